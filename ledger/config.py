@@ -1,0 +1,151 @@
+"""Settings from the environment (and `.env`), read once at start. Secrets are `SecretStr`: printing one shows stars.
+
+`.env.example` lists every name; the README has the table. Nothing here opens a connection or a file but `.env`.
+"""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from ledger.errors import ConfigError
+from ledger.topics import Topics
+
+Env = Literal["development", "production"]
+S = TypeVar("S", bound=BaseSettings)
+
+
+class KafkaSettings(BaseSettings):
+    """How to reach the cluster. One group for every client of the project (DESIGN 6)."""
+
+    model_config = SettingsConfigDict(env_prefix="KAFKA_", env_file=".env", extra="ignore")
+
+    bootstrap_servers: str = "127.0.0.1:9092"
+    client_id: str = "order-ledger"
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    ssl_ca_location: Path | None = None
+    ssl_certificate_location: Path | None = None
+    ssl_key_location: Path | None = None
+    ssl_key_password: SecretStr | None = None
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
+    sasl_username: str | None = None
+    sasl_password: SecretStr | None = None
+    replication_factor: int = Field(default=-1, description="of topics the ledger creates; -1 = the broker's default")
+
+    @model_validator(mode="after")
+    def _sasl_is_whole(self) -> KafkaSettings:
+        if self.security_protocol.startswith("SASL") and not (self.sasl_mechanism and self.sasl_username and self.sasl_password):
+            raise ValueError(
+                "KAFKA_SECURITY_PROTOCOL with SASL needs KAFKA_SASL_MECHANISM, KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD"
+            )
+        return self
+
+    def client_config(self) -> dict[str, Any]:
+        """Connection settings in librdkafka's names. Holds secrets: give it to a client, never log it."""
+        config: dict[str, Any] = {
+            "bootstrap.servers": self.bootstrap_servers,
+            "client.id": self.client_id,
+            "security.protocol": self.security_protocol,
+        }
+        optional = {
+            "ssl.ca.location": self.ssl_ca_location and str(self.ssl_ca_location),
+            "ssl.certificate.location": self.ssl_certificate_location and str(self.ssl_certificate_location),
+            "ssl.key.location": self.ssl_key_location and str(self.ssl_key_location),
+            "ssl.key.password": self.ssl_key_password and self.ssl_key_password.get_secret_value(),
+            "sasl.mechanism": self.sasl_mechanism,
+            "sasl.username": self.sasl_username,
+            "sasl.password": self.sasl_password and self.sasl_password.get_secret_value(),
+        }
+        return config | {name: value for name, value in optional.items() if value}
+
+
+class Settings(BaseSettings):
+    """Everything but Kafka. Names without a prefix are the shop's own and keep their spelling."""
+
+    model_config = SettingsConfigDict(env_file=".env", extra="ignore")
+
+    app_env: Env = "development"
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+
+    topic_prefix: str = Field(default="", pattern=r"^[A-Za-z0-9._-]{0,64}$")
+    partitions: int = Field(default=4, ge=1, le=1000, description="of the order topics when they are created; fixed for ever")
+    writers: int = Field(
+        default=1, ge=1, le=1000, description="partitions of order-writers when it is created; fixed like `partitions`"
+    )
+    app_id: str = Field(
+        default="order-ledger", pattern=r"^[A-Za-z0-9._-]{1,100}$", description="prefix of transactional ids and groups"
+    )
+    node_id: str = Field(
+        default_factory=socket.gethostname, description="stable name of this process's place: group instance and Faust app id"
+    )
+    state_dir: Path = Path(".ledger/state")
+    schema_registry_url: str | None = None
+
+    ledger_hash_key: SecretStr | None = Field(
+        default=None, description="key of fingerprints and contact digests, at least 16 characters"
+    )
+    ledger_tokens_file: Path | None = None
+    ledger_tokens: SecretStr | None = Field(
+        default=None, description="the same JSON as the file, for platforms that only have variables"
+    )
+    currencies: str = "EUR,USD,GBP"
+    payment_window_minutes: int = Field(default=30, ge=1, lt=24 * 60)
+    contact_retention_days: int | None = Field(default=None, ge=1)
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    payment_gateway_api_key: SecretStr | None = None
+    payment_gateway_secret_key: SecretStr | None = None
+    product_service_url: str | None = None
+    product_service_grpc_target: str | None = None
+    merch_service_url: str | None = None
+    merch_service_grpc_target: str | None = None
+
+    @model_validator(mode="after")
+    def _writers_fit(self) -> Settings:
+        if self.writers > self.partitions:
+            raise ValueError("WRITERS must not be larger than PARTITIONS")
+        return self
+
+    @property
+    def topics(self) -> Topics:
+        return Topics(self.topic_prefix)
+
+    @property
+    def allowed_currencies(self) -> frozenset[str]:
+        return frozenset(c.strip().upper() for c in self.currencies.split(",") if c.strip())
+
+    def hash_key(self) -> bytes:
+        """Key of the keyed hashes. Raises `ConfigError` when it is missing or short."""
+        if self.ledger_hash_key is None:
+            raise ConfigError("LEDGER_HASH_KEY is not set. Make one: python -c 'import secrets; print(secrets.token_hex(32))'")
+        key = self.ledger_hash_key.get_secret_value().encode()
+        if len(key) < 16:
+            raise ConfigError("LEDGER_HASH_KEY is shorter than 16 characters")
+        return key
+
+
+def load_settings() -> Settings:
+    """Settings from the environment. Raises `ConfigError` naming every bad variable, never its value."""
+    return _load(Settings)
+
+
+def load_kafka_settings() -> KafkaSettings:
+    """Kafka settings from the environment. Raises `ConfigError` naming every bad variable, never its value."""
+    return _load(KafkaSettings)
+
+
+def _load(kind: type[S]) -> S:
+    try:
+        return kind()
+    except ValidationError as exc:
+        prefix = str(kind.model_config.get("env_prefix") or "")
+        problems = [
+            f"{(prefix + '_'.join(map(str, e['loc']))).upper() or 'settings'}: {e['msg']}"
+            for e in exc.errors(include_input=False)
+        ]
+        raise ConfigError("; ".join(problems)) from None

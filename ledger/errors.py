@@ -1,0 +1,80 @@
+"""Errors that cross a module border. Each has one cause and a `code` that never changes."""
+
+from __future__ import annotations
+
+
+class LedgerError(Exception):
+    """Root of everything the ledger raises on purpose.
+
+    `code` is a stable, lower-case name of the cause; the message says what happened and, where a person can act, what to do.
+    """
+
+    code = "ledger_error"
+
+
+class ConfigError(LedgerError):
+    """A setting is missing, malformed or contradicts the cluster. Raised at start only, before anything is written."""
+
+    code = "config"
+
+
+class DecodeError(LedgerError):
+    """Bytes are not a record of the expected schema.
+
+    `reason` is one of `too_short`, `wrong_magic`, `unknown_schema_id`, `too_large`, `truncated`, `trailing_bytes`,
+    `malformed`.
+    """
+
+    code = "undecodable"
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+
+
+class EncodeError(LedgerError):
+    """A value does not fit its schema, or its record is larger than the log takes."""
+
+    code = "unencodable"
+
+
+class LogError(LedgerError):
+    """The log refused or did not answer. Whether something was written is unknown unless a subclass says so."""
+
+    code = "log"
+
+
+class LogUnavailable(LogError):
+    """No broker answered in time. Nothing of this call is known to be durable."""
+
+    code = "log_unavailable"
+
+
+class Discard(LogError):
+    """A transactional writer may no longer be trusted: throw it away, take over from oneself, ask the log (DESIGN 5, rule 5)."""
+
+    code = "discard"
+
+
+class Fenced(Discard):
+    """A newer writer has the same transactional id, or the coordinator ended the transaction. No proof of a successor."""
+
+    code = "fenced"
+
+
+class Hole(LogError):
+    """Records that were needed are gone, or the store is ahead of the log. A person must decide; nothing continues."""
+
+    code = "hole"
+
+
+class TopicMismatch(ConfigError):
+    """A topic exists with other settings than the ledger needs. The message names topic, setting, wanted and found."""
+
+    code = "topic_mismatch"
+
+
+class StoreError(LedgerError):
+    """The store could not be opened, read or written (locked by another process, disk full, corrupt)."""
+
+    code = "store"
