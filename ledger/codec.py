@@ -1,0 +1,121 @@
+"""Record value <-> bytes: the Confluent wire format around an Avro body. The only importer of fastavro.
+
+Byte 0 is 0, then a 4-byte big-endian schema id, then the Avro body. A decoder answers every input with a value or one
+`DecodeError`; what fastavro would let through or die of is checked here (DESIGN 9): schema ids come from an allow-list, the
+size is capped before anything is read, every byte must be used, and our schemas have no recursion.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from functools import cache
+from io import BytesIO
+from typing import Any, Generic, TypeVar
+
+import fastavro
+import msgspec
+from fastavro.types import Schema
+
+from ledger.envelope import body_hash
+from ledger.errors import DecodeError, EncodeError
+from ledger.events import OrderEvent, OrderRefusal
+from ledger.contacts import OrderContact
+from ledger.schemas import CONTACTS, EVENTS, REFUSALS, SchemaVersion, versions_of
+from ledger.topics import MAX_RECORD_BYTES
+
+T = TypeVar("T", bound=msgspec.Struct)
+_PREFIX = struct.Struct(">bI")
+PREFIX_BYTES = _PREFIX.size
+
+
+class Codec(Generic[T]):
+    """Encodes with the newest schema of a topic, decodes every released one. Thread-safe, stateless after making."""
+
+    def __init__(self, kind: type[T], schemas: Iterable[SchemaVersion], max_bytes: int = MAX_RECORD_BYTES) -> None:
+        """`schemas` oldest first, at least one; `kind` has the newest schema's fields."""
+        self._kind = kind
+        self._max_bytes = max_bytes
+        self._writers: dict[int, Schema] = {}
+        for version in schemas:
+            self._writers[version.id] = fastavro.parse_schema(version.parsed)
+            self._newest_id = version.id
+        self._newest = self._writers[self._newest_id]
+        self._prefix = _PREFIX.pack(0, self._newest_id)
+
+    @property
+    def schema_id(self) -> int:
+        """Id of the schema that `encode` writes."""
+        return self._newest_id
+
+    def encode(self, value: T) -> bytes:
+        """Bytes of `value`. Raises `EncodeError` when it does not fit the schema or the size limit."""
+        out = BytesIO()
+        out.write(self._prefix)
+        try:
+            fastavro.schemaless_writer(out, self._newest, msgspec.to_builtins(value, builtin_types=(bytes,)))
+        except Exception as exc:  # fastavro raises what the Python operation raised: ValueError, TypeError, OverflowError, ...
+            raise EncodeError(f"{self._kind.__name__} does not fit its schema: {exc}") from exc
+        data = out.getvalue()
+        if len(data) > self._max_bytes:
+            raise EncodeError(f"{self._kind.__name__} takes {len(data)} bytes, more than {self._max_bytes}")
+        return data
+
+    def decode(self, data: bytes | None) -> T:
+        """The value in `data`. Raises `DecodeError`, and nothing else, for any input."""
+        fields = self.decode_fields(data)
+        try:
+            return msgspec.convert(fields, self._kind)
+        except msgspec.ValidationError as exc:
+            raise DecodeError("malformed", str(exc)) from None
+
+    def decode_fields(self, data: bytes | None) -> dict[str, Any]:
+        """The record in `data` as the newest schema's field names and plain values. Raises `DecodeError` only."""
+        writer = self._writer_of(data)
+        assert data is not None
+        source = BytesIO(data)
+        source.seek(PREFIX_BYTES)
+        try:
+            fields = fastavro.schemaless_reader(source, writer, None if writer is self._newest else self._newest)
+        except EOFError:
+            raise DecodeError("truncated", f"{len(data)} bytes") from None
+        except Exception as exc:  # what fastavro raises on junk is not specified: IndexError, UnicodeDecodeError, ValueError, ...
+            raise DecodeError("malformed", f"{type(exc).__name__}: {exc}") from None
+        if source.tell() != len(data):
+            raise DecodeError("trailing_bytes", f"{len(data) - source.tell()} after the record")
+        if not isinstance(fields, dict):
+            raise DecodeError("malformed", "not a record")
+        return fields
+
+    def _writer_of(self, data: bytes | None) -> Schema:
+        if data is None or len(data) < PREFIX_BYTES:
+            raise DecodeError("too_short", f"{len(data or b'')} bytes")
+        if len(data) > self._max_bytes:
+            raise DecodeError("too_large", f"{len(data)} bytes, more than {self._max_bytes}")
+        magic, schema_id = _PREFIX.unpack_from(data)
+        if magic != 0:
+            raise DecodeError("wrong_magic", f"first byte is {data[0]}")
+        writer = self._writers.get(schema_id)
+        if writer is None:
+            raise DecodeError("unknown_schema_id", str(schema_id))
+        return writer
+
+
+def link_of(data: bytes) -> bytes:
+    """What the next event of the partition names as `prev_hash`: the hash of this value's Avro body."""
+    return body_hash(data[PREFIX_BYTES:])
+
+
+@cache
+def event_codec() -> Codec[OrderEvent]:
+    return Codec(OrderEvent, versions_of(EVENTS))
+
+
+@cache
+def refusal_codec() -> Codec[OrderRefusal]:
+    return Codec(OrderRefusal, versions_of(REFUSALS))
+
+
+@cache
+def contact_codec() -> Codec[OrderContact]:
+    return Codec(OrderContact, versions_of(CONTACTS))

@@ -1,0 +1,222 @@
+"""What happened: the event of the ledger and its eight details, as Python values. Pure.
+
+Field names and meaning are those of `avro/order-events-value.v1.avsc` (CONTRACT B); tests hold the two against each other.
+`type` is a plain string because a reader must meet a type it does not know yet on purpose, not by accident.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+NO_HASH = bytes(32)
+
+ORDER_PLACED = "OrderPlaced"
+ORDER_CANCELLED = "OrderCancelled"
+PAYMENT_REQUESTED = "PaymentRequested"
+PAYMENT_OPENED = "PaymentOpened"
+PAYMENT_PENDING = "PaymentPending"
+PAYMENT_DECLINED = "PaymentDeclined"
+PAYMENT_AUTHORISED = "PaymentAuthorised"
+PAYMENT_CAPTURED = "PaymentCaptured"
+PAYMENT_VOIDED = "PaymentVoided"
+REFUND_SUBMITTED = "RefundSubmitted"
+REFUND_SETTLED = "RefundSettled"
+REFUND_FAILED = "RefundFailed"
+DISPUTE_OPENED = "DisputeOpened"
+DISPUTE_CLOSED = "DisputeClosed"
+STOCK_RESERVED = "StockReserved"
+STOCK_REJECTED = "StockRejected"
+STOCK_RELEASED = "StockReleased"
+FULFILMENT_STARTED = "FulfilmentStarted"
+ORDER_SHIPPED = "OrderShipped"
+ORDER_DELIVERED = "OrderDelivered"
+ATTENTION_RAISED = "AttentionRaised"
+ATTENTION_RESOLVED = "AttentionResolved"
+
+
+class Line(Struct, frozen=True):
+    """One article of an order; (service, sku) is unique in it."""
+
+    service: str
+    sku: str
+    name: str
+    quantity: int
+    unit_price_minor: int
+
+
+class Adjustment(Struct, frozen=True):
+    """Shipping, tax or fee (>= 0), or a discount (<= 0)."""
+
+    kind: str
+    label: str
+    amount_minor: int
+
+
+class Placed(Struct, frozen=True):
+    lines: tuple[Line, ...]
+    adjustments: tuple[Adjustment, ...]
+    contact_digest: bytes
+    expires_at: int
+    reference: str | None = None
+
+
+class Cancel(Struct, frozen=True):
+    reason: str
+    by: str
+
+
+class Payment(Struct, frozen=True, omit_defaults=True):
+    attempt: int
+    amount_minor: int | None = None
+    provider_ref: str | None = None
+    waiting_for: str | None = None
+    code: str | None = None
+    charge_ref: str | None = None
+    capture_before: int | None = None
+
+
+class Refund(Struct, frozen=True, omit_defaults=True):
+    """`refund_no` 0 is a refund made at the provider and not by us; then `provider_ref` alone names it."""
+
+    refund_no: int
+    provider_ref: str | None = None
+    amount_minor: int | None = None
+    code: str | None = None
+
+
+class Dispute(Struct, frozen=True, omit_defaults=True):
+    provider_ref: str
+    amount_minor: int | None = None
+    reason: str | None = None
+    due_by: int | None = None
+    outcome: str | None = None
+
+
+class StockItem(Struct, frozen=True):
+    sku: str
+    available: int
+
+
+class Stock(Struct, frozen=True, omit_defaults=True):
+    service: str
+    reservation_ref: str | None = None
+    reason: str | None = None
+    items: tuple[StockItem, ...] = ()
+
+
+class ShipmentLine(Struct, frozen=True):
+    service: str
+    sku: str
+    quantity: int
+
+
+class Shipment(Struct, frozen=True, omit_defaults=True):
+    carrier: str | None = None
+    tracking: str | None = None
+    lines: tuple[ShipmentLine, ...] | None = None
+
+
+class Attention(Struct, frozen=True, omit_defaults=True):
+    code: str
+    obligation_key: str
+    action: str | None = None
+    amount_minor: int | None = None
+    ticket: str | None = None
+
+
+Detail = Placed | Cancel | Payment | Refund | Dispute | Stock | Shipment | Attention
+
+# Which of the eight details each type carries. The list of types that this version of the code knows.
+DETAIL_OF: dict[str, str] = {
+    ORDER_PLACED: "placed",
+    ORDER_CANCELLED: "cancel",
+    PAYMENT_REQUESTED: "payment",
+    PAYMENT_OPENED: "payment",
+    PAYMENT_PENDING: "payment",
+    PAYMENT_DECLINED: "payment",
+    PAYMENT_AUTHORISED: "payment",
+    PAYMENT_CAPTURED: "payment",
+    PAYMENT_VOIDED: "payment",
+    REFUND_SUBMITTED: "refund",
+    REFUND_SETTLED: "refund",
+    REFUND_FAILED: "refund",
+    DISPUTE_OPENED: "dispute",
+    DISPUTE_CLOSED: "dispute",
+    STOCK_RESERVED: "stock",
+    STOCK_REJECTED: "stock",
+    STOCK_RELEASED: "stock",
+    FULFILMENT_STARTED: "shipment",
+    ORDER_SHIPPED: "shipment",
+    ORDER_DELIVERED: "shipment",
+    ATTENTION_RAISED: "attention",
+    ATTENTION_RESOLVED: "attention",
+}
+
+EVENT_TYPES = tuple(DETAIL_OF)
+
+
+class OrderEvent(Struct, frozen=True, kw_only=True):
+    """One immutable change of one order, as it stands in the log.
+
+    The first block says what happened, to what, when. The second repeats the state after it, so that SQL needs no fold.
+    The third is the log's own bookkeeping (DESIGN 5): which request, which command record, which writer, which predecessor.
+    Times are ms since the epoch, money is minor units of `currency`.
+    """
+
+    order_id: str
+    version: int
+    type: str
+    occurred_at: int
+    customer_id: str
+    currency: str
+    total_minor: int
+    actor: str
+    command_id: str
+    fingerprint: bytes
+
+    status: str = ""
+    payment_state: str = ""
+    captured_minor: int = 0
+    refunded_minor: int = 0
+
+    command_log: bytes = bytes(16)
+    command_offset: int = 0
+    batch_first: int = 0
+    writer_epoch: int = 0
+    prev_hash: bytes = NO_HASH
+
+    placed: Placed | None = None
+    cancel: Cancel | None = None
+    payment: Payment | None = None
+    refund: Refund | None = None
+    dispute: Dispute | None = None
+    stock: Stock | None = None
+    shipment: Shipment | None = None
+    attention: Attention | None = None
+
+    @property
+    def detail(self) -> Detail | None:
+        """The one detail that is set."""
+        name = DETAIL_OF.get(self.type)
+        return None if name is None else getattr(self, name)
+
+
+class OrderRefusal(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """A command that was refused or could not be read, as it stands in `order-refusals`.
+
+    `original` holds the command's bytes when they could not be decoded; then no other field of the command is known.
+    """
+
+    code: str
+    detail: str
+    occurred_at: int
+    command_log: bytes
+    command_offset: int
+    batch_first: int
+    writer_epoch: int
+    order_id: str | None = None
+    command_id: str | None = None
+    fingerprint: bytes | None = None
+    actor: str | None = None
+    customer_id: str | None = None
+    original: bytes | None = None

@@ -1,0 +1,72 @@
+"""What became of a command, by command id: the rows that make a retry get its first answer (DESIGN 5). Pure.
+
+Outcomes are rows of their own, not part of the order's value. Events and refusals are folded in any order of the two topics,
+so the first fingerprint of an id is said without "first come": any record but `idempotency_key_reused` gives it. A reused
+id is refused under its own fingerprint and gets a row of its own, so that its retry leaves no second record.
+"""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import Struct
+
+from ledger.events import OrderEvent, OrderRefusal
+from ledger.transitions import Code
+
+
+class Outcome(Struct, frozen=True, array_like=True):
+    """`version` is the one the command made (accepted); else `code` and `detail` say why not. Who sent it: actor, customer."""
+
+    fingerprint: bytes
+    order_id: str
+    version: int | None
+    code: str | None
+    detail: str
+    actor: str
+    customer_id: str
+    at: int
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Outcome).decode
+
+
+def outcome_key(command_id: str) -> bytes:
+    """Key of the outcome of a command id: what its first fingerprint led to."""
+    return b"c/" + command_id.encode()
+
+
+def reused_key(command_id: str, fingerprint: bytes) -> bytes:
+    """Key of the refusal of another body under a known command id."""
+    return b"x/" + command_id.encode() + b"/" + fingerprint
+
+
+def decode_outcome(row: bytes) -> Outcome:
+    return _decode(row)
+
+
+def event_row(event: OrderEvent) -> tuple[bytes, bytes]:
+    """Row of the command that led to `event`."""
+    outcome = Outcome(
+        event.fingerprint, event.order_id, event.version, None, "", event.actor, event.customer_id, event.occurred_at
+    )
+    return outcome_key(event.command_id), _encode(outcome)
+
+
+def refusal_row(refusal: OrderRefusal) -> tuple[bytes, bytes] | None:
+    """Row of a refused command; None when its bytes could not be read and it has no id."""
+    if refusal.command_id is None or refusal.fingerprint is None:
+        return None
+    outcome = Outcome(
+        refusal.fingerprint,
+        refusal.order_id or "",
+        None,
+        refusal.code,
+        refusal.detail,
+        refusal.actor or "",
+        refusal.customer_id or "",
+        refusal.occurred_at,
+    )
+    if refusal.code == Code.IDEMPOTENCY_KEY_REUSED:
+        return reused_key(refusal.command_id, refusal.fingerprint), _encode(outcome)
+    return outcome_key(refusal.command_id), _encode(outcome)

@@ -1,0 +1,174 @@
+"""What may follow what, as data. `decide`, `evolve`, `verify`, the exhaustive test and the README read these tables.
+
+Two kinds of input (CONTRACT B). A *request* may be refused: `REQUESTS` says what each one leads to from each shown status.
+An *observed fact* (payment, refund, dispute, stock) is never refused for state: `ATTEMPT_FACTS`, `REFUND_FACTS` and
+`STOCK_FACTS` say what it makes of the thing it is about, or that it adds nothing (`ALREADY_KNOWN`).
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from ledger import events as e
+
+
+class Status(StrEnum):
+    """The status a reader is shown: a function of the axes (`order.display`)."""
+
+    PENDING = "pending"
+    PAID = "paid"
+    PROCESSING = "processing"
+    SHIPPED = "shipped"
+    DELIVERED = "delivered"
+    CANCELLED = "cancelled"
+
+
+class Code(StrEnum):
+    """Why a command changed nothing (CONTRACT D); recorded in `order-refusals`."""
+
+    ORDER_NOT_FOUND = "order_not_found"
+    IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
+    VERSION_CONFLICT = "version_conflict"
+    ORDER_CANCELLED = "order_cancelled"
+    ORDER_EXPIRED = "order_expired"
+    ALREADY_PAID = "already_paid"
+    PAYMENT_OPEN = "payment_open"
+    NOTHING_TO_PAY = "nothing_to_pay"
+    TOO_MANY_ATTEMPTS = "too_many_attempts"
+    AMOUNT_DIFFERS = "amount_differs"
+    TOO_LATE_TO_CANCEL = "too_late_to_cancel"
+    NOT_PAID = "not_paid"
+    STOCK_NOT_RESERVED = "stock_not_reserved"
+    DISPUTE_OPEN = "dispute_open"
+    NOT_SHIPPED = "not_shipped"
+    ALREADY_SHIPPED = "already_shipped"
+    NO_SUCH_ATTENTION = "no_such_attention"
+    NOT_DUE = "not_due"
+    ALREADY_KNOWN = "already_known"
+    UNKNOWN_ATTEMPT = "unknown_attempt"
+    NOTHING_TO_CHANGE = "nothing_to_change"
+    ORDER_FULL = "order_full"
+    ORDER_FROZEN = "order_frozen"
+    COULD_NOT_DECIDE = "could_not_decide"
+    UNDECODABLE = "undecodable"
+
+
+class Operation(StrEnum):
+    """What a command asks for or reports. The first block are requests, the second observed facts and the loop's own notes."""
+
+    PLACE_ORDER = "PlaceOrder"
+    CANCEL_ORDER = "CancelOrder"
+    EXPIRE_ORDER = "ExpireOrder"
+    REQUEST_PAYMENT = "RequestPayment"
+    START_FULFILMENT = "StartFulfilment"
+    SHIP_ORDER = "ShipOrder"
+    CONFIRM_DELIVERY = "ConfirmDelivery"
+
+    RECORD_PAYMENT = "RecordPayment"
+    RECORD_REFUND = "RecordRefund"
+    RECORD_DISPUTE = "RecordDispute"
+    RECORD_STOCK = "RecordStock"
+    RAISE_ATTENTION = "RaiseAttention"
+    RESOLVE_ATTENTION = "ResolveAttention"
+
+
+_S, _C, _O = Status, Code, Operation
+
+# request x shown status -> the event it leads to (further guards in `commands.decide`), or the refusal it ends in.
+REQUESTS: dict[Operation, dict[Status, str | Code]] = {
+    _O.CANCEL_ORDER: {
+        _S.PENDING: e.ORDER_CANCELLED,
+        _S.PAID: e.ORDER_CANCELLED,
+        _S.PROCESSING: e.ORDER_CANCELLED,  # staff only
+        _S.SHIPPED: _C.TOO_LATE_TO_CANCEL,
+        _S.DELIVERED: _C.TOO_LATE_TO_CANCEL,
+        _S.CANCELLED: _C.NOTHING_TO_CHANGE,
+    },
+    _O.EXPIRE_ORDER: {
+        _S.PENDING: e.ORDER_CANCELLED,  # once due, and not while a capture is owed
+        _S.PAID: _C.NOT_DUE,
+        _S.PROCESSING: _C.NOT_DUE,
+        _S.SHIPPED: _C.NOT_DUE,
+        _S.DELIVERED: _C.NOT_DUE,
+        _S.CANCELLED: _C.NOTHING_TO_CHANGE,
+    },
+    _O.REQUEST_PAYMENT: {
+        _S.PENDING: e.PAYMENT_REQUESTED,  # if nothing is open or paid
+        _S.PAID: _C.ALREADY_PAID,
+        _S.PROCESSING: _C.ALREADY_PAID,
+        _S.SHIPPED: _C.ALREADY_PAID,
+        _S.DELIVERED: _C.ALREADY_PAID,
+        _S.CANCELLED: _C.ORDER_CANCELLED,
+    },
+    _O.START_FULFILMENT: {
+        _S.PENDING: _C.NOT_PAID,  # or stock_not_reserved, whichever is missing
+        _S.PAID: e.FULFILMENT_STARTED,
+        _S.PROCESSING: _C.NOTHING_TO_CHANGE,
+        _S.SHIPPED: _C.ALREADY_SHIPPED,
+        _S.DELIVERED: _C.ALREADY_SHIPPED,
+        _S.CANCELLED: _C.ORDER_CANCELLED,
+    },
+    _O.SHIP_ORDER: {
+        _S.PENDING: _C.NOT_PAID,
+        _S.PAID: e.ORDER_SHIPPED,
+        _S.PROCESSING: e.ORDER_SHIPPED,
+        _S.SHIPPED: _C.NOTHING_TO_CHANGE,
+        _S.DELIVERED: _C.ALREADY_SHIPPED,
+        _S.CANCELLED: _C.ORDER_CANCELLED,
+    },
+    _O.CONFIRM_DELIVERY: {
+        _S.PENDING: _C.NOT_SHIPPED,
+        _S.PAID: _C.NOT_SHIPPED,
+        _S.PROCESSING: _C.NOT_SHIPPED,
+        _S.SHIPPED: e.ORDER_DELIVERED,
+        _S.DELIVERED: _C.NOTHING_TO_CHANGE,
+        _S.CANCELLED: _C.ORDER_CANCELLED,
+    },
+}
+
+KNOWN = Code.ALREADY_KNOWN
+
+REQUESTED, OPEN, PENDING, DECLINED = "requested", "open", "pending", "declined"
+AUTHORISED, CAPTURED, VOIDED = "authorised", "captured", "voided"
+ATTEMPT_STATES = (REQUESTED, OPEN, PENDING, DECLINED, AUTHORISED, CAPTURED, VOIDED)
+
+# state of a payment attempt x fact -> its next state, or that the fact adds nothing. A fact equal to the state is known too
+# (`decide` compares the fields). A stale look may move an attempt back once; the next look heals it (CONTRACT C2).
+ATTEMPT_FACTS: dict[str, dict[str, str | Code]] = {
+    e.PAYMENT_OPENED: {
+        REQUESTED: OPEN,
+        OPEN: OPEN,  # from here on only when it brings the provider's reference: a webhook can overtake our own call
+        PENDING: PENDING,
+        DECLINED: DECLINED,
+        AUTHORISED: AUTHORISED,
+        CAPTURED: KNOWN,
+        VOIDED: OPEN,  # it was voided before its intent was known: now there is something to void
+    },
+    e.PAYMENT_PENDING: dict.fromkeys(ATTEMPT_STATES, PENDING) | {CAPTURED: KNOWN},
+    e.PAYMENT_DECLINED: dict.fromkeys(ATTEMPT_STATES, DECLINED) | {CAPTURED: KNOWN},
+    e.PAYMENT_AUTHORISED: dict.fromkeys(ATTEMPT_STATES, AUTHORISED) | {CAPTURED: KNOWN},
+    e.PAYMENT_CAPTURED: dict.fromkeys(ATTEMPT_STATES, CAPTURED),  # if more than known
+    e.PAYMENT_VOIDED: dict.fromkeys(ATTEMPT_STATES, VOIDED) | {CAPTURED: KNOWN, VOIDED: KNOWN},
+}
+
+SUBMITTED, SETTLED, FAILED = "submitted", "settled", "failed"
+REFUND_STATES = ("", SUBMITTED, SETTLED, FAILED)  # "" = not known yet
+
+REFUND_FACTS: dict[str, dict[str, str | Code]] = {
+    e.REFUND_SUBMITTED: {"": SUBMITTED, SUBMITTED: KNOWN, SETTLED: KNOWN, FAILED: KNOWN},
+    e.REFUND_SETTLED: {"": SETTLED, SUBMITTED: SETTLED, SETTLED: KNOWN, FAILED: SETTLED},
+    e.REFUND_FAILED: {"": FAILED, SUBMITTED: FAILED, SETTLED: FAILED, FAILED: KNOWN},  # providers do fail a settled one
+}
+
+OWED, RESERVED, REJECTED, RELEASED = "owed", "reserved", "rejected", "released"
+STOCK_STATES = (OWED, RESERVED, REJECTED, RELEASED)
+
+STOCK_FACTS: dict[str, dict[str, str | Code]] = {
+    e.STOCK_RESERVED: {OWED: RESERVED, RESERVED: KNOWN, REJECTED: KNOWN, RELEASED: RESERVED},  # a late yes is released again
+    e.STOCK_REJECTED: {OWED: REJECTED, RESERVED: KNOWN, REJECTED: KNOWN, RELEASED: KNOWN},
+    e.STOCK_RELEASED: {OWED: RELEASED, RESERVED: RELEASED, REJECTED: KNOWN, RELEASED: KNOWN},
+}
+
+MAX_EVENTS = 1000
+MAX_ATTEMPTS = 10
+REFUND_TRIES = 3
