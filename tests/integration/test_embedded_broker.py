@@ -1,0 +1,329 @@
+"""The embedded broker on the real Java: what a start promises, and what a kill of anybody leaves behind."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+import pytest
+from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from ledger.broker import BrokerError, EmbeddedBroker, Progress
+
+pytestmark = pytest.mark.kafka
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedBroker]:
+    """A broker of this module's own, which its tests kill: running when a test begins. The odd path is part of the test."""
+    node = EmbeddedBroker(tmp_path_factory.mktemp("a, b ü") / "data", jit="quick")
+    node.start()
+    yield node
+    node.stop()
+
+
+@pytest.fixture(scope="module")
+def stopped_data(broker: EmbeddedBroker, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A formatted data directory without a broker, to be copied: formatting takes a second."""
+    folder = tmp_path_factory.mktemp("stopped") / "data"
+    broker.stop()
+    shutil.copytree(broker.data_dir / "log", folder / "log")
+    broker.start()
+    return folder
+
+
+@pytest.fixture
+def data(stopped_data: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(stopped_data, tmp_path / "data"))
+
+
+def javas_of(data: Path) -> list[int]:
+    return [p.pid for p in psutil.process_iter(["cmdline"]) if any(str(data) in word for word in p.info["cmdline"] or ())]
+
+
+def wait_for(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "not in time"
+        time.sleep(0.02)
+
+
+def new_topic(broker: EmbeddedBroker, **config: str) -> str:
+    name = f"t-{uuid.uuid4().hex[:8]}"
+    admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers})
+    admin.create_topics([NewTopic(name, 2, 1, config=config)])[name].result(10)
+    return name
+
+
+def produce(broker: EmbeddedBroker, topic: str, value: bytes) -> None:
+    """One acknowledged record, in partition 0."""
+    errors: list[object] = []
+    producer = Producer({"bootstrap.servers": broker.bootstrap_servers, "acks": "all", "message.timeout.ms": 3000})
+    producer.produce(topic, value, partition=0, on_delivery=lambda error, _: errors.append(error))
+    assert producer.flush(5) == 0
+    assert errors == [None]
+
+
+def read(broker: EmbeddedBroker, topic: str, count: int) -> list[bytes | None]:
+    config = {"bootstrap.servers": broker.bootstrap_servers, "group.id": "reader", "isolation.level": "read_committed"}
+    consumer = Consumer(config)
+    consumer.assign([TopicPartition(topic, 0, 0)])
+    values = [message.value() for message in consumer.consume(count, 10)]
+    consumer.close()
+    return values
+
+
+def test_when_start_returns_the_first_produce_is_acknowledged(broker: EmbeddedBroker) -> None:
+    topic = new_topic(broker)
+    produce(broker, topic, b"first")
+    assert read(broker, topic, 1) == [b"first"]
+
+
+def test_a_transaction_and_a_compacted_topic_work_on_the_small_settings(broker: EmbeddedBroker) -> None:
+    topic = new_topic(broker, **{"cleanup.policy": "compact"})
+    producer = Producer({"bootstrap.servers": broker.bootstrap_servers, "transactional.id": topic, "compression.type": "zstd"})
+    producer.init_transactions(20)
+    for value, commit in ((b"aborted", False), (b"committed", True)):
+        producer.begin_transaction()
+        producer.produce(topic, value, key=b"k", partition=0)
+        producer.flush(5)
+        if commit:
+            producer.commit_transaction(10)
+        else:
+            producer.abort_transaction(10)
+    assert read(broker, topic, 1) == [b"committed"]
+
+
+def test_a_killed_broker_starts_again_on_its_port_with_all_that_was_acknowledged(broker: EmbeddedBroker) -> None:
+    topic = new_topic(broker)
+    produce(broker, topic, b"before")
+    address, pid = broker.bootstrap_servers, broker.pid
+    os.kill(pid, signal.SIGKILL)
+    assert broker.wait(5) == -signal.SIGKILL
+    assert broker.poll() == -signal.SIGKILL
+
+    broker.start()
+    assert broker.poll() is None
+    assert broker.pid != pid
+    assert broker.bootstrap_servers == address
+    produce(broker, topic, b"after")
+    assert read(broker, topic, 2) == [b"before", b"after"]
+
+
+def test_a_second_owner_of_the_same_data_is_refused_and_harms_nothing(broker: EmbeddedBroker) -> None:
+    with pytest.raises(BrokerError, match=f"process {os.getpid()} runs a broker") as caught:
+        EmbeddedBroker(broker.data_dir).start()
+    assert caught.value.code == "already_running"
+    with pytest.raises(BrokerError, match=f"pid {broker.pid}") as caught:
+        broker.start()
+    assert caught.value.code == "already_running"
+    produce(broker, new_topic(broker), b"still there")
+
+
+def test_stop_ends_the_broker_in_order_and_the_remembered_port_is_left_to_whoever_took_it(broker: EmbeddedBroker) -> None:
+    topic, data, address = new_topic(broker), broker.data_dir, broker.bootstrap_servers
+    produce(broker, topic, b"kept")
+    broker.stop()
+    broker.stop()
+    assert broker.poll() == 128 + signal.SIGTERM  # Java's word for an orderly end
+    assert javas_of(data) == []
+    with socket.create_server(("127.0.0.1", int(address.rpartition(":")[2]))):
+        broker.start()
+    assert broker.bootstrap_servers != address
+    assert read(broker, topic, 1) == [b"kept"]
+
+
+def test_a_fixed_port_that_is_taken_is_named(data: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(BrokerError, match=f"port {port} ") as caught:
+            EmbeddedBroker(data, port=port).start()
+    assert caught.value.code == "port_taken"
+    assert javas_of(data) == []
+
+
+def test_too_little_disk_is_refused_before_kafka_writes_anything(tmp_path: Path) -> None:
+    with pytest.raises(BrokerError, match="MB free") as caught:
+        EmbeddedBroker(tmp_path / "data", min_free_mb=2**40).start()
+    assert caught.value.code == "no_disk_space"
+    assert {path.name for path in (tmp_path / "data").iterdir()} <= {"broker.lock", "broker.json"}
+
+
+def test_a_start_that_fails_quotes_kafkas_reason_and_leaves_the_data_free(data: Path) -> None:
+    broken = EmbeddedBroker(data, properties={"num.io.threads": "many"})
+    with pytest.raises(BrokerError, match=r"many.*num\.io\.threads") as caught:
+        broken.start()
+    assert caught.value.code == "start_failed"
+    assert javas_of(data) == []
+    # The lock is free again: the next owner gets as far as its own reason.
+    with pytest.raises(BrokerError, match="listener") as caught:
+        EmbeddedBroker(data, properties={"listeners": "nonsense"}).start()
+    assert caught.value.code == "start_failed"
+
+
+def test_an_interrupted_format_is_done_again(tmp_path: Path) -> None:
+    half = tmp_path / "data" / "log.new"
+    half.mkdir(parents=True)
+    (half / "meta.properties").write_text("version=1\n")
+    steps: list[Progress] = []
+    fresh = EmbeddedBroker(tmp_path / "data", jit="quick")
+    fresh.start(progress=steps.append)
+    fresh.stop()
+    assert [(step.phase, step.done) for step in steps] == [("format", 0), ("format", 1), ("start", 0), ("start", 1)]
+    assert not half.exists()
+
+
+def test_a_log_directory_that_is_not_kafkas_is_left_alone(tmp_path: Path) -> None:
+    foreign = tmp_path / "data" / "log"
+    foreign.mkdir(parents=True)
+    (foreign / "photo.jpg").write_bytes(b"precious")
+    with pytest.raises(BrokerError, match="is not a Kafka log directory") as caught:
+        EmbeddedBroker(tmp_path / "data").start()
+    assert caught.value.code == "start_failed"
+    assert (foreign / "photo.jpg").read_bytes() == b"precious"
+
+
+OWNER = """
+import sys, time
+from pathlib import Path
+from ledger.broker import EmbeddedBroker
+broker = EmbeddedBroker(Path(sys.argv[1]), jit="quick", die_with_parent=sys.argv[2] == "yes")
+broker.start()
+print(broker.pid, flush=True)
+if sys.argv[3] == "exit":
+    raise RuntimeError("the owner has a bug")
+time.sleep(600)
+"""
+
+
+def run_owner(data: Path, *, die_with_parent: bool, then: str) -> tuple[subprocess.Popen[bytes], int]:
+    """A process that owns a broker on `data`, and the broker's pid."""
+    command = [sys.executable, "-c", OWNER, str(data), "yes" if die_with_parent else "no", then]
+    owner = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert owner.stdout is not None
+    pid = int(owner.stdout.readline())
+    owner.stdout.close()
+    return owner, pid
+
+
+def test_a_broker_whose_owner_was_killed_is_stopped_by_the_next_owner(data: Path) -> None:
+    owner, orphan = run_owner(data, die_with_parent=False, then="sleep")
+    heir = EmbeddedBroker(data, jit="quick")
+    with pytest.raises(BrokerError, match=f"process {owner.pid} runs a broker") as caught:
+        heir.start()
+    assert caught.value.code == "already_running"
+
+    owner.kill()
+    owner.wait()
+    assert psutil.pid_exists(orphan)
+    heir.start()
+    try:
+        assert javas_of(data) == [heir.pid]
+        assert heir.pid != orphan
+        produce(heir, new_topic(heir), b"anew")
+    finally:
+        heir.stop()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent died")
+def test_with_die_with_parent_the_broker_ends_when_its_owner_is_killed(data: Path) -> None:
+    owner, _ = run_owner(data, die_with_parent=True, then="sleep")
+    assert len(javas_of(data)) == 2  # the owner's own command line names the data, too
+    owner.kill()
+    owner.wait()
+    wait_for(lambda: javas_of(data) == [])
+
+
+def test_an_owner_that_ends_with_an_exception_leaves_no_broker(data: Path) -> None:
+    owner, _ = run_owner(data, die_with_parent=False, then="exit")
+    assert owner.wait(20) == 1
+    assert javas_of(data) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="die_with_parent is of Linux")
+def test_die_with_parent_is_refused_on_a_thread_that_would_take_the_broker_with_it(data: Path) -> None:
+    caught: list[BaseException] = []
+
+    def start() -> None:
+        try:
+            EmbeddedBroker(data, die_with_parent=True).start()
+        except ValueError as error:
+            caught.append(error)
+
+    thread = threading.Thread(target=start)
+    thread.start()
+    thread.join()
+    assert [re.search("main thread", str(error)) is not None for error in caught] == [True]
+
+
+def test_clients_of_the_second_listener_reach_the_broker_only_through_the_proxy(data: Path) -> None:
+    listen = free_port()
+    with forwarder(listen) as (advertised, accepted):
+        proxied = EmbeddedBroker(data, jit="quick", proxied_ports=(listen, advertised))
+        proxied.start()
+        try:
+            cluster = AdminClient({"bootstrap.servers": f"127.0.0.1:{advertised}"}).list_topics(timeout=10)
+            direct = AdminClient({"bootstrap.servers": proxied.bootstrap_servers}).list_topics(timeout=10)
+        finally:
+            proxied.stop()
+    assert [broker.port for broker in cluster.brokers.values()] == [advertised]
+    assert [f"127.0.0.1:{broker.port}" for broker in direct.brokers.values()] == [proxied.bootstrap_servers]
+    assert accepted
+
+
+@contextmanager
+def forwarder(target: int) -> Iterator[tuple[int, list[socket.socket]]]:
+    """A TCP proxy on loopback: its port, and the connections it has accepted."""
+    accepted: list[socket.socket] = []
+
+    def pump(source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError):  # one end has closed: this connection is over
+            while chunk := source.recv(65536):
+                sink.sendall(chunk)
+        for end in (source, sink):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def accept() -> None:
+        with suppress(OSError):  # the listening socket was shut down: the test is over
+            while True:
+                client = server.accept()[0]
+                broker = socket.create_connection(("127.0.0.1", target))
+                accepted.extend((client, broker))
+                for ends in ((client, broker), (broker, client)):
+                    pumps.append(threading.Thread(target=pump, args=ends))
+                    pumps[-1].start()
+
+    pumps: list[threading.Thread] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        acceptor = threading.Thread(target=accept)
+        acceptor.start()
+        yield server.getsockname()[1], accepted
+        server.shutdown(socket.SHUT_RDWR)
+        acceptor.join()
+    for end in accepted:
+        end.close()
+    for thread in pumps:
+        thread.join()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
