@@ -1,0 +1,146 @@
+"""Topics and offsets. Every question is asked by a fresh client, which lives until its answers are there.
+
+A client that lived through a restart of the broker may answer `FENCED_LEADER_EPOCH` for minutes, and an AdminClient that is
+collected cancels its futures. A fresh one costs 2-10 ms.
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import contextmanager
+from typing import Any
+
+from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection
+from confluent_kafka import TopicPartition as KafkaTopicPartition
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec  # type: ignore[attr-defined]
+
+from ledger.config import KafkaSettings
+from ledger.errors import LogError, LogUnavailable
+from ledger.kafka.connection import ClientLog, client_config, from_exception, kafka_error
+from ledger.log import Isolation, TopicPartition, compare_topic
+from ledger.topics import TopicSpec
+
+REQUEST_TIMEOUT_S = 10.0
+LEVELS = {"read_committed": IsolationLevel.READ_COMMITTED, "read_uncommitted": IsolationLevel.READ_UNCOMMITTED}
+
+
+@contextmanager
+def asking(settings: KafkaSettings, doing: str) -> Iterator[AdminClient]:
+    """A fresh client whose errors come out as the ledger's, with what librdkafka said about the connection."""
+    log = ClientLog("admin")
+    client = None
+    try:
+        client = AdminClient(client_config(settings, "admin") | {"error_cb": log.error}, logger=log)
+        yield client
+    except FutureTimeoutError as exc:
+        raise LogUnavailable(f"{doing}: no answer from {settings.bootstrap_servers}{log.said()}") from exc
+    except (KafkaException, SystemError) as exc:
+        if client is not None:
+            client.poll(0)  # hands the log lines over
+        raise from_exception(exc, f"{doing} at {settings.bootstrap_servers}{log.said()}") from exc
+
+
+def _answer(future: Future[Any], timeout_s: float = REQUEST_TIMEOUT_S) -> Any:
+    return future.result(timeout_s + 1)
+
+
+def partitions(settings: KafkaSettings, topic: str) -> int:
+    with asking(settings, f"looking up topic {topic}") as client:
+        found = client.list_topics(topic, timeout=REQUEST_TIMEOUT_S).topics[topic]
+        if found.error is not None:
+            raise KafkaException(found.error)
+        return len(found.partitions)
+
+
+def topic_id(settings: KafkaSettings, topic: str) -> bytes:
+    with asking(settings, f"asking for the id of topic {topic}") as client:
+        futures = client.describe_topics(TopicCollection([topic]), request_timeout=REQUEST_TIMEOUT_S)
+        uuid = _answer(futures[topic]).topic_id
+        return struct.pack(">qq", uuid.get_most_significant_bits(), uuid.get_least_significant_bits())
+
+
+def starts(settings: KafkaSettings, wanted: Iterable[TopicPartition], timeout_s: float) -> dict[TopicPartition, int]:
+    return _offsets(settings, wanted, OffsetSpec.earliest(), "read_committed", timeout_s)  # type: ignore[no-untyped-call]
+
+
+def ends(
+    settings: KafkaSettings, wanted: Iterable[TopicPartition], isolation: Isolation, timeout_s: float
+) -> dict[TopicPartition, int]:
+    return _offsets(settings, wanted, OffsetSpec.latest(), isolation, timeout_s)  # type: ignore[no-untyped-call]
+
+
+def offset_at(settings: KafkaSettings, wanted: Iterable[TopicPartition], timestamp_ms: int) -> dict[TopicPartition, int]:
+    # the ends first: what is written between the two questions is then behind the end that is answered, and is not missed
+    wanted = list(wanted)
+    known_ends = ends(settings, wanted, "read_committed", REQUEST_TIMEOUT_S)
+    found = _offsets(settings, wanted, OffsetSpec.for_timestamp(timestamp_ms), "read_committed", REQUEST_TIMEOUT_S)
+    return {tp: offset if offset >= 0 else known_ends[tp] for tp, offset in found.items()}
+
+
+def _offsets(
+    settings: KafkaSettings, wanted: Iterable[TopicPartition], spec: OffsetSpec, isolation: Isolation, timeout_s: float
+) -> dict[TopicPartition, int]:
+    """The offset that answers `spec` in each partition; -1 when a time was asked for and nothing is that young."""
+    asked = {KafkaTopicPartition(t, p): TopicPartition(t, p) for t, p in wanted}
+    if not asked:
+        return {}
+    deadline = time.monotonic() + timeout_s
+    with asking(settings, "asking for offsets") as client:
+        futures = client.list_offsets(dict.fromkeys(asked, spec), isolation_level=LEVELS[isolation], request_timeout=timeout_s)
+        return {asked[tp]: _answer(f, max(0.0, deadline - time.monotonic())).offset for tp, f in futures.items()}
+
+
+def ensure_topics(settings: KafkaSettings, specs: Sequence[TopicSpec], timeout_s: float) -> list[str]:
+    """Create what is missing, check the rest, wait until every partition has a leader. See `EventLog.ensure_topics`."""
+    deadline = time.monotonic() + timeout_s
+    with asking(settings, "looking up topics") as client:
+        present = client.list_topics(timeout=timeout_s).topics
+        created = _create(client, [spec for spec in specs if spec.name not in present], settings.replication_factor)
+        _wait_for_leaders(client, [spec.name for spec in specs], deadline)
+        # the topics made just now are checked too: a broker-side policy may have changed what was asked for
+        topics = client.list_topics(timeout=REQUEST_TIMEOUT_S).topics
+        resources = {spec.name: ConfigResource(ConfigResource.Type.TOPIC, spec.name) for spec in specs}
+        futures = client.describe_configs(list(resources.values()), request_timeout=REQUEST_TIMEOUT_S)
+        for spec in specs:
+            found = {name: entry.value for name, entry in _answer(futures[resources[spec.name]]).items()}
+            compare_topic(spec, len(topics[spec.name].partitions), found)
+    return created
+
+
+def _create(client: AdminClient, missing: list[TopicSpec], replication_factor: int) -> list[str]:
+    """Names of the topics created by us; one that another process creates at the same time is as good."""
+    if not missing:
+        return []
+    new = [NewTopic(s.name, s.partitions, replication_factor, config=dict(s.settings)) for s in missing]
+    created = []
+    for name, future in client.create_topics(new, request_timeout=REQUEST_TIMEOUT_S, operation_timeout=REQUEST_TIMEOUT_S).items():
+        try:
+            _answer(future)
+            created.append(name)
+        except KafkaException as exc:
+            error = kafka_error(exc)
+            if error is None or error.code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise LogError(f"topic {name} could not be created: {error or exc}") from exc
+    return created
+
+
+def _wait_for_leaders(client: AdminClient, names: list[str], deadline: float) -> None:
+    while True:
+        topics = client.list_topics(timeout=REQUEST_TIMEOUT_S).topics
+        waiting = [
+            name
+            for name in names
+            if name not in topics
+            or topics[name].error is not None
+            or not topics[name].partitions
+            or any(p.leader < 0 for p in topics[name].partitions.values())
+        ]
+        if not waiting:
+            return
+        if time.monotonic() > deadline:
+            raise LogUnavailable(f"topics without a leader for every partition: {', '.join(waiting)}")
+        time.sleep(0.05)

@@ -1,0 +1,134 @@
+"""What every Kafka client of ours shares: its connection settings, its log, and what its errors mean."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException
+
+from ledger.config import KafkaSettings
+from ledger.errors import Discard, Fenced, Hole, LogError, LogUnavailable
+
+log = logging.getLogger("ledger.kafka")
+
+_KEPT_LINES = 20
+
+# A newer writer has our transactional id, or the coordinator gave up on our transaction and raised the epoch itself.
+FENCED = frozenset({KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED})
+
+# The position that was asked for is not in the log (any more): retention, deleted records, a truncated or another log.
+GONE = frozenset({KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._AUTO_OFFSET_RESET, KafkaError._LOG_TRUNCATION})
+
+# Nobody answered, or somebody who cannot serve right now. librdkafka keeps trying by itself.
+AWAY = frozenset(
+    {
+        KafkaError._ALL_BROKERS_DOWN,
+        KafkaError._MSG_TIMED_OUT,
+        KafkaError._RESOLVE,
+        KafkaError._TIMED_OUT,
+        KafkaError._TIMED_OUT_QUEUE,
+        KafkaError._TRANSPORT,
+        KafkaError._WAIT_COORD,
+        KafkaError.BROKER_NOT_AVAILABLE,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.KAFKA_STORAGE_ERROR,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.NETWORK_EXCEPTION,
+        KafkaError.NOT_COORDINATOR,
+        KafkaError.NOT_ENOUGH_REPLICAS,
+        KafkaError.NOT_ENOUGH_REPLICAS_AFTER_APPEND,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.OFFSET_NOT_AVAILABLE,
+        KafkaError.REQUEST_TIMED_OUT,
+    }
+)
+
+
+def client_config(settings: KafkaSettings, name: str) -> dict[str, Any]:
+    """Settings common to every client, in librdkafka's names; `name` tells this client's log lines and requests apart."""
+    return settings.client_config() | {
+        "client.id": f"{settings.client_id}-{name}",
+        "reconnect.backoff.ms": 20,
+        "reconnect.backoff.max.ms": 500,
+        "socket.timeout.ms": 4000,  # the default of 60 s hides a broker that took the request and never answers
+        "log_level": 6,  # the connection lines that ClientLog is after are of level 6
+        "log.connection.close": True,
+        "enable.metrics.push": False,  # broker-side telemetry: one more request kind on the writer's connection for nothing
+    }
+
+
+class ClientLog:
+    """The log of one client, kept and passed on to `logging`.
+
+    A closed connection or a request that timed out and is repeated is no error to librdkafka: it reaches no error callback,
+    only the log. Lines arrive while the owner polls its client, on the owner's thread.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.lines: list[str] = []
+
+    def log(self, level: int, template: str, *values: object) -> None:
+        """`logging.Logger.log`, as confluent_kafka calls it."""
+        self._note(template % values)
+
+    def error(self, error: KafkaError) -> None:
+        """The client's `error_cb`."""
+        self._note(f"{error.name()}: {error.str()}")
+
+    def _note(self, line: str) -> None:
+        if len(self.lines) < _KEPT_LINES:
+            self.lines.append(line)
+        log.info("%s: %s", self.name, line)
+
+    def said(self) -> str:
+        """The first line, for a message to a person, or nothing."""
+        return f" ({self.lines[0]})" if self.lines else ""
+
+
+def kafka_error(exc: BaseException) -> KafkaError | None:
+    """The Kafka error inside `exc`, if there is one.
+
+    A fatal error raised while a Python callback runs surfaces as `SystemError` with the KafkaException as its cause.
+    """
+    if isinstance(exc, SystemError):
+        exc = exc.__cause__ or exc
+    if isinstance(exc, KafkaException) and exc.args and isinstance(exc.args[0], KafkaError):
+        return exc.args[0]
+    return None
+
+
+def log_error(error: KafkaError, doing: str) -> LogError:
+    """`error` as one of the ledger's: `Fenced`, `Hole`, `LogUnavailable`, else `LogError`."""
+    text = f"{doing}: {error.name()}: {error.str()}"
+    code = error.code()
+    if code in FENCED:
+        return Fenced(text)
+    if code in GONE:
+        return Hole(text)
+    if code in AWAY:
+        return LogUnavailable(text)
+    return LogError(text)
+
+
+def from_exception(exc: KafkaException | SystemError, doing: str) -> LogError:
+    """`exc` as one of the ledger's errors. A SystemError that hides no Kafka error is a bug and is raised as it is."""
+    error = kafka_error(exc)
+    if error is not None:
+        return log_error(error, doing)
+    if isinstance(exc, SystemError):
+        raise exc
+    return LogError(f"{doing}: {exc}")
+
+
+def discard(exc: KafkaException | SystemError, doing: str) -> Discard:
+    """What `exc` means to a transactional writer: `Fenced` when fatal, else `Discard`. One reaction, whatever the flags say."""
+    error = kafka_error(exc)
+    if error is None:
+        if isinstance(exc, SystemError):
+            raise exc
+        return Discard(f"{doing}: {exc}")
+    text = f"{doing}: {error.name()}: {error.str()}"
+    return Fenced(text) if error.fatal() or error.code() in FENCED else Discard(text)

@@ -1,0 +1,123 @@
+"""The lease: a share in the group over the empty writers topic. Who may write is settled by transactional ids, not here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from confluent_kafka import Consumer, KafkaError, KafkaException
+from confluent_kafka import TopicPartition as KafkaTopicPartition
+
+from ledger.config import KafkaSettings
+from ledger.errors import LogError
+from ledger.kafka.connection import ClientLog, client_config, from_exception, log, log_error
+from ledger.log import TopicPartition
+
+OnPartitions = Callable[[list[int]], None]
+
+
+def lease_config(settings: KafkaSettings, group: str, instance: str) -> dict[str, object]:
+    """Static membership: a process restarted under its name gets its writers back at once, not after the session time-out."""
+    return client_config(settings, instance) | {
+        "group.id": group,
+        "group.instance.id": instance,
+        "session.timeout.ms": 6_000,
+        "heartbeat.interval.ms": 1_000,
+        "max.poll.interval.ms": 30_000,
+        "partition.assignment.strategy": "cooperative-sticky",
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "auto.offset.reset": "latest",
+    }
+
+
+class KafkaLease:
+    """`ledger.log.Lease` on a Kafka consumer group. For one thread; callbacks run inside `poll` and `close`."""
+
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        topic: str,
+        group: str,
+        instance: str,
+        on_taken: OnPartitions,
+        on_revoked: OnPartitions,
+        on_lost: OnPartitions,
+    ) -> None:
+        self._what = f"lease {group} as {instance}"
+        self._log = ClientLog(f"lease-{instance}")
+        self._fatal: KafkaError | None = None
+        self._raised: BaseException | None = None
+        callbacks = {"error_cb": self._error, "on_commit": self._committed}
+        try:
+            self._group = Consumer(lease_config(settings, group, instance) | callbacks, logger=self._log)
+
+            def taken(_: Consumer, partitions: list[KafkaTopicPartition]) -> None:
+                self._group.incremental_assign(partitions)
+                self._group.pause(partitions)  # this consumer only holds the assignment
+                self._tell(on_taken, partitions)
+
+            def given_up(word: OnPartitions) -> Callable[[Consumer, list[KafkaTopicPartition]], None]:
+                def callback(_: Consumer, partitions: list[KafkaTopicPartition]) -> None:
+                    self._tell(word, partitions)
+                    self._group.incremental_unassign(partitions)
+
+                return callback
+
+            self._group.subscribe([topic], on_assign=taken, on_revoke=given_up(on_revoked), on_lost=given_up(on_lost))
+        except KafkaException as exc:
+            raise from_exception(exc, self._what) from exc
+
+    def _tell(self, callback: OnPartitions, partitions: list[KafkaTopicPartition]) -> None:
+        """Keep what `callback` raises for `poll`: the group's bookkeeping of this rebalance has to be done all the same."""
+        try:
+            if partitions:
+                callback([tp.partition for tp in partitions])
+        except BaseException as exc:
+            self._raised = self._raised or exc
+
+    def _error(self, error: KafkaError) -> None:
+        self._log.error(error)
+        if error.fatal():
+            self._fatal = error
+
+    def poll(self, timeout_s: float) -> None:
+        try:
+            message = self._group.poll(timeout_s)
+        except (KafkaException, SystemError) as exc:
+            raise from_exception(exc, self._what) from exc
+        if self._raised is not None:
+            raised, self._raised = self._raised, None
+            raise raised
+        error = message.error() if message is not None else None
+        if error is not None and error.fatal():
+            self._fatal = error
+        elif error is not None:
+            log.info("%s: %s", self._what, error)  # the group's coordinator comes back by itself
+        if self._fatal is not None:
+            raise self._never_again(self._fatal)
+
+    def _never_again(self, error: KafkaError) -> LogError:
+        if error.code() == KafkaError.FENCED_INSTANCE_ID:
+            return LogError(f"{self._what}: another process has this instance name (NODE_ID): {error.str()}")
+        return log_error(error, self._what)
+
+    def commit(self, positions: Mapping[TopicPartition, int]) -> None:
+        try:
+            self._group.commit(offsets=[KafkaTopicPartition(t, p, offset) for (t, p), offset in positions.items()])
+        except (KafkaException, SystemError) as exc:
+            log.info("%s", from_exception(exc, f"{self._what}: noting {dict(positions)}"))
+
+    def _committed(self, error: KafkaError | None, partitions: list[KafkaTopicPartition]) -> None:
+        """The answer to a commit. A lost one only makes the lag that monitors see grow until the next."""
+        for tp in partitions:
+            problem = tp.error or error
+            if problem is not None:
+                log.info("%s: noting %s/%s: %s", self._what, tp.topic, tp.partition, problem)
+
+    def close(self) -> None:
+        """Leave the process's share to be taken. As a static member it does not leave the group: the same instance has its
+        writers back at once, anybody else after the session time-out of 6 s."""
+        self._group.close()
+        if self._raised is not None:
+            raised, self._raised = self._raised, None
+            raise raised

@@ -1,0 +1,133 @@
+"""The hand-assigned reader: bounded prefetch, records as tuples, and a word on whether the broker still answers."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message
+from confluent_kafka import TopicPartition as KafkaTopicPartition
+
+from ledger.config import KafkaSettings
+from ledger.errors import LogError
+from ledger.kafka.connection import AWAY, ClientLog, client_config, from_exception, log, log_error
+from ledger.log import Isolation, Record, TopicPartition
+
+STATISTICS_INTERVAL_MS = 1000
+
+
+def reader_config(settings: KafkaSettings, name: str, isolation: Isolation, eof: bool, max_wait_ms: int) -> dict[str, object]:
+    return client_config(settings, name) | {
+        "group.id": f"{settings.client_id}-unused",  # librdkafka insists on one; nothing is subscribed or committed
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "isolation.level": isolation,
+        "auto.offset.reset": "error",  # a position that is gone is for a person to judge, not to be skipped
+        "enable.partition.eof": eof,
+        "check.crcs": True,
+        "topic.metadata.propagation.max.ms": 10_000,  # how long a topic never seen may still be on its way
+        "fetch.wait.max.ms": max_wait_ms,
+        "fetch.min.bytes": 1,
+        # At most 32 MiB (plus one fetch) wait in this process, and fetching goes on as soon as there is room again: the
+        # default pause of 1 s after a full queue halves the speed of a rebuild.
+        "queued.min.messages": 20_000,
+        "queued.max.messages.kbytes": 32 * 1024,
+        "fetch.queue.backoff.ms": 5,
+        "fetch.error.backoff.ms": 100,
+        "statistics.interval.ms": STATISTICS_INTERVAL_MS,
+    }
+
+
+class KafkaReader:
+    """`ledger.log.Reader` on Kafka. A broker that goes away and comes back is librdkafka's business; see `silent_s`."""
+
+    def __init__(
+        self, settings: KafkaSettings, name: str, isolation: Isolation, eof: bool, max_wait_ms: int, headers: bool
+    ) -> None:
+        self._name = name
+        self._headers = headers
+        self._log = ClientLog(name)
+        self._ends: dict[TopicPartition, int] = {}
+        self._assigned: list[TopicPartition] = []
+        self._answered = time.monotonic()
+        self._failure: LogError | None = None
+        callbacks = {"error_cb": self._log.error, "stats_cb": self._note_statistics}
+        try:
+            self._consumer = Consumer(reader_config(settings, name, isolation, eof, max_wait_ms) | callbacks, logger=self._log)
+        except KafkaException as exc:
+            raise from_exception(exc, f"reader {name}") from exc
+
+    def assign(self, positions: Mapping[TopicPartition, int]) -> None:
+        self._assigned = list(positions)
+        self._ends, self._failure, self._answered = {}, None, time.monotonic()
+        try:
+            self._consumer.assign([KafkaTopicPartition(t, p, offset) for (t, p), offset in positions.items()])
+        except (KafkaException, SystemError) as exc:
+            raise from_exception(exc, f"reader {self._name}: assigning {dict(positions)}") from exc
+
+    def poll(self, max_records: int, timeout_s: float) -> list[Record]:
+        if self._failure is not None:
+            raise self._failure
+        try:
+            # in two steps, for consume() with a time-out waits until it has *all* the messages it may return
+            first = self._consumer.poll(timeout_s)
+            if first is None:
+                return []
+            messages = [first]
+            if max_records > 1:
+                messages += self._consumer.consume(max_records - 1, 0)
+        except (KafkaException, SystemError) as exc:
+            raise from_exception(exc, f"reader {self._name}{self._log.said()}") from exc
+        records: list[Record] = []
+        append = records.append
+        for m in messages:
+            if m.error() is None:
+                headers = tuple(m.headers() or ()) if self._headers else ()
+                # the message is a record, so none of these is None
+                append(Record(m.topic(), m.partition(), m.offset(), m.timestamp()[1], m.key(), m.value(), headers))  # type: ignore[arg-type]
+            else:
+                self._note_error(m)
+        if self._failure is not None and not records:
+            raise self._failure
+        return records  # what came before a failure is good; the failure is raised by the next call
+
+    def _note_error(self, message: Message) -> None:
+        error, topic, partition, offset = message.error(), message.topic(), message.partition(), message.offset()
+        if error is None:
+            return
+        if error.code() == KafkaError._PARTITION_EOF and topic is not None and partition is not None and offset is not None:
+            self._ends[TopicPartition(topic, partition)] = offset
+        elif error.code() in AWAY and not error.fatal():
+            log.info("%s: %s", self._name, error)
+        elif self._failure is None:
+            self._failure = log_error(error, f"reader {self._name}: {topic}/{partition}")
+
+    def reached_end(self) -> Mapping[TopicPartition, int]:
+        return dict(self._ends)
+
+    def silent_s(self) -> float:
+        return time.monotonic() - self._answered
+
+    def _note_statistics(self, text: str) -> None:
+        """When did the leaders of all assigned partitions last answer? librdkafka tells once a second.
+
+        A leader answers at least every `max_wait_ms`, with or without records, unless the queue here is full: then it is not
+        asked, and the state of its connection has to do.
+        """
+        statistics = json.loads(text)
+        leaders = {b["nodeid"]: b for b in statistics["brokers"].values()}
+        topics = statistics["topics"]
+        found = [topics.get(topic, {}).get("partitions", {}).get(str(partition)) for topic, partition in self._assigned]
+        unread = any(p and p["fetchq_cnt"] for p in found)
+        now, silent_us = time.monotonic(), 0
+        for partition_statistics in found:
+            leader = leaders.get(partition_statistics["leader"]) if partition_statistics else None
+            if leader is None or leader["rxidle"] < 0:
+                return  # no leader, or one never heard of: nothing new is known
+            if not (unread and leader["state"] == "UP"):
+                silent_us = max(silent_us, leader["rxidle"])
+        self._answered = max(self._answered, now - silent_us / 1e6)
+
+    def close(self) -> None:
+        self._consumer.close()

@@ -1,0 +1,73 @@
+"""The EventLog on Apache Kafka (4.0 or later). The clients are in `ledger.kafka`, one file per role."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from ledger.config import KafkaSettings
+from ledger.kafka import admin
+from ledger.kafka.lease import KafkaLease
+from ledger.kafka.reader import KafkaReader
+from ledger.kafka.sender import KafkaSender
+from ledger.kafka.writer import KafkaWriter
+from ledger.log import Isolation, TopicPartition
+from ledger.partitioner import partition_for
+from ledger.topics import TopicSpec
+
+
+class KafkaLog:
+    """`ledger.log.EventLog` on the cluster of `settings`. Opens no connection by itself; thread-safe."""
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._settings = settings
+
+    def ensure_topics(self, specs: Iterable[TopicSpec], timeout_s: float = 30.0) -> list[str]:
+        return admin.ensure_topics(self._settings, list(specs), timeout_s)
+
+    def partitions(self, topic: str) -> int:
+        return admin.partitions(self._settings, topic)
+
+    def topic_id(self, topic: str) -> bytes:
+        return admin.topic_id(self._settings, topic)
+
+    def partition_for(self, key: bytes, partitions: int) -> int:
+        return partition_for(key, partitions)
+
+    def starts(self, partitions: Iterable[TopicPartition], timeout_s: float = 5.0) -> dict[TopicPartition, int]:
+        return admin.starts(self._settings, partitions, timeout_s)
+
+    def ends(
+        self, partitions: Iterable[TopicPartition], isolation: Isolation = "read_committed", timeout_s: float = 5.0
+    ) -> dict[TopicPartition, int]:
+        return admin.ends(self._settings, partitions, isolation, timeout_s)
+
+    def offset_at(self, partitions: Iterable[TopicPartition], timestamp_ms: int) -> dict[TopicPartition, int]:
+        return admin.offset_at(self._settings, partitions, timestamp_ms)
+
+    def reader(
+        self,
+        name: str,
+        *,
+        isolation: Isolation = "read_committed",
+        eof: bool = False,
+        max_wait_ms: int = 100,
+        headers: bool = False,
+    ) -> KafkaReader:
+        return KafkaReader(self._settings, name, isolation, eof, max_wait_ms, headers)
+
+    def writer(self, transactional_id: str) -> KafkaWriter:
+        return KafkaWriter(self._settings, transactional_id)
+
+    def sender(self, name: str, linger_ms: float = 0) -> KafkaSender:
+        return KafkaSender(self._settings, name, linger_ms)
+
+    def lease(
+        self,
+        topic: str,
+        group: str,
+        instance: str,
+        on_taken: Callable[[list[int]], None],
+        on_revoked: Callable[[list[int]], None],
+        on_lost: Callable[[list[int]], None],
+    ) -> KafkaLease:
+        return KafkaLease(self._settings, topic, group, instance, on_taken, on_revoked, on_lost)

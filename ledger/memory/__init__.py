@@ -1,0 +1,1 @@
+"""The in-memory adapter of the EventLog port, one file per role."""

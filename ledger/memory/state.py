@@ -1,0 +1,133 @@
+"""What an in-memory log holds: topics, slots, transactions, epochs. Everything here is called under `lock`."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ledger.errors import LogError, LogUnavailable
+from ledger.log import Isolation, NewRecord, Record, TopicPartition
+from ledger.topics import TopicSpec
+
+
+@dataclass(eq=False)
+class Transaction:
+    """A transaction and the first offset it took in each partition."""
+
+    state: Literal["open", "committed", "aborted"] = "open"
+    first: dict[TopicPartition, int] = field(default_factory=dict)
+
+
+@dataclass(eq=False)
+class Partition:
+    """Slots from offset `start` on: a record with its transaction (None: written without one), or None for a marker."""
+
+    start: int = 0
+    slots: list[tuple[Record, Transaction | None] | None] = field(default_factory=list)
+    open: set[Transaction] = field(default_factory=set)
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.slots)
+
+
+@dataclass(eq=False)
+class Topic:
+    spec: TopicSpec
+    id: bytes
+    partitions: list[Partition]
+
+
+class State:
+    """One log. `changed` guards everything and is notified of every change."""
+
+    def __init__(self, clock_ms: Callable[[], int]) -> None:
+        self.changed = threading.Condition(threading.RLock())
+        self.topics: dict[str, Topic] = {}
+        self.epochs: dict[str, int] = {}
+        self.open: dict[str, Transaction] = {}
+        self.fail_next_commit: Literal["before", "after"] | None = None
+        self.away_since: float | None = None
+        self._clock_ms = clock_ms
+
+    @contextmanager
+    def reachable(self) -> Iterator[None]:
+        """The lock, if the log can be reached. Raises `LogUnavailable`."""
+        with self.changed:
+            if self.away_since is not None:
+                raise LogUnavailable("the log is away")
+            yield
+
+    def create(self, spec: TopicSpec) -> None:
+        self.topics[spec.name] = Topic(spec, uuid.uuid4().bytes, [Partition() for _ in range(spec.partitions)])
+
+    def recreate(self, name: str) -> None:
+        for partition in self.topic(name).partitions:
+            for transaction in partition.open:
+                transaction.first = {tp: at for tp, at in transaction.first.items() if tp.topic != name}
+        self.create(self.topic(name).spec)
+        self.changed.notify_all()
+
+    def topic(self, name: str) -> Topic:
+        try:
+            return self.topics[name]
+        except KeyError:
+            raise LogError(f"there is no topic {name}") from None
+
+    def partition(self, tp: TopicPartition) -> Partition:
+        partitions = self.topic(tp.topic).partitions
+        if not 0 <= tp.partition < len(partitions):
+            raise LogError(f"there is no partition {tp.topic}/{tp.partition}")
+        return partitions[tp.partition]
+
+    def end(self, tp: TopicPartition, isolation: Isolation) -> int:
+        partition = self.partition(tp)
+        if isolation == "read_uncommitted":
+            return partition.end
+        return min((t.first[tp] for t in partition.open), default=partition.end)
+
+    def offset_at(self, tp: TopicPartition, timestamp_ms: int) -> int:
+        end = self.end(tp, "read_committed")
+        for slot in self.partition(tp).slots:
+            if slot is not None and slot[0].timestamp_ms >= timestamp_ms:
+                return min(slot[0].offset, end)
+        return end
+
+    def truncate(self, tp: TopicPartition, before: int) -> None:
+        partition = self.partition(tp)
+        gone = max(0, min(before, partition.end) - partition.start)
+        del partition.slots[:gone]
+        partition.start += gone
+
+    def append(self, record: NewRecord, transaction: Transaction | None) -> Record:
+        tp = TopicPartition(record.topic, record.partition)
+        partition = self.partition(tp)
+        by_log = self.topics[tp.topic].spec.settings.get("message.timestamp.type") == "LogAppendTime"
+        timestamp_ms = self._clock_ms() if by_log or not record.timestamp_ms else record.timestamp_ms
+        stored = Record(*tp, partition.end, timestamp_ms, record.key, record.value, tuple(record.headers))
+        if transaction is not None and tp not in transaction.first:
+            transaction.first[tp] = stored.offset
+            partition.open.add(transaction)
+        partition.slots.append((stored, transaction))
+        self.changed.notify_all()
+        return stored
+
+    def fence(self, transactional_id: str) -> int:
+        """A new epoch for `transactional_id`; its open transaction is aborted."""
+        self.epochs[transactional_id] = epoch = self.epochs.get(transactional_id, -1) + 1
+        if transactional_id in self.open:
+            self.finish(transactional_id, "aborted")
+        return epoch
+
+    def finish(self, transactional_id: str, state: Literal["committed", "aborted"]) -> None:
+        transaction = self.open.pop(transactional_id)
+        transaction.state = state
+        for tp in transaction.first:
+            partition = self.partition(tp)
+            partition.slots.append(None)
+            partition.open.discard(transaction)
+        self.changed.notify_all()

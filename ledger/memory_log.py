@@ -1,0 +1,139 @@
+"""The EventLog in memory: the whole contract of `ledger.log` within one process, for tests and trials.
+
+It behaves as Kafka does where that can be seen through the port: transactions leave markers and so gaps in the offsets, an
+open transaction holds read_committed readers back, aborted records keep their offsets and are never shown, a new writer fences
+the old one, a topic made anew has another id. On top it fails on request:
+
+    log.fail_next_commit("before")     the next transaction stays open and its writer raises Discard
+    log.fail_next_commit("after")      the next transaction commits and its writer raises Discard all the same
+    log.fence(transactional_id)        as a successor's start (or the coordinator's time-out) would
+    log.truncate(tp, before)           records before an offset are gone, as by retention
+    log.recreate(topic)                the topic is deleted and made again
+    log.expire(group, instance)        the group gives up on a member that did not poll in time
+    log.away(True) / log.away(False)   the broker is unreachable / back
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Literal
+
+from ledger.log import Isolation, TopicPartition, compare_topic
+from ledger.memory.clients import MemoryReader, MemorySender, MemoryWriter
+from ledger.memory.lease import Group, MemoryLease, OnPartitions
+from ledger.memory.state import State
+from ledger.partitioner import partition_for
+from ledger.topics import TopicSpec
+
+
+class MemoryLog:
+    """`ledger.log.EventLog` without a broker. Thread-safe; `clock_ms` is the log's own clock (log-append time)."""
+
+    def __init__(self, clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000) -> None:
+        self._state = State(clock_ms)
+        self._groups: dict[str, Group] = {}
+
+    # ---- failures on request -----------------------------------------------------------------------------------------
+    def fail_next_commit(self, when: Literal["before", "after"]) -> None:
+        """The next `transact` raises `Discard`; its transaction stays open ("before") or is committed ("after")."""
+        self._state.fail_next_commit = when
+
+    def fence(self, transactional_id: str) -> None:
+        """Fence the writers of `transactional_id` and end their open transaction, as a successor would."""
+        with self._state.changed:
+            self._state.fence(transactional_id)
+
+    def truncate(self, tp: TopicPartition, before: int) -> None:
+        """Remove the records of `tp` below offset `before`."""
+        with self._state.changed:
+            self._state.truncate(tp, before)
+
+    def recreate(self, topic: str) -> None:
+        """Delete `topic` with all its records and create it again: empty, with another id."""
+        with self._state.changed:
+            self._state.recreate(topic)
+
+    def expire(self, group: str, instance: str) -> None:
+        """The session of `instance` ran out: its partitions go to the others, and its next poll hears that they are lost."""
+        with self._state.changed:
+            self._groups[group].expire(instance)
+            self._state.changed.notify_all()
+
+    def away(self, away: bool) -> None:
+        """Whether the broker is out of reach: nothing is answered, readers wait, writers get into doubt."""
+        with self._state.changed:
+            self._state.away_since = time.monotonic() if away else None
+            self._state.changed.notify_all()
+
+    def committed(self, group: str) -> dict[TopicPartition, int]:
+        """What `Lease.commit` noted for `group`."""
+        return dict(self._groups[group].committed)
+
+    # ---- the port ----------------------------------------------------------------------------------------------------
+    def ensure_topics(self, specs: Iterable[TopicSpec], timeout_s: float = 30.0) -> list[str]:
+        created = []
+        with self._state.reachable():
+            for spec in specs:
+                found = self._state.topics.get(spec.name)
+                if found is None:
+                    self._state.create(spec)
+                    created.append(spec.name)
+                else:
+                    compare_topic(spec, found.spec.partitions, found.spec.settings)
+        return created
+
+    def partitions(self, topic: str) -> int:
+        with self._state.reachable():
+            return len(self._state.topic(topic).partitions)
+
+    def topic_id(self, topic: str) -> bytes:
+        with self._state.reachable():
+            return self._state.topic(topic).id
+
+    def partition_for(self, key: bytes, partitions: int) -> int:
+        return partition_for(key, partitions)
+
+    def starts(self, partitions: Iterable[TopicPartition], timeout_s: float = 5.0) -> dict[TopicPartition, int]:
+        with self._state.reachable():
+            return {tp: self._state.partition(tp).start for tp in partitions}
+
+    def ends(
+        self, partitions: Iterable[TopicPartition], isolation: Isolation = "read_committed", timeout_s: float = 5.0
+    ) -> dict[TopicPartition, int]:
+        with self._state.reachable():
+            return {tp: self._state.end(tp, isolation) for tp in partitions}
+
+    def offset_at(self, partitions: Iterable[TopicPartition], timestamp_ms: int) -> dict[TopicPartition, int]:
+        with self._state.reachable():
+            return {tp: self._state.offset_at(tp, timestamp_ms) for tp in partitions}
+
+    def reader(
+        self,
+        name: str,
+        *,
+        isolation: Isolation = "read_committed",
+        eof: bool = False,
+        max_wait_ms: int = 100,
+        headers: bool = False,
+    ) -> MemoryReader:
+        return MemoryReader(self._state, name, isolation, eof, headers)
+
+    def writer(self, transactional_id: str) -> MemoryWriter:
+        return MemoryWriter(self._state, transactional_id)
+
+    def sender(self, name: str, linger_ms: float = 0) -> MemorySender:
+        return MemorySender(self._state, name)
+
+    def lease(
+        self,
+        topic: str,
+        group: str,
+        instance: str,
+        on_taken: OnPartitions,
+        on_revoked: OnPartitions,
+        on_lost: OnPartitions,
+    ) -> MemoryLease:
+        with self._state.reachable():
+            members = self._groups.setdefault(group, Group(len(self._state.topic(topic).partitions)))
+            return MemoryLease(self._state, members, instance, on_taken, on_revoked, on_lost)

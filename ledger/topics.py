@@ -1,0 +1,78 @@
+"""The topics of the ledger: names, kinds, settings (DESIGN 4). Pure data.
+
+`order-commands`, `order-events` and `order-refusals` have the same number of partitions and the same partitioner, so that
+the command, event and refusal of one order share a partition number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+DAY_MS = 24 * 60 * 60 * 1000
+
+# A record of the ledger is a few hundred bytes; a command carries at most a 64 KiB request. Brokers take 1 MiB by default.
+MAX_RECORD_BYTES = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSpec:
+    """One topic as the ledger needs it. `settings` are broker-side topic configs, all checked at start."""
+
+    name: str
+    partitions: int
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """The five topic names of one ledger. `prefix` sets two ledgers on one cluster apart (tests use a fresh one each)."""
+
+    prefix: str = ""
+
+    @property
+    def commands(self) -> str:
+        return f"{self.prefix}order-commands"
+
+    @property
+    def events(self) -> str:
+        return f"{self.prefix}order-events"
+
+    @property
+    def refusals(self) -> str:
+        return f"{self.prefix}order-refusals"
+
+    @property
+    def contacts(self) -> str:
+        return f"{self.prefix}order-contacts"
+
+    @property
+    def writers(self) -> str:
+        return f"{self.prefix}order-writers"
+
+    def specs(self, partitions: int, writers: int) -> tuple[TopicSpec, ...]:
+        """What must exist: `partitions` of the three order topics and of contacts, one partition per writer."""
+        ledger = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
+        return (
+            TopicSpec(
+                self.commands,
+                partitions,
+                {
+                    "cleanup.policy": "delete",
+                    "retention.ms": str(30 * DAY_MS),
+                    "message.timestamp.type": "LogAppendTime",
+                },
+            ),
+            TopicSpec(self.events, partitions, {**ledger, "message.timestamp.type": "CreateTime"}),
+            TopicSpec(
+                self.refusals,
+                partitions,
+                {"cleanup.policy": "delete", "retention.ms": str(60 * DAY_MS), "message.timestamp.type": "CreateTime"},
+            ),
+            TopicSpec(
+                self.contacts,
+                partitions,
+                {"cleanup.policy": "compact", "max.compaction.lag.ms": str(DAY_MS), "min.compaction.lag.ms": "0"},
+            ),
+            TopicSpec(self.writers, writers, {"cleanup.policy": "delete"}),
+        )
