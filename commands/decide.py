@@ -1,0 +1,354 @@
+"""`decide(command, order, at_ms) -> OrderEvent | Refusal`: whether someone gets what they want. Pure.
+
+`order` is the fold so far (None: no events yet), `at_ms` the broker's time of the command. The answer to a request is looked
+up in `transitions.REQUESTS` by operation and shown status; what a status cannot say (whose order, which amount, is it due)
+are the guards below, each beside its operation. Observed facts are never refused for state: they are recorded, or
+`already_known`.
+
+The event returned has no bookkeeping yet (`envelope.seal` adds it). Idempotency by command id is not decided here: a
+duplicate never gets this far (`idempotency`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from msgspec import Struct
+
+from commands.messages import OrderCommand
+from ledger import events as e
+from ledger import order as o
+from ledger import transitions as t
+from ledger.money import total_of
+from ledger.order import Order, display
+from ledger.transitions import Code, Operation, Status
+
+
+class Refusal(Struct, frozen=True):
+    """Nothing changed, and why. `detail` is for people; it repeats nothing personal and no free text of the request."""
+
+    code: Code
+    detail: str = ""
+
+
+class MalformedCommand(ValueError):
+    """A command that no door of ours sends: unknown operation or fact, missing payload. Becomes `could_not_decide`."""
+
+
+Decision = e.OrderEvent | Refusal
+
+
+def decide(command: OrderCommand, order: Order | None, at_ms: int) -> Decision:
+    """What becomes of `command`. Raises `MalformedCommand` for a command no correct sender makes."""
+    try:
+        operation = Operation(command.operation)
+    except ValueError:
+        raise MalformedCommand(f"unknown operation {command.operation!r}") from None
+    if operation is Operation.PLACE_ORDER:
+        return _place(command, order, at_ms)
+    if order is None or _foreign(command, order):
+        return Refusal(Code.ORDER_NOT_FOUND, "there is no such order")
+    if command.expected_version is not None and command.expected_version != order.version:
+        return Refusal(Code.VERSION_CONFLICT, f"the order is at version {order.version}, not {command.expected_version}")
+    at_ms = max(at_ms, order.updated_at)
+    if operation in _FACTS:
+        return _FACTS[operation](command, order, at_ms)
+    answer = _answer(operation, command, order, at_ms)
+    if isinstance(answer, e.OrderEvent) and order.version >= t.MAX_EVENTS:
+        return Refusal(Code.ORDER_FULL, f"the order has {order.version} events")
+    return answer
+
+
+def _foreign(command: OrderCommand, order: Order) -> bool:
+    """Another customer's order looks exactly like none. Staff and our own services act for no customer."""
+    return bool(command.customer_id) and command.customer_id != order.customer_id
+
+
+def _event(command: OrderCommand, order: Order, at_ms: int, kind: str, detail: e.Detail) -> e.OrderEvent:
+    details: dict[str, Any] = {e.DETAIL_OF[kind]: detail}
+    return e.OrderEvent(
+        order_id=order.order_id,
+        version=order.version + 1,
+        type=kind,
+        occurred_at=at_ms,
+        customer_id=order.customer_id,
+        currency=order.currency,
+        total_minor=order.total_minor,
+        actor=command.actor,
+        command_id=command.command_id,
+        fingerprint=command.fingerprint,
+        **details,
+    )
+
+
+def _need(payload: Any, command: OrderCommand) -> Any:
+    if payload is None:
+        raise MalformedCommand(f"{command.operation} without its payload")
+    return payload
+
+
+# ---- requests -------------------------------------------------------------------------------------------------------
+
+
+def _place(command: OrderCommand, order: Order | None, at_ms: int) -> Decision:
+    place = _need(command.place, command)
+    if order is not None:
+        # The order id derives from the command id, so another command for the same id is the same key with another body.
+        return Refusal(Code.IDEMPOTENCY_KEY_REUSED, "an order was already placed with this key")
+    if not command.customer_id or not place.lines:
+        raise MalformedCommand("PlaceOrder without customer or lines")
+    if total_of(place.lines, place.adjustments) != place.total_minor:
+        return Refusal(Code.AMOUNT_DIFFERS, "lines and adjustments do not add up to the total")
+    return e.OrderEvent(
+        order_id=command.order_id,
+        version=1,
+        type=e.ORDER_PLACED,
+        occurred_at=at_ms,
+        customer_id=command.customer_id,
+        currency=place.currency,
+        total_minor=place.total_minor,
+        actor=command.actor,
+        command_id=command.command_id,
+        fingerprint=command.fingerprint,
+        placed=e.Placed(
+            lines=place.lines,
+            adjustments=place.adjustments,
+            contact_digest=place.contact_digest,
+            expires_at=at_ms + place.payment_window_ms,
+            reference=place.reference,
+        ),
+    )
+
+
+def _answer(operation: Operation, command: OrderCommand, order: Order, at_ms: int) -> Decision:
+    status = display(order)
+    outcome = t.REQUESTS[operation][status]
+    guard = _GUARDS[operation](command, order, status, at_ms)
+    if guard is not None and not (isinstance(outcome, Code) and outcome in _TABLE_WINS):
+        return guard
+    if isinstance(outcome, Code):
+        return Refusal(outcome, f"the order is {status}")
+    return _event(command, order, at_ms, outcome, _DETAILS[operation](command, order))
+
+
+# What a status says more plainly than any guard could.
+_TABLE_WINS = frozenset({Code.ORDER_CANCELLED, Code.NOTHING_TO_CHANGE, Code.ALREADY_SHIPPED, Code.TOO_LATE_TO_CANCEL})
+
+
+def _is_customer(command: OrderCommand) -> bool:
+    return command.actor.startswith("gateway:")
+
+
+def _by(command: OrderCommand) -> str:
+    return "customer" if _is_customer(command) else "admin" if command.actor.startswith("admin:") else command.actor
+
+
+def _guard_cancel(command: OrderCommand, order: Order, status: Status, at_ms: int) -> Refusal | None:
+    _need(command.cancel, command)
+    if status is Status.PROCESSING and _by(command) != "admin":
+        return Refusal(Code.TOO_LATE_TO_CANCEL, "the order is being processed; only staff can cancel it now")
+    return None
+
+
+def _guard_expire(command: OrderCommand, order: Order, status: Status, at_ms: int) -> Refusal | None:
+    if at_ms < order.expires_at:
+        return Refusal(Code.NOT_DUE, "the order has not expired yet")
+    if o.payment_state(order) == t.AUTHORISED and o.stock_state(order) == t.RESERVED:
+        return Refusal(Code.NOT_DUE, "the payment is being captured")
+    return None
+
+
+def _guard_request_payment(command: OrderCommand, order: Order, status: Status, at_ms: int) -> Refusal | None:
+    wanted = _need(command.request_payment, command)
+    if order.total_minor == 0:
+        return Refusal(Code.NOTHING_TO_PAY, "the order costs nothing")
+    if order.captured_minor:
+        return Refusal(Code.ALREADY_PAID, "the order is paid")
+    if o.payment_state(order) != "unpaid":
+        return Refusal(Code.PAYMENT_OPEN, f"attempt {len(order.attempts)} is {order.attempts[-1].state}")
+    if at_ms >= order.expires_at:
+        return Refusal(Code.ORDER_EXPIRED, "the time to pay is over")
+    if len(order.attempts) >= t.MAX_ATTEMPTS:
+        return Refusal(Code.TOO_MANY_ATTEMPTS, f"there were {len(order.attempts)} attempts")
+    if (wanted.amount_minor, wanted.currency) != (order.total_minor, order.currency):
+        return Refusal(Code.AMOUNT_DIFFERS, f"the order costs {order.total_minor} {order.currency} (minor units)")
+    return None
+
+
+def _guard_fulfil(command: OrderCommand, order: Order, status: Status, at_ms: int) -> Refusal | None:
+    if status is Status.PENDING:
+        if order.captured_minor or order.total_minor == 0:
+            return Refusal(Code.STOCK_NOT_RESERVED, f"stock is {o.stock_state(order)}")
+        return Refusal(Code.NOT_PAID, "the order is not paid")
+    if o.dispute_state(order) == o.DISPUTE_OPEN:
+        return Refusal(Code.DISPUTE_OPEN, "a dispute about the payment is open")
+    return None
+
+
+def _guard_none(command: OrderCommand, order: Order, status: Status, at_ms: int) -> Refusal | None:
+    return None
+
+
+Guard = Callable[[OrderCommand, Order, Status, int], Refusal | None]
+
+_GUARDS: dict[Operation, Guard] = {
+    Operation.CANCEL_ORDER: _guard_cancel,
+    Operation.EXPIRE_ORDER: _guard_expire,
+    Operation.REQUEST_PAYMENT: _guard_request_payment,
+    Operation.START_FULFILMENT: _guard_fulfil,
+    Operation.SHIP_ORDER: _guard_fulfil,
+    Operation.CONFIRM_DELIVERY: _guard_none,
+}
+
+
+def _expired(order: Order) -> e.Cancel:
+    paid = bool(order.captured_minor) or o.payment_state(order) in (t.AUTHORISED, "not_required")
+    return e.Cancel("stock_timeout" if paid else "unpaid", "reconciler")
+
+
+_DETAILS: dict[Operation, Callable[[OrderCommand, Order], e.Detail]] = {
+    Operation.CANCEL_ORDER: lambda c, order: e.Cancel(_need(c.cancel, c).reason, _by(c)),
+    Operation.EXPIRE_ORDER: lambda c, order: _expired(order),
+    Operation.REQUEST_PAYMENT: lambda c, order: e.Payment(attempt=len(order.attempts) + 1, amount_minor=order.total_minor),
+    Operation.START_FULFILMENT: lambda c, order: e.Shipment(),
+    Operation.SHIP_ORDER: lambda c, order: e.Shipment(*((c.ship.carrier, c.ship.tracking) if c.ship else ())),
+    Operation.CONFIRM_DELIVERY: lambda c, order: e.Shipment(),
+}
+
+
+# ---- observed facts and flags ---------------------------------------------------------------------------------------
+
+
+def _known(what: str) -> Refusal:
+    return Refusal(Code.ALREADY_KNOWN, what)
+
+
+def _row(table: dict[str, dict[str, str | Code]], fact: str, command: OrderCommand) -> dict[str, str | Code]:
+    if fact not in table:
+        raise MalformedCommand(f"{command.operation} cannot report {fact!r}")
+    return table[fact]
+
+
+def _record_payment(command: OrderCommand, order: Order, at_ms: int) -> Decision:
+    fact = _need(command.record_payment, command)
+    row = _row(t.ATTEMPT_FACTS, fact.fact, command)
+    attempt = o.attempt_no(order, fact.attempt)
+    if attempt is None:
+        return Refusal(Code.UNKNOWN_ATTEMPT, f"the order has no payment attempt {fact.attempt}")
+    if row[attempt.state] is t.KNOWN or _adds_nothing(fact, attempt):
+        return _known(f"attempt {attempt.no} is {attempt.state}")
+    detail = e.Payment(
+        attempt=fact.attempt,
+        amount_minor=fact.amount_minor,
+        provider_ref=fact.provider_ref,
+        waiting_for=fact.waiting_for,
+        code=fact.code,
+        charge_ref=fact.charge_ref,
+        capture_before=fact.capture_before,
+    )
+    return _event(command, order, at_ms, fact.fact, detail)
+
+
+def _adds_nothing(fact: Any, attempt: o.Attempt) -> bool:
+    """Whether the attempt already is exactly what the fact says."""
+    match fact.fact:
+        case e.PAYMENT_OPENED:
+            return attempt.state == t.VOIDED and attempt.provider_ref is not None
+        case e.PAYMENT_PENDING:
+            return attempt.state == t.PENDING and attempt.waiting_for == fact.waiting_for
+        case e.PAYMENT_DECLINED:
+            return attempt.state == t.DECLINED and (attempt.code, attempt.charge_ref) == (
+                fact.code,
+                fact.charge_ref or attempt.charge_ref,
+            )
+        case e.PAYMENT_AUTHORISED:
+            return attempt.state == t.AUTHORISED and attempt.provider_ref == (fact.provider_ref or attempt.provider_ref)
+        case e.PAYMENT_CAPTURED:
+            return (fact.amount_minor or 0) <= attempt.captured_minor
+    return False
+
+
+def _record_refund(command: OrderCommand, order: Order, at_ms: int) -> Decision:
+    fact = _need(command.record_refund, command)
+    row = _row(t.REFUND_FACTS, fact.fact, command)
+    if not fact.refund_no and not fact.provider_ref:
+        raise MalformedCommand("a refund is named by its number or by the provider's reference")
+    entry = o.refund_of(order, fact.refund_no, fact.provider_ref)
+    state = entry.state if entry else ""
+    if row[state] is t.KNOWN:
+        return _known(f"refund {fact.refund_no or fact.provider_ref} is {state}")
+    detail = e.Refund(refund_no=fact.refund_no, provider_ref=fact.provider_ref, amount_minor=fact.amount_minor, code=fact.code)
+    return _event(command, order, at_ms, fact.fact, detail)
+
+
+def _record_dispute(command: OrderCommand, order: Order, at_ms: int) -> Decision:
+    fact = _need(command.record_dispute, command)
+    entry = o.dispute_of(order, fact.provider_ref)
+    if fact.fact == e.DISPUTE_OPENED:
+        if entry is not None:
+            return _known(f"dispute {fact.provider_ref} is {entry.outcome}")
+    elif fact.fact == e.DISPUTE_CLOSED:
+        if fact.outcome not in (o.DISPUTE_WON, o.DISPUTE_LOST, o.DISPUTE_WITHDRAWN):
+            raise MalformedCommand(f"a dispute cannot end {fact.outcome!r}")
+        if entry is None:
+            return Refusal(Code.UNKNOWN_ATTEMPT, f"the order has no dispute {fact.provider_ref}")
+        if entry.outcome == fact.outcome:
+            return _known(f"dispute {fact.provider_ref} is {entry.outcome}")
+    else:
+        raise MalformedCommand(f"RecordDispute cannot report {fact.fact!r}")
+    detail = e.Dispute(
+        provider_ref=fact.provider_ref,
+        amount_minor=fact.amount_minor,
+        reason=fact.reason,
+        due_by=fact.due_by,
+        outcome=fact.outcome,
+    )
+    return _event(command, order, at_ms, fact.fact, detail)
+
+
+def _record_stock(command: OrderCommand, order: Order, at_ms: int) -> Decision:
+    fact = _need(command.record_stock, command)
+    row = _row(t.STOCK_FACTS, fact.fact, command)
+    entry = o.stock_of(order, fact.service)
+    if entry is None:
+        return _known(f"the order has nothing from {fact.service}")
+    if row[entry.state] is t.KNOWN:
+        return _known(f"stock at {fact.service} is {entry.state}")
+    detail = e.Stock(service=fact.service, reservation_ref=fact.reservation_ref, reason=fact.reason, items=fact.items)
+    return _event(command, order, at_ms, fact.fact, detail)
+
+
+def _flagged(order: Order, code: str, key: str) -> bool:
+    return any(f.code == code and f.obligation_key == key for f in order.attention)
+
+
+def _raise_attention(command: OrderCommand, order: Order, at_ms: int) -> Decision:
+    flag = _need(command.raise_attention, command)
+    if _flagged(order, flag.code, flag.obligation_key):
+        return _known(f"attention {flag.code} is open")
+    return _event(command, order, at_ms, e.ATTENTION_RAISED, e.Attention(flag.code, flag.obligation_key))
+
+
+def _resolve_attention(command: OrderCommand, order: Order, at_ms: int) -> Decision:
+    flag = _need(command.resolve_attention, command)
+    if flag.action not in ("retry", "settled_elsewhere"):
+        raise MalformedCommand(f"attention cannot be resolved by {flag.action!r}")
+    if not _flagged(order, flag.code, flag.obligation_key):
+        return Refusal(Code.NO_SUCH_ATTENTION, f"no attention {flag.code} is open for this obligation")
+    amount = None
+    if flag.action == "settled_elsewhere":
+        # Said without an amount, everything still owed was given back.
+        amount = flag.amount_minor if flag.amount_minor is not None else max(0, o.owed_back_minor(order))
+    detail = e.Attention(flag.code, flag.obligation_key, flag.action, amount, flag.ticket)
+    return _event(command, order, at_ms, e.ATTENTION_RESOLVED, detail)
+
+
+_FACTS: dict[Operation, Callable[[OrderCommand, Order, int], Decision]] = {
+    Operation.RECORD_PAYMENT: _record_payment,
+    Operation.RECORD_REFUND: _record_refund,
+    Operation.RECORD_DISPUTE: _record_dispute,
+    Operation.RECORD_STOCK: _record_stock,
+    Operation.RAISE_ATTENTION: _raise_attention,
+    Operation.RESOLVE_ATTENTION: _resolve_attention,
+}

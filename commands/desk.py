@@ -1,0 +1,283 @@
+"""The desk: one partition's orders and outcomes as folded so far, and what the next command leads to. Pure but for its store.
+
+A `Desk` is the store plus what is decided but not yet written. The same methods fold records read from the log and records
+just decided, so both ways end in the same rows (DESIGN 5). Key spaces, all behind `<partition>/`:
+
+    o/<order_id>              the order (`ledger.order.Order`)
+    c/, x/                    outcomes of commands (`ledger.outcomes`)
+    f/<order_id>              the order is frozen: why, and the offset of the event that could not be folded
+    u/<command offset>        an unreadable command was refused
+    meta                      `Meta`: positions, chain, epoch
+"""
+
+from __future__ import annotations
+
+import msgspec
+import structlog
+from msgspec import Struct
+from msgspec.structs import replace
+
+from commands.decide import Decision, Refusal, decide
+from commands.messages import OrderCommand, command_codec
+from ledger.codec import event_codec, link_of, refusal_codec
+from ledger.envelope import Written, headers, seal
+from ledger.errors import DecodeError, Hole
+from ledger.events import NO_HASH, OrderEvent, OrderRefusal
+from ledger.log import NewRecord, Record
+from ledger.order import FoldError, Order, evolve
+from ledger.outcomes import decode_outcome, event_row, outcome_key, refusal_row, reused_key
+from ledger.store import Store
+from ledger.topics import Topics
+from ledger.transitions import Code
+
+# An unreadable command is kept whole up to here; a larger one was written by no door of ours, and its head tells enough.
+MAX_ORIGINAL_BYTES = 64 * 1024
+
+log = structlog.get_logger(__name__)
+
+_orders = msgspec.msgpack.Decoder(Order)
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class Meta(Struct, frozen=True, array_like=True):
+    """Where the fold of one partition stands.
+
+    `events`, `refusals`: next offset to fold. `dealt`: one past the highest command offset with an outcome. `resume`: first
+    command of the last batch, where a new incarnation reads again. Both are offsets of the command log `command_log` only.
+    """
+
+    command_log: bytes
+    events: int = 0
+    refusals: int = 0
+    dealt: int = 0
+    resume: int = 0
+    epoch: int = 0
+    chain: bytes = NO_HASH
+
+
+class Frozen(Struct, frozen=True, array_like=True):
+    """An order whose fold stopped: the record at `offset` of the partition's events could not be decoded or folded."""
+
+    offset: int
+    reason: str
+
+
+class Desk:
+    """One partition. Not thread-safe; `rows()` is what one store write must hold, then `written()`."""
+
+    def __init__(self, store: Store, partition: int, topics: Topics, command_log: bytes) -> None:
+        self.partition = partition
+        self._store = store
+        self._topics = topics
+        self._prefix = b"%d/" % partition
+        self._rows: dict[bytes, bytes | None] = {}
+        self._folded: dict[str, Order] = {}
+        self._commands, self._events, self._refusals = command_codec(), event_codec(), refusal_codec()
+        raw = store.get(self._prefix + b"meta")
+        meta = msgspec.msgpack.decode(raw, type=Meta) if raw else Meta(command_log)
+        # Offsets of another incarnation of order-commands mean nothing in this one.
+        self.meta = meta if meta.command_log == command_log else replace(meta, command_log=command_log, dealt=0, resume=0)
+
+    # ---- rows
+
+    def _get(self, key: bytes) -> bytes | None:
+        return self._rows[key] if key in self._rows else self._store.get(self._prefix + key)
+
+    def order(self, order_id: str) -> Order | None:
+        """The order as folded, None when it has no events."""
+        if (order := self._folded.get(order_id)) is not None:
+            return order
+        raw = self._get(b"o/" + order_id.encode())
+        return _orders.decode(raw) if raw else None
+
+    def frozen(self, order_id: str) -> Frozen | None:
+        """Why this order's fold stopped, if it did."""
+        raw = self._get(b"f/" + order_id.encode())
+        return msgspec.msgpack.decode(raw, type=Frozen) if raw else None
+
+    def rows(self) -> dict[bytes, bytes | None]:
+        """Everything changed since the last write, with the position: one atomic store write."""
+        changed = {self._prefix + key: value for key, value in self._rows.items()}
+        changed[self._prefix + b"meta"] = _encode(self.meta)
+        return changed
+
+    def written(self) -> None:
+        """The rows are in the store."""
+        self._rows.clear()
+        self._folded.clear()
+
+    def _put_order(self, order: Order) -> None:
+        self._folded[order.order_id] = order
+        self._rows[b"o/" + order.order_id.encode()] = _encode(order)
+
+    # ---- folding the log
+
+    def fold(self, record: Record) -> None:
+        """Fold one record of `order-events` or `order-refusals`. Raises `Hole` when log and store contradict each other."""
+        if record.topic == self._topics.events:
+            self._fold_event(record)
+            self.meta = replace(self.meta, events=record.offset + 1)
+        else:
+            self._fold_refusal(record)
+            self.meta = replace(self.meta, refusals=record.offset + 1)
+
+    def _fold_event(self, record: Record) -> None:
+        value = record.value or b""
+        chain = link_of(value)
+        try:
+            event = self._events.decode(value)
+        except DecodeError as exc:
+            self._freeze((record.key or b"").decode("utf-8", "replace"), record.offset, str(exc))
+            self.meta = replace(self.meta, chain=chain)
+            return
+        if event.prev_hash != self.meta.chain:
+            raise Hole(f"chain broken at {record.topic}/{self.partition} offset {record.offset}: the log and this store differ")
+        if self.frozen(event.order_id) is None:
+            try:
+                after = evolve(self.order(event.order_id), event)
+            except FoldError as exc:
+                self._freeze(event.order_id, record.offset, str(exc))
+            else:
+                self._put_order(after)
+        self._note_event(event, chain)
+
+    def _fold_refusal(self, record: Record) -> None:
+        try:
+            refusal = self._refusals.decode(record.value)
+        except DecodeError as exc:
+            log.error("unreadable refusal", partition=self.partition, offset=record.offset, reason=str(exc))
+            return
+        self._note_refusal(refusal)
+
+    def _note_event(self, event: OrderEvent, chain: bytes) -> None:
+        key, row = event_row(event)
+        self._rows[key] = row
+        self._dealt(event.command_log, event.command_offset, event.batch_first, event.writer_epoch)
+        self.meta = replace(self.meta, chain=chain)
+
+    def _note_refusal(self, refusal: OrderRefusal) -> None:
+        if (row := refusal_row(refusal)) is not None:
+            self._rows[row[0]] = row[1]
+        else:
+            self._rows[self._unreadable_key(refusal.command_offset)] = b""
+        self._dealt(refusal.command_log, refusal.command_offset, refusal.batch_first, refusal.writer_epoch)
+
+    def _dealt(self, command_log: bytes, offset: int, batch_first: int, epoch: int) -> None:
+        meta = self.meta
+        if command_log == meta.command_log:
+            meta = replace(meta, dealt=max(meta.dealt, offset + 1), resume=max(meta.resume, batch_first))
+        self.meta = replace(meta, epoch=max(meta.epoch, epoch))
+
+    def _freeze(self, order_id: str, offset: int, reason: str) -> None:
+        log.error("order frozen", order_id=order_id, partition=self.partition, offset=offset, reason=reason)
+        self._rows[b"f/" + order_id.encode()] = _encode(Frozen(offset, reason))
+
+    def landed(self, topic: str, position: int) -> None:
+        """A transaction of ours ended here: the next record of `topic` to fold has at least this offset."""
+        self.meta = replace(self.meta, **{"events" if topic == self._topics.events else "refusals": position})
+
+    def passed(self, offset: int) -> None:
+        """Commands up to `offset` are dealt with; a new incarnation need not read them again."""
+        self.meta = replace(self.meta, dealt=max(self.meta.dealt, offset + 1), resume=offset + 1)
+
+    # ---- deciding
+
+    def deal(self, record: Record, written: Written) -> NewRecord | None:
+        """The one record that this command leads to, already folded; None for a duplicate, whose first outcome stands."""
+        try:
+            command = self._commands.decode(record.value)
+        except DecodeError as exc:
+            return self._unreadable(record, written, exc)
+        refusal = self._known(command)
+        if refusal is None:
+            return None
+        frozen = self.frozen(command.order_id)
+        decision: Decision
+        if refusal.code:
+            decision = Refusal(Code(refusal.code), refusal.detail)
+        elif frozen is not None:
+            decision = Refusal(
+                Code.ORDER_FROZEN, f"the order's fold stopped at partition {self.partition} offset {frozen.offset}"
+            )
+        else:
+            try:
+                decision = decide(command, self.order(command.order_id), record.timestamp_ms)
+                if isinstance(decision, OrderEvent):
+                    return self._accept(decision, record, written)
+            except Exception as exc:  # our bug or a sender's: one command is refused, every other order goes on (DESIGN 5)
+                log.error("could not decide", command_id=command.command_id, order_id=command.order_id, exc_info=True)
+                decision = Refusal(Code.COULD_NOT_DECIDE, type(exc).__name__)
+        return self._refuse(decision, command, record, written)
+
+    def _known(self, command: OrderCommand) -> _Known | None:
+        """None for a duplicate; else whether the command must be refused before it is decided."""
+        raw = self._get(outcome_key(command.command_id))
+        if raw is None:
+            return _NEW
+        if decode_outcome(raw).fingerprint == command.fingerprint:
+            return None
+        if self._get(reused_key(command.command_id, command.fingerprint)) is not None:
+            return None
+        return _REUSED
+
+    def _accept(self, decided: OrderEvent, record: Record, written: Written) -> NewRecord:
+        after = evolve(self.order(decided.order_id), decided)
+        event = seal(decided, after, written, record.offset, self.meta.chain)
+        value = self._events.encode(event)
+        self._put_order(after)
+        self._note_event(event, link_of(value))
+        return NewRecord(self._topics.events, self.partition, record.key, value, event.occurred_at, headers(event))
+
+    def _refuse(self, why: Refusal, command: OrderCommand, record: Record, written: Written) -> NewRecord:
+        return self._record_refusal(
+            OrderRefusal(
+                code=why.code,
+                detail=why.detail,
+                occurred_at=record.timestamp_ms,
+                command_log=written.command_log,
+                command_offset=record.offset,
+                batch_first=written.batch_first,
+                writer_epoch=written.writer_epoch,
+                order_id=command.order_id,
+                command_id=command.command_id,
+                fingerprint=command.fingerprint,
+                actor=command.actor,
+                customer_id=command.customer_id,
+            ),
+            record.key,
+        )
+
+    def _unreadable(self, record: Record, written: Written, why: DecodeError) -> NewRecord | None:
+        if self._get(self._unreadable_key(record.offset)) is not None:
+            return None  # read again after a restart; it has no command id to be known by
+        log.error("unreadable command", partition=self.partition, offset=record.offset, reason=str(why))
+        return self._record_refusal(
+            OrderRefusal(
+                code=Code.UNDECODABLE,
+                detail=str(why),
+                occurred_at=record.timestamp_ms,
+                command_log=written.command_log,
+                command_offset=record.offset,
+                batch_first=written.batch_first,
+                writer_epoch=written.writer_epoch,
+                original=(record.value or b"")[:MAX_ORIGINAL_BYTES],
+            ),
+            record.key,
+        )
+
+    def _record_refusal(self, refusal: OrderRefusal, key: bytes | None) -> NewRecord:
+        value = self._refusals.encode(refusal)
+        self._note_refusal(refusal)
+        return NewRecord(self._topics.refusals, self.partition, key, value, refusal.occurred_at)
+
+    def _unreadable_key(self, command_offset: int) -> bytes:
+        return b"u/" + self.meta.command_log + command_offset.to_bytes(8, "big")
+
+
+class _Known(Struct, frozen=True):
+    code: str = ""
+    detail: str = ""
+
+
+_NEW = _Known()
+_REUSED = _Known(Code.IDEMPOTENCY_KEY_REUSED, "this key was used for another request")

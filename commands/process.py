@@ -1,0 +1,152 @@
+"""The `commands` process: is the writers that the group says it is, and hot standby for the others (DESIGN 5).
+
+The group over the empty topic `order-writers` only says which process should be which writer; who may write is settled by
+transactional ids. How many writers there are is asked of the cluster, so no two processes differ about it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import structlog
+
+from commands.processor import WriterLoop
+from ledger.errors import ConfigError, LogError
+from ledger.log import EventLog, Lease, TopicPartition
+from ledger.store import Store
+from ledger.topics import Topics
+
+EXIT_FAILED = 70  # EX_SOFTWARE: another process may do better
+REVOKED_WAIT_S = 2.0  # for the batch under way; the next owner's start ends what is still open
+PROGRESS_EVERY_S = 1.0  # lag monitors look less often
+
+log = structlog.get_logger(__name__)
+
+
+class CommandsProcess:
+    """All writers of one ledger, as far as one process has to do with them.
+
+    `open_store(name)` opens or creates the fold of one writer (`writer-0`, ...). `instance` is this process's stable name in
+    the group: two processes must not share one.
+    """
+
+    def __init__(
+        self, event_log: EventLog, open_store: Callable[[str], Store], topics: Topics, app_id: str, instance: str
+    ) -> None:
+        self._log, self._open_store, self._topics = event_log, open_store, topics
+        self._app_id, self._instance = app_id, instance
+        self._loops: dict[int, WriterLoop] = {}
+        self._stores: list[Store] = []
+        self._fatal: BaseException | None = None
+        self._stopping = threading.Event()
+        self._progress: dict[TopicPartition, int] = {}
+        self._progress_lock = threading.Lock()
+        self._next_note = 0.0
+
+    def stop(self) -> None:
+        """End soon; safe from a signal handler."""
+        self._stopping.set()
+
+    @property
+    def ready_writers(self) -> list[int]:
+        """Writers that this process is and that take commands now."""
+        return [w for w, loop in self._loops.items() if loop.ready.is_set()]
+
+    def run(self) -> int:
+        """Run until stopped (returns 0) or until only another process may do better (returns 70).
+
+        Raises `ConfigError` when the topics do not fit together, `StoreError` when the state is open elsewhere.
+        """
+        partitions, writers = self._layout()
+        if self._stopping.is_set():
+            return 0
+        try:
+            self._start_loops(partitions, writers)
+            lease = self._log.lease(self._topics.writers, self._app_id, self._instance, self._taken, self._revoked, self._lost)
+            try:
+                while not self._stopping.is_set() and self._fatal is None:
+                    lease.poll(0.1)
+                    self._note_progress(lease)
+            finally:
+                self._end_loops()
+                lease.close()
+        finally:
+            self._end_loops()
+            for store in self._stores:
+                store.close()
+        return EXIT_FAILED if self._fatal is not None else 0
+
+    def _layout(self) -> tuple[int, int]:
+        """(partitions, writers), asked of the cluster; waits for a cluster that does not answer yet."""
+        t = self._topics
+        told = False
+        while not self._stopping.is_set():
+            try:
+                count = {name: self._log.partitions(name) for name in (t.commands, t.events, t.refusals, t.writers)}
+            except LogError as exc:
+                if not told:
+                    log.warning("waiting for the log", why=str(exc))
+                    told = True
+                self._stopping.wait(0.5)
+                continue
+            partitions, writers = count[t.commands], count[t.writers]
+            if not count[t.events] == count[t.refusals] == partitions >= writers > 0:
+                raise ConfigError(f"topics do not fit together; their partitions are {count}")
+            return partitions, writers
+        return 0, 0
+
+    def _start_loops(self, partitions: int, writers: int) -> None:
+        for w in range(writers):
+            store = self._open_store(f"writer-{w}")
+            self._stores.append(store)
+            owned = list(range(w, partitions, writers))
+            self._loops[w] = WriterLoop(self._log, store, self._topics, self._app_id, w, owned, self._failed, self._dealt)
+        for loop in self._loops.values():
+            loop.start()
+
+    def _end_loops(self) -> None:
+        for loop in self._loops.values():
+            loop.stop()
+        deadline = time.monotonic() + 15
+        for loop in self._loops.values():
+            loop.join(max(0.0, deadline - time.monotonic()))
+            if loop.is_alive():
+                log.error("writer did not end in time", writer=loop.writer)
+
+    def _failed(self, exc: BaseException) -> None:
+        self._fatal = exc
+
+    def _dealt(self, positions: dict[TopicPartition, int]) -> None:
+        """Called from a writer's thread after each batch; the group hears of it now and then, from its own thread."""
+        with self._progress_lock:
+            self._progress.update(positions)
+
+    def _note_progress(self, lease: Lease) -> None:
+        if time.monotonic() < self._next_note:
+            return
+        self._next_note = time.monotonic() + PROGRESS_EVERY_S
+        with self._progress_lock:
+            progress, self._progress = self._progress, {}
+        if progress:
+            lease.commit(progress)
+
+    # ---- what the group says; called inside `lease.poll`
+
+    def _taken(self, writers: list[int]) -> None:
+        log.info("writers taken", writers=writers)
+        for w in writers:
+            if w not in self._loops:
+                raise ConfigError(f"{self._topics.writers} has grown: stop every process before the number of writers changes")
+            self._loops[w].take()
+
+    def _revoked(self, writers: list[int]) -> None:
+        log.info("writers revoked", writers=writers)
+        for w in writers:
+            self._loops[w].leave(REVOKED_WAIT_S)
+
+    def _lost(self, writers: list[int]) -> None:
+        log.warning("writers lost", writers=writers)
+        for w in writers:
+            self._loops[w].leave(0)

@@ -1,0 +1,296 @@
+"""The command processor: the only writer of `order-events` (DESIGN 5).
+
+A writer owns the partitions p with p mod W == its number: one thread, one transactional id, one transaction per batch over
+all of them. The position travels in the records (`command_offset`, `batch_first`), so the log alone says how far it got;
+the store is a cache of the fold. To take a writer is to fence the predecessor, fold its partitions to the end, go on; the
+same three steps mend every error:
+
+    1  new transactional writer: fences the predecessor, ends its open transaction
+    2  fold events and refusals of its partitions to the end asked for now; that end is final
+    3  read commands from the first of the last batch on; dedupe by command id does the rest
+    4  decide what has arrived, produce, commit: one transaction; if nothing was suspicious, store the same fold
+    5  anything but plain success: throw the writer away and begin again at 1, while still assigned
+    6  fenced or asleep: give the group two heartbeats to take the writer away before fencing back
+
+No network call but the log's happens in this loop. While another process owns the writer, the thread folds along (hot
+standby), so that taking over is short.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable
+
+import structlog
+
+from commands.desk import Desk
+from ledger.envelope import Written
+from ledger.errors import Discard, Fenced, Hole, LogError
+from ledger.log import EventLog, NewRecord, Reader, Record, TopicPartition
+from ledger.store import Store
+from ledger.topics import Topics
+
+BATCH_COMMANDS = 500
+INIT_S, FOLD_S = 10.0, 60.0  # every wait has an end: past it, start over with a new writer
+STANDBY_S = 0.5
+FENCED_WAIT_S = 2.0  # two heartbeats of the group
+ASLEEP_S = 5.0
+MAX_FENCES_PER_MINUTE = 5
+# Transactions, not the commands in them, set the cost on a small machine; and librdkafka waits 20 ms when a transaction
+# meets the last one's markers. A lone command never waits (DESIGN 5 and 9).
+GROUP_ABOVE_COMMANDS = 4
+GROUP_WAIT_S = 0.003
+STORE_EVERY_RECORDS = 1000
+
+log = structlog.get_logger(__name__)
+
+
+class WriterLoop(threading.Thread):
+    """One writer in this process: follows while another process owns it, decides while this one does.
+
+    `on_fatal(exc)` is called once, from this thread, when only another process may do better: a hole, a bug, a full disk,
+    being fenced again and again while owning.
+    """
+
+    def __init__(
+        self,
+        event_log: EventLog,
+        store: Store,
+        topics: Topics,
+        app_id: str,
+        writer: int,
+        partitions: list[int],
+        on_fatal: Callable[[BaseException], None],
+        on_dealt: Callable[[dict[TopicPartition, int]], None] = lambda positions: None,
+    ) -> None:
+        super().__init__(name=f"writer-{writer}", daemon=True)
+        self.writer = writer
+        self.ready = threading.Event()
+        self._log, self._store, self._topics = event_log, store, topics
+        self._transactional_id = f"{app_id}-{writer}"
+        self._on_fatal, self._on_dealt = on_fatal, on_dealt
+        self._owned, self._stopping = threading.Event(), threading.Event()
+        command_log = event_log.topic_id(topics.commands)
+        self._command_log = command_log
+        self._desks = {p: Desk(store, p, topics, command_log) for p in partitions}
+        self._fences: list[float] = []
+        self._alive = time.monotonic()
+        self._where = "start"
+
+    # ---- what the group says
+
+    def take(self) -> None:
+        """This process owns the writer from now on."""
+        self._owned.set()
+
+    def leave(self, wait_s: float) -> None:
+        """This process no longer owns it. Waits up to `wait_s` for the batch under way; the next owner fences the rest."""
+        self._owned.clear()
+        deadline = time.monotonic() + wait_s
+        while self.ready.is_set() and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    def stop(self) -> None:
+        """End after the batch under way; then `join`."""
+        self._stopping.set()
+        self._owned.clear()
+
+    # ---- thread
+
+    def run(self) -> None:
+        try:
+            wait_s = 0.05
+            while not self._stopping.is_set():
+                try:
+                    if self._owned.is_set():
+                        self._incarnation()
+                    else:
+                        self._follow()
+                    wait_s = 0.05
+                except Hole:
+                    raise
+                except LogError as exc:
+                    was_ready = self.ready.is_set()
+                    self.ready.clear()
+                    doubtful = self._note(exc) or time.monotonic() - self._alive > ASLEEP_S
+                    wait_s = 0.05 if was_ready else min(wait_s * 2, 1.0)
+                    pause = wait_s * random.uniform(0.5, 1.5)
+                    self._stopping.wait(pause + (FENCED_WAIT_S if doubtful and self._owned.is_set() else 0))
+                finally:
+                    self.ready.clear()
+                    self._forget()
+        except BaseException as exc:  # handed to the process, which ends non-zero: nothing is swallowed
+            log.critical("writer stopped for good", writer=self.writer, where=self._where, exc_info=True)
+            self._on_fatal(exc)
+
+    def _note(self, exc: LogError) -> bool:
+        """Log it; whether somebody else may own the writer now. Raises when fenced too often to be an accident."""
+        log.warning("writer starts over", writer=self.writer, where=self._where, error=exc.code, why=str(exc))
+        if not isinstance(exc, Fenced):
+            return False
+        now = time.monotonic()
+        self._fences = [at for at in self._fences if at > now - 60] + [now]
+        if len(self._fences) > MAX_FENCES_PER_MINUTE:
+            raise RuntimeError("fenced again and again while owning the writer: is APP_ID used by another ledger?") from exc
+        return True
+
+    def _forget(self) -> None:
+        """Drop what was decided but not stored: only the log knows whether it was committed."""
+        self._desks = {p: Desk(self._store, p, self._topics, self._command_log) for p in self._desks}
+
+    # ---- folding
+
+    def _positions(self) -> dict[TopicPartition, int]:
+        return {
+            TopicPartition(topic, p): position
+            for p, desk in self._desks.items()
+            for topic, position in ((self._topics.events, desk.meta.events), (self._topics.refusals, desk.meta.refusals))
+        }
+
+    def _follow(self) -> None:
+        """Hot standby: fold what the owner commits, until this process becomes the owner."""
+        self._where = "follow"
+        reader = self._log.reader(f"follow-{self.writer}", max_wait_ms=500)
+        try:
+            self._check_not_ahead(self._log.ends(self._positions()))
+            reader.assign(self._positions())
+            while not self._owned.is_set() and not self._stopping.is_set():
+                self._alive = time.monotonic()
+                if records := reader.poll(STORE_EVERY_RECORDS, STANDBY_S):
+                    self._fold(records)
+        finally:
+            reader.close()
+
+    def _fold(self, records: list[Record]) -> None:
+        for record in records:
+            self._desks[record.partition].fold(record)
+        self._save()
+
+    def _save(self) -> None:
+        rows: dict[bytes, bytes | None] = {}
+        for desk in self._desks.values():
+            rows |= desk.rows()
+        self._store.write(rows)
+        for desk in self._desks.values():
+            desk.written()
+
+    def _check_not_ahead(self, ends: dict[TopicPartition, int]) -> None:
+        for tp, position in self._positions().items():
+            if position > ends[tp]:
+                raise Hole(
+                    f"the store has folded {tp.topic}/{tp.partition} up to {position}, but the log ends at {ends[tp]}: "
+                    "the log lost records or is another log. To fold this log from the beginning, remove the state directory"
+                )
+
+    def _fold_to_the_end(self) -> int:
+        """Start has ended every older transaction, so the committed end asked for now is final. Returns records folded."""
+        self._where = "fold"
+        positions = self._positions()
+        stable, end = self._log.ends(positions), self._log.ends(positions, "read_uncommitted")
+        if stable != end:
+            raise Discard(f"someone else has a transaction open: committed end {stable}, end {end}")
+        self._check_not_ahead(stable)
+        todo = {tp for tp, position in positions.items() if position < stable[tp]}
+        if not todo:
+            return 0
+        folded, deadline = 0, time.monotonic() + FOLD_S
+        reader = self._log.reader(f"fold-{self.writer}", eof=True, max_wait_ms=10)
+        try:
+            reader.assign({tp: positions[tp] for tp in todo})
+            while todo:
+                if time.monotonic() > deadline or not self._owned.is_set():
+                    raise Discard("the fold did not reach the end in time")
+                if records := reader.poll(STORE_EVERY_RECORDS, 1.0):
+                    self._fold(records)
+                    folded += len(records)
+                    deadline = time.monotonic() + FOLD_S
+                at = self._positions() | dict(reader.reached_end())
+                todo = {tp for tp in todo if at[tp] < stable[tp]}
+            for tp, position in reader.reached_end().items():
+                self._desks[tp.partition].landed(tp.topic, max(position, self._positions()[tp]))
+        finally:
+            reader.close()
+        self._save()
+        return folded
+
+    # ---- deciding
+
+    def _incarnation(self) -> None:
+        """Fence the predecessor, learn the truth from the log, deal with commands until something is not plain success."""
+        began = self._alive = time.monotonic()
+        self._where = "init"
+        writer = self._log.writer(self._transactional_id)
+        reader: Reader | None = None
+        try:
+            writer.start(INIT_S)
+            inited = time.monotonic()
+            folded = self._fold_to_the_end()
+            epoch = 1 + max(desk.meta.epoch for desk in self._desks.values())
+            reader = self._log.reader(f"commands-{self.writer}", max_wait_ms=100)
+            reader.assign(self._resume_at())
+            log.info(
+                "writer ready",
+                writer=self.writer,
+                partitions=list(self._desks),
+                epoch=epoch,
+                folded=folded,
+                init_ms=round((inited - began) * 1000),
+                fold_ms=round((time.monotonic() - inited) * 1000),
+            )
+            self.ready.set()
+            while self._owned.is_set():
+                self._where, self._alive = "read", time.monotonic()
+                if trouble := writer.trouble():
+                    raise Discard(f"connection trouble: {trouble}")
+                records = reader.poll(BATCH_COMMANDS, 0.1)
+                if not records:
+                    continue
+                if time.monotonic() - self._alive > ASLEEP_S:
+                    raise Fenced("this process slept; another may own the writer")
+                decided = self._deal(records, epoch)
+                if decided:
+                    self._where = "commit"
+                    for (topic, p), position in writer.transact(decided).items():
+                        self._desks[p].landed(topic, position)
+                self._finish(records)
+                if len(records) > GROUP_ABOVE_COMMANDS:
+                    time.sleep(GROUP_WAIT_S)
+        finally:
+            if reader is not None:
+                reader.close()
+            writer.close()
+
+    def _resume_at(self) -> dict[TopicPartition, int]:
+        """Each partition from the first command of its last batch on, not behind it: if that transaction was ever cut short,
+        the commands that lost their outcome are decided now; the others are recognised as dealt with."""
+        tps = {TopicPartition(self._topics.commands, p): desk.meta for p, desk in self._desks.items()}
+        starts = self._log.starts(tps)
+        for tp, meta in tps.items():
+            if starts[tp] > meta.dealt:
+                raise Hole(
+                    f"commands {meta.dealt}..{starts[tp] - 1} of {tp.topic}/{tp.partition} are gone and were never dealt with"
+                )
+        return {tp: max(starts[tp], meta.resume) for tp, meta in tps.items()}
+
+    def _deal(self, records: list[Record], epoch: int) -> list[NewRecord]:
+        self._where = "decide"
+        batches: dict[int, Written] = {}
+        decided = []
+        for record in records:
+            written = batches.get(record.partition)
+            if written is None:
+                written = batches[record.partition] = Written(self._command_log, record.offset, epoch)
+            if (new := self._desks[record.partition].deal(record, written)) is not None:
+                decided.append(new)
+        return decided
+
+    def _finish(self, records: list[Record]) -> None:
+        """The batch is committed: store its fold, and tell lag monitors."""
+        self._where = "store"
+        last = {record.partition: record.offset for record in records}
+        for p, offset in last.items():
+            self._desks[p].passed(offset)
+        self._save()
+        self._on_dealt({TopicPartition(self._topics.commands, p): offset + 1 for p, offset in last.items()})
