@@ -1,0 +1,246 @@
+"""The projector: folds chunks of the log into one database per partition, rows and position in one write (DESIGN 6).
+
+It is what the Faust agent calls, and the only writer of the read models. `fold` is synchronous: between the check of a
+position and the write there is no `await`. After each write it tells who waits: for a command's outcome, for a position,
+for news of an order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+
+import structlog
+
+from ledger.codec import contact_codec, event_codec, refusal_codec
+from ledger.contacts import OrderContact
+from ledger.errors import ConfigError, DecodeError, Hole
+from ledger.events import OrderEvent
+from ledger.log import Record, TopicPartition
+from ledger.order import FoldError
+from ledger.outcomes import refusal_row
+from ledger.store import Store
+from ledger.topics import Topics
+from projections.read_models import VERSION, PartitionFold, Rows
+
+log = structlog.get_logger(__name__)
+
+_POSITION = b"\0position/"
+_VERSION = b"\0version"
+CONTACTS_STORE = "contacts"
+
+Waiter = asyncio.Future[None]
+
+
+class Projector:
+    """Databases of one node: `order-events` and `order-refusals` of partition p in store p, all contacts in a store of
+    their own (they can be erased, the ledger's rows cannot).
+
+    `open_store(name)` opens or creates a database: `p0`, `p1`, ... and `contacts`.
+    """
+
+    def __init__(self, open_store: Callable[[str], Store], topics: Topics, partitions: int) -> None:
+        """Raises `StoreError` when a database is open elsewhere, `ConfigError` when one has other read models."""
+        self.topics = topics
+        self.partitions = partitions
+        self._events, self._refusals, self._contacts = event_codec(), refusal_codec(), contact_codec()
+        self.stores = [open_store(f"p{p}") for p in range(partitions)]
+        self.contacts = open_store(CONTACTS_STORE)
+        self._positions: dict[TopicPartition, int] = {}
+        for p, store in enumerate(self.stores):
+            self._check_version(store, f"p{p}")
+            for topic in (topics.events, topics.refusals):
+                self._load(store, TopicPartition(topic, p))
+            self._load(self.contacts, TopicPartition(topics.contacts, p))
+        self._outcome_waiters: dict[str, list[tuple[bytes, Waiter]]] = {}
+        self._position_waiters: dict[int, list[tuple[int, Waiter]]] = {p: [] for p in range(partitions)}
+        self._order_waiters: dict[str, list[Waiter]] = {}
+        self.frozen_count = 0
+        self.folded_count = 0
+
+    def _check_version(self, store: Store, name: str) -> None:
+        raw = store.get(_VERSION)
+        if raw is None:
+            store.write({_VERSION: str(VERSION).encode()})
+        elif int(raw) != VERSION:
+            raise ConfigError(f"database {name} holds read models of version {int(raw)}, this program has {VERSION}: rebuild it")
+
+    def _load(self, store: Store, tp: TopicPartition) -> None:
+        raw = store.get(_POSITION + tp.topic.encode() + b"/%d" % tp.partition)
+        self._positions[tp] = int.from_bytes(raw, "big") if raw else 0
+
+    # ---- what the agent calls
+
+    def positions(self) -> Mapping[TopicPartition, int]:
+        """Where reading must go on: the next offset of every partition of the three topics."""
+        return dict(self._positions)
+
+    def fold(self, records: Sequence[Record]) -> None:
+        """Fold one chunk. Records below the position are skipped. Any exception leaves the databases at an earlier
+        position and must end the process: what is not written is folded again after the restart."""
+        by_tp: dict[TopicPartition, list[Record]] = {}
+        for record in records:
+            by_tp.setdefault(TopicPartition(record.topic, record.partition), []).append(record)
+        for tp, own in by_tp.items():
+            position = self._positions[tp]
+            if own[0].offset < position:
+                own = [r for r in own if r.offset >= position]
+                if not own:
+                    continue
+            if tp.topic == self.topics.events:
+                self._fold_events(tp, own)
+            elif tp.topic == self.topics.refusals:
+                self._fold_refusals(tp, own)
+            else:
+                self._fold_contacts(tp, own)
+
+    def _write(self, store: Store, tp: TopicPartition, rows: Rows, position: int) -> None:
+        if position <= self._positions[tp]:
+            raise Hole(f"{tp.topic}/{tp.partition}: position would go back from {self._positions[tp]} to {position}")
+        rows[_POSITION + tp.topic.encode() + b"/%d" % tp.partition] = position.to_bytes(8, "big")
+        store.write(rows)
+        self._positions[tp] = position
+
+    def _fold_events(self, tp: TopicPartition, records: list[Record]) -> None:
+        store = self.stores[tp.partition]
+        fold = PartitionFold(store.get)
+        done: list[OrderEvent] = []
+        for record in records:
+            value = record.value or b""
+            try:
+                event = self._events.decode(value)
+            except DecodeError as exc:
+                self._freeze(fold, (record.key or b"").decode("utf-8", "replace"), record.offset, str(exc))
+                continue
+            done.append(event)
+            if fold.frozen(event.order_id):
+                fold.note(event, record.offset, value)
+                continue
+            try:
+                fold.fold(event, record.offset, value)
+            except FoldError as exc:
+                self._freeze(fold, event.order_id, record.offset, str(exc))
+        self._write(store, tp, fold.finish(), records[-1].offset + 1)
+        self.folded_count += len(records)
+        for event in done:
+            self._tell(event.command_id, event.fingerprint)
+            self._tell_order(event.order_id)
+        self._tell_position(tp.partition)
+
+    def _freeze(self, fold: PartitionFold, order_id: str, offset: int, reason: str) -> None:
+        log.error("order frozen", order_id=order_id, offset=offset, reason=reason)
+        fold.freeze(order_id, offset, reason)
+        self.frozen_count += 1
+
+    def _fold_refusals(self, tp: TopicPartition, records: list[Record]) -> None:
+        rows: Rows = {}
+        told: list[tuple[str, bytes]] = []
+        for record in records:
+            try:
+                refusal = self._refusals.decode(record.value)
+            except DecodeError as exc:
+                log.error("unreadable refusal", partition=tp.partition, offset=record.offset, reason=str(exc))
+                continue
+            if (row := refusal_row(refusal)) is not None:
+                rows[row[0]] = row[1]
+                told.append((refusal.command_id or "", refusal.fingerprint or b""))
+        self._write(self.stores[tp.partition], tp, rows, records[-1].offset + 1)
+        for command_id, fingerprint in told:
+            self._tell(command_id, fingerprint)
+
+    def _fold_contacts(self, tp: TopicPartition, records: list[Record]) -> None:
+        rows: Rows = {(r.key or b""): r.value for r in records}
+        self._write(self.contacts, tp, rows, records[-1].offset + 1)
+
+    # ---- contacts
+
+    def contact(self, key: bytes) -> OrderContact | None:
+        """The contact with this key (`ledger.contacts.contact_key`); None when unknown or erased."""
+        raw = self.contacts.get(key)
+        if raw is None:
+            return None
+        try:
+            return self._contacts.decode(raw)
+        except DecodeError as exc:
+            log.error("unreadable contact", reason=str(exc))
+            return None
+
+    def remember_contact(self, key: bytes, value: bytes | None, partition: int, offset: int) -> None:
+        """A contact (None: its tombstone) that this node has just written, durable at `offset`: readable here at once, unless
+        the fold was faster."""
+        if self._positions[TopicPartition(self.topics.contacts, partition)] <= offset:
+            self.contacts.write({key: value})
+
+    # ---- who waits
+
+    def position(self, partition: int) -> int:
+        """Next offset of `order-events` to fold."""
+        return self._positions[TopicPartition(self.topics.events, partition)]
+
+    def outcome_waiter(self, command_id: str, fingerprint: bytes) -> Waiter:
+        """Done when the fold has seen the outcome of exactly this command. Give it back with `forget`."""
+        waiter: Waiter = asyncio.get_running_loop().create_future()
+        self._outcome_waiters.setdefault(command_id, []).append((fingerprint, waiter))
+        return waiter
+
+    def forget(self, command_id: str, waiter: Waiter) -> None:
+        """Nobody waits for this any more."""
+        if left := [w for w in self._outcome_waiters.get(command_id, []) if w[1] is not waiter]:
+            self._outcome_waiters[command_id] = left
+        else:
+            self._outcome_waiters.pop(command_id, None)
+
+    def _tell(self, command_id: str, fingerprint: bytes) -> None:
+        for wanted, waiter in self._outcome_waiters.get(command_id, ()):
+            if wanted == fingerprint and not waiter.done():
+                waiter.set_result(None)
+
+    async def reached(self, partition: int, position: int, timeout_s: float) -> bool:
+        """Wait until `partition` has folded to `position`; whether it did in time."""
+        if self.position(partition) >= position:
+            return True
+        waiter: Waiter = asyncio.get_running_loop().create_future()
+        entry = (position, waiter)
+        self._position_waiters[partition].append(entry)
+        try:
+            await asyncio.wait_for(waiter, timeout_s)
+        except TimeoutError:
+            return False
+        finally:
+            self._position_waiters[partition].remove(entry)
+        return True
+
+    def _tell_position(self, partition: int) -> None:
+        at = self.position(partition)
+        for wanted, waiter in self._position_waiters[partition]:
+            if wanted <= at and not waiter.done():
+                waiter.set_result(None)
+
+    async def news(self, order_id: str, timeout_s: float) -> bool:
+        """Wait for the next event of an order; whether one came in time."""
+        waiter: Waiter = asyncio.get_running_loop().create_future()
+        self._order_waiters.setdefault(order_id, []).append(waiter)
+        try:
+            await asyncio.wait_for(waiter, timeout_s)
+        except TimeoutError:
+            return False
+        finally:
+            left = self._order_waiters[order_id]
+            left.remove(waiter)
+            if not left:
+                del self._order_waiters[order_id]
+        return True
+
+    def _tell_order(self, order_id: str) -> None:
+        for waiter in self._order_waiters.get(order_id, ()):
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def wake_order_waiters(self) -> None:
+        """Everyone who waits for news of an order looks again, for instance at whether the process is stopping."""
+        for order_id in list(self._order_waiters):
+            self._tell_order(order_id)
+
+    def close(self) -> None:
+        for store in (*self.stores, self.contacts):
+            store.close()
