@@ -93,7 +93,7 @@ class ResolveAttention(Struct, frozen=True, omit_defaults=True):
     ticket: str | None = None
 
 
-class OrderCommand(Struct, frozen=True, omit_defaults=True, kw_only=True):
+class OrderCommand(Struct, frozen=True, kw_only=True):
     """One request or observed fact about one order. `customer_id` is empty when the sender acts for no customer.
 
     `actor` is `role:name` of a principal (`gateway:web`, `admin:desk`) or the name of a part of the system (`reconciler`,
