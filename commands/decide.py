@@ -49,15 +49,22 @@ def decide(command: OrderCommand, order: Order | None, at_ms: int) -> Decision:
         return _place(command, order, at_ms)
     if order is None or _foreign(command, order):
         return Refusal(Code.ORDER_NOT_FOUND, "there is no such order")
-    if command.expected_version is not None and command.expected_version != order.version:
-        return Refusal(Code.VERSION_CONFLICT, f"the order is at version {order.version}, not {command.expected_version}")
     at_ms = max(at_ms, order.updated_at)
     if operation in _FACTS:
         return _FACTS[operation](command, order, at_ms)
+    if command.expected_version is not None and command.expected_version != order.version:
+        return Refusal(Code.VERSION_CONFLICT, f"the order is at version {order.version}, not {command.expected_version}")
+    if operation is Operation.RESOLVE_ATTENTION:
+        return _resolve_attention(command, order, at_ms)
     answer = _answer(operation, command, order, at_ms)
-    if isinstance(answer, e.OrderEvent) and order.version >= t.MAX_EVENTS:
+    if isinstance(answer, e.OrderEvent) and order.version >= t.MAX_EVENTS and not _winds_up(operation, command):
         return Refusal(Code.ORDER_FULL, f"the order has {order.version} events")
     return answer
+
+
+def _winds_up(operation: Operation, command: OrderCommand) -> bool:
+    """What lets an order end on its own: a full one must still give back its stock and its money."""
+    return operation is Operation.EXPIRE_ORDER or (operation is Operation.CANCEL_ORDER and _by(command) == "reconciler")
 
 
 def _foreign(command: OrderCommand, order: Order) -> bool:
@@ -96,8 +103,8 @@ def _place(command: OrderCommand, order: Order | None, at_ms: int) -> Decision:
     if order is not None:
         # The order id derives from the command id, so another command for the same id is the same key with another body.
         return Refusal(Code.IDEMPOTENCY_KEY_REUSED, "an order was already placed with this key")
-    if not command.customer_id or not place.lines:
-        raise MalformedCommand("PlaceOrder without customer or lines")
+    if not command.customer_id or not place.lines or place.total_minor < 0:
+        raise MalformedCommand("PlaceOrder without customer or lines, or below zero")
     if total_of(place.lines, place.adjustments) != place.total_minor:
         return Refusal(Code.AMOUNT_DIFFERS, "lines and adjustments do not add up to the total")
     return e.OrderEvent(
@@ -252,9 +259,13 @@ def _record_payment(command: OrderCommand, order: Order, at_ms: int) -> Decision
 
 def _adds_nothing(fact: Any, attempt: o.Attempt) -> bool:
     """Whether the attempt already is exactly what the fact says."""
+    if fact.fact == e.PAYMENT_CAPTURED:
+        return (fact.amount_minor or 0) <= attempt.captured_minor
+    if fact.provider_ref and attempt.provider_ref is None:
+        return False
     match fact.fact:
         case e.PAYMENT_OPENED:
-            return attempt.state == t.VOIDED and attempt.provider_ref is not None
+            return attempt.state != t.REQUESTED
         case e.PAYMENT_PENDING:
             return attempt.state == t.PENDING and attempt.waiting_for == fact.waiting_for
         case e.PAYMENT_DECLINED:
@@ -263,9 +274,8 @@ def _adds_nothing(fact: Any, attempt: o.Attempt) -> bool:
                 fact.charge_ref or attempt.charge_ref,
             )
         case e.PAYMENT_AUTHORISED:
-            return attempt.state == t.AUTHORISED and attempt.provider_ref == (fact.provider_ref or attempt.provider_ref)
-        case e.PAYMENT_CAPTURED:
-            return (fact.amount_minor or 0) <= attempt.captured_minor
+            known = (attempt.provider_ref, attempt.capture_before)
+            return attempt.state == t.AUTHORISED and known == (fact.provider_ref or known[0], fact.capture_before or known[1])
     return False
 
 
@@ -336,10 +346,13 @@ def _resolve_attention(command: OrderCommand, order: Order, at_ms: int) -> Decis
         raise MalformedCommand(f"attention cannot be resolved by {flag.action!r}")
     if not _flagged(order, flag.code, flag.obligation_key):
         return Refusal(Code.NO_SUCH_ATTENTION, f"no attention {flag.code} is open for this obligation")
+    if (flag.amount_minor or 0) < 0:
+        raise MalformedCommand("an amount below zero was settled elsewhere")
     amount = None
     if flag.action == "settled_elsewhere":
-        # Said without an amount, everything still owed was given back.
-        amount = flag.amount_minor if flag.amount_minor is not None else max(0, o.owed_back_minor(order))
+        # Said without an amount: what a cancelled order had not given back yet, was. An open one owes nothing back.
+        owed = max(0, o.not_given_back_minor(order)) if order.order == o.CANCELLED else 0
+        amount = flag.amount_minor if flag.amount_minor is not None else owed
     detail = e.Attention(flag.code, flag.obligation_key, flag.action, amount, flag.ticket)
     return _event(command, order, at_ms, e.ATTENTION_RESOLVED, detail)
 
@@ -350,5 +363,4 @@ _FACTS: dict[Operation, Callable[[OrderCommand, Order, int], Decision]] = {
     Operation.RECORD_DISPUTE: _record_dispute,
     Operation.RECORD_STOCK: _record_stock,
     Operation.RAISE_ATTENTION: _raise_attention,
-    Operation.RESOLVE_ATTENTION: _resolve_attention,
 }

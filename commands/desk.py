@@ -6,7 +6,7 @@ just decided, so both ways end in the same rows (DESIGN 5). Key spaces, all behi
     o/<order_id>              the order (`ledger.order.Order`)
     c/, x/                    outcomes of commands (`ledger.outcomes`)
     f/<order_id>              the order is frozen: why, and the offset of the event that could not be folded
-    u/<command offset>        an unreadable command was refused
+    u/<command log, offset>   an unreadable command was refused
     meta                      `Meta`: positions, chain, epoch
 """
 
@@ -17,7 +17,7 @@ import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
-from commands.decide import Decision, Refusal, decide
+from commands.decide import Decision, MalformedCommand, Refusal, decide
 from commands.messages import OrderCommand, command_codec
 from ledger.codec import event_codec, link_of, refusal_codec
 from ledger.envelope import Written, headers, seal
@@ -32,6 +32,9 @@ from ledger.transitions import Code
 
 # An unreadable command is kept whole up to here; a larger one was written by no door of ours, and its head tells enough.
 MAX_ORIGINAL_BYTES = 64 * 1024
+# A refusal repeats its command's key, ids and names: what is read at all must leave room for it in a record of the log.
+MAX_COMMAND_BYTES = 128 * 1024
+MAX_KEY_BYTES = 1024
 
 log = structlog.get_logger(__name__)
 
@@ -107,8 +110,8 @@ class Desk:
         self._folded.clear()
 
     def _put_order(self, order: Order) -> None:
-        self._folded[order.order_id] = order
         self._rows[b"o/" + order.order_id.encode()] = _encode(order)
+        self._folded[order.order_id] = order
 
     # ---- folding the log
 
@@ -159,7 +162,7 @@ class Desk:
         if (row := refusal_row(refusal)) is not None:
             self._rows[row[0]] = row[1]
         else:
-            self._rows[self._unreadable_key(refusal.command_offset)] = b""
+            self._rows[_unreadable_key(refusal.command_log, refusal.command_offset)] = b""
         self._dealt(refusal.command_log, refusal.command_offset, refusal.batch_first, refusal.writer_epoch)
 
     def _dealt(self, command_log: bytes, offset: int, batch_first: int, epoch: int) -> None:
@@ -185,40 +188,37 @@ class Desk:
     def deal(self, record: Record, written: Written) -> NewRecord | None:
         """The one record that this command leads to, already folded; None for a duplicate, whose first outcome stands."""
         try:
-            command = self._commands.decode(record.value)
+            command = self._readable(record)
         except DecodeError as exc:
             return self._unreadable(record, written, exc)
-        refusal = self._known(command)
-        if refusal is None:
+        first = self._get(outcome_key(command.command_id))
+        if first is not None and decode_outcome(first).fingerprint == command.fingerprint:
             return None
-        frozen = self.frozen(command.order_id)
         decision: Decision
-        if refusal.code:
-            decision = Refusal(Code(refusal.code), refusal.detail)
-        elif frozen is not None:
+        if first is not None:
+            decision = Refusal(Code.IDEMPOTENCY_KEY_REUSED, "this key was used for another request")
+        elif (frozen := self.frozen(command.order_id)) is not None:
             decision = Refusal(
                 Code.ORDER_FROZEN, f"the order's fold stopped at partition {self.partition} offset {frozen.offset}"
             )
         else:
             try:
+                if record.key != command.order_id.encode():  # it may be in the wrong partition: an order would have two histories
+                    raise MalformedCommand("the record's key is not the order's id")
                 decision = decide(command, self.order(command.order_id), record.timestamp_ms)
                 if isinstance(decision, OrderEvent):
                     return self._accept(decision, record, written)
             except Exception as exc:  # our bug or a sender's: one command is refused, every other order goes on (DESIGN 5)
                 log.error("could not decide", command_id=command.command_id, order_id=command.order_id, exc_info=True)
                 decision = Refusal(Code.COULD_NOT_DECIDE, type(exc).__name__)
+        if decision.code is Code.IDEMPOTENCY_KEY_REUSED and self._get(reused_key(command.command_id, command.fingerprint)):
+            return None  # this other body was refused before
         return self._refuse(decision, command, record, written)
 
-    def _known(self, command: OrderCommand) -> _Known | None:
-        """None for a duplicate; else whether the command must be refused before it is decided."""
-        raw = self._get(outcome_key(command.command_id))
-        if raw is None:
-            return _NEW
-        if decode_outcome(raw).fingerprint == command.fingerprint:
-            return None
-        if self._get(reused_key(command.command_id, command.fingerprint)) is not None:
-            return None
-        return _REUSED
+    def _readable(self, record: Record) -> OrderCommand:
+        if record.value is not None and len(record.value) > MAX_COMMAND_BYTES:
+            raise DecodeError("too_large", f"{len(record.value)} bytes, more than {MAX_COMMAND_BYTES}")
+        return self._commands.decode(record.value)
 
     def _accept(self, decided: OrderEvent, record: Record, written: Written) -> NewRecord:
         after = evolve(self.order(decided.order_id), decided)
@@ -248,7 +248,7 @@ class Desk:
         )
 
     def _unreadable(self, record: Record, written: Written, why: DecodeError) -> NewRecord | None:
-        if self._get(self._unreadable_key(record.offset)) is not None:
+        if self._get(_unreadable_key(written.command_log, record.offset)) is not None:
             return None  # read again after a restart; it has no command id to be known by
         log.error("unreadable command", partition=self.partition, offset=record.offset, reason=str(why))
         return self._record_refusal(
@@ -268,16 +268,9 @@ class Desk:
     def _record_refusal(self, refusal: OrderRefusal, key: bytes | None) -> NewRecord:
         value = self._refusals.encode(refusal)
         self._note_refusal(refusal)
-        return NewRecord(self._topics.refusals, self.partition, key, value, refusal.occurred_at)
-
-    def _unreadable_key(self, command_offset: int) -> bytes:
-        return b"u/" + self.meta.command_log + command_offset.to_bytes(8, "big")
+        return NewRecord(self._topics.refusals, self.partition, key and key[:MAX_KEY_BYTES], value, refusal.occurred_at)
 
 
-class _Known(Struct, frozen=True):
-    code: str = ""
-    detail: str = ""
-
-
-_NEW = _Known()
-_REUSED = _Known(Code.IDEMPOTENCY_KEY_REUSED, "this key was used for another request")
+def _unreadable_key(command_log: bytes, command_offset: int) -> bytes:
+    """By the log that the refusal names: an offset means nothing in another incarnation of the topic."""
+    return b"u/" + command_log + command_offset.to_bytes(8, "big")

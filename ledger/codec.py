@@ -2,7 +2,8 @@
 
 Byte 0 is 0, then a 4-byte big-endian schema id, then the Avro body. A decoder answers every input with a value or one
 `DecodeError`; what fastavro would let through or die of is checked here (DESIGN 9): schema ids come from an allow-list, the
-size is capped before anything is read, every byte must be used, and our schemas have no recursion.
+size is capped before anything is read, every byte must be used, and our schemas have neither recursion nor array items of
+no bytes (`tests/unit/test_schemas.py`), so what junk can ask for is bounded by its own length.
 """
 
 from __future__ import annotations
@@ -17,16 +18,17 @@ import fastavro
 import msgspec
 from fastavro.types import Schema
 
+from ledger.contacts import OrderContact
 from ledger.envelope import body_hash
 from ledger.errors import DecodeError, EncodeError
 from ledger.events import OrderEvent, OrderRefusal
-from ledger.contacts import OrderContact
 from ledger.schemas import CONTACTS, EVENTS, REFUSALS, SchemaVersion, versions_of
 from ledger.topics import MAX_RECORD_BYTES
 
 T = TypeVar("T", bound=msgspec.Struct)
 _PREFIX = struct.Struct(">bI")
 PREFIX_BYTES = _PREFIX.size
+_INT_MIN, _INT_MAX = -(2**31), 2**31 - 1
 
 
 class Codec(Generic[T]):
@@ -42,6 +44,9 @@ class Codec(Generic[T]):
             self._newest_id = version.id
         self._newest = self._writers[self._newest_id]
         self._prefix = _PREFIX.pack(0, self._newest_id)
+        self._shape = _Shape(self._newest, {})
+        # `to_builtins` may leave these out (omit_defaults), and Avro has a default for nullable fields only.
+        self._defaults = {f.name: f.default for f in msgspec.structs.fields(kind) if isinstance(f.default, str)}
 
     @property
     def schema_id(self) -> int:
@@ -49,13 +54,18 @@ class Codec(Generic[T]):
         return self._newest_id
 
     def encode(self, value: T) -> bytes:
-        """Bytes of `value`. Raises `EncodeError` when it does not fit the schema or the size limit."""
+        """Bytes of `value`. Raises `EncodeError` when it does not fit the schema or the size limit; never repeats the value."""
         out = BytesIO()
         out.write(self._prefix)
         try:
-            fastavro.schemaless_writer(out, self._newest, msgspec.to_builtins(value, builtin_types=(bytes,)))
+            fields = {**self._defaults, **msgspec.to_builtins(value, builtin_types=(bytes,))}
+            self._shape.prepare(fields)
+            fastavro.schemaless_writer(out, self._newest, fields)
         except Exception as exc:  # fastavro raises what the Python operation raised: ValueError, TypeError, OverflowError, ...
-            raise EncodeError(f"{self._kind.__name__} does not fit its schema: {exc}") from exc
+            # Its message quotes the value, and a contact is personal: only the field's name is taken over.
+            field = str(exc).rpartition(" on field ")[2]
+            where = field if field.isidentifier() else type(exc).__name__
+            raise EncodeError(f"{self._kind.__name__} does not fit its schema: {where}") from None
         data = out.getvalue()
         if len(data) > self._max_bytes:
             raise EncodeError(f"{self._kind.__name__} takes {len(data)} bytes, more than {self._max_bytes}")
@@ -80,6 +90,8 @@ class Codec(Generic[T]):
         except EOFError:
             raise DecodeError("truncated", f"{len(data)} bytes") from None
         except Exception as exc:  # what fastavro raises on junk is not specified: IndexError, UnicodeDecodeError, ValueError, ...
+            if isinstance(exc, IndexError) and source.tell() == len(data):  # the end came inside a number
+                raise DecodeError("truncated", f"{len(data)} bytes") from None
             raise DecodeError("malformed", f"{type(exc).__name__}: {exc}") from None
         if source.tell() != len(data):
             raise DecodeError("trailing_bytes", f"{len(data) - source.tell()} after the record")
@@ -99,6 +111,58 @@ class Codec(Generic[T]):
         if writer is None:
             raise DecodeError("unknown_schema_id", str(schema_id))
         return writer
+
+
+class _Shape:
+    """What fastavro must be told, or does not check, about one record of a schema before it writes a value.
+
+    A record in a union is named, or fastavro validates it against each branch first (that is half the time of an event); a
+    tuple in a union would be taken for such a name, so arrays are lists; and an `int` outside 32 bits would be written,
+    which no other reader could read.
+    """
+
+    def __init__(self, schema: Any, named: dict[str, _Shape]) -> None:
+        named[schema["name"]] = self
+        self._ints: list[str] = []
+        self._records: list[tuple[str, _Shape, str | None]] = []  # the name is given in a union only
+        self._arrays: list[tuple[str, _Shape]] = []
+        for field in schema["fields"]:
+            self._add(field["name"], field["type"], named)
+
+    def _add(self, name: str, kind: Any, named: dict[str, _Shape]) -> None:
+        in_union = isinstance(kind, list)
+        if in_union:
+            kind = kind[1]
+        if isinstance(kind, dict) and kind["type"] == "array":
+            self._arrays.append((name, _shape_of(kind["items"], named)))
+        elif kind == "int":
+            self._ints.append(name)
+        elif kind in named if isinstance(kind, str) else kind["type"] == "record":
+            tag = (kind if isinstance(kind, str) else kind["name"]) if in_union else None
+            self._records.append((name, _shape_of(kind, named), tag))
+
+    def prepare(self, fields: dict[str, Any]) -> None:
+        """Make `fields` what fastavro writes well. Raises `OverflowError`."""
+        for name in self._ints:
+            number = fields.get(name)
+            if number is not None and not _INT_MIN <= number <= _INT_MAX:
+                raise OverflowError(f"int out of range on field {name}")
+        for name, shape, tag in self._records:
+            record = fields.get(name)
+            if record is not None:
+                shape.prepare(record)
+                if tag is not None:
+                    fields[name] = (tag, record)
+        for name, shape in self._arrays:
+            items = fields.get(name)
+            if items is not None:
+                for item in items:
+                    shape.prepare(item)
+                fields[name] = list(items)
+
+
+def _shape_of(kind: Any, named: dict[str, _Shape]) -> _Shape:
+    return named[kind] if isinstance(kind, str) else _Shape(kind, named)
 
 
 def link_of(data: bytes) -> bytes:

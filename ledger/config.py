@@ -24,16 +24,20 @@ class KafkaSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="KAFKA_", env_file=".env", extra="ignore")
 
-    bootstrap_servers: str = "127.0.0.1:9092"
-    client_id: str = "order-ledger"
-    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
-    ssl_ca_location: Path | None = None
-    ssl_certificate_location: Path | None = None
-    ssl_key_location: Path | None = None
-    ssl_key_password: SecretStr | None = None
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
-    sasl_username: str | None = None
-    sasl_password: SecretStr | None = None
+    bootstrap_servers: str = Field(default="127.0.0.1:9092", description="the cluster, host:port with commas")
+    client_id: str = Field(default="order-ledger", description="how the clients name themselves to the brokers")
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        default="PLAINTEXT", description="PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL"
+    )
+    ssl_ca_location: Path | None = Field(default=None, description="certificates that sign the brokers' (PEM file)")
+    ssl_certificate_location: Path | None = Field(default=None, description="our certificate, for mutual TLS (PEM file)")
+    ssl_key_location: Path | None = Field(default=None, description="its key (PEM file)")
+    ssl_key_password: SecretStr | None = Field(default=None, description="password of the key file")
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = Field(
+        default=None, description="PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512"
+    )
+    sasl_username: str | None = Field(default=None, description="SASL user")
+    sasl_password: SecretStr | None = Field(default=None, description="SASL password")
     replication_factor: int = Field(default=-1, description="of topics the ledger creates; -1 = the broker's default")
 
     @model_validator(mode="after")
@@ -68,11 +72,13 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_file=".env", extra="ignore")
 
-    app_env: Env = "development"
-    host: str = "127.0.0.1"
-    port: int = Field(default=8000, ge=0, le=65535)
+    app_env: Env = Field(default="development", description="development or production; production has no /docs")
+    host: str = Field(default="127.0.0.1", description="interface that `serve` listens on")
+    port: int = Field(default=8000, ge=0, le=65535, description="port of the HTTP API; 0 takes a free one")
 
-    topic_prefix: str = Field(default="", pattern=r"^[A-Za-z0-9._-]{0,64}$")
+    topic_prefix: str = Field(
+        default="", pattern=r"^[A-Za-z0-9._-]{0,64}$", description="in front of every topic name: several ledgers on one cluster"
+    )
     partitions: int = Field(default=4, ge=1, le=1000, description="of the order topics when they are created; fixed for ever")
     writers: int = Field(
         default=1, ge=1, le=1000, description="partitions of order-writers when it is created; fixed like `partitions`"
@@ -83,27 +89,34 @@ class Settings(BaseSettings):
     node_id: str = Field(
         default_factory=socket.gethostname, description="stable name of this process's place: group instance and Faust app id"
     )
-    state_dir: Path = Path(".ledger/state")
-    schema_registry_url: str | None = None
+    state_dir: Path = Field(default=Path(".ledger/state"), description="databases of `commands` and `serve`")
+    schema_registry_url: str | None = Field(
+        default=None, description="a registry that must hold the same schemas under the same ids; none: `serve` is the registry"
+    )
 
     ledger_hash_key: SecretStr | None = Field(
         default=None, description="key of fingerprints and contact digests, at least 16 characters"
     )
-    ledger_tokens_file: Path | None = None
+    ledger_tokens_file: Path | None = Field(default=None, description="who may call the API: names, roles, token hashes (JSON)")
     ledger_tokens: SecretStr | None = Field(
         default=None, description="the same JSON as the file, for platforms that only have variables"
     )
-    currencies: str = "EUR,USD,GBP"
-    payment_window_minutes: int = Field(default=30, ge=1, lt=24 * 60)
-    contact_retention_days: int | None = Field(default=None, ge=1)
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    currencies: str = Field(default="EUR,USD,GBP", description="currencies that orders may have")
+    payment_window_minutes: int = Field(
+        default=30,
+        ge=1,
+        lt=24 * 60,
+        description="an unpaid order expires after this; recorded in the order, so old orders keep theirs",
+    )
+    contact_retention_days: int | None = Field(default=None, ge=1, description="erase contacts so long after an order ended")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR")
 
-    payment_gateway_api_key: SecretStr | None = None
-    payment_gateway_secret_key: SecretStr | None = None
-    product_service_url: str | None = None
-    product_service_grpc_target: str | None = None
-    merch_service_url: str | None = None
-    merch_service_grpc_target: str | None = None
+    payment_gateway_api_key: SecretStr | None = Field(default=None, description="publishable key of the payment provider")
+    payment_gateway_secret_key: SecretStr | None = Field(default=None, description="secret key of the payment provider")
+    product_service_url: str | None = Field(default=None, description="coffee stock over HTTP")
+    product_service_grpc_target: str | None = Field(default=None, description="coffee stock over gRPC")
+    merch_service_url: str | None = Field(default=None, description="merchandise stock over HTTP")
+    merch_service_grpc_target: str | None = Field(default=None, description="merchandise stock over gRPC")
 
     @model_validator(mode="after")
     def _writers_fit(self) -> Settings:
@@ -149,3 +162,15 @@ def _load(kind: type[S]) -> S:
             for e in exc.errors(include_input=False)
         ]
         raise ConfigError("; ".join(problems)) from None
+
+
+def settings_table() -> str:
+    """Every setting as a Markdown table, for the README (a test holds the two together)."""
+    rows = ["| variable | default | meaning |", "|---|---|---|"]
+    for kind in (KafkaSettings, Settings):
+        prefix = str(kind.model_config.get("env_prefix") or "")
+        for name, field in kind.model_fields.items():
+            default = field.get_default(call_default_factory=False)
+            shown = "the host's name" if field.default_factory else "" if default in (None, "") else f"`{default}`"
+            rows.append(f"| `{(prefix + name).upper()}` | {shown} | {field.description or ''} |")
+    return "\n".join(rows)

@@ -281,6 +281,7 @@ def _payment_fact(o: Order, event: e.OrderEvent) -> Changes:
         return {}
     now = t.ATTEMPT_FACTS[event.type][before.state]
     state = before.state if now is t.KNOWN else str(now)
+    only_ref = event.type == e.PAYMENT_OPENED and state == before.state
     captured = before.captured_minor
     if event.type == e.PAYMENT_CAPTURED:
         captured = max(captured, payment.amount_minor or 0)
@@ -290,8 +291,8 @@ def _payment_fact(o: Order, event: e.OrderEvent) -> Changes:
         since=event.occurred_at,
         provider_ref=payment.provider_ref or before.provider_ref,
         captured_minor=captured,
-        waiting_for=before.waiting_for if same else payment.waiting_for,
-        code=before.code if same else payment.code,
+        waiting_for=before.waiting_for if only_ref else payment.waiting_for,
+        code=before.code if only_ref else payment.code,
         charge_ref=payment.charge_ref or before.charge_ref,
         capture_before=payment.capture_before or before.capture_before,
     )

@@ -76,7 +76,7 @@ class Folder(Protocol):
 
 
 class ChunkLost(LedgerError):
-    """A chunk does not follow the databases: one before it was lost inside this process. A restart reads it again."""
+    """A chunk does not follow the last one or the databases: something was lost inside this process. A restart reads it again."""
 
     code = "chunk_lost"
 
@@ -154,7 +154,8 @@ class Feed:
         self._outstanding = 0  # chunks of this epoch polled and not folded
         self._epoch = 0
         self._from: Mapping[TopicPartition, int] = {}
-        self._number = 0
+        self._number = 0  # of the chunk handed over last
+        self._next_number = 1  # to fold
         self._stopping = False
         self._failure: BaseException | None = None
         self._reached: Mapping[TopicPartition, int] = {}
@@ -191,12 +192,13 @@ class Feed:
         with self._turn:
             self._epoch += 1
             self._from, self._reached, self._outstanding = positions, {}, 0
+            self._next_number = self._number + 1
             self._ready.clear()
             self._turn.notify_all()
             if self._thread is None and not self._stopping:
                 self._thread = threading.Thread(target=self._read, name="feed", daemon=True)
                 self._thread.start()
-        return self._number + 1
+        return self._next_number
 
     async def next_chunk(self) -> Chunk:
         while True:
@@ -222,6 +224,9 @@ class Feed:
     async def _fold(self, chunk: Chunk) -> None:
         if self._failure is not None or chunk.epoch != self._epoch:
             return
+        if chunk.number != self._next_number:
+            raise ChunkLost(f"chunk {chunk.number} came, {self._next_number} is next")
+        self._next_number += 1
         positions = self._folder.positions()
         for (topic, partition), base in chunk.follows.items():
             position = positions[TopicPartition(topic, partition)]

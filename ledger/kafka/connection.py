@@ -20,6 +20,16 @@ FENCED = frozenset({KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, Kafka
 # The position that was asked for is not in the log (any more): retention, deleted records, a truncated or another log.
 GONE = frozenset({KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._AUTO_OFFSET_RESET, KafkaError._LOG_TRUNCATION})
 
+# What is asked for is not there, or not for us. Waiting does not help; librdkafka itself would wait for ever.
+REFUSED = frozenset(
+    {
+        KafkaError._UNKNOWN_PARTITION,
+        KafkaError._UNKNOWN_TOPIC,
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+    }
+)
+
 # Nobody answered, or somebody who cannot serve right now. librdkafka keeps trying by itself.
 AWAY = frozenset(
     {
@@ -88,6 +98,11 @@ class ClientLog:
         return f" ({self.lines[0]})" if self.lines else ""
 
 
+def is_fatal(error: KafkaError) -> bool:
+    """Can its client never work again? Which of the two signs an error carries depends on the way it came."""
+    return error.fatal() or error.code() == KafkaError._FATAL
+
+
 def kafka_error(exc: BaseException) -> KafkaError | None:
     """The Kafka error inside `exc`, if there is one.
 
@@ -131,4 +146,4 @@ def discard(exc: KafkaException | SystemError, doing: str) -> Discard:
             raise exc
         return Discard(f"{doing}: {exc}")
     text = f"{doing}: {error.name()}: {error.str()}"
-    return Fenced(text) if error.fatal() or error.code() in FENCED else Discard(text)
+    return Fenced(text) if is_fatal(error) or error.code() in FENCED else Discard(text)

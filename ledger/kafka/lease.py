@@ -9,7 +9,7 @@ from confluent_kafka import TopicPartition as KafkaTopicPartition
 
 from ledger.config import KafkaSettings
 from ledger.errors import LogError
-from ledger.kafka.connection import ClientLog, client_config, from_exception, log, log_error
+from ledger.kafka.connection import ClientLog, client_config, from_exception, is_fatal, log
 from ledger.log import TopicPartition
 
 OnPartitions = Callable[[list[int]], None]
@@ -77,7 +77,7 @@ class KafkaLease:
 
     def _error(self, error: KafkaError) -> None:
         self._log.error(error)
-        if error.fatal():
+        if is_fatal(error):
             self._fatal = error
 
     def poll(self, timeout_s: float) -> None:
@@ -89,17 +89,13 @@ class KafkaLease:
             raised, self._raised = self._raised, None
             raise raised
         error = message.error() if message is not None else None
-        if error is not None and error.fatal():
+        if error is not None and is_fatal(error):
             self._fatal = error
         elif error is not None:
             log.info("%s: %s", self._what, error)  # the group's coordinator comes back by itself
         if self._fatal is not None:
-            raise self._never_again(self._fatal)
-
-    def _never_again(self, error: KafkaError) -> LogError:
-        if error.code() == KafkaError.FENCED_INSTANCE_ID:
-            return LogError(f"{self._what}: another process has this instance name (NODE_ID): {error.str()}")
-        return log_error(error, self._what)
+            # the code of a fatal error is lost on its way here, its text is not; being fenced is the only one seen
+            raise LogError(f"{self._what}: {self._fatal.str()} (does another process have this instance name?)")
 
     def commit(self, positions: Mapping[TopicPartition, int]) -> None:
         try:

@@ -11,7 +11,7 @@ from confluent_kafka import TopicPartition as KafkaTopicPartition
 
 from ledger.config import KafkaSettings
 from ledger.errors import LogError
-from ledger.kafka.connection import AWAY, ClientLog, client_config, from_exception, log, log_error
+from ledger.kafka.connection import AWAY, REFUSED, ClientLog, client_config, from_exception, is_fatal, log, log_error
 from ledger.log import Isolation, Record, TopicPartition
 
 STATISTICS_INTERVAL_MS = 1000
@@ -52,7 +52,7 @@ class KafkaReader:
         self._assigned: list[TopicPartition] = []
         self._answered = time.monotonic()
         self._failure: LogError | None = None
-        callbacks = {"error_cb": self._log.error, "stats_cb": self._note_statistics}
+        callbacks = {"error_cb": self._error, "stats_cb": self._note_statistics}
         try:
             self._consumer = Consumer(reader_config(settings, name, isolation, eof, max_wait_ms) | callbacks, logger=self._log)
         except KafkaException as exc:
@@ -72,10 +72,8 @@ class KafkaReader:
         try:
             # in two steps, for consume() with a time-out waits until it has *all* the messages it may return
             first = self._consumer.poll(timeout_s)
-            if first is None:
-                return []
-            messages = [first]
-            if max_records > 1:
+            messages = [first] if first is not None else []
+            if messages and max_records > 1:
                 messages += self._consumer.consume(max_records - 1, 0)
         except (KafkaException, SystemError) as exc:
             raise from_exception(exc, f"reader {self._name}{self._log.said()}") from exc
@@ -92,13 +90,18 @@ class KafkaReader:
             raise self._failure
         return records  # what came before a failure is good; the failure is raised by the next call
 
+    def _error(self, error: KafkaError) -> None:
+        self._log.error(error)
+        if self._failure is None and (error.code() in REFUSED or is_fatal(error)):
+            self._failure = log_error(error, f"reader {self._name}")
+
     def _note_error(self, message: Message) -> None:
         error, topic, partition, offset = message.error(), message.topic(), message.partition(), message.offset()
         if error is None:
             return
         if error.code() == KafkaError._PARTITION_EOF and topic is not None and partition is not None and offset is not None:
             self._ends[TopicPartition(topic, partition)] = offset
-        elif error.code() in AWAY and not error.fatal():
+        elif error.code() in AWAY and not is_fatal(error):
             log.info("%s: %s", self._name, error)
         elif self._failure is None:
             self._failure = log_error(error, f"reader {self._name}: {topic}/{partition}")

@@ -9,7 +9,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from ledger.config import KafkaSettings
 from ledger.errors import LogError, LogUnavailable
-from ledger.kafka.connection import ClientLog, client_config, from_exception, kafka_error, log, log_error
+from ledger.kafka.connection import ClientLog, client_config, from_exception, is_fatal, kafka_error, log, log_error
 from ledger.log import Acked, NewRecord, OnAck, refuse_oversized
 
 MESSAGE_TIMEOUT_S = 9.0
@@ -58,7 +58,7 @@ class KafkaSender:
 
     def _error(self, error: KafkaError) -> None:
         self._log.error(error)
-        if error.fatal():
+        if is_fatal(error):
             self._fatal = error
 
     def send(self, record: NewRecord, on_ack: OnAck) -> None:
@@ -86,7 +86,7 @@ class KafkaSender:
                 raise LogUnavailable(f"{QUEUED_RECORDS} records or 64 MiB wait in sender {self._name}{self._log.said()}") from exc
             if isinstance(exc, (KafkaException, SystemError)):
                 error = kafka_error(exc)
-                if error is not None and (error.fatal() or error.code() == KafkaError._FATAL):
+                if error is not None and is_fatal(error):
                     self._fatal = error
                 raise from_exception(exc, f"sender {self._name}: {topic}/{partition}") from exc
             raise
