@@ -1,0 +1,17 @@
+"""HTTP and the command line. Imports all our packages, is imported by none.
+
+app          the application: routes plus the rim
+edge         the rim: request ids, headers every answer has, access log, unexpected errors; the route class
+call         one request as the routes see it: who, for whom, what the headers ask for
+context      what routes work with: fold, sender, tokens
+auth         tokens and roles                     errors       the table of problems
+bodies       strict JSON                          query        strict query parameters
+payloads     shapes of requests and answers       representations   answers as bytes
+orders events tracking customers reports          the routes of CONTRACT A
+outcomes     from a command to its answer         submissions  send a command, wait for its outcome
+cursors      signed cursors                       metrics      what /metrics tells
+registry     the schema registry's own paths      system       health, metrics, documents
+docs openapi asyncapi                             the descriptions of all this
+
+cli supervisor wiring ...                         the command line and the processes it runs
+"""

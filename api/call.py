@@ -1,0 +1,188 @@
+"""One request as the routes see it: who calls, for which customer, what the headers ask for. Everything here raises `Problem`."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NamedTuple, TypeVar, cast
+
+from pydantic import BaseModel
+from starlette.requests import Request
+
+from api.auth import Principal, bearer_token
+from api.bodies import parse, read_body, validated
+from api.context import AppContext
+from api.errors import Problem, invalid_header
+from api.query import Query
+
+DEFAULT_WAIT_S, MAX_WAIT_S = 3.0, 10.0
+CATCH_UP_S = 1.0  # how long a read waits for `Ledger-Position` unless `Prefer` says otherwise
+
+_CUSTOMER = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+_ORDER_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_VERSION_TAG = re.compile(r'"(0|[1-9][0-9]{0,8})"')
+_ANY_TAG = re.compile(r'(?:W/)?"([\x21\x23-\x7e]*)"')
+_WAIT = re.compile(r'wait\s*=\s*"?(\d{1,9})"?')
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class Preferences(NamedTuple):
+    """`Prefer` (RFC 7240) as far as it is honoured. `applied` goes into `Preference-Applied`; "" when nothing was asked for."""
+
+    wait_s: float | None
+    respond_async: bool
+    applied: str
+
+
+_NO_PREFERENCES = Preferences(None, False, "")
+
+
+class Exchange:
+    """What is known of a request before it reaches a route; kept in the ASGI scope under `exchange`."""
+
+    __slots__ = ("ctx", "headers", "principal", "request_id", "traceparent")
+
+    def __init__(self, ctx: AppContext, headers: dict[bytes, bytes], request_id: bytes, traceparent: bytes | None) -> None:
+        self.ctx, self.headers, self.request_id, self.traceparent = ctx, headers, request_id, traceparent
+        self.principal: Principal | None = None
+
+
+class Call(Request):
+    """A request on its way through one of our routes."""
+
+    @property
+    def exchange(self) -> Exchange:
+        return cast(Exchange, self.scope["exchange"])
+
+    @property
+    def ctx(self) -> AppContext:
+        return self.exchange.ctx
+
+    @property
+    def instance(self) -> str:
+        """The path as sent, for problems."""
+        return cast(bytes, self.scope.get("raw_path") or self.scope["path"].encode()).decode("latin-1")
+
+    def header(self, name: bytes) -> str | None:
+        """A header's value; `name` in lower case."""
+        value = self.exchange.headers.get(name)
+        return None if value is None else value.decode("latin-1").strip()
+
+    # ---- who
+
+    def allow(self, *roles: str, basic_too: bool = False) -> Principal:
+        """The principal, if its role is one of `roles` (none given: any). Raises `unauthenticated`, `forbidden`."""
+        exchange = self.exchange
+        header = exchange.headers.get(b"authorization")
+        token = bearer_token(header, basic_too) if header else None
+        principal = exchange.ctx.tokens.identify(token) if token else None
+        if principal is None:
+            error = ', error="invalid_token"' if token else ""
+            challenge = f'Bearer realm="order-ledger"{error}' + (', Basic realm="order-ledger"' if basic_too else "")
+            raise Problem("unauthenticated", headers={"WWW-Authenticate": challenge})
+        exchange.principal = principal
+        if roles and principal.role not in roles:
+            raise Problem("forbidden", f"This needs the role {' or '.join(roles)}; the token's is {principal.role}.")
+        return principal
+
+    def customer(self, principal: Principal) -> str:
+        """The customer a gateway acts for; "" for staff, who act for none. Raises `customer-required`."""
+        if principal.role != "gateway":
+            return ""
+        customer = self.header(b"customer-id")
+        if customer is None or not _CUSTOMER.fullmatch(customer):
+            raise Problem("customer-required")
+        return customer
+
+    def order_id(self) -> str:
+        """The order of the path. Raises `order-not-found` for what cannot be one."""
+        order_id: str = self.path_params["order_id"]
+        if not _ORDER_ID.fullmatch(order_id):
+            raise Problem("order-not-found")
+        return order_id
+
+    # ---- what the headers ask for
+
+    def idempotency_key(self) -> str:
+        key = self.header(b"idempotency-key")
+        if key is None or key == "":
+            raise Problem("idempotency-key-required")
+        if not _KEY.fullmatch(key):
+            raise Problem("idempotency-key-invalid")
+        return key
+
+    def expected_version(self) -> int | None:
+        """The version in `If-Match`; None when any will do. Raises `invalid-if-match`."""
+        tag = self.header(b"if-match")
+        if tag is None or tag == "*":
+            return None
+        match = _VERSION_TAG.fullmatch(tag)
+        if match is None:
+            raise Problem("invalid-if-match")
+        return int(match[1])
+
+    def has_version(self, version: int) -> bool:
+        """Whether `If-None-Match` names this version: the client has it already."""
+        tags = self.header(b"if-none-match")
+        if tags is None:
+            return False
+        return tags == "*" or str(version) in _ANY_TAG.findall(tags)
+
+    def preferences(self) -> Preferences:
+        """`Prefer`; what is not understood is ignored, as RFC 7240 asks. A longer wait than allowed is cut and said so."""
+        header = self.header(b"prefer")
+        if header is None:
+            return _NO_PREFERENCES
+        wait_s, respond_async, applied = None, False, []
+        for preference in header.lower().split(","):
+            name = preference.split(";")[0].strip()
+            if name == "respond-async" and not respond_async:
+                respond_async = True
+                applied.append(name)
+            elif wait_s is None and (match := _WAIT.fullmatch(name)):
+                wait_s = min(float(match[1]), MAX_WAIT_S)
+                applied.append(f"wait={wait_s:.0f}")
+        return Preferences(wait_s, respond_async, ", ".join(applied))
+
+    async def caught_up(self) -> None:
+        """Wait until this node has folded to the request's `Ledger-Position`. Raises `not-caught-up`, `invalid-field`."""
+        header = self.header(b"ledger-position")
+        if header is None:
+            return
+        partition, offset = self.ctx.parse_position(header, "Ledger-Position", "header")
+        wait_s = self.preferences().wait_s
+        if not await self.ctx.projector.reached(partition, offset, CATCH_UP_S if wait_s is None else wait_s):
+            raise Problem(
+                "not-caught-up", f"This node has folded partition {partition} to {self.ctx.projector.position(partition)}."
+            )
+
+    def query(self) -> Query:
+        return Query(self.query_params.multi_items())
+
+    # ---- body
+
+    async def json(self) -> Any:
+        """The body's JSON value, read strictly; `{}` when there is no body at all."""
+        raw = await read_body(self.receive, self.exchange.headers)
+        return parse(raw) if raw else {}
+
+    async def body_as(self, model: type[M]) -> tuple[Any, M]:
+        """The body as sent and as `model`. A body that is missing is an empty object."""
+        value = await self.json()
+        return value, validated(model, value)
+
+
+# A proxy and this program must never read two different values out of one request.
+_SINGLE = (b"authorization", b"customer-id", b"idempotency-key", b"if-match", b"ledger-position", b"content-type")
+
+
+def headers_of(raw: list[tuple[bytes, bytes]]) -> tuple[dict[bytes, bytes], Problem | None]:
+    """Headers by name, and what is wrong with them: one of those that say who or what is sent twice."""
+    headers = dict(raw)
+    if len(headers) != len(raw):
+        names = [name for name, _ in raw]
+        for name in _SINGLE:
+            if names.count(name) > 1:
+                return headers, invalid_header(name.decode().title(), "The header is sent more than once.")
+    return headers, None

@@ -1,0 +1,252 @@
+"""The command line. Each verb is thin: it reads settings, calls the piece that does the work, and shows the result.
+
+Imports of the heavier pieces are inside the verbs, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from ledger.config import KafkaSettings, load_kafka_settings, load_settings
+from ledger.errors import LedgerError
+
+app = typer.Typer(
+    name="order-ledger",
+    help="A Kafka event-sourced order service: every change of an order is an immutable event.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+schema_app = typer.Typer(help="The Avro schemas of the topics.", no_args_is_help=True)
+app.add_typer(schema_app, name="schema")
+
+out = Console()
+err = Console(stderr=True)
+
+DEFAULT_DATA_DIR = Path(".ledger")
+
+DataDir = Annotated[Path, typer.Option("--data-dir", help="Where `up` keeps everything: broker, databases, logs, keys.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+WithParent = Annotated[bool, typer.Option("--with-parent", hidden=True)]
+
+
+@app.command()
+def up(
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    port: Annotated[int, typer.Option(help="Port of the HTTP API on 127.0.0.1.", min=1, max=65535)] = 8000,
+) -> None:
+    """Run the whole ledger here: embedded Kafka, the command processor, the HTTP API.
+
+    The first time this downloads Kafka's jars (43 MB). What dies is started again; Ctrl-C stops everything. Where everything
+    is, and a token for each role, stands in DATA_DIR/run/up.json.
+    """
+    from api.screens import BrokerProgress, show_up
+    from api.supervisor import Up
+
+    with BrokerProgress(err) as progress:
+        machine = Up(data_dir, port, lambda line: err.print(line, style="yellow", highlight=False))
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: machine.stop())
+
+        def ready(info: dict[str, Any]) -> None:
+            progress.stop()
+            show_up(out, info, machine.data)
+
+        code = machine.run(ready, progress.update)
+    raise typer.Exit(code)
+
+
+@app.command()
+def serve(with_parent: WithParent = False) -> None:
+    """Run the HTTP API and this node's read models (settings from the environment; see .env.example)."""
+    from api.log_lines import configure_logging
+    from api.serving import run_serve
+
+    settings, kafka = load_settings(), load_kafka_settings()
+    configure_logging("serve", settings.log_level)
+    raise typer.Exit(run_serve(settings, kafka, with_parent))
+
+
+@app.command()
+def commands(with_parent: WithParent = False) -> None:
+    """Run the command processor: the only writer of the ledger (settings from the environment; see .env.example)."""
+    from api.log_lines import configure_logging
+    from api.wiring import run_commands
+
+    settings, kafka = load_settings(), load_kafka_settings()
+    configure_logging("commands", settings.log_level)
+    raise typer.Exit(run_commands(settings, kafka, with_parent))
+
+
+@app.command()
+def broker(
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes a free one.", min=0, max=65535)] = 9092,
+) -> None:
+    """Run the embedded Kafka broker alone, for development. Loopback only, one node, no replication."""
+    from api.screens import BrokerProgress
+    from ledger.broker import EmbeddedBroker
+
+    stopping = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopping.set())
+    node = EmbeddedBroker(data_dir / "broker", port=port, log_file=data_dir / "log" / "broker.log")
+    with BrokerProgress(err) as progress:
+        node.start(progress=progress.update)
+    out.print(f"Kafka answers on {node.bootstrap_servers} (data in {data_dir / 'broker'}). Ctrl-C stops it.", highlight=False)
+    try:
+        while not stopping.wait(0.5):
+            if (code := node.poll()) is not None:
+                err.print(f"the broker ended with {code}; see {data_dir / 'log' / 'broker.log'}", style="red")
+                raise typer.Exit(1)
+    finally:
+        node.stop()
+
+
+@app.command()
+def demo(
+    orders: Annotated[int, typer.Option(help="How many orders to post.", min=10, max=100_000)] = 200,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the temporary directory.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show the whole path in a fresh temporary directory: real orders over HTTP, retried, refused, shipped, read, checked.
+
+    Brings everything up, checks what came of it with an independent consumer, prints a table and ends 0, or non-zero when
+    anything was not as promised.
+    """
+    from api.demo import run_demo
+
+    raise typer.Exit(run_demo(orders, keep, as_json, out, err))
+
+
+@app.command()
+def tail(
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    start: Annotated[str, typer.Option("--from", help="beginning, now, or an RFC 3339 time.")] = "now",
+    order: Annotated[str | None, typer.Option(help="Only this order.")] = None,
+    customer: Annotated[str | None, typer.Option(help="Only this customer's orders.")] = None,
+    kind: Annotated[str | None, typer.Option("--type", help="Only events of this type, e.g. OrderPlaced.")] = None,
+    follow: Annotated[bool, typer.Option("--follow/--no-follow", help="Go on after the end of the log.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Print events of the ledger as they are committed."""
+    from api.inspection import run_tail
+
+    raise typer.Exit(run_tail(kafka_of(data_dir), load_settings(), start, order, customer, kind, follow, as_json, out))
+
+
+@app.command()
+def history(
+    order: Annotated[str, typer.Argument(help="The order's id.")],
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    url: Annotated[str | None, typer.Option(envvar="LEDGER_URL", help="The API; default: the running `up`.")] = None,
+    token: Annotated[
+        str | None, typer.Option(envvar="LEDGER_TOKEN", help="A reader's or admin's token.", show_default=False)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print every event of one order, oldest first."""
+    from api.inspection import run_history
+
+    raise typer.Exit(run_history(order, *api_of(data_dir, url, token), as_json, out, err))
+
+
+@app.command()
+def token(
+    role: Annotated[str, typer.Argument(help="gateway, admin, reader or operator.")],
+    name: Annotated[str | None, typer.Option(help="The principal's name; default: the role.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a new token and the entry for the tokens file. The token itself is shown once and stored nowhere."""
+    from api.auth import ROLES, hash_token, new_token
+
+    if role not in ROLES:
+        raise typer.BadParameter(f"choose one of {', '.join(ROLES)}", param_hint="ROLE")
+    made = new_token(role)
+    entry = {"name": name or role, "role": role, "sha256": [hash_token(made)]}
+    if as_json:
+        out.print_json(data={"token": made, "entry": entry})
+        return
+    out.print("Token, shown once:\n", made, "\n", sep="\n", highlight=False)
+    out.print('Entry for LEDGER_TOKENS_FILE, inside {"tokens": [ ]}:\n', highlight=False)
+    out.print_json(data=entry)
+
+
+@app.command()
+def doctor(data_dir: DataDir = DEFAULT_DATA_DIR, as_json: AsJson = False) -> None:
+    """Check broker, topics, schemas, writers, read models and disk; says what is wrong and what to do. Ends 1 if anything is."""
+    from api.doctor import run_doctor
+
+    raise typer.Exit(run_doctor(kafka_of(data_dir), load_settings(), data_dir, up_info(data_dir), as_json, out))
+
+
+@schema_app.command("check")
+def schema_check(
+    registry: Annotated[str | None, typer.Option(envvar="SCHEMA_REGISTRY_URL", help="Also compare with this registry.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check that every schema version is compatible with every other one (FULL_TRANSITIVE), without a server."""
+    from api.schema_verbs import run_check
+
+    raise typer.Exit(run_check(registry, load_settings().topic_prefix, as_json, out))
+
+
+@schema_app.command("publish")
+def schema_publish(
+    registry: Annotated[str, typer.Option(envvar="SCHEMA_REGISTRY_URL", help="Where to.")],
+) -> None:
+    """Load the schemas into a registry with their own ids."""
+    from api.schema_verbs import run_publish
+
+    raise typer.Exit(run_publish(registry, load_settings().topic_prefix, out))
+
+
+def up_info(data_dir: Path) -> dict[str, Any] | None:
+    """What a running `up` wrote about itself, if there is one."""
+    try:
+        info: dict[str, Any] = json.loads((data_dir / "run" / "up.json").read_text())
+    except FileNotFoundError:
+        return None
+    return info
+
+
+def kafka_of(data_dir: Path) -> KafkaSettings:
+    """The cluster: KAFKA_BOOTSTRAP_SERVERS when set, else the running `up`, else the default."""
+    info = up_info(data_dir)
+    if info is not None and "KAFKA_BOOTSTRAP_SERVERS" not in os.environ:
+        return KafkaSettings(bootstrap_servers=info["bootstrap_servers"])
+    return load_kafka_settings()
+
+
+def api_of(data_dir: Path, url: str | None, token: str | None) -> tuple[str, str]:
+    """(url, token) as given, else those of the running `up`. Ends with a hint when neither is there."""
+    info = up_info(data_dir)
+    if url is None and info is not None:
+        url = info["url"]
+    if token is None and info is not None:
+        token = info["tokens"]["admin"]
+    if url is None or token is None:
+        err.print(f"no ledger is up in {data_dir}: start one with `order-ledger up`, or give --url and --token", style="red")
+        raise typer.Exit(2)
+    return url, token
+
+
+def main() -> None:
+    """Entry point: an error of ours is one line with its code, never a stack trace."""
+    try:
+        app()
+    except LedgerError as exc:
+        err.print(f"[red]error[/red] ({exc.code}): {exc}", highlight=False, soft_wrap=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

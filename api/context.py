@@ -1,0 +1,104 @@
+"""What the routes work with: this node's log, fold and tokens, put together by the process that serves them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from api.auth import Tokens
+from api.errors import FieldError, Problem
+from api.metrics import HttpMetrics
+from api.submissions import Submissions
+from commands.idempotency import contact_digest_of, fingerprint_of
+from ledger.config import Settings
+from ledger.contacts import OrderContact, contact_key
+from ledger.log import EventLog, Sender
+from ledger.order import Order
+from projections.projector import Projector
+from projections.queries import Queries
+from projections.read_models import Frozen
+
+_POSITION = re.compile(r"[0-9]{1,5}-[0-9]{1,18}")
+
+
+class FoldStatus(Protocol):
+    """How the fold of this node stands. `staleness_ms` is None until the end of the log was reached once."""
+
+    @property
+    def folding(self) -> bool: ...
+
+    @property
+    def connected(self) -> bool: ...
+
+    @property
+    def behind(self) -> int | None: ...
+
+    @property
+    def staleness_ms(self) -> int | None: ...
+
+
+class StatusOf(Protocol):
+    def __call__(self) -> FoldStatus: ...
+
+
+@dataclass
+class AppContext:
+    """Everything a request may touch. All of it lives on the event loop that folds, but `sender` and `log`.
+
+    `hash_key` keys fingerprints, contact digests and cursors; `status` must be cheap: it is asked by every request.
+    """
+
+    settings: Settings
+    log: EventLog
+    sender: Sender
+    projector: Projector
+    queries: Queries
+    tokens: Tokens
+    hash_key: bytes
+    status: StatusOf
+    metrics: HttpMetrics = field(default_factory=HttpMetrics)
+    stopping: bool = False
+
+    def __post_init__(self) -> None:
+        self.partitions = self.projector.partitions
+        self.topics = self.settings.topics
+        self.currencies = self.settings.allowed_currencies
+        self.submissions = Submissions(self.sender, self.projector, self.queries, self.topics)
+
+    def partition_of(self, order_id: str) -> int:
+        """Where an order lives: its commands, events, refusals and contact."""
+        return self.log.partition_for(order_id.encode(), self.partitions)
+
+    def fingerprint(self, body: object) -> bytes:
+        return fingerprint_of(body, self.hash_key)
+
+    def contact_digest(self, contact: object, order_id: str) -> bytes:
+        return contact_digest_of(contact, order_id, self.hash_key)
+
+    def contact_of(self, order: Order) -> OrderContact | None:
+        return self.projector.contact(contact_key(order.order_id, order.contact_digest))
+
+    def position(self, partition: int) -> str:
+        """`Ledger-Position` of a partition: what has been folded here."""
+        return f"{partition}-{self.projector.position(partition)}"
+
+    def frozen(self, partition: int, order_id: str) -> Frozen | None:
+        """Why and where the order's fold stopped, if it did."""
+        return self.queries.frozen(partition, order_id)
+
+    def parse_position(self, text: str, name: str, where: str) -> tuple[int, int]:
+        """`P-N` as (partition, offset). Raises `Problem` `invalid-field` about the header or parameter `name`."""
+        partition, _, offset = text.partition("-")
+        if _POSITION.fullmatch(text) and int(partition) < self.partitions:
+            return int(partition), int(offset)
+        raise Problem(
+            "invalid-field",
+            f"{name} must be <partition>-<offset>, for instance 3-1017, of a partition that exists.",
+            errors=[FieldError(f"/{name}", "invalid-position", where)],
+        )
+
+    def end_streams(self) -> None:
+        """The process stops: event streams end now, their clients resume elsewhere. To be called on the event loop."""
+        self.stopping = True
+        self.projector.wake_order_waiters()

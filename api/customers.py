@@ -1,0 +1,67 @@
+"""Erasure of a customer's personal data (A12). The ledger holds none, so it and its chain stay as they are."""
+
+from __future__ import annotations
+
+import re
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from api import docs
+from api.call import Call
+from api.context import AppContext
+from api.edge import json_response
+from api.errors import FieldError, Problem
+from api.orders import CUSTOMER_ID
+from api.payloads import EraseBody
+from api.representations import to_json
+from ledger.contacts import contact_key
+from ledger.log import NewRecord
+from ledger.order import Order, display
+from ledger.transitions import Status
+from projections.queries import OrderFilter
+
+PAGE_ORDERS = 500
+_ENDED = (Status.DELIVERED, Status.CANCELLED)
+
+
+def add_routes(router: APIRouter) -> None:
+    router.add_api_route("/customers/{customer_id}/erasure", erase_customer, methods=["POST"], **docs.ERASE_CUSTOMER)
+
+
+async def erase_customer(call: Call) -> Response:
+    """Tombstones for the contacts of all orders of a customer, durable when this answers. Doing it again is harmless."""
+    call.allow("operator")
+    customer: str = call.path_params["customer_id"]
+    if not re.fullmatch(CUSTOMER_ID, customer):
+        raise Problem("invalid-field", "A customer id is a pseudonym.", errors=[FieldError("/customer_id", "pattern", "path")])
+    _, body = await call.body_as(EraseBody)
+    ctx = call.ctx
+    if not ctx.status().connected:
+        raise Problem("ledger-unavailable")
+    await call.caught_up()
+    orders = _orders_of(ctx, customer)
+    open_orders = [order.order_id for order in orders if display(order) not in _ENDED]
+    if open_orders and not body.force:
+        raise Problem("open-orders", f"{len(open_orders)} orders of this customer are neither delivered nor cancelled.")
+    tombstones = [
+        NewRecord(ctx.topics.contacts, ctx.partition_of(o.order_id), contact_key(o.order_id, o.contact_digest), None)
+        for o in orders
+    ]
+    deleted = sum(1 for record in tombstones if record.key is not None and ctx.projector.contacts.get(record.key) is not None)
+    for record, acked in zip(tombstones, await ctx.submissions.send_all(tombstones), strict=True):
+        if record.key is not None:
+            ctx.projector.remember_contact(record.key, None, record.partition, acked.offset)
+    return json_response(to_json({"contacts_deleted": deleted}))
+
+
+def _orders_of(ctx: AppContext, customer: str) -> list[Order]:
+    wanted = OrderFilter(customer_id=customer)
+    found: list[Order] = []
+    resume = None
+    while True:
+        page = ctx.queries.page(wanted, PAGE_ORDERS, resume)
+        found += page.orders
+        if page.resume is None:
+            return found
+        resume = page.resume

@@ -1,0 +1,397 @@
+"""How each operation is described in the OpenAPI document: parameters, bodies, answers, examples. Data for `openapi`.
+
+Each constant is what `APIRouter.add_api_route` takes beside path and endpoint. Every refusal an operation can answer is listed
+by its slug; its status, title and example come from the table in `errors`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from pydantic import BaseModel
+
+from api import payloads as p
+from api.errors import PROBLEMS, Problem, ProblemType
+
+Described = dict[str, Any]
+SCHEMAS = "#/components/schemas/{model}"
+
+_COMMAND_HEADERS = ("IdempotencyKey", "Prefer")
+_COMMON = ("RequestId", "Traceparent")
+_DOOR = "malformed-json body-too-large unsupported-media-type unknown-field invalid-field limit-exceeded"
+_COMMAND = (
+    f"idempotency-key-required idempotency-key-invalid {_DOOR} idempotency-key-reused order-frozen could-not-decide "
+    "too-many-requests ledger-unavailable decisions-behind"
+)
+_ON_ORDER = "order-not-found invalid-if-match version-conflict order-full"
+_READ = "not-caught-up invalid-field unknown-field"
+
+
+def ref(model: type[BaseModel]) -> Described:
+    return {"$ref": SCHEMAS.format(model=model.model_config.get("title") or model.__name__)}
+
+
+def examples_of(model: type[BaseModel]) -> list[Any]:
+    extra = model.model_config.get("json_schema_extra")
+    examples = extra.get("examples") if isinstance(extra, dict) else None
+    return examples if isinstance(examples, list) else []
+
+
+def content(model: type[BaseModel], media: str = "application/json") -> Described:
+    found: Described = {"schema": ref(model)}
+    if examples := examples_of(model):
+        found["examples"] = {f"example {number}": {"value": value} for number, value in enumerate(examples, 1)}
+    return {media: found}
+
+
+def success(text: str, model: type[BaseModel], headers: str = "", media: str = "application/json") -> Described:
+    return {"description": text, "content": content(model, media), "headers": _headers(headers)}
+
+
+def _headers(names: str) -> Described:
+    listed = ("RequestId", *names.split())
+    return {_HEADER_NAMES.get(n, n): {"$ref": f"#/components/headers/{n}"} for n in listed}
+
+
+_HEADER_NAMES = {
+    "RequestId": "Request-Id",
+    "LedgerPosition": "Ledger-Position",
+    "LedgerOutcome": "Ledger-Outcome",
+    "Replayed": "Idempotency-Replayed",
+    "Applied": "Preference-Applied",
+    "Staleness": "Ledger-Staleness-Ms",
+    "RetryAfter": "Retry-After",
+    "Challenge": "WWW-Authenticate",
+}
+
+
+def problems(slugs: Iterable[str], instance: str) -> Described:
+    """Responses by status, each with one example per slug."""
+    found: Described = {}
+    for slug in dict.fromkeys(slugs):
+        kind: ProblemType = PROBLEMS[slug]
+        response = found.setdefault(
+            str(kind.status),
+            {"description": "", "content": {"application/problem+json": {"schema": ref(p.ProblemOut), "examples": {}}}},
+        )
+        response["description"] += f"`{slug}`: {kind.meaning}\n\n"
+        examples = response["content"]["application/problem+json"]["examples"]
+        examples[slug] = {"summary": kind.title, "value": Problem(slug).as_json(instance)}
+        names = " ".join(["RetryAfter"] * (kind.retry_after_s is not None) + ["Challenge"] * (kind.status == 401))
+        response["headers"] = _headers(names)
+    return {status: found[status] for status in sorted(found)}
+
+
+def operation(
+    name: str,
+    tag: str,
+    summary: str,
+    text: str,
+    answers: dict[int, Described],
+    slugs: str = "",
+    *,
+    path: str,
+    parameters: Iterable[Described | str] = (),
+    body: type[BaseModel] | None = None,
+    body_required: bool = True,
+    security: list[Described] | None = None,
+) -> Described:
+    """Arguments of `add_api_route`. `slugs` beside those every operation has; `parameters` by component name or in full."""
+    always = "internal-error" if security == [] else "unauthenticated forbidden internal-error"
+    named = [{"$ref": f"#/components/parameters/{n}"} if isinstance(n, str) else n for n in (*parameters, *_COMMON)]
+    extra: Described = {"parameters": named}
+    if security is not None:
+        extra["security"] = security
+    if body is not None:
+        extra["requestBody"] = {"required": body_required, "content": content(body)}
+    first, *others = answers
+    responses: Described = {str(status): answers[status] for status in (first, *others)}
+    responses |= problems(f"{slugs} {always}".split(), path)
+    return {
+        "operation_id": name,
+        "tags": [tag],
+        "summary": summary,
+        "description": text,
+        "status_code": first,
+        "responses": responses,
+        "openapi_extra": extra,
+    }
+
+
+def query(name: str, schema: Described, text: str, required: bool = False, example: object = None) -> Described:
+    found: Described = {"name": name, "in": "query", "required": required, "schema": schema, "description": text}
+    return found if example is None else found | {"example": example}
+
+
+def in_path(name: str, text: str, example: str) -> Described:
+    return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}, "description": text, "example": example}
+
+
+_ORDER_ID = in_path("order_id", "The order.", p.ORDER_ID)
+_TIME = {"type": "string", "format": "date-time"}
+_ORDER_HEADERS = "ETag LedgerPosition LedgerOutcome Replayed Applied"
+_PENDING = success("Durable, not decided yet: look under `Location`.", p.CommandOut, "Location Applied")
+_ORDER = f"/orders/{p.ORDER_ID}"
+
+PLACE_ORDER = operation(
+    "placeOrder",
+    "orders",
+    "Place an order",
+    "Answers when the order is decided and every read on this node shows it, within `Prefer: wait` (3 s). A retry with the same "
+    "`Idempotency-Key` and body gets the first answer again, for ever. The contact is stored apart and can be erased.",
+    {201: success("The order as placed.", p.OrderOut, f"Location {_ORDER_HEADERS}"), 202: _PENDING},
+    f"customer-required {_COMMAND} currency-not-supported duplicate-line total-mismatch",
+    path="/orders",
+    parameters=("CustomerId", *_COMMAND_HEADERS),
+    body=p.PlaceOrderBody,
+)
+LIST_ORDERS = operation(
+    "listOrders",
+    "orders",
+    "List orders, newest first",
+    "A gateway sees its customer's orders only. Follow `next_cursor` with the same filters until it is null.",
+    {200: success("A page of orders.", p.OrderPageOut, "Staleness")},
+    f"customer-required invalid-cursor {_READ}",
+    path="/orders",
+    parameters=(
+        "CustomerId",
+        "LedgerPosition",
+        "Prefer",
+        query("status", {"type": "string", "enum": list(p.Status.__args__)}, "Only orders that show this status."),  # type: ignore[attr-defined]
+        query("customer_id", {"type": "string"}, "Only this customer's orders (not for gateways)."),
+        query("placed_from", _TIME, "Only orders placed at or after this time."),
+        query("placed_to", _TIME, "Only orders placed at or before this time."),
+        query("attention", {"type": "string", "enum": ["true"]}, "Only orders that somebody must look at."),
+        query("limit", {"type": "integer", "minimum": 1, "maximum": 100, "default": 20}, "Rows of a page."),
+        query("cursor", {"type": "string"}, "`next_cursor` of the page before."),
+    ),
+)
+READ_ORDER = operation(
+    "readOrder",
+    "orders",
+    "Read an order: now, as of a version, or as of a time",
+    "The contact is null for readers and when it was erased; for an old version it is the contact as now.",
+    {
+        200: success("The order.", p.OrderOut, "ETag LedgerPosition Staleness"),
+        304: {"description": "`If-None-Match` has this version."},
+    },
+    f"customer-required order-not-found version-not-found order-frozen {_READ}",
+    path=_ORDER,
+    parameters=(
+        _ORDER_ID,
+        "CustomerId",
+        "LedgerPosition",
+        "Prefer",
+        "IfNoneMatch",
+        query("version", {"type": "integer", "minimum": 1}, "As of this version. Not together with `at`."),
+        query("at", _TIME, "As of this time: every event that had occurred by then."),
+    ),
+)
+READ_EVENTS = operation(
+    "readEvents",
+    "orders",
+    "Read or follow the events of an order",
+    "As JSON a page, oldest first. With `Accept: text/event-stream` a stream of Server-Sent Events (`id` = version, "
+    "`event` = type, `data` = the event as in the page), with a comment every 15 s, closed after 30 min: resume with "
+    "`Last-Event-ID`.",
+    {
+        200: {
+            "description": "The events.",
+            "headers": _headers("LedgerPosition Staleness"),
+            "content": {
+                **content(p.EventPageOut),
+                "text/event-stream": {
+                    "schema": {"type": "string"},
+                    "examples": {
+                        "stream": {
+                            "value": ': ping\n\nevent: OrderPlaced\ndata: {"version":1,"type":"OrderPlaced"}\nid: 1\n\n',
+                        }
+                    },
+                },
+            },
+        }
+    },
+    f"customer-required order-not-found order-frozen not-acceptable {_READ}",
+    path=f"{_ORDER}/events",
+    parameters=(
+        _ORDER_ID,
+        "CustomerId",
+        "LedgerPosition",
+        "Prefer",
+        "LastEventId",
+        query("after", {"type": "integer", "minimum": 0, "default": 0}, "Only events with a higher version."),
+        query("limit", {"type": "integer", "minimum": 1, "maximum": 200, "default": 100}, "Rows of a page."),
+    ),
+)
+SET_STATUS = operation(
+    "setOrderStatus",
+    "orders",
+    "Move an order along",
+    "Staff only. The status it has already is 200 with `Ledger-Outcome: unchanged`.",
+    {200: success("The order after the change.", p.OrderOut, _ORDER_HEADERS), 202: _PENDING},
+    f"{_ON_ORDER} {_COMMAND} status-not-settable not-paid stock-not-reserved dispute-open not-shipped already-shipped "
+    "too-late-to-cancel order-cancelled",
+    path=f"{_ORDER}/status",
+    parameters=(_ORDER_ID, *_COMMAND_HEADERS, "IfMatch"),
+    body=p.SetStatusBody,
+)
+CANCEL_ORDER = operation(
+    "cancelOrder",
+    "orders",
+    "Cancel an order",
+    "Customers until processing starts, staff until it is shipped. Answers when the cancellation is decided; money and stock "
+    "follow (`axes.payment`). Cancelled already is 200 with `Ledger-Outcome: unchanged`.",
+    {200: success("The cancelled order.", p.OrderOut, _ORDER_HEADERS), 202: _PENDING},
+    f"customer-required {_ON_ORDER} {_COMMAND} too-late-to-cancel",
+    path=f"{_ORDER}/cancel",
+    parameters=(_ORDER_ID, "CustomerId", *_COMMAND_HEADERS, "IfMatch"),
+    body=p.CancelOrderBody,
+    body_required=False,
+)
+READ_COMMAND = operation(
+    "readCommand",
+    "commands",
+    "What became of a command",
+    "For the principal and customer that sent it. `at` is the command's position, as in the `Location` of the 202: with it a "
+    "command that is not decided yet is `pending`, without it such a command is unknown.",
+    {200: success("Pending, accepted or refused.", p.CommandOut, "Staleness")},
+    f"customer-required command-unknown ledger-unavailable {_READ}",
+    path=f"/commands/{p.COMMAND_ID}",
+    parameters=(
+        in_path("command_id", "The command.", p.COMMAND_ID),
+        "CustomerId",
+        "LedgerPosition",
+        "Prefer",
+        query("at", {"type": "string", "pattern": r"^\d+-\d+$"}, "Partition and offset of the command.", example="3-1017"),
+    ),
+)
+ERASE_CUSTOMER = operation(
+    "eraseCustomer",
+    "customers",
+    "Erase a customer's personal data",
+    "Tombstones for the contacts of all the customer's orders. The ledger holds no personal data and stays as it is.",
+    {200: success("The tombstones are durable.", p.ErasureOut)},
+    f"open-orders {_DOOR} not-caught-up ledger-unavailable",
+    path="/customers/c-1/erasure",
+    parameters=(in_path("customer_id", "The customer, a pseudonym.", "c-1"), "LedgerPosition", "Prefer"),
+    body=p.EraseBody,
+    body_required=False,
+)
+READ_DAILY = operation(
+    "readDailyReport",
+    "reports",
+    "Daily totals per currency",
+    "UTC days by `occurred_at`. Days without anything are left out.",
+    {200: success("The totals.", p.DailyReportOut, "Staleness")},
+    f"limit-exceeded {_READ}",
+    path="/reports/daily",
+    parameters=(
+        "LedgerPosition",
+        "Prefer",
+        query("from", {"type": "string", "format": "date"}, "First day.", True, "2030-01-01"),
+        query("to", {"type": "string", "format": "date"}, "Last day, included; at most 366 days.", True, "2030-01-31"),
+        query("currency", {"type": "string", "pattern": "^[A-Z]{3}$"}, "Only this currency."),
+    ),
+)
+
+
+def plain(
+    name: str, summary: str, media: str, example: object, *, open_to_all: bool = False, slugs: str = "", **more: Any
+) -> Described:
+    """An operation of the `system` tag whose answer is a document of its own kind."""
+    schema = {"type": "string"} if isinstance(example, str) else {"type": "object"}
+    answers = {200: {"description": summary, "content": {media: {"schema": schema, "examples": {"example": {"value": example}}}}}}
+    return operation(name, "system", summary, more.pop("text", ""), answers, slugs, security=[] if open_to_all else None, **more)
+
+
+def health(name: str, path: str, summary: str, text: str, not_ready: bool) -> Described:
+    answers = {200: success(summary, p.HealthOut)} | (
+        {503: success("Not ready; see `checks`.", p.HealthOut)} if not_ready else {}
+    )
+    return operation(name, "system", summary, text, answers, path=path, security=[])
+
+
+LIVE = health("live", "/live", "The process answers", "", False)
+READY = health(
+    "ready", "/ready", "The node folds and has caught up once", "A broker that is away does not make it unready.", True
+)
+METRICS = plain("metrics", "Metrics for Prometheus", "text/plain", "ledger_commands_waiting 0.0\n", path="/metrics")
+OPENAPI = plain("openapi", "This document", "application/json", {"openapi": "3.1.0"}, path="/openapi.json")
+ASYNCAPI = plain(
+    "asyncapi", "The topics and their Avro schemas", "application/json", {"asyncapi": "3.0.0"}, path="/asyncapi.json"
+)
+READ_PROBLEM = operation(
+    "readProblem",
+    "system",
+    "What a problem's `type` means",
+    "JSON, or a page for people with `Accept: text/html`.",
+    {
+        200: {
+            "description": "The problem.",
+            "content": {
+                **content(p.ProblemTypeOut),
+                "text/html": {
+                    "schema": {"type": "string"},
+                    "examples": {"page": {"value": "<!doctype html><title>Total mismatch</title>"}},
+                },
+            },
+        }
+    },
+    "not-found not-acceptable",
+    path="/problems/total-mismatch",
+    parameters=(in_path("slug", "The problem's code.", "total-mismatch"),),
+)
+
+# ---- the schema registry's own paths --------------------------------------------------------------------------------
+
+REGISTRY_JSON = "application/vnd.schemaregistry.v1+json"
+_REGISTRY_SECURITY: list[Described] = [{"bearer": []}, {"basic": []}]
+_SUBJECT = in_path("subject", "`<topic>-value`.", "order-events-value")
+_ID = in_path("id", "The schema's id, as in the wire format.", "1017")
+_VERSION = in_path("version", "A number from 1, or `latest`.", "latest")
+
+
+def registry(name: str, summary: str, schema: Described, example: object, parameters: tuple[Described, ...] = ()) -> Described:
+    """An operation in the registry's own shapes, errors included."""
+    ok = {"description": summary, "content": {REGISTRY_JSON: {"schema": schema, "examples": {"example": {"value": example}}}}}
+    found = operation(
+        name, "schema registry", summary, "", {200: ok}, path="/", parameters=parameters, security=_REGISTRY_SECURITY
+    )
+    wrong = {REGISTRY_JSON: {"schema": ref(p.RegistryErrorOut)}}
+    errors = {401: "No or an unknown token.", 500: "A bug on our side."}
+    if parameters:
+        errors |= {404: "No such subject (40401), version (40402) or schema (40403)."}
+    if _VERSION in parameters:
+        errors |= {422: "Not a version (42202)."}
+    for status, text in errors.items():
+        code = {404: 40403, 422: 42202}.get(status, status)
+        sample = {"example": {"value": {"error_code": code, "message": text}}}
+        found["responses"][str(status)] = {
+            "description": text,
+            "content": {REGISTRY_JSON: wrong[REGISTRY_JSON] | {"examples": sample}},
+        }
+    found["responses"].pop("403", None)
+    return found
+
+
+_AVRO = '{"type":"record","name":"OrderEvent","fields":[]}'
+_TEXTS = {"type": "array", "items": {"type": "string"}}
+_PAIR = {"type": "array", "items": ref(p.RegistrySubjectVersionOut)}
+_ENTRY = {"subject": "order-events-value", "version": 1, "id": 1017, "schema": _AVRO}
+
+LIST_SUBJECTS = registry("listSubjects", "All subjects", _TEXTS, ["order-events-value"])
+SCHEMA_TYPES = registry("schemaTypes", "The kinds of schema", _TEXTS, ["AVRO"])
+LIST_VERSIONS = registry(
+    "listVersions", "Versions of a subject", {"type": "array", "items": {"type": "integer"}}, [1], (_SUBJECT,)
+)
+READ_VERSION = registry("readVersion", "One version of a subject", ref(p.RegistryVersionOut), _ENTRY, (_SUBJECT, _VERSION))
+READ_VERSION_SCHEMA = registry(
+    "readVersionSchema", "The bare schema", {"type": "object"}, {"type": "record"}, (_SUBJECT, _VERSION)
+)
+READ_SCHEMA = registry("readSchema", "A schema by id", ref(p.RegistrySchemaOut), {"schema": _AVRO}, (_ID,))
+READ_BARE_SCHEMA = registry("readBareSchema", "The bare schema by id", {"type": "object"}, {"type": "record"}, (_ID,))
+SCHEMA_SUBJECTS = registry("schemaSubjects", "Subjects that have a schema", _TEXTS, ["order-events-value"], (_ID,))
+SCHEMA_VERSIONS = registry(
+    "schemaVersions", "Subjects and versions that have a schema", _PAIR, [{"subject": "order-events-value", "version": 1}], (_ID,)
+)

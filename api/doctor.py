@@ -1,0 +1,150 @@
+"""`doctor`: one look at everything a running ledger needs, what is wrong, and what to do about it."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import httpx
+from ledger.registry import check_registry
+from rich.console import Console
+from rich.table import Table
+
+from api.wiring import open_log
+from ledger.config import KafkaSettings, Settings
+from ledger.errors import LedgerError
+from ledger.log import EventLog, TopicPartition
+
+LEAST_FREE_BYTES = 1 << 30
+STALL_LOOK_S = 2.0
+
+Verdict = Literal["ok", "warning", "wrong"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at. `advice` is empty when nothing is to be done."""
+
+    subject: str
+    verdict: Verdict
+    found: str
+    advice: str = ""
+
+
+def run_doctor(
+    kafka: KafkaSettings, settings: Settings, data_dir: Path, info: dict[str, Any] | None, as_json: bool, out: Console
+) -> int:
+    """Look, show, and return 1 when anything is wrong (a warning is not)."""
+    event_log = open_log(kafka)
+    findings = [_broker(event_log, kafka, settings)]
+    if findings[0].verdict == "ok":
+        findings += [_topics(event_log, settings), _writers(event_log, settings)]
+    if settings.schema_registry_url:
+        findings.append(_registry(settings.schema_registry_url, settings.topic_prefix))
+    findings += _api(info, settings)
+    findings.append(_disk(data_dir if data_dir.exists() else settings.state_dir))
+    wrong = any(f.verdict == "wrong" for f in findings)
+    if as_json:
+        rows = [{"subject": f.subject, "verdict": f.verdict, "found": f.found, "advice": f.advice} for f in findings]
+        out.print_json(data={"ok": not wrong, "findings": rows})
+        return int(wrong)
+    table = Table("what", "", "found", "what to do")
+    colours = {"ok": "green", "warning": "yellow", "wrong": "red"}
+    for f in findings:
+        table.add_row(f.subject, f"[{colours[f.verdict]}]{f.verdict}[/]", f.found, f.advice)
+    out.print(table)
+    return int(wrong)
+
+
+def _attempt(subject: str, advice: str, look: Callable[[], str]) -> Finding:
+    try:
+        return Finding(subject, "ok", look())
+    except LedgerError as exc:
+        return Finding(subject, "wrong", str(exc), advice)
+
+
+def _broker(event_log: EventLog, kafka: KafkaSettings, settings: Settings) -> Finding:
+    def look() -> str:
+        topic = settings.topics.events
+        return f"{kafka.bootstrap_servers} answers; {topic} has {event_log.partitions(topic)} partitions"
+
+    return _attempt(
+        "Kafka", "check KAFKA_BOOTSTRAP_SERVERS and its TLS and SASL settings; `order-ledger up` starts a local one", look
+    )
+
+
+def _topics(event_log: EventLog, settings: Settings) -> Finding:
+    def look() -> str:
+        specs = settings.topics.specs(event_log.partitions(settings.topics.events), event_log.partitions(settings.topics.writers))
+        event_log.check_topics(specs)
+        return f"{len(specs)} topics with the settings the ledger needs"
+
+    return _attempt("topics", "correct the named setting; the ledger changes no existing topic", look)
+
+
+def _writers(event_log: EventLog, settings: Settings) -> Finding:
+    """Commands that are not dealt with, and whether that number stands still."""
+    t = settings.topics
+    try:
+        tps = [TopicPartition(t.commands, p) for p in range(event_log.partitions(t.commands))]
+        before = _undealt(event_log, settings, tps)
+        if before > 0:
+            time.sleep(STALL_LOOK_S)
+        after = _undealt(event_log, settings, tps) if before else 0
+    except LedgerError as exc:
+        return Finding("commands", "wrong", str(exc), "see the log of `commands`")
+    if after and after >= before:
+        return Finding(
+            "commands", "wrong", f"{after} commands are not dealt with, and not fewer than before", "is `commands` running?"
+        )
+    return Finding("commands", "ok", f"{after} commands are waiting")
+
+
+def _undealt(event_log: EventLog, settings: Settings, tps: list[TopicPartition]) -> int:
+    ends, dealt, starts = event_log.ends(tps), event_log.progress(settings.app_id, tps), event_log.starts(tps)
+    return sum(ends[tp] - max(dealt[tp], starts[tp]) for tp in tps)
+
+
+def _registry(url: str, prefix: str) -> Finding:
+    def look() -> str:
+        check_registry(url, prefix)
+        return f"{url} has the same schemas under the same ids"
+
+    return _attempt("schema registry", "order-ledger schema publish", look)
+
+
+def _api(info: dict[str, Any] | None, settings: Settings) -> list[Finding]:
+    url = info["url"] if info else f"http://{settings.host}:{settings.port}"
+    token = info["tokens"]["operator"] if info else None
+    try:
+        with httpx.Client(base_url=url, timeout=5.0) as client:
+            ready = client.get("/ready")
+            metrics = client.get("/metrics", headers={"Authorization": f"Bearer {token}"}).text if token else ""
+    except httpx.HTTPError as exc:
+        return [Finding("API", "wrong", f"{url} does not answer: {exc}", "is `serve` running?")]
+    findings = [
+        Finding("API", "ok", f"{url} is ready")
+        if ready.status_code == 200
+        else Finding("API", "wrong", f"{url} is not ready: {ready.text[:300]}", "see the log of `serve`")
+    ]
+    frozen = [line for line in metrics.splitlines() if line.startswith("ledger_frozen_orders ")]
+    if frozen and float(frozen[0].split()[1]) > 0:
+        count = int(float(frozen[0].split()[1]))
+        advice = "`order-ledger history ORDER` and the order's `frozen` name the record; mend the program, then rebuild"
+        findings.append(Finding("frozen orders", "wrong", f"{count} orders could not be folded", advice))
+    elif frozen:
+        findings.append(Finding("frozen orders", "ok", "none"))
+    return findings
+
+
+def _disk(folder: Path) -> Finding:
+    place = folder if folder.exists() else Path()
+    free = shutil.disk_usage(place).free
+    found = f"{free / (1 << 30):.1f} GiB free at {place.absolute()}"
+    if free < LEAST_FREE_BYTES:
+        return Finding("disk", "wrong", found, "make room: Kafka and RocksDB stop when the disk is full")
+    return Finding("disk", "ok", found)

@@ -1,0 +1,216 @@
+"""Problems: every error the API answers, as RFC 9457 `application/problem+json`. The one table of slugs and statuses.
+
+`type` is `/problems/<slug>` and `code` the slug again: the two never change, titles and details may. A refusal of the ledger
+(CONTRACT D) has its enum's code with hyphens as slug, but for `amount_differs`, which is `total-mismatch`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from ledger.transitions import Code
+
+PROBLEM_JSON = b"application/problem+json"
+
+
+class ProblemType(NamedTuple):
+    """What a slug stands for. `retry_after_s` is sent as `Retry-After`."""
+
+    status: int
+    title: str
+    meaning: str
+    retry_after_s: int | None = None
+
+
+_NEW_KEY = "The outcome is recorded: a retry with the same key gets the same answer. After a change, use a new key."
+
+PROBLEMS: dict[str, ProblemType] = {
+    # 400: the request cannot be read
+    "malformed-json": ProblemType(
+        400, "Malformed JSON", "The body is not one JSON value in UTF-8, or an object names a key twice."
+    ),
+    "idempotency-key-required": ProblemType(400, "Idempotency-Key required", "Every command needs an `Idempotency-Key` header."),
+    "idempotency-key-invalid": ProblemType(
+        400, "Idempotency-Key invalid", "The key must be 1 to 255 visible ASCII characters, without spaces."
+    ),
+    "customer-required": ProblemType(
+        400,
+        "Customer-Id required",
+        "A gateway acts for one customer and must send `Customer-Id`, a pseudonym: `[A-Za-z0-9_-]{1,64}`.",
+    ),
+    "invalid-cursor": ProblemType(
+        400, "Invalid cursor", "The cursor was not handed out by this API, or belongs to other filters or another customer."
+    ),
+    "invalid-if-match": ProblemType(400, "Invalid If-Match", '`If-Match` must be one strong entity tag with a version: "7".'),
+    "invalid-signature": ProblemType(400, "Invalid signature", "The signature of the webhook does not match."),
+    # 401, 403
+    "unauthenticated": ProblemType(401, "Unauthenticated", "A bearer token is needed, and the one sent, if any, is not known."),
+    "forbidden": ProblemType(403, "Forbidden", "The token's role may not do this."),
+    # 404, 405, 406
+    "not-found": ProblemType(404, "Not found", "There is nothing under this path."),
+    "order-not-found": ProblemType(404, "Order not found", "There is no such order, or it is another customer's."),
+    "version-not-found": ProblemType(404, "Version not found", "The order has no such version, or did not exist at that time."),
+    "command-unknown": ProblemType(
+        404, "Command unknown", "No such command of this principal and customer is known, and none stands at the position given."
+    ),
+    "method-not-allowed": ProblemType(405, "Method not allowed", "The path exists, but not with this method; see `Allow`."),
+    "not-acceptable": ProblemType(406, "Not acceptable", "The resource has none of the representations in `Accept`."),
+    # 409: the order's state says no
+    "order-cancelled": ProblemType(409, "Order cancelled", f"The order is cancelled. {_NEW_KEY}"),
+    "order-expired": ProblemType(409, "Order expired", f"The time to pay is over. {_NEW_KEY}"),
+    "already-paid": ProblemType(409, "Already paid", f"The order is paid. {_NEW_KEY}"),
+    "payment-open": ProblemType(409, "Payment open", f"Another payment attempt is under way. {_NEW_KEY}"),
+    "nothing-to-pay": ProblemType(409, "Nothing to pay", f"The order costs nothing. {_NEW_KEY}"),
+    "too-many-attempts": ProblemType(409, "Too many attempts", f"No further payment attempt is possible. {_NEW_KEY}"),
+    "too-late-to-cancel": ProblemType(
+        409,
+        "Too late to cancel",
+        f"Customers can cancel until processing starts, staff until the order is shipped. {_NEW_KEY}",
+    ),
+    "not-paid": ProblemType(409, "Not paid", f"The order is not paid yet. {_NEW_KEY}"),
+    "stock-not-reserved": ProblemType(409, "Stock not reserved", f"The stock of the order is not reserved yet. {_NEW_KEY}"),
+    "dispute-open": ProblemType(409, "Dispute open", f"A dispute about the payment is open. {_NEW_KEY}"),
+    "not-shipped": ProblemType(409, "Not shipped", f"The order is not shipped yet. {_NEW_KEY}"),
+    "already-shipped": ProblemType(409, "Already shipped", f"The order is shipped already. {_NEW_KEY}"),
+    "no-such-attention": ProblemType(409, "No such attention", f"No such flag is open on the order. {_NEW_KEY}"),
+    "order-full": ProblemType(409, "Order full", f"The order has 1,000 events and takes no further request. {_NEW_KEY}"),
+    "order-frozen": ProblemType(
+        409,
+        "Order frozen",
+        f"An event of this order could not be folded; `frozen` says which. Staff must look into it. {_NEW_KEY}",
+    ),
+    "could-not-decide": ProblemType(
+        409, "Could not decide", f"The decision failed on our side; the order is unchanged and staff are alarmed. {_NEW_KEY}"
+    ),
+    "not-due": ProblemType(409, "Not due", f"It is too early for this. {_NEW_KEY}"),
+    "unknown-attempt": ProblemType(409, "Unknown attempt", f"The order has no such payment attempt or dispute. {_NEW_KEY}"),
+    "undecodable": ProblemType(409, "Undecodable", "The command's bytes could not be read; they are kept for staff."),
+    "open-orders": ProblemType(
+        409,
+        "Open orders",
+        "The customer has orders that are neither delivered nor cancelled. Send `force` to erase all the same.",
+    ),
+    # 412, 413, 415
+    "version-conflict": ProblemType(
+        412, "Version conflict", f"`If-Match` names another version than the order's; see `current`. {_NEW_KEY}"
+    ),
+    "body-too-large": ProblemType(413, "Body too large", "A request body may have 64 KiB."),
+    "unsupported-media-type": ProblemType(
+        415, "Unsupported media type", "The body must be `application/json` in UTF-8, not compressed."
+    ),
+    # 422: readable, but not what is asked for
+    "unknown-field": ProblemType(
+        422, "Unknown field", "`errors` points to members or parameters that this operation does not have."
+    ),
+    "invalid-field": ProblemType(422, "Invalid field", "`errors` points to values that are missing or not allowed."),
+    "limit-exceeded": ProblemType(
+        422, "Limit exceeded", "There are more lines, adjustments, levels or days than allowed; see `errors`."
+    ),
+    "duplicate-line": ProblemType(422, "Duplicate line", "Two lines have the same service and sku: send one with the sum."),
+    "currency-not-supported": ProblemType(422, "Currency not supported", "The shop does not sell in this currency."),
+    "total-mismatch": ProblemType(422, "Total mismatch", "The total is not what lines and adjustments, or the order, come to."),
+    "status-not-settable": ProblemType(
+        422, "Status not settable", "`pending` and `paid` follow from facts about payment and stock; nobody sets them."
+    ),
+    "idempotency-key-reused": ProblemType(
+        422, "Idempotency-Key reused", "The key was used for another request of this operation. Use a new key."
+    ),
+    # 429, 5xx
+    "too-many-requests": ProblemType(429, "Too many requests", "Too many commands are waiting for their outcome here.", 1),
+    "internal-error": ProblemType(
+        500, "Internal error", "A bug on our side; the log has it under the `Request-Id`. A retry is safe."
+    ),
+    "ledger-unavailable": ProblemType(
+        503,
+        "Ledger unavailable",
+        "The log does not answer, and nothing is known to be durable. Retrying with the same key is safe.",
+        1,
+    ),
+    "decisions-behind": ProblemType(
+        503, "Decisions behind", "Commands are durable but not being decided right now. Retrying with the same key is safe.", 5
+    ),
+    "not-caught-up": ProblemType(503, "Not caught up", "This node has not folded the log up to `Ledger-Position` in time.", 1),
+    "provider-unavailable": ProblemType(503, "Provider unavailable", "The payment provider does not answer.", 5),
+}
+
+_SLUG_OF = {Code.AMOUNT_DIFFERS: "total-mismatch"}
+
+# Refused, yet what was asked for is already so: answered with the order (CONTRACT D, HTTP 200).
+UNCHANGED = frozenset({Code.NOTHING_TO_CHANGE.value, Code.ALREADY_KNOWN.value})
+
+
+def slug_of(code: str) -> str:
+    """Slug of a refusal's code. Raises `ValueError` for a code that this version of the program does not know."""
+    known = Code(code)
+    return _SLUG_OF.get(known) or known.value.replace("_", "-")
+
+
+class FieldError(NamedTuple):
+    """One thing wrong with a request. `pointer` is a JSON pointer into the body, or `/<name>` of what `where` names.
+
+    `where` is `body`, `query`, `header` or `path`; `code` a stable word with hyphens (`missing`, `string-too-long`, ...).
+    """
+
+    pointer: str
+    code: str
+    where: str = "body"
+
+    def as_json(self) -> dict[str, str]:
+        entry = {"pointer": self.pointer, "code": self.code}
+        return entry if self.where == "body" else entry | {"in": self.where}
+
+
+class Problem(Exception):
+    """An answer that is not success. Raised anywhere below a route, answered by the route.
+
+    `members` are added to the JSON: `order_id`, `command_id`, `current` {version, status}, `frozen` {reason, partition, offset}.
+    """
+
+    def __init__(
+        self,
+        slug: str,
+        detail: str = "",
+        *,
+        errors: Sequence[FieldError] = (),
+        members: Mapping[str, object] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(slug)
+        self.slug = slug
+        self.type = PROBLEMS[slug]
+        self.detail = detail or self.type.meaning
+        self.errors = errors
+        self.members = members or {}
+        self.headers = dict(headers or {})
+        if self.type.retry_after_s is not None:
+            self.headers.setdefault("Retry-After", str(self.type.retry_after_s))
+
+    @property
+    def status(self) -> int:
+        return self.type.status
+
+    def as_json(self, instance: str) -> dict[str, object]:
+        """The problem's members; `instance` is the path of the request it answers."""
+        body: dict[str, object] = {
+            "type": f"/problems/{self.slug}",
+            "title": self.type.title,
+            "status": self.type.status,
+            "detail": self.detail,
+            "instance": instance,
+            "code": self.slug,
+        }
+        if self.errors:
+            body["errors"] = [error.as_json() for error in self.errors]
+        body.update({name: value for name, value in self.members.items() if value is not None})
+        return body
+
+    def as_bytes(self, instance: str) -> bytes:
+        return msgspec.json.encode(self.as_json(instance))
+
+
+def invalid_header(name: str, detail: str) -> Problem:
+    """`invalid-field` about a header other than those that have a slug of their own."""
+    return Problem("invalid-field", detail, errors=[FieldError(f"/{name}", "invalid", "header")])

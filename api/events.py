@@ -1,0 +1,92 @@
+"""The events of one order (A4): a page of JSON, or a stream of Server-Sent Events that goes on as the order does."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+
+from fastapi import APIRouter
+from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
+from starlette.responses import Response, StreamingResponse
+
+from api import docs
+from api.call import Call
+from api.context import AppContext
+from api.edge import json_response
+from api.errors import Problem, invalid_header
+from api.orders import staleness, visible_order
+from api.representations import event_row, to_json
+
+PAGE_EVENTS = 100
+STREAM_EVENTS = 200  # sent between two looks at whether to stop
+COMMENT_S = 15.0
+STREAM_S = 30 * 60.0
+MAX_VERSION = 2**31 - 1
+JSON, SSE = "application/json", "text/event-stream"
+
+
+def add_routes(router: APIRouter) -> None:
+    router.add_api_route("/orders/{order_id}/events", read_events, methods=["GET"], **docs.READ_EVENTS)
+
+
+async def read_events(call: Call) -> Response:
+    """JSON with `?after=&limit=`, or a stream with `Accept: text/event-stream`, resumed by `Last-Event-ID`."""
+    partition, order, _ = await visible_order(call)
+    wanted = preferred(call.header(b"accept") or "*/*")
+    if wanted is None:
+        raise Problem("not-acceptable", f"The events are there as {JSON} and as {SSE}.")
+    query = call.query()
+    after, limit = query.integer("after", 0, MAX_VERSION) or 0, query.integer("limit", 1, 200) or PAGE_EVENTS
+    query.done()
+    ctx = call.ctx
+    headers = {"Ledger-Position": ctx.position(partition)} | staleness(call)
+    if wanted == SSE:
+        last = call.header(b"last-event-id")
+        if last is not None:
+            if not (last.isascii() and last.isdecimal() and len(last) <= 10 and int(last) <= MAX_VERSION):
+                raise invalid_header("Last-Event-ID", "Last-Event-ID must be the version of the last event seen.")
+            after = int(last)
+        headers["X-Accel-Buffering"] = "no"  # a proxy must not collect what should arrive at once
+        return StreamingResponse(stream(ctx, partition, order.order_id, after), 200, headers, SSE)
+    rows = [event_row(past) for past in ctx.queries.history(partition, order.order_id, after, limit)]
+    return json_response(to_json({"data": rows}), 200, headers)
+
+
+def preferred(accept: str) -> str | None:
+    """Which of the two representations `Accept` (RFC 9110) prefers, JSON when it does not matter; None when neither will do."""
+    quality = {JSON: (-1, 0.0), SSE: (-1, 0.0)}  # how specific the range that decided was, and its q
+    for item in accept.lower().split(","):
+        media, *parameters = (part.strip() for part in item.split(";"))
+        q = next((p[2:] for p in parameters if p.startswith("q=")), "1")
+        try:
+            value = float(q)
+        except ValueError:
+            continue
+        for name in quality:
+            specific = 2 if media == name else 1 if media == name.split("/")[0] + "/*" else 0 if media == "*/*" else -1
+            if specific > quality[name][0] or (specific >= 0 and specific == quality[name][0] and value > quality[name][1]):
+                quality[name] = (specific, value)
+    best = max((JSON, SSE), key=lambda name: quality[name][1])
+    return best if quality[best][1] > 0 else None
+
+
+async def stream(ctx: AppContext, partition: int, order_id: str, after: int) -> AsyncIterator[bytes]:
+    """Events with a version above `after`, old ones at once, new ones as they are folded; ends after half an hour or at a stop.
+
+    Between reading the history and waiting for news there is no `await`, so no event falls between the two.
+    """
+    end_at = time.monotonic() + STREAM_S
+    yield KEEPALIVE_COMMENT  # the client learns at once that the stream is open
+    while not ctx.stopping:
+        found = ctx.queries.history(partition, order_id, after, STREAM_EVENTS)
+        if found:
+            for past in found:
+                row = to_json(event_row(past)).decode()
+                after = past.event.version
+                yield format_sse_event(data_str=row, event=past.event.type, id=str(after))
+            continue
+        left_s = end_at - time.monotonic()
+        if left_s <= 0:
+            return
+        if not await ctx.projector.news(order_id, min(COMMENT_S, left_s)):
+            yield KEEPALIVE_COMMENT

@@ -1,0 +1,76 @@
+"""What `/metrics` tells. Counting costs a request about a microsecond; everything else is read at the scrape."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+UNMATCHED = "unmatched"  # the route of a path that no route has: paths themselves would be labels without number
+
+
+class HttpMetrics(Collector):
+    """Requests by method, route template and status, and how long they took until the response began."""
+
+    def __init__(self) -> None:
+        self._requests: Counter[tuple[str, str, int]] = Counter()
+        self._buckets: dict[tuple[str, str], list[int]] = {}
+        self._seconds: Counter[tuple[str, str]] = Counter()
+        self.outcomes: Counter[str] = Counter()
+
+    def note(self, method: str, route: str, status: int, took_s: float) -> None:
+        """One request. `status` 499: the client left before the response began."""
+        if method not in _METHODS:
+            method = "other"
+        self._requests[method, route, status] += 1
+        place = (method, route)
+        buckets = self._buckets.get(place)
+        if buckets is None:
+            buckets = self._buckets[place] = [0] * (len(BUCKETS_S) + 1)
+        buckets[bisect_left(BUCKETS_S, took_s)] += 1
+        self._seconds[place] += took_s  # type: ignore[assignment]  # a Counter adds floats as well
+
+    def collect(self) -> Iterable[Metric]:
+        requests = CounterMetricFamily("ledger_http_requests", "HTTP requests answered.", labels=("method", "route", "status"))
+        for (method, route, status), count in sorted(self._requests.items()):
+            requests.add_metric((method, route, str(status)), count)
+        yield requests
+        durations = HistogramMetricFamily(
+            "ledger_http_request_duration_seconds", "Time until the response began.", labels=("method", "route")
+        )
+        for (method, route), buckets in sorted(self._buckets.items()):
+            durations.add_metric((method, route), _cumulative(buckets), self._seconds[method, route])
+        yield durations
+        outcomes = CounterMetricFamily(
+            "ledger_command_answers", "Commands answered, by what was known then.", labels=("outcome",)
+        )
+        for outcome, count in sorted(self.outcomes.items()):
+            outcomes.add_metric((outcome,), count)
+        yield outcomes
+
+
+def _cumulative(buckets: list[int]) -> list[tuple[str, float]]:
+    total, found = 0, []
+    for edge, count in zip((*map(str, BUCKETS_S), "+Inf"), buckets, strict=True):
+        total += count
+        found.append((edge, float(total)))
+    return found
+
+
+class Gauges(Collector):
+    """Values read at the scrape: `read()` gives (name, help, label name or "", {label value: value})."""
+
+    def __init__(self, read: Callable[[], Iterable[tuple[str, str, str, dict[str, float]]]]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterable[Metric]:
+        for name, text, label, values in self._read():
+            gauge = GaugeMetricFamily(name, text, labels=(label,) if label else ())
+            for value_of, value in values.items():
+                gauge.add_metric((value_of,) if label else (), value)
+            yield gauge

@@ -1,0 +1,148 @@
+"""The OpenAPI 3.1 document: what FastAPI knows of the routes, with our components and nothing it would make up."""
+
+from __future__ import annotations
+
+import inspect
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from api import payloads
+from api.docs import SCHEMAS
+
+_DESCRIPTION = """\
+Orders as an event-sourced ledger on Kafka.
+
+**Commands** carry an `Idempotency-Key`: a retry gets the first answer. 2xx with an order means decided and committed, 202 means
+durable and not decided yet, 503 means nothing is known to be durable; retrying with the same key is always safe.
+
+**Reads** on the node that answered a command show it. On another node, send the `Ledger-Position` of that answer along.
+
+Money is integer minor units, times are RFC 3339 in UTC. Bodies are JSON in UTF-8 of at most 64 KiB and 8 levels: no duplicate
+keys, no unknown members, integers only, strings in NFC without control characters. Errors are RFC 9457 problems.
+"""
+_TAGS = {
+    "orders": "Place, move along, cancel, read.",
+    "commands": "What became of a command.",
+    "customers": "Erasure of personal data.",
+    "reports": "Daily totals.",
+    "system": "Health, metrics, documents.",
+    "schema registry": "The schemas, read-only, under the Confluent registry's own paths.",
+}
+
+
+def _parameter(name: str, text: str, schema: dict[str, Any], example: str, required: bool = False) -> dict[str, Any]:
+    return {"name": name, "in": "header", "required": required, "description": text, "schema": schema, "example": example}
+
+
+_TEXT = {"type": "string"}
+_POSITION = {"type": "string", "pattern": r"^\d+-\d+$"}
+_PARAMETERS = {
+    "CustomerId": _parameter(
+        "Customer-Id",
+        "The customer a gateway acts for, a pseudonym. Gateways must send it; ignored from others.",
+        {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"},
+        "c-1",
+    ),
+    "IdempotencyKey": _parameter(
+        "Idempotency-Key",
+        "Names this command within principal, customer, operation and order.",
+        {"type": "string", "pattern": "^[!-~]{1,255}$"},
+        "cart-1017",
+        True,
+    ),
+    "Prefer": _parameter(
+        "Prefer",
+        "`wait=N` (0 to 10 s) for a decision, or for `Ledger-Position`; `respond-async` for durability only.",
+        _TEXT,
+        "wait=3",
+    ),
+    "IfMatch": _parameter("If-Match", "Only if the order is at this version, else 412.", _TEXT, '"7"'),
+    "IfNoneMatch": _parameter("If-None-Match", "304 when the order is at this version.", _TEXT, '"7"'),
+    "LedgerPosition": _parameter(
+        "Ledger-Position", "Wait (1 s, or `Prefer`) until this node has folded so far.", _POSITION, "3-1017"
+    ),
+    "LastEventId": _parameter("Last-Event-ID", "Version of the last event seen; resumes a stream.", _TEXT, "7"),
+    "RequestId": _parameter(
+        "Request-Id", "1 to 128 visible ASCII characters; made up when absent. Echoed and logged.", _TEXT, "r-1"
+    ),
+    "Traceparent": _parameter(
+        "traceparent",
+        "W3C trace context; goes along with the command.",
+        _TEXT,
+        "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+    ),
+}
+_HEADERS = {
+    "RequestId": {"description": "The request's id.", "schema": _TEXT},
+    "ETag": {"description": "The order's version, quoted.", "schema": _TEXT, "example": '"7"'},
+    "Location": {"description": "Where to look next.", "schema": {"type": "string", "format": "uri-reference"}},
+    "LedgerPosition": {
+        "description": "Partition, and the offset this node has folded to.",
+        "schema": _POSITION,
+        "example": "3-1017",
+    },
+    "LedgerOutcome": {
+        "description": "Whether the command changed the order.",
+        "schema": {"type": "string", "enum": ["changed", "unchanged"]},
+    },
+    "Replayed": {
+        "description": "The answer of an earlier request with this key.",
+        "schema": {"type": "string", "enum": ["true"]},
+    },
+    "Applied": {"description": "What of `Prefer` was honoured.", "schema": _TEXT},
+    "Staleness": {"description": "How old the answer may be, while the log does not answer.", "schema": {"type": "integer"}},
+    "RetryAfter": {"description": "Seconds.", "schema": {"type": "integer"}},
+    "Challenge": {"description": "How to authenticate.", "schema": _TEXT},
+}
+_SECURITY = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "A token of the role gateway, admin, reader or operator."},
+    "basic": {"type": "http", "scheme": "basic", "description": "The token as password, any user; on registry paths only."},
+}
+
+
+def openapi_document(app: FastAPI) -> dict[str, Any]:
+    """The document of `app`'s routes."""
+    document = get_openapi(
+        title="Order Ledger",
+        version=program_version(),
+        summary="Every change of an order is an immutable event.",
+        description=_DESCRIPTION,
+        routes=app.routes,
+        tags=[{"name": name, "description": text} for name, text in _TAGS.items()],
+        license_info={"name": "Apache 2.0", "identifier": "Apache-2.0"},
+    )
+    document["components"] = {
+        "schemas": component_schemas(),
+        "parameters": _PARAMETERS,
+        "headers": _HEADERS,
+        "securitySchemes": _SECURITY,
+    }
+    document["security"] = [{"bearer": []}]
+    return document
+
+
+def component_schemas() -> dict[str, Any]:
+    """Schemas of all payloads, by title."""
+    models = [
+        (model, "validation")
+        for _, model in inspect.getmembers(payloads, inspect.isclass)
+        if issubclass(model, BaseModel)
+        and model.__module__ == payloads.__name__
+        and model not in (payloads.Request, payloads.Response)
+    ]
+    _, found = models_json_schema(models, ref_template=SCHEMAS)  # type: ignore[arg-type]  # a literal's type is lost in the list
+    schemas: dict[str, Any] = found["$defs"]
+    return schemas
+
+
+def program_version() -> str:
+    """Version of the installed program; `0` when it runs from a source tree that is not installed."""
+    try:
+        return version("order-ledger")
+    except PackageNotFoundError:
+        return "0"

@@ -1,0 +1,140 @@
+"""From a command to its answer: replay, send, wait, and say what became of it (CONTRACT A).
+
+decided       the order as of the version the command made: 201 or 200, `Ledger-Outcome: changed`
+unchanged     nothing to change, or already known: 200 with the order as it was then, `Ledger-Outcome: unchanged`
+refused       the problem of the refusal's code
+undecided     202 with the place to look, `Location: /commands/{id}?at=P-N`
+"""
+
+from __future__ import annotations
+
+from starlette.responses import Response
+
+from api.call import DEFAULT_WAIT_S, Call, Preferences
+from api.context import AppContext
+from api.edge import json_response
+from api.errors import UNCHANGED, Problem, slug_of
+from api.representations import etag, frozen_members, order_json, to_json
+from api.submissions import Pending
+from commands.messages import OrderCommand
+from ledger.codec import contact_codec
+from ledger.contacts import OrderContact, contact_key
+from ledger.log import NewRecord
+from ledger.order import FoldError, Order, display
+from ledger.outcomes import Outcome
+from projections.queries import VersionNotFound
+
+
+async def carry_out(call: Call, command: OrderCommand, created: bool = False, contact: OrderContact | None = None) -> Response:
+    """Answer `command`: from this node's fold when it knows the outcome already, else by sending it. Raises `Problem`.
+
+    `contact` is made durable before a new order's command. `created` makes success a 201.
+    """
+    ctx = call.ctx
+    preferences = call.preferences()
+    partition = ctx.partition_of(command.order_id)
+    known = ctx.queries.outcome(partition, command.command_id, command.fingerprint)
+    if known is not None:
+        ctx.metrics.outcomes["replayed"] += 1
+        return decided(call, command.command_id, known, created, preferences, replayed=True)
+    ctx.submissions.refuse_overload(ctx.status().connected)
+    record = None
+    # A key that is taken will be refused: then no contact is written that no event would ever name.
+    if contact is not None and command.place is not None and ctx.queries.outcome(partition, command.command_id) is None:
+        key = contact_key(command.order_id, command.place.contact_digest)
+        record = NewRecord(ctx.topics.contacts, partition, key, contact_codec().encode(contact))
+    wait_s = preferences.wait_s
+    if wait_s is None:
+        wait_s = 0.0 if preferences.respond_async else DEFAULT_WAIT_S
+    result = await ctx.submissions.submit(command, partition, wait_s, record, call.exchange.traceparent)
+    if isinstance(result, Pending):
+        ctx.metrics.outcomes["undecided"] += 1
+        return _undecided(command, result, preferences)
+    ctx.metrics.outcomes[result.code or "accepted"] += 1
+    return decided(call, command.command_id, result, created, preferences, contact=contact)
+
+
+def decided(
+    call: Call,
+    command_id: str,
+    outcome: Outcome,
+    created: bool,
+    preferences: Preferences,
+    replayed: bool = False,
+    contact: OrderContact | None = None,
+) -> Response:
+    """The answer to a command with this outcome. Raises `Problem` for a refusal."""
+    ctx = call.ctx
+    partition = ctx.partition_of(outcome.order_id)
+    headers = {"Ledger-Position": ctx.position(partition)}
+    if preferences.applied:
+        headers["Preference-Applied"] = preferences.applied
+    if replayed:
+        headers["Idempotency-Replayed"] = "true"
+    if outcome.code is not None and outcome.code not in UNCHANGED:
+        raise refused(ctx, command_id, outcome, headers)
+    order = order_then(ctx, partition, outcome)
+    frozen = frozen_members(ctx.frozen(partition, outcome.order_id), partition)
+    if order is None:
+        # Committed, yet this node could not fold even the first event: nothing to show but where it stands.
+        raise Problem("order-frozen", members={"order_id": outcome.order_id, "command_id": command_id, "frozen": frozen})
+    headers["ETag"] = etag(order.version)
+    headers["Ledger-Outcome"] = "unchanged" if outcome.code else "changed"
+    if created:
+        headers["Location"] = f"/orders/{order.order_id}"
+    body = order_json(order, frozen, contact or ctx.contact_of(order))
+    return json_response(body, 201 if created else 200, headers)
+
+
+def order_then(ctx: AppContext, partition: int, outcome: Outcome) -> Order | None:
+    """The order as the command left or found it; as far as this node could fold it, when it is frozen before that."""
+    try:
+        if outcome.version is not None:
+            return ctx.queries.as_of_version(partition, outcome.order_id, outcome.version)
+        return ctx.queries.as_of_time(partition, outcome.order_id, outcome.at)
+    except (VersionNotFound, FoldError):
+        return ctx.queries.order(partition, outcome.order_id)
+
+
+def refused(ctx: AppContext, command_id: str, outcome: Outcome, headers: dict[str, str] | None = None) -> Problem:
+    """The problem that a refusal is."""
+    assert outcome.code is not None
+    members: dict[str, object] = {"order_id": outcome.order_id, "command_id": command_id}
+    partition = ctx.partition_of(outcome.order_id)
+    slug = slug_of(outcome.code)
+    if slug == "order-not-found":
+        del members["order_id"]  # whose order it is, and whether there is one, shows nowhere
+    elif slug == "order-frozen":
+        members["frozen"] = frozen_members(ctx.frozen(partition, outcome.order_id), partition)
+    elif slug != "idempotency-key-reused" and (order := order_then(ctx, partition, outcome)) is not None:
+        members["current"] = {"version": order.version, "status": display(order)}
+    return Problem(slug, _sentence(outcome.detail), members=members, headers=headers)
+
+
+def _sentence(detail: str) -> str:
+    return f"{detail[:1].upper()}{detail[1:]}." if detail else ""
+
+
+def command_state(call: Call, command_id: str, order_id: str, outcome: Outcome | None) -> bytes:
+    """What A9 says of a command; `outcome` None: not decided yet."""
+    state: dict[str, object] = {
+        "command_id": command_id,
+        "state": "pending",
+        "order_id": order_id,
+        "version": None,
+        "problem": None,
+    }
+    if outcome is not None and (outcome.code is None or outcome.code in UNCHANGED):
+        order = order_then(call.ctx, call.ctx.partition_of(order_id), outcome)
+        state |= {"state": "accepted", "version": outcome.version or (order.version if order else None)}
+    elif outcome is not None:
+        state |= {"state": "refused", "problem": refused(call.ctx, command_id, outcome).as_json(call.instance)}
+    return to_json(state)
+
+
+def _undecided(command: OrderCommand, pending: Pending, preferences: Preferences) -> Response:
+    headers = {"Location": f"/commands/{command.command_id}?at={pending.partition}-{pending.offset}"}
+    if preferences.applied:
+        headers["Preference-Applied"] = preferences.applied
+    state = {"command_id": command.command_id, "state": "pending", "order_id": command.order_id, "version": None, "problem": None}
+    return json_response(to_json(state), 202, headers)

@@ -1,0 +1,453 @@
+"""What clients send and get (CONTRACT A), as pydantic models with examples. Requests are validated with them, strictly.
+
+The response models describe: they fill the OpenAPI document, and tests hold every answer against them. Answers themselves are
+built by `representations`, which costs a tenth.
+
+Money is integer minor units of the order's currency; times are RFC 3339 in UTC with milliseconds.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from ledger.money import MAX_TOTAL_MINOR, MAX_UNIT_PRICE_MINOR
+
+ORDER_ID = "ord_2cumvh5jpkvhcxsfqqzwnmx5ei"
+COMMAND_ID = "cmd_wq6v6d3cbq5plkmwqcxkcqv4aa"
+AT = "2030-01-31T12:00:00.000Z"
+
+Service = Literal["product", "merch"]
+CancelReason = Literal["customer_request", "fraud", "other"]
+Status = Literal["pending", "paid", "processing", "shipped", "delivered", "cancelled"]
+Minor = Annotated[int, Field(ge=-MAX_TOTAL_MINOR, le=MAX_TOTAL_MINOR)]
+Country = Annotated[str, Field(pattern=r"^[A-Za-z]{2}$", description="ISO 3166-1 alpha-2")]
+Timestamp = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$", examples=[AT])]
+
+
+class Request(BaseModel):
+    """A request body: no unknown members, no conversions."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class LineBody(Request):
+    """One article; (service, sku) is unique in an order."""
+
+    service: Service
+    sku: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
+    name: Annotated[str, Field(min_length=1, max_length=120)]
+    quantity: Annotated[int, Field(ge=1, le=999)]
+    unit_price_minor: Annotated[int, Field(ge=0, le=MAX_UNIT_PRICE_MINOR)]
+
+
+class AdjustmentBody(Request):
+    """Shipping, tax or fee (0 or more), or a discount (0 or less)."""
+
+    kind: Literal["shipping", "tax", "fee", "discount"]
+    label: Annotated[str, Field(min_length=1, max_length=60)]
+    amount_minor: Minor
+
+
+class AddressBody(Request):
+    line1: Annotated[str, Field(min_length=1, max_length=120)]
+    line2: Annotated[str | None, Field(max_length=120)] = None
+    city: Annotated[str, Field(min_length=1, max_length=80)]
+    region: Annotated[str | None, Field(max_length=80)] = None
+    postcode: Annotated[str, Field(max_length=16, description="may be empty where there are none")]
+    country: Country
+
+
+class ContactBody(Request):
+    """Who the order is for: the only personal data. It is never part of a command, an event or a refusal, and can be erased."""
+
+    name: Annotated[str, Field(min_length=1, max_length=120)]
+    email: Annotated[str, Field(max_length=254, pattern=r"^[^@\s]+@[^@\s]+$")]
+    phone: Annotated[str | None, Field(max_length=32)] = None
+    shipping_address: AddressBody
+    billing_address: AddressBody | None = None
+    delivery_note: Annotated[str | None, Field(max_length=500)] = None
+
+
+_ADDRESS: dict[str, JsonValue] = {"line1": "1 Mill Lane", "city": "Leeds", "postcode": "LS1 1AA", "country": "GB"}
+_CONTACT: dict[str, JsonValue] = {"name": "Ada Example", "email": "ada@example.org", "shipping_address": _ADDRESS}
+_LINE: dict[str, JsonValue] = {
+    "service": "product",
+    "sku": "espresso-1kg",
+    "name": "Espresso 1 kg",
+    "quantity": 1,
+    "unit_price_minor": 2490,
+}
+_SHIPPING: dict[str, JsonValue] = {"kind": "shipping", "label": "Parcel", "amount_minor": 400}
+
+
+class PlaceOrderBody(Request):
+    """A new order. `total_minor` must be the sum of quantity times unit price over all lines, plus all adjustments."""
+
+    model_config = ConfigDict(
+        title="PlaceOrder",
+        json_schema_extra={
+            "examples": [
+                {
+                    "currency": "EUR",
+                    "lines": [_LINE],
+                    "adjustments": [_SHIPPING],
+                    "total_minor": 2890,
+                    "reference": "cart-1017",
+                    "contact": _CONTACT,
+                }
+            ]
+        },
+    )
+
+    currency: Annotated[str, Field(pattern=r"^[A-Za-z]{3}$", description="ISO 4217, one of the shop's currencies")]
+    lines: Annotated[list[LineBody], Field(min_length=1, max_length=100)]
+    adjustments: Annotated[list[AdjustmentBody], Field(max_length=20)] = []
+    total_minor: Annotated[int, Field(ge=0, le=MAX_TOTAL_MINOR)]
+    reference: Annotated[str | None, Field(max_length=64, description="cart number or the like; nothing personal")] = None
+    contact: ContactBody
+
+
+class SetStatusBody(Request):
+    """The status an order is to have. `carrier` and `tracking` go with `shipped`, `reason` with `cancelled`."""
+
+    model_config = ConfigDict(
+        title="SetStatus",
+        json_schema_extra={"examples": [{"status": "shipped", "carrier": "DHL", "tracking": "00340434161094015902"}]},
+    )
+
+    status: Status
+    carrier: Annotated[str | None, Field(max_length=40)] = None
+    tracking: Annotated[str | None, Field(max_length=64)] = None
+    reason: CancelReason | None = None
+
+
+class CancelOrderBody(Request):
+    """Why the order is cancelled; without a reason `customer_request` for a customer, `other` for staff."""
+
+    model_config = ConfigDict(title="CancelOrder", json_schema_extra={"examples": [{"reason": "customer_request"}, {}]})
+
+    reason: CancelReason | None = None
+
+
+class EraseBody(Request):
+    model_config = ConfigDict(title="EraseCustomer", json_schema_extra={"examples": [{}, {"force": True}]})
+
+    force: Annotated[bool, Field(description="erase although orders are neither delivered nor cancelled")] = False
+
+
+# ---- responses ------------------------------------------------------------------------------------------------------
+
+
+class Response(BaseModel):
+    """A response: described here, built elsewhere."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class AxesOut(Response):
+    """The four independent states that `status` is a function of."""
+
+    order: Literal["open", "cancelled"]
+    payment: Literal[
+        "not_required",
+        "unpaid",
+        "requested",
+        "open",
+        "pending",
+        "declined",
+        "authorised",
+        "captured",
+        "voided",
+        "refunding",
+        "refunded",
+        "refund_failed",
+    ]
+    stock: Literal["pending", "reserved", "rejected", "released"]
+    fulfilment: Literal["none", "processing", "shipped", "delivered"]
+
+
+class AttentionOut(Response):
+    """Somebody must look: why, at which obligation, since when."""
+
+    code: str
+    obligation_key: str
+    since: Timestamp
+
+
+class FrozenOut(Response):
+    """The event at `offset` of the partition could not be folded; what follows of this order waits for staff."""
+
+    reason: str
+    partition: int
+    offset: int
+
+
+class PaymentOut(Response):
+    """The last payment attempt, from 1; 0 while there is none."""
+
+    attempt: int
+    state: str
+
+
+class ShipmentOut(Response):
+    carrier: str | None
+    tracking: str | None
+    shipped_at: Timestamp | None
+    delivered_at: Timestamp | None
+
+
+_SUMMARY: dict[str, JsonValue] = {
+    "order_id": ORDER_ID,
+    "version": 1,
+    "status": "pending",
+    "axes": {"order": "open", "payment": "unpaid", "stock": "pending", "fulfilment": "none"},
+    "cancel_reason": None,
+    "attention": [],
+    "frozen": None,
+    "customer_id": "c-1",
+    "currency": "EUR",
+    "total_minor": 2890,
+    "captured_minor": 0,
+    "refunded_minor": 0,
+    "reference": "cart-1017",
+    "placed_at": AT,
+    "updated_at": AT,
+    "expires_at": "2030-01-31T12:30:00.000Z",
+    "payment": {"attempt": 0, "state": "unpaid"},
+    "shipment": {"carrier": None, "tracking": None, "shipped_at": None, "delivered_at": None},
+}
+
+
+class OrderSummaryOut(Response):
+    """An order in a list: without lines, adjustments and contact."""
+
+    model_config = ConfigDict(title="OrderSummary", json_schema_extra={"examples": [_SUMMARY]})
+
+    order_id: str
+    version: Annotated[int, Field(description="number of the order's events; the ETag")]
+    status: Status
+    axes: AxesOut
+    cancel_reason: str | None
+    attention: list[AttentionOut]
+    frozen: FrozenOut | None
+    customer_id: str
+    currency: str
+    total_minor: int
+    captured_minor: int
+    refunded_minor: Annotated[int, Field(description="includes what staff settled elsewhere")]
+    reference: str | None
+    placed_at: Timestamp
+    updated_at: Timestamp
+    expires_at: Timestamp
+    payment: PaymentOut
+    shipment: ShipmentOut
+
+
+class OrderOut(OrderSummaryOut):
+    """One order as of `version`."""
+
+    model_config = ConfigDict(
+        title="Order",
+        json_schema_extra={"examples": [_SUMMARY | {"lines": [_LINE], "adjustments": [_SHIPPING], "contact": _CONTACT}]},
+    )
+
+    lines: list[LineBody]
+    adjustments: list[AdjustmentBody]
+    contact: Annotated[ContactBody | None, Field(description="as now, also of an old version; null when erased, and for readers")]
+
+
+class OrderPageOut(Response):
+    """Newest first. `next_cursor` is null on the last page; a page may be short and still not be the last."""
+
+    model_config = ConfigDict(title="OrderPage", json_schema_extra={"examples": [{"data": [_SUMMARY], "next_cursor": None}]})
+
+    data: list[OrderSummaryOut]
+    next_cursor: str | None
+
+
+class EventOut(Response):
+    """One event of an order and its place in the log. `detail` depends on `type`."""
+
+    model_config = ConfigDict(
+        title="Event",
+        json_schema_extra={
+            "examples": [
+                {
+                    "version": 2,
+                    "type": "OrderCancelled",
+                    "occurred_at": AT,
+                    "actor": "gateway:web",
+                    "status": "cancelled",
+                    "detail": {"reason": "customer_request", "by": "customer"},
+                    "partition": 3,
+                    "offset": 1017,
+                }
+            ]
+        },
+    )
+
+    version: int
+    type: str
+    occurred_at: Timestamp
+    actor: str
+    status: Annotated[str, Field(description="the order's status after this event")]
+    detail: dict[str, Any]
+    partition: int
+    offset: int
+
+
+class EventPageOut(Response):
+    """Oldest first. Fewer than `limit` rows: there are no more now. Go on with `after` = the last row's version."""
+
+    model_config = ConfigDict(title="EventPage")
+
+    data: list[EventOut]
+
+
+class ProblemErrorOut(Response):
+    """One thing wrong: a JSON pointer into the body, or `/<name>` of the query parameter, header or path part `in` says."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    pointer: str
+    code: str
+    where: Annotated[Literal["query", "header", "path"] | None, Field(alias="in")] = None
+
+
+class CurrentOut(Response):
+    version: int
+    status: Status
+
+
+class ProblemOut(Response):
+    """RFC 9457. `code` is the last part of `type`; both never change."""
+
+    model_config = ConfigDict(title="Problem")
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    code: str
+    errors: list[ProblemErrorOut] | None = None
+    order_id: str | None = None
+    command_id: str | None = None
+    current: Annotated[CurrentOut | None, Field(description="the order the refusal was about, as it was then")] = None
+    frozen: FrozenOut | None = None
+
+
+class CommandOut(Response):
+    """What became of a command. `version` is the one it made, or found when there was nothing to change."""
+
+    model_config = ConfigDict(
+        title="Command",
+        json_schema_extra={
+            "examples": [
+                {"command_id": COMMAND_ID, "state": "accepted", "order_id": ORDER_ID, "version": 1, "problem": None},
+                {"command_id": COMMAND_ID, "state": "pending", "order_id": ORDER_ID, "version": None, "problem": None},
+            ]
+        },
+    )
+
+    command_id: str
+    state: Literal["pending", "accepted", "refused"]
+    order_id: str
+    version: int | None
+    problem: ProblemOut | None
+
+
+class DailyOut(Response):
+    """What happened on one UTC day in one currency. Counts are orders."""
+
+    day: Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\d$")]
+    currency: str
+    placed: int
+    placed_minor: int
+    cancelled: int
+    shipped: int
+    delivered: int
+    captured_minor: int
+    refunded_minor: int
+
+
+_DAY: dict[str, JsonValue] = {
+    "day": "2030-01-31",
+    "currency": "EUR",
+    "placed": 2,
+    "placed_minor": 5780,
+    "cancelled": 1,
+    "shipped": 0,
+    "delivered": 0,
+}
+
+
+class DailyReportOut(Response):
+    """Days on which something happened, oldest first."""
+
+    model_config = ConfigDict(
+        title="DailyReport", json_schema_extra={"examples": [{"data": [_DAY | {"captured_minor": 0, "refunded_minor": 0}]}]}
+    )
+
+    data: list[DailyOut]
+
+
+class ErasureOut(Response):
+    model_config = ConfigDict(title="Erasure", json_schema_extra={"examples": [{"contacts_deleted": 3}]})
+
+    contacts_deleted: Annotated[int, Field(description="contacts that were there; their tombstones are durable")]
+
+
+class HealthOut(Response):
+    model_config = ConfigDict(
+        title="Health",
+        json_schema_extra={"examples": [{"status": "ready", "checks": {"fold": "ok", "log": "ok", "caught_up": "ok"}}]},
+    )
+
+    status: Literal["live", "ready", "not_ready"]
+    checks: dict[str, str]
+
+
+class ProblemTypeOut(Response):
+    """A row of the table of problems."""
+
+    model_config = ConfigDict(title="ProblemType")
+
+    type: str
+    title: str
+    status: int
+    meaning: str
+
+
+class RegistryErrorOut(Response):
+    """An error in the schema registry's own shape."""
+
+    model_config = ConfigDict(
+        title="RegistryError", json_schema_extra={"examples": [{"error_code": 40403, "message": "Schema not found"}]}
+    )
+
+    error_code: int
+    message: str
+
+
+class RegistrySchemaOut(Response):
+    model_config = ConfigDict(title="RegistrySchema")
+
+    schema_text: Annotated[str, Field(alias="schema", description="the Avro schema, minified JSON in a string")]
+
+
+class RegistryVersionOut(RegistrySchemaOut):
+    model_config = ConfigDict(title="RegistryVersion")
+
+    subject: str
+    version: int
+    id: int
+
+
+class RegistrySubjectVersionOut(Response):
+    model_config = ConfigDict(title="RegistrySubjectVersion")
+
+    subject: str
+    version: int

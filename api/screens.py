@@ -1,0 +1,86 @@
+"""What a person sees of `up` and `broker`: a progress bar while things start, one screen when they run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.panel import Panel
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from ledger import broker
+
+_WORDS = {
+    "download": "Downloading Kafka",
+    "verify": "Checking Kafka's jars",
+    "format": "Making the data directory",
+    "start": "Starting Kafka",
+}
+
+
+class BrokerProgress:
+    """A progress bar fed by the embedded broker; silent when standard error is no terminal."""
+
+    def __init__(self, console: Console) -> None:
+        self._bar = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[amount]}"),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> BrokerProgress:
+        self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()
+
+    def update(self, progress: broker.Progress) -> None:
+        """Show one step of the broker's start."""
+        amount = f"{progress.done}/{progress.total} {progress.unit}" if progress.total else ""
+        if self._task is None:
+            self._task = self._bar.add_task("", amount="")
+        self._bar.update(
+            self._task,
+            description=_WORDS.get(progress.phase, progress.phase),
+            completed=progress.done,
+            total=progress.total or None,
+            amount=amount,
+        )
+
+    def stop(self) -> None:
+        self._bar.stop()
+
+
+def show_up(console: Console, info: dict[str, Any], data: Path) -> None:
+    """Where everything runs, and what to try first."""
+    table = Table.grid(padding=(0, 2))
+    table.add_row("API", f"{info['url']}   (docs: {info['url']}/docs)")
+    table.add_row("Kafka", info["bootstrap_servers"])
+    table.add_row("Schema registry", f"{info['schema_registry_url']}   (read-only, the API itself)")
+    table.add_row("Tokens", str(data / "run" / "up.json"))
+    table.add_row("Logs", str(data / "log"))
+    console.print(Panel(table, title="Order Ledger is up", expand=False))
+    gateway = info["tokens"]["gateway"]
+    console.print("Try:\n", highlight=False)
+    console.print(_FIRST_ORDER.format(url=info["url"], token=gateway), highlight=False, soft_wrap=True)
+    console.print("\nThen `order-ledger tail --from beginning` in another terminal. Ctrl-C stops everything.", highlight=False)
+
+
+_FIRST_ORDER = """\
+curl -s {url}/orders -H 'Authorization: Bearer {token}' \\
+  -H 'Customer-Id: c-1' -H 'Idempotency-Key: cart-1' -H 'Content-Type: application/json' -d '{{
+  "currency": "EUR", "total_minor": 2890,
+  "lines": [{{"service": "product", "sku": "espresso-1kg", "name": "Espresso 1 kg", "quantity": 1, "unit_price_minor": 2490}}],
+  "adjustments": [{{"kind": "shipping", "label": "Parcel", "amount_minor": 400}}],
+  "contact": {{"name": "Ada", "email": "ada@example.org",
+    "shipping_address": {{"line1": "1 Mill Lane", "city": "Leeds", "postcode": "LS1 1AA", "country": "GB"}}}}}}'"""

@@ -1,0 +1,86 @@
+"""The `serve` process: this node's read models, folded by the Faust agent, and the HTTP API over them, on one event loop."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from pathlib import Path
+
+import structlog
+
+from api.app import build_app as build_api
+from api.auth import load_tokens
+from api.context import AppContext
+from api.wiring import open_log, prepare_topics, stop_with_parent, store_opener
+from ledger.config import KafkaSettings, Settings
+from ledger.errors import LogError
+from ledger.log import EventLog
+from projections import faust_app
+from projections.projector import Projector
+from projections.queries import Queries
+
+log = structlog.get_logger(__name__)
+
+
+def run_serve(settings: Settings, kafka: KafkaSettings, with_parent: bool = False) -> int:
+    """Fold and serve until a signal. Returns the exit code; raises `ConfigError`, `StoreError` before anything is served."""
+    tokens, hash_key = load_tokens(settings), settings.hash_key()
+    stopping = threading.Event()
+
+    def stop(*_: object) -> None:
+        stopping.set()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    if with_parent:
+        stop_with_parent(lambda: os.kill(os.getpid(), signal.SIGTERM))
+    event_log = open_log(kafka)
+    if not prepare_topics(event_log, settings, stopping):
+        return 0
+    partitions = _partitions(event_log, settings, stopping)
+    if partitions is None:
+        return 0
+    for number, handler in before.items():
+        signal.signal(number, handler)  # from here on the worker handles them
+    projector = Projector(store_opener(settings.state_dir / "projections"), settings.topics, partitions)
+    sender = event_log.sender("serve")
+    try:
+        app = faust_app.build_app(
+            app_id=f"{settings.app_id}-serve-{settings.node_id}",
+            log=event_log,
+            folder=projector,
+            state_dir=Path(settings.state_dir),
+        )
+        context = AppContext(
+            settings=settings,
+            log=event_log,
+            sender=sender,
+            projector=projector,
+            queries=Queries(projector),
+            tokens=tokens,
+            hash_key=hash_key,
+            status=app.status,
+        )
+        return faust_app.run(
+            app,
+            build_api(context),
+            host=settings.host,
+            port=settings.port,
+            on_started=lambda port: log.info("serving", host=settings.host, port=port, partitions=partitions),
+            on_stopping=context.end_streams,
+            access_log=False,
+        )
+    finally:
+        sender.close()
+        projector.close()
+
+
+def _partitions(event_log: EventLog, settings: Settings, stopping: threading.Event) -> int | None:
+    """How many partitions the order topics have, asked of the cluster: the setting only counts when they are created."""
+    while not stopping.is_set():
+        try:
+            return event_log.partitions(settings.topics.events)
+        except LogError as exc:
+            log.warning("waiting for Kafka", why=str(exc))
+            stopping.wait(0.5)
+    return None

@@ -1,0 +1,240 @@
+"""Sending a command and waiting for what becomes of it (DESIGN 6: a reply is our own fold).
+
+    event loop                          sender's thread                     event loop
+    waiter, then send(contact) ───────► contact durable: send(command) ───► the fold meets the outcome: waiter done
+                                        command durable: noted only
+
+Nobody is woken when a record becomes durable, unless somebody waits for just that: the outcome comes a few milliseconds later
+anyway. Its position is noted for the 202.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+import structlog
+from msgspec import Struct
+
+from api.errors import Problem
+from commands.messages import OrderCommand, command_codec
+from ledger.errors import LedgerError
+from ledger.log import Acked, NewRecord, Sender
+from ledger.outcomes import Outcome
+from ledger.topics import Topics
+from projections.projector import Projector, Waiter
+from projections.queries import Queries
+
+log = structlog.get_logger(__name__)
+
+ACK_S = 3.0  # a command that is not durable by then, and is not waited for longer, is answered as not known to be durable
+MAX_WAITING = 2_000
+# So many durable commands without an outcome for so long: the processor makes no progress, and more of them help nobody.
+BEHIND_COMMANDS, BEHIND_S = 100, 10.0
+FORGET_S = 600.0
+
+
+class Pending(Struct, frozen=True):
+    """The command is durable at `offset` of its partition of `order-commands`, and not decided yet."""
+
+    partition: int
+    offset: int
+
+
+class _Sent:
+    """One command on its way. The loop writes `waiter` and `wants_ack`, the sender's thread the rest."""
+
+    __slots__ = ("acked", "command", "contact", "contact_acked", "error", "loop", "sender", "waiter", "wants_ack")
+
+    def __init__(self, sender: Sender, command: NewRecord, contact: NewRecord | None, waiter: Waiter) -> None:
+        self.sender, self.command, self.contact = sender, command, contact
+        self.loop = asyncio.get_running_loop()
+        self.waiter = waiter
+        self.wants_ack = False
+        self.acked: Acked | None = None
+        self.contact_acked: Acked | None = None
+        self.error: LedgerError | None = None
+
+    def send(self) -> None:
+        """Raises `LedgerError` when nothing could be handed over."""
+        if self.contact is None:
+            self.sender.send(self.command, self._command_acked)
+        else:
+            self.sender.send(self.contact, self._contact_acked)
+
+    def _contact_acked(self, acked: Acked | None, error: LedgerError | None) -> None:
+        if acked is None:
+            self._fail(error)
+            return
+        self.contact_acked = acked
+        try:
+            self.sender.send(self.command, self._command_acked)
+        except LedgerError as exc:
+            self._fail(exc)
+
+    def _command_acked(self, acked: Acked | None, error: LedgerError | None) -> None:
+        if acked is None:
+            self._fail(error)
+            return
+        self.acked = acked
+        if self.wants_ack:
+            self._wake_from_thread()
+
+    def _fail(self, error: LedgerError | None) -> None:
+        self.error = error or LedgerError("neither acknowledged nor refused")
+        self._wake_from_thread()
+
+    def _wake_from_thread(self) -> None:
+        if not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(self.wake)
+
+    def wake(self) -> None:
+        """Let whoever awaits `waiter` look again."""
+        if not self.waiter.done():
+            self.waiter.set_result(None)
+
+
+class Submissions:
+    """Commands of this node on their way. Used on the event loop only."""
+
+    def __init__(self, sender: Sender, projector: Projector, queries: Queries, topics: Topics) -> None:
+        self._sender, self._projector, self._queries, self._topics = sender, projector, queries, topics
+        self._codec = command_codec()
+        self._undecided: dict[Waiter, tuple[str, float]] = {}
+        self.waiting = 0
+        self.sent = 0
+
+    @property
+    def undecided(self) -> int:
+        """Durable commands that were answered 202 and have no outcome yet."""
+        return len(self._undecided)
+
+    def refuse_overload(self, connected: bool) -> None:
+        """Raises `Problem` when a new command would only wait: `ledger-unavailable`, `too-many-requests`, `decisions-behind`."""
+        if not connected:
+            raise Problem("ledger-unavailable")
+        if self.waiting >= MAX_WAITING:
+            raise Problem("too-many-requests")
+        if len(self._undecided) >= BEHIND_COMMANDS and self._oldest_s() > BEHIND_S:
+            raise Problem("decisions-behind")
+
+    async def submit(
+        self,
+        command: OrderCommand,
+        partition: int,
+        wait_s: float,
+        contact: NewRecord | None = None,
+        traceparent: bytes | None = None,
+    ) -> Outcome | Pending:
+        """Make `contact`, then `command` durable; its outcome, or `Pending` when it is not decided within `wait_s`.
+
+        Raises `Problem` `ledger-unavailable` when nothing is known to be durable; both records may still come to be, so a retry
+        must carry the same key.
+        """
+        headers = (("traceparent", traceparent),) if traceparent else ()
+        record = NewRecord(self._topics.commands, partition, command.order_id.encode(), self._codec.encode(command), 0, headers)
+        sent = _Sent(self._sender, record, contact, self._projector.outcome_waiter(command.command_id, command.fingerprint))
+        self.waiting += 1
+        try:
+            sent.wants_ack = wait_s <= 0
+            try:
+                sent.send()
+            except LedgerError as exc:
+                sent.error = exc
+            self.sent += 1
+            result = await self._result(command, partition, sent, wait_s)
+        finally:
+            self.waiting -= 1
+            self._projector.forget(command.command_id, sent.waiter)
+        if contact is not None and sent.contact_acked is not None and contact.key is not None:
+            self._projector.remember_contact(contact.key, contact.value, partition, sent.contact_acked.offset)
+        if isinstance(result, Pending):
+            self._note_undecided(command)
+        return result
+
+    async def _result(self, command: OrderCommand, partition: int, sent: _Sent, wait_s: float) -> Outcome | Pending:
+        loop = sent.loop
+        began = loop.time()
+        decision_at, ack_at = began + wait_s, began + max(wait_s, ACK_S)
+        while True:
+            now = loop.time()
+            sent.wants_ack = now >= decision_at
+            # Both sides write first and look afterwards, so an ack that comes meanwhile is seen here or wakes the waiter.
+            if sent.error is not None:
+                log.warning("command not sent", command_id=command.command_id, error=sent.error.code, why=str(sent.error))
+                raise Problem("ledger-unavailable", members={"command_id": command.command_id})
+            if sent.wants_ack:
+                if sent.acked is not None:
+                    return Pending(partition, sent.acked.offset)
+                if now >= ack_at:
+                    raise Problem("ledger-unavailable", members={"command_id": command.command_id})
+            if sent.waiter.done():  # woken for nothing of the above: wait on
+                self._projector.forget(command.command_id, sent.waiter)
+                sent.waiter = self._projector.outcome_waiter(command.command_id, command.fingerprint)
+            timer = loop.call_at(ack_at if sent.wants_ack else decision_at, sent.wake)
+            try:
+                await sent.waiter
+            finally:
+                timer.cancel()
+            outcome = self._queries.outcome(partition, command.command_id, command.fingerprint)
+            if outcome is not None:
+                return outcome
+
+    async def send_all(self, records: Sequence[NewRecord]) -> list[Acked]:
+        """Make every record durable. Raises `Problem` `ledger-unavailable` when one is not known to be."""
+        loop = asyncio.get_running_loop()
+        futures: list[asyncio.Future[Acked]] = []
+        for record in records:
+            future: asyncio.Future[Acked] = loop.create_future()
+            futures.append(future)
+
+            def on_ack(acked: Acked | None, error: LedgerError | None, future: asyncio.Future[Acked] = future) -> None:
+                if not loop.is_closed():
+                    loop.call_soon_threadsafe(_settle, future, acked, error)
+
+            try:
+                self._sender.send(record, on_ack)
+            except LedgerError as exc:
+                future.set_exception(exc)
+        results = await asyncio.gather(*futures, return_exceptions=True)
+        acks: list[Acked] = []
+        for result in results:
+            if isinstance(result, Acked):
+                acks.append(result)
+            elif isinstance(result, LedgerError):
+                log.warning("record not sent", error=result.code, why=str(result))
+                raise Problem("ledger-unavailable")
+            else:
+                raise result
+        return acks
+
+    # ---- durable, but without an outcome
+
+    def _note_undecided(self, command: OrderCommand) -> None:
+        waiter = self._projector.outcome_waiter(command.command_id, command.fingerprint)
+        self._undecided[waiter] = (command.command_id, time.monotonic())
+        waiter.add_done_callback(self._decided)
+
+    def _decided(self, waiter: Waiter) -> None:
+        if (noted := self._undecided.pop(waiter, None)) is not None:
+            self._projector.forget(noted[0], waiter)
+
+    def _oldest_s(self) -> float:
+        """Age of the oldest undecided command. One that was given up long ago is forgotten."""
+        now = time.monotonic()
+        while self._undecided:
+            waiter, (_, since) = next(iter(self._undecided.items()))
+            if now - since < FORGET_S:
+                return now - since
+            self._decided(waiter)
+        return 0.0
+
+
+def _settle(future: asyncio.Future[Acked], acked: Acked | None, error: LedgerError | None) -> None:
+    if future.done():
+        return
+    if acked is not None:
+        future.set_result(acked)
+    else:
+        future.set_exception(error or LedgerError("neither acknowledged nor refused"))

@@ -1,0 +1,270 @@
+"""`up`: broker, commands and serve in one data directory, each restarted when it dies; one screen, one Ctrl-C.
+
+    <data>/broker/            the embedded broker's data
+    <data>/state/             databases of commands and serve
+    <data>/keys.json          hash key and one token per role, made once (0600)
+    <data>/tokens.json        hashes of the tokens, what `serve` reads
+    <data>/run/<process>.pid  broker, commands, serve
+    <data>/run/up.json        where everything is, with the tokens (0600)
+    <data>/log/<process>.log  JSON lines
+
+Secrets reach the children through their environment, never through arguments. A killed `up` leaves no orphans: children end
+when the pipe on their standard input does, and what is left all the same is found by its pid file at the next start.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+from filelock import FileLock, Timeout
+
+from api.auth import hash_token, new_token
+from ledger.broker import EmbeddedBroker, Progress
+from ledger.errors import ConfigError
+
+ROLES = ("gateway", "admin", "reader", "operator")
+READY_S = 60.0
+CALM_S = 30.0  # a child that lived this long is restarted at once the next time
+MAX_BACKOFF_S = 10.0
+STOP_S = 12.0
+
+
+class Child:
+    """A process of ours that is started again when it ends."""
+
+    def __init__(self, name: str, arguments: list[str], env: Mapping[str, str], data: Path) -> None:
+        self.name = name
+        self.restarts = -1
+        self._arguments, self._env = arguments, dict(env)
+        self._pid_file, self._log_file = data / "run" / f"{name}.pid", data / "log" / f"{name}.log"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started = self._not_before = 0.0
+        self._backoff_s = 0.5
+
+    def end_leftover(self) -> None:
+        """End the child of an earlier `up` that was killed, if its pid file still names a living one."""
+        leftover = _living(self._pid_file, self._arguments[0])
+        if leftover is not None:
+            leftover.terminate()
+            try:
+                leftover.wait(STOP_S)
+            except psutil.TimeoutExpired:
+                leftover.kill()
+                leftover.wait(STOP_S)
+        self._pid_file.unlink(missing_ok=True)
+
+    def tend(self) -> str | None:
+        """Start it if it is not running; what happened, for the screen."""
+        now = time.monotonic()
+        if self._process is not None:
+            code = self._process.poll()
+            if code is None:
+                return None
+            self._process = None
+            if now - self._started > CALM_S:
+                self._backoff_s = 0.5
+            self._not_before = now + self._backoff_s
+            ended = f"{self.name} ended with {code}; starting it again in {self._backoff_s:.1f} s (log: {self._log_file})"
+            self._backoff_s = min(self._backoff_s * 2, MAX_BACKOFF_S)
+            return ended
+        if now >= self._not_before:
+            self._start(now)
+        return None
+
+    def _start(self, now: float) -> None:
+        self._log_file.parent.mkdir(parents=True, exist_ok=True)
+        with self._log_file.open("ab") as log_file:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "api.cli", *self._arguments, "--with-parent"],
+                env=self._env,
+                stdin=subprocess.PIPE,
+                stdout=log_file,
+                stderr=log_file,
+                start_new_session=True,  # Ctrl-C reaches `up` alone, which stops the others in order
+            )
+        self._started = now
+        self.restarts += 1
+        write_private(self._pid_file, f"{self._process.pid}\n")
+
+    def ask_to_stop(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+
+    def wait_stopped(self, timeout_s: float) -> None:
+        """Wait for the end, then insist."""
+        if self._process is not None:
+            try:
+                self._process.wait(timeout_s)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        self._pid_file.unlink(missing_ok=True)
+
+
+def _living(pid_file: Path, argument: str) -> psutil.Process | None:
+    """The process a pid file names, if it lives and is one of ours: a pid alone may have been given to another."""
+    try:
+        process = psutil.Process(int(pid_file.read_text()))
+        line = process.cmdline()
+    except (OSError, ValueError, psutil.Error):
+        return None
+    return process if "api.cli" in line and argument in line else None
+
+
+class Up:
+    """Everything `order-ledger up` runs. `tell(line)` shows a line to the person in front of it."""
+
+    def __init__(self, data: Path, port: int, tell: Callable[[str], None], environment: Mapping[str, str] | None = None) -> None:
+        self.data = data.absolute()
+        self._port = port
+        self._tell = tell
+        self._environment = dict(environment or {})
+        self._stopping = threading.Event()
+        self.broker = EmbeddedBroker(self.data / "broker", log_file=self.data / "log" / "broker.log")
+        self.children: list[Child] = []
+        self.info: dict[str, Any] = {}
+
+    def stop(self) -> None:
+        """End soon; safe from a signal handler."""
+        self._stopping.set()
+
+    def run(self, on_ready: Callable[[dict[str, Any]], None], progress: Callable[[Progress], None] | None = None) -> int:
+        """Start everything, call `on_ready(info)` once, tend it until stopped. Returns an exit code.
+
+        Raises `BrokerError`, or `ConfigError` when the port is taken or another `up` has the data directory.
+        """
+        for folder in (self.data, self.data / "run", self.data / "log"):
+            folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.data / "run" / "up.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise ConfigError(f"another `order-ledger up` is running in {self.data}") from None
+        try:
+            return self._run(on_ready, progress)
+        finally:
+            self._end()
+            lock.release()
+
+    def _run(self, on_ready: Callable[[dict[str, Any]], None], progress: Callable[[Progress], None] | None) -> int:
+        keys = self._keys()
+        for name in ("commands", "serve"):
+            Child(name, [name], {}, self.data).end_leftover()
+        _check_port(self._port)
+        self.broker.start(progress=progress)
+        write_private(self.data / "run" / "broker.pid", f"{self.broker.pid}\n")
+        env = self._child_environment(keys)
+        self.children = [Child("commands", ["commands"], env, self.data), Child("serve", ["serve"], env, self.data)]
+        for child in self.children:
+            child.tend()
+        url = f"http://127.0.0.1:{self._port}"
+        self.info = {
+            "url": url,
+            "bootstrap_servers": self.broker.bootstrap_servers,
+            "schema_registry_url": url,
+            "tokens": keys["tokens"],
+            "pid": os.getpid(),
+        }
+        if self._wait_ready(url):
+            write_private(self.data / "run" / "up.json", json.dumps(self.info, indent=2) + "\n")
+            on_ready(self.info)
+        while not self._stopping.wait(0.2):
+            self._tend()
+        return 0
+
+    def _tend(self) -> None:
+        for child in self.children:
+            if happened := child.tend():
+                self._tell(happened)
+        if self.broker.poll() is not None:
+            self._tell("the broker ended; starting it again")
+            self.broker.start()
+            write_private(self.data / "run" / "broker.pid", f"{self.broker.pid}\n")
+
+    def _wait_ready(self, url: str) -> bool:
+        """Until `serve` answers that it is ready. False when stopped meanwhile; raises `ConfigError` when it takes too long."""
+        deadline = time.monotonic() + READY_S
+        with httpx.Client(timeout=2.0) as client:
+            while not self._stopping.wait(0.05):
+                self._tend()
+                if time.monotonic() > deadline:
+                    raise ConfigError(f"not ready after {READY_S:.0f} s; see the logs in {self.data / 'log'}")
+                try:
+                    if client.get(f"{url}/ready").status_code == 200:
+                        return True
+                except httpx.TransportError:
+                    continue  # not listening yet
+        return False
+
+    def _end(self) -> None:
+        for child in self.children:
+            child.ask_to_stop()
+        for child in self.children:
+            child.wait_stopped(STOP_S)
+        self.broker.stop()
+        (self.data / "run" / "broker.pid").unlink(missing_ok=True)
+        (self.data / "run" / "up.json").unlink(missing_ok=True)
+
+    def _keys(self) -> dict[str, Any]:
+        """Hash key and tokens of this data directory; made once, so that a restart honours what was handed out."""
+        path = self.data / "keys.json"
+        try:
+            keys: dict[str, Any] = json.loads(path.read_text())
+        except FileNotFoundError:
+            keys = {"hash_key": secrets.token_hex(32), "tokens": {role: new_token(role) for role in ROLES}}
+            write_private(path, json.dumps(keys, indent=2) + "\n")
+        hashes = [{"name": role, "role": role, "sha256": [hash_token(token)]} for role, token in keys["tokens"].items()]
+        write_private(self.data / "tokens.json", json.dumps({"tokens": hashes}, indent=2) + "\n")
+        return keys
+
+    def _child_environment(self, keys: Mapping[str, Any]) -> dict[str, str]:
+        return {
+            **os.environ,
+            **self._environment,
+            "KAFKA_BOOTSTRAP_SERVERS": self.broker.bootstrap_servers,
+            "KAFKA_SECURITY_PROTOCOL": "PLAINTEXT",
+            "LEDGER_HASH_KEY": keys["hash_key"],
+            "LEDGER_TOKENS_FILE": str(self.data / "tokens.json"),
+            "STATE_DIR": str(self.data / "state"),
+            "NODE_ID": "up",
+            "HOST": "127.0.0.1",
+            "PORT": str(self._port),
+        }
+
+
+def free_port() -> int:
+    """A port of the loopback interface that nobody listens on."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port: int = s.getsockname()[1]
+        return port
+
+
+def _check_port(port: int) -> None:
+    with socket.socket() as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            s.bind(("127.0.0.1", port))
+        except OSError:
+            raise ConfigError(f"port {port} is taken; choose another one with --port") from None
+
+
+def write_private(path: Path, text: str) -> None:
+    """Replace `path` at once by a file that only its owner can read."""
+    part = path.with_suffix(path.suffix + ".part")
+    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(text)
+    part.replace(path)

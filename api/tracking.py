@@ -1,0 +1,106 @@
+"""What became of a command (A9): from this node's fold, else from the command's own record in the log."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from api import docs
+from api.call import Call
+from api.context import AppContext
+from api.edge import json_response
+from api.errors import Problem
+from api.orders import staleness
+from api.outcomes import command_state
+from commands.messages import OrderCommand, command_codec
+from ledger.errors import DecodeError, Hole, LogError
+from ledger.log import TopicPartition
+from ledger.outcomes import Outcome
+
+LOOK_UP_S = 2.0
+_COMMAND_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+def add_routes(router: APIRouter) -> None:
+    router.add_api_route("/commands/{command_id}", read_command, methods=["GET"], **docs.READ_COMMAND)
+
+
+async def read_command(call: Call) -> Response:
+    """Pending, accepted or refused; unknown to everybody but the principal and customer that sent it."""
+    principal = call.allow()
+    customer = call.customer(principal)
+    command_id: str = call.path_params["command_id"]
+    query = call.query()
+    at = query.text("at")
+    query.done()
+    ctx = call.ctx
+    place = None if at is None else ctx.parse_position(at, "at", "query")
+    if not _COMMAND_ID.fullmatch(command_id):
+        raise Problem("command-unknown")
+    await call.caught_up()
+    sender = (principal.actor, customer)
+    if place is None:
+        outcome = next(filter(None, (ctx.queries.outcome(p, command_id) for p in range(ctx.partitions))), None)
+    else:
+        outcome = _decided_there(ctx, command_id, *place)
+    if outcome is not None:
+        if (outcome.actor, outcome.customer_id) != sender:
+            raise Problem("command-unknown")
+        return json_response(command_state(call, command_id, outcome.order_id, outcome), 200, staleness(call))
+    if place is None:
+        raise Problem("command-unknown", "Send the position `at` from the Location of the 202 to tell pending from unknown.")
+    command = await _read_back(ctx, *place)
+    if command is None:
+        # Too old to be in the log: what the fold knows of this id is what became of it.
+        outcome = ctx.queries.outcome(place[0], command_id)
+        if outcome is None or (outcome.actor, outcome.customer_id) != sender:
+            raise Problem("command-unknown")
+        return json_response(command_state(call, command_id, outcome.order_id, outcome), 200, staleness(call))
+    if command.command_id != command_id or (command.actor, command.customer_id) != sender:
+        raise Problem("command-unknown")
+    outcome = ctx.queries.outcome(place[0], command_id, command.fingerprint)
+    return json_response(command_state(call, command_id, command.order_id, outcome), 200, staleness(call))
+
+
+def _decided_there(ctx: AppContext, command_id: str, partition: int, offset: int) -> Outcome | None:
+    """The outcome, when the fold alone can tell that it is that of the command at this very place.
+
+    Another command under the same id (a reused key) stands at another place and has another outcome; only its record tells.
+    """
+    outcome = ctx.queries.outcome(partition, command_id)
+    if outcome is None or outcome.version is None or outcome.code is not None:
+        return None
+    past = ctx.queries.history(partition, outcome.order_id, after=outcome.version - 1, limit=1)
+    return outcome if past and past[0].event.command_offset == offset else None
+
+
+async def _read_back(ctx: AppContext, partition: int, offset: int) -> OrderCommand | None:
+    """The command at this place of `order-commands`; None when there is none (any more). Raises `ledger-unavailable`."""
+    try:
+        return await asyncio.to_thread(_look_up, ctx, partition, offset)
+    except Hole:
+        return None
+    except LogError:
+        raise Problem("ledger-unavailable", "The command's record cannot be read now.") from None
+
+
+def _look_up(ctx: AppContext, partition: int, offset: int) -> OrderCommand | None:
+    """On a worker thread. Raises `LogError`; its subclass `Hole` when the place is not in the log."""
+    tp = TopicPartition(ctx.topics.commands, partition)
+    if not ctx.log.starts([tp], LOOK_UP_S)[tp] <= offset < ctx.log.ends([tp], timeout_s=LOOK_UP_S)[tp]:
+        return None
+    reader = ctx.log.reader("command-look-up", max_wait_ms=10)
+    try:
+        reader.assign({tp: offset})
+        records = reader.poll(1, LOOK_UP_S)
+    finally:
+        reader.close()
+    if not records:
+        raise LogError(f"no answer from {tp.topic}/{tp.partition} within {LOOK_UP_S} s")
+    try:
+        return command_codec().decode(records[0].value) if records[0].offset == offset else None
+    except DecodeError:
+        return None

@@ -1,0 +1,102 @@
+"""Puts the processes together: which adapter stands behind which port. Everything above it takes ports only."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from api.registry_check import check_registry
+from commands.process import CommandsProcess
+from ledger.config import KafkaSettings, Settings
+from ledger.errors import LogUnavailable, StoreError
+from ledger.kafka_log import KafkaLog
+from ledger.log import EventLog
+from ledger.rocks_store import RocksStore
+from ledger.store import Store
+
+log = structlog.get_logger(__name__)
+
+LOCK_WAIT_S = 10.0
+
+
+def open_log(kafka: KafkaSettings) -> KafkaLog:
+    """The cluster of the settings. Connects lazily."""
+    return KafkaLog(kafka)
+
+
+def prepare_topics(event_log: EventLog, settings: Settings, stopping: threading.Event) -> bool:
+    """Create missing topics, refuse wrong ones, check the registry; waits for a cluster that does not answer yet.
+
+    False when told to stop meanwhile. Raises `TopicMismatch`, `ConfigError`.
+    """
+    told = False
+    while not stopping.is_set():
+        try:
+            created = event_log.ensure_topics(settings.topics.specs(settings.partitions, settings.writers))
+        except LogUnavailable as exc:
+            if not told:
+                log.warning("waiting for Kafka", why=str(exc))
+                told = True
+            stopping.wait(0.3)
+            continue
+        if created:
+            log.info("topics created", topics=created)
+        if settings.schema_registry_url:
+            check_registry(settings.schema_registry_url, settings.topic_prefix)
+        return True
+    return False
+
+
+def store_opener(root: Path) -> Callable[[str], Store]:
+    """Opens databases below `root`. A predecessor that was just killed may hold the lock for a moment: wait for it."""
+
+    def open_store(name: str) -> Store:
+        root.mkdir(parents=True, exist_ok=True)
+        deadline = time.monotonic() + LOCK_WAIT_S
+        while True:
+            try:
+                return RocksStore(root / name)
+            except StoreError as exc:
+                if "lock" not in str(exc).lower() or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+
+    return open_store
+
+
+def stop_with_parent(stop: Callable[[], None]) -> None:
+    """Call `stop` when standard input ends. `up` holds the other end of that pipe, so a killed `up` leaves no orphan."""
+
+    def wait() -> None:
+        sys.stdin.buffer.read()
+        log.warning("the supervisor is gone, stopping")
+        stop()
+
+    threading.Thread(target=wait, name="stop-with-parent", daemon=True).start()
+
+
+def run_commands(settings: Settings, kafka: KafkaSettings, with_parent: bool = False) -> int:
+    """The `commands` process, until a signal. Returns its exit code."""
+    stopping = threading.Event()
+    event_log = open_log(kafka)
+    process = CommandsProcess(
+        event_log, store_opener(settings.state_dir / "commands"), settings.topics, settings.app_id, settings.node_id
+    )
+
+    def stop(*_: object) -> None:
+        stopping.set()
+        process.stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    if with_parent:
+        stop_with_parent(stop)
+    if not prepare_topics(event_log, settings, stopping):
+        return 0
+    return process.run()

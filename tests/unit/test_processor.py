@@ -1,0 +1,285 @@
+"""The command processor against a log that fails in every way the port allows (the shipped in-memory log)."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import pytest
+
+from commands.idempotency import command_id_of, order_id_of
+from commands.messages import CancelOrder, OrderCommand, PlaceOrder, command_codec
+from commands.process import EXIT_FAILED, CommandsProcess
+from ledger.codec import event_codec, link_of, refusal_codec
+from ledger.events import NO_HASH, Line, OrderEvent, OrderRefusal
+from ledger.log import NewRecord, Record, TopicPartition
+from ledger.memory_log import MemoryLog
+from ledger.store import MemoryStore
+from ledger.topics import Topics
+from ledger.transitions import Code
+
+PARTITIONS, WRITERS = 4, 2
+TOPICS = Topics()
+
+
+class KeptStore(MemoryStore):
+    """A store that outlives the process that closes it, as a disk does."""
+
+    def close(self) -> None:
+        pass
+
+
+@dataclass
+class Running:
+    process: CommandsProcess
+    thread: threading.Thread
+    codes: list[int] = field(default_factory=list)
+
+
+class Ledger:
+    """A log, processes over it, and what a reader sees of it."""
+
+    def __init__(self) -> None:
+        self.log = MemoryLog()
+        self.log.ensure_topics(TOPICS.specs(PARTITIONS, WRITERS))
+        self.sender = self.log.sender("test")
+        self.stores: dict[str, KeptStore] = {}
+        self.running: list[Running] = []
+
+    def start(self, instance: str = "one") -> Running:
+        """A `commands` process; its stores survive it by name."""
+
+        def open_store(name: str) -> KeptStore:
+            return self.stores.setdefault(f"{instance}/{name}", KeptStore())
+
+        process = CommandsProcess(self.log, open_store, TOPICS, "app", instance)
+        codes: list[int] = []
+        thread = threading.Thread(target=lambda: codes.append(process.run()), daemon=True)
+        running = Running(process, thread, codes)
+        self.running.append(running)
+        thread.start()
+        return running
+
+    def stop(self, running: Running) -> None:
+        running.process.stop()
+        running.thread.join(20)
+        assert not running.thread.is_alive()
+        self.running.remove(running)
+
+    def send(self, command: OrderCommand | bytes, order_id: str | None = None) -> None:
+        value = command if isinstance(command, bytes) else command_codec().encode(command)
+        key = (order_id or (command.order_id if isinstance(command, OrderCommand) else "?")).encode()
+        errors: list[object] = []
+        self.sender.send(
+            NewRecord(TOPICS.commands, self.log.partition_for(key, PARTITIONS), key, value),
+            lambda acked, error: errors.append(error) if error else None,
+        )
+        assert self.sender.flush(5) == 0
+        assert not errors
+
+    def records(self, topic: str) -> list[Record]:
+        tps = {TopicPartition(topic, p): 0 for p in range(PARTITIONS)}
+        reader = self.log.reader("check", eof=True)
+        reader.assign(tps)
+        found: list[Record] = []
+        while len(reader.reached_end()) < PARTITIONS:
+            found += reader.poll(1000, 0.05)
+        reader.close()
+        return found
+
+    def events(self) -> list[OrderEvent]:
+        return [event_codec().decode(r.value) for r in self.records(TOPICS.events)]
+
+    def refusals(self) -> list[OrderRefusal]:
+        return [refusal_codec().decode(r.value) for r in self.records(TOPICS.refusals)]
+
+    def answers(self) -> Counter[str]:
+        ids = [e.command_id for e in self.events()] + [r.command_id or "?" for r in self.refusals()]
+        return Counter(ids)
+
+    def wait_for(self, what: Callable[[], bool], timeout_s: float = 20) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not what():
+            assert time.monotonic() < deadline, "it did not happen in time"
+            time.sleep(0.02)
+
+
+@pytest.fixture
+def ledger() -> Iterator[Ledger]:
+    made = Ledger()
+    yield made
+    for running in list(made.running):
+        made.stop(running)
+
+
+def place(key: str, fingerprint: bytes = b"f" * 16, total: int = 1000) -> OrderCommand:
+    command_id = command_id_of("web", "c-1", "PlaceOrder", "-", key)
+    line = Line("product", "espresso-1kg", "Espresso 1 kg", 1, total)
+    return OrderCommand(
+        command_id=command_id,
+        order_id=order_id_of(command_id),
+        fingerprint=fingerprint,
+        operation="PlaceOrder",
+        actor="gateway:web",
+        customer_id="c-1",
+        place=PlaceOrder("EUR", total, (line,), (), bytes(32), 60_000),
+    )
+
+
+def cancel(of: OrderCommand, key: str) -> OrderCommand:
+    return OrderCommand(
+        command_id=command_id_of("web", "c-1", "CancelOrder", of.order_id, key),
+        order_id=of.order_id,
+        fingerprint=b"c" * 16,
+        operation="CancelOrder",
+        actor="gateway:web",
+        customer_id="c-1",
+        cancel=CancelOrder("customer_request"),
+    )
+
+
+def assert_log_is_whole(ledger: Ledger, command_ids: set[str]) -> None:
+    """Every command answered once, versions dense, chain unbroken, command offsets answered at most once."""
+    answers = ledger.answers()
+    assert set(answers) == command_ids
+    assert set(answers.values()) <= {1}
+    versions: dict[str, int] = {}
+    chain = dict.fromkeys(range(PARTITIONS), NO_HASH)
+    for record in ledger.records(TOPICS.events):
+        event = event_codec().decode(record.value)
+        assert event.version == versions.get(event.order_id, 0) + 1
+        versions[event.order_id] = event.version
+        assert event.prev_hash == chain[record.partition]
+        chain[record.partition] = link_of(record.value or b"")
+
+
+def test_each_accepted_command_is_one_event_and_each_refused_one_refusal(ledger: Ledger) -> None:
+    ledger.start()
+    first, second = place("a"), place("b")
+    for command in (first, second, cancel(first, "x"), cancel(first, "y")):
+        ledger.send(command)
+    ledger.wait_for(lambda: sum(ledger.answers().values()) == 4)
+    assert [r.code for r in ledger.refusals()] == [Code.NOTHING_TO_CHANGE]
+    assert Counter(e.type for e in ledger.events()) == {"OrderPlaced": 2, "OrderCancelled": 1}
+
+
+def test_a_duplicate_leaves_no_record_and_another_body_is_refused_once(ledger: Ledger) -> None:
+    ledger.start()
+    command, other = place("a"), place("a", fingerprint=b"g" * 16)
+    for sent in (command, command, other, other, command, place("end")):
+        ledger.send(sent)
+    ledger.wait_for(lambda: place("end").command_id in ledger.answers())
+    ledger.wait_for(lambda: len(ledger.refusals()) == 1)
+    assert [e.version for e in ledger.events() if e.command_id == command.command_id] == [1]
+    assert [(r.code, r.fingerprint) for r in ledger.refusals()] == [(Code.IDEMPOTENCY_KEY_REUSED, b"g" * 16)]
+
+
+def test_an_unreadable_command_is_kept_once_even_when_it_is_read_again(ledger: Ledger) -> None:
+    running = ledger.start()
+    ledger.send(b"\x00junk", "ord_x")
+    ledger.wait_for(lambda: len(ledger.refusals()) == 1)
+    ledger.stop(running)
+    ledger.stores.clear()  # the next incarnation reads from the first command of the last batch
+    ledger.start()
+    ledger.send(place("after"))
+    ledger.wait_for(lambda: len(ledger.events()) == 1)
+    assert [(r.code, r.original) for r in ledger.refusals()] == [(Code.UNDECODABLE, b"\x00junk")]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_commit_of_unknown_outcome_loses_nothing_and_repeats_nothing(ledger: Ledger, when: str) -> None:
+    ledger.start()
+    sent = set()
+    for i in range(12):
+        command = place(f"k{i}")
+        sent.add(command.command_id)
+        if i % 3 == 1:
+            ledger.log.fail_next_commit(when)  # type: ignore[arg-type]
+        ledger.send(command)
+        ledger.wait_for(lambda: len(ledger.answers()) == len(sent))
+    assert_log_is_whole(ledger, sent)
+
+
+def test_a_fenced_writer_waits_and_takes_over_from_itself(ledger: Ledger) -> None:
+    ledger.start()
+    ledger.send(place("a"))
+    ledger.wait_for(lambda: len(ledger.events()) == 1)
+    ledger.log.fence("app-0")
+    ledger.log.fence("app-1")
+    ledger.send(place("b"))
+    ledger.send(place("c"))
+    ledger.wait_for(lambda: len(ledger.events()) == 3)
+    epochs = {e.writer_epoch for e in ledger.events()}
+    assert len(epochs) > 1
+    assert_log_is_whole(ledger, {place(k).command_id for k in "abc"})
+
+
+def test_a_store_ahead_of_the_log_ends_the_process(ledger: Ledger) -> None:
+    running = ledger.start()
+    for key in "abcdefgh":
+        ledger.send(place(key))
+    ledger.wait_for(lambda: len(ledger.events()) == 8)
+    ledger.stop(running)
+    ledger.log.recreate(TOPICS.events)
+    again = ledger.start()
+    again.thread.join(20)
+    assert again.codes == [EXIT_FAILED]
+
+
+def test_commands_removed_before_they_were_dealt_with_end_the_process(ledger: Ledger) -> None:
+    for key in "abcdefgh":
+        ledger.send(place(key))
+    for p in range(PARTITIONS):
+        tp = TopicPartition(TOPICS.commands, p)
+        ledger.log.truncate(tp, max(0, ledger.log.ends([tp])[tp] - 1))
+    running = ledger.start()
+    running.thread.join(20)
+    assert running.codes == [EXIT_FAILED]
+
+
+def test_a_standby_takes_over_when_the_owner_stops(ledger: Ledger) -> None:
+    first = ledger.start("one")
+    ledger.wait_for(lambda: sorted(first.process.ready_writers) == [0, 1])
+    second = ledger.start("two")
+    sent = [place(f"n{i}") for i in range(10)]
+    for command in sent:
+        ledger.send(command)
+    ledger.wait_for(lambda: len(ledger.events()) == 10)
+    ledger.stop(first)
+    more = [place(f"m{i}") for i in range(10)]
+    for command in more:
+        ledger.send(command)
+    ledger.wait_for(lambda: len(ledger.events()) == 20)
+    assert sorted(second.process.ready_writers) == [0, 1]
+    assert_log_is_whole(ledger, {c.command_id for c in sent + more})
+
+
+def test_whatever_fails_when_every_command_is_answered_exactly_once(ledger: Ledger) -> None:
+    chance = random.Random(7)
+    running = ledger.start()
+    sent: dict[str, OrderCommand] = {}
+    placed: list[OrderCommand] = []
+    for i in range(400):
+        command = cancel(chance.choice(placed), f"k{i}") if placed and chance.random() < 0.4 else place(f"k{i}")
+        if command.place is not None:
+            placed.append(command)
+        sent[command.command_id] = command
+        ledger.send(command)
+        if chance.random() < 0.2:
+            ledger.send(chance.choice(list(sent.values())))  # a retry
+        draw = chance.random()
+        if draw < 0.03:
+            ledger.log.fail_next_commit(chance.choice(["before", "after"]))
+        elif draw < 0.04:
+            ledger.stop(running)
+            if chance.random() < 0.5:
+                ledger.stores.clear()
+            running = ledger.start()
+        elif draw < 0.05:
+            ledger.wait_for(lambda: len(ledger.answers()) >= len(sent) - 5)
+    ledger.wait_for(lambda: len(ledger.answers()) == len(sent), 60)
+    assert_log_is_whole(ledger, set(sent))
