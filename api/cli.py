@@ -61,6 +61,7 @@ def up(
             show_up(out, info, machine.data)
 
         code = machine.run(ready, progress.update)
+    err.print("Everything is stopped.", highlight=False)
     raise typer.Exit(code)
 
 

@@ -131,7 +131,7 @@ def _api(info: dict[str, Any] | None, settings: Settings) -> list[Finding]:
         if ready.status_code == 200
         else Finding("API", "wrong", f"{url} is not ready: {ready.text[:300]}", "see the log of `serve`")
     ]
-    frozen = [line for line in metrics.splitlines() if line.startswith("ledger_frozen_orders ")]
+    frozen = [line for line in metrics.splitlines() if line.startswith("ledger_orders_frozen ")]
     if frozen and float(frozen[0].split()[1]) > 0:
         count = int(float(frozen[0].split()[1]))
         advice = "`order-ledger history ORDER` and the order's `frozen` name the record; mend the program, then rebuild"

@@ -12,7 +12,6 @@ from typing import Any
 import httpx
 import msgspec
 from rich.console import Console
-from rich.table import Table
 
 from api.wiring import open_log
 from ledger.codec import event_codec
@@ -167,12 +166,10 @@ def run_history(order_id: str, url: str, token: str, as_json: bool, out: Console
     if as_json:
         out.print_json(data=rows)
         return 0
-    table = Table(title=order_id)
-    for name in ("version", "occurred_at", "type", "status", "actor", "partition-offset", "detail"):
-        table.add_column(name, overflow="fold")
     for row in rows:
-        detail = json.dumps(row["detail"], ensure_ascii=False)
         place = f"{row['partition']}-{row['offset']}"
-        table.add_row(str(row["version"]), row["occurred_at"], row["type"], row["status"], row["actor"], place, detail)
-    out.print(table)
+        head = f"v{row['version']:<3} {row['occurred_at']}  {place:>9}  {row['type']:<18} {row['status']:<10} {row['actor']}"
+        out.print(head, highlight=False, soft_wrap=True, markup=False)
+        if detail := {name: value for name, value in row["detail"].items() if value not in (None, [], "")}:
+            out.print(f"     {json.dumps(detail, ensure_ascii=False)}", style="dim", highlight=False, markup=False)
     return 0

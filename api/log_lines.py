@@ -41,5 +41,6 @@ def configure_logging(process: str, level: str = "INFO") -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    for noisy in ("faust", "mode", "uvicorn.access", "httpx", "httpcore"):
+    # "abc" is how mode names the logger of the HTTP service
+    for noisy in ("faust", "mode", "abc", "uvicorn.access", "httpx", "httpcore"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLevelName(level)))

@@ -15,7 +15,7 @@ from api.context import AppContext
 from api.wiring import open_log, prepare_topics, stop_with_parent, store_opener
 from ledger.config import KafkaSettings, Settings
 from ledger.errors import LogError
-from ledger.log import EventLog
+from ledger.log import EventLog, TopicPartition
 from projections import faust_app
 from projections.projector import Projector
 from projections.queries import Queries
@@ -45,6 +45,7 @@ def run_serve(settings: Settings, kafka: KafkaSettings, with_parent: bool = Fals
     projector = Projector(store_opener(settings.state_dir / "projections"), settings.topics, partitions)
     sender = event_log.sender("serve")
     try:
+        projector.skip_expired(event_log.starts(TopicPartition(settings.topics.refusals, p) for p in range(partitions)))
         app = faust_app.build_app(
             app_id=f"{settings.app_id}-serve-{settings.node_id}",
             log=event_log,

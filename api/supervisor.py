@@ -135,6 +135,7 @@ class Up:
         self._stopping = threading.Event()
         self.broker = EmbeddedBroker(self.data / "broker", log_file=self.data / "log" / "broker.log")
         self.children: list[Child] = []
+        self._bootstrap_servers = ""
         self.info: dict[str, Any] = {}
 
     def stop(self) -> None:
@@ -164,12 +165,9 @@ class Up:
         for name in ("commands", "serve"):
             Child(name, [name], {}, self.data).end_leftover()
         _check_port(self._port)
-        self.broker.start(progress=progress)
+        # The children take seconds to import; they wait for the broker by themselves.
+        self.broker.start(progress=progress, on_address=lambda servers: self._start_children(servers, keys))
         write_private(self.data / "run" / "broker.pid", f"{self.broker.pid}\n")
-        env = self._child_environment(keys)
-        self.children = [Child("commands", ["commands"], env, self.data), Child("serve", ["serve"], env, self.data)]
-        for child in self.children:
-            child.tend()
         url = f"http://127.0.0.1:{self._port}"
         self.info = {
             "url": url,
@@ -185,13 +183,25 @@ class Up:
             self._tend()
         return 0
 
+    def _start_children(self, bootstrap_servers: str, keys: Mapping[str, Any]) -> None:
+        """Start `commands` and `serve`, or replace them when the broker had to take another address."""
+        if bootstrap_servers == self._bootstrap_servers:
+            return
+        self._end_children()
+        self._bootstrap_servers = bootstrap_servers
+        env = self._child_environment(bootstrap_servers, keys)
+        self.children = [Child(name, [name], env, self.data) for name in ("commands", "serve")]
+        for child in self.children:
+            child.tend()
+
     def _tend(self) -> None:
         for child in self.children:
             if happened := child.tend():
                 self._tell(happened)
         if self.broker.poll() is not None:
             self._tell("the broker ended; starting it again")
-            self.broker.start()
+            self.broker.start(on_address=lambda servers: self._start_children(servers, self._keys()))
+            self.info["bootstrap_servers"] = self.broker.bootstrap_servers
             write_private(self.data / "run" / "broker.pid", f"{self.broker.pid}\n")
 
     def _wait_ready(self, url: str) -> bool:
@@ -209,11 +219,14 @@ class Up:
                     continue  # not listening yet
         return False
 
-    def _end(self) -> None:
+    def _end_children(self) -> None:
         for child in self.children:
             child.ask_to_stop()
         for child in self.children:
             child.wait_stopped(STOP_S)
+
+    def _end(self) -> None:
+        self._end_children()
         self.broker.stop()
         (self.data / "run" / "broker.pid").unlink(missing_ok=True)
         (self.data / "run" / "up.json").unlink(missing_ok=True)
@@ -230,11 +243,11 @@ class Up:
         write_private(self.data / "tokens.json", json.dumps({"tokens": hashes}, indent=2) + "\n")
         return keys
 
-    def _child_environment(self, keys: Mapping[str, Any]) -> dict[str, str]:
+    def _child_environment(self, bootstrap_servers: str, keys: Mapping[str, Any]) -> dict[str, str]:
         return {
             **os.environ,
             **self._environment,
-            "KAFKA_BOOTSTRAP_SERVERS": self.broker.bootstrap_servers,
+            "KAFKA_BOOTSTRAP_SERVERS": bootstrap_servers,
             "KAFKA_SECURITY_PROTOCOL": "PLAINTEXT",
             "LEDGER_HASH_KEY": keys["hash_key"],
             "LEDGER_TOKENS_FILE": str(self.data / "tokens.json"),

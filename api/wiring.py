@@ -11,12 +11,12 @@ from pathlib import Path
 
 import structlog
 
-from api.registry_check import check_registry
 from commands.process import CommandsProcess
 from ledger.config import KafkaSettings, Settings
 from ledger.errors import LogUnavailable, StoreError
 from ledger.kafka_log import KafkaLog
 from ledger.log import EventLog
+from ledger.registry import check_registry
 from ledger.rocks_store import RocksStore
 from ledger.store import Store
 

@@ -154,6 +154,7 @@ class WriterLoop(threading.Thread):
         self._where = "follow"
         reader = self._log.reader(f"follow-{self.writer}", max_wait_ms=500)
         try:
+            self._skip_expired()
             self._check_not_ahead(self._log.ends(self._positions()))
             reader.assign(self._positions())
             while not self._owned.is_set() and not self._stopping.is_set():
@@ -162,6 +163,13 @@ class WriterLoop(threading.Thread):
                     self._fold(records)
         finally:
             reader.close()
+
+    def _skip_expired(self) -> None:
+        """Refusals are kept 60 days, a key is honoured for 30: what is gone from the log is asked for by nobody."""
+        starts = self._log.starts(TopicPartition(self._topics.refusals, p) for p in self._desks)
+        for tp, start in starts.items():
+            if self._desks[tp.partition].meta.refusals < start:
+                self._desks[tp.partition].landed(tp.topic, start)
 
     def _fold(self, records: list[Record]) -> None:
         for record in records:
@@ -187,6 +195,7 @@ class WriterLoop(threading.Thread):
     def _fold_to_the_end(self) -> int:
         """Start has ended every older transaction, so the committed end asked for now is final. Returns records folded."""
         self._where = "fold"
+        self._skip_expired()
         positions = self._positions()
         stable, end = self._log.ends(positions), self._log.ends(positions, "read_uncommitted")
         if stable != end:

@@ -427,11 +427,14 @@ class EmbeddedBroker:
             raise BrokerError("not_running", "the embedded broker has not been started")
         return self._process.pid
 
-    def start(self, timeout_s: float = 60.0, progress: Report | None = None) -> None:
+    def start(
+        self, timeout_s: float = 60.0, progress: Report | None = None, on_address: Callable[[str], None] | None = None
+    ) -> None:
         """Fetch the jars, format the data directory, start Kafka: each only if needed. Returns when the broker is ready: it is
         known to its controller and every partition has a leader, so the next produce succeeds. `timeout_s` does not count the
         download. A broker left behind by a killed owner of this data directory is stopped first. May be called again after
-        `stop` and after the broker died.
+        `stop` and after the broker died. `on_address(bootstrap_servers)` is called as soon as the address is settled, seconds
+        before the broker answers there; again if it had to be changed.
 
         Raises `BrokerError` (`start_failed` quotes the end of Kafka's log), leaving no process behind.
         """
@@ -450,7 +453,7 @@ class EmbeddedBroker:
                 self._clear_tmp()
                 cluster_id = self._format(jars, deadline, report)
                 report(Progress("start", 0, 1, "steps"))
-                self._launch(jars, cluster_id, deadline)
+                self._launch(jars, cluster_id, deadline, on_address)
         except BaseException:
             self.stop(timeout_s=0)
             raise
@@ -543,7 +546,7 @@ class EmbeddedBroker:
             report(Progress("format", 1, 1, "steps"))
         return _cluster_id(self._dir / "log")
 
-    def _launch(self, jars: list[Path], cluster_id: str, deadline: float) -> None:
+    def _launch(self, jars: list[Path], cluster_id: str, deadline: float, on_address: Callable[[str], None] | None) -> None:
         remembered = _read_json(self._dir / "broker.json")
         for attempt in (1, 2, 3):
             port = self._wanted_port or _free_port(remembered.get("port"))
@@ -554,6 +557,8 @@ class EmbeddedBroker:
             self._spawn(jars)
             self._port = port
             self._write_state(port, controller_port)
+            if on_address is not None:
+                on_address(self.bootstrap_servers)
             if self._wait_until_ready(cluster_id, deadline):
                 return
             # Somebody took one of the two ports after they were looked at: seen to be free, so look again.

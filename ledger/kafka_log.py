@@ -24,6 +24,9 @@ class KafkaLog:
     def ensure_topics(self, specs: Iterable[TopicSpec], timeout_s: float = 30.0) -> list[str]:
         return admin.ensure_topics(self._settings, list(specs), timeout_s)
 
+    def check_topics(self, specs: Iterable[TopicSpec]) -> None:
+        admin.check_topics(self._settings, list(specs))
+
     def partitions(self, topic: str) -> int:
         return admin.partitions(self._settings, topic)
 
@@ -43,6 +46,9 @@ class KafkaLog:
 
     def offset_at(self, partitions: Iterable[TopicPartition], timestamp_ms: int) -> dict[TopicPartition, int]:
         return admin.offset_at(self._settings, partitions, timestamp_ms)
+
+    def progress(self, group: str, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        return admin.progress(self._settings, group, partitions)
 
     def reader(
         self,

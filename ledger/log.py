@@ -156,7 +156,10 @@ class Lease(Protocol):
         """
 
     def commit(self, positions: Mapping[TopicPartition, int]) -> None:
-        """Note, for lag monitors only, how far commands were dealt with. Never waits, never fails the caller."""
+        """Note, for lag monitors only, how far commands were dealt with. Never waits, never fails the caller.
+
+        To be called by the thread that polls.
+        """
 
     def close(self) -> None:
         """End the membership. A static member keeps its share until the session time-out, for the same instance to come back."""
@@ -170,6 +173,9 @@ class EventLog(Protocol):
 
         Several processes may do this at once. Raises `TopicMismatch` naming the first difference found.
         """
+
+    def check_topics(self, specs: Iterable[TopicSpec]) -> None:
+        """Compare without creating anything. Raises `TopicMismatch`, or `LogError` when a topic is missing."""
 
     def partitions(self, topic: str) -> int:
         """How many partitions `topic` has. Raises `LogUnavailable`, or `LogError` when there is no such topic."""
@@ -190,6 +196,9 @@ class EventLog(Protocol):
 
     def offset_at(self, partitions: Iterable[TopicPartition], timestamp_ms: int) -> dict[TopicPartition, int]:
         """First position whose record is not older than `timestamp_ms`; the committed end when there is none."""
+
+    def progress(self, group: str, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        """What `Lease.commit` noted for `group`: 0 where it noted nothing. Can be behind, never ahead."""
 
     def reader(
         self,

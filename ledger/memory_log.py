@@ -66,10 +66,6 @@ class MemoryLog:
             self._state.away_since = time.monotonic() if away else None
             self._state.changed.notify_all()
 
-    def committed(self, group: str) -> dict[TopicPartition, int]:
-        """What `Lease.commit` noted for `group`."""
-        return dict(self._groups[group].committed)
-
     # ---- the port ----------------------------------------------------------------------------------------------------
     def ensure_topics(self, specs: Iterable[TopicSpec], timeout_s: float = 30.0) -> list[str]:
         created = []
@@ -82,6 +78,12 @@ class MemoryLog:
                 else:
                     compare_topic(spec, found.spec.partitions, found.spec.settings)
         return created
+
+    def check_topics(self, specs: Iterable[TopicSpec]) -> None:
+        with self._state.reachable():
+            for spec in specs:
+                found = self._state.topic(spec.name)
+                compare_topic(spec, found.spec.partitions, found.spec.settings)
 
     def partitions(self, topic: str) -> int:
         with self._state.reachable():
@@ -107,6 +109,11 @@ class MemoryLog:
     def offset_at(self, partitions: Iterable[TopicPartition], timestamp_ms: int) -> dict[TopicPartition, int]:
         with self._state.reachable():
             return {tp: self._state.offset_at(tp, timestamp_ms) for tp in partitions}
+
+    def progress(self, group: str, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        with self._state.reachable():
+            noted = self._groups[group].committed if group in self._groups else {}
+            return {tp: noted.get(tp, 0) for tp in partitions}
 
     def reader(
         self,

@@ -1,100 +1,191 @@
-"""The Store on RocksDB. The only importer of rocksdict."""
+"""The Store on RocksDB. The only file that imports rocksdict."""
 
 from __future__ import annotations
 
+import threading
+import weakref
 from collections.abc import Iterator, Mapping
-from functools import cache
 from pathlib import Path
+from typing import Any, cast
 
-from rocksdict import BlockBasedOptions, Cache, DBCompressionType, Options, Rdict, WriteBatch, WriteBufferManager
+from rocksdict import (
+    BlockBasedOptions,
+    Cache,
+    DbClosedError,
+    DBCompressionType,
+    Options,
+    Rdict,
+    ReadOptions,
+    WriteBatch,
+    WriteBufferManager,
+)
 
 from ledger.errors import StoreError
 from ledger.store import after_prefix
 
-BLOCK_CACHE_BYTES = 64 << 20
-MEMTABLES_BYTES = 64 << 20
+MIB = 1024 * 1024
+
+# What rocksdict raises for a key or value that is no bytes: a mistake of the caller, not of the store.
+_MISTAKES = (KeyError, TypeError, ValueError)
 
 
-@cache
-def _block_cache() -> Cache:
-    return Cache(BLOCK_CACHE_BYTES)
+class StoreMemory:
+    """Memory shared by all stores of a process, in bytes: the block cache, and in it the sum of all memtables.
+
+    One per process, however many partitions: with memory of its own for each, twelve partitions take twelve times as much.
+    """
+
+    def __init__(self, cache_bytes: int = 128 * MIB, memtable_bytes: int = 64 * MIB) -> None:
+        self._cache = Cache(cache_bytes)
+        # memtables are charged to the cache; a full one is flushed earlier, writes are never stalled for it
+        self._buffers = WriteBufferManager.new_write_buffer_manager_with_cache(memtable_bytes, False, self._cache)
+
+    def used_bytes(self) -> int:
+        """Bytes of blocks and memtables held now."""
+        return int(self._cache.get_usage())
 
 
-@cache
-def _memtables() -> WriteBufferManager:
-    """One budget for the memtables of all databases of this process."""
-    return WriteBufferManager(MEMTABLES_BYTES, False)
+def store_options(memory: StoreMemory, write_buffer_bytes: int, bloom_bits: int) -> Options:
+    """RocksDB's options, each with its reason."""
+    blocks = BlockBasedOptions()
+    blocks.set_block_cache(memory._cache)
+    # Most lookups of a fold are of something new (a new order, a new command id): the filter answers them without a read.
+    blocks.set_bloom_filter(bloom_bits, False)
+    # Indexes and filters grow with the data; in the cache they are bounded with it. Those of the newest files stay in.
+    blocks.set_cache_index_and_filter_blocks(True)
+    blocks.set_pin_l0_filter_and_index_blocks_in_cache(True)
 
-
-def store_options() -> Options:
-    """Options of every database: point reads of recent orders and short scans."""
     options = Options(raw_mode=True)
     options.create_if_missing(True)
-    options.set_write_buffer_size(16 << 20)
-    options.set_write_buffer_manager(_memtables())
-    options.set_compression_type(DBCompressionType.lz4())
-    options.set_keep_log_file_num(4)
-    blocks = BlockBasedOptions()
-    blocks.set_bloom_filter(10, False)  # "no such order" without a disk read
-    blocks.set_block_cache(_block_cache())
-    blocks.set_cache_index_and_filter_blocks(True)
     options.set_block_based_table_factory(blocks)
+    options.set_write_buffer_manager(memory._buffers)
+    options.set_write_buffer_size(write_buffer_bytes)
+    options.set_compression_type(DBCompressionType.lz4())
+    # 12 stores of 64 files fit into the usual limit of 1,024 open files beside the sockets of `serve`
+    options.set_max_open_files(64)
+    options.set_max_background_jobs(2)
+    # spread the writing of large files: one large sync at their end would hold up the write-ahead log
+    options.set_bytes_per_sync(MIB)
+    # RocksDB's own text log
+    options.set_keep_log_file_num(2)
+    options.set_max_log_file_size(MIB)
+    options.set_stats_dump_period_sec(0)
     return options
 
 
 class RocksStore:
-    """`ledger.store.Store` in the folder `path`. Raises `StoreError` when it is open in another process."""
+    """`ledger.store.Store` in the folder `path`. Thread-safe but for `close`.
 
-    def __init__(self, path: Path) -> None:
+    Writes go through the write-ahead log without fsync: safe against the death of the process. After a power failure the store
+    is that of some earlier write, whole, and the fold is repeated from there.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        memory: StoreMemory | None = None,
+        write_buffer_bytes: int = 16 * MIB,
+        bloom_bits: int = 10,
+    ) -> None:
+        """Open or create. Raises `StoreError` when another process (or another store of this one) has it open."""
+        self.path = Path(path)
+        self._scans: weakref.WeakSet[_Scan] = weakref.WeakSet()
+        self._closing = threading.Lock()
+        options = store_options(memory or StoreMemory(), write_buffer_bytes, bloom_bits)
         try:
-            self._db = Rdict(str(path), options=store_options())
-        except Exception as exc:  # rocksdict raises plain Exception
-            raise StoreError(f"{path}: {exc}") from exc
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = Rdict(str(self.path), options=options)
+        except Exception as exc:
+            in_use = "lock" in str(exc).lower()
+            raise StoreError(f"store {self.path} {'is in use' if in_use else 'cannot be opened'}: {exc}") from exc
 
     def get(self, key: bytes) -> bytes | None:
-        value: bytes | None = self._db.get(key)
+        try:
+            value: bytes | None = self._db.get(key)
+        except _MISTAKES:
+            raise
+        except Exception as exc:
+            raise self._failed("read", exc) from exc
         return value
 
     def get_many(self, keys: list[bytes]) -> list[bytes | None]:
-        values: list[bytes | None] = self._db.get(keys)
+        try:
+            values: list[bytes | None] = self._db.get(cast(list[Any], keys)) or []
+        except _MISTAKES:
+            raise
+        except Exception as exc:
+            raise self._failed("read", exc) from exc
         return values
 
     def write(self, rows: Mapping[bytes, bytes | None]) -> None:
         batch = WriteBatch(raw_mode=True)
+        put, delete = batch.put, batch.delete
         for key, value in rows.items():
             if value is None:
-                batch.delete(key)
+                delete(key)
             else:
-                batch.put(key, value)
+                put(key, value)
         try:
             self._db.write(batch)
-        except Exception as exc:  # rocksdict raises plain Exception
-            raise StoreError(str(exc)) from exc
+        except Exception as exc:
+            raise self._failed("written", exc) from exc
 
     def scan(self, prefix: bytes, start: bytes | None = None, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
-        rows = self._db.iter()
+        # Only an upper bound: rocksdict 0.3.29 takes a lower bound for an upper one. A reverse scan ends by itself, see _Scan.
+        options, after = ReadOptions(), after_prefix(prefix)
+        if after is not None:
+            options.set_iterate_upper_bound(after)
+        if not reverse:
+            from_key = max(start or prefix, prefix) or None
+        else:
+            from_key = after if start is None else start
         try:
-            if reverse:
-                edge = start if start is not None else after_prefix(prefix)
-                if edge is None:
-                    rows.seek_to_last()
-                else:
-                    rows.seek_for_prev(edge)
-                    if start is None and rows.valid() and rows.key() == edge:
-                        rows.prev()
-            else:
-                rows.seek(max(start or prefix, prefix))
-            while rows.valid():
-                key: bytes = rows.key()
-                if not key.startswith(prefix):
-                    return
-                yield key, rows.value()
-                if reverse:
-                    rows.prev()
-                else:
-                    rows.next()
-        finally:
-            del rows  # a live iterator keeps the database's lock after close()
+            scan = _Scan(self, prefix, options, self._db.items(backwards=reverse, from_key=from_key, read_opt=options))
+        except Exception as exc:
+            raise self._failed("read", exc) from exc
+        self._scans.add(scan)
+        return scan
 
     def close(self) -> None:
-        self._db.close()
+        """Close, and end every scan: one left alive would keep RocksDB's lock, and the store could not be opened again."""
+        with self._closing:
+            for scan in list(self._scans):
+                scan.close()
+            try:
+                self._db.close()
+            except DbClosedError:
+                return  # closing twice is no mistake
+            except Exception as exc:
+                raise self._failed("closed", exc) from exc
+
+    def _failed(self, done: str, exc: BaseException) -> StoreError:
+        return StoreError(f"store {self.path} could not be {done}: {exc}")
+
+
+class _Scan(Iterator[tuple[bytes, bytes]]):
+    """An iterator that a closing store can take away: going on with it then is an error, not an early end."""
+
+    def __init__(self, store: RocksStore, prefix: bytes, options: ReadOptions, items: Iterator[tuple[Any, Any]]) -> None:
+        self._store, self._prefix = store, prefix
+        self._options = options  # holds the bound, which RocksDB reads at every step and rocksdict neither copies nor keeps
+        self._items: Iterator[tuple[Any, Any]] | None = items
+        self._ended = False
+
+    def __next__(self) -> tuple[bytes, bytes]:
+        items = self._items
+        if items is None:
+            if self._ended:
+                raise StopIteration
+            raise StoreError(f"store {self._store.path} was closed during a scan")
+        try:
+            row: tuple[bytes, bytes] | None = next(items, None)
+        except Exception as exc:
+            raise self._store._failed("read", exc) from exc
+        if row is None or not row[0].startswith(self._prefix):
+            self._ended, self._items = True, None
+            raise StopIteration
+        return row
+
+    def close(self) -> None:
+        self._items = None

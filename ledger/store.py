@@ -5,8 +5,9 @@ Two adapters keep it and pass the same tests (`tests/contract/test_store.py`): `
 The contract
     * `write` is atomic: after a crash either all its rows are there or none. It is durable against `kill -9` of the process
       (the operating system has it); against power loss the log is the truth and the fold is repeated.
-    * Keys order bytewise. `scan` sees the store as of its first step and must be exhausted or closed.
-    * One process opens a store at a time; a second gets `StoreError`.
+    * Keys order bytewise. `scan` sees the store as of its call, whatever is written while it goes on.
+    * One process opens a store at a time; a second gets `StoreError`. A closed store answers nothing: everything but closing it
+      again raises `StoreError`, going on with a scan too (it would look like an early end).
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 from sortedcontainers import SortedDict
+
+from ledger.errors import StoreError
 
 
 class Store(Protocol):
@@ -27,7 +30,10 @@ class Store(Protocol):
         """Put every row (None deletes it) in one atomic write. Raises `StoreError`."""
 
     def scan(self, prefix: bytes, start: bytes | None = None, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
-        """Rows whose key begins with `prefix`, in key order (or reverse), from `start` (inclusive) on."""
+        """Rows whose key begins with `prefix`, in key order (or reverse), from `start` (inclusive) on.
+
+        A `start` outside of the prefix is allowed: on the far side there is nothing, on the near side everything.
+        """
 
     def close(self) -> None: ...
 
@@ -36,33 +42,46 @@ class MemoryStore:
     """A store that is gone with the process: for tests and short-lived folds."""
 
     def __init__(self) -> None:
-        self._rows: SortedDict[bytes, bytes] = SortedDict()
+        self._kept: SortedDict[bytes, bytes] | None = SortedDict()
+
+    @property
+    def _rows(self) -> SortedDict[bytes, bytes]:
+        if self._kept is None:
+            raise StoreError("the store is closed")
+        return self._kept
 
     def get(self, key: bytes) -> bytes | None:
         return self._rows.get(key)
 
     def get_many(self, keys: list[bytes]) -> list[bytes | None]:
-        return [self._rows.get(key) for key in keys]
+        rows = self._rows
+        return [rows.get(key) for key in keys]
 
     def write(self, rows: Mapping[bytes, bytes | None]) -> None:
+        kept = self._rows
         for key, value in rows.items():
             if value is None:
-                self._rows.pop(key, None)
+                kept.pop(key, None)
             else:
-                self._rows[key] = value
+                kept[key] = value
 
     def scan(self, prefix: bytes, start: bytes | None = None, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
-        after = after_prefix(prefix)
-        if reverse:
-            keys = self._rows.irange(prefix, start or after, (True, start is not None), reverse=True)
-        else:
-            keys = self._rows.irange(max(start or prefix, prefix), after, (True, False))
-        for key in list(keys):
-            if key.startswith(prefix):
-                yield key, self._rows[key]
+        rows, low, high = self._rows, prefix, after_prefix(prefix)
+        if start is not None and reverse:
+            high = start + b"\0" if high is None else min(start + b"\0", high)
+        elif start is not None:
+            low = max(start, low)
+        keys = rows.irange(low, high, (True, False), reverse) if high is None or low < high else []
+        return self._go_on([(key, rows[key]) for key in keys])
+
+    def _go_on(self, found: list[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
+        for row in found:
+            if self._kept is None:
+                raise StoreError("the store was closed during a scan")
+            yield row
 
     def close(self) -> None:
-        self._rows.clear()
+        self._kept = None
 
 
 def after_prefix(prefix: bytes) -> bytes | None:

@@ -75,6 +75,16 @@ class Projector:
         """Where reading must go on: the next offset of every partition of the three topics."""
         return dict(self._positions)
 
+    def skip_expired(self, starts: Mapping[TopicPartition, int]) -> None:
+        """Begin at `starts` where the log no longer goes back to the position.
+
+        For `order-refusals` only, which is kept 60 days: a key is honoured for 30, so what is gone is asked for by nobody.
+        """
+        for tp, start in starts.items():
+            if tp.topic == self.topics.refusals and self._positions[tp] < start:
+                log.info("expired refusals skipped", partition=tp.partition, position=self._positions[tp], start=start)
+                self._positions[tp] = start
+
     def fold(self, records: Sequence[Record]) -> None:
         """Fold one chunk. Records below the position are skipped. Any exception leaves the databases at an earlier
         position and must end the process: what is not written is folded again after the restart."""

@@ -14,17 +14,19 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import contextmanager
 from typing import Any
 
-from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection
+from confluent_kafka import ConsumerGroupTopicPartitions, IsolationLevel, KafkaError, KafkaException, TopicCollection
 from confluent_kafka import TopicPartition as KafkaTopicPartition
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec  # type: ignore[attr-defined]
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec, TopicMetadata  # type: ignore[attr-defined]
 
 from ledger.config import KafkaSettings
 from ledger.errors import LogError, LogUnavailable
-from ledger.kafka.connection import ClientLog, client_config, from_exception, kafka_error
+from ledger.kafka.connection import AWAY, ClientLog, client_config, from_exception, kafka_error
 from ledger.log import Isolation, TopicPartition, compare_topic
 from ledger.topics import TopicSpec
 
 REQUEST_TIMEOUT_S = 10.0
+EARLIEST: OffsetSpec = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
+LATEST: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 LEVELS = {"read_committed": IsolationLevel.READ_COMMITTED, "read_uncommitted": IsolationLevel.READ_UNCOMMITTED}
 
 
@@ -64,13 +66,13 @@ def topic_id(settings: KafkaSettings, topic: str) -> bytes:
 
 
 def starts(settings: KafkaSettings, wanted: Iterable[TopicPartition], timeout_s: float) -> dict[TopicPartition, int]:
-    return _offsets(settings, wanted, OffsetSpec.earliest(), "read_committed", timeout_s)  # type: ignore[no-untyped-call]
+    return _offsets(settings, wanted, EARLIEST, "read_committed", timeout_s)
 
 
 def ends(
     settings: KafkaSettings, wanted: Iterable[TopicPartition], isolation: Isolation, timeout_s: float
 ) -> dict[TopicPartition, int]:
-    return _offsets(settings, wanted, OffsetSpec.latest(), isolation, timeout_s)  # type: ignore[no-untyped-call]
+    return _offsets(settings, wanted, LATEST, isolation, timeout_s)
 
 
 def offset_at(settings: KafkaSettings, wanted: Iterable[TopicPartition], timestamp_ms: int) -> dict[TopicPartition, int]:
@@ -102,13 +104,35 @@ def ensure_topics(settings: KafkaSettings, specs: Sequence[TopicSpec], timeout_s
         created = _create(client, [spec for spec in specs if spec.name not in present], settings.replication_factor)
         _wait_for_leaders(client, [spec.name for spec in specs], deadline)
         # the topics made just now are checked too: a broker-side policy may have changed what was asked for
-        topics = client.list_topics(timeout=REQUEST_TIMEOUT_S).topics
-        resources = {spec.name: ConfigResource(ConfigResource.Type.TOPIC, spec.name) for spec in specs}
-        futures = client.describe_configs(list(resources.values()), request_timeout=REQUEST_TIMEOUT_S)
-        for spec in specs:
-            found = {name: entry.value for name, entry in _answer(futures[resources[spec.name]]).items()}
-            compare_topic(spec, len(topics[spec.name].partitions), found)
+        _check(client, specs)
     return created
+
+
+def check_topics(settings: KafkaSettings, specs: Sequence[TopicSpec]) -> None:
+    """Compare, create nothing. See `EventLog.check_topics`."""
+    with asking(settings, "looking up topics") as client:
+        _check(client, specs)
+
+
+def _check(client: AdminClient, specs: Sequence[TopicSpec]) -> None:
+    topics = client.list_topics(timeout=REQUEST_TIMEOUT_S).topics
+    if missing := [spec.name for spec in specs if spec.name not in topics]:
+        raise LogError(f"there is no topic {', '.join(missing)}")
+    resources = {spec.name: ConfigResource(ConfigResource.Type.TOPIC, spec.name) for spec in specs}
+    futures = client.describe_configs(list(resources.values()), request_timeout=REQUEST_TIMEOUT_S)
+    for spec in specs:
+        found = {name: entry.value for name, entry in _answer(futures[resources[spec.name]]).items()}
+        compare_topic(spec, len(topics[spec.name].partitions), found)
+
+
+def progress(settings: KafkaSettings, group: str, wanted: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+    """What the group committed; 0 where nothing. See `EventLog.progress`."""
+    tps = list(wanted)
+    with asking(settings, f"asking for the offsets of group {group}") as client:
+        asked = ConsumerGroupTopicPartitions(group, [KafkaTopicPartition(t, p) for t, p in tps])
+        futures = client.list_consumer_group_offsets([asked], request_timeout=REQUEST_TIMEOUT_S)
+        found = {TopicPartition(tp.topic, tp.partition): tp.offset for tp in _answer(futures[group]).topic_partitions}
+    return {tp: max(0, found.get(tp, 0)) for tp in tps}
 
 
 def _create(client: AdminClient, missing: list[TopicSpec], replication_factor: int) -> list[str]:
@@ -129,18 +153,25 @@ def _create(client: AdminClient, missing: list[TopicSpec], replication_factor: i
 
 
 def _wait_for_leaders(client: AdminClient, names: list[str], deadline: float) -> None:
+    """Until a leader answers for every partition: the metadata name it a moment before it knows itself."""
     while True:
         topics = client.list_topics(timeout=REQUEST_TIMEOUT_S).topics
-        waiting = [
-            name
-            for name in names
-            if name not in topics
-            or topics[name].error is not None
-            or not topics[name].partitions
-            or any(p.leader < 0 for p in topics[name].partitions.values())
-        ]
+        waiting = [name for name in names if name not in topics or not _has_leaders(topics[name])]
         if not waiting:
-            return
+            asked = [KafkaTopicPartition(name, p) for name in names for p in topics[name].partitions]
+            try:
+                for future in client.list_offsets(dict.fromkeys(asked, EARLIEST)).values():
+                    _answer(future)
+                return
+            except KafkaException as exc:
+                error = kafka_error(exc)
+                if error is None or error.code() not in AWAY:
+                    raise
+                waiting = names
         if time.monotonic() > deadline:
             raise LogUnavailable(f"topics without a leader for every partition: {', '.join(waiting)}")
         time.sleep(0.05)
+
+
+def _has_leaders(topic: TopicMetadata) -> bool:
+    return topic.error is None and bool(topic.partitions) and all(p.leader >= 0 for p in topic.partitions.values())

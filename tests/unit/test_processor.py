@@ -241,6 +241,21 @@ def test_commands_removed_before_they_were_dealt_with_end_the_process(ledger: Le
     assert running.codes == [EXIT_FAILED]
 
 
+def test_a_fresh_process_starts_although_old_refusals_are_gone(ledger: Ledger) -> None:
+    running = ledger.start()
+    first = place("a")
+    for command in (first, cancel(first, "x"), cancel(first, "y"), cancel(first, "z")):
+        ledger.send(command)
+    ledger.wait_for(lambda: len(ledger.refusals()) == 2)
+    ledger.stop(running)
+    tp = TopicPartition(TOPICS.refusals, ledger.log.partition_for(first.order_id.encode(), PARTITIONS))
+    ledger.log.truncate(tp, ledger.log.ends([tp])[tp] - 2)
+    ledger.stores.clear()
+    ledger.start()
+    ledger.send(place("b"))
+    ledger.wait_for(lambda: len(ledger.events()) == 3)
+
+
 def test_a_standby_takes_over_when_the_owner_stops(ledger: Ledger) -> None:
     first = ledger.start("one")
     ledger.wait_for(lambda: sorted(first.process.ready_writers) == [0, 1])

@@ -1,0 +1,346 @@
+"""The feed: a thread reads the log, the event loop folds what it read, chunk by chunk; and the fail-stop around both."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+from ledger.errors import LedgerError
+from ledger.log import EventLog, Reader, Record, TopicPartition
+
+log = structlog.get_logger(__name__)
+
+EXIT_FAILED = 70  # EX_SOFTWARE: the projection failed, or stopping did not end in time
+POLL_S = 0.2  # longest wait for a record; also how late the reader thread hears of a stop
+SILENT_S = 3.0  # a log that was not heard of for longer is away
+Place = tuple[str, int]  # topic, partition: equal to and hashed like TopicPartition, cheaper to make once per record
+
+
+class Folder(Protocol):
+    """What the feed needs of the projector. Called on the event loop only."""
+
+    def positions(self) -> Mapping[TopicPartition, int]:
+        """Next offset to fold of every partition to read. The keys never change; reading must be cheap."""
+
+    def fold(self, records: Sequence[Record]) -> None:
+        """Fold `records` and advance the positions in one write; skip those below the position. Raising ends the process."""
+
+
+class ChunkLost(LedgerError):
+    """A chunk does not follow the last one or the databases: something was lost inside this process. A restart reads it again."""
+
+    code = "chunk_lost"
+
+
+class StandsStill(LedgerError):
+    """The log answers, yet a partition's fold has stood below the log's end for too long. A restart reads on."""
+
+    code = "stands_still"
+
+
+@dataclass(frozen=True, slots=True)
+class FoldStatus:
+    """How the fold of this node stands, for readiness, metrics and `Ledger-Staleness-Ms`."""
+
+    folding: bool  # the agent takes chunks
+    connected: bool  # the log was heard of in the last three seconds
+    behind: int | None  # offsets from the fold to the log's end, all partitions, at the last check; None: never checked
+    staleness_ms: int | None  # 0 while the log answers and its end is folded, else the age of that; None: never was
+    idle_ms: int | None  # since the last fold
+    records: int  # folded since start
+    chunks: int  # folded since start
+    failure: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Records of one poll, over all partitions.
+
+    `follows` has, for every partition in `records`, the position before its first record: offsets have legitimate gaps
+    (transaction markers, compaction), so the first offset cannot tell whether something is missing. `reached` has the
+    position of every partition whose committed end the reader has met.
+    """
+
+    epoch: int  # of the assignment; a reposition begins a new one
+    number: int  # 1..n in this process
+    records: list[Record]
+    follows: Mapping[Place, int]
+    reached: Mapping[TopicPartition, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """The watchdog's last look at the log's end. Everything committed by `current_at` (monotonic, s) is folded."""
+
+    answered: bool = False
+    behind: int | None = None
+    current_at: float | None = None
+
+
+class Feed:
+    """Records on their way from the log to the folder: reader thread, bounded hand-over, fold.
+
+    At most `ahead` chunks of at most `chunk_records` are polled and not folded; what arrives meanwhile waits in the reader and
+    makes the next chunk larger. `slice_ms` is how long one fold may keep the event loop from everything else.
+    """
+
+    def __init__(
+        self,
+        log: EventLog,
+        folder: Folder,
+        *,
+        name: str,
+        chunk_records: int,
+        max_wait_ms: int,
+        ahead: int,
+        slice_ms: float,
+        exit_grace_s: float | None,
+        on_failure: Callable[[BaseException], None] | None,
+    ) -> None:
+        self._log, self._folder, self._name = log, folder, name
+        self._chunk_records, self._max_wait_ms, self._ahead, self._slice_ms = chunk_records, max_wait_ms, ahead, slice_ms
+        self._exit_grace_s, self._on_failure = exit_grace_s, on_failure
+        self._turn = threading.Condition()  # guards the next block, shared with the reader thread
+        self._ready: deque[Chunk] = deque()
+        self._outstanding = 0  # chunks of this epoch polled and not folded
+        self._epoch = 0
+        self._from: Mapping[TopicPartition, int] = {}
+        self._number = 0  # of the chunk handed over last
+        self._next_number = 1  # to fold
+        self._stopping = False
+        self._failure: BaseException | None = None
+        self._reached: Mapping[TopicPartition, int] = {}
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._arrived = asyncio.Event()
+        self._crash: Callable[[BaseException], None] | None = None
+        self._slice_records = min(chunk_records, 200)  # before the first measurement
+        self._folded_at: float | None = None
+        self._heard_at = float("-inf")  # of the log, by the reader
+        self._records = self._chunks = 0
+        self.idle_polls = 0
+        self.check = Check()
+
+    @property
+    def failure(self) -> BaseException | None:
+        return self._failure
+
+    @property
+    def number(self) -> int:
+        """Number of the chunk handed over last."""
+        return self._number
+
+    def open(self, crash: Callable[[BaseException], None]) -> None:
+        """Bind to the running event loop. `crash` is called there, once, with the first failure."""
+        self._loop, self._crash = asyncio.get_running_loop(), crash
+
+    def reposition(self) -> int:
+        """Read on from where the folder stands now, forgetting what was polled; returns the next chunk's number.
+
+        For the start, and for a folder that has taken over other databases. On the event loop, between two folds.
+        """
+        positions = dict(self._folder.positions())
+        with self._turn:
+            self._epoch += 1
+            self._from, self._reached, self._outstanding = positions, {}, 0
+            self._next_number = self._number + 1
+            self._ready.clear()
+            self._turn.notify_all()
+            if self._thread is None and not self._stopping:
+                self._thread = threading.Thread(target=self._read, name="feed", daemon=True)
+                self._thread.start()
+        return self._next_number
+
+    async def next_chunk(self) -> Chunk:
+        while True:
+            with self._turn:
+                if self._ready:
+                    return self._ready.popleft()
+                self._arrived.clear()
+            await self._arrived.wait()
+
+    async def fold(self, chunk: Chunk) -> None:
+        """Fold `chunk` in slices. Raises `ChunkLost` and whatever the folder raises, after having begun the fail-stop."""
+        try:
+            await self._fold(chunk)
+        except Exception as exc:
+            self.fail(exc)
+            raise
+        finally:
+            with self._turn:
+                if chunk.epoch == self._epoch:
+                    self._outstanding -= 1
+                    self._turn.notify()
+
+    async def _fold(self, chunk: Chunk) -> None:
+        if self._failure is not None or chunk.epoch != self._epoch:
+            return
+        if chunk.number != self._next_number:
+            raise ChunkLost(f"chunk {chunk.number} came, {self._next_number} is next")
+        self._next_number += 1
+        positions = self._folder.positions()
+        for (topic, partition), base in chunk.follows.items():
+            position = positions[TopicPartition(topic, partition)]
+            if base > position:
+                raise ChunkLost(f"{topic}-{partition}: folded to {position}, chunk {chunk.number} follows {base}")
+        start = 0
+        while True:
+            records = chunk.records[start : start + self._slice_records]
+            began = time.perf_counter()
+            self._folder.fold(records)
+            self._pace(len(records), time.perf_counter() - began)
+            start += len(records)
+            if start >= len(chunk.records):
+                break
+            await asyncio.sleep(0)
+            if self._failure is not None or chunk.epoch != self._epoch:
+                return
+        self._chunks += 1
+        self._reached = chunk.reached
+
+    def _pace(self, records: int, took_s: float) -> None:
+        """Size the next slice to take `slice_ms`, after a slice that took longer or was as large as allowed."""
+        self._folded_at = time.monotonic()
+        self._records += records
+        if took_s * 1000 > self._slice_ms or records == self._slice_records:
+            fits = int(records * self._slice_ms / 1000 / max(took_s, 1e-6))
+            self._slice_records = max(20, min(fits, 2 * self._slice_records, self._chunk_records))
+
+    def below(self, ends: Mapping[TopicPartition, int]) -> dict[TopicPartition, tuple[int, int]]:
+        """(stand, end) of every partition whose fold stands below its end in `ends`.
+
+        The stand is the position or, past transaction markers which are no records, the end that the reader met there.
+        """
+        positions, reached = self._folder.positions(), self._reached
+        stands = {tp: max(positions[tp], reached.get(tp, 0)) for tp in ends}
+        return {tp: (stands[tp], end) for tp, end in ends.items() if stands[tp] < end}
+
+    def status(self) -> FoldStatus:
+        """The state now. May be called from any thread."""
+        check, now = self.check, time.monotonic()
+        connected = now - self._heard_at < SILENT_S
+        current_at = check.current_at
+        if current_at is not None and check.answered and not check.behind:
+            current_at = now if connected else max(current_at, self._heard_at)
+        return FoldStatus(
+            folding=self._thread is not None and self._failure is None and not self._stopping,
+            connected=connected,
+            behind=check.behind,
+            staleness_ms=None if current_at is None else int((now - current_at) * 1000),
+            idle_ms=None if self._folded_at is None else int((now - self._folded_at) * 1000),
+            records=self._records,
+            chunks=self._chunks,
+            failure=None if self._failure is None else repr(self._failure),
+        )
+
+    def fail(self, exc: BaseException) -> None:
+        """Begin the fail-stop; the first call counts. May be called from any thread."""
+        with self._turn:
+            if self._failure is not None:
+                return
+            self._failure = exc
+            self._turn.notify_all()
+        log.critical("the projection failed, this process ends", error=repr(exc), exc_info=exc)
+        if self._exit_grace_s is not None:
+            end_in(self._exit_grace_s)
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._tell, exc)
+
+    def _tell(self, exc: BaseException) -> None:
+        if self._crash is not None:
+            self._crash(exc)
+        if self._on_failure is not None:
+            self._on_failure(exc)
+
+    def close(self, timeout_s: float = 2.0) -> None:
+        """End the reader thread and wait for it."""
+        with self._turn:
+            self._stopping = True
+            self._turn.notify_all()
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+            if self._thread.is_alive():
+                log.warning("the reader of the log does not end", waited_s=timeout_s)
+
+    # The reader thread
+
+    def _read(self) -> None:
+        try:
+            with closing(self._log.reader(self._name, eof=True, max_wait_ms=self._max_wait_ms)) as reader:
+                self._pump(reader)
+        except BaseException as exc:  # a dead reader thread must end the process, whatever killed it
+            self.fail(exc)
+
+    def _pump(self, reader: Reader) -> None:
+        epoch, follows = 0, dict[Place, int]()
+        while True:
+            with self._turn:
+                while self._outstanding >= self._ahead and self._epoch == epoch and not (self._stopping or self._failure):
+                    self._turn.wait()
+                if self._stopping or self._failure is not None:
+                    return
+                current, positions = self._epoch, self._from
+            if current != epoch:
+                reader.assign(positions)
+                epoch, follows = current, dict[Place, int](positions.items())
+            records = reader.poll(self._chunk_records, POLL_S)
+            self._heard_at = time.monotonic() - reader.silent_s()
+            if records:
+                self._hand_over(epoch, follows, records, dict(reader.reached_end()))
+            else:
+                self._note_idle(epoch, dict(reader.reached_end()))
+
+    def _hand_over(
+        self, epoch: int, follows: dict[Place, int], records: list[Record], reached: Mapping[TopicPartition, int]
+    ) -> None:
+        last = {(record.topic, record.partition): record.offset for record in records}
+        base = {place: follows[place] for place in last}
+        for place, offset in last.items():
+            follows[place] = offset + 1
+        with self._turn:
+            if epoch != self._epoch or self._stopping:
+                return
+            self._number += 1
+            self._outstanding += 1
+            self._ready.append(Chunk(epoch, self._number, records, base, reached))
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(self._arrived.set)
+
+    def _note_idle(self, epoch: int, reached: Mapping[TopicPartition, int]) -> None:
+        with self._turn:
+            if epoch == self._epoch and self._outstanding == 0:
+                self._reached = reached  # nothing is under way: what the reader met is what is folded
+                self.idle_polls += 1
+
+
+def end_in(grace_s: float) -> threading.Timer:
+    """End the process with `EXIT_FAILED` in `grace_s`, whatever hangs, unless the timer is cancelled."""
+    timer = threading.Timer(grace_s, leave)
+    timer.daemon = True
+    timer.start()
+    return timer
+
+
+def leave() -> None:
+    """End the process now with `EXIT_FAILED`. Log lines get a second to be written."""
+    flush = threading.Thread(target=_flush, daemon=True)  # may wait for ever on a lock or a full pipe
+    flush.start()
+    flush.join(1.0)
+    os._exit(EXIT_FAILED)
+
+
+def _flush() -> None:
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
