@@ -6,8 +6,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api import customers, events, orders, registry, reports, system, tracking
 from api.call import Call
@@ -20,7 +19,19 @@ __all__ = ["AppContext", "build_app"]
 
 
 class LedgerApp(FastAPI):
-    """FastAPI with our routes' class and our description."""
+    """FastAPI's routing and description; around the router stands our rim alone.
+
+    FastAPI's own middlewares serve what no route here uses (exception handlers, dependencies, body limits, telemetry).
+    """
+
+    def __init__(self, ctx: AppContext) -> None:
+        super().__init__(title="Order Ledger", openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
+        self._ctx = ctx
+        self.router.route_class = LedgerRoute
+        self.router.default = no_such_path
+
+    def build_middleware_stack(self) -> ASGIApp:
+        return Edge(self.router, self._ctx)
 
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
@@ -30,24 +41,18 @@ class LedgerApp(FastAPI):
 
 def build_app(ctx: AppContext) -> FastAPI:
     """The ASGI application over `ctx`. Touches neither the log nor an event loop; call `ctx.end_streams()` when stopping."""
-    app = LedgerApp(title="Order Ledger", openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
-    app.router.route_class = LedgerRoute
+    app = LedgerApp(ctx)
     for module in (orders, events, tracking, customers, reports, registry, system):
         module.add_routes(app.router)
     if ctx.settings.app_env == "development":
         system.add_docs_page(app)
     app.state.registry = system.metrics_registry(ctx)
-    app.add_exception_handler(HTTPException, _framework_answer)
-    app.add_middleware(Edge, ctx=ctx)
     return app
 
 
-async def _framework_answer(request: Request, exc: Exception) -> Response:
-    """What the framework refuses before any route: in practice a path that does not exist."""
-    assert isinstance(exc, HTTPException)
-    if request.url.path.startswith(registry.PREFIXES):
-        return registry.not_found() if exc.status_code == 404 else registry.error_response(exc.status_code, exc.detail)
-    slug = {404: "not-found", 405: "method-not-allowed"}.get(exc.status_code)
-    if slug is None:
-        raise exc
-    return problem_response(Problem(slug, headers=dict(exc.headers or {})), Call(request.scope).instance)
+async def no_such_path(scope: Scope, receive: Receive, send: Send) -> None:
+    """Where no route matched. Raises `HTTPException` for a WebSocket, which the server refuses."""
+    if scope["type"] != "http":
+        raise HTTPException(404)
+    response = registry.not_found() if scope["path"].startswith(registry.PREFIXES) else None
+    await (response or problem_response(Problem("not-found"), Call(scope).instance))(scope, receive, send)

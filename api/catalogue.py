@@ -55,9 +55,10 @@ def order_body(cart: int) -> dict[str, Any]:
     articles = choice.sample(COFFEE, choice.randint(1, 3))
     if cart % 3 == 0:
         articles += choice.sample(MERCHANDISE, choice.randint(1, 2))
-    lines = [{**article._asdict(), "quantity": choice.randint(1, 4)} for article in articles]
+    lines: list[dict[str, Any]] = [{**article._asdict(), "quantity": choice.randint(1, 4)} for article in articles]
     goods_minor = sum(line["quantity"] * line["unit_price_minor"] for line in lines)
-    adjustments = [{"kind": "shipping", "label": "Parcel", "amount_minor": 0 if goods_minor >= 5000 else 490}]
+    shipping_minor = 0 if goods_minor >= 5000 else 490
+    adjustments: list[dict[str, Any]] = [{"kind": "shipping", "label": "Parcel", "amount_minor": shipping_minor}]
     if cart % 5 == 0:
         adjustments.append({"kind": "discount", "label": "Regular customer", "amount_minor": -(goods_minor // 10)})
     return {

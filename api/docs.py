@@ -28,8 +28,13 @@ _ON_ORDER = "order-not-found invalid-if-match version-conflict order-full"
 _READ = "not-caught-up invalid-field unknown-field"
 
 
+def component_name(model: type[BaseModel]) -> str:
+    """Name of a payload in the document: the class's without what tells requests from answers."""
+    return model.__name__.removesuffix("Out").removesuffix("Body")
+
+
 def ref(model: type[BaseModel]) -> Described:
-    return {"$ref": SCHEMAS.format(model=model.model_config.get("title") or model.__name__)}
+    return {"$ref": SCHEMAS.format(model=component_name(model))}
 
 
 def examples_of(model: type[BaseModel]) -> list[Any]:

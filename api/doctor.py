@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import httpx
-from ledger.registry import check_registry
 from rich.console import Console
 from rich.table import Table
 
@@ -18,6 +17,7 @@ from api.wiring import open_log
 from ledger.config import KafkaSettings, Settings
 from ledger.errors import LedgerError
 from ledger.log import EventLog, TopicPartition
+from ledger.registry import check_registry
 
 LEAST_FREE_BYTES = 1 << 30
 STALL_LOOK_S = 2.0

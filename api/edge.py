@@ -7,12 +7,15 @@ endpoint takes the `Call` and returns a finished response; FastAPI keeps the rou
 
 from __future__ import annotations
 
+import asyncio
+import itertools
+import logging
 import re
 import secrets
 import sys
 import time
 from collections.abc import MutableMapping
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import msgspec
 import structlog
@@ -34,6 +37,7 @@ _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _QUIET = frozenset({"/live", "/ready", "/metrics"})  # asked every few seconds by machines
 _ALWAYS = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
 CLIENT_LEFT = 499
+LINES_S, MAX_LINES = 0.1, 500
 
 
 class Edge:
@@ -41,7 +45,10 @@ class Edge:
 
     def __init__(self, app: ASGIApp, ctx: AppContext) -> None:
         self._app, self._ctx = app, ctx
-        self._access = access_log(ctx.settings.log_level)
+        self._access = access_log(ctx)
+        # Random per process and counted per request: asking the system for random bytes costs more than all the rest here.
+        self._ids = itertools.count(1)
+        self._process_id = secrets.token_hex(8).encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -51,7 +58,7 @@ class Edge:
         headers, wrong = headers_of(scope["headers"])
         request_id = headers.get(b"request-id", b"")
         if not _REQUEST_ID.fullmatch(request_id):
-            request_id = secrets.token_hex(16).encode()
+            request_id = b"%s-%x" % (self._process_id, next(self._ids))
         traceparent = headers.get(b"traceparent")
         if traceparent is not None and not _TRACEPARENT.fullmatch(traceparent):
             traceparent = None
@@ -124,12 +131,25 @@ def allowed_methods(scope: Scope) -> list[str]:
     return sorted(found)
 
 
-def json_response(body: bytes, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return Response(body, status, headers, "application/json")
+class Answer(Response):
+    """A finished body. Starlette's own response does the same with more steps."""
+
+    def __init__(self, body: bytes, status: int, headers: dict[str, str], media: bytes) -> None:
+        self.status_code, self.body, self.background = status, body, None
+        self.raw_headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
+        self.raw_headers.append((b"content-type", media))
+        self.raw_headers.append((b"content-length", b"%d" % len(body)))
+
+
+_NONE: dict[str, str] = {}
+
+
+def json_response(body: bytes, status: int = 200, headers: dict[str, str] = _NONE) -> Response:
+    return Answer(body, status, headers, b"application/json")
 
 
 def problem_response(problem: Problem, instance: str) -> Response:
-    return Response(problem.as_bytes(instance), problem.status, problem.headers, PROBLEM_JSON.decode())
+    return Answer(problem.as_bytes(instance), problem.status, problem.headers, PROBLEM_JSON)
 
 
 async def answer(problem: Problem, scope: Scope, receive: Receive, send: Send) -> None:
@@ -137,21 +157,48 @@ async def answer(problem: Problem, scope: Scope, receive: Receive, send: Send) -
     await problem_response(problem, Call(scope).instance)(scope, receive, send)
 
 
-def access_log(level: str) -> Any:
-    """A logger of JSON lines on standard error that bypasses the standard library's machinery: a tenth of its cost."""
+class Lines:
+    """Standard error for the access log: lines of a tenth of a second are written together, and at once while stopping.
+
+    A write lets other threads take the interpreter, which under load costs a request more than making the line.
+    """
+
+    def __init__(self, ctx: AppContext) -> None:
+        self._ctx = ctx
+        self._waiting: list[bytes] = []
+
+    def write(self, line: bytes) -> None:
+        self._waiting.append(line)
+        if self._ctx.stopping or len(self._waiting) >= MAX_LINES:
+            self.drain()
+        elif len(self._waiting) == 1:
+            asyncio.get_running_loop().call_later(LINES_S, self.drain)
+
+    def flush(self) -> None:
+        """Called after every line: the timer does it."""
+
+    def drain(self) -> None:
+        lines, self._waiting = self._waiting, []
+        if lines:
+            sys.stderr.buffer.write(b"".join(lines))
+            sys.stderr.buffer.flush()
+
+
+def access_log(ctx: AppContext) -> Any:
+    """A logger of JSON lines that bypasses the standard library's machinery: a tenth of its cost."""
 
     def add_fixed(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-        event["logger"] = "api.access"
+        event["logger"], event["service"] = "api.access", "serve"
         return event
 
     return structlog.wrap_logger(
-        structlog.BytesLogger(sys.stderr.buffer),
+        structlog.BytesLogger(cast(BinaryIO, Lines(ctx))),
         processors=[
             add_fixed,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.JSONRenderer(serializer=lambda event, **_: msgspec.json.encode(event)),
         ],
-        wrapper_class=structlog.make_filtering_bound_logger({"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40}[level]),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(ctx.settings.log_level)),
         cache_logger_on_first_use=True,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -12,7 +13,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from api import payloads
-from api.docs import SCHEMAS
+from api.docs import SCHEMAS, component_name
 
 _DESCRIPTION = """\
 Orders as an event-sourced ledger on Kafka.
@@ -127,17 +128,28 @@ def openapi_document(app: FastAPI) -> dict[str, Any]:
 
 
 def component_schemas() -> dict[str, Any]:
-    """Schemas of all payloads, by title."""
+    """Schemas of all payloads, by component name."""
     models = [
-        (model, "validation")
+        model
         for _, model in inspect.getmembers(payloads, inspect.isclass)
         if issubclass(model, BaseModel)
         and model.__module__ == payloads.__name__
         and model not in (payloads.Request, payloads.Response)
     ]
-    _, found = models_json_schema(models, ref_template=SCHEMAS)  # type: ignore[arg-type]  # a literal's type is lost in the list
-    schemas: dict[str, Any] = found["$defs"]
-    return schemas
+    names = {model.__name__: component_name(model) for model in models}
+    _, found = models_json_schema([(model, "validation") for model in models], ref_template=SCHEMAS)
+    schemas: dict[str, Any] = _renamed(found["$defs"], names)
+    return {names[name]: schema for name, schema in schemas.items()}
+
+
+def _renamed(value: Any, names: Mapping[str, str]) -> Any:
+    """`value` with every reference to a schema under its component name."""
+    if isinstance(value, dict):
+        renamed = {key: _renamed(member, names) for key, member in value.items()}
+        if isinstance(target := value.get("$ref"), str):
+            renamed["$ref"] = SCHEMAS.format(model=names[target.rpartition("/")[2]])
+        return renamed
+    return [_renamed(item, names) for item in value] if isinstance(value, list) else value
 
 
 def program_version() -> str:

@@ -33,14 +33,16 @@ async def carry_out(call: Call, command: OrderCommand, created: bool = False, co
     ctx = call.ctx
     preferences = call.preferences()
     partition = ctx.partition_of(command.order_id)
-    known = ctx.queries.outcome(partition, command.command_id, command.fingerprint)
+    known = first = ctx.queries.outcome(partition, command.command_id)
+    if first is not None and first.fingerprint != command.fingerprint:
+        known = ctx.queries.outcome(partition, command.command_id, command.fingerprint)
     if known is not None:
         ctx.metrics.outcomes["replayed"] += 1
-        return decided(call, command.command_id, known, created, preferences, replayed=True)
+        return decided(call, command.command_id, partition, known, created, preferences, replayed=True)
     ctx.submissions.refuse_overload(ctx.status().connected)
     record = None
     # A key that is taken will be refused: then no contact is written that no event would ever name.
-    if contact is not None and command.place is not None and ctx.queries.outcome(partition, command.command_id) is None:
+    if contact is not None and command.place is not None and first is None:
         key = contact_key(command.order_id, command.place.contact_digest)
         record = NewRecord(ctx.topics.contacts, partition, key, contact_codec().encode(contact))
     wait_s = preferences.wait_s
@@ -51,12 +53,13 @@ async def carry_out(call: Call, command: OrderCommand, created: bool = False, co
         ctx.metrics.outcomes["undecided"] += 1
         return _undecided(command, result, preferences)
     ctx.metrics.outcomes[result.code or "accepted"] += 1
-    return decided(call, command.command_id, result, created, preferences, contact=contact)
+    return decided(call, command.command_id, partition, result, created, preferences, contact=contact)
 
 
 def decided(
     call: Call,
     command_id: str,
+    partition: int,
     outcome: Outcome,
     created: bool,
     preferences: Preferences,
@@ -65,7 +68,6 @@ def decided(
 ) -> Response:
     """The answer to a command with this outcome. Raises `Problem` for a refusal."""
     ctx = call.ctx
-    partition = ctx.partition_of(outcome.order_id)
     headers = {"Ledger-Position": ctx.position(partition)}
     if preferences.applied:
         headers["Preference-Applied"] = preferences.applied

@@ -86,7 +86,6 @@ class PlaceOrderBody(Request):
     """A new order. `total_minor` must be the sum of quantity times unit price over all lines, plus all adjustments."""
 
     model_config = ConfigDict(
-        title="PlaceOrder",
         json_schema_extra={
             "examples": [
                 {
@@ -113,7 +112,6 @@ class SetStatusBody(Request):
     """The status an order is to have. `carrier` and `tracking` go with `shipped`, `reason` with `cancelled`."""
 
     model_config = ConfigDict(
-        title="SetStatus",
         json_schema_extra={"examples": [{"status": "shipped", "carrier": "DHL", "tracking": "00340434161094015902"}]},
     )
 
@@ -126,13 +124,13 @@ class SetStatusBody(Request):
 class CancelOrderBody(Request):
     """Why the order is cancelled; without a reason `customer_request` for a customer, `other` for staff."""
 
-    model_config = ConfigDict(title="CancelOrder", json_schema_extra={"examples": [{"reason": "customer_request"}, {}]})
+    model_config = ConfigDict(json_schema_extra={"examples": [{"reason": "customer_request"}, {}]})
 
     reason: CancelReason | None = None
 
 
 class EraseBody(Request):
-    model_config = ConfigDict(title="EraseCustomer", json_schema_extra={"examples": [{}, {"force": True}]})
+    model_config = ConfigDict(json_schema_extra={"examples": [{}, {"force": True}]})
 
     force: Annotated[bool, Field(description="erase although orders are neither delivered nor cancelled")] = False
 
@@ -223,7 +221,7 @@ _SUMMARY: dict[str, JsonValue] = {
 class OrderSummaryOut(Response):
     """An order in a list: without lines, adjustments and contact."""
 
-    model_config = ConfigDict(title="OrderSummary", json_schema_extra={"examples": [_SUMMARY]})
+    model_config = ConfigDict(json_schema_extra={"examples": [_SUMMARY]})
 
     order_id: str
     version: Annotated[int, Field(description="number of the order's events; the ETag")]
@@ -249,7 +247,6 @@ class OrderOut(OrderSummaryOut):
     """One order as of `version`."""
 
     model_config = ConfigDict(
-        title="Order",
         json_schema_extra={"examples": [_SUMMARY | {"lines": [_LINE], "adjustments": [_SHIPPING], "contact": _CONTACT}]},
     )
 
@@ -261,7 +258,7 @@ class OrderOut(OrderSummaryOut):
 class OrderPageOut(Response):
     """Newest first. `next_cursor` is null on the last page; a page may be short and still not be the last."""
 
-    model_config = ConfigDict(title="OrderPage", json_schema_extra={"examples": [{"data": [_SUMMARY], "next_cursor": None}]})
+    model_config = ConfigDict(json_schema_extra={"examples": [{"data": [_SUMMARY], "next_cursor": None}]})
 
     data: list[OrderSummaryOut]
     next_cursor: str | None
@@ -271,7 +268,6 @@ class EventOut(Response):
     """One event of an order and its place in the log. `detail` depends on `type`."""
 
     model_config = ConfigDict(
-        title="Event",
         json_schema_extra={
             "examples": [
                 {
@@ -301,8 +297,6 @@ class EventOut(Response):
 class EventPageOut(Response):
     """Oldest first. Fewer than `limit` rows: there are no more now. Go on with `after` = the last row's version."""
 
-    model_config = ConfigDict(title="EventPage")
-
     data: list[EventOut]
 
 
@@ -324,8 +318,6 @@ class CurrentOut(Response):
 class ProblemOut(Response):
     """RFC 9457. `code` is the last part of `type`; both never change."""
 
-    model_config = ConfigDict(title="Problem")
-
     type: str
     title: str
     status: int
@@ -343,7 +335,6 @@ class CommandOut(Response):
     """What became of a command. `version` is the one it made, or found when there was nothing to change."""
 
     model_config = ConfigDict(
-        title="Command",
         json_schema_extra={
             "examples": [
                 {"command_id": COMMAND_ID, "state": "accepted", "order_id": ORDER_ID, "version": 1, "problem": None},
@@ -387,22 +378,19 @@ _DAY: dict[str, JsonValue] = {
 class DailyReportOut(Response):
     """Days on which something happened, oldest first."""
 
-    model_config = ConfigDict(
-        title="DailyReport", json_schema_extra={"examples": [{"data": [_DAY | {"captured_minor": 0, "refunded_minor": 0}]}]}
-    )
+    model_config = ConfigDict(json_schema_extra={"examples": [{"data": [_DAY | {"captured_minor": 0, "refunded_minor": 0}]}]})
 
     data: list[DailyOut]
 
 
 class ErasureOut(Response):
-    model_config = ConfigDict(title="Erasure", json_schema_extra={"examples": [{"contacts_deleted": 3}]})
+    model_config = ConfigDict(json_schema_extra={"examples": [{"contacts_deleted": 3}]})
 
     contacts_deleted: Annotated[int, Field(description="contacts that were there; their tombstones are durable")]
 
 
 class HealthOut(Response):
     model_config = ConfigDict(
-        title="Health",
         json_schema_extra={"examples": [{"status": "ready", "checks": {"fold": "ok", "log": "ok", "caught_up": "ok"}}]},
     )
 
@@ -413,8 +401,6 @@ class HealthOut(Response):
 class ProblemTypeOut(Response):
     """A row of the table of problems."""
 
-    model_config = ConfigDict(title="ProblemType")
-
     type: str
     title: str
     status: int
@@ -424,30 +410,22 @@ class ProblemTypeOut(Response):
 class RegistryErrorOut(Response):
     """An error in the schema registry's own shape."""
 
-    model_config = ConfigDict(
-        title="RegistryError", json_schema_extra={"examples": [{"error_code": 40403, "message": "Schema not found"}]}
-    )
+    model_config = ConfigDict(json_schema_extra={"examples": [{"error_code": 40403, "message": "Schema not found"}]})
 
     error_code: int
     message: str
 
 
 class RegistrySchemaOut(Response):
-    model_config = ConfigDict(title="RegistrySchema")
-
     schema_text: Annotated[str, Field(alias="schema", description="the Avro schema, minified JSON in a string")]
 
 
 class RegistryVersionOut(RegistrySchemaOut):
-    model_config = ConfigDict(title="RegistryVersion")
-
     subject: str
     version: int
     id: int
 
 
 class RegistrySubjectVersionOut(Response):
-    model_config = ConfigDict(title="RegistrySubjectVersion")
-
     subject: str
     version: int

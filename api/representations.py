@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -18,6 +19,7 @@ _EPOCH = date(1970, 1, 1)
 _TIMES = frozenset({"expires_at", "capture_before", "due_by"})  # members of event details that are ms since the epoch
 
 
+@lru_cache(4096)
 def timestamp(ms: int) -> str:
     """RFC 3339 in UTC with milliseconds. `ms` since the epoch."""
     return f"{datetime.fromtimestamp(ms // 1000, UTC).isoformat()[:19]}.{ms % 1000:03d}Z"

@@ -16,7 +16,7 @@ from api.errors import Problem
 from api.orders import staleness
 from api.outcomes import command_state
 from commands.messages import OrderCommand, command_codec
-from ledger.errors import DecodeError, Hole, LogError
+from ledger.errors import DecodeError, Hole, LogError, LogUnavailable
 from ledger.log import TopicPartition
 from ledger.outcomes import Outcome
 
@@ -90,17 +90,16 @@ async def _read_back(ctx: AppContext, partition: int, offset: int) -> OrderComma
 def _look_up(ctx: AppContext, partition: int, offset: int) -> OrderCommand | None:
     """On a worker thread. Raises `LogError`; its subclass `Hole` when the place is not in the log."""
     tp = TopicPartition(ctx.topics.commands, partition)
-    if not ctx.log.starts([tp], LOOK_UP_S)[tp] <= offset < ctx.log.ends([tp], timeout_s=LOOK_UP_S)[tp]:
-        return None
-    reader = ctx.log.reader("command-look-up", max_wait_ms=10)
+    reader = ctx.log.reader("command-look-up", eof=True, max_wait_ms=10)
     try:
         reader.assign({tp: offset})
         records = reader.poll(1, LOOK_UP_S)
+        at_end = tp in reader.reached_end()
     finally:
         reader.close()
-    if not records:
-        raise LogError(f"no answer from {tp.topic}/{tp.partition} within {LOOK_UP_S} s")
+    if not records and not at_end:
+        raise LogUnavailable(f"no answer from {tp.topic}/{tp.partition} within {LOOK_UP_S} s")
     try:
-        return command_codec().decode(records[0].value) if records[0].offset == offset else None
+        return command_codec().decode(records[0].value) if records and records[0].offset == offset else None
     except DecodeError:
         return None

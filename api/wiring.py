@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -74,7 +74,8 @@ def stop_with_parent(stop: Callable[[], None]) -> None:
     """Call `stop` when standard input ends. `up` holds the other end of that pipe, so a killed `up` leaves no orphan."""
 
     def wait() -> None:
-        sys.stdin.buffer.read()
+        while os.read(0, 4096):  # not `sys.stdin`: this thread would hold its lock at exit, and Python aborts over that
+            pass
         log.warning("the supervisor is gone, stopping")
         stop()
 

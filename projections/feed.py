@@ -229,10 +229,12 @@ class Feed:
     def status(self) -> FoldStatus:
         """The state now. May be called from any thread."""
         check, now = self.check, time.monotonic()
-        connected = now - self._heard_at < SILENT_S
         current_at = check.current_at
+        # At a start the watchdog hears of the log before the reader does: a node that is ready is connected.
+        heard_at = self._heard_at if current_at is None else max(self._heard_at, current_at)
+        connected = now - heard_at < SILENT_S
         if current_at is not None and check.answered and not check.behind:
-            current_at = now if connected else max(current_at, self._heard_at)
+            current_at = now if connected else heard_at
         return FoldStatus(
             folding=self._thread is not None and self._failure is None and not self._stopping,
             connected=connected,

@@ -1,0 +1,263 @@
+"""`demo`: the whole path in a fresh directory, checked from outside. Ends 0 only if everything was as promised.
+
+    main thread      `Up`: broker, commands and serve as for everybody; signals
+    worker thread    the steps (`demo_steps`) over HTTP and the topic, then what the independent consumer found
+    child process    `plain_consumer.py`, which imports nothing of ours and tails the topic from its first event on
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from api import plain_consumer
+from api.catalogue import CURRENCIES
+from api.demo_steps import CONNECTIONS, Step, Steps
+from api.screens import BrokerProgress
+from api.supervisor import Up, free_port
+from api.wiring import open_log
+from ledger.config import KafkaSettings
+from ledger.topics import Topics
+
+CONSUMER_S = 30.0
+# The demo is the same whatever stands in the environment or in `.env`.
+ENVIRONMENT = {
+    "APP_ENV": "development",
+    "TOPIC_PREFIX": "",
+    "CURRENCIES": ",".join(CURRENCIES),
+    "PARTITIONS": "4",
+    "WRITERS": "1",
+}
+MOST_PROBLEMS = 10  # shown of one step
+
+
+def run_demo(orders: int, keep: bool, as_json: bool, out: Console, err: Console) -> int:
+    """Run it. Returns 0, 1 when something was not as promised, 130 when interrupted. Raises `BrokerError`, `ConfigError`."""
+    folder = Path(tempfile.mkdtemp(prefix="order-ledger-demo-"))
+    demo = Demo(folder, orders, err)
+    try:
+        interrupted = demo.run()
+    finally:
+        failed = not demo.passed
+        if not (keep or failed):
+            shutil.rmtree(folder, ignore_errors=True)
+    if as_json:
+        out.print_json(data=demo.report())
+    else:
+        show(demo, out)
+    if keep or failed:
+        err.print(f"Everything is kept in {folder}", highlight=False, soft_wrap=True)
+    return 130 if interrupted else int(failed)
+
+
+class Demo:
+    """One run. `passed` is True once every step was as promised."""
+
+    def __init__(self, folder: Path, orders: int, err: Console) -> None:
+        self.folder = folder
+        self.began = time.monotonic()
+        self.steps: Steps | None = None
+        self.consumer: dict[str, Any] = {}
+        self.error: str | None = None
+        self.seconds: dict[str, float] = {}
+        self._orders, self._err = orders, err
+        self._machine = Up(folder, free_port(), self._told, ENVIRONMENT)
+        self._restarts: list[str] = []
+        self._worker: threading.Thread | None = None
+        self._done = self._interrupted = False
+
+    @property
+    def passed(self) -> bool:
+        return self._done and self.error is None and not any(step.problems for step in self.all_steps())
+
+    def all_steps(self) -> list[Step]:
+        return self.steps.steps if self.steps else []
+
+    def run(self) -> bool:
+        """Bring everything up, do and check everything, stop everything. True when a signal ended it early."""
+
+        def interrupt(*_: object) -> None:
+            self._interrupted = True
+            self._machine.stop()
+
+        before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            with BrokerProgress(self._err) as starting:
+
+                def ready(info: dict[str, Any]) -> None:
+                    starting.stop()
+                    self.seconds["to start everything"] = time.monotonic() - self.began
+                    self._worker = threading.Thread(target=self._work, args=(info,), name="demo")
+                    self._worker.start()
+
+                self._machine.run(ready, starting.update)
+        finally:
+            if self._worker is not None:
+                self._worker.join()
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        self.seconds["in all"] = time.monotonic() - self.began
+        return self._interrupted
+
+    def _told(self, line: str) -> None:
+        self._restarts.append(line)
+        self._err.print(line, style="yellow", highlight=False)
+
+    def _work(self, info: dict[str, Any]) -> None:
+        try:
+            with _StepProgress(self._err) as progress:
+                self._do(info, progress)
+            self._done = True
+        except BaseException as exc:  # shown with the rest, and the exit code says so
+            self.error = f"{type(exc).__name__}: {exc}"
+        finally:
+            self._machine.stop()
+
+    def _do(self, info: dict[str, Any], progress: _StepProgress) -> None:
+        log = open_log(KafkaSettings(bootstrap_servers=info["bootstrap_servers"], security_protocol="PLAINTEXT"))
+        topics = Topics(ENVIRONMENT["TOPIC_PREFIX"])
+        consumer = start_consumer(info, topics.events)
+        try:
+            self.steps = Steps(self._orders, info, log, topics, progress.advance)
+            began = time.monotonic()
+            asyncio.run(self.steps.run())
+            self.seconds["for all steps"] = time.monotonic() - began
+            progress.advance("independent consumer", 0, 1)
+            printed, said = consumer.communicate(timeout=CONSUMER_S)  # closes its standard input: read to the end
+        finally:
+            consumer.kill()
+            consumer.wait()
+        if consumer.returncode:
+            raise RuntimeError(f"the independent consumer ended with {consumer.returncode}: {said.decode()[-500:]}")
+        self.consumer = json.loads(printed)
+        self._compare()
+
+    def _compare(self) -> None:
+        """What the independent consumer found, and whether it agrees with what the API answered."""
+        assert self.steps is not None
+        found = self.consumer
+        step = Step("events read by an independent consumer", "versions 1..n, hash chain whole, one event per command")
+        step.count = found["events"]
+        step.problems += found["problems"]
+        self.steps.steps.append(step)
+        step = Step("orders compared with the API", "the topic alone leads to the same orders, status and money")
+        orders = found["orders"]
+        step.count = len(orders)
+        step.expect(set(orders) == {order.order_id for order in self.steps.placed}, "not the orders that were placed")
+        for order in self.steps.placed:
+            seen = orders.get(order.order_id, {})
+            captured = 0 if order.life in ("cancelled", "pending") else order.body["total_minor"]
+            wanted = (order.status, order.customer, order.body["total_minor"], captured)
+            shown = tuple(seen.get(name) for name in ("status", "customer_id", "total_minor", "captured_minor"))
+            step.expect(shown == wanted, f"{order.order_id}: {shown}, not {wanted}")
+        self.steps.steps.append(step)
+        step = Step("processes that ended by themselves", "none")
+        step.count = len(self._restarts)
+        step.problems += self._restarts
+        self.steps.steps.append(step)
+
+    def latency_ms(self) -> dict[str, float]:
+        """Of POST to 201, `CONNECTIONS` at a time."""
+        latencies = sorted(self.steps.latencies_s) if self.steps else []
+        if not latencies:
+            return {}
+        most = len(latencies) - 1
+        return {f"p{share}": round(1000 * latencies[min(most, len(latencies) * share // 100)], 1) for share in (50, 99)}
+
+    def report(self) -> dict[str, Any]:
+        """Everything as JSON values."""
+        return {
+            "passed": self.passed,
+            "error": self.error,
+            "steps": msgspec.to_builtins(self.all_steps()),
+            "post_latency_ms": self.latency_ms(),
+            "statuses": self.steps.statuses if self.steps else {},
+            "events_by_type": self.consumer.get("by_type", {}),
+            "decoder": self.consumer.get("decoder"),
+            "seconds": {name: round(took_s, 1) for name, took_s in self.seconds.items()},
+            "directory": str(self.folder) if self.folder.exists() else None,
+        }
+
+
+def start_consumer(info: dict[str, Any], topic: str) -> subprocess.Popen[bytes]:
+    """The independent consumer; the token travels in its environment, never in its arguments."""
+    arguments = [sys.executable, plain_consumer.__file__, info["bootstrap_servers"], topic, info["schema_registry_url"]]
+    environment = os.environ | {"REGISTRY_TOKEN": info["tokens"]["reader"]}
+    pipe = subprocess.PIPE
+    return subprocess.Popen(arguments, env=environment, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True)
+
+
+class _StepProgress:
+    """A bar that follows the steps; silent when standard error is no terminal."""
+
+    def __init__(self, console: Console) -> None:
+        self._bar = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("", total=1)
+
+    def __enter__(self) -> _StepProgress:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def advance(self, name: str, done: int, total: int) -> None:
+        self._bar.update(self._task, description=name, completed=done, total=total)
+
+
+def show(demo: Demo, out: Console) -> None:
+    """The tables: what was done and checked, how long an order took, where the orders ended."""
+    table = Table(title="Order Ledger: the whole path", title_justify="left", box=SIMPLE)
+    table.add_column("", no_wrap=True)
+    table.add_column("count", justify="right")
+    table.add_column("what was done")
+    table.add_column("what was checked", style="dim")
+    for step in demo.all_steps():
+        mark = "[red]✗[/red]" if step.problems else "[green]✓[/green]"
+        table.add_row(mark, f"{step.count:,}", step.name, step.promise)
+    out.print(table)
+    report = demo.report()
+    facts = Table.grid(padding=(0, 2))
+    latency = ", ".join(f"{name} {ms} ms" for name, ms in report["post_latency_ms"].items())
+    facts.add_row(f"POST to 201, {CONNECTIONS} at a time", latency)
+    facts.add_row("Orders by status", ", ".join(f"{count} {status}" for status, count in report["statuses"].items()))
+    facts.add_row("Events by type", ", ".join(f"{count} {kind}" for kind, count in report["events_by_type"].items()))
+    facts.add_row("Decoded with", report["decoder"] or "")
+    facts.add_row("Seconds", ", ".join(f"{took_s} {name}" for name, took_s in report["seconds"].items()))
+    out.print(facts, highlight=False)
+    for step in demo.all_steps():
+        for problem in step.problems[:MOST_PROBLEMS]:
+            out.print(f"{step.name}: {problem}", style="red", highlight=False, markup=False, soft_wrap=True)
+        if len(step.problems) > MOST_PROBLEMS:
+            out.print(f"{step.name}: {len(step.problems) - MOST_PROBLEMS} more", style="red")
+    if demo.error:
+        out.print(demo.error, style="red", highlight=False, markup=False, soft_wrap=True)
+    if demo.passed:
+        out.print("Everything was as promised.", style="green")
+    else:
+        out.print("Not everything was as promised.", style="bold red")

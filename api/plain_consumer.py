@@ -1,0 +1,161 @@
+"""Reads `order-events` as a stranger would: a plain Kafka consumer and an Avro deserialiser. Imports nothing of ours.
+
+A script of its own, run as a process by the demo, and a template for consumers of the shop:
+
+    python plain_consumer.py BOOTSTRAP_SERVERS TOPIC REGISTRY_URL    with the registry's token in REGISTRY_TOKEN
+
+It tails the topic from the beginning until its standard input ends, then goes on to the end of the log, and prints what it
+found as one JSON object. `problems` holds every broken promise: a version that does not follow, a broken hash chain, a
+command with two events. With `confluent_kafka`'s registry client installed (its dependencies: attrs, authlib, cachetools,
+certifi, httpx2), values are decoded by Confluent's `AvroDeserializer`; else by fastavro with the schema fetched by its id.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import os
+import sys
+import threading
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import fastavro
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+Decode = Callable[[bytes], Any]
+WIRE_PREFIX_BYTES = 5  # byte 0, then the schema id in four
+
+
+def confluent_decoder(url: str, token: str) -> Decode:
+    """Confluent's own deserialiser. Raises `ImportError` when its dependencies are not installed."""
+    from confluent_kafka.schema_registry import SchemaRegistryClient
+    from confluent_kafka.schema_registry.avro import AvroDeserializer
+
+    registry = SchemaRegistryClient({"url": url, "basic.auth.user.info": f"reader:{token}"})
+    deserialize = AvroDeserializer(registry)
+    return lambda value: deserialize(value, None)
+
+
+def fastavro_decoder(url: str, token: str) -> Decode:
+    """fastavro, with schemas fetched from the registry's `GET /schemas/ids/{id}`."""
+    basic = base64.b64encode(f"reader:{token}".encode()).decode()
+    schemas: dict[int, Any] = {}
+
+    def decode(value: bytes) -> Any:
+        schema_id = int.from_bytes(value[1:WIRE_PREFIX_BYTES], "big")
+        if schema_id not in schemas:
+            request = urllib.request.Request(f"{url}/schemas/ids/{schema_id}", headers={"Authorization": f"Basic {basic}"})  # noqa: S310  # the url is the operator's
+            with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
+                schemas[schema_id] = fastavro.parse_schema(json.loads(json.load(answer)["schema"]))
+        return fastavro.schemaless_reader(io.BytesIO(value[WIRE_PREFIX_BYTES:]), schemas[schema_id], None)
+
+    return decode
+
+
+class Findings:
+    """What the events say, and whether they keep the promises made to readers of the topic."""
+
+    def __init__(self, decoder: str) -> None:
+        self.decoder = decoder
+        self.events = 0
+        self.by_type: Counter[str] = Counter()
+        self.orders: dict[str, dict[str, Any]] = {}
+        self.problems: list[str] = []
+        self._chain: dict[int, bytes] = {}
+        self._commands: set[str] = set()
+
+    def take(self, partition: int, offset: int, value: bytes, event: dict[str, Any]) -> None:
+        where, order_id, version = f"{partition}-{offset}", event["order_id"], event["version"]
+        self.events += 1
+        self.by_type[event["type"]] += 1
+        before = self.orders.get(order_id, {"version": 0})["version"]
+        if version != before + 1:
+            self.problems.append(f"{where}: {order_id} has version {version} after {before}")
+        if event["prev_hash"] != self._chain.get(partition, bytes(32)):
+            self.problems.append(f"{where}: the hash chain of partition {partition} is broken")
+        if event["command_id"] in self._commands:
+            self.problems.append(f"{where}: command {event['command_id']} has a second event")
+        self._chain[partition] = hashlib.sha256(value[WIRE_PREFIX_BYTES:]).digest()
+        self._commands.add(event["command_id"])
+        names = ("version", "status", "customer_id", "currency", "total_minor", "captured_minor", "refunded_minor")
+        self.orders[order_id] = {name: event[name] for name in names}
+
+    def report(self) -> dict[str, Any]:
+        return {
+            "decoder": self.decoder,
+            "events": self.events,
+            "by_type": dict(self.by_type),
+            "partitions": len(self._chain),
+            "orders": self.orders,
+            "problems": self.problems,
+        }
+
+
+def read(bootstrap_servers: str, topic: str, decode: Decode, findings: Findings, last_call: threading.Event) -> None:
+    """Tail `topic` from its beginning; after `last_call` up to the end it then has."""
+    consumer = Consumer(
+        {
+            "bootstrap.servers": bootstrap_servers,
+            "group.id": "plain-consumer",
+            "isolation.level": "read_committed",
+            "auto.offset.reset": "earliest",
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+        }
+    )
+    try:
+        partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
+        consumer.assign([TopicPartition(topic, p, 0) for p in partitions])
+        reached = dict.fromkeys(partitions, 0)
+        ends: dict[int, int] | None = None
+        while ends is None or any(reached[p] < end for p, end in ends.items()):
+            if ends is None and last_call.is_set():
+                ends = {p: consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=10)[1] for p in partitions}
+            message = consumer.poll(0.2)
+            if message is not None and _is_event(message, reached):
+                value = message.value() or b""
+                findings.take(message.partition() or 0, message.offset() or 0, value, decode(value))
+    finally:
+        consumer.close()
+
+
+def _is_event(message: Message, reached: dict[int, int]) -> bool:
+    """False for the news that a partition's end was met, which is noted. The end counts transaction markers, events do not."""
+    error = message.error()
+    if error is None:
+        return True
+    if error.code() != KafkaError._PARTITION_EOF:
+        raise KafkaException(error)
+    reached[message.partition() or 0] = message.offset() or 0
+    return False
+
+
+def main() -> None:
+    bootstrap_servers, topic, url = sys.argv[1:4]
+    token = os.environ["REGISTRY_TOKEN"]
+    try:
+        decode, decoder = confluent_decoder(url, token), "confluent_kafka AvroDeserializer"
+    except ImportError:
+        decode, decoder = fastavro_decoder(url, token), "fastavro, schema fetched by id"
+    findings = Findings(decoder)
+    last_call = threading.Event()
+
+    def wait_for_the_end() -> None:
+        while os.read(0, 4096):  # not sys.stdin, whose lock would be held at exit
+            pass
+        last_call.set()
+
+    threading.Thread(target=wait_for_the_end, daemon=True).start()
+    began = time.monotonic()
+    read(bootstrap_servers, topic, decode, findings, last_call)
+    json.dump(findings.report() | {"seconds": round(time.monotonic() - began, 3)}, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
