@@ -1,0 +1,108 @@
+"""Random values of a schema, for Hypothesis and for the fuzzers; and one real record of every kind."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import strategies as st
+from order_space import UNIVERSES, WHOLE, history, order_command, placed, reach
+
+from commands.messages import OrderCommand, command_codec
+from ledger.codec import Codec, contact_codec, event_codec, refusal_codec
+from ledger.contacts import Address, OrderContact
+from ledger.envelope import Written, seal
+from ledger.events import OrderEvent, OrderRefusal
+from ledger.order import Order, evolve
+from ledger.schemas import COMMANDS, CONTACTS, EVENTS, REFUSALS
+
+KINDS: dict[str, tuple[type[Any], Codec[Any]]] = {
+    COMMANDS: (OrderCommand, command_codec()),
+    EVENTS: (OrderEvent, event_codec()),
+    REFUSALS: (OrderRefusal, refusal_codec()),
+    CONTACTS: (OrderContact, contact_codec()),
+}
+
+_INT = st.one_of(st.sampled_from([0, -1, 63, 64, 2**31 - 1, -(2**31)]), st.integers(-(2**31), 2**31 - 1))
+_LONG = st.one_of(st.sampled_from([0, -1, 2**63 - 1, -(2**63)]), st.integers(-(2**63), 2**63 - 1))
+_TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=12)
+
+
+def values_of(schema: Any, named: dict[str, Any] | None = None) -> st.SearchStrategy[Any]:
+    """Plain values that fit `schema` (as JSON values)."""
+    named = {} if named is None else named
+    if isinstance(schema, list):
+        return st.one_of(st.none(), values_of(schema[1], named))
+    if isinstance(schema, str) and schema in named:
+        return values_of(named[schema], dict(named))
+    kind = schema if isinstance(schema, str) else schema["type"]
+    match kind:
+        case "string":
+            return _TEXT
+        case "int":
+            return _INT
+        case "long":
+            return _LONG
+        case "bytes":
+            return st.binary(max_size=40)
+        case "fixed":
+            named[schema["name"]] = schema
+            return st.binary(min_size=schema["size"], max_size=schema["size"])
+        case "array":
+            return st.lists(values_of(schema["items"], named), max_size=3)
+        case "record":
+            named[schema["name"]] = schema
+            return st.fixed_dictionaries({f["name"]: values_of(f["type"], named) for f in schema["fields"]})
+    raise AssertionError(f"no values of {schema}")
+
+
+def real_events() -> list[OrderEvent]:
+    """At least one sealed event of every type."""
+    found: dict[str, OrderEvent] = {}
+    written = Written(bytes(range(16)), 41, 3)
+    for universe in UNIVERSES:
+        opening = placed(universe)[1]
+        found.setdefault(universe.name, seal(opening, evolve(None, opening), written, 41, bytes(32)))
+        for reached in reach(universe).values():
+            if reached.event.type not in found:
+                order: Order | None = None
+                for event in history(reached):
+                    order = evolve(order, event)
+                assert order is not None
+                found[reached.event.type] = seal(reached.event, order, written, 42, bytes(range(32)))
+    return list(found.values())
+
+
+def real_records() -> list[tuple[Codec[Any], bytes]]:
+    """Encoded commands, events, refusals and a contact, as they stand in the log."""
+    events = event_codec()
+    records: list[tuple[Codec[Any], bytes]] = [(events, events.encode(event)) for event in real_events()]
+    records += [(command_codec(), command_codec().encode(order_command(c))) for c in WHOLE[:80:4]]
+    refusal = OrderRefusal(
+        code="payment_open",
+        detail="attempt 1 is open",
+        occurred_at=1_700_000_000_000,
+        command_log=bytes(range(16)),
+        command_offset=77,
+        batch_first=70,
+        writer_epoch=3,
+        order_id="ord_1",
+        command_id="cmd_1",
+        fingerprint=bytes(16),
+        actor="gateway:web",
+        customer_id="c-1",
+    )
+    unreadable = OrderRefusal(
+        code="undecodable",
+        detail="wrong_magic",
+        occurred_at=1,
+        command_log=bytes(16),
+        command_offset=1,
+        batch_first=1,
+        writer_epoch=1,
+        original=b"{'not': 'avro'}",
+    )
+    records += [(refusal_codec(), refusal_codec().encode(r)) for r in (refusal, unreadable)]
+    home = Address("1 Main St", "Springfield", "12345", "US", region="OR")
+    contact = OrderContact("c-1", "Ada Løvelace", "ada@example.org", home, "+1 555", home, "ring twice")
+    records.append((contact_codec(), contact_codec().encode(contact)))
+    return records

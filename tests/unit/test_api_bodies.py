@@ -1,0 +1,266 @@
+"""Request bodies: what is JSON for us and what is not, and where an error points."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from starlette.types import Message
+
+from api.bodies import MAX_BODY_BYTES, parse, read_body, validated
+from api.errors import PROBLEMS, Problem
+from api.payloads import PlaceOrderBody, SetStatusBody
+from tests.harness import order_body
+
+
+def refused(raw: bytes | str) -> Problem:
+    with pytest.raises(Problem) as caught:
+        parse(raw.encode() if isinstance(raw, str) else raw)
+    return caught.value
+
+
+def refused_order(**changes: Any) -> Problem:
+    with pytest.raises(Problem) as caught:
+        validated(PlaceOrderBody, order_body(**changes))
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"{",
+        b'{"a":1}x',
+        b'{"a":1,"a":1}',
+        b'{"a":{"b":1,"c":2,"b":3}}',
+        b'{"a":NaN}',
+        b'{"a":-Infinity}',
+        b'{"a":01}',
+        b"{'a':1}",
+        b'{"a":"\x01"}',
+        b'{"a":"\xff"}',
+        b"\xef\xbb\xbf{}",
+        '{"a":1}'.encode("utf-16"),
+        b'{"a":"\\ud800"}',
+        b'{"\\udfff":1}',
+        b'{"a":"\\ude00\\ud83d"}',
+    ],
+)
+def test_what_is_not_one_json_value_without_duplicate_keys_is_malformed(raw: bytes) -> None:
+    problem = refused(raw)
+    assert (problem.slug, problem.status) == ("malformed-json", 400)
+
+
+@pytest.mark.parametrize(
+    ("raw", "pointer", "code"),
+    [
+        ('{"a":"x\\ny"}', "/a", "control-character"),
+        ('{"a":["\\u0000"]}', "/a/0", "control-character"),
+        ('{"a":"\x7f"}', "/a", "control-character"),
+        ('{"a":"\x85"}', "/a", "control-character"),
+        ('{"a":"e\u0301"}', "/a", "not-nfc"),
+        ('{"a":{"b":"\\u0065\\u0301"}}', "/a/b", "not-nfc"),
+        ('{"a/b~c":"\\t"}', "/a~1b~0c", "control-character"),
+        ('{"a":{"\\u0007":1}}', "/a", "control-character"),
+    ],
+)
+def test_text_that_two_readers_could_take_for_different_text_is_refused_with_a_pointer(raw: str, pointer: str, code: str) -> None:
+    problem = refused(raw)
+    assert (problem.slug, problem.status) == ("invalid-field", 422)
+    assert [(e.pointer, e.code) for e in problem.errors] == [(pointer, code)]
+
+
+def test_text_in_nfc_passes_however_it_is_escaped() -> None:
+    assert parse(b'{"a":"Zo\\u00eb \\ud83d\\ude00 \\"q\\" \\/"}') == {"a": 'Zoë 😀 "q" /'}
+    assert parse('{"a":"Zoë 😀"}'.encode()) == {"a": "Zoë 😀"}
+
+
+def nested(levels: int) -> str:
+    return '{"a":' * levels + "1" + "}" * levels
+
+
+def test_eight_levels_pass_and_nine_do_not() -> None:
+    with pytest.raises(Problem) as eight:
+        validated(SetStatusBody, parse(nested(8).encode()))
+    with pytest.raises(Problem) as nine:
+        validated(SetStatusBody, parse(nested(9).encode()))
+    assert (eight.value.slug, nine.value.slug) == ("unknown-field", "limit-exceeded")
+
+
+@pytest.mark.parametrize("raw", ["[" * 30_000, "[" * 20_000 + "]" * 20_000, '{"a":' * 10_000 + "1" + "}" * 10_000])
+def test_a_body_of_brackets_alone_is_refused_and_nothing_overflows(raw: str) -> None:
+    with pytest.raises(Problem, match=r"limit-exceeded|malformed-json"):
+        validated(SetStatusBody, parse(raw.encode()))
+
+
+def test_a_number_of_ten_thousand_digits_is_an_invalid_field() -> None:
+    assert refused('{"a":' + "9" * 10_000 + "}").slug == "invalid-field"
+
+
+@pytest.mark.parametrize("number", ["1.0", "1e3", "1E0", "0.5", "1e999", "true", '"1"', "null", str(10**30)])
+def test_only_integers_are_numbers(number: str) -> None:
+    raw = json.dumps(order_body()).replace('"total_minor": 3400', f'"total_minor": {number}')
+    with pytest.raises(Problem) as caught:
+        validated(PlaceOrderBody, parse(raw.encode()))
+    assert caught.value.slug == "invalid-field"
+    assert [e.pointer for e in caught.value.errors] == ["/total_minor"]
+
+
+def test_unknown_members_are_named_with_their_place() -> None:
+    lines = [order_body()["lines"][0] | {"discount": 3}]
+    problem = refused_order(lines=lines, coupon="x")
+    assert problem.slug == "unknown-field"
+    assert {(e.pointer, e.code) for e in problem.errors} == {("/lines/0/discount", "unknown-field"), ("/coupon", "unknown-field")}
+
+
+@pytest.mark.parametrize(
+    ("changes", "pointer", "code"),
+    [
+        ({"currency": "EURO"}, "/currency", "pattern"),
+        ({"currency": 7}, "/currency", "string-type"),
+        ({"lines": []}, "/lines", "too-short"),
+        ({"lines": {}}, "/lines", "list-type"),
+        ({"total_minor": -1}, "/total_minor", "greater-than-equal"),
+        ({"total_minor": 10**9 + 1}, "/total_minor", "less-than-equal"),
+        ({"reference": "x" * 65}, "/reference", "string-too-long"),
+        ({"contact": None}, "/contact", "model-type"),
+        ({"contact": order_body()["contact"] | {"email": "nobody"}}, "/contact/email", "pattern"),
+        ({"contact": order_body()["contact"] | {"phone": "1" * 33}}, "/contact/phone", "string-too-long"),
+        ({"contact": order_body()["contact"] | {"delivery_note": "x" * 501}}, "/contact/delivery_note", "string-too-long"),
+        ({"adjustments": [{"kind": "gift", "label": "x", "amount_minor": 1}]}, "/adjustments/0/kind", "not-one-of"),
+    ],
+)
+def test_a_value_outside_its_limits_is_an_invalid_field_with_a_pointer(changes: dict[str, Any], pointer: str, code: str) -> None:
+    problem = refused_order(**changes)
+    assert problem.slug == "invalid-field"
+    assert (pointer, code) in [(e.pointer, e.code) for e in problem.errors]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("sku", ""),
+        ("sku", "a b"),
+        ("sku", "x" * 65),
+        ("name", ""),
+        ("name", "x" * 121),
+        ("quantity", 0),
+        ("quantity", 1000),
+        ("quantity", True),
+        ("unit_price_minor", -1),
+        ("unit_price_minor", 100_000_001),
+        ("service", "other"),
+    ],
+)
+def test_a_line_outside_its_limits_is_an_invalid_field(field: str, value: Any) -> None:
+    problem = refused_order(lines=[order_body()["lines"][0] | {field: value}])
+    assert (problem.slug, problem.errors[0].pointer) == ("invalid-field", f"/lines/0/{field}")
+
+
+def test_more_lines_or_adjustments_than_allowed_exceed_a_limit() -> None:
+    line, adjustment = order_body()["lines"][0], order_body()["adjustments"][0]
+    lines = [line | {"sku": f"s{n}"} for n in range(101)]
+    assert validated(PlaceOrderBody, order_body(lines=lines[:100])).lines[99].sku == "s99"
+    assert refused_order(lines=lines).slug == "limit-exceeded"
+    assert refused_order(adjustments=[adjustment] * 21).slug == "limit-exceeded"
+
+
+def test_a_hundred_wrong_members_get_a_bounded_answer() -> None:
+    problem = refused_order(**{f"x{n}": n for n in range(100)})
+    assert len(problem.errors) == 20
+
+
+# ---- reading --------------------------------------------------------------------------------------------------------
+
+
+def read(chunks: list[bytes], **headers: str) -> bytes:
+    messages: list[Message] = [
+        {"type": "http.request", "body": c, "more_body": n < len(chunks) - 1} for n, c in enumerate(chunks)
+    ]
+
+    async def receive() -> Message:
+        return messages.pop(0)
+
+    named = {name.replace("_", "-").encode(): value.encode() for name, value in headers.items()}
+    return asyncio.run(read_body(receive, named))
+
+
+def test_a_body_in_pieces_is_joined() -> None:
+    assert read([b'{"a"', b":1", b"}"], content_type="application/json") == b'{"a":1}'
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["", "text/plain", "application/json; charset=latin-1", "application/x-www-form-urlencoded", "application/problem+json"],
+)
+def test_a_body_that_is_not_declared_as_json_is_an_unsupported_media_type(kind: str) -> None:
+    with pytest.raises(Problem, match="unsupported-media-type"):
+        read([b"{}"], content_type=kind)
+
+
+@pytest.mark.parametrize("kind", ["application/json", "Application/JSON;charset=UTF-8", 'application/json; charset="utf-8"'])
+def test_json_is_declared_in_these_ways(kind: str) -> None:
+    assert read([b"{}"], content_type=kind) == b"{}"
+
+
+def test_a_compressed_body_is_an_unsupported_media_type() -> None:
+    with pytest.raises(Problem, match="unsupported-media-type"):
+        read([b"{}"], content_type="application/json", content_encoding="gzip")
+
+
+def test_sixty_four_kib_pass_and_one_byte_more_does_not_said_or_unsaid() -> None:
+    full = b'"' + b"x" * (MAX_BODY_BYTES - 2) + b'"'
+    assert read([full], content_type="application/json") == full
+    with pytest.raises(Problem, match="body-too-large"):
+        read([full, b"x", b"never read"], content_type="application/json")
+    with pytest.raises(Problem, match="body-too-large"):
+        read([b"never read"], content_type="application/json", content_length=str(MAX_BODY_BYTES + 1))
+    with pytest.raises(Problem, match="body-too-large"):
+        read([b"never read"], content_type="application/json", content_length="9" * 5000)
+
+
+# ---- properties -----------------------------------------------------------------------------------------------------
+
+_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=20,
+)
+
+
+def tried(call: Callable[[], Any]) -> Any:
+    """The result, or the problem."""
+    try:
+        return call()
+    except Problem as problem:
+        return problem
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_a_value_or_a_named_problem(raw: bytes) -> None:
+    problem = tried(lambda: parse(raw))
+    if isinstance(problem, Problem):
+        assert problem.slug in PROBLEMS
+        json.dumps(problem.as_json("/"))
+
+
+@given(_values)
+def test_any_json_is_validated_or_a_named_problem_that_can_be_sent(value: Any) -> None:
+    problem = tried(lambda: validated(PlaceOrderBody, parse(json.dumps(value).encode())))
+    assert isinstance(problem, Problem), "nothing this small is an order"
+    assert 400 <= problem.status < 500
+    problem.as_bytes("/orders")
+
+
+@given(_values, st.booleans())
+def test_what_passes_is_the_value_that_was_sent(value: Any, ascii_only: bool) -> None:
+    result = tried(lambda: parse(json.dumps(value, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")))
+    if isinstance(result, Problem):
+        assert result.slug in ("invalid-field", "malformed-json", "limit-exceeded")
+    else:
+        assert result == value

@@ -1,0 +1,110 @@
+"""Query parameters, `Accept` and problems: small pure pieces of the API."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from api.errors import PROBLEMS, UNCHANGED, Problem, slug_of
+from api.events import JSON, SSE, preferred
+from api.query import Query
+from api.representations import day, day_number, timestamp
+from ledger.transitions import Code
+
+
+@pytest.mark.parametrize(
+    ("text", "ms"),
+    [
+        ("1970-01-01T00:00:00Z", 0),
+        ("2030-01-31T12:00:00.123Z", 1_896_091_200_123),
+        ("2030-01-31t13:00:00.1239+01:00", 1_896_091_200_123),
+        ("1969-12-31T23:59:59.999Z", -1),
+        ("0001-01-01T00:00:00Z", -62_135_596_800_000),
+    ],
+)
+def test_rfc_3339_times_are_read_to_the_millisecond(text: str, ms: int) -> None:
+    assert Query([("at", text)]).time_ms("at") == ms
+
+
+@pytest.mark.parametrize("text", ["", "2030-01-31", "2030-01-31T12:00:00", "2030-02-30T12:00:00Z", "2030-01-31 12:00:00Z", "1e3"])
+def test_other_times_are_refused(text: str) -> None:
+    with pytest.raises(Problem, match="invalid-field"):
+        Query([("at", text)]).time_ms("at")
+
+
+@given(st.integers(min_value=0, max_value=253_402_300_799_999))
+def test_a_time_that_is_shown_is_read_back_the_same(ms: int) -> None:
+    assert Query([("at", timestamp(ms))]).time_ms("at") == ms
+
+
+@given(st.text(max_size=40))
+def test_any_text_that_is_no_time_is_a_problem(text: str) -> None:
+    assume(not text[:1].isdecimal())
+    with pytest.raises(Problem, match="invalid-field"):
+        Query([("at", text)]).time_ms("at")
+
+
+@pytest.mark.parametrize("text", ["", "x", "1.0", " 1", "1_0", "٣", "0", "101", "-1", "9" * 40])
+def test_integers_are_ascii_digits_within_their_range(text: str) -> None:
+    with pytest.raises(Problem, match="invalid-field"):
+        Query([("limit", text)]).integer("limit", 1, 100)
+
+
+def test_unknown_and_repeated_parameters_are_refused() -> None:
+    with pytest.raises(Problem) as unknown:
+        Query([("statsu", "paid")]).done()
+    assert unknown.value.slug == "unknown-field"
+    assert [e.as_json() for e in unknown.value.errors] == [{"pointer": "/statsu", "code": "unknown-field", "in": "query"}]
+    with pytest.raises(Problem, match="invalid-field"):
+        Query([("limit", "1"), ("limit", "2")])
+
+
+def test_days_count_from_the_epoch() -> None:
+    assert day(0) == "1970-01-01"
+    assert day_number(Query([("from", "2030-01-31")]).day("from")) == 21_945
+    assert day(21_945) == "2030-01-31"
+
+
+@pytest.mark.parametrize(
+    ("accept", "wanted"),
+    [
+        ("*/*", JSON),
+        ("application/json", JSON),
+        ("text/event-stream", SSE),
+        ("text/*", SSE),
+        ("application/json, text/event-stream", JSON),
+        ("application/json;q=0.5, text/event-stream", SSE),
+        ("text/event-stream;q=0, */*", JSON),
+        ("application/json;q=0, */*;q=0.1", SSE),
+        ("text/html, */*;q=0.8", JSON),
+        ("text/html", None),
+        ("text/event-stream;q=x", None),
+        ("", None),
+    ],
+)
+def test_accept_chooses_the_representation(accept: str, wanted: str | None) -> None:
+    assert preferred(accept) == wanted
+
+
+def test_every_refusal_code_has_a_problem_or_is_success() -> None:
+    for code in Code:
+        assert code.value in UNCHANGED or slug_of(code) in PROBLEMS
+
+
+def test_the_slug_of_a_refusal_is_its_code_with_hyphens_but_for_the_amount() -> None:
+    assert {c.value: slug_of(c) for c in Code if slug_of(c) != c.value.replace("_", "-")} == {"amount_differs": "total-mismatch"}
+
+
+def test_a_problem_is_rfc_9457_with_code_and_retry_after() -> None:
+    problem = Problem("not-caught-up", members={"order_id": None, "command_id": "cmd_x"})
+    assert problem.headers == {"Retry-After": "1"}
+    assert problem.as_json("/orders/x") == {
+        "type": "/problems/not-caught-up",
+        "title": "Not caught up",
+        "status": 503,
+        "detail": PROBLEMS["not-caught-up"].meaning,
+        "instance": "/orders/x",
+        "code": "not-caught-up",
+        "command_id": "cmd_x",
+    }

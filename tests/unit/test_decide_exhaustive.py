@@ -1,0 +1,234 @@
+"""Every reachable class of orders meets every command: `decide` and `evolve` against the contract's tables (`order_model`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import order_model as model
+import pytest
+from order_space import (
+    KNOWN,
+    LARGE_UNIVERSES,
+    UNIVERSES,
+    WHOLE,
+    Reached,
+    Universe,
+    at_ms,
+    history,
+    meet,
+    order_command,
+    placed,
+    quotient,
+    reach,
+    state_of,
+)
+
+from commands.decide import Refusal, decide
+from commands.messages import PAYLOAD_OF, OrderCommand
+from ledger import events as e
+from ledger.codec import event_codec, link_of
+from ledger.envelope import Written, seal, summary
+from ledger.order import Order, display, evolve, owed_back_minor, stock_state
+from ledger.transitions import Code, Operation
+
+COMMANDS = [(c, order_command(c)) for c in WHOLE]
+
+in_quick = pytest.mark.parametrize("universe", UNIVERSES, ids=lambda u: u.name)
+in_both = pytest.mark.parametrize(
+    "universe",
+    [*UNIVERSES, *(pytest.param(u, marks=pytest.mark.campaign) for u in LARGE_UNIVERSES)],
+    ids=lambda u: u.name,
+)
+
+
+def detail_fields(event: e.OrderEvent) -> dict[str, Any]:
+    """What the event's one detail says: its fields that are set."""
+    return {k: v for k, v in msgspec.structs.asdict(event.detail).items() if v is not None and v != ()}
+
+
+def check(state: model.State, order: Order, c: model.Command, command: OrderCommand) -> None:
+    if c.get("stale") or c.get("matching") or c.get("full"):
+        command, order = meet(order, c)
+    expected = model.expect(state, c)
+    decision = decide(command, order, at_ms(c))
+    if isinstance(expected, model.No):
+        assert isinstance(decision, Refusal), (state, c, expected, decision)
+        assert decision.code == expected.code, (state, c)
+        assert decision.code in model.CODES[c["op"]] | ({"order_not_found"} if c.get("foreign") else set()), (state, c)
+        assert decision.detail, (state, c)
+        return
+    assert isinstance(decision, e.OrderEvent), (state, c, expected, decision)
+    assert (decision.type, detail_fields(decision)) == (expected.type, expected.detail), (state, c)
+    check_envelope(order, command, decision, at_ms(c))
+    after = evolve(order, decision)
+    assert state_of(after) == quotient(model.after(state, c, expected)), (state, c)
+    assert (after.version, after.updated_at) == (decision.version, decision.occurred_at)
+
+
+def check_envelope(order: Order, command: OrderCommand, event: e.OrderEvent, at: int) -> None:
+    assert event.version == order.version + 1
+    assert event.occurred_at == max(at, order.updated_at)
+    assert (event.order_id, event.customer_id) == (order.order_id, order.customer_id)
+    assert (event.currency, event.total_minor) == (order.currency, order.total_minor)
+    assert (event.command_id, event.fingerprint, event.actor) == (command.command_id, command.fingerprint, command.actor)
+    assert [d for d in set(e.DETAIL_OF.values()) if getattr(event, d) is not None] == [e.DETAIL_OF[event.type]]
+
+
+@in_both
+def test_every_command_in_every_state_ends_as_the_contract_says(universe: Universe) -> None:
+    for state, reached in reach(universe).items():
+        for c, command in COMMANDS:
+            check(state, reached.order, c, command)
+
+
+@in_both
+def test_what_is_shown_of_every_state_is_what_the_contract_says(universe: Universe) -> None:
+    for state, reached in reach(universe).items():
+        o = reached.order
+        assert summary(o) == {
+            "status": model.shown(state),
+            "payment_state": model.payment_axis(state),
+            "captured_minor": model.captured(state),
+            "refunded_minor": model.refunded(state),
+        }, state
+        assert stock_state(o) == model.stock_axis(state), state
+        assert o.lost_minor == model.lost(state), state
+
+
+def test_the_alphabet_knows_every_operation_and_leads_to_every_event_type() -> None:
+    assert {c["op"] for c in WHOLE} == set(Operation) == set(model.CODES) == set(PAYLOAD_OF)
+    types = {r.event.type for u in UNIVERSES for r in reach(u).values()} | {e.ORDER_PLACED}
+    assert types == set(e.EVENT_TYPES)
+
+
+def test_every_code_that_decide_can_give_is_met_somewhere() -> None:
+    met = {
+        answer.code
+        for universe in UNIVERSES
+        for state in reach(universe)
+        for c, _ in COMMANDS
+        if isinstance(answer := model.expect(state, c), model.No)
+    }
+    only_after_ten_attempts, only_at_the_desk = {"too_many_attempts"}, {"order_frozen", "could_not_decide", "undecodable"}
+    assert met == set(Code) - only_after_ten_attempts - only_at_the_desk
+
+
+@in_quick
+def test_orders_of_one_class_are_told_apart_by_no_command(universe: Universe) -> None:
+    """The quotient is sound: another way to a class, with other versions and times, leads to the same answers."""
+    compared = 0
+    for first, second in other_ways(universe):
+        for c, command in COMMANDS[:: 3 if compared > 500 else 1]:
+            answers = []
+            for order in (first, second):
+                decision = decide(command, order, at_ms(c)) if not c.get("full") else None
+                if isinstance(decision, e.OrderEvent):
+                    answers.append((decision.type, decision.detail, state_of(evolve(order, decision))))
+                else:
+                    answers.append(decision and decision.code)
+            assert answers[0] == answers[1], (state_of(first), c)
+        compared += 1
+    assert compared > 20, "no class was reached in two ways: nothing was compared"
+
+
+def other_ways(universe: Universe, limit: int = 1500) -> Iterator[tuple[Order, Order]]:
+    """Pairs of different orders of one class."""
+    found = reach(universe)
+    for reached in found.values():
+        for number in universe.alphabet:
+            c, command = ALPHABET[number]
+            event = decide(command, reached.order, at_ms(c))
+            if not isinstance(event, e.OrderEvent):
+                continue
+            after = evolve(reached.order, event)
+            first = found.get(state_of(after))
+            if first is not None and first.order != after and first.order.version != after.version:
+                yield first.order, after
+                if (limit := limit - 1) == 0:
+                    return
+
+
+ALPHABET = [(c, order_command(c)) for c in KNOWN]
+
+
+@in_quick
+def test_every_event_reached_survives_its_bytes_and_folds_back_to_its_order(universe: Universe) -> None:
+    codec, written = event_codec(), Written(bytes(range(16)), 7, 3)
+    _, opening = placed(universe)
+    for reached in [Reached(evolve(None, opening), None, {}, opening), *reach(universe).values()]:
+        sealed = seal(reached.event, reached.order, written, 9, bytes(32))
+        data = codec.encode(sealed)
+        assert codec.decode(data) == sealed
+        assert len(link_of(data)) == 32
+
+
+@in_quick
+def test_a_history_is_dense_never_goes_back_in_time_and_folds_to_its_order(universe: Universe) -> None:
+    for reached in list(reach(universe).values())[::7]:
+        events = history(reached)
+        order: Order | None = None
+        for event in events:
+            order = evolve(order, event)
+        assert order == reached.order
+        assert [event.version for event in events] == list(range(1, len(events) + 1))
+        assert [event.occurred_at for event in events] == sorted(event.occurred_at for event in events)
+
+
+# Shown statuses that an event may lead to: the picture of B, in one line each.
+MOVES = {
+    ("pending", "paid"): {e.PAYMENT_CAPTURED, e.STOCK_RESERVED},
+    ("paid", "pending"): {e.STOCK_RELEASED},
+    ("pending", "cancelled"): {e.ORDER_CANCELLED},
+    ("paid", "cancelled"): {e.ORDER_CANCELLED},
+    ("processing", "cancelled"): {e.ORDER_CANCELLED},
+    ("paid", "processing"): {e.FULFILMENT_STARTED},
+    ("paid", "shipped"): {e.ORDER_SHIPPED},
+    ("processing", "shipped"): {e.ORDER_SHIPPED},
+    ("shipped", "delivered"): {e.ORDER_DELIVERED},
+}
+
+
+def moves(universes: tuple[Universe, ...]) -> dict[tuple[str, str], set[str]]:
+    """Which event types change the shown status, from what to what, over every reached state and every command."""
+    seen: dict[tuple[str, str], set[str]] = {}
+    for universe in universes:
+        for state, reached in reach(universe).items():
+            for c, command in COMMANDS:
+                if isinstance(model.expect(state, c), model.No):
+                    continue
+                event = decide(command, reached.order, at_ms(c))
+                if isinstance(event, e.OrderEvent):
+                    step = (str(display(reached.order)), str(display(evolve(reached.order, event))))
+                    if step[0] != step[1]:
+                        seen.setdefault(step, set()).add(event.type)
+    return seen
+
+
+def test_the_shown_status_moves_only_as_the_contract_says() -> None:
+    assert moves(UNIVERSES[:1] + UNIVERSES[3:]) == MOVES
+
+
+@in_quick
+def test_facts_alone_never_move_an_order_out_of_a_final_status(universe: Universe) -> None:
+    final = {state: r.order for state, r in reach(universe).items() if model.shown(state) in ("cancelled", "delivered")}
+    for order in final.values():
+        for c, command in COMMANDS:
+            event = decide(command, order, at_ms(c))
+            if isinstance(event, e.OrderEvent):
+                assert display(evolve(order, event)) == display(order), c
+
+
+@in_quick
+def test_money_adds_up_unless_a_fact_itself_says_otherwise(universe: Universe) -> None:
+    """refunded + lost <= captured <= total, as long as refunds, disputes and settlements claim no more than was there."""
+    for reached in reach(universe).values():
+        o = reached.order
+        claimed = sum(r.amount_minor for r in o.refunds if r.state != "failed") + sum(d.amount_minor for d in o.disputes)
+        settled_elsewhere = o.refunded_minor - sum(r.amount_minor for r in o.refunds if r.state == "settled")
+        if len(o.attempts) < 2:
+            assert o.captured_minor <= o.total_minor
+        if claimed + settled_elsewhere <= o.captured_minor:
+            assert o.refunded_minor + o.lost_minor <= o.captured_minor
+            assert owed_back_minor(o) >= 0

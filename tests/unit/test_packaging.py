@@ -1,0 +1,353 @@
+"""What is shipped: the wheel, the image, the compose file, the list of settings."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import tomllib
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from jsonschema.validators import validator_for
+from pydantic_settings import BaseSettings
+
+from ledger.config import KafkaSettings, Settings
+
+ROOT = Path(__file__).parents[2]
+KINDS: tuple[type[BaseSettings], ...] = (Settings, KafkaSettings)
+SHOP_NAMES = {
+    "PORT",
+    "PAYMENT_GATEWAY_API_KEY",
+    "PAYMENT_GATEWAY_SECRET_KEY",
+    "PRODUCT_SERVICE_URL",
+    "PRODUCT_SERVICE_GRPC_TARGET",
+    "MERCH_SERVICE_URL",
+    "MERCH_SERVICE_GRPC_TARGET",
+}
+
+
+def setting_names(kind: type[BaseSettings]) -> set[str]:
+    return {f"{kind.model_config.get('env_prefix') or ''}{name}".upper() for name in kind.model_fields}
+
+
+SETTING_NAMES = setting_names(Settings) | setting_names(KafkaSettings)
+
+
+@pytest.fixture
+def no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An environment without any setting, in a folder without `.env`."""
+    for name in SETTING_NAMES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+# ---- .env.example
+
+
+def example_lines() -> list[str]:
+    return (ROOT / ".env.example").read_text("utf-8").splitlines()
+
+
+def example() -> dict[str, str]:
+    return dict(line.split("=", 1) for line in example_lines() if line and not line.startswith("#"))
+
+
+def test_env_example_lists_every_setting_once_and_nothing_else() -> None:
+    names = [line.split("=", 1)[0] for line in example_lines() if line and not line.startswith("#")]
+    assert sorted(names) == sorted(SETTING_NAMES)
+    assert set(names) >= SHOP_NAMES
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_copy_of_env_example_changes_no_default(kind: type[BaseSettings], no_settings: None) -> None:
+    shutil.copy(ROOT / ".env.example", ".env")
+    assert kind(_env_file=".env").model_dump() == kind(_env_file=None).model_dump()
+
+
+def test_env_example_has_no_secret_and_a_default_for_everything_that_has_one() -> None:
+    values = example()
+    for kind in KINDS:
+        for name, field in kind.model_fields.items():
+            has_default = field.default is not None and field.default_factory is None and field.default != ""
+            assert bool(values[f"{kind.model_config.get('env_prefix') or ''}{name}".upper()]) == has_default, name
+            assert not ("SecretStr" in str(field.annotation) and has_default), name
+
+
+def test_every_setting_in_env_example_stands_under_a_comment() -> None:
+    lines = example_lines()
+    for number, line in enumerate(lines):
+        if line and not line.startswith("#"):
+            before = number - 1
+            while lines[before] and not lines[before].startswith("#"):
+                before -= 1  # one comment may be for a group
+            assert lines[before].startswith("# "), line
+
+
+# ---- docker-compose.yml
+
+
+@pytest.fixture(scope="module")
+def compose() -> dict[str, Any]:
+    document: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))
+    return document
+
+
+def ours(compose: Mapping[str, Any]) -> dict[str, Any]:
+    """The services of this project's image."""
+    return {name: service for name, service in compose["services"].items() if "build" in service}
+
+
+def compose_schema() -> dict[str, Any]:
+    """The Compose Specification's own JSON schema, as check-jsonschema ships it."""
+    schema: dict[str, Any] = json.loads(
+        (files("check_jsonschema") / "builtin_schemas" / "vendor" / "compose-spec.json").read_text("utf-8")
+    )
+    return schema
+
+
+def test_the_compose_file_keeps_the_compose_specification(compose: dict[str, Any]) -> None:
+    schema = compose_schema()
+    validator = validator_for(schema)(schema)
+    assert [f"{'/'.join(map(str, e.absolute_path))}: {e.message}" for e in validator.iter_errors(compose)] == []
+    broken = copy.deepcopy(compose)
+    broken["services"]["serve"]["restarts"] = "always"
+    assert not validator.is_valid(broken)
+
+
+def test_compose_sets_nothing_that_is_no_setting(compose: dict[str, Any]) -> None:
+    services = ours(compose)
+    assert set(services) == {"schemas", "commands", "serve"}
+    for name, service in services.items():
+        assert set(service["environment"]) <= SETTING_NAMES, name
+        assert service["environment"]["KAFKA_BOOTSTRAP_SERVERS"] == "kafka:19092"
+
+
+def test_what_compose_sets_is_accepted_by_the_settings(
+    compose: dict[str, Any], no_settings: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for service in ours(compose).values():
+        for name, value in service["environment"].items():
+            monkeypatch.setenv(name, str(value))
+    assert Settings().host == "0.0.0.0"
+    assert Settings().state_dir == Path(STATE_DIR)
+    assert KafkaSettings().bootstrap_servers == "kafka:19092"
+
+
+def test_each_long_running_service_has_a_place_name_and_a_volume_of_its_own(compose: dict[str, Any]) -> None:
+    services = {name: service for name, service in ours(compose).items() if service["restart"] == "unless-stopped"}
+    assert set(services) == {"commands", "serve"}
+    assert len({service["environment"]["NODE_ID"] for service in services.values()}) == len(services)
+    mounts = [service["volumes"] for service in services.values()]
+    assert sorted(mounts) == [[f"commands-state:{STATE_DIR}"], [f"serve-state:{STATE_DIR}"]]
+    assert set(compose["volumes"]) == {"kafka-data", "commands-state", "serve-state"}
+
+
+def test_ports_are_published_on_loopback_only(compose: dict[str, Any]) -> None:
+    published = [port for service in compose["services"].values() for port in service.get("ports", [])]
+    assert published
+    assert [port for port in published if not port.startswith("127.0.0.1:")] == []
+
+
+def test_everything_waits_for_what_it_needs(compose: dict[str, Any]) -> None:
+    def waits(name: str) -> dict[str, str]:
+        return {other: how["condition"] for other, how in compose["services"][name]["depends_on"].items()}
+
+    assert waits("registry") == {"kafka": "service_healthy"}
+    assert waits("schemas") == {"registry": "service_healthy"}
+    assert waits("commands") == waits("serve") == {"kafka": "service_healthy", "schemas": "service_completed_successfully"}
+    for name in ("kafka", "registry"):
+        assert compose["services"][name]["healthcheck"]["test"][0] == "CMD"
+
+
+def test_compose_stops_with_a_message_when_the_key_or_the_tokens_are_missing() -> None:
+    text = (ROOT / "docker-compose.yml").read_text("utf-8")
+    assert re.search(r"LEDGER_HASH_KEY: \$\{LEDGER_HASH_KEY:\?[^}]{20,}\}", text)
+    assert re.search(r"file: \$\{LEDGER_TOKENS_FILE:\?[^}]{20,}\}", text)
+
+
+def test_images_are_pinned_to_a_version(compose: dict[str, Any]) -> None:
+    images = [service["image"] for service in compose["services"].values() if "build" not in service]
+    assert sorted(image.split(":")[0] for image in images) == ["apache/kafka", "apicurio/apicurio-registry"]
+    assert [image for image in images if not re.search(r":\d+\.\d+\.\d+$", image)] == []
+
+
+def test_the_registry_address_is_where_apicurio_answers_confluents_api(compose: dict[str, Any]) -> None:
+    for service in ours(compose).values():
+        assert service["environment"]["SCHEMA_REGISTRY_URL"] == "http://registry:8080/apis/ccompat/v7"
+    assert compose["services"]["registry"]["ports"] == ["127.0.0.1:8081:8080"]
+
+
+# ---- Dockerfile
+
+
+def instructions() -> list[tuple[str, str]]:
+    """(instruction, rest) of the Dockerfile, continued lines joined."""
+    text = re.sub(r"^\s*#.*\n", "", (ROOT / "Dockerfile").read_text("utf-8"), flags=re.MULTILINE)
+    lines = re.sub(r"\\\n\s*", " ", text).splitlines()
+    return [(line.split(maxsplit=1)[0], line.split(maxsplit=1)[1]) for line in lines if line.strip()]
+
+
+def last_stage() -> list[tuple[str, str]]:
+    found = instructions()
+    start = max(number for number, (name, _) in enumerate(found) if name == "FROM")
+    assert start > 0, "the image is built in more than one stage"
+    return found[start:]
+
+
+def image_environment() -> dict[str, str]:
+    pairs = (pair.split("=", 1) for name, rest in last_stage() if name == "ENV" for pair in rest.split())
+    return dict(pairs)
+
+
+STATE_DIR = image_environment()["STATE_DIR"]
+
+
+def test_the_image_runs_as_a_user_without_rights() -> None:
+    users = [rest for name, rest in last_stage() if name == "USER"]
+    assert len(users) == 1
+    uid, gid = map(int, users[0].split(":"))
+    assert min(uid, gid) >= 10_000
+    setup = " ".join(rest for name, rest in last_stage() if name == "RUN")
+    assert f"--uid {uid}" in setup
+    assert f"install -d -o ledger -g ledger -m 0750 {STATE_DIR}" in setup
+    order = [name for name, _ in last_stage()]
+    assert order.index("USER") < order.index("CMD")
+    assert order.index("USER") > max(number for number, name in enumerate(order) if name in ("RUN", "COPY"))
+
+
+def test_the_image_starts_a_command_that_the_project_has() -> None:
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    (command,) = [json.loads(rest) for name, rest in last_stage() if name == "CMD"]
+    assert command == ["order-ledger", "serve"]
+    assert command[0] in scripts
+    done = subprocess.run([sys.executable, "-m", "api.cli", *command[1:], "--help"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_image_keeps_its_state_on_a_volume_and_sets_nothing_that_is_no_setting() -> None:
+    assert [rest for name, rest in last_stage() if name == "VOLUME"] == [STATE_DIR]
+    assert set(image_environment()) - {"PATH", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED"} <= SETTING_NAMES
+
+
+def test_the_image_has_a_python_that_the_project_supports() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    versions = {re.search(r"python:(\d+\.\d+)", rest)[1] for name, rest in instructions() if name == "FROM"}  # type: ignore[index]
+    assert len(versions) == 1
+    assert f"Programming Language :: Python :: {versions.pop()}" in project["classifiers"]
+
+
+@contextmanager
+def answering(status: int) -> Iterator[tuple[int, list[str]]]:
+    """A server on loopback that answers everything with `status`: its port, and the paths it is asked for."""
+    paths: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            paths.append(self.path)
+            self.send_response(status)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
+        thread = threading.Thread(target=http.serve_forever, args=(0.01,))
+        thread.start()
+        yield http.server_port, paths
+        http.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(("status", "code"), [(200, 0), (503, 1)])
+def test_the_images_health_check_asks_whether_serve_is_ready(status: int, code: int) -> None:
+    (check,) = [rest for name, rest in last_stage() if name == "HEALTHCHECK"]
+    command = json.loads(check.split("CMD ", 1)[1])
+    assert command[0] == "python"
+    with answering(status) as (port, paths):
+        done = subprocess.run([sys.executable, *command[1:]], env={**os.environ, "PORT": str(port)}, capture_output=True)
+    assert done.returncode == code
+    assert paths == ["/ready"]
+
+
+# ---- The wheel
+
+
+def docker_context() -> list[str]:
+    """What `.dockerignore` lets in: everything is out but what is named."""
+    lines = [line for line in (ROOT / ".dockerignore").read_text("utf-8").splitlines() if line and not line.startswith("#")]
+    assert lines[0] == "*"
+    return [line[1:] for line in lines if line.startswith("!")]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built as the image builds it: from what is in Docker's context, nothing else."""
+    source, out = tmp_path_factory.mktemp("context"), tmp_path_factory.mktemp("dist")
+    for name in docker_context():
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
+        else:
+            shutil.copy(ROOT / name, source / name)
+    uv = shutil.which("uv")
+    assert uv, "uv is not on PATH"
+    done = subprocess.run([uv, "build", "--wheel", "--out-dir", str(out)], cwd=source, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (built,) = out.glob("*.whl")
+    return built
+
+
+def test_the_docker_context_has_no_secret_and_no_data() -> None:
+    names = docker_context()
+    assert [name for name in names if name.startswith(".") or "*" in name] == []
+    assert all((ROOT / name).exists() for name in names)
+
+
+def test_the_wheel_has_the_schemas_and_the_lock_of_kafkas_jars(wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    schemas = {f"ledger/avsc/{path.name}" for path in (ROOT / "avro").glob("*.avsc")}
+    assert len(schemas) >= 4
+    assert schemas | {"ledger/avsc/kafka.lock.json"} <= names
+    for path in (ROOT / "avro").iterdir():
+        if path.is_file():
+            assert zipfile.ZipFile(wheel).read(f"ledger/avsc/{path.name}") == path.read_bytes()
+
+
+def test_the_wheel_has_the_packages_the_licence_and_nothing_else(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"api", "commands", "ledger", "projections"}
+    assert [name for name in names if "__pycache__" in name or "/." in name] == []
+    (licence,) = [name for name in names if name.endswith("LICENSE")]
+    assert zipfile.ZipFile(wheel).read(licence) == (ROOT / "LICENSE").read_bytes()
+    assert b"Apache License" in zipfile.ZipFile(wheel).read(licence)
+
+
+def test_an_installed_wheel_finds_its_schemas_and_its_command_without_the_source_tree(wheel: Path, tmp_path: Path) -> None:
+    zipfile.ZipFile(wheel).extractall(tmp_path)
+    script = (
+        "import json, ledger.avsc_files as f, ledger.schemas as s, ledger.broker as b, api.cli as c\n"
+        "print(json.dumps([str(f.data_dir()), len(s.schema_versions()), len(b.JarLock.read().jars), c.__file__]))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    folder, schemas, jars, cli = json.loads(done.stdout)
+    assert Path(folder) == tmp_path / "ledger" / "avsc"
+    assert schemas == len(list((ROOT / "avro").glob("*.avsc")))
+    assert jars > 0
+    assert Path(cli) == tmp_path / "api" / "cli.py"
+    (entry_points,) = tmp_path.glob("*.dist-info/entry_points.txt")
+    assert "order-ledger = api.cli:main" in entry_points.read_text()
