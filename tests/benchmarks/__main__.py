@@ -1,0 +1,117 @@
+"""`uv run python -m tests.benchmarks`: bring the ledger up in a temporary directory, measure, check, print.
+
+Ends 0 when the numbers were printed (a missed goal is said in the table), 1 when anything was not correct: then no number is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+
+from rich.console import Console
+
+from tests.benchmarks import accepted, folding, latency, log_bytes, machine, reads
+from tests.benchmarks.bench import FULL, QUICK, Bench, Form, Incorrect
+from tests.benchmarks.correctness import check_everything
+from tests.benchmarks.rows import Row, show
+from tests.benchmarks.system import Noop, System
+
+NAMES = ("accepted", "cpu", "latency", "reads", "folding", "bytes")
+
+out = Console(width=None if sys.stdout.isatty() else 150)
+err = Console(stderr=True, highlight=False)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--quick", action="store_true", help="about two minutes: fewer and shorter pairs")
+    form.add_argument("--full", action="store_true", help="the default: five pairs, about ten minutes")
+    parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, metavar="NAME", help=f"of {', '.join(NAMES)}")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything, with every sample, to this file")
+    parser.add_argument("--pairs", type=int, metavar="N", help="interleaved pairs of system and reference, 1 to 50")
+    given = parser.parse_args()
+    if given.pairs is not None and not 1 <= given.pairs <= 50:
+        parser.error("--pairs must be from 1 to 50")
+    return given
+
+
+def _measure(bench: Bench, only: set[str]) -> list[Row]:
+    """Every row that was asked for. Raises `Incorrect`."""
+    bench.tell("warming up")
+    accepted.warm_up(bench)
+    rows: list[Row] = []
+    if only & {"accepted", "cpu"}:
+        connections = (32, 128) if "accepted" in only else (128,)
+        found = accepted.measure(bench, connections, "cpu" in only)
+        rows += [row for row in found if row.benchmark in only]
+    others: dict[str, Callable[[Bench], list[Row]]] = {
+        "latency": latency.measure,
+        "reads": reads.measure,
+        "folding": folding.measure,
+        "bytes": log_bytes.measure,
+    }
+    for name, measure in others.items():
+        if name in only:
+            rows += measure(bench)
+    return rows
+
+
+def _run(form: Form, only: set[str], folder: Path) -> tuple[dict[str, object], list[Row], dict[str, int], list[float]]:
+    with err.status("starting the ledger") as status, Noop() as noop:
+        described = machine.describe(noop.stack)
+        with System(folder) as system:
+            bench = Bench(system, noop, form, status.update)
+            rows = _measure(bench, only)
+            bench.tell("checking that all of it was correct")
+            counted = check_everything(bench)
+    return described, rows, counted, bench.neighbours.shares
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def main() -> int:
+    given = _arguments()
+    form = QUICK if given.quick else FULL
+    if given.pairs is not None:
+        form = replace(form, pairs=given.pairs)
+    signal.signal(signal.SIGTERM, _interrupt)  # so that what was started is stopped
+    began = datetime.now(UTC)
+    try:
+        with tempfile.TemporaryDirectory(prefix="order-ledger-bench-") as folder:
+            described, rows, counted, foreign_cpus = _run(form, set(given.only), Path(folder))
+    except Incorrect as exc:
+        err.print("[red]not correct, so no number is told:[/]", str(exc), soft_wrap=True, markup=True)
+        return 1
+    except KeyboardInterrupt:
+        err.print("stopped")
+        return 130
+    show(out, rows, described, form.pairs, foreign_cpus)
+    told = ", ".join(f"{count:,} {name}" for name, count in counted.items())
+    out.print(f"Checked before printing: {told}; all readable, versions dense, one event per accepted command.", highlight=False)
+    if given.json is not None:
+        document = {
+            "at": began.isoformat(timespec="seconds"),
+            "form": "quick" if given.quick else "full",
+            "pairs": form.pairs,
+            "machine": described,
+            "checked": counted,
+            "foreign_cpus": foreign_cpus,
+            "rows": [row.as_json() for row in rows],
+        }
+        given.json.write_text(json.dumps(document, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,140 @@
+"""What every benchmark works with: the system, the no-op server, the load, and the list of what was accepted."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from ledger.config import KafkaSettings
+from ledger.kafka_log import KafkaLog
+from tests.benchmarks import workload
+from tests.benchmarks.jobs import Answers, Job, Load
+from tests.benchmarks.machine import Neighbours
+from tests.benchmarks.system import Noop, System
+
+Orders = Sequence[tuple[int, str]]  # (index of the post, order id)
+
+
+class Incorrect(Exception):
+    """Something was not as promised: no number is worth telling."""
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How long and how often: seconds of each run, and how many pairs."""
+
+    pairs: int
+    closed_s: float
+    open_s: float
+    references: int  # single produces and transactions of a pair
+    events: int  # of the topic that is folded
+
+
+QUICK = Form(pairs=2, closed_s=3.0, open_s=4.0, references=150, events=20_000)
+FULL = Form(pairs=5, closed_s=6.0, open_s=10.0, references=400, events=60_000)
+
+
+@dataclass
+class Bench:
+    """One run of the benchmarks. Every post to the system goes through here, so that nothing accepted goes unchecked."""
+
+    system: System
+    noop: Noop
+    form: Form
+    tell: Callable[[str], None]
+    neighbours: Neighbours = field(default_factory=Neighbours)
+    orders: list[tuple[int, str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._runs = itertools.count(1)
+        self._gateway = self.system.token("gateway")
+        self._posts = workload.posts(self._gateway)
+
+    @property
+    def kafka(self) -> KafkaSettings:
+        servers = self.system.bootstrap_servers
+        return KafkaSettings(bootstrap_servers=servers, security_protocol="PLAINTEXT", client_id="benchmarks")
+
+    @property
+    def log(self) -> KafkaLog:
+        return KafkaLog(self.kafka)
+
+    def pairs(self) -> Iterator[tuple[int, bool]]:
+        """(number, whether the reference goes first): turns alternate, so that a drift favours neither."""
+        for number in range(self.form.pairs):
+            yield number, number % 2 == 0
+
+    # ---- load
+
+    def start_posts(self, connections: int, seconds: float, rate: float | None = None) -> Load:
+        """Begin to place orders; hand what comes back to `accept`."""
+        return Load(
+            Job(
+                port=self.system.port,
+                requests=self._posts,
+                connections=connections,
+                seconds=seconds,
+                rate=rate,
+                key_prefix=f"bench-{next(self._runs)}-",
+                collect_ids=True,
+            )
+        )
+
+    def accept(self, answers: Answers) -> Answers:
+        """Note what was accepted. Raises `Incorrect` unless every post was."""
+        self._must(answers, 201, "POST /orders")
+        if len(answers.order_ids) != answers.count:
+            raise Incorrect(f"{answers.count} answers name {len(answers.order_ids)} orders")
+        self.orders += answers.order_ids
+        return answers
+
+    def post(self, connections: int, seconds: float, rate: float | None = None) -> Answers:
+        """Place orders for `seconds`."""
+        return self.accept(self.start_posts(connections, seconds, rate).answers())
+
+    def post_noop(self, connections: int, seconds: float) -> Answers:
+        """The same requests to the reference."""
+        job = Job(port=self.noop.port, requests=self._posts, connections=connections, seconds=seconds, key_prefix="bench-")
+        return self._must(Load(job).answers(), 201, "no-op POST")
+
+    def _start_gets(self, port: int, orders: Orders, seconds: float | None, connections: int, rate: float | None) -> Load:
+        """Begin to read `orders`, over and over for `seconds`, or each once (None)."""
+        return Load(
+            Job(
+                port=port,
+                requests=workload.gets(self._gateway, orders),
+                expect=workload.names(orders),
+                connections=connections,
+                seconds=seconds,
+                rate=rate,
+            )
+        )
+
+    def get(self, orders: Orders, seconds: float | None, connections: int = 32, rate: float | None = None) -> Answers:
+        """Read `orders`. Raises `Incorrect` unless every read gave the order it asked for."""
+        load = self._start_gets(self.system.port, orders, seconds, connections, rate)
+        return self._must(load.answers(), 200, "GET of an order")
+
+    def get_noop(self, orders: Orders, seconds: float, connections: int = 32) -> Answers:
+        """The same requests to the reference."""
+        return self._must(self._start_gets(self.noop.port, orders, seconds, connections, None).answers(), 200, "no-op GET")
+
+    def _must(self, answers: Answers, status: int, what: str) -> Answers:
+        if (wrong := answers.wrong(status)) is not None:
+            raise Incorrect(f"{what}: {wrong}")
+        return answers
+
+    # ---- who else is at work
+
+    def pids(self) -> list[int]:
+        return [*self.system.pids(), self.system.info["pid"], self.noop.pid]
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Note what other processes take of the machine meanwhile."""
+        pids = self.pids()
+        before = self.neighbours.look(pids)
+        yield
+        self.neighbours.note(before, pids)

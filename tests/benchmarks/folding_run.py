@@ -1,0 +1,120 @@
+"""One timed pass over `order-events` in a process of its own: `fold` with the product's agent, or `raw` with a bare loop.
+
+`raw` is the least that any consumer in Python does: poll, decode Avro, count. `fold` is what `serve` runs: reader thread, Faust
+agent, read models, RocksDB. Both are timed from their first record in hand to the last one done with, so neither start counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from api.wiring import store_opener
+from ledger.codec import event_codec
+from ledger.config import KafkaSettings
+from ledger.kafka_log import KafkaLog
+from ledger.log import Record, TopicPartition
+from ledger.topics import Topics
+from projections import faust_app
+from projections.projector import Projector
+from projections.queries import Queries
+from tests.benchmarks.jobs import cpu_s
+
+
+class TimedProjector:
+    """The projector, with a look at the clock before the first and after the last record."""
+
+    def __init__(self, projector: Projector, events: int) -> None:
+        self._projector, self._events = projector, events
+        self._folded = 0
+        self._began = self._cpu_began = 0.0
+        self.took_s = self.cpu_s = 0.0
+
+    def positions(self) -> Mapping[TopicPartition, int]:
+        return self._projector.positions()
+
+    def fold(self, records: Sequence[Record]) -> None:
+        if not self._folded:
+            self._began, self._cpu_began = time.perf_counter(), cpu_s([os.getpid()])[0]
+        self._projector.fold(records)
+        self._folded += len(records)
+        if self._folded >= self._events and not self.took_s:
+            self.took_s = time.perf_counter() - self._began
+            self.cpu_s = cpu_s([os.getpid()])[0] - self._cpu_began
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+async def _nothing(scope: Any, receive: Any, send: Any) -> None:
+    raise RuntimeError("nobody asks")
+
+
+def fold(log: KafkaLog, topics: Topics, partitions: int, events: int, state: Path) -> dict[str, float]:
+    projector = Projector(store_opener(state / "projections"), topics, partitions)
+    timed = TimedProjector(projector, events)
+    try:
+        app = faust_app.build_app(app_id="benchmark-fold", log=log, folder=timed, state_dir=state)
+        code = faust_app.run(app, _nothing, host="127.0.0.1", port=0, access_log=False, lifespan="off")
+        counts = Queries(projector).counts()
+    finally:
+        projector.close()
+    if code or projector.frozen_count:
+        raise RuntimeError(f"the fold ended with {code}, {projector.frozen_count} orders frozen")
+    return {"took_s": timed.took_s, "cpu_s": timed.cpu_s, "events": projector.folded_count, "orders": sum(counts.values())}
+
+
+def raw(log: KafkaLog, topics: Topics, partitions: int, events: int) -> dict[str, float]:
+    decode = event_codec().decode_fields
+    orders: set[str] = set()
+    reader = log.reader("benchmark-raw")
+    count = 0
+    try:
+        reader.assign({TopicPartition(topics.events, p): 0 for p in range(partitions)})
+        records: list[Record] = []
+        while not records:
+            records = reader.poll(1000, 10.0)
+        began, cpu_began = time.perf_counter(), cpu_s([os.getpid()])[0]
+        while True:
+            for record in records:
+                fields = decode(record.value)
+                if fields["version"] == 1:
+                    orders.add(fields["order_id"])
+            count += len(records)
+            if count >= events:
+                break
+            records = reader.poll(1000, 10.0)
+            if not records:
+                raise RuntimeError(f"the topic ends after {count} events")
+        took_s, used_s = time.perf_counter() - began, cpu_s([os.getpid()])[0] - cpu_began
+    finally:
+        reader.close()
+    return {"took_s": took_s, "cpu_s": used_s, "events": count, "orders": len(orders)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("way", choices=("fold", "raw"))
+    parser.add_argument("--bootstrap", required=True)
+    parser.add_argument("--prefix", required=True)
+    parser.add_argument("--partitions", type=int, required=True)
+    parser.add_argument("--events", type=int, required=True)
+    parser.add_argument("--state", type=Path, required=True)
+    given = parser.parse_args()
+    name = f"benchmark-{given.way}"
+    log = KafkaLog(KafkaSettings(bootstrap_servers=given.bootstrap, security_protocol="PLAINTEXT", client_id=name))
+    topics = Topics(given.prefix)
+    if given.way == "fold":
+        result = fold(log, topics, given.partitions, given.events, given.state)
+    else:
+        result = raw(log, topics, given.partitions, given.events)
+    sys.stdout.write(json.dumps(result) + "\n")
+
+
+if __name__ == "__main__":
+    main()

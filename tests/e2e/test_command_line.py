@@ -1,0 +1,94 @@
+"""The program as a person meets it: help for every verb, and a demo that proves itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from up_process import PROGRAM
+
+from api.cli import app
+
+
+def verbs(command: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """Every verb of the program, groups included."""
+    found = [path]
+    for name, child in getattr(command, "commands", {}).items():
+        found += verbs(child, (*path, name))
+    return found
+
+
+def run(*arguments: str, folder: Path, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"COLUMNS": "200", "TMPDIR": str(folder), "NO_COLOR": "1"}
+    return subprocess.run(
+        [PROGRAM, *arguments], capture_output=True, text=True, timeout=timeout_s, cwd=folder, env=environment, check=False
+    )
+
+
+def test_every_verb_explains_itself(tmp_path: Path) -> None:
+    all_verbs = verbs(typer.main.get_command(app))
+    assert {("up",), ("serve",), ("commands",), ("demo",), ("tail",), ("doctor",), ("schema", "check")} <= set(all_verbs)
+
+    def explain(verb: tuple[str, ...]) -> None:
+        shown = run(*verb, "--help", folder=tmp_path)
+        assert shown.returncode == 0, shown.stderr
+        assert shown.stderr == ""
+        assert " ".join(("Usage: order-ledger", *verb)) in shown.stdout
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(explain, all_verbs))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("history", "ord_x"), "no ledger is up"),
+        (("token", "king"), "choose one of"),
+        (("demo", "--orders", "3"), "--orders"),
+    ],
+)
+def test_a_mistake_gets_one_sentence_and_a_code_other_than_zero(tmp_path: Path, arguments: tuple[str, ...], says: str) -> None:
+    shown = run(*arguments, folder=tmp_path)
+    assert shown.returncode != 0
+    assert says in shown.stderr
+    assert "Traceback" not in shown.stderr
+
+
+@pytest.mark.kafka
+def test_the_demo_takes_forty_orders_through_the_whole_path_and_everything_is_as_promised(tmp_path: Path) -> None:
+    shown = run("demo", "--orders", "40", "--json", folder=tmp_path, timeout_s=150)
+    assert shown.returncode == 0, shown.stdout + shown.stderr
+    report = json.loads(shown.stdout)
+    assert report["passed"] is True
+    counts = {step["name"]: step["count"] for step in report["steps"]}
+    assert counts["orders compared with the API"] == 40
+    assert counts["processes that ended by themselves"] == 0
+    assert report["statuses"] == {"pending": 8, "paid": 4, "processing": 4, "shipped": 4, "delivered": 12, "cancelled": 8}
+    assert report["events_by_type"]["OrderPlaced"] == 40
+    assert report["decoder"] == "confluent_kafka AvroDeserializer"
+    assert report["seconds"]["in all"] < 100
+    assert list(tmp_path.iterdir()) == []  # nothing is left behind
+
+
+@pytest.mark.kafka
+def test_the_demo_says_what_was_not_as_promised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A setting under which carts cannot be placed must end the demo non-zero, with the reason and the logs kept."""
+    from api import demo
+    from rich.console import Console
+
+    monkeypatch.setitem(demo.ENVIRONMENT, "CURRENCIES", "CHF")
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    with (tmp_path / "out.txt").open("w") as text:
+        assert demo.run_demo(10, False, False, Console(file=text, width=160), Console(file=text, width=160)) == 1
+    shown = (tmp_path / "out.txt").read_text()
+    assert "currency-not-supported" in shown
+    assert "Not everything was as promised." in shown
+    assert "Everything is kept in" in shown

@@ -1,0 +1,156 @@
+"""Orders through the whole path, as their gateway and the readers of the topic see them."""
+
+from __future__ import annotations
+
+import asyncio
+import stat
+
+import checker
+import httpx
+import pytest
+from gateway import Gateway
+from up_process import PROCESSES, UpProcess
+
+from api.catalogue import order_body
+
+ORDERS = 2000
+pytestmark = pytest.mark.kafka
+
+
+def headers(up: UpProcess, customer: str, key: str | None = None) -> dict[str, str]:
+    sent = {"Authorization": f"Bearer {up.token('gateway')}", "Customer-Id": customer}
+    return sent if key is None else sent | {"Idempotency-Key": key}
+
+
+async def place_all(up: UpProcess) -> tuple[Gateway, set[str]]:
+    """Every tenth order is posted twice at once, and once more afterwards."""
+    answers: dict[int, httpx.Response] = {}
+    async with Gateway(up.url, up.token("gateway"), connections=32) as gateway:
+
+        async def place(number: int) -> None:
+            customer = f"many-{number % 50}"
+            answers[number] = await gateway.place(number, customer)
+            if number % 10 == 0:
+                await gateway.again(number, customer, answers[number])
+
+        async def place_as_well(number: int) -> None:
+            other = await gateway.place(number, f"many-{number % 50}")
+            while number not in answers:
+                await asyncio.sleep(0.01)
+            assert other.content == answers[number].content
+
+        await asyncio.gather(*(place(n) for n in range(ORDERS)), *(place_as_well(n) for n in range(0, ORDERS, 10)))
+        return gateway, {answer.json()["order_id"] for answer in answers.values()}
+
+
+def test_two_thousand_orders_with_retries_are_two_thousand_orders_each_readable_at_once(up: UpProcess) -> None:
+    gateway, order_ids = asyncio.run(place_all(up))
+    assert gateway.never == [], checker.describe(gateway.never)
+    assert set(gateway.seen) == {"200", "201"}, gateway.seen
+    assert len(order_ids) == ORDERS
+    ledger = checker.read_ledger(up.bootstrap_servers)
+    assert ledger.problems == [], checker.describe(ledger.problems)
+    mine = {order_id for order_id, order in ledger.orders.items() if order.customer_id.startswith("many-")}
+    assert mine == order_ids
+    p50, p99 = (sorted(gateway.latencies_s)[len(gateway.latencies_s) * share // 100] * 1000 for share in (50, 99))
+    print(f"{ORDERS} orders at 32 connections: POST to 201 p50 {p50:.0f} ms, p99 {p99:.0f} ms")
+
+
+def test_two_customers_of_one_gateway_with_the_same_key_never_see_each_others_order(up: UpProcess) -> None:
+    with httpx.Client(base_url=up.url, timeout=10.0) as client:
+        mine, other = (
+            client.post("/orders", json=order_body(1), headers=headers(up, customer, "the-same-key")) for customer in ("ann", "bob")
+        )
+        assert (mine.status_code, other.status_code) == (201, 201)
+        assert mine.json()["order_id"] != other.json()["order_id"]
+        assert "Idempotency-Replayed" not in other.headers
+        missing = client.get("/orders/ord_aaaaaaaaaaaaaaaaaaaaaaaaaa", headers=headers(up, "ann"))
+        for path in ("", "/events"):
+            foreign = client.get(f"/orders/{other.json()['order_id']}{path}", headers=headers(up, "ann"))
+            assert (foreign.status_code, foreign.json()["code"]) == (404, "order-not-found")
+            assert foreign.json()["detail"] == missing.json()["detail"]
+        cancelled = client.post(f"/orders/{other.json()['order_id']}/cancel", json={}, headers=headers(up, "ann", "cancel"))
+        assert (cancelled.status_code, cancelled.json()["code"]) == (404, "order-not-found")
+        listed = client.get("/orders", headers=headers(up, "ann")).json()["data"]
+        assert [order["order_id"] for order in listed] == [mine.json()["order_id"]]
+
+
+def test_anyone_can_read_the_topic_with_plain_kafka_and_avro_tools(up: UpProcess) -> None:
+    """The schemas come from the API's registry paths, the values from Confluent's own deserialiser."""
+    from confluent_kafka.schema_registry import SchemaRegistryClient
+    from confluent_kafka.schema_registry.avro import AvroDeserializer
+
+    with httpx.Client(base_url=up.url, timeout=10.0) as client:
+        answer = client.post("/orders", json=order_body(2), headers=headers(up, "reader-test", "k"))
+        assert answer.status_code == 201
+    ledger = checker.read_ledger(up.bootstrap_servers, schemas=checker.RegistrySchemas(up.url, up.token("reader")))
+    assert ledger.problems == [], checker.describe(ledger.problems)
+    with SchemaRegistryClient({"url": up.url, "basic.auth.user.info": f"analytics:{up.token('reader')}"}) as registry:
+        deserialize = AvroDeserializer(registry)
+        for event in ledger.events[-50:]:
+            assert deserialize(event.raw.value, None) == event.fields
+    placed = ledger.orders[answer.json()["order_id"]]
+    assert (placed.version, placed.status, placed.total_minor) == (1, "pending", order_body(2)["total_minor"])
+
+
+def read_stream(client: httpx.Client, path: str, sent: dict[str, str], count: int) -> list[dict[str, str]]:
+    """The first `count` events of a stream; then the client hangs up."""
+    found: list[dict[str, str]] = []
+    event: dict[str, str] = {}
+    with client.stream("GET", path, headers=sent | {"Accept": "text/event-stream"}) as answer:
+        assert answer.status_code == 200
+        for line in answer.iter_lines():
+            if line.startswith(":"):
+                continue
+            if line:
+                name, _, value = line.partition(":")
+                event[name] = value.strip()
+            elif event:
+                found.append(event)
+                event = {}
+                if len(found) == count:
+                    break
+    return found
+
+
+def test_an_event_stream_goes_on_where_its_client_left_it(up: UpProcess) -> None:
+    with httpx.Client(base_url=up.url, timeout=20.0) as client:
+        placed = client.post("/orders", json=order_body(3), headers=headers(up, "watcher", "k")).json()
+        path = f"/orders/{placed['order_id']}"
+        first = read_stream(client, f"{path}/events", headers(up, "watcher"), 1)
+        assert [(e["id"], e["event"]) for e in first] == [("1", "OrderPlaced")]
+        assert client.post(f"{path}/cancel", json={}, headers=headers(up, "watcher", "c")).status_code == 200
+        resumed = read_stream(client, f"{path}/events", headers(up, "watcher") | {"Last-Event-ID": "1"}, 1)
+        assert [(e["id"], e["event"]) for e in resumed] == [("2", "OrderCancelled")]
+
+
+def test_an_event_reaches_an_open_stream_as_it_happens(up: UpProcess) -> None:
+    async def watch() -> list[str]:
+        async with httpx.AsyncClient(base_url=up.url, timeout=20.0) as client:
+            placed = (await client.post("/orders", json=order_body(4), headers=headers(up, "watcher", "live"))).json()
+            path = f"/orders/{placed['order_id']}"
+            sent = headers(up, "watcher") | {"Accept": "text/event-stream"}
+            seen: list[str] = []
+            async with client.stream("GET", f"{path}/events", headers=sent) as answer:
+                async for line in answer.aiter_lines():
+                    if line.startswith("event:"):
+                        seen.append(line.removeprefix("event:").strip())
+                        if len(seen) == 1:
+                            await client.post(f"{path}/cancel", json={}, headers=headers(up, "watcher", "live-cancel"))
+                        else:
+                            return seen
+            return seen
+
+    assert asyncio.run(asyncio.wait_for(watch(), 30)) == ["OrderPlaced", "OrderCancelled"]
+
+
+def test_what_up_writes_about_itself_is_for_its_owner_only_and_true(up: UpProcess) -> None:
+    run = up.data / "run"
+    for private in (run / "up.json", up.data / "keys.json", up.data / "tokens.json"):
+        assert stat.S_IMODE(private.stat().st_mode) == 0o600, private
+    names = {up.pid(name): name for name in PROCESSES}
+    running = {process.pid: " ".join(process.cmdline()) for process in up.processes()}
+    assert names.keys() <= running.keys()
+    for pid, name in names.items():
+        assert ("kafka.Kafka" if name == "broker" else name) in running[pid]
+    assert not any(up.token("gateway") in line for line in running.values())

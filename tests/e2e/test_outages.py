@@ -1,0 +1,111 @@
+"""Everything that `up` runs may be killed at any moment, `up` itself too: it comes back, and nothing acknowledged is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Callable
+
+import checker
+import httpx
+import psutil
+import pytest
+from gateway import Gateway
+from up_process import PROCESSES, UpProcess
+
+from api.catalogue import order_body
+
+pytestmark = pytest.mark.kafka
+
+
+async def under_load(up: UpProcess, first: int, strike: Callable[[], None], after_s: float) -> Gateway:
+    """Sessions of a gateway while `strike` happens, and for `after_s` after everything takes orders again."""
+    token, numbers = up.token("gateway"), iter(range(first, first + 100_000))
+    async with Gateway(up.url, token, connections=8, give_up_s=90.0) as gateway:
+        stop = asyncio.Event()
+
+        async def customer(name: str) -> None:
+            while not stop.is_set():
+                await gateway.session(next(numbers), name)
+
+        running = [asyncio.create_task(customer(f"outage-{first}-{n}")) for n in range(8)]
+        await asyncio.sleep(1.0)
+        await asyncio.to_thread(strike)
+        struck = len(gateway.acknowledged)
+        while len(gateway.acknowledged) < struck + 40 and not any(task.done() for task in running):
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(after_s)
+        stop.set()
+        await asyncio.gather(*running)
+    return gateway
+
+
+def check_nothing_lost(up: UpProcess, gateway: Gateway, first: int) -> None:
+    assert gateway.never == [], checker.describe(gateway.never) + up.said()
+    ledger = checker.read_ledger(up.bootstrap_servers)
+    assert ledger.problems == [], checker.describe(ledger.problems) + up.said()
+    events = {(e.fields["order_id"], e.fields["version"]): e.fields for e in ledger.events}
+    for ack in gateway.acknowledged:
+        event = events.get((ack.order_id, ack.version))
+        assert event is not None, f"lost: {ack}"
+        assert (event["customer_id"], event["status"], event["total_minor"]) == (ack.customer, ack.status, ack.total_minor)
+    mine = [order for order in ledger.orders.values() if order.customer_id.startswith(f"outage-{first}-")]
+    assert len(mine) == len({ack.order_id for ack in gateway.acknowledged})
+
+
+def test_processor_and_serve_killed_under_load_come_back_and_nothing_is_lost(up: UpProcess) -> None:
+    before = {name: up.pid(name) for name in ("commands", "serve")}
+
+    def strike() -> None:
+        for name in before:
+            up.kill_one(name)
+            time.sleep(1.0)
+
+    gateway = asyncio.run(under_load(up, 100_000, strike, 0.5))
+    check_nothing_lost(up, gateway, 100_000)
+    assert all(up.pid(name) != pid for name, pid in before.items())
+
+
+def test_a_killed_broker_comes_back_and_nothing_is_lost(up: UpProcess) -> None:
+    before = up.pid("broker")
+    gateway = asyncio.run(under_load(up, 200_000, lambda: up.kill_one("broker"), 0.5))
+    check_nothing_lost(up, gateway, 200_000)
+    assert up.pid("broker") != before
+    assert up.running()
+
+
+def test_a_killed_up_leaves_a_directory_in_which_the_next_one_goes_on(up: UpProcess) -> None:
+    token = up.token("gateway")
+    sent = {"Authorization": f"Bearer {token}", "Customer-Id": "survivor", "Idempotency-Key": "before-the-kill"}
+    with httpx.Client(base_url=up.url, timeout=10.0) as client:
+        placed = client.post("/orders", json=order_body(7), headers=sent)
+        assert placed.status_code == 201
+        processes = up.processes()
+        assert up.process is not None
+        up.process.kill()
+        up.process.wait()
+        up.start()
+        again = client.post("/orders", json=order_body(7), headers=sent)
+        assert (again.status_code, again.content) == (201, placed.content)
+        assert again.headers["Idempotency-Replayed"] == "true"
+        read = client.get(placed.headers["Location"], headers=sent)
+        assert read.content == placed.content
+    assert [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE] == []
+    assert checker.read_ledger(up.bootstrap_servers).problems == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_ends_everything_soon_and_leaves_no_process(up: UpProcess, number: signal.Signals) -> None:
+    processes = up.processes()
+    assert len(processes) >= 1 + len(PROCESSES)
+    began = time.monotonic()
+    code = up.interrupt(number=number)
+    took_s = time.monotonic() - began
+    assert code == 0, up.said()
+    assert [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE] == []
+    assert [path.name for path in (up.data / "run").iterdir() if path.suffix in (".pid", ".json")] == []
+    assert took_s < 15, f"{took_s:.1f} s"
+    print(f"{number.name}: everything ended in {took_s:.1f} s")
+    for name in ("commands", "serve"):
+        assert "Fatal Python error" not in (up.data / "log" / f"{name}.log").read_text("utf-8", "replace")

@@ -1,0 +1,131 @@
+"""Who may do what, over HTTP: the whole table of CONTRACT A, and what a stranger gets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from ledger.memory_log import MemoryLog
+from ledger.topics import Topics
+from tests.harness import ROLES, RunningLedger, key, order_body, running_ledger
+
+NOBODY = "ord_" + "a" * 26
+ALL = set(ROLES)
+TODAY = "from=2030-01-01&to=2030-01-01"
+
+# method, path, roles, and the status that shows that the role was let through
+TABLE = [
+    ("POST", "/orders", {"gateway"}, 422),
+    ("GET", "/orders", {"gateway", "admin", "reader"}, 200),
+    ("GET", f"/orders/{NOBODY}", {"gateway", "admin", "reader"}, 404),
+    ("GET", f"/orders/{NOBODY}/events", {"gateway", "admin", "reader"}, 404),
+    ("PUT", f"/orders/{NOBODY}/status", {"admin"}, 422),
+    ("POST", f"/orders/{NOBODY}/cancel", {"gateway", "admin"}, 404),
+    ("GET", "/commands/cmd_x", ALL, 404),
+    ("POST", "/customers/nobody/erasure", {"operator"}, 200),
+    ("GET", f"/reports/daily?{TODAY}", {"admin", "reader"}, 200),
+    ("GET", "/metrics", ALL, 200),
+    ("GET", "/openapi.json", ALL, 200),
+    ("GET", "/asyncapi.json", ALL, 200),
+    ("GET", "/problems/forbidden", ALL, 200),
+    ("GET", "/subjects", ALL, 200),
+    ("GET", "/subjects/order-events-value/versions/latest", ALL, 200),
+    ("GET", "/schemas/types", ALL, 200),
+]
+
+
+@pytest.fixture(scope="module")
+def ledger() -> Iterator[RunningLedger]:
+    with running_ledger(MemoryLog(), Topics(), env="production") as running:
+        yield running
+
+
+def ask(client: httpx.Client, method: str, path: str) -> httpx.Response:
+    body = {} if method != "GET" else None
+    return client.request(method, path, json=body, headers=key())
+
+
+@pytest.mark.parametrize(("method", "path", "roles", "status"), TABLE)
+def test_each_operation_is_for_these_roles_and_no_other(
+    ledger: RunningLedger, method: str, path: str, roles: set[str], status: int
+) -> None:
+    for role in ROLES:
+        answer = ask(ledger.client(role), method, path)
+        if role in roles:
+            assert answer.status_code == status, (role, answer.text)
+        else:
+            assert (answer.status_code, answer.json()["code"]) == (403, "forbidden"), role
+
+
+@pytest.mark.parametrize(("method", "path"), [row[:2] for row in TABLE])
+@pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer wrong", "Basic d3Jvbmc=", "Basic !", "wrong"])
+def test_without_a_known_token_nothing_is_answered(ledger: RunningLedger, method: str, path: str, header: str | None) -> None:
+    with httpx.Client(base_url=ledger.url, headers={} if header is None else {"Authorization": header}) as client:
+        answer = ask(client, method, path)
+    assert answer.status_code == 401
+    assert answer.headers["www-authenticate"].startswith('Bearer realm="order-ledger"')
+    assert "invalid_token" in answer.headers["www-authenticate"] or header != "Bearer wrong"
+
+
+def test_the_table_has_every_operation_of_the_document(ledger: RunningLedger) -> None:
+    paths = ledger.app.openapi()["paths"]
+    described = {(m.upper(), p) for p, operations in paths.items() for m in operations}
+    secured = {(m, p) for m, p in described if paths[p][m.lower()].get("security") != []}
+    assert described - secured == {("GET", "/live"), ("GET", "/ready")}
+    templates = {"/subjects", "/schemas"}
+    covered = {(m, p) for m, p in secured if not any(p.startswith(t) for t in templates)}
+    asked = {(m, p.split("?")[0].replace(NOBODY, "{order_id}")) for m, p, _, _ in TABLE}
+    asked = {
+        (m, p.replace("cmd_x", "{command_id}").replace("/nobody/", "/{customer_id}/").replace("/forbidden", "/{slug}"))
+        for m, p in asked
+    }
+    assert covered == {(m, p) for m, p in asked if not any(p.startswith(t) for t in templates)}
+
+
+@pytest.mark.parametrize("customer", [None, "", "a@example.org", "a b", "x" * 65, "ä"])
+@pytest.mark.parametrize(
+    ("method", "path"), [row[:2] for row in TABLE if row[1].startswith(("/orders", "/commands")) and "gateway" in row[2]]
+)
+def test_a_gateway_must_say_for_which_customer(ledger: RunningLedger, method: str, path: str, customer: str | None) -> None:
+    with httpx.Client(base_url=ledger.url, headers={"Authorization": f"Bearer {ledger.tokens['gateway']}"}) as client:
+        headers = {} if customer is None else {b"Customer-Id": customer.encode()}
+        answer = client.request(method, path, json={} if method != "GET" else None, headers={**headers, b"Idempotency-Key": b"k"})
+    assert (answer.status_code, answer.json()["code"]) == (400, "customer-required")
+
+
+def test_a_header_that_says_who_is_not_taken_twice(ledger: RunningLedger) -> None:
+    token = f"Bearer {ledger.tokens['gateway']}"
+    twice = [("Authorization", token), ("Customer-Id", "c-1"), ("Customer-Id", "c-2")]
+    with httpx.Client(base_url=ledger.url) as client:
+        answer = client.get("/orders", headers=twice)
+        assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/Customer-Id")
+        assert client.get("/orders", headers=twice[:2]).status_code == 200
+
+
+def test_a_token_in_the_query_or_a_cookie_is_no_token(ledger: RunningLedger) -> None:
+    token = ledger.tokens["admin"]
+    with httpx.Client(base_url=ledger.url, cookies={"token": token, "Authorization": token}) as client:
+        assert client.get("/orders", params={"access_token": token, "token": token}).status_code == 401
+
+
+def test_the_registry_takes_the_token_as_basic_password_and_other_paths_do_not(ledger: RunningLedger) -> None:
+    with httpx.Client(base_url=ledger.url, auth=("anybody", ledger.tokens["reader"])) as client:
+        assert client.get("/subjects").status_code == 200
+        assert client.get("/orders").status_code == 401
+
+
+def test_no_answer_allows_other_origins_and_the_docs_page_is_for_development_only(ledger: RunningLedger) -> None:
+    answer = ledger.client().get("/orders", headers={"Origin": "https://evil.example"})
+    assert not [name for name in answer.headers if name.startswith("access-control")]
+    assert ledger.client("admin").get("/docs").status_code == 404
+    with running_ledger(MemoryLog(), Topics()) as development:
+        page = httpx.get(f"{development.url}/docs")
+        assert (page.status_code, "placeOrder" in page.text) == (200, True)
+
+
+def test_a_body_is_not_looked_at_before_the_token(ledger: RunningLedger) -> None:
+    answer = httpx.post(f"{ledger.url}/orders", content=b"{", headers={"Content-Type": "application/json"})
+    assert answer.status_code == 401
+    assert ledger.client("reader").post("/orders", json=order_body(), headers=key()).status_code == 403

@@ -1,0 +1,405 @@
+"""Commands over HTTP: decided, replayed, refused, undecided. On the in-memory log, and what matters on real Kafka too."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+
+from commands.messages import OrderCommand, RecordStock, command_codec
+from ledger import events as e
+from ledger.codec import event_codec, refusal_codec
+from ledger.kafka_log import KafkaLog
+from ledger.log import EventLog, NewRecord
+from ledger.memory_log import MemoryLog
+from ledger.topics import Topics
+from ledger.transitions import Operation
+from tests.harness import RunningLedger, free_order_body, key, order_body, running_ledger
+
+
+@pytest.fixture(scope="module", params=["memory", pytest.param("kafka", marks=pytest.mark.kafka)])
+def ledger(request: pytest.FixtureRequest) -> Iterator[RunningLedger]:
+    log: EventLog = MemoryLog() if request.param == "memory" else KafkaLog(request.getfixturevalue("kafka"))
+    with running_ledger(log, Topics(f"http-commands-{time.time_ns()}.")) as running:
+        yield running
+
+
+def placed(client: httpx.Client, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    answer = client.post("/orders", json=body or order_body(), headers=key())
+    assert answer.status_code == 201, answer.text
+    order: dict[str, Any] = answer.json()
+    return order
+
+
+def report(ledger: RunningLedger, order_id: str, **fields: Any) -> None:
+    """Send what the reconciler would: an observed fact about the order."""
+    command = OrderCommand(
+        command_id=f"fct_{time.time_ns()}", order_id=order_id, fingerprint=bytes(16), actor="reconciler", **fields
+    )
+    partition, acked = ledger.context.partition_of(order_id), threading.Event()
+    record = NewRecord(ledger.topics.commands, partition, order_id.encode(), command_codec().encode(command))
+    ledger.context.sender.send(record, lambda _, error: acked.set() if error is None else None)
+    assert acked.wait(10)
+
+
+def reserved(ledger: RunningLedger, order: dict[str, Any]) -> None:
+    fact = RecordStock(e.STOCK_RESERVED, "product", "r-1")
+    report(ledger, order["order_id"], operation=Operation.RECORD_STOCK, record_stock=fact)
+
+
+def wait_for_status(client: httpx.Client, order_id: str, status: str) -> dict[str, Any]:
+    deadline = time.monotonic() + 15
+    while (order := client.get(f"/orders/{order_id}").json())["status"] != status:
+        assert time.monotonic() < deadline, order
+        time.sleep(0.02)
+    return dict(order)
+
+
+# ---- placing --------------------------------------------------------------------------------------------------------
+
+
+def test_a_placed_order_is_answered_whole_and_the_next_read_shows_it(ledger: RunningLedger) -> None:
+    client = ledger.client()
+    body = order_body()
+    answer = client.post("/orders", json=body, headers=key())
+    assert answer.status_code == 201
+    order = answer.json()
+    assert answer.headers["location"] == f"/orders/{order['order_id']}"
+    assert answer.headers["etag"] == '"1"'
+    assert answer.headers["ledger-outcome"] == "changed"
+    assert "idempotency-replayed" not in answer.headers
+    assert {name: order[name] for name in ("currency", "lines", "adjustments", "total_minor", "reference", "contact")} == body
+    assert (order["status"], order["version"], order["customer_id"]) == ("pending", 1, "c-1")
+    read = client.get(answer.headers["location"], headers={"Ledger-Position": answer.headers["ledger-position"]})
+    assert read.json() == order
+
+
+def test_a_retry_gets_the_first_answer_and_leaves_no_second_record(ledger: RunningLedger) -> None:
+    client, headers = ledger.client(), key()
+    first = client.post("/orders", json=order_body(), headers=headers)
+    client.post(f"/orders/{first.json()['order_id']}/cancel", headers=key())
+    commands, events = ledger.count(ledger.topics.commands), ledger.count(ledger.topics.events)
+    again = client.post("/orders", json=dict(reversed(order_body().items())), headers=headers)
+    assert (again.status_code, again.content) == (201, first.content), "as of the version which the command made"
+    assert again.headers["idempotency-replayed"] == "true"
+    assert again.headers["location"] == first.headers["location"]
+    assert (ledger.count(ledger.topics.commands), ledger.count(ledger.topics.events)) == (commands, events)
+
+
+def test_a_hundred_simultaneous_retries_place_one_order(ledger: RunningLedger) -> None:
+    client, headers = ledger.client(), key()
+    with ThreadPoolExecutor(20) as pool:
+        answers = list(pool.map(lambda _: client.post("/orders", json=order_body(), headers=headers), range(100)))
+    assert {(a.status_code, a.content) for a in answers} == {(201, answers[0].content)}
+    order_id = answers[0].json()["order_id"]
+    events = [event_codec().decode(r.value) for r in ledger.records(ledger.topics.events)]
+    assert [event.version for event in events if event.order_id == order_id] == [1]
+
+
+def test_the_same_key_with_another_body_is_refused_and_stays_refused(ledger: RunningLedger) -> None:
+    client, headers = ledger.client(), key()
+    first = client.post("/orders", json=order_body(), headers=headers)
+    other = order_body(reference="cart-2", contact=order_body()["contact"] | {"name": "Somebody Else"})
+    contacts = ledger.count(ledger.topics.contacts)
+    refused = client.post("/orders", json=other, headers=headers)
+    assert (refused.status_code, refused.json()["code"]) == (422, "idempotency-key-reused")
+    again = client.post("/orders", json=other, headers=headers)
+    assert (again.status_code, again.content, again.headers["idempotency-replayed"]) == (422, refused.content, "true")
+    assert client.post("/orders", json=order_body(), headers=headers).content == first.content
+    assert ledger.count(ledger.topics.contacts) == contacts, "no contact is written that no event names"
+
+
+def test_a_key_belongs_to_one_principal_customer_and_operation(ledger: RunningLedger) -> None:
+    headers = key()
+    one, two = ledger.client(customer="c-1"), ledger.client(customer="c-2")
+    first, second = (c.post("/orders", json=order_body(), headers=headers).json() for c in (one, two))
+    assert first["order_id"] != second["order_id"]
+    assert second["customer_id"] == "c-2"
+    assert one.post(f"/orders/{first['order_id']}/cancel", headers=headers).json()["status"] == "cancelled"
+    assert two.post(f"/orders/{second['order_id']}/cancel", headers=headers).json()["status"] == "cancelled"
+
+
+def test_nothing_personal_and_nothing_secret_is_in_commands_events_or_refusals(ledger: RunningLedger) -> None:
+    client = ledger.client()
+    order = placed(client)
+    client.post(f"/orders/{order['order_id']}/cancel", headers=key())
+    client.post("/orders", json=order_body(reference="other"), headers=key())
+    seen = b"".join(
+        (r.key or b"") + (r.value or b"") + b"".join(v for _, v in r.headers)
+        for topic in (ledger.topics.commands, ledger.topics.events, ledger.topics.refusals)
+        for r in ledger.records(topic)
+    )
+    for secret in (b"Ada", b"ada@example.org", b"Mill Lane", b"496 0000", ledger.tokens["gateway"].encode()):
+        assert secret not in seen
+    contacts = b"".join(r.value or b"" for r in ledger.records(ledger.topics.contacts))
+    assert b"ada@example.org" in contacts
+
+
+def test_the_trace_goes_along_with_the_command(ledger: RunningLedger) -> None:
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    answer = ledger.client().post("/orders", json=order_body(), headers=key() | {"traceparent": trace, "Request-Id": "r-17"})
+    assert (answer.headers["traceparent"], answer.headers["request-id"]) == (trace, "r-17")
+    commands = [r for r in ledger.records(ledger.topics.commands) if r.key == answer.json()["order_id"].encode()]
+    assert [dict(r.headers) for r in commands] == [{"traceparent": trace.encode()}]
+
+
+def test_command_event_and_contact_share_the_partition_of_the_order(ledger: RunningLedger) -> None:
+    order_id = placed(ledger.client())["order_id"]
+    partition = ledger.log.partition_for(order_id.encode(), 4)
+    for topic in (ledger.topics.commands, ledger.topics.events, ledger.topics.contacts):
+        found = [r for r in ledger.records(topic) if (r.key or b"").split(b"/")[0] == order_id.encode()]
+        assert [r.partition for r in found] == [partition], topic
+
+
+# ---- cancelling and moving along ------------------------------------------------------------------------------------
+
+
+def test_a_customer_cancels_and_doing_it_again_changes_nothing(ledger: RunningLedger) -> None:
+    client = ledger.client()
+    path = f"/orders/{placed(client)['order_id']}/cancel"
+    first, second = key(), key()
+    cancelled = client.post(path, json={"reason": "other"}, headers=first)
+    assert cancelled.status_code == 200
+    assert (cancelled.json()["status"], cancelled.json()["cancel_reason"], cancelled.json()["version"]) == (
+        "cancelled",
+        "other",
+        2,
+    )
+    again = client.post(path, headers=second)
+    assert (again.status_code, again.headers["ledger-outcome"], again.headers["etag"]) == (200, "unchanged", '"2"')
+    assert client.post(path, headers=second).content == again.content
+    assert client.post(path, json={"reason": "other"}, headers=first).content == cancelled.content
+
+
+def test_an_order_is_moved_along_by_staff_until_the_customer_is_too_late(ledger: RunningLedger) -> None:
+    client, desk = ledger.client(), ledger.client("admin")
+    order = placed(client, free_order_body())
+    path = f"/orders/{order['order_id']}"
+    early = desk.put(f"{path}/status", json={"status": "processing"}, headers=key())
+    assert (early.status_code, early.json()["code"]) == (409, "stock-not-reserved")
+    assert early.json()["current"] == {"version": 1, "status": "pending"}
+    reserved(ledger, order)
+    wait_for_status(client, order["order_id"], "paid")
+    processing = desk.put(f"{path}/status", json={"status": "processing"}, headers=key())
+    assert (processing.status_code, processing.json()["status"]) == (200, "processing")
+    late = client.post(f"{path}/cancel", headers=key())
+    assert (late.status_code, late.json()["code"]) == (409, "too-late-to-cancel")
+    sent = key()
+    body = {"status": "shipped", "carrier": "DHL", "tracking": "0034"}
+    shipped = desk.put(f"{path}/status", json=body, headers=sent)
+    assert shipped.json()["shipment"] | {"shipped_at": None} == {
+        "carrier": "DHL",
+        "tracking": "0034",
+        "shipped_at": None,
+        "delivered_at": None,
+    }
+    delivered = desk.put(f"{path}/status", json={"status": "delivered"}, headers=key())
+    assert (delivered.json()["status"], delivered.headers["ledger-outcome"]) == ("delivered", "changed")
+    assert desk.put(f"{path}/status", json=body, headers=sent).content == shipped.content
+    same = desk.put(f"{path}/status", json={"status": "delivered"}, headers=key())
+    assert (same.status_code, same.headers["ledger-outcome"]) == (200, "unchanged")
+    refused = desk.put(f"{path}/status", json={"status": "cancelled", "reason": "fraud"}, headers=key())
+    assert (refused.status_code, refused.json()["code"]) == (409, "too-late-to-cancel")
+
+
+def test_if_match_is_obeyed_and_a_refusal_stays_a_refusal(ledger: RunningLedger) -> None:
+    client = ledger.client()
+    path = f"/orders/{placed(client)['order_id']}/cancel"
+    headers = key()
+    stale = client.post(path, headers=headers | {"If-Match": '"7"'})
+    assert (stale.status_code, stale.json()["code"]) == (412, "version-conflict")
+    assert stale.json()["current"] == {"version": 1, "status": "pending"}
+    replayed = client.post(path, headers=headers | {"If-Match": '"1"'})
+    assert (replayed.status_code, replayed.content) == (412, stale.content)
+    assert client.post(path, headers=key() | {"If-Match": '"1"'}).status_code == 200
+
+
+def test_another_customers_order_and_none_look_the_same(ledger: RunningLedger) -> None:
+    order_id = placed(ledger.client(customer="c-1"))["order_id"]
+    stranger = ledger.client(customer="c-2")
+    nobodys = "ord_" + "a" * 26
+    bodies = []
+    for wanted in (order_id, nobodys):
+        answers = [
+            stranger.get(f"/orders/{wanted}"),
+            stranger.get(f"/orders/{wanted}/events"),
+            stranger.post(f"/orders/{wanted}/cancel", headers=key()),
+        ]
+        assert [a.status_code for a in answers] == [404, 404, 404]
+        for answer in answers:
+            problem = answer.json()
+            problem.pop("command_id", None)
+            problem["instance"] = problem["instance"].replace(wanted, "ID")
+            assert wanted not in str(problem)
+            bodies.append(problem)
+    assert bodies[:3] == bodies[3:]
+
+
+# ---- undecided ------------------------------------------------------------------------------------------------------
+
+
+def test_respond_async_answers_when_the_command_is_durable_and_tells_where_to_look(ledger: RunningLedger) -> None:
+    client, headers = ledger.client(), key()
+    ledger.folding.clear()
+    try:
+        answer = client.post("/orders", json=order_body(), headers=headers | {"Prefer": "respond-async"})
+        assert (answer.status_code, answer.headers["preference-applied"]) == (202, "respond-async")
+        place = answer.headers["location"]
+        assert place.startswith(f"/commands/{answer.json()['command_id']}?at=")
+        pending = client.get(place)
+        assert (pending.status_code, pending.json()) == (200, answer.json())
+        assert ledger.client(customer="c-2").get(place).json()["code"] == "command-unknown"
+        assert ledger.client("admin").get(place).json()["code"] == "command-unknown"
+        assert client.get(place.split("?")[0]).json()["code"] == "command-unknown"
+        partition, offset = place.split("at=")[1].split("-")
+        for other in (f"{partition}-{int(offset) + 1000}", f"{(int(partition) + 1) % 4}-0"):
+            assert client.get(f"{place.split('?')[0]}?at={other}").json()["code"] == "command-unknown"
+    finally:
+        ledger.folding.set()
+    deadline = time.monotonic() + 10
+    while (state := client.get(place).json())["state"] == "pending":
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert state == answer.json() | {"state": "accepted", "version": 1}
+    assert client.get(place.split("?")[0]).json() == state
+    replay = client.post("/orders", json=order_body(), headers=headers)
+    assert (replay.status_code, replay.headers["idempotency-replayed"]) == (201, "true")
+
+
+@pytest.mark.parametrize(
+    ("prefer", "applied"), [("wait=0", "wait=0"), ("wait=1", "wait=1"), ("respond-async, wait=1", "respond-async, wait=1")]
+)
+def test_a_command_that_is_not_decided_in_time_is_202(ledger: RunningLedger, prefer: str, applied: str) -> None:
+    client, headers = ledger.client(), key()
+    ledger.folding.clear()
+    try:
+        began = time.monotonic()
+        answer = client.post("/orders", json=order_body(), headers=headers | {"Prefer": prefer})
+        assert (answer.status_code, answer.headers["preference-applied"]) == (202, applied)
+        assert abs(time.monotonic() - began - int(prefer[-1])) < 0.8
+    finally:
+        ledger.folding.set()
+    assert client.post("/orders", json=order_body(), headers=headers).status_code == 201
+
+
+def test_a_wait_that_is_too_long_is_cut_and_said_so_and_nonsense_is_ignored(ledger: RunningLedger) -> None:
+    client = ledger.client()
+    answer = client.post("/orders", json=order_body(), headers=key() | {"Prefer": "handling=lenient, wait=99"})
+    assert answer.headers["preference-applied"] == "wait=10"
+    answer = client.post("/orders", json=order_body(), headers=key() | {"Prefer": "wait=soon, nothing"})
+    assert (answer.status_code, "preference-applied" in answer.headers) == (201, False)
+
+
+def test_a_refused_command_is_told_as_refused_with_its_problem(ledger: RunningLedger) -> None:
+    client = ledger.client()
+    order_id = placed(client)["order_id"]
+    headers = key() | {"If-Match": '"9"', "Prefer": "respond-async"}
+    place = client.post(f"/orders/{order_id}/cancel", headers=headers).headers["location"]
+    deadline = time.monotonic() + 10
+    while (state := client.get(place).json())["state"] == "pending":
+        assert time.monotonic() < deadline
+    assert (state["state"], state["version"], state["problem"]["code"]) == ("refused", None, "version-conflict")
+    assert state["problem"]["instance"] == place.split("?")[0]
+
+
+def test_the_place_of_a_reused_key_tells_of_the_refusal_and_not_of_the_first_command(ledger: RunningLedger) -> None:
+    client, headers = ledger.client(), key()
+    assert client.post("/orders", json=order_body(), headers=headers).status_code == 201
+    place = client.post("/orders", json=order_body(reference="x"), headers=headers | {"Prefer": "wait=0"}).headers["location"]
+    deadline = time.monotonic() + 10
+    while (state := client.get(place).json())["state"] == "pending":
+        assert time.monotonic() < deadline
+    assert (state["state"], state["problem"]["code"]) == ("refused", "idempotency-key-reused")
+
+
+# ---- refused at the door --------------------------------------------------------------------------------------------
+
+
+def unwritten(ledger: RunningLedger) -> tuple[int, ...]:
+    t = ledger.topics
+    return tuple(ledger.count(topic) for topic in (t.commands, t.events, t.refusals, t.contacts))
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (order_body(total_minor=3401), "total-mismatch"),
+        (order_body(currency="JPY"), "currency-not-supported"),
+        (order_body(lines=[order_body()["lines"][0]] * 2, total_minor=4900), "duplicate-line"),
+        (order_body(coupon="x"), "unknown-field"),
+        (order_body(reference="a\nb"), "invalid-field"),
+        (order_body(adjustments=[{"kind": "discount", "label": "x", "amount_minor": 1}], total_minor=3301), "invalid-field"),
+        (order_body(adjustments=[{"kind": "tax", "label": "x", "amount_minor": -1}], total_minor=3299), "invalid-field"),
+        ([], "invalid-field"),
+        ("x", "invalid-field"),
+        (None, "invalid-field"),
+    ],
+)
+def test_an_order_that_is_wrong_in_itself_is_422_and_nothing_is_written(ledger: RunningLedger, body: Any, code: str) -> None:
+    before = unwritten(ledger)
+    answer = ledger.client().post("/orders", json=body, headers=key())
+    assert (answer.status_code, answer.json()["code"]) == (422, code)
+    assert answer.json()["errors"]
+    assert unwritten(ledger) == before
+
+
+@pytest.mark.parametrize(
+    ("headers", "status", "code"),
+    [
+        ({}, 400, "idempotency-key-required"),
+        ({"Idempotency-Key": ""}, 400, "idempotency-key-required"),
+        ({"Idempotency-Key": "a b"}, 400, "idempotency-key-invalid"),
+        ({"Idempotency-Key": "x" * 256}, 400, "idempotency-key-invalid"),
+        ({"Idempotency-Key": "x", "If-Match": "7"}, 400, "invalid-if-match"),
+        ({"Idempotency-Key": "x", "If-Match": 'W/"7"'}, 400, "invalid-if-match"),
+        ({"Idempotency-Key": "x", "If-Match": '"7", "8"'}, 400, "invalid-if-match"),
+        ({"Idempotency-Key": "x", "If-Match": '"99999999999"'}, 400, "invalid-if-match"),
+        ({"Idempotency-Key": "x", "Content-Type": "text/plain"}, 415, "unsupported-media-type"),
+        ({"Idempotency-Key": "x", "Content-Encoding": "gzip"}, 415, "unsupported-media-type"),
+    ],
+)
+def test_a_command_whose_headers_are_wrong_is_refused_unwritten(
+    ledger: RunningLedger, headers: dict[str, str], status: int, code: str
+) -> None:
+    client = ledger.client()
+    order_id = placed(client)["order_id"]
+    before = unwritten(ledger)
+    sent = {"Content-Type": "application/json"} | headers
+    answer = client.post(f"/orders/{order_id}/cancel", content=b"{}", headers=sent)
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+    assert unwritten(ledger) == before
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ({"status": "paid"}, "status-not-settable"),
+        ({"status": "pending"}, "status-not-settable"),
+        ({"status": "lost"}, "invalid-field"),
+        ({}, "invalid-field"),
+        ({"status": "delivered", "carrier": "DHL"}, "invalid-field"),
+        ({"status": "shipped", "reason": "fraud"}, "invalid-field"),
+        ({"status": "cancelled", "reason": "boredom"}, "invalid-field"),
+        ({"status": "shipped", "carrier": "x" * 41}, "invalid-field"),
+    ],
+)
+def test_a_status_nobody_can_set_is_refused_unwritten(ledger: RunningLedger, body: dict[str, str], code: str) -> None:
+    order_id = placed(ledger.client())["order_id"]
+    before = unwritten(ledger)
+    answer = ledger.client("admin").put(f"/orders/{order_id}/status", json=body, headers=key())
+    assert (answer.status_code, answer.json()["code"]) == (422, code)
+    assert unwritten(ledger) == before
+
+
+def test_every_refusal_of_the_processor_is_recorded_once(ledger: RunningLedger) -> None:
+    client, headers = ledger.client(), key()
+    order_id = placed(client)["order_id"]
+    for _ in range(3):
+        assert client.post(f"/orders/{order_id}/cancel", headers=headers | {"If-Match": '"5"'}).status_code == 412
+    refusals = [refusal_codec().decode(r.value) for r in ledger.records(ledger.topics.refusals)]
+    assert [r.code for r in refusals if r.order_id == order_id] == ["version_conflict"]

@@ -1,0 +1,213 @@
+"""Health, metrics, documents, the rim: headers every answer has, errors nobody expected, what the logs say and do not say."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from prometheus_client.parser import text_string_to_metric_families
+from starlette.responses import Response
+
+from api.app import build_app
+from api.call import Call
+from api.context import AppContext
+from api.errors import PROBLEMS
+from ledger.memory_log import MemoryLog
+from ledger.schemas import EVENTS, versions_of
+from ledger.topics import Topics
+from tests.harness import HASH_KEY, RunningLedger, key, order_body, running_ledger
+
+
+@pytest.fixture(scope="module")
+def ledger() -> Iterator[RunningLedger]:
+    with running_ledger(MemoryLog(), Topics()) as running:
+        yield running
+
+
+def test_live_and_ready_are_open_and_say_what_is_wrong(ledger: RunningLedger) -> None:
+    with httpx.Client(base_url=ledger.url) as client:
+        assert client.get("/live").json() == {"status": "live", "checks": {}}
+        assert client.get("/ready").json() == {"status": "ready", "checks": {"fold": "ok", "caught_up": "ok", "log": "ok"}}
+        before = ledger.status.folding
+        try:
+            ledger.status.folding = False
+            answer = client.get("/ready")
+            assert (answer.status_code, answer.json()["checks"]["fold"]) == (503, "stopped")
+            assert client.get("/live").status_code == 200
+        finally:
+            ledger.status.folding = before
+
+
+def test_metrics_are_prometheus_text_and_count_what_was_done(ledger: RunningLedger) -> None:
+    client = ledger.client()
+
+    def samples() -> dict[str, float]:
+        text = client.get("/metrics").text
+        return {
+            s.name + json.dumps(s.labels, sort_keys=True): s.value
+            for f in text_string_to_metric_families(text)
+            for s in f.samples
+        }
+
+    before = samples()
+    headers = key()
+    for _ in range(3):
+        assert client.post("/orders", json=order_body(), headers=headers).status_code == 201
+    client.get("/nowhere/at/all")
+    client.request("BREW", "/orders")
+    after = samples()
+
+    def grew(name: str, **labels: str) -> float:
+        at = name + json.dumps(labels, sort_keys=True)
+        return after[at] - before.get(at, 0)
+
+    assert grew("ledger_http_requests_total", method="POST", route="/orders", status="201") == 3
+    assert grew("ledger_http_requests_total", method="GET", route="unmatched", status="404") == 1
+    assert grew("ledger_http_requests_total", method="other", route="/orders", status="405") == 1
+    assert grew("ledger_http_request_duration_seconds_count", method="POST", route="/orders") == 3
+    assert grew("ledger_http_request_duration_seconds_bucket", method="POST", route="/orders", le="10.0") == 3
+    assert grew("ledger_command_answers_total", outcome="accepted") == 1
+    assert grew("ledger_command_answers_total", outcome="replayed") == 2
+    assert grew("ledger_commands_sent") == 1
+    assert grew("ledger_orders", status="pending") == 1
+    assert sum(grew("ledger_fold_position", partition=str(p)) for p in range(4)) >= 1
+    assert after["ledger_commands_waiting{}"] == after["ledger_orders_frozen{}"] == 0
+    assert after["ledger_fold_connected{}"] == 1
+
+
+def test_every_problem_has_its_page(ledger: RunningLedger) -> None:
+    client = ledger.client("reader")
+    for slug, kind in PROBLEMS.items():
+        found = client.get(f"/problems/{slug}").json()
+        assert found == {"type": f"/problems/{slug}", "title": kind.title, "status": kind.status, "meaning": kind.meaning}
+    page = client.get("/problems/total-mismatch", headers={"Accept": "text/html,*/*"})
+    assert page.headers["content-type"].startswith("text/html")
+    assert "<h1>Total mismatch</h1>" in page.text
+    answer = client.get("/problems/nothing")
+    assert (answer.status_code, answer.json()["code"]) == (404, "not-found")
+
+
+def test_the_asyncapi_document_has_the_topics_and_the_schemas_themselves(ledger: RunningLedger) -> None:
+    document = ledger.client("reader").get("/asyncapi.json").json()
+    assert document["asyncapi"] == "3.0.0"
+    assert {c["address"] for c in document["channels"].values()} == {
+        "order-commands",
+        "order-events",
+        "order-refusals",
+        "order-contacts",
+    }
+    message = document["components"]["messages"][EVENTS]
+    assert message["payload"]["schema"] == versions_of(EVENTS)[-1].parsed
+    assert message["bindings"]["kafka"]["schemaIdLocation"] == "payload"
+    assert document["channels"][EVENTS]["bindings"]["kafka"]["partitions"] == 4
+    for operation in document["operations"].values():
+        for ref in (operation["channel"]["$ref"], operation["messages"][0]["$ref"]):
+            node = document
+            for part in ref.removeprefix("#/").split("/"):
+                node = node[part]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allow"),
+    [
+        ("DELETE", "/orders", "GET, POST"),
+        ("PATCH", "/orders/x", "GET"),
+        ("POST", "/orders/x/status", "PUT"),
+        ("GET", "/customers/x/erasure", "POST"),
+        ("POST", "/live", "GET"),
+        ("OPTIONS", "/orders", "GET, POST"),
+    ],
+)
+def test_another_method_is_405_with_those_there_are(ledger: RunningLedger, method: str, path: str, allow: str) -> None:
+    answer = ledger.client().request(method, path)
+    assert (answer.status_code, answer.json()["code"], answer.headers["allow"]) == (405, "method-not-allowed", allow)
+
+
+@pytest.mark.parametrize("path", ["/", "/order", "/orders/", "/orders/x/y", "/ORDERS", "/orders//x", "/%00", "/\u00e9"])
+def test_another_path_is_404_and_never_a_redirect(ledger: RunningLedger, path: str) -> None:
+    answer = ledger.client("admin").get(path)
+    assert (answer.status_code, answer.json()["code"]) == (404, "not-found")
+    assert answer.json()["instance"].startswith("/")
+
+
+def test_every_answer_has_an_id_and_is_not_to_be_stored(ledger: RunningLedger) -> None:
+    with httpx.Client(base_url=ledger.url) as client:
+        ids = set()
+        for path in ("/live", "/nowhere", "/orders", "/subjects"):
+            answer = client.get(path)
+            assert answer.headers["cache-control"] == "no-store"
+            assert answer.headers["x-content-type-options"] == "nosniff"
+            ids.add(answer.headers["request-id"])
+        assert len(ids) == 4
+        assert client.get("/live", headers={"Request-Id": "mine-1"}).headers["request-id"] == "mine-1"
+        for wrong in ("", "a b", "x" * 129, "\u00e9"):
+            answer = client.get("/live", headers={b"Request-Id": wrong.encode()})
+            assert re.fullmatch(r"[0-9a-f]{16}-[0-9a-f]+", answer.headers["request-id"]), wrong
+        assert "traceparent" not in client.get("/live", headers={"traceparent": "00-xyz"}).headers
+
+
+def test_a_body_that_is_too_large_is_refused_before_it_is_read(ledger: RunningLedger) -> None:
+    client = ledger.client()
+    answer = client.post("/orders", content=b"x" * (64 * 1024 + 1), headers=key() | {"Content-Type": "application/json"})
+    assert (answer.status_code, answer.json()["code"]) == (413, "body-too-large")
+
+    def endless() -> Iterator[bytes]:
+        for _ in range(70):
+            yield b"x" * 1024
+
+    answer = client.post("/orders", content=endless(), headers=key() | {"Content-Type": "application/json"})
+    assert (answer.status_code, answer.json()["code"]) == (413, "body-too-large")
+    assert client.get("/orders").status_code == 200
+
+
+def test_a_client_that_leaves_in_the_middle_of_its_body_hurts_nobody(ledger: RunningLedger) -> None:
+    host, port = ledger.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as connection:
+        head = f"POST /orders HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {ledger.tokens['gateway']}\r\nCustomer-Id: c\r\n"
+        head += "Idempotency-Key: leaver\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{"
+        connection.sendall(head.encode())
+    assert ledger.client().post("/orders", json=order_body(), headers=key()).status_code == 201
+
+
+def test_a_bug_is_a_500_that_tells_nothing_but_its_request_id(capfd: pytest.CaptureFixture[str]) -> None:
+    async def broken(call: Call) -> Response:
+        raise RuntimeError("secret detail")
+
+    def with_a_bug(ctx: AppContext) -> FastAPI:
+        app = build_app(ctx)
+        app.router.add_api_route("/broken", broken, methods=["GET"], include_in_schema=False)
+        return app
+
+    with running_ledger(MemoryLog(), Topics(), make_app=with_a_bug) as ledger:
+        answer = httpx.get(f"{ledger.url}/broken", headers={"Request-Id": "r-500"})
+        assert (answer.status_code, answer.json()["code"], answer.headers["request-id"]) == (500, "internal-error", "r-500")
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert "secret" not in answer.text
+        assert httpx.get(f"{ledger.url}/live").status_code == 200
+    out, err = capfd.readouterr()
+    assert "secret detail" in out + err
+    assert "r-500" in out + err
+
+
+def test_the_access_log_names_the_request_and_no_secret(capfd: pytest.CaptureFixture[str]) -> None:
+    with running_ledger(MemoryLog(), Topics(), log_level="INFO") as ledger:
+        client = ledger.client()
+        order = client.post("/orders", json=order_body(), headers=key() | {"Request-Id": "r-logged"}).json()
+        client.get("/orders", params={"cursor": "a-cursor-value"})
+        client.get(f"/nowhere/{ledger.tokens['admin']}")
+        client.get("/live")
+        tokens = list(ledger.tokens.values())
+    err = capfd.readouterr().err
+    lines = [json.loads(line) for line in err.splitlines() if line.startswith("{")]
+    placed = next(line for line in lines if line.get("request_id") == "r-logged")
+    assert (placed["event"], placed["method"], placed["path"], placed["status"]) == ("request", "POST", "/orders", 201)
+    assert (placed["principal"], placed["level"]) == ("gateway:gateway", "info")
+    assert not [line for line in lines if line["path"] == "/live"]
+    for secret in (*tokens, HASH_KEY, "ada@example.org", "Mill Lane", "a-cursor-value"):
+        assert secret not in err
+    assert order["order_id"]
