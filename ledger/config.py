@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -17,6 +18,8 @@ from ledger.topics import Topics
 
 Env = Literal["development", "production"]
 S = TypeVar("S", bound=BaseSettings)
+
+SETTINGS_BEGIN, SETTINGS_END = "<!-- generated: settings -->\n", "<!-- end generated -->"
 
 
 class KafkaSettings(BaseSettings):
@@ -174,3 +177,17 @@ def settings_table() -> str:
             shown = "the host's name" if field.default_factory else "" if default in (None, "") else f"`{default}`"
             rows.append(f"| `{(prefix + name).upper()}` | {shown} | {field.description or ''} |")
     return "\n".join(rows)
+
+
+def main(arguments: list[str]) -> int:
+    """`python -m ledger.config README.md` writes the table into each named file, between its two marks."""
+    for name in arguments:
+        path = Path(name)
+        head, rest = path.read_text("utf-8").split(SETTINGS_BEGIN, 1)
+        _, tail = rest.split(SETTINGS_END, 1)
+        path.write_text(f"{head}{SETTINGS_BEGIN}{settings_table()}\n{SETTINGS_END}{tail}", "utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
