@@ -25,7 +25,7 @@ SETTINGS_BEGIN, SETTINGS_END = "<!-- generated: settings -->\n", "<!-- end gener
 class KafkaSettings(BaseSettings):
     """How to reach the cluster. One group for every client of the project (DESIGN 6)."""
 
-    model_config = SettingsConfigDict(env_prefix="KAFKA_", env_file=".env", extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="KAFKA_", env_file=".env", env_ignore_empty=True, extra="ignore")
 
     bootstrap_servers: str = Field(default="127.0.0.1:9092", description="the cluster, host:port with commas")
     client_id: str = Field(default="order-ledger", description="how the clients name themselves to the brokers")
@@ -73,7 +73,7 @@ class KafkaSettings(BaseSettings):
 class Settings(BaseSettings):
     """Everything but Kafka. Names without a prefix are the shop's own and keep their spelling."""
 
-    model_config = SettingsConfigDict(env_file=".env", extra="ignore")
+    model_config = SettingsConfigDict(env_file=".env", env_ignore_empty=True, extra="ignore")
 
     app_env: Env = Field(default="development", description="development or production; production has no /docs")
     host: str = Field(default="127.0.0.1", description="interface that `serve` listens on")

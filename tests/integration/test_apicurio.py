@@ -172,7 +172,7 @@ def test_confluents_deserialiser_reads_our_records_with_nothing_of_ours(publishe
 @pytest.mark.kafka
 def test_the_compose_files_registry_still_has_the_schemas_after_a_restart(broker: EmbeddedBroker, tmp_path: Path) -> None:
     service = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["registry"]
-    environment = service["environment"] | {
+    environment = {name: str(value) for name, value in service["environment"].items()} | {
         "APICURIO_KAFKASQL_BOOTSTRAP_SERVERS": broker.bootstrap_servers,
         "APICURIO_KAFKASQL_TOPIC": f"{tmp_path.name}-journal",
         "APICURIO_KAFKASQL_SNAPSHOTS_TOPIC": f"{tmp_path.name}-snapshots",
