@@ -1,8 +1,8 @@
 """`demo`: the whole path in a fresh directory, checked from outside. Ends 0 only if everything was as promised.
 
-    main thread      `Up`: broker, commands and serve as for everybody; signals
-    worker thread    the steps (`demo_steps`) over HTTP and the topic, then what the independent consumer found
-    child process    `plain_consumer.py`, which imports nothing of ours and tails the topic from its first event on
+main thread      `Up`: broker, commands and serve as for everybody; signals
+worker thread    the steps (`demo_steps`) over HTTP and the topic, then what the independent consumer found
+child process    `plain_consumer.py`, which imports nothing of ours and tails the topic from its first event on
 """
 
 from __future__ import annotations
@@ -132,17 +132,16 @@ class Demo:
     def _do(self, info: dict[str, Any], progress: _StepProgress) -> None:
         log = open_log(KafkaSettings(bootstrap_servers=info["bootstrap_servers"], security_protocol="PLAINTEXT"))
         topics = Topics(ENVIRONMENT["TOPIC_PREFIX"])
-        consumer = start_consumer(info, topics.events)
-        try:
-            self.steps = Steps(self._orders, info, log, topics, progress.advance)
-            began = time.monotonic()
-            asyncio.run(self.steps.run())
-            self.seconds["for all steps"] = time.monotonic() - began
-            progress.advance("independent consumer", 0, 1)
-            printed, said = consumer.communicate(timeout=CONSUMER_S)  # closes its standard input: read to the end
-        finally:
-            consumer.kill()
-            consumer.wait()
+        with start_consumer(info, topics.events) as consumer:
+            try:
+                self.steps = Steps(self._orders, info, log, topics, progress.advance)
+                began = time.monotonic()
+                asyncio.run(self.steps.run())
+                self.seconds["for all steps"] = time.monotonic() - began
+                progress.advance("independent consumer", 0, 1)
+                printed, said = consumer.communicate(timeout=CONSUMER_S)  # ends its standard input: it reads to the end
+            finally:
+                consumer.kill()
         if consumer.returncode:
             raise RuntimeError(f"the independent consumer ended with {consumer.returncode}: {said.decode()[-500:]}")
         self.consumer = json.loads(printed)

@@ -264,25 +264,22 @@ class OrderPageOut(Response):
     next_cursor: str | None
 
 
+_EVENT: dict[str, JsonValue] = {
+    "version": 2,
+    "type": "OrderCancelled",
+    "occurred_at": AT,
+    "actor": "gateway:web",
+    "status": "cancelled",
+    "detail": {"reason": "customer_request", "by": "customer"},
+    "partition": 3,
+    "offset": 1017,
+}
+
+
 class EventOut(Response):
     """One event of an order and its place in the log. `detail` depends on `type`."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "version": 2,
-                    "type": "OrderCancelled",
-                    "occurred_at": AT,
-                    "actor": "gateway:web",
-                    "status": "cancelled",
-                    "detail": {"reason": "customer_request", "by": "customer"},
-                    "partition": 3,
-                    "offset": 1017,
-                }
-            ]
-        },
-    )
+    model_config = ConfigDict(json_schema_extra={"examples": [_EVENT]})
 
     version: int
     type: str
@@ -296,6 +293,8 @@ class EventOut(Response):
 
 class EventPageOut(Response):
     """Oldest first. Fewer than `limit` rows: there are no more now. Go on with `after` = the last row's version."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"data": [_EVENT]}]})
 
     data: list[EventOut]
 
@@ -400,6 +399,19 @@ class HealthOut(Response):
 
 class ProblemTypeOut(Response):
     """A row of the table of problems."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "type": "/problems/total-mismatch",
+                    "title": "Total mismatch",
+                    "status": 422,
+                    "meaning": "The total is not what lines and adjustments, or the order, come to.",
+                }
+            ]
+        }
+    )
 
     type: str
     title: str

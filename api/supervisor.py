@@ -73,7 +73,7 @@ class Child:
             code = self._process.poll()
             if code is None:
                 return None
-            self._process = None
+            self._forget(self._process)
             if now - self._started > CALM_S:
                 self._backoff_s = 0.5
             self._not_before = now + self._backoff_s
@@ -111,7 +111,13 @@ class Child:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
+            self._forget(self._process)
         self._pid_file.unlink(missing_ok=True)
+
+    def _forget(self, ended: subprocess.Popen[bytes]) -> None:
+        if ended.stdin is not None:
+            ended.stdin.close()
+        self._process = None
 
 
 def _living(pid_file: Path, argument: str) -> psutil.Process | None:

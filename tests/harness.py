@@ -16,20 +16,22 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import uvicorn
 from fastapi import FastAPI
 from jsonschema import Draft202012Validator
+from pydantic import SecretStr
 
 from api.app import build_app
 from api.auth import Principal, Tokens, hash_token, new_token
 from api.context import AppContext
 from commands.process import CommandsProcess
-from ledger.config import Settings
+from ledger.config import Env, Settings
 from ledger.errors import LogUnavailable
 from ledger.log import EventLog, Reader, Record, TopicPartition
+from ledger.memory_log import MemoryLog
 from ledger.store import MemoryStore
 from ledger.topics import Topics
 from projections.projector import Projector
@@ -142,8 +144,8 @@ def running_ledger(
     topics: Topics,
     partitions: int = 4,
     writers: int = 1,
-    env: str = "development",
-    log_level: str = "WARNING",
+    env: Env = "development",
+    log_level: Literal["INFO", "WARNING"] = "WARNING",
     make_app: Callable[[AppContext], FastAPI] = build_app,
 ) -> Iterator[RunningLedger]:
     """Topics, processor, fold and API over `log`, until the block ends."""
@@ -153,7 +155,7 @@ def running_ledger(
         topic_prefix=topics.prefix,
         partitions=partitions,
         writers=writers,
-        ledger_hash_key=HASH_KEY,
+        ledger_hash_key=SecretStr(HASH_KEY),
         log_level=log_level,
     )
     log.ensure_topics(topics.specs(partitions, writers))
@@ -245,7 +247,7 @@ class Server:
                 await asyncio.to_thread(self.folding.wait)
                 self._context.projector.fold(records)
                 away_s = reader.silent_s()
-                if isinstance(self._status, Status) and self._context.log.__class__.__name__ == "MemoryLog":
+                if isinstance(self._context.log, MemoryLog):
                     self._status.connected, self._status.staleness_ms = away_s == 0, int(away_s * 1000)
         except LogUnavailable as exc:
             self._failure = exc

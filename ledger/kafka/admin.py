@@ -21,6 +21,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetS
 from ledger.config import KafkaSettings
 from ledger.errors import LogError, LogUnavailable
 from ledger.kafka.connection import AWAY, ClientLog, client_config, from_exception, kafka_error
+from ledger.kafka.lease import progress_group
 from ledger.log import Isolation, TopicPartition, compare_topic
 from ledger.topics import TopicSpec
 
@@ -128,6 +129,7 @@ def _check(client: AdminClient, specs: Sequence[TopicSpec]) -> None:
 def progress(settings: KafkaSettings, group: str, wanted: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
     """What the group committed; 0 where nothing. See `EventLog.progress`."""
     tps = list(wanted)
+    group = progress_group(group)
     with asking(settings, f"asking for the offsets of group {group}") as client:
         asked = ConsumerGroupTopicPartitions(group, [KafkaTopicPartition(t, p) for t, p in tps])
         futures = client.list_consumer_group_offsets([asked], request_timeout=REQUEST_TIMEOUT_S)

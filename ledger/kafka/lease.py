@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 
 from confluent_kafka import Consumer, KafkaError, KafkaException
@@ -13,6 +14,15 @@ from ledger.kafka.connection import ClientLog, client_config, from_exception, is
 from ledger.log import TopicPartition
 
 OnPartitions = Callable[[list[int]], None]
+
+# Brokers forget what a group noted after 7 days without a commit (`offsets.retention.minutes`), and a shop may be closed longer.
+NOTE_AGAIN_S = 3600.0
+
+
+def progress_group(group: str) -> str:
+    """The group that progress is noted in. It has no members: a static member's commit that meets its own joining is answered
+    `FENCED_INSTANCE_ID`, which librdkafka takes for the end of the membership (seen on Kafka 4.4)."""
+    return f"{group}-progress"
 
 
 def lease_config(settings: KafkaSettings, group: str, instance: str) -> dict[str, object]:
@@ -47,8 +57,11 @@ class KafkaLease:
         self._log = ClientLog(f"lease-{instance}")
         self._fatal: KafkaError | None = None
         self._raised: BaseException | None = None
-        callbacks = {"error_cb": self._error, "on_commit": self._committed}
+        self._noted: dict[TopicPartition, int] = {}
+        self._note_again_at = time.monotonic() + NOTE_AGAIN_S
+        callbacks = {"error_cb": self._error}
         try:
+            self._progress = self._progress_consumer(settings, group, instance)
             self._group = Consumer(lease_config(settings, group, instance) | callbacks, logger=self._log)
 
             def taken(_: Consumer, partitions: list[KafkaTopicPartition]) -> None:
@@ -67,6 +80,15 @@ class KafkaLease:
         except KafkaException as exc:
             raise from_exception(exc, self._what) from exc
 
+    def _progress_consumer(self, settings: KafkaSettings, group: str, instance: str) -> Consumer:
+        config = client_config(settings, f"progress-{instance}") | {
+            "group.id": progress_group(group),
+            "enable.auto.commit": False,
+            "error_cb": ClientLog(f"progress-{instance}").error,
+            "on_commit": self._committed,
+        }
+        return Consumer(config, logger=ClientLog(f"progress-{instance}"))
+
     def _tell(self, callback: OnPartitions, partitions: list[KafkaTopicPartition]) -> None:
         """Keep what `callback` raises for `poll`: the group's bookkeeping of this rebalance has to be done all the same."""
         try:
@@ -82,6 +104,9 @@ class KafkaLease:
 
     def poll(self, timeout_s: float) -> None:
         try:
+            self._progress.poll(0)  # answers to commits
+            if self._noted and time.monotonic() > self._note_again_at:
+                self.commit(dict(self._noted))
             message = self._group.poll(timeout_s)
         except (KafkaException, SystemError) as exc:
             raise from_exception(exc, self._what) from exc
@@ -98,8 +123,10 @@ class KafkaLease:
             raise LogError(f"{self._what}: {self._fatal.str()} (does another process have this instance name?)")
 
     def commit(self, positions: Mapping[TopicPartition, int]) -> None:
+        self._noted.update(positions)
+        self._note_again_at = time.monotonic() + NOTE_AGAIN_S
         try:
-            self._group.commit(offsets=[KafkaTopicPartition(t, p, offset) for (t, p), offset in positions.items()])
+            self._progress.commit(offsets=[KafkaTopicPartition(t, p, offset) for (t, p), offset in positions.items()])
         except (KafkaException, SystemError) as exc:
             log.info("%s", from_exception(exc, f"{self._what}: noting {dict(positions)}"))
 
@@ -113,6 +140,7 @@ class KafkaLease:
     def close(self) -> None:
         """Leave the process's share to be taken. As a static member it does not leave the group: the same instance has its
         writers back at once, anybody else after the session time-out of 6 s."""
+        self._progress.close()
         self._group.close()
         if self._raised is not None:
             raised, self._raised = self._raised, None

@@ -29,8 +29,8 @@ def reader_config(settings: KafkaSettings, name: str, isolation: Isolation, eof:
         "topic.metadata.propagation.max.ms": 10_000,  # how long a topic never seen may still be on its way
         "fetch.wait.max.ms": max_wait_ms,
         "fetch.min.bytes": 1,
-        # At most 32 MiB (plus one fetch) wait in this process, and fetching goes on as soon as there is room again: the
-        # default pause of 1 s after a full queue halves the speed of a rebuild.
+        # At most 32 MiB (plus one fetch) wait in this process, and fetching goes on as soon as there is room again: with the
+        # default pause of 1 s after a full queue a bulk read makes 26 k records/s instead of 130 k.
         "queued.min.messages": 20_000,
         "queued.max.messages.kbytes": 32 * 1024,
         "fetch.queue.backoff.ms": 5,

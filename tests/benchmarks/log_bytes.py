@@ -93,7 +93,9 @@ def measure(bench: Bench) -> list[Row]:
         avro = Spread.of([sizes.avro_bytes / sizes.records for sizes in counts])
         in_a_batch = Spread.of([sizes.records / sizes.batches for sizes in counts])
         rows += [
-            Row("bytes", f"log bytes of an order : raw Avro, plain, {at}", "ratio", Spread.of(plain), at_most(PLAIN_GOAL), detail),
+            Row(
+                "bytes", f"log bytes of an order : raw Avro, plain, {at}", "ratio", Spread.of(plain), at_most(PLAIN_GOAL), detail
+            ),
             Row("bytes", f"log bytes of an order : raw Avro, on disk, {at}", "ratio", Spread.of(disk), disk_goal),
             Row("bytes", "  raw Avro of an event", "bytes", avro),
             Row("bytes", "  events in a batch", "count", in_a_batch),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Callable
 
 import pytest
 
@@ -480,9 +481,9 @@ class Member:
         self.lease.close()
 
 
-def until(condition: object, timeout_s: float = 25) -> None:
+def until(condition: Callable[[], object], timeout_s: float = 25) -> None:
     deadline = time.monotonic() + timeout_s
-    while not condition():  # type: ignore[operator]
+    while not condition():
         assert time.monotonic() < deadline, "not in time"
         time.sleep(0.02)
 
@@ -541,6 +542,20 @@ def test_what_a_callback_raises_comes_out_of_poll(stage: Stage) -> None:
         except ZeroDivisionError as exc:
             error = exc
     assert isinstance(error, ZeroDivisionError)
+    lease.close()
+
+
+def test_progress_is_noted_for_monitors_at_any_time_and_harms_nobody(stage: Stage) -> None:
+    topic, commands, group = stage.topic(partitions=2), stage.topic(partitions=2), stage.name("group")
+    noted = {TopicPartition(commands, 0): 7, TopicPartition(commands, 1): 9}
+    assert stage.log.progress(group, noted) == dict.fromkeys(noted, 0)
+    held: set[int] = set()
+    lease = stage.log.lease(topic, group, "a", held.update, held.difference_update, held.difference_update)
+    lease.commit({TopicPartition(commands, 0): 3})  # before the group has let us in
+    until(lambda: lease.poll(0.1) or held == {0, 1})
+    lease.commit(noted)
+    until(lambda: lease.poll(0.1) or stage.log.progress(group, noted) == noted)
+    assert stage.log.progress(group, [TopicPartition(commands, 1)]) == {TopicPartition(commands, 1): 9}
     lease.close()
 
 

@@ -33,8 +33,9 @@ async def under_load(up: UpProcess, first: int, strike: Callable[[], None], afte
         await asyncio.sleep(1.0)
         await asyncio.to_thread(strike)
         struck = len(gateway.acknowledged)
-        while len(gateway.acknowledged) < struck + 40 and not any(task.done() for task in running):
-            await asyncio.sleep(0.05)
+        while len(gateway.acknowledged) < struck + 40:
+            done, _ = await asyncio.wait(running, timeout=0.05)
+            assert not done, done.pop().exception()
         await asyncio.sleep(after_s)
         stop.set()
         await asyncio.gather(*running)

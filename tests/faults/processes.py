@@ -51,6 +51,10 @@ class Child:
             self.kill()
             raise
 
+    @property
+    def pid(self) -> int:
+        return self._running().pid
+
     def ended(self) -> int | None:
         """Exit code if it ended by itself."""
         return self._running().poll()
@@ -60,10 +64,6 @@ class Child:
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
             self.process.wait()
-
-    def said(self, text: str) -> int:
-        """How often its log has `text`."""
-        return self.log_file.read_text("utf-8", "replace").count(text) if self.log_file.exists() else 0
 
     def _running(self) -> subprocess.Popen[bytes]:
         assert self.process is not None
@@ -75,6 +75,7 @@ class LedgerNode:
 
     def __init__(self, folder: Path, bootstrap: str, topics: Topics, writers: int = 1, partitions: int = 4) -> None:
         self.folder, self.topics, self.bootstrap = folder, topics, bootstrap
+        self.writers, self.partitions = writers, partitions
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._env = {

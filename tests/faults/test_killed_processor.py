@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import random
-import time
 from pathlib import Path
 
 import checker
 import pytest
 from folds import desk_differences
 from processes import Killer, LedgerNode
-from topic_load import TopicLoad
+from topic_load import TopicLoad, wait_answered
 
 from ledger.config import KafkaSettings
 from ledger.kafka_log import KafkaLog
@@ -18,16 +17,6 @@ from ledger.topics import Topics
 
 pytestmark = pytest.mark.kafka
 PARTITIONS = 4
-
-
-def wait_answered(bootstrap: str, prefix: str, timeout_s: float = 60.0) -> checker.Ledger:
-    """The ledger once every command on the topic has its answer (or as it is at the end of the time)."""
-    deadline = time.monotonic() + timeout_s
-    while True:
-        ledger = checker.read_ledger(bootstrap, prefix)
-        if not any("no answer" in p or "not kept" in p for p in ledger.problems) or time.monotonic() > deadline:
-            return ledger
-        time.sleep(0.3)
 
 
 def run_kills(folder: Path, kafka: KafkaSettings, topics: Topics, kills: int, orders: int, per_s: float, writers: int) -> None:

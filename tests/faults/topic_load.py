@@ -8,13 +8,15 @@ import threading
 import time
 from collections.abc import Iterator
 
+import checker
+
 from api.catalogue import order_body
 from commands import messages as m
 from commands.idempotency import canonical, command_id_of, fresh_command_id, order_id_of
 from ledger import events as e
 from ledger.errors import LogError
 from ledger.kafka_log import KafkaLog
-from ledger.log import Acked, NewRecord
+from ledger.log import Acked, NewRecord, Sender
 from ledger.topics import Topics
 
 
@@ -164,11 +166,11 @@ class TopicLoad(threading.Thread):
         key = command.order_id.encode()
         return NewRecord(self._topics.commands, self._log.partition_for(key, self._partitions), key, self._codec.encode(command))
 
-    def _send(self, sender: object, record: NewRecord, command: m.OrderCommand | None) -> None:
+    def _send(self, sender: Sender, record: NewRecord, command: m.OrderCommand | None) -> None:
         def acked(ack: Acked | None, error: LogError | None) -> None:
             if ack is None:
                 self.resent += 1
-                sender.send(record, acked)  # type: ignore[attr-defined]  # the same command again: its id makes it safe
+                sender.send(record, acked)  # the same command again: its id makes it safe
                 return
             with self._lock:
                 self._open -= 1
@@ -177,4 +179,14 @@ class TopicLoad(threading.Thread):
 
         with self._lock:
             self._open += 1
-        sender.send(record, acked)  # type: ignore[attr-defined]
+        sender.send(record, acked)
+
+
+def wait_answered(bootstrap: str, prefix: str, timeout_s: float = 60.0) -> checker.Ledger:
+    """The ledger once every command on the topic has its answer (or as it is at the end of the time)."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        ledger = checker.read_ledger(bootstrap, prefix)
+        if not any("no answer" in p or "not kept" in p for p in ledger.problems) or time.monotonic() > deadline:
+            return ledger
+        time.sleep(0.3)

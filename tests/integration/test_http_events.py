@@ -6,7 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 import pytest
@@ -21,6 +21,9 @@ from tests.harness import RunningLedger, key, order_body, running_ledger
 def ledger() -> Iterator[RunningLedger]:
     with running_ledger(MemoryLog(), Topics()) as running:
         yield running
+        running.loop.call_soon_threadsafe(running.context.end_streams)
+        while Stream.open:
+            Stream.open.pop().join(5)
 
 
 def placed(client: httpx.Client) -> str:
@@ -71,12 +74,15 @@ def test_another_representation_is_not_acceptable(ledger: RunningLedger) -> None
 class Stream(threading.Thread):
     """Reads a stream into `messages` ({id, event, data} or {comment}) until it ends."""
 
+    open: ClassVar[list[Stream]] = []
+
     def __init__(self, client: httpx.Client, order_id: str, headers: dict[str, str] | None = None, query: str = "") -> None:
         super().__init__()
         self.messages: list[dict[str, Any]] = []
         self.headers: httpx.Headers | None = None
         self._client, self._path = client, f"/orders/{order_id}/events{query}"
         self._sent = {"Accept": "text/event-stream"} | (headers or {})
+        self.open.append(self)
         self.start()
 
     def run(self) -> None:
@@ -167,7 +173,8 @@ def test_a_client_that_leaves_is_noticed(ledger: RunningLedger) -> None:
     order_id = placed(client)
     waiters = ledger.context.projector._order_waiters
     with client.stream("GET", f"/orders/{order_id}/events", headers={"Accept": "text/event-stream"}) as answer:
-        next(answer.iter_lines())
+        lines = answer.iter_lines()  # to drop it would close the stream
+        next(lines)
         deadline = time.monotonic() + 5
         while order_id not in waiters:
             assert time.monotonic() < deadline

@@ -87,13 +87,13 @@ def test_confluents_deserialiser_reads_the_topic_with_this_registry_alone(ledger
         from confluent_kafka.serialization import MessageField, SerializationContext
     answer = ledger.client().post("/orders", json=order_body(), headers=key())
     record = next(r for r in ledger.records(ledger.topics.events) if r.key == answer.json()["order_id"].encode())
-    registry = SchemaRegistryClient({"url": ledger.url, "basic.auth.user.info": f"anybody:{ledger.tokens['reader']}"})
-    deserialise = AvroDeserializer(registry)
-    read = deserialise(record.value, SerializationContext(record.topic, MessageField.VALUE))
+    settings = {"url": ledger.url, "basic.auth.user.info": f"anybody:{ledger.tokens['reader']}"}
+    with SchemaRegistryClient(settings) as registry:
+        read = AvroDeserializer(registry)(record.value, SerializationContext(record.topic, MessageField.VALUE))
+        assert registry.get_latest_version("shop.order-events-value").schema_id == event_codec().schema_id
+        assert registry.get_subjects() == ledger.client("reader").get("/subjects").json()
+        with pytest.raises(Exception, match="40403"):
+            registry.get_schema(1)
     event = event_codec().decode(record.value)
     assert (read["order_id"], read["version"], read["type"], read["total_minor"]) == (event.order_id, 1, "OrderPlaced", 3400)
     assert read["placed"]["lines"][0] == order_body()["lines"][0]
-    assert registry.get_latest_version("shop.order-events-value").schema_id == event_codec().schema_id
-    assert registry.get_subjects() == ledger.client("reader").get("/subjects").json()
-    with pytest.raises(Exception, match="40403"):
-        registry.get_schema(1)

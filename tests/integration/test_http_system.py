@@ -59,7 +59,7 @@ def test_metrics_are_prometheus_text_and_count_what_was_done(ledger: RunningLedg
     for _ in range(3):
         assert client.post("/orders", json=order_body(), headers=headers).status_code == 201
     client.get("/nowhere/at/all")
-    client.request("BREW", "/orders")
+    client.request("PROPFIND", "/orders")
     after = samples()
 
     def grew(name: str, **labels: str) -> float:

@@ -1,0 +1,179 @@
+"""The OpenAPI document: whole, true to itself, every operation with parameters, bodies, errors and examples that fit."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from api.app import build_app
+from api.auth import Tokens
+from api.bodies import parse, validated
+from api.context import AppContext
+from api.errors import PROBLEMS, UNCHANGED, slug_of
+from api.payloads import CancelOrderBody, EraseBody, PlaceOrderBody, SetStatusBody
+from ledger.config import Settings
+from ledger.memory_log import MemoryLog
+from ledger.store import MemoryStore
+from ledger.topics import Topics
+from ledger.transitions import REQUESTS, Code, Operation
+from projections.projector import Projector
+from projections.queries import Queries
+from tests.harness import HASH_KEY, Status, validate
+
+
+@pytest.fixture(scope="module")
+def document() -> dict[str, Any]:
+    log, settings = MemoryLog(), Settings(_env_file=None, ledger_hash_key=HASH_KEY)
+    projector = Projector(lambda name: MemoryStore(), Topics(), 4)
+    sender = log.sender("test")
+    try:
+        context = AppContext(settings, log, sender, projector, Queries(projector), Tokens([]), HASH_KEY.encode(), Status)
+        found: dict[str, Any] = json.loads(json.dumps(build_app(context).openapi()))
+        return found
+    finally:
+        sender.close()
+
+
+def operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            yield f"{method.upper()} {path}", operation
+
+
+def resolve(document: dict[str, Any], node: dict[str, Any]) -> dict[str, Any]:
+    while "$ref" in node:
+        target: Any = document
+        for part in node["$ref"].removeprefix("#/").split("/"):
+            target = target[part]
+        node = target
+    return node
+
+
+def test_every_operation_of_the_contract_is_there(document: dict[str, Any]) -> None:
+    assert {name for name, _ in operations(document)} == {
+        "POST /orders",
+        "GET /orders",
+        "GET /orders/{order_id}",
+        "GET /orders/{order_id}/events",
+        "PUT /orders/{order_id}/status",
+        "POST /orders/{order_id}/cancel",
+        "GET /commands/{command_id}",
+        "POST /customers/{customer_id}/erasure",
+        "GET /reports/daily",
+        "GET /live",
+        "GET /ready",
+        "GET /metrics",
+        "GET /openapi.json",
+        "GET /asyncapi.json",
+        "GET /problems/{slug}",
+        "GET /schemas/ids/{id}",
+        "GET /schemas/ids/{id}/schema",
+        "GET /schemas/ids/{id}/subjects",
+        "GET /schemas/ids/{id}/versions",
+        "GET /schemas/types",
+        "GET /subjects",
+        "GET /subjects/{subject}/versions",
+        "GET /subjects/{subject}/versions/{version}",
+        "GET /subjects/{subject}/versions/{version}/schema",
+    }
+
+
+def test_every_reference_points_to_something_and_nothing_is_left_over(document: dict[str, Any]) -> None:
+    text = json.dumps(document)
+    refs = set(re.findall(r'"\$ref": "([^"]+)"', text))
+    for ref in refs:
+        assert resolve(document, {"$ref": ref})
+    for kind in ("schemas", "parameters", "headers"):
+        unused = {name for name in document["components"][kind] if f"#/components/{kind}/{name}" not in refs}
+        assert not unused, f"{kind} that nothing refers to"
+
+
+def test_every_operation_is_described_with_examples_for_bodies_answers_and_errors(document: dict[str, Any]) -> None:
+    names = [operation["operationId"] for _, operation in operations(document)]
+    assert len(names) == len(set(names))
+    for name, operation in operations(document):
+        assert operation["summary"], name
+        assert operation["tags"][0] in {tag["name"] for tag in document["tags"]}, name
+        contents = [("body", operation.get("requestBody", {}).get("content", {}))]
+        contents += [(status, response.get("content", {})) for status, response in operation["responses"].items()]
+        for where, content in contents:
+            for media, described in content.items():
+                schema = described["schema"]
+                examples = [e["value"] for e in described.get("examples", {}).values()] or resolve(document, schema).get(
+                    "examples"
+                )
+                assert examples, f"{name} {where} {media}: no example"
+                for example in examples:
+                    if media.endswith("json"):
+                        validate(document, schema, example, f"{name} {where}")
+
+
+def test_every_placeholder_of_a_path_is_a_parameter(document: dict[str, Any]) -> None:
+    for name, operation in operations(document):
+        found = {p["name"] for p in (resolve(document, p) for p in operation.get("parameters", [])) if p["in"] == "path"}
+        assert found == set(re.findall(r"\{(\w+)\}", name)), name
+
+
+def test_every_schema_is_a_valid_json_schema(document: dict[str, Any]) -> None:
+    for schema in document["components"]["schemas"].values():
+        Draft202012Validator.check_schema(schema)
+
+
+def test_the_examples_of_bodies_are_accepted_by_the_api_itself(document: dict[str, Any]) -> None:
+    for component, model in (
+        ("PlaceOrder", PlaceOrderBody),
+        ("SetStatus", SetStatusBody),
+        ("CancelOrder", CancelOrderBody),
+        ("Erase", EraseBody),
+    ):
+        for example in document["components"]["schemas"][component]["examples"]:
+            validated(model, parse(json.dumps(example).encode()))
+
+
+def test_every_refusal_a_request_can_meet_is_among_the_answers(document: dict[str, Any]) -> None:
+    always = {
+        Code.ORDER_NOT_FOUND,
+        Code.IDEMPOTENCY_KEY_REUSED,
+        Code.VERSION_CONFLICT,
+        Code.ORDER_FULL,
+        Code.ORDER_FROZEN,
+        Code.COULD_NOT_DECIDE,
+    }
+    asked_by = {
+        "PUT /orders/{order_id}/status": [
+            Operation.START_FULFILMENT,
+            Operation.SHIP_ORDER,
+            Operation.CONFIRM_DELIVERY,
+            Operation.CANCEL_ORDER,
+        ],
+        "POST /orders/{order_id}/cancel": [Operation.CANCEL_ORDER],
+    }
+    for name, requested in asked_by.items():
+        codes = always | {c for o in requested for c in REQUESTS[o].values() if isinstance(c, Code)}
+        wanted = {slug_of(c) for c in codes if c not in UNCHANGED}
+        operation = dict(operations(document))[name]
+        described = {
+            slug
+            for response in operation["responses"].values()
+            for slug in response.get("content", {}).get("application/problem+json", {}).get("examples", {})
+        }
+        assert wanted <= described, name
+
+
+def test_every_problem_is_described_somewhere_or_belongs_to_operations_to_come(document: dict[str, Any]) -> None:
+    text = json.dumps(document)
+    missing = {slug for slug in PROBLEMS if f"/problems/{slug}" not in text}
+    to_come = {"payment-open", "already-paid", "nothing-to-pay", "order-expired", "too-many-attempts", "provider-unavailable"}
+    to_come |= {"invalid-signature", "no-such-attention"}
+    never_over_http = {"not-due", "unknown-attempt", "undecodable", "method-not-allowed"}
+    assert missing == to_come | never_over_http
+
+
+def test_no_secret_and_no_machine_is_in_the_document(document: dict[str, Any]) -> None:
+    assert HASH_KEY not in json.dumps(document)
+    assert "127.0.0.1" not in json.dumps(document)

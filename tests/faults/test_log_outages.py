@@ -1,0 +1,241 @@
+"""The Kafka adapter while its broker is killed or stands still: nothing acknowledged is lost, nothing is read twice."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from ledger.broker import EmbeddedBroker
+from ledger.config import KafkaSettings
+from ledger.errors import LogError
+from ledger.kafka_log import KafkaLog
+from ledger.log import Acked, NewRecord, Record, TopicPartition
+from ledger.topics import TopicSpec
+
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(900)]
+
+PARTITIONS = 3
+TRANSACTIONS, SINGLES, WRITERS = "transactions", "singles", "writers"
+
+
+class Actor(threading.Thread):
+    """A thread that does `step` until it is told to end; what it raises is kept."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.ending = threading.Event()
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            while not self.ending.is_set():
+                self.step()
+        except BaseException as exc:
+            self.error = exc
+
+    def step(self) -> None:
+        raise NotImplementedError
+
+    def end(self) -> None:
+        self.ending.set()
+        self.join(60)
+        assert not self.is_alive()
+
+
+class Transactor(Actor):
+    """Commits one transaction over all partitions after the other; a new writer after every trouble."""
+
+    def __init__(self, log: KafkaLog) -> None:
+        super().__init__()
+        self.log = log
+        self.sequence = 0
+        self.discarded = 0
+        self.committed: dict[int, dict[TopicPartition, int]] = {}
+
+    def step(self) -> None:
+        writer = self.log.writer("transactor")
+        try:
+            writer.start(10)
+            while not self.ending.is_set():
+                self.sequence += 1
+                value = b"%d" % self.sequence
+                records = [NewRecord(TRANSACTIONS, p, None, value) for p in range(PARTITIONS) for _ in range(2)]
+                self.committed[self.sequence] = dict(writer.transact(records))
+                time.sleep(0.002)
+        except LogError:
+            self.discarded += 1
+            time.sleep(0.05)
+        finally:
+            writer.close()
+
+
+class SingleSender(Actor):
+    """Sends numbered records and notes every answer."""
+
+    def __init__(self, log: KafkaLog) -> None:
+        super().__init__()
+        self.sender = log.sender("singles")
+        self.sent = 0
+        self.answers: Counter[int] = Counter()
+        self.acked: dict[int, Acked] = {}
+
+    def step(self) -> None:
+        n = self.sent
+        self.sent += 1
+
+        def answered(acked: Acked | None, error: LogError | None) -> None:
+            self.answers[n] += 1
+            if acked is not None:
+                self.acked[n] = acked
+
+        self.sender.send(NewRecord(SINGLES, n % PARTITIONS, b"k", b"%d" % n), answered)
+        time.sleep(0.002)
+
+
+class Tail(Actor):
+    """One reader from the first record to the last."""
+
+    def __init__(self, log: KafkaLog) -> None:
+        super().__init__()
+        self.reader = log.reader("tail", max_wait_ms=10)
+        self.reader.assign({TopicPartition(t, p): 0 for t in (TRANSACTIONS, SINGLES) for p in range(PARTITIONS)})
+        self.read: list[Record] = []
+        self.silent_s = 0.0
+
+    def step(self) -> None:
+        self.read += self.reader.poll(500, 0.1)
+        self.silent_s = self.reader.silent_s()
+
+
+class Leaser(Actor):
+    """Holds the lease, and notes progress for lag monitors all the time."""
+
+    def __init__(self, log: KafkaLog) -> None:
+        super().__init__()
+        self.held: set[int] = set()
+        self.lease = log.lease(WRITERS, "writers", "one", self.held.update, self.drop, self.drop)
+        self.noted = 0
+
+    def drop(self, partitions: list[int]) -> None:
+        self.held -= set(partitions)
+
+    def step(self) -> None:
+        self.lease.poll(0.1)
+        self.noted += 1
+        if self.noted % 5 == 0:
+            self.lease.commit({TopicPartition(SINGLES, 0): self.noted})
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[EmbeddedBroker]:
+    node = EmbeddedBroker(tmp_path / "data", log_file=tmp_path / "kafka.log", jit="quick")
+    node.start()
+    yield node
+    node.stop()
+
+
+def kill(node: EmbeddedBroker, tail: Tail) -> None:
+    os.kill(node.pid, signal.SIGKILL)
+    node.wait(10)
+    until(lambda: tail.silent_s > 2.5)  # the reader says that the broker is away
+    node.start()
+
+
+def freeze(node: EmbeddedBroker, tail: Tail) -> None:
+    os.kill(node.pid, signal.SIGSTOP)
+    until(lambda: tail.silent_s > 6)  # longer than a request may take: connections are given up without an answer
+    os.kill(node.pid, signal.SIGCONT)
+
+
+def until(condition: Callable[[], object], timeout_s: float = 60) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "not in time"
+        time.sleep(0.02)
+
+
+def everything(log: KafkaLog, topic: str) -> list[Record]:
+    """All committed records of `topic`, by a fresh reader."""
+    tps = [TopicPartition(topic, p) for p in range(PARTITIONS)]
+    reader = log.reader("fresh", eof=True)
+    reader.assign(dict.fromkeys(tps, 0))
+    records: list[Record] = []
+    while len(reader.reached_end()) < PARTITIONS:
+        records += reader.poll(1000, 1)
+    assert dict(reader.reached_end()) == log.ends(tps)
+    reader.close()
+    return records
+
+
+def run(node: EmbeddedBroker, faults: list[str]) -> None:
+    log = KafkaLog(KafkaSettings(bootstrap_servers=node.bootstrap_servers, client_id="faults"))
+    log.ensure_topics([TopicSpec(TRANSACTIONS, PARTITIONS), TopicSpec(SINGLES, PARTITIONS), TopicSpec(WRITERS, 2)])
+    transactor, single, tail, leaser = Transactor(log), SingleSender(log), Tail(log), Leaser(log)
+    actors: list[Actor] = [transactor, single, tail, leaser]
+    for actor in actors:
+        actor.start()
+    for fault in faults:
+        transactions, singles = len(transactor.committed), len(single.acked)
+        until(lambda: leaser.held == {0, 1} and tail.silent_s < 2)
+        until(lambda: len(transactor.committed) > transactions + 50 and len(single.acked) > singles + 200)  # noqa: B023
+        (kill if fault == "kill" else freeze)(node, tail)
+    transactions, singles = len(transactor.committed), len(single.acked)
+    until(lambda: len(transactor.committed) > transactions + 50 and len(single.acked) > singles + 200)
+    until(lambda: leaser.held == {0, 1} and tail.silent_s < 2)
+    transactor.end()
+    single.end()
+    single.sender.close()
+    leaser.end()
+    check_transactions(log, transactor, len(faults))
+    check_singles(log, single)
+    whole = {topic: everything(log, topic) for topic in (TRANSACTIONS, SINGLES)}
+    until(lambda: len(tail.read) >= sum(map(len, whole.values())))
+    tail.end()
+    assert [actor.error for actor in actors] == [None] * 4
+    for topic, records in whole.items():
+        for p in range(PARTITIONS):
+            assert [r for r in tail.read if (r.topic, r.partition) == (topic, p)] == [r for r in records if r.partition == p]
+    assert 0 < log.progress("writers", [TopicPartition(SINGLES, 0)])[TopicPartition(SINGLES, 0)] <= leaser.noted
+    leaser.lease.close()
+    tail.reader.close()
+
+
+def check_transactions(log: KafkaLog, transactor: Transactor, faults: int) -> None:
+    """Each is there whole or not at all, and every one that returned is there, below the position it returned."""
+    assert transactor.discarded >= faults
+    by_sequence: dict[int, list[Record]] = defaultdict(list)
+    for record in everything(log, TRANSACTIONS):
+        by_sequence[int(record.value or b"")].append(record)
+    assert {len(records) for records in by_sequence.values()} == {2 * PARTITIONS}
+    for sequence, positions in transactor.committed.items():
+        last = {TopicPartition(r.topic, r.partition): r.offset for r in by_sequence[sequence]}
+        assert positions == {tp: offset + 1 for tp, offset in last.items()}
+    print(f"{len(transactor.committed)} transactions returned, {len(by_sequence)} committed, {transactor.discarded} discards")
+
+
+def check_singles(log: KafkaLog, single: SingleSender) -> None:
+    """Each was answered once, is there at most once, and where its answer said."""
+    assert single.answers == Counter(range(single.sent))
+    records = everything(log, SINGLES)
+    assert max(Counter(r.value for r in records).values()) == 1
+    there = {int(r.value or b""): Acked(r.partition, r.offset, r.timestamp_ms) for r in records}
+    assert {n: there.get(n) for n in single.acked} == single.acked
+    order = [[int(r.value or b"") for r in records if r.partition == p] for p in range(PARTITIONS)]
+    assert order == [sorted(numbers) for numbers in order]
+    print(f"{single.sent} sent, {len(single.acked)} acknowledged, {len(records)} there")
+
+
+def test_readers_writers_senders_and_leases_outlive_the_broker(node: EmbeddedBroker) -> None:
+    run(node, ["kill", "freeze", "kill"])
+
+
+@pytest.mark.campaign
+def test_readers_writers_senders_and_leases_outlive_many_ends_of_the_broker(node: EmbeddedBroker) -> None:
+    run(node, ["kill", "kill", "freeze", "kill", "kill"] * 5)

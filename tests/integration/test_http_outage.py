@@ -1,0 +1,194 @@
+"""When something behind the API is away: the broker, the processor, room for more. Commands say so at once, reads go on."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from api import submissions
+from ledger.errors import LogUnavailable
+from ledger.log import Acked, NewRecord, OnAck, Sender
+from ledger.memory_log import MemoryLog
+from ledger.topics import Topics
+from tests.harness import RunningLedger, key, order_body, running_ledger
+
+
+@pytest.fixture
+def log() -> MemoryLog:
+    return MemoryLog()
+
+
+@pytest.fixture
+def ledger(log: MemoryLog) -> Iterator[RunningLedger]:
+    with running_ledger(log, Topics()) as running:
+        yield running
+        log.away(False)
+
+
+def wait_for(ledger: RunningLedger, connected: bool) -> None:
+    deadline = time.monotonic() + 5
+    while ledger.status.connected is not connected:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_without_the_broker_commands_are_503_at_once_and_reads_go_on_marked_stale(log: MemoryLog, ledger: RunningLedger) -> None:
+    client, headers = ledger.client(), key()
+    order = client.post("/orders", json=order_body(), headers=headers).json()
+    log.away(True)
+    wait_for(ledger, connected=False)
+    time.sleep(0.05)
+    began = time.monotonic()
+    answer = client.post("/orders", json=order_body(), headers=key())
+    assert (answer.status_code, answer.json()["code"], answer.headers["retry-after"]) == (503, "ledger-unavailable", "1")
+    assert time.monotonic() - began < 0.5
+    read = client.get(f"/orders/{order['order_id']}")
+    assert (read.status_code, read.json()) == (200, order)
+    for path in (f"/orders/{order['order_id']}", "/orders", f"/orders/{order['order_id']}/events"):
+        assert int(client.get(path).headers["ledger-staleness-ms"]) > 0
+    replay = client.post("/orders", json=order_body(), headers=headers)
+    assert (replay.status_code, replay.json()) == (201, order), "what is known is answered"
+    ready = client.get("/ready")
+    assert (ready.status_code, ready.json()["checks"]["log"]) == (200, "away")
+    assert ledger.client("operator").post("/customers/c-1/erasure", json={"force": True}).status_code == 503
+    log.away(False)
+    wait_for(ledger, connected=True)
+    assert "ledger-staleness-ms" not in client.get("/orders").headers
+    assert client.post("/orders", json=order_body(), headers=key()).status_code == 201
+
+
+def test_a_command_the_broker_does_not_take_is_503_and_its_retry_is_safe(log: MemoryLog, ledger: RunningLedger) -> None:
+    client, headers = ledger.client(), key()
+    ledger.folding.clear()  # so that nobody has noticed yet
+    log.away(True)
+    answer = client.post("/orders", json=order_body(), headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (503, "ledger-unavailable")
+    assert answer.json()["command_id"].startswith("cmd_")
+    log.away(False)
+    ledger.folding.set()
+    wait_for(ledger, connected=True)
+    retried = client.post("/orders", json=order_body(), headers=headers)
+    assert retried.status_code == 201
+    assert client.post("/orders", json=order_body(), headers=headers).content == retried.content
+
+
+class SilentSender:
+    """A sender whose broker has stopped answering: records are taken and nothing is called back until `answer`."""
+
+    def __init__(self, below: Sender) -> None:
+        self._below = below
+        self.held: list[tuple[NewRecord, OnAck]] = []
+
+    def send(self, record: NewRecord, on_ack: OnAck) -> None:
+        self.held.append((record, on_ack))
+
+    def flush(self, timeout_s: float) -> int:
+        return len(self.held)
+
+    def close(self) -> None:
+        self._below.close()
+
+
+def test_without_an_acknowledgement_a_command_is_503_after_the_wait(
+    ledger: RunningLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(submissions, "ACK_S", 0.6)
+    silent = SilentSender(ledger.context.sender)
+    monkeypatch.setattr(ledger.context.submissions, "_sender", silent)
+    client = ledger.client()
+    for prefer, took_s in (("wait=0", 0.6), ("wait=1", 1.0), ("respond-async", 0.6)):
+        began = time.monotonic()
+        answer = client.post("/orders", json=order_body(), headers=key() | {"Prefer": prefer})
+        assert (answer.status_code, answer.json()["code"]) == (503, "ledger-unavailable")
+        assert took_s - 0.05 < time.monotonic() - began < took_s + 0.5
+    assert {record.topic for record, _ in silent.held} == {"order-contacts"}, "no command before its contact is durable"
+
+
+def test_a_contact_that_is_refused_sends_no_command(ledger: RunningLedger, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refusing(SilentSender):
+        def send(self, record: NewRecord, on_ack: OnAck) -> None:
+            self.held.append((record, on_ack))
+            threading.Thread(target=on_ack, args=(None, LogUnavailable("gone"))).start()
+
+    refusing = Refusing(ledger.context.sender)
+    monkeypatch.setattr(ledger.context.submissions, "_sender", refusing)
+    began = time.monotonic()
+    answer = ledger.client().post("/orders", json=order_body(), headers=key())
+    assert (answer.status_code, answer.json()["code"]) == (503, "ledger-unavailable")
+    assert time.monotonic() - began < 1, "an error is answered when it is known, not after the wait"
+    assert [record.topic for record, _ in refusing.held] == ["order-contacts"]
+
+
+def test_a_full_queue_behind_an_acknowledged_contact_is_503(ledger: RunningLedger, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(SilentSender):
+        def send(self, record: NewRecord, on_ack: OnAck) -> None:
+            if record.topic == "order-commands":
+                raise LogUnavailable("20000 records wait")
+            threading.Thread(target=on_ack, args=(Acked(record.partition, 0, 0), None)).start()
+
+    monkeypatch.setattr(ledger.context.submissions, "_sender", Full(ledger.context.sender))
+    answer = ledger.client().post("/orders", json=order_body(), headers=key())
+    assert (answer.status_code, answer.json()["code"]) == (503, "ledger-unavailable")
+
+
+def test_an_undecided_command_is_202_and_many_old_ones_mean_decisions_are_behind(
+    ledger: RunningLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(submissions, "BEHIND_COMMANDS", 5)
+    monkeypatch.setattr(submissions, "BEHIND_S", 0.3)
+    client, waiting = ledger.client(), {"Prefer": "wait=0"}
+    ledger.folding.clear()
+    places = [client.post("/orders", json=order_body(), headers=key() | waiting).headers["location"] for _ in range(5)]
+    assert client.post("/orders", json=order_body(), headers=key() | waiting).status_code == 202, "many, but young"
+    assert "ledger_commands_undecided 6.0" in client.get("/metrics").text
+    time.sleep(0.4)
+    answer = client.post("/orders", json=order_body(), headers=key() | waiting)
+    assert (answer.status_code, answer.json()["code"], answer.headers["retry-after"]) == (503, "decisions-behind", "5")
+    assert client.get(places[0]).json()["state"] == "pending"
+    ledger.folding.set()
+    deadline = time.monotonic() + 5
+    while client.post("/orders", json=order_body(), headers=key()).status_code != 201:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert [client.get(place).json()["state"] for place in places] == ["accepted"] * 5
+    assert "ledger_commands_undecided 0.0" in client.get("/metrics").text
+
+
+def test_more_waiting_commands_than_there_is_room_for_are_429(ledger: RunningLedger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(submissions, "MAX_WAITING", 3)
+    client = ledger.client()
+    ledger.folding.clear()
+    waiting = [
+        threading.Thread(
+            target=client.post, args=("/orders",), kwargs={"json": order_body(), "headers": key() | {"Prefer": "wait=5"}}
+        )
+        for _ in range(3)
+    ]
+    for thread in waiting:
+        thread.start()
+    deadline = time.monotonic() + 5
+    while ledger.context.submissions.waiting < 3:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    answer = client.post("/orders", json=order_body(), headers=key())
+    assert (answer.status_code, answer.json()["code"], answer.headers["retry-after"]) == (429, "too-many-requests", "1")
+    assert client.get("/orders").status_code == 200
+    ledger.folding.set()
+    for thread in waiting:
+        thread.join(10)
+    assert client.post("/orders", json=order_body(), headers=key()).status_code == 201
+    assert ledger.context.submissions.waiting == 0
+
+
+def test_nobody_is_left_waiting_in_the_projector(ledger: RunningLedger) -> None:
+    client = ledger.client()
+    for _ in range(5):
+        client.post("/orders", json=order_body(), headers=key())
+        client.post("/orders", json=order_body(), headers=key() | {"Prefer": "wait=0"})
+    deadline = time.monotonic() + 5
+    while ledger.context.projector._outcome_waiters:
+        assert time.monotonic() < deadline, ledger.context.projector._outcome_waiters
+        time.sleep(0.01)

@@ -1,0 +1,175 @@
+"""The API in its real process: Faust, RocksDB, Kafka, uvicorn, beside a real `commands` process."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from api.auth import hash_token, new_token
+from ledger.config import KafkaSettings
+from ledger.topics import Topics
+from tests.harness import HASH_KEY, ROLES, key, order_body
+
+pytestmark = pytest.mark.kafka
+
+
+class Processes:
+    """`serve` and `commands` of one ledger; their logs in `folder`."""
+
+    def __init__(self, folder: Path, kafka: KafkaSettings, topics: Topics) -> None:
+        self.folder = folder
+        self.tokens = {role: new_token(role) for role in ROLES}
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            self.port: int = s.getsockname()[1]
+        known = [{"name": role, "role": role, "sha256": [hash_token(token)]} for role, token in self.tokens.items()]
+        self._env = os.environ | {
+            "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
+            "TOPIC_PREFIX": topics.prefix,
+            "APP_ID": f"{topics.prefix}app",
+            "NODE_ID": "one",
+            "STATE_DIR": str(folder / "state"),
+            "LEDGER_HASH_KEY": HASH_KEY,
+            "LEDGER_TOKENS": json.dumps({"tokens": known}),
+            "PORT": str(self.port),
+        }
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self, name: str) -> None:
+        with (self.folder / f"{name}.log").open("ab") as log:
+            self._running[name] = subprocess.Popen(
+                [sys.executable, "-m", "api.cli", name], env=self._env, cwd=self.folder, stdout=log, stderr=log
+            )
+
+    def wait_ready(self) -> None:
+        deadline = time.monotonic() + 60
+        while True:
+            assert self._running["serve"].poll() is None, self.log("serve")
+            assert time.monotonic() < deadline, self.log("serve")
+            try:
+                if httpx.get(f"http://127.0.0.1:{self.port}/ready", timeout=2).status_code == 200:
+                    return
+            except httpx.TransportError:
+                pass  # it does not listen yet
+            time.sleep(0.05)
+
+    def send(self, name: str, number: signal.Signals) -> int:
+        """Signal a process and wait for its end; its exit code."""
+        process = self._running.pop(name)
+        process.send_signal(number)
+        return process.wait(30)
+
+    def stop(self) -> None:
+        for name in list(self._running):
+            self.send(name, signal.SIGKILL)
+
+    def log(self, name: str) -> str:
+        return (self.folder / f"{name}.log").read_text()
+
+    def client(self, role: str = "gateway") -> httpx.Client:
+        headers = {"Authorization": f"Bearer {self.tokens[role]}", "Customer-Id": "c-1"}
+        return httpx.Client(base_url=f"http://127.0.0.1:{self.port}", headers=headers, timeout=30)
+
+
+@pytest.fixture
+def processes(tmp_path: Path, kafka: KafkaSettings, topics: Topics) -> Iterator[Processes]:
+    found = Processes(tmp_path, kafka, topics)
+    found.start("commands")
+    found.start("serve")
+    try:
+        found.wait_ready()
+        yield found
+    finally:
+        found.stop()
+
+
+def place(client: httpx.Client, headers: dict[str, str] | None = None) -> httpx.Response:
+    """Place an order, however long the processor still takes to start."""
+    headers, deadline = {"Prefer": "wait=10"} | (headers or key()), time.monotonic() + 60
+    while (answer := client.post("/orders", json=order_body(), headers=headers)).status_code != 201:
+        assert time.monotonic() < deadline, answer.text
+    return answer
+
+
+def test_an_answer_survives_kill_9_of_the_process_that_gave_it(processes: Processes) -> None:
+    headers = key()
+    with processes.client() as client:
+        first = place(client, headers)
+        path = first.headers["location"]
+        assert client.get(path).content == first.content
+        assert processes.send("serve", signal.SIGKILL) == -signal.SIGKILL
+    processes.start("serve")
+    processes.wait_ready()
+    with processes.client() as client:
+        assert client.get(path, headers={"Ledger-Position": first.headers["ledger-position"]}).content == first.content
+        again = client.post("/orders", json=order_body(), headers=headers)
+        assert (again.status_code, again.content, again.headers["idempotency-replayed"]) == (201, first.content, "true")
+        assert client.post(f"{path}/cancel", headers=key()).json()["status"] == "cancelled"
+
+
+def test_a_stop_ends_streams_and_answers_what_is_under_way(processes: Processes) -> None:
+    with processes.client() as client, processes.client() as other:
+        order = place(client).json()
+        ended: list[float] = []
+
+        def follow() -> None:
+            with other.stream("GET", f"/orders/{order['order_id']}/events", headers={"Accept": "text/event-stream"}) as answer:
+                for _ in answer.iter_lines():
+                    followed.set()
+            ended.append(time.monotonic())
+
+        followed = threading.Event()
+        thread = threading.Thread(target=follow)
+        thread.start()
+        assert followed.wait(10)
+        began = time.monotonic()
+        assert processes.send("serve", signal.SIGTERM) == 0, processes.log("serve")
+        thread.join(10)
+        assert ended, "the stream did not end as a stream should"
+        assert ended[0] - began < 2
+        assert time.monotonic() - began < 8
+
+
+def test_commands_without_a_processor_are_202_and_decided_when_it_is_back(processes: Processes) -> None:
+    with processes.client() as client:
+        place(client)
+        assert processes.send("commands", signal.SIGKILL) == -signal.SIGKILL
+        headers = key()
+        waiting = client.post("/orders", json=order_body(), headers=headers | {"Prefer": "wait=1"})
+        assert waiting.status_code == 202
+        place_to_look = waiting.headers["location"]
+        assert client.get(place_to_look).json()["state"] == "pending"
+        processes.start("commands")
+        deadline = time.monotonic() + 60
+        while (state := client.get(place_to_look).json())["state"] == "pending":
+            assert time.monotonic() < deadline, processes.log("commands")
+            time.sleep(0.1)
+        assert (state["state"], state["version"]) == ("accepted", 1)
+
+
+def test_logs_are_json_lines_without_secrets(processes: Processes) -> None:
+    with processes.client() as client:
+        place(client)
+        client.post("/orders", json={"contact": {"email": "grace@example.org"}}, headers=key())
+    assert processes.send("serve", signal.SIGTERM) == 0
+    assert processes.send("commands", signal.SIGTERM) == 0
+    for name in ("serve", "commands"):
+        text = processes.log(name)
+        lines: list[dict[str, Any]] = [json.loads(line) for line in text.splitlines()]
+        assert lines
+        for secret in (*processes.tokens.values(), HASH_KEY, "ada@example.org", "grace@example.org", "Mill Lane"):
+            assert secret not in text
+    served = [line for line in map(json.loads, processes.log("serve").splitlines()) if line.get("logger") == "api.access"]
+    assert [(line["path"], line["status"]) for line in served][-2:] == [("/orders", 201), ("/orders", 422)]
