@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import threading
@@ -62,12 +63,20 @@ def run_serve(settings: Settings, kafka: KafkaSettings, with_parent: bool = Fals
             hash_key=hash_key,
             status=app.status,
         )
+
+        def started(port: int) -> None:
+            # What is there now stays for good; short-lived objects of requests and chunks need no full collections.
+            gc.collect()
+            gc.freeze()
+            gc.set_threshold(50_000, 50, 50)
+            log.info("serving", host=settings.host, port=port, partitions=partitions)
+
         return faust_app.run(
             app,
             build_api(context),
             host=settings.host,
             port=settings.port,
-            on_started=lambda port: log.info("serving", host=settings.host, port=port, partitions=partitions),
+            on_started=started,
             on_stopping=context.end_streams,
             access_log=False,
         )

@@ -229,6 +229,7 @@ class Desk:
         return NewRecord(self._topics.events, self.partition, record.key, value, event.occurred_at, headers(event))
 
     def _refuse(self, why: Refusal, command: OrderCommand, record: Record, written: Written) -> NewRecord:
+        met = self.order(command.order_id)
         return self._record_refusal(
             OrderRefusal(
                 code=why.code,
@@ -243,6 +244,7 @@ class Desk:
                 fingerprint=command.fingerprint,
                 actor=command.actor,
                 customer_id=command.customer_id,
+                order_version=met.version if met is not None else None,
             ),
             record.key,
         )

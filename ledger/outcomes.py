@@ -15,7 +15,10 @@ from ledger.transitions import Code
 
 
 class Outcome(Struct, frozen=True, array_like=True):
-    """`version` is the one the command made (accepted); else `code` and `detail` say why not. Who sent it: actor, customer."""
+    """What became of one command, and who sent it.
+
+    `version` is the one the command made; for a refused one, where `code` and `detail` say why, the one it met (None: no order).
+    """
 
     fingerprint: bytes
     order_id: str
@@ -60,7 +63,7 @@ def refusal_row(refusal: OrderRefusal) -> tuple[bytes, bytes] | None:
     outcome = Outcome(
         refusal.fingerprint,
         refusal.order_id or "",
-        None,
+        refusal.order_version,
         refusal.code,
         refusal.detail,
         refusal.actor or "",

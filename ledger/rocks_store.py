@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -43,6 +44,12 @@ class StoreMemory:
     def used_bytes(self) -> int:
         """Bytes of blocks and memtables held now."""
         return int(self._cache.get_usage())
+
+
+@cache
+def shared_memory() -> StoreMemory:
+    """What every store of this process uses unless it is told otherwise."""
+    return StoreMemory()
 
 
 def store_options(memory: StoreMemory, write_buffer_bytes: int, bloom_bits: int) -> Options:
@@ -92,7 +99,7 @@ class RocksStore:
         self.path = Path(path)
         self._scans: weakref.WeakSet[_Scan] = weakref.WeakSet()
         self._closing = threading.Lock()
-        options = store_options(memory or StoreMemory(), write_buffer_bytes, bloom_bits)
+        options = store_options(memory or shared_memory(), write_buffer_bytes, bloom_bits)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._db = Rdict(str(self.path), options=options)

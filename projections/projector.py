@@ -15,7 +15,7 @@ import structlog
 from ledger.codec import contact_codec, event_codec, refusal_codec
 from ledger.contacts import OrderContact
 from ledger.errors import ConfigError, DecodeError, Hole
-from ledger.events import OrderEvent
+from ledger.events import OrderEvent, OrderRefusal
 from ledger.log import Record, TopicPartition
 from ledger.order import FoldError
 from ledger.outcomes import refusal_row
@@ -55,6 +55,7 @@ class Projector:
         self._outcome_waiters: dict[str, list[tuple[bytes, Waiter]]] = {}
         self._position_waiters: dict[int, list[tuple[int, Waiter]]] = {p: [] for p in range(partitions)}
         self._order_waiters: dict[str, list[Waiter]] = {}
+        self._early: dict[str, list[tuple[int, str, bytes]]] = {}  # refusals folded before the version they met
         self.frozen_count = 0
         self.folded_count = 0
 
@@ -130,11 +131,16 @@ class Projector:
                 fold.fold(event, record.offset, value)
             except FoldError as exc:
                 self._freeze(fold, event.order_id, record.offset, str(exc))
+                before = fold.order(event.order_id)
+                if event.version == (before.version if before else 0) + 1:
+                    fold.note(event, record.offset, value)  # its place is its own: shown in the history, and its command answered
         self._write(store, tp, fold.finish(), records[-1].offset + 1)
         self.folded_count += len(records)
         for event in done:
             self._tell(event.command_id, event.fingerprint)
             self._tell_order(event.order_id)
+            if event.order_id in self._early:
+                self._tell_early(event.order_id, event.version)
         self._tell_position(tp.partition)
 
     def _freeze(self, fold: PartitionFold, order_id: str, offset: int, reason: str) -> None:
@@ -144,7 +150,7 @@ class Projector:
 
     def _fold_refusals(self, tp: TopicPartition, records: list[Record]) -> None:
         rows: Rows = {}
-        told: list[tuple[str, bytes]] = []
+        told: list[OrderRefusal] = []
         for record in records:
             try:
                 refusal = self._refusals.decode(record.value)
@@ -153,10 +159,30 @@ class Projector:
                 continue
             if (row := refusal_row(refusal)) is not None:
                 rows[row[0]] = row[1]
-                told.append((refusal.command_id or "", refusal.fingerprint or b""))
+                told.append(refusal)
         self._write(self.stores[tp.partition], tp, rows, records[-1].offset + 1)
-        for command_id, fingerprint in told:
-            self._tell(command_id, fingerprint)
+        for refusal in told:
+            self._tell_refused(tp.partition, refusal)
+
+    def _tell_refused(self, partition: int, refusal: OrderRefusal) -> None:
+        """Now, or once the order is folded as far as the command met it: the two topics come in any order."""
+        if refusal.command_id is None or refusal.fingerprint is None or refusal.command_id not in self._outcome_waiters:
+            return
+        order_id, met = refusal.order_id or "", refusal.order_version or 0
+        fold = PartitionFold(self.stores[partition].get)
+        order = fold.order(order_id) if met else None
+        if met and (order is None or order.version < met) and not fold.frozen(order_id):
+            self._early.setdefault(order_id, []).append((met, refusal.command_id, refusal.fingerprint))
+        else:
+            self._tell(refusal.command_id, refusal.fingerprint)
+
+    def _tell_early(self, order_id: str, version: int) -> None:
+        waiting = self._early.pop(order_id)
+        for met, command_id, fingerprint in waiting:
+            if met <= version:
+                self._tell(command_id, fingerprint)
+        if later := [entry for entry in waiting if entry[0] > version]:
+            self._early[order_id] = later
 
     def _fold_contacts(self, tp: TopicPartition, records: list[Record]) -> None:
         rows: Rows = {(r.key or b""): r.value for r in records}

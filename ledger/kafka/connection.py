@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections import deque
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
@@ -13,6 +15,7 @@ from ledger.errors import Discard, Fenced, Hole, LogError, LogUnavailable
 log = logging.getLogger("ledger.kafka")
 
 _KEPT_LINES = 20
+_REPEATED_AFTER_S = 30.0
 
 # A newer writer has our transactional id, or the coordinator gave up on our transaction and raised the epoch itself.
 FENCED = frozenset({KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED})
@@ -60,7 +63,7 @@ def client_config(settings: KafkaSettings, name: str) -> dict[str, Any]:
     """Settings common to every client, in librdkafka's names; `name` tells this client's log lines and requests apart."""
     return settings.client_config() | {
         "client.id": f"{settings.client_id}-{name}",
-        "reconnect.backoff.ms": 20,
+        "reconnect.backoff.ms": 100,
         "reconnect.backoff.max.ms": 500,
         "socket.timeout.ms": 4000,  # the default of 60 s hides a broker that took the request and never answers
         "log_level": 6,  # the connection lines that ClientLog is after are of level 6
@@ -78,7 +81,8 @@ class ClientLog:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.lines: list[str] = []
+        self.lines: deque[str] = deque(maxlen=_KEPT_LINES)
+        self._told_at: dict[str, float] = {}
 
     def log(self, level: int, template: str, *values: object) -> None:
         """`logging.Logger.log`, as confluent_kafka calls it."""
@@ -89,13 +93,18 @@ class ClientLog:
         self._note(f"{error.name()}: {error.str()}")
 
     def _note(self, line: str) -> None:
-        if len(self.lines) < _KEPT_LINES:
-            self.lines.append(line)
-        log.info("%s: %s", self.name, line)
+        self.lines.append(line)
+        # an outage brings the same line many times a second, but for the milliseconds it ends with
+        what, now = line.partition(" (after ")[0], time.monotonic()
+        if now > self._told_at.get(what, -_REPEATED_AFTER_S) + _REPEATED_AFTER_S:
+            if len(self._told_at) > _KEPT_LINES:
+                self._told_at.clear()
+            self._told_at[what] = now
+            log.info("%s: %s", self.name, line)
 
     def said(self) -> str:
-        """The first line, for a message to a person, or nothing."""
-        return f" ({self.lines[0]})" if self.lines else ""
+        """The last line that has a reason in it, for a message to a person, or nothing."""
+        return next((f" ({line})" for line in reversed(self.lines) if "brokers are down" not in line), "")
 
 
 def is_fatal(error: KafkaError) -> bool:

@@ -68,10 +68,11 @@ class KafkaSender:
         if self._bug is not None:
             raise LogError(f"sender {self._name} stopped: an on_ack raised {self._bug!r}") from self._bug
         topic, partition, key, value, timestamp_ms, headers = record
+        producer = self._producer
         with self._changed:
             self._unanswered += 1
         try:
-            self._producer.produce(
+            producer.produce(
                 topic,
                 value,
                 key,
@@ -86,7 +87,7 @@ class KafkaSender:
                 raise LogUnavailable(f"{QUEUED_RECORDS} records or 64 MiB wait in sender {self._name}{self._log.said()}") from exc
             if isinstance(exc, (KafkaException, SystemError)):
                 error = kafka_error(exc)
-                if error is not None and is_fatal(error):
+                if error is not None and is_fatal(error) and producer is self._producer:
                     self._fatal = error
                 raise from_exception(exc, f"sender {self._name}: {topic}/{partition}") from exc
             raise
@@ -131,7 +132,7 @@ class KafkaSender:
 
     def _replace(self, error: KafkaError) -> None:
         log.warning("%s: new producer after fatal %s", self._name, error)
-        # sends on other threads go to the new producer from here on; one caught between is answered by the last poll
+        # sends on other threads go to the new producer from here on; the old one refuses what comes to it still
         old, self._producer, self._fatal = self._producer, self._new_producer(), None
         old.purge()
         while len(old):

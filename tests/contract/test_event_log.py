@@ -8,13 +8,14 @@ from collections import defaultdict
 from collections.abc import Callable
 
 import pytest
+from confluent_kafka import KafkaError
 
 from ledger.config import KafkaSettings
 from ledger.errors import Discard, EncodeError, Fenced, Hole, LogError, LogUnavailable
 from ledger.kafka_log import KafkaLog
 from ledger.log import Acked, Lease, NewRecord, OnAck, Reader, Record, TopicPartition
 from ledger.memory_log import MemoryLog
-from ledger.topics import MAX_RECORD_BYTES, TopicSpec
+from ledger.topics import MAX_RECORD_BYTES, Topics, TopicSpec
 from tests.contract.conftest import Stage
 
 
@@ -631,6 +632,25 @@ def test_memory_tells_a_member_that_did_not_poll_what_it_lost() -> None:
     assert told[4:] == [("b", "revoked", [0]), ("a", "taken", [0])] or told[4:] == [("b", "revoked", [1]), ("a", "taken", [1])]
     a.commit({TopicPartition("t", 0): 7})
     assert log.progress("g", [TopicPartition("t", 0)]) == {TopicPartition("t", 0): 7}
+
+
+@pytest.mark.kafka
+def test_a_sender_whose_producer_met_a_fatal_error_goes_on_with_another(kafka: KafkaSettings, topics: Topics) -> None:
+    log, topic = KafkaLog(kafka), f"{topics.prefix}topic"
+    log.ensure_topics([TopicSpec(topic, 1)])
+    sender, acks = log.sender("sender"), Acks()
+    for n in range(100):
+        sender.send(NewRecord(topic, 0, None, b"%d" % n), acks)
+    old = sender._producer
+    sender._error(KafkaError(KafkaError._FATAL, "as an idempotent producer reports it", True))
+    until(lambda: sender._producer is not old)
+    assert sender.flush(10) == 0
+    before = len(acks.acked) + len(acks.errors)
+    sender.send(NewRecord(topic, 0, None, b"after"), acks)
+    assert sender.flush(10) == 0
+    sender.close()
+    assert before == 100
+    assert log.ends([TopicPartition(topic, 0)]) == {TopicPartition(topic, 0): acks.acked[-1].offset + 1}
 
 
 @pytest.mark.kafka

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -177,6 +178,19 @@ def test_a_cursor_of_another_customer_or_filter_or_nobody_is_refused(ledger: Run
     assert code(ledger.client("admin").get("/orders", params={"cursor": cursor})) == (400, "invalid-cursor")
     assert ledger.client("admin").get("/orders", params={"cursor": cursor, "customer_id": "cursor-2"}).status_code == 200
     assert len(other.get("/orders", params={"cursor": cursor, "limit": 50}).json()["data"]) == 2
+
+
+def test_a_cursor_with_the_right_content_and_no_signature_is_refused(ledger: RunningLedger) -> None:
+    client = ledger.client(customer="forger")
+    for _ in range(3):
+        placed(client)
+    cursor = client.get("/orders", params={"limit": 1}).json()["next_cursor"]
+    raw = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
+    for forged in (bytes(16) + raw[16:], raw[16:], raw[:16] + raw[16:].replace(b"/", b"0", 1)):
+        text = base64.urlsafe_b64encode(forged).decode().rstrip("=")
+        assert text != cursor
+        assert code(client.get("/orders", params={"limit": 1, "cursor": text})) == (400, "invalid-cursor")
+    assert client.get("/orders", params={"limit": 1, "cursor": cursor}).status_code == 200
 
 
 def test_lists_are_filtered_by_status_and_time(ledger: RunningLedger) -> None:

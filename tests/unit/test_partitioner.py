@@ -36,7 +36,7 @@ def test_keys_land_where_librdkafka_puts_them(kafka: KafkaSettings, topics: Topi
     log.ensure_topics([TopicSpec(topic, 12)])
     rng = random.Random(2)
     keys = {rng.randbytes(rng.randint(0, 40)) for _ in range(2000)} | {b"", b"\xff" * 25}
-    producer = Producer(kafka.client_config() | {"partitioner": "murmur2_random"})
+    producer = Producer(kafka.client_config() | {"partitioner": "murmur2_random", "log_level": 0})
     # an empty key counts as none for murmur2_random, and is spread at random
     for key in keys - {b""}:
         producer.produce(topic, value=b"", key=key)
