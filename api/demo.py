@@ -186,6 +186,7 @@ class Demo:
             "error": self.error,
             "steps": msgspec.to_builtins(self.all_steps()),
             "post_latency_ms": self.latency_ms(),
+            "sent_again_after_202_or_503": self.steps.sent_again if self.steps else 0,
             "statuses": self.steps.statuses if self.steps else {},
             "events_by_type": self.consumer.get("by_type", {}),
             "decoder": self.consumer.get("decoder"),
@@ -244,6 +245,8 @@ def show(demo: Demo, out: Console) -> None:
     facts = Table.grid(padding=(0, 2))
     latency = ", ".join(f"{name} {ms} ms" for name, ms in report["post_latency_ms"].items())
     facts.add_row(f"POST to 201, {CONNECTIONS} at a time", latency)
+    if report["sent_again_after_202_or_503"]:
+        facts.add_row("Not final at once", f"{report['sent_again_after_202_or_503']} commands sent again under their key")
     facts.add_row("Orders by status", ", ".join(f"{count} {status}" for status, count in report["statuses"].items()))
     facts.add_row("Events by type", ", ".join(f"{count} {kind}" for kind, count in report["events_by_type"].items()))
     facts.add_row("Decoded with", report["decoder"] or "")

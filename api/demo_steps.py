@@ -24,6 +24,7 @@ from ledger.transitions import Status
 
 CONNECTIONS = 16
 FACTS_S = 20.0  # for facts to be decided and folded
+FINAL_S = 20.0  # for a command to be decided, sent again as often as it takes
 
 T = TypeVar("T")
 
@@ -51,6 +52,7 @@ class Steps:
         self.placed: list[Placed] = []
         self.latencies_s: list[float] = []
         self.statuses: dict[str, int] = {}
+        self.sent_again = 0
         self._orders, self._tokens = orders, info["tokens"]
         self._log, self._topics, self._advance = log, topics, advance
         limits = httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS)
@@ -98,9 +100,19 @@ class Steps:
             headers["Idempotency-Key"] = key
         return headers
 
+    async def _command(self, method: str, path: str, headers: dict[str, str], body: dict[str, Any]) -> httpx.Response:
+        """Send a command as a gateway does: the same again until the answer is final, for 202 and 503 are not."""
+        deadline = time.monotonic() + FINAL_S
+        while True:
+            answer = await self._client.request(method, path, json=body, headers=headers)
+            if answer.status_code not in (202, 429, 503) or time.monotonic() > deadline:
+                return answer
+            self.sent_again += 1
+            await asyncio.sleep(0.1)
+
     async def _post(self, number: int) -> httpx.Response:
         headers = self._as("gateway", customer_of(number), key_of(number))
-        return await self._client.post("/orders", json=order_body(number), headers=headers)
+        return await self._command("POST", "/orders", headers, order_body(number))
 
     async def _read(self, order: Placed, **params: str | int) -> dict[str, Any]:
         headers = self._as("gateway", order.customer)
@@ -196,7 +208,7 @@ class Steps:
                 if status == "shipped":
                     body |= {"carrier": "DHL", "tracking": f"0034{order.number:08}"}
                 headers = self._as("admin", key=f"desk-{status}")
-                answer = await self._client.put(f"/orders/{order.order_id}/status", json=body, headers=headers)
+                answer = await self._command("PUT", f"/orders/{order.order_id}/status", headers, body)
                 found = (answer.status_code, answer.json().get("status"))
                 step.expect(found == (200, status), f"{order.order_id}: {answer.status_code} {answer.text}")
 
@@ -208,7 +220,7 @@ class Steps:
         async def cancel(order: Placed) -> None:
             desk = order.life == "refunding"
             headers = self._as("admin", key="cancel") if desk else self._as("gateway", order.customer, "cancel")
-            answer = await self._client.post(f"/orders/{order.order_id}/cancel", json={}, headers=headers)
+            answer = await self._command("POST", f"/orders/{order.order_id}/cancel", headers, {})
             shown = answer.json()
             found = (answer.status_code, shown.get("code") or shown["axes"]["payment"])
             wanted = {"cancelled": (200, "unpaid"), "refunding": (200, "refunding"), "shipped": (409, "too-late-to-cancel")}

@@ -55,6 +55,7 @@ AWAY = frozenset(
         KafkaError.NOT_LEADER_FOR_PARTITION,
         KafkaError.OFFSET_NOT_AVAILABLE,
         KafkaError.REQUEST_TIMED_OUT,
+        KafkaError.UNKNOWN_LEADER_EPOCH,  # the metadata name a leader a moment before it knows itself
     }
 )
 

@@ -32,8 +32,9 @@ class _Figures:
 
 
 def warm_up(bench: Bench) -> None:
-    """The broker compiles what is hot during its first thousands of requests; nobody runs a ledger for ten seconds."""
-    bench.post(128, bench.form.closed_s)
+    """Java compiles what is hot for half a minute and takes twice the CPU meanwhile; nobody runs a ledger for so short."""
+    bench.wait_until_decided()
+    bench.post(128, bench.form.warm_up_s)
     bench.post(32, bench.form.closed_s)
     bench.post_noop(32, 1.0)
 

@@ -55,6 +55,34 @@ def test_two_thousand_orders_with_retries_are_two_thousand_orders_each_readable_
     print(f"{ORDERS} orders at 32 connections: POST to 201 p50 {p50:.0f} ms, p99 {p99:.0f} ms")
 
 
+async def cancel_at_once(up: UpProcess, number: int, client: httpx.AsyncClient) -> list[str]:
+    """Four cancellations of one order, each under two equal requests at once, and all of them again afterwards."""
+    placed = await client.post("/orders", json=order_body(number), headers=headers(up, "hasty", f"hasty-{number}"))
+    path = f"/orders/{placed.json()['order_id']}/cancel"
+
+    async def cancel(key: str) -> httpx.Response:
+        return await client.post(path, json={}, headers=headers(up, "hasty", key))
+
+    keys = [f"cancel-{n}" for n in range(4) for _ in range(2)]
+    first = await asyncio.gather(*(cancel(key) for key in keys))
+    again = await asyncio.gather(*(cancel(key) for key in keys))
+    wrong = [answer.text for answer in (*first, *again) if (answer.status_code, answer.json()["status"]) != (200, "cancelled")]
+    wrong += [f"{a.text} then {b.text}" for a, b in zip(first, again, strict=True) if a.content != b.content]
+    outcomes = [answer.headers["Ledger-Outcome"] for answer in again]
+    return wrong if sorted(outcomes) == ["changed"] * 2 + ["unchanged"] * 6 else [*wrong, str(outcomes)]
+
+
+def test_of_four_cancellations_at_once_one_changes_the_order_and_all_show_it_cancelled(up: UpProcess) -> None:
+    async def run() -> list[str]:
+        limits = httpx.Limits(max_connections=16)
+        async with httpx.AsyncClient(base_url=up.url, timeout=httpx.Timeout(20.0, pool=None), limits=limits) as client:
+            found = await asyncio.gather(*(cancel_at_once(up, number, client) for number in range(60)))
+        return [line for lines in found for line in lines]
+
+    wrong = asyncio.run(run())
+    assert wrong == [], checker.describe(wrong)
+
+
 def test_two_customers_of_one_gateway_with_the_same_key_never_see_each_others_order(up: UpProcess) -> None:
     with httpx.Client(base_url=up.url, timeout=10.0) as client:
         mine, other = (

@@ -256,6 +256,8 @@ WHOLE: list[Command] = [
     {"op": "RaiseAttention", "code": "dispute", "key": "att:ord_1:dispute"},
     _RESOLVE | {"action": "settled_elsewhere", "amount": 300, "ticket": "T-1"},
     _RESOLVE | {"action": "retry", "code": "stuck"},
+    _RESOLVE | {"action": "retry", "key": "att:ord_1:refund:2"},
+    {"op": "RaiseAttention"} | _FLAG | {"key": "att:ord_1:refund:2"},
 ]
 
 
