@@ -204,7 +204,8 @@ class OrderEvent(Struct, frozen=True, kw_only=True):
 class OrderRefusal(Struct, frozen=True, omit_defaults=True, kw_only=True):
     """A command that was refused or could not be read, as it stands in `order-refusals`.
 
-    `order_version` is the version of the order that the command met, None when there was none. `original` holds the command's bytes when they could not be decoded; then no other field of the command is known.
+    `order_version` is the version of the order that the command met, None when there was none. `original` holds the command's
+    bytes when they could not be decoded; then no other field of the command is known.
     """
 
     code: str

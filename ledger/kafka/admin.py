@@ -1,7 +1,7 @@
 """Topics and offsets. Every question is asked by a fresh client, which lives until its answers are there.
 
 A client that lived through a restart of the broker may answer `FENCED_LEADER_EPOCH` for minutes, and an AdminClient that is
-collected cancels its futures. A fresh one costs 2-10 ms.
+collected cancels its futures. A fresh one costs 10-20 ms.
 """
 
 from __future__ import annotations

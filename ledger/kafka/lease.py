@@ -28,6 +28,7 @@ def progress_group(group: str) -> str:
 def lease_config(settings: KafkaSettings, group: str, instance: str) -> dict[str, object]:
     """Static membership: a process restarted under its name gets its writers back at once, not after the session time-out."""
     return client_config(settings, instance) | {
+        "reconnect.backoff.ms": 100,  # in no hurry: heartbeats are a second apart
         "group.id": group,
         "group.instance.id": instance,
         "session.timeout.ms": 6_000,
@@ -82,6 +83,8 @@ class KafkaLease:
 
     def _progress_consumer(self, settings: KafkaSettings, group: str, instance: str) -> Consumer:
         config = client_config(settings, f"progress-{instance}") | {
+            "reconnect.backoff.ms": 1000,
+            "reconnect.backoff.max.ms": 1000,
             "group.id": progress_group(group),
             "enable.auto.commit": False,
             "error_cb": ClientLog(f"progress-{instance}").error,

@@ -31,7 +31,6 @@ def writer_config(settings: KafkaSettings, transactional_id: str) -> dict[str, o
         # zstd makes batches of 30-500 events 18-24 % smaller, but their readers need up to three times the CPU (2.2 -> 6.4 us an
         # event at 50 in a batch): a rebuild would feel it
         "compression.type": "lz4",
-        "reconnect.backoff.ms": 20,  # while a writer is made anew nothing is decided
         "retry.backoff.ms": 1,
         "retry.backoff.max.ms": 5,
     }
