@@ -8,9 +8,11 @@ undecided     202 with the place to look, `Location: /commands/{id}?at=P-N`
 
 from __future__ import annotations
 
+import asyncio
+
 from starlette.responses import Response
 
-from api.call import DEFAULT_WAIT_S, Call, Preferences
+from api.call import CATCH_UP_S, DEFAULT_WAIT_S, Call, Preferences
 from api.context import AppContext
 from api.edge import json_response
 from api.errors import UNCHANGED, Problem, slug_of
@@ -38,6 +40,7 @@ async def carry_out(call: Call, command: OrderCommand, created: bool = False, co
         known = ctx.queries.outcome(partition, command.command_id, command.fingerprint)
     if known is not None:
         ctx.metrics.outcomes["replayed"] += 1
+        await folded_as_met(ctx, partition, known)
         return decided(call, command.command_id, partition, known, created, preferences, replayed=True)
     ctx.submissions.refuse_overload(ctx.status().connected)
     record = None
@@ -53,7 +56,25 @@ async def carry_out(call: Call, command: OrderCommand, created: bool = False, co
         ctx.metrics.outcomes["undecided"] += 1
         return _undecided(command, result, preferences)
     ctx.metrics.outcomes[result.code or "accepted"] += 1
+    await folded_as_met(ctx, partition, result)
     return decided(call, command.command_id, partition, result, created, preferences, contact=contact)
+
+
+async def folded_as_met(ctx: AppContext, partition: int, outcome: Outcome) -> None:
+    """Wait until this node has folded the order as far as a refused command met it: the two topics come in any order.
+
+    Raises `Problem` `not-caught-up` when that takes too long.
+    """
+    if outcome.code is None or outcome.version is None:
+        return
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + CATCH_UP_S
+    while ctx.frozen(partition, outcome.order_id) is None:
+        order = ctx.queries.order(partition, outcome.order_id)
+        if order is not None and order.version >= outcome.version:
+            return
+        if not await ctx.projector.news(outcome.order_id, max(0.0, deadline - loop.time())):
+            raise Problem("not-caught-up", f"This node has not folded version {outcome.version} of the order yet.")
 
 
 def decided(
@@ -117,7 +138,7 @@ def _sentence(detail: str) -> str:
     return f"{detail[:1].upper()}{detail[1:]}." if detail else ""
 
 
-def command_state(call: Call, command_id: str, order_id: str, outcome: Outcome | None) -> bytes:
+async def command_state(call: Call, command_id: str, order_id: str, outcome: Outcome | None) -> bytes:
     """What A9 says of a command; `outcome` None: not decided yet."""
     state: dict[str, object] = {
         "command_id": command_id,
@@ -126,6 +147,8 @@ def command_state(call: Call, command_id: str, order_id: str, outcome: Outcome |
         "version": None,
         "problem": None,
     }
+    if outcome is not None:
+        await folded_as_met(call.ctx, call.ctx.partition_of(order_id), outcome)
     if outcome is not None and (outcome.code is None or outcome.code in UNCHANGED):
         order = order_then(call.ctx, call.ctx.partition_of(order_id), outcome)
         state |= {"state": "accepted", "version": outcome.version or (order.version if order else None)}

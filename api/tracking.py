@@ -49,7 +49,7 @@ async def read_command(call: Call) -> Response:
     if outcome is not None:
         if (outcome.actor, outcome.customer_id) != sender:
             raise Problem("command-unknown")
-        return json_response(command_state(call, command_id, outcome.order_id, outcome), 200, staleness(call))
+        return json_response(await command_state(call, command_id, outcome.order_id, outcome), 200, staleness(call))
     if place is None:
         raise Problem("command-unknown", "Send the position `at` from the Location of the 202 to tell pending from unknown.")
     command = await _read_back(ctx, *place)
@@ -58,11 +58,11 @@ async def read_command(call: Call) -> Response:
         outcome = ctx.queries.outcome(place[0], command_id)
         if outcome is None or (outcome.actor, outcome.customer_id) != sender:
             raise Problem("command-unknown")
-        return json_response(command_state(call, command_id, outcome.order_id, outcome), 200, staleness(call))
+        return json_response(await command_state(call, command_id, outcome.order_id, outcome), 200, staleness(call))
     if command.command_id != command_id or (command.actor, command.customer_id) != sender:
         raise Problem("command-unknown")
     outcome = ctx.queries.outcome(place[0], command_id, command.fingerprint)
-    return json_response(command_state(call, command_id, command.order_id, outcome), 200, staleness(call))
+    return json_response(await command_state(call, command_id, command.order_id, outcome), 200, staleness(call))
 
 
 def _decided_there(ctx: AppContext, command_id: str, partition: int, offset: int) -> Outcome | None:

@@ -15,6 +15,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
+from typing import NamedTuple
 
 from rich.console import Console
 
@@ -38,6 +39,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, metavar="NAME", help=f"of {', '.join(NAMES)}")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything, with every sample, to this file")
     parser.add_argument("--pairs", type=int, metavar="N", help="interleaved pairs of system and reference, 1 to 50")
+    calm = "let each pair wait up to S seconds for other processes"
+    parser.add_argument("--calm", type=float, default=0.0, metavar="S", help=calm)
     given = parser.parse_args()
     if given.pairs is not None and not 1 <= given.pairs <= 50:
         parser.error("--pairs must be from 1 to 50")
@@ -65,15 +68,22 @@ def _measure(bench: Bench, only: set[str]) -> list[Row]:
     return rows
 
 
-def _run(form: Form, only: set[str], folder: Path) -> tuple[dict[str, object], list[Row], dict[str, int], list[float]]:
+class _Measured(NamedTuple):
+    machine: dict[str, object]
+    rows: list[Row]
+    counted: dict[str, int]
+    foreign_cpus: list[float]
+
+
+def _run(form: Form, only: set[str], calm_s: float, folder: Path) -> _Measured:
     with err.status("starting the ledger") as status, Noop() as noop:
         described = machine.describe(noop.stack)
         with System(folder) as system:
-            bench = Bench(system, noop, form, status.update)
+            bench = Bench(system, noop, form, status.update, calm_s)
             rows = _measure(bench, only)
             bench.tell("checking that all of it was correct")
             counted = check_everything(bench)
-    return described, rows, counted, bench.neighbours.shares
+    return _Measured(described, rows, counted, bench.neighbours.shares)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -89,7 +99,7 @@ def main() -> int:
     began = datetime.now(UTC)
     try:
         with tempfile.TemporaryDirectory(prefix="order-ledger-bench-") as folder:
-            described, rows, counted, foreign_cpus = _run(form, set(given.only), Path(folder))
+            described, rows, counted, foreign_cpus = _run(form, set(given.only), given.calm, Path(folder))
     except Incorrect as exc:
         err.print("[red]not correct, so no number is told:[/]", str(exc), soft_wrap=True, markup=True)
         return 1

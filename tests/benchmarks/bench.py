@@ -48,6 +48,7 @@ class Bench:
     noop: Noop
     form: Form
     tell: Callable[[str], None]
+    calm_s: float = 0.0  # how long a pair may wait for other processes to leave the machine alone
     neighbours: Neighbours = field(default_factory=Neighbours)
     orders: list[tuple[int, str]] = field(default_factory=list)
 
@@ -68,6 +69,9 @@ class Bench:
     def pairs(self) -> Iterator[tuple[int, bool]]:
         """(number, whether the reference goes first): turns alternate, so that a drift favours neither."""
         for number in range(self.form.pairs):
+            if self.calm_s:
+                self.tell("waiting for other processes")
+                self.neighbours.wait_for_calm(self.pids(), self.calm_s)
             yield number, number % 2 == 0
 
     # ---- load

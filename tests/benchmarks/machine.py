@@ -13,6 +13,8 @@ import psutil
 
 from ledger.broker import JarLock
 
+CALM_CPUS, CALM_WINDOW_S = 0.2, 1.5
+
 LIBRARIES = (
     "confluent-kafka",
     "fastavro",
@@ -75,9 +77,19 @@ class Neighbours:
             ours += used.user + used.system
         return _Look(time.monotonic(), busy, ours)
 
-    def note(self, before: _Look, pids: Sequence[int]) -> float:
+    def since(self, before: _Look, pids: Sequence[int]) -> float:
         """CPUs busy with something else since `before`. Our finished children count as ours."""
         now = self.look(pids)
-        share = max(0.0, (now.busy_s - before.busy_s) - (now.ours_s - before.ours_s)) / (now.at - before.at)
-        self.shares.append(share)
-        return share
+        return max(0.0, (now.busy_s - before.busy_s) - (now.ours_s - before.ours_s)) / (now.at - before.at)
+
+    def note(self, before: _Look, pids: Sequence[int]) -> None:
+        self.shares.append(self.since(before, pids))
+
+    def wait_for_calm(self, pids: Sequence[int], limit_s: float) -> None:
+        """Until others leave the machine to us, `limit_s` at most."""
+        deadline = time.monotonic() + limit_s
+        while time.monotonic() < deadline:
+            before = self.look(pids)
+            time.sleep(CALM_WINDOW_S)
+            if self.since(before, pids) < CALM_CPUS:
+                return
