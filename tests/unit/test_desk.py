@@ -331,6 +331,7 @@ def test_a_store_of_another_incarnation_of_the_command_log_knows_orders_but_no_o
     line = a_line(PLACE)
     after = Desk(line.store, 0, TOPICS, bytes(16))
     assert (after.meta.dealt, after.meta.resume) == (0, 0)
+    assert after.meta.command_log == bytes(16)
     assert after.meta.epoch == line.desk.meta.epoch
     assert after.order("ord_1") == line.desk.order("ord_1")
 
