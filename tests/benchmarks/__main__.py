@@ -18,6 +18,7 @@ from types import FrameType
 from typing import NamedTuple
 
 from rich.console import Console
+from rich.markup import escape
 
 from tests.benchmarks import accepted, folding, latency, log_bytes, machine, reads
 from tests.benchmarks.bench import FULL, QUICK, Bench, Form, Incorrect
@@ -100,8 +101,8 @@ def main() -> int:
     try:
         with tempfile.TemporaryDirectory(prefix="order-ledger-bench-") as folder:
             described, rows, counted, foreign_cpus = _run(form, set(given.only), given.calm, Path(folder))
-    except Incorrect as exc:
-        err.print("[red]not correct, so no number is told:[/]", str(exc), soft_wrap=True, markup=True)
+    except (Incorrect, RuntimeError) as exc:
+        err.print("[red]not correct, so no number is told:[/]", escape(str(exc)), soft_wrap=True)
         return 1
     except KeyboardInterrupt:
         err.print("stopped")
