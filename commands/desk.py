@@ -211,8 +211,8 @@ class Desk:
             except Exception as exc:  # our bug or a sender's: one command is refused, every other order goes on (DESIGN 5)
                 log.error("could not decide", command_id=command.command_id, order_id=command.order_id, exc_info=True)
                 decision = Refusal(Code.COULD_NOT_DECIDE, type(exc).__name__)
-        if decision.code is Code.IDEMPOTENCY_KEY_REUSED and self._get(reused_key(command.command_id, command.fingerprint)):
-            return None  # this other body was refused before
+        if self._get(reused_key(command.command_id, command.fingerprint)):
+            return None  # refused before as another body's key, and so it stays
         return self._refuse(decision, command, record, written)
 
     def _readable(self, record: Record) -> OrderCommand:
@@ -229,7 +229,8 @@ class Desk:
         return NewRecord(self._topics.events, self.partition, record.key, value, event.occurred_at, headers(event))
 
     def _refuse(self, why: Refusal, command: OrderCommand, record: Record, written: Written) -> NewRecord:
-        met = self.order(command.order_id)
+        # Another customer's order looks exactly like none, here too.
+        met = None if why.code is Code.ORDER_NOT_FOUND else self.order(command.order_id)
         return self._record_refusal(
             OrderRefusal(
                 code=why.code,

@@ -259,7 +259,7 @@ def _refund(s: State, c: Command) -> Event | No:
 
 def _dispute(s: State, c: Command) -> Event | No:
     known = next((d for d in s.disputes if d.ref == c["ref"]), None)
-    event = Event(c["fact"], {"provider_ref": c["ref"]} | given(c, "amount:amount_minor", "reason", "outcome"))
+    event = Event(c["fact"], {"provider_ref": c["ref"]} | given(c, "amount:amount_minor", "reason", "due_by", "outcome"))
     if c["fact"] == "DisputeOpened":
         return No("already_known") if known else event
     if known is None:

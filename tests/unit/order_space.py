@@ -89,7 +89,9 @@ def _payload(c: Command) -> dict[str, Any]:
             return {"record_refund": RecordRefund(c["fact"], c["no"], c.get("ref"), c.get("amount"), c.get("code"))}
         case "RecordDispute":
             return {
-                "record_dispute": RecordDispute(c["fact"], c["ref"], c.get("amount"), c.get("reason"), outcome=c.get("outcome"))
+                "record_dispute": RecordDispute(
+                    c["fact"], c["ref"], c.get("amount"), c.get("reason"), c.get("due_by"), c.get("outcome")
+                )
             }
         case "RecordStock":
             return {"record_stock": RecordStock(c["fact"], c["service"], c.get("ref"), c.get("reason"))}
@@ -207,7 +209,7 @@ REFUNDS = _refunds(1, "re_1", 600) + _refunds(2, "re_2", 400)
 BY_HAND = _refunds(0, "re_x", TOTAL)  # in the provider's dashboard
 DEFINITE_NO: Command = {"op": "RecordRefund", "fact": "RefundFailed", "no": 1, "code": "account_closed"}
 DISPUTES: list[Command] = [
-    {"op": "RecordDispute", "fact": "DisputeOpened", "ref": "dp_1", "amount": TOTAL, "reason": "fraudulent"},
+    {"op": "RecordDispute", "fact": "DisputeOpened", "ref": "dp_1", "amount": TOTAL, "reason": "fraudulent", "due_by": 9},
     *({"op": "RecordDispute", "fact": "DisputeClosed", "ref": "dp_1", "outcome": o} for o in ("won", "lost", "withdrawn")),
 ]
 SECOND_DISPUTE: list[Command] = [

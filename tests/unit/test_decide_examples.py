@@ -182,6 +182,10 @@ def test_staff_may_ship_at_once_or_start_first_and_delivery_ends_it() -> None:
     assert display(story.when(DELIVER).then("OrderDelivered")) == "delivered"
 
 
+def test_a_parcel_may_leave_without_a_carrier_or_number() -> None:
+    given(*PAID).when(staff("ShipOrder")).then("OrderShipped", carrier=None, tracking=None)
+
+
 def test_an_order_is_not_worked_on_before_it_is_paid_and_reserved() -> None:
     given(place(), *RESERVED).when(START).refused("not_paid")
     given(place(), request_payment(), OPENED, CAPTURED).when(START).refused("stock_not_reserved")
@@ -365,6 +369,7 @@ def test_a_full_order_takes_no_more_requests_but_every_fact_and_its_own_end() ->
         refund("RefundSettled", 0, None),
         dispute("DisputeOpenedAgain"),
         dispute("DisputeClosed", outcome="draw"),
+        dispute("DisputeReopened", outcome="won"),
         resolve("ignore"),
         resolve("settled_elsewhere", -1),
     ],

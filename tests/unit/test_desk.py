@@ -31,7 +31,7 @@ from ledger.errors import Hole
 from ledger.events import OrderEvent, OrderRefusal
 from ledger.log import NewRecord, Record
 from ledger.order import Order, evolve
-from ledger.outcomes import decode_outcome, outcome_key, reused_key
+from ledger.outcomes import Outcome, decode_outcome, outcome_key, reused_key
 from ledger.store import MemoryStore
 from ledger.topics import Topics
 
@@ -41,10 +41,10 @@ Row = dict[bytes, bytes]
 
 
 @pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    """The desk logs each bad record with its traceback; here there are thousands."""
-    with structlog.testing.capture_logs():
-        yield
+def logged() -> Iterator[list[Any]]:
+    """What the desk logs of bad records; here there are thousands."""
+    with structlog.testing.capture_logs() as lines:
+        yield lines
 
 
 class Line:
@@ -206,13 +206,27 @@ def test_a_refused_command_leads_to_one_refusal_and_leaves_the_order_as_it_was()
     before = line.desk.order("ord_1")
     line.order(PAY | {"amount": 1})
     refusal = refusal_in(line.deal()[0])
-    assert (refusal.code, refusal.order_id, refusal.actor, refusal.customer_id) == (
-        "amount_differs",
-        "ord_1",
-        "gateway:web",
-        "c-1",
-    )
+    assert (refusal.code, refusal.order_id) == ("amount_differs", "ord_1")
+    assert (refusal.actor, refusal.customer_id) == ("gateway:web", "c-1")
+    assert refusal.order_version == 1, "the version it met, so that an answer can wait for it to be folded"
     assert line.desk.order("ord_1") == before
+
+
+def test_the_outcome_of_a_command_says_what_came_of_it_and_who_sent_it() -> None:
+    line = a_line(PLACE)
+    line.order(PAY | {"fingerprint": b"f" * 16}, command_id="cmd_pay", at=PLACED_AT + 1)
+    line.order(PAY, command_id="cmd_again", at=PLACED_AT + 2)
+    line.order(PAY, command_id="cmd_pay", at=PLACED_AT + 3)
+    line.order({"op": "RecordStock", "service": "gifts", "fact": "StockReserved"}, command_id="fct_1", at=PLACED_AT + 4)
+    line.deal()
+    kept = (outcome_key("cmd_pay"), outcome_key("cmd_again"), reused_key("cmd_pay", bytes(16)), outcome_key("fct_1"))
+    accepted, refused, reused, known = (decode_outcome(line.desk._get(key) or b"") for key in kept)
+    ada = ("gateway:web", "c-1")
+    again, taken = "attempt 1 is requested", "this key was used for another request"
+    assert accepted == Outcome(b"f" * 16, "ord_1", 2, None, "", *ada, PLACED_AT + 1)
+    assert refused == Outcome(bytes(16), "ord_1", 2, "payment_open", again, *ada, PLACED_AT + 2)
+    assert reused == Outcome(bytes(16), "ord_1", 2, "idempotency_key_reused", taken, *ada, PLACED_AT + 3)
+    assert (known.code, known.actor, known.customer_id) == ("already_known", "reconciler", "")
 
 
 def test_a_duplicate_leads_to_no_record_whatever_the_first_answer_was() -> None:
@@ -271,6 +285,7 @@ def test_another_customers_order_is_refused_as_if_it_were_not_there() -> None:
     line.order(CANCEL, order_id="ord_none")
     foreign, missing = (refusal_in(a) for a in line.deal())
     assert (foreign.code, foreign.detail) == (missing.code, missing.detail) == ("order_not_found", "there is no such order")
+    assert foreign.order_version is missing.order_version is None
 
 
 def test_a_stale_version_is_a_conflict_that_names_the_current_one() -> None:
@@ -322,9 +337,19 @@ def test_the_same_offset_of_another_incarnation_of_the_command_log_is_another_co
     other = Desk(MemoryStore(), 0, TOPICS, bytes(16))
     for record in line.log[TOPICS.refusals]:
         other.fold(record)
+    assert (other.meta.dealt, other.meta.resume, other.meta.epoch) == (0, 0, 1)
     again = other.deal(line.commands[0], Written(bytes(16), line.commands[0].offset, 2))
     assert refusal_in(again).code == "undecodable"
     assert (other.meta.dealt, other.meta.resume) == (line.commands[0].offset + 1, line.commands[0].offset)
+
+
+def test_a_desk_opened_again_goes_on_where_the_last_one_was_even_behind_duplicates() -> None:
+    line = a_line(PLACE, PAY)
+    line.order(PAY, command_id="cmd_1")
+    assert line.deal() == [None]
+    last = line.commands[-1].offset
+    assert (line.desk.meta.dealt, line.desk.meta.resume) == (last + 1, last + 1)
+    assert Desk(line.store, 0, TOPICS, COMMAND_LOG).meta == line.desk.meta
 
 
 def test_a_store_of_another_incarnation_of_the_command_log_knows_orders_but_no_offsets() -> None:
@@ -340,8 +365,10 @@ def test_a_command_too_large_for_its_refusal_to_fit_is_unreadable_and_stops_nobo
     line = Line()
     huge = order_command(PAY, "ord_1", "cmd_" + "x" * (MAX_COMMAND_BYTES - 10))
     line.send(b"ord_1", command_codec().encode(huge))
-    largest = order_command(PAY, "ord_2", "cmd_" + "x" * (MAX_COMMAND_BYTES - 200))
-    line.send(b"ord_2", command_codec().encode(largest))
+    spare = MAX_COMMAND_BYTES - len(command_codec().encode(order_command(PAY, "ord_2", "c" * 100_000)))
+    largest = command_codec().encode(order_command(PAY, "ord_2", "c" * (100_000 + spare)))
+    assert len(largest) == MAX_COMMAND_BYTES
+    line.send(b"ord_2", largest)
     line.send(b"k" * 1_000_000, b"junk")
     line.order(PLACE)
     too_large, fits, big_key, placed = line.deal()
@@ -409,6 +436,7 @@ def bad_event(line: Line, order_id: str, how: str) -> Record:
     event = replace(last, order_id=order_id, prev_hash=line.desk.meta.chain, command_id=f"cmd_bad_{how}")
     value = {
         "undecodable": UNDECODABLE,
+        "no value": None,
         "version does not follow": event_codec().encode(replace(event, version=77)),
         "unknown type": event_codec().encode(replace(event, type="OrderRevised", version=last.version + 1)),
     }[how]
@@ -416,7 +444,7 @@ def bad_event(line: Line, order_id: str, how: str) -> Record:
     return line.log[TOPICS.events][-1]
 
 
-every_bad_event = pytest.mark.parametrize("how", ["undecodable", "version does not follow", "unknown type"])
+every_bad_event = pytest.mark.parametrize("how", ["undecodable", "no value", "version does not follow", "unknown type"])
 
 
 @every_bad_event
@@ -457,6 +485,24 @@ def test_later_events_of_a_frozen_order_wait_but_their_commands_are_known() -> N
     assert line.desk._get(outcome_key("cmd_later")) is not None
 
 
+def test_an_unreadable_event_without_a_key_freezes_nobody_and_is_passed() -> None:
+    line = a_line(PLACE)
+    line.append([NewRecord(TOPICS.events, 0, None, UNDECODABLE)])
+    line.fold(line.log[TOPICS.events][-1:])
+    line.order(CANCEL)
+    assert event_in(line.deal()[0]).prev_hash == link_of(UNDECODABLE)
+    assert_same_rows(line)
+
+
+def test_a_key_refused_as_another_bodys_stays_so_when_the_order_is_frozen_later() -> None:
+    line = a_line(PLACE)
+    line.order(PLACE, command_id="cmd_other")
+    assert refusal_in(line.deal()[0]).code == "idempotency_key_reused"
+    line.fold([bad_event(line, "ord_1", "undecodable")])
+    line.order(PLACE, command_id="cmd_other")
+    assert line.deal() == [None]
+
+
 def test_a_broken_chain_stops_the_fold_for_a_person() -> None:
     line = a_line(PLACE, PAY)
     desk = Desk(MemoryStore(), 0, TOPICS, COMMAND_LOG)
@@ -469,6 +515,31 @@ def test_a_refusal_that_cannot_be_read_is_passed_over() -> None:
     line.append([NewRecord(TOPICS.refusals, 0, b"ord_1", b"junk")])
     line.fold(line.log[TOPICS.refusals])
     assert line.desk.meta.refusals == line.log[TOPICS.refusals][0].offset + 1
+
+
+def test_every_bad_record_is_logged_with_where_to_look(logged: list[dict[str, Any]]) -> None:
+    line = a_line(PLACE)
+    junk = line.send(b"ord_1", b"junk")
+    line.send(b"ord_1", command_codec().encode(replace(order_command(PAY, command_id="cmd_tea"), operation="MakeTea")))
+    line.deal()
+    bad = bad_event(line, "ord_1", "undecodable")
+    line.append([NewRecord(TOPICS.refusals, 0, b"ord_1", b"junk")])
+    unread = line.log[TOPICS.refusals][-1]
+    line.fold([bad, unread])
+    reason = {"reason": "too_short: 4 bytes", "log_level": "error"}
+    assert logged == [
+        {"event": "unreadable command", "partition": 0, "offset": junk.offset, **reason},
+        {"event": "could not decide", "command_id": "cmd_tea", "order_id": "ord_1", "exc_info": True, "log_level": "error"},
+        {
+            "event": "order frozen",
+            "order_id": "ord_1",
+            "partition": 0,
+            "offset": bad.offset,
+            "reason": "unknown_schema_id: 1",
+            "log_level": "error",
+        },
+        {"event": "unreadable refusal", "partition": 0, "offset": unread.offset, **reason},
+    ]
 
 
 # ---- anything, in any order -----------------------------------------------------------------------------------------
