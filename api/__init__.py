@@ -8,6 +8,7 @@ auth         tokens and roles                     errors       the table of prob
 bodies       strict JSON                          query        strict query parameters
 payloads     shapes of requests and answers       representations   answers as bytes
 orders events tracking customers reports          the routes of CONTRACT A
+contact_sweep                                     the end of contacts
 outcomes     from a command to its answer         submissions  send a command, wait for its outcome
 cursors      signed cursors                       metrics      what /metrics tells
 registry     the schema registry's own paths      system       health, metrics, documents

@@ -12,6 +12,7 @@ import structlog
 
 from api.app import build_app as build_api
 from api.auth import load_tokens
+from api.contact_sweep import sweep_for_ever
 from api.context import AppContext
 from api.wiring import open_log, prepare_topics, stop_with_parent, store_opener
 from ledger.config import KafkaSettings, Settings
@@ -69,6 +70,7 @@ def run_serve(settings: Settings, kafka: KafkaSettings, with_parent: bool = Fals
             gc.collect()
             gc.freeze()
             gc.set_threshold(50_000, 50, 50)
+            app.add_future(sweep_for_ever(context))
             log.info("serving", host=settings.host, port=port, partitions=partitions)
 
         return faust_app.run(

@@ -148,7 +148,7 @@ class Submissions:
             self.waiting -= 1
             self._projector.forget(command.command_id, sent.waiter)
         if contact is not None and sent.contact_acked is not None and contact.key is not None:
-            self._projector.remember_contact(contact.key, contact.value, partition, sent.contact_acked.offset)
+            self._projector.remember_contact(contact.key, contact.value, sent.contact_acked)
         if isinstance(result, Pending):
             self._note_undecided(command)
         return result

@@ -111,6 +111,9 @@ class Settings(BaseSettings):
         lt=24 * 60,
         description="an unpaid order expires after this; recorded in the order, so old orders keep theirs",
     )
+    contact_retention_days: int | None = Field(
+        default=None, ge=1, le=36_500, description="a contact is deleted so long after its order ended; none: only on request"
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR")
 
     payment_gateway_api_key: SecretStr | None = Field(default=None, description="publishable key of the payment provider")

@@ -8,24 +8,27 @@ for news of an order.
 from __future__ import annotations
 
 import asyncio
+import struct
 from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
-from ledger.codec import contact_codec, event_codec, refusal_codec
+from ledger.codec import event_codec, refusal_codec
 from ledger.contacts import OrderContact
 from ledger.errors import ConfigError, DecodeError, Hole
 from ledger.events import OrderEvent, OrderRefusal
-from ledger.log import Record, TopicPartition
+from ledger.log import Acked, Record, TopicPartition
 from ledger.order import FoldError
 from ledger.outcomes import refusal_row
 from ledger.store import Store
 from ledger.topics import Topics
+from projections.contacts import contact_rows, decode_contact
 from projections.read_models import VERSION, PartitionFold, Rows
 
 log = structlog.get_logger(__name__)
 
 _POSITION = b"\0position/"
+_PLACE = struct.Struct(">QQ")  # next offset, timestamp (ms) of the record before it
 _VERSION = b"\0version"
 CONTACTS_STORE = "contacts"
 
@@ -43,10 +46,11 @@ class Projector:
         """Raises `StoreError` when a database is open elsewhere, `ConfigError` when one has other read models."""
         self.topics = topics
         self.partitions = partitions
-        self._events, self._refusals, self._contacts = event_codec(), refusal_codec(), contact_codec()
+        self._events, self._refusals, self._contact_row = event_codec(), refusal_codec(), contact_rows()
         self.stores = [open_store(f"p{p}") for p in range(partitions)]
         self.contacts = open_store(CONTACTS_STORE)
         self._positions: dict[TopicPartition, int] = {}
+        self._log_times: dict[TopicPartition, int] = {}
         for p, store in enumerate(self.stores):
             self._check_version(store, f"p{p}")
             for topic in (topics.events, topics.refusals):
@@ -68,7 +72,7 @@ class Projector:
 
     def _load(self, store: Store, tp: TopicPartition) -> None:
         raw = store.get(_POSITION + tp.topic.encode() + b"/%d" % tp.partition)
-        self._positions[tp] = int.from_bytes(raw, "big") if raw else 0
+        self._positions[tp], self._log_times[tp] = _PLACE.unpack(raw) if raw else (0, 0)
 
     # ---- what the agent calls
 
@@ -105,12 +109,13 @@ class Projector:
             else:
                 self._fold_contacts(tp, own)
 
-    def _write(self, store: Store, tp: TopicPartition, rows: Rows, position: int) -> None:
+    def _write(self, store: Store, tp: TopicPartition, rows: Rows, last: Record) -> None:
+        position = last.offset + 1
         if position <= self._positions[tp]:
             raise Hole(f"{tp.topic}/{tp.partition}: position would go back from {self._positions[tp]} to {position}")
-        rows[_POSITION + tp.topic.encode() + b"/%d" % tp.partition] = position.to_bytes(8, "big")
+        rows[_POSITION + tp.topic.encode() + b"/%d" % tp.partition] = _PLACE.pack(position, last.timestamp_ms)
         store.write(rows)
-        self._positions[tp] = position
+        self._positions[tp], self._log_times[tp] = position, last.timestamp_ms
 
     def _fold_events(self, tp: TopicPartition, records: list[Record]) -> None:
         store = self.stores[tp.partition]
@@ -134,7 +139,7 @@ class Projector:
                 before = fold.order(event.order_id)
                 if event.version == (before.version if before else 0) + 1:
                     fold.note(event, record.offset, value)  # its place is its own: shown in the history, and its command answered
-        self._write(store, tp, fold.finish(), records[-1].offset + 1)
+        self._write(store, tp, fold.finish(), records[-1])
         self.folded_count += len(records)
         for event in done:
             self._tell(event.command_id, event.fingerprint)
@@ -160,7 +165,7 @@ class Projector:
             if (row := refusal_row(refusal)) is not None:
                 rows[row[0]] = row[1]
                 told.append(refusal)
-        self._write(self.stores[tp.partition], tp, rows, records[-1].offset + 1)
+        self._write(self.stores[tp.partition], tp, rows, records[-1])
         for refusal in told:
             self._tell_refused(tp.partition, refusal)
 
@@ -185,33 +190,32 @@ class Projector:
             self._early[order_id] = later
 
     def _fold_contacts(self, tp: TopicPartition, records: list[Record]) -> None:
-        rows: Rows = {(r.key or b""): r.value for r in records}
-        self._write(self.contacts, tp, rows, records[-1].offset + 1)
+        rows: Rows = {(r.key or b""): self._contact_row(r.value, r.timestamp_ms) for r in records}
+        self._write(self.contacts, tp, rows, records[-1])
 
     # ---- contacts
 
     def contact(self, key: bytes) -> OrderContact | None:
         """The contact with this key (`ledger.contacts.contact_key`); None when unknown or erased."""
         raw = self.contacts.get(key)
-        if raw is None:
-            return None
-        try:
-            return self._contacts.decode(raw)
-        except DecodeError as exc:
-            log.error("unreadable contact", reason=str(exc))
-            return None
+        return decode_contact(raw).contact if raw else None
 
-    def remember_contact(self, key: bytes, value: bytes | None, partition: int, offset: int) -> None:
-        """A contact (None: its tombstone) that this node has just written, durable at `offset`: readable here at once, unless
-        the fold was faster."""
-        if self._positions[TopicPartition(self.topics.contacts, partition)] <= offset:
-            self.contacts.write({key: value})
+    def remember_contact(self, key: bytes, value: bytes | None, acked: Acked) -> None:
+        """A contact (None: its tombstone) that this node has just made durable: readable here at once, unless the fold was
+        faster."""
+        if self._positions[TopicPartition(self.topics.contacts, acked.partition)] <= acked.offset:
+            self.contacts.write({key: self._contact_row(value, acked.timestamp_ms)})
 
     # ---- who waits
 
     def position(self, partition: int) -> int:
         """Next offset of `order-events` to fold."""
         return self._positions[TopicPartition(self.topics.events, partition)]
+
+    def log_time(self, partition: int) -> int:
+        """Timestamp of the last event folded, ms since the epoch (0: none). Commands up to then are decided and folded, for
+        an event bears the time of its command and commands are decided in their order."""
+        return self._log_times[TopicPartition(self.topics.events, partition)]
 
     def outcome_waiter(self, command_id: str, fingerprint: bytes) -> Waiter:
         """Done when the fold has seen the outcome of exactly this command. Give it back with `forget`."""

@@ -28,7 +28,7 @@ from ledger.order import Order, display, evolve
 from ledger.outcomes import event_row
 from ledger.transitions import Status
 
-VERSION = 1
+VERSION = 2
 DAY_MS = 24 * 60 * 60 * 1000
 _FAR = (1 << 64) - 1
 
