@@ -12,6 +12,7 @@ import unicodedata
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
+import msgspec
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from starlette.requests import ClientDisconnect
@@ -70,7 +71,9 @@ def parse(raw: bytes) -> Any:
     """The JSON value in `raw`. Raises `Problem` `malformed-json`, `limit-exceeded` (depth) or `invalid-field` (text)."""
     try:
         text = raw.decode("utf-8")
-        value = json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=_no_constant)
+        value = _plainly_spelled(raw)
+        if value is _OTHERWISE:
+            value = json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=_no_constant)
     except UnicodeDecodeError:
         raise Problem("malformed-json", "The body is not UTF-8.") from None
     except _DuplicateKey:
@@ -83,10 +86,30 @@ def parse(raw: bytes) -> Any:
         raise Problem("invalid-field", "A number has too many digits.", errors=[FieldError("", "number-too-large")]) from None
     # One look at the whole text: keys, signs and strings are normalised exactly when all strings are, because no sign of
     # JSON combines with what follows it, and without a backslash nothing hides behind an escape.
-    if b"\\" in raw or not (text.isascii() or unicodedata.is_normalized("NFC", text)) or _LATE_CONTROLS.search(text):
+    if b"\\" in raw or "\x7f" in text or not (text.isascii() or _is_plain(text)):
         _check_depth(value)
         _check_text(value)
     return value
+
+
+_OTHERWISE = object()
+
+
+def _plainly_spelled(raw: bytes) -> Any:
+    """The value of JSON without white space and the like, as most clients write it; `_OTHERWISE` when it is not that.
+
+    msgspec alone is too kind, for instance to a key given twice. But when it writes what it has read with the very same
+    bytes, nothing was passed over; and it takes a third of the time of the strict reader.
+    """
+    try:
+        value = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        return _OTHERWISE
+    return value if msgspec.json.encode(value) == raw else _OTHERWISE
+
+
+def _is_plain(text: str) -> bool:
+    return unicodedata.is_normalized("NFC", text) and not _LATE_CONTROLS.search(text)
 
 
 def validated(model: type[M], value: Any) -> M:

@@ -14,8 +14,8 @@ import re
 import secrets
 import sys
 import time
-from collections.abc import MutableMapping
-from typing import Any, BinaryIO, cast
+from datetime import UTC, datetime
+from functools import lru_cache
 
 import msgspec
 import structlog
@@ -45,7 +45,7 @@ class Edge:
 
     def __init__(self, app: ASGIApp, ctx: AppContext) -> None:
         self._app, self._ctx = app, ctx
-        self._access = access_log(ctx)
+        self._lines = Lines(ctx) if logging.getLevelName(ctx.settings.log_level) <= logging.INFO else None
         # Random per process and counted per request: asking the system for random bytes costs more than all the rest here.
         self._ids = itertools.count(1)
         self._process_id = secrets.token_hex(8).encode()
@@ -94,10 +94,9 @@ class Edge:
         route = scope.get("route")
         template = route.path if isinstance(route, Route) else UNMATCHED
         self._ctx.metrics.note(scope["method"], template, status, took_s)
-        if template in _QUIET:
+        if self._lines is None or template in _QUIET:
             return
-        self._access.info(
-            "request",
+        line = AccessLine(
             method=scope["method"],
             path=scope["path"] if template is not UNMATCHED else UNMATCHED,  # a stray path may hold anything, also a secret
             status=status,
@@ -105,7 +104,9 @@ class Edge:
             request_id=exchange.request_id.decode(),
             principal=exchange.principal.actor if exchange.principal else None,
             traceparent=exchange.traceparent.decode() if exchange.traceparent else None,
+            timestamp=_timestamp(time.time_ns() // 1000),
         )
+        self._lines.write(_encode(line) + b"\n")
 
 
 class LedgerRoute(APIRoute):
@@ -157,6 +158,35 @@ async def answer(problem: Problem, scope: Scope, receive: Receive, send: Send) -
     await problem_response(problem, Call(scope).instance)(scope, receive, send)
 
 
+class AccessLine(msgspec.Struct, kw_only=True):
+    """One line of the access log, with the members that structlog's lines have. Its machinery would cost a read a tenth."""
+
+    method: str
+    path: str
+    status: int
+    ms: float
+    request_id: str
+    principal: str | None
+    traceparent: str | None
+    event: str = "request"
+    logger: str = "api.access"
+    service: str = "serve"
+    level: str = "info"
+    timestamp: str
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+def _timestamp(us: int) -> str:
+    return f"{_second(us // 1_000_000)}.{us % 1_000_000:06d}Z"
+
+
+@lru_cache(1)
+def _second(s: int) -> str:
+    return datetime.fromtimestamp(s, UTC).isoformat()[:19]
+
+
 class Lines:
     """Standard error for the access log: lines of a tenth of a second are written together, and at once while stopping.
 
@@ -174,31 +204,8 @@ class Lines:
         elif len(self._waiting) == 1:
             asyncio.get_running_loop().call_later(LINES_S, self.drain)
 
-    def flush(self) -> None:
-        """Called after every line: the timer does it."""
-
     def drain(self) -> None:
         lines, self._waiting = self._waiting, []
         if lines:
             sys.stderr.buffer.write(b"".join(lines))
             sys.stderr.buffer.flush()
-
-
-def access_log(ctx: AppContext) -> Any:
-    """A logger of JSON lines that bypasses the standard library's machinery: a tenth of its cost."""
-
-    def add_fixed(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-        event["logger"], event["service"] = "api.access", "serve"
-        return event
-
-    return structlog.wrap_logger(
-        structlog.BytesLogger(cast(BinaryIO, Lines(ctx))),
-        processors=[
-            add_fixed,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.JSONRenderer(serializer=lambda event, **_: msgspec.json.encode(event)),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(ctx.settings.log_level)),
-        cache_logger_on_first_use=True,
-    )

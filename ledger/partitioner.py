@@ -6,6 +6,7 @@ that join topics by partition rely on it. Source: `org.apache.kafka.common.utils
 
 from __future__ import annotations
 
+from functools import lru_cache
 from struct import unpack_from
 
 _M = 0x5BD1E995
@@ -27,6 +28,7 @@ def murmur2(data: bytes) -> int:
     return h ^ h >> 15
 
 
+@lru_cache(16_384)  # the hash takes 3 us here, and an order is asked for again and again
 def partition_for(key: bytes, partitions: int) -> int:
     """The partition of `key` among `partitions`: the hash without its sign bit, modulo."""
     return (murmur2(key) & 0x7FFFFFFF) % partitions

@@ -6,6 +6,7 @@ import json
 import re
 import socket
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
@@ -194,6 +195,12 @@ def test_a_bug_is_a_500_that_tells_nothing_but_its_request_id(capfd: pytest.Capt
     assert "r-500" in out + err
 
 
+def test_above_level_info_there_is_no_access_log(capfd: pytest.CaptureFixture[str]) -> None:
+    with running_ledger(MemoryLog(), Topics(), log_level="WARNING") as ledger:
+        ledger.client().get("/orders", headers={"Request-Id": "r-unlogged"})
+    assert "r-unlogged" not in capfd.readouterr().err
+
+
 def test_the_access_log_names_the_request_and_no_secret(capfd: pytest.CaptureFixture[str]) -> None:
     with running_ledger(MemoryLog(), Topics(), log_level="INFO") as ledger:
         client = ledger.client()
@@ -207,6 +214,12 @@ def test_the_access_log_names_the_request_and_no_secret(capfd: pytest.CaptureFix
     placed = next(line for line in lines if line.get("request_id") == "r-logged")
     assert (placed["event"], placed["method"], placed["path"], placed["status"]) == ("request", "POST", "/orders", 201)
     assert (placed["principal"], placed["level"]) == ("gateway:gateway", "info")
+    assert list(placed) == [
+        *("method", "path", "status", "ms", "request_id", "principal", "traceparent"),
+        *("event", "logger", "service", "level", "timestamp"),
+    ]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", placed["timestamp"])
+    assert abs(datetime.fromisoformat(placed["timestamp"]) - datetime.now(UTC)) < timedelta(minutes=1)
     assert not [line for line in lines if line["path"] == "/live"]
     for secret in (*tokens, HASH_KEY, "ada@example.org", "Mill Lane", "a-cursor-value"):
         assert secret not in err

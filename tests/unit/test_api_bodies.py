@@ -7,11 +7,13 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from starlette.types import Message
 
+from api import bodies
 from api.bodies import MAX_BODY_BYTES, parse, read_body, validated
 from api.errors import PROBLEMS, Problem
 from api.payloads import PlaceOrderBody, SetStatusBody
@@ -239,6 +241,52 @@ def tried(call: Callable[[], Any]) -> Any:
         return call()
     except Problem as problem:
         return problem
+
+
+_numbers = st.sampled_from(
+    ["0", "-0", "-0.0", "1.0", "1.5", "1e5", "1E5", "1e22", "1e400", "5e-324", "0.30000000000000004", "01"]
+)
+_spelled = st.recursive(
+    _numbers
+    | st.integers(-(10**30), 10**30).map(str)
+    | st.floats().map(json.dumps)
+    | st.builds(json.dumps, st.text(max_size=5), ensure_ascii=st.booleans())
+    | st.sampled_from(["null", "true", "nul", "", '"\x7f"', '"e\u0301"', '"/"', r'"\/"', r'"\ud800"', r'"\n"', "9" * 5000]),
+    lambda inner: (
+        st.builds(lambda items, sep: f"[{sep.join(items)}]", st.lists(inner, max_size=3), st.sampled_from([",", ", ", " ,"]))
+        | st.builds(
+            lambda pairs, sep: "{" + ",".join(f'"{key}"{sep}{item}' for key, item in pairs) + "}",
+            st.lists(st.tuples(st.sampled_from(["a", "b", "é", r"\u0061", "\x7f"]), inner), max_size=3),
+            st.sampled_from([":", ":", ": "]),
+        )
+        | inner.map(lambda text: "[" * 9 + text + "]" * 9)
+    ),
+    max_leaves=8,
+)
+
+
+def told(raw: bytes) -> str:
+    """The value with its types, or the problem."""
+    result = tried(lambda: parse(raw))
+    return f"problem {result.as_json('/')}" if isinstance(result, Problem) else repr(result)
+
+
+@given(_spelled.map(lambda text: text.encode("utf-8", "surrogatepass")))
+@example(b'{"a":1,"a":1}')
+@example(b'{"a":{"a":1,"b":2,"a":1}}')
+@example(b"\xef\xbb\xbf{}")
+@example(b"[" * 20_000 + b"]" * 20_000)
+def test_the_fast_way_takes_and_refuses_what_the_strict_reader_does(raw: bytes) -> None:
+    fast = told(raw)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(bodies, "_plainly_spelled", lambda _: bodies._OTHERWISE)
+        assert fast == told(raw)
+
+
+@given(_values)
+def test_json_without_white_space_goes_the_fast_way(value: Any) -> None:
+    raw = msgspec.json.encode(value)
+    assert bodies._plainly_spelled(raw) == value
 
 
 @given(st.binary(max_size=300))

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from commands.idempotency import (
+    CONTACT_DIGEST_BYTES,
     FINGERPRINT_BYTES,
     NEW_ORDER,
     canonical,
@@ -100,6 +101,21 @@ def test_a_fingerprint_says_nothing_without_the_key() -> None:
     assert fingerprint_of({"a": 1}, KEY) != fingerprint_of({"a": 1}, KEY + b"x")
 
 
+@pytest.mark.parametrize("length", [64, 65, 200])
+def test_every_byte_of_a_long_key_counts(length: int) -> None:
+    """BLAKE2b itself takes 64."""
+    long = bytes(range(200))[:length]
+    assert fingerprint_of({}, long) != fingerprint_of({}, long[:-1] + b"x")
+    assert contact_digest_of({}, "ord_1", long) != contact_digest_of({}, "ord_1", long[:-1] + b"x")
+
+
+def test_what_stands_in_the_log_is_derived_in_the_same_way_for_ever() -> None:
+    assert fingerprint_of({"b": 1, "a": "é"}, KEY).hex() == "53dd3cfb119a861de42c45a4a0324c34"
+    contact_digest = contact_digest_of({"name": "Ada"}, "ord_1", KEY).hex()
+    assert contact_digest == "a5709206fbc83b735d4cb7d769c4acda9c902cf849a0019f34e433307d3533e1"
+    assert fingerprint_of({}, KEY * 5).hex() == "ef47b2c8b9917b579722c4b5331e448b"
+
+
 def test_a_fingerprint_fits_its_field_in_the_log() -> None:
     assert len(fingerprint_of({}, KEY)) == FINGERPRINT_BYTES == fixed_size(schemas.COMMANDS, "fingerprint")
 
@@ -116,7 +132,7 @@ def fixed_size(topic: str, field: str) -> int:
 def test_a_contacts_digest_tells_neither_who_it_is_nor_that_two_orders_are_the_same_persons() -> None:
     contact = {"name": "Ada", "email": "ada@example.org"}
     digest = contact_digest_of(contact, "ord_1", KEY)
-    assert len(digest) == 32
+    assert len(digest) == CONTACT_DIGEST_BYTES == 32
     assert digest == contact_digest_of(dict(reversed(contact.items())), "ord_1", KEY)
     assert digest != contact_digest_of(contact, "ord_2", KEY)
     assert digest != contact_digest_of(contact | {"name": "Eve"}, "ord_1", KEY)
