@@ -169,7 +169,8 @@ def _wait_for_leaders(client: AdminClient, names: list[str], deadline: float) ->
                 return
             except KafkaException as exc:
                 error = kafka_error(exc)
-                if error is None or error.code() not in AWAY:
+                # Listed a moment ago by one broker, and not known to another yet.
+                if error is None or error.code() not in AWAY | {KafkaError.UNKNOWN_TOPIC_OR_PART}:
                     raise
                 waiting = names
         if time.monotonic() > deadline:
