@@ -5,12 +5,15 @@ just decided, so both ways end in the same rows (DESIGN 5). Key spaces, all behi
 
     o/<order_id>              the order (`ledger.order.Order`)
     c/, x/                    outcomes of commands (`ledger.outcomes`)
+    w/<order_id>              when the order owes the world something: ms since the epoch (`obligations.due_at`)
     f/<order_id>              the order is frozen: why, and the offset of the event that could not be folded
     u/<command log, offset>   an unreadable command was refused
     meta                      `Meta`: positions, chain, epoch
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import msgspec
 import structlog
@@ -19,6 +22,7 @@ from msgspec.structs import replace
 
 from commands.decide import Decision, MalformedCommand, Refusal, decide
 from commands.messages import OrderCommand, command_codec
+from commands.obligations import due_at
 from ledger.codec import event_codec, link_of, refusal_codec
 from ledger.envelope import Written, headers, seal
 from ledger.errors import DecodeError, Hole
@@ -65,6 +69,25 @@ class Frozen(Struct, frozen=True, array_like=True):
     reason: str
 
 
+class OrderBook:
+    """The orders of one writer's store, as of its last write. For other threads than the one that decides."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def order(self, partition: int, order_id: str) -> Order | None:
+        """The order; None when it is unknown, or frozen: then nobody knows what it owes."""
+        name = order_id.encode()
+        raw, frozen = self._store.get_many([b"%d/o/%b" % (partition, name), b"%d/f/%b" % (partition, name)])
+        return _orders.decode(raw) if raw and frozen is None else None
+
+    def owing(self, partition: int) -> Iterator[tuple[str, int]]:
+        """(order id, when the first thing is due in ms since the epoch) of every order that owes something."""
+        prefix = b"%d/w/" % partition
+        for key, due in self._store.scan(prefix):
+            yield key[len(prefix) :].decode(), int.from_bytes(due, "big")
+
+
 class Desk:
     """One partition. Not thread-safe; `rows()` is what one store write must hold, then `written()`."""
 
@@ -98,6 +121,10 @@ class Desk:
         raw = self._get(b"f/" + order_id.encode())
         return msgspec.msgpack.decode(raw, type=Frozen) if raw else None
 
+    def changed(self) -> list[Order]:
+        """Orders that were folded since the last write."""
+        return list(self._folded.values())
+
     def rows(self) -> dict[bytes, bytes | None]:
         """Everything changed since the last write, with the position: one atomic store write."""
         changed = {self._prefix + key: value for key, value in self._rows.items()}
@@ -110,7 +137,9 @@ class Desk:
         self._folded.clear()
 
     def _put_order(self, order: Order) -> None:
-        self._rows[b"o/" + order.order_id.encode()] = _encode(order)
+        order_id, due = order.order_id.encode(), due_at(order)
+        self._rows[b"o/" + order_id] = _encode(order)
+        self._rows[b"w/" + order_id] = None if due is None else due.to_bytes(8, "big")
         self._folded[order.order_id] = order
 
     # ---- folding the log

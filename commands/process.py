@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import structlog
 
-from commands.processor import WriterLoop
+from commands.desk import OrderBook
+from commands.processor import Watcher, WriterLoop
 from ledger.errors import ConfigError, LogError
 from ledger.log import EventLog, Lease, TopicPartition
 from ledger.store import Store
@@ -20,23 +22,50 @@ from ledger.topics import Topics
 
 EXIT_FAILED = 70  # EX_SOFTWARE: another process may do better
 REVOKED_WAIT_S = 2.0  # for the batch under way; the next owner's start ends what is still open
+COMPANION_STOP_S = 5.0
 PROGRESS_EVERY_S = 1.0  # lag monitors look less often
 
 log = structlog.get_logger(__name__)
+
+
+class Companion(Watcher, Protocol):
+    """What works beside the writers in the same process, on threads of its own: the reconciler, the notifier."""
+
+    def start(self) -> None:
+        """Begin. Raises what keeps it from ever working."""
+
+    def stop(self, timeout_s: float) -> None:
+        """End, leaving what is under way to the next process."""
+
+
+Books = Callable[[int], OrderBook]  # by partition
+Fatal = Callable[[BaseException], None]
+
+
+def _alone(books: Books, on_fatal: Fatal) -> Sequence[Companion]:
+    return ()
 
 
 class CommandsProcess:
     """All writers of one ledger, as far as one process has to do with them.
 
     `open_store(name)` opens or creates the fold of one writer (`writer-0`, ...). `instance` is this process's stable name in
-    the group: two processes must not share one.
+    the group: two processes must not share one. `companions(books, on_fatal)` makes what works beside the writers; calling
+    `on_fatal` from any thread ends the process.
     """
 
     def __init__(
-        self, event_log: EventLog, open_store: Callable[[str], Store], topics: Topics, app_id: str, instance: str
+        self,
+        event_log: EventLog,
+        open_store: Callable[[str], Store],
+        topics: Topics,
+        app_id: str,
+        instance: str,
+        companions: Callable[[Books, Fatal], Sequence[Companion]] = _alone,
     ) -> None:
         self._log, self._open_store, self._topics = event_log, open_store, topics
         self._app_id, self._instance = app_id, instance
+        self._make_companions, self._companions = companions, list[Companion]()
         self._loops: dict[int, WriterLoop] = {}
         self._stores: list[Store] = []
         self._fatal: BaseException | None = None
@@ -98,15 +127,22 @@ class CommandsProcess:
         return 0, 0
 
     def _start_loops(self, partitions: int, writers: int) -> None:
-        for w in range(writers):
-            store = self._open_store(f"writer-{w}")
-            self._stores.append(store)
+        self._stores += [self._open_store(f"writer-{w}") for w in range(writers)]
+        books = [OrderBook(store) for store in self._stores]
+        for companion in self._make_companions(lambda partition: books[partition % writers], self._failed):
+            companion.start()
+            self._companions.append(companion)
+        for w, store in enumerate(self._stores):
             owned = list(range(w, partitions, writers))
-            self._loops[w] = WriterLoop(self._log, store, self._topics, self._app_id, w, owned, self._failed, self._dealt)
+            self._loops[w] = WriterLoop(
+                self._log, store, self._topics, self._app_id, w, owned, self._failed, self._dealt, tuple(self._companions)
+            )
         for loop in self._loops.values():
             loop.start()
 
     def _end_loops(self) -> None:
+        while self._companions:
+            self._companions.pop().stop(COMPANION_STOP_S)
         for loop in self._loops.values():
             loop.stop()
         deadline = time.monotonic() + 15

@@ -21,7 +21,8 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import structlog
 
@@ -29,6 +30,7 @@ from commands.desk import Desk
 from ledger.envelope import Written
 from ledger.errors import Discard, Fenced, Hole, LogError
 from ledger.log import EventLog, NewRecord, Reader, Record, TopicPartition
+from ledger.order import Order
 from ledger.store import Store
 from ledger.topics import Topics
 
@@ -45,6 +47,19 @@ GROUP_WAIT_S = 0.003
 STORE_EVERY_RECORDS = 1000
 
 log = structlog.get_logger(__name__)
+
+
+class Watcher(Protocol):
+    """What else works on the orders of this process's writers. Called from a writer's thread; must not wait."""
+
+    def own(self, partitions: Sequence[int]) -> None:
+        """These partitions are decided here from now on, and folded to the end."""
+
+    def disown(self, partitions: Sequence[int]) -> None:
+        """No longer, or not for now."""
+
+    def changed(self, orders: Sequence[Order]) -> None:
+        """Orders of own partitions as they were just stored."""
 
 
 class WriterLoop(threading.Thread):
@@ -64,13 +79,14 @@ class WriterLoop(threading.Thread):
         partitions: list[int],
         on_fatal: Callable[[BaseException], None],
         on_dealt: Callable[[dict[TopicPartition, int]], None] = lambda positions: None,
+        watchers: Sequence[Watcher] = (),
     ) -> None:
         super().__init__(name=f"writer-{writer}", daemon=True)
         self.writer = writer
         self.ready = threading.Event()
         self._log, self._store, self._topics = event_log, store, topics
         self._transactional_id = f"{app_id}-{writer}"
-        self._on_fatal, self._on_dealt = on_fatal, on_dealt
+        self._on_fatal, self._on_dealt, self._watchers = on_fatal, on_dealt, watchers
         self._owned, self._stopping = threading.Event(), threading.Event()
         command_log = event_log.topic_id(topics.commands)
         self._command_log = command_log
@@ -112,18 +128,26 @@ class WriterLoop(threading.Thread):
                 except Hole:
                     raise
                 except LogError as exc:
-                    was_ready = self.ready.is_set()
-                    self.ready.clear()
+                    was_ready = self._not_ready()
                     doubtful = self._note(exc) or time.monotonic() - self._alive > ASLEEP_S
                     wait_s = 0.05 if was_ready else min(wait_s * 2, 1.0)
                     pause = wait_s * random.uniform(0.5, 1.5)
                     self._stopping.wait(pause + (FENCED_WAIT_S if doubtful and self._owned.is_set() else 0))
                 finally:
-                    self.ready.clear()
+                    self._not_ready()
                     self._forget()
         except BaseException as exc:  # handed to the process, which ends non-zero: nothing is swallowed
             log.critical("writer stopped for good", writer=self.writer, where=self._where, exc_info=True)
             self._on_fatal(exc)
+
+    def _not_ready(self) -> bool:
+        """Whether it was."""
+        was_ready = self.ready.is_set()
+        self.ready.clear()
+        if was_ready:
+            for watcher in self._watchers:
+                watcher.disown(list(self._desks))
+        return was_ready
 
     def _note(self, exc: LogError) -> bool:
         """Log it; whether somebody else may own the writer now. Raises when fenced too often to be an accident."""
@@ -249,6 +273,8 @@ class WriterLoop(threading.Thread):
                 fold_ms=round((time.monotonic() - inited) * 1000),
             )
             self.ready.set()
+            for watcher in self._watchers:
+                watcher.own(list(self._desks))
             while self._owned.is_set():
                 self._where, self._alive = "read", time.monotonic()
                 if trouble := writer.trouble():
@@ -301,5 +327,8 @@ class WriterLoop(threading.Thread):
         last = {record.partition: record.offset for record in records}
         for p, offset in last.items():
             self._desks[p].passed(offset)
+        changed = [order for p in last for order in self._desks[p].changed()]
         self._save()
+        for watcher in self._watchers:
+            watcher.changed(changed)
         self._on_dealt({TopicPartition(self._topics.commands, p): offset + 1 for p, offset in last.items()})

@@ -90,7 +90,7 @@ class Order(Struct, frozen=True, array_like=True):
     """State of one order after `version` events. Times are ms since the epoch, money minor units of `currency`.
 
     `refunded_minor` includes what staff settled elsewhere; `refund_failures` counts all failures ever,
-    `refund_failures_recent` those since the last `retry`.
+    `refund_failures_recent` those since the last `retry`; `resolved` are the obligation keys that a person has dealt with.
     """
 
     order_id: str
@@ -123,6 +123,7 @@ class Order(Struct, frozen=True, array_like=True):
     tracking: str | None = None
     shipped_at: int | None = None
     delivered_at: int | None = None
+    resolved: tuple[str, ...] = ()
 
 
 # ---- what is read off an order --------------------------------------------------------------------------------------
@@ -384,9 +385,10 @@ def _attention_raised(o: Order, event: e.OrderEvent) -> Changes:
 def _attention_resolved(o: Order, event: e.OrderEvent) -> Changes:
     attention = _detail(event.attention, event)
     left = tuple(f for f in o.attention if (f.code, f.obligation_key) != (attention.code, attention.obligation_key))
+    changed: Changes = {"attention": left, "resolved": (*o.resolved, attention.obligation_key)}
     if attention.action == "settled_elsewhere":
-        return {"attention": left, "refunded_minor": o.refunded_minor + (attention.amount_minor or 0)}
-    return {"attention": left, "refund_failures_recent": 0}
+        return changed | {"refunded_minor": o.refunded_minor + (attention.amount_minor or 0)}
+    return changed | {"refund_failures_recent": 0}
 
 
 def _detail(detail: D | None, event: e.OrderEvent) -> D:

@@ -127,7 +127,7 @@ def test_what_an_event_does_not_speak_of_stays_as_it_was() -> None:
         "dispute": {"disputes", "lost_minor"},
         "stock": {"stock"},
         "shipment": {"fulfilment", "carrier", "tracking", "shipped_at", "delivered_at"},
-        "attention": {"attention", "refunded_minor", "refund_failures_recent"},
+        "attention": {"attention", "resolved", "refunded_minor", "refund_failures_recent"},
     }
     always = {"version", "updated_at"}
     for reached in reachable().values():

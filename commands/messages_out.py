@@ -1,0 +1,43 @@
+"""The port that sends messages to customers, at least once; `key` is for providers that take an idempotency key."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from msgspec import Struct
+
+from ledger.errors import LedgerError
+
+
+class NotSent(LedgerError):
+    """The message was not taken. `again` tells whether a later try may help."""
+
+    code = "not_sent"
+
+    def __init__(self, why: str, again: bool) -> None:
+        super().__init__(why)
+        self.again = again
+
+
+class OutMessage(Struct, frozen=True):
+    """One message. `channel` is `email` or `sms`; `subject` is for e-mail only."""
+
+    key: str
+    channel: str
+    to: str
+    subject: str
+    text: str
+
+    def __repr__(self) -> str:
+        return f"OutMessage({self.key!r})"
+
+
+class MessageDoor(Protocol):
+    """One way out for one or more channels."""
+
+    channels: frozenset[str]
+
+    async def send(self, message: OutMessage) -> None:
+        """Returns once the message is taken. Raises `NotSent`."""
+
+    async def close(self) -> None: ...

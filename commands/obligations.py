@@ -1,0 +1,289 @@
+"""`obligations(order) -> tuple[Obligation, ...]`: what an order still owes the outside world (CONTRACT C). Pure.
+
+From the state alone: no clock, no memory of calls. The reconciler compares `not_before` with its clock, does what is due
+and reports facts; a crash anywhere means that the same obligation, with the same key, is done again. Compensation is not a
+second code path: a cancelled order whose money is captured simply owes a refund.
+
+`TABLE` lists the rows O1-O12 in the contract's order; the README's table is made from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from enum import StrEnum
+from typing import NamedTuple
+
+from msgspec import Struct
+
+from ledger import transitions as t
+from ledger.events import Line
+from ledger.order import (
+    CANCELLED,
+    DISPUTE_OPEN,
+    OPEN,
+    Attempt,
+    Order,
+    StockEntry,
+    display,
+    dispute_state,
+    not_given_back_minor,
+    owed_back_minor,
+    payment_state,
+    stock_state,
+)
+from ledger.transitions import Status
+
+MINUTE_MS = 60 * 1000
+HOUR_MS = 60 * MINUTE_MS
+DAY_MS = 24 * HOUR_MS
+LOOK_AFTER_MS = MINUTE_MS  # O5; the reconciler doubles it to 10 min while nothing is new
+LOOK_AT_REFUND_AFTER_MS = HOUR_MS  # O9; doubled to 24 h
+REFUND_OVERDUE_MS = 14 * DAY_MS  # O10
+
+
+class Kind(StrEnum):
+    """What is to be done. The first three ports are stock, payments, and none: those are our own commands."""
+
+    RESERVE = "reserve"
+    RELEASE = "release"
+
+    CREATE_PAYMENT = "create_payment"
+    LOOK_AT_PAYMENT = "look_at_payment"
+    CAPTURE = "capture"
+    VOID = "void"
+    REFUND = "refund"
+    LOOK_AT_REFUND = "look_at_refund"
+
+    CANCEL = "cancel"
+    EXPIRE = "expire"
+    CALL_PERSON = "call_person"
+
+
+class StockArgs(Struct, frozen=True):
+    """`lines` are the service's own."""
+
+    service: str
+    lines: tuple[Line, ...]
+
+
+class PaymentArgs(Struct, frozen=True):
+    """`provider_ref` None: the provider may know the attempt, we do not know under which name."""
+
+    attempt: int
+    amount_minor: int
+    provider_ref: str | None
+    since: int
+
+
+class RefundArgs(Struct, frozen=True):
+    """`provider_ref` is that of the payment for a refund to be made, that of the refund for one to be looked at."""
+
+    refund_no: int
+    amount_minor: int
+    provider_ref: str
+
+
+class AttentionArgs(Struct, frozen=True):
+    code: str
+
+
+Args = StockArgs | PaymentArgs | RefundArgs | AttentionArgs | None
+
+
+class Obligation(Struct, frozen=True):
+    """One thing owed. `key` names it here and at the other side; `not_before` is ms since the epoch, 0 = now."""
+
+    kind: Kind
+    key: str
+    not_before: int = 0
+    args: Args = None
+
+
+# Codes of flags for a person.
+REFUND_FAILED, REFUND_OVERDUE = "refund_failed", "refund_overdue"
+DISPUTE, AMOUNT_MISMATCH, REFUNDED_OPEN, STUCK = "dispute", "amount_mismatch", "refunded_open_order", "stuck"
+
+
+def obligations(order: Order) -> tuple[Obligation, ...]:
+    """Everything owed, in the order of `TABLE`. Empty: the order is final or waits for a person."""
+    return tuple(obligation for row in TABLE for obligation in row.owed(order))
+
+
+def due_at(order: Order) -> int | None:
+    """When the first of the obligations is due, ms since the epoch; None when nothing is owed."""
+    return min((o.not_before for o in obligations(order)), default=None)
+
+
+def _reserve(o: Order) -> Iterator[Obligation]:
+    if o.order == OPEN:
+        for s in _stock(o, t.OWED):
+            yield Obligation(Kind.RESERVE, f"res:{o.order_id}:{s.service}", args=_stock_args(o, s))
+
+
+def _cancel(o: Order) -> Iterator[Obligation]:
+    if o.order == OPEN and stock_state(o) == t.REJECTED:
+        yield Obligation(Kind.CANCEL, f"cancel:{o.order_id}:stock")
+
+
+def _release(o: Order) -> Iterator[Obligation]:
+    if o.order == CANCELLED:
+        for s in _stock(o, t.OWED, t.RESERVED):
+            yield Obligation(Kind.RELEASE, f"rel:{o.order_id}:{s.service}:{s.times_reserved}", args=_stock_args(o, s))
+
+
+def _create_payment(o: Order) -> Iterator[Obligation]:
+    if _paying(o) and o.attempts[-1].state == t.REQUESTED:
+        a = o.attempts[-1]
+        yield Obligation(Kind.CREATE_PAYMENT, f"pi:{o.order_id}:{a.no}", args=_payment_args(a))
+
+
+def _look_at_payment(o: Order) -> Iterator[Obligation]:
+    if _paying(o) and o.attempts[-1].state in (t.OPEN, t.PENDING, t.DECLINED):
+        a = o.attempts[-1]
+        yield Obligation(Kind.LOOK_AT_PAYMENT, f"look:{o.order_id}:{a.no}", a.since + LOOK_AFTER_MS, _payment_args(a))
+
+
+def _capture(o: Order) -> Iterator[Obligation]:
+    if _capturing(o):
+        a = o.attempts[-1]
+        yield Obligation(Kind.CAPTURE, f"cap:{o.order_id}:{a.no}", args=_payment_args(a))
+
+
+def _void(o: Order) -> Iterator[Obligation]:
+    for a in o.attempts:
+        wanted = _paying(o) and a is o.attempts[-1]
+        if a.state not in (t.CAPTURED, t.VOIDED) and not wanted:
+            yield Obligation(Kind.VOID, f"void:{o.order_id}:{a.no}", args=_payment_args(a))
+
+
+def _refund(o: Order) -> Iterator[Obligation]:
+    if o.order != CANCELLED or o.refund_failures_recent >= t.REFUND_TRIES or dispute_state(o) == DISPUTE_OPEN:
+        return
+    if (owed := owed_back_minor(o)) > 0 and (found := _refundable(o, owed)) is not None:
+        attempt, amount = found
+        no = 1 + o.refund_failures
+        yield Obligation(Kind.REFUND, f"ref:{o.order_id}:{no}", args=RefundArgs(no, amount, attempt.provider_ref or ""))
+
+
+def _refundable(o: Order, owed: int) -> tuple[Attempt, int] | None:
+    """Which capture to give back from, and how much: captures in their order, less what went back already."""
+    gone = o.captured_minor - owed
+    for a in o.attempts:
+        left = a.captured_minor - gone
+        if left > 0 and a.provider_ref:
+            return a, min(left, owed)
+        gone = max(0, gone - a.captured_minor)
+    return None
+
+
+def _look_at_refund(o: Order) -> Iterator[Obligation]:
+    for r in o.refunds:
+        if r.state == t.SUBMITTED and r.provider_ref:
+            key = f"look:{o.order_id}:refund:{r.no or r.provider_ref}"
+            yield Obligation(
+                Kind.LOOK_AT_REFUND, key, r.since + LOOK_AT_REFUND_AFTER_MS, RefundArgs(r.no, r.amount_minor, r.provider_ref)
+            )
+
+
+def _call_about_refund(o: Order) -> Iterator[Obligation]:
+    if o.refund_failures_recent >= t.REFUND_TRIES and not_given_back_minor(o) > 0:
+        yield from _person(o, REFUND_FAILED, f"refund:{o.refund_failures}", again=True)
+    for r in o.refunds:
+        if r.state == t.SUBMITTED:
+            yield from _person(o, REFUND_OVERDUE, f"refund:{r.no or r.provider_ref}:overdue", r.since + REFUND_OVERDUE_MS)
+
+
+def _expire(o: Order) -> Iterator[Obligation]:
+    if display(o) is Status.PENDING and not _capturing(o):
+        yield Obligation(Kind.EXPIRE, f"exp:{o.order_id}", o.expires_at)
+
+
+def _call_about_the_odd(o: Order) -> Iterator[Obligation]:
+    for d in o.disputes:
+        if d.outcome == DISPUTE_OPEN:
+            yield from _person(o, DISPUTE, f"dispute:{d.provider_ref}")
+    back = o.refunded_minor + o.lost_minor
+    if back > o.captured_minor or o.captured_minor > o.total_minor:
+        yield from _person(o, AMOUNT_MISMATCH, f"amounts:{o.captured_minor}:{back}")
+    elif o.order == OPEN and o.captured_minor and back == o.captured_minor:
+        yield from _person(o, REFUNDED_OPEN, f"refunded:{back}")
+
+
+def _person(o: Order, code: str, what: str, not_before: int = 0, again: bool = False) -> Iterator[Obligation]:
+    """A flag, unless it stands or a person has dealt with this very thing (`again`: and it is still not done)."""
+    key = f"att:{o.order_id}:{what}"
+    if (again or key not in o.resolved) and all(f.obligation_key != key for f in o.attention):
+        yield Obligation(Kind.CALL_PERSON, key, not_before, AttentionArgs(code))
+
+
+def _paying(o: Order) -> bool:
+    """Whether the last attempt is still to become the payment of the order."""
+    return o.order == OPEN and bool(o.attempts) and not o.captured_minor
+
+
+def _capturing(o: Order) -> bool:
+    return o.order == OPEN and payment_state(o) == t.AUTHORISED and stock_state(o) == t.RESERVED
+
+
+def _stock(o: Order, *states: str) -> list[StockEntry]:
+    return [s for s in o.stock if s.state in states]
+
+
+def _stock_args(o: Order, s: StockEntry) -> StockArgs:
+    return StockArgs(s.service, tuple(line for line in o.lines if line.service == s.service))
+
+
+def _payment_args(a: Attempt) -> PaymentArgs:
+    return PaymentArgs(a.no, a.amount_minor, a.provider_ref, a.since)
+
+
+class Row(NamedTuple):
+    """One row of CONTRACT C: when what is owed, and what comes of it (both in words, for the README)."""
+
+    no: str
+    when: str
+    what: str
+    leads_to: str
+    owed: Callable[[Order], Iterator[Obligation]]
+
+
+TABLE: tuple[Row, ...] = (
+    Row("O1", "open, a service owed", "reserve there", "StockReserved or StockRejected", _reserve),
+    Row("O2", "open, a service rejected", "cancel the order", "OrderCancelled (out_of_stock)", _cancel),
+    Row("O3", "cancelled, a service owed or reserved", "release there", "StockReleased", _release),
+    Row("O4", "open, a payment requested", "open a payment intent", "PaymentOpened, or PaymentVoided", _create_payment),
+    Row(
+        "O5", "open, a payment open, pending or declined", "look after a minute, then less often", "what is new", _look_at_payment
+    ),
+    Row("O6", "open, authorised, all stock reserved", "capture", "PaymentCaptured, or PaymentVoided", _capture),
+    Row(
+        "O7",
+        "an attempt without an end, of a cancelled order, not the last or no longer needed",
+        "void it",
+        "PaymentVoided, or PaymentCaptured",
+        _void,
+    ),
+    Row(
+        "O8",
+        "cancelled, captured money not on its way back, no open dispute, fewer than 3 failures",
+        "refund",
+        "RefundSubmitted, RefundSettled or RefundFailed",
+        _refund,
+    ),
+    Row("O9", "a refund submitted", "look after an hour, then less often", "RefundSettled or RefundFailed", _look_at_refund),
+    Row("O10", "3 refunds failed, or one submitted for 14 days", "call a person", "AttentionRaised", _call_about_refund),
+    Row(
+        "O11",
+        "pending, and not being captured",
+        "expire the order when its time is over",
+        "OrderCancelled (unpaid, stock_timeout)",
+        _expire,
+    ),
+    Row(
+        "O12",
+        "an open dispute, amounts that do not add up, an open order refunded in full",
+        "call a person",
+        "AttentionRaised, once",
+        _call_about_the_odd,
+    ),
+)

@@ -1,0 +1,306 @@
+"""The reconciler: does what orders owe the outside world, and reports facts as commands (DESIGN 8, CONTRACT C).
+
+Level-triggered, like a Kubernetes controller. What an order owes is read off its folded state each time; tries and back-off
+are kept in memory only, so a restart forgets nothing that matters: the same obligation is met again under the same key.
+
+    woken by      a writer that became ready (everything that owes), a batch that was stored (its orders), a clock
+    looks at      `obligations(order)`; one call per key at a time, at most 32 per port
+    afterwards    facts -> commands -> the order changes -> woken again. Nothing new, or no answer: later, with back-off
+
+Only orders of writers that this process owns: two processes that both believe so for a moment make the same calls with the
+same keys. It runs on an event loop in a thread of its own and never in the deciding loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+
+import structlog
+from msgspec import Struct
+
+from commands.desk import OrderBook
+from commands.messages import OrderCommand, command_codec
+from commands.obligations import HOUR_MS, MINUTE_MS, Kind, Obligation, obligations
+from commands.performing import Ports, perform, stuck
+from ledger.errors import LedgerError
+from ledger.log import Acked, NewRecord, Sender
+from ledger.order import Order
+from ledger.topics import Topics
+
+MAX_CALLS_PER_PORT = 32
+CALL_S = 60.0  # a port has time-outs of its own, shorter ones: this is against a port that forgot one
+FIRST_PAUSE_MS, LONGEST_PAUSE_MS = 1_000, 5 * MINUTE_MS
+STUCK_TRIES, STUCK_MS, STUCK_PAUSE_MS = 20, HOUR_MS, 15 * MINUTE_MS  # O13
+# What was reported changes the order within milliseconds; if it has not after this, the same is done again.
+REPORTED_MS = 5_000
+LOOK_PAUSES_MS = {
+    Kind.LOOK_AT_PAYMENT: (MINUTE_MS, 10 * MINUTE_MS),
+    Kind.LOOK_AT_REFUND: (HOUR_MS, 24 * HOUR_MS),
+}
+
+log = structlog.get_logger(__name__)
+
+
+class Try(Struct):
+    """What is remembered of one obligation. Times are ms of the reconciler's clock."""
+
+    next_at: int = 0
+    quiet: int = 0  # answers in a row that brought nothing new
+    failed: int = 0  # failures in a row
+    failing_since: int = 0
+    calling: bool = False
+    person_called: bool = False
+
+
+class Reconciler:
+    """One per `commands` process. `book_of(partition)` is the store of the partition's writer; `clock` gives ms since the epoch.
+
+    `start` and `stop` are for the owner; `own`, `disown` and `changed` may be called from any thread.
+    """
+
+    def __init__(
+        self,
+        ports: Callable[[], Ports],
+        book_of: Callable[[int], OrderBook],
+        partition_of: Callable[[str], int],
+        sender: Sender,
+        topics: Topics,
+        on_fatal: Callable[[BaseException], None],
+        clock: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
+        self._make_ports, self._book_of, self._partition_of = ports, book_of, partition_of
+        self._sender, self._topics, self._on_fatal, self._clock = sender, topics, on_fatal, clock
+        self._codec = command_codec()
+        self._owned: set[int] = set()
+        self._tries: dict[str, dict[str, Try]] = {}
+        self._due: list[tuple[int, str]] = []
+        self._due_at: dict[str, int] = {}
+        self._calls: set[asyncio.Task[None]] = set()
+        self._slots: dict[str, asyncio.Semaphore] = {}
+        self.done: Counter[str] = Counter()
+        self._thread = threading.Thread(target=self._run, name="reconciler", daemon=True)
+        self._started = threading.Event()
+
+    # ---- from other threads
+
+    def start(self) -> None:
+        self._thread.start()
+        self._started.wait()
+
+    def stop(self, timeout_s: float) -> None:
+        """Give up the calls under way: whatever they did is found again by the next process."""
+        if self._thread.is_alive():
+            self._tell(self._stopping.set)
+            self._thread.join(timeout_s)
+
+    def own(self, partitions: Sequence[int]) -> None:
+        """These partitions are decided here now: look at all orders that owe something."""
+        self._tell(self._own, partitions)
+
+    def disown(self, partitions: Sequence[int]) -> None:
+        self._tell(self._owned.difference_update, partitions)
+
+    def changed(self, orders: Sequence[Order]) -> None:
+        """These orders were stored as they are here."""
+        self._tell(self._changed, orders)
+
+    def _tell(self, what: Callable[..., object], *arguments: object) -> None:
+        try:
+            self._loop.call_soon_threadsafe(what, *arguments)
+        except RuntimeError:
+            if not self._loop.is_closed():
+                raise
+
+    # ---- the loop
+
+    def _run(self) -> None:
+        try:
+            with asyncio.Runner() as runner:
+                self._loop = runner.get_loop()
+                runner.run(self._main())
+        except BaseException as exc:  # handed to the process, which ends non-zero
+            log.critical("reconciler stopped for good", exc_info=True)
+            self._on_fatal(exc)
+        finally:
+            self._started.set()
+
+    async def _main(self) -> None:
+        self._stopping, self._wake = asyncio.Event(), asyncio.Event()
+        self._bug: BaseException | None = None
+        self._ports = self._make_ports()
+        self._started.set()
+        stopping = asyncio.create_task(self._stopping.wait())
+        try:
+            while not self._stopping.is_set():
+                self._look_at_due()
+                waking = asyncio.create_task(self._wake.wait())
+                await asyncio.wait({stopping, waking}, timeout=self._pause_s(), return_when=asyncio.FIRST_COMPLETED)
+                waking.cancel()
+                self._wake.clear()
+                if self._bug is not None:
+                    raise self._bug
+        finally:
+            stopping.cancel()
+            for call in self._calls:
+                call.cancel()
+            await asyncio.gather(*self._calls, return_exceptions=True)
+            await self._ports.payments.close()
+            for service in self._ports.stock.values():
+                await service.close()
+
+    def _pause_s(self) -> float | None:
+        return max(0.0, (self._due[0][0] - self._clock()) / 1000) if self._due else None
+
+    def _own(self, partitions: Sequence[int]) -> None:
+        self._owned.update(partitions)
+        for partition in partitions:
+            for order_id, due in self._book_of(partition).owing(partition):
+                self._schedule(order_id, due)
+
+    def _changed(self, orders: Iterable[Order]) -> None:
+        for order in orders:
+            if self._partition_of(order.order_id) in self._owned:
+                self._look_at(order.order_id, order)
+
+    def _schedule(self, order_id: str, at_ms: int) -> None:
+        known = self._due_at.get(order_id)
+        if known is None or at_ms < known:
+            self._due_at[order_id] = at_ms
+            heapq.heappush(self._due, (at_ms, order_id))
+            self._wake.set()
+
+    def _look_at_due(self) -> None:
+        now = self._clock()
+        while self._due and self._due[0][0] <= now:
+            at_ms, order_id = heapq.heappop(self._due)
+            if self._due_at.get(order_id) == at_ms:
+                del self._due_at[order_id]
+                self._look(order_id)
+
+    def _look(self, order_id: str) -> None:
+        self._look_at(order_id, self._order(order_id))
+
+    def _look_at(self, order_id: str, order: Order | None) -> None:
+        """Start what is due of one order, and note when the rest will be."""
+        owed = obligations(order) if order is not None else ()
+        tries = self._tries.get(order_id, {})
+        wanted = {o.key for o in owed}
+        left = {key: t for key, t in tries.items() if key in wanted or t.calling}
+        now = self._clock()
+        for obligation in owed:
+            t = left.setdefault(obligation.key, Try())
+            if t.calling:
+                continue
+            at_ms = max(obligation.not_before, t.next_at)
+            if at_ms > now:
+                self._schedule(order_id, at_ms)
+                continue
+            t.calling = True
+            call = self._loop.create_task(self._meet(order_id, obligation, t))
+            self._calls.add(call)
+            call.add_done_callback(self._ended)
+        if left:
+            self._tries[order_id] = left
+        else:
+            self._tries.pop(order_id, None)
+
+    def _order(self, order_id: str) -> Order | None:
+        partition = self._partition_of(order_id)
+        return self._book_of(partition).order(partition, order_id) if partition in self._owned else None
+
+    def _ended(self, call: asyncio.Task[None]) -> None:
+        self._calls.discard(call)
+        if not call.cancelled() and (exc := call.exception()) is not None:
+            self._bug = exc
+            self._wake.set()
+
+    # ---- one obligation
+
+    async def _meet(self, order_id: str, obligation: Obligation, t: Try) -> None:
+        slots = self._slots.setdefault(self._ports.name_of(obligation), asyncio.Semaphore(MAX_CALLS_PER_PORT))
+        try:
+            async with slots:
+                # Waiting for a slot took time: the order may have moved on, and with it what it owes.
+                order = self._order(order_id)
+                current = next((o for o in obligations(order) if o.key == obligation.key), None) if order else None
+                if order is not None and current is not None:
+                    await self._call(current, order, t)
+        finally:
+            t.calling = False
+        self._look(order_id)
+
+    async def _call(self, obligation: Obligation, order: Order, t: Try) -> None:
+        now = self._clock()
+        try:
+            async with asyncio.timeout(CALL_S):
+                report = await perform(obligation, order, self._ports, now)
+        except TimeoutError:
+            log.error("a port did not keep its time", key=obligation.key)
+            self._failed(t)
+            return
+        self.done[f"{obligation.kind} {'failed' if report.failed else 'done'}"] += 1
+        commands = report.commands
+        if report.failed is not None:
+            log.warning("obligation not met", order_id=order.order_id, key=obligation.key, why=report.failed, tries=t.failed + 1)
+            self._failed(t)
+            if self._is_stuck(t) and not t.person_called:
+                commands = stuck(obligation, order, now)
+                t.person_called = True
+        elif not commands:
+            self._nothing_new(obligation, t)
+        else:
+            t.failed = t.quiet = 0
+            t.next_at = self._clock() + REPORTED_MS
+        if commands and not await self._report(commands):
+            t.person_called = False
+            self._failed(t)
+
+    def _failed(self, t: Try) -> None:
+        now = self._clock()
+        t.failing_since = t.failing_since if t.failed else now
+        t.failed += 1
+        pause = STUCK_PAUSE_MS if self._is_stuck(t) else min(FIRST_PAUSE_MS << min(t.failed - 1, 20), LONGEST_PAUSE_MS)
+        t.next_at = now + round(pause * random.uniform(0.75, 1.25))
+
+    def _is_stuck(self, t: Try) -> bool:
+        return t.failed > STUCK_TRIES or (t.failed > 0 and self._clock() - t.failing_since > STUCK_MS)
+
+    def _nothing_new(self, obligation: Obligation, t: Try) -> None:
+        """A look that found what is known; or an own command that is not legal yet, for clocks differ."""
+        t.failed = 0
+        first, longest = LOOK_PAUSES_MS.get(obligation.kind, (FIRST_PAUSE_MS, LONGEST_PAUSE_MS))
+        t.next_at = self._clock() + round(min(first << min(t.quiet + 1, 20), longest) * random.uniform(1.0, 1.1))
+        t.quiet += 1
+
+    async def _report(self, commands: Sequence[OrderCommand]) -> bool:
+        """Send in order; whether all of them are durable."""
+        acked = [self._send(command) for command in commands]
+        return all(await asyncio.gather(*acked))
+
+    def _send(self, command: OrderCommand) -> asyncio.Future[bool]:
+        loop = self._loop
+        future: asyncio.Future[bool] = loop.create_future()
+
+        def settle(durable: bool) -> None:
+            if not future.done():
+                future.set_result(durable)
+
+        def on_ack(acked: Acked | None, error: LedgerError | None) -> None:
+            if acked is None:
+                log.warning("fact not reported", order_id=command.order_id, operation=command.operation, why=str(error))
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(settle, acked is not None)
+
+        partition = self._partition_of(command.order_id)
+        record = NewRecord(self._topics.commands, partition, command.order_id.encode(), self._codec.encode(command))
+        try:
+            self._sender.send(record, on_ack)
+        except LedgerError as exc:
+            on_ack(None, exc)
+        return future

@@ -1,0 +1,8 @@
+"""The sandbox: loopback stand-ins for the payment provider and the two stock services, for `up` and the tests.
+
+It keeps what it is told in a database of its own and writes a journal of every call, so that what the ledger says can be held
+against what happened outside. Nothing here is a model of our own code: it speaks the protocols that the real services speak.
+
+journal     the database and the journal of calls and effects
+chaos       which calls go wrong, and how
+"""

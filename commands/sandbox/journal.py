@@ -1,0 +1,122 @@
+"""The sandbox's database: state of the stand-ins and a journal of every call, changed together in one transaction.
+
+SQLite of the standard library: it is there after `kill -9`, and a checker can read it with nothing of ours.
+
+    calls     one row per call that reached a stand-in: when, which port, which verb, its key, what was asked and answered
+    effects   one row per thing that changed the world: money captured or given back, units taken or returned
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+_SCHEMA = """
+create table if not exists calls (
+    id integer primary key, at_ms integer not null, port text not null, verb text not null, key text not null,
+    order_id text not null, fate text not null, request text not null, status integer not null, response text not null
+);
+create table if not exists effects (
+    id integer primary key, call integer not null references calls, at_ms integer not null, port text not null,
+    kind text not null, order_id text not null, ref text not null, sku text not null, amount integer not null
+);
+create index if not exists effects_of_order on effects (order_id);
+"""
+
+Connection = sqlite3.Connection
+_encode = msgspec.json.Encoder(order="sorted").encode
+
+
+class Journal:
+    """One database file; `:memory:` for short tests. Calls of several threads wait for each other.
+
+    A stand-in brings its own tables (`schema`, idempotent statements).
+    """
+
+    def __init__(self, path: Path | str, schema: str = "") -> None:
+        if isinstance(path, Path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = threading.RLock()
+        self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        self._db.row_factory = sqlite3.Row
+        self._db.execute("pragma journal_mode = wal")
+        self._db.execute("pragma synchronous = off")  # against kill -9 of the process, not of the machine
+        self.add_tables(_SCHEMA + schema)
+
+    def add_tables(self, schema: str) -> None:
+        with self._lock:
+            self._db.executescript(schema)
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """Everything done to the connection in the block is there together, or not at all when it raises."""
+        with self._lock:
+            self._db.execute("begin immediate")
+            try:
+                yield self._db
+            except BaseException:
+                self._db.execute("rollback")
+                raise
+            self._db.execute("commit")
+
+    def note_call(
+        self,
+        db: Connection,
+        at_ms: int,
+        port: str,
+        verb: str,
+        *,
+        key: str = "",
+        order_id: str = "",
+        fate: str = "none",
+        request: Any = None,
+        status: int = 200,
+        response: Any = None,
+    ) -> int:
+        """Note one call inside a transaction; returns its number. `request` and `response` are written as JSON: no secrets."""
+        row = (at_ms, port, verb, key, order_id, fate, _json(request), status, _json(response))
+        cursor = db.execute(
+            "insert into calls (at_ms, port, verb, key, order_id, fate, request, status, response)"
+            " values (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            row,
+        )
+        return int(cursor.lastrowid or 0)
+
+    def note_effect(
+        self,
+        db: Connection,
+        call: int,
+        at_ms: int,
+        port: str,
+        kind: str,
+        order_id: str,
+        *,
+        ref: str = "",
+        sku: str = "",
+        amount: int = 0,
+    ) -> None:
+        """Note what a call changed. Kinds: `authorised` `captured` `voided` `refunded` `refund_failed` `disputed` (minor units),
+        `reserved` `released` (units of `sku`), `barred`."""
+        db.execute(
+            "insert into effects (call, at_ms, port, kind, order_id, ref, sku, amount) values (?, ?, ?, ?, ?, ?, ?, ?)",
+            (call, at_ms, port, kind, order_id, ref, sku, amount),
+        )
+
+    def rows(self, query: str, *arguments: object) -> list[dict[str, Any]]:
+        """Read: for checks and the journal's HTTP page."""
+        with self._lock:
+            return [dict(row) for row in self._db.execute(query, arguments)]
+
+    def close(self) -> None:
+        with self._lock:
+            self._db.close()
+
+
+def _json(value: Any) -> str:
+    return _encode(value).decode()
