@@ -26,7 +26,6 @@ from ledger.order import (
     StockEntry,
     display,
     dispute_state,
-    not_given_back_minor,
     owed_back_minor,
     payment_state,
     stock_state,
@@ -138,9 +137,12 @@ def _create_payment(o: Order) -> Iterator[Obligation]:
 
 
 def _look_at_payment(o: Order) -> Iterator[Obligation]:
-    if _paying(o) and o.attempts[-1].state in (t.OPEN, t.PENDING, t.DECLINED):
-        a = o.attempts[-1]
-        yield Obligation(Kind.LOOK_AT_PAYMENT, f"look:{o.order_id}:{a.no}", a.since + LOOK_AFTER_MS, _payment_args(a))
+    for a in o.attempts:
+        under_way = _paying(o) and a is o.attempts[-1] and a.state in (t.OPEN, t.PENDING, t.DECLINED)
+        # What is to be given back must be known by name; only a fact without one, which no door of ours sends, leads here.
+        nameless = o.order == CANCELLED and a.state == t.CAPTURED and not a.provider_ref and owed_back_minor(o) > 0
+        if under_way or nameless:
+            yield Obligation(Kind.LOOK_AT_PAYMENT, f"look:{o.order_id}:{a.no}", a.since + LOOK_AFTER_MS, _payment_args(a))
 
 
 def _capture(o: Order) -> Iterator[Obligation]:
@@ -161,8 +163,14 @@ def _refund(o: Order) -> Iterator[Obligation]:
         return
     if (owed := owed_back_minor(o)) > 0 and (found := _refundable(o, owed)) is not None:
         attempt, amount = found
-        no = 1 + o.refund_failures
+        no = 1 + _last_refund_no(o)
         yield Obligation(Kind.REFUND, f"ref:{o.order_id}:{no}", args=RefundArgs(no, amount, attempt.provider_ref or ""))
+
+
+def _last_refund_no(o: Order) -> int:
+    """Refunds are numbered on, whatever became of the last: after a success another one can be owed too (a second capture),
+    and what fails in the provider's dashboard must not renumber a call of ours that is under way."""
+    return max((r.no for r in o.refunds), default=0)
 
 
 def _refundable(o: Order, owed: int) -> tuple[Attempt, int] | None:
@@ -179,18 +187,18 @@ def _refundable(o: Order, owed: int) -> tuple[Attempt, int] | None:
 def _look_at_refund(o: Order) -> Iterator[Obligation]:
     for r in o.refunds:
         if r.state == t.SUBMITTED and r.provider_ref:
-            key = f"look:{o.order_id}:refund:{r.no or r.provider_ref}"
+            key = f"look:{o.order_id}:refund:{r.provider_ref}"
             yield Obligation(
                 Kind.LOOK_AT_REFUND, key, r.since + LOOK_AT_REFUND_AFTER_MS, RefundArgs(r.no, r.amount_minor, r.provider_ref)
             )
 
 
 def _call_about_refund(o: Order) -> Iterator[Obligation]:
-    if o.refund_failures_recent >= t.REFUND_TRIES and not_given_back_minor(o) > 0:
-        yield from _person(o, REFUND_FAILED, f"refund:{o.refund_failures}", again=True)
+    if o.order == CANCELLED and o.refund_failures_recent >= t.REFUND_TRIES and owed_back_minor(o) > 0:
+        yield from _person(o, REFUND_FAILED, f"refund:{_last_refund_no(o)}", again=True)
     for r in o.refunds:
         if r.state == t.SUBMITTED:
-            yield from _person(o, REFUND_OVERDUE, f"refund:{r.no or r.provider_ref}:overdue", r.since + REFUND_OVERDUE_MS)
+            yield from _person(o, REFUND_OVERDUE, f"refund:{r.provider_ref or r.no}:overdue", r.since + REFUND_OVERDUE_MS)
 
 
 def _expire(o: Order) -> Iterator[Obligation]:
@@ -203,8 +211,10 @@ def _call_about_the_odd(o: Order) -> Iterator[Obligation]:
         if d.outcome == DISPUTE_OPEN:
             yield from _person(o, DISPUTE, f"dispute:{d.provider_ref}")
     back = o.refunded_minor + o.lost_minor
-    if back > o.captured_minor or o.captured_minor > o.total_minor:
-        yield from _person(o, AMOUNT_MISMATCH, f"amounts:{o.captured_minor}:{back}")
+    if o.captured_minor > o.total_minor:
+        yield from _person(o, AMOUNT_MISMATCH, f"captured:{o.captured_minor}")
+    if back > o.captured_minor:
+        yield from _person(o, AMOUNT_MISMATCH, f"given_back:{back}")
     elif o.order == OPEN and o.captured_minor and back == o.captured_minor:
         yield from _person(o, REFUNDED_OPEN, f"refunded:{back}")
 

@@ -23,8 +23,8 @@ from commands.payments import PaymentProvider
 from commands.stock import StockService
 from ledger import events as e
 from ledger.events import OrderEvent
-from ledger.order import Order, evolve
-from ledger.transitions import Operation
+from ledger.order import Order, attempt_no, evolve
+from ledger.transitions import REQUESTED, Operation
 
 RECONCILER = "reconciler"
 KEY_FORGOTTEN_MS = 20 * HOUR_MS  # providers keep idempotency keys for about a day (CONTRACT C3)
@@ -133,7 +133,7 @@ async def _release(obligation: Obligation, order: Order, ports: Ports, now_ms: i
 async def _create(obligation: Obligation, order: Order, ports: Ports, now_ms: int) -> Answer:
     args, pay = _payment(obligation), ports.payments
     if now_ms - args.since > KEY_FORGOTTEN_MS:
-        found = await pay.find(order.order_id, args.attempt, args.since)
+        found = await pay.find(order.order_id, args.attempt, order.placed_at)
         if not isinstance(found, No):
             return found
     made = await pay.create(order.order_id, args.attempt, args.amount_minor, order.currency, obligation.key)
@@ -145,8 +145,8 @@ async def _create(obligation: Obligation, order: Order, ports: Ports, now_ms: in
 async def _look(obligation: Obligation, order: Order, ports: Ports, now_ms: int) -> Answer:
     args = _payment(obligation)
     if args.provider_ref is None:
-        # A webhook told of the attempt without its reference: only a search can find it.
-        return await ports.payments.find(order.order_id, args.attempt, args.since)
+        # A webhook told of the attempt without its reference: only a search can find it. It is older than what it told.
+        return await ports.payments.find(order.order_id, args.attempt, order.placed_at)
     return await ports.payments.fetch(args.provider_ref)
 
 
@@ -167,6 +167,9 @@ _SETTLES_CAPTURE = frozenset({e.PAYMENT_CAPTURED, e.PAYMENT_VOIDED})
 async def _void(obligation: Obligation, order: Order, ports: Ports, now_ms: int) -> Answer:
     args = _payment(obligation)
     if args.provider_ref is None:
+        attempt = attempt_no(order, args.attempt)
+        if attempt is not None and attempt.state != REQUESTED:  # the provider told of it, so it is there
+            return await _look(obligation, order, ports, now_ms)
         # Nobody was ever given the secret of this attempt, so nobody can pay it.
         return Done((RecordPayment(e.PAYMENT_VOIDED, args.attempt, code="never_opened"),))
     made = await ports.payments.cancel(args.provider_ref, obligation.key)

@@ -27,7 +27,8 @@ from msgspec import Struct
 from commands.desk import OrderBook
 from commands.messages import OrderCommand, command_codec
 from commands.obligations import HOUR_MS, MINUTE_MS, Kind, Obligation, obligations
-from commands.performing import Ports, perform, stuck
+from commands.payments import ProviderUnavailable
+from commands.performing import Ports, perform, report_of, stuck
 from ledger.errors import LedgerError
 from ledger.log import Acked, NewRecord, Sender
 from ledger.order import Order
@@ -39,6 +40,8 @@ FIRST_PAUSE_MS, LONGEST_PAUSE_MS = 1_000, 5 * MINUTE_MS
 STUCK_TRIES, STUCK_MS, STUCK_PAUSE_MS = 20, HOUR_MS, 15 * MINUTE_MS  # O13
 # What was reported changes the order within milliseconds; if it has not after this, the same is done again.
 REPORTED_MS = 5_000
+# Webhooks can be lost and a refund by hand changes nothing that is looked at: once a day, what the provider has of three days.
+FIRST_SWEEP_S, SWEEP_EVERY_S, SWEEP_BACK_MS = 600.0, 86_400.0, 3 * 24 * HOUR_MS
 LOOK_PAUSES_MS = {
     Kind.LOOK_AT_PAYMENT: (MINUTE_MS, 10 * MINUTE_MS),
     Kind.LOOK_AT_REFUND: (HOUR_MS, 24 * HOUR_MS),
@@ -136,6 +139,9 @@ class Reconciler:
         self._ports = self._make_ports()
         self._started.set()
         stopping = asyncio.create_task(self._stopping.wait())
+        sweeping = asyncio.create_task(self._sweep_for_ever())
+        sweeping.add_done_callback(self._ended)
+        self._calls.add(sweeping)
         try:
             while not self._stopping.is_set():
                 self._look_at_due()
@@ -277,6 +283,35 @@ class Reconciler:
         first, longest = LOOK_PAUSES_MS.get(obligation.kind, (FIRST_PAUSE_MS, LONGEST_PAUSE_MS))
         t.next_at = self._clock() + round(min(first << min(t.quiet + 1, 20), longest) * random.uniform(1.0, 1.1))
         t.quiet += 1
+
+    # ---- the daily sweep
+
+    async def _sweep_for_ever(self) -> None:
+        await asyncio.sleep(FIRST_SWEEP_S)
+        while True:
+            if 0 in self._owned:  # one process is enough: the one that has partition 0
+                await self.sweep()
+            await asyncio.sleep(SWEEP_EVERY_S)
+
+    async def sweep(self) -> None:
+        """Report the refunds and disputes of the last days that no webhook told of."""
+        found = unknown = 0
+        try:
+            async for sighting in self._ports.payments.recent(self._clock() - SWEEP_BACK_MS):
+                partition = self._partition_of(sighting.order_id)
+                order = self._book_of(partition).order(partition, sighting.order_id) if sighting.order_id else None
+                if order is None:
+                    unknown += 1
+                    log.warning("money of no order of ours", provider_ref=sighting.provider_ref, order_id=sighting.order_id)
+                    continue
+                commands = report_of(sighting.facts, order, self._ports.payments.name, self._clock())
+                found += len(commands)
+                await self._report(commands)
+        except ProviderUnavailable as exc:
+            log.warning("sweep ended early", why=str(exc))
+        self.done["sweep found"] += found
+        self.done["sweep unknown"] += unknown
+        log.info("sweep", facts=found, unknown=unknown)
 
     async def _report(self, commands: Sequence[OrderCommand]) -> bool:
         """Send in order; whether all of them are durable."""

@@ -385,7 +385,9 @@ def _attention_raised(o: Order, event: e.OrderEvent) -> Changes:
 def _attention_resolved(o: Order, event: e.OrderEvent) -> Changes:
     attention = _detail(event.attention, event)
     left = tuple(f for f in o.attention if (f.code, f.obligation_key) != (attention.code, attention.obligation_key))
-    changed: Changes = {"attention": left, "resolved": (*o.resolved, attention.obligation_key)}
+    changed: Changes = {"attention": left}
+    if attention.obligation_key not in o.resolved:
+        changed["resolved"] = (*o.resolved, attention.obligation_key)
     if attention.action == "settled_elsewhere":
         return changed | {"refunded_minor": o.refunded_minor + (attention.amount_minor or 0)}
     return changed | {"refund_failures_recent": 0}

@@ -141,7 +141,7 @@ ATTEMPT_FACTS: dict[str, dict[str, str | Code]] = {
         PENDING: PENDING,
         DECLINED: DECLINED,
         AUTHORISED: AUTHORISED,
-        CAPTURED: KNOWN,
+        CAPTURED: CAPTURED,
         VOIDED: OPEN,  # it was voided before its intent was known: now there is something to void
     },
     e.PAYMENT_PENDING: dict.fromkeys(ATTEMPT_STATES, PENDING) | {CAPTURED: KNOWN},

@@ -219,9 +219,9 @@ def _payment(s: State, c: Command) -> Event | No:
     event = Event(c["fact"], {"attempt": c["attempt"]} | given(c, *names))
     if c["fact"] == "PaymentCaptured":  # always, if more than known
         return event if (c.get("amount") or 0) > a.captured else No("already_known")
-    if a.state == "captured":  # not captured
-        return No("already_known")
     new_ref = bool(c.get("ref")) and a.ref is None
+    if a.state == "captured" and not (c["fact"] == "PaymentOpened" and new_ref):  # not captured, but for the name it lacked
+        return No("already_known")
     same = {
         "PaymentOpened": a.state != "requested",
         "PaymentPending": a.state == "pending" and a.waiting == c.get("waiting"),
@@ -404,7 +404,7 @@ def _after_payment(s: State, c: Command, new: str) -> State:
     entry = Attempt(
         state=new,
         ref=c.get("ref") or old.ref,
-        captured=c["amount"] if new == "captured" else old.captured,
+        captured=c["amount"] if c["fact"] == "PaymentCaptured" else old.captured,
         waiting=old.waiting if only_ref else c.get("waiting"),
         code=old.code if only_ref else c.get("code"),
         charge=c.get("charge") or old.charge,

@@ -242,6 +242,7 @@ WHOLE: list[Command] = [
     {"op": "RecordPayment", "fact": "PaymentDeclined", "attempt": 1},
     {"op": "RecordPayment", "fact": "PaymentAuthorised", "attempt": 1},
     {"op": "RecordPayment", "fact": "PaymentAuthorised", "attempt": 1, "ref": "pi_other"},
+    {"op": "RecordPayment", "fact": "PaymentCaptured", "attempt": 1, "amount": TOTAL},
     {"op": "RecordPayment", "fact": "PaymentCaptured", "attempt": 9, "ref": "pi_9", "amount": TOTAL},
     {"op": "RecordPayment", "fact": "PaymentOpened", "attempt": 0, "ref": "pi_0"},
     *REFUNDS,
@@ -304,6 +305,7 @@ _P1, _P2, _SP, _SM = _payments(1), _payments(2), _stock("product"), _stock("merc
 _OPENED, _AUTHORISED, _CAPTURED, _VOIDED = _P1[0], _P1[6], _P1[9], _P1[11]
 _SECOND = [_P2[0], _P2[2], _P2[6], _P2[8], _P2[9], _P2[11]]
 _PAID = _words([PAY, _OPENED, _CAPTURED, _SP[0]])
+_NAMELESS = _words([PAY, {"op": "RecordPayment", "fact": "PaymentCaptured", "attempt": 1, "amount": TOTAL}, _SP[0]])
 _PART_PAID = _words([PAY, _OPENED, _P1[8], _SP[0]])
 
 UNIVERSES = (
@@ -333,6 +335,7 @@ UNIVERSES = (
         _words([CANCELS[1], _CAPTURED, *REFUNDS[:3], *DISPUTES[:3:2], *ATTENTION]),
         head=_PART_PAID,
     ),
+    Universe("captured under a name that nobody told", _words([CANCELS[1], *_P1, *REFUNDS[:3], *_SP]), head=_NAMELESS),
     Universe("two disputes on the way to the door", _words([CANCELS[1], *FULFIL, *DISPUTES, *SECOND_DISPUTE, *_SP]), head=_PAID),
     Universe(
         "nothing to pay",
