@@ -128,6 +128,9 @@ class Desk:
     def rows(self) -> dict[bytes, bytes | None]:
         """Everything changed since the last write, with the position: one atomic store write."""
         changed = {self._prefix + key: value for key, value in self._rows.items()}
+        for order in self._folded.values():  # once per write, not per event
+            due = due_at(order)
+            changed[self._prefix + b"w/" + order.order_id.encode()] = None if due is None else due.to_bytes(8, "big")
         changed[self._prefix + b"meta"] = _encode(self.meta)
         return changed
 
@@ -137,9 +140,7 @@ class Desk:
         self._folded.clear()
 
     def _put_order(self, order: Order) -> None:
-        order_id, due = order.order_id.encode(), due_at(order)
-        self._rows[b"o/" + order_id] = _encode(order)
-        self._rows[b"w/" + order_id] = None if due is None else due.to_bytes(8, "big")
+        self._rows[b"o/" + order.order_id.encode()] = _encode(order)
         self._folded[order.order_id] = order
 
     # ---- folding the log

@@ -4,7 +4,7 @@ From the state alone: no clock, no memory of calls. The reconciler compares `not
 and reports facts; a crash anywhere means that the same obligation, with the same key, is done again. Compensation is not a
 second code path: a cancelled order whose money is captured simply owes a refund.
 
-`TABLE` lists the rows O1-O12 in the contract's order; the README's table is made from it.
+`TABLE` lists the rows O1-O12 in the contract's order. O13 (stuck) needs a memory of calls and is the reconciler's.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ from ledger.order import (
     payment_state,
     stock_state,
 )
+from ledger.topics import DAY_MS
 from ledger.transitions import Status
 
 MINUTE_MS = 60 * 1000
 HOUR_MS = 60 * MINUTE_MS
-DAY_MS = 24 * HOUR_MS
 LOOK_AFTER_MS = MINUTE_MS  # O5; the reconciler doubles it to 10 min while nothing is new
 LOOK_AT_REFUND_AFTER_MS = HOUR_MS  # O9; doubled to 24 h
 REFUND_OVERDUE_MS = 14 * DAY_MS  # O10
 
 
 class Kind(StrEnum):
-    """What is to be done. The first three ports are stock, payments, and none: those are our own commands."""
+    """What is to be done: at a stock service, at the payment provider, or by a command of our own."""
 
     RESERVE = "reserve"
     RELEASE = "release"
@@ -219,9 +219,14 @@ def _call_about_the_odd(o: Order) -> Iterator[Obligation]:
         yield from _person(o, REFUNDED_OPEN, f"refunded:{back}")
 
 
+def attention_key(o: Order, what: str) -> str:
+    """Key of a flag: which order, and what the person is called about."""
+    return f"att:{o.order_id}:{what}"
+
+
 def _person(o: Order, code: str, what: str, not_before: int = 0, again: bool = False) -> Iterator[Obligation]:
     """A flag, unless it stands or a person has dealt with this very thing (`again`: and it is still not done)."""
-    key = f"att:{o.order_id}:{what}"
+    key = attention_key(o, what)
     if (again or key not in o.resolved) and all(f.obligation_key != key for f in o.attention):
         yield Obligation(Kind.CALL_PERSON, key, not_before, AttentionArgs(code))
 
@@ -248,7 +253,7 @@ def _payment_args(a: Attempt) -> PaymentArgs:
 
 
 class Row(NamedTuple):
-    """One row of CONTRACT C: when what is owed, and what comes of it (both in words, for the README)."""
+    """One row of CONTRACT C: when what is owed, and what comes of it, in words for people."""
 
     no: str
     when: str

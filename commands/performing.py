@@ -18,7 +18,17 @@ from commands.answers import Answer, Done, Fact, No, Unknown, command_of
 from commands.decide import decide
 from commands.idempotency import fresh_command_id
 from commands.messages import CancelOrder, OrderCommand, RaiseAttention, RecordPayment, RecordRefund
-from commands.obligations import HOUR_MS, AttentionArgs, Kind, Obligation, PaymentArgs, RefundArgs, StockArgs
+from commands.obligations import (
+    HOUR_MS,
+    STUCK,
+    AttentionArgs,
+    Kind,
+    Obligation,
+    PaymentArgs,
+    RefundArgs,
+    StockArgs,
+    attention_key,
+)
 from commands.payments import PaymentProvider
 from commands.stock import StockService
 from ledger import events as e
@@ -75,7 +85,7 @@ def report_of(facts: Sequence[Fact], order: Order, actor: str, now_ms: int) -> t
 
 def stuck(obligation: Obligation, order: Order, now_ms: int) -> tuple[OrderCommand, ...]:
     """O13: a person is called because the obligation is not met. Empty when the flag stands already."""
-    flag = RaiseAttention("stuck", f"att:{order.order_id}:{obligation.key}")
+    flag = RaiseAttention(STUCK, attention_key(order, obligation.key))
     return _news([_command(Operation.RAISE_ATTENTION, order, raise_attention=flag)], order, now_ms)
 
 

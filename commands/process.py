@@ -65,7 +65,8 @@ class CommandsProcess:
     ) -> None:
         self._log, self._open_store, self._topics = event_log, open_store, topics
         self._app_id, self._instance = app_id, instance
-        self._make_companions, self._companions = companions, list[Companion]()
+        self._make_companions = companions
+        self._companions: list[Companion] = []
         self._loops: dict[int, WriterLoop] = {}
         self._stores: list[Store] = []
         self._fatal: BaseException | None = None
@@ -127,7 +128,8 @@ class CommandsProcess:
         return 0, 0
 
     def _start_loops(self, partitions: int, writers: int) -> None:
-        self._stores += [self._open_store(f"writer-{w}") for w in range(writers)]
+        for w in range(writers):
+            self._stores.append(self._open_store(f"writer-{w}"))
         books = [OrderBook(store) for store in self._stores]
         for companion in self._make_companions(lambda partition: books[partition % writers], self._failed):
             companion.start()

@@ -42,7 +42,7 @@ class Outside:
 
 @dataclass
 class World:
-    """The whole journal. `stock` is what each item had at first, where the journal tells."""
+    """The whole journal. `reserved` are the units of each item that are out."""
 
     orders: dict[str, Outside]
     reserved: Counter[tuple[str, str]]
