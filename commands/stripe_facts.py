@@ -1,0 +1,208 @@
+"""What Stripe's objects say about an order, as facts (CONTRACT B). Pure.
+
+Only the fields that are read are declared; everything else of an object is passed over. A payment names its order and attempt in
+its metadata, a refund of ours its number. What is reported is how things stand now, in causal order; what an order knows already
+is left out later, by `decide`.
+
+    requires_payment_method, requires_confirmation   PaymentOpened, or PaymentDeclined after a refused card
+    requires_action, processing                      PaymentPending (customer_action, provider)
+    requires_capture                                 PaymentAuthorised
+    succeeded                                        PaymentCaptured, then refunds and disputes
+    canceled                                         PaymentVoided
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from commands.answers import Fact
+from commands.messages import RecordDispute, RecordPayment, RecordRefund
+from ledger import events as e
+from ledger import transitions as t
+from ledger.order import DISPUTE_LOST, DISPUTE_WITHDRAWN, DISPUTE_WON
+
+S = TypeVar("S")
+
+
+class PaymentError(Struct, frozen=True):
+    code: str | None = None
+    decline_code: str | None = None
+    charge: str | None = None
+
+
+class Card(Struct, frozen=True):
+    """`capture_before` is in seconds since the epoch."""
+
+    capture_before: int | None = None
+
+
+class PaymentMethodDetails(Struct, frozen=True):
+    card: Card | None = None
+
+
+class Charge(Struct, frozen=True):
+    id: str
+    disputed: bool = False
+    payment_method_details: PaymentMethodDetails | None = None
+
+
+class Intent(Struct, frozen=True):
+    """A PaymentIntent. `latest_charge` is the charge itself when the request expanded it."""
+
+    id: str
+    status: str
+    amount: int
+    currency: str
+    livemode: bool = False
+    amount_capturable: int = 0
+    amount_received: int = 0
+    metadata: dict[str, str] = {}
+    last_payment_error: PaymentError | None = None
+    latest_charge: Charge | str | None = None
+    cancellation_reason: str | None = None
+    client_secret: str | None = None
+
+    @property
+    def order_id(self) -> str:
+        """Empty when the payment is not one of ours."""
+        return self.metadata.get("order", "") if self.attempt else ""
+
+    @property
+    def attempt(self) -> int:
+        return _number(self.metadata.get("attempt"))
+
+    @property
+    def charge(self) -> Charge | None:
+        return self.latest_charge if isinstance(self.latest_charge, Charge) else None
+
+    def __repr__(self) -> str:
+        return f"Intent({self.id!r}, {self.status!r})"
+
+
+class Refund(Struct, frozen=True):
+    id: str
+    status: str | None
+    amount: int
+    created: int = 0
+    payment_intent: str | None = None
+    failure_reason: str | None = None
+    metadata: dict[str, str] = {}
+
+
+class Evidence(Struct, frozen=True):
+    due_by: int | None = None
+
+
+class Dispute(Struct, frozen=True):
+    id: str
+    status: str
+    amount: int
+    reason: str | None = None
+    payment_intent: str | None = None
+    evidence_details: Evidence | None = None
+
+
+def read(value: Any, kind: type[S]) -> S:
+    """A Stripe object as `kind`. Raises `msgspec.ValidationError` for one that is not."""
+    return msgspec.convert(value, kind)
+
+
+STATE_OF = {
+    e.PAYMENT_OPENED: t.OPEN,
+    e.PAYMENT_PENDING: t.PENDING,
+    e.PAYMENT_DECLINED: t.DECLINED,
+    e.PAYMENT_AUTHORISED: t.AUTHORISED,
+    e.PAYMENT_CAPTURED: t.CAPTURED,
+    e.PAYMENT_VOIDED: t.VOIDED,
+}
+
+
+def state_of(intent: Intent) -> str:
+    """The state of an attempt that is as `intent` is now."""
+    return STATE_OF[payment_fact(intent).fact]
+
+
+def facts_of(intent: Intent, refunds: Iterable[Refund] = (), disputes: Iterable[Dispute] = ()) -> tuple[Fact, ...]:
+    """All facts about one payment, refunds oldest first. Empty for a payment of somebody else's."""
+    if not intent.order_id:
+        return ()
+    facts: list[Fact] = [payment_fact(intent)]
+    facts += [refund_fact(r) for r in sorted(refunds, key=lambda r: (r.created, r.id))]
+    for dispute in disputes:
+        facts += dispute_facts(dispute)
+    return tuple(facts)
+
+
+def payment_fact(intent: Intent) -> RecordPayment:
+    """How the payment stands. An unknown status is one that waits for the provider."""
+    no, ref = intent.attempt, intent.id
+    match intent.status:
+        case "requires_payment_method" | "requires_confirmation" if (error := intent.last_payment_error) is not None:
+            code = error.decline_code or error.code or "declined"
+            return RecordPayment(e.PAYMENT_DECLINED, no, provider_ref=ref, code=code, charge_ref=error.charge)
+        case "requires_payment_method" | "requires_confirmation":
+            return RecordPayment(e.PAYMENT_OPENED, no, provider_ref=ref)
+        case "requires_action":
+            return RecordPayment(e.PAYMENT_PENDING, no, provider_ref=ref, waiting_for="customer_action")
+        case "requires_capture":
+            return RecordPayment(
+                e.PAYMENT_AUTHORISED,
+                no,
+                amount_minor=intent.amount_capturable,
+                provider_ref=ref,
+                capture_before=_capture_before_ms(intent.charge),
+            )
+        case "succeeded":
+            return RecordPayment(e.PAYMENT_CAPTURED, no, amount_minor=intent.amount_received, provider_ref=ref)
+        case "canceled":
+            return RecordPayment(e.PAYMENT_VOIDED, no, provider_ref=ref, code=intent.cancellation_reason or "canceled")
+    return RecordPayment(e.PAYMENT_PENDING, no, provider_ref=ref, waiting_for="provider")
+
+
+def refund_fact(refund: Refund) -> RecordRefund:
+    """How the refund stands. Without a number of ours it was made in the provider's dashboard."""
+    no = _number(refund.metadata.get("refund_no"))
+    match refund.status:
+        case "succeeded":
+            return RecordRefund(e.REFUND_SETTLED, no, refund.id, refund.amount)
+        case "failed" | "canceled":
+            return RecordRefund(e.REFUND_FAILED, no, refund.id, refund.amount, refund.failure_reason or refund.status)
+    return RecordRefund(e.REFUND_SUBMITTED, no, refund.id, refund.amount)
+
+
+# An inquiry that ended (`warning_closed`) or was settled before it became a dispute moved no money.
+_OUTCOMES = {
+    "won": DISPUTE_WON,
+    "lost": DISPUTE_LOST,
+    "warning_closed": DISPUTE_WITHDRAWN,
+    "prevented": DISPUTE_WITHDRAWN,
+}
+
+
+def dispute_facts(dispute: Dispute) -> list[Fact]:
+    """That it was opened, and how it ended if it has."""
+    due_by = dispute.evidence_details.due_by if dispute.evidence_details else None
+    opened = RecordDispute(
+        e.DISPUTE_OPENED,
+        dispute.id,
+        amount_minor=dispute.amount,
+        reason=dispute.reason,
+        due_by=None if due_by is None else due_by * 1000,
+    )
+    outcome = _OUTCOMES.get(dispute.status)
+    return [opened] if outcome is None else [opened, RecordDispute(e.DISPUTE_CLOSED, dispute.id, outcome=outcome)]
+
+
+def _capture_before_ms(charge: Charge | None) -> int | None:
+    details = charge.payment_method_details if charge else None
+    seconds = details.card.capture_before if details and details.card else None
+    return None if seconds is None else seconds * 1000
+
+
+def _number(text: str | None) -> int:
+    """A number of ours as metadata hold it; 0 when there is none."""
+    return int(text) if text and text.isascii() and text.isdigit() and len(text) <= 9 else 0

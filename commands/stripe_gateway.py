@@ -1,0 +1,275 @@
+"""The door to Stripe: the payment port over stripe-python (PaymentIntents with manual capture). The only importer of `stripe`.
+
+retries      none of the library's own: the reconciler tries again, under the same key, and looks first
+definite no  400, 402 and 404; everything else that is not success means that nothing is known (CONTRACT C2): also 401 and 403,
+             which an operator can mend, and an `idempotency_error`, which is a fault of ours
+secrets      what the library raises holds bodies and what it logs at DEBUG does too: nothing of it is chained or passed on
+time         the library's own time-out is per read; a call as a whole gets no longer than `timeout_ms`
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, TypeVar
+
+import httpx
+import msgspec
+import stripe
+
+from commands.answers import Answer, Done, Fact, No, Unknown
+from commands.payments import PaymentView, ProviderUnavailable, Sighting
+from commands.stripe_facts import Dispute, Intent, Refund, facts_of, read, refund_fact, state_of
+from commands.stripe_webhook import read_event
+
+NAME = "stripe"
+PAGE = 100  # the most that a list gives at once
+SEARCH_SLACK_S = 3600  # between our clock and the provider's
+_DEFINITE = frozenset({400, 402, 404})
+_NOT_DEFINITE = frozenset({"rate_limit", "lock_timeout", "idempotency_key_in_use"})  # at times sent with a 400
+
+T = TypeVar("T")
+
+
+class Refused(Exception):
+    """A definite no inside this module. `code` is Stripe's."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+class _Transport(stripe.HTTPXClient):
+    """Without the proxies of the environment when it talks to this machine."""
+
+    def __init__(self, timeout_s: float, local: bool) -> None:
+        super().__init__(timeout=timeout_s)
+        if local:
+            self._client_async = httpx.AsyncClient(trust_env=False)
+
+
+class StripeGateway:
+    """One Stripe account; to be made on the event loop that uses it.
+
+    `webhook_secrets` are those of the endpoint, two while they are rotated; `account` is checked in messages that name one.
+    `api_base` is for the sandbox.
+    """
+
+    name = NAME
+
+    def __init__(
+        self,
+        secret_key: str,
+        *,
+        webhook_secrets: tuple[str, ...] = (),
+        account: str | None = None,
+        api_base: str | None = None,
+        timeout_ms: int = 10_000,
+    ) -> None:
+        _quiet()
+        self._live = secret_key.startswith(("sk_live_", "rk_live_"))
+        self._webhook_secrets, self._account = webhook_secrets, account
+        self._timeout_s = timeout_ms / 1000
+        self._transport = _Transport(self._timeout_s, local=api_base is not None)
+        self._client = stripe.StripeClient(
+            secret_key,
+            http_client=self._transport,
+            max_network_retries=0,
+            base_addresses={"api": api_base} if api_base else {},
+        )
+
+    # ---- payments
+
+    async def create(self, order_id: str, attempt: int, amount_minor: int, currency: str, key: str) -> Answer:
+        async def call() -> Answer:
+            intent = await self._intent(
+                self._client.v1.payment_intents.create_async(
+                    {
+                        "amount": amount_minor,
+                        "currency": currency.lower(),
+                        "capture_method": "manual",
+                        # since API version 2026-09-30 `payment_method_types` is refused
+                        "allowed_payment_method_types": ["card"],
+                        "metadata": {"order": order_id, "attempt": str(attempt)},
+                    },
+                    {"idempotency_key": key},
+                )
+            )
+            return Done(facts_of(intent))
+
+        return await self._answer(call)
+
+    async def find(self, order_id: str, attempt: int, since_ms: int) -> Answer:
+        async def call() -> Answer:
+            since_s = since_ms // 1000 - SEARCH_SLACK_S
+            query = f"metadata['order']:'{order_id}' AND metadata['attempt']:'{attempt}' AND created>{since_s}"
+            found = await self._client.v1.payment_intents.search_async({"query": query, "limit": 1})
+            for intent in found.data:
+                return Done((await self._look(intent.id)).facts)
+            return No("no_such_payment")
+
+        return await self._answer(call)
+
+    async def fetch(self, provider_ref: str) -> Answer:
+        async def call() -> Answer:
+            return Done((await self._look(provider_ref)).facts)
+
+        return await self._answer(call)
+
+    async def capture(self, provider_ref: str, amount_minor: int, key: str) -> Answer:
+        async def call() -> Answer:
+            made = self._client.v1.payment_intents.capture_async(
+                provider_ref, {"amount_to_capture": amount_minor}, {"idempotency_key": key}
+            )
+            return Done(facts_of(await self._intent(made)))
+
+        return await self._answer(call)
+
+    async def cancel(self, provider_ref: str, key: str) -> Answer:
+        async def call() -> Answer:
+            made = self._client.v1.payment_intents.cancel_async(provider_ref, {}, {"idempotency_key": key})
+            return Done(facts_of(await self._intent(made)))
+
+        return await self._answer(call)
+
+    # ---- refunds
+
+    async def refund(self, provider_ref: str, order_id: str, refund_no: int, amount_minor: int, key: str) -> Answer:
+        async def call() -> Answer:
+            made = await self._client.v1.refunds.create_async(
+                {
+                    "payment_intent": provider_ref,
+                    "amount": amount_minor,
+                    "metadata": {"order": order_id, "refund_no": str(refund_no)},
+                },
+                {"idempotency_key": key},
+            )
+            return Done((refund_fact(read(made.to_dict(), Refund)),))
+
+        return await self._answer(call)
+
+    async def find_refund(self, provider_ref: str, refund_no: int) -> Answer:
+        async def call() -> Answer:
+            for refund in await self._refunds(provider_ref):
+                if (fact := refund_fact(refund)).refund_no == refund_no:
+                    return Done((fact,))
+            return No("no_such_refund")
+
+        return await self._answer(call)
+
+    async def fetch_refund(self, refund_ref: str) -> Answer:
+        async def call() -> Answer:
+            found = await self._client.v1.refunds.retrieve_async(refund_ref)
+            return Done((refund_fact(read(found.to_dict(), Refund)),))
+
+        return await self._answer(call)
+
+    # ---- what is asked by HTTP requests rather than by obligations
+
+    async def view(self, provider_ref: str) -> PaymentView:
+        intent = await self._ask(lambda: self._intent(self._client.v1.payment_intents.retrieve_async(provider_ref)))
+        return PaymentView(NAME, intent.id, state_of(intent), intent.amount, intent.currency.upper(), intent.client_secret)
+
+    async def sighting(self, provider_ref: str) -> Sighting:
+        return await self._ask(lambda: self._look(provider_ref))
+
+    async def read_webhook(self, body: bytes, signature: str, now_s: float) -> Sighting:
+        event = read_event(body, signature, self._webhook_secrets, now_s, self._live, self._account)
+        if (ref := event.payment_ref) is None:
+            return Sighting("", ())
+        try:
+            return await self.sighting(ref)
+        except KeyError:
+            return Sighting("", (), ref)
+
+    async def recent(self, since_ms: int) -> AsyncIterator[Sighting]:
+        v1, since_s = self._client.v1, since_ms // 1000
+        refunds = await self._ask(lambda: self._all(v1.refunds.list_async({"limit": PAGE, "created": {"gte": since_s}}), Refund))
+        disputes = await self._ask(
+            lambda: self._all(v1.disputes.list_async({"limit": PAGE, "created": {"gte": since_s}}), Dispute)
+        )
+        refs = dict.fromkeys(ref for ref in (*(r.payment_intent for r in refunds), *(d.payment_intent for d in disputes)) if ref)
+        for ref in refs:
+            try:
+                yield await self.sighting(ref)
+            except KeyError:
+                yield Sighting("", (), ref)
+
+    async def close(self) -> None:
+        await self._transport.close_async()  # type: ignore[no-untyped-call]
+
+    # ---- calls
+
+    async def _look(self, ref: str) -> Sighting:
+        """The payment, and where money moved its refunds and disputes: up to three calls."""
+        payments = self._client.v1.payment_intents
+        intent = await self._intent(payments.retrieve_async(ref, {"expand": ["latest_charge"]}))
+        refunds: list[Refund] = []
+        disputes: list[Dispute] = []
+        if intent.amount_received:
+            refunds = await self._refunds(ref)
+            if intent.charge is None or intent.charge.disputed:
+                disputes = await self._all(self._client.v1.disputes.list_async({"payment_intent": ref, "limit": PAGE}), Dispute)
+        facts: tuple[Fact, ...] = facts_of(intent, refunds, disputes)
+        return Sighting(intent.order_id, facts, intent.id)
+
+    async def _refunds(self, ref: str) -> list[Refund]:
+        return await self._all(self._client.v1.refunds.list_async({"payment_intent": ref, "limit": PAGE}), Refund)
+
+    async def _intent(self, call: Awaitable[stripe.PaymentIntent]) -> Intent:
+        return read((await call).to_dict(), Intent)
+
+    async def _all(self, first: Awaitable[Any], kind: type[T]) -> list[T]:
+        page = await first
+        return [read(thing.to_dict(), kind) async for thing in page.auto_paging_iter()]
+
+    async def _answer(self, call: Callable[[], Awaitable[Answer]]) -> Answer:
+        try:
+            return await self._guarded(call)
+        except Refused as exc:
+            return No(exc.code)
+        except ProviderUnavailable as exc:
+            return Unknown(str(exc))
+
+    async def _ask(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Raises `ProviderUnavailable`; `KeyError` for what is not there."""
+        try:
+            return await self._guarded(call)
+        except Refused as exc:
+            code = exc.code
+        if code == "resource_missing":
+            raise KeyError(code)
+        raise ProviderUnavailable(f"the provider refused: {code}")
+
+    async def _guarded(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Raises `Refused` or `ProviderUnavailable`, with nothing of the other side's words but its code."""
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await call()
+        except stripe.StripeError as exc:
+            status, code = exc.http_status, _code(exc)
+            definite = status in _DEFINITE and code not in _NOT_DEFINITE and not isinstance(exc, stripe.IdempotencyError)
+        except TimeoutError:
+            status, code, definite = None, "time-out", False
+        except (msgspec.ValidationError, httpx.HTTPError, ValueError) as exc:  # an answer that makes no sense
+            status, code, definite = None, type(exc).__name__, False
+        if definite:
+            raise Refused(code)
+        raise ProviderUnavailable(f"{code} ({status})" if status else code)
+
+
+def _code(exc: stripe.StripeError) -> str:
+    if isinstance(exc, stripe.IdempotencyError):
+        return "idempotency_error"
+    error = exc.error
+    decline = getattr(error, "decline_code", None) if error is not None else None
+    return str(decline or exc.code or getattr(error, "type", None) or type(exc).__name__)[:64]
+
+
+def _quiet() -> None:
+    """The library logs paths at INFO and whole bodies at DEBUG, and reports how long calls took."""
+    stripe.enable_telemetry = False
+    stripe.log = None
+    logging.getLogger("stripe").setLevel(logging.CRITICAL)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
