@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api import customers, events, orders, registry, reports, system, tracking
+from api import attention, customers, events, orders, payments, registry, reports, system, tracking, webhooks
 from api.call import Call
 from api.context import AppContext
 from api.edge import Edge, LedgerRoute, problem_response
@@ -42,7 +42,7 @@ class LedgerApp(FastAPI):
 def build_app(ctx: AppContext) -> FastAPI:
     """The ASGI application over `ctx`. Touches neither the log nor an event loop; call `ctx.end_streams()` when stopping."""
     app = LedgerApp(ctx)
-    for module in (orders, events, tracking, customers, reports, registry, system):
+    for module in (orders, payments, events, webhooks, tracking, attention, customers, reports, registry, system):
         module.add_routes(app.router)
     if ctx.settings.app_env == "development":
         system.add_docs_page(app)

@@ -36,11 +36,20 @@ class _DuplicateKey(ValueError):
 
 
 async def read_body(receive: Receive, headers: dict[bytes, bytes]) -> bytes:
-    """The raw body. Raises `Problem` `unsupported-media-type` or `body-too-large`, before reading more than is allowed."""
+    """The raw JSON body. Raises `Problem` `unsupported-media-type` or `body-too-large`, before reading more than is allowed."""
+    raw = await read_raw(receive, headers, MAX_BODY_BYTES)
+    # A body that is not there has no type.
+    if raw and not _JSON_TYPE.match(headers.get(b"content-type", b"")):
+        raise Problem("unsupported-media-type")
+    return raw
+
+
+async def read_raw(receive: Receive, headers: dict[bytes, bytes], max_bytes: int) -> bytes:
+    """The body as sent, of whatever type. Raises as `read_body`."""
     if headers.get(b"content-encoding", b"identity").strip().lower() not in (b"identity", b""):
         raise Problem("unsupported-media-type", "Content-Encoding is not supported here.")
     length = headers.get(b"content-length")
-    if length is not None and length.isdigit() and int(length[:20]) > MAX_BODY_BYTES:
+    if length is not None and length.isdigit() and int(length[:20]) > max_bytes:
         raise _too_large()
     chunks: list[bytes] = []
     size = 0
@@ -50,16 +59,12 @@ async def read_body(receive: Receive, headers: dict[bytes, bytes]) -> bytes:
             raise ClientDisconnect
         if chunk := message.get("body", b""):
             size += len(chunk)
-            if size > MAX_BODY_BYTES:
+            if size > max_bytes:
                 raise _too_large()
             chunks.append(chunk)
         if not message.get("more_body", False):
             break
-    raw = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-    # A body that is not there has no type.
-    if raw and not _JSON_TYPE.match(headers.get(b"content-type", b"")):
-        raise Problem("unsupported-media-type")
-    return raw
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 def _too_large() -> Problem:

@@ -88,6 +88,27 @@ def commands(with_parent: WithParent = False) -> None:
 
 
 @app.command()
+def sandbox(
+    data_dir: Annotated[Path, typer.Option("--data-dir", help="Where it keeps what it knows, and its journal.")] = Path(
+        ".ledger/sandbox"
+    ),
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.", min=1, max=65535)] = 8420,
+    with_parent: WithParent = False,
+) -> None:
+    """Run stand-ins for the payment provider and the two stock services. Loopback only, for development: no real money moves.
+
+    The payment provider speaks the part of Stripe's API that the ledger uses, with Stripe's test cards. Every call stands in the
+    journal (GET /sandbox/journal); what goes wrong can be set (PUT /sandbox/chaos).
+    """
+    from api.log_lines import configure_logging
+    from api.sandboxing import run_stand_ins
+
+    settings = load_settings()
+    configure_logging("sandbox", settings.log_level)
+    raise typer.Exit(run_stand_ins(settings, data_dir, port, with_parent))
+
+
+@app.command()
 def broker(
     data_dir: DataDir = DEFAULT_DATA_DIR,
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes a free one.", min=0, max=65535)] = 9092,

@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from api.auth import Tokens
+from api.client_secrets import ClientSecrets
 from api.errors import FieldError, Problem
 from api.metrics import HttpMetrics
 from api.submissions import Submissions
 from commands.idempotency import contact_digest_of, fingerprint_of
+from commands.payments import PaymentProvider
 from ledger.config import Settings
 from ledger.contacts import OrderContact, contact_key
 from ledger.log import EventLog, Sender
@@ -46,7 +48,8 @@ class StatusOf(Protocol):
 class AppContext:
     """Everything a request may touch. All of it lives on the event loop that folds, but `sender` and `log`.
 
-    `hash_key` keys fingerprints, contact digests and cursors; `status` must be cheap: it is asked by every request.
+    `hash_key` keys fingerprints, contact digests and cursors; `status` must be cheap: it is asked by every request. Without
+    `payments` no payment can be opened here.
     """
 
     settings: Settings
@@ -57,6 +60,7 @@ class AppContext:
     tokens: Tokens
     hash_key: bytes
     status: StatusOf
+    payments: PaymentProvider | None = None
     metrics: HttpMetrics = field(default_factory=HttpMetrics)
     stopping: bool = False
 
@@ -64,6 +68,7 @@ class AppContext:
         self.partitions = self.projector.partitions
         self.topics = self.settings.topics
         self.currencies = self.settings.allowed_currencies
+        self.secrets = ClientSecrets()
         self.submissions = Submissions(self.sender, self.projector, self.queries, self.topics)
 
     def partition_of(self, order_id: str) -> int:

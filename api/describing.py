@@ -91,9 +91,13 @@ def operation(
     parameters: Iterable[Described | str] = (),
     body: type[BaseModel] | None = None,
     body_required: bool = True,
+    raw_body: Described | None = None,
     security: list[Described] | None = None,
 ) -> Described:
-    """Arguments of `add_api_route`. `slugs` beside those every operation has; `parameters` by component name or in full."""
+    """Arguments of `add_api_route`. `slugs` beside those every operation has; `parameters` by component name or in full.
+
+    `raw_body` is the schema of a body whose shape is somebody else's.
+    """
     always = "internal-error" if security == [] else "unauthenticated forbidden internal-error"
     named = [{"$ref": f"#/components/parameters/{n}"} if isinstance(n, str) else n for n in (*parameters, *_COMMON)]
     extra: Described = {"parameters": named}
@@ -101,6 +105,8 @@ def operation(
         extra["security"] = security
     if body is not None:
         extra["requestBody"] = {"required": body_required, "content": content(body)}
+    if raw_body is not None:
+        extra["requestBody"] = {"required": True, "content": {"application/json": {"schema": raw_body}}}
     first, *others = answers
     responses: Described = {str(status): answers[status] for status in (first, *others)}
     responses |= problems(f"{slugs} {always}".split(), path)

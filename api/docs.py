@@ -138,6 +138,63 @@ CANCEL_ORDER = operation(
     body=p.CancelOrderBody,
     body_required=False,
 )
+PAY = operation(
+    "payOrder",
+    "payments",
+    "Open a payment, or say that the customer is done",
+    "`initiate` (default) opens a payment and answers with the secret that the customer's browser pays with; it needs an "
+    "`Idempotency-Key` and the total as the customer saw it. A retry with the same key answers with the same attempt as it is "
+    "now. When the provider has not opened it in time, 202 with the payment under `Location`. `confirm` asks the provider now "
+    "and answers with the state that this leads to; it needs no key.",
+    {
+        200: success("`confirm`: the payment as it is now.", p.PaymentOut, "LedgerPosition Applied"),
+        201: success("The payment is open.", p.PaymentOut, "Location LedgerPosition Replayed Applied"),
+        202: success("Not decided, or not opened yet: look under `Location`.", p.CommandOut, "Location Applied"),
+    },
+    f"customer-required {_ON_ORDER} {_COMMAND} not-found payment-open already-paid nothing-to-pay order-cancelled order-expired "
+    "too-many-attempts total-mismatch not-caught-up provider-unavailable",
+    path=f"{_ORDER}/payment",
+    parameters=(_ORDER_ID, "CustomerId", "OptionalKey", "Prefer", "IfMatch"),
+    body=p.PayOrderBody,
+)
+READ_PAYMENT = operation(
+    "readPayment",
+    "payments",
+    "Read an order's payment",
+    "The last attempt. The secret only for the customer, and only while it is open, pending or declined.",
+    {200: success("The payment.", p.PaymentOut, "LedgerPosition Staleness")},
+    f"customer-required order-not-found order-frozen not-found provider-unavailable {_READ}",
+    path=f"{_ORDER}/payment",
+    parameters=(_ORDER_ID, "CustomerId", "LedgerPosition", "Prefer"),
+)
+WEBHOOK = operation(
+    "receiveStripeWebhook",
+    "payments",
+    "Messages of the payment provider",
+    "Signed by the provider (`Stripe-Signature`); no token. Answered once everything the message is about was fetched and is "
+    "durable. Types and orders that are not followed are taken and counted.",
+    {200: success("Taken.", p.WebhookOut)},
+    "invalid-signature body-too-large unsupported-media-type ledger-unavailable provider-unavailable",
+    path="/webhooks/stripe",
+    parameters=("StripeSignature",),
+    raw_body={
+        "type": "object",
+        "examples": [{"id": "evt_1", "object": "event", "type": "payment_intent.succeeded", "livemode": True, "data": {}}],
+    },
+    security=[],
+)
+RESOLVE_ATTENTION = operation(
+    "resolveAttention",
+    "orders",
+    "Say what was done about a flag",
+    "Staff only. `attention` of the order names the flags. After `retry` what failed is tried again; `settled_elsewhere` counts "
+    "as refunded.",
+    {200: success("The order without the flag.", p.OrderOut, _ORDER_HEADERS), 202: _PENDING},
+    f"{_ON_ORDER} {_COMMAND} no-such-attention",
+    path=f"{_ORDER}/attention",
+    parameters=(_ORDER_ID, *_COMMAND_HEADERS, "IfMatch"),
+    body=p.ResolveAttentionBody,
+)
 READ_COMMAND = operation(
     "readCommand",
     "commands",

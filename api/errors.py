@@ -45,7 +45,9 @@ PROBLEMS: dict[str, ProblemType] = {
         400, "Invalid cursor", "The cursor was not handed out by this API, or belongs to other filters or another customer."
     ),
     "invalid-if-match": ProblemType(400, "Invalid If-Match", '`If-Match` must be one strong entity tag with a version: "7".'),
-    "invalid-signature": ProblemType(400, "Invalid signature", "The signature of the webhook does not match."),
+    "invalid-signature": ProblemType(
+        400, "Invalid signature", "The message is not signed by the provider, not of now, or not for this account and mode."
+    ),
     # 401, 403
     "unauthenticated": ProblemType(401, "Unauthenticated", "A bearer token is needed, and the one sent, if any, is not known."),
     "forbidden": ProblemType(403, "Forbidden", "The token's role may not do this."),
@@ -97,7 +99,7 @@ PROBLEMS: dict[str, ProblemType] = {
     "version-conflict": ProblemType(
         412, "Version conflict", f"`If-Match` names another version than the order's; see `current`. {_NEW_KEY}"
     ),
-    "body-too-large": ProblemType(413, "Body too large", "A request body may have 64 KiB."),
+    "body-too-large": ProblemType(413, "Body too large", "A request body may have 64 KiB, a webhook 256 KiB."),
     "unsupported-media-type": ProblemType(
         415, "Unsupported media type", "The body must be `application/json` in UTF-8, not compressed."
     ),
@@ -133,7 +135,9 @@ PROBLEMS: dict[str, ProblemType] = {
         503, "Decisions behind", "Commands are durable but not being decided right now. Retrying with the same key is safe.", 5
     ),
     "not-caught-up": ProblemType(503, "Not caught up", "This node has not folded the log up to `Ledger-Position` in time.", 1),
-    "provider-unavailable": ProblemType(503, "Provider unavailable", "The payment provider does not answer.", 5),
+    "provider-unavailable": ProblemType(
+        503, "Provider unavailable", "The payment provider does not answer. Retrying with the same key is safe.", 5
+    ),
 }
 
 _SLUG_OF = {Code.AMOUNT_DIFFERS: "total-mismatch"}

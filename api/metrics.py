@@ -22,6 +22,7 @@ class HttpMetrics(Collector):
         self._buckets: dict[tuple[str, str], list[int]] = {}
         self._seconds: Counter[tuple[str, str]] = Counter()
         self.outcomes: Counter[str] = Counter()
+        self.webhooks: Counter[str] = Counter()
 
     def note(self, method: str, route: str, status: int, took_s: float) -> None:
         """One request. `status` 499: the client left before the response began."""
@@ -52,6 +53,12 @@ class HttpMetrics(Collector):
         for outcome, count in sorted(self.outcomes.items()):
             outcomes.add_metric((outcome,), count)
         yield outcomes
+        webhooks = CounterMetricFamily(
+            "ledger_webhooks", "Messages of the payment provider, by what they were.", labels=("kind",)
+        )
+        for kind, count in sorted(self.webhooks.items()):
+            webhooks.add_metric((kind,), count)
+        yield webhooks
 
 
 def _cumulative(buckets: list[int]) -> list[tuple[str, float]]:

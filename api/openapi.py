@@ -29,6 +29,7 @@ keys, no unknown members, integers only, strings in NFC without control characte
 """
 _TAGS = {
     "orders": "Place, move along, cancel, read.",
+    "payments": "Pay for an order.",
     "commands": "What became of a command.",
     "customers": "Erasure of personal data.",
     "reports": "Daily totals.",
@@ -55,6 +56,19 @@ _PARAMETERS = {
         "Names this command within principal, customer, operation and order.",
         {"type": "string", "pattern": "^[!-~]{1,255}$"},
         "cart-1017",
+        True,
+    ),
+    "OptionalKey": _parameter(
+        "Idempotency-Key",
+        "As for every command; needed with `initiate` only.",
+        {"type": "string", "pattern": "^[!-~]{1,255}$"},
+        "pay-1017",
+    ),
+    "StripeSignature": _parameter(
+        "Stripe-Signature",
+        "`t=<seconds>,v1=<HMAC-SHA-256 of t, a dot and the body>`, at most 5 minutes off.",
+        _TEXT,
+        "t=1926244800,v1=5257a869e7ecebeda32affa62cdca3fa51cad7e77a0e56ff536d0ce8e108d8bd",
         True,
     ),
     "Prefer": _parameter(

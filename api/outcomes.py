@@ -32,8 +32,17 @@ async def carry_out(call: Call, command: OrderCommand, created: bool = False, co
 
     `contact` is made durable before a new order's command. `created` makes success a 201.
     """
+    partition = call.ctx.partition_of(command.order_id)
+    result, replayed = await outcome_of(call, command, contact)
+    if isinstance(result, Pending):
+        return undecided(call, command, result)
+    known_contact = None if replayed else contact
+    return decided(call, command.command_id, partition, result, created, replayed=replayed, contact=known_contact)
+
+
+async def outcome_of(call: Call, command: OrderCommand, contact: OrderContact | None = None) -> tuple[Outcome | Pending, bool]:
+    """(what became of `command` within `Prefer: wait`, whether it was known here already). Raises `Problem`."""
     ctx = call.ctx
-    preferences = call.preferences()
     partition = ctx.partition_of(command.order_id)
     known = first = ctx.queries.outcome(partition, command.command_id)
     if first is not None and first.fingerprint != command.fingerprint:
@@ -41,23 +50,27 @@ async def carry_out(call: Call, command: OrderCommand, created: bool = False, co
     if known is not None:
         ctx.metrics.outcomes["replayed"] += 1
         await folded_as_met(ctx, partition, known)
-        return decided(call, command.command_id, partition, known, created, preferences, replayed=True)
+        return known, True
     ctx.submissions.refuse_overload(ctx.status().connected)
     record = None
     # A key that is taken will be refused: then no contact is written that no event would ever name.
     if contact is not None and command.place is not None and first is None:
         key = contact_key(command.order_id, command.place.contact_digest)
         record = NewRecord(ctx.topics.contacts, partition, key, contact_codec().encode(contact))
-    wait_s = preferences.wait_s
-    if wait_s is None:
-        wait_s = 0.0 if preferences.respond_async else DEFAULT_WAIT_S
-    result = await ctx.submissions.submit(command, partition, wait_s, record, call.exchange.traceparent)
+    result = await ctx.submissions.submit(command, partition, wait_of(call.preferences()), record, call.exchange.traceparent)
     if isinstance(result, Pending):
         ctx.metrics.outcomes["undecided"] += 1
-        return _undecided(command, result, preferences)
-    ctx.metrics.outcomes[result.code or "accepted"] += 1
-    await folded_as_met(ctx, partition, result)
-    return decided(call, command.command_id, partition, result, created, preferences, contact=contact)
+    else:
+        ctx.metrics.outcomes[result.code or "accepted"] += 1
+        await folded_as_met(ctx, partition, result)
+    return result, False
+
+
+def wait_of(preferences: Preferences) -> float:
+    """How long an answer may wait for its outcome, in seconds."""
+    if preferences.wait_s is not None:
+        return preferences.wait_s
+    return 0.0 if preferences.respond_async else DEFAULT_WAIT_S
 
 
 async def folded_as_met(ctx: AppContext, partition: int, outcome: Outcome) -> None:
@@ -83,17 +96,12 @@ def decided(
     partition: int,
     outcome: Outcome,
     created: bool,
-    preferences: Preferences,
     replayed: bool = False,
     contact: OrderContact | None = None,
 ) -> Response:
     """The answer to a command with this outcome. Raises `Problem` for a refusal."""
     ctx = call.ctx
-    headers = {"Ledger-Position": ctx.position(partition)}
-    if preferences.applied:
-        headers["Preference-Applied"] = preferences.applied
-    if replayed:
-        headers["Idempotency-Replayed"] = "true"
+    headers = headers_of_outcome(call, partition, replayed)
     if outcome.code is not None and outcome.code not in UNCHANGED:
         raise refused(ctx, command_id, outcome, headers)
     order = order_then(ctx, partition, outcome)
@@ -107,6 +115,16 @@ def decided(
         headers["Location"] = f"/orders/{order.order_id}"
     body = order_json(order, frozen, contact or ctx.contact_of(order))
     return json_response(body, 201 if created else 200, headers)
+
+
+def headers_of_outcome(call: Call, partition: int, replayed: bool) -> dict[str, str]:
+    """What every answer to a decided command carries."""
+    headers = {"Ledger-Position": call.ctx.position(partition)}
+    if applied := call.preferences().applied:
+        headers["Preference-Applied"] = applied
+    if replayed:
+        headers["Idempotency-Replayed"] = "true"
+    return headers
 
 
 def order_then(ctx: AppContext, partition: int, outcome: Outcome) -> Order | None:
@@ -157,9 +175,21 @@ async def command_state(call: Call, command_id: str, order_id: str, outcome: Out
     return to_json(state)
 
 
-def _undecided(command: OrderCommand, pending: Pending, preferences: Preferences) -> Response:
-    headers = {"Location": f"/commands/{command.command_id}?at={pending.partition}-{pending.offset}"}
-    if preferences.applied:
-        headers["Preference-Applied"] = preferences.applied
-    state = {"command_id": command.command_id, "state": "pending", "order_id": command.order_id, "version": None, "problem": None}
+def undecided(call: Call, command: OrderCommand, pending: Pending) -> Response:
+    """202 for a command that is durable and has no outcome yet."""
+    return accepted_later(call, command, f"/commands/{command.command_id}?at={pending.partition}-{pending.offset}", None)
+
+
+def accepted_later(call: Call, command: OrderCommand, location: str, version: int | None) -> Response:
+    """202 with the place to look. `version`: the command is decided, and what it leads to is not there yet."""
+    headers = {"Location": location}
+    if applied := call.preferences().applied:
+        headers["Preference-Applied"] = applied
+    state = {
+        "command_id": command.command_id,
+        "state": "pending" if version is None else "accepted",
+        "order_id": command.order_id,
+        "version": version,
+        "problem": None,
+    }
     return json_response(to_json(state), 202, headers)

@@ -129,6 +129,46 @@ class CancelOrderBody(Request):
     reason: CancelReason | None = None
 
 
+class PayOrderBody(Request):
+    """`initiate` opens a payment of the amount that the customer saw; `confirm` says that the customer is done."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"total_minor": 2890, "currency": "EUR"}, {"action": "confirm"}]},
+    )
+
+    action: Literal["initiate", "confirm"] = "initiate"
+    total_minor: Annotated[int | None, Field(ge=0, le=MAX_TOTAL_MINOR)] = None
+    currency: Annotated[str | None, Field(pattern=r"^[A-Z]{3}$")] = None
+
+
+class ResolveAttentionBody(Request):
+    """What a person did about a flag of the order: `code` and `obligation_key` are those of the flag.
+
+    `retry`: try again. `settled_elsewhere`: the money went back in another way; without an amount, all that was still owed.
+    """
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"code": "refund_failed", "obligation_key": f"att:{ORDER_ID}:refund:3", "action": "retry"},
+                {
+                    "code": "refund_failed",
+                    "obligation_key": f"att:{ORDER_ID}:refund:3",
+                    "action": "settled_elsewhere",
+                    "amount_minor": 2890,
+                    "ticket": "SHOP-17",
+                },
+            ]
+        }
+    )
+
+    code: Annotated[str, Field(pattern=r"^[a-z_]{1,64}$")]
+    obligation_key: Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,255}$")]
+    action: Literal["retry", "settled_elsewhere"]
+    amount_minor: Annotated[int | None, Field(ge=0, le=MAX_TOTAL_MINOR)] = None
+    ticket: Annotated[str | None, Field(pattern=r"^[A-Za-z0-9#_-]{0,64}$")] = None
+
+
 class EraseBody(Request):
     model_config = ConfigDict(json_schema_extra={"examples": [{}, {"force": True}]})
 
@@ -182,7 +222,7 @@ class FrozenOut(Response):
     offset: int
 
 
-class PaymentOut(Response):
+class PaymentSummaryOut(Response):
     """The last payment attempt, from 1; 0 while there is none."""
 
     attempt: int
@@ -239,7 +279,7 @@ class OrderSummaryOut(Response):
     placed_at: Timestamp
     updated_at: Timestamp
     expires_at: Timestamp
-    payment: PaymentOut
+    payment: PaymentSummaryOut
     shipment: ShipmentOut
 
 
@@ -328,6 +368,42 @@ class ProblemOut(Response):
     command_id: str | None = None
     current: Annotated[CurrentOut | None, Field(description="the order the refusal was about, as it was then")] = None
     frozen: FrozenOut | None = None
+
+
+class PaymentOut(Response):
+    """One attempt to pay. `client_secret` is for the customer's browser, and there only while the customer can still act."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "attempt": 1,
+                    "state": "open",
+                    "provider": "stripe",
+                    "provider_ref": "pi_3PKb2eLk",
+                    "client_secret": "pi_3PKb2eLk_secret_hidden",
+                    "amount_minor": 2890,
+                    "currency": "EUR",
+                    "expires_at": "2030-01-31T12:30:00.000Z",
+                }
+            ]
+        }
+    )
+
+    attempt: int
+    state: Literal["requested", "open", "pending", "declined", "authorised", "captured", "voided"]
+    provider: str
+    provider_ref: str | None
+    client_secret: str | None
+    amount_minor: int
+    currency: str
+    expires_at: Timestamp
+
+
+class WebhookOut(Response):
+    """Nothing: all that the message told of is durable."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{}]})
 
 
 class CommandOut(Response):

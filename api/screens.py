@@ -67,6 +67,8 @@ def show_up(console: Console, info: dict[str, Any], data: Path) -> None:
     table.add_row("API", f"{info['url']}   (docs: {info['url']}/docs)")
     table.add_row("Kafka", info["bootstrap_servers"])
     table.add_row("Schema registry", f"{info['schema_registry_url']}   (read-only, the API itself)")
+    if info["sandbox_url"]:
+        table.add_row("Sandbox", f"{info['sandbox_url']}   (stands in for payments and stock: no real money)")
     table.add_row("Tokens", str(data / "run" / "up.json"))
     table.add_row("Logs", str(data / "log"))
     console.print(Panel(table, title="Order Ledger is up", expand=False))

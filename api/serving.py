@@ -14,6 +14,7 @@ from api.app import build_app as build_api
 from api.auth import load_tokens
 from api.contact_sweep import sweep_for_ever
 from api.context import AppContext
+from api.doors import build_payments
 from api.wiring import open_log, prepare_topics, stop_with_parent, store_opener
 from ledger.config import KafkaSettings, Settings
 from ledger.errors import LogError
@@ -54,6 +55,7 @@ def run_serve(settings: Settings, kafka: KafkaSettings, with_parent: bool = Fals
             folder=projector,
             state_dir=Path(settings.state_dir),
         )
+        payments = build_payments(settings)
         context = AppContext(
             settings=settings,
             log=event_log,
@@ -63,6 +65,7 @@ def run_serve(settings: Settings, kafka: KafkaSettings, with_parent: bool = Fals
             tokens=tokens,
             hash_key=hash_key,
             status=app.status,
+            payments=payments,
         )
 
         def started(port: int) -> None:

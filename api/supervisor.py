@@ -1,10 +1,14 @@
-"""`up`: broker, commands and serve in one data directory, each restarted when it dies; one screen, one Ctrl-C.
+"""`up`: broker, commands, serve and, where nothing real is set, the sandbox in one data directory; one screen, one Ctrl-C.
+
+Each is started again when it dies.
 
     <data>/broker/            the embedded broker's data
     <data>/state/             databases of commands and serve
+    <data>/sandbox/           what the stand-ins for payments and stock know, and their journal
+    <data>/outbox/            e-mail to customers as files, where no server is set for it
     <data>/keys.json          hash key and one token per role, made once (0600)
     <data>/tokens.json        hashes of the tokens, what `serve` reads
-    <data>/run/<process>.pid  broker, commands, serve
+    <data>/run/<process>.pid  broker, commands, serve, sandbox
     <data>/run/up.json        where everything is, with the tokens (0600)
     <data>/log/<process>.log  JSON lines
 
@@ -32,7 +36,9 @@ import psutil
 from filelock import FileLock, Timeout
 
 from api.auth import hash_token, new_token
+from api.outside import needs_sandbox
 from ledger.broker import EmbeddedBroker, Progress
+from ledger.config import Settings, load_settings
 from ledger.errors import ConfigError
 
 ROLES = ("gateway", "admin", "reader", "operator")
@@ -45,8 +51,10 @@ STOP_S = 12.0
 class Child:
     """A process of ours that is started again when it ends."""
 
-    def __init__(self, name: str, arguments: list[str], env: Mapping[str, str], data: Path) -> None:
+    def __init__(self, name: str, arguments: list[str], env: Mapping[str, str], data: Path, folder: Path | None = None) -> None:
+        """`folder` is where it runs: settings are also read from the `.env` there. None: where we run."""
         self.name = name
+        self._folder = folder
         self.restarts = -1
         self._arguments, self._env = arguments, dict(env)
         self._pid_file, self._log_file = data / "run" / f"{name}.pid", data / "log" / f"{name}.log"
@@ -90,6 +98,7 @@ class Child:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "api.cli", *self._arguments, "--with-parent"],
                 env=self._env,
+                cwd=self._folder,
                 stdin=subprocess.PIPE,
                 stdout=log_file,
                 stderr=log_file,
@@ -131,13 +140,26 @@ def _living(pid_file: Path, argument: str) -> psutil.Process | None:
 
 
 class Up:
-    """Everything `order-ledger up` runs. `tell(line)` shows a line to the person in front of it."""
+    """Everything `order-ledger up` runs. `tell(line)` shows a line to the person in front of it.
 
-    def __init__(self, data: Path, port: int, tell: Callable[[str], None], environment: Mapping[str, str] | None = None) -> None:
+    `sandboxed`: whatever is set for the world outside, in the environment or in `.env`, is left out. The demo must not charge
+    anybody.
+    """
+
+    def __init__(
+        self,
+        data: Path,
+        port: int,
+        tell: Callable[[str], None],
+        environment: Mapping[str, str] | None = None,
+        sandboxed: bool = False,
+    ) -> None:
         self.data = data.absolute()
         self._port = port
         self._tell = tell
         self._environment = dict(environment or {})
+        self._sandboxed = sandboxed
+        self._sandbox_port: int | None = None
         self._stopping = threading.Event()
         self.broker = EmbeddedBroker(self.data / "broker", log_file=self.data / "log" / "broker.log")
         self.children: list[Child] = []
@@ -168,9 +190,11 @@ class Up:
 
     def _run(self, on_ready: Callable[[dict[str, Any]], None], progress: Callable[[Progress], None] | None) -> int:
         keys = self._keys()
-        for name in ("commands", "serve"):
+        for name in ("commands", "serve", "sandbox"):
             Child(name, [name], {}, self.data).end_leftover()
         _check_port(self._port)
+        if self._sandboxed or needs_sandbox(load_settings()):
+            self._sandbox_port = free_port()
         # The children take seconds to import; they wait for the broker by themselves.
         self.broker.start(progress=progress, on_address=lambda servers: self._start_children(servers, keys))
         write_private(self.data / "run" / "broker.pid", f"{self.broker.pid}\n")
@@ -179,6 +203,7 @@ class Up:
             "url": url,
             "bootstrap_servers": self.broker.bootstrap_servers,
             "schema_registry_url": url,
+            "sandbox_url": self._sandbox_url,
             "tokens": keys["tokens"],
             "pid": os.getpid(),
         }
@@ -196,7 +221,11 @@ class Up:
         self._end_children()
         self._bootstrap_servers = bootstrap_servers
         env = self._child_environment(bootstrap_servers, keys)
-        self.children = [Child(name, [name], env, self.data) for name in ("commands", "serve")]
+        folder = self.data if self._sandboxed else None
+        arguments = [["commands"], ["serve"]]
+        if self._sandbox_port is not None:
+            arguments.insert(0, ["sandbox", "--data-dir", str(self.data / "sandbox"), "--port", str(self._sandbox_port)])
+        self.children = [Child(own[0], own, env, self.data, folder) for own in arguments]
         for child in self.children:
             child.tend()
 
@@ -237,6 +266,10 @@ class Up:
         (self.data / "run" / "broker.pid").unlink(missing_ok=True)
         (self.data / "run" / "up.json").unlink(missing_ok=True)
 
+    @property
+    def _sandbox_url(self) -> str | None:
+        return None if self._sandbox_port is None else f"http://127.0.0.1:{self._sandbox_port}"
+
     def _keys(self) -> dict[str, Any]:
         """Hash key and tokens of this data directory; made once, so that a restart honours what was handed out."""
         path = self.data / "keys.json"
@@ -244,14 +277,26 @@ class Up:
             keys: dict[str, Any] = json.loads(path.read_text())
         except FileNotFoundError:
             keys = {"hash_key": secrets.token_hex(32), "tokens": {role: new_token(role) for role in ROLES}}
+        if "webhook_secret" not in keys:  # also in a directory of an earlier version
+            keys["webhook_secret"] = f"whsec_{secrets.token_urlsafe(32)}"
             write_private(path, json.dumps(keys, indent=2) + "\n")
         hashes = [{"name": role, "role": role, "sha256": [hash_token(token)]} for role, token in keys["tokens"].items()]
         write_private(self.data / "tokens.json", json.dumps({"tokens": hashes}, indent=2) + "\n")
         return keys
 
     def _child_environment(self, bootstrap_servers: str, keys: Mapping[str, Any]) -> dict[str, str]:
+        around = {name: value for name, value in os.environ.items() if not (self._sandboxed and name in OUTSIDE)}
+        sandbox = {}
+        if self._sandbox_url is not None:
+            sandbox = {
+                "SANDBOX_URL": self._sandbox_url,
+                "SANDBOX_WEBHOOK_URL": f"http://127.0.0.1:{self._port}/webhooks/stripe",
+                "PAYMENT_GATEWAY_WEBHOOK_SECRETS": keys["webhook_secret"],
+            }
         return {
-            **os.environ,
+            **around,
+            "OUTBOX_DIR": str(self.data / "outbox"),
+            **sandbox,
             **self._environment,
             "KAFKA_BOOTSTRAP_SERVERS": bootstrap_servers,
             "KAFKA_SECURITY_PROTOCOL": "PLAINTEXT",
@@ -262,6 +307,13 @@ class Up:
             "HOST": "127.0.0.1",
             "PORT": str(self._port),
         }
+
+
+OUTSIDE = frozenset(
+    name.upper()
+    for name in Settings.model_fields
+    if name.startswith(("payment_gateway_", "product_service_", "merch_service_", "sandbox_", "notify_", "outbox_"))
+)
 
 
 def free_port() -> int:

@@ -117,11 +117,37 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR")
 
     payment_gateway_api_key: SecretStr | None = Field(default=None, description="publishable key of the payment provider")
-    payment_gateway_secret_key: SecretStr | None = Field(default=None, description="secret key of the payment provider")
+    payment_gateway_secret_key: SecretStr | None = Field(
+        default=None, description="secret key of the payment provider (Stripe); none: the sandbox, which production refuses"
+    )
+    payment_gateway_webhook_secrets: SecretStr | None = Field(
+        default=None, description="signing secrets of the webhook endpoint: one, or two with a comma while they are rotated"
+    )
+    payment_gateway_account: str | None = Field(
+        default=None, pattern=r"^acct_[A-Za-z0-9]{1,64}$", description="account that webhooks must come from; none: any"
+    )
     product_service_url: str | None = Field(default=None, description="coffee stock over HTTP")
     product_service_grpc_target: str | None = Field(default=None, description="coffee stock over gRPC")
     merch_service_url: str | None = Field(default=None, description="merchandise stock over HTTP")
     merch_service_grpc_target: str | None = Field(default=None, description="merchandise stock over gRPC")
+    outside_timeout_ms: int = Field(
+        default=10_000, ge=100, le=60_000, description="longest wait for an answer of the provider or a stock service"
+    )
+    sandbox_url: str | None = Field(
+        default=None, description="stand-in for whatever of the above is not set (`order-ledger sandbox`); loopback only"
+    )
+    sandbox_webhook_url: str | None = Field(
+        default=None, description="where the sandbox sends the provider's messages: `serve`'s /webhooks/stripe"
+    )
+
+    notify_email_url: SecretStr | None = Field(
+        default=None, description="where e-mail goes: smtp://, smtps:// or smtp+starttls://user:password@host:port; none: files"
+    )
+    notify_sms_url: SecretStr | None = Field(
+        default=None, description="where text messages go, as an Apprise URL: twilio://sid:token@from; none: no text messages"
+    )
+    notify_from: str = Field(default="Shop <shop@localhost>", description="sender of e-mail")
+    outbox_dir: Path = Field(default=Path(".ledger/outbox"), description="`.eml` files of e-mail, where no URL is set for it")
 
     @model_validator(mode="after")
     def _writers_fit(self) -> Settings:

@@ -1,0 +1,43 @@
+"""What a person says about an order that needed one (A11)."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from api import docs
+from api.call import Call
+from api.errors import FieldError, Problem
+from api.outcomes import carry_out
+from api.payloads import ResolveAttentionBody
+from commands.idempotency import command_id_of
+from commands.messages import OrderCommand, ResolveAttention
+from ledger.transitions import Operation
+
+RESOLVE = "ResolveAttention"  # name of the operation in command ids; never changes
+
+
+def add_routes(router: APIRouter) -> None:
+    router.add_api_route("/orders/{order_id}/attention", resolve, methods=["POST"], **docs.RESOLVE_ATTENTION)
+
+
+async def resolve(call: Call) -> Response:
+    """A11: the flag goes; after `retry` what failed is tried again, `settled_elsewhere` counts as refunded."""
+    principal = call.allow("admin", "operator")
+    order_id = call.order_id()
+    key = call.idempotency_key()
+    expected_version = call.expected_version()
+    value, body = await call.body_as(ResolveAttentionBody)
+    if body.action == "retry" and body.amount_minor is not None:
+        text = "amount_minor goes with settled_elsewhere only."
+        raise Problem("invalid-field", text, errors=[FieldError("/amount_minor", "wrong-action")])
+    command = OrderCommand(
+        command_id=command_id_of(principal.name, "", RESOLVE, order_id, key),
+        order_id=order_id,
+        fingerprint=call.ctx.fingerprint(value),
+        operation=Operation.RESOLVE_ATTENTION.value,
+        actor=principal.actor,
+        expected_version=expected_version,
+        resolve_attention=ResolveAttention(body.code, body.obligation_key, body.action, body.amount_minor, body.ticket),
+    )
+    return await carry_out(call, command)

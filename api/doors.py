@@ -1,0 +1,42 @@
+"""Builds the doors to the world outside that the settings name (`api.outside`)."""
+
+from __future__ import annotations
+
+from api.outside import SERVICES, addresses, check_outside, webhook_secrets
+from commands.payments import PaymentProvider
+from commands.performing import Ports
+from commands.sandbox import SECRET_KEY
+from commands.stock import StockService
+from commands.stock_http import HttpStock
+from commands.stripe_gateway import StripeGateway
+from ledger.config import Settings
+from ledger.errors import ConfigError
+
+
+def build_payments(settings: Settings) -> PaymentProvider | None:
+    """The provider, not connected. None: there is no world outside. Raises `ConfigError`."""
+    if not check_outside(settings):
+        return None
+    key = settings.payment_gateway_secret_key
+    return StripeGateway(
+        key.get_secret_value() if key else SECRET_KEY,
+        webhook_secrets=webhook_secrets(settings),
+        account=settings.payment_gateway_account,
+        api_base=None if key else settings.sandbox_url,
+        timeout_ms=settings.outside_timeout_ms,
+    )
+
+
+def build_ports(settings: Settings) -> Ports:
+    """All ports, not connected; to be called on the event loop that uses them. Raises `ConfigError` when there are none."""
+    payments = build_payments(settings)
+    if payments is None:
+        raise ConfigError("no payment provider and no stock services are set")
+    return Ports(payments, {name: _stock(settings, name) for name in SERVICES})
+
+
+def _stock(settings: Settings, name: str) -> StockService:
+    url, target = addresses(settings, name)
+    if target:
+        raise ConfigError(f"{name.upper()}_SERVICE_GRPC_TARGET: stock over gRPC is not there yet, use {name.upper()}_SERVICE_URL")
+    return HttpStock(name, url or f"{settings.sandbox_url}/stock/{name}", settings.outside_timeout_ms)

@@ -1,0 +1,42 @@
+"""The `sandbox` process: the stand-ins with the shop's catalogue as their stock."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import structlog
+import uvicorn
+
+from api.catalogue import COFFEE, MERCHANDISE
+from api.outside import webhook_secrets
+from api.wiring import stop_with_parent
+from commands.sandbox.server import Sandbox, serve_sandbox
+from ledger.config import Settings
+from ledger.errors import ConfigError
+
+UNITS = 100_000  # of every article at first
+DATABASE = "sandbox.db"
+
+log = structlog.get_logger(__name__)
+
+
+def run_stand_ins(settings: Settings, data_dir: Path, port: int, with_parent: bool = False) -> int:
+    """Serve until a signal. Raises `ConfigError` in production."""
+    if settings.app_env == "production":
+        raise ConfigError("APP_ENV is production: there is no sandbox")
+    secrets = webhook_secrets(settings)
+    sandbox = Sandbox(data_dir / DATABASE, settings.sandbox_webhook_url, secrets[0] if secrets else None)
+    for article in (*COFFEE, *MERCHANDISE):
+        sandbox.rooms.seed(article.service, {article.sku: (UNITS, article.unit_price_minor)})
+
+    def on_server(server: uvicorn.Server) -> None:
+        def stop(*_: object) -> None:
+            server.should_exit = True
+
+        if with_parent:
+            stop_with_parent(stop)
+        signal.signal(signal.SIGTERM, stop)
+        log.info("sandbox: no real money moves here", port=port, database=str(data_dir / DATABASE))
+
+    return serve_sandbox(sandbox, "127.0.0.1", port, on_server)

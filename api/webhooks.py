@@ -1,0 +1,80 @@
+"""The payment provider's messages (A10): genuine, of now, then fetched; facts become commands; taken once all are durable.
+
+The message itself is a hint that something happened. What happened is asked of the provider, so a forged, repeated, lost or
+shuffled message can at most make us look.
+"""
+
+from __future__ import annotations
+
+import time
+
+import structlog
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from api import docs
+from api.bodies import read_raw
+from api.call import Call
+from api.edge import json_response
+from api.errors import Problem
+from api.payments import provider
+from commands.answers import command_of
+from commands.idempotency import fresh_command_id
+from commands.messages import OrderCommand, command_codec
+from commands.payments import InvalidSignature, ProviderUnavailable, Sighting
+from commands.performing import report_of
+from ledger.log import NewRecord
+
+MAX_WEBHOOK_BYTES = 256 * 1024
+
+log = structlog.get_logger(__name__)
+
+
+def add_routes(router: APIRouter) -> None:
+    router.add_api_route("/webhooks/stripe", receive_message, methods=["POST"], **docs.WEBHOOK)
+
+
+async def receive_message(call: Call) -> Response:
+    """A10. Nothing of the message is logged: it holds what the customer's browser pays with."""
+    ctx = call.ctx
+    body = await read_raw(call.receive, call.exchange.headers, MAX_WEBHOOK_BYTES)
+    payments = provider(ctx)
+    try:
+        sighting = await payments.read_webhook(body, call.header(b"stripe-signature") or "", time.time())
+    except InvalidSignature as exc:
+        ctx.metrics.webhooks["invalid"] += 1
+        log.warning("webhook refused", why=str(exc))
+        raise Problem("invalid-signature") from None
+    except ProviderUnavailable as exc:
+        ctx.metrics.webhooks["unavailable"] += 1
+        log.warning("webhook not followed, it will be sent again", why=str(exc))
+        raise Problem("provider-unavailable") from None
+    commands = _news(call, sighting, payments.name)
+    if commands:
+        codec = command_codec()
+        topic, partition = ctx.topics.commands, ctx.partition_of(sighting.order_id)
+        key = sighting.order_id.encode()
+        await ctx.submissions.send_all([NewRecord(topic, partition, key, codec.encode(command)) for command in commands])
+    ctx.metrics.webhooks[_kind(sighting, bool(commands))] += 1
+    return json_response(b"{}", 200, {})
+
+
+def _news(call: Call, sighting: Sighting, actor: str) -> list[OrderCommand]:
+    """A command per fact that this node does not know yet. All of them for an order that it has not folded yet, if there is one:
+    the processor tells news from what is known in any case."""
+    ctx = call.ctx
+    if not sighting.order_id:
+        return []
+    order = ctx.queries.order(ctx.partition_of(sighting.order_id), sighting.order_id)
+    if order is None:
+        return [command_of(fact, sighting.order_id, fresh_command_id(), actor) for fact in sighting.facts]
+    return list(report_of(sighting.facts, order, actor, time.time_ns() // 1_000_000))
+
+
+def _kind(sighting: Sighting, news: bool) -> str:
+    """What a message was, for the metric."""
+    if news:
+        return "news"
+    if sighting.order_id:
+        return "known"
+    return "no_order_of_ours" if sighting.provider_ref else "not_followed"

@@ -1,0 +1,133 @@
+"""The payment provider's HTTP side: Stripe's paths, form bodies and headers over `payments`, and the pages of people.
+
+/v1/...                                  what the ledger calls with the secret key, and Stripe.js with the publishable one
+/sandbox/payments/{id}/authenticate      the 3-D Secure page: outcome=success or failure
+/sandbox/payments/{id}/expire            the authorisation lapses
+/sandbox/payments/{id}/dispute           the bank opens a dispute; /sandbox/disputes/{id}/close: outcome=won, lost, warning_closed
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterable
+from typing import Any
+from urllib.parse import parse_qsl
+
+from starlette.requests import Request as HttpRequest
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from commands.sandbox import PUBLISHABLE_KEY, SECRET_KEY
+from commands.sandbox.payments import Body, Db, Payments, Request, StripeProblem
+
+MAX_BODY = 64 * 1024
+MAX_DEPTH = 4
+
+Work = Callable[[Db, Request], Body]
+
+
+def payment_routes(payments: Payments) -> list[BaseRoute]:
+    """Everything under `/v1`, and the pages that change a payment from its other side."""
+
+    def route(path: str, methods: list[str], verb: str, work: Callable[[str, bool], Work], public: bool = False) -> Route:
+        async def endpoint(http: HttpRequest) -> Response:
+            return await _answer(payments, http, verb, work, public)
+
+        return Route(path, endpoint, methods=methods)
+
+    p = payments
+    return [
+        route("/v1/payment_intents", ["POST"], "create", lambda ref, pub: p.create),
+        route("/v1/payment_intents/search", ["GET"], "search", lambda ref, pub: p.search),
+        route("/v1/payment_intents/{ref}", ["GET"], "retrieve", lambda ref, pub: lambda d, q: p.retrieve(d, q, ref, pub), True),
+        route(
+            "/v1/payment_intents/{ref}/confirm",
+            ["POST"],
+            "confirm",
+            lambda ref, pub: lambda d, q: p.confirm(d, q, ref, pub),
+            True,
+        ),
+        route("/v1/payment_intents/{ref}/capture", ["POST"], "capture", lambda ref, pub: lambda d, q: p.capture(d, q, ref)),
+        route("/v1/payment_intents/{ref}/cancel", ["POST"], "cancel", lambda ref, pub: lambda d, q: p.cancel(d, q, ref)),
+        route("/v1/refunds", ["POST"], "refund", lambda ref, pub: p.refund),
+        route("/v1/refunds", ["GET"], "list_refunds", lambda ref, pub: lambda d, q: p.list_of(d, q, "refund")),
+        route("/v1/refunds/{ref}", ["GET"], "read_refund", lambda ref, pub: lambda d, q: p.read(d, q, ref, "refund")),
+        route("/v1/disputes", ["GET"], "list_disputes", lambda ref, pub: lambda d, q: p.list_of(d, q, "dispute")),
+        route("/v1/disputes/{ref}", ["GET"], "read_dispute", lambda ref, pub: lambda d, q: p.read(d, q, ref, "dispute")),
+        route(
+            "/sandbox/payments/{ref}/authenticate",
+            ["POST"],
+            "authenticate",
+            lambda ref, pub: lambda d, q: p.authenticate(d, q, ref),
+            True,
+        ),
+        route("/sandbox/payments/{ref}/expire", ["POST"], "expire", lambda ref, pub: lambda d, q: p.expire(d, q, ref)),
+        route("/sandbox/payments/{ref}/dispute", ["POST"], "dispute", lambda ref, pub: lambda d, q: p.open_dispute(d, q, ref)),
+        route(
+            "/sandbox/disputes/{ref}/close",
+            ["POST"],
+            "close_dispute",
+            lambda ref, pub: lambda d, q: p.close_dispute(d, q, ref),
+        ),
+    ]
+
+
+async def _answer(payments: Payments, http: HttpRequest, verb: str, work: Callable[[str, bool], Work], public: bool) -> Response:
+    try:
+        raw = await _body(http) if http.method == "POST" else http.url.query.encode()
+        form = nested(parse_qsl(raw.decode(), keep_blank_values=True))
+        is_public = _who(http, form, public)
+    except StripeProblem as problem:
+        return JSONResponse({"error": problem.error}, problem.status)
+    key = http.headers.get("idempotency-key", "") if http.method == "POST" else ""
+    request = Request(verb, http.url.path, form, key, str(http.scope.get("fate", "none")))
+    status, answer, replayed = payments.carry_out(request, work(http.path_params.get("ref", ""), is_public))
+    headers = {"Request-Id": f"req_{secrets.token_hex(7)}"}
+    if key:
+        headers["Idempotency-Key"] = key
+    if replayed:
+        headers["Idempotent-Replayed"] = "true"
+    return JSONResponse(answer, status, headers)
+
+
+async def _body(http: HttpRequest) -> bytes:
+    body = b""
+    async for chunk in http.stream():
+        body += chunk
+        if len(body) > MAX_BODY:
+            raise StripeProblem(413, "request_too_large", "The request is too large.")
+    return body
+
+
+def _who(http: HttpRequest, form: Body, public: bool) -> bool:
+    """Whether the caller only has the publishable key. Raises for any key but the sandbox's own two."""
+    kind, _, given = http.headers.get("authorization", "").partition(" ")
+    key = given if kind == "Bearer" else str(form.pop("key", ""))
+    if secrets.compare_digest(key.encode(), SECRET_KEY.encode()):
+        return False
+    if public and secrets.compare_digest(key.encode(), PUBLISHABLE_KEY.encode()):
+        return True
+    raise StripeProblem(401, "api_key_invalid", "This is the sandbox: it takes its own key only, and no real one.")
+
+
+def nested(pairs: Iterable[tuple[str, str]]) -> Body:
+    """A form with `a[b]=c` and `a[]=c` as nested mappings and lists. Raises `StripeProblem` for what is no such form."""
+    form: Body = {}
+    for name, value in pairs:
+        first, *rest = name.replace("]", "").split("[")
+        if len(rest) > MAX_DEPTH:
+            raise StripeProblem(400, "parameter_invalid", "A parameter is nested too deeply.")
+        _set(form, [first, *rest], value)
+    return form
+
+
+def _set(into: Any, names: list[str], value: str) -> None:
+    name, *rest = names
+    if not isinstance(into, dict):
+        raise StripeProblem(400, "parameter_invalid", "A parameter is given in two shapes.")
+    if rest == [""]:
+        into.setdefault(name, []).append(value)
+    elif rest:
+        _set(into.setdefault(name, {}), rest, value)
+    else:
+        into[name] = value

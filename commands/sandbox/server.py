@@ -1,0 +1,200 @@
+"""The sandbox as one process: payment provider, stock services and the pages that people use to look at it and to upset it.
+
+    GET      /sandbox/health
+    GET PUT  /sandbox/chaos      what goes wrong (`chaos.ChaosConfig`)
+    GET PUT  /sandbox/clock      {"offset_s": ...}: how far its clock is ahead of the machine's
+    GET      /sandbox/journal    ?order_id= &limit=: calls and effects, oldest first
+
+Loopback only. It takes no key but its own, moves no money and says so in every answer (`Order-Ledger-Sandbox: no real money`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import msgspec
+import uvicorn
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from commands.sandbox.chaos import Chaos, ChaosConfig, Fate
+from commands.sandbox.chaos_http import ChaosMiddleware
+from commands.sandbox.journal import Journal
+from commands.sandbox.payment_server import payment_routes
+from commands.sandbox.payments import PORT as PAYMENTS
+from commands.sandbox.payments import Payments
+from commands.sandbox.stock import StockRooms, stock_routes
+from commands.sandbox.webhooks import WebhookSender
+from ledger.errors import ConfigError
+
+TICK_S = 0.2
+JOURNAL_ROWS = 1000
+SERVICES = ("product", "merch")
+
+
+class Clock:
+    """The sandbox's clock: the machine's, moved on by `offset_s`, which survives a restart."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        journal.add_tables("create table if not exists clock (one integer primary key check (one = 1), offset_s integer);")
+        rows = journal.rows("select offset_s from clock")
+        self.offset_s = int(rows[0]["offset_s"]) if rows else 0
+
+    def move(self, offset_s: int) -> None:
+        with self._journal.transaction() as db:
+            db.execute("insert or replace into clock (one, offset_s) values (1, ?)", (offset_s,))
+        self.offset_s = offset_s
+
+    def now_ms(self) -> int:
+        return time.time_ns() // 1_000_000 + self.offset_s * 1000
+
+    def now_s(self) -> int:
+        return self.now_ms() // 1000
+
+
+class Sandbox:
+    """Everything of one data directory. `app` is the ASGI application; its life span sends messages and turns refunds."""
+
+    def __init__(self, database: Path, webhook_url: str | None = None, webhook_secret: str | None = None) -> None:
+        self.journal = Journal(database)
+        self.chaos = Chaos()
+        self.clock = Clock(self.journal)
+        self.payments = Payments(self.journal, self.clock.now_s, self._wake)
+        self.rooms = StockRooms(self.journal, self.clock.now_ms)
+        self._webhooks: WebhookSender | None = None
+        self._webhook = (webhook_url, webhook_secret) if webhook_url and webhook_secret else None
+        self.app: ASGIApp = Starlette(
+            routes=[
+                *payment_routes(self.payments),
+                *stock_routes(self.rooms, SERVICES),
+                *self._pages(),
+            ],
+            middleware=[
+                Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]"]),
+                Middleware(_Label),
+                Middleware(ChaosMiddleware, chaos=self.chaos, port_of=port_of, on_refused=self._refused),
+            ],
+            lifespan=self._life,
+        )
+
+    def close(self) -> None:
+        self.journal.close()
+
+    def _refused(self, port: str, scope: Scope, fate: Fate, status: int) -> None:
+        """A call that chaos kept from its stand-in stands in the journal as well."""
+        with self.journal.transaction() as db:
+            self.journal.note_call(db, self.clock.now_ms(), port, scope["method"], fate=fate, status=status)
+
+    def _wake(self) -> None:
+        if self._webhooks is not None:
+            self._webhooks.wake()
+
+    @asynccontextmanager
+    async def _life(self, app: Starlette) -> AsyncIterator[None]:
+        tasks = [asyncio.create_task(self._turn_refunds())]
+        if self._webhook is not None:
+            self._webhooks = WebhookSender(self.journal, self.chaos, *self._webhook)
+            tasks.append(asyncio.create_task(self._webhooks.run()))
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _turn_refunds(self) -> None:
+        while True:
+            self.payments.turn_refunds()
+            await asyncio.sleep(TICK_S)
+
+    def _pages(self) -> Sequence[BaseRoute]:
+        return [
+            Route("/sandbox/health", self._health, methods=["GET"]),
+            Route("/sandbox/chaos", self._chaos, methods=["GET", "PUT"]),
+            Route("/sandbox/clock", self._clock, methods=["GET", "PUT"]),
+            Route("/sandbox/journal", self._journal, methods=["GET"]),
+        ]
+
+    async def _health(self, request: Request) -> Response:
+        return JSONResponse({"sandbox": True, "webhooks": self._webhook is not None})
+
+    async def _chaos(self, request: Request) -> Response:
+        if request.method == "PUT":
+            try:
+                self.chaos.set(msgspec.json.decode(await request.body(), type=ChaosConfig))
+            except msgspec.DecodeError as exc:
+                return JSONResponse({"error": str(exc)}, 422)
+        return Response(msgspec.json.encode(self.chaos.config), media_type="application/json")
+
+    async def _clock(self, request: Request) -> Response:
+        if request.method == "PUT":
+            try:
+                self.clock.move(msgspec.json.decode(await request.body(), type=_ClockBody).offset_s)
+            except msgspec.DecodeError as exc:
+                return JSONResponse({"error": str(exc)}, 422)
+        return JSONResponse({"offset_s": self.clock.offset_s, "now_ms": self.clock.now_ms()})
+
+    async def _journal(self, request: Request) -> Response:
+        order_id = request.query_params.get("order_id")
+        try:
+            limit = min(int(request.query_params.get("limit", JOURNAL_ROWS)), JOURNAL_ROWS)
+        except ValueError:
+            return JSONResponse({"error": "limit must be a number"}, 422)
+        where, arguments = ("where order_id = ?", (order_id,)) if order_id else ("", ())
+        found = {
+            table: self.journal.rows(f"select * from {table} {where} order by id desc limit ?", *arguments, limit)[::-1]  # noqa: S608
+            for table in ("calls", "effects")
+        }
+        return JSONResponse(found)
+
+
+class _ClockBody(msgspec.Struct, forbid_unknown_fields=True):
+    offset_s: int
+
+
+class _Label:
+    """Puts the label on every answer."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def labelled(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), (b"order-ledger-sandbox", b"no real money")]
+            await send(message)
+
+        await self._app(scope, receive, labelled)
+
+
+def port_of(scope: Scope) -> str | None:
+    """Which port's chaos a request meets. The customer's own requests and the pages meet none."""
+    path: str = scope["path"]
+    if path.startswith("/v1/") and not path.endswith("/confirm"):
+        return PAYMENTS
+    parts = path.split("/")
+    return parts[2] if path.startswith("/stock/") and "reservations" in parts else None
+
+
+def serve_sandbox(sandbox: Sandbox, host: str, port: int, on_server: Callable[[uvicorn.Server], None]) -> int:
+    """Serve until the server is told to end. Raises `ConfigError` for an address that others can reach."""
+    if not ipaddress.ip_address(host).is_loopback:
+        raise ConfigError("the sandbox listens on the loopback interface only")
+    config = uvicorn.Config(sandbox.app, host=host, port=port, log_config=None, access_log=False, lifespan="on")
+    server = uvicorn.Server(config)
+    on_server(server)
+    with suppress(KeyboardInterrupt):
+        server.run()
+    sandbox.close()
+    return 0 if server.started else 1

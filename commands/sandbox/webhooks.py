@@ -1,0 +1,79 @@
+"""Sends the payment provider's messages: signed as Stripe signs, again until taken, late or twice when chaos says so."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+
+import httpx
+import structlog
+
+from commands.sandbox.chaos import Chaos
+from commands.sandbox.journal import Journal
+from commands.stripe_webhook import sign
+
+TRIES = 12
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
+TIMEOUT_S = 20.0
+AT_ONCE = 16
+
+log = structlog.get_logger(__name__)
+
+
+class WebhookSender:
+    """Sends what stands in the table `messages` to `url`, in no promised order; a row goes once it was taken or given up."""
+
+    def __init__(self, journal: Journal, chaos: Chaos, url: str, secret: str) -> None:
+        self._journal, self._chaos, self._url, self._secret = journal, chaos, url, secret
+        self._wake = asyncio.Event()
+        self._slots = asyncio.Semaphore(AT_ONCE)
+        self._under_way: set[str] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def wake(self) -> None:
+        """There may be messages."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Until cancelled. Messages of an earlier run are sent first."""
+        async with httpx.AsyncClient(trust_env=False, timeout=TIMEOUT_S) as client:
+            try:
+                while True:
+                    for row in self._journal.rows("select id, body from messages order by at_s, id"):
+                        if row["id"] not in self._under_way:
+                            self._under_way.add(row["id"])
+                            task = asyncio.create_task(self._send(client, row["id"], row["body"].encode()))
+                            self._tasks.add(task)
+                            task.add_done_callback(self._tasks.discard)
+                    await self._wake.wait()
+                    self._wake.clear()
+            finally:
+                for task in self._tasks:
+                    task.cancel()
+                await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _send(self, client: httpx.AsyncClient, event_id: str, body: bytes) -> None:
+        copies = [self._send_copy(client, body, delay_ms) for delay_ms in self._chaos.webhook_sends()]
+        await asyncio.gather(*copies)
+        with self._journal.transaction() as db:
+            db.execute("delete from messages where id = ?", (event_id,))
+        self._under_way.discard(event_id)
+
+    async def _send_copy(self, client: httpx.AsyncClient, body: bytes, delay_ms: int) -> None:
+        await asyncio.sleep(delay_ms / 1000)
+        pause_s = FIRST_PAUSE_S
+        for _ in range(TRIES):
+            headers = {"Stripe-Signature": sign(body, self._secret, int(time.time())), "Content-Type": "application/json"}
+            try:
+                async with self._slots:
+                    answer = await client.post(self._url, content=body, headers=headers)
+                if answer.is_success:
+                    return
+                why = str(answer.status_code)
+            except httpx.HTTPError as exc:
+                why = type(exc).__name__
+            log.info("message not taken", why=why, again_s=pause_s)
+            await asyncio.sleep(pause_s * random.uniform(0.8, 1.2))
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+        log.warning("message given up")
