@@ -24,7 +24,6 @@ from projections.queries import OrderFilter, VersionNotFound
 
 CUSTOMER_ID = r"[A-Za-z0-9_-]{1,64}"
 READERS = ("gateway", "admin", "reader")
-MINUTE_MS = 60_000
 PAGE_ORDERS = 20
 
 # Names of operations in command ids (CONTRACT A: the scope of a key). They never change, whatever becomes of paths.
@@ -62,7 +61,7 @@ async def place_order(call: Call) -> Response:
         lines=lines,
         adjustments=adjustments,
         contact_digest=ctx.contact_digest(value["contact"], order_id),
-        payment_window_ms=ctx.settings.payment_window_minutes * MINUTE_MS,
+        payment_window_ms=ctx.settings.payment_window_seconds * 1000,
         reference=body.reference,
     )
     command = OrderCommand(

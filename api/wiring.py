@@ -11,14 +11,12 @@ from pathlib import Path
 
 import structlog
 
-from api.doors import build_ports
-from api.outside import check_outside
-from commands.process import Books, CommandsProcess, Companion, Fatal
-from commands.reconciler import Reconciler
+from api.companions import Companions
+from commands.process import CommandsProcess
 from ledger.config import KafkaSettings, Settings
 from ledger.errors import LogUnavailable, StoreError
 from ledger.kafka_log import KafkaLog
-from ledger.log import EventLog, Sender
+from ledger.log import EventLog
 from ledger.registry import check_registry
 from ledger.rocks_store import RocksStore
 from ledger.store import Store
@@ -89,23 +87,9 @@ def run_commands(settings: Settings, kafka: KafkaSettings, with_parent: bool = F
     """The `commands` process, until a signal. Returns its exit code."""
     stopping = threading.Event()
     event_log = open_log(kafka)
-    outside = check_outside(settings)
-    senders: list[Sender] = []
-
-    def companions(books: Books, on_fatal: Fatal) -> list[Companion]:
-        if not outside:
-            return []
-        sender = event_log.sender("reconciler")
-        senders.append(sender)
-        partitions = event_log.partitions(settings.topics.events)
-
-        def partition_of(order_id: str) -> int:
-            return event_log.partition_for(order_id.encode(), partitions)
-
-        return [Reconciler(lambda: build_ports(settings), books, partition_of, sender, settings.topics, on_fatal)]
-
+    companions = Companions(settings, event_log)
     open_store = store_opener(settings.state_dir / "commands")
-    process = CommandsProcess(event_log, open_store, settings.topics, settings.app_id, settings.node_id, companions)
+    process = CommandsProcess(event_log, open_store, settings.topics, settings.app_id, settings.node_id, companions.make)
 
     def stop(*_: object) -> None:
         stopping.set()
@@ -120,5 +104,4 @@ def run_commands(settings: Settings, kafka: KafkaSettings, with_parent: bool = F
     try:
         return process.run()
     finally:
-        for sender in senders:
-            sender.close()
+        companions.close()

@@ -105,10 +105,10 @@ class Settings(BaseSettings):
         default=None, description="the same JSON as the file, for platforms that only have variables"
     )
     currencies: str = Field(default="EUR,USD,GBP", description="currencies that orders may have")
-    payment_window_minutes: int = Field(
-        default=30,
+    payment_window_seconds: int = Field(
+        default=30 * 60,
         ge=1,
-        lt=24 * 60,
+        lt=24 * 60 * 60,
         description="an unpaid order expires after this; recorded in the order, so old orders keep theirs",
     )
     contact_retention_days: int | None = Field(

@@ -23,10 +23,13 @@ import uvicorn
 from fastapi import FastAPI
 from jsonschema import Draft202012Validator
 from pydantic import SecretStr
+from sandboxed import WEBHOOK_SECRET, RunningSandbox
 
 from api.app import build_app
 from api.auth import Principal, Tokens, hash_token, new_token
+from api.companions import Companions
 from api.context import AppContext
+from api.doors import build_payments
 from commands.process import CommandsProcess
 from ledger.config import Env, Settings
 from ledger.errors import LogUnavailable
@@ -39,6 +42,7 @@ from projections.queries import Queries
 
 HASH_KEY = "0123456789abcdef0123456789abcdef"
 ROLES = ("gateway", "admin", "reader", "operator")
+OUTSIDE_TIMEOUT_MS = 1_500  # of a test: long for a loopback call, short for one that is never answered
 _keys = itertools.count(1)
 
 
@@ -50,6 +54,16 @@ class Status:
     connected: bool = True
     behind: int | None = 0
     staleness_ms: int | None = 0
+
+
+class Clock:
+    """The reconciler's: the machine's, moved on by `ahead_ms`."""
+
+    def __init__(self) -> None:
+        self.ahead_ms = 0
+
+    def __call__(self) -> int:
+        return time.time_ns() // 1_000_000 + self.ahead_ms
 
 
 @dataclass
@@ -67,6 +81,8 @@ class RunningLedger:
     loop: asyncio.AbstractEventLoop
     stop_deciding: Callable[[], None]
     clients: list[httpx.Client] = field(default_factory=list)
+    clock: Clock = field(default_factory=lambda: Clock())
+    companions: Companions | None = None
 
     def client(self, role: str = "gateway", customer: str | None = "c-1", **headers: str) -> httpx.Client:
         """A client with this role's token; a gateway acts for `customer`."""
@@ -147,8 +163,10 @@ def running_ledger(
     env: Env = "development",
     log_level: Literal["INFO", "WARNING"] = "WARNING",
     make_app: Callable[[AppContext], FastAPI] = build_app,
+    sandbox: RunningSandbox | None = None,
+    payment_window_s: int = 1800,
 ) -> Iterator[RunningLedger]:
-    """Topics, processor, fold and API over `log`, until the block ends."""
+    """Topics, processor, fold and API over `log`, until the block ends; with a `sandbox` also the reconciler."""
     settings = Settings(
         _env_file=None,
         app_env=env,
@@ -157,9 +175,15 @@ def running_ledger(
         writers=writers,
         ledger_hash_key=SecretStr(HASH_KEY),
         log_level=log_level,
+        payment_window_seconds=payment_window_s,
+        sandbox_url=sandbox.url if sandbox else None,
+        payment_gateway_webhook_secrets=SecretStr(WEBHOOK_SECRET) if sandbox else None,
+        outside_timeout_ms=OUTSIDE_TIMEOUT_MS,
     )
     log.ensure_topics(topics.specs(partitions, writers))
-    process = CommandsProcess(log, lambda name: MemoryStore(), topics, f"{topics.prefix}app", "one")
+    clock = Clock()
+    companions = Companions(settings, log, clock)
+    process = CommandsProcess(log, lambda name: MemoryStore(), topics, f"{topics.prefix}app", "one", companions.make)
     deciding = threading.Thread(target=process.run, name="commands")
     deciding.start()
     projector = Projector(lambda name: MemoryStore(), topics, partitions)
@@ -167,7 +191,9 @@ def running_ledger(
     tokens = {role: new_token(role) for role in ROLES}
     known = Tokens([(bytes.fromhex(hash_token(token)), Principal(role, role)) for role, token in tokens.items()])
     status = Status()
-    context = AppContext(settings, log, sender, projector, Queries(projector), known, HASH_KEY.encode(), lambda: status)
+    context = AppContext(
+        settings, log, sender, projector, Queries(projector), known, HASH_KEY.encode(), lambda: status, build_payments(settings)
+    )
     app = make_app(context)
     server = Server(app, context, status)
 
@@ -178,6 +204,9 @@ def running_ledger(
 
     url = server.start()
     running = RunningLedger(url, log, topics, context, app, tokens, status, server.folding, server.loop, stop_deciding)
+    running.clock, running.companions = clock, companions
+    if sandbox is not None:
+        sandbox.sandbox.webhooks.send_to(f"{url}/webhooks/stripe", WEBHOOK_SECRET)
     try:
         _wait_until_deciding(running)
         yield running
@@ -186,6 +215,7 @@ def running_ledger(
             client.close()
         server.stop()
         stop_deciding()
+        companions.close()
         sender.close()
 
 
@@ -236,6 +266,8 @@ class Server:
             await self._server.serve()
         finally:
             context.end_streams()
+            if context.payments is not None:
+                await context.payments.close()
             folding.cancel()
             await asyncio.gather(folding, return_exceptions=True)
             await asyncio.to_thread(reader.close)

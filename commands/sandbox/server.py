@@ -72,8 +72,9 @@ class Sandbox:
         self.clock = Clock(self.journal)
         self.payments = Payments(self.journal, self.clock.now_s, self._wake)
         self.rooms = StockRooms(self.journal, self.clock.now_ms)
-        self._webhooks: WebhookSender | None = None
-        self._webhook = (webhook_url, webhook_secret) if webhook_url and webhook_secret else None
+        self.webhooks = WebhookSender(self.journal, self.chaos)
+        if webhook_url and webhook_secret:
+            self.webhooks.send_to(webhook_url, webhook_secret)
         self.app: ASGIApp = Starlette(
             routes=[
                 *payment_routes(self.payments),
@@ -97,15 +98,11 @@ class Sandbox:
             self.journal.note_call(db, self.clock.now_ms(), port, scope["method"], fate=fate, status=status)
 
     def _wake(self) -> None:
-        if self._webhooks is not None:
-            self._webhooks.wake()
+        self.webhooks.wake()
 
     @asynccontextmanager
     async def _life(self, app: Starlette) -> AsyncIterator[None]:
-        tasks = [asyncio.create_task(self._turn_refunds())]
-        if self._webhook is not None:
-            self._webhooks = WebhookSender(self.journal, self.chaos, *self._webhook)
-            tasks.append(asyncio.create_task(self._webhooks.run()))
+        tasks = [asyncio.create_task(self._turn_refunds()), asyncio.create_task(self.webhooks.run())]
         try:
             yield
         finally:
@@ -127,7 +124,7 @@ class Sandbox:
         ]
 
     async def _health(self, request: Request) -> Response:
-        return JSONResponse({"sandbox": True, "webhooks": self._webhook is not None})
+        return JSONResponse({"sandbox": True, "real_money": False})
 
     async def _chaos(self, request: Request) -> Response:
         if request.method == "PUT":

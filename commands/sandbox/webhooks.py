@@ -22,14 +22,19 @@ log = structlog.get_logger(__name__)
 
 
 class WebhookSender:
-    """Sends what stands in the table `messages` to `url`, in no promised order; a row goes once it was taken or given up."""
+    """Sends what stands in the table `messages`, in no promised order; a row goes once it was taken or given up."""
 
-    def __init__(self, journal: Journal, chaos: Chaos, url: str, secret: str) -> None:
-        self._journal, self._chaos, self._url, self._secret = journal, chaos, url, secret
+    def __init__(self, journal: Journal, chaos: Chaos) -> None:
+        self._journal, self._chaos = journal, chaos
+        self._url = self._secret = ""
         self._wake = asyncio.Event()
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._under_way: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+
+    def send_to(self, url: str, secret: str) -> None:
+        """From now on; until then messages wait."""
+        self._url, self._secret = url, secret
 
     def wake(self) -> None:
         """There may be messages."""
@@ -40,7 +45,7 @@ class WebhookSender:
         async with httpx.AsyncClient(trust_env=False, timeout=TIMEOUT_S) as client:
             try:
                 while True:
-                    for row in self._journal.rows("select id, body from messages order by at_s, id"):
+                    for row in self._journal.rows("select id, body from messages order by at_s, id") if self._url else ():
                         if row["id"] not in self._under_way:
                             self._under_way.add(row["id"])
                             task = asyncio.create_task(self._send(client, row["id"], row["body"].encode()))

@@ -1,0 +1,47 @@
+"""What works beside the writers in a `commands` process, as far as the settings name a world outside."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from api.doors import build_ports
+from api.outside import check_outside
+from commands.process import Books, Companion, Fatal
+from commands.reconciler import Reconciler
+from ledger.config import Settings
+from ledger.log import EventLog, Sender
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class Companions:
+    """Makes them for `CommandsProcess`. Raises `ConfigError` when the settings contradict each other."""
+
+    def __init__(self, settings: Settings, event_log: EventLog, clock: Callable[[], int] = now_ms) -> None:
+        self._settings, self._log, self._clock = settings, event_log, clock
+        self._outside = check_outside(settings)
+        self._senders: list[Sender] = []
+        self.reconciler: Reconciler | None = None
+
+    def make(self, books: Books, on_fatal: Fatal) -> list[Companion]:
+        """None at all where there is no world outside: then what orders owe stays owed."""
+        if not self._outside:
+            return []
+        settings, topics = self._settings, self._settings.topics
+        sender = self._log.sender("reconciler")
+        self._senders.append(sender)
+        partitions = self._log.partitions(topics.events)
+
+        def partition_of(order_id: str) -> int:
+            return self._log.partition_for(order_id.encode(), partitions)
+
+        self.reconciler = Reconciler(lambda: build_ports(settings), books, partition_of, sender, topics, on_fatal, self._clock)
+        return [self.reconciler]
+
+    def close(self) -> None:
+        """After the process has ended."""
+        while self._senders:
+            self._senders.pop().close()

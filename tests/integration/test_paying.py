@@ -1,0 +1,379 @@
+"""Orders through the sandbox, whole: API, processor, reconciler, Stripe's client over HTTP, stock over HTTP, signed webhooks.
+
+The scenarios are the contract's (C, "what happens | how it ends"). At the end of each, the sandbox's journal is held against the
+topic by a checker that knows no rule of the product.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from harness import RunningLedger, free_order_body, key, order_body, running_ledger
+from sandboxed import (
+    DECLINED,
+    DISPUTED,
+    NO_FUNDS,
+    REFUND_FAILS,
+    REFUND_PENDS,
+    THREE_D_SECURE,
+    VISA,
+    RunningSandbox,
+    running_sandbox,
+)
+
+from ledger.memory_log import MemoryLog
+from ledger.topics import Topics
+
+MINUTE_MS, HOUR_MS = 60_000, 3_600_000
+
+
+class Shop:
+    """A customer and staff of one running ledger with its sandbox."""
+
+    def __init__(self, ledger: RunningLedger, sandbox: RunningSandbox) -> None:
+        self.ledger, self.sandbox = ledger, sandbox
+        self.customer, self.admin = ledger.client(), ledger.client("admin")
+
+    def place(self, **changes: Any) -> dict[str, Any]:
+        answer = self.customer.post("/orders", json=order_body(**changes), headers=key())
+        assert answer.status_code == 201, answer.text
+        return answer.json()
+
+    def initiate(self, order: dict[str, Any], **headers: str) -> httpx.Response:
+        body = {"total_minor": order["total_minor"], "currency": order["currency"]}
+        return self.customer.post(f"/orders/{order['order_id']}/payment", json=body, headers=key() | headers)
+
+    def open_payment(self, order: dict[str, Any]) -> dict[str, Any]:
+        answer = self.initiate(order, Prefer="wait=10")
+        assert answer.status_code == 201, answer.text
+        return answer.json()
+
+    def cancel(self, order: dict[str, Any]) -> httpx.Response:
+        return self.customer.post(f"/orders/{order['order_id']}/cancel", json={}, headers=key())
+
+    def read(self, order: dict[str, Any]) -> dict[str, Any]:
+        return self.admin.get(f"/orders/{order['order_id']}").json()
+
+    def until(self, order: dict[str, Any], wanted: Callable[[dict[str, Any]], bool], timeout_s: float = 20) -> dict[str, Any]:
+        deadline = time.monotonic() + timeout_s
+        while not wanted(now := self.read(order)):
+            assert time.monotonic() < deadline, (now, self.types(order))
+            time.sleep(0.02)
+        return now
+
+    def until_status(self, order: dict[str, Any], status: str) -> dict[str, Any]:
+        return self.until(order, lambda o: o["status"] == status)
+
+    def until_axes(self, order: dict[str, Any], **axes: str) -> dict[str, Any]:
+        return self.until(order, lambda o: axes.items() <= o["axes"].items())
+
+    def types(self, order: dict[str, Any]) -> list[str]:
+        rows = self.admin.get(f"/orders/{order['order_id']}/events").json()["data"]
+        return [row["type"] for row in rows]
+
+    def later(self, ms: int) -> None:
+        """Let the reconciler's clock jump: what was to be done then is due now."""
+        self.ledger.clock.ahead_ms += ms
+        assert self.ledger.companions is not None
+        reconciler = self.ledger.companions.reconciler
+        assert reconciler is not None
+        reconciler.changed([])  # it looks at its clock again
+
+
+@pytest.fixture(scope="module")
+def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSandbox]:
+    with running_sandbox(tmp_path_factory.mktemp("sandbox")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def shop(sandbox: RunningSandbox) -> Iterator[Shop]:
+    with running_ledger(MemoryLog(), Topics("paying."), sandbox=sandbox) as ledger:
+        yield Shop(ledger, sandbox)
+
+
+@pytest.fixture(autouse=True)
+def _calm(sandbox: RunningSandbox) -> Iterator[None]:
+    yield
+    sandbox.chaos()
+
+
+def test_an_order_is_paid_once_its_payment_is_captured_and_its_stock_reserved(shop: Shop) -> None:
+    order = shop.place()
+    payment = shop.open_payment(order)
+    assert payment["state"] == "open"
+    assert payment["client_secret"].startswith(payment["provider_ref"])
+    assert shop.sandbox.pay(payment) == "requires_capture"
+    paid = shop.until_status(order, "paid")
+    assert paid["captured_minor"] == order["total_minor"]
+    assert paid["axes"] == {"order": "open", "payment": "captured", "stock": "reserved", "fulfilment": "none"}
+    assert sorted(shop.types(order)) == sorted(
+        [
+            "OrderPlaced",
+            "StockReserved",
+            "StockReserved",
+            "PaymentRequested",
+            "PaymentOpened",
+            "PaymentAuthorised",
+            "PaymentCaptured",
+        ]
+    )
+    assert sorted(shop.sandbox.effects(order["order_id"])) == sorted(
+        [("reserved", 2), ("reserved", 1), ("authorised", order["total_minor"]), ("captured", order["total_minor"])]
+    )
+
+
+def test_a_free_order_is_paid_by_its_stock_alone_and_cannot_be_paid_for(shop: Shop) -> None:
+    order = shop.customer.post("/orders", json=free_order_body(), headers=key()).json()
+    shop.until_status(order, "paid")
+    assert shop.initiate(order).json()["code"] == "nothing-to-pay"
+
+
+def test_the_same_key_answers_with_the_same_attempt_and_another_key_finds_it_open(shop: Shop) -> None:
+    order = shop.place()
+    headers = key()
+    body = {"total_minor": order["total_minor"], "currency": order["currency"]}
+    first = shop.customer.post(f"/orders/{order['order_id']}/payment", json=body, headers=headers)
+    again = shop.customer.post(f"/orders/{order['order_id']}/payment", json=body, headers=headers)
+    assert (first.status_code, again.status_code) == (201, 201)
+    assert first.json() == again.json()
+    assert again.headers["Idempotency-Replayed"] == "true"
+    other_tab = shop.initiate(order)
+    assert (other_tab.status_code, other_tab.json()["code"]) == (409, "payment-open")
+
+
+def test_another_total_than_the_orders_is_refused(shop: Shop) -> None:
+    order = shop.place()
+    answer = shop.initiate(order | {"total_minor": order["total_minor"] - 1})
+    assert (answer.status_code, answer.json()["code"]) == (422, "total-mismatch")
+    missing = shop.customer.post(f"/orders/{order['order_id']}/payment", json={}, headers=key())
+    assert (missing.status_code, missing.json()["code"]) == (422, "invalid-field")
+    assert [e["pointer"] for e in missing.json()["errors"]] == ["/total_minor", "/currency"]
+
+
+def test_after_a_decline_the_same_payment_takes_another_card(shop: Shop) -> None:
+    order = shop.place()
+    payment = shop.open_payment(order)
+    assert shop.sandbox.pay(payment, NO_FUNDS) == "insufficient_funds"
+    shop.until_axes(order, payment="declined")
+    seen = shop.customer.get(f"/orders/{order['order_id']}/payment").json()
+    assert (seen["state"], seen["client_secret"]) == ("declined", payment["client_secret"])
+    assert shop.sandbox.pay(payment) == "requires_capture"
+    shop.until_status(order, "paid")
+
+
+def test_three_d_secure_waits_for_the_customer_and_then_goes_on(shop: Shop) -> None:
+    order = shop.place()
+    payment = shop.open_payment(order)
+    assert shop.sandbox.pay(payment, THREE_D_SECURE) == "requires_action"
+    shop.until_axes(order, payment="pending")
+    shop.sandbox.authenticate(payment)
+    shop.until_status(order, "paid")
+
+
+def test_confirm_asks_the_provider_when_no_message_comes(shop: Shop) -> None:
+    shop.sandbox.chaos(webhook_lost=1.0)
+    order = shop.place()
+    payment = shop.open_payment(order)
+    shop.sandbox.pay(payment, DECLINED)
+    answer = shop.customer.post(f"/orders/{order['order_id']}/payment", json={"action": "confirm"})
+    assert (answer.status_code, answer.json()["state"]) == (200, "declined")
+    shop.sandbox.pay(payment)
+    answer = shop.customer.post(f"/orders/{order['order_id']}/payment", json={"action": "confirm"})
+    assert answer.json()["state"] in ("authorised", "captured")
+    assert answer.json()["client_secret"] is None
+    shop.until_status(order, "paid")
+
+
+def test_a_look_finds_what_no_message_told(shop: Shop) -> None:
+    shop.sandbox.chaos(webhook_lost=1.0)
+    order = shop.place()
+    shop.sandbox.pay(shop.open_payment(order))
+    assert shop.read(order)["axes"]["payment"] == "open"
+    shop.later(2 * MINUTE_MS)
+    shop.until_status(order, "paid")
+
+
+def test_only_the_customer_sees_the_secret(shop: Shop) -> None:
+    order = shop.place()
+    path = f"/orders/{order['order_id']}/payment"
+    assert shop.customer.get(path).json()["code"] == "not-found"
+    shop.open_payment(order)
+    assert shop.customer.get(path).json()["client_secret"]
+    assert shop.admin.get(path).json()["client_secret"] is None
+    assert shop.ledger.client("reader").get(path).json()["client_secret"] is None
+    stranger = shop.ledger.client(customer="c-2")
+    assert stranger.get(path).json()["code"] == "order-not-found"
+    assert stranger.post(path, json={"action": "confirm"}).json()["code"] == "order-not-found"
+
+
+def test_a_cancelled_order_gives_back_what_was_captured_and_reserved(shop: Shop) -> None:
+    order = shop.place()
+    shop.sandbox.pay(shop.open_payment(order))
+    shop.until_status(order, "paid")
+    assert shop.cancel(order).status_code == 200
+    now = shop.until_axes(order, payment="refunded", stock="released")
+    assert (now["captured_minor"], now["refunded_minor"]) == (order["total_minor"], order["total_minor"])
+    effects = shop.sandbox.effects(order["order_id"])
+    assert [e for e in effects if e[0] == "refunded"] == [("refunded", order["total_minor"])]
+    assert sum(n for kind, n in effects if kind == "released") == 3
+
+
+def test_an_authorised_payment_of_a_cancelled_order_is_voided_and_no_money_moves(shop: Shop) -> None:
+    shop.sandbox.chaos(webhook_lost=1.0)
+    order = shop.place()
+    payment = shop.open_payment(order)
+    shop.cancel(order)
+    shop.until_axes(order, payment="voided", stock="released")
+    assert shop.sandbox.pay(payment, VISA) == "payment_intent_unexpected_state"
+    assert "captured" not in dict(shop.sandbox.effects(order["order_id"]))
+
+
+def test_what_is_out_of_stock_cancels_the_order_and_gives_back_the_rest(shop: Shop) -> None:
+    shop.sandbox.sandbox.rooms.put("merch", "mug", 0, 900)
+    try:
+        order = shop.place()
+        now = shop.until_status(order, "cancelled")
+        assert now["cancel_reason"] == "out_of_stock"
+        shop.until(order, lambda o: "StockReleased" in shop.types(o))
+    finally:
+        shop.sandbox.sandbox.rooms.put("merch", "mug", 1_000_000, 900)
+    effects = shop.sandbox.effects(order["order_id"])
+    assert sum(n if kind == "reserved" else -n for kind, n in effects if kind in ("reserved", "released")) == 0
+
+
+def test_another_price_than_the_services_cancels_the_order(shop: Shop) -> None:
+    shop.sandbox.sandbox.rooms.put("merch", "mug", 1_000_000, 901)
+    try:
+        order = shop.place()
+        shop.until_status(order, "cancelled")
+    finally:
+        shop.sandbox.sandbox.rooms.put("merch", "mug", 1_000_000, 900)
+    rows = shop.admin.get(f"/orders/{order['order_id']}/events").json()["data"]
+    rejected = next(row for row in rows if row["type"] == "StockRejected")
+    assert rejected["detail"]["reason"] == "price_changed"
+
+
+def test_a_reserve_that_timed_out_after_it_succeeded_leaves_nothing_reserved_for_a_cancelled_order(shop: Shop) -> None:
+    shop.sandbox.chaos(ports={"product": {"timeout": 1.0}, "merch": {"timeout": 1.0}}, hold_timeout_ms=5_000)
+    order = shop.place()
+    deadline = time.monotonic() + 10
+    while len(shop.sandbox.effects(order["order_id"])) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    shop.cancel(order)
+    shop.sandbox.chaos()
+    shop.until_axes(order, stock="released")
+    effects = shop.sandbox.effects(order["order_id"])
+    assert sum(n if kind == "reserved" else -n for kind, n in effects) == 0
+
+
+def test_a_refund_that_fails_three_times_calls_a_person_whose_retry_makes_three_more_tries(shop: Shop) -> None:
+    order = shop.place()
+    shop.sandbox.pay(shop.open_payment(order), REFUND_FAILS)
+    shop.until_status(order, "paid")
+    shop.cancel(order)
+
+    def flagged(o: dict[str, Any]) -> bool:
+        return any(f["code"] == "refund_failed" for f in o["attention"])
+
+    now = shop.until(order, flagged, timeout_s=60)
+    assert shop.types(order).count("RefundFailed") == 3
+    flag = next(f for f in now["attention"] if f["code"] == "refund_failed")
+    path = f"/orders/{order['order_id']}/attention"
+    wrong = {"code": "refund_failed", "obligation_key": "att:other", "action": "retry"}
+    assert shop.admin.post(path, json=wrong, headers=key()).json()["code"] == "no-such-attention"
+    body = {"code": flag["code"], "obligation_key": flag["obligation_key"], "action": "retry", "ticket": "SHOP-17"}
+    answer = shop.admin.post(path, json=body, headers=key())
+    assert (answer.status_code, flagged(answer.json())) == (200, False)
+    now = shop.until(order, flagged, timeout_s=60)
+    assert shop.types(order).count("RefundFailed") == 6
+    flag = next(f for f in now["attention"] if f["code"] == "refund_failed")
+    body = {"code": flag["code"], "obligation_key": flag["obligation_key"], "action": "settled_elsewhere", "ticket": "SHOP-17"}
+    answer = shop.ledger.client("operator").post(path, json=body, headers=key())
+    assert answer.json()["refunded_minor"] == order["total_minor"]
+    assert answer.json()["axes"]["payment"] == "refunded"
+    assert answer.json()["attention"] == []
+
+
+def test_a_refund_that_pends_is_settled_by_the_providers_message(shop: Shop) -> None:
+    order = shop.place()
+    shop.sandbox.pay(shop.open_payment(order), REFUND_PENDS)
+    shop.until_status(order, "paid")
+    shop.cancel(order)
+    shop.until_axes(order, payment="refunded")
+    types = shop.types(order)
+    assert types.index("RefundSubmitted") < types.index("RefundSettled")
+
+
+def test_nothing_is_refunded_while_a_dispute_is_open_and_all_of_it_once_it_is_won(shop: Shop) -> None:
+    order = shop.place()
+    shop.sandbox.pay(shop.open_payment(order), DISPUTED)
+    shop.until(order, lambda o: any(f["code"] == "dispute" for f in o["attention"]))
+    shop.until_status(order, "paid")
+    shop.cancel(order)
+    shop.until_axes(order, stock="released")
+    assert shop.read(order)["axes"]["payment"] == "refunding"
+    assert "refunded" not in dict(shop.sandbox.effects(order["order_id"]))
+    dispute = shop.sandbox.dashboard.get("/v1/disputes", params={"limit": 1}).json()["data"][0]
+    shop.sandbox.by_staff(f"/sandbox/disputes/{dispute['id']}/close", outcome="won")
+    shop.until_axes(order, payment="refunded")
+
+
+def test_a_lost_dispute_counts_as_given_back(shop: Shop) -> None:
+    order = shop.place()
+    shop.sandbox.pay(shop.open_payment(order), DISPUTED)
+    shop.until_status(order, "paid")
+    shop.until(order, lambda o: any(f["code"] == "dispute" for f in o["attention"]))
+    shop.cancel(order)
+    dispute = shop.sandbox.dashboard.get("/v1/disputes", params={"limit": 1}).json()["data"][0]
+    shop.sandbox.by_staff(f"/sandbox/disputes/{dispute['id']}/close", outcome="lost")
+    shop.until_axes(order, payment="refunded", stock="released")
+    assert "refunded" not in dict(shop.sandbox.effects(order["order_id"]))
+
+
+def test_what_staff_do_in_the_dashboard_is_followed(shop: Shop) -> None:
+    order = shop.place()
+    payment = shop.open_payment(order)
+    shop.sandbox.pay(payment)
+    shop.until_status(order, "paid")
+    shop.sandbox.by_staff("/v1/refunds", payment_intent=payment["provider_ref"])
+    now = shop.until(order, lambda o: o["refunded_minor"] == order["total_minor"])
+    assert now["status"] == "paid"
+    shop.until(order, lambda o: any(f["code"] == "refunded_open_order" for f in o["attention"]))
+
+
+def test_an_authorisation_that_lapses_can_be_paid_again(shop: Shop) -> None:
+    shop.sandbox.sandbox.rooms.put("merch", "mug", 1_000_000, 900)
+    shop.sandbox.chaos(ports={"merch": {"error": 1.0}})  # stock is not reserved, so nothing is captured
+    order = shop.place()
+    payment = shop.open_payment(order)
+    shop.sandbox.pay(payment)
+    shop.until_axes(order, payment="authorised")
+    shop.sandbox.by_staff(f"/sandbox/payments/{payment['provider_ref']}/expire")
+    shop.until_axes(order, payment="unpaid")
+    second = shop.open_payment(order)
+    assert second["attempt"] == 2
+    shop.sandbox.pay(second)
+    shop.sandbox.chaos()
+    shop.until_status(order, "paid")
+
+
+def test_a_provider_that_is_away_keeps_the_order_waiting_and_says_so(shop: Shop) -> None:
+    shop.sandbox.chaos(ports={"payments": {"reset": 1.0}})
+    order = shop.place()
+    answer = shop.initiate(order, Prefer="wait=1")
+    assert answer.status_code == 202
+    assert answer.json()["state"] == "accepted"
+    assert answer.headers["Location"] == f"/orders/{order['order_id']}/payment"
+    assert shop.customer.get(answer.headers["Location"]).json()["state"] == "requested"
+    shop.sandbox.chaos()
+    shop.until_axes(order, payment="open")
+    shop.sandbox.chaos(ports={"payments": {"error": 1.0}})
+    away = shop.customer.get(answer.headers["Location"])
+    assert (away.status_code, away.json()["code"]) == (503, "provider-unavailable")
