@@ -1,6 +1,7 @@
 """The shop's two catalogues, as far as the demo orders from them: coffee from `product`, merchandise from `merch`.
 
-Prices are minor units and hold in every currency the demo uses; the ledger itself knows no catalogue and takes what is ordered.
+The sandbox has plenty of every article, and none of `SOLD_OUT`. Prices are minor units and hold in every currency the demo uses;
+the ledger itself knows no catalogue and takes what is ordered.
 """
 
 from __future__ import annotations
@@ -46,15 +47,18 @@ MERCHANDISE = (
     Article("merch", "paper-filters", "Paper filters, 100", 650),
     Article("merch", "poster", "Poster “First crack”", 1800),
 )
+SOLD_OUT = Article("merch", "first-edition", "Poster “Opening day”, signed", 4900)
 CURRENCIES = ("EUR", "USD", "GBP")
 
 
-def order_body(cart: int) -> dict[str, Any]:
+def order_body(cart: int, sold_out: bool = False) -> dict[str, Any]:
     """Body of `POST /orders` for one cart: the same for the same number. Every third cart holds articles of both services."""
     choice = random.Random(cart)
     articles = choice.sample(COFFEE, choice.randint(1, 3))
     if cart % 3 == 0:
         articles += choice.sample(MERCHANDISE, choice.randint(1, 2))
+    if sold_out:
+        articles.append(SOLD_OUT)
     lines: list[dict[str, Any]] = [{**article._asdict(), "quantity": choice.randint(1, 4)} for article in articles]
     goods_minor = sum(line["quantity"] * line["unit_price_minor"] for line in lines)
     shipping_minor = 0 if goods_minor >= 5000 else 490

@@ -1,7 +1,7 @@
-"""`demo`: the whole path in a fresh directory, checked from outside. Ends 0 only if everything was as promised.
+"""`demo`: the whole path in a fresh directory, through the sandbox, checked from outside. Ends 0 only if all was as promised.
 
-main thread      `Up`: broker, commands and serve as for everybody; signals
-worker thread    the steps (`demo_steps`) over HTTP and the topic, then what the independent consumer found
+main thread      `Up`: broker, sandbox, commands and serve as for everybody; signals
+worker thread    the steps (`demo_steps`) over HTTP, then what the independent consumer and the sandbox's journal found
 child process    `plain_consumer.py`, which imports nothing of ours and tails the topic from its first event on
 """
 
@@ -31,8 +31,6 @@ from api.catalogue import CURRENCIES
 from api.demo_steps import CONNECTIONS, Step, Steps
 from api.screens import BrokerProgress
 from api.supervisor import Up, free_port
-from api.wiring import open_log
-from ledger.config import KafkaSettings
 from ledger.topics import Topics
 
 CONSUMER_S = 30.0
@@ -43,8 +41,14 @@ ENVIRONMENT = {
     "CURRENCIES": ",".join(CURRENCIES),
     "PARTITIONS": "4",
     "WRITERS": "1",
+    "PAYMENT_WINDOW_SECONDS": "15",
 }
 MOST_PROBLEMS = 10  # shown of one step
+SUMS = {
+    "captured_minor": "captured, minor units",
+    "refunded_minor": "refunded, minor units",
+    "reserved_units": "reserved, units",
+}
 
 
 def run_demo(orders: int, keep: bool, as_json: bool, out: Console, err: Console) -> int:
@@ -76,8 +80,9 @@ class Demo:
         self.consumer: dict[str, Any] = {}
         self.error: str | None = None
         self.seconds: dict[str, float] = {}
+        self.sums: dict[str, dict[str, int]] = {}
         self._orders, self._err = orders, err
-        self._machine = Up(folder, free_port(), self._told, ENVIRONMENT)
+        self._machine = Up(folder, free_port(), self._told, ENVIRONMENT, sandboxed=True)
         self._restarts: list[str] = []
         self._worker: threading.Thread | None = None
         self._done = self._interrupted = False
@@ -130,11 +135,10 @@ class Demo:
             self._machine.stop()
 
     def _do(self, info: dict[str, Any], progress: _StepProgress) -> None:
-        log = open_log(KafkaSettings(bootstrap_servers=info["bootstrap_servers"], security_protocol="PLAINTEXT"))
         topics = Topics(ENVIRONMENT["TOPIC_PREFIX"])
         with start_consumer(info, topics.events) as consumer:
             try:
-                self.steps = Steps(self._orders, info, log, topics, progress.advance)
+                self.steps = Steps(self._orders, info, int(ENVIRONMENT["PAYMENT_WINDOW_SECONDS"]), progress.advance)
                 began = time.monotonic()
                 asyncio.run(self.steps.run())
                 self.seconds["for all steps"] = time.monotonic() - began
@@ -161,23 +165,36 @@ class Demo:
         step.expect(set(orders) == {order.order_id for order in self.steps.placed}, "not the orders that were placed")
         for order in self.steps.placed:
             seen = orders.get(order.order_id, {})
-            captured = 0 if order.life in ("cancelled", "pending") else order.body["total_minor"]
-            wanted = (order.status, order.customer, order.body["total_minor"], captured)
+            captured = order.body["total_minor"] if order.life.paid else 0
+            wanted = (order.life.status, order.customer, order.body["total_minor"], captured)
             shown = tuple(seen.get(name) for name in ("status", "customer_id", "total_minor", "captured_minor"))
             step.expect(shown == wanted, f"{order.order_id}: {shown}, not {wanted}")
         self.steps.steps.append(step)
+        self.steps.steps.append(self._compare_journal(orders))
         step = Step("processes that ended by themselves", "none")
         step.count = len(self._restarts)
         step.problems += self._restarts
         self.steps.steps.append(step)
 
+    def _compare_journal(self, orders: dict[str, Any]) -> Step:
+        """The sandbox's journal beside the topic: the same money and the same units for every order."""
+        assert self.steps is not None
+        step = Step("orders compared with the sandbox's journal", "captured, refunded, reserved: equal to the cent and the unit")
+        outside = self.steps.outside["orders"]
+        for order_id in sorted(orders.keys() | outside.keys()):
+            step.count += 1
+            inside = {name: orders.get(order_id, {}).get(name, 0) for name in SUMS}
+            there = {name: outside.get(order_id, {}).get(name, 0) for name in SUMS}
+            step.expect(inside == there, f"{order_id}: the ledger says {inside}, the journal {there}")
+        self.sums = {
+            "ledger": {name: sum(o.get(name, 0) for o in orders.values()) for name in SUMS},
+            "journal": {name: sum(o[name] for o in outside.values()) for name in SUMS},
+        }
+        return step
+
     def latency_ms(self) -> dict[str, float]:
         """Of POST to 201, `CONNECTIONS` at a time."""
-        latencies = sorted(self.steps.latencies_s) if self.steps else []
-        if not latencies:
-            return {}
-        most = len(latencies) - 1
-        return {f"p{share}": round(1000 * latencies[min(most, len(latencies) * share // 100)], 1) for share in (50, 99)}
+        return _percentiles_ms(self.steps.latencies_s if self.steps else [])
 
     def report(self) -> dict[str, Any]:
         """Everything as JSON values."""
@@ -186,6 +203,8 @@ class Demo:
             "error": self.error,
             "steps": msgspec.to_builtins(self.all_steps()),
             "post_latency_ms": self.latency_ms(),
+            "paid_after_ms": _percentiles_ms(self.steps.paid_after_s if self.steps else []),
+            "sums": self.sums,
             "sent_again_after_202_or_503": self.steps.sent_again if self.steps else 0,
             "statuses": self.steps.statuses if self.steps else {},
             "events_by_type": self.consumer.get("by_type", {}),
@@ -193,6 +212,13 @@ class Demo:
             "seconds": {name: round(took_s, 1) for name, took_s in self.seconds.items()},
             "directory": str(self.folder) if self.folder.exists() else None,
         }
+
+
+def _percentiles_ms(times_s: list[float]) -> dict[str, float]:
+    if not times_s:
+        return {}
+    found, most = sorted(times_s), len(times_s) - 1
+    return {f"p{share}": round(1000 * found[min(most, len(found) * share // 100)], 1) for share in (50, 99)}
 
 
 def start_consumer(info: dict[str, Any], topic: str) -> subprocess.Popen[bytes]:
@@ -245,6 +271,8 @@ def show(demo: Demo, out: Console) -> None:
     facts = Table.grid(padding=(0, 2))
     latency = ", ".join(f"{name} {ms} ms" for name, ms in report["post_latency_ms"].items())
     facts.add_row(f"POST to 201, {CONNECTIONS} at a time", latency)
+    paid = ", ".join(f"{name} {ms} ms" for name, ms in report["paid_after_ms"].items())
+    facts.add_row("Card taken to order paid", paid)
     if report["sent_again_after_202_or_503"]:
         facts.add_row("Not final at once", f"{report['sent_again_after_202_or_503']} commands sent again under their key")
     facts.add_row("Orders by status", ", ".join(f"{count} {status}" for status, count in report["statuses"].items()))
@@ -252,6 +280,13 @@ def show(demo: Demo, out: Console) -> None:
     facts.add_row("Decoded with", report["decoder"] or "")
     facts.add_row("Seconds", ", ".join(f"{took_s} {name}" for name, took_s in report["seconds"].items()))
     out.print(facts, highlight=False)
+    if report["sums"]:
+        sums = Table(title="The sandbox's journal beside the ledger", title_justify="left", box=SIMPLE)
+        for column in ("", "ledger", "journal"):
+            sums.add_column(column, justify="right" if column else "left")
+        for name, text in SUMS.items():
+            sums.add_row(text, *(f"{report['sums'][side][name]:,}" for side in ("ledger", "journal")))
+        out.print(sums)
     for step in demo.all_steps():
         for problem in step.problems[:MOST_PROBLEMS]:
             out.print(f"{step.name}: {problem}", style="red", highlight=False, markup=False, soft_wrap=True)

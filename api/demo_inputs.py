@@ -1,4 +1,4 @@
-"""What the demo sends: requests that must be refused, and the facts that payment provider and stock services report."""
+"""What the demo sends: carts, cards and what is to become of them, and requests that must be refused."""
 
 from __future__ import annotations
 
@@ -8,14 +8,37 @@ from typing import Any, NamedTuple
 from msgspec import Struct
 
 from api.catalogue import order_body
-from commands.idempotency import FINGERPRINT_BYTES, command_id_of, fresh_command_id
-from commands.messages import OrderCommand, RecordPayment, RecordStock, RequestPayment
-from ledger import events as e
-from ledger.transitions import Operation
 
 CUSTOMERS = 12
-# What becomes of every ten orders: how far each gets; `refunding` is paid and then cancelled by the desk.
-LIVES = ("cancelled", "refunding", "pending", "pending", "paid", "processing", "shipped", "delivered", "delivered", "delivered")
+
+
+class Life(NamedTuple):
+    """What becomes of an order. `cards`: those the customer tries in turn; `status`: where it ends, `reason`: if cancelled."""
+
+    name: str
+    status: str
+    cards: tuple[str, ...] = ()
+    authenticate: bool = False
+    reason: str | None = None
+
+    @property
+    def paid(self) -> bool:
+        return bool(self.cards)
+
+
+VISA, NO_FUNDS, THREE_D_SECURE = "4242424242424242", "4000000000009995", "4000002760003184"
+
+LIVES = (
+    Life("cancelled by the customer", "cancelled", reason="customer_request"),
+    Life("cancelled after it was paid", "cancelled", (VISA,), reason="other"),
+    Life("never paid", "cancelled", reason="unpaid"),
+    Life("sold out", "cancelled", reason="out_of_stock"),
+    Life("paid with the second card", "paid", (NO_FUNDS, VISA)),
+    Life("paid with 3-D Secure", "processing", (THREE_D_SECURE,), authenticate=True),
+    Life("paid and shipped", "shipped", (VISA,)),
+    *(Life("paid and delivered", "delivered", (VISA,)) for _ in range(3)),
+)
+BY_CUSTOMER, REFUNDED, NEVER_PAID, NOT_THERE = (life.name for life in LIVES[:4])
 
 
 class Placed(Struct):
@@ -35,13 +58,17 @@ class Placed(Struct):
         return key_of(self.number)
 
     @property
-    def life(self) -> str:
-        return LIVES[self.number % len(LIVES)]
+    def life(self) -> Life:
+        return life_of(self.number)
 
-    @property
-    def status(self) -> str:
-        """The status at the end of its life."""
-        return "cancelled" if self.life == "refunding" else self.life
+
+def life_of(number: int) -> Life:
+    return LIVES[number % len(LIVES)]
+
+
+def cart_of(number: int) -> dict[str, Any]:
+    """The body of its `POST /orders`."""
+    return order_body(number, sold_out=life_of(number).name == NOT_THERE)
 
 
 def customer_of(number: int) -> str:
@@ -69,7 +96,7 @@ def wrong_requests(mine: Placed, foreign: Placed, tokens: dict[str, str]) -> lis
     gateway = {"Authorization": f"Bearer {tokens['gateway']}", "Customer-Id": mine.customer, "Content-Type": "application/json"}
     keyed = gateway | {"Idempotency-Key": f"wrong-{number}"}
     desk = {"Authorization": f"Bearer {tokens['admin']}", "Idempotency-Key": "wrong", "Content-Type": "application/json"}
-    cart = order_body(number)
+    cart = cart_of(number)
     line = cart["lines"][0]
     path = f"/orders/{mine.order_id}"
 
@@ -98,42 +125,3 @@ def wrong_requests(mine: Placed, foreign: Placed, tokens: dict[str, str]) -> lis
         Wrong(422, "status-not-settable", "PUT", f"{path}/status", desk, b'{"status": "paid"}'),
         Wrong(403, "forbidden", "PUT", f"{path}/status", keyed, b'{"status": "shipped"}'),
     ]
-
-
-def facts_of(order: Placed) -> list[OrderCommand]:
-    """What the customer, the payment provider and the stock services say about an order until it is paid."""
-    amount, ref = order.body["total_minor"], f"pi_{order.order_id}"
-    request = OrderCommand(
-        command_id=command_id_of("gateway", order.customer, Operation.REQUEST_PAYMENT, order.order_id, "pay-1"),
-        order_id=order.order_id,
-        fingerprint=bytes(FINGERPRINT_BYTES),
-        operation=Operation.REQUEST_PAYMENT.value,
-        actor="gateway:gateway",
-        customer_id=order.customer,
-        request_payment=RequestPayment(amount, order.body["currency"]),
-    )
-    opened, authorised, captured = (
-        _fact(order, Operation.RECORD_PAYMENT, "stripe", record_payment=RecordPayment(kind, 1, amount, ref))
-        for kind in (e.PAYMENT_OPENED, e.PAYMENT_AUTHORISED, e.PAYMENT_CAPTURED)
-    )
-    stock = [
-        _fact(
-            order,
-            Operation.RECORD_STOCK,
-            f"{service}-service",
-            record_stock=RecordStock(e.STOCK_RESERVED, service, f"res_{order.order_id}_{service}"),
-        )
-        for service in dict.fromkeys(line["service"] for line in order.body["lines"])
-    ]
-    return [request, opened, authorised, *stock, captured]
-
-
-def _fact(order: Placed, operation: Operation, actor: str, **payload: Any) -> OrderCommand:
-    return OrderCommand(
-        command_id=fresh_command_id(),
-        order_id=order.order_id,
-        fingerprint=bytes(FINGERPRINT_BYTES),
-        operation=operation.value,
-        actor=actor,
-        **payload,
-    )

@@ -1,4 +1,6 @@
-"""What the demo does and checks, step by step, as the people around the ledger would: a gateway, a shop desk, the services.
+"""What the demo does and checks, step by step, as the people around the ledger would: gateway, customer's browser, shop desk.
+
+Payment provider and stock services are the sandbox, reached by the ledger over HTTP as the real ones would be.
 
 A step notes how often it did something and every way in which an answer was not as promised; nothing stops at a problem.
 """
@@ -15,15 +17,24 @@ import httpx
 import msgspec
 from msgspec import Struct
 
-from api.catalogue import order_body
-from api.demo_inputs import Placed, Wrong, customer_of, facts_of, key_of, wrong_requests
-from commands.messages import OrderCommand, command_codec
-from ledger.log import EventLog, NewRecord
-from ledger.topics import Topics
+from api.demo_inputs import (
+    BY_CUSTOMER,
+    NEVER_PAID,
+    NOT_THERE,
+    REFUNDED,
+    Placed,
+    Wrong,
+    cart_of,
+    customer_of,
+    key_of,
+    wrong_requests,
+)
+from commands.sandbox import PUBLISHABLE_KEY
 from ledger.transitions import Status
 
 CONNECTIONS = 16
-FACTS_S = 20.0  # for facts to be decided and folded
+BATCH = 50  # orders that are placed before they are paid for: well within the time to pay
+SETTLED_S = 20.0  # for what an order owes to be done and told
 FINAL_S = 20.0  # for a command to be decided, sent again as often as it takes
 
 T = TypeVar("T")
@@ -45,32 +56,34 @@ class Step(Struct):
 class Steps:
     """All steps, in the order of `run`. `advance(name, done, total)` shows how far a step is."""
 
-    def __init__(
-        self, orders: int, info: dict[str, Any], log: EventLog, topics: Topics, advance: Callable[[str, int, int], None]
-    ) -> None:
+    def __init__(self, orders: int, info: dict[str, Any], window_s: int, advance: Callable[[str, int, int], None]) -> None:
         self.steps: list[Step] = []
         self.placed: list[Placed] = []
         self.latencies_s: list[float] = []
+        self.paid_after_s: list[float] = []
         self.statuses: dict[str, int] = {}
+        self.outside: dict[str, Any] = {}
         self.sent_again = 0
-        self._orders, self._tokens = orders, info["tokens"]
-        self._log, self._topics, self._advance = log, topics, advance
+        self._orders, self._tokens, self._window_s, self._advance = orders, info["tokens"], window_s, advance
         limits = httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS)
         self._client = httpx.AsyncClient(base_url=info["url"], timeout=15.0, limits=limits)
+        self._browser = httpx.AsyncClient(
+            base_url=info["sandbox_url"], timeout=15.0, limits=limits, headers={"Authorization": f"Bearer {PUBLISHABLE_KEY}"}
+        )
 
     async def run(self) -> None:
-        async with self._client:
+        async with self._client, self._browser:
             await self._start()
-            await self._place()
+            await self._place_and_pay()
             if self.placed:
                 self.placed.sort(key=lambda order: order.number)
                 await self._retry()
-                await self._refuse()
-                await self._pay()
                 await self._fulfil()
                 await self._cancel()
+                await self._settle()
                 await self._read_past()
             await self._list()
+            self.outside = (await self._browser.get("/sandbox/sums")).json()
 
     def _step(self, name: str, promise: str) -> Step:
         self.steps.append(Step(name, promise))
@@ -112,7 +125,7 @@ class Steps:
 
     async def _post(self, number: int) -> httpx.Response:
         headers = self._as("gateway", customer_of(number), key_of(number))
-        return await self._command("POST", "/orders", headers, order_body(number))
+        return await self._command("POST", "/orders", headers, cart_of(number))
 
     async def _read(self, order: Placed, **params: str | int) -> dict[str, Any]:
         headers = self._as("gateway", order.customer)
@@ -127,9 +140,62 @@ class Steps:
         await self._each(step, [0], lambda number: self._place_one(step, number))
         self.latencies_s.clear()
 
-    async def _place(self) -> None:
-        step = self._step("orders placed over HTTP", "201: decided, committed, there for the very next read")
-        await self._each(step, range(1, self._orders), lambda number: self._place_one(step, number))
+    async def _place_and_pay(self) -> None:
+        placing = self._step("orders placed over HTTP", "201: decided, committed, there for the very next read")
+        paying = self._step("orders paid in the sandbox", "cards, a declined one and another, 3-D Secure: captured once, paid")
+        first = True
+        for start in range(1, self._orders, BATCH):
+            known = len(self.placed) if start > 1 else 0
+            await self._each(placing, range(start, min(start + BATCH, self._orders)), lambda n: self._place_one(placing, n))
+            if first:
+                first = False
+                await self._refuse()
+            await self._each(paying, [o for o in self.placed[known:] if o.life.paid], lambda o: self._pay_one(paying, o))
+
+    async def _pay_one(self, step: Step, order: Placed) -> None:
+        path, headers = f"/orders/{order.order_id}/payment", self._as("gateway", order.customer, "pay-1")
+        body = {"total_minor": order.body["total_minor"], "currency": order.body["currency"]}
+        answer = await self._command("POST", path, headers, body)
+        if answer.status_code != 201:
+            step.problems.append(f"{order.order_id}: payment {answer.status_code} {answer.text}")
+            return
+        payment = answer.json()
+        for card in order.life.cards:
+            said = await self._confirm(payment, card)
+            last = card is order.life.cards[-1]
+            wanted = "requires_action" if order.life.authenticate else "requires_capture" if last else "card_declined"
+            step.expect(said == wanted, f"{order.order_id}: the card is {said}, not {wanted}")
+            if not last:  # the customer's page tells the shop that the first card was no good
+                seen = await self._client.post(path, json={"action": "confirm"}, headers=self._as("gateway", order.customer))
+                step.expect(seen.json().get("state") == "declined", f"{order.order_id}: {seen.text} after a declined card")
+        if order.life.authenticate:
+            await self._browser.post(f"/sandbox/payments/{payment['provider_ref']}/authenticate", data={"outcome": "success"})
+        began = time.perf_counter()
+        shown = await self._until(order, lambda o: o.get("status") != Status.PENDING)
+        self.paid_after_s.append(time.perf_counter() - began)
+        found = (shown.get("status"), shown.get("captured_minor"))
+        step.expect(found == (Status.PAID, order.body["total_minor"]), f"{order.order_id} is {found}")
+
+    async def _confirm(self, payment: dict[str, Any], card: str) -> str:
+        """What Stripe's script does in the customer's browser; the payment's new status, or the code of a refusal."""
+        form = {
+            "client_secret": payment["client_secret"],
+            "payment_method_data[type]": "card",
+            "payment_method_data[card][number]": card,
+        }
+        said = (await self._browser.post(f"/v1/payment_intents/{payment['provider_ref']}/confirm", data=form)).json()
+        return str(said["error"]["code"] if "error" in said else said["status"])
+
+    async def _until(
+        self, order: Placed, holds: Callable[[dict[str, Any]], bool], timeout_s: float = SETTLED_S
+    ) -> dict[str, Any]:
+        """The order once `holds` of it, or as it is when the time is over."""
+        deadline = time.monotonic() + timeout_s
+        shown = await self._read(order)
+        while not holds(shown) and time.monotonic() < deadline:
+            await asyncio.sleep(0.02)
+            shown = await self._read(order)
+        return shown
 
     async def _place_one(self, step: Step, number: int) -> None:
         began = time.perf_counter()
@@ -139,9 +205,11 @@ class Steps:
             step.problems.append(f"{key_of(number)}: {answer.status_code} {answer.text}")
             return
         self.latencies_s.append(took_s)
-        order = Placed(number, order_body(number), answer.json()["order_id"], answer.content)
+        order = Placed(number, cart_of(number), answer.json()["order_id"], answer.content)
         self.placed.append(order)
-        read = await self._client.get(answer.headers["Location"], headers=self._as("gateway", order.customer))
+        # As placed: the reconciler may have reserved stock for it meanwhile.
+        location, headers = answer.headers["Location"], self._as("gateway", order.customer)
+        read = await self._client.get(location, params={"version": 1}, headers=headers)
         step.expect(read.content == answer.content, f"{order.order_id} reads {read.status_code} {read.text}")
 
     async def _retry(self) -> None:
@@ -157,7 +225,7 @@ class Steps:
 
     async def _refuse(self) -> None:
         step = self._step("wrong requests", "each refused with its own code, nothing changed")
-        unpaid = [order for order in self.placed if order.life == "pending"]
+        unpaid = [order for order in self.placed if order.life.name in (NEVER_PAID, BY_CUSTOMER)]
 
         async def refuse(wrong: Wrong) -> None:
             answer = await self._client.request(wrong.method, wrong.path, headers=wrong.headers, content=wrong.body)
@@ -167,43 +235,20 @@ class Steps:
 
         await self._each(step, wrong_requests(unpaid[0], unpaid[1], self._tokens), refuse)
         for order in unpaid[:2]:
-            step.expect((await self._read(order)).get("version") == 1, f"{order.order_id} was changed by a refused request")
+            types = {row["type"] for row in await self._rows(order)}
+            step.expect(types <= {"OrderPlaced", "StockReserved"}, f"{order.order_id} was changed by a refused request: {types}")
 
-    async def _pay(self) -> None:
-        step = self._step("payment and stock facts on the topic", "sent as commands by their services, decided in order")
-        paid = [order for order in self.placed if order.life not in ("cancelled", "pending")]
-        commands = [command for order in paid for command in facts_of(order)]
-        await asyncio.to_thread(self._send, commands, step)
-
-        async def until_paid(order: Placed) -> None:
-            deadline = time.monotonic() + FACTS_S
-            shown = await self._read(order)
-            while shown.get("status") != Status.PAID and time.monotonic() < deadline:
-                await asyncio.sleep(0.05)
-                shown = await self._read(order)
-            found = (shown.get("status"), shown.get("captured_minor"))
-            step.expect(found == (Status.PAID, order.body["total_minor"]), f"{order.order_id} is {found}")
-
-        await self._each(step, paid, until_paid)
-        step.count = len(commands)
-
-    def _send(self, commands: list[OrderCommand], step: Step) -> None:
-        codec, partitions = command_codec(), self._log.partitions(self._topics.commands)
-        sender = self._log.sender("demo-services")
-        try:
-            for command in commands:
-                key = command.order_id.encode()
-                record = NewRecord(self._topics.commands, self._log.partition_for(key, partitions), key, codec.encode(command))
-                sender.send(record, lambda acked, error: step.expect(error is None, f"not durable: {error}"))
-        finally:
-            sender.close()
+    async def _rows(self, order: Placed) -> list[dict[str, Any]]:
+        answer = await self._client.get(f"/orders/{order.order_id}/events", headers=self._as("gateway", order.customer))
+        rows: list[dict[str, Any]] = answer.json()["data"]
+        return rows
 
     async def _fulfil(self) -> None:
         step = self._step("orders moved along by the desk", "processing, shipped, delivered, one version each")
         way = ("processing", "shipped", "delivered")
 
         async def fulfil(order: Placed) -> None:
-            for status in way[: way.index(order.life) + 1]:
+            for status in way[: way.index(order.life.status) + 1]:
                 body = {"status": status}
                 if status == "shipped":
                     body |= {"carrier": "DHL", "tracking": f"0034{order.number:08}"}
@@ -212,28 +257,46 @@ class Steps:
                 found = (answer.status_code, answer.json().get("status"))
                 step.expect(found == (200, status), f"{order.order_id}: {answer.status_code} {answer.text}")
 
-        await self._each(step, [order for order in self.placed if order.life in way], fulfil)
+        await self._each(step, [order for order in self.placed if order.life.status in way], fulfil)
 
     async def _cancel(self) -> None:
         step = self._step("orders cancelled, or tried to", "early by customers, later by the desk, after shipping by nobody")
 
+        wanted = {BY_CUSTOMER: (200, "unpaid"), REFUNDED: (200, "refunding"), "paid and shipped": (409, "too-late-to-cancel")}
+
         async def cancel(order: Placed) -> None:
-            desk = order.life == "refunding"
+            desk = order.life.name == REFUNDED
             headers = self._as("admin", key="cancel") if desk else self._as("gateway", order.customer, "cancel")
             answer = await self._command("POST", f"/orders/{order.order_id}/cancel", headers, {})
             shown = answer.json()
             found = (answer.status_code, shown.get("code") or shown["axes"]["payment"])
-            wanted = {"cancelled": (200, "unpaid"), "refunding": (200, "refunding"), "shipped": (409, "too-late-to-cancel")}
-            step.expect(found == wanted[order.life], f"{order.order_id} ({order.life}): got {found}")
+            step.expect(found == wanted[order.life.name], f"{order.order_id} ({order.life.name}): got {found}")
 
-        await self._each(step, [o for o in self.placed if o.life in ("cancelled", "refunding", "shipped")], cancel)
+        await self._each(step, [o for o in self.placed if o.life.name in wanted], cancel)
+
+    async def _settle(self) -> None:
+        step = self._step("orders that ended by themselves", "sold out or never paid: cancelled, stock back; refunds arrived")
+        waiting = [o for o in self.placed if o.life.name in (REFUNDED, NEVER_PAID, NOT_THERE, BY_CUSTOMER)]
+
+        async def settled(order: Placed) -> None:
+            payment = "refunded" if order.life.name == REFUNDED else "unpaid"
+
+            def at_its_end(o: dict[str, Any]) -> bool:
+                # `rejected` stays what it is; what the other service had is given back before its event.
+                return bool(o["status"] == "cancelled" and o["axes"]["payment"] == payment and o["axes"]["stock"] != "pending")
+
+            shown = await self._until(order, at_its_end, self._window_s + SETTLED_S)
+            found = (shown["status"], shown["cancel_reason"], shown["axes"]["payment"])
+            wanted = ("cancelled", order.life.reason, payment)
+            step.expect(found == wanted, f"{order.order_id} ({order.life.name}): {found}, not {wanted}")
+
+        await self._each(step, waiting, settled)
 
     async def _read_past(self) -> None:
         step = self._step("histories and past states read", "every version and every moment as it was then")
 
         async def read(order: Placed) -> None:
-            headers = self._as("gateway", order.customer)
-            rows = (await self._client.get(f"/orders/{order.order_id}/events", headers=headers)).json()["data"]
+            rows = await self._rows(order)
             versions = [row["version"] for row in rows]
             step.expect(versions == list(range(1, len(rows) + 1)), f"{order.order_id} has versions {versions}")
             for row in rows:
@@ -247,7 +310,7 @@ class Steps:
 
     async def _list(self) -> None:
         step = self._step("orders listed by status", "each once, under the status its life led to")
-        wanted = Counter(order.status for order in self.placed)
+        wanted = Counter(order.life.status for order in self.placed)
         for status in map(str, Status):
             found = await self._pages(status)
             self.statuses[status] = len(found)

@@ -67,6 +67,8 @@ class Findings:
         self.by_type: Counter[str] = Counter()
         self.orders: dict[str, dict[str, Any]] = {}
         self.problems: list[str] = []
+        self._ordered: dict[str, Counter[str]] = {}
+        self._held: Counter[tuple[str, str]] = Counter()
         self._chain: dict[int, bytes] = {}
         self._commands: set[str] = set()
 
@@ -84,7 +86,18 @@ class Findings:
         self._chain[partition] = hashlib.sha256(value[WIRE_PREFIX_BYTES:]).digest()
         self._commands.add(event["command_id"])
         names = ("version", "status", "customer_id", "currency", "total_minor", "captured_minor", "refunded_minor")
-        self.orders[order_id] = {name: event[name] for name in names}
+        self.orders[order_id] = {name: event[name] for name in names} | {"reserved_units": self._units(order_id, event)}
+
+    def _units(self, order_id: str, event: dict[str, Any]) -> int:
+        """How many units the stock services hold for an order after this event."""
+        if event["placed"]:
+            ordered = self._ordered[order_id] = Counter()
+            for line in event["placed"]["lines"]:
+                ordered[line["service"]] += line["quantity"]
+        if event["stock"]:
+            service = event["stock"]["service"]
+            self._held[order_id, service] = self._ordered[order_id][service] * (event["type"] == "StockReserved")
+        return sum(self._held[order_id, service] for service in self._ordered[order_id])
 
     def report(self) -> dict[str, Any]:
         return {

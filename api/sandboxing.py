@@ -8,7 +8,7 @@ from pathlib import Path
 import structlog
 import uvicorn
 
-from api.catalogue import COFFEE, MERCHANDISE
+from api.catalogue import COFFEE, MERCHANDISE, SOLD_OUT
 from api.outside import webhook_secrets
 from api.wiring import stop_with_parent
 from commands.sandbox.server import Sandbox, serve_sandbox
@@ -29,6 +29,7 @@ def run_stand_ins(settings: Settings, data_dir: Path, port: int, with_parent: bo
     sandbox = Sandbox(data_dir / DATABASE, settings.sandbox_webhook_url, secrets[0] if secrets else None)
     for article in (*COFFEE, *MERCHANDISE):
         sandbox.rooms.seed(article.service, {article.sku: (UNITS, article.unit_price_minor)})
+    sandbox.rooms.seed(SOLD_OUT.service, {SOLD_OUT.sku: (0, SOLD_OUT.unit_price_minor)})
 
     def on_server(server: uvicorn.Server) -> None:
         def stop(*_: object) -> None:

@@ -4,6 +4,7 @@
     GET PUT  /sandbox/chaos      what goes wrong (`chaos.ChaosConfig`)
     GET PUT  /sandbox/clock      {"offset_s": ...}: how far its clock is ahead of the machine's
     GET      /sandbox/journal    ?order_id= &limit=: calls and effects, oldest first
+    GET      /sandbox/sums       what each order came to: money captured and refunded, units still out
 
 Loopback only. It takes no key but its own, moves no money and says so in every answer (`Order-Ledger-Sandbox: no real money`).
 """
@@ -120,7 +121,8 @@ class Sandbox:
             Route("/sandbox/health", self._health, methods=["GET"]),
             Route("/sandbox/chaos", self._chaos, methods=["GET", "PUT"]),
             Route("/sandbox/clock", self._clock, methods=["GET", "PUT"]),
-            Route("/sandbox/journal", self._journal, methods=["GET"]),
+            Route("/sandbox/journal", self._journal_page, methods=["GET"]),
+            Route("/sandbox/sums", self._sums, methods=["GET"]),
         ]
 
     async def _health(self, request: Request) -> Response:
@@ -142,7 +144,7 @@ class Sandbox:
                 return JSONResponse({"error": str(exc)}, 422)
         return JSONResponse({"offset_s": self.clock.offset_s, "now_ms": self.clock.now_ms()})
 
-    async def _journal(self, request: Request) -> Response:
+    async def _journal_page(self, request: Request) -> Response:
         order_id = request.query_params.get("order_id")
         try:
             limit = min(int(request.query_params.get("limit", JOURNAL_ROWS)), JOURNAL_ROWS)
@@ -154,6 +156,20 @@ class Sandbox:
             for table in ("calls", "effects")
         }
         return JSONResponse(found)
+
+    async def _sums(self, request: Request) -> Response:
+        rows = self.journal.rows(_SUMS)
+        calls = self.journal.rows("select port, verb, fate, count(*) as count from calls group by port, verb, fate")
+        return JSONResponse({"orders": {row.pop("order_id"): row for row in rows}, "calls": calls})
+
+
+_SUMS = """
+select order_id,
+    sum(case kind when 'captured' then amount else 0 end) as captured_minor,
+    sum(case kind when 'refunded' then amount when 'refund_failed' then -amount else 0 end) as refunded_minor,
+    sum(case kind when 'reserved' then amount when 'released' then -amount else 0 end) as reserved_units
+from effects where order_id <> '' group by order_id
+"""
 
 
 class _ClockBody(msgspec.Struct, forbid_unknown_fields=True):

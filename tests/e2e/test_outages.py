@@ -90,7 +90,7 @@ def test_a_killed_up_leaves_a_directory_in_which_the_next_one_goes_on(up: UpProc
         again = client.post("/orders", json=order_body(7), headers=sent)
         assert (again.status_code, again.content) == (201, placed.content)
         assert again.headers["Idempotency-Replayed"] == "true"
-        read = client.get(placed.headers["Location"], headers=sent)
+        read = client.get(placed.headers["Location"], params={"version": 1}, headers=sent)
         assert read.content == placed.content
     assert [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE] == []
     assert checker.read_ledger(up.bootstrap_servers).problems == []
