@@ -182,7 +182,9 @@ def running_ledger(
     )
     log.ensure_topics(topics.specs(partitions, writers))
     clock = Clock()
-    companions = Companions(settings, log, clock)
+    # The rim of production is tested without a world outside, which production itself refuses to start without.
+    outside = settings.model_copy(update={"app_env": "development"})
+    companions = Companions(outside, log, clock)
     process = CommandsProcess(log, lambda name: MemoryStore(), topics, f"{topics.prefix}app", "one", companions.make)
     deciding = threading.Thread(target=process.run, name="commands")
     deciding.start()
@@ -192,7 +194,7 @@ def running_ledger(
     known = Tokens([(bytes.fromhex(hash_token(token)), Principal(role, role)) for role, token in tokens.items()])
     status = Status()
     context = AppContext(
-        settings, log, sender, projector, Queries(projector), known, HASH_KEY.encode(), lambda: status, build_payments(settings)
+        settings, log, sender, projector, Queries(projector), known, HASH_KEY.encode(), lambda: status, build_payments(outside)
     )
     app = make_app(context)
     server = Server(app, context, status)
