@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from api.doors import build_ports
+from api.doors import build_message_doors, build_ports
 from api.outside import check_outside
+from commands.notifier import Notifier
 from commands.process import Books, Companion, Fatal
 from commands.reconciler import Reconciler
 from ledger.config import Settings
 from ledger.log import EventLog, Sender
+from ledger.store import Store
 
 
 def now_ms() -> int:
@@ -20,11 +22,18 @@ def now_ms() -> int:
 class Companions:
     """Makes them for `CommandsProcess`. Raises `ConfigError` when the settings contradict each other."""
 
-    def __init__(self, settings: Settings, event_log: EventLog, clock: Callable[[], int] = now_ms) -> None:
-        self._settings, self._log, self._clock = settings, event_log, clock
+    def __init__(
+        self,
+        settings: Settings,
+        event_log: EventLog,
+        open_store: Callable[[str], Store],
+        clock: Callable[[], int] = now_ms,
+    ) -> None:
+        self._settings, self._log, self._open_store, self._clock = settings, event_log, open_store, clock
         self._outside = check_outside(settings)
         self._senders: list[Sender] = []
         self.reconciler: Reconciler | None = None
+        self.notifier: Notifier | None = None
 
     def make(self, books: Books, on_fatal: Fatal) -> list[Companion]:
         """None at all where there is no world outside: then what orders owe stays owed."""
@@ -39,7 +48,11 @@ class Companions:
             return self._log.partition_for(order_id.encode(), partitions)
 
         self.reconciler = Reconciler(lambda: build_ports(settings), books, partition_of, sender, topics, on_fatal, self._clock)
-        return [self.reconciler]
+        group = f"{settings.app_id}-notifier"
+        self.notifier = Notifier(
+            self._log, topics, books, self._open_store, build_message_doors(settings), group, on_fatal, self._clock
+        )
+        return [self.reconciler, self.notifier]
 
     def close(self) -> None:
         """After the process has ended."""

@@ -15,11 +15,11 @@ import structlog
 from api.context import AppContext
 from api.errors import Problem
 from ledger.contacts import contact_key
+from ledger.kept_contacts import decode_contact
 from ledger.log import NewRecord
 from ledger.order import Order, display
 from ledger.topics import DAY_MS
 from ledger.transitions import Status
-from projections.contacts import decode_contact
 
 log = structlog.get_logger(__name__)
 

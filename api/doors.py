@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from api.outside import SERVICES, addresses, check_outside, webhook_secrets
+from commands.email_door import EmlDoor, SmtpDoor
+from commands.messages_out import MessageDoor
 from commands.payments import PaymentProvider
 from commands.performing import Ports
 from commands.sandbox import SECRET_KEY
+from commands.sms_door import SmsDoor
 from commands.stock import StockService
 from commands.stock_http import HttpStock
 from commands.stripe_gateway import StripeGateway
@@ -40,3 +43,16 @@ def _stock(settings: Settings, name: str) -> StockService:
     if target:
         raise ConfigError(f"{name.upper()}_SERVICE_GRPC_TARGET: stock over gRPC is not there yet, use {name.upper()}_SERVICE_URL")
     return HttpStock(name, url or f"{settings.sandbox_url}/stock/{name}", settings.outside_timeout_ms)
+
+
+def build_message_doors(settings: Settings) -> dict[str, MessageDoor]:
+    """Ways to customers, by channel. Raises `ConfigError`."""
+    url, sms = settings.notify_email_url, settings.notify_sms_url
+    doors: list[MessageDoor] = []
+    if url is not None:
+        doors.append(SmtpDoor(url.get_secret_value(), settings.notify_from))
+    else:
+        doors.append(EmlDoor(settings.outbox_dir, settings.notify_from))
+    if sms is not None:
+        doors.append(SmsDoor(sms.get_secret_value()))
+    return {door.channel: door for door in doors}

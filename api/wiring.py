@@ -87,8 +87,8 @@ def run_commands(settings: Settings, kafka: KafkaSettings, with_parent: bool = F
     """The `commands` process, until a signal. Returns its exit code."""
     stopping = threading.Event()
     event_log = open_log(kafka)
-    companions = Companions(settings, event_log)
     open_store = store_opener(settings.state_dir / "commands")
+    companions = Companions(settings, event_log, open_store)
     process = CommandsProcess(event_log, open_store, settings.topics, settings.app_id, settings.node_id, companions.make)
 
     def stop(*_: object) -> None:

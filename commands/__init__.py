@@ -1,9 +1,10 @@
-"""What someone wants and whether they get it. Imports ledger only.
+"""What someone wants and whether they get it, and what orders owe the world outside. Imports ledger only.
 
 words     messages (the command record), answers (what a port answers)
-rules     decide, idempotency, obligations: pure
+rules     decide, idempotency, obligations, notices: pure
 ports     payments, stock, messages_out
+doors     stripe_gateway (with stripe_facts, stripe_webhook), stock_http (with stock_answers), email_door, sms_door
 process   desk (one partition's fold and the next decision), processor (one writer: the loop), process (the group's word),
-          reconciler and performing (what orders owe the world)
+          reconciler and performing (what orders owe the world), notifier (what customers are told)
 sandbox   stand-ins for what is behind the ports
 """

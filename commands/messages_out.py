@@ -1,4 +1,4 @@
-"""The port that sends messages to customers, at least once; `key` is for providers that take an idempotency key."""
+"""The port that sends messages to customers, at least once; `key` tells a repeated message from another one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ledger.errors import LedgerError
 
 
 class NotSent(LedgerError):
-    """The message was not taken. `again` tells whether a later try may help."""
+    """The message was not taken. `again` tells whether a later try may help. Says nothing of whom it was for."""
 
     code = "not_sent"
 
@@ -33,11 +33,9 @@ class OutMessage(Struct, frozen=True):
 
 
 class MessageDoor(Protocol):
-    """One way out for one or more channels."""
+    """One way out for one channel. Used by one thread, which may wait."""
 
-    channels: frozenset[str]
+    channel: str
 
-    async def send(self, message: OutMessage) -> None:
+    def send(self, message: OutMessage) -> None:
         """Returns once the message is taken. Raises `NotSent`."""
-
-    async def close(self) -> None: ...

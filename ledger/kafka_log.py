@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 
 from ledger.config import KafkaSettings
 from ledger.kafka import admin
+from ledger.kafka.bookmark import KafkaBookmark
 from ledger.kafka.lease import KafkaLease
 from ledger.kafka.reader import KafkaReader
 from ledger.kafka.sender import KafkaSender
@@ -49,6 +50,9 @@ class KafkaLog:
 
     def progress(self, group: str, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         return admin.progress(self._settings, group, partitions)
+
+    def bookmark(self, group: str) -> KafkaBookmark:
+        return KafkaBookmark(self._settings, group)
 
     def reader(
         self,

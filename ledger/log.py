@@ -165,6 +165,18 @@ class Lease(Protocol):
         """End the membership. A static member keeps its share until the session time-out, for the same instance to come back."""
 
 
+class Bookmark(Protocol):
+    """How far one reader got, kept by the log under the name of a group that has no members. For one thread."""
+
+    def read(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int | None]:
+        """The positions written last; None where none ever was. Raises `LogError`."""
+
+    def write(self, positions: Mapping[TopicPartition, int]) -> None:
+        """Returns once the log has them. Raises `LogError`. The log may forget them after a week without a write."""
+
+    def close(self) -> None: ...
+
+
 class EventLog(Protocol):
     """A cluster, as the ledger uses it."""
 
@@ -199,6 +211,8 @@ class EventLog(Protocol):
 
     def progress(self, group: str, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         """What `Lease.commit` noted for `group`: 0 where it noted nothing. Can be behind, never ahead."""
+
+    def bookmark(self, group: str) -> Bookmark: ...
 
     def reader(
         self,

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable
 from typing import Literal
 
 from ledger.log import Isolation, TopicPartition, compare_topic
-from ledger.memory.clients import MemoryReader, MemorySender, MemoryWriter
+from ledger.memory.clients import MemoryBookmark, MemoryReader, MemorySender, MemoryWriter
 from ledger.memory.lease import Group, MemoryLease, OnPartitions
 from ledger.memory.state import State
 from ledger.partitioner import partition_for
@@ -33,6 +33,7 @@ class MemoryLog:
     def __init__(self, clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000) -> None:
         self._state = State(clock_ms)
         self._groups: dict[str, Group] = {}
+        self._bookmarks: dict[str, dict[TopicPartition, int]] = {}
 
     # ---- failures on request -----------------------------------------------------------------------------------------
     def fail_next_commit(self, when: Literal["before", "after"]) -> None:
@@ -114,6 +115,10 @@ class MemoryLog:
         with self._state.reachable():
             noted = self._groups[group].committed if group in self._groups else {}
             return {tp: noted.get(tp, 0) for tp in partitions}
+
+    def bookmark(self, group: str) -> MemoryBookmark:
+        with self._state.changed:
+            return MemoryBookmark(self._state, self._bookmarks.setdefault(group, {}))
 
     def reader(
         self,

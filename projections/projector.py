@@ -17,12 +17,12 @@ from ledger.codec import event_codec, refusal_codec
 from ledger.contacts import OrderContact
 from ledger.errors import ConfigError, DecodeError, Hole
 from ledger.events import OrderEvent, OrderRefusal
+from ledger.kept_contacts import contact_rows, decode_contact
 from ledger.log import Acked, Record, TopicPartition
 from ledger.order import FoldError
 from ledger.outcomes import refusal_row
 from ledger.store import Store
 from ledger.topics import Topics
-from projections.contacts import contact_rows, decode_contact
 from projections.read_models import VERSION, PartitionFold, Rows
 
 log = structlog.get_logger(__name__)

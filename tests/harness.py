@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import httpx
@@ -165,6 +166,7 @@ def running_ledger(
     make_app: Callable[[AppContext], FastAPI] = build_app,
     sandbox: RunningSandbox | None = None,
     payment_window_s: int = 1800,
+    email_url: str | None = None,
 ) -> Iterator[RunningLedger]:
     """Topics, processor, fold and API over `log`, until the block ends; with a `sandbox` also the reconciler."""
     settings = Settings(
@@ -179,12 +181,15 @@ def running_ledger(
         sandbox_url=sandbox.url if sandbox else None,
         payment_gateway_webhook_secrets=SecretStr(WEBHOOK_SECRET) if sandbox else None,
         outside_timeout_ms=OUTSIDE_TIMEOUT_MS,
+        notify_email_url=SecretStr(email_url) if email_url else None,
+        outbox_dir=sandbox.database.parent / "outbox" if sandbox else Path("outbox"),
+        app_id=f"{topics.prefix}app",
     )
     log.ensure_topics(topics.specs(partitions, writers))
     clock = Clock()
     # The rim of production is tested without a world outside, which production itself refuses to start without.
     outside = settings.model_copy(update={"app_env": "development"})
-    companions = Companions(outside, log, clock)
+    companions = Companions(outside, log, lambda name: MemoryStore(), clock)
     process = CommandsProcess(log, lambda name: MemoryStore(), topics, f"{topics.prefix}app", "one", companions.make)
     deciding = threading.Thread(target=process.run, name="commands")
     deciding.start()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from ledger.errors import Discard, Fenced, Hole, LogError, LogUnavailable
 from ledger.log import Acked, Isolation, NewRecord, OnAck, Record, TopicPartition, refuse_oversized
@@ -197,3 +197,21 @@ class MemorySender:
             self._changed.notify_all()
         if threading.current_thread() is not self._thread:
             self._thread.join()
+
+
+class MemoryBookmark:
+    """`ledger.log.Bookmark`; `kept` is the log's own."""
+
+    def __init__(self, state: State, kept: dict[TopicPartition, int]) -> None:
+        self._state, self._kept = state, kept
+
+    def read(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int | None]:
+        with self._state.reachable():
+            return {tp: self._kept.get(tp) for tp in partitions}
+
+    def write(self, positions: Mapping[TopicPartition, int]) -> None:
+        with self._state.reachable():
+            self._kept.update(positions)
+
+    def close(self) -> None:
+        pass

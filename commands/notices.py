@@ -1,0 +1,86 @@
+"""Which events a customer is told of, and in which words. Pure, but that the templates are read once.
+
+    placed      OrderPlaced
+    paid        the capture, or the last reservation, that makes the order paid
+    shipped     OrderShipped
+    delivered   OrderDelivered
+    cancelled   OrderCancelled
+    refunded    the refund after which everything captured is given back, or what staff settled elsewhere
+
+An event is told of once by what it is, not by comparing states: a capture or reservation that leads to `paid` is the one that
+made it so, for the processor records neither twice. The key of a message is (order, version, channel).
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.resources import files
+from string import Template
+
+from commands.messages_out import OutMessage
+from ledger import events as e
+from ledger.contacts import OrderContact
+from ledger.events import OrderEvent
+from ledger.money import in_words
+from ledger.transitions import Status
+
+EMAIL, SMS = "email", "sms"
+_ALWAYS = {
+    e.ORDER_PLACED: "placed",
+    e.ORDER_SHIPPED: "shipped",
+    e.ORDER_DELIVERED: "delivered",
+    e.ORDER_CANCELLED: "cancelled",
+}
+_REASONS = {
+    "customer_request": " as you asked",
+    "out_of_stock": ", because something of it is sold out",
+    "unpaid": ", because it was not paid in time",
+    "stock_timeout": ", because we could not reserve everything in time",
+}
+
+
+def notice_of(event: OrderEvent) -> str | None:
+    """The notice that `event` leads to, None for most."""
+    if event.type in (e.PAYMENT_CAPTURED, e.STOCK_RESERVED):
+        return "paid" if event.status == Status.PAID else None
+    if event.type == e.REFUND_SETTLED or (event.attention is not None and event.attention.action == "settled_elsewhere"):
+        return "refunded" if event.payment_state == "refunded" else None
+    return _ALWAYS.get(event.type)
+
+
+def messages_of(event: OrderEvent, notice: str, contact: OrderContact, channels: frozenset[str]) -> list[OutMessage]:
+    """One message per channel that the contact can be reached by."""
+    found = []
+    for channel, to in ((EMAIL, contact.email), (SMS, contact.phone)):
+        if channel in channels and to:
+            subject, text = _text(event, notice, contact, channel)
+            found.append(OutMessage(f"{event.order_id}:{event.version}:{channel}", channel, to, subject, text))
+    return found
+
+
+def _text(event: OrderEvent, notice: str, contact: OrderContact, channel: str) -> tuple[str, str]:
+    text = _template(notice, channel).substitute(
+        order=event.order_id,
+        name=contact.name,
+        lines="\n".join(f"  {x.quantity} x {x.name}" for x in event.placed.lines) if event.placed else "",
+        total=in_words(event.total_minor, event.currency),
+        refunded=in_words(event.refunded_minor, event.currency),
+        shipment=_shipment(event),
+        reason=_REASONS.get(event.cancel.reason, "") if event.cancel else "",
+    )
+    if channel == SMS:
+        return "", text.strip()
+    head, _, body = text.partition("\n")
+    return head.removeprefix("Subject: "), body
+
+
+def _shipment(event: OrderEvent) -> str:
+    if event.shipment is None or not event.shipment.carrier:
+        return ""
+    tracking = f", number {event.shipment.tracking}" if event.shipment.tracking else ""
+    return f" with {event.shipment.carrier}{tracking}"
+
+
+@cache
+def _template(notice: str, channel: str) -> Template:
+    return Template(files("commands").joinpath("templates", f"{notice}.{channel}.txt").read_text("utf-8"))

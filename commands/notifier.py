@@ -1,0 +1,311 @@
+"""Tells customers what became of their orders: placed, paid, shipped, delivered, cancelled, refunded (CONTRACT C).
+
+Edge-triggered, unlike the reconciler: it reads the events themselves, in order, from a position of its own which the log keeps.
+
+    first start    at the end of the log; nothing older than a day is told at any time
+    a message      is sent, then its position is written: at least once, under a key that a repeated one has again
+    a failure      that may pass is tried again for a quarter of an hour, then given up with an error in the log. Meanwhile the
+                   position stays before it, and only messages of the same order wait
+    a contact      comes from a fold of `order-contacts` in a database of its own. Erased: nothing is sent
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+
+import structlog
+from msgspec import Struct
+
+from commands.desk import OrderBook
+from commands.messages_out import MessageDoor, NotSent, OutMessage
+from commands.notices import messages_of, notice_of
+from ledger.codec import event_codec
+from ledger.contacts import OrderContact, contact_key
+from ledger.errors import DecodeError, Hole, LogError
+from ledger.events import OrderEvent
+from ledger.kept_contacts import contact_rows, decode_contact
+from ledger.log import EventLog, Record, TopicPartition
+from ledger.order import Order
+from ledger.store import Store
+from ledger.topics import DAY_MS, Topics
+
+MAX_AGE_MS = DAY_MS
+TRY_FOR_S = 15 * 60.0
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
+MAX_PARKED = 1_000
+POLL_S = 0.2
+CONTACTS_S = 10.0
+NOTE_AGAIN_S = 3600.0  # the log forgets a position that is not written for a week
+CHUNK = 200
+
+log = structlog.get_logger(__name__)
+
+
+class Parked(Struct):
+    """A message that could not be sent yet, of the event at `offset`. Times are of `time.monotonic`."""
+
+    tp: TopicPartition
+    offset: int
+    order_id: str
+    version: int
+    message: OutMessage
+    since: float
+    next_at: float
+    tries: int = 0
+
+
+class Notifier:
+    """A `Companion` of the `commands` process. `group` names its position; `doors` are what it sends through, by channel."""
+
+    def __init__(
+        self,
+        event_log: EventLog,
+        topics: Topics,
+        book_of: Callable[[int], OrderBook],
+        open_store: Callable[[str], Store],
+        doors: Mapping[str, MessageDoor],
+        group: str,
+        on_fatal: Callable[[BaseException], None],
+        clock: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
+        self._log, self._topics, self._book_of, self._open_store = event_log, topics, book_of, open_store
+        self._doors, self._group, self._on_fatal, self._clock = doors, group, on_fatal, clock
+        self._codec, self._contact_row = event_codec(), contact_rows()
+        self._lock = threading.Lock()
+        self._owned: set[int] = set()
+        self._changed = threading.Event()
+        self._stopping = threading.Event()
+        self._positions: dict[TopicPartition, int] = {}
+        self._written: dict[TopicPartition, int] = {}
+        self._parked: deque[Parked] = deque()
+        self._thread = threading.Thread(target=self._run, name="notifier", daemon=True)
+        self.sent = self.given_up = 0
+
+    # ---- from other threads
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, timeout_s: float) -> None:
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
+
+    def own(self, partitions: Sequence[int]) -> None:
+        with self._lock:
+            self._owned.update(partitions)
+        self._changed.set()
+
+    def disown(self, partitions: Sequence[int]) -> None:
+        with self._lock:
+            self._owned.difference_update(partitions)
+        self._changed.set()
+
+    def changed(self, orders: Sequence[Order]) -> None:
+        """Nothing: the events tell."""
+
+    # ---- the thread
+
+    def _run(self) -> None:
+        told = False
+        while not self._stopping.is_set():
+            try:
+                self._work()
+                return
+            except LogError as exc:
+                if isinstance(exc, Hole):
+                    # Positions belong to another log than this one: begin anew, at the end.
+                    log.error("the position of the notifier is not in the log: going on at its end", why=str(exc))
+                    self._forget_positions()
+                elif not told:
+                    log.warning("notifier waits for the log", why=str(exc))
+                told = True
+                self._stopping.wait(1.0)
+            except BaseException as exc:  # handed to the process, which ends non-zero
+                log.critical("notifier stopped for good", exc_info=True)
+                self._on_fatal(exc)
+                return
+
+    def _work(self) -> None:
+        self._bookmark = self._log.bookmark(self._group)
+        self._contacts = self._open_store("contacts")
+        self._reader = self._log.reader("notifier", max_wait_ms=100)
+        self._contact_reader = self._log.reader("notifier-contacts", eof=True, max_wait_ms=10)
+        self._changed.set()
+        note_again_at = time.monotonic() + NOTE_AGAIN_S
+        try:
+            while not self._stopping.is_set():
+                if self._changed.is_set():
+                    self._assign()
+                if not self._positions:
+                    self._changed.wait(POLL_S)
+                    continue
+                if len(self._parked) < MAX_PARKED:
+                    self._take(self._reader.poll(CHUNK, POLL_S))
+                else:
+                    self._stopping.wait(POLL_S)
+                self._fold_contacts()
+                self._try_parked()
+                self._write_positions(time.monotonic() > note_again_at)
+                if time.monotonic() > note_again_at:
+                    note_again_at = time.monotonic() + NOTE_AGAIN_S
+        finally:
+            self._reader.close()
+            self._contact_reader.close()
+            self._contacts.close()
+            self._bookmark.close()
+
+    def _assign(self) -> None:
+        self._changed.clear()
+        with self._lock:
+            wanted = {TopicPartition(self._topics.events, p) for p in self._owned}
+        for tp in self._positions.keys() - wanted:
+            del self._positions[tp]
+            self._written.pop(tp, None)
+        self._parked = deque(p for p in self._parked if p.tp in wanted)
+        fresh = sorted(wanted - self._positions.keys())
+        known = self._bookmark.read(fresh)
+        first = [tp for tp in fresh if known[tp] is None]
+        ends = self._log.ends(first) if first else {}
+        if ends:
+            self._bookmark.write(ends)  # at once: what happens from here on is told, whenever the next start is
+        starts = self._log.starts(fresh) if fresh else {}
+        for tp in fresh:
+            at = known[tp]
+            self._positions[tp] = self._written[tp] = ends[tp] if at is None else max(at, starts[tp])
+        self._reader.assign(self._positions)
+        contacts = {TopicPartition(self._topics.contacts, tp.partition) for tp in self._positions}
+        oldest = self._log.starts(contacts) if contacts else {}
+        self._contact_reader.assign({tp: max(self._contact_position(tp), oldest[tp]) for tp in contacts})
+
+    def _forget_positions(self) -> None:
+        ends = self._log.ends(self._positions)
+        bookmark = self._log.bookmark(self._group)
+        try:
+            bookmark.write(ends)
+        finally:
+            bookmark.close()
+        self._positions.clear()
+        self._parked.clear()
+
+    # ---- events
+
+    def _take(self, records: Sequence[Record]) -> None:
+        for record in records:
+            tp = TopicPartition(record.topic, record.partition)
+            if tp not in self._positions:
+                continue
+            try:
+                event = self._codec.decode(record.value)
+            except DecodeError as exc:
+                log.error(
+                    "unreadable event: nobody is told of it", partition=record.partition, offset=record.offset, why=str(exc)
+                )
+                event = None
+            if event is not None:
+                self._tell(tp, record.offset, event)
+            self._positions[tp] = record.offset + 1
+            if self._stopping.is_set():
+                return
+
+    def _tell(self, tp: TopicPartition, offset: int, event: OrderEvent) -> None:
+        notice = notice_of(event)
+        if notice is None or event.occurred_at < self._clock() - MAX_AGE_MS:
+            return
+        contact = self._contact(tp.partition, event)
+        if contact is None:
+            return
+        now = time.monotonic()
+        for message in messages_of(event, notice, contact, frozenset(self._doors)):
+            waiting = any(p.order_id == event.order_id and p.message.channel == message.channel for p in self._parked)
+            parked = Parked(tp, offset, event.order_id, event.version, message, now, now)
+            if waiting or not self._send(parked):
+                self._parked.append(parked)
+        self._positions[tp] = offset + 1
+        self._write_positions()  # only now: a message by another channel would be lost with the process
+
+    def _send(self, parked: Parked) -> bool:
+        """Whether it is done with: sent, or given up."""
+        parked.tries += 1
+        try:
+            self._doors[parked.message.channel].send(parked.message)
+        except NotSent as exc:
+            about = {"order_id": parked.order_id, "version": parked.version, "channel": parked.message.channel, "why": str(exc)}
+            if exc.again and time.monotonic() - parked.since < TRY_FOR_S:
+                parked.next_at = time.monotonic() + min(FIRST_PAUSE_S * 2 ** (parked.tries - 1), LONGEST_PAUSE_S)
+                log.warning("message not sent yet", tries=parked.tries, **about)
+                return False
+            self.given_up += 1
+            log.error("message given up", tries=parked.tries, **about)
+            return True
+        self.sent += 1
+        return True
+
+    def _try_parked(self) -> None:
+        left: deque[Parked] = deque()
+        waiting: set[tuple[str, str]] = set()
+        for parked in self._parked:
+            place = (parked.order_id, parked.message.channel)
+            if place in waiting or time.monotonic() < parked.next_at or self._stopping.is_set() or not self._send(parked):
+                left.append(parked)
+                waiting.add(place)
+        self._parked = left
+
+    def _write_positions(self, all_of_them: bool = False) -> None:
+        """What is done with: up to the first message that still waits."""
+        safe = dict(self._positions)
+        for parked in self._parked:
+            safe[parked.tp] = min(safe[parked.tp], parked.offset)
+        news = {tp: at for tp, at in safe.items() if all_of_them or at > self._written[tp]}
+        if news:
+            self._bookmark.write(news)
+            self._written |= news
+
+    # ---- contacts
+
+    def _contact(self, partition: int, event: OrderEvent) -> OrderContact | None:
+        if event.placed is not None:
+            digest = event.placed.contact_digest
+        else:
+            order = self._book_of(partition).order(partition, event.order_id)
+            if order is None:
+                log.warning("an order that cannot be folded: nobody is told", order_id=event.order_id, version=event.version)
+                return None
+            digest = order.contact_digest
+        key = b"c/" + contact_key(event.order_id, digest)
+        if (row := self._contacts.get(key)) is None:
+            # It was durable before its order was placed, so reading up to the end as it is now finds it, if it is still there.
+            self._fold_contacts_to_end(partition)
+            row = self._contacts.get(key)
+        return decode_contact(row).contact if row else None
+
+    def _fold_contacts_to_end(self, partition: int) -> None:
+        tp = TopicPartition(self._topics.contacts, partition)
+        end = self._log.ends([tp])[tp]
+        deadline = time.monotonic() + CONTACTS_S
+        while self._contact_position(tp) < end:
+            self._fold_contacts(0.1)
+            if time.monotonic() > deadline:
+                raise LogError(f"contacts of partition {partition} could not be read up to {end}")
+
+    def _fold_contacts(self, timeout_s: float = 0.0) -> None:
+        """What has arrived. Tombstones come this way too, a moment after an erasure."""
+        rows: dict[bytes, bytes | None] = {}
+        for record in self._contact_reader.poll(CHUNK, timeout_s):
+            rows[b"c/" + (record.key or b"")] = self._contact_row(record.value, record.timestamp_ms)
+            rows[_position_key(record.partition)] = (record.offset + 1).to_bytes(8, "big")
+        for tp, at in self._contact_reader.reached_end().items():  # compaction leaves gaps, also before the end
+            if at > int.from_bytes(rows.get(_position_key(tp.partition)) or b"", "big") and at > self._contact_position(tp):
+                rows[_position_key(tp.partition)] = at.to_bytes(8, "big")
+        if rows:
+            self._contacts.write(rows)
+
+    def _contact_position(self, tp: TopicPartition) -> int:
+        return int.from_bytes(self._contacts.get(_position_key(tp.partition)) or b"", "big")
+
+
+def _position_key(partition: int) -> bytes:
+    return b"p/%d" % partition

@@ -1,0 +1,57 @@
+"""A reader's position, kept as the committed offsets of a group that nobody is a member of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from confluent_kafka import Consumer, KafkaException
+from confluent_kafka import TopicPartition as KafkaTopicPartition
+
+from ledger.config import KafkaSettings
+from ledger.errors import LogError
+from ledger.kafka.connection import ClientLog, client_config, from_exception
+from ledger.log import TopicPartition
+
+ANSWER_S = 10.0
+
+
+class KafkaBookmark:
+    """`ledger.log.Bookmark`. The consumer subscribes to nothing: it only asks and tells the group's coordinator."""
+
+    def __init__(self, settings: KafkaSettings, group: str) -> None:
+        self._what = f"position of {group}"
+        log = ClientLog(f"bookmark-{group}")
+        config = client_config(settings, f"bookmark-{group}") | {
+            "group.id": group,
+            "enable.auto.commit": False,
+            "error_cb": log.error,
+        }
+        try:
+            self._consumer = Consumer(config, logger=log)
+        except KafkaException as exc:
+            raise from_exception(exc, self._what) from exc
+
+    def read(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int | None]:
+        asked = [KafkaTopicPartition(t, p) for t, p in partitions]
+        try:
+            answered = self._consumer.committed(asked, timeout=ANSWER_S) if asked else []
+        except (KafkaException, SystemError) as exc:
+            raise from_exception(exc, f"{self._what}: reading") from exc
+        self._check(answered)
+        return {TopicPartition(tp.topic, tp.partition): tp.offset if tp.offset >= 0 else None for tp in answered}
+
+    def write(self, positions: Mapping[TopicPartition, int]) -> None:
+        told = [KafkaTopicPartition(t, p, offset) for (t, p), offset in positions.items()]
+        try:
+            answered = self._consumer.commit(offsets=told, asynchronous=False) if told else []
+        except (KafkaException, SystemError) as exc:
+            raise from_exception(exc, f"{self._what}: writing") from exc
+        self._check(answered or [])
+
+    def _check(self, answered: list[KafkaTopicPartition]) -> None:
+        for tp in answered:
+            if tp.error is not None:
+                raise LogError(f"{self._what}: {tp.topic}/{tp.partition}: {tp.error}")
+
+    def close(self) -> None:
+        self._consumer.close()
