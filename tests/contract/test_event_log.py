@@ -546,6 +546,26 @@ def test_what_a_callback_raises_comes_out_of_poll(stage: Stage) -> None:
     lease.close()
 
 
+def test_a_bookmark_is_there_for_whoever_asks_next_and_none_where_none_was_written(stage: Stage) -> None:
+    topic = stage.topic(partitions=3)
+    tps = [TopicPartition(topic, p) for p in range(3)]
+    group = stage.name("bookmark")
+    first = stage.log.bookmark(group)
+    assert first.read(tps) == dict.fromkeys(tps)
+    first.write({tps[0]: 7, tps[1]: 0})
+    first.write({tps[0]: 8})
+    first.close()
+    second = stage.log.bookmark(group)
+    assert second.read(tps) == {tps[0]: 8, tps[1]: 0, tps[2]: None}
+    assert second.read([]) == {}
+    second.write({tps[0]: 3})  # back, too: it is a position and no high mark
+    assert second.read(tps[:1]) == {tps[0]: 3}
+    second.close()
+    other = stage.log.bookmark(stage.name("other-bookmark"))
+    assert other.read(tps) == dict.fromkeys(tps)
+    other.close()
+
+
 def test_progress_is_noted_for_monitors_at_any_time_and_harms_nobody(stage: Stage) -> None:
     topic, commands, group = stage.topic(partitions=2), stage.topic(partitions=2), stage.name("group")
     noted = {TopicPartition(commands, 0): 7, TopicPartition(commands, 1): 9}

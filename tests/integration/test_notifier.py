@@ -1,0 +1,414 @@
+"""Messages to customers through a real SMTP server, on the in-memory log and on Kafka."""
+
+from __future__ import annotations
+
+import email
+import email.policy
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from email.message import EmailMessage
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import SMTP, Envelope, Session
+from harness import order_body, running_ledger
+from sandboxed import running_sandbox
+from test_paying import Shop
+
+from api.supervisor import free_port
+from commands.desk import OrderBook
+from commands.email_door import EmlDoor, SmtpDoor
+from commands.messages_out import NotSent, OutMessage
+from commands.notices import messages_of, notice_of
+from commands.notifier import MAX_AGE_MS, Notifier
+from ledger import events as e
+from ledger.codec import contact_codec, event_codec
+from ledger.config import KafkaSettings
+from ledger.contacts import Address, OrderContact, contact_key
+from ledger.errors import ConfigError
+from ledger.kafka_log import KafkaLog
+from ledger.log import EventLog, NewRecord, TopicPartition
+from ledger.memory_log import MemoryLog
+from ledger.order import Order, evolve
+from ledger.store import MemoryStore
+from ledger.topics import Topics
+
+DIGEST = b"d" * 32
+_numbers = itertools.count(1)
+
+
+class MailServer:
+    """A real SMTP server. `refuse` maps a recipient to the answer it gets."""
+
+    def __init__(self) -> None:
+        self.mails: list[tuple[str, EmailMessage]] = []
+        self.refuse: dict[str, str] = {}
+        self.asked: list[str] = []
+        self.controller = Controller(self, hostname="127.0.0.1", port=free_port())
+
+    async def handle_RCPT(self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]) -> str:
+        self.asked.append(address)
+        if address in self.refuse:
+            return self.refuse[address]
+        envelope.rcpt_tos.append(address)
+        return "250 OK"
+
+    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
+        content = envelope.content
+        assert isinstance(content, bytes)
+        mail = email.message_from_bytes(content, policy=email.policy.default)
+        assert isinstance(mail, EmailMessage)
+        self.mails.append((envelope.rcpt_tos[0], mail))
+        return "250 OK"
+
+    @property
+    def url(self) -> str:
+        return f"smtp://127.0.0.1:{self.controller.port}"
+
+    def subjects(self, to: str = "ada@example.org") -> list[str]:
+        """What they were told, without the words that are always there."""
+        found = [str(mail["Subject"]) for at, mail in self.mails if at == to]
+        return [x.replace("Your order ", "").replace("Your money for order ", "money ") for x in found]
+
+
+@pytest.fixture
+def mails() -> Iterator[MailServer]:
+    server = MailServer()
+    server.controller.start()
+    try:
+        yield server
+    finally:
+        server.controller.stop()
+
+
+class Post:
+    """A log with a notifier over it; events and contacts are written as the processor and the API do."""
+
+    def __init__(self, log: EventLog, topics: Topics, url: str) -> None:
+        self.log, self.topics, self.url = log, topics, url
+        log.ensure_topics(topics.specs(2, 1))
+        self.orders = MemoryStore()
+        self.folded: dict[str, Order] = {}
+        self.failed: list[BaseException] = []
+        self.ahead_ms = 0
+        self.writer = log.writer(f"{topics.prefix}w-{next(_numbers)}")
+        self.writer.start(20)
+        self.sender = log.sender("test-post")
+        self.versions: dict[str, int] = {}
+
+    def notifier(self, **more: Any) -> Notifier:
+        notifier = Notifier(
+            self.log,
+            self.topics,
+            lambda partition: OrderBook(self.orders),
+            lambda name: MemoryStore(),
+            more.get("doors", {"email": SmtpDoor(self.url, "Shop <shop@example.org>")}),
+            f"{self.topics.prefix}notifier",
+            self.failed.append,
+            lambda: time.time_ns() // 1_000_000 + self.ahead_ms,
+        )
+        notifier.start()
+        notifier.own([0])
+        return notifier
+
+    def contact(self, order_id: str, to: str = "ada@example.org", name: str = "Ada", gone: bool = False) -> None:
+        contact = OrderContact("c-1", name, to, Address("1 Mill Lane", "Leeds", "LS1", "GB"), phone="+44 113 496 0000")
+        value = None if gone else contact_codec().encode(contact)
+        acked = threading.Event()
+        record = NewRecord(self.topics.contacts, 0, contact_key(order_id, DIGEST), value)
+        self.sender.send(record, lambda ack, error: acked.set())
+        assert acked.wait(20)
+
+    def event(self, order_id: str, kind: str, partition: int = 0, **fields: Any) -> None:
+        version = self.versions[order_id] = self.versions.get(order_id, 0) + 1
+        detail: dict[str, Any] = {}
+        if kind == e.ORDER_PLACED:
+            lines = (e.Line("product", "espresso-1kg", "Espresso, 1 kg", 1, 2890),)
+            detail["placed"] = e.Placed(lines, (), DIGEST, 10**13)
+        event = e.OrderEvent(
+            **{
+                "order_id": order_id,
+                "version": version,
+                "type": kind,
+                "occurred_at": time.time_ns() // 1_000_000,
+                "customer_id": "c-1",
+                "currency": "EUR",
+                "total_minor": 2890,
+                "actor": "test",
+                "command_id": f"cmd-{next(_numbers)}",
+                "fingerprint": bytes(16),
+                "status": "pending",
+                "payment_state": "unpaid",
+                **detail,
+                **fields,
+            }
+        )
+        order = self.folded[order_id] = evolve(self.folded.get(order_id), event)
+        self.orders.write({b"%d/o/%b" % (partition, order_id.encode()): msgspec.msgpack.encode(order)})
+        record = NewRecord(self.topics.events, partition, order_id.encode(), event_codec().encode(event))
+        self.writer.transact([record])
+
+    def placed(self, order_id: str, to: str = "ada@example.org", **more: Any) -> None:
+        self.contact(order_id, to, **more)
+        self.event(order_id, e.ORDER_PLACED)
+
+    def at_end(self) -> bool:
+        tp = TopicPartition(self.topics.events, 0)
+        bookmark = self.log.bookmark(f"{self.topics.prefix}notifier")
+        try:
+            return (bookmark.read([tp])[tp] or 0) >= self.log.ends([tp])[tp] - 1  # the last marker is no record
+        finally:
+            bookmark.close()
+
+    def close(self) -> None:
+        self.writer.close()
+        self.sender.close()
+        assert self.failed == []
+
+
+@pytest.fixture(params=["memory", pytest.param("kafka", marks=pytest.mark.kafka)])
+def post(request: pytest.FixtureRequest, topics: Topics, mails: MailServer) -> Iterator[Post]:
+    log: EventLog
+    if request.param == "kafka":
+        settings: KafkaSettings = request.getfixturevalue("kafka")
+        log = KafkaLog(settings)
+    else:
+        log = MemoryLog()
+    post = Post(log, topics, mails.url)
+    yield post
+    post.close()
+
+
+def until(holds: Callable[[], object], timeout_s: float = 20) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@contextmanager
+def running(post: Post, **more: Any) -> Iterator[Notifier]:
+    notifier = post.notifier(**more)
+    until(lambda: notifier._positions)
+    try:
+        yield notifier
+    finally:
+        notifier.stop(20)
+        assert not notifier._thread.is_alive()
+
+
+def test_an_order_is_told_of_from_placed_to_refunded_once_each_and_in_order(post: Post, mails: MailServer) -> None:
+    with running(post):
+        post.placed("ord_1")
+        post.event("ord_1", e.PAYMENT_REQUESTED, payment=e.Payment(1))
+        post.event("ord_1", e.PAYMENT_CAPTURED, payment=e.Payment(1, 2890), captured_minor=2890)  # stock is not reserved yet
+        post.event("ord_1", e.STOCK_RESERVED, stock=e.Stock("product"), status="paid", captured_minor=2890)
+        post.event("ord_1", e.ORDER_SHIPPED, shipment=e.Shipment("DHL", "0034"), status="shipped")
+        post.event("ord_1", e.ORDER_DELIVERED, shipment=e.Shipment(), status="delivered")
+        post.placed("ord_2")
+        post.event("ord_2", e.ORDER_CANCELLED, cancel=e.Cancel("out_of_stock", "reconciler"), status="cancelled")
+        settled = {"refund": e.Refund(1, "re_1", 2890), "status": "cancelled"}
+        post.event("ord_2", e.REFUND_SUBMITTED, payment_state="refunding", **settled)
+        post.event("ord_2", e.REFUND_SETTLED, payment_state="refunded", refunded_minor=2890, **settled)
+        until(lambda: len(mails.mails) >= 7)
+        until(post.at_end)
+    told = ["ord_1", "ord_1 is paid", "ord_1 is on its way", "ord_1 has arrived", "ord_2", "ord_2 was cancelled", "money ord_2"]
+    assert mails.subjects() == told
+    placed = mails.mails[0][1]
+    text = placed.get_content()
+    assert "Hello Ada," in text
+    assert "1 x Espresso, 1 kg" in text
+    assert "28.90 EUR" in text
+    assert placed["Message-ID"] == "<ord_1.1.email@order-ledger>"
+    assert placed["From"] == "Shop <shop@example.org>"
+
+
+def test_a_restart_tells_nothing_again_also_with_an_empty_database(post: Post, mails: MailServer) -> None:
+    with running(post):
+        post.placed("ord_1")
+        until(lambda: mails.mails)
+        until(post.at_end)
+    with running(post):
+        post.placed("ord_2")
+        until(lambda: len(mails.mails) == 2)
+    assert mails.subjects() == ["ord_1", "ord_2"]
+
+
+def test_the_first_start_tells_nothing_of_what_was_before_and_later_starts_all_since(post: Post, mails: MailServer) -> None:
+    post.placed("ord_old")
+    with running(post):
+        pass
+    post.placed("ord_meanwhile")
+    with running(post):
+        until(lambda: mails.mails)
+    assert mails.subjects() == ["ord_meanwhile"]
+
+
+def test_a_kill_between_sending_and_noting_repeats_the_message_under_the_same_id(post: Post, mails: MailServer) -> None:
+    with running(post):
+        post.placed("ord_1")
+        until(lambda: mails.mails)
+        until(post.at_end)
+    tp = TopicPartition(post.topics.events, 0)
+    bookmark = post.log.bookmark(f"{post.topics.prefix}notifier")
+    bookmark.write({tp: 0})  # as if the process had died before it could note how far it got
+    bookmark.close()
+    with running(post):
+        until(lambda: len(mails.mails) == 2)
+    assert mails.mails[0][1]["Message-ID"] == mails.mails[1][1]["Message-ID"]
+
+
+def test_nothing_older_than_a_day_is_told(post: Post, mails: MailServer) -> None:
+    with running(post):
+        pass
+    post.placed("ord_1")
+    post.ahead_ms = MAX_AGE_MS + 60_000
+    with running(post):
+        until(post.at_end)
+    post.ahead_ms = 0
+    assert mails.mails == []
+
+
+def test_an_erased_contact_gets_no_message(post: Post, mails: MailServer) -> None:
+    with running(post):
+        post.contact("ord_1")
+        post.contact("ord_1", gone=True)
+        post.event("ord_1", e.ORDER_PLACED)
+        post.placed("ord_2", "bob@example.org")
+        until(lambda: mails.subjects("bob@example.org"))
+    assert mails.subjects() == []
+
+
+def test_another_partition_is_somebody_elses(post: Post, mails: MailServer) -> None:
+    with running(post):
+        post.event("ord_1", e.ORDER_PLACED, partition=1)
+        post.placed("ord_2")
+        until(lambda: mails.mails)
+    assert mails.subjects() == ["ord_2"]
+
+
+def test_a_refused_recipient_is_given_up_and_a_busy_server_asked_again(post: Post, mails: MailServer) -> None:
+    mails.refuse = {"nobody@example.org": "550 no such user", "busy@example.org": "451 try later"}
+    with running(post) as notifier:
+        post.placed("ord_1", "nobody@example.org")
+        post.placed("ord_2", "busy@example.org")
+        post.placed("ord_3")
+        until(lambda: mails.subjects())
+        until(lambda: notifier.given_up == 1)
+        assert not post.at_end()  # ord_2 still waits, and a restart must find it
+        mails.refuse.clear()
+        until(lambda: mails.subjects("busy@example.org") == ["ord_2"])
+        until(post.at_end)
+    assert mails.asked.count("nobody@example.org") == 1
+    assert mails.subjects() == ["ord_3"]
+
+
+def test_a_mail_server_that_is_away_is_waited_for(post: Post) -> None:
+    late = MailServer()
+    with running(post, doors={"email": SmtpDoor(late.url, "shop@example.org")}) as notifier:
+        post.placed("ord_1")
+        until(lambda: notifier._parked)
+        late.controller.start()
+        try:
+            until(lambda: late.subjects() == ["ord_1"])
+        finally:
+            late.controller.stop()
+
+
+def test_a_name_ends_up_in_no_header(post: Post, mails: MailServer) -> None:
+    with running(post):
+        post.placed("ord_1", name="Ada\r\nBcc: eve@example.org\r\n\r\n$order ${name}")
+        until(lambda: mails.mails)
+    to, mail = mails.mails[0]
+    assert (to, mail["Bcc"], mail["To"]) == ("ada@example.org", None, "ada@example.org")
+    assert "$order ${name}" in mail.get_content()
+
+
+# ---- without a log --------------------------------------------------------------------------------------------------
+
+
+def test_only_the_event_that_makes_an_order_paid_or_refunded_is_told_of() -> None:
+    def notice(kind: str, **fields: Any) -> str | None:
+        base: dict[str, Any] = {"order_id": "o", "version": 2, "occurred_at": 1, "customer_id": "c", "currency": "EUR"}
+        base |= {"total_minor": 1, "actor": "a", "command_id": "c", "fingerprint": bytes(16)}
+        return notice_of(e.OrderEvent(**base, type=kind, **fields))
+
+    assert notice(e.PAYMENT_CAPTURED, status="pending") is None
+    assert notice(e.PAYMENT_CAPTURED, status="cancelled") is None
+    assert notice(e.PAYMENT_CAPTURED, status="paid") == "paid"
+    assert notice(e.STOCK_RESERVED, status="paid") == "paid"
+    assert notice(e.DISPUTE_OPENED, status="paid") is None
+    assert notice(e.ATTENTION_RAISED, status="paid", attention=e.Attention("x", "y")) is None
+    assert notice(e.REFUND_SETTLED, payment_state="refunding") is None
+    assert notice(e.REFUND_SETTLED, payment_state="refunded") == "refunded"
+    settled = e.Attention("refund_failed", "k", "settled_elsewhere", 1)
+    assert notice(e.ATTENTION_RESOLVED, payment_state="refunded", attention=settled) == "refunded"
+    assert notice(e.FULFILMENT_STARTED, status="processing") is None
+    assert set(e.EVENT_TYPES) >= {e.ORDER_PLACED}
+
+
+TELLS_SUM = {("placed", "email"), ("placed", "sms"), ("paid", "email"), ("refunded", "email"), ("refunded", "sms")}
+
+
+@pytest.mark.parametrize("channel", ["email", "sms"])
+@pytest.mark.parametrize("notice", ["placed", "paid", "shipped", "delivered", "cancelled", "refunded"])
+def test_every_notice_has_a_text_for_every_channel(notice: str, channel: str) -> None:
+    base: dict[str, Any] = {"order_id": "ord_1", "version": 2, "occurred_at": 1, "customer_id": "c", "currency": "JPY"}
+    base |= {"total_minor": 2890, "refunded_minor": 2890, "actor": "a", "command_id": "c", "fingerprint": bytes(16)}
+    event = e.OrderEvent(**base, type="x", shipment=e.Shipment("DHL", "0034"), cancel=e.Cancel("unpaid", "reconciler"))
+    contact = OrderContact("c-1", "Ada", "ada@example.org", Address("1 Mill Lane", "Leeds", "LS1", "GB"), phone="+44 1134960000")
+    (message,) = messages_of(event, notice, contact, frozenset([channel]))
+    assert message.key == f"ord_1:2:{channel}"
+    assert "$" not in message.subject + message.text
+    assert "ord_1" in message.text
+    assert "2890 JPY" in message.text or (notice, channel) not in TELLS_SUM
+    assert bool(message.subject) == (channel == "email")
+    assert "ada@example.org" not in repr(message)
+    nobody = OrderContact("c-1", "Ada", "", contact.shipping_address)
+    assert messages_of(event, notice, nobody, frozenset(["email", "sms"])) == []
+
+
+def test_without_a_server_each_message_is_a_file_for_its_owner_only(tmp_path: Path) -> None:
+    door = EmlDoor(tmp_path / "outbox", "Shop <shop@example.org>")
+    message = OutMessage("ord_1:2:email", "email", "ada@example.org", "Hello", "Grüße")
+    door.send(message)
+    door.send(message)
+    (file,) = (tmp_path / "outbox").iterdir()
+    assert (file.name, file.stat().st_mode & 0o777) == ("ord_1-2-email.eml", 0o600)
+    mail = email.message_from_bytes(file.read_bytes(), policy=email.policy.default)
+    assert isinstance(mail, EmailMessage)
+    assert (mail["To"], mail.get_content().strip()) == ("ada@example.org", "Grüße")
+    with pytest.raises(NotSent) as caught:
+        door.send(OutMessage("k", "email", "no address\r\nBcc: x", "s", "t"))
+    assert not caught.value.again
+
+
+@pytest.mark.parametrize("url", ["http://x", "smtp://", "smtp://host:port", "nonsense"])
+def test_a_wrong_url_is_named_without_its_password(url: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        SmtpDoor(url.replace("//", "//user:canary@"), "shop@example.org")
+    assert "canary" not in str(caught.value)
+
+
+def test_an_order_through_the_whole_shop_is_told_of(tmp_path: Path, mails: MailServer) -> None:
+    """Placed, paid, cancelled, refunded: the reconciler does it, the notifier tells it."""
+
+    with (
+        running_sandbox(tmp_path) as sandbox,
+        running_ledger(MemoryLog(), Topics("told."), sandbox=sandbox, email_url=mails.url) as ledger,
+    ):
+        shop = Shop(ledger, sandbox)
+        order = shop.place(contact=order_body()["contact"] | {"email": "eve@example.org"})
+        sandbox.pay(shop.open_payment(order))
+        shop.until_status(order, "paid")
+        shop.cancel(order)
+        shop.until_axes(order, payment="refunded")
+        until(lambda: len(mails.subjects("eve@example.org")) >= 4)
+        no = order["order_id"]
+        assert mails.subjects("eve@example.org") == [no, f"{no} is paid", f"{no} was cancelled", f"money {no}"]
