@@ -93,6 +93,12 @@ def sandbox(
         ".ledger/sandbox"
     ),
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1.", min=1, max=65535)] = 8420,
+    product_grpc_port: Annotated[
+        int | None, typer.Option(help="The product stock service also over gRPC, on this port.", min=1, max=65535)
+    ] = None,
+    merch_grpc_port: Annotated[
+        int | None, typer.Option(help="The merchandise stock service also over gRPC, on this port.", min=1, max=65535)
+    ] = None,
     with_parent: WithParent = False,
 ) -> None:
     """Run stand-ins for the payment provider and the two stock services. Loopback only, for development: no real money moves.
@@ -105,7 +111,9 @@ def sandbox(
 
     settings = load_settings()
     configure_logging("sandbox", settings.log_level)
-    raise typer.Exit(run_stand_ins(settings, data_dir, port, with_parent))
+    given = {"product": product_grpc_port, "merch": merch_grpc_port}
+    grpc_ports = {service: at for service, at in given.items() if at is not None}
+    raise typer.Exit(run_stand_ins(settings, data_dir, port, grpc_ports, with_parent))
 
 
 @app.command()

@@ -10,6 +10,7 @@ from commands.performing import Ports
 from commands.sandbox import SECRET_KEY
 from commands.sms_door import SmsDoor
 from commands.stock import StockService
+from commands.stock_grpc import GrpcStock
 from commands.stock_http import HttpStock
 from commands.stripe_gateway import StripeGateway
 from ledger.config import Settings
@@ -41,7 +42,7 @@ def build_ports(settings: Settings) -> Ports:
 def _stock(settings: Settings, name: str) -> StockService:
     url, target = addresses(settings, name)
     if target:
-        raise ConfigError(f"{name.upper()}_SERVICE_GRPC_TARGET: stock over gRPC is not there yet, use {name.upper()}_SERVICE_URL")
+        return GrpcStock(name, target, settings.outside_timeout_ms)
     return HttpStock(name, url or f"{settings.sandbox_url}/stock/{name}", settings.outside_timeout_ms)
 
 

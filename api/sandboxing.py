@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Mapping
 from pathlib import Path
 
 import structlog
@@ -21,12 +22,12 @@ DATABASE = "sandbox.db"
 log = structlog.get_logger(__name__)
 
 
-def run_stand_ins(settings: Settings, data_dir: Path, port: int, with_parent: bool = False) -> int:
+def run_stand_ins(settings: Settings, data_dir: Path, port: int, grpc_ports: Mapping[str, int], with_parent: bool = False) -> int:
     """Serve until a signal. Raises `ConfigError` in production."""
     if settings.app_env == "production":
         raise ConfigError("APP_ENV is production: there is no sandbox")
     secrets = webhook_secrets(settings)
-    sandbox = Sandbox(data_dir / DATABASE, settings.sandbox_webhook_url, secrets[0] if secrets else None)
+    sandbox = Sandbox(data_dir / DATABASE, settings.sandbox_webhook_url, secrets[0] if secrets else None, grpc_ports)
     for article in (*COFFEE, *MERCHANDISE):
         sandbox.rooms.seed(article.service, {article.sku: (UNITS, article.unit_price_minor)})
     sandbox.rooms.seed(SOLD_OUT.service, {SOLD_OUT.sku: (0, SOLD_OUT.unit_price_minor)})

@@ -69,10 +69,10 @@ class RunningSandbox:
 
 
 @contextmanager
-def running_sandbox(folder: Path) -> Iterator[RunningSandbox]:
+def running_sandbox(folder: Path, grpc: bool = False) -> Iterator[RunningSandbox]:
     """Until the block ends. The articles of the tests' orders are there in plenty."""
     database = folder / "sandbox.db"
-    sandbox = Sandbox(database)
+    sandbox = Sandbox(database, grpc_ports={"product": 0, "merch": 0} if grpc else None)
     for service, sku, price in (("product", "espresso-1kg", 1200), ("merch", "mug", 900), ("product", "sample", 0)):
         sandbox.rooms.put(service, sku, 1_000_000, price)
     server = uvicorn.Server(uvicorn.Config(sandbox.app, port=0, log_config=None, access_log=False, timeout_graceful_shutdown=1))

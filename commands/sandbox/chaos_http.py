@@ -21,7 +21,7 @@ _TYPE = {Fate.ERROR: "api_error", Fate.TOO_MANY: "rate_limit_error", Fate.CONFLI
 class ChaosMiddleware:
     """Draws the fate of each request that belongs to a port (`port_of(scope)`, None: it meets no chaos).
 
-    The fate stands in `scope["fate"]` for the journal; `on_refused(scope, fate, status)` hears of those that never arrive.
+    The fate stands in `scope["fate"]` for the journal; `on_refused(port, method, fate, status)` hears of those that never arrive.
     """
 
     def __init__(
@@ -29,7 +29,7 @@ class ChaosMiddleware:
         app: ASGIApp,
         chaos: Chaos,
         port_of: Callable[[Scope], str | None],
-        on_refused: Callable[[str, Scope, Fate, int], None],
+        on_refused: Callable[[str, str, Fate, int], None],
     ) -> None:
         self._app, self._chaos, self._port_of, self._on_refused = app, chaos, port_of, on_refused
 
@@ -42,10 +42,10 @@ class ChaosMiddleware:
         scope["fate"] = fate
         match fate:
             case Fate.ERROR | Fate.TOO_MANY | Fate.CONFLICT:
-                self._on_refused(port, scope, fate, _STATUS[fate])
+                self._on_refused(port, scope["method"], fate, _STATUS[fate])
                 await _refuse(send, fate)
             case Fate.RESET:
-                self._on_refused(port, scope, fate, 0)
+                self._on_refused(port, scope["method"], fate, 0)
                 await _break_off(send)
             case Fate.TIMEOUT:
                 await self._app(scope, receive, _nowhere)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -35,6 +35,7 @@ from commands.sandbox.payment_server import payment_routes
 from commands.sandbox.payments import PORT as PAYMENTS
 from commands.sandbox.payments import Payments
 from commands.sandbox.stock import StockRooms, stock_routes
+from commands.sandbox.stock_grpc_server import StockGrpc
 from commands.sandbox.webhooks import WebhookSender
 from ledger.errors import ConfigError
 
@@ -65,14 +66,24 @@ class Clock:
 
 
 class Sandbox:
-    """Everything of one data directory. `app` is the ASGI application; its life span sends messages and turns refunds."""
+    """Everything of one data directory. `app` is the ASGI application; its life span sends messages and turns refunds.
 
-    def __init__(self, database: Path, webhook_url: str | None = None, webhook_secret: str | None = None) -> None:
+    `grpc_ports`: where the stock services also listen for gRPC, by service.
+    """
+
+    def __init__(
+        self,
+        database: Path,
+        webhook_url: str | None = None,
+        webhook_secret: str | None = None,
+        grpc_ports: Mapping[str, int] | None = None,
+    ) -> None:
         self.journal = Journal(database)
         self.chaos = Chaos()
         self.clock = Clock(self.journal)
         self.payments = Payments(self.journal, self.clock.now_s, self._wake)
         self.rooms = StockRooms(self.journal, self.clock.now_ms)
+        self.grpc = StockGrpc(self.rooms, self.chaos, grpc_ports or {}, self._refused)
         self.webhooks = WebhookSender(self.journal, self.chaos)
         if webhook_url and webhook_secret:
             self.webhooks.send_to(webhook_url, webhook_secret)
@@ -93,16 +104,17 @@ class Sandbox:
     def close(self) -> None:
         self.journal.close()
 
-    def _refused(self, port: str, scope: Scope, fate: Fate, status: int) -> None:
+    def _refused(self, port: str, verb: str, fate: Fate, status: int = 0) -> None:
         """A call that chaos kept from its stand-in stands in the journal as well."""
         with self.journal.transaction() as db:
-            self.journal.note_call(db, self.clock.now_ms(), port, scope["method"], fate=fate, status=status)
+            self.journal.note_call(db, self.clock.now_ms(), port, verb, fate=fate, status=status)
 
     def _wake(self) -> None:
         self.webhooks.wake()
 
     @asynccontextmanager
     async def _life(self, app: Starlette) -> AsyncIterator[None]:
+        await self.grpc.start()
         tasks = [asyncio.create_task(self._turn_refunds()), asyncio.create_task(self.webhooks.run())]
         try:
             yield
@@ -110,6 +122,7 @@ class Sandbox:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await self.grpc.stop()
 
     async def _turn_refunds(self) -> None:
         while True:

@@ -90,6 +90,8 @@ DOORS: dict[str, tuple[str, ...]] = {
     "pydantic": ("api/", "ledger/config.py"),
     "pydantic_settings": ("api/", "ledger/config.py"),
     "stripe": ("commands/stripe_gateway.py",),
+    "grpc": ("commands/stock_grpc.py", "commands/sandbox/stock_grpc_server.py", "commands/stock_proto/"),
+    "google": ("commands/stock_proto/",),
     "apprise": ("commands/sms_door.py",),
     "smtplib": ("commands/email_door.py",),
     "avro": ("ledger/compatibility.py",),

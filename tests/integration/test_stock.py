@@ -1,0 +1,262 @@
+"""The two doors to a stock service against the sandbox's: one contract, over HTTP and over gRPC."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sandboxed import RunningSandbox, running_sandbox
+
+from api.supervisor import free_port
+from commands.answers import Answer, Done, Unknown
+from commands.messages import RecordStock
+from commands.stock import StockService
+from commands.stock_grpc import GrpcStock
+from commands.stock_http import HttpStock
+from ledger import events as e
+from ledger.events import Line
+
+TIMEOUT_MS = 500
+Play = Callable[[StockService], Coroutine[Any, Any, Any]]
+PROTO = Path(__file__).resolve().parents[2] / "commands" / "stock_proto"
+
+
+@pytest.fixture(scope="module")
+def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSandbox]:
+    with running_sandbox(tmp_path_factory.mktemp("sandbox"), grpc=True) as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def _calm(sandbox: RunningSandbox) -> Iterator[None]:
+    yield
+    sandbox.chaos()
+
+
+@pytest.fixture(params=["http", "grpc"])
+def play(request: pytest.FixtureRequest, sandbox: RunningSandbox) -> Callable[[Play], Any]:
+    """Runs something with a door to the merchandise service, on a loop of its own."""
+
+    def door() -> StockService:
+        if request.param == "http":
+            return HttpStock("merch", f"{sandbox.url}/stock/merch", TIMEOUT_MS)
+        return GrpcStock("merch", f"127.0.0.1:{sandbox.sandbox.grpc.ports['merch']}", TIMEOUT_MS)
+
+    def run(what: Play) -> Any:
+        async def main() -> Any:
+            stock = door()
+            try:
+                return await what(stock)
+            finally:
+                await stock.close()
+
+        return asyncio.run(main())
+
+    return run
+
+
+_numbers = iter(range(10**9))
+
+
+def fresh(sandbox: RunningSandbox, units: int, price: int = 900) -> tuple[str, Line]:
+    """(an order id, a line of two units of an item that nobody else has)."""
+    number = next(_numbers)
+    sandbox.sandbox.rooms.put("merch", f"item-{number}", units, price)
+    return f"ord_{number}", Line("merch", f"item-{number}", "Item", 2, price)
+
+
+def fact(answer: Answer) -> RecordStock:
+    assert isinstance(answer, Done), answer
+    (found,) = answer.facts
+    assert isinstance(found, RecordStock)
+    assert found.service == "merch"
+    return found
+
+
+def test_a_reservation_takes_the_units_once_and_a_release_brings_them_back_once(
+    sandbox: RunningSandbox, play: Callable[[Play], Any]
+) -> None:
+    order_id, line = fresh(sandbox, 10)
+
+    async def go(stock: StockService) -> None:
+        first = fact(await stock.reserve(order_id, "EUR", [line], f"res:{order_id}:merch"))
+        assert (first.fact, bool(first.reservation_ref)) == (e.STOCK_RESERVED, True)
+        assert fact(await stock.reserve(order_id, "EUR", [line], f"res:{order_id}:merch")) == first
+        assert sandbox.units("merch", line.sku) == 8
+        for _ in range(2):
+            assert fact(await stock.release(order_id, f"rel:{order_id}:merch:1")).fact == e.STOCK_RELEASED
+        assert sandbox.units("merch", line.sku) == 10
+
+    play(go)
+    assert sandbox.effects(order_id) == [("reserved", 2), ("released", 2)]
+
+
+@pytest.mark.parametrize(
+    ("units", "price", "sku", "reason", "available"),
+    [(1, 900, None, "out_of_stock", 1), (5, 901, None, "price_changed", 5), (5, 900, "nothing", "unknown_item", 0)],
+)
+def test_what_cannot_be_reserved_is_rejected_with_its_reason_and_takes_nothing(
+    sandbox: RunningSandbox,
+    play: Callable[[Play], Any],
+    units: int,
+    price: int,
+    sku: str | None,
+    reason: str,
+    available: int,
+) -> None:
+    order_id, good = fresh(sandbox, 10)
+    _, line = fresh(sandbox, units, price)
+    line = Line("merch", sku or line.sku, "Item", 2, 900)
+    found = fact(play(lambda stock: stock.reserve(order_id, "EUR", [good, line], "k")))
+    assert (found.fact, found.reason) == (e.STOCK_REJECTED, reason)
+    assert found.items == (e.StockItem(line.sku, available),)
+    assert sandbox.units("merch", good.sku) == 10
+    assert sandbox.effects(order_id) == []
+
+
+def test_a_release_of_nothing_succeeds_and_bars_a_late_reserve(sandbox: RunningSandbox, play: Callable[[Play], Any]) -> None:
+    order_id, line = fresh(sandbox, 10)
+
+    async def go(stock: StockService) -> None:
+        assert fact(await stock.release(order_id, "rel")).fact == e.STOCK_RELEASED
+        assert fact(await stock.reserve(order_id, "EUR", [line], "res")).fact == e.STOCK_RELEASED
+
+    play(go)
+    assert sandbox.units("merch", line.sku) == 10
+
+
+@pytest.mark.parametrize("fate", ["error", "too_many", "conflict", "reset", "timeout", "reset_after"])
+def test_whatever_is_no_answer_is_unknown_and_the_same_call_tells_afterwards(
+    sandbox: RunningSandbox, play: Callable[[Play], Any], fate: str
+) -> None:
+    order_id, line = fresh(sandbox, 10)
+
+    async def go(stock: StockService) -> None:
+        sandbox.chaos(ports={"merch": {fate: 1.0}}, hold_timeout_ms=2_000)
+        began = time.monotonic()
+        assert isinstance(await stock.reserve(order_id, "EUR", [line], "k"), Unknown)
+        assert time.monotonic() - began < TIMEOUT_MS / 1000 + 1
+        sandbox.chaos()
+        assert fact(await stock.reserve(order_id, "EUR", [line], "k")).fact == e.STOCK_RESERVED
+
+    play(go)
+    assert sandbox.units("merch", line.sku) == 8
+
+
+def test_a_slow_answer_within_the_time_is_an_answer(sandbox: RunningSandbox, play: Callable[[Play], Any]) -> None:
+    order_id, line = fresh(sandbox, 10)
+    sandbox.chaos(ports={"merch": {"slow": 1.0, "slow_ms": 100}})
+    assert fact(play(lambda stock: stock.reserve(order_id, "EUR", [line], "k"))).fact == e.STOCK_RESERVED
+
+
+def test_many_orders_at_once_oversell_nothing(sandbox: RunningSandbox, play: Callable[[Play], Any]) -> None:
+    _, line = fresh(sandbox, 101)
+
+    async def go(stock: StockService) -> list[str]:
+        async def reserve(number: int) -> str:
+            while isinstance(answer := await stock.reserve(f"{line.sku}-{number}", "EUR", [line], f"k{number}"), Unknown):
+                pass  # two hundred at once may take longer than one is given
+            return fact(answer).fact
+
+        return await asyncio.gather(*(reserve(number) for number in range(200)))
+
+    sandbox.chaos()
+    found = play(go)
+    assert (found.count(e.STOCK_RESERVED), found.count(e.STOCK_REJECTED)) == (50, 150)
+    assert sandbox.units("merch", line.sku) == 1
+
+
+@pytest.mark.parametrize("door", [HttpStock, GrpcStock])
+def test_a_service_that_is_not_there_is_unknown(door: Any) -> None:
+    async def go() -> Answer:
+        port = free_port()
+        stock = door("merch", f"http://127.0.0.1:{port}" if door is HttpStock else f"127.0.0.1:{port}", TIMEOUT_MS)
+        try:
+            return await stock.release("ord_1", "k")
+        finally:
+            await stock.close()
+
+    assert isinstance(asyncio.run(go()), Unknown)
+
+
+HOSTILE = {
+    "nothing": b"",
+    "no http": b"SSH-2.0-OpenSSH_9.6\r\n",
+    "no json": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi",
+    "another shape": b'HTTP/1.1 200 OK\r\nContent-Length: 15\r\n\r\n{"status": true}'[:-1],
+    "unknown status": b'HTTP/1.1 200 OK\r\nContent-Length: 18\r\n\r\n{"status":"maybe"}',
+    "rejected without a reason": b'HTTP/1.1 200 OK\r\nContent-Length: 21\r\n\r\n{"status":"rejected"}',
+    "a long reference": b'HTTP/1.1 200 OK\r\nContent-Length: 240\r\n\r\n{"status":"reserved","reservation_ref":"'
+    + b"x" * 198
+    + b'"}',
+    "half an answer": b'HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"status":"reser',
+    "elsewhere": b"HTTP/1.1 302 Found\r\nLocation: http://example.org/\r\nContent-Length: 0\r\n\r\n",
+    "too much": b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 1_000_000,
+    "not found": b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("said", HOSTILE)
+def test_an_answer_that_makes_no_sense_says_nothing_about_the_order(said: str) -> None:
+    async def go() -> Answer:
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(HOSTILE[said])
+            writer.close()
+
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        stock = HttpStock("merch", f"http://127.0.0.1:{port}", TIMEOUT_MS)
+        try:
+            return await stock.reserve("ord_1", "EUR", [Line("merch", "mug", "Mug", 1, 900)], "k")
+        finally:
+            await stock.close()
+            server.close()
+
+    assert isinstance(asyncio.run(go()), Unknown)
+
+
+def test_an_answer_that_drips_is_given_up_in_time() -> None:
+    async def go() -> tuple[Answer, float]:
+        stopping = asyncio.Event()
+
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+            while not stopping.is_set():
+                writer.write(b" ")
+                await asyncio.sleep(0.05)
+            writer.close()
+
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        stock = HttpStock("merch", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", TIMEOUT_MS)
+        began = time.monotonic()
+        try:
+            return await stock.release("ord_1", "k"), time.monotonic() - began
+        finally:
+            stopping.set()
+            await stock.close()
+            server.close()
+            await asyncio.sleep(0.1)
+
+    answer, took_s = asyncio.run(go())
+    assert answer == Unknown("time-out")
+    assert took_s < TIMEOUT_MS / 1000 + 0.5
+
+
+def test_the_generated_code_is_what_protoc_makes_of_the_contract(tmp_path: Path) -> None:
+    arguments = [f"--python_out={tmp_path}", f"--pyi_out={tmp_path}", f"--grpc_python_out={tmp_path}"]
+    command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{PROTO.parents[1]}", *arguments, str(PROTO / "stock.proto")]
+    subprocess.run(command, check=True, timeout=60)
+    made = sorted((tmp_path / "commands" / "stock_proto").iterdir())
+    assert len(made) == 3
+    for file in made:
+        hint = (
+            "run: python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. commands/stock_proto/stock.proto"
+        )
+        assert file.read_text("utf-8") == (PROTO / file.name).read_text("utf-8"), hint
