@@ -73,10 +73,19 @@ class Child:
 class LedgerNode:
     """`commands` and `serve` of one ledger on a broker that others use too: own topics, own ids, own state."""
 
-    def __init__(self, folder: Path, bootstrap: str, topics: Topics, writers: int = 1, partitions: int = 4) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        bootstrap: str,
+        topics: Topics,
+        writers: int = 1,
+        partitions: int = 4,
+        port: int | None = None,
+        **env: str,
+    ) -> None:
         self.folder, self.topics, self.bootstrap = folder, topics, bootstrap
         self.writers, self.partitions = writers, partitions
-        self.port = free_port()
+        self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._env = {
             **os.environ,
@@ -89,6 +98,7 @@ class LedgerNode:
             "LEDGER_TOKENS": json.dumps(TOKEN_FILE),
             "HOST": "127.0.0.1",
             "PORT": str(self.port),
+            **env,
         }
         self.children: list[Child] = []
 
