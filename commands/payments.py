@@ -58,7 +58,10 @@ class PaymentProvider(Protocol):
         """Open a payment that is authorised first and captured by us. Done: PaymentOpened with its reference."""
 
     async def find(self, order_id: str, attempt: int, since_ms: int) -> Answer:
-        """A payment created at or after `since_ms` under a key the provider may have forgotten. No: there is none."""
+        """A payment created at or after `since_ms` whose reference is not known here. No: there is none.
+
+        Done: PaymentOpened with its reference, then how it stands: a state that is known already would not bring the name.
+        """
 
     async def fetch(self, provider_ref: str) -> Answer:
         """All facts about a payment, its refunds and disputes included. No: there is no such payment."""

@@ -19,9 +19,11 @@ import msgspec
 import stripe
 
 from commands.answers import Answer, Done, Fact, No, Unknown
+from commands.messages import RecordPayment
 from commands.payments import PaymentView, ProviderUnavailable, Sighting
 from commands.stripe_facts import Dispute, Intent, Refund, facts_of, read, refund_fact, state_of
 from commands.stripe_webhook import read_event
+from ledger.events import PAYMENT_OPENED
 
 NAME = "stripe"
 PAGE = 100  # the most that a list gives at once
@@ -106,7 +108,8 @@ class StripeGateway:
             query = f"metadata['order']:'{order_id}' AND metadata['attempt']:'{attempt}' AND created>{since_s}"
             found = await self._client.v1.payment_intents.search_async({"query": query, "limit": 1})
             for intent in found.data:
-                return Done((await self._look(intent.id)).facts)
+                opened = RecordPayment(PAYMENT_OPENED, attempt, provider_ref=intent.id)
+                return Done((opened, *(await self._look(intent.id)).facts))
             return No("no_such_payment")
 
         return await self._answer(call)

@@ -1,0 +1,348 @@
+"""What orders owe, in every reachable class of orders: against the contract's table, and the four laws of C1.
+
+The expectation is written from the contract's words over `order_model.State`, and shares nothing with `commands.obligations`
+but the names of the kinds. Histories are those of `order_space`; their times are close together, so whatever has a time of its
+own is asked after it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+
+import order_model as model
+import pytest
+from msgspec.structs import replace
+from order_space import LARGE_UNIVERSES, UNIVERSES, Universe, reach, state_of
+
+from commands.answers import Fact, command_of
+from commands.decide import Refusal, decide
+from commands.messages import (
+    CancelOrder,
+    OrderCommand,
+    RaiseAttention,
+    RecordPayment,
+    RecordRefund,
+    RecordStock,
+)
+from commands.obligations import (
+    HOUR_MS,
+    MINUTE_MS,
+    REFUND_OVERDUE_MS,
+    AttentionArgs,
+    Kind,
+    Obligation,
+    PaymentArgs,
+    RefundArgs,
+    StockArgs,
+    due_at,
+    obligations,
+)
+from ledger import events as e
+from ledger.order import Order, display, evolve, owed_back_minor
+from ledger.transitions import Code, Operation
+
+in_both = pytest.mark.parametrize(
+    "universe",
+    [*UNIVERSES, *(pytest.param(u, marks=pytest.mark.campaign) for u in LARGE_UNIVERSES)],
+    ids=lambda u: u.name,
+)
+UNDER_WAY = ("open", "pending", "declined")
+
+
+# ---- the contract's table, in its own words -------------------------------------------------------------------------
+
+
+def expected(s: model.State, o: Order) -> set[tuple[str, str, int]]:
+    """(kind, key, not before) of everything owed. From `o` come what the class leaves out: times, and what people dealt with."""
+    i = o.order_id
+    owed = set()
+    is_open = not s.cancelled
+    stock = dict(s.stock)
+    times = {x.service: x.times_reserved for x in o.stock}
+    for service, state in stock.items():
+        if is_open and state == "owed":
+            owed.add(("reserve", f"res:{i}:{service}", 0))  # O1
+        if s.cancelled and state in ("owed", "reserved"):
+            owed.add(("release", f"rel:{i}:{service}:{times[service]}", 0))  # O3
+    if is_open and "rejected" in stock.values():
+        owed.add(("cancel", f"cancel:{i}:stock", 0))  # O2
+    owed |= _payments(s, o)
+    owed |= _refunds(s, o)
+    at_work = is_open and model.payment_axis(s) == "authorised" and model.stock_axis(s) == "reserved"
+    if model.shown(s) == "pending" and not at_work:
+        owed.add(("expire", f"exp:{i}", o.expires_at))  # O11
+    return owed | _people(s, o)
+
+
+def _payments(s: model.State, o: Order) -> set[tuple[str, str, int]]:
+    i, owed = o.order_id, set()
+    waits = not s.cancelled and model.captured(s) == 0  # an open order whose last attempt may still pay for it
+    for n, a in enumerate(s.attempts, 1):
+        since = o.attempts[n - 1].since
+        last = n == len(s.attempts)
+        if waits and last and a.state == "requested":
+            owed.add(("create_payment", f"pi:{i}:{n}", 0))  # O4
+        if waits and last and a.state in UNDER_WAY:
+            owed.add(("look_at_payment", f"look:{i}:{n}", since + MINUTE_MS))  # O5
+        if waits and last and a.state == "authorised" and model.stock_axis(s) == "reserved":
+            owed.add(("capture", f"cap:{i}:{n}", 0))  # O6
+        if a.state not in ("captured", "voided") and not (waits and last):
+            owed.add(("void", f"void:{i}:{n}", 0))  # O7
+        if s.cancelled and a.state == "captured" and a.ref is None and _owed_back(s) > 0:
+            owed.add(("look_at_payment", f"look:{i}:{n}", since + MINUTE_MS))  # to learn its name, or nothing can go back
+    return owed
+
+
+def _owed_back(s: model.State) -> int:
+    under_way = sum(r.amount for r in s.refunds if r.state == "submitted")
+    return model.captured(s) - model.refunded(s) - model.lost(s) - under_way
+
+
+def _refunds(s: model.State, o: Order) -> set[tuple[str, str, int]]:
+    i, owed = o.order_id, set()
+    named = any(a.captured and a.ref for a in s.attempts)
+    if s.cancelled and _owed_back(s) > 0 and named and not model.dispute_open(s) and s.recent < 3:
+        number = 1 + max((r.no for r in s.refunds), default=0)
+        owed.add(("refund", f"ref:{i}:{number}", 0))  # O8
+    for r, entry in zip(s.refunds, o.refunds, strict=True):
+        if r.state == "submitted" and r.ref:
+            owed.add(("look_at_refund", f"look:{i}:refund:{r.ref}", entry.since + HOUR_MS))  # O9
+    return owed
+
+
+def _people(s: model.State, o: Order) -> set[tuple[str, str, int]]:
+    """O10, O12: each once, but for the money that still has to go back."""
+    i, called = o.order_id, {}
+    if s.cancelled and s.recent >= 3 and _owed_back(s) > 0:
+        called[f"att:{i}:refund:{max(r.no for r in s.refunds)}"] = (0, True)
+    for r, entry in zip(s.refunds, o.refunds, strict=True):
+        if r.state == "submitted":
+            called[f"att:{i}:refund:{r.ref or r.no}:overdue"] = (entry.since + REFUND_OVERDUE_MS, False)
+    for d in s.disputes:
+        if d.outcome == "open":
+            called[f"att:{i}:dispute:{d.ref}"] = (0, False)
+    back, money = model.refunded(s) + model.lost(s), model.captured(s)
+    if money > s.total:
+        called[f"att:{i}:captured:{money}"] = (0, False)
+    if back > money:
+        called[f"att:{i}:given_back:{back}"] = (0, False)
+    elif not s.cancelled and money and back == money:
+        called[f"att:{i}:refunded:{back}"] = (0, False)
+    standing = {key for _, key in s.flags}
+    return {
+        ("call_person", key, at)
+        for key, (at, again) in called.items()
+        if key not in standing and (again or key not in o.resolved)
+    }
+
+
+@in_both
+def test_every_order_owes_what_the_contract_says_and_nothing_else(universe: Universe) -> None:
+    for state, reached in reach(universe).items():
+        found = [(str(x.kind), x.key, x.not_before) for x in obligations(reached.order)]
+        # The class counts failures to three only; numbers and amounts are those of the order.
+        assert set(found) == expected(state, reached.order), state
+        assert len(found) == len(set(found)), state
+        assert len({key for _, key, _ in found}) == len(found), state
+        assert due_at(reached.order) == min((at for _, _, at in found), default=None)
+
+
+# ---- what a port can say --------------------------------------------------------------------------------------------
+
+
+def outcomes(o: Obligation) -> Iterator[tuple[Fact, ...]]:
+    """Everything that can come of meeting an obligation, its own outcome first."""
+    args = o.args
+    match o.kind:
+        case Kind.RESERVE:
+            assert isinstance(args, StockArgs)
+            yield (RecordStock(e.STOCK_RESERVED, args.service, reservation_ref="res_1"),)
+            yield (RecordStock(e.STOCK_REJECTED, args.service, reason="out_of_stock"),)
+            yield (RecordStock(e.STOCK_RELEASED, args.service),)
+        case Kind.RELEASE:
+            assert isinstance(args, StockArgs)
+            yield (RecordStock(e.STOCK_RELEASED, args.service),)
+        case Kind.CREATE_PAYMENT | Kind.CAPTURE | Kind.VOID | Kind.LOOK_AT_PAYMENT:
+            assert isinstance(args, PaymentArgs)
+            yield from _payment_outcomes(o.kind, args)
+        case Kind.REFUND | Kind.LOOK_AT_REFUND:
+            assert isinstance(args, RefundArgs)
+            ref = args.provider_ref if o.kind is Kind.LOOK_AT_REFUND else f"re_{args.refund_no}"
+            for kind in (e.REFUND_SETTLED, e.REFUND_FAILED, e.REFUND_SUBMITTED):
+                yield (RecordRefund(kind, args.refund_no, ref, args.amount_minor),)
+            if o.kind is Kind.REFUND:
+                yield (RecordRefund(e.REFUND_FAILED, args.refund_no, amount_minor=args.amount_minor, code="refused"),)
+
+
+def _payment_outcomes(kind: Kind, a: PaymentArgs) -> Iterator[tuple[Fact, ...]]:
+    no, ref = a.attempt, a.provider_ref or f"pi_{a.attempt}"
+    captured = RecordPayment(e.PAYMENT_CAPTURED, no, a.amount_minor, ref)
+    voided = RecordPayment(e.PAYMENT_VOIDED, no, provider_ref=ref, code="canceled")
+    opened = RecordPayment(e.PAYMENT_OPENED, no, provider_ref=ref)
+    # A payment without a name is searched for, and its name is reported before anything else.
+    first = () if a.provider_ref or kind is Kind.CREATE_PAYMENT else (opened,)
+    yield {Kind.CREATE_PAYMENT: (opened,), Kind.CAPTURE: (*first, captured)}.get(kind, (*first, voided))
+    yield (*first, captured)
+    yield (*first, voided)
+    if kind is not Kind.VOID:
+        yield (*first, RecordPayment(e.PAYMENT_AUTHORISED, no, a.amount_minor, ref, capture_before=7))
+    if kind is Kind.LOOK_AT_PAYMENT:
+        yield (*first, RecordPayment(e.PAYMENT_PENDING, no, provider_ref=ref, waiting_for="customer_action"))
+        yield (*first, RecordPayment(e.PAYMENT_DECLINED, no, provider_ref=ref, code="card_declined"))
+
+
+def own_command(o: Obligation, order: Order) -> OrderCommand | None:
+    base = {"command_id": "cmd_own", "order_id": order.order_id, "fingerprint": bytes(16), "actor": "reconciler"}
+    match o.kind:
+        case Kind.CANCEL:
+            return OrderCommand(**base, operation=Operation.CANCEL_ORDER, cancel=CancelOrder("out_of_stock"))
+        case Kind.EXPIRE:
+            return OrderCommand(**base, operation=Operation.EXPIRE_ORDER)
+        case Kind.CALL_PERSON:
+            assert isinstance(o.args, AttentionArgs)
+            return OrderCommand(**base, operation=Operation.RAISE_ATTENTION, raise_attention=RaiseAttention(o.args.code, o.key))
+    return None
+
+
+def results(o: Obligation, order: Order) -> Iterator[list[e.OrderEvent | Refusal]]:
+    """What the processor makes of each outcome, met when it is due and a moment later than anything before."""
+    at_ms = max(order.updated_at, o.not_before) + 1
+    if (own := own_command(o, order)) is not None:
+        yield [decide(own, order, at_ms)]
+        return
+    for facts in outcomes(o):
+        after, said = order, []
+        for fact in facts:
+            decision = decide(command_of(fact, order.order_id, "cmd_x", "port"), after, at_ms)
+            said.append(decision)
+            if isinstance(decision, e.OrderEvent):
+                after = evolve(after, decision)
+        yield said
+
+
+def moved(order: Order, decisions: list[e.OrderEvent | Refusal]) -> Order:
+    for decision in decisions:
+        if isinstance(decision, e.OrderEvent):
+            order = evolve(order, decision)
+    return order
+
+
+# ---- the laws -------------------------------------------------------------------------------------------------------
+
+
+@in_both
+def test_law_1_whatever_a_port_says_is_taken_or_known_in_every_state(universe: Universe) -> None:
+    """Late answers too: what any state owes may be answered when the order is in any other."""
+    said: dict[str, tuple[int, Fact]] = {}
+    for reached in reach(universe).values():
+        for o in obligations(reached.order):
+            for facts in outcomes(o) if own_command(o, reached.order) is None else ():
+                for fact in facts:
+                    said[repr(fact)] = (fact.attempt if isinstance(fact, RecordPayment) else 0, fact)
+    assert said
+    for state, reached in reach(universe).items():
+        for attempt, fact in said.values():
+            if attempt <= len(state.attempts):
+                decision = decide(
+                    command_of(fact, reached.order.order_id, "cmd_x", "port"), reached.order, reached.order.updated_at
+                )
+                assert isinstance(decision, e.OrderEvent) or decision.code is Code.ALREADY_KNOWN, (state, fact, decision)
+
+
+@in_both
+def test_law_2_an_accepted_outcome_ends_the_obligation_or_makes_it_another_one(universe: Universe) -> None:
+    for state, reached in reach(universe).items():
+        for o in obligations(reached.order):
+            accepted = 0
+            for decisions in results(o, reached.order):
+                if not any(isinstance(d, e.OrderEvent) for d in decisions):
+                    continue
+                accepted += 1
+                after = moved(reached.order, decisions)
+                left = {(x.key, x.not_before) for x in obligations(after)}
+                assert (o.key, o.not_before) not in left or _still_to_do(o, decisions), (state, o, decisions)
+            assert accepted, (state, o, "nothing that can come of it is news")
+
+
+def _still_to_do(o: Obligation, decisions: list[e.OrderEvent | Refusal]) -> bool:
+    """A look before an act found a payment under way: what was to be done is still to be done, to a payment now known."""
+    news = {d.type for d in decisions if isinstance(d, e.OrderEvent)}
+    return o.kind in (Kind.CAPTURE, Kind.VOID) and news <= {e.PAYMENT_AUTHORISED, e.PAYMENT_OPENED}
+
+
+@in_both
+def test_law_3_an_order_that_owes_nothing_is_final_or_waits_for_a_person(universe: Universe) -> None:
+    for state, reached in reach(universe).items():
+        if not obligations(reached.order):
+            assert final(reached.order) or waits_for_a_person(reached.order), state
+
+
+def final(o: Order) -> bool:
+    if display(o) == "delivered":
+        return True
+    no_stock = all(s.state in ("released", "rejected") for s in o.stock)
+    no_money = owed_back_minor(o) <= 0 and all(a.state in ("captured", "voided") for a in o.attempts)
+    return display(o) == "cancelled" and no_stock and no_money
+
+
+def waits_for_a_person(o: Order) -> bool:
+    return bool(o.attention) or display(o) in ("paid", "processing", "shipped")
+
+
+@pytest.mark.parametrize(
+    "universe",
+    [
+        pytest.param(u, marks=[pytest.mark.campaign] * (u.attempts > 1 or u in LARGE_UNIVERSES))
+        for u in (*UNIVERSES, *LARGE_UNIVERSES)
+    ],
+    ids=lambda u: u.name,
+)
+@pytest.mark.timeout(1800)
+def test_law_4_whatever_the_ports_say_the_end_keeps_no_money_and_no_stock_of_a_cancelled_order(universe: Universe) -> None:
+    """From every state along every outcome until nothing is owed; and some way always leads there."""
+    known: dict[object, Order] = {}
+    leads_to: dict[object, set[object]] = {}
+    queue: deque[object] = deque()
+
+    def meet(order: Order) -> object:
+        order = replace(order, updated_at=min(order.updated_at, order.expires_at))  # time passes, and means nothing more
+        name = (state_of(order), frozenset(order.resolved))
+        if name not in known:
+            known[name] = order
+            queue.append(name)
+        return name
+
+    for reached in reach(universe).values():
+        meet(reached.order)
+    while queue:
+        name = queue.popleft()
+        order = known[name]
+        leads_to[name] = {
+            meet(moved(order, decisions))
+            for o in obligations(order)
+            for decisions in results(o, order)
+            if any(isinstance(d, e.OrderEvent) for d in decisions)
+        }
+    quiet = {name for name, next_ones in leads_to.items() if not next_ones}
+    for name in quiet:
+        o = known[name]
+        assert not obligations(o)
+        given_back = o.refunded_minor + o.lost_minor
+        if o.order == "cancelled":
+            assert all(s.state in ("released", "rejected") for s in o.stock), o
+            assert given_back >= o.captured_minor or o.attention, o
+        if given_back > o.captured_minor:
+            assert o.attention or o.resolved, o  # somebody was told that too much went back
+    reaches = set(quiet)
+    before: dict[object, set[object]] = {}
+    for name, next_ones in leads_to.items():
+        for next_one in next_ones:
+            before.setdefault(next_one, set()).add(name)
+    back = deque(quiet)
+    while back:
+        for name in before.get(back.popleft(), ()):
+            if name not in reaches:
+                reaches.add(name)
+                back.append(name)
+    assert reaches == set(leads_to)
