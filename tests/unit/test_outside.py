@@ -1,0 +1,81 @@
+"""Which world outside the settings name, and that production takes none by accident."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from api.doors import build_message_doors, build_payments
+from api.outside import check_outside, needs_sandbox
+from api.sandboxing import run_stand_ins
+from commands.email_door import EmlDoor
+from ledger.config import Settings
+from ledger.errors import ConfigError
+
+REAL: dict[str, Any] = {
+    "payment_gateway_secret_key": SecretStr("sk_live_canary"),
+    "payment_gateway_webhook_secrets": SecretStr("whsec_canary"),
+    "product_service_url": "http://product.internal",
+    "merch_service_grpc_target": "merch.internal:443",
+}
+
+
+def settings(**given: Any) -> Settings:
+    return Settings(_env_file=None, **given)
+
+
+def test_production_starts_with_all_of_it() -> None:
+    assert check_outside(settings(app_env="production", **REAL))
+    assert not needs_sandbox(settings(app_env="production", **REAL))
+
+
+@pytest.mark.parametrize("missing", REAL)
+def test_production_names_what_is_missing_and_shows_no_secret(missing: str) -> None:
+    given = {name: value for name, value in REAL.items() if name != missing}
+    with pytest.raises(ConfigError) as caught:
+        check_outside(settings(app_env="production", **given))
+    assert missing.upper() in str(caught.value)
+    assert "canary" not in str(caught.value)
+    with pytest.raises(ConfigError):
+        build_payments(settings(app_env="production", **given))
+
+
+def test_production_refuses_the_sandbox_however_it_is_asked_for(tmp_path: Any) -> None:
+    with pytest.raises(ConfigError, match="SANDBOX_URL"):
+        check_outside(settings(app_env="production", sandbox_url="http://127.0.0.1:8420", **REAL))
+    assert not needs_sandbox(settings(app_env="production"))
+    with pytest.raises(ConfigError, match="production"):
+        run_stand_ins(settings(app_env="production"), tmp_path, 8420, {})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("url", ["http://sandbox.example.org", "http://10.0.0.7:8420", "http://0.0.0.0:8420", "nonsense"])
+def test_the_sandbox_is_on_this_machine_only(url: str) -> None:
+    with pytest.raises(ConfigError, match="loopback"):
+        check_outside(settings(sandbox_url=url))
+
+
+def test_development_without_anything_has_no_world_outside_and_up_starts_the_sandbox() -> None:
+    assert not check_outside(settings())
+    assert needs_sandbox(settings())
+    assert build_payments(settings()) is None
+
+
+def test_half_of_it_is_an_error_that_names_the_other_half() -> None:
+    with pytest.raises(ConfigError, match="MERCH_SERVICE_URL"):
+        check_outside(settings(**{name: value for name, value in REAL.items() if name != "merch_service_grpc_target"}))
+    with pytest.raises(ConfigError, match="both set"):
+        check_outside(settings(product_service_grpc_target="product.internal:443", **REAL))
+
+
+def test_without_a_mail_server_messages_are_files(tmp_path: Any) -> None:
+    doors = build_message_doors(settings(outbox_dir=tmp_path))
+    assert isinstance(doors["email"], EmlDoor)
+    assert set(doors) == {"email"}
+    with_sms = settings(outbox_dir=tmp_path, notify_sms_url=SecretStr("twilio://ACcanary:token@15005550006"))
+    assert set(build_message_doors(with_sms)) == {"email", "sms"}
+    with pytest.raises(ConfigError) as caught:
+        build_message_doors(settings(notify_sms_url=SecretStr("nonsense://canary")))
+    assert "canary" not in str(caught.value)
