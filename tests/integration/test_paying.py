@@ -6,8 +6,12 @@ topic by a checker that knows no rule of the product.
 
 from __future__ import annotations
 
+import random
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -376,3 +380,139 @@ def test_a_provider_that_is_away_keeps_the_order_waiting_and_says_so(shop: Shop)
     shop.sandbox.chaos(ports={"payments": {"error": 1.0}})
     away = shop.customer.get(answer.headers["Location"])
     assert (away.status_code, away.json()["code"]) == (503, "provider-unavailable")
+
+
+# ---- races, lost messages, restarts ---------------------------------------------------------------------------------
+
+
+def race(shop: Shop, count: int) -> None:
+    """Customers who pay and cancel at once: each order ends captured and open, or cancelled with all of it given back."""
+    choice = random.Random(count)
+    done: list[dict[str, Any]] = []
+    failures: list[BaseException] = []
+    numbers = iter(range(count))
+
+    def run() -> None:
+        try:
+            for _ in numbers:
+                order = shop.place()
+                payment = shop.open_payment(order)
+                pay = threading.Thread(target=shop.sandbox.pay, args=(payment,))
+                pay.start()
+                time.sleep(choice.uniform(0, 0.5))
+                answer = shop.cancel(order)
+                assert answer.status_code in (200, 409), answer.text
+                pay.join()
+                done.append(order)
+        except BaseException as exc:
+            failures.append(exc)
+
+    customers = [threading.Thread(target=run) for _ in range(6)]
+    for thread in customers:
+        thread.start()
+    for thread in customers:
+        thread.join()
+    assert failures == []
+    ends: Counter[str] = Counter()
+    for order in done:
+
+        def settled(o: dict[str, Any]) -> bool:
+            axes = o["axes"]
+            return axes["stock"] in ("reserved", "released") and axes["payment"] in ("captured", "voided", "refunded")
+
+        now = shop.until(order, settled, timeout_s=60)
+        effects = shop.sandbox.effects(order["order_id"])
+        sums = {kind: sum(n for k, n in effects if k == kind) for kind in ("captured", "refunded", "reserved", "released")}
+        assert (now["captured_minor"], now["refunded_minor"]) == (sums["captured"], sums["refunded"])
+        if now["status"] == "cancelled":
+            assert sums["captured"] == sums["refunded"]
+            assert sums["reserved"] == sums["released"]
+        else:
+            assert (now["status"], sums["captured"], sums["refunded"]) == ("paid", order["total_minor"], 0)
+        ends[f"{now['status']} {now['axes']['payment']}"] += 1
+    print(f"\n{count} races of pay and cancel: {dict(ends)}")
+    assert ends["cancelled voided"]
+    assert ends["cancelled refunded"]
+
+
+def test_pay_and_cancel_at_the_same_time_end_with_nothing_kept(shop: Shop) -> None:
+    race(shop, 60)
+
+
+@pytest.mark.campaign
+@pytest.mark.timeout(900)
+def test_pay_and_cancel_raced_five_hundred_times_end_with_nothing_kept(shop: Shop) -> None:
+    race(shop, 500)
+
+
+def test_lost_repeated_and_shuffled_messages_lead_to_the_same_events(shop: Shop) -> None:
+    """The same shopping twice: with every message once and in order, and with one in ten lost and the others up to five times."""
+
+    def shopping() -> list[list[str]]:
+        orders = []
+        carts = [(VISA, False), (NO_FUNDS, False), (THREE_D_SECURE, False), (VISA, True), (REFUND_PENDS, True)]
+        for card, cancelled in carts * 3:
+            order = shop.place()
+            payment = shop.open_payment(order)
+            shop.sandbox.pay(payment, card)
+            if card == THREE_D_SECURE:
+                confirmed(order, "pending")
+                shop.sandbox.authenticate(payment)
+            if card == NO_FUNDS:
+                confirmed(order, "declined")
+                shop.sandbox.pay(payment)
+            confirmed(order, "captured")
+            shop.until_status(order, "paid")
+            if cancelled:
+                shop.cancel(order)
+            orders.append((order, cancelled))
+        shop.later(3 * HOUR_MS)  # what no message told is found by looking
+        found = []
+        for order, cancelled in orders:
+            shop.until_axes(order, payment="refunded" if cancelled else "captured", stock="released" if cancelled else "reserved")
+            found.append(sorted(shop.types(order)))
+        return found
+
+    def confirmed(order: dict[str, Any], state: str) -> None:
+        """The customer's page tells the shop after each step, as often as it takes: then no step is passed over."""
+        path, deadline = f"/orders/{order['order_id']}/payment", time.monotonic() + 20
+        while shop.customer.post(path, json={"action": "confirm"}).json()["state"] != state:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+    orderly = shopping()
+    shop.sandbox.chaos(seed=5, webhook_copies=5, webhook_delay_ms=300, webhook_lost=0.1)
+    assert shopping() == orderly
+
+
+def test_a_reconciler_that_starts_with_an_empty_store_calls_nobody_about_what_is_settled(tmp_path: Path) -> None:
+    log, topics = MemoryLog(), Topics("settled.")
+    with running_sandbox(tmp_path) as sandbox:
+        with running_ledger(log, topics, sandbox=sandbox) as ledger:
+            shop = Shop(ledger, sandbox)
+            paid, refunded, sold_out = shop.place(), shop.place(), None
+            for order in (paid, refunded):
+                sandbox.pay(shop.open_payment(order))
+                shop.until_status(order, "paid")
+            shop.cancel(refunded)
+            shop.until_axes(refunded, payment="refunded", stock="released")
+            sandbox.sandbox.rooms.put("merch", "mug", 0, 900)
+            sold_out = shop.place()
+            shop.until_status(sold_out, "cancelled")
+            warm_up = next(o for o in shop.admin.get("/orders").json()["data"] if o["customer_id"] == "warm-up")
+            shop.until(warm_up, lambda o: o["axes"]["stock"] == "reserved")
+            time.sleep(1)
+            calls = {port: len(sandbox.calls(port)) for port in ("payments", "product", "merch")}
+            outbox = tmp_path / "outbox"
+            mails = {path.name: path.stat().st_mtime_ns for path in outbox.iterdir()}
+            assert len(mails) >= 8
+        sandbox.sandbox.rooms.put("merch", "mug", 1_000, 900)
+        with running_ledger(log, topics, sandbox=sandbox) as ledger:  # stores in memory: everything is folded from the log anew
+            assert ledger.companions is not None
+            assert ledger.companions.reconciler is not None
+            Shop(ledger, sandbox).until(paid, lambda o: o["status"] == "paid")
+            time.sleep(2)
+            known = {order["order_id"] for order in (paid, refunded, sold_out)}
+            again = [c for port in calls for c in sandbox.calls(port)[calls[port] :] if c["order_id"] in known]
+            assert again == []
+            assert {p.name: p.stat().st_mtime_ns for p in outbox.iterdir() if p.name in mails} == mails

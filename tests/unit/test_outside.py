@@ -74,7 +74,9 @@ def test_without_a_mail_server_messages_are_files(tmp_path: Any) -> None:
     doors = build_message_doors(settings(outbox_dir=tmp_path))
     assert isinstance(doors["email"], EmlDoor)
     assert set(doors) == {"email"}
-    with_sms = settings(outbox_dir=tmp_path, notify_sms_url=SecretStr("twilio://ACcanary:token@15005550006"))
+    with_sms = settings(
+        outbox_dir=tmp_path, notify_sms_url=SecretStr("twilio://AC00000000000000000000000000000000:token@15005550006")
+    )
     assert set(build_message_doors(with_sms)) == {"email", "sms"}
     with pytest.raises(ConfigError) as caught:
         build_message_doors(settings(notify_sms_url=SecretStr("nonsense://canary")))
