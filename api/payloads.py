@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 
+from api.card_numbers import no_card_number
 from ledger.money import MAX_TOTAL_MINOR, MAX_UNIT_PRICE_MINOR
 
 ORDER_ID = "ord_2cumvh5jpkvhcxsfqqzwnmx5ei"
@@ -37,7 +38,7 @@ class LineBody(Request):
 
     service: Service
     sku: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
-    name: Annotated[str, Field(min_length=1, max_length=120)]
+    name: Annotated[str, Field(min_length=1, max_length=120), AfterValidator(no_card_number)]
     quantity: Annotated[int, Field(ge=1, le=999)]
     unit_price_minor: Annotated[int, Field(ge=0, le=MAX_UNIT_PRICE_MINOR)]
 
@@ -46,15 +47,15 @@ class AdjustmentBody(Request):
     """Shipping, tax or fee (0 or more), or a discount (0 or less)."""
 
     kind: Literal["shipping", "tax", "fee", "discount"]
-    label: Annotated[str, Field(min_length=1, max_length=60)]
+    label: Annotated[str, Field(min_length=1, max_length=60), AfterValidator(no_card_number)]
     amount_minor: Minor
 
 
 class AddressBody(Request):
-    line1: Annotated[str, Field(min_length=1, max_length=120)]
-    line2: Annotated[str | None, Field(max_length=120)] = None
-    city: Annotated[str, Field(min_length=1, max_length=80)]
-    region: Annotated[str | None, Field(max_length=80)] = None
+    line1: Annotated[str, Field(min_length=1, max_length=120), AfterValidator(no_card_number)]
+    line2: Annotated[str | None, Field(max_length=120), AfterValidator(no_card_number)] = None
+    city: Annotated[str, Field(min_length=1, max_length=80), AfterValidator(no_card_number)]
+    region: Annotated[str | None, Field(max_length=80), AfterValidator(no_card_number)] = None
     postcode: Annotated[str, Field(max_length=16, description="may be empty where there are none")]
     country: Country
 
@@ -62,12 +63,12 @@ class AddressBody(Request):
 class ContactBody(Request):
     """Who the order is for: the only personal data. It is never part of a command, an event or a refusal, and can be erased."""
 
-    name: Annotated[str, Field(min_length=1, max_length=120)]
+    name: Annotated[str, Field(min_length=1, max_length=120), AfterValidator(no_card_number)]
     email: Annotated[str, Field(max_length=254, pattern=r"^[^@\s]+@[^@\s]+$")]
     phone: Annotated[str | None, Field(max_length=32)] = None
     shipping_address: AddressBody
     billing_address: AddressBody | None = None
-    delivery_note: Annotated[str | None, Field(max_length=500)] = None
+    delivery_note: Annotated[str | None, Field(max_length=500), AfterValidator(no_card_number)] = None
 
 
 _ADDRESS: dict[str, JsonValue] = {"line1": "1 Mill Lane", "city": "Leeds", "postcode": "LS1 1AA", "country": "GB"}

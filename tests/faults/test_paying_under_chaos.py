@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 import threading
 import time
 from collections import Counter
@@ -18,12 +19,15 @@ import checker
 import httpx
 import pytest
 import world_checker
+from checker import read_topic
 from harness import order_body
 from processes import TOKENS, Killer, LedgerNode, free_port
 from sandboxed import NO_FUNDS, THREE_D_SECURE, VISA, WEBHOOK_SECRET, RunningSandbox, running_sandbox
 
+from commands.sandbox import SECRET_KEY
 from ledger.config import KafkaSettings
 from ledger.kafka_log import KafkaLog
+from ledger.rocks_store import RocksStore
 from ledger.topics import Topics
 
 pytestmark = pytest.mark.kafka
@@ -42,6 +46,7 @@ class Customers(threading.Thread):
         self.error: BaseException | None = None
         self.answers: Counter[int] = Counter()
         self.orders: dict[str, str] = {}
+        self.secrets: list[str] = []
         self._node, self._sandbox, self._count, self._deadline = node, sandbox, orders, time.monotonic() + deadline_s
         self._choice = random.Random(7)
 
@@ -98,6 +103,7 @@ class Customers(threading.Thread):
         payment = opened.json()
         if payment["client_secret"] is None:  # cancelled since, and voided
             return
+        self.secrets.append(payment["client_secret"])
         cancelling: asyncio.Task[httpx.Response] | None = None
         if life == "cancelled at the same time":
             cancelling = asyncio.create_task(self._final("POST", f"{path}/cancel", {}, f"cancel-{number}"))
@@ -168,6 +174,7 @@ def run_chaos(folder: Path, kafka: KafkaSettings, topics: Topics, orders: int, k
             assert set(customers.orders) == set(ledger.orders)
             assert serve.stop() == 0
             assert processor.stop() == 0, node.tails()
+            _check_secrets(node, log, [*customers.secrets, SECRET_KEY, WEBHOOK_SECRET, VISA])
         finally:
             node.end()
     states = Counter(order.status for order in ledger.orders.values())
@@ -192,6 +199,25 @@ def _settled(
         if not wrong or time.monotonic() > deadline:
             return wrong, ledger, world
         time.sleep(2)
+
+
+def _check_secrets(node: LedgerNode, log: KafkaLog, secrets: list[str]) -> None:
+    """What was handed around on the way is in no topic, no database, no log and no argument of a process."""
+    assert len(secrets) > 10
+    wanted = re.compile("|".join(map(re.escape, secrets)).encode())
+    places = {child.log_file.name: child.log_file.read_bytes() for child in node.children}
+    places |= {"arguments": "\n".join(f"{child.process.args}" for child in node.children if child.process).encode()}
+    topics = node.topics
+    for topic in (topics.commands, topics.events, topics.refusals, topics.contacts):
+        raw = read_topic(node.bootstrap, topic)
+        assert raw, topic
+        places[topic] = b"\n".join((record.key or b"") + (record.value or b"") for record in raw)
+    for folder in sorted(p for kind in ("commands", "projections") for p in (node.state_dir("one") / kind).iterdir()):
+        store = RocksStore(folder)
+        places[str(folder)] = b"\n".join(key + value for key, value in store.scan(b""))
+        store.close()
+    assert [name for name, content in places.items() if wanted.search(content)] == []
+    assert len(places) > 8
 
 
 @pytest.mark.timeout(400)

@@ -15,6 +15,7 @@ from starlette.types import Message
 
 from api import bodies
 from api.bodies import MAX_BODY_BYTES, parse, read_body, validated
+from api.card_numbers import has_card_number
 from api.errors import PROBLEMS, Problem
 from api.payloads import PlaceOrderBody, SetStatusBody
 from tests.harness import order_body
@@ -312,3 +313,30 @@ def test_what_passes_is_the_value_that_was_sent(value: Any, ascii_only: bool) ->
         assert result.slug in ("invalid-field", "malformed-json", "limit-exceeded")
     else:
         assert result == value
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "my card is 4242 4242 4242 4242, thanks",
+        "4242-4242-4242-4242",
+        "378282246310005",
+        "x5555555555554444x",
+        "6011111111111117.",
+    ],
+)
+def test_a_card_number_in_free_text_is_refused_and_not_repeated(text: str) -> None:
+    assert has_card_number(text)
+    body = order_body()
+    body["contact"]["delivery_note"] = text
+    with pytest.raises(Problem) as caught:
+        validated(PlaceOrderBody, body)
+    assert caught.value.as_json("/orders")["errors"] == [{"pointer": "/contact/delivery_note", "code": "card-number"}]
+    assert "4242" not in str(caught.value.as_json("/orders"))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "Ring twice", "+44 113 496 0000", "4242 4242 4242 4243", "1234567890123456", "424242424242424242424"]
+)
+def test_what_only_has_digits_is_no_card_number(text: str) -> None:
+    assert not has_card_number(text)
