@@ -42,8 +42,11 @@ WithParent = Annotated[bool, typer.Option("--with-parent", hidden=True)]
 def up(
     data_dir: DataDir = DEFAULT_DATA_DIR,
     port: Annotated[int, typer.Option(help="Port of the HTTP API on 127.0.0.1.", min=1, max=65535)] = 8000,
+    sandbox: Annotated[
+        bool, typer.Option("--sandbox/--no-sandbox", help="Stand-ins for payments and stock where nothing real is set.")
+    ] = True,
 ) -> None:
-    """Run the whole ledger here: embedded Kafka, the command processor, the HTTP API.
+    """Run the whole ledger here: embedded Kafka, the command processor, the HTTP API, the sandbox.
 
     The first time this downloads Kafka's jars (43 MB). What dies is started again; Ctrl-C stops everything. Where everything
     is, and a token for each role, stands in DATA_DIR/run/up.json.
@@ -52,7 +55,7 @@ def up(
     from api.supervisor import Up
 
     with BrokerProgress(err) as progress:
-        machine = Up(data_dir, port, lambda line: err.print(line, style="yellow", highlight=False))
+        machine = Up(data_dir, port, lambda line: err.print(line, style="yellow", highlight=False), stand_ins=sandbox)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: machine.stop())
 

@@ -143,7 +143,7 @@ class Up:
     """Everything `order-ledger up` runs. `tell(line)` shows a line to the person in front of it.
 
     `sandboxed`: whatever is set for the world outside, in the environment or in `.env`, is left out. The demo must not charge
-    anybody.
+    anybody. `stand_ins`: whether the sandbox is started for what is not set; without it orders stay as they were accepted.
     """
 
     def __init__(
@@ -153,12 +153,13 @@ class Up:
         tell: Callable[[str], None],
         environment: Mapping[str, str] | None = None,
         sandboxed: bool = False,
+        stand_ins: bool = True,
     ) -> None:
         self.data = data.absolute()
         self._port = port
         self._tell = tell
         self._environment = dict(environment or {})
-        self._sandboxed = sandboxed
+        self._sandboxed, self._stand_ins = sandboxed, stand_ins
         self._sandbox_port: int | None = None
         self._stopping = threading.Event()
         self.broker = EmbeddedBroker(self.data / "broker", log_file=self.data / "log" / "broker.log")
@@ -193,7 +194,7 @@ class Up:
         for name in ("commands", "serve", "sandbox"):
             Child(name, [name], {}, self.data).end_leftover()
         _check_port(self._port)
-        if self._sandboxed or needs_sandbox(load_settings()):
+        if self._sandboxed or (self._stand_ins and needs_sandbox(load_settings())):
             self._sandbox_port = free_port()
         # The children take seconds to import; they wait for the broker by themselves.
         self.broker.start(progress=progress, on_address=lambda servers: self._start_children(servers, keys))

@@ -19,7 +19,10 @@ from tests.benchmarks.jobs import ROOT
 UP_S = 180.0  # the first run downloads Kafka
 STOP_S = 40.0
 PROCESSES = ("serve", "commands", "broker")
-_SETTINGS = ("KAFKA_", "LEDGER_", "TOPIC_PREFIX", "PARTITIONS", "WRITERS", "APP_", "STATE_DIR", "NODE_ID", "SCHEMA_REGISTRY_URL")
+_SETTINGS = (
+    *("KAFKA_", "LEDGER_", "TOPIC_PREFIX", "PARTITIONS", "WRITERS", "APP_", "STATE_DIR", "NODE_ID", "SCHEMA_REGISTRY_URL"),
+    *("PAYMENT_", "PRODUCT_", "MERCH_", "SANDBOX_", "NOTIFY_", "OUTBOX_"),
+)
 
 
 def _clean_environment() -> dict[str, str]:
@@ -34,16 +37,17 @@ def _end_with_parent() -> None:
 
 
 class System:
-    """`order-ledger up` in `folder`, until the `with` ends."""
+    """`order-ledger up` in `folder`, until the `with` ends; with a `sandbox` what is accepted is also paid and reserved."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, sandbox: bool = False) -> None:
+        self.folder, self._sandbox = folder, sandbox
         self.port = free_port()
         self.info: dict[str, Any] = {}
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
         arguments = [sys.executable, "-m", "api.cli", "up", "--data-dir", str(self.folder), "--port", str(self.port)]
+        arguments.append("--sandbox" if self._sandbox else "--no-sandbox")
         with (self.folder / "up.out").open("wb") as out:
             self._process = subprocess.Popen(
                 arguments,

@@ -1,0 +1,143 @@
+"""Orders all the way to paid through the sandbox, as a share of orders that are only accepted; and how long paying takes.
+
+Both sides are driven by the same client, in turns: a ledger without a world outside takes orders, one with the sandbox (no
+delays, no failures) has them reserved, paid by card and captured. The client and the sandbox use the same two CPUs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from typing import Any
+
+import httpx
+
+from api.catalogue import order_body
+from commands.sandbox import PUBLISHABLE_KEY
+from tests import checker
+from tests.benchmarks.bench import Bench, Incorrect
+from tests.benchmarks.rows import Row, at_least, at_most
+from tests.benchmarks.spread import Spread, percentile, ratios
+from tests.benchmarks.system import System
+from tests.benchmarks.workload import customer_of
+
+CONNECTIONS, CALM_CONNECTIONS = 48, 2
+GOAL, GOAL_MS = 0.2, 150.0
+_numbers = itertools.count(1)
+
+
+class _Shop:
+    """Customers of one system. `pay` goes on until the order is paid."""
+
+    def __init__(self, system: System, pays: bool) -> None:
+        self._system, self._pays = system, pays
+        self.placed: list[str] = []
+
+    def run(self, connections: int, seconds: float) -> float:
+        """Orders per second, by `connections` customers at once. Raises `Incorrect`."""
+        return asyncio.run(self._run(connections, seconds))
+
+    async def _run(self, connections: int, seconds: float) -> float:
+        headers = {"Authorization": f"Bearer {self._system.token('gateway')}", "Customer-Id": customer_of(0), "Prefer": "wait=10"}
+        browser = {"Authorization": f"Bearer {PUBLISHABLE_KEY}"}
+        async with (
+            httpx.AsyncClient(base_url=self._system.info["url"], headers=headers, timeout=20) as shop,
+            httpx.AsyncClient(base_url=self._system.info["sandbox_url"] or "", headers=browser, timeout=20) as page,
+        ):
+            began = time.monotonic()
+            done = 0
+
+            async def customer() -> None:
+                nonlocal done
+                while time.monotonic() - began < seconds:
+                    await self._buy(shop, page)
+                    done += 1
+
+            await asyncio.gather(*(customer() for _ in range(connections)))
+            return done / (time.monotonic() - began)
+
+    async def _buy(self, shop: httpx.AsyncClient, page: httpx.AsyncClient) -> None:
+        number = next(_numbers)
+        order = await _must(shop.post("/orders", json=order_body(number), headers={"Idempotency-Key": f"bench-{number}"}), 201)
+        self.placed.append(order["order_id"])
+        if not self._pays:
+            return
+        path = f"/orders/{order['order_id']}"
+        body = {"total_minor": order["total_minor"], "currency": order["currency"]}
+        payment = await _must(shop.post(f"{path}/payment", json=body, headers={"Idempotency-Key": f"pay-{number}"}), 201)
+        form = {
+            "client_secret": payment["client_secret"],
+            "payment_method_data[type]": "card",
+            "payment_method_data[card][number]": "4242424242424242",
+        }
+        await _must(page.post(f"/v1/payment_intents/{payment['provider_ref']}/confirm", data=form), 200)
+        deadline = time.monotonic() + 30
+        while (await _must(shop.get(path), 200))["status"] != "paid":
+            if time.monotonic() > deadline:
+                raise Incorrect(f"{order['order_id']} was not paid in 30 s")
+            await asyncio.sleep(0.4)  # asking more often would measure the asking
+
+
+async def _must(asked: Any, status: int) -> dict[str, Any]:
+    answer: httpx.Response = await asked
+    if answer.status_code != status:
+        raise Incorrect(f"{answer.request.method} {answer.request.url.path}: {answer.status_code} {answer.text[:200]}")
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def measure(bench: Bench) -> list[Row]:
+    """Rows of this benchmark. It brings up a second ledger beside the bench's own, which is idle meanwhile."""
+    folder = bench.system.folder / "paying"
+    folder.mkdir()
+    accepted, paid = [], []
+    with System(folder, sandbox=True) as system:
+        accepting, paying = _Shop(bench.system, pays=False), _Shop(system, pays=True)
+        bench.tell("paying: warming up")
+        paying.run(CONNECTIONS, bench.form.warm_up_s)
+        for pair, accept_first in bench.pairs():
+            bench.tell(f"orders paid, pair {pair + 1} of {bench.form.pairs}")
+            for accept in (accept_first, not accept_first):
+                found = (accepting if accept else paying).run(CONNECTIONS, bench.form.open_s)
+                (accepted if accept else paid).append(found)
+        bench.orders += [(0, order_id) for order_id in accepting.placed]  # checked with everything else
+        bench.tell("paying: how long it takes")
+        before = _events(system)
+        paying.run(CALM_CONNECTIONS, bench.form.open_s)
+        times_ms = _paid_after_ms(system, before)
+    name = "paying"
+    share, took = ratios(paid, accepted), Spread.of([percentile(times_ms, 50)])
+    return [
+        Row(name, f"orders paid : orders accepted, {CONNECTIONS} customers", "ratio", share, at_least(GOAL)),
+        Row(name, "  placed, reserved, authorised, captured", "1/s", Spread.of(paid)),
+        Row(name, "  accepted only, same client", "1/s", Spread.of(accepted)),
+        Row(name, f"authorised to paid, p50, {CALM_CONNECTIONS} customers", "ms", took, at_most(GOAL_MS)),
+        Row(name, "  p99", "ms", Spread.of([percentile(times_ms, 99)])),
+    ]
+
+
+def _ledger(system: System) -> checker.Ledger:
+    ledger = checker.read_ledger(system.bootstrap_servers)
+    if ledger.problems:
+        raise Incorrect(checker.describe(ledger.problems))
+    return ledger
+
+
+def _events(system: System) -> int:
+    return len(_ledger(system).events)
+
+
+def _paid_after_ms(system: System, before: int) -> list[float]:
+    """From the authorisation's command to that of the event that made the order paid, by the log's own clock."""
+    authorised: dict[str, int] = {}
+    found = []
+    for event in sorted(_ledger(system).events, key=lambda e: e.fields["occurred_at"])[before:]:
+        fields = event.fields
+        if fields["type"] == "PaymentAuthorised":
+            authorised[fields["order_id"]] = fields["occurred_at"]
+        elif fields["status"] == "paid" and (at := authorised.pop(fields["order_id"], None)) is not None:
+            found.append(float(fields["occurred_at"] - at))
+    if not found:
+        raise Incorrect("nothing was paid")
+    return found
