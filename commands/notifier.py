@@ -3,7 +3,8 @@
 Edge-triggered, unlike the reconciler: it reads the events themselves, in order, from a position of its own which the log keeps.
 
     first start    at the end of the log; nothing older than a day is told at any time
-    a message      is sent, then its position is written: at least once, under a key that a repeated one has again
+    a message      is sent, then the position after what was read with it is written: at least once, under a key that a
+                   repeated one has again
     a failure      that may pass is tried again for a quarter of an hour, then given up with an error in the log. Meanwhile the
                    position stays before it, and only messages of the same order wait
     a contact      comes from a fold of `order-contacts` in a database of its own. Erased: nothing is sent
@@ -224,8 +225,6 @@ class Notifier:
             parked = Parked(tp, offset, event.order_id, event.version, message, now, now)
             if waiting or not self._send(parked):
                 self._parked.append(parked)
-        self._positions[tp] = offset + 1
-        self._write_positions()  # only now: a message by another channel would be lost with the process
 
     def _send(self, parked: Parked) -> bool:
         """Whether it is done with: sent, or given up."""

@@ -44,13 +44,16 @@ class StripeEvent(Struct, frozen=True):
     def payment_ref(self) -> str | None:
         """The payment it is about; None for what we do not follow."""
         about = self.data.object
-        if not self.type.startswith(FOLLOWED):
+        if not self.type.startswith(FOLLOWED) or self.type in OURS:
             return None
         return about.id if about.object == "payment_intent" else about.payment_intent
 
 
 # Every type of these says that a payment may have changed; which way is asked of the payment itself.
 FOLLOWED = ("payment_intent.", "charge.", "refund.")
+
+# What only ever follows our own call, whose answer tells as much: not worth a look.
+OURS = ("payment_intent.created",)
 
 _decode = msgspec.json.Decoder(StripeEvent).decode
 
