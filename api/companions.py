@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 
@@ -13,6 +14,8 @@ from commands.reconciler import Reconciler
 from ledger.config import Settings
 from ledger.log import EventLog, Sender
 from ledger.store import Store
+
+SWITCH_S = 0.0005
 
 
 def now_ms() -> int:
@@ -39,6 +42,9 @@ class Companions:
         """None at all where there is no world outside: then what orders owe stays owed."""
         if not self._outside:
             return []
+        # The writer gives the interpreter away at every call of Kafka's client, and gets it back only when another thread's turn
+        # ends: the turns of what works beside it must be short.
+        sys.setswitchinterval(SWITCH_S)
         settings, topics = self._settings, self._settings.topics
         sender = self._log.sender("reconciler")
         self._senders.append(sender)
