@@ -38,6 +38,7 @@ HOUR_MS = 60 * MINUTE_MS
 LOOK_AFTER_MS = MINUTE_MS  # O5; the reconciler doubles it to 10 min while nothing is new
 LOOK_AT_REFUND_AFTER_MS = HOUR_MS  # O9; doubled to 24 h
 REFUND_OVERDUE_MS = 14 * DAY_MS  # O10
+LOOK_AT_DISPUTE_AFTER_MS = DAY_MS  # disputes take weeks; the bank's word may come in a message that is lost
 
 
 class Kind(StrEnum):
@@ -52,6 +53,7 @@ class Kind(StrEnum):
     VOID = "void"
     REFUND = "refund"
     LOOK_AT_REFUND = "look_at_refund"
+    LOOK_AT_DISPUTE = "look_at_dispute"
 
     CANCEL = "cancel"
     EXPIRE = "expire"
@@ -143,6 +145,14 @@ def _look_at_payment(o: Order) -> Iterator[Obligation]:
         nameless = o.order == CANCELLED and a.state == t.CAPTURED and not a.provider_ref and owed_back_minor(o) > 0
         if under_way or nameless:
             yield Obligation(Kind.LOOK_AT_PAYMENT, f"look:{o.order_id}:{a.no}", a.since + LOOK_AFTER_MS, _payment_args(a))
+
+
+def _look_at_dispute(o: Order) -> Iterator[Obligation]:
+    if dispute_state(o) == DISPUTE_OPEN:
+        for a in o.attempts:
+            if a.state == t.CAPTURED and a.provider_ref:
+                key = f"look:{o.order_id}:dispute:{a.no}"
+                yield Obligation(Kind.LOOK_AT_DISPUTE, key, o.updated_at + LOOK_AT_DISPUTE_AFTER_MS, _payment_args(a))
 
 
 def _capture(o: Order) -> Iterator[Obligation]:
@@ -285,6 +295,7 @@ TABLE: tuple[Row, ...] = (
         "RefundSubmitted, RefundSettled or RefundFailed",
         _refund,
     ),
+    Row("O9", "a dispute open", "look every day", "DisputeClosed", _look_at_dispute),
     Row("O9", "a refund submitted", "look after an hour, then less often", "RefundSettled or RefundFailed", _look_at_refund),
     Row("O10", "3 refunds failed, or one submitted for 14 days", "call a person", "AttentionRaised", _call_about_refund),
     Row(

@@ -223,6 +223,7 @@ _CALLS: dict[Kind, Call] = {
     Kind.VOID: _void,
     Kind.REFUND: _refund,
     Kind.LOOK_AT_REFUND: _look_at_refund,
+    Kind.LOOK_AT_DISPUTE: _look,
 }
 
 

@@ -45,6 +45,7 @@ FIRST_SWEEP_S, SWEEP_EVERY_S, SWEEP_BACK_MS = 600.0, 86_400.0, 3 * 24 * HOUR_MS
 LOOK_PAUSES_MS = {
     Kind.LOOK_AT_PAYMENT: (MINUTE_MS, 10 * MINUTE_MS),
     Kind.LOOK_AT_REFUND: (HOUR_MS, 24 * HOUR_MS),
+    Kind.LOOK_AT_DISPUTE: (24 * HOUR_MS, 24 * HOUR_MS),
 }
 
 log = structlog.get_logger(__name__)

@@ -21,6 +21,7 @@ from commands.messages import (
     CancelOrder,
     OrderCommand,
     RaiseAttention,
+    RecordDispute,
     RecordPayment,
     RecordRefund,
     RecordStock,
@@ -40,6 +41,7 @@ from commands.obligations import (
 )
 from ledger import events as e
 from ledger.order import Order, display, evolve, owed_back_minor
+from ledger.topics import DAY_MS
 from ledger.transitions import Code, Operation
 
 in_both = pytest.mark.parametrize(
@@ -91,6 +93,8 @@ def _payments(s: model.State, o: Order) -> set[tuple[str, str, int]]:
             owed.add(("void", f"void:{i}:{n}", 0))  # O7
         if s.cancelled and a.state == "captured" and a.ref is None and _owed_back(s) > 0:
             owed.add(("look_at_payment", f"look:{i}:{n}", since + MINUTE_MS))  # to learn its name, or nothing can go back
+        if a.state == "captured" and a.ref and model.dispute_open(s):
+            owed.add(("look_at_dispute", f"look:{i}:dispute:{n}", o.updated_at + DAY_MS))  # the bank's word may be lost
     return owed
 
 
@@ -151,7 +155,7 @@ def test_every_order_owes_what_the_contract_says_and_nothing_else(universe: Univ
 # ---- what a port can say --------------------------------------------------------------------------------------------
 
 
-def outcomes(o: Obligation) -> Iterator[tuple[Fact, ...]]:
+def outcomes(o: Obligation, order: Order) -> Iterator[tuple[Fact, ...]]:
     """Everything that can come of meeting an obligation, its own outcome first."""
     args = o.args
     match o.kind:
@@ -166,6 +170,10 @@ def outcomes(o: Obligation) -> Iterator[tuple[Fact, ...]]:
         case Kind.CREATE_PAYMENT | Kind.CAPTURE | Kind.VOID | Kind.LOOK_AT_PAYMENT:
             assert isinstance(args, PaymentArgs)
             yield from _payment_outcomes(o.kind, args)
+        case Kind.LOOK_AT_DISPUTE:
+            for dispute in order.disputes:
+                for outcome in ("won", "lost", "withdrawn"):
+                    yield (RecordDispute(e.DISPUTE_CLOSED, dispute.provider_ref, outcome=outcome),)
         case Kind.REFUND | Kind.LOOK_AT_REFUND:
             assert isinstance(args, RefundArgs)
             ref = args.provider_ref if o.kind is Kind.LOOK_AT_REFUND else f"re_{args.refund_no}"
@@ -211,7 +219,7 @@ def results(o: Obligation, order: Order) -> Iterator[list[e.OrderEvent | Refusal
     if (own := own_command(o, order)) is not None:
         yield [decide(own, order, at_ms)]
         return
-    for facts in outcomes(o):
+    for facts in outcomes(o, order):
         after, said = order, []
         for fact in facts:
             decision = decide(command_of(fact, order.order_id, "cmd_x", "port"), after, at_ms)
@@ -234,20 +242,28 @@ def moved(order: Order, decisions: list[e.OrderEvent | Refusal]) -> Order:
 @in_both
 def test_law_1_whatever_a_port_says_is_taken_or_known_in_every_state(universe: Universe) -> None:
     """Late answers too: what any state owes may be answered when the order is in any other."""
-    said: dict[str, tuple[int, Fact]] = {}
+    said: dict[str, Fact] = {}
     for reached in reach(universe).values():
         for o in obligations(reached.order):
-            for facts in outcomes(o) if own_command(o, reached.order) is None else ():
-                for fact in facts:
-                    said[repr(fact)] = (fact.attempt if isinstance(fact, RecordPayment) else 0, fact)
+            for facts in outcomes(o, reached.order) if own_command(o, reached.order) is None else ():
+                said |= {repr(fact): fact for fact in facts}
     assert said
     for state, reached in reach(universe).items():
-        for attempt, fact in said.values():
-            if attempt <= len(state.attempts):
-                decision = decide(
-                    command_of(fact, reached.order.order_id, "cmd_x", "port"), reached.order, reached.order.updated_at
-                )
+        for fact in said.values():
+            if _is_about(fact, reached.order):
+                command = command_of(fact, reached.order.order_id, "cmd_x", "port")
+                decision = decide(command, reached.order, reached.order.updated_at)
                 assert isinstance(decision, e.OrderEvent) or decision.code is Code.ALREADY_KNOWN, (state, fact, decision)
+
+
+def _is_about(fact: Fact, o: Order) -> bool:
+    """Attempts and disputes never go away again: before they are there, nothing can be said of them."""
+    match fact:
+        case RecordPayment():
+            return fact.attempt <= len(o.attempts)
+        case RecordDispute():
+            return any(d.provider_ref == fact.provider_ref for d in o.disputes)
+    return True
 
 
 @in_both
