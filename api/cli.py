@@ -102,6 +102,9 @@ def sandbox(
     merch_grpc_port: Annotated[
         int | None, typer.Option(help="The merchandise stock service also over gRPC, on this port.", min=1, max=65535)
     ] = None,
+    chaos: Annotated[
+        Path | None, typer.Option(help="JSON file of what goes wrong, as for PUT /sandbox/chaos.", exists=True, dir_okay=False)
+    ] = None,
     with_parent: WithParent = False,
 ) -> None:
     """Run stand-ins for the payment provider and the two stock services. Loopback only, for development: no real money moves.
@@ -116,7 +119,7 @@ def sandbox(
     configure_logging("sandbox", settings.log_level)
     given = {"product": product_grpc_port, "merch": merch_grpc_port}
     grpc_ports = {service: at for service, at in given.items() if at is not None}
-    raise typer.Exit(run_stand_ins(settings, data_dir, port, grpc_ports, with_parent))
+    raise typer.Exit(run_stand_ins(settings, data_dir, port, grpc_ports, chaos, with_parent))
 
 
 @app.command()

@@ -6,12 +6,14 @@ import signal
 from collections.abc import Mapping
 from pathlib import Path
 
+import msgspec
 import structlog
 import uvicorn
 
 from api.catalogue import COFFEE, MERCHANDISE, SOLD_OUT
 from api.outside import webhook_secrets
 from api.wiring import stop_with_parent
+from commands.sandbox.chaos import load_chaos
 from commands.sandbox.server import Sandbox, serve_sandbox
 from ledger.config import Settings
 from ledger.errors import ConfigError
@@ -22,12 +24,25 @@ DATABASE = "sandbox.db"
 log = structlog.get_logger(__name__)
 
 
-def run_stand_ins(settings: Settings, data_dir: Path, port: int, grpc_ports: Mapping[str, int], with_parent: bool = False) -> int:
-    """Serve until a signal. Raises `ConfigError` in production."""
+def run_stand_ins(
+    settings: Settings,
+    data_dir: Path,
+    port: int,
+    grpc_ports: Mapping[str, int],
+    chaos: Path | None = None,
+    with_parent: bool = False,
+) -> int:
+    """Serve until a signal. Raises `ConfigError` in production, and for a file of chaos that is none."""
     if settings.app_env == "production":
         raise ConfigError("APP_ENV is production: there is no sandbox")
     secrets = webhook_secrets(settings)
+    try:
+        config = None if chaos is None else load_chaos(chaos)
+    except (OSError, msgspec.DecodeError) as exc:
+        raise ConfigError(f"{chaos}: {exc}") from None
     sandbox = Sandbox(data_dir / DATABASE, settings.sandbox_webhook_url, secrets[0] if secrets else None, grpc_ports)
+    if config is not None:
+        sandbox.chaos.set(config)
     for article in (*COFFEE, *MERCHANDISE):
         sandbox.rooms.seed(article.service, {article.sku: (UNITS, article.unit_price_minor)})
     sandbox.rooms.seed(SOLD_OUT.service, {SOLD_OUT.sku: (0, SOLD_OUT.unit_price_minor)})

@@ -6,6 +6,7 @@ topic by a checker that knows no rule of the product.
 
 from __future__ import annotations
 
+import asyncio
 import random
 import threading
 import time
@@ -380,6 +381,71 @@ def test_a_provider_that_is_away_keeps_the_order_waiting_and_says_so(shop: Shop)
     shop.sandbox.chaos(ports={"payments": {"error": 1.0}})
     away = shop.customer.get(answer.headers["Location"])
     assert (away.status_code, away.json()["code"]) == (503, "provider-unavailable")
+
+
+def test_a_call_that_fails_for_an_hour_calls_a_person_once_and_goes_on(shop: Shop) -> None:
+    shop.sandbox.chaos(ports={"merch": {"error": 1.0}})
+    order = shop.place()
+    shop.until(order, lambda o: len(shop.sandbox.calls("merch")) > 0)
+
+    def stuck(o: dict[str, Any]) -> list[str]:
+        return [f["obligation_key"] for f in o["attention"] if f["code"] == "stuck"]
+
+    deadline = time.monotonic() + 20
+    while not stuck(shop.read(order)):
+        assert time.monotonic() < deadline
+        shop.later(20 * MINUTE_MS)  # its pauses grow to minutes
+        time.sleep(0.1)
+    shop.later(HOUR_MS)
+    time.sleep(0.3)
+    assert stuck(shop.read(order)) == [f"att:{order['order_id']}:res:{order['order_id']}:merch"]
+    shop.sandbox.chaos()
+    shop.later(HOUR_MS)
+    shop.until_axes(order, stock="reserved")
+    flag = {"code": "stuck", "obligation_key": stuck(shop.read(order))[0], "action": "retry"}
+    answer = shop.admin.post(f"/orders/{order['order_id']}/attention", json=flag, headers=key())
+    assert answer.json()["attention"] == []
+
+
+def test_the_daily_sweep_finds_refunds_and_disputes_that_no_message_told(shop: Shop) -> None:
+    orders = []
+    for _ in range(2):
+        order = shop.place()
+        payment = shop.open_payment(order)
+        shop.sandbox.pay(payment)
+        shop.until_status(order, "paid")
+        orders.append((order, payment["provider_ref"]))
+    time.sleep(0.5)  # for the messages about these to be through
+    shop.sandbox.chaos(webhook_lost=1.0)
+    (refunded, refunded_ref), (disputed, disputed_ref) = orders
+    shop.sandbox.by_staff("/v1/refunds", payment_intent=refunded_ref)
+    shop.sandbox.by_staff(f"/sandbox/payments/{disputed_ref}/dispute", reason="fraudulent")
+    shop.sandbox.by_staff("/v1/payment_intents", amount="100", currency="eur")  # of somebody else's shop
+    assert shop.read(refunded)["refunded_minor"] == 0
+    assert shop.ledger.companions is not None
+    reconciler = shop.ledger.companions.reconciler
+    assert reconciler is not None
+    asyncio.run_coroutine_threadsafe(reconciler.sweep(), reconciler._loop).result(30)
+    shop.until(refunded, lambda o: o["refunded_minor"] == refunded["total_minor"])
+    shop.until(disputed, lambda o: any(f["code"] == "dispute" for f in o["attention"]))
+    assert reconciler.done["sweep found"] >= 2
+
+
+def test_an_order_that_nobody_pays_expires_and_gives_back_its_stock(tmp_path: Path) -> None:
+    with (
+        running_sandbox(tmp_path) as sandbox,
+        running_ledger(MemoryLog(), Topics("expiring."), sandbox=sandbox, payment_window_s=2) as ledger,
+    ):
+        shop = Shop(ledger, sandbox)
+        unpaid, abandoned = shop.place(), shop.place()
+        payment = shop.open_payment(abandoned)
+        sandbox.pay(payment, THREE_D_SECURE)  # and the customer goes away
+        for order, state in ((unpaid, "unpaid"), (abandoned, "voided")):
+            now = shop.until_axes(order, payment=state, stock="released")
+            assert (now["status"], now["cancel_reason"]) == ("cancelled", "unpaid")
+        late = sandbox.browser.post(f"/sandbox/payments/{payment['provider_ref']}/authenticate")
+        assert late.json()["error"]["code"] == "payment_intent_unexpected_state"
+        assert "captured" not in dict(sandbox.effects(abandoned["order_id"]))
 
 
 # ---- races, lost messages, restarts ---------------------------------------------------------------------------------

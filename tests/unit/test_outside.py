@@ -51,6 +51,13 @@ def test_production_refuses_the_sandbox_however_it_is_asked_for(tmp_path: Any) -
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_file_of_chaos_that_is_none_is_named(tmp_path: Any) -> None:
+    wrong = tmp_path / "chaos.json"
+    wrong.write_text('{"ports": {"payments": {"explode": 1}}}')
+    with pytest.raises(ConfigError, match=r"chaos\.json: .*explode"):
+        run_stand_ins(settings(), tmp_path / "sandbox", 8420, {}, wrong)
+
+
 @pytest.mark.parametrize("url", ["http://sandbox.example.org", "http://10.0.0.7:8420", "http://0.0.0.0:8420", "nonsense"])
 def test_the_sandbox_is_on_this_machine_only(url: str) -> None:
     with pytest.raises(ConfigError, match="loopback"):
