@@ -275,4 +275,3 @@ def _quiet() -> None:
     stripe.enable_telemetry = False
     stripe.log = None
     logging.getLogger("stripe").setLevel(logging.CRITICAL)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
