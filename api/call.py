@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cached_property
 from typing import Any, NamedTuple, TypeVar, cast
 
 from pydantic import BaseModel
@@ -129,6 +130,7 @@ class Call(Request):
             return False
         return tags == "*" or str(version) in _ANY_TAG.findall(tags)
 
+    @cached_property
     def preferences(self) -> Preferences:
         """`Prefer`; what is not understood is ignored, as RFC 7240 asks. A longer wait than allowed is cut and said so."""
         header = self.header(b"prefer")
@@ -151,7 +153,7 @@ class Call(Request):
         if header is None:
             return
         partition, offset = self.ctx.parse_position(header, "Ledger-Position", "header")
-        wait_s = self.preferences().wait_s
+        wait_s = self.preferences.wait_s
         if not await self.ctx.projector.reached(partition, offset, CATCH_UP_S if wait_s is None else wait_s):
             raise Problem(
                 "not-caught-up", f"This node has folded partition {partition} to {self.ctx.projector.position(partition)}."

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable
 
 from api.doors import build_message_doors, build_ports
@@ -11,15 +10,12 @@ from api.outside import check_outside
 from commands.notifier import Notifier
 from commands.process import Books, Companion, Fatal
 from commands.reconciler import Reconciler
+from ledger.clock import now_ms
 from ledger.config import Settings
 from ledger.log import EventLog, Sender
 from ledger.store import Store
 
 SWITCH_S = 0.0005
-
-
-def now_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 class Companions:
@@ -34,7 +30,7 @@ class Companions:
     ) -> None:
         self._settings, self._log, self._open_store, self._clock = settings, event_log, open_store, clock
         self._outside = check_outside(settings)
-        self._senders: list[Sender] = []
+        self._sender: Sender | None = None
         self.reconciler: Reconciler | None = None
         self.notifier: Notifier | None = None
 
@@ -46,14 +42,15 @@ class Companions:
         # ends: the turns of what works beside it must be short.
         sys.setswitchinterval(SWITCH_S)
         settings, topics = self._settings, self._settings.topics
-        sender = self._log.sender("reconciler")
-        self._senders.append(sender)
+        self._sender = self._log.sender("reconciler")
         partitions = self._log.partitions(topics.events)
 
         def partition_of(order_id: str) -> int:
             return self._log.partition_for(order_id.encode(), partitions)
 
-        self.reconciler = Reconciler(lambda: build_ports(settings), books, partition_of, sender, topics, on_fatal, self._clock)
+        self.reconciler = Reconciler(
+            lambda: build_ports(settings), books, partition_of, self._sender, topics, on_fatal, self._clock
+        )
         group = f"{settings.app_id}-notifier"
         self.notifier = Notifier(
             self._log, topics, books, self._open_store, build_message_doors(settings), group, on_fatal, self._clock
@@ -62,5 +59,5 @@ class Companions:
 
     def close(self) -> None:
         """After the process has ended."""
-        while self._senders:
-            self._senders.pop().close()
+        if self._sender is not None:
+            self._sender.close()

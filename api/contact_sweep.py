@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import time
 from collections.abc import Sequence
 
 import structlog
 
 from api.context import AppContext
 from api.errors import Problem
+from ledger.clock import now_ms
 from ledger.contacts import contact_key
 from ledger.kept_contacts import decode_contact
 from ledger.log import NewRecord
@@ -49,7 +49,7 @@ async def sweep_for_ever(ctx: AppContext) -> None:
     """Sweep now and every hour."""
     while True:
         try:
-            deleted = await sweep(ctx, time.time_ns() // 1_000_000)
+            deleted = await sweep(ctx, now_ms())
             if deleted:
                 log.info("contacts deleted", count=deleted)
         except Problem as problem:  # the broker is away: the next sweep finds the same

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from msgspec import Struct
 
 from api.catalogue import order_body
+from commands.sandbox.cards import NO_FUNDS, THREE_D_SECURE, VISA
 
 CUSTOMERS = 12
 
@@ -25,8 +26,6 @@ class Life(NamedTuple):
     def paid(self) -> bool:
         return bool(self.cards)
 
-
-VISA, NO_FUNDS, THREE_D_SECURE = "4242424242424242", "4000000000009995", "4000002760003184"
 
 LIVES = (
     Life("cancelled by the customer", "cancelled", reason="customer_request"),

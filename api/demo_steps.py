@@ -30,6 +30,7 @@ from api.demo_inputs import (
     wrong_requests,
 )
 from commands.sandbox import PUBLISHABLE_KEY
+from commands.sandbox.cards import confirm_form
 from ledger.transitions import Status
 
 CONNECTIONS = 16
@@ -143,12 +144,10 @@ class Steps:
     async def _place_and_pay(self) -> None:
         placing = self._step("orders placed over HTTP", "201: decided, committed, there for the very next read")
         paying = self._step("orders paid in the sandbox", "cards, a declined one and another, 3-D Secure: captured once, paid")
-        first = True
         for start in range(1, self._orders, BATCH):
-            known = len(self.placed) if start > 1 else 0
+            known = 0 if start == 1 else len(self.placed)
             await self._each(placing, range(start, min(start + BATCH, self._orders)), lambda n: self._place_one(placing, n))
-            if first:
-                first = False
+            if start == 1:
                 await self._refuse()
             await self._each(paying, [o for o in self.placed[known:] if o.life.paid], lambda o: self._pay_one(paying, o))
 
@@ -178,11 +177,7 @@ class Steps:
 
     async def _confirm(self, payment: dict[str, Any], card: str) -> str:
         """What Stripe's script does in the customer's browser; the payment's new status, or the code of a refusal."""
-        form = {
-            "client_secret": payment["client_secret"],
-            "payment_method_data[type]": "card",
-            "payment_method_data[card][number]": card,
-        }
+        form = confirm_form(payment["client_secret"], card)
         said = (await self._browser.post(f"/v1/payment_intents/{payment['provider_ref']}/confirm", data=form)).json()
         return str(said["error"]["code"] if "error" in said else said["status"])
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from api.outside import SERVICES, addresses, check_outside, webhook_secrets
+from api.outside import addresses, check_outside, webhook_secrets
 from commands.email_door import EmlDoor, SmtpDoor
 from commands.messages_out import MessageDoor
 from commands.payments import PaymentProvider
 from commands.performing import Ports
 from commands.sandbox import SECRET_KEY
 from commands.sms_door import SmsDoor
-from commands.stock import StockService
+from commands.stock import SERVICES, StockService
 from commands.stock_grpc import GrpcStock
 from commands.stock_http import HttpStock
 from commands.stripe_gateway import StripeGateway

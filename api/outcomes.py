@@ -57,7 +57,7 @@ async def outcome_of(call: Call, command: OrderCommand, contact: OrderContact | 
     if contact is not None and command.place is not None and first is None:
         key = contact_key(command.order_id, command.place.contact_digest)
         record = NewRecord(ctx.topics.contacts, partition, key, contact_codec().encode(contact))
-    result = await ctx.submissions.submit(command, partition, wait_of(call.preferences()), record, call.exchange.traceparent)
+    result = await ctx.submissions.submit(command, partition, wait_of(call.preferences), record, call.exchange.traceparent)
     if isinstance(result, Pending):
         ctx.metrics.outcomes["undecided"] += 1
     else:
@@ -120,7 +120,7 @@ def decided(
 def headers_of_outcome(call: Call, partition: int, replayed: bool) -> dict[str, str]:
     """What every answer to a decided command carries."""
     headers = {"Ledger-Position": call.ctx.position(partition)}
-    if applied := call.preferences().applied:
+    if applied := call.preferences.applied:
         headers["Preference-Applied"] = applied
     if replayed:
         headers["Idempotency-Replayed"] = "true"
@@ -183,7 +183,7 @@ def undecided(call: Call, command: OrderCommand, pending: Pending) -> Response:
 def accepted_later(call: Call, command: OrderCommand, location: str, version: int | None) -> Response:
     """202 with the place to look. `version`: the command is decided, and what it leads to is not there yet."""
     headers = {"Location": location}
-    if applied := call.preferences().applied:
+    if applied := call.preferences.applied:
         headers["Preference-Applied"] = applied
     state = {
         "command_id": command.command_id,

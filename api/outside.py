@@ -9,10 +9,9 @@ from __future__ import annotations
 import ipaddress
 from urllib.parse import urlsplit
 
+from commands.stock import SERVICES
 from ledger.config import Settings
 from ledger.errors import ConfigError
-
-SERVICES = ("product", "merch")
 
 
 def check_outside(settings: Settings) -> bool:

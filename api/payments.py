@@ -25,6 +25,7 @@ from commands.idempotency import command_id_of
 from commands.messages import OrderCommand, RequestPayment
 from commands.payments import PaymentProvider, ProviderUnavailable, Sighting
 from commands.performing import report_of
+from ledger.clock import now_ms
 from ledger.order import Attempt, Order, attempt_no
 from ledger.transitions import DECLINED, OPEN, PENDING, REQUESTED, Operation
 
@@ -68,7 +69,7 @@ async def pay(call: Call) -> Response:
 async def _initiate(call: Call, command: OrderCommand, payments: PaymentProvider) -> Response:
     ctx, order_id = call.ctx, command.order_id
     partition = ctx.partition_of(order_id)
-    deadline = time.monotonic() + wait_of(call.preferences())
+    deadline = time.monotonic() + wait_of(call.preferences)
     outcome, replayed = await outcome_of(call, command)
     if isinstance(outcome, Pending):
         return undecided(call, command, outcome)
@@ -107,9 +108,9 @@ async def _confirm(call: Call, order_id: str, customer: str, payments: PaymentPr
         raise Problem("order-not-found")
     attempt = _last(order)
     if attempt.provider_ref is not None:
-        for command in report_of((await _sighting(payments, attempt.provider_ref)).facts, order, payments.name, _now_ms()):
+        for command in report_of((await _sighting(payments, attempt.provider_ref)).facts, order, payments.name, now_ms()):
             ctx.submissions.refuse_overload(ctx.status().connected)
-            outcome = await ctx.submissions.submit(command, partition, wait_of(call.preferences()))
+            outcome = await ctx.submissions.submit(command, partition, wait_of(call.preferences))
             if isinstance(outcome, Pending):
                 return undecided(call, command, outcome)
     order = ctx.queries.order(partition, order_id) or order
@@ -172,7 +173,3 @@ async def _sighting(payments: PaymentProvider, provider_ref: str) -> Sighting:
         return await payments.sighting(provider_ref)
     except (ProviderUnavailable, KeyError):
         raise Problem("provider-unavailable") from None
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -20,7 +20,7 @@ from msgspec import Struct
 from api.errors import Problem
 from commands.messages import OrderCommand, command_codec
 from ledger.errors import LedgerError
-from ledger.log import Acked, NewRecord, Sender
+from ledger.log import Acked, Headers, NewRecord, Sender
 from ledger.outcomes import Outcome
 from ledger.topics import Topics
 from projections.projector import Projector, Waiter
@@ -119,6 +119,10 @@ class Submissions:
         if len(self._undecided) >= BEHIND_COMMANDS and self._oldest_s() > BEHIND_S:
             raise Problem("decisions-behind")
 
+    def record_of(self, command: OrderCommand, partition: int, headers: Headers = ()) -> NewRecord:
+        """The record of `order-commands` that says `command`."""
+        return NewRecord(self._topics.commands, partition, command.order_id.encode(), self._codec.encode(command), 0, headers)
+
     async def submit(
         self,
         command: OrderCommand,
@@ -132,8 +136,7 @@ class Submissions:
         Raises `Problem` `ledger-unavailable` when nothing is known to be durable; both records may still come to be, so a retry
         must carry the same key.
         """
-        headers = (("traceparent", traceparent),) if traceparent else ()
-        record = NewRecord(self._topics.commands, partition, command.order_id.encode(), self._codec.encode(command), 0, headers)
+        record = self.record_of(command, partition, (("traceparent", traceparent),) if traceparent else ())
         sent = _Sent(self._sender, record, contact, self._projector.outcome_waiter(command.command_id, command.fingerprint))
         self.waiting += 1
         try:

@@ -7,6 +7,7 @@ shuffled message can at most make us look.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import structlog
 from fastapi import APIRouter
@@ -20,10 +21,11 @@ from api.errors import Problem
 from api.payments import provider
 from commands.answers import command_of
 from commands.idempotency import fresh_command_id
-from commands.messages import OrderCommand, command_codec
+from commands.messages import OrderCommand
 from commands.payments import InvalidSignature, ProviderUnavailable, Sighting
 from commands.performing import report_of
-from ledger.log import NewRecord
+from ledger.clock import now_ms
+from ledger.order import Order
 
 MAX_WEBHOOK_BYTES = 256 * 1024
 
@@ -49,26 +51,19 @@ async def receive_message(call: Call) -> Response:
         ctx.metrics.webhooks["unavailable"] += 1
         log.warning("webhook not followed, it will be sent again", why=str(exc))
         raise Problem("provider-unavailable") from None
-    commands = _news(call, sighting, payments.name)
-    if commands:
-        codec = command_codec()
-        topic, partition = ctx.topics.commands, ctx.partition_of(sighting.order_id)
-        key = sighting.order_id.encode()
-        await ctx.submissions.send_all([NewRecord(topic, partition, key, codec.encode(command)) for command in commands])
+    partition = ctx.partition_of(sighting.order_id)
+    commands = _news(sighting, ctx.queries.order(partition, sighting.order_id), payments.name)
+    await ctx.submissions.send_all([ctx.submissions.record_of(command, partition) for command in commands])
     ctx.metrics.webhooks[_kind(sighting, bool(commands))] += 1
     return json_response(b"{}", 200, {})
 
 
-def _news(call: Call, sighting: Sighting, actor: str) -> list[OrderCommand]:
-    """A command per fact that this node does not know yet. All of them for an order that it has not folded yet, if there is one:
+def _news(sighting: Sighting, order: Order | None, actor: str) -> Sequence[OrderCommand]:
+    """A command per fact that `order` does not know yet. All of them for one that this node has not folded yet, if there is one:
     the processor tells news from what is known in any case."""
-    ctx = call.ctx
-    if not sighting.order_id:
-        return []
-    order = ctx.queries.order(ctx.partition_of(sighting.order_id), sighting.order_id)
     if order is None:
         return [command_of(fact, sighting.order_id, fresh_command_id(), actor) for fact in sighting.facts]
-    return list(report_of(sighting.facts, order, actor, time.time_ns() // 1_000_000))
+    return report_of(sighting.facts, order, actor, now_ms())
 
 
 def _kind(sighting: Sighting, news: bool) -> str:

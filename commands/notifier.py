@@ -23,12 +23,13 @@ from msgspec import Struct
 from commands.desk import OrderBook
 from commands.messages_out import MessageDoor, NotSent, OutMessage
 from commands.notices import messages_of, notice_of
+from ledger.clock import now_ms
 from ledger.codec import event_codec
 from ledger.contacts import OrderContact, contact_key
 from ledger.errors import DecodeError, Hole, LogError
 from ledger.events import OrderEvent
 from ledger.kept_contacts import contact_rows, decode_contact
-from ledger.log import EventLog, Record, TopicPartition
+from ledger.log import NOTE_AGAIN_S, EventLog, Record, TopicPartition
 from ledger.order import Order
 from ledger.store import Store
 from ledger.topics import DAY_MS, Topics
@@ -39,7 +40,6 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
 MAX_PARKED = 1_000
 POLL_S = 0.2
 CONTACTS_S = 10.0
-NOTE_AGAIN_S = 3600.0  # the log forgets a position that is not written for a week
 CHUNK = 200
 
 log = structlog.get_logger(__name__)
@@ -70,7 +70,7 @@ class Notifier:
         doors: Mapping[str, MessageDoor],
         group: str,
         on_fatal: Callable[[BaseException], None],
-        clock: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        clock: Callable[[], int] = now_ms,
     ) -> None:
         self._log, self._topics, self._book_of, self._open_store = event_log, topics, book_of, open_store
         self._doors, self._group, self._on_fatal, self._clock = doors, group, on_fatal, clock
@@ -150,8 +150,8 @@ class Notifier:
                     self._stopping.wait(POLL_S)
                 self._fold_contacts()
                 self._try_parked()
-                self._write_positions(time.monotonic() > note_again_at)
-                if time.monotonic() > note_again_at:
+                self._write_positions(again := time.monotonic() > note_again_at)
+                if again:
                     note_again_at = time.monotonic() + NOTE_AGAIN_S
         finally:
             self._reader.close()

@@ -17,7 +17,6 @@ import asyncio
 import heapq
 import random
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
@@ -29,6 +28,7 @@ from commands.messages import OrderCommand, command_codec
 from commands.obligations import HOUR_MS, MINUTE_MS, Kind, Obligation, obligations
 from commands.payments import ProviderUnavailable
 from commands.performing import Ports, perform, report_of, stuck
+from ledger.clock import now_ms
 from ledger.errors import LedgerError
 from ledger.log import Acked, NewRecord, Sender
 from ledger.order import Order
@@ -76,7 +76,7 @@ class Reconciler:
         sender: Sender,
         topics: Topics,
         on_fatal: Callable[[BaseException], None],
-        clock: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        clock: Callable[[], int] = now_ms,
     ) -> None:
         self._make_ports, self._book_of, self._partition_of = ports, book_of, partition_of
         self._sender, self._topics, self._on_fatal, self._clock = sender, topics, on_fatal, clock

@@ -15,6 +15,8 @@ from typing import Protocol
 from commands.answers import Answer
 from ledger.events import Line
 
+SERVICES = ("product", "merch")  # as in the lines of an order
+
 
 class StockService(Protocol):
     """One service. No call raises for what the service did or failed to do."""

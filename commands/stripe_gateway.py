@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import httpx
 import msgspec
@@ -32,6 +33,7 @@ _DEFINITE = frozenset({400, 402, 404})
 _NOT_DEFINITE = frozenset({"rate_limit", "lock_timeout", "idempotency_key_in_use"})  # at times sent with a 400
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 
 class Refused(Exception):
@@ -49,6 +51,23 @@ class _Transport(stripe.HTTPXClient):
         super().__init__(timeout=timeout_s)
         if local:
             self._client_async = httpx.AsyncClient(trust_env=False)
+
+
+def _answered(
+    method: Callable[Concatenate[StripeGateway, P], Awaitable[Answer]],
+) -> Callable[Concatenate[StripeGateway, P], Coroutine[Any, Any, Answer]]:
+    """A method of the port: what goes wrong in it is an answer, too."""
+
+    @wraps(method)
+    async def answered(self: StripeGateway, /, *args: P.args, **kwargs: P.kwargs) -> Answer:
+        try:
+            return await self.guarded(lambda: method(self, *args, **kwargs))
+        except Refused as exc:
+            return No(exc.code)
+        except ProviderUnavailable as exc:
+            return Unknown(str(exc))
+
+    return answered
 
 
 class StripeGateway:
@@ -83,90 +102,74 @@ class StripeGateway:
 
     # ---- payments
 
+    @_answered
     async def create(self, order_id: str, attempt: int, amount_minor: int, currency: str, key: str) -> Answer:
-        async def call() -> Answer:
-            intent = await self._intent(
-                self._client.v1.payment_intents.create_async(
-                    {
-                        "amount": amount_minor,
-                        "currency": currency.lower(),
-                        "capture_method": "manual",
-                        # since API version 2026-09-30 `payment_method_types` is refused
-                        "allowed_payment_method_types": ["card"],
-                        "metadata": {"order": order_id, "attempt": str(attempt)},
-                    },
-                    {"idempotency_key": key},
-                )
-            )
-            return Done(facts_of(intent))
-
-        return await self._answer(call)
-
-    async def find(self, order_id: str, attempt: int, since_ms: int) -> Answer:
-        async def call() -> Answer:
-            since_s = since_ms // 1000 - SEARCH_SLACK_S
-            query = f"metadata['order']:'{order_id}' AND metadata['attempt']:'{attempt}' AND created>{since_s}"
-            found = await self._client.v1.payment_intents.search_async({"query": query, "limit": 1})
-            for intent in found.data:
-                opened = RecordPayment(PAYMENT_OPENED, attempt, provider_ref=intent.id)
-                return Done((opened, *(await self._look(intent.id)).facts))
-            return No("no_such_payment")
-
-        return await self._answer(call)
-
-    async def fetch(self, provider_ref: str) -> Answer:
-        async def call() -> Answer:
-            return Done((await self._look(provider_ref)).facts)
-
-        return await self._answer(call)
-
-    async def capture(self, provider_ref: str, amount_minor: int, key: str) -> Answer:
-        async def call() -> Answer:
-            made = self._client.v1.payment_intents.capture_async(
-                provider_ref, {"amount_to_capture": amount_minor}, {"idempotency_key": key}
-            )
-            return Done(facts_of(await self._intent(made)))
-
-        return await self._answer(call)
-
-    async def cancel(self, provider_ref: str, key: str) -> Answer:
-        async def call() -> Answer:
-            made = self._client.v1.payment_intents.cancel_async(provider_ref, {}, {"idempotency_key": key})
-            return Done(facts_of(await self._intent(made)))
-
-        return await self._answer(call)
-
-    # ---- refunds
-
-    async def refund(self, provider_ref: str, order_id: str, refund_no: int, amount_minor: int, key: str) -> Answer:
-        async def call() -> Answer:
-            made = await self._client.v1.refunds.create_async(
+        intent = await self._intent(
+            self._client.v1.payment_intents.create_async(
                 {
-                    "payment_intent": provider_ref,
                     "amount": amount_minor,
-                    "metadata": {"order": order_id, "refund_no": str(refund_no)},
+                    "currency": currency.lower(),
+                    "capture_method": "manual",
+                    # since API version 2026-09-30 `payment_method_types` is refused
+                    "allowed_payment_method_types": ["card"],
+                    "metadata": {"order": order_id, "attempt": str(attempt)},
                 },
                 {"idempotency_key": key},
             )
-            return Done((refund_fact(read(made.to_dict(), Refund)),))
+        )
+        return Done(facts_of(intent))
 
-        return await self._answer(call)
+    @_answered
+    async def find(self, order_id: str, attempt: int, since_ms: int) -> Answer:
+        since_s = since_ms // 1000 - SEARCH_SLACK_S
+        query = f"metadata['order']:'{order_id}' AND metadata['attempt']:'{attempt}' AND created>{since_s}"
+        found = await self._client.v1.payment_intents.search_async({"query": query, "limit": 1})
+        for intent in found.data:
+            opened = RecordPayment(PAYMENT_OPENED, attempt, provider_ref=intent.id)
+            return Done((opened, *(await self._look(intent.id)).facts))
+        return No("no_such_payment")
 
+    @_answered
+    async def fetch(self, provider_ref: str) -> Answer:
+        return Done((await self._look(provider_ref)).facts)
+
+    @_answered
+    async def capture(self, provider_ref: str, amount_minor: int, key: str) -> Answer:
+        made = self._client.v1.payment_intents.capture_async(
+            provider_ref, {"amount_to_capture": amount_minor}, {"idempotency_key": key}
+        )
+        return Done(facts_of(await self._intent(made)))
+
+    @_answered
+    async def cancel(self, provider_ref: str, key: str) -> Answer:
+        made = self._client.v1.payment_intents.cancel_async(provider_ref, {}, {"idempotency_key": key})
+        return Done(facts_of(await self._intent(made)))
+
+    # ---- refunds
+
+    @_answered
+    async def refund(self, provider_ref: str, order_id: str, refund_no: int, amount_minor: int, key: str) -> Answer:
+        made = await self._client.v1.refunds.create_async(
+            {
+                "payment_intent": provider_ref,
+                "amount": amount_minor,
+                "metadata": {"order": order_id, "refund_no": str(refund_no)},
+            },
+            {"idempotency_key": key},
+        )
+        return Done((refund_fact(read(made.to_dict(), Refund)),))
+
+    @_answered
     async def find_refund(self, provider_ref: str, refund_no: int) -> Answer:
-        async def call() -> Answer:
-            for refund in await self._refunds(provider_ref):
-                if (fact := refund_fact(refund)).refund_no == refund_no:
-                    return Done((fact,))
-            return No("no_such_refund")
+        for refund in await self._refunds(provider_ref):
+            if (fact := refund_fact(refund)).refund_no == refund_no:
+                return Done((fact,))
+        return No("no_such_refund")
 
-        return await self._answer(call)
-
+    @_answered
     async def fetch_refund(self, refund_ref: str) -> Answer:
-        async def call() -> Answer:
-            found = await self._client.v1.refunds.retrieve_async(refund_ref)
-            return Done((refund_fact(read(found.to_dict(), Refund)),))
-
-        return await self._answer(call)
+        found = await self._client.v1.refunds.retrieve_async(refund_ref)
+        return Done((refund_fact(read(found.to_dict(), Refund)),))
 
     # ---- what is asked by HTTP requests rather than by obligations
 
@@ -227,25 +230,17 @@ class StripeGateway:
         page = await first
         return [read(thing.to_dict(), kind) async for thing in page.auto_paging_iter()]
 
-    async def _answer(self, call: Callable[[], Awaitable[Answer]]) -> Answer:
-        try:
-            return await self._guarded(call)
-        except Refused as exc:
-            return No(exc.code)
-        except ProviderUnavailable as exc:
-            return Unknown(str(exc))
-
     async def _ask(self, call: Callable[[], Awaitable[T]]) -> T:
         """Raises `ProviderUnavailable`; `KeyError` for what is not there."""
         try:
-            return await self._guarded(call)
+            return await self.guarded(call)
         except Refused as exc:
             code = exc.code
         if code == "resource_missing":
             raise KeyError(code)
         raise ProviderUnavailable(f"the provider refused: {code}")
 
-    async def _guarded(self, call: Callable[[], Awaitable[T]]) -> T:
+    async def guarded(self, call: Callable[[], Awaitable[T]]) -> T:
         """Raises `Refused` or `ProviderUnavailable`, with nothing of the other side's words but its code."""
         try:
             async with asyncio.timeout(self._timeout_s):

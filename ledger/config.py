@@ -13,13 +13,14 @@ from typing import Any, Literal, TypeVar
 from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from ledger import generated_blocks
 from ledger.errors import ConfigError
 from ledger.topics import Topics
 
 Env = Literal["development", "production"]
 S = TypeVar("S", bound=BaseSettings)
 
-SETTINGS_BEGIN, SETTINGS_END = "<!-- generated: settings -->\n", "<!-- end generated -->"
+SETTINGS_BEGIN = generated_blocks.begin("settings")
 
 
 class KafkaSettings(BaseSettings):
@@ -207,14 +208,14 @@ def settings_table() -> str:
     return "\n".join(rows)
 
 
+def rewritten(text: str) -> str:
+    """`text` with the table of settings made anew. Raises `NoBlock` when there is no place for it."""
+    return generated_blocks.rewritten(text, {"settings": settings_table}, "settings")
+
+
 def main(arguments: list[str]) -> int:
-    """`python -m ledger.config README.md` writes the table into each named file, between its two marks."""
-    for name in arguments:
-        path = Path(name)
-        head, rest = path.read_text("utf-8").split(SETTINGS_BEGIN, 1)
-        _, tail = rest.split(SETTINGS_END, 1)
-        path.write_text(f"{head}{SETTINGS_BEGIN}{settings_table()}\n{SETTINGS_END}{tail}", "utf-8")
-    return 0
+    """Rewrite each named file in place; 0 when done."""
+    return generated_blocks.main(arguments, rewritten, "ledger.config")
 
 
 if __name__ == "__main__":

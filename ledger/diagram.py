@@ -8,15 +8,13 @@ compares (`tests/unit/test_readme_diagram.py`). Blocks of other names are somebo
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import TypeVar
 
 from ledger import events as e
+from ledger import generated_blocks
 from ledger import transitions as t
-from ledger.errors import LedgerError
 from ledger.transitions import Code, Status
 
 START = "[*]"
@@ -35,12 +33,6 @@ FACT_MOVES: tuple[tuple[Status, Status, str], ...] = (
     (Status.PENDING, Status.PAID, e.STOCK_RESERVED),
     (Status.PAID, Status.PENDING, e.STOCK_RELEASED),
 )
-
-
-class NoBlock(LedgerError):
-    """A text has no place for a generated block."""
-
-    code = "no_block"
 
 
 def moves() -> list[tuple[Status, Status, str]]:
@@ -107,36 +99,16 @@ def states_and_requests() -> str:
 
 
 BLOCKS: dict[str, Callable[[], str]] = {"states": states_and_requests, "facts": facts}
-_BLOCK = re.compile(r"(<!-- generated: ([a-z]+) -->\n).*?(<!-- end generated -->)", re.DOTALL)
 
 
 def rewritten(text: str) -> str:
     """`text` with the blocks of this module made anew. Raises `NoBlock` when there is no place for `states`."""
-    if "states" not in [name for _, name, _ in _BLOCK.findall(text)]:
-        raise NoBlock(
-            "no place for the diagram: put `<!-- generated: states -->` and `<!-- end generated -->` on lines of their own"
-        )
-
-    def anew(found: re.Match[str]) -> str:
-        head, name, end = found.groups()
-        return f"{head}{BLOCKS[name]()}\n{end}" if name in BLOCKS else found[0]
-
-    return _BLOCK.sub(anew, text)
+    return generated_blocks.rewritten(text, BLOCKS, "states")
 
 
 def main(arguments: list[str]) -> int:
     """Rewrite each named file in place; 0 when done."""
-    if not arguments:
-        print("usage: python -m ledger.diagram README.md")
-        return 2
-    for name in arguments:
-        path = Path(name)
-        before = path.read_text("utf-8")
-        after = rewritten(before)
-        if after != before:
-            path.write_text(after, "utf-8")
-        print(f"{name}: {'rewritten' if after != before else 'up to date'}")
-    return 0
+    return generated_blocks.main(arguments, rewritten, "ledger.diagram")
 
 
 if __name__ == "__main__":

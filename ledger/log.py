@@ -165,6 +165,10 @@ class Lease(Protocol):
         """End the membership. A static member keeps its share until the session time-out, for the same instance to come back."""
 
 
+# A log may forget a position that nobody wrote for a week (Kafka: `offsets.retention.minutes`), and a shop may be closed longer.
+NOTE_AGAIN_S = 3600.0
+
+
 class Bookmark(Protocol):
     """How far one reader got, kept by the log under the name of a group that has no members. For one thread."""
 

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Literal
 
+from ledger.clock import now_ms
 from ledger.log import Isolation, TopicPartition, compare_topic
 from ledger.memory.clients import MemoryBookmark, MemoryReader, MemorySender, MemoryWriter
 from ledger.memory.lease import Group, MemoryLease, OnPartitions
@@ -30,7 +31,7 @@ from ledger.topics import TopicSpec
 class MemoryLog:
     """`ledger.log.EventLog` without a broker. Thread-safe; `clock_ms` is the log's own clock (log-append time)."""
 
-    def __init__(self, clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000) -> None:
+    def __init__(self, clock_ms: Callable[[], int] = now_ms) -> None:
         self._state = State(clock_ms)
         self._groups: dict[str, Group] = {}
         self._bookmarks: dict[str, dict[TopicPartition, int]] = {}

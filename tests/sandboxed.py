@@ -14,13 +14,11 @@ import msgspec
 import uvicorn
 
 from commands.sandbox import PUBLISHABLE_KEY, SECRET_KEY
+from commands.sandbox.cards import VISA, confirm_form
 from commands.sandbox.chaos import ChaosConfig
 from commands.sandbox.server import Sandbox
 
 WEBHOOK_SECRET = "whsec_of_the_tests"
-VISA, DECLINED, NO_FUNDS = "4242424242424242", "4000000000000002", "4000000000009995"
-THREE_D_SECURE, DISPUTED = "4000002760003184", "4000000000000259"
-REFUND_FAILS, REFUND_PENDS = "4000000000005126", "4000000000007726"
 
 
 class RunningSandbox:
@@ -33,11 +31,7 @@ class RunningSandbox:
 
     def pay(self, payment: dict[str, Any], card: str = VISA) -> str:
         """Confirm a payment (the body of A7) with a card, as Stripe.js does; the intent's status, or the decline code."""
-        form = {
-            "client_secret": payment["client_secret"],
-            "payment_method_data[type]": "card",
-            "payment_method_data[card][number]": card,
-        }
+        form = confirm_form(payment["client_secret"], card)
         answer = self.browser.post(f"/v1/payment_intents/{payment['provider_ref']}/confirm", data=form).json()
         error = answer.get("error")
         return str(error.get("decline_code") or error["code"] if error else answer["status"])

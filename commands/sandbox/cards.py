@@ -18,21 +18,35 @@ class TestCard(Struct, frozen=True):
     disputed: bool = False  # as soon as it is captured
 
 
+# Those that the demo and the tests pay with.
+VISA, DECLINED, NO_FUNDS = "4242424242424242", "4000000000000002", "4000000000009995"
+THREE_D_SECURE, DISPUTED = "4000002760003184", "4000000000000259"
+REFUND_FAILS, REFUND_PENDS = "4000000000005126", "4000000000007726"
+
 CARDS: dict[str, TestCard] = {
-    "4242424242424242": TestCard("visa"),
+    VISA: TestCard("visa"),
     "5555555555554444": TestCard("mastercard"),
-    "4000000000000002": TestCard("chargeDeclined", "generic_decline"),
-    "4000000000009995": TestCard("chargeDeclinedInsufficientFunds", "insufficient_funds"),
+    DECLINED: TestCard("chargeDeclined", "generic_decline"),
+    NO_FUNDS: TestCard("chargeDeclinedInsufficientFunds", "insufficient_funds"),
     "4000000000009987": TestCard("chargeDeclinedLostCard", "lost_card"),
     "4000000000009979": TestCard("chargeDeclinedStolenCard", "stolen_card"),
     "4000000000000069": TestCard("chargeDeclinedExpiredCard", "expired_card", code="expired_card"),
     "4000000000000127": TestCard("chargeDeclinedIncorrectCvc", "incorrect_cvc", code="incorrect_cvc"),
     "4000000000000119": TestCard("chargeDeclinedProcessingError", "processing_error", code="processing_error"),
-    "4000002760003184": TestCard("authenticationRequired", authenticate=True),
+    THREE_D_SECURE: TestCard("authenticationRequired", authenticate=True),
     "4000002500003155": TestCard("authenticationRequiredOnSetup", authenticate=True),
     "4000008260003178": TestCard("authenticationRequiredInsufficientFunds", "insufficient_funds", authenticate=True),
-    "4000000000000259": TestCard("createDispute", disputed=True),
-    "4000000000005126": TestCard("refundFail", refund="fails_later"),
-    "4000000000007726": TestCard("pendingRefund", refund="pends"),
+    DISPUTED: TestCard("createDispute", disputed=True),
+    REFUND_FAILS: TestCard("refundFail", refund="fails_later"),
+    REFUND_PENDS: TestCard("pendingRefund", refund="pends"),
 }
 BY_METHOD = {f"pm_card_{card.name}": number for number, card in CARDS.items()}
+
+
+def confirm_form(client_secret: str, number: str) -> dict[str, str]:
+    """What Stripe.js sends from a customer's browser when it confirms a payment with a card."""
+    return {
+        "client_secret": client_secret,
+        "payment_method_data[type]": "card",
+        "payment_method_data[card][number]": number,
+    }

@@ -95,21 +95,21 @@ class Payments:
         db.execute("savepoint work")
         try:
             status, answer, keep = 200, work(db, request), True
-            db.execute("release work")
         except StripeProblem as problem:
             status, answer, keep = problem.status, {"error": problem.error}, problem.kept
             if not keep:
                 db.execute("rollback to work")
-            db.execute("release work")
+        db.execute("release work")
         if keep and request.key:
             row = (request.key, self._now_s(), _digest(request), status, json.dumps(answer))
-            db.execute("insert into keys (key, at_s, request, status, answer) values (?, ?, ?, ?, ?)", row)
+            db.execute("insert or replace into keys (key, at_s, request, status, answer) values (?, ?, ?, ?, ?)", row)
         return status, answer
 
     def _kept(self, db: Db, request: Request) -> tuple[int, Body] | None:
         """The first answer under this key, for a day. Another request under it is an error of its sender."""
-        db.execute("delete from keys where at_s <= ?", (self._now_s() - DAY_S,))
-        row = db.execute("select * from keys where key = ?", (request.key,)).fetchone() if request.key else None
+        if not request.key:
+            return None
+        row = db.execute("select * from keys where key = ? and at_s > ?", (request.key, self._now_s() - DAY_S)).fetchone()
         if row is None:
             return None
         if row["request"] != _digest(request):
@@ -150,7 +150,7 @@ class Payments:
             "payment_method_types": list(_values(form.get("allowed_payment_method_types", ["card"]))),
             "status": "requires_payment_method",
         }
-        self._put(db, intent, ref)
+        self._put(db, intent)
         self._tell(db, "payment_intent.created", intent)
         return self._about(request, intent)
 
@@ -183,7 +183,7 @@ class Payments:
         if card.authenticate:
             action: Body = {"type": "use_stripe_sdk", "use_stripe_sdk": {"type": "three_d_secure_redirect"}}
             intent |= {"status": "requires_action", "next_action": action, "last_payment_error": None}
-            self._put(db, intent, ref)
+            self._put(db, intent)
             self._tell(db, "payment_intent.requires_action", intent)
             return intent
         return self._charge(db, request, intent, card)
@@ -197,7 +197,7 @@ class Payments:
             return self._charge(db, request, intent, CARDS[BY_METHOD[intent["payment_method"]]])
         error = {"type": "card_error", "code": "payment_intent_authentication_failure", "message": "Authentication failed."}
         intent |= {"status": "requires_payment_method", "next_action": None, "payment_method": None, "last_payment_error": error}
-        self._put(db, intent, ref)
+        self._put(db, intent)
         self._tell(db, "payment_intent.payment_failed", intent)
         return intent
 
@@ -224,25 +224,24 @@ class Payments:
             "refunded": False,
             "status": "failed" if card.decline_code else "succeeded",
         }
-        self._put(db, charge, intent["id"])
+        self._put(db, charge)
         intent |= {"latest_charge": charge["id"], "next_action": None}
         if card.decline_code:
             error = {"type": "card_error", "code": card.code, "decline_code": card.decline_code, "charge": charge["id"]}
             error["message"] = "Your card was declined."
             intent |= {"status": "requires_payment_method", "payment_method": None, "last_payment_error": error}
-            self._put(db, intent, intent["id"])
+            self._put(db, intent)
             self._tell(db, "payment_intent.payment_failed", intent)
             problem = StripeProblem(402, card.code, error["message"], "card_error")
             problem.error |= error | {"payment_intent": intent}
             raise problem
         intent |= {"last_payment_error": None}
+        request.effects.append(("authorised", intent["id"], intent["amount"]))
         if intent["capture_method"] == "manual":
             intent |= {"status": "requires_capture", "amount_capturable": intent["amount"]}
-            self._put(db, intent, intent["id"])
-            request.effects.append(("authorised", intent["id"], intent["amount"]))
+            self._put(db, intent)
             self._tell(db, "payment_intent.amount_capturable_updated", intent)
             return intent
-        request.effects.append(("authorised", intent["id"], intent["amount"]))
         return self._captured(db, request, intent, intent["amount"])
 
     def capture(self, db: Db, request: Request, ref: str) -> Body:
@@ -258,8 +257,8 @@ class Payments:
     def _captured(self, db: Db, request: Request, intent: Body, amount: int) -> Body:
         intent |= {"status": "succeeded", "amount_received": amount, "amount_capturable": 0}
         charge = self._get(db, intent["latest_charge"], "charge") | {"captured": True, "amount_captured": amount}
-        self._put(db, charge, intent["id"])
-        self._put(db, intent, intent["id"])
+        self._put(db, charge)
+        self._put(db, intent)
         request.effects.append(("captured", intent["id"], amount))
         self._tell(db, "payment_intent.succeeded", intent)
         if CARDS[BY_METHOD[intent["payment_method"]]].disputed:
@@ -280,7 +279,7 @@ class Payments:
             "cancellation_reason": reason or request.form.get("cancellation_reason"),
             "next_action": None,
         }
-        self._put(db, intent, ref)
+        self._put(db, intent)
         self._tell(db, "payment_intent.canceled", intent)
         return intent
 
@@ -314,8 +313,8 @@ class Payments:
             "reason": request.form.get("reason"),
             "status": "pending" if how == "pends" else "succeeded",
         }
-        self._put(db, refund, intent["id"])
-        self._put(db, charge | {"amount_refunded": charge["amount_refunded"] + amount, "refunded": amount == left}, intent["id"])
+        self._put(db, refund)
+        self._put(db, charge | {"amount_refunded": charge["amount_refunded"] + amount, "refunded": amount == left})
         if how == "pends":
             self._turn_later(db, refund, "succeeded")
         else:
@@ -347,12 +346,12 @@ class Payments:
             refund["failure_reason"] = "unknown"
             charge = self._get(db, refund["charge"], "charge")
             left = charge["amount_refunded"] - refund["amount"]
-            self._put(db, charge | {"amount_refunded": left, "refunded": False}, intent["id"])
+            self._put(db, charge | {"amount_refunded": left, "refunded": False})
             if was == "succeeded":
                 request.effects.append(("refund_failed", intent["id"], refund["amount"]))
         else:
             request.effects.append(("refunded", intent["id"], refund["amount"]))
-        self._put(db, refund, intent["id"])
+        self._put(db, refund)
         self._tell(db, "refund.failed" if row["status"] == "failed" else "refund.updated", refund)
         return refund
 
@@ -367,13 +366,12 @@ class Payments:
         _only(request.form, "payment_intent", "created", "limit", "starting_after", "expand")
         created = request.form.get("created", {})
         since = int(created.get("gte", 0)) if isinstance(created, dict) else int(created)
-        rows = db.execute(
-            "select body from objects where kind = ? and created >= ? order by created desc, rowid desc", (kind, since)
-        )
-        found = list(map(_body, rows))
+        where, arguments = "kind = ? and created >= ?", [kind, since]
         if (ref := request.form.get("payment_intent")) is not None:
             self._about(request, self._intent(db, ref))
-            found = [b for b in found if b["payment_intent"] == ref]
+            where, arguments = f"{where} and payment_intent = ?", [*arguments, ref]
+        rows = db.execute(f"select body from objects where {where} order by created desc, rowid desc", arguments)  # noqa: S608
+        found = list(map(_body, rows))
         if (after := request.form.get("starting_after")) is not None:
             found = found[[b["id"] for b in found].index(after) + 1 :]
         limit = int(request.form.get("limit", 10))
@@ -403,8 +401,8 @@ class Payments:
             "reason": reason,
             "status": "needs_response",
         }
-        self._put(db, charge, intent["id"])
-        self._put(db, dispute, intent["id"])
+        self._put(db, charge)
+        self._put(db, dispute)
         request.effects.append(("disputed", intent["id"], dispute["amount"]))
         self._tell(db, "charge.dispute.created", dispute)
         return dispute
@@ -417,7 +415,7 @@ class Payments:
         if outcome not in ("won", "lost", "warning_closed") or dispute["status"] != "needs_response":
             raise StripeProblem(400, "parameter_invalid", "outcome of an open dispute: won, lost or warning_closed.")
         dispute["status"] = outcome
-        self._put(db, dispute, intent["id"])
+        self._put(db, dispute)
         if outcome == "lost":
             request.effects.append(("lost", intent["id"], dispute["amount"]))
         self._tell(db, "charge.dispute.closed", dispute)
@@ -432,7 +430,8 @@ class Payments:
 
     # ---- rows
 
-    def _put(self, db: Db, body: Body, ref: str) -> None:
+    def _put(self, db: Db, body: Body) -> None:
+        ref = body.get("payment_intent", body["id"])  # the payment itself, or what belongs to it
         db.execute(
             "insert into objects (id, kind, created, payment_intent, body) values (?, ?, ?, ?, ?)"
             " on conflict (id) do update set body = excluded.body",

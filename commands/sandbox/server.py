@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -37,11 +36,12 @@ from commands.sandbox.payments import Payments
 from commands.sandbox.stock import StockRooms, stock_routes
 from commands.sandbox.stock_grpc_server import StockGrpc
 from commands.sandbox.webhooks import WebhookSender
+from commands.stock import SERVICES
+from ledger.clock import now_ms
 from ledger.errors import ConfigError
 
 TICK_S = 0.2
 JOURNAL_ROWS = 1000
-SERVICES = ("product", "merch")
 
 
 class Clock:
@@ -59,7 +59,7 @@ class Clock:
         self.offset_s = offset_s
 
     def now_ms(self) -> int:
-        return time.time_ns() // 1_000_000 + self.offset_s * 1000
+        return now_ms() + self.offset_s * 1000
 
     def now_s(self) -> int:
         return self.now_ms() // 1000
@@ -81,10 +81,10 @@ class Sandbox:
         self.journal = Journal(database)
         self.chaos = Chaos()
         self.clock = Clock(self.journal)
-        self.payments = Payments(self.journal, self.clock.now_s, self._wake)
+        self.webhooks = WebhookSender(self.journal, self.chaos)
+        self.payments = Payments(self.journal, self.clock.now_s, self.webhooks.wake)
         self.rooms = StockRooms(self.journal, self.clock.now_ms)
         self.grpc = StockGrpc(self.rooms, self.chaos, grpc_ports or {}, self._refused)
-        self.webhooks = WebhookSender(self.journal, self.chaos)
         if webhook_url and webhook_secret:
             self.webhooks.send_to(webhook_url, webhook_secret)
         self.app: ASGIApp = Starlette(
@@ -108,9 +108,6 @@ class Sandbox:
         """A call that chaos kept from its stand-in stands in the journal as well."""
         with self.journal.transaction() as db:
             self.journal.note_call(db, self.clock.now_ms(), port, verb, fate=fate, status=status)
-
-    def _wake(self) -> None:
-        self.webhooks.wake()
 
     @asynccontextmanager
     async def _life(self, app: Starlette) -> AsyncIterator[None]:

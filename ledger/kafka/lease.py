@@ -11,12 +11,9 @@ from confluent_kafka import TopicPartition as KafkaTopicPartition
 from ledger.config import KafkaSettings
 from ledger.errors import LogError
 from ledger.kafka.connection import ClientLog, client_config, from_exception, is_fatal, log
-from ledger.log import TopicPartition
+from ledger.log import NOTE_AGAIN_S, TopicPartition
 
 OnPartitions = Callable[[list[int]], None]
-
-# Brokers forget what a group noted after 7 days without a commit (`offsets.retention.minutes`), and a shop may be closed longer.
-NOTE_AGAIN_S = 3600.0
 
 
 def progress_group(group: str) -> str:

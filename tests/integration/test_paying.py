@@ -18,18 +18,9 @@ from typing import Any
 import httpx
 import pytest
 from harness import RunningLedger, free_order_body, key, order_body, running_ledger
-from sandboxed import (
-    DECLINED,
-    DISPUTED,
-    NO_FUNDS,
-    REFUND_FAILS,
-    REFUND_PENDS,
-    THREE_D_SECURE,
-    VISA,
-    RunningSandbox,
-    running_sandbox,
-)
+from sandboxed import RunningSandbox, running_sandbox
 
+from commands.sandbox.cards import DECLINED, DISPUTED, NO_FUNDS, REFUND_FAILS, REFUND_PENDS, THREE_D_SECURE, VISA
 from ledger.memory_log import MemoryLog
 from ledger.topics import Topics
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 from pydantic import ConfigDict, TypeAdapter
-from sandboxed import DISPUTED, NO_FUNDS, REFUND_PENDS, THREE_D_SECURE, VISA, WEBHOOK_SECRET, RunningSandbox, running_sandbox
+from sandboxed import WEBHOOK_SECRET, RunningSandbox, running_sandbox
 from stripe.params import (
     DisputeListParams,
     PaymentIntentCancelParams,
@@ -37,6 +37,7 @@ from commands.answers import Answer, Done, No, Unknown
 from commands.messages import RecordDispute, RecordPayment, RecordRefund
 from commands.payments import InvalidSignature, ProviderUnavailable
 from commands.sandbox import SECRET_KEY
+from commands.sandbox.cards import DISPUTED, NO_FUNDS, REFUND_PENDS, THREE_D_SECURE, VISA
 from commands.stripe_gateway import StripeGateway
 from commands.stripe_webhook import sign
 from ledger import events as e

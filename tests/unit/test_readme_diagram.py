@@ -11,7 +11,7 @@ from order_space import UNIVERSES
 from test_decide_exhaustive import MOVES
 from test_decide_exhaustive import moves as moves_reached
 
-from ledger import diagram
+from ledger import diagram, generated_blocks
 from ledger.transitions import ATTEMPT_FACTS, REQUESTS, Operation, Status
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -73,7 +73,7 @@ def test_only_our_own_block_is_rewritten() -> None:
 
 @pytest.mark.parametrize("text", ["", "no marks", PLACES.replace("states", "stages"), PLACES.replace("end generated", "end")])
 def test_a_text_without_its_place_is_told_so(text: str) -> None:
-    with pytest.raises(diagram.NoBlock, match="generated: states"):
+    with pytest.raises(generated_blocks.NoBlock, match="generated: states"):
         diagram.rewritten(text)
 
 

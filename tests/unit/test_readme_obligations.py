@@ -29,6 +29,6 @@ def test_the_command_rewrites_its_own_block_only(tmp_path: Path) -> None:
     file.write_text("a\n<!-- generated: obligations -->\nold\n<!-- end generated -->\nb\n", "utf-8")
     assert obligations_table.main([str(file)]) == 0
     begin, end = obligations_table.BEGIN, obligations_table.END
-    assert file.read_text("utf-8") == f"a\n{begin}{obligations_table.table()}{end}\nb\n"
+    assert file.read_text("utf-8") == f"a\n{begin}{obligations_table.table()}\n{end}\nb\n"
     with pytest.raises(ValueError, match="no place"):
         obligations_table.rewritten("no marks")
