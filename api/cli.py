@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from ledger.config import KafkaSettings, load_kafka_settings, load_settings
+from ledger.config import KafkaSettings, Settings, load_kafka_settings, load_settings
 from ledger.errors import LedgerError
 
 app = typer.Typer(
@@ -196,6 +196,42 @@ def history(
 
 
 @app.command()
+def rebuild(
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    jobs: Annotated[int | None, typer.Option(help="Processes, one per group of partitions; default: one per CPU.", min=1)] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Build and compare, then throw away what was built.")] = False,
+    keep_old: Annotated[bool, typer.Option("--keep-old", help="Keep the read models of now, to go back to.")] = False,
+    back: Annotated[bool, typer.Option("--back", help="Go back to the read models that were kept, brought up to date.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew instead of going on with an interrupted rebuild.")] = False,
+    accept_difference: Annotated[
+        bool, typer.Option("--accept-difference", help="Use what the log says although the read models of now say otherwise.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make this node's read models anew from the log, beside a running `serve`, which takes them over without losing a read.
+
+    Compares digests with the read models in use, exactly at their position, and ends 1 and changes nothing when they differ.
+    Ctrl-C or a kill loses nothing: the next run goes on. Only Kafka is read and only STATE_DIR/projections is written.
+    """
+    from api.rebuilding import run_rebuild
+
+    code = run_rebuild(
+        kafka_of(data_dir),
+        settings_of(data_dir),
+        jobs=jobs,
+        keep_old=keep_old,
+        dry_run=dry_run,
+        back=back,
+        fresh=fresh,
+        accept_difference=accept_difference,
+        as_json=as_json,
+        out=out,
+        err=err,
+    )
+    raise typer.Exit(code)
+
+
+@app.command()
 def token(
     role: Annotated[str, typer.Argument(help="gateway, admin, reader or operator.")],
     name: Annotated[str | None, typer.Option(help="The principal's name; default: the role.")] = None,
@@ -252,6 +288,14 @@ def up_info(data_dir: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     return info
+
+
+def settings_of(data_dir: Path) -> Settings:
+    """Settings of the environment; the databases are those of the running `up` unless STATE_DIR says otherwise."""
+    settings = load_settings()
+    if up_info(data_dir) is not None and "STATE_DIR" not in os.environ:
+        return settings.model_copy(update={"state_dir": data_dir / "state"})
+    return settings
 
 
 def kafka_of(data_dir: Path) -> KafkaSettings:

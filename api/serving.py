@@ -15,11 +15,13 @@ from api.auth import load_tokens
 from api.contact_sweep import sweep_for_ever
 from api.context import AppContext
 from api.doors import build_payments
-from api.wiring import open_log, prepare_topics, stop_with_parent, store_opener
+from api.generation import open_caught_up, open_generation, projections_of
+from api.wiring import open_log, prepare_topics, stop_with_parent
 from ledger.config import KafkaSettings, Settings
 from ledger.errors import LogError
-from ledger.log import EventLog, TopicPartition
+from ledger.log import EventLog
 from projections import faust_app
+from projections.live import LiveNode
 from projections.projector import Projector
 from projections.queries import Queries
 
@@ -43,17 +45,30 @@ def run_serve(settings: Settings, kafka: KafkaSettings, with_parent: bool = Fals
     partitions = _partitions(event_log, settings, stopping)
     if partitions is None:
         return 0
+    generations = projections_of(settings)
+    opened = open_caught_up(generations, settings, event_log, partitions, stopping)
+    if opened is None:
+        return 0
     for number, handler in before.items():
         signal.signal(number, handler)  # from here on the worker handles them
-    projector = Projector(store_opener(settings.state_dir / "projections"), settings.topics, partitions)
+    generation, databases = opened
+    projector = Projector(databases)
     sender = event_log.sender("serve")
     try:
-        projector.skip_expired(event_log.starts(TopicPartition(settings.topics.refusals, p) for p in range(partitions)))
         app = faust_app.build_app(
             app_id=f"{settings.app_id}-serve-{settings.node_id}",
             log=event_log,
             folder=projector,
             state_dir=Path(settings.state_dir),
+        )
+        live = LiveNode(
+            generations,
+            generation,
+            projector,
+            event_log,
+            lambda name: open_generation(generations, name, settings.topics, partitions),
+            app.feed.held,
+            app.reposition,
         )
         payments = build_payments(settings)
         context = AppContext(
@@ -74,6 +89,7 @@ def run_serve(settings: Settings, kafka: KafkaSettings, with_parent: bool = Fals
             gc.freeze()
             gc.set_threshold(50_000, 50, 50)
             app.add_future(sweep_for_ever(context))
+            app.add_future(live.tend_for_ever())
             log.info("serving", host=settings.host, port=port, partitions=partitions)
 
         return faust_app.run(

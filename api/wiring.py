@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
@@ -18,7 +19,7 @@ from ledger.errors import LogUnavailable, StoreError
 from ledger.kafka_log import KafkaLog
 from ledger.log import EventLog
 from ledger.registry import check_registry
-from ledger.rocks_store import RocksStore
+from ledger.rocks_store import MIB, RocksStore
 from ledger.store import Store
 
 log = structlog.get_logger(__name__)
@@ -52,6 +53,20 @@ def prepare_topics(event_log: EventLog, settings: Settings, stopping: threading.
             check_registry(settings.schema_registry_url, settings.topic_prefix)
         return True
     return False
+
+
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """Makes the log and stores of a bulk fold; can be handed to another process (`projections.rebuild.Doors`)."""
+
+    kafka: KafkaSettings
+
+    def open_log(self) -> EventLog:
+        return KafkaLog(self.kafka)
+
+    def open_store(self, folder: Path, name: str, loading: bool) -> Store:
+        """Raises `StoreError` at once when it is open elsewhere."""
+        return RocksStore(folder / name, loading=loading, write_buffer_bytes=(32 if loading else 16) * MIB)
 
 
 def store_opener(root: Path) -> Callable[[str], Store]:

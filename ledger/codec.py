@@ -81,8 +81,11 @@ class Codec(Generic[T]):
 
     def decode_fields(self, data: bytes | None) -> dict[str, Any]:
         """The record in `data` as the newest schema's field names and plain values. Raises `DecodeError` only."""
-        writer = self._writer_of(data)
-        assert data is not None
+        if data is not None and data[:PREFIX_BYTES] == self._prefix and len(data) <= self._max_bytes:
+            writer = self._newest  # nearly every record
+        else:
+            writer = self._writer_of(data)
+            assert data is not None
         source = BytesIO(data)
         source.seek(PREFIX_BYTES)
         try:

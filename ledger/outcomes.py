@@ -30,18 +30,20 @@ class Outcome(Struct, frozen=True, array_like=True):
     at: int
 
 
+OUTCOMES, REUSED = b"c/", b"x/"  # what the keys begin with
+
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Outcome).decode
 
 
 def outcome_key(command_id: str) -> bytes:
     """Key of the outcome of a command id: what its first fingerprint led to."""
-    return b"c/" + command_id.encode()
+    return OUTCOMES + command_id.encode()
 
 
 def reused_key(command_id: str, fingerprint: bytes) -> bytes:
     """Key of the refusal of another body under a known command id."""
-    return b"x/" + command_id.encode() + b"/" + fingerprint
+    return REUSED + command_id.encode() + b"/" + fingerprint
 
 
 def decode_outcome(row: bytes) -> Outcome:

@@ -12,6 +12,7 @@ from typing import Any, cast
 from rocksdict import (
     BlockBasedOptions,
     Cache,
+    Checkpoint,
     DbClosedError,
     DBCompressionType,
     Options,
@@ -19,6 +20,7 @@ from rocksdict import (
     ReadOptions,
     WriteBatch,
     WriteBufferManager,
+    WriteOptions,
 )
 
 from ledger.errors import StoreError
@@ -94,15 +96,25 @@ class RocksStore:
         memory: StoreMemory | None = None,
         write_buffer_bytes: int = 16 * MIB,
         bloom_bits: int = 10,
+        loading: bool = False,
     ) -> None:
-        """Open or create. Raises `StoreError` when another process (or another store of this one) has it open."""
+        """Open or create. Raises `StoreError` when another process (or another store of this one) has it open.
+
+        `loading` is for a store that is being filled and not yet read: without the write-ahead log, so that a killed process
+        leaves the store as of some earlier write, whole (memtables reach the disk one after the other); `close` keeps all.
+        """
         self.path = Path(path)
         self._scans: weakref.WeakSet[_Scan] = weakref.WeakSet()
         self._closing = threading.Lock()
+        self._loading = loading
         options = store_options(memory or shared_memory(), write_buffer_bytes, bloom_bits)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._db = Rdict(str(self.path), options=options)
+            if loading:
+                without_log = WriteOptions()
+                without_log.disable_wal = True  # type: ignore[method-assign, assignment]  # a property; the stub is wrong
+                self._db.set_write_options(without_log)
         except Exception as exc:
             in_use = "lock" in str(exc).lower()
             raise StoreError(f"store {self.path} {'is in use' if in_use else 'cannot be opened'}: {exc}") from exc
@@ -154,12 +166,23 @@ class RocksStore:
         self._scans.add(scan)
         return scan
 
+    def copy_to(self, path: Path) -> None:
+        """Make a second store at `path` (which must not exist) that holds what this one does now. Files are linked, not copied,
+        where the file system can. May be called from any thread. Raises `StoreError`."""
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Checkpoint(self._db).create_checkpoint(str(path))
+        except Exception as exc:
+            raise self._failed("copied", exc) from exc
+
     def close(self) -> None:
         """Close, and end every scan: one left alive would keep RocksDB's lock, and the store could not be opened again."""
         with self._closing:
             for scan in list(self._scans):
                 scan.close()
             try:
+                if self._loading:
+                    self._db.flush()
                 self._db.close()
             except DbClosedError:
                 return  # closing twice is no mistake
@@ -168,6 +191,14 @@ class RocksStore:
 
     def _failed(self, done: str, exc: BaseException) -> StoreError:
         return StoreError(f"store {self.path} could not be {done}: {exc}")
+
+
+def remove_store(path: Path) -> None:
+    """Delete the store at `path`. Raises `StoreError` when it is open somewhere."""
+    try:
+        Rdict.destroy(str(path), Options(raw_mode=True))
+    except Exception as exc:
+        raise StoreError(f"store {path} could not be removed: {exc}") from exc
 
 
 class _Scan(Iterator[tuple[bytes, bytes]]):

@@ -13,6 +13,7 @@ The contract
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Protocol
 
 from sortedcontainers import SortedDict
@@ -34,6 +35,9 @@ class Store(Protocol):
 
         A `start` outside of the prefix is allowed: on the far side there is nothing, on the near side everything.
         """
+
+    def copy_to(self, path: Path) -> None:
+        """Make a second store at `path`, which must not exist, with the rows of now. Raises `StoreError`."""
 
     def close(self) -> None: ...
 
@@ -79,6 +83,9 @@ class MemoryStore:
             if self._kept is None:
                 raise StoreError("the store was closed during a scan")
             yield row
+
+    def copy_to(self, path: Path) -> None:
+        raise StoreError(f"a store in memory cannot be copied to {path}")
 
     def close(self) -> None:
         self._kept = None

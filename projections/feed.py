@@ -124,6 +124,7 @@ class Feed:
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._arrived = asyncio.Event()
+        self._folding = asyncio.Lock()  # held by a fold, or by who wants none
         self._crash: Callable[[BaseException], None] | None = None
         self._slice_records = min(chunk_records, 200)  # before the first measurement
         self._folded_at: float | None = None
@@ -162,6 +163,10 @@ class Feed:
                 self._thread.start()
         return self._next_number
 
+    def held(self) -> asyncio.Lock:
+        """`async with feed.held():` no chunk is folded meanwhile; reading goes on as far as there is room."""
+        return self._folding
+
     async def next_chunk(self) -> Chunk:
         while True:
             with self._turn:
@@ -173,7 +178,8 @@ class Feed:
     async def fold(self, chunk: Chunk) -> None:
         """Fold `chunk` in slices. Raises `ChunkLost` and whatever the folder raises, after having begun the fail-stop."""
         try:
-            await self._fold(chunk)
+            async with self._folding:
+                await self._fold(chunk)
         except Exception as exc:
             self.fail(exc)
             raise

@@ -1,94 +1,77 @@
-"""The projector: folds chunks of the log into one database per partition, rows and position in one write (DESIGN 6).
+"""The projector: folds chunks of the log into this node's databases, and tells who waits (DESIGN 6).
 
-It is what the Faust agent calls, and the only writer of the read models. `fold` is synchronous: between the check of a
-position and the write there is no `await`. After each write it tells who waits: for a command's outcome, for a position,
-for news of an order.
+It is what the Faust agent calls. `fold` is synchronous: between the check of a position and the write there is no `await`.
+After each write it tells who waits: for a command's outcome, for a position, for news of an order. `take_over` puts other
+databases, which a rebuild made, in the place of the ones so far.
 """
 
 from __future__ import annotations
 
 import asyncio
-import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-import structlog
-
-from ledger.codec import event_codec, refusal_codec
 from ledger.contacts import OrderContact
-from ledger.errors import ConfigError, DecodeError, Hole
-from ledger.events import OrderEvent, OrderRefusal
+from ledger.errors import Hole
+from ledger.events import OrderRefusal
 from ledger.kept_contacts import contact_rows, decode_contact
 from ledger.log import Acked, Record, TopicPartition
-from ledger.order import FoldError
-from ledger.outcomes import refusal_row
+from ledger.outcomes import decode_outcome, outcome_key, reused_key
 from ledger.store import Store
 from ledger.topics import Topics
-from projections.read_models import VERSION, PartitionFold, Rows
-
-log = structlog.get_logger(__name__)
-
-_POSITION = b"\0position/"
-_PLACE = struct.Struct(">QQ")  # next offset, timestamp (ms) of the record before it
-_VERSION = b"\0version"
-CONTACTS_STORE = "contacts"
+from projections import read_models as rm
+from projections.databases import Databases, OpenStore
 
 Waiter = asyncio.Future[None]
 
 
 class Projector:
-    """Databases of one node: `order-events` and `order-refusals` of partition p in store p, all contacts in a store of
-    their own (they can be erased, the ledger's rows cannot).
+    """The read models of one node, and who waits for what in them. All partitions, all contacts; on one event loop."""
 
-    `open_store(name)` opens or creates a database: `p0`, `p1`, ... and `contacts`.
-    """
-
-    def __init__(self, open_store: Callable[[str], Store], topics: Topics, partitions: int) -> None:
-        """Raises `StoreError` when a database is open elsewhere, `ConfigError` when one has other read models."""
-        self.topics = topics
-        self.partitions = partitions
-        self._events, self._refusals, self._contact_row = event_codec(), refusal_codec(), contact_rows()
-        self.stores = [open_store(f"p{p}") for p in range(partitions)]
-        self.contacts = open_store(CONTACTS_STORE)
-        self._positions: dict[TopicPartition, int] = {}
-        self._log_times: dict[TopicPartition, int] = {}
-        for p, store in enumerate(self.stores):
-            self._check_version(store, f"p{p}")
-            for topic in (topics.events, topics.refusals):
-                self._load(store, TopicPartition(topic, p))
-            self._load(self.contacts, TopicPartition(topics.contacts, p))
+    def __init__(self, databases: Databases) -> None:
+        """`databases` hold all partitions, numbered from 0, and the contacts."""
+        self._databases = databases
+        self.topics = databases.topics
+        self.partitions = len(databases.stores)
+        self._contact_row = contact_rows()
         self._outcome_waiters: dict[str, list[tuple[bytes, Waiter]]] = {}
-        self._position_waiters: dict[int, list[tuple[int, Waiter]]] = {p: [] for p in range(partitions)}
+        self._position_waiters: dict[int, list[tuple[int, Waiter]]] = {p: [] for p in range(self.partitions)}
         self._order_waiters: dict[str, list[Waiter]] = {}
         self._early: dict[str, list[tuple[int, str, bytes]]] = {}  # refusals folded before the version they met
-        self.frozen_count = 0
+        self._ahead: dict[bytes, tuple[Acked, bytes | None]] = {}  # contacts known to be durable and not folded yet
         self.folded_count = 0
 
-    def _check_version(self, store: Store, name: str) -> None:
-        raw = store.get(_VERSION)
-        if raw is None:
-            store.write({_VERSION: str(VERSION).encode()})
-        elif int(raw) != VERSION:
-            raise ConfigError(f"database {name} holds read models of version {int(raw)}, this program has {VERSION}: rebuild it")
+    @classmethod
+    def open(cls, open_store: OpenStore, topics: Topics, partitions: int) -> Projector:
+        """Over the databases that `open_store` opens or creates. Raises as `Databases` does."""
+        return cls(Databases(open_store, topics, range(partitions), partitions))
 
-    def _load(self, store: Store, tp: TopicPartition) -> None:
-        raw = store.get(_POSITION + tp.topic.encode() + b"/%d" % tp.partition)
-        self._positions[tp], self._log_times[tp] = _PLACE.unpack(raw) if raw else (0, 0)
+    @property
+    def databases(self) -> Databases:
+        return self._databases
+
+    def store(self, partition: int) -> Store:
+        """The read models of one partition."""
+        return self._databases.stores[partition]
+
+    @property
+    def stores(self) -> Iterable[Store]:
+        """The read models of every partition, in their order."""
+        return self._databases.stores.values()
+
+    @property
+    def contacts(self) -> Store:
+        assert self._databases.contacts is not None
+        return self._databases.contacts
+
+    @property
+    def frozen_count(self) -> int:
+        return self._databases.frozen_count()
 
     # ---- what the agent calls
 
     def positions(self) -> Mapping[TopicPartition, int]:
         """Where reading must go on: the next offset of every partition of the three topics."""
-        return dict(self._positions)
-
-    def skip_expired(self, starts: Mapping[TopicPartition, int]) -> None:
-        """Begin at `starts` where the log no longer goes back to the position.
-
-        For `order-refusals` only, which is kept 60 days: a key is honoured for 30, so what is gone is asked for by nobody.
-        """
-        for tp, start in starts.items():
-            if tp.topic == self.topics.refusals and self._positions[tp] < start:
-                log.info("expired refusals skipped", partition=tp.partition, position=self._positions[tp], start=start)
-                self._positions[tp] = start
+        return self._databases.positions()
 
     def fold(self, records: Sequence[Record]) -> None:
         """Fold one chunk. Records below the position are skipped. Any exception leaves the databases at an earlier
@@ -97,86 +80,31 @@ class Projector:
         for record in records:
             by_tp.setdefault(TopicPartition(record.topic, record.partition), []).append(record)
         for tp, own in by_tp.items():
-            position = self._positions[tp]
-            if own[0].offset < position:
-                own = [r for r in own if r.offset >= position]
-                if not own:
-                    continue
+            before = self._databases.position(tp)
+            folded = self._databases.fold(tp, own)
+            if self._databases.position(tp) == before:
+                continue
+            for event in folded.events:
+                self._tell(event.command_id, event.fingerprint)
+                self._tell_order(event.order_id)
+                if event.order_id in self._early:
+                    self._tell_early(event.order_id, event.version)
+            for refusal in folded.refusals:
+                self._tell_refused(tp.partition, refusal)
+            for key in folded.contacts:
+                self._forget_ahead(key)
             if tp.topic == self.topics.events:
-                self._fold_events(tp, own)
-            elif tp.topic == self.topics.refusals:
-                self._fold_refusals(tp, own)
-            else:
-                self._fold_contacts(tp, own)
-
-    def _write(self, store: Store, tp: TopicPartition, rows: Rows, last: Record) -> None:
-        position = last.offset + 1
-        if position <= self._positions[tp]:
-            raise Hole(f"{tp.topic}/{tp.partition}: position would go back from {self._positions[tp]} to {position}")
-        rows[_POSITION + tp.topic.encode() + b"/%d" % tp.partition] = _PLACE.pack(position, last.timestamp_ms)
-        store.write(rows)
-        self._positions[tp], self._log_times[tp] = position, last.timestamp_ms
-
-    def _fold_events(self, tp: TopicPartition, records: list[Record]) -> None:
-        store = self.stores[tp.partition]
-        fold = PartitionFold(store.get)
-        done: list[OrderEvent] = []
-        for record in records:
-            value = record.value or b""
-            try:
-                event = self._events.decode(value)
-            except DecodeError as exc:
-                self._freeze(fold, (record.key or b"").decode("utf-8", "replace"), record.offset, str(exc))
-                continue
-            done.append(event)
-            if fold.frozen(event.order_id):
-                fold.note(event, record.offset, value)
-                continue
-            try:
-                fold.fold(event, record.offset, value)
-            except FoldError as exc:
-                self._freeze(fold, event.order_id, record.offset, str(exc))
-                before = fold.order(event.order_id)
-                if event.version == (before.version if before else 0) + 1:
-                    fold.note(event, record.offset, value)  # its place is its own: shown in the history, and its command answered
-        self._write(store, tp, fold.finish(), records[-1])
-        self.folded_count += len(records)
-        for event in done:
-            self._tell(event.command_id, event.fingerprint)
-            self._tell_order(event.order_id)
-            if event.order_id in self._early:
-                self._tell_early(event.order_id, event.version)
-        self._tell_position(tp.partition)
-
-    def _freeze(self, fold: PartitionFold, order_id: str, offset: int, reason: str) -> None:
-        log.error("order frozen", order_id=order_id, offset=offset, reason=reason)
-        fold.freeze(order_id, offset, reason)
-        self.frozen_count += 1
-
-    def _fold_refusals(self, tp: TopicPartition, records: list[Record]) -> None:
-        rows: Rows = {}
-        told: list[OrderRefusal] = []
-        for record in records:
-            try:
-                refusal = self._refusals.decode(record.value)
-            except DecodeError as exc:
-                log.error("unreadable refusal", partition=tp.partition, offset=record.offset, reason=str(exc))
-                continue
-            if (row := refusal_row(refusal)) is not None:
-                rows[row[0]] = row[1]
-                told.append(refusal)
-        self._write(self.stores[tp.partition], tp, rows, records[-1])
-        for refusal in told:
-            self._tell_refused(tp.partition, refusal)
+                self.folded_count += len(own)
+                self._tell_position(tp.partition)
 
     def _tell_refused(self, partition: int, refusal: OrderRefusal) -> None:
         """Now, or once the order is folded as far as the command met it: the two topics come in any order."""
         if refusal.command_id is None or refusal.fingerprint is None or refusal.command_id not in self._outcome_waiters:
             return
         order_id, met = refusal.order_id or "", refusal.order_version or 0
-        fold = PartitionFold(self.stores[partition].get)
-        order = fold.order(order_id) if met else None
-        if met and (order is None or order.version < met) and not fold.frozen(order_id):
+        raw = self.store(partition).get(rm.order_key(order_id)) if met else None
+        folded = rm.decode_order(raw).version if raw else 0
+        if met > folded and not self._databases.frozen(partition, order_id):
             self._early.setdefault(order_id, []).append((met, refusal.command_id, refusal.fingerprint))
         else:
             self._tell(refusal.command_id, refusal.fingerprint)
@@ -189,9 +117,38 @@ class Projector:
         if later := [entry for entry in waiting if entry[0] > version]:
             self._early[order_id] = later
 
-    def _fold_contacts(self, tp: TopicPartition, records: list[Record]) -> None:
-        rows: Rows = {(r.key or b""): self._contact_row(r.value, r.timestamp_ms) for r in records}
-        self._write(self.contacts, tp, rows, records[-1])
+    # ---- other databases
+
+    def take_over(self, databases: Databases) -> Databases:
+        """Read and fold in `databases` from now on; returns the ones so far, for the caller to close.
+
+        Raises `Hole` when one of the new ones stands before the old one: a reader would see the past again.
+        """
+        old = self._databases
+        for tp, position in old.positions().items():
+            if databases.position(tp) < position:
+                raise Hole(f"{tp.topic}/{tp.partition}: folded to {position}, the other database to {databases.position(tp)}")
+        self._databases = databases
+        for key, (acked, row) in list(self._ahead.items()):
+            if databases.position(TopicPartition(self.topics.contacts, acked.partition)) <= acked.offset:
+                self.contacts.write({key: row})
+            else:
+                del self._ahead[key]
+        self._tell_everyone()
+        return old
+
+    def _tell_everyone(self) -> None:
+        """Whoever waits for what was folded elsewhere: the databases have it, no chunk will bring it."""
+        for command_id, waiting in list(self._outcome_waiters.items()):
+            for fingerprint, _ in waiting:
+                keys = (outcome_key(command_id), reused_key(command_id, fingerprint))
+                rows = (row for store in self.stores for row in store.get_many(list(keys)) if row is not None)
+                if any(decode_outcome(row).fingerprint == fingerprint for row in rows):
+                    self._tell(command_id, fingerprint)
+        self._early.clear()
+        for partition in range(self.partitions):
+            self._tell_position(partition)
+        self.wake_order_waiters()
 
     # ---- contacts
 
@@ -203,19 +160,27 @@ class Projector:
     def remember_contact(self, key: bytes, value: bytes | None, acked: Acked) -> None:
         """A contact (None: its tombstone) that this node has just made durable: readable here at once, unless the fold was
         faster."""
-        if self._positions[TopicPartition(self.topics.contacts, acked.partition)] <= acked.offset:
-            self.contacts.write({key: self._contact_row(value, acked.timestamp_ms)})
+        if self._databases.position(TopicPartition(self.topics.contacts, acked.partition)) <= acked.offset:
+            row = self._contact_row(value, acked.timestamp_ms)
+            self._ahead[key] = acked, row
+            self.contacts.write({key: row})
+
+    def _forget_ahead(self, key: bytes) -> None:
+        if (ahead := self._ahead.get(key)) is not None:
+            acked = ahead[0]
+            if self._databases.position(TopicPartition(self.topics.contacts, acked.partition)) > acked.offset:
+                del self._ahead[key]
 
     # ---- who waits
 
     def position(self, partition: int) -> int:
         """Next offset of `order-events` to fold."""
-        return self._positions[TopicPartition(self.topics.events, partition)]
+        return self._databases.position(TopicPartition(self.topics.events, partition))
 
     def log_time(self, partition: int) -> int:
         """Timestamp of the last event folded, ms since the epoch (0: none). Commands up to then are decided and folded, for
         an event bears the time of its command and commands are decided in their order."""
-        return self._log_times[TopicPartition(self.topics.events, partition)]
+        return self._databases.log_time(TopicPartition(self.topics.events, partition))
 
     def outcome_waiter(self, command_id: str, fingerprint: bytes) -> Waiter:
         """Done when the fold has seen the outcome of exactly this command. Give it back with `forget`."""
@@ -282,5 +247,4 @@ class Projector:
             self._tell_order(order_id)
 
     def close(self) -> None:
-        for store in (*self.stores, self.contacts):
-            store.close()
+        self._databases.close()

@@ -123,12 +123,12 @@ class Queries:
 
     def order(self, partition: int, order_id: str) -> Order | None:
         """The order now."""
-        raw = self._projector.stores[partition].get(rm.order_key(order_id))
+        raw = self._projector.store(partition).get(rm.order_key(order_id))
         return rm.decode_order(raw) if raw else None
 
     def frozen(self, partition: int, order_id: str) -> rm.Frozen | None:
         """Why and where the fold of this order stopped, if it did."""
-        raw = self._projector.stores[partition].get(rm.frozen_key(order_id))
+        raw = self._projector.store(partition).get(rm.frozen_key(order_id))
         return rm.decode_frozen(raw) if raw else None
 
     def all_frozen(self) -> list[tuple[int, rm.Frozen]]:
@@ -139,7 +139,7 @@ class Queries:
         """Events with version > `after`, oldest first, at most `limit`."""
         found: list[Past] = []
         prefix = rm.history_prefix(order_id)
-        rows = self._projector.stores[partition].scan(prefix, rm.history_key(order_id, after + 1))
+        rows = self._projector.store(partition).scan(prefix, rm.history_key(order_id, after + 1))
         for _, row in rows:
             offset, value = rm.read_history_value(row)
             found.append(Past(self._events.decode(value), partition, offset))
@@ -173,7 +173,7 @@ class Queries:
     def outcome(self, partition: int, command_id: str, fingerprint: bytes | None = None) -> Outcome | None:
         """What became of a command. With another `fingerprint` than the first one: that refusal, or None while it is not
         recorded; the caller then knows the id is taken (`outcome` without fingerprint)."""
-        store = self._projector.stores[partition]
+        store = self._projector.store(partition)
         raw = store.get(outcome_key(command_id))
         first = decode_outcome(raw) if raw else None
         if fingerprint is None or first is None or first.fingerprint == fingerprint:

@@ -9,10 +9,13 @@
     c/, x/                                         outcomes by command id (`ledger.outcomes`)
     d/<day><currency>                              daily totals
     q/<status>                                     how many orders show this status
-    f/<order_id>                                   frozen orders: why and where
+    f/<order_id>                                   frozen orders: why and where (the first record that could not be folded)
+    \\0...                                          positions, digest and its checkpoints (`databases`)
 
 "Newest first" is the big-endian complement of `placed_at`. Changing what a row holds means raising `VERSION`: a database of
 another version is not read but rebuilt.
+
+`PartitionFold` is the one definition of the fold: `serve`, `rebuild` and `verify` all go through it.
 """
 
 from __future__ import annotations
@@ -27,8 +30,9 @@ from ledger.events import OrderEvent
 from ledger.order import Order, display, evolve
 from ledger.outcomes import event_row
 from ledger.transitions import Status
+from projections.digests import row_hash
 
-VERSION = 2
+VERSION = 3
 DAY_MS = 24 * 60 * 60 * 1000
 _FAR = (1 << 64) - 1
 
@@ -127,95 +131,124 @@ def count_key(status: str) -> bytes:
 
 
 class PartitionFold:
-    """Folds events of one partition into rows that are not yet written. `get` reads the store below."""
+    """Folds events of one partition into rows that are not yet written. `get` reads the store below.
 
-    def __init__(self, get: Get) -> None:
+    `frozen` holds the ids of the frozen orders: what `freeze` adds is for every later fold of the partition too. `finish` has the
+    rows, `change` then what they do to the database's digest. Rows about an order's state are made once, at the end, however
+    many events of it are folded.
+    """
+
+    def __init__(self, get: Get, frozen: set[str]) -> None:
         self._get = get
+        self._frozen = frozen
         self.rows: Rows = {}
+        self.change = 0
+        self._below: dict[str, tuple[bytes | None, Order | None]] = {}  # the orders touched, as they stand in the store
         self._orders: dict[str, Order] = {}
         self._daily: dict[bytes, DailyTotals] = {}
-        self._counts: dict[Status, int] = {}
 
     def order(self, order_id: str) -> Order | None:
-        if (order := self._orders.get(order_id)) is not None:
-            return order
-        raw = self._get(order_key(order_id))
-        return decode_order(raw) if raw else None
+        """The order as folded so far."""
+        order = self._orders.get(order_id)
+        if order is None and order_id not in self._below:
+            raw = self._get(order_key(order_id))
+            order = decode_order(raw) if raw else None
+            self._below[order_id] = raw, order
+        return order or self._below[order_id][1]
 
     def frozen(self, order_id: str) -> bool:
-        key = frozen_key(order_id)
-        return key in self.rows or self._get(key) is not None
+        return order_id in self._frozen
 
-    def freeze(self, order_id: str, offset: int, reason: str) -> None:
-        self.rows[frozen_key(order_id)] = encode(Frozen(order_id, offset, reason))
+    def freeze(self, order_id: str, offset: int, reason: str) -> bool:
+        """Whether this is the first record of the order that cannot be folded."""
+        if order_id in self._frozen:
+            return False
+        self._frozen.add(order_id)
+        self._put(frozen_key(order_id), encode(Frozen(order_id, offset, reason)))
+        return True
 
     def fold(self, event: OrderEvent, offset: int, value: bytes) -> Order:
         """Rows of one event. Raises `ledger.order.FoldError` before anything is changed."""
-        before = None if event.version == 1 and event.type == e.ORDER_PLACED else self.order(event.order_id)
-        after = evolve(before, event)
-        self._orders[event.order_id] = after
-        self.note(event, offset, value)
-        self._index(before, after)
-        self._count(before, after, event)
+        order_id = event.order_id
+        before = self._orders.get(order_id) or self.order(order_id)
+        after = self._orders[order_id] = evolve(before, event)
+        self._put(history_key(order_id, event.version), history_value(offset, value))  # the next version: nothing was there
+        self._put(*event_row(event))
+        if (
+            event.type in _COUNTED
+            or before is None
+            or after.captured_minor != before.captured_minor
+            or (after.refunded_minor != before.refunded_minor)
+        ):
+            self._count(before, after, event)
         return after
 
     def note(self, event: OrderEvent, offset: int, value: bytes) -> None:
         """Rows that need no fold: history and outcome. All that is kept of the later events of a frozen order."""
-        self.rows[history_key(event.order_id, event.version)] = history_value(offset, value)
-        key, row = event_row(event)
+        key = history_key(event.order_id, event.version)
+        self._replace(key, self.rows[key] if key in self.rows else self._get(key), history_value(offset, value))
+        self._put(*event_row(event))
+
+    def _put(self, key: bytes, row: bytes) -> None:
         self.rows[key] = row
+        self.change += row_hash(key, row)
 
-    def _index(self, before: Order | None, after: Order) -> None:
-        place = newest_first(after.placed_at) + after.order_id.encode()
-        rows, status = self.rows, display(after)
-        if before is None:
-            rows[all_prefix() + place] = b""
-            rows[customer_prefix(after.customer_id) + place] = b""
-            rows[status_prefix(status) + place] = b""
-            self._add(status, 1)
-            return
-        was = display(before)
-        if was != status:
-            rows[status_prefix(was) + place] = None
-            rows[status_prefix(status) + place] = b""
-            self._add(was, -1)
-            self._add(status, 1)
-        if bool(before.attention) != bool(after.attention):
-            rows[attention_prefix() + place] = b"" if after.attention else None
+    def _replace(self, key: bytes, was: bytes | None, row: bytes) -> None:
+        if was is not None:
+            self.change -= row_hash(key, was)
+        self._put(key, row)
 
-    def _add(self, status: Status, change: int) -> None:
-        if status not in self._counts:
-            self._counts[status] = int.from_bytes(self._get(count_key(status)) or b"", "big")
-        self._counts[status] += change
+    def _delete_empty(self, key: bytes) -> None:
+        self.rows[key] = None
+        self.change -= row_hash(key, b"")
 
     def _count(self, before: Order | None, after: Order, event: OrderEvent) -> None:
-        kind = event.type
-        captured = after.captured_minor - (before.captured_minor if before else 0)
-        refunded = after.refunded_minor - (before.refunded_minor if before else 0)
-        if not (captured or refunded or kind in _COUNTED):
-            return
         key = daily_key(event.occurred_at // DAY_MS, event.currency)
         totals = self._daily.get(key)
         if totals is None:
             raw = self._get(key)
             totals = self._daily[key] = decode_daily(raw) if raw else DailyTotals()
-        totals.captured_minor += captured
-        totals.refunded_minor += refunded
-        if kind == e.ORDER_PLACED:
-            totals.placed += 1
+        totals.captured_minor += after.captured_minor - (before.captured_minor if before else 0)
+        totals.refunded_minor += after.refunded_minor - (before.refunded_minor if before else 0)
+        if event.type == e.ORDER_PLACED:
             totals.placed_minor += event.total_minor
-        elif kind in _COUNTED:
-            setattr(totals, _COUNTED[kind], getattr(totals, _COUNTED[kind]) + 1)
+        if (count := _COUNTED.get(event.type)) is not None:
+            setattr(totals, count, getattr(totals, count) + 1)
 
     def finish(self) -> Rows:
-        """All rows of the fold so far, for one atomic write together with the position."""
-        for order in self._orders.values():
-            self.rows[order_key(order.order_id)] = encode(order)
+        """All rows of the fold so far, for one atomic write together with the position. To be called once."""
+        moves: dict[Status, int] = {}
+        for order_id, order in self._orders.items():
+            raw, before = self._below[order_id]
+            self._replace(order_key(order_id), raw, encode(order))
+            self._index(before, order, moves)
         for key, totals in self._daily.items():
-            self.rows[key] = encode(totals)
-        for status, count in self._counts.items():
-            self.rows[count_key(status)] = count.to_bytes(8, "big")
+            self._replace(key, self._get(key), encode(totals))
+        for status, move in moves.items():
+            if move:
+                key = count_key(status)
+                was = self._get(key)
+                self._replace(key, was, (int.from_bytes(was or b"", "big") + move).to_bytes(8, "big"))
         return self.rows
+
+    def _index(self, before: Order | None, after: Order, moves: dict[Status, int]) -> None:
+        """Rows of the lists that `after` has moved into or out of; `moves` counts orders by status."""
+        place = newest_first(after.placed_at) + after.order_id.encode()
+        status = display(after)
+        was = display(before) if before else None
+        if before is None:
+            self._put(all_prefix() + place, b"")
+            self._put(customer_prefix(after.customer_id) + place, b"")
+        if was is not status:
+            if was is not None:
+                self._delete_empty(status_prefix(was) + place)
+                moves[was] = moves.get(was, 0) - 1
+            self._put(status_prefix(status) + place, b"")
+            moves[status] = moves.get(status, 0) + 1
+        if after.attention and not (before and before.attention):
+            self._put(attention_prefix() + place, b"")
+        elif before and before.attention and not after.attention:
+            self._delete_empty(attention_prefix() + place)
 
 
 _COUNTED = {e.ORDER_PLACED: "placed", e.ORDER_CANCELLED: "cancelled", e.ORDER_SHIPPED: "shipped", e.ORDER_DELIVERED: "delivered"}

@@ -193,7 +193,7 @@ def running_ledger(
     process = CommandsProcess(log, lambda name: MemoryStore(), topics, f"{topics.prefix}app", "one", companions.make)
     deciding = threading.Thread(target=process.run, name="commands")
     deciding.start()
-    projector = Projector(lambda name: MemoryStore(), topics, partitions)
+    projector = Projector.open(lambda name: MemoryStore(), topics, partitions)
     sender = log.sender("test-serve")
     tokens = {role: new_token(role) for role in ROLES}
     known = Tokens([(bytes.fromhex(hash_token(token)), Principal(role, role)) for role, token in tokens.items()])

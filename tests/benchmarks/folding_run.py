@@ -56,7 +56,7 @@ async def _nothing(scope: Any, receive: Any, send: Any) -> None:
 
 
 def fold(log: KafkaLog, topics: Topics, partitions: int, events: int, state: Path) -> dict[str, float]:
-    projector = Projector(store_opener(state / "projections"), topics, partitions)
+    projector = Projector.open(store_opener(state / "projections"), topics, partitions)
     timed = TimedProjector(projector, events)
     try:
         app = faust_app.build_app(app_id="benchmark-fold", log=log, folder=timed, state_dir=state)

@@ -29,7 +29,7 @@ from tests.harness import HASH_KEY, Status, validate
 @pytest.fixture(scope="module")
 def document() -> dict[str, Any]:
     log, settings = MemoryLog(), Settings(_env_file=None, ledger_hash_key=HASH_KEY)
-    projector = Projector(lambda name: MemoryStore(), Topics(), 4)
+    projector = Projector.open(lambda name: MemoryStore(), Topics(), 4)
     sender = log.sender("test")
     try:
         context = AppContext(settings, log, sender, projector, Queries(projector), Tokens([]), HASH_KEY.encode(), Status)

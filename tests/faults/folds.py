@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -68,13 +69,15 @@ def projection_differences(state_dir: Path, bootstrap: str, topics: Topics, part
         fresh[name] = MemoryStore()
         return fresh[name]
 
-    projector = Projector(open_store, topics, partitions)
+    projector = Projector.open(open_store, topics, partitions)
     for topic in (topics.events, topics.refusals, topics.contacts):
         if records := _records(bootstrap, topic):
             projector.fold(records)
+    root = state_dir / "projections"
+    folder = root / json.loads((root / "current.json").read_text())["current"]
     found: list[str] = []
     for name, fold in fresh.items():
-        store = RocksStore(state_dir / "projections" / name)
+        store = RocksStore(folder / name)
         try:
             found += [f"{name} {line}" for line in differences(_rows(store), _rows(fold))]
         finally:

@@ -124,7 +124,7 @@ def test_a_frozen_order_keeps_its_contact(ledger: RunningLedger) -> None:
     name = write_contact(ledger, "ord_frozen", now_ms() - 2 * DAY_MS)
     placed(ledger, "ord_frozen")
     partition = ledger.context.partition_of("ord_frozen")
-    store = ledger.context.projector.stores[partition]
+    store = ledger.context.projector.store(partition)
 
     async def freeze(row: bytes | None) -> None:
         store.write({b"f/ord_frozen": row})

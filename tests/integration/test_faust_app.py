@@ -214,14 +214,14 @@ def test_the_first_exception_of_a_fold_is_the_last_fold(tmp_path: Path) -> None:
 
 
 def lose(app: LedgerApp, number: int) -> None:
-    """Make chunk `number` disappear on its way to the agent."""
-    next_chunk = app.feed.next_chunk
+    """Make chunk `number` disappear between the agent and the fold (one that waits for it already cannot be robbed earlier)."""
+    fold = app.feed.fold
 
-    async def losing() -> Chunk:
-        chunk = await next_chunk()
-        return await next_chunk() if chunk.number == number else chunk
+    async def losing(chunk: Chunk) -> None:
+        if chunk.number != number:
+            await fold(chunk)
 
-    app.feed.next_chunk = losing  # type: ignore[method-assign]
+    app.feed.fold = losing  # type: ignore[method-assign]
 
 
 def test_a_lost_chunk_is_not_folded_over(tmp_path: Path) -> None:

@@ -152,6 +152,7 @@ PURE = (
     "commands/stripe_facts.py",
     "commands/stock_answers.py",
     "commands/answers.py",
+    "projections/digests.py",
     "projections/read_models.py",
 )
 

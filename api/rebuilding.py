@@ -1,0 +1,147 @@
+"""The verb `rebuild`: progress for a person, a report for a script."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from api.generation import projections_of
+from api.wiring import Doors
+from ledger.config import KafkaSettings, Settings
+from projections.live import digest_to_json
+from projections.rebuild import Rebuild, Report
+
+
+class ProgressBar:
+    """Share of the log folded, events a second, bytes read and time left. On standard error, so that `--json` stays clean."""
+
+    def __init__(self, err: Console) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[speed]}"),
+            TimeRemainingColumn(),
+            console=err,
+        )
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> ProgressBar:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def started(self, total: int, done: int) -> None:
+        self._task = self._progress.add_task("folding the log", total=total, completed=done, speed="")
+
+    def moved(self, done: int, events: int, bytes_read: int) -> None:
+        if self._task is None:
+            return
+        seconds = self._progress.tasks[self._task].elapsed or 0.0
+        speed = f"{events / seconds:,.0f} events/s, {bytes_read / 1e6:,.0f} MB" if seconds else ""
+        self._progress.update(self._task, completed=done, speed=speed)
+
+    def phase(self, text: str) -> None:
+        if self._task is not None:
+            self._progress.update(self._task, description=text)
+
+
+def run_rebuild(
+    kafka: KafkaSettings,
+    settings: Settings,
+    *,
+    jobs: int | None,
+    keep_old: bool,
+    dry_run: bool,
+    back: bool,
+    fresh: bool,
+    accept_difference: bool,
+    as_json: bool,
+    out: Console,
+    err: Console,
+) -> int:
+    """Rebuild the read models of the node that `settings` names. 1 when the live ones differ from the log."""
+    stopping = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopping.set())
+    doors = Doors(kafka)
+    partitions = doors.open_log().partitions(settings.topics.events)
+    with ProgressBar(err) as bar:
+        rebuild = Rebuild(
+            projections_of(settings),
+            doors,
+            settings.topics,
+            partitions,
+            min(jobs or os.cpu_count() or 1, partitions),
+            bar,
+            stopping.is_set,
+        )
+        report = rebuild.run(keep_old=keep_old, dry_run=dry_run, back=back, fresh=fresh, accept_difference=accept_difference)
+    if as_json:
+        out.print_json(data=report_to_json(report))
+    else:
+        _show(report, dry_run, out)
+    return int(bool(report.differences) and not accept_difference)
+
+
+def report_to_json(report: Report) -> dict[str, Any]:
+    return {
+        "events": report.events,
+        "bytes": report.bytes,
+        "took_s": round(report.took_s, 3),
+        "resumed": report.resumed,
+        "compared_partitions": report.compared,
+        "not_compared_because": report.not_compared_because or None,
+        "equal": None if report.compared is None else not report.differences,
+        "differences": [
+            {
+                "partition": d.partition,
+                "position": d.position,
+                "live": d.live,
+                "rebuilt": d.rebuilt,
+                "equal_until_event": d.equal_until,
+            }
+            for d in report.differences
+        ],
+        "digests": {str(p): digest_to_json(digest) for p, digest in report.digests.items()},
+        "generation": report.generation,
+        "kept": report.kept,
+        "taken_over": report.taken_over if report.generation else None,
+    }
+
+
+def _show(report: Report, dry_run: bool, out: Console) -> None:
+    per_s = report.events / report.took_s if report.took_s else 0.0
+    resumed = "went on from an earlier rebuild and " if report.resumed else ""
+    out.print(f"{resumed}folded {report.events:,} events in {report.took_s:.1f} s ({per_s:,.0f}/s)", highlight=False)
+    if report.compared is None:
+        out.print(f"compared with nothing: {report.not_compared_because}", highlight=False)
+    elif not report.differences:
+        out.print(f"the digests of all {report.compared} partitions are those of the read models in use", highlight=False)
+    for d in report.differences:
+        out.print(
+            f"[red]partition {d.partition} differs[/] at position {d.position}: in use {d.live[:16]}…, from the log "
+            f"{d.rebuilt[:16]}… (the same up to event {d.equal_until:,})",
+            highlight=False,
+        )
+    if report.generation is None:
+        if report.differences and not dry_run:
+            out.print("nothing was changed. `order-ledger verify` names the row; `rebuild --accept-difference` replaces it")
+        elif dry_run:
+            out.print("nothing was changed (--dry-run)")
+        return
+    kept = f"; {report.kept} is kept, `rebuild --back` returns to it" if report.kept else ""
+    out.print(f"{report.generation} is now the generation to read{kept}", highlight=False)
+    told = {
+        "yes": "the running `serve` has taken it over",
+        "no": "[yellow]the running `serve` has not taken it over yet: see its log; a restart of it reads the new one[/]",
+        "nobody serves": "no `serve` is running here: the next one reads it",
+    }
+    out.print(told[report.taken_over], highlight=False)

@@ -1,0 +1,127 @@
+"""The bulk fold: the log into databases as fast as one process can, with the same `Databases.fold` that `serve` uses.
+
+For `rebuild`, for `verify`, and for a node that is empty or far behind before Faust takes over.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from ledger.errors import Hole, LedgerError
+from ledger.log import EventLog, Record, TopicPartition
+from projections.databases import Databases
+
+BATCH_RECORDS = 5_000  # of one partition, folded in one write
+POLL_RECORDS = 2_000
+POLL_S = 0.5
+TELL_S = 0.5
+
+
+class Interrupted(LedgerError):
+    """Asked to stop before the end. What was folded stays and the next run goes on from there."""
+
+    code = "interrupted"
+
+
+class Progress(NamedTuple):
+    """How far one bulk fold is: counts since its start, and its positions."""
+
+    events: int
+    bytes: int
+    positions: dict[TopicPartition, int]
+
+
+Tell = Callable[[Progress], None]
+Look = Callable[[TopicPartition, list[Record]], None]
+
+
+def tell_nobody(progress: Progress) -> None:
+    """For a fold that nobody watches."""
+
+
+class BulkFold:
+    """Folds the log into `databases`. One thread; the reader stays open between runs."""
+
+    def __init__(self, log: EventLog, databases: Databases, name: str, look: Look | None = None) -> None:
+        """`look` is shown every batch of records before it is folded (`verify`)."""
+        self._databases, self._look = databases, look
+        self._log = log
+        topics = databases.topics
+        self._reader = log.reader(name, eof=True)
+        self._events_topic = topics.events
+        self._events = self._bytes = 0
+
+    def ends(self) -> dict[TopicPartition, int]:
+        """The committed end of everything that is folded here."""
+        return self._log.ends(self._databases.positions(), timeout_s=30.0)
+
+    def run(
+        self,
+        until: Mapping[TopicPartition, int],
+        tell: Tell = tell_nobody,
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Fold every record before `until`, which lies at or before the committed end, and nothing behind it.
+
+        Partitions that `until` does not name are left alone. Raises `Hole` when records are gone, `Interrupted`, `LogError`,
+        `StoreError`.
+        """
+        databases = self._databases
+        databases.skip_expired(self._log.starts([tp for tp in until if tp.topic == databases.topics.refusals], timeout_s=30.0))
+        left = {tp: end for tp, end in until.items() if databases.position(tp) < end}
+        if not left:
+            tell(self._progress())
+            return
+        self._check_starts(left)
+        self._reader.assign({tp: databases.position(tp) for tp in left})
+        waiting: dict[TopicPartition, list[Record]] = {tp: [] for tp in left}
+        told_at = 0.0
+        while left:
+            if stopping():
+                raise Interrupted("stopped before the end; run it again to go on from here")
+            for record in self._reader.poll(POLL_RECORDS, POLL_S):
+                tp = TopicPartition(record.topic, record.partition)
+                if tp in left and record.offset < left[tp]:
+                    waiting[tp].append(record)
+                    if len(waiting[tp]) >= BATCH_RECORDS:
+                        self._fold(tp, waiting)
+                    if record.offset + 1 >= left[tp]:
+                        self._done(tp, waiting, left)
+                elif tp in left:
+                    self._done(tp, waiting, left)  # the end lies behind a transaction's marker
+            for tp, end in self._reader.reached_end().items():
+                if tp in left and end >= left[tp]:
+                    self._done(tp, waiting, left)
+            if time.monotonic() >= told_at:
+                tell(self._progress())
+                told_at = time.monotonic() + TELL_S
+        tell(self._progress())
+
+    def _check_starts(self, left: Mapping[TopicPartition, int]) -> None:
+        """Compaction leaves gaps in contacts; the ledger's own topics begin where we stand, or something was lost."""
+        for tp, start in self._log.starts(left, timeout_s=30.0).items():
+            if start > self._databases.position(tp) and tp.topic == self._events_topic:
+                raise Hole(f"{tp.topic}/{tp.partition}: the log begins at {start}, {self._databases.position(tp)} is needed")
+
+    def _done(self, tp: TopicPartition, waiting: dict[TopicPartition, list[Record]], left: dict[TopicPartition, int]) -> None:
+        self._fold(tp, waiting)
+        del left[tp]
+
+    def _fold(self, tp: TopicPartition, waiting: dict[TopicPartition, list[Record]]) -> None:
+        records, waiting[tp] = waiting[tp], []
+        if not records:
+            return
+        if self._look is not None:
+            self._look(tp, records)
+        self._databases.fold(tp, records)
+        if tp.topic == self._events_topic:
+            self._events += len(records)
+        self._bytes += sum(len(record.value or b"") for record in records)
+
+    def _progress(self) -> Progress:
+        return Progress(self._events, self._bytes, self._databases.positions())
+
+    def close(self) -> None:
+        self._reader.close()

@@ -1,0 +1,262 @@
+"""The databases of one generation and the only code that writes them: rows, position and digest in one write (DESIGN 6, 7).
+
+    p0, p1, ...     what follows from `order-events` and `order-refusals` of that partition (`read_models`)
+    contacts        all contacts: they can be erased, the ledger's rows cannot
+
+`serve` folds chunks into all of them as they come; `rebuild` and `verify` fold the log in bulk into some of them. Both go
+through `fold`, so that there is one definition of what a database holds.
+
+Bookkeeping rows begin with NUL:
+
+    \\0version                    of the read models
+    \\0position/<topic>/<p>       next offset to fold, timestamp of the record before it
+    \\0digest                     the digest of the database now
+    \\0digest/<events>            the digest as it was after every 10,000th record of `order-events`
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import msgspec
+import structlog
+
+from ledger.codec import event_codec, refusal_codec
+from ledger.errors import ConfigError, DecodeError, Hole
+from ledger.events import OrderEvent, OrderRefusal
+from ledger.kept_contacts import contact_rows
+from ledger.log import Record, TopicPartition
+from ledger.order import FoldError
+from ledger.outcomes import decode_outcome, refusal_row
+from ledger.store import Store
+from ledger.topics import Topics
+from projections import digests
+from projections.digests import CHECKPOINT_EVENTS, Digest
+from projections.read_models import VERSION, PartitionFold, Rows
+
+log = structlog.get_logger(__name__)
+
+CONTACTS_STORE = "contacts"
+_POSITION = b"\0position/"
+_PLACE = struct.Struct(">QQ")  # next offset, timestamp (ms) of the record before it
+_VERSION = b"\0version"
+_DIGEST = b"\0digest"
+_NO_DIGEST = Digest(0, 0, digests.as_bytes(0))
+_encode_digest = msgspec.msgpack.Encoder().encode
+_decode_digest = msgspec.msgpack.Decoder(Digest).decode
+
+OpenStore = Callable[[str], Store]
+
+
+class OtherReadModels(ConfigError):
+    """A database holds read models of another version than this program's: it is not read but rebuilt."""
+
+    code = "other_read_models"
+
+
+class Folded(NamedTuple):
+    """What one `fold` was about, for whoever waits for it."""
+
+    events: list[OrderEvent]
+    refusals: list[OrderRefusal]
+    contacts: list[bytes]  # keys
+
+
+def store_name(partition: int) -> str:
+    return f"p{partition}"
+
+
+class Databases:
+    """Open databases of some partitions, and the contacts unless without. Not thread-safe: one thread at a time folds."""
+
+    def __init__(self, open_store: OpenStore, topics: Topics, partitions: Iterable[int], contacts: int | None) -> None:
+        """`open_store(name)` opens or creates a database; `contacts` is how many partitions that topic has, None: leave it out.
+
+        Raises `StoreError` when a database is open elsewhere, `OtherReadModels`; what was opened is closed then.
+        """
+        self.topics = topics
+        self.stores: dict[int, Store] = {}
+        self.contacts: Store | None = None
+        self._events, self._refusals, self._contact_row = event_codec(), refusal_codec(), contact_rows()
+        self._positions: dict[TopicPartition, int] = {}
+        self._log_times: dict[TopicPartition, int] = {}
+        self._digests: dict[int, Digest] = {}
+        self._frozen: dict[int, set[str]] = {}
+        try:
+            for p in partitions:
+                self.stores[p] = open_store(store_name(p))
+                self._load(p, self.stores[p])
+            if contacts is not None:
+                self.contacts = open_store(CONTACTS_STORE)
+                for p in range(contacts):
+                    self._load_position(self.contacts, TopicPartition(topics.contacts, p))
+        except BaseException:
+            self.close()
+            raise
+
+    def _load(self, p: int, store: Store) -> None:
+        raw = store.get(_VERSION)
+        if raw is None:
+            store.write({_VERSION: b"%d" % VERSION})
+        elif int(raw) != VERSION:
+            raise OtherReadModels(
+                f"database {store_name(p)} holds read models of version {int(raw)}, this program has {VERSION}: rebuild it"
+            )
+        for topic in (self.topics.events, self.topics.refusals):
+            self._load_position(store, TopicPartition(topic, p))
+        kept = store.get(_DIGEST)
+        self._digests[p] = _decode_digest(kept) if kept else _NO_DIGEST
+        self._frozen[p] = {key[2:].decode() for key, _ in store.scan(b"f/")}
+
+    def _load_position(self, store: Store, tp: TopicPartition) -> None:
+        raw = store.get(_position_key(tp))
+        self._positions[tp], self._log_times[tp] = _PLACE.unpack(raw) if raw else (0, 0)
+
+    # ---- how far
+
+    def positions(self) -> dict[TopicPartition, int]:
+        """The next offset of every partition of the three topics, as far as they are in here."""
+        return dict(self._positions)
+
+    def position(self, tp: TopicPartition) -> int:
+        return self._positions[tp]
+
+    def log_time(self, tp: TopicPartition) -> int:
+        """Timestamp of the last record folded, ms since the epoch (0: none)."""
+        return self._log_times[tp]
+
+    def digest(self, partition: int) -> Digest:
+        """The digest of the rows that are there now."""
+        return self._digests[partition]
+
+    def digests(self) -> dict[int, Digest]:
+        return dict(self._digests)
+
+    def checkpoints(self, partition: int) -> Iterator[Digest]:
+        """The digests kept every `CHECKPOINT_EVENTS` events, oldest first."""
+        for _, row in self.stores[partition].scan(_DIGEST + b"/"):
+            yield _decode_digest(row)
+
+    def frozen(self, partition: int, order_id: str) -> bool:
+        return order_id in self._frozen[partition]
+
+    def frozen_count(self) -> int:
+        return sum(map(len, self._frozen.values()))
+
+    def skip_expired(self, starts: Mapping[TopicPartition, int]) -> None:
+        """Begin at `starts` where the log no longer goes back to the position.
+
+        For `order-refusals` only, which is kept 60 days: a key is honoured for 30, so what is gone is asked for by nobody.
+        """
+        for tp, start in starts.items():
+            if tp.topic == self.topics.refusals and self._positions.get(tp, start) < start:
+                log.info("expired refusals skipped", partition=tp.partition, position=self._positions[tp], start=start)
+                self._positions[tp] = start
+
+    # ---- the fold
+
+    def fold(self, tp: TopicPartition, records: Sequence[Record]) -> Folded:
+        """Fold records of one partition, in order; those below the position are skipped.
+
+        Any exception leaves the database at an earlier position, whole. Raises `StoreError`, `Hole`.
+        """
+        position = self._positions[tp]
+        if records and records[0].offset < position:
+            records = [record for record in records if record.offset >= position]
+        found = Folded([], [], [])
+        if not records:
+            return found
+        if tp.topic == self.topics.events:
+            self._fold_events(tp, records, found.events)
+        elif tp.topic == self.topics.refusals:
+            self._fold_refusals(tp, records, found.refusals)
+        else:
+            self._fold_contacts(tp, records, found.contacts)
+        return found
+
+    def _write(self, store: Store, tp: TopicPartition, rows: Rows, last: Record) -> None:
+        position = last.offset + 1
+        if position <= self._positions[tp]:
+            raise Hole(f"{tp.topic}/{tp.partition}: position would go back from {self._positions[tp]} to {position}")
+        rows[_position_key(tp)] = _PLACE.pack(position, last.timestamp_ms)
+        store.write(rows)
+        self._positions[tp], self._log_times[tp] = position, last.timestamp_ms
+
+    def _fold_events(self, tp: TopicPartition, records: Sequence[Record], done: list[OrderEvent]) -> None:
+        start = 0
+        while start < len(records):  # a write ends where a digest is to be kept, however the records were cut into chunks
+            room = CHECKPOINT_EVENTS - self._digests[tp.partition].events % CHECKPOINT_EVENTS
+            self._fold_some_events(tp, records[start : start + room] if start or room < len(records) else records, done)
+            start += room
+
+    def _fold_some_events(self, tp: TopicPartition, records: Sequence[Record], done: list[OrderEvent]) -> None:
+        store, p = self.stores[tp.partition], tp.partition
+        fold = PartitionFold(store.get, self._frozen[p])
+        decode = self._events.decode
+        for record in records:
+            value = record.value or b""
+            try:
+                event = decode(value)
+            except DecodeError as exc:
+                self._freeze(fold, (record.key or b"").decode("utf-8", "replace"), record.offset, str(exc))
+                continue
+            done.append(event)
+            if fold.frozen(event.order_id):
+                fold.note(event, record.offset, value)
+                continue
+            try:
+                fold.fold(event, record.offset, value)
+            except FoldError as exc:
+                self._freeze(fold, event.order_id, record.offset, str(exc))
+                before = fold.order(event.order_id)
+                if event.version == (before.version if before else 0) + 1:
+                    fold.note(event, record.offset, value)  # its place is its own: shown in the history, and its command answered
+        rows = fold.finish()
+        was, last = self._digests[p], records[-1]
+        value = digests.as_bytes(digests.moved(digests.from_bytes(was.value), fold.change))
+        digest = Digest(was.events + len(records), last.offset + 1, value)
+        rows[_DIGEST] = row = _encode_digest(digest)
+        if digest.events % CHECKPOINT_EVENTS == 0:
+            rows[_DIGEST + b"/" + digest.events.to_bytes(8, "big")] = row
+        self._write(store, tp, rows, last)
+        self._digests[p] = digest
+
+    @staticmethod
+    def _freeze(fold: PartitionFold, order_id: str, offset: int, reason: str) -> None:
+        if fold.freeze(order_id, offset, reason):
+            log.error("order frozen", order_id=order_id, offset=offset, reason=reason)
+
+    def _fold_refusals(self, tp: TopicPartition, records: Sequence[Record], told: list[OrderRefusal]) -> None:
+        store = self.stores[tp.partition]
+        rows: Rows = {}
+        for record in records:
+            try:
+                refusal = self._refusals.decode(record.value)
+            except DecodeError as exc:
+                log.error("unreadable refusal", partition=tp.partition, offset=record.offset, reason=str(exc))
+                continue
+            if (row := refusal_row(refusal)) is not None:
+                known = store.get(row[0])
+                if known is None or decode_outcome(known).code is not None:  # an event's outcome stands, whichever came first
+                    rows[row[0]] = row[1]
+                told.append(refusal)
+        self._write(store, tp, rows, records[-1])
+
+    def _fold_contacts(self, tp: TopicPartition, records: Sequence[Record], keys: list[bytes]) -> None:
+        assert self.contacts is not None
+        rows: Rows = {(r.key or b""): self._contact_row(r.value, r.timestamp_ms) for r in records}
+        keys += rows
+        self._write(self.contacts, tp, rows, records[-1])
+
+    def close(self) -> None:
+        """Close every database; closing again is no mistake."""
+        for store in self.stores.values():
+            store.close()
+        if self.contacts is not None:
+            self.contacts.close()
+
+
+def _position_key(tp: TopicPartition) -> bytes:
+    return _POSITION + tp.topic.encode() + b"/%d" % tp.partition

@@ -1,0 +1,158 @@
+"""Where a node's databases lie: one directory per generation, and a pointer to the one that is read.
+
+    <root>/current.json          {"current": "g000002", "kept": "g000001" or null}: replaced at once, never half written
+    <root>/g000002/              the databases of one generation (`projections.databases`)
+    <root>/g000003.building/     what a rebuild has so far; a killed one goes on here
+    <root>/serving.json          which generation the running `serve` reads
+    <root>/requests/             questions of `rebuild` and `verify` to the running `serve`, and its answers
+    <root>/rebuild.lock          one rebuild at a time
+
+Whatever is neither current nor kept nor being built is a rest and is removed, unless a process has it open.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from ledger.errors import LedgerError, StoreError
+from projections.databases import CONTACTS_STORE
+
+log = structlog.get_logger(__name__)
+
+_NAME = re.compile(r"^g([0-9]{6})$")
+_BUILDING = ".building"
+
+
+class NoSuchGeneration(LedgerError):
+    """There is no generation of that name, or none is kept."""
+
+    code = "no_such_generation"
+
+
+class Generations:
+    """The generations below `root`. Holds nothing open; every call looks at the disk."""
+
+    def __init__(self, root: Path, remove_store: Callable[[Path], None]) -> None:
+        """`remove_store` deletes one database or raises `StoreError` while it is open."""
+        self.root = root
+        self._remove_store = remove_store
+
+    def folder(self, name: str) -> Path:
+        return self.root / name
+
+    def current(self) -> str | None:
+        """The generation to read; None before the first one."""
+        pointer = self._pointer()
+        return pointer["current"] if pointer else None
+
+    def kept(self) -> str | None:
+        """The generation that a rebuild was asked to keep."""
+        pointer = self._pointer()
+        return pointer["kept"] if pointer else None
+
+    def _pointer(self) -> dict[str, str | None] | None:
+        pointer: dict[str, str | None] | None = read_json(self.root / "current.json")
+        return pointer
+
+    def point(self, name: str, kept: str | None) -> None:
+        """Read `name` from now on. Raises `NoSuchGeneration`."""
+        if not self.folder(name).is_dir():
+            raise NoSuchGeneration(f"there is no generation {name} in {self.root}")
+        write_json(self.root / "current.json", {"current": name, "kept": kept})
+
+    def first(self) -> str:
+        """The current generation; an empty one when there is none yet."""
+        name = self.current()
+        if name is None or not self.folder(name).is_dir():
+            name = self.begin_anew()
+            self.point(name, None)
+        return name
+
+    def begin_anew(self) -> str:
+        """A new empty generation that is not read yet."""
+        name = self._next()
+        self.folder(name).mkdir(parents=True)
+        return name
+
+    # ---- building
+
+    def building(self) -> Path | None:
+        """What an earlier rebuild has so far."""
+        return next(iter(sorted(self.root.glob(f"g*{_BUILDING}"))), None)
+
+    def begin(self) -> Path:
+        """The directory to build in: that of an earlier rebuild, or a new one."""
+        folder = self.building() or self.root / (self._next() + _BUILDING)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def finish(self, building: Path, keep: bool) -> str:
+        """What was built becomes the generation to read; the one before is kept when asked for. Returns the new one's name."""
+        name, before = building.name.removesuffix(_BUILDING), self.current()
+        building.rename(self.folder(name))
+        self.point(name, before if keep else None)
+        return name
+
+    def _next(self) -> str:
+        """One above every number ever seen here, so that no name stands for two things."""
+        taken = [int(match[1]) for path in self._all() if (match := _NAME.match(path.name.removesuffix(_BUILDING)))]
+        return f"g{max(taken, default=0) + 1:06d}"
+
+    def _all(self) -> Iterable[Path]:
+        return [path for path in self.root.glob("g*") if path.is_dir()]
+
+    # ---- tidying
+
+    def remove_rests(self, *in_use: str) -> None:
+        """Remove generations that nobody needs. What another process has open stays for the next time."""
+        wanted = {self.current(), self.kept(), *in_use}
+        for folder in self._all():
+            if folder.name not in wanted and not folder.name.endswith(_BUILDING):
+                self.remove(folder)
+
+    def remove_contacts(self, name: str) -> None:
+        """What is kept aside holds no personal data: an erasure would not reach it. Whoever takes it back folds contacts anew."""
+        contacts = self.folder(name) / CONTACTS_STORE
+        if contacts.is_dir():
+            self._remove_store(contacts)
+            shutil.rmtree(contacts, ignore_errors=True)
+
+    def remove(self, folder: Path) -> bool:
+        """Remove one generation; whether it is gone."""
+        try:
+            for store in sorted(folder.iterdir()):
+                if store.is_dir():
+                    self._remove_store(store)  # refuses what is open
+            shutil.rmtree(folder, ignore_errors=True)
+        except StoreError as exc:
+            log.info("an old generation is still open elsewhere", generation=folder.name, why=str(exc))
+            return False
+        log.info("generation removed", generation=folder.name)
+        return True
+
+
+def read_json(path: Path) -> Any:
+    """What is in `path`; None when it is not there."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace `path` at once: a reader sees the old or the new, a crash leaves one of them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    with part.open("w") as file:
+        json.dump(value, file)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)

@@ -1,0 +1,205 @@
+"""A running `serve` and the verbs beside it: questions by file, and the take-over of a generation that was rebuilt.
+
+The databases of a running `serve` cannot be opened by another process, so `rebuild` and `verify` ask:
+
+    requests/<id>.json           {"want": "digests"} or {"want": "copy", "folder": ...}
+    requests/<id>.answer.json    {"generation", "read_models", "digests", "checkpoints"} or {"error": ...}
+
+A copy is a set of RocksDB checkpoints: files are linked, so it costs little, and each database is whole as of some position.
+
+Taking over. When the pointer names another generation, `serve` opens it, folds what is missing beside the live fold, holds the
+fold between two chunks until the new databases are at least as far as the old, and reads and folds in the new ones from then
+on. Reads go on all the while and never see the past.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from ledger.errors import LedgerError, LogError, StoreError
+from ledger.log import EventLog
+from projections.bulk import BulkFold
+from projections.databases import Databases, OtherReadModels, store_name
+from projections.digests import Digest
+from projections.generations import Generations, read_json, write_json
+from projections.projector import Projector
+from projections.read_models import VERSION
+
+log = structlog.get_logger(__name__)
+
+LOOK_S = 0.2
+RETRY_S = 1.0
+ANSWER_S = 20.0
+REQUEST_AGE_S = 600.0  # an unanswered request or a copy older than this is nobody's
+
+
+class NoAnswer(LedgerError):
+    """A process has the databases open and does not answer."""
+
+    code = "no_answer"
+
+
+# ---- the side that asks
+
+
+def ask(root: Path, want: str, timeout_s: float = ANSWER_S, **more: Any) -> dict[str, Any]:
+    """The answer of the `serve` that runs on `root`. Raises `NoAnswer`; `LedgerError` when it says that it could not."""
+    name = uuid.uuid4().hex
+    question, answer = root / "requests" / f"{name}.json", root / "requests" / f"{name}.answer.json"
+    write_json(question, {"want": want, **more})
+    deadline = time.monotonic() + timeout_s
+    try:
+        while (found := read_json(answer)) is None:
+            if time.monotonic() > deadline:
+                raise NoAnswer(f"the databases in {root} are open in a process that does not answer: is `serve` well?")
+            time.sleep(0.05)
+    finally:
+        question.unlink(missing_ok=True)
+        answer.unlink(missing_ok=True)
+    if "error" in found:
+        raise LedgerError(f"`serve` answers: {found['error']}")
+    told: dict[str, Any] = found
+    return told
+
+
+def serving(root: Path) -> str | None:
+    """The generation that the running `serve` reads, as it says itself."""
+    told = read_json(root / "serving.json")
+    return None if told is None else str(told["generation"])
+
+
+def digest_to_json(digest: Digest) -> dict[str, Any]:
+    return {"events": digest.events, "position": digest.position, "value": digest.hex()}
+
+
+def digest_from_json(told: dict[str, Any]) -> Digest:
+    return Digest(told["events"], told["position"], bytes.fromhex(told["value"]))
+
+
+# ---- the side that serves
+
+
+class LiveNode:
+    """What `serve` does for the verbs beside it. Everything but opening, closing and catching up runs on the event loop."""
+
+    def __init__(
+        self,
+        generations: Generations,
+        name: str,
+        projector: Projector,
+        event_log: EventLog,
+        open_databases: Callable[[str], Databases],
+        held: Callable[[], AbstractAsyncContextManager[None]],
+        reposition: Callable[[], object],
+    ) -> None:
+        """`held` keeps the fold between two chunks while it is entered; `reposition` reads on from the projector's positions."""
+        self._generations, self._name, self._projector, self._log = generations, name, projector, event_log
+        self._open, self._held, self._reposition = open_databases, held, reposition
+        self._refused: str | None = None
+
+    async def tend_for_ever(self) -> None:
+        """Look for questions and for another generation, again and again."""
+        self._clear_requests(0.0)
+        self._generations.remove_rests(self._name)
+        write_json(self._generations.root / "serving.json", {"generation": self._name, "pid": os.getpid()})
+        while True:
+            await asyncio.sleep(LOOK_S)
+            await self._answer_all()
+            wanted = self._generations.current()
+            if wanted not in (None, self._name, self._refused):
+                await self._take_over(str(wanted))
+
+    # ---- questions
+
+    async def _answer_all(self) -> None:
+        for path in (self._generations.root / "requests").glob("*.json"):
+            if path.name.endswith(".answer.json"):
+                continue
+            question = read_json(path)
+            if question is not None:
+                write_json(path.with_name(f"{path.stem}.answer.json"), await self._answer(question))
+                path.unlink(missing_ok=True)
+        self._clear_requests(REQUEST_AGE_S)
+
+    async def _answer(self, question: dict[str, Any]) -> dict[str, Any]:
+        databases = self._projector.databases
+        try:
+            if question["want"] == "copy":
+                await asyncio.to_thread(self._copy, databases, Path(question["folder"]))
+            elif question["want"] != "digests":
+                return {"error": f"nobody knows what {question['want']!r} is"}
+        except StoreError as exc:
+            return {"error": str(exc)}
+        return {
+            "generation": self._name,
+            "read_models": VERSION,
+            "digests": {str(p): digest_to_json(digest) for p, digest in databases.digests().items()},
+            "checkpoints": {str(p): [digest_to_json(d) for d in databases.checkpoints(p)] for p in databases.stores},
+        }
+
+    @staticmethod
+    def _copy(databases: Databases, folder: Path) -> None:
+        for p, store in databases.stores.items():
+            store.copy_to(folder / store_name(p))
+
+    def _clear_requests(self, older_than_s: float) -> None:
+        """A question or a copy whose asker was killed."""
+        oldest = time.time() - older_than_s
+        for path in (self._generations.root / "requests").glob("*"):
+            try:
+                if path.stat().st_mtime > oldest:
+                    continue
+            except FileNotFoundError:
+                continue
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+    # ---- another generation
+
+    async def _take_over(self, wanted: str) -> None:
+        log.info("taking over another generation", generation=wanted, instead_of=self._name)
+        try:
+            databases = await asyncio.to_thread(self._open, wanted)
+        except OtherReadModels as exc:
+            self._refused = wanted
+            log.warning(
+                "this program cannot read the new generation, start the one that made it", generation=wanted, why=str(exc)
+            )
+            return
+        bulk = BulkFold(self._log, databases, "take-over")
+        try:
+            await asyncio.to_thread(lambda: bulk.run(bulk.ends()))
+            async with self._held():
+                behind = {tp: at for tp, at in self._projector.positions().items() if databases.position(tp) < at}
+                await asyncio.to_thread(bulk.run, behind)
+                old = self._projector.take_over(databases)
+                self._reposition()
+        except LogError as exc:  # the broker is away: the pointer still stands, so it is tried again
+            log.warning("the other generation has to wait", why=str(exc))
+            await asyncio.to_thread(databases.close)
+            await asyncio.sleep(RETRY_S)
+            return
+        finally:
+            await asyncio.to_thread(bulk.close)
+        before, self._name = self._name, wanted
+        write_json(self._generations.root / "serving.json", {"generation": wanted, "pid": os.getpid()})
+        log.info("another generation is read", generation=wanted, before=before)
+        await asyncio.to_thread(old.close)
+        await asyncio.to_thread(self._put_aside, before)
+
+    def _put_aside(self, before: str) -> None:
+        if self._generations.kept() == before:  # contacts can be erased, also while nobody folds this generation
+            self._generations.remove_contacts(before)
+        self._generations.remove_rests(self._name)

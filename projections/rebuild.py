@@ -1,0 +1,427 @@
+"""`rebuild`: the databases of a node made anew from the log, beside whatever goes on (DESIGN 7).
+
+    1  processes, one per group of partitions, fold the log in bulk into a new generation
+    2  this process folds what has come meanwhile, exactly to positions whose digests the running `serve` tells, and compares
+    3  the pointer is moved; the running `serve` takes the new generation over (`projections.live`)
+
+Killed anywhere it leaves the old generation in use and the new one to go on with. It reads Kafka and writes below `root`;
+nothing else is touched.
+"""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import structlog
+from filelock import FileLock, Timeout
+
+from ledger.errors import LedgerError, StoreError
+from ledger.loading_store import LoadingStore
+from ledger.log import EventLog, TopicPartition
+from ledger.store import Store
+from ledger.topics import Topics
+from projections.bulk import BulkFold, Interrupted, Progress
+from projections.databases import CONTACTS_STORE, Databases, OtherReadModels
+from projections.digests import Digest
+from projections.generations import Generations, NoSuchGeneration
+from projections.live import ask, digest_from_json, serving
+from projections.read_models import VERSION
+
+log = structlog.get_logger(__name__)
+
+NEAR_RECORDS = 2_000  # so near to the log's end the databases are close enough for `serve` to do the rest
+MAX_ROUNDS = 20  # of catching up with a log that grows meanwhile
+TAKE_OVER_S = 60.0
+
+
+class JobFailed(LedgerError):
+    """A process of the rebuild ended without having done its part. Run it again: it goes on from where it was."""
+
+    code = "job_failed"
+
+
+class InProgress(LedgerError):
+    """Another rebuild of the same databases is running."""
+
+    code = "in_progress"
+
+
+class Doors(Protocol):
+    """Makes the log and the stores; must be picklable, for every process of a rebuild makes its own."""
+
+    def open_log(self) -> EventLog: ...
+
+    def open_store(self, folder: Path, name: str, loading: bool) -> Store: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One partition whose rebuilt digest is not the live one. `equal_until` events of it the two agreed."""
+
+    partition: int
+    position: int
+    live: str
+    rebuilt: str
+    equal_until: int
+
+
+@dataclass(slots=True)
+class Report:
+    """What a rebuild did. `compared` partitions had a live digest to be compared with; None where there was nothing live."""
+
+    events: int = 0
+    bytes: int = 0
+    took_s: float = 0.0
+    resumed: bool = False
+    compared: int | None = None
+    not_compared_because: str = ""
+    differences: list[Difference] = field(default_factory=list)
+    digests: dict[int, Digest] = field(default_factory=dict)
+    generation: str | None = None
+    kept: str | None = None
+    taken_over: Literal["yes", "no", "nobody serves"] = "nobody serves"
+
+
+class Watcher(Protocol):
+    """Who watches a rebuild."""
+
+    def started(self, total: int, done: int) -> None:
+        """Records to fold in all, and how many of them an earlier run has folded."""
+
+    def moved(self, done: int, events: int, bytes_read: int) -> None:
+        """Records folded so far; events and bytes of this run."""
+
+    def phase(self, text: str) -> None:
+        """What is done now."""
+
+
+# ---- one process of it
+
+
+def _job(
+    doors: Doors,
+    topics: Topics,
+    folder: Path,
+    partitions: list[int],
+    contacts: int | None,
+    until: Mapping[TopicPartition, int],
+    pipe: Connection,
+) -> None:
+    """Fold `partitions` to `until`, telling the parent; ends when the parent is gone."""
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)  # a fold makes no cycles, and looking for them among its rows takes a tenth of its time
+    try:
+        with ThreadPoolExecutor(1) as writers:
+
+            def open_store(name: str) -> Store:
+                return LoadingStore(doors.open_store(folder, name, True), writers)
+
+            databases = Databases(open_store, topics, partitions, contacts)
+            try:
+                bulk = BulkFold(doors.open_log(), databases, f"rebuild-{partitions[0] if partitions else 'contacts'}")
+                try:
+                    bulk.run(until, pipe.send)
+                finally:
+                    bulk.close()
+            finally:
+                databases.close()
+        pipe.send("done")
+    except (BrokenPipeError, KeyboardInterrupt):
+        return  # the parent is gone or stops: what is folded is kept
+    except LedgerError as exc:
+        pipe.send(f"{exc.code}: {exc}")
+
+
+@dataclass(slots=True)
+class _Job:
+    process: Any
+    pipe: Connection
+    progress: Progress = field(default_factory=lambda: Progress(0, 0, {}))
+    done: bool = False
+
+
+def _groups(partitions: int, jobs: int) -> list[list[int]]:
+    return [group for n in range(jobs) if (group := list(range(n, partitions, jobs)))]
+
+
+class Rebuild:
+    """One rebuild of the databases in `root`."""
+
+    def __init__(
+        self,
+        generations: Generations,
+        doors: Doors,
+        topics: Topics,
+        partitions: int,
+        jobs: int,
+        watcher: Watcher,
+        stopping: Callable[[], bool],
+    ) -> None:
+        self._generations, self._doors, self._topics, self._partitions = generations, doors, topics, partitions
+        self._jobs, self._watcher, self._stopping = max(1, jobs), watcher, stopping
+        self._log = doors.open_log()
+        self._report = Report()
+
+    def run(self, *, keep_old: bool, dry_run: bool, back: bool, fresh: bool, accept_difference: bool) -> Report:
+        """Build, compare, swap. A difference leaves everything as it was unless it is accepted.
+
+        Raises `InProgress`, `Interrupted`, `JobFailed`, `NoSuchGeneration`, `LogError`, `StoreError`.
+        """
+        lock = FileLock(self._generations.root / "rebuild.lock")
+        self._generations.root.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise InProgress(f"another rebuild of {self._generations.root} is running") from None
+        try:
+            began = time.monotonic()
+            folder = self._folder(back, fresh)
+            self._load(folder)
+            databases = self._open(folder)
+            try:
+                self._catch_up(databases)
+                self._report.digests = databases.digests()
+            finally:
+                databases.close()
+            self._report.took_s = time.monotonic() - began
+            if dry_run:
+                if not back:
+                    self._generations.remove(folder)
+            elif not self._report.differences or accept_difference:
+                self._swap(folder, keep_old or back, back)
+        finally:
+            lock.release()
+        return self._report
+
+    def _folder(self, back: bool, fresh: bool) -> Path:
+        if back:
+            kept = self._generations.kept()
+            if kept is None:
+                raise NoSuchGeneration("no generation is kept to go back to: `rebuild --keep-old` keeps one")
+            return self._generations.folder(kept)
+        before = self._generations.building()
+        if before is not None and (fresh or not self._readable(before)):
+            self._generations.remove(before)
+            before = None
+        self._report.resumed = before is not None
+        return self._generations.begin()
+
+    def _readable(self, folder: Path) -> bool:
+        try:
+            self._open(folder).close()
+        except OtherReadModels:
+            return False  # an earlier program's; not ours to go on with
+        return True
+
+    def _open(self, folder: Path) -> Databases:
+        return Databases(
+            lambda name: self._doors.open_store(folder, name, True), self._topics, range(self._partitions), self._partitions
+        )
+
+    def _ends(self) -> dict[TopicPartition, int]:
+        topics = (self._topics.events, self._topics.refusals, self._topics.contacts)
+        return self._log.ends([TopicPartition(topic, p) for topic in topics for p in range(self._partitions)], timeout_s=30.0)
+
+    # ---- 1: in bulk
+
+    def _load(self, folder: Path) -> None:
+        ends = self._ends()
+        databases = self._open(folder)
+        at = databases.positions()
+        databases.close()
+        total, done = sum(ends.values()), sum(min(at[tp], end) for tp, end in ends.items())
+        self._watcher.started(total, done)
+        if total == done:
+            return
+        # No further than a live node has folded: its digest there could not be asked for.
+        ends = self._no_further_than_live(ends)
+        jobs = self._start_jobs(folder, ends)
+        try:
+            self._watch(jobs, at, ends)
+        finally:
+            for job in jobs:
+                job.pipe.close()  # which ends it, if it is still at work
+            for job in jobs:
+                job.process.join(20)
+                if job.process.is_alive():
+                    job.process.kill()
+                    job.process.join()
+
+    def _no_further_than_live(self, ends: dict[TopicPartition, int]) -> dict[TopicPartition, int]:
+        live = self._live()
+        if live is None:
+            return ends
+        events = {TopicPartition(self._topics.events, p): digest.position for p, digest in live[0].items()}
+        return {tp: min(end, events.get(tp, end)) for tp, end in ends.items()}
+
+    def _start_jobs(self, folder: Path, until: Mapping[TopicPartition, int]) -> list[_Job]:
+        context, jobs = multiprocessing.get_context("spawn"), []
+        for number, group in enumerate(_groups(self._partitions, self._jobs)):
+            ours, theirs = context.Pipe(duplex=False)
+            with_contacts = number == 0
+            own = {
+                tp: end
+                for tp, end in until.items()
+                if (with_contacts if tp.topic == self._topics.contacts else tp.partition in group)
+            }
+            contacts = self._partitions if with_contacts else None
+            process = context.Process(
+                target=_job, args=(self._doors, self._topics, folder, group, contacts, own, theirs), name=f"rebuild-{number}"
+            )
+            process.start()
+            theirs.close()
+            jobs.append(_Job(process, ours))
+        return jobs
+
+    def _watch(self, jobs: list[_Job], at: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]) -> None:
+        while not all(job.done for job in jobs):
+            if self._stopping():
+                raise Interrupted("stopped; `rebuild` again goes on from here, `rebuild --fresh` begins anew")
+            for pipe in wait([job.pipe for job in jobs if not job.done], timeout=0.2):
+                job = next(job for job in jobs if job.pipe is pipe)
+                try:
+                    told = job.pipe.recv()
+                except EOFError:
+                    raise JobFailed(f"{job.process.name} ended early; run `rebuild` again to go on from where it was") from None
+                if told == "done":
+                    job.done = True
+                elif isinstance(told, str):
+                    raise JobFailed(told)
+                else:
+                    job.progress = told
+            self._tell(jobs, at, ends)
+        self._report.events += sum(job.progress.events for job in jobs)
+        self._report.bytes += sum(job.progress.bytes for job in jobs)
+
+    def _tell(self, jobs: list[_Job], at: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]) -> None:
+        now = dict(at)
+        for job in jobs:
+            now |= job.progress.positions
+        done = sum(min(now[tp], end) for tp, end in ends.items())
+        self._watcher.moved(done, sum(job.progress.events for job in jobs), sum(job.progress.bytes for job in jobs))
+
+    # ---- 2: to where the live digests are known
+
+    def _live(self) -> tuple[dict[int, Digest], dict[int, list[Digest]]] | None:
+        """Digests and checkpoints of the generation in use; None, with the reason, when there is nothing to compare with."""
+        name = self._generations.current()
+        if name is None or not (self._generations.folder(name) / "p0").is_dir():
+            self._report.not_compared_because = "there were no databases before"
+            return None
+        folder = self._generations.folder(name)
+        try:
+            databases = Databases(
+                lambda store: self._doors.open_store(folder, store, False), self._topics, range(self._partitions), None
+            )
+        except OtherReadModels as exc:
+            self._report.not_compared_because = f"the read models changed ({exc})"
+            return None
+        except StoreError:  # somebody has them open
+            return self._ask()
+        try:
+            return databases.digests(), {p: list(databases.checkpoints(p)) for p in databases.stores}
+        finally:
+            databases.close()
+
+    def _ask(self) -> tuple[dict[int, Digest], dict[int, list[Digest]]] | None:
+        told = ask(self._generations.root, "digests")
+        if told["read_models"] != VERSION:
+            self._report.not_compared_because = (
+                f"the running `serve` has read models of version {told['read_models']}, this program {VERSION}"
+            )
+            return None
+        return (
+            {int(p): digest_from_json(digest) for p, digest in told["digests"].items()},
+            {int(p): [digest_from_json(digest) for digest in kept] for p, kept in told["checkpoints"].items()},
+        )
+
+    def _catch_up(self, databases: Databases) -> None:
+        """Fold what has come meanwhile, each time exactly to where the live digests stand, and compare there."""
+        self._watcher.phase("catching up and comparing")
+        bulk = BulkFold(self._log, databases, "rebuild-end")
+        try:
+            before = None
+            for _ in range(MAX_ROUNDS):
+                ends, live = self._ends(), self._live()
+                if live is not None and live[0] != before:
+                    before = live[0]
+                    self._compare_at(bulk, databases, ends, *live)
+                else:  # nothing to compare with, or it stands still behind the log's end and has been compared
+                    bulk.run(ends, stopping=self._stopping)
+                if self._report.differences or self._near(databases):
+                    break
+        finally:
+            bulk.close()
+
+    def _near(self, databases: Databases) -> bool:
+        return sum(end - databases.position(tp) for tp, end in self._ends().items()) <= NEAR_RECORDS
+
+    def _compare_at(
+        self,
+        bulk: BulkFold,
+        databases: Databases,
+        ends: dict[TopicPartition, int],
+        live: dict[int, Digest],
+        checkpoints: dict[int, list[Digest]],
+    ) -> None:
+        until = {tp: end for tp, end in ends.items() if tp.topic != self._topics.events}
+        until |= {TopicPartition(self._topics.events, p): digest.position for p, digest in live.items()}
+        bulk.run(until, stopping=self._stopping)
+        compared = {p: digest for p, digest in live.items() if databases.digest(p).position == digest.position}
+        self._report.compared = len(compared)
+        self._report.differences = [
+            Difference(p, digest.position, digest.hex(), databases.digest(p).hex(), _equal_until(databases, p, checkpoints[p]))
+            for p, digest in sorted(compared.items())
+            if databases.digest(p) != digest
+        ]
+
+    # ---- 3: the swap
+
+    def _swap(self, folder: Path, keep: bool, back: bool) -> None:
+        before, reading = self._generations.current(), self._running()
+        if back:
+            name = folder.name
+            self._generations.point(name, before)
+        else:
+            name = self._generations.finish(folder, keep)
+        self._report.generation, self._report.kept = name, self._generations.kept()
+        if not reading:
+            if self._report.kept is not None:
+                self._generations.remove_contacts(self._report.kept)
+            self._generations.remove_rests()
+            return
+        self._watcher.phase("waiting for `serve` to take it over")
+        deadline = time.monotonic() + TAKE_OVER_S
+        while serving(self._generations.root) != name and time.monotonic() < deadline and not self._stopping():
+            time.sleep(0.1)
+        self._report.taken_over = "yes" if serving(self._generations.root) == name else "no"
+
+    def _running(self) -> bool:
+        """Whether a process has the generation in use open."""
+        name = self._generations.current()
+        if name is None:
+            return False
+        try:
+            self._doors.open_store(self._generations.folder(name), CONTACTS_STORE, False).close()
+        except StoreError:
+            return True
+        return False
+
+
+def _equal_until(databases: Databases, partition: int, live: Iterable[Digest]) -> int:
+    """How many events of the partition both sides agree about, as far as the checkpoints tell."""
+    ours = {digest.events: digest for digest in databases.checkpoints(partition)}
+    equal = 0
+    for digest in live:
+        if ours.get(digest.events, digest) != digest:
+            break
+        equal = digest.events
+    return equal
