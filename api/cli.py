@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from api.log_lines import log_to_stderr
 from ledger.config import KafkaSettings, Settings, load_kafka_settings, load_settings
 from ledger.errors import LedgerError
 
@@ -321,6 +322,7 @@ def api_of(data_dir: Path, url: str | None, token: str | None) -> tuple[str, str
 
 def main() -> None:
     """Entry point: an error of ours is one line with its code, never a stack trace."""
+    log_to_stderr()
     try:
         app()
     except LedgerError as exc:

@@ -44,3 +44,11 @@ def configure_logging(process: str, level: str = "INFO") -> None:
     # "abc" is how mode names the logger of the HTTP service
     for noisy in ("faust", "mode", "abc", "uvicorn.access", "httpx", "httpcore"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLevelName(level)))
+
+
+def log_to_stderr() -> None:
+    """For verbs that end: readable lines on standard error, so that what they print on standard output stays clean."""
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )

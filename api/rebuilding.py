@@ -124,7 +124,10 @@ def _show(report: Report, dry_run: bool, out: Console) -> None:
     if report.compared is None:
         out.print(f"compared with nothing: {report.not_compared_because}", highlight=False)
     elif not report.differences:
-        out.print(f"the digests of all {report.compared} partitions are those of the read models in use", highlight=False)
+        share = (
+            f"all {report.compared}" if report.compared == len(report.digests) else f"{report.compared} of {len(report.digests)}"
+        )
+        out.print(f"the digests of {share} partitions are those of the read models in use", highlight=False)
     for d in report.differences:
         out.print(
             f"[red]partition {d.partition} differs[/] at position {d.position}: in use {d.live[:16]}…, from the log "

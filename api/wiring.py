@@ -13,6 +13,7 @@ from pathlib import Path
 import structlog
 
 from api.companions import Companions
+from api.log_lines import log_to_stderr
 from commands.process import CommandsProcess
 from ledger.config import KafkaSettings, Settings
 from ledger.errors import LogUnavailable, StoreError
@@ -60,6 +61,10 @@ class Doors:
     """Makes the log and stores of a bulk fold; can be handed to another process (`projections.rebuild.Doors`)."""
 
     kafka: KafkaSettings
+
+    def enter_process(self) -> None:
+        """To be called first in a process of one's own."""
+        log_to_stderr()
 
     def open_log(self) -> EventLog:
         return KafkaLog(self.kafka)

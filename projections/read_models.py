@@ -193,14 +193,13 @@ class PartitionFold:
         self.rows[key] = row
         self.change += row_hash(key, row)
 
-    def _replace(self, key: bytes, was: bytes | None, row: bytes) -> None:
+    def _replace(self, key: bytes, was: bytes | None, row: bytes | None) -> None:
         if was is not None:
             self.change -= row_hash(key, was)
-        self._put(key, row)
-
-    def _delete_empty(self, key: bytes) -> None:
-        self.rows[key] = None
-        self.change -= row_hash(key, b"")
+        if row is None:
+            self.rows[key] = None
+        else:
+            self._put(key, row)
 
     def _count(self, before: Order | None, after: Order, event: OrderEvent) -> None:
         key = daily_key(event.occurred_at // DAY_MS, event.currency)
@@ -228,7 +227,8 @@ class PartitionFold:
             if move:
                 key = count_key(status)
                 was = self._get(key)
-                self._replace(key, was, (int.from_bytes(was or b"", "big") + move).to_bytes(8, "big"))
+                count = int.from_bytes(was or b"", "big") + move
+                self._replace(key, was, count.to_bytes(8, "big") if count else None)  # none: no row, however it came to that
         return self.rows
 
     def _index(self, before: Order | None, after: Order, moves: dict[Status, int]) -> None:
@@ -241,14 +241,14 @@ class PartitionFold:
             self._put(customer_prefix(after.customer_id) + place, b"")
         if was is not status:
             if was is not None:
-                self._delete_empty(status_prefix(was) + place)
+                self._replace(status_prefix(was) + place, b"", None)
                 moves[was] = moves.get(was, 0) - 1
             self._put(status_prefix(status) + place, b"")
             moves[status] = moves.get(status, 0) + 1
         if after.attention and not (before and before.attention):
             self._put(attention_prefix() + place, b"")
         elif before and before.attention and not after.attention:
-            self._delete_empty(attention_prefix() + place)
+            self._replace(attention_prefix() + place, b"", None)
 
 
 _COUNTED = {e.ORDER_PLACED: "placed", e.ORDER_CANCELLED: "cancelled", e.ORDER_SHIPPED: "shipped", e.ORDER_DELIVERED: "delivered"}

@@ -57,6 +57,9 @@ class InProgress(LedgerError):
 class Doors(Protocol):
     """Makes the log and the stores; must be picklable, for every process of a rebuild makes its own."""
 
+    def enter_process(self) -> None:
+        """Called first in every process of a rebuild but the one that was started by hand."""
+
     def open_log(self) -> EventLog: ...
 
     def open_store(self, folder: Path, name: str, loading: bool) -> Store: ...
@@ -116,6 +119,7 @@ def _job(
     pipe: Connection,
 ) -> None:
     """Fold `partitions` to `until`, telling the parent; ends when the parent is gone."""
+    doors.enter_process()
     gc.freeze()
     gc.set_threshold(100_000, 50, 100)  # a fold makes no cycles, and looking for them among its rows takes a tenth of its time
     try:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from commands.desk import Desk
@@ -21,6 +22,7 @@ from ledger import events as e
 from ledger.envelope import Written
 from ledger.kafka_log import KafkaLog
 from ledger.log import NewRecord, Record
+from ledger.partitioner import partition_for
 from ledger.store import MemoryStore
 from ledger.topics import Topics
 from ledger.transitions import Operation
@@ -84,37 +86,47 @@ def _commands(bodies: list[dict[str, Any]]) -> Iterator[OrderCommand]:
                     yield command
 
 
-def write_lives(log: KafkaLog, topics: Topics, partitions: int, events: int) -> int:
-    """Commit `events` events to `topics.events`; how many orders they are about. Raises `Incorrect` if one was refused."""
-    log.ensure_topics(topics.specs(partitions, 1))
+def decided_lives(topics: Topics, partitions: int, events: int, now_ms: int | None = None) -> Iterator[NewRecord]:
+    """`events` records of `order-events`, decided by a desk per partition. Raises `Incorrect` if a command was refused."""
     stores = [MemoryStore() for _ in range(partitions)]
     desks = [Desk(stores[p], p, topics, COMMAND_LOG) for p in range(partitions)]
     encode = command_codec().encode
     offsets = [0] * partitions
-    orders: set[str] = set()
-    writer = log.writer("benchmark-lives")
-    batch: list[NewRecord] = []
-    now_ms = int(time.time() * 1000)
+    began_ms = now_ms or int(time.time() * 1000)
+    for number, command in enumerate(itertools.islice(_commands(workload.bodies()), events)):
+        key = command.order_id.encode()
+        p = partition_for(key, partitions)
+        record = Record(topics.commands, p, offsets[p], began_ms + number, key, encode(command))
+        new = desks[p].deal(record, Written(COMMAND_LOG, offsets[p], 1))
+        if new is None or new.topic != topics.events:
+            raise Incorrect(f"the life of an order was refused: {command.operation}")
+        offsets[p] += 1
+        yield new
+        if number % BATCH == 0:
+            for store, desk in zip(stores, desks, strict=True):
+                store.write(desk.rows())
+                desk.written()
+
+
+def read_back(records: Iterable[NewRecord]) -> Iterator[Record]:
+    """The records as a reader of a log would get them, one after the other in each partition, without gaps."""
+    offsets: dict[tuple[str, int], int] = {}
+    for new in records:
+        offset = offsets[new.topic, new.partition] = offsets.get((new.topic, new.partition), -1) + 1
+        yield Record(new.topic, new.partition, offset, new.timestamp_ms, new.key, new.value, new.headers)
+
+
+def write_lives(log: KafkaLog, topics: Topics, partitions: int, events: int) -> int:
+    """Commit `events` events to `topics.events`; how many orders they are about. Raises `Incorrect` if one was refused."""
+    log.ensure_topics(topics.specs(partitions, 1))
+    orders: set[bytes] = set()
+    writer = log.writer(f"{topics.prefix}benchmark-lives")
     try:
         writer.start(10)
-        for number, command in enumerate(_commands(workload.bodies())):
-            key = command.order_id.encode()
-            p = log.partition_for(key, partitions)
-            record = Record(topics.commands, p, offsets[p], now_ms + number, key, encode(command))
-            new = desks[p].deal(record, Written(COMMAND_LOG, offsets[p], 1))
-            if new is None or new.topic != topics.events:
-                raise Incorrect(f"the life of an order was refused: {command.operation}")
-            offsets[p] += 1
-            orders.add(command.order_id)
-            batch.append(new)
-            if len(batch) == BATCH or number + 1 == events:
-                writer.transact(batch)
-                batch = []
-                for store, desk in zip(stores, desks, strict=True):
-                    store.write(desk.rows())
-                    desk.written()
-            if number + 1 == events:
-                break
+        records = decided_lives(topics, partitions, events)
+        while batch := list(itertools.islice(records, BATCH)):
+            orders |= {record.key or b"" for record in batch}
+            writer.transact(batch)
     finally:
         writer.close()
     return len(orders)

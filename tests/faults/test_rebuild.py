@@ -1,0 +1,264 @@
+"""A rebuild in its real processes, beside a `serve` that takes orders and answers reads; killed, and gone on with."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import folds
+import gateway
+import httpx
+import processes
+import pytest
+
+from ledger.config import KafkaSettings
+from ledger.kafka_log import KafkaLog
+from ledger.rocks_store import RocksStore
+from ledger.topics import Topics
+from tests.benchmarks.lives import write_lives
+
+pytestmark = pytest.mark.kafka
+
+
+class Traffic(threading.Thread):
+    """Orders placed, cancelled and read back through the API until the `with` ends; and a reader who only reads."""
+
+    def __init__(self, node: processes.LedgerNode, connections: int = 4) -> None:
+        super().__init__(daemon=True)
+        self._node, self._connections = node, connections
+        self._ending = threading.Event()
+        self.gateway: gateway.Gateway
+        self.failed: BaseException | None = None
+        self.wrong_reads: list[str] = []
+        self.reads = 0
+
+    def run(self) -> None:
+        try:
+            asyncio.run(self._main())
+        except BaseException as exc:  # told to the test by __exit__
+            self.failed = exc
+
+    async def _main(self) -> None:
+        self.gateway = gateway.Gateway(self._node.url, processes.TOKENS["gateway"], self._connections)
+        async with self.gateway, asyncio.TaskGroup() as tasks:
+            for n in range(self._connections):
+                tasks.create_task(self._sessions(n))
+            tasks.create_task(self._read())
+
+    async def _sessions(self, n: int) -> None:
+        number = n
+        while not self._ending.is_set():
+            await self.gateway.session(number, f"c-{number % 50}")
+            number += self._connections
+
+    async def _read(self) -> None:
+        """Every read is answered, and no order is ever older than it was."""
+        newest: dict[str, int] = {}
+        headers = {"Authorization": f"Bearer {processes.TOKENS['reader']}"}
+        async with httpx.AsyncClient(base_url=self._node.url, headers=headers, timeout=10) as client:
+            while not self._ending.is_set():
+                known = self.gateway.acknowledged[-200:]
+                if not known:
+                    await asyncio.sleep(0.05)
+                    continue
+                order = random.choice(known)
+                answer = await client.get(f"/orders/{order.order_id}")
+                self.reads += 1
+                if answer.status_code != 200:
+                    self.wrong_reads.append(f"{order.order_id}: {answer.status_code} {answer.text}")
+                    continue
+                version = max(order.version, newest.get(order.order_id, 0))
+                if answer.json()["version"] < version:
+                    self.wrong_reads.append(f"{order.order_id}: {version} was known, {answer.json()['version']} is read")
+                newest[order.order_id] = answer.json()["version"]
+
+    def __enter__(self) -> Traffic:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ending.set()
+        self.join(90)
+        assert not self.is_alive(), "the traffic does not end"
+        if self.failed is not None:
+            raise self.failed
+
+    def check(self) -> None:
+        assert self.gateway.never == []
+        assert self.wrong_reads == []
+        assert set(self.gateway.seen) <= {"200", "201", "202", "422"}, self.gateway.seen
+
+
+@contextmanager
+def running(folder: Path, kafka: KafkaSettings, topics: Topics, **env: str) -> Iterator[tuple[processes.LedgerNode, Any]]:
+    node = processes.LedgerNode(folder, kafka.bootstrap_servers, topics, **env)
+    try:
+        node.child("commands").start()
+        serve = node.child("serve")
+        serve.start()
+        node.wait_ready()
+        yield node, serve
+    finally:
+        node.end()
+
+
+def start_rebuild(node: processes.LedgerNode, *arguments: str) -> subprocess.Popen[str]:
+    env = node.child("rebuild").env
+    node.children.pop()
+    return subprocess.Popen(
+        [sys.executable, "-m", "api.cli", "rebuild", "--json", *arguments], env=env, text=True, stdout=-1, stderr=-1
+    )
+
+
+def rebuild(node: processes.LedgerNode, *arguments: str) -> dict[str, Any]:
+    """The report of a rebuild that ends well."""
+    process = start_rebuild(node, *arguments)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, f"{out}\n{err}\n{node.tails()}"
+    report: dict[str, Any] = json.loads(out)
+    return report
+
+
+def differences(node: processes.LedgerNode) -> list[str]:
+    return folds.projection_differences(node.state_dir("one"), node.bootstrap, node.topics, node.partitions)
+
+
+def generations(node: processes.LedgerNode) -> list[str]:
+    return sorted(path.name for path in (node.state_dir("one") / "projections").glob("g*"))
+
+
+def test_beside_live_orders_it_is_the_same_and_no_read_is_lost(tmp_path: Path, kafka: KafkaSettings, topics: Topics) -> None:
+    log = KafkaLog(kafka)
+    write_lives(log, topics, 4, 8_000)
+    with running(tmp_path, kafka, topics) as (node, serve):
+        with Traffic(node) as traffic:
+            time.sleep(1)
+            first = rebuild(node, "--keep-old", "--jobs", "2")
+            assert (first["equal"], first["taken_over"], first["generation"], first["kept"]) == (
+                True,
+                "yes",
+                "g000002",
+                "g000001",
+            )
+            assert first["compared_partitions"] == 4
+            time.sleep(0.5)
+            assert generations(node) == ["g000001", "g000002"]
+            assert not (node.state_dir("one") / "projections" / "g000001" / "contacts").exists()
+            back = rebuild(node, "--back")
+            assert (back["equal"], back["taken_over"], back["generation"], back["kept"]) == (True, "yes", "g000001", "g000002")
+            last = rebuild(node)
+            assert (last["equal"], last["taken_over"], last["kept"]) == (True, "yes", None)
+            time.sleep(1)
+            assert generations(node) == [last["generation"]]
+        traffic.check()
+        assert traffic.reads > 100
+        assert len(traffic.gateway.acknowledged) > 20
+        assert serve.stop() == 0
+        assert differences(node) == []
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.campaign)])
+def test_killed_again_and_again_it_goes_on_and_ends_the_same(
+    tmp_path: Path, kafka: KafkaSettings, topics: Topics, kills: int
+) -> None:
+    events = 10_000 * kills
+    write_lives(KafkaLog(kafka), topics, 4, events)
+    choice = random.Random(kills)
+    with running(tmp_path, kafka, topics) as (node, serve):
+        with Traffic(node, connections=2) as traffic:
+            killed = 0
+            deadline = time.monotonic() + 60 + 10 * kills
+            while killed < kills:
+                assert time.monotonic() < deadline
+                process = start_rebuild(node, "--jobs", str(choice.choice((1, 2, 3))))
+                try:
+                    process.communicate(timeout=choice.uniform(1.0, 5.0))
+                except subprocess.TimeoutExpired:
+                    process.send_signal(signal.SIGKILL)
+                    process.communicate()
+                    killed += 1
+            report = rebuild(node)
+            assert (report["equal"], report["taken_over"]) == (True, "yes")
+        traffic.check()
+        assert serve.stop() == 0
+        assert differences(node) == []
+
+
+def test_a_serve_that_is_killed_while_it_takes_over_reads_one_of_the_two(
+    tmp_path: Path, kafka: KafkaSettings, topics: Topics
+) -> None:
+    write_lives(KafkaLog(kafka), topics, 4, 5_000)
+    choice = random.Random(5)
+    with running(tmp_path, kafka, topics) as (node, serve):
+        for _ in range(2):
+            process = start_rebuild(node)
+            pointer = node.state_dir("one") / "projections" / "current.json"
+            before = pointer.read_text()
+            while pointer.read_text() == before and process.poll() is None:
+                time.sleep(0.005)
+            time.sleep(choice.uniform(0.0, 0.5))
+            serve.kill()
+            serve.start()
+            node.wait_ready()
+            process.communicate(timeout=90)
+        assert serve.stop() == 0
+        assert differences(node) == []
+
+
+def test_an_empty_node_folds_in_bulk_before_it_answers(tmp_path: Path, kafka: KafkaSettings, topics: Topics) -> None:
+    write_lives(KafkaLog(kafka), topics, 4, 30_000)
+    with running(tmp_path, kafka, topics) as (node, serve):
+        assert "far behind the log, folding in bulk" in (tmp_path / "serve-one.log").read_text()
+        assert serve.stop() == 0
+        assert differences(node) == []
+
+
+def test_a_fold_that_was_not_that_of_the_log_is_found_and_mended(tmp_path: Path, kafka: KafkaSettings, topics: Topics) -> None:
+    write_lives(KafkaLog(kafka), topics, 4, 4_000)
+    with running(tmp_path, kafka, topics) as (node, serve):
+        assert serve.stop() == 0
+        folder = node.state_dir("one") / "projections" / "g000001" / "p2"
+        dry = rebuild(node, "--dry-run")
+        assert (dry["equal"], dry["generation"], generations(node)) == (True, None, ["g000001"])
+        store = RocksStore(folder)
+        row = store.get(b"\0digest") or b""
+        store.write({b"\0digest": row[:-1] + bytes([row[-1] ^ 1])})  # as a fold with another rule would have left it
+        store.close()
+        process = start_rebuild(node)
+        out, _ = process.communicate(timeout=60)
+        assert process.returncode == 1
+        told = json.loads(out)
+        assert (told["equal"], told["generation"]) == (False, None)
+        assert [difference["partition"] for difference in told["differences"]] == [2]
+        assert generations(node) == ["g000001", "g000002.building"]
+        mended = rebuild(node, "--accept-difference")
+        assert (mended["resumed"], mended["generation"], mended["taken_over"]) == (True, "g000002", "nobody serves")
+        assert generations(node) == ["g000002"]
+        assert differences(node) == []
+
+
+def test_two_at_a_time_are_one_too_many(tmp_path: Path, kafka: KafkaSettings, topics: Topics) -> None:
+    write_lives(KafkaLog(kafka), topics, 4, 20_000)
+    node = processes.LedgerNode(tmp_path, kafka.bootstrap_servers, topics)
+    first = start_rebuild(node)
+    lock = node.state_dir("one") / "projections" / "rebuild.lock"
+    while not lock.exists():
+        time.sleep(0.01)
+    time.sleep(0.3)
+    second = start_rebuild(node)
+    _, err = second.communicate(timeout=60)
+    assert second.returncode == 1
+    assert "in_progress" in err
+    out, err = first.communicate(timeout=60)
+    assert first.returncode == 0, err
+    assert json.loads(out)["events"] == 20_000
