@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import SecretStr
 from rich.console import Console
 
 from api.log_lines import log_to_stderr
@@ -233,6 +234,66 @@ def rebuild(
 
 
 @app.command()
+def verify(
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    log_only: Annotated[bool, typer.Option("--log-only", help="Walk the log, leave the read models alone.")] = False,
+    write_heads: Annotated[
+        Path | None,
+        typer.Option("--write-heads", help="Also write the chains' ends, signed, to this file.", dir_okay=False),
+    ] = None,
+    heads: Annotated[
+        Path | None, typer.Option("--heads", help="The log must go through these ends.", exists=True, dir_okay=False)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Prove the log and the read models: walk every event, recompute everything, compare every row. Ends 1 at any fault.
+
+    Names the first differences with partition, offset, order and field. Works beside a running `serve` and changes nothing.
+    Heads that are kept elsewhere also show whether the log was cut off or written anew; LEDGER_HASH_KEY signs them.
+    """
+    from api.verifying import run_verify
+
+    code = run_verify(
+        kafka_of(data_dir),
+        settings_of(data_dir),
+        log_only=log_only,
+        write_heads=write_heads,
+        heads_file=heads,
+        as_json=as_json,
+        out=out,
+        err=err,
+    )
+    raise typer.Exit(code)
+
+
+@app.command("export-log")
+def export_log(
+    file: Annotated[Path, typer.Argument(help="Where to; replaced when it is there.", dir_okay=False)],
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+) -> None:
+    """Write the whole ledger to one file: events and refusals, byte for byte, checked on the way. No personal data is in it."""
+    from api.archiving import run_export_log
+
+    raise typer.Exit(run_export_log(kafka_of(data_dir), settings_of(data_dir), file, out, err))
+
+
+@app.command("import-log")
+def import_log(
+    file: Annotated[Path, typer.Argument(help="What `export-log` wrote.", exists=True, dir_okay=False)],
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    check: Annotated[bool, typer.Option("--check", help="Only check the file; needs no Kafka.")] = False,
+) -> None:
+    """Check such a file from end to end, then write it into an empty ledger with the same number of partitions.
+
+    A file that is not exactly what a correct writer wrote is refused, naming the first record at fault. To be run before the
+    first `commands` and `serve` of the new cluster.
+    """
+    from api.archiving import run_import_log
+
+    raise typer.Exit(run_import_log(kafka_of(data_dir), settings_of(data_dir), file, check, out, err))
+
+
+@app.command()
 def token(
     role: Annotated[str, typer.Argument(help="gateway, admin, reader or operator.")],
     name: Annotated[str | None, typer.Option(help="The principal's name; default: the role.")] = None,
@@ -292,11 +353,15 @@ def up_info(data_dir: Path) -> dict[str, Any] | None:
 
 
 def settings_of(data_dir: Path) -> Settings:
-    """Settings of the environment; the databases are those of the running `up` unless STATE_DIR says otherwise."""
+    """Settings of the environment; databases and hash key are those of the running `up` unless the environment names others."""
     settings = load_settings()
-    if up_info(data_dir) is not None and "STATE_DIR" not in os.environ:
-        return settings.model_copy(update={"state_dir": data_dir / "state"})
-    return settings
+    changes: dict[str, Any] = {}
+    if up_info(data_dir) is not None:
+        if "STATE_DIR" not in os.environ:
+            changes["state_dir"] = data_dir / "state"
+        if settings.ledger_hash_key is None:
+            changes["ledger_hash_key"] = SecretStr(json.loads((data_dir / "keys.json").read_text())["hash_key"])
+    return settings.model_copy(update=changes)
 
 
 def kafka_of(data_dir: Path) -> KafkaSettings:

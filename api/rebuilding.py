@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from api.generation import projections_of
-from api.wiring import Doors
+from api.wiring import KafkaDoors
 from ledger.config import KafkaSettings, Settings
 from projections.live import digest_to_json
 from projections.rebuild import Rebuild, Report
@@ -71,7 +71,7 @@ def run_rebuild(
     stopping = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopping.set())
-    doors = Doors(kafka)
+    doors = KafkaDoors(kafka)
     partitions = doors.open_log().partitions(settings.topics.events)
     with ProgressBar(err) as bar:
         rebuild = Rebuild(
@@ -144,7 +144,7 @@ def _show(report: Report, dry_run: bool, out: Console) -> None:
     out.print(f"{report.generation} is now the generation to read{kept}", highlight=False)
     told = {
         "yes": "the running `serve` has taken it over",
-        "no": "[yellow]the running `serve` has not taken it over yet: see its log; a restart of it reads the new one[/]",
+        "no": "[yellow]the running `serve` has not taken it over: start the program that made it (beside it, or in its place)[/]",
         "nobody serves": "no `serve` is running here: the next one reads it",
     }
     out.print(told[report.taken_over], highlight=False)

@@ -57,7 +57,7 @@ def prepare_topics(event_log: EventLog, settings: Settings, stopping: threading.
 
 
 @dataclass(frozen=True, slots=True)
-class Doors:
+class KafkaDoors:
     """Makes the log and stores of a bulk fold; can be handed to another process (`projections.rebuild.Doors`)."""
 
     kafka: KafkaSettings

@@ -45,11 +45,11 @@ class BulkFold:
     """Folds the log into `databases`. One thread; the reader stays open between runs."""
 
     def __init__(self, log: EventLog, databases: Databases, name: str, look: Look | None = None) -> None:
-        """`look` is shown every batch of records before it is folded (`verify`)."""
+        """`look` is shown every batch of records, headers and all, before it is folded (`verify`)."""
         self._databases, self._look = databases, look
         self._log = log
         topics = databases.topics
-        self._reader = log.reader(name, eof=True)
+        self._reader = log.reader(name, eof=True, headers=look is not None)
         self._events_topic = topics.events
         self._events = self._bytes = 0
 

@@ -114,8 +114,9 @@ class LiveNode:
         write_json(self._generations.root / "serving.json", {"generation": self._name, "pid": os.getpid()})
         while True:
             await asyncio.sleep(LOOK_S)
-            await self._answer_all()
             wanted = self._generations.current()
+            if wanted is None or wanted != self._refused:  # else the program that can read it answers
+                await self._answer_all()
             if wanted not in (None, self._name, self._refused):
                 await self._take_over(str(wanted))
 

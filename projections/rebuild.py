@@ -173,6 +173,7 @@ class Rebuild:
         self._jobs, self._watcher, self._stopping = max(1, jobs), watcher, stopping
         self._log = doors.open_log()
         self._report = Report()
+        self._other_program = False  # what serves now has other read models and cannot take these over
 
     def run(self, *, keep_old: bool, dry_run: bool, back: bool, fresh: bool, accept_difference: bool) -> Report:
         """Build, compare, swap. A difference leaves everything as it was unless it is accepted.
@@ -338,6 +339,7 @@ class Rebuild:
     def _ask(self) -> tuple[dict[int, Digest], dict[int, list[Digest]]] | None:
         told = ask(self._generations.root, "digests")
         if told["read_models"] != VERSION:
+            self._other_program = True
             self._report.not_compared_because = (
                 f"the running `serve` has read models of version {told['read_models']}, this program {VERSION}"
             )
@@ -397,6 +399,9 @@ class Rebuild:
         else:
             name = self._generations.finish(folder, keep)
         self._report.generation, self._report.kept = name, self._generations.kept()
+        if reading and self._other_program:
+            self._report.taken_over = "no"
+            return
         if not reading:
             if self._report.kept is not None:
                 self._generations.remove_contacts(self._report.kept)

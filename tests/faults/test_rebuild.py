@@ -33,11 +33,11 @@ pytestmark = pytest.mark.kafka
 class Traffic(threading.Thread):
     """Orders placed, cancelled and read back through the API until the `with` ends; and a reader who only reads."""
 
-    def __init__(self, node: processes.LedgerNode, connections: int = 4) -> None:
+    def __init__(self, node: processes.LedgerNode, connections: int = 4, first: int = 0) -> None:
         super().__init__(daemon=True)
-        self._node, self._connections = node, connections
+        self._url, self._connections, self._first = node.url, connections, first
         self._ending = threading.Event()
-        self.gateway: gateway.Gateway
+        self.gateway = gateway.Gateway(node.url, processes.TOKENS["gateway"], connections)
         self.failed: BaseException | None = None
         self.wrong_reads: list[str] = []
         self.reads = 0
@@ -49,14 +49,13 @@ class Traffic(threading.Thread):
             self.failed = exc
 
     async def _main(self) -> None:
-        self.gateway = gateway.Gateway(self._node.url, processes.TOKENS["gateway"], self._connections)
         async with self.gateway, asyncio.TaskGroup() as tasks:
             for n in range(self._connections):
                 tasks.create_task(self._sessions(n))
             tasks.create_task(self._read())
 
     async def _sessions(self, n: int) -> None:
-        number = n
+        number = self._first + n
         while not self._ending.is_set():
             await self.gateway.session(number, f"c-{number % 50}")
             number += self._connections
@@ -65,7 +64,7 @@ class Traffic(threading.Thread):
         """Every read is answered, and no order is ever older than it was."""
         newest: dict[str, int] = {}
         headers = {"Authorization": f"Bearer {processes.TOKENS['reader']}"}
-        async with httpx.AsyncClient(base_url=self._node.url, headers=headers, timeout=10) as client:
+        async with httpx.AsyncClient(base_url=self._url, headers=headers, timeout=10) as client:
             while not self._ending.is_set():
                 known = self.gateway.acknowledged[-200:]
                 if not known:

@@ -1,0 +1,221 @@
+"""What must be true of every record of `order-events`, whoever wrote it: the checks behind `verify` and `import-log`. Pure.
+
+`Walk` looks at the records of one partition in order and says what is wrong with each: framing, schema, key and place, chain,
+dense versions, command offsets, writer epochs, what may follow what, the summary in the envelope recomputed, amounts. It keeps
+the orders of the batch at hand only; older ones are asked for.
+
+A break of the chain lies between two records. Either may be the damaged one, or what stood between them: a `Fault` therefore
+names the record where it was seen (`offset`) and the last one before it that was well (`after`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+
+from msgspec import Struct
+
+from ledger import events as e
+from ledger import transitions as t
+from ledger.codec import event_codec, link_of
+from ledger.envelope import headers, summary
+from ledger.errors import DecodeError
+from ledger.events import NO_HASH, OrderEvent
+from ledger.log import Record
+from ledger.money import total_of
+from ledger.order import FoldError, Order, attempt_no, display, dispute_of, evolve, refund_of, stock_of
+from ledger.partitioner import partition_for
+
+
+class Fault(Struct, frozen=True):
+    """One thing that is wrong, and where. `after` is the offset of the last record before it in the partition (None: it is
+    the first), `field` the envelope's field, or `value`, `key`, `headers`, `timestamp`, `offset`."""
+
+    partition: int
+    offset: int
+    after: int | None
+    order_id: str
+    field: str
+    message: str
+
+
+class Head(Struct, frozen=True):
+    """The end of a partition's chain: after `events` events, the last of them at `offset`, the next one must name `link`."""
+
+    events: int
+    offset: int
+    link: bytes
+
+
+class Mismatch(NamedTuple):
+    """An order whose amounts do not add up, which is recorded and left to a person (CONTRACT B)."""
+
+    order_id: str
+    partition: int
+    offset: int
+    told: bool  # attention was raised
+
+
+NO_HEAD = Head(0, -1, NO_HASH)
+_DETAILS = tuple(dict.fromkeys(e.DETAIL_OF.values()))
+_REQUESTED = {outcome for row in t.REQUESTS.values() for outcome in row.values() if not isinstance(outcome, t.Code)}
+
+
+class Walk:
+    """Checks one partition, record after record, from the first one on."""
+
+    def __init__(
+        self,
+        partition: int,
+        partitions: int,
+        order_before: Callable[[str], Order | None],
+        answered_before: Callable[[str], bool],
+        heads: Iterable[Head] = (),
+    ) -> None:
+        """`order_before` and `answered_before` tell what every batch before this one led to: an order, and whether an event bears
+        a command id. `heads` are ends of the chain, kept elsewhere, that it must have passed through."""
+        self.head = NO_HEAD
+        self._partition, self._partitions = partition, partitions
+        self._order_before, self._answered_before = order_before, answered_before
+        self._heads = {head.events: head for head in heads}
+        self._decode = event_codec().decode
+        self._orders: dict[str, Order] = {}
+        self._broken: set[str] = set()  # orders whose versions no longer follow: said once
+        self._answered: set[str] = set()
+        self._command_log, self._command_offset, self._writer_epoch = b"", -1, 0
+        self.mismatched: dict[str, Mismatch] = {}
+
+    def batch_ends(self) -> None:
+        """What was looked at so far can now be asked for."""
+        self._orders.clear()
+        self._answered.clear()
+
+    def look(self, record: Record) -> Iterator[Fault]:
+        """What is wrong with the next record of the partition."""
+        before, self._after = self.head, self.head.offset if self.head.events else None
+        self._record = record
+        value = record.value or b""
+        if before.events and record.offset <= before.offset:
+            yield self._fault("", "offset", f"comes after offset {before.offset}")
+        self.head = Head(before.events + 1, record.offset, link_of(value))
+        try:
+            event = self._decode(record.value)
+        except DecodeError as exc:
+            yield self._fault((record.key or b"").decode("utf-8", "replace"), "value", str(exc))
+        else:
+            yield from self._look_at(event, before.link)
+        if (kept := self._heads.get(self.head.events)) is not None and kept.link != self.head.link:
+            yield self._fault("", "value", f"the chain after {kept.events} events is not that of the head kept elsewhere")
+
+    def end(self) -> Iterator[Fault]:
+        """What is wrong with the log ending here."""
+        for head in sorted(self._heads.values(), key=lambda head: head.events):
+            if head.events > self.head.events:
+                message = f"the log ends after {self.head.events} events, a head kept elsewhere has {head.events}"
+                offset = self.head.offset if self.head.events else None
+                yield Fault(self._partition, head.offset, offset, "", "offset", message)
+                return
+
+    def _fault(self, order_id: str, field: str, message: str) -> Fault:
+        return Fault(self._partition, self._record.offset, self._after, order_id, field, message)
+
+    def _look_at(self, event: OrderEvent, link: bytes) -> Iterator[Fault]:
+        def fault(field: str, message: str) -> Fault:
+            return self._fault(event.order_id, field, message)
+
+        if event.prev_hash != link:
+            yield fault("prev_hash", "does not name the record before: one of the two was changed, or one between them is gone")
+        yield from self._look_at_place(event, fault)
+        yield from self._look_at_bookkeeping(event, fault)
+        yield from self._look_at_order(event, fault)
+
+    def _look_at_place(self, event: OrderEvent, fault: Callable[[str, str], Fault]) -> Iterator[Fault]:
+        record = self._record
+        if record.key != event.order_id.encode():
+            yield fault("key", f"is {record.key!r}")
+        if partition_for(event.order_id.encode(), self._partitions) != self._partition:
+            yield fault("order_id", "belongs into another partition")
+        if record.timestamp_ms != event.occurred_at:
+            yield fault("timestamp", f"is {record.timestamp_ms}, the event occurred at {event.occurred_at}")
+        expected = headers(event)
+        more = record.headers[len(expected) :]
+        if record.headers[: len(expected)] != expected or any(name != "traceparent" for name, _ in more):
+            yield fault("headers", "are not those of the event")
+
+    def _look_at_bookkeeping(self, event: OrderEvent, fault: Callable[[str, str], Fault]) -> Iterator[Fault]:
+        if event.command_log != self._command_log:  # the topic was made anew, or this is the first: offsets begin again
+            self._command_log, self._command_offset = event.command_log, -1
+        if event.command_offset <= self._command_offset:
+            yield fault("command_offset", f"{event.command_offset} after {self._command_offset}")
+        self._command_offset = max(self._command_offset, event.command_offset)
+        if not 0 <= event.batch_first <= event.command_offset:
+            yield fault("batch_first", f"{event.batch_first} of a batch that holds command {event.command_offset}")
+        if event.writer_epoch < self._writer_epoch:
+            yield fault("writer_epoch", f"{event.writer_epoch} after {self._writer_epoch}")
+        self._writer_epoch = max(self._writer_epoch, event.writer_epoch)
+        if event.command_id in self._answered or self._answered_before(event.command_id):
+            yield fault("command_id", "was answered by an earlier event")
+        self._answered.add(event.command_id)
+        if len(event.fingerprint) != 16 or len(event.command_log) != 16:
+            yield fault("fingerprint", "or command_log has another length than 16")
+
+    def _look_at_order(self, event: OrderEvent, fault: Callable[[str, str], Fault]) -> Iterator[Fault]:
+        if event.order_id in self._broken:
+            return  # what does not follow was said; what follows that cannot be judged
+        before = self._orders.get(event.order_id) or self._order_before(event.order_id)
+        set_details = [name for name in _DETAILS if getattr(event, name) is not None]
+        if set_details != [e.DETAIL_OF.get(event.type)]:
+            yield fault("type", f"{event.type} with the details {set_details}")
+        try:
+            after = evolve(before, event)
+        except FoldError as exc:
+            self._broken.add(event.order_id)
+            yield fault("version", str(exc))
+            return
+        self._orders[event.order_id] = after
+        if before is None:
+            assert event.placed is not None
+            total = total_of(event.placed.lines, event.placed.adjustments)
+            if total != event.total_minor:
+                yield fault("total_minor", f"is {event.total_minor}, lines and adjustments come to {total}")
+        else:
+            for name in ("customer_id", "currency", "total_minor"):
+                if getattr(event, name) != getattr(before, name):
+                    yield fault(name, f"is {getattr(event, name)!r}, was {getattr(before, name)!r}")
+            if event.occurred_at < before.updated_at:
+                yield fault("occurred_at", f"{event.occurred_at} is before the order's last event at {before.updated_at}")
+            if (why := illegal(before, event)) is not None:
+                yield fault("type", why)
+        for name, recomputed in summary(after).items():
+            if getattr(event, name) != recomputed:
+                yield fault(name, f"is {getattr(event, name)!r}, the events come to {recomputed!r}")
+        if not after.refunded_minor + after.lost_minor <= after.captured_minor <= after.total_minor:
+            told = any(flag.code == "amount_mismatch" for flag in after.attention) or bool(after.resolved)
+            self.mismatched[after.order_id] = Mismatch(after.order_id, self._partition, self._record.offset, told)
+
+
+def illegal(before: Order, event: OrderEvent) -> str | None:
+    """Why `event` may not follow upon `before` by the tables in `transitions`; None when it may."""
+    kind = event.type
+    if kind in _REQUESTED:
+        status = display(before)
+        allowed = any(row[status] == kind for row in t.REQUESTS.values())
+        return None if allowed else f"{kind} of an order that is {status}"
+    state: str | None = ""
+    row: dict[str, str | t.Code] | None = None
+    if event.payment is not None and kind in t.ATTEMPT_FACTS:
+        attempt = attempt_no(before, event.payment.attempt)
+        row, state = t.ATTEMPT_FACTS[kind], attempt.state if attempt else None
+    elif event.refund is not None and kind in t.REFUND_FACTS:
+        entry = refund_of(before, event.refund.refund_no, event.refund.provider_ref)
+        row, state = t.REFUND_FACTS[kind], entry.state if entry else ""
+    elif event.stock is not None and kind in t.STOCK_FACTS:
+        stock = stock_of(before, event.stock.service)
+        row, state = t.STOCK_FACTS[kind], stock.state if stock else None
+    elif event.dispute is not None and kind == e.DISPUTE_CLOSED and dispute_of(before, event.dispute.provider_ref) is None:
+        return f"{kind} of a dispute that was never opened"
+    if state is None:
+        return f"{kind} of something the order does not have"
+    if row is not None and row[state] is t.KNOWN:
+        return f"{kind} adds nothing to {state}"
+    return None

@@ -1,0 +1,284 @@
+"""`verify`: is the log what one correct writer wrote, and are the read models what the log says? (DESIGN 7)
+
+The log is walked from its beginning (`ledger.walk`) and folded into databases that are thrown away afterwards; then every row
+of the read models in use is compared with the fold at the same position. A running `serve` hands out a copy of its databases
+for that, so nothing stands still meanwhile.
+
+What the walk cannot see, that the log was cut off at its end or written anew as a whole, is seen by heads: the ends of the
+chains, signed and kept elsewhere (`heads_file`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from ledger.errors import LedgerError
+from ledger.log import Record, TopicPartition
+from ledger.order import Order
+from ledger.outcomes import OUTCOMES, REUSED, decode_outcome, outcome_key
+from ledger.store import Store
+from ledger.walk import Fault, Head, Mismatch, Walk
+from projections import digests
+from projections import read_models as rm
+from projections.databases import Databases
+
+SHOWN = 20  # faults and differences that are kept; all are counted
+
+
+class Difference(msgspec.Struct, frozen=True):
+    """One row that is not what the log says. `offset` is of the event it stands for or, for an order, of its last one."""
+
+    partition: int
+    offset: int | None
+    order_id: str
+    row: str
+    field: str
+    live: str
+    fold: str
+
+
+@dataclass(slots=True)
+class Findings:
+    """What `verify` found. Well when there are no faults and no differences."""
+
+    events: int = 0
+    faults: list[Fault] = field(default_factory=list)
+    fault_count: int = 0
+    differences: list[Difference] = field(default_factory=list)
+    difference_count: int = 0
+    rows: int = 0
+    expired_refusals: int = 0
+    mismatches: list[Mismatch] = field(default_factory=list)
+    heads: dict[int, Head] = field(default_factory=dict)
+    compared_with: str | None = None
+    not_compared_because: str = ""
+
+    @property
+    def well(self) -> bool:
+        return not self.fault_count and not self.difference_count
+
+    def add_fault(self, fault: Fault) -> None:
+        self.fault_count += 1
+        if len(self.faults) < SHOWN:
+            self.faults.append(fault)
+
+    def add_difference(self, difference: Difference) -> None:
+        self.difference_count += 1
+        if len(self.differences) < SHOWN:
+            self.differences.append(difference)
+
+
+class LogWalk:
+    """Walks `order-events`, every partition from its beginning, together with a fold of it into `databases`."""
+
+    def __init__(self, databases: Databases, findings: Findings, heads: Mapping[int, list[Head]]) -> None:
+        """`databases` are empty and hold all partitions; `heads` by partition must lie on the chains."""
+        self._findings = findings
+        self._topics = databases.topics
+        partitions = len(databases.stores)
+        self._walks = {
+            p: Walk(p, partitions, _order_in(store), _answered_in(store), heads.get(p, ()))
+            for p, store in databases.stores.items()
+        }
+
+    def look(self, tp: TopicPartition, records: list[Record]) -> None:
+        """Check one batch of a partition; to be folded right afterwards."""
+        if tp.topic != self._topics.events:
+            return
+        walk = self._walks[tp.partition]
+        walk.batch_ends()  # the one before has been folded by now
+        for record in records:
+            for fault in walk.look(record):
+                self._findings.add_fault(fault)
+        self._findings.events += len(records)
+
+    def end(self) -> None:
+        """The log ends here."""
+        for p, walk in self._walks.items():
+            for fault in walk.end():
+                self._findings.add_fault(fault)
+            self._findings.mismatches += walk.mismatched.values()
+            self._findings.heads[p] = walk.head
+
+
+def _order_in(store: Store) -> Callable[[str], Order | None]:
+    def order(order_id: str) -> Order | None:
+        raw = store.get(rm.order_key(order_id))
+        return rm.decode_order(raw) if raw else None
+
+    return order
+
+
+def _answered_in(store: Store) -> Callable[[str], bool]:
+    def answered(command_id: str) -> bool:
+        raw = store.get(outcome_key(command_id))
+        return raw is not None and decode_outcome(raw).code is None
+
+    return answered
+
+
+# ---- rows
+
+
+def compare(live: Store, fold: Store, partition: int, kept: digests.Digest, refusals_expire: bool, findings: Findings) -> None:
+    """Compare every row of a partition's database with the fold at the same position, and the kept digest with the rows."""
+    total = 0
+    for key, ours, theirs in _side_by_side(live, fold):
+        if ours is not None and digests.counts(key, ours):
+            total += digests.row_hash(key, ours)
+        findings.rows += 1
+        if ours == theirs:
+            continue
+        if theirs is None and refusals_expire and _is_refusal(key, ours):
+            findings.expired_refusals += 1  # the log keeps refusals for 60 days, the read models for ever
+            continue
+        findings.add_difference(_difference(fold, partition, key, ours, theirs))
+    value = digests.as_bytes(digests.moved(0, total))
+    if value != kept.value:
+        told = Difference(partition, kept.position - 1, "", "digest", "digest", kept.hex(), value.hex())
+        findings.add_difference(told)
+
+
+def _side_by_side(live: Store, fold: Store) -> Iterator[tuple[bytes, bytes | None, bytes | None]]:
+    """(key, live row, row of the fold) of every key of either, in order; bookkeeping left out."""
+    ours, theirs = live.scan(b"", b"\x01"), fold.scan(b"", b"\x01")
+    left, right = next(ours, None), next(theirs, None)
+    while left is not None or right is not None:
+        if right is None or (left is not None and left[0] < right[0]):
+            assert left is not None
+            yield left[0], left[1], None
+            left = next(ours, None)
+        elif left is None or right[0] < left[0]:
+            yield right[0], None, right[1]
+            right = next(theirs, None)
+        else:
+            yield left[0], left[1], right[1]
+            left, right = next(ours, None), next(theirs, None)
+
+
+def _is_refusal(key: bytes, row: bytes | None) -> bool:
+    return row is not None and (key.startswith(REUSED) or (key.startswith(OUTCOMES) and decode_outcome(row).code is not None))
+
+
+_KINDS = {
+    b"o/": "order",
+    b"e/": "event",
+    b"n/": "list of all orders",
+    b"u/": "list of a customer's orders",
+    b"s/": "list of orders by status",
+    b"t/": "list of orders that need attention",
+    b"c/": "outcome of a command",
+    b"x/": "outcome of a reused key",
+    b"d/": "totals of a day",
+    b"q/": "count of a status",
+    b"f/": "frozen order",
+}
+
+
+def _difference(fold: Store, partition: int, key: bytes, live: bytes | None, theirs: bytes | None) -> Difference:
+    order_id = _order_of(key, live, theirs)
+    name, left, right = _first_field(key, live, theirs)
+    offset = _offset_of(fold, key, order_id, live, theirs)
+    return Difference(partition, offset, order_id, _KINDS.get(key[:2], "row"), name, left, right)
+
+
+def _order_of(key: bytes, live: bytes | None, fold: bytes | None) -> str:
+    match key[:2]:
+        case b"o/" | b"f/":
+            return key[2:].decode("utf-8", "replace")
+        case b"e/":
+            return key[2:-5].decode("utf-8", "replace")
+        case b"n/" | b"t/":
+            return key[10:].decode("utf-8", "replace")
+        case b"u/" | b"s/":
+            return key[key.index(b"\0") + 9 :].decode("utf-8", "replace")
+        case b"c/" | b"x/":
+            for row in (fold, live):
+                try:
+                    return decode_outcome(row).order_id if row else ""
+                except msgspec.MsgspecError:
+                    continue
+    return ""
+
+
+def _offset_of(fold: Store, key: bytes, order_id: str, live: bytes | None, theirs: bytes | None) -> int | None:
+    if key.startswith(b"e/"):
+        return rm.read_history_value(theirs or live or bytes(8))[0]
+    last = None
+    if order_id:
+        for _, row in fold.scan(rm.history_prefix(order_id), reverse=True):
+            last = rm.read_history_value(row)[0]
+            break
+    return last
+
+
+def _first_field(key: bytes, live: bytes | None, fold: bytes | None) -> tuple[str, str, str]:
+    """(field, live value, value of the fold) of the first field in which two rows differ."""
+    if live is None or fold is None:
+        return "", "no row" if live is None else "a row", "no row" if fold is None else "a row"
+    kinds: dict[bytes, tuple[Callable[[bytes], Any], Any]] = {
+        b"o/": (rm.decode_order, Order),
+        b"c/": (decode_outcome, None),
+        b"d/": (rm.decode_daily, rm.DailyTotals),
+    }
+    if key[:2] in kinds:
+        decode = kinds[key[:2]][0]
+        try:
+            left, right = decode(live), decode(fold)
+        except msgspec.MsgspecError as exc:
+            return "", f"unreadable ({exc})", fold[:40].hex()
+        for name in left.__struct_fields__:
+            if getattr(left, name) != getattr(right, name):
+                return name, repr(getattr(left, name)), repr(getattr(right, name))
+    place = next((i for i, (a, b) in enumerate(zip(live, fold, strict=False)) if a != b), min(len(live), len(fold)))
+    return f"byte {place}", live[place : place + 16].hex(), fold[place : place + 16].hex()
+
+
+# ---- heads that are kept elsewhere
+
+
+class HeadsError(LedgerError):
+    """The file of heads is none, or its signature does not fit."""
+
+    code = "heads"
+
+
+def sign_heads(heads: Mapping[int, Head], topic: str, topic_id: bytes, made_at: str, key: bytes) -> dict[str, Any]:
+    """Heads as JSON values with a signature (HMAC-SHA256). Only who knows `key` can make them."""
+    told = {
+        "topic": topic,
+        "topic_id": topic_id.hex(),
+        "made_at": made_at,
+        "partitions": {
+            str(p): {"events": head.events, "offset": head.offset, "link": head.link.hex()} for p, head in sorted(heads.items())
+        },
+    }
+    return told | {"signature": _signature(told, key)}
+
+
+def read_heads(told: Any, key: bytes) -> tuple[dict[int, Head], bytes]:
+    """(heads, topic id) of a signed file. Raises `HeadsError`."""
+    try:
+        signature = bytes.fromhex(told["signature"])
+        unsigned = {name: value for name, value in told.items() if name != "signature"}
+        heads = {
+            int(p): Head(head["events"], head["offset"], bytes.fromhex(head["link"])) for p, head in told["partitions"].items()
+        }
+        topic_id = bytes.fromhex(told["topic_id"])
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise HeadsError("this is not a file of heads") from None
+    if not hmac.compare_digest(bytes.fromhex(_signature(unsigned, key)), signature):
+        raise HeadsError("the signature does not fit: the file was changed, or another LEDGER_HASH_KEY made it")
+    return heads, topic_id
+
+
+def _signature(told: Mapping[str, Any], key: bytes) -> str:
+    text = json.dumps(told, sort_keys=True, separators=(",", ":"))
+    return hmac.new(key, b"order-ledger heads 1\0" + text.encode(), hashlib.sha256).hexdigest()

@@ -1,0 +1,244 @@
+"""A thousand damaged ledgers in a file: every damage is found, and the place that is named is where it is.
+
+Two kinds. *Accidents* change bytes of the file. *Forgeries* change records and write the file again, checksums, counts and all,
+as somebody with our own program could; only the trailer's heads (or signed ones) and the chain are left to find them.
+"""
+
+from __future__ import annotations
+
+import io
+import random
+import re
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from api.archiving import BrokenLog, check_archive
+from ledger.archive import EVENTS, ArchiveError, ArchiveReader, ArchiveWriter, Entry, Header, Trailer
+from ledger.log import EventLog, Record, TopicPartition
+from ledger.store import MemoryStore, Store
+from ledger.topics import Topics
+from projections.databases import Databases
+from projections.verify import Findings, HeadsError, LogWalk, read_heads, sign_heads
+from tests.benchmarks.lives import decided_lives, read_back
+
+PARTITIONS = 2
+HEADER = Header("2030-01-01T00:00:00+00:00", PARTITIONS, ("order-events", "order-refusals"), bytes(16), {})
+
+
+class InMemory:
+    """Doors to nothing but memory."""
+
+    def enter_process(self) -> None: ...
+
+    def open_log(self) -> EventLog:
+        raise AssertionError("a file is checked without a log")
+
+    def open_store(self, folder: Path, name: str, loading: bool) -> Store:
+        return MemoryStore()
+
+
+class Nobody:
+    """Watches nothing."""
+
+    def started(self, total: int, done: int) -> None: ...
+    def moved(self, done: int, events: int, bytes_read: int) -> None: ...
+    def phase(self, text: str) -> None: ...
+
+
+@pytest.fixture(scope="module")
+def entries() -> list[Entry]:
+    records = read_back(decided_lives(Topics(), PARTITIONS, 160, now_ms=1_700_000_000_000))
+    return [Entry(EVENTS, *record[1:]) for record in records]
+
+
+def archive(path: Path, entries: list[Entry], heads: Any) -> None:
+    file = io.BytesIO()
+    writer = ArchiveWriter(file, HEADER)
+    for entry in entries:
+        writer.write(entry)
+    writer.finish(Trailer(len(entries), 0, heads))
+    path.write_bytes(file.getvalue())
+
+
+def check(path: Path) -> Any:
+    return check_archive(path, InMemory(), Nobody(), threading.Event())
+
+
+@pytest.fixture(scope="module")
+def whole(entries: list[Entry], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """An archive that is well, and its heads."""
+    path = tmp_path_factory.mktemp("whole") / "ledger"
+    archive(path, entries, {})
+    with pytest.raises(BrokenLog, match="does not end as the trailer says"):
+        check(path)
+    names, findings = Topics(), Findings()
+    databases = Databases(lambda name: MemoryStore(), names, range(PARTITIONS), None)
+    walk = LogWalk(databases, findings, {})
+    for entry in entries:
+        tp = TopicPartition(names.events, entry.partition)
+        record = Record(names.events, entry.partition, entry.offset, entry.timestamp_ms, entry.key, entry.value, entry.headers)
+        walk.look(tp, [record])
+        databases.fold(tp, [record])
+    walk.end()
+    assert findings.well
+    archive(path, entries, findings.heads)
+    return path, findings.heads
+
+
+def test_a_whole_archive_is_well_and_comes_back_byte_for_byte(whole: tuple[Path, Any], entries: list[Entry]) -> None:
+    path, heads = whole
+    header, findings, refusals = check(path)
+    assert (header, findings.events, refusals, findings.heads) == (HEADER, len(entries), 0, heads)
+    with path.open("rb") as file:
+        assert list(ArchiveReader(file).entries()) == entries
+
+
+# ---- forgeries: the list of records changed; each says where, as (partition, offset)
+
+Place = tuple[int, int]
+Forgery = Callable[[list[Entry], random.Random], Place]
+
+
+def _with(entry: Entry, **changes: Any) -> Entry:
+    return Entry(**{name: getattr(entry, name) for name in entry.__struct_fields__} | changes)
+
+
+def _flip(entries: list[Entry], choice: random.Random) -> Place:
+    i = choice.randrange(len(entries))
+    value = entries[i].value or b""
+    at = choice.randrange(len(value))
+    entries[i] = _with(entries[i], value=value[:at] + bytes([value[at] ^ (1 << choice.randrange(8))]) + value[at + 1 :])
+    return entries[i].partition, entries[i].offset
+
+
+def _drop(entries: list[Entry], choice: random.Random) -> Place:
+    gone = entries.pop(choice.randrange(len(entries)))
+    return gone.partition, gone.offset
+
+
+def _swap(entries: list[Entry], choice: random.Random) -> Place:
+    """Two neighbours of a partition change places, their offsets stay in order as a forger would have it."""
+    partition = choice.randrange(PARTITIONS)
+    own = [i for i, entry in enumerate(entries) if entry.partition == partition]
+    n = choice.randrange(len(own) - 1)
+    first, second = entries[own[n]], entries[own[n + 1]]
+    entries[own[n]], entries[own[n + 1]] = _with(second, offset=first.offset), _with(first, offset=second.offset)
+    return partition, first.offset
+
+
+def _duplicate(entries: list[Entry], choice: random.Random) -> Place:
+    i = choice.randrange(len(entries))
+    entries.insert(i + 1, entries[i])
+    return entries[i].partition, entries[i].offset
+
+
+def _truncate(entries: list[Entry], choice: random.Random) -> Place:
+    keep = choice.randrange(1, len(entries))
+    gone = entries[keep]
+    del entries[keep:]
+    return gone.partition, gone.offset
+
+
+def _splice(entries: list[Entry], choice: random.Random) -> Place:
+    """An event of one order in the place of one of another order."""
+    while True:
+        i, j = choice.randrange(len(entries)), choice.randrange(len(entries))
+        if entries[i].key != entries[j].key:
+            break
+    entries[i] = _with(entries[i], value=entries[j].value, headers=entries[j].headers)
+    return entries[i].partition, entries[i].offset
+
+
+def _key(entries: list[Entry], choice: random.Random) -> Place:
+    i = choice.randrange(len(entries))
+    entries[i] = _with(entries[i], key=b"ord_somebody_elses")
+    return entries[i].partition, entries[i].offset
+
+
+def _time(entries: list[Entry], choice: random.Random) -> Place:
+    i = choice.randrange(len(entries))
+    entries[i] = _with(entries[i], timestamp_ms=entries[i].timestamp_ms + choice.choice((-1, 1, 1000)))
+    return entries[i].partition, entries[i].offset
+
+
+FORGERIES: tuple[Forgery, ...] = (_flip, _drop, _swap, _duplicate, _truncate, _splice, _key, _time)
+
+
+@pytest.mark.parametrize("forgery", FORGERIES, ids=lambda f: f.__name__.strip("_"))
+def test_every_forged_record_is_found_where_it_is(
+    forgery: Forgery, whole: tuple[Path, Any], entries: list[Entry], tmp_path: Path
+) -> None:
+    heads = whole[1]
+    for seed in range(100):
+        forged = list(entries)
+        partition, offset = forgery(forged, random.Random(seed))
+        path = tmp_path / "forged"
+        archive(path, forged, heads)
+        with pytest.raises(BrokenLog) as caught:
+            check(path)
+        told = str(caught.value)
+        match = re.match(r"event (\d+)-(\d+)(?: \(after (\d+)\))?", told)
+        assert match, told
+        if forgery is _truncate:  # everything behind a place is gone: any partition's end may be named, the last that is left
+            left = {p: max((e.offset for e in forged if e.partition == p), default=-1) for p in range(PARTITIONS)}
+            assert int(match[2]) == left[int(match[1])], told
+            continue
+        assert int(match[1]) == partition, told
+        after = int(match[3]) if match[3] is not None else -1
+        last = heads[partition].offset  # what is wrong with the last one is seen at the end, which names the last that is left
+        assert after <= offset <= int(match[2]) or (offset == last and int(match[2]) == offset - 1), (told, offset)
+
+
+def test_every_accident_to_the_file_is_found_where_it_is(whole: tuple[Path, Any], tmp_path: Path) -> None:
+    data = whole[0].read_bytes()
+    ends = _ends_of_frames(data)
+    for seed in range(200):
+        choice = random.Random(seed)
+        at = choice.randrange(len(data))
+        kind = choice.choice(("flip", "cut", "hole", "more"))
+        if kind == "flip":
+            damaged = data[:at] + bytes([data[at] ^ (1 << choice.randrange(8))]) + data[at + 1 :]
+        elif kind == "cut":
+            damaged = data[:at]
+        elif kind == "hole":
+            damaged = data[:at] + data[at + choice.randrange(1, 50) :]
+        else:
+            damaged = data[:at] + choice.randbytes(choice.randrange(1, 50)) + data[at:]
+        path = tmp_path / "damaged"
+        path.write_bytes(damaged)
+        with pytest.raises(ArchiveError) as caught:
+            check(path)
+        whole_before = [entry for end, entry in ends if end <= at]
+        expected = whole_before[-1] if whole_before else None
+        assert caught.value.after == expected, (kind, at, str(caught.value))
+
+
+def _ends_of_frames(data: bytes) -> list[tuple[int, Entry]]:
+    """(where it ends in the file, entry) of every record."""
+    file = io.BytesIO(data)
+    reader = ArchiveReader(file)
+    return [(file.tell(), entry) for entry in reader.entries()]
+
+
+# ---- heads
+
+
+def test_heads_are_known_by_their_signature(whole: tuple[Path, Any]) -> None:
+    key = b"a key that only this test knows"
+    signed = sign_heads(whole[1], "order-events", bytes(16), "2030-01-01T00:00:00+00:00", key)
+    assert read_heads(signed, key) == (whole[1], bytes(16))
+    with pytest.raises(HeadsError, match="signature"):
+        read_heads(signed, b"another key, as long as it is")
+    for name in signed["partitions"]["0"]:
+        forged = signed | {
+            "partitions": signed["partitions"] | {"0": signed["partitions"]["0"] | {name: "00" if name == "link" else 1}}
+        }
+        with pytest.raises(HeadsError, match="signature"):
+            read_heads(forged, key)
+    for junk in (None, [], {}, {"signature": "zz"}, signed | {"signature": ""}, {"signature": "00", "partitions": []}):
+        with pytest.raises(HeadsError):
+            read_heads(junk, key)
