@@ -168,17 +168,34 @@ def demo(
 @app.command()
 def tail(
     data_dir: DataDir = DEFAULT_DATA_DIR,
-    start: Annotated[str, typer.Option("--from", help="beginning, now, or an RFC 3339 time.")] = "now",
+    start: Annotated[str, typer.Option("--from", help="beginning, now, an RFC 3339 time, or places like 3-1017,0-5.")] = "now",
     order: Annotated[str | None, typer.Option(help="Only this order.")] = None,
     customer: Annotated[str | None, typer.Option(help="Only this customer's orders.")] = None,
     kind: Annotated[str | None, typer.Option("--type", help="Only events of this type, e.g. OrderPlaced.")] = None,
     follow: Annotated[bool, typer.Option("--follow/--no-follow", help="Go on after the end of the log.")] = True,
+    check: Annotated[
+        bool, typer.Option("--check", help="Print only what is wrong: duplicates, gaps, chain breaks. Ends 1 if anything is.")
+    ] = False,
+    raw: Annotated[bool, typer.Option("--raw", help="Records as they stand in the log: key, headers, value in hex.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Print events of the ledger as they are committed."""
+    """Print events of the ledger as they are committed: one line each, JSON lines, or raw."""
     from api.inspection import run_tail
 
-    raise typer.Exit(run_tail(kafka_of(data_dir), load_settings(), start, order, customer, kind, follow, as_json, out))
+    code = run_tail(
+        kafka_of(data_dir),
+        load_settings(),
+        start=start,
+        order=order,
+        customer=customer,
+        kind=kind,
+        follow=follow,
+        check=check,
+        form="raw" if raw else "json" if as_json else "table",
+        out=out,
+        err=err,
+    )
+    raise typer.Exit(code)
 
 
 @app.command()

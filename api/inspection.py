@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import msgspec
 from rich.console import Console
 
 from api.wiring import open_log
-from ledger.codec import event_codec
+from ledger.codec import event_codec, link_of
 from ledger.config import KafkaSettings, Settings
 from ledger.errors import ConfigError, DecodeError, LedgerError
 from ledger.events import OrderEvent
-from ledger.log import EventLog, Record, TopicPartition
+from ledger.log import EventLog, Reader, Record, TopicPartition
 
 
 class ApiError(LedgerError):
@@ -48,74 +50,136 @@ def _plain(value: Any) -> Any:
     return value
 
 
+Form = Literal["table", "json", "raw"]
+_POSITION = re.compile(r"^([0-9]{1,5})-([0-9]{1,18})$")
+
+
 def start_positions(event_log: EventLog, topic: str, start: str) -> dict[TopicPartition, int]:
-    """Positions for `beginning`, `now` or an RFC 3339 time. Raises `ConfigError` for anything else."""
+    """Positions for `beginning`, `now`, an RFC 3339 time, or places `P-N` (with commas; only those partitions are read).
+
+    Raises `ConfigError` for anything else.
+    """
     tps = [TopicPartition(topic, p) for p in range(event_log.partitions(topic))]
     if start == "beginning":
         return event_log.starts(tps)
     if start == "now":
         return event_log.ends(tps)
+    places = [_POSITION.match(place.strip()) for place in start.split(",")]
+    if all(places):
+        found = {TopicPartition(topic, int(place[1])): int(place[2]) for place in places if place}
+        if unknown := found.keys() - set(tps):
+            raise ConfigError(f"{topic} has no partition {min(unknown).partition}")
+        return found
     try:
         at = datetime.fromisoformat(start)
     except ValueError:
-        raise ConfigError(f"--from takes beginning, now or an RFC 3339 time, not {start!r}") from None
+        raise ConfigError(f"--from takes beginning, now, an RFC 3339 time or a place like 3-1017, not {start!r}") from None
     if at.tzinfo is None:
         raise ConfigError("--from needs a time zone, for instance 2030-01-31T12:00:00Z")
     return event_log.offset_at(tps, int(at.timestamp() * 1000))
 
 
+class Continuity:
+    """What an analytics consumer would see of duplicates, gaps and breaks, from wherever it began to read.
+
+    Keeps the last version of every order and the last link of every partition: no fold, nothing but the envelope.
+    """
+
+    def __init__(self) -> None:
+        self._versions: dict[str, int] = {}
+        self._links: dict[int, bytes] = {}
+        self.events = 0
+        self.found: Counter[str] = Counter()
+
+    def look(self, record: Record) -> Iterator[str]:
+        """One line for everything that is not as it should be."""
+        self.events += 1
+        place = f"{record.partition}-{record.offset}"
+        try:
+            event = event_codec().decode(record.value)
+        except DecodeError as exc:
+            self.found["undecodable"] += 1
+            self._links.pop(record.partition, None)
+            yield f"{place}: undecodable ({exc})"
+            return
+        if event.prev_hash != self._links.get(record.partition, event.prev_hash):
+            self.found["chain breaks"] += 1
+            yield f"{place}: chain break: {event.order_id} v{event.version} does not name the event before"
+        self._links[record.partition] = link_of(record.value or b"")
+        before = self._versions.get(event.order_id)
+        if before is not None and event.version <= before:
+            self.found["duplicates"] += 1
+            yield f"{place}: duplicate: {event.order_id} v{event.version} after v{before}"
+        elif before is not None and event.version > before + 1:
+            self.found["gaps"] += 1
+            yield f"{place}: gap: {event.order_id} v{event.version} after v{before}"
+        self._versions[event.order_id] = max(event.version, before or 0)
+
+    def __str__(self) -> str:
+        names = ("duplicates", "gaps", "chain breaks", "undecodable")
+        return f"{self.events:,} events: " + ", ".join(f"{self.found[name]} {name}" for name in names)
+
+
 def run_tail(
     kafka: KafkaSettings,
     settings: Settings,
+    *,
     start: str,
     order: str | None,
     customer: str | None,
     kind: str | None,
     follow: bool,
-    as_json: bool,
+    check: bool,
+    form: Form,
     out: Console,
+    err: Console,
 ) -> int:
-    """Print matching events until interrupted, or until the end of the log without `follow`. Raises `LogError`."""
+    """Print matching events until interrupted, or until the end of the log without `follow`. Raises `LogError`.
+
+    With `check` nothing but what is wrong is printed, and 1 is returned when anything is.
+    """
     stopping = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopping.set())
     event_log = open_log(kafka)
-    topic = settings.topics.events
-    positions = start_positions(event_log, topic, start)
+    positions = start_positions(event_log, settings.topics.events, start)
     ends = event_log.ends(positions)
-    reader = event_log.reader("tail")
+    reader = event_log.reader("tail", eof=True, headers=form == "raw")
     reader.assign(positions)
+    continuity = Continuity()
     try:
         for record in _records(reader, positions, None if follow else ends, stopping):
-            _show(record, order, customer, kind, as_json, out)
+            if check:
+                for line in continuity.look(record):
+                    out.print(line, style="red", highlight=False, soft_wrap=True, markup=False)
+            else:
+                _show(record, order, customer, kind, form, out)
+    except BrokenPipeError:
+        return 0  # `| head` has seen enough
     finally:
         reader.close()
-    return 0
+    if check:
+        err.print(str(continuity), highlight=False)
+    return int(bool(continuity.found))
 
 
 def _records(
-    reader: Any, positions: dict[TopicPartition, int], until: dict[TopicPartition, int] | None, stopping: threading.Event
+    reader: Reader, positions: dict[TopicPartition, int], until: dict[TopicPartition, int] | None, stopping: threading.Event
 ) -> Iterator[Record]:
-    """Records in reading order; ends when every partition has reached `until` (positions may end at a marker)."""
-    if until is None:
-        while not stopping.is_set():
-            yield from reader.poll(500, 0.2)
-        return
-    left = {tp for tp, position in positions.items() if position < until[tp]}
-    silent = 0
-    while left and not stopping.is_set() and silent < 10:
-        records = reader.poll(500, 0.2)
-        # A partition that ends in a transaction marker never shows its last offset: two quiet seconds end it too.
-        silent = 0 if records else silent + 1
-        for record in records:
+    """What is read from `positions` on; up to `until`, if given."""
+    left = set(positions) if until is None else {tp for tp, position in positions.items() if position < until[tp]}
+    while left and not stopping.is_set():
+        for record in reader.poll(500, 0.2):
             tp = TopicPartition(record.topic, record.partition)
-            if record.offset < until[tp]:
+            if until is None or record.offset < until[tp]:
                 yield record
-            if record.offset + 2 >= until[tp]:
+            if until is not None and record.offset + 1 >= until[tp]:
                 left.discard(tp)
+        if until is not None:
+            left -= {tp for tp, end in reader.reached_end().items() if end >= until[tp]}
 
 
-def _show(record: Record, order: str | None, customer: str | None, kind: str | None, as_json: bool, out: Console) -> None:
+def _show(record: Record, order: str | None, customer: str | None, kind: str | None, form: Form, out: Console) -> None:
     try:
         event = event_codec().decode(record.value)
     except DecodeError as exc:
@@ -127,11 +191,20 @@ def _show(record: Record, order: str | None, customer: str | None, kind: str | N
         kind and event.type,
     ):
         return
-    if as_json:
-        line = {"partition": record.partition, "offset": record.offset, **plain(event)}
-        out.print(json.dumps(line, ensure_ascii=False), highlight=False, soft_wrap=True, markup=False)
-    else:
+    if form == "table":
         out.print(_line(event, record), highlight=False, soft_wrap=True, markup=False)
+        return
+    line: dict[str, Any] = {"partition": record.partition, "offset": record.offset}
+    if form == "json":
+        line |= plain(event)
+    else:
+        line |= {
+            "timestamp_ms": record.timestamp_ms,
+            "key": (record.key or b"").decode("utf-8", "replace"),
+            "headers": {name: value.decode("utf-8", "replace") for name, value in record.headers},
+            "value_hex": (record.value or b"").hex(),
+        }
+    out.print(json.dumps(line, ensure_ascii=False), highlight=False, soft_wrap=True, markup=False)
 
 
 def _line(event: OrderEvent, record: Record) -> str:
