@@ -7,7 +7,7 @@ import os
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -45,7 +45,8 @@ class NotEmpty(LedgerError):
     code = "not_empty"
 
 
-def _stopper() -> threading.Event:
+def stopper() -> threading.Event:
+    """Set by Ctrl-C and SIGTERM."""
     stopping = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopping.set())
@@ -97,7 +98,7 @@ class Checker:
 
 def run_export_log(kafka: KafkaSettings, settings: Settings, path: Path, out: Console, err: Console) -> int:
     """Write the ledger up to its end of now to `path`, checking it on the way. Raises `BrokenLog`, `LogError`, `Interrupted`."""
-    stopping, doors, topics = _stopper(), KafkaDoors(kafka), settings.topics
+    stopping, doors, topics = stopper(), KafkaDoors(kafka), settings.topics
     event_log = doors.open_log()
     partitions = event_log.partitions(topics.events)
     ends = event_log.ends(_both(topics, partitions), timeout_s=30.0)
@@ -117,7 +118,7 @@ def run_export_log(kafka: KafkaSettings, settings: Settings, path: Path, out: Co
             with part.open("wb") as file:
                 writer = ArchiveWriter(file, header)
                 counted = [0, 0]
-                for record in _records(event_log, ends, bar, stopping):
+                for record in committed_records(event_log, event_log.starts(ends, timeout_s=30.0), ends, bar, stopping):
                     kind = EVENTS if record.topic == topics.events else REFUSALS
                     writer.write(Entry(kind, *record[1:]))
                     counted[kind] += 1
@@ -142,9 +143,17 @@ def _both(topics: Topics, partitions: int) -> list[TopicPartition]:
     return [TopicPartition(topic, p) for topic in (topics.events, topics.refusals) for p in range(partitions)]
 
 
-def _records(event_log: EventLog, ends: dict[TopicPartition, int], bar: Watcher, stopping: threading.Event) -> Iterator[Record]:
-    """Every committed record before `ends`, in the order of each partition."""
-    starts = event_log.starts(ends, timeout_s=30.0)
+def committed_records(
+    event_log: EventLog,
+    starts: Mapping[TopicPartition, int],
+    ends: Mapping[TopicPartition, int],
+    bar: Watcher,
+    stopping: threading.Event,
+) -> Iterator[Record]:
+    """Every committed record from `starts` to before `ends`, headers and all, in the order of each partition.
+
+    Raises `Interrupted`, `LogError`.
+    """
     left = {tp for tp, end in ends.items() if starts[tp] < end}
     total = sum(ends[tp] - starts[tp] for tp in left)
     bar.started(total, 0)
@@ -176,7 +185,7 @@ def run_import_log(kafka: KafkaSettings, settings: Settings, path: Path, check_o
     Raises `ArchiveError`, `BrokenLog`, `NotEmpty`, `LogError`, `Interrupted`; before anything is written in all of these cases
     but a log that goes away half way: then the topics have to be deleted before the next try.
     """
-    stopping, doors, topics = _stopper(), KafkaDoors(kafka), settings.topics
+    stopping, doors, topics = stopper(), KafkaDoors(kafka), settings.topics
     with ProgressBar(err) as bar:
         header, findings, refusals = check_archive(path, doors, bar, stopping)
         told = f"{findings.events:,} events and {refusals:,} refusals"

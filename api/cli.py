@@ -206,12 +206,31 @@ def history(
     token: Annotated[
         str | None, typer.Option(envvar="LEDGER_TOKEN", help="A reader's or admin's token.", show_default=False)
     ] = None,
+    at: Annotated[str | None, typer.Option(help="Only what had happened by this RFC 3339 time.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Print every event of one order, oldest first."""
     from api.inspection import run_history
 
-    raise typer.Exit(run_history(order, *api_of(data_dir, url, token), as_json, out, err))
+    raise typer.Exit(run_history(order, *api_of(data_dir, url, token), at, as_json, out, err))
+
+
+@app.command()
+def diff(
+    order: Annotated[str, typer.Argument(help="The order's id.")],
+    before: Annotated[int, typer.Argument(help="A version.", min=1)],
+    after: Annotated[int, typer.Argument(help="Another one.", min=1)],
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    url: Annotated[str | None, typer.Option(envvar="LEDGER_URL", help="The API; default: the running `up`.")] = None,
+    token: Annotated[
+        str | None, typer.Option(envvar="LEDGER_TOKEN", help="A reader's or admin's token.", show_default=False)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print in what two versions of an order differ."""
+    from api.inspection import run_diff
+
+    raise typer.Exit(run_diff(order, before, after, *api_of(data_dir, url, token), as_json, out, err))
 
 
 @app.command()
@@ -281,6 +300,18 @@ def verify(
         err=err,
     )
     raise typer.Exit(code)
+
+
+@app.command()
+def export(
+    file: Annotated[Path, typer.Argument(help="A Parquet file; replaced when it is there.", dir_okay=False)],
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    start: Annotated[str, typer.Option("--from", help="beginning, an RFC 3339 time, or places like 3-1017,0-5.")] = "beginning",
+) -> None:
+    """Write every event to a Parquet file, one row each, for DuckDB, Spark, pandas and the like. No personal data is in it."""
+    from api.exporting import run_export
+
+    raise typer.Exit(run_export(kafka_of(data_dir), load_settings(), file, start, out, err))
 
 
 @app.command("export-log")

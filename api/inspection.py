@@ -70,12 +70,7 @@ def start_positions(event_log: EventLog, topic: str, start: str) -> dict[TopicPa
         if unknown := found.keys() - set(tps):
             raise ConfigError(f"{topic} has no partition {min(unknown).partition}")
         return found
-    try:
-        at = datetime.fromisoformat(start)
-    except ValueError:
-        raise ConfigError(f"--from takes beginning, now, an RFC 3339 time or a place like 3-1017, not {start!r}") from None
-    if at.tzinfo is None:
-        raise ConfigError("--from needs a time zone, for instance 2030-01-31T12:00:00Z")
+    at = _time(start, "--from (or beginning, now, a place like 3-1017)")
     return event_log.offset_at(tps, int(at.timestamp() * 1000))
 
 
@@ -216,26 +211,21 @@ def _line(event: OrderEvent, record: Record) -> str:
     )
 
 
-def run_history(order_id: str, url: str, token: str, as_json: bool, out: Console, err: Console) -> int:
-    """Print all events of one order by paging through the API. Returns 1 when there is no such order."""
+def run_history(order_id: str, url: str, token: str, at: str | None, as_json: bool, out: Console, err: Console) -> int:
+    """Print the events of one order, up to the time `at` (RFC 3339) if given. Returns 1 when there is no such order."""
     rows: list[dict[str, Any]] = []
-    with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=10.0) as client:
-        after = 0
+    until = None if at is None else _time(at, "--at")
+    with _client(url, token) as client:
         while True:
-            try:
-                answer = client.get(f"/orders/{order_id}/events", params={"after": after, "limit": 200})
-            except httpx.HTTPError as exc:
-                raise ApiError(f"{url} does not answer: {exc}") from exc
-            if answer.status_code == 404:
+            answer = _get(client, f"/orders/{order_id}/events", {"after": rows[-1]["version"] if rows else 0, "limit": 200})
+            if answer is None:
                 err.print(f"no order {order_id}", style="red")
                 return 1
-            if answer.status_code != 200:
-                raise ApiError(f"{answer.status_code} {answer.json().get('detail', '')}")
-            page = answer.json()["data"]
-            rows += page
-            if len(page) < 200:
+            rows += answer["data"]
+            if len(answer["data"]) < 200:
                 break
-            after = page[-1]["version"]
+    if until is not None:
+        rows = [row for row in rows if datetime.fromisoformat(row["occurred_at"]) <= until]
     if as_json:
         out.print_json(data=rows)
         return 0
@@ -244,5 +234,64 @@ def run_history(order_id: str, url: str, token: str, as_json: bool, out: Console
         head = f"v{row['version']:<3} {row['occurred_at']}  {place:>9}  {row['type']:<18} {row['status']:<10} {row['actor']}"
         out.print(head, highlight=False, soft_wrap=True, markup=False)
         if detail := {name: value for name, value in row["detail"].items() if value not in (None, [], "")}:
-            out.print(f"     {json.dumps(detail, ensure_ascii=False)}", style="dim", highlight=False, markup=False)
+            out.print(
+                f"     {json.dumps(detail, ensure_ascii=False)}", style="dim", highlight=False, markup=False, soft_wrap=True
+            )
     return 0
+
+
+def run_diff(order_id: str, before: int, after: int, url: str, token: str, as_json: bool, out: Console, err: Console) -> int:
+    """Print the fields in which two versions of an order differ. Returns 1 when there is no such order or version."""
+    with _client(url, token) as client:
+        states = [_get(client, f"/orders/{order_id}", {"version": version}) for version in (before, after)]
+    if states[0] is None or states[1] is None:
+        err.print(f"no order {order_id} with versions {before} and {after}", style="red")
+        return 1
+    left, right = _flat(states[0]), _flat(states[1])
+    changed = [name for name in {**left, **right} if left.get(name) != right.get(name)]
+    if as_json:
+        rows = [{"field": name, "before": left.get(name), "after": right.get(name)} for name in changed]
+        out.print_json(data={"order_id": order_id, "from": before, "to": after, "changes": rows})
+        return 0
+    for name in changed:
+        was, now = (json.dumps(side[name], ensure_ascii=False) if name in side else "-" for side in (left, right))
+        out.print(f"{name:<28} {was} -> {now}", highlight=False, soft_wrap=True, markup=False)
+    return 0
+
+
+def _flat(value: Any, name: str = "") -> dict[str, Any]:
+    """Leaves by path: `axes.payment`, `lines[0].sku`."""
+    if isinstance(value, dict):
+        return {k: v for key, inner in value.items() for k, v in _flat(inner, f"{name}.{key}" if name else key).items()}
+    if isinstance(value, list) and value:
+        return {k: v for i, inner in enumerate(value) for k, v in _flat(inner, f"{name}[{i}]").items()}
+    return {name: value}
+
+
+def _client(url: str, token: str) -> httpx.Client:
+    return httpx.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=10.0)
+
+
+def _get(client: httpx.Client, path: str, params: dict[str, Any]) -> dict[str, Any] | None:
+    """The answer's body; None for 404. Raises `ApiError`."""
+    try:
+        answer = client.get(path, params=params)
+    except httpx.HTTPError as exc:
+        raise ApiError(f"{client.base_url} does not answer: {exc}") from exc
+    if answer.status_code == 404:
+        return None
+    if answer.status_code != 200:
+        raise ApiError(f"{answer.status_code} {answer.text[:300]}")
+    body: dict[str, Any] = answer.json()
+    return body
+
+
+def _time(text: str, option: str) -> datetime:
+    """Raises `ConfigError` unless `text` is an RFC 3339 time with its zone."""
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigError(f"{option} takes an RFC 3339 time, not {text!r}") from None
+    if at.tzinfo is None:
+        raise ConfigError(f"{option} needs a time zone, for instance 2030-01-31T12:00:00Z")
+    return at

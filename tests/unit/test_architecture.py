@@ -95,6 +95,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "apprise": ("commands/sms_door.py",),
     "smtplib": ("commands/email_door.py",),
     "avro": ("ledger/compatibility.py",),
+    "pyarrow": ("api/parquet.py",),
     "pytest": (),
     "hypothesis": (),
 }

@@ -1,0 +1,37 @@
+"""The verb `export`: the ledger as a Parquet file for analysts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+from api.archiving import committed_records, stopper
+from api.inspection import start_positions
+from api.parquet import ParquetFile
+from api.rebuilding import ProgressBar
+from api.wiring import open_log
+from ledger.codec import event_codec
+from ledger.config import KafkaSettings, Settings
+from ledger.errors import DecodeError
+
+
+def run_export(kafka: KafkaSettings, settings: Settings, path: Path, start: str, out: Console, err: Console) -> int:
+    """Write every event from `start` to the log's end of now. A record that cannot be decoded is told and left out; then 1.
+
+    Raises `ConfigError`, `LogError`, `Interrupted`.
+    """
+    stopping, event_log = stopper(), open_log(kafka)
+    starts = start_positions(event_log, settings.topics.events, start)
+    ends = event_log.ends(starts, timeout_s=30.0)
+    decode, left_out = event_codec().decode_fields, 0
+    with ProgressBar(err) as bar, ParquetFile(path) as file:
+        for record in committed_records(event_log, starts, ends, bar, stopping):
+            try:
+                file.add(record.partition, record.offset, decode(record.value))
+            except DecodeError as exc:
+                left_out += 1
+                err.print(f"{record.partition}-{record.offset} is left out: {exc}", style="red", highlight=False)
+    size = path.stat().st_size / 1e6
+    out.print(f"{file.written:,} events in {path} ({size:,.1f} MB)", highlight=False, soft_wrap=True)
+    return int(left_out > 0)
