@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import later_schemas
 import pytest
 import yaml
 from apicurio import running_apicurio
@@ -14,6 +15,7 @@ from confluent_kafka.schema_registry import SchemaRegistryClient
 from confluent_kafka.schema_registry.avro import AvroDeserializer
 from confluent_kafka.serialization import MessageField, SerializationContext
 
+from ledger import schemas
 from ledger.broker import EmbeddedBroker
 from ledger.codec import contact_codec, event_codec, refusal_codec
 from ledger.contacts import Address, OrderContact
@@ -184,3 +186,22 @@ def test_the_compose_files_registry_still_has_the_schemas_after_a_restart(broker
     with running_apicurio(tmp_path, environment) as url:
         check_registry(url)
         assert publish(url) == ()
+
+
+def test_later_versions_are_published_under_their_own_ids_beside_the_first(
+    registry: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`schema publish` of a program that knows three versions, into a registry that has one; then `schema check`."""
+    assert publish(registry) == schema_versions()
+    folder = later_schemas.folder_with_them(tmp_path / "avro")
+    monkeypatch.setattr(schemas, "data_dir", lambda: folder)
+    schema_versions.cache_clear()
+    try:
+        later = later_schemas.event_versions()[1:]
+        assert publish(registry) == later
+        check_registry(registry)
+        for schema in later:
+            found = httpx.get(f"{registry}/subjects/{schema.subject()}/versions/{schema.version}").json()
+            assert (found["id"], found["version"], found["schema"]) == (schema.id, schema.version, schema.text)
+    finally:
+        schema_versions.cache_clear()
