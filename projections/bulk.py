@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from itertools import groupby
+from operator import attrgetter
 from typing import NamedTuple
 
 from ledger.errors import Hole, LedgerError
@@ -17,6 +19,7 @@ BATCH_RECORDS = 5_000  # of one partition, folded in one write
 POLL_RECORDS = 2_000
 POLL_S = 0.5
 TELL_S = 0.5
+_PLACE = attrgetter("topic", "partition")
 
 
 class Interrupted(LedgerError):
@@ -81,16 +84,19 @@ class BulkFold:
         while left:
             if stopping():
                 raise Interrupted("stopped before the end; run it again to go on from here")
-            for record in self._reader.poll(POLL_RECORDS, POLL_S):
-                tp = TopicPartition(record.topic, record.partition)
-                if tp in left and record.offset < left[tp]:
-                    waiting[tp].append(record)
-                    if len(waiting[tp]) >= BATCH_RECORDS:
-                        self._fold(tp, waiting)
-                    if record.offset + 1 >= left[tp]:
-                        self._done(tp, waiting, left)
-                elif tp in left:
-                    self._done(tp, waiting, left)  # the end lies behind a transaction's marker
+            for (topic, partition), group in groupby(self._reader.poll(POLL_RECORDS, POLL_S), _PLACE):
+                tp = TopicPartition(topic, partition)
+                if (end := left.get(tp)) is None:
+                    continue
+                records = list(group)
+                last = records[-1].offset
+                if last >= end:
+                    records = [record for record in records if record.offset < end]
+                waiting[tp] += records
+                if len(waiting[tp]) >= BATCH_RECORDS:
+                    self._fold(tp, waiting)
+                if last + 1 >= end:  # or beyond it, when the end lies behind a transaction's marker
+                    self._done(tp, waiting, left)
             for tp, end in self._reader.reached_end().items():
                 if tp in left and end >= left[tp]:
                     self._done(tp, waiting, left)
@@ -115,7 +121,7 @@ class BulkFold:
             return
         if self._look is not None:
             self._look(tp, records)
-        self._databases.fold(tp, records)
+        self._databases.fold(tp, records, told=False)
         if tp.topic == self._events_topic:
             self._events += len(records)
         self._bytes += sum(len(record.value or b"") for record in records)

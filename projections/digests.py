@@ -43,6 +43,14 @@ def row_hash(key: bytes, value: bytes) -> int:
     return _from_bytes(sha256(len(key).to_bytes(4, "big") + key + value).digest(), "big")
 
 
+def sum_of(rows: Iterable[tuple[bytes, bytes | None]]) -> int:
+    """The sum of `row_hash` over rows that are there (not None). Written out: it is a tenth of a rebuild."""
+    convert, hash_of = _from_bytes, sha256
+    return sum(
+        [convert(hash_of(len(key).to_bytes(4, "big") + key + value).digest(), "big") for key, value in rows if value is not None]
+    )
+
+
 def moved(digest: int, change: int) -> int:
     """`digest` after a sum of row hashes went up by `change` (which may be negative)."""
     return (digest + change) & _MASK
@@ -65,4 +73,4 @@ def counts(key: bytes, value: bytes) -> bool:
 
 def digest_of(rows: Iterable[tuple[bytes, bytes]]) -> bytes:
     """The digest of a whole database by looking at every row: what the kept one must be equal to."""
-    return as_bytes(sum(row_hash(key, value) for key, value in rows if counts(key, value)) & _MASK)
+    return as_bytes(sum_of(row for row in rows if counts(*row)) & _MASK)

@@ -30,7 +30,7 @@ from ledger.events import OrderEvent
 from ledger.order import Order, display, evolve
 from ledger.outcomes import event_row
 from ledger.transitions import Status
-from projections.digests import row_hash
+from projections.digests import row_hash, sum_of
 
 VERSION = 3
 DAY_MS = 24 * 60 * 60 * 1000
@@ -143,6 +143,7 @@ class PartitionFold:
         self._frozen = frozen
         self.rows: Rows = {}
         self.change = 0
+        self._was: list[tuple[bytes, bytes]] = []  # rows of the store that are replaced or deleted
         self._below: dict[str, tuple[bytes | None, Order | None]] = {}  # the orders touched, as they stand in the store
         self._orders: dict[str, Order] = {}
         self._daily: dict[bytes, DailyTotals] = {}
@@ -164,7 +165,7 @@ class PartitionFold:
         if order_id in self._frozen:
             return False
         self._frozen.add(order_id)
-        self._put(frozen_key(order_id), encode(Frozen(order_id, offset, reason)))
+        self.rows[frozen_key(order_id)] = encode(Frozen(order_id, offset, reason))
         return True
 
     def fold(self, event: OrderEvent, offset: int, value: bytes) -> Order:
@@ -172,13 +173,13 @@ class PartitionFold:
         order_id = event.order_id
         before = self._orders.get(order_id) or self.order(order_id)
         after = self._orders[order_id] = evolve(before, event)
-        self._put(history_key(order_id, event.version), history_value(offset, value))  # the next version: nothing was there
-        self._put(*event_row(event))
+        self.rows[history_key(order_id, event.version)] = history_value(offset, value)  # the next version: nothing was there
+        self._outcome(event)
         if (
             event.type in _COUNTED
             or before is None
             or after.captured_minor != before.captured_minor
-            or (after.refunded_minor != before.refunded_minor)
+            or after.refunded_minor != before.refunded_minor
         ):
             self._count(before, after, event)
         return after
@@ -186,20 +187,20 @@ class PartitionFold:
     def note(self, event: OrderEvent, offset: int, value: bytes) -> None:
         """Rows that need no fold: history and outcome. All that is kept of the later events of a frozen order."""
         key = history_key(event.order_id, event.version)
-        self._replace(key, self.rows[key] if key in self.rows else self._get(key), history_value(offset, value))
-        self._put(*event_row(event))
+        if key not in self.rows:
+            self._replaces(key, self._get(key))
+        self.rows[key] = history_value(offset, value)
+        self._outcome(event)
 
-    def _put(self, key: bytes, row: bytes) -> None:
+    def _outcome(self, event: OrderEvent) -> None:
+        key, row = event_row(event)
+        if key in self.rows:  # an id that was answered twice: both count, in one batch as in two
+            self.change += row_hash(key, self.rows[key] or b"")
         self.rows[key] = row
-        self.change += row_hash(key, row)
 
-    def _replace(self, key: bytes, was: bytes | None, row: bytes | None) -> None:
-        if was is not None:
-            self.change -= row_hash(key, was)
-        if row is None:
-            self.rows[key] = None
-        else:
-            self._put(key, row)
+    def _replaces(self, key: bytes, row: bytes | None) -> None:
+        if row is not None:
+            self._was.append((key, row))
 
     def _count(self, before: Order | None, after: Order, event: OrderEvent) -> None:
         key = daily_key(event.occurred_at // DAY_MS, event.currency)
@@ -216,20 +217,25 @@ class PartitionFold:
 
     def finish(self) -> Rows:
         """All rows of the fold so far, for one atomic write together with the position. To be called once."""
-        moves: dict[Status, int] = {}
+        rows, moves = self.rows, dict[Status, int]()
         for order_id, order in self._orders.items():
             raw, before = self._below[order_id]
-            self._replace(order_key(order_id), raw, encode(order))
+            key = order_key(order_id)
+            self._replaces(key, raw)
+            rows[key] = encode(order)
             self._index(before, order, moves)
         for key, totals in self._daily.items():
-            self._replace(key, self._get(key), encode(totals))
+            self._replaces(key, self._get(key))
+            rows[key] = encode(totals)
         for status, move in moves.items():
             if move:
                 key = count_key(status)
                 was = self._get(key)
+                self._replaces(key, was)
                 count = int.from_bytes(was or b"", "big") + move
-                self._replace(key, was, count.to_bytes(8, "big") if count else None)  # none: no row, however it came to that
-        return self.rows
+                rows[key] = count.to_bytes(8, "big") if count else None  # none: no row, however it came to that
+        self.change += sum_of(rows.items()) - sum_of(self._was)
+        return rows
 
     def _index(self, before: Order | None, after: Order, moves: dict[Status, int]) -> None:
         """Rows of the lists that `after` has moved into or out of; `moves` counts orders by status."""
@@ -237,18 +243,22 @@ class PartitionFold:
         status = display(after)
         was = display(before) if before else None
         if before is None:
-            self._put(all_prefix() + place, b"")
-            self._put(customer_prefix(after.customer_id) + place, b"")
+            self.rows[all_prefix() + place] = b""
+            self.rows[customer_prefix(after.customer_id) + place] = b""
         if was is not status:
             if was is not None:
-                self._replace(status_prefix(was) + place, b"", None)
+                self._delete(status_prefix(was) + place)
                 moves[was] = moves.get(was, 0) - 1
-            self._put(status_prefix(status) + place, b"")
+            self.rows[status_prefix(status) + place] = b""
             moves[status] = moves.get(status, 0) + 1
         if after.attention and not (before and before.attention):
-            self._put(attention_prefix() + place, b"")
+            self.rows[attention_prefix() + place] = b""
         elif before and before.attention and not after.attention:
-            self._replace(attention_prefix() + place, b"", None)
+            self._delete(attention_prefix() + place)
+
+    def _delete(self, key: bytes) -> None:
+        self._replaces(key, b"")
+        self.rows[key] = None
 
 
 _COUNTED = {e.ORDER_PLACED: "placed", e.ORDER_CANCELLED: "cancelled", e.ORDER_SHIPPED: "shipped", e.ORDER_DELIVERED: "delivered"}

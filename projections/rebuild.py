@@ -14,7 +14,6 @@ import gc
 import multiprocessing
 import time
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -24,11 +23,10 @@ import structlog
 from filelock import FileLock, Timeout
 
 from ledger.errors import LedgerError, StoreError
-from ledger.loading_store import LoadingStore
 from ledger.log import EventLog, TopicPartition
 from ledger.store import Store
 from ledger.topics import Topics
-from projections.bulk import BulkFold, Interrupted, Progress
+from projections.bulk import BulkFold, Interrupted, Progress, Tell
 from projections.databases import CONTACTS_STORE, Databases, OtherReadModels
 from projections.digests import Digest
 from projections.generations import Generations, NoSuchGeneration
@@ -109,6 +107,30 @@ class Watcher(Protocol):
 # ---- one process of it
 
 
+def fold_group(
+    doors: Doors,
+    topics: Topics,
+    folder: Path,
+    partitions: list[int],
+    contacts: int | None,
+    until: Mapping[TopicPartition, int],
+    tell: Tell,
+) -> dict[int, Digest]:
+    """Fold `partitions` in bulk into databases in `folder`, up to `until`: what one process of a rebuild does. Their digests."""
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)  # a fold makes no cycles, and looking for them among its rows takes a tenth of its time
+    databases = Databases(lambda name: doors.open_store(folder, name, True), topics, partitions, contacts)
+    try:
+        bulk = BulkFold(doors.open_log(), databases, f"rebuild-{partitions[0] if partitions else 'contacts'}")
+        try:
+            bulk.run(until, tell)
+        finally:
+            bulk.close()
+        return databases.digests()
+    finally:
+        databases.close()
+
+
 def _job(
     doors: Doors,
     topics: Topics,
@@ -118,25 +140,10 @@ def _job(
     until: Mapping[TopicPartition, int],
     pipe: Connection,
 ) -> None:
-    """Fold `partitions` to `until`, telling the parent; ends when the parent is gone."""
+    """`fold_group` in a process of its own, telling the parent; ends when the parent is gone."""
     doors.enter_process()
-    gc.freeze()
-    gc.set_threshold(100_000, 50, 100)  # a fold makes no cycles, and looking for them among its rows takes a tenth of its time
     try:
-        with ThreadPoolExecutor(1) as writers:
-
-            def open_store(name: str) -> Store:
-                return LoadingStore(doors.open_store(folder, name, True), writers)
-
-            databases = Databases(open_store, topics, partitions, contacts)
-            try:
-                bulk = BulkFold(doors.open_log(), databases, f"rebuild-{partitions[0] if partitions else 'contacts'}")
-                try:
-                    bulk.run(until, pipe.send)
-                finally:
-                    bulk.close()
-            finally:
-                databases.close()
+        fold_group(doors, topics, folder, partitions, contacts, until, pipe.send)
         pipe.send("done")
     except (BrokenPipeError, KeyboardInterrupt):
         return  # the parent is gone or stops: what is folded is kept

@@ -98,7 +98,7 @@ class Bench:
 
     def accept(self, answers: Answers) -> Answers:
         """Note what was accepted. Raises `Incorrect` unless every post was."""
-        self._must(answers, 201, "POST /orders")
+        self.must(answers, 201, "POST /orders")
         if len(answers.order_ids) != answers.count:
             raise Incorrect(f"{answers.count} answers name {len(answers.order_ids)} orders")
         self.orders += answers.order_ids
@@ -111,9 +111,9 @@ class Bench:
     def post_noop(self, connections: int, seconds: float) -> Answers:
         """The same requests to the reference."""
         job = Job(port=self.noop.port, requests=self._posts, connections=connections, seconds=seconds, key_prefix="bench-")
-        return self._must(Load(job).answers(), 201, "no-op POST")
+        return self.must(Load(job).answers(), 201, "no-op POST")
 
-    def _start_gets(self, port: int, orders: Orders, seconds: float | None, connections: int, rate: float | None) -> Load:
+    def start_gets(self, port: int, orders: Orders, seconds: float | None, connections: int, rate: float | None) -> Load:
         """Begin to read `orders`, over and over for `seconds`, or each once (None)."""
         return Load(
             Job(
@@ -128,14 +128,14 @@ class Bench:
 
     def get(self, orders: Orders, seconds: float | None, connections: int = 32, rate: float | None = None) -> Answers:
         """Read `orders`. Raises `Incorrect` unless every read gave the order it asked for."""
-        load = self._start_gets(self.system.port, orders, seconds, connections, rate)
-        return self._must(load.answers(), 200, "GET of an order")
+        load = self.start_gets(self.system.port, orders, seconds, connections, rate)
+        return self.must(load.answers(), 200, "GET of an order")
 
     def get_noop(self, orders: Orders, seconds: float, connections: int = 32) -> Answers:
         """The same requests to the reference."""
-        return self._must(self._start_gets(self.noop.port, orders, seconds, connections, None).answers(), 200, "no-op GET")
+        return self.must(self.start_gets(self.noop.port, orders, seconds, connections, None).answers(), 200, "no-op GET")
 
-    def _must(self, answers: Answers, status: int, what: str) -> Answers:
+    def must(self, answers: Answers, status: int, what: str) -> Answers:
         if (wrong := answers.wrong(status)) is not None:
             raise Incorrect(f"{what}: {wrong}")
         return answers

@@ -1,4 +1,5 @@
-"""One timed pass over `order-events` in a process of its own: `fold` with the product's agent, or `raw` with a bare loop.
+"""One timed pass over `order-events` in a process of its own: `fold` with the product's agent, `bulk` as one process of a
+rebuild does it, or `raw` with a bare loop.
 
 `raw` is the least that any consumer in Python does: poll, decode Avro, count. `fold` is what `serve` runs: reader thread, Faust
 agent, read models, RocksDB. Both are timed from their first record in hand to the last one done with, so neither start counts.
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import signal
 import sys
 import time
@@ -16,15 +18,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from api.wiring import store_opener
+from api.wiring import KafkaDoors, store_opener
 from ledger.codec import event_codec
 from ledger.config import KafkaSettings
 from ledger.kafka_log import KafkaLog
 from ledger.log import Record, TopicPartition
 from ledger.topics import Topics
 from projections import faust_app
+from projections.bulk import tell_nobody
 from projections.projector import Projector
 from projections.queries import Queries
+from projections.rebuild import fold_group
 from tests.benchmarks.jobs import cpu_s
 
 
@@ -69,6 +73,20 @@ def fold(log: KafkaLog, topics: Topics, partitions: int, events: int, state: Pat
     return {"took_s": timed.took_s, "cpu_s": timed.cpu_s, "events": projector.folded_count, "orders": sum(counts.values())}
 
 
+def bulk(
+    kafka: KafkaSettings, log: KafkaLog, topics: Topics, partitions: int, group: int, groups: int, state: Path
+) -> dict[str, float]:
+    """The part of one process of a rebuild in `groups` processes, connecting and writing everything out included."""
+    own = list(range(group, partitions, groups))
+    until = log.ends([TopicPartition(topics.events, p) for p in own])
+    began, cpu_began = time.time(), cpu_s([os.getpid()])[0]
+    digests = fold_group(KafkaDoors(kafka), topics, state, own, None, until, tell_nobody)
+    ended, used_s = time.time(), cpu_s([os.getpid()])[0] - cpu_began
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    events = sum(digest.events for digest in digests.values())
+    return {"began": began, "ended": ended, "took_s": ended - began, "cpu_s": used_s, "events": events, "peak_bytes": peak}
+
+
 def raw(log: KafkaLog, topics: Topics, partitions: int, events: int) -> dict[str, float]:
     decode = event_codec().decode_fields
     orders: set[str] = set()
@@ -99,18 +117,23 @@ def raw(log: KafkaLog, topics: Topics, partitions: int, events: int) -> dict[str
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("way", choices=("fold", "raw"))
+    parser.add_argument("way", choices=("fold", "bulk", "raw"))
     parser.add_argument("--bootstrap", required=True)
     parser.add_argument("--prefix", required=True)
     parser.add_argument("--partitions", type=int, required=True)
     parser.add_argument("--events", type=int, required=True)
     parser.add_argument("--state", type=Path, required=True)
+    parser.add_argument("--group", type=int, default=0)
+    parser.add_argument("--groups", type=int, default=1)
     given = parser.parse_args()
     name = f"benchmark-{given.way}"
-    log = KafkaLog(KafkaSettings(bootstrap_servers=given.bootstrap, security_protocol="PLAINTEXT", client_id=name))
+    kafka = KafkaSettings(bootstrap_servers=given.bootstrap, security_protocol="PLAINTEXT", client_id=name)
+    log = KafkaLog(kafka)
     topics = Topics(given.prefix)
     if given.way == "fold":
         result = fold(log, topics, given.partitions, given.events, given.state)
+    elif given.way == "bulk":
+        result = bulk(kafka, log, topics, given.partitions, given.group, given.groups, given.state)
     else:
         result = raw(log, topics, given.partitions, given.events)
     sys.stdout.write(json.dumps(result) + "\n")

@@ -79,13 +79,17 @@ def posts(token: str) -> list[str]:
     return requests
 
 
+def get(token: str, customer: str, path: str) -> str:
+    """A request that reads `path` as `customer`."""
+    return (
+        f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: application/json\r\n"
+        f"Authorization: Bearer {token}\r\nCustomer-Id: {customer}\r\n\r\n"
+    )
+
+
 def gets(token: str, orders: Sequence[tuple[int, str]]) -> list[str]:
     """Requests that read each of `orders`, (index of the post, order id), as the customer who placed it."""
-    return [
-        f"GET /orders/{order_id} HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: application/json\r\n"
-        f"Authorization: Bearer {token}\r\nCustomer-Id: {customer_of(index)}\r\n\r\n"
-        for index, order_id in orders
-    ]
+    return [get(token, customer_of(index), f"/orders/{order_id}") for index, order_id in orders]
 
 
 def names(orders: Sequence[tuple[int, str]]) -> list[str]:
