@@ -14,5 +14,7 @@ cursors      signed cursors                       metrics      what /metrics tel
 registry     the schema registry's own paths      system       health, metrics, documents
 docs openapi asyncapi                             the descriptions of all this
 
+generation rebuilding verifying                   which databases to open; the verbs that make and prove them
+archiving exporting parquet inspection            export-log, import-log, export, tail, history, diff
 cli supervisor wiring ...                         the command line and the processes it runs
 """

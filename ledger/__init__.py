@@ -1,9 +1,10 @@
 """What an order is and what happened to it. Imports none of our other packages.
 
 words   events, transitions, topics, contacts, errors, config
-rules   order (evolve, display), money, envelope, outcomes, schemas, compatibility, partitioner: pure
+rules   order (evolve, display), money, envelope, outcomes, schemas, compatibility, partitioner, walk (what must hold for every
+        record of the log): pure
 ports   log (EventLog), store (Store, MemoryStore)
 doors   codec (fastavro), kafka_log and kafka/ (confluent-kafka), rocks_store (rocksdict), broker (embedded Kafka),
-        registry (a schema registry), avsc_files (data files)
+        registry (a schema registry), avsc_files (data files), archive (the ledger in one file)
 shipped memory_log and memory/: the EventLog in memory, under the same contract tests as Kafka
 """

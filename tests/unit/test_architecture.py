@@ -144,6 +144,7 @@ PURE = (
     "ledger/money.py",
     "ledger/envelope.py",
     "ledger/outcomes.py",
+    "ledger/walk.py",
     "ledger/diagram.py",
     "ledger/generated_blocks.py",
     "commands/decide.py",
@@ -228,7 +229,8 @@ def test_every_pure_module_is_there() -> None:
 def test_pure_modules_depend_on_pure_modules_and_few_others() -> None:
     """Else the clock comes in through the back door."""
     fit = {p.removesuffix(".py").replace("/", ".") for p in PURE}
-    fit |= {"ledger.errors", "ledger.topics", "ledger.contacts"}  # words only
+    fit |= {"ledger.errors", "ledger.topics", "ledger.contacts", "ledger.log.Record"}  # words only
+    fit |= {"ledger.partitioner"}  # a function of its key
     fit |= {"ledger.codec", "ledger.schemas"}  # bytes <-> values: reads the schema files once, then a function of its input
     for m in pure_modules():
         known = {module for name in imports(m) if name.startswith(PACKAGES) for module in fit if within(name, (module,))}
