@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
 
 import structlog
 
@@ -15,12 +16,13 @@ from ledger.rocks_store import remove_store
 from ledger.topics import Topics
 from projections.bulk import BulkFold, Interrupted, Progress
 from projections.databases import Databases, OtherReadModels
-from projections.generations import Generations
+from projections.generations import Generations, write_json
 
 log = structlog.get_logger(__name__)
 
 FAR_BEHIND_RECORDS = 20_000  # the agent needs about a second for as many
 TOLD_S = 5.0
+FOLDING_FILE = "folding.json"  # beside the generations, while a start folds in bulk: whoever waits for it looks there
 
 
 def projections_of(settings: Settings) -> Generations:
@@ -50,7 +52,7 @@ def open_caught_up(
         generations.point(name, None)  # at once: should this process be killed, its next start goes on here
         databases = open_generation(generations, name, settings.topics, partitions)
     try:
-        caught_up = _catch_up(databases, event_log, stopping)
+        caught_up = _catch_up(databases, event_log, stopping, generations.root / FOLDING_FILE)
     except BaseException:
         databases.close()
         raise
@@ -60,7 +62,7 @@ def open_caught_up(
     return name, databases
 
 
-def _catch_up(databases: Databases, event_log: EventLog, stopping: threading.Event) -> bool:
+def _catch_up(databases: Databases, event_log: EventLog, stopping: threading.Event, told: Path) -> bool:
     """Fold in bulk while the log's end is far; False when told to stop. A log that does not answer is waited for elsewhere."""
     while not stopping.is_set():
         try:
@@ -71,10 +73,11 @@ def _catch_up(databases: Databases, event_log: EventLog, stopping: threading.Eve
                 behind = sum(end - databases.position(tp) for tp, end in ends.items())
                 if behind > FAR_BEHIND_RECORDS:
                     log.info("far behind the log, folding in bulk", records=behind)
-                    bulk.run(ends, _Teller(behind), stopping.is_set)
+                    bulk.run(ends, _Teller(behind, told), stopping.is_set)
                 return True
             finally:
                 bulk.close()
+                told.unlink(missing_ok=True)
         except Interrupted:
             return False
         except LogUnavailable as exc:
@@ -89,11 +92,14 @@ def _skip_expired(databases: Databases, event_log: EventLog) -> None:
 
 
 class _Teller:
-    def __init__(self, behind: int) -> None:
-        self._behind, self._began, self._told_at = behind, time.monotonic(), time.monotonic()
+    """Says how far a long start is: in a file at once, in the log now and then."""
+
+    def __init__(self, behind: int, file: Path) -> None:
+        self._behind, self._file, self._began, self._told_at = behind, file, time.monotonic(), time.monotonic()
 
     def __call__(self, progress: Progress) -> None:
         now = time.monotonic()
+        write_json(self._file, {"events": progress.events, "of_about": self._behind})
         if now - self._told_at > TOLD_S:
             self._told_at = now
             per_s = int(progress.events / (now - self._began))

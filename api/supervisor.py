@@ -36,6 +36,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from api.auth import hash_token, new_token
+from api.generation import FOLDING_FILE
 from api.outside import needs_sandbox
 from ledger.broker import EmbeddedBroker, Progress
 from ledger.config import Settings, load_settings
@@ -243,9 +244,12 @@ class Up:
     def _wait_ready(self, url: str) -> bool:
         """Until `serve` answers that it is ready. False when stopped meanwhile; raises `ConfigError` when it takes too long."""
         deadline = time.monotonic() + READY_S
+        folding = self.data / "state" / "projections" / FOLDING_FILE
         with httpx.Client(timeout=2.0) as client:
             while not self._stopping.wait(0.05):
                 self._tend()
+                if folding.exists() and time.time() - folding.stat().st_mtime < READY_S / 2:
+                    deadline = time.monotonic() + READY_S  # it folds a long log first, and says so
                 if time.monotonic() > deadline:
                     raise ConfigError(f"not ready after {READY_S:.0f} s; see the logs in {self.data / 'log'}")
                 try:
