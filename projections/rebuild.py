@@ -29,7 +29,7 @@ from ledger.topics import Topics
 from projections.bulk import BulkFold, Interrupted, Progress, Tell
 from projections.databases import CONTACTS_STORE, Databases, OtherReadModels
 from projections.digests import Digest
-from projections.generations import Generations, NoSuchGeneration
+from projections.generations import Generations, NoSuchGeneration, read_json, write_json
 from projections.live import ask, digest_from_json, serving
 from projections.read_models import VERSION
 
@@ -219,18 +219,24 @@ class Rebuild:
             if kept is None:
                 raise NoSuchGeneration("no generation is kept to go back to: `rebuild --keep-old` keeps one")
             return self._generations.folder(kept)
+        log_id = self._log.topic_id(self._topics.events).hex()
         before = self._generations.building()
-        if before is not None and (fresh or not self._readable(before)):
+        if before is not None and (fresh or not self._can_go_on(before, log_id)):
             self._generations.remove(before)
             before = None
         self._report.resumed = before is not None
-        return self._generations.begin()
+        folder = self._generations.begin()
+        write_json(folder / "log.json", {"topic_id": log_id})
+        return folder
 
-    def _readable(self, folder: Path) -> bool:
+    def _can_go_on(self, folder: Path, log_id: str) -> bool:
+        """Not with what an earlier program began, nor with a log that has since been deleted and made anew."""
+        if (begun := read_json(folder / "log.json")) is None or begun["topic_id"] != log_id:
+            return False
         try:
             self._open(folder).close()
         except OtherReadModels:
-            return False  # an earlier program's; not ours to go on with
+            return False
         return True
 
     def _open(self, folder: Path) -> Databases:

@@ -246,6 +246,16 @@ def test_a_fold_that_was_not_that_of_the_log_is_found_and_mended(tmp_path: Path,
         assert differences(node) == []
 
 
+def test_what_was_begun_from_another_log_is_not_gone_on_with(tmp_path: Path, kafka: KafkaSettings, topics: Topics) -> None:
+    write_lives(KafkaLog(kafka), topics, 4, 2_000)
+    node = processes.LedgerNode(tmp_path, kafka.bootstrap_servers, topics)
+    building = node.state_dir("one") / "projections" / "g000001.building"
+    (building / "p0").mkdir(parents=True)
+    (building / "log.json").write_text(json.dumps({"topic_id": "00" * 16}))
+    report = rebuild(node)
+    assert (report["resumed"], report["events"], report["generation"]) == (False, 2_000, "g000001")
+
+
 def test_two_at_a_time_are_one_too_many(tmp_path: Path, kafka: KafkaSettings, topics: Topics) -> None:
     write_lives(KafkaLog(kafka), topics, 4, 20_000)
     node = processes.LedgerNode(tmp_path, kafka.bootstrap_servers, topics)
