@@ -72,6 +72,7 @@ def run_rebuild(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopping.set())
     doors = KafkaDoors(kafka)
+    doors.enter_process()
     partitions = doors.open_log().partitions(settings.topics.events)
     with ProgressBar(err) as bar:
         rebuild = Rebuild(

@@ -48,6 +48,7 @@ def run_verify(
     if write_heads is not None:
         settings.hash_key()  # rather now than at the end
     doors, topics = KafkaDoors(kafka), settings.topics
+    doors.enter_process()
     event_log = doors.open_log()
     partitions, topic_id = event_log.partitions(topics.events), event_log.topic_id(topics.events)
     heads: dict[int, list[Head]] = {}

@@ -56,7 +56,7 @@ class Doors(Protocol):
     """Makes the log and the stores; must be picklable, for every process of a rebuild makes its own."""
 
     def enter_process(self) -> None:
-        """Called first in every process of a rebuild but the one that was started by hand."""
+        """Called first in every process of a rebuild."""
 
     def open_log(self) -> EventLog: ...
 
