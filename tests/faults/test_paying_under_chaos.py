@@ -213,7 +213,8 @@ def _check_secrets(node: LedgerNode, log: KafkaLog, secrets: list[str]) -> None:
         raw = read_topic(node.bootstrap, topic)
         assert raw, topic
         places[topic] = b"\n".join((record.key or b"") + (record.value or b"") for record in raw)
-    for folder in sorted(p for kind in ("commands", "projections") for p in (node.state_dir("one") / kind).iterdir()):
+    state = node.state_dir("one")
+    for folder in sorted((*(state / "commands").iterdir(), *(state / "projections").glob("g*/*"))):
         store = RocksStore(folder)
         places[str(folder)] = b"\n".join(key + value for key, value in store.scan(b""))
         store.close()
