@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import signal
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
@@ -13,8 +12,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from api.rebuilding import ProgressBar
-from api.wiring import KafkaDoors
+from api.inspection import committed
+from api.screens import LogProgress
+from api.wiring import KafkaDoors, stopper
 from ledger.archive import EVENTS, REFUSALS, ArchiveReader, ArchiveWriter, Entry, Header, Trailer
 from ledger.config import KafkaSettings, Settings
 from ledger.errors import LedgerError, LogError
@@ -23,7 +23,6 @@ from ledger.schemas import EVENTS as EVENT_SCHEMAS
 from ledger.schemas import REFUSALS as REFUSAL_SCHEMAS
 from ledger.schemas import versions_of
 from ledger.topics import Topics
-from ledger.walk import Fault
 from projections.bulk import Interrupted
 from projections.databases import Databases
 from projections.rebuild import Doors, Watcher
@@ -31,6 +30,7 @@ from projections.verify import Findings, LogWalk
 
 BATCH = 500  # records of one transaction of an import
 WALK_BATCH = 5_000
+TOLD_RECORDS = 2_000
 
 
 class BrokenLog(LedgerError):
@@ -45,26 +45,13 @@ class NotEmpty(LedgerError):
     code = "not_empty"
 
 
-def stopper() -> threading.Event:
-    """Set by Ctrl-C and SIGTERM."""
-    stopping = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopping.set())
-    return stopping
-
-
-def _said(fault: Fault) -> str:
-    after = f" (after {fault.after})" if fault.after is not None else ""
-    return f"event {fault.partition}-{fault.offset}{after} {fault.order_id} {fault.field}: {fault.message}"
-
-
 class Checker:
     """Walks records as `verify` does, folding them into databases that are thrown away."""
 
     def __init__(self, doors: Doors, topics: Topics, partitions: int, folder: Path) -> None:
         self.findings = Findings()
         self._topics = topics
-        self._fold = Databases(lambda name: doors.open_store(folder, name, True), topics, range(partitions), None)
+        self._fold = Databases(doors.opener(folder, True), topics, range(partitions), None)
         self._walk = LogWalk(self._fold, self.findings, {})
         self._waiting: dict[TopicPartition, list[Record]] = {}
 
@@ -79,8 +66,7 @@ class Checker:
     def _look(self, tp: TopicPartition) -> None:
         records, self._waiting[tp] = self._waiting[tp], []
         self._walk.look(tp, records)
-        if self.findings.faults:
-            raise BrokenLog(_said(self.findings.faults[0]))
+        self._refuse()
         self._fold.fold(tp, records)
 
     def finish(self) -> Findings:
@@ -88,9 +74,12 @@ class Checker:
         for tp in list(self._waiting):
             self._look(tp)
         self._walk.end()
-        if self.findings.faults:
-            raise BrokenLog(_said(self.findings.faults[0]))
+        self._refuse()
         return self.findings
+
+    def _refuse(self) -> None:
+        if self.findings.faults:
+            raise BrokenLog(f"event {self.findings.faults[0]}")
 
     def close(self) -> None:
         self._fold.close()
@@ -112,7 +101,7 @@ def run_export_log(kafka: KafkaSettings, settings: Settings, path: Path, out: Co
     )
     part = path.with_name(path.name + ".part")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="export-", dir=path.parent) as folder, ProgressBar(err) as bar:
+    with tempfile.TemporaryDirectory(prefix="export-", dir=path.parent) as folder, LogProgress(err) as bar:
         checker = Checker(doors, topics, partitions, Path(folder))
         try:
             with part.open("wb") as file:
@@ -154,29 +143,25 @@ def committed_records(
 
     Raises `Interrupted`, `LogError`.
     """
-    left = {tp for tp, end in ends.items() if starts[tp] < end}
-    total = sum(ends[tp] - starts[tp] for tp in left)
-    bar.started(total, 0)
+    bar.started(sum(max(0, ends[tp] - start) for tp, start in starts.items()), 0)
     reader = event_log.reader("export", eof=True, headers=True)
-    events = size = 0
-    at = dict(starts)
+    at, events, size = dict(starts), 0, 0
+
+    def tell() -> None:
+        bar.moved(sum(min(at[tp], ends[tp]) - starts[tp] for tp in ends), events, size)
+
     try:
-        reader.assign({tp: starts[tp] for tp in left})
-        while left:
-            if stopping.is_set():
-                raise Interrupted("stopped before the end; nothing was kept")
-            for record in reader.poll(2_000, 0.5):
-                tp = TopicPartition(record.topic, record.partition)
-                at[tp] = record.offset + 1
-                if record.offset >= ends[tp]:
-                    left.discard(tp)
-                    continue
-                yield record
-                events, size = events + 1, size + len(record.value or b"")
-            left = {tp for tp in left if at[tp] < ends[tp] and reader.reached_end().get(tp, 0) < ends[tp]}
-            bar.moved(sum(min(at[tp], ends[tp]) - starts[tp] for tp in ends), events, size)
+        for record in committed(reader, starts, ends, stopping):
+            yield record
+            at[TopicPartition(record.topic, record.partition)] = record.offset + 1
+            events, size = events + 1, size + len(record.value or b"")
+            if events % TOLD_RECORDS == 0:
+                tell()
     finally:
         reader.close()
+    tell()
+    if stopping.is_set():
+        raise Interrupted("stopped before the end; nothing was kept")
 
 
 def run_import_log(kafka: KafkaSettings, settings: Settings, path: Path, check_only: bool, out: Console, err: Console) -> int:
@@ -186,7 +171,7 @@ def run_import_log(kafka: KafkaSettings, settings: Settings, path: Path, check_o
     but a log that goes away half way: then the topics have to be deleted before the next try.
     """
     stopping, doors, topics = stopper(), KafkaDoors(kafka), settings.topics
-    with ProgressBar(err) as bar:
+    with LogProgress(err) as bar:
         header, findings, refusals = check_archive(path, doors, bar, stopping)
         told = f"{findings.events:,} events and {refusals:,} refusals"
         if check_only:
@@ -211,7 +196,7 @@ def check_archive(path: Path, doors: Doors, bar: Watcher, stopping: threading.Ev
         refusals = 0
         try:
             for number, entry in enumerate(reader.entries()):
-                if number % 2_000 == 0:
+                if number % TOLD_RECORDS == 0:
                     if stopping.is_set():
                         raise Interrupted("stopped; nothing was written")
                     bar.moved(file.tell(), number, file.tell())

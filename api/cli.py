@@ -9,7 +9,6 @@ import json
 import os
 import signal
 import sys
-import threading
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -131,11 +130,10 @@ def broker(
 ) -> None:
     """Run the embedded Kafka broker alone, for development. Loopback only, one node, no replication."""
     from api.screens import BrokerProgress
+    from api.wiring import stopper
     from ledger.broker import EmbeddedBroker
 
-    stopping = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopping.set())
+    stopping = stopper()
     node = EmbeddedBroker(data_dir / "broker", port=port, log_file=data_dir / "log" / "broker.log")
     with BrokerProgress(err) as progress:
         node.start(progress=progress.update)

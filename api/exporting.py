@@ -6,11 +6,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from api.archiving import committed_records, stopper
+from api.archiving import committed_records
 from api.inspection import start_positions
 from api.parquet import ParquetFile
-from api.rebuilding import ProgressBar
-from api.wiring import open_log
+from api.screens import LogProgress
+from api.wiring import open_log, stopper
 from ledger.codec import event_codec
 from ledger.config import KafkaSettings, Settings
 from ledger.errors import DecodeError
@@ -25,7 +25,7 @@ def run_export(kafka: KafkaSettings, settings: Settings, path: Path, start: str,
     starts = start_positions(event_log, settings.topics.events, start)
     ends = event_log.ends(starts, timeout_s=30.0)
     decode, left_out = event_codec().decode_fields, 0
-    with ProgressBar(err) as bar, ParquetFile(path) as file:
+    with LogProgress(err) as bar, ParquetFile(path) as file:
         for record in committed_records(event_log, starts, ends, bar, stopping):
             try:
                 file.add(record.partition, record.offset, decode(record.value))

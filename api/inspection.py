@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-import signal
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -15,7 +14,7 @@ import httpx
 import msgspec
 from rich.console import Console
 
-from api.wiring import open_log
+from api.wiring import open_log, stopper
 from ledger.codec import event_codec, link_of
 from ledger.config import KafkaSettings, Settings
 from ledger.errors import ConfigError, DecodeError, LedgerError
@@ -133,17 +132,14 @@ def run_tail(
 
     With `check` nothing but what is wrong is printed, and 1 is returned when anything is.
     """
-    stopping = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopping.set())
+    stopping = stopper()
     event_log = open_log(kafka)
     positions = start_positions(event_log, settings.topics.events, start)
     ends = event_log.ends(positions)
     reader = event_log.reader("tail", eof=True, headers=form == "raw")
-    reader.assign(positions)
     continuity = Continuity()
     try:
-        for record in _records(reader, positions, None if follow else ends, stopping):
+        for record in committed(reader, positions, None if follow else ends, stopping):
             if check:
                 for line in continuity.look(record):
                     out.print(line, style="red", highlight=False, soft_wrap=True, markup=False)
@@ -158,10 +154,14 @@ def run_tail(
     return int(bool(continuity.found))
 
 
-def _records(
-    reader: Reader, positions: dict[TopicPartition, int], until: dict[TopicPartition, int] | None, stopping: threading.Event
+def committed(
+    reader: Reader,
+    positions: Mapping[TopicPartition, int],
+    until: Mapping[TopicPartition, int] | None,
+    stopping: threading.Event,
 ) -> Iterator[Record]:
-    """What is read from `positions` on; up to `until`, if given."""
+    """What `reader`, which meets ends, reads from `positions` on; up to `until`, if given, or until stopping."""
+    reader.assign(positions)
     left = set(positions) if until is None else {tp for tp, position in positions.items() if position < until[tp]}
     while left and not stopping.is_set():
         for record in reader.poll(500, 0.2):

@@ -3,54 +3,16 @@
 from __future__ import annotations
 
 import os
-import signal
-import threading
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from api.generation import projections_of
-from api.wiring import KafkaDoors
+from api.screens import LogProgress
+from api.wiring import KafkaDoors, stopper
 from ledger.config import KafkaSettings, Settings
 from projections.live import digest_to_json
 from projections.rebuild import Rebuild, Report
-
-
-class ProgressBar:
-    """Share of the log folded, events a second, bytes read and time left. On standard error, so that `--json` stays clean."""
-
-    def __init__(self, err: Console) -> None:
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TaskProgressColumn(),
-            TextColumn("{task.fields[speed]}"),
-            TimeRemainingColumn(),
-            console=err,
-        )
-        self._task: TaskID | None = None
-
-    def __enter__(self) -> ProgressBar:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def started(self, total: int, done: int) -> None:
-        self._task = self._progress.add_task("folding the log", total=total, completed=done, speed="")
-
-    def moved(self, done: int, events: int, bytes_read: int) -> None:
-        if self._task is None:
-            return
-        seconds = self._progress.tasks[self._task].elapsed or 0.0
-        speed = f"{events / seconds:,.0f} events/s, {bytes_read / 1e6:,.0f} MB" if seconds else ""
-        self._progress.update(self._task, completed=done, speed=speed)
-
-    def phase(self, text: str) -> None:
-        if self._task is not None:
-            self._progress.update(self._task, description=text)
 
 
 def run_rebuild(
@@ -68,13 +30,11 @@ def run_rebuild(
     err: Console,
 ) -> int:
     """Rebuild the read models of the node that `settings` names. 1 when the live ones differ from the log."""
-    stopping = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopping.set())
+    stopping = stopper()
     doors = KafkaDoors(kafka)
     doors.enter_process()
     partitions = doors.open_log().partitions(settings.topics.events)
-    with ProgressBar(err) as bar:
+    with LogProgress(err) as bar:
         rebuild = Rebuild(
             projections_of(settings),
             doors,

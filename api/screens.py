@@ -1,4 +1,4 @@
-"""What a person sees of `up` and `broker`: a progress bar while things start, one screen when they run."""
+"""What a person sees: progress bars while things start or the log is worked through, one screen when `up` runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,16 @@ from typing import Any
 
 from rich.console import Console
 from rich.panel import Panel
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from ledger import broker
@@ -59,6 +68,42 @@ class BrokerProgress:
 
     def stop(self) -> None:
         self._bar.stop()
+
+
+class LogProgress:
+    """Share of the log folded, events a second, bytes read and time left. On standard error, so that `--json` stays clean."""
+
+    def __init__(self, err: Console) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[speed]}"),
+            TimeRemainingColumn(),
+            console=err,
+        )
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> LogProgress:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def started(self, total: int, done: int) -> None:
+        self._task = self._progress.add_task("folding the log", total=total, completed=done, speed="")
+
+    def moved(self, done: int, events: int, bytes_read: int) -> None:
+        if self._task is None:
+            return
+        seconds = self._progress.tasks[self._task].elapsed or 0.0
+        speed = f"{events / seconds:,.0f} events/s, {bytes_read / 1e6:,.0f} MB" if seconds else ""
+        self._progress.update(self._task, completed=done, speed=speed)
+
+    def phase(self, text: str) -> None:
+        if self._task is not None:
+            self._progress.update(self._task, description=text)
 
 
 def show_up(console: Console, info: dict[str, Any], data: Path) -> None:

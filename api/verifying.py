@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
 import threading
 import uuid
 from datetime import UTC, datetime
@@ -15,19 +14,18 @@ import msgspec
 from rich.console import Console
 
 from api.generation import projections_of
-from api.rebuilding import ProgressBar
-from api.wiring import KafkaDoors
+from api.screens import LogProgress
+from api.wiring import KafkaDoors, stopper
 from ledger.config import KafkaSettings, Settings
 from ledger.errors import ConfigError, StoreError
 from ledger.log import EventLog
 from ledger.topics import Topics
 from ledger.walk import Head
 from projections.bulk import BulkFold, Progress
-from projections.databases import Databases, OtherReadModels
+from projections.databases import Databases, OtherReadModels, store_name
 from projections.generations import Generations
 from projections.live import ask
-from projections.read_models import VERSION
-from projections.verify import Findings, LogWalk, compare, read_heads, sign_heads
+from projections.verify import SHOWN, Findings, LogWalk, compare, heads_to_json, read_heads, sign_heads
 
 
 def run_verify(
@@ -42,9 +40,7 @@ def run_verify(
     err: Console,
 ) -> int:
     """0 when everything is as it must be, 1 when anything is not. Raises `HeadsError`, `LogError`, `Interrupted`."""
-    stopping = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopping.set())
+    stopping = stopper()
     if write_heads is not None:
         settings.hash_key()  # rather now than at the end
     doors, topics = KafkaDoors(kafka), settings.topics
@@ -62,7 +58,7 @@ def run_verify(
     folder = generations.root / "requests" / f"{uuid.uuid4().hex}.verify"
     findings = Findings()
     try:
-        with ProgressBar(err) as bar:
+        with LogProgress(err) as bar:
             live = None if log_only else _copy_of_live(generations, doors, topics, partitions, folder / "live", findings)
             try:
                 _walk(event_log, doors, topics, partitions, folder / "fold", live, heads, findings, bar, stopping)
@@ -100,22 +96,17 @@ def _copy_of_live(
     name = current
     try:
         try:
-            source = Databases(
-                lambda store: doors.open_store(generations.folder(current), store, False), topics, range(partitions), None
-            )
+            source = Databases(doors.opener(generations.folder(current), False), topics, range(partitions), None)
         except StoreError:  # open elsewhere
-            told = ask(generations.root, "copy", timeout_s=120.0, folder=str(folder.absolute()))
-            name = str(told["generation"])
-            if told["read_models"] != VERSION:
-                raise OtherReadModels(f"read models of version {told['read_models']}, this program has {VERSION}") from None
+            name = str(ask(generations.root, "copy", timeout_s=120.0, folder=str(folder.absolute()))["generation"])
         else:
             try:
                 for p, store in source.stores.items():
-                    store.copy_to(folder / f"p{p}")
+                    store.copy_to(folder / store_name(p))
             finally:
                 source.close()
         findings.compared_with = name
-        return Databases(lambda store: doors.open_store(folder, store, False), topics, range(partitions), None)
+        return Databases(doors.opener(folder, False), topics, range(partitions), None)
     except OtherReadModels as exc:
         findings.not_compared_because = str(exc)
         return None
@@ -130,10 +121,10 @@ def _walk(
     live: Databases | None,
     heads: dict[int, list[Head]],
     findings: Findings,
-    bar: ProgressBar,
+    bar: LogProgress,
     stopping: threading.Event,
 ) -> None:
-    fold = Databases(lambda store: doors.open_store(folder, store, True), topics, range(partitions), None)
+    fold = Databases(doors.opener(folder, True), topics, range(partitions), None)
     walk = LogWalk(fold, findings, heads)
     bulk = BulkFold(event_log, fold, "verify", walk.look)
     try:
@@ -159,7 +150,7 @@ def _walk(
 
 
 def findings_to_json(findings: Findings, notes: list[str]) -> dict[str, Any]:
-    first = [m._asdict() for m in findings.mismatches[:20]]
+    first = [m._asdict() for m in findings.mismatches[:SHOWN]]
     return {
         "well": findings.well,
         "events": findings.events,
@@ -172,10 +163,7 @@ def findings_to_json(findings: Findings, notes: list[str]) -> dict[str, Any]:
         "first_differences": msgspec.to_builtins(findings.differences),
         "expired_refusals": findings.expired_refusals,
         "amounts_that_do_not_add_up": first,
-        "heads": {
-            str(p): {"events": head.events, "offset": head.offset, "link": head.link.hex()}
-            for p, head in sorted(findings.heads.items())
-        },
+        "heads": heads_to_json(findings.heads),
         "notes": notes,
     }
 
@@ -185,8 +173,7 @@ def _show(findings: Findings, notes: list[str], written: Path | None, held_again
         out.print(text, style=style or None, highlight=False, soft_wrap=True, markup=False)
 
     for fault in findings.faults:
-        after = f" (after {fault.after})" if fault.after is not None else ""
-        line(f"log {fault.partition}-{fault.offset}{after} {fault.order_id} {fault.field}: {fault.message}", "red")
+        line(f"log {fault}", "red")
     if findings.fault_count > len(findings.faults):
         line(f"... and {findings.fault_count - len(findings.faults)} more", "red")
     for d in findings.differences:

@@ -71,9 +71,13 @@ class KafkaDoors:
     def open_log(self) -> EventLog:
         return KafkaLog(self.kafka)
 
-    def open_store(self, folder: Path, name: str, loading: bool) -> Store:
-        """Raises `StoreError` at once when it is open elsewhere."""
-        return RocksStore(folder / name, loading=loading, write_buffer_bytes=(32 if loading else 16) * MIB)
+    def opener(self, folder: Path, loading: bool) -> Callable[[str], Store]:
+        """What it returns raises `StoreError` at once when a database is open elsewhere."""
+
+        def open_store(name: str) -> Store:
+            return RocksStore(folder / name, loading=loading, write_buffer_bytes=(32 if loading else 16) * MIB)
+
+        return open_store
 
 
 def store_opener(root: Path) -> Callable[[str], Store]:
@@ -91,6 +95,14 @@ def store_opener(root: Path) -> Callable[[str], Store]:
                 time.sleep(0.1)
 
     return open_store
+
+
+def stopper() -> threading.Event:
+    """Set by Ctrl-C and SIGTERM: for verbs that end what they are at by themselves."""
+    stopping = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopping.set())
+    return stopping
 
 
 def stop_with_parent(stop: Callable[[], None]) -> None:

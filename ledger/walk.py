@@ -38,6 +38,10 @@ class Fault(Struct, frozen=True):
     field: str
     message: str
 
+    def __str__(self) -> str:
+        after = f" (after {self.after})" if self.after is not None else ""
+        return f"{self.partition}-{self.offset}{after} {self.order_id} {self.field}: {self.message}"
+
 
 class Head(Struct, frozen=True):
     """The end of a partition's chain: after `events` events, the last of them at `offset`, the next one must name `link`."""

@@ -72,12 +72,13 @@ class BulkFold:
         `StoreError`.
         """
         databases = self._databases
-        databases.skip_expired(self._log.starts([tp for tp in until if tp.topic == databases.topics.refusals], timeout_s=30.0))
+        starts = self._log.starts(until, timeout_s=30.0)
+        databases.skip_expired(starts)
         left = {tp: end for tp, end in until.items() if databases.position(tp) < end}
         if not left:
             tell(self._progress())
             return
-        self._check_starts(left)
+        self._check_starts({tp: starts[tp] for tp in left})
         self._reader.assign({tp: databases.position(tp) for tp in left})
         waiting: dict[TopicPartition, list[Record]] = {tp: [] for tp in left}
         told_at = 0.0
@@ -105,9 +106,9 @@ class BulkFold:
                 told_at = time.monotonic() + TELL_S
         tell(self._progress())
 
-    def _check_starts(self, left: Mapping[TopicPartition, int]) -> None:
+    def _check_starts(self, starts: Mapping[TopicPartition, int]) -> None:
         """Compaction leaves gaps in contacts; the ledger's own topics begin where we stand, or something was lost."""
-        for tp, start in self._log.starts(left, timeout_s=30.0).items():
+        for tp, start in starts.items():
             if start > self._databases.position(tp) and tp.topic == self._events_topic:
                 raise Hole(f"{tp.topic}/{tp.partition}: the log begins at {start}, {self._databases.position(tp)} is needed")
 

@@ -4,6 +4,7 @@
     <root>/g000002/              the databases of one generation (`projections.databases`)
     <root>/g000003.building/     what a rebuild has so far; a killed one goes on here
     <root>/serving.json          which generation the running `serve` reads
+    <root>/folding.json          how far a start is that folds a long log first (`api.generation`)
     <root>/requests/             questions of `rebuild` and `verify` to the running `serve`, and its answers
     <root>/rebuild.lock          one rebuild at a time
 

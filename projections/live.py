@@ -15,7 +15,6 @@ on. Reads go on all the while and never see the past.
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 import time
 import uuid
@@ -53,7 +52,10 @@ class NoAnswer(LedgerError):
 
 
 def ask(root: Path, want: str, timeout_s: float = ANSWER_S, **more: Any) -> dict[str, Any]:
-    """The answer of the `serve` that runs on `root`. Raises `NoAnswer`; `LedgerError` when it says that it could not."""
+    """The answer of the `serve` that runs on `root`.
+
+    Raises `OtherReadModels` when it has others than this program, `NoAnswer`, `LedgerError` when it says that it could not.
+    """
     name = uuid.uuid4().hex
     question, answer = root / "requests" / f"{name}.json", root / "requests" / f"{name}.answer.json"
     write_json(question, {"want": want, **more})
@@ -68,6 +70,8 @@ def ask(root: Path, want: str, timeout_s: float = ANSWER_S, **more: Any) -> dict
         answer.unlink(missing_ok=True)
     if "error" in found:
         raise LedgerError(f"`serve` answers: {found['error']}")
+    if found["read_models"] != VERSION:
+        raise OtherReadModels(f"the running `serve` has read models of version {found['read_models']}, this program {VERSION}")
     told: dict[str, Any] = found
     return told
 
@@ -111,7 +115,7 @@ class LiveNode:
         """Look for questions and for another generation, again and again."""
         self._clear_requests(0.0)
         self._generations.remove_rests(self._name)
-        write_json(self._generations.root / "serving.json", {"generation": self._name, "pid": os.getpid()})
+        self._announce()
         while True:
             await asyncio.sleep(LOOK_S)
             wanted = self._generations.current()
@@ -119,6 +123,9 @@ class LiveNode:
                 await self._answer_all()
             if wanted not in (None, self._name, self._refused):
                 await self._take_over(str(wanted))
+
+    def _announce(self) -> None:
+        write_json(self._generations.root / "serving.json", {"generation": self._name})
 
     # ---- questions
 
@@ -195,7 +202,7 @@ class LiveNode:
         finally:
             await asyncio.to_thread(bulk.close)
         before, self._name = self._name, wanted
-        write_json(self._generations.root / "serving.json", {"generation": wanted, "pid": os.getpid()})
+        self._announce()
         log.info("another generation is read", generation=wanted, before=before)
         await asyncio.to_thread(old.close)
         await asyncio.to_thread(self._put_aside, before)

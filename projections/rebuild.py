@@ -19,21 +19,16 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-import structlog
 from filelock import FileLock, Timeout
 
 from ledger.errors import LedgerError, StoreError
 from ledger.log import EventLog, TopicPartition
-from ledger.store import Store
 from ledger.topics import Topics
 from projections.bulk import BulkFold, Interrupted, Progress, Tell
-from projections.databases import CONTACTS_STORE, Databases, OtherReadModels
+from projections.databases import CONTACTS_STORE, Databases, OpenStore, OtherReadModels, store_name
 from projections.digests import Digest
 from projections.generations import Generations, NoSuchGeneration, read_json, write_json
 from projections.live import ask, digest_from_json, serving
-from projections.read_models import VERSION
-
-log = structlog.get_logger(__name__)
 
 NEAR_RECORDS = 2_000  # so near to the log's end the databases are close enough for `serve` to do the rest
 MAX_ROUNDS = 20  # of catching up with a log that grows meanwhile
@@ -60,7 +55,8 @@ class Doors(Protocol):
 
     def open_log(self) -> EventLog: ...
 
-    def open_store(self, folder: Path, name: str, loading: bool) -> Store: ...
+    def opener(self, folder: Path, loading: bool) -> OpenStore:
+        """Opens databases in `folder` by name; `loading` when they are to be filled and not read yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,23 +103,26 @@ class Watcher(Protocol):
 # ---- one process of it
 
 
-def fold_group(
-    doors: Doors,
-    topics: Topics,
-    folder: Path,
-    partitions: list[int],
-    contacts: int | None,
-    until: Mapping[TopicPartition, int],
-    tell: Tell,
-) -> dict[int, Digest]:
-    """Fold `partitions` in bulk into databases in `folder`, up to `until`: what one process of a rebuild does. Their digests."""
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one process folds: `partitions`, and the contacts' partitions if it has them, up to `until`, into `folder`."""
+
+    topics: Topics
+    folder: Path
+    partitions: list[int]
+    contacts: int | None
+    until: Mapping[TopicPartition, int]
+
+
+def fold_share(doors: Doors, share: Share, tell: Tell) -> dict[int, Digest]:
+    """Fold a share in bulk: what one process of a rebuild does. The digests of its partitions."""
     gc.freeze()
     gc.set_threshold(100_000, 50, 100)  # a fold makes no cycles, and looking for them among its rows takes a tenth of its time
-    databases = Databases(lambda name: doors.open_store(folder, name, True), topics, partitions, contacts)
+    databases = Databases(doors.opener(share.folder, True), share.topics, share.partitions, share.contacts)
     try:
-        bulk = BulkFold(doors.open_log(), databases, f"rebuild-{partitions[0] if partitions else 'contacts'}")
+        bulk = BulkFold(doors.open_log(), databases, f"rebuild-{min(share.partitions)}")
         try:
-            bulk.run(until, tell)
+            bulk.run(share.until, tell)
         finally:
             bulk.close()
         return databases.digests()
@@ -131,19 +130,11 @@ def fold_group(
         databases.close()
 
 
-def _job(
-    doors: Doors,
-    topics: Topics,
-    folder: Path,
-    partitions: list[int],
-    contacts: int | None,
-    until: Mapping[TopicPartition, int],
-    pipe: Connection,
-) -> None:
-    """`fold_group` in a process of its own, telling the parent; ends when the parent is gone."""
+def _job(doors: Doors, share: Share, pipe: Connection) -> None:
+    """`fold_share` in a process of its own, telling the parent; ends when the parent is gone."""
     doors.enter_process()
     try:
-        fold_group(doors, topics, folder, partitions, contacts, until, pipe.send)
+        fold_share(doors, share, pipe.send)
         pipe.send("done")
     except (BrokenPipeError, KeyboardInterrupt):
         return  # the parent is gone or stops: what is folded is kept
@@ -240,9 +231,7 @@ class Rebuild:
         return True
 
     def _open(self, folder: Path) -> Databases:
-        return Databases(
-            lambda name: self._doors.open_store(folder, name, True), self._topics, range(self._partitions), self._partitions
-        )
+        return Databases(self._doors.opener(folder, True), self._topics, range(self._partitions), self._partitions)
 
     def _ends(self) -> dict[TopicPartition, int]:
         topics = (self._topics.events, self._topics.refusals, self._topics.contacts)
@@ -290,10 +279,8 @@ class Rebuild:
                 for tp, end in until.items()
                 if (with_contacts if tp.topic == self._topics.contacts else tp.partition in group)
             }
-            contacts = self._partitions if with_contacts else None
-            process = context.Process(
-                target=_job, args=(self._doors, self._topics, folder, group, contacts, own, theirs), name=f"rebuild-{number}"
-            )
+            share = Share(self._topics, folder, group, self._partitions if with_contacts else None, own)
+            process = context.Process(target=_job, args=(self._doors, share, theirs), name=f"rebuild-{number}")
             process.start()
             theirs.close()
             jobs.append(_Job(process, ours))
@@ -331,14 +318,12 @@ class Rebuild:
     def _live(self) -> tuple[dict[int, Digest], dict[int, list[Digest]]] | None:
         """Digests and checkpoints of the generation in use; None, with the reason, when there is nothing to compare with."""
         name = self._generations.current()
-        if name is None or not (self._generations.folder(name) / "p0").is_dir():
+        if name is None or not (self._generations.folder(name) / store_name(0)).is_dir():
             self._report.not_compared_because = "there were no databases before"
             return None
-        folder = self._generations.folder(name)
+        opener = self._doors.opener(self._generations.folder(name), False)
         try:
-            databases = Databases(
-                lambda store: self._doors.open_store(folder, store, False), self._topics, range(self._partitions), None
-            )
+            databases = Databases(opener, self._topics, range(self._partitions), None)
         except OtherReadModels as exc:
             self._report.not_compared_because = f"the read models changed ({exc})"
             return None
@@ -350,12 +335,10 @@ class Rebuild:
             databases.close()
 
     def _ask(self) -> tuple[dict[int, Digest], dict[int, list[Digest]]] | None:
-        told = ask(self._generations.root, "digests")
-        if told["read_models"] != VERSION:
-            self._other_program = True
-            self._report.not_compared_because = (
-                f"the running `serve` has read models of version {told['read_models']}, this program {VERSION}"
-            )
+        try:
+            told = ask(self._generations.root, "digests")
+        except OtherReadModels as exc:
+            self._other_program, self._report.not_compared_because = True, str(exc)
             return None
         return (
             {int(p): digest_from_json(digest) for p, digest in told["digests"].items()},
@@ -432,7 +415,7 @@ class Rebuild:
         if name is None:
             return False
         try:
-            self._doors.open_store(self._generations.folder(name), CONTACTS_STORE, False).close()
+            self._doors.opener(self._generations.folder(name), False)(CONTACTS_STORE).close()
         except StoreError:
             return True
         return False

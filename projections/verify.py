@@ -5,7 +5,7 @@ of the read models in use is compared with the fold at the same position. A runn
 for that, so nothing stands still meanwhile.
 
 What the walk cannot see, that the log was cut off at its end or written anew as a whole, is seen by heads: the ends of the
-chains, signed and kept elsewhere (`heads_file`).
+chains, signed and kept elsewhere (`sign_heads`).
 """
 
 from __future__ import annotations
@@ -182,6 +182,9 @@ _KINDS = {
 }
 
 
+_DECODERS: dict[bytes, Callable[[bytes], Any]] = {b"o/": rm.decode_order, b"c/": decode_outcome, b"d/": rm.decode_daily}
+
+
 def _difference(fold: Store, partition: int, key: bytes, live: bytes | None, theirs: bytes | None) -> Difference:
     order_id = _order_of(key, live, theirs)
     name, left, right = _first_field(key, live, theirs)
@@ -223,13 +226,7 @@ def _first_field(key: bytes, live: bytes | None, fold: bytes | None) -> tuple[st
     """(field, live value, value of the fold) of the first field in which two rows differ."""
     if live is None or fold is None:
         return "", "no row" if live is None else "a row", "no row" if fold is None else "a row"
-    kinds: dict[bytes, tuple[Callable[[bytes], Any], Any]] = {
-        b"o/": (rm.decode_order, Order),
-        b"c/": (decode_outcome, None),
-        b"d/": (rm.decode_daily, rm.DailyTotals),
-    }
-    if key[:2] in kinds:
-        decode = kinds[key[:2]][0]
+    if (decode := _DECODERS.get(key[:2])) is not None:
         try:
             left, right = decode(live), decode(fold)
         except msgspec.MsgspecError as exc:
@@ -256,11 +253,13 @@ def sign_heads(heads: Mapping[int, Head], topic: str, topic_id: bytes, made_at: 
         "topic": topic,
         "topic_id": topic_id.hex(),
         "made_at": made_at,
-        "partitions": {
-            str(p): {"events": head.events, "offset": head.offset, "link": head.link.hex()} for p, head in sorted(heads.items())
-        },
+        "partitions": heads_to_json(heads),
     }
     return told | {"signature": _signature(told, key)}
+
+
+def heads_to_json(heads: Mapping[int, Head]) -> dict[str, Any]:
+    return {str(p): {"events": head.events, "offset": head.offset, "link": head.link.hex()} for p, head in sorted(heads.items())}
 
 
 def read_heads(told: Any, key: bytes) -> tuple[dict[int, Head], bytes]:

@@ -28,7 +28,7 @@ from projections import faust_app
 from projections.bulk import tell_nobody
 from projections.projector import Projector
 from projections.queries import Queries
-from projections.rebuild import fold_group
+from projections.rebuild import Share, fold_share
 from tests.benchmarks.jobs import cpu_s
 
 
@@ -80,7 +80,7 @@ def bulk(
     own = list(range(group, partitions, groups))
     until = log.ends([TopicPartition(topics.events, p) for p in own])
     began, cpu_began = time.time(), cpu_s([os.getpid()])[0]
-    digests = fold_group(KafkaDoors(kafka), topics, state, own, None, until, tell_nobody)
+    digests = fold_share(KafkaDoors(kafka), Share(topics, state, own, None, until), tell_nobody)
     ended, used_s = time.time(), cpu_s([os.getpid()])[0] - cpu_began
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     events = sum(digest.events for digest in digests.values())

@@ -19,9 +19,9 @@ import pytest
 from api.archiving import BrokenLog, check_archive
 from ledger.archive import EVENTS, ArchiveError, ArchiveReader, ArchiveWriter, Entry, Header, Trailer
 from ledger.log import EventLog, Record, TopicPartition
-from ledger.store import MemoryStore, Store
+from ledger.store import MemoryStore
 from ledger.topics import Topics
-from projections.databases import Databases
+from projections.databases import Databases, OpenStore
 from projections.verify import Findings, HeadsError, LogWalk, read_heads, sign_heads
 from tests.benchmarks.lives import decided_lives, read_back
 
@@ -37,8 +37,8 @@ class InMemory:
     def open_log(self) -> EventLog:
         raise AssertionError("a file is checked without a log")
 
-    def open_store(self, folder: Path, name: str, loading: bool) -> Store:
-        return MemoryStore()
+    def opener(self, folder: Path, loading: bool) -> OpenStore:
+        return lambda name: MemoryStore()
 
 
 class Nobody:
