@@ -6,9 +6,9 @@ The second half runs the process itself: this file is also that process's progra
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import logging
-import os
 import random
 import signal
 import socket
@@ -458,7 +458,7 @@ def test_kills_and_random_failures_fold_every_committed_record_once(tmp_path: Pa
     def produce() -> None:
         for i in range(0, total, 1000):
             write(log, range(i, i + 1000), names, per_transaction=50)
-            time.sleep(0.5)
+            time.sleep(1.5)
 
     producer = threading.Thread(target=produce)
     producer.start()
@@ -466,15 +466,15 @@ def test_kills_and_random_failures_fold_every_committed_record_once(tmp_path: Pa
     seed = random.Random(7)
     while len(codes) < 9:
         fails = len(codes) % 2 == 1
-        with process("kafka", tmp_path, fail_rate=0.1 if fails else 0.0, **settings) as child:
-            try:
-                codes.append(child.end(timeout_s=seed.uniform(0.2, 1.0))[0])
+        with process("kafka", tmp_path, fails_at=seed.randint(1, 3) if fails else None, **settings) as child:
+            try:  # one that is to fail gets the time to come so far, while there is something left to fold
+                codes.append(child.end(timeout_s=5.0 if fails else seed.uniform(0.2, 1.0))[0])
             except subprocess.TimeoutExpired:
                 codes.append(child.end(signal.SIGTERM if fails else signal.SIGKILL)[0])
     producer.join()
     assert codes.count(-signal.SIGKILL) == 5
     assert EXIT_FAILED in codes
-    with process("kafka", tmp_path, fail_rate=0.0, **settings) as child:
+    with process("kafka", tmp_path, **settings) as child:
         deadline = time.monotonic() + 60
         while child.get()["behind"] != 0:
             assert time.monotonic() < deadline
@@ -497,11 +497,11 @@ def main(settings: dict[str, Any]) -> int:
     if scenario == "kafka":
         log = KafkaLog(KafkaSettings(bootstrap_servers=settings["bootstrap"]))
         counter = Counter(RocksStore(folder / "rocks"), settings["topics"])
-        seed = random.Random(os.getpid())
+        chunks = itertools.count(1)
 
         def maybe_fail(_: Sequence[Record]) -> None:
-            if seed.random() < settings["fail_rate"]:
-                raise ValueError("at random")
+            if next(chunks) == settings.get("fails_at"):
+                raise ValueError("as told")
 
         counter.before_write = maybe_fail
     else:
