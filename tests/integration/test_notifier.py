@@ -107,7 +107,7 @@ class Post:
             self.log,
             self.topics,
             lambda partition: OrderBook(self.orders),
-            lambda name: MemoryStore(),
+            lambda name: more.get("contacts") or MemoryStore(),
             more.get("doors", {"email": SmtpDoor(self.url, "Shop <shop@example.org>")}),
             f"{self.topics.prefix}notifier",
             self.failed.append,
@@ -248,6 +248,16 @@ def test_the_first_start_tells_nothing_of_what_was_before_and_later_starts_all_s
     with running(post):
         until(lambda: mails.mails)
     assert mails.subjects() == ["ord_meanwhile"]
+
+
+def test_contacts_that_were_made_anew_are_read_from_their_start(post: Post, mails: MailServer) -> None:
+    post.contact("ord_1")
+    kept = MemoryStore()
+    kept.write({b"p/0": (1_000).to_bytes(8, "big")})  # as far as the topic before had come
+    with running(post, contacts=kept):
+        post.event("ord_1", e.ORDER_PLACED)
+        until(lambda: mails.mails)
+    assert mails.subjects() == ["ord_1"]
 
 
 def test_a_kill_between_sending_and_noting_repeats_the_message_under_the_same_id(post: Post, mails: MailServer) -> None:
