@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from rocksdict import (
+    BlockBasedIndexType,
     BlockBasedOptions,
     Cache,
     Checkpoint,
@@ -66,8 +67,13 @@ def store_options(memory: StoreMemory, write_buffer_bytes: int, bloom_bits: int)
     blocks.set_block_cache(memory._cache)
     # Most lookups of a fold are of something new (a new order, a new command id): the filter answers them without a read.
     blocks.set_bloom_filter(bloom_bits, False)
-    # Indexes and filters grow with the data; in the cache they are bounded with it. Those of the newest files stay in.
+    # Indexes and filters grow with the data; in the cache they are bounded with it, and in pieces of a block's size, or every
+    # lookup in a large store would push out the filter of some file, whole. The tops, and those of the newest files, stay in.
     blocks.set_cache_index_and_filter_blocks(True)
+    blocks.set_index_type(BlockBasedIndexType.two_level_index_search())
+    blocks.set_partition_filters(True)
+    blocks.set_metadata_block_size(4096)
+    blocks.set_pin_top_level_index_and_filter(True)
     blocks.set_pin_l0_filter_and_index_blocks_in_cache(True)
 
     options = Options(raw_mode=True)
