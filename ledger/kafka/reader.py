@@ -53,15 +53,18 @@ class KafkaReader:
         self._answered = time.monotonic()
         self._failure: LogError | None = None
         callbacks = {"error_cb": self._error, "stats_cb": self._note_statistics}
-        try:
-            self._consumer = Consumer(reader_config(settings, name, isolation, eof, max_wait_ms) | callbacks, logger=self._log)
-        except KafkaException as exc:
-            raise from_exception(exc, f"reader {name}") from exc
+        self._config = reader_config(settings, name, isolation, eof, max_wait_ms) | callbacks
+        self._consumer: Consumer | None = None
 
     def assign(self, positions: Mapping[TopicPartition, int]) -> None:
         self._assigned = list(positions)
         self._ends, self._failure, self._answered = {}, None, time.monotonic()
+        if not positions and self._consumer is None:
+            return
         try:
+            # Not earlier: librdkafka asks for the topics it knows of when it connects, and for those it hears of later once a
+            # second only, so that a consumer which was connected before its first assignment has its first record 1 s later.
+            self._consumer = self._consumer or Consumer(self._config, logger=self._log)
             self._consumer.assign([KafkaTopicPartition(t, p, offset) for (t, p), offset in positions.items()])
         except (KafkaException, SystemError) as exc:
             raise from_exception(exc, f"reader {self._name}: assigning {dict(positions)}") from exc
@@ -69,6 +72,9 @@ class KafkaReader:
     def poll(self, max_records: int, timeout_s: float) -> list[Record]:
         if self._failure is not None:
             raise self._failure
+        if self._consumer is None:
+            time.sleep(timeout_s)
+            return []
         try:
             # in two steps, for consume() with a time-out waits until it has *all* the messages it may return
             first = self._consumer.poll(timeout_s)
@@ -110,7 +116,7 @@ class KafkaReader:
         return dict(self._ends)
 
     def silent_s(self) -> float:
-        return time.monotonic() - self._answered
+        return time.monotonic() - self._answered if self._assigned else 0.0
 
     def _note_statistics(self, text: str) -> None:
         """When did the leaders of all assigned partitions last answer? librdkafka tells once a second.
@@ -133,4 +139,5 @@ class KafkaReader:
         self._answered = max(self._answered, now - silent_us / 1e6)
 
     def close(self) -> None:
-        self._consumer.close()
+        if self._consumer is not None:
+            self._consumer.close()

@@ -182,6 +182,21 @@ def test_a_reader_begins_in_the_middle_and_follows_new_records(stage: Stage) -> 
     assert reader.silent_s() < 3
 
 
+def test_a_reader_of_nothing_waits_and_reads_once_it_is_told_what(stage: Stage) -> None:
+    topic = stage.topic()
+    stage.transact(*records(topic, 0, "a"))
+    reader = stage.reader({})
+    began = time.monotonic()
+    assert reader.poll(10, 0.1) == []
+    assert time.monotonic() - began > 0.09
+    assert reader.silent_s() < 0.05
+    reader.assign({TopicPartition(topic, 0): 0})
+    assert values(poll_some(reader, 1)) == ["a"]
+    reader.assign({})
+    assert reader.poll(10, 0.1) == []
+    assert reader.silent_s() < 0.05
+
+
 def test_poll_returns_no_more_than_asked_for_and_loses_nothing(stage: Stage) -> None:
     topic = stage.topic(partitions=2)
     stage.transact(*records(topic, 0, *map(str, range(50))), *records(topic, 1, *map(str, range(50))))
