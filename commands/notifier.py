@@ -179,10 +179,10 @@ class Notifier:
             self._positions[tp] = self._written[tp] = ends[tp] if at is None else max(at, starts[tp])
         self._reader.assign(self._positions)
         contacts = {TopicPartition(self._topics.contacts, tp.partition) for tp in self._positions}
-        oldest, ends = (self._log.starts(contacts), self._log.ends(contacts)) if contacts else ({}, {})
+        oldest, newest = (self._log.starts(contacts), self._log.ends(contacts)) if contacts else ({}, {})
         for tp in contacts:
-            if (at := self._contact_position(tp)) > ends[tp]:  # kept contacts are only a copy: read again what there is
-                log.warning("contacts were made anew", partition=tp.partition, position=at, end=ends[tp])
+            if (at := self._contact_position(tp)) > newest[tp]:  # kept contacts are only a copy: read again what there is
+                log.warning("contacts were made anew", partition=tp.partition, position=at, end=newest[tp])
                 self._contacts.write({_position_key(tp.partition): None})
         self._contact_reader.assign({tp: max(self._contact_position(tp), oldest[tp]) for tp in contacts})
 
