@@ -30,7 +30,8 @@ from api import plain_consumer
 from api.catalogue import CURRENCIES
 from api.demo_steps import CONNECTIONS, Step, Steps
 from api.screens import BrokerProgress
-from api.supervisor import Up, free_port
+from api.supervisor import Up
+from ledger.ports import free_port
 from ledger.topics import Topics
 
 CONSUMER_S = 30.0

@@ -22,7 +22,6 @@ import json
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -41,6 +40,7 @@ from api.outside import needs_sandbox
 from ledger.broker import EmbeddedBroker, Progress
 from ledger.config import Settings, load_settings
 from ledger.errors import ConfigError
+from ledger.ports import free_port, is_free
 
 ROLES = ("gateway", "admin", "reader", "operator")
 READY_S = 60.0
@@ -194,7 +194,8 @@ class Up:
         keys = self._keys()
         for name in ("commands", "serve", "sandbox"):
             Child(name, [name], {}, self.data).end_leftover()
-        _check_port(self._port)
+        if not is_free(self._port):
+            raise ConfigError(f"port {self._port} is taken; choose another one with --port")
         if self._sandboxed or (self._stand_ins and needs_sandbox(load_settings())):
             self._sandbox_port = free_port()
         # The children take seconds to import; they wait for the broker by themselves.
@@ -319,23 +320,6 @@ OUTSIDE = frozenset(
     for name in Settings.model_fields
     if name.startswith(("payment_gateway_", "product_service_", "merch_service_", "sandbox_", "notify_", "outbox_"))
 )
-
-
-def free_port() -> int:
-    """A port of the loopback interface that nobody listens on."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port: int = s.getsockname()[1]
-        return port
-
-
-def _check_port(port: int) -> None:
-    with socket.socket() as s:
-        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            s.bind(("127.0.0.1", port))
-        except OSError:
-            raise ConfigError(f"port {port} is taken; choose another one with --port") from None
 
 
 def write_private(path: Path, text: str) -> None:

@@ -21,7 +21,6 @@ import errno
 import hashlib
 import json
 import os
-import random
 import shutil
 import socket
 import struct
@@ -45,6 +44,7 @@ from filelock import FileLock, Timeout
 from ledger.avsc_files import data_dir as avro_dir
 from ledger.avsc_files import data_file
 from ledger.errors import LedgerError
+from ledger.ports import free_port, is_free
 
 if TYPE_CHECKING:
     from jgo.maven import MavenContext
@@ -70,9 +70,6 @@ _MIN_FREE_MB = 512  # Kafka maps its index files: on a full disk the JVM dies of
 _CACHE_WAIT_S = 600.0
 _DOWNLOAD_ATTEMPTS = 3
 _POLL_INTERVAL_S = 0.03
-# Below every system's ephemeral range: a client that reconnects to a dead broker on an ephemeral loopback port sooner or
-# later connects to itself and then holds the port.
-_PORTS = range(20_000, 30_000)
 _OWNED_PROPERTIES = frozenset({"process.roles", "node.id", "controller.quorum.voters", "log.dirs"})
 
 
@@ -549,10 +546,10 @@ class EmbeddedBroker:
     def _launch(self, jars: list[Path], cluster_id: str, deadline: float, on_address: Callable[[str], None] | None) -> None:
         remembered = _read_json(self._dir / "broker.json")
         for attempt in (1, 2, 3):
-            port = self._wanted_port or _free_port(remembered.get("port"))
-            if not _is_free(port):
+            port = self._wanted_port or free_port(remembered.get("port"))
+            if not is_free(port):
                 raise BrokerError("port_taken", f"port {port} on 127.0.0.1 is taken by another process: choose another, or 0")
-            controller_port = _free_port(remembered.get("controller_port"), avoid=port)
+            controller_port = free_port(remembered.get("controller_port"), avoid=port)
             _write_properties(self._dir / "server.properties", self._server_properties(port, controller_port))
             self._spawn(jars)
             self._port = port
@@ -826,27 +823,7 @@ class _Reader:
         return count
 
 
-# ---- Ports, disk, files
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        if sys.platform != "win32":  # there it would mean "take it from whoever has it"
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
-
-
-def _free_port(preferred: int | None, avoid: int = 0) -> int:
-    """`preferred` if it is free, else any. Raises `BrokerError` `port_taken`."""
-    candidates = random.sample(_PORTS, 200)
-    for port in (preferred, *candidates) if preferred else candidates:
-        if port != avoid and _is_free(port):
-            return port
-    raise BrokerError("port_taken", f"none of 200 ports between {_PORTS.start} and {_PORTS.stop} on 127.0.0.1 is free")
+# ---- Disk, files
 
 
 def _require_disk(directory: Path, need_mb: int) -> None:

@@ -18,6 +18,12 @@ class ConfigError(LedgerError):
     code = "config"
 
 
+class NoFreePort(LedgerError):
+    """No port of the loopback interface could be had."""
+
+    code = "port_taken"
+
+
 class DecodeError(LedgerError):
     """Bytes are not a record of the expected schema.
 

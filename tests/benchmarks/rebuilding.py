@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 
-from api.supervisor import free_port
+from ledger.ports import free_port
 from ledger.topics import Topics
 from tests.benchmarks import workload
 from tests.benchmarks.bench import Bench, Incorrect

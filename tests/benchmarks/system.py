@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from api.supervisor import free_port
+from ledger.ports import free_port
 from tests.benchmarks.jobs import ROOT
 
 UP_S = 180.0  # the first run downloads Kafka

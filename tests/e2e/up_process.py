@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 
-from api.supervisor import free_port
+from ledger.ports import free_port
 
 PROGRAM = str(Path(sys.executable).with_name("order-ledger"))
 PROCESSES = ("broker", "commands", "serve")

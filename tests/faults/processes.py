@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -15,6 +14,7 @@ from pathlib import Path
 import httpx
 
 from api.auth import hash_token
+from ledger.ports import free_port
 from ledger.topics import Topics
 
 TOKENS = {role: f"test-{role}-token" for role in ("gateway", "admin", "reader", "operator")}
@@ -152,10 +152,3 @@ class Killer(threading.Thread):
                 time.sleep(0.02)
             self._child.kill()
             self._child.start()
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port: int = s.getsockname()[1]
-        return port

@@ -21,13 +21,14 @@ import pytest
 import world_checker
 from checker import read_topic
 from harness import order_body
-from processes import TOKENS, Killer, LedgerNode, free_port
+from processes import TOKENS, Killer, LedgerNode
 from sandboxed import WEBHOOK_SECRET, RunningSandbox, running_sandbox
 
 from commands.sandbox import SECRET_KEY
 from commands.sandbox.cards import NO_FUNDS, THREE_D_SECURE, VISA
 from ledger.config import KafkaSettings
 from ledger.kafka_log import KafkaLog
+from ledger.ports import free_port
 from ledger.rocks_store import RocksStore
 from ledger.topics import Topics
 

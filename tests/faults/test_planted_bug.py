@@ -15,6 +15,7 @@ import pytest
 from test_rebuild import Traffic, rebuild, running
 
 from ledger.config import KafkaSettings
+from ledger.ports import free_port
 from ledger.topics import Topics
 
 pytestmark = pytest.mark.kafka
@@ -77,7 +78,7 @@ def test_a_planted_bug_is_named_and_mended_beside_live_traffic(tmp_path: Path, k
         assert (report["equal"], report["taken_over"], report["generation"]) == (None, "no", "g000002")
         assert "version" in report["not_compared_because"]
 
-        node.port = processes.free_port()
+        node.port = free_port()
         node.url = f"http://127.0.0.1:{node.port}"
         node._env |= {"PORT": str(node.port)}
         node.child("serve").start()  # beside the old one, on the same databases' directory

@@ -23,6 +23,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from ledger.broker import BrokerError, EmbeddedBroker, Progress
+from ledger.ports import free_port
 
 pytestmark = pytest.mark.kafka
 
@@ -321,9 +322,3 @@ def forwarder(target: int) -> Iterator[tuple[int, list[socket.socket]]]:
         end.close()
     for thread in pumps:
         thread.join()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

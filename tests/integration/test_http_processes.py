@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -19,6 +18,7 @@ import pytest
 
 from api.auth import hash_token, new_token
 from ledger.config import KafkaSettings
+from ledger.ports import free_port
 from ledger.topics import Topics
 from tests.harness import HASH_KEY, ROLES, key, order_body
 
@@ -31,9 +31,7 @@ class Processes:
     def __init__(self, folder: Path, kafka: KafkaSettings, topics: Topics) -> None:
         self.folder = folder
         self.tokens = {role: new_token(role) for role in ROLES}
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            self.port: int = s.getsockname()[1]
+        self.port = free_port()
         known = [{"name": role, "role": role, "sha256": [hash_token(token)]} for role, token in self.tokens.items()]
         self._env = os.environ | {
             "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,

@@ -21,7 +21,6 @@ from harness import order_body, running_ledger
 from sandboxed import running_sandbox
 from test_paying import Shop
 
-from api.supervisor import free_port
 from commands.desk import OrderBook
 from commands.email_door import EmlDoor, SmtpDoor
 from commands.messages_out import NotSent, OutMessage
@@ -36,6 +35,7 @@ from ledger.kafka_log import KafkaLog
 from ledger.log import EventLog, NewRecord, TopicPartition
 from ledger.memory_log import MemoryLog
 from ledger.order import Order, evolve
+from ledger.ports import free_port
 from ledger.store import MemoryStore
 from ledger.topics import Topics
 

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from sandboxed import RunningSandbox, running_sandbox
 
-from api.supervisor import free_port
 from commands.answers import Answer, Done, Unknown
 from commands.messages import RecordStock
 from commands.stock import StockService
@@ -21,6 +20,7 @@ from commands.stock_grpc import GrpcStock
 from commands.stock_http import HttpStock
 from ledger import events as e
 from ledger.events import Line
+from ledger.ports import free_port
 
 TIMEOUT_MS = 500
 Play = Callable[[StockService], Coroutine[Any, Any, Any]]
