@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import signal
@@ -17,6 +18,7 @@ from api.context import AppContext
 from api.doors import build_payments
 from api.generation import open_caught_up, open_generation, projections_of
 from api.wiring import open_log, prepare_topics, stop_with_parent
+from commands.payments import PaymentProvider
 from ledger.config import KafkaSettings, Settings
 from ledger.errors import LogError
 from ledger.log import EventLog
@@ -90,6 +92,8 @@ def run_serve(settings: Settings, kafka: KafkaSettings, with_parent: bool = Fals
             gc.set_threshold(50_000, 50, 50)
             app.add_future(sweep_for_ever(context))
             app.add_future(live.tend_for_ever())
+            if payments is not None:
+                app.add_future(_close_at_the_end(payments))
             log.info("serving", host=settings.host, port=port, partitions=partitions)
 
         return faust_app.run(
@@ -104,6 +108,14 @@ def run_serve(settings: Settings, kafka: KafkaSettings, with_parent: bool = Fals
     finally:
         sender.close()
         projector.close()
+
+
+async def _close_at_the_end(payments: PaymentProvider) -> None:
+    """Its connections belong to the event loop, which ends with the worker: this is cancelled just before."""
+    try:
+        await asyncio.Event().wait()
+    finally:
+        await payments.close()
 
 
 def _partitions(event_log: EventLog, settings: Settings, stopping: threading.Event) -> int | None:

@@ -27,12 +27,23 @@ class No(Struct, frozen=True):
 
 
 class Unknown(Struct, frozen=True):
-    """Time-out, 5xx, 429, a reset connection, an answer that makes no sense: it may have been done. `why` is for the log."""
+    """Time-out, 5xx, 429, a reset connection, an answer that makes no sense: it may have been done. `why` is for the log.
+
+    `after_s`: how long the other side asks to be left alone; 0 when it does not.
+    """
 
     why: str
+    after_s: float = 0.0
 
 
 Answer = Done | No | Unknown
+
+
+class Told(Struct, frozen=True):
+    """What a message says of one of our orders: a hint. Never reported, only compared with what is known already."""
+
+    order_id: str
+    facts: tuple[Fact, ...]
 
 
 def command_of(fact: Fact, order_id: str, command_id: str, actor: str) -> OrderCommand:

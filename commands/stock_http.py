@@ -15,30 +15,29 @@ The same PUT again, also at the same time, takes nothing twice and gets the same
 
 from __future__ import annotations
 
-import asyncio
+import time
 from collections.abc import Sequence
 from urllib.parse import quote
 
-import httpx
 import msgspec
 
 from commands.answers import Answer, Unknown
 from commands.stock_answers import answer_of, decode
+from commands.tries import TRIES, is_not_now, may_repeat, with_tries
 from ledger.events import Line
+from ledger.http_client import HttpAnswer, HttpClient, NoAnswer, retry_after_s
 
 MAX_ANSWER_BYTES = 64 * 1024
-MAX_CONNECTIONS = 32  # as many calls as the reconciler has under way per port
+MAX_CONNECTIONS = 32 * TRIES  # as many calls as the reconciler has under way per port, each with all of its tries
 
 
 class HttpStock:
-    """One service. `base_url` without a slash at the end; no call takes longer than `timeout_ms`."""
+    """One service. `base_url` without a slash at the end; no call, with all of its tries, takes longer than `timeout_ms`."""
 
     def __init__(self, name: str, base_url: str, timeout_ms: int = 10_000) -> None:
         self.name = name
-        self._base_url, self._timeout_s = base_url.rstrip("/"), timeout_ms / 1000
-        limits = httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS)
-        local = (httpx.URL(base_url).host or "") in ("127.0.0.1", "localhost", "::1")
-        self._client = httpx.AsyncClient(timeout=self._timeout_s, limits=limits, trust_env=not local, follow_redirects=False)
+        self._timeout_s = timeout_ms / 1000
+        self._client = HttpClient(base_url, connections=MAX_CONNECTIONS, max_bytes=MAX_ANSWER_BYTES)
 
     async def reserve(self, order_id: str, currency: str, lines: Sequence[Line], key: str) -> Answer:
         wanted = [{"sku": x.sku, "name": x.name, "quantity": x.quantity, "unit_price_minor": x.unit_price_minor} for x in lines]
@@ -48,28 +47,35 @@ class HttpStock:
         return await self._call("DELETE", order_id, key, b"")
 
     async def close(self) -> None:
-        await self._client.aclose()
+        await self._client.close()
 
     async def _call(self, method: str, order_id: str, key: str, body: bytes) -> Answer:
-        url = f"{self._base_url}/reservations/{quote(order_id, safe='')}"
+        path = f"/reservations/{quote(order_id, safe='')}"
         headers = {"Idempotency-Key": key, "Accept": "application/json"} | ({"Content-Type": "application/json"} if body else {})
+
+        async def once() -> HttpAnswer | NoAnswer:
+            try:
+                return await self._client.request(method, path, body=body or None, headers=headers)
+            except NoAnswer as exc:
+                return exc
+
+        tries = TRIES if may_repeat(method, headers) else 1
         try:
-            async with (
-                asyncio.timeout(self._timeout_s),  # as a whole: httpx's own is per read
-                self._client.stream(method, url, content=body, headers=headers) as response,
-            ):
-                raw = b""
-                async for chunk in response.aiter_bytes():
-                    raw += chunk
-                    if len(raw) > MAX_ANSWER_BYTES:
-                        return Unknown("an answer of more than 64 KiB")
+            said = await with_tries(once, again_after, self._timeout_s, tries)
         except TimeoutError:
             return Unknown("time-out")
-        except (httpx.HTTPError, httpx.InvalidURL) as exc:
-            return Unknown(type(exc).__name__)
-        if response.status_code not in (200, 201):
-            return Unknown(f"status {response.status_code}")
+        if isinstance(said, NoAnswer):
+            return Unknown(str(said))
+        if said.status not in (200, 201):
+            return Unknown(f"status {said.status}", again_after(said) or 0.0)
         try:
-            return answer_of(self.name, decode(raw), released_only=method == "DELETE")
+            return answer_of(self.name, decode(said.body), released_only=method == "DELETE")
         except msgspec.DecodeError:
             return Unknown("an answer that is not of the contract")
+
+
+def again_after(said: HttpAnswer | NoAnswer) -> float | None:
+    """For `with_tries`: None for a definite answer."""
+    if isinstance(said, NoAnswer):
+        return 0.0 if said.broken else None
+    return retry_after_s(said.headers, time.time()) if is_not_now(said.status) else None

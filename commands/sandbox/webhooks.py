@@ -6,12 +6,12 @@ import asyncio
 import random
 import time
 
-import httpx
 import structlog
 
 from commands.sandbox.chaos import Chaos
 from commands.sandbox.journal import Journal
 from commands.stripe_webhook import sign
+from ledger.http_client import HttpClient, NoAnswer
 
 TRIES = 12
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
@@ -31,6 +31,7 @@ class WebhookSender:
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._under_way: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._clients: dict[str, HttpClient] = {}  # by address: it may change while it runs
 
     def send_to(self, url: str, secret: str) -> None:
         """From now on; until then messages wait."""
@@ -42,43 +43,49 @@ class WebhookSender:
 
     async def run(self) -> None:
         """Until cancelled. Messages of an earlier run are sent first."""
-        async with httpx.AsyncClient(trust_env=False, timeout=TIMEOUT_S) as client:
-            try:
-                while True:
-                    for row in self._journal.rows("select id, body from messages order by at_s, id") if self._url else ():
-                        if row["id"] not in self._under_way:
-                            self._under_way.add(row["id"])
-                            task = asyncio.create_task(self._send(client, row["id"], row["body"].encode()))
-                            self._tasks.add(task)
-                            task.add_done_callback(self._tasks.discard)
-                    await self._wake.wait()
-                    self._wake.clear()
-            finally:
-                for task in self._tasks:
-                    task.cancel()
-                await asyncio.gather(*self._tasks, return_exceptions=True)
+        try:
+            while True:
+                for row in self._journal.rows("select id, body from messages order by at_s, id") if self._url else ():
+                    if row["id"] not in self._under_way:
+                        self._under_way.add(row["id"])
+                        task = asyncio.create_task(self._send(row["id"], row["body"].encode()))
+                        self._tasks.add(task)
+                        task.add_done_callback(self._tasks.discard)
+                await self._wake.wait()
+                self._wake.clear()
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            for client in self._clients.values():
+                await client.close()
 
-    async def _send(self, client: httpx.AsyncClient, event_id: str, body: bytes) -> None:
-        copies = [self._send_copy(client, body, delay_ms) for delay_ms in self._chaos.webhook_sends()]
+    async def _send(self, event_id: str, body: bytes) -> None:
+        copies = [self._send_copy(body, delay_ms) for delay_ms in self._chaos.webhook_sends()]
         await asyncio.gather(*copies)
         with self._journal.transaction() as db:
             db.execute("delete from messages where id = ?", (event_id,))
         self._under_way.discard(event_id)
 
-    async def _send_copy(self, client: httpx.AsyncClient, body: bytes, delay_ms: int) -> None:
+    async def _send_copy(self, body: bytes, delay_ms: int) -> None:
         await asyncio.sleep(delay_ms / 1000)
         pause_s = FIRST_PAUSE_S
         for _ in range(TRIES):
             headers = {"Stripe-Signature": sign(body, self._secret, int(time.time())), "Content-Type": "application/json"}
             try:
-                async with self._slots:
-                    answer = await client.post(self._url, content=body, headers=headers)
-                if answer.is_success:
+                async with self._slots, asyncio.timeout(TIMEOUT_S):
+                    answer = await self._client().request("POST", "", body=body, headers=headers)
+                if answer.ok:
                     return
-                why = str(answer.status_code)
-            except httpx.HTTPError as exc:
-                why = type(exc).__name__
+                why = str(answer.status)
+            except (NoAnswer, TimeoutError) as exc:
+                why = str(exc) or "time-out"
             log.info("message not taken", why=why, again_s=pause_s)
             await asyncio.sleep(pause_s * random.uniform(0.8, 1.2))
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
         log.warning("message given up")
+
+    def _client(self) -> HttpClient:
+        if self._url not in self._clients:
+            self._clients[self._url] = HttpClient(self._url, connections=AT_ONCE)
+        return self._clients[self._url]

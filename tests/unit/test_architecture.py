@@ -90,6 +90,8 @@ DOORS: dict[str, tuple[str, ...]] = {
     "pydantic": ("api/", "ledger/config.py"),
     "pydantic_settings": ("api/", "ledger/config.py"),
     "stripe": ("commands/stripe_gateway.py",),
+    "aiohttp": ("ledger/http_client.py",),
+    "httpx": ("api/demo_steps.py", "api/doctor.py", "api/inspection.py", "api/supervisor.py", "ledger/registry.py"),
     "grpc": ("commands/stock_grpc.py", "commands/sandbox/stock_grpc_server.py", "commands/stock_proto/"),
     "google": ("commands/stock_proto/",),
     "apprise": ("commands/sms_door.py",),
@@ -245,6 +247,7 @@ def test_pure_modules_depend_on_pure_modules_and_few_others() -> None:
 
 VAGUE = {"utils", "util", "helpers", "helper", "common", "manager", "base", "misc", "shared", "core"}
 LIBRARIES = {
+    "aiohttp",
     "aiokafka",
     "avro",
     "confluent_kafka",
@@ -321,6 +324,8 @@ def test_an_import_across_packages_is_seen(path: str, source: str) -> None:
         ("commands/process.py", "from fastapi import FastAPI"),
         ("ledger/events.py", "from pydantic import BaseModel"),
         ("commands/payments.py", "import stripe"),
+        ("commands/stock_http.py", "import httpx"),
+        ("commands/stock_http.py", "import aiohttp"),
         ("ledger/kafka_logging.py", "import confluent_kafka"),
         ("ledger/codec.py", "import avro.schema"),
         ("api/plain_consumer.py", "from ledger.codec import event_codec"),

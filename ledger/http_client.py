@@ -1,0 +1,247 @@
+"""Every HTTP client of the project is made here, over aiohttp; nobody else imports it. No request follows a redirect.
+
+proxies     a loopback address is never asked through one. For any other, HTTPS_PROXY, HTTP_PROXY or ALL_PROXY counts unless
+            NO_PROXY names the host; looked up once per client. A SOCKS proxy, or an address that is none, is a `ConfigError`
+time        none of its own: whoever calls limits a call as a whole, with `asyncio.timeout`
+connections kept for the next call; a call that is cancelled or cut short closes the one it had, and its place is free again
+answers     read whole, up to `max_bytes`
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import json
+import os
+import ssl
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
+from urllib.request import getproxies, proxy_bypass
+
+import aiohttp
+import certifi
+from msgspec import Struct
+from yarl import URL
+
+from ledger.errors import ConfigError, LedgerError
+
+MAX_ANSWER_BYTES = 8 * 1024 * 1024
+MAX_CONNECTIONS = 32
+_SCHEMES = ("http", "https")
+
+
+class NoAnswer(LedgerError):
+    """Nothing that counts as an answer came: no connection, a connection that broke, bytes that are no HTTP, or too many.
+
+    `broken`: the connection failed or broke off, which another try may not.
+    """
+
+    code = "no_answer"
+
+    def __init__(self, why: str, broken: bool = True) -> None:
+        super().__init__(why)
+        self.broken = broken
+
+
+class HttpAnswer(Struct, frozen=True):
+    """`headers` are looked up whatever their case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    reason: str = ""
+
+    @property
+    def ok(self) -> bool:
+        return 200 <= self.status < 300
+
+    @property
+    def text(self) -> str:
+        return self.body.decode("utf-8", "replace")
+
+    def json(self) -> Any:
+        """Raises `ValueError` for a body that is not JSON."""
+        return json.loads(self.body)
+
+
+class HttpClient:
+    """Calls to one service. `base_url` may hold `user:password@` for Basic authentication.
+
+    To be used on one event loop, and closed there. Raises `ConfigError` for an address that is none, and for a proxy that
+    cannot be used. `tls_ca_file` replaces the certificates that sign the service's.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        connections: int = MAX_CONNECTIONS,
+        max_bytes: int = MAX_ANSWER_BYTES,
+        tls_ca_file: str | None = None,
+    ) -> None:
+        parts = _parsed(base_url)
+        self.base_url = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), "", ""))
+        self._auth = aiohttp.BasicAuth(unquote(parts.username), unquote(parts.password or "")) if parts.username else None
+        self._proxy = proxy_for(base_url)
+        self._headers, self._connections, self._max_bytes = dict(headers or {}), connections, max_bytes
+        self._tls = parts.scheme == "https"
+        self._tls_ca_file = tls_ca_file
+        self._made: aiohttp.ClientSession | None = None
+
+    async def request(
+        self, method: str, path: str, *, body: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> HttpAnswer:
+        """`path` below the base URL, as it is to be sent, or a whole URL of the same service. Raises `NoAnswer`."""
+        url = URL(path if "://" in path else self.base_url + path, encoded=True)
+        try:
+            async with self._session().request(method, url, data=body, headers=headers, allow_redirects=False) as response:
+                raw = b""
+                async for chunk in response.content.iter_any():
+                    raw = raw + chunk if raw else chunk
+                    if len(raw) > self._max_bytes:
+                        raise NoAnswer(f"an answer of more than {self._max_bytes} bytes", broken=False)
+                return HttpAnswer(response.status, response.headers, raw, response.reason or "")
+        except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, OSError) as exc:
+            raise NoAnswer(_why(exc)) from None
+        except (aiohttp.ClientError, ValueError) as exc:  # ValueError: a header of ours that cannot be one
+            raise NoAnswer(_why(exc), broken=False) from None
+
+    async def get(self, path: str, headers: Mapping[str, str] | None = None) -> HttpAnswer:
+        return await self.request("GET", path, headers=headers)
+
+    async def close(self) -> None:
+        if self._made is not None:
+            await self._made.close()
+            self._made = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
+        await self.close()
+
+    def _session(self) -> aiohttp.ClientSession:
+        """Made with the first request: only then is there an event loop for certain."""
+        if self._made is None:
+            self._made = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=self._connections, ssl=self._context() if self._tls else True),
+                headers=self._headers,
+                auth=self._auth,
+                proxy=self._proxy,
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
+                cookie_jar=aiohttp.DummyCookieJar(),
+            )
+        return self._made
+
+    def _context(self) -> ssl.SSLContext:
+        ca_file = self._tls_ca_file or os.environ.get("SSL_CERT_FILE") or certifi.where()
+        return ssl.create_default_context(cafile=ca_file, capath=os.environ.get("SSL_CERT_DIR"))
+
+
+class BlockingHttp:
+    """The same for code without an event loop: a `with` block around calls of `timeout_s` at most, each as a whole."""
+
+    def __init__(self, base_url: str, timeout_s: float, headers: Mapping[str, str] | None = None) -> None:
+        self._client, self._timeout_s = HttpClient(base_url, headers=headers, connections=1), timeout_s
+        self.base_url = self._client.base_url
+
+    def request(
+        self, method: str, path: str, *, body: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> HttpAnswer:
+        """As `HttpClient.request`; a time-out is a `NoAnswer` too."""
+
+        async def call() -> HttpAnswer:
+            try:
+                async with asyncio.timeout(self._timeout_s):
+                    return await self._client.request(method, path, body=body, headers=headers)
+            except TimeoutError:
+                raise NoAnswer(f"no answer in {self._timeout_s:g} s") from None
+
+        return self._runner.run(call())
+
+    def get(self, path: str, headers: Mapping[str, str] | None = None) -> HttpAnswer:
+        return self.request("GET", path, headers=headers)
+
+    def __enter__(self) -> Self:
+        self._runner = asyncio.Runner()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            self._runner.run(self._client.close())
+        finally:
+            self._runner.close()
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host`, a name or an address without its port, is this machine by what it is called."""
+    if host.lower().rstrip(".") == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def proxy_for(url: str) -> str | None:
+    """The proxy to ask `url` through. Raises `ConfigError` when the environment names one that cannot be used."""
+    parts = _parsed(url)
+    host = parts.hostname or ""
+    if is_loopback(host):
+        return None
+    proxies = getproxies()
+    name = parts.scheme if proxies.get(parts.scheme) else "all"
+    proxy = proxies.get(name)
+    if not proxy or proxy_bypass(host):
+        return None
+    variable = f"{name.upper()}_PROXY"
+    try:
+        named = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+        usable = bool(named.hostname) and (named.port is None or named.port > 0)
+    except ValueError:
+        named, usable = urlsplit(""), False
+    if named.scheme.startswith("socks"):
+        raise ConfigError(
+            f"{variable} names a SOCKS proxy, and only HTTP proxies can be used: set HTTPS_PROXY or HTTP_PROXY to one, "
+            f"or let NO_PROXY name {host}"
+        )
+    if not usable or named.scheme not in _SCHEMES:
+        raise ConfigError(f"{variable} is not the address of a proxy (http://host:port)")
+    return urlunsplit(named)
+
+
+def retry_after_s(headers: Mapping[str, str], now_s: float) -> float:
+    """Seconds to wait that a service asks for, by its `Retry-After` (seconds or a date); 0 when it asks for none.
+
+    `headers` are those of an `HttpAnswer`; `now_s` is since the epoch.
+    """
+    text = headers.get("Retry-After", "").strip()
+    if text.isascii() and text.isdigit():
+        return float(text[:9])
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - now_s)
+    except (ValueError, OverflowError):
+        return 0.0
+
+
+def _parsed(url: str) -> SplitResult:
+    """Raises `ConfigError`; it never says which address, for it may hold a password."""
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in _SCHEMES and bool(parts.hostname) and (parts.port is None or parts.port >= 0)
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ConfigError("not an address of the form http://host:port or https://host")
+    return parts
+
+
+def _why(exc: Exception) -> str:
+    """What went wrong, without a word of the other side's."""
+    if isinstance(exc, aiohttp.ClientConnectorError):
+        return exc.os_error.strerror or type(exc.os_error).__name__
+    return type(exc).__name__
