@@ -6,19 +6,23 @@ whatever is found there names the order it belongs to. Keys are the obligations'
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Protocol
 
 from msgspec import Struct
 
-from commands.answers import Answer, Fact
+from commands.answers import Answer, Fact, Told
 from ledger.errors import LedgerError
 
 
 class ProviderUnavailable(LedgerError):
-    """The provider does not answer, or says that it cannot now."""
+    """The provider does not answer, or says that it cannot now. `after_s`: how long it asks to be left alone."""
 
     code = "provider_unavailable"
+
+    def __init__(self, why: str, after_s: float = 0.0) -> None:
+        super().__init__(why)
+        self.after_s = after_s
 
 
 class InvalidSignature(LedgerError):
@@ -47,6 +51,11 @@ class Sighting(Struct, frozen=True):
     order_id: str
     facts: tuple[Fact, ...]
     provider_ref: str = ""
+
+
+async def nothing_known(told: Told) -> bool:
+    """For who has nothing to compare a message with."""
+    return False
 
 
 class PaymentProvider(Protocol):
@@ -87,11 +96,13 @@ class PaymentProvider(Protocol):
     async def sighting(self, provider_ref: str) -> Sighting:
         """As `fetch`, with the order it belongs to. Raises `ProviderUnavailable`; `KeyError` when there is none."""
 
-    async def read_webhook(self, body: bytes, signature: str, now_s: float) -> Sighting:
+    async def read_webhook(
+        self, body: bytes, signature: str, now_s: float, known: Callable[[Told], Awaitable[bool]] = nothing_known
+    ) -> Sighting:
         """What a signed message is about, fetched now: the message itself is a hint, never a fact.
 
-        A type we do not follow gives no facts. Raises `InvalidSignature` (also: wrong account or mode, older or newer than
-        five minutes), `ProviderUnavailable`.
+        A type we do not follow gives no facts; nor does, without a fetch, a message that says nothing which is not `known`.
+        Raises `InvalidSignature` (also: wrong account or mode, older or newer than five minutes), `ProviderUnavailable`.
         """
 
     def recent(self, since_ms: int) -> AsyncIterator[Sighting]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from msgspec import Struct
 
 from commands.answers import Answer, Done, Fact, No, Unknown, command_of
-from commands.decide import decide
+from commands.decide import Refusal, decide
 from commands.idempotency import fresh_command_id
 from commands.messages import CancelOrder, OrderCommand, RaiseAttention, RecordPayment, RecordRefund
 from commands.obligations import (
@@ -34,7 +34,7 @@ from commands.stock import StockService
 from ledger import events as e
 from ledger.events import OrderEvent
 from ledger.order import Order, attempt_no, evolve
-from ledger.transitions import REQUESTED, Operation
+from ledger.transitions import REQUESTED, Code, Operation
 
 RECONCILER = "reconciler"
 KEY_FORGOTTEN_MS = 20 * HOUR_MS  # providers keep idempotency keys for about a day (CONTRACT C3)
@@ -81,6 +81,12 @@ async def perform(obligation: Obligation, order: Order, ports: Ports, now_ms: in
 def report_of(facts: Sequence[Fact], order: Order, actor: str, now_ms: int) -> tuple[OrderCommand, ...]:
     """Commands for those of `facts` that `order` does not know yet, each seen after the ones before it."""
     return _news([command_of(fact, order.order_id, fresh_command_id(), actor) for fact in facts], order, now_ms)
+
+
+def all_known(facts: Sequence[Fact], order: Order, actor: str, now_ms: int) -> bool:
+    """Whether `order` knows every one of `facts`. One that cannot be judged, of an attempt it does not have yet, is not known."""
+    decisions = [decide(command_of(fact, order.order_id, fresh_command_id(), actor), order, now_ms) for fact in facts]
+    return all(isinstance(d, Refusal) and d.code is Code.ALREADY_KNOWN for d in decisions)
 
 
 def stuck(obligation: Obligation, order: Order, now_ms: int) -> tuple[OrderCommand, ...]:

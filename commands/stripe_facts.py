@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
-from commands.answers import Fact
+from commands.answers import Fact, Told
 from commands.messages import RecordDispute, RecordPayment, RecordRefund
 from ledger import events as e
 from ledger import transitions as t
@@ -172,6 +172,52 @@ def refund_fact(refund: Refund) -> RecordRefund:
         case "failed" | "canceled":
             return RecordRefund(e.REFUND_FAILED, no, refund.id, refund.amount, refund.failure_reason or refund.status)
     return RecordRefund(e.REFUND_SUBMITTED, no, refund.id, refund.amount)
+
+
+class _ToldCharge(Struct, frozen=True, tag_field="object", tag="charge"):
+    status: str
+    amount: int
+    captured: bool
+    amount_captured: int
+    amount_refunded: int
+    disputed: bool
+    payment_intent: str
+    metadata: dict[str, str]
+
+
+class _ToldIntent(Intent, frozen=True, tag_field="object", tag="payment_intent"):
+    pass
+
+
+class _ToldRefund(Refund, frozen=True, tag_field="object", tag="refund"):
+    pass
+
+
+_told = msgspec.json.Decoder(_ToldCharge | _ToldIntent | _ToldRefund).decode
+
+
+def told_by(message_object: msgspec.Raw) -> Told | None:
+    """What the object of a message says of an order of ours; None when it does not say all that a look would be for.
+
+    A charge says how its payment stands as long as no money went back; a refund speaks for itself.
+    """
+    try:
+        about = _told(message_object)
+    except msgspec.DecodeError:  # a dispute, or a shape that is not known here
+        return None
+    metadata = about.metadata
+    order_id, no = metadata.get("order", ""), _number(metadata.get("attempt"))
+    match about:
+        case _ToldIntent() if about.order_id:
+            return Told(order_id, (payment_fact(about),))
+        case _ToldRefund() if order_id and _number(metadata.get("refund_no")):
+            return Told(order_id, (refund_fact(about),))
+        case _ToldCharge() if order_id and no and about.status == "succeeded" and not (about.amount_refunded or about.disputed):
+            ref = about.payment_intent
+            captured = RecordPayment(e.PAYMENT_CAPTURED, no, amount_minor=about.amount_captured, provider_ref=ref)
+            authorised = RecordPayment(e.PAYMENT_AUTHORISED, no, amount_minor=about.amount, provider_ref=ref)
+            return Told(order_id, (captured if about.captured else authorised,))
+    return None
 
 
 # An inquiry that ended (`warning_closed`) or was settled before it became a dispute moved no money.

@@ -1,33 +1,41 @@
 """The door to Stripe: the payment port over stripe-python (PaymentIntents with manual capture). The only importer of `stripe`.
 
-retries      none of the library's own: the reconciler tries again, under the same key, and looks first
+retries      none of the library's own: `commands.tries` within the call's time, then the reconciler, which looks first; always
+             under the same key
 definite no  400, 402 and 404; everything else that is not success means that nothing is known (CONTRACT C2): also 401 and 403,
              which an operator can mend, and an `idempotency_error`, which is a fault of ours
 secrets      what the library raises holds bodies and what it logs at DEBUG does too: nothing of it is chained or passed on
-time         the library's own time-out is per read; a call as a whole gets no longer than `timeout_ms`
+time         a method of the port, with all the requests it takes and all their tries, gets no longer than `timeout_ms`
+messages     one that tells what this node's fold shows already is not followed by a look; the others share one per payment
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from contextvars import ContextVar
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-import httpx
 import msgspec
 import stripe
 
-from commands.answers import Answer, Done, Fact, No, Unknown
+from commands.answers import Answer, Done, Fact, No, Told, Unknown
 from commands.messages import RecordPayment
-from commands.payments import PaymentView, ProviderUnavailable, Sighting
-from commands.stripe_facts import Dispute, Intent, Refund, facts_of, read, refund_fact, state_of
+from commands.payments import PaymentView, ProviderUnavailable, Sighting, nothing_known
+from commands.shared_looks import SharedLooks
+from commands.stripe_facts import Dispute, Intent, Refund, facts_of, read, refund_fact, state_of, told_by
 from commands.stripe_webhook import read_event
+from commands.tries import TRIES, is_not_now, may_repeat, with_tries
 from ledger.events import PAYMENT_OPENED
+from ledger.http_client import HttpAnswer, HttpClient, NoAnswer, retry_after_s
 
 NAME = "stripe"
+API_BASE = "https://api.stripe.com"
 PAGE = 100  # the most that a list gives at once
+MAX_CONNECTIONS = 32 * TRIES  # as many calls as the reconciler has under way per port, each with all of its tries
 SEARCH_SLACK_S = 3600  # between our clock and the provider's
 _DEFINITE = frozenset({400, 402, 404})
 _NOT_DEFINITE = frozenset({"rate_limit", "lock_timeout", "idempotency_key_in_use"})  # at times sent with a 400
@@ -44,13 +52,55 @@ class Refused(Exception):
         self.code = code
 
 
-class _Transport(stripe.HTTPXClient):
-    """Without the proxies of the environment when it talks to this machine."""
+_ends_at: ContextVar[float] = ContextVar("when the method of the port that is under way must have ended, in loop time")
 
-    def __init__(self, timeout_s: float, local: bool) -> None:
-        super().__init__(timeout=timeout_s)
-        if local:
-            self._client_async = httpx.AsyncClient(trust_env=False)
+
+class _Transport(stripe.HTTPClient):
+    """The library's requests over the project's own client, each with its tries."""
+
+    name = "order-ledger"
+
+    def __init__(self, base_url: str, timeout_s: float) -> None:
+        super().__init__()
+        self._timeout_s = timeout_s
+        self._client = HttpClient(base_url, connections=MAX_CONNECTIONS, tls_ca_file=stripe.ca_bundle_path)
+
+    async def request_async(
+        self, method: str, url: str, headers: Mapping[str, str], post_data: str | None = None
+    ) -> tuple[bytes, int, Mapping[str, str]]:
+        """Raises `NoAnswer`, `TimeoutError`."""
+        body = None if post_data is None else post_data.encode()
+
+        async def once() -> HttpAnswer | NoAnswer:
+            try:
+                return await self._client.request(method, url, body=body, headers=headers)
+            except NoAnswer as exc:
+                return exc
+
+        now = asyncio.get_running_loop().time()
+        left_s = _ends_at.get(now + self._timeout_s) - now
+        said = await with_tries(once, _again_after, left_s, TRIES if may_repeat(method, headers) else 1)
+        if isinstance(said, NoAnswer):
+            raise said
+        return said.body, said.status, said.headers
+
+    async def request_stream_async(
+        self, method: str, url: str, headers: Mapping[str, str], post_data: str | None = None
+    ) -> tuple[AsyncIterable[bytes], int, Mapping[str, str]]:
+        raise NotImplementedError("no request of ours streams")
+
+    async def close_async(self) -> None:
+        await self._client.close()
+
+
+def _again_after(said: HttpAnswer | NoAnswer) -> float | None:
+    """For `with_tries`. The provider may say itself whether the same request can go better."""
+    if isinstance(said, NoAnswer):
+        return 0.0 if said.broken else None
+    advice = said.headers.get("Stripe-Should-Retry")
+    if advice == "false" or (advice != "true" and not is_not_now(said.status)):
+        return None
+    return retry_after_s(said.headers, time.time())
 
 
 def _answered(
@@ -65,13 +115,13 @@ def _answered(
         except Refused as exc:
             return No(exc.code)
         except ProviderUnavailable as exc:
-            return Unknown(str(exc))
+            return Unknown(str(exc), exc.after_s)
 
     return answered
 
 
 class StripeGateway:
-    """One Stripe account; to be made on the event loop that uses it.
+    """One Stripe account. To be used on one event loop, and closed there.
 
     `webhook_secrets` are those of the endpoint, two while they are rotated; `account` is checked in messages that name one.
     `api_base` is for the sandbox.
@@ -92,7 +142,8 @@ class StripeGateway:
         self._live = secret_key.startswith(("sk_live_", "rk_live_"))
         self._webhook_secrets, self._account = webhook_secrets, account
         self._timeout_s = timeout_ms / 1000
-        self._transport = _Transport(self._timeout_s, local=api_base is not None)
+        self._transport = _Transport(api_base or API_BASE, self._timeout_s)
+        self._looks = SharedLooks(self._sight)
         self._client = stripe.StripeClient(
             secret_key,
             http_client=self._transport,
@@ -178,12 +229,19 @@ class StripeGateway:
         return PaymentView(NAME, intent.id, state_of(intent), intent.amount, intent.currency.upper(), intent.client_secret)
 
     async def sighting(self, provider_ref: str) -> Sighting:
+        return await self._looks.look(provider_ref)
+
+    async def _sight(self, provider_ref: str) -> Sighting:
         return await self._ask(lambda: self._look(provider_ref))
 
-    async def read_webhook(self, body: bytes, signature: str, now_s: float) -> Sighting:
+    async def read_webhook(
+        self, body: bytes, signature: str, now_s: float, known: Callable[[Told], Awaitable[bool]] = nothing_known
+    ) -> Sighting:
         event = read_event(body, signature, self._webhook_secrets, now_s, self._live, self._account)
         if (ref := event.payment_ref) is None:
             return Sighting("", ())
+        if (told := told_by(event.data.object)) is not None and await known(told):
+            return Sighting(told.order_id, (), ref)
         try:
             return await self.sighting(ref)
         except KeyError:
@@ -203,7 +261,8 @@ class StripeGateway:
                 yield Sighting("", (), ref)
 
     async def close(self) -> None:
-        await self._transport.close_async()  # type: ignore[no-untyped-call]
+        await self._looks.close()
+        await self._transport.close_async()
 
     # ---- calls
 
@@ -242,19 +301,26 @@ class StripeGateway:
 
     async def guarded(self, call: Callable[[], Awaitable[T]]) -> T:
         """Raises `Refused` or `ProviderUnavailable`, with nothing of the other side's words but its code."""
+        status, after_s, definite = None, 0.0, False
+        ends = _ends_at.set(asyncio.get_running_loop().time() + self._timeout_s)
         try:
             async with asyncio.timeout(self._timeout_s):
                 return await call()
         except stripe.StripeError as exc:
             status, code = exc.http_status, _code(exc)
             definite = status in _DEFINITE and code not in _NOT_DEFINITE and not isinstance(exc, stripe.IdempotencyError)
+            after_s = retry_after_s(exc.headers or {}, time.time())
         except TimeoutError:
-            status, code, definite = None, "time-out", False
-        except (msgspec.ValidationError, httpx.HTTPError, ValueError) as exc:  # an answer that makes no sense
-            status, code, definite = None, type(exc).__name__, False
+            code = "time-out"
+        except NoAnswer as exc:
+            code = str(exc)
+        except (msgspec.ValidationError, ValueError) as exc:  # an answer that makes no sense
+            code = type(exc).__name__
+        finally:
+            _ends_at.reset(ends)
         if definite:
             raise Refused(code)
-        raise ProviderUnavailable(f"{code} ({status})" if status else code)
+        raise ProviderUnavailable(f"{code} ({status})" if status else code, after_s)
 
 
 def _code(exc: stripe.StripeError) -> str:

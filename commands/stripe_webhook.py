@@ -28,7 +28,9 @@ class EventObject(Struct, frozen=True):
 
 
 class EventData(Struct, frozen=True):
-    object: EventObject
+    """`object` as it was sent."""
+
+    object: msgspec.Raw
 
 
 class StripeEvent(Struct, frozen=True):
@@ -41,9 +43,14 @@ class StripeEvent(Struct, frozen=True):
     account: str | None = None
 
     @property
+    def about(self) -> EventObject:
+        """Raises `msgspec.DecodeError` when it is none."""
+        return _decode_object(self.data.object)
+
+    @property
     def payment_ref(self) -> str | None:
         """The payment it is about; None for what we do not follow."""
-        about = self.data.object
+        about = self.about
         if not self.type.startswith(FOLLOWED) or self.type in OURS:
             return None
         return about.id if about.object == "payment_intent" else about.payment_intent
@@ -56,6 +63,7 @@ FOLLOWED = ("payment_intent.", "charge.", "refund.")
 OURS = ("payment_intent.created",)
 
 _decode = msgspec.json.Decoder(StripeEvent).decode
+_decode_object = msgspec.json.Decoder(EventObject).decode
 
 
 def read_event(
@@ -65,6 +73,7 @@ def read_event(
     _check_signature(body, signature, secrets, now_s)
     try:
         event = _decode(body)
+        event.about  # noqa: B018  # a message about nothing is none
     except msgspec.DecodeError:
         raise InvalidSignature("a signed message that is no event") from None
     if event.livemode is not livemode:
