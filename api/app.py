@@ -35,7 +35,7 @@ class LedgerApp(FastAPI):
 
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
-            self.openapi_schema = openapi_document(self)
+            self.openapi_schema = openapi_document(self, self._ctx.settings)
         return self.openapi_schema
 
 

@@ -68,6 +68,7 @@ class AppContext:
         self.partitions = self.projector.partitions
         self.topics = self.settings.topics
         self.currencies = self.settings.allowed_currencies
+        self.payment_window_bounds_s = (self.settings.payment_window_min_seconds, self.settings.payment_window_max_seconds)
         self.secrets = ClientSecrets()
         self.submissions = Submissions(self.sender, self.projector, self.queries, self.topics)
 

@@ -30,7 +30,7 @@ PLACE_ORDER = operation(
     "Answers when the order is decided and every read on this node shows it, within `Prefer: wait` (3 s). A retry with the same "
     "`Idempotency-Key` and body gets the first answer again, for ever. The contact is stored apart and can be erased.",
     {201: success("The order as placed.", p.OrderOut, f"Location {_ORDER_HEADERS}"), 202: _PENDING},
-    f"customer-required {_COMMAND} currency-not-supported duplicate-line total-mismatch",
+    f"customer-required {_COMMAND} currency-not-supported duplicate-line total-mismatch payment-window-not-allowed",
     path="/orders",
     parameters=("CustomerId", *_COMMAND_HEADERS),
     body=p.PlaceOrderBody,

@@ -114,6 +114,11 @@ PROBLEMS: dict[str, ProblemType] = {
     "duplicate-line": ProblemType(422, "Duplicate line", "Two lines have the same service and sku: send one with the sum."),
     "currency-not-supported": ProblemType(422, "Currency not supported", "The shop does not sell in this currency."),
     "total-mismatch": ProblemType(422, "Total mismatch", "The total is not what lines and adjustments, or the order, come to."),
+    "payment-window-not-allowed": ProblemType(
+        422,
+        "Payment window not allowed",
+        "The shop gives an order another time to pay: `payment_window_seconds` is below its least or above its most.",
+    ),
     "status-not-settable": ProblemType(
         422, "Status not settable", "`pending` and `paid` follow from facts about payment and stock; nobody sets them."
     ),

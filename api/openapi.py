@@ -15,6 +15,7 @@ from pydantic.json_schema import models_json_schema
 
 from api import payloads
 from api.describing import SCHEMAS, component_name
+from ledger.config import Settings
 
 _DESCRIPTION = """\
 Orders as an event-sourced ledger on Kafka.
@@ -121,8 +122,8 @@ _SECURITY = {
 }
 
 
-def openapi_document(app: FastAPI) -> dict[str, Any]:
-    """The document of `app`'s routes."""
+def openapi_document(app: FastAPI, settings: Settings) -> dict[str, Any]:
+    """The document of `app`'s routes, with the bounds of `settings`."""
     document = get_openapi(
         title="Order Ledger",
         version=program_version(),
@@ -139,7 +140,7 @@ def openapi_document(app: FastAPI) -> dict[str, Any]:
                 operation = document["paths"][route.path][method.lower()]
                 operation |= (route.openapi_extra or {}) | {"responses": route.responses}
     document["components"] = {
-        "schemas": component_schemas(),
+        "schemas": _bounded(component_schemas(), settings),
         "parameters": _PARAMETERS,
         "headers": _HEADERS,
         "securitySchemes": _SECURITY,
@@ -161,6 +162,15 @@ def component_schemas() -> dict[str, Any]:
     _, found = models_json_schema([(model, "validation") for model in models], ref_template=SCHEMAS)
     schemas: dict[str, Any] = _renamed(found["$defs"], names)
     return {names[name]: schema for name, schema in schemas.items()}
+
+
+def _bounded(schemas: dict[str, Any], settings: Settings) -> dict[str, Any]:
+    """`schemas` with what the settings allow of an order's time to pay."""
+    window = schemas[component_name(payloads.PlaceOrderBody)]["properties"]["payment_window_seconds"]
+    integer = next(kind for kind in window["anyOf"] if kind["type"] == "integer")
+    integer |= {"minimum": settings.payment_window_min_seconds, "maximum": settings.payment_window_max_seconds}
+    window["default"] = settings.payment_window_seconds
+    return schemas
 
 
 def _renamed(value: Any, names: Mapping[str, str]) -> Any:

@@ -7,6 +7,7 @@ from starlette.responses import Response
 
 from api import docs
 from api.call import Call
+from api.context import AppContext
 from api.cursors import read_cursor, signed_cursor
 from api.edge import json_response
 from api.errors import FieldError, Problem
@@ -51,9 +52,13 @@ async def place_order(call: Call) -> Response:
     ctx = call.ctx
     lines = tuple([Line(x.service, x.sku, x.name, x.quantity, x.unit_price_minor) for x in body.lines])
     adjustments = tuple([Adjustment(x.kind, x.label, x.amount_minor) for x in body.adjustments])
-    _check_order(body, lines, adjustments, ctx.currencies)
     command_id = command_id_of(principal.name, customer, PLACE, NEW_ORDER, key)
     order_id = order_id_of(command_id)
+    not_allowed = _not_allowed(body, ctx)
+    # What a setting forbids by now may have been placed before: a retry gets its first answer all the same.
+    if not_allowed is not None and ctx.queries.outcome(ctx.partition_of(order_id), command_id) is None:
+        raise not_allowed
+    _check_order(body, lines, adjustments)
     contact = _contact(body.contact, customer)
     place = PlaceOrder(
         currency=body.currency,
@@ -61,7 +66,7 @@ async def place_order(call: Call) -> Response:
         lines=lines,
         adjustments=adjustments,
         contact_digest=ctx.contact_digest(value["contact"], order_id),
-        payment_window_ms=ctx.settings.payment_window_seconds * 1000,
+        payment_window_ms=1000 * (body.payment_window_seconds or ctx.settings.payment_window_seconds),
         reference=body.reference,
     )
     command = OrderCommand(
@@ -76,16 +81,26 @@ async def place_order(call: Call) -> Response:
     return await carry_out(call, command, created=True, contact=contact)
 
 
-def _check_order(
-    body: PlaceOrderBody, lines: tuple[Line, ...], adjustments: tuple[Adjustment, ...], currencies: frozenset[str]
-) -> None:
-    """What no type can say. Raises `Problem`."""
-    if body.currency not in currencies:
-        raise Problem(
+def _not_allowed(body: PlaceOrderBody, ctx: AppContext) -> Problem | None:
+    """What the settings of now forbid of a new order."""
+    if body.currency not in ctx.currencies:
+        return Problem(
             "currency-not-supported",
-            f"The shop sells in {', '.join(sorted(currencies))}.",
+            f"The shop sells in {', '.join(sorted(ctx.currencies))}.",
             errors=[FieldError("/currency", "currency-not-supported")],
         )
+    window_s, least, most = body.payment_window_seconds, *ctx.payment_window_bounds_s
+    if window_s is not None and not least <= window_s <= most:
+        return Problem(
+            "payment-window-not-allowed",
+            f"An order may have {least} to {most} seconds to be paid.",
+            errors=[FieldError("/payment_window_seconds", "payment-window-not-allowed")],
+        )
+    return None
+
+
+def _check_order(body: PlaceOrderBody, lines: tuple[Line, ...], adjustments: tuple[Adjustment, ...]) -> None:
+    """What no type can say. Raises `Problem`."""
     for index, adjustment in enumerate(adjustments):
         if adjustment.amount_minor > 0 if adjustment.kind == "discount" else adjustment.amount_minor < 0:
             raise Problem(

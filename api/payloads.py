@@ -106,6 +106,10 @@ class PlaceOrderBody(Request):
     adjustments: Annotated[list[AdjustmentBody], Field(max_length=20)] = []
     total_minor: Annotated[int, Field(ge=0, le=MAX_TOTAL_MINOR)]
     reference: Annotated[str | None, Field(max_length=64, description="cart number or the like; nothing personal")] = None
+    payment_window_seconds: Annotated[
+        int | None,
+        Field(description="time to pay, for bank transfers, pre-orders and the like; absent: the shop's usual one"),
+    ] = None
     contact: ContactBody
 
 

@@ -107,6 +107,8 @@ def _place(command: OrderCommand, order: Order | None, at_ms: int) -> Decision:
         raise MalformedCommand("PlaceOrder without customer or lines, or below zero")
     if total_of(place.lines, place.adjustments) != place.total_minor:
         return Refusal(Code.AMOUNT_DIFFERS, "lines and adjustments do not add up to the total")
+    if not 0 < place.payment_window_ms <= t.MAX_PAYMENT_WINDOW_S * 1000:
+        return Refusal(Code.PAYMENT_WINDOW_NOT_ALLOWED, f"the time to pay must be 1 to {t.MAX_PAYMENT_WINDOW_S} s")
     return e.OrderEvent(
         order_id=command.order_id,
         version=1,

@@ -17,7 +17,7 @@ from ledger.transitions import Operation
 
 
 class PlaceOrder(Struct, frozen=True):
-    """`payment_window_ms` is recorded with the order, so that a new setting changes no old order."""
+    """`payment_window_ms`: asked for, or the setting of that time. Recorded with the order: a new setting changes no old one."""
 
     currency: str
     total_minor: int

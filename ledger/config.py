@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from ledger import generated_blocks
 from ledger.errors import ConfigError
 from ledger.topics import Topics
+from ledger.transitions import MAX_PAYMENT_WINDOW_S
 
 Env = Literal["development", "production"]
 S = TypeVar("S", bound=BaseSettings)
@@ -109,8 +110,15 @@ class Settings(BaseSettings):
     payment_window_seconds: int = Field(
         default=30 * 60,
         ge=1,
-        lt=24 * 60 * 60,
-        description="an unpaid order expires after this; recorded in the order, so old orders keep theirs",
+        le=MAX_PAYMENT_WINDOW_S,
+        description="an unpaid order expires after this, unless it asked for another time to pay; recorded in the order, so old "
+        "orders keep theirs",
+    )
+    payment_window_min_seconds: int = Field(
+        default=60, ge=1, le=MAX_PAYMENT_WINDOW_S, description="least `payment_window_seconds` that an order may ask for"
+    )
+    payment_window_max_seconds: int = Field(
+        default=MAX_PAYMENT_WINDOW_S, ge=1, le=MAX_PAYMENT_WINDOW_S, description="most that an order may ask for; below a day"
     )
     contact_retention_days: int | None = Field(
         default=None, ge=1, le=36_500, description="a contact is deleted so long after its order ended; none: only on request"
@@ -154,6 +162,12 @@ class Settings(BaseSettings):
     def _writers_fit(self) -> Settings:
         if self.writers > self.partitions:
             raise ValueError("WRITERS must not be larger than PARTITIONS")
+        return self
+
+    @model_validator(mode="after")
+    def _window_has_bounds(self) -> Settings:
+        if self.payment_window_min_seconds > self.payment_window_max_seconds:
+            raise ValueError("PAYMENT_WINDOW_MIN_SECONDS must not be larger than PAYMENT_WINDOW_MAX_SECONDS")
         return self
 
     @property

@@ -36,6 +36,7 @@ class Code(StrEnum):
     NOTHING_TO_PAY = "nothing_to_pay"
     TOO_MANY_ATTEMPTS = "too_many_attempts"
     AMOUNT_DIFFERS = "amount_differs"
+    PAYMENT_WINDOW_NOT_ALLOWED = "payment_window_not_allowed"
     TOO_LATE_TO_CANCEL = "too_late_to_cancel"
     NOT_PAID = "not_paid"
     STOCK_NOT_RESERVED = "stock_not_reserved"
@@ -171,4 +172,5 @@ STOCK_FACTS: dict[str, dict[str, str | Code]] = {
 
 MAX_EVENTS = 1000
 MAX_ATTEMPTS = 10
+MAX_PAYMENT_WINDOW_S = 24 * 60 * 60 - 1  # below a day, and so below the shortest authorisation of a provider
 REFUND_TRIES = 3

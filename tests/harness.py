@@ -178,6 +178,7 @@ def running_ledger(
         ledger_hash_key=SecretStr(HASH_KEY),
         log_level=log_level,
         payment_window_seconds=payment_window_s,
+        payment_window_min_seconds=1,
         sandbox_url=sandbox.url if sandbox else None,
         payment_gateway_webhook_secrets=SecretStr(WEBHOOK_SECRET) if sandbox else None,
         outside_timeout_ms=OUTSIDE_TIMEOUT_MS,

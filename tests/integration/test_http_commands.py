@@ -6,6 +6,8 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import datetime, timedelta
 from typing import Any
 
 import httpx
@@ -89,6 +91,74 @@ def test_a_retry_gets_the_first_answer_and_leaves_no_second_record(ledger: Runni
     assert again.headers["idempotency-replayed"] == "true"
     assert again.headers["location"] == first.headers["location"]
     assert (ledger.count(ledger.topics.commands), ledger.count(ledger.topics.events)) == (commands, events)
+
+
+def window_ms(order: dict[str, Any]) -> float:
+    """Time to pay of an order as its answer shows it, in milliseconds."""
+    placed_at, expires_at = (datetime.fromisoformat(order[name]) for name in ("placed_at", "expires_at"))
+    return (expires_at - placed_at) / timedelta(milliseconds=1)
+
+
+def test_an_order_may_bring_its_own_time_to_pay_and_without_one_has_the_usual(ledger: RunningLedger) -> None:
+    client = ledger.client()
+    for asked, recorded_ms in ((1, 1_000), (7_200, 7_200_000), (86_399, 86_399_000), (None, 1_800_000)):
+        order = placed(client, order_body(payment_window_seconds=asked))
+        assert window_ms(order) == recorded_ms
+        assert client.get(f"/orders/{order['order_id']}", params={"version": 1}).json()["expires_at"] == order["expires_at"]
+    assert window_ms(placed(client)) == 1_800_000
+
+
+@pytest.mark.parametrize("asked", [0, -1, 59, 601, 86_400, 2**53])
+def test_a_time_to_pay_out_of_bounds_is_422_and_nothing_is_written(ledger: RunningLedger, asked: int) -> None:
+    before = ledger.count(ledger.topics.commands) + ledger.count(ledger.topics.contacts)
+    with bounds_of_windows(ledger, 60, 600):
+        answer = ledger.client().post("/orders", json=order_body(payment_window_seconds=asked), headers=key())
+    assert (answer.status_code, answer.json()["code"]) == (422, "payment-window-not-allowed")
+    assert answer.json()["errors"] == [{"pointer": "/payment_window_seconds", "code": "payment-window-not-allowed"}]
+    assert "60 to 600" in answer.json()["detail"]
+    assert ledger.count(ledger.topics.commands) + ledger.count(ledger.topics.contacts) == before
+
+
+@pytest.mark.parametrize("asked", ["600", 600.5, True, [600]])
+def test_a_time_to_pay_that_is_no_integer_is_422(ledger: RunningLedger, asked: Any) -> None:
+    answer = ledger.client().post("/orders", json=order_body(payment_window_seconds=asked), headers=key())
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid-field")
+
+
+def test_a_retry_gets_the_first_answer_although_its_time_to_pay_and_currency_are_no_longer_allowed(
+    ledger: RunningLedger,
+) -> None:
+    client, headers, body = ledger.client(), key(), order_body(payment_window_seconds=7_200)
+    first = client.post("/orders", json=body, headers=headers)
+    assert first.status_code == 201
+    commands = ledger.count(ledger.topics.commands)
+    with bounds_of_windows(ledger, 60, 600):
+        again = client.post("/orders", json=body, headers=headers)
+        assert (again.status_code, again.content) == (201, first.content)
+        assert again.headers["Idempotency-Replayed"] == "true"
+        new = client.post("/orders", json=body, headers=key())
+        assert new.json()["code"] == "payment-window-not-allowed"
+    assert ledger.count(ledger.topics.commands) == commands
+    for changed in (600, None):  # the key was used for another time to pay
+        other = client.post("/orders", json=body | {"payment_window_seconds": changed}, headers=headers)
+        assert (other.status_code, other.json()["code"]) == (422, "idempotency-key-reused")
+    currencies, ledger.context.currencies = ledger.context.currencies, frozenset({"CHF"})
+    try:
+        again = client.post("/orders", json=body, headers=headers)
+        assert (again.status_code, again.content) == (201, first.content)
+        assert client.post("/orders", json=body, headers=key()).json()["code"] == "currency-not-supported"
+    finally:
+        ledger.context.currencies = currencies
+
+
+@contextmanager
+def bounds_of_windows(ledger: RunningLedger, least_s: int, most_s: int) -> Iterator[None]:
+    """The API with other PAYMENT_WINDOW_MIN_SECONDS and PAYMENT_WINDOW_MAX_SECONDS."""
+    before, ledger.context.payment_window_bounds_s = ledger.context.payment_window_bounds_s, (least_s, most_s)
+    try:
+        yield
+    finally:
+        ledger.context.payment_window_bounds_s = before
 
 
 def test_a_hundred_simultaneous_retries_place_one_order(ledger: RunningLedger) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 import httpx
 import pytest
-from harness import RunningLedger, free_order_body, key, order_body, running_ledger
+from harness import Clock, RunningLedger, free_order_body, key, order_body, running_ledger
 from sandboxed import RunningSandbox, running_sandbox
 
 from commands.sandbox.cards import DECLINED, DISPUTED, NO_FUNDS, REFUND_FAILS, REFUND_PENDS, THREE_D_SECURE, VISA
@@ -443,6 +443,26 @@ def test_an_order_that_nobody_pays_expires_and_gives_back_its_stock(tmp_path: Pa
         late = sandbox.browser.post(f"/sandbox/payments/{payment['provider_ref']}/authenticate")
         assert late.json()["error"]["code"] == "payment_intent_unexpected_state"
         assert "captured" not in dict(sandbox.effects(abandoned["order_id"]))
+
+
+def test_an_order_expires_after_its_own_time_to_pay_and_takes_no_other_with_it(tmp_path: Path) -> None:
+    clock = Clock()
+    with (
+        running_sandbox(tmp_path) as sandbox,
+        running_ledger(MemoryLog(clock), Topics("own-window."), sandbox=sandbox) as ledger,
+    ):
+        shop = Shop(ledger, sandbox)
+        short, usual = shop.place(payment_window_seconds=600), shop.place()
+        for order in (short, usual):
+            shop.until_axes(order, payment="unpaid", stock="reserved")
+        clock.ahead_ms = 600_000  # for the log, by whose time is decided
+        shop.later(600_000)  # and for the reconciler, which asks
+        now = shop.until_axes(short, payment="unpaid", stock="released")
+        assert (now["status"], now["cancel_reason"]) == ("cancelled", "unpaid")
+        assert shop.read(usual)["status"] == "pending"
+        payment = shop.open_payment(usual)  # and it can still be paid for
+        sandbox.pay(payment)
+        shop.until(usual, lambda o: o["status"] == "paid")
 
 
 # ---- races, lost messages, restarts ---------------------------------------------------------------------------------

@@ -96,9 +96,12 @@ def staff(operation: str, **more: Any) -> OrderCommand:
 
 
 def place(
-    lines: tuple[Line, ...] = LINES, total_minor: int = 2200, adjustments: tuple[Adjustment, ...] = SHIPPING
+    lines: tuple[Line, ...] = LINES,
+    total_minor: int = 2200,
+    adjustments: tuple[Adjustment, ...] = SHIPPING,
+    window_ms: int = 30 * MINUTE,
 ) -> OrderCommand:
-    return customer("PlaceOrder", place=PlaceOrder("EUR", total_minor, lines, adjustments, bytes(32), 30 * MINUTE, "cart-7"))
+    return customer("PlaceOrder", place=PlaceOrder("EUR", total_minor, lines, adjustments, bytes(32), window_ms, "cart-7"))
 
 
 def request_payment(amount: int = 2200, currency: str = "EUR") -> OrderCommand:
@@ -156,6 +159,21 @@ def test_a_placed_order_owes_stock_of_each_service_and_awaits_payment_for_half_a
     order = given().when(place()).then("OrderPlaced", expires_at=NOON + 30 * MINUTE, reference="cart-7")
     assert (display(order), payment_state(order)) == ("pending", "unpaid")
     assert [(s.service, s.state) for s in order.stock] == [("product", "owed"), ("merch", "owed")]
+
+
+@pytest.mark.parametrize("window_ms", [1, 2_000, 24 * 60 * MINUTE - 1000])
+def test_the_time_to_pay_is_the_one_that_the_order_was_placed_with(window_ms: int) -> None:
+    story = given(place(window_ms=window_ms))
+    assert story.order is not None
+    assert story.order.expires_at == NOON + window_ms
+    story.when(EXPIRE, at=NOON + window_ms - 1).refused("not_due")
+    story.when(EXPIRE, at=NOON + window_ms).then("OrderCancelled", reason="unpaid")
+    story.when(request_payment(), at=NOON + window_ms).refused("order_expired")
+
+
+@pytest.mark.parametrize("window_ms", [0, -1, -(2**63), 24 * 60 * MINUTE - 999, 24 * 60 * MINUTE, 2**63 - 1])
+def test_a_time_to_pay_of_nothing_or_of_a_day_is_refused(window_ms: int) -> None:
+    given().when(place(window_ms=window_ms)).refused("payment_window_not_allowed")
 
 
 def test_lines_and_adjustments_that_do_not_add_up_are_refused() -> None:
