@@ -10,6 +10,7 @@ answers     read whole, up to `max_bytes`
 from __future__ import annotations
 
 import asyncio
+import base64
 import ipaddress
 import json
 import os
@@ -85,9 +86,11 @@ class HttpClient:
     ) -> None:
         parts = _parsed(base_url)
         self.base_url = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), "", ""))
-        self._auth = aiohttp.BasicAuth(unquote(parts.username), unquote(parts.password or "")) if parts.username else None
         self._proxy = proxy_for(base_url)
         self._headers, self._connections, self._max_bytes = dict(headers or {}), connections, max_bytes
+        if parts.username:
+            named = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+            self._headers["Authorization"] = f"Basic {base64.b64encode(named.encode()).decode()}"
         self._tls = parts.scheme == "https"
         self._tls_ca_file = tls_ca_file
         self._made: aiohttp.ClientSession | None = None
@@ -130,7 +133,6 @@ class HttpClient:
             self._made = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=self._connections, ssl=self._context() if self._tls else True),
                 headers=self._headers,
-                auth=self._auth,
                 proxy=self._proxy,
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
                 cookie_jar=aiohttp.DummyCookieJar(),

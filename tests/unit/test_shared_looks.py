@@ -1,0 +1,88 @@
+"""One look at a time, and none that began before its asker."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from commands.shared_looks import SharedLooks
+
+
+class World:
+    """Something that changes; a look takes its reading when it begins and gives it when it is let go."""
+
+    def __init__(self) -> None:
+        self.state = 0
+        self.looks = 0
+        self.at_once = self.most_at_once = 0
+        self.go = asyncio.Event()
+
+    async def look(self, name: str) -> int:
+        seen = self.state
+        self.looks += 1
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        await self.go.wait()
+        self.at_once -= 1
+        if name == "broken":
+            raise KeyError(name)
+        return seen
+
+
+def test_whoever_asks_meanwhile_shares_the_next_look_and_sees_what_was_true_when_he_asked() -> None:
+    async def main() -> None:
+        world = World()
+        looks = SharedLooks(world.look)
+        first = asyncio.create_task(looks.look("a"))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        world.state = 1
+        later = [asyncio.create_task(looks.look("a")) for _ in range(5)]
+        other = asyncio.create_task(looks.look("b"))
+        await asyncio.sleep(0)
+        world.go.set()
+        assert await first == 0
+        assert await asyncio.gather(*later) == [1] * 5
+        assert await other == 1
+        assert world.looks == 3
+        assert looks.shared == 4
+        world.state = 2
+        assert await looks.look("a") == 2  # nothing is kept
+
+    asyncio.run(main())
+
+
+def test_what_a_look_raises_reaches_everyone_and_the_next_one_is_made_all_the_same() -> None:
+    async def main() -> None:
+        world = World()
+        world.go.set()
+        looks = SharedLooks(world.look)
+        found = await asyncio.gather(*(looks.look("broken") for _ in range(4)), return_exceptions=True)
+        assert [type(x) for x in found] == [KeyError] * 4
+        assert world.looks == 2
+        with pytest.raises(KeyError):
+            await looks.look("broken")
+
+    asyncio.run(main())
+
+
+def test_one_who_gives_up_takes_nothing_from_the_others_and_closing_ends_them_all() -> None:
+    async def main() -> None:
+        world = World()
+        looks = SharedLooks(world.look)
+        asking = [asyncio.create_task(looks.look("a")) for _ in range(3)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        asking[0].cancel()
+        asking[1].cancel()
+        world.go.set()
+        assert await asking[2] == 0
+        world.go.clear()
+        left = asyncio.create_task(looks.look("a"))
+        await asyncio.sleep(0)
+        await looks.close()
+        with pytest.raises(asyncio.CancelledError):
+            await left
+
+    asyncio.run(main())
