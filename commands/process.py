@@ -6,6 +6,7 @@ transactional ids. How many writers there are is asked of the cluster, so no two
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -24,6 +25,7 @@ EXIT_FAILED = 70  # EX_SOFTWARE: another process may do better
 REVOKED_WAIT_S = 2.0  # for the batch under way; the next owner's start ends what is still open
 COMPANION_STOP_S = 5.0
 PROGRESS_EVERY_S = 1.0  # lag monitors look less often
+UNHELD_EVERY_S = 5.0  # two looks in a row and a session time-out: mended within 16 s, whatever the group's protocol does
 
 log = structlog.get_logger(__name__)
 
@@ -74,6 +76,8 @@ class CommandsProcess:
         self._progress: dict[TopicPartition, int] = {}
         self._progress_lock = threading.Lock()
         self._next_note = 0.0
+        self._unheld: set[int] = set()
+        self._next_unheld_look = time.monotonic() + UNHELD_EVERY_S
 
     def stop(self) -> None:
         """End soon; safe from a signal handler."""
@@ -89,16 +93,17 @@ class CommandsProcess:
 
         Raises `ConfigError` when the topics do not fit together, `StoreError` when the state is open elsewhere.
         """
-        partitions, writers = self._layout()
-        if self._stopping.is_set():
+        layout = self._layout()
+        if layout is None:
             return 0
         try:
-            self._start_loops(partitions, writers)
+            self._start_loops(*layout)
             lease = self._log.lease(self._topics.writers, self._app_id, self._instance, self._taken, self._revoked, self._lost)
             try:
                 while not self._stopping.is_set() and self._fatal is None:
                     lease.poll(0.1)
                     self._note_progress(lease)
+                    self._mend_unheld(lease)
             finally:
                 self._end_loops()
                 lease.close()
@@ -108,26 +113,30 @@ class CommandsProcess:
                 store.close()
         return EXIT_FAILED if self._fatal is not None else 0
 
-    def _layout(self) -> tuple[int, int]:
-        """(partitions, writers), asked of the cluster; waits for a cluster that does not answer yet."""
+    def _layout(self) -> tuple[int, int, bytes] | None:
+        """(partitions, writers, id of the commands topic), asked of the cluster; waits for one that does not answer yet.
+
+        None when stopped meanwhile.
+        """
         t = self._topics
-        told = False
+        reported = False
         while not self._stopping.is_set():
             try:
                 count = {name: self._log.partitions(name) for name in (t.commands, t.events, t.refusals, t.writers)}
+                command_log = self._log.topic_id(t.commands)
             except LogError as exc:
-                if not told:
+                if not reported:
                     log.warning("waiting for the log", why=str(exc))
-                    told = True
+                    reported = True
                 self._stopping.wait(0.5)
                 continue
             partitions, writers = count[t.commands], count[t.writers]
             if not count[t.events] == count[t.refusals] == partitions >= writers > 0:
                 raise ConfigError(f"topics do not fit together; their partitions are {count}")
-            return partitions, writers
-        return 0, 0
+            return partitions, writers, command_log
+        return None
 
-    def _start_loops(self, partitions: int, writers: int) -> None:
+    def _start_loops(self, partitions: int, writers: int, command_log: bytes) -> None:
         for w in range(writers):
             self._stores.append(self._open_store(f"writer-{w}"))
         books = [OrderBook(store) for store in self._stores]
@@ -137,7 +146,16 @@ class CommandsProcess:
         for w, store in enumerate(self._stores):
             owned = list(range(w, partitions, writers))
             self._loops[w] = WriterLoop(
-                self._log, store, self._topics, self._app_id, w, owned, self._failed, self._dealt, tuple(self._companions)
+                self._log,
+                store,
+                self._topics,
+                command_log,
+                self._app_id,
+                w,
+                owned,
+                self._failed,
+                self._dealt,
+                tuple(self._companions),
             )
         for loop in self._loops.values():
             loop.start()
@@ -145,10 +163,11 @@ class CommandsProcess:
     def _end_loops(self) -> None:
         while self._companions:
             self._companions.pop().stop(COMPANION_STOP_S)
-        for loop in self._loops.values():
+        started = [loop for loop in self._loops.values() if loop.ident is not None]
+        for loop in started:
             loop.stop()
         deadline = time.monotonic() + 15
-        for loop in self._loops.values():
+        for loop in started:
             loop.join(max(0.0, deadline - time.monotonic()))
             if loop.is_alive():
                 log.error("writer did not end in time", writer=loop.writer)
@@ -169,6 +188,22 @@ class CommandsProcess:
             progress, self._progress = self._progress, {}
         if progress:
             lease.commit(progress)
+
+    def _mend_unheld(self, lease: Lease) -> None:
+        """Join again when a writer belongs to nobody: no command of its partitions would be decided, and nothing else says so."""
+        if time.monotonic() < self._next_unheld_look:
+            return
+        self._next_unheld_look = time.monotonic() + UNHELD_EVERY_S * random.uniform(0.8, 1.2)
+        try:
+            unheld = set(self._log.unheld(self._topics.writers, self._app_id))
+        except LogError as exc:
+            log.info("who holds which writer is not known now", why=str(exc))
+            return
+        if lasting := sorted(unheld & self._unheld):
+            log.error("writers belong to nobody: joining the group again", writers=lasting)
+            lease.rejoin()
+            unheld = set()
+        self._unheld = unheld
 
     # ---- what the group says; called inside `lease.poll`
 

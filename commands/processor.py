@@ -74,6 +74,7 @@ class WriterLoop(threading.Thread):
         event_log: EventLog,
         store: Store,
         topics: Topics,
+        command_log: bytes,
         app_id: str,
         writer: int,
         partitions: list[int],
@@ -88,7 +89,6 @@ class WriterLoop(threading.Thread):
         self._transactional_id = f"{app_id}-{writer}"
         self._on_fatal, self._on_dealt, self._watchers = on_fatal, on_dealt, watchers
         self._owned, self._stopping = threading.Event(), threading.Event()
-        command_log = event_log.topic_id(topics.commands)
         self._command_log = command_log
         self._desks = {p: Desk(store, p, topics, command_log) for p in partitions}
         self._fences: list[float] = []

@@ -51,6 +51,9 @@ class KafkaLog:
     def progress(self, group: str, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         return admin.progress(self._settings, group, partitions)
 
+    def unheld(self, topic: str, group: str, timeout_s: float = 5.0) -> list[int]:
+        return admin.unheld(self._settings, topic, group, timeout_s)
+
     def bookmark(self, group: str) -> KafkaBookmark:
         return KafkaBookmark(self._settings, group)
 

@@ -161,6 +161,12 @@ class Lease(Protocol):
         To be called by the thread that polls.
         """
 
+    def rejoin(self) -> None:
+        """Give up everything and join as a new member, which makes the group assign everything again.
+
+        Takes the session time-out (6 s) at most: that long the old membership is waited for. Raises `LogError`.
+        """
+
     def close(self) -> None:
         """End the membership. A static member keeps its share until the session time-out, for the same instance to come back."""
 
@@ -215,6 +221,9 @@ class EventLog(Protocol):
 
     def progress(self, group: str, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         """What `Lease.commit` noted for `group`: 0 where it noted nothing. Can be behind, never ahead."""
+
+    def unheld(self, topic: str, group: str, timeout_s: float = 5.0) -> list[int]:
+        """Partitions of `topic` that no member of `group` holds although the group is at rest. Raises `LogError`."""
 
     def bookmark(self, group: str) -> Bookmark: ...
 

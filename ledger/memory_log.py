@@ -10,6 +10,7 @@ the old one, a topic made anew has another id. On top it fails on request:
     log.truncate(tp, before)           records before an offset are gone, as by retention
     log.recreate(topic)                the topic is deleted and made again
     log.expire(group, instance)        the group gives up on a member that did not poll in time
+    log.orphan(group, partition)       the group forgets whose a partition is, for good
     log.away(True) / log.away(False)   the broker is unreachable / back
 """
 
@@ -60,6 +61,12 @@ class MemoryLog:
         """The session of `instance` ran out: its partitions go to the others, and its next poll hears that they are lost."""
         with self._state.changed:
             self._groups[group].expire(instance)
+            self._state.changed.notify_all()
+
+    def orphan(self, group: str, partition: int) -> None:
+        """Take `partition` from its holder and give it to nobody until somebody joins: a fault of the group's protocol."""
+        with self._state.changed:
+            self._groups[group].orphan(partition)
             self._state.changed.notify_all()
 
     def away(self, away: bool) -> None:
@@ -116,6 +123,11 @@ class MemoryLog:
         with self._state.reachable():
             noted = self._groups[group].committed if group in self._groups else {}
             return {tp: noted.get(tp, 0) for tp in partitions}
+
+    def unheld(self, topic: str, group: str, timeout_s: float = 5.0) -> list[int]:
+        with self._state.reachable():
+            wanted = range(len(self._state.topic(topic).partitions))
+            return self._groups[group].unheld() if group in self._groups else list(wanted)
 
     def bookmark(self, group: str) -> MemoryBookmark:
         with self._state.changed:

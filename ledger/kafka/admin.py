@@ -14,7 +14,14 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import contextmanager
 from typing import Any
 
-from confluent_kafka import ConsumerGroupTopicPartitions, IsolationLevel, KafkaError, KafkaException, TopicCollection
+from confluent_kafka import (
+    ConsumerGroupState,
+    ConsumerGroupTopicPartitions,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    TopicCollection,
+)
 from confluent_kafka import TopicPartition as KafkaTopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec, TopicMetadata  # type: ignore[attr-defined]
 
@@ -137,6 +144,23 @@ def progress(settings: KafkaSettings, group: str, wanted: Iterable[TopicPartitio
         futures = client.list_consumer_group_offsets([asked], request_timeout=REQUEST_TIMEOUT_S)
         found = {TopicPartition(tp.topic, tp.partition): tp.offset for tp in _answer(futures[group]).topic_partitions}
     return {tp: max(0, found.get(tp, 0)) for tp in tps}
+
+
+def unheld(settings: KafkaSettings, topic: str, group: str, timeout_s: float) -> list[int]:
+    """Partitions of `topic` that no member of `group` has, while the group is at rest. See `EventLog.unheld`."""
+    with asking(settings, f"asking who holds {topic}") as client:
+        wanted = range(len(client.list_topics(topic, timeout=timeout_s).topics[topic].partitions))
+        try:
+            described = _answer(client.describe_consumer_groups([group], request_timeout=timeout_s)[group], timeout_s)
+        except KafkaException as exc:
+            error = kafka_error(exc)
+            if error is None or error.code() != KafkaError.GROUP_ID_NOT_FOUND:
+                raise
+            return list(wanted)
+    if described.state not in (ConsumerGroupState.STABLE, ConsumerGroupState.EMPTY, ConsumerGroupState.DEAD):
+        return []
+    held = {tp.partition for member in described.members for tp in member.assignment.topic_partitions if tp.topic == topic}
+    return [partition for partition in wanted if partition not in held]
 
 
 def _create(client: AdminClient, missing: list[TopicSpec], replication_factor: int) -> list[str]:

@@ -31,7 +31,10 @@ def lease_config(settings: KafkaSettings, group: str, instance: str) -> dict[str
         "session.timeout.ms": 6_000,
         "heartbeat.interval.ms": 1_000,
         "max.poll.interval.ms": 30_000,
-        "partition.assignment.strategy": "cooperative-sticky",
+        # Eager on purpose. With cooperative-sticky a process that dies between giving up and joining again, and comes back as
+        # the same static member, starts no rebalance: what it gave up belongs to nobody, for good. Eager, everybody gives up
+        # everything at each rebalance, and the group is at rest only when all of it is assigned again.
+        "partition.assignment.strategy": "range",
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
         "auto.offset.reset": "latest",
@@ -51,32 +54,46 @@ class KafkaLease:
         on_revoked: OnPartitions,
         on_lost: OnPartitions,
     ) -> None:
+        self._settings, self._topic, self._group_id, self._instance = settings, topic, group, instance
+        self._on_taken, self._on_revoked, self._on_lost = on_taken, on_revoked, on_lost
         self._what = f"lease {group} as {instance}"
         self._log = ClientLog(f"lease-{instance}")
         self._fatal: KafkaError | None = None
         self._raised: BaseException | None = None
         self._noted: dict[TopicPartition, int] = {}
         self._note_again_at = time.monotonic() + NOTE_AGAIN_S
-        callbacks = {"error_cb": self._error}
+        self._rejoined = 0
         try:
             self._progress = self._progress_consumer(settings, group, instance)
-            self._group = Consumer(lease_config(settings, group, instance) | callbacks, logger=self._log)
-
-            def taken(_: Consumer, partitions: list[KafkaTopicPartition]) -> None:
-                self._group.incremental_assign(partitions)
-                self._group.pause(partitions)  # this consumer only holds the assignment
-                self._tell(on_taken, partitions)
-
-            def given_up(word: OnPartitions) -> Callable[[Consumer, list[KafkaTopicPartition]], None]:
-                def callback(_: Consumer, partitions: list[KafkaTopicPartition]) -> None:
-                    self._tell(word, partitions)
-                    self._group.incremental_unassign(partitions)
-
-                return callback
-
-            self._group.subscribe([topic], on_assign=taken, on_revoke=given_up(on_revoked), on_lost=given_up(on_lost))
+            self._group = self._join(instance)
         except KafkaException as exc:
             raise from_exception(exc, self._what) from exc
+
+    def _join(self, instance: str) -> Consumer:
+        consumer = Consumer(lease_config(self._settings, self._group_id, instance) | {"error_cb": self._error}, logger=self._log)
+
+        def taken(_: Consumer, partitions: list[KafkaTopicPartition]) -> None:
+            consumer.assign(partitions)
+            consumer.pause(partitions)  # this consumer only holds the assignment
+            self._tell(self._on_taken, partitions)
+
+        def given_up(word: OnPartitions) -> Callable[[Consumer, list[KafkaTopicPartition]], None]:
+            def callback(_: Consumer, partitions: list[KafkaTopicPartition]) -> None:
+                self._tell(word, partitions)
+                consumer.unassign()
+
+            return callback
+
+        consumer.subscribe([self._topic], on_assign=taken, on_revoke=given_up(self._on_revoked), on_lost=given_up(self._on_lost))
+        return consumer
+
+    def rejoin(self) -> None:
+        self._rejoined += 1
+        try:
+            self._group.close()  # gives up what is held, inside this call
+            self._group = self._join(f"{self._instance}.{self._rejoined}")
+        except (KafkaException, SystemError) as exc:
+            raise from_exception(exc, f"{self._what}: joining again") from exc
 
     def _progress_consumer(self, settings: KafkaSettings, group: str, instance: str) -> Consumer:
         config = client_config(settings, f"progress-{instance}") | {

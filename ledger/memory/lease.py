@@ -41,6 +41,11 @@ class Group:
         lease.lost = self.held(lease)
         self.leave(lease)
 
+    def orphan(self, partition: int) -> None:
+        holder, self.holder[partition], self.wanted[partition] = self.holder[partition], None, None
+        if holder is not None:
+            holder.lost = [partition]
+
     def held(self, lease: MemoryLease) -> list[int]:
         return [p for p, holder in self.holder.items() if holder is lease]
 
@@ -49,6 +54,10 @@ class Group:
 
     def to_take(self, lease: MemoryLease) -> list[int]:
         return [p for p, wanted in self.wanted.items() if wanted is lease and self.holder[p] is None]
+
+    def unheld(self) -> list[int]:
+        """What nobody holds or is about to take."""
+        return [p for p, holder in self.holder.items() if holder is None and self.wanted[p] is None]
 
     def _release(self, lease: MemoryLease) -> None:
         for p in self.held(lease):
@@ -114,7 +123,7 @@ class MemoryLease:
             if self.fenced:
                 raise LogError(f"lease as {self.instance}: another process has this instance name")
             lost, self.lost = self.lost, None
-            if lost is not None:
+            if lost is not None and self._group.members.get(self.instance) is not self:
                 self._group.join(self)
             given_up = self._group.to_give_up(self)
         if lost:
@@ -140,6 +149,12 @@ class MemoryLease:
 
     def commit(self, positions: Mapping[TopicPartition, int]) -> None:
         self._group.committed.update(positions)
+
+    def rejoin(self) -> None:
+        self.close()
+        with self._state.changed:
+            self._group.join(self)
+            self._state.changed.notify_all()
 
     def close(self) -> None:
         with self._state.changed:

@@ -544,6 +544,19 @@ def test_a_second_process_of_the_same_name_ends_the_first_ones_lease_for_ever(st
     first.leave()
 
 
+def test_what_nobody_holds_is_told_and_a_member_that_joins_again_makes_the_group_share_again(stage: Stage) -> None:
+    topic, group = stage.topic(partitions=2), stage.name("group")
+    assert stage.log.unheld(topic, group) == [0, 1]
+    held: set[int] = set()
+    lease = stage.log.lease(topic, group, "a", held.update, held.difference_update, held.difference_update)
+    until(lambda: lease.poll(0.1) or held == {0, 1})
+    until(lambda: lease.poll(0.1) or stage.log.unheld(topic, group) == [])
+    lease.rejoin()
+    assert held == set()
+    until(lambda: lease.poll(0.1) or held == {0, 1}, 120)
+    lease.close()
+
+
 def test_what_a_callback_raises_comes_out_of_poll(stage: Stage) -> None:
     def broken(partitions: list[int]) -> None:
         raise ZeroDivisionError("a bug")

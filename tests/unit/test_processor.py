@@ -273,6 +273,33 @@ def test_a_standby_takes_over_when_the_owner_stops(ledger: Ledger) -> None:
     assert_log_is_whole(ledger, {c.command_id for c in sent + more})
 
 
+def test_a_writer_that_the_group_forgot_is_noticed_and_taken_again(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("commands.process.UNHELD_EVERY_S", 0.05)
+    running = ledger.start()
+    ledger.wait_for(lambda: sorted(running.process.ready_writers) == [0, 1])
+    ledger.log.orphan("app", 1)
+    ledger.wait_for(lambda: running.process.ready_writers == [0])
+    sent = [place(f"k{i}") for i in range(10)]
+    for command in sent:
+        ledger.send(command)
+    ledger.wait_for(lambda: len(ledger.events()) == 10)
+    assert_log_is_whole(ledger, {c.command_id for c in sent})
+
+
+def test_a_process_started_while_the_log_is_away_waits_for_it(ledger: Ledger) -> None:
+    ledger.log.away(True)
+    running = ledger.start()
+    time.sleep(0.2)
+    ledger.log.away(False)
+    ledger.wait_for(lambda: sorted(running.process.ready_writers) == [0, 1])
+    ledger.log.away(True)
+    second = ledger.start("two")
+    time.sleep(0.2)
+    ledger.stop(second)
+    assert second.codes == [0]
+    ledger.log.away(False)
+
+
 def test_whatever_fails_when_every_command_is_answered_exactly_once(ledger: Ledger) -> None:
     chance = random.Random(7)
     running = ledger.start()
