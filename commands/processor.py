@@ -39,6 +39,7 @@ INIT_S, FOLD_S = 10.0, 60.0  # every wait has an end: past it, start over with a
 STANDBY_S = 0.5
 FENCED_WAIT_S = 2.0  # two heartbeats of the group
 ASLEEP_S = 5.0
+AHEAD_S = 60.0  # a leader that tells too low an end knows better within seconds
 MAX_FENCES_PER_MINUTE = 5
 # Transactions, not the commands in them, set the cost on a small machine; and librdkafka waits 20 ms when a transaction
 # meets the last one's markers. A lone command never waits (DESIGN 5 and 9).
@@ -92,6 +93,7 @@ class WriterLoop(threading.Thread):
         self._command_log = command_log
         self._desks = {p: Desk(store, p, topics, command_log) for p in partitions}
         self._fences: list[float] = []
+        self._ahead_since: float | None = None
         self._alive = time.monotonic()
         self._where = "start"
 
@@ -209,12 +211,22 @@ class WriterLoop(threading.Thread):
             desk.written()
 
     def _check_not_ahead(self, ends: dict[TopicPartition, int]) -> None:
-        for tp, position in self._positions().items():
-            if position > ends[tp]:
-                raise Hole(
-                    f"the store has folded {tp.topic}/{tp.partition} up to {position}, but the log ends at {ends[tp]}: "
-                    "the log lost records or is another log. To fold this log from the beginning, remove the state directory"
-                )
+        """Raises `Discard` while the log ends before what is folded here, and `Hole` when it still does after `AHEAD_S`.
+
+        A new leader tells an end that is too low until it has heard from its followers, and the markers of a transaction come
+        after the answer to its commit.
+        """
+        ahead = [(tp, at) for tp, at in self._positions().items() if at > ends[tp]]
+        if not ahead:
+            self._ahead_since = None
+            return
+        now = time.monotonic()
+        self._ahead_since = now if self._ahead_since is None else self._ahead_since
+        tp, at = ahead[0]
+        text = f"the store has folded {tp.topic}/{tp.partition} up to {at}, but the log ends at {ends[tp]}"
+        if now - self._ahead_since < AHEAD_S:
+            raise Discard(f"{text}: asking again")
+        raise Hole(f"{text}: the log lost records, or is another log. Find out which before anything is changed")
 
     def _fold_to_the_end(self) -> int:
         """Start has ended every older transaction, so the committed end asked for now is final. Returns records folded."""

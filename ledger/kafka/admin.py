@@ -94,7 +94,11 @@ def offset_at(settings: KafkaSettings, wanted: Iterable[TopicPartition], timesta
 def _offsets(
     settings: KafkaSettings, wanted: Iterable[TopicPartition], spec: OffsetSpec, isolation: Isolation, timeout_s: float
 ) -> dict[TopicPartition, int]:
-    """The offset that answers `spec` in each partition; -1 when a time was asked for and nothing is that young."""
+    """The offset that answers `spec` in each partition; -1 when a time was asked for and nothing is that young.
+
+    Raises `LogUnavailable` when a partition has no such answer now.
+    """
+    timed = spec not in (EARLIEST, LATEST)
     asked = {KafkaTopicPartition(t, p): TopicPartition(t, p) for t, p in wanted}
     if not asked:
         return {}
@@ -103,7 +107,19 @@ def _offsets(
         # Connects first: without, one call in 25 hangs for 1-3 s while librdkafka waits for its first metadata.
         client.list_topics(timeout=timeout_s)
         futures = client.list_offsets(dict.fromkeys(asked, spec), isolation_level=LEVELS[isolation], request_timeout=timeout_s)
-        return {asked[tp]: _answer(f, max(0.0, deadline - time.monotonic())).offset for tp, f in futures.items()}
+        found = {asked[tp]: _answer(f, max(0.0, deadline - time.monotonic())).offset for tp, f in futures.items()}
+    return refuse_unknown(found, least=-1 if timed else 0)
+
+
+def refuse_unknown(found: dict[TopicPartition, int], least: int) -> dict[TopicPartition, int]:
+    """`found`, if every offset is at least `least`. Raises `LogUnavailable` otherwise.
+
+    While partitions change their leader an answer may come without an error and with the offset -1001 (librdkafka's
+    `OFFSET_INVALID`). It says nothing about the log.
+    """
+    if unknown := [f"{tp.topic}/{tp.partition}" for tp, offset in found.items() if offset < least]:
+        raise LogUnavailable(f"no offset was given for {', '.join(unknown)}")
+    return found
 
 
 def ensure_topics(settings: KafkaSettings, specs: Sequence[TopicSpec], timeout_s: float) -> list[str]:

@@ -6,8 +6,9 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
@@ -218,7 +219,8 @@ def test_a_fenced_writer_waits_and_takes_over_from_itself(ledger: Ledger) -> Non
     assert_log_is_whole(ledger, {place(k).command_id for k in "abc"})
 
 
-def test_a_store_ahead_of_the_log_ends_the_process(ledger: Ledger) -> None:
+def test_a_store_ahead_of_the_log_ends_the_process(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("commands.processor.AHEAD_S", 0.3)
     running = ledger.start()
     for key in "abcdefgh":
         ledger.send(place(key))
@@ -228,6 +230,29 @@ def test_a_store_ahead_of_the_log_ends_the_process(ledger: Ledger) -> None:
     again = ledger.start()
     again.thread.join(20)
     assert again.codes == [EXIT_FAILED]
+
+
+def test_a_leader_that_tells_too_low_an_end_for_a_while_ends_nothing(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    running = ledger.start()
+    first = [place(f"a{i}") for i in range(8)]
+    for command in first:
+        ledger.send(command)
+    ledger.wait_for(lambda: len(ledger.events()) == 8)
+    ledger.stop(running)
+    low, true_ends = 6, ledger.log.ends
+
+    def ends(partitions: Iterable[TopicPartition], *rest: Any) -> dict[TopicPartition, int]:
+        nonlocal low
+        low -= 1
+        return {tp: max(0, end - (low > 0)) for tp, end in true_ends(partitions, *rest).items()}
+
+    monkeypatch.setattr(ledger.log, "ends", ends)
+    ledger.start()
+    more = [place(f"b{i}") for i in range(8)]
+    for command in more:
+        ledger.send(command)
+    ledger.wait_for(lambda: low < 0 and len(ledger.events()) == 16, 60)
+    assert_log_is_whole(ledger, {c.command_id for c in first + more})
 
 
 def test_commands_removed_before_they_were_dealt_with_end_the_process(ledger: Ledger) -> None:

@@ -1,0 +1,23 @@
+"""Answers of a broker that are no offsets: they must not be taken for an end of the log."""
+
+from __future__ import annotations
+
+import pytest
+from confluent_kafka import OFFSET_END, OFFSET_INVALID
+
+from ledger.errors import LogUnavailable
+from ledger.kafka.admin import refuse_unknown
+from ledger.log import TopicPartition
+
+TP, OTHER = TopicPartition("order-events", 3), TopicPartition("order-events", 4)
+
+
+def test_an_invalid_offset_is_no_end_of_the_log() -> None:
+    with pytest.raises(LogUnavailable, match="order-events/3"):
+        refuse_unknown({OTHER: 7, TP: OFFSET_INVALID}, least=0)
+
+
+def test_nothing_that_young_is_an_answer_to_a_question_about_time_only() -> None:
+    assert refuse_unknown({TP: OFFSET_END}, least=-1) == {TP: -1}
+    with pytest.raises(LogUnavailable):
+        refuse_unknown({TP: OFFSET_END}, least=0)
