@@ -215,8 +215,11 @@ class Desk:
 
     # ---- deciding
 
-    def deal(self, record: Record, written: Written) -> NewRecord | None:
-        """The one record that this command leads to, already folded; None for a duplicate, whose first outcome stands."""
+    def deal(self, record: Record, written: Written, unwritable: bool = False) -> NewRecord | None:
+        """The one record that this command leads to, already folded; None for a duplicate, whose first outcome stands.
+
+        `unwritable`: the log refused what it led to, so it is refused instead.
+        """
         try:
             command = self._readable(record)
         except DecodeError as exc:
@@ -227,6 +230,8 @@ class Desk:
         decision: Decision
         if first is not None:
             decision = Refusal(Code.IDEMPOTENCY_KEY_REUSED, "this key was used for another request")
+        elif unwritable:
+            decision = Refusal(Code.COULD_NOT_DECIDE, "the log refused the event")
         elif (frozen := self.frozen(command.order_id)) is not None:
             decision = Refusal(
                 Code.ORDER_FROZEN, f"the order's fold stopped at partition {self.partition} offset {frozen.offset}"
@@ -243,7 +248,8 @@ class Desk:
                 decision = Refusal(Code.COULD_NOT_DECIDE, type(exc).__name__)
         if self._get(reused_key(command.command_id, command.fingerprint)):
             return None  # refused before as another body's key, and so it stays
-        return self._refuse(decision, command, record, written)
+        new = self._refuse(decision, command, record, written)
+        return new._replace(timestamp_ms=0) if unwritable else new  # the time may be what the log refused: it takes its own
 
     def _readable(self, record: Record) -> OrderCommand:
         if record.value is not None and len(record.value) > MAX_COMMAND_BYTES:

@@ -28,7 +28,7 @@ import structlog
 
 from commands.desk import Desk
 from ledger.envelope import Written
-from ledger.errors import Discard, Fenced, Hole, LogError
+from ledger.errors import Discard, Fenced, Hole, LogError, Rejected
 from ledger.log import EventLog, NewRecord, Reader, Record, TopicPartition
 from ledger.order import Order
 from ledger.store import Store
@@ -37,6 +37,7 @@ from ledger.topics import Topics
 BATCH_COMMANDS = 500
 INIT_S, FOLD_S = 10.0, 60.0  # every wait has an end: past it, start over with a new writer
 STANDBY_S = 0.5
+REFUSED_WAIT_S = 10.0  # a person has to change the topic
 FENCED_WAIT_S = 2.0  # two heartbeats of the group
 ASLEEP_S = 5.0
 AHEAD_S = 60.0  # a leader that tells too low an end knows better within seconds
@@ -96,6 +97,9 @@ class WriterLoop(threading.Thread):
         self._ahead_since: float | None = None
         self._alive = time.monotonic()
         self._where = "start"
+        self._most = BATCH_COMMANDS
+        self._dealing: list[Record] = []
+        self._unwritable: set[tuple[int, int]] = set()  # (partition, offset) of commands
 
     # ---- what the group says
 
@@ -131,6 +135,8 @@ class WriterLoop(threading.Thread):
                     raise
                 except LogError as exc:
                     was_ready = self._not_ready()
+                    if isinstance(exc, Rejected):
+                        self._narrow(exc)
                     doubtful = self._note(exc) or time.monotonic() - self._alive > ASLEEP_S
                     wait_s = 0.05 if was_ready else min(wait_s * 2, 1.0)
                     pause = wait_s * random.uniform(0.5, 1.5)
@@ -161,6 +167,19 @@ class WriterLoop(threading.Thread):
         if len(self._fences) > MAX_FENCES_PER_MINUTE:
             raise RuntimeError("fenced again and again while owning the writer: is APP_ID used by another ledger?") from exc
         return True
+
+    def _narrow(self, exc: Rejected) -> None:
+        """The log refuses what one of these commands leads to: take half as many next time, until one is left, and refuse it."""
+        records = self._dealing
+        if len(records) > 1:
+            self._most = len(records) // 2
+            return
+        for record in records:
+            if (record.partition, record.offset) in self._unwritable:
+                log.error("the log refuses the refusal, too", partition=record.partition, offset=record.offset, why=str(exc))
+                self._stopping.wait(REFUSED_WAIT_S)
+            log.error("command leads to what the log refuses", partition=record.partition, offset=record.offset, why=str(exc))
+            self._unwritable.add((record.partition, record.offset))
 
     def _forget(self) -> None:
         """Drop what was decided but not stored: only the log knows whether it was committed."""
@@ -291,7 +310,7 @@ class WriterLoop(threading.Thread):
                 self._where, self._alive = "read", time.monotonic()
                 if trouble := writer.trouble():
                     raise Discard(f"connection trouble: {trouble}")
-                records = reader.poll(BATCH_COMMANDS, 0.1)
+                records = self._dealing = reader.poll(self._most, 0.1)
                 if not records:
                     continue
                 if time.monotonic() - self._alive > ASLEEP_S:
@@ -302,6 +321,7 @@ class WriterLoop(threading.Thread):
                     for (topic, p), position in writer.transact(decided).items():
                         self._desks[p].landed(topic, position)
                 self._finish(records)
+                self._most = min(self._most * 2, BATCH_COMMANDS)
                 if len(records) > GROUP_ABOVE_COMMANDS:
                     time.sleep(GROUP_WAIT_S)
         finally:
@@ -329,7 +349,8 @@ class WriterLoop(threading.Thread):
             written = batches.get(record.partition)
             if written is None:
                 written = batches[record.partition] = Written(self._command_log, record.offset, epoch)
-            if (new := self._desks[record.partition].deal(record, written)) is not None:
+            unwritable = (record.partition, record.offset) in self._unwritable
+            if (new := self._desks[record.partition].deal(record, written, unwritable)) is not None:
                 decided.append(new)
         return decided
 

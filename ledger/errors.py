@@ -68,6 +68,12 @@ class Fenced(Discard):
     code = "fenced"
 
 
+class Rejected(Discard):
+    """The log refuses a record of the batch for what the record is, and would refuse it again. Nothing was committed."""
+
+    code = "rejected"
+
+
 class Hole(LogError):
     """Records that were needed are gone, or the store is ahead of the log. A person must decide; nothing continues."""
 

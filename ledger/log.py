@@ -118,7 +118,9 @@ class Writer(Protocol):
         """Commit `records` (at least one) as one transaction; positions after the last record of each partition.
 
         Every record names its partition. Raises `Discard` (or `Fenced`) when anything but plain success was seen: never retried
-        by the caller, and this writer takes nothing more. Raises `EncodeError` before anything is written when a record is
+        by the caller, and this writer takes nothing more; `Rejected` when the log refuses one of the records as such.
+
+        Raises `EncodeError` before anything is written when a record is
         larger than `MAX_RECORD_BYTES`; that alone does no harm to the writer.
         """
 

@@ -11,6 +11,10 @@ from dataclasses import dataclass, field
 
 DAY_MS = 24 * 60 * 60 * 1000
 
+# Kafka 4 refuses a record whose own time is more than an hour ahead of the broker's clock, and an event's time is that of the
+# log's clock when it was decided, or later: one clock that was wrong for a moment would stop the order, or the whole writer.
+_ANY_TIME = {"message.timestamp.before.max.ms": str(2**63 - 1), "message.timestamp.after.max.ms": str(2**63 - 1)}
+
 # A record of the ledger is a few hundred bytes; a command carries at most a 64 KiB request. Brokers take 1 MiB by default.
 MAX_RECORD_BYTES = 256 * 1024
 
@@ -63,16 +67,21 @@ class Topics:
                     "message.timestamp.type": "LogAppendTime",
                 },
             ),
-            TopicSpec(self.events, partitions, {**ledger, "message.timestamp.type": "CreateTime"}),
+            TopicSpec(self.events, partitions, {**ledger, "message.timestamp.type": "CreateTime", **_ANY_TIME}),
             TopicSpec(
                 self.refusals,
                 partitions,
-                {"cleanup.policy": "delete", "retention.ms": str(60 * DAY_MS), "message.timestamp.type": "CreateTime"},
+                {
+                    "cleanup.policy": "delete",
+                    "retention.ms": str(60 * DAY_MS),
+                    "message.timestamp.type": "CreateTime",
+                    **_ANY_TIME,
+                },
             ),
             TopicSpec(
                 self.contacts,
                 partitions,
-                {"cleanup.policy": "compact", "max.compaction.lag.ms": str(DAY_MS), "min.compaction.lag.ms": "0"},
+                {"cleanup.policy": "compact", "max.compaction.lag.ms": str(DAY_MS), "min.compaction.lag.ms": "0", **_ANY_TIME},
             ),
             TopicSpec(self.writers, writers, {"cleanup.policy": "delete"}),
         )

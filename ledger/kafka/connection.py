@@ -33,6 +33,20 @@ REFUSED = frozenset(
     }
 )
 
+# The record itself is refused, whoever is asked and however often. The last one: for another record of the same batch.
+REJECTED = frozenset(
+    {
+        KafkaError.INVALID_MSG,
+        KafkaError.INVALID_MSG_SIZE,
+        KafkaError.INVALID_RECORD,
+        KafkaError.INVALID_TIMESTAMP,
+        KafkaError.MSG_SIZE_TOO_LARGE,
+        KafkaError.POLICY_VIOLATION,
+        KafkaError.RECORD_LIST_TOO_LARGE,
+        KafkaError._INVALID_DIFFERENT_RECORD,
+    }
+)
+
 # Nobody answered, or somebody who cannot serve right now. librdkafka keeps trying by itself.
 AWAY = frozenset(
     {

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from ledger.config import KafkaSettings
-from ledger.errors import Discard, LogError
-from ledger.kafka.connection import ClientLog, client_config, discard, from_exception
+from ledger.errors import Discard, LogError, Rejected
+from ledger.kafka.connection import REJECTED, ClientLog, client_config, discard, from_exception
 from ledger.log import NewRecord, TopicPartition, refuse_oversized
 
 COMMIT_TIMEOUT_S = 10.0
@@ -88,9 +88,11 @@ class KafkaWriter:
             doing = "producing"
             failed = self._produce(self._producer, records, positions)
             if self._producer.flush(COMMIT_TIMEOUT_S) or failed:
-                raise Discard(
-                    f"writer {self._id}: not delivered: {failed[0] if failed else 'no answer in time'}{self._log.said()}"
-                )
+                rejected = next((error for error in failed if error.code() in REJECTED), None)
+                if rejected is not None:
+                    raise Rejected(f"writer {self._id}: {rejected.name()}: {rejected.str()}")
+                reason = str(failed[0]) if failed else "no answer in time"
+                raise Discard(f"writer {self._id}: not delivered: {reason}{self._log.said()}")
             doing = "committing"
             self._producer.commit_transaction(COMMIT_TIMEOUT_S)  # success, or the truth is in the log; never asked twice
         except (KafkaException, SystemError) as exc:
@@ -106,14 +108,16 @@ class KafkaWriter:
         return positions
 
     @staticmethod
-    def _produce(producer: Producer, records: Sequence[NewRecord], positions: dict[TopicPartition, int]) -> list[str]:
+    def _produce(producer: Producer, records: Sequence[NewRecord], positions: dict[TopicPartition, int]) -> list[KafkaError]:
         """Hand `records` to the producer; their answers go to `positions` and to the returned list of failures."""
-        failed: list[str] = []
+        failed: list[KafkaError] = []
 
         def delivered(error: KafkaError | None, message: Message) -> None:
             topic, partition, offset = message.topic(), message.partition(), message.offset()
-            if error is not None or topic is None or partition is None or offset is None:
-                failed.append(str(error))
+            if error is not None:
+                failed.append(error)
+            elif topic is None or partition is None or offset is None:
+                failed.append(KafkaError(KafkaError._FAIL, "delivered to nowhere"))
             else:
                 positions[TopicPartition(topic, partition)] = offset + 1
 

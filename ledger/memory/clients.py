@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 
-from ledger.errors import Discard, Fenced, Hole, LogError, LogUnavailable
+from ledger.errors import Discard, Fenced, Hole, LogError, LogUnavailable, Rejected
 from ledger.log import Acked, Isolation, NewRecord, OnAck, Record, TopicPartition, refuse_oversized
 from ledger.memory.state import State, Transaction
 
@@ -112,6 +112,8 @@ class MemoryWriter:
         fail, self._state.fail_next_commit = self._state.fail_next_commit, None
         try:
             stored = [self._state.append(record, transaction) for record in records]
+        except Rejected as exc:
+            raise self._discarded(exc) from None
         except LogError as exc:
             raise self._discarded(Discard(f"writer {self._id}: {exc}")) from exc
         if fail == "before":

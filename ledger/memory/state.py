@@ -9,9 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ledger.errors import LogError, LogUnavailable
+from ledger.errors import LogError, LogUnavailable, Rejected
 from ledger.log import Isolation, NewRecord, Record, TopicPartition
 from ledger.topics import TopicSpec
+
+HOUR_MS = 3_600_000
 
 
 @dataclass(eq=False)
@@ -107,7 +109,10 @@ class State:
         tp = TopicPartition(record.topic, record.partition)
         partition = self.partition(tp)
         by_log = self.topics[tp.topic].spec.settings.get("message.timestamp.type") == "LogAppendTime"
-        timestamp_ms = self._clock_ms() if by_log or not record.timestamp_ms else record.timestamp_ms
+        now = self._clock_ms()
+        timestamp_ms = now if by_log or not record.timestamp_ms else record.timestamp_ms
+        if timestamp_ms - now > int(self.topics[tp.topic].spec.settings.get("message.timestamp.after.max.ms", HOUR_MS)):
+            raise Rejected(f"{tp.topic}/{tp.partition}: INVALID_TIMESTAMP: {timestamp_ms} is too far ahead of {now}")
         stored = Record(*tp, partition.end, timestamp_ms, record.key, record.value, tuple(record.headers))
         if transaction is not None and tp not in transaction.first:
             transaction.first[tp] = stored.offset

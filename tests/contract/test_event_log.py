@@ -11,7 +11,7 @@ import pytest
 from confluent_kafka import KafkaError
 
 from ledger.config import KafkaSettings
-from ledger.errors import Discard, EncodeError, Fenced, Hole, LogError, LogUnavailable
+from ledger.errors import Discard, EncodeError, Fenced, Hole, LogError, LogUnavailable, Rejected
 from ledger.kafka_log import KafkaLog
 from ledger.log import Acked, Lease, NewRecord, OnAck, Reader, Record, TopicPartition
 from ledger.memory_log import MemoryLog
@@ -168,6 +168,29 @@ def test_log_append_time_is_the_logs_own(stage: Stage) -> None:
     stage.transact(NewRecord(topic, 0, b"k", b"v", 1_700_000_000_123))
     [read] = stage.read_to_end({TopicPartition(topic, 0): 0})
     assert abs(read.timestamp_ms - time.time() * 1000) < 60_000
+
+
+def test_a_record_that_the_log_refuses_is_named_and_the_next_writer_goes_on(stage: Stage) -> None:
+    topic = stage.topic(message_timestamp_type="CreateTime", message_timestamp_after_max_ms="3600000")
+    writer = stage.log.writer(name := stage.name("writer"))
+    writer.start(60)
+    ahead_ms = int(time.time() * 1000) + 2 * 3_600_000
+    with pytest.raises(Rejected, match="INVALID_TIMESTAMP"):
+        writer.transact([NewRecord(topic, 0, b"k", b"now"), NewRecord(topic, 0, b"k", b"ahead", ahead_ms)])
+    writer.close()
+    successor = stage.log.writer(name)
+    successor.start(60)
+    successor.transact([NewRecord(topic, 0, b"k", b"next")])
+    successor.close()
+    assert [r.value for r in stage.read_to_end({TopicPartition(topic, 0): 0})] == [b"next"]
+
+
+def test_the_ledgers_own_topics_take_any_time(stage: Stage, topics: Topics) -> None:
+    stage.log.ensure_topics(topics.specs(1, 1))
+    far_ms = 253_402_300_799_000  # the year 9999
+    for topic in (topics.events, topics.refusals, topics.contacts):
+        stage.transact(NewRecord(topic, 0, b"k", b"ahead", far_ms), NewRecord(topic, 0, b"k", b"long ago", 1))
+        assert [r.timestamp_ms for r in stage.read_to_end({TopicPartition(topic, 0): 0})] == [far_ms, 1]
 
 
 # ---- readers -------------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -15,12 +15,13 @@ import pytest
 from commands.idempotency import command_id_of, order_id_of
 from commands.messages import CancelOrder, OrderCommand, PlaceOrder, command_codec
 from commands.process import EXIT_FAILED, CommandsProcess
+from ledger.clock import now_ms
 from ledger.codec import event_codec, link_of, refusal_codec
 from ledger.events import NO_HASH, Line, OrderEvent, OrderRefusal
 from ledger.log import NewRecord, Record, TopicPartition
 from ledger.memory_log import MemoryLog
 from ledger.store import MemoryStore
-from ledger.topics import Topics
+from ledger.topics import Topics, TopicSpec
 from ledger.transitions import Code
 
 PARTITIONS, WRITERS = 4, 2
@@ -44,9 +45,10 @@ class Running:
 class Ledger:
     """A log, processes over it, and what a reader sees of it."""
 
-    def __init__(self) -> None:
-        self.log = MemoryLog()
-        self.log.ensure_topics(TOPICS.specs(PARTITIONS, WRITERS))
+    def __init__(self, specs: Iterable[TopicSpec] = TOPICS.specs(PARTITIONS, WRITERS)) -> None:
+        self.ahead_ms = 0  # of the log's clock
+        self.log = MemoryLog(lambda: now_ms() + self.ahead_ms)
+        self.log.ensure_topics(specs)
         self.sender = self.log.sender("test")
         self.stores: dict[str, KeptStore] = {}
         self.running: list[Running] = []
@@ -323,6 +325,29 @@ def test_a_process_started_while_the_log_is_away_waits_for_it(ledger: Ledger) ->
     ledger.stop(second)
     assert second.codes == [0]
     ledger.log.away(False)
+
+
+def test_a_command_that_leads_to_what_the_log_refuses_is_refused_and_every_other_one_is_decided() -> None:
+    # Events whose time is an hour ahead are refused: what Kafka does where a topic has no other setting.
+    limit = {"message.timestamp.after.max.ms": "3600000"}
+    specs = [replace(spec, settings={**spec.settings, **limit}) for spec in TOPICS.specs(PARTITIONS, WRITERS)]
+    ledger = Ledger(specs)
+    try:
+        bad = {3, 4, 17, 40}
+        sent = [place(f"k{i}") for i in range(60)]
+        for number, command in enumerate(sent):
+            ledger.ahead_ms = 2 * 3_600_000 if number in bad else 0
+            ledger.send(command)
+        ledger.ahead_ms = 0
+        ledger.start()
+        ledger.wait_for(lambda: len(ledger.answers()) == 60, 120)
+        assert_log_is_whole(ledger, {c.command_id for c in sent})
+        assert {r.command_id for r in ledger.refusals()} == {sent[number].command_id for number in bad}
+        assert {r.code for r in ledger.refusals()} == {Code.COULD_NOT_DECIDE}
+        assert all(not running.codes for running in ledger.running)
+    finally:
+        for running in list(ledger.running):
+            ledger.stop(running)
 
 
 def test_whatever_fails_when_every_command_is_answered_exactly_once(ledger: Ledger) -> None:
