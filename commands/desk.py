@@ -42,7 +42,7 @@ MAX_KEY_BYTES = 1024
 
 log = structlog.get_logger(__name__)
 
-_orders = msgspec.msgpack.Decoder(Order)
+_decode_order = msgspec.msgpack.Decoder(Order).decode
 _encode = msgspec.msgpack.Encoder().encode
 
 
@@ -69,6 +69,9 @@ class Frozen(Struct, frozen=True, array_like=True):
     reason: str
 
 
+_decode_meta, _decode_frozen = msgspec.msgpack.Decoder(Meta).decode, msgspec.msgpack.Decoder(Frozen).decode
+
+
 class OrderBook:
     """The orders of one writer's store, as of its last write. For other threads than the one that decides."""
 
@@ -79,7 +82,7 @@ class OrderBook:
         """The order; None when it is unknown, or frozen: then nobody knows what it owes."""
         name = order_id.encode()
         raw, frozen = self._store.get_many([b"%d/o/%b" % (partition, name), b"%d/f/%b" % (partition, name)])
-        return _orders.decode(raw) if raw and frozen is None else None
+        return _decode_order(raw) if raw and frozen is None else None
 
     def owing(self, partition: int) -> Iterator[tuple[str, int]]:
         """(order id, when the first thing is due in ms since the epoch) of every order that owes something."""
@@ -100,7 +103,7 @@ class Desk:
         self._folded: dict[str, Order] = {}
         self._commands, self._events, self._refusals = command_codec(), event_codec(), refusal_codec()
         raw = store.get(self._prefix + b"meta")
-        meta = msgspec.msgpack.decode(raw, type=Meta) if raw else Meta(command_log)
+        meta = _decode_meta(raw) if raw else Meta(command_log)
         # Offsets of another incarnation of order-commands mean nothing in this one.
         self.meta = meta if meta.command_log == command_log else replace(meta, command_log=command_log, dealt=0, resume=0)
 
@@ -114,12 +117,12 @@ class Desk:
         if (order := self._folded.get(order_id)) is not None:
             return order
         raw = self._get(b"o/" + order_id.encode())
-        return _orders.decode(raw) if raw else None
+        return _decode_order(raw) if raw else None
 
     def frozen(self, order_id: str) -> Frozen | None:
         """Why this order's fold stopped, if it did."""
         raw = self._get(b"f/" + order_id.encode())
-        return msgspec.msgpack.decode(raw, type=Frozen) if raw else None
+        return _decode_frozen(raw) if raw else None
 
     def changed(self) -> list[Order]:
         """Orders that were folded since the last write."""

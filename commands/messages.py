@@ -140,3 +140,6 @@ PAYLOAD_OF: dict[Operation, str | None] = {
 @cache
 def command_codec() -> Codec[OrderCommand]:
     return Codec(OrderCommand, versions_of(COMMANDS))
+
+
+command_codec()  # made while one thread alone imports this: see `Codec`

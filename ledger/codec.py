@@ -37,6 +37,9 @@ class Codec(Generic[T]):
     def __init__(self, kind: type[T], schemas: Iterable[SchemaVersion], max_bytes: int = MAX_RECORD_BYTES) -> None:
         """`schemas` oldest first, at least one; `kind` has the newest schema's fields."""
         self._kind = kind
+        # msgspec 0.22 learns a type at its first use, and two threads that do so at once crash the process. From here on it
+        # knows `kind` and all that is inside.
+        msgspec.msgpack.Decoder(kind)
         self._max_bytes = max_bytes
         self._writers: dict[int, Schema] = {}
         for version in schemas:
@@ -186,3 +189,7 @@ def refusal_codec() -> Codec[OrderRefusal]:
 @cache
 def contact_codec() -> Codec[OrderContact]:
     return Codec(OrderContact, versions_of(CONTACTS))
+
+
+# Made while one thread alone imports this: see `Codec`.
+event_codec(), refusal_codec(), contact_codec()

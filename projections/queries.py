@@ -83,6 +83,9 @@ class Resume(Struct, frozen=True, array_like=True):
     last: dict[int, bytes]
 
 
+_decode_resume = msgspec.msgpack.Decoder(Resume).decode
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
     """`resume` is None on the last page."""
@@ -210,7 +213,7 @@ class Queries:
     def read_cursor(self, wanted: OrderFilter, cursor: bytes) -> dict[int, bytes]:
         """Raises `InvalidCursor` when it is no cursor or belongs to another filter."""
         try:
-            resume = msgspec.msgpack.decode(cursor, type=Resume)
+            resume = _decode_resume(cursor)
         except msgspec.MsgspecError:
             raise InvalidCursor("not a cursor") from None
         if resume.filter_digest != self._digest(wanted):

@@ -89,6 +89,9 @@ _CALM = PortChaos()
 _FATES = [fate for fate in Fate if fate is not Fate.NONE]
 
 
+decode_chaos = msgspec.json.Decoder(ChaosConfig).decode
+
+
 def load_chaos(path: Path) -> ChaosConfig:
     """Raises `msgspec.ValidationError` naming what is wrong."""
-    return msgspec.json.decode(path.read_bytes(), type=ChaosConfig)
+    return decode_chaos(path.read_bytes())

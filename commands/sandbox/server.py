@@ -27,7 +27,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from commands.sandbox.chaos import Chaos, ChaosConfig, Fate
+from commands.sandbox.chaos import Chaos, Fate, decode_chaos
 from commands.sandbox.chaos_http import ChaosMiddleware
 from commands.sandbox.journal import Journal
 from commands.sandbox.payment_server import payment_routes
@@ -141,7 +141,7 @@ class Sandbox:
     async def _chaos(self, request: Request) -> Response:
         if request.method == "PUT":
             try:
-                self.chaos.set(msgspec.json.decode(await request.body(), type=ChaosConfig))
+                self.chaos.set(decode_chaos(await request.body()))
             except msgspec.DecodeError as exc:
                 return JSONResponse({"error": str(exc)}, 422)
         return Response(msgspec.json.encode(self.chaos.config), media_type="application/json")
@@ -149,7 +149,7 @@ class Sandbox:
     async def _clock(self, request: Request) -> Response:
         if request.method == "PUT":
             try:
-                self.clock.move(msgspec.json.decode(await request.body(), type=_ClockBody).offset_s)
+                self.clock.move(_decode_clock(await request.body()).offset_s)
             except msgspec.DecodeError as exc:
                 return JSONResponse({"error": str(exc)}, 422)
         return JSONResponse({"offset_s": self.clock.offset_s, "now_ms": self.clock.now_ms()})
@@ -184,6 +184,9 @@ from effects where order_id <> '' group by order_id
 
 class _ClockBody(msgspec.Struct, forbid_unknown_fields=True):
     offset_s: int
+
+
+_decode_clock = msgspec.json.Decoder(_ClockBody).decode
 
 
 class _Label:

@@ -51,6 +51,10 @@ class ItemBody(Struct, frozen=True, forbid_unknown_fields=True):
     unit_price_minor: int
 
 
+_decode_lines = msgspec.json.Decoder(tuple[WantedLine, ...]).decode
+_decode_reserve, _decode_item = msgspec.json.Decoder(ReserveBody).decode, msgspec.json.Decoder(ItemBody).decode
+
+
 class StockRooms:
     """The stock of all services, in the journal's database. Each call is one transaction with its row in the journal."""
 
@@ -107,7 +111,7 @@ class StockRooms:
             held = db.execute(
                 "select lines from reservations where service = ? and order_id = ? and status = 'reserved'", (service, order_id)
             ).fetchone()
-            lines = msgspec.json.decode(held["lines"], type=tuple[WantedLine, ...]) if held else ()
+            lines = _decode_lines(held["lines"]) if held else ()
             for line in lines:
                 db.execute("update items set units = units + ? where service = ? and sku = ?", (line.quantity, service, line.sku))
             db.execute(
@@ -150,7 +154,7 @@ def stock_routes(rooms: StockRooms, services: Sequence[str]) -> list[BaseRoute]:
         if http.method == "DELETE":
             return JSONResponse(rooms.release(service, order_id, key, fate))
         try:
-            body = msgspec.json.decode(await http.body(), type=ReserveBody)
+            body = _decode_reserve(await http.body())
         except msgspec.DecodeError as exc:
             return JSONResponse({"error": str(exc)}, 422)
         return JSONResponse(rooms.reserve(service, order_id, body.lines, key, fate))
@@ -160,7 +164,7 @@ def stock_routes(rooms: StockRooms, services: Sequence[str]) -> list[BaseRoute]:
 
     async def item(http: Request) -> Response:
         try:
-            body = msgspec.json.decode(await http.body(), type=ItemBody)
+            body = _decode_item(await http.body())
         except msgspec.DecodeError as exc:
             return JSONResponse({"error": str(exc)}, 422)
         if body.units < 0 or http.path_params["service"] not in services:
