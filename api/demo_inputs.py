@@ -11,6 +11,8 @@ from api.catalogue import order_body
 from commands.sandbox.cards import NO_FUNDS, THREE_D_SECURE, VISA
 
 CUSTOMERS = 12
+SHORT_WINDOW_S = 4  # time to pay of the orders that are to expire
+USUAL_WINDOW_S = 24 * 60 * 60 - 1  # of all others: longer than any demo takes
 
 
 class Life(NamedTuple):
@@ -66,8 +68,10 @@ def life_of(number: int) -> Life:
 
 
 def cart_of(number: int) -> dict[str, Any]:
-    """The body of its `POST /orders`."""
-    return order_body(number, sold_out=life_of(number).name == NOT_THERE)
+    """The body of its `POST /orders`. An order that is to expire brings its own time to pay; the others have the shop's."""
+    life = life_of(number)
+    body = order_body(number, sold_out=life.name == NOT_THERE)
+    return body | {"payment_window_seconds": SHORT_WINDOW_S} if life.name == NEVER_PAID else body
 
 
 def customer_of(number: int) -> str:

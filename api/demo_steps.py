@@ -2,7 +2,9 @@
 
 Payment provider and stock services are the sandbox, reached by the ledger over HTTP as the real ones would be.
 
-A step notes how often it did something and every way in which an answer was not as promised; nothing stops at a problem.
+A step notes how often it did something, how long that took, and every way in which an answer was not as promised; nothing stops
+at a problem. No step depends on another one being quick: the orders that are to expire have a short time to pay of their own
+and nothing else is asked of them, all others have a day.
 """
 
 from __future__ import annotations
@@ -13,10 +15,10 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
-import httpx
 import msgspec
 from msgspec import Struct
 
+from api.demo_calls import Answer, Calls, NoAnswer
 from api.demo_inputs import (
     BY_CUSTOMER,
     NEVER_PAID,
@@ -27,16 +29,14 @@ from api.demo_inputs import (
     cart_of,
     customer_of,
     key_of,
+    life_of,
     wrong_requests,
 )
-from commands.sandbox import PUBLISHABLE_KEY
-from commands.sandbox.cards import confirm_form
 from ledger.transitions import Status
 
 CONNECTIONS = 16
-BATCH = 50  # orders that are placed before they are paid for: well within the time to pay
-SETTLED_S = 20.0  # for what an order owes to be done and told
-FINAL_S = 20.0  # for a command to be decided, sent again as often as it takes
+BATCH = 50  # orders that are placed before they are paid for
+FINISHED = frozenset({"StockRejected", "StockReleased"})  # nothing of the order is with the service any more, nor will be
 
 T = TypeVar("T")
 
@@ -47,6 +47,7 @@ class Step(Struct):
     name: str
     promise: str
     count: int = 0
+    seconds: float = 0.0
     problems: list[str] = msgspec.field(default_factory=list)
 
     def expect(self, holds: bool, otherwise: str) -> None:
@@ -57,23 +58,22 @@ class Step(Struct):
 class Steps:
     """All steps, in the order of `run`. `advance(name, done, total)` shows how far a step is."""
 
-    def __init__(self, orders: int, info: dict[str, Any], window_s: int, advance: Callable[[str, int, int], None]) -> None:
+    def __init__(self, orders: int, info: dict[str, Any], advance: Callable[[str, int, int], None]) -> None:
         self.steps: list[Step] = []
         self.placed: list[Placed] = []
         self.latencies_s: list[float] = []
         self.paid_after_s: list[float] = []
         self.statuses: dict[str, int] = {}
         self.outside: dict[str, Any] = {}
-        self.sent_again = 0
-        self._orders, self._tokens, self._window_s, self._advance = orders, info["tokens"], window_s, advance
-        limits = httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS)
-        self._client = httpx.AsyncClient(base_url=info["url"], timeout=15.0, limits=limits)
-        self._browser = httpx.AsyncClient(
-            base_url=info["sandbox_url"], timeout=15.0, limits=limits, headers={"Authorization": f"Bearer {PUBLISHABLE_KEY}"}
-        )
+        self._orders, self._tokens, self._advance = orders, info["tokens"], advance
+        self._calls = Calls(info, CONNECTIONS)
+
+    @property
+    def sent_again(self) -> int:
+        return self._calls.sent_again
 
     async def run(self) -> None:
-        async with self._client, self._browser:
+        try:
             await self._start()
             await self._place_and_pay()
             if self.placed:
@@ -84,7 +84,9 @@ class Steps:
                 await self._settle()
                 await self._read_past()
             await self._list()
-            self.outside = (await self._browser.get("/sandbox/sums")).json()
+            self.outside = await self._calls.sums()
+        finally:
+            await self._calls.close()
 
     def _step(self, name: str, promise: str) -> Step:
         self.steps.append(Step(name, promise))
@@ -92,46 +94,25 @@ class Steps:
 
     async def _each(self, step: Step, items: Sequence[T], work: Callable[[T], Awaitable[None]]) -> None:
         """`work` on every item, `CONNECTIONS` at a time. An answer that never comes is a problem of the step."""
-        left = iter(items)
+        began, left = time.monotonic(), iter(items)
 
         async def worker() -> None:
             for item in left:
                 try:
                     await work(item)
-                except httpx.HTTPError as exc:
+                except NoAnswer as exc:
                     step.problems.append(f"no answer: {exc!r}")
                 step.count += 1
+                self._calls.patience.moved()
                 self._advance(step.name, step.count, len(items))
 
         self._advance(step.name, 0, len(items))
         await asyncio.gather(*(worker() for _ in range(CONNECTIONS)))
+        step.seconds += time.monotonic() - began
 
-    def _as(self, role: str, customer: str | None = None, key: str | None = None) -> dict[str, str]:
-        headers = {"Authorization": f"Bearer {self._tokens[role]}"}
-        if customer is not None:
-            headers["Customer-Id"] = customer
-        if key is not None:
-            headers["Idempotency-Key"] = key
-        return headers
-
-    async def _command(self, method: str, path: str, headers: dict[str, str], body: dict[str, Any]) -> httpx.Response:
-        """Send a command as a gateway does: the same again until the answer is final, for 202 and 503 are not."""
-        deadline = time.monotonic() + FINAL_S
-        while True:
-            answer = await self._client.request(method, path, json=body, headers=headers)
-            if answer.status_code not in (202, 429, 503) or time.monotonic() > deadline:
-                return answer
-            self.sent_again += 1
-            await asyncio.sleep(0.1)
-
-    async def _post(self, number: int) -> httpx.Response:
-        headers = self._as("gateway", customer_of(number), key_of(number))
-        return await self._command("POST", "/orders", headers, cart_of(number))
-
-    async def _read(self, order: Placed, **params: str | int) -> dict[str, Any]:
-        headers = self._as("gateway", order.customer)
-        shown: dict[str, Any] = (await self._client.get(f"/orders/{order.order_id}", params=params, headers=headers)).json()
-        return shown
+    async def _post(self, number: int) -> Answer:
+        headers = self._calls.headers("gateway", customer_of(number), key_of(number))
+        return await self._calls.final("POST", "/orders", headers, json=cart_of(number))
 
     # ---- the steps
 
@@ -142,55 +123,43 @@ class Steps:
         self.latencies_s.clear()
 
     async def _place_and_pay(self) -> None:
+        """Those that nobody pays for come first: their time to pay goes by while the others are dealt with."""
         placing = self._step("orders placed over HTTP", "201: decided, committed, there for the very next read")
         paying = self._step("orders paid in the sandbox", "cards, a declined one and another, 3-D Secure: captured once, paid")
-        for start in range(1, self._orders, BATCH):
-            known = 0 if start == 1 else len(self.placed)
-            await self._each(placing, range(start, min(start + BATCH, self._orders)), lambda n: self._place_one(placing, n))
-            if start == 1:
+        expiring = [n for n in range(1, self._orders) if life_of(n).name == NEVER_PAID]
+        others = [n for n in range(1, self._orders) if life_of(n).name != NEVER_PAID]
+        await self._each(placing, expiring, lambda n: self._place_one(placing, n))
+        for start in range(0, len(others), BATCH):
+            known = len(self.placed)
+            await self._each(placing, others[start : start + BATCH], lambda n: self._place_one(placing, n))
+            if start == 0:
                 await self._refuse()
             await self._each(paying, [o for o in self.placed[known:] if o.life.paid], lambda o: self._pay_one(paying, o))
 
     async def _pay_one(self, step: Step, order: Placed) -> None:
-        path, headers = f"/orders/{order.order_id}/payment", self._as("gateway", order.customer, "pay-1")
+        path, headers = f"/orders/{order.order_id}/payment", self._calls.headers("gateway", order.customer, "pay-1")
         body = {"total_minor": order.body["total_minor"], "currency": order.body["currency"]}
-        answer = await self._command("POST", path, headers, body)
+        answer = await self._calls.final("POST", path, headers, json=body)
         if answer.status_code != 201:
             step.problems.append(f"{order.order_id}: payment {answer.status_code} {answer.text}")
             return
         payment = answer.json()
         for card in order.life.cards:
-            said = await self._confirm(payment, card)
+            said = await self._calls.confirm(payment, card)
             last = card is order.life.cards[-1]
             wanted = "requires_action" if order.life.authenticate else "requires_capture" if last else "card_declined"
             step.expect(said == wanted, f"{order.order_id}: the card is {said}, not {wanted}")
             if not last:  # the customer's page tells the shop that the first card was no good
-                seen = await self._client.post(path, json={"action": "confirm"}, headers=self._as("gateway", order.customer))
+                headers = self._calls.headers("gateway", order.customer)
+                seen = await self._calls.final("POST", path, headers, json={"action": "confirm"})
                 step.expect(seen.json().get("state") == "declined", f"{order.order_id}: {seen.text} after a declined card")
         if order.life.authenticate:
-            await self._browser.post(f"/sandbox/payments/{payment['provider_ref']}/authenticate", data={"outcome": "success"})
+            await self._calls.authenticate(payment)
         began = time.perf_counter()
-        shown = await self._until(order, lambda o: o.get("status") != Status.PENDING)
+        shown = await self._calls.until(order, lambda o: o.get("status") not in (None, Status.PENDING))
         self.paid_after_s.append(time.perf_counter() - began)
         found = (shown.get("status"), shown.get("captured_minor"))
         step.expect(found == (Status.PAID, order.body["total_minor"]), f"{order.order_id} is {found}")
-
-    async def _confirm(self, payment: dict[str, Any], card: str) -> str:
-        """What Stripe's script does in the customer's browser; the payment's new status, or the code of a refusal."""
-        form = confirm_form(payment["client_secret"], card)
-        said = (await self._browser.post(f"/v1/payment_intents/{payment['provider_ref']}/confirm", data=form)).json()
-        return str(said["error"]["code"] if "error" in said else said["status"])
-
-    async def _until(
-        self, order: Placed, holds: Callable[[dict[str, Any]], bool], timeout_s: float = SETTLED_S
-    ) -> dict[str, Any]:
-        """The order once `holds` of it, or as it is when the time is over."""
-        deadline = time.monotonic() + timeout_s
-        shown = await self._read(order)
-        while not holds(shown) and time.monotonic() < deadline:
-            await asyncio.sleep(0.02)
-            shown = await self._read(order)
-        return shown
 
     async def _place_one(self, step: Step, number: int) -> None:
         began = time.perf_counter()
@@ -203,8 +172,8 @@ class Steps:
         order = Placed(number, cart_of(number), answer.json()["order_id"], answer.content)
         self.placed.append(order)
         # As placed: the reconciler may have reserved stock for it meanwhile.
-        location, headers = answer.headers["Location"], self._as("gateway", order.customer)
-        read = await self._client.get(location, params={"version": 1}, headers=headers)
+        location, headers = answer.headers["Location"], self._calls.headers("gateway", order.customer)
+        read = await self._calls.final("GET", location, headers, params={"version": 1})
         step.expect(read.content == answer.content, f"{order.order_id} reads {read.status_code} {read.text}")
 
     async def _retry(self) -> None:
@@ -219,26 +188,25 @@ class Steps:
         await self._each(step, self.placed[::5], retry)
 
     async def _refuse(self) -> None:
+        """About two orders to which nothing happens meanwhile, of two customers: every refusal must leave them as they are."""
         step = self._step("wrong requests", "each refused with its own code, nothing changed")
-        unpaid = [order for order in self.placed if order.life.name in (NEVER_PAID, BY_CUSTOMER)]
+        still = [o for o in self.placed if o.life.name == BY_CUSTOMER or o.life.paid]  # nobody pays before this step is over
+        still.sort(key=lambda order: order.number)
+        pair = [*still[:1], *[o for o in still if o.customer != still[0].customer][:1]]
+        if len(pair) < 2:
+            step.problems.append("there are no two orders of different customers to try it with")
+            return
 
         async def refuse(wrong: Wrong) -> None:
-            answer = await self._client.request(wrong.method, wrong.path, headers=wrong.headers, content=wrong.body)
+            answer = await self._calls.final(wrong.method, wrong.path, wrong.headers, content=wrong.body)
             found = (answer.status_code, answer.json().get("code"))
             wanted = (wrong.status, wrong.code)
             step.expect(found == wanted, f"{wrong.method} {wrong.path}: wanted {wanted}, got {found}")
 
-        mine = unpaid[0]
-        foreign = next(order for order in unpaid if order.customer != mine.customer)  # they stand in the order of their answers
-        await self._each(step, wrong_requests(mine, foreign, self._tokens), refuse)
-        for order in (mine, foreign):
-            types = {row["type"] for row in await self._rows(order)}
+        await self._each(step, wrong_requests(pair[0], pair[1], self._tokens), refuse)
+        for order in pair:
+            types = {row["type"] for row in await self._calls.events(order)}
             step.expect(types <= {"OrderPlaced", "StockReserved"}, f"{order.order_id} was changed by a refused request: {types}")
-
-    async def _rows(self, order: Placed) -> list[dict[str, Any]]:
-        answer = await self._client.get(f"/orders/{order.order_id}/events", headers=self._as("gateway", order.customer))
-        rows: list[dict[str, Any]] = answer.json()["data"]
-        return rows
 
     async def _fulfil(self) -> None:
         step = self._step("orders moved along by the desk", "processing, shipped, delivered, one version each")
@@ -249,8 +217,8 @@ class Steps:
                 body = {"status": status}
                 if status == "shipped":
                     body |= {"carrier": "DHL", "tracking": f"0034{order.number:08}"}
-                headers = self._as("admin", key=f"desk-{status}")
-                answer = await self._command("PUT", f"/orders/{order.order_id}/status", headers, body)
+                headers = self._calls.headers("admin", key=f"desk-{status}")
+                answer = await self._calls.final("PUT", f"/orders/{order.order_id}/status", headers, json=body)
                 found = (answer.status_code, answer.json().get("status"))
                 step.expect(found == (200, status), f"{order.order_id}: {answer.status_code} {answer.text}")
 
@@ -263,10 +231,11 @@ class Steps:
 
         async def cancel(order: Placed) -> None:
             desk = order.life.name == REFUNDED
-            headers = self._as("admin", key="cancel") if desk else self._as("gateway", order.customer, "cancel")
-            answer = await self._command("POST", f"/orders/{order.order_id}/cancel", headers, {})
+            role, customer = ("admin", None) if desk else ("gateway", order.customer)
+            headers = self._calls.headers(role, customer, "cancel")
+            answer = await self._calls.final("POST", f"/orders/{order.order_id}/cancel", headers, json={})
             shown = answer.json()
-            found = (answer.status_code, shown.get("code") or shown["axes"]["payment"])
+            found = (answer.status_code, shown.get("code") or shown.get("axes", {}).get("payment"))
             step.expect(found == wanted[order.life.name], f"{order.order_id} ({order.life.name}): got {found}")
 
         await self._each(step, [o for o in self.placed if o.life.name in wanted], cancel)
@@ -278,12 +247,14 @@ class Steps:
         async def settled(order: Placed) -> None:
             payment = "refunded" if order.life.name == REFUNDED else "unpaid"
 
-            def at_its_end(o: dict[str, Any]) -> bool:
-                # `rejected` stays what it is; what the other service had is given back before its event.
-                return bool(o["status"] == "cancelled" and o["axes"]["payment"] == payment and o["axes"]["stock"] != "pending")
+            def cancelled(o: dict[str, Any]) -> bool:
+                return bool(o.get("status") == "cancelled" and o["axes"]["payment"] == payment)
 
-            shown = await self._until(order, at_its_end, self._window_s + SETTLED_S)
-            found = (shown["status"], shown["cancel_reason"], shown["axes"]["payment"])
+            shown = await self._calls.until(order, cancelled)
+            # `rejected` is shown of an order as soon as one service says so: what the other one has is still to be given back.
+            services = {line["service"] for line in order.body["lines"]}
+            await self._calls.until_events(order, lambda rows: services <= _finished_with(rows))
+            found = (shown.get("status"), shown.get("cancel_reason"), shown.get("axes", {}).get("payment"))
             wanted = ("cancelled", order.life.reason, payment)
             step.expect(found == wanted, f"{order.order_id} ({order.life.name}): {found}, not {wanted}")
 
@@ -293,20 +264,21 @@ class Steps:
         step = self._step("histories and past states read", "every version and every moment as it was then")
 
         async def read(order: Placed) -> None:
-            rows = await self._rows(order)
+            rows = await self._calls.events(order)
             versions = [row["version"] for row in rows]
             step.expect(versions == list(range(1, len(rows) + 1)), f"{order.order_id} has versions {versions}")
             for row in rows:
-                then = await self._read(order, version=row["version"])
+                then = await self._calls.order(order, version=row["version"])
                 step.expect(then.get("status") == row["status"], f"{order.order_id} v{row['version']}: {then}")
                 last = max(r["version"] for r in rows if r["occurred_at"] <= row["occurred_at"])
-                then = await self._read(order, at=row["occurred_at"])
+                then = await self._calls.order(order, at=row["occurred_at"])
                 step.expect(then.get("version") == last, f"{order.order_id} at {row['occurred_at']}: {then}")
 
         await self._each(step, self.placed[: min(len(self.placed), 40)], read)
 
     async def _list(self) -> None:
         step = self._step("orders listed by status", "each once, under the status its life led to")
+        began = time.monotonic()
         wanted = Counter(order.life.status for order in self.placed)
         for status in map(str, Status):
             found = await self._pages(status)
@@ -314,14 +286,22 @@ class Steps:
             step.count += len(found)
             step.expect(len(set(found)) == len(found), f"{status}: an order is listed twice")
             step.expect(len(found) == wanted[status], f"{status}: {len(found)} listed, {wanted[status]} expected")
+            self._calls.patience.moved()
             self._advance(step.name, step.count, len(self.placed))
+        step.seconds = time.monotonic() - began
 
     async def _pages(self, status: str) -> list[str]:
         found: list[str] = []
         params: dict[str, str | int] = {"status": status, "limit": 50}
         while True:
-            page = (await self._client.get("/orders", params=params, headers=self._as("reader"))).json()
+            page = await self._calls.page(**params)
             found += [row["order_id"] for row in page["data"]]
             if page["next_cursor"] is None:
                 return found
             params["cursor"] = page["next_cursor"]
+
+
+def _finished_with(rows: list[dict[str, Any]]) -> set[str]:
+    """The services that have nothing of a cancelled order with these events, and will have nothing."""
+    last = {row["detail"]["service"]: row["type"] for row in rows if row["type"].startswith("Stock")}
+    return {service for service, kind in last.items() if kind in FINISHED}

@@ -23,13 +23,27 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import fastavro
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 Decode = Callable[[bytes], Any]
+T = TypeVar("T")
 WIRE_PREFIX_BYTES = 5  # byte 0, then the schema id in four
+PATIENCE_S = 600.0  # for an answer; nothing here is done in a hurry
+ASK_S = 10.0  # one question to the cluster, asked again until the patience is over
+# What waiting does not help against. Everything else the client gets over by itself.
+FINAL = frozenset(
+    {
+        KafkaError._UNKNOWN_PARTITION,
+        KafkaError._UNKNOWN_TOPIC,
+        KafkaError._AUTO_OFFSET_RESET,
+        KafkaError.OFFSET_OUT_OF_RANGE,
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+    }
+)
 
 
 def confluent_decoder(url: str, token: str) -> Decode:
@@ -37,7 +51,7 @@ def confluent_decoder(url: str, token: str) -> Decode:
     from confluent_kafka.schema_registry import SchemaRegistryClient
     from confluent_kafka.schema_registry.avro import AvroDeserializer
 
-    registry = SchemaRegistryClient({"url": url, "basic.auth.user.info": f"reader:{token}"})
+    registry = SchemaRegistryClient({"url": url, "basic.auth.user.info": f"reader:{token}", "timeout": int(PATIENCE_S)})
     deserialize = AvroDeserializer(registry)
     return lambda value: deserialize(value, None)
 
@@ -51,7 +65,7 @@ def fastavro_decoder(url: str, token: str) -> Decode:
         schema_id = int.from_bytes(value[1:WIRE_PREFIX_BYTES], "big")
         if schema_id not in schemas:
             request = urllib.request.Request(f"{url}/schemas/ids/{schema_id}", headers={"Authorization": f"Basic {basic}"})  # noqa: S310  # the url is the operator's
-            with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
+            with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:  # noqa: S310
                 schemas[schema_id] = fastavro.parse_schema(json.loads(json.load(answer)["schema"]))
         return fastavro.schemaless_reader(io.BytesIO(value[WIRE_PREFIX_BYTES:]), schemas[schema_id], None)
 
@@ -110,6 +124,24 @@ class Findings:
         }
 
 
+def asked(question: Callable[[], T]) -> T:
+    """The cluster's answer, asked for again while it has none just now. Raises `KafkaException`."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return question()
+        except KafkaException as exc:
+            error = exc.args[0]
+            if error.fatal() or error.code() in FINAL or time.monotonic() > deadline:
+                raise
+            print(error, file=sys.stderr)
+            time.sleep(0.2)
+
+
+def end_of(consumer: Consumer, partition: TopicPartition) -> int:
+    return int(asked(lambda: consumer.get_watermark_offsets(partition, timeout=ASK_S))[1])
+
+
 def read(bootstrap_servers: str, topic: str, decode: Decode, findings: Findings, last_call: threading.Event) -> None:
     """Tail `topic` from its beginning; after `last_call` up to the end it then has."""
     consumer = Consumer(
@@ -123,13 +155,13 @@ def read(bootstrap_servers: str, topic: str, decode: Decode, findings: Findings,
         }
     )
     try:
-        partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
+        partitions = asked(lambda: consumer.list_topics(topic, timeout=ASK_S)).topics[topic].partitions
         consumer.assign([TopicPartition(topic, p, 0) for p in partitions])
         reached = dict.fromkeys(partitions, 0)
         ends: dict[int, int] | None = None
         while ends is None or any(reached[p] < end for p, end in ends.items()):
             if ends is None and last_call.is_set():
-                ends = {p: consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=10)[1] for p in partitions}
+                ends = {p: end_of(consumer, TopicPartition(topic, p)) for p in partitions}
             message = consumer.poll(0.2)
             if message is not None and _is_event(message, reached):
                 value = message.value() or b""
@@ -144,7 +176,10 @@ def _is_event(message: Message, reached: dict[int, int]) -> bool:
     if error is None:
         return True
     if error.code() != KafkaError._PARTITION_EOF:
-        raise KafkaException(error)
+        if error.fatal() or error.code() in FINAL:
+            raise KafkaException(error)
+        print(error, file=sys.stderr)  # a broker that is not there just now: the client tries again by itself
+        return False
     reached[message.partition() or 0] = message.offset() or 0
     return False
 

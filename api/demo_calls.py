@@ -1,0 +1,138 @@
+"""The demo's calls: to the ledger as gateway, desk and reader, to the sandbox as the customer's browser. And how long it waits.
+
+Nothing here races a clock. A wait ends when what is waited for is there; `Patience` only ends the demo when nothing at all has
+happened for ten minutes, which is thirty times what the whole demo usually takes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+
+from api.demo_inputs import Placed
+from commands.sandbox import PUBLISHABLE_KEY
+from commands.sandbox.cards import confirm_form
+
+Answer = httpx.Response
+NoAnswer = httpx.HTTPError  # raised by every call that gets none
+
+PATIENCE_S = 600.0
+NOT_FINAL = (202, 429, 503)  # not decided, not now: the same request is sent again
+FIRST_PAUSE_S, MOST_PAUSE_S = 0.02, 0.25  # between two looks at the same thing
+
+
+class Patience:
+    """Over when nothing has moved for `PATIENCE_S`, whoever waits and for whatever."""
+
+    def __init__(self) -> None:
+        self._moved_at = time.monotonic()
+
+    def moved(self) -> None:
+        """Something got further."""
+        self._moved_at = time.monotonic()
+
+    @property
+    def over(self) -> bool:
+        return time.monotonic() - self._moved_at > PATIENCE_S
+
+
+class Calls:
+    """Both ends of the demo over HTTP. `sent_again` counts commands whose first answer was not final."""
+
+    def __init__(self, info: dict[str, Any], connections: int) -> None:
+        self.patience = Patience()
+        self.sent_again = 0
+        self._tokens = info["tokens"]
+        limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
+        self._client = httpx.AsyncClient(base_url=info["url"], timeout=PATIENCE_S, limits=limits, trust_env=False)
+        self._browser = httpx.AsyncClient(
+            base_url=info["sandbox_url"],
+            timeout=PATIENCE_S,
+            limits=limits,
+            headers={"Authorization": f"Bearer {PUBLISHABLE_KEY}"},
+            trust_env=False,
+        )
+
+    async def close(self) -> None:
+        await self._client.aclose()
+        await self._browser.aclose()
+
+    def headers(self, role: str, customer: str | None = None, key: str | None = None) -> dict[str, str]:
+        headers = {"Authorization": f"Bearer {self._tokens[role]}"}
+        if customer is not None:
+            headers["Customer-Id"] = customer
+        if key is not None:
+            headers["Idempotency-Key"] = key
+        return headers
+
+    async def final(self, method: str, path: str, headers: dict[str, str], **content: Any) -> Answer:
+        """The final answer: the request is sent again, as a gateway does, while the answer is none. `content` as httpx has it."""
+        pause_s = FIRST_PAUSE_S
+        while True:
+            answer = await self._client.request(method, path, headers=headers, **content)
+            if answer.status_code not in NOT_FINAL or self.patience.over:
+                return answer
+            self.sent_again += 1
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 1.5, MOST_PAUSE_S)
+
+    async def order(self, order: Placed, **params: str | int) -> dict[str, Any]:
+        """The order as its gateway reads it, or the problem it gets."""
+        headers = self.headers("gateway", order.customer)
+        shown: dict[str, Any] = (await self.final("GET", f"/orders/{order.order_id}", headers, params=params)).json()
+        return shown
+
+    async def events(self, order: Placed) -> list[dict[str, Any]]:
+        headers = self.headers("gateway", order.customer)
+        answer = await self.final("GET", f"/orders/{order.order_id}/events", headers)
+        rows: list[dict[str, Any]] = answer.json()["data"]
+        return rows
+
+    async def page(self, **params: str | int) -> dict[str, Any]:
+        """A page of all orders, as a reader sees it."""
+        page: dict[str, Any] = (await self.final("GET", "/orders", self.headers("reader"), params=params)).json()
+        return page
+
+    async def until(self, order: Placed, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """The order once `holds` of it, or as it is when the patience is over."""
+        pause_s, version = FIRST_PAUSE_S, 0
+        while True:
+            shown = await self.order(order)
+            if holds(shown) or self.patience.over:
+                return shown
+            if shown.get("version", 0) > version:
+                version, pause_s = shown["version"], FIRST_PAUSE_S
+                self.patience.moved()
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 1.3, MOST_PAUSE_S)
+
+    async def until_events(self, order: Placed, holds: Callable[[list[dict[str, Any]]], bool]) -> None:
+        """Until `holds` of the order's events, or the patience is over."""
+        pause_s, known = FIRST_PAUSE_S, 0
+        while not holds(rows := await self.events(order)) and not self.patience.over:
+            if len(rows) > known:
+                known, pause_s = len(rows), FIRST_PAUSE_S
+                self.patience.moved()
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 1.3, MOST_PAUSE_S)
+
+    # ---- the sandbox
+
+    async def confirm(self, payment: dict[str, Any], card: str) -> str:
+        """What Stripe's script does in the customer's browser; the payment's new status, or the code of a refusal."""
+        form = confirm_form(payment["client_secret"], card)
+        said = (await self._browser.post(f"/v1/payment_intents/{payment['provider_ref']}/confirm", data=form)).json()
+        return str(said["error"]["code"] if "error" in said else said["status"])
+
+    async def authenticate(self, payment: dict[str, Any]) -> None:
+        """3-D Secure: the customer types what the bank asks for."""
+        await self._browser.post(f"/sandbox/payments/{payment['provider_ref']}/authenticate", data={"outcome": "success"})
+
+    async def sums(self) -> dict[str, Any]:
+        """What each order came to by the sandbox's journal."""
+        sums: dict[str, Any] = (await self._browser.get("/sandbox/sums")).json()
+        return sums
