@@ -14,7 +14,8 @@ from rich.console import Console
 
 from api.inspection import committed
 from api.screens import LogProgress
-from api.wiring import KafkaDoors, stopper
+from api.signals import stopper
+from api.wiring import KafkaDoors
 from ledger.archive import EVENTS, REFUSALS, ArchiveReader, ArchiveWriter, Entry, Header, Trailer
 from ledger.config import KafkaSettings, Settings
 from ledger.errors import LedgerError, LogError

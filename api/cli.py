@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from pydantic import SecretStr
 from rich.console import Console
 
-from api.log_lines import log_to_stderr
-from ledger.config import KafkaSettings, Settings, load_kafka_settings, load_settings
+from api.running import up_info
 from ledger.errors import LedgerError
+
+if TYPE_CHECKING:
+    from ledger.config import KafkaSettings, Settings
 
 app = typer.Typer(
     name="order-ledger",
@@ -38,6 +38,17 @@ DataDir = Annotated[Path, typer.Option("--data-dir", help="Where `up` keeps ever
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 WithParent = Annotated[bool, typer.Option("--with-parent", hidden=True)]
 
+WRITES_NO_LOG_LINES = frozenset({"up", "broker", "token"})
+LOGS_AS_A_PROCESS = frozenset({"commands", "serve", "sandbox"})  # each configures its own
+
+
+@app.callback()
+def _before_every_verb(context: typer.Context) -> None:
+    if context.invoked_subcommand not in WRITES_NO_LOG_LINES | LOGS_AS_A_PROCESS:
+        from api.log_lines import log_to_stderr
+
+        log_to_stderr()
+
 
 @app.command()
 def up(
@@ -53,12 +64,12 @@ def up(
     is, and a token for each role, stands in DATA_DIR/run/up.json.
     """
     from api.screens import BrokerProgress, show_up
+    from api.signals import on_stop_signals
     from api.supervisor import Up
 
     with BrokerProgress(err) as progress:
         machine = Up(data_dir, port, lambda line: err.print(line, style="yellow", highlight=False), stand_ins=sandbox)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: machine.stop())
+        on_stop_signals(machine.stop)
 
         def ready(info: dict[str, Any]) -> None:
             progress.stop()
@@ -74,6 +85,7 @@ def serve(with_parent: WithParent = False) -> None:
     """Run the HTTP API and this node's read models (settings from the environment; see .env.example)."""
     from api.log_lines import configure_logging
     from api.serving import run_serve
+    from ledger.config import load_kafka_settings, load_settings
 
     settings, kafka = load_settings(), load_kafka_settings()
     configure_logging("serve", settings.log_level)
@@ -85,6 +97,7 @@ def commands(with_parent: WithParent = False) -> None:
     """Run the command processor: the only writer of the ledger (settings from the environment; see .env.example)."""
     from api.log_lines import configure_logging
     from api.wiring import run_commands
+    from ledger.config import load_kafka_settings, load_settings
 
     settings, kafka = load_settings(), load_kafka_settings()
     configure_logging("commands", settings.log_level)
@@ -115,6 +128,7 @@ def sandbox(
     """
     from api.log_lines import configure_logging
     from api.sandboxing import run_stand_ins
+    from ledger.config import load_settings
 
     settings = load_settings()
     configure_logging("sandbox", settings.log_level)
@@ -130,7 +144,7 @@ def broker(
 ) -> None:
     """Run the embedded Kafka broker alone, for development. Loopback only, one node, no replication."""
     from api.screens import BrokerProgress
-    from api.wiring import stopper
+    from api.signals import stopper
     from ledger.broker import EmbeddedBroker
 
     stopping = stopper()
@@ -179,6 +193,7 @@ def tail(
 ) -> None:
     """Print events of the ledger as they are committed: one line each, JSON lines, or raw."""
     from api.inspection import run_tail
+    from ledger.config import load_settings
 
     code = run_tail(
         kafka_of(data_dir),
@@ -308,6 +323,7 @@ def export(
 ) -> None:
     """Write every event to a Parquet file, one row each, for DuckDB, Spark, pandas and the like. No personal data is in it."""
     from api.exporting import run_export
+    from ledger.config import load_settings
 
     raise typer.Exit(run_export(kafka_of(data_dir), load_settings(), file, start, out, err))
 
@@ -364,6 +380,7 @@ def token(
 def doctor(data_dir: DataDir = DEFAULT_DATA_DIR, as_json: AsJson = False) -> None:
     """Check broker, topics, schemas, writers, read models and disk; says what is wrong and what to do. Ends 1 if anything is."""
     from api.doctor import run_doctor
+    from ledger.config import load_settings
 
     raise typer.Exit(run_doctor(kafka_of(data_dir), load_settings(), data_dir, up_info(data_dir), as_json, out))
 
@@ -375,6 +392,7 @@ def schema_check(
 ) -> None:
     """Check that every schema version is compatible with every other one (FULL_TRANSITIVE), without a server."""
     from api.schema_verbs import run_check
+    from ledger.config import load_settings
 
     raise typer.Exit(run_check(registry, load_settings().topic_prefix, as_json, out))
 
@@ -385,21 +403,17 @@ def schema_publish(
 ) -> None:
     """Load the schemas into a registry with their own ids."""
     from api.schema_verbs import run_publish
+    from ledger.config import load_settings
 
     raise typer.Exit(run_publish(registry, load_settings().topic_prefix, out))
 
 
-def up_info(data_dir: Path) -> dict[str, Any] | None:
-    """What a running `up` wrote about itself, if there is one."""
-    try:
-        info: dict[str, Any] = json.loads((data_dir / "run" / "up.json").read_text())
-    except FileNotFoundError:
-        return None
-    return info
-
-
 def settings_of(data_dir: Path) -> Settings:
     """Settings of the environment; databases and hash key are those of the running `up` unless the environment names others."""
+    from pydantic import SecretStr
+
+    from ledger.config import load_settings
+
     settings = load_settings()
     changes: dict[str, Any] = {}
     if up_info(data_dir) is not None:
@@ -412,6 +426,8 @@ def settings_of(data_dir: Path) -> Settings:
 
 def kafka_of(data_dir: Path) -> KafkaSettings:
     """The cluster: KAFKA_BOOTSTRAP_SERVERS when set, else the running `up`, else the default."""
+    from ledger.config import KafkaSettings, load_kafka_settings
+
     info = up_info(data_dir)
     if info is not None and "KAFKA_BOOTSTRAP_SERVERS" not in os.environ:
         return KafkaSettings(bootstrap_servers=info["bootstrap_servers"])
@@ -433,7 +449,6 @@ def api_of(data_dir: Path, url: str | None, token: str | None) -> tuple[str, str
 
 def main() -> None:
     """Entry point: an error of ours is one line with its code, never a stack trace."""
-    log_to_stderr()
     try:
         app()
     except LedgerError as exc:

@@ -11,7 +11,6 @@ import asyncio
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -32,6 +31,7 @@ from api.demo_calls import PATIENCE_S
 from api.demo_inputs import SHORT_WINDOW_S, USUAL_WINDOW_S
 from api.demo_steps import CONNECTIONS, Step, Steps
 from api.screens import BrokerProgress
+from api.signals import on_stop_signals, restore
 from api.supervisor import Up
 from ledger.ports import free_port
 from ledger.topics import Topics
@@ -102,11 +102,11 @@ class Demo:
     def run(self) -> bool:
         """Bring everything up, do and check everything, stop everything. True when a signal ended it early."""
 
-        def interrupt(*_: object) -> None:
+        def interrupt() -> None:
             self._interrupted = True
             self._machine.stop()
 
-        before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = on_stop_signals(interrupt)
         try:
             with BrokerProgress(self._err) as starting:
 
@@ -120,8 +120,7 @@ class Demo:
         finally:
             if self._worker is not None:
                 self._worker.join()
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            restore(before)
         ended = time.monotonic()
         if self._checked_at is not None:
             self.seconds["to stop everything"] = ended - self._checked_at

@@ -10,7 +10,8 @@ from api.archiving import committed_records
 from api.inspection import start_positions
 from api.parquet import ParquetFile
 from api.screens import LogProgress
-from api.wiring import open_log, stopper
+from api.signals import stopper
+from api.wiring import open_log
 from ledger.codec import event_codec
 from ledger.config import KafkaSettings, Settings
 from ledger.errors import DecodeError

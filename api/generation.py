@@ -8,6 +8,7 @@ from pathlib import Path
 
 import structlog
 
+from api.running import FOLDING_FILE
 from api.wiring import store_opener
 from ledger.config import Settings
 from ledger.errors import LogUnavailable
@@ -22,7 +23,6 @@ log = structlog.get_logger(__name__)
 
 FAR_BEHIND_RECORDS = 20_000  # the agent needs about a second for as many
 TOLD_S = 5.0
-FOLDING_FILE = "folding.json"  # beside the generations, while a start folds in bulk: whoever waits for it looks there
 
 
 def projections_of(settings: Settings) -> Generations:

@@ -14,7 +14,8 @@ import httpx
 import msgspec
 from rich.console import Console
 
-from api.wiring import open_log, stopper
+from api.signals import stopper
+from api.wiring import open_log
 from ledger.codec import event_codec, link_of
 from ledger.config import KafkaSettings, Settings
 from ledger.errors import ConfigError, DecodeError, LedgerError

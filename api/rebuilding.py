@@ -9,7 +9,8 @@ from rich.console import Console
 
 from api.generation import projections_of
 from api.screens import LogProgress
-from api.wiring import KafkaDoors, stopper
+from api.signals import stopper
+from api.wiring import KafkaDoors
 from ledger.config import KafkaSettings, Settings
 from projections.live import digest_to_json
 from projections.rebuild import Rebuild, Report

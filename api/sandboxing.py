@@ -12,7 +12,7 @@ import uvicorn
 
 from api.catalogue import COFFEE, MERCHANDISE, SOLD_OUT
 from api.outside import webhook_secrets
-from api.wiring import stop_with_parent
+from api.signals import hang_up_is_terminate, stop_with_parent
 from commands.sandbox.chaos import load_chaos
 from commands.sandbox.server import Sandbox, serve_sandbox
 from ledger.config import Settings
@@ -54,6 +54,7 @@ def run_stand_ins(
         if with_parent:
             stop_with_parent(stop)
         signal.signal(signal.SIGTERM, stop)
+        hang_up_is_terminate()
         log.info("sandbox: no real money moves here", port=port, database=str(data_dir / DATABASE))
 
     return serve_sandbox(sandbox, "127.0.0.1", port, on_server)

@@ -17,7 +17,8 @@ from api.contact_sweep import sweep_for_ever
 from api.context import AppContext
 from api.doors import build_payments
 from api.generation import open_caught_up, open_generation, projections_of
-from api.wiring import open_log, prepare_topics, stop_with_parent
+from api.signals import hang_up_is_terminate, on_stop_signals, restore, stop_with_parent
+from api.wiring import open_log, prepare_topics
 from commands.payments import PaymentProvider
 from ledger.config import KafkaSettings, Settings
 from ledger.errors import LogError
@@ -34,11 +35,7 @@ def run_serve(settings: Settings, kafka: KafkaSettings, with_parent: bool = Fals
     """Fold and serve until a signal. Returns the exit code; raises `ConfigError`, `StoreError` before anything is served."""
     tokens, hash_key = load_tokens(settings), settings.hash_key()
     stopping = threading.Event()
-
-    def stop(*_: object) -> None:
-        stopping.set()
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = on_stop_signals(stopping.set)
     if with_parent:
         stop_with_parent(lambda: os.kill(os.getpid(), signal.SIGTERM))
     event_log = open_log(kafka)
@@ -51,8 +48,8 @@ def run_serve(settings: Settings, kafka: KafkaSettings, with_parent: bool = Fals
     opened = open_caught_up(generations, settings, event_log, partitions, stopping)
     if opened is None:
         return 0
-    for number, handler in before.items():
-        signal.signal(number, handler)  # from here on the worker handles them
+    restore(before)  # from here on the worker handles INT and TERM
+    hang_up_is_terminate()
     generation, databases = opened
     projector = Projector(databases)
     sender = event_log.sender("serve")

@@ -27,16 +27,16 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psutil
 from filelock import FileLock, Timeout
 
 from api.auth import hash_token, new_token
-from api.generation import FOLDING_FILE
 from api.outside import needs_sandbox
+from api.running import FOLDING_FILE, this_process, up_file
 from ledger.broker import EmbeddedBroker, Progress
 from ledger.config import Settings, load_settings
 from ledger.errors import ConfigError
@@ -208,10 +208,10 @@ class Up:
             "schema_registry_url": url,
             "sandbox_url": self._sandbox_url,
             "tokens": keys["tokens"],
-            "pid": os.getpid(),
+            **this_process(),
         }
-        if self._wait_ready(url):
-            write_private(self.data / "run" / "up.json", json.dumps(self.info, indent=2) + "\n")
+        if self._wait_ready():
+            write_private(up_file(self.data), json.dumps(self.info, indent=2) + "\n")
             on_ready(self.info)
         while not self._stopping.wait(0.2):
             self._tend()
@@ -242,22 +242,18 @@ class Up:
             self.info["bootstrap_servers"] = self.broker.bootstrap_servers
             write_private(self.data / "run" / "broker.pid", f"{self.broker.pid}\n")
 
-    def _wait_ready(self, url: str) -> bool:
+    def _wait_ready(self) -> bool:
         """Until `serve` answers that it is ready. False when stopped meanwhile; raises `ConfigError` when it takes too long."""
         deadline = time.monotonic() + READY_S
         folding = self.data / "state" / "projections" / FOLDING_FILE
-        with httpx.Client(timeout=2.0) as client:
-            while not self._stopping.wait(0.05):
-                self._tend()
-                if folding.exists() and time.time() - folding.stat().st_mtime < READY_S / 2:
-                    deadline = time.monotonic() + READY_S  # it folds a long log first, and says so
-                if time.monotonic() > deadline:
-                    raise ConfigError(f"not ready after {READY_S:.0f} s; see the logs in {self.data / 'log'}")
-                try:
-                    if client.get(f"{url}/ready").status_code == 200:
-                        return True
-                except httpx.TransportError:
-                    continue  # not listening yet
+        while not self._stopping.wait(0.05):
+            self._tend()
+            if folding.exists() and time.time() - folding.stat().st_mtime < READY_S / 2:
+                deadline = time.monotonic() + READY_S  # it folds a long log first, and says so
+            if time.monotonic() > deadline:
+                raise ConfigError(f"not ready after {READY_S:.0f} s; see the logs in {self.data / 'log'}")
+            if _is_ready(self._port):
+                return True
         return False
 
     def _end_children(self) -> None:
@@ -270,7 +266,7 @@ class Up:
         self._end_children()
         self.broker.stop()
         (self.data / "run" / "broker.pid").unlink(missing_ok=True)
-        (self.data / "run" / "up.json").unlink(missing_ok=True)
+        up_file(self.data).unlink(missing_ok=True)
 
     @property
     def _sandbox_url(self) -> str | None:
@@ -320,6 +316,18 @@ OUTSIDE = frozenset(
     for name in Settings.model_fields
     if name.startswith(("payment_gateway_", "product_service_", "merch_service_", "sandbox_", "notify_", "outbox_"))
 )
+
+
+def _is_ready(port: int) -> bool:
+    """Whether `serve` answers so. Asked with `http.client`, which knows of no proxy: no proxy reaches our loopback."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=2.0)
+    try:
+        connection.request("GET", "/ready")
+        return connection.getresponse().status == 200
+    except (OSError, HTTPException):
+        return False  # not listening yet, or just ended
+    finally:
+        connection.close()
 
 
 def write_private(path: Path, text: str) -> None:

@@ -15,7 +15,8 @@ from rich.console import Console
 
 from api.generation import projections_of
 from api.screens import LogProgress
-from api.wiring import KafkaDoors, stopper
+from api.signals import stopper
+from api.wiring import KafkaDoors
 from ledger.config import KafkaSettings, Settings
 from ledger.errors import ConfigError, StoreError
 from ledger.log import EventLog

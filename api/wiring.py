@@ -1,9 +1,11 @@
-"""Puts the processes together: which adapter stands behind which port. Everything above it takes ports only."""
+"""Puts the processes together: which adapter stands behind which port. Everything above it takes ports only.
+
+Imports of what one process alone needs are inside its function: every verb comes through here.
+"""
 
 from __future__ import annotations
 
 import os
-import signal
 import threading
 import time
 from collections.abc import Callable
@@ -12,14 +14,12 @@ from pathlib import Path
 
 import structlog
 
-from api.companions import Companions
 from api.log_lines import log_to_stderr
-from commands.process import CommandsProcess
+from api.signals import on_stop_signals, stop_with_parent
 from ledger.config import KafkaSettings, Settings
 from ledger.errors import LogUnavailable, StoreError
 from ledger.kafka_log import KafkaLog
 from ledger.log import EventLog
-from ledger.registry import check_registry
 from ledger.rocks_store import MIB, RocksStore
 from ledger.store import Store
 
@@ -51,6 +51,8 @@ def prepare_topics(event_log: EventLog, settings: Settings, stopping: threading.
         if created:
             log.info("topics created", topics=created)
         if settings.schema_registry_url:
+            from ledger.registry import check_registry
+
             check_registry(settings.schema_registry_url, settings.topic_prefix)
         return True
     return False
@@ -97,28 +99,11 @@ def store_opener(root: Path) -> Callable[[str], Store]:
     return open_store
 
 
-def stopper() -> threading.Event:
-    """Set by Ctrl-C and SIGTERM: for verbs that end what they are at by themselves."""
-    stopping = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopping.set())
-    return stopping
-
-
-def stop_with_parent(stop: Callable[[], None]) -> None:
-    """Call `stop` when standard input ends. `up` holds the other end of that pipe, so a killed `up` leaves no orphan."""
-
-    def wait() -> None:
-        while os.read(0, 4096):  # not `sys.stdin`: this thread would hold its lock at exit, and Python aborts over that
-            pass
-        log.warning("the supervisor is gone, stopping")
-        stop()
-
-    threading.Thread(target=wait, name="stop-with-parent", daemon=True).start()
-
-
 def run_commands(settings: Settings, kafka: KafkaSettings, with_parent: bool = False) -> int:
     """The `commands` process, until a signal. Returns its exit code."""
+    from api.companions import Companions
+    from commands.process import CommandsProcess
+
     stopping = threading.Event()
     event_log = open_log(kafka)
     open_store = store_opener(settings.state_dir / "commands")
@@ -129,8 +114,7 @@ def run_commands(settings: Settings, kafka: KafkaSettings, with_parent: bool = F
         stopping.set()
         process.stop()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
+    on_stop_signals(stop)
     if with_parent:
         stop_with_parent(stop)
     if not prepare_topics(event_log, settings, stopping):

@@ -10,10 +10,11 @@ Shipping tells nobody: reserving takes the units.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from commands.answers import Answer
-from ledger.events import Line
+if TYPE_CHECKING:  # the names alone are wanted by `up`, which has nothing to do with codecs
+    from commands.answers import Answer
+    from ledger.events import Line
 
 SERVICES = ("product", "merch")  # as in the lines of an order
 

@@ -16,6 +16,7 @@ import ipaddress
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import uvicorn
@@ -34,11 +35,13 @@ from commands.sandbox.payment_server import payment_routes
 from commands.sandbox.payments import PORT as PAYMENTS
 from commands.sandbox.payments import Payments
 from commands.sandbox.stock import StockRooms, stock_routes
-from commands.sandbox.stock_grpc_server import StockGrpc
 from commands.sandbox.webhooks import WebhookSender
 from commands.stock import SERVICES
 from ledger.clock import now_ms
 from ledger.errors import ConfigError
+
+if TYPE_CHECKING:
+    from commands.sandbox.stock_grpc_server import StockGrpc
 
 TICK_S = 0.2
 JOURNAL_ROWS = 1000
@@ -84,7 +87,11 @@ class Sandbox:
         self.webhooks = WebhookSender(self.journal, self.chaos)
         self.payments = Payments(self.journal, self.clock.now_s, self.webhooks.wake)
         self.rooms = StockRooms(self.journal, self.clock.now_ms)
-        self.grpc = StockGrpc(self.rooms, self.chaos, grpc_ports or {}, self._refused)
+        self.grpc: StockGrpc | None = None
+        if grpc_ports:
+            from commands.sandbox.stock_grpc_server import StockGrpc  # gRPC is a third of what the sandbox would import
+
+            self.grpc = StockGrpc(self.rooms, self.chaos, grpc_ports, self._refused)
         if webhook_url and webhook_secret:
             self.webhooks.send_to(webhook_url, webhook_secret)
         self.app: ASGIApp = Starlette(
@@ -111,7 +118,8 @@ class Sandbox:
 
     @asynccontextmanager
     async def _life(self, app: Starlette) -> AsyncIterator[None]:
-        await self.grpc.start()
+        if self.grpc is not None:
+            await self.grpc.start()
         tasks = [asyncio.create_task(self._turn_refunds()), asyncio.create_task(self.webhooks.run())]
         try:
             yield
@@ -119,7 +127,8 @@ class Sandbox:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await self.grpc.stop()
+            if self.grpc is not None:
+                await self.grpc.stop()
 
     async def _turn_refunds(self) -> None:
         while True:

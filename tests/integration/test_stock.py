@@ -46,6 +46,7 @@ def play(request: pytest.FixtureRequest, sandbox: RunningSandbox) -> Callable[[P
     def door() -> StockService:
         if request.param == "http":
             return HttpStock("merch", f"{sandbox.url}/stock/merch", TIMEOUT_MS)
+        assert sandbox.sandbox.grpc is not None
         return GrpcStock("merch", f"127.0.0.1:{sandbox.sandbox.grpc.ports['merch']}", TIMEOUT_MS)
 
     def run(what: Play) -> Any:

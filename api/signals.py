@@ -1,0 +1,60 @@
+"""What ends a process in order: Ctrl-C, SIGTERM, a closed terminal (SIGHUP), and for children of `up` the end of `up`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Mapping
+from types import FrameType
+from typing import Any
+
+Handler = Callable[[int, FrameType | None], Any] | int | None
+
+
+def stop_signals() -> list[signal.Signals]:
+    """Those to act on. SIGHUP is not among them when it is ignored already: `nohup` means to outlive the terminal."""
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    hang_up: signal.Signals | None = getattr(signal, "SIGHUP", None)  # not on Windows
+    if hang_up is not None and signal.getsignal(hang_up) is not signal.SIG_IGN:
+        numbers.append(hang_up)
+    return numbers
+
+
+def on_stop_signals(stop: Callable[[], object]) -> Mapping[signal.Signals, Handler]:
+    """Call `stop` at each of them from now on; the handlers of before. To be called on the main thread."""
+    return {number: signal.signal(number, lambda *_: stop()) for number in stop_signals()}
+
+
+def restore(handlers: Mapping[signal.Signals, Handler]) -> None:
+    """Put back what `on_stop_signals` returned."""
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def hang_up_is_terminate() -> None:
+    """Make a closed terminal a SIGTERM: for servers of libraries that handle only INT and TERM by themselves."""
+    for number in stop_signals():
+        if number not in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+
+
+def stopper() -> threading.Event:
+    """Set by a signal to stop: for verbs that end what they are at by themselves."""
+    stopping = threading.Event()
+    on_stop_signals(stopping.set)
+    return stopping
+
+
+def stop_with_parent(stop: Callable[[], object]) -> None:
+    """Call `stop` when standard input ends. `up` holds the other end of that pipe, so a killed `up` leaves no orphan."""
+
+    def wait() -> None:
+        while os.read(0, 4096):  # not `sys.stdin`: this thread would hold its lock at exit, and Python aborts over that
+            pass
+        import structlog
+
+        structlog.get_logger(__name__).warning("the supervisor is gone, stopping")
+        stop()
+
+    threading.Thread(target=wait, name="stop-with-parent", daemon=True).start()
