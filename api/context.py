@@ -9,6 +9,7 @@ from typing import Protocol
 from api.auth import Tokens
 from api.client_secrets import ClientSecrets
 from api.errors import FieldError, Problem
+from api.look_ups import LookUps
 from api.metrics import HttpMetrics
 from api.submissions import Submissions
 from commands.idempotency import contact_digest_of, fingerprint_of
@@ -70,7 +71,8 @@ class AppContext:
         self.currencies = self.settings.allowed_currencies
         self.payment_window_bounds_s = (self.settings.payment_window_min_seconds, self.settings.payment_window_max_seconds)
         self.secrets = ClientSecrets()
-        self.submissions = Submissions(self.sender, self.projector, self.queries, self.topics)
+        self.look_ups = LookUps(self.log, self.topics.commands)
+        self.submissions = Submissions(self.sender, self.projector, self.queries, self.topics, self.look_ups)
 
     def partition_of(self, order_id: str) -> int:
         """Where an order lives: its commands, events, refusals and contact."""
@@ -103,6 +105,10 @@ class AppContext:
             f"{name} must be <partition>-<offset>, for instance 3-1017, of a partition that exists.",
             errors=[FieldError(f"/{name}", "invalid-position", where)],
         )
+
+    def close(self) -> None:
+        """After the last request."""
+        self.look_ups.close()
 
     def end_streams(self) -> None:
         """The process stops: event streams end now, their clients resume elsewhere. To be called on the event loop."""

@@ -7,6 +7,7 @@ import gc
 import os
 import signal
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import structlog
@@ -93,15 +94,16 @@ def run_serve(settings: Settings, kafka: KafkaSettings, with_parent: bool = Fals
                 app.add_future(_close_at_the_end(payments))
             log.info("serving", host=settings.host, port=port, partitions=partitions)
 
-        return faust_app.run(
-            app,
-            build_api(context),
-            host=settings.host,
-            port=settings.port,
-            on_started=started,
-            on_stopping=context.end_streams,
-            access_log=False,
-        )
+        with closing(context):
+            return faust_app.run(
+                app,
+                build_api(context),
+                host=settings.host,
+                port=settings.port,
+                on_started=started,
+                on_stopping=context.end_streams,
+                access_log=False,
+            )
     finally:
         sender.close()
         projector.close()

@@ -18,6 +18,7 @@ import structlog
 from msgspec import Struct
 
 from api.errors import Problem
+from api.look_ups import LookUps
 from commands.messages import OrderCommand, command_codec
 from ledger.errors import LedgerError
 from ledger.log import Acked, Headers, NewRecord, Sender
@@ -98,8 +99,9 @@ class _Sent:
 class Submissions:
     """Commands of this node on their way. Used on the event loop only."""
 
-    def __init__(self, sender: Sender, projector: Projector, queries: Queries, topics: Topics) -> None:
+    def __init__(self, sender: Sender, projector: Projector, queries: Queries, topics: Topics, look_ups: LookUps) -> None:
         self._sender, self._projector, self._queries, self._topics = sender, projector, queries, topics
+        self._look_ups = look_ups
         self._codec = command_codec()
         self._undecided: dict[Waiter, tuple[str, float]] = {}
         self.waiting = 0
@@ -153,6 +155,7 @@ class Submissions:
         if contact is not None and sent.contact_acked is not None and contact.key is not None:
             self._projector.remember_contact(contact.key, contact.value, sent.contact_acked)
         if isinstance(result, Pending):
+            self._look_ups.note(result.partition, result.offset, command)
             self._note_undecided(command)
         return result
 

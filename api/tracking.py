@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 
 from fastapi import APIRouter
 from starlette.responses import Response
 
 from api import docs
+from api.auth import Principal
 from api.call import Call
 from api.context import AppContext
 from api.edge import json_response
 from api.errors import Problem
+from api.look_ups import SentCommand, TooManyLookUps
 from api.orders import staleness
 from api.outcomes import command_state
-from commands.messages import OrderCommand, command_codec
-from ledger.errors import DecodeError, Hole, LogError, LogUnavailable
-from ledger.log import TopicPartition
+from ledger.errors import LogError
 from ledger.outcomes import Outcome
 
-LOOK_UP_S = 2.0
 _COMMAND_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -41,13 +39,12 @@ async def read_command(call: Call) -> Response:
     if not _COMMAND_ID.fullmatch(command_id):
         raise Problem("command-unknown")
     await call.caught_up()
-    sender = (principal.actor, customer)
     if place is None:
         outcome = next(filter(None, (ctx.queries.outcome(p, command_id) for p in range(ctx.partitions))), None)
     else:
         outcome = _decided_there(ctx, command_id, *place)
     if outcome is not None:
-        if (outcome.actor, outcome.customer_id) != sender:
+        if not _sent_by(principal, customer, outcome):
             raise Problem("command-unknown")
         return json_response(await command_state(call, command_id, outcome.order_id, outcome), 200, staleness(call))
     if place is None:
@@ -56,10 +53,10 @@ async def read_command(call: Call) -> Response:
     if command is None:
         # Too old to be in the log: what the fold knows of this id is what became of it.
         outcome = ctx.queries.outcome(place[0], command_id)
-        if outcome is None or (outcome.actor, outcome.customer_id) != sender:
+        if outcome is None or not _sent_by(principal, customer, outcome):
             raise Problem("command-unknown")
         return json_response(await command_state(call, command_id, outcome.order_id, outcome), 200, staleness(call))
-    if command.command_id != command_id or (command.actor, command.customer_id) != sender:
+    if command.command_id != command_id or not _sent_by(principal, customer, command):
         raise Problem("command-unknown")
     outcome = ctx.queries.outcome(place[0], command_id, command.fingerprint)
     return json_response(await command_state(call, command_id, command.order_id, outcome), 200, staleness(call))
@@ -77,29 +74,16 @@ def _decided_there(ctx: AppContext, command_id: str, partition: int, offset: int
     return outcome if past and past[0].event.command_offset == offset else None
 
 
-async def _read_back(ctx: AppContext, partition: int, offset: int) -> OrderCommand | None:
-    """The command at this place of `order-commands`; None when there is none (any more). Raises `ledger-unavailable`."""
+async def _read_back(ctx: AppContext, partition: int, offset: int) -> SentCommand | None:
+    """The command at this place; None when there is none (any more). Raises `ledger-unavailable`, `too-many-requests`."""
     try:
-        return await asyncio.to_thread(_look_up, ctx, partition, offset)
-    except Hole:
-        return None
+        return await ctx.look_ups.at(partition, offset)
+    except TooManyLookUps:
+        raise Problem("too-many-requests") from None
     except LogError:
         raise Problem("ledger-unavailable", "The command's record cannot be read now.") from None
 
 
-def _look_up(ctx: AppContext, partition: int, offset: int) -> OrderCommand | None:
-    """On a worker thread. Raises `LogError`; its subclass `Hole` when the place is not in the log."""
-    tp = TopicPartition(ctx.topics.commands, partition)
-    reader = ctx.log.reader("command-look-up", eof=True, max_wait_ms=10)
-    try:
-        reader.assign({tp: offset})
-        records = reader.poll(1, LOOK_UP_S)
-        at_end = tp in reader.reached_end()
-    finally:
-        reader.close()
-    if not records and not at_end:
-        raise LogUnavailable(f"no answer from {tp.topic}/{tp.partition} within {LOOK_UP_S} s")
-    try:
-        return command_codec().decode(records[0].value) if records and records[0].offset == offset else None
-    except DecodeError:
-        return None
+def _sent_by(principal: Principal, customer: str, command: Outcome | SentCommand) -> bool:
+    """Staff act for no customer: what became of their command bears the order's."""
+    return command.actor == principal.actor and customer in ("", command.customer_id)

@@ -222,6 +222,7 @@ def running_ledger(
         for client in running.clients:
             client.close()
         server.stop()
+        context.close()
         stop_deciding()
         companions.close()
         sender.close()

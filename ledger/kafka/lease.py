@@ -159,6 +159,7 @@ class KafkaLease:
         writers back at once, anybody else after the session time-out of 6 s."""
         self._progress.close()
         self._group.close()
+        del self._progress, self._group  # they hold this lease's callbacks: a cycle that would keep their thread-local keys
         if self._raised is not None:
             raised, self._raised = self._raised, None
             raise raised

@@ -141,3 +141,7 @@ class KafkaReader:
     def close(self) -> None:
         if self._consumer is not None:
             self._consumer.close()
+            # The client holds this reader's callbacks and this reader the client: left to the garbage collector, a closed one
+            # would keep its thread-local key, of which a process has 1,024.
+            self._consumer = None
+            self._config = {}

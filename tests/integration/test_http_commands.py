@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from commands.messages import OrderCommand, RecordStock, command_codec
@@ -381,6 +382,37 @@ def test_a_wait_that_is_too_long_is_cut_and_said_so_and_nonsense_is_ignored(ledg
     assert answer.headers["preference-applied"] == "wait=10"
     answer = client.post("/orders", json=order_body(), headers=key() | {"Prefer": "wait=soon, nothing"})
     assert (answer.status_code, "preference-applied" in answer.headers) == (201, False)
+
+
+def test_what_became_of_a_command_of_staff_is_shown_to_whoever_sent_it(ledger: RunningLedger) -> None:
+    client, admin = ledger.client(), ledger.client("admin")
+    order_id = placed(client)["order_id"]
+    place = admin.post(f"/orders/{order_id}/cancel", headers=key() | {"Prefer": "respond-async"}).headers["location"]
+    deadline = time.monotonic() + 100
+    while (state := admin.get(place).json())["state"] == "pending":
+        assert time.monotonic() < deadline
+    assert (state["state"], state["version"]) == ("accepted", 2)
+    assert admin.get(place.split("?")[0]).json() == state
+    for other in (client, ledger.client("operator"), ledger.client("reader")):
+        assert other.get(place).json()["code"] == "command-unknown"
+
+
+def test_look_ups_of_another_nodes_commands_share_one_reader(ledger: RunningLedger) -> None:
+    client = ledger.client()
+    ledger.folding.clear()
+    try:
+        places = [
+            client.post("/orders", json=order_body(), headers=key() | {"Prefer": "respond-async"}).headers["location"]
+            for _ in range(12)
+        ]
+        ledger.context.look_ups.forget()  # as a node that sent none of them
+        threads = None
+        for place in places:
+            assert client.get(place).json()["state"] == "pending"
+            threads = threads or psutil.Process().num_threads()
+            assert psutil.Process().num_threads() <= threads + 2
+    finally:
+        ledger.folding.set()
 
 
 def test_a_refused_command_is_told_as_refused_with_its_problem(ledger: RunningLedger) -> None:

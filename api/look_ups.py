@@ -1,0 +1,127 @@
+"""Commands by their place in `order-commands`: those this node answered 202 lately, else read back from the log.
+
+One reader and one thread serve all look-ups of a node, and what was read is kept: clients poll as the 202 tells them to, and
+each consumer that is opened takes one of the process's 1,024 thread-local keys and a connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+from msgspec import Struct
+
+from commands.messages import OrderCommand, command_codec
+from ledger.errors import DecodeError, Hole, LogError, LogUnavailable
+from ledger.log import EventLog, Reader, TopicPartition
+
+ANSWER_S = 2.0
+KEPT = 10_000
+MAX_WAITING = 64
+
+Place = tuple[int, int]  # partition, offset
+
+
+class SentCommand(Struct, frozen=True):
+    """What an answer needs of a command: which one it is and who sent it."""
+
+    command_id: str
+    order_id: str
+    fingerprint: bytes
+    actor: str
+    customer_id: str
+
+
+class TooManyLookUps(LogError):
+    """More look-ups wait than one reader serves in time."""
+
+    code = "too_many_look_ups"
+
+
+class LookUps:
+    """Used on the event loop; `close` when no request is left."""
+
+    def __init__(self, log: EventLog, topic: str) -> None:
+        self._log, self._topic = log, topic
+        self._known: OrderedDict[Place, SentCommand] = OrderedDict()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="look-ups")
+        self._reader: Reader | None = None
+        self._waiting = 0
+
+    def note(self, partition: int, offset: int, command: OrderCommand) -> None:
+        """This node sent `command`, and that is where it landed."""
+        self._known[partition, offset] = SentCommand(
+            command.command_id, command.order_id, command.fingerprint, command.actor, command.customer_id
+        )
+        self._known.move_to_end((partition, offset))
+        while len(self._known) > KEPT:
+            self._known.popitem(last=False)
+
+    def forget(self) -> None:
+        """Know nothing but what the log says, as a node that has just started."""
+        self._known.clear()
+
+    async def at(self, partition: int, offset: int) -> SentCommand | None:
+        """The command at this place; None when there is none, or none any more. Raises `LogError` when nobody knows now."""
+        if (known := self._known.get((partition, offset))) is not None:
+            return known
+        if self._waiting >= MAX_WAITING:
+            raise TooManyLookUps(f"{self._waiting} look-ups wait")
+        self._waiting += 1
+        try:
+            command = await asyncio.get_running_loop().run_in_executor(self._thread, self._read_back, partition, offset)
+        finally:
+            self._waiting -= 1
+        if command is not None:
+            self.note(partition, offset, command)
+        return self._known.get((partition, offset))
+
+    def close(self) -> None:
+        self._thread.submit(self._close_reader)
+        self._thread.shutdown()
+
+    # ---- on the thread
+
+    def _read_back(self, partition: int, offset: int) -> OrderCommand | None:
+        tp = TopicPartition(self._topic, partition)
+        try:
+            value = self._value_at(tp, offset)
+        except LogError:
+            self._close_reader()  # the next one begins with nothing of this failure
+            raise
+        if value is None:
+            return None
+        try:
+            return command_codec().decode(value)
+        except DecodeError:
+            return None
+
+    def _value_at(self, tp: TopicPartition, offset: int) -> bytes | None:
+        if self._reader is None:
+            self._reader = self._log.reader("command-look-up", eof=True, max_wait_ms=10)
+        try:
+            self._reader.assign({tp: offset})
+            records = self._reader.poll(1, ANSWER_S)
+            ended: Mapping[TopicPartition, int] = self._reader.reached_end()
+            self._reader.assign({})  # or it would go on and fetch what follows
+        except Hole:
+            self._close_reader()
+            return self._not_there(tp, offset)
+        if records:
+            return records[0].value if records[0].offset == offset else None
+        if tp in ended:
+            return self._not_there(tp, offset)
+        raise LogUnavailable(f"no answer from {tp.topic}/{tp.partition} within {ANSWER_S} s")
+
+    def _not_there(self, tp: TopicPartition, offset: int) -> None:
+        """Raises `LogUnavailable` when the log should have it: a new leader ends too early until it has heard its followers."""
+        start, end = self._log.starts([tp])[tp], self._log.ends([tp], "read_uncommitted")[tp]
+        if start <= offset < end:
+            raise LogUnavailable(f"{tp.topic}/{tp.partition} did not give the record at {offset}, which it has")
+
+    def _close_reader(self) -> None:
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            reader.close()
