@@ -108,14 +108,16 @@ class LookUps:
             self._reader.assign({})  # or it would go on and fetch what follows
         except Hole:
             self._close_reader()
-            return self._not_there(tp, offset)
+            self._refuse_if_there(tp, offset)
+            return None
         if records:
             return records[0].value if records[0].offset == offset else None
         if tp in ended:
-            return self._not_there(tp, offset)
+            self._refuse_if_there(tp, offset)
+            return None
         raise LogUnavailable(f"no answer from {tp.topic}/{tp.partition} within {ANSWER_S} s")
 
-    def _not_there(self, tp: TopicPartition, offset: int) -> None:
+    def _refuse_if_there(self, tp: TopicPartition, offset: int) -> None:
         """Raises `LogUnavailable` when the log should have it: a new leader ends too early until it has heard its followers."""
         start, end = self._log.starts([tp])[tp], self._log.ends([tp], "read_uncommitted")[tp]
         if start <= offset < end:
