@@ -26,6 +26,7 @@ from commands.messages import OrderCommand, RequestPayment
 from commands.payments import PaymentProvider, ProviderUnavailable, Sighting
 from commands.performing import report_of
 from ledger.clock import now_ms
+from ledger.events import PAYMENT_REQUESTED
 from ledger.order import Attempt, Order, attempt_no
 from ledger.transitions import DECLINED, OPEN, PENDING, REQUESTED, Operation
 
@@ -78,12 +79,38 @@ async def _initiate(call: Call, command: OrderCommand, payments: PaymentProvider
         raise refused(ctx, command.command_id, outcome, headers)
     made = order_then(ctx, partition, outcome)
     no = len(made.attempts) if made is not None else 0
+    if replayed:
+        _remind(ctx, partition, command, no)
     order, attempt = await _opened(ctx, partition, order_id, no, deadline)
     if attempt.state == REQUESTED:
         return accepted_later(call, command, f"/orders/{order_id}/payment", outcome.version)
     secret = await _secret(ctx, payments, attempt)
     headers |= {"Location": f"/orders/{order_id}/payment", "Ledger-Position": ctx.position(partition)}
     return json_response(payment_json(order, attempt, payments, secret), 201, headers)
+
+
+def _remind(ctx: AppContext, partition: int, command: OrderCommand, no: int) -> None:
+    """Somebody waits for attempt `no`, which `command` asked for: if it is not open yet, let that be tried again now."""
+    order = ctx.queries.order(partition, command.order_id)
+    attempt = attempt_no(order, no) if order is not None else None
+    if attempt is not None and attempt.state == REQUESTED:
+        ctx.submissions.remind(command, partition)
+
+
+def _request_of(ctx: AppContext, partition: int, order: Order, no: int) -> OrderCommand | None:
+    """The command that attempt `no` was asked for with, as far as its being known again needs it."""
+    for event in (past.event for past in ctx.queries.history(partition, order.order_id)):
+        if event.type == PAYMENT_REQUESTED and event.payment is not None and event.payment.attempt == no:
+            return OrderCommand(
+                command_id=event.command_id,
+                order_id=order.order_id,
+                fingerprint=event.fingerprint,
+                operation=Operation.REQUEST_PAYMENT.value,
+                actor=event.actor,
+                customer_id=order.customer_id,
+                request_payment=RequestPayment(order.total_minor, order.currency),
+            )
+    return None
 
 
 async def _opened(ctx: AppContext, partition: int, order_id: str, no: int, deadline: float) -> tuple[Order, Attempt]:
@@ -107,7 +134,10 @@ async def _confirm(call: Call, order_id: str, customer: str, payments: PaymentPr
     if order is None or order.customer_id != customer:
         raise Problem("order-not-found")
     attempt = _last(order)
-    if attempt.provider_ref is not None:
+    if attempt.state == REQUESTED and (asked := _request_of(ctx, partition, order, attempt.no)) is not None:
+        ctx.submissions.remind(asked, partition)
+        await _opened(ctx, partition, order_id, attempt.no, time.monotonic() + wait_of(call.preferences))
+    elif attempt.provider_ref is not None:
         for command in report_of((await _sighting(payments, attempt.provider_ref)).facts, order, payments.name, now_ms()):
             ctx.submissions.refuse_overload(ctx.status().connected)
             outcome = await ctx.submissions.submit(command, partition, wait_of(call.preferences))

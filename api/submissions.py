@@ -187,6 +187,19 @@ class Submissions:
             if outcome is not None:
                 return outcome
 
+    def remind(self, command: OrderCommand, partition: int) -> None:
+        """Send a command that was decided before: it changes nothing and leaves no record, and the processor hears that somebody
+        waits. One that does not arrive is a reminder less."""
+
+        def on_ack(acked: Acked | None, error: LedgerError | None) -> None:
+            if acked is None:
+                log.warning("not reminded", command_id=command.command_id, why=str(error))
+
+        try:
+            self._sender.send(self.record_of(command, partition), on_ack)
+        except LedgerError as exc:
+            on_ack(None, exc)
+
     async def send_all(self, records: Sequence[NewRecord]) -> list[Acked]:
         """Make every record durable. Raises `Problem` `ledger-unavailable` when one is not known to be."""
         loop = asyncio.get_running_loop()

@@ -29,11 +29,13 @@ class No(Struct, frozen=True):
 class Unknown(Struct, frozen=True):
     """Time-out, 5xx, 429, a reset connection, an answer that makes no sense: it may have been done. `why` is for the log.
 
-    `after_s`: how long the other side asks to be left alone; 0 when it does not.
+    `after_s`: how long the other side asks to be left alone; 0 when it does not. `looked`: a look before it was answered, so the
+    other side is there.
     """
 
     why: str
     after_s: float = 0.0
+    looked: bool = False
 
 
 Answer = Done | No | Unknown

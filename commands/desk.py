@@ -32,7 +32,7 @@ from ledger.order import FoldError, Order, evolve
 from ledger.outcomes import decode_outcome, event_row, outcome_key, refusal_row, reused_key
 from ledger.store import Store
 from ledger.topics import Topics
-from ledger.transitions import Code
+from ledger.transitions import Code, Operation
 
 # An unreadable command is kept whole up to here; a larger one was written by no door of ours, and its head tells enough.
 MAX_ORIGINAL_BYTES = 64 * 1024
@@ -101,6 +101,7 @@ class Desk:
         self._prefix = b"%d/" % partition
         self._rows: dict[bytes, bytes | None] = {}
         self._folded: dict[str, Order] = {}
+        self._asked: set[str] = set()
         self._commands, self._events, self._refusals = command_codec(), event_codec(), refusal_codec()
         raw = store.get(self._prefix + b"meta")
         meta = _decode_meta(raw) if raw else Meta(command_log)
@@ -127,6 +128,11 @@ class Desk:
     def changed(self) -> list[Order]:
         """Orders that were folded since the last write."""
         return list(self._folded.values())
+
+    def take_asked(self) -> set[str]:
+        """Orders whose payment was asked for again since this was last called."""
+        asked, self._asked = self._asked, set()
+        return asked
 
     def rows(self) -> dict[bytes, bytes | None]:
         """Everything changed since the last write, with the position: one atomic store write."""
@@ -229,6 +235,8 @@ class Desk:
             return self._unreadable(record, written, exc)
         first = self._get(outcome_key(command.command_id))
         if first is not None and decode_outcome(first).fingerprint == command.fingerprint:
+            if command.operation == Operation.REQUEST_PAYMENT:
+                self._asked.add(command.order_id)
             return None
         decision: Decision
         if first is not None:
@@ -246,6 +254,8 @@ class Desk:
                 decision = decide(command, self.order(command.order_id), record.timestamp_ms)
                 if isinstance(decision, OrderEvent):
                     return self._accept(decision, record, written)
+                if decision.code is Code.PAYMENT_OPEN:
+                    self._asked.add(command.order_id)
             except Exception as exc:  # our bug or a sender's: one command is refused, every other order goes on (DESIGN 5)
                 log.error("could not decide", command_id=command.command_id, order_id=command.order_id, exc_info=True)
                 decision = Refusal(Code.COULD_NOT_DECIDE, type(exc).__name__)

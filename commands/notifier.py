@@ -108,6 +108,9 @@ class Notifier:
     def changed(self, orders: Sequence[Order]) -> None:
         """Nothing: the events tell."""
 
+    def asked(self, order_ids: Sequence[str]) -> None:
+        """Nothing either."""
+
     # ---- the thread
 
     def _run(self) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from commands.answers import Answer, Done, Fact, No, Unknown, command_of
 from commands.decide import Refusal, decide
@@ -58,10 +59,13 @@ class Ports:
 
 
 class Report(Struct, frozen=True):
-    """Commands to be sent, in this order. `failed`: nothing is known, try again (the reason is for the log)."""
+    """Commands to be sent, in this order. `failed`: nothing is known, try again (the reason is for the log), not within
+    `after_s` if the other side asks for that. `looked`: what failed came after a look that did not."""
 
     commands: tuple[OrderCommand, ...] = ()
     failed: str | None = None
+    after_s: float = 0.0
+    looked: bool = False
 
 
 async def perform(obligation: Obligation, order: Order, ports: Ports, now_ms: int) -> Report:
@@ -71,8 +75,8 @@ async def perform(obligation: Obligation, order: Order, ports: Ports, now_ms: in
         return Report(_news([own], order, now_ms))
     answer = await _CALLS[obligation.kind](obligation, order, ports, now_ms)
     match answer:
-        case Unknown(why):
-            return Report(failed=why)
+        case Unknown(why, after_s, looked):
+            return Report(failed=why, after_s=after_s, looked=looked)
         case No(code):
             return Report(failed=f"refused: {code}")
     return Report(report_of(answer.facts, order, _actor(obligation, ports), now_ms))
@@ -155,7 +159,7 @@ async def _create(obligation: Obligation, order: Order, ports: Ports, now_ms: in
     made = await pay.create(order.order_id, args.attempt, args.amount_minor, order.currency, obligation.key)
     if isinstance(made, No):
         return Done((RecordPayment(e.PAYMENT_VOIDED, args.attempt, code=made.code),))
-    return made
+    return _after_a_look(made) if now_ms - args.since > KEY_FORGOTTEN_MS else made
 
 
 async def _look(obligation: Obligation, order: Order, ports: Ports, now_ms: int) -> Answer:
@@ -174,7 +178,7 @@ async def _capture(obligation: Obligation, order: Order, ports: Ports, now_ms: i
     if any(f.fact in _SETTLES_CAPTURE for f in looked.facts if isinstance(f, RecordPayment) and f.attempt == args.attempt):
         return looked
     made = await ports.payments.capture(args.provider_ref, args.amount_minor, obligation.key)
-    return await _or_look(made, args.provider_ref, order, ports)
+    return _after_a_look(await _or_look(made, args.provider_ref, order, ports))
 
 
 _SETTLES_CAPTURE = frozenset({e.PAYMENT_CAPTURED, e.PAYMENT_VOIDED})
@@ -190,6 +194,10 @@ async def _void(obligation: Obligation, order: Order, ports: Ports, now_ms: int)
         return Done((RecordPayment(e.PAYMENT_VOIDED, args.attempt, code="never_opened"),))
     made = await ports.payments.cancel(args.provider_ref, obligation.key)
     return await _or_look(made, args.provider_ref, order, ports)
+
+
+def _after_a_look(made: Answer) -> Answer:
+    return replace(made, looked=True) if isinstance(made, Unknown) else made
 
 
 async def _or_look(made: Answer, provider_ref: str, order: Order, ports: Ports) -> Answer:
@@ -211,7 +219,7 @@ async def _refund(obligation: Obligation, order: Order, ports: Ports, now_ms: in
     made = await _or_look(made, args.provider_ref, order, ports)  # it may have been refunded by hand
     if isinstance(made, No):
         return Done((RecordRefund(e.REFUND_FAILED, args.refund_no, amount_minor=args.amount_minor, code=made.code),))
-    return made
+    return _after_a_look(made)
 
 
 async def _look_at_refund(obligation: Obligation, order: Order, ports: Ports, now_ms: int) -> Answer:

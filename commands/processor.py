@@ -63,6 +63,9 @@ class Watcher(Protocol):
     def changed(self, orders: Sequence[Order]) -> None:
         """Orders of own partitions as they were just stored."""
 
+    def asked(self, order_ids: Sequence[str]) -> None:
+        """Customers asked for payments of these orders, and it changed nothing: one was asked for before."""
+
 
 class WriterLoop(threading.Thread):
     """One writer in this process: follows while another process owns it, decides while this one does.
@@ -362,6 +365,9 @@ class WriterLoop(threading.Thread):
             self._desks[p].passed(offset)
         changed = [order for p in last for order in self._desks[p].changed()]
         self._save()
+        asked = [order_id for p in last for order_id in self._desks[p].take_asked()]
         for watcher in self._watchers:
             watcher.changed(changed)
+            if asked:
+                watcher.asked(asked)
         self._on_dealt({TopicPartition(self._topics.commands, p): offset + 1 for p, offset in last.items()})

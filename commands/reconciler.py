@@ -3,9 +3,12 @@
 Level-triggered, like a Kubernetes controller. What an order owes is read off its folded state each time; tries and back-off
 are kept in memory only, so a restart forgets nothing that matters: the same obligation is met again under the same key.
 
-    woken by      a writer that became ready (everything that owes), a batch that was stored (its orders), a clock
+    woken by      a writer that became ready (everything that owes), a batch that was stored (its orders), a clock, a customer
+                  who asks again for a payment that is not open yet
     looks at      `obligations(order)`; one call per key at a time, at most 32 per port
     afterwards    facts -> commands -> the order changes -> woken again. Nothing new, or no answer: later, with back-off
+    back-off      what a customer waits for is tried again after 0.2, 0.5, 1, 2 s, the rest after a second; then after twice as
+                  long each time, up to five minutes. While looks succeed and only the act fails, 15 s are the longest pause
 
 Only orders of writers that this process owns: two processes that both believe so for a moment make the same calls with the
 same keys. It runs on an event loop in a thread of its own and never in the deciding loop.
@@ -27,7 +30,8 @@ from commands.desk import OrderBook
 from commands.messages import OrderCommand, command_codec
 from commands.obligations import HOUR_MS, MINUTE_MS, Kind, Obligation, obligations
 from commands.payments import ProviderUnavailable
-from commands.performing import Ports, perform, report_of, stuck
+from commands.performing import Ports, Report, perform, report_of, stuck
+from commands.tries import LONGEST_ASKED_PAUSE_S
 from ledger.clock import now_ms
 from ledger.errors import LedgerError
 from ledger.log import Acked, NewRecord, Sender
@@ -37,6 +41,9 @@ from ledger.topics import Topics
 MAX_CALLS_PER_PORT = 32
 CALL_S = 60.0  # a port has time-outs of its own, shorter ones: this is against a port that forgot one
 FIRST_PAUSE_MS, LONGEST_PAUSE_MS = 1_000, 5 * MINUTE_MS
+WAITED_PAUSES_MS = (200, 500, 1_000, 2_000)  # the first pauses of what a customer waits for
+WAITED_FOR = frozenset({Kind.RESERVE, Kind.CREATE_PAYMENT, Kind.LOOK_AT_PAYMENT, Kind.CAPTURE})
+LONGEST_AFTER_LOOK_MS = 15_000
 STUCK_TRIES, STUCK_MS, STUCK_PAUSE_MS = 20, HOUR_MS, 15 * MINUTE_MS  # O13
 # What was reported changes the order within milliseconds; if it has not after this, the same is done again.
 REPORTED_MS = 5_000
@@ -57,9 +64,23 @@ class Try(Struct):
     next_at: int = 0
     quiet: int = 0  # answers in a row that brought nothing new
     failed: int = 0  # failures in a row
+    blind: int = 0  # those of them in which not even a look was answered
+    pauses: int = 0  # taken in a row since it began to fail, or since somebody asked
     failing_since: int = 0
+    failed_at: int = 0
     calling: bool = False
     person_called: bool = False
+
+
+def pause_ms(kind: Kind, pauses: int, looked: bool) -> int:
+    """The pause after a failure, when `pauses` were taken before it."""
+    if kind not in WAITED_FOR:
+        pause = FIRST_PAUSE_MS << min(pauses, 20)
+    elif pauses < len(WAITED_PAUSES_MS):
+        pause = WAITED_PAUSES_MS[pauses]
+    else:
+        pause = WAITED_PAUSES_MS[-1] << min(pauses + 1 - len(WAITED_PAUSES_MS), 20)
+    return min(pause, LONGEST_AFTER_LOOK_MS if looked else LONGEST_PAUSE_MS)
 
 
 class Reconciler:
@@ -113,6 +134,17 @@ class Reconciler:
     def changed(self, orders: Sequence[Order]) -> None:
         """These orders were stored as they are here."""
         self._tell(self._changed, orders)
+
+    def asked(self, order_ids: Sequence[str]) -> None:
+        """Customers asked again for payments of these orders."""
+        self._tell(self._asked, order_ids)
+
+    def look_at_the_clock(self) -> None:
+        """The clock was moved: what is due may be another thing than what is waited for."""
+        self._tell(self._wake_up)
+
+    def _wake_up(self) -> None:
+        self._wake.set()
 
     def _tell(self, what: Callable[..., object], *arguments: object) -> None:
         try:
@@ -174,6 +206,18 @@ class Reconciler:
         for order in orders:
             if self._partition_of(order.order_id) in self._owned:
                 self._look_at(order.order_id, order)
+
+    def _asked(self, order_ids: Sequence[str]) -> None:
+        """Begin again with the first pause of what is waited for and fails."""
+        for order_id in order_ids:
+            if (order := self._order(order_id)) is None:
+                continue
+            tries = self._tries.get(order_id, {})
+            for key in tries.keys() & {o.key for o in obligations(order) if o.kind in WAITED_FOR}:
+                if (t := tries[key]).failed:
+                    t.pauses = 0
+                    t.next_at = min(t.next_at, t.failed_at + WAITED_PAUSES_MS[0])
+            self._look_at(order_id, order)
 
     def _schedule(self, order_id: str, at_ms: int) -> None:
         known = self._due_at.get(order_id)
@@ -249,38 +293,42 @@ class Reconciler:
                 report = await perform(obligation, order, self._ports, now)
         except TimeoutError:
             log.error("a port did not keep its time", key=obligation.key)
-            self._failed(t)
+            self._failed(obligation, t)
             return
         self.done[f"{obligation.kind} {'failed' if report.failed else 'done'}"] += 1
         commands = report.commands
         if report.failed is not None:
             log.warning("obligation not met", order_id=order.order_id, key=obligation.key, why=report.failed, tries=t.failed + 1)
-            self._failed(t)
+            self._failed(obligation, t, report)
             if self._is_stuck(t) and not t.person_called:
                 commands = stuck(obligation, order, now)
                 t.person_called = True
         elif not commands:
             self._nothing_new(obligation, t)
         else:
-            t.failed = t.quiet = 0
+            t.failed = t.blind = t.pauses = t.quiet = 0
             t.next_at = self._clock() + REPORTED_MS
         if commands and not await self._report(commands):
             t.person_called = False
-            self._failed(t)
+            self._failed(obligation, t)
 
-    def _failed(self, t: Try) -> None:
-        now = self._clock()
+    def _failed(self, obligation: Obligation, t: Try, report: Report | None = None) -> None:
+        now, looked = self._clock(), report is not None and report.looked
         t.failing_since = t.failing_since if t.failed else now
+        t.failed_at = now
         t.failed += 1
-        pause = STUCK_PAUSE_MS if self._is_stuck(t) else min(FIRST_PAUSE_MS << min(t.failed - 1, 20), LONGEST_PAUSE_MS)
-        t.next_at = now + round(pause * random.uniform(0.75, 1.25))
+        t.blind += not looked
+        pause = STUCK_PAUSE_MS if self._is_stuck(t) else pause_ms(obligation.kind, t.pauses, looked)
+        t.pauses += 1
+        asked_ms = round(1000 * min(report.after_s, LONGEST_ASKED_PAUSE_S)) if report is not None else 0
+        t.next_at = now + max(asked_ms, round(pause * random.uniform(0.75, 1.25)))
 
     def _is_stuck(self, t: Try) -> bool:
-        return t.failed > STUCK_TRIES or (t.failed > 0 and self._clock() - t.failing_since > STUCK_MS)
+        return t.blind > STUCK_TRIES or (t.failed > 0 and self._clock() - t.failing_since > STUCK_MS)
 
     def _nothing_new(self, obligation: Obligation, t: Try) -> None:
         """A look that found what is known; or an own command that is not legal yet, for clocks differ."""
-        t.failed = 0
+        t.failed = t.blind = t.pauses = 0
         first, longest = LOOK_PAUSES_MS.get(obligation.kind, (FIRST_PAUSE_MS, LONGEST_PAUSE_MS))
         t.next_at = self._clock() + round(min(first << min(t.quiet + 1, 20), longest) * random.uniform(1.0, 1.1))
         t.quiet += 1

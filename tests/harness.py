@@ -62,9 +62,19 @@ class Clock:
 
     def __init__(self) -> None:
         self.ahead_ms = 0
+        self._stands_at_ms: int | None = None
 
     def __call__(self) -> int:
-        return time.time_ns() // 1_000_000 + self.ahead_ms
+        return (time.time_ns() // 1_000_000 if self._stands_at_ms is None else self._stands_at_ms) + self.ahead_ms
+
+    @contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """Only `ahead_ms` moves it until the block ends."""
+        self._stands_at_ms = time.time_ns() // 1_000_000
+        try:
+            yield
+        finally:
+            self._stands_at_ms = None
 
 
 @dataclass

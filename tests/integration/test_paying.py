@@ -20,7 +20,9 @@ import pytest
 from harness import Clock, RunningLedger, free_order_body, key, order_body, running_ledger
 from sandboxed import RunningSandbox, running_sandbox
 
+from commands.reconciler import WAITED_PAUSES_MS
 from commands.sandbox.cards import DECLINED, DISPUTED, NO_FUNDS, REFUND_FAILS, REFUND_PENDS, THREE_D_SECURE, VISA
+from ledger.codec import refusal_codec
 from ledger.memory_log import MemoryLog
 from ledger.topics import Topics
 
@@ -77,13 +79,19 @@ class Shop:
         rows = self.admin.get(f"/orders/{order['order_id']}/events").json()["data"]
         return [row["type"] for row in rows]
 
+    def failed(self, kind: str) -> int:
+        """How many obligations of this kind were not met so far."""
+        assert self.ledger.companions is not None
+        assert self.ledger.companions.reconciler is not None
+        return self.ledger.companions.reconciler.done[f"{kind} failed"]
+
     def later(self, ms: int) -> None:
         """Let the reconciler's clock jump: what was to be done then is due now."""
         self.ledger.clock.ahead_ms += ms
         assert self.ledger.companions is not None
         reconciler = self.ledger.companions.reconciler
         assert reconciler is not None
-        reconciler.changed([])  # it looks at its clock again
+        reconciler.look_at_the_clock()
 
 
 @pytest.fixture(scope="module")
@@ -378,6 +386,37 @@ def test_a_provider_that_is_away_keeps_the_order_waiting_and_says_so(shop: Shop)
     shop.sandbox.chaos(ports={"payments": {"error": 1.0}})
     away = shop.customer.get(answer.headers["Location"])
     assert (away.status_code, away.json()["code"]) == (503, "provider-unavailable")
+
+
+@pytest.mark.parametrize("way", ["the same key", "another key", "confirm"])
+def test_a_customer_who_asks_again_need_not_wait_for_a_pause_that_grew_to_minutes(shop: Shop, way: str) -> None:
+    """By the clock of the reconciler, which stands still while the customer asks: nothing but the asking makes it try."""
+    shop.sandbox.chaos(ports={"payments": {"error": 1.0}})
+    order, headers = shop.place(), key()
+    path = f"/orders/{order['order_id']}/payment"
+    body = {"total_minor": order["total_minor"], "currency": order["currency"]}
+    assert shop.customer.post(path, json=body, headers=headers | {"Prefer": "respond-async"}).status_code == 202
+    with shop.ledger.clock.standing_still():
+        enough = shop.failed("create_payment") + 9  # after 0.2, 0.5, 1, 2, 4, ... s: the next is after about a minute
+        shop.until(order, lambda o: shop.failed("create_payment") >= enough, step_ms=5_000)
+        shop.sandbox.chaos()
+        assert shop.customer.get(path).json()["state"] == "requested"
+        shop.later(WAITED_PAUSES_MS[0])  # so often may anybody ask
+        if way == "the same key":
+            answer = shop.customer.post(path, json=body, headers=headers | {"Prefer": "wait=30"})
+            assert (answer.status_code, answer.json()["state"]) == (201, "open")
+            assert answer.headers["Idempotency-Replayed"] == "true"
+        elif way == "confirm":
+            answer = shop.customer.post(path, json={"action": "confirm"}, headers={"Prefer": "wait=30"})
+            assert (answer.status_code, answer.json()["state"]) == (200, "open")
+        else:
+            assert shop.initiate(order).json()["code"] == "payment-open"
+            shop.until_axes(order, payment="open")
+    # What only reminds leaves no record; what is refused leaves the one of its refusal.
+    refusals = [refusal_codec().decode(r.value) for r in shop.ledger.records(shop.ledger.topics.refusals)]
+    by_customers = [r.code for r in refusals if r.order_id == order["order_id"] and r.actor != "reconciler"]
+    assert by_customers == (["payment_open"] if way == "another key" else [])
+    assert shop.types(order).count("PaymentRequested") == 1
 
 
 def test_a_call_that_fails_for_an_hour_calls_a_person_once_and_goes_on(shop: Shop) -> None:

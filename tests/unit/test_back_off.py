@@ -1,0 +1,89 @@
+"""How long the reconciler waits after what failed, and when it calls a person: by a clock that the test moves."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+
+from commands.obligations import Kind, Obligation
+from commands.performing import Report
+from commands.reconciler import LONGEST_PAUSE_MS, STUCK_PAUSE_MS, Reconciler, Try, pause_ms
+from ledger.memory_log import MemoryLog
+from ledger.topics import Topics
+
+MINUTE_MS, HOUR_MS = 60_000, 3_600_000
+WAITED = (Kind.RESERVE, Kind.CREATE_PAYMENT, Kind.LOOK_AT_PAYMENT, Kind.CAPTURE)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_ms = 1_000_000
+
+    def __call__(self) -> int:
+        return self.now_ms
+
+
+def reconciler(clock: Clock) -> Reconciler:
+    """Not started: only its reckoning is asked."""
+    log = MemoryLog()
+
+    def nothing(*_: object) -> None:
+        raise AssertionError("nothing is called here")
+
+    return Reconciler(nothing, nothing, lambda order_id: 0, log.sender("test"), Topics("back-off."), nothing, clock)  # type: ignore[arg-type]
+
+
+def pauses(kind: Kind, report: Report, count: int) -> tuple[list[int], Try]:
+    """The pauses after `count` failures, each of which came as soon as it might."""
+    clock, t = Clock(), Try()
+    reckoning, found = reconciler(clock), []
+    for _ in range(count):
+        reckoning._failed(Obligation(kind, "key"), t, report)
+        found.append(t.next_at - clock.now_ms)
+        clock.now_ms = t.next_at
+    return found, t
+
+
+@pytest.mark.parametrize("kind", WAITED)
+def test_what_a_customer_waits_for_comes_again_after_a_fifth_of_a_second_then_less_and_less_often(kind: Kind) -> None:
+    exact = [pause_ms(kind, n, looked=False) for n in range(20)]
+    assert exact[:8] == [200, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000]
+    assert all(b in (2 * a, LONGEST_PAUSE_MS) for a, b in pairwise(exact[3:]))
+    assert exact[-1] == LONGEST_PAUSE_MS
+    found, _ = pauses(kind, Report(failed="x"), 8)
+    assert all(0.75 * e - 1 <= p <= 1.25 * e + 1 for p, e in zip(found, exact, strict=False))
+
+
+@pytest.mark.parametrize("kind", [k for k in Kind if k not in WAITED])
+def test_the_rest_begins_with_a_second(kind: Kind) -> None:
+    assert [pause_ms(kind, n, looked=False) for n in range(4)] == [1_000, 2_000, 4_000, 8_000]
+    assert pause_ms(kind, 60, looked=False) == LONGEST_PAUSE_MS
+
+
+def test_while_looks_are_answered_and_only_the_act_fails_no_pause_grows_to_minutes() -> None:
+    found, t = pauses(Kind.CAPTURE, Report(failed="x", looked=True), 60)
+    assert max(found) <= 15_000 * 1.25
+    assert (t.failed, t.blind) == (60, 0)
+
+
+def test_a_person_is_called_after_twenty_blind_failures_or_an_hour_of_any() -> None:
+    clock, t = Clock(), Try()
+    reckoning = reconciler(clock)
+    for failures in range(1, 22):
+        reckoning._failed(Obligation(Kind.CAPTURE, "key"), t, Report(failed="x"))
+        assert reckoning._is_stuck(t) == (failures > 20)
+    assert t.next_at - clock.now_ms >= STUCK_PAUSE_MS * 0.75
+    looked, t = Report(failed="x", looked=True), Try()
+    for _ in range(100):
+        reckoning._failed(Obligation(Kind.CAPTURE, "key"), t, looked)
+    assert not reckoning._is_stuck(t)
+    clock.now_ms += HOUR_MS + 1
+    assert reckoning._is_stuck(t)
+
+
+def test_a_pause_that_the_other_side_asks_for_is_kept_up_to_a_minute() -> None:
+    found, _ = pauses(Kind.CREATE_PAYMENT, Report(failed="x", after_s=7.0), 3)
+    assert all(p == 7_000 for p in found)
+    found, _ = pauses(Kind.CREATE_PAYMENT, Report(failed="x", after_s=86_400.0), 3)
+    assert all(p == MINUTE_MS for p in found)
