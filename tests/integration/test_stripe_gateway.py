@@ -341,7 +341,8 @@ def test_a_capture_that_fails_after_its_look_was_answered_says_so() -> None:
     intent = {"id": "pi_1", "object": "payment_intent", "status": "requires_capture", "amount": 1, "currency": "eur"}
 
     async def go(look: int) -> Report:
-        async with provider(lambda method, path: (look, {}, intent) if method == "GET" else (503, {}, ERROR)) as door:
+        said = (look, {}, intent if look == 200 else ERROR)
+        async with provider(lambda method, path: said if method == "GET" else (503, {}, ERROR)) as door:
             return await perform(obligation, order, Ports(door, {}), order.updated_at)
 
     assert asyncio.run(go(200)) == Report(failed="api_error (503)", looked=True)
