@@ -113,4 +113,5 @@ class AppContext:
     def end_streams(self) -> None:
         """The process stops: event streams end now, their clients resume elsewhere. To be called on the event loop."""
         self.stopping = True
+        self.submissions.stop()
         self.projector.wake_order_waiters()

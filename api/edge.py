@@ -82,6 +82,12 @@ class Edge:
                 await self._app(scope, receive, send_with_own_headers)
         except ClientDisconnect:
             pass  # nobody is left to answer; counted below as 499
+        except asyncio.CancelledError:
+            if not self._ctx.stopping or status:
+                raise
+            # The process stops, and this request has had its time: an answer of ours instead of the server's bare 500.
+            (task := asyncio.current_task()) and task.uncancel()
+            await answer(Problem("ledger-unavailable", "This node is stopping."), scope, receive, send_with_own_headers)
         except Exception:
             log.error("request failed", request_id=request_id.decode(), method=scope["method"], exc_info=True)
             if status:

@@ -30,6 +30,7 @@ from projections.queries import Queries
 log = structlog.get_logger(__name__)
 
 ACK_S = 3.0  # a command that is not durable by then, and is not waited for longer, is answered as not known to be durable
+STOPPING_DECISION_S, STOPPING_ACK_S = 0.5, 1.0  # well within the two seconds that open requests get when the process stops
 MAX_WAITING = 2_000
 # So many durable commands without an outcome for so long: the processor makes no progress, and more of them help nobody.
 BEHIND_COMMANDS, BEHIND_S = 100, 10.0
@@ -104,6 +105,8 @@ class Submissions:
         self._look_ups = look_ups
         self._codec = command_codec()
         self._undecided: dict[Waiter, tuple[str, float]] = {}
+        self._under_way: set[_Sent] = set()
+        self._stopping = False
         self.waiting = 0
         self.sent = 0
 
@@ -111,6 +114,12 @@ class Submissions:
     def undecided(self) -> int:
         """Durable commands that were answered 202 and have no outcome yet."""
         return len(self._undecided)
+
+    def stop(self) -> None:
+        """The process stops: whoever waits for an outcome has half a second more, and then the answer that is true by then."""
+        self._stopping = True
+        for sent in self._under_way:
+            sent.wake()
 
     def refuse_overload(self, connected: bool) -> None:
         """Raises `Problem` when a new command would only wait: `ledger-unavailable`, `too-many-requests`, `decisions-behind`."""
@@ -141,6 +150,7 @@ class Submissions:
         record = self.record_of(command, partition, (("traceparent", traceparent),) if traceparent else ())
         sent = _Sent(self._sender, record, contact, self._projector.outcome_waiter(command.command_id, command.fingerprint))
         self.waiting += 1
+        self._under_way.add(sent)
         try:
             sent.wants_ack = wait_s <= 0
             try:
@@ -151,6 +161,7 @@ class Submissions:
             result = await self._result(command, partition, sent, wait_s)
         finally:
             self.waiting -= 1
+            self._under_way.discard(sent)
             self._projector.forget(command.command_id, sent.waiter)
         if contact is not None and sent.contact_acked is not None and contact.key is not None:
             self._projector.remember_contact(contact.key, contact.value, sent.contact_acked)
@@ -163,8 +174,12 @@ class Submissions:
         loop = sent.loop
         began = loop.time()
         decision_at, ack_at = began + wait_s, began + max(wait_s, ACK_S)
+        hurried = False
         while True:
             now = loop.time()
+            if self._stopping and not hurried:
+                hurried = True
+                decision_at, ack_at = min(decision_at, now + STOPPING_DECISION_S), min(ack_at, now + STOPPING_ACK_S)
             sent.wants_ack = now >= decision_at
             # Both sides write first and look afterwards, so an ack that comes meanwhile is seen here or wakes the waiter.
             if sent.error is not None:

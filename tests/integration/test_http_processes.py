@@ -69,6 +69,10 @@ class Processes:
         process.send_signal(number)
         return process.wait(30)
 
+    def pause(self, name: str) -> None:
+        """SIGSTOP: it lives and does nothing."""
+        self._running[name].send_signal(signal.SIGSTOP)
+
     def stop(self) -> None:
         for name in list(self._running):
             self.send(name, signal.SIGKILL)
@@ -138,6 +142,38 @@ def test_a_stop_ends_streams_and_answers_what_is_under_way(processes: Processes)
         assert ended, "the stream did not end as a stream should"
         assert ended[0] - began < 2
         assert time.monotonic() - began < 8
+
+
+def test_whoever_waits_when_the_process_stops_gets_an_answer_in_our_shape(processes: Processes) -> None:
+    with processes.client() as client:
+        place(client)
+        processes.pause("commands")  # nothing is decided from here on
+        answers: list[httpx.Response] = []
+
+        def ask(method: str, path: str, headers: dict[str, str], body: dict[str, Any] | None) -> None:
+            with processes.client() as other:
+                answers.append(other.request(method, path, headers=headers | {"Prefer": "wait=10"}, json=body))
+
+        asked = [("POST", "/orders", key(), order_body()) for _ in range(6)]
+        asked += [("GET", "/orders", {"Ledger-Position": f"{p}-1000000"}, None) for p in range(4)]  # wait for what never comes
+        threads = [threading.Thread(target=ask, args=one) for one in asked]
+        for thread in threads:
+            thread.start()
+        metrics = processes.client("operator")
+        deadline = time.monotonic() + 60
+        while "ledger_commands_waiting 6.0" not in metrics.get("/metrics").text:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        metrics.close()
+        assert processes.send("serve", signal.SIGTERM) == 0, processes.log("serve")
+        for thread in threads:
+            thread.join(60)
+    assert sorted(answer.status_code for answer in answers) == [202] * 6 + [503] * 4
+    for answer in answers:
+        assert answer.headers["request-id"]
+        if answer.status_code == 503:
+            assert answer.headers["content-type"] == "application/problem+json"
+            assert answer.json()["code"] in ("ledger-unavailable", "not-caught-up")
 
 
 def test_commands_without_a_processor_are_202_and_decided_when_it_is_back(processes: Processes) -> None:
