@@ -51,7 +51,7 @@ async def outcome_of(call: Call, command: OrderCommand, contact: OrderContact | 
         ctx.metrics.outcomes["replayed"] += 1
         await folded_as_met(ctx, partition, known)
         return known, True
-    ctx.submissions.refuse_overload(ctx.status().connected)
+    ctx.submissions.refuse_overload(ctx.status().connected, partition)
     record = None
     # A key that is taken will be refused: then no contact is written that no event would ever name.
     if contact is not None and command.place is not None and first is None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 
 import structlog
@@ -32,8 +33,9 @@ log = structlog.get_logger(__name__)
 ACK_S = 3.0  # a command that is not durable by then, and is not waited for longer, is answered as not known to be durable
 STOPPING_DECISION_S, STOPPING_ACK_S = 0.5, 1.0  # well within the two seconds that open requests get when the process stops
 MAX_WAITING = 2_000
-# So many durable commands without an outcome for so long: the processor makes no progress, and more of them help nobody.
-BEHIND_COMMANDS, BEHIND_S = 100, 10.0
+# So many durable commands of one partition without an outcome for so long: its writer makes no progress, and more of them help
+# nobody.
+BEHIND_COMMANDS, BEHIND_S = 50, 10.0
 FORGET_S = 600.0
 
 
@@ -104,7 +106,8 @@ class Submissions:
         self._sender, self._projector, self._queries, self._topics = sender, projector, queries, topics
         self._look_ups = look_ups
         self._codec = command_codec()
-        self._undecided: dict[Waiter, tuple[str, float]] = {}
+        # By partition: a writer that is stuck must not refuse what others decide.
+        self._undecided: defaultdict[int, dict[Waiter, tuple[str, float]]] = defaultdict(dict)
         self._under_way: set[_Sent] = set()
         self._stopping = False
         self.waiting = 0
@@ -113,7 +116,7 @@ class Submissions:
     @property
     def undecided(self) -> int:
         """Durable commands that were answered 202 and have no outcome yet."""
-        return len(self._undecided)
+        return sum(map(len, self._undecided.values()))
 
     def stop(self) -> None:
         """The process stops: whoever waits for an outcome has half a second more, and then the answer that is true by then."""
@@ -121,13 +124,13 @@ class Submissions:
         for sent in self._under_way:
             sent.wake()
 
-    def refuse_overload(self, connected: bool) -> None:
+    def refuse_overload(self, connected: bool, partition: int) -> None:
         """Raises `Problem` when a new command would only wait: `ledger-unavailable`, `too-many-requests`, `decisions-behind`."""
         if not connected:
             raise Problem("ledger-unavailable")
         if self.waiting >= MAX_WAITING:
             raise Problem("too-many-requests")
-        if len(self._undecided) >= BEHIND_COMMANDS and self._oldest_s() > BEHIND_S:
+        if len(self._undecided[partition]) >= BEHIND_COMMANDS and self._oldest_s(partition) > BEHIND_S:
             raise Problem("decisions-behind")
 
     def record_of(self, command: OrderCommand, partition: int, headers: Headers = ()) -> NewRecord:
@@ -167,7 +170,7 @@ class Submissions:
             self._projector.remember_contact(contact.key, contact.value, sent.contact_acked)
         if isinstance(result, Pending):
             self._look_ups.note(result.partition, result.offset, command)
-            self._note_undecided(command)
+            self._note_undecided(command, partition)
         return result
 
     async def _result(self, command: OrderCommand, partition: int, sent: _Sent, wait_s: float) -> Outcome | Pending:
@@ -245,23 +248,23 @@ class Submissions:
 
     # ---- durable, but without an outcome
 
-    def _note_undecided(self, command: OrderCommand) -> None:
+    def _note_undecided(self, command: OrderCommand, partition: int) -> None:
         waiter = self._projector.outcome_waiter(command.command_id, command.fingerprint)
-        self._undecided[waiter] = (command.command_id, time.monotonic())
-        waiter.add_done_callback(self._decided)
+        self._undecided[partition][waiter] = (command.command_id, time.monotonic())
+        waiter.add_done_callback(lambda waiter: self._decided(waiter, partition))
 
-    def _decided(self, waiter: Waiter) -> None:
-        if (noted := self._undecided.pop(waiter, None)) is not None:
+    def _decided(self, waiter: Waiter, partition: int) -> None:
+        if (noted := self._undecided[partition].pop(waiter, None)) is not None:
             self._projector.forget(noted[0], waiter)
 
-    def _oldest_s(self) -> float:
-        """Age of the oldest undecided command. One that was given up long ago is forgotten."""
-        now = time.monotonic()
-        while self._undecided:
-            waiter, (_, since) = next(iter(self._undecided.items()))
+    def _oldest_s(self, partition: int) -> float:
+        """Age of the oldest undecided command there. One that was given up long ago is forgotten."""
+        now, undecided = time.monotonic(), self._undecided[partition]
+        while undecided:
+            waiter, (_, since) = next(iter(undecided.items()))
             if now - since < FORGET_S:
                 return now - since
-            self._decided(waiter)
+            self._decided(waiter, partition)
         return 0.0
 
 

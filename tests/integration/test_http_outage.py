@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from api import submissions
+from commands.idempotency import command_id_of, order_id_of
 from ledger.errors import LogUnavailable
 from ledger.log import Acked, NewRecord, OnAck, Sender
 from ledger.memory_log import MemoryLog
@@ -134,6 +135,15 @@ def test_a_full_queue_behind_an_acknowledged_contact_is_503(ledger: RunningLedge
     assert (answer.status_code, answer.json()["code"]) == (503, "ledger-unavailable")
 
 
+def key_of(ledger: RunningLedger, partition: int) -> dict[str, str]:
+    """A new key whose new order lives in this partition."""
+    while True:
+        headers = key()
+        command_id = command_id_of("gateway", "c-1", "PlaceOrder", "-", headers["Idempotency-Key"])
+        if ledger.context.partition_of(order_id_of(command_id)) == partition:
+            return headers
+
+
 def test_an_undecided_command_is_202_and_many_old_ones_mean_decisions_are_behind(
     ledger: RunningLedger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,15 +151,22 @@ def test_an_undecided_command_is_202_and_many_old_ones_mean_decisions_are_behind
     monkeypatch.setattr(submissions, "BEHIND_S", 0.3)
     client, waiting = ledger.client(), {"Prefer": "wait=0"}
     ledger.folding.clear()
-    places = [client.post("/orders", json=order_body(), headers=key() | waiting).headers["location"] for _ in range(5)]
-    assert client.post("/orders", json=order_body(), headers=key() | waiting).status_code == 202, "many, but young"
+    places = [
+        client.post("/orders", json=order_body(), headers=key_of(ledger, 2) | waiting).headers["location"] for _ in range(5)
+    ]
+    assert {place.split("at=")[1].split("-")[0] for place in places} == {"2"}
+    monkeypatch.setattr(submissions, "BEHIND_S", 1000)
+    assert client.post("/orders", json=order_body(), headers=key_of(ledger, 2) | waiting).status_code == 202, "many, but young"
     assert "ledger_commands_undecided 6.0" in client.get("/metrics").text
+    monkeypatch.setattr(submissions, "BEHIND_S", 0.3)
     time.sleep(0.4)
-    answer = client.post("/orders", json=order_body(), headers=key() | waiting)
+    answer = client.post("/orders", json=order_body(), headers=key_of(ledger, 2) | waiting)
     assert (answer.status_code, answer.json()["code"], answer.headers["retry-after"]) == (503, "decisions-behind", "5")
+    for other in (0, 1, 3):
+        assert client.post("/orders", json=order_body(), headers=key_of(ledger, other) | waiting).status_code == 202
     assert client.get(places[0]).json()["state"] == "pending"
     ledger.folding.set()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 100
     while client.post("/orders", json=order_body(), headers=key()).status_code != 201:
         assert time.monotonic() < deadline
         time.sleep(0.02)
