@@ -150,14 +150,22 @@ def broker(
     stopping = stopper()
     node = EmbeddedBroker(data_dir / "broker", port=port, log_file=data_dir / "log" / "broker.log")
     with BrokerProgress(err) as progress:
-        node.start(progress=progress.update)
+        node.start(
+            progress=progress.update,
+            on_slow=lambda waited_s: err.print(
+                f"the machine is slow: Kafka is not ready after {waited_s:.0f} s, but gets on", style="yellow", highlight=False
+            ),
+        )
     out.print(f"Kafka answers on {node.bootstrap_servers} (data in {data_dir / 'broker'}). Ctrl-C stops it.", highlight=False)
+    training = node.training(data_dir / "log" / "java-cache.log")
     try:
         while not stopping.wait(0.5):
+            training.tend()
             if (code := node.poll()) is not None:
                 err.print(f"the broker ended with {code}; see {data_dir / 'log' / 'broker.log'}", style="red")
                 raise typer.Exit(1)
     finally:
+        training.stop()
         node.stop()
 
 

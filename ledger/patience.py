@@ -1,0 +1,64 @@
+"""How long to wait for a process: as long as it gets on. The clock alone says nothing about a busy machine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import psutil
+
+STILL_S = 60.0  # without any progress
+AT_MOST_S = 900.0  # whatever progresses
+SLOW_AFTER_S = 20.0
+SAY_AGAIN_S = 60.0
+
+
+class Patience:
+    """Ends when nothing has moved for `still_s`, or after `at_most_s` in all.
+
+    `say(seconds)` is called once the wait is longer than usual, and then once in a while.
+    """
+
+    def __init__(
+        self,
+        still_s: float = STILL_S,
+        say: Callable[[float], None] | None = None,
+        at_most_s: float = AT_MOST_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._still_s, self._at_most_s, self._say, self._clock = still_s, at_most_s, say, clock
+        self._began = self._moved_at = clock()
+        self._say_at = self._began + SLOW_AFTER_S
+        self._signs: object = None
+
+    @property
+    def waited_s(self) -> float:
+        return self._clock() - self._began
+
+    def is_over(self, signs: object) -> bool:
+        """To be asked again and again, with whatever changes while there is progress."""
+        now = self._clock()
+        if signs != self._signs:
+            self._signs, self._moved_at = signs, now
+        if now >= self._say_at and self._say is not None:
+            self._say_at = now + SAY_AGAIN_S
+            self._say(now - self._began)
+        return now - self._moved_at > self._still_s or now - self._began > self._at_most_s
+
+
+def cpu_of(pids: Iterable[int]) -> int:
+    """Whole seconds of CPU that the living ones of `pids` have used: an idle process needs a minute for one."""
+    used_s = 0.0
+    for pid in pids:
+        try:
+            times = psutil.Process(pid).cpu_times()
+        except psutil.NoSuchProcess:
+            continue
+        used_s += times.user + times.system
+    return int(used_s)
+
+
+def sizes_of(files: Iterable[Path]) -> tuple[int, ...]:
+    """Sizes of files that grow, in bytes; 0 for one that is not there."""
+    return tuple(file.stat().st_size if file.exists() else 0 for file in files)

@@ -1,0 +1,85 @@
+"""A process ends with its owner, whatever ends the owner and whichever thread started it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from ledger.owner_watch import OwnerWatch
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="without effect there")
+
+ROOT = Path(__file__).parents[2]
+WARD = "import signal, sys, time; {}; print('up', flush=True); time.sleep(600)"
+STUBBORN = "signal.signal(signal.SIGTERM, signal.SIG_IGN)"
+# Starts the ward and its watch on a thread that ends at once, then waits to be killed.
+OWNER = """
+import subprocess, sys, threading, time
+from ledger.owner_watch import OwnerWatch
+def start():
+    command = [sys.executable, "-c", sys.argv[1], "mark-of-the-ward"]
+    ward = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True)
+    ward.stdout.readline()
+    watch = OwnerWatch(ward.pid, "mark-of-the-ward", stop_s=0.2)
+    print(ward.pid, flush=True)
+    kept.append((ward, watch))
+kept = []
+thread = threading.Thread(target=start)
+thread.start()
+thread.join()
+time.sleep(600)
+"""
+
+
+def gone(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+@pytest.mark.parametrize("does", ["pass", STUBBORN], ids=["willing", "ignores SIGTERM"])
+def test_a_ward_ends_when_its_owner_is_killed(does: str) -> None:
+    owner = subprocess.Popen([sys.executable, "-c", OWNER, WARD.format(does)], cwd=ROOT, stdout=subprocess.PIPE)
+    assert owner.stdout is not None
+    pid = int(owner.stdout.readline())
+    assert not gone(pid)
+    owner.kill()
+    owner.communicate()
+    deadline = time.monotonic() + 60
+    while not gone(pid):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_watch_that_is_closed_ends_and_leaves_the_process_alone() -> None:
+    with subprocess.Popen([sys.executable, "-c", WARD.format("pass"), "the-mark"], stdout=subprocess.PIPE) as ward:
+        assert ward.stdout is not None
+        ward.stdout.readline()
+        before = threading.active_count()
+        watch = OwnerWatch(ward.pid, "the-mark")
+        (process,) = [child for child in psutil.Process().children() if child.pid != ward.pid and "-I" in child.cmdline()]
+        assert not any("the-mark" in word for word in process.cmdline())
+        watch.close()
+        assert gone(process.pid)
+        assert ward.poll() is None
+        assert threading.active_count() == before
+        ward.kill()
+
+
+def test_another_process_under_the_same_pid_is_left_alone() -> None:
+    with subprocess.Popen([sys.executable, "-c", WARD.format("pass")], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        watch = OwnerWatch(other.pid, "a mark it does not carry")
+        assert watch._process.stdin is not None
+        watch._process.stdin.close()  # as when the owner dies
+        assert watch._process.wait(60) == 0
+        assert other.poll() is None
+        other.kill()
