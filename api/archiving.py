@@ -10,11 +10,10 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rich.console import Console
-
 from api.inspection import committed
 from api.screens import LogProgress
 from api.signals import stopper
+from api.terminal import Screen
 from api.wiring import KafkaDoors
 from ledger.archive import EVENTS, REFUSALS, ArchiveReader, ArchiveWriter, Entry, Header, Trailer
 from ledger.config import KafkaSettings, Settings
@@ -86,10 +85,10 @@ class Checker:
         self._fold.close()
 
 
-def run_export_log(kafka: KafkaSettings, settings: Settings, path: Path, out: Console, err: Console) -> int:
+def run_export_log(kafka: KafkaSettings, settings: Settings, path: Path, out: Screen, err: Screen) -> int:
     """Write the ledger up to its end of now to `path`, checking it on the way. Raises `BrokenLog`, `LogError`, `Interrupted`."""
     stopping, doors, topics = stopper(), KafkaDoors(kafka), settings.topics
-    event_log = doors.open_log()
+    event_log = doors.open_log(stopping)
     partitions = event_log.partitions(topics.events)
     ends = event_log.ends(_both(topics, partitions), timeout_s=30.0)
     schemas = {s.id: s.text for s in (*versions_of(EVENT_SCHEMAS), *versions_of(REFUSAL_SCHEMAS))}
@@ -125,7 +124,7 @@ def run_export_log(kafka: KafkaSettings, settings: Settings, path: Path, out: Co
     part.replace(path)
     size = path.stat().st_size / 1e6
     told = f"{counted[EVENTS]:,} events and {counted[REFUSALS]:,} refusals"
-    out.print(f"{told} in {path} ({size:,.1f} MB), chain checked", highlight=False, soft_wrap=True)
+    out.print(f"{told} in {path} ({size:,.1f} MB), chain checked")
     return 0
 
 
@@ -165,7 +164,7 @@ def committed_records(
         raise Interrupted("stopped before the end; nothing was kept")
 
 
-def run_import_log(kafka: KafkaSettings, settings: Settings, path: Path, check_only: bool, out: Console, err: Console) -> int:
+def run_import_log(kafka: KafkaSettings, settings: Settings, path: Path, check_only: bool, out: Screen, err: Screen) -> int:
     """Check the archive at `path` from end to end, then write it into the empty ledger of the settings.
 
     Raises `ArchiveError`, `BrokenLog`, `NotEmpty`, `LogError`, `Interrupted`; before anything is written in all of these cases
@@ -176,14 +175,14 @@ def run_import_log(kafka: KafkaSettings, settings: Settings, path: Path, check_o
         header, findings, refusals = check_archive(path, doors, bar, stopping)
         told = f"{findings.events:,} events and {refusals:,} refusals"
         if check_only:
-            out.print(f"{path} is whole: {told}, chain checked", highlight=False)
+            out.print(f"{path} is whole: {told}, chain checked")
             return 0
-        event_log = doors.open_log()
+        event_log = doors.open_log(stopping)
         event_log.ensure_topics(topics.specs(header.partitions, settings.writers))
         _refuse_filled(event_log, topics, header.partitions)
         bar.phase("writing")
         _write(event_log, topics, path, settings.app_id, bar, stopping)
-    out.print(f"{told} written to {topics.events} and {topics.refusals}", highlight=False)
+    out.print(f"{told} written to {topics.events} and {topics.refusals}")
     return 0
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from api.running import up_info
+from api.terminal import Screen, take_over, write_json
 from ledger.errors import LedgerError
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ app = typer.Typer(
 schema_app = typer.Typer(help="The Avro schemas of the topics.", no_args_is_help=True)
 app.add_typer(schema_app, name="schema")
 
-out = Console()
-err = Console(stderr=True)
+out = Screen()
+err = Screen(stderr=True)
 
 DEFAULT_DATA_DIR = Path(".ledger")
 
@@ -68,7 +68,7 @@ def up(
     from api.supervisor import Up
 
     with BrokerProgress(err) as progress:
-        machine = Up(data_dir, port, lambda line: err.print(line, style="yellow", highlight=False), stand_ins=sandbox)
+        machine = Up(data_dir, port, lambda line: err.print(line, style="yellow"), stand_ins=sandbox)
         on_stop_signals(machine.stop)
 
         def ready(info: dict[str, Any]) -> None:
@@ -76,7 +76,7 @@ def up(
             show_up(out, info, machine.data)
 
         code = machine.run(ready, progress.update)
-    err.print("Everything is stopped.", highlight=False)
+    err.print("Everything is stopped.")
     raise typer.Exit(code)
 
 
@@ -153,10 +153,10 @@ def broker(
         node.start(
             progress=progress.update,
             on_slow=lambda waited_s: err.print(
-                f"the machine is slow: Kafka is not ready after {waited_s:.0f} s, but gets on", style="yellow", highlight=False
+                f"the machine is slow: Kafka is not ready after {waited_s:.0f} s, but gets on", style="yellow"
             ),
         )
-    out.print(f"Kafka answers on {node.bootstrap_servers} (data in {data_dir / 'broker'}). Ctrl-C stops it.", highlight=False)
+    out.print(f"Kafka answers on {node.bootstrap_servers} (data in {data_dir / 'broker'}). Ctrl-C stops it.")
     training = node.training(data_dir / "log" / "java-cache.log")
     try:
         while not stopping.wait(0.5):
@@ -377,11 +377,11 @@ def token(
     made = new_token(role)
     entry = {"name": name or role, "role": role, "sha256": [hash_token(made)]}
     if as_json:
-        out.print_json(data={"token": made, "entry": entry})
+        write_json({"token": made, "entry": entry})
         return
-    out.print("Token, shown once:\n", made, "\n", sep="\n", highlight=False)
-    out.print('Entry for LEDGER_TOKENS_FILE, inside {"tokens": [ ]}:\n', highlight=False)
-    out.print_json(data=entry)
+    out.print("Token, shown once:\n", made, "\n", sep="\n")
+    out.print('Entry for LEDGER_TOKENS_FILE, inside {"tokens": [ ]}:\n')
+    write_json(entry)
 
 
 @app.command()
@@ -434,11 +434,11 @@ def settings_of(data_dir: Path) -> Settings:
 
 def kafka_of(data_dir: Path) -> KafkaSettings:
     """The cluster: KAFKA_BOOTSTRAP_SERVERS when set, else the running `up`, else the default."""
-    from ledger.config import KafkaSettings, load_kafka_settings
+    from ledger.config import load_kafka_settings
 
     info = up_info(data_dir)
     if info is not None and "KAFKA_BOOTSTRAP_SERVERS" not in os.environ:
-        return KafkaSettings(bootstrap_servers=info["bootstrap_servers"])
+        return load_kafka_settings(bootstrap_servers=info["bootstrap_servers"])
     return load_kafka_settings()
 
 
@@ -456,12 +456,21 @@ def api_of(data_dir: Path, url: str | None, token: str | None) -> tuple[str, str
 
 
 def main() -> None:
-    """Entry point: an error of ours is one line with its code, never a stack trace."""
+    """Entry point: an error of ours is one line with its code, never a stack trace; so is a file that cannot be used."""
+    take_over()
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()  # here, where a full device can still be told
+        return
     except LedgerError as exc:
-        err.print(f"[red]error[/red] ({exc.code}): {exc}", highlight=False, soft_wrap=True)
-        sys.exit(1)
+        err.print_error(exc.code, str(exc))
+    except OSError as exc:
+        if exc.filename is None:
+            raise
+        err.print_error("file", f"{exc.filename}: {exc.strerror}")
+    sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -21,9 +21,9 @@ from typing import Any
 
 import msgspec
 from rich.box import SIMPLE
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from api import plain_consumer
 from api.catalogue import CURRENCIES
@@ -33,6 +33,7 @@ from api.demo_steps import CONNECTIONS, Step, Steps
 from api.screens import BrokerProgress
 from api.signals import on_stop_signals, restore
 from api.supervisor import Up
+from api.terminal import Screen, write_json
 from ledger.ports import free_port
 from ledger.topics import Topics
 
@@ -55,7 +56,7 @@ SUMS = {
 }
 
 
-def run_demo(orders: int, keep: bool, as_json: bool, out: Console, err: Console) -> int:
+def run_demo(orders: int, keep: bool, as_json: bool, out: Screen, err: Screen) -> int:
     """Run it. Returns 0, 1 when something was not as promised, 130 when interrupted. Raises `BrokerError`, `ConfigError`."""
     folder = Path(tempfile.mkdtemp(prefix="order-ledger-demo-"))
     demo = Demo(folder, orders, err)
@@ -66,11 +67,11 @@ def run_demo(orders: int, keep: bool, as_json: bool, out: Console, err: Console)
         if not (keep or failed):
             shutil.rmtree(folder, ignore_errors=True)
     if as_json:
-        out.print_json(data=demo.report())
+        write_json(demo.report())
     else:
         show(demo, out)
     if keep or failed:
-        err.print(f"Everything is kept in {folder}", highlight=False, soft_wrap=True)
+        err.print(f"Everything is kept in {folder}")
     if demo.passed:
         demo.prepare_next_start()
     return 130 if interrupted else int(failed)
@@ -79,7 +80,7 @@ def run_demo(orders: int, keep: bool, as_json: bool, out: Console, err: Console)
 class Demo:
     """One run. `passed` is True once every step was as promised."""
 
-    def __init__(self, folder: Path, orders: int, err: Console) -> None:
+    def __init__(self, folder: Path, orders: int, err: Screen) -> None:
         self.folder = folder
         self.began = time.monotonic()
         self.steps: Steps | None = None
@@ -250,10 +251,10 @@ def start_consumer(info: dict[str, Any], topic: str) -> subprocess.Popen[bytes]:
 class _StepProgress:
     """A bar that follows the steps; silent when standard error is no terminal."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Screen) -> None:
         self._bar = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -274,16 +275,17 @@ class _StepProgress:
         self._bar.update(self._task, description=name, completed=done, total=total)
 
 
-def show(demo: Demo, out: Console) -> None:
+def show(demo: Demo, out: Screen) -> None:
     """The tables: what was done and checked, how long an order took, where the orders ended."""
     table = Table(title="Order Ledger: the whole path", title_justify="left", box=SIMPLE)
+    good, bad = out.sign("✓", "ok"), out.sign("✗", "NOT")
     table.add_column("", no_wrap=True)
     table.add_column("count", justify="right")
     table.add_column("s", justify="right")
     table.add_column("what was done")
     table.add_column("what was checked", style="dim")
     for step in demo.all_steps():
-        mark = "[red]✗[/red]" if step.problems else "[green]✓[/green]"
+        mark = Text(bad, style="red") if step.problems else Text(good, style="green")
         took = f"{step.seconds:.1f}" if step.seconds else ""
         table.add_row(mark, f"{step.count:,}", took, step.name, step.promise)
     out.print(table)
@@ -299,7 +301,7 @@ def show(demo: Demo, out: Console) -> None:
     facts.add_row("Events by type", ", ".join(f"{count} {kind}" for kind, count in report["events_by_type"].items()))
     facts.add_row("Decoded with", report["decoder"] or "")
     facts.add_row("Seconds", ", ".join(f"{took_s} {name}" for name, took_s in report["seconds"].items()))
-    out.print(facts, highlight=False)
+    out.print(facts)
     if report["sums"]:
         sums = Table(title="The sandbox's journal beside the ledger", title_justify="left", box=SIMPLE)
         for column in ("", "ledger", "journal"):
@@ -309,11 +311,11 @@ def show(demo: Demo, out: Console) -> None:
         out.print(sums)
     for step in demo.all_steps():
         for problem in step.problems[:MOST_PROBLEMS]:
-            out.print(f"{step.name}: {problem}", style="red", highlight=False, markup=False, soft_wrap=True)
+            out.print(f"{step.name}: {problem}", style="red")
         if len(step.problems) > MOST_PROBLEMS:
             out.print(f"{step.name}: {len(step.problems) - MOST_PROBLEMS} more", style="red")
     if demo.error:
-        out.print(demo.error, style="red", highlight=False, markup=False, soft_wrap=True)
+        out.print(demo.error, style="red")
     if demo.passed:
         out.print("Everything was as promised.", style="green")
     else:

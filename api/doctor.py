@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import httpx
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from api.patient_log import LEAST_PATIENCE_S, patient
+from api.terminal import Screen, write_json
 from api.wiring import open_log
 from ledger.config import KafkaSettings, Settings
 from ledger.errors import LedgerError
@@ -20,7 +22,9 @@ from ledger.log import EventLog, TopicPartition
 from ledger.registry import check_registry
 
 LEAST_FREE_BYTES = 1 << 30
-STALL_LOOK_S = 2.0
+STALL_PATIENCE_S = 20.0  # for the number of waiting commands to sink: one is decided in 0.01 s
+STALL_PAUSE_S = 0.5
+ANSWER_S = 50.0
 
 Verdict = Literal["ok", "warning", "wrong"]
 
@@ -36,10 +40,10 @@ class Finding:
 
 
 def run_doctor(
-    kafka: KafkaSettings, settings: Settings, data_dir: Path, info: dict[str, Any] | None, as_json: bool, out: Console
+    kafka: KafkaSettings, settings: Settings, data_dir: Path, info: dict[str, Any] | None, as_json: bool, out: Screen
 ) -> int:
     """Look, show, and return 1 when anything is wrong (a warning is not)."""
-    event_log = open_log(kafka)
+    event_log = patient(open_log(kafka), lambda _: None, LEAST_PATIENCE_S)
     findings = [_broker(event_log, kafka, settings)]
     if findings[0].verdict == "ok":
         findings += [_topics(event_log, settings), _writers(event_log, settings)]
@@ -50,12 +54,12 @@ def run_doctor(
     wrong = any(f.verdict == "wrong" for f in findings)
     if as_json:
         rows = [{"subject": f.subject, "verdict": f.verdict, "found": f.found, "advice": f.advice} for f in findings]
-        out.print_json(data={"ok": not wrong, "findings": rows})
+        write_json({"ok": not wrong, "findings": rows})
         return int(wrong)
     table = Table("what", "", "found", "what to do")
     colours = {"ok": "green", "warning": "yellow", "wrong": "red"}
     for f in findings:
-        table.add_row(f.subject, f"[{colours[f.verdict]}]{f.verdict}[/]", f.found, f.advice)
+        table.add_row(f.subject, Text(f.verdict, style=colours[f.verdict]), f.found, f.advice)
     out.print(table)
     return int(wrong)
 
@@ -87,26 +91,28 @@ def _topics(event_log: EventLog, settings: Settings) -> Finding:
 
 
 def _writers(event_log: EventLog, settings: Settings) -> Finding:
-    """Commands that are not dealt with, and whether that number stands still."""
+    """Commands that are not dealt with, and whether any is while we look."""
     t = settings.topics
     try:
         tps = [TopicPartition(t.commands, p) for p in range(event_log.partitions(t.commands))]
-        before = _undealt(event_log, settings, tps)
-        if before > 0:
-            time.sleep(STALL_LOOK_S)
-        after = _undealt(event_log, settings, tps) if before else 0
+        waiting, dealt_before = _undealt(event_log, settings, tps)
+        dealt, deadline = dealt_before, time.monotonic() + STALL_PATIENCE_S
+        while waiting and dealt <= dealt_before and time.monotonic() < deadline:
+            time.sleep(STALL_PAUSE_S)
+            waiting, dealt = _undealt(event_log, settings, tps)
     except LedgerError as exc:
         return Finding("commands", "wrong", str(exc), "see the log of `commands`")
-    if after and after >= before:
-        return Finding(
-            "commands", "wrong", f"{after} commands are not dealt with, and not fewer than before", "is `commands` running?"
-        )
-    return Finding("commands", "ok", f"{after} commands are waiting")
+    if waiting and dealt <= dealt_before:
+        found = f"{waiting} commands are not dealt with, and none was within {STALL_PATIENCE_S:.0f} s"
+        return Finding("commands", "wrong", found, "is `commands` running?")
+    return Finding("commands", "ok", f"{waiting} commands are waiting")
 
 
-def _undealt(event_log: EventLog, settings: Settings, tps: list[TopicPartition]) -> int:
+def _undealt(event_log: EventLog, settings: Settings, tps: list[TopicPartition]) -> tuple[int, int]:
+    """(commands that wait, offsets up to which commands are dealt with, summed)."""
     ends, dealt, starts = event_log.ends(tps), event_log.progress(settings.app_id, tps), event_log.starts(tps)
-    return sum(ends[tp] - max(dealt[tp], starts[tp]) for tp in tps)
+    reached = {tp: max(dealt[tp], starts[tp]) for tp in tps}
+    return sum(ends[tp] - reached[tp] for tp in tps), sum(reached.values())
 
 
 def _registry(url: str, prefix: str) -> Finding:
@@ -121,7 +127,7 @@ def _api(info: dict[str, Any] | None, settings: Settings) -> list[Finding]:
     url = info["url"] if info else f"http://{settings.host}:{settings.port}"
     token = info["tokens"]["operator"] if info else None
     try:
-        with httpx.Client(base_url=url, timeout=5.0) as client:
+        with httpx.Client(base_url=url, timeout=ANSWER_S) as client:
             ready = client.get("/ready")
             metrics = client.get("/metrics", headers={"Authorization": f"Bearer {token}"}).text if token else ""
     except httpx.HTTPError as exc:

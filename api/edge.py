@@ -116,17 +116,38 @@ class Edge:
 
 
 class LedgerRoute(APIRoute):
-    """Routes to `async def endpoint(call: Call) -> Response`; a `Problem` raised by it is the answer."""
+    """Routes to `async def endpoint(call: Call) -> Response`; a `Problem` raised by it is the answer.
+
+    Where there is GET there is HEAD: the same answer without its body. A stream is not begun for it.
+    """
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        if scope["type"] == "http" and scope["method"] == "HEAD":
+            return super().matches({**scope, "method": "GET"})
+        return super().matches(scope)
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         call = Call(scope, receive, send)
         try:
-            if self.methods and scope["method"] not in self.methods:
+            if not self.serves(scope):
                 raise Problem("method-not-allowed", headers={"Allow": ", ".join(allowed_methods(scope))})
             response: Response = await self.endpoint(call)
         except Problem as problem:
             response = problem_response(problem, call.instance)
-        await response(scope, receive, send)
+        await self.respond(response, scope, receive, send)
+
+    def serves(self, scope: Scope) -> bool:
+        """Whether the request's method is one of this route."""
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        return not self.methods or method in self.methods
+
+    async def respond(self, response: Response, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send `response`, for HEAD without its body."""
+        if scope["method"] == "HEAD":
+            await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
+            await send({"type": "http.response.body", "body": b""})
+        else:
+            await response(scope, receive, send)
 
 
 def allowed_methods(scope: Scope) -> list[str]:
@@ -135,6 +156,8 @@ def allowed_methods(scope: Scope) -> list[str]:
     for route in scope["router"].routes:
         if isinstance(route, Route) and route.matches(scope)[0] is not Match.NONE:
             found |= route.methods or set()
+    if "GET" in found:
+        found.add("HEAD")
     return sorted(found)
 
 

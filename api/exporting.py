@@ -4,25 +4,25 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.console import Console
-
 from api.archiving import committed_records
 from api.inspection import start_positions
 from api.parquet import ParquetFile
 from api.screens import LogProgress
 from api.signals import stopper
-from api.wiring import open_log
+from api.terminal import Screen
+from api.wiring import KafkaDoors
 from ledger.codec import event_codec
 from ledger.config import KafkaSettings, Settings
 from ledger.errors import DecodeError
 
 
-def run_export(kafka: KafkaSettings, settings: Settings, path: Path, start: str, out: Console, err: Console) -> int:
+def run_export(kafka: KafkaSettings, settings: Settings, path: Path, start: str, out: Screen, err: Screen) -> int:
     """Write every event from `start` to the log's end of now. A record that cannot be decoded is told and left out; then 1.
 
     Raises `ConfigError`, `LogError`, `Interrupted`.
     """
-    stopping, event_log = stopper(), open_log(kafka)
+    stopping = stopper()
+    event_log = KafkaDoors(kafka).open_log(stopping)
     starts = start_positions(event_log, settings.topics.events, start)
     ends = event_log.ends(starts, timeout_s=30.0)
     decode, left_out = event_codec().decode_fields, 0
@@ -32,7 +32,7 @@ def run_export(kafka: KafkaSettings, settings: Settings, path: Path, start: str,
                 file.add(record.partition, record.offset, decode(record.value))
             except DecodeError as exc:
                 left_out += 1
-                err.print(f"{record.partition}-{record.offset} is left out: {exc}", style="red", highlight=False)
+                err.print(f"{record.partition}-{record.offset} is left out: {exc}", style="red")
     size = path.stat().st_size / 1e6
-    out.print(f"{file.written:,} events in {path} ({size:,.1f} MB)", highlight=False, soft_wrap=True)
+    out.print(f"{file.written:,} events in {path} ({size:,.1f} MB)")
     return int(left_out > 0)

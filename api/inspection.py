@@ -9,18 +9,21 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal
+from urllib.parse import quote
 
 import httpx
 import msgspec
-from rich.console import Console
 
 from api.signals import stopper
-from api.wiring import open_log
+from api.terminal import Screen, write_json, write_line, write_text
+from api.wiring import KafkaDoors
 from ledger.codec import event_codec, link_of
 from ledger.config import KafkaSettings, Settings
 from ledger.errors import ConfigError, DecodeError, LedgerError
 from ledger.events import OrderEvent
 from ledger.log import EventLog, Reader, Record, TopicPartition
+
+PATIENCE_S = 100.0  # for an answer of the API
 
 
 class ApiError(LedgerError):
@@ -71,7 +74,7 @@ def start_positions(event_log: EventLog, topic: str, start: str) -> dict[TopicPa
             raise ConfigError(f"{topic} has no partition {min(unknown).partition}")
         return found
     at = _time(start, "--from (or beginning, now, a place like 3-1017)")
-    return event_log.offset_at(tps, int(at.timestamp() * 1000))
+    return event_log.offset_at(tps, max(0, int(at.timestamp() * 1000)))  # below 0 are Kafka's names of other places
 
 
 class Continuity:
@@ -126,15 +129,15 @@ def run_tail(
     follow: bool,
     check: bool,
     form: Form,
-    out: Console,
-    err: Console,
+    out: Screen,
+    err: Screen,
 ) -> int:
     """Print matching events until interrupted, or until the end of the log without `follow`. Raises `LogError`.
 
     With `check` nothing but what is wrong is printed, and 1 is returned when anything is.
     """
     stopping = stopper()
-    event_log = open_log(kafka)
+    event_log = KafkaDoors(kafka).open_log(stopping)
     positions = start_positions(event_log, settings.topics.events, start)
     ends = event_log.ends(positions)
     reader = event_log.reader("tail", eof=True, headers=form == "raw")
@@ -143,15 +146,13 @@ def run_tail(
         for record in committed(reader, positions, None if follow else ends, stopping):
             if check:
                 for line in continuity.look(record):
-                    out.print(line, style="red", highlight=False, soft_wrap=True, markup=False)
+                    out.print(line, style="red")
             else:
                 _show(record, order, customer, kind, form, out)
-    except BrokenPipeError:
-        return 0  # `| head` has seen enough
     finally:
         reader.close()
     if check:
-        err.print(str(continuity), highlight=False)
+        err.print(str(continuity))
     return int(bool(continuity.found))
 
 
@@ -175,11 +176,14 @@ def committed(
             left -= {tp for tp, end in reader.reached_end().items() if end >= until[tp]}
 
 
-def _show(record: Record, order: str | None, customer: str | None, kind: str | None, form: Form, out: Console) -> None:
+def _show(record: Record, order: str | None, customer: str | None, kind: str | None, form: Form, out: Screen) -> None:
     try:
         event = event_codec().decode(record.value)
     except DecodeError as exc:
-        out.print(f"{record.partition}-{record.offset}: undecodable ({exc})", style="red", highlight=False)
+        if form == "table":
+            out.print(f"{record.partition}-{record.offset}: undecodable ({exc})", style="red")
+        else:
+            write_line({"partition": record.partition, "offset": record.offset, "undecodable": str(exc)})
         return
     if (order, customer, kind) != (
         order and event.order_id,
@@ -188,7 +192,7 @@ def _show(record: Record, order: str | None, customer: str | None, kind: str | N
     ):
         return
     if form == "table":
-        out.print(_line(event, record), highlight=False, soft_wrap=True, markup=False)
+        write_text([_line(event, record)])
         return
     line: dict[str, Any] = {"partition": record.partition, "offset": record.offset}
     if form == "json":
@@ -200,7 +204,7 @@ def _show(record: Record, order: str | None, customer: str | None, kind: str | N
             "headers": {name: value.decode("utf-8", "replace") for name, value in record.headers},
             "value_hex": (record.value or b"").hex(),
         }
-    out.print(json.dumps(line, ensure_ascii=False), highlight=False, soft_wrap=True, markup=False)
+    write_line(line)
 
 
 def _line(event: OrderEvent, record: Record) -> str:
@@ -212,15 +216,16 @@ def _line(event: OrderEvent, record: Record) -> str:
     )
 
 
-def run_history(order_id: str, url: str, token: str, at: str | None, as_json: bool, out: Console, err: Console) -> int:
+def run_history(order_id: str, url: str, token: str, at: str | None, as_json: bool, out: Screen, err: Screen) -> int:
     """Print the events of one order, up to the time `at` (RFC 3339) if given. Returns 1 when there is no such order."""
     rows: list[dict[str, Any]] = []
     until = None if at is None else _time(at, "--at")
+    path = f"/orders/{quote(order_id, safe='')}"
     with _client(url, token) as client:
         while True:
-            answer = _get(client, f"/orders/{order_id}/events", {"after": rows[-1]["version"] if rows else 0, "limit": 200})
+            answer = _get(client, f"{path}/events", {"after": rows[-1]["version"] if rows else 0, "limit": 200})
             if answer is None:
-                err.print(f"no order {order_id}", style="red")
+                err.print(f"no order {' '.join(order_id.split())}", style="red")
                 return 1
             rows += answer["data"]
             if len(answer["data"]) < 200:
@@ -228,35 +233,34 @@ def run_history(order_id: str, url: str, token: str, at: str | None, as_json: bo
     if until is not None:
         rows = [row for row in rows if datetime.fromisoformat(row["occurred_at"]) <= until]
     if as_json:
-        out.print_json(data=rows)
+        write_json(rows)
         return 0
     for row in rows:
         place = f"{row['partition']}-{row['offset']}"
         head = f"v{row['version']:<3} {row['occurred_at']}  {place:>9}  {row['type']:<18} {row['status']:<10} {row['actor']}"
-        out.print(head, highlight=False, soft_wrap=True, markup=False)
+        write_text([head])
         if detail := {name: value for name, value in row["detail"].items() if value not in (None, [], "")}:
-            out.print(
-                f"     {json.dumps(detail, ensure_ascii=False)}", style="dim", highlight=False, markup=False, soft_wrap=True
-            )
+            write_text([f"     {json.dumps(detail, ensure_ascii=False)}"])
     return 0
 
 
-def run_diff(order_id: str, before: int, after: int, url: str, token: str, as_json: bool, out: Console, err: Console) -> int:
+def run_diff(order_id: str, before: int, after: int, url: str, token: str, as_json: bool, out: Screen, err: Screen) -> int:
     """Print the fields in which two versions of an order differ. Returns 1 when there is no such order or version."""
+    path = f"/orders/{quote(order_id, safe='')}"
     with _client(url, token) as client:
-        states = [_get(client, f"/orders/{order_id}", {"version": version}) for version in (before, after)]
+        states = [_get(client, path, {"version": version}) for version in (before, after)]
     if states[0] is None or states[1] is None:
-        err.print(f"no order {order_id} with versions {before} and {after}", style="red")
+        err.print(f"no order {' '.join(order_id.split())} with versions {before} and {after}", style="red")
         return 1
     left, right = _flat(states[0]), _flat(states[1])
     changed = [name for name in {**left, **right} if left.get(name) != right.get(name)]
     if as_json:
         rows = [{"field": name, "before": left.get(name), "after": right.get(name)} for name in changed]
-        out.print_json(data={"order_id": order_id, "from": before, "to": after, "changes": rows})
+        write_json({"order_id": order_id, "from": before, "to": after, "changes": rows})
         return 0
     for name in changed:
         was, now = (json.dumps(side[name], ensure_ascii=False) if name in side else "-" for side in (left, right))
-        out.print(f"{name:<28} {was} -> {now}", highlight=False, soft_wrap=True, markup=False)
+        write_text([f"{name:<28} {was} -> {now}"])
     return 0
 
 
@@ -270,7 +274,13 @@ def _flat(value: Any, name: str = "") -> dict[str, Any]:
 
 
 def _client(url: str, token: str) -> httpx.Client:
-    return httpx.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=10.0)
+    """Raises `ConfigError` for what cannot be an address or a token."""
+    if not token.isascii():
+        raise ConfigError("the token has characters that no token has")
+    try:
+        return httpx.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=PATIENCE_S)
+    except httpx.InvalidURL as exc:
+        raise ConfigError(f"{url!r} is no address: {exc}") from None
 
 
 def _get(client: httpx.Client, path: str, params: dict[str, Any]) -> dict[str, Any] | None:
@@ -283,7 +293,10 @@ def _get(client: httpx.Client, path: str, params: dict[str, Any]) -> dict[str, A
         return None
     if answer.status_code != 200:
         raise ApiError(f"{answer.status_code} {answer.text[:300]}")
-    body: dict[str, Any] = answer.json()
+    try:
+        body: dict[str, Any] = answer.json()
+    except ValueError:
+        raise ApiError(f"{client.base_url} is not the ledger's API: its answer is not JSON") from None
     return body
 
 

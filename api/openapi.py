@@ -25,6 +25,8 @@ durable and not decided yet, 503 means nothing is known to be durable; retrying 
 
 **Reads** on the node that answered a command show it. On another node, send the `Ledger-Position` of that answer along.
 
+**HEAD** is answered on every path that has GET: the same status and headers, `Content-Length` included, and no body.
+
 Money is integer minor units, times are RFC 3339 in UTC. Bodies are JSON in UTF-8 of at most 64 KiB and 8 levels: no duplicate
 keys, no unknown members, integers only, strings in NFC without control characters. Errors are RFC 9457 problems.
 """

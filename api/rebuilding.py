@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from rich.console import Console
-
 from api.generation import projections_of
 from api.screens import LogProgress
 from api.signals import stopper
+from api.terminal import Screen, write_json
 from api.wiring import KafkaDoors
 from ledger.config import KafkaSettings, Settings
 from projections.live import digest_to_json
@@ -27,14 +26,14 @@ def run_rebuild(
     fresh: bool,
     accept_difference: bool,
     as_json: bool,
-    out: Console,
-    err: Console,
+    out: Screen,
+    err: Screen,
 ) -> int:
     """Rebuild the read models of the node that `settings` names. 1 when the live ones differ from the log."""
     stopping = stopper()
     doors = KafkaDoors(kafka)
     doors.enter_process()
-    partitions = doors.open_log().partitions(settings.topics.events)
+    partitions = doors.open_log(stopping).partitions(settings.topics.events)
     with LogProgress(err) as bar:
         rebuild = Rebuild(
             projections_of(settings),
@@ -47,7 +46,7 @@ def run_rebuild(
         )
         report = rebuild.run(keep_old=keep_old, dry_run=dry_run, back=back, fresh=fresh, accept_difference=accept_difference)
     if as_json:
-        out.print_json(data=report_to_json(report))
+        write_json(report_to_json(report))
     else:
         _show(report, dry_run, out)
     return int(bool(report.differences) and not accept_difference)
@@ -79,22 +78,22 @@ def report_to_json(report: Report) -> dict[str, Any]:
     }
 
 
-def _show(report: Report, dry_run: bool, out: Console) -> None:
+def _show(report: Report, dry_run: bool, out: Screen) -> None:
     per_s = report.events / report.took_s if report.took_s else 0.0
     resumed = "went on from an earlier rebuild and " if report.resumed else ""
-    out.print(f"{resumed}folded {report.events:,} events in {report.took_s:.1f} s ({per_s:,.0f}/s)", highlight=False)
+    out.print(f"{resumed}folded {report.events:,} events in {report.took_s:.1f} s ({per_s:,.0f}/s)")
     if report.compared is None:
-        out.print(f"compared with nothing: {report.not_compared_because}", highlight=False)
+        out.print(f"compared with nothing: {report.not_compared_because}")
     elif not report.differences:
         share = (
             f"all {report.compared}" if report.compared == len(report.digests) else f"{report.compared} of {len(report.digests)}"
         )
-        out.print(f"the digests of {share} partitions are those of the read models in use", highlight=False)
+        out.print(f"the digests of {share} partitions are those of the read models in use")
     for d in report.differences:
         out.print(
-            f"[red]partition {d.partition} differs[/] at position {d.position}: in use {d.live[:16]}…, from the log "
-            f"{d.rebuilt[:16]}… (the same up to event {d.equal_until:,})",
-            highlight=False,
+            f"partition {d.partition} differs at position {d.position}: in use {d.live[:16]}..., from the log "
+            f"{d.rebuilt[:16]}... (the same up to event {d.equal_until:,})",
+            style="red",
         )
     if report.generation is None:
         if report.differences and not dry_run:
@@ -103,10 +102,10 @@ def _show(report: Report, dry_run: bool, out: Console) -> None:
             out.print("nothing was changed (--dry-run)")
         return
     kept = f"; {report.kept} is kept, `rebuild --back` returns to it" if report.kept else ""
-    out.print(f"{report.generation} is now the generation to read{kept}", highlight=False)
+    out.print(f"{report.generation} is now the generation to read{kept}")
     told = {
         "yes": "the running `serve` has taken it over",
-        "no": "[yellow]the running `serve` has not taken it over: start the program that made it (beside it, or in its place)[/]",
+        "no": "the running `serve` has not taken it over: start the program that made it (beside it, or in its place)",
         "nobody serves": "no `serve` is running here: the next one reads it",
     }
-    out.print(told[report.taken_over], highlight=False)
+    out.print(told[report.taken_over], style="yellow" if report.taken_over == "no" else None)

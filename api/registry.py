@@ -38,7 +38,7 @@ class RegistryRoute(LedgerRoute):
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         call = Call(scope, receive, send)
         try:
-            if self.methods and scope["method"] not in self.methods:
+            if not self.serves(scope):
                 headers = {"Allow": ", ".join(allowed_methods(scope))}
                 response = error_response(405, "HTTP 405 Method Not Allowed: this registry is read-only", headers)
             else:
@@ -48,7 +48,7 @@ class RegistryRoute(LedgerRoute):
             response = error_response(error.code, error.message)
         except Problem as problem:
             response = error_response(problem.status, problem.detail, problem.headers)
-        await response(scope, receive, send)
+        await self.respond(response, scope, receive, send)
 
 
 def error_response(code: int, message: str, headers: dict[str, str] | None = None) -> Response:

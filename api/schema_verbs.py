@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from rich.console import Console
 from rich.table import Table
 
+from api.terminal import Screen, write_json
 from ledger.compatibility import check_compatible
 from ledger.registry import check_registry, publish
 from ledger.schemas import schema_versions
 
 
-def run_check(registry: str | None, prefix: str, as_json: bool, out: Console) -> int:
+def run_check(registry: str | None, prefix: str, as_json: bool, out: Screen) -> int:
     """Compare every released schema with every other version of its subject. Returns 1 when two do not fit."""
     schemas = schema_versions()
     found = check_compatible(schemas)
@@ -18,14 +18,14 @@ def run_check(registry: str | None, prefix: str, as_json: bool, out: Console) ->
         check_registry(registry, prefix)
     if as_json:
         subjects = [{"subject": s.subject(prefix), "version": s.version, "id": s.id} for s in schemas]
-        out.print_json(data={"schemas": subjects, "incompatible": [str(problem) for problem in found]})
+        write_json({"schemas": subjects, "incompatible": [str(problem) for problem in found]})
         return 1 if found else 0
     table = Table("subject", "version", "id")
     for schema in schemas:
         table.add_row(schema.subject(prefix), str(schema.version), str(schema.id))
     out.print(table)
     for problem in found:
-        out.print(str(problem), style="red", highlight=False)
+        out.print(str(problem), style="red")
     if not found:
         out.print("Every version can read every other one (FULL_TRANSITIVE).", style="green")
         if registry:
@@ -33,7 +33,7 @@ def run_check(registry: str | None, prefix: str, as_json: bool, out: Console) ->
     return 1 if found else 0
 
 
-def run_publish(registry: str, prefix: str, out: Console) -> int:
+def run_publish(registry: str, prefix: str, out: Screen) -> int:
     """Load every schema into the registry with its own id. Raises `ConfigError` when the registry refuses."""
     publish(registry, prefix)
     out.print(f"{len(schema_versions())} schemas are in the registry under their own ids.", style="green")

@@ -6,7 +6,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console
 from rich.panel import Panel
 from rich.progress import (
     BarColumn,
@@ -20,6 +19,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from api.terminal import Screen
 from ledger import broker
 
 _WORDS = {
@@ -33,12 +33,12 @@ _WORDS = {
 class BrokerProgress:
     """A progress bar fed by the embedded broker; silent when standard error is no terminal."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Screen) -> None:
         self._bar = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
-            TextColumn("{task.fields[amount]}"),
+            TextColumn("{task.fields[amount]}", markup=False),
             TimeElapsedColumn(),
             console=console,
             transient=True,
@@ -73,14 +73,15 @@ class BrokerProgress:
 class LogProgress:
     """Share of the log folded, events a second, bytes read and time left. On standard error, so that `--json` stays clean."""
 
-    def __init__(self, err: Console) -> None:
+    def __init__(self, err: Screen) -> None:
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             TaskProgressColumn(),
-            TextColumn("{task.fields[speed]}"),
+            TextColumn("{task.fields[speed]}", markup=False),
             TimeRemainingColumn(),
             console=err,
+            disable=not err.is_terminal,
         )
         self._task: TaskID | None = None
 
@@ -106,7 +107,7 @@ class LogProgress:
             self._progress.update(self._task, description=text)
 
 
-def show_up(console: Console, info: dict[str, Any], data: Path) -> None:
+def show_up(console: Screen, info: dict[str, Any], data: Path) -> None:
     """Where everything runs, and what to try first."""
     table = Table.grid(padding=(0, 2))
     table.add_row("API", f"{info['url']}   (docs: {info['url']}/docs)")
@@ -118,9 +119,9 @@ def show_up(console: Console, info: dict[str, Any], data: Path) -> None:
     table.add_row("Logs", str(data / "log"))
     console.print(Panel(table, title="Order Ledger is up", expand=False))
     gateway = info["tokens"]["gateway"]
-    console.print("Try:\n", highlight=False)
-    console.print(_FIRST_ORDER.format(url=info["url"], token=gateway), highlight=False, soft_wrap=True)
-    console.print("\nThen `order-ledger tail --from beginning` in another terminal. Ctrl-C stops everything.", highlight=False)
+    console.print("Try:\n")
+    console.print(_FIRST_ORDER.format(url=info["url"], token=gateway))
+    console.print("\nThen `order-ledger tail --from beginning` in another terminal. Ctrl-C stops everything.")
 
 
 _FIRST_ORDER = """\

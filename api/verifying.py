@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from rich.console import Console
 
 from api.generation import projections_of
 from api.screens import LogProgress
 from api.signals import stopper
+from api.terminal import Screen, write_json
 from api.wiring import KafkaDoors
 from ledger.config import KafkaSettings, Settings
 from ledger.errors import ConfigError, StoreError
@@ -37,8 +37,8 @@ def run_verify(
     write_heads: Path | None,
     heads_file: Path | None,
     as_json: bool,
-    out: Console,
-    err: Console,
+    out: Screen,
+    err: Screen,
 ) -> int:
     """0 when everything is as it must be, 1 when anything is not. Raises `HeadsError`, `LogError`, `Interrupted`."""
     stopping = stopper()
@@ -46,7 +46,7 @@ def run_verify(
         settings.hash_key()  # rather now than at the end
     doors, topics = KafkaDoors(kafka), settings.topics
     doors.enter_process()
-    event_log = doors.open_log()
+    event_log = doors.open_log(stopping)
     partitions, topic_id = event_log.partitions(topics.events), event_log.topic_id(topics.events)
     heads: dict[int, list[Head]] = {}
     notes: list[str] = []
@@ -73,7 +73,7 @@ def run_verify(
         signed = sign_heads(findings.heads, topics.events, topic_id, made_at, settings.hash_key())
         write_heads.write_text(json.dumps(signed, indent=2) + "\n")
     if as_json:
-        out.print_json(data=findings_to_json(findings, notes))
+        write_json(findings_to_json(findings, notes))
     else:
         _show(findings, notes, write_heads, heads_file, out)
     return int(not findings.well)
@@ -169,9 +169,9 @@ def findings_to_json(findings: Findings, notes: list[str]) -> dict[str, Any]:
     }
 
 
-def _show(findings: Findings, notes: list[str], written: Path | None, held_against: Path | None, out: Console) -> None:
+def _show(findings: Findings, notes: list[str], written: Path | None, held_against: Path | None, out: Screen) -> None:
     def line(text: str, style: str = "") -> None:
-        out.print(text, style=style or None, highlight=False, soft_wrap=True, markup=False)
+        out.print(text, style=style or None)
 
     for fault in findings.faults:
         line(f"log {fault}", "red")

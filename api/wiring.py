@@ -15,6 +15,7 @@ from pathlib import Path
 import structlog
 
 from api.log_lines import log_to_stderr
+from api.patient_log import patient
 from api.signals import on_stop_signals, stop_with_parent
 from ledger.config import KafkaSettings, Settings
 from ledger.errors import LogUnavailable, StoreError
@@ -70,8 +71,9 @@ class KafkaDoors:
         if hasattr(os, "nice"):
             os.nice(10)  # whoever serves on the same machine goes first
 
-    def open_log(self) -> EventLog:
-        return KafkaLog(self.kafka)
+    def open_log(self, stopping: threading.Event | None = None) -> EventLog:
+        """The log, asked with patience, until `stopping`."""
+        return patient(KafkaLog(self.kafka), stopping=stopping)
 
     def opener(self, folder: Path, loading: bool) -> Callable[[str], Store]:
         """What it returns raises `StoreError` at once when a database is open elsewhere."""

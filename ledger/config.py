@@ -21,13 +21,17 @@ from ledger.transitions import MAX_PAYMENT_WINDOW_S
 Env = Literal["development", "production"]
 S = TypeVar("S", bound=BaseSettings)
 
+ENV_FILE = ".env"  # in the directory where the process is started; in UTF-8, with or without a mark at its beginning
+ENVIRONMENT = SettingsConfigDict(env_file=ENV_FILE, env_file_encoding="utf-8-sig", env_ignore_empty=True, extra="ignore")
 SETTINGS_BEGIN = generated_blocks.begin("settings")
 
 
 class KafkaSettings(BaseSettings):
     """How to reach the cluster. One group for every client of the project (DESIGN 6)."""
 
-    model_config = SettingsConfigDict(env_prefix="KAFKA_", env_file=".env", env_ignore_empty=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="KAFKA_", env_file=ENV_FILE, env_file_encoding="utf-8-sig", env_ignore_empty=True, extra="ignore"
+    )
 
     bootstrap_servers: str = Field(default="127.0.0.1:9092", description="the cluster, host:port with commas")
     client_id: str = Field(default="order-ledger", description="how the clients name themselves to the brokers")
@@ -75,7 +79,7 @@ class KafkaSettings(BaseSettings):
 class Settings(BaseSettings):
     """Everything but Kafka. Names without a prefix are the shop's own and keep their spelling."""
 
-    model_config = SettingsConfigDict(env_file=".env", env_ignore_empty=True, extra="ignore")
+    model_config = ENVIRONMENT
 
     app_env: Env = Field(default="development", description="development or production; production has no /docs")
     host: str = Field(default="127.0.0.1", description="interface that `serve` listens on")
@@ -193,14 +197,15 @@ def load_settings() -> Settings:
     return _load(Settings)
 
 
-def load_kafka_settings() -> KafkaSettings:
-    """Kafka settings from the environment. Raises `ConfigError` naming every bad variable, never its value."""
-    return _load(KafkaSettings)
+def load_kafka_settings(**known: Any) -> KafkaSettings:
+    """Kafka settings: what is known, the rest from the environment. Raises `ConfigError` as `load_settings` does."""
+    return _load(KafkaSettings, **known)
 
 
-def _load(kind: type[S]) -> S:
+def _load(kind: type[S], **known: Any) -> S:
+    _check_env_file(Path(ENV_FILE))
     try:
-        return kind()
+        return kind(**known)
     except ValidationError as exc:
         prefix = str(kind.model_config.get("env_prefix") or "")
         problems = [
@@ -208,6 +213,20 @@ def _load(kind: type[S]) -> S:
             for e in exc.errors(include_input=False)
         ]
         raise ConfigError("; ".join(problems)) from None
+
+
+def _check_env_file(path: Path) -> None:
+    """Raises `ConfigError` unless the file, if there is one, is text in UTF-8: else settings in it would be passed over."""
+    if not path.is_file():
+        return
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except OSError as exc:
+        raise ConfigError(f"{path.absolute()} cannot be read: {exc.strerror}") from None
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:  # UTF-16 can look like UTF-8 with a NUL at every other place
+        raise ConfigError(f"{path.absolute()} is not in UTF-8: save it as UTF-8")
 
 
 def settings_table() -> str:

@@ -96,15 +96,14 @@ def test_the_demo_takes_forty_orders_through_the_whole_path_and_everything_is_as
 @pytest.mark.kafka
 def test_the_demo_says_what_was_not_as_promised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A setting under which carts cannot be placed must end the demo non-zero, with the reason and the logs kept."""
-    from rich.console import Console
-
     from api import demo
+    from api.terminal import Screen
 
     monkeypatch.setitem(demo.ENVIRONMENT, "CURRENCIES", "CHF")
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
     with (tmp_path / "out.txt").open("w") as text:
-        assert demo.run_demo(10, False, False, Console(file=text, width=160), Console(file=text, width=160)) == 1
+        assert demo.run_demo(10, False, False, Screen(file=text, width=160), Screen(file=text, width=160)) == 1
     shown = (tmp_path / "out.txt").read_text()
     assert "currency-not-supported" in shown
     assert "Not everything was as promised." in shown

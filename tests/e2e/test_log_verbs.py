@@ -17,6 +17,8 @@ import pytest
 from gateway import Gateway
 from up_process import PROGRAM, UpProcess
 
+from api.catalogue import order_body
+
 pytestmark = pytest.mark.kafka
 ROOT = Path(__file__).parents[2]
 
@@ -144,3 +146,100 @@ def test_an_export_of_the_log_is_whole_and_a_changed_byte_is_refused(
     file.write_bytes(data)
     run(up, "import-log", str(file), "--check", code=1)
     assert b"verbs@" not in bytes(data)
+
+
+# ---- values as they are ---------------------------------------------------------------------------------------------
+
+ODD_NAME = "Filter 1:100:5 [red]:coffee:[/] “№”" + " and more" * 9  # 116 characters: longer than a narrow terminal
+NARROW = {"COLUMNS": "40", "NO_COLOR": "1"}
+
+
+@pytest.fixture
+def odd_order(up: UpProcess) -> str:
+    """The id of an order whose article has a name full of signs that rich would make something of."""
+    body = order_body(1)
+    body["lines"][0]["name"] = ODD_NAME
+    headers = {"Authorization": f"Bearer {up.token('gateway')}", "Customer-Id": "odd", "Idempotency-Key": "odd-1"}
+    answer = httpx.post(f"{up.url}/orders", json=body, headers=headers, timeout=100, trust_env=False)
+    assert answer.status_code == 201, answer.text
+    order_id: str = answer.json()["order_id"]
+    return order_id
+
+
+def shown_in(environment: dict[str, str], up: UpProcess, *arguments: str) -> str:
+    """Standard output of a verb in a pipe, with this environment."""
+    command = [PROGRAM, *arguments, "--data-dir", str(up.data)]
+    shown = subprocess.run(command, capture_output=True, timeout=120, env=os.environ | environment, check=False)
+    assert shown.returncode == 0, shown.stderr
+    return shown.stdout.decode("latin-1" if "PYTHONIOENCODING" in environment else "utf-8")
+
+
+@pytest.mark.parametrize("environment", [NARROW, NARROW | {"PYTHONIOENCODING": "latin-1"}, NARROW | {"FORCE_COLOR": "1"}])
+def test_what_machines_read_of_an_event_is_exactly_what_was_recorded(
+    up: UpProcess, odd_order: str, environment: dict[str, str]
+) -> None:
+    asked = ("tail", "--from", "beginning", "--no-follow", "--order", odd_order)
+    events = lines(shown_in(environment, up, *asked, "--json"))
+    assert events[0]["placed"]["lines"][0]["name"] == ODD_NAME
+    assert len(lines(shown_in(environment, up, *asked, "--raw"))) == len(events)
+    rows = json.loads(shown_in(environment, up, "history", odd_order, "--json"))
+    assert rows[0]["detail"]["lines"][0]["name"] == ODD_NAME
+    changed = json.loads(shown_in(environment, up, "diff", odd_order, "1", "1", "--json"))
+    assert changed["changes"] == []
+
+
+def test_a_person_too_sees_the_values_as_they_are_and_one_line_for_each_event(up: UpProcess, odd_order: str) -> None:
+    asked = ("tail", "--from", "beginning", "--no-follow", "--order", odd_order)
+    events = lines(shown_in(NARROW, up, *asked, "--json"))
+    assert len(shown_in(NARROW, up, *asked).splitlines()) == len(events)
+    history = shown_in(NARROW, up, "history", odd_order)
+    assert ODD_NAME in history
+    assert "\x1b" not in history
+
+
+def test_a_reader_that_has_seen_enough_of_the_log_ends_tail_well(up: UpProcess, orders: list[httpx.Response]) -> None:
+    for form in ((), ("--json",), ("--raw",)):
+        command = (
+            f"'{PROGRAM}' tail --from beginning --data-dir '{up.data}' {' '.join(form)} | head -n 1; echo ${{PIPESTATUS[*]}}"
+        )
+        shown = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120, check=False)
+        assert shown.stdout.splitlines()[-1] == "0 0", shown.stdout
+        assert shown.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("tail", "--from", "[/]"), "'[/]'"),
+        (("tail", "--from", "1-99999999999999"), "order-events/1"),
+        (("tail", "--from", "99-0"), "no partition 99"),
+        (("export", "/proc/[old] data/x.parquet"), "[old] data"),
+        (("export-log", "/proc/[old] data/x"), "[old] data"),
+        (("export", "[x].parquet", "--from", "[/red]"), "'[/red]'"),
+        (("verify", "--log-only", "--write-heads", "/proc/[old] data/x"), "[old] data"),
+        (("verify", "--log-only", "--heads", "[odd].json"), "[odd].json"),
+        (("history", "[/]"), "no order [/]"),
+        (("history", "a\nb/../c"), "no order"),
+    ],
+)
+def test_whatever_is_typed_is_shown_as_typed_and_is_one_line(
+    up: UpProcess, tmp_path: Path, arguments: tuple[str, ...], says: str
+) -> None:
+    (tmp_path / "[odd].json").write_bytes(b"\xff[/]")
+    command = [PROGRAM, *arguments, "--data-dir", str(up.data)]
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=tmp_path, check=False)
+    assert shown.returncode == 1, shown.stdout
+    assert "Traceback" not in shown.stderr
+    last = shown.stderr.splitlines()[-1]
+    assert says in last
+
+
+def test_a_file_in_a_folder_with_brackets_is_written_and_named(
+    up: UpProcess, orders: list[httpx.Response], tmp_path: Path
+) -> None:
+    folder = tmp_path / "[old] data [red]"
+    folder.mkdir()
+    for verb, name in (("export", "x.parquet"), ("export-log", "x.log")):
+        assert str(folder / name) in run(up, verb, str(folder / name))
+        assert (folder / name).stat().st_size > 0
+    assert "[old] data [red]" in run(up, "import-log", str(folder / "x.log"), "--check")

@@ -1,0 +1,91 @@
+"""The log for verbs that end: a broker that cannot answer just now is asked again, and the person is told what is waited for."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar, cast
+
+from ledger.errors import LogUnavailable
+from ledger.log import EventLog, Isolation, TopicPartition
+
+PATIENCE_S = 100.0  # for one question; a healthy cluster answers in 0.02 s, a starting one in 3 s
+LEAST_PATIENCE_S = 20.0  # of `doctor`, which is asked whether the cluster answers at all
+FIRST_PAUSE_S, MOST_PAUSE_S = 0.1, 2.0
+
+T = TypeVar("T")
+
+
+def patient(
+    event_log: EventLog,
+    tell: Callable[[str], None] = lambda line: print(line, file=sys.stderr),
+    patience_s: float = PATIENCE_S,
+    stopping: threading.Event | None = None,
+) -> EventLog:
+    """`event_log`, whose questions are asked again while the answer is `LogUnavailable`: for `patience_s`, or until `stopping`.
+
+    Readers, writers and the rest are its own: they get over such a time by themselves. `tell` gets one line.
+    """
+    return cast(EventLog, _PatientLog(event_log, tell, patience_s, stopping or threading.Event()))
+
+
+class _PatientLog:
+    """Passes on whatever is no question."""
+
+    def __init__(self, event_log: EventLog, tell: Callable[[str], None], patience_s: float, stopping: threading.Event) -> None:
+        self._log, self._tell, self._patience_s, self._stopping = event_log, tell, patience_s, stopping
+        self._told = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._log, name)
+
+    def partitions(self, topic: str) -> int:
+        return self._ask(lambda: self._log.partitions(topic))
+
+    def topic_id(self, topic: str) -> bytes:
+        return self._ask(lambda: self._log.topic_id(topic))
+
+    def check_topics(self, specs: Iterable[Any]) -> None:
+        specs = list(specs)
+        self._ask(lambda: self._log.check_topics(specs))
+
+    def ensure_topics(self, specs: Iterable[Any], timeout_s: float = 30.0) -> list[str]:
+        specs = list(specs)
+        return self._ask(lambda: self._log.ensure_topics(specs, timeout_s))
+
+    def starts(self, partitions: Iterable[TopicPartition], timeout_s: float = 5.0) -> dict[TopicPartition, int]:
+        wanted = list(partitions)
+        return self._ask(lambda: self._log.starts(wanted, timeout_s))
+
+    def ends(
+        self, partitions: Iterable[TopicPartition], isolation: Isolation = "read_committed", timeout_s: float = 5.0
+    ) -> dict[TopicPartition, int]:
+        wanted = list(partitions)
+        return self._ask(lambda: self._log.ends(wanted, isolation, timeout_s))
+
+    def offset_at(self, partitions: Iterable[TopicPartition], timestamp_ms: int) -> dict[TopicPartition, int]:
+        wanted = list(partitions)
+        return self._ask(lambda: self._log.offset_at(wanted, timestamp_ms))
+
+    def progress(self, group: str, partitions: Iterable[TopicPartition]) -> Mapping[TopicPartition, int]:
+        wanted = list(partitions)
+        return self._ask(lambda: self._log.progress(group, wanted))
+
+    def unheld(self, topic: str, group: str, timeout_s: float = 5.0) -> list[int]:
+        return self._ask(lambda: self._log.unheld(topic, group, timeout_s))
+
+    def _ask(self, question: Callable[[], T]) -> T:
+        began, pause_s = time.monotonic(), FIRST_PAUSE_S
+        while True:
+            try:
+                return question()
+            except LogUnavailable as exc:
+                if self._stopping.is_set() or time.monotonic() - began > self._patience_s:
+                    raise
+                if not self._told:
+                    self._told = True
+                    self._tell(f"Kafka has no answer just now, asking again for {self._patience_s:.0f} s: {exc}")
+                self._stopping.wait(pause_s)
+                pause_s = min(pause_s * 2, MOST_PAUSE_S)
