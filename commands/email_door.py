@@ -7,12 +7,15 @@ and gives every try a Message-ID of its own; here the Message-ID is made of the 
 from __future__ import annotations
 
 import os
+import re
 import smtplib
 import ssl
 from email.headerregistry import Address
 from email.message import EmailMessage
+from email.policy import EmailPolicy
 from email.utils import formatdate, parseaddr
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from commands.messages_out import NotSent, OutMessage
@@ -20,6 +23,9 @@ from commands.notices import EMAIL
 from ledger.errors import ConfigError
 
 TIMEOUT_S = 15.0
+MAX_LINE = 76
+# What needs no parser to be known as an address; any other is parsed.
+_PLAIN_ADDRESS = re.compile(r"[A-Za-z0-9_+-]+(\.[A-Za-z0-9_+-]+)*@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*")
 _PORTS = {"smtp": 25, "smtp+starttls": 587, "smtps": 465}
 
 
@@ -87,14 +93,22 @@ class EmlDoor:
     def send(self, message: OutMessage) -> None:
         name = message.key.replace(":", "-")
         part = self._folder / f".{name}.part"
+        content = as_mail(message, self._sender).as_bytes()
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)  # an address is personal data
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(as_mail(message, self._sender).as_bytes())
+            try:
+                descriptor = self._open(part)
+            except FileNotFoundError:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                descriptor = self._open(part)
+            with os.fdopen(descriptor, "wb", 0) as file:
+                file.write(content)
             part.replace(self._folder / f"{name}.eml")
         except OSError as exc:
             raise NotSent(f"no file: {type(exc).__name__}", again=True) from None
+
+    @staticmethod
+    def _open(path: Path) -> int:
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)  # an address is personal data
 
 
 def sender_of(text: str) -> Address:
@@ -106,17 +120,43 @@ def sender_of(text: str) -> Address:
         raise ConfigError("NOTIFY_FROM must be an e-mail address, or a name with one in angle brackets") from None
 
 
+class _KeepPlain(EmailPolicy):
+    """Takes a short ASCII header as it is: the library would parse it, and fold it again into the same line.
+
+    A line break in one raises `ValueError`, as in any other.
+    """
+
+    def header_store_parse(self, name: str, value: Any) -> tuple[str, Any]:
+        if isinstance(value, str) and value.isascii() and value.isprintable() and len(name) + len(value) < MAX_LINE:
+            return name, value
+        return super().header_store_parse(name, value)
+
+    def header_fetch_parse(self, name: str, value: str) -> Any:
+        return _PARSED_TEXT if value == _TEXT else super().header_fetch_parse(name, value)
+
+
+_POLICY = _KeepPlain()
+_TEXT = 'text/plain; charset="utf-8"'
+_PARSED_TEXT = _POLICY.header_factory("Content-Type", _TEXT)
+
+
 def as_mail(message: OutMessage, sender: Address) -> EmailMessage:
     """Text, UTF-8. What a customer wrote can end up in no header but as its value. Raises `NotSent` for no address."""
-    mail = EmailMessage()
+    mail = EmailMessage(_POLICY)
     try:
-        mail["From"] = sender
-        mail["To"] = Address(addr_spec=message.to)
+        mail["From"] = str(sender) if sender.display_name.isascii() else sender
+        mail["To"] = message.to if _PLAIN_ADDRESS.fullmatch(message.to) else Address(addr_spec=message.to)
         mail["Subject"] = message.subject
         mail["Message-ID"] = f"<{message.key.replace(':', '.')}@order-ledger>"
     except (ValueError, IndexError):
         raise NotSent("the address is none", again=False) from None
     mail["Date"] = formatdate()
     mail["Auto-Submitted"] = "auto-generated"  # RFC 3834: no vacation replies
-    mail.set_content(message.text)
+    if message.text.isascii() and "\r" not in message.text and all(len(x) < MAX_LINE for x in message.text.split("\n")):
+        mail["Content-Type"] = _TEXT
+        mail["Content-Transfer-Encoding"] = "7bit"
+        mail["MIME-Version"] = "1.0"
+        mail.set_payload(message.text if message.text.endswith("\n") else f"{message.text}\n")
+    else:
+        mail.set_content(message.text)
     return mail

@@ -3,8 +3,8 @@
 Edge-triggered, unlike the reconciler: it reads the events themselves, in order, from a position of its own which the log keeps.
 
     first start    at the end of the log; nothing older than a day is told at any time
-    a message      is sent, then the position after what was read with it is written: at least once, under a key that a
-                   repeated one has again
+    a message      is sent, then the position after what was read with it is written, a few times a second: at least once,
+                   under a key that a repeated one has again
     a failure      that may pass is tried again for a quarter of an hour, then given up with an error in the log. Meanwhile the
                    position stays before it, and only messages of the same order wait
     a contact      comes from a fold of `order-contacts` in a database of its own. Erased: nothing is sent
@@ -39,6 +39,7 @@ TRY_FOR_S = 15 * 60.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
 MAX_PARKED = 1_000
 POLL_S = 0.2
+WRITE_EVERY_S = 0.25  # what a killed process had sent since then is sent again, as after any kill before
 CONTACTS_S = 10.0
 CHUNK = 200
 
@@ -139,7 +140,7 @@ class Notifier:
         self._reader = self._log.reader("notifier", max_wait_ms=100)
         self._contact_reader = self._log.reader("notifier-contacts", eof=True, max_wait_ms=10)
         self._changed.set()
-        note_again_at = time.monotonic() + NOTE_AGAIN_S
+        note_again_at, write_at = time.monotonic() + NOTE_AGAIN_S, 0.0
         try:
             while not self._stopping.is_set():
                 if self._changed.is_set():
@@ -153,9 +154,12 @@ class Notifier:
                     self._stopping.wait(POLL_S)
                 self._fold_contacts()
                 self._try_parked()
-                self._write_positions(again := time.monotonic() > note_again_at)
-                if again:
-                    note_again_at = time.monotonic() + NOTE_AGAIN_S
+                if (now := time.monotonic()) >= write_at:
+                    self._write_positions(again := now > note_again_at)
+                    write_at = now + WRITE_EVERY_S
+                    if again:
+                        note_again_at = now + NOTE_AGAIN_S
+            self._write_positions()
         finally:
             self._reader.close()
             self._contact_reader.close()
@@ -164,6 +168,7 @@ class Notifier:
 
     def _assign(self) -> None:
         self._changed.clear()
+        self._write_positions()  # of what may be another process's from now on
         with self._lock:
             wanted = {TopicPartition(self._topics.events, p) for p in self._owned}
         for tp in self._positions.keys() - wanted:

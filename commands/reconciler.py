@@ -34,6 +34,7 @@ from commands.performing import Ports, Report, perform, report_of, stuck
 from commands.tries import LONGEST_ASKED_PAUSE_S
 from ledger.clock import now_ms
 from ledger.errors import LedgerError
+from ledger.event_loop import new_event_loop
 from ledger.log import Acked, NewRecord, Sender
 from ledger.order import Order
 from ledger.topics import Topics
@@ -157,7 +158,7 @@ class Reconciler:
 
     def _run(self) -> None:
         try:
-            with asyncio.Runner() as runner:
+            with asyncio.Runner(loop_factory=new_event_loop) as runner:
                 self._loop = runner.get_loop()
                 runner.run(self._main())
         except BaseException as exc:  # handed to the process, which ends non-zero

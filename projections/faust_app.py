@@ -37,6 +37,7 @@ from faust.types.tuples import TP, ConsumerMessage, Message
 from faust.worker import Worker
 from mode.supervisors import CrashingSupervisor
 
+from ledger.event_loop import new_event_loop
 from ledger.log import EventLog
 from projections.feed import EXIT_FAILED, Chunk, Feed, Folder, FoldStatus, end_in
 from projections.watchdog import Watchdog
@@ -327,7 +328,7 @@ def run(
 
     app.on_stopping = stopping
     try:
-        with asyncio.Runner(loop_factory=_new_event_loop) as runner:
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
             failed = runner.run(_work(app, on_started))
     except Exception as exc:
         log.critical("this process ends", error=repr(exc), exc_info=exc)
@@ -344,11 +345,3 @@ async def _work(app: LedgerApp, on_started: Callable[[int], None] | None) -> boo
     finally:
         await worker.stop()
     return worker.crashed
-
-
-def _new_event_loop() -> asyncio.AbstractEventLoop:
-    if sys.platform == "win32":
-        return asyncio.new_event_loop()
-    import uvloop
-
-    return uvloop.new_event_loop()

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from email.headerregistry import Address as EmailAddress
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from sandboxed import running_sandbox
 from test_paying import Shop
 
 from commands.desk import OrderBook
-from commands.email_door import EmlDoor, SmtpDoor
+from commands.email_door import EmlDoor, SmtpDoor, as_mail, sender_of
 from commands.messages_out import NotSent, OutMessage
 from commands.notices import messages_of, notice_of
 from commands.notifier import MAX_AGE_MS, Notifier
@@ -397,6 +398,30 @@ def test_without_a_server_each_message_is_a_file_for_its_owner_only(tmp_path: Pa
     with pytest.raises(NotSent) as caught:
         door.send(OutMessage("k", "email", "no address\r\nBcc: x", "s", "t"))
     assert not caught.value.again
+
+
+@pytest.mark.parametrize(
+    ("to", "subject", "text"),
+    [
+        ("ada@example.org", "Your order ord_1", "Hello Ada,\n\nthank you.\n"),
+        ("ada.b+c@mail.example.org", "x" * 70, "no end of line"),
+        ("ada@example.org", "x " * 70, "y" * 200),
+        ('"ada b"@example.org', "Grüße", "Grüße\n"),
+        ("ada@example.org", "Your order", "two\r\nlines\r\n"),
+        ("ada@example.org", "Your order", ""),
+    ],
+)
+@pytest.mark.parametrize("sender", ["Shop <shop@localhost>", "Läden & Co <shop@example.org>", "shop@example.org"])
+def test_a_mail_that_is_made_the_short_way_is_what_the_library_makes_of_it(to: str, subject: str, text: str, sender: str) -> None:
+    address = sender_of(sender)
+    mail = as_mail(OutMessage("ord_1:2:email", "email", to, subject, text), address)
+    whole = EmailMessage()
+    whole["From"], whole["To"], whole["Subject"] = address, EmailAddress(addr_spec=to), subject
+    whole["Message-ID"] = "<ord_1.2.email@order-ledger>"
+    whole["Date"], whole["Auto-Submitted"] = mail["Date"], "auto-generated"
+    whole.set_content(text)
+    assert mail.as_bytes() == whole.as_bytes()
+    assert mail.get_content() == whole.get_content()
 
 
 @pytest.mark.parametrize("url", ["http://x", "smtp://", "smtp://host:port", "nonsense"])

@@ -1,0 +1,14 @@
+"""The event loop of everything that runs all day: uvloop where there is one."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+
+def new_event_loop() -> asyncio.AbstractEventLoop:
+    if sys.platform == "win32":
+        return asyncio.new_event_loop()
+    import uvloop
+
+    return uvloop.new_event_loop()
