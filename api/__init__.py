@@ -17,4 +17,6 @@ docs openapi asyncapi                             the descriptions of all this
 generation rebuilding verifying                   which databases to open; the verbs that make and prove them
 archiving exporting parquet inspection            export-log, import-log, export, tail, history, diff
 cli supervisor wiring ...                         the command line and the processes it runs
+terminal screens  patient_log                     what verbs write to, in any shell; the log, asked with patience
+demo demo_steps demo_calls demo_inputs            the demo; plain_consumer is its stranger
 """

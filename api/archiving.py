@@ -31,6 +31,7 @@ from projections.verify import Findings, LogWalk
 BATCH = 500  # records of one transaction of an import
 WALK_BATCH = 5_000
 TOLD_RECORDS = 2_000
+WRITER_S = 100.0  # patience with a cluster that opens a transactional writer; usual are 0.1 s
 
 
 class BrokenLog(LedgerError):
@@ -242,7 +243,7 @@ def _write(event_log: EventLog, topics: Topics, path: Path, app_id: str, bar: Wa
     # The transactional id of writer 0: a `commands` process that starts meanwhile fences this import instead of mixing with it.
     writer = event_log.writer(f"{app_id}-0")
     try:
-        writer.start(10.0)
+        writer.start(WRITER_S)
         with path.open("rb") as file:
             entries = ArchiveReader(file).entries()
             while batch := list(itertools.islice(entries, BATCH)):

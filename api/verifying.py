@@ -28,6 +28,8 @@ from projections.generations import Generations
 from projections.live import ask
 from projections.verify import SHOWN, Findings, LogWalk, compare, heads_to_json, read_heads, sign_heads
 
+COPY_S = 500.0  # patience with a `serve` that copies its databases, which takes it a second for a million orders
+
 
 def run_verify(
     kafka: KafkaSettings,
@@ -99,7 +101,7 @@ def _copy_of_live(
         try:
             source = Databases(doors.opener(generations.folder(current), False), topics, range(partitions), None)
         except StoreError:  # open elsewhere
-            name = str(ask(generations.root, "copy", timeout_s=120.0, folder=str(folder.absolute()))["generation"])
+            name = str(ask(generations.root, "copy", timeout_s=COPY_S, folder=str(folder.absolute()))["generation"])
         else:
             try:
                 for p, store in source.stores.items():

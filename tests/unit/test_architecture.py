@@ -120,6 +120,43 @@ def test_each_library_has_one_door() -> None:
     assert [wrong for m in modules() for wrong in wrong_doors(m)] == []
 
 
+def prints_past_the_screen(m: Module) -> list[str]:
+    """Whoever makes a console of rich's shows people something else than the value; whoever prints JSON with it, machines too."""
+    if m.path == "api/terminal.py":
+        return []
+    wrong = [
+        f"{m.path} imports {name}"
+        for name in imports(m)
+        if within(name, ("rich.console.Console", "rich.print", "rich.get_console"))
+    ]
+    wrong += [f"{m.path} calls print_json" for n in ast.walk(m.tree) if isinstance(n, ast.Attribute) and n.attr == "print_json"]
+    wrong += [
+        f"{m.path} sets {keyword.arg}"
+        for n in ast.walk(m.tree)
+        if isinstance(n, ast.Call)
+        for keyword in n.keywords
+        if keyword.arg in ("markup", "emoji") and not (isinstance(keyword.value, ast.Constant) and keyword.value.value is False)
+    ]
+    return wrong
+
+
+def test_what_people_and_machines_read_goes_through_one_screen() -> None:
+    assert [wrong for m in modules() for wrong in prints_past_the_screen(m)] == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from rich.console import Console",
+        "def f(out):\n    out.print_json(data=1)",
+        "def f(out):\n    out.print('x', markup=True)",
+    ],
+)
+def test_a_print_past_the_screen_is_seen(source: str) -> None:
+    assert prints_past_the_screen(module("api/doctor.py", source))
+    assert prints_past_the_screen(module("api/doctor.py", "from api.terminal import Screen")) == []
+
+
 def test_every_door_is_used_so_that_the_list_stays_true() -> None:
     used = {name.split(".")[0] for m in modules() for name in imports(m)}
     not_yet = {"sse_starlette", "mode", "aiokafka"}
