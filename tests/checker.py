@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 
 import fastavro
 from confluent_kafka import Consumer, KafkaError, TopicPartition
+from patience import PATIENCE_S
 
 AVSC_DIR = Path(__file__).resolve().parent.parent / "avro"
 
@@ -46,7 +47,7 @@ class Decoded(NamedTuple):
     fields: dict[str, Any]
 
 
-def read_topic(bootstrap: str, topic: str, isolation: str = "read_committed", timeout_s: float = 60.0) -> list[Raw]:
+def read_topic(bootstrap: str, topic: str, isolation: str = "read_committed", timeout_s: float = PATIENCE_S) -> list[Raw]:
     """Every record of `topic` up to the end it has now, partition by partition in order."""
     consumer = Consumer(
         {
@@ -60,7 +61,7 @@ def read_topic(bootstrap: str, topic: str, isolation: str = "read_committed", ti
         }
     )
     try:
-        partitions = consumer.list_topics(topic, timeout=20).topics[topic].partitions
+        partitions = consumer.list_topics(topic, timeout=PATIENCE_S).topics[topic].partitions
         consumer.assign([TopicPartition(topic, p, 0) for p in partitions])
         left, found = set(partitions), []
         deadline = time.monotonic() + timeout_s
@@ -128,7 +129,7 @@ class RegistrySchemas(Schemas):
     def _fetch(self, schema_id: int) -> str:
         headers = {"Authorization": f"Basic {self._basic}"}
         request = urllib.request.Request(f"{self._url}/schemas/ids/{schema_id}", headers=headers)
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
             text: str = json.load(answer)["schema"]
         return text
 

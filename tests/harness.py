@@ -23,6 +23,7 @@ import httpx
 import uvicorn
 from fastapi import FastAPI
 from jsonschema import Draft202012Validator
+from patience import PATIENCE_S
 from pydantic import SecretStr
 from sandboxed import WEBHOOK_SECRET, RunningSandbox
 
@@ -100,7 +101,7 @@ class RunningLedger:
         sent = {"Authorization": f"Bearer {self.tokens[role]}"} | headers
         if role == "gateway" and customer is not None:
             sent["Customer-Id"] = customer
-        client = httpx.Client(base_url=self.url, headers=sent, timeout=30, event_hooks={"response": [self._check]})
+        client = httpx.Client(base_url=self.url, headers=sent, timeout=PATIENCE_S, event_hooks={"response": [self._check]})
         self.clients.append(client)
         return client
 
@@ -122,7 +123,7 @@ class RunningLedger:
         try:
             reader.assign(starts)
             found: list[Record] = []
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + PATIENCE_S
             while {tp for tp in tps if starts[tp] < ends[tp]} - set(reader.reached_end()):
                 assert time.monotonic() < deadline
                 found += reader.poll(500, 0.2)
@@ -217,7 +218,7 @@ def running_ledger(
 
     def stop_deciding() -> None:
         process.stop()
-        deciding.join(20)
+        deciding.join(PATIENCE_S)
         assert not deciding.is_alive()
 
     url = server.start()
@@ -241,7 +242,7 @@ def running_ledger(
 def _wait_until_deciding(running: RunningLedger) -> None:
     """Until the processor owns its partitions: an order of nobody who appears in a test is placed."""
     client = running.client(customer="warm-up")
-    body, headers, deadline = order_body(), key() | {"Prefer": "wait=10"}, time.monotonic() + 30
+    body, headers, deadline = order_body(), key() | {"Prefer": "wait=10"}, time.monotonic() + PATIENCE_S
     while (answer := client.post("/orders", json=body, headers=headers)).status_code != 201:
         assert time.monotonic() < deadline, answer.text
 
@@ -260,7 +261,7 @@ class Server:
 
     def start(self) -> str:
         self._thread.start()
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + PATIENCE_S
         while not self._server.started:
             assert self._failure is None, self._failure
             assert time.monotonic() < deadline
@@ -271,7 +272,7 @@ class Server:
     def stop(self) -> None:
         self.folding.set()
         self._server.should_exit = True
-        self._thread.join(20)
+        self._thread.join(PATIENCE_S)
         assert not self._thread.is_alive()
         if self._failure is not None:
             raise self._failure

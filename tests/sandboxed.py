@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import msgspec
 import uvicorn
+from patience import PATIENCE_S
 
 from commands.sandbox import PUBLISHABLE_KEY, SECRET_KEY
 from commands.sandbox.cards import VISA, confirm_form
@@ -73,7 +74,7 @@ def running_sandbox(folder: Path, grpc: bool = False) -> Iterator[RunningSandbox
     thread = threading.Thread(target=server.run, name="sandbox")
     thread.start()
     try:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + PATIENCE_S
         while not server.started:
             assert time.monotonic() < deadline
             assert thread.is_alive()
@@ -85,6 +86,6 @@ def running_sandbox(folder: Path, grpc: bool = False) -> Iterator[RunningSandbox
         running.dashboard.close()
     finally:
         server.should_exit = True
-        thread.join(20)
+        thread.join(PATIENCE_S)
         assert not thread.is_alive()
         sandbox.close()

@@ -11,6 +11,7 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka import TopicPartition as KafkaTopicPartition
 from confluent_kafka.admin import AdminClient
+from patience import PATIENCE_S
 
 from ledger.config import KafkaSettings
 from ledger.kafka_log import KafkaLog
@@ -37,7 +38,7 @@ class MemoryBackstage:
 
     def leave_open(self, transactional_id: str, records: Sequence[NewRecord]) -> None:
         writer = self.log.writer(transactional_id)
-        writer.start(10)
+        writer.start(PATIENCE_S)
         self.log.fail_next_commit("before")
         with pytest.raises(Exception, match="never done"):
             writer.transact(records)
@@ -57,24 +58,24 @@ class KafkaBackstage:
 
     def leave_open(self, transactional_id: str, records: Sequence[NewRecord]) -> None:
         producer = Producer(self._config | {"transactional.id": transactional_id, "log_level": 0})
-        producer.init_transactions(10)
+        producer.init_transactions(PATIENCE_S)
         producer.begin_transaction()
         for record in records:
             producer.produce(record.topic, record.value, record.key, record.partition)
-        assert producer.flush(10) == 0
+        assert producer.flush(PATIENCE_S) == 0
         self._crashed.append(producer)
 
     def truncate(self, tp: TopicPartition, before: int) -> None:
         admin = AdminClient(self._config)
         for future in admin.delete_records([KafkaTopicPartition(tp.topic, tp.partition, before)]).values():
-            future.result(10)
+            future.result(PATIENCE_S)
 
     def recreate(self, spec: TopicSpec) -> None:
         admin = AdminClient(self._config)
-        for future in admin.delete_topics([spec.name], operation_timeout=10).values():
-            future.result(10)
-        deadline = time.monotonic() + 20
-        while spec.name in admin.list_topics(timeout=10).topics:
+        for future in admin.delete_topics([spec.name], operation_timeout=PATIENCE_S).values():
+            future.result(PATIENCE_S)
+        deadline = time.monotonic() + PATIENCE_S
+        while spec.name in admin.list_topics(timeout=PATIENCE_S).topics:
             assert time.monotonic() < deadline, f"{spec.name} is still there"
             time.sleep(0.05)
         self.log.ensure_topics([spec])
@@ -102,7 +103,7 @@ class Stage:
     def transact(self, *records: NewRecord) -> dict[TopicPartition, int]:
         """`records` in one transaction of a writer of its own."""
         writer = self.log.writer(self.name("writer"))
-        writer.start(10)
+        writer.start(PATIENCE_S)
         try:
             return dict(writer.transact(records))
         finally:
@@ -118,7 +119,7 @@ class Stage:
         """Everything from `positions` to the end of each partition."""
         reader = self.reader(positions, eof=True, **options)
         records: list[Record] = []
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + PATIENCE_S
         while set(reader.reached_end()) != set(positions):
             assert time.monotonic() < deadline, f"no end in sight: {reader.reached_end()}"
             records += reader.poll(100, 0.5)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from patience import PATIENCE_S
 
 from ledger.errors import StoreError
 from ledger.rocks_store import MIB, RocksStore, StoreMemory
@@ -170,7 +171,7 @@ def test_a_store_that_is_open_is_not_opened_twice(tmp_path: Path) -> None:
         "except StoreError as exc: print(exc)\n"
     )
     other = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "store")], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", code, str(tmp_path / "store")], capture_output=True, text=True, timeout=PATIENCE_S, check=True
     )
     assert "in use" in other.stdout
     store.close()
@@ -210,7 +211,7 @@ def test_stores_share_one_bound_of_memory(tmp_path: Path) -> None:
     for n in range(0, 20_000, 100):
         for store in stores:
             store.write({f"k{m}".encode(): value for m in range(n, n + 100)})  # 80 MB in all
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_S
     while memory.used_bytes() > 16 * MIB:  # what is over the bound is written out in the background, as more is written
         assert time.monotonic() < deadline, f"{memory.used_bytes()} bytes are in use"
         time.sleep(0.05)

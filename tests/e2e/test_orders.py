@@ -14,6 +14,7 @@ import checker
 import httpx
 import pytest
 from gateway import Gateway
+from patience import PATIENCE_S
 from up_process import PROCESSES, UpProcess
 
 from api import plain_consumer
@@ -91,7 +92,7 @@ def test_of_four_cancellations_at_once_one_changes_the_order_and_all_show_it_can
 
 
 def test_two_customers_of_one_gateway_with_the_same_key_never_see_each_others_order(up: UpProcess) -> None:
-    with httpx.Client(base_url=up.url, timeout=10.0) as client:
+    with httpx.Client(base_url=up.url, timeout=PATIENCE_S) as client:
         mine, other = (
             client.post("/orders", json=order_body(1), headers=headers(up, customer, "the-same-key"))
             for customer in ("ann", "bob")
@@ -115,7 +116,7 @@ def test_anyone_can_read_the_topic_with_plain_kafka_and_avro_tools(up: UpProcess
     from confluent_kafka.schema_registry import SchemaRegistryClient
     from confluent_kafka.schema_registry.avro import AvroDeserializer
 
-    with httpx.Client(base_url=up.url, timeout=10.0) as client:
+    with httpx.Client(base_url=up.url, timeout=PATIENCE_S) as client:
         answer = client.post("/orders", json=order_body(2), headers=headers(up, "reader-test", "k"))
         assert answer.status_code == 201
     ledger = checker.read_ledger(up.bootstrap_servers, schemas=checker.RegistrySchemas(up.url, up.token("reader")))
@@ -132,7 +133,7 @@ def test_anyone_can_read_the_topic_with_plain_kafka_and_avro_tools(up: UpProcess
 def test_the_plain_consumer_finds_the_same_with_and_without_confluents_deserialiser(
     up: UpProcess, tmp_path: Path, registry_client: bool
 ) -> None:
-    with httpx.Client(base_url=up.url, timeout=10.0) as client:
+    with httpx.Client(base_url=up.url, timeout=PATIENCE_S) as client:
         assert client.post("/orders", json=order_body(5), headers=headers(up, "plain", "k")).status_code == 201
     environment = os.environ | {"REGISTRY_TOKEN": up.token("reader")}
     if not registry_client:
@@ -140,7 +141,7 @@ def test_the_plain_consumer_finds_the_same_with_and_without_confluents_deseriali
         environment["PYTHONPATH"] = str(tmp_path)
     arguments = [sys.executable, plain_consumer.__file__, up.bootstrap_servers, "order-events", up.url]
     ran = subprocess.run(
-        arguments, stdin=subprocess.DEVNULL, capture_output=True, env=environment, cwd=tmp_path, timeout=60, check=False
+        arguments, stdin=subprocess.DEVNULL, capture_output=True, env=environment, cwd=tmp_path, timeout=PATIENCE_S, check=False
     )
     assert ran.returncode == 0, ran.stderr.decode()
     found = json.loads(ran.stdout)
@@ -174,7 +175,7 @@ def read_stream(client: httpx.Client, path: str, sent: dict[str, str], count: in
 
 
 def test_an_event_stream_goes_on_where_its_client_left_it(up: UpProcess) -> None:
-    with httpx.Client(base_url=up.url, timeout=20.0) as client:
+    with httpx.Client(base_url=up.url, timeout=PATIENCE_S) as client:
         placed = client.post("/orders", json=order_body(3), headers=headers(up, "watcher", "k")).json()
         path = f"/orders/{placed['order_id']}"
         first = read_stream(client, f"{path}/events", headers(up, "watcher"), 1)
@@ -188,7 +189,7 @@ def test_an_event_stream_goes_on_where_its_client_left_it(up: UpProcess) -> None
 
 def test_an_event_reaches_an_open_stream_as_it_happens(up: UpProcess) -> None:
     async def watch() -> list[str]:
-        async with httpx.AsyncClient(base_url=up.url, timeout=20.0) as client:
+        async with httpx.AsyncClient(base_url=up.url, timeout=PATIENCE_S) as client:
             placed = (await client.post("/orders", json=order_body(4), headers=headers(up, "watcher", "live"))).json()
             path = f"/orders/{placed['order_id']}"
             sent = headers(up, "watcher") | {"Accept": "text/event-stream"}
@@ -203,7 +204,7 @@ def test_an_event_reaches_an_open_stream_as_it_happens(up: UpProcess) -> None:
                             return seen
             return seen
 
-    seen = asyncio.run(asyncio.wait_for(watch(), 30))
+    seen = asyncio.run(asyncio.wait_for(watch(), PATIENCE_S))
     assert (seen[0], seen[-1]) == ("OrderPlaced", "OrderCancelled")
     assert set(seen[1:-1]) <= {"StockReserved"}
 

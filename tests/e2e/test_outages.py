@@ -12,6 +12,7 @@ import httpx
 import psutil
 import pytest
 from gateway import Gateway
+from patience import PATIENCE_S
 from up_process import PROCESSES, UpProcess
 
 from api.catalogue import order_body
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.kafka
 async def under_load(up: UpProcess, first: int, strike: Callable[[], None], after_s: float) -> Gateway:
     """Sessions of a gateway while `strike` happens, and for `after_s` after everything takes orders again."""
     token, numbers = up.token("gateway"), iter(range(first, first + 100_000))
-    async with Gateway(up.url, token, connections=8, give_up_s=90.0) as gateway:
+    async with Gateway(up.url, token, connections=8, give_up_s=PATIENCE_S) as gateway:
         stop = asyncio.Event()
 
         async def customer(name: str) -> None:
@@ -79,7 +80,7 @@ def test_a_killed_broker_comes_back_and_nothing_is_lost(up: UpProcess) -> None:
 def test_a_killed_up_leaves_a_directory_in_which_the_next_one_goes_on(up: UpProcess) -> None:
     token = up.token("gateway")
     sent = {"Authorization": f"Bearer {token}", "Customer-Id": "survivor", "Idempotency-Key": "before-the-kill"}
-    with httpx.Client(base_url=up.url, timeout=10.0) as client:
+    with httpx.Client(base_url=up.url, timeout=PATIENCE_S) as client:
         placed = client.post("/orders", json=order_body(7), headers=sent)
         assert placed.status_code == 201
         processes = up.processes()
@@ -106,7 +107,7 @@ def test_ctrl_c_ends_everything_soon_and_leaves_no_process(up: UpProcess, number
     assert code == 0, up.said()
     assert [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE] == []
     assert [path.name for path in (up.data / "run").iterdir() if path.suffix in (".pid", ".json")] == []
-    assert took_s < 15, f"{took_s:.1f} s"
+    assert took_s < 60, f"{took_s:.1f} s"
     print(f"{number.name}: everything ended in {took_s:.1f} s")
     for name in ("commands", "serve"):
         assert "Fatal Python error" not in (up.data / "log" / f"{name}.log").read_text("utf-8", "replace")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from patience import PATIENCE_S
 
 from ledger.ports import free_port
 
@@ -26,7 +27,7 @@ class UpProcess:
         self.url = f"http://127.0.0.1:{self.port}"
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self, timeout_s: float = 90.0) -> None:
+    def start(self, timeout_s: float = PATIENCE_S) -> None:
         """Start it, wait until it is ready."""
         self.data.mkdir(exist_ok=True)
         with (self.data / "up.log").open("ab") as out:
@@ -76,7 +77,7 @@ class UpProcess:
         """SIGKILL one of its processes."""
         psutil.Process(self.pid(name)).kill()
 
-    def interrupt(self, timeout_s: float = 30.0, number: signal.Signals = signal.SIGINT) -> int:
+    def interrupt(self, timeout_s: float = PATIENCE_S, number: signal.Signals = signal.SIGINT) -> int:
         """Ctrl-C (or another signal); the exit code."""
         assert self.process is not None
         self.process.send_signal(number)

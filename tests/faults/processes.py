@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import httpx
+from patience import PATIENCE_S
 
 from api.auth import hash_token
 from ledger.ports import free_port
@@ -42,7 +43,7 @@ class Child:
         self.signal(signal.SIGKILL)
         self.exits.append(self._running().wait())
 
-    def stop(self, timeout_s: float = 20.0) -> int:
+    def stop(self, timeout_s: float = PATIENCE_S) -> int:
         """SIGTERM; the exit code."""
         self.signal(signal.SIGTERM)
         try:
@@ -112,7 +113,7 @@ class LedgerNode:
         self.children.append(made)
         return made
 
-    def wait_ready(self, timeout_s: float = 40.0) -> None:
+    def wait_ready(self, timeout_s: float = PATIENCE_S) -> None:
         """Until `serve` says it is ready."""
         deadline = time.monotonic() + timeout_s
         with httpx.Client(timeout=2.0) as client:

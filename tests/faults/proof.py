@@ -9,6 +9,7 @@ import checker
 import httpx
 from folds import desk_differences, projection_differences
 from gateway import Gateway
+from patience import PATIENCE_S
 from processes import TOKENS, LedgerNode
 
 from ledger.config import KafkaSettings
@@ -48,7 +49,9 @@ def check_acknowledged(gateway: Gateway, ledger: checker.Ledger) -> None:
 async def _read_all(url: str, order_ids: list[str]) -> dict[str, dict[str, object]]:
     limits = httpx.Limits(max_connections=8)
     headers = {"Authorization": f"Bearer {TOKENS['admin']}"}
-    async with httpx.AsyncClient(base_url=url, limits=limits, headers=headers, timeout=httpx.Timeout(10.0, pool=None)) as client:
+    async with httpx.AsyncClient(
+        base_url=url, limits=limits, headers=headers, timeout=httpx.Timeout(PATIENCE_S, pool=None)
+    ) as client:
 
         async def read(order_id: str) -> dict[str, object]:
             answer = await client.get(f"/orders/{order_id}")

@@ -12,6 +12,7 @@ import httpx
 import processes
 import pytest
 from gateway import Gateway
+from patience import PATIENCE_S
 from test_rebuild import differences, running
 
 from ledger.config import KafkaSettings
@@ -24,7 +25,7 @@ def verb(node: processes.LedgerNode, *arguments: str) -> subprocess.CompletedPro
     env = node.child(arguments[0]).env
     node.children.pop()
     command = [sys.executable, "-m", "api.cli", *arguments]
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
 
 
 def test_a_moved_ledger_is_the_same_and_goes_on(tmp_path: Path, kafka: KafkaSettings, topics: Topics) -> None:

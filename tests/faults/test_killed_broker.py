@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE_S
 from processes import LedgerNode
 from proof import load_during, prove
 
@@ -36,7 +37,7 @@ class Striker(threading.Thread):
             for _ in range(KILLS):
                 time.sleep(choice.uniform(3.0, 8.0))
                 os.kill(self._broker.pid, signal.SIGKILL)
-                self._broker.wait(10)
+                self._broker.wait(PATIENCE_S)
                 self.kills += 1
                 time.sleep(choice.uniform(0.0, 6.0))
                 self._broker.start()

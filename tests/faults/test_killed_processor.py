@@ -31,8 +31,8 @@ def run_kills(folder: Path, kafka: KafkaSettings, topics: Topics, kills: int, or
         killer = Killer(processor, [choice.uniform(1.0, 3.0) for _ in range(kills)])
         load.start()
         killer.start()
-        load.join(300)
-        killer.join(300)
+        load.join(900)
+        killer.join(900)
         assert not load.is_alive()
         assert not killer.is_alive()
         assert load.error is None

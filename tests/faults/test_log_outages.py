@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE_S
 
 from ledger.broker import EmbeddedBroker
 from ledger.config import KafkaSettings
@@ -45,7 +46,7 @@ class Actor(threading.Thread):
 
     def end(self) -> None:
         self.ending.set()
-        self.join(60)
+        self.join(PATIENCE_S)
         assert not self.is_alive()
 
 
@@ -62,7 +63,7 @@ class Transactor(Actor):
     def step(self) -> None:
         writer = self.log.writer("transactor")
         try:
-            writer.start(10)
+            writer.start(10)  # a start that a dead broker interrupts is one of the discarded ones
             while not self.ending.is_set():
                 self.sequence += 1
                 value = b"%d" % self.sequence
@@ -143,7 +144,7 @@ def node(tmp_path: Path) -> Iterator[EmbeddedBroker]:
 
 def kill(node: EmbeddedBroker, tail: Tail) -> None:
     os.kill(node.pid, signal.SIGKILL)
-    node.wait(10)
+    node.wait(PATIENCE_S)
     until(lambda: tail.silent_s > 2.5)  # the reader says that the broker is away
     node.start()
 
@@ -154,7 +155,7 @@ def freeze(node: EmbeddedBroker, tail: Tail) -> None:
     os.kill(node.pid, signal.SIGCONT)
 
 
-def until(condition: Callable[[], object], timeout_s: float = 60) -> None:
+def until(condition: Callable[[], object], timeout_s: float = PATIENCE_S) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, "not in time"

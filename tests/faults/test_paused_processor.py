@@ -11,6 +11,7 @@ from pathlib import Path
 import checker
 import pytest
 from folds import desk_differences
+from patience import PATIENCE_S
 from processes import Child, LedgerNode
 from topic_load import TopicLoad, wait_answered
 
@@ -36,7 +37,7 @@ def owner(children: list[Child], writer: int) -> Child:
     return children[latest.index(max(latest))]
 
 
-def wait_taken(child: Child, writer: int, since: int, timeout_s: float = 20.0) -> float:
+def wait_taken(child: Child, writer: int, since: int, timeout_s: float = PATIENCE_S) -> float:
     """How long until this process has become the writer once more than `since` times."""
     began = time.monotonic()
     while sum(w == writer for _, w in takings(child)) <= since:
@@ -79,7 +80,7 @@ def test_a_frozen_writer_is_replaced_and_commits_nothing_when_it_wakes(
             took_s.append(pause_owner(children, number % writers, PAUSE_S))
             time.sleep(choice.uniform(1.0, 6.0))
         assert load.is_alive(), "the load ended before the last pause"
-        load.join(300)
+        load.join(900)
         assert load.error is None
         ledger = wait_answered(kafka.bootstrap_servers, topics.prefix)
         assert ledger.problems == [], checker.describe(ledger.problems) + node.tails()

@@ -12,6 +12,7 @@ from typing import Any
 
 import processes
 import pytest
+from patience import PATIENCE_S
 from test_rebuild import Traffic, rebuild, running
 
 from ledger.config import KafkaSettings
@@ -48,7 +49,7 @@ def verify(node: processes.LedgerNode, env: dict[str, str]) -> tuple[int, dict[s
     environment = node.child("verify").env | env
     node.children.pop()
     command = [sys.executable, "-m", "api.cli", "verify", "--json"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert done.stdout, f"{done.stderr}\n{node.tails()}"
     return done.returncode, json.loads(done.stdout)
 

@@ -20,6 +20,7 @@ import gateway
 import httpx
 import processes
 import pytest
+from patience import PATIENCE_S
 
 from ledger.config import KafkaSettings
 from ledger.kafka_log import KafkaLog
@@ -64,7 +65,7 @@ class Traffic(threading.Thread):
         """Every read is answered, and no order is ever older than it was."""
         newest: dict[str, int] = {}
         headers = {"Authorization": f"Bearer {processes.TOKENS['reader']}"}
-        async with httpx.AsyncClient(base_url=self._url, headers=headers, timeout=10) as client:
+        async with httpx.AsyncClient(base_url=self._url, headers=headers, timeout=PATIENCE_S) as client:
             while not self._ending.is_set():
                 known = self.gateway.acknowledged[-200:]
                 if not known:
@@ -87,7 +88,7 @@ class Traffic(threading.Thread):
 
     def __exit__(self, *_: object) -> None:
         self._ending.set()
-        self.join(90)
+        self.join(PATIENCE_S)
         assert not self.is_alive(), "the traffic does not end"
         if self.failed is not None:
             raise self.failed
@@ -122,7 +123,7 @@ def start_rebuild(node: processes.LedgerNode, *arguments: str) -> subprocess.Pop
 def rebuild(node: processes.LedgerNode, *arguments: str) -> dict[str, Any]:
     """The report of a rebuild that ends well."""
     process = start_rebuild(node, *arguments)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, f"{out}\n{err}\n{node.tails()}"
     report: dict[str, Any] = json.loads(out)
     return report
@@ -176,7 +177,7 @@ def test_killed_again_and_again_it_goes_on_and_ends_the_same(
     with running(tmp_path, kafka, topics) as (node, serve):
         with Traffic(node, connections=2) as traffic:
             killed = 0
-            deadline = time.monotonic() + 60 + 10 * kills
+            deadline = time.monotonic() + PATIENCE_S
             while killed < kills:
                 assert time.monotonic() < deadline
                 process = start_rebuild(node, "--jobs", str(choice.choice((1, 2, 3))))
@@ -209,7 +210,7 @@ def test_a_serve_that_is_killed_while_it_takes_over_reads_one_of_the_two(
             serve.kill()
             serve.start()
             node.wait_ready()
-            process.communicate(timeout=90)
+            process.communicate(timeout=PATIENCE_S)
         assert serve.stop() == 0
         assert differences(node) == []
 
@@ -234,7 +235,7 @@ def test_a_fold_that_was_not_that_of_the_log_is_found_and_mended(tmp_path: Path,
         store.write({b"\0digest": row[:-1] + bytes([row[-1] ^ 1])})  # as a fold with another rule would have left it
         store.close()
         process = start_rebuild(node)
-        out, _ = process.communicate(timeout=60)
+        out, _ = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 1
         told = json.loads(out)
         assert (told["equal"], told["generation"]) == (False, None)
@@ -265,9 +266,9 @@ def test_two_at_a_time_are_one_too_many(tmp_path: Path, kafka: KafkaSettings, to
         time.sleep(0.01)
     time.sleep(0.3)
     second = start_rebuild(node)
-    _, err = second.communicate(timeout=60)
+    _, err = second.communicate(timeout=PATIENCE_S)
     assert second.returncode == 1
     assert "in_progress" in err
-    out, err = first.communicate(timeout=60)
+    out, err = first.communicate(timeout=PATIENCE_S)
     assert first.returncode == 0, err
     assert json.loads(out)["events"] == 20_000

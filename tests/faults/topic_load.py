@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 
 import checker
+from patience import PATIENCE_S
 
 from api.catalogue import order_body
 from commands import messages as m
@@ -124,7 +125,7 @@ class TopicLoad(threading.Thread):
                 ahead_s = self.sent / self._per_s - (time.monotonic() - began)
                 if ahead_s > 0.005:
                     time.sleep(ahead_s)
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + PATIENCE_S
             while self._open:
                 assert time.monotonic() < deadline, f"{self._open} commands are not durable"
                 time.sleep(0.02)
@@ -182,7 +183,7 @@ class TopicLoad(threading.Thread):
         sender.send(record, acked)
 
 
-def wait_answered(bootstrap: str, prefix: str, timeout_s: float = 60.0) -> checker.Ledger:
+def wait_answered(bootstrap: str, prefix: str, timeout_s: float = PATIENCE_S) -> checker.Ledger:
     """The ledger once every command on the topic has its answer (or as it is at the end of the time)."""
     deadline = time.monotonic() + timeout_s
     while True:

@@ -16,8 +16,8 @@ from confluent_kafka.schema_registry.avro import AvroDeserializer
 from confluent_kafka.serialization import MessageField, SerializationContext
 
 from ledger import schemas
-from ledger.broker import EmbeddedBroker
 from ledger.codec import contact_codec, event_codec, refusal_codec
+from ledger.config import KafkaSettings
 from ledger.contacts import Address, OrderContact
 from ledger.errors import ConfigError
 from ledger.events import Adjustment, Line, OrderEvent, OrderRefusal, Placed, Stock, StockItem
@@ -172,10 +172,10 @@ def test_confluents_deserialiser_reads_our_records_with_nothing_of_ours(publishe
 
 
 @pytest.mark.kafka
-def test_the_compose_files_registry_still_has_the_schemas_after_a_restart(broker: EmbeddedBroker, tmp_path: Path) -> None:
+def test_the_compose_files_registry_still_has_the_schemas_after_a_restart(kafka: KafkaSettings, tmp_path: Path) -> None:
     service = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["registry"]
     environment = {name: str(value) for name, value in service["environment"].items()} | {
-        "APICURIO_KAFKASQL_BOOTSTRAP_SERVERS": broker.bootstrap_servers,
+        "APICURIO_KAFKASQL_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
         "APICURIO_KAFKASQL_TOPIC": f"{tmp_path.name}-journal",
         "APICURIO_KAFKASQL_SNAPSHOTS_TOPIC": f"{tmp_path.name}-snapshots",
         "APICURIO_EVENTS_KAFKA_TOPIC": f"{tmp_path.name}-events",

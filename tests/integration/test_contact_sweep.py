@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from patience import PATIENCE_S
 
 from api.contact_sweep import is_unnamed, sweep
 from api.errors import Problem
@@ -35,7 +36,7 @@ def now_ms() -> int:
 
 
 def swept(ledger: RunningLedger, at_ms: int) -> int:
-    return asyncio.run_coroutine_threadsafe(sweep(ledger.context, at_ms), ledger.loop).result(30)
+    return asyncio.run_coroutine_threadsafe(sweep(ledger.context, at_ms), ledger.loop).result(PATIENCE_S)
 
 
 def left_in_log(ledger: RunningLedger) -> dict[bytes | None, bytes | None]:
@@ -49,7 +50,7 @@ def write_contact(ledger: RunningLedger, order_id: str, written_at: int, value: 
     acks: list[Acked | None] = []
     record = NewRecord(ledger.topics.contacts, ledger.context.partition_of(order_id), name, value, written_at)
     ledger.context.sender.send(record, lambda acked, error: acks.append(acked))
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE_S
     while ledger.context.projector.contacts.get(name) is None:
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -129,9 +130,9 @@ def test_a_frozen_order_keeps_its_contact(ledger: RunningLedger) -> None:
     async def freeze(row: bytes | None) -> None:
         store.write({b"f/ord_frozen": row})
 
-    asyncio.run_coroutine_threadsafe(freeze(encode(Frozen("ord_frozen", 7, "junk"))), ledger.loop).result(5)
+    asyncio.run_coroutine_threadsafe(freeze(encode(Frozen("ord_frozen", 7, "junk"))), ledger.loop).result(PATIENCE_S)
     assert swept(ledger, now_ms()) == 0
-    asyncio.run_coroutine_threadsafe(freeze(None), ledger.loop).result(5)
+    asyncio.run_coroutine_threadsafe(freeze(None), ledger.loop).result(PATIENCE_S)
     assert swept(ledger, now_ms()) == 1
     assert left_in_log(ledger)[name] is None
 

@@ -20,6 +20,7 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
+from patience import PATIENCE_S
 
 from ledger.aot_cache import cache_file
 from ledger.broker import KAFKA_VERSION, BrokerError, EmbeddedBroker, Progress, cache_root, ensure_jars
@@ -58,7 +59,7 @@ def javas_of(data: Path) -> list[int]:
     return [p.pid for p in psutil.process_iter(["cmdline"]) if any(str(data) in word for word in p.info["cmdline"] or ())]
 
 
-def wait_for(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
+def wait_for(condition: Callable[[], bool], timeout_s: float = PATIENCE_S) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, "not in time"
@@ -68,7 +69,7 @@ def wait_for(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
 def new_topic(broker: EmbeddedBroker, **config: str) -> str:
     name = f"t-{uuid.uuid4().hex[:8]}"
     admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers})
-    admin.create_topics([NewTopic(name, 2, 1, config=config)])[name].result(10)
+    admin.create_topics([NewTopic(name, 2, 1, config=config)])[name].result(PATIENCE_S)
     return name
 
 
@@ -77,7 +78,7 @@ def produce(broker: EmbeddedBroker, topic: str, value: bytes) -> None:
     errors: list[object] = []
     producer = Producer({"bootstrap.servers": broker.bootstrap_servers, "acks": "all", "message.timeout.ms": 3000})
     producer.produce(topic, value, partition=0, on_delivery=lambda error, _: errors.append(error))
-    assert producer.flush(5) == 0
+    assert producer.flush(PATIENCE_S) == 0
     assert errors == [None]
 
 
@@ -99,15 +100,15 @@ def test_when_start_returns_the_first_produce_is_acknowledged(broker: EmbeddedBr
 def test_a_transaction_and_a_compacted_topic_work_on_the_small_settings(broker: EmbeddedBroker) -> None:
     topic = new_topic(broker, **{"cleanup.policy": "compact"})
     producer = Producer({"bootstrap.servers": broker.bootstrap_servers, "transactional.id": topic, "compression.type": "zstd"})
-    producer.init_transactions(20)
+    producer.init_transactions(PATIENCE_S)
     for value, commit in ((b"aborted", False), (b"committed", True)):
         producer.begin_transaction()
         producer.produce(topic, value, key=b"k", partition=0)
-        producer.flush(5)
+        producer.flush(PATIENCE_S)
         if commit:
-            producer.commit_transaction(10)
+            producer.commit_transaction(PATIENCE_S)
         else:
-            producer.abort_transaction(10)
+            producer.abort_transaction(PATIENCE_S)
     assert read(broker, topic, 1) == [b"committed"]
 
 
@@ -116,7 +117,7 @@ def test_a_killed_broker_starts_again_on_its_port_with_all_that_was_acknowledged
     produce(broker, topic, b"before")
     address, pid = broker.bootstrap_servers, broker.pid
     os.kill(pid, signal.SIGKILL)
-    assert broker.wait(5) == -signal.SIGKILL
+    assert broker.wait(PATIENCE_S) == -signal.SIGKILL
     assert broker.poll() == -signal.SIGKILL
 
     broker.start()
@@ -255,7 +256,7 @@ def test_with_die_with_parent_the_broker_ends_when_its_owner_is_killed(data: Pat
 
 def test_an_owner_that_ends_with_an_exception_leaves_no_broker(data: Path) -> None:
     owner, _ = run_owner(data, die_with_parent=False, then="exit")
-    assert owner.wait(20) == 1
+    assert owner.wait(PATIENCE_S) == 1
     assert javas_of(data) == []
 
 
@@ -288,8 +289,8 @@ def test_clients_of_the_second_listener_reach_the_broker_only_through_the_proxy(
         proxied = EmbeddedBroker(data, jit="quick", proxied_ports=(listen, advertised))
         proxied.start()
         try:
-            cluster = AdminClient({"bootstrap.servers": f"127.0.0.1:{advertised}"}).list_topics(timeout=10)
-            direct = AdminClient({"bootstrap.servers": proxied.bootstrap_servers}).list_topics(timeout=10)
+            cluster = AdminClient({"bootstrap.servers": f"127.0.0.1:{advertised}"}).list_topics(timeout=PATIENCE_S)
+            direct = AdminClient({"bootstrap.servers": proxied.bootstrap_servers}).list_topics(timeout=PATIENCE_S)
         finally:
             proxied.stop()
     assert [broker.port for broker in cluster.brokers.values()] == [advertised]

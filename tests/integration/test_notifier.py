@@ -19,6 +19,7 @@ import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
 from harness import order_body, running_ledger
+from patience import PATIENCE_S
 from sandboxed import running_sandbox
 from test_paying import Shop
 
@@ -99,7 +100,7 @@ class Post:
         self.failed: list[BaseException] = []
         self.ahead_ms = 0
         self.writer = log.writer(f"{topics.prefix}w-{next(_numbers)}")
-        self.writer.start(20)
+        self.writer.start(PATIENCE_S)
         self.sender = log.sender("test-post")
         self.versions: dict[str, int] = {}
 
@@ -124,7 +125,7 @@ class Post:
         acked = threading.Event()
         record = NewRecord(self.topics.contacts, 0, contact_key(order_id, DIGEST), value)
         self.sender.send(record, lambda ack, error: acked.set())
-        assert acked.wait(20)
+        assert acked.wait(PATIENCE_S)
 
     def event(self, order_id: str, kind: str, partition: int = 0, **fields: Any) -> None:
         version = self.versions[order_id] = self.versions.get(order_id, 0) + 1
@@ -186,7 +187,7 @@ def post(request: pytest.FixtureRequest, topics: Topics, mails: MailServer) -> I
     post.close()
 
 
-def until(holds: Callable[[], object], timeout_s: float = 20) -> None:
+def until(holds: Callable[[], object], timeout_s: float = PATIENCE_S) -> None:
     deadline = time.monotonic() + timeout_s
     while not holds():
         assert time.monotonic() < deadline

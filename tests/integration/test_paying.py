@@ -18,6 +18,7 @@ from typing import Any
 import httpx
 import pytest
 from harness import Clock, RunningLedger, free_order_body, key, order_body, running_ledger
+from patience import PATIENCE_S
 from sandboxed import RunningSandbox, running_sandbox
 
 from commands.reconciler import WAITED_PAUSES_MS
@@ -57,7 +58,7 @@ class Shop:
         return self.admin.get(f"/orders/{order['order_id']}").json()
 
     def until(
-        self, order: dict[str, Any], wanted: Callable[[dict[str, Any]], bool], timeout_s: float = 20, step_ms: int = 0
+        self, order: dict[str, Any], wanted: Callable[[dict[str, Any]], bool], timeout_s: float = PATIENCE_S, step_ms: int = 0
     ) -> dict[str, Any]:
         """The order once it is as wanted. With `step_ms` the reconciler's clock goes on by as much from one look to the next:
         for what waits for a pause that began after the last jump, behind a call that failed or found nothing new yet."""
@@ -271,7 +272,7 @@ def test_another_price_than_the_services_cancels_the_order(shop: Shop) -> None:
 def test_a_reserve_that_timed_out_after_it_succeeded_leaves_nothing_reserved_for_a_cancelled_order(shop: Shop) -> None:
     shop.sandbox.chaos(ports={"product": {"timeout": 1.0}, "merch": {"timeout": 1.0}}, hold_timeout_ms=5_000)
     order = shop.place()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE_S
     while len(shop.sandbox.effects(order["order_id"])) < 2:
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -291,7 +292,7 @@ def test_a_refund_that_fails_three_times_calls_a_person_whose_retry_makes_three_
     def flagged(o: dict[str, Any]) -> bool:
         return any(f["code"] == "refund_failed" for f in o["attention"])
 
-    now = shop.until(order, flagged, timeout_s=60)
+    now = shop.until(order, flagged, timeout_s=PATIENCE_S)
     assert shop.types(order).count("RefundFailed") == 3
     flag = next(f for f in now["attention"] if f["code"] == "refund_failed")
     path = f"/orders/{order['order_id']}/attention"
@@ -300,7 +301,7 @@ def test_a_refund_that_fails_three_times_calls_a_person_whose_retry_makes_three_
     body = {"code": flag["code"], "obligation_key": flag["obligation_key"], "action": "retry", "ticket": "SHOP-17"}
     answer = shop.admin.post(path, json=body, headers=key())
     assert (answer.status_code, flagged(answer.json())) == (200, False)
-    now = shop.until(order, flagged, timeout_s=60)
+    now = shop.until(order, flagged, timeout_s=PATIENCE_S)
     assert shop.types(order).count("RefundFailed") == 6
     flag = next(f for f in now["attention"] if f["code"] == "refund_failed")
     body = {"code": flag["code"], "obligation_key": flag["obligation_key"], "action": "settled_elsewhere", "ticket": "SHOP-17"}
@@ -427,7 +428,7 @@ def test_a_call_that_fails_for_an_hour_calls_a_person_once_and_goes_on(shop: Sho
     def stuck(o: dict[str, Any]) -> list[str]:
         return [f["obligation_key"] for f in o["attention"] if f["code"] == "stuck"]
 
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE_S
     while not stuck(shop.read(order)):
         assert time.monotonic() < deadline
         shop.later(20 * MINUTE_MS)  # its pauses grow to minutes
@@ -461,7 +462,7 @@ def test_the_daily_sweep_finds_refunds_and_disputes_that_no_message_told(shop: S
     assert shop.ledger.companions is not None
     reconciler = shop.ledger.companions.reconciler
     assert reconciler is not None
-    asyncio.run_coroutine_threadsafe(reconciler.sweep(), reconciler._loop).result(30)
+    asyncio.run_coroutine_threadsafe(reconciler.sweep(), reconciler._loop).result(PATIENCE_S)
     shop.until(refunded, lambda o: o["refunded_minor"] == refunded["total_minor"])
     shop.until(disputed, lambda o: any(f["code"] == "dispute" for f in o["attention"]))
     assert reconciler.done["sweep found"] >= 2
@@ -542,7 +543,7 @@ def race(shop: Shop, count: int) -> None:
             axes = o["axes"]
             return axes["stock"] in ("reserved", "released") and axes["payment"] in ("captured", "voided", "refunded")
 
-        now = shop.until(order, settled, timeout_s=60)
+        now = shop.until(order, settled, timeout_s=PATIENCE_S)
         effects = shop.sandbox.effects(order["order_id"])
         sums = {kind: sum(n for k, n in effects if k == kind) for kind in ("captured", "refunded", "reserved", "released")}
         assert (now["captured_minor"], now["refunded_minor"]) == (sums["captured"], sums["refunded"])
@@ -598,7 +599,7 @@ def test_lost_repeated_and_shuffled_messages_lead_to_the_same_events(shop: Shop)
 
     def confirmed(order: dict[str, Any], state: str) -> None:
         """The customer's page tells the shop after each step, as often as it takes: then no step is passed over."""
-        path, deadline = f"/orders/{order['order_id']}/payment", time.monotonic() + 20
+        path, deadline = f"/orders/{order['order_id']}/payment", time.monotonic() + PATIENCE_S
         while shop.customer.post(path, json={"action": "confirm"}).json()["state"] != state:
             assert time.monotonic() < deadline
             time.sleep(0.02)

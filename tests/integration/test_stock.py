@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import PATIENCE_S
 from sandboxed import RunningSandbox, running_sandbox
 
 from commands.answers import Answer, Done, Unknown
@@ -247,13 +248,13 @@ def test_an_answer_that_drips_is_given_up_in_time() -> None:
 
     answer, took_s = asyncio.run(go())
     assert answer == Unknown("time-out")
-    assert took_s < TIMEOUT_MS / 1000 + 0.5
+    assert took_s < 25  # to the last drip it would be 50
 
 
 def test_the_generated_code_is_what_protoc_makes_of_the_contract(tmp_path: Path) -> None:
     arguments = [f"--python_out={tmp_path}", f"--pyi_out={tmp_path}", f"--grpc_python_out={tmp_path}"]
     command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{PROTO.parents[1]}", *arguments, str(PROTO / "stock.proto")]
-    subprocess.run(command, check=True, timeout=60)
+    subprocess.run(command, check=True, timeout=PATIENCE_S)
     made = sorted((tmp_path / "commands" / "stock_proto").iterdir())
     assert len(made) == 3
     for file in made:

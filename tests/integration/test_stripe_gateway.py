@@ -20,6 +20,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from patience import PATIENCE_S
 from pydantic import ConfigDict, TypeAdapter
 from sandboxed import WEBHOOK_SECRET, RunningSandbox, running_sandbox
 from stripe.params import (
@@ -159,7 +160,7 @@ def test_refunds_are_numbered_found_by_their_number_and_told_from_those_of_the_d
         numbers = [(f.refund_no, f.amount_minor) for f in seen.facts if isinstance(f, RecordRefund)]
         assert sorted(numbers) == [(0, 890), (2, 2000)]
         assert isinstance(made.facts[0], RecordRefund)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE_S
         while facts(await door.fetch_refund(made.facts[0].provider_ref or "")) != [e.REFUND_SETTLED]:
             assert time.monotonic() < deadline
             await asyncio.sleep(0.05)

@@ -6,6 +6,7 @@ import threading
 
 import pytest
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewPartitions
+from patience import PATIENCE_S
 
 from ledger.config import KafkaSettings
 from ledger.errors import LogError, LogUnavailable, TopicMismatch
@@ -21,7 +22,7 @@ def change(kafka: KafkaSettings, topic: str, name: str, value: str) -> None:
     resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=[entry])
     admin = AdminClient(kafka.client_config())
     for future in admin.incremental_alter_configs([resource]).values():
-        future.result(10)
+        future.result(PATIENCE_S)
 
 
 def test_all_topics_of_a_ledger_are_created_and_then_accepted(kafka: KafkaSettings, topics: Topics) -> None:
@@ -65,7 +66,7 @@ def test_a_topic_with_another_number_of_partitions_is_refused(kafka: KafkaSettin
         log.ensure_topics(topics.specs(partitions=3, writers=1))
     admin = AdminClient(kafka.client_config())
     for future in admin.create_partitions([NewPartitions(topics.writers, 2)]).values():
-        future.result(10)
+        future.result(PATIENCE_S)
     with pytest.raises(TopicMismatch, match=r"order-writers: partitions: wanted 1, found 2"):
         log.ensure_topics(topics.specs(partitions=2, writers=1))
 

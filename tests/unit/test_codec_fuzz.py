@@ -108,9 +108,9 @@ def test_no_length_or_count_anywhere_in_a_record_can_ask_for_memory_that_is_not_
         for codec, data in [*RECORDS[::6], *RECORDS[-3:]]:
             for at in range(PREFIX_BYTES, len(data)):
                 for bomb in BOMBS:
-                    began = time.perf_counter()
+                    began = time.thread_time()
                     highest = max(highest, peak_bytes(codec, data[:at] + bomb + data[at + 1 :]))
-                    slowest = max(slowest, time.perf_counter() - began)
+                    slowest = max(slowest, time.thread_time() - began)
     finally:
         tracemalloc.stop()
     assert highest < 256 * 1024
@@ -126,9 +126,9 @@ def test_the_largest_record_of_the_smallest_items_stays_within_bounds() -> None:
     bomb = whole[:lines_at] + varint(empty_lines) + bytes(5 * empty_lines)
     tracemalloc.start()
     try:
-        began = time.perf_counter()
+        began = time.thread_time()
         peak = peak_bytes(codec, bomb)
-        took = time.perf_counter() - began
+        took = time.thread_time() - began
     finally:
         tracemalloc.stop()
     assert peak < 48 * 1024 * 1024

@@ -6,6 +6,7 @@ import random
 
 import pytest
 from confluent_kafka import Producer
+from patience import PATIENCE_S
 
 from ledger.config import KafkaSettings
 from ledger.kafka_log import KafkaLog
@@ -40,7 +41,7 @@ def test_keys_land_where_librdkafka_puts_them(kafka: KafkaSettings, topics: Topi
     # an empty key counts as none for murmur2_random, and is spread at random
     for key in keys - {b""}:
         producer.produce(topic, value=b"", key=key)
-    assert producer.flush(20) == 0
+    assert producer.flush(PATIENCE_S) == 0
     reader = log.reader("reader", eof=True)
     reader.assign({TopicPartition(topic, p): 0 for p in range(12)})
     found: dict[bytes, int] = {}

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
+from patience import PATIENCE_S
 
 from commands.idempotency import command_id_of, order_id_of
 from commands.messages import CancelOrder, OrderCommand, PlaceOrder, command_codec
@@ -69,7 +70,7 @@ class Ledger:
 
     def stop(self, running: Running) -> None:
         running.process.stop()
-        running.thread.join(20)
+        running.thread.join(PATIENCE_S)
         assert not running.thread.is_alive()
         self.running.remove(running)
 
@@ -81,7 +82,7 @@ class Ledger:
             NewRecord(TOPICS.commands, self.log.partition_for(key, PARTITIONS), key, value),
             lambda acked, error: errors.append(error) if error else None,
         )
-        assert self.sender.flush(5) == 0
+        assert self.sender.flush(PATIENCE_S) == 0
         assert not errors
 
     def records(self, topic: str) -> list[Record]:
@@ -104,7 +105,7 @@ class Ledger:
         ids = [e.command_id for e in self.events()] + [r.command_id or "?" for r in self.refusals()]
         return Counter(ids)
 
-    def wait_for(self, what: Callable[[], bool], timeout_s: float = 20) -> None:
+    def wait_for(self, what: Callable[[], bool], timeout_s: float = PATIENCE_S) -> None:
         deadline = time.monotonic() + timeout_s
         while not what():
             assert time.monotonic() < deadline, "it did not happen in time"
@@ -230,7 +231,7 @@ def test_a_store_ahead_of_the_log_ends_the_process(ledger: Ledger, monkeypatch: 
     ledger.stop(running)
     ledger.log.recreate(TOPICS.events)
     again = ledger.start()
-    again.thread.join(20)
+    again.thread.join(PATIENCE_S)
     assert again.codes == [EXIT_FAILED]
 
 
@@ -264,7 +265,7 @@ def test_commands_removed_before_they_were_dealt_with_end_the_process(ledger: Le
         tp = TopicPartition(TOPICS.commands, p)
         ledger.log.truncate(tp, max(0, ledger.log.ends([tp])[tp] - 1))
     running = ledger.start()
-    running.thread.join(20)
+    running.thread.join(PATIENCE_S)
     assert running.codes == [EXIT_FAILED]
 
 
