@@ -403,10 +403,13 @@ def test_a_signal_ends_it_cleanly_and_open_streams_do_not_hold_it(tmp_path: Path
 def test_a_request_that_waits_for_the_fold_gets_its_answer_during_a_stop(tmp_path: Path) -> None:
     with process("plain", tmp_path) as child, socket.create_connection(("127.0.0.1", child.port)) as request:
         request.sendall(b"GET /write-later HTTP/1.1\r\nHost: x\r\n\r\n")
-        time.sleep(0.2)
-        child.popen.send_signal(signal.SIGTERM)
         request.settimeout(PATIENCE_S)
-        assert b'"folded": true' in request.recv(1000)
+        said = request.recv(1000)
+        assert b"200 OK" in said  # it is under way
+        child.popen.send_signal(signal.SIGTERM)
+        while chunk := request.recv(1000):
+            said += chunk
+        assert b'"folded": true' in said
         assert child.end()[0] == 0
 
 
@@ -563,19 +566,22 @@ class Asgi:
                 await send({"type": "http.response.body", "body": b":\n", "more_body": True})
                 await asyncio.sleep(0.1)
         body: Any
+        answered = {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]}
         if scope["path"] == "/topics":
             assert isinstance(self.log, MemoryLog)
             body = sorted(self.log._state.topics)
         elif scope["path"] == "/write-later":
             assert isinstance(self.log, MemoryLog)
+            await send(answered)
             await asyncio.sleep(0.7)
             write(self.log, [1])
-            await until(lambda: b"1" in self.counter.counts(), 3)
-            body = {"folded": True}
+            await until(lambda: b"1" in self.counter.counts())
+            await send({"type": "http.response.body", "body": json.dumps({"folded": True}).encode()})
+            return
         else:
             status = self.app.status()
             body = {"folding": status.folding, "behind": status.behind, "connected": status.connected}
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]})
+        await send(answered)
         await send({"type": "http.response.body", "body": json.dumps(body).encode()})
 
 

@@ -7,6 +7,7 @@ breaks it.
 from __future__ import annotations
 
 import ast
+import functools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,9 +28,10 @@ def module(path: str, source: str) -> Module:
     return Module(path, ast.parse(source, path))
 
 
-def modules() -> list[Module]:
+@functools.cache
+def modules() -> tuple[Module, ...]:
     found = [p for package in PACKAGES for p in sorted((ROOT / package).rglob("*.py"))]
-    return [module(p.relative_to(ROOT).as_posix(), p.read_text("utf-8")) for p in found]
+    return tuple(module(p.relative_to(ROOT).as_posix(), p.read_text("utf-8")) for p in found)
 
 
 def imports(m: Module) -> Iterator[str]:
