@@ -63,13 +63,15 @@ def run_demo(orders: int, keep: bool, as_json: bool, out: Screen, err: Screen) -
     try:
         interrupted = demo.run()
     finally:
-        failed = not demo.passed
+        failed = not (demo.passed or demo.interrupted)
         if not (keep or failed):
             shutil.rmtree(folder, ignore_errors=True)
     if as_json:
         write_json(demo.report())
-    else:
+    elif not interrupted:
         show(demo, out)
+    if interrupted:
+        err.print("Interrupted: nothing was proved.")
     if keep or failed:
         err.print(f"Everything is kept in {folder}")
     if demo.passed:
@@ -78,7 +80,7 @@ def run_demo(orders: int, keep: bool, as_json: bool, out: Screen, err: Screen) -
 
 
 class Demo:
-    """One run. `passed` is True once every step was as promised."""
+    """One run. `passed` is True once every step was as promised, `interrupted` once a signal ended it."""
 
     def __init__(self, folder: Path, orders: int, err: Screen) -> None:
         self.folder = folder
@@ -93,7 +95,7 @@ class Demo:
         self._ended: list[str] = []
         self._worker: threading.Thread | None = None
         self._checked_at: float | None = None
-        self._done = self._interrupted = False
+        self._done = self.interrupted = False
 
     @property
     def passed(self) -> bool:
@@ -110,7 +112,7 @@ class Demo:
         """Bring everything up, do and check everything, stop everything. True when a signal ended it early."""
 
         def interrupt() -> None:
-            self._interrupted = True
+            self.interrupted = True
             self._machine.stop()
 
         before = on_stop_signals(interrupt)
@@ -132,7 +134,7 @@ class Demo:
         if self._checked_at is not None:
             self.seconds["to stop everything"] = ended - self._checked_at
         self.seconds["in all"] = ended - self.began
-        return self._interrupted
+        return self.interrupted
 
     def _told(self, line: str) -> None:
         if "starting it again" in line:  # else it is about a slow machine, which breaks no promise

@@ -152,6 +152,7 @@ def read(bootstrap_servers: str, topic: str, decode: Decode, findings: Findings,
             "auto.offset.reset": "earliest",
             "enable.auto.commit": False,
             "enable.partition.eof": True,
+            "fetch.wait.max.ms": 50,  # a question about an end waits behind a fetch that waits for events: 0.5 s by default
         }
     )
     try:

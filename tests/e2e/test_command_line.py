@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -109,3 +111,23 @@ def test_the_demo_says_what_was_not_as_promised(tmp_path: Path, monkeypatch: pyt
     assert "currency-not-supported" in shown
     assert "Not everything was as promised." in shown
     assert "Everything is kept in" in shown
+
+
+@pytest.mark.kafka
+@pytest.mark.timeout(1_800)
+def test_an_interrupted_demo_proves_nothing_says_so_in_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    demo = subprocess.Popen(
+        [PROGRAM, "demo"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=environment
+    )
+    try:
+        while not list(tmp_path.glob("*/run/up.json")):  # everything is up, and the first orders are being placed
+            assert demo.poll() is None, demo.communicate()
+            time.sleep(0.05)
+        demo.send_signal(signal.SIGINT)
+        shown, said = demo.communicate(timeout=600)
+    finally:
+        demo.kill()
+        demo.communicate()
+    assert (demo.returncode, shown, said) == (130, "", "Interrupted: nothing was proved.\n")
+    assert list(tmp_path.iterdir()) == []
