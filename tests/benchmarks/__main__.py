@@ -20,13 +20,13 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.markup import escape
 
-from tests.benchmarks import accepted, folding, latency, log_bytes, machine, paying, reads, rebuilding
+from tests.benchmarks import accepted, flapping, folding, latency, log_bytes, machine, paying, reads, rebuilding
 from tests.benchmarks.bench import FULL, QUICK, Bench, Form, Incorrect
 from tests.benchmarks.correctness import check_everything
 from tests.benchmarks.rows import Row, show
 from tests.benchmarks.system import Noop, System
 
-NAMES = ("accepted", "cpu", "latency", "reads", "folding", "bytes", "paying", "rebuild")
+NAMES = ("accepted", "cpu", "latency", "reads", "folding", "bytes", "paying", "flapping", "rebuild")
 
 out = Console(width=None if sys.stdout.isatty() else 150)
 err = Console(stderr=True, highlight=False)
@@ -63,6 +63,7 @@ def _measure(bench: Bench, only: set[str]) -> list[Row]:
         "folding": folding.measure,
         "bytes": log_bytes.measure,
         "paying": paying.measure,
+        "flapping": flapping.measure,
         "rebuild": rebuilding.measure,
     }
     for name, measure in others.items():

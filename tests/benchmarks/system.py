@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -37,10 +38,13 @@ def _end_with_parent() -> None:
 
 
 class System:
-    """`order-ledger up` in `folder`, until the `with` ends; with a `sandbox` what is accepted is also paid and reserved."""
+    """`order-ledger up` in `folder`, until the `with` ends; with a `sandbox` what is accepted is also paid and reserved.
 
-    def __init__(self, folder: Path, sandbox: bool = False) -> None:
-        self.folder, self._sandbox = folder, sandbox
+    `settings` are environment variables of its own.
+    """
+
+    def __init__(self, folder: Path, sandbox: bool = False, settings: Mapping[str, str] | None = None) -> None:
+        self.folder, self._sandbox, self._settings = folder, sandbox, dict(settings or {})
         self.port = free_port()
         self.info: dict[str, Any] = {}
         self._process: subprocess.Popen[bytes] | None = None
@@ -52,7 +56,7 @@ class System:
             self._process = subprocess.Popen(
                 arguments,
                 cwd=ROOT,
-                env=_clean_environment(),
+                env=_clean_environment() | self._settings,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
