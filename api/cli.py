@@ -5,6 +5,7 @@ Imports of the heavier pieces are inside the verbs, so that `--help` answers at 
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -38,6 +39,7 @@ DataDir = Annotated[Path, typer.Option("--data-dir", help="Where `up` keeps ever
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 WithParent = Annotated[bool, typer.Option("--with-parent", hidden=True)]
 
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})  # of a write, whose error names no file
 WRITES_NO_LOG_LINES = frozenset({"up", "broker", "token"})
 LOGS_AS_A_PROCESS = frozenset({"commands", "serve", "sandbox"})  # each configures its own
 
@@ -467,9 +469,9 @@ def main() -> None:
     except LedgerError as exc:
         err.print_error(exc.code, str(exc))
     except OSError as exc:
-        if exc.filename is None:
+        if exc.filename is None and exc.errno not in NO_ROOM:
             raise
-        err.print_error("file", f"{exc.filename}: {exc.strerror}")
+        err.print_error("file", exc.strerror or str(exc) if exc.filename is None else f"{exc.filename}: {exc.strerror}")
     sys.exit(1)
 
 

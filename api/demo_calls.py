@@ -22,7 +22,7 @@ NoAnswer = httpx.HTTPError  # raised by every call that gets none
 
 PATIENCE_S = 600.0
 NOT_FINAL = (202, 429, 503)  # not decided, not now: the same request is sent again
-FIRST_PAUSE_S, MOST_PAUSE_S = 0.02, 0.25  # between two looks at the same thing
+FIRST_PAUSE_S, MOST_PAUSE_S = 0.03, 0.25  # between two looks at the same thing
 
 
 class Patience:
@@ -108,7 +108,7 @@ class Calls:
                 version, pause_s = shown["version"], FIRST_PAUSE_S
                 self.patience.moved()
             await asyncio.sleep(pause_s)
-            pause_s = min(pause_s * 1.3, MOST_PAUSE_S)
+            pause_s = min(pause_s * 1.5, MOST_PAUSE_S)
 
     async def until_events(self, order: Placed, holds: Callable[[list[dict[str, Any]]], bool]) -> None:
         """Until `holds` of the order's events, or the patience is over."""
@@ -118,7 +118,7 @@ class Calls:
                 known, pause_s = len(rows), FIRST_PAUSE_S
                 self.patience.moved()
             await asyncio.sleep(pause_s)
-            pause_s = min(pause_s * 1.3, MOST_PAUSE_S)
+            pause_s = min(pause_s * 1.5, MOST_PAUSE_S)
 
     # ---- the sandbox
 

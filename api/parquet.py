@@ -79,11 +79,12 @@ class ParquetFile:
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
         try:
+            try:
+                if kind is None:
+                    self._write()
+            finally:
+                self._writer.close()
             if kind is None:
-                self._write()
+                self._part.replace(self._path)
         finally:
-            self._writer.close()
-        if kind is None:
-            self._part.replace(self._path)
-        else:
-            self._part.unlink(missing_ok=True)
+            self._part.unlink(missing_ok=True)  # also when the last rows, or the end of the file, found no room

@@ -244,3 +244,15 @@ def test_a_file_in_a_folder_with_brackets_is_written_and_named(
         assert str(folder / name) in run(up, verb, str(folder / name))
         assert (folder / name).stat().st_size > 0
     assert "[old] data [red]" in run(up, "import-log", str(folder / "x.log"), "--check")
+
+
+@pytest.mark.parametrize("verb", ["export", "export-log"])
+def test_a_file_that_finds_no_room_is_one_line_and_leaves_nothing(
+    up: UpProcess, orders: list[httpx.Response], tmp_path: Path, verb: str
+) -> None:
+    command = f"ulimit -f 1; exec '{PROGRAM}' {verb} '{tmp_path / 'x'}' --data-dir '{up.data}'"
+    shown = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120, check=False)
+    assert shown.returncode == 1
+    assert "Traceback" not in shown.stderr
+    assert len(shown.stderr.splitlines()) == 1, shown.stderr
+    assert list(tmp_path.iterdir()) == []
