@@ -257,9 +257,9 @@ class Up:
         self._bootstrap_servers = bootstrap_servers
         env = self._child_environment(bootstrap_servers, keys)
         folder = self.data if self._sandboxed else None
-        arguments = [["commands"], ["serve"]]
+        arguments = [["serve"], ["commands"]]  # first the one that takes longest
         if self._sandbox_port is not None:
-            arguments.insert(0, ["sandbox", "--data-dir", str(self.data / "sandbox"), "--port", str(self._sandbox_port)])
+            arguments.append(["sandbox", "--data-dir", str(self.data / "sandbox"), "--port", str(self._sandbox_port)])
         self.children = [Child(own[0], own, env, self.data, folder) for own in arguments]
         for child in self.children:
             child.tend()

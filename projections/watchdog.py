@@ -20,6 +20,7 @@ from projections.feed import Check, Feed, Folder, StandsStill, leave
 log = structlog.get_logger(__name__)
 
 TICK_S = 1.0  # of the watchdog
+FIRST_TICK_S = 0.05  # a node is ready once the log's end was seen: the first look is worth a start's wait
 T = TypeVar("T")
 
 
@@ -57,8 +58,9 @@ class Watchdog:
                 self._feed.fail(exc)
 
     def _watch(self) -> None:
-        silent_s, next_check = 0.0, 0.0
-        while not self._stop.wait(TICK_S):
+        silent_s, next_check, pause_s = 0.0, 0.0, FIRST_TICK_S
+        while not self._stop.wait(pause_s):
+            pause_s = TICK_S
             try:
                 partitions = self._ask(lambda: list(self._folder.positions()))
                 if time.monotonic() >= next_check:

@@ -97,7 +97,7 @@ def test_a_killed_up_leaves_a_directory_in_which_the_next_one_goes_on(up: UpProc
     assert checker.read_ledger(up.bootstrap_servers).problems == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_ctrl_c_ends_everything_soon_and_leaves_no_process(up: UpProcess, number: signal.Signals) -> None:
     processes = up.processes()
     assert len(processes) >= 1 + len(PROCESSES)
