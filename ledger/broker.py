@@ -148,7 +148,19 @@ class JarLock:
 
 
 def cache_root() -> Path:
-    """`$ORDER_LEDGER_CACHE`, else `order-ledger` in the user's cache folder of the platform."""
+    """`$ORDER_LEDGER_CACHE`, else `order-ledger` in the user's cache folder of the platform.
+
+    Raises `BrokerError` `directory_unusable` for a user without a home directory.
+    """
+    try:
+        return _cache_root()
+    except RuntimeError as error:
+        raise BrokerError(
+            "directory_unusable", "this user has no home directory: set ORDER_LEDGER_CACHE to a directory for Kafka's jars"
+        ) from error
+
+
+def _cache_root() -> Path:
     if chosen := os.environ.get("ORDER_LEDGER_CACHE"):
         return Path(chosen).expanduser().absolute()
     if sys.platform == "win32":

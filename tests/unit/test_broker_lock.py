@@ -297,6 +297,20 @@ def test_the_cache_can_be_put_elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert cache_root().is_absolute()
 
 
+def test_a_user_without_a_home_directory_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("ORDER_LEDGER_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    with pytest.raises(BrokerError, match="set ORDER_LEDGER_CACHE") as caught:
+        cache_root()
+    assert caught.value.code == "directory_unusable"
+    monkeypatch.setenv("ORDER_LEDGER_CACHE", str(tmp_path))
+    assert cache_root() == tmp_path
+
+
 def test_every_listener_of_the_broker_is_on_loopback() -> None:
     settings = server_properties(20_001, 20_002, proxied_ports=(20_003, 20_004))
     assert settings["listeners"] == "PLAINTEXT://127.0.0.1:20001,CONTROLLER://127.0.0.1:20002,PROXIED://127.0.0.1:20003"

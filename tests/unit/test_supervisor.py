@@ -1,0 +1,51 @@
+"""How `up` asks whether `serve` is ready: directly, whatever proxy the environment names."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+
+from api.supervisor import _is_ready
+from ledger.ports import free_port
+
+
+class Ready(BaseHTTPRequestHandler):
+    status = 200
+
+    def do_GET(self) -> None:
+        self.send_response(self.status if self.path == "/ready" else 404)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def server() -> Iterator[HTTPServer]:
+    with HTTPServer(("127.0.0.1", 0), Ready) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("scheme", ["http", "socks5"])
+def test_no_proxy_of_the_environment_stands_between_up_and_serve(
+    server: HTTPServer, monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, f"{scheme}://127.0.0.1:{free_port()}")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    assert _is_ready(server.server_port)
+
+
+def test_not_ready_is_another_status_or_nobody_there(server: HTTPServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Ready, "status", 503)
+    assert not _is_ready(server.server_port)
+    assert not _is_ready(free_port())
