@@ -18,5 +18,5 @@ generation rebuilding verifying                   which databases to open; the v
 archiving exporting parquet inspection            export-log, import-log, export, tail, history, diff
 cli supervisor wiring ...                         the command line and the processes it runs
 terminal screens  patient_log                     what verbs write to, in any shell; the log, asked with patience
-demo demo_steps demo_calls demo_inputs            the demo; plain_consumer is its stranger
+demo demo_steps demo_calls demo_inputs demo_screen   the demo; plain_consumer is its stranger
 """

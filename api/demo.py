@@ -20,16 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from rich.box import SIMPLE
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
-from rich.text import Text
 
 from api import plain_consumer
 from api.catalogue import CURRENCIES
 from api.demo_calls import PATIENCE_S
 from api.demo_inputs import SHORT_WINDOW_S, USUAL_WINDOW_S
-from api.demo_steps import CONNECTIONS, Step, Steps
+from api.demo_screen import SUMS, StepProgress, show
+from api.demo_steps import Step, Steps
 from api.screens import BrokerProgress
 from api.signals import on_stop_signals, restore
 from api.supervisor import Up
@@ -47,12 +44,6 @@ ENVIRONMENT = {
     "PAYMENT_WINDOW_SECONDS": str(USUAL_WINDOW_S),
     "PAYMENT_WINDOW_MIN_SECONDS": str(SHORT_WINDOW_S),
     "PAYMENT_WINDOW_MAX_SECONDS": str(USUAL_WINDOW_S),
-}
-MOST_PROBLEMS = 10  # shown of one step
-SUMS = {
-    "captured_minor": "captured, minor units",
-    "refunded_minor": "refunded, minor units",
-    "reserved_units": "reserved, units",
 }
 
 
@@ -143,7 +134,7 @@ class Demo:
 
     def _work(self, info: dict[str, Any]) -> None:
         try:
-            with _StepProgress(self._err) as progress:
+            with StepProgress(self._err) as progress:
                 self._do(info, progress)
             self._done = True
         except BaseException as exc:  # shown with the rest, and the exit code says so
@@ -152,7 +143,7 @@ class Demo:
             self._checked_at = time.monotonic()
             self._machine.stop()
 
-    def _do(self, info: dict[str, Any], progress: _StepProgress) -> None:
+    def _do(self, info: dict[str, Any], progress: StepProgress) -> None:
         topics = Topics(ENVIRONMENT["TOPIC_PREFIX"])
         with start_consumer(info, topics.events) as consumer:
             try:
@@ -248,77 +239,3 @@ def start_consumer(info: dict[str, Any], topic: str) -> subprocess.Popen[bytes]:
     environment = os.environ | here | {"REGISTRY_TOKEN": info["tokens"]["reader"]}
     pipe = subprocess.PIPE
     return subprocess.Popen(arguments, env=environment, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True)
-
-
-class _StepProgress:
-    """A bar that follows the steps; silent when standard error is no terminal."""
-
-    def __init__(self, console: Screen) -> None:
-        self._bar = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        self._task = self._bar.add_task("", total=1)
-
-    def __enter__(self) -> _StepProgress:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def advance(self, name: str, done: int, total: int) -> None:
-        self._bar.update(self._task, description=name, completed=done, total=total)
-
-
-def show(demo: Demo, out: Screen) -> None:
-    """The tables: what was done and checked, how long an order took, where the orders ended."""
-    table = Table(title="Order Ledger: the whole path", title_justify="left", box=SIMPLE)
-    good, bad = out.sign("✓", "ok"), out.sign("✗", "NOT")
-    table.add_column("", no_wrap=True)
-    table.add_column("count", justify="right")
-    table.add_column("s", justify="right")
-    table.add_column("what was done")
-    table.add_column("what was checked", style="dim")
-    for step in demo.all_steps():
-        mark = Text(bad, style="red") if step.problems else Text(good, style="green")
-        took = f"{step.seconds:.1f}" if step.seconds else ""
-        table.add_row(mark, f"{step.count:,}", took, step.name, step.promise)
-    out.print(table)
-    report = demo.report()
-    facts = Table.grid(padding=(0, 2))
-    latency = ", ".join(f"{name} {ms} ms" for name, ms in report["post_latency_ms"].items())
-    facts.add_row(f"POST to 201, {CONNECTIONS} at a time", latency)
-    paid = ", ".join(f"{name} {ms} ms" for name, ms in report["paid_after_ms"].items())
-    facts.add_row("Card taken to order paid", paid)
-    if report["sent_again_after_202_or_503"]:
-        facts.add_row("Not final at once", f"{report['sent_again_after_202_or_503']} commands sent again under their key")
-    facts.add_row("Orders by status", ", ".join(f"{count} {status}" for status, count in report["statuses"].items()))
-    facts.add_row("Events by type", ", ".join(f"{count} {kind}" for kind, count in report["events_by_type"].items()))
-    facts.add_row("Decoded with", report["decoder"] or "")
-    facts.add_row("Seconds", ", ".join(f"{took_s} {name}" for name, took_s in report["seconds"].items()))
-    out.print(facts)
-    if report["sums"]:
-        sums = Table(title="The sandbox's journal beside the ledger", title_justify="left", box=SIMPLE)
-        for column in ("", "ledger", "journal"):
-            sums.add_column(column, justify="right" if column else "left")
-        for name, text in SUMS.items():
-            sums.add_row(text, *(f"{report['sums'][side][name]:,}" for side in ("ledger", "journal")))
-        out.print(sums)
-    for step in demo.all_steps():
-        for problem in step.problems[:MOST_PROBLEMS]:
-            out.print(f"{step.name}: {problem}", style="red")
-        if len(step.problems) > MOST_PROBLEMS:
-            out.print(f"{step.name}: {len(step.problems) - MOST_PROBLEMS} more", style="red")
-    if demo.error:
-        out.print(demo.error, style="red")
-    if demo.passed:
-        out.print("Everything was as promised.", style="green")
-    else:
-        out.print("Not everything was as promised.", style="bold red")

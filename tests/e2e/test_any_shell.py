@@ -39,17 +39,21 @@ def one_line(shown: subprocess.CompletedProcess[bytes]) -> str:
 # ---- .env -----------------------------------------------------------------------------------------------------------
 
 
+UTF_16 = "LOG_LEVEL=INFO\n".encode("utf-16")
+
+
 @pytest.mark.parametrize(
-    "content",
+    ("content", "verb"),
     [
-        "LOG_LEVEL=INFO\n".encode("utf-16"),
-        "LOG_LEVEL=INFO\n".encode("utf-16-le"),  # without a mark it reads as UTF-8 with NULs, and sets nothing
-        "LOG_LEVEL=INFO\n".encode("utf-32"),
-        "NOTIFY_FROM=Käthe <k@example.org>\n".encode("latin-1"),
+        *(
+            (UTF_16, verb)
+            for verb in (("doctor",), ("tail",), ("serve",), ("verify",), ("sandbox",), ("up",), ("schema", "check"))
+        ),
+        ("LOG_LEVEL=INFO\n".encode("utf-16-le"), ("schema", "check")),  # without a mark: UTF-8 with NULs, and sets nothing
+        ("LOG_LEVEL=INFO\n".encode("utf-32"), ("schema", "check")),
+        ("NOTIFY_FROM=Käthe <k@example.org>\n".encode("latin-1"), ("schema", "check")),
     ],
-    ids=["utf-16", "utf-16-le", "utf-32", "latin-1"],
 )
-@pytest.mark.parametrize("verb", [("doctor",), ("tail",), ("schema", "check"), ("serve",), ("verify",), ("sandbox",), ("up",)])
 def test_an_env_file_that_is_not_utf_8_is_named(tmp_path: Path, content: bytes, verb: tuple[str, ...]) -> None:
     (tmp_path / ".env").write_bytes(content)
     said = one_line(run(*verb, folder=tmp_path))
@@ -69,8 +73,8 @@ LATIN = {"PYTHONIOENCODING": "latin-1", "LANG": "de_DE.ISO-8859-1"}
 C_ONLY = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
 
 
-@pytest.mark.parametrize("terminal", [LATIN, C_ONLY, {"PYTHONIOENCODING": "ascii"}, {}], ids=["latin-1", "c", "ascii", "bare"])
-@pytest.mark.parametrize("arguments", [("--help",), ("schema", "check"), ("token", "reader"), ("doctor", "--help")])
+@pytest.mark.parametrize("terminal", [LATIN, C_ONLY, {}], ids=["latin-1", "c", "bare"])
+@pytest.mark.parametrize("arguments", [("schema", "check"), ("doctor", "--help")])
 def test_a_terminal_that_lacks_a_sign_gets_another_one(
     tmp_path: Path, terminal: dict[str, str], arguments: tuple[str, ...]
 ) -> None:
@@ -79,7 +83,7 @@ def test_a_terminal_that_lacks_a_sign_gets_another_one(
     assert shown.stdout
 
 
-@pytest.mark.parametrize("terminal", [LATIN, C_ONLY, {"PYTHONIOENCODING": "ascii"}, {}], ids=["latin-1", "c", "ascii", "bare"])
+@pytest.mark.parametrize("terminal", [LATIN, C_ONLY, {}], ids=["latin-1", "c", "bare"])
 def test_what_machines_read_is_json_on_every_terminal(tmp_path: Path, terminal: dict[str, str]) -> None:
     name = "Kasse 7 :100: [red]" if terminal is C_ONLY else "Kasse № 7 :100: [red]"  # there an argument has no other signs
     shown = run("token", "reader", "--name", name, "--json", folder=tmp_path, **terminal)
@@ -89,14 +93,14 @@ def test_what_machines_read_is_json_on_every_terminal(tmp_path: Path, terminal: 
 # ---- pipes and disks ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("arguments", [("--help",), ("schema", "check"), ("schema", "check", "--json"), ("token", "reader")])
+@pytest.mark.parametrize("arguments", [("--help",), ("schema", "check"), ("schema", "check", "--json")])
 def test_a_full_device_is_one_line_and_no_success(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     with Path("/dev/full").open("wb") as full:
         said = one_line(run(*arguments, folder=tmp_path, stdout=full.fileno()))
     assert "No space left" in said
 
 
-@pytest.mark.parametrize("arguments", [("--help",), ("schema", "check"), ("schema", "check", "--json"), ("token", "reader")])
+@pytest.mark.parametrize("arguments", [("--help",), ("schema", "check"), ("schema", "check", "--json")])
 def test_a_reader_that_has_seen_enough_ends_the_program_well(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     reading, writing = os.pipe()
     os.close(reading)  # as `head` does, before the program has written anything
