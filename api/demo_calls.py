@@ -7,18 +7,16 @@ happened for ten minutes, which is thirty times what the whole demo usually take
 from __future__ import annotations
 
 import asyncio
+import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
-
-import httpx
+from urllib.parse import urlencode
 
 from api.demo_inputs import Placed
 from commands.sandbox import PUBLISHABLE_KEY
 from commands.sandbox.cards import confirm_form
-
-Answer = httpx.Response
-NoAnswer = httpx.HTTPError  # raised by every call that gets none
+from ledger.http_client import HttpAnswer, HttpClient, NoAnswer, with_query
 
 PATIENCE_S = 600.0
 NOT_FINAL = (202, 429, 503)  # not decided, not now: the same request is sent again
@@ -47,19 +45,13 @@ class Calls:
         self.patience = Patience()
         self.sent_again = 0
         self._tokens = info["tokens"]
-        limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
-        self._client = httpx.AsyncClient(base_url=info["url"], timeout=PATIENCE_S, limits=limits, trust_env=False)
-        self._browser = httpx.AsyncClient(
-            base_url=info["sandbox_url"],
-            timeout=PATIENCE_S,
-            limits=limits,
-            headers={"Authorization": f"Bearer {PUBLISHABLE_KEY}"},
-            trust_env=False,
-        )
+        self._client = HttpClient(info["url"], connections=connections)
+        page = {"Authorization": f"Bearer {PUBLISHABLE_KEY}"}
+        self._browser = HttpClient(info["sandbox_url"], connections=connections, headers=page)
 
     async def close(self) -> None:
-        await self._client.aclose()
-        await self._browser.aclose()
+        await self._client.close()
+        await self._browser.close()
 
     def headers(self, role: str, customer: str | None = None, key: str | None = None) -> dict[str, str]:
         headers = {"Authorization": f"Bearer {self._tokens[role]}"}
@@ -69,12 +61,25 @@ class Calls:
             headers["Idempotency-Key"] = key
         return headers
 
-    async def final(self, method: str, path: str, headers: dict[str, str], **content: Any) -> Answer:
-        """The final answer: the request is sent again, as a gateway does, while the answer is none. `content` as httpx has it."""
+    async def final(
+        self,
+        method: str,
+        path: str,
+        headers: dict[str, str],
+        value: Any = None,
+        params: Mapping[str, str | int] | None = None,
+        body: bytes | None = None,
+    ) -> HttpAnswer:
+        """The final answer: the request is sent again, as a gateway does, while the answer is none. `value` is sent as JSON.
+
+        Raises `NoAnswer`.
+        """
+        if value is not None:
+            body, headers = json.dumps(value).encode(), {"Content-Type": "application/json"} | headers
         pause_s = FIRST_PAUSE_S
         while True:
-            answer = await self._client.request(method, path, headers=headers, **content)
-            if answer.status_code not in NOT_FINAL or self.patience.over:
+            answer = await _ask(self._client, method, with_query(path, params or {}), headers, body)
+            if answer.status not in NOT_FINAL or self.patience.over:
                 return answer
             self.sent_again += 1
             await asyncio.sleep(pause_s)
@@ -125,14 +130,28 @@ class Calls:
     async def confirm(self, payment: dict[str, Any], card: str) -> str:
         """What Stripe's script does in the customer's browser; the payment's new status, or the code of a refusal."""
         form = confirm_form(payment["client_secret"], card)
-        said = (await self._browser.post(f"/v1/payment_intents/{payment['provider_ref']}/confirm", data=form)).json()
+        said = (await self._post(f"/v1/payment_intents/{payment['provider_ref']}/confirm", form)).json()
         return str(said["error"]["code"] if "error" in said else said["status"])
 
     async def authenticate(self, payment: dict[str, Any]) -> None:
         """3-D Secure: the customer types what the bank asks for."""
-        await self._browser.post(f"/sandbox/payments/{payment['provider_ref']}/authenticate", data={"outcome": "success"})
+        await self._post(f"/sandbox/payments/{payment['provider_ref']}/authenticate", {"outcome": "success"})
 
     async def sums(self) -> dict[str, Any]:
         """What each order came to by the sandbox's journal."""
-        sums: dict[str, Any] = (await self._browser.get("/sandbox/sums")).json()
+        sums: dict[str, Any] = (await _ask(self._browser, "GET", "/sandbox/sums")).json()
         return sums
+
+    async def _post(self, path: str, form: Mapping[str, str]) -> HttpAnswer:
+        headers = {"Content-Type": "application/x-www-form-urlencoded"}
+        return await _ask(self._browser, "POST", path, headers, urlencode(form).encode())
+
+
+async def _ask(
+    client: HttpClient, method: str, path: str, headers: dict[str, str] | None = None, body: bytes | None = None
+) -> HttpAnswer:
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            return await client.request(method, path, body=body, headers=headers)
+    except TimeoutError:
+        raise NoAnswer(f"no answer in {PATIENCE_S:g} s") from None

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
-from api.demo_calls import Answer, Calls, NoAnswer
+from api.demo_calls import Calls
 from api.demo_inputs import (
     BY_CUSTOMER,
     NEVER_PAID,
@@ -32,6 +32,7 @@ from api.demo_inputs import (
     life_of,
     wrong_requests,
 )
+from ledger.http_client import HttpAnswer, NoAnswer
 from ledger.transitions import Status
 
 CONNECTIONS = 16
@@ -110,9 +111,9 @@ class Steps:
         await asyncio.gather(*(worker() for _ in range(CONNECTIONS)))
         step.seconds += time.monotonic() - began
 
-    async def _post(self, number: int) -> Answer:
+    async def _post(self, number: int) -> HttpAnswer:
         headers = self._calls.headers("gateway", customer_of(number), key_of(number))
-        return await self._calls.final("POST", "/orders", headers, json=cart_of(number))
+        return await self._calls.final("POST", "/orders", headers, cart_of(number))
 
     # ---- the steps
 
@@ -139,9 +140,9 @@ class Steps:
     async def _pay_one(self, step: Step, order: Placed) -> None:
         path, headers = f"/orders/{order.order_id}/payment", self._calls.headers("gateway", order.customer, "pay-1")
         body = {"total_minor": order.body["total_minor"], "currency": order.body["currency"]}
-        answer = await self._calls.final("POST", path, headers, json=body)
-        if answer.status_code != 201:
-            step.problems.append(f"{order.order_id}: payment {answer.status_code} {answer.text}")
+        answer = await self._calls.final("POST", path, headers, body)
+        if answer.status != 201:
+            step.problems.append(f"{order.order_id}: payment {answer.status} {answer.text}")
             return
         payment = answer.json()
         for card in order.life.cards:
@@ -151,7 +152,7 @@ class Steps:
             step.expect(said == wanted, f"{order.order_id}: the card is {said}, not {wanted}")
             if not last:  # the customer's page tells the shop that the first card was no good
                 headers = self._calls.headers("gateway", order.customer)
-                seen = await self._calls.final("POST", path, headers, json={"action": "confirm"})
+                seen = await self._calls.final("POST", path, headers, {"action": "confirm"})
                 step.expect(seen.json().get("state") == "declined", f"{order.order_id}: {seen.text} after a declined card")
         if order.life.authenticate:
             await self._calls.authenticate(payment)
@@ -165,24 +166,24 @@ class Steps:
         began = time.perf_counter()
         answer = await self._post(number)
         took_s = time.perf_counter() - began
-        if answer.status_code != 201:
-            step.problems.append(f"{key_of(number)}: {answer.status_code} {answer.text}")
+        if answer.status != 201:
+            step.problems.append(f"{key_of(number)}: {answer.status} {answer.text}")
             return
         self.latencies_s.append(took_s)
-        order = Placed(number, cart_of(number), answer.json()["order_id"], answer.content)
+        order = Placed(number, cart_of(number), answer.json()["order_id"], answer.body)
         self.placed.append(order)
         # As placed: the reconciler may have reserved stock for it meanwhile.
         location, headers = answer.headers["Location"], self._calls.headers("gateway", order.customer)
         read = await self._calls.final("GET", location, headers, params={"version": 1})
-        step.expect(read.content == answer.content, f"{order.order_id} reads {read.status_code} {read.text}")
+        step.expect(read.body == answer.body, f"{order.order_id} reads {read.status} {read.text}")
 
     async def _retry(self) -> None:
         step = self._step("orders posted again, twice at once", "the first answer to the byte, no second order")
 
         async def retry(order: Placed) -> None:
             for answer in await asyncio.gather(self._post(order.number), self._post(order.number)):
-                same = (answer.status_code, answer.content) == (201, order.answer)
-                step.expect(same, f"{order.key}: {answer.status_code} {answer.text}, first {order.answer.decode()}")
+                same = (answer.status, answer.body) == (201, order.answer)
+                step.expect(same, f"{order.key}: {answer.status} {answer.text}, first {order.answer.decode()}")
                 step.expect("Idempotency-Replayed" in answer.headers, f"{order.key}: not marked as replayed")
 
         await self._each(step, self.placed[::5], retry)
@@ -198,8 +199,8 @@ class Steps:
             return
 
         async def refuse(wrong: Wrong) -> None:
-            answer = await self._calls.final(wrong.method, wrong.path, wrong.headers, content=wrong.body)
-            found = (answer.status_code, answer.json().get("code"))
+            answer = await self._calls.final(wrong.method, wrong.path, wrong.headers, body=wrong.body)
+            found = (answer.status, answer.json().get("code"))
             wanted = (wrong.status, wrong.code)
             step.expect(found == wanted, f"{wrong.method} {wrong.path}: wanted {wanted}, got {found}")
 
@@ -218,9 +219,9 @@ class Steps:
                 if status == "shipped":
                     body |= {"carrier": "DHL", "tracking": f"0034{order.number:08}"}
                 headers = self._calls.headers("admin", key=f"desk-{status}")
-                answer = await self._calls.final("PUT", f"/orders/{order.order_id}/status", headers, json=body)
-                found = (answer.status_code, answer.json().get("status"))
-                step.expect(found == (200, status), f"{order.order_id}: {answer.status_code} {answer.text}")
+                answer = await self._calls.final("PUT", f"/orders/{order.order_id}/status", headers, body)
+                found = (answer.status, answer.json().get("status"))
+                step.expect(found == (200, status), f"{order.order_id}: {answer.status} {answer.text}")
 
         await self._each(step, [order for order in self.placed if order.life.status in way], fulfil)
 
@@ -233,9 +234,9 @@ class Steps:
             desk = order.life.name == REFUNDED
             role, customer = ("admin", None) if desk else ("gateway", order.customer)
             headers = self._calls.headers(role, customer, "cancel")
-            answer = await self._calls.final("POST", f"/orders/{order.order_id}/cancel", headers, json={})
+            answer = await self._calls.final("POST", f"/orders/{order.order_id}/cancel", headers, {})
             shown = answer.json()
-            found = (answer.status_code, shown.get("code") or shown.get("axes", {}).get("payment"))
+            found = (answer.status, shown.get("code") or shown.get("axes", {}).get("payment"))
             step.expect(found == wanted[order.life.name], f"{order.order_id} ({order.life.name}): got {found}")
 
         await self._each(step, [o for o in self.placed if o.life.name in wanted], cancel)

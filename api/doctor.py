@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import httpx
 from rich.table import Table
 from rich.text import Text
 
@@ -17,7 +16,8 @@ from api.patient_log import LEAST_PATIENCE_S, patient
 from api.terminal import Screen, write_json
 from api.wiring import open_log
 from ledger.config import KafkaSettings, Settings
-from ledger.errors import LedgerError
+from ledger.errors import ConfigError, LedgerError
+from ledger.http_client import BlockingHttp, NoAnswer
 from ledger.log import EventLog, TopicPartition
 from ledger.registry import check_registry
 
@@ -127,14 +127,14 @@ def _api(info: dict[str, Any] | None, settings: Settings) -> list[Finding]:
     url = info["url"] if info else f"http://{settings.host}:{settings.port}"
     token = info["tokens"]["operator"] if info else None
     try:
-        with httpx.Client(base_url=url, timeout=ANSWER_S) as client:
+        with BlockingHttp(url, ANSWER_S) as client:
             ready = client.get("/ready")
-            metrics = client.get("/metrics", headers={"Authorization": f"Bearer {token}"}).text if token else ""
-    except httpx.HTTPError as exc:
+            metrics = client.get("/metrics", {"Authorization": f"Bearer {token}"}).text if token else ""
+    except (NoAnswer, ConfigError) as exc:
         return [Finding("API", "wrong", f"{url} does not answer: {exc}", "is `serve` running?")]
     findings = [
         Finding("API", "ok", f"{url} is ready")
-        if ready.status_code == 200
+        if ready.status == 200
         else Finding("API", "wrong", f"{url} is not ready: {ready.text[:300]}", "see the log of `serve`")
     ]
     frozen = [line for line in metrics.splitlines() if line.startswith("ledger_orders_frozen ")]

@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 from urllib.parse import quote
 
-import httpx
 import msgspec
 
 from api.signals import stopper
@@ -21,6 +20,7 @@ from ledger.codec import event_codec, link_of
 from ledger.config import KafkaSettings, Settings
 from ledger.errors import ConfigError, DecodeError, LedgerError
 from ledger.events import OrderEvent
+from ledger.http_client import BlockingHttp, NoAnswer, with_query
 from ledger.log import EventLog, Reader, Record, TopicPartition
 
 PATIENCE_S = 100.0  # for an answer of the API
@@ -273,26 +273,26 @@ def _flat(value: Any, name: str = "") -> dict[str, Any]:
     return {name: value}
 
 
-def _client(url: str, token: str) -> httpx.Client:
+def _client(url: str, token: str) -> BlockingHttp:
     """Raises `ConfigError` for what cannot be an address or a token."""
     if not token.isascii():
         raise ConfigError("the token has characters that no token has")
     try:
-        return httpx.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=PATIENCE_S)
-    except httpx.InvalidURL as exc:
-        raise ConfigError(f"{url!r} is no address: {exc}") from None
+        return BlockingHttp(url, PATIENCE_S, {"Authorization": f"Bearer {token}"})
+    except ConfigError as exc:
+        raise ConfigError(f"{url!r}: {exc}") from None
 
 
-def _get(client: httpx.Client, path: str, params: dict[str, Any]) -> dict[str, Any] | None:
+def _get(client: BlockingHttp, path: str, params: dict[str, Any]) -> dict[str, Any] | None:
     """The answer's body; None for 404. Raises `ApiError`."""
     try:
-        answer = client.get(path, params=params)
-    except httpx.HTTPError as exc:
+        answer = client.get(with_query(path, params))
+    except NoAnswer as exc:
         raise ApiError(f"{client.base_url} does not answer: {exc}") from exc
-    if answer.status_code == 404:
+    if answer.status == 404:
         return None
-    if answer.status_code != 200:
-        raise ApiError(f"{answer.status_code} {answer.text[:300]}")
+    if answer.status != 200:
+        raise ApiError(f"{answer.status} {answer.text[:300]}")
     try:
         body: dict[str, Any] = answer.json()
     except ValueError:

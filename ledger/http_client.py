@@ -18,16 +18,16 @@ import ssl
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from types import TracebackType
-from typing import Any, Self
-from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import SplitResult, unquote, urlencode, urlsplit, urlunsplit
 from urllib.request import getproxies, proxy_bypass
 
-import aiohttp
-import certifi
 from msgspec import Struct
-from yarl import URL
 
 from ledger.errors import ConfigError, LedgerError
+
+if TYPE_CHECKING:
+    import aiohttp  # takes a quarter of a second: paid by whoever asks something, not by whoever only might
 
 MAX_ANSWER_BYTES = 8 * 1024 * 1024
 MAX_CONNECTIONS = 32
@@ -99,6 +99,9 @@ class HttpClient:
         self, method: str, path: str, *, body: bytes | None = None, headers: Mapping[str, str] | None = None
     ) -> HttpAnswer:
         """`path` below the base URL, as it is to be sent, or a whole URL of the same service. Raises `NoAnswer`."""
+        import aiohttp
+        from yarl import URL
+
         url = URL(path if "://" in path else self.base_url + path, encoded=True)
         try:
             async with self._session().request(method, url, data=body, headers=headers, allow_redirects=False) as response:
@@ -129,6 +132,8 @@ class HttpClient:
 
     def _session(self) -> aiohttp.ClientSession:
         """Made with the first request: only then is there an event loop for certain."""
+        import aiohttp
+
         if self._made is None:
             self._made = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=self._connections, ssl=self._context() if self._tls else True),
@@ -140,6 +145,8 @@ class HttpClient:
         return self._made
 
     def _context(self) -> ssl.SSLContext:
+        import certifi
+
         ca_file = self._tls_ca_file or os.environ.get("SSL_CERT_FILE") or certifi.where()
         return ssl.create_default_context(cafile=ca_file, capath=os.environ.get("SSL_CERT_DIR"))
 
@@ -184,9 +191,11 @@ def is_loopback(host: str) -> bool:
     if host.lower().rstrip(".") == "localhost":
         return True
     try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
+        address = ipaddress.ip_address(host.strip("[]"))
     except ValueError:
         return False
+    address = getattr(address, "ipv4_mapped", None) or address
+    return address.is_loopback or address.is_unspecified  # 0.0.0.0: what listens everywhere is asked here
 
 
 def proxy_for(url: str) -> str | None:
@@ -214,6 +223,11 @@ def proxy_for(url: str) -> str | None:
     if not usable or named.scheme not in _SCHEMES:
         raise ConfigError(f"{variable} is not the address of a proxy (http://host:port)")
     return urlunsplit(named)
+
+
+def with_query(path: str, params: Mapping[str, str | int]) -> str:
+    """`path` with `params` behind it, as an URL has them."""
+    return f"{path}?{urlencode(params)}" if params else path
 
 
 def retry_after_s(headers: Mapping[str, str], now_s: float) -> float:
@@ -244,6 +258,8 @@ def _parsed(url: str) -> SplitResult:
 
 def _why(exc: Exception) -> str:
     """What went wrong, without a word of the other side's."""
+    import aiohttp
+
     if isinstance(exc, aiohttp.ClientConnectorError):
         return exc.os_error.strerror or type(exc.os_error).__name__
     return type(exc).__name__

@@ -13,13 +13,12 @@ import hashlib
 import io
 import json
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import httpx
-
 from ledger.errors import ConfigError
+from ledger.http_client import BlockingHttp, HttpAnswer, NoAnswer
 from ledger.schemas import SchemaVersion, schema_versions
 
 TIMEOUT_S = 10.0
@@ -50,7 +49,7 @@ def publish(url: str, prefix: str = "", timeout_s: float = TIMEOUT_S) -> tuple[S
         missing = tuple(schema for schema in schema_versions() if not _is_registered(client, schema, prefix))
         for schema in missing:
             _require_room(client, schema, prefix)
-        load = _load_into_apicurio if _APICURIO_PATH in str(client.base_url) else _import
+        load = _load_into_apicurio if _APICURIO_PATH in client.base_url else _import
         if missing:
             load(client, missing, prefix)
         for schema in missing:
@@ -75,45 +74,44 @@ def apicurio_archive(contents: Iterable[tuple[int, str]]) -> bytes:
     return archive.getvalue()
 
 
-def _load_into_apicurio(client: httpx.Client, schemas: Iterable[SchemaVersion], prefix: str) -> None:
+def _load_into_apicurio(client: BlockingHttp, schemas: Iterable[SchemaVersion], prefix: str) -> None:
     """Apicurio takes ids with its own import only: in IMPORT mode it answers 200 and gives an id of its choice."""
-    root = str(client.base_url).split(_APICURIO_PATH)[0]
+    root = client.base_url.split(_APICURIO_PATH)[0]
     answer = _ask(
         client,
         "POST",
-        f"{root}/apis/registry/v3/admin/import",
+        f"{root}/apis/registry/v3/admin/import?requireEmptyRegistry=false",
         "importing the schemas",
-        params={"requireEmptyRegistry": "false"},
         headers={"Content-Type": "application/zip", "X-Registry-Preserve-ContentId": "true"},
-        content=apicurio_archive((schema.id, schema.text) for schema in schemas),
+        body=apicurio_archive((schema.id, schema.text) for schema in schemas),
     )
     _require_success(answer, "importing the schemas")
     for schema in schemas:
         _register(client, schema, prefix, {})
 
 
-def _import(client: httpx.Client, schemas: Iterable[SchemaVersion], prefix: str) -> None:
+def _import(client: BlockingHttp, schemas: Iterable[SchemaVersion], prefix: str) -> None:
     """Confluent's way: a subject in IMPORT mode takes ids and versions. Its mode is put back, also when something fails."""
     for schema in schemas:
         mode = f"mode/{schema.subject(prefix)}"
         doing = f"setting {schema.subject(prefix)} to IMPORT mode"
         before = _ask(client, "GET", mode, doing)
         # force: the subject may have versions already
-        _require_success(_ask(client, "PUT", mode, doing, params={"force": "true"}, json={"mode": "IMPORT"}), doing)
+        _require_success(_ask(client, "PUT", f"{mode}?force=true", doing, {"mode": "IMPORT"}), doing)
         try:
             _register(client, schema, prefix, {"id": schema.id, "version": schema.version})
         finally:
             doing = f"setting {schema.subject(prefix)} back from IMPORT mode"
-            if before.status_code == httpx.codes.OK:
-                _require_success(_ask(client, "PUT", mode, doing, json={"mode": _json(before).get("mode")}), doing)
+            if before.status == 200:
+                _require_success(_ask(client, "PUT", mode, doing, {"mode": _json(before).get("mode")}), doing)
             else:
                 _require_success(_ask(client, "DELETE", mode, doing), doing)
 
 
-def _register(client: httpx.Client, schema: SchemaVersion, prefix: str, numbers: dict[str, int]) -> None:
+def _register(client: BlockingHttp, schema: SchemaVersion, prefix: str, numbers: dict[str, int]) -> None:
     doing = f"registering {_name(schema, prefix)}"
     body = {"schema": schema.text, "schemaType": "AVRO", **numbers}
-    answer = _ask(client, "POST", f"subjects/{schema.subject(prefix)}/versions", doing, json=body)
+    answer = _ask(client, "POST", f"subjects/{schema.subject(prefix)}/versions", doing, body)
     _require_success(answer, doing)
     if (found := _json(answer).get("id")) != schema.id:
         raise ConfigError(
@@ -121,12 +119,12 @@ def _register(client: httpx.Client, schema: SchemaVersion, prefix: str, numbers:
         )
 
 
-def _is_registered(client: httpx.Client, schema: SchemaVersion, prefix: str) -> bool:
+def _is_registered(client: BlockingHttp, schema: SchemaVersion, prefix: str) -> bool:
     """Has the subject this schema, with its id and version? Raises `ConfigError` when it has it with others."""
     doing = f"looking for {_name(schema, prefix)}"
     body = {"schema": schema.text, "schemaType": "AVRO"}
-    answer = _ask(client, "POST", f"subjects/{schema.subject(prefix)}", doing, json=body)
-    if answer.status_code == httpx.codes.NOT_FOUND:
+    answer = _ask(client, "POST", f"subjects/{schema.subject(prefix)}", doing, body)
+    if answer.status == 404:
         return False
     _require_success(answer, doing)
     found = _json(answer)
@@ -138,21 +136,21 @@ def _is_registered(client: httpx.Client, schema: SchemaVersion, prefix: str) -> 
     return True
 
 
-def _require_room(client: httpx.Client, schema: SchemaVersion, prefix: str) -> None:
+def _require_room(client: BlockingHttp, schema: SchemaVersion, prefix: str) -> None:
     """No other schema may have the subject's version, and none but the same one (of another prefix) the id."""
     doing = f"looking for {_name(schema, prefix)}"
     answer = _ask(client, "GET", f"subjects/{schema.subject(prefix)}/versions/{schema.version}", doing)
-    if answer.status_code != httpx.codes.NOT_FOUND:
+    if answer.status != 404:
         _require_success(answer, doing)
         raise ConfigError(f"the registry has another schema as {_name(schema, prefix)}: delete the subject there, for good")
-    if _ask(client, "GET", f"schemas/ids/{schema.id}", doing).status_code != httpx.codes.NOT_FOUND:
+    if _ask(client, "GET", f"schemas/ids/{schema.id}", doing).status != 404:
         _check(client, schema, prefix)
 
 
-def _check(client: httpx.Client, schema: SchemaVersion, prefix: str) -> None:
+def _check(client: BlockingHttp, schema: SchemaVersion, prefix: str) -> None:
     doing = f"looking for {_name(schema, prefix)}"
     answer = _ask(client, "GET", f"schemas/ids/{schema.id}", doing)
-    if answer.status_code == httpx.codes.NOT_FOUND:
+    if answer.status == 404:
         raise ConfigError(
             f"the registry has no schema {schema.id} ({_name(schema, prefix)}); "
             "load it there with its id: order-ledger schema publish"
@@ -167,32 +165,40 @@ def _check(client: httpx.Client, schema: SchemaVersion, prefix: str) -> None:
 
 
 @contextmanager
-def _connected(url: str, timeout_s: float) -> Iterator[httpx.Client]:
+def _connected(url: str, timeout_s: float) -> Iterator[BlockingHttp]:
     try:
-        address = httpx.URL(url.rstrip("/") + "/")
-    except httpx.InvalidURL as exc:
-        raise ConfigError(f"SCHEMA_REGISTRY_URL is not an address: {exc}") from None
-    # httpx writes the address of each request into its log: the password must not stand in it
-    auth = (address.username, address.password) if address.userinfo else None
-    with httpx.Client(base_url=address.copy_with(userinfo=b""), auth=auth, timeout=timeout_s, headers=_HEADERS) as client:
+        client = BlockingHttp(url, timeout_s, _HEADERS)
+    except ConfigError as exc:
+        raise ConfigError(f"SCHEMA_REGISTRY_URL: {exc}") from None
+    with client:
         yield client
 
 
-def _ask(client: httpx.Client, method: str, path: str, doing: str, **request: Any) -> httpx.Response:
+def _ask(
+    client: BlockingHttp,
+    method: str,
+    path: str,
+    doing: str,
+    value: Any = None,
+    body: bytes | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> HttpAnswer:
+    """`value` is sent as JSON; `path` is below the registry's, or a whole URL."""
+    sent = body if value is None else json.dumps(value).encode()
     try:
-        return client.request(method, path, **request)
-    except (httpx.HTTPError, httpx.InvalidURL) as exc:
-        raise ConfigError(f"SCHEMA_REGISTRY_URL does not answer ({doing}): {exc or type(exc).__name__}") from exc
+        return client.request(method, path if "://" in path else f"/{path}", body=sent, headers=headers)
+    except NoAnswer as exc:
+        raise ConfigError(f"SCHEMA_REGISTRY_URL does not answer ({doing}): {exc}") from exc
 
 
-def _require_success(answer: httpx.Response, doing: str) -> None:
-    if not answer.is_success:
+def _require_success(answer: HttpAnswer, doing: str) -> None:
+    if not answer.ok:
         said = _json(answer)
-        why = said.get("message") or said.get("title") or answer.reason_phrase
-        raise ConfigError(f"the registry answers {answer.status_code} to {doing}: {why}")
+        why = said.get("message") or said.get("title") or answer.reason
+        raise ConfigError(f"the registry answers {answer.status} to {doing}: {why}")
 
 
-def _json(answer: httpx.Response) -> dict[str, Any]:
+def _json(answer: HttpAnswer) -> dict[str, Any]:
     """The object in `answer`, empty when there is none."""
     try:
         value = answer.json()

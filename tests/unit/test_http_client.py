@@ -59,7 +59,9 @@ def reply(body: bytes = b"{}") -> bytes:
 # ---- proxies --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "localhost", "LOCALHOST.", "::1", "[::1]"])
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "127.8.8.8", "localhost", "LOCALHOST.", "::1", "[::1]", "0.0.0.0", "::ffff:127.0.0.1"]
+)
 def test_a_loopback_host_is_recognised(host: str) -> None:
     assert is_loopback(host)
 
