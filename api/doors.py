@@ -10,7 +10,8 @@ from commands.messages_out import MessageDoor
 from commands.payments import PaymentProvider
 from commands.performing import Ports
 from commands.sandbox import SECRET_KEY
-from commands.stock import SERVICES, StockService
+from commands.stock import StockService
+from ledger.bounds import SERVICES
 from ledger.config import Settings
 from ledger.errors import ConfigError
 

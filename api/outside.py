@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 from urllib.parse import urlsplit
 
-from commands.stock import SERVICES
+from ledger.bounds import SERVICES
 from ledger.config import Settings
 from ledger.errors import ConfigError
 

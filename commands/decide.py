@@ -16,11 +16,12 @@ from typing import Any
 
 from msgspec import Struct
 
-from commands.messages import OrderCommand
+from commands.messages import OrderCommand, PlaceOrder
 from ledger import events as e
 from ledger import order as o
 from ledger import transitions as t
-from ledger.money import total_of
+from ledger.bounds import ID_PATTERN, SERVICES
+from ledger.money import MAX_TOTAL_MINOR, total_of
 from ledger.order import Order, display
 from ledger.transitions import Code, Operation, Status
 
@@ -103,8 +104,8 @@ def _place(command: OrderCommand, order: Order | None, at_ms: int) -> Decision:
     if order is not None:
         # The order id derives from the command id, so another command for the same id is the same key with another body.
         return Refusal(Code.IDEMPOTENCY_KEY_REUSED, "an order was already placed with this key")
-    if not command.customer_id or not place.lines or place.total_minor < 0:
-        raise MalformedCommand("PlaceOrder without customer or lines, or below zero")
+    if flaw := _flaw(command.customer_id, place):
+        raise MalformedCommand(f"PlaceOrder: {flaw}")
     if total_of(place.lines, place.adjustments) != place.total_minor:
         return Refusal(Code.AMOUNT_DIFFERS, "lines and adjustments do not add up to the total")
     if not 0 < place.payment_window_ms <= t.MAX_PAYMENT_WINDOW_S * 1000:
@@ -128,6 +129,22 @@ def _place(command: OrderCommand, order: Order | None, at_ms: int) -> Decision:
             reference=place.reference,
         ),
     )
+
+
+def _flaw(customer_id: str, place: PlaceOrder) -> str:
+    """Why no door of ours sends this order; empty when one may."""
+    articles = [(line.service, line.sku) for line in place.lines]
+    if not ID_PATTERN.fullmatch(customer_id) or not articles:
+        return "no customer, or no lines"
+    if not 0 <= place.total_minor <= MAX_TOTAL_MINOR or any(line.unit_price_minor < 0 for line in place.lines):
+        return "below zero, or beyond every order"
+    if any(line.service not in SERVICES for line in place.lines):
+        return "an unknown service"
+    if len(set(articles)) < len(articles):
+        return "an article twice"
+    if any((a.amount_minor > 0) if a.kind == "discount" else (a.amount_minor < 0) for a in place.adjustments):
+        return "an adjustment of the wrong sign"
+    return ""
 
 
 def _answer(operation: Operation, command: OrderCommand, order: Order, at_ms: int) -> Decision:

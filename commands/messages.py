@@ -7,10 +7,28 @@ Field names and meaning are those of `avro/order-commands-value.v1.avsc`. A payl
 from __future__ import annotations
 
 from functools import cache
+from typing import Annotated
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from ledger import events as e
+from ledger.bounds import (
+    MAX_ADJUSTMENTS,
+    MAX_ITEMS,
+    MAX_LINES,
+    AmountMinor,
+    Count,
+    Currency,
+    Digest16,
+    Digest32,
+    DurationMs,
+    Id,
+    OptionalId,
+    Reference,
+    Text,
+    TimeMs,
+    Word,
+)
 from ledger.codec import Codec
 from ledger.schemas import COMMANDS, versions_of
 from ledger.transitions import Operation
@@ -19,78 +37,88 @@ from ledger.transitions import Operation
 class PlaceOrder(Struct, frozen=True):
     """`payment_window_ms`: asked for, or the setting of that time. Recorded with the order: a new setting changes no old one."""
 
-    currency: str
-    total_minor: int
-    lines: tuple[e.Line, ...]
-    adjustments: tuple[e.Adjustment, ...]
-    contact_digest: bytes
-    payment_window_ms: int
-    reference: str | None = None
+    currency: Currency
+    total_minor: AmountMinor
+    lines: Annotated[tuple[e.Line, ...], Meta(max_length=MAX_LINES)]
+    adjustments: Annotated[tuple[e.Adjustment, ...], Meta(max_length=MAX_ADJUSTMENTS)]
+    contact_digest: Digest32
+    payment_window_ms: DurationMs
+    reference: Text | None = None
 
 
 class CancelOrder(Struct, frozen=True):
-    reason: str
+    reason: Word
 
 
 class RequestPayment(Struct, frozen=True):
-    amount_minor: int
-    currency: str
+    amount_minor: AmountMinor
+    currency: Currency
 
 
 class RecordPayment(Struct, frozen=True, omit_defaults=True):
     """A payment fact: `fact` is the event's type, the rest as in `events.Payment`."""
 
-    fact: str
-    attempt: int
-    amount_minor: int | None = None
-    provider_ref: str | None = None
-    waiting_for: str | None = None
-    code: str | None = None
-    charge_ref: str | None = None
-    capture_before: int | None = None
+    fact: Word
+    attempt: Count
+    amount_minor: AmountMinor | None = None
+    provider_ref: Reference | None = None
+    waiting_for: Word | None = None
+    code: Word | None = None
+    charge_ref: Reference | None = None
+    capture_before: TimeMs | None = None
 
 
 class RecordRefund(Struct, frozen=True, omit_defaults=True):
-    fact: str
-    refund_no: int
-    provider_ref: str | None = None
-    amount_minor: int | None = None
-    code: str | None = None
+    fact: Word
+    refund_no: Count
+    provider_ref: Reference | None = None
+    amount_minor: AmountMinor | None = None
+    code: Word | None = None
 
 
 class RecordDispute(Struct, frozen=True, omit_defaults=True):
-    fact: str
-    provider_ref: str
-    amount_minor: int | None = None
-    reason: str | None = None
-    due_by: int | None = None
-    outcome: str | None = None
+    fact: Word
+    provider_ref: Reference
+    amount_minor: AmountMinor | None = None
+    reason: Word | None = None
+    due_by: TimeMs | None = None
+    outcome: Word | None = None
 
 
 class RecordStock(Struct, frozen=True, omit_defaults=True):
-    fact: str
-    service: str
-    reservation_ref: str | None = None
-    reason: str | None = None
-    items: tuple[e.StockItem, ...] = ()
+    fact: Word
+    service: Id
+    reservation_ref: Reference | None = None
+    reason: Word | None = None
+    items: Annotated[tuple[e.StockItem, ...], Meta(max_length=MAX_ITEMS)] = ()
 
 
 class ShipOrder(Struct, frozen=True, omit_defaults=True):
-    carrier: str | None = None
-    tracking: str | None = None
+    carrier: Text | None = None
+    tracking: Text | None = None
 
 
 class RaiseAttention(Struct, frozen=True):
-    code: str
-    obligation_key: str
+    code: Word
+    obligation_key: Reference
 
 
 class ResolveAttention(Struct, frozen=True, omit_defaults=True):
-    code: str
-    obligation_key: str
-    action: str
-    amount_minor: int | None = None
-    ticket: str | None = None
+    code: Word
+    obligation_key: Reference
+    action: Word
+    amount_minor: AmountMinor | None = None
+    ticket: Word | None = None
+
+
+class CommandHead(Struct, frozen=True, kw_only=True):
+    """What must be readable of a command for its refusal to name it."""
+
+    command_id: Id
+    order_id: Id
+    fingerprint: Digest16
+    actor: Reference
+    customer_id: OptionalId
 
 
 class OrderCommand(Struct, frozen=True, kw_only=True):
@@ -100,13 +128,13 @@ class OrderCommand(Struct, frozen=True, kw_only=True):
     `stripe`). `fingerprint` is the 16-byte keyed hash of the request as sent.
     """
 
-    command_id: str
-    order_id: str
-    fingerprint: bytes
-    operation: str
-    actor: str
-    customer_id: str = ""
-    expected_version: int | None = None
+    command_id: Id
+    order_id: Id
+    fingerprint: Digest16
+    operation: Word
+    actor: Reference
+    customer_id: OptionalId = ""
+    expected_version: Count | None = None
 
     place: PlaceOrder | None = None
     cancel: CancelOrder | None = None

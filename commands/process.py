@@ -153,6 +153,7 @@ class CommandsProcess:
                 self._app_id,
                 w,
                 owned,
+                partitions,
                 self._failed,
                 self._dealt,
                 tuple(self._companions),

@@ -82,7 +82,8 @@ class WriterLoop(threading.Thread):
         command_log: bytes,
         app_id: str,
         writer: int,
-        partitions: list[int],
+        owned: list[int],
+        partitions: int,
         on_fatal: Callable[[BaseException], None],
         on_dealt: Callable[[dict[TopicPartition, int]], None] = lambda positions: None,
         watchers: Sequence[Watcher] = (),
@@ -95,7 +96,8 @@ class WriterLoop(threading.Thread):
         self._on_fatal, self._on_dealt, self._watchers = on_fatal, on_dealt, watchers
         self._owned, self._stopping = threading.Event(), threading.Event()
         self._command_log = command_log
-        self._desks = {p: Desk(store, p, topics, command_log) for p in partitions}
+        self._partitions = partitions
+        self._desks = {p: Desk(store, p, partitions, topics, command_log) for p in owned}
         self._fences: list[float] = []
         self._ahead_since: float | None = None
         self._alive = time.monotonic()
@@ -186,7 +188,7 @@ class WriterLoop(threading.Thread):
 
     def _forget(self) -> None:
         """Drop what was decided but not stored: only the log knows whether it was committed."""
-        self._desks = {p: Desk(self._store, p, self._topics, self._command_log) for p in self._desks}
+        self._desks = {p: Desk(self._store, p, self._partitions, self._topics, self._command_log) for p in self._desks}
 
     # ---- folding
 

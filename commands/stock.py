@@ -16,8 +16,6 @@ if TYPE_CHECKING:  # the names alone are wanted by `up`, which has nothing to do
     from commands.answers import Answer
     from ledger.events import Line
 
-SERVICES = ("product", "merch")  # as in the lines of an order
-
 
 class StockService(Protocol):
     """One service. No call raises for what the service did or failed to do."""

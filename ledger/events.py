@@ -6,7 +6,27 @@ Field names and meaning are those of `avro/order-events-value.v1.avsc` (CONTRACT
 
 from __future__ import annotations
 
-from msgspec import Struct
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from ledger.bounds import (
+    MAX_ADJUSTMENTS,
+    MAX_ITEMS,
+    MAX_LINES,
+    AmountMinor,
+    Count,
+    Currency,
+    Digest16,
+    Digest32,
+    Id,
+    Offset,
+    Quantity,
+    Reference,
+    Text,
+    TimeMs,
+    Word,
+)
 
 NO_HASH = bytes(32)
 
@@ -37,91 +57,91 @@ ATTENTION_RESOLVED = "AttentionResolved"
 class Line(Struct, frozen=True):
     """One article of an order; (service, sku) is unique in it."""
 
-    service: str
-    sku: str
-    name: str
-    quantity: int
-    unit_price_minor: int
+    service: Id
+    sku: Id
+    name: Text
+    quantity: Quantity
+    unit_price_minor: AmountMinor
 
 
 class Adjustment(Struct, frozen=True):
     """Shipping, tax or fee (>= 0), or a discount (<= 0)."""
 
-    kind: str
-    label: str
-    amount_minor: int
+    kind: Word
+    label: Text
+    amount_minor: AmountMinor
 
 
 class Placed(Struct, frozen=True):
-    lines: tuple[Line, ...]
-    adjustments: tuple[Adjustment, ...]
-    contact_digest: bytes
-    expires_at: int
-    reference: str | None = None
+    lines: Annotated[tuple[Line, ...], Meta(min_length=1, max_length=MAX_LINES)]
+    adjustments: Annotated[tuple[Adjustment, ...], Meta(max_length=MAX_ADJUSTMENTS)]
+    contact_digest: Digest32
+    expires_at: TimeMs
+    reference: Text | None = None
 
 
 class Cancel(Struct, frozen=True):
-    reason: str
-    by: str
+    reason: Word
+    by: Reference
 
 
 class Payment(Struct, frozen=True, omit_defaults=True):
-    attempt: int
-    amount_minor: int | None = None
-    provider_ref: str | None = None
-    waiting_for: str | None = None
-    code: str | None = None
-    charge_ref: str | None = None
-    capture_before: int | None = None
+    attempt: Count
+    amount_minor: AmountMinor | None = None
+    provider_ref: Reference | None = None
+    waiting_for: Word | None = None
+    code: Word | None = None
+    charge_ref: Reference | None = None
+    capture_before: TimeMs | None = None
 
 
 class Refund(Struct, frozen=True, omit_defaults=True):
     """`refund_no` 0 is a refund made at the provider and not by us; then `provider_ref` alone names it."""
 
-    refund_no: int
-    provider_ref: str | None = None
-    amount_minor: int | None = None
-    code: str | None = None
+    refund_no: Count
+    provider_ref: Reference | None = None
+    amount_minor: AmountMinor | None = None
+    code: Word | None = None
 
 
 class Dispute(Struct, frozen=True, omit_defaults=True):
-    provider_ref: str
-    amount_minor: int | None = None
-    reason: str | None = None
-    due_by: int | None = None
-    outcome: str | None = None
+    provider_ref: Reference
+    amount_minor: AmountMinor | None = None
+    reason: Word | None = None
+    due_by: TimeMs | None = None
+    outcome: Word | None = None
 
 
 class StockItem(Struct, frozen=True):
-    sku: str
-    available: int
+    sku: Id
+    available: Count
 
 
 class Stock(Struct, frozen=True, omit_defaults=True):
-    service: str
-    reservation_ref: str | None = None
-    reason: str | None = None
-    items: tuple[StockItem, ...] = ()
+    service: Id
+    reservation_ref: Reference | None = None
+    reason: Word | None = None
+    items: Annotated[tuple[StockItem, ...], Meta(max_length=MAX_ITEMS)] = ()
 
 
 class ShipmentLine(Struct, frozen=True):
-    service: str
-    sku: str
-    quantity: int
+    service: Id
+    sku: Id
+    quantity: Quantity
 
 
 class Shipment(Struct, frozen=True, omit_defaults=True):
-    carrier: str | None = None
-    tracking: str | None = None
+    carrier: Text | None = None
+    tracking: Text | None = None
     lines: tuple[ShipmentLine, ...] | None = None
 
 
 class Attention(Struct, frozen=True, omit_defaults=True):
-    code: str
-    obligation_key: str
-    action: str | None = None
-    amount_minor: int | None = None
-    ticket: str | None = None
+    code: Word
+    obligation_key: Reference
+    action: Word | None = None
+    amount_minor: AmountMinor | None = None
+    ticket: Word | None = None
 
 
 Detail = Placed | Cancel | Payment | Refund | Dispute | Stock | Shipment | Attention
@@ -163,27 +183,27 @@ class OrderEvent(Struct, frozen=True, kw_only=True):
     Times are ms since the epoch, money is minor units of `currency`.
     """
 
-    order_id: str
-    version: int
-    type: str
-    occurred_at: int
-    customer_id: str
-    currency: str
-    total_minor: int
-    actor: str
-    command_id: str
-    fingerprint: bytes
+    order_id: Id
+    version: Count
+    type: Word
+    occurred_at: TimeMs
+    customer_id: Id
+    currency: Currency
+    total_minor: AmountMinor
+    actor: Reference
+    command_id: Id
+    fingerprint: Digest16
 
-    status: str = ""
-    payment_state: str = ""
-    captured_minor: int = 0
-    refunded_minor: int = 0
+    status: Word = ""
+    payment_state: Word = ""
+    captured_minor: AmountMinor = 0
+    refunded_minor: AmountMinor = 0
 
-    command_log: bytes = bytes(16)
-    command_offset: int = 0
-    batch_first: int = 0
-    writer_epoch: int = 0
-    prev_hash: bytes = NO_HASH
+    command_log: Digest16 = bytes(16)
+    command_offset: Offset = 0
+    batch_first: Offset = 0
+    writer_epoch: Count = 0
+    prev_hash: Digest32 = NO_HASH
 
     placed: Placed | None = None
     cancel: Cancel | None = None

@@ -232,7 +232,12 @@ def evolve(order: Order | None, event: e.OrderEvent) -> Order:
     step = _STEPS.get(event.type)
     if step is None:
         raise FoldError(f"{event.order_id} version {event.version}: unknown type {event.type!r}")
-    changed = step(order, event)
+    try:
+        changed = step(order, event)
+    except FoldError:
+        raise
+    except Exception as exc:  # a bug of ours met by this event: it must cost this order alone
+        raise FoldError(f"{event.order_id} version {event.version}: {event.type}: {type(exc).__name__}") from exc
     changed["version"] = event.version
     changed["updated_at"] = event.occurred_at
     return replace(order, **changed)

@@ -36,7 +36,7 @@ from commands.sandbox.payments import PORT as PAYMENTS
 from commands.sandbox.payments import Payments
 from commands.sandbox.stock import StockRooms, stock_routes
 from commands.sandbox.webhooks import WebhookSender
-from commands.stock import SERVICES
+from ledger.bounds import SERVICES
 from ledger.clock import now_ms
 from ledger.errors import ConfigError
 

@@ -89,7 +89,7 @@ def _commands(bodies: list[dict[str, Any]]) -> Iterator[OrderCommand]:
 def decided_lives(topics: Topics, partitions: int, events: int, now_ms: int | None = None) -> Iterator[NewRecord]:
     """`events` records of `order-events`, decided by a desk per partition. Raises `Incorrect` if a command was refused."""
     stores = [MemoryStore() for _ in range(partitions)]
-    desks = [Desk(stores[p], p, topics, COMMAND_LOG) for p in range(partitions)]
+    desks = [Desk(stores[p], p, partitions, topics, COMMAND_LOG) for p in range(partitions)]
     encode = command_codec().encode
     offsets = [0] * partitions
     began_ms = now_ms or int(time.time() * 1000)

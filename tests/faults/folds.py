@@ -41,7 +41,7 @@ def desk_differences(state_dir: Path, bootstrap: str, log: KafkaLog, topics: Top
     for writer in range(writers):
         fresh = MemoryStore()
         for partition in range(writer, partitions, writers):
-            desk = Desk(fresh, partition, topics, command_log)
+            desk = Desk(fresh, partition, partitions, topics, command_log)
             for record in (*events, *refusals):
                 if record.partition == partition:
                     desk.fold(record)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 from hypothesis import strategies as st
 from order_space import UNIVERSES, WHOLE, history, order_command, placed, reach
 
@@ -24,35 +25,50 @@ KINDS: dict[str, tuple[type[Any], Codec[Any]]] = {
 
 _INT = st.one_of(st.sampled_from([0, -1, 63, 64, 2**31 - 1, -(2**31)]), st.integers(-(2**31), 2**31 - 1))
 _LONG = st.one_of(st.sampled_from([0, -1, 2**63 - 1, -(2**63)]), st.integers(-(2**63), 2**63 - 1))
-_TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=12)
+_CHARACTERS = st.characters(exclude_categories=("Cs",))
 
 
-def values_of(schema: Any, named: dict[str, Any] | None = None) -> st.SearchStrategy[Any]:
-    """Plain values that fit `schema` (as JSON values)."""
+def values_of(schema: Any, named: dict[str, Any] | None = None, kind: Any = None) -> st.SearchStrategy[Any]:
+    """Plain values that fit `schema` (as JSON values) and the bounds of `kind` (as `msgspec.inspect` describes it)."""
     named = {} if named is None else named
     if isinstance(schema, list):
-        return st.one_of(st.none(), values_of(schema[1], named))
+        inner = next((k for k in kind.types if not isinstance(k, msgspec.inspect.NoneType)), None) if kind is not None else None
+        return st.one_of(st.none(), values_of(schema[1], named, inner))
     if isinstance(schema, str) and schema in named:
-        return values_of(named[schema], dict(named))
-    kind = schema if isinstance(schema, str) else schema["type"]
-    match kind:
+        return values_of(named[schema], dict(named), kind)
+    match schema if isinstance(schema, str) else schema["type"]:
         case "string":
-            return _TEXT
+            return _texts(kind)
         case "int":
-            return _INT
+            return _integers(_INT, 2**31, kind)
         case "long":
-            return _LONG
+            return _integers(_LONG, 2**63, kind)
         case "bytes":
             return st.binary(max_size=40)
         case "fixed":
             named[schema["name"]] = schema
             return st.binary(min_size=schema["size"], max_size=schema["size"])
         case "array":
-            return st.lists(values_of(schema["items"], named), max_size=3)
+            items = kind.item_type if kind is not None else None
+            return st.lists(values_of(schema["items"], named, items), min_size=getattr(kind, "min_length", None) or 0, max_size=3)
         case "record":
             named[schema["name"]] = schema
-            return st.fixed_dictionaries({f["name"]: values_of(f["type"], named) for f in schema["fields"]})
+            kinds = {field.name: field.type for field in kind.fields} if kind is not None else {}
+            return st.fixed_dictionaries({f["name"]: values_of(f["type"], named, kinds.get(f["name"])) for f in schema["fields"]})
     raise AssertionError(f"no values of {schema}")
+
+
+def _texts(kind: Any) -> st.SearchStrategy[str]:
+    least, most = getattr(kind, "min_length", None) or 0, getattr(kind, "max_length", None) or 12
+    return st.text(_CHARACTERS, min_size=least, max_size=max(least, min(most, 12)))
+
+
+def _integers(any_of: st.SearchStrategy[int], beyond: int, kind: Any) -> st.SearchStrategy[int]:
+    least, most = getattr(kind, "ge", None), getattr(kind, "le", None)
+    if least is None and most is None:
+        return any_of
+    least, most = -beyond if least is None else int(least), beyond - 1 if most is None else int(most)
+    return st.one_of(st.sampled_from([least, most]), st.integers(least, most))
 
 
 def real_events() -> list[OrderEvent]:

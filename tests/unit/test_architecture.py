@@ -179,6 +179,7 @@ def test_nobody_imports_by_a_name_made_at_run_time() -> None:
 # ---- pure modules ---------------------------------------------------------------------------------------------------
 
 PURE = (
+    "ledger/bounds.py",
     "ledger/events.py",
     "ledger/order.py",
     "ledger/transitions.py",
@@ -200,6 +201,7 @@ PURE = (
 )
 
 IMPURE = (
+    "ledger/bounds.py",
     "asyncio",
     "concurrent",
     "datetime.datetime",

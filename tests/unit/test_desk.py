@@ -54,7 +54,7 @@ class Line:
         self.commands: list[Record] = []
         self.log: dict[str, list[Record]] = {TOPICS.events: [], TOPICS.refusals: []}
         self.store = MemoryStore()
-        self.desk = Desk(self.store, 0, TOPICS, COMMAND_LOG)
+        self.desk = Desk(self.store, 0, 1, TOPICS, COMMAND_LOG)
         self.read = 0  # index of the next command to deal with
         self.epoch = 1
         self._gaps = random.Random(seed)
@@ -109,7 +109,7 @@ class Line:
 
     def take_over(self) -> None:
         """Another incarnation: what the store has, the rest from the log, commands from the last batch's first on."""
-        self.desk = Desk(self.store, 0, TOPICS, COMMAND_LOG)
+        self.desk = Desk(self.store, 0, 1, TOPICS, COMMAND_LOG)
         self.epoch += 1
         meta = self.desk.meta
         for topic, position in ((TOPICS.events, meta.events), (TOPICS.refusals, meta.refusals)):
@@ -120,7 +120,7 @@ class Line:
         """A desk folded from the log alone, the two topics in any interleaving."""
         todo = {topic: list(records) for topic, records in self.log.items()}
         rng, store = random.Random(seed), MemoryStore()
-        desk = Desk(store, 0, TOPICS, COMMAND_LOG)
+        desk = Desk(store, 0, 1, TOPICS, COMMAND_LOG)
         while any(todo.values()):
             desk.fold(todo[rng.choice([topic for topic, left in todo.items() if left])].pop(0))
             if rng.random() < 0.3:
@@ -334,7 +334,7 @@ def test_the_same_offset_of_another_incarnation_of_the_command_log_is_another_co
     line = Line()
     line.send(b"ord_1", b"junk")
     line.deal()
-    other = Desk(MemoryStore(), 0, TOPICS, bytes(16))
+    other = Desk(MemoryStore(), 0, 1, TOPICS, bytes(16))
     for record in line.log[TOPICS.refusals]:
         other.fold(record)
     assert (other.meta.dealt, other.meta.resume, other.meta.epoch) == (0, 0, 1)
@@ -349,12 +349,12 @@ def test_a_desk_opened_again_goes_on_where_the_last_one_was_even_behind_duplicat
     assert line.deal() == [None]
     last = line.commands[-1].offset
     assert (line.desk.meta.dealt, line.desk.meta.resume) == (last + 1, last + 1)
-    assert Desk(line.store, 0, TOPICS, COMMAND_LOG).meta == line.desk.meta
+    assert Desk(line.store, 0, 1, TOPICS, COMMAND_LOG).meta == line.desk.meta
 
 
 def test_a_store_of_another_incarnation_of_the_command_log_knows_orders_but_no_offsets() -> None:
     line = a_line(PLACE)
-    after = Desk(line.store, 0, TOPICS, bytes(16))
+    after = Desk(line.store, 0, 1, TOPICS, bytes(16))
     assert (after.meta.dealt, after.meta.resume) == (0, 0)
     assert after.meta.command_log == bytes(16)
     assert after.meta.epoch == line.desk.meta.epoch
@@ -374,7 +374,8 @@ def test_a_command_too_large_for_its_refusal_to_fit_is_unreadable_and_stops_nobo
     too_large, fits, big_key, placed = line.deal()
     assert refusal_in(too_large).code == "undecodable"
     assert refusal_in(too_large).original == (line.commands[0].value or b"")[:MAX_ORIGINAL_BYTES]
-    assert refusal_in(fits).code == "order_not_found"
+    assert refusal_in(fits).code == "undecodable"
+    assert refusal_in(fits).original == largest[:MAX_ORIGINAL_BYTES]
     assert big_key is not None
     assert len(big_key.key or b"") == 1024
     assert event_in(placed).type == "OrderPlaced"
@@ -504,7 +505,7 @@ def test_a_key_refused_as_another_bodys_stays_so_when_the_order_is_frozen_later(
 
 def test_a_broken_chain_stops_the_fold_for_a_person() -> None:
     line = a_line(PLACE, PAY)
-    desk = Desk(MemoryStore(), 0, TOPICS, COMMAND_LOG)
+    desk = Desk(MemoryStore(), 0, 1, TOPICS, COMMAND_LOG)
     with pytest.raises(Hole, match="chain broken"):
         desk.fold(line.log[TOPICS.events][1])
 

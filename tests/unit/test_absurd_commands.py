@@ -1,0 +1,248 @@
+"""Commands that can be decoded and make no sense: each costs itself, and leaves nothing that a fold or a reader trips over."""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Iterator
+from io import BytesIO
+from typing import Any
+
+import fastavro
+import msgspec
+import pytest
+from order_space import PLACED_AT, WHOLE, order_command
+
+from api.representations import order_json
+from commands.desk import Desk
+from commands.messages import OrderCommand, command_codec
+from commands.obligations import obligations
+from ledger.codec import PREFIX_BYTES, event_codec, refusal_codec
+from ledger.envelope import Written
+from ledger.log import Record, TopicPartition
+from ledger.partitioner import partition_for
+from ledger.schemas import COMMANDS, versions_of
+from ledger.store import MemoryStore
+from ledger.topics import Topics
+from ledger.transitions import Code
+from projections.databases import Databases
+
+TOPICS = Topics()
+COMMAND_LOG = bytes(range(16))
+SCHEMA = fastavro.parse_schema(versions_of(COMMANDS)[-1].parsed)
+PREFIX = command_codec().encode(order_command(WHOLE[0]))[:PREFIX_BYTES]
+
+pytestmark = pytest.mark.usefixtures("quiet")
+
+
+@pytest.fixture
+def quiet() -> Iterator[None]:
+    """What the desk logs of bad records; here there are thousands."""
+    import structlog
+
+    with structlog.testing.capture_logs():
+        yield
+
+
+def plain(command: OrderCommand) -> dict[str, Any]:
+    """Its fields as Avro sees them: nothing checks them on the way."""
+    fields: dict[str, Any] = {f.name: None for f in msgspec.structs.fields(OrderCommand)}
+    return fields | {"customer_id": ""} | msgspec.to_builtins(command, builtin_types=(bytes,))
+
+
+def encoded(fields: dict[str, Any]) -> bytes:
+    out = BytesIO()
+    fastavro.schemaless_writer(out, SCHEMA, _lists(fields))
+    return PREFIX + out.getvalue()
+
+
+def _lists(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _lists(inner) for name, inner in value.items()}
+    return [_lists(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+class Ledger:
+    """One desk of one of four partitions, and read models over what it writes."""
+
+    def __init__(self) -> None:
+        self.store = MemoryStore()
+        self.desk = Desk(self.store, 0, 4, TOPICS, COMMAND_LOG)
+        self.read_models = Databases(lambda name: MemoryStore(), TOPICS, [0], None)
+        self.offset = 0
+        self.ends = {TOPICS.events: 0, TOPICS.refusals: 0}
+        self.answers: list[tuple[str, Any]] = []
+
+    def deal(self, *values: bytes, key: bytes | None = None) -> list[str]:
+        """One batch; what each value led to: the event's type, the refusal's code, or "nothing"."""
+        written = Written(COMMAND_LOG, self.offset, 1)
+        said, records = [], []
+        for value in values:
+            try:
+                own = command_codec().decode_fields(value)["order_id"].encode()
+            except Exception:
+                own = b"?"
+            command = Record(TOPICS.commands, 0, self.offset, PLACED_AT, key or own, value)
+            self.offset += 1
+            new = self.desk.deal(command, written)
+            if new is None:
+                said.append("nothing")
+                continue
+            codec: Any = event_codec() if new.topic == TOPICS.events else refusal_codec()
+            answer = codec.decode(new.value)
+            said.append(answer.type if new.topic == TOPICS.events else answer.code)
+            at = self.ends[new.topic]
+            self.ends[new.topic] += 1
+            records.append(Record(new.topic, 0, at, new.timestamp_ms or PLACED_AT, new.key, new.value))
+        for topic, end in self.ends.items():
+            self.desk.landed(topic, end)
+        self.store.write(self.desk.rows())
+        changed = self.desk.changed()
+        self.desk.written()
+        for topic in self.ends:
+            self.read_models.fold(TopicPartition(topic, 0), [r for r in records if r.topic == topic])
+        for order in changed:
+            obligations(order)
+            order_json(order, None, None)
+        assert self.read_models.frozen_count() == 0
+        return said
+
+
+def home_id(partition: int = 0) -> str:
+    """An order id whose home is this partition."""
+    return next(f"ord_{n}" for n in range(1000) if partition_for(f"ord_{n}".encode(), 4) == partition)
+
+
+HOME = home_id()
+PLACE = plain(order_command(next(c for c in WHOLE if c["op"] == "PlaceOrder"), HOME, "cmd_place"))
+
+
+PLACES = [c for c in WHOLE if c["op"] == "PlaceOrder"]
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    fields = copy.deepcopy(_lists(PLACE))
+    *way, last = path.split(".")
+    inner = fields
+    for step in way:
+        inner = inner[int(step)] if isinstance(inner, list) else inner[step]
+    inner[int(last) if isinstance(inner, list) else last] = value
+    return fields | {"command_id": f"cmd_{abs(hash((path, str(value)[:50]))) % 10**9}"}
+
+
+ABSURD = [
+    ("place.payment_window_ms", -(2**62)),
+    ("place.payment_window_ms", 2**62),
+    ("place.payment_window_ms", 0),
+    ("place.total_minor", -1),
+    ("place.total_minor", 2**63 - 1),
+    ("place.lines", []),
+    ("place.lines", [PLACE["place"]["lines"][0]] * 101),
+    ("place.lines.0.quantity", 0),
+    ("place.lines.0.quantity", -(2**31)),
+    ("place.lines.0.unit_price_minor", 2**63 - 1),
+    ("place.lines.0.sku", "x" * 90_000),
+    ("place.lines.0.service", ""),
+    ("place.lines.0.service", "flowers"),
+    ("place.lines", [PLACE["place"]["lines"][0]] * 2),
+    ("place.currency", ""),
+    ("place.currency", "EURO"),
+    ("place.reference", "r" * 60_000),
+    ("customer_id", "c" * 1000),
+    ("customer_id", ""),
+    ("actor", "a" * 90_000),
+    ("operation", "x" * 1000),
+    ("expected_version", -1),
+]
+
+
+@pytest.mark.parametrize(("path", "value"), ABSURD, ids=[f"{path} {str(value)[:12]}" for path, value in ABSURD])
+def test_an_absurd_command_is_refused_and_the_next_one_is_decided(path: str, value: Any) -> None:
+    ledger = Ledger()
+    said = ledger.deal(encoded(changed(path, value)), encoded(PLACE))
+    refused = {Code.COULD_NOT_DECIDE, Code.UNDECODABLE, Code.PAYMENT_WINDOW_NOT_ALLOWED, Code.AMOUNT_DIFFERS}
+    assert said[0] in refused
+    assert said[1] == "OrderPlaced"
+
+
+@pytest.mark.parametrize("order_id", ["", "a/b", "ord_\n", "o" * 90_000, "ord_é"])
+def test_an_order_id_that_no_path_can_name_gets_no_order(order_id: str) -> None:
+    said = Ledger().deal(encoded(PLACE | {"order_id": order_id}), encoded(PLACE | {"command_id": "cmd_other"}))
+    assert said[0] in (Code.COULD_NOT_DECIDE, Code.UNDECODABLE)
+    assert said[1] == "OrderPlaced"
+
+
+def test_an_order_gets_no_home_in_a_partition_where_nobody_looks_for_it() -> None:
+    assert Ledger().deal(encoded(PLACE | {"order_id": home_id(1)})) == [Code.COULD_NOT_DECIDE]
+
+
+def test_the_refusal_of_an_absurd_command_names_it_and_a_retry_leaves_no_second_one() -> None:
+    ledger = Ledger()
+    absurd = encoded(changed("place.payment_window_ms", -(2**62)))
+    assert ledger.deal(absurd, absurd) == [Code.COULD_NOT_DECIDE, "nothing"]
+    assert ledger.deal(absurd) == ["nothing"]
+
+
+_TEXTS = ["", "\0", "x" * 300, "x" * 90_000, "a/b", "\u202e", "😀", "OrderPlaced", "EUR", "product", "-1"]
+_NUMBERS = [0, -1, 1, 2, 2**31 - 1, -(2**31), 2**31, 2**53, 2**62, 2**63 - 1, -(2**63)]
+
+
+def mutated(fields: dict[str, Any], chance: random.Random) -> dict[str, Any]:
+    """One to three values replaced by others of the same Avro type, or by null."""
+    fields = copy.deepcopy(_lists(fields))
+    for _ in range(chance.randint(1, 3)):
+        holder: Any = fields
+        while True:
+            name = chance.choice(list(holder) if isinstance(holder, dict) else range(len(holder)))
+            if isinstance(holder[name], dict) or (isinstance(holder[name], list) and holder[name] and chance.random() < 0.8):
+                holder = holder[name]
+                continue
+            break
+        value = holder[name]
+        match value:
+            case str():
+                holder[name] = chance.choice(_TEXTS)
+            case int():
+                holder[name] = chance.choice(_NUMBERS)
+            case list():
+                holder[name] = value * chance.choice((0, 2, 200))
+            case None:
+                holder[name] = chance.choice((None, 0, "x", 2**63 - 1))
+    return fields
+
+
+def run(commands: int, seed: int) -> dict[str, int]:
+    """Deal with so many mutated commands, twenty to a batch; how often each answer was given."""
+    chance, ledger = random.Random(seed), Ledger()
+    homes = [f"ord_{n}" for n in range(400) if partition_for(f"ord_{n}".encode(), 4) == 0]
+    counts: dict[str, int] = {}
+    made = 0
+    while made < commands:
+        if made % 20_000 == 0:
+            ledger = Ledger()
+        batch = []
+        for _ in range(20):
+            wish = chance.choice(PLACES if chance.random() < 0.3 else WHOLE)
+            whole = plain(order_command(wish, chance.choice(homes), f"cmd_{made}"))
+            fields = mutated(whole, chance) if chance.random() < 0.8 else whole
+            try:
+                batch.append(encoded(fields))
+            except Exception:  # a value that its Avro type does not hold is no record
+                batch.append(b"junk")
+            made += 1
+        for answer in ledger.deal(*batch):
+            counts[answer] = counts.get(answer, 0) + 1
+    return counts
+
+
+def test_thousands_of_mutated_commands_each_cost_only_themselves() -> None:
+    counts = run(6_000, 1)
+    assert counts["OrderPlaced"] > 50
+    assert counts[Code.COULD_NOT_DECIDE] > 300
+
+
+@pytest.mark.campaign
+@pytest.mark.timeout(7200)
+def test_a_million_mutated_commands_each_cost_only_themselves() -> None:
+    counts = run(1_000_000, 2)
+    print(dict(sorted(counts.items(), key=lambda item: -item[1])))
