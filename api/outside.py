@@ -6,17 +6,20 @@ read, what they owe stays owed.
 
 from __future__ import annotations
 
-import ipaddress
 from urllib.parse import urlsplit
 
 from ledger.bounds import SERVICES
 from ledger.config import Settings
 from ledger.errors import ConfigError
+from ledger.http_client import is_loopback, proxy_for
+
+PROVIDER_URL = "https://api.stripe.com"
 
 
 def check_outside(settings: Settings) -> bool:
     """Whether there is a world outside. Raises `ConfigError` naming what is missing, contradictory or forbidden."""
     missing = _missing(settings)
+    _check_addresses(settings)
     if settings.app_env == "production":
         if settings.sandbox_url:
             raise ConfigError("SANDBOX_URL must not be set when APP_ENV is production")
@@ -62,14 +65,26 @@ def _missing(settings: Settings) -> list[str]:
     return missing
 
 
+def _check_addresses(settings: Settings) -> None:
+    """Each address can be asked, directly or through the environment's proxy. Raises `ConfigError` naming the setting."""
+    asked = {f"{name.upper()}_SERVICE_URL": addresses(settings, name)[0] for name in SERVICES}
+    if settings.payment_gateway_secret_key is not None:
+        asked["PAYMENT_GATEWAY_SECRET_KEY"] = PROVIDER_URL
+    for name, url in asked.items():
+        try:
+            if url:
+                proxy_for(url)
+        except ConfigError as exc:
+            raise ConfigError(f"{name}: {exc}") from None
+
+
 def _names(missing: list[str]) -> str:
     return f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'}"
 
 
 def _check_loopback(url: str) -> None:
-    host = urlsplit(url).hostname or ""
     try:
-        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
+        loopback = is_loopback(urlsplit(url).hostname or "")
     except ValueError:
         loopback = False
     if not loopback:

@@ -5,6 +5,7 @@ rules   order (evolve, display), money, envelope, outcomes, schemas, compatibili
         record of the log): pure
 ports   log (EventLog), store (Store, MemoryStore)
 doors   codec (fastavro), kafka_log and kafka/ (confluent-kafka), rocks_store (rocksdict), broker (embedded Kafka),
-        registry (a schema registry), avsc_files (data files), archive (the ledger in one file)
+        http_client (every HTTP client, aiohttp), registry (a schema registry), event_loop (uvloop),
+        avsc_files (data files), archive (the ledger in one file)
 shipped memory_log and memory/: the EventLog in memory, under the same contract tests as Kafka
 """

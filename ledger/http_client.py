@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 MAX_ANSWER_BYTES = 8 * 1024 * 1024
 MAX_CONNECTIONS = 32
 _SCHEMES = ("http", "https")
+_EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104  # what listens on every interface is asked on this machine
 
 
 class NoAnswer(LedgerError):
@@ -195,14 +196,14 @@ def is_loopback(host: str) -> bool:
     except ValueError:
         return False
     address = getattr(address, "ipv4_mapped", None) or address
-    return address.is_loopback or address.is_unspecified  # 0.0.0.0: what listens everywhere is asked here
+    return address.is_loopback
 
 
 def proxy_for(url: str) -> str | None:
     """The proxy to ask `url` through. Raises `ConfigError` when the environment names one that cannot be used."""
     parts = _parsed(url)
     host = parts.hostname or ""
-    if is_loopback(host):
+    if is_loopback(host) or host in _EVERYWHERE:
         return None
     proxies = getproxies()
     name = parts.scheme if proxies.get(parts.scheme) else "all"

@@ -7,6 +7,7 @@ topic by a checker that knows no rule of the product.
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import threading
 import time
@@ -19,10 +20,11 @@ import httpx
 import pytest
 from harness import Clock, RunningLedger, free_order_body, key, order_body, running_ledger
 from patience import PATIENCE_S
-from sandboxed import RunningSandbox, running_sandbox
+from sandboxed import WEBHOOK_SECRET, RunningSandbox, running_sandbox
 
 from commands.reconciler import WAITED_PAUSES_MS
 from commands.sandbox.cards import DECLINED, DISPUTED, NO_FUNDS, REFUND_FAILS, REFUND_PENDS, THREE_D_SECURE, VISA
+from commands.stripe_webhook import sign
 from ledger.codec import refusal_codec
 from ledger.memory_log import MemoryLog
 from ledger.topics import Topics
@@ -207,6 +209,43 @@ def test_a_look_finds_what_no_message_told(shop: Shop) -> None:
     assert shop.read(order)["axes"]["payment"] == "open"
     shop.later(2 * MINUTE_MS)
     shop.until_status(order, "paid")
+
+
+def test_a_message_that_tells_what_the_ledger_shows_asks_the_provider_nothing(shop: Shop) -> None:
+    order = shop.place()
+    payment = shop.open_payment(order)
+    shop.sandbox.pay(payment)
+    shop.until_status(order, "paid")
+    total, ref = order["total_minor"], payment["provider_ref"]
+    deadline = time.monotonic() + 60
+    while shop.sandbox.sandbox.journal.rows("select id from messages"):  # those of the sandbox itself are through
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+    def looks(kind: str, **about: Any) -> int:
+        """How many calls the provider gets because of a message about this payment."""
+        before = len(shop.sandbox.calls("payments"))
+        metadata = {"order": order["order_id"], "attempt": "1"}
+        thing = {"metadata": metadata, "currency": "eur", "amount": total, "status": "succeeded"} | about
+        body = json.dumps({"id": "evt_1", "type": kind, "livemode": False, "data": {"object": thing}}).encode()
+        headers = {"Stripe-Signature": sign(body, WEBHOOK_SECRET, int(time.time())), "Content-Type": "application/json"}
+        assert shop.customer.post("/webhooks/stripe", content=body, headers=headers).status_code == 200
+        return len(shop.sandbox.calls("payments")) - before
+
+    intent: dict[str, Any] = {"object": "payment_intent", "id": ref}
+    charge: dict[str, Any] = {"object": "charge", "id": "ch_1", "payment_intent": ref, "captured": True}
+    charge |= {"amount_captured": total, "amount_refunded": 0, "disputed": False}
+    assert looks("payment_intent.succeeded", **intent, amount_received=total) == 0
+    assert looks("payment_intent.amount_capturable_updated", **intent | {"status": "requires_capture"}) == 0
+    assert looks("charge.captured", **charge) == 0
+    # More was captured than is known, of an attempt that is not known, money went back, a dispute, or it does not say: a look.
+    assert looks("payment_intent.succeeded", **intent, amount_received=total + 1) > 0
+    assert looks("payment_intent.canceled", **intent, metadata={"order": order["order_id"], "attempt": "2"}) > 0
+    assert looks("charge.refunded", **charge | {"amount_refunded": 1}) > 0
+    assert looks("charge.dispute.created", object="dispute", id="du_1", payment_intent=ref, amount=1) > 0
+    assert looks("charge.updated", **charge | {"metadata": {}}) > 0
+    assert looks("refund.created", object="refund", id="re_1", payment_intent=ref, amount=1) > 0
+    assert shop.types(order).count("PaymentCaptured") == 1
 
 
 def test_only_the_customer_sees_the_secret(shop: Shop) -> None:

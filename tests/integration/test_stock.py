@@ -123,6 +123,16 @@ def test_what_cannot_be_reserved_is_rejected_with_its_reason_and_takes_nothing(
     assert sandbox.effects(order_id) == []
 
 
+def test_a_service_on_this_machine_is_asked_through_no_proxy(
+    sandbox: RunningSandbox, play: Callable[[Play], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "grpc_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    order_id, line = fresh(sandbox, 10)
+    answer = play(lambda stock: stock.reserve(order_id, "EUR", [line], f"res:{order_id}:merch"))
+    assert fact(answer).fact == e.STOCK_RESERVED
+
+
 def test_a_release_of_nothing_succeeds_and_bars_a_late_reserve(sandbox: RunningSandbox, play: Callable[[Play], Any]) -> None:
     order_id, line = fresh(sandbox, 10)
 

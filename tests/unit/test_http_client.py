@@ -59,14 +59,14 @@ def reply(body: bytes = b"{}") -> bytes:
 # ---- proxies --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "host", ["127.0.0.1", "127.8.8.8", "localhost", "LOCALHOST.", "::1", "[::1]", "0.0.0.0", "::ffff:127.0.0.1"]
-)
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "localhost", "LOCALHOST.", "::1", "[::1]", "::ffff:127.0.0.1"])
 def test_a_loopback_host_is_recognised(host: str) -> None:
     assert is_loopback(host)
 
 
-@pytest.mark.parametrize("host", ["", "127.0.0.1.example.org", "localhost.example.org", "10.0.0.1", "example.org", "::2"])
+@pytest.mark.parametrize(
+    "host", ["", "127.0.0.1.example.org", "localhost.example.org", "10.0.0.1", "example.org", "::2", "0.0.0.0", "::"]
+)
 def test_another_host_is_not_loopback(host: str) -> None:
     assert not is_loopback(host)
 
@@ -105,6 +105,7 @@ def test_another_host_is_asked_through_the_proxy_unless_it_is_named_as_an_except
     monkeypatch.setenv("no_proxy", "other.example,stock.example")
     assert proxy_for("http://stock.example/v1") is None
     assert proxy_for("http://elsewhere.example/v1") is not None
+    assert proxy_for("http://0.0.0.0:8000") is proxy_for("http://[::]:8000") is None
     monkeypatch.setenv("no_proxy", "")
     monkeypatch.setenv("https_proxy", "proxy.example:3128")
     assert proxy_for("https://stock.example/v1") == "http://proxy.example:3128"

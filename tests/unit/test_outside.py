@@ -11,6 +11,7 @@ from api.doors import build_message_doors, build_payments
 from api.outside import check_outside, needs_sandbox
 from api.sandboxing import run_stand_ins
 from commands.email_door import EmlDoor
+from commands.stock_grpc import _host_of
 from ledger.config import Settings
 from ledger.errors import ConfigError
 
@@ -88,3 +89,41 @@ def test_without_a_mail_server_messages_are_files(tmp_path: Any) -> None:
     with pytest.raises(ConfigError) as caught:
         build_message_doors(settings(notify_sms_url=SecretStr("nonsense://canary")))
     assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("proxy", "settings_of", "said"),
+    [
+        ("socks5://user:canary@127.0.0.1:1080", REAL, "ALL_PROXY names a SOCKS proxy"),
+        ("http://canary:canary", REAL, "ALL_PROXY is not the address of a proxy"),
+        ("", REAL | {"product_service_url": "product.internal"}, "PRODUCT_SERVICE_URL: not an address"),
+    ],
+)
+def test_what_cannot_be_asked_is_one_line_before_anything_starts(
+    monkeypatch: pytest.MonkeyPatch, proxy: str, settings_of: dict[str, Any], said: str
+) -> None:
+    for name in ("http_proxy", "https_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setenv("all_proxy", proxy)
+    with pytest.raises(ConfigError, match=said) as caught:
+        check_outside(settings(app_env="production", **settings_of))
+    assert "canary" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert check_outside(settings(sandbox_url="http://127.0.0.1:8900"))
+
+
+@pytest.mark.parametrize(
+    ("target", "host"),
+    [
+        ("127.0.0.1:50051", "127.0.0.1"),
+        ("https://localhost:50051", "localhost"),
+        ("[::1]:50051", "::1"),
+        ("dns:///stock.internal:443", "stock.internal"),
+        ("dns:localhost:443", "localhost"),
+        ("ipv4:127.0.0.1:443", "127.0.0.1"),
+        ("stock.internal", "stock.internal"),
+    ],
+)
+def test_the_host_of_a_grpc_target_is_found(target: str, host: str) -> None:
+    assert _host_of(target) == host
