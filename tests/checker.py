@@ -25,7 +25,8 @@ from typing import Any, NamedTuple
 
 import fastavro
 from confluent_kafka import Consumer, KafkaError, TopicPartition
-from patience import PATIENCE_S
+
+from tests.patience import PATIENCE_S
 
 AVSC_DIR = Path(__file__).resolve().parent.parent / "avro"
 

@@ -11,7 +11,7 @@ import structlog
 
 from ledger.topics import Topics
 
-pytest_plugins = ["workers"]
+pytest_plugins = ["workers", "leaks"]
 
 _numbers = itertools.count(1)
 

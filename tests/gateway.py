@@ -13,9 +13,10 @@ from collections import Counter
 from typing import Any, NamedTuple
 
 import httpx
-from patience import PATIENCE_S
 
 from api.catalogue import order_body
+from tests import loopback
+from tests.patience import PATIENCE_S
 
 
 class Acknowledged(NamedTuple):
@@ -34,9 +35,9 @@ class Gateway:
     def __init__(self, url: str, token: str, connections: int = 32, give_up_s: float = PATIENCE_S) -> None:
         self._token, self._give_up_s = token, give_up_s
         limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
-        self._client = httpx.AsyncClient(base_url=url, limits=limits, timeout=httpx.Timeout(PATIENCE_S, pool=None))
+        self._client = loopback.async_client(base_url=url, limits=limits, timeout=httpx.Timeout(PATIENCE_S, pool=None))
         # for reads that must not depend on what their own connection has just done
-        self._fresh = httpx.AsyncClient(base_url=url, limits=httpx.Limits(max_keepalive_connections=0), timeout=PATIENCE_S)
+        self._fresh = loopback.async_client(base_url=url, limits=httpx.Limits(max_keepalive_connections=0), timeout=PATIENCE_S)
         self._turn = asyncio.Semaphore(connections)
         self.acknowledged: list[Acknowledged] = []
         self.never: list[str] = []

@@ -23,7 +23,6 @@ import httpx
 import uvicorn
 from fastapi import FastAPI
 from jsonschema import Draft202012Validator
-from patience import PATIENCE_S
 from pydantic import SecretStr
 from sandboxed import WEBHOOK_SECRET, RunningSandbox
 
@@ -41,6 +40,8 @@ from ledger.store import MemoryStore
 from ledger.topics import Topics
 from projections.projector import Projector
 from projections.queries import Queries
+from tests import loopback
+from tests.patience import PATIENCE_S
 
 HASH_KEY = "0123456789abcdef0123456789abcdef"
 ROLES = ("gateway", "admin", "reader", "operator")
@@ -101,7 +102,7 @@ class RunningLedger:
         sent = {"Authorization": f"Bearer {self.tokens[role]}"} | headers
         if role == "gateway" and customer is not None:
             sent["Customer-Id"] = customer
-        client = httpx.Client(base_url=self.url, headers=sent, timeout=PATIENCE_S, event_hooks={"response": [self._check]})
+        client = loopback.client(base_url=self.url, headers=sent, timeout=PATIENCE_S, event_hooks={"response": [self._check]})
         self.clients.append(client)
         return client
 

@@ -9,15 +9,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import msgspec
 import uvicorn
-from patience import PATIENCE_S
 
 from commands.sandbox import PUBLISHABLE_KEY, SECRET_KEY
 from commands.sandbox.cards import VISA, confirm_form
 from commands.sandbox.chaos import ChaosConfig
 from commands.sandbox.server import Sandbox
+from tests import loopback
+from tests.patience import PATIENCE_S
 
 WEBHOOK_SECRET = "whsec_of_the_tests"
 
@@ -27,8 +27,8 @@ class RunningSandbox:
 
     def __init__(self, sandbox: Sandbox, url: str, database: Path) -> None:
         self.sandbox, self.url, self.database = sandbox, url, database
-        self.browser = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {PUBLISHABLE_KEY}"}, trust_env=False)
-        self.dashboard = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {SECRET_KEY}"}, trust_env=False)
+        self.browser = loopback.client(base_url=url, headers={"Authorization": f"Bearer {PUBLISHABLE_KEY}"}, trust_env=False)
+        self.dashboard = loopback.client(base_url=url, headers={"Authorization": f"Bearer {SECRET_KEY}"}, trust_env=False)
 
     def pay(self, payment: dict[str, Any], card: str = VISA) -> str:
         """Confirm a payment (the body of A7) with a card, as Stripe.js does; the intent's status, or the decline code."""

@@ -6,6 +6,7 @@ Whoever names a file or a test gets one process, as with plain pytest; `-n 0` fo
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import tempfile
@@ -56,6 +57,9 @@ class SharedRun:
                 address.write_text(self._broker.bootstrap_servers)
         return address.read_text()
 
+    def broker_processes(self) -> set[int]:
+        return set() if self._broker is None else {self._broker.pid}
+
     def leave(self) -> None:
         """After the last test. The broker's owner waits for the other workers; the lock of a dead one is free, too."""
         self._presence.release()
@@ -82,8 +86,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Before xdist starts its workers."""
+    gc.set_threshold(50_000)  # exhaustive searches keep what they make: looking through it costs a third of their time
     if not hasattr(config, "workerinput"):
         config.stash[FOLDER] = Path(tempfile.mkdtemp(prefix="order-ledger-tests-"))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    gc.freeze()  # modules and tests stay: no later collection need look at them
 
 
 def pytest_configure_node(node: Any) -> None:
@@ -108,6 +117,11 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     if (folder := config.stash.get(FOLDER, None)) is not None:
         shutil.rmtree(folder)
+
+
+def broker_processes(config: pytest.Config) -> set[int]:
+    """Of the broker of the run, if this process owns it."""
+    return config.stash[SHARED_RUN].broker_processes()
 
 
 @pytest.fixture(scope="session")

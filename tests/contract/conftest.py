@@ -11,13 +11,13 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka import TopicPartition as KafkaTopicPartition
 from confluent_kafka.admin import AdminClient
-from patience import PATIENCE_S
 
 from ledger.config import KafkaSettings
 from ledger.kafka_log import KafkaLog
 from ledger.log import EventLog, NewRecord, Reader, Record, TopicPartition
 from ledger.memory_log import MemoryLog
 from ledger.topics import Topics, TopicSpec
+from tests.patience import PATIENCE_S
 
 
 class Backstage(Protocol):

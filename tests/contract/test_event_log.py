@@ -9,7 +9,6 @@ from collections.abc import Callable
 
 import pytest
 from confluent_kafka import KafkaError
-from patience import PATIENCE_S
 
 from ledger.config import KafkaSettings
 from ledger.errors import Discard, EncodeError, Fenced, Hole, LogError, LogUnavailable, Rejected
@@ -19,6 +18,7 @@ from ledger.log import Acked, Lease, NewRecord, OnAck, Reader, Record, TopicPart
 from ledger.memory_log import MemoryLog
 from ledger.topics import MAX_RECORD_BYTES, Topics, TopicSpec
 from tests.contract.conftest import Stage
+from tests.patience import PATIENCE_S
 
 
 def records(topic: str, partition: int, *values: str) -> list[NewRecord]:

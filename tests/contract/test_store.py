@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from patience import PATIENCE_S
 
 from ledger.errors import StoreError
 from ledger.rocks_store import MIB, RocksStore, StoreMemory
 from ledger.store import MemoryStore, Store, after_prefix
+from tests.patience import PATIENCE_S
 
 
 @pytest.fixture(params=["memory", "rocks"])

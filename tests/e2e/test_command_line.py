@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 import typer
-from patience import PATIENCE_S
 from typer.testing import CliRunner
 from up_process import PROGRAM
 
 from api.cli import app
+from tests.patience import PATIENCE_S
 
 
 def verbs(command: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:

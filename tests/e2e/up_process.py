@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from patience import PATIENCE_S
 
 from ledger.ports import free_port
+from tests.patience import PATIENCE_S
 
 PROGRAM = str(Path(sys.executable).with_name("order-ledger"))
 PROCESSES = ("broker", "commands", "serve")

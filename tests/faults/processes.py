@@ -12,11 +12,12 @@ import time
 from pathlib import Path
 
 import httpx
-from patience import PATIENCE_S
 
 from api.auth import hash_token
 from ledger.ports import free_port
 from ledger.topics import Topics
+from tests import loopback
+from tests.patience import PATIENCE_S
 
 TOKENS = {role: f"test-{role}-token" for role in ("gateway", "admin", "reader", "operator")}
 TOKEN_FILE = {"tokens": [{"name": role, "role": role, "sha256": [hash_token(token)]} for role, token in TOKENS.items()]}
@@ -116,7 +117,7 @@ class LedgerNode:
     def wait_ready(self, timeout_s: float = PATIENCE_S) -> None:
         """Until `serve` says it is ready."""
         deadline = time.monotonic() + timeout_s
-        with httpx.Client(timeout=2.0) as client:
+        with loopback.client(timeout=2.0) as client:
             while time.monotonic() < deadline:
                 try:
                     if client.get(f"{self.url}/ready").status_code == 200:

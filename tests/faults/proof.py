@@ -9,11 +9,12 @@ import checker
 import httpx
 from folds import desk_differences, projection_differences
 from gateway import Gateway
-from patience import PATIENCE_S
 from processes import TOKENS, LedgerNode
 
 from ledger.config import KafkaSettings
 from ledger.kafka_log import KafkaLog
+from tests import loopback
+from tests.patience import PATIENCE_S
 
 AFTERWARDS_ORDERS = 100
 SESSIONS = 16
@@ -49,7 +50,7 @@ def check_acknowledged(gateway: Gateway, ledger: checker.Ledger) -> None:
 async def _read_all(url: str, order_ids: list[str]) -> dict[str, dict[str, object]]:
     limits = httpx.Limits(max_connections=8)
     headers = {"Authorization": f"Bearer {TOKENS['admin']}"}
-    async with httpx.AsyncClient(
+    async with loopback.async_client(
         base_url=url, limits=limits, headers=headers, timeout=httpx.Timeout(PATIENCE_S, pool=None)
     ) as client:
 

@@ -12,11 +12,11 @@ import httpx
 import processes
 import pytest
 from gateway import Gateway
-from patience import PATIENCE_S
 from test_rebuild import differences, running
 
 from ledger.config import KafkaSettings
 from ledger.topics import Topics
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.kafka
 

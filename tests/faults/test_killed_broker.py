@@ -11,12 +11,12 @@ import time
 from pathlib import Path
 
 import pytest
-from patience import PATIENCE_S
 from processes import LedgerNode
 from proof import load_during, prove
 
 from ledger.broker import EmbeddedBroker
 from ledger.topics import Topics
+from tests.patience import PATIENCE_S
 
 pytestmark = [pytest.mark.kafka, pytest.mark.campaign, pytest.mark.timeout(1200)]
 KILLS = 6

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from patience import PATIENCE_S
 
 from ledger.broker import EmbeddedBroker
 from ledger.config import KafkaSettings
@@ -19,6 +18,7 @@ from ledger.errors import LogError
 from ledger.kafka_log import KafkaLog
 from ledger.log import Acked, NewRecord, Record, TopicPartition
 from ledger.topics import TopicSpec
+from tests.patience import PATIENCE_S
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(900)]
 

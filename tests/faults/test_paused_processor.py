@@ -11,13 +11,13 @@ from pathlib import Path
 import checker
 import pytest
 from folds import desk_differences
-from patience import PATIENCE_S
 from processes import Child, LedgerNode
 from topic_load import TopicLoad, wait_answered
 
 from ledger.config import KafkaSettings
 from ledger.kafka_log import KafkaLog
 from ledger.topics import Topics
+from tests.patience import PATIENCE_S
 
 pytestmark = [pytest.mark.kafka, pytest.mark.campaign, pytest.mark.timeout(900)]
 PARTITIONS = 4

@@ -31,6 +31,7 @@ from ledger.kafka_log import KafkaLog
 from ledger.ports import free_port
 from ledger.rocks_store import RocksStore
 from ledger.topics import Topics
+from tests import loopback
 
 pytestmark = pytest.mark.kafka
 
@@ -63,8 +64,8 @@ class Customers(threading.Thread):
         headers = {"Authorization": f"Bearer {TOKENS['gateway']}", "Customer-Id": "c-1"}
         browser = {"Authorization": self._sandbox.browser.headers["Authorization"]}
         async with (
-            httpx.AsyncClient(base_url=self._node.url, headers=headers, timeout=15) as self._shop,
-            httpx.AsyncClient(base_url=self._sandbox.url, headers=browser, timeout=15) as self._browser,
+            loopback.async_client(base_url=self._node.url, headers=headers, timeout=15) as self._shop,
+            loopback.async_client(base_url=self._sandbox.url, headers=browser, timeout=15) as self._browser,
         ):
             left = iter(range(self._count))
 

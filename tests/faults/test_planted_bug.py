@@ -12,12 +12,12 @@ from typing import Any
 
 import processes
 import pytest
-from patience import PATIENCE_S
 from test_rebuild import Traffic, rebuild, running
 
 from ledger.config import KafkaSettings
 from ledger.ports import free_port
 from ledger.topics import Topics
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.kafka
 

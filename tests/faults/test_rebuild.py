@@ -17,16 +17,16 @@ from typing import Any
 
 import folds
 import gateway
-import httpx
 import processes
 import pytest
-from patience import PATIENCE_S
 
 from ledger.config import KafkaSettings
 from ledger.kafka_log import KafkaLog
 from ledger.rocks_store import RocksStore
 from ledger.topics import Topics
+from tests import loopback
 from tests.benchmarks.lives import write_lives
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.kafka
 
@@ -65,7 +65,7 @@ class Traffic(threading.Thread):
         """Every read is answered, and no order is ever older than it was."""
         newest: dict[str, int] = {}
         headers = {"Authorization": f"Bearer {processes.TOKENS['reader']}"}
-        async with httpx.AsyncClient(base_url=self._url, headers=headers, timeout=PATIENCE_S) as client:
+        async with loopback.async_client(base_url=self._url, headers=headers, timeout=PATIENCE_S) as client:
             while not self._ending.is_set():
                 known = self.gateway.acknowledged[-200:]
                 if not known:

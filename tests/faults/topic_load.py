@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator
 
 import checker
-from patience import PATIENCE_S
 
 from api.catalogue import order_body
 from commands import messages as m
@@ -19,6 +18,7 @@ from ledger.errors import LogError
 from ledger.kafka_log import KafkaLog
 from ledger.log import Acked, NewRecord, Sender
 from ledger.topics import Topics
+from tests.patience import PATIENCE_S
 
 
 def _fingerprint(what: object) -> bytes:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from patience import PATIENCE_S
 
 from api.contact_sweep import is_unnamed, sweep
 from api.errors import Problem
@@ -19,6 +18,7 @@ from ledger.memory_log import MemoryLog
 from ledger.topics import DAY_MS, Topics
 from projections.read_models import Frozen, encode
 from tests.harness import RunningLedger, key, order_body, running_ledger
+from tests.patience import PATIENCE_S
 
 HOUR_MS = DAY_MS // 24
 ADA = contact_codec().encode(OrderContact("c-1", "Ada", "ada@example.org", Address("1 Mill Lane", "Leeds", "LS1 1AA", "GB")))

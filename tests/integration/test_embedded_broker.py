@@ -20,11 +20,11 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
-from patience import PATIENCE_S
 
 from ledger.aot_cache import cache_file
 from ledger.broker import KAFKA_VERSION, BrokerError, EmbeddedBroker, Progress, cache_root, ensure_jars
 from ledger.ports import free_port
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.kafka
 

@@ -9,6 +9,7 @@ import pytest
 
 from ledger.memory_log import MemoryLog
 from ledger.topics import Topics
+from tests import loopback
 from tests.harness import ROLES, RunningLedger, key, order_body, running_ledger
 
 NOBODY = "ord_" + "a" * 26
@@ -65,7 +66,7 @@ def test_each_operation_is_for_these_roles_and_no_other(
 @pytest.mark.parametrize(("method", "path"), [row[:2] for row in TABLE])
 @pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer wrong", "Basic d3Jvbmc=", "Basic !", "wrong"])
 def test_without_a_known_token_nothing_is_answered(ledger: RunningLedger, method: str, path: str, header: str | None) -> None:
-    with httpx.Client(base_url=ledger.url, headers={} if header is None else {"Authorization": header}) as client:
+    with loopback.client(base_url=ledger.url, headers={} if header is None else {"Authorization": header}) as client:
         answer = ask(client, method, path)
     assert answer.status_code == 401
     assert answer.headers["www-authenticate"].startswith('Bearer realm="order-ledger"')
@@ -92,7 +93,7 @@ def test_the_table_has_every_operation_of_the_document(ledger: RunningLedger) ->
     ("method", "path"), [row[:2] for row in TABLE if row[1].startswith(("/orders", "/commands")) and "gateway" in row[2]]
 )
 def test_a_gateway_must_say_for_which_customer(ledger: RunningLedger, method: str, path: str, customer: str | None) -> None:
-    with httpx.Client(base_url=ledger.url, headers={"Authorization": f"Bearer {ledger.tokens['gateway']}"}) as client:
+    with loopback.client(base_url=ledger.url, headers={"Authorization": f"Bearer {ledger.tokens['gateway']}"}) as client:
         headers = {} if customer is None else {b"Customer-Id": customer.encode()}
         answer = client.request(method, path, json={} if method != "GET" else None, headers={**headers, b"Idempotency-Key": b"k"})
     assert (answer.status_code, answer.json()["code"]) == (400, "customer-required")
@@ -101,7 +102,7 @@ def test_a_gateway_must_say_for_which_customer(ledger: RunningLedger, method: st
 def test_a_header_that_says_who_is_not_taken_twice(ledger: RunningLedger) -> None:
     token = f"Bearer {ledger.tokens['gateway']}"
     twice = [("Authorization", token), ("Customer-Id", "c-1"), ("Customer-Id", "c-2")]
-    with httpx.Client(base_url=ledger.url) as client:
+    with loopback.client(base_url=ledger.url) as client:
         answer = client.get("/orders", headers=twice)
         assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/Customer-Id")
         assert client.get("/orders", headers=twice[:2]).status_code == 200
@@ -109,12 +110,12 @@ def test_a_header_that_says_who_is_not_taken_twice(ledger: RunningLedger) -> Non
 
 def test_a_token_in_the_query_or_a_cookie_is_no_token(ledger: RunningLedger) -> None:
     token = ledger.tokens["admin"]
-    with httpx.Client(base_url=ledger.url, cookies={"token": token, "Authorization": token}) as client:
+    with loopback.client(base_url=ledger.url, cookies={"token": token, "Authorization": token}) as client:
         assert client.get("/orders", params={"access_token": token, "token": token}).status_code == 401
 
 
 def test_the_registry_takes_the_token_as_basic_password_and_other_paths_do_not(ledger: RunningLedger) -> None:
-    with httpx.Client(base_url=ledger.url, auth=("anybody", ledger.tokens["reader"])) as client:
+    with loopback.client(base_url=ledger.url, auth=("anybody", ledger.tokens["reader"])) as client:
         assert client.get("/subjects").status_code == 200
         assert client.get("/orders").status_code == 401
 
@@ -124,11 +125,11 @@ def test_no_answer_allows_other_origins_and_the_docs_page_is_for_development_onl
     assert not [name for name in answer.headers if name.startswith("access-control")]
     assert ledger.client("admin").get("/docs").status_code == 404
     with running_ledger(MemoryLog(), Topics()) as development:
-        page = httpx.get(f"{development.url}/docs")
+        page = loopback.get(f"{development.url}/docs")
         assert (page.status_code, "placeOrder" in page.text) == (200, True)
 
 
 def test_a_body_is_not_looked_at_before_the_token(ledger: RunningLedger) -> None:
-    answer = httpx.post(f"{ledger.url}/orders", content=b"{", headers={"Content-Type": "application/json"})
+    answer = loopback.post(f"{ledger.url}/orders", content=b"{", headers={"Content-Type": "application/json"})
     assert answer.status_code == 401
     assert ledger.client("reader").post("/orders", json=order_body(), headers=key()).status_code == 403

@@ -13,7 +13,6 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-from patience import PATIENCE_S
 
 from api import call, outcomes
 from commands.messages import OrderCommand, RecordStock, command_codec
@@ -25,6 +24,7 @@ from ledger.memory_log import MemoryLog
 from ledger.topics import Topics
 from ledger.transitions import Operation
 from tests.harness import RunningLedger, free_order_body, key, order_body, running_ledger
+from tests.patience import PATIENCE_S
 
 
 @pytest.fixture(scope="module", params=["memory", pytest.param("kafka", marks=pytest.mark.kafka)])

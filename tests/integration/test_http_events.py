@@ -10,12 +10,12 @@ from typing import Any, ClassVar
 
 import httpx
 import pytest
-from patience import PATIENCE_S
 
 from api import events
 from ledger.memory_log import MemoryLog
 from ledger.topics import Topics
 from tests.harness import RunningLedger, key, order_body, running_ledger
+from tests.patience import PATIENCE_S
 
 
 @pytest.fixture

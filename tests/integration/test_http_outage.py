@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from patience import PATIENCE_S
 
 from api import call, outcomes, submissions
 from commands.idempotency import command_id_of, order_id_of
@@ -16,6 +15,7 @@ from ledger.log import Acked, NewRecord, OnAck, Sender
 from ledger.memory_log import MemoryLog
 from ledger.topics import Topics
 from tests.harness import RunningLedger, key, order_body, running_ledger
+from tests.patience import PATIENCE_S
 
 
 @pytest.fixture

@@ -15,13 +15,14 @@ from typing import Any
 
 import httpx
 import pytest
-from patience import PATIENCE_S
 
 from api.auth import hash_token, new_token
 from ledger.config import KafkaSettings
 from ledger.ports import free_port
 from ledger.topics import Topics
+from tests import loopback
 from tests.harness import HASH_KEY, ROLES, key, order_body
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.kafka
 
@@ -58,7 +59,7 @@ class Processes:
             assert self._running["serve"].poll() is None, self.log("serve")
             assert time.monotonic() < deadline, self.log("serve")
             try:
-                if httpx.get(f"http://127.0.0.1:{self.port}/ready", timeout=2).status_code == 200:
+                if loopback.get(f"http://127.0.0.1:{self.port}/ready", timeout=2).status_code == 200:
                     return
             except httpx.TransportError:
                 pass  # it does not listen yet
@@ -83,7 +84,7 @@ class Processes:
 
     def client(self, role: str = "gateway") -> httpx.Client:
         headers = {"Authorization": f"Bearer {self.tokens[role]}", "Customer-Id": "c-1"}
-        return httpx.Client(base_url=f"http://127.0.0.1:{self.port}", headers=headers, timeout=PATIENCE_S)
+        return loopback.client(base_url=f"http://127.0.0.1:{self.port}", headers=headers, timeout=PATIENCE_S)
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from typing import Any
 import httpx
 import pytest
 from msgspec.structs import replace
-from patience import PATIENCE_S
 
 from api import call
 from commands.idempotency import order_id_of
@@ -20,6 +19,7 @@ from ledger.log import NewRecord, Record, TopicPartition
 from ledger.memory_log import MemoryLog
 from ledger.topics import Topics
 from tests.harness import RunningLedger, key, order_body, running_ledger
+from tests.patience import PATIENCE_S
 
 
 @pytest.fixture(scope="module")

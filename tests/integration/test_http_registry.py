@@ -5,13 +5,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 
-import httpx
 import pytest
 
 from ledger.codec import event_codec
 from ledger.memory_log import MemoryLog
 from ledger.schemas import EVENTS, schema_versions, versions_of
 from ledger.topics import Topics
+from tests import loopback
 from tests.harness import RunningLedger, key, order_body, running_ledger
 
 JSON = "application/vnd.schemaregistry.v1+json"
@@ -68,7 +68,7 @@ def test_errors_have_the_registrys_shape(ledger: RunningLedger, path: str, statu
 
 
 def test_the_registry_is_read_only_and_needs_a_token(ledger: RunningLedger) -> None:
-    with httpx.Client(base_url=ledger.url) as client:
+    with loopback.client(base_url=ledger.url) as client:
         answer = client.get("/subjects")
         assert (answer.status_code, answer.json()["error_code"], "Basic" in answer.headers["www-authenticate"]) == (
             401,

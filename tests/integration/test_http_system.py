@@ -8,7 +8,6 @@ import socket
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
-import httpx
 import pytest
 from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
@@ -21,6 +20,7 @@ from api.errors import PROBLEMS
 from ledger.memory_log import MemoryLog
 from ledger.schemas import EVENTS, versions_of
 from ledger.topics import Topics
+from tests import loopback
 from tests.harness import HASH_KEY, RunningLedger, key, order_body, running_ledger
 
 
@@ -31,7 +31,7 @@ def ledger() -> Iterator[RunningLedger]:
 
 
 def test_live_and_ready_are_open_and_say_what_is_wrong(ledger: RunningLedger) -> None:
-    with httpx.Client(base_url=ledger.url) as client:
+    with loopback.client(base_url=ledger.url) as client:
         assert client.get("/live").json() == {"status": "live", "checks": {}}
         assert client.get("/ready").json() == {"status": "ready", "checks": {"fold": "ok", "caught_up": "ok", "log": "ok"}}
         before = ledger.status.folding
@@ -177,7 +177,7 @@ def test_head_of_an_event_stream_tells_of_it_and_does_not_begin_it(ledger: Runni
 def test_head_where_there_is_no_get_is_405_and_without_a_token_401(ledger: RunningLedger) -> None:
     answer = ledger.client("admin").head("/orders/x/status")
     assert (answer.status_code, answer.headers["allow"], answer.content) == (405, "PUT", b"")
-    with httpx.Client(base_url=ledger.url) as stranger:
+    with loopback.client(base_url=ledger.url) as stranger:
         answer = stranger.head("/orders")
         assert (answer.status_code, answer.content) == (401, b"")
         assert "www-authenticate" in answer.headers
@@ -195,7 +195,7 @@ def test_another_path_is_404_and_never_a_redirect(ledger: RunningLedger, path: s
 
 
 def test_every_answer_has_an_id_and_is_not_to_be_stored(ledger: RunningLedger) -> None:
-    with httpx.Client(base_url=ledger.url) as client:
+    with loopback.client(base_url=ledger.url) as client:
         ids = set()
         for path in ("/live", "/nowhere", "/orders", "/subjects"):
             answer = client.get(path)
@@ -243,11 +243,11 @@ def test_a_bug_is_a_500_that_tells_nothing_but_its_request_id(capfd: pytest.Capt
         return app
 
     with running_ledger(MemoryLog(), Topics(), make_app=with_a_bug) as ledger:
-        answer = httpx.get(f"{ledger.url}/broken", headers={"Request-Id": "r-500"})
+        answer = loopback.get(f"{ledger.url}/broken", headers={"Request-Id": "r-500"})
         assert (answer.status_code, answer.json()["code"], answer.headers["request-id"]) == (500, "internal-error", "r-500")
         assert answer.headers["content-type"] == "application/problem+json"
         assert "secret" not in answer.text
-        assert httpx.get(f"{ledger.url}/live").status_code == 200
+        assert loopback.get(f"{ledger.url}/live").status_code == 200
     out, err = capfd.readouterr()
     assert "secret detail" in out + err
     assert "r-500" in out + err

@@ -19,7 +19,6 @@ import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
 from harness import order_body, running_ledger
-from patience import PATIENCE_S
 from sandboxed import running_sandbox
 from test_paying import Shop
 
@@ -40,6 +39,7 @@ from ledger.order import Order, evolve
 from ledger.ports import free_port
 from ledger.store import MemoryStore
 from ledger.topics import Topics
+from tests.patience import PATIENCE_S
 
 DIGEST = b"d" * 32
 _numbers = itertools.count(1)

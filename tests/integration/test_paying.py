@@ -19,7 +19,6 @@ from typing import Any
 import httpx
 import pytest
 from harness import Clock, RunningLedger, free_order_body, key, order_body, running_ledger
-from patience import PATIENCE_S
 from sandboxed import WEBHOOK_SECRET, RunningSandbox, running_sandbox
 
 from commands.reconciler import WAITED_PAUSES_MS
@@ -28,6 +27,7 @@ from commands.stripe_webhook import sign
 from ledger.codec import refusal_codec
 from ledger.memory_log import MemoryLog
 from ledger.topics import Topics
+from tests.patience import PATIENCE_S
 
 MINUTE_MS, HOUR_MS = 60_000, 3_600_000
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from patience import PATIENCE_S
 from sandboxed import RunningSandbox, running_sandbox
 
 from commands.answers import Answer, Done, Unknown
@@ -22,6 +21,7 @@ from commands.stock_http import HttpStock
 from ledger import events as e
 from ledger.events import Line
 from ledger.ports import free_port
+from tests.patience import PATIENCE_S
 
 TIMEOUT_MS = 500  # for calls that are to be given up; every other has a patient door
 PATIENT_MS = int(PATIENCE_S * 1000)

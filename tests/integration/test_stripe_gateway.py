@@ -20,7 +20,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from patience import PATIENCE_S
 from pydantic import ConfigDict, TypeAdapter
 from sandboxed import WEBHOOK_SECRET, RunningSandbox, running_sandbox
 from stripe.params import (
@@ -48,6 +47,7 @@ from commands.stripe_webhook import sign
 from ledger import events as e
 from ledger.events import Line
 from ledger.order import Attempt, Order, StockEntry
+from tests.patience import PATIENCE_S
 
 TIMEOUT_MS = 800  # for calls that are to be given up; every other has a patient door
 PATIENT_MS = int(PATIENCE_S * 1000)

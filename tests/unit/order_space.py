@@ -132,24 +132,22 @@ def meet(order: Order, c: Command) -> tuple[OrderCommand, Order]:
 def state_of(o: Order) -> State:
     """The class of `o`."""
     settled = sum(r.amount_minor for r in o.refunds if r.state == "settled")
-    return quotient(
-        State(
-            total=o.total_minor,
-            stock=tuple((s.service, s.state) for s in o.stock),
-            cancelled=o.order == "cancelled",
-            fulfilment=o.fulfilment,
-            attempts=tuple(
-                model.Attempt(a.state, a.provider_ref, a.captured_minor, a.waiting_for, a.code, a.charge_ref, a.capture_before)
-                for a in o.attempts
-            ),
-            refunds=tuple(model.Refund(r.no, r.provider_ref, r.state, r.amount_minor) for r in o.refunds),
-            failures=o.refund_failures,
-            recent=o.refund_failures_recent,
-            disputes=tuple(model.Dispute(d.provider_ref, d.outcome, d.amount_minor) for d in o.disputes),
-            flags=tuple(sorted((f.code, f.obligation_key) for f in o.attention)),
-            elsewhere=o.refunded_minor - settled,
-            late=o.updated_at >= o.expires_at,
-        )
+    return State(
+        total=o.total_minor,
+        stock=tuple((s.service, s.state) for s in o.stock),
+        cancelled=o.order == "cancelled",
+        fulfilment=o.fulfilment,
+        attempts=tuple(
+            model.Attempt(a.state, a.provider_ref, a.captured_minor, a.waiting_for, a.code, a.charge_ref, a.capture_before)
+            for a in o.attempts
+        ),
+        refunds=tuple(model.Refund(r.no, r.provider_ref, r.state, r.amount_minor) for r in o.refunds),
+        failures=min(o.refund_failures, 3),
+        recent=min(o.refund_failures_recent, 3),
+        disputes=tuple(model.Dispute(d.provider_ref, d.outcome, d.amount_minor) for d in o.disputes),
+        flags=tuple(sorted((f.code, f.obligation_key) for f in o.attention)),
+        elsewhere=o.refunded_minor - settled,
+        late=o.updated_at >= o.expires_at,
     )
 
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
-from patience import PATIENCE_S
 
 from commands.idempotency import command_id_of, order_id_of
 from commands.messages import CancelOrder, OrderCommand, PlaceOrder, command_codec
@@ -24,6 +23,7 @@ from ledger.memory_log import MemoryLog
 from ledger.store import MemoryStore
 from ledger.topics import Topics, TopicSpec
 from ledger.transitions import Code
+from tests.patience import PATIENCE_S
 
 PARTITIONS, WRITERS = 4, 2
 TOPICS = Topics()

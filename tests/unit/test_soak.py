@@ -11,9 +11,9 @@ import time
 from pathlib import Path
 
 import psutil
-from patience import PATIENCE_S
 
 from tests import soak
+from tests.patience import PATIENCE_S
 
 FAILS_EVERY_OTHER_TIME = """
 import pathlib, pytest
