@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from filelock import FileLock
 from xdist.scheduler import LoadScopeScheduling
@@ -45,6 +46,7 @@ class SharedRun:
         self._presence = FileLock(folder / f"at-work-{worker}")
         self._presence.acquire()
         self._broker: EmbeddedBroker | None = None
+        self.processes: set[int] = set()  # of the broker, if this worker owns it
 
     def bootstrap_servers(self, data: Path) -> str:
         """Of the run's broker. The first who asks starts it, in `data`."""
@@ -53,12 +55,11 @@ class SharedRun:
             if not address.exists():
                 # `quick` compiles less: cheaper for a run of minutes.
                 self._broker = EmbeddedBroker(data, log_file=data.parent / "broker.log", jit="quick")
+                before = {child.pid for child in psutil.Process().children()}
                 self._broker.start()
+                self.processes = {child.pid for child in psutil.Process().children()} - before
                 address.write_text(self._broker.bootstrap_servers)
         return address.read_text()
-
-    def broker_processes(self) -> set[int]:
-        return set() if self._broker is None else {self._broker.pid}
 
     def leave(self) -> None:
         """After the last test. The broker's owner waits for the other workers; the lock of a dead one is free, too."""
@@ -121,7 +122,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 def broker_processes(config: pytest.Config) -> set[int]:
     """Of the broker of the run, if this process owns it."""
-    return config.stash[SHARED_RUN].broker_processes()
+    return config.stash[SHARED_RUN].processes
 
 
 @pytest.fixture(scope="session")
