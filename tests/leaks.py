@@ -85,11 +85,17 @@ def _nothing_left_by_the_test(request: pytest.FixtureRequest) -> Iterator[None]:
     while (left := {t for t in threads() - running if t.is_alive()}) and time.monotonic() < deadline:
         time.sleep(0.002)
     new = set() if KEEPERS & set(request.fixturenames) else children() - processes
-    if open_files() > files or new or left:
+    if open_files() > files or new or left or excused(request):
         gc.collect()
     new = {pid for pid in new - shared_processes(request.config) if not ends_by_itself(pid)}
     assert not new, f"processes were left running: {[described(pid) for pid in new]}"
     assert not left, f"threads were left running: {left}"
+
+
+def excused(request: pytest.FixtureRequest) -> bool:
+    """Whether a resource warning is expected of the test: then while that holds, and not in the next one."""
+    marks = request.node.iter_markers("filterwarnings")
+    return any("ResourceWarning" in rule for mark in marks for rule in mark.args)
 
 
 def shared_processes(config: pytest.Config) -> set[int]:
