@@ -13,17 +13,20 @@ import httpx
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
+HERE: dict[str, Any] = {"verify": NO_TLS, "trust_env": False}
+
+
 def client(**options: Any) -> httpx.Client:
-    return httpx.Client(verify=NO_TLS, trust_env=False, **options)
+    return httpx.Client(**HERE | options)
 
 
 def async_client(**options: Any) -> httpx.AsyncClient:
-    return httpx.AsyncClient(verify=NO_TLS, trust_env=False, **options)
+    return httpx.AsyncClient(**HERE | options)
 
 
 def get(url: str, **options: Any) -> httpx.Response:
-    return httpx.get(url, verify=NO_TLS, trust_env=False, **options)
+    return httpx.get(url, **HERE | options)
 
 
 def post(url: str, **options: Any) -> httpx.Response:
-    return httpx.post(url, verify=NO_TLS, trust_env=False, **options)
+    return httpx.post(url, **HERE | options)
