@@ -198,6 +198,8 @@ def test_a_connection_lost_in_the_middle_of_a_jar_is_tried_again(repository: Rep
     assert repository.requests.count(first) == 1
 
 
+# jgo asks with `stream=True` and lets an answer that is not 200 go unread and unclosed
+@pytest.mark.filterwarnings("ignore:unclosed <socket.socket \\[closed\\]:ResourceWarning")
 def test_what_did_arrive_is_not_fetched_again_after_a_failure(repository: Repository, lock: JarLock, tmp_path: Path) -> None:
     last = sorted_paths(repository, lock)[-1]
     content = repository.files.pop(last)
