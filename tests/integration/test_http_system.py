@@ -187,6 +187,64 @@ def test_head_is_a_rule_that_the_document_states(ledger: RunningLedger) -> None:
     assert "**HEAD**" in ledger.app.openapi()["info"]["description"]
 
 
+def gets(ledger: RunningLedger) -> list[str]:
+    """A path for every route with GET, with an order that exists."""
+    client = ledger.client()
+    order = client.post("/orders", json=order_body(), headers=key()).json()
+    pay = {"total_minor": order["total_minor"], "currency": order["currency"]}
+    client.post(f"/orders/{order['order_id']}/payment", json=pay, headers=key() | {"Prefer": "wait=0"})
+    known = {
+        "order_id": order["order_id"],
+        "command_id": "cmd_none",
+        "slug": "total-mismatch",
+        "subject": "order-events-value",
+        "version": "latest",
+        "id": str(versions_of(EVENTS)[0].id),
+    }
+    queries = {"/reports/daily": "?from=2030-01-01&to=2030-01-31"}
+    templates = [route.path for route in ledger.app.routes if "GET" in (getattr(route, "methods", None) or ())]
+    return [template.format(**known) + queries.get(template, "") for template in templates]
+
+
+def test_every_get_answers_head_with_the_same_status_and_headers_and_no_body(ledger: RunningLedger) -> None:
+    paths = gets(ledger)
+    assert len(paths) >= 20
+    statuses = set()
+    for role in ("admin", "gateway"):
+        client = ledger.client(role)
+        for path in paths:
+            get, head = client.get(path), client.head(path)
+            statuses.add(get.status_code)
+            assert (head.status_code, head.content) == (get.status_code, b""), path
+            assert set(head.headers) == set(get.headers), path
+            for name in set(get.headers) - {"date", "request-id"}:
+                if (path, name) != ("/metrics", "content-length"):  # the numbers in it grow
+                    assert head.headers[name] == get.headers[name], (path, name)
+            assert int(head.headers["content-length"]) > 0
+    assert {200, 403, 404} <= statuses
+
+
+def test_head_of_an_event_stream_tells_of_it_and_does_not_begin_it(ledger: RunningLedger) -> None:
+    path = next(path for path in gets(ledger) if path.endswith("/events"))
+    head = ledger.client().head(path, headers={"Accept": "text/event-stream"})
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-type"].startswith("text/event-stream")
+    assert "ledger-position" in head.headers
+
+
+def test_head_where_there_is_no_get_is_405_and_without_a_token_401(ledger: RunningLedger) -> None:
+    answer = ledger.client("admin").head("/orders/x/status")
+    assert (answer.status_code, answer.headers["allow"], answer.content) == (405, "PUT", b"")
+    with httpx.Client(base_url=ledger.url) as stranger:
+        answer = stranger.head("/orders")
+        assert (answer.status_code, answer.content) == (401, b"")
+        assert "www-authenticate" in answer.headers
+
+
+def test_head_is_a_rule_that_the_document_states(ledger: RunningLedger) -> None:
+    assert "**HEAD**" in ledger.app.openapi()["info"]["description"]
+
+
 @pytest.mark.parametrize("path", ["/", "/order", "/orders/", "/orders/x/y", "/ORDERS", "/orders//x", "/%00", "/\u00e9"])
 def test_another_path_is_404_and_never_a_redirect(ledger: RunningLedger, path: str) -> None:
     answer = ledger.client("admin").get(path)
