@@ -233,12 +233,13 @@ def test_no_write_is_torn_and_none_that_returned_is_lost_when_the_process_is_kil
         "    store.write({b'a%d' % (n % 50): b'%d' % n * 200, b'b%d' % (n % 50): b'%d' % n, b'n': b'%d' % n})\n"
         "    print(n, flush=True)\n"
     )
-    for _ in range(4):
+    for writes in (5_000, 3_001, 4_002, 2_503):  # a kilobyte each: several memtables
         child = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "store")], stdout=subprocess.PIPE, text=True)
-        time.sleep(1.5)
+        assert child.stdout is not None
+        last = [child.stdout.readline() for _ in range(writes)][-1]
         child.send_signal(signal.SIGKILL)
         out, _err = child.communicate()
-        said = int(out.rsplit("\n", 2)[-2])
+        said = int((last + out).rsplit("\n", 2)[-2])
         store = RocksStore(tmp_path / "store")
         n = int(store.get(b"n") or b"0")
         assert n in (said, said + 1), "a write that had returned is gone"

@@ -459,26 +459,25 @@ def test_kills_and_random_failures_fold_every_committed_record_once(tmp_path: Pa
     names = [topics.events, topics.refusals]
     log.ensure_topics([TopicSpec(name, PARTITIONS) for name in names])
     settings = {"bootstrap": kafka.bootstrap_servers, "topics": names}
-
-    def produce() -> None:
-        for i in range(0, total, 1000):
-            write(log, range(i, i + 1000), names, per_transaction=50)
-            time.sleep(1.5)
-
-    producer = threading.Thread(target=produce)
-    producer.start()
+    numbers = iter(range(total))
     codes: list[int] = []
     seed = random.Random(7)
-    while len(codes) < 9:
-        fails = len(codes) % 2 == 1
-        with process("kafka", tmp_path, fails_at=seed.randint(1, 3) if fails else None, **settings) as child:
-            try:  # one that is to fail gets the time to come so far, while there is something left to fold
-                codes.append(child.end(timeout_s=5.0 if fails else seed.uniform(0.2, 1.0))[0])
-            except subprocess.TimeoutExpired:
-                codes.append(child.end(signal.SIGTERM if fails else signal.SIGKILL)[0])
-    producer.join()
-    assert codes.count(-signal.SIGKILL) == 5
-    assert EXIT_FAILED in codes
+
+    def produce(count: int) -> None:
+        write(log, list(itertools.islice(numbers, count)), names, per_transaction=50)
+
+    for life in range(9):
+        if life % 2:  # at least three chunks to fold, so that the one it fails at comes
+            produce(3_000)
+            with process("kafka", tmp_path, fails_at=seed.randint(1, 3), **settings) as child:
+                codes.append(child.end()[0])
+        else:
+            with process("kafka", tmp_path, fails_at=None, **settings) as child:
+                produce(1_000)  # beside its folding
+                time.sleep(seed.uniform(0.0, 0.5))
+                codes.append(child.end(signal.SIGKILL)[0])
+    produce(total)  # the rest
+    assert codes == [-signal.SIGKILL, EXIT_FAILED] * 4 + [-signal.SIGKILL]
     with process("kafka", tmp_path, **settings) as child:
         deadline = time.monotonic() + PATIENCE_S
         while child.get()["behind"] != 0:
