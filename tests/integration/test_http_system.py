@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import json
+import re
+import socket
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
+from starlette.responses import Response
 
+from api.app import build_app
+from api.call import Call
+from api.context import AppContext
 from api.errors import PROBLEMS
 from ledger.memory_log import MemoryLog
 from ledger.schemas import EVENTS, versions_of
 from ledger.topics import Topics
 from tests import loopback
-from tests.harness import RunningLedger, key, order_body, running_ledger
+from tests.harness import HASH_KEY, RunningLedger, key, order_body, running_ledger
 
 
 @pytest.fixture(scope="module")
@@ -177,3 +185,100 @@ def test_head_where_there_is_no_get_is_405_and_without_a_token_401(ledger: Runni
 
 def test_head_is_a_rule_that_the_document_states(ledger: RunningLedger) -> None:
     assert "**HEAD**" in ledger.app.openapi()["info"]["description"]
+
+
+@pytest.mark.parametrize("path", ["/", "/order", "/orders/", "/orders/x/y", "/ORDERS", "/orders//x", "/%00", "/\u00e9"])
+def test_another_path_is_404_and_never_a_redirect(ledger: RunningLedger, path: str) -> None:
+    answer = ledger.client("admin").get(path)
+    assert (answer.status_code, answer.json()["code"]) == (404, "not-found")
+    assert answer.json()["instance"].startswith("/")
+
+
+def test_every_answer_has_an_id_and_is_not_to_be_stored(ledger: RunningLedger) -> None:
+    with loopback.client(base_url=ledger.url) as client:
+        ids = set()
+        for path in ("/live", "/nowhere", "/orders", "/subjects"):
+            answer = client.get(path)
+            assert answer.headers["cache-control"] == "no-store"
+            assert answer.headers["x-content-type-options"] == "nosniff"
+            ids.add(answer.headers["request-id"])
+        assert len(ids) == 4
+        assert client.get("/live", headers={"Request-Id": "mine-1"}).headers["request-id"] == "mine-1"
+        for wrong in ("", "a b", "x" * 129, "\u00e9"):
+            answer = client.get("/live", headers={b"Request-Id": wrong.encode()})
+            assert re.fullmatch(r"[0-9a-f]{16}-[0-9a-f]+", answer.headers["request-id"]), wrong
+        assert "traceparent" not in client.get("/live", headers={"traceparent": "00-xyz"}).headers
+
+
+def test_a_body_that_is_too_large_is_refused_before_it_is_read(ledger: RunningLedger) -> None:
+    client = ledger.client()
+    answer = client.post("/orders", content=b"x" * (64 * 1024 + 1), headers=key() | {"Content-Type": "application/json"})
+    assert (answer.status_code, answer.json()["code"]) == (413, "body-too-large")
+
+    def endless() -> Iterator[bytes]:
+        for _ in range(70):
+            yield b"x" * 1024
+
+    answer = client.post("/orders", content=endless(), headers=key() | {"Content-Type": "application/json"})
+    assert (answer.status_code, answer.json()["code"]) == (413, "body-too-large")
+    assert client.get("/orders").status_code == 200
+
+
+def test_a_client_that_leaves_in_the_middle_of_its_body_hurts_nobody(ledger: RunningLedger) -> None:
+    host, port = ledger.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as connection:
+        head = f"POST /orders HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {ledger.tokens['gateway']}\r\nCustomer-Id: c\r\n"
+        head += "Idempotency-Key: leaver\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{"
+        connection.sendall(head.encode())
+    assert ledger.client().post("/orders", json=order_body(), headers=key()).status_code == 201
+
+
+def test_a_bug_is_a_500_that_tells_nothing_but_its_request_id(capfd: pytest.CaptureFixture[str]) -> None:
+    async def broken(call: Call) -> Response:
+        raise RuntimeError("secret detail")
+
+    def with_a_bug(ctx: AppContext) -> FastAPI:
+        app = build_app(ctx)
+        app.router.add_api_route("/broken", broken, methods=["GET"], include_in_schema=False)
+        return app
+
+    with running_ledger(MemoryLog(), Topics(), make_app=with_a_bug) as ledger:
+        answer = loopback.get(f"{ledger.url}/broken", headers={"Request-Id": "r-500"})
+        assert (answer.status_code, answer.json()["code"], answer.headers["request-id"]) == (500, "internal-error", "r-500")
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert "secret" not in answer.text
+        assert loopback.get(f"{ledger.url}/live").status_code == 200
+    out, err = capfd.readouterr()
+    assert "secret detail" in out + err
+    assert "r-500" in out + err
+
+
+def test_above_level_info_there_is_no_access_log(capfd: pytest.CaptureFixture[str]) -> None:
+    with running_ledger(MemoryLog(), Topics(), log_level="WARNING") as ledger:
+        ledger.client().get("/orders", headers={"Request-Id": "r-unlogged"})
+    assert "r-unlogged" not in capfd.readouterr().err
+
+
+def test_the_access_log_names_the_request_and_no_secret(capfd: pytest.CaptureFixture[str]) -> None:
+    with running_ledger(MemoryLog(), Topics(), log_level="INFO") as ledger:
+        client = ledger.client()
+        order = client.post("/orders", json=order_body(), headers=key() | {"Request-Id": "r-logged"}).json()
+        client.get("/orders", params={"cursor": "a-cursor-value"})
+        client.get(f"/nowhere/{ledger.tokens['admin']}")
+        client.get("/live")
+        tokens = list(ledger.tokens.values())
+    err = capfd.readouterr().err
+    lines = [json.loads(line) for line in err.splitlines() if line.startswith("{")]
+    placed = next(line for line in lines if line.get("request_id") == "r-logged")
+    assert (placed["event"], placed["method"], placed["path"], placed["status"]) == ("request", "POST", "/orders", 201)
+    assert (placed["principal"], placed["level"]) == ("gateway:gateway", "info")
+    assert list(placed) == [
+        *("method", "path", "status", "ms", "request_id", "principal", "traceparent"),
+        *("event", "logger", "service", "level", "timestamp"),
+    ]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", placed["timestamp"])
+    assert abs(datetime.fromisoformat(placed["timestamp"]) - datetime.now(UTC)) < timedelta(minutes=1)
+    assert not [line for line in lines if line["path"] == "/live"]
+    for secret in (*tokens, HASH_KEY, "ada@example.org", "Mill Lane", "a-cursor-value"):
+        assert secret not in err
+    assert order["order_id"]
