@@ -75,6 +75,7 @@ class Edge:
                 message["headers"] = [*message["headers"], *own]
             await send(message)
 
+        self._ctx.metrics.in_progress += 1
         try:
             if wrong is not None:
                 await answer(wrong, scope, receive, send_with_own_headers)
@@ -94,6 +95,7 @@ class Edge:
                 raise  # half an answer is out: the server must break the connection
             await answer(Problem("internal-error"), scope, receive, send_with_own_headers)
         finally:
+            self._ctx.metrics.in_progress -= 1
             self._note(scope, exchange, status or CLIENT_LEFT, took_s or time.perf_counter() - began)
 
     def _note(self, scope: Scope, exchange: Exchange, status: int, took_s: float) -> None:

@@ -21,6 +21,7 @@ class HttpMetrics(Collector):
         self._requests: Counter[tuple[str, str, int]] = Counter()
         self._buckets: dict[tuple[str, str], list[int]] = {}
         self._seconds: Counter[tuple[str, str]] = Counter()
+        self.in_progress = 0
         self.outcomes: Counter[str] = Counter()
         self.webhooks: Counter[str] = Counter()
 

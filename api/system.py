@@ -81,6 +81,7 @@ def _gauges(ctx: AppContext) -> Iterable[tuple[str, str, str, dict[str, float]]]
     yield "ledger_fold_position", "Next offset of order-events to fold.", "partition", positions
     yield "ledger_orders", "Orders by the status they show.", "status", {s: float(n) for s, n in ctx.queries.counts().items()}
     yield "ledger_orders_frozen", "Orders whose fold stopped.", "", {"": len(ctx.queries.all_frozen())}
+    yield "ledger_http_requests_in_progress", "Requests without an answer yet, this one too.", "", {"": ctx.metrics.in_progress}
     yield "ledger_commands_waiting", "Requests that wait for an outcome.", "", {"": ctx.submissions.waiting}
     yield "ledger_commands_undecided", "Commands answered 202 and not decided yet.", "", {"": ctx.submissions.undecided}
     yield "ledger_commands_sent", "Commands sent since the start.", "", {"": ctx.submissions.sent}

@@ -163,7 +163,7 @@ def test_whoever_waits_when_the_process_stops_gets_an_answer_in_our_shape(proces
             thread.start()
         metrics = processes.client("operator")
         deadline = time.monotonic() + 60
-        while "ledger_commands_waiting 6.0" not in metrics.get("/metrics").text:
+        while "ledger_http_requests_in_progress 11.0" not in metrics.get("/metrics").text:
             assert time.monotonic() < deadline
             time.sleep(0.05)
         metrics.close()
