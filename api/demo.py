@@ -212,7 +212,7 @@ class Demo:
         return {
             "passed": self.passed,
             "error": self.error,
-            "steps": [msgspec.to_builtins(step) | {"seconds": round(step.seconds, 1)} for step in self.all_steps()],
+            "steps": [msgspec.to_builtins(step) | {"seconds": round(step.seconds, 3)} for step in self.all_steps()],
             "post_latency_ms": self.latency_ms(),
             "paid_after_ms": _percentiles_ms(self.steps.paid_after_s if self.steps else []),
             "sums": self.sums,

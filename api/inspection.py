@@ -6,7 +6,7 @@ import json
 import re
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal
 from urllib.parse import quote
@@ -14,7 +14,7 @@ from urllib.parse import quote
 import msgspec
 
 from api.signals import stopper
-from api.terminal import Screen, write_json, write_line, write_text
+from api.terminal import Screen, has_reader, write_json, write_line, write_text
 from api.wiring import KafkaDoors
 from ledger.codec import event_codec, link_of
 from ledger.config import KafkaSettings, Settings
@@ -143,7 +143,7 @@ def run_tail(
     reader = event_log.reader("tail", eof=True, headers=form == "raw")
     continuity = Continuity()
     try:
-        for record in committed(reader, positions, None if follow else ends, stopping):
+        for record in committed(reader, positions, None if follow else ends, stopping, lambda: not has_reader()):
             if check:
                 for line in continuity.look(record):
                     out.print(line, style="red")
@@ -161,11 +161,12 @@ def committed(
     positions: Mapping[TopicPartition, int],
     until: Mapping[TopicPartition, int] | None,
     stopping: threading.Event,
+    enough: Callable[[], bool] = lambda: False,
 ) -> Iterator[Record]:
-    """What `reader`, which meets ends, reads from `positions` on; up to `until`, if given, or until stopping."""
+    """What `reader`, which meets ends, reads from `positions` on; up to `until`, if given, until stopping, or until `enough`."""
     reader.assign(positions)
     left = set(positions) if until is None else {tp for tp, position in positions.items() if position < until[tp]}
-    while left and not stopping.is_set():
+    while left and not stopping.is_set() and not enough():
         for record in reader.poll(500, 0.2):
             tp = TopicPartition(record.topic, record.partition)
             if until is None or record.offset < until[tp]:

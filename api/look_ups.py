@@ -1,7 +1,7 @@
 """Commands by their place in `order-commands`: those this node answered 202 lately, else read back from the log.
 
-One reader and one thread serve all look-ups of a node, and what was read is kept: clients poll as the 202 tells them to, and
-each consumer that is opened takes one of the process's 1,024 thread-local keys and a connection.
+One reader serves all look-ups of a node, one after the other, and what was read is kept: clients poll as the 202 tells them
+to, and each consumer that is opened takes one of the process's 1,024 thread-local keys and a connection.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 
 from msgspec import Struct
 
@@ -46,7 +45,7 @@ class LookUps:
     def __init__(self, log: EventLog, topic: str) -> None:
         self._log, self._topic = log, topic
         self._known: OrderedDict[Place, SentCommand] = OrderedDict()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="look-ups")
+        self._one_at_a_time = asyncio.Lock()
         self._reader: Reader | None = None
         self._waiting = 0
 
@@ -71,18 +70,20 @@ class LookUps:
             raise TooManyLookUps(f"{self._waiting} look-ups wait")
         self._waiting += 1
         try:
-            command = await asyncio.get_running_loop().run_in_executor(self._thread, self._read_back, partition, offset)
+            async with self._one_at_a_time:
+                if (known := self._known.get((partition, offset))) is None:
+                    command = await asyncio.to_thread(self._read_back, partition, offset)
+                    if command is not None:
+                        self.note(partition, offset, command)
+                        known = self._known[partition, offset]
         finally:
             self._waiting -= 1
-        if command is not None:
-            self.note(partition, offset, command)
-        return self._known.get((partition, offset))
+        return known
 
     def close(self) -> None:
-        self._thread.submit(self._close_reader)
-        self._thread.shutdown()
+        self._close_reader()
 
-    # ---- on the thread
+    # ---- on a worker thread, one at a time
 
     def _read_back(self, partition: int, offset: int) -> OrderCommand | None:
         tp = TopicPartition(self._topic, partition)

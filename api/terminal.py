@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import select
 import sys
 from collections.abc import Iterable
 from typing import Any
@@ -73,6 +74,18 @@ def _is_utf8() -> bool:
 def _write(text: str) -> None:
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
+
+
+def has_reader() -> bool:
+    """Whether anybody still reads standard output: False once the other end of a pipe is closed.
+
+    For a program that may have nothing to write for hours, and would notice only then.
+    """
+    if not hasattr(select, "poll"):
+        return True
+    watch = select.poll()
+    watch.register(1, 0)  # errors alone: they are always told
+    return not any(events & (select.POLLERR | select.POLLNVAL) for _, events in watch.poll(0))
 
 
 # ---- any shell

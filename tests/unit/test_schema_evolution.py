@@ -13,9 +13,9 @@ import avro.schema
 import fastavro
 import later_schemas
 import pytest
-from rich.console import Console
 
 from api.schema_verbs import run_check
+from api.terminal import Screen
 from ledger import schemas
 from ledger.codec import Codec
 from ledger.compatibility import check_compatible
@@ -132,14 +132,15 @@ def test_an_event_of_a_type_that_today_does_not_know_freezes_its_order_and_no_ot
     assert len(history) == len([key for key in whole if key.startswith(b"e/" + order_id.encode())])
 
 
-def test_schema_check_knows_the_files_of_all_versions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_schema_check_knows_the_files_of_all_versions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = later_schemas.folder_with_them(tmp_path / "avro")
     monkeypatch.setattr(schemas, "data_dir", lambda: folder)
     schemas.schema_versions.cache_clear()
     try:
-        with (tmp_path / "out").open("w") as text:
-            assert run_check(None, "", True, Console(file=text, width=200)) == 0
-        told = json.loads((tmp_path / "out").read_text())
+        assert run_check(None, "", True, Screen()) == 0
+        told = json.loads(capsys.readouterr().out)
         events = [(s["version"], s["id"]) for s in told["schemas"] if s["subject"] == "order-events-value"]
         assert events == [(version.version, version.id) for version in VERSIONS]
         broken = json.loads((folder / "order-events-value.v3.avsc").read_text())
@@ -147,7 +148,7 @@ def test_schema_check_knows_the_files_of_all_versions(tmp_path: Path, monkeypatc
         (folder / "order-events-value.v3.avsc").write_text(json.dumps(broken))
         schemas.schema_versions.cache_clear()
         with (tmp_path / "out").open("w") as text:
-            assert run_check(None, "", False, Console(file=text, width=200)) == 1
+            assert run_check(None, "", False, Screen(file=text, width=200)) == 1
         assert "mandatory" in (tmp_path / "out").read_text()
     finally:
         schemas.schema_versions.cache_clear()
