@@ -14,7 +14,7 @@ _COMMAND = (
     f"idempotency-key-required idempotency-key-invalid {_DOOR} idempotency-key-reused order-frozen could-not-decide "
     "too-many-requests ledger-unavailable decisions-behind"
 )
-_ON_ORDER = "order-not-found invalid-if-match version-conflict order-full"
+_ON_ORDER = "order-not-found invalid-if-match version-conflict"
 _READ = "not-caught-up invalid-field unknown-field"
 
 _ORDER_ID = in_path("order_id", "The order.", p.ORDER_ID)
@@ -151,8 +151,8 @@ PAY = operation(
         201: success("The payment is open.", p.PaymentOut, "Location LedgerPosition Replayed Applied"),
         202: success("Not decided, or not opened yet: look under `Location`.", p.CommandOut, "Location Applied"),
     },
-    f"customer-required {_ON_ORDER} {_COMMAND} not-found payment-open already-paid nothing-to-pay order-cancelled order-expired "
-    "too-many-attempts total-mismatch not-caught-up provider-unavailable",
+    f"customer-required {_ON_ORDER} {_COMMAND} not-found order-full payment-open already-paid nothing-to-pay order-cancelled "
+    "order-expired too-many-attempts total-mismatch not-caught-up provider-unavailable",
     path=f"{_ORDER}/payment",
     parameters=(_ORDER_ID, "CustomerId", "OptionalKey", "Prefer", "IfMatch"),
     body=p.PayOrderBody,

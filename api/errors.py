@@ -78,7 +78,7 @@ PROBLEMS: dict[str, ProblemType] = {
     "not-shipped": ProblemType(409, "Not shipped", f"The order is not shipped yet. {_NEW_KEY}"),
     "already-shipped": ProblemType(409, "Already shipped", f"The order is shipped already. {_NEW_KEY}"),
     "no-such-attention": ProblemType(409, "No such attention", f"No such flag is open on the order. {_NEW_KEY}"),
-    "order-full": ProblemType(409, "Order full", f"The order has 1,000 events and takes no further request. {_NEW_KEY}"),
+    "order-full": ProblemType(409, "Order full", f"The order has 1,000 events and takes no further payment. {_NEW_KEY}"),
     "order-frozen": ProblemType(
         409,
         "Order frozen",

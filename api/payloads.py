@@ -201,6 +201,7 @@ class AxesOut(Response):
         "pending",
         "declined",
         "authorised",
+        "partly_captured",
         "captured",
         "voided",
         "refunding",

@@ -58,14 +58,10 @@ def decide(command: OrderCommand, order: Order | None, at_ms: int) -> Decision:
     if operation is Operation.RESOLVE_ATTENTION:
         return _resolve_attention(command, order, at_ms)
     answer = _answer(operation, command, order, at_ms)
-    if isinstance(answer, e.OrderEvent) and order.version >= t.MAX_EVENTS and not _winds_up(operation, command):
+    # Facts fill an order, too, and nobody can help them: what winds a full one up is taken all the same.
+    if isinstance(answer, e.OrderEvent) and order.version >= t.MAX_EVENTS and operation is Operation.REQUEST_PAYMENT:
         return Refusal(Code.ORDER_FULL, f"the order has {order.version} events")
     return answer
-
-
-def _winds_up(operation: Operation, command: OrderCommand) -> bool:
-    """What lets an order end on its own: a full one must still give back its stock and its money."""
-    return operation is Operation.EXPIRE_ORDER or (operation is Operation.CANCEL_ORDER and _by(command) == "reconciler")
 
 
 def _foreign(command: OrderCommand, order: Order) -> bool:
@@ -182,6 +178,8 @@ def _guard_expire(command: OrderCommand, order: Order, status: Status, at_ms: in
         return Refusal(Code.NOT_DUE, "the order has not expired yet")
     if o.payment_state(order) == t.AUTHORISED and o.stock_state(order) == t.RESERVED:
         return Refusal(Code.NOT_DUE, "the payment is being captured")
+    if order.captured_minor and not o.paid_in_full(order):
+        return Refusal(Code.NOT_DUE, "part of the money was captured: a person decides")
     return None
 
 
@@ -190,7 +188,8 @@ def _guard_request_payment(command: OrderCommand, order: Order, status: Status, 
     if order.total_minor == 0:
         return Refusal(Code.NOTHING_TO_PAY, "the order costs nothing")
     if order.captured_minor:
-        return Refusal(Code.ALREADY_PAID, "the order is paid")
+        part = "" if o.paid_in_full(order) else " in part: the shop has to settle the rest"
+        return Refusal(Code.ALREADY_PAID, f"the order is paid{part}")
     if o.payment_state(order) != "unpaid":
         return Refusal(Code.PAYMENT_OPEN, f"attempt {len(order.attempts)} is {order.attempts[-1].state}")
     if at_ms >= order.expires_at:
@@ -204,9 +203,9 @@ def _guard_request_payment(command: OrderCommand, order: Order, status: Status, 
 
 def _guard_fulfil(command: OrderCommand, order: Order, status: Status, at_ms: int) -> Refusal | None:
     if status is Status.PENDING:
-        if order.captured_minor or order.total_minor == 0:
+        if o.paid_in_full(order):
             return Refusal(Code.STOCK_NOT_RESERVED, f"stock is {o.stock_state(order)}")
-        return Refusal(Code.NOT_PAID, "the order is not paid")
+        return Refusal(Code.NOT_PAID, "the order is paid in part" if order.captured_minor else "the order is not paid")
     if o.dispute_state(order) == o.DISPUTE_OPEN:
         return Refusal(Code.DISPUTE_OPEN, "a dispute about the payment is open")
     return None
@@ -315,7 +314,7 @@ def _record_dispute(command: OrderCommand, order: Order, at_ms: int) -> Decision
     fact = _need(command.record_dispute, command)
     entry = o.dispute_of(order, fact.provider_ref)
     if fact.fact == e.DISPUTE_OPENED:
-        if entry is not None:
+        if entry is not None and (entry.outcome == o.DISPUTE_OPEN or fact.outcome is not None):
             return _known(f"dispute {fact.provider_ref} is {entry.outcome}")
     elif fact.fact == e.DISPUTE_CLOSED:
         if fact.outcome not in (o.DISPUTE_WON, o.DISPUTE_LOST, o.DISPUTE_WITHDRAWN):
@@ -331,7 +330,7 @@ def _record_dispute(command: OrderCommand, order: Order, at_ms: int) -> Decision
         amount_minor=fact.amount_minor,
         reason=fact.reason,
         due_by=fact.due_by,
-        outcome=fact.outcome,
+        outcome=fact.outcome if fact.fact == e.DISPUTE_CLOSED else None,
     )
     return _event(command, order, at_ms, fact.fact, detail)
 

@@ -77,6 +77,8 @@ class RecordRefund(Struct, frozen=True, omit_defaults=True):
 
 
 class RecordDispute(Struct, frozen=True, omit_defaults=True):
+    """`outcome` of a DisputeOpened: how it has ended since. Without, it is open now: also one that ended before."""
+
     fact: Word
     provider_ref: Reference
     amount_minor: AmountMinor | None = None

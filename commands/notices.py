@@ -2,6 +2,8 @@
 
     placed      OrderPlaced
     paid        the capture, or the last reservation, that makes the order paid
+    confirmed   the last reservation of an order that costs nothing
+    part_paid   a capture of less than the order costs
     shipped     OrderShipped
     delivered   OrderDelivered
     cancelled   OrderCancelled
@@ -22,6 +24,7 @@ from ledger import events as e
 from ledger.contacts import OrderContact
 from ledger.events import OrderEvent
 from ledger.money import in_words
+from ledger.order import PARTLY_CAPTURED
 from ledger.transitions import Status
 
 EMAIL, SMS = "email", "sms"
@@ -42,7 +45,9 @@ _REASONS = {
 def notice_of(event: OrderEvent) -> str | None:
     """The notice that `event` leads to, None for most."""
     if event.type in (e.PAYMENT_CAPTURED, e.STOCK_RESERVED):
-        return "paid" if event.status == Status.PAID else None
+        if event.status == Status.PAID:
+            return "paid" if event.total_minor else "confirmed"
+        return "part_paid" if event.type == e.PAYMENT_CAPTURED and event.payment_state == PARTLY_CAPTURED else None
     if event.type == e.REFUND_SETTLED or (event.attention is not None and event.attention.action == "settled_elsewhere"):
         return "refunded" if event.payment_state == "refunded" else None
     return _ALWAYS.get(event.type)
@@ -64,6 +69,7 @@ def _text(event: OrderEvent, notice: str, contact: OrderContact, channel: str) -
         name=contact.name,
         lines="\n".join(f"  {x.quantity} x {x.name}" for x in event.placed.lines) if event.placed else "",
         total=in_words(event.total_minor, event.currency),
+        captured=in_words(event.captured_minor, event.currency),
         refunded=in_words(event.refunded_minor, event.currency),
         shipment=_shipment(event),
         reason=_REASONS.get(event.cancel.reason, "") if event.cancel else "",

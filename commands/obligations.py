@@ -212,16 +212,19 @@ def _call_about_refund(o: Order) -> Iterator[Obligation]:
 
 
 def _expire(o: Order) -> Iterator[Obligation]:
-    if display(o) is Status.PENDING and not _capturing(o):
+    part = 0 < o.captured_minor < o.total_minor
+    if display(o) is Status.PENDING and not _capturing(o) and not part:
         yield Obligation(Kind.EXPIRE, f"exp:{o.order_id}", o.expires_at)
 
 
 def _call_about_the_odd(o: Order) -> Iterator[Obligation]:
     for d in o.disputes:
         if d.outcome == DISPUTE_OPEN:
-            yield from _person(o, DISPUTE, f"dispute:{d.provider_ref}")
+            again = f":{d.times}" if d.times > 1 else ""  # a person dealt with the first time, not with this one
+            yield from _person(o, DISPUTE, f"dispute:{d.provider_ref}{again}")
     back = o.refunded_minor + o.lost_minor
-    if o.captured_minor > o.total_minor:
+    part = o.order == OPEN and 0 < o.captured_minor < o.total_minor
+    if part or o.captured_minor > o.total_minor:
         yield from _person(o, AMOUNT_MISMATCH, f"captured:{o.captured_minor}")
     if back > o.captured_minor:
         yield from _person(o, AMOUNT_MISMATCH, f"given_back:{back}")
@@ -300,14 +303,14 @@ TABLE: tuple[Row, ...] = (
     Row("O10", "3 refunds failed, or one submitted for 14 days", "call a person", "AttentionRaised", _call_about_refund),
     Row(
         "O11",
-        "pending, and not being captured",
+        "pending, not being captured and not paid in part",
         "expire the order when its time is over",
         "OrderCancelled (unpaid, stock_timeout)",
         _expire,
     ),
     Row(
         "O12",
-        "an open dispute, amounts that do not add up, an open order refunded in full",
+        "an open dispute, an open order paid in part, amounts that do not add up, an open order refunded in full",
         "call a person",
         "AttentionRaised, once",
         _call_about_the_odd,

@@ -232,14 +232,15 @@ _OUTCOMES = {
 def dispute_facts(dispute: Dispute) -> list[Fact]:
     """That it was opened, and how it ended if it has."""
     due_by = dispute.evidence_details.due_by if dispute.evidence_details else None
+    outcome = _OUTCOMES.get(dispute.status)
     opened = RecordDispute(
         e.DISPUTE_OPENED,
         dispute.id,
         amount_minor=dispute.amount,
         reason=dispute.reason,
         due_by=None if due_by is None else due_by * 1000,
+        outcome=outcome,
     )
-    outcome = _OUTCOMES.get(dispute.status)
     return [opened] if outcome is None else [opened, RecordDispute(e.DISPUTE_CLOSED, dispute.id, outcome=outcome)]
 
 

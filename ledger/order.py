@@ -23,6 +23,7 @@ from ledger.transitions import Status
 
 NONE, PROCESSING, SHIPPED, DELIVERED = "none", "processing", "shipped", "delivered"
 OPEN, CANCELLED = "open", "cancelled"
+PARTLY_CAPTURED = "partly_captured"
 DISPUTE_OPEN, DISPUTE_WON, DISPUTE_LOST, DISPUTE_WITHDRAWN = "open", "won", "lost", "withdrawn"
 
 
@@ -59,11 +60,14 @@ class RefundEntry(Struct, frozen=True, array_like=True):
 
 
 class DisputeEntry(Struct, frozen=True, array_like=True):
+    """One dispute. `times` counts how often it was opened: banks open again what was won."""
+
     provider_ref: str
     outcome: str
     amount_minor: int = 0
     reason: str | None = None
     due_by: int | None = None
+    times: int = 1
 
 
 class StockEntry(Struct, frozen=True, array_like=True):
@@ -141,6 +145,11 @@ def stock_state(o: Order) -> str:
     return "pending"
 
 
+def paid_in_full(o: Order) -> bool:
+    """Whether all that the order costs was captured, whatever went back later. True of an order that costs nothing."""
+    return o.captured_minor >= o.total_minor
+
+
 def payment_state(o: Order) -> str:
     """The payment axis: a function of the last attempt and the amounts."""
     if o.total_minor == 0 and not o.captured_minor:
@@ -153,7 +162,9 @@ def payment_state(o: Order) -> str:
             return "refunding"
         if states and states[-1] == t.FAILED:
             return "refund_failed"
-        return "refunding" if o.order == CANCELLED else "captured"
+        if o.order == CANCELLED:
+            return "refunding"
+        return "captured" if paid_in_full(o) else PARTLY_CAPTURED
     if not o.attempts:
         return "unpaid"
     state = o.attempts[-1].state
@@ -168,7 +179,7 @@ def display(o: Order) -> Status:
         return Status.CANCELLED
     if o.fulfilment != NONE:
         return Status(o.fulfilment)
-    if (o.captured_minor > 0 or o.total_minor == 0) and stock_state(o) == t.RESERVED:
+    if paid_in_full(o) and stock_state(o) == t.RESERVED:
         return Status.PAID
     return Status.PENDING
 
@@ -334,10 +345,11 @@ def _refund_fact(o: Order, event: e.OrderEvent) -> Changes:
 
 def _dispute_opened(o: Order, event: e.OrderEvent) -> Changes:
     dispute = _detail(event.dispute, event)
-    if dispute_of(o, dispute.provider_ref):
-        return {}
     entry = DisputeEntry(dispute.provider_ref, DISPUTE_OPEN, dispute.amount_minor or 0, dispute.reason, dispute.due_by)
-    return {"disputes": (*o.disputes, entry)}
+    if (before := dispute_of(o, dispute.provider_ref)) is None:
+        return {"disputes": (*o.disputes, entry)}
+    again = replace(entry, times=before.times + 1)
+    return _disputed(tuple(again if d is before else d for d in o.disputes))
 
 
 def _dispute_closed(o: Order, event: e.OrderEvent) -> Changes:
@@ -346,7 +358,10 @@ def _dispute_closed(o: Order, event: e.OrderEvent) -> Changes:
     if before is None:
         return {}
     after = replace(before, outcome=dispute.outcome or DISPUTE_WON)
-    disputes = tuple(after if d is before else d for d in o.disputes)
+    return _disputed(tuple(after if d is before else d for d in o.disputes))
+
+
+def _disputed(disputes: tuple[DisputeEntry, ...]) -> Changes:
     return {"disputes": disputes, "lost_minor": sum(d.amount_minor for d in disputes if d.outcome == DISPUTE_LOST)}
 
 

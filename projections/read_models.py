@@ -32,7 +32,7 @@ from ledger.outcomes import event_row
 from ledger.transitions import Status
 from projections.digests import row_hash, sum_of
 
-VERSION = 3
+VERSION = 4
 DAY_MS = 24 * 60 * 60 * 1000
 _FAR = (1 << 64) - 1
 

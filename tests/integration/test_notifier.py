@@ -348,13 +348,16 @@ def test_a_name_ends_up_in_no_header(post: Post, mails: MailServer) -> None:
 def test_only_the_event_that_makes_an_order_paid_or_refunded_is_told_of() -> None:
     def notice(kind: str, **fields: Any) -> str | None:
         base: dict[str, Any] = {"order_id": "o", "version": 2, "occurred_at": 1, "customer_id": "c", "currency": "EUR"}
-        base |= {"total_minor": 1, "actor": "a", "command_id": "c", "fingerprint": bytes(16)}
-        return notice_of(e.OrderEvent(**base, type=kind, **fields))
+        base |= {"total_minor": 1, "actor": "a", "command_id": "c", "fingerprint": bytes(16)} | fields
+        return notice_of(e.OrderEvent(**base, type=kind))
 
     assert notice(e.PAYMENT_CAPTURED, status="pending") is None
     assert notice(e.PAYMENT_CAPTURED, status="cancelled") is None
     assert notice(e.PAYMENT_CAPTURED, status="paid") == "paid"
     assert notice(e.STOCK_RESERVED, status="paid") == "paid"
+    assert notice(e.STOCK_RESERVED, status="paid", total_minor=0) == "confirmed"
+    assert notice(e.PAYMENT_CAPTURED, status="pending", payment_state="partly_captured") == "part_paid"
+    assert notice(e.STOCK_RESERVED, status="pending", payment_state="partly_captured") is None
     assert notice(e.DISPUTE_OPENED, status="paid") is None
     assert notice(e.ATTENTION_RAISED, status="paid", attention=e.Attention("x", "y")) is None
     assert notice(e.REFUND_SETTLED, payment_state="refunding") is None
@@ -365,14 +368,22 @@ def test_only_the_event_that_makes_an_order_paid_or_refunded_is_told_of() -> Non
     assert set(e.EVENT_TYPES) >= {e.ORDER_PLACED}
 
 
-TELLS_SUM = {("placed", "email"), ("placed", "sms"), ("paid", "email"), ("refunded", "email"), ("refunded", "sms")}
+TELLS_SUM = {(notice, "email") for notice in ("placed", "paid", "part_paid", "refunded")}
+TELLS_SUM |= {(notice, "sms") for notice in ("placed", "part_paid", "refunded")}
 
 
 @pytest.mark.parametrize("channel", ["email", "sms"])
-@pytest.mark.parametrize("notice", ["placed", "paid", "shipped", "delivered", "cancelled", "refunded"])
+@pytest.mark.parametrize("notice", ["placed", "paid", "part_paid", "confirmed", "shipped", "delivered", "cancelled", "refunded"])
 def test_every_notice_has_a_text_for_every_channel(notice: str, channel: str) -> None:
     base: dict[str, Any] = {"order_id": "ord_1", "version": 2, "occurred_at": 1, "customer_id": "c", "currency": "JPY"}
-    base |= {"total_minor": 2890, "refunded_minor": 2890, "actor": "a", "command_id": "c", "fingerprint": bytes(16)}
+    base |= {
+        "total_minor": 2890,
+        "captured_minor": 2890,
+        "refunded_minor": 2890,
+        "actor": "a",
+        "command_id": "c",
+        "fingerprint": bytes(16),
+    }
     event = e.OrderEvent(**base, type="x", shipment=e.Shipment("DHL", "0034"), cancel=e.Cancel("unpaid", "reconciler"))
     contact = OrderContact("c-1", "Ada", "ada@example.org", Address("1 Mill Lane", "Leeds", "LS1", "GB"), phone="+44 1134960000")
     (message,) = messages_of(event, notice, contact, frozenset([channel]))

@@ -107,7 +107,9 @@ def payment_axis(s: State) -> str:
         return "refunding"
     if s.refunds and s.refunds[-1].state == "failed":
         return "refund_failed"
-    return "refunding" if s.cancelled else "captured"
+    if s.cancelled:
+        return "refunding"
+    return "captured" if money >= s.total else "partly_captured"
 
 
 def shown(s: State) -> str:
@@ -115,7 +117,7 @@ def shown(s: State) -> str:
         return "cancelled"
     if s.fulfilment != "none":
         return s.fulfilment
-    return "paid" if stock_axis(s) == "reserved" and (captured(s) > 0 or s.total == 0) else "pending"
+    return "paid" if stock_axis(s) == "reserved" and captured(s) >= s.total else "pending"
 
 
 # ---- what is legal when (B, third and fourth column; the codes are D's) ----------------------------------------------
@@ -132,8 +134,7 @@ def expect(s: State, c: Command) -> Event | No:
     if c.get("stale"):
         return No("version_conflict")
     answer = REQUESTS[op](s, c)
-    by_a_person = op not in ("ExpireOrder", "ResolveAttention") and c.get("role") != "reconciler"
-    if isinstance(answer, Event) and c.get("full") and by_a_person:
+    if isinstance(answer, Event) and c.get("full") and op == "RequestPayment":
         return No("order_full")
     return answer
 
@@ -150,6 +151,8 @@ def _expire(s: State, c: Command) -> Event | No:
         return No("nothing_to_change")
     due = (s.late or c.get("late")) and shown(s) == "pending"
     if not due or (payment_axis(s) == "authorised" and stock_axis(s) == "reserved"):
+        return No("not_due")
+    if 0 < captured(s) < s.total:
         return No("not_due")
     paid = s.total == 0 or captured(s) > 0 or payment_axis(s) == "authorised"
     return Event("OrderCancelled", {"reason": "stock_timeout" if paid else "unpaid", "by": "reconciler"})
@@ -176,7 +179,7 @@ def _request_payment(s: State, c: Command) -> Event | No:
 def _not_ready(s: State) -> No | None:
     """Why a pending order cannot be worked on, or that a dispute holds it up."""
     if shown(s) == "pending":
-        return No("stock_not_reserved" if captured(s) or s.total == 0 else "not_paid")
+        return No("stock_not_reserved" if captured(s) >= s.total else "not_paid")
     return No("dispute_open") if dispute_open(s) else None
 
 
@@ -259,9 +262,10 @@ def _refund(s: State, c: Command) -> Event | No:
 
 def _dispute(s: State, c: Command) -> Event | No:
     known = next((d for d in s.disputes if d.ref == c["ref"]), None)
-    event = Event(c["fact"], {"provider_ref": c["ref"]} | given(c, "amount:amount_minor", "reason", "due_by", "outcome"))
-    if c["fact"] == "DisputeOpened":
-        return No("already_known") if known else event
+    event = Event(c["fact"], {"provider_ref": c["ref"]} | given(c, "amount:amount_minor", "reason", "due_by"))
+    if c["fact"] == "DisputeOpened":  # without an outcome it is open now
+        return No("already_known") if known and (known.outcome == "open" or c.get("outcome")) else event
+    event.detail["outcome"] = c["outcome"]
     if known is None:
         return No("unknown_attempt")
     return No("already_known") if known.outcome == c["outcome"] else event
@@ -304,7 +308,7 @@ FACTS = {
 # D, read by operation: what each may end in besides `order_not_found`.
 CODES = {
     "PlaceOrder": {"idempotency_key_reused", "amount_differs"},
-    "CancelOrder": {"version_conflict", "too_late_to_cancel", "nothing_to_change", "order_full"},
+    "CancelOrder": {"version_conflict", "too_late_to_cancel", "nothing_to_change"},
     "ExpireOrder": {"version_conflict", "not_due", "nothing_to_change"},
     "RequestPayment": {
         "version_conflict",
@@ -325,7 +329,6 @@ CODES = {
         "dispute_open",
         "already_shipped",
         "nothing_to_change",
-        "order_full",
     },
     "ShipOrder": {
         "version_conflict",
@@ -335,9 +338,8 @@ CODES = {
         "dispute_open",
         "already_shipped",
         "nothing_to_change",
-        "order_full",
     },
-    "ConfirmDelivery": {"version_conflict", "order_cancelled", "not_shipped", "nothing_to_change", "order_full"},
+    "ConfirmDelivery": {"version_conflict", "order_cancelled", "not_shipped", "nothing_to_change"},
     "RecordPayment": {"already_known", "unknown_attempt"},
     "RecordRefund": {"already_known"},
     "RecordDispute": {"already_known", "unknown_attempt"},
@@ -375,7 +377,11 @@ def after(s: State, c: Command, event: Event) -> State:
             new = event.type.removeprefix("Stock").lower()
             return s._replace(stock=tuple((n, new if n == c["service"] else state) for n, state in s.stock))
         case "DisputeOpened":
-            return s._replace(disputes=(*s.disputes, Dispute(c["ref"], "open", c["amount"])))
+            others = tuple(d for d in s.disputes if d.ref != c["ref"])
+            opened = Dispute(c["ref"], "open", c["amount"])
+            if len(others) < len(s.disputes):
+                return s._replace(disputes=tuple(opened if d.ref == c["ref"] else d for d in s.disputes))
+            return s._replace(disputes=(*others, opened))
         case "DisputeClosed":
             return s._replace(disputes=tuple(d._replace(outcome=c["outcome"]) if d.ref == c["ref"] else d for d in s.disputes))
         case "RefundSubmitted" | "RefundSettled" | "RefundFailed":

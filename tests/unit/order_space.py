@@ -208,6 +208,7 @@ BY_HAND = _refunds(0, "re_x", TOTAL)  # in the provider's dashboard
 DEFINITE_NO: Command = {"op": "RecordRefund", "fact": "RefundFailed", "no": 1, "code": "account_closed"}
 DISPUTES: list[Command] = [
     {"op": "RecordDispute", "fact": "DisputeOpened", "ref": "dp_1", "amount": TOTAL, "reason": "fraudulent", "due_by": 9},
+    {"op": "RecordDispute", "fact": "DisputeOpened", "ref": "dp_1", "amount": TOTAL, "outcome": "won"},
     *({"op": "RecordDispute", "fact": "DisputeClosed", "ref": "dp_1", "outcome": o} for o in ("won", "lost", "withdrawn")),
 ]
 SECOND_DISPUTE: list[Command] = [

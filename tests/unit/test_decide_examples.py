@@ -23,9 +23,10 @@ from commands.messages import (
     ResolveAttention,
     ShipOrder,
 )
+from commands.obligations import Kind, obligations
 from ledger import events as e
 from ledger.events import Adjustment, Line
-from ledger.order import Order, display, evolve, owed_back_minor, payment_state
+from ledger.order import Order, display, dispute_state, evolve, owed_back_minor, payment_state
 
 NOON = 1_700_000_000_000
 MINUTE = 60_000
@@ -330,6 +331,48 @@ def test_a_lost_dispute_counts_as_given_back_and_a_won_one_is_owed_again() -> No
     assert (owed_back_minor(lost), owed_back_minor(won)) == (0, 2200)
 
 
+def test_a_dispute_that_was_won_and_is_opened_again_is_open_and_a_person_is_called_again() -> None:
+    story = given(*PAID, dispute("DisputeOpened", amount_minor=2200), dispute("DisputeClosed", outcome="won"))
+    story.when(dispute("DisputeOpened", amount_minor=2200, outcome="won")).refused("already_known")
+    order = story.when(dispute("DisputeOpened", amount_minor=2200)).then("DisputeOpened")
+    assert (dispute_state(order), order.lost_minor) == ("open", 0)
+    story.given(dispute("DisputeOpened", amount_minor=2200)).when(SHIP).refused("dispute_open")
+    keys = [x.key for x in obligations(order) if x.kind is Kind.CALL_PERSON]
+    assert keys == [f"att:{order.order_id}:dispute:dp_1:2"]
+    lost = given(*PAID, dispute("DisputeOpened", amount_minor=2200), dispute("DisputeClosed", outcome="lost"))
+    assert lost.when(dispute("DisputeOpened", amount_minor=2200)).then("DisputeOpened").lost_minor == 0
+
+
+def test_an_order_of_which_a_part_was_captured_is_not_paid_and_a_person_is_called() -> None:
+    part = payment("PaymentCaptured", amount_minor=1000, provider_ref="pi_1")
+    story = given(place(), request_payment(), OPENED, AUTHORISED, *RESERVED, part)
+    order = story.order
+    assert order is not None
+    assert (display(order), payment_state(order)) == ("pending", "partly_captured")
+    story.when(SHIP).refused("not_paid")
+    story.when(START).refused("not_paid")
+    story.when(request_payment()).refused("already_paid")
+    story.when(EXPIRE, at=NOON + 31 * MINUTE).refused("not_due")
+    assert [(x.kind, x.key) for x in obligations(order)] == [(Kind.CALL_PERSON, f"att:{order.order_id}:captured:1000")]
+    rest = story.when(CAPTURED).then("PaymentCaptured")
+    assert (display(rest), payment_state(rest)) == ("paid", "captured")
+    cancelled = story.when(cancel()).then("OrderCancelled")
+    assert [x.kind for x in obligations(cancelled)].count(Kind.REFUND) == 1
+
+
+@pytest.mark.parametrize("wish", [cancel(), staff("CancelOrder", cancel=CancelOrder("fraud")), START, SHIP])
+def test_a_full_order_can_still_be_cancelled_and_shipped(wish: OrderCommand) -> None:
+    story = full_order().given(AUTHORISED, *RESERVED, CAPTURED)
+    assert story.order is not None
+    assert story.order.version > 1000
+    order = story.when(wish).then(EVENT_OF[wish.operation])
+    if order.fulfilment == "shipped":
+        story.given(SHIP).when(DELIVER).then("OrderDelivered")
+
+
+EVENT_OF = {"CancelOrder": "OrderCancelled", "StartFulfilment": "FulfilmentStarted", "ShipOrder": "OrderShipped"}
+
+
 def test_an_open_dispute_holds_up_the_parcel() -> None:
     story = given(*PAID, dispute("DisputeOpened", amount_minor=2200))
     story.when(START).refused("dispute_open")
@@ -368,12 +411,12 @@ def full_order() -> Story:
     return story
 
 
-def test_a_full_order_takes_no_more_requests_but_every_fact_and_its_own_end() -> None:
+def test_a_full_order_takes_no_further_payment_but_every_fact_and_its_own_end() -> None:
     story = full_order()
-    story.when(cancel()).refused("order_full")
     story.when(AUTHORISED).then("PaymentAuthorised")
     expired = story.when(EXPIRE, at=NOON + 30 * MINUTE).then("OrderCancelled", reason="unpaid")
     assert expired.version == 1001
+    story.given(VOIDED).when(request_payment()).refused("order_full")
 
 
 @pytest.mark.parametrize(

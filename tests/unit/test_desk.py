@@ -296,7 +296,7 @@ def test_a_stale_version_is_a_conflict_that_names_the_current_one() -> None:
     assert "2" in refusal.detail
 
 
-def test_a_full_order_refuses_requests_takes_facts_and_can_still_expire() -> None:
+def test_a_full_order_refuses_a_payment_takes_facts_and_can_still_expire() -> None:
     line = a_line(PLACE, PAY)
     looks: list[model.Command] = [
         {"op": "RecordPayment", "attempt": 1, "fact": "PaymentPending", "waiting": "provider"},
@@ -305,10 +305,10 @@ def test_a_full_order_refuses_requests_takes_facts_and_can_still_expire() -> Non
     for i in range(998):
         line.order(looks[i % 2])
     assert None not in line.deal()
-    line.order(CANCEL)
-    line.order(looks[0])
+    line.order({"op": "RecordPayment", "attempt": 1, "fact": "PaymentVoided", "code": "expired"})
+    line.order(PAY)
     line.order({"op": "ExpireOrder"}, at=PLACED_AT + WINDOW_MS)
-    full, fact, expired = line.deal()
+    fact, full, expired = line.deal()
     assert refusal_in(full).code == "order_full"
     assert (event_in(fact).version, event_in(expired).type, event_in(expired).version) == (1001, "OrderCancelled", 1002)
     assert_same_rows(line)

@@ -72,7 +72,8 @@ def expected(s: model.State, o: Order) -> set[tuple[str, str, int]]:
     owed |= _payments(s, o)
     owed |= _refunds(s, o)
     at_work = is_open and model.payment_axis(s) == "authorised" and model.stock_axis(s) == "reserved"
-    if model.shown(s) == "pending" and not at_work:
+    in_part = 0 < model.captured(s) < s.total
+    if model.shown(s) == "pending" and not at_work and not in_part:
         owed.add(("expire", f"exp:{i}", o.expires_at))  # O11
     return owed | _people(s, o)
 
@@ -123,11 +124,11 @@ def _people(s: model.State, o: Order) -> set[tuple[str, str, int]]:
     for r, entry in zip(s.refunds, o.refunds, strict=True):
         if r.state == "submitted":
             called[f"att:{i}:refund:{r.ref or r.no}:overdue"] = (entry.since + REFUND_OVERDUE_MS, False)
-    for d in s.disputes:
+    for d, opened in zip(s.disputes, o.disputes, strict=True):
         if d.outcome == "open":
-            called[f"att:{i}:dispute:{d.ref}"] = (0, False)
+            called[f"att:{i}:dispute:{d.ref}" + (f":{opened.times}" if opened.times > 1 else "")] = (0, False)
     back, money = model.refunded(s) + model.lost(s), model.captured(s)
-    if money > s.total:
+    if money > s.total or (not s.cancelled and 0 < money < s.total):
         called[f"att:{i}:captured:{money}"] = (0, False)
     if back > money:
         called[f"att:{i}:given_back:{back}"] = (0, False)
