@@ -14,6 +14,7 @@ import psutil
 
 from ledger.ports import free_port
 from tests.patience import PATIENCE_S
+from tests.terminal import as_in_a_terminal
 
 PROGRAM = str(Path(sys.executable).with_name("order-ledger"))
 PROCESSES = ("broker", "commands", "serve")
@@ -32,7 +33,10 @@ class UpProcess:
         self.data.mkdir(exist_ok=True)
         with (self.data / "up.log").open("ab") as out:
             self.process = subprocess.Popen(
-                [PROGRAM, "up", "--data-dir", str(self.data), "--port", str(self.port)], stdout=out, stderr=out
+                [PROGRAM, "up", "--data-dir", str(self.data), "--port", str(self.port)],
+                stdout=out,
+                stderr=out,
+                preexec_fn=as_in_a_terminal,
             )
         deadline = time.monotonic() + timeout_s
         while not self.is_ready():

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -58,28 +59,32 @@ def test_a_ward_ends_when_its_owner_is_killed(does: str) -> None:
         time.sleep(0.02)
 
 
-def test_a_watch_that_is_closed_ends_and_leaves_the_process_alone() -> None:
-    with subprocess.Popen([sys.executable, "-c", WARD.format("pass"), "the-mark"], stdout=subprocess.PIPE) as ward:
-        assert ward.stdout is not None
-        ward.stdout.readline()
-        before = threading.active_count()
-        watch = OwnerWatch(ward.pid, "the-mark")
-        (process,) = [child for child in psutil.Process().children() if child.pid != ward.pid and "-I" in child.cmdline()]
-        assert not any("the-mark" in word for word in process.cmdline())
-        watch.close()
-        assert gone(process.pid)
-        assert ward.poll() is None
-        assert threading.active_count() == before
-        ward.kill()
+@pytest.fixture
+def ward() -> Iterator[subprocess.Popen[bytes]]:
+    """A process that waits, under a mark. Ended in any case: a failing test must not wait for it."""
+    with subprocess.Popen([sys.executable, "-c", WARD.format("pass"), "the-mark"], stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            process.stdout.readline()
+            yield process
+        finally:
+            process.kill()
 
 
-def test_another_process_under_the_same_pid_is_left_alone() -> None:
-    with subprocess.Popen([sys.executable, "-c", WARD.format("pass")], stdout=subprocess.PIPE) as other:
-        assert other.stdout is not None
-        other.stdout.readline()
-        watch = OwnerWatch(other.pid, "a mark it does not carry")
-        assert watch._process.stdin is not None
-        watch._process.stdin.close()  # as when the owner dies
-        assert watch._process.wait(60) == 0
-        assert other.poll() is None
-        other.kill()
+def test_a_watch_that_is_closed_ends_and_leaves_the_process_alone(ward: subprocess.Popen[bytes]) -> None:
+    threads, children = threading.active_count(), set(psutil.Process().children())
+    watch = OwnerWatch(ward.pid, "the-mark")
+    (process,) = set(psutil.Process().children()) - children
+    assert not any("the-mark" in word for word in process.cmdline())
+    watch.close()
+    assert gone(process.pid)
+    assert ward.poll() is None
+    assert threading.active_count() == threads
+
+
+def test_another_process_under_the_same_pid_is_left_alone(ward: subprocess.Popen[bytes]) -> None:
+    watch = OwnerWatch(ward.pid, "a mark it does not carry")
+    assert watch._process.stdin is not None
+    watch._process.stdin.close()  # as when the owner dies
+    assert watch._process.wait(60) == 0
+    assert ward.poll() is None

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.terminal import as_in_a_terminal
+
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 
 ROOT = Path(__file__).parents[2]
@@ -29,11 +31,16 @@ asyncio.Runner(loop_factory=uvloop.new_event_loop).run(serve())
 
 
 def run(source: str, number: signal.Signals) -> tuple[int, str]:
-    process = subprocess.Popen([sys.executable, "-c", source], cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "up\n"
-    process.send_signal(number)
-    said, _ = process.communicate(timeout=60)
+    process = subprocess.Popen(
+        [sys.executable, "-c", source], cwd=ROOT, stdout=subprocess.PIPE, text=True, preexec_fn=as_in_a_terminal
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+        process.send_signal(number)
+        said, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
     return process.returncode, said
 
 
