@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -14,6 +15,18 @@ from ledger.topics import Topics
 pytest_plugins = ["workers", "leaks"]
 
 _numbers = itertools.count(1)
+
+
+def pytest_configure() -> None:
+    """Let programs that tests start get signals as in a terminal, however this run was started.
+
+    Under `nohup`, and in the background of a script, some are ignored, and what is ignored stays so in children. What is handled,
+    here by nothing, does not.
+    """
+    for name in ("SIGINT", "SIGHUP"):
+        number = getattr(signal, name, None)  # no SIGHUP on Windows
+        if number is not None and signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
 
 
 @pytest.fixture(autouse=True)

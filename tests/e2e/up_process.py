@@ -14,7 +14,6 @@ import psutil
 
 from ledger.ports import free_port
 from tests.patience import PATIENCE_S
-from tests.terminal import as_in_a_terminal
 
 PROGRAM = str(Path(sys.executable).with_name("order-ledger"))
 PROCESSES = ("broker", "commands", "serve")
@@ -36,7 +35,6 @@ class UpProcess:
                 [PROGRAM, "up", "--data-dir", str(self.data), "--port", str(self.port)],
                 stdout=out,
                 stderr=out,
-                preexec_fn=as_in_a_terminal,
             )
         deadline = time.monotonic() + timeout_s
         while not self.is_ready():

@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.terminal import as_in_a_terminal
-
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 
 ROOT = Path(__file__).parents[2]
@@ -31,9 +29,7 @@ asyncio.Runner(loop_factory=uvloop.new_event_loop).run(serve())
 
 
 def run(source: str, number: signal.Signals) -> tuple[int, str]:
-    process = subprocess.Popen(
-        [sys.executable, "-c", source], cwd=ROOT, stdout=subprocess.PIPE, text=True, preexec_fn=as_in_a_terminal
-    )
+    process = subprocess.Popen([sys.executable, "-c", source], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == "up\n"
