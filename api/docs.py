@@ -152,7 +152,7 @@ PAY = operation(
         202: success("Not decided, or not opened yet: look under `Location`.", p.CommandOut, "Location Applied"),
     },
     f"customer-required {_ON_ORDER} {_COMMAND} not-found order-full payment-open already-paid nothing-to-pay order-cancelled "
-    "order-expired too-many-attempts total-mismatch not-caught-up provider-unavailable",
+    "order-expired payment-refused too-many-attempts total-mismatch not-caught-up provider-unavailable",
     path=f"{_ORDER}/payment",
     parameters=(_ORDER_ID, "CustomerId", "OptionalKey", "Prefer", "IfMatch"),
     body=p.PayOrderBody,

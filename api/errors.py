@@ -140,6 +140,12 @@ PROBLEMS: dict[str, ProblemType] = {
         503, "Decisions behind", "Commands are durable but not being decided right now. Retrying with the same key is safe.", 5
     ),
     "not-caught-up": ProblemType(503, "Not caught up", "This node has not folded the log up to `Ledger-Position` in time.", 1),
+    "payment-refused": ProblemType(
+        422,
+        "Payment refused",
+        "The payment provider refuses to open a payment for this order; `provider_code` says why, in its own word. Another card "
+        "would not help: staff are called.",
+    ),
     "provider-unavailable": ProblemType(
         503, "Provider unavailable", "The payment provider does not answer. Retrying with the same key is safe.", 5
     ),
@@ -175,7 +181,8 @@ class FieldError(NamedTuple):
 class Problem(Exception):
     """An answer that is not success. Raised anywhere below a route, answered by the route.
 
-    `members` are added to the JSON: `order_id`, `command_id`, `current` {version, status}, `frozen` {reason, partition, offset}.
+    `members` are added to the JSON: `order_id`, `command_id`, `current` {version, status}, `frozen` {reason, partition, offset},
+    `provider_code`.
     """
 
     def __init__(

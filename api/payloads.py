@@ -374,6 +374,7 @@ class ProblemOut(Response):
     command_id: str | None = None
     current: Annotated[CurrentOut | None, Field(description="the order the refusal was about, as it was then")] = None
     frozen: FrozenOut | None = None
+    provider_code: Annotated[str | None, Field(description="the payment provider's own word for its no")] = None
 
 
 class PaymentOut(Response):

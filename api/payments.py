@@ -27,7 +27,7 @@ from commands.payments import PaymentProvider, ProviderUnavailable, Sighting
 from commands.performing import report_of
 from ledger.clock import now_ms
 from ledger.events import PAYMENT_REQUESTED
-from ledger.order import Attempt, Order, attempt_no
+from ledger.order import Attempt, Order, attempt_no, was_refused
 from ledger.transitions import DECLINED, OPEN, PENDING, REQUESTED, Operation
 
 PAY = "RequestPayment"  # name of the operation in command ids; never changes
@@ -84,6 +84,9 @@ async def _initiate(call: Call, command: OrderCommand, payments: PaymentProvider
     order, attempt = await _opened(ctx, partition, order_id, no, deadline)
     if attempt.state == REQUESTED:
         return accepted_later(call, command, f"/orders/{order_id}/payment", outcome.version)
+    if was_refused(attempt):
+        members = {"order_id": order_id, "command_id": command.command_id, "provider_code": attempt.code}
+        raise Problem("payment-refused", members=members, headers=headers)
     secret = await _secret(ctx, payments, attempt)
     headers |= {"Location": f"/orders/{order_id}/payment", "Ledger-Position": ctx.position(partition)}
     return json_response(payment_json(order, attempt, payments, secret), 201, headers)

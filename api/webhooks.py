@@ -24,7 +24,7 @@ from api.payments import provider
 from commands.answers import Told, command_of
 from commands.idempotency import fresh_command_id
 from commands.messages import OrderCommand, RecordPayment
-from commands.payments import InvalidSignature, ProviderUnavailable, Sighting
+from commands.payments import InvalidSignature, NotForUs, ProviderUnavailable, Sighting
 from commands.performing import all_known, report_of
 from ledger import events as e
 from ledger.clock import now_ms
@@ -55,6 +55,10 @@ async def receive_message(call: Call) -> Response:
         ctx.metrics.webhooks["invalid"] += 1
         log.warning("webhook refused", why=str(exc))
         raise Problem("invalid-signature") from None
+    except NotForUs as exc:
+        ctx.metrics.webhooks["not_for_us"] += 1
+        log.warning("webhook not followed", why=str(exc))
+        return json_response(b"{}", 200, {})
     except ProviderUnavailable as exc:
         ctx.metrics.webhooks["unavailable"] += 1
         log.warning("webhook not followed, it will be sent again", why=str(exc))

@@ -194,8 +194,9 @@ def _guard_request_payment(command: OrderCommand, order: Order, status: Status, 
         return Refusal(Code.PAYMENT_OPEN, f"attempt {len(order.attempts)} is {order.attempts[-1].state}")
     if at_ms >= order.expires_at:
         return Refusal(Code.ORDER_EXPIRED, "the time to pay is over")
-    if len(order.attempts) >= t.MAX_ATTEMPTS:
-        return Refusal(Code.TOO_MANY_ATTEMPTS, f"there were {len(order.attempts)} attempts")
+    opened = sum(not o.was_refused(a) for a in order.attempts)
+    if opened >= t.MAX_ATTEMPTS:
+        return Refusal(Code.TOO_MANY_ATTEMPTS, f"there were {opened} attempts")
     if (wanted.amount_minor, wanted.currency) != (order.total_minor, order.currency):
         return Refusal(Code.AMOUNT_DIFFERS, f"the order costs {order.total_minor} {order.currency} (minor units)")
     return None

@@ -16,6 +16,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 
 import structlog
 from msgspec import Struct
@@ -26,8 +27,9 @@ from commands.notices import messages_of, notice_of
 from ledger.clock import now_ms
 from ledger.codec import event_codec
 from ledger.contacts import OrderContact, contact_key
-from ledger.errors import DecodeError, Hole, LogError
+from ledger.errors import DecodeError, Hole, LogError, StoreError
 from ledger.events import OrderEvent
+from ledger.faults import in_short
 from ledger.kept_contacts import contact_rows, decode_contact
 from ledger.log import NOTE_AGAIN_S, EventLog, Record, TopicPartition
 from ledger.order import Order
@@ -37,6 +39,7 @@ from ledger.topics import DAY_MS, Topics
 MAX_AGE_MS = DAY_MS
 TRY_FOR_S = 15 * 60.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
+LONGEST_RESTART_S = 10.0
 MAX_PARKED = 1_000
 POLL_S = 0.2
 WRITE_EVERY_S = 0.25  # what a killed process had sent since then is sent again, as after any kill before
@@ -84,7 +87,8 @@ class Notifier:
         self._written: dict[TopicPartition, int] = {}
         self._parked: deque[Parked] = deque()
         self._thread = threading.Thread(target=self._run, name="notifier", daemon=True)
-        self.sent = self.given_up = 0
+        self._lost_place = False
+        self.sent = self.given_up = self.restarts = 0
 
     # ---- from other threads
 
@@ -115,33 +119,42 @@ class Notifier:
     # ---- the thread
 
     def _run(self) -> None:
-        told = False
+        pause_s = FIRST_PAUSE_S
         while not self._stopping.is_set():
+            began = time.monotonic()
             try:
+                if self._lost_place:
+                    self._forget_positions()
                 self._work()
                 return
+            except Hole as exc:
+                # Positions belong to another log than this one: begin again at its end.
+                log.error("the position of the notifier is not in the log: going on at its end", why=str(exc))
+                self._lost_place = True
             except LogError as exc:
-                if isinstance(exc, Hole):
-                    # Positions belong to another log than this one: begin anew, at the end.
-                    log.error("the position of the notifier is not in the log: going on at its end", why=str(exc))
-                    self._forget_positions()
-                elif not told:
-                    log.warning("notifier waits for the log", why=str(exc))
-                told = True
-                self._stopping.wait(1.0)
-            except BaseException as exc:  # handed to the process, which ends non-zero
+                log.warning("notifier waits for the log", why=str(exc))
+            except Exception as exc:  # customers are not told meanwhile, but orders are decided: no reason to end the process
+                log.error("notifier begins again", why=in_short(exc))
+            except BaseException as exc:
                 log.critical("notifier stopped for good", exc_info=True)
                 self._on_fatal(exc)
                 return
+            self.restarts += 1
+            pause_s = FIRST_PAUSE_S if time.monotonic() - began > LONGEST_PAUSE_S else min(2 * pause_s, LONGEST_RESTART_S)
+            self._stopping.wait(pause_s)
 
     def _work(self) -> None:
-        self._bookmark = self._log.bookmark(self._group)
-        self._contacts = self._open_store("contacts")
-        self._reader = self._log.reader("notifier", max_wait_ms=100)
-        self._contact_reader = self._log.reader("notifier-contacts", eof=True, max_wait_ms=10)
-        self._changed.set()
-        note_again_at, write_at = time.monotonic() + NOTE_AGAIN_S, 0.0
-        try:
+        with ExitStack() as closing:
+            self._bookmark = self._log.bookmark(self._group)
+            closing.callback(self._bookmark.close)
+            self._contacts = self._open_store("contacts")
+            closing.callback(self._contacts.close)
+            self._reader = self._log.reader("notifier", max_wait_ms=100)
+            closing.callback(self._reader.close)
+            self._contact_reader = self._log.reader("notifier-contacts", eof=True, max_wait_ms=10)
+            closing.callback(self._contact_reader.close)
+            self._changed.set()
+            note_again_at, write_at = time.monotonic() + NOTE_AGAIN_S, 0.0
             while not self._stopping.is_set():
                 if self._changed.is_set():
                     self._assign()
@@ -160,11 +173,6 @@ class Notifier:
                     if again:
                         note_again_at = now + NOTE_AGAIN_S
             self._write_positions()
-        finally:
-            self._reader.close()
-            self._contact_reader.close()
-            self._contacts.close()
-            self._bookmark.close()
 
     def _assign(self) -> None:
         self._changed.clear()
@@ -201,6 +209,7 @@ class Notifier:
             bookmark.write(ends)
         finally:
             bookmark.close()
+        self._lost_place = False
         self._positions.clear()
         self._parked.clear()
 
@@ -219,7 +228,12 @@ class Notifier:
                 )
                 event = None
             if event is not None:
-                self._tell(tp, record.offset, event)
+                try:
+                    self._tell(tp, record.offset, event)
+                except (LogError, StoreError):
+                    raise  # of the log or the disk, not of this event: it is read again
+                except Exception as exc:
+                    self._give_up(event.order_id, event.version, "any", exc)
             self._positions[tp] = record.offset + 1
             if self._stopping.is_set():
                 return
@@ -243,7 +257,10 @@ class Notifier:
         parked.tries += 1
         try:
             self._doors[parked.message.channel].send(parked.message)
-        except NotSent as exc:
+        except Exception as exc:
+            if not isinstance(exc, NotSent):
+                self._give_up(parked.order_id, parked.version, parked.message.channel, exc)
+                return True
             about = {"order_id": parked.order_id, "version": parked.version, "channel": parked.message.channel, "why": str(exc)}
             if exc.again and time.monotonic() - parked.since < TRY_FOR_S:
                 parked.next_at = time.monotonic() + min(FIRST_PAUSE_S * 2 ** (parked.tries - 1), LONGEST_PAUSE_S)
@@ -254,6 +271,11 @@ class Notifier:
             return True
         self.sent += 1
         return True
+
+    def _give_up(self, order_id: str, version: int, channel: str, exc: Exception) -> None:
+        """A fault nobody thought of costs the message. What it says is not repeated: an address may be in it."""
+        self.given_up += 1
+        log.error("message given up", order_id=order_id, version=version, channel=channel, why=in_short(exc))
 
     def _try_parked(self) -> None:
         left: deque[Parked] = deque()

@@ -29,6 +29,7 @@ from ledger.order import (
     owed_back_minor,
     payment_state,
     stock_state,
+    was_refused,
 )
 from ledger.topics import DAY_MS
 from ledger.transitions import Status
@@ -101,7 +102,7 @@ class Obligation(Struct, frozen=True):
 
 
 # Codes of flags for a person.
-REFUND_FAILED, REFUND_OVERDUE = "refund_failed", "refund_overdue"
+REFUND_FAILED, REFUND_OVERDUE, PAYMENT_REFUSED = "refund_failed", "refund_overdue", "payment_refused"
 DISPUTE, AMOUNT_MISMATCH, REFUNDED_OPEN, STUCK = "dispute", "amount_mismatch", "refunded_open_order", "stuck"
 
 
@@ -222,6 +223,8 @@ def _call_about_the_odd(o: Order) -> Iterator[Obligation]:
         if d.outcome == DISPUTE_OPEN:
             again = f":{d.times}" if d.times > 1 else ""  # a person dealt with the first time, not with this one
             yield from _person(o, DISPUTE, f"dispute:{d.provider_ref}{again}")
+    if o.order == OPEN and o.attempts and not o.captured_minor and was_refused(o.attempts[-1]):
+        yield from _person(o, PAYMENT_REFUSED, f"payment_refused:{o.attempts[-1].code}")
     back = o.refunded_minor + o.lost_minor
     part = o.order == OPEN and 0 < o.captured_minor < o.total_minor
     if part or o.captured_minor > o.total_minor:
@@ -310,7 +313,8 @@ TABLE: tuple[Row, ...] = (
     ),
     Row(
         "O12",
-        "an open dispute, an open order paid in part, amounts that do not add up, an open order refunded in full",
+        "an open dispute, a payment that the provider refused to open, an open order paid in part or refunded in full, amounts "
+        "that do not add up",
         "call a person",
         "AttentionRaised, once",
         _call_about_the_odd,

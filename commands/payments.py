@@ -26,9 +26,15 @@ class ProviderUnavailable(LedgerError):
 
 
 class InvalidSignature(LedgerError):
-    """A webhook that the provider did not send, or not now, or not for this account and mode."""
+    """A webhook that the provider did not send, or not now."""
 
     code = "invalid_signature"
+
+
+class NotForUs(LedgerError):
+    """A genuine webhook of the other mode or account, or of a shape that is not known: nothing follows from it."""
+
+    code = "not_for_us"
 
 
 class PaymentView(Struct, frozen=True):
@@ -102,7 +108,7 @@ class PaymentProvider(Protocol):
         """What a signed message is about, fetched now: the message itself is a hint, never a fact.
 
         A type we do not follow gives no facts; nor does, without a fetch, a message that says nothing which is not `known`.
-        Raises `InvalidSignature` (also: wrong account or mode, older or newer than five minutes), `ProviderUnavailable`.
+        Raises `InvalidSignature` (also: older or newer than five minutes), `NotForUs`, `ProviderUnavailable`.
         """
 
     def recent(self, since_ms: int) -> AsyncIterator[Sighting]:

@@ -34,7 +34,7 @@ from commands.payments import PaymentProvider
 from commands.stock import StockService
 from ledger import events as e
 from ledger.events import OrderEvent
-from ledger.order import Order, attempt_no, evolve
+from ledger.order import NEVER_OPENED, Order, attempt_no, evolve
 from ledger.transitions import REQUESTED, Code, Operation
 
 RECONCILER = "reconciler"
@@ -60,12 +60,14 @@ class Ports:
 
 class Report(Struct, frozen=True):
     """Commands to be sent, in this order. `failed`: nothing is known, try again (the reason is for the log), not within
-    `after_s` if the other side asks for that. `looked`: what failed came after a look that did not."""
+    `after_s` if the other side asks for that. `looked`: what failed came after a look that did not. `answered`: the other side
+    said something that makes sense, be it a no."""
 
     commands: tuple[OrderCommand, ...] = ()
     failed: str | None = None
     after_s: float = 0.0
     looked: bool = False
+    answered: bool = True
 
 
 async def perform(obligation: Obligation, order: Order, ports: Ports, now_ms: int) -> Report:
@@ -76,7 +78,7 @@ async def perform(obligation: Obligation, order: Order, ports: Ports, now_ms: in
     answer = await _CALLS[obligation.kind](obligation, order, ports, now_ms)
     match answer:
         case Unknown(why, after_s, looked):
-            return Report(failed=why, after_s=after_s, looked=looked)
+            return Report(failed=why, after_s=after_s, looked=looked, answered=looked)
         case No(code):
             return Report(failed=f"refused: {code}")
     return Report(report_of(answer.facts, order, _actor(obligation, ports), now_ms))
@@ -191,7 +193,7 @@ async def _void(obligation: Obligation, order: Order, ports: Ports, now_ms: int)
         if attempt is not None and attempt.state != REQUESTED:  # the provider told of it, so it is there
             return await _look(obligation, order, ports, now_ms)
         # Nobody was ever given the secret of this attempt, so nobody can pay it.
-        return Done((RecordPayment(e.PAYMENT_VOIDED, args.attempt, code="never_opened"),))
+        return Done((RecordPayment(e.PAYMENT_VOIDED, args.attempt, code=NEVER_OPENED),))
     made = await ports.payments.cancel(args.provider_ref, obligation.key)
     return await _or_look(made, args.provider_ref, order, ports)
 

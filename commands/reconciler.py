@@ -29,12 +29,14 @@ from msgspec import Struct
 from commands.desk import OrderBook
 from commands.messages import OrderCommand, command_codec
 from commands.obligations import HOUR_MS, MINUTE_MS, Kind, Obligation, obligations
-from commands.payments import ProviderUnavailable
-from commands.performing import Ports, Report, perform, report_of, stuck
+from commands.payments import PaymentProvider, ProviderUnavailable, Sighting
+from commands.performing import RECONCILER, Ports, Report, perform, report_of, stuck
+from commands.stock import StockService
 from commands.tries import LONGEST_ASKED_PAUSE_S
 from ledger.clock import now_ms
 from ledger.errors import LedgerError
 from ledger.event_loop import new_event_loop
+from ledger.faults import in_short
 from ledger.log import Acked, NewRecord, Sender
 from ledger.order import Order
 from ledger.topics import Topics
@@ -50,6 +52,7 @@ STUCK_TRIES, STUCK_MS, STUCK_PAUSE_MS = 20, HOUR_MS, 15 * MINUTE_MS  # O13
 REPORTED_MS = 5_000
 # Webhooks can be lost and a refund by hand changes nothing that is looked at: once a day, what the provider has of three days.
 FIRST_SWEEP_S, SWEEP_EVERY_S, SWEEP_BACK_MS = 600.0, 86_400.0, 3 * 24 * HOUR_MS
+SILENT_MS, SILENT_CALLS = MINUTE_MS, 5  # a port that answers nothing for so long, so often, gets a new client
 LOOK_PAUSES_MS = {
     Kind.LOOK_AT_PAYMENT: (MINUTE_MS, 10 * MINUTE_MS),
     Kind.LOOK_AT_REFUND: (HOUR_MS, 24 * HOUR_MS),
@@ -109,6 +112,7 @@ class Reconciler:
         self._due_at: dict[str, int] = {}
         self._calls: set[asyncio.Task[None]] = set()
         self._slots: dict[str, asyncio.Semaphore] = {}
+        self._silent_since: dict[str, tuple[int, int]] = {}  # since when a port answered nothing, and to how many calls
         self.done: Counter[str] = Counter()
         self._thread = threading.Thread(target=self._run, name="reconciler", daemon=True)
         self._started = threading.Event()
@@ -167,6 +171,15 @@ class Reconciler:
         finally:
             self._started.set()
 
+    def _owed(self, order: Order) -> tuple[Obligation, ...]:
+        """What `order` owes. A fault of ours in telling costs this order alone: it is looked at again when it changes."""
+        try:
+            return obligations(order)
+        except Exception as exc:
+            self.done["order not understood"] += 1
+            log.error("what an order owes cannot be told", order_id=order.order_id, version=order.version, why=in_short(exc))
+            return ()
+
     async def _main(self) -> None:
         self._stopping, self._wake = asyncio.Event(), asyncio.Event()
         self._bug: BaseException | None = None
@@ -214,7 +227,7 @@ class Reconciler:
             if (order := self._order(order_id)) is None:
                 continue
             tries = self._tries.get(order_id, {})
-            for key in tries.keys() & {o.key for o in obligations(order) if o.kind in WAITED_FOR}:
+            for key in tries.keys() & {o.key for o in self._owed(order) if o.kind in WAITED_FOR}:
                 if (t := tries[key]).failed:
                     t.pauses = 0
                     t.next_at = min(t.next_at, t.failed_at + WAITED_PAUSES_MS[0])
@@ -240,7 +253,7 @@ class Reconciler:
 
     def _look_at(self, order_id: str, order: Order | None) -> None:
         """Start what is due of one order, and note when the rest will be."""
-        owed = obligations(order) if order is not None else ()
+        owed = self._owed(order) if order is not None else ()
         tries = self._tries.get(order_id, {})
         wanted = {o.key for o in owed}
         left = {key: t for key, t in tries.items() if key in wanted or t.calling}
@@ -280,7 +293,7 @@ class Reconciler:
             async with slots:
                 # Waiting for a slot took time: the order may have moved on, and with it what it owes.
                 order = self._order(order_id)
-                current = next((o for o in obligations(order) if o.key == obligation.key), None) if order else None
+                current = next((o for o in self._owed(order) if o.key == obligation.key), None) if order else None
                 if order is not None and current is not None:
                     await self._call(current, order, t)
         finally:
@@ -294,9 +307,14 @@ class Reconciler:
                 report = await perform(obligation, order, self._ports, now)
         except TimeoutError:
             log.error("a port did not keep its time", key=obligation.key)
-            self._failed(obligation, t)
-            return
+            report = Report(failed="no answer in time", answered=False)
+        except Exception as exc:  # a fault of ours, or an answer nobody thought of: it costs this obligation
+            log.error("obligation raised", order_id=order.order_id, key=obligation.key, why=in_short(exc))
+            self.done[f"{obligation.kind} raised"] += 1
+            report = Report(failed=type(exc).__name__)
         self.done[f"{obligation.kind} {'failed' if report.failed else 'done'}"] += 1
+        if obligation.args is not None:
+            await self._heard(self._ports.name_of(obligation), report.answered)
         commands = report.commands
         if report.failed is not None:
             log.warning("obligation not met", order_id=order.order_id, key=obligation.key, why=report.failed, tries=t.failed + 1)
@@ -306,12 +324,39 @@ class Reconciler:
                 t.person_called = True
         elif not commands:
             self._nothing_new(obligation, t)
-        else:
+        if commands and not await self._report(commands):
+            self._failed(obligation, t)
+            t.person_called = self._is_stuck(t) and await self._report(stuck(obligation, order, now))
+        elif commands and report.failed is None:
             t.failed = t.blind = t.pauses = t.quiet = 0
             t.next_at = self._clock() + REPORTED_MS
-        if commands and not await self._report(commands):
-            t.person_called = False
-            self._failed(obligation, t)
+
+    async def _heard(self, port: str, answered: bool) -> None:
+        """Give a port a new client when none of its calls got an answer for a minute: the old one may be what is broken."""
+        now = self._clock()
+        if answered:
+            self._silent_since.pop(port, None)
+            return
+        since, calls = self._silent_since.get(port, (now, 0))
+        self._silent_since[port] = (since, calls + 1)
+        if now - since < SILENT_MS or calls < SILENT_CALLS or port == RECONCILER:
+            return
+        del self._silent_since[port]
+        log.warning("no call got an answer: taking a new client", port=port, calls=calls + 1, for_ms=now - since)
+        self.done["new client"] += 1
+        try:
+            old, fresh = self._ports, self._make_ports()
+        except LedgerError as exc:
+            log.error("no new client", port=port, why=str(exc))
+            return
+        if port == old.payments.name:
+            self._ports = Ports(fresh.payments, old.stock)
+            unused: list[PaymentProvider | StockService] = [old.payments, *fresh.stock.values()]
+        else:
+            self._ports = Ports(old.payments, {**old.stock, port: fresh.stock[port]})
+            unused = [old.stock[port], fresh.payments, *(s for name, s in fresh.stock.items() if name != port)]
+        for client in unused:
+            await client.close()  # its calls under way get no answer, as for the last minute
 
     def _failed(self, obligation: Obligation, t: Try, report: Report | None = None) -> None:
         now, looked = self._clock(), report is not None and report.looked
@@ -344,24 +389,37 @@ class Reconciler:
             await asyncio.sleep(SWEEP_EVERY_S)
 
     async def sweep(self) -> None:
-        """Report the refunds and disputes of the last days that no webhook told of."""
+        """Report the refunds and disputes of the last days that no webhook told of. What fails ends this sweep, not the next."""
         found = unknown = 0
         try:
             async for sighting in self._ports.payments.recent(self._clock() - SWEEP_BACK_MS):
-                partition = self._partition_of(sighting.order_id)
-                order = self._book_of(partition).order(partition, sighting.order_id) if sighting.order_id else None
-                if order is None:
-                    unknown += 1
-                    log.warning("money of no order of ours", provider_ref=sighting.provider_ref, order_id=sighting.order_id)
+                try:
+                    facts = await self._report_sighting(sighting)
+                except Exception as exc:
+                    self.done["sweep raised"] += 1
+                    log.error("a payment that cannot be reported", provider_ref=sighting.provider_ref, why=in_short(exc))
                     continue
-                commands = report_of(sighting.facts, order, self._ports.payments.name, self._clock())
-                found += len(commands)
-                await self._report(commands)
+                found += facts or 0
+                unknown += facts is None
         except ProviderUnavailable as exc:
             log.warning("sweep ended early", why=str(exc))
+        except Exception as exc:
+            self.done["sweep raised"] += 1
+            log.error("sweep ended early", why=in_short(exc))
         self.done["sweep found"] += found
         self.done["sweep unknown"] += unknown
         log.info("sweep", facts=found, unknown=unknown)
+
+    async def _report_sighting(self, sighting: Sighting) -> int | None:
+        """How many facts of it were news; None when it is of no order of ours."""
+        partition = self._partition_of(sighting.order_id)
+        order = self._book_of(partition).order(partition, sighting.order_id) if sighting.order_id else None
+        if order is None:
+            log.warning("money of no order of ours", provider_ref=sighting.provider_ref, order_id=sighting.order_id)
+            return None
+        commands = report_of(sighting.facts, order, self._ports.payments.name, self._clock())
+        await self._report(commands)
+        return len(commands)
 
     async def _report(self, commands: Sequence[OrderCommand]) -> bool:
         """Send in order; whether all of them are durable."""
@@ -383,8 +441,8 @@ class Reconciler:
                 loop.call_soon_threadsafe(settle, acked is not None)
 
         partition = self._partition_of(command.order_id)
-        record = NewRecord(self._topics.commands, partition, command.order_id.encode(), self._codec.encode(command))
         try:
+            record = NewRecord(self._topics.commands, partition, command.order_id.encode(), self._codec.encode(command))
             self._sender.send(record, on_ack)
         except LedgerError as exc:
             on_ack(None, exc)

@@ -14,6 +14,7 @@ from msgspec import Struct
 from commands.answers import Answer, Done, Unknown
 from commands.messages import RecordStock
 from ledger import events as e
+from ledger.bounds import MAX_INT
 
 MAX_ITEMS = 100
 _REF = re.compile(r"[\x21-\x7e]{1,128}")
@@ -50,6 +51,7 @@ def answer_of(service: str, said: StockAnswer, released_only: bool) -> Answer:
         case "rejected" if not released_only:
             if said.reason not in REASONS:
                 return Unknown("rejected without one of the three reasons")
-            items = tuple(e.StockItem(i.sku, max(0, i.available)) for i in said.items[:MAX_ITEMS] if _SKU.fullmatch(i.sku))
+            known = [i for i in said.items[:MAX_ITEMS] if _SKU.fullmatch(i.sku)]
+            items = tuple(e.StockItem(i.sku, min(max(0, i.available), MAX_INT)) for i in known)
             return Done((RecordStock(e.STOCK_REJECTED, service, reason=said.reason, items=items),))
     return Unknown("an answer that is none of reserved, rejected, released")

@@ -70,7 +70,7 @@ class HttpStock:
             return Unknown(f"status {said.status}", again_after(said) or 0.0)
         try:
             return answer_of(self.name, decode(said.body), released_only=method == "DELETE")
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, ValueError, RecursionError):  # a ValueError: bytes that are not UTF-8
             return Unknown("an answer that is not of the contract")
 
 

@@ -23,21 +23,32 @@ from commands.answers import Fact, Told
 from commands.messages import RecordDispute, RecordPayment, RecordRefund
 from ledger import events as e
 from ledger import transitions as t
+from ledger.bounds import ID_PATTERN, MAX_TIME_MS, MAX_WORD, AmountMinor, Reference
 from ledger.order import DISPUTE_LOST, DISPUTE_WITHDRAWN, DISPUTE_WON
 
 S = TypeVar("S")
 
 
+class Named(Struct, frozen=True):
+    """An object where the request did not ask for its name alone: Stripe expands what it likes to."""
+
+    id: Reference
+
+
+Expandable = Named | Reference | None
+Metadata = dict[str, Any] | None
+
+
 class PaymentError(Struct, frozen=True):
     code: str | None = None
     decline_code: str | None = None
-    charge: str | None = None
+    charge: Expandable = None
 
 
 class Card(Struct, frozen=True):
     """`capture_before` is in seconds since the epoch."""
 
-    capture_before: int | None = None
+    capture_before: Any = None
 
 
 class PaymentMethodDetails(Struct, frozen=True):
@@ -45,22 +56,22 @@ class PaymentMethodDetails(Struct, frozen=True):
 
 
 class Charge(Struct, frozen=True):
-    id: str
-    disputed: bool = False
+    id: Reference
+    disputed: bool | None = None
     payment_method_details: PaymentMethodDetails | None = None
 
 
 class Intent(Struct, frozen=True):
     """A PaymentIntent. `latest_charge` is the charge itself when the request expanded it."""
 
-    id: str
-    status: str
-    amount: int
+    id: Reference
+    status: str | None
+    amount: AmountMinor
     currency: str
     livemode: bool = False
-    amount_capturable: int = 0
-    amount_received: int = 0
-    metadata: dict[str, str] = {}
+    amount_capturable: AmountMinor | None = None
+    amount_received: AmountMinor | None = None
+    metadata: Metadata = None
     last_payment_error: PaymentError | None = None
     latest_charge: Charge | str | None = None
     cancellation_reason: str | None = None
@@ -69,11 +80,11 @@ class Intent(Struct, frozen=True):
     @property
     def order_id(self) -> str:
         """Empty when the payment is not one of ours."""
-        return self.metadata.get("order", "") if self.attempt else ""
+        return _order_id(self.metadata) if self.attempt else ""
 
     @property
     def attempt(self) -> int:
-        return _number(self.metadata.get("attempt"))
+        return _number(self.metadata, "attempt")
 
     @property
     def charge(self) -> Charge | None:
@@ -84,26 +95,34 @@ class Intent(Struct, frozen=True):
 
 
 class Refund(Struct, frozen=True):
-    id: str
+    id: Reference
     status: str | None
-    amount: int
-    created: int = 0
-    payment_intent: str | None = None
+    amount: AmountMinor
+    created: int | None = None
+    payment_intent: Expandable = None
     failure_reason: str | None = None
-    metadata: dict[str, str] = {}
+    metadata: Metadata = None
+
+    @property
+    def payment_ref(self) -> str | None:
+        return name_of(self.payment_intent)
 
 
 class Evidence(Struct, frozen=True):
-    due_by: int | None = None
+    due_by: Any = None
 
 
 class Dispute(Struct, frozen=True):
-    id: str
-    status: str
-    amount: int
+    id: Reference
+    status: str | None
+    amount: AmountMinor
     reason: str | None = None
-    payment_intent: str | None = None
+    payment_intent: Expandable = None
     evidence_details: Evidence | None = None
+
+    @property
+    def payment_ref(self) -> str | None:
+        return name_of(self.payment_intent)
 
 
 def read(value: Any, kind: type[S]) -> S:
@@ -131,7 +150,7 @@ def facts_of(intent: Intent, refunds: Iterable[Refund] = (), disputes: Iterable[
     if not intent.order_id:
         return ()
     facts: list[Fact] = [payment_fact(intent)]
-    facts += [refund_fact(r) for r in sorted(refunds, key=lambda r: (r.created, r.id))]
+    facts += [refund_fact(r) for r in sorted(refunds, key=lambda r: (r.created or 0, r.id))]
     for dispute in disputes:
         facts += dispute_facts(dispute)
     return tuple(facts)
@@ -142,8 +161,8 @@ def payment_fact(intent: Intent) -> RecordPayment:
     no, ref = intent.attempt, intent.id
     match intent.status:
         case "requires_payment_method" | "requires_confirmation" if (error := intent.last_payment_error) is not None:
-            code = error.decline_code or error.code or "declined"
-            return RecordPayment(e.PAYMENT_DECLINED, no, provider_ref=ref, code=code, charge_ref=error.charge)
+            code = _word(error.decline_code or error.code or "declined")
+            return RecordPayment(e.PAYMENT_DECLINED, no, provider_ref=ref, code=code, charge_ref=name_of(error.charge))
         case "requires_payment_method" | "requires_confirmation":
             return RecordPayment(e.PAYMENT_OPENED, no, provider_ref=ref)
         case "requires_action":
@@ -152,37 +171,37 @@ def payment_fact(intent: Intent) -> RecordPayment:
             return RecordPayment(
                 e.PAYMENT_AUTHORISED,
                 no,
-                amount_minor=intent.amount_capturable,
+                amount_minor=intent.amount_capturable or 0,
                 provider_ref=ref,
                 capture_before=_capture_before_ms(intent.charge),
             )
         case "succeeded":
-            return RecordPayment(e.PAYMENT_CAPTURED, no, amount_minor=intent.amount_received, provider_ref=ref)
+            return RecordPayment(e.PAYMENT_CAPTURED, no, amount_minor=intent.amount_received or 0, provider_ref=ref)
         case "canceled":
-            return RecordPayment(e.PAYMENT_VOIDED, no, provider_ref=ref, code=intent.cancellation_reason or "canceled")
+            return RecordPayment(e.PAYMENT_VOIDED, no, provider_ref=ref, code=_word(intent.cancellation_reason or "canceled"))
     return RecordPayment(e.PAYMENT_PENDING, no, provider_ref=ref, waiting_for="provider")
 
 
 def refund_fact(refund: Refund) -> RecordRefund:
     """How the refund stands. Without a number of ours it was made in the provider's dashboard."""
-    no = _number(refund.metadata.get("refund_no"))
+    no = _number(refund.metadata, "refund_no")
     match refund.status:
         case "succeeded":
             return RecordRefund(e.REFUND_SETTLED, no, refund.id, refund.amount)
         case "failed" | "canceled":
-            return RecordRefund(e.REFUND_FAILED, no, refund.id, refund.amount, refund.failure_reason or refund.status)
+            return RecordRefund(e.REFUND_FAILED, no, refund.id, refund.amount, _word(refund.failure_reason or refund.status))
     return RecordRefund(e.REFUND_SUBMITTED, no, refund.id, refund.amount)
 
 
 class _ToldCharge(Struct, frozen=True, tag_field="object", tag="charge"):
     status: str
-    amount: int
+    amount: AmountMinor
     captured: bool
-    amount_captured: int
-    amount_refunded: int
+    amount_captured: AmountMinor
+    amount_refunded: AmountMinor
     disputed: bool
-    payment_intent: str
-    metadata: dict[str, str]
+    payment_intent: Reference
+    metadata: Metadata
 
 
 class _ToldIntent(Intent, frozen=True, tag_field="object", tag="payment_intent"):
@@ -203,14 +222,13 @@ def told_by(message_object: msgspec.Raw) -> Told | None:
     """
     try:
         about = _told(message_object)
-    except msgspec.DecodeError:  # a dispute, or a shape that is not known here
+    except (msgspec.DecodeError, ValueError, RecursionError):  # a dispute, or a shape that is not known here
         return None
-    metadata = about.metadata
-    order_id, no = metadata.get("order", ""), _number(metadata.get("attempt"))
+    order_id, no = _order_id(about.metadata), _number(about.metadata, "attempt")
     match about:
         case _ToldIntent() if about.order_id:
             return Told(order_id, (payment_fact(about),))
-        case _ToldRefund() if order_id and _number(metadata.get("refund_no")):
+        case _ToldRefund() if order_id and _number(about.metadata, "refund_no"):
             return Told(order_id, (refund_fact(about),))
         case _ToldCharge() if order_id and no and about.status == "succeeded" and not (about.amount_refunded or about.disputed):
             ref = about.payment_intent
@@ -232,13 +250,13 @@ _OUTCOMES = {
 def dispute_facts(dispute: Dispute) -> list[Fact]:
     """That it was opened, and how it ended if it has."""
     due_by = dispute.evidence_details.due_by if dispute.evidence_details else None
-    outcome = _OUTCOMES.get(dispute.status)
+    outcome = _OUTCOMES.get(dispute.status or "")
     opened = RecordDispute(
         e.DISPUTE_OPENED,
         dispute.id,
         amount_minor=dispute.amount,
-        reason=dispute.reason,
-        due_by=None if due_by is None else due_by * 1000,
+        reason=_word(dispute.reason) if dispute.reason else None,
+        due_by=_ms(due_by),
         outcome=outcome,
     )
     return [opened] if outcome is None else [opened, RecordDispute(e.DISPUTE_CLOSED, dispute.id, outcome=outcome)]
@@ -246,10 +264,33 @@ def dispute_facts(dispute: Dispute) -> list[Fact]:
 
 def _capture_before_ms(charge: Charge | None) -> int | None:
     details = charge.payment_method_details if charge else None
-    seconds = details.card.capture_before if details and details.card else None
-    return None if seconds is None else seconds * 1000
+    return _ms(details.card.capture_before if details and details.card else None)
 
 
-def _number(text: str | None) -> int:
-    """A number of ours as metadata hold it; 0 when there is none."""
-    return int(text) if text and text.isascii() and text.isdigit() and len(text) <= 9 else 0
+def _ms(seconds: Any) -> int | None:
+    """A time of theirs; None for one that is none: a date that nobody can keep is better not known."""
+    if not isinstance(seconds, int) or not 0 <= seconds <= MAX_TIME_MS // 1000:
+        return None
+    return seconds * 1000
+
+
+def _word(text: str) -> str:
+    """A code of theirs, cut to what an event takes."""
+    return text[:MAX_WORD]
+
+
+def name_of(thing: Expandable) -> str | None:
+    """Its name, expanded or not."""
+    return thing.id if isinstance(thing, Named) else thing
+
+
+def _order_id(metadata: Metadata) -> str:
+    """The order they name; empty when that is none of ours."""
+    order_id = (metadata or {}).get("order")
+    return order_id if isinstance(order_id, str) and ID_PATTERN.fullmatch(order_id) else ""
+
+
+def _number(metadata: Metadata, name: str) -> int:
+    """A number of ours as they hold it; 0 when there is none."""
+    text = (metadata or {}).get(name)
+    return int(text) if isinstance(text, str) and text.isascii() and text.isdigit() and len(text) <= 9 else 0

@@ -22,6 +22,7 @@ from urllib.parse import quote
 
 import msgspec
 import stripe
+import structlog
 
 from commands.answers import Answer, Done, Fact, No, Told, Unknown
 from commands.messages import RecordPayment
@@ -31,7 +32,10 @@ from commands.stripe_facts import Dispute, Intent, Refund, facts_of, read, refun
 from commands.stripe_webhook import read_event
 from commands.tries import TRIES, is_not_now, may_repeat, with_tries
 from ledger.events import PAYMENT_OPENED
+from ledger.faults import in_short
 from ledger.http_client import HttpAnswer, HttpClient, NoAnswer, retry_after_s
+
+log = structlog.get_logger(__name__)
 
 NAME = "stripe"
 API_BASE = "https://api.stripe.com"
@@ -249,7 +253,7 @@ class StripeGateway:
         disputes = await self._ask(
             lambda: self._all(v1.disputes.list_async({"limit": PAGE, "created": {"gte": since_s}}), Dispute)
         )
-        refs = dict.fromkeys(ref for ref in (*(r.payment_intent for r in refunds), *(d.payment_intent for d in disputes)) if ref)
+        refs = dict.fromkeys(ref for ref in (*(r.payment_ref for r in refunds), *(d.payment_ref for d in disputes)) if ref)
         for ref in refs:
             try:
                 yield await self.sighting(ref)
@@ -313,6 +317,9 @@ class StripeGateway:
         except NoAnswer as exc:
             code = str(exc)
         except (msgspec.ValidationError, ValueError) as exc:  # an answer that makes no sense
+            code = type(exc).__name__
+        except Exception as exc:  # an answer that nobody thought of, inside the library or here: it costs this call
+            log.error("a call to the provider raised", why=in_short(exc))
             code = type(exc).__name__
         finally:
             _ends_at.reset(ends)

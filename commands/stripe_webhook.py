@@ -13,7 +13,8 @@ from collections.abc import Sequence
 import msgspec
 from msgspec import Struct
 
-from commands.payments import InvalidSignature
+from commands.payments import InvalidSignature, NotForUs
+from commands.stripe_facts import Expandable, name_of
 
 TOLERANCE_S = 300  # CONTRACT A10, both ways
 MAX_SIGNATURES = 8  # one per secret and scheme while secrets are rotated
@@ -22,9 +23,9 @@ MAX_SIGNATURES = 8  # one per secret and scheme while secrets are rotated
 class EventObject(Struct, frozen=True):
     """`payment_intent` of a charge, refund or dispute; `id` is the payment's own when `object` is `payment_intent`."""
 
-    id: str = ""
-    object: str = ""
-    payment_intent: str | None = None
+    id: str | None = None
+    object: str | None = None
+    payment_intent: Expandable = None
 
 
 class EventData(Struct, frozen=True):
@@ -43,17 +44,15 @@ class StripeEvent(Struct, frozen=True):
     account: str | None = None
 
     @property
-    def about(self) -> EventObject:
-        """Raises `msgspec.DecodeError` when it is none."""
-        return _decode_object(self.data.object)
-
-    @property
     def payment_ref(self) -> str | None:
-        """The payment it is about; None for what we do not follow."""
-        about = self.about
+        """The payment it is about; None for what we do not follow, or for a shape that is not known here."""
         if not self.type.startswith(FOLLOWED) or self.type in OURS:
             return None
-        return about.id if about.object == "payment_intent" else about.payment_intent
+        try:
+            about = _decode_object(self.data.object)
+        except (msgspec.DecodeError, ValueError, RecursionError):
+            return None
+        return about.id if about.object == "payment_intent" else name_of(about.payment_intent)
 
 
 # Every type of these says that a payment may have changed; which way is asked of the payment itself.
@@ -69,17 +68,17 @@ _decode_object = msgspec.json.Decoder(EventObject).decode
 def read_event(
     body: bytes, signature: str, secrets: Sequence[str], now_s: float, livemode: bool, account: str | None
 ) -> StripeEvent:
-    """The message in `body`. Raises `InvalidSignature` for a forged, old, early, test-or-live or foreign one."""
+    """The message in `body`. Raises `InvalidSignature` for a forged, old or early one, `NotForUs` for a genuine one that says
+    nothing here: sent again it would say as little."""
     _check_signature(body, signature, secrets, now_s)
     try:
         event = _decode(body)
-        event.about  # noqa: B018  # a message about nothing is none
-    except msgspec.DecodeError:
-        raise InvalidSignature("a signed message that is no event") from None
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        raise NotForUs("a signed message that is no event") from None
     if event.livemode is not livemode:
-        raise InvalidSignature("the message is of the other mode, live or test")
+        raise NotForUs("the message is of the other mode, live or test")
     if account is not None and event.account not in (None, account):
-        raise InvalidSignature("the message is of another account")
+        raise NotForUs("the message is of another account")
     return event
 
 

@@ -17,6 +17,7 @@ SERVICES = ("product", "merch")  # that a line may be of
 MAX_TIME_MS = 253_402_300_799_999  # the last millisecond of the year 9999
 MAX_AMOUNT_MINOR = 10**12
 MAX_INT = 2**31 - 1
+MAX_WORD = 64
 MAX_LINES, MAX_ADJUSTMENTS, MAX_ITEMS = 100, 20, 100
 
 # What a path of the API can name. Kept out of `Id`, for a pattern costs half a microsecond a value in every decode.
@@ -31,7 +32,7 @@ Offset = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Id = Annotated[str, Meta(min_length=1, max_length=64)]
 OptionalId = Annotated[str, Meta(max_length=64)]  # empty: none
 Currency = Annotated[str, Meta(min_length=3, max_length=3)]
-Word = Annotated[str, Meta(max_length=64)]  # a name out of a table of ours or of a partner's
+Word = Annotated[str, Meta(max_length=MAX_WORD)]  # a name out of a table of ours or of a partner's
 Reference = Annotated[str, Meta(max_length=255)]  # a partner's name for something
 Text = Annotated[str, Meta(max_length=255)]  # of people: 120 characters at the door
 Digest16 = Annotated[bytes, Meta(min_length=16, max_length=16)]

@@ -198,6 +198,14 @@ def attempt_no(o: Order, no: int) -> Attempt | None:
     return o.attempts[no - 1] if 0 < no <= len(o.attempts) else None
 
 
+NEVER_OPENED = "never_opened"  # code of an attempt that was given up before the provider was asked for it
+
+
+def was_refused(a: Attempt) -> bool:
+    """Whether the provider said a definite no to opening it: about our request, so no other card helps."""
+    return a.state == t.VOIDED and a.provider_ref is None and a.code != NEVER_OPENED
+
+
 def refund_of(o: Order, no: int, provider_ref: str | None) -> RefundEntry | None:
     """The refund a fact is about: by the provider's reference when both know one, else by our own number."""
     if provider_ref:

@@ -16,10 +16,11 @@ from sandboxed import RunningSandbox, running_sandbox
 from commands.answers import Answer, Done, Unknown
 from commands.messages import RecordStock
 from commands.stock import StockService
+from commands.stock_answers import answer_of, decode
 from commands.stock_grpc import GrpcStock
 from commands.stock_http import HttpStock
 from ledger import events as e
-from ledger.events import Line
+from ledger.events import Line, StockItem
 from ledger.ports import free_port
 from tests.patience import PATIENCE_S
 
@@ -196,6 +197,10 @@ def test_a_service_that_is_not_there_is_unknown(door: Any) -> None:
     assert isinstance(asyncio.run(go()), Unknown)
 
 
+def answered(body: bytes) -> bytes:
+    return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+
+
 HOSTILE = {
     "nothing": b"",
     "no http": b"SSH-2.0-OpenSSH_9.6\r\n",
@@ -206,11 +211,22 @@ HOSTILE = {
     "a long reference": b'HTTP/1.1 200 OK\r\nContent-Length: 240\r\n\r\n{"status":"reserved","reservation_ref":"'
     + b"x" * 198
     + b'"}',
+    "not UTF-8": answered(b'{"status":"reserved","reservation_ref":"\xff"}'),
+    "deep": answered(b'{"a":' + b"[" * 50_000),
     "half an answer": b'HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"status":"reser',
     "elsewhere": b"HTTP/1.1 302 Found\r\nLocation: http://example.org/\r\nContent-Length: 0\r\n\r\n",
     "too much": b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 1_000_000,
     "not found": b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n",
 }
+
+
+def test_more_available_than_a_record_takes_is_as_much_as_it_takes() -> None:
+    said = decode(b'{"status":"rejected","reason":"out_of_stock","items":[{"sku":"mug","available":99999999999999999999}]}')
+    answer = answer_of("merch", said, released_only=False)
+    assert isinstance(answer, Done)
+    (fact,) = answer.facts
+    assert isinstance(fact, RecordStock)
+    assert fact.items == (StockItem("mug", 2**31 - 1),)
 
 
 @pytest.mark.parametrize("said", HOSTILE)

@@ -38,7 +38,7 @@ from typing_extensions import is_typeddict  # the client's types are made with i
 from commands.answers import Answer, Done, No, Unknown
 from commands.messages import RecordDispute, RecordPayment, RecordRefund
 from commands.obligations import Kind, obligations
-from commands.payments import InvalidSignature, ProviderUnavailable
+from commands.payments import InvalidSignature, NotForUs, ProviderUnavailable
 from commands.performing import Ports, Report, perform
 from commands.sandbox import SECRET_KEY
 from commands.sandbox.cards import DISPUTED, NO_FUNDS, REFUND_PENDS, THREE_D_SECURE, VISA
@@ -352,7 +352,7 @@ def test_a_capture_that_fails_after_its_look_was_answered_says_so() -> None:
             return await perform(obligation, order, Ports(door, {}), order.updated_at)
 
     assert asyncio.run(go(200)) == Report(failed="api_error (503)", looked=True)
-    assert asyncio.run(go(500)) == Report(failed="api_error (500)")
+    assert asyncio.run(go(500)) == Report(failed="api_error (500)", answered=False)
 
 
 # ---- requests, against Stripe's own description ---------------------------------------------------------------------
@@ -495,7 +495,7 @@ def test_a_thousand_forged_messages_are_all_refused_before_anything_is_asked(san
     async def play(door: StripeGateway) -> None:
         for number in range(1_000):
             body, header, at = forged(number)
-            with pytest.raises(InvalidSignature):
+            with pytest.raises(NotForUs if number % 8 in (5, 6) else InvalidSignature):
                 await door.read_webhook(body, header, at)
 
     before = len(sandbox.calls("payments"))
@@ -503,11 +503,11 @@ def test_a_thousand_forged_messages_are_all_refused_before_anything_is_asked(san
     assert len(sandbox.calls("payments")) == before
 
 
-def test_a_test_message_is_refused_with_a_live_key() -> None:
+def test_a_test_message_is_not_followed_with_a_live_key() -> None:
     async def play() -> None:
         door = StripeGateway("sk_live_canary", webhook_secrets=(WEBHOOK_SECRET,), api_base="http://127.0.0.1:1")
         body, now = message("pi_1"), 1_900_000_000
-        with pytest.raises(InvalidSignature):
+        with pytest.raises(NotForUs):
             await door.read_webhook(body, sign(body, WEBHOOK_SECRET, now), now)
         await door.close()
 

@@ -77,6 +77,11 @@ def refunded(s: State) -> int:
     return s.elsewhere + sum(r.amount for r in s.refunds if r.state == "settled")
 
 
+def refused(a: Attempt) -> bool:
+    """The provider said no to opening it."""
+    return a.state == "voided" and a.ref is None and a.code != "never_opened"
+
+
 def lost(s: State) -> int:
     return sum(d.amount for d in s.disputes if d.outcome == "lost")
 
@@ -169,7 +174,7 @@ def _request_payment(s: State, c: Command) -> Event | No:
         return No("payment_open")
     if s.late or c.get("late"):
         return No("order_expired")
-    if len(s.attempts) >= MAX_ATTEMPTS:
+    if sum(not refused(a) for a in s.attempts) >= MAX_ATTEMPTS:
         return No("too_many_attempts")
     if c["amount"] != s.total or c.get("currency", "EUR") != "EUR":
         return No("amount_differs")

@@ -244,7 +244,8 @@ def test_after_a_void_the_customer_may_pay_again_until_the_time_is_over() -> Non
 def test_ten_attempts_are_enough() -> None:
     story = given(place())
     for no in range(1, 11):
-        story.given(request_payment(), payment("PaymentVoided", no))
+        opened = payment("PaymentOpened", no, provider_ref=f"pi_{no}")
+        story.given(request_payment(), opened, payment("PaymentVoided", no))
     story.when(request_payment()).refused("too_many_attempts")
 
 
@@ -409,6 +410,22 @@ def full_order() -> Story:
         waits = payment("PaymentPending", waiting_for="provider")
         story.given(waits if story.order.version % 2 else payment("PaymentDeclined", code="card_declined"))
     return story
+
+
+def test_a_payment_that_the_provider_refuses_to_open_is_no_attempt_of_the_customer_and_calls_a_person() -> None:
+    story = given(place(), *RESERVED)
+    for number in range(1, 12):
+        refused = payment("PaymentVoided", attempt=number, code="amount_too_small")
+        story.given(request_payment(), refused)
+    order = story.order
+    assert order is not None
+    keys = [x.key for x in obligations(order) if x.kind is Kind.CALL_PERSON]
+    assert keys == [f"att:{order.order_id}:payment_refused:amount_too_small"]
+    opened = story.when(request_payment()).then("PaymentRequested")
+    assert len(opened.attempts) == 12
+    given_up = given(place(), *RESERVED, request_payment(), payment("PaymentVoided", code="never_opened"))
+    assert given_up.order is not None
+    assert not [x for x in obligations(given_up.order) if x.kind is Kind.CALL_PERSON]
 
 
 def test_a_full_order_takes_no_further_payment_but_every_fact_and_its_own_end() -> None:

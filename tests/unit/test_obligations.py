@@ -134,6 +134,8 @@ def _people(s: model.State, o: Order) -> set[tuple[str, str, int]]:
         called[f"att:{i}:given_back:{back}"] = (0, False)
     elif not s.cancelled and money and back == money:
         called[f"att:{i}:refunded:{back}"] = (0, False)
+    if not s.cancelled and s.attempts and not money and model.refused(s.attempts[-1]):
+        called[f"att:{i}:payment_refused:{s.attempts[-1].code}"] = (0, False)
     standing = {key for _, key in s.flags}
     return {
         ("call_person", key, at)

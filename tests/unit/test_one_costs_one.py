@@ -1,0 +1,176 @@
+"""An exception about one order, message or answer costs that one: what works beside the writers goes on."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+import structlog
+from order_space import PLACED_AT, WHOLE, order_command
+
+from commands.answers import Answer, Done, Unknown
+from commands.desk import Desk, OrderBook
+from commands.messages import OrderCommand, RecordStock, command_codec
+from commands.performing import Ports
+from commands.reconciler import Reconciler
+from ledger import events as e
+from ledger.envelope import Written
+from ledger.events import Line
+from ledger.log import Record, TopicPartition
+from ledger.memory_log import MemoryLog
+from ledger.store import MemoryStore
+from ledger.topics import Topics
+
+TOPICS = Topics()
+SECRET = "ada@example.org"
+PLACE = next(c for c in WHOLE if c["op"] == "PlaceOrder")
+HOUR_MS = 3_600_000
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_ms = PLACED_AT + 1
+
+    def __call__(self) -> int:
+        return self.now_ms
+
+
+class Stock:
+    """A stock service as its door shows it; `says` is asked for every call."""
+
+    name = "product"
+
+    def __init__(self, says: Callable[[str], Answer]) -> None:
+        self.says, self.closed = says, False
+
+    async def reserve(self, order_id: str, currency: str, lines: Sequence[Line], key: str) -> Answer:
+        return self.says(order_id)
+
+    async def release(self, order_id: str, key: str) -> Answer:
+        return self.says(order_id)
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+class NoPayments:
+    """Nothing of these orders is paid."""
+
+    name = "stripe"
+
+    async def close(self) -> None:
+        pass
+
+
+class Shop:
+    """Placed orders in a store, a reconciler that owns them, and what it sends."""
+
+    def __init__(self, orders: Sequence[str], says: Callable[[str], Answer]) -> None:
+        self.log, self.clock, store = MemoryLog(), Clock(), MemoryStore()
+        self.log.ensure_topics(TOPICS.specs(1, 1))
+        desk = Desk(store, 0, 1, TOPICS, bytes(16))
+        for offset, order_id in enumerate(orders):
+            command = order_command(PLACE, order_id, f"cmd_{order_id}")
+            record = Record(TOPICS.commands, 0, offset, PLACED_AT, order_id.encode(), command_codec().encode(command))
+            assert desk.deal(record, Written(bytes(16), 0, 1)) is not None
+        store.write(desk.rows())
+        self.made: list[Stock] = []
+        self.fatal: list[BaseException] = []
+        sender = self.log.sender("reconciler")
+
+        def ports() -> Ports:
+            self.made.append(Stock(says))
+            return Ports(NoPayments(), {"product": self.made[-1]})  # type: ignore[arg-type]  # no payment is ever asked for
+
+        self.reconciler = Reconciler(
+            ports, lambda partition: OrderBook(store), lambda order_id: 0, sender, TOPICS, self.fatal.append, self.clock
+        )
+        self._close = sender.close
+
+    def __enter__(self) -> Shop:
+        self.reconciler.start()
+        self.reconciler.own([0])
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.reconciler.stop(60)
+        self._close()
+
+    def sent(self) -> list[OrderCommand]:
+        tp = TopicPartition(TOPICS.commands, 0)
+        reader = self.log.reader("test", eof=True)
+        reader.assign({tp: 0})
+        found: list[Record] = []
+        while tp not in reader.reached_end():
+            found += reader.poll(1000, 0.05)
+        reader.close()
+        return [command_codec().decode(record.value) for record in found]
+
+    def until(self, holds: Callable[[], object], step_ms: int = 0) -> None:
+        deadline = time.monotonic() + 40
+        while not holds():
+            assert not self.fatal
+            assert time.monotonic() < deadline
+            self.clock.now_ms += step_ms
+            self.reconciler.look_at_the_clock()
+            time.sleep(0.01)
+
+
+@pytest.fixture
+def lines() -> Iterator[list[Any]]:
+    with structlog.testing.capture_logs() as found:
+        yield found
+
+
+RESERVED = Done((RecordStock(e.STOCK_RESERVED, "product", "r-1"),))
+
+
+def raising(order_id: str) -> Answer:
+    if order_id == "ord_bad":
+        raise KeyError(SECRET)
+    return RESERVED
+
+
+def test_an_obligation_that_raises_costs_its_order_and_a_person_is_called(lines: list[Any]) -> None:
+    with Shop(["ord_bad", "ord_good"], raising) as shop:
+        shop.until(lambda: [c.order_id for c in shop.sent()] == ["ord_good"])
+        shop.until(lambda: shop.reconciler.done["reserve raised"] >= 3, step_ms=500)
+        shop.until(lambda: "RaiseAttention" in [c.operation for c in shop.sent()], step_ms=HOUR_MS // 10)
+        said = {(c.order_id, c.operation) for c in shop.sent() if c.operation != "ExpireOrder"}  # the clock has passed that, too
+        assert said == {("ord_bad", "RaiseAttention"), ("ord_good", "RecordStock")}
+    assert SECRET not in str(lines)
+    assert any("KeyError at test_one_costs_one.py" in str(line.get("why")) for line in lines)
+
+
+@pytest.mark.parametrize(
+    "fact",
+    [
+        RecordStock(e.STOCK_REJECTED, "product", reason="out_of_stock", items=(e.StockItem("mug", 2**31),)),
+        RecordStock(e.STOCK_RESERVED, "product", "r" * 300_000),
+        RecordStock("StockVanished", "product"),
+    ],
+    ids=["a number that no record takes", "a name that no record takes", "a fact that nobody knows"],
+)
+def test_an_answer_that_cannot_be_reported_costs_its_order(fact: RecordStock) -> None:
+    with Shop(["ord_bad", "ord_good"], lambda order_id: Done((fact,)) if order_id == "ord_bad" else RESERVED) as shop:
+        shop.until(lambda: "ord_good" in [c.order_id for c in shop.sent()])
+        shop.until(lambda: "RaiseAttention" in [c.operation for c in shop.sent()], step_ms=HOUR_MS // 10)
+
+
+def test_a_port_that_answers_nothing_for_a_minute_gets_a_new_client_and_an_old_one_is_closed() -> None:
+    answering = threading.Event()
+
+    def says(order_id: str) -> Answer:
+        return RESERVED if answering.is_set() else Unknown("time-out")
+
+    with Shop([f"ord_{n}" for n in range(8)], says) as shop:
+        shop.until(lambda: len(shop.made) == 2, step_ms=2_000)
+        shop.until(lambda: shop.made[0].closed)
+        assert not shop.made[1].closed
+        answering.set()
+        shop.until(lambda: len({c.order_id for c in shop.sent() if c.record_stock}) == 8, step_ms=1_000)
+        assert len(shop.made) == 2
+    assert shop.made[1].closed

@@ -1,0 +1,157 @@
+"""Objects that look like Stripe's and are not what its types promise: facts that can be reported, or one error each."""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+from typing import Any
+
+import msgspec
+import pytest
+
+from commands.answers import Fact, command_of
+from commands.messages import command_codec
+from commands.payments import InvalidSignature, NotForUs
+from commands.stripe_facts import Dispute, Intent, Refund, facts_of, read, told_by
+from commands.stripe_webhook import read_event, sign
+
+SECRET, NOW = "whsec_test", 1_900_000_000
+CHARGE = {
+    "id": "ch_1",
+    "object": "charge",
+    "status": "succeeded",
+    "amount": 2200,
+    "captured": True,
+    "amount_captured": 2200,
+    "amount_refunded": 0,
+    "disputed": False,
+    "payment_intent": "pi_1",
+    "metadata": {"order": "ord_1", "attempt": "1"},
+    "payment_method_details": {"card": {"capture_before": NOW}},
+}
+INTENT = {
+    "id": "pi_1",
+    "object": "payment_intent",
+    "status": "requires_capture",
+    "amount": 2200,
+    "currency": "eur",
+    "livemode": False,
+    "amount_capturable": 2200,
+    "amount_received": 0,
+    "metadata": {"order": "ord_1", "attempt": "1"},
+    "last_payment_error": {"code": "card_declined", "decline_code": "do_not_honor", "charge": "ch_1"},
+    "latest_charge": CHARGE,
+    "cancellation_reason": None,
+    "client_secret": "pi_1_secret",
+}
+REFUND = {
+    "id": "re_1",
+    "object": "refund",
+    "status": "succeeded",
+    "amount": 2200,
+    "created": NOW,
+    "payment_intent": "pi_1",
+    "failure_reason": None,
+    "metadata": {"order": "ord_1", "refund_no": "1"},
+}
+DISPUTE = {
+    "id": "dp_1",
+    "object": "dispute",
+    "status": "needs_response",
+    "amount": 2200,
+    "reason": "fraudulent",
+    "payment_intent": "pi_1",
+    "evidence_details": {"due_by": NOW},
+}
+KINDS: list[tuple[dict[str, Any], type[Any]]] = [(INTENT, Intent), (REFUND, Refund), (DISPUTE, Dispute)]
+VALUES: list[Any] = [
+    *(None, True, 0, -1, 2**31, 2**53, 2**63, 10**30, 1.5, 1e300, "", "x" * 1000, "\u202e", "processing", "a_new_one", "won"),
+    *([], [1], {}, {"id": "pi_1"}, {"id": None}, {"order": 7, "attempt": "1"}, {"order": "a/b", "attempt": "1"}),
+]
+
+
+def mutated(thing: dict[str, Any], chance: random.Random) -> dict[str, Any]:
+    thing = copy.deepcopy(thing)
+    for _ in range(chance.randint(1, 3)):
+        holder = thing
+        while True:
+            name = chance.choice(list(holder) or ["id"])
+            if isinstance(holder.get(name), dict) and chance.random() < 0.6:
+                holder = holder[name]
+            else:
+                break
+        if chance.random() < 0.3:
+            holder.pop(name, None)
+        else:
+            holder[name] = copy.deepcopy(chance.choice(VALUES))
+    return thing
+
+
+def reported(facts: tuple[Fact, ...]) -> None:
+    """Each of them fits a command, and is read again from it."""
+    for fact in facts:
+        command = command_of(fact, "ord_1", "cmd_1", "stripe")
+        assert command_codec().decode(command_codec().encode(command)) == command
+
+
+def whole(kind: type[Any], thing: dict[str, Any]) -> Any:
+    """`thing` as `kind`; None when it is not."""
+    try:
+        return read(thing, kind)
+    except msgspec.ValidationError:
+        return None
+
+
+def test_twenty_thousand_mutated_objects_are_facts_or_no_object() -> None:
+    chance, taken = random.Random(5), 0
+    intent, refund, dispute = (read(thing, kind) for thing, kind in KINDS)
+    for _ in range(20_000):
+        thing, kind = chance.choice(KINDS)
+        found = whole(kind, mutated(thing, chance))
+        if found is None:
+            continue
+        taken += 1
+        if kind is Intent:
+            reported(facts_of(found, [refund], [dispute]))
+        else:
+            reported(facts_of(intent, [found] if kind is Refund else [refund], [found] if kind is Dispute else []))
+    assert taken > 4_000
+
+
+def test_what_stripes_own_types_call_nullable_stops_no_look() -> None:
+    bare = {"id": "re_9", "status": None, "amount": 2200, "payment_intent": {"id": "pi_1"}, "metadata": None}
+    refund = read(bare, Refund)
+    assert refund.payment_ref == "pi_1"
+    intent = read(INTENT | {"metadata": {"order": "ord_1", "attempt": "1"}, "latest_charge": None}, Intent)
+    assert [type(f).__name__ for f in facts_of(intent, [refund])] == ["RecordPayment", "RecordRefund"]
+    assert facts_of(read(INTENT | {"metadata": None}, Intent)) == ()
+
+
+def test_twenty_thousand_signed_messages_are_events_or_not_for_us() -> None:
+    chance, taken = random.Random(6), 0
+    for number in range(20_000):
+        thing = chance.choice([CHARGE, INTENT, REFUND, DISPUTE])
+        kind = chance.choice(["payment_intent.succeeded", "charge.refunded", "refund.updated", "a.new.kind"])
+        event = {"id": "evt_1", "object": "event", "type": kind, "livemode": False, "data": {"object": mutated(thing, chance)}}
+        body = json.dumps(event if number % 3 else mutated(event, chance)).encode()
+        try:
+            event_read = read_event(body, sign(body, SECRET, NOW), (SECRET,), NOW, False, None)
+        except NotForUs:
+            continue
+        taken += 1
+        assert event_read.payment_ref is None or isinstance(event_read.payment_ref, str)
+        if (told := told_by(event_read.data.object)) is not None:
+            reported(told.facts)
+    assert taken > 10_000
+
+
+NO_EVENTS = {"bytes": b"\xff", "deep": b"[" * 100_000, "empty": b"{}", "null": b"null", "number": b'{"id":1}'}
+
+
+@pytest.mark.parametrize("body", NO_EVENTS.values(), ids=NO_EVENTS)
+def test_a_signed_message_that_is_no_event_is_not_for_us_and_an_unsigned_one_is_forged(body: bytes) -> None:
+    with pytest.raises(NotForUs):
+        read_event(body, sign(body, SECRET, NOW), (SECRET,), NOW, False, None)
+    with pytest.raises(InvalidSignature):
+        read_event(body, sign(body, "whsec_other", NOW), (SECRET,), NOW, False, None)
