@@ -94,6 +94,7 @@ def parse(raw: bytes) -> Any:
     if b"\\" in raw or "\x7f" in text or not (text.isascii() or _is_plain(text)):
         _check_depth(value)
         _check_text(value)
+        return _composed(value)
     return value
 
 
@@ -164,7 +165,7 @@ def _check_text(value: Any) -> None:
         return
     if any(error.code == "lone-surrogate" for error in errors):
         raise Problem("malformed-json", "A string holds half a surrogate pair.")
-    raise Problem("invalid-field", "A string holds control characters or is not in Unicode NFC.", errors=errors)
+    raise Problem("invalid-field", "A string holds control characters, or a member's name is not in Unicode NFC.", errors=errors)
 
 
 def _bad_text(value: Any, pointer: str) -> Iterator[FieldError]:
@@ -173,7 +174,7 @@ def _bad_text(value: Any, pointer: str) -> Iterator[FieldError]:
             yield FieldError(pointer, code)
     elif isinstance(value, dict):
         for key, member in value.items():
-            if code := _flaw(key):
+            if code := _flaw(key) or (None if unicodedata.is_normalized("NFC", key) else "not-nfc"):
                 yield FieldError(pointer, code)  # the key itself is not repeated: it may not be printable
             else:
                 yield from _bad_text(member, f"{pointer}/{_escaped(key)}")
@@ -187,7 +188,17 @@ def _flaw(text: str) -> str | None:
         return "lone-surrogate"
     if _CONTROLS.search(text):
         return "control-character"
-    return None if unicodedata.is_normalized("NFC", text) else "not-nfc"
+    return None
+
+
+def _composed(value: Any) -> Any:
+    """Texts in Unicode NFC: as a Mac, pointed Hebrew or a keyboard for Hindi gives them, they are not. Done before anything is
+    hashed, so that the same text is the same request."""
+    if isinstance(value, str):
+        return unicodedata.normalize("NFC", value)
+    if isinstance(value, dict):
+        return {key: _composed(member) for key, member in value.items()}
+    return [_composed(item) for item in value] if isinstance(value, list) else value
 
 
 def _escaped(key: object) -> str:

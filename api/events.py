@@ -42,7 +42,7 @@ async def read_events(call: Call) -> Response:
     headers = {"Ledger-Position": ctx.position(partition)} | staleness(call)
     if wanted == SSE:
         last = call.header(b"last-event-id")
-        if last is not None:
+        if last:  # empty: none, as browsers send it before the first event
             if not (last.isascii() and last.isdecimal() and len(last) <= 10 and int(last) <= MAX_VERSION):
                 raise invalid_header("Last-Event-ID", "Last-Event-ID must be the version of the last event seen.")
             after = int(last)

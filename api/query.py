@@ -8,8 +8,8 @@ from datetime import UTC, date, datetime
 
 from api.errors import FieldError, Problem
 
-_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
-_DAY = re.compile(r"\d{4}-\d\d-\d\d")
+_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+_DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
 
 
@@ -63,8 +63,10 @@ class Query:
             except (ValueError, OverflowError):
                 delta = None
             if delta is not None:
-                return (delta.days * 86_400 + delta.seconds) * 1000 + delta.microseconds // 1000
-        raise _invalid(name, "not-a-time", f"{name} must be an RFC 3339 time, for instance 2030-01-31T12:00:00Z.")
+                # Before the epoch nothing happened here, and keys of the databases count from it.
+                return max(0, (delta.days * 86_400 + delta.seconds) * 1000 + delta.microseconds // 1000)
+        hint = " In a query a plus sign is written %2B." if " " in value else ""
+        raise _invalid(name, "not-a-time", f"{name} must be an RFC 3339 time, for instance 2030-01-31T12:00:00Z.{hint}")
 
     def day(self, name: str) -> date:
         """A mandatory UTC date."""

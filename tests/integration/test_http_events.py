@@ -129,7 +129,8 @@ def test_a_stream_resumes_behind_the_last_event_seen(ledger: RunningLedger) -> N
     cancel(client, order_id)
     assert Stream(client, order_id, {"Last-Event-ID": "1"}).wait_for(1) == [("2", "OrderCancelled")]
     assert Stream(client, order_id, query="?after=1").wait_for(1) == [("2", "OrderCancelled")]
-    for wrong in ("x", "-1", "1.0", "99999999999", ""):
+    assert Stream(client, order_id, {"Last-Event-ID": ""}).wait_for(2)[-1] == ("2", "OrderCancelled")
+    for wrong in ("x", "-1", "1.0", "99999999999"):
         headers = {"Accept": "text/event-stream", "Last-Event-ID": wrong}
         answer = client.get(f"/orders/{order_id}/events", headers=headers)
         assert (answer.status_code, answer.json()["code"]) == (422, "invalid-field"), wrong

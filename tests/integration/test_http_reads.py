@@ -211,6 +211,11 @@ def test_lists_are_filtered_by_status_and_time(ledger: RunningLedger) -> None:
     late = client.get("/orders", params={"placed_from": second["placed_at"]}).json()["data"]
     assert ([r["order_id"] for r in early], [r["order_id"] for r in late]) == ([first["order_id"]], [second["order_id"]])
     assert client.get("/orders?attention=true").json()["data"] == []
+    for far in ("1969-12-31T23:59:59Z", "0001-01-01T00:00:00Z"):
+        assert client.get("/orders", params={"placed_to": far}).json() == {"data": [], "next_cursor": None}
+        assert len(client.get("/orders", params={"placed_from": far}).json()["data"]) == 2
+    assert client.get("/orders", params={"placed_from": "9999-12-31T23:59:59Z"}).json()["data"] == []
+    assert len(client.get("/orders", params={"placed_to": "9999-12-31T23:59:59Z"}).json()["data"]) == 2
 
 
 @pytest.mark.parametrize(

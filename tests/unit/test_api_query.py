@@ -19,8 +19,9 @@ from ledger.transitions import Code
         ("1970-01-01T00:00:00Z", 0),
         ("2030-01-31T12:00:00.123Z", 1_896_091_200_123),
         ("2030-01-31t13:00:00.1239+01:00", 1_896_091_200_123),
-        ("1969-12-31T23:59:59.999Z", -1),
-        ("0001-01-01T00:00:00Z", -62_135_596_800_000),
+        ("1969-12-31T23:59:59.999Z", 0),  # before the epoch nothing happened here
+        ("0001-01-01T00:00:00Z", 0),
+        ("9999-12-31T23:59:59.999Z", 253_402_300_799_999),
     ],
 )
 def test_rfc_3339_times_are_read_to_the_millisecond(text: str, ms: int) -> None:
@@ -31,6 +32,12 @@ def test_rfc_3339_times_are_read_to_the_millisecond(text: str, ms: int) -> None:
 def test_other_times_are_refused(text: str) -> None:
     with pytest.raises(Problem, match="invalid-field"):
         Query([("at", text)]).time_ms("at")
+
+
+def test_a_plus_sign_that_the_query_took_for_a_space_is_explained() -> None:
+    with pytest.raises(Problem) as caught:
+        Query([("at", "2030-01-31T13:00:00 01:00")]).time_ms("at")
+    assert "%2B" in caught.value.detail
 
 
 @given(st.integers(min_value=0, max_value=253_402_300_799_999))
