@@ -16,6 +16,7 @@ from api.payloads import AddressBody, CancelOrderBody, ContactBody, PlaceOrderBo
 from api.representations import etag, frozen_members, order_json, order_summary, to_json
 from commands.idempotency import NEW_ORDER, command_id_of, order_id_of
 from commands.messages import CancelOrder, OrderCommand, PlaceOrder, ShipOrder
+from commands.phone_numbers import dialled
 from ledger.contacts import Address, OrderContact
 from ledger.events import Adjustment, Line
 from ledger.money import total_of
@@ -127,6 +128,13 @@ def _check_order(body: PlaceOrderBody, lines: tuple[Line, ...], adjustments: tup
 
 
 def _contact(body: ContactBody, customer: str) -> OrderContact:
+    """Raises `Problem` for a phone number that is none, also not in the country that the parcel goes to."""
+    if body.phone is not None:
+        try:
+            dialled(body.phone, body.shipping_address.country)
+        except ValueError:
+            error = FieldError("/contact/phone", "not-a-phone-number")
+            raise Problem("invalid-field", "The phone number cannot be dialled.", errors=[error]) from None
     return OrderContact(
         customer_id=customer,
         name=body.name,

@@ -11,8 +11,10 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
+from pydantic_core import PydanticCustomError
 
 from api.card_numbers import no_card_number
+from commands.mailboxes import mailbox
 from ledger.money import MAX_TOTAL_MINOR, MAX_UNIT_PRICE_MINOR
 
 ORDER_ID = "ord_2cumvh5jpkvhcxsfqqzwnmx5ei"
@@ -51,6 +53,15 @@ class AdjustmentBody(Request):
     amount_minor: Minor
 
 
+def _is_mailbox(text: str) -> str:
+    """As typed, if mail can be sent to it."""
+    try:
+        mailbox(text)
+    except ValueError:
+        raise PydanticCustomError("not_an_email_address", "is no e-mail address") from None
+    return text
+
+
 class AddressBody(Request):
     line1: Annotated[str, Field(min_length=1, max_length=120), AfterValidator(no_card_number)]
     line2: Annotated[str | None, Field(max_length=120), AfterValidator(no_card_number)] = None
@@ -64,8 +75,10 @@ class ContactBody(Request):
     """Who the order is for: the only personal data. It is never part of a command, an event or a refusal, and can be erased."""
 
     name: Annotated[str, Field(min_length=1, max_length=120), AfterValidator(no_card_number)]
-    email: Annotated[str, Field(max_length=254, pattern=r"^[^@\s]+@[^@\s]+$")]
-    phone: Annotated[str | None, Field(max_length=32)] = None
+    email: Annotated[str, Field(max_length=254, json_schema_extra={"format": "email"}), AfterValidator(_is_mailbox)]
+    phone: Annotated[
+        str | None, Field(max_length=32, description="with a leading +, or as it is dialled in the shipping address's country")
+    ] = None
     shipping_address: AddressBody
     billing_address: AddressBody | None = None
     delivery_note: Annotated[str | None, Field(max_length=500), AfterValidator(no_card_number)] = None

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from commands.mailboxes import mailbox
 from commands.messages_out import NotSent, OutMessage
 from commands.notices import EMAIL
 from ledger.errors import ConfigError
@@ -53,7 +54,7 @@ class SmtpDoor:
         mail = as_mail(message, self._sender)
         try:
             with self._connect() as server:
-                server.send_message(mail)
+                server.send_message(mail, to_addrs=[_recipient(message)])  # the library would take quotes off
         except smtplib.SMTPRecipientsRefused as exc:
             code = max((code for code, _ in exc.recipients.values()), default=500)
             raise NotSent(f"the server refused the recipient ({code})", again=code < 500) from None
@@ -140,12 +141,17 @@ _TEXT = 'text/plain; charset="utf-8"'
 _PARSED_TEXT = _POLICY.header_factory("Content-Type", _TEXT)
 
 
+def _recipient(message: OutMessage) -> str:
+    """As every server takes it. Raises `ValueError`."""
+    return message.to if _PLAIN_ADDRESS.fullmatch(message.to) else mailbox(message.to)
+
+
 def as_mail(message: OutMessage, sender: Address) -> EmailMessage:
     """Text, UTF-8. What a customer wrote can end up in no header but as its value. Raises `NotSent` for no address."""
     mail = EmailMessage(_POLICY)
     try:
         mail["From"] = str(sender) if sender.display_name.isascii() else sender
-        mail["To"] = message.to if _PLAIN_ADDRESS.fullmatch(message.to) else Address(addr_spec=message.to)
+        mail["To"] = _recipient(message)
         mail["Subject"] = message.subject
         mail["Message-ID"] = f"<{message.key.replace(':', '.')}@order-ledger>"
     except (ValueError, IndexError):

@@ -20,6 +20,7 @@ from importlib.resources import files
 from string import Template
 
 from commands.messages_out import OutMessage
+from commands.phone_numbers import dialled
 from ledger import events as e
 from ledger.contacts import OrderContact
 from ledger.events import OrderEvent
@@ -56,11 +57,21 @@ def notice_of(event: OrderEvent) -> str | None:
 def messages_of(event: OrderEvent, notice: str, contact: OrderContact, channels: frozenset[str]) -> list[OutMessage]:
     """One message per channel that the contact can be reached by."""
     found = []
-    for channel, to in ((EMAIL, contact.email), (SMS, contact.phone)):
+    for channel, to in ((EMAIL, contact.email), (SMS, _number_of(contact))):
         if channel in channels and to:
             subject, text = _text(event, notice, contact, channel)
             found.append(OutMessage(f"{event.order_id}:{event.version}:{channel}", channel, to, subject, text))
     return found
+
+
+def _number_of(contact: OrderContact) -> str | None:
+    """As it is dialled; as it is kept when it is none, for the door to say so."""
+    if contact.phone is None:
+        return None
+    try:
+        return dialled(contact.phone, contact.shipping_address.country)
+    except ValueError:
+        return contact.phone
 
 
 def _text(event: OrderEvent, notice: str, contact: OrderContact, channel: str) -> tuple[str, str]:

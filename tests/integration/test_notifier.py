@@ -321,6 +321,61 @@ def test_a_refused_recipient_is_given_up_and_a_busy_server_asked_again(post: Pos
     assert mails.subjects() == ["ord_3"]
 
 
+@pytest.mark.parametrize("odd", ["<ada@example.org>", "ada@example..org", "ada@.example.org", "ada@example.org\u200b", "\ud7ff@"])
+def test_an_address_that_no_door_let_in_costs_its_message_and_is_not_repeated(
+    post: Post, mails: MailServer, odd: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with running(post) as notifier:
+        post.placed("ord_1", odd)
+        post.placed("ord_2")
+        until(lambda: mails.subjects() == ["ord_2"])
+        assert (notifier.given_up, notifier.restarts) == (1, 0)
+        until(post.at_end)
+    assert not post.failed
+    said = capsys.readouterr()
+    assert odd not in said.out + said.err
+
+
+@pytest.mark.parametrize(
+    ("typed", "sent"),
+    [
+        ("taro..yamada@example.ne.jp", '"taro..yamada"@example.ne.jp'),
+        ("info@m\u00fcller.example.com", "info@xn--mller-kva.example.com"),
+    ],
+)
+def test_an_odd_address_that_is_one_is_written_to(post: Post, mails: MailServer, typed: str, sent: str) -> None:
+    with running(post):
+        post.placed("ord_1", typed)
+        until(lambda: mails.mails)
+    assert mails.asked[0] in (sent, typed)  # the server of the tests takes quotes off
+    mail = as_mail(OutMessage("ord_1:1:email", "email", typed, "Hello", "Hello"), sender_of("shop@example.org"))
+    assert f"To: {sent}\n".encode() in mail.as_bytes()
+
+
+class BrokenDoor:
+    """A door with a fault that nobody thought of, for one message."""
+
+    channel = "email"
+
+    def __init__(self, door: SmtpDoor) -> None:
+        self.door = door
+
+    def send(self, message: OutMessage) -> None:
+        if "ord_1" in message.subject:
+            raise ZeroDivisionError(message.to)
+        self.door.send(message)
+
+
+def test_a_door_that_raises_costs_one_message(post: Post, mails: MailServer, capsys: pytest.CaptureFixture[str]) -> None:
+    with running(post, doors={"email": BrokenDoor(SmtpDoor(post.url, "shop@example.org"))}) as notifier:
+        post.placed("ord_1", "secret@example.org")
+        post.placed("ord_2")
+        until(lambda: mails.subjects() == ["ord_2"])
+        assert (notifier.given_up, notifier.restarts) == (1, 0)
+    assert not post.failed
+    assert "secret" not in (said := capsys.readouterr()).out + said.err
+
+
 def test_a_mail_server_that_is_away_is_waited_for(post: Post) -> None:
     late = MailServer()
     with running(post, doors={"email": SmtpDoor(late.url, "shop@example.org")}) as notifier:

@@ -1,0 +1,20 @@
+"""What a phone number is: one idea for the door and for what is sent. The only importer of `phonenumbers`."""
+
+from __future__ import annotations
+
+import phonenumbers
+
+
+def dialled(text: str, country: str) -> str:
+    """`text` in the form that every service takes (E.164, `+4915123456789`).
+
+    Without a leading + or its like it is a number of `country` (ISO 3166, two letters).
+    Raises `ValueError`, which does not repeat the text, for what cannot be one.
+    """
+    try:
+        number = phonenumbers.parse(text, country.upper())
+    except phonenumbers.NumberParseException:
+        raise ValueError("not a phone number") from None
+    if not phonenumbers.is_possible_number(number):
+        raise ValueError("not a phone number")
+    return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
