@@ -1,6 +1,6 @@
-"""How a run of the suite is divided: two worker processes, one broker for both.
+"""How a run of the suite is divided: three worker processes, one broker for all of them.
 
-Much of a run is waiting (for processes, for Kafka, for pauses), so two workers are quicker than one even on a single core.
+Half of a run is waiting (for processes, for Kafka, for pauses): two workers leave two cores idle for a third of the time.
 Whoever names a file or a test gets one process, as with plain pytest; `-n 0` forces that, `-n 3` another number.
 """
 
@@ -21,7 +21,7 @@ from xdist.scheduler import LoadScopeScheduling
 from ledger.broker import EmbeddedBroker
 from ledger.config import KafkaSettings
 
-WORKERS = 2
+WORKERS = 3
 
 # Long tests that have only the broker in common: each may run wherever there is room. The tests of any other file share
 # fixtures or caches of their module, and stay together.
