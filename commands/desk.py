@@ -48,6 +48,9 @@ _decode_order = msgspec.msgpack.Decoder(Order).decode
 _encode = msgspec.msgpack.Encoder().encode
 
 
+msgspec.msgpack.Decoder(CommandHead)  # known from here on, as all types that several threads use (see `ledger.codec`)
+
+
 class Meta(Struct, frozen=True, array_like=True):
     """Where the fold of one partition stands.
 

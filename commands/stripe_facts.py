@@ -125,6 +125,10 @@ class Dispute(Struct, frozen=True):
         return name_of(self.payment_intent)
 
 
+for _kind in (Intent, Refund, Dispute):
+    msgspec.json.Decoder(_kind)  # known from here on: several threads may read their first one at once (see `ledger.codec`)
+
+
 def read(value: Any, kind: type[S]) -> S:
     """A Stripe object as `kind`. Raises `msgspec.ValidationError` for one that is not."""
     return msgspec.convert(value, kind)
