@@ -59,6 +59,8 @@ LOOK_PAUSES_MS = {
     Kind.LOOK_AT_DISPUTE: (24 * HOUR_MS, 24 * HOUR_MS),
 }
 
+Client = PaymentProvider | StockService
+
 log = structlog.get_logger(__name__)
 
 
@@ -112,6 +114,7 @@ class Reconciler:
         self._due_at: dict[str, int] = {}
         self._calls: set[asyncio.Task[None]] = set()
         self._slots: dict[str, asyncio.Semaphore] = {}
+        self._retired: list[tuple[float, Client]] = []
         self._silent_since: dict[str, tuple[int, int]] = {}  # since when a port answered nothing, and to how many calls
         self.done: Counter[str] = Counter()
         self._thread = threading.Thread(target=self._run, name="reconciler", daemon=True)
@@ -192,6 +195,7 @@ class Reconciler:
         try:
             while not self._stopping.is_set():
                 self._look_at_due()
+                await self._close_retired(2 * CALL_S)
                 waking = asyncio.create_task(self._wake.wait())
                 await asyncio.wait({stopping, waking}, timeout=self._pause_s(), return_when=asyncio.FIRST_COMPLETED)
                 waking.cancel()
@@ -203,9 +207,10 @@ class Reconciler:
             for call in self._calls:
                 call.cancel()
             await asyncio.gather(*self._calls, return_exceptions=True)
-            await self._ports.payments.close()
-            for service in self._ports.stock.values():
-                await service.close()
+            now = self._loop.time()
+            clients: list[Client] = [self._ports.payments, *self._ports.stock.values()]
+            self._retired += [(now, client) for client in clients]
+            await self._close_retired(0)
 
     def _pause_s(self) -> float | None:
         return max(0.0, (self._due[0][0] - self._clock()) / 1000) if self._due else None
@@ -314,7 +319,7 @@ class Reconciler:
             report = Report(failed=type(exc).__name__)
         self.done[f"{obligation.kind} {'failed' if report.failed else 'done'}"] += 1
         if obligation.args is not None:
-            await self._heard(self._ports.name_of(obligation), report.answered)
+            self._heard(self._ports.name_of(obligation), report.answered)
         commands = report.commands
         if report.failed is not None:
             log.warning("obligation not met", order_id=order.order_id, key=obligation.key, why=report.failed, tries=t.failed + 1)
@@ -331,7 +336,7 @@ class Reconciler:
             t.failed = t.blind = t.pauses = t.quiet = 0
             t.next_at = self._clock() + REPORTED_MS
 
-    async def _heard(self, port: str, answered: bool) -> None:
+    def _heard(self, port: str, answered: bool) -> None:
         """Give a port a new client when none of its calls got an answer for a minute: the old one may be what is broken."""
         now = self._clock()
         if answered:
@@ -351,12 +356,18 @@ class Reconciler:
             return
         if port == old.payments.name:
             self._ports = Ports(fresh.payments, old.stock)
-            unused: list[PaymentProvider | StockService] = [old.payments, *fresh.stock.values()]
+            unused: list[Client] = [old.payments, *fresh.stock.values()]
         else:
             self._ports = Ports(old.payments, {**old.stock, port: fresh.stock[port]})
             unused = [old.stock[port], fresh.payments, *(s for name, s in fresh.stock.items() if name != port)]
-        for client in unused:
-            await client.close()  # its calls under way get no answer, as for the last minute
+        self._retired += [(self._loop.time(), client) for client in unused]
+
+    async def _close_retired(self, after_s: float) -> None:
+        """Close clients that were replaced so long ago that no call with them can be under way."""
+        for at, client in list(self._retired):
+            if self._loop.time() - at >= after_s:
+                self._retired.remove((at, client))
+                await client.close()
 
     def _failed(self, obligation: Obligation, t: Try, report: Report | None = None) -> None:
         now, looked = self._clock(), report is not None and report.looked
