@@ -13,6 +13,8 @@ from ledger.errors import LogError
 from ledger.kafka.connection import ClientLog, client_config, from_exception, is_fatal, log
 from ledger.log import NOTE_AGAIN_S, TopicPartition
 
+LOST_AGAIN_S = 1.0
+
 OnPartitions = Callable[[list[int]], None]
 
 
@@ -148,11 +150,12 @@ class KafkaLease:
             log.info("%s", from_exception(exc, f"{self._what}: noting {dict(positions)}"))
 
     def _committed(self, error: KafkaError | None, partitions: list[KafkaTopicPartition]) -> None:
-        """The answer to a commit. A lost one only makes the lag that monitors see grow until the next."""
+        """The answer to a commit. A lost one only makes the lag that monitors see grow, until it is sent again in a second."""
         for tp in partitions:
             problem = tp.error or error
             if problem is not None:
                 log.info("%s: noting %s/%s: %s", self._what, tp.topic, tp.partition, problem)
+                self._note_again_at = min(self._note_again_at, time.monotonic() + LOST_AGAIN_S)
 
     def close(self) -> None:
         """Leave the process's share to be taken. As a static member it does not leave the group: the same instance has its
