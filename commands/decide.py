@@ -178,7 +178,7 @@ def _guard_expire(command: OrderCommand, order: Order, status: Status, at_ms: in
         return Refusal(Code.NOT_DUE, "the order has not expired yet")
     if o.payment_state(order) == t.AUTHORISED and o.stock_state(order) == t.RESERVED:
         return Refusal(Code.NOT_DUE, "the payment is being captured")
-    if order.captured_minor and not o.paid_in_full(order):
+    if o.paid_in_part(order):
         return Refusal(Code.NOT_DUE, "part of the money was captured: a person decides")
     return None
 
@@ -188,7 +188,7 @@ def _guard_request_payment(command: OrderCommand, order: Order, status: Status, 
     if order.total_minor == 0:
         return Refusal(Code.NOTHING_TO_PAY, "the order costs nothing")
     if order.captured_minor:
-        part = "" if o.paid_in_full(order) else " in part: the shop has to settle the rest"
+        part = " in part: the shop has to settle the rest" if o.paid_in_part(order) else ""
         return Refusal(Code.ALREADY_PAID, f"the order is paid{part}")
     if o.payment_state(order) != "unpaid":
         return Refusal(Code.PAYMENT_OPEN, f"attempt {len(order.attempts)} is {order.attempts[-1].state}")

@@ -27,6 +27,7 @@ from ledger.order import (
     display,
     dispute_state,
     owed_back_minor,
+    paid_in_part,
     payment_state,
     stock_state,
     was_refused,
@@ -213,8 +214,7 @@ def _call_about_refund(o: Order) -> Iterator[Obligation]:
 
 
 def _expire(o: Order) -> Iterator[Obligation]:
-    part = 0 < o.captured_minor < o.total_minor
-    if display(o) is Status.PENDING and not _capturing(o) and not part:
+    if display(o) is Status.PENDING and not _capturing(o) and not paid_in_part(o):
         yield Obligation(Kind.EXPIRE, f"exp:{o.order_id}", o.expires_at)
 
 
@@ -226,8 +226,7 @@ def _call_about_the_odd(o: Order) -> Iterator[Obligation]:
     if o.order == OPEN and o.attempts and not o.captured_minor and was_refused(o.attempts[-1]):
         yield from _person(o, PAYMENT_REFUSED, f"payment_refused:{o.attempts[-1].code}")
     back = o.refunded_minor + o.lost_minor
-    part = o.order == OPEN and 0 < o.captured_minor < o.total_minor
-    if part or o.captured_minor > o.total_minor:
+    if (o.order == OPEN and paid_in_part(o)) or o.captured_minor > o.total_minor:
         yield from _person(o, AMOUNT_MISMATCH, f"captured:{o.captured_minor}")
     if back > o.captured_minor:
         yield from _person(o, AMOUNT_MISMATCH, f"given_back:{back}")

@@ -150,6 +150,11 @@ def paid_in_full(o: Order) -> bool:
     return o.captured_minor >= o.total_minor
 
 
+def paid_in_part(o: Order) -> bool:
+    """Whether some of what the order costs was captured, and not all."""
+    return o.captured_minor > 0 and not paid_in_full(o)
+
+
 def payment_state(o: Order) -> str:
     """The payment axis: a function of the last attempt and the amounts."""
     if o.total_minor == 0 and not o.captured_minor:
