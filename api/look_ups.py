@@ -10,9 +10,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Mapping
 
-from msgspec import Struct
-
-from commands.messages import OrderCommand, command_codec
+from commands.messages import CommandHead, OrderCommand, command_codec
 from ledger.errors import DecodeError, Hole, LogError, LogUnavailable
 from ledger.log import EventLog, Reader, TopicPartition
 
@@ -21,16 +19,6 @@ KEPT = 10_000
 MAX_WAITING = 64
 
 Place = tuple[int, int]  # partition, offset
-
-
-class SentCommand(Struct, frozen=True):
-    """What an answer needs of a command: which one it is and who sent it."""
-
-    command_id: str
-    order_id: str
-    fingerprint: bytes
-    actor: str
-    customer_id: str
 
 
 class TooManyLookUps(LogError):
@@ -44,15 +32,19 @@ class LookUps:
 
     def __init__(self, log: EventLog, topic: str) -> None:
         self._log, self._topic = log, topic
-        self._known: OrderedDict[Place, SentCommand] = OrderedDict()
+        self._known: OrderedDict[Place, CommandHead] = OrderedDict()
         self._one_at_a_time = asyncio.Lock()
         self._reader: Reader | None = None
         self._waiting = 0
 
     def note(self, partition: int, offset: int, command: OrderCommand) -> None:
         """This node sent `command`, and that is where it landed."""
-        self._known[partition, offset] = SentCommand(
-            command.command_id, command.order_id, command.fingerprint, command.actor, command.customer_id
+        self._known[partition, offset] = CommandHead(
+            command_id=command.command_id,
+            order_id=command.order_id,
+            fingerprint=command.fingerprint,
+            actor=command.actor,
+            customer_id=command.customer_id,
         )
         self._known.move_to_end((partition, offset))
         while len(self._known) > KEPT:
@@ -62,7 +54,7 @@ class LookUps:
         """Know nothing but what the log says, as a node that has just started."""
         self._known.clear()
 
-    async def at(self, partition: int, offset: int) -> SentCommand | None:
+    async def at(self, partition: int, offset: int) -> CommandHead | None:
         """The command at this place; None when there is none, or none any more. Raises `LogError` when nobody knows now."""
         if (known := self._known.get((partition, offset))) is not None:
             return known

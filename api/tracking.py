@@ -13,9 +13,10 @@ from api.call import Call
 from api.context import AppContext
 from api.edge import json_response
 from api.errors import Problem
-from api.look_ups import SentCommand, TooManyLookUps
+from api.look_ups import TooManyLookUps
 from api.orders import staleness
 from api.outcomes import command_state
+from commands.messages import CommandHead
 from ledger.errors import LogError
 from ledger.outcomes import Outcome
 
@@ -74,7 +75,7 @@ def _decided_there(ctx: AppContext, command_id: str, partition: int, offset: int
     return outcome if past and past[0].event.command_offset == offset else None
 
 
-async def _read_back(ctx: AppContext, partition: int, offset: int) -> SentCommand | None:
+async def _read_back(ctx: AppContext, partition: int, offset: int) -> CommandHead | None:
     """The command at this place; None when there is none (any more). Raises `ledger-unavailable`, `too-many-requests`."""
     try:
         return await ctx.look_ups.at(partition, offset)
@@ -84,6 +85,6 @@ async def _read_back(ctx: AppContext, partition: int, offset: int) -> SentComman
         raise Problem("ledger-unavailable", "The command's record cannot be read now.") from None
 
 
-def _sent_by(principal: Principal, customer: str, command: Outcome | SentCommand) -> bool:
+def _sent_by(principal: Principal, customer: str, command: Outcome | CommandHead) -> bool:
     """Staff act for no customer: what became of their command bears the order's."""
     return command.actor == principal.actor and customer in ("", command.customer_id)

@@ -114,7 +114,7 @@ class ResolveAttention(Struct, frozen=True, omit_defaults=True):
 
 
 class CommandHead(Struct, frozen=True, kw_only=True):
-    """What must be readable of a command for its refusal to name it."""
+    """Which command it is and who sent it: enough to name it in a refusal, or to say what became of it."""
 
     command_id: Id
     order_id: Id
