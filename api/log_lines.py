@@ -42,7 +42,7 @@ def configure_logging(process: str, level: str = "INFO") -> None:
     root.handlers[:] = [handler]
     root.setLevel(level)
     # "abc" is how mode names the logger of the HTTP service
-    for noisy in ("faust", "mode", "abc", "uvicorn.access", "aiohttp"):
+    for noisy in ("faust", "mode", "abc", "uvicorn.access", "aiohttp", "kafka"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLevelName(level)))
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar, cast
 
 from ledger.errors import LogUnavailable
-from ledger.log import EventLog, Isolation, TopicPartition
+from ledger.log import EventLog, Isolation, OpenTransaction, TopicPartition
 
 PATIENCE_S = 100.0  # for one question; a healthy cluster answers in 0.02 s, a starting one in 3 s
 LEAST_PATIENCE_S = 20.0  # of `doctor`, which is asked whether the cluster answers at all
@@ -75,6 +75,10 @@ class _PatientLog:
 
     def unheld(self, topic: str, group: str, timeout_s: float = 5.0) -> list[int]:
         return self._ask(lambda: self._log.unheld(topic, group, timeout_s))
+
+    def open_transactions(self, partitions: Iterable[TopicPartition], timeout_s: float = 10.0) -> list[OpenTransaction]:
+        wanted = list(partitions)
+        return self._ask(lambda: self._log.open_transactions(wanted, timeout_s))
 
     def _ask(self, question: Callable[[], T]) -> T:
         began, pause_s = time.monotonic(), FIRST_PAUSE_S

@@ -74,6 +74,18 @@ class Rejected(Discard):
     code = "rejected"
 
 
+class HangingTransaction(Discard):
+    """Kafka itself left a transaction open in a partition: nothing behind it can be read or decided until somebody ends it."""
+
+    code = "hanging_transaction"
+
+
+class NotAllowed(LogError):
+    """The log does not let us do this: the principal of our settings lacks a right."""
+
+    code = "not_allowed"
+
+
 class Hole(LogError):
     """Records that were needed are gone, or the store is ahead of the log. A person must decide; nothing continues."""
 

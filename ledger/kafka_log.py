@@ -11,7 +11,7 @@ from ledger.kafka.lease import KafkaLease
 from ledger.kafka.reader import KafkaReader
 from ledger.kafka.sender import KafkaSender
 from ledger.kafka.writer import KafkaWriter
-from ledger.log import Isolation, TopicPartition
+from ledger.log import Isolation, OpenTransaction, TopicPartition
 from ledger.partitioner import partition_for
 from ledger.topics import TopicSpec
 
@@ -53,6 +53,16 @@ class KafkaLog:
 
     def unheld(self, topic: str, group: str, timeout_s: float = 5.0) -> list[int]:
         return admin.unheld(self._settings, topic, group, timeout_s)
+
+    def open_transactions(self, partitions: Iterable[TopicPartition], timeout_s: float = 10.0) -> list[OpenTransaction]:
+        from ledger.kafka import transactions  # a second client of Kafka: loaded where something is wrong, or is asked about
+
+        return transactions.open_transactions(self._settings, partitions, timeout_s)
+
+    def end_transaction(self, open_one: OpenTransaction, commit: bool, timeout_s: float = 10.0) -> None:
+        from ledger.kafka import transactions
+
+        transactions.end_transaction(self._settings, open_one, commit, timeout_s)
 
     def bookmark(self, group: str) -> KafkaBookmark:
         return KafkaBookmark(self._settings, group)

@@ -64,6 +64,32 @@ class NewRecord(NamedTuple):
     headers: Headers = ()
 
 
+class OpenTransaction(NamedTuple):
+    """A transaction that has records in `partition` and no end there: what lies behind `start_offset` is not committed.
+
+    `transactional_id` is None when no coordinator knows the producer any more. `state` is the coordinator's word for what that
+    id does now (`Ongoing`, `PrepareCommit`, `CompleteAbort`, ...; empty when it has none), `timeout_ms` after how long it gives
+    up by itself. `known`: that transaction is this one, so the coordinator will end it here. A transaction that is not known
+    hangs: nothing ends it but a marker from outside.
+    """
+
+    partition: TopicPartition
+    producer_id: int
+    producer_epoch: int
+    coordinator_epoch: int
+    start_offset: int
+    last_timestamp_ms: int  # of its newest record
+    transactional_id: str | None
+    state: str
+    timeout_ms: int
+    known: bool
+
+    def __str__(self) -> str:
+        place = f"{self.partition.topic}/{self.partition.partition}"
+        owner = "of a producer nobody knows" if self.transactional_id is None else f"of {self.transactional_id}"
+        return f"{place} from offset {self.start_offset}, {owner} (producer {self.producer_id}, epoch {self.producer_epoch})"
+
+
 class Acked(NamedTuple):
     """Where a sent record landed."""
 
@@ -226,6 +252,14 @@ class EventLog(Protocol):
 
     def unheld(self, topic: str, group: str, timeout_s: float = 5.0) -> list[int]:
         """Partitions of `topic` that no member of `group` holds although the group is at rest. Raises `LogError`."""
+
+    def open_transactions(self, partitions: Iterable[TopicPartition], timeout_s: float = 10.0) -> list[OpenTransaction]:
+        """Transactions without an end in these partitions. One that is told to hang was there before and after its coordinator
+        was asked about it. Raises `LogError`."""
+
+    def end_transaction(self, open_one: OpenTransaction, commit: bool, timeout_s: float = 10.0) -> None:
+        """Write the marker that ends `open_one` in its partition; without effect when it has ended. Whether it should be ended
+        is for the caller to know. Raises `LogError`, `NotAllowed` when the log does not let us."""
 
     def bookmark(self, group: str) -> Bookmark: ...
 

@@ -6,6 +6,7 @@ the old one, a topic made anew has another id. On top it fails on request:
 
     log.fail_next_commit("before")     the next transaction stays open and its writer raises Discard
     log.fail_next_commit("after")      the next transaction commits and its writer raises Discard all the same
+    log.lose_marker(tp)                the next transaction with records there hangs there, however it ends
     log.fence(transactional_id)        as a successor's start (or the coordinator's time-out) would
     log.truncate(tp, before)           records before an offset are gone, as by retention
     log.recreate(topic)                the topic is deleted and made again
@@ -21,7 +22,7 @@ from collections.abc import Callable, Iterable
 from typing import Literal
 
 from ledger.clock import now_ms
-from ledger.log import Isolation, TopicPartition, compare_topic
+from ledger.log import Isolation, OpenTransaction, TopicPartition, compare_topic
 from ledger.memory.clients import MemoryBookmark, MemoryReader, MemorySender, MemoryWriter
 from ledger.memory.lease import Group, MemoryLease, OnPartitions
 from ledger.memory.state import State
@@ -46,6 +47,11 @@ class MemoryLog:
         """Fence the writers of `transactional_id` and end their open transaction, as a successor would."""
         with self._state.changed:
             self._state.fence(transactional_id)
+
+    def lose_marker(self, tp: TopicPartition) -> None:
+        """The end of the next transaction that has records in `tp` is not written there, and nobody will write it."""
+        with self._state.changed:
+            self._state.partition(tp).loses_marker = True
 
     def truncate(self, tp: TopicPartition, before: int) -> None:
         """Remove the records of `tp` below offset `before`."""
@@ -128,6 +134,18 @@ class MemoryLog:
         with self._state.reachable():
             wanted = range(len(self._state.topic(topic).partitions))
             return self._groups[group].unheld() if group in self._groups else list(wanted)
+
+    def open_transactions(self, partitions: Iterable[TopicPartition], timeout_s: float = 10.0) -> list[OpenTransaction]:
+        with self._state.reachable():
+            return [self._state.describe(t, tp) for tp in partitions for t in self._state.partition(tp).open]
+
+    def end_transaction(self, open_one: OpenTransaction, commit: bool, timeout_s: float = 10.0) -> None:
+        with self._state.reachable():
+            partition = self._state.partition(open_one.partition)
+            for transaction in list(partition.open):
+                if self._state.describe(transaction, open_one.partition)[1:5] == open_one[1:5]:
+                    self._state.mark(partition, transaction, "committed" if commit else "aborted")
+            self._state.changed.notify_all()
 
     def bookmark(self, group: str) -> MemoryBookmark:
         with self._state.changed:

@@ -50,7 +50,7 @@ class MemoryReader:
             while position < end and len(records) < max_records:
                 slot = partition.slots[position - partition.start]
                 position += 1
-                if slot is not None and self._shown(slot[1]):
+                if slot is not None and (self._isolation == "read_uncommitted" or slot[1] not in partition.aborted):
                     records.append(slot[0] if self._headers else slot[0]._replace(headers=()))
             # what was read last goes to the back of the queue, so that no partition starves another
             del self._positions[tp]
@@ -59,9 +59,6 @@ class MemoryReader:
                 self._ends[tp] = position
                 met_end = True
         return records, met_end
-
-    def _shown(self, transaction: Transaction | None) -> bool:
-        return self._isolation == "read_uncommitted" or transaction is None or transaction.state == "committed"
 
     def reached_end(self) -> Mapping[TopicPartition, int]:
         return dict(self._ends)
@@ -108,7 +105,7 @@ class MemoryWriter:
             return self._commit(records)
 
     def _commit(self, records: Sequence[NewRecord]) -> dict[TopicPartition, int]:
-        transaction = self._state.open[self._id] = Transaction()
+        transaction = self._state.open[self._id] = Transaction(self._id, self._state.epochs[self._id])
         fail, self._state.fail_next_commit = self._state.fail_next_commit, None
         try:
             stored = [self._state.append(record, transaction) for record in records]

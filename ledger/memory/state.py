@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ledger.errors import LogError, LogUnavailable, Rejected
-from ledger.log import Isolation, NewRecord, Record, TopicPartition
+from ledger.log import Isolation, NewRecord, OpenTransaction, Record, TopicPartition
 from ledger.topics import TopicSpec
 
 HOUR_MS = 3_600_000
@@ -20,17 +20,24 @@ HOUR_MS = 3_600_000
 class Transaction:
     """A transaction and the first offset it took in each partition."""
 
+    transactional_id: str
+    epoch: int
     state: Literal["open", "committed", "aborted"] = "open"
     first: dict[TopicPartition, int] = field(default_factory=dict)
 
 
 @dataclass(eq=False)
 class Partition:
-    """Slots from offset `start` on: a record with its transaction (None: written without one), or None for a marker."""
+    """Slots from offset `start` on: a record with its transaction (None: written without one), or None for a marker.
+
+    `aborted` holds what a marker from outside ended so in this partition alone, whatever became of it elsewhere.
+    """
 
     start: int = 0
     slots: list[tuple[Record, Transaction | None] | None] = field(default_factory=list)
     open: set[Transaction] = field(default_factory=set)
+    aborted: set[Transaction] = field(default_factory=set)
+    loses_marker: bool = False
 
     @property
     def end(self) -> int:
@@ -133,6 +140,35 @@ class State:
         transaction.state = state
         for tp in transaction.first:
             partition = self.partition(tp)
-            partition.slots.append(None)
-            partition.open.discard(transaction)
+            if partition.loses_marker:
+                partition.loses_marker = False
+                continue
+            self.mark(partition, transaction, state)
         self.changed.notify_all()
+
+    def mark(self, partition: Partition, transaction: Transaction, state: Literal["committed", "aborted"]) -> None:
+        """A marker ends `transaction` in `partition`, and with it whatever the same producer had left open there."""
+        partition.slots.append(None)
+        ended = {t for t in partition.open if t.transactional_id == transaction.transactional_id}
+        partition.open -= ended
+        if state == "aborted":
+            partition.aborted |= ended
+
+    def describe(self, transaction: Transaction, tp: TopicPartition) -> OpenTransaction:
+        """`transaction`, which is open in `tp`, as a broker would tell of it."""
+        name, slots = transaction.transactional_id, self.partition(tp).slots
+        times = [slot[0].timestamp_ms for slot in slots if slot is not None and slot[1] is transaction]
+        known = self.open.get(name) is transaction
+        state = {"open": "Ongoing", "committed": "CompleteCommit", "aborted": "CompleteAbort"}[transaction.state]
+        return OpenTransaction(
+            partition=tp,
+            producer_id=list(self.epochs).index(name),
+            producer_epoch=transaction.epoch,
+            coordinator_epoch=0,
+            start_offset=transaction.first[tp],
+            last_timestamp_ms=max(times),
+            transactional_id=name,
+            state=state if known or self.epochs[name] == transaction.epoch else "Empty",
+            timeout_ms=10_000,
+            known=known,
+        )

@@ -17,6 +17,7 @@ from ledger.kafka_log import KafkaLog
 from ledger.log import EventLog, NewRecord, Reader, Record, TopicPartition
 from ledger.memory_log import MemoryLog
 from ledger.topics import Topics, TopicSpec
+from tests.hanging import leave_hanging
 from tests.patience import PATIENCE_S
 
 
@@ -26,6 +27,8 @@ class Backstage(Protocol):
     log: EventLog
 
     def leave_open(self, transactional_id: str, records: Sequence[NewRecord]) -> None: ...
+
+    def leave_hanging(self, transactional_id: str, records: Sequence[NewRecord]) -> None: ...
 
     def truncate(self, tp: TopicPartition, before: int) -> None: ...
 
@@ -43,6 +46,12 @@ class MemoryBackstage:
         with pytest.raises(Exception, match="never done"):
             writer.transact(records)
 
+    def leave_hanging(self, transactional_id: str, records: Sequence[NewRecord]) -> None:
+        self.log.lose_marker(TopicPartition(records[0].topic, records[0].partition))
+        writer = self.log.writer(transactional_id)
+        writer.start(PATIENCE_S)
+        writer.transact(records)
+
     def truncate(self, tp: TopicPartition, before: int) -> None:
         self.log.truncate(tp, before)
 
@@ -53,6 +62,7 @@ class MemoryBackstage:
 class KafkaBackstage:
     def __init__(self, settings: KafkaSettings) -> None:
         self.log: KafkaLog = KafkaLog(settings)
+        self._settings = settings
         self._config = settings.client_config()
         self._crashed: list[Producer] = []  # alive until the end of the test: a collected one would still not abort
 
@@ -64,6 +74,12 @@ class KafkaBackstage:
             producer.produce(record.topic, record.value, record.key, record.partition)
         assert producer.flush(PATIENCE_S) == 0
         self._crashed.append(producer)
+
+    def leave_hanging(self, transactional_id: str, records: Sequence[NewRecord]) -> None:
+        writer = self.log.writer(transactional_id)
+        writer.start(PATIENCE_S)
+        writer.close()
+        leave_hanging(self._settings, transactional_id, records)
 
     def truncate(self, tp: TopicPartition, before: int) -> None:
         admin = AdminClient(self._config)

@@ -76,6 +76,7 @@ def test_ledger_knows_nobody_and_projections_and_commands_do_not_know_each_other
 # library -> the files (or folders, with a slash at the end) that may import it
 DOORS: dict[str, tuple[str, ...]] = {
     "confluent_kafka": ("ledger/kafka_log.py", "ledger/kafka/"),
+    "kafka": ("ledger/kafka/transactions.py",),  # kafka-python
     "fastavro": ("ledger/codec.py",),
     "rocksdict": ("ledger/rocks_store.py",),
     "faust": ("projections/faust_app.py",),
@@ -359,6 +360,7 @@ def test_an_import_across_packages_is_seen(path: str, source: str) -> None:
     [
         ("commands/processor.py", "import confluent_kafka"),
         ("ledger/log.py", "def f():\n    from confluent_kafka import Producer"),
+        ("ledger/kafka/admin.py", "from kafka.admin import KafkaAdminClient"),
         ("ledger/schemas.py", "import fastavro"),
         ("projections/queries.py", "from rocksdict import Rdict"),
         ("projections/projector.py", "import faust.app"),

@@ -22,6 +22,7 @@ HEAVY = {
     "httpx",
     "jgo",
     "jsonschema",
+    "kafka",  # kafka-python: only to ask about transactions
     "pyarrow",
     "pydantic",
     "pydantic_settings",

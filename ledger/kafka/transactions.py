@@ -1,0 +1,161 @@
+"""Open transactions as the brokers see them, and the marker that ends one that Kafka itself left open (KIP-664).
+
+confluent_kafka offers none of this, kafka-python does. Its client lives for one question and has a thread of its own meanwhile.
+It can only abort. A marker that commits is the same request with another flag, so private names of kafka-python are used here:
+`tests/unit/test_kafka_python.py` checks them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from kafka import errors
+from kafka.admin import KafkaAdminClient
+from kafka.admin import ProducerState as Producer
+from kafka.protocol.producer import WriteTxnMarkersRequest
+from kafka.structs import TopicPartition as KafkaTopicPartition
+
+from ledger.config import KafkaSettings
+from ledger.errors import LogError, LogUnavailable, NotAllowed
+from ledger.kafka.admin import asking
+from ledger.log import OpenTransaction, TopicPartition
+
+# In these a coordinator will still end the transaction, in every partition that it names.
+ENDING = frozenset({"Ongoing", "PrepareCommit", "PrepareAbort", "PrepareEpochFence"})
+
+
+class _Admin(KafkaAdminClient):  # type: ignore[misc]  # it has no type information
+    """One whose thread ends also when nothing answers while it is made."""
+
+    def __init__(self, **configs: Any) -> None:
+        try:
+            super().__init__(**configs)
+        except BaseException:
+            if hasattr(self, "_client"):
+                self._client.close()
+            raise
+
+
+def admin_config(settings: KafkaSettings, timeout_s: float) -> dict[str, Any]:
+    """The settings in kafka-python's names. Holds secrets."""
+    timeout_ms = int(timeout_s * 1000)
+    config: dict[str, Any] = {
+        "bootstrap_servers": settings.bootstrap_servers.split(","),
+        "client_id": f"{settings.client_id}-transactions",
+        "security_protocol": settings.security_protocol,
+        "bootstrap_timeout_ms": timeout_ms,
+        "request_timeout_ms": timeout_ms,
+    }
+    optional = {
+        "ssl_cafile": settings.ssl_ca_location and str(settings.ssl_ca_location),
+        "ssl_certfile": settings.ssl_certificate_location and str(settings.ssl_certificate_location),
+        "ssl_keyfile": settings.ssl_key_location and str(settings.ssl_key_location),
+        "ssl_password": settings.ssl_key_password and settings.ssl_key_password.get_secret_value(),
+        "sasl_mechanism": settings.sasl_mechanism,
+        "sasl_plain_username": settings.sasl_username,
+        "sasl_plain_password": settings.sasl_password and settings.sasl_password.get_secret_value(),
+    }
+    return config | {name: value for name, value in optional.items() if value}
+
+
+@contextmanager
+def _asking(settings: KafkaSettings, doing: str, timeout_s: float) -> Iterator[Any]:
+    with asking(settings, doing) as known:
+        known.list_topics(timeout=timeout_s)  # kafka-python does not close a socket that was refused
+    try:
+        client = _Admin(**admin_config(settings, timeout_s))
+        try:
+            yield client
+        finally:
+            client.close()
+    except errors.AuthorizationError as exc:
+        raise NotAllowed(f"{doing}: {exc}") from exc
+    except errors.RetriableError as exc:
+        raise LogUnavailable(f"{doing} at {settings.bootstrap_servers}: {exc}") from exc
+    except errors.KafkaError as exc:
+        raise LogError(f"{doing} at {settings.bootstrap_servers}: {exc}") from exc
+
+
+def open_transactions(settings: KafkaSettings, partitions: Iterable[TopicPartition], timeout_s: float) -> list[OpenTransaction]:
+    """See `EventLog.open_transactions`."""
+    wanted = [KafkaTopicPartition(*tp) for tp in partitions]
+    with _asking(settings, "asking for open transactions", timeout_s) as client:
+        before = _open_producers(client, wanted)
+        if not before:
+            return []
+        found = [_described(client, place, producer) for place, producer in before.items()]
+        # A coordinator that no longer knows a transaction has had all its markers acknowledged: what is open after its word and
+        # was before it is open although the coordinator is done with it.
+        after = _open_producers(client, {tp for tp, _, _ in before})
+    return [one for one, place in zip(found, before, strict=True) if place in after]
+
+
+def _open_producers(client: Any, wanted: Iterable[KafkaTopicPartition]) -> dict[tuple[KafkaTopicPartition, int, int], Producer]:
+    """Producers with an open transaction, by partition, producer id and first offset."""
+    return {
+        (tp, producer.producer_id, producer.current_transaction_start_offset): producer
+        for tp, state in client.describe_producers(wanted).items()
+        for producer in state.active_producers
+        if producer.current_transaction_start_offset >= 0
+    }
+
+
+def _described(client: Any, place: tuple[KafkaTopicPartition, int, int], producer: Producer) -> OpenTransaction:
+    tp, producer_id, start_offset = place
+    name, state, timeout_ms, known = None, "", 0, False
+    listed = client.list_transactions(producer_id_filters=[producer_id])
+    for name in sorted({one.transactional_id for ones in listed.values() for one in ones}):  # at most one
+        try:
+            told = client.describe_transactions([name])[name]
+        except errors.TransactionalIdNotFoundError:  # forgotten between the two questions
+            continue
+        state, timeout_ms = told.state.value, told.transaction_timeout_ms
+        known = told.producer_id == producer_id and state in ENDING and tp in told.topic_partitions
+    return OpenTransaction(
+        partition=TopicPartition(tp.topic, tp.partition),
+        producer_id=producer_id,
+        producer_epoch=producer.producer_epoch,
+        coordinator_epoch=producer.coordinator_epoch,
+        start_offset=start_offset,
+        last_timestamp_ms=producer.last_timestamp,
+        transactional_id=name,
+        state=state,
+        timeout_ms=timeout_ms,
+        known=known,
+    )
+
+
+def end_transaction(settings: KafkaSettings, open_one: OpenTransaction, commit: bool, timeout_s: float) -> None:
+    """See `EventLog.end_transaction`. What Kafka's own tool does for an abort, with the epochs that the partition knows."""
+    tp = KafkaTopicPartition(*open_one.partition)
+    doing = f"{'committing' if commit else 'aborting'} the transaction in {open_one}"
+    with _asking(settings, doing, timeout_s) as client:
+        if (tp, open_one.producer_id, open_one.start_offset) not in _open_producers(client, [tp]):
+            return  # it has ended
+        answer = client._manager.run(_send_marker, client, tp, open_one, commit)
+        for marker in answer.markers:
+            for topic in marker.topics:
+                for partition in topic.partitions:
+                    error = errors.for_code(partition.error_code)
+                    if error is not errors.NoError:
+                        raise error
+
+
+async def _send_marker(client: Any, tp: KafkaTopicPartition, open_one: OpenTransaction, commit: bool) -> Any:
+    marker = WriteTxnMarkersRequest.WritableTxnMarker
+    leader = next(iter(await client._async_get_leader_for_partitions([tp])))
+    request = WriteTxnMarkersRequest(
+        markers=[
+            marker(
+                producer_id=open_one.producer_id,
+                producer_epoch=open_one.producer_epoch,
+                transaction_result=commit,
+                topics=[marker.WritableTxnMarkerTopic(name=tp.topic, partition_indexes=[tp.partition])],
+                # of a transaction of which the partition has seen no marker yet, there is none
+                coordinator_epoch=max(0, open_one.coordinator_epoch),
+            )
+        ]
+    )
+    return await client._manager.send(request, node_id=leader)

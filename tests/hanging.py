@@ -1,0 +1,83 @@
+"""A real transaction that hangs, on a real broker.
+
+What Kafka itself does only under overload, or with producers older than KIP-890: records are in a partition after the coordinator
+has ended their transaction, so nobody will ever write the marker that ends them there. Written here as a raw Produce request with
+the id and the epoch of the real producer; the broker's check against just that is switched off meanwhile.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
+from kafka.admin import KafkaAdminClient
+from kafka.protocol.producer import ProduceRequest
+from kafka.record import MemoryRecordsBuilder
+from kafka.structs import TopicPartition as KafkaTopicPartition
+
+from ledger.config import KafkaSettings
+from ledger.log import NewRecord
+from tests.patience import PATIENCE_S
+
+CHECK = "transaction.partition.verification.enable"
+REFUSED = (48, 120)  # INVALID_TXN_STATE, TRANSACTION_ABORTABLE: the check is not off yet
+OLD_PRODUCE = 11  # with later versions the broker adds the partition to a transaction by itself
+
+
+@contextmanager
+def unchecked(settings: KafkaSettings) -> Iterator[None]:
+    """No broker asks the coordinator whether a transaction goes on, until the block ends."""
+    admin = AdminClient(settings.client_config())
+
+    def switch(value: str) -> None:
+        entry = ConfigEntry(CHECK, value, incremental_operation=AlterConfigOpType.SET)
+        for broker in admin.list_topics(timeout=PATIENCE_S).brokers:
+            resource = ConfigResource(ConfigResource.Type.BROKER, str(broker), incremental_configs=[entry])
+            admin.incremental_alter_configs([resource])[resource].result(PATIENCE_S)
+
+    switch("false")
+    try:
+        yield
+    finally:
+        switch("true")
+
+
+def leave_hanging(settings: KafkaSettings, transactional_id: str, records: Sequence[NewRecord]) -> None:
+    """Append `records`, all of one partition, as the producer of that id would, after its last transaction has ended."""
+    tp = KafkaTopicPartition(records[0].topic, records[0].partition)
+    client = KafkaAdminClient(bootstrap_servers=settings.bootstrap_servers, client_id="hanging")
+    try:
+        told = client.describe_transactions([transactional_id])[transactional_id]
+        producers = client.describe_producers([tp])[tp].active_producers
+        mine = next((p for p in producers if p.producer_id == told.producer_id), None)
+        epoch = told.producer_epoch if mine is None else mine.producer_epoch
+        batch = MemoryRecordsBuilder(magic=2, compression_type=0, batch_size=1_000_000)
+        batch.set_producer_state(told.producer_id, epoch, 0 if mine is None else mine.last_sequence + 1, True)
+        for record in records:
+            batch.append(record.timestamp_ms or int(time.time() * 1000), record.key, record.value, list(record.headers))
+        batch.close()
+        topic = ProduceRequest.TopicProduceData
+        data = topic(name=tp.topic, partition_data=[topic.PartitionProduceData(index=tp.partition, records=batch.buffer())])
+        request = ProduceRequest(
+            transactional_id=transactional_id, acks=-1, timeout_ms=10_000, topic_data=[data], max_version=OLD_PRODUCE
+        )
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            with unchecked(settings):  # another test may switch the check on again at any time
+                code = client._manager.run(_produce, client, tp, request)
+            if code == 0:
+                return
+            assert code in REFUSED, code
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    finally:
+        client.close()
+
+
+async def _produce(client: Any, tp: KafkaTopicPartition, request: ProduceRequest) -> int:
+    leader = next(iter(await client._async_get_leader_for_partitions([tp])))
+    answer = await client._manager.send(request, node_id=leader)
+    return int(answer.responses[0].partition_responses[0].error_code)
