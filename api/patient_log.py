@@ -80,6 +80,9 @@ class _PatientLog:
         wanted = list(partitions)
         return self._ask(lambda: self._log.open_transactions(wanted, timeout_s))
 
+    def end_transaction(self, open_one: OpenTransaction, commit: bool, timeout_s: float = 10.0) -> None:
+        self._ask(lambda: self._log.end_transaction(open_one, commit, timeout_s))  # without effect on one that has ended
+
     def _ask(self, question: Callable[[], T]) -> T:
         began, pause_s = time.monotonic(), FIRST_PAUSE_S
         while True:

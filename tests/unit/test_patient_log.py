@@ -11,7 +11,7 @@ import pytest
 from api import patient_log
 from api.patient_log import patient
 from ledger.errors import Hole, LogError, LogUnavailable
-from ledger.log import EventLog, TopicPartition
+from ledger.log import EventLog, OpenTransaction, TopicPartition
 from ledger.memory_log import MemoryLog
 from ledger.topics import Topics
 
@@ -26,6 +26,8 @@ QUESTIONS: dict[str, Callable[[EventLog], Any]] = {
     "ends": lambda log: log.ends(iter([TP]), "read_uncommitted"),
     "offset_at": lambda log: log.offset_at(iter([TP]), 1),
     "unheld": lambda log: log.unheld(TOPICS.commands, "app"),
+    "open_transactions": lambda log: log.open_transactions(iter([TP])),
+    "end_transaction": lambda log: log.end_transaction(OpenTransaction(TP, 0, 0, 0, 0, 0, "w", "Empty", 0, False), True),
     "progress": lambda log: log.progress("app", iter([TP])),
 }
 
