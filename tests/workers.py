@@ -23,9 +23,9 @@ from ledger.config import KafkaSettings
 
 WORKERS = 3
 
-# Long tests that have only the broker in common: each may run wherever there is room. The tests of any other file share
+# Long tests that have nothing in common but the broker: each may run wherever there is room. The tests of any other file share
 # fixtures or caches of their module, and stay together.
-INDEPENDENT = ("tests/faults/",)
+INDEPENDENT = ("tests/faults/", "tests/integration/test_faust_app.py")
 
 
 class Scheduling(LoadScopeScheduling):
@@ -90,6 +90,16 @@ def pytest_configure(config: pytest.Config) -> None:
     gc.set_threshold(50_000)  # exhaustive searches keep what they make: looking through it costs a third of their time
     if not hasattr(config, "workerinput"):
         config.stash[FOLDER] = Path(tempfile.mkdtemp(prefix="order-ledger-tests-"))
+        share_bytecode(config)
+
+
+def share_bytecode(config: pytest.Config) -> None:
+    """Have each module compiled once, not by each of the hundred processes of a run, where Python keeps no bytecode.
+
+    Container images often set PYTHONDONTWRITEBYTECODE. Without bytecode, to import `serve` takes 2.8 s instead of 0.8 s.
+    """
+    if os.environ.pop("PYTHONDONTWRITEBYTECODE", None) and config.cache is not None:
+        os.environ["PYTHONPYCACHEPREFIX"] = str(config.cache.mkdir("bytecode"))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
