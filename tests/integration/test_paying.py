@@ -548,7 +548,10 @@ def test_an_order_expires_after_its_own_time_to_pay_and_takes_no_other_with_it(t
 
 
 def race(shop: Shop, count: int) -> None:
-    """Customers who pay and cancel at once: each order ends captured and open, or cancelled with all of it given back."""
+    """Customers who pay and cancel at once: each order ends captured and open, or cancelled with all of it given back.
+
+    One in eight cancels first, and one in eight when the order is paid: no chance decides whether both ends are seen.
+    """
     choice = random.Random(count)
     done: list[dict[str, Any]] = []
     failures: list[BaseException] = []
@@ -556,13 +559,19 @@ def race(shop: Shop, count: int) -> None:
 
     def run() -> None:
         try:
-            for _ in numbers:
+            for number in numbers:
                 order = shop.place()
                 payment = shop.open_payment(order)
                 pay = threading.Thread(target=shop.sandbox.pay, args=(payment,))
-                pay.start()
-                time.sleep(choice.uniform(0, 0.5))
-                answer = shop.cancel(order)
+                if number % 8 == 0:
+                    answer = shop.cancel(order)
+                    pay.start()
+                else:
+                    pay.start()
+                    if number % 8 == 1:
+                        shop.until_status(order, "paid")
+                    time.sleep(choice.uniform(0, 0.5))
+                    answer = shop.cancel(order)
                 assert answer.status_code in (200, 409), answer.text
                 pay.join()
                 done.append(order)
@@ -598,7 +607,7 @@ def race(shop: Shop, count: int) -> None:
 
 
 def test_pay_and_cancel_at_the_same_time_end_with_nothing_kept(shop: Shop) -> None:
-    race(shop, 60)
+    race(shop, 24)
 
 
 @pytest.mark.campaign
@@ -613,7 +622,7 @@ def test_lost_repeated_and_shuffled_messages_lead_to_the_same_events(shop: Shop)
     def shopping() -> list[list[str]]:
         orders = []
         carts = [(VISA, False), (NO_FUNDS, False), (THREE_D_SECURE, False), (VISA, True), (REFUND_PENDS, True)]
-        for card, cancelled in carts * 3:
+        for card, cancelled in carts * 2:
             order = shop.place()
             payment = shop.open_payment(order)
             shop.sandbox.pay(payment, card)

@@ -344,6 +344,18 @@ UNIVERSES = (
     ),
 )
 
+# From fewer states: the ports themselves lead to the others. For questions that go on from each state as far as it goes.
+SMALL_UNIVERSES = (
+    *UNIVERSES[:2],
+    Universe("one refund given back", _words([CANCELS[1], *REFUNDS[:3], DEFINITE_NO, *ATTENTION]), head=_PAID),
+    Universe("money taken back in the dashboard or disputed", _words([CANCELS[1], *BY_HAND, *DISPUTES]), head=_PAID),
+    Universe(
+        "part of the money captured and given back", _words([CANCELS[1], _CAPTURED, *REFUNDS[:3], *ATTENTION]), head=_PART_PAID
+    ),
+    Universe("part of the money captured and disputed", _words([CANCELS[1], _CAPTURED, *DISPUTES[:3:2]]), head=_PART_PAID),
+    *UNIVERSES[6:],
+)
+
 # The same questions with more at once: minutes, for the campaign.
 LARGE_UNIVERSES = (
     Universe(

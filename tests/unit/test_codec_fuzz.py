@@ -77,8 +77,8 @@ def check_readable(codec: Codec[Any], value: Any) -> None:
     assert codec.decode(again) == value
 
 
-def test_a_quarter_of_a_million_damaged_records_each_get_a_value_or_a_decode_error() -> None:
-    answers = fuzz(seed=20_250_101, rounds=250_000)
+def test_sixty_thousand_damaged_records_each_get_a_value_or_a_decode_error() -> None:
+    answers = fuzz(seed=20_250_101, rounds=60_000)
     assert set(answers) == REASONS - {"too_large"} | {"value"}
 
 

@@ -34,20 +34,24 @@ def fold(records: Sequence[Record], chunks: random.Random | None = None) -> Data
     return databases
 
 
+@pytest.fixture(scope="module")
+def at_once(log: list[Record]) -> Databases:
+    return fold(log)
+
+
 def rows(databases: Databases) -> list[tuple[bytes, bytes]]:
     return list(databases.stores[0].scan(b""))
 
 
-def test_the_kept_digest_is_that_of_the_rows(log: list[Record]) -> None:
-    databases = fold(log)
-    digest = databases.digest(0)
-    assert digest.value == digest_of(rows(databases))
+def test_the_kept_digest_is_that_of_the_rows(log: list[Record], at_once: Databases) -> None:
+    digest = at_once.digest(0)
+    assert digest.value == digest_of(rows(at_once))
     assert (digest.events, digest.position) == (len(log), len(log))
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_it_does_not_depend_on_how_the_log_was_cut(log: list[Record], seed: int) -> None:
-    at_once, in_chunks = fold(log), fold(log, random.Random(seed))
+def test_it_does_not_depend_on_how_the_log_was_cut(log: list[Record], at_once: Databases, seed: int) -> None:
+    in_chunks = fold(log, random.Random(seed))
     assert in_chunks.digests() == at_once.digests()
     assert list(in_chunks.checkpoints(0)) == list(at_once.checkpoints(0))
     assert rows(in_chunks) == rows(at_once)

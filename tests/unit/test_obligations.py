@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import order_model as model
 import pytest
 from msgspec.structs import replace
-from order_space import LARGE_UNIVERSES, UNIVERSES, Universe, reach, state_of
+from order_space import LARGE_UNIVERSES, SMALL_UNIVERSES, UNIVERSES, Universe, reach, state_of
 
 from commands.answers import Fact, command_of
 from commands.decide import Refusal, decide
@@ -312,8 +312,8 @@ def waits_for_a_person(o: Order) -> bool:
 @pytest.mark.parametrize(
     "universe",
     [
-        pytest.param(u, marks=[pytest.mark.campaign] * (u.attempts > 1 or u in LARGE_UNIVERSES))
-        for u in (*UNIVERSES, *LARGE_UNIVERSES)
+        pytest.param(u, marks=[pytest.mark.campaign] * (u not in SMALL_UNIVERSES))
+        for u in dict.fromkeys((*SMALL_UNIVERSES, *UNIVERSES, *LARGE_UNIVERSES))
     ],
     ids=lambda u: u.name,
 )
