@@ -41,6 +41,7 @@ MAX_ORIGINAL_BYTES = 64 * 1024
 # A refusal repeats its command's key, ids and names: what is read at all must leave room for it in a record of the log.
 MAX_COMMAND_BYTES = 128 * 1024
 MAX_KEY_BYTES = 1024
+CLEAR_ROWS = 10_000  # in one write
 
 log = structlog.get_logger(__name__)
 
@@ -52,7 +53,7 @@ msgspec.msgpack.Decoder(CommandHead)  # known from here on, as all types that se
 
 
 class Meta(Struct, frozen=True, array_like=True):
-    """Where the fold of one partition stands.
+    """Where the fold of one partition stands. `chain` and `refusal` are hashes of the last event and the last refusal.
 
     `events`, `refusals`: next offset to fold. `dealt`: one past the highest command offset with an outcome. `resume`: first
     command of the last batch, where a new incarnation reads again. Both are offsets of the command log `command_log` only.
@@ -65,6 +66,7 @@ class Meta(Struct, frozen=True, array_like=True):
     resume: int = 0
     epoch: int = 0
     chain: bytes = NO_HASH
+    refusal: bytes = b""
 
 
 class Frozen(Struct, frozen=True, array_like=True):
@@ -201,8 +203,9 @@ class Desk:
             refusal = self._refusals.decode(record.value)
         except DecodeError as exc:
             log.error("unreadable refusal", partition=self.partition, offset=record.offset, reason=str(exc))
-            return
-        self._note_refusal(refusal)
+        else:
+            self._note_refusal(refusal)
+        self.meta = replace(self.meta, refusal=link_of(record.value or b""))
 
     def _note_event(self, event: OrderEvent, chain: bytes) -> None:
         key, row = event_row(event)
@@ -367,7 +370,17 @@ class Desk:
     def _record_refusal(self, refusal: OrderRefusal, key: bytes | None) -> NewRecord:
         value = self._refusals.encode(refusal)
         self._note_refusal(refusal)
+        self.meta = replace(self.meta, refusal=link_of(value))
         return NewRecord(self._topics.refusals, self.partition, key and key[:MAX_KEY_BYTES], value, refusal.occurred_at)
+
+
+def clear(store: Store, partition: int) -> None:
+    """Forget what was folded of `partition`. The position goes last: an interrupted one is done again."""
+    prefix = b"%d/" % partition
+    keys = [key for key, _ in store.scan(prefix) if key != prefix + b"meta"]
+    for first in range(0, len(keys), CLEAR_ROWS):
+        store.write(dict.fromkeys(keys[first : first + CLEAR_ROWS]))
+    store.write({prefix + b"meta": None})
 
 
 def _unreadable_key(command_log: bytes, command_offset: int) -> bytes:

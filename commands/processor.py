@@ -21,14 +21,16 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Protocol
 
 import structlog
 
 from commands.desk import Desk
+from commands.fold_check import FoldCheck
+from commands.held_back import LOOK_EVERY_S, HeldBack, Landed
 from ledger.envelope import Written
-from ledger.errors import Discard, Fenced, Hole, LogError, Rejected
+from ledger.errors import Discard, Fenced, HangingTransaction, Hole, LogError, Rejected
 from ledger.log import EventLog, NewRecord, Reader, Record, TopicPartition
 from ledger.order import Order
 from ledger.store import Store
@@ -40,7 +42,6 @@ STANDBY_S = 0.5
 REFUSED_WAIT_S = 10.0  # a person has to change the topic
 FENCED_WAIT_S = 2.0  # two heartbeats of the group
 ASLEEP_S = 5.0
-AHEAD_S = 60.0  # a leader that tells too low an end knows better within seconds
 MAX_FENCES_PER_MINUTE = 5
 # Transactions, not the commands in them, set the cost on a small machine; and librdkafka waits 20 ms when a transaction
 # meets the last one's markers. A lone command never waits (DESIGN 5 and 9).
@@ -99,12 +100,14 @@ class WriterLoop(threading.Thread):
         self._partitions = partitions
         self._desks = {p: Desk(store, p, partitions, topics, command_log) for p in owned}
         self._fences: list[float] = []
-        self._ahead_since: float | None = None
         self._alive = time.monotonic()
         self._where = "start"
         self._most = BATCH_COMMANDS
+        self._left_out: frozenset[int] = frozenset()
         self._dealing: list[Record] = []
         self._unwritable: set[tuple[int, int]] = set()  # (partition, offset) of commands
+        self.held = HeldBack(event_log, writer)
+        self._fold_check = FoldCheck(event_log, store, topics, owned)
 
     # ---- what the group says
 
@@ -192,10 +195,11 @@ class WriterLoop(threading.Thread):
 
     # ---- folding
 
-    def _positions(self) -> dict[TopicPartition, int]:
+    def _positions(self, but: Container[int] = ()) -> dict[TopicPartition, int]:
         return {
             TopicPartition(topic, p): position
             for p, desk in self._desks.items()
+            if p not in but
             for topic, position in ((self._topics.events, desk.meta.events), (self._topics.refusals, desk.meta.refusals))
         }
 
@@ -205,10 +209,18 @@ class WriterLoop(threading.Thread):
         reader = self._log.reader(f"follow-{self.writer}", max_wait_ms=500)
         try:
             self._skip_expired()
-            self._check_not_ahead(self._log.ends(self._positions()))
-            reader.assign(self._positions())
+            positions = self._positions()
+            stable, end = self._log.ends(positions), self._log.ends(positions, "read_uncommitted")
+            # Ahead of a transaction without an end in the log: it may yet be aborted, so what follows it is not folded.
+            ahead = self._fold_check.ahead_of_open(positions, stable, end)
+            if not self._fold_check.check(self._desks, self._positions(ahead), stable):
+                return
+            reader.assign(self._positions(ahead))
+            look_at = time.monotonic() + LOOK_EVERY_S
             while not self._owned.is_set() and not self._stopping.is_set():
                 self._alive = time.monotonic()
+                if ahead and self._alive > look_at:
+                    return
                 if records := reader.poll(STORE_EVERY_RECORDS, STANDBY_S):
                     self._fold(records)
         finally:
@@ -234,33 +246,19 @@ class WriterLoop(threading.Thread):
         for desk in self._desks.values():
             desk.written()
 
-    def _check_not_ahead(self, ends: dict[TopicPartition, int]) -> None:
-        """Raises `Discard` while the log ends before what is folded here, and `Hole` when it still does after `AHEAD_S`.
-
-        A new leader tells an end that is too low until it has heard from its followers, and the markers of a transaction come
-        after the answer to its commit.
-        """
-        ahead = [(tp, at) for tp, at in self._positions().items() if at > ends[tp]]
-        if not ahead:
-            self._ahead_since = None
-            return
-        now = time.monotonic()
-        self._ahead_since = now if self._ahead_since is None else self._ahead_since
-        tp, at = ahead[0]
-        text = f"the store has folded {tp.topic}/{tp.partition} up to {at}, but the log ends at {ends[tp]}"
-        if now - self._ahead_since < AHEAD_S:
-            raise Discard(f"{text}: asking again")
-        raise Hole(f"{text}: the log lost records, or is another log. Find out which before anything is changed")
-
     def _fold_to_the_end(self) -> int:
         """Start has ended every older transaction, so the committed end asked for now is final. Returns records folded."""
         self._where = "fold"
         self._skip_expired()
         positions = self._positions()
         stable, end = self._log.ends(positions), self._log.ends(positions, "read_uncommitted")
-        if stable != end:
-            raise Discard(f"someone else has a transaction open: committed end {stable}, end {end}")
-        self._check_not_ahead(stable)
+        self._fold_check.ahead_of_open(positions, stable, end)
+        self._left_out = self.held.left_out(stable, end)
+        if len(self._left_out) == len(self._desks):
+            raise HangingTransaction(f"nothing can be decided behind {'; '.join(map(str, self.held.hanging))}")
+        if not self._fold_check.check(self._desks, self._positions(self._left_out), stable):
+            self._forget()
+        positions = self._positions(self._left_out)
         todo = {tp for tp, position in positions.items() if position < stable[tp]}
         if not todo:
             return 0
@@ -298,11 +296,12 @@ class WriterLoop(threading.Thread):
             folded = self._fold_to_the_end()
             epoch = 1 + max(desk.meta.epoch for desk in self._desks.values())
             reader = self._log.reader(f"commands-{self.writer}", max_wait_ms=100)
-            reader.assign(self._resume_at())
+            decided = [p for p in self._desks if p not in self._left_out]
+            reader.assign(self._resume_at(decided))
             log.info(
                 "writer ready",
                 writer=self.writer,
-                partitions=list(self._desks),
+                partitions=decided,
                 epoch=epoch,
                 folded=folded,
                 init_ms=round((inited - began) * 1000),
@@ -310,20 +309,26 @@ class WriterLoop(threading.Thread):
             )
             self.ready.set()
             for watcher in self._watchers:
-                watcher.own(list(self._desks))
+                watcher.own(decided)
+            landed = Landed(self._log)
             while self._owned.is_set():
                 self._where, self._alive = "read", time.monotonic()
                 if trouble := writer.trouble():
                     raise Discard(f"connection trouble: {trouble}")
+                if self.held.has_ended():
+                    raise Discard("a transaction that hung has ended: its partition is decided again")
                 records = self._dealing = reader.poll(self._most, 0.1)
+                landed.look(idle=not records)
                 if not records:
                     continue
                 if time.monotonic() - self._alive > ASLEEP_S:
                     raise Fenced("this process slept; another may own the writer")
-                decided = self._deal(records, epoch)
-                if decided:
+                new = self._deal(records, epoch)
+                if new:
                     self._where = "commit"
-                    for (topic, p), position in writer.transact(decided).items():
+                    positions = writer.transact(new)
+                    landed.note(positions)
+                    for (topic, p), position in positions.items():
                         self._desks[p].landed(topic, position)
                 self._finish(records)
                 self._most = min(self._most * 2, BATCH_COMMANDS)
@@ -334,10 +339,10 @@ class WriterLoop(threading.Thread):
                 reader.close()
             writer.close()
 
-    def _resume_at(self) -> dict[TopicPartition, int]:
+    def _resume_at(self, partitions: Sequence[int]) -> dict[TopicPartition, int]:
         """Each partition from the first command of its last batch on, not behind it: if that transaction was ever cut short,
         the commands that lost their outcome are decided now; the others are recognised as dealt with."""
-        tps = {TopicPartition(self._topics.commands, p): desk.meta for p, desk in self._desks.items()}
+        tps = {TopicPartition(self._topics.commands, p): self._desks[p].meta for p in partitions}
         starts = self._log.starts(tps)
         for tp, meta in tps.items():
             if starts[tp] > meta.dealt:
@@ -349,7 +354,7 @@ class WriterLoop(threading.Thread):
     def _deal(self, records: list[Record], epoch: int) -> list[NewRecord]:
         self._where = "decide"
         batches: dict[int, Written] = {}
-        decided = []
+        decided: list[NewRecord] = []
         for record in records:
             written = batches.get(record.partition)
             if written is None:
