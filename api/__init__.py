@@ -11,6 +11,7 @@ orders events tracking customers reports          the routes of CONTRACT A
 contact_sweep                                     the end of contacts
 outcomes     from a command to its answer         submissions  send a command, wait for its outcome
 cursors      signed cursors                       metrics      what /metrics tells
+patterns     what headers, names in paths and parameters look like
 registry     the schema registry's own paths      system       health, metrics, documents
 docs openapi asyncapi                             the descriptions of all this
 

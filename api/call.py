@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 from pydantic import BaseModel
 from starlette.requests import Request
 
+from api import patterns
 from api.auth import Principal, bearer_token
 from api.bodies import parse, read_body, validated
 from api.context import AppContext
@@ -18,10 +19,7 @@ from api.query import Query
 DEFAULT_WAIT_S, MAX_WAIT_S = 3.0, 10.0
 CATCH_UP_S = 1.0  # how long a read waits for `Ledger-Position` unless `Prefer` says otherwise
 
-_CUSTOMER = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_KEY = re.compile(r"[\x21-\x7e]{1,255}")
-_ORDER_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_VERSION_TAG = re.compile(r'"(0|[1-9][0-9]{0,8})"')
+_NAME, _KEY, _VERSION_TAG = re.compile(patterns.NAME), re.compile(patterns.KEY), re.compile(patterns.VERSION_TAG)
 _ANY_TAG = re.compile(r'(?:W/)?"([\x21\x23-\x7e]*)"')
 _WAIT = re.compile(r'wait\s*=\s*"?(\d{1,9})"?')
 
@@ -92,14 +90,14 @@ class Call(Request):
         if principal.role != "gateway":
             return ""
         customer = self.header(b"customer-id")
-        if customer is None or not _CUSTOMER.fullmatch(customer):
+        if customer is None or not _NAME.fullmatch(customer):
             raise Problem("customer-required")
         return customer
 
     def order_id(self) -> str:
         """The order of the path. Raises `order-not-found` for what cannot be one."""
         order_id: str = self.path_params["order_id"]
-        if not _ORDER_ID.fullmatch(order_id):
+        if not _NAME.fullmatch(order_id):
             raise Problem("order-not-found")
         return order_id
 

@@ -11,6 +11,7 @@ from api.client_secrets import ClientSecrets
 from api.errors import FieldError, Problem
 from api.look_ups import LookUps
 from api.metrics import HttpMetrics
+from api.patterns import POSITION
 from api.submissions import Submissions
 from commands.idempotency import contact_digest_of, fingerprint_of
 from commands.payments import PaymentProvider
@@ -22,7 +23,7 @@ from projections.projector import Projector
 from projections.queries import Queries
 from projections.read_models import Frozen
 
-_POSITION = re.compile(r"[0-9]{1,5}-[0-9]{1,18}")
+_POSITION = re.compile(POSITION)
 
 
 class FoldStatus(Protocol):

@@ -13,7 +13,7 @@ from api.contact_sweep import delete_contacts
 from api.context import AppContext
 from api.edge import json_response
 from api.errors import FieldError, Problem
-from api.orders import CUSTOMER_ID
+from api.patterns import NAME
 from api.payloads import EraseBody
 from api.representations import to_json
 from ledger.contacts import contact_key
@@ -33,7 +33,7 @@ async def erase_customer(call: Call) -> Response:
     """Tombstones for the contacts of all orders of a customer, durable when this answers. Doing it again is harmless."""
     call.allow("operator")
     customer: str = call.path_params["customer_id"]
-    if not re.fullmatch(CUSTOMER_ID, customer):
+    if not re.fullmatch(NAME, customer):
         raise Problem("invalid-field", "A customer id is a pseudonym.", errors=[FieldError("/customer_id", "pattern", "path")])
     _, body = await call.body_as(EraseBody)
     ctx = call.ctx

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from api import payloads as p
 from api.errors import PROBLEMS, Problem, ProblemType
+from api.patterns import whole
 
 Described = dict[str, Any]
 SCHEMAS = "#/components/schemas/{model}"
@@ -126,8 +127,10 @@ def query(name: str, schema: Described, text: str, required: bool = False, examp
     return found if example is None else found | {"example": example}
 
 
-def in_path(name: str, text: str, example: str) -> Described:
-    return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}, "description": text, "example": example}
+def in_path(name: str, text: str, example: str, pattern: str | None = None) -> Described:
+    """`pattern` only where another name is refused, and not just unknown."""
+    schema = {"type": "string"} if pattern is None else {"type": "string", "pattern": whole(pattern)}
+    return {"name": name, "in": "path", "required": True, "schema": schema, "description": text, "example": example}
 
 
 def plain(

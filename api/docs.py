@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from api import payloads as p
 from api.describing import Described, content, headers_named, health, in_path, operation, plain, query, ref, success
+from api.patterns import MAX_VERSION, NAME, POSITION, SCHEMA_VERSION, whole
 
 _COMMAND_HEADERS = ("IdempotencyKey", "Prefer")
 _DOOR = "malformed-json body-too-large unsupported-media-type unknown-field invalid-field limit-exceeded"
@@ -19,6 +20,7 @@ _READ = "not-caught-up invalid-field unknown-field"
 
 _ORDER_ID = in_path("order_id", "The order.", p.ORDER_ID)
 _TIME = {"type": "string", "format": "date-time"}
+_AFTER = {"type": "integer", "minimum": 0, "maximum": MAX_VERSION, "default": 0}
 _ORDER_HEADERS = "ETag LedgerPosition LedgerOutcome Replayed Applied"
 _PENDING = success("Durable, not decided yet: look under `Location`.", p.CommandOut, "Location Applied")
 _ORDER = f"/orders/{p.ORDER_ID}"
@@ -48,7 +50,7 @@ LIST_ORDERS = operation(
         "LedgerPosition",
         "Prefer",
         query("status", {"type": "string", "enum": list(p.Status.__args__)}, "Only orders that show this status."),  # type: ignore[attr-defined]
-        query("customer_id", {"type": "string"}, "Only this customer's orders (not for gateways)."),
+        query("customer_id", {"type": "string", "pattern": whole(NAME)}, "Only this customer's orders (not for gateways)."),
         query("placed_from", _TIME, "Only orders placed at or after this time."),
         query("placed_to", _TIME, "Only orders placed at or before this time."),
         query("attention", {"type": "string", "enum": ["true"]}, "Only orders that somebody must look at."),
@@ -73,7 +75,9 @@ READ_ORDER = operation(
         "LedgerPosition",
         "Prefer",
         "IfNoneMatch",
-        query("version", {"type": "integer", "minimum": 1}, "As of this version. Not together with `at`."),
+        query(
+            "version", {"type": "integer", "minimum": 1, "maximum": MAX_VERSION}, "As of this version. Not together with `at`."
+        ),
         query("at", _TIME, "As of this time: every event that had occurred by then."),
     ),
 )
@@ -109,7 +113,7 @@ READ_EVENTS = operation(
         "LedgerPosition",
         "Prefer",
         "LastEventId",
-        query("after", {"type": "integer", "minimum": 0, "default": 0}, "Only events with a higher version."),
+        query("after", _AFTER, "Only events with a higher version."),
         query("limit", {"type": "integer", "minimum": 1, "maximum": 200, "default": 100}, "Rows of a page."),
     ),
 )
@@ -178,7 +182,7 @@ WEBHOOK = operation(
     path="/webhooks/stripe",
     parameters=("StripeSignature",),
     raw_body={
-        "type": "object",
+        "description": "What the provider signed. What is no event of it is taken and not followed.",
         "examples": [{"id": "evt_1", "object": "event", "type": "payment_intent.succeeded", "livemode": True, "data": {}}],
     },
     security=[],
@@ -209,7 +213,7 @@ READ_COMMAND = operation(
         "CustomerId",
         "LedgerPosition",
         "Prefer",
-        query("at", {"type": "string", "pattern": r"^\d+-\d+$"}, "Partition and offset of the command.", example="3-1017"),
+        query("at", {"type": "string", "pattern": whole(POSITION)}, "Partition and offset of the command.", example="3-1017"),
     ),
 )
 ERASE_CUSTOMER = operation(
@@ -220,7 +224,7 @@ ERASE_CUSTOMER = operation(
     {200: success("The tombstones are durable.", p.ErasureOut)},
     f"open-orders {_DOOR} not-caught-up ledger-unavailable",
     path="/customers/c-1/erasure",
-    parameters=(in_path("customer_id", "The customer, a pseudonym.", "c-1"), "LedgerPosition", "Prefer"),
+    parameters=(in_path("customer_id", "The customer, a pseudonym.", "c-1", NAME), "LedgerPosition", "Prefer"),
     body=p.EraseBody,
     body_required=False,
 )
@@ -279,7 +283,7 @@ REGISTRY_JSON = "application/vnd.schemaregistry.v1+json"
 _REGISTRY_SECURITY: list[Described] = [{"bearer": []}, {"basic": []}]
 _SUBJECT = in_path("subject", "`<topic>-value`.", "order-events-value")
 _ID = in_path("id", "The schema's id, as in the wire format.", "1017")
-_VERSION = in_path("version", "A number from 1, or `latest`.", "latest")
+_VERSION = in_path("version", "A number from 1, or `latest`.", "latest", SCHEMA_VERSION)
 
 
 def registry(name: str, summary: str, schema: Described, example: object, parameters: tuple[Described, ...] = ()) -> Described:

@@ -15,13 +15,13 @@ from api.context import AppContext
 from api.edge import json_response
 from api.errors import Problem, invalid_header
 from api.orders import staleness, visible_order
+from api.patterns import MAX_VERSION
 from api.representations import event_row, to_json
 
 PAGE_EVENTS = 100
 STREAM_EVENTS = 200  # sent between two looks at whether to stop
 COMMENT_S = 15.0
 STREAM_S = 30 * 60.0
-MAX_VERSION = 2**31 - 1
 JSON, SSE = "application/json", "text/event-stream"
 
 

@@ -15,6 +15,7 @@ from pydantic.json_schema import models_json_schema
 
 from api import payloads
 from api.describing import SCHEMAS, component_name
+from api.patterns import KEY, NAME, POSITION, VERSION_TAG, whole
 from ledger.config import Settings
 
 _DESCRIPTION = """\
@@ -46,25 +47,25 @@ def _parameter(name: str, text: str, schema: dict[str, Any], example: str, requi
 
 
 _TEXT = {"type": "string"}
-_POSITION = {"type": "string", "pattern": r"^\d+-\d+$"}
+_POSITION = {"type": "string", "pattern": whole(POSITION)}
 _PARAMETERS = {
     "CustomerId": _parameter(
         "Customer-Id",
         "The customer a gateway acts for, a pseudonym. Gateways must send it; ignored from others.",
-        {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"},
+        {"type": "string", "pattern": whole(NAME)},
         "c-1",
     ),
     "IdempotencyKey": _parameter(
         "Idempotency-Key",
         "Names this command within principal, customer, operation and order.",
-        {"type": "string", "pattern": "^[!-~]{1,255}$"},
+        {"type": "string", "pattern": whole(KEY)},
         "cart-1017",
         True,
     ),
     "OptionalKey": _parameter(
         "Idempotency-Key",
         "As for every command; needed with `initiate` only.",
-        {"type": "string", "pattern": "^[!-~]{1,255}$"},
+        {"type": "string", "pattern": whole(KEY)},
         "pay-1017",
     ),
     "StripeSignature": _parameter(
@@ -80,7 +81,12 @@ _PARAMETERS = {
         _TEXT,
         "wait=3",
     ),
-    "IfMatch": _parameter("If-Match", "Only if the order is at this version, else 412.", _TEXT, '"7"'),
+    "IfMatch": _parameter(
+        "If-Match",
+        "Only if the order is at this version, else 412; `*`: at any.",
+        {"type": "string", "pattern": whole(rf"\*|{VERSION_TAG}")},
+        '"7"',
+    ),
     "IfNoneMatch": _parameter("If-None-Match", "304 when the order is at this version.", _TEXT, '"7"'),
     "LedgerPosition": _parameter(
         "Ledger-Position", "Wait (1 s, or `Prefer`) until this node has folded so far.", _POSITION, "3-1017"

@@ -12,6 +12,7 @@ from api.cursors import read_cursor, signed_cursor
 from api.edge import json_response
 from api.errors import FieldError, Problem
 from api.outcomes import carry_out
+from api.patterns import MAX_VERSION, NAME
 from api.payloads import AddressBody, CancelOrderBody, ContactBody, PlaceOrderBody, SetStatusBody
 from api.representations import etag, frozen_members, order_json, order_summary, to_json
 from commands.idempotency import NEW_ORDER, command_id_of, order_id_of
@@ -24,7 +25,6 @@ from ledger.order import FoldError, Order
 from ledger.transitions import Operation, Status
 from projections.queries import OrderFilter, VersionNotFound
 
-CUSTOMER_ID = r"[A-Za-z0-9_-]{1,64}"
 READERS = ("gateway", "admin", "reader")
 PAGE_ORDERS = 20
 
@@ -236,7 +236,7 @@ async def read_order(call: Call) -> Response:
     """A3: now, as of a version, or as of a time."""
     partition, order, role = await visible_order(call)
     query = call.query()
-    version, at_ms = query.integer("version", 1, 2**31 - 1), query.time_ms("at")
+    version, at_ms = query.integer("version", 1, MAX_VERSION), query.time_ms("at")
     query.done()
     ctx = call.ctx
     frozen = ctx.frozen(partition, order.order_id)
@@ -270,7 +270,7 @@ async def list_orders(call: Call) -> Response:
     query = call.query()
     wanted = OrderFilter(
         status=query.choice("status", [s.value for s in Status]),
-        customer_id=customer or query.text("customer_id", CUSTOMER_ID),
+        customer_id=customer or query.text("customer_id", NAME),
         placed_from_ms=query.time_ms("placed_from"),
         placed_to_ms=query.time_ms("placed_to"),
         attention=True if query.choice("attention", ["true"]) else None,

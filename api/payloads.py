@@ -302,6 +302,42 @@ class OrderSummaryOut(Response):
     shipment: ShipmentOut
 
 
+class OrderLineOut(Response):
+    """As it was ordered: what a request may hold now may have been another thing then. The same goes for the next three."""
+
+    service: Service
+    sku: str
+    name: str
+    quantity: int
+    unit_price_minor: int
+
+
+class OrderAdjustmentOut(Response):
+    kind: Annotated[str, Field(description="shipping, tax, fee or discount")]
+    label: str
+    amount_minor: int
+
+
+class OrderAddressOut(Response):
+    line1: str
+    line2: str | None = None
+    city: str
+    region: str | None = None
+    postcode: str
+    country: str
+
+
+class OrderContactOut(Response):
+    """Members that were not sent are left out."""
+
+    name: str
+    email: str
+    phone: str | None = None
+    shipping_address: OrderAddressOut
+    billing_address: OrderAddressOut | None = None
+    delivery_note: str | None = None
+
+
 class OrderOut(OrderSummaryOut):
     """One order as of `version`."""
 
@@ -309,9 +345,11 @@ class OrderOut(OrderSummaryOut):
         json_schema_extra={"examples": [_SUMMARY | {"lines": [_LINE], "adjustments": [_SHIPPING], "contact": _CONTACT}]},
     )
 
-    lines: list[LineBody]
-    adjustments: list[AdjustmentBody]
-    contact: Annotated[ContactBody | None, Field(description="as now, also of an old version; null when erased, and for readers")]
+    lines: list[OrderLineOut]
+    adjustments: list[OrderAdjustmentOut]
+    contact: Annotated[
+        OrderContactOut | None, Field(description="as now, also of an old version; null when erased, and for readers")
+    ]
 
 
 class OrderPageOut(Response):

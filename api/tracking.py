@@ -16,11 +16,12 @@ from api.errors import Problem
 from api.look_ups import TooManyLookUps
 from api.orders import staleness
 from api.outcomes import command_state
+from api.patterns import NAME
 from commands.messages import CommandHead
 from ledger.errors import LogError
 from ledger.outcomes import Outcome
 
-_COMMAND_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_COMMAND_ID = re.compile(NAME)
 
 
 def add_routes(router: APIRouter) -> None:

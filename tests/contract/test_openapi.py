@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from collections.abc import Iterator
@@ -177,6 +178,36 @@ def test_every_problem_that_can_be_answered_is_described_somewhere(document: dic
     missing = {slug for slug in PROBLEMS if f"/problems/{slug}" not in text}
     never_over_http = {"not-due", "unknown-attempt", "undecodable", "method-not-allowed"}
     assert missing == never_over_http
+
+
+@pytest.mark.parametrize(
+    ("operation", "name", "taken", "refused"),
+    [
+        ("POST /orders/{order_id}/cancel", "If-Match", ['"0"', '"7"', "*"], ["7", 'W/"7"', '"07"', '""', '"x"']),
+        ("GET /orders", "Ledger-Position", ["0-0", "3-1017"], ["7934000-1", "3", "3-", "-1-0", "3-1017 "]),
+        ("GET /commands/{command_id}", "at", ["3-1017"], ["4394256829077415292-7403", "x"]),
+        ("GET /orders", "customer_id", ["c-1"], ["", "ada@example.org", "c" * 65]),
+        ("POST /customers/{customer_id}/erasure", "customer_id", ["c-1"], ["", "ada@example.org", "c" * 65]),
+        ("GET /subjects/{subject}/versions/{version}", "version", ["latest", "-1", "1"], ["newest", "1.0", "-2"]),
+        ("GET /orders/{order_id}", "version", [1, 2**31 - 1], [0, 2**31]),
+        ("GET /orders/{order_id}/events", "after", [0, 2**31 - 1], [-1, 2**31]),
+    ],
+)
+def test_what_the_door_refuses_of_a_parameter_the_document_refuses_too(
+    document: dict[str, Any], operation: str, name: str, taken: list[Any], refused: list[Any]
+) -> None:
+    parameters = (resolve(document, p) for p in dict(operations(document))[operation]["parameters"])
+    schema = Draft202012Validator(next(p for p in parameters if p["name"] == name)["schema"])
+    assert [value for value in taken if not schema.is_valid(value)] == []
+    assert [value for value in refused if schema.is_valid(value)] == []
+
+
+def test_an_order_may_hold_what_no_request_may_hold_now(document: dict[str, Any]) -> None:
+    order = copy.deepcopy(document["components"]["schemas"]["Order"]["examples"][0])
+    order["lines"][0] |= {"sku": "x" * 300, "name": "", "quantity": 100_000}
+    order["adjustments"][0] |= {"kind": "stamp", "label": ""}
+    order["contact"] |= {"name": "", "email": "no address", "phone": "0" * 40}
+    validate(document, {"$ref": "#/components/schemas/Order"}, order, "an order")
 
 
 def test_no_secret_and_no_machine_is_in_the_document(document: dict[str, Any]) -> None:

@@ -1,0 +1,15 @@
+"""What the parts of a request that are not JSON must look like: one pattern each, for the door and for the OpenAPI document."""
+
+from __future__ import annotations
+
+NAME = r"[A-Za-z0-9_-]{1,64}"  # of a customer, an order, a command
+KEY = r"[!-~]{1,255}"
+POSITION = r"[0-9]{1,5}-[0-9]{1,18}"  # partition and offset
+VERSION_TAG = r'"(0|[1-9][0-9]{0,8})"'
+SCHEMA_VERSION = r"latest|-1|[0-9]{1,10}"
+MAX_VERSION = 2**31 - 1  # of an order
+
+
+def whole(pattern: str) -> str:
+    """As JSON Schema wants it, which looks for a pattern anywhere in a text."""
+    return f"^({pattern})$"
