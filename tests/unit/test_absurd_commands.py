@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import copy
 import random
+import shutil
+import traceback
+from collections import Counter
 from collections.abc import Iterator
-from io import BytesIO
+from pathlib import Path
 from typing import Any
 
-import fastavro
-import msgspec
 import pytest
+import structlog
+from absurd_commands import MARK, PLACES, as_lists, encoded, feed, mutated, plain
+from absurd_shop import AbsurdShop
 from order_space import PLACED_AT, WHOLE, order_command
 
 from api.representations import order_json
 from commands.desk import Desk
-from commands.messages import OrderCommand, command_codec
+from commands.messages import command_codec
 from commands.obligations import obligations
-from ledger.codec import PREFIX_BYTES, event_codec, refusal_codec
+from ledger.codec import event_codec, refusal_codec
 from ledger.envelope import Written
 from ledger.log import Record, TopicPartition
 from ledger.partitioner import partition_for
-from ledger.schemas import COMMANDS, versions_of
 from ledger.store import MemoryStore
 from ledger.topics import Topics
 from ledger.transitions import Code
@@ -29,37 +32,29 @@ from projections.databases import Databases
 
 TOPICS = Topics()
 COMMAND_LOG = bytes(range(16))
-SCHEMA = fastavro.parse_schema(versions_of(COMMANDS)[-1].parsed)
-PREFIX = command_codec().encode(order_command(WHOLE[0]))[:PREFIX_BYTES]
-
-pytestmark = pytest.mark.usefixtures("quiet")
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def quiet() -> Iterator[None]:
     """What the desk logs of bad records; here there are thousands."""
-    import structlog
-
     with structlog.testing.capture_logs():
         yield
 
 
-def plain(command: OrderCommand) -> dict[str, Any]:
-    """Its fields as Avro sees them: nothing checks them on the way."""
-    fields: dict[str, Any] = {f.name: None for f in msgspec.structs.fields(OrderCommand)}
-    return fields | {"customer_id": ""} | msgspec.to_builtins(command, builtin_types=(bytes,))
+@pytest.fixture
+def said() -> Iterator[list[str]]:
+    """Log lines that repeat something of a contact; all others are dropped, a million of them."""
+    told: list[str] = []
 
+    def judge(logger: Any, method: str, line: Any) -> Any:
+        text = f"{line} {traceback.format_exc() if line.get('exc_info') else ''}"
+        if MARK in text:
+            told.append(text)
+        raise structlog.DropEvent
 
-def encoded(fields: dict[str, Any]) -> bytes:
-    out = BytesIO()
-    fastavro.schemaless_writer(out, SCHEMA, _lists(fields))
-    return PREFIX + out.getvalue()
-
-
-def _lists(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _lists(inner) for name, inner in value.items()}
-    return [_lists(inner) for inner in value] if isinstance(value, list | tuple) else value
+    structlog.configure(processors=[judge])
+    yield told
+    structlog.reset_defaults()
 
 
 class Ledger:
@@ -117,11 +112,8 @@ HOME = home_id()
 PLACE = plain(order_command(next(c for c in WHOLE if c["op"] == "PlaceOrder"), HOME, "cmd_place"))
 
 
-PLACES = [c for c in WHOLE if c["op"] == "PlaceOrder"]
-
-
 def changed(path: str, value: Any) -> dict[str, Any]:
-    fields = copy.deepcopy(_lists(PLACE))
+    fields = copy.deepcopy(as_lists(PLACE))
     *way, last = path.split(".")
     inner = fields
     for step in way:
@@ -183,34 +175,6 @@ def test_the_refusal_of_an_absurd_command_names_it_and_a_retry_leaves_no_second_
     assert ledger.deal(absurd) == ["nothing"]
 
 
-_TEXTS = ["", "\0", "x" * 300, "x" * 90_000, "a/b", "\u202e", "😀", "OrderPlaced", "EUR", "product", "-1"]
-_NUMBERS = [0, -1, 1, 2, 2**31 - 1, -(2**31), 2**31, 2**53, 2**62, 2**63 - 1, -(2**63)]
-
-
-def mutated(fields: dict[str, Any], chance: random.Random) -> dict[str, Any]:
-    """One to three values replaced by others of the same Avro type, or by null."""
-    fields = copy.deepcopy(_lists(fields))
-    for _ in range(chance.randint(1, 3)):
-        holder: Any = fields
-        while True:
-            name = chance.choice(list(holder) if isinstance(holder, dict) else range(len(holder)))
-            if isinstance(holder[name], dict) or (isinstance(holder[name], list) and holder[name] and chance.random() < 0.8):
-                holder = holder[name]
-                continue
-            break
-        value = holder[name]
-        match value:
-            case str():
-                holder[name] = chance.choice(_TEXTS)
-            case int():
-                holder[name] = chance.choice(_NUMBERS)
-            case list():
-                holder[name] = value * chance.choice((0, 2, 200))
-            case None:
-                holder[name] = chance.choice((None, 0, "x", 2**63 - 1))
-    return fields
-
-
 def run(commands: int, seed: int) -> dict[str, int]:
     """Deal with so many mutated commands, twenty to a batch; how often each answer was given."""
     chance, ledger = random.Random(seed), Ledger()
@@ -241,8 +205,34 @@ def test_thousands_of_mutated_commands_each_cost_only_themselves() -> None:
     assert counts[Code.COULD_NOT_DECIDE] > 300
 
 
+# ---- the same through everything ------------------------------------------------------------------------------------
+
+LIFE_COMMANDS = 50_000
+
+
+def lived(folder: Path, said: list[str], commands: int, seed: int, first: int = 0) -> Counter[str]:
+    """One ledger's life: counts of everything that happened in it."""
+    chance = random.Random(seed)
+    with AbsurdShop(folder, seed) as shop:
+        feed(shop, commands, chance, first)
+        shop.quiet_down()
+        assert said == []
+        assert shop.unread() == set()
+        return shop.counts()
+
+
+@pytest.mark.timeout(600)
+def test_thousands_of_mutated_commands_stop_nothing_of_a_whole_ledger(tmp_path: Path, said: list[str]) -> None:
+    counts = lived(tmp_path, said, 6_000, 3)
+    print(dict(sorted(counts.items())))
+
+
 @pytest.mark.campaign
 @pytest.mark.timeout(7200)
-def test_a_million_mutated_commands_each_cost_only_themselves() -> None:
-    counts = run(1_000_000, 2)
-    print(dict(sorted(counts.items(), key=lambda item: -item[1])))
+def test_a_million_mutated_commands_stop_nothing_of_a_whole_ledger(tmp_path: Path, said: list[str]) -> None:
+    counts: Counter[str] = Counter()
+    for life in range(1_000_000 // LIFE_COMMANDS):
+        folder = tmp_path / str(life)
+        counts += lived(folder, said, LIFE_COMMANDS, 100 + life, life * LIFE_COMMANDS)
+        shutil.rmtree(folder)
+        print(life, dict(sorted(counts.items())), flush=True)
