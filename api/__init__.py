@@ -15,6 +15,7 @@ patterns     what headers, names in paths and parameters look like
 registry     the schema registry's own paths      system       health, metrics, documents
 docs openapi asyncapi                             the descriptions of all this
 
+transactions                                      open Kafka transactions: shown, and ended when they hang
 generation rebuilding verifying                   which databases to open; the verbs that make and prove them
 archiving exporting parquet inspection            export-log, import-log, export, tail, history, diff
 cli supervisor wiring ...                         the command line and the processes it runs

@@ -32,6 +32,8 @@ app = typer.Typer(
 )
 schema_app = typer.Typer(help="The Avro schemas of the topics.", no_args_is_help=True)
 app.add_typer(schema_app, name="schema")
+transactions_app = typer.Typer(invoke_without_command=True, help="Open Kafka transactions of the ledger; ending one that hangs.")
+app.add_typer(transactions_app, name="transactions")
 
 out = Screen()
 err = Screen(stderr=True)
@@ -409,6 +411,57 @@ def doctor(data_dir: DataDir = DEFAULT_DATA_DIR, as_json: AsJson = False) -> Non
     from ledger.config import load_settings
 
     raise typer.Exit(run_doctor(kafka_of(data_dir), load_settings(), data_dir, up_info(data_dir), as_json, out))
+
+
+@transactions_app.callback()
+def transactions(context: typer.Context, data_dir: DataDir = DEFAULT_DATA_DIR, as_json: AsJson = False) -> None:
+    """Show the open transactions of the ledger. Ends 1 if one hangs: nothing behind it is read or decided until it is ended.
+
+    A transaction hangs when Kafka itself left it open: its coordinator is done with it, and a partition never got the marker.
+    `transactions end` writes that marker.
+    """
+    if context.invoked_subcommand is None:
+        from api.transactions import run_transactions
+        from ledger.config import load_settings
+
+        raise typer.Exit(run_transactions(kafka_of(data_dir), load_settings(), as_json, out))
+
+
+@transactions_app.command("end")
+def transactions_end(
+    partition: Annotated[int, typer.Option(help="The partition it hangs in.", min=0)],
+    topic: Annotated[str | None, typer.Option(help="events or refusals; default: both.")] = None,
+    end_as: Annotated[
+        str | None, typer.Option("--as", help="commit or abort; default: what the ledger's own records in it say.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    as_json: AsJson = False,
+) -> None:
+    """Commit or abort a transaction that Kafka itself left open, so that its partition goes on. Says first what it will do.
+
+    One that its coordinator will still end is left alone. Needs ALTER on the cluster, as Kafka's own tool does.
+    """
+    if topic not in (None, "events", "refusals"):
+        raise typer.BadParameter("choose events or refusals", param_hint="--topic")
+    if end_as not in (None, "commit", "abort"):
+        raise typer.BadParameter("choose commit or abort", param_hint="--as")
+    from api.transactions import run_end
+    from ledger.config import load_settings
+
+    code = run_end(
+        kafka_of(data_dir),
+        load_settings(),
+        partition=partition,
+        topic=topic,  # type: ignore[arg-type]
+        end_as=end_as,  # type: ignore[arg-type]
+        yes=yes,
+        as_json=as_json,
+        out=out,
+        err=err,
+        ask=typer.confirm,
+    )
+    raise typer.Exit(code)
 
 
 @schema_app.command("check")
