@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -32,6 +33,7 @@ class GrpcStock:
     """
 
     def __init__(self, name: str, target: str, timeout_ms: int = 10_000) -> None:
+        logging.getLogger("grpc._common").setLevel(logging.CRITICAL)  # a traceback for bytes that are no reply; see `_call`
         self.name = name
         self._timeout_s = timeout_ms / 1000
         options = [
@@ -72,7 +74,7 @@ class GrpcStock:
         await self._channel.close()
 
     async def _call(self, call: Callable[[], Awaitable[Any]]) -> Any:
-        """The reply; `Unknown` for every status but OK, which says nothing about the order."""
+        """The reply; `Unknown` for every status but OK, which says nothing about the order, and for bytes that are no reply."""
 
         async def once() -> Any:
             try:
@@ -84,6 +86,8 @@ class GrpcStock:
             reply = await with_tries(once, _again_after, self._timeout_s)
         except TimeoutError:
             return Unknown("time-out")
+        if reply is None:  # what gRPC makes of bytes that cannot be read
+            return Unknown("an answer that is not of the contract")
         return Unknown(reply.code().name) if isinstance(reply, grpc.aio.AioRpcError) else reply
 
 

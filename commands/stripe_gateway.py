@@ -28,7 +28,7 @@ from commands.answers import Answer, Done, Fact, No, Told, Unknown
 from commands.messages import RecordPayment
 from commands.payments import PaymentView, ProviderUnavailable, Sighting, nothing_known
 from commands.shared_looks import SharedLooks
-from commands.stripe_facts import Dispute, Intent, Refund, facts_of, read, refund_fact, state_of, told_by
+from commands.stripe_facts import Dispute, Intent, Named, Refund, facts_of, read, refund_fact, state_of, told_by
 from commands.stripe_webhook import read_event
 from commands.tries import TRIES, is_not_now, may_repeat, with_tries
 from ledger.events import PAYMENT_OPENED
@@ -179,8 +179,8 @@ class StripeGateway:
         query = f"metadata['order']:'{order_id}' AND metadata['attempt']:'{attempt}' AND created>{since_s}"
         found = await self._client.v1.payment_intents.search_async({"query": query, "limit": 1})
         for intent in found.data:
-            opened = RecordPayment(PAYMENT_OPENED, attempt, provider_ref=intent.id)
-            return Done((opened, *(await self._look(intent.id)).facts))
+            ref = read(intent.to_dict(), Named).id
+            return Done((RecordPayment(PAYMENT_OPENED, attempt, provider_ref=ref), *(await self._look(ref)).facts))
         return No("no_such_payment")
 
     @_answered

@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 from sandboxed import RunningSandbox, running_sandbox
 
@@ -247,6 +248,29 @@ def test_an_answer_that_makes_no_sense_says_nothing_about_the_order(said: str) -
             server.close()
 
     assert isinstance(asyncio.run(go()), Unknown)
+
+
+@pytest.mark.parametrize("verb", ["reserve", "release"])
+def test_bytes_that_are_no_protobuf_say_nothing_about_the_order(verb: str) -> None:
+    async def reply(request: bytes, context: object) -> bytes:
+        return b"\xff"
+
+    async def go() -> Answer:
+        server = grpc.aio.server()
+        handlers = {name: grpc.unary_unary_rpc_method_handler(reply) for name in ("Reserve", "Release")}
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("orderledger.stock.v1.Stock", handlers),))
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        stock = GrpcStock("merch", f"127.0.0.1:{port}", PATIENT_MS)
+        try:
+            if verb == "release":
+                return await stock.release("ord_1", "k")
+            return await stock.reserve("ord_1", "EUR", [Line("merch", "mug", "Mug", 1, 900)], "k")
+        finally:
+            await stock.close()
+            await server.stop(None)
+
+    assert asyncio.run(go()) == Unknown("an answer that is not of the contract")
 
 
 def test_an_answer_that_drips_is_given_up_in_time() -> None:

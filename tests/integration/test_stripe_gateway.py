@@ -324,6 +324,21 @@ def test_one_call_is_tried_again_only_after_what_is_no_answer(answers: list[Any]
         assert answer.after_s == 3600
 
 
+@pytest.mark.parametrize("name", [7, None, "x" * 300], ids=["a number", "null", "longer than a record takes"])
+def test_a_payment_that_is_found_under_no_name_is_not_found(name: object) -> None:
+    def serve(method: str, path: str) -> tuple[int, dict[str, str], dict[str, Any]]:
+        intent = {"id": "pi_1", "object": "payment_intent", "status": "processing", "amount": 1, "currency": "eur"}
+        if path.startswith("/v1/payment_intents/search"):
+            return 200, {}, {"object": "search_result", "has_more": False, "data": [intent | {"id": name}]}
+        return 200, {}, intent
+
+    async def go() -> Answer:
+        async with provider(serve) as door:
+            return await door.find("ord_1", 1, 0)
+
+    assert asyncio.run(go()) == Unknown("ValidationError")
+
+
 def test_a_capture_that_fails_after_its_look_was_answered_says_so() -> None:
     """The other side is there: such a failure does not let the pauses grow to minutes."""
     at = 1_700_000_000_000
