@@ -8,6 +8,7 @@ from typing import Protocol
 
 from api.auth import Tokens
 from api.client_secrets import ClientSecrets
+from api.connections import Connections
 from api.errors import FieldError, Problem
 from api.look_ups import LookUps
 from api.metrics import HttpMetrics
@@ -64,6 +65,7 @@ class AppContext:
     status: StatusOf
     payments: PaymentProvider | None = None
     metrics: HttpMetrics = field(default_factory=HttpMetrics)
+    connections: Connections = field(default_factory=Connections)
     stopping: bool = False
 
     def __post_init__(self) -> None:

@@ -48,6 +48,7 @@ PROBLEMS: dict[str, ProblemType] = {
     "invalid-signature": ProblemType(
         400, "Invalid signature", "The message is not signed by the provider, not of now, or not for this account and mode."
     ),
+    "malformed-request": ProblemType(400, "Malformed request", "What was sent is not HTTP/1.1; the connection is closed."),
     # 401, 403
     "unauthenticated": ProblemType(401, "Unauthenticated", "A bearer token is needed, and the one sent, if any, is not known."),
     "forbidden": ProblemType(403, "Forbidden", "The token's role may not do this."),
@@ -60,6 +61,9 @@ PROBLEMS: dict[str, ProblemType] = {
     ),
     "method-not-allowed": ProblemType(405, "Method not allowed", "The path exists, but not with this method; see `Allow`."),
     "not-acceptable": ProblemType(406, "Not acceptable", "The resource has none of the representations in `Accept`."),
+    # 408, 431: of the connection, which is closed
+    "request-timeout": ProblemType(408, "Request timeout", "A header must be complete within 10 s, a body within 10 s more."),
+    "header-too-large": ProblemType(431, "Header too large", "The header of a request, its path included, may have 32 KiB."),
     # 409: the order's state says no
     "order-cancelled": ProblemType(409, "Order cancelled", f"The order is cancelled. {_NEW_KEY}"),
     "order-expired": ProblemType(409, "Order expired", f"The time to pay is over. {_NEW_KEY}"),
@@ -134,6 +138,12 @@ PROBLEMS: dict[str, ProblemType] = {
         503,
         "Ledger unavailable",
         "The log does not answer, and nothing is known to be durable. Retrying with the same key is safe.",
+        1,
+    ),
+    "too-many-connections": ProblemType(
+        503,
+        "Too many connections",
+        "Every connection that this node takes, of one address or of all, has a request under way.",
         1,
     ),
     "decisions-behind": ProblemType(

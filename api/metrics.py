@@ -62,6 +62,19 @@ class HttpMetrics(Collector):
         yield webhooks
 
 
+class EndedConnections(Collector):
+    """Connections that the server ended, by why."""
+
+    def __init__(self, ended: Counter[str]) -> None:
+        self._ended = ended
+
+    def collect(self) -> Iterable[Metric]:
+        family = CounterMetricFamily("ledger_http_connections_ended", "Connections that the server ended.", labels=("why",))
+        for why, count in sorted(self._ended.items()):
+            family.add_metric((why,), count)
+        yield family
+
+
 def _cumulative(buckets: list[int]) -> list[tuple[str, float]]:
     total, found = 0, []
     for edge, count in zip((*map(str, BUCKETS_S), "+Inf"), buckets, strict=True):

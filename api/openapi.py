@@ -30,6 +30,10 @@ durable and not decided yet, 503 means nothing is known to be durable; retrying 
 
 Money is integer minor units, times are RFC 3339 in UTC. Bodies are JSON in UTF-8 of at most 64 KiB and 8 levels: no duplicate
 keys, no unknown members, integers only, strings in NFC without control characters. Errors are RFC 9457 problems.
+
+Connections are bounded: a header must be complete within 10 s and a body within 10 s more (408, `/problems/request-timeout`), a
+header may have 32 KiB (431, `/problems/header-too-large`), what is not HTTP is answered 400 (`/problems/malformed-request`), and
+where every connection has a request under way a new one gets 503 (`/problems/too-many-connections`). Each closes the connection.
 """
 _TAGS = {
     "orders": "Place, move along, cancel, read.",

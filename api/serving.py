@@ -14,6 +14,7 @@ import structlog
 
 from api.app import build_app as build_api
 from api.auth import load_tokens
+from api.connections import Connections, limits_within, raise_file_limit
 from api.contact_sweep import sweep_for_ever
 from api.context import AppContext
 from api.doors import build_payments
@@ -34,7 +35,7 @@ log = structlog.get_logger(__name__)
 
 def run_serve(settings: Settings, kafka: KafkaSettings, with_parent: bool = False) -> int:
     """Fold and serve until a signal. Returns the exit code; raises `ConfigError`, `StoreError` before anything is served."""
-    tokens, hash_key = load_tokens(settings), settings.hash_key()
+    tokens, hash_key, files = load_tokens(settings), settings.hash_key(), raise_file_limit()
     stopping = threading.Event()
     before = on_stop_signals(stopping.set)
     if with_parent:
@@ -81,6 +82,7 @@ def run_serve(settings: Settings, kafka: KafkaSettings, with_parent: bool = Fals
             hash_key=hash_key,
             status=app.status,
             payments=payments,
+            connections=Connections(limits_within(settings.max_connections, settings.max_connections_per_address, files)),
         )
 
         def started(port: int) -> None:
@@ -103,6 +105,7 @@ def run_serve(settings: Settings, kafka: KafkaSettings, with_parent: bool = Fals
                 on_started=started,
                 on_stopping=context.end_streams,
                 access_log=False,
+                http=context.connections.protocol,
             )
     finally:
         sender.close()

@@ -17,7 +17,7 @@ from api.call import Call
 from api.context import AppContext
 from api.edge import json_response
 from api.errors import PROBLEMS, Problem
-from api.metrics import Gauges
+from api.metrics import EndedConnections, Gauges
 from api.representations import to_json
 
 
@@ -67,6 +67,7 @@ def metrics_registry(ctx: AppContext) -> CollectorRegistry:
     registry = CollectorRegistry()
     registry.register(ctx.metrics)
     registry.register(Gauges(lambda: _gauges(ctx)))
+    registry.register(EndedConnections(ctx.connections.ended))
     return registry
 
 
@@ -82,6 +83,7 @@ def _gauges(ctx: AppContext) -> Iterable[tuple[str, str, str, dict[str, float]]]
     yield "ledger_orders", "Orders by the status they show.", "status", {s: float(n) for s, n in ctx.queries.counts().items()}
     yield "ledger_orders_frozen", "Orders whose fold stopped.", "", {"": len(ctx.queries.all_frozen())}
     yield "ledger_http_requests_in_progress", "Requests without an answer yet, this one too.", "", {"": ctx.metrics.in_progress}
+    yield "ledger_http_connections", "Connections that are open.", "", {"": len(ctx.connections)}
     yield "ledger_commands_waiting", "Requests that wait for an outcome.", "", {"": ctx.submissions.waiting}
     yield "ledger_commands_undecided", "Commands answered 202 and not decided yet.", "", {"": ctx.submissions.undecided}
     yield "ledger_commands_sent", "Commands sent since the start.", "", {"": ctx.submissions.sent}

@@ -85,6 +85,21 @@ class Settings(BaseSettings):
     host: str = Field(default="127.0.0.1", description="interface that `serve` listens on")
     port: int = Field(default=8000, ge=0, le=65535, description="port of the HTTP API; 0 takes a free one")
 
+    max_connections: int = Field(
+        default=4096,
+        ge=64,
+        le=60_000,
+        description="connections that `serve` keeps open; one more takes the place of one that rests. Fewer where the limit of "
+        "open files is lower",
+    )
+    max_connections_per_address: int = Field(
+        default=1024,
+        ge=1,
+        le=60_000,
+        description="the same for one client address (IPv6: one /64); behind a proxy, whose address all share, as many as "
+        "MAX_CONNECTIONS",
+    )
+
     topic_prefix: str = Field(
         default="", pattern=r"^[A-Za-z0-9._-]{0,64}$", description="in front of every topic name: several ledgers on one cluster"
     )

@@ -48,6 +48,7 @@ log = structlog.get_logger(__name__)
 FEED = TP("chunks", 0)  # what Faust believes to be the one topic and partition of this app
 UVICORN_OPTIONS: Mapping[str, Any] = {
     "timeout_keep_alive": 75,  # uvicorn's 5 s is shorter than what clients and proxies keep connections for
+    "ws": "none",
     "timeout_graceful_shutdown": 2,  # then open streams are cancelled
 }
 

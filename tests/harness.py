@@ -29,6 +29,7 @@ from sandboxed import WEBHOOK_SECRET, RunningSandbox
 from api.app import build_app
 from api.auth import Principal, Tokens, hash_token, new_token
 from api.companions import Companions
+from api.connections import Connections, Limits
 from api.context import AppContext
 from api.doors import build_payments
 from commands.process import CommandsProcess
@@ -179,6 +180,7 @@ def running_ledger(
     sandbox: RunningSandbox | None = None,
     payment_window_s: int = 1800,
     email_url: str | None = None,
+    limits: Limits | None = None,
 ) -> Iterator[RunningLedger]:
     """Topics, processor, fold and API over `log`, until the block ends; with a `sandbox` also the reconciler."""
     settings = Settings(
@@ -212,7 +214,16 @@ def running_ledger(
     known = Tokens([(bytes.fromhex(hash_token(token)), Principal(role, role)) for role, token in tokens.items()])
     status = Status()
     context = AppContext(
-        settings, log, sender, projector, Queries(projector), known, HASH_KEY.encode(), lambda: status, build_payments(outside)
+        settings,
+        log,
+        sender,
+        projector,
+        Queries(projector),
+        known,
+        HASH_KEY.encode(),
+        lambda: status,
+        build_payments(outside),
+        connections=Connections(limits),
     )
     app = make_app(context)
     server = Server(app, context, status)
@@ -255,7 +266,15 @@ class Server:
         self.folding = threading.Event()
         self.folding.set()
         self._context, self._status = context, status
-        config = uvicorn.Config(app, port=0, lifespan="off", log_config=None, access_log=False, timeout_graceful_shutdown=5)
+        config = uvicorn.Config(
+            app,
+            port=0,
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=5,
+            http=context.connections.protocol,  # type: ignore[arg-type]  # whatever makes a protocol will do
+        )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=lambda: asyncio.run(self._main()), name="serve")
         self._failure: BaseException | None = None

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import httpx
 import pytest
 
 from api.auth import hash_token, new_token
+from api.connections import raise_file_limit
 from ledger.config import KafkaSettings
 from ledger.ports import free_port
 from ledger.topics import Topics
@@ -47,10 +50,11 @@ class Processes:
         }
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
-    def start(self, name: str) -> None:
+    def start(self, name: str, *before: str) -> None:
+        """Start a process; `before` is what starts it, if not Python itself."""
         with (self.folder / f"{name}.log").open("ab") as log:
             self._running[name] = subprocess.Popen(
-                [sys.executable, "-m", "api.cli", name], env=self._env, cwd=self.folder, stdout=log, stderr=log
+                [*before, sys.executable, "-m", "api.cli", name], env=self._env, cwd=self.folder, stdout=log, stderr=log
             )
 
     def wait_ready(self) -> None:
@@ -209,3 +213,23 @@ def test_logs_are_json_lines_without_secrets(processes: Processes) -> None:
             assert secret not in text
     served = [line for line in map(json.loads, processes.log("serve").splitlines()) if line.get("logger") == "api.access"]
     assert [(line["path"], line["status"]) for line in served][-2:] == [("/orders", 201), ("/orders", 422)]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sockets are no files there")
+def test_more_idle_connections_than_files_end_nothing(processes: Processes) -> None:
+    """With the usual limit of 1,024 open files, which the process may not raise here."""
+    processes.send("serve", signal.SIGTERM)
+    processes.start("serve", "sh", "-c", 'ulimit -n 1024 && exec "$@"', "sh")
+    processes.wait_ready()
+    raise_file_limit()
+    with ExitStack() as stack:
+        for _ in range(1_150):
+            stack.enter_context(socket.create_connection(("127.0.0.1", processes.port), PATIENCE_S))
+        with processes.client() as client:
+            for _ in range(5):
+                place(client)
+        with processes.client("operator") as client:
+            text = client.get("/metrics").text
+    assert 'ledger_http_connections_ended_total{why="crowded out"}' in text
+    assert "Too many open files" not in processes.log("serve")
+    assert processes.send("serve", signal.SIGTERM) == 0

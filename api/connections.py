@@ -1,0 +1,318 @@
+"""Connections of the HTTP server, bounded: how many there are, how long each may take, and how large a header may be.
+
+One client's cost is that client's. Uvicorn's protocol parses; this one adds what uvicorn leaves to a proxy in front:
+
+- a header must be complete 10 s after the connection was made or its first byte came, a body 10 s after its header (408);
+- a header may have 32 KiB (431), because the parser's cost grows with the square of a longer one;
+- a client that reads nothing of its answer for a minute is disconnected;
+- where there are as many connections as may be, the one that has rested longest makes room, taken from the address that has
+  most of them. Only where every connection has a request under way is a new one refused (503).
+
+What cannot be parsed is answered in the API's own form, with a `Request-Id`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import secrets
+import sys
+from collections import Counter
+from http import HTTPStatus
+from typing import Any, NamedTuple
+
+import structlog
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from api.errors import PROBLEM_JSON, Problem
+
+log = structlog.get_logger(__name__)
+
+LINGER_S, LINGER_BYTES = 2.0, 1024 * 1024  # to take what a client still sends, or a reset overtakes the answer
+OWN_FILES = 512  # databases, sockets to Kafka and to the provider
+FILES = 65_536  # more than this nobody needs, and some systems have no limit
+
+
+class Limits(NamedTuple):
+    """Sizes in bytes, times in seconds, counts of connections."""
+
+    connections: int = 4096
+    per_address: int = 1024
+    header_bytes: int = 32 * 1024
+    header_s: float = 10.0
+    body_s: float = 10.0
+    idle_s: float = 75.0  # longer than what clients and proxies keep connections for
+    unread_s: float = 60.0
+    sweep_s: float = 1.0  # so much later at most
+
+
+class Address:
+    """The connections of one address (IPv6: of one /64). Resting are those without a request under way, oldest first."""
+
+    __slots__ = ("count", "idle", "silent")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.silent: dict[BoundedProtocol, None] = {}  # no request was ever complete
+        self.idle: dict[BoundedProtocol, None] = {}  # kept alive for the next one
+
+    def longest_resting(self) -> BoundedProtocol | None:
+        return next(iter(self.silent or self.idle), None)
+
+
+class Connections:
+    """All connections of one server; on its event loop. `protocol` is uvicorn's option `http`."""
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self.limits = limits or Limits()
+        self.ended: Counter[str] = Counter()  # by us, and why
+        self._open: dict[BoundedProtocol, None] = {}
+        self._addresses: dict[str, Address] = {}
+        self._sweep: asyncio.TimerHandle | None = None
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def protocol(self, **of_uvicorn: Any) -> BoundedProtocol:
+        return BoundedProtocol(self, **of_uvicorn)
+
+    def admit(self, connection: BoundedProtocol, name: str) -> Address | None:
+        """Count a new connection; another one makes room if need be. None: there is no room."""
+        address = self._addresses.get(name) or Address()
+        if address.count >= self.limits.per_address and not self._make_room(address):
+            return None
+        if len(self._open) >= self.limits.connections:
+            fullest = max(self._addresses.values(), key=lambda a: len(a.silent) + len(a.idle))
+            if not self._make_room(fullest):
+                return None
+        self._addresses[name] = address
+        address.count += 1
+        self._open[connection] = None
+        if self._sweep is None:
+            self._sweep = connection.loop.call_later(self.limits.sweep_s, self._look, connection.loop)
+        return address
+
+    def _make_room(self, address: Address) -> bool:
+        longest = address.longest_resting()
+        if longest is None:
+            return False
+        longest.end("crowded out")
+        return True
+
+    def forget(self, connection: BoundedProtocol, name: str) -> None:
+        if self._open.pop(connection, self) is self:
+            return
+        address = self._addresses[name]
+        address.silent.pop(connection, None)
+        address.idle.pop(connection, None)
+        address.count -= 1
+        if not address.count:
+            del self._addresses[name]
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        """End what is too slow. One timer for all: two for each request would cost every request."""
+        now = loop.time()
+        for connection in list(self._open):
+            connection.check(now)
+        self._sweep = loop.call_later(self.limits.sweep_s, self._look, loop) if self._open else None
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """One connection.
+
+    Its states: header (a new connection too), body, answering, idle, and ending while an answer of our own is on its way. With
+    pipelined requests it is the state of the last one.
+    """
+
+    def __init__(self, connections: Connections, **of_uvicorn: Any) -> None:
+        super().__init__(**of_uvicorn)
+        self._all = connections
+        self._limits = connections.limits
+        self._address: Address | None = None
+        self._name = ""
+        self._state = "header"
+        self._since = 0.0
+        self._header_bytes = 0
+        self._completed = False  # the header, in the piece that is being parsed
+        self._unread_since: float | None = None
+        self._lingers: asyncio.TimerHandle | None = None
+        self._answering: RequestResponseCycle | None = None  # `cycle` is that of the last request, which may be in the queue
+
+    # ---- the connection
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._since = self.loop.time()
+        self._name = _network(self.client[0]) if self.client else ""
+        self._address = self._all.admit(self, self._name)
+        if self._address is None:
+            self._all.ended["refused"] += 1
+            self._answer(Problem("too-many-connections"))
+        else:
+            self._address.silent[self] = None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._all.forget(self, self._name)
+        if self._lingers is not None:
+            self._lingers.cancel()
+        super().connection_lost(exc)
+
+    def end(self, why: str, problem: Problem | None = None) -> None:
+        """Close it, with `problem` as the answer if none has begun. Whoever reads the body learns that nobody is there."""
+        self._all.ended[why] += 1
+        self._all.forget(self, self._name)  # now: a place is needed, and the transport closes a turn later
+        if self._answers() and (self._answering is not self.cycle or self.cycle.response_started):
+            problem = None  # it would be read as the answer to something else
+        for cycle in (self._answering, *(queued for queued, _ in self.pipeline)):
+            if cycle is not None:
+                cycle.disconnected = True
+                cycle.message_event.set()
+        if problem is not None:
+            self._answer(problem)
+        elif self._unread_since is not None:
+            self.flow.resume_writing()
+            self.transport.abort()  # what nobody reads cannot be flushed
+        else:
+            self.transport.close()
+
+    def check(self, now: float) -> None:
+        """End the connection if it is too slow."""
+        if self._unread_since is not None:
+            if now - self._unread_since > self._limits.unread_s:
+                self.end("unread answer")
+            return
+        if self.flow.read_paused or (self._state == "header" and self._answers()):
+            self._since = now  # it is we who do not read, or who have not answered what came before
+        waits_s = now - self._since
+        if self._state == "header" and waits_s > self._limits.header_s:
+            begun = self._header_bytes > 0
+            self.end("slow header" if begun else "silent", Problem("request-timeout") if begun else None)
+        elif self._state == "body" and waits_s > self._limits.body_s:
+            self.end("slow body", Problem("request-timeout"))
+        elif self._state == "idle" and waits_s > self._limits.idle_s:
+            self.end("idle")
+
+    def _answers(self) -> bool:
+        return self._answering is not None and not self._answering.response_complete
+
+    def pause_writing(self) -> None:
+        self._unread_since = self.loop.time()
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        self._unread_since = None
+        super().resume_writing()
+
+    # ---- what comes in
+
+    def data_received(self, data: bytes) -> None:
+        if self._state == "ending":
+            self._header_bytes += len(data)
+            if self._header_bytes > LINGER_BYTES:
+                self.transport.abort()
+            return
+        if self._state == "idle":
+            self._state, self._since, self._header_bytes = "header", self.loop.time(), 0
+        limit = self._limits.header_bytes
+        if len(data) <= limit and self._state != "header":
+            super().data_received(data)
+            return
+        while data and self._state != "ending" and not self.transport.is_closing():
+            in_header = self._state == "header"
+            room = limit - self._header_bytes if in_header else limit
+            piece, data = data[:room], data[room:]
+            self._completed = False
+            super().data_received(piece)
+            if self._state == "header":
+                # A header that began behind another request in this piece is counted from the next one on.
+                self._header_bytes = 0 if self._completed or not in_header else self._header_bytes + len(piece)
+                if self._header_bytes >= limit:
+                    self.end("long header", Problem("header-too-large"))
+                    return
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._state = "header"
+
+    def on_headers_complete(self) -> None:
+        if self._address is not None:
+            self._address.silent.pop(self, None)
+            self._address.idle.pop(self, None)
+        self._state, self._since, self._completed = "body", self.loop.time(), True
+        super().on_headers_complete()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._answering = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._state = "answering"
+        self._rest()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._rest()
+
+    def _rest(self) -> None:
+        if self._state == "answering" and not self._answers() and self._address is not None:
+            self._state, self._since = "idle", self.loop.time()
+            self._address.idle[self] = None
+
+    def send_400_response(self, msg: str) -> None:
+        self.end("malformed", Problem("malformed-request"))
+
+    def _answer(self, problem: Problem) -> None:
+        """Write an answer of our own and close: for what reaches no route."""
+        body = problem.as_bytes("/")
+        headers = {
+            **problem.headers,
+            "Content-Type": PROBLEM_JSON.decode(),
+            "Content-Length": str(len(body)),
+            "Cache-Control": "no-store",
+            "X-Content-Type-Options": "nosniff",
+            "Request-Id": secrets.token_hex(8),
+            "Connection": "close",
+        }
+        head = [f"HTTP/1.1 {problem.status} {HTTPStatus(problem.status).phrase}", *(f"{n}: {v}" for n, v in headers.items())]
+        self.transport.write("\r\n".join([*head, "", ""]).encode("latin-1") + body)
+        self.transport.write_eof()
+        self._state, self._header_bytes = "ending", 0
+        self._lingers = self.loop.call_later(LINGER_S, self.transport.abort)
+
+
+def _network(host: str) -> str:
+    """Whom an address belongs to: itself, or for IPv6 its /64, which is what one line gets."""
+    if ":" not in host:
+        return host
+    address = ipaddress.IPv6Address(host.partition("%")[0])
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.IPv6Network((address, 64), strict=False))
+
+
+def limits_within(connections: int, per_address: int, files: int) -> Limits:
+    """The limits that the settings ask for, as far as so many open files allow."""
+    most = max(64, min(connections, files - OWN_FILES))
+    if most < connections:
+        log.warning("fewer connections than asked for", connections=most, asked_for=connections, open_files=files)
+    return Limits(connections=most, per_address=min(per_address, most))
+
+
+def raise_file_limit() -> int:
+    """Let this process open as many files as the system lets it raise by itself; returns how many that are."""
+    if sys.platform == "win32":
+        return FILES  # sockets are no files there
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES if hard == resource.RLIM_INFINITY else min(hard, FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        except (OSError, ValueError) as exc:  # macOS has a lower bound of its own
+            log.warning("the limit of open files stays", open_files=soft, why=str(exc))
+            return soft
+        return wanted
+    return wanted if soft == resource.RLIM_INFINITY else soft

@@ -1,0 +1,334 @@
+"""What one client's connections cost: that client its connections, and nobody else anything."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import httpx
+import pytest
+
+from api.connections import Connections, Limits, _network, limits_within
+from ledger.memory_log import MemoryLog
+from ledger.topics import Topics
+from tests.harness import RunningLedger, key, order_body, running_ledger
+from tests.patience import PATIENCE_S
+
+HASTY = Limits(connections=12, per_address=10, header_s=1.0, body_s=1.0, idle_s=1.5, unread_s=1.0, sweep_s=0.05)
+
+
+@pytest.fixture(scope="module")
+def ledger() -> Iterator[RunningLedger]:
+    """A node that waits ten times shorter than others, and takes few connections."""
+    with running_ledger(MemoryLog(), Topics("connections."), limits=HASTY) as running:
+        for client in running.clients:
+            client.close()
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def _nobody_is_left(ledger: RunningLedger) -> Iterator[None]:
+    yield
+    until(lambda: len(ledger.context.connections) == 0)
+
+
+def until(met: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not met():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def connect(ledger: RunningLedger, **options: int) -> socket.socket:
+    url = httpx.URL(ledger.url)
+    connection = socket.socket()
+    for name, value in options.items():
+        connection.setsockopt(socket.SOL_SOCKET, getattr(socket, name), value)
+    connection.settimeout(PATIENCE_S)
+    connection.connect((url.host, url.port))
+    return connection
+
+
+def everything(connection: socket.socket) -> bytes:
+    """What comes until the server closes."""
+    found = b""
+    try:
+        while chunk := connection.recv(65536):
+            found += chunk
+    except ConnectionResetError:
+        pass
+    return found
+
+
+def answer(raw: bytes) -> httpx.Response:
+    head, _, body = raw.partition(b"\r\n\r\n")
+    first, *lines = head.decode("latin-1").split("\r\n")
+    return httpx.Response(int(first.split()[1]), headers=[tuple(line.split(": ", 1)) for line in lines], content=body)
+
+
+def is_problem(raw: bytes, status: int, code: str) -> None:
+    found = answer(raw)
+    assert (found.status_code, found.json()["code"]) == (status, code)
+    assert found.headers["content-type"] == "application/problem+json"
+    assert found.headers["connection"] == "close"
+    assert found.headers["request-id"]
+    assert found.json()["instance"] == "/"
+
+
+def ended(ledger: RunningLedger, why: str) -> int:
+    return ledger.context.connections.ended[why]
+
+
+def still_serves(ledger: RunningLedger) -> None:
+    with ledger.client() as client:
+        assert client.post("/orders", json=order_body(), headers=key() | {"Prefer": "wait=10"}).status_code == 201
+
+
+def post(ledger: RunningLedger, length: int) -> bytes:
+    token = ledger.tokens["gateway"]
+    return (
+        f"POST /orders HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nCustomer-Id: c-1\r\nIdempotency-Key: k\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+    ).encode()
+
+
+def get(ledger: RunningLedger, path: str, headers: bytes = b"") -> bytes:
+    return f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {ledger.tokens['reader']}\r\n".encode() + headers + b"\r\n"
+
+
+# ---- time
+
+
+@pytest.mark.parametrize(
+    ("begins", "why", "problem"),
+    [
+        (lambda _: b"", "silent", False),
+        (lambda _: b"GET /live HTTP/1.1\r\nHost:", "slow header", True),
+        (lambda ledger: post(ledger, 1000) + b"{", "slow body", True),
+        (lambda ledger: post(ledger, 1000), "slow body", True),
+    ],
+    ids=["nothing", "half a header", "half a body", "no body"],
+)
+def test_a_request_that_is_never_whole_ends_its_connection(
+    ledger: RunningLedger, begins: Callable[[RunningLedger], bytes], why: str, problem: bool
+) -> None:
+    before = ended(ledger, why)
+    with connect(ledger) as connection:
+        connection.sendall(begins(ledger))
+        raw = everything(connection)
+    assert ended(ledger, why) == before + 1
+    if problem:
+        is_problem(raw, 408, "request-timeout")
+    else:
+        assert raw == b""
+
+
+@pytest.mark.parametrize("begin", [b"GET /live HTTP/1.1\r\nX: ", b"POST"], ids=["a header's value", "a body"])
+def test_a_byte_now_and_then_buys_no_time(ledger: RunningLedger, begin: bytes) -> None:
+    with connect(ledger) as connection:
+        connection.sendall(begin if begin != b"POST" else post(ledger, 60_000))
+        connection.settimeout(0.1)
+        deadline, raw = time.monotonic() + PATIENCE_S, b""
+        while b"\r\n\r\n" not in raw:
+            assert time.monotonic() < deadline
+            try:
+                connection.sendall(b"x")
+                raw += connection.recv(65536)
+            except TimeoutError:
+                continue
+        is_problem(raw + everything(connection), 408, "request-timeout")
+
+
+def test_a_connection_that_is_kept_alive_ends_when_it_is_not_used(ledger: RunningLedger) -> None:
+    before = ended(ledger, "idle")
+    with connect(ledger) as connection:
+        connection.sendall(b"GET /live HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert answer(everything(connection)).status_code == 200
+    assert ended(ledger, "idle") == before + 1
+
+
+def test_a_client_that_reads_nothing_of_its_answers_is_disconnected(ledger: RunningLedger) -> None:
+    before = ended(ledger, "unread answer")
+    document = get(ledger, "/openapi.json")
+    with connect(ledger, SO_RCVBUF=4096) as connection:
+        connection.setblocking(False)
+        deadline = time.monotonic() + PATIENCE_S
+        while ended(ledger, "unread answer") == before:
+            assert time.monotonic() < deadline
+            try:
+                connection.send(document)
+            except BlockingIOError:
+                time.sleep(0.02)
+            except ConnectionError:
+                break
+        until(lambda: ended(ledger, "unread answer") == before + 1)
+    still_serves(ledger)
+
+
+def test_a_client_whose_answer_takes_long_is_not_too_slow(ledger: RunningLedger) -> None:
+    """Longer than a header or a body may take: the node waits, not the client. Also what was sent behind it waits."""
+    body = b"{}"
+    ledger.folding.clear()
+    try:
+        with connect(ledger) as connection:
+            wait = get(ledger, "/orders", b"Ledger-Position: 0-999999\r\nPrefer: wait=3\r\n")
+            connection.sendall(wait + post(ledger, len(body)) + body[:1])
+            time.sleep(1.5)  # not a condition: nothing may happen in this time
+            connection.sendall(body[1:])
+            raw = everything(connection)
+    finally:
+        ledger.folding.set()
+    first, second = raw.split(b"HTTP/1.1 ")[1:3]
+    assert first.startswith(b"503")
+    assert b"not-caught-up" in first
+    assert second.startswith(b"422")
+
+
+# ---- size
+
+
+@pytest.mark.parametrize(("size", "status"), [(31 * 1024, 200), (33 * 1024, 431), (2 * 1024 * 1024, 431)])
+def test_a_header_has_a_largest_size(ledger: RunningLedger, size: int, status: int) -> None:
+    with connect(ledger) as connection:
+        connection.sendall(b"GET /live HTTP/1.1\r\nHost: x\r\nX-Long: ")
+        for start in range(0, size, 4096):
+            try:
+                connection.sendall(b"x" * min(4096, size - start))
+            except ConnectionError:
+                break
+        else:
+            connection.sendall(b"\r\nConnection: close\r\n\r\n")
+        raw = everything(connection)
+    if status == 431:
+        is_problem(raw, 431, "header-too-large")
+    assert answer(raw).status_code == status
+
+
+@pytest.mark.parametrize("what", [b"GET /" + b"x" * 40_000, b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 7_000])
+def test_a_long_path_and_many_headers_are_a_long_header_too(ledger: RunningLedger, what: bytes) -> None:
+    with connect(ledger) as connection:
+        connection.sendall(what)
+        is_problem(everything(connection), 431, "header-too-large")
+
+
+def test_an_endless_header_is_not_read_to_its_end(ledger: RunningLedger) -> None:
+    before, sent = ended(ledger, "long header"), 0
+    with connect(ledger) as connection:
+        connection.sendall(b"GET /live HTTP/1.1\r\nX: ")
+        try:
+            while sent < 64 * 1024 * 1024:
+                sent += connection.send(b"x" * 65536)
+        except ConnectionError:
+            pass
+    assert ended(ledger, "long header") == before + 1
+    assert sent < 32 * 1024 * 1024  # what the sockets' buffers hold was sent, and not more
+
+
+def test_large_bodies_and_many_requests_in_one_piece_are_no_long_header(ledger: RunningLedger) -> None:
+    body = b'{"a": "%s"}' % (b"x" * 60_000)
+    with connect(ledger) as connection:
+        connection.sendall(
+            get(ledger, "/live") * 1000
+            + (post(ledger, len(body)) + body) * 3
+            + b"GET /live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        )
+        raw = everything(connection)
+    statuses = [int(part[:3]) for part in raw.split(b"HTTP/1.1 ")[1:]]
+    assert statuses == [200] * 1000 + [422, 422, 422, 200]
+
+
+@pytest.mark.parametrize(
+    "what", [b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"HELO x\r\n\r\n", b"GET / HTTP/1.1\r\nA b\r\n\r\n"]
+)
+def test_what_is_not_http_is_answered_in_our_form(ledger: RunningLedger, what: bytes) -> None:
+    with connect(ledger) as connection:
+        connection.sendall(what)
+        is_problem(everything(connection), 400, "malformed-request")
+
+
+# ---- number
+
+
+def test_a_new_connection_takes_the_place_of_the_one_that_rested_longest(ledger: RunningLedger) -> None:
+    with ExitStack() as stack:
+        silent = [stack.enter_context(connect(ledger)) for _ in range(HASTY.per_address)]
+        until(lambda: len(ledger.context.connections) == HASTY.per_address)
+        before = ended(ledger, "crowded out")
+        still_serves(ledger)
+        assert ended(ledger, "crowded out") == before + 1
+        assert everything(silent[0]) == b""
+        silent[-1].sendall(b"GET /live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert answer(everything(silent[-1])).status_code == 200
+
+
+def test_where_every_connection_has_a_request_under_way_a_new_one_is_refused(ledger: RunningLedger) -> None:
+    with ledger.client() as client:
+        path = client.post("/orders", json=order_body(), headers=key() | {"Prefer": "wait=10"}).headers["location"]
+    stream = get(ledger, f"{path}/events", b"Accept: text/event-stream\r\n")
+    with ExitStack() as stack:
+        for _ in range(HASTY.per_address):
+            connection = stack.enter_context(connect(ledger))
+            connection.sendall(stream)
+            assert connection.recv(4096).startswith(b"HTTP/1.1 200")
+        before = ended(ledger, "refused")
+        with connect(ledger) as late:
+            raw = everything(late)
+        is_problem(raw, 503, "too-many-connections")
+        assert answer(raw).headers["retry-after"] == "1"
+        assert ended(ledger, "refused") == before + 1
+    until(lambda: len(ledger.context.connections) == 0)
+    still_serves(ledger)
+
+
+def test_the_address_with_most_resting_connections_makes_room(ledger: RunningLedger) -> None:
+    """Here a stand-in for uvicorn's connections: a machine has one loopback address for clients of IPv4 and one of IPv6."""
+
+    class Resting:
+        loop: Any = type("Loop", (), {"call_later": staticmethod(lambda *_: None)})
+
+        def __init__(self) -> None:
+            self.why = ""
+
+        def end(self, why: str) -> None:
+            self.why = why
+            connections.forget(self, self.name)  # type: ignore[arg-type]
+
+        name = ""
+
+    connections = Connections(Limits(connections=6, per_address=5))
+    made: list[Resting] = []
+    for name in ("a", "b", "b", "b", "b", "c", "d", "d"):
+        one = Resting()
+        one.name = name
+        address = connections.admit(one, name)  # type: ignore[arg-type]
+        assert address is not None
+        address.silent[one] = None  # type: ignore[index]
+        made.append(one)
+    assert [(one.name, one.why) for one in made if one.why] == [("b", "crowded out"), ("b", "crowded out")]
+    assert len(connections) == 6
+
+
+def test_a_line_of_ipv6_is_one_address() -> None:
+    assert _network("192.0.2.1") == "192.0.2.1"
+    assert _network("2001:db8::1") == _network("2001:db8::ffff:1") != _network("2001:db8:0:1::1")
+    assert _network("::ffff:192.0.2.1") == "192.0.2.1"
+    assert _network("fe80::1%eth0") == _network("fe80::2")
+
+
+def test_fewer_files_mean_fewer_connections() -> None:
+    assert limits_within(4096, 1024, 65_536)[:2] == (4096, 1024)
+    assert limits_within(4096, 1024, 1024)[:2] == (512, 512)
+    assert limits_within(4096, 1024, 256)[:2] == (64, 64)
+
+
+def test_what_was_ended_is_counted(ledger: RunningLedger) -> None:
+    with connect(ledger) as connection:
+        connection.sendall(b"\0\0\0\0")
+        everything(connection)
+    with ledger.client("operator") as client:
+        text = client.get("/metrics").text
+    assert 'ledger_http_connections_ended_total{why="malformed"}' in text
+    assert "ledger_http_connections 1.0" in text
