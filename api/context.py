@@ -10,6 +10,7 @@ from api.auth import Tokens
 from api.client_secrets import ClientSecrets
 from api.connections import Connections
 from api.errors import FieldError, Problem
+from api.followed_messages import FollowedMessages
 from api.look_ups import LookUps
 from api.metrics import HttpMetrics
 from api.patterns import POSITION
@@ -66,6 +67,7 @@ class AppContext:
     payments: PaymentProvider | None = None
     metrics: HttpMetrics = field(default_factory=HttpMetrics)
     connections: Connections = field(default_factory=Connections)
+    followed: FollowedMessages = field(default_factory=FollowedMessages)
     stopping: bool = False
 
     def __post_init__(self) -> None:

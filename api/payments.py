@@ -6,6 +6,7 @@ at most, and nowhere else.
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 from fastapi import APIRouter
@@ -21,9 +22,10 @@ from api.outcomes import accepted_later, headers_of_outcome, order_then, outcome
 from api.payloads import PayOrderBody
 from api.representations import timestamp, to_json
 from api.submissions import Pending
+from commands.answers import Fact
 from commands.idempotency import command_id_of
 from commands.messages import OrderCommand, RequestPayment
-from commands.payments import PaymentProvider, ProviderUnavailable, Sighting
+from commands.payments import PaymentProvider, ProviderUnavailable
 from commands.performing import report_of
 from ledger.clock import now_ms
 from ledger.events import PAYMENT_REQUESTED
@@ -31,6 +33,7 @@ from ledger.order import Attempt, Order, attempt_no, was_refused
 from ledger.transitions import DECLINED, OPEN, PENDING, REQUESTED, Operation
 
 PAY = "RequestPayment"  # name of the operation in command ids; never changes
+LOOK_PAUSE_S = 2.0  # between two looks at one payment that nothing new has led to
 _PAYABLE = (OPEN, PENDING, DECLINED)
 
 
@@ -141,7 +144,7 @@ async def _confirm(call: Call, order_id: str, customer: str, payments: PaymentPr
         ctx.submissions.remind(asked, partition)
         await _opened(ctx, partition, order_id, attempt.no, time.monotonic() + wait_of(call.preferences))
     elif attempt.provider_ref is not None:
-        for command in report_of((await _sighting(payments, attempt.provider_ref)).facts, order, payments.name, now_ms()):
+        for command in report_of(await _looked(ctx, order, attempt, payments), order, payments.name, now_ms()):
             ctx.submissions.refuse_overload(ctx.status().connected, partition)
             outcome = await ctx.submissions.submit(command, partition, wait_of(call.preferences))
             if isinstance(outcome, Pending):
@@ -201,8 +204,23 @@ async def _secret(ctx: AppContext, payments: PaymentProvider, attempt: Attempt) 
         raise Problem("provider-unavailable") from None
 
 
-async def _sighting(payments: PaymentProvider, provider_ref: str) -> Sighting:
+async def _looked(ctx: AppContext, order: Order, attempt: Attempt, payments: PaymentProvider) -> tuple[Fact, ...]:
+    """What the provider says of the attempt now; nothing once this node's fold shows another state of it.
+
+    A payment is looked at once per `LOOK_PAUSE_S` however often its customer asks: who asks meanwhile waits for the next look.
+    """
+    partition, order_id = ctx.partition_of(order.order_id), order.order_id
+    look = asyncio.ensure_future(payments.sighting(str(attempt.provider_ref), LOOK_PAUSE_S))
     try:
-        return await payments.sighting(provider_ref)
+        while not look.done():
+            news = asyncio.ensure_future(ctx.projector.news(order_id, LOOK_PAUSE_S))
+            await asyncio.wait({look, news}, return_when=asyncio.FIRST_COMPLETED)
+            news.cancel()
+            now = ctx.queries.order(partition, order_id)
+            if now is not None and ((latest := attempt_no(now, attempt.no)) is None or latest.state != attempt.state):
+                return ()
+        return (await look).facts
     except (ProviderUnavailable, KeyError):
         raise Problem("provider-unavailable") from None
+    finally:
+        look.cancel()

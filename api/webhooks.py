@@ -24,7 +24,7 @@ from api.payments import provider
 from commands.answers import Told, command_of
 from commands.idempotency import fresh_command_id
 from commands.messages import OrderCommand, RecordPayment
-from commands.payments import InvalidSignature, NotForUs, ProviderUnavailable, Sighting
+from commands.payments import InvalidSignature, NotForUs, ProviderUnavailable, Repeated, Sighting
 from commands.performing import all_known, report_of
 from ledger import events as e
 from ledger.clock import now_ms
@@ -49,7 +49,11 @@ async def receive_message(call: Call) -> Response:
     payments = provider(ctx)
     try:
         sighting = await payments.read_webhook(
-            body, call.header(b"stripe-signature") or "", time.time(), lambda told: _is_known(ctx, told, payments.name)
+            body,
+            call.header(b"stripe-signature") or "",
+            time.time(),
+            lambda told: _is_known(ctx, told, payments.name),
+            ctx.followed,
         )
     except InvalidSignature as exc:
         ctx.metrics.webhooks["invalid"] += 1
@@ -59,6 +63,9 @@ async def receive_message(call: Call) -> Response:
         ctx.metrics.webhooks["not_for_us"] += 1
         log.warning("webhook not followed", why=str(exc))
         return json_response(b"{}", 200, {})
+    except Repeated:
+        ctx.metrics.webhooks["repeated"] += 1
+        return json_response(b"{}", 200, {})
     except ProviderUnavailable as exc:
         ctx.metrics.webhooks["unavailable"] += 1
         log.warning("webhook not followed, it will be sent again", why=str(exc))
@@ -66,6 +73,7 @@ async def receive_message(call: Call) -> Response:
     partition = ctx.partition_of(sighting.order_id)
     commands = _news(sighting, ctx.queries.order(partition, sighting.order_id), payments.name)
     await ctx.submissions.send_all([ctx.submissions.record_of(command, partition) for command in commands])
+    ctx.followed.add(sighting.message_id)
     ctx.metrics.webhooks[_kind(sighting, bool(commands))] += 1
     return json_response(b"{}", 200, {})
 

@@ -6,7 +6,7 @@ whatever is found there names the order it belongs to. Keys are the obligations'
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Container
 from typing import Protocol
 
 from msgspec import Struct
@@ -37,6 +37,12 @@ class NotForUs(LedgerError):
     code = "not_for_us"
 
 
+class Repeated(LedgerError):
+    """A genuine webhook that was followed already."""
+
+    code = "repeated"
+
+
 class PaymentView(Struct, frozen=True):
     """A payment as its customer needs it. `client_secret` is never logged, stored, or kept longer than a minute."""
 
@@ -57,6 +63,7 @@ class Sighting(Struct, frozen=True):
     order_id: str
     facts: tuple[Fact, ...]
     provider_ref: str = ""
+    message_id: str = ""  # of the webhook that led to it
 
 
 async def nothing_known(told: Told) -> bool:
@@ -99,16 +106,25 @@ class PaymentProvider(Protocol):
     async def view(self, provider_ref: str) -> PaymentView:
         """The payment with its secret, fetched now. Raises `ProviderUnavailable`; `KeyError` when there is none."""
 
-    async def sighting(self, provider_ref: str) -> Sighting:
-        """As `fetch`, with the order it belongs to. Raises `ProviderUnavailable`; `KeyError` when there is none."""
+    async def sighting(self, provider_ref: str, pause_s: float = 0.0) -> Sighting:
+        """As `fetch`, with the order it belongs to; fetched at least `pause_s` after the last time, for an asker without news.
+
+        Raises `ProviderUnavailable`; `KeyError` when there is none.
+        """
 
     async def read_webhook(
-        self, body: bytes, signature: str, now_s: float, known: Callable[[Told], Awaitable[bool]] = nothing_known
+        self,
+        body: bytes,
+        signature: str,
+        now_s: float,
+        known: Callable[[Told], Awaitable[bool]] = nothing_known,
+        followed: Container[str] = (),
     ) -> Sighting:
         """What a signed message is about, fetched now: the message itself is a hint, never a fact.
 
         A type we do not follow gives no facts; nor does, without a fetch, a message that says nothing which is not `known`.
-        Raises `InvalidSignature` (also: older or newer than five minutes), `NotForUs`, `ProviderUnavailable`.
+        Raises `InvalidSignature` (also: older or newer than five minutes), `NotForUs`, `ProviderUnavailable`, and `Repeated` for
+        a message whose id is among those that were `followed`.
         """
 
     def recent(self, since_ms: int) -> AsyncIterator[Sighting]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Container, Coroutine, Mapping
 from contextvars import ContextVar
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -23,10 +23,11 @@ from urllib.parse import quote
 import msgspec
 import stripe
 import structlog
+from msgspec.structs import replace
 
 from commands.answers import Answer, Done, Fact, No, Told, Unknown
 from commands.messages import RecordPayment
-from commands.payments import PaymentView, ProviderUnavailable, Sighting, nothing_known
+from commands.payments import PaymentView, ProviderUnavailable, Repeated, Sighting, nothing_known
 from commands.shared_looks import SharedLooks
 from commands.stripe_facts import Dispute, Intent, Named, Refund, facts_of, read, refund_fact, state_of, told_by
 from commands.stripe_webhook import read_event
@@ -228,24 +229,31 @@ class StripeGateway:
         intent = await self._ask(lambda: self._intent("get", f"/{quote(provider_ref)}"))
         return PaymentView(NAME, intent.id, state_of(intent), intent.amount, intent.currency.upper(), intent.client_secret)
 
-    async def sighting(self, provider_ref: str) -> Sighting:
-        return await self._looks.look(provider_ref)
+    async def sighting(self, provider_ref: str, pause_s: float = 0.0) -> Sighting:
+        return await self._looks.look(provider_ref, pause_s)
 
     async def _sight(self, provider_ref: str) -> Sighting:
         return await self._ask(lambda: self._look(provider_ref))
 
     async def read_webhook(
-        self, body: bytes, signature: str, now_s: float, known: Callable[[Told], Awaitable[bool]] = nothing_known
+        self,
+        body: bytes,
+        signature: str,
+        now_s: float,
+        known: Callable[[Told], Awaitable[bool]] = nothing_known,
+        followed: Container[str] = (),
     ) -> Sighting:
         event = read_event(body, signature, self._webhook_secrets, now_s, self._live, self._account)
+        if event.id in followed:
+            raise Repeated("a message that was followed already")
         if (ref := event.payment_ref) is None:
-            return Sighting("", ())
+            return Sighting("", (), message_id=event.id)
         if (told := told_by(event.data.object)) is not None and await known(told):
-            return Sighting(told.order_id, (), ref)
+            return Sighting(told.order_id, (), ref, event.id)
         try:
-            return await self.sighting(ref)
+            return replace(await self.sighting(ref), message_id=event.id)
         except KeyError:
-            return Sighting("", (), ref)
+            return Sighting("", (), ref, event.id)
 
     async def recent(self, since_ms: int) -> AsyncIterator[Sighting]:
         v1, since_s = self._client.v1, since_ms // 1000

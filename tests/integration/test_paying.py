@@ -7,12 +7,14 @@ topic by a checker that knows no rule of the product.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import random
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -211,6 +213,29 @@ def test_a_look_finds_what_no_message_told(shop: Shop) -> None:
     shop.until_status(order, "paid")
 
 
+def test_thirty_confirms_are_two_looks_and_a_message_is_followed_once(shop: Shop) -> None:
+    """However often a page asks or a message is repeated, the provider is asked once in two seconds, and once a message."""
+    shop.sandbox.chaos(webhook_lost=1.0)
+    order = shop.place()
+    payment = shop.open_payment(order)
+    path = f"/orders/{order['order_id']}/payment"
+    before = len(shop.sandbox.calls("payments"))
+    with ThreadPoolExecutor(30) as customers:
+        answers = list(customers.map(lambda _: shop.customer.post(path, json={"action": "confirm"}), range(30)))
+    assert {(a.status_code, a.json()["state"]) for a in answers} == {(200, "open")}
+    began = len(shop.sandbox.calls("payments")) - before
+    assert 1 <= began <= 6  # the first look, the one that the others share, and those of a machine that takes seconds for it all
+    charge = {"object": "charge", "id": "ch_1", "payment_intent": payment["provider_ref"]}
+    body = json.dumps({"id": "evt_repeated", "type": "charge.updated", "livemode": False, "data": {"object": charge}}).encode()
+    before = len(shop.sandbox.calls("payments"))
+    counted = shop.ledger.context.metrics.webhooks["repeated"]
+    for _ in range(20):
+        headers = {"Stripe-Signature": sign(body, WEBHOOK_SECRET, int(time.time())), "Content-Type": "application/json"}
+        assert shop.customer.post("/webhooks/stripe", content=body, headers=headers).status_code == 200
+    assert len(shop.sandbox.calls("payments")) - before == 1
+    assert shop.ledger.context.metrics.webhooks["repeated"] == counted + 19
+
+
 def test_a_message_that_tells_what_the_ledger_shows_asks_the_provider_nothing(shop: Shop) -> None:
     order = shop.place()
     payment = shop.open_payment(order)
@@ -222,12 +247,14 @@ def test_a_message_that_tells_what_the_ledger_shows_asks_the_provider_nothing(sh
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
+    numbers = itertools.count(1)
+
     def looks(kind: str, **about: Any) -> int:
         """How many calls the provider gets because of a message about this payment."""
         before = len(shop.sandbox.calls("payments"))
         metadata = {"order": order["order_id"], "attempt": "1"}
         thing = {"metadata": metadata, "currency": "eur", "amount": total, "status": "succeeded"} | about
-        body = json.dumps({"id": "evt_1", "type": kind, "livemode": False, "data": {"object": thing}}).encode()
+        body = json.dumps({"id": f"evt_{next(numbers)}", "type": kind, "livemode": False, "data": {"object": thing}}).encode()
         headers = {"Stripe-Signature": sign(body, WEBHOOK_SECRET, int(time.time())), "Content-Type": "application/json"}
         assert shop.customer.post("/webhooks/stripe", content=body, headers=headers).status_code == 200
         return len(shop.sandbox.calls("payments")) - before
@@ -619,24 +646,29 @@ def test_pay_and_cancel_raced_five_hundred_times_end_with_nothing_kept(shop: Sho
 def test_lost_repeated_and_shuffled_messages_lead_to_the_same_events(shop: Shop) -> None:
     """The same shopping twice: with every message once and in order, and with one in ten lost and the others up to five times."""
 
+    def bought(card: str, cancelled: bool) -> dict[str, Any]:
+        order = shop.place()
+        payment = shop.open_payment(order)
+        shop.sandbox.pay(payment, card)
+        if card == THREE_D_SECURE:
+            confirmed(order, "pending")
+            shop.sandbox.authenticate(payment)
+        if card == NO_FUNDS:
+            confirmed(order, "declined")
+            shop.sandbox.pay(payment)
+        confirmed(order, "captured")
+        shop.until_status(order, "paid")
+        if cancelled:
+            shop.cancel(order)
+        return order
+
     def shopping() -> list[list[str]]:
-        orders = []
-        carts = [(VISA, False), (NO_FUNDS, False), (THREE_D_SECURE, False), (VISA, True), (REFUND_PENDS, True)]
-        for card, cancelled in carts * 2:
-            order = shop.place()
-            payment = shop.open_payment(order)
-            shop.sandbox.pay(payment, card)
-            if card == THREE_D_SECURE:
-                confirmed(order, "pending")
-                shop.sandbox.authenticate(payment)
-            if card == NO_FUNDS:
-                confirmed(order, "declined")
-                shop.sandbox.pay(payment)
-            confirmed(order, "captured")
-            shop.until_status(order, "paid")
-            if cancelled:
-                shop.cancel(order)
-            orders.append((order, cancelled))
+        carts = [(VISA, False), (NO_FUNDS, False), (THREE_D_SECURE, False), (VISA, True), (REFUND_PENDS, True)] * 2
+        with ThreadPoolExecutor(len(carts)) as customers:
+            orders = [
+                (order, cancelled)
+                for order, (_, cancelled) in zip(customers.map(lambda c: bought(*c), carts), carts, strict=True)
+            ]
         shop.later(3 * HOUR_MS)  # what no message told is found by looking
         found = []
         for order, cancelled in orders:

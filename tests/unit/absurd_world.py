@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Container, Sequence
 from typing import Any
 
 import msgspec
@@ -130,11 +130,16 @@ class World:
                 raise KeyError("resource_missing")
         return PaymentView(self.name, provider_ref, "open", 1000, "EUR", "pi_secret")
 
-    async def sighting(self, provider_ref: str) -> Sighting:
+    async def sighting(self, provider_ref: str, pause_s: float = 0.0) -> Sighting:
         return Sighting("", (), provider_ref)
 
     async def read_webhook(
-        self, body: bytes, signature: str, now_s: float, known: Callable[[Told], Any] = nothing_known
+        self,
+        body: bytes,
+        signature: str,
+        now_s: float,
+        known: Callable[[Told], Any] = nothing_known,
+        followed: Container[str] = (),
     ) -> Sighting:
         return Sighting("", ())
 

@@ -53,6 +53,27 @@ def test_whoever_asks_meanwhile_shares_the_next_look_and_sees_what_was_true_when
     asyncio.run(main())
 
 
+def test_askers_without_news_share_one_look_a_pause_unless_somebody_has_news() -> None:
+    async def main() -> None:
+        world = World()
+        world.go.set()
+        looks = SharedLooks(world.look)
+        assert await looks.look("a", pause_s=3600) == 0  # the first one need not wait
+        world.state = 1
+        patient = [asyncio.create_task(looks.look("a", pause_s=3600)) for _ in range(30)]
+        other = asyncio.create_task(looks.look("b", pause_s=3600))
+        assert await other == 1
+        assert not any(task.done() for task in patient)
+        assert world.looks == 2
+        world.state = 2
+        assert await looks.look("a") == 2
+        assert await asyncio.gather(*patient) == [2] * 30
+        assert world.looks == 3
+        assert await looks.look("a", pause_s=0.05) == 2  # the pause ends by itself
+
+    asyncio.run(main())
+
+
 def test_what_a_look_raises_reaches_everyone_and_the_next_one_is_made_all_the_same() -> None:
     async def main() -> None:
         world = World()
@@ -60,7 +81,7 @@ def test_what_a_look_raises_reaches_everyone_and_the_next_one_is_made_all_the_sa
         looks = SharedLooks(world.look)
         found = await asyncio.gather(*(looks.look("broken") for _ in range(4)), return_exceptions=True)
         assert [type(x) for x in found] == [KeyError] * 4
-        assert world.looks == 2
+        assert world.looks == 1  # it had not begun when the last of them asked
         with pytest.raises(KeyError):
             await looks.look("broken")
 
