@@ -21,6 +21,10 @@ from sortedcontainers import SortedDict
 from ledger.errors import StoreError
 
 
+class ManyDeleted(Exception):
+    """So many deleted rows lie before the next key that finding it takes long. Ask about a shorter stretch."""
+
+
 class Store(Protocol):
     def get(self, key: bytes) -> bytes | None: ...
 
@@ -34,6 +38,13 @@ class Store(Protocol):
         """Rows whose key begins with `prefix`, in key order (or reverse), from `start` (inclusive) on.
 
         A `start` outside of the prefix is allowed: on the far side there is nothing, on the near side everything.
+        """
+
+    def keys(self, prefix: bytes, start: bytes, end: bytes | None, most_deleted: int) -> Iterator[bytes]:
+        """Keys that begin with `prefix`, in order, from `start` (inclusive) to `end` (exclusive; None: to the last).
+
+        Raises `ManyDeleted`, and ends, when more than about `most_deleted` deleted rows lie before the next key: until the store
+        has tidied up, each costs about 0.1 us to pass over, and nothing can interrupt that. 0: however many.
         """
 
     def copy_to(self, path: Path) -> None:
@@ -77,6 +88,9 @@ class MemoryStore:
             low = max(start, low)
         keys = rows.irange(low, high, (True, False), reverse) if high is None or low < high else []
         return self._go_on([(key, rows[key]) for key in keys])
+
+    def keys(self, prefix: bytes, start: bytes, end: bytes | None, most_deleted: int) -> Iterator[bytes]:
+        return (key for key, _ in self.scan(prefix, start) if end is None or key < end)
 
     def _go_on(self, found: list[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
         for row in found:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from ledger.errors import StoreError
 from ledger.rocks_store import MIB, RocksStore, StoreMemory
-from ledger.store import MemoryStore, Store, after_prefix
+from ledger.store import ManyDeleted, MemoryStore, Store, after_prefix
 from tests.patience import PATIENCE_S
 
 
@@ -81,10 +81,30 @@ def test_a_scan_sees_the_store_as_of_its_call(store: Store) -> None:
     assert list(store.scan(b"k")) == [(b"k1", b"1"), (b"k3", b"changed"), (b"k4", b"new")]
 
 
+@pytest.mark.parametrize(
+    ("start", "end", "wanted"),
+    [
+        (b"", None, [b"o/1", b"o/2", b"o/3", b"o/\xff\xff"]),
+        (b"o/", b"o/3", [b"o/1", b"o/2"]),
+        (b"o/2", b"o/4", [b"o/2", b"o/3"]),
+        (b"o/25", b"z", [b"o/3", b"o/\xff\xff"]),
+        (b"o/2", b"o/2", []),
+        (b"z", None, []),
+    ],
+)
+def test_keys_of_a_stretch_are_those_of_the_prefix_from_its_start_to_before_its_end(
+    store: Store, start: bytes, end: bytes | None, wanted: list[bytes]
+) -> None:
+    store.write(ROWS)
+    assert list(store.keys(b"o/", start, end, 100)) == wanted
+    assert list(store.keys(b"\xff", b"", None, 0)) == [b"\xff", b"\xff\xff"]
+
+
 def test_a_closed_store_answers_nothing(store: Store) -> None:
     store.write({b"k1": b"1", b"k2": b"2"})
-    scan, ended = store.scan(b"k"), store.scan(b"k")
+    scan, ended, some_keys = store.scan(b"k"), store.scan(b"k"), store.keys(b"k", b"", None, 100)
     next(scan)
+    assert next(some_keys) == b"k1"
     assert len(list(ended)) == 2
     store.close()
     asked: list[Callable[[], object]] = [
@@ -92,6 +112,8 @@ def test_a_closed_store_answers_nothing(store: Store) -> None:
         lambda: store.get_many([b"k1"]),
         lambda: store.write({b"k1": b"1"}),
         lambda: next(store.scan(b"k")),
+        lambda: next(store.keys(b"k", b"", None, 100)),
+        lambda: next(some_keys),
         lambda: next(scan),
     ]
     for ask in asked:
@@ -176,6 +198,21 @@ def test_a_store_that_is_open_is_not_opened_twice(tmp_path: Path) -> None:
     assert "in use" in other.stdout
     store.close()
     RocksStore(tmp_path / "store").close()
+
+
+def test_a_stretch_in_which_much_was_deleted_is_given_up(tmp_path: Path) -> None:
+    store = RocksStore(tmp_path / "store")
+    store.write({b"k%03d" % n: b"" for n in range(1000)})
+    store.write({b"k%03d" % n: None for n in range(1, 999)})
+    keys = store.keys(b"k", b"", None, 100)
+    assert next(keys) == b"k000"
+    with pytest.raises(ManyDeleted):
+        next(keys)
+    assert list(keys) == [], "it has ended"
+    assert list(store.keys(b"k", b"k001", b"k050", 100)) == []
+    assert list(store.keys(b"k", b"", None, 2_000)) == [b"k000", b"k999"]
+    assert list(store.keys(b"k", b"", None, 0)) == [b"k000", b"k999"], "however many"
+    store.close()
 
 
 def test_a_file_in_the_place_of_the_store_is_a_named_error(tmp_path: Path) -> None:

@@ -1,0 +1,106 @@
+"""Long work on an event loop leaves a turn to everybody else, and only one piece of it has a turn at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from ledger.turns import Steps, Turns, in_one_go
+
+
+def counted(steps: int, seen: list[str], name: str = "") -> Steps[int]:
+    for n in range(steps):
+        seen.append(f"{name}{n}")
+        yield
+    return steps
+
+
+def every_step_a_turn() -> Turns:
+    return Turns(short_s=0.0, turn_s=1e-9)
+
+
+def test_work_is_done_in_steps_and_others_have_their_turn_between_two() -> None:
+    async def main() -> None:
+        seen: list[str] = []
+        work = asyncio.create_task(every_step_a_turn().run(counted(5, seen)))
+        others = 0
+        while not work.done():
+            await asyncio.sleep(0)
+            others += 1
+        assert work.result()[0] == 5
+        assert others >= 5
+        assert seen == ["0", "1", "2", "3", "4"]
+
+    asyncio.run(main())
+
+
+def test_short_work_is_done_at_once_whoever_has_a_turn() -> None:
+    async def main() -> None:
+        turns, seen = Turns(short_s=60.0, turn_s=1e-9), list[str]()
+        async with turns._lane:
+            coroutine = turns.run(counted(3, seen))
+            with pytest.raises(StopIteration) as ended:
+                coroutine.send(None)  # no turn of the loop was needed
+        assert ended.value.value[0] == 3
+
+    asyncio.run(main())
+
+
+def test_one_has_a_turn_at_a_time_in_the_order_of_asking() -> None:
+    async def main() -> None:
+        turns, seen = every_step_a_turn(), list[str]()
+        await asyncio.gather(*(turns.run(counted(4, seen, name)) for name in "abc"))
+        assert seen == [f"{name}{n}" for n in range(4) for name in "abc"]
+
+    asyncio.run(main())
+
+
+def test_however_many_work_a_round_of_the_loop_has_one_turn() -> None:
+    async def main() -> None:
+        turns, seen = every_step_a_turn(), list[str]()
+        works = [asyncio.create_task(turns.run(counted(10, seen, str(n)))) for n in range(8)]
+        most, before = 0, 0
+        while not all(work.done() for work in works):
+            await asyncio.sleep(0)
+            most, before = max(most, len(seen) - before), len(seen)
+        assert len(seen) == 80
+        assert most == 1
+
+    asyncio.run(main())
+
+
+def test_what_steps_raise_comes_out_and_work_that_is_given_up_is_closed() -> None:
+    closed: list[str] = []
+
+    def failing() -> Steps[None]:
+        yield
+        raise KeyError("of the work")
+
+    def endless() -> Iterator[None]:
+        try:
+            while True:
+                yield
+        finally:
+            closed.append("endless")
+
+    async def main() -> None:
+        turns = every_step_a_turn()
+        with pytest.raises(KeyError, match="of the work"):
+            await turns.run(failing())
+        given_up = asyncio.create_task(turns.run(endless()))  # type: ignore[arg-type]
+        await asyncio.sleep(0)
+        given_up.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await given_up
+        assert (await turns.run(counted(2, [])))[0] == 2, "the lane is free again"
+
+    asyncio.run(main())
+    assert closed == ["endless"]
+
+
+def test_without_a_loop_it_is_done_in_one_go() -> None:
+    seen: list[str] = []
+    assert in_one_go(counted(3, seen)) == 3
+    assert len(seen) == 3
