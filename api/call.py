@@ -15,6 +15,7 @@ from api.bodies import parse, read_body, validated
 from api.context import AppContext
 from api.errors import Problem, invalid_header
 from api.query import Query
+from ledger.turns import Steps
 
 DEFAULT_WAIT_S, MAX_WAIT_S = 3.0, 10.0
 CATCH_UP_S = 1.0  # how long a read waits for `Ledger-Position` unless `Prefer` says otherwise
@@ -24,6 +25,7 @@ _ANY_TAG = re.compile(r'(?:W/)?"([\x21\x23-\x7e]*)"')
 _WAIT = re.compile(r'wait\s*=\s*"?(\d{1,9})"?')
 
 M = TypeVar("M", bound=BaseModel)
+T = TypeVar("T")
 
 
 class Preferences(NamedTuple):
@@ -156,6 +158,11 @@ class Call(Request):
             raise Problem(
                 "not-caught-up", f"This node has folded partition {partition} to {self.ctx.projector.position(partition)}."
             )
+
+    async def in_turns(self, steps: Steps[T]) -> T:
+        """The result of work that may be long, done so that others have their turns. Raises what the work raises."""
+        result, _ = await self.ctx.turns.run(steps)
+        return result
 
     def query(self) -> Query:
         return Query(self.query_params.multi_items())

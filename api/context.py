@@ -21,6 +21,7 @@ from ledger.config import Settings
 from ledger.contacts import OrderContact, contact_key
 from ledger.log import EventLog, Sender
 from ledger.order import Order
+from ledger.turns import Turns
 from projections.projector import Projector
 from projections.queries import Queries
 from projections.read_models import Frozen
@@ -68,6 +69,7 @@ class AppContext:
     metrics: HttpMetrics = field(default_factory=HttpMetrics)
     connections: Connections = field(default_factory=Connections)
     followed: FollowedMessages = field(default_factory=FollowedMessages)
+    turns: Turns = field(default_factory=Turns)
     stopping: bool = False
 
     def __post_init__(self) -> None:

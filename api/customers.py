@@ -19,6 +19,7 @@ from api.representations import to_json
 from ledger.contacts import contact_key
 from ledger.order import Order, display
 from ledger.transitions import Status
+from ledger.turns import Steps
 from projections.queries import OrderFilter
 
 PAGE_ORDERS = 500
@@ -40,7 +41,7 @@ async def erase_customer(call: Call) -> Response:
     if not ctx.status().connected:
         raise Problem("ledger-unavailable")
     await call.caught_up()
-    orders = _orders_of(ctx, customer)
+    orders = await call.in_turns(_orders_of(ctx, customer))
     open_orders = [order.order_id for order in orders if display(order) not in _ENDED]
     if open_orders and not body.force:
         raise Problem("open-orders", f"{len(open_orders)} orders of this customer are neither delivered nor cancelled.")
@@ -51,12 +52,12 @@ async def erase_customer(call: Call) -> Response:
     return json_response(to_json({"contacts_deleted": deleted}))
 
 
-def _orders_of(ctx: AppContext, customer: str) -> list[Order]:
+def _orders_of(ctx: AppContext, customer: str) -> Steps[list[Order]]:
     wanted = OrderFilter(customer_id=customer)
     found: list[Order] = []
     resume = None
     while True:
-        page = ctx.queries.page(wanted, PAGE_ORDERS, resume)
+        page = yield from ctx.queries.page(wanted, PAGE_ORDERS, resume)
         found += page.orders
         if page.resume is None:
             return found

@@ -17,6 +17,7 @@ from api.errors import Problem, invalid_header
 from api.orders import staleness, visible_order
 from api.patterns import MAX_VERSION
 from api.representations import event_row, to_json
+from ledger.turns import Steps
 
 PAGE_EVENTS = 100
 STREAM_EVENTS = 200  # sent between two looks at whether to stop
@@ -48,8 +49,17 @@ async def read_events(call: Call) -> Response:
             after = int(last)
         headers["X-Accel-Buffering"] = "no"  # a proxy must not collect what should arrive at once
         return StreamingResponse(stream(ctx, partition, order.order_id, after), 200, headers, SSE)
-    rows = [event_row(past) for past in ctx.queries.history(partition, order.order_id, after, limit)]
-    return json_response(to_json({"data": rows}), 200, headers)
+    body = await call.in_turns(_page(ctx, partition, order.order_id, after, limit))
+    return json_response(body, 200, headers)
+
+
+def _page(ctx: AppContext, partition: int, order_id: str, after: int, limit: int) -> Steps[bytes]:
+    """The body of a page."""
+    rows = []
+    for past in (yield from ctx.queries.history(partition, order_id, after, limit)):
+        rows.append(event_row(past))
+        yield
+    return to_json({"data": rows})
 
 
 def preferred(accept: str) -> str | None:
@@ -71,22 +81,29 @@ def preferred(accept: str) -> str | None:
 
 
 async def stream(ctx: AppContext, partition: int, order_id: str, after: int) -> AsyncIterator[bytes]:
-    """Events with a version above `after`, old ones at once, new ones as they are folded; ends after half an hour or at a stop.
-
-    Between reading the history and waiting for news there is no `await`, so no event falls between the two.
-    """
+    """Events with a version above `after`, as they are folded; ends after half an hour or at a stop."""
     end_at = time.monotonic() + STREAM_S
     yield KEEPALIVE_COMMENT  # the client learns at once that the stream is open
     while not ctx.stopping:
-        found = ctx.queries.history(partition, order_id, after, STREAM_EVENTS)
-        if found:
-            for past in found:
-                row = to_json(event_row(past)).decode()
-                after = past.event.version
-                yield format_sse_event(data_str=row, event=past.event.type, id=str(after))
+        # That there is none takes a single step: nothing is awaited between that and waiting for news, so none is missed.
+        (text, last), _ = await ctx.turns.run(_streamed(ctx, partition, order_id, after))
+        if last > after:
+            after = last
+            yield text
             continue
         left_s = end_at - time.monotonic()
         if left_s <= 0:
             return
         if not await ctx.projector.news(order_id, min(COMMENT_S, left_s)):
             yield KEEPALIVE_COMMENT
+
+
+def _streamed(ctx: AppContext, partition: int, order_id: str, after: int) -> Steps[tuple[bytes, int]]:
+    """(the next events as they are streamed, the version of the last of them, or `after`)."""
+    parts = []
+    for past in (yield from ctx.queries.history(partition, order_id, after, STREAM_EVENTS)):
+        after = past.event.version
+        data = to_json(event_row(past)).decode()
+        parts.append(format_sse_event(data_str=data, event=past.event.type, id=str(after)))
+        yield
+    return b"".join(parts), after

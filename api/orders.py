@@ -23,6 +23,7 @@ from ledger.events import Adjustment, Line
 from ledger.money import total_of
 from ledger.order import FoldError, Order
 from ledger.transitions import Operation, Status
+from ledger.turns import Steps
 from projections.queries import OrderFilter, VersionNotFound
 
 READERS = ("gateway", "admin", "reader")
@@ -248,9 +249,9 @@ async def read_order(call: Call) -> Response:
                 errors=[FieldError("/at", "excludes-version", "query")],
             )
         if version is not None:
-            order = ctx.queries.as_of_version(partition, order.order_id, version)
+            order = await call.in_turns(ctx.queries.as_of_version(partition, order.order_id, version))
         elif at_ms is not None:
-            order = ctx.queries.as_of_time(partition, order.order_id, at_ms)
+            order = await call.in_turns(ctx.queries.as_of_time(partition, order.order_id, at_ms))
     except VersionNotFound:
         raise Problem("version-not-found", members={"order_id": order.order_id}) from None
     except FoldError:
@@ -281,13 +282,20 @@ async def list_orders(call: Call) -> Response:
     await call.caught_up()
     ctx = call.ctx
     resume = None if cursor is None else read_cursor(ctx, wanted, cursor)
-    page = ctx.queries.page(wanted, limit, resume)
+    body = await call.in_turns(_page(ctx, wanted, limit, resume))
+    return json_response(body, 200, staleness(call))
+
+
+def _page(ctx: AppContext, wanted: OrderFilter, limit: int, resume: dict[int, bytes] | None) -> Steps[bytes]:
+    """The body of a page."""
+    page = yield from ctx.queries.page(wanted, limit, resume)
     rows = []
     for order in page.orders:
         partition = ctx.partition_of(order.order_id)
         rows.append(order_summary(order, frozen_members(ctx.frozen(partition, order.order_id), partition)))
+        yield
     next_cursor = None if page.resume is None else signed_cursor(ctx, wanted, page.resume)
-    return json_response(to_json({"data": rows, "next_cursor": next_cursor}), 200, staleness(call))
+    return to_json({"data": rows, "next_cursor": next_cursor})
 
 
 def staleness(call: Call) -> dict[str, str]:

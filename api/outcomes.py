@@ -37,7 +37,7 @@ async def carry_out(call: Call, command: OrderCommand, created: bool = False, co
     if isinstance(result, Pending):
         return undecided(call, command, result)
     known_contact = None if replayed else contact
-    return decided(call, command.command_id, partition, result, created, replayed=replayed, contact=known_contact)
+    return await decided(call, command.command_id, partition, result, created, replayed=replayed, contact=known_contact)
 
 
 async def outcome_of(call: Call, command: OrderCommand, contact: OrderContact | None = None) -> tuple[Outcome | Pending, bool]:
@@ -90,7 +90,7 @@ async def folded_as_met(ctx: AppContext, partition: int, outcome: Outcome) -> No
             raise Problem("not-caught-up", f"This node has not folded version {outcome.version} of the order yet.")
 
 
-def decided(
+async def decided(
     call: Call,
     command_id: str,
     partition: int,
@@ -103,8 +103,8 @@ def decided(
     ctx = call.ctx
     headers = headers_of_outcome(call, partition, replayed)
     if outcome.code is not None and outcome.code not in UNCHANGED:
-        raise refused(ctx, command_id, outcome, headers)
-    order = order_then(ctx, partition, outcome)
+        raise await refused(call, command_id, outcome, headers)
+    order = await order_then(call, partition, outcome)
     frozen = frozen_members(ctx.frozen(partition, outcome.order_id), partition)
     if order is None:
         # Committed, yet this node could not fold even the first event: nothing to show but where it stands.
@@ -127,19 +127,23 @@ def headers_of_outcome(call: Call, partition: int, replayed: bool) -> dict[str, 
     return headers
 
 
-def order_then(ctx: AppContext, partition: int, outcome: Outcome) -> Order | None:
+async def order_then(call: Call, partition: int, outcome: Outcome) -> Order | None:
     """The order as the command left or found it; as far as this node could fold it, when it is frozen before that."""
+    queries = call.ctx.queries
+    if outcome.version is not None:
+        steps = queries.as_of_version(partition, outcome.order_id, outcome.version)
+    else:
+        steps = queries.as_of_time(partition, outcome.order_id, outcome.at)
     try:
-        if outcome.version is not None:
-            return ctx.queries.as_of_version(partition, outcome.order_id, outcome.version)
-        return ctx.queries.as_of_time(partition, outcome.order_id, outcome.at)
+        return await call.in_turns(steps)
     except (VersionNotFound, FoldError):
-        return ctx.queries.order(partition, outcome.order_id)
+        return queries.order(partition, outcome.order_id)
 
 
-def refused(ctx: AppContext, command_id: str, outcome: Outcome, headers: dict[str, str] | None = None) -> Problem:
+async def refused(call: Call, command_id: str, outcome: Outcome, headers: dict[str, str] | None = None) -> Problem:
     """The problem that a refusal is."""
     assert outcome.code is not None
+    ctx = call.ctx
     members: dict[str, object] = {"order_id": outcome.order_id, "command_id": command_id}
     partition = ctx.partition_of(outcome.order_id)
     slug = slug_of(outcome.code)
@@ -147,7 +151,7 @@ def refused(ctx: AppContext, command_id: str, outcome: Outcome, headers: dict[st
         del members["order_id"]  # whose order it is, and whether there is one, shows nowhere
     elif slug == "order-frozen":
         members["frozen"] = frozen_members(ctx.frozen(partition, outcome.order_id), partition)
-    elif slug != "idempotency-key-reused" and (order := order_then(ctx, partition, outcome)) is not None:
+    elif slug != "idempotency-key-reused" and (order := await order_then(call, partition, outcome)) is not None:
         members["current"] = {"version": order.version, "status": display(order)}
     return Problem(slug, _sentence(outcome.detail), members=members, headers=headers)
 
@@ -168,10 +172,11 @@ async def command_state(call: Call, command_id: str, order_id: str, outcome: Out
     if outcome is not None:
         await folded_as_met(call.ctx, call.ctx.partition_of(order_id), outcome)
     if outcome is not None and (outcome.code is None or outcome.code in UNCHANGED):
-        order = order_then(call.ctx, call.ctx.partition_of(order_id), outcome)
+        order = await order_then(call, call.ctx.partition_of(order_id), outcome)
         state |= {"state": "accepted", "version": outcome.version or (order.version if order else None)}
     elif outcome is not None:
-        state |= {"state": "refused", "problem": refused(call.ctx, command_id, outcome).as_json(call.instance)}
+        problem = await refused(call, command_id, outcome)
+        state |= {"state": "refused", "problem": problem.as_json(call.instance)}
     return to_json(state)
 
 

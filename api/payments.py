@@ -79,8 +79,8 @@ async def _initiate(call: Call, command: OrderCommand, payments: PaymentProvider
         return undecided(call, command, outcome)
     headers = headers_of_outcome(call, partition, replayed)
     if outcome.code is not None:
-        raise refused(ctx, command.command_id, outcome, headers)
-    made = order_then(ctx, partition, outcome)
+        raise await refused(call, command.command_id, outcome, headers)
+    made = await order_then(call, partition, outcome)
     no = len(made.attempts) if made is not None else 0
     if replayed:
         _remind(ctx, partition, command, no)
@@ -103,9 +103,9 @@ def _remind(ctx: AppContext, partition: int, command: OrderCommand, no: int) -> 
         ctx.submissions.remind(command, partition)
 
 
-def _request_of(ctx: AppContext, partition: int, order: Order, no: int) -> OrderCommand | None:
+async def _request_of(call: Call, partition: int, order: Order, no: int) -> OrderCommand | None:
     """The command that attempt `no` was asked for with, as far as its being known again needs it."""
-    for event in (past.event for past in ctx.queries.history(partition, order.order_id)):
+    for event in (past.event for past in await call.in_turns(call.ctx.queries.history(partition, order.order_id))):
         if event.type == PAYMENT_REQUESTED and event.payment is not None and event.payment.attempt == no:
             return OrderCommand(
                 command_id=event.command_id,
@@ -140,7 +140,7 @@ async def _confirm(call: Call, order_id: str, customer: str, payments: PaymentPr
     if order is None or order.customer_id != customer:
         raise Problem("order-not-found")
     attempt = _last(order)
-    if attempt.state == REQUESTED and (asked := _request_of(ctx, partition, order, attempt.no)) is not None:
+    if attempt.state == REQUESTED and (asked := await _request_of(call, partition, order, attempt.no)) is not None:
         ctx.submissions.remind(asked, partition)
         await _opened(ctx, partition, order_id, attempt.no, time.monotonic() + wait_of(call.preferences))
     elif attempt.provider_ref is not None:

@@ -7,10 +7,12 @@ from starlette.responses import Response
 
 from api import docs
 from api.call import Call
+from api.context import AppContext
 from api.edge import json_response
 from api.errors import FieldError, Problem
 from api.orders import staleness
 from api.representations import daily_row, day_number, to_json
+from ledger.turns import Steps
 
 MAX_DAYS = 366
 
@@ -34,6 +36,16 @@ async def read_daily(call: Call) -> Response:
         )
     await call.caught_up()
     # Before the epoch nothing was ordered, and keys count days from it.
-    days = call.ctx.queries.daily(max(0, day_number(first)), max(0, day_number(last)), currency) if day_number(last) >= 0 else {}
-    rows = [daily_row(number, of, totals) for (number, of), totals in sorted(days.items())]
-    return json_response(to_json({"data": rows}), 200, staleness(call))
+    body = await call.in_turns(_report(call.ctx, day_number(first), day_number(last), currency))
+    return json_response(body, 200, staleness(call))
+
+
+def _report(ctx: AppContext, first: int, last: int, currency: str | None) -> Steps[bytes]:
+    """The body of a report; days count from the epoch."""
+    # Before the epoch nothing was ordered, and keys count days from it.
+    days = (yield from ctx.queries.daily(max(0, first), last, currency)) if last >= 0 else {}
+    rows = []
+    for (number, of), totals in sorted(days.items()):
+        rows.append(daily_row(number, of, totals))
+        yield
+    return to_json({"data": rows})

@@ -81,7 +81,7 @@ def _gauges(ctx: AppContext) -> Iterable[tuple[str, str, str, dict[str, float]]]
     positions = {str(p): float(ctx.projector.position(p)) for p in range(ctx.partitions)}
     yield "ledger_fold_position", "Next offset of order-events to fold.", "partition", positions
     yield "ledger_orders", "Orders by the status they show.", "status", {s: float(n) for s, n in ctx.queries.counts().items()}
-    yield "ledger_orders_frozen", "Orders whose fold stopped.", "", {"": len(ctx.queries.all_frozen())}
+    yield "ledger_orders_frozen", "Orders whose fold stopped.", "", {"": ctx.projector.frozen_count}
     yield "ledger_http_requests_in_progress", "Requests without an answer yet, this one too.", "", {"": ctx.metrics.in_progress}
     yield "ledger_http_connections", "Connections that are open.", "", {"": len(ctx.connections)}
     yield "ledger_commands_waiting", "Requests that wait for an outcome.", "", {"": ctx.submissions.waiting}

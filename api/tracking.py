@@ -72,8 +72,8 @@ def _decided_there(ctx: AppContext, command_id: str, partition: int, offset: int
     outcome = ctx.queries.outcome(partition, command_id)
     if outcome is None or outcome.version is None or outcome.code is not None:
         return None
-    past = ctx.queries.history(partition, outcome.order_id, after=outcome.version - 1, limit=1)
-    return outcome if past and past[0].event.command_offset == offset else None
+    past = ctx.queries.event(partition, outcome.order_id, outcome.version)
+    return outcome if past and past.event.command_offset == offset else None
 
 
 async def _read_back(ctx: AppContext, partition: int, offset: int) -> CommandHead | None:

@@ -1,14 +1,17 @@
 """What readers ask: one order, its past, pages of orders, outcomes, daily totals. Reads only; answers from this node's fold.
 
-Pages are merged over partitions, newest first. A cursor holds, per partition, the last key looked at, so an order that a
-lagging partition folds later is not lost between two pages.
+Pages are merged over partitions, newest first (`projections.lists`). A cursor holds, per partition, the last key looked at, so
+an order that a lagging partition folds later is not lost between two pages.
+
+What may take longer than a millisecond is made in steps (`ledger.turns`). Between two steps other databases may be taken over;
+what is read then goes on in those, at the same place.
 """
 
 from __future__ import annotations
 
-import heapq
+import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import msgspec
 from msgspec import Struct
@@ -16,15 +19,14 @@ from msgspec import Struct
 from ledger.codec import event_codec
 from ledger.errors import LedgerError
 from ledger.events import OrderEvent
-from ledger.order import Order, display, evolve
+from ledger.order import Order, evolve
 from ledger.outcomes import Outcome, decode_outcome, outcome_key, reused_key
-from ledger.store import Store
 from ledger.transitions import Status
+from ledger.turns import Steps
 from projections import read_models as rm
+from projections.databases import Databases
+from projections.lists import MergedList
 from projections.projector import Projector
-
-# A page whose filter rejects almost everything ends early, with a cursor, instead of reading the whole ledger.
-MAX_SCANNED = 5_000
 
 
 class VersionNotFound(LedgerError):
@@ -58,22 +60,8 @@ class OrderFilter:
     attention: bool | None = None
 
     def prefix(self) -> bytes:
-        """The narrowest read model that holds all these orders."""
-        if self.customer_id is not None:
-            return rm.customer_prefix(self.customer_id)
-        if self.attention:
-            return rm.attention_prefix()
-        if self.status is not None:
-            return rm.status_prefix(self.status)
-        return rm.all_prefix()
-
-    def takes(self, order: Order) -> bool:
-        return (
-            (self.customer_id is None or order.customer_id == self.customer_id)
-            and (self.status is None or display(order) == self.status)
-            and (self.attention is None or bool(order.attention) == self.attention)
-            and (self.placed_to_ms is None or order.placed_at <= self.placed_to_ms)
-        )
+        """The list that holds all these orders but for their times, and no others."""
+        return rm.list_prefix(self.customer_id, self.status, bool(self.attention))
 
 
 class Resume(Struct, frozen=True, array_like=True):
@@ -94,31 +82,24 @@ class Page:
     resume: dict[int, bytes] | None
 
 
-@dataclass(slots=True)
-class _Merge:
-    """Rows of one index over all partitions, newest first, with the key reached in each."""
+class _Rows(Iterator[tuple[bytes, bytes]]):
+    """Rows of one partition from `start` on; goes on in other databases when these are taken over."""
 
-    projector: Projector
-    prefix: bytes
-    start: bytes | None
-    last: dict[int, bytes] = field(default_factory=dict)
+    def __init__(self, projector: Projector, partition: int, prefix: bytes, start: bytes) -> None:
+        self._projector, self._partition, self._prefix, self._start = projector, partition, prefix, start
+        self._databases: Databases | None = None
 
-    def rows(self) -> Iterator[tuple[int, bytes, str]]:
-        """(partition, key, order id) in the order of the merged list."""
-        heads = [self._of(p, store) for p, store in enumerate(self.projector.stores)]
-        for key, p in heapq.merge(*heads):
-            yield p, key, key[len(self.prefix) + 8 :].decode()
-
-    def _of(self, p: int, store: Store) -> Iterator[tuple[bytes, int]]:
-        start = self.start
-        if (reached := self.last.get(p)) is not None:
-            start = reached + b"\0"
-        for key, _ in store.scan(self.prefix, start):
-            yield key, p
+    def __next__(self) -> tuple[bytes, bytes]:
+        if self._projector.databases is not self._databases:
+            self._databases = self._projector.databases
+            self._rows = self._projector.store(self._partition).scan(self._prefix, self._start)
+        row = next(self._rows)
+        self._start = row[0] + b"\0"
+        return row
 
 
 class Queries:
-    """Reads of one node. Everything here is synchronous and touches only open databases."""
+    """Reads of one node, on the event loop that folds."""
 
     def __init__(self, projector: Projector) -> None:
         self._projector = projector
@@ -134,44 +115,74 @@ class Queries:
         raw = self._projector.store(partition).get(rm.frozen_key(order_id))
         return rm.decode_frozen(raw) if raw else None
 
-    def all_frozen(self) -> list[tuple[int, rm.Frozen]]:
-        """Every frozen order of this node with its partition."""
-        return [(p, rm.decode_frozen(row)) for p, store in enumerate(self._projector.stores) for _, row in store.scan(b"f/")]
-
-    def history(self, partition: int, order_id: str, after: int = 0, limit: int | None = None) -> list[Past]:
+    def history(self, partition: int, order_id: str, after: int = 0, limit: int | None = None) -> Steps[list[Past]]:
         """Events with version > `after`, oldest first, at most `limit`."""
         found: list[Past] = []
-        prefix = rm.history_prefix(order_id)
-        rows = self._projector.store(partition).scan(prefix, rm.history_key(order_id, after + 1))
-        for _, row in rows:
-            offset, value = rm.read_history_value(row)
-            found.append(Past(self._events.decode(value), partition, offset))
+        for past in self._past(partition, order_id, after):
+            found.append(past)
             if limit is not None and len(found) >= limit:
                 break
+            yield
         return found
 
-    def as_of_version(self, partition: int, order_id: str, version: int) -> Order:
+    def _past(self, partition: int, order_id: str, after: int) -> Iterator[Past]:
+        for _, row in _Rows(self._projector, partition, rm.history_prefix(order_id), rm.history_key(order_id, after + 1)):
+            offset, value = rm.read_history_value(row)
+            yield Past(self._events.decode(value), partition, offset)
+
+    def event(self, partition: int, order_id: str, version: int) -> Past | None:
+        """The event that made this version of the order."""
+        raw = self._projector.store(partition).get(rm.history_key(order_id, version))
+        if raw is None:
+            return None
+        offset, value = rm.read_history_value(raw)
+        return Past(self._events.decode(value), partition, offset)
+
+    def as_of_version(self, partition: int, order_id: str, version: int) -> Steps[Order]:
         """The order as it was after its `version`-th event. Raises `VersionNotFound`."""
         current = self.order(partition, order_id)
         if current is not None and current.version == version:
             return current
-        order: Order | None = None
-        for past in self.history(partition, order_id, limit=version):
+        folded = min(version, current.version if current is not None else 0)
+        order = self._snapshot(partition, order_id, folded)
+        begun = order.version if order else 0
+        for past in itertools.islice(self._past(partition, order_id, begun), version - begun):
             order = evolve(order, past.event)
+            yield
         if order is None or order.version != version:
             raise VersionNotFound(f"order {order_id} has no version {version}")
         return order
 
-    def as_of_time(self, partition: int, order_id: str, at_ms: int) -> Order:
+    def as_of_time(self, partition: int, order_id: str, at_ms: int) -> Steps[Order]:
         """The order as it was at `at_ms` (events that occurred then are in). Raises `VersionNotFound`."""
-        order: Order | None = None
-        for past in self.history(partition, order_id):
+        current = self.order(partition, order_id)
+        order = self._snapshot_before(partition, order_id, current.version if current is not None else 0, at_ms)
+        for past in self._past(partition, order_id, order.version if order else 0):
             if past.event.occurred_at > at_ms:
                 break
             order = evolve(order, past.event)
+            yield
         if order is None:
             raise VersionNotFound(f"order {order_id} did not exist at that time")
         return order
+
+    def _snapshot(self, partition: int, order_id: str, version: int) -> Order | None:
+        """The last one kept at or before `version`, which is folded."""
+        kept = version - version % rm.SNAPSHOT_EVERY
+        raw = self._projector.store(partition).get(rm.snapshot_key(order_id, kept)) if kept else None
+        return rm.decode_order(raw) if raw else None
+
+    def _snapshot_before(self, partition: int, order_id: str, version: int, at_ms: int) -> Order | None:
+        """The last one kept that was so at `at_ms`: times of an order never fall."""
+        found, low, high = None, 1, version // rm.SNAPSHOT_EVERY
+        while low <= high:
+            middle = (low + high) // 2
+            order = self._snapshot(partition, order_id, middle * rm.SNAPSHOT_EVERY)
+            if order is not None and order.updated_at <= at_ms:
+                found, low = order, middle + 1
+            else:
+                high = middle - 1
+        return found
 
     def outcome(self, partition: int, command_id: str, fingerprint: bytes | None = None) -> Outcome | None:
         """What became of a command. With another `fingerprint` than the first one: that refusal, or None while it is not
@@ -184,27 +195,26 @@ class Queries:
         raw = store.get(reused_key(command_id, fingerprint))
         return decode_outcome(raw) if raw else None
 
-    def page(self, wanted: OrderFilter, limit: int, resume: dict[int, bytes] | None = None) -> Page:
+    def page(self, wanted: OrderFilter, limit: int, resume: dict[int, bytes] | None = None) -> Steps[Page]:
         """At most `limit` orders, newest first, after `resume`."""
         prefix = wanted.prefix()
-        start = prefix + rm.newest_first(wanted.placed_to_ms) if wanted.placed_to_ms is not None else None
-        merge = _Merge(self._projector, prefix, start, dict(resume or {}))
+        start = prefix + rm.newest_first(wanted.placed_to_ms) if wanted.placed_to_ms is not None else prefix
+        merged = MergedList(self._projector, prefix, start, resume or {})
         found: list[Order] = []
-        last = dict(resume or {})
-        rows = merge.rows()
-        for scanned, (p, key, order_id) in enumerate(rows):
-            if len(found) >= limit or scanned >= MAX_SCANNED:
-                rows.close()  # type: ignore[attr-defined]  # a live RocksDB iterator would hold its files
+        while True:
+            last = dict(merged.reached)
+            row = yield from merged.following()
+            if row is None:
+                return Page(found, None)
+            if len(found) >= limit:
                 return Page(found, last)
-            last[p] = key
-            order = self.order(p, order_id)
-            if order is None:
-                continue
-            if wanted.placed_from_ms is not None and order.placed_at < wanted.placed_from_ms:
-                break  # everything behind it is older still
-            if wanted.takes(order):
+            partition, place = row
+            if wanted.placed_from_ms is not None and rm.placed_at_of(place) < wanted.placed_from_ms:
+                return Page(found, None)  # everything behind it is older still
+            order = self.order(partition, rm.order_id_of(place))
+            if order is not None:
                 found.append(order)
-        return Page(found, None)
+            yield
 
     def cursor(self, wanted: OrderFilter, resume: dict[int, bytes]) -> bytes:
         """Inside of an opaque cursor; whoever hands it out signs it."""
@@ -216,7 +226,8 @@ class Queries:
             resume = _decode_resume(cursor)
         except msgspec.MsgspecError:
             raise InvalidCursor("not a cursor") from None
-        if resume.filter_digest != self._digest(wanted):
+        prefix = wanted.prefix()  # an older program may have read these orders from another list
+        if resume.filter_digest != self._digest(wanted) or not all(key.startswith(prefix) for key in resume.last.values()):
             raise InvalidCursor("this cursor was made for another filter")
         return resume.last
 
@@ -226,16 +237,17 @@ class Queries:
             [wanted.status, wanted.customer_id, wanted.placed_from_ms, wanted.placed_to_ms, wanted.attention]
         )
 
-    def daily(self, from_day: int, to_day: int, currency: str | None = None) -> dict[tuple[int, str], rm.DailyTotals]:
+    def daily(self, from_day: int, to_day: int, currency: str | None = None) -> Steps[dict[tuple[int, str], rm.DailyTotals]]:
         """Totals by (UTC day since the epoch, currency), both days inclusive, summed over partitions."""
         found: dict[tuple[int, str], rm.DailyTotals] = {}
-        for store in self._projector.stores:
-            for key, row in store.scan(rm.daily_prefix(), rm.daily_key(from_day, "")):
+        for p in range(self._projector.partitions):
+            for key, row in _Rows(self._projector, p, rm.daily_prefix(), rm.daily_key(from_day, "")):
                 day, of = rm.read_daily_key(key)
                 if day > to_day:
                     break
                 if currency is None or of == currency:
                     _sum(found.setdefault((day, of), rm.DailyTotals()), rm.decode_daily(row))
+                yield
         return found
 
     def counts(self) -> dict[str, int]:

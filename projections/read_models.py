@@ -1,19 +1,22 @@
 """The read models of one partition: which rows an event leads to. Pure; rows are bytes, keys order as readers page.
 
-    o/<order_id>                                   the order (`ledger.order.Order`)
-    e/<order_id>/<version>                         its events: offset and the value as it stands in the log (history, as-of)
-    n/<newest first><order_id>                     all orders
-    u/<customer_id>NUL<newest first><order_id>     orders of a customer
-    s/<status>NUL<newest first><order_id>          orders by shown status
-    t/<newest first><order_id>                     orders that need attention
-    c/, x/                                         outcomes by command id (`ledger.outcomes`)
-    d/<day><currency>                              daily totals
-    q/<status>                                     how many orders show this status
-    f/<order_id>                                   frozen orders: why and where (the first record that could not be folded)
-    \\0...                                          positions, digest and its checkpoints (`databases`)
+    o/<order_id>                       the order (`ledger.order.Order`)
+    e/<order_id>/<version>             its events: offset and the value as it stands in the log (history, as-of)
+    g/<order_id>/<version>             the order as it was at every 50th version, so that as-of folds no more than 49 events
+    n/<place>                          all orders
+    u/<customer_id>NUL<place>          orders of a customer
+    s/<status>NUL<place>               orders by shown status
+    v/<customer_id>NUL<status>NUL<place>   orders of a customer by shown status
+    tn/, tu/, ts/, tv/                 the same four lists, of orders that need attention only
+    c/, x/                             outcomes by command id (`ledger.outcomes`)
+    d/<day><currency>                  daily totals
+    q/<status>                         how many orders show this status
+    f/<order_id>                       frozen orders: why and where (the first record that could not be folded)
+    \\0...                              positions, digest and its checkpoints (`databases`)
 
-"Newest first" is the big-endian complement of `placed_at`. Changing what a row holds means raising `VERSION`: a database of
-another version is not read but rebuilt.
+A list has one row per order, without a value; `<place>` is the big-endian complement of `placed_at`, which puts the newest
+first, and the order's id. There is a list for every combination of filters, so a page reads no more than it shows. Changing what
+a row holds means raising `VERSION`: a database of another version is not read but rebuilt.
 
 `PartitionFold` is the one definition of the fold: `serve`, `rebuild` and `verify` all go through it.
 """
@@ -32,7 +35,8 @@ from ledger.outcomes import event_row
 from ledger.transitions import Status
 from projections.digests import row_hash, sum_of
 
-VERSION = 4
+VERSION = 5
+SNAPSHOT_EVERY = 50  # versions of an order
 DAY_MS = 24 * 60 * 60 * 1000
 _FAR = (1 << 64) - 1
 
@@ -83,6 +87,10 @@ def history_key(order_id: str, version: int) -> bytes:
     return b"e/%b/%b" % (order_id.encode(), version.to_bytes(4, "big"))
 
 
+def snapshot_key(order_id: str, version: int) -> bytes:
+    return b"g/%b/%b" % (order_id.encode(), version.to_bytes(4, "big"))
+
+
 def history_value(offset: int, value: bytes) -> bytes:
     return offset.to_bytes(8, "big") + value
 
@@ -97,20 +105,38 @@ def newest_first(placed_at: int) -> bytes:
     return (_FAR - placed_at).to_bytes(8, "big")
 
 
-def all_prefix() -> bytes:
-    return b"n/"
+def place_of(order: Order) -> bytes:
+    """Where an order is in every list that has it."""
+    return newest_first(order.placed_at) + order.order_id.encode()
 
 
-def customer_prefix(customer_id: str) -> bytes:
-    return b"u/" + customer_id.encode() + b"\0"
+_NULS = {b"n": 0, b"u": 1, b"s": 1, b"v": 2}  # in the prefixes of `list_prefix`
 
 
-def status_prefix(status: str) -> bytes:
-    return b"s/" + status.encode() + b"\0"
+def place_in(key: bytes) -> bytes:
+    """The place in a list's key."""
+    start = 3 if key.startswith(b"t") else 2
+    for _ in range(_NULS[key[start - 2 : start - 1]]):
+        start = key.index(b"\0", start) + 1
+    return key[start:]
 
 
-def attention_prefix() -> bytes:
-    return b"t/"
+def placed_at_of(place: bytes) -> int:
+    return _FAR - int.from_bytes(place[:8], "big")
+
+
+def order_id_of(place: bytes) -> str:
+    return place[8:].decode()
+
+
+def list_prefix(customer_id: str | None = None, status: str | None = None, attention: bool = False) -> bytes:
+    """What the keys of a list begin with; the place follows. None does not restrict, nor does `attention` False."""
+    lists = b"t" if attention else b""
+    if customer_id is None:
+        return lists + (b"n/" if status is None else b"s/%b\0" % status.encode())
+    if status is None:
+        return lists + b"u/%b\0" % customer_id.encode()
+    return lists + b"v/%b\0%b\0" % (customer_id.encode(), status.encode())
 
 
 def daily_prefix() -> bytes:
@@ -174,6 +200,8 @@ class PartitionFold:
         before = self._orders.get(order_id) or self.order(order_id)
         after = self._orders[order_id] = evolve(before, event)
         self.rows[history_key(order_id, event.version)] = history_value(offset, value)  # the next version: nothing was there
+        if event.version % SNAPSHOT_EVERY == 0:
+            self.rows[snapshot_key(order_id, event.version)] = encode(after)
         self._outcome(event)
         if (
             event.type in _COUNTED
@@ -239,22 +267,39 @@ class PartitionFold:
 
     def _index(self, before: Order | None, after: Order, moves: dict[Status, int]) -> None:
         """Rows of the lists that `after` has moved into or out of; `moves` counts orders by status."""
-        place = newest_first(after.placed_at) + after.order_id.encode()
+        place, customer = place_of(after), after.customer_id
         status = display(after)
         was = display(before) if before else None
         if before is None:
-            self.rows[all_prefix() + place] = b""
-            self.rows[customer_prefix(after.customer_id) + place] = b""
+            self.rows[list_prefix() + place] = b""
+            self.rows[list_prefix(customer) + place] = b""
         if was is not status:
             if was is not None:
-                self._delete(status_prefix(was) + place)
+                self._delete(list_prefix(None, was) + place)
+                self._delete(list_prefix(customer, was) + place)
                 moves[was] = moves.get(was, 0) - 1
-            self.rows[status_prefix(status) + place] = b""
+            self.rows[list_prefix(None, status) + place] = b""
+            self.rows[list_prefix(customer, status) + place] = b""
             moves[status] = moves.get(status, 0) + 1
-        if after.attention and not (before and before.attention):
-            self.rows[attention_prefix() + place] = b""
-        elif before and before.attention and not after.attention:
-            self._delete(attention_prefix() + place)
+        had, has = bool(before and before.attention), bool(after.attention)
+        if had or has:
+            self._attention(place, customer, was if had else None, status if has else None)
+
+    def _attention(self, place: bytes, customer: str, was: Status | None, status: Status | None) -> None:
+        """Rows of the lists of orders that need attention. None: the order needed none, or needs none any more."""
+        if was is status:
+            return
+        if was is None or status is None:
+            for prefix in (list_prefix(attention=True), list_prefix(customer, attention=True)):
+                if was is None:
+                    self.rows[prefix + place] = b""
+                else:
+                    self._delete(prefix + place)
+        for of in (None, customer):
+            if was is not None:
+                self._delete(list_prefix(of, was, True) + place)
+            if status is not None:
+                self.rows[list_prefix(of, status, True) + place] = b""
 
     def _delete(self, key: bytes) -> None:
         self._replaces(key, b"")

@@ -173,7 +173,12 @@ _KINDS = {
     b"n/": "list of all orders",
     b"u/": "list of a customer's orders",
     b"s/": "list of orders by status",
-    b"t/": "list of orders that need attention",
+    b"v/": "list of a customer's orders by status",
+    b"tn": "list of orders that need attention",
+    b"tu": "list of a customer's orders that need attention",
+    b"ts": "list of orders that need attention, by status",
+    b"tv": "list of a customer's orders that need attention, by status",
+    b"g/": "order as of a version",
     b"c/": "outcome of a command",
     b"x/": "outcome of a reused key",
     b"d/": "totals of a day",
@@ -182,7 +187,12 @@ _KINDS = {
 }
 
 
-_DECODERS: dict[bytes, Callable[[bytes], Any]] = {b"o/": rm.decode_order, b"c/": decode_outcome, b"d/": rm.decode_daily}
+_DECODERS: dict[bytes, Callable[[bytes], Any]] = {
+    b"o/": rm.decode_order,
+    b"g/": rm.decode_order,
+    b"c/": decode_outcome,
+    b"d/": rm.decode_daily,
+}
 
 
 def _difference(fold: Store, partition: int, key: bytes, live: bytes | None, theirs: bytes | None) -> Difference:
@@ -196,12 +206,10 @@ def _order_of(key: bytes, live: bytes | None, fold: bytes | None) -> str:
     match key[:2]:
         case b"o/" | b"f/":
             return key[2:].decode("utf-8", "replace")
-        case b"e/":
+        case b"e/" | b"g/":
             return key[2:-5].decode("utf-8", "replace")
-        case b"n/" | b"t/":
-            return key[10:].decode("utf-8", "replace")
-        case b"u/" | b"s/":
-            return key[key.index(b"\0") + 9 :].decode("utf-8", "replace")
+        case b"n/" | b"u/" | b"s/" | b"v/" | b"tn" | b"tu" | b"ts" | b"tv":
+            return rm.place_in(key)[8:].decode("utf-8", "replace")
         case b"c/" | b"x/":
             for row in (fold, live):
                 try:
