@@ -20,7 +20,7 @@ from rich.progress import (
 from rich.table import Table
 
 from api.terminal import Screen
-from ledger import broker
+from ledger import jars
 
 _WORDS = {
     "download": "Downloading Kafka",
@@ -53,7 +53,7 @@ class BrokerProgress:
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         self.stop()
 
-    def update(self, progress: broker.Progress) -> None:
+    def update(self, progress: jars.Progress) -> None:
         """Show one step of the broker's start."""
         amount = f"{progress.done}/{progress.total} {progress.unit}" if progress.total else ""
         if self._task is None:

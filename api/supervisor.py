@@ -38,9 +38,10 @@ from api.auth import hash_token, new_token
 from api.outside import needs_sandbox
 from api.running import FOLDING_FILE, this_process, up_file
 from ledger.aot_cache import Training
-from ledger.broker import EmbeddedBroker, Progress
+from ledger.broker import EmbeddedBroker
 from ledger.config import Settings, load_settings
 from ledger.errors import ConfigError
+from ledger.jars import Progress
 from ledger.patience import Patience, cpu_of
 from ledger.ports import free_port, is_free
 

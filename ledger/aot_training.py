@@ -21,9 +21,10 @@ import psutil
 from filelock import FileLock, Timeout
 
 from ledger import aot_cache
-from ledger.broker import EmbeddedBroker, ensure_jars, java_takes
+from ledger.broker import EmbeddedBroker, java_takes
 from ledger.config import KafkaSettings
 from ledger.errors import LedgerError
+from ledger.jars import ensure_jars
 from ledger.kafka_log import KafkaLog
 from ledger.log import NewRecord, TopicPartition
 from ledger.topics import Topics

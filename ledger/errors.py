@@ -2,6 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
+BrokerCode = Literal[
+    "no_network",  # no repository answered
+    "download_failed",  # a repository answered, but not with the jar
+    "bad_hash",  # what it sent is not what the lock file says
+    "no_disk_space",
+    "directory_unusable",  # the cache or data directory cannot be read or written
+    "already_running",  # a living process owns this data directory or is filling the cache
+    "port_taken",
+    "start_failed",
+    "not_running",
+]
+
 
 class LedgerError(Exception):
     """Root of everything the ledger raises on purpose.
@@ -102,3 +116,11 @@ class StoreError(LedgerError):
     """The store could not be opened, read or written (locked by another process, disk full, corrupt)."""
 
     code = "store"
+
+
+class BrokerError(LedgerError):
+    """The embedded broker cannot be had. `code` is one of `BrokerCode`; the message tells a person what to do."""
+
+    def __init__(self, code: BrokerCode, message: str) -> None:
+        super().__init__(message)
+        self.code: str = code

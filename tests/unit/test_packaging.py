@@ -338,8 +338,8 @@ def test_the_wheel_has_the_packages_the_licence_and_nothing_else(wheel: Path) ->
 def test_an_installed_wheel_finds_its_schemas_and_its_command_without_the_source_tree(wheel: Path, tmp_path: Path) -> None:
     zipfile.ZipFile(wheel).extractall(tmp_path)
     script = (
-        "import json, ledger.avsc_files as f, ledger.schemas as s, ledger.broker as b, api.cli as c\n"
-        "print(json.dumps([str(f.data_dir()), len(s.schema_versions()), len(b.JarLock.read().jars), c.__file__]))"
+        "import json, ledger.avsc_files as f, ledger.schemas as s, ledger.jars as j, api.cli as c\n"
+        "print(json.dumps([str(f.data_dir()), len(s.schema_versions()), len(j.JarLock.read().jars), c.__file__]))"
     )
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True)
