@@ -14,10 +14,10 @@ is left out later, by `decide`.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from commands.answers import Fact, Told
 from commands.messages import RecordDispute, RecordPayment, RecordRefund
@@ -27,12 +27,13 @@ from ledger.bounds import ID_PATTERN, MAX_TIME_MS, MAX_WORD, AmountMinor, Refere
 from ledger.order import DISPUTE_LOST, DISPUTE_WITHDRAWN, DISPUTE_WON
 
 S = TypeVar("S")
+Name = Annotated[str, Meta(min_length=1, max_length=255)]  # what a fact or a request of ours names a thing by
 
 
 class Named(Struct, frozen=True):
     """An object where the request did not ask for its name alone: Stripe expands what it likes to."""
 
-    id: Reference
+    id: Name
 
 
 Expandable = Named | Reference | None
@@ -64,7 +65,7 @@ class Charge(Struct, frozen=True):
 class Intent(Struct, frozen=True):
     """A PaymentIntent. `latest_charge` is the charge itself when the request expanded it."""
 
-    id: Reference
+    id: Name
     status: str | None
     amount: AmountMinor
     currency: str
@@ -95,7 +96,7 @@ class Intent(Struct, frozen=True):
 
 
 class Refund(Struct, frozen=True):
-    id: Reference
+    id: Name
     status: str | None
     amount: AmountMinor
     created: int | None = None
@@ -113,7 +114,7 @@ class Evidence(Struct, frozen=True):
 
 
 class Dispute(Struct, frozen=True):
-    id: Reference
+    id: Name
     status: str | None
     amount: AmountMinor
     reason: str | None = None
@@ -204,7 +205,7 @@ class _ToldCharge(Struct, frozen=True, tag_field="object", tag="charge"):
     amount_captured: AmountMinor
     amount_refunded: AmountMinor
     disputed: bool
-    payment_intent: Reference
+    payment_intent: Name
     metadata: Metadata
 
 
@@ -284,8 +285,8 @@ def _word(text: str) -> str:
 
 
 def name_of(thing: Expandable) -> str | None:
-    """Its name, expanded or not."""
-    return thing.id if isinstance(thing, Named) else thing
+    """Its name, expanded or not; None also for an empty one."""
+    return thing.id if isinstance(thing, Named) else thing or None
 
 
 def _order_id(metadata: Metadata) -> str:

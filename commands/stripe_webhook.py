@@ -52,7 +52,7 @@ class StripeEvent(Struct, frozen=True):
             about = _decode_object(self.data.object)
         except (msgspec.DecodeError, ValueError, RecursionError):
             return None
-        return about.id if about.object == "payment_intent" else name_of(about.payment_intent)
+        return (about.id or None) if about.object == "payment_intent" else name_of(about.payment_intent)
 
 
 # Every type of these says that a payment may have changed; which way is asked of the payment itself.

@@ -77,6 +77,18 @@ def test_twenty_thousand_signed_messages_are_events_or_not_for_us() -> None:
     assert taken > 10_000
 
 
+@pytest.mark.parametrize(("kind", "thing"), [(Intent, INTENT), (Refund, REFUND), (Dispute, DISPUTE)])
+def test_an_object_without_a_name_is_none(kind: type[Any], thing: dict[str, Any]) -> None:
+    assert whole(kind, thing) is not None
+    assert whole(kind, thing | {"id": ""}) is None
+
+
+def test_a_message_about_a_payment_without_a_name_is_not_followed() -> None:
+    for about in ({"object": "payment_intent", "id": ""}, {"object": "refund", "payment_intent": ""}):
+        body = json.dumps({"id": "evt_1", "type": "refund.updated", "livemode": False, "data": {"object": about}}).encode()
+        assert read_event(body, sign(body, SECRET, NOW), (SECRET,), NOW, False, None).payment_ref is None
+
+
 NO_EVENTS = {"bytes": b"\xff", "deep": b"[" * 100_000, "empty": b"{}", "null": b"null", "number": b'{"id":1}'}
 
 
