@@ -44,6 +44,9 @@ class FoldStatus(Protocol):
     @property
     def staleness_ms(self) -> int | None: ...
 
+    @property
+    def held_back_s(self) -> float: ...
+
 
 class StatusOf(Protocol):
     def __call__(self) -> FoldStatus: ...

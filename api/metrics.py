@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from ledger.supervision import workers
+
 BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 UNMATCHED = "unmatched"  # the route of a path that no route has: paths themselves would be labels without number
@@ -81,6 +83,19 @@ def _cumulative(buckets: list[int]) -> list[tuple[str, float]]:
         total += count
         found.append((edge, float(total)))
     return found
+
+
+class Workers(Collector):
+    """Threads and tasks that live as long as the process: how many run, and how often they had to begin again."""
+
+    def collect(self) -> Iterable[Metric]:
+        running = GaugeMetricFamily("ledger_workers_running", "Threads and tasks at work, by name.", labels=("worker",))
+        restarts = CounterMetricFamily("ledger_worker_restarts", "How often work failed and began again.", labels=("worker",))
+        for worker in workers():
+            running.add_metric((worker.name,), worker.running)
+            restarts.add_metric((worker.name,), worker.restarts)
+        yield running
+        yield restarts
 
 
 class Gauges(Collector):

@@ -196,9 +196,11 @@ def main() -> None:
     last_call = threading.Event()
 
     def wait_for_the_end() -> None:
-        while os.read(0, 4096):  # not sys.stdin, whose lock would be held at exit
-            pass
-        last_call.set()
+        try:
+            while os.read(0, 4096):  # not sys.stdin, whose lock would be held at exit
+                pass
+        finally:
+            last_call.set()
 
     threading.Thread(target=wait_for_the_end, daemon=True).start()
     began = time.monotonic()

@@ -25,6 +25,7 @@ from commands.payments import PaymentProvider
 from ledger.config import KafkaSettings, Settings
 from ledger.errors import LogError
 from ledger.log import EventLog
+from ledger.supervision import keep_at
 from projections import faust_app
 from projections.live import LiveNode
 from projections.projector import Projector
@@ -90,8 +91,8 @@ def run_serve(settings: Settings, kafka: KafkaSettings, with_parent: bool = Fals
             gc.collect()
             gc.freeze()
             gc.set_threshold(50_000, 50, 50)
-            app.add_future(sweep_for_ever(context))
-            app.add_future(live.tend_for_ever())
+            app.add_future(keep_at("contact sweep", lambda: sweep_for_ever(context)))
+            app.add_future(keep_at("verbs beside serve", live.tend_for_ever))
             if payments is not None:
                 app.add_future(_close_at_the_end(payments))
             log.info("serving", host=settings.host, port=port, partitions=partitions)

@@ -49,12 +49,15 @@ def stopper() -> threading.Event:
 def stop_with_parent(stop: Callable[[], object]) -> None:
     """Call `stop` when standard input ends. `up` holds the other end of that pipe, so a killed `up` leaves no orphan."""
 
+    import structlog
+
+    from ledger.supervision import WorkerThread
+
     def wait() -> None:
         while os.read(0, 4096):  # not `sys.stdin`: this thread would hold its lock at exit, and Python aborts over that
             pass
-        import structlog
-
         structlog.get_logger(__name__).warning("the supervisor is gone, stopping")
         stop()
 
-    threading.Thread(target=wait, name="stop-with-parent", daemon=True).start()
+    # nobody knows then whether the parent lives: stopping is the safe answer, and it starts us again
+    WorkerThread("stop-with-parent", wait, lambda _: stop(), again=False).start()

@@ -17,7 +17,7 @@ from api.call import Call
 from api.context import AppContext
 from api.edge import json_response
 from api.errors import PROBLEMS, Problem
-from api.metrics import EndedConnections, Gauges
+from api.metrics import EndedConnections, Gauges, Workers
 from api.representations import to_json
 
 
@@ -66,6 +66,7 @@ def metrics_registry(ctx: AppContext) -> CollectorRegistry:
     """Everything `/metrics` tells of one application; a registry of its own, not the process-wide one."""
     registry = CollectorRegistry()
     registry.register(ctx.metrics)
+    registry.register(Workers())
     registry.register(Gauges(lambda: _gauges(ctx)))
     registry.register(EndedConnections(ctx.connections.ended))
     return registry
@@ -78,6 +79,8 @@ def _gauges(ctx: AppContext) -> Iterable[tuple[str, str, str, dict[str, float]]]
         yield "ledger_fold_behind", "Offsets between the fold and the log's end.", "", {"": status.behind}
     if status.staleness_ms is not None:
         yield "ledger_fold_staleness_seconds", "How old a read may be.", "", {"": status.staleness_ms / 1000}
+    text = "How long an open transaction has kept readers of a partition waiting; a long one was left open by Kafka itself."
+    yield "ledger_log_held_back_seconds", text, "", {"": status.held_back_s}
     positions = {str(p): float(ctx.projector.position(p)) for p in range(ctx.partitions)}
     yield "ledger_fold_position", "Next offset of order-events to fold.", "partition", positions
     yield "ledger_orders", "Orders by the status they show.", "status", {s: float(n) for s, n in ctx.queries.counts().items()}

@@ -34,12 +34,12 @@ from ledger.kept_contacts import contact_rows, decode_contact
 from ledger.log import NOTE_AGAIN_S, EventLog, Record, TopicPartition
 from ledger.order import Order
 from ledger.store import Store
+from ledger.supervision import WorkerThread
 from ledger.topics import DAY_MS, Topics
 
 MAX_AGE_MS = DAY_MS
 TRY_FOR_S = 15 * 60.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
-LONGEST_RESTART_S = 10.0
 MAX_PARKED = 1_000
 POLL_S = 0.2
 WRITE_EVERY_S = 0.25  # what a killed process had sent since then is sent again, as after any kill before
@@ -77,7 +77,7 @@ class Notifier:
         clock: Callable[[], int] = now_ms,
     ) -> None:
         self._log, self._topics, self._book_of, self._open_store = event_log, topics, book_of, open_store
-        self._doors, self._group, self._on_fatal, self._clock = doors, group, on_fatal, clock
+        self._doors, self._group, self._clock = doors, group, clock
         self._codec, self._contact_row = event_codec(), contact_rows()
         self._lock = threading.Lock()
         self._owned: set[int] = set()
@@ -86,9 +86,17 @@ class Notifier:
         self._positions: dict[TopicPartition, int] = {}
         self._written: dict[TopicPartition, int] = {}
         self._parked: deque[Parked] = deque()
-        self._thread = threading.Thread(target=self._run, name="notifier", daemon=True)
+        self._thread = WorkerThread("notifier", self._run, on_fatal, again=True, stopping=self._stopping)
         self._lost_place = False
-        self.sent = self.given_up = self.restarts = 0
+        self.sent = self.given_up = 0
+
+    @property
+    def restarts(self) -> int:
+        """How often it had to begin again."""
+        return self._thread.restarts
+
+    def counts(self) -> dict[str, int]:
+        return {"messages sent": self.sent, "messages given up": self.given_up}
 
     # ---- from other threads
 
@@ -119,29 +127,16 @@ class Notifier:
     # ---- the thread
 
     def _run(self) -> None:
-        pause_s = FIRST_PAUSE_S
-        while not self._stopping.is_set():
-            began = time.monotonic()
-            try:
-                if self._lost_place:
-                    self._forget_positions()
-                self._work()
-                return
-            except Hole as exc:
-                # Positions belong to another log than this one: begin again at its end.
-                log.error("the position of the notifier is not in the log: going on at its end", why=str(exc))
-                self._lost_place = True
-            except LogError as exc:
-                log.warning("notifier waits for the log", why=str(exc))
-            except Exception as exc:  # customers are not told meanwhile, but orders are decided: no reason to end the process
-                log.error("notifier begins again", why=in_short(exc))
-            except BaseException as exc:
-                log.critical("notifier stopped for good", exc_info=True)
-                self._on_fatal(exc)
-                return
-            self.restarts += 1
-            pause_s = FIRST_PAUSE_S if time.monotonic() - began > LONGEST_PAUSE_S else min(2 * pause_s, LONGEST_RESTART_S)
-            self._stopping.wait(pause_s)
+        """Until stopped. What fails is begun again: customers are not told meanwhile, but orders are decided."""
+        if self._lost_place:
+            self._forget_positions()
+        try:
+            self._work()
+        except Hole as exc:
+            # Positions belong to another log than this one: begin again at its end.
+            log.error("the position of the notifier is not in the log: going on at its end", why=str(exc))
+            self._lost_place = True
+            raise
 
     def _work(self) -> None:
         with ExitStack() as closing:

@@ -34,6 +34,7 @@ from ledger.errors import Discard, Fenced, HangingTransaction, Hole, LogError, R
 from ledger.log import EventLog, NewRecord, Reader, Record, TopicPartition
 from ledger.order import Order
 from ledger.store import Store
+from ledger.supervision import WorkerThread
 from ledger.topics import Topics
 
 BATCH_COMMANDS = 500
@@ -68,7 +69,7 @@ class Watcher(Protocol):
         """Customers asked for payments of these orders, and it changed nothing: one was asked for before."""
 
 
-class WriterLoop(threading.Thread):
+class WriterLoop(WorkerThread):
     """One writer in this process: follows while another process owns it, decides while this one does.
 
     `on_fatal(exc)` is called once, from this thread, when only another process may do better: a hole, a bug, a full disk,
@@ -89,12 +90,12 @@ class WriterLoop(threading.Thread):
         on_dealt: Callable[[dict[TopicPartition, int]], None] = lambda positions: None,
         watchers: Sequence[Watcher] = (),
     ) -> None:
-        super().__init__(name=f"writer-{writer}", daemon=True)
+        super().__init__(f"writer-{writer}", self._decide_or_follow, on_fatal, again=False)
         self.writer = writer
         self.ready = threading.Event()
         self._log, self._store, self._topics = event_log, store, topics
         self._transactional_id = f"{app_id}-{writer}"
-        self._on_fatal, self._on_dealt, self._watchers = on_fatal, on_dealt, watchers
+        self._on_dealt, self._watchers = on_dealt, watchers
         self._owned, self._stopping = threading.Event(), threading.Event()
         self._command_log = command_log
         self._partitions = partitions
@@ -129,7 +130,7 @@ class WriterLoop(threading.Thread):
 
     # ---- thread
 
-    def run(self) -> None:
+    def _decide_or_follow(self) -> None:
         try:
             wait_s = 0.05
             while not self._stopping.is_set():
@@ -152,9 +153,9 @@ class WriterLoop(threading.Thread):
                 finally:
                     self._not_ready()
                     self._forget()
-        except BaseException as exc:  # handed to the process, which ends non-zero: nothing is swallowed
+        except BaseException:  # handed to the process, which ends non-zero: nothing is swallowed
             log.critical("writer stopped for good", writer=self.writer, where=self._where, exc_info=True)
-            self._on_fatal(exc)
+            raise
 
     def _not_ready(self) -> bool:
         """Whether it was."""

@@ -39,6 +39,7 @@ from ledger.event_loop import new_event_loop
 from ledger.faults import in_short
 from ledger.log import Acked, NewRecord, Sender
 from ledger.order import Order
+from ledger.supervision import WorkerThread
 from ledger.topics import Topics
 
 MAX_CALLS_PER_PORT = 32
@@ -106,7 +107,7 @@ class Reconciler:
         clock: Callable[[], int] = now_ms,
     ) -> None:
         self._make_ports, self._book_of, self._partition_of = ports, book_of, partition_of
-        self._sender, self._topics, self._on_fatal, self._clock = sender, topics, on_fatal, clock
+        self._sender, self._topics, self._clock = sender, topics, clock
         self._codec = command_codec()
         self._owned: set[int] = set()
         self._tries: dict[str, dict[str, Try]] = {}
@@ -117,7 +118,8 @@ class Reconciler:
         self._retired: list[tuple[float, Client]] = []
         self._silent_since: dict[str, tuple[int, int]] = {}  # since when a port answered nothing, and to how many calls
         self.done: Counter[str] = Counter()
-        self._thread = threading.Thread(target=self._run, name="reconciler", daemon=True)
+        self._ended_for_good = threading.Event()
+        self._thread = WorkerThread("reconciler", self._run, on_fatal, again=True, stopping=self._ended_for_good)
         self._started = threading.Event()
 
     # ---- from other threads
@@ -128,16 +130,18 @@ class Reconciler:
 
     def stop(self, timeout_s: float) -> None:
         """Give up the calls under way: whatever they did is found again by the next process."""
+        self._ended_for_good.set()
         if self._thread.is_alive():
             self._tell(self._stopping.set)
             self._thread.join(timeout_s)
 
     def own(self, partitions: Sequence[int]) -> None:
         """These partitions are decided here now: look at all orders that owe something."""
-        self._tell(self._own, partitions)
+        self._owned.update(partitions)  # not on the loop: one that begins again must know
+        self._tell(self._look_at_all, partitions)
 
     def disown(self, partitions: Sequence[int]) -> None:
-        self._tell(self._owned.difference_update, partitions)
+        self._owned.difference_update(partitions)
 
     def changed(self, orders: Sequence[Order]) -> None:
         """These orders were stored as they are here."""
@@ -164,15 +168,21 @@ class Reconciler:
     # ---- the loop
 
     def _run(self) -> None:
+        """One event loop, until stopped. A fault in it is a new loop's: nothing that is owed is only in memory."""
         try:
             with asyncio.Runner(loop_factory=new_event_loop) as runner:
                 self._loop = runner.get_loop()
                 runner.run(self._main())
-        except BaseException as exc:  # handed to the process, which ends non-zero
-            log.critical("reconciler stopped for good", exc_info=True)
-            self._on_fatal(exc)
         finally:
             self._started.set()
+
+    @property
+    def restarts(self) -> int:
+        """How often its loop had to begin again."""
+        return self._thread.restarts
+
+    def counts(self) -> dict[str, int]:
+        return dict(self.done)
 
     def _owed(self, order: Order) -> tuple[Obligation, ...]:
         """What `order` owes. A fault of ours in telling costs this order alone: it is looked at again when it changes."""
@@ -186,8 +196,12 @@ class Reconciler:
     async def _main(self) -> None:
         self._stopping, self._wake = asyncio.Event(), asyncio.Event()
         self._bug: BaseException | None = None
+        self._calls, self._slots, self._due, self._due_at = set(), {}, [], {}  # of an earlier loop
         self._ports = self._make_ports()
+        self._look_at_all(sorted(self._owned))
         self._started.set()
+        if self._ended_for_good.is_set():
+            self._stopping.set()
         stopping = asyncio.create_task(self._stopping.wait())
         sweeping = asyncio.create_task(self._sweep_for_ever())
         sweeping.add_done_callback(self._ended)
@@ -215,8 +229,7 @@ class Reconciler:
     def _pause_s(self) -> float | None:
         return max(0.0, (self._due[0][0] - self._clock()) / 1000) if self._due else None
 
-    def _own(self, partitions: Sequence[int]) -> None:
-        self._owned.update(partitions)
+    def _look_at_all(self, partitions: Sequence[int]) -> None:
         for partition in partitions:
             for order_id, due in self._book_of(partition).owing(partition):
                 self._schedule(order_id, due)

@@ -15,6 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -112,8 +113,9 @@ def _end_with_parent(cache_dir: Path) -> None:
     """End this process and all it has started when standard input ends."""
 
     def wait() -> None:
-        while os.read(0, 4096):
-            pass
+        with suppress(OSError):  # a broken pipe has ended, too
+            while os.read(0, 4096):
+                pass
         started = psutil.Process().children(recursive=True)
         for process in started:
             process.kill()

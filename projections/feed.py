@@ -18,6 +18,7 @@ import structlog
 
 from ledger.errors import LedgerError
 from ledger.log import EventLog, Reader, Record, TopicPartition
+from ledger.supervision import WorkerThread
 
 log = structlog.get_logger(__name__)
 
@@ -61,6 +62,7 @@ class FoldStatus:
     records: int  # folded since start
     chunks: int  # folded since start
     failure: str | None
+    held_back_s: float = 0.0  # as of the last check, how long an open transaction keeps readers of a partition waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,7 @@ class Check:
     answered: bool = False
     behind: int | None = None
     current_at: float | None = None
+    held_back_s: float = 0.0  # how long an open transaction has kept a committed end where it is
 
 
 class Feed:
@@ -159,7 +162,7 @@ class Feed:
             self._ready.clear()
             self._turn.notify_all()
             if self._thread is None and not self._stopping:
-                self._thread = threading.Thread(target=self._read, name="feed", daemon=True)
+                self._thread = WorkerThread("feed", self._read, self.fail, again=False)
                 self._thread.start()
         return self._next_number
 
@@ -250,6 +253,7 @@ class Feed:
             records=self._records,
             chunks=self._chunks,
             failure=None if self._failure is None else repr(self._failure),
+            held_back_s=check.held_back_s,
         )
 
     def fail(self, exc: BaseException) -> None:
@@ -284,11 +288,9 @@ class Feed:
     # The reader thread
 
     def _read(self) -> None:
-        try:
-            with closing(self._log.reader(self._name, eof=True, max_wait_ms=self._max_wait_ms)) as reader:
-                self._pump(reader)
-        except BaseException as exc:  # a dead reader thread must end the process, whatever killed it
-            self.fail(exc)
+        """Whatever ends this ends the process: see `reposition`."""
+        with closing(self._log.reader(self._name, eof=True, max_wait_ms=self._max_wait_ms)) as reader:
+            self._pump(reader)
 
     def _pump(self, reader: Reader) -> None:
         epoch, follows = 0, dict[Place, int]()

@@ -15,6 +15,7 @@ import structlog
 
 from ledger.errors import LogError
 from ledger.log import EventLog, TopicPartition
+from ledger.supervision import WorkerThread
 from projections.feed import Check, Feed, Folder, StandsStill, leave
 
 log = structlog.get_logger(__name__)
@@ -37,8 +38,9 @@ class Watchdog:
         self._log, self._feed, self._folder = log, feed, folder
         self._check_s, self._still_limit_s, self._stall_limit_s = check_s, still_limit_s, stall_limit_s
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
+        self._thread = WorkerThread("watchdog", self._watch, self._fail, again=False)
         self._still: dict[TopicPartition, tuple[int, float]] = {}  # stand, for how long, in seconds
+        self._held: dict[TopicPartition, tuple[int, float]] = {}  # committed end, since when (monotonic)
         self._judged_at = 0.0
         self._idle_polls = 0
 
@@ -50,12 +52,9 @@ class Watchdog:
     def close(self) -> None:
         self._stop.set()
 
-    def _run(self) -> None:
-        try:
-            self._watch()
-        except BaseException as exc:
-            if not self._stop.is_set():  # what fails while the loop goes away is no failure
-                self._feed.fail(exc)
+    def _fail(self, exc: BaseException) -> None:
+        if not self._stop.is_set():  # what fails while the loop goes away is no failure
+            self._feed.fail(exc)
 
     def _watch(self) -> None:
         silent_s, next_check, pause_s = 0.0, 0.0, FIRST_TICK_S
@@ -90,21 +89,33 @@ class Watchdog:
         asked_at, before = time.monotonic(), self._feed.check
         try:
             ends = self._log.ends(partitions, "read_committed")
+            written = self._log.ends(partitions, "read_uncommitted")
         except LogError as exc:
             if before.answered:
                 log.warning("the log does not answer, reads go on and are stale", error=str(exc))
-            self._feed.check = Check(False, before.behind, before.current_at)
+            self._feed.check = Check(False, before.behind, before.current_at, before.held_back_s)
             self._still = {}
             return False
         below = self._ask(lambda: self._feed.below(ends))
         while below and time.monotonic() < asked_at + TICK_S and not self._stop.wait(0.05):
             below = self._ask(lambda: self._feed.below(ends))  # records committed just now are under way
         behind = sum(end - stand for stand, end in below.values())
-        self._feed.check = Check(True, behind, before.current_at if below else asked_at)
+        held_back_s = self._held_back_s(ends, written)
+        self._feed.check = Check(True, behind, before.current_at if below else asked_at, held_back_s)
         if not before.answered:
             log.info("the log answers", behind=behind)
         self._judge({tp: stand for tp, (stand, _) in below.items()})
         return not below
+
+    def _held_back_s(self, ends: Mapping[TopicPartition, int], written: Mapping[TopicPartition, int]) -> float:
+        """How long a committed end has stood where it is although the log goes further: the longest, in seconds.
+
+        That is an open transaction. One that lives for long was left open by Kafka itself, or its writer is paused.
+        """
+        now, before = time.monotonic(), self._held
+        held = {tp: end for tp, end in ends.items() if end < written[tp]}
+        self._held = {tp: (end, before[tp][1] if before.get(tp, (-1, 0.0))[0] == end else now) for tp, end in held.items()}
+        return max((now - since for _, since in self._held.values()), default=0.0)
 
     def _judge(self, below: Mapping[TopicPartition, int]) -> None:
         """Count how long each partition has stood still although nothing, or nothing else, was there to fold.

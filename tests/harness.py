@@ -58,6 +58,7 @@ class Status:
     connected: bool = True
     behind: int | None = 0
     staleness_ms: int | None = 0
+    held_back_s: float = 0.0
 
 
 class Clock:

@@ -39,6 +39,7 @@ from commands.sandbox.webhooks import WebhookSender
 from ledger.bounds import SERVICES
 from ledger.clock import now_ms
 from ledger.errors import ConfigError
+from ledger.supervision import keep_at
 
 if TYPE_CHECKING:
     from commands.sandbox.stock_grpc_server import StockGrpc
@@ -120,7 +121,10 @@ class Sandbox:
     async def _life(self, app: Starlette) -> AsyncIterator[None]:
         if self.grpc is not None:
             await self.grpc.start()
-        tasks = [asyncio.create_task(self._turn_refunds()), asyncio.create_task(self.webhooks.run())]
+        tasks = [
+            asyncio.create_task(keep_at("refunds", self._turn_refunds)),
+            asyncio.create_task(keep_at("messages", self.webhooks.run)),
+        ]
         try:
             yield
         finally:

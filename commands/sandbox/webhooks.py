@@ -11,6 +11,7 @@ import structlog
 from commands.sandbox.chaos import Chaos
 from commands.sandbox.journal import Journal
 from commands.stripe_webhook import sign
+from ledger.faults import in_short
 from ledger.http_client import HttpClient, NoAnswer
 
 TRIES = 12
@@ -57,15 +58,21 @@ class WebhookSender:
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
-            for client in self._clients.values():
-                await client.close()
+            while self._clients:
+                await self._clients.popitem()[1].close()
 
     async def _send(self, event_id: str, body: bytes) -> None:
-        copies = [self._send_copy(body, delay_ms) for delay_ms in self._chaos.webhook_sends()]
-        await asyncio.gather(*copies)
-        with self._journal.transaction() as db:
-            db.execute("delete from messages where id = ?", (event_id,))
-        self._under_way.discard(event_id)
+        """A fault costs this message its turn: it stays in the table, and is sent again a little later."""
+        try:
+            copies = [self._send_copy(body, delay_ms) for delay_ms in self._chaos.webhook_sends()]
+            await asyncio.gather(*copies)
+            with self._journal.transaction() as db:
+                db.execute("delete from messages where id = ?", (event_id,))
+        except Exception as exc:
+            log.error("message not sent", why=in_short(exc))
+            asyncio.get_running_loop().call_later(LONGEST_PAUSE_S, self._wake.set)
+        finally:
+            self._under_way.discard(event_id)
 
     async def _send_copy(self, body: bytes, delay_ms: int) -> None:
         await asyncio.sleep(delay_ms / 1000)

@@ -11,6 +11,7 @@ from ledger.config import KafkaSettings
 from ledger.errors import LogError, LogUnavailable
 from ledger.kafka.connection import ClientLog, client_config, from_exception, is_fatal, kafka_error, log, log_error
 from ledger.log import Acked, NewRecord, OnAck, refuse_oversized
+from ledger.supervision import WorkerThread
 
 MESSAGE_TIMEOUT_S = 9.0
 QUEUED_RECORDS = 20_000
@@ -47,8 +48,12 @@ class KafkaSender:
         self._fatal: KafkaError | None = None
         self._bug: BaseException | None = None
         self._closing = False
-        self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
+        self._ending = threading.Event()
+        self._thread = WorkerThread(f"sender {name}", self._serve, self._stopped, again=True, stopping=self._ending)
         self._thread.start()
+
+    def _stopped(self, exc: BaseException) -> None:
+        self._bug = exc  # raised by the next send
 
     def _new_producer(self) -> Producer:
         try:
@@ -152,6 +157,7 @@ class KafkaSender:
         self._closing = True
         if self.flush(MESSAGE_TIMEOUT_S + 1):
             self._producer.purge()  # the thread hands these answers out too
+        self._ending.set()
         self._thread.join(5)
         if self._thread.is_alive():
             raise LogError(f"sender {self._name}: {self._unanswered} records without an answer at close")

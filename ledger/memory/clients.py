@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from ledger.errors import Discard, Fenced, Hole, LogError, LogUnavailable, Rejected
 from ledger.log import Acked, Isolation, NewRecord, OnAck, Record, TopicPartition, refuse_oversized
 from ledger.memory.state import State, Transaction
+from ledger.supervision import WorkerThread
 
 
 class MemoryReader:
@@ -140,7 +141,7 @@ class MemorySender:
         self._closing = False
         self._bug: BaseException | None = None
         self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
+        self._thread = WorkerThread(f"sender {name}", self._serve, self._stopped, again=True)
         self._thread.start()
 
     def send(self, record: NewRecord, on_ack: OnAck) -> None:
@@ -155,6 +156,9 @@ class MemorySender:
             self._queue.append((record, on_ack))
             self._unanswered += 1
             self._changed.notify_all()
+
+    def _stopped(self, exc: BaseException) -> None:
+        self._bug = exc
 
     def _serve(self) -> None:
         while True:

@@ -1,0 +1,132 @@
+"""Each thread and task of the product that may fail: it begins again, its work is done all the same, and the count says so."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sandboxed import running_sandbox
+from test_one_costs_one import RESERVED, Shop
+
+from commands.reconciler import Reconciler
+from ledger import supervision
+from ledger.errors import ConfigError
+from ledger.supervision import workers
+from tests.patience import PATIENCE_S
+
+
+@pytest.fixture(autouse=True)
+def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervision, "FIRST_PAUSE_S", 0.01)
+
+
+def restarts(name: str) -> int:
+    return next((worker.restarts for worker in workers() if worker.name == name), 0)
+
+
+def until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def failing(times: int, then: Callable[..., Any]) -> Callable[..., Any]:
+    """`then`, but for the first calls, which raise."""
+    left = times
+
+    def call(*arguments: Any, **named: Any) -> Any:
+        nonlocal left
+        if left:
+            left -= 1
+            raise RuntimeError("a fault of ours")
+        return then(*arguments, **named)
+
+    return call
+
+
+def test_a_reconciler_whose_loop_fails_begins_again_and_meets_what_is_owed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ended the process, and with it every writer."""
+    monkeypatch.setattr(Reconciler, "_look_at_due", failing(3, Reconciler._look_at_due))
+    with Shop(["ord_1", "ord_2"], lambda order_id: RESERVED) as shop:
+        shop.until(lambda: {c.order_id for c in shop.sent() if c.record_stock} == {"ord_1", "ord_2"})
+        assert shop.reconciler.restarts == 3
+        assert not shop.fatal
+        assert all(stock.closed for stock in shop.made[:-1])
+
+
+def test_a_reconciler_that_is_given_partitions_while_it_begins_again_knows_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its loop is closed just then, and hears of nothing."""
+    monkeypatch.setattr(supervision, "FIRST_PAUSE_S", 0.3)
+    shop = Shop(["ord_1"], lambda order_id: RESERVED)
+    monkeypatch.setattr(Reconciler, "_look_at_due", failing(1, Reconciler._look_at_due))
+    try:
+        shop.reconciler.start()
+        until(lambda: shop.reconciler.restarts == 1)
+        shop.reconciler.own([0])
+        shop.until(lambda: [c.order_id for c in shop.sent()] == ["ord_1"])
+    finally:
+        shop.__exit__()
+
+
+def test_a_reconciler_stops_while_it_waits_to_begin_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervision, "FIRST_PAUSE_S", 10 * PATIENCE_S)
+    monkeypatch.setattr(Reconciler, "_look_at_due", failing(1, Reconciler._look_at_due))
+    with Shop(["ord_1"], lambda order_id: RESERVED) as shop:
+        until(lambda: shop.reconciler.restarts == 1)
+    assert not shop.reconciler._thread.is_alive()
+
+
+def test_a_reconciler_without_ports_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings that contradict each other get no better by waiting."""
+    shop = Shop([], lambda order_id: RESERVED)
+
+    def ports() -> Any:
+        raise ConfigError("a port that is none")
+
+    shop.reconciler._make_ports = ports
+    shop.reconciler.start()
+    shop.reconciler._thread.join(PATIENCE_S)
+    assert [type(exc) for exc in shop.fatal] == [ConfigError]
+    shop.__exit__()
+
+
+def test_the_sandboxes_tasks_begin_again(tmp_path: Path) -> None:
+    """Nobody saw them end before the sandbox did: refunds never turned, and no message came any more."""
+    before = restarts("refunds"), restarts("messages")
+    with running_sandbox(tmp_path) as running:
+        turned: list[int] = []
+        payments, journal = running.sandbox.payments, running.sandbox.journal
+        payments.turn_refunds = failing(2, lambda: turned.append(1) or 0)  # type: ignore[method-assign]
+        until(lambda: len(turned) > 1)
+        assert restarts("refunds") == before[0] + 2
+        rows, asked = journal.rows, list[str]()
+
+        def look(sql: str, *values: Any) -> Any:
+            if "from messages" in sql:
+                asked.append(sql)
+                if len(asked) == 1:
+                    raise RuntimeError("a fault of ours")
+            return rows(sql, *values)
+
+        journal.rows = look  # type: ignore[method-assign]
+        running.sandbox.webhooks.send_to("http://127.0.0.1:1", "whsec_x")
+        loop_wakes = running.sandbox.webhooks
+        until(lambda: (loop_wakes.wake(), len(asked) > 1)[1])
+        assert restarts("messages") == before[1] + 1
+
+
+def test_a_message_of_the_sandbox_that_raises_stays_to_be_sent_again(tmp_path: Path) -> None:
+    with running_sandbox(tmp_path) as running:
+        webhooks = running.sandbox.webhooks
+        webhooks._chaos.webhook_sends = failing(1, webhooks._chaos.webhook_sends)  # type: ignore[method-assign]
+        with running.sandbox.journal.transaction() as db:
+            db.execute("insert into messages (id, at_s, body) values ('evt_1', 1, '{}')")
+        webhooks.send_to("http://127.0.0.1:1", "whsec_x")
+        until(
+            lambda: (webhooks.wake(), not webhooks._under_way)[1] and running.sandbox.journal.rows("select 1 from messages") != []
+        )
+        until(lambda: (webhooks.wake(), "evt_1" in webhooks._under_way)[1])  # it is tried again
