@@ -137,7 +137,7 @@ def run_tail(
     With `check` nothing but what is wrong is printed, and 1 is returned when anything is.
     """
     stopping = stopper()
-    event_log = KafkaDoors(kafka).open_log(stopping)
+    event_log = KafkaDoors(kafka).open_log(stopping, for_ever=follow)
     positions = start_positions(event_log, settings.topics.events, start)
     ends = event_log.ends(positions)
     reader = event_log.reader("tail", eof=True, headers=form == "raw")

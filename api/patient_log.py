@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar, cast
 
 from ledger.errors import LogUnavailable
-from ledger.log import EventLog, Isolation, OpenTransaction, TopicPartition
+from ledger.log import EventLog, Isolation, OpenTransaction, Reader, Record, TopicPartition
 
 PATIENCE_S = 100.0  # for one question; a healthy cluster answers in 0.02 s, a starting one in 3 s
 LEAST_PATIENCE_S = 20.0  # of `doctor`, which is asked whether the cluster answers at all
 FIRST_PAUSE_S, MOST_PAUSE_S = 0.1, 2.0
+SILENT_S, SAY_AGAIN_S = 10.0, 60.0  # while a reader waits for a broker that left
+READ_PATIENCE_S = 900.0
 
 T = TypeVar("T")
 
@@ -23,23 +25,36 @@ def patient(
     tell: Callable[[str], None] = lambda line: print(line, file=sys.stderr),
     patience_s: float = PATIENCE_S,
     stopping: threading.Event | None = None,
+    read_patience_s: float = READ_PATIENCE_S,
 ) -> EventLog:
     """`event_log`, whose questions are asked again while the answer is `LogUnavailable`: for `patience_s`, or until `stopping`.
 
-    Readers, writers and the rest are its own: they get over such a time by themselves. `tell` gets one line.
+    Writers and the rest are its own: they get over such a time by themselves. So do readers, but a reader whose broker left says
+    so, and raises `LogUnavailable` after `read_patience_s`. `tell` gets a line for each of them.
     """
-    return cast(EventLog, _PatientLog(event_log, tell, patience_s, stopping or threading.Event()))
+    return cast(EventLog, _PatientLog(event_log, tell, patience_s, stopping or threading.Event(), read_patience_s))
 
 
 class _PatientLog:
     """Passes on whatever is no question."""
 
-    def __init__(self, event_log: EventLog, tell: Callable[[str], None], patience_s: float, stopping: threading.Event) -> None:
+    def __init__(
+        self,
+        event_log: EventLog,
+        tell: Callable[[str], None],
+        patience_s: float,
+        stopping: threading.Event,
+        read_patience_s: float,
+    ) -> None:
         self._log, self._tell, self._patience_s, self._stopping = event_log, tell, patience_s, stopping
+        self._read_patience_s = read_patience_s
         self._told = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._log, name)
+
+    def reader(self, name: str, **how: Any) -> Reader:
+        return cast(Reader, _PatientReader(self._log.reader(name, **how), self._tell, self._read_patience_s))
 
     def partitions(self, topic: str) -> int:
         return self._ask(lambda: self._log.partitions(topic))
@@ -96,3 +111,28 @@ class _PatientLog:
                     self._tell(f"Kafka has no answer just now, asking again for {self._patience_s:.0f} s: {exc}")
                 self._stopping.wait(pause_s)
                 pause_s = min(pause_s * 2, MOST_PAUSE_S)
+
+
+class _PatientReader:
+    """Says that nothing comes because nobody answers, which looks like a log without news. Passes on everything else."""
+
+    def __init__(self, reader: Reader, tell: Callable[[str], None], patience_s: float) -> None:
+        self._reader, self._tell, self._patience_s = reader, tell, patience_s
+        self._say_at_s = SILENT_S
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reader, name)
+
+    def poll(self, max_records: int, timeout_s: float) -> list[Record]:
+        records = self._reader.poll(max_records, timeout_s)
+        silent_s = self._reader.silent_s()
+        if records or silent_s < SILENT_S:
+            if self._say_at_s > SILENT_S and silent_s < SILENT_S:
+                self._tell("Kafka answers again")
+                self._say_at_s = SILENT_S
+        elif silent_s > self._patience_s:
+            raise LogUnavailable(f"Kafka has not answered for {silent_s:.0f} s")
+        elif silent_s >= self._say_at_s:
+            self._say_at_s = silent_s + SAY_AGAIN_S
+            self._tell(f"Kafka has not answered for {silent_s:.0f} s, going on as soon as it does")
+        return records

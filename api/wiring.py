@@ -5,6 +5,7 @@ Imports of what one process alone needs are inside its function: every verb come
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -15,7 +16,7 @@ from pathlib import Path
 import structlog
 
 from api.log_lines import log_to_stderr
-from api.patient_log import patient
+from api.patient_log import READ_PATIENCE_S, patient
 from api.signals import on_stop_signals, stop_with_parent
 from ledger.config import KafkaSettings, Settings
 from ledger.errors import LogUnavailable, StoreError
@@ -71,9 +72,9 @@ class KafkaDoors:
         if hasattr(os, "nice"):
             os.nice(10)  # whoever serves on the same machine goes first
 
-    def open_log(self, stopping: threading.Event | None = None) -> EventLog:
-        """The log, asked with patience, until `stopping`."""
-        return patient(KafkaLog(self.kafka), stopping=stopping)
+    def open_log(self, stopping: threading.Event | None = None, for_ever: bool = False) -> EventLog:
+        """The log, asked and read with patience, until `stopping`; read without an end of patience if `for_ever`."""
+        return patient(KafkaLog(self.kafka), stopping=stopping, read_patience_s=math.inf if for_ever else READ_PATIENCE_S)
 
     def opener(self, folder: Path, loading: bool) -> Callable[[str], Store]:
         """What it returns raises `StoreError` at once when a database is open elsewhere."""
