@@ -408,9 +408,8 @@ def token(
 def doctor(data_dir: DataDir = DEFAULT_DATA_DIR, as_json: AsJson = False) -> None:
     """Check broker, topics, schemas, writers, read models and disk; says what is wrong and what to do. Ends 1 if anything is."""
     from api.doctor import run_doctor
-    from ledger.config import load_settings
 
-    raise typer.Exit(run_doctor(kafka_of(data_dir), load_settings(), data_dir, up_info(data_dir), as_json, out))
+    raise typer.Exit(run_doctor(kafka_of(data_dir), settings_of(data_dir), data_dir, up_info(data_dir), as_json, out))
 
 
 @transactions_app.callback()

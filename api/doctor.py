@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from prometheus_client.parser import text_string_to_metric_families
 from rich.table import Table
 from rich.text import Text
 
+from api.inspection import iso
 from api.patient_log import LEAST_PATIENCE_S, patient
+from api.running import commands_status
 from api.terminal import Screen, write_json
 from api.wiring import open_log
 from ledger.config import KafkaSettings, Settings
@@ -46,7 +49,10 @@ def run_doctor(
     event_log = patient(open_log(kafka), lambda _: None, LEAST_PATIENCE_S)
     findings = [_broker(event_log, kafka, settings)]
     if findings[0].verdict == "ok":
-        findings += [_topics(event_log, settings), _writers(event_log, settings)]
+        findings += [_topics(event_log, settings), _writers(event_log, settings), _held(event_log, settings)]
+        findings.append(_transactions(event_log, settings))
+    if (status := commands_status(settings.state_dir)) is not None:
+        findings += _status(status)
     if settings.schema_registry_url:
         findings.append(_registry(settings.schema_registry_url, settings.topic_prefix))
     findings += _api(info, settings)
@@ -108,6 +114,54 @@ def _writers(event_log: EventLog, settings: Settings) -> Finding:
     return Finding("commands", "ok", f"{waiting} commands are waiting")
 
 
+def _held(event_log: EventLog, settings: Settings) -> Finding:
+    """Writers that belong to no process although the group is at rest. Those of a process that just died do for a moment."""
+    deadline = time.monotonic() + STALL_PATIENCE_S
+    try:
+        while (unheld := event_log.unheld(settings.topics.writers, settings.app_id)) and time.monotonic() < deadline:
+            time.sleep(STALL_PAUSE_S)
+    except LedgerError as exc:
+        return Finding("writers", "wrong", str(exc), "see the log of `commands`")
+    if unheld:
+        found = f"writers {unheld} belong to no process, and did not within {STALL_PATIENCE_S:.0f} s"
+        advice = "is `commands` running? One that runs joins again by itself; its log says why it does not"
+        return Finding("writers", "wrong", found, advice)
+    return Finding("writers", "ok", "each belongs to a process")
+
+
+def _transactions(event_log: EventLog, settings: Settings) -> Finding:
+    """Transactions that Kafka itself left open."""
+    t = settings.topics
+    try:
+        tps = [TopicPartition(topic, p) for topic in (t.events, t.refusals) for p in range(event_log.partitions(t.events))]
+        found = event_log.open_transactions(tps)
+    except LedgerError as exc:
+        return Finding("transactions", "warning", f"not known: {exc}", "see the log of `commands`")
+    hanging = [one for one in found if not one.known]
+    if hanging:
+        text = "; ".join(f"{one} hangs since {iso(one.last_timestamp_ms)}" for one in hanging)
+        return Finding("transactions", "wrong", text, "order-ledger transactions")
+    return Finding("transactions", "ok", "none hangs")
+
+
+def _status(status: dict[str, Any]) -> list[Finding]:
+    """What a `commands` process of this node tells of itself."""
+    work = [worker for worker in status["workers"] if worker["restarts"] or worker["running"] < 1]
+    counts = ", ".join(f"{count} {name}" for name, count in sorted(status["counts"].items()))
+    findings = [Finding("work of commands", "ok", f"writers {status['ready_writers']} decide; {counts or 'nothing done yet'}")]
+    findings += [_worker("commands", w["name"], w["running"], w["restarts"], w["last_fault"]) for w in work]
+    return findings
+
+
+def _worker(process: str, name: str, running: float, restarts: float, fault: str = "") -> Finding:
+    """A thread or a task that does not run, or had to begin again."""
+    what, why = f"{name} of {process}", f", last after {fault}" if fault else ""
+    if running < 1:
+        return Finding(what, "wrong", f"does not run{why}", f"see the log of `{process}`; a restart of it begins it")
+    often = "once" if restarts == 1 else f"{restarts:.0f} times"
+    return Finding(what, "warning", f"began again {often}{why}", f"see the log of `{process}`")
+
+
 def _undealt(event_log: EventLog, settings: Settings, tps: list[TopicPartition]) -> tuple[int, int]:
     """(commands that wait, offsets up to which commands are dealt with, summed)."""
     ends, dealt, starts = event_log.ends(tps), event_log.progress(settings.app_id, tps), event_log.starts(tps)
@@ -138,6 +192,7 @@ def _api(info: dict[str, Any] | None, settings: Settings) -> list[Finding]:
         else Finding("API", "wrong", f"{url} is not ready: {ready.text[:300]}", "see the log of `serve`")
     ]
     frozen = [line for line in metrics.splitlines() if line.startswith("ledger_orders_frozen ")]
+    findings += _workers_of_serve(metrics)
     if frozen and float(frozen[0].split()[1]) > 0:
         count = int(float(frozen[0].split()[1]))
         advice = "`order-ledger history ORDER` and the order's `frozen` name the record; mend the program, then rebuild"
@@ -145,6 +200,20 @@ def _api(info: dict[str, Any] | None, settings: Settings) -> list[Finding]:
     elif frozen:
         findings.append(Finding("frozen orders", "ok", "none"))
     return findings
+
+
+def _workers_of_serve(metrics: str) -> list[Finding]:
+    """From its /metrics: whoever does not run, or had to begin again."""
+    seen: dict[str, dict[str, float]] = {}
+    for family in text_string_to_metric_families(metrics):
+        if family.name in ("ledger_workers_running", "ledger_worker_restarts"):
+            for sample in family.samples:
+                seen.setdefault(sample.labels["worker"], {})[family.name] = sample.value
+    return [
+        _worker("serve", name, found["ledger_workers_running"], found["ledger_worker_restarts"])
+        for name, found in seen.items()
+        if found["ledger_worker_restarts"] or found["ledger_workers_running"] < 1
+    ]
 
 
 def _disk(folder: Path) -> Finding:

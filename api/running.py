@@ -1,11 +1,18 @@
-"""What a running ledger writes about itself for others to find: `run/up.json` of `up`, `folding.json` of a long start."""
+"""What a running ledger writes about itself for others to find.
+
+`run/up.json` of `up`, `folding.json` of a long start, `commands/status.json` of a `commands` process.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from ledger.clock import now_ms
 
 FOLDING_FILE = "folding.json"  # beside the generations, while a start folds in bulk
 SAME_START_S = 5.0  # the clock may be set a little between two looks at the same process
@@ -14,6 +21,33 @@ SAME_START_S = 5.0  # the clock may be set a little between two looks at the sam
 def up_file(data: Path) -> Path:
     """JSON object, only for its owner to read: url, bootstrap_servers, tokens, pid, pid_started (Unix time, s), ..."""
     return data / "run" / "up.json"
+
+
+def status_file(state_dir: Path) -> Path:
+    """JSON object: what `CommandsProcess.status` tells, with `pid`, `pid_started` and `at_ms`. Written every few seconds."""
+    return state_dir / "commands" / "status.json"
+
+
+def status_writer(state_dir: Path) -> Callable[[dict[str, Any]], None]:
+    """Writes a status there, whole or not at all. A disk that takes nothing is said by those who need it more."""
+    path, process = status_file(state_dir), this_process()
+
+    def write(status: dict[str, Any]) -> None:
+        part = path.with_suffix(".part")
+        with suppress(OSError):
+            part.write_text(json.dumps(process | {"at_ms": now_ms()} | status))
+            part.replace(path)
+
+    return write
+
+
+def commands_status(state_dir: Path) -> dict[str, Any] | None:
+    """The status of the `commands` process whose state is there; None when none runs."""
+    try:
+        status = json.loads(status_file(state_dir).read_text("utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return status if isinstance(status, dict) and _lives(status) else None
 
 
 def this_process() -> dict[str, Any]:

@@ -17,6 +17,7 @@ import structlog
 
 from api.log_lines import log_to_stderr
 from api.patient_log import READ_PATIENCE_S, patient
+from api.running import status_writer
 from api.signals import on_stop_signals, stop_with_parent
 from ledger.config import KafkaSettings, Settings
 from ledger.errors import LogUnavailable, StoreError
@@ -111,7 +112,10 @@ def run_commands(settings: Settings, kafka: KafkaSettings, with_parent: bool = F
     event_log = open_log(kafka)
     open_store = store_opener(settings.state_dir / "commands")
     companions = Companions(settings, event_log, open_store)
-    process = CommandsProcess(event_log, open_store, settings.topics, settings.app_id, settings.node_id, companions.make)
+    on_status = status_writer(settings.state_dir)
+    process = CommandsProcess(
+        event_log, open_store, settings.topics, settings.app_id, settings.node_id, companions.make, on_status
+    )
 
     def stop(*_: object) -> None:
         stopping.set()

@@ -10,7 +10,8 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from dataclasses import asdict
+from typing import Any, Protocol
 
 import structlog
 
@@ -19,12 +20,14 @@ from commands.processor import Watcher, WriterLoop
 from ledger.errors import ConfigError, LogError
 from ledger.log import EventLog, Lease, TopicPartition
 from ledger.store import Store
+from ledger.supervision import workers
 from ledger.topics import Topics
 
 EXIT_FAILED = 70  # EX_SOFTWARE: another process may do better
 REVOKED_WAIT_S = 2.0  # for the batch under way; the next owner's start ends what is still open
 COMPANION_STOP_S = 5.0
 PROGRESS_EVERY_S = 1.0  # lag monitors look less often
+STATUS_EVERY_S = 5.0
 UNHELD_EVERY_S = 5.0  # two looks in a row and a session time-out: mended within 16 s, whatever the group's protocol does
 
 log = structlog.get_logger(__name__)
@@ -38,6 +41,9 @@ class Companion(Watcher, Protocol):
 
     def stop(self, timeout_s: float) -> None:
         """End, leaving what is under way to the next process."""
+
+    def counts(self) -> dict[str, int]:
+        """What it did since the start, by name. From any thread."""
 
 
 Books = Callable[[int], OrderBook]  # by partition
@@ -53,7 +59,7 @@ class CommandsProcess:
 
     `open_store(name)` opens or creates the fold of one writer (`writer-0`, ...). `instance` is this process's stable name in
     the group: two processes must not share one. `companions(books, on_fatal)` makes what works beside the writers; calling
-    `on_fatal` from any thread ends the process.
+    `on_fatal` from any thread ends the process. `on_status(status)` gets `status()` every few seconds, to be seen from outside.
     """
 
     def __init__(
@@ -64,10 +70,11 @@ class CommandsProcess:
         app_id: str,
         instance: str,
         companions: Callable[[Books, Fatal], Sequence[Companion]] = _alone,
+        on_status: Callable[[dict[str, Any]], None] = lambda status: None,
     ) -> None:
         self._log, self._open_store, self._topics = event_log, open_store, topics
         self._app_id, self._instance = app_id, instance
-        self._make_companions = companions
+        self._make_companions, self._on_status = companions, on_status
         self._companions: list[Companion] = []
         self._loops: dict[int, WriterLoop] = {}
         self._stores: list[Store] = []
@@ -76,6 +83,8 @@ class CommandsProcess:
         self._progress: dict[TopicPartition, int] = {}
         self._progress_lock = threading.Lock()
         self._next_note = 0.0
+        self._next_status = 0.0
+        self._rejoins = 0
         self._unheld: set[int] = set()
         self._next_unheld_look = time.monotonic() + UNHELD_EVERY_S
 
@@ -104,6 +113,7 @@ class CommandsProcess:
                     lease.poll(0.1)
                     self._note_progress(lease)
                     self._mend_unheld(lease)
+                    self._tell_status()
             finally:
                 self._end_loops()
                 lease.close()
@@ -202,9 +212,31 @@ class CommandsProcess:
             return
         if lasting := sorted(unheld & self._unheld):
             log.error("writers belong to nobody: joining the group again", writers=lasting)
-            lease.rejoin()
-            unheld = set()
+            self._rejoins += 1
+            try:
+                lease.rejoin()
+                unheld = set()
+            except LogError as exc:  # the next look finds the same; those that are held go on
+                log.error("the group could not be joined again", why=str(exc))
         self._unheld = unheld
+
+    def status(self) -> dict[str, Any]:
+        """What this process is at, as JSON: its writers, what hangs, who works and how often it began again, what was done."""
+        counts: dict[str, int] = {"joined the group again": self._rejoins} if self._rejoins else {}
+        for companion in self._companions:
+            counts |= companion.counts()
+        return {
+            "ready_writers": self.ready_writers,
+            "unheld_writers": sorted(self._unheld),
+            "hanging": [str(one) for loop in self._loops.values() for one in loop.held.hanging],
+            "workers": [asdict(worker) for worker in workers()],
+            "counts": counts,
+        }
+
+    def _tell_status(self) -> None:
+        if time.monotonic() >= self._next_status:
+            self._next_status = time.monotonic() + STATUS_EVERY_S
+            self._on_status(self.status())
 
     # ---- what the group says; called inside `lease.poll`
 

@@ -192,7 +192,8 @@ class Lease(Protocol):
     def rejoin(self) -> None:
         """Give up everything and join as a new member, which makes the group assign everything again.
 
-        Takes the session time-out (6 s) at most: that long the old membership is waited for. Raises `LogError`.
+        Takes the session time-out (6 s) at most: that long the old membership is waited for. A group that cannot be joined just
+        now is joined by a later `poll`. Raises `LogError`.
         """
 
     def close(self) -> None:

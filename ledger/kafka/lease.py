@@ -13,7 +13,7 @@ from ledger.errors import LogError
 from ledger.kafka.connection import ClientLog, client_config, from_exception, is_fatal, log
 from ledger.log import NOTE_AGAIN_S, TopicPartition
 
-LOST_AGAIN_S = 1.0
+LOST_AGAIN_S = JOIN_AGAIN_S = 1.0
 
 OnPartitions = Callable[[list[int]], None]
 
@@ -64,10 +64,10 @@ class KafkaLease:
         self._raised: BaseException | None = None
         self._noted: dict[TopicPartition, int] = {}
         self._note_again_at = time.monotonic() + NOTE_AGAIN_S
-        self._rejoined = 0
+        self._rejoined, self._join_at = 0, 0.0
         try:
             self._progress = self._progress_consumer(settings, group, instance)
-            self._group = self._join(instance)
+            self._group: Consumer | None = self._join(instance)
         except KafkaException as exc:
             raise from_exception(exc, self._what) from exc
 
@@ -90,12 +90,22 @@ class KafkaLease:
         return consumer
 
     def rejoin(self) -> None:
-        self._rejoined += 1
+        old, self._group = self._group, None
         try:
-            self._group.close()  # gives up what is held, inside this call
+            if old is not None:
+                old.close()  # gives up what is held, inside this call
+        except (KafkaException, SystemError, RuntimeError) as exc:
+            log.warning("%s: leaving: %s", self._what, exc)  # the session ends by itself
+        self._join_again()
+
+    def _join_again(self) -> None:
+        """As a new member; later, when it cannot be done now: a lease without a group holds nothing, and does no harm."""
+        self._rejoined += 1
+        self._join_at = time.monotonic() + JOIN_AGAIN_S
+        try:
             self._group = self._join(f"{self._instance}.{self._rejoined}")
         except (KafkaException, SystemError) as exc:
-            raise from_exception(exc, f"{self._what}: joining again") from exc
+            log.warning("%s", from_exception(exc, f"{self._what}: joining again"))
 
     def _progress_consumer(self, settings: KafkaSettings, group: str, instance: str) -> Consumer:
         config = client_config(settings, f"progress-{instance}") | {
@@ -126,6 +136,11 @@ class KafkaLease:
             self._progress.poll(0)  # answers to commits
             if self._noted and time.monotonic() > self._note_again_at:
                 self.commit(dict(self._noted))
+            if self._group is None:
+                time.sleep(timeout_s)
+                if time.monotonic() > self._join_at:
+                    self._join_again()
+                return
             message = self._group.poll(timeout_s)
         except (KafkaException, SystemError) as exc:
             raise from_exception(exc, self._what) from exc
@@ -161,7 +176,8 @@ class KafkaLease:
         """Leave the process's share to be taken. As a static member it does not leave the group: the same instance has its
         writers back at once, anybody else after the session time-out of 6 s."""
         self._progress.close()
-        self._group.close()
+        if self._group is not None:
+            self._group.close()
         del self._progress, self._group  # they hold this lease's callbacks: a cycle that would keep their thread-local keys
         if self._raised is not None:
             raised, self._raised = self._raised, None

@@ -6,9 +6,10 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from typing import Any
 
 import pytest
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, KafkaException
 
 from ledger.config import KafkaSettings
 from ledger.errors import Discard, EncodeError, Fenced, Hole, LogError, LogUnavailable, Rejected
@@ -16,6 +17,7 @@ from ledger.kafka import lease
 from ledger.kafka_log import KafkaLog
 from ledger.log import Acked, Lease, NewRecord, OnAck, Reader, Record, TopicPartition
 from ledger.memory_log import MemoryLog
+from ledger.supervision import workers
 from ledger.topics import MAX_RECORD_BYTES, Topics, TopicSpec
 from tests.contract.conftest import Stage
 from tests.patience import PATIENCE_S
@@ -740,3 +742,63 @@ def test_nothing_listens_there_is_an_answer_in_time_that_says_so() -> None:
     with pytest.raises(LogUnavailable):
         log.writer("w").start(1)
     assert time.monotonic() - began < 60  # of the clients' own patience: without the limits it is minutes
+
+
+@pytest.mark.kafka
+def test_a_group_that_cannot_be_joined_just_now_is_joined_later(
+    kafka: KafkaSettings, topics: Topics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lease that asked for it goes on: it ended `commands`."""
+    log, topic = KafkaLog(kafka), f"{topics.prefix}writers"
+    log.ensure_topics([TopicSpec(topic, 2)])
+    held: set[int] = set()
+    member = log.lease(topic, f"{topics.prefix}group", "a", held.update, held.difference_update, held.difference_update)
+    until(lambda: member.poll(0.1) or held == {0, 1})
+    made, refused = lease.Consumer, 2
+
+    def consumer(*arguments: object, **named: object) -> object:
+        nonlocal refused
+        if refused:
+            refused -= 1
+            raise KafkaException(KafkaError(KafkaError._CRIT_SYS_RESOURCE, "no thread can be made"))
+        return made(*arguments, **named)
+
+    monkeypatch.setattr(lease, "Consumer", consumer)
+    monkeypatch.setattr(lease, "JOIN_AGAIN_S", 0.2)
+    member.rejoin()
+    assert held == set()
+    until(lambda: member.poll(0.1) or held == {0, 1}, 120)
+    assert refused == 0
+    member.close()
+
+
+class FaultyProducer:
+    """A producer whose first polls raise what nobody thought of."""
+
+    def __init__(self, producer: Any, faults: int) -> None:
+        self._producer, self.faults = producer, faults
+
+    def poll(self, timeout_s: float) -> int:
+        if self.faults:
+            self.faults -= 1
+            raise ZeroDivisionError("a bug")
+        return int(self._producer.poll(timeout_s))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._producer, name)
+
+
+@pytest.mark.kafka
+def test_a_sender_whose_thread_met_a_fault_answers_all_the_same(kafka: KafkaSettings, topics: Topics) -> None:
+    """Its thread was gone, and every record without an answer for good."""
+    log, topic = KafkaLog(kafka), f"{topics.prefix}topic"
+    log.ensure_topics([TopicSpec(topic, 1)])
+    sender, acks = log.sender(f"{topics.prefix}sender"), Acks()
+    faulty = sender._producer = FaultyProducer(sender._producer, 2)  # type: ignore[assignment]
+    until(lambda: faulty.faults == 0)
+    for n in range(10):
+        sender.send(NewRecord(topic, 0, None, b"%d" % n), acks)
+    assert sender.flush(PATIENCE_S) == 0
+    assert (len(acks.acked), acks.errors) == (10, [])
+    assert [worker.restarts for worker in workers() if worker.name == f"sender {topics.prefix}sender"] == [2]
+    sender.close()

@@ -1,0 +1,116 @@
+"""What `doctor` says of writers nobody holds, of transactions that hang, and of work that had to begin again."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from one_log import TOPICS, Ledger, place
+from prometheus_client import CollectorRegistry, generate_latest
+
+from api import doctor
+from api.metrics import Workers
+from ledger.config import Settings
+from ledger.log import NewRecord, TopicPartition
+from ledger.supervision import WorkerThread, workers
+from tests.patience import PATIENCE_S
+
+SETTINGS = Settings(_env_file=None, app_id="app")
+
+
+@pytest.fixture
+def ledger(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ledger]:
+    monkeypatch.setattr(doctor, "STALL_PATIENCE_S", 0.2)
+    monkeypatch.setattr(doctor, "STALL_PAUSE_S", 0.02)
+    made = Ledger()
+    yield made
+    for running in list(made.running):
+        made.stop(running)
+
+
+def test_a_writer_that_nobody_holds_is_wrong_and_one_that_is_held_is_not(ledger: Ledger) -> None:
+    found = doctor._held(ledger.log, SETTINGS)
+    assert found.verdict == "wrong"
+    assert "writers [0, 1] belong to no process" in found.found
+    running = ledger.start()
+    ledger.wait_for(lambda: running.process.ready_writers == [0, 1])
+    assert doctor._held(ledger.log, SETTINGS).verdict == "ok"
+    ledger.log.orphan("app", 1)
+    found = doctor._held(ledger.log, SETTINGS)
+    assert found.verdict == "wrong"
+    assert "writers [1] belong to no process" in found.found
+
+
+def test_a_transaction_that_hangs_is_wrong_and_names_the_verb(ledger: Ledger) -> None:
+    assert doctor._transactions(ledger.log, SETTINGS).verdict == "ok"
+    tp = TopicPartition(TOPICS.events, 2)
+    ledger.log.lose_marker(tp)
+    writer = ledger.log.writer("app-0")
+    writer.start(PATIENCE_S)
+    writer.transact([NewRecord(*tp, b"k", b"v")])
+    found = doctor._transactions(ledger.log, SETTINGS)
+    assert (found.verdict, found.advice) == ("wrong", "order-ledger transactions")
+    assert "order-events/2 from offset 0, of app-0" in found.found
+    ledger.log.away(True)
+    assert doctor._transactions(ledger.log, SETTINGS).verdict == "warning"
+    ledger.log.away(False)
+
+
+def test_commands_tells_who_works_what_was_done_and_what_hangs(ledger: Ledger) -> None:
+    running = ledger.start()
+    ledger.send(place("a"))
+    ledger.wait_for(lambda: running.process.ready_writers == [0, 1])
+    status = running.process.status()
+    assert (status["ready_writers"], status["unheld_writers"], status["hanging"]) == ([0, 1], [], [])
+    assert {"writer-0", "writer-1"} <= {worker["name"] for worker in status["workers"] if worker["running"]}
+
+
+def test_work_of_commands_that_began_again_is_a_warning_and_work_that_ended_is_wrong() -> None:
+    status: dict[str, Any] = {
+        "ready_writers": [0],
+        "counts": {"reserve done": 7},
+        "workers": [
+            {"name": "notifier", "running": 1, "restarts": 3, "last_fault": "KeyError at notifier.py:1"},
+            {"name": "reconciler", "running": 0, "restarts": 0, "last_fault": "OSError"},
+            {"name": "writer-0", "running": 1, "restarts": 0, "last_fault": ""},
+        ],
+    }
+    first, *rest = doctor._status(status)
+    assert (first.verdict, first.found) == ("ok", "writers [0] decide; 7 reserve done")
+    assert [(f.subject, f.verdict) for f in rest] == [("notifier of commands", "warning"), ("reconciler of commands", "wrong")]
+    assert "3 times, last after KeyError at notifier.py:1" in rest[0].found
+
+
+def test_work_of_serve_is_read_from_its_metrics() -> None:
+    failing, ended = threading.Event(), threading.Event()
+
+    def work() -> None:
+        if not failing.is_set():
+            failing.set()
+            raise ValueError("x")
+        assert ended.wait(PATIENCE_S)
+
+    thread = WorkerThread("one of serve", work, lambda exc: None, again=True)
+    thread.start()
+    deadline = time.monotonic() + PATIENCE_S
+    while not any(worker.name == "one of serve" and worker.restarts for worker in workers()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    registry = CollectorRegistry()
+    registry.register(Workers())
+
+    def judged() -> list[tuple[str, str]]:
+        text = generate_latest(registry).decode()
+        return [(f.verdict, f.found) for f in doctor._workers_of_serve(text) if f.subject == "one of serve of serve"]
+
+    assert judged() == [("warning", "began again once")]
+    ended.set()
+    thread.join(PATIENCE_S)
+    assert judged() == [("wrong", "does not run")]
+
+
+def test_a_serve_without_such_metrics_is_not_judged() -> None:
+    assert doctor._workers_of_serve("") == []
