@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import gc
-import json
 import os
 import sys
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from api.running import up_info
+from api.running import read_keys, up_info
 from api.terminal import Screen, take_over, write_json
 from ledger.errors import LedgerError
 
@@ -498,7 +497,7 @@ def settings_of(data_dir: Path) -> Settings:
         if "STATE_DIR" not in os.environ:
             changes["state_dir"] = data_dir / "state"
         if settings.ledger_hash_key is None:
-            changes["ledger_hash_key"] = SecretStr(json.loads((data_dir / "keys.json").read_text())["hash_key"])
+            changes["ledger_hash_key"] = SecretStr(read_keys(data_dir)["hash_key"])
     return settings.model_copy(update=changes)
 
 

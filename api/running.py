@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from ledger.clock import now_ms
+from ledger.errors import ConfigError
 
+ROLES = ("gateway", "admin", "reader", "operator")  # of the tokens that `up` makes
 FOLDING_FILE = "folding.json"  # beside the generations, while a start folds in bulk
 SAME_START_S = 5.0  # the clock may be set a little between two looks at the same process
 
@@ -21,6 +23,27 @@ SAME_START_S = 5.0  # the clock may be set a little between two looks at the sam
 def up_file(data: Path) -> Path:
     """JSON object, only for its owner to read: url, bootstrap_servers, tokens, pid, pid_started (Unix time, s), ..."""
     return data / "run" / "up.json"
+
+
+def read_keys(data: Path) -> dict[str, Any]:
+    """`keys.json` of `up`: `hash_key`, one token per role in `tokens`, and `webhook_secret` unless it is of an earlier version.
+
+    Raises `ConfigError` when it is damaged, `FileNotFoundError`.
+    """
+    path = data / "keys.json"
+    try:
+        keys = json.loads(path.read_bytes())
+        tokens = keys["tokens"]
+        texts = [keys["hash_key"], *(tokens[role] for role in ROLES), keys.get("webhook_secret", "-")]
+        whole = all(isinstance(text, str) and text for text in texts)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        whole = False
+    if not whole:
+        raise ConfigError(
+            f"{path} is damaged: put back a copy of it. It has the key that retries and contacts are recognised by, and the "
+            "tokens that were handed out; the orders in this directory cannot do without it"
+        )
+    return keys  # type: ignore[no-any-return]
 
 
 def status_file(state_dir: Path) -> Path:

@@ -36,7 +36,7 @@ from filelock import FileLock, Timeout
 
 from api.auth import hash_token, new_token
 from api.outside import needs_sandbox
-from api.running import FOLDING_FILE, this_process, up_file
+from api.running import FOLDING_FILE, ROLES, read_keys, this_process, up_file
 from ledger.aot_cache import Training
 from ledger.broker import EmbeddedBroker
 from ledger.config import Settings, load_settings
@@ -45,7 +45,6 @@ from ledger.jars import Progress
 from ledger.patience import Patience, cpu_of
 from ledger.ports import free_port, is_free
 
-ROLES = ("gateway", "admin", "reader", "operator")
 MOST_ENDS = 6  # of one child before the first "ready": more time will not mend it
 CALM_S = 30.0  # a child that lived this long is restarted at once the next time
 MAX_BACKOFF_S = 10.0
@@ -319,7 +318,7 @@ class Up:
         """Hash key and tokens of this data directory; made once, so that a restart honours what was handed out."""
         path = self.data / "keys.json"
         try:
-            keys: dict[str, Any] = json.loads(path.read_text())
+            keys = read_keys(self.data)
         except FileNotFoundError:
             keys = {"hash_key": secrets.token_hex(32), "tokens": {role: new_token(role) for role in ROLES}}
         if "webhook_secret" not in keys:  # also in a directory of an earlier version

@@ -141,11 +141,13 @@ class Generations:
 
 
 def read_json(path: Path) -> Any:
-    """What is in `path`; None when it is not there."""
+    """What is in `path`; None when it is not there. Raises `StoreError` when it is damaged."""
     try:
         return json.loads(path.read_text())
     except FileNotFoundError:
         return None
+    except ValueError as exc:
+        raise StoreError(f"{path} is damaged: {exc}") from None
 
 
 def write_json(path: Path, value: Any) -> None:

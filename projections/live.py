@@ -133,7 +133,12 @@ class LiveNode:
         for path in (self._generations.root / "requests").glob("*.json"):
             if path.name.endswith(".answer.json"):
                 continue
-            question = read_json(path)
+            try:
+                question = read_json(path)
+            except StoreError as exc:  # of whoever asked: no answer, and no other question waits for it
+                log.warning("a question that cannot be read", why=str(exc))
+                path.unlink(missing_ok=True)
+                continue
             if question is not None:
                 write_json(path.with_name(f"{path.stem}.answer.json"), await self._answer(question))
                 path.unlink(missing_ok=True)

@@ -11,7 +11,18 @@ import pytest
 from typer.testing import CliRunner
 
 from api.cli import app
-from api.running import this_process, up_file, up_info
+from api.running import (
+    ROLES,
+    commands_status,
+    read_keys,
+    status_file,
+    status_writer,
+    this_process,
+    up_file,
+    up_info,
+)
+from api.supervisor import Up
+from ledger.errors import ConfigError
 
 INFO: dict[str, Any] = {"url": "http://127.0.0.1:1", "bootstrap_servers": "127.0.0.1:1", "tokens": {"admin": "t"}}
 
@@ -46,3 +57,59 @@ def test_files_of_a_dead_up_count_as_none(tmp_path: Path, left: str) -> None:
     shown = CliRunner().invoke(app, ["history", "ord_x", "--data-dir", str(tmp_path)])
     assert shown.exit_code == 2
     assert "no ledger is up" in shown.output
+
+
+KEYS: dict[str, Any] = {"hash_key": "0" * 64, "tokens": dict.fromkeys(ROLES, "t"), "webhook_secret": "whsec_x"}
+DAMAGED = {
+    "empty": b"",
+    "cut off": json.dumps(KEYS).encode()[:-20],
+    "not UTF-8": b"\xff\xfe{}",
+    "a list": b"[]",
+    "no tokens": json.dumps(KEYS | {"tokens": {}}).encode(),
+    "tokens of another kind": json.dumps(KEYS | {"tokens": "x"}).encode(),
+    "a number for a key": json.dumps(KEYS | {"hash_key": 7}).encode(),
+    "no key": json.dumps({"tokens": KEYS["tokens"]}).encode(),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_damaged_keys_are_one_line_that_says_what_helps(tmp_path: Path, damage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was a stack trace, from `up` and from every verb that reads beside it."""
+    (tmp_path / "keys.json").write_bytes(DAMAGED[damage])
+    with pytest.raises(ConfigError, match=r"keys\.json is damaged: put back a copy of it") as said:
+        Up(tmp_path, 1, lambda line: None)._keys()
+    assert "remove" not in str(said.value)
+    assert "delete" not in str(said.value)
+    write(tmp_path, **this_process())
+    monkeypatch.delenv("LEDGER_HASH_KEY", raising=False)
+    ran = CliRunner().invoke(app, ["verify", "--data-dir", str(tmp_path)], env={"LEDGER_HASH_KEY": ""})
+    assert isinstance(ran.exception, ConfigError)
+    assert (tmp_path / "keys.json").read_bytes() == DAMAGED[damage]
+
+
+def test_keys_are_made_once_and_those_of_an_earlier_version_get_what_they_lack(tmp_path: Path) -> None:
+    machine = Up(tmp_path, 1, lambda line: None)
+    made = machine._keys()
+    assert machine._keys() == made == read_keys(tmp_path)
+    (tmp_path / "keys.json").write_text(json.dumps({name: made[name] for name in ("hash_key", "tokens")}))
+    again = machine._keys()
+    assert {name: again[name] for name in ("hash_key", "tokens")} == {name: made[name] for name in ("hash_key", "tokens")}
+    assert again["webhook_secret"].startswith("whsec_")
+
+
+def test_the_status_of_commands_is_believed_while_its_process_lives(tmp_path: Path) -> None:
+    assert commands_status(tmp_path) is None
+    status_file(tmp_path).parent.mkdir(parents=True)
+    status_writer(tmp_path)({"ready_writers": [0]})
+    found = commands_status(tmp_path)
+    assert found is not None
+    assert (found["ready_writers"], found["at_ms"] > 0) == ([0], True)
+    status_file(tmp_path).write_text(json.dumps(found | {"pid_started": found["pid_started"] - 1000}))
+    assert commands_status(tmp_path) is None
+    status_file(tmp_path).write_text("{")
+    assert commands_status(tmp_path) is None
+
+
+def test_a_status_that_cannot_be_written_harms_nobody(tmp_path: Path) -> None:
+    status_writer(tmp_path / "nowhere")({"ready_writers": [0]})
+    assert list(tmp_path.iterdir()) == []
