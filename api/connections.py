@@ -26,6 +26,7 @@ from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from api.errors import PROBLEM_JSON, Problem
+from ledger.faults import in_short
 
 log = structlog.get_logger(__name__)
 
@@ -114,7 +115,11 @@ class Connections:
         """End what is too slow. One timer for all: two for each request would cost every request."""
         now = loop.time()
         for connection in list(self._open):
-            connection.check(now)
+            try:
+                connection.check(now)
+            except Exception as exc:  # it costs this connection: without the next look none would ever be too slow
+                log.error("a connection that cannot be looked at", why=in_short(exc))
+                connection.transport.abort()
         self._sweep = loop.call_later(self.limits.sweep_s, self._look, loop) if self._open else None
 
 

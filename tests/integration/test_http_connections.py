@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from api.connections import Connections, Limits, _network, limits_within
+from api.connections import BoundedProtocol, Connections, Limits, _network, limits_within
 from ledger.memory_log import MemoryLog
 from ledger.topics import Topics
 from tests.harness import RunningLedger, key, order_body, running_ledger
@@ -148,6 +148,25 @@ def test_a_connection_that_is_kept_alive_ends_when_it_is_not_used(ledger: Runnin
         connection.sendall(b"GET /live HTTP/1.1\r\nHost: x\r\n\r\n")
         assert answer(everything(connection)).status_code == 200
     assert ended(ledger, "idle") == before + 1
+
+
+def test_a_fault_in_one_connection_is_no_end_to_the_looks_at_all(ledger: RunningLedger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing begins the looks again: from then on no connection would ever have been too slow."""
+    check, faults = BoundedProtocol.check, [ZeroDivisionError("a fault of ours")]
+
+    def faulty(self: BoundedProtocol, now: float) -> None:
+        if faults:
+            raise faults.pop()
+        check(self, now)
+
+    monkeypatch.setattr(BoundedProtocol, "check", faulty)
+    with connect(ledger) as connection:
+        assert everything(connection) == b""  # the one it was met at
+    assert faults == []
+    before = ended(ledger, "silent")
+    with connect(ledger) as connection:
+        everything(connection)
+    assert ended(ledger, "silent") == before + 1
 
 
 def test_a_client_that_reads_nothing_of_its_answers_is_disconnected(ledger: RunningLedger) -> None:

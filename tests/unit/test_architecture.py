@@ -195,6 +195,8 @@ MADE: dict[tuple[str, str], str] = {
         "api/edge.py",
         "call_later",
     ): "writes lines of the access log; a fault is the event loop's to log, and the next line asks again",
+    ("api/connections.py", "call_later"): "the look at all connections, which a fault in one does not end; and the end of one",
+    ("api/payments.py", "ensure_future"): "one look at the provider; the request waits for it",
     ("commands/sandbox/webhooks.py", "call_later"): "sets an event",
     ("commands/sandbox/webhooks.py", "create_task"): "one message; what it raises is caught in it",
     ("commands/sandbox/server.py", "create_task"): "only around `keep_at`",
