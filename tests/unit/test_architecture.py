@@ -189,7 +189,7 @@ MADE: dict[tuple[str, str], str] = {
     ("ledger/aot_training.py", "Thread"): "whatever ends it ends the process, whose work is only a cache",
     ("projections/feed.py", "Thread"): "the last second of a process that ends: log lines are flushed beside it",
     ("projections/feed.py", "Timer"): "ends the process whatever hangs",
-    ("ledger/broker.py", "ThreadPoolExecutor"): "the caller waits for its futures, and raises what they raise",
+    ("ledger/jars.py", "ThreadPoolExecutor"): "the caller waits for its futures, and raises what they raise",
     ("projections/rebuild.py", "get_context"): "the rebuild watches its processes and raises what they report",
     (
         "api/edge.py",
