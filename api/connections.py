@@ -38,8 +38,8 @@ FILES = 65_536  # more than this nobody needs, and some systems have no limit
 class Limits(NamedTuple):
     """Sizes in bytes, times in seconds, counts of connections."""
 
-    connections: int = 4096
-    per_address: int = 1024
+    connections: int = 8192
+    per_address: int = 4096
     header_bytes: int = 32 * 1024
     header_s: float = 10.0
     body_s: float = 10.0

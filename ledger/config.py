@@ -86,14 +86,14 @@ class Settings(BaseSettings):
     port: int = Field(default=8000, ge=0, le=65535, description="port of the HTTP API; 0 takes a free one")
 
     max_connections: int = Field(
-        default=4096,
+        default=8192,
         ge=64,
         le=60_000,
         description="connections that `serve` keeps open; one more takes the place of one that rests. Fewer where the limit of "
         "open files is lower",
     )
     max_connections_per_address: int = Field(
-        default=1024,
+        default=4096,
         ge=1,
         le=60_000,
         description="the same for one client address (IPv6: one /64); behind a proxy, whose address all share, as many as "

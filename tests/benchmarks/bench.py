@@ -108,6 +108,15 @@ class Bench:
         """Place orders for `seconds`."""
         return self.accept(self.start_posts(connections, seconds, rate).answers())
 
+    def post_again(self, index: int, count: int) -> None:
+        """Place one of the orders `count` times, under a key each: they are one customer's."""
+        prefix = f"bench-{next(self._runs)}-"
+        job = Job(
+            port=self.system.port, requests=[self._posts[index]] * count, connections=32, key_prefix=prefix, collect_ids=True
+        )
+        answers = self.must(Load(job).answers(), 201, "POST /orders")
+        self.orders += [(index, order_id) for _, order_id in answers.order_ids]
+
     def post_noop(self, connections: int, seconds: float) -> Answers:
         """The same requests to the reference."""
         job = Job(port=self.noop.port, requests=self._posts, connections=connections, seconds=seconds, key_prefix="bench-")

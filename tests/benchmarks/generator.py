@@ -87,7 +87,7 @@ class Run:
         self._expect = None if job.expect is None else [e.encode() for e in job.expect]
         self._prefix = job.key_prefix.encode()
         self._connections: list[Connection] = []
-        self._free: list[Connection] = []
+        self._free: deque[Connection] = deque()  # who has rested longest is next, or a server would close it
         self._backlog: deque[tuple[int, float]] = deque()
         self._opening = 0
         self._sent = self._answered = 0
@@ -109,7 +109,7 @@ class Run:
             for connection in list(self._connections):
                 self._next(connection)
         else:
-            self._free = list(self._connections)
+            self._free = deque(self._connections)
             self._due, self._step = self._began, 1 / job.rate
             self._tick()
         if job.seconds is not None:
@@ -173,7 +173,7 @@ class Run:
             self._sent += 1
             self._due = self._began + self._sent * self._step
             if self._free:
-                self._dispatch(self._free.pop(), number, due)
+                self._dispatch(self._free.popleft(), number, due)
             else:
                 self._wait(number, due)
         if not self._closing:

@@ -338,9 +338,9 @@ def test_a_line_of_ipv6_is_one_address() -> None:
 
 
 def test_fewer_files_mean_fewer_connections() -> None:
-    assert limits_within(4096, 1024, 65_536)[:2] == (4096, 1024)
-    assert limits_within(4096, 1024, 1024)[:2] == (512, 512)
-    assert limits_within(4096, 1024, 256)[:2] == (64, 64)
+    assert limits_within(8192, 4096, 65_536)[:2] == (8192, 4096)
+    assert limits_within(8192, 4096, 1024)[:2] == (512, 512)
+    assert limits_within(8192, 4096, 256)[:2] == (64, 64)
 
 
 def test_what_was_ended_is_counted(ledger: RunningLedger) -> None:
