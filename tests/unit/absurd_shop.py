@@ -162,7 +162,7 @@ class AbsurdShop:
             assert not self._ended, self._fatal
             assert time.monotonic() < deadline, "commands are not decided any more"
             changed |= self._fold(0.05)
-        assert self._projector.frozen_count == 0, self._queries.all_frozen()
+        assert self._projector.frozen_count == 0
         self.reconciler.look_at_the_clock()
         self._runner.run(self._read(sorted(changed)))
 

@@ -214,13 +214,13 @@ async def hear(times: int, seed: int) -> Counter[str]:
 
 def message(chance: random.Random) -> bytes:
     """An event about an object, with something wrong in the object, in the event, in its bytes, or nowhere."""
-    thing, ref = chance.choice((CHARGE, INTENT, REFUND, DISPUTE)), f"pi_{chance.randrange(1_000)}"  # looks at one are shared
+    thing, ref = chance.choice((CHARGE, INTENT, REFUND, DISPUTE)), f"pi_{chance.getrandbits(64)}"  # looks at one are shared
     thing = thing | {"id" if thing is INTENT else "payment_intent": ref}
     kind = chance.choice(
         ("payment_intent.succeeded", "charge.refunded", "refund.updated", "charge.dispute.created", "a.new.kind")
     )
     about = thing if chance.random() < 0.2 else mutated(thing, chance)
-    event = {"id": "evt_1", "object": "event", "type": kind, "livemode": False, "data": {"object": about}}
+    event = {"id": f"evt_{chance.getrandbits(64)}", "object": "event", "type": kind, "livemode": False, "data": {"object": about}}
     event = mutated(event, chance) if chance.random() < 0.2 else event
     raw = bytearray(json.dumps(event | {"about": MARK}).encode())
     match chance.choices(("whole", "bytes", "body"), (85, 12, 3))[0]:
