@@ -79,12 +79,15 @@ def up(
     The first time this downloads Kafka's jars (43 MB). What dies is started again; Ctrl-C stops everything. Where everything
     is, and a token for each role, stands in DATA_DIR/run/up.json.
     """
+    from ledger.jars import JarCheck
+
+    check = JarCheck()  # beside the imports
     from api.screens import BrokerProgress, show_up
     from api.signals import on_stop_signals
     from api.supervisor import Up
 
     with BrokerProgress(err) as progress:
-        machine = Up(data_dir, port, lambda line: err.print(line, style="yellow"), stand_ins=sandbox)
+        machine = Up(data_dir, port, lambda line: err.print(line, style="yellow"), stand_ins=sandbox, check=check)
         on_stop_signals(machine.stop)
 
         def ready(info: dict[str, Any]) -> None:
@@ -162,12 +165,15 @@ def broker(
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes a free one.", min=0, max=65535)] = 9092,
 ) -> None:
     """Run the embedded Kafka broker alone, for development. Loopback only, one node, no replication."""
+    from ledger.jars import JarCheck
+
+    check = JarCheck()  # beside the imports
     from api.screens import BrokerProgress
     from api.signals import stopper
     from ledger.broker import EmbeddedBroker
 
     stopping = stopper()
-    node = EmbeddedBroker(data_dir / "broker", port=port, log_file=data_dir / "log" / "broker.log")
+    node = EmbeddedBroker(data_dir / "broker", port=port, log_file=data_dir / "log" / "broker.log", check=check)
     with BrokerProgress(err) as progress:
         node.start(
             progress=progress.update,
@@ -199,9 +205,12 @@ def demo(
     Brings everything up, checks what came of it with an independent consumer, prints a table and ends 0, or non-zero when
     anything was not as promised.
     """
+    from ledger.jars import JarCheck
+
+    check = JarCheck()  # beside the imports
     from api.demo import run_demo
 
-    raise typer.Exit(run_demo(orders, keep, as_json, out, err))
+    raise typer.Exit(run_demo(orders, keep, as_json, out, err, check))
 
 
 @app.command()

@@ -31,6 +31,7 @@ from api.screens import BrokerProgress
 from api.signals import on_stop_signals, restore
 from api.supervisor import Up
 from api.terminal import Screen, write_json
+from ledger.jars import JarCheck
 from ledger.ports import free_port
 from ledger.topics import Topics
 
@@ -47,10 +48,10 @@ ENVIRONMENT = {
 }
 
 
-def run_demo(orders: int, keep: bool, as_json: bool, out: Screen, err: Screen) -> int:
+def run_demo(orders: int, keep: bool, as_json: bool, out: Screen, err: Screen, check: JarCheck | None = None) -> int:
     """Run it. Returns 0, 1 when something was not as promised, 130 when interrupted. Raises `BrokerError`, `ConfigError`."""
     folder = Path(tempfile.mkdtemp(prefix="order-ledger-demo-"))
-    demo = Demo(folder, orders, err)
+    demo = Demo(folder, orders, err, check)
     try:
         interrupted = demo.run()
     finally:
@@ -73,7 +74,7 @@ def run_demo(orders: int, keep: bool, as_json: bool, out: Screen, err: Screen) -
 class Demo:
     """One run. `passed` is True once every step was as promised, `interrupted` once a signal ended it."""
 
-    def __init__(self, folder: Path, orders: int, err: Screen) -> None:
+    def __init__(self, folder: Path, orders: int, err: Screen, check: JarCheck | None) -> None:
         self.folder = folder
         self.began = time.monotonic()
         self.steps: Steps | None = None
@@ -82,7 +83,7 @@ class Demo:
         self.seconds: dict[str, float] = {}
         self.sums: dict[str, dict[str, int]] = {}
         self._orders, self._err = orders, err
-        self._machine = Up(folder, free_port(), self._told, ENVIRONMENT, sandboxed=True, train=False)
+        self._machine = Up(folder, free_port(), self._told, ENVIRONMENT, sandboxed=True, train=False, check=check)
         self._ended: list[str] = []
         self._worker: threading.Thread | None = None
         self._checked_at: float | None = None

@@ -41,7 +41,7 @@ from ledger.aot_cache import Training
 from ledger.broker import EmbeddedBroker
 from ledger.config import Settings, load_settings
 from ledger.errors import ConfigError
-from ledger.jars import Progress
+from ledger.jars import JarCheck, Progress
 from ledger.patience import Patience, cpu_of
 from ledger.ports import free_port, is_free
 
@@ -158,6 +158,7 @@ class Up:
     `sandboxed`: whatever is set for the world outside, in the environment or in `.env`, is left out. The demo must not charge
     anybody. `stand_ins`: whether the sandbox is started for what is not set; without it orders stay as they were accepted.
     `train`: whether Java's cache for later starts is made in the background while this runs (`ledger.aot_cache`).
+    `check`: of the broker's jars, begun beside the imports.
     """
 
     def __init__(
@@ -169,6 +170,7 @@ class Up:
         sandboxed: bool = False,
         stand_ins: bool = True,
         train: bool = True,
+        check: JarCheck | None = None,
     ) -> None:
         self.data = data.absolute()
         self._port = port
@@ -177,7 +179,7 @@ class Up:
         self._sandboxed, self._stand_ins, self._train = sandboxed, stand_ins, train
         self._sandbox_port: int | None = None
         self._stopping = threading.Event()
-        self.broker = EmbeddedBroker(self.data / "broker", log_file=self.data / "log" / "broker.log")
+        self.broker = EmbeddedBroker(self.data / "broker", log_file=self.data / "log" / "broker.log", check=check)
         self.children: list[Child] = []
         self._training: Training | None = None
         self._bootstrap_servers = ""

@@ -34,7 +34,7 @@ from filelock import FileLock, Timeout
 from ledger import aot_cache, formatting
 from ledger.errors import BrokerError
 from ledger.files import errors_of_the_disk, require_disk, write_whole
-from ledger.jars import Progress, Report, ensure_jars, one_at_a_time
+from ledger.jars import JarCheck, Progress, Report, ensure_jars, jar_paths, one_at_a_time
 from ledger.owner_watch import OwnerWatch
 from ledger.patience import AT_MOST_S, STILL_S, Patience, cpu_of, sizes_of
 from ledger.ports import free_port, is_free
@@ -62,6 +62,7 @@ class EmbeddedBroker:
     proxied_ports: (port to listen on, port to advertise) of a second listener, for tests that put a proxy before the broker.
     min_free_mb: `start` refuses with less free disk.
     aot_output: where Java writes its ahead-of-time cache when it is stopped; None: it uses the one beside the jars, if any.
+    check: of the jars, begun earlier, for the first start. Every later one hashes them itself.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class EmbeddedBroker:
         cache_dir: Path | None = None,
         min_free_mb: int = _MIN_FREE_MB,
         aot_output: Path | None = None,
+        check: JarCheck | None = None,
     ) -> None:
         if owned := _OWNED_PROPERTIES & set(properties or {}):
             raise ValueError(f"not for the caller to set: {', '.join(sorted(owned))}")
@@ -92,6 +94,7 @@ class EmbeddedBroker:
         self._jit = jit
         self._die_with_parent = die_with_parent and sys.platform != "win32"
         self._aot_output = aot_output
+        self._check = check
         self._aot_cache: Path | None = None  # that the running Java was told of
         self._watch: OwnerWatch | None = None
         self._proxied_ports = proxied_ports
@@ -141,7 +144,8 @@ class EmbeddedBroker:
         report = one_at_a_time(progress)
         self._take_ownership()
         try:
-            jars = ensure_jars(self._cache_dir, report)
+            jars = ensure_jars(self._cache_dir, report, check=self._check)
+            self._check = None
             patience = Patience(still_s, on_slow)
             with errors_of_the_disk(self._dir):
                 _stop_leftovers(self._mark)
@@ -311,11 +315,11 @@ class EmbeddedBroker:
 
     def training(self, log_file: Path) -> aot_cache.Training:
         """What makes Java's cache for later starts in the background, if there is none; to be tended and stopped."""
-        return aot_cache.Training(aot_cache.cache_file(self.java(), ensure_jars(self._cache_dir)), log_file)
+        return aot_cache.Training(aot_cache.cache_file(self.java(), jar_paths(self._cache_dir)), log_file)
 
     def train_detached(self) -> None:
         """Make that cache in a process that outlives this one, if there is none."""
-        aot_cache.train_detached(aot_cache.cache_file(self.java(), ensure_jars(self._cache_dir)))
+        aot_cache.train_detached(aot_cache.cache_file(self.java(), jar_paths(self._cache_dir)))
 
     @staticmethod
     def java() -> Path:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import logging
 import os
 import shutil
 import sys
@@ -16,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,7 +26,7 @@ from filelock import FileLock, Timeout
 
 from ledger.avsc_files import data_dir as avro_dir
 from ledger.avsc_files import data_file
-from ledger.errors import BrokerError
+from ledger.errors import BrokerError, LedgerError
 from ledger.files import errors_of_the_disk, require_disk, write_whole
 
 if TYPE_CHECKING:
@@ -39,6 +40,9 @@ SLF4J_VERSION = "1.7.36"
 
 _CACHE_WAIT_S = 600.0
 _DOWNLOAD_ATTEMPTS = 3
+_HASHERS = 2
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,96 +126,136 @@ def _cache_root() -> Path:
     return base / "order-ledger"
 
 
-def ensure_jars(
-    cache_dir: Path | None = None, progress: Report | None = None, jobs: int = 8, lock: JarLock | None = None
-) -> list[Path]:
-    """Paths of all jars of `lock` (default: the shipped one) in the cache, after fetching those that are missing.
-
-    `cache_dir` defaults to `kafka-<version>` in `cache_root()`. Up to `jobs` jars are fetched at a time, from Maven Central or
-    from the repositories of jgo's configuration file. A jar that has been checked is known again by size and modification
-    time, so the usual call opens no jar and no connection. A cached jar that no longer matches is fetched again.
-
-    Raises `BrokerError`: `no_network`, `download_failed`, `bad_hash`, `no_disk_space`, `directory_unusable`, `already_running`.
-    """
+def jar_paths(cache_dir: Path | None = None, lock: JarLock | None = None) -> list[Path]:
+    """Where the jars of `lock` are, or would be. `cache_dir` defaults to `kafka-<version>` in `cache_root()`."""
     lock = lock or JarLock.read()
     cache_dir = cache_dir or cache_root() / f"kafka-{lock.kafka_version}"
-    cache = _JarCache(cache_dir, lock)
-    with errors_of_the_disk(cache_dir):
-        if cache.unchecked():
-            cache_dir.mkdir(parents=True, exist_ok=True)
-            try:
-                with FileLock(cache_dir / ".lock", timeout=_CACHE_WAIT_S, thread_local=False):
-                    cache.fill(one_at_a_time(progress), jobs)
-            except Timeout as error:
-                raise BrokerError(
-                    "already_running", f"another process has been filling {cache_dir} for {_CACHE_WAIT_S:.0f} s: is it stuck?"
-                ) from error
     return [cache_dir / jar.file_name for jar in lock.jars]
 
 
-class _JarCache:
-    """A directory of jars and `checked.json`: what each looked like when its hash was found right."""
+def ensure_jars(
+    cache_dir: Path | None = None,
+    progress: Report | None = None,
+    jobs: int = 8,
+    lock: JarLock | None = None,
+    check: JarCheck | None = None,
+) -> list[Path]:
+    """Paths of all jars of `lock` (default: the shipped one) in the cache, each with the SHA-256 that `lock` names.
 
-    def __init__(self, directory: Path, lock: JarLock) -> None:
-        self._dir = directory
-        self._lock = lock
+    All are hashed, every time, but for those that `check` has found right and that have not changed since. What is missing or
+    damaged is fetched, up to `jobs` jars at a time, from Maven Central or from the repositories of jgo's configuration file; a
+    damaged jar is named in one line of the log. The usual call writes nothing and opens no connection.
 
-    def unchecked(self) -> list[Jar]:
-        """Jars that are missing, or have changed since they were checked."""
-        checked = self._read_checked()
-        return [jar for jar in self._lock.jars if (now := self._look(jar)) is None or checked.get(jar.file_name) != now]
+    Raises `BrokerError`: `no_network`, `download_failed`, `bad_hash` (also for a damaged jar that could not be fetched again),
+    `no_disk_space`, `directory_unusable`, `already_running`.
+    """
+    lock = lock or JarLock.read()
+    paths = jar_paths(cache_dir, lock)
+    known = check.right() if check else {}
+    directory, report = paths[0].parent, one_at_a_time(progress)
+    with errors_of_the_disk(directory):
+        unknown = [(jar, path) for jar, path in zip(lock.jars, paths, strict=True) if known.get(path) != (jar, _identity(path))]
+        if wrong := [jar for jar, found in _hashes(directory, [jar for jar, _ in unknown], report) if found != jar.sha256]:
+            directory.mkdir(parents=True, exist_ok=True)
+            try:
+                with FileLock(directory / ".lock", timeout=_CACHE_WAIT_S, thread_local=False):
+                    _fill(directory, wrong, report, jobs)
+            except Timeout as error:
+                raise BrokerError(
+                    "already_running", f"another process has been filling {directory} for {_CACHE_WAIT_S:.0f} s: is it stuck?"
+                ) from error
+    return paths
 
-    def fill(self, report: Report, jobs: int) -> None:
-        """Check or fetch whatever is not known to be right. The caller holds the directory's lock."""
-        present = [jar for jar in self.unchecked() if (self._dir / jar.file_name).exists()]
-        for done, jar in enumerate(present, 1):
-            path = self._dir / jar.file_name
-            if _sha256(path) == jar.sha256:
-                self._remember([jar])
-            else:
-                path.unlink()
-            report(Progress("verify", done, len(present), "jars"))
-        if missing := self.unchecked():
-            require_disk(self._dir, sum(jar.size_bytes for jar in missing) // 2**20 + 64)
-            self._fetch(missing, report, jobs)
 
-    def _fetch(self, missing: list[Jar], report: Report, jobs: int) -> None:
-        for abandoned in self._dir.glob("incoming-*"):
-            shutil.rmtree(abandoned)
-        # jgo writes in place and trusts what it finds: in the user's own Maven repository an interrupted download would stay
-        # behind as a broken jar. A directory of our own that is thrown away cannot do harm.
-        incoming = Path(tempfile.mkdtemp(prefix="incoming-", dir=self._dir))
-        download = _Download(incoming, sum(jar.size_bytes for jar in missing), report)
-        pool = ThreadPoolExecutor(jobs, thread_name_prefix="jars")
-        try:
-            futures = {pool.submit(download.fetch, jar, self._dir / jar.file_name): jar for jar in missing}
-            finished, _ = wait(futures, return_when=FIRST_EXCEPTION)
-            if arrived := [futures[future] for future in finished if future.exception() is None]:
-                self._remember(arrived)
-            for future in finished:
-                future.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
-            shutil.rmtree(incoming)
+class JarCheck:
+    """Hashes the jars in the cache in a thread, from the moment it is made.
 
-    def _look(self, jar: Jar) -> list[Any] | None:
-        """What is remembered of a checked jar. Whole seconds: container image layers keep no more."""
-        try:
-            found = (self._dir / jar.file_name).stat()
-        except FileNotFoundError:
-            return None
-        return [jar.sha256, found.st_size, int(found.st_mtime)]
+    They take 0.05 to 0.3 s of one core. Beside the imports of a start, which need another one, nobody waits for them.
+    """
 
-    def _read_checked(self) -> dict[str, Any]:
-        try:
-            checked = json.loads((self._dir / "checked.json").read_text("utf-8"))
-        except (FileNotFoundError, ValueError):
-            return {}  # everything is hashed again
-        return checked if isinstance(checked, dict) else {}
+    def __init__(self, cache_dir: Path | None = None, lock: JarLock | None = None) -> None:
+        self._cache_dir, self._lock = cache_dir, lock
+        self._right: dict[Path, tuple[Jar, _Identity]] = {}
+        self._thread = threading.Thread(target=self._run, name="jar-check", daemon=True)
+        self._thread.start()
 
-    def _remember(self, jars: Sequence[Jar]) -> None:
-        checked = self._read_checked() | {jar.file_name: self._look(jar) for jar in jars}
-        write_whole(self._dir / "checked.json", json.dumps(checked, indent=1, sort_keys=True))
+    def right(self) -> dict[Path, tuple[Jar, _Identity]]:
+        """Each jar whose hash was right, and which file it was then. Waits for the thread."""
+        self._thread.join()
+        return self._right
+
+    def _run(self) -> None:
+        # Whatever is wrong with the cache is met again by `ensure_jars`, which says so.
+        with suppress(OSError, LedgerError):
+            lock = self._lock or JarLock.read()
+            for jar, path in zip(lock.jars, jar_paths(self._cache_dir, lock), strict=True):
+                before = _identity(path)
+                if before is not None and _sha256(path) == jar.sha256:
+                    self._right[path] = (jar, before)
+
+
+_Identity = tuple[int, int, int]  # inode, size in bytes, time of the last change in ns
+
+
+def _identity(path: Path) -> _Identity | None:
+    """Which file is at `path`; None when there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _hashes(directory: Path, jars: Sequence[Jar], report: Report) -> Iterator[tuple[Jar, str | None]]:
+    """The SHA-256 of each jar in `directory`; None where it is missing."""
+    with ThreadPoolExecutor(_HASHERS, thread_name_prefix="jars") as pool:
+        hashes = pool.map(_sha256, (directory / jar.file_name for jar in jars))
+        for done, (jar, found) in enumerate(zip(jars, hashes, strict=True), 1):
+            if found is not None:
+                report(Progress("verify", done, len(jars), "jars"))
+            yield jar, found
+
+
+def _fill(directory: Path, wrong: Sequence[Jar], report: Report, jobs: int) -> None:
+    """Fetch what is missing or damaged. The caller holds the directory's lock; whoever held it before may have done it all."""
+    found = {jar: _sha256(directory / jar.file_name) for jar in wrong}
+    wrong = [jar for jar in wrong if found[jar] != jar.sha256]
+    damaged = [jar for jar in wrong if found[jar] is not None]
+    for jar in damaged:
+        log.warning("%s is damaged (its SHA-256 is %s): fetching it again", directory / jar.file_name, found[jar])
+    if wrong:
+        require_disk(directory, sum(jar.size_bytes for jar in wrong) // 2**20 + 64)
+    try:
+        _fetch(directory, wrong, report, jobs)
+    except BrokerError as error:
+        if not damaged:
+            raise
+        names = ", ".join(jar.file_name for jar in damaged)
+        raise BrokerError(
+            "bad_hash",
+            f"{names} in {directory} {'is' if len(damaged) == 1 else 'are'} damaged ({LOCK_FILE} has another SHA-256) and could "
+            f"not be fetched again; nothing was started. {error}",
+        ) from error
+
+
+def _fetch(directory: Path, missing: Sequence[Jar], report: Report, jobs: int) -> None:
+    for abandoned in directory.glob("incoming-*"):
+        shutil.rmtree(abandoned)
+    if not missing:
+        return
+    # jgo writes in place and trusts what it finds: in the user's own Maven repository an interrupted download would stay
+    # behind as a broken jar. A directory of our own that is thrown away cannot do harm.
+    incoming = Path(tempfile.mkdtemp(prefix="incoming-", dir=directory))
+    download = _Download(incoming, sum(jar.size_bytes for jar in missing), report)
+    pool = ThreadPoolExecutor(jobs, thread_name_prefix="jars")
+    try:
+        futures = [pool.submit(download.fetch, jar, directory / jar.file_name) for jar in missing]
+        finished, _ = wait(futures, return_when=FIRST_EXCEPTION)
+        for future in finished:
+            future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+        shutil.rmtree(incoming)
 
 
 class _Download:
@@ -336,9 +380,13 @@ def one_at_a_time(progress: Report | None) -> Report:
     return report
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _sha256(path: Path) -> str | None:
+    """In hex; None when there is no such file."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        return None
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

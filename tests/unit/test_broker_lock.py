@@ -19,7 +19,7 @@ import pytest
 from ledger.avsc_files import data_file
 from ledger.broker import EmbeddedBroker, server_properties
 from ledger.errors import BrokerError
-from ledger.jars import LOCK_FILE, Jar, JarLock, Progress, cache_root, ensure_jars, write_jar_lock
+from ledger.jars import LOCK_FILE, Jar, JarCheck, JarLock, Progress, cache_root, ensure_jars, write_jar_lock
 
 ROOT = Path(__file__).parents[2]
 
@@ -129,7 +129,7 @@ def test_an_empty_cache_is_filled_and_the_next_call_asks_nobody(repository: Repo
     repository.requests.clear()
     steps.clear()
     assert ensure_jars(tmp_path / "cache", steps.append, lock=lock) == paths
-    assert (repository.requests, steps) == ([], [])
+    assert (repository.requests, steps) == ([], [Progress("verify", n, 12, "jars") for n in range(1, 13)])
     assert not list((tmp_path / "cache").glob("incoming-*"))
 
 
@@ -159,7 +159,74 @@ def test_a_cached_jar_that_was_altered_is_fetched_again(repository: Repository, 
     ensure_jars(tmp_path / "cache", steps.append, lock=lock)
     assert paths[3].read_bytes() == good
     assert len(repository.jar_requests()) == 1
-    assert steps[0] == Progress("verify", 1, 1, "jars")
+    assert steps[0] == Progress("verify", 1, 12, "jars")
+
+
+def flip_a_byte(path: Path) -> None:
+    """Leaves size and times as they were."""
+    before, content = path.stat(), bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def test_a_flipped_byte_is_named_in_one_line_and_mended_by_fetching_that_jar(
+    repository: Repository, lock: JarLock, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = ensure_jars(tmp_path / "cache", lock=lock)[7]
+    good = path.read_bytes()
+    flip_a_byte(path)
+    repository.requests.clear()
+    ensure_jars(tmp_path / "cache", lock=lock)
+    assert path.read_bytes() == good
+    assert repository.jar_requests() == [sorted_paths(repository, lock)[7]]
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "ledger.jars"]
+    assert line.startswith(f"{path} is damaged (its SHA-256 is ")
+    assert "\n" not in line
+
+
+# what fails at once in several downloads: see `test_without_a_network_the_error_says_what_to_do`
+@pytest.mark.filterwarnings("ignore:unclosed <socket.socket \\[closed\\]:ResourceWarning")
+def test_without_a_network_damaged_jars_are_refused_by_name_each_time(
+    repository: Repository, lock: JarLock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = ensure_jars(tmp_path / "cache", lock=lock)
+    for path in (paths[2], paths[9]):
+        flip_a_byte(path)
+    use_repository("http://127.0.0.1:1", tmp_path, monkeypatch)
+    for _ in range(2):
+        with pytest.raises(
+            BrokerError, match=rf"^{paths[2].name}, {paths[9].name} in .* are damaged .* ORDER_LEDGER_CACHE"
+        ) as caught:
+            ensure_jars(tmp_path / "cache", lock=lock)
+        assert caught.value.code == "bad_hash"
+    use_repository(repository.url, tmp_path, monkeypatch)
+    ensure_jars(tmp_path / "cache", lock=lock)
+
+
+def test_what_a_check_has_hashed_beforehand_is_not_hashed_again_unless_it_changed_since(
+    repository: Repository, lock: JarLock, tmp_path: Path
+) -> None:
+    paths = ensure_jars(tmp_path / "cache", lock=lock)
+    steps: list[Progress] = []
+    ensure_jars(tmp_path / "cache", steps.append, lock=lock, check=JarCheck(tmp_path / "cache", lock))
+    assert steps == []
+
+    check = JarCheck(tmp_path / "cache", lock)
+    check.right()
+    other = tmp_path / "other"
+    other.write_bytes(bytes(paths[4].stat().st_size))
+    os.utime(other, ns=(0, paths[4].stat().st_mtime_ns))
+    other.replace(paths[4])
+    paths[5].unlink()
+    ensure_jars(tmp_path / "cache", steps.append, lock=lock, check=check)
+    assert [step for step in steps if step.phase == "verify"] == [Progress("verify", 1, 2, "jars")]
+    assert [path.read_bytes() for path in paths] == [repository.files[path] for path in sorted_paths(repository, lock)]
+
+
+def test_a_check_of_a_cache_that_cannot_be_read_knows_nothing(lock: JarLock, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert JarCheck(tmp_path / "file", lock).right() == {}
 
 
 def test_a_new_hash_in_the_lock_is_not_satisfied_by_the_old_jar(repository: Repository, lock: JarLock, tmp_path: Path) -> None:
@@ -172,7 +239,6 @@ def test_a_new_hash_in_the_lock_is_not_satisfied_by_the_old_jar(repository: Repo
 def test_a_cache_copied_from_elsewhere_is_hashed_and_not_fetched(repository: Repository, lock: JarLock, tmp_path: Path) -> None:
     for path in ensure_jars(tmp_path / "cache", lock=lock):
         os.utime(path, (1, 1))
-    (tmp_path / "cache" / "checked.json").write_text("{ torn")
     repository.requests.clear()
     steps: list[Progress] = []
     ensure_jars(tmp_path / "cache", steps.append, lock=lock)
