@@ -34,8 +34,8 @@ class Companions:
         self.reconciler: Reconciler | None = None
         self.notifier: Notifier | None = None
 
-    def make(self, books: Books, on_fatal: Fatal) -> list[Companion]:
-        """None at all where there is no world outside: then what orders owe stays owed."""
+    def make(self, books: Books, on_fatal: Fatal, partitions: int) -> list[Companion]:
+        """None at all where there is no world outside: then what orders owe stays owed. Asks the log nothing: it may be away."""
         if not self._outside:
             return []
         # The writer gives the interpreter away at every call of Kafka's client, and gets it back only when another thread's turn
@@ -43,7 +43,6 @@ class Companions:
         sys.setswitchinterval(SWITCH_S)
         settings, topics = self._settings, self._settings.topics
         self._sender = self._log.sender("reconciler")
-        partitions = self._log.partitions(topics.events)
 
         def partition_of(order_id: str) -> int:
             return self._log.partition_for(order_id.encode(), partitions)

@@ -19,8 +19,9 @@ from api.log_lines import log_to_stderr
 from api.patient_log import READ_PATIENCE_S, patient
 from api.running import status_writer
 from api.signals import on_stop_signals, stop_with_parent
+from ledger.asking import until_answered
 from ledger.config import KafkaSettings, Settings
-from ledger.errors import LogUnavailable, StoreError
+from ledger.errors import StoreError
 from ledger.kafka_log import KafkaLog
 from ledger.log import EventLog
 from ledger.rocks_store import MIB, RocksStore
@@ -41,24 +42,17 @@ def prepare_topics(event_log: EventLog, settings: Settings, stopping: threading.
 
     False when told to stop meanwhile. Raises `TopicMismatch`, `ConfigError`.
     """
-    told = False
-    while not stopping.is_set():
-        try:
-            created = event_log.ensure_topics(settings.topics.specs(settings.partitions, settings.writers))
-        except LogUnavailable as exc:
-            if not told:
-                log.warning("waiting for Kafka", why=str(exc))
-                told = True
-            stopping.wait(0.3)
-            continue
-        if created:
-            log.info("topics created", topics=created)
-        if settings.schema_registry_url:
-            from ledger.registry import check_registry
+    specs = settings.topics.specs(settings.partitions, settings.writers)
+    created = until_answered(lambda: event_log.ensure_topics(specs), stopping)
+    if created is None:
+        return False
+    if created:
+        log.info("topics created", topics=created)
+    if settings.schema_registry_url:
+        from ledger.registry import check_registry
 
-            check_registry(settings.schema_registry_url, settings.topic_prefix)
-        return True
-    return False
+        check_registry(settings.schema_registry_url, settings.topic_prefix)
+    return True
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ import structlog
 
 from commands.desk import OrderBook
 from commands.processor import Watcher, WriterLoop
+from ledger.asking import until_answered
 from ledger.errors import ConfigError, LogError
 from ledger.log import EventLog, Lease, TopicPartition
 from ledger.store import Store
@@ -50,7 +51,7 @@ Books = Callable[[int], OrderBook]  # by partition
 Fatal = Callable[[BaseException], None]
 
 
-def _alone(books: Books, on_fatal: Fatal) -> Sequence[Companion]:
+def _alone(books: Books, on_fatal: Fatal, partitions: int) -> Sequence[Companion]:
     return ()
 
 
@@ -58,8 +59,9 @@ class CommandsProcess:
     """All writers of one ledger, as far as one process has to do with them.
 
     `open_store(name)` opens or creates the fold of one writer (`writer-0`, ...). `instance` is this process's stable name in
-    the group: two processes must not share one. `companions(books, on_fatal)` makes what works beside the writers; calling
-    `on_fatal` from any thread ends the process. `on_status(status)` gets `status()` every few seconds, to be seen from outside.
+    the group: two processes must not share one. `companions(books, on_fatal, partitions)` makes what works beside the writers of
+    so many partitions; calling `on_fatal` from any thread ends the process. `on_status(status)` gets `status()` every few seconds,
+    to be seen from outside.
     """
 
     def __init__(
@@ -69,7 +71,7 @@ class CommandsProcess:
         topics: Topics,
         app_id: str,
         instance: str,
-        companions: Callable[[Books, Fatal], Sequence[Companion]] = _alone,
+        companions: Callable[[Books, Fatal, int], Sequence[Companion]] = _alone,
         on_status: Callable[[dict[str, Any]], None] = lambda status: None,
     ) -> None:
         self._log, self._open_store, self._topics = event_log, open_store, topics
@@ -129,28 +131,25 @@ class CommandsProcess:
         None when stopped meanwhile.
         """
         t = self._topics
-        reported = False
-        while not self._stopping.is_set():
-            try:
-                count = {name: self._log.partitions(name) for name in (t.commands, t.events, t.refusals, t.writers)}
-                command_log = self._log.topic_id(t.commands)
-            except LogError as exc:
-                if not reported:
-                    log.warning("waiting for the log", why=str(exc))
-                    reported = True
-                self._stopping.wait(0.5)
-                continue
-            partitions, writers = count[t.commands], count[t.writers]
-            if not count[t.events] == count[t.refusals] == partitions >= writers > 0:
-                raise ConfigError(f"topics do not fit together; their partitions are {count}")
-            return partitions, writers, command_log
-        return None
+
+        def question() -> tuple[dict[str, int], bytes]:
+            count = {name: self._log.partitions(name) for name in (t.commands, t.events, t.refusals, t.writers)}
+            return count, self._log.topic_id(t.commands)
+
+        answer = until_answered(question, self._stopping, LogError)
+        if answer is None:
+            return None
+        count, command_log = answer
+        partitions, writers = count[t.commands], count[t.writers]
+        if not count[t.events] == count[t.refusals] == partitions >= writers > 0:
+            raise ConfigError(f"topics do not fit together; their partitions are {count}")
+        return partitions, writers, command_log
 
     def _start_loops(self, partitions: int, writers: int, command_log: bytes) -> None:
         for w in range(writers):
             self._stores.append(self._open_store(f"writer-{w}"))
         books = [OrderBook(store) for store in self._stores]
-        for companion in self._make_companions(lambda partition: books[partition % writers], self._failed):
+        for companion in self._make_companions(lambda partition: books[partition % writers], self._failed, partitions):
             companion.start()
             self._companions.append(companion)
         for w, store in enumerate(self._stores):
