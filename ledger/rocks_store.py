@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Iterator, Mapping
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
@@ -12,8 +13,10 @@ from typing import Any, cast
 from rocksdict import (
     BlockBasedIndexType,
     BlockBasedOptions,
+    BottommostLevelCompaction,
     Cache,
     Checkpoint,
+    CompactOptions,
     DbClosedError,
     DBCompressionType,
     Options,
@@ -25,7 +28,7 @@ from rocksdict import (
 )
 
 from ledger.errors import StoreError
-from ledger.store import ManyDeleted, after_prefix
+from ledger.store import ManyDeleted, after_prefix, never
 
 MIB = 1024 * 1024
 
@@ -199,6 +202,25 @@ class RocksStore:
         except Exception as exc:
             raise self._failed("copied", exc) from exc
 
+    def purge(self, keys: Sequence[bytes] | None, stopping: Callable[[], bool] = never) -> bool:
+        # A deleted value stays in the write-ahead log until its memtable is written, and in a file until that is compacted.
+        options = CompactOptions()
+        options.set_bottommost_level_compaction(BottommostLevelCompaction.force())
+        if keys is not None and not keys:
+            return True
+        try:
+            with self._closing:
+                self._db.flush()
+                pieces = [(None, None)] if keys is None else _pieces(sorted(keys), self._db.live_files())
+            for first, last in pieces:
+                if stopping():
+                    return False
+                with self._closing:  # it gives the interpreter away, and closing meanwhile fails
+                    self._db.compact_range(first, last, options)
+        except Exception as exc:
+            raise self._failed("purged", exc) from exc
+        return True
+
     def close(self) -> None:
         """Close, and end every scan: one left alive would keep RocksDB's lock, and the store could not be opened again."""
         with self._closing:
@@ -223,6 +245,18 @@ def remove_store(path: Path) -> None:
         Rdict.destroy(str(path), Options(raw_mode=True))
     except Exception as exc:
         raise StoreError(f"store {path} could not be removed: {exc}") from exc
+
+
+def _pieces(keys: Sequence[bytes], files: Sequence[Mapping[str, Any]]) -> list[tuple[bytes | None, bytes | None]]:
+    """Ranges [first, last) that hold all of the sorted `keys`, each in one file of the deepest level: a piece takes a second."""
+    deepest = max((file["level"] for file in files), default=0)
+    starts = sorted(file["start_key"] for file in files if file["level"] == deepest)
+    pieces: dict[int, tuple[bytes, bytes]] = {}
+    for key in keys:
+        in_file = bisect_right(starts, key) if deepest else 0
+        first = pieces[in_file][0] if in_file in pieces else key
+        pieces[in_file] = (first, key + b"\0")
+    return list(pieces.values())
 
 
 class _Scan(Iterator[tuple[bytes, bytes]]):

@@ -12,7 +12,7 @@ The contract
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -23,6 +23,11 @@ from ledger.errors import StoreError
 
 class ManyDeleted(Exception):
     """So many deleted rows lie before the next key that finding it takes long. Ask about a shorter stretch."""
+
+
+def never() -> bool:
+    """Nobody asks to stop."""
+    return False
 
 
 class Store(Protocol):
@@ -49,6 +54,11 @@ class Store(Protocol):
 
     def copy_to(self, path: Path) -> None:
         """Make a second store at `path`, which must not exist, with the rows of now. Raises `StoreError`."""
+
+    def purge(self, keys: Sequence[bytes] | None, stopping: Callable[[], bool] = never) -> bool:
+        """Rewrite what is on disk so that no former value of `keys` (None: of any key) can be read in it; whether that was done
+        to the end. Takes seconds. May be called from any thread, `close` then waits for the piece under way. Raises `StoreError`.
+        """
 
     def close(self) -> None: ...
 
@@ -100,6 +110,10 @@ class MemoryStore:
 
     def copy_to(self, path: Path) -> None:
         raise StoreError(f"a store in memory cannot be copied to {path}")
+
+    def purge(self, keys: Sequence[bytes] | None, stopping: Callable[[], bool] = never) -> bool:
+        assert self._rows is not None  # nothing of it is on disk
+        return True
 
     def close(self) -> None:
         self._kept = None

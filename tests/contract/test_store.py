@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -170,6 +171,19 @@ def test_the_key_after_a_prefix_is_the_first_that_does_not_begin_with_it() -> No
     assert after_prefix(b"") is None
 
 
+def test_a_purge_changes_no_row(store: Store) -> None:
+    store.write(ROWS)
+    store.write({b"o/2": None, b"a": b"new"})
+    before = dict(store.scan(b""))
+    assert store.purge([b"o/2", b"a", b"never there"])
+    assert store.purge([])
+    assert store.purge(None)
+    assert dict(store.scan(b"")) == before
+    store.close()
+    with pytest.raises(StoreError):
+        store.purge(None)
+
+
 # ---- RocksDB -------------------------------------------------------------------------------------------------------------
 def test_rows_outlive_the_store_in_memory_and_on_disk(tmp_path: Path) -> None:
     rows = {f"k{n:06}".encode(): os.urandom(200) for n in range(30_000)}  # several memtables
@@ -257,6 +271,56 @@ def test_stores_share_one_bound_of_memory(tmp_path: Path) -> None:
     assert memory.used_bytes() > 0
     for store in stores:
         store.close()
+
+
+def in_files(folder: Path, secret: bytes) -> list[str]:
+    return [path.name for path in folder.rglob("*") if path.is_file() and secret in path.read_bytes()]
+
+
+@pytest.mark.parametrize("written_out", [False, True])
+def test_what_was_deleted_and_purged_is_in_no_file(tmp_path: Path, written_out: bool) -> None:
+    rows = {f"k{n:06}".encode(): os.urandom(200) for n in range(20_000)}
+    secrets = {f"k{n:06}x".encode(): f"secret-{os.urandom(20).hex()}".encode() for n in (0, 7, 9_999, 19_999)}
+    store = RocksStore(tmp_path / "store", write_buffer_bytes=MIB)
+    for begin in range(0, 20_000, 1000):
+        store.write({key: rows[key] for key in list(rows)[begin : begin + 1000]})
+    store.write(secrets)
+    if written_out:
+        store.purge(None)
+    assert all(in_files(tmp_path, secret) for secret in secrets.values())
+    first, *others = secrets
+    store.write({first: None} | dict.fromkeys(others, b"replaced"))
+    assert all(in_files(tmp_path, secret) for secret in secrets.values()), "a deleted value is still there"
+    assert store.purge(list(secrets))
+    assert [in_files(tmp_path, secret) for secret in secrets.values()] == [[]] * 4
+    assert {key: store.get(key) for key in rows} == rows
+    store.close()
+    assert [in_files(tmp_path, secret) for secret in secrets.values()] == [[]] * 4
+
+
+def test_a_purge_can_be_stopped_and_closing_waits_for_the_piece_under_way(tmp_path: Path) -> None:
+    store = RocksStore(tmp_path / "store", write_buffer_bytes=MIB)
+    for begin in range(0, 100_000, 1000):
+        store.write({f"k{n:06}".encode(): os.urandom(200) for n in range(begin, begin + 1000)})
+    assert not store.purge([b"k000001"], lambda: True)
+    ended: list[object] = []
+
+    def purge() -> None:
+        try:
+            while True:
+                store.purge(None)
+        except StoreError as exc:
+            ended.append(exc)
+
+    thread = threading.Thread(target=purge)
+    thread.start()
+    time.sleep(0.05)
+    store.close()
+    thread.join(PATIENCE_S)
+    assert len(ended) == 1, "it hears that the store was closed"
+    again = RocksStore(tmp_path / "store")
+    assert len(list(again.scan(b""))) == 100_000
+    again.close()
 
 
 def test_no_write_is_torn_and_none_that_returned_is_lost_when_the_process_is_killed(tmp_path: Path) -> None:
