@@ -14,7 +14,7 @@ from api.followed_messages import FollowedMessages
 from api.look_ups import LookUps
 from api.metrics import HttpMetrics
 from api.patterns import POSITION
-from api.submissions import Submissions
+from api.submissions import FoldStatus, Submissions
 from commands.idempotency import contact_digest_of, fingerprint_of
 from commands.payments import PaymentProvider
 from ledger.config import Settings
@@ -27,25 +27,6 @@ from projections.queries import Queries
 from projections.read_models import Frozen
 
 _POSITION = re.compile(POSITION)
-
-
-class FoldStatus(Protocol):
-    """How the fold of this node stands. `staleness_ms` is None until the end of the log was reached once."""
-
-    @property
-    def folding(self) -> bool: ...
-
-    @property
-    def connected(self) -> bool: ...
-
-    @property
-    def behind(self) -> int | None: ...
-
-    @property
-    def staleness_ms(self) -> int | None: ...
-
-    @property
-    def held_back_s(self) -> float: ...
 
 
 class StatusOf(Protocol):

@@ -9,14 +9,13 @@ from starlette.responses import Response
 
 from api import docs
 from api.call import Call
-from api.contact_sweep import delete_contacts
 from api.context import AppContext
 from api.edge import json_response
+from api.erasure import erase
 from api.errors import FieldError, Problem
 from api.patterns import NAME
 from api.payloads import EraseBody
 from api.representations import to_json
-from ledger.contacts import contact_key
 from ledger.order import Order, display
 from ledger.transitions import Status
 from ledger.turns import Steps
@@ -31,7 +30,7 @@ def add_routes(router: APIRouter) -> None:
 
 
 async def erase_customer(call: Call) -> Response:
-    """Tombstones for the contacts of all orders of a customer, durable when this answers. Doing it again is harmless."""
+    """The contacts of a customer are erased, durably, when this answers. Doing it again is harmless."""
     call.allow("operator")
     customer: str = call.path_params["customer_id"]
     if not re.fullmatch(NAME, customer):
@@ -45,11 +44,7 @@ async def erase_customer(call: Call) -> Response:
     open_orders = [order.order_id for order in orders if display(order) not in _ENDED]
     if open_orders and not body.force:
         raise Problem("open-orders", f"{len(open_orders)} orders of this customer are neither delivered nor cancelled.")
-    # Also where there is none to be seen: another node may just have written it.
-    keys = [(ctx.partition_of(o.order_id), contact_key(o.order_id, o.contact_digest)) for o in orders]
-    deleted = sum(1 for _, key in keys if ctx.projector.contacts.get(key) is not None)
-    await delete_contacts(ctx, keys)
-    return json_response(to_json({"contacts_deleted": deleted}))
+    return json_response(to_json({"contacts_deleted": await erase(ctx, customer)}))
 
 
 def _orders_of(ctx: AppContext, customer: str) -> Steps[list[Order]]:

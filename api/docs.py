@@ -13,7 +13,7 @@ _COMMAND_HEADERS = ("IdempotencyKey", "Prefer")
 _DOOR = "malformed-json body-too-large unsupported-media-type unknown-field invalid-field limit-exceeded"
 _COMMAND = (
     f"idempotency-key-required idempotency-key-invalid {_DOOR} idempotency-key-reused order-frozen could-not-decide "
-    "too-many-requests ledger-unavailable decisions-behind"
+    "too-many-requests ledger-unavailable decisions-behind not-caught-up"
 )
 _ON_ORDER = "order-not-found invalid-if-match version-conflict"
 _READ = "not-caught-up invalid-field unknown-field"
@@ -220,8 +220,9 @@ ERASE_CUSTOMER = operation(
     "eraseCustomer",
     "customers",
     "Erase a customer's personal data",
-    "Tombstones for the contacts of all the customer's orders. The ledger holds no personal data and stays as it is.",
-    {200: success("The tombstones are durable.", p.ErasureOut)},
+    "All contacts that name the customer, also of orders that are not decided yet, are erased for good, and every node removes "
+    "them from its files within seconds. Events stay as they are: the README has what must not be put into them.",
+    {200: success("The erasure is durable.", p.ErasureOut)},
     f"open-orders {_DOOR} not-caught-up ledger-unavailable",
     path="/customers/c-1/erasure",
     parameters=(in_path("customer_id", "The customer, a pseudonym.", "c-1", NAME), "LedgerPosition", "Prefer"),

@@ -149,7 +149,9 @@ PROBLEMS: dict[str, ProblemType] = {
     "decisions-behind": ProblemType(
         503, "Decisions behind", "Commands are durable but not being decided right now. Retrying with the same key is safe.", 5
     ),
-    "not-caught-up": ProblemType(503, "Not caught up", "This node has not folded the log up to `Ledger-Position` in time.", 1),
+    "not-caught-up": ProblemType(
+        503, "Not caught up", "This node has not folded the log far enough to answer; another one may have. A retry is safe.", 1
+    ),
     "payment-refused": ProblemType(
         422,
         "Payment refused",

@@ -70,6 +70,8 @@ def _catch_up(databases: Databases, event_log: EventLog, stopping: threading.Eve
             bulk = BulkFold(event_log, databases, "catch-up")
             try:
                 ends = bulk.ends()
+                if databases.contacts is not None:
+                    databases.contacts.follow(ends)
                 behind = sum(end - databases.position(tp) for tp, end in ends.items())
                 if behind > FAR_BEHIND_RECORDS:
                     log.info("far behind the log, folding in bulk", records=behind)

@@ -30,9 +30,14 @@ from projections.queries import VersionNotFound
 async def carry_out(call: Call, command: OrderCommand, created: bool = False, contact: OrderContact | None = None) -> Response:
     """Answer `command`: from this node's fold when it knows the outcome already, else by sending it. Raises `Problem`.
 
-    `contact` is made durable before a new order's command. `created` makes success a 201.
+    `contact` is made durable before a new order's command, unless it is erased already. `created` makes success a 201.
     """
-    partition = call.ctx.partition_of(command.order_id)
+    ctx = call.ctx
+    partition = ctx.partition_of(command.order_id)
+    if command.place is not None and ctx.projector.contacts.is_erased(
+        contact_key(command.order_id, command.place.contact_digest)
+    ):
+        contact = None
     result, replayed = await outcome_of(call, command, contact)
     if isinstance(result, Pending):
         return undecided(call, command, result)
@@ -51,7 +56,7 @@ async def outcome_of(call: Call, command: OrderCommand, contact: OrderContact | 
         ctx.metrics.outcomes["replayed"] += 1
         await folded_as_met(ctx, partition, known)
         return known, True
-    ctx.submissions.refuse_overload(ctx.status().connected, partition)
+    ctx.submissions.refuse_overload(ctx.status(), partition)
     record = None
     # A key that is taken will be refused: then no contact is written that no event would ever name.
     if contact is not None and command.place is not None and first is None:

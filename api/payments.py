@@ -145,7 +145,7 @@ async def _confirm(call: Call, order_id: str, customer: str, payments: PaymentPr
         await _opened(ctx, partition, order_id, attempt.no, time.monotonic() + wait_of(call.preferences))
     elif attempt.provider_ref is not None:
         for command in report_of(await _looked(ctx, order, attempt, payments), order, payments.name, now_ms()):
-            ctx.submissions.refuse_overload(ctx.status().connected, partition)
+            ctx.submissions.refuse_overload(ctx.status(), partition)
             outcome = await ctx.submissions.submit(command, partition, wait_of(call.preferences))
             if isinstance(outcome, Pending):
                 return undecided(call, command, outcome)

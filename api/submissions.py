@@ -14,6 +14,7 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Protocol
 
 import structlog
 from msgspec import Struct
@@ -32,11 +33,31 @@ log = structlog.get_logger(__name__)
 
 ACK_S = 3.0  # a command that is not durable by then, and is not waited for longer, is answered as not known to be durable
 STOPPING_DECISION_S, STOPPING_ACK_S = 0.5, 1.0  # well within the two seconds that open requests get when the process stops
+LAGGING_MS = 15_000  # a healthy fold is seen to be at the log's end every five seconds
 MAX_WAITING = 2_000
 # So many durable commands of one partition without an outcome for so long: its writer makes no progress, and more of them help
 # nobody.
 BEHIND_COMMANDS, BEHIND_S = 50, 10.0
 FORGET_S = 600.0
+
+
+class FoldStatus(Protocol):
+    """How the fold of this node stands. `staleness_ms` is None until the end of the log was reached once."""
+
+    @property
+    def folding(self) -> bool: ...
+
+    @property
+    def connected(self) -> bool: ...
+
+    @property
+    def behind(self) -> int | None: ...
+
+    @property
+    def staleness_ms(self) -> int | None: ...
+
+    @property
+    def held_back_s(self) -> float: ...
 
 
 class Pending(Struct, frozen=True):
@@ -124,10 +145,13 @@ class Submissions:
         for sent in self._under_way:
             sent.wake()
 
-    def refuse_overload(self, connected: bool, partition: int) -> None:
-        """Raises `Problem` when a new command would only wait: `ledger-unavailable`, `too-many-requests`, `decisions-behind`."""
-        if not connected:
+    def refuse_overload(self, status: FoldStatus, partition: int) -> None:
+        """Raises `Problem` when a new command would only wait, or when this node does not know enough to send it:
+        `ledger-unavailable`, `not-caught-up`, `too-many-requests`, `decisions-behind`."""
+        if not status.connected:
             raise Problem("ledger-unavailable")
+        if status.staleness_ms is None or status.staleness_ms > LAGGING_MS:
+            raise Problem("not-caught-up", "This node has not folded what is in the log; another one may have.")
         if self.waiting >= MAX_WAITING:
             raise Problem("too-many-requests")
         if len(self._undecided[partition]) >= BEHIND_COMMANDS and self._oldest_s(partition) > BEHIND_S:

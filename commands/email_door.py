@@ -10,6 +10,7 @@ import os
 import re
 import smtplib
 import ssl
+from collections.abc import Collection, Iterator
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import EmailPolicy
@@ -65,6 +66,12 @@ class SmtpDoor:
         except (OSError, smtplib.SMTPException) as exc:
             raise NotSent(f"no mail server: {type(exc).__name__}", again=True) from None
 
+    def kept(self) -> Collection[str]:
+        return ()
+
+    def forget(self, order_ids: Collection[str]) -> None:
+        """Nothing is kept."""
+
     def _connect(self) -> smtplib.SMTP:
         if self._scheme == "smtps":
             server: smtplib.SMTP = smtplib.SMTP_SSL(
@@ -106,6 +113,21 @@ class EmlDoor:
             part.replace(self._folder / f"{name}.eml")
         except OSError as exc:
             raise NotSent(f"no file: {type(exc).__name__}", again=True) from None
+
+    def kept(self) -> Collection[str]:
+        return {order_id for _, order_id in self._files()}
+
+    def forget(self, order_ids: Collection[str]) -> None:
+        for path, order_id in self._files():
+            if order_id in order_ids:
+                path.unlink(missing_ok=True)
+
+    def _files(self) -> Iterator[tuple[Path, str]]:
+        """Every message here with its order, half-written ones too."""
+        if self._folder.is_dir():
+            for path in self._folder.iterdir():
+                if path.suffix in (".eml", ".part"):
+                    yield path, path.name.removeprefix(".").rsplit("-", 2)[0]
 
     @staticmethod
     def _open(path: Path) -> int:

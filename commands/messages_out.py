@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Protocol
 
 from msgspec import Struct
@@ -39,3 +40,9 @@ class MessageDoor(Protocol):
 
     def send(self, message: OutMessage) -> None:
         """Returns once the message is taken. Raises `NotSent`."""
+
+    def kept(self) -> Collection[str]:
+        """Orders whose messages this door still has. What was handed on to others is not its own any more."""
+
+    def forget(self, order_ids: Collection[str]) -> None:
+        """Delete what it has kept of these orders."""

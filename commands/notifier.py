@@ -7,7 +7,8 @@ Edge-triggered, unlike the reconciler: it reads the events themselves, in order,
                    under a key that a repeated one has again
     a failure      that may pass is tried again for a quarter of an hour, then given up with an error in the log. Meanwhile the
                    position stays before it, and only messages of the same order wait
-    a contact      comes from a fold of `order-contacts` in a database of its own. Erased: nothing is sent
+    a contact      comes from a fold of all of `order-contacts` in a database of its own, which is at the log's end before
+                   anything is sent. Erased: nothing is sent, also of what waits, and what a door has kept of it goes
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
+from itertools import groupby
 
 import structlog
 from msgspec import Struct
@@ -26,11 +28,11 @@ from commands.messages_out import MessageDoor, NotSent, OutMessage
 from commands.notices import messages_of, notice_of
 from ledger.clock import now_ms
 from ledger.codec import event_codec
-from ledger.contacts import OrderContact, contact_key
+from ledger.contacts import OrderContact, contact_key, order_of
 from ledger.errors import DecodeError, Hole, LogError, StoreError
 from ledger.events import OrderEvent
 from ledger.faults import in_short
-from ledger.kept_contacts import contact_rows, decode_contact
+from ledger.kept_contacts import KeptContacts
 from ledger.log import NOTE_AGAIN_S, EventLog, Record, TopicPartition
 from ledger.order import Order
 from ledger.store import Store
@@ -44,6 +46,8 @@ MAX_PARKED = 1_000
 POLL_S = 0.2
 WRITE_EVERY_S = 0.25  # what a killed process had sent since then is sent again, as after any kill before
 CONTACTS_S = 10.0
+SILENT_S = 3.0  # a log that was not heard of for longer is away
+PURGE_EVERY_S = 5.0
 CHUNK = 200
 
 log = structlog.get_logger(__name__)
@@ -56,6 +60,7 @@ class Parked(Struct):
     offset: int
     order_id: str
     version: int
+    contact_key: bytes
     message: OutMessage
     since: float
     next_at: float
@@ -78,7 +83,7 @@ class Notifier:
     ) -> None:
         self._log, self._topics, self._book_of, self._open_store = event_log, topics, book_of, open_store
         self._doors, self._group, self._clock = doors, group, clock
-        self._codec, self._contact_row = event_codec(), contact_rows()
+        self._codec = event_codec()
         self._lock = threading.Lock()
         self._owned: set[int] = set()
         self._changed = threading.Event()
@@ -88,6 +93,7 @@ class Notifier:
         self._parked: deque[Parked] = deque()
         self._thread = WorkerThread("notifier", self._run, on_fatal, again=True, stopping=self._stopping)
         self._lost_place = False
+        self._purge_at = 0.0
         self.sent = self.given_up = 0
 
     @property
@@ -142,26 +148,28 @@ class Notifier:
         with ExitStack() as closing:
             self._bookmark = self._log.bookmark(self._group)
             closing.callback(self._bookmark.close)
-            self._contacts = self._open_store("contacts")
-            closing.callback(self._contacts.close)
+            self._open_contacts(closing)
             self._reader = self._log.reader("notifier", max_wait_ms=100)
             closing.callback(self._reader.close)
-            self._contact_reader = self._log.reader("notifier-contacts", eof=True, max_wait_ms=10)
-            closing.callback(self._contact_reader.close)
             self._changed.set()
             note_again_at, write_at = time.monotonic() + NOTE_AGAIN_S, 0.0
             while not self._stopping.is_set():
                 if self._changed.is_set():
                     self._assign()
+                records: list[Record] = []
                 if not self._positions:
                     self._changed.wait(POLL_S)
-                    continue
-                if len(self._parked) < MAX_PARKED:
-                    self._take(self._reader.poll(CHUNK, POLL_S))
+                elif len(self._parked) < MAX_PARKED:
+                    records = self._reader.poll(CHUNK, POLL_S)
                 else:
                     self._stopping.wait(POLL_S)
-                self._fold_contacts()
-                self._try_parked()
+                as_the_log = self._fold_what_arrived()
+                if records and not as_the_log:
+                    self._fold_contacts_to_end()
+                self._take(records)
+                if as_the_log or records:
+                    self._try_parked()
+                self._purge()
                 if (now := time.monotonic()) >= write_at:
                     self._write_positions(again := now > note_again_at)
                     write_at = now + WRITE_EVERY_S
@@ -189,13 +197,6 @@ class Notifier:
             at = known[tp]
             self._positions[tp] = self._written[tp] = ends[tp] if at is None else max(at, starts[tp])
         self._reader.assign(self._positions)
-        contacts = {TopicPartition(self._topics.contacts, tp.partition) for tp in self._positions}
-        oldest, newest = (self._log.starts(contacts), self._log.ends(contacts)) if contacts else ({}, {})
-        for tp in contacts:
-            if (at := self._contact_position(tp)) > newest[tp]:  # kept contacts are only a copy: read again what there is
-                log.warning("contacts were made anew", partition=tp.partition, position=at, end=newest[tp])
-                self._contacts.write({_position_key(tp.partition): None})
-        self._contact_reader.assign({tp: max(self._contact_position(tp), oldest[tp]) for tp in contacts})
 
     def _forget_positions(self) -> None:
         ends = self._log.ends(self._positions)
@@ -237,13 +238,14 @@ class Notifier:
         notice = notice_of(event)
         if notice is None or event.occurred_at < self._clock() - MAX_AGE_MS:
             return
-        contact = self._contact(tp.partition, event)
-        if contact is None:
+        key = self._contact_key(tp.partition, event)
+        contact = None if key is None else self._contact(key)
+        if key is None or contact is None:
             return
         now = time.monotonic()
         for message in messages_of(event, notice, contact, frozenset(self._doors)):
             waiting = any(p.order_id == event.order_id and p.message.channel == message.channel for p in self._parked)
-            parked = Parked(tp, offset, event.order_id, event.version, message, now, now)
+            parked = Parked(tp, offset, event.order_id, event.version, key, message, now, now)
             if waiting or not self._send(parked):
                 self._parked.append(parked)
 
@@ -277,6 +279,9 @@ class Notifier:
         waiting: set[tuple[str, str]] = set()
         for parked in self._parked:
             place = (parked.order_id, parked.message.channel)
+            if self._contacts.contact(parked.contact_key) is None:
+                log.info("message dropped: its contact is erased", order_id=parked.order_id, version=parked.version)
+                continue
             if place in waiting or time.monotonic() < parked.next_at or self._stopping.is_set() or not self._send(parked):
                 left.append(parked)
                 waiting.add(place)
@@ -294,46 +299,85 @@ class Notifier:
 
     # ---- contacts
 
-    def _contact(self, partition: int, event: OrderEvent) -> OrderContact | None:
+    def _open_contacts(self, closing: ExitStack) -> None:
+        """Those of all partitions, whosever they are: an erasure must reach what is kept here."""
+        topic = self._topics.contacts
+        self._contacts = KeptContacts(self._open_store("contacts"), topic, self._log.partitions(topic), self._clock)
+        closing.callback(self._contacts.close)
+        self._contact_reader = self._log.reader("notifier-contacts", eof=True, max_wait_ms=10)
+        closing.callback(self._contact_reader.close)
+        starts, ends = (ask(self._contacts.positions()) for ask in (self._log.starts, self._log.ends))
+        self._contacts.follow(ends)
+        self._contact_reader.assign({tp: max(at, starts[tp]) for tp, at in self._contacts.positions().items()})
+        self._fold_contacts_to_end()
+        # What was erased while nobody was here, perhaps for longer than the log tells of it.
+        kept = {order_id for door in self._doors.values() for order_id in door.kept()}
+        self._forget({order_id for order_id in kept if not self._contacts.has_order(order_id) and self._is_ours(order_id)})
+
+    def _is_ours(self, order_id: str) -> bool:
+        """A folder of messages may be another ledger's too."""
+        partition = self._log.partition_for(order_id.encode(), len(self._contacts.positions()))
+        return self._contacts.is_order_erased(order_id) or self._book_of(partition).order(partition, order_id) is not None
+
+    def _contact_key(self, partition: int, event: OrderEvent) -> bytes | None:
         if event.placed is not None:
-            digest = event.placed.contact_digest
-        else:
-            order = self._book_of(partition).order(partition, event.order_id)
-            if order is None:
-                log.warning("an order that cannot be folded: nobody is told", order_id=event.order_id, version=event.version)
-                return None
-            digest = order.contact_digest
-        key = b"c/" + contact_key(event.order_id, digest)
-        if (row := self._contacts.get(key)) is None:
+            return contact_key(event.order_id, event.placed.contact_digest)
+        order = self._book_of(partition).order(partition, event.order_id)
+        if order is None:
+            log.warning("an order that cannot be folded: nobody is told", order_id=event.order_id, version=event.version)
+            return None
+        return contact_key(event.order_id, order.contact_digest)
+
+    def _contact(self, key: bytes) -> OrderContact | None:
+        contact = self._contacts.contact(key)
+        if contact is None and not self._contacts.is_erased(key):
             # It was durable before its order was placed, so reading up to the end as it is now finds it, if it is still there.
-            self._fold_contacts_to_end(partition)
-            row = self._contacts.get(key)
-        return decode_contact(row).contact if row else None
+            self._fold_contacts_to_end()
+            contact = self._contacts.contact(key)
+        return contact
 
-    def _fold_contacts_to_end(self, partition: int) -> None:
-        tp = TopicPartition(self._topics.contacts, partition)
-        end = self._log.ends([tp])[tp]
+    def _fold_contacts_to_end(self) -> None:
+        ends = self._log.ends(self._contacts.positions())
         deadline = time.monotonic() + CONTACTS_S
-        while self._contact_position(tp) < end:
-            self._fold_contacts(0.1)
-            if time.monotonic() > deadline:
-                raise LogError(f"contacts of partition {partition} could not be read up to {end}")
+        while behind := [tp.partition for tp, end in ends.items() if self._contacts.position(tp) < end]:
+            if self._stopping.is_set():
+                raise LogError("stopped before all contacts were read")
+            if self._fold_contacts(0.1):
+                deadline = time.monotonic() + CONTACTS_S
+            elif time.monotonic() > deadline:
+                raise LogError(f"contacts could not be read up to their end in partitions {behind}")
 
-    def _fold_contacts(self, timeout_s: float = 0.0) -> None:
-        """What has arrived. Tombstones come this way too, a moment after an erasure."""
-        rows: dict[bytes, bytes | None] = {}
-        for record in self._contact_reader.poll(CHUNK, timeout_s):
-            rows[b"c/" + (record.key or b"")] = self._contact_row(record.value, record.timestamp_ms)
-            rows[_position_key(record.partition)] = (record.offset + 1).to_bytes(8, "big")
+    def _fold_what_arrived(self) -> bool:
+        """Whether contacts are now as the log had them a moment ago: an erasure that was answered before is known here."""
+        while self._fold_contacts(0.0):
+            if self._stopping.is_set():
+                return False
+        if not self._contact_reader.reached_end().keys() >= self._contacts.positions().keys():
+            return False
+        silent_s = self._contact_reader.silent_s()
+        self._contacts.note_current(self._clock() - int(silent_s * 1000))
+        return silent_s < SILENT_S
+
+    def _fold_contacts(self, timeout_s: float) -> bool:
+        """Whether anything arrived. Tombstones come this way, too."""
+        records = self._contact_reader.poll(CHUNK, timeout_s)
+        gone: set[str] = set()
+        for tp, group in groupby(records, lambda record: TopicPartition(record.topic, record.partition)):
+            keys = self._contacts.fold(tp, list(group))
+            gone |= {order_of(key) for key in keys if self._contacts.contact(key) is None}
+        if gone:
+            self._forget(gone)
         for tp, at in self._contact_reader.reached_end().items():  # compaction leaves gaps, also before the end
-            if at > int.from_bytes(rows.get(_position_key(tp.partition)) or b"", "big") and at > self._contact_position(tp):
-                rows[_position_key(tp.partition)] = at.to_bytes(8, "big")
-        if rows:
-            self._contacts.write(rows)
+            self._contacts.reached(tp, at)
+        return bool(records)
 
-    def _contact_position(self, tp: TopicPartition) -> int:
-        return int.from_bytes(self._contacts.get(_position_key(tp.partition)) or b"", "big")
+    def _forget(self, order_ids: Collection[str]) -> None:
+        for door in self._doors.values():
+            door.forget(order_ids)
 
-
-def _position_key(partition: int) -> bytes:
-    return b"p/%d" % partition
+    def _purge(self) -> None:
+        if time.monotonic() < self._purge_at:
+            return
+        self._purge_at = time.monotonic() + PURGE_EVERY_S
+        if (unpurged := self._contacts.unpurged()) and self._contacts.purge(unpurged, self._stopping.is_set):
+            self._contacts.purged(unpurged)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Collection
 
 import apprise
 
@@ -37,3 +38,9 @@ class SmsDoor:
             raise NotSent("the service does not take this number", again=False)
         if not service.notify(body=message.text):
             raise NotSent("the service did not take it", again=True)
+
+    def kept(self) -> Collection[str]:
+        return ()
+
+    def forget(self, order_ids: Collection[str]) -> None:
+        """Nothing is kept."""

@@ -1,8 +1,18 @@
-"""Who an order is for: the only personal data, kept in `order-contacts` and never in the ledger (DESIGN 3, promise 8). Pure."""
+"""Who an order is for: the only personal data, kept in `order-contacts` and never in the ledger (DESIGN 3, promise 8). Pure.
+
+Records of that topic, by key:
+
+    order_id/contact_digest           the contact; a tombstone deletes it
+    order_id/contact_digest/erased    the contact is erased for good: one written later under its key is not kept
+    barrier                           nothing; whoever has read it has read everything written before it
+"""
 
 from __future__ import annotations
 
 from msgspec import Struct
+
+BARRIER_KEY = b"barrier"
+_ERASED = b"/erased"
 
 
 class Address(Struct, frozen=True, omit_defaults=True):
@@ -26,6 +36,25 @@ class OrderContact(Struct, frozen=True, omit_defaults=True):
     delivery_note: str | None = None
 
 
+# The value of an erased key: no tombstone, for it must outlive compaction; and it fits the topic's schema.
+NOBODY = OrderContact("", "", "", Address("", "", "", ""))
+
+
 def contact_key(order_id: str, digest: bytes) -> bytes:
     """Key of the record in `order-contacts`: `order_id/contact_digest`, the digest in hex."""
     return f"{order_id}/{digest.hex()}".encode()
+
+
+def order_of(key: bytes) -> str:
+    """The order that a contact's key names."""
+    return key.split(b"/", 1)[0].decode("utf-8", "replace")
+
+
+def erased_key(key: bytes) -> bytes:
+    """Key of the record that says that the contact with `key` is erased for good."""
+    return key + _ERASED
+
+
+def erased_contact(key: bytes) -> bytes | None:
+    """The contact's key, when `key` is an erased key; else None."""
+    return key.removesuffix(_ERASED) if key.endswith(_ERASED) else None

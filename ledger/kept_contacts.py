@@ -1,23 +1,58 @@
-"""The read model of contacts: what the last record of each key says, with the time it was written. Pure.
+"""The contacts as one node keeps them: a fold of all of `order-contacts` into a store of its own, for `serve` and the notifier.
 
-    order_id/contact_digest      the contact, or None where the record cannot be read
+    order_id/contact_digest            the contact; none where it cannot be read, or was written after its erasure
+    \\0customer/<customer>NUL<key>      the contacts of a customer; of customer "" are those without a contact
+    \\0erased/<key>                     erased for good
+    \\0unpurged/<key>                   deleted, and perhaps still to be read in the store's files: see `purge`
+    \\0position/<topic>/<p>             next offset to fold, timestamp of the record before it
+    \\0current                          as of when everything written to the topic is known to be folded, ms since the epoch
+    \\0version                          of these rows
 
-Rows are not those of the log: a contact is read far more often than written, and Avro costs ten times as much to decode.
+Values are not those of the log: a contact is read far more often than written, and Avro costs ten times as much to decode.
+
+Erasure reaches a node as tombstones, and Kafka keeps those for `delete.retention.ms` only. A fold that was away for longer may
+have missed one for ever; so one that was away for half of it is thrown away and begun again from the start of the topic.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import struct
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 
 import msgspec
 import structlog
 from msgspec import Struct
 
+from ledger.clock import now_ms
 from ledger.codec import contact_codec
-from ledger.contacts import OrderContact
-from ledger.errors import DecodeError
+from ledger.contacts import BARRIER_KEY, OrderContact, erased_contact
+from ledger.errors import DecodeError, LedgerError
+from ledger.log import Record, TopicPartition
+from ledger.store import Store
+from ledger.topics import CONTACT_TOMBSTONES_MS
+
+VERSION = b"1"
+TOO_OLD_MS = CONTACT_TOMBSTONES_MS // 2
+NOTE_EVERY_MS = 60_000
+PURGE_KEYS = 10_000  # dealt with in one go
+
+_VERSION, _CURRENT = b"\0version", b"\0current"
+_POSITION, _CUSTOMER, _ERASED, _UNPURGED = b"\0position/", b"\0customer/", b"\0erased/", b"\0unpurged/"
+_PLACE = struct.Struct(">QQ")
+_FIRST_KEY = b"\x01"  # behind the rows that begin with NUL
+_CHUNK = 1_000
+
+Rows = dict[bytes, bytes | None]
 
 log = structlog.get_logger(__name__)
+
+
+class ContactsTooOld(LedgerError):
+    """This fold was away from the log for so long that it may have missed an erasure. Opened again, it begins anew."""
+
+    code = "contacts_too_old"
 
 
 class KeptContact(Struct, frozen=True, array_like=True):
@@ -27,22 +62,206 @@ class KeptContact(Struct, frozen=True, array_like=True):
     contact: OrderContact | None
 
 
-decode_contact = msgspec.msgpack.Decoder(KeptContact).decode
+_decode = msgspec.msgpack.Decoder(KeptContact).decode
 _encode = msgspec.msgpack.Encoder().encode
 
 
-def contact_rows() -> Callable[[bytes | None, int], bytes | None]:
-    """A function from a record's value and timestamp to its row; a tombstone's row is None, which deletes."""
-    codec = contact_codec()
+class KeptContacts:
+    """Contacts of all partitions of `topic` in `store`. Used by one thread at a time, but for `purge`."""
 
-    def row(value: bytes | None, written_at: int) -> bytes | None:
-        if value is None:
-            return None
-        contact: OrderContact | None = None
+    def __init__(self, store: Store, topic: str, partitions: int, clock: Callable[[], int] = now_ms) -> None:
+        """Takes up what is in `store`, or throws it away where it cannot be relied on. Raises `StoreError`."""
+        self.store = store
+        self._clock = clock
+        self._codec = contact_codec()
+        self._partitions = [TopicPartition(topic, p) for p in range(partitions)]
+        self._late: list[bytes] = []
+        self._take_up()
+
+    def _take_up(self) -> None:
+        version, current = self.store.get(_VERSION), self.store.get(_CURRENT)
+        self._current = int(current or b"0")
+        if version is None and next(self.store.scan(b""), None) is None:
+            self._begin()
+        elif version != VERSION:
+            self.begin_anew("they were kept in another form")
+        elif self._is_too_old():
+            self.begin_anew("this node was away for longer than erasures are told of")
+        self._positions = {tp: self._position_in_store(tp)[0] for tp in self._partitions}
+
+    def _begin(self) -> None:
+        self._current = self._clock()
+        self.store.write({_VERSION: VERSION, _CURRENT: b"%d" % self._current})
+
+    def begin_anew(self, why: str) -> None:
+        """Forget everything, so that the topic is folded from its start. Raises `StoreError`."""
+        log.warning("contacts are read anew from the log", why=why)
+        after: bytes | None = None
+        while rows := [key for key, _ in islice(self.store.scan(b"", after), _CHUNK)]:
+            self.store.write(dict.fromkeys(rows))
+            after = rows[-1] + b"\0"
+        self.store.purge(None)
+        self._begin()
+        self._positions = dict.fromkeys(self._partitions, 0)
+
+    def follow(self, ends: Mapping[TopicPartition, int]) -> None:
+        """Begin anew where the topic ends before what is folded: it is another one. `ends` may have others' partitions."""
+        if any(at > ends[tp] for tp, at in self._positions.items()):
+            self.begin_anew("their topic was made anew")
+
+    # ---- how far
+
+    def positions(self) -> dict[TopicPartition, int]:
+        """The next offset of every partition."""
+        return dict(self._positions)
+
+    def position(self, tp: TopicPartition) -> int:
+        return self._positions[tp]
+
+    def _position_in_store(self, tp: TopicPartition) -> tuple[int, int]:
+        raw = self.store.get(_position_key(tp))
+        return _PLACE.unpack(raw) if raw else (0, 0)
+
+    def note_current(self, as_of_ms: int) -> None:
+        """Everything written before `as_of_ms` is folded. To be said now and then while the log answers."""
+        if abs(as_of_ms - self._current) >= NOTE_EVERY_MS:
+            self._current = as_of_ms
+            self.store.write({_CURRENT: b"%d" % as_of_ms})
+
+    def _is_too_old(self) -> bool:
+        """Also what is said to be of the future: a clock was wrong, so nobody knows how old it is."""
+        return not -TOO_OLD_MS <= self._clock() - self._current <= TOO_OLD_MS
+
+    # ---- the fold
+
+    def fold(self, tp: TopicPartition, records: Sequence[Record]) -> list[bytes]:
+        """Fold records of one partition, in order, that are not folded yet; their keys. One write. Raises `ContactsTooOld`."""
+        if self._is_too_old():
+            raise ContactsTooOld("contacts are older than erasures are told of; a restart reads them anew")
+        rows = self._rows((record.key or b"", record.value, record.timestamp_ms) for record in records)
+        last = records[-1]
+        rows[_position_key(tp)] = _PLACE.pack(last.offset + 1, last.timestamp_ms)
+        self.store.write(rows)
+        self._positions[tp] = last.offset + 1
+        return [record.key or b"" for record in records]
+
+    def reached(self, tp: TopicPartition, position: int) -> None:
+        """There is nothing between the last record folded and `position`: compaction leaves gaps."""
+        if position > self._positions[tp]:
+            at = self._position_in_store(tp)[1]
+            self.store.write({_position_key(tp): _PLACE.pack(position, at)})
+            self._positions[tp] = position
+
+    def put(self, key: bytes, value: bytes | None, written_at: int) -> None:
+        """What the log is known to hold and the fold will meet: here at once."""
+        self.store.write(self._rows([(key, value, written_at)]))
+
+    def _rows(self, records: Iterable[tuple[bytes, bytes | None, int]]) -> Rows:
+        rows: Rows = {}
+
+        def get(key: bytes) -> bytes | None:
+            return rows[key] if key in rows else self.store.get(key)
+
+        for key, value, written_at in records:
+            if (erased := erased_contact(key)) is not None:
+                rows[_ERASED + erased] = b""
+                if (raw := get(erased)) is not None:  # whose tombstone comes next, or is owed
+                    self._replace(rows, erased, raw, KeptContact(_decode(raw).written_at, None))
+            elif key and key[0] and key != BARRIER_KEY:
+                raw = get(key)
+                if value is None and raw is None:
+                    continue
+                kept = None if value is None else KeptContact(written_at, self._readable(value))
+                if kept is not None and get(_ERASED + key) is not None:
+                    kept = KeptContact(written_at, None)
+                    self._late.append(key)
+                self._replace(rows, key, raw, kept)
+        return rows
+
+    @staticmethod
+    def _replace(rows: Rows, key: bytes, raw: bytes | None, kept: KeptContact | None) -> None:
+        if raw is not None:
+            rows[_index_key(_decode(raw).contact, key)] = None
+            if kept is None or kept.contact is None:
+                rows[_UNPURGED + key] = b"%d" % time.time_ns()  # tells this deletion from a later one
+        rows[key] = None if kept is None else _encode(kept)
+        if kept is not None:
+            rows[_index_key(kept.contact, key)] = b""
+
+    def _readable(self, value: bytes) -> OrderContact | None:
         try:
-            contact = codec.decode(value)
+            return self._codec.decode(value)
         except DecodeError as exc:
-            log.error("unreadable contact", reason=str(exc))
-        return _encode(KeptContact(written_at, contact))
+            log.error("unreadable contact", reason=exc.reason)
+            return None
 
-    return row
+    @property
+    def has_late(self) -> bool:
+        """Whether `late` has something to say."""
+        return bool(self._late)
+
+    def late(self) -> list[bytes]:
+        """Keys of contacts that came after their erasure, since this was asked last: the log still has them."""
+        late, self._late = self._late, []
+        return late
+
+    # ---- reads
+
+    def contact(self, key: bytes) -> OrderContact | None:
+        """The contact with this key (`ledger.contacts.contact_key`); None when unknown, erased or unreadable."""
+        raw = self.store.get(key)
+        return _decode(raw).contact if raw else None
+
+    def written_at(self, key: bytes) -> int | None:
+        """When the record with this key was written, if the log has one; ms since the epoch."""
+        raw = self.store.get(key)
+        return _decode(raw).written_at if raw else None
+
+    def is_erased(self, key: bytes) -> bool:
+        """Whether the contact with this key is erased for good, whatever is written."""
+        return self.store.get(_ERASED + key) is not None
+
+    def is_order_erased(self, order_id: str) -> bool:
+        """Whether a contact of this order is erased for good."""
+        return next(self.store.scan(_ERASED + order_id.encode() + b"/"), None) is not None
+
+    def keys(self, after: bytes = b"") -> Iterator[bytes]:
+        """Keys of all contacts that the log has, behind `after`."""
+        for key, _ in self.store.scan(b"", max(after + b"\0", _FIRST_KEY)):
+            yield key
+
+    def keys_of(self, customer_id: str, after: bytes = b"") -> Iterator[bytes]:
+        """Keys of a customer's contacts, behind `after`. Customer "": those whose contact cannot be read, or came too late."""
+        prefix = _CUSTOMER + customer_id.encode() + b"\0"
+        for row, _ in self.store.scan(prefix, prefix + after + b"\0" if after else None):
+            yield row[len(prefix) :]
+
+    def has_order(self, order_id: str) -> bool:
+        """Whether there is a contact of this order."""
+        prefix = order_id.encode() + b"/"
+        return any(_decode(row).contact is not None for _, row in self.store.scan(prefix))
+
+    # ---- what is deleted must be gone from the disk as well
+
+    def unpurged(self) -> dict[bytes, bytes]:
+        """What was deleted since the last purge, some of it: the rows that say so. For `purge`, and then for `purged`."""
+        return dict(islice(self.store.scan(_UNPURGED), PURGE_KEYS))
+
+    def purge(self, unpurged: dict[bytes, bytes], stopping: Callable[[], bool]) -> bool:
+        """Rewrite the files that may hold what was deleted; whether that was done to the end. Takes seconds, in any thread."""
+        return self.store.purge([row[len(_UNPURGED) :] for row in unpurged], stopping)
+
+    def purged(self, unpurged: dict[bytes, bytes]) -> None:
+        """To be called after `purge` was done to the end: what was deleted meanwhile still waits."""
+        self.store.write({row: None for row, at in unpurged.items() if self.store.get(row) == at})
+
+    def close(self) -> None:
+        self.store.close()
+
+
+def _index_key(contact: OrderContact | None, key: bytes) -> bytes:
+    return _CUSTOMER + (contact.customer_id if contact else "").encode() + b"\0" + key
+
+
+def _position_key(tp: TopicPartition) -> bytes:
+    return _POSITION + tp.topic.encode() + b"/%d" % tp.partition

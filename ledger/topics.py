@@ -15,6 +15,9 @@ DAY_MS = 24 * 60 * 60 * 1000
 # log's clock when it was decided, or later: one clock that was wrong for a moment would stop the order, or the whole writer.
 _ANY_TIME = {"message.timestamp.before.max.ms": str(2**63 - 1), "message.timestamp.after.max.ms": str(2**63 - 1)}
 
+# How long Kafka keeps the tombstone of an erased contact: whoever reads the topic at least this often misses none.
+CONTACT_TOMBSTONES_MS = 7 * DAY_MS
+
 # A record of the ledger is a few hundred bytes; a command carries at most a 64 KiB request. Brokers take 1 MiB by default.
 MAX_RECORD_BYTES = 256 * 1024
 
@@ -81,7 +84,13 @@ class Topics:
             TopicSpec(
                 self.contacts,
                 partitions,
-                {"cleanup.policy": "compact", "max.compaction.lag.ms": str(DAY_MS), "min.compaction.lag.ms": "0", **_ANY_TIME},
+                {
+                    "cleanup.policy": "compact",
+                    "max.compaction.lag.ms": str(DAY_MS),
+                    "min.compaction.lag.ms": "0",
+                    "delete.retention.ms": str(CONTACT_TOMBSTONES_MS),
+                    **_ANY_TIME,
+                },
             ),
             TopicSpec(self.writers, writers, {"cleanup.policy": "delete"}),
         )

@@ -26,7 +26,7 @@ import structlog
 from ledger.codec import event_codec, refusal_codec
 from ledger.errors import ConfigError, DecodeError, Hole
 from ledger.events import OrderEvent, OrderRefusal
-from ledger.kept_contacts import contact_rows
+from ledger.kept_contacts import KeptContacts
 from ledger.log import Record, TopicPartition
 from ledger.order import FoldError
 from ledger.outcomes import decode_outcome, refusal_row
@@ -78,8 +78,8 @@ class Databases:
         """
         self.topics = topics
         self.stores: dict[int, Store] = {}
-        self.contacts: Store | None = None
-        self._events, self._refusals, self._contact_row = event_codec(), refusal_codec(), contact_rows()
+        self.contacts: KeptContacts | None = None
+        self._events, self._refusals = event_codec(), refusal_codec()
         self._positions: dict[TopicPartition, int] = {}
         self._log_times: dict[TopicPartition, int] = {}
         self._digests: dict[int, Digest] = {}
@@ -89,9 +89,7 @@ class Databases:
                 self.stores[p] = open_store(store_name(p))
                 self._load(p, self.stores[p])
             if contacts is not None:
-                self.contacts = open_store(CONTACTS_STORE)
-                for p in range(contacts):
-                    self._load_position(self.contacts, TopicPartition(topics.contacts, p))
+                self.contacts = KeptContacts(open_store(CONTACTS_STORE), topics.contacts, contacts)
         except BaseException:
             self.close()
             raise
@@ -118,13 +116,15 @@ class Databases:
 
     def positions(self) -> dict[TopicPartition, int]:
         """The next offset of every partition of the three topics, as far as they are in here."""
-        return dict(self._positions)
+        return self._positions | (self.contacts.positions() if self.contacts is not None else {})
 
     def position(self, tp: TopicPartition) -> int:
+        if tp.topic == self.topics.contacts and self.contacts is not None:
+            return self.contacts.position(tp)
         return self._positions[tp]
 
     def log_time(self, tp: TopicPartition) -> int:
-        """Timestamp of the last record folded, ms since the epoch (0: none)."""
+        """Timestamp of the last event or refusal folded, ms since the epoch (0: none)."""
         return self._log_times[tp]
 
     def digest(self, partition: int) -> Digest:
@@ -162,9 +162,9 @@ class Databases:
 
         Without `told` events are not handed back: in bulk nobody waits for them, and to hold thousands of them costs a tenth.
 
-        Any exception leaves the database at an earlier position, whole. Raises `StoreError`, `Hole`.
+        Any exception leaves the database at an earlier position, whole. Raises `StoreError`, `Hole`, `ContactsTooOld`.
         """
-        position = self._positions[tp]
+        position = self.position(tp)
         if records and records[0].offset < position:
             records = [record for record in records if record.offset >= position]
         found = Folded([], [], [])
@@ -175,7 +175,8 @@ class Databases:
         elif tp.topic == self.topics.refusals:
             self._fold_refusals(tp, records, found.refusals)
         else:
-            self._fold_contacts(tp, records, found.contacts)
+            assert self.contacts is not None
+            found.contacts.extend(self.contacts.fold(tp, records))
         return found
 
     def _write(self, store: Store, tp: TopicPartition, rows: Rows, last: Record) -> None:
@@ -246,12 +247,6 @@ class Databases:
                     rows[row[0]] = row[1]
                 told.append(refusal)
         self._write(store, tp, rows, records[-1])
-
-    def _fold_contacts(self, tp: TopicPartition, records: Sequence[Record], keys: list[bytes]) -> None:
-        assert self.contacts is not None
-        rows: Rows = {(r.key or b""): self._contact_row(r.value, r.timestamp_ms) for r in records}
-        keys += rows
-        self._write(self.contacts, tp, rows, records[-1])
 
     def close(self) -> None:
         """Close every database; closing again is no mistake."""

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from ledger.contacts import OrderContact
 from ledger.errors import Hole
 from ledger.events import OrderRefusal
-from ledger.kept_contacts import contact_rows, decode_contact
+from ledger.kept_contacts import KeptContacts
 from ledger.log import Acked, Record, TopicPartition
 from ledger.outcomes import decode_outcome, outcome_key, reused_key
 from ledger.store import Store
@@ -32,12 +32,12 @@ class Projector:
         self._databases = databases
         self.topics = databases.topics
         self.partitions = len(databases.stores)
-        self._contact_row = contact_rows()
         self._outcome_waiters: dict[str, list[tuple[bytes, Waiter]]] = {}
-        self._position_waiters: dict[int, list[tuple[int, Waiter]]] = {p: [] for p in range(self.partitions)}
+        self._position_waiters: dict[TopicPartition, list[tuple[int, Waiter]]] = {}
         self._order_waiters: dict[str, list[Waiter]] = {}
         self._early: dict[str, list[tuple[int, str, bytes]]] = {}  # refusals folded before the version they met
         self._ahead: dict[bytes, tuple[Acked, bytes | None]] = {}  # contacts known to be durable and not folded yet
+        self.contacts_late = asyncio.Event()  # set when a contact came after its erasure: `contacts.late()` has it
         self.folded_count = 0
 
     @classmethod
@@ -59,7 +59,7 @@ class Projector:
         return self._databases.stores.values()
 
     @property
-    def contacts(self) -> Store:
+    def contacts(self) -> KeptContacts:
         assert self._databases.contacts is not None
         return self._databases.contacts
 
@@ -95,7 +95,9 @@ class Projector:
                 self._forget_ahead(key)
             if tp.topic == self.topics.events:
                 self.folded_count += len(own)
-                self._tell_position(tp.partition)
+            elif self.contacts.has_late:
+                self.contacts_late.set()
+            self._tell_position(tp)
 
     def _tell_refused(self, partition: int, refusal: OrderRefusal) -> None:
         """Now, or once the order is folded as far as the command met it: the two topics come in any order."""
@@ -129,9 +131,9 @@ class Projector:
             if databases.position(tp) < position:
                 raise Hole(f"{tp.topic}/{tp.partition}: folded to {position}, the other database to {databases.position(tp)}")
         self._databases = databases
-        for key, (acked, row) in list(self._ahead.items()):
+        for key, (acked, value) in list(self._ahead.items()):
             if databases.position(TopicPartition(self.topics.contacts, acked.partition)) <= acked.offset:
-                self.contacts.write({key: row})
+                self.contacts.put(key, value, acked.timestamp_ms)
             else:
                 del self._ahead[key]
         self._tell_everyone()
@@ -146,24 +148,22 @@ class Projector:
                 if any(decode_outcome(row).fingerprint == fingerprint for row in rows):
                     self._tell(command_id, fingerprint)
         self._early.clear()
-        for partition in range(self.partitions):
-            self._tell_position(partition)
+        for tp in list(self._position_waiters):
+            self._tell_position(tp)
         self.wake_order_waiters()
 
     # ---- contacts
 
     def contact(self, key: bytes) -> OrderContact | None:
         """The contact with this key (`ledger.contacts.contact_key`); None when unknown or erased."""
-        raw = self.contacts.get(key)
-        return decode_contact(raw).contact if raw else None
+        return self.contacts.contact(key)
 
     def remember_contact(self, key: bytes, value: bytes | None, acked: Acked) -> None:
         """A contact (None: its tombstone) that this node has just made durable: readable here at once, unless the fold was
         faster."""
         if self._databases.position(TopicPartition(self.topics.contacts, acked.partition)) <= acked.offset:
-            row = self._contact_row(value, acked.timestamp_ms)
-            self._ahead[key] = acked, row
-            self.contacts.write({key: row})
+            self._ahead[key] = acked, value
+            self.contacts.put(key, value, acked.timestamp_ms)
 
     def _forget_ahead(self, key: bytes) -> None:
         if (ahead := self._ahead.get(key)) is not None:
@@ -201,23 +201,31 @@ class Projector:
                 waiter.set_result(None)
 
     async def reached(self, partition: int, position: int, timeout_s: float) -> bool:
-        """Wait until `partition` has folded to `position`; whether it did in time."""
-        if self.position(partition) >= position:
+        """Wait until `partition` of the events is folded to `position`; whether it was in time."""
+        return await self._reached(TopicPartition(self.topics.events, partition), position, timeout_s)
+
+    async def contacts_reached(self, partition: int, position: int, timeout_s: float) -> bool:
+        """Wait until `partition` of the contacts is folded to `position`; whether it was in time."""
+        return await self._reached(TopicPartition(self.topics.contacts, partition), position, timeout_s)
+
+    async def _reached(self, tp: TopicPartition, position: int, timeout_s: float) -> bool:
+        if self._databases.position(tp) >= position:
             return True
         waiter: Waiter = asyncio.get_running_loop().create_future()
         entry = (position, waiter)
-        self._position_waiters[partition].append(entry)
+        waiting = self._position_waiters.setdefault(tp, [])
+        waiting.append(entry)
         try:
             await asyncio.wait_for(waiter, timeout_s)
         except TimeoutError:
             return False
         finally:
-            self._position_waiters[partition].remove(entry)
+            waiting.remove(entry)
         return True
 
-    def _tell_position(self, partition: int) -> None:
-        at = self.position(partition)
-        for wanted, waiter in self._position_waiters[partition]:
+    def _tell_position(self, tp: TopicPartition) -> None:
+        at = self._databases.position(tp)
+        for wanted, waiter in self._position_waiters.get(tp, ()):
             if wanted <= at and not waiter.done():
                 waiter.set_result(None)
 

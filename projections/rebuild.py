@@ -105,12 +105,11 @@ class Watcher(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What one process folds: `partitions`, and the contacts' partitions if it has them, up to `until`, into `folder`."""
+    """What one process folds: `partitions` up to `until`, into `folder`."""
 
     topics: Topics
     folder: Path
     partitions: list[int]
-    contacts: int | None
     until: Mapping[TopicPartition, int]
 
 
@@ -118,7 +117,7 @@ def fold_share(doors: Doors, share: Share, tell: Tell) -> dict[int, Digest]:
     """Fold a share in bulk: what one process of a rebuild does. The digests of its partitions."""
     gc.freeze()
     gc.set_threshold(100_000, 50, 100)  # a fold makes no cycles, and looking for them among its rows takes a tenth of its time
-    databases = Databases(doors.opener(share.folder, True), share.topics, share.partitions, share.contacts)
+    databases = Databases(doors.opener(share.folder, True), share.topics, share.partitions, None)
     try:
         bulk = BulkFold(doors.open_log(), databases, f"rebuild-{min(share.partitions)}")
         try:
@@ -231,10 +230,11 @@ class Rebuild:
         return True
 
     def _open(self, folder: Path) -> Databases:
-        return Databases(self._doors.opener(folder, True), self._topics, range(self._partitions), self._partitions)
+        # Without contacts: an erasure would not reach those of a build that is interrupted. Who reads the generation folds them.
+        return Databases(self._doors.opener(folder, True), self._topics, range(self._partitions), None)
 
     def _ends(self) -> dict[TopicPartition, int]:
-        topics = (self._topics.events, self._topics.refusals, self._topics.contacts)
+        topics = (self._topics.events, self._topics.refusals)
         return self._log.ends([TopicPartition(topic, p) for topic in topics for p in range(self._partitions)], timeout_s=30.0)
 
     # ---- 1: in bulk
@@ -273,13 +273,8 @@ class Rebuild:
         context, jobs = multiprocessing.get_context("spawn"), []
         for number, group in enumerate(_groups(self._partitions, self._jobs)):
             ours, theirs = context.Pipe(duplex=False)
-            with_contacts = number == 0
-            own = {
-                tp: end
-                for tp, end in until.items()
-                if (with_contacts if tp.topic == self._topics.contacts else tp.partition in group)
-            }
-            share = Share(self._topics, folder, group, self._partitions if with_contacts else None, own)
+            own = {tp: end for tp, end in until.items() if tp.partition in group}
+            share = Share(self._topics, folder, group, own)
             process = context.Process(target=_job, args=(self._doors, share, theirs), name=f"rebuild-{number}")
             process.start()
             theirs.close()

@@ -13,11 +13,11 @@ import json
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import httpx
 import uvicorn
@@ -48,6 +48,7 @@ HASH_KEY = "0123456789abcdef0123456789abcdef"
 ROLES = ("gateway", "admin", "reader", "operator")
 OUTSIDE_TIMEOUT_MS = 1_500  # of a test: long for a loopback call, short for one that is never answered
 _keys = itertools.count(1)
+T = TypeVar("T")
 
 
 @dataclass
@@ -112,6 +113,10 @@ class RunningLedger:
         if not response.headers.get("content-type", "").startswith("text/event-stream"):
             response.read()
         check_described(self.app.openapi(), response)
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Its result, run on the event loop of the API and the fold."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(PATIENCE_S)
 
     def count(self, topic: str) -> int:
         """How many offsets of `topic` are taken (transaction markers included)."""
@@ -249,6 +254,33 @@ def running_ledger(
         context.close()
         stop_deciding()
         companions.close()
+        sender.close()
+
+
+@contextmanager
+def another_node(ledger: RunningLedger, folding: bool = True) -> Iterator[RunningLedger]:
+    """A second `serve` of the same ledger, with a fold of its own, which begins with the log, paused unless `folding`."""
+    first = ledger.context
+    projector = Projector.open(lambda name: MemoryStore(), ledger.topics, first.partitions)
+    sender, status = ledger.log.sender("another-serve"), Status()
+    context = AppContext(
+        first.settings, ledger.log, sender, projector, Queries(projector), first.tokens, first.hash_key, lambda: status
+    )
+    app = build_app(context)
+    server = Server(app, context, status)
+    if not folding:
+        server.folding.clear()
+    url = server.start()
+    node = RunningLedger(
+        url, ledger.log, ledger.topics, context, app, ledger.tokens, status, server.folding, server.loop, ledger.stop_deciding
+    )
+    try:
+        yield node
+    finally:
+        for client in node.clients:
+            client.close()
+        server.stop()
+        context.close()
         sender.close()
 
 

@@ -14,6 +14,7 @@ from ledger.log import Record
 from ledger.rocks_store import RocksStore
 from ledger.store import MemoryStore, Store
 from ledger.topics import Topics
+from projections.databases import CONTACTS_STORE
 from projections.projector import Projector
 
 Rows = dict[bytes, bytes]
@@ -30,7 +31,8 @@ def _records(bootstrap: str, topic: str) -> list[Record]:
 
 
 def _rows(store: Store) -> Rows:
-    return dict(store.scan(b""))
+    """But those that say when it was last looked at, and what is still to be removed from its files."""
+    return {key: row for key, row in store.scan(b"") if key != b"\0current" and not key.startswith(b"\0unpurged/")}
 
 
 def desk_differences(state_dir: Path, bootstrap: str, log: KafkaLog, topics: Topics, writers: int, partitions: int) -> list[str]:
@@ -77,6 +79,8 @@ def projection_differences(state_dir: Path, bootstrap: str, topics: Topics, part
     folder = root / json.loads((root / "current.json").read_text())["current"]
     found: list[str] = []
     for name, fold in fresh.items():
+        if name == CONTACTS_STORE and not (folder / name).exists():
+            continue  # a rebuild makes none: whoever reads its generation does
         store = RocksStore(folder / name)
         try:
             found += [f"{name} {line}" for line in differences(_rows(store), _rows(fold))]

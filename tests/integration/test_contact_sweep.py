@@ -51,7 +51,7 @@ def write_contact(ledger: RunningLedger, order_id: str, written_at: int, value: 
     record = NewRecord(ledger.topics.contacts, ledger.context.partition_of(order_id), name, value, written_at)
     ledger.context.sender.send(record, lambda acked, error: acks.append(acked))
     deadline = time.monotonic() + PATIENCE_S
-    while ledger.context.projector.contacts.get(name) is None:
+    while ledger.context.projector.contacts.written_at(name) is None:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     return name
@@ -148,5 +148,5 @@ def test_with_the_broker_away_nothing_is_deleted(ledger: RunningLedger) -> None:
             swept(ledger, now_ms())
     finally:
         ledger.log.away(False)
-    assert ledger.context.projector.contacts.get(name) is not None
+    assert ledger.context.projector.contacts.written_at(name) is not None
     assert swept(ledger, now_ms()) == 1

@@ -232,8 +232,8 @@ def test_command_event_and_contact_share_the_partition_of_the_order(ledger: Runn
 def test_the_contact_is_read_at_once_also_when_its_topic_is_folded_late(
     ledger: RunningLedger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    client, databases, late = ledger.client(), ledger.context.projector.databases, []
-    monkeypatch.setattr(databases, "_fold_contacts", lambda tp, records, keys: late.append((tp, records)))
+    client, contacts, late = ledger.client(), ledger.context.projector.contacts, []
+    monkeypatch.setattr(contacts, "fold", lambda tp, records: late.append((tp, records)) or [])
     order = placed(client)
     assert client.get(f"/orders/{order['order_id']}").json() == order
     assert order["contact"] == order_body()["contact"]
@@ -243,7 +243,7 @@ def test_the_contact_is_read_at_once_also_when_its_topic_is_folded_late(
         assert time.monotonic() < deadline
         time.sleep(0.01)
     for tp, records in late:
-        ledger.loop.call_soon_threadsafe(databases._fold_contacts, tp, records, [])
+        ledger.loop.call_soon_threadsafe(contacts.fold, tp, records)
     assert client.get(f"/orders/{order['order_id']}").json() == order
 
 

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import httpx
 import pytest
 
+from api.contact_sweep import sweep, tend
+from commands.process import CommandsProcess
+from ledger.clock import now_ms
+from ledger.codec import contact_codec
+from ledger.contacts import Address, OrderContact, contact_key, erased_contact
 from ledger.kafka_log import KafkaLog
-from ledger.log import EventLog
+from ledger.log import Acked, EventLog, NewRecord
 from ledger.memory_log import MemoryLog
-from ledger.topics import Topics
-from tests.harness import RunningLedger, key, order_body, running_ledger
+from ledger.store import MemoryStore
+from ledger.topics import DAY_MS, Topics
+from tests.harness import RunningLedger, another_node, key, order_body, running_ledger
+from tests.patience import PATIENCE_S
 
 
 @pytest.fixture(scope="module", params=["memory", pytest.param("kafka", marks=pytest.mark.kafka)])
@@ -82,3 +91,175 @@ def test_a_wrong_body_erases_nothing(ledger: RunningLedger) -> None:
     for body in ({"force": "yes"}, {"forced": True}, {"force": 1}):
         assert erase(ledger, "carl", **body).status_code == 422
     assert client.get(f"/orders/{order_id}").json()["contact"] is not None
+
+
+# ---- the erased stay erased -----------------------------------------------------------------------------------------
+
+
+def last_of_each(ledger: RunningLedger) -> dict[str, list[bytes | None]]:
+    """What compaction leaves of the contacts of each order, but for the records that say that they are erased."""
+    last = {r.key: r.value for r in ledger.records(ledger.topics.contacts) if r.key is not None}
+    found: dict[str, list[bytes | None]] = {}
+    for name, value in last.items():
+        if b"/" in name and erased_contact(name) is None:
+            found.setdefault(name.split(b"/")[0].decode(), []).append(value)
+    return found
+
+
+@contextmanager
+def deciding(ledger: RunningLedger) -> Iterator[None]:
+    """Another processor, after the one of the ledger was stopped."""
+    process = CommandsProcess(ledger.log, lambda name: MemoryStore(), ledger.topics, f"{ledger.topics.prefix}app", "two")
+    thread = threading.Thread(target=process.run, name="commands")
+    thread.start()
+    try:
+        yield
+    finally:
+        process.stop()
+        thread.join(PATIENCE_S)
+        assert not thread.is_alive()
+
+
+def until_placed(client: httpx.Client, order_id: str) -> dict[str, Any]:
+    deadline = time.monotonic() + PATIENCE_S
+    while (answer := client.get(f"/orders/{order_id}")).status_code != 200:
+        assert time.monotonic() < deadline, answer.text
+        time.sleep(0.05)
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+@pytest.fixture(params=["memory", pytest.param("kafka", marks=pytest.mark.kafka)])
+def short_lived(request: pytest.FixtureRequest, topics: Topics) -> Iterator[RunningLedger]:
+    log: EventLog = MemoryLog() if request.param == "memory" else KafkaLog(request.getfixturevalue("kafka"))
+    with running_ledger(log, topics) as running:
+        yield running
+
+
+def test_an_order_that_is_not_decided_yet_loses_its_contact_too_and_a_retry_brings_nothing_back(
+    short_lived: RunningLedger,
+) -> None:
+    ledger, headers = short_lived, key()
+    client = ledger.client(customer="dan")
+    ledger.stop_deciding()
+    asked = client.post("/orders", json=order_body(), headers=headers | {"Prefer": "respond-async"})
+    assert asked.status_code == 202
+    order_id = asked.json()["order_id"]
+    assert erase(ledger, "dan").json() == {"contacts_deleted": 1}
+    assert client.post("/orders", json=order_body(), headers=headers | {"Prefer": "respond-async"}).status_code == 202
+    assert last_of_each(ledger)[order_id] == [None]
+    with deciding(ledger):
+        assert until_placed(client, order_id)["contact"] is None
+        again = client.post("/orders", json=order_body(), headers=headers)
+        assert (again.status_code, again.json()["contact"]) == (201, None)
+        new = client.post("/orders", json=order_body(), headers=key() | {"Prefer": "wait=10"})
+        assert (new.status_code, new.json()["contact"]) == (201, order_body()["contact"]), "the next order is a new one"
+    assert last_of_each(ledger)[order_id] == [None]
+
+
+def test_a_retry_at_a_node_that_has_folded_neither_order_nor_erasure_leaves_nothing(ledger: RunningLedger) -> None:
+    headers = key()
+    client = ledger.client(customer="fay")
+    order_id = client.post("/orders", json=order_body(), headers=headers).json()["order_id"]
+    with another_node(ledger, folding=False) as node:
+        assert erase(ledger, "fay", force=True).json() == {"contacts_deleted": 1}
+        late = node.client(customer="fay")
+        retry = late.post("/orders", json=order_body(), headers=headers | {"Prefer": "respond-async"})
+        assert retry.status_code == 202
+        assert last_of_each(ledger)[order_id] != [None], "that node could not know"
+        node.folding.set()
+        until_placed(late, order_id)
+        for each in (node, ledger):
+            deadline = time.monotonic() + PATIENCE_S
+            while not each.context.projector.contacts_late.is_set():
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            assert each.client(customer="fay").get(f"/orders/{order_id}").json()["contact"] is None
+        node.run(tend(node.context, now_ms()))
+    assert last_of_each(ledger)[order_id] == [None]
+    assert client.get(f"/orders/{order_id}").json()["contact"] is None
+
+
+def test_a_contact_that_comes_after_its_erasure_is_found_by_the_sweep_too(ledger: RunningLedger) -> None:
+    client = ledger.client(customer="gus")
+    order_id = placed(client)
+    kept = next(r for r in ledger.records(ledger.topics.contacts) if (r.key or b"").startswith(order_id.encode()))
+    erase(ledger, "gus", force=True)
+    write(ledger, NewRecord(kept.topic, kept.partition, kept.key, kept.value))
+    contacts = ledger.context.projector.contacts
+    deadline = time.monotonic() + PATIENCE_S
+    while contacts.written_at(kept.key or b"") is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    contacts.late()
+    assert ledger.run(sweep(ledger.context, now_ms())) == 1
+    assert last_of_each(ledger)[order_id] == [None]
+
+
+def write(ledger: RunningLedger, record: NewRecord) -> None:
+    acked: list[Acked | None] = []
+    ledger.context.sender.send(record, lambda ack, error: acked.append(ack))
+    deadline = time.monotonic() + PATIENCE_S
+    while not acked:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert acked[0] is not None
+
+
+def test_contacts_are_erased_by_the_customer_they_name_whether_or_not_there_is_an_order(ledger: RunningLedger) -> None:
+    address = Address("1 Mill Lane", "Leeds", "LS1 1AA", "GB")
+    for n, customer in enumerate(("hal", "hal", "ida")):
+        value = contact_codec().encode(OrderContact(customer, "Hal", "hal@example.org", address))
+        name = contact_key(f"ord_lost{n}", b"d" * 32)
+        write(ledger, NewRecord(ledger.topics.contacts, ledger.context.partition_of(f"ord_lost{n}"), name, value))
+    assert erase(ledger, "hal").json() == {"contacts_deleted": 2}
+    last = last_of_each(ledger)
+    assert (last["ord_lost0"], last["ord_lost1"]) == ([None], [None])
+    assert last["ord_lost2"] != [None]
+
+
+def test_a_contact_that_cannot_be_read_is_erased_with_its_order(ledger: RunningLedger) -> None:
+    client = ledger.client(customer="jim")
+    order_id = placed(client)
+    kept = next(r for r in ledger.records(ledger.topics.contacts) if (r.key or b"").startswith(order_id.encode()))
+    write(ledger, NewRecord(kept.topic, kept.partition, kept.key, b"jim@example.org, in no form of ours"))
+    assert erase(ledger, "jim", force=True).json() == {"contacts_deleted": 1}
+    assert last_of_each(ledger)[order_id] == [None]
+
+
+def test_the_erasure_of_many_contacts_takes_several_turns(ledger: RunningLedger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.erasure.SLICE_CONTACTS", 3)
+    client = ledger.client(customer="kim")
+    orders = [placed(client) for _ in range(8)]
+    assert erase(ledger, "kim", force=True).json() == {"contacts_deleted": 8}
+    last = last_of_each(ledger)
+    assert [last[order_id] for order_id in orders] == [[None]] * 8
+
+
+def test_a_node_that_does_not_fold_erases_nothing_and_says_so(ledger: RunningLedger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.erasure.FOLD_S", 0.2)
+    client = ledger.client(customer="lea")
+    order_id = placed(client)
+    with another_node(ledger, folding=False) as node:
+        answer = erase(node, "lea", force=True)
+        assert (answer.status_code, answer.json()["code"]) == (503, "not-caught-up")
+    assert client.get(f"/orders/{order_id}").json()["contact"] is not None
+
+
+@pytest.mark.parametrize("staleness_ms", [None, DAY_MS])
+def test_a_node_that_is_not_caught_up_takes_no_command(ledger: RunningLedger, staleness_ms: int | None) -> None:
+    order_id = placed(ledger.client())
+    with another_node(ledger, folding=False) as node:
+        node.status.staleness_ms = staleness_ms
+        before = ledger.count(ledger.topics.commands) + ledger.count(ledger.topics.contacts)
+        customer, admin = node.client(), node.client("admin")
+        answers = [
+            customer.post("/orders", json=order_body(), headers=key()),
+            customer.post(f"/orders/{order_id}/cancel", headers=key()),
+            admin.put(f"/orders/{order_id}/status", json={"status": "processing"}, headers=key()),
+            node.client("operator").post(
+                f"/orders/{order_id}/attention", json={"code": "x", "obligation_key": "y", "action": "retry"}, headers=key()
+            ),
+        ]
+        assert [(a.status_code, a.json()["code"], a.headers["retry-after"]) for a in answers] == [(503, "not-caught-up", "1")] * 4
+        assert ledger.count(ledger.topics.commands) + ledger.count(ledger.topics.contacts) == before

@@ -7,7 +7,7 @@ import email.policy
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from email.headerregistry import Address as EmailAddress
 from email.message import EmailMessage
@@ -30,9 +30,10 @@ from commands.notifier import MAX_AGE_MS, Notifier
 from ledger import events as e
 from ledger.codec import contact_codec, event_codec
 from ledger.config import KafkaSettings
-from ledger.contacts import Address, OrderContact, contact_key
+from ledger.contacts import NOBODY, Address, OrderContact, contact_key, erased_key
 from ledger.errors import ConfigError
 from ledger.kafka_log import KafkaLog
+from ledger.kept_contacts import TOO_OLD_MS, KeptContacts
 from ledger.log import EventLog, NewRecord, TopicPartition
 from ledger.memory_log import MemoryLog
 from ledger.order import Order, evolve
@@ -119,12 +120,20 @@ class Post:
         notifier.own([0])
         return notifier
 
-    def contact(self, order_id: str, to: str = "ada@example.org", name: str = "Ada", gone: bool = False) -> None:
+    def contact(
+        self, order_id: str, to: str = "ada@example.org", name: str = "Ada", gone: bool = False, partition: int = 0
+    ) -> None:
         contact = OrderContact("c-1", name, to, Address("1 Mill Lane", "Leeds", "LS1", "GB"), phone="+44 113 496 0000")
-        value = None if gone else contact_codec().encode(contact)
+        self.write(contact_key(order_id, DIGEST), None if gone else contact_codec().encode(contact), partition)
+
+    def erase(self, order_id: str, partition: int = 0) -> None:
+        name = contact_key(order_id, DIGEST)
+        self.write(erased_key(name), contact_codec().encode(NOBODY), partition)
+        self.write(name, None, partition)
+
+    def write(self, name: bytes, value: bytes | None, partition: int) -> None:
         acked = threading.Event()
-        record = NewRecord(self.topics.contacts, 0, contact_key(order_id, DIGEST), value)
-        self.sender.send(record, lambda ack, error: acked.set())
+        self.sender.send(NewRecord(self.topics.contacts, partition, name, value), lambda ack, error: acked.set())
         assert acked.wait(PATIENCE_S)
 
     def event(self, order_id: str, kind: str, partition: int = 0, **fields: Any) -> None:
@@ -255,7 +264,7 @@ def test_the_first_start_tells_nothing_of_what_was_before_and_later_starts_all_s
 def test_contacts_that_were_made_anew_are_read_from_their_start(post: Post, mails: MailServer) -> None:
     post.contact("ord_1")
     kept = MemoryStore()
-    kept.write({b"p/0": (1_000).to_bytes(8, "big")})  # as far as the topic before had come
+    KeptContacts(kept, post.topics.contacts, 2).reached(TopicPartition(post.topics.contacts, 0), 1_000)  # of the topic before
     with running(post, contacts=kept):
         post.event("ord_1", e.ORDER_PLACED)
         until(lambda: mails.mails)
@@ -295,6 +304,109 @@ def test_an_erased_contact_gets_no_message(post: Post, mails: MailServer) -> Non
         post.placed("ord_2", "bob@example.org")
         until(lambda: mails.subjects("bob@example.org"))
     assert mails.subjects() == []
+
+
+def test_what_waits_to_be_sent_goes_with_its_contact(post: Post, mails: MailServer) -> None:
+    mails.refuse = {"busy@example.org": "451 try later"}
+    with running(post) as notifier:
+        post.placed("ord_1", "busy@example.org")
+        until(lambda: notifier._parked)
+        post.erase("ord_1")
+        until(lambda: not notifier._parked)
+        mails.refuse.clear()
+        post.placed("ord_2")
+        until(lambda: mails.mails)
+        until(post.at_end)
+        assert notifier.given_up == 0
+    assert mails.subjects("busy@example.org") == []
+
+
+@pytest.mark.parametrize("for_good", [True, False])
+def test_what_was_erased_while_nobody_was_here_is_known_before_anything_is_sent(
+    post: Post, mails: MailServer, for_good: bool
+) -> None:
+    kept = Kept()
+    with running(post, contacts=kept):
+        post.placed("ord_1")
+        until(lambda: mails.mails)
+        until(post.at_end)
+    post.event("ord_1", e.ORDER_SHIPPED, shipment=e.Shipment("DHL", "0034"), status="shipped")
+    post.erase("ord_1") if for_good else post.contact("ord_1", gone=True)
+    with running(post, contacts=kept):
+        post.placed("ord_2", "bob@example.org")
+        until(lambda: mails.subjects("bob@example.org"))
+    assert mails.subjects() == ["ord_1"]
+    assert kept.customers() == {"bob@example.org"}
+
+
+def test_who_was_away_for_longer_than_the_log_tells_of_erasures_reads_contacts_anew(post: Post, mails: MailServer) -> None:
+    kept = Kept()
+    contacts = KeptContacts(kept, post.topics.contacts, 2)
+    contact = OrderContact("c-1", "Ada", "ada@example.org", Address("1 Mill Lane", "Leeds", "LS1", "GB"))
+    contacts.put(contact_key("ord_1", DIGEST), contact_codec().encode(contact), 1)  # its tombstone is compacted away
+    contacts.note_current(time.time_ns() // 1_000_000 - TOO_OLD_MS - 60_000)
+    with running(post, contacts=kept):
+        post.event("ord_1", e.ORDER_PLACED)
+        post.placed("ord_2", "bob@example.org")
+        until(lambda: mails.subjects("bob@example.org"))
+    assert mails.subjects() == []
+    assert kept.customers() == {"bob@example.org"}
+
+
+def test_an_erasure_reaches_what_is_kept_of_partitions_that_are_somebody_elses(post: Post, mails: MailServer) -> None:
+    kept = Kept()
+    with running(post, contacts=kept):
+        post.contact("ord_1", "eve@example.org", partition=1)
+        until(lambda: kept.customers() == {"eve@example.org"})
+        post.erase("ord_1", partition=1)
+        until(lambda: kept.customers() == set())
+    assert mails.mails == []
+
+
+class Kept(MemoryStore):
+    """Contacts that outlive their notifier, which closes them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._one_at_a_time = threading.Lock()
+
+    def write(self, rows: Mapping[bytes, bytes | None]) -> None:
+        with self._one_at_a_time:
+            super().write(rows)
+
+    def close(self) -> None:
+        pass
+
+    def customers(self) -> set[str]:
+        """The addresses in it."""
+        with self._one_at_a_time:
+            return self._customers()
+
+    def _customers(self) -> set[str]:
+        rows = [row for key, row in self.scan(b"") if not key.startswith(b"\0")]
+        return {
+            address for address in ("ada@example.org", "bob@example.org", "eve@example.org") if address.encode() in b"".join(rows)
+        }
+
+
+def test_messages_that_a_door_keeps_go_with_their_contact(post: Post, tmp_path: Path) -> None:
+    def files() -> set[str]:
+        return {path.name for path in tmp_path.iterdir()}
+
+    doors = {"email": EmlDoor(tmp_path, "shop@example.org")}
+    with running(post, doors=doors):
+        post.placed("ord_1")
+        post.placed("ord_1-1")
+        post.event("ord_1", e.ORDER_CANCELLED, cancel=e.Cancel("other", "admin"), status="cancelled")
+        until(lambda: files() == {"ord_1-1-email.eml", "ord_1-2-email.eml", "ord_1-1-1-email.eml"})
+        (tmp_path / ".ord_1-2-email.part").write_text("half a message")
+        (tmp_path / "notes.txt").write_text("not ours")
+        post.erase("ord_1")
+        until(lambda: files() == {"ord_1-1-1-email.eml", "notes.txt"})
+    post.erase("ord_1-1")
+    (tmp_path / "another-1-email.eml").write_text("of another ledger")
+    with running(post, doors=doors):
+        until(lambda: files() == {"another-1-email.eml", "notes.txt"})
 
 
 def test_another_partition_is_somebody_elses(post: Post, mails: MailServer) -> None:
@@ -352,22 +464,17 @@ def test_an_odd_address_that_is_one_is_written_to(post: Post, mails: MailServer,
     assert f"To: {sent}\n".encode() in mail.as_bytes()
 
 
-class BrokenDoor:
+class BrokenDoor(SmtpDoor):
     """A door with a fault that nobody thought of, for one message."""
-
-    channel = "email"
-
-    def __init__(self, door: SmtpDoor) -> None:
-        self.door = door
 
     def send(self, message: OutMessage) -> None:
         if "ord_1" in message.subject:
             raise ZeroDivisionError(message.to)
-        self.door.send(message)
+        super().send(message)
 
 
 def test_a_door_that_raises_costs_one_message(post: Post, mails: MailServer, capsys: pytest.CaptureFixture[str]) -> None:
-    with running(post, doors={"email": BrokenDoor(SmtpDoor(post.url, "shop@example.org"))}) as notifier:
+    with running(post, doors={"email": BrokenDoor(post.url, "shop@example.org")}) as notifier:
         post.placed("ord_1", "secret@example.org")
         post.placed("ord_2")
         until(lambda: mails.subjects() == ["ord_2"])

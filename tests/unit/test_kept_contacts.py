@@ -1,0 +1,214 @@
+"""The fold of contacts: what is kept of each, whose it is, what is erased for good, and when it is begun anew."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ledger.codec import contact_codec
+from ledger.contacts import BARRIER_KEY, NOBODY, Address, OrderContact, contact_key, erased_contact, erased_key
+from ledger.kept_contacts import NOTE_EVERY_MS, TOO_OLD_MS, ContactsTooOld, KeptContacts
+from ledger.log import Record, TopicPartition
+from ledger.store import MemoryStore
+from ledger.topics import CONTACT_TOMBSTONES_MS, DAY_MS, Topics
+
+TOPIC = Topics().contacts
+HERE = TopicPartition(TOPIC, 0)
+NOW = 1_900_000_000_000
+A, B = contact_key("ord_a", b"a" * 32), contact_key("ord_b", b"b" * 32)
+encode = contact_codec().encode
+MARK = encode(NOBODY)
+
+
+def contact(customer: str = "ada", name: str = "Ada") -> OrderContact:
+    return OrderContact(customer, name, "ada@example.org", Address("1 Mill Lane", "Leeds", "LS1 1AA", "GB"))
+
+
+ADA = encode(contact())
+
+
+class Fold:
+    """Contacts in memory, a clock that stands, and the topic they are folded from."""
+
+    def __init__(self) -> None:
+        self.store, self.now, self.offset = MemoryStore(), NOW, 0
+        self.contacts = self.open()
+
+    def open(self) -> KeptContacts:
+        self.contacts = KeptContacts(self.store, TOPIC, 1, lambda: self.now)
+        return self.contacts
+
+    def take(self, *records: tuple[bytes, bytes | None]) -> None:
+        """Fold these (key, value), each in the next offset."""
+        found = [Record(TOPIC, 0, self.offset + n, NOW + n, key, value) for n, (key, value) in enumerate(records)]
+        self.offset += len(found)
+        self.contacts.fold(HERE, found)
+
+    def of(self, customer: str) -> list[bytes]:
+        return list(self.contacts.keys_of(customer))
+
+
+def test_the_last_record_of_a_key_is_kept_with_its_time_and_its_customer() -> None:
+    fold = Fold()
+    fold.take((A, encode(contact(name="Old"))), (A, ADA), (B, encode(contact("bob", "Bob"))))
+    contacts = fold.contacts
+    assert (contacts.contact(A), contacts.written_at(A), contacts.position(HERE)) == (contact(), NOW + 1, 3)
+    assert (fold.of("ada"), fold.of("bob"), fold.of("eve"), fold.of("ad")) == ([A], [B], [], [])
+    assert list(contacts.keys()) == [A, B]
+    assert contacts.has_order("ord_a")
+    assert not contacts.has_order("ord_")
+    fold.take((A, None))
+    assert (contacts.contact(A), contacts.written_at(A), fold.of("ada"), list(contacts.keys())) == (None, None, [], [B])
+    fold.take((A, ADA))
+    assert (contacts.contact(A), fold.of("ada")) == (contact(), [A]), "a tombstone alone is not for good"
+
+
+def test_a_contact_that_changes_hands_has_one_customer() -> None:
+    fold = Fold()
+    fold.take((A, ADA), (A, encode(contact("bob"))))
+    assert (fold.of("ada"), fold.of("bob")) == ([], [A])
+
+
+def test_what_is_erased_for_good_is_not_kept_again_whatever_is_written() -> None:
+    fold = Fold()
+    fold.take((A, ADA), (erased_key(A), MARK), (A, None))
+    assert (fold.contacts.contact(A), fold.contacts.is_erased(A), fold.contacts.is_order_erased("ord_a")) == (None, True, True)
+    assert not fold.contacts.has_late
+    fold.take((A, ADA))
+    assert (fold.contacts.contact(A), fold.of("ada"), fold.of("")) == (None, [], [A])
+    assert fold.contacts.written_at(A) is not None, "the log has it, so somebody must delete it"
+    assert (fold.contacts.late(), fold.contacts.late()) == ([A], [])
+    assert b"Ada" not in b"".join(value for _, value in fold.store.scan(b""))
+    fold.take((A, None))
+    assert (fold.contacts.written_at(A), fold.of("")) == (None, [])
+    fold.open()
+    assert fold.contacts.is_erased(A), "for ever"
+
+
+def test_an_erasure_without_its_tombstone_leaves_nothing_to_read_but_something_to_delete() -> None:
+    fold = Fold()
+    fold.take((A, ADA), (erased_key(A), MARK))
+    assert (fold.contacts.contact(A), fold.of("ada"), list(fold.contacts.keys())) == (None, [], [A])
+    assert b"Ada" not in b"".join(value for _, value in fold.store.scan(b""))
+
+
+def test_junk_and_barriers_are_passed_over() -> None:
+    fold = Fold()
+    fold.take((A, b"junk"), (BARRIER_KEY, None), (b"", b"x"), (b"\0version", ADA), (BARRIER_KEY, ADA))
+    assert (fold.contacts.contact(A), fold.of(""), list(fold.contacts.keys())) == (None, [A], [A])
+    assert fold.contacts.position(HERE) == 5
+
+
+def test_what_is_put_ahead_of_the_fold_ends_as_the_fold_does() -> None:
+    fold = Fold()
+    fold.contacts.put(A, ADA, NOW)
+    assert (fold.contacts.contact(A), fold.contacts.position(HERE)) == (contact(), 0)
+    fold.contacts.put(erased_key(A), MARK, NOW)
+    fold.contacts.put(A, None, NOW)
+    fold.take((A, ADA), (erased_key(A), MARK), (A, None))
+    assert (fold.contacts.contact(A), list(fold.contacts.keys())) == (None, [])
+
+
+keys = st.sampled_from([A, B, erased_key(A), erased_key(B), BARRIER_KEY])
+values = st.sampled_from([ADA, encode(contact("bob", "Bob")), b"junk", None])
+
+
+@given(st.lists(st.tuples(keys, values), max_size=12), st.integers(1, 5))
+def test_the_fold_is_what_the_records_say_however_they_are_cut(records: list[tuple[bytes, bytes | None]], size: int) -> None:
+    fold = Fold()
+    records = [(key, MARK if erased_contact(key) else None if key == BARRIER_KEY else value) for key, value in records]
+    for n in range(0, len(records), size):
+        fold.take(*records[n : n + size])
+    log: dict[bytes, bytes | None] = {}
+    erased: set[bytes] = set()
+    for key, value in records:  # the model: a record at a time
+        if (of := erased_contact(key)) is not None:
+            erased.add(of)
+        elif key != BARRIER_KEY:
+            log[key] = value
+    readable = {k: v for k, v in log.items() if v not in (None, b"junk") and k not in erased}
+    kept = {key: fold.contacts.contact(key) for key in (A, B)}
+    assert {key: encode(c) for key, c in kept.items() if c is not None} == readable
+    assert set(fold.contacts.keys()) == {key for key, value in log.items() if value is not None}
+    for customer in ("ada", "bob"):
+        assert fold.of(customer) == sorted(key for key, c in kept.items() if c is not None and c.customer_id == customer)
+    assert set(fold.of("")) == {key for key, value in log.items() if value is not None and kept[key] is None}
+
+
+# ---- begun anew -----------------------------------------------------------------------------------------------------
+
+
+def test_a_fold_goes_on_where_it_was_within_half_of_what_tombstones_live() -> None:
+    assert TOO_OLD_MS * 2 == CONTACT_TOMBSTONES_MS == 7 * DAY_MS
+    fold = Fold()
+    fold.take((A, ADA))
+    fold.now += TOO_OLD_MS
+    fold.open()
+    assert (fold.contacts.position(HERE), fold.contacts.contact(A)) == (1, contact())
+
+
+@pytest.mark.parametrize("away_ms", [TOO_OLD_MS + 1, 100 * TOO_OLD_MS, -TOO_OLD_MS - 1])
+def test_a_fold_that_was_away_for_longer_is_thrown_away(away_ms: int) -> None:
+    fold = Fold()
+    fold.take((A, ADA), (erased_key(B), MARK))
+    fold.now += away_ms
+    fold.open()
+    assert (fold.contacts.position(HERE), fold.contacts.contact(A), fold.of("ada")) == (0, None, [])
+    assert b"Ada" not in b"".join(value for _, value in fold.store.scan(b""))
+    fold.offset = 0
+    fold.take((B, ADA))
+    assert fold.contacts.contact(B) == contact()
+
+
+def test_what_is_noted_as_current_keeps_a_fold() -> None:
+    fold = Fold()
+    fold.take((A, ADA))
+    for _ in range(5):
+        fold.now += TOO_OLD_MS
+        fold.contacts.note_current(fold.now - NOTE_EVERY_MS)
+        fold.open()
+    assert fold.contacts.contact(A) == contact()
+
+
+def test_a_running_fold_that_comes_back_too_late_takes_nothing_and_is_begun_anew_when_it_is_opened() -> None:
+    fold = Fold()
+    fold.take((A, ADA))
+    fold.now += TOO_OLD_MS + 1
+    with pytest.raises(ContactsTooOld):
+        fold.take((B, ADA))
+    fold.open()
+    assert (fold.contacts.position(HERE), list(fold.contacts.keys())) == (0, [])
+
+
+def test_rows_of_another_form_are_read_anew() -> None:
+    store = MemoryStore()
+    store.write({A: b"as an earlier program kept it", b"\0position/" + TOPIC.encode() + b"/0": bytes(7) + b"\7" + bytes(8)})
+    contacts = KeptContacts(store, TOPIC, 1, lambda: NOW)
+    assert (contacts.position(HERE), list(contacts.keys())) == (0, [])
+
+
+def test_a_topic_that_ends_before_the_fold_is_another_one() -> None:
+    fold = Fold()
+    fold.take((A, ADA))
+    fold.contacts.follow({HERE: 1, TopicPartition("other", 7): 0})
+    assert fold.contacts.contact(A) == contact()
+    fold.contacts.follow({HERE: 0})
+    assert (fold.contacts.position(HERE), fold.contacts.contact(A)) == (0, None)
+
+
+# ---- removed from the files -----------------------------------------------------------------------------------------
+
+
+def test_what_is_deleted_waits_to_be_purged_and_what_is_replaced_by_a_retry_does_not() -> None:
+    fold = Fold()
+    fold.take((A, ADA), (A, ADA), (B, ADA))
+    assert fold.contacts.unpurged() == {}
+    fold.take((A, None), (erased_key(B), MARK))
+    fold.open()
+    unpurged = fold.contacts.unpurged()
+    assert [row.removeprefix(b"\0unpurged/") for row in unpurged] == [A, B]
+    assert fold.contacts.purge(unpurged, lambda: False)
+    fold.take((A, ADA), (A, None))  # meanwhile
+    fold.contacts.purged(unpurged)
+    assert [row.removeprefix(b"\0unpurged/") for row in fold.contacts.unpurged()] == [A]
