@@ -10,10 +10,13 @@ from typing import Any
 
 import httpx
 
+from tests.patience import PATIENCE_S
+
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
-HERE: dict[str, Any] = {"verify": NO_TLS, "trust_env": False}
+# httpx gives up after five seconds, which a busy machine needs for a long traceback alone.
+HERE: dict[str, Any] = {"verify": NO_TLS, "trust_env": False, "timeout": PATIENCE_S}
 
 
 def client(**options: Any) -> httpx.Client:
