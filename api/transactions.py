@@ -150,18 +150,22 @@ def _plain(f: Found) -> str:
     whose = f"of {one.transactional_id}" if one.transactional_id else "of a producer that no coordinator knows any more"
     return (
         f"{_where(one)}: Kafka left a transaction {whose} open at offset {one.start_offset}, since {iso(one.last_timestamp_ms)}. "
-        f"Nobody sees the {f.advice.records} records behind it, and nothing later in this partition can be decided."
+        f"Nobody sees {_records(f)} behind it, and nothing later in this partition can be decided."
     )
+
+
+def _records(f: Found) -> str:
+    count = 0 if f.advice is None else f.advice.records
+    return "the record" if count == 1 else f"the {count} records" if count else "what lies"
 
 
 def _deed(f: Found, how: End) -> str:
     """What will be done, and what follows from it."""
-    records = "" if f.advice is None else f"{f.advice.records} "
     said = _plain(f) if f.advice is not None else f"{_where(f.one)}: its coordinator should have ended it long ago and has not."
     if how == "commit":
-        deed = f"It will be committed: these {records}records become part of the ledger for good."
+        deed = "It will be committed: what it wrote becomes part of the ledger for good."
     else:
-        deed = f"It will be aborted: these {records}records are never seen, and the commands that led to them are decided again."
+        deed = "It will be aborted: what it wrote is never seen, and the commands that led to it are decided again."
     if f.advice is None:
         return f"{said} {deed}"
     if f.advice.end == how:

@@ -145,7 +145,10 @@ def test_it_is_named_costs_its_partition_alone_and_is_ended_by_the_verb(
         cwd=node.folder,
     )
     assert (asked.returncode, log.ends([tp])) == (2, {tp: stable}), asked.stderr
-    assert "It will be committed: these 1 records become part of the ledger for good" in asked.stdout
+    assert (
+        "Nobody sees the record behind it, and nothing later in this partition can be decided. It will be committed: "
+        in asked.stdout
+    )
 
     code, done = verb(node, *arguments, "--yes", *([] if how == "commit" else ["--as", "abort"]))
     assert (code, [row["as"] for row in done["ended"]], done["refused"]) == (0, [how], [])
