@@ -60,8 +60,8 @@ class CommandsProcess:
 
     `open_store(name)` opens or creates the fold of one writer (`writer-0`, ...). `instance` is this process's stable name in
     the group: two processes must not share one. `companions(books, on_fatal, partitions)` makes what works beside the writers of
-    so many partitions; calling `on_fatal` from any thread ends the process. `on_status(status)` gets `status()` every few seconds,
-    to be seen from outside.
+    so many partitions; calling `on_fatal` from any thread ends the process. `on_status(status)` gets `status()` every few
+    seconds, to be seen from outside.
     """
 
     def __init__(
