@@ -40,6 +40,7 @@ COPY --from=build /opt/order-ledger /opt/order-ledger
 ENV PATH=/opt/order-ledger/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
+    APP_ENV=production \
     HOST=0.0.0.0 \
     PORT=8000 \
     STATE_DIR=/var/lib/order-ledger

@@ -44,7 +44,7 @@ def build_app(ctx: AppContext) -> FastAPI:
     app = LedgerApp(ctx)
     for module in (orders, payments, events, webhooks, tracking, attention, customers, reports, registry, system):
         module.add_routes(app.router)
-    if ctx.settings.app_env == "development":
+    if ctx.settings.app_env != "production":
         system.add_docs_page(app)
     app.state.registry = system.metrics_registry(ctx)
     return app

@@ -30,6 +30,7 @@ class Companions:
     ) -> None:
         self._settings, self._log, self._open_store, self._clock = settings, event_log, open_store, clock
         self._outside = check_outside(settings)
+        self._doors = build_message_doors(settings) if self._outside else {}
         self._sender: Sender | None = None
         self.reconciler: Reconciler | None = None
         self.notifier: Notifier | None = None
@@ -51,9 +52,7 @@ class Companions:
             lambda: build_ports(settings), books, partition_of, self._sender, topics, on_fatal, self._clock
         )
         group = f"{settings.app_id}-notifier"
-        self.notifier = Notifier(
-            self._log, topics, books, self._open_store, build_message_doors(settings), group, on_fatal, self._clock
-        )
+        self.notifier = Notifier(self._log, topics, books, self._open_store, self._doors, group, on_fatal, self._clock)
         return [self.reconciler, self.notifier]
 
     def close(self) -> None:

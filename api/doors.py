@@ -5,6 +5,7 @@ A door's library is imported with the door: most processes need one or two of th
 
 from __future__ import annotations
 
+from api.exposure import Plaintext, refuse_plaintext
 from api.outside import addresses, check_outside, webhook_secrets
 from commands.messages_out import MessageDoor
 from commands.payments import PaymentProvider
@@ -64,5 +65,10 @@ def build_message_doors(settings: Settings) -> dict[str, MessageDoor]:
     if sms is not None:
         from commands.sms_door import SmsDoor
 
-        doors.append(SmsDoor(sms.get_secret_value()))
+        door = SmsDoor(sms.get_secret_value())
+        if not door.is_encrypted:
+            refuse_plaintext(
+                settings, [Plaintext("sms", "NOTIFY_SMS_URL", "is a form without TLS", "the service's form with it")]
+            )
+        doors.append(door)
     return {door.channel: door for door in doors}

@@ -18,6 +18,7 @@ from api.connections import Connections, limits_within, raise_file_limit
 from api.contact_sweep import sweep_for_ever, tend_for_ever
 from api.context import AppContext
 from api.doors import build_payments
+from api.exposure import check_exposure
 from api.generation import open_caught_up, open_generation, projections_of
 from api.signals import hang_up_is_terminate, on_stop_signals, restore, stop_with_parent
 from api.wiring import open_log, prepare_topics
@@ -36,6 +37,7 @@ log = structlog.get_logger(__name__)
 
 def run_serve(settings: Settings, kafka: KafkaSettings, with_parent: bool = False) -> int:
     """Fold and serve until a signal. Returns the exit code; raises `ConfigError`, `StoreError` before anything is served."""
+    check_exposure(settings, kafka)
     tokens, hash_key, files = load_tokens(settings), settings.hash_key(), raise_file_limit()
     stopping = threading.Event()
     before = on_stop_signals(stopping.set)

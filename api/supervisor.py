@@ -332,6 +332,7 @@ class Up:
 
     def _child_environment(self, bootstrap_servers: str, keys: Mapping[str, Any]) -> dict[str, str]:
         around = {name: value for name, value in os.environ.items() if not (self._sandboxed and name in OUTSIDE)}
+        allowed = load_settings().plaintext_allowed
         sandbox = {}
         if self._sandbox_url is not None:
             sandbox = {
@@ -346,6 +347,7 @@ class Up:
             **self._environment,
             "KAFKA_BOOTSTRAP_SERVERS": bootstrap_servers,
             "KAFKA_SECURITY_PROTOCOL": "PLAINTEXT",
+            "ALLOW_PLAINTEXT": ",".join(sorted(allowed | {"kafka"})),  # our own broker, on loopback
             "LEDGER_HASH_KEY": keys["hash_key"],
             "LEDGER_TOKENS_FILE": str(self.data / "tokens.json"),
             "STATE_DIR": str(self.data / "state"),

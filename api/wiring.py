@@ -100,8 +100,10 @@ def store_opener(root: Path) -> Callable[[str], Store]:
 def run_commands(settings: Settings, kafka: KafkaSettings, with_parent: bool = False) -> int:
     """The `commands` process, until a signal. Returns its exit code."""
     from api.companions import Companions
+    from api.exposure import check_exposure
     from commands.process import CommandsProcess
 
+    check_exposure(settings, kafka)
     stopping = threading.Event()
     event_log = open_log(kafka)
     open_store = store_opener(settings.state_dir / "commands")

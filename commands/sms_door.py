@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 import apprise
 
@@ -13,6 +13,11 @@ from commands.notices import SMS
 from ledger.errors import ConfigError
 
 _NUMBER = re.compile(r"\+?[0-9]{5,20}")
+
+
+def _schemes(of_service: str | Iterable[str] | None) -> frozenset[str]:
+    """Apprise names one scheme, several, or none."""
+    return frozenset((of_service,) if isinstance(of_service, str) else of_service or ())
 
 
 class SmsDoor:
@@ -26,8 +31,15 @@ class SmsDoor:
     def __init__(self, url: str) -> None:
         logging.getLogger("apprise").setLevel(logging.CRITICAL + 1)  # it logs whom it writes to
         self._url = url.rstrip("/")
-        if apprise.Apprise.instantiate(f"{self._url}/+15005550006") is None:
+        service = apprise.Apprise.instantiate(f"{self._url}/+15005550006")
+        if service is None:
             raise ConfigError("NOTIFY_SMS_URL is no Apprise URL of a service for text messages")
+        self._open_schemes = _schemes(service.protocol)
+
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether messages reach the service over TLS."""
+        return self._url.partition("://")[0].lower() not in self._open_schemes
 
     def send(self, message: OutMessage) -> None:
         number = re.sub(r"[\s()./-]", "", message.to)

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ledger import generated_blocks
@@ -20,6 +20,8 @@ from ledger.transitions import MAX_PAYMENT_WINDOW_S
 
 Env = Literal["development", "production"]
 S = TypeVar("S", bound=BaseSettings)
+
+PLAINTEXT = frozenset({"kafka", "smtp", "sms", "stock"})
 
 ENV_FILE = ".env"  # in the directory where the process is started; in UTF-8, with or without a mark at its beginning
 ENVIRONMENT = SettingsConfigDict(env_file=ENV_FILE, env_file_encoding="utf-8-sig", env_ignore_empty=True, extra="ignore")
@@ -81,7 +83,14 @@ class Settings(BaseSettings):
 
     model_config = ENVIRONMENT
 
-    app_env: Env = Field(default="development", description="development or production; production has no /docs")
+    app_env: Env | None = Field(
+        default=None,
+        description="development or production, which has no /docs and no sandbox; none: production in the Docker image, "
+        "development elsewhere, and then only on a loopback HOST",
+    )
+    allow_plaintext: str = Field(
+        default="", description="what production may send unencrypted: kafka, smtp, sms, stock, with commas; none: nothing"
+    )
     host: str = Field(default="127.0.0.1", description="interface that `serve` listens on")
     port: int = Field(default=8000, ge=0, le=65535, description="port of the HTTP API; 0 takes a free one")
 
@@ -177,6 +186,13 @@ class Settings(BaseSettings):
     notify_from: str = Field(default="Shop <shop@localhost>", description="sender of e-mail")
     outbox_dir: Path = Field(default=Path(".ledger/outbox"), description="`.eml` files of e-mail, where no URL is set for it")
 
+    @field_validator("allow_plaintext")
+    @classmethod
+    def _plaintext_is_known(cls, value: str) -> str:
+        if unknown := sorted(_words(value) - PLAINTEXT):
+            raise ValueError(f"{', '.join(unknown)} is none of {', '.join(sorted(PLAINTEXT))}")
+        return value
+
     @model_validator(mode="after")
     def _writers_fit(self) -> Settings:
         if self.writers > self.partitions:
@@ -195,7 +211,11 @@ class Settings(BaseSettings):
 
     @property
     def allowed_currencies(self) -> frozenset[str]:
-        return frozenset(c.strip().upper() for c in self.currencies.split(",") if c.strip())
+        return frozenset(c.upper() for c in _words(self.currencies))
+
+    @property
+    def plaintext_allowed(self) -> frozenset[str]:
+        return _words(self.allow_plaintext)
 
     def hash_key(self) -> bytes:
         """Key of the keyed hashes. Raises `ConfigError` when it is missing or short."""
@@ -205,6 +225,10 @@ class Settings(BaseSettings):
         if len(key) < 16:
             raise ConfigError("LEDGER_HASH_KEY is shorter than 16 characters")
         return key
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(word.strip() for word in text.split(",") if word.strip())
 
 
 def load_settings() -> Settings:

@@ -192,7 +192,6 @@ MADE: dict[tuple[str, str], str] = {
     ("projections/feed.py", "Thread"): "the last second of a process that ends: log lines are flushed beside it",
     ("projections/feed.py", "Timer"): "ends the process whatever hangs",
     ("ledger/jars.py", "ThreadPoolExecutor"): "the caller waits for its futures, and raises what they raise",
-    ("ledger/jars.py", "Thread"): "waited for by who uses its result; what it did not find right is looked at again",
     ("projections/rebuild.py", "get_context"): "the rebuild watches its processes and raises what they report",
     (
         "api/edge.py",

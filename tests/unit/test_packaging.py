@@ -24,7 +24,9 @@ import yaml
 from jsonschema.validators import validator_for
 from pydantic_settings import BaseSettings
 
+from api.exposure import check_exposure
 from ledger.config import KafkaSettings, Settings
+from ledger.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
 KINDS: tuple[type[BaseSettings], ...] = (Settings, KafkaSettings)
@@ -140,10 +142,50 @@ def test_what_compose_sets_is_accepted_by_the_settings(
 ) -> None:
     for service in ours(compose).values():
         for name, value in service["environment"].items():
-            monkeypatch.setenv(name, str(value))
+            monkeypatch.setenv(name, interpolated(str(value), {}))
     assert Settings().host == "0.0.0.0"
     assert Settings().state_dir == Path(STATE_DIR)
     assert KafkaSettings().bootstrap_servers == "kafka:19092"
+
+
+def interpolated(text: str, environment: Mapping[str, str]) -> str:
+    """`text` as compose reads it: `${NAME:-default}` where NAME is not set or empty, `${NAME:?message}`."""
+
+    def value(found: re.Match[str]) -> str:
+        name, kind, rest = found.groups()
+        return environment.get(name) or (rest if kind == ":-" else f"({name})")
+
+    return re.sub(r"\$\{(\w+)(:-|:\?)([^}]*)\}", value, text)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "kept"), [({}, "production"), ({"APP_ENV": ""}, "production"), ({"APP_ENV": "development"}, "development")]
+)
+def test_compose_and_the_image_are_production_unless_told_otherwise(
+    chosen: dict[str, str], kept: str, compose: dict[str, Any], no_settings: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for service in ours(compose).values():
+        assert interpolated(service["environment"]["APP_ENV"], chosen) == kept
+    # `docker run` without compose: what is empty overrides the image's, and is not taken for a word
+    for name, value in (image_environment() | chosen).items():
+        monkeypatch.setenv(name, value)
+    if chosen.get("APP_ENV") == "":
+        with pytest.raises(ConfigError, match="set APP_ENV to production"):
+            check_exposure(Settings(), KafkaSettings())
+    else:
+        assert Settings().app_env == kept
+
+
+def test_the_kafka_of_compose_is_allowed_by_name(
+    compose: dict[str, Any], no_settings: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in compose["services"]["serve"]["environment"].items():
+        monkeypatch.setenv(name, interpolated(str(value), {}))
+    assert Settings().app_env == "production"
+    check_exposure(Settings(), KafkaSettings())
+    monkeypatch.delenv("ALLOW_PLAINTEXT")
+    with pytest.raises(ConfigError, match=r"^KAFKA_SECURITY_PROTOCOL "):
+        check_exposure(Settings(), KafkaSettings())
 
 
 def test_each_long_running_service_has_a_place_name_and_a_volume_of_its_own(compose: dict[str, Any]) -> None:

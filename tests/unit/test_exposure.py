@@ -1,0 +1,147 @@
+"""What others could reach or read is refused at start unless a setting asks for it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+from pydantic import SecretStr
+
+from api.companions import Companions
+from api.exposure import check_exposure
+from api.supervisor import Up
+from ledger.config import KafkaSettings, Settings, load_settings
+from ledger.errors import ConfigError
+from ledger.memory_log import MemoryLog
+from ledger.store import MemoryStore
+
+ENCRYPTED: dict[str, Any] = {
+    "payment_gateway_secret_key": SecretStr("sk_live_canary"),
+    "payment_gateway_webhook_secrets": SecretStr("whsec_canary"),
+    "notify_email_url": SecretStr("smtp+starttls://user:canary@mail.internal"),
+    "product_service_url": "https://product.internal",
+    "merch_service_grpc_target": "https://merch.internal:443",
+}
+
+
+def settings(**given: Any) -> Settings:
+    return Settings(_env_file=None, **given)
+
+
+def kafka(protocol: str) -> KafkaSettings:
+    sasl = {"sasl_mechanism": "PLAIN", "sasl_username": "ledger", "sasl_password": "canary"}
+    return KafkaSettings(_env_file=None, security_protocol=protocol, **(sasl if "SASL" in protocol else {}))
+
+
+OPEN: list[tuple[str, str, str, dict[str, Any]]] = [  # protocol of Kafka, name, setting, what else is set
+    ("PLAINTEXT", "kafka", "KAFKA_SECURITY_PROTOCOL", {}),
+    ("SASL_PLAINTEXT", "kafka", "KAFKA_SECURITY_PROTOCOL", {}),
+    ("SSL", "smtp", "NOTIFY_EMAIL_URL", {"notify_email_url": SecretStr("SMTP://user:canary@mail.internal")}),
+    ("SSL", "stock", "PRODUCT_SERVICE_URL", {"product_service_url": "http://product.internal"}),
+    ("SSL", "stock", "MERCH_SERVICE_URL", {"merch_service_url": "http://merch.internal", "merch_service_grpc_target": None}),
+    ("SSL", "stock", "MERCH_SERVICE_GRPC_TARGET", {"merch_service_grpc_target": "merch.internal:443"}),
+    ("SSL", "stock", "MERCH_SERVICE_GRPC_TARGET", {"merch_service_grpc_target": "dns:///merch.internal:443"}),
+]
+
+
+@pytest.mark.parametrize(("protocol", "name", "setting", "given"), OPEN)
+def test_production_refuses_each_open_connection_unless_its_name_is_allowed(
+    protocol: str, name: str, setting: str, given: dict[str, Any]
+) -> None:
+    wanted = ENCRYPTED | given | {"app_env": "production"}
+    with pytest.raises(ConfigError) as caught:
+        check_exposure(settings(**wanted), kafka(protocol))
+    (line,) = str(caught.value).splitlines()
+    assert line.startswith(f"{setting} ")
+    assert line.endswith(f"ALLOW_PLAINTEXT to name {name}")
+    assert "canary" not in line
+
+    others = ",".join({"kafka", "smtp", "sms", "stock"} - {name})
+    with pytest.raises(ConfigError, match=setting):
+        check_exposure(settings(**wanted, allow_plaintext=others), kafka(protocol))
+    with structlog.testing.capture_logs() as logs:
+        check_exposure(settings(**wanted, allow_plaintext=f" {name} ,kafka"), kafka(protocol))
+    assert [(entry["log_level"], entry["setting"]) for entry in logs] == [("warning", setting)]
+    check_exposure(settings(**wanted | {"app_env": "development"}), kafka(protocol))
+
+
+@pytest.mark.parametrize("protocol", ["SSL", "SASL_SSL"])
+@pytest.mark.parametrize("mail", ["smtp+starttls://mail.internal", "smtps://mail.internal", None])
+def test_production_starts_where_everything_is_encrypted(protocol: str, mail: str | None) -> None:
+    given = ENCRYPTED | {"notify_email_url": mail and SecretStr(mail)}
+    with structlog.testing.capture_logs() as logs:
+        check_exposure(settings(app_env="production", **given), kafka(protocol))
+    assert logs == []
+
+
+def test_all_of_it_is_named_at_once_a_line_each() -> None:
+    given = {"notify_email_url": SecretStr("smtp://m"), "product_service_url": "http://p", "merch_service_grpc_target": "m:1"}
+    with pytest.raises(ConfigError) as caught:
+        check_exposure(settings(app_env="production", **given), kafka("PLAINTEXT"))
+    names = [line.split()[0] for line in str(caught.value).splitlines()]
+    assert names == ["KAFKA_SECURITY_PROTOCOL", "NOTIFY_EMAIL_URL", "PRODUCT_SERVICE_URL", "MERCH_SERVICE_GRPC_TARGET"]
+
+
+@pytest.mark.parametrize(
+    ("url", "is_open"),
+    [("json://sms.internal/", True), ("jsons://sms.internal/", False), (f"twilio://AC{'a' * 32}:{'b' * 32}@15005550006", False)],
+)
+def test_text_messages_without_tls_are_refused_as_well(url: str, is_open: bool) -> None:
+    def start(**given: Any) -> Companions:
+        chosen = settings(app_env="production", notify_sms_url=SecretStr(url), **ENCRYPTED, **given)
+        return Companions(chosen, MemoryLog(), lambda name: MemoryStore())
+
+    if is_open:
+        with pytest.raises(ConfigError, match=r"^NOTIFY_SMS_URL .* ALLOW_PLAINTEXT to name sms$"):
+            start()
+    else:
+        start()
+    start(allow_plaintext="sms")
+
+
+def test_a_name_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ALLOW_PLAINTEXT", "kafka,smpt,Stock")
+    with pytest.raises(ConfigError, match=r"^ALLOW_PLAINTEXT: .*Stock, smpt is none of kafka, sms, smtp, stock$"):
+        load_settings()
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.7", "ledger.internal"])
+def test_other_machines_reach_no_process_that_was_not_told_what_it_is(host: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^HOST is {host}, .* set APP_ENV to production, or to development"):
+        check_exposure(settings(host=host), kafka("PLAINTEXT"))
+    check_exposure(settings(host=host, app_env="development"), kafka("PLAINTEXT"))
+    check_exposure(settings(host=host, app_env="production", **ENCRYPTED), kafka("SSL"))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1"])
+def test_development_is_the_default_on_loopback(host: str) -> None:
+    check_exposure(settings(host=host), kafka("PLAINTEXT"))
+
+
+@pytest.mark.parametrize("verb", ["serve", "commands"])
+def test_a_process_says_so_before_anything_else_and_ends(verb: str, tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name.upper() not in {"APP_ENV", "HOST"}}
+    done = subprocess.run(
+        [sys.executable, "-m", "api.cli", verb],
+        cwd=tmp_path,
+        env={**environment, "PYTHONPATH": str(Path(__file__).parents[2]), "APP_ENV": "production", "KAFKA_SECURITY_PROTOCOL": ""},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error (config): KAFKA_SECURITY_PROTOCOL is PLAINTEXT: production needs SSL or SASL_SSL, or ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_broker_of_up_is_allowed_beside_what_the_shop_allows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ALLOW_PLAINTEXT", "stock")
+    environment = Up(tmp_path, 1, print)._child_environment("127.0.0.1:1", {"hash_key": "k", "tokens": {}})
+    assert environment["ALLOW_PLAINTEXT"] == "kafka,stock"
