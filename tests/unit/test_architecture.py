@@ -185,7 +185,7 @@ def test_nobody_imports_by_a_name_made_at_run_time() -> None:
 MADE: dict[tuple[str, str], str] = {
     ("ledger/supervision.py", "Thread"): "the watcher itself",
     ("ledger/asking.py", "Thread"): "one question; whoever asked waits for it and raises what it raised",
-    ("ledger/jars.py", "Thread"): "joined by whoever wants its findings; what it could not look at is looked at again",
+    ("ledger/jars.py", "Thread"): "waited for by who uses its result; what it did not find right is looked at again",
     ("api/demo.py", "Thread"): "joined by the demo, which shows its fault and ends non-zero",
     ("api/plain_consumer.py", "Thread"): "imports nothing of ours; whatever ends it is the last call",
     ("ledger/aot_training.py", "Thread"): "whatever ends it ends the process, whose work is only a cache",
