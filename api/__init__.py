@@ -8,11 +8,12 @@ auth         tokens and roles                     errors       the table of prob
 bodies       strict JSON                          query        strict query parameters
 payloads     shapes of requests and answers       representations   answers as bytes
 orders events tracking customers reports          the routes of CONTRACT A
-contact_sweep                                     the end of contacts
+contact_sweep erasure                             the end of contacts
 outcomes     from a command to its answer         submissions  send a command, wait for its outcome
-cursors      signed cursors                       metrics      what /metrics tells
+cursors      signed cursors                       metrics loop_lag   what /metrics tells
 patterns     what headers, names in paths and parameters look like
 registry     the schema registry's own paths      system       health, metrics, documents
+background   what goes on beside the requests
 docs openapi asyncapi                             the descriptions of all this
 
 transactions                                      open Kafka transactions: shown, and ended when they hang

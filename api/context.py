@@ -12,6 +12,7 @@ from api.connections import Connections
 from api.errors import FieldError, Problem
 from api.followed_messages import FollowedMessages
 from api.look_ups import LookUps
+from api.loop_lag import LoopLag
 from api.metrics import HttpMetrics
 from api.patterns import POSITION
 from api.submissions import FoldStatus, Submissions
@@ -54,6 +55,7 @@ class AppContext:
     connections: Connections = field(default_factory=Connections)
     followed: FollowedMessages = field(default_factory=FollowedMessages)
     turns: Turns = field(default_factory=Turns)
+    loop_lag: LoopLag = field(default_factory=LoopLag)
     stopping: bool = False
 
     def __post_init__(self) -> None:

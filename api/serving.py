@@ -14,8 +14,8 @@ import structlog
 
 from api.app import build_app as build_api
 from api.auth import load_tokens
+from api.background import background
 from api.connections import Connections, limits_within, raise_file_limit
-from api.contact_sweep import sweep_for_ever, tend_for_ever
 from api.context import AppContext
 from api.doors import build_payments
 from api.exposure import check_exposure
@@ -93,8 +93,8 @@ def run_serve(settings: Settings, kafka: KafkaSettings, with_parent: bool = Fals
             gc.collect()
             gc.freeze()
             gc.set_threshold(50_000, 50, 50)
-            app.add_future(keep_at("contact sweep", lambda: sweep_for_ever(context)))
-            app.add_future(keep_at("contacts", lambda: tend_for_ever(context)))
+            for name, work in background(context).items():
+                app.add_future(keep_at(name, work))
             app.add_future(keep_at("verbs beside serve", live.tend_for_ever))
             if payments is not None:
                 app.add_future(_close_at_the_end(payments))

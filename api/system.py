@@ -66,6 +66,7 @@ def metrics_registry(ctx: AppContext) -> CollectorRegistry:
     """Everything `/metrics` tells of one application; a registry of its own, not the process-wide one."""
     registry = CollectorRegistry()
     registry.register(ctx.metrics)
+    registry.register(ctx.loop_lag)
     registry.register(Workers())
     registry.register(Gauges(lambda: _gauges(ctx)))
     registry.register(EndedConnections(ctx.connections.ended))

@@ -233,3 +233,15 @@ def test_more_idle_connections_than_files_end_nothing(processes: Processes) -> N
     assert 'ledger_http_connections_ended_total{why="crowded out"}' in text
     assert "Too many open files" not in processes.log("serve")
     assert processes.send("serve", signal.SIGTERM) == 0
+
+
+def test_serve_measures_how_late_its_event_loop_is(processes: Processes) -> None:
+    def count() -> float:
+        lines = client.get("/metrics").text.splitlines()
+        return float(next(line for line in lines if line.startswith("ledger_loop_lag_seconds_count ")).split()[1])
+
+    with processes.client("operator") as client:
+        before, deadline = count(), time.monotonic() + PATIENCE_S
+        while count() < before + 3:
+            assert time.monotonic() < deadline, processes.log("serve")
+            time.sleep(0.05)
