@@ -40,7 +40,7 @@ from api.running import FOLDING_FILE, ROLES, read_keys, this_process, up_file
 from ledger.aot_cache import Training
 from ledger.broker import EmbeddedBroker
 from ledger.config import Settings, load_settings
-from ledger.errors import ConfigError
+from ledger.errors import BrokerError, ConfigError
 from ledger.jars import JarCheck, Progress
 from ledger.patience import Patience, cpu_of
 from ledger.ports import free_port, is_free
@@ -48,6 +48,7 @@ from ledger.ports import free_port, is_free
 MOST_ENDS = 6  # of one child before the first "ready": more time will not mend it
 CALM_S = 30.0  # a child that lived this long is restarted at once the next time
 MAX_BACKOFF_S = 10.0
+BROKER_PAUSE_S = 0.5
 STOP_S = 12.0
 
 
@@ -183,6 +184,7 @@ class Up:
         self.children: list[Child] = []
         self._training: Training | None = None
         self._bootstrap_servers = ""
+        self._broker_failures, self._broker_not_before = 0, 0.0
         self.info: dict[str, Any] = {}
 
     def stop(self) -> None:
@@ -270,11 +272,24 @@ class Up:
         for child in self.children:
             if happened := child.tend():
                 self._tell(happened)
-        if self.broker.poll() is not None:
+        if self.broker.poll() is not None and time.monotonic() >= self._broker_not_before:
             self._tell("the broker ended; starting it again")
+            self._restart_broker()
+
+    def _restart_broker(self) -> None:
+        """Raises `BrokerError` when it could not be started `MOST_ENDS` times in a row, or would never be."""
+        try:
             self._start_broker(self._keys())
-            self.info["bootstrap_servers"] = self.broker.bootstrap_servers
-            write_private(self.data / "run" / "broker.pid", f"{self.broker.pid}\n")
+        except BrokerError as exc:
+            self._broker_failures += 1
+            if exc.code != "start_failed" or self._broker_failures >= MOST_ENDS:
+                raise
+            self._tell(f"the broker could not be started ({str(exc).splitlines()[0]}); trying again")
+            self._broker_not_before = time.monotonic() + BROKER_PAUSE_S
+            return
+        self._broker_failures = 0
+        self.info["bootstrap_servers"] = self.broker.bootstrap_servers
+        write_private(self.data / "run" / "broker.pid", f"{self.broker.pid}\n")
 
     def _wait_ready(self) -> bool:
         """Until `serve` answers that it is ready. False when stopped meanwhile.
@@ -365,12 +380,16 @@ OUTSIDE = frozenset(
 
 
 def _is_ready(port: int) -> bool:
-    """Whether `serve` answers so. Asked with `http.client`, which knows of no proxy: no proxy reaches our loopback."""
+    """Whether `serve` answers so, and reads what is in the log: a stale one waits for Kafka, and so do we.
+
+    Asked with `http.client`, which knows of no proxy: no proxy reaches our loopback.
+    """
     connection = HTTPConnection("127.0.0.1", port, timeout=2.0)
     try:
         connection.request("GET", "/ready")
-        return connection.getresponse().status == 200
-    except (OSError, HTTPException):
+        answer = connection.getresponse()
+        return answer.status == 200 and not json.loads(answer.read()).get("stale", False)
+    except (OSError, HTTPException, ValueError):
         return False  # not listening yet, or just ended
     finally:
         connection.close()

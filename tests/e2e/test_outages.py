@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import threading
 import time
 from collections.abc import Callable
 
@@ -75,6 +76,64 @@ def test_a_killed_broker_comes_back_and_nothing_is_lost(up: UpProcess) -> None:
     check_nothing_lost(up, gateway, 200_000)
     assert up.pid("broker") != before
     assert up.running()
+
+
+def java_of(up: UpProcess) -> psutil.Process | None:
+    """The broker's process, also while it starts."""
+    for process in up.processes()[1:]:
+        try:
+            if "kafka.Kafka" in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE:
+                return process
+        except psutil.NoSuchProcess:
+            continue
+    return None
+
+
+def place(up: UpProcess, key: str) -> None:
+    """Place an order, however long it takes until one can be."""
+    sent = {"Authorization": f"Bearer {up.token('gateway')}", "Customer-Id": "c-1", "Idempotency-Key": key, "Prefer": "wait=10"}
+    deadline = time.monotonic() + PATIENCE_S
+    with loopback.client(base_url=up.url, timeout=PATIENCE_S) as client:
+        while (answer := client.post("/orders", json=order_body(3), headers=sent)).status_code != 201:
+            assert answer.status_code in (202, 503), answer.text
+            assert time.monotonic() < deadline, answer.text + up.said()
+            assert up.running(), up.said()
+            time.sleep(0.1)
+
+
+def test_a_broker_killed_again_while_it_starts_comes_back(up: UpProcess) -> None:
+    before = psutil.Process(up.pid("broker"))
+    before.kill()
+    before.wait(PATIENCE_S)
+    deadline = time.monotonic() + PATIENCE_S
+    while (starting := java_of(up)) is None or starting.pid == before.pid:
+        assert time.monotonic() < deadline, up.said()
+        assert up.running(), up.said()
+        time.sleep(0.01)
+    starting.kill()
+    place(up, "after-two-kills")
+    assert up.running()
+
+
+def test_a_broker_killed_while_serve_starts_delays_the_start(up: UpProcess) -> None:
+    up.interrupt()
+    killed: list[int] = []
+
+    def kill_the_broker() -> None:
+        """As soon as it is ready, which is before `serve` is."""
+        file, deadline = up.data / "run" / "broker.pid", time.monotonic() + PATIENCE_S
+        while not (file.exists() and file.read_text().strip()) and time.monotonic() < deadline:
+            time.sleep(0.005)
+        killed.append(up.pid("broker"))
+        up.kill_one("broker")
+
+    killer = threading.Thread(target=kill_the_broker)
+    killer.start()
+    up.start()
+    killer.join(PATIENCE_S)
+    place(up, "after-a-start-with-a-kill")
+    assert killed
+    assert up.pid("broker") != killed[0]
 
 
 def test_a_killed_up_leaves_a_directory_in_which_the_next_one_goes_on(up: UpProcess) -> None:

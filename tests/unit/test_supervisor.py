@@ -1,4 +1,4 @@
-"""How `up` asks whether `serve` is ready: directly, whatever proxy the environment names."""
+"""How `up` asks whether `serve` is ready: directly, whatever proxy the environment names; stale reads are not enough for it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from ledger.ports import free_port
 
 class Ready(BaseHTTPRequestHandler):
     status = 200
+    body = b'{"status":"ready","checks":{}}'
 
     def do_GET(self) -> None:
         self.send_response(self.status if self.path == "/ready" else 404)
-        self.send_header("Content-Length", "0")
+        self.send_header("Content-Length", str(len(self.body)))
         self.end_headers()
+        self.wfile.write(self.body)
 
     def log_message(self, format: str, *arguments: object) -> None:
         """Nothing."""
@@ -49,3 +51,8 @@ def test_not_ready_is_another_status_or_nobody_there(server: HTTPServer, monkeyp
     monkeypatch.setattr(Ready, "status", 503)
     assert not _is_ready(server.server_port)
     assert not _is_ready(free_port())
+
+
+def test_a_node_that_can_only_answer_stale_reads_is_waited_for(server: HTTPServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Ready, "body", b'{"status":"ready","checks":{},"reason":"log-away","stale":true,"staleness_ms":7}')
+    assert not _is_ready(server.server_port)
