@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from api import attention, customers, events, orders, payments, registry, reports, system, tracking, webhooks
 from api.call import Call
 from api.context import AppContext
-from api.edge import Edge, LedgerRoute, problem_response
+from api.edge import Edge, LedgerRoute, SystemRoute, problem_response
 from api.errors import Problem
 from api.openapi import openapi_document
 
@@ -42,7 +42,10 @@ class LedgerApp(FastAPI):
 def build_app(ctx: AppContext) -> FastAPI:
     """The ASGI application over `ctx`. Touches neither the log nor an event loop; call `ctx.end_streams()` when stopping."""
     app = LedgerApp(ctx)
-    for module in (orders, payments, events, webhooks, tracking, attention, customers, reports, registry, system):
+    for module in (orders, payments, events, webhooks, tracking, attention, customers, reports):
+        module.add_routes(app.router)
+    app.router.route_class = SystemRoute
+    for module in (registry, system):
         module.add_routes(app.router)
     if ctx.settings.app_env != "production":
         system.add_docs_page(app)

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 
 from api.contact_sweep import sweep_for_ever, tend_for_ever
 from api.context import AppContext
 
+Works = Mapping[str, Callable[[], Coroutine[None, None, None]]]
+"""By name; to be kept at on the event loop, until the process ends. None of them ends by itself."""
 
-def background(ctx: AppContext) -> dict[str, Callable[[], Coroutine[None, None, None]]]:
-    """By name; to be kept at beside the fold, on its event loop, until the process ends. None of them ends by itself."""
+
+def background(ctx: AppContext) -> Works:
+    """From the start on."""
+    return {"loop lag": ctx.loop_lag.measure_for_ever}
+
+
+def beside_the_fold(ctx: AppContext) -> Works:
+    """Once there are read models and the log answers."""
     return {
         "contact sweep": lambda: sweep_for_ever(ctx),
         "contacts": lambda: tend_for_ever(ctx),
-        "loop lag": ctx.loop_lag.measure_for_ever,
     }

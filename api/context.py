@@ -57,15 +57,28 @@ class AppContext:
     turns: Turns = field(default_factory=Turns)
     loop_lag: LoopLag = field(default_factory=LoopLag)
     stopping: bool = False
+    making: bool = False  # there are no read models yet, and they are being folded from the log
 
     def __post_init__(self) -> None:
-        self.partitions = self.projector.partitions
         self.topics = self.settings.topics
         self.currencies = self.settings.allowed_currencies
         self.payment_window_bounds_s = (self.settings.payment_window_min_seconds, self.settings.payment_window_max_seconds)
         self.secrets = ClientSecrets()
         self.look_ups = LookUps(self.log, self.topics.commands)
         self.submissions = Submissions(self.sender, self.projector, self.queries, self.topics, self.look_ups)
+
+    @property
+    def partitions(self) -> int:
+        """Of the order topics; 0 while this node has no read models."""
+        return self.projector.partitions
+
+    def refuse_unreadable(self) -> None:
+        """Raises `Problem` `ledger-unavailable`, `not-caught-up` while this node has no read models to answer from."""
+        if self.projector.partitions:
+            return
+        if self.making:
+            raise Problem("not-caught-up", "This node has no read models yet: it is making them from the log.")
+        raise Problem("ledger-unavailable", "This node has no read models yet: it makes them when the log answers.")
 
     def partition_of(self, order_id: str) -> int:
         """Where an order lives: its commands, events, refusals and contact."""

@@ -37,8 +37,11 @@ async def erase_customer(call: Call) -> Response:
         raise Problem("invalid-field", "A customer id is a pseudonym.", errors=[FieldError("/customer_id", "pattern", "path")])
     _, body = await call.body_as(EraseBody)
     ctx = call.ctx
-    if not ctx.status().connected:
+    status = ctx.status()
+    if not status.connected:
         raise Problem("ledger-unavailable")
+    if status.staleness_ms:
+        raise Problem("not-caught-up", "This node does not know every order yet.")
     await call.caught_up()
     orders = await call.in_turns(_orders_of(ctx, customer))
     open_orders = [order.order_id for order in orders if display(order) not in _ENDED]

@@ -16,7 +16,7 @@ _COMMAND = (
     "too-many-requests ledger-unavailable decisions-behind not-caught-up"
 )
 _ON_ORDER = "order-not-found invalid-if-match version-conflict"
-_READ = "not-caught-up invalid-field unknown-field"
+_READ = "not-caught-up ledger-unavailable invalid-field unknown-field"
 
 _ORDER_ID = in_path("order_id", "The order.", p.ORDER_ID)
 _TIME = {"type": "string", "format": "date-time"}
@@ -156,7 +156,7 @@ PAY = operation(
         202: success("Not decided, or not opened yet: look under `Location`.", p.CommandOut, "Location Applied"),
     },
     f"customer-required {_ON_ORDER} {_COMMAND} not-found order-full payment-open already-paid nothing-to-pay order-cancelled "
-    "order-expired payment-refused too-many-attempts total-mismatch not-caught-up provider-unavailable",
+    "order-expired payment-refused too-many-attempts total-mismatch provider-unavailable",
     path=f"{_ORDER}/payment",
     parameters=(_ORDER_ID, "CustomerId", "OptionalKey", "Prefer", "IfMatch"),
     body=p.PayOrderBody,
@@ -178,7 +178,7 @@ WEBHOOK = operation(
     "Signed by the provider (`Stripe-Signature`); no token. Answered once everything the message is about was fetched and is "
     "durable. Types and orders that are not followed are taken and counted.",
     {200: success("Taken.", p.WebhookOut)},
-    "invalid-signature body-too-large unsupported-media-type ledger-unavailable provider-unavailable",
+    "invalid-signature body-too-large unsupported-media-type ledger-unavailable not-caught-up provider-unavailable",
     path="/webhooks/stripe",
     parameters=("StripeSignature",),
     raw_body={
@@ -206,7 +206,7 @@ READ_COMMAND = operation(
     "For the principal and customer that sent it. `at` is the command's position, as in the `Location` of the 202: with it a "
     "command that is not decided yet is `pending`, without it such a command is unknown.",
     {200: success("Pending, accepted or refused.", p.CommandOut, "Staleness")},
-    f"customer-required command-unknown ledger-unavailable {_READ}",
+    f"customer-required command-unknown {_READ}",
     path=f"/commands/{p.COMMAND_ID}",
     parameters=(
         in_path("command_id", "The command.", p.COMMAND_ID),
@@ -249,12 +249,22 @@ READ_DAILY = operation(
 
 LIVE = health("live", "/live", "The process answers", "", False)
 READY = health(
-    "ready", "/ready", "The node folds and has caught up once", "A broker that is away does not make it unready.", True
+    "ready",
+    "/ready",
+    "The node folds and has caught up once",
+    "A broker that is away does not make it unready, also when it starts then: reads are answered from its databases, marked "
+    "stale. `stale` and `staleness_ms` say so; `reason` names what is wrong.",
+    True,
 )
 METRICS = plain("metrics", "Metrics for Prometheus", "text/plain", "ledger_commands_waiting 0.0\n", path="/metrics")
 OPENAPI = plain("openapi", "This document", "application/json", {"openapi": "3.1.0"}, path="/openapi.json")
 ASYNCAPI = plain(
-    "asyncapi", "The topics and their Avro schemas", "application/json", {"asyncapi": "3.0.0"}, path="/asyncapi.json"
+    "asyncapi",
+    "The topics and their Avro schemas",
+    "application/json",
+    {"asyncapi": "3.0.0"},
+    path="/asyncapi.json",
+    slugs="ledger-unavailable not-caught-up",
 )
 READ_PROBLEM = operation(
     "readProblem",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Callable
@@ -186,11 +187,12 @@ def _api(info: dict[str, Any] | None, settings: Settings) -> list[Finding]:
             metrics = client.get("/metrics", {"Authorization": f"Bearer {token}"}).text if token else ""
     except (NoAnswer, ConfigError) as exc:
         return [Finding("API", "wrong", f"{url} does not answer: {exc}", "is `serve` running?")]
-    findings = [
-        Finding("API", "ok", f"{url} is ready")
-        if ready.status == 200
-        else Finding("API", "wrong", f"{url} is not ready: {ready.text[:300]}", "see the log of `serve`")
-    ]
+    if ready.status != 200:
+        findings = [Finding("API", "wrong", f"{url} is not ready: {ready.text[:300]}", "see the log of `serve`")]
+    elif json.loads(ready.text).get("stale", False):
+        findings = [Finding("API", "warning", f"{url} answers reads only, and stale ones: {ready.text[:300]}", "is Kafka there?")]
+    else:
+        findings = [Finding("API", "ok", f"{url} is ready")]
     frozen = [line for line in metrics.splitlines() if line.startswith("ledger_orders_frozen ")]
     findings += _workers_of_serve(metrics)
     if frozen and float(frozen[0].split()[1]) > 0:

@@ -36,6 +36,7 @@ _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _QUIET = frozenset({"/live", "/ready", "/metrics"})  # asked every few seconds by machines
 _ALWAYS = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
+_READING = ("GET", "HEAD")
 CLIENT_LEFT = 499
 LINES_S, MAX_LINES = 0.1, 500
 
@@ -120,8 +121,11 @@ class Edge:
 class LedgerRoute(APIRoute):
     """Routes to `async def endpoint(call: Call) -> Response`; a `Problem` raised by it is the answer.
 
-    Where there is GET there is HEAD: the same answer without its body. A stream is not begun for it.
+    Where there is GET there is HEAD: the same answer without its body. A stream is not begun for it. Answers to reads say how old
+    they may be while this node is not at the log's end, also those that there is nothing.
     """
+
+    needs_read_models = True
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         if scope["type"] == "http" and scope["method"] == "HEAD":
@@ -133,9 +137,13 @@ class LedgerRoute(APIRoute):
         try:
             if not self.serves(scope):
                 raise Problem("method-not-allowed", headers={"Allow": ", ".join(allowed_methods(scope))})
+            if self.needs_read_models:
+                call.ctx.refuse_unreadable()
             response: Response = await self.endpoint(call)
         except Problem as problem:
             response = problem_response(problem, call.instance)
+        if self.needs_read_models and scope["method"] in _READING and (staleness_ms := call.ctx.status().staleness_ms):
+            response.raw_headers.append((b"ledger-staleness-ms", b"%d" % staleness_ms))
         await self.respond(response, scope, receive, send)
 
     def serves(self, scope: Scope) -> bool:
@@ -150,6 +158,12 @@ class LedgerRoute(APIRoute):
             await send({"type": "http.response.body", "body": b""})
         else:
             await response(scope, receive, send)
+
+
+class SystemRoute(LedgerRoute):
+    """A route that says nothing of orders: answered also while this node has no read models."""
+
+    needs_read_models = False
 
 
 def allowed_methods(scope: Scope) -> list[str]:

@@ -14,7 +14,7 @@ from api.call import Call
 from api.context import AppContext
 from api.edge import json_response
 from api.errors import Problem, invalid_header
-from api.orders import staleness, visible_order
+from api.orders import visible_order
 from api.patterns import MAX_VERSION
 from api.representations import event_row, to_json
 from ledger.turns import Steps
@@ -40,7 +40,7 @@ async def read_events(call: Call) -> Response:
     after, limit = query.integer("after", 0, MAX_VERSION) or 0, query.integer("limit", 1, 200) or PAGE_EVENTS
     query.done()
     ctx = call.ctx
-    headers = {"Ledger-Position": ctx.position(partition)} | staleness(call)
+    headers = {"Ledger-Position": ctx.position(partition)}
     if wanted == SSE:
         last = call.header(b"last-event-id")
         if last:  # empty: none, as browsers send it before the first event

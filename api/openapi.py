@@ -124,7 +124,10 @@ _HEADERS = {
         "schema": {"type": "string", "enum": ["true"]},
     },
     "Applied": {"description": "What of `Prefer` was honoured.", "schema": _TEXT},
-    "Staleness": {"description": "How old the answer may be, while the log does not answer.", "schema": {"type": "integer"}},
+    "Staleness": {
+        "description": "How old the answer may be, while this node is not at the log's end.",
+        "schema": {"type": "integer"},
+    },
     "RetryAfter": {"description": "Seconds.", "schema": {"type": "integer"}},
     "Challenge": {"description": "How to authenticate.", "schema": _TEXT},
 }

@@ -257,7 +257,7 @@ async def read_order(call: Call) -> Response:
     except FoldError:
         members = {"order_id": order.order_id, "frozen": frozen_members(frozen, partition)}
         raise Problem("order-frozen", members=members) from None
-    headers = {"ETag": etag(order.version), "Ledger-Position": ctx.position(partition)} | staleness(call)
+    headers = {"ETag": etag(order.version), "Ledger-Position": ctx.position(partition)}
     if call.has_version(order.version):
         return Response(None, 304, headers)
     contact = None if role == "reader" else ctx.contact_of(order)
@@ -283,7 +283,7 @@ async def list_orders(call: Call) -> Response:
     ctx = call.ctx
     resume = None if cursor is None else read_cursor(ctx, wanted, cursor)
     body = await call.in_turns(_page(ctx, wanted, limit, resume))
-    return json_response(body, 200, staleness(call))
+    return json_response(body)
 
 
 def _page(ctx: AppContext, wanted: OrderFilter, limit: int, resume: dict[int, bytes] | None) -> Steps[bytes]:
@@ -296,11 +296,3 @@ def _page(ctx: AppContext, wanted: OrderFilter, limit: int, resume: dict[int, by
         yield
     next_cursor = None if page.resume is None else signed_cursor(ctx, wanted, page.resume)
     return to_json({"data": rows, "next_cursor": next_cursor})
-
-
-def staleness(call: Call) -> dict[str, str]:
-    """`Ledger-Staleness-Ms` while the broker is away: how old the answer may be."""
-    status = call.ctx.status()
-    if status.connected or status.staleness_ms is None:
-        return {}
-    return {"Ledger-Staleness-Ms": str(status.staleness_ms)}

@@ -524,11 +524,27 @@ class ErasureOut(Response):
 
 class HealthOut(Response):
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"status": "ready", "checks": {"fold": "ok", "log": "ok", "caught_up": "ok"}}]},
+        json_schema_extra={
+            "examples": [
+                {"status": "ready", "checks": {"fold": "ok", "log": "ok", "caught_up": "ok"}},
+                {
+                    "status": "ready",
+                    "checks": {"fold": "waiting", "log": "away", "caught_up": "behind by ?"},
+                    "reason": "log-away",
+                    "stale": True,
+                    "staleness_ms": 61_000,
+                },
+            ]
+        },
     )
 
     status: Literal["live", "ready", "not_ready"]
     checks: dict[str, str]
+    reason: (
+        Literal["log-away", "connecting", "behind", "no-read-models", "making-read-models", "fold-stopped", "stopping"] | None
+    ) = None
+    stale: bool = False
+    staleness_ms: int | None = None
 
 
 class ProblemTypeOut(Response):

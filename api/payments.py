@@ -17,7 +17,7 @@ from api.call import Call
 from api.context import AppContext
 from api.edge import json_response
 from api.errors import FieldError, Problem
-from api.orders import staleness, visible_order
+from api.orders import visible_order
 from api.outcomes import accepted_later, headers_of_outcome, order_then, outcome_of, refused, undecided, wait_of
 from api.payloads import PayOrderBody
 from api.representations import timestamp, to_json
@@ -137,6 +137,8 @@ async def _confirm(call: Call, order_id: str, customer: str, payments: PaymentPr
     ctx = call.ctx
     partition = ctx.partition_of(order_id)
     order = ctx.queries.order(partition, order_id)
+    if order is None:
+        ctx.submissions.refuse_overload(ctx.status(), partition)  # it may be in the log
     if order is None or order.customer_id != customer:
         raise Problem("order-not-found")
     attempt = _last(order)
@@ -163,7 +165,7 @@ async def read_payment(call: Call) -> Response:
     payments = provider(ctx)
     attempt = _last(order)
     secret = await _secret(ctx, payments, attempt) if role == "gateway" else None
-    headers = {"Ledger-Position": ctx.position(partition)} | staleness(call)
+    headers = {"Ledger-Position": ctx.position(partition)}
     return json_response(payment_json(order, attempt, payments, secret), 200, headers)
 
 

@@ -10,7 +10,6 @@ from api.call import Call
 from api.context import AppContext
 from api.edge import json_response
 from api.errors import FieldError, Problem
-from api.orders import staleness
 from api.representations import daily_row, day_number, to_json
 from ledger.turns import Steps
 
@@ -37,7 +36,7 @@ async def read_daily(call: Call) -> Response:
     await call.caught_up()
     # Before the epoch nothing was ordered, and keys count days from it.
     body = await call.in_turns(_report(call.ctx, day_number(first), day_number(last), currency))
-    return json_response(body, 200, staleness(call))
+    return json_response(body)
 
 
 def _report(ctx: AppContext, first: int, last: int, currency: str | None) -> Steps[bytes]:

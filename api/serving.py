@@ -13,18 +13,18 @@ from pathlib import Path
 import structlog
 
 from api.app import build_app as build_api
-from api.auth import load_tokens
-from api.background import background
+from api.auth import Tokens, load_tokens
+from api.background import Works, background, beside_the_fold
+from api.beginning import Beginning
 from api.connections import Connections, limits_within, raise_file_limit
 from api.context import AppContext
 from api.doors import build_payments
 from api.exposure import check_exposure
-from api.generation import open_caught_up, open_generation, projections_of
+from api.generation import nothing, open_generation, open_known, projections_of
 from api.signals import hang_up_is_terminate, on_stop_signals, restore, stop_with_parent
-from api.wiring import open_log, prepare_topics
+from api.wiring import open_log
 from commands.payments import PaymentProvider
 from ledger.config import KafkaSettings, Settings
-from ledger.errors import LogError
 from ledger.log import EventLog
 from ledger.supervision import keep_at
 from projections import faust_app
@@ -36,84 +36,140 @@ log = structlog.get_logger(__name__)
 
 
 def run_serve(settings: Settings, kafka: KafkaSettings, with_parent: bool = False) -> int:
-    """Fold and serve until a signal. Returns the exit code; raises `ConfigError`, `StoreError` before anything is served."""
+    """Fold and serve until a signal. HTTP is answered before the log answers, as far as that goes (`api.beginning`).
+
+    Returns the exit code. Raises `ConfigError`, `StoreError`, and whatever else keeps a node from beginning.
+    """
     check_exposure(settings, kafka)
-    tokens, hash_key, files = load_tokens(settings), settings.hash_key(), raise_file_limit()
+    tokens, hash_key = load_tokens(settings), settings.hash_key()
     stopping = threading.Event()
     before = on_stop_signals(stopping.set)
     if with_parent:
-        stop_with_parent(lambda: os.kill(os.getpid(), signal.SIGTERM))
-    event_log = open_log(kafka)
-    if not prepare_topics(event_log, settings, stopping):
-        return 0
-    partitions = _partitions(event_log, settings, stopping)
-    if partitions is None:
-        return 0
-    generations = projections_of(settings)
-    opened = open_caught_up(generations, settings, event_log, partitions, stopping)
-    if opened is None:
-        return 0
-    restore(before)  # from here on the worker handles INT and TERM
-    hang_up_is_terminate()
-    generation, databases = opened
-    projector = Projector(databases)
-    sender = event_log.sender("serve")
+        stop_with_parent(_stop_in_order)
+    node = _Node(settings, open_log(kafka), tokens, hash_key)
     try:
-        app = faust_app.build_app(
+        if stopping.is_set():
+            return 0
+        restore(before)  # from here on the worker handles INT and TERM
+        hang_up_is_terminate()
+        return node.run()
+    finally:
+        node.close()
+
+
+class _Node:
+    """What one `serve` process is made of, and when each part begins."""
+
+    def __init__(self, settings: Settings, event_log: EventLog, tokens: Tokens, hash_key: bytes) -> None:
+        """Open what lies on disk. Raises `StoreError`, `ConfigError`."""
+        files = raise_file_limit()
+        self._settings, self._log = settings, event_log
+        self._payments = build_payments(settings)
+        self._generations = projections_of(settings)
+        self._opened = open_known(self._generations, settings.topics)
+        self._projector = Projector(self._opened.databases if self._opened else nothing(settings.topics))
+        self._sender = event_log.sender("serve")
+        self._app = faust_app.build_app(
             app_id=f"{settings.app_id}-serve-{settings.node_id}",
             log=event_log,
-            folder=projector,
+            folder=self._projector,
             state_dir=Path(settings.state_dir),
+            wait=True,
         )
-        live = LiveNode(
-            generations,
-            generation,
-            projector,
-            event_log,
-            lambda name: open_generation(generations, name, settings.topics, partitions),
-            app.feed.held,
-            app.reposition,
-        )
-        payments = build_payments(settings)
-        context = AppContext(
+        self._app.feed.known_current_at = self._opened.current_at if self._opened else None
+        self._context = AppContext(
             settings=settings,
             log=event_log,
-            sender=sender,
-            projector=projector,
-            queries=Queries(projector),
+            sender=self._sender,
+            projector=self._projector,
+            queries=Queries(self._projector),
             tokens=tokens,
             hash_key=hash_key,
-            status=app.status,
-            payments=payments,
+            status=self._app.status,
+            payments=self._payments,
             connections=Connections(limits_within(settings.max_connections, settings.max_connections_per_address, files)),
         )
+        self._beginning = Beginning(
+            settings, event_log, self._generations, self._opened, self._app, self._context, _stop_in_order
+        )
 
-        def started(port: int) -> None:
-            # What is there now stays for good; short-lived objects of requests and chunks need no full collections.
-            gc.collect()
-            gc.freeze()
-            gc.set_threshold(50_000, 50, 50)
-            for name, work in background(context).items():
-                app.add_future(keep_at(name, work))
-            app.add_future(keep_at("verbs beside serve", live.tend_for_ever))
-            if payments is not None:
-                app.add_future(_close_at_the_end(payments))
-            log.info("serving", host=settings.host, port=port, partitions=partitions)
-
-        with closing(context):
-            return faust_app.run(
-                app,
-                build_api(context),
-                host=settings.host,
-                port=settings.port,
-                on_started=started,
-                on_stopping=context.end_streams,
+    def run(self) -> int:
+        """Until a signal or a failure; the exit code. Raises what keeps it from beginning."""
+        self._beginning.start()
+        with closing(self._context):
+            code = faust_app.run(
+                self._app,
+                build_api(self._context),
+                host=self._settings.host,
+                port=self._settings.port,
+                on_started=self._started,
+                on_stopping=self._ending,
                 access_log=False,
-                http=context.connections.protocol,
+                http=self._context.connections.protocol,
             )
-    finally:
-        sender.close()
-        projector.close()
+        self._beginning.end()
+        if self._beginning.error is not None:
+            raise self._beginning.error
+        return code
+
+    def close(self) -> None:
+        self._sender.close()
+        self._projector.close()
+
+    # ---- on the event loop
+
+    def _started(self, port: int) -> None:
+        """HTTP is answered."""
+        _keep_what_is_there()
+        log.info("serving", host=self._settings.host, port=port)
+        self._keep_at(background(self._context))
+        if self._opened is not None:
+            self._tend(self._opened.name)
+        if self._payments is not None:
+            self._app.add_future(_close_at_the_end(self._payments))
+        self._beginning.served(self._begun)
+
+    def _begun(self, generation: str) -> None:
+        """The log answers."""
+        log.info("folding", generation=generation, partitions=self._projector.partitions)
+        if self._opened is None:
+            self._tend(generation)
+        self._keep_at(beside_the_fold(self._context))
+        _keep_what_is_there()
+
+    def _tend(self, generation: str) -> None:
+        """Be there for the verbs beside this process."""
+        live = LiveNode(
+            self._generations,
+            generation,
+            self._projector,
+            self._log,
+            lambda name: open_generation(self._generations, name, self._settings.topics, self._projector.partitions),
+            self._app.feed.held,
+            self._app.reposition,
+            lambda: self._app.feed.check.current_at,
+        )
+        self._keep_at({"verbs beside serve": live.tend_for_ever})
+
+    def _keep_at(self, works: Works) -> None:
+        for name, work in works.items():
+            self._app.add_future(keep_at(name, work))
+
+    def _ending(self) -> None:
+        self._beginning.stop()
+        self._context.end_streams()
+
+
+def _keep_what_is_there() -> None:
+    """What is there now stays for good; short-lived objects of requests and chunks need no full collections."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 50, 50)
+
+
+def _stop_in_order() -> None:
+    """As a signal to stop would."""
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 async def _close_at_the_end(payments: PaymentProvider) -> None:
@@ -122,14 +178,3 @@ async def _close_at_the_end(payments: PaymentProvider) -> None:
         await asyncio.Event().wait()
     finally:
         await payments.close()
-
-
-def _partitions(event_log: EventLog, settings: Settings, stopping: threading.Event) -> int | None:
-    """How many partitions the order topics have, asked of the cluster: the setting only counts when they are created."""
-    while not stopping.is_set():
-        try:
-            return event_log.partitions(settings.topics.events)
-        except LogError as exc:
-            log.warning("waiting for Kafka", why=str(exc))
-            stopping.wait(0.5)
-    return None

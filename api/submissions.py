@@ -42,13 +42,22 @@ FORGET_S = 600.0
 
 
 class FoldStatus(Protocol):
-    """How the fold of this node stands. `staleness_ms` is None until the end of the log was reached once."""
+    """How the fold of this node stands. See `projections.feed.FoldStatus`."""
+
+    @property
+    def begun(self) -> bool: ...
 
     @property
     def folding(self) -> bool: ...
 
     @property
     def connected(self) -> bool: ...
+
+    @property
+    def connecting(self) -> bool: ...
+
+    @property
+    def caught_up(self) -> bool: ...
 
     @property
     def behind(self) -> int | None: ...

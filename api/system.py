@@ -19,6 +19,7 @@ from api.edge import json_response
 from api.errors import PROBLEMS, Problem
 from api.metrics import EndedConnections, Gauges, Workers
 from api.representations import to_json
+from api.submissions import FoldStatus
 
 
 def add_routes(router: APIRouter) -> None:
@@ -44,19 +45,37 @@ async def live(call: Call) -> Response:
 
 
 async def ready(call: Call) -> Response:
-    """Whether this node should get requests: it folds, and has seen the end of the log once.
-
-    A broker that is away is told and does not make the node unready: reads go on, and every other node has the same trouble.
+    """Whether this node should get requests: it folds and has seen the end of the log once, or the log is away and it can answer
+    reads from its databases. Every other node has the same trouble then; `stale` says so, and reads are marked.
     """
-    status = call.ctx.status()
+    ctx, status = call.ctx, call.ctx.status()
     checks = {
-        "fold": "ok" if status.folding else "stopped",
-        "caught_up": "ok" if status.staleness_ms is not None else f"behind by {'?' if status.behind is None else status.behind}",
-        "log": "ok" if status.connected else "away",
+        "fold": "ok" if status.folding else "stopped" if status.begun else "waiting",
+        "caught_up": "ok" if status.caught_up else f"behind by {'?' if status.behind is None else status.behind}",
+        "log": "ok" if status.connected else "connecting" if status.connecting else "away",
     }
-    is_ready = checks["fold"] == checks["caught_up"] == "ok" and not call.ctx.stopping
-    body = to_json({"status": "ready" if is_ready else "not_ready", "checks": checks})
-    return json_response(body, 200 if is_ready else 503, {} if is_ready else {"Retry-After": "1"})
+    reason = _not_ready(ctx, status)
+    body: dict[str, object] = {"status": "not_ready" if reason else "ready", "checks": checks}
+    if reason:
+        body["reason"] = reason
+    elif checks["log"] == "away":
+        body |= {"reason": "log-away", "stale": True, "staleness_ms": status.staleness_ms}
+    return json_response(to_json(body), 503 if reason else 200, {"Retry-After": "1"} if reason else {})
+
+
+def _not_ready(ctx: AppContext, status: FoldStatus) -> str | None:
+    """Why this node should get no requests, in a word that never changes."""
+    if ctx.stopping:
+        return "stopping"
+    if status.begun and not status.folding:
+        return "fold-stopped"
+    if not ctx.partitions:
+        return "making-read-models" if ctx.making else "no-read-models"
+    if status.caught_up:
+        return None
+    if status.connected:
+        return "behind"
+    return "connecting" if status.connecting else None
 
 
 # ---- metrics --------------------------------------------------------------------------------------------------------
@@ -109,6 +128,7 @@ async def openapi(call: Call) -> Response:
 
 async def asyncapi(call: Call) -> Response:
     call.allow()
+    call.ctx.refuse_unreadable()  # it says how many partitions there are
     settings = call.ctx.settings
     return json_response(to_json(asyncapi_document(call.ctx.topics, call.ctx.partitions, settings.writers)))
 

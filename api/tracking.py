@@ -14,7 +14,6 @@ from api.context import AppContext
 from api.edge import json_response
 from api.errors import Problem
 from api.look_ups import TooManyLookUps
-from api.orders import staleness
 from api.outcomes import command_state
 from api.patterns import NAME
 from commands.messages import CommandHead
@@ -48,7 +47,7 @@ async def read_command(call: Call) -> Response:
     if outcome is not None:
         if not _sent_by(principal, customer, outcome):
             raise Problem("command-unknown")
-        return json_response(await command_state(call, command_id, outcome.order_id, outcome), 200, staleness(call))
+        return json_response(await command_state(call, command_id, outcome.order_id, outcome))
     if place is None:
         raise Problem("command-unknown", "Send the position `at` from the Location of the 202 to tell pending from unknown.")
     command = await _read_back(ctx, *place)
@@ -57,11 +56,11 @@ async def read_command(call: Call) -> Response:
         outcome = ctx.queries.outcome(place[0], command_id)
         if outcome is None or not _sent_by(principal, customer, outcome):
             raise Problem("command-unknown")
-        return json_response(await command_state(call, command_id, outcome.order_id, outcome), 200, staleness(call))
+        return json_response(await command_state(call, command_id, outcome.order_id, outcome))
     if command.command_id != command_id or not _sent_by(principal, customer, command):
         raise Problem("command-unknown")
     outcome = ctx.queries.outcome(place[0], command_id, command.fingerprint)
-    return json_response(await command_state(call, command_id, command.order_id, outcome), 200, staleness(call))
+    return json_response(await command_state(call, command_id, command.order_id, outcome))
 
 
 def _decided_there(ctx: AppContext, command_id: str, partition: int, offset: int) -> Outcome | None:

@@ -72,6 +72,8 @@ async def receive_message(call: Call) -> Response:
         raise Problem("provider-unavailable") from None
     partition = ctx.partition_of(sighting.order_id)
     commands = _news(sighting, ctx.queries.order(partition, sighting.order_id), payments.name)
+    if commands and not ctx.status().connected:
+        raise Problem("ledger-unavailable")  # it will be sent again
     await ctx.submissions.send_all([ctx.submissions.record_of(command, partition) for command in commands])
     ctx.followed.add(sighting.message_id)
     ctx.metrics.webhooks[_kind(sighting, bool(commands))] += 1

@@ -1,6 +1,6 @@
 """The bulk fold: the log into databases as fast as one process can, with the same `Databases.fold` that `serve` uses.
 
-For `rebuild`, for `verify`, and for a node that is empty or far behind before Faust takes over.
+For `rebuild`, for `verify`, and for a node that has no read models yet, before Faust takes over.
 """
 
 from __future__ import annotations

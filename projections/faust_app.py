@@ -174,6 +174,20 @@ class LedgerApp(App):
         """How the fold stands. May be called from any thread."""
         return self.feed.status()
 
+    def begin(self, known_current_at: float | None = None) -> None:
+        """The log answers: read it from where the folder stands. On the event loop, for an app that was built to wait.
+
+        `known_current_at`: when the folder was at the log's end, as far as that is known (`time.monotonic`, s). An exception of
+        the folder ends the process, as in a fold.
+        """
+        if known_current_at is not None:
+            self.feed.known_current_at = known_current_at
+        try:
+            self.feed.begin()
+        except Exception as exc:
+            self.feed.fail(exc)
+            raise
+
     def reposition(self) -> int:
         """Read on from where the folder stands now: after it took over other databases. On the event loop.
 
@@ -215,12 +229,14 @@ def build_app(
     stall_limit_s: float = 15.0,
     exit_grace_s: float | None = 10.0,
     on_failure: Callable[[BaseException], None] | None = None,
+    wait: bool = False,
 ) -> LedgerApp:
     """The app, not started; touches neither an event loop nor the log.
 
     `app_id` names this node; `state_dir` gets Faust's (empty) data directory; `max_wait_ms` is how long the log may hold an
     empty answer back, records come at once; `on_failure` is called on the loop when the fail-stop begins; `exit_grace_s` None
-    leaves the process alive (tests). See `Feed` and `Watchdog` for the limits.
+    leaves the process alive (tests). With `wait` the log is not touched before `begin`, and HTTP is served meanwhile. See `Feed`
+    and `Watchdog` for the limits.
     """
     datadir = state_dir / "faust"
     datadir.mkdir(parents=True, exist_ok=True)
@@ -247,6 +263,7 @@ def build_app(
         slice_ms=slice_ms,
         exit_grace_s=exit_grace_s,
         on_failure=on_failure,
+        wait=wait,
     )
     app.watchdog = Watchdog(log, app.feed, folder, check_s=check_s, still_limit_s=still_limit_s, stall_limit_s=stall_limit_s)
     chunks = app.topic(FEED.topic, schema=ChunkSchema(), acks=False)
@@ -314,7 +331,7 @@ def run(
 ) -> int:
     """Fold and serve `asgi_app` in this process until SIGINT, SIGTERM or a failure; returns the exit code.
 
-    HTTP is answered as soon as the agent folds, caught up or not: readiness is `app.status()`. `port` 0 takes a free one.
+    HTTP is answered as soon as the app has started, caught up or not: readiness is `app.status()`. `port` 0 takes a free one.
     `on_started(port)` is called then, `on_stopping()` when a stop begins, before open requests get their last two seconds: end
     streams there. Both run on the event loop. A stop that takes longer than `stop_grace_s` ends with `EXIT_FAILED`.
     """

@@ -54,10 +54,13 @@ class StandsStill(LedgerError):
 class FoldStatus:
     """How the fold of this node stands, for readiness, metrics and `Ledger-Staleness-Ms`."""
 
+    begun: bool  # the log answered once, and reading it was begun
     folding: bool  # the agent takes chunks
     connected: bool  # the log was heard of in the last three seconds
+    connecting: bool  # not begun, and started too lately to say that the log is away
+    caught_up: bool  # the log's end was folded once since the start
     behind: int | None  # offsets from the fold to the log's end, all partitions, at the last check; None: never checked
-    staleness_ms: int | None  # 0 while the log answers and its end is folded, else the age of that; None: never was
+    staleness_ms: int | None  # 0 while the log answers and its end is folded, else the age of that; None: not known
     idle_ms: int | None  # since the last fold
     records: int  # folded since start
     chunks: int  # folded since start
@@ -83,7 +86,10 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """The watchdog's last look at the log's end. Everything committed by `current_at` (monotonic, s) is folded."""
+    """The watchdog's last look at the log's end. Everything committed by `current_at` (monotonic, s) is folded.
+
+    None until that was so once since the start.
+    """
 
     answered: bool = False
     behind: int | None = None
@@ -95,7 +101,8 @@ class Feed:
     """Records on their way from the log to the folder: reader thread, bounded hand-over, fold.
 
     At most `ahead` chunks of at most `chunk_records` are polled and not folded; what arrives meanwhile waits in the reader and
-    makes the next chunk larger. `slice_ms` is how long one fold may keep the event loop from everything else.
+    makes the next chunk larger. `slice_ms` is how long one fold may keep the event loop from everything else. With `wait` nothing
+    is read until `begin`.
     """
 
     def __init__(
@@ -110,6 +117,7 @@ class Feed:
         slice_ms: float,
         exit_grace_s: float | None,
         on_failure: Callable[[BaseException], None] | None,
+        wait: bool,
     ) -> None:
         self._log, self._folder, self._name = log, folder, name
         self._chunk_records, self._max_wait_ms, self._ahead, self._slice_ms = chunk_records, max_wait_ms, ahead, slice_ms
@@ -134,7 +142,12 @@ class Feed:
         self._heard_at = float("-inf")  # of the log, by the reader
         self._records = self._chunks = 0
         self.idle_polls = 0
+        self.begun = threading.Event()
+        if not wait:
+            self.begun.set()
+        self._opened_at: float | None = None
         self.check = Check()
+        self.known_current_at: float | None = None  # as `check.current_at`, but from before the start
 
     @property
     def failure(self) -> BaseException | None:
@@ -147,7 +160,13 @@ class Feed:
 
     def open(self, crash: Callable[[BaseException], None]) -> None:
         """Bind to the running event loop. `crash` is called there, once, with the first failure."""
-        self._loop, self._crash = asyncio.get_running_loop(), crash
+        self._loop, self._crash, self._opened_at = asyncio.get_running_loop(), crash, time.monotonic()
+
+    def begin(self) -> None:
+        """Read from where the folder stands, now or as soon as the agent takes chunks. On the event loop."""
+        self.begun.set()
+        if self._epoch:
+            self.reposition()
 
     def reposition(self) -> int:
         """Read on from where the folder stands now, forgetting what was polled; returns the next chunk's number.
@@ -161,7 +180,7 @@ class Feed:
             self._next_number = self._number + 1
             self._ready.clear()
             self._turn.notify_all()
-            if self._thread is None and not self._stopping:
+            if self._thread is None and self.begun.is_set() and not self._stopping:
                 self._thread = WorkerThread("feed", self._read, self.fail, again=False)
                 self._thread.start()
         return self._next_number
@@ -242,11 +261,17 @@ class Feed:
         # At a start the watchdog hears of the log before the reader does: a node that is ready is connected.
         heard_at = self._heard_at if current_at is None else max(self._heard_at, current_at)
         connected = now - heard_at < SILENT_S
-        if current_at is not None and check.answered and not check.behind:
+        if current_at is None:
+            current_at = self.known_current_at
+        elif check.answered and not check.behind:
             current_at = now if connected else heard_at
+        begun = self.begun.is_set()
         return FoldStatus(
+            begun=begun,
             folding=self._thread is not None and self._failure is None and not self._stopping,
             connected=connected,
+            connecting=not begun and (self._opened_at is None or now - self._opened_at < SILENT_S),
+            caught_up=check.current_at is not None,
             behind=check.behind,
             staleness_ms=None if current_at is None else int((now - current_at) * 1000),
             idle_ms=None if self._folded_at is None else int((now - self._folded_at) * 1000),

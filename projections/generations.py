@@ -1,10 +1,10 @@
 """Where a node's databases lie: one directory per generation, and a pointer to the one that is read.
 
     <root>/current.json          {"current": "g000002", "kept": "g000001" or null}: replaced at once, never half written
-    <root>/g000002/              the databases of one generation (`projections.databases`)
+    <root>/g000002/              the databases of one generation (`projections.databases`), and when they were current
     <root>/g000003.building/     what a rebuild has so far; a killed one goes on here
     <root>/serving.json          which generation the running `serve` reads
-    <root>/folding.json          how far a start is that folds a long log first (`api.generation`)
+    <root>/folding.json          how far a first start is that folds a long log (`api.generation`)
     <root>/requests/             questions of `rebuild` and `verify` to the running `serve`, and its answers
     <root>/rebuild.lock          one rebuild at a time
 

@@ -30,6 +30,7 @@ from ledger.log import EventLog
 from projections.bulk import BulkFold
 from projections.databases import Databases, OtherReadModels, store_name
 from projections.digests import Digest
+from projections.freshness import Note, write_note
 from projections.generations import Generations, read_json, write_json
 from projections.projector import Projector
 from projections.read_models import VERSION
@@ -105,11 +106,14 @@ class LiveNode:
         open_databases: Callable[[str], Databases],
         held: Callable[[], AbstractAsyncContextManager[None]],
         reposition: Callable[[], object],
+        current_at: Callable[[], float | None] = lambda: None,
     ) -> None:
-        """`held` keeps the fold between two chunks while it is entered; `reposition` reads on from the projector's positions."""
+        """`held` keeps the fold between two chunks while it is entered; `reposition` reads on from the projector's positions;
+        `current_at` is when everything committed was folded last (`time.monotonic`, s)."""
         self._generations, self._name, self._projector, self._log = generations, name, projector, event_log
-        self._open, self._held, self._reposition = open_databases, held, reposition
+        self._open, self._held, self._reposition, self._current_at = open_databases, held, reposition, current_at
         self._refused: str | None = None
+        self._noted: tuple[str, float] | None = None
 
     async def tend_for_ever(self) -> None:
         """Look for questions and for another generation, again and again."""
@@ -123,9 +127,22 @@ class LiveNode:
                 await self._answer_all()
             if wanted not in (None, self._name, self._refused):
                 await self._take_over(str(wanted))
+            await self._note_current()
 
     def _announce(self) -> None:
         write_json(self._generations.root / "serving.json", {"generation": self._name})
+
+    async def _note_current(self) -> None:
+        """Keep when this generation was current last, for a start while the log is away."""
+        at = self._current_at()
+        if at is None or self._noted == (self._name, at):
+            return
+        self._noted = (self._name, at)
+        note = Note(time.time() - (time.monotonic() - at), self._projector.positions())
+        try:
+            await asyncio.to_thread(write_note, self._generations.folder(self._name), note)
+        except OSError as exc:  # a start while the log is away will say that reads are older than they are
+            log.warning("not noted how fresh reads are", why=str(exc))
 
     # ---- questions
 

@@ -28,7 +28,7 @@ class Projector:
     """The read models of one node, and who waits for what in them. All partitions, all contacts; on one event loop."""
 
     def __init__(self, databases: Databases) -> None:
-        """`databases` hold all partitions, numbered from 0, and the contacts."""
+        """`databases` hold all partitions, numbered from 0, and the contacts; or nothing, until `take_over`."""
         self._databases = databases
         self.topics = databases.topics
         self.partitions = len(databases.stores)
@@ -130,7 +130,7 @@ class Projector:
         for tp, position in old.positions().items():
             if databases.position(tp) < position:
                 raise Hole(f"{tp.topic}/{tp.partition}: folded to {position}, the other database to {databases.position(tp)}")
-        self._databases = databases
+        self._databases, self.partitions = databases, len(databases.stores)
         for key, (acked, value) in list(self._ahead.items()):
             if databases.position(TopicPartition(self.topics.contacts, acked.partition)) <= acked.offset:
                 self.contacts.put(key, value, acked.timestamp_ms)

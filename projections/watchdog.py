@@ -59,10 +59,11 @@ class Watchdog:
     def _watch(self) -> None:
         silent_s, next_check, pause_s = 0.0, 0.0, FIRST_TICK_S
         while not self._stop.wait(pause_s):
-            pause_s = TICK_S
+            begun = self._feed.begun.wait(TICK_S)
+            pause_s = TICK_S if begun else 0.0
             try:
                 partitions = self._ask(lambda: list(self._folder.positions()))
-                if time.monotonic() >= next_check:
+                if begun and time.monotonic() >= next_check:
                     current = self._check(partitions)
                     next_check = time.monotonic() + (self._check_s if current else TICK_S)
                 silent_s = 0.0

@@ -55,8 +55,11 @@ T = TypeVar("T")
 class Status:
     """What the API asks of the fold; a test may set `connected`, otherwise it is as observed."""
 
+    begun: bool = True
     folding: bool = True
     connected: bool = True
+    connecting: bool = False
+    caught_up: bool = True
     behind: int | None = 0
     staleness_ms: int | None = 0
     held_back_s: float = 0.0

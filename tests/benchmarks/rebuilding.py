@@ -188,7 +188,8 @@ class Node:
             self._process = subprocess.Popen(command, cwd=ROOT, env=self._env, stdout=log, stderr=log)
         while True:
             try:
-                if httpx.get(f"http://127.0.0.1:{self.port}/ready", timeout=2.0).status_code == 200:
+                answer = httpx.get(f"http://127.0.0.1:{self.port}/ready", timeout=2.0)
+                if answer.status_code == 200 and "stale" not in answer.json():
                     return time.monotonic() - began
             except httpx.TransportError:
                 pass

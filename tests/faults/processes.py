@@ -115,12 +115,13 @@ class LedgerNode:
         return made
 
     def wait_ready(self, timeout_s: float = PATIENCE_S) -> None:
-        """Until `serve` says it is ready."""
+        """Until `serve` says it is ready, and not only for stale reads."""
         deadline = time.monotonic() + timeout_s
         with loopback.client(timeout=2.0) as client:
             while time.monotonic() < deadline:
                 try:
-                    if client.get(f"{self.url}/ready").status_code == 200:
+                    answer = client.get(f"{self.url}/ready")
+                    if answer.status_code == 200 and "stale" not in answer.json():
                         return
                 except httpx.TransportError:
                     pass

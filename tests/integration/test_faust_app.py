@@ -312,6 +312,76 @@ def test_reads_are_stale_while_the_log_is_away_and_current_after(tmp_path: Path)
     asyncio.run(main())
 
 
+def test_an_app_that_waits_reads_nothing_and_says_how_old_it_is_until_it_begins(tmp_path: Path) -> None:
+    log, folder = memory_log(), Counter(MemoryStore())
+    write(log, range(10))
+    log.away(True)  # as at a start without it
+
+    async def main() -> None:
+        async with folding(log, folder, tmp_path, wait=True, still_limit_s=1.0) as app:
+            before = app.status()
+            assert (before.begun, before.folding, before.connected, before.caught_up) == (False, False, False, False)
+            assert (before.connecting, before.staleness_ms, before.behind) == (True, None, None)
+            app.feed.known_current_at = time.monotonic() - 60
+            await until(lambda: not app.status().connecting)
+            later = app.status()
+            assert later.staleness_ms is not None
+            assert later.staleness_ms >= 60_000
+            assert (later.connected, later.caught_up, app.feed.failure, folder.counts()) == (False, False, None, {})
+            log.away(False)
+            app.begin(time.monotonic() - 30)
+            status = app.status()
+            assert (status.begun, status.caught_up) == (True, False)
+            assert status.staleness_ms is not None
+            assert status.staleness_ms >= 30_000
+            await until(lambda: app.status().caught_up)
+            assert len(folder.counts()) == 10
+            assert app.status().staleness_ms == 0
+            assert app.feed.failure is None
+
+    asyncio.run(main())
+
+
+def test_an_app_may_be_told_to_begin_before_it_has_started(tmp_path: Path) -> None:
+    log, folder = memory_log(), Counter(MemoryStore())
+    write(log, range(10))
+
+    async def main() -> None:
+        app = build_app(app_id="test", log=log, folder=folder, state_dir=tmp_path, exit_grace_s=None, check_s=0.2, wait=True)
+        app.conf.web_enabled = False
+        app.begin()
+        await app.start()
+        try:
+            await until(lambda: len(folder.counts()) == 10)
+        finally:
+            await app.stop()
+
+    asyncio.run(main())
+
+
+def test_a_node_that_answers_and_is_behind_says_how_old_it_is_until_it_is_current(tmp_path: Path) -> None:
+    log, folder = memory_log(), Counter(MemoryStore())
+    write(log, range(10))
+
+    async def main() -> None:
+        async with folding(log, folder, tmp_path, still_limit_s=PATIENCE_S) as app:
+            await until(lambda: app.status().staleness_ms == 0)
+            ends = log.ends
+
+            def further(*args: Any, **kwargs: Any) -> dict[TopicPartition, int]:
+                return {tp: end + (tp == TopicPartition("a", 1)) for tp, end in ends(*args, **kwargs).items()}
+
+            log.ends = further  # type: ignore[method-assign]
+            await until(lambda: app.status().behind == 1)
+            status = app.status()
+            assert (status.connected, status.caught_up) == (True, True)
+            assert status.staleness_ms
+            log.ends = ends  # type: ignore[method-assign]
+            await until(lambda: app.status().staleness_ms == 0)
+
+    asyncio.run(main())
+
+
 def test_a_partition_that_stands_still_below_the_end_is_a_failure(tmp_path: Path) -> None:
     log, folder = memory_log(), Counter(MemoryStore())
     write(log, range(10))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from ledger.errors import LogUnavailable
 from ledger.log import Acked, NewRecord, OnAck, Sender
 from ledger.memory_log import MemoryLog
 from ledger.topics import Topics
-from tests.harness import RunningLedger, key, order_body, running_ledger
+from tests.harness import RunningLedger, Status, key, order_body, running_ledger
 from tests.patience import PATIENCE_S
 
 
@@ -67,6 +68,45 @@ def test_without_the_broker_commands_are_503_at_once_and_reads_go_on_marked_stal
     wait_for(ledger, connected=True)
     assert "ledger-staleness-ms" not in client.get("/orders").headers
     assert client.post("/orders", json=order_body(), headers=key()).status_code == 201
+
+
+def test_a_node_that_is_behind_marks_its_reads_and_erases_nothing(ledger: RunningLedger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connected again, or started a moment ago: what is in the log and not here is not known to be missing."""
+    client, operator = ledger.client(), ledger.client("operator")
+    path = client.post("/orders", json=order_body(), headers=key()).headers["location"]
+    with monkeypatch.context() as behind:
+        behind.setattr(ledger.context, "status", lambda: Status(behind=3, staleness_ms=4711))
+        for read in (path, "/orders", f"{path}/events", "/orders/ord_unknown"):
+            assert client.get(read).headers["ledger-staleness-ms"] == "4711"
+        for other in ("/live", "/ready", "/problems/not-found", "/subjects"):
+            assert "ledger-staleness-ms" not in client.get(other).headers, "it says nothing of orders"
+        erasure = operator.post("/customers/c-1/erasure", json={"force": True})
+        assert (erasure.status_code, erasure.json()["code"], erasure.headers["retry-after"]) == (503, "not-caught-up", "1")
+    assert operator.post("/customers/c-1/erasure", json={"force": True}).json() == {"contacts_deleted": 1}
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "reason"),
+    [
+        ({}, 200, None),
+        ({"connected": False, "staleness_ms": 60_000}, 200, "log-away"),
+        ({"connected": False, "begun": False, "folding": False, "caught_up": False, "staleness_ms": 60_000}, 200, "log-away"),
+        ({"connected": False, "caught_up": False, "staleness_ms": 60_000}, 200, "log-away"),
+        ({"connected": False, "connecting": True, "begun": False, "folding": False, "caught_up": False}, 503, "connecting"),
+        ({"caught_up": False, "behind": 7, "staleness_ms": 60_000}, 503, "behind"),
+        ({"folding": False}, 503, "fold-stopped"),
+        ({"folding": False, "connected": False, "staleness_ms": 60_000}, 503, "fold-stopped"),
+    ],
+)
+def test_ready_says_whether_and_why(
+    ledger: RunningLedger, monkeypatch: pytest.MonkeyPatch, status: dict[str, Any], code: int, reason: str | None
+) -> None:
+    monkeypatch.setattr(ledger.context, "status", lambda: Status(**status))
+    answer = ledger.client().get("/ready")
+    assert (answer.status_code, answer.json().get("reason")) == (code, reason)
+    stale = code == 200 and reason == "log-away"
+    assert (answer.json().get("stale"), answer.json().get("staleness_ms")) == ((True, 60_000) if stale else (None, None))
+    assert answer.json()["status"] == ("ready" if code == 200 else "not_ready")
 
 
 def test_a_command_the_broker_does_not_take_is_503_and_its_retry_is_safe(log: MemoryLog, ledger: RunningLedger) -> None:

@@ -63,7 +63,8 @@ class Processes:
             assert self._running["serve"].poll() is None, self.log("serve")
             assert time.monotonic() < deadline, self.log("serve")
             try:
-                if loopback.get(f"http://127.0.0.1:{self.port}/ready", timeout=2).status_code == 200:
+                answer = loopback.get(f"http://127.0.0.1:{self.port}/ready", timeout=2)
+                if answer.status_code == 200 and "stale" not in answer.json():
                     return
             except httpx.TransportError:
                 pass  # it does not listen yet

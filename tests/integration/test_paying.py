@@ -20,7 +20,7 @@ from typing import Any
 
 import httpx
 import pytest
-from harness import Clock, RunningLedger, free_order_body, key, order_body, running_ledger
+from harness import Clock, RunningLedger, Status, free_order_body, key, order_body, running_ledger
 from sandboxed import WEBHOOK_SECRET, RunningSandbox, running_sandbox
 
 from commands.reconciler import WAITED_PAUSES_MS
@@ -234,6 +234,33 @@ def test_thirty_confirms_are_two_looks_and_a_message_is_followed_once(shop: Shop
         assert shop.customer.post("/webhooks/stripe", content=body, headers=headers).status_code == 200
     assert len(shop.sandbox.calls("payments")) - before == 1
     assert shop.ledger.context.metrics.webhooks["repeated"] == counted + 19
+
+
+def test_while_the_log_is_away_news_of_payments_is_asked_for_again(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    shop.sandbox.chaos(webhook_lost=1.0)
+    order = shop.place()
+    payment = shop.open_payment(order)
+    shop.sandbox.pay(payment)
+    thing = {"object": "payment_intent", "id": payment["provider_ref"], "status": "requires_capture"}
+    thing |= {"metadata": {"order": order["order_id"], "attempt": "1"}, "currency": "eur", "amount": order["total_minor"]}
+    event = {"id": "evt_1", "type": "payment_intent.amount_capturable_updated", "livemode": False, "data": {"object": thing}}
+    body = json.dumps(event).encode()
+
+    def webhook() -> httpx.Response:
+        headers = {"Stripe-Signature": sign(body, WEBHOOK_SECRET, int(time.time())), "Content-Type": "application/json"}
+        return shop.customer.post("/webhooks/stripe", content=body, headers=headers)
+
+    def confirm(order_id: str) -> httpx.Response:
+        return shop.customer.post(f"/orders/{order_id}/payment", json={"action": "confirm"})
+
+    assert confirm("ord_unknown").json()["code"] == "order-not-found"
+    with monkeypatch.context() as away:
+        away.setattr(shop.ledger.context, "status", lambda: Status(connected=False, staleness_ms=60_000))
+        for answer in (confirm(order["order_id"]), confirm("ord_unknown"), webhook()):
+            assert (answer.status_code, answer.json()["code"]) == (503, "ledger-unavailable")
+    assert shop.read(order)["axes"]["payment"] == "open"
+    assert webhook().status_code == 200
+    shop.until_status(order, "paid")
 
 
 def test_a_message_that_tells_what_the_ledger_shows_asks_the_provider_nothing(shop: Shop) -> None:

@@ -1,0 +1,47 @@
+"""When a generation was current last: noted beside its databases, so that reads can be answered honestly while the log is away.
+
+    <generation>/current_at.json      {"at": Unix time in s, "positions": [[topic, partition, next offset], ...]}
+
+At that time the databases held everything that was committed, and stood at those positions. A note counts only for databases
+that stand there still, or further: a crash of the machine may keep the note and lose the rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ledger.errors import StoreError
+from ledger.log import TopicPartition
+from projections.generations import read_json, write_json
+
+_NOTE = "current_at.json"
+
+
+class Note(NamedTuple):
+    """At Unix time `at` (s) everything committed was folded, and these were the next offsets."""
+
+    at: float
+    positions: Mapping[TopicPartition, int]
+
+    def holds_for(self, positions: Mapping[TopicPartition, int]) -> bool:
+        """Whether databases at `positions` hold what they held then."""
+        return all(positions.get(tp, -1) >= at for tp, at in self.positions.items())
+
+
+def write_note(folder: Path, note: Note) -> None:
+    """Raises `OSError`."""
+    places = [[tp.topic, tp.partition, at] for tp, at in note.positions.items()]
+    write_json(folder / _NOTE, {"at": note.at, "positions": places})
+
+
+def read_note(folder: Path) -> Note | None:
+    """What is noted there; None when nothing is, or nothing that can be read."""
+    try:
+        found: Any = read_json(folder / _NOTE)
+        if found is None:
+            return None
+        return Note(float(found["at"]), {TopicPartition(str(t), int(p)): int(at) for t, p, at in found["positions"]})
+    except (StoreError, ValueError, TypeError, KeyError):
+        return None
