@@ -12,8 +12,9 @@ from starlette.requests import Request
 from api import patterns
 from api.auth import Principal, bearer_token
 from api.bodies import parse, read_body, validated
+from api.card_numbers import has_card_number
 from api.context import AppContext
-from api.errors import Problem, invalid_header
+from api.errors import FieldError, Problem, invalid_header
 from api.query import Query
 from ledger.turns import Steps
 
@@ -22,7 +23,9 @@ CATCH_UP_S = 1.0  # how long a read waits for `Ledger-Position` unless `Prefer` 
 
 _NAME, _KEY, _VERSION_TAG = re.compile(patterns.NAME), re.compile(patterns.KEY), re.compile(patterns.VERSION_TAG)
 _ANY_TAG = re.compile(r'(?:W/)?"([\x21\x23-\x7e]*)"')
-_WAIT = re.compile(r'wait\s*=\s*"?(\d{1,9})"?')
+_WAIT = re.compile(r'wait[ \t]*=[ \t]*"?([0-9]{1,9})"?')
+
+_READS = ("GET", "HEAD")
 
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
@@ -66,9 +69,9 @@ class Call(Request):
         return cast(bytes, self.scope.get("raw_path") or self.scope["path"].encode()).decode("latin-1")
 
     def header(self, name: bytes) -> str | None:
-        """A header's value; `name` in lower case."""
+        """A header's value; `name` in lower case. Only what RFC 9110 calls white space is taken off: `c-1\\xa0` is not `c-1`."""
         value = self.exchange.headers.get(name)
-        return None if value is None else value.decode("latin-1").strip()
+        return None if value is None else value.decode("latin-1").strip(" \t")
 
     # ---- who
 
@@ -88,12 +91,16 @@ class Call(Request):
         return principal
 
     def customer(self, principal: Principal) -> str:
-        """The customer a gateway acts for; "" for staff, who act for none. Raises `customer-required`."""
+        """The customer a gateway acts for; "" for staff, who act for none. Raises `customer-required`, and `invalid-field` for
+        one that nothing may be stored under."""
         if principal.role != "gateway":
             return ""
         customer = self.header(b"customer-id")
         if customer is None or not _NAME.fullmatch(customer):
             raise Problem("customer-required")
+        if self.method not in _READS and has_card_number(customer):
+            text = "A customer's id is kept in the log for ever and must not hold a card number."
+            raise Problem("invalid-field", text, errors=[FieldError("/Customer-Id", "card-number", "header")])
         return customer
 
     def order_id(self) -> str:
@@ -138,7 +145,7 @@ class Call(Request):
             return _NO_PREFERENCES
         wait_s, respond_async, applied = None, False, []
         for preference in header.lower().split(","):
-            name = preference.split(";")[0].strip()
+            name = preference.split(";")[0].strip(" \t")
             if name == "respond-async" and not respond_async:
                 respond_async = True
                 applied.append(name)

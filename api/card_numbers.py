@@ -1,20 +1,44 @@
-"""Card numbers in free text: people do write them into notes, and nothing of ours may keep one (PCI DSS, requirement 3). Pure."""
+"""Card numbers in what clients send: people do write them into notes, and nothing of ours may keep one (PCI DSS, requirement 3).
+
+Pure. A number is looked for in every run of digits, however it is grouped and with whatever people put between the groups. It is
+a card's when it has an issuer's prefix and length and the right check digit. The only importer of `pydantic_extra_types`.
+"""
 
 from __future__ import annotations
 
 import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from itertools import accumulate, pairwise
 
 from pydantic_core import PydanticCustomError
+from pydantic_extra_types.payment import PaymentCardBrand, PaymentCardNumber
 
-# ISO/IEC 7812: the ranges of the large schemes, 14 to 16 digits, as people write them.
-_CANDIDATE = re.compile(r"(?<!\d)(?:4|5[1-5]|2[2-7]|3[0-9]|6)(?:[ .-]?\d){12,15}(?!\d)")
+from commands.phone_numbers import is_international
+
+SHORTEST, LONGEST = 12, 19  # ISO/IEC 7812
+MOST_BETWEEN = 8  # signs between two groups: 4242  --  4242
+# A number, its date and its code have fewer groups, each digit by itself. In a longer run groups of one or two digits are no part
+# of one: it would take too long to look at them all.
+MOST_GROUPS = 24
+_DIGITS = re.compile(r"\d")
+_RUN = re.compile(rf"\d+(?:[\W_]{{1,{MOST_BETWEEN}}}\d+)*")
+_GROUP = re.compile(r"\d+")
+# A day, as in `from 24.12.2026 to 27.12.2026`: no card is written in groups of two and four.
+_DATE = re.compile(r"(?<!\d)(?:\d{1,2}[./-]\d{1,2}[./-](?:19|20)\d\d|(?:19|20)\d\d[./-]\d{1,2}[./-]\d{1,2})(?!\d)")
+_DOUBLED = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)  # its digits added up
 
 
 def has_card_number(text: str) -> bool:
-    """Whether `text` holds what looks like a payment card's number: a scheme's prefix, its length, the right check digit."""
-    if len(text) < 13:
+    """Whether `text` holds what looks like a payment card's number."""
+    if len(text) < SHORTEST:
         return False
-    return any(_luhn(re.sub(r"\D", "", found)) for found in _CANDIDATE.findall(text))
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text)  # digits of full width, raised or in circles
+    if len(_DIGITS.findall(text)) < SHORTEST:
+        return False
+    runs = _RUN.findall(_DATE.sub("x", text))
+    return any(_is_card(number) for run in runs for groups in _parts(run) for number in _checked(groups))
 
 
 def no_card_number(text: str | None) -> str | None:
@@ -24,7 +48,54 @@ def no_card_number(text: str | None) -> str | None:
     return text
 
 
-def _luhn(digits: str) -> bool:
-    """ISO/IEC 7812-1, annex B."""
-    doubled = (sum(divmod(2 * int(d), 10)) for d in digits[-2::-2])
-    return (sum(doubled) + sum(int(d) for d in digits[::-2])) % 10 == 0
+def _parts(run: str) -> Iterator[list[str]]:
+    """Groups of digits that may make a number together, in ASCII: an article's number is no part of one."""
+    groups = ["".join(str(int(digit)) for digit in group) for group in _GROUP.findall(run)]
+    shortest = 1 if len(groups) <= MOST_GROUPS else 3
+    part: list[str] = []
+    for group in groups:
+        if len(group) >= shortest and not _is_ean_13(group):
+            part.append(group)
+            continue
+        yield part
+        part = []
+    yield part
+
+
+def _checked(groups: Sequence[str]) -> Iterator[str]:
+    """Every number of a card's length with the right check digit (ISO/IEC 7812-1, annex B) that neighbouring groups make."""
+    digits = "".join(groups)
+    ends = [0, *accumulate(map(len, groups))]
+    # Sums over all digits before a place, those at even places doubled, or at odd ones: the check of a part is a difference.
+    sums = [
+        [0, *accumulate(_DOUBLED[int(digit)] if n % 2 == doubled else int(digit) for n, digit in enumerate(digits))]
+        for doubled in (0, 1)
+    ]
+    for first, start in enumerate(ends[:-1]):
+        for last in range(first + 1, len(ends)):
+            length = ends[last] - start
+            if length > LONGEST:
+                break
+            of = sums[ends[last] % 2]  # the last digit itself is not doubled
+            if length >= SHORTEST and (of[ends[last]] - of[start]) % 10 == 0 and not _counts_up(groups[first:last]):
+                yield digits[start : ends[last]]
+
+
+def _counts_up(groups: Sequence[str]) -> bool:
+    """Whether small numbers only grow: a list of sizes."""
+    return len(groups) > 4 and all(len(a) <= 3 and int(a) < int(b) for a, b in pairwise(groups))
+
+
+def _is_card(number: str) -> bool:
+    try:
+        brand = PaymentCardNumber.validate_brand(number)
+    except PydanticCustomError:
+        return False
+    if brand is PaymentCardBrand.other and not (number[0] in "56" and len(number) == 16):  # RuPay, Elo, Hipercard, Maestro
+        return False
+    return not (_is_ean_13(number) or is_international(number))
+
+
+def _is_ean_13(digits: str) -> bool:
+    """An article's number, right by its own check digit (GS1)."""
+    return len(digits) == 13 and sum(int(digit) * (3 if n % 2 else 1) for n, digit in enumerate(digits)) % 10 == 0

@@ -25,12 +25,14 @@ Service = Literal["product", "merch"]
 CancelReason = Literal["customer_request", "fraud", "other"]
 Status = Literal["pending", "paid", "processing", "shipped", "delivered", "cancelled"]
 Minor = Annotated[int, Field(ge=-MAX_TOTAL_MINOR, le=MAX_TOTAL_MINOR)]
-Country = Annotated[str, Field(pattern=r"^[A-Za-z]{2}$", description="ISO 3166-1 alpha-2")]
+# Of every text that a client may send, whatever it is for: a test walks all requests.
+NO_CARD = AfterValidator(no_card_number)
+Country = Annotated[str, Field(pattern=r"^[A-Za-z]{2}$", description="ISO 3166-1 alpha-2"), NO_CARD]
 Timestamp = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$", examples=[AT])]
 
 
 class Request(BaseModel):
-    """A request body: no unknown members, no conversions."""
+    """A request body: no unknown members, no conversions, no card number in any text."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -39,8 +41,8 @@ class LineBody(Request):
     """One article; (service, sku) is unique in an order."""
 
     service: Service
-    sku: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
-    name: Annotated[str, Field(min_length=1, max_length=120), AfterValidator(no_card_number)]
+    sku: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$"), NO_CARD]
+    name: Annotated[str, Field(min_length=1, max_length=120), NO_CARD]
     quantity: Annotated[int, Field(ge=1, le=999)]
     unit_price_minor: Annotated[int, Field(ge=0, le=MAX_UNIT_PRICE_MINOR)]
 
@@ -49,7 +51,7 @@ class AdjustmentBody(Request):
     """Shipping, tax or fee (0 or more), or a discount (0 or less)."""
 
     kind: Literal["shipping", "tax", "fee", "discount"]
-    label: Annotated[str, Field(min_length=1, max_length=60), AfterValidator(no_card_number)]
+    label: Annotated[str, Field(min_length=1, max_length=60), NO_CARD]
     amount_minor: Minor
 
 
@@ -63,25 +65,27 @@ def _is_mailbox(text: str) -> str:
 
 
 class AddressBody(Request):
-    line1: Annotated[str, Field(min_length=1, max_length=120), AfterValidator(no_card_number)]
-    line2: Annotated[str | None, Field(max_length=120), AfterValidator(no_card_number)] = None
-    city: Annotated[str, Field(min_length=1, max_length=80), AfterValidator(no_card_number)]
-    region: Annotated[str | None, Field(max_length=80), AfterValidator(no_card_number)] = None
-    postcode: Annotated[str, Field(max_length=16, description="may be empty where there are none")]
+    line1: Annotated[str, Field(min_length=1, max_length=120), NO_CARD]
+    line2: Annotated[str | None, Field(max_length=120), NO_CARD] = None
+    city: Annotated[str, Field(min_length=1, max_length=80), NO_CARD]
+    region: Annotated[str | None, Field(max_length=80), NO_CARD] = None
+    postcode: Annotated[str, Field(max_length=16, description="may be empty where there are none"), NO_CARD]
     country: Country
 
 
 class ContactBody(Request):
     """Who the order is for: the only personal data. It is never part of a command, an event or a refusal, and can be erased."""
 
-    name: Annotated[str, Field(min_length=1, max_length=120), AfterValidator(no_card_number)]
-    email: Annotated[str, Field(max_length=254, json_schema_extra={"format": "email"}), AfterValidator(_is_mailbox)]
+    name: Annotated[str, Field(min_length=1, max_length=120), NO_CARD]
+    email: Annotated[str, Field(max_length=254, json_schema_extra={"format": "email"}), AfterValidator(_is_mailbox), NO_CARD]
     phone: Annotated[
-        str | None, Field(max_length=32, description="with a leading +, or as it is dialled in the shipping address's country")
+        str | None,
+        Field(max_length=32, description="with a leading +, or as it is dialled in the shipping address's country"),
+        NO_CARD,
     ] = None
     shipping_address: AddressBody
     billing_address: AddressBody | None = None
-    delivery_note: Annotated[str | None, Field(max_length=500), AfterValidator(no_card_number)] = None
+    delivery_note: Annotated[str | None, Field(max_length=500), NO_CARD] = None
 
 
 _ADDRESS: dict[str, JsonValue] = {"line1": "1 Mill Lane", "city": "Leeds", "postcode": "LS1 1AA", "country": "GB"}
@@ -114,11 +118,13 @@ class PlaceOrderBody(Request):
         },
     )
 
-    currency: Annotated[str, Field(pattern=r"^[A-Za-z]{3}$", description="ISO 4217, one of the shop's currencies")]
+    currency: Annotated[str, Field(pattern=r"^[A-Za-z]{3}$", description="ISO 4217, one of the shop's currencies"), NO_CARD]
     lines: Annotated[list[LineBody], Field(min_length=1, max_length=100)]
     adjustments: Annotated[list[AdjustmentBody], Field(max_length=20)] = []
     total_minor: Annotated[int, Field(ge=0, le=MAX_TOTAL_MINOR)]
-    reference: Annotated[str | None, Field(max_length=64, description="cart number or the like; nothing personal")] = None
+    reference: Annotated[str | None, Field(max_length=64, description="cart number or the like; nothing personal"), NO_CARD] = (
+        None
+    )
     payment_window_seconds: Annotated[
         int | None,
         Field(description="time to pay, for bank transfers, pre-orders and the like; absent: the shop's usual one"),
@@ -134,8 +140,8 @@ class SetStatusBody(Request):
     )
 
     status: Status
-    carrier: Annotated[str | None, Field(max_length=40)] = None
-    tracking: Annotated[str | None, Field(max_length=64)] = None
+    carrier: Annotated[str | None, Field(max_length=40), NO_CARD] = None
+    tracking: Annotated[str | None, Field(max_length=64), NO_CARD] = None
     reason: CancelReason | None = None
 
 
@@ -156,7 +162,7 @@ class PayOrderBody(Request):
 
     action: Literal["initiate", "confirm"] = "initiate"
     total_minor: Annotated[int | None, Field(ge=0, le=MAX_TOTAL_MINOR)] = None
-    currency: Annotated[str | None, Field(pattern=r"^[A-Z]{3}$")] = None
+    currency: Annotated[str | None, Field(pattern=r"^[A-Z]{3}$"), NO_CARD] = None
 
 
 class ResolveAttentionBody(Request):
@@ -180,11 +186,11 @@ class ResolveAttentionBody(Request):
         }
     )
 
-    code: Annotated[str, Field(pattern=r"^[a-z_]{1,64}$")]
-    obligation_key: Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,255}$")]
+    code: Annotated[str, Field(pattern=r"^[a-z_]{1,64}$"), NO_CARD]
+    obligation_key: Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,255}$"), NO_CARD]
     action: Literal["retry", "settled_elsewhere"]
     amount_minor: Annotated[int | None, Field(ge=0, le=MAX_TOTAL_MINOR)] = None
-    ticket: Annotated[str | None, Field(pattern=r"^[A-Za-z0-9#_-]{0,64}$")] = None
+    ticket: Annotated[str | None, Field(pattern=r"^[A-Za-z0-9#_-]{0,64}$"), NO_CARD] = None
 
 
 class EraseBody(Request):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import phonenumbers
 
+MOST_DIGITS = 15  # E.164
+
 
 def dialled(text: str, country: str) -> str:
     """`text` in the form that every service takes (E.164, `+4915123456789`).
@@ -18,3 +20,11 @@ def dialled(text: str, country: str) -> str:
     if not phonenumbers.is_possible_number(number):
         raise ValueError("not a phone number")
     return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
+
+
+def is_international(digits: str) -> bool:
+    """Whether `digits`, country code first, are a number that some country gives out."""
+    try:
+        return len(digits) <= MOST_DIGITS and phonenumbers.is_valid_number(phonenumbers.parse(f"+{digits}"))
+    except phonenumbers.NumberParseException:
+        return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from http.client import HTTPConnection
 
 import httpx
 import pytest
@@ -11,6 +12,7 @@ from ledger.memory_log import MemoryLog
 from ledger.topics import Topics
 from tests import loopback
 from tests.harness import ROLES, RunningLedger, key, order_body, running_ledger
+from tests.patience import PATIENCE_S
 
 NOBODY = "ord_" + "a" * 26
 ALL = set(ROLES)
@@ -97,6 +99,41 @@ def test_a_gateway_must_say_for_which_customer(ledger: RunningLedger, method: st
         headers = {} if customer is None else {b"Customer-Id": customer.encode()}
         answer = client.request(method, path, json={} if method != "GET" else None, headers={**headers, b"Idempotency-Key": b"k"})
     assert (answer.status_code, answer.json()["code"]) == (400, "customer-required")
+
+
+@pytest.mark.parametrize("customer", [b"c-1\xa0", b"\xa0c-1", b"c-1\x85", b"c-1\xc2\xa0", b"c-1\xad", b"\xe2\x80\x8bc-1"])
+def test_only_a_space_or_a_tab_around_a_customer_is_no_part_of_it(ledger: RunningLedger, customer: bytes) -> None:
+    token = f"Bearer {ledger.tokens['gateway']}".encode()
+    with loopback.client(base_url=ledger.url) as client:
+        answer = client.get("/orders", headers=[(b"Authorization", token), (b"Customer-Id", customer)])
+        assert (answer.status_code, answer.json()["code"]) == (400, "customer-required")
+
+
+def test_a_space_or_a_tab_around_a_customer_is_taken_off(ledger: RunningLedger) -> None:
+    address = httpx.URL(ledger.url)
+    connection = HTTPConnection(address.host, address.port or 0, timeout=PATIENCE_S)  # the other client sends no such header
+    connection.request(
+        "GET", "/orders", headers={"Authorization": f"Bearer {ledger.tokens['gateway']}", "Customer-Id": " \tc-1\t "}
+    )
+    assert connection.getresponse().status == 200
+    connection.close()
+
+
+def test_a_card_number_as_the_customers_id_is_stored_nowhere(ledger: RunningLedger) -> None:
+    client = ledger.client(customer="4242-4242-4242-4242")
+    before = [ledger.count(topic) for topic in (ledger.topics.commands, ledger.topics.contacts)]
+    for answer in (
+        client.post("/orders", json=order_body(), headers=key()),
+        client.post(f"/orders/{NOBODY}/cancel", headers=key()),
+        client.post(f"/orders/{NOBODY}/payment", json={"total_minor": 1, "currency": "EUR"}, headers=key()),
+    ):
+        assert (answer.status_code, answer.json()["errors"]) == (
+            422,
+            [{"pointer": "/Customer-Id", "code": "card-number", "in": "header"}],
+        )
+        assert "4242" not in answer.text
+    assert client.get("/orders").json() == {"data": [], "next_cursor": None}, "a read stores nothing"
+    assert [ledger.count(topic) for topic in (ledger.topics.commands, ledger.topics.contacts)] == before
 
 
 def test_a_header_that_says_who_is_not_taken_twice(ledger: RunningLedger) -> None:
