@@ -107,8 +107,8 @@ def _flatten(entries: list[_Entry], where: str) -> list[tuple[bytes, Principal]]
 
 def bearer_token(header: bytes, basic_too: bool = False) -> bytes | None:
     """The token in an `Authorization` header; with `basic_too` also as the password of Basic. None when there is none."""
-    scheme, _, value = header.strip().partition(b" ")
-    value = value.strip()
+    scheme, _, value = header.strip(b" \t").partition(b" ")
+    value = value.strip(b" \t")
     if scheme.lower() == b"bearer":
         return value or None
     if basic_too and scheme.lower() == b"basic":

@@ -26,7 +26,7 @@ MAX_ERRORS = 20  # of one answer: a wrong client learns enough, a hostile one ge
 
 M = TypeVar("M", bound=BaseModel)
 
-_JSON_TYPE = re.compile(rb'\s*application/json\s*(;\s*charset\s*=\s*"?utf-8"?\s*)?;?\s*$', re.IGNORECASE)
+_JSON_TYPE = re.compile(rb'[ \t]*application/json[ \t]*(;[ \t]*charset[ \t]*=[ \t]*"?utf-8"?[ \t]*)?;?[ \t]*$', re.IGNORECASE)
 _LATE_CONTROLS = re.compile("[\x7f-\x9f]")  # JSON itself forbids those below 0x20 outside of escapes
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f]")
 
@@ -46,7 +46,7 @@ async def read_body(receive: Receive, headers: dict[bytes, bytes]) -> bytes:
 
 async def read_raw(receive: Receive, headers: dict[bytes, bytes], max_bytes: int) -> bytes:
     """The body as sent, of whatever type. Raises as `read_body`."""
-    if headers.get(b"content-encoding", b"identity").strip().lower() not in (b"identity", b""):
+    if headers.get(b"content-encoding", b"identity").strip(b" \t").lower() not in (b"identity", b""):
         raise Problem("unsupported-media-type", "Content-Encoding is not supported here.")
     length = headers.get(b"content-length")
     if length is not None and length.isdigit() and int(length[:20]) > max_bytes:

@@ -66,7 +66,7 @@ def preferred(accept: str) -> str | None:
     """Which of the two representations `Accept` (RFC 9110) prefers, JSON when it does not matter; None when neither will do."""
     quality = {JSON: (-1, 0.0), SSE: (-1, 0.0)}  # how specific the range that decided was, and its q
     for item in accept.lower().split(","):
-        media, *parameters = (part.strip() for part in item.split(";"))
+        media, *parameters = (part.strip(" \t") for part in item.split(";"))
         q = next((p[2:] for p in parameters if p.startswith("q=")), "1")
         try:
             value = float(q)
