@@ -405,7 +405,7 @@ def test_every_record_sent_is_answered_once_with_where_and_when_it_landed(stage:
     read = stage.read_to_end({TopicPartition(topic, 0): 0, TopicPartition(topic, 1): 0}, headers=True)
     assert sorted(acks.acked) == sorted(Acked(r.partition, r.offset, r.timestamp_ms) for r in read)
     assert [int(r.value or b"") for r in read if r.partition == 0] == list(range(0, 300, 2))
-    assert (len(read), acks.errors, acks.names) == (300, [], {"sender-under-test"})
+    assert (len(read), acks.errors, acks.names) == (300, [], {"sender sender-under-test"})
     assert {r.headers for r in read} == {(("h", b"1"),)}
     sender.close()
 

@@ -218,6 +218,9 @@ def _check_secrets(node: LedgerNode, log: KafkaLog, secrets: list[str]) -> None:
         places[topic] = b"\n".join((record.key or b"") + (record.value or b"") for record in raw)
     state = node.state_dir("one")
     for folder in sorted((*(state / "commands").iterdir(), *(state / "projections").glob("g*/*"))):
+        if folder.is_file():
+            places[str(folder)] = folder.read_bytes()
+            continue
         store = RocksStore(folder)
         places[str(folder)] = b"\n".join(key + value for key, value in store.scan(b""))
         store.close()
