@@ -17,7 +17,11 @@ _TEXTS = {
     ),
     COMMANDS: ("Requests and observed facts about orders. Internal: only the processor reads it.", "order_id"),
     REFUSALS: ("Commands that changed nothing, and why. Internal.", "order_id"),
-    CONTACTS: ("Personal data of orders, compacted; erased by a tombstone. Internal.", "order_id/contact_digest"),
+    CONTACTS: (
+        "Personal data of orders, compacted; erased by a tombstone. Internal. Other keys have contacts of nobody: "
+        "what is erased for good, and what was promised to be.",
+        "order_id/contact_digest",
+    ),
 }
 _HEADERS = {
     "type": "object",

@@ -21,4 +21,5 @@ def beside_the_fold(ctx: AppContext) -> Works:
     return {
         "contact sweep": lambda: sweep_for_ever(ctx),
         "contacts": lambda: tend_for_ever(ctx),
+        "erasures": ctx.erasures.go_on_for_ever,
     }

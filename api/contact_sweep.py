@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Sequence
-from itertools import islice
 
 import structlog
 
@@ -22,12 +21,14 @@ from ledger.log import NewRecord
 from ledger.order import Order, display
 from ledger.topics import DAY_MS
 from ledger.transitions import Status
+from ledger.turns import Steps
 
 log = structlog.get_logger(__name__)
 
 EVERY_S = 3600.0
 TEND_EVERY_S = 5.0
-# 200 rows take about 4 ms of the event loop, as long as a slice of the fold; with the pause a million take five minutes.
+PURGE_LATEST_S = 60.0
+# 200 rows take about 4 ms of the event loop, in turns; with the pause a million take five minutes.
 SLICE_ROWS, PAUSE_S = 200, 0.05
 UNNAMED_MS = DAY_MS
 # A contact's time is its writer's clock, an event's the broker's: so far apart they cannot be.
@@ -67,14 +68,24 @@ async def sweep(ctx: AppContext, now_ms: int) -> int:
     """
     deleted, after = 0, b""
     while True:
-        keys = list(islice(ctx.projector.contacts.keys(after), SLICE_ROWS))
-        due = [(partition, key) for key in keys if (partition := _due(ctx, key, now_ms)) is not None]
+        (due, last), _ = await ctx.turns.run(_some_due(ctx, after, now_ms))
         await delete_contacts(ctx, due)
         deleted += len(due)
-        if len(keys) < SLICE_ROWS:
+        if last is None:
             return deleted
-        after = keys[-1]
+        after = last
         await asyncio.sleep(PAUSE_S)
+
+
+def _some_due(ctx: AppContext, after: bytes, now_ms: int) -> Steps[tuple[list[tuple[int, bytes]], bytes | None]]:
+    """((partition, key) of those of the next contacts whose time has come, where to go on; None: that was all)."""
+    keys = yield from ctx.projector.contacts.keys(after, SLICE_ROWS)
+    due = []
+    for key in keys:
+        if (partition := _due(ctx, key, now_ms)) is not None:
+            due.append((partition, key))
+        yield
+    return due, keys[-1] if len(keys) == SLICE_ROWS else None
 
 
 def _due(ctx: AppContext, key: bytes, now_ms: int) -> int | None:
@@ -99,9 +110,7 @@ async def delete_contacts(ctx: AppContext, keys: Sequence[tuple[int, bytes]]) ->
 
     Raises `Problem` `ledger-unavailable` when one of them is not known to be durable.
     """
-    records = [NewRecord(ctx.topics.contacts, partition, key, None) for partition, key in keys]
-    for (_, key), acked in zip(keys, await ctx.submissions.send_all(records), strict=True):
-        ctx.projector.remember_contact(key, None, acked)
+    await ctx.submissions.keep([NewRecord(ctx.topics.contacts, partition, key, None) for partition, key in keys])
 
 
 # ---- between two sweeps
@@ -128,12 +137,14 @@ async def tend(ctx: AppContext, now_ms: int) -> None:
     if late:
         log.warning("contacts came after their erasure", count=len(late))
         await delete_contacts(ctx, [(ctx.partition_of(order_of(key)), key) for key in late])
-    if unpurged := contacts.unpurged():
-        try:
-            purged = await asyncio.to_thread(contacts.purge, unpurged, lambda: ctx.stopping)
-        except StoreError:
-            if contacts is ctx.projector.contacts:
-                raise
-            return  # another generation is read by now, and this one closed
-        if purged and contacts is ctx.projector.contacts:
-            contacts.purged(unpurged)
+    if 0 < ctx.erasures.at_work_s < PURGE_LATEST_S:
+        return  # once, when all of it is deleted
+    try:
+        unpurged, _ = await ctx.turns.run(contacts.unpurged())
+        purged = await asyncio.to_thread(contacts.purge, unpurged, lambda: ctx.stopping) if unpurged else False
+        if purged:
+            await ctx.turns.run(contacts.purged(unpurged))
+    except StoreError:
+        if contacts is ctx.projector.contacts:
+            raise
+        return  # another generation is read by now, and this one closed

@@ -9,6 +9,7 @@ from typing import Protocol
 from api.auth import Tokens
 from api.client_secrets import ClientSecrets
 from api.connections import Connections
+from api.erasure import Erasures
 from api.errors import FieldError, Problem
 from api.followed_messages import FollowedMessages
 from api.look_ups import LookUps
@@ -66,6 +67,9 @@ class AppContext:
         self.secrets = ClientSecrets()
         self.look_ups = LookUps(self.log, self.topics.commands)
         self.submissions = Submissions(self.sender, self.projector, self.queries, self.topics, self.look_ups)
+        self.erasures = Erasures(
+            self.log, self.topics, self.submissions, self.projector, self.queries, self.turns, self.settings.node_id
+        )
 
     @property
     def partitions(self) -> int:

@@ -221,13 +221,27 @@ ERASE_CUSTOMER = operation(
     "customers",
     "Erase a customer's personal data",
     "All contacts that name the customer, also of orders that are not decided yet, are erased for good, and every node removes "
-    "them from its files within seconds. Events stay as they are: the README has what must not be put into them.",
-    {200: success("The erasure is durable.", p.ErasureOut)},
+    "them from its files within seconds. What is answered is promised: a node that is killed goes on at its next start, or "
+    "another one does. Events stay as they are: the README has what must not be put into them.",
+    {
+        200: success("The erasure is durable.", p.ErasureOut, "Applied"),
+        202: success("Promised and under way: look under `Location`.", p.ErasureStateOut, "Location Applied"),
+    },
     f"open-orders {_DOOR} not-caught-up ledger-unavailable",
     path="/customers/c-1/erasure",
     parameters=(in_path("customer_id", "The customer, a pseudonym.", "c-1", NAME), "LedgerPosition", "Prefer"),
     body=p.EraseBody,
     body_required=False,
+)
+READ_ERASURE = operation(
+    "readErasure",
+    "customers",
+    "How far the erasure of a customer is",
+    "The last one that was asked for, at whichever node.",
+    {200: success("Running, or done.", p.ErasureStateOut, "Staleness")},
+    f"not-found {_READ}",
+    path="/customers/c-1/erasure",
+    parameters=(in_path("customer_id", "The customer, a pseudonym.", "c-1", NAME),),
 )
 READ_DAILY = operation(
     "readDailyReport",

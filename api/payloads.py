@@ -528,6 +528,26 @@ class ErasureOut(Response):
     contacts_deleted: Annotated[int, Field(description="contacts that were there; their tombstones are durable")]
 
 
+class ErasureStateOut(Response):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "state": "running",
+                    "contacts_deleted": 40_000,
+                    "requested_at": "2030-01-31T12:00:00.000Z",
+                    "done_at": None,
+                }
+            ]
+        }
+    )
+
+    state: Literal["running", "done"]
+    contacts_deleted: Annotated[int, Field(description="contacts whose tombstones are durable; while it runs, seconds old")]
+    requested_at: Timestamp
+    done_at: Timestamp | None
+
+
 class HealthOut(Response):
     model_config = ConfigDict(
         json_schema_extra={

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from ledger.contacts import OrderContact
+from ledger.erasures import Erasure
 from ledger.order import CANCELLED, Order, display, payment_state, stock_state
 from projections.queries import Past
 from projections.read_models import DailyTotals, Frozen
@@ -83,6 +84,18 @@ def contact_members(contact: OrderContact) -> dict[str, Any]:
     members: dict[str, Any] = msgspec.to_builtins(contact)
     del members["customer_id"]
     return members
+
+
+def erasure_json(erasure: Erasure) -> bytes:
+    """How far an erasure is."""
+    return to_json(
+        {
+            "state": "running" if erasure.done_at is None else "done",
+            "contacts_deleted": erasure.contacts_deleted,
+            "requested_at": timestamp(erasure.requested_at),
+            "done_at": None if erasure.done_at is None else timestamp(erasure.done_at),
+        }
+    )
 
 
 def frozen_members(frozen: Frozen | None, partition: int) -> dict[str, object] | None:

@@ -11,9 +11,11 @@ anyway. Its position is noted for the 202.
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import partial
 from typing import Protocol
 
 import structlog
@@ -199,8 +201,8 @@ class Submissions:
             self.waiting -= 1
             self._under_way.discard(sent)
             self._projector.forget(command.command_id, sent.waiter)
-        if contact is not None and sent.contact_acked is not None and contact.key is not None:
-            self._projector.remember_contact(contact.key, contact.value, sent.contact_acked)
+        if contact is not None and sent.contact_acked is not None:
+            self._projector.remember([(contact, sent.contact_acked)])
         if isinstance(result, Pending):
             self._look_ups.note(result.partition, result.offset, command)
             self._note_undecided(command, partition)
@@ -253,31 +255,23 @@ class Submissions:
 
     async def send_all(self, records: Sequence[NewRecord]) -> list[Acked]:
         """Make every record durable. Raises `Problem` `ledger-unavailable` when one is not known to be."""
-        loop = asyncio.get_running_loop()
-        futures: list[asyncio.Future[Acked]] = []
-        for record in records:
-            future: asyncio.Future[Acked] = loop.create_future()
-            futures.append(future)
-
-            def on_ack(acked: Acked | None, error: LedgerError | None, future: asyncio.Future[Acked] = future) -> None:
-                if not loop.is_closed():
-                    loop.call_soon_threadsafe(_settle, future, acked, error)
-
+        batch = _Batch(len(records))
+        for number, record in enumerate(records):
             try:
-                self._sender.send(record, on_ack)
+                self._sender.send(record, partial(batch.settle, number))
             except LedgerError as exc:
-                future.set_exception(exc)
-        results = await asyncio.gather(*futures, return_exceptions=True)
-        acks: list[Acked] = []
-        for result in results:
-            if isinstance(result, Acked):
-                acks.append(result)
-            elif isinstance(result, LedgerError):
-                log.warning("record not sent", error=result.code, why=str(result))
-                raise Problem("ledger-unavailable")
-            else:
-                raise result
+                batch.settle(number, None, exc)
+        await batch.settled
+        acks = [acked for acked in batch.acks if acked is not None]
+        if len(acks) < len(records):
+            error = batch.error or LedgerError("neither acknowledged nor refused")
+            log.warning("record not sent", error=error.code, why=str(error))
+            raise Problem("ledger-unavailable")
         return acks
+
+    async def keep(self, records: Sequence[NewRecord]) -> None:
+        """Make records of `order-contacts` durable, and readable here at once. Raises as `send_all`, which keeps some of them."""
+        self._projector.remember(zip(records, await self.send_all(records), strict=True))
 
     # ---- durable, but without an outcome
 
@@ -301,10 +295,27 @@ class Submissions:
         return 0.0
 
 
-def _settle(future: asyncio.Future[Acked], acked: Acked | None, error: LedgerError | None) -> None:
-    if future.done():
-        return
-    if acked is not None:
-        future.set_result(acked)
-    else:
-        future.set_exception(error or LedgerError("neither acknowledged nor refused"))
+class _Batch:
+    """Acknowledgements of several records. The loop hears of the last one only: a wake for each costs more than sending it."""
+
+    def __init__(self, count: int) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._left, self._lock = count, threading.Lock()
+        self.settled: asyncio.Future[None] = self._loop.create_future()
+        self.acks: list[Acked | None] = [None] * count
+        self.error: LedgerError | None = None
+        if count == 0:
+            self._end()
+
+    def settle(self, number: int, acked: Acked | None, error: LedgerError | None) -> None:
+        """From any thread, once for each."""
+        self.acks[number], self.error = acked, error or self.error
+        with self._lock:
+            self._left -= 1
+            last = self._left == 0
+        if last and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._end)
+
+    def _end(self) -> None:
+        if not self.settled.done():
+            self.settled.set_result(None)

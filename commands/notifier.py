@@ -38,6 +38,7 @@ from ledger.order import Order
 from ledger.store import Store
 from ledger.supervision import WorkerThread
 from ledger.topics import DAY_MS, Topics
+from ledger.turns import in_one_go
 
 MAX_AGE_MS = DAY_MS
 TRY_FOR_S = 15 * 60.0
@@ -379,5 +380,6 @@ class Notifier:
         if time.monotonic() < self._purge_at:
             return
         self._purge_at = time.monotonic() + PURGE_EVERY_S
-        if (unpurged := self._contacts.unpurged()) and self._contacts.purge(unpurged, self._stopping.is_set):
-            self._contacts.purged(unpurged)
+        unpurged = in_one_go(self._contacts.unpurged())
+        if unpurged and self._contacts.purge(unpurged, self._stopping.is_set):
+            in_one_go(self._contacts.purged(unpurged))

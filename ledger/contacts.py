@@ -4,6 +4,7 @@ Records of that topic, by key:
 
     order_id/contact_digest           the contact; a tombstone deletes it
     order_id/contact_digest/erased    the contact is erased for good: one written later under its key is not kept
+    erasure:<customer_id>             what was promised to be erased, and how far that is (`ledger.erasures`)
     barrier                           nothing; whoever has read it has read everything written before it
 """
 

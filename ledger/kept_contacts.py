@@ -3,6 +3,8 @@
     order_id/contact_digest            the contact; none where it cannot be read, or was written after its erasure
     \\0customer/<customer>NUL<key>      the contacts of a customer; of customer "" are those without a contact
     \\0erased/<key>                     erased for good
+    \\0erasing/<customer>               an erasure that is not finished (`ledger.erasures`)
+    \\0erasure/<customer>               the last one that is
     \\0unpurged/<key>                   deleted, and perhaps still to be read in the store's files: see `purge`
     \\0position/<topic>/<p>             next offset to fold, timestamp of the record before it
     \\0current                          as of when everything written to the topic is known to be folded, ms since the epoch
@@ -18,7 +20,7 @@ from __future__ import annotations
 
 import struct
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 
 import msgspec
@@ -28,21 +30,29 @@ from msgspec import Struct
 from ledger.clock import now_ms
 from ledger.codec import contact_codec
 from ledger.contacts import BARRIER_KEY, OrderContact, erased_contact
+from ledger.erasures import Erasure, KeptErasure, decode_erasure, is_erasure
 from ledger.errors import DecodeError, LedgerError
 from ledger.log import Record, TopicPartition
+from ledger.sparse_keys import SparseKeys
 from ledger.store import Store
 from ledger.topics import CONTACT_TOMBSTONES_MS
+from ledger.turns import Steps
 
 VERSION = b"1"
 TOO_OLD_MS = CONTACT_TOMBSTONES_MS // 2
 NOTE_EVERY_MS = 60_000
-PURGE_KEYS = 10_000  # dealt with in one go
+PURGE_KEYS = 10_000  # of more than these the whole store is purged, which then costs less
+MOST_PURGED = 200_000  # dealt with in one go
 
 _VERSION, _CURRENT = b"\0version", b"\0current"
 _POSITION, _CUSTOMER, _ERASED, _UNPURGED = b"\0position/", b"\0customer/", b"\0erased/", b"\0unpurged/"
+_UNDER_WAY, _FINISHED = b"\0erasing/", b"\0erasure/"
 _PLACE = struct.Struct(">QQ")
 _FIRST_KEY = b"\x01"  # behind the rows that begin with NUL
 _CHUNK = 1_000
+_SOME_ROWS = 50  # read and deleted in one step
+# Ids of orders begin so, and go on with letters: a first stretch is as long as the step of the first of these.
+_LEAD, _LETTER = b"ord_", 1 << 56
 
 Rows = dict[bytes, bytes | None]
 
@@ -63,6 +73,7 @@ class KeptContact(Struct, frozen=True, array_like=True):
 
 
 _decode = msgspec.msgpack.Decoder(KeptContact).decode
+_decode_erasure = msgspec.msgpack.Decoder(KeptErasure).decode
 _encode = msgspec.msgpack.Encoder().encode
 
 
@@ -152,9 +163,10 @@ class KeptContacts:
             self.store.write({_position_key(tp): _PLACE.pack(position, at)})
             self._positions[tp] = position
 
-    def put(self, key: bytes, value: bytes | None, written_at: int) -> None:
-        """What the log is known to hold and the fold will meet: here at once."""
-        self.store.write(self._rows([(key, value, written_at)]))
+    def put(self, records: Iterable[tuple[bytes, bytes | None, int]]) -> None:
+        """What the log is known to hold and the fold will meet, as (key, value, time): here at once."""
+        if rows := self._rows(records):
+            self.store.write(rows)
 
     def _rows(self, records: Iterable[tuple[bytes, bytes | None, int]]) -> Rows:
         rows: Rows = {}
@@ -167,6 +179,8 @@ class KeptContacts:
                 rows[_ERASED + erased] = b""
                 if (raw := get(erased)) is not None:  # whose tombstone comes next, or is owed
                     self._replace(rows, erased, raw, KeptContact(_decode(raw).written_at, None))
+            elif is_erasure(key):
+                rows |= _erasure_rows(value, written_at)
             elif key and key[0] and key != BARRIER_KEY:
                 raw = get(key)
                 if value is None and raw is None:
@@ -225,16 +239,34 @@ class KeptContacts:
         """Whether a contact of this order is erased for good."""
         return next(self.store.scan(_ERASED + order_id.encode() + b"/"), None) is not None
 
-    def keys(self, after: bytes = b"") -> Iterator[bytes]:
-        """Keys of all contacts that the log has, behind `after`."""
-        for key, _ in self.store.scan(b"", max(after + b"\0", _FIRST_KEY)):
-            yield key
+    def keys(self, after: bytes, most: int) -> Steps[list[bytes]]:
+        """Keys of all contacts that the log has, behind `after`, at most so many."""
+        return self._keys(b"", max(after + b"\0", _FIRST_KEY), most)
 
-    def keys_of(self, customer_id: str, after: bytes = b"") -> Iterator[bytes]:
+    def keys_of(self, customer_id: str, after: bytes, most: int) -> Steps[list[bytes]]:
         """Keys of a customer's contacts, behind `after`. Customer "": those whose contact cannot be read, or came too late."""
         prefix = _CUSTOMER + customer_id.encode() + b"\0"
-        for row, _ in self.store.scan(prefix, prefix + after + b"\0" if after else None):
-            yield row[len(prefix) :]
+        return self._keys(prefix, prefix + after + b"\0" if after else prefix, most)
+
+    def _keys(self, prefix: bytes, start: bytes, most: int) -> Steps[list[bytes]]:
+        found: list[bytes] = []
+        keys = SparseKeys(self.store, prefix, start, _LEAD, _LETTER)
+        while len(found) < most and (key := (yield from keys.following())) is not None:
+            found.append(key[len(prefix) :])
+            yield
+        return found
+
+    # ---- erasures
+
+    def last_erasure(self, customer_id: str) -> Erasure | None:
+        """The customer's erasure that is under way, else the last one that is finished, as far as the fold knows."""
+        for row in self.store.get_many([_UNDER_WAY + customer_id.encode(), _FINISHED + customer_id.encode()]):
+            if row is not None:
+                return _decode_erasure(row).erasure
+        return None
+
+    def erasures_under_way(self) -> list[KeptErasure]:
+        return [_decode_erasure(row) for _, row in self.store.scan(_UNDER_WAY)]
 
     def has_order(self, order_id: str) -> bool:
         """Whether there is a contact of this order."""
@@ -243,20 +275,40 @@ class KeptContacts:
 
     # ---- what is deleted must be gone from the disk as well
 
-    def unpurged(self) -> dict[bytes, bytes]:
+    def unpurged(self) -> Steps[dict[bytes, bytes]]:
         """What was deleted since the last purge, some of it: the rows that say so. For `purge`, and then for `purged`."""
-        return dict(islice(self.store.scan(_UNPURGED), PURGE_KEYS))
+        found: dict[bytes, bytes] = {}
+        for row, at in islice(self.store.scan(_UNPURGED), MOST_PURGED):
+            found[row] = at
+            yield
+        return found
 
     def purge(self, unpurged: dict[bytes, bytes], stopping: Callable[[], bool]) -> bool:
         """Rewrite the files that may hold what was deleted; whether that was done to the end. Takes seconds, in any thread."""
-        return self.store.purge([row[len(_UNPURGED) :] for row in unpurged], stopping)
+        keys = [row[len(_UNPURGED) :] for row in unpurged] if len(unpurged) <= PURGE_KEYS else None
+        return self.store.purge(keys, stopping)
 
-    def purged(self, unpurged: dict[bytes, bytes]) -> None:
-        """To be called after `purge` was done to the end: what was deleted meanwhile still waits."""
-        self.store.write({row: None for row, at in unpurged.items() if self.store.get(row) == at})
+    def purged(self, unpurged: dict[bytes, bytes]) -> Steps[None]:
+        """To be done after `purge` was done to the end: what was deleted meanwhile still waits."""
+        rows = iter(unpurged.items())
+        while some := dict(islice(rows, _SOME_ROWS)):
+            still = self.store.get_many(list(some))
+            self.store.write({row: None for (row, at), now in zip(some.items(), still, strict=True) if at == now})
+            yield
 
     def close(self) -> None:
         self.store.close()
+
+
+def _erasure_rows(value: bytes | None, written_at: int) -> Rows:
+    try:
+        erasure = decode_erasure(value or b"")
+    except DecodeError as exc:
+        log.error("unreadable erasure", reason=exc.reason)
+        return {}
+    under_way, finished = _UNDER_WAY + erasure.customer_id.encode(), _FINISHED + erasure.customer_id.encode()
+    row = _encode(KeptErasure(written_at, erasure))
+    return {under_way: row, finished: None} if erasure.done_at is None else {under_way: None, finished: row}
 
 
 def _index_key(contact: OrderContact | None, key: bytes) -> bytes:

@@ -14,7 +14,7 @@ from ledger.contacts import OrderContact
 from ledger.errors import Hole
 from ledger.events import OrderRefusal
 from ledger.kept_contacts import KeptContacts
-from ledger.log import Acked, Record, TopicPartition
+from ledger.log import Acked, NewRecord, Record, TopicPartition
 from ledger.outcomes import decode_outcome, outcome_key, reused_key
 from ledger.store import Store
 from ledger.topics import Topics
@@ -131,11 +131,8 @@ class Projector:
             if databases.position(tp) < position:
                 raise Hole(f"{tp.topic}/{tp.partition}: folded to {position}, the other database to {databases.position(tp)}")
         self._databases, self.partitions = databases, len(databases.stores)
-        for key, (acked, value) in list(self._ahead.items()):
-            if databases.position(TopicPartition(self.topics.contacts, acked.partition)) <= acked.offset:
-                self.contacts.put(key, value, acked.timestamp_ms)
-            else:
-                del self._ahead[key]
+        ahead, self._ahead = self._ahead, {}
+        self._remember((key, value, acked) for key, (acked, value) in ahead.items())
         self._tell_everyone()
         return old
 
@@ -158,12 +155,17 @@ class Projector:
         """The contact with this key (`ledger.contacts.contact_key`); None when unknown or erased."""
         return self.contacts.contact(key)
 
-    def remember_contact(self, key: bytes, value: bytes | None, acked: Acked) -> None:
-        """A contact (None: its tombstone) that this node has just made durable: readable here at once, unless the fold was
-        faster."""
-        if self._databases.position(TopicPartition(self.topics.contacts, acked.partition)) <= acked.offset:
-            self._ahead[key] = acked, value
-            self.contacts.put(key, value, acked.timestamp_ms)
+    def remember(self, records: Iterable[tuple[NewRecord, Acked]]) -> None:
+        """Records of `order-contacts` that this node has just made durable: readable here at once, unless the fold was faster."""
+        self._remember((record.key or b"", record.value, acked) for record, acked in records)
+
+    def _remember(self, records: Iterable[tuple[bytes, bytes | None, Acked]]) -> None:
+        here: list[tuple[bytes, bytes | None, int]] = []
+        for key, value, acked in records:
+            if self._databases.position(TopicPartition(self.topics.contacts, acked.partition)) <= acked.offset:
+                self._ahead[key] = acked, value
+                here.append((key, value, acked.timestamp_ms))
+        self.contacts.put(here)
 
     def _forget_ahead(self, key: bytes) -> None:
         if (ahead := self._ahead.get(key)) is not None:

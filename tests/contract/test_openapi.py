@@ -69,6 +69,7 @@ def test_every_operation_of_the_contract_is_there(document: dict[str, Any]) -> N
         "POST /webhooks/stripe",
         "GET /commands/{command_id}",
         "POST /customers/{customer_id}/erasure",
+        "GET /customers/{customer_id}/erasure",
         "GET /reports/daily",
         "GET /live",
         "GET /ready",

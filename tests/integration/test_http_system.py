@@ -119,7 +119,8 @@ def test_the_asyncapi_document_has_the_topics_and_the_schemas_themselves(ledger:
         ("DELETE", "/orders", "GET, HEAD, POST"),
         ("PATCH", "/orders/x", "GET, HEAD"),
         ("POST", "/orders/x/status", "PUT"),
-        ("GET", "/customers/x/erasure", "POST"),
+        ("PUT", "/customers/x/erasure", "GET, HEAD, POST"),
+        ("GET", "/orders/x/attention", "POST"),
         ("POST", "/live", "GET, HEAD"),
         ("OPTIONS", "/orders", "GET, HEAD, POST"),
     ],
@@ -138,6 +139,7 @@ def gets(ledger: RunningLedger) -> list[str]:
     known = {
         "order_id": order["order_id"],
         "command_id": "cmd_none",
+        "customer_id": "nobody",
         "slug": "total-mismatch",
         "subject": "order-events-value",
         "version": "latest",

@@ -343,7 +343,7 @@ def test_who_was_away_for_longer_than_the_log_tells_of_erasures_reads_contacts_a
     kept = Kept()
     contacts = KeptContacts(kept, post.topics.contacts, 2)
     contact = OrderContact("c-1", "Ada", "ada@example.org", Address("1 Mill Lane", "Leeds", "LS1", "GB"))
-    contacts.put(contact_key("ord_1", DIGEST), contact_codec().encode(contact), 1)  # its tombstone is compacted away
+    contacts.put([(contact_key("ord_1", DIGEST), contact_codec().encode(contact), 1)])  # its tombstone is compacted away
     contacts.note_current(time.time_ns() // 1_000_000 - TOO_OLD_MS - 60_000)
     with running(post, contacts=kept):
         post.event("ord_1", e.ORDER_PLACED)

@@ -208,6 +208,7 @@ MADE: dict[tuple[str, str], str] = {
     ("commands/reconciler.py", "create_task"): "a fault of one ends the loop, which begins again (`_ended`)",
     ("projections/faust_app.py", "add_future"): "of Faust's own services: a fault ends the process",
     ("projections/faust_app.py", "ensure_future"): "the stop, which is waited for",
+    ("api/erasure.py", "create_task"): "only around `keep_at`",
     ("api/serving.py", "add_future"): "only around `keep_at`, but for the client that is closed at the end",
 }
 MAKERS = {
@@ -229,6 +230,7 @@ MAKERS = {
 ONLY_AROUND = {
     ("commands/sandbox/server.py", "create_task"): {"keep_at"},
     ("api/serving.py", "add_future"): {"keep_at", "_close_at_the_end"},
+    ("api/erasure.py", "create_task"): {"keep_at"},
 }
 AWAITED_TIMERS = {("api/submissions.py", "call_at")}  # wakes the waiter of the same function, which cancels it
 

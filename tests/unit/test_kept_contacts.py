@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from commands.idempotency import order_id_of
+from ledger import kept_contacts, sparse_keys
 from ledger.codec import contact_codec
 from ledger.contacts import BARRIER_KEY, NOBODY, Address, OrderContact, contact_key, erased_contact, erased_key
+from ledger.erasures import Erasure, KeptErasure, encode_erasure, erasure_key
 from ledger.kept_contacts import NOTE_EVERY_MS, TOO_OLD_MS, ContactsTooOld, KeptContacts
 from ledger.log import Record, TopicPartition
-from ledger.store import MemoryStore
+from ledger.rocks_store import RocksStore
+from ledger.store import MemoryStore, Store
 from ledger.topics import CONTACT_TOMBSTONES_MS, DAY_MS, Topics
+from ledger.turns import in_one_go
 
 TOPIC = Topics().contacts
 HERE = TopicPartition(TOPIC, 0)
@@ -31,8 +38,8 @@ ADA = encode(contact())
 class Fold:
     """Contacts in memory, a clock that stands, and the topic they are folded from."""
 
-    def __init__(self) -> None:
-        self.store, self.now, self.offset = MemoryStore(), NOW, 0
+    def __init__(self, store: Store | None = None) -> None:
+        self.store, self.now, self.offset = store or MemoryStore(), NOW, 0
         self.contacts = self.open()
 
     def open(self) -> KeptContacts:
@@ -45,8 +52,8 @@ class Fold:
         self.offset += len(found)
         self.contacts.fold(HERE, found)
 
-    def of(self, customer: str) -> list[bytes]:
-        return list(self.contacts.keys_of(customer))
+    def of(self, customer: str, most: int = 100) -> list[bytes]:
+        return in_one_go(self.contacts.keys_of(customer, b"", most))
 
 
 def test_the_last_record_of_a_key_is_kept_with_its_time_and_its_customer() -> None:
@@ -55,11 +62,16 @@ def test_the_last_record_of_a_key_is_kept_with_its_time_and_its_customer() -> No
     contacts = fold.contacts
     assert (contacts.contact(A), contacts.written_at(A), contacts.position(HERE)) == (contact(), NOW + 1, 3)
     assert (fold.of("ada"), fold.of("bob"), fold.of("eve"), fold.of("ad")) == ([A], [B], [], [])
-    assert list(contacts.keys()) == [A, B]
+    assert in_one_go(contacts.keys(b"", 100)) == [A, B]
     assert contacts.has_order("ord_a")
     assert not contacts.has_order("ord_")
     fold.take((A, None))
-    assert (contacts.contact(A), contacts.written_at(A), fold.of("ada"), list(contacts.keys())) == (None, None, [], [B])
+    assert (contacts.contact(A), contacts.written_at(A), fold.of("ada"), in_one_go(contacts.keys(b"", 100))) == (
+        None,
+        None,
+        [],
+        [B],
+    )
     fold.take((A, ADA))
     assert (contacts.contact(A), fold.of("ada")) == (contact(), [A]), "a tombstone alone is not for good"
 
@@ -89,25 +101,24 @@ def test_what_is_erased_for_good_is_not_kept_again_whatever_is_written() -> None
 def test_an_erasure_without_its_tombstone_leaves_nothing_to_read_but_something_to_delete() -> None:
     fold = Fold()
     fold.take((A, ADA), (erased_key(A), MARK))
-    assert (fold.contacts.contact(A), fold.of("ada"), list(fold.contacts.keys())) == (None, [], [A])
+    assert (fold.contacts.contact(A), fold.of("ada"), in_one_go(fold.contacts.keys(b"", 100))) == (None, [], [A])
     assert b"Ada" not in b"".join(value for _, value in fold.store.scan(b""))
 
 
 def test_junk_and_barriers_are_passed_over() -> None:
     fold = Fold()
     fold.take((A, b"junk"), (BARRIER_KEY, None), (b"", b"x"), (b"\0version", ADA), (BARRIER_KEY, ADA))
-    assert (fold.contacts.contact(A), fold.of(""), list(fold.contacts.keys())) == (None, [A], [A])
+    assert (fold.contacts.contact(A), fold.of(""), in_one_go(fold.contacts.keys(b"", 100))) == (None, [A], [A])
     assert fold.contacts.position(HERE) == 5
 
 
 def test_what_is_put_ahead_of_the_fold_ends_as_the_fold_does() -> None:
     fold = Fold()
-    fold.contacts.put(A, ADA, NOW)
+    fold.contacts.put([(A, ADA, NOW)])
     assert (fold.contacts.contact(A), fold.contacts.position(HERE)) == (contact(), 0)
-    fold.contacts.put(erased_key(A), MARK, NOW)
-    fold.contacts.put(A, None, NOW)
+    fold.contacts.put([(erased_key(A), MARK, NOW), (A, None, NOW)])
     fold.take((A, ADA), (erased_key(A), MARK), (A, None))
-    assert (fold.contacts.contact(A), list(fold.contacts.keys())) == (None, [])
+    assert (fold.contacts.contact(A), in_one_go(fold.contacts.keys(b"", 100))) == (None, [])
 
 
 keys = st.sampled_from([A, B, erased_key(A), erased_key(B), BARRIER_KEY])
@@ -130,10 +141,32 @@ def test_the_fold_is_what_the_records_say_however_they_are_cut(records: list[tup
     readable = {k: v for k, v in log.items() if v not in (None, b"junk") and k not in erased}
     kept = {key: fold.contacts.contact(key) for key in (A, B)}
     assert {key: encode(c) for key, c in kept.items() if c is not None} == readable
-    assert set(fold.contacts.keys()) == {key for key, value in log.items() if value is not None}
+    assert set(in_one_go(fold.contacts.keys(b"", 100))) == {key for key, value in log.items() if value is not None}
     for customer in ("ada", "bob"):
         assert fold.of(customer) == sorted(key for key, c in kept.items() if c is not None and c.customer_id == customer)
     assert set(fold.of("")) == {key for key, value in log.items() if value is not None and kept[key] is None}
+
+
+# ---- erasures -------------------------------------------------------------------------------------------------------
+
+
+def test_an_erasure_is_under_way_until_its_record_says_that_it_is_done() -> None:
+    fold, running, done = Fold(), Erasure("ada", NOW, "one"), Erasure("ada", NOW, "one", 7, NOW + 9)
+    for erasure, under_way in ((running, [KeptErasure(NOW, running)]), (done, []), (running, [KeptErasure(NOW, running)])):
+        fold.take((erasure_key("ada"), encode_erasure(erasure)))
+        assert fold.contacts.last_erasure("ada") == erasure
+        assert fold.contacts.erasures_under_way() == under_way
+        assert fold.contacts.last_erasure("ad") is None
+    assert in_one_go(fold.contacts.keys(b"", 100)) == [], "no contact of anybody"
+
+
+@pytest.mark.parametrize("value", [None, b"", b"junk", MARK, ADA])
+def test_an_erasure_that_cannot_be_read_changes_nothing(value: bytes | None) -> None:
+    fold = Fold()
+    fold.take((erasure_key("ada"), value))
+    assert (fold.contacts.last_erasure("ada"), fold.contacts.erasures_under_way()) == (None, [])
+    assert in_one_go(fold.contacts.keys(b"", 100)) == []
+    assert fold.contacts.position(HERE) == 1
 
 
 # ---- begun anew -----------------------------------------------------------------------------------------------------
@@ -178,14 +211,14 @@ def test_a_running_fold_that_comes_back_too_late_takes_nothing_and_is_begun_anew
     with pytest.raises(ContactsTooOld):
         fold.take((B, ADA))
     fold.open()
-    assert (fold.contacts.position(HERE), list(fold.contacts.keys())) == (0, [])
+    assert (fold.contacts.position(HERE), in_one_go(fold.contacts.keys(b"", 100))) == (0, [])
 
 
 def test_rows_of_another_form_are_read_anew() -> None:
     store = MemoryStore()
     store.write({A: b"as an earlier program kept it", b"\0position/" + TOPIC.encode() + b"/0": bytes(7) + b"\7" + bytes(8)})
     contacts = KeptContacts(store, TOPIC, 1, lambda: NOW)
-    assert (contacts.position(HERE), list(contacts.keys())) == (0, [])
+    assert (contacts.position(HERE), in_one_go(contacts.keys(b"", 100))) == (0, [])
 
 
 def test_a_topic_that_ends_before_the_fold_is_another_one() -> None:
@@ -203,12 +236,43 @@ def test_a_topic_that_ends_before_the_fold_is_another_one() -> None:
 def test_what_is_deleted_waits_to_be_purged_and_what_is_replaced_by_a_retry_does_not() -> None:
     fold = Fold()
     fold.take((A, ADA), (A, ADA), (B, ADA))
-    assert fold.contacts.unpurged() == {}
+    assert in_one_go(fold.contacts.unpurged()) == {}
     fold.take((A, None), (erased_key(B), MARK))
     fold.open()
-    unpurged = fold.contacts.unpurged()
+    unpurged = in_one_go(fold.contacts.unpurged())
     assert [row.removeprefix(b"\0unpurged/") for row in unpurged] == [A, B]
     assert fold.contacts.purge(unpurged, lambda: False)
     fold.take((A, ADA), (A, None))  # meanwhile
-    fold.contacts.purged(unpurged)
-    assert [row.removeprefix(b"\0unpurged/") for row in fold.contacts.unpurged()] == [A]
+    in_one_go(fold.contacts.purged(unpurged))
+    assert [row.removeprefix(b"\0unpurged/") for row in in_one_go(fold.contacts.unpurged())] == [A]
+
+
+def test_what_many_deletions_leave_is_purged_and_passed_over_in_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a disk: in memory nothing is left of what was deleted."""
+    monkeypatch.setattr(kept_contacts, "PURGE_KEYS", 100)
+    monkeypatch.setattr(sparse_keys, "MOST_DELETED", 20)
+    fold = Fold(RocksStore(tmp_path / "contacts"))
+    try:
+        keys = [contact_key(order_id_of(f"cmd_{n}"), bytes(32)) for n in range(1_000)]
+        other = [contact_key(f"{name}", bytes(32)) for name in ("a", "ord_", "ord_~", "z")]
+        fold.take(*((key, ADA) for key in keys + other))
+        assert fold.of("ada", 2_000) == sorted(keys + other)
+        fold.take(*((key, None) for key in keys))
+        steps, taken = fold.contacts.keys_of("ada", b"", 2_000), 0
+        while True:
+            try:
+                next(steps)
+            except StopIteration as done:
+                found = done.value
+                break
+            taken += 1
+        assert found == sorted(other)
+        assert taken > 1_000 // 20, "more was passed over in one step than may be"
+        unpurged = in_one_go(fold.contacts.unpurged())
+        assert len(unpurged) == 1_000
+        assert fold.contacts.purge(unpurged, lambda: False)
+        in_one_go(fold.contacts.purged(unpurged))
+        assert in_one_go(fold.contacts.unpurged()) == {}
+        assert fold.of("ada", 2_000) == sorted(other)
+    finally:
+        fold.contacts.close()

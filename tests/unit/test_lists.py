@@ -24,6 +24,7 @@ from commands.messages import (
     command_codec,
 )
 from ledger import events as e
+from ledger import sparse_keys
 from ledger.codec import event_codec
 from ledger.envelope import Written
 from ledger.events import Line
@@ -35,7 +36,6 @@ from ledger.store import MemoryStore
 from ledger.topics import Topics
 from ledger.transitions import Operation, Status
 from ledger.turns import Steps, in_one_go
-from projections import lists
 from projections.projector import Projector
 from projections.queries import InvalidCursor, OrderFilter, Page, Queries, VersionNotFound
 from projections.read_models import SNAPSHOT_EVERY, VERSION, order_key
@@ -225,7 +225,7 @@ def steps_of(steps: Steps[Page]) -> tuple[Page, int]:
 @pytest.mark.parametrize("apart_ms", [1, 1000, 10**8])
 def test_a_list_that_everything_has_left_is_read_in_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, apart_ms: int) -> None:
     """Until RocksDB has compacted, what was deleted is still in the way, and passing over it cannot be interrupted."""
-    monkeypatch.setattr(lists, "MOST_DELETED", 20)
+    monkeypatch.setattr(sparse_keys, "MOST_DELETED", 20)
     shop = Shop(lambda name: RocksStore(tmp_path / name))
     try:
         for number in range(400):
@@ -248,7 +248,7 @@ def test_a_list_that_everything_has_left_is_read_in_steps(tmp_path: Path, monkey
 
 
 def test_many_deleted_rows_of_one_millisecond_are_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lists, "MOST_DELETED", 20)
+    monkeypatch.setattr(sparse_keys, "MOST_DELETED", 20)
     shop = Shop(lambda name: RocksStore(tmp_path / name))
     try:
         for number in range(300):

@@ -1,0 +1,62 @@
+"""The record of a customer's erasure: what was promised, who is at work, how far it is. Pure.
+
+It is kept in `order-contacts` under a key of its own (no contact's key is without a slash): every node knows what was promised,
+and any of them can go on with it. Its value fits the topic's schema: a contact of nobody, whose note is JSON. It holds no
+personal data: a customer id is a pseudonym.
+"""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from ledger.codec import contact_codec
+from ledger.contacts import NOBODY
+from ledger.errors import DecodeError
+
+_PREFIX = "erasure:"
+
+
+class Erasure(Struct, frozen=True):
+    """Times are ms since the epoch; `node` is at work, or was last; `contacts_deleted` counts what is known to be durable.
+
+    `done_at` None: not finished.
+    """
+
+    customer_id: str
+    requested_at: int
+    node: str
+    contacts_deleted: int = 0
+    done_at: int | None = None
+
+
+class KeptErasure(Struct, frozen=True, array_like=True):
+    """`noted_at` is the timestamp of the last record about it: how long ago somebody was at work."""
+
+    noted_at: int
+    erasure: Erasure
+
+
+def erasure_key(customer_id: str) -> bytes:
+    """Key of the record of this customer's last erasure."""
+    return (_PREFIX + customer_id).encode()
+
+
+def is_erasure(key: bytes) -> bool:
+    return key.startswith(_PREFIX.encode())
+
+
+def encode_erasure(erasure: Erasure) -> bytes:
+    return contact_codec().encode(replace(NOBODY, delivery_note=msgspec.json.encode(erasure).decode()))
+
+
+def decode_erasure(value: bytes) -> Erasure:
+    """Raises `DecodeError`."""
+    try:
+        return _decode(contact_codec().decode(value).delivery_note or "")
+    except msgspec.MsgspecError as exc:
+        raise DecodeError("malformed", str(exc)) from None
+
+
+_decode = msgspec.json.Decoder(Erasure).decode
