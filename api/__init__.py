@@ -5,6 +5,7 @@ edge         the rim: request ids, headers every answer has, access log, unexpec
 call         one request as the routes see it: who, for whom, what the headers ask for
 context      what routes work with: fold, sender, tokens
 auth         tokens and roles                     errors       the table of problems
+limits       how much each caller may ask for
 bodies       strict JSON                          query        strict query parameters
 payloads     shapes of requests and answers       representations   answers as bytes
 orders events tracking customers reports          the routes of CONTRACT A

@@ -45,11 +45,12 @@ _NO_PREFERENCES = Preferences(None, False, "")
 class Exchange:
     """What is known of a request before it reaches a route; kept in the ASGI scope under `exchange`."""
 
-    __slots__ = ("ctx", "headers", "principal", "request_id", "traceparent")
+    __slots__ = ("ctx", "customer", "headers", "principal", "request_id", "traceparent")
 
     def __init__(self, ctx: AppContext, headers: dict[bytes, bytes], request_id: bytes, traceparent: bytes | None) -> None:
         self.ctx, self.headers, self.request_id, self.traceparent = ctx, headers, request_id, traceparent
         self.principal: Principal | None = None
+        self.customer = ""
 
 
 class Call(Request):
@@ -76,7 +77,10 @@ class Call(Request):
     # ---- who
 
     def allow(self, *roles: str, basic_too: bool = False) -> Principal:
-        """The principal, if its role is one of `roles` (none given: any). Raises `unauthenticated`, `forbidden`."""
+        """The principal, if its role is one of `roles` (none given: any). Its limit counts a request here.
+
+        Raises `unauthenticated`, `forbidden`, `too-many-requests`.
+        """
         exchange = self.exchange
         header = exchange.headers.get(b"authorization")
         token = bearer_token(header, basic_too) if header else None
@@ -85,19 +89,26 @@ class Call(Request):
             error = ', error="invalid_token"' if token else ""
             challenge = f'Bearer realm="order-ledger"{error}' + (', Basic realm="order-ledger"' if basic_too else "")
             raise Problem("unauthenticated", headers={"WWW-Authenticate": challenge})
-        exchange.principal = principal
+        if exchange.principal is None:
+            exchange.principal = principal
+            exchange.ctx.limits.take(principal)
         if roles and principal.role not in roles:
             raise Problem("forbidden", f"This needs the role {' or '.join(roles)}; the token's is {principal.role}.")
         return principal
 
     def customer(self, principal: Principal) -> str:
-        """The customer a gateway acts for; "" for staff, who act for none. Raises `customer-required`, and `invalid-field` for
-        one that nothing may be stored under."""
+        """The customer a gateway acts for; "" for staff, who act for none. The customer's limit counts a request here.
+
+        Raises `customer-required`, `too-many-requests`, and `invalid-field` for one that nothing may be stored under.
+        """
         if principal.role != "gateway":
             return ""
         customer = self.header(b"customer-id")
         if customer is None or not _NAME.fullmatch(customer):
             raise Problem("customer-required")
+        if not self.exchange.customer:
+            self.exchange.customer = customer
+            self.ctx.limits.take_customer(customer)
         if self.method not in _READS and has_card_number(customer):
             text = "A customer's id is kept in the log for ever and must not hold a card number."
             raise Problem("invalid-field", text, errors=[FieldError("/Customer-Id", "card-number", "header")])
@@ -168,7 +179,10 @@ class Call(Request):
 
     async def in_turns(self, steps: Steps[T]) -> T:
         """The result of work that may be long, done so that others have their turns. Raises what the work raises."""
-        result, _ = await self.ctx.turns.run(steps)
+        exchange = self.exchange
+        result, worked_s = await exchange.ctx.turns.run(steps)
+        if exchange.principal is not None:
+            exchange.ctx.limits.charge(exchange.principal, exchange.customer, worked_s)
         return result
 
     def query(self) -> Query:

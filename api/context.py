@@ -12,6 +12,7 @@ from api.connections import Connections
 from api.erasure import Erasures
 from api.errors import FieldError, Problem
 from api.followed_messages import FollowedMessages
+from api.limits import Limits
 from api.look_ups import LookUps
 from api.loop_lag import LoopLag
 from api.metrics import HttpMetrics
@@ -64,6 +65,7 @@ class AppContext:
         self.topics = self.settings.topics
         self.currencies = self.settings.allowed_currencies
         self.payment_window_bounds_s = (self.settings.payment_window_min_seconds, self.settings.payment_window_max_seconds)
+        self.limits = Limits(self.settings)
         self.secrets = ClientSecrets()
         self.look_ups = LookUps(self.log, self.topics.commands)
         self.submissions = Submissions(self.sender, self.projector, self.queries, self.topics, self.look_ups)

@@ -99,7 +99,7 @@ def operation(
 
     `raw_body` is the schema of a body whose shape is somebody else's.
     """
-    always = "internal-error" if security == [] else "unauthenticated forbidden internal-error"
+    always = "internal-error" if security == [] else "unauthenticated forbidden too-many-requests internal-error"
     named = [{"$ref": f"#/components/parameters/{n}"} if isinstance(n, str) else n for n in (*parameters, *_COMMON)]
     extra: Described = {"parameters": named}
     if security is not None:

@@ -318,7 +318,7 @@ def registry(name: str, summary: str, schema: Described, example: object, parame
         name, "schema registry", summary, "", {200: ok}, path="/", parameters=parameters, security=_REGISTRY_SECURITY
     )
     wrong = {REGISTRY_JSON: {"schema": ref(p.RegistryErrorOut)}}
-    errors = {401: "No or an unknown token.", 500: "A bug on our side."}
+    errors = {401: "No or an unknown token.", 429: "Too many requests lately.", 500: "A bug on our side."}
     if parameters:
         errors |= {404: "No such subject (40401), version (40402) or schema (40403)."}
     if _VERSION in parameters:

@@ -130,7 +130,13 @@ PROBLEMS: dict[str, ProblemType] = {
         422, "Idempotency-Key reused", "The key was used for another request of this operation. Use a new key."
     ),
     # 429, 5xx
-    "too-many-requests": ProblemType(429, "Too many requests", "Too many commands are waiting for their outcome here.", 1),
+    "too-many-requests": ProblemType(
+        429,
+        "Too many requests",
+        "This principal or customer has asked for too much lately, or too many commands wait for their outcome here. Wait for "
+        "`Retry-After`; retrying with the same key is safe.",
+        1,
+    ),
     "internal-error": ProblemType(
         500, "Internal error", "A bug on our side; the log has it under the `Request-Id`. A retry is safe."
     ),

@@ -134,6 +134,17 @@ class Settings(BaseSettings):
     ledger_tokens: SecretStr | None = Field(
         default=None, description="the same JSON as the file, for platforms that only have variables"
     )
+    limit_gateway_per_second: int = Field(
+        default=10_000,
+        ge=1,
+        le=1_000_000,
+        description="requests of one gateway principal, on each node; ten seconds' worth may come at once. Long work of a "
+        "request counts as one more for each millisecond",
+    )
+    limit_customer_per_second: int = Field(
+        default=100, ge=1, le=1_000_000, description="the same of one customer that gateways act for"
+    )
+    limit_staff_per_second: int = Field(default=250, ge=1, le=1_000_000, description="the same of one admin, reader or operator")
     currencies: str = Field(default="EUR,USD,GBP", description="currencies that orders may have")
     payment_window_seconds: int = Field(
         default=30 * 60,

@@ -189,6 +189,7 @@ def running_ledger(
     sandbox: RunningSandbox | None = None,
     payment_window_s: int = 1800,
     email_url: str | None = None,
+    limit_per_second: int = 1_000_000,
     limits: Limits | None = None,
 ) -> Iterator[RunningLedger]:
     """Topics, processor, fold and API over `log`, until the block ends; with a `sandbox` also the reconciler."""
@@ -208,6 +209,9 @@ def running_ledger(
         notify_email_url=SecretStr(email_url) if email_url else None,
         outbox_dir=sandbox.database.parent / "outbox" if sandbox else Path("outbox"),
         app_id=f"{topics.prefix}app",
+        limit_gateway_per_second=limit_per_second,
+        limit_customer_per_second=limit_per_second,
+        limit_staff_per_second=limit_per_second,
     )
     log.ensure_topics(topics.specs(partitions, writers))
     clock = Clock()

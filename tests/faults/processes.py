@@ -98,6 +98,8 @@ class LedgerNode:
             "WRITERS": str(writers),
             "LEDGER_HASH_KEY": "a key that only this test knows",
             "LEDGER_TOKENS": json.dumps(TOKEN_FILE),
+            "LIMIT_CUSTOMER_PER_SECOND": "1000000",  # a test asks as fast as it can
+            "LIMIT_STAFF_PER_SECOND": "1000000",
             "HOST": "127.0.0.1",
             "PORT": str(self.port),
             **env,

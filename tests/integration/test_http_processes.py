@@ -46,6 +46,7 @@ class Processes:
             "STATE_DIR": str(folder / "state"),
             "LEDGER_HASH_KEY": HASH_KEY,
             "LEDGER_TOKENS": json.dumps({"tokens": known}),
+            "LIMIT_STAFF_PER_SECOND": "1000000",  # a test asks as fast as it can
             "PORT": str(self.port),
         }
         self._running: dict[str, subprocess.Popen[bytes]] = {}
