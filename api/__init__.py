@@ -8,6 +8,7 @@ auth         tokens and roles                     errors       the table of prob
 limits       how much each caller may ask for
 bodies       strict JSON                          query        strict query parameters
 payloads     shapes of requests and answers       representations   answers as bytes
+visibility   what each role sees of an order      card_numbers what may be in no text
 orders events tracking customers reports          the routes of CONTRACT A
 contact_sweep erasure                             the end of contacts
 outcomes     from a command to its answer         submissions  send a command, wait for its outcome

@@ -29,7 +29,7 @@ class Principal(NamedTuple):
     """Who a token belongs to. `actor` is how commands and events name it."""
 
     name: str
-    role: str
+    role: Role
 
     @property
     def actor(self) -> str:

@@ -112,6 +112,7 @@ class Call(Request):
         if self.method not in _READS and has_card_number(customer):
             text = "A customer's id is kept in the log for ever and must not hold a card number."
             raise Problem("invalid-field", text, errors=[FieldError("/Customer-Id", "card-number", "header")])
+        self.exchange.customer = customer
         return customer
 
     def order_id(self) -> str:

@@ -21,9 +21,7 @@ from api.submissions import FoldStatus, Submissions
 from commands.idempotency import contact_digest_of, fingerprint_of
 from commands.payments import PaymentProvider
 from ledger.config import Settings
-from ledger.contacts import OrderContact, contact_key
 from ledger.log import EventLog, Sender
-from ledger.order import Order
 from ledger.turns import Turns
 from projections.projector import Projector
 from projections.queries import Queries
@@ -95,9 +93,6 @@ class AppContext:
 
     def contact_digest(self, contact: object, order_id: str) -> bytes:
         return contact_digest_of(contact, order_id, self.hash_key)
-
-    def contact_of(self, order: Order) -> OrderContact | None:
-        return self.projector.contact(contact_key(order.order_id, order.contact_digest))
 
     def position(self, partition: int) -> str:
         """`Ledger-Position` of a partition: what has been folded here."""

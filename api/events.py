@@ -14,9 +14,9 @@ from api.call import Call
 from api.context import AppContext
 from api.edge import json_response
 from api.errors import Problem, invalid_header
-from api.orders import visible_order
 from api.patterns import MAX_VERSION
 from api.representations import event_row, to_json
+from api.visibility import order_of_path
 from ledger.turns import Steps
 
 PAGE_EVENTS = 100
@@ -32,7 +32,7 @@ def add_routes(router: APIRouter) -> None:
 
 async def read_events(call: Call) -> Response:
     """JSON with `?after=&limit=`, or a stream with `Accept: text/event-stream`, resumed by `Last-Event-ID`."""
-    partition, order, _ = await visible_order(call)
+    partition, order = await order_of_path(call)
     wanted = preferred(call.header(b"accept") or "*/*")
     if wanted is None:
         raise Problem("not-acceptable", f"The events are there as {JSON} and as {SSE}.")

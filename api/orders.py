@@ -14,19 +14,19 @@ from api.errors import FieldError, Problem
 from api.outcomes import carry_out
 from api.patterns import MAX_VERSION, NAME
 from api.payloads import AddressBody, CancelOrderBody, ContactBody, PlaceOrderBody, SetStatusBody
-from api.representations import etag, frozen_members, order_json, order_summary, to_json
+from api.representations import etag, to_json
+from api.visibility import READERS, frozen, order_of_path, order_shown, row_shown
 from commands.idempotency import NEW_ORDER, command_id_of, order_id_of
 from commands.messages import CancelOrder, OrderCommand, PlaceOrder, ShipOrder
 from commands.phone_numbers import dialled
 from ledger.contacts import Address, OrderContact
 from ledger.events import Adjustment, Line
 from ledger.money import total_of
-from ledger.order import FoldError, Order
+from ledger.order import FoldError
 from ledger.transitions import Operation, Status
 from ledger.turns import Steps
 from projections.queries import OrderFilter, VersionNotFound
 
-READERS = ("gateway", "admin", "reader")
 PAGE_ORDERS = 20
 
 # Names of operations in command ids (CONTRACT A: the scope of a key). They never change, whatever becomes of paths.
@@ -214,33 +214,13 @@ async def cancel_order(call: Call) -> Response:
 # ---- reads ----------------------------------------------------------------------------------------------------------
 
 
-async def visible_order(call: Call) -> tuple[int, Order, str]:
-    """(partition, order now, role) of the path's order, if the caller may see it. Raises `order-not-found`, `order-frozen`."""
-    principal = call.allow(*READERS)
-    customer = call.customer(principal)
-    order_id = call.order_id()
-    await call.caught_up()
-    ctx = call.ctx
-    partition = ctx.partition_of(order_id)
-    order = ctx.queries.order(partition, order_id)
-    if order is None:
-        frozen = frozen_members(ctx.frozen(partition, order_id), partition)
-        if frozen is not None and not customer:  # whose order it is nobody knows, so only staff learn of it
-            raise Problem("order-frozen", members={"order_id": order_id, "frozen": frozen})
-        raise Problem("order-not-found")
-    if customer and order.customer_id != customer:
-        raise Problem("order-not-found")
-    return partition, order, principal.role
-
-
 async def read_order(call: Call) -> Response:
     """A3: now, as of a version, or as of a time."""
-    partition, order, role = await visible_order(call)
+    partition, order = await order_of_path(call)
     query = call.query()
     version, at_ms = query.integer("version", 1, MAX_VERSION), query.time_ms("at")
     query.done()
     ctx = call.ctx
-    frozen = ctx.frozen(partition, order.order_id)
     try:
         if version is not None and at_ms is not None:
             raise Problem(
@@ -255,13 +235,12 @@ async def read_order(call: Call) -> Response:
     except VersionNotFound:
         raise Problem("version-not-found", members={"order_id": order.order_id}) from None
     except FoldError:
-        members = {"order_id": order.order_id, "frozen": frozen_members(frozen, partition)}
+        members = {"order_id": order.order_id} | frozen(call, order.order_id)
         raise Problem("order-frozen", members=members) from None
     headers = {"ETag": etag(order.version), "Ledger-Position": ctx.position(partition)}
     if call.has_version(order.version):
         return Response(None, 304, headers)
-    contact = None if role == "reader" else ctx.contact_of(order)
-    return json_response(order_json(order, frozen_members(frozen, partition), contact), 200, headers)
+    return json_response(order_shown(call, order), 200, headers)
 
 
 async def list_orders(call: Call) -> Response:
@@ -282,17 +261,17 @@ async def list_orders(call: Call) -> Response:
     await call.caught_up()
     ctx = call.ctx
     resume = None if cursor is None else read_cursor(ctx, wanted, cursor)
-    body = await call.in_turns(_page(ctx, wanted, limit, resume))
+    body = await call.in_turns(_page(call, wanted, limit, resume))
     return json_response(body)
 
 
-def _page(ctx: AppContext, wanted: OrderFilter, limit: int, resume: dict[int, bytes] | None) -> Steps[bytes]:
+def _page(call: Call, wanted: OrderFilter, limit: int, resume: dict[int, bytes] | None) -> Steps[bytes]:
     """The body of a page."""
+    ctx = call.ctx
     page = yield from ctx.queries.page(wanted, limit, resume)
     rows = []
     for order in page.orders:
-        partition = ctx.partition_of(order.order_id)
-        rows.append(order_summary(order, frozen_members(ctx.frozen(partition, order.order_id), partition)))
+        rows.append(row_shown(call, order))
         yield
     next_cursor = None if page.resume is None else signed_cursor(ctx, wanted, page.resume)
     return to_json({"data": rows, "next_cursor": next_cursor})

@@ -12,11 +12,12 @@ import asyncio
 
 from starlette.responses import Response
 
+from api import visibility
 from api.call import CATCH_UP_S, DEFAULT_WAIT_S, Call, Preferences
 from api.context import AppContext
 from api.edge import json_response
 from api.errors import UNCHANGED, Problem, slug_of
-from api.representations import etag, frozen_members, order_json, to_json
+from api.representations import etag, to_json
 from api.submissions import Pending
 from commands.messages import OrderCommand
 from ledger.codec import contact_codec
@@ -105,21 +106,19 @@ async def decided(
     contact: OrderContact | None = None,
 ) -> Response:
     """The answer to a command with this outcome. Raises `Problem` for a refusal."""
-    ctx = call.ctx
     headers = headers_of_outcome(call, partition, replayed)
     if outcome.code is not None and outcome.code not in UNCHANGED:
         raise await refused(call, command_id, outcome, headers)
     order = await order_then(call, partition, outcome)
-    frozen = frozen_members(ctx.frozen(partition, outcome.order_id), partition)
     if order is None:
-        # Committed, yet this node could not fold even the first event: nothing to show but where it stands.
-        raise Problem("order-frozen", members={"order_id": outcome.order_id, "command_id": command_id, "frozen": frozen})
+        # Committed, yet this node could not fold even the first event: nothing to show but where it is.
+        members = {"order_id": outcome.order_id, "command_id": command_id} | visibility.frozen(call, outcome.order_id)
+        raise Problem("order-frozen", members=members)
     headers["ETag"] = etag(order.version)
     headers["Ledger-Outcome"] = "unchanged" if outcome.code else "changed"
     if created:
         headers["Location"] = f"/orders/{order.order_id}"
-    body = order_json(order, frozen, contact or ctx.contact_of(order))
-    return json_response(body, 201 if created else 200, headers)
+    return json_response(visibility.order_shown(call, order, contact), 201 if created else 200, headers)
 
 
 def headers_of_outcome(call: Call, partition: int, replayed: bool) -> dict[str, str]:
@@ -146,16 +145,16 @@ async def order_then(call: Call, partition: int, outcome: Outcome) -> Order | No
 
 
 async def refused(call: Call, command_id: str, outcome: Outcome, headers: dict[str, str] | None = None) -> Problem:
-    """The problem that a refusal is."""
+    """The problem that a refusal is, as far as the caller may hear of it."""
     assert outcome.code is not None
-    ctx = call.ctx
-    members: dict[str, object] = {"order_id": outcome.order_id, "command_id": command_id}
-    partition = ctx.partition_of(outcome.order_id)
+    partition = call.ctx.partition_of(outcome.order_id)
     slug = slug_of(outcome.code)
-    if slug == "order-not-found":
-        del members["order_id"]  # whose order it is, and whether there is one, shows nowhere
-    elif slug == "order-frozen":
-        members["frozen"] = frozen_members(ctx.frozen(partition, outcome.order_id), partition)
+    if slug == "order-not-found" or not visibility.may_hear(call, outcome.order_id):
+        # Whose order it is, and whether there is one, shows nowhere.
+        return Problem("order-not-found", members={"command_id": command_id}, headers=headers)
+    members: dict[str, object] = {"order_id": outcome.order_id, "command_id": command_id}
+    if slug == "order-frozen":
+        members |= visibility.frozen(call, outcome.order_id)
     elif slug != "idempotency-key-reused" and (order := await order_then(call, partition, outcome)) is not None:
         members["current"] = {"version": order.version, "status": display(order)}
     return Problem(slug, _sentence(outcome.detail), members=members, headers=headers)

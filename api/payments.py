@@ -17,11 +17,11 @@ from api.call import Call
 from api.context import AppContext
 from api.edge import json_response
 from api.errors import FieldError, Problem
-from api.orders import visible_order
 from api.outcomes import accepted_later, headers_of_outcome, order_then, outcome_of, refused, undecided, wait_of
 from api.payloads import PayOrderBody
 from api.representations import timestamp, to_json
 from api.submissions import Pending
+from api.visibility import may_see, order_of_path, sees_client_secret
 from commands.answers import Fact
 from commands.idempotency import command_id_of
 from commands.messages import OrderCommand, RequestPayment
@@ -50,7 +50,7 @@ async def pay(call: Call) -> Response:
     value, body = await call.body_as(PayOrderBody)
     payments = provider(call.ctx)
     if body.action == "confirm":
-        return await _confirm(call, order_id, customer, payments)
+        return await _confirm(call, order_id, payments)
     key = call.idempotency_key()
     amount, currency = body.total_minor, body.currency
     if amount is None or currency is None:
@@ -90,7 +90,7 @@ async def _initiate(call: Call, command: OrderCommand, payments: PaymentProvider
     if was_refused(attempt):
         members = {"order_id": order_id, "command_id": command.command_id, "provider_code": attempt.code}
         raise Problem("payment-refused", members=members, headers=headers)
-    secret = await _secret(ctx, payments, attempt)
+    secret = await _secret(call, payments, attempt)
     headers |= {"Location": f"/orders/{order_id}/payment", "Ledger-Position": ctx.position(partition)}
     return json_response(payment_json(order, attempt, payments, secret), 201, headers)
 
@@ -132,14 +132,14 @@ async def _opened(ctx: AppContext, partition: int, order_id: str, no: int, deadl
         await ctx.projector.news(order_id, left)
 
 
-async def _confirm(call: Call, order_id: str, customer: str, payments: PaymentProvider) -> Response:
+async def _confirm(call: Call, order_id: str, payments: PaymentProvider) -> Response:
     """The customer says it is done: ask the provider now, report what is new, answer with the state that this leads to."""
     ctx = call.ctx
     partition = ctx.partition_of(order_id)
     order = ctx.queries.order(partition, order_id)
     if order is None:
         ctx.submissions.refuse_overload(ctx.status(), partition)  # it may be in the log
-    if order is None or order.customer_id != customer:
+    if order is None or not may_see(call, order):
         raise Problem("order-not-found")
     attempt = _last(order)
     if attempt.state == REQUESTED and (asked := await _request_of(call, partition, order, attempt.no)) is not None:
@@ -154,17 +154,17 @@ async def _confirm(call: Call, order_id: str, customer: str, payments: PaymentPr
     order = ctx.queries.order(partition, order_id) or order
     attempt = attempt_no(order, attempt.no) or attempt
     headers = headers_of_outcome(call, partition, replayed=False)
-    return json_response(payment_json(order, attempt, payments, await _secret(ctx, payments, attempt)), 200, headers)
+    return json_response(payment_json(order, attempt, payments, await _secret(call, payments, attempt)), 200, headers)
 
 
 async def read_payment(call: Call) -> Response:
     """A8: the last attempt; the secret only for the customer, and only while there is something left to do with it."""
-    partition, order, role = await visible_order(call)
+    partition, order = await order_of_path(call)
     call.query().done()
     ctx = call.ctx
     payments = provider(ctx)
     attempt = _last(order)
-    secret = await _secret(ctx, payments, attempt) if role == "gateway" else None
+    secret = await _secret(call, payments, attempt)
     headers = {"Ledger-Position": ctx.position(partition)}
     return json_response(payment_json(order, attempt, payments, secret), 200, headers)
 
@@ -197,11 +197,11 @@ def _last(order: Order) -> Attempt:
     return order.attempts[-1]
 
 
-async def _secret(ctx: AppContext, payments: PaymentProvider, attempt: Attempt) -> str | None:
-    if attempt.provider_ref is None or attempt.state not in _PAYABLE:
+async def _secret(call: Call, payments: PaymentProvider, attempt: Attempt) -> str | None:
+    if attempt.provider_ref is None or attempt.state not in _PAYABLE or not sees_client_secret(call):
         return None
     try:
-        return await ctx.secrets.of(payments, attempt.provider_ref)
+        return await call.ctx.secrets.of(payments, attempt.provider_ref)
     except (ProviderUnavailable, KeyError):
         raise Problem("provider-unavailable") from None
 

@@ -39,7 +39,7 @@ def etag(version: int) -> str:
     return f'"{version}"'
 
 
-def order_summary(order: Order, frozen: dict[str, object] | None) -> dict[str, Any]:
+def order_summary(order: Order, frozen: object) -> dict[str, Any]:
     """An order without lines, adjustments and contact."""
     last = order.attempts[-1] if order.attempts else None
     payment = payment_state(order)
@@ -70,7 +70,7 @@ def order_summary(order: Order, frozen: dict[str, object] | None) -> dict[str, A
     }
 
 
-def order_json(order: Order, frozen: dict[str, object] | None, contact: OrderContact | None) -> bytes:
+def order_json(order: Order, frozen: object, contact: OrderContact | None) -> bytes:
     """One order, whole."""
     body = order_summary(order, frozen)
     body["lines"] = order.lines

@@ -44,13 +44,11 @@ async def read_command(call: Call) -> Response:
         outcome = next(filter(None, (ctx.queries.outcome(p, command_id) for p in range(ctx.partitions))), None)
     else:
         outcome = _decided_there(ctx, command_id, *place)
-    if outcome is not None:
-        if not _sent_by(principal, customer, outcome):
-            raise Problem("command-unknown")
+    if outcome is not None and _sent_by(principal, customer, outcome):
         return json_response(await command_state(call, command_id, outcome.order_id, outcome))
-    if place is None:
+    if place is None:  # also for what somebody else sent: that there is such a command is nobody else's to know
         raise Problem("command-unknown", "Send the position `at` from the Location of the 202 to tell pending from unknown.")
-    command = await _read_back(ctx, *place)
+    command = None if outcome is not None else await _read_back(ctx, *place)
     if command is None:
         # Too old to be in the log: what the fold knows of this id is what became of it.
         outcome = ctx.queries.outcome(place[0], command_id)

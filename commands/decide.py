@@ -48,7 +48,7 @@ def decide(command: OrderCommand, order: Order | None, at_ms: int) -> Decision:
         raise MalformedCommand(f"unknown operation {command.operation!r}") from None
     if operation is Operation.PLACE_ORDER:
         return _place(command, order, at_ms)
-    if order is None or _foreign(command, order):
+    if order is None or is_foreign(command, order):
         return Refusal(Code.ORDER_NOT_FOUND, "there is no such order")
     at_ms = max(at_ms, order.updated_at)
     if operation in _FACTS:
@@ -64,9 +64,14 @@ def decide(command: OrderCommand, order: Order | None, at_ms: int) -> Decision:
     return answer
 
 
-def _foreign(command: OrderCommand, order: Order) -> bool:
-    """Another customer's order looks exactly like none. Staff and our own services act for no customer."""
-    return bool(command.customer_id) and command.customer_id != order.customer_id
+def is_foreign(command: OrderCommand, order: Order | None) -> bool:
+    """Whether `command` is about an order that is not its customer's, or nobody's as far as is known.
+
+    Another customer's order looks exactly like none. Staff and our own services act for no customer.
+    """
+    if not command.customer_id or command.operation == Operation.PLACE_ORDER:
+        return False
+    return order is None or command.customer_id != order.customer_id
 
 
 def _event(command: OrderCommand, order: Order, at_ms: int, kind: str, detail: e.Detail) -> e.OrderEvent:

@@ -20,7 +20,7 @@ import structlog
 from msgspec import Struct, ValidationError, convert
 from msgspec.structs import replace
 
-from commands.decide import Decision, MalformedCommand, Refusal, decide
+from commands.decide import Decision, MalformedCommand, Refusal, decide, is_foreign
 from commands.messages import CommandHead, OrderCommand, command_codec
 from commands.obligations import due_at
 from ledger.bounds import ID_PATTERN
@@ -267,6 +267,8 @@ class Desk:
             decision = Refusal(
                 Code.ORDER_FROZEN, f"the order's fold stopped at partition {self.partition} offset {frozen.offset}"
             )
+            if is_foreign(command, self.order(command.order_id)):
+                decision = Refusal(Code.ORDER_NOT_FOUND, "there is no such order")
         else:
             try:
                 self._check_home(command, record)
@@ -329,7 +331,9 @@ class Desk:
 
     def _refuse(self, why: Refusal, command: OrderCommand, record: Record, written: Written) -> NewRecord:
         # Another customer's order looks exactly like none, here too.
-        met = None if why.code is Code.ORDER_NOT_FOUND else self.order(command.order_id)
+        met = self.order(command.order_id)
+        if why.code is Code.ORDER_NOT_FOUND or is_foreign(command, met):
+            met = None
         return self._record_refusal(
             OrderRefusal(
                 code=why.code,

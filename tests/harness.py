@@ -291,6 +291,20 @@ def another_node(ledger: RunningLedger, folding: bool = True) -> Iterator[Runnin
         sender.close()
 
 
+@contextmanager
+def deciding_again(ledger: RunningLedger) -> Iterator[None]:
+    """Another processor, after the ledger's own was stopped; it begins with the log."""
+    process = CommandsProcess(ledger.log, lambda name: MemoryStore(), ledger.topics, f"{ledger.topics.prefix}app", "two")
+    thread = threading.Thread(target=process.run, name="commands")
+    thread.start()
+    try:
+        yield
+    finally:
+        process.stop()
+        thread.join(PATIENCE_S)
+        assert not thread.is_alive()
+
+
 def _wait_until_deciding(running: RunningLedger) -> None:
     """Until the processor owns its partitions: an order of nobody who appears in a test is placed."""
     client = running.client(customer="warm-up")

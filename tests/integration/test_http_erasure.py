@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import httpx
 import pytest
 
 from api.contact_sweep import sweep, tend
-from commands.process import CommandsProcess
 from ledger.clock import now_ms
 from ledger.codec import contact_codec
 from ledger.contacts import Address, OrderContact, contact_key, erased_contact
@@ -20,9 +17,8 @@ from ledger.erasures import is_erasure
 from ledger.kafka_log import KafkaLog
 from ledger.log import Acked, EventLog, NewRecord
 from ledger.memory_log import MemoryLog
-from ledger.store import MemoryStore
 from ledger.topics import DAY_MS, Topics
-from tests.harness import RunningLedger, another_node, key, order_body, running_ledger
+from tests.harness import RunningLedger, another_node, deciding_again, key, order_body, running_ledger
 from tests.patience import PATIENCE_S
 
 
@@ -112,20 +108,6 @@ def last_of_each(ledger: RunningLedger) -> dict[str, list[bytes | None]]:
     return found
 
 
-@contextmanager
-def deciding(ledger: RunningLedger) -> Iterator[None]:
-    """Another processor, after the one of the ledger was stopped."""
-    process = CommandsProcess(ledger.log, lambda name: MemoryStore(), ledger.topics, f"{ledger.topics.prefix}app", "two")
-    thread = threading.Thread(target=process.run, name="commands")
-    thread.start()
-    try:
-        yield
-    finally:
-        process.stop()
-        thread.join(PATIENCE_S)
-        assert not thread.is_alive()
-
-
 def until_placed(client: httpx.Client, order_id: str) -> dict[str, Any]:
     deadline = time.monotonic() + PATIENCE_S
     while (answer := client.get(f"/orders/{order_id}")).status_code != 200:
@@ -154,7 +136,7 @@ def test_an_order_that_is_not_decided_yet_loses_its_contact_too_and_a_retry_brin
     assert erase(ledger, "dan").json() == {"contacts_deleted": 1}
     assert client.post("/orders", json=order_body(), headers=headers | {"Prefer": "respond-async"}).status_code == 202
     assert last_of_each(ledger)[order_id] == [None]
-    with deciding(ledger):
+    with deciding_again(ledger):
         assert until_placed(client, order_id)["contact"] is None
         again = client.post("/orders", json=order_body(), headers=headers)
         assert (again.status_code, again.json()["contact"]) == (201, None)

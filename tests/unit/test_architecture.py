@@ -161,6 +161,42 @@ def test_a_print_past_the_screen_is_seen(source: str) -> None:
     assert prints_past_the_screen(module("api/doctor.py", "from api.terminal import Screen")) == []
 
 
+# What shows an order, or a part of it that not every role may see; and the one place that decides about it.
+SHOWS_ORDERS = ("order_json", "order_summary", "contact_members", "frozen_members")
+VISIBILITY = "api/visibility.py"
+
+
+def shows_orders_by_itself(m: Module) -> list[str]:
+    """Whoever shows an order past `api/visibility.py`, or reads a contact there."""
+    if not m.path.startswith("api/") or m.path in (VISIBILITY, "api/representations.py"):
+        return []
+    wrong = [f"{m.path} imports {name}" for name in imports(m) if name.rpartition(".")[2] in SHOWS_ORDERS]
+    wrong += [
+        f"{m.path}:{n.lineno} reads a contact"
+        for n in ast.walk(m.tree)
+        if isinstance(n, ast.Attribute) and n.attr == "contact" and name_of(n.value) in ("projector", "contacts")
+    ]
+    return wrong
+
+
+def test_one_place_decides_what_a_role_sees_of_an_order() -> None:
+    assert [wrong for m in modules() for wrong in shows_orders_by_itself(m)] == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from api.representations import order_json",
+        "from api import representations as r\ndef f(order):\n    from api.representations import order_summary",
+        "def f(ctx, key):\n    return ctx.projector.contact(key)",
+        "def f(ctx, key):\n    return ctx.projector.contacts.contact(key)",
+    ],
+)
+def test_a_route_that_shows_an_order_by_itself_is_seen(source: str) -> None:
+    assert shows_orders_by_itself(module("api/orders.py", source))
+    assert shows_orders_by_itself(module(VISIBILITY, source)) == []
+
+
 def test_every_door_is_used_so_that_the_list_stays_true() -> None:
     used = {name.split(".")[0] for m in modules() for name in imports(m)}
     not_yet = {"sse_starlette", "mode", "aiokafka"}

@@ -472,6 +472,22 @@ def test_an_event_that_does_not_fold_freezes_its_order_and_no_other(how: str) ->
     assert_same_rows(line)
 
 
+def test_a_frozen_order_that_is_not_the_customers_is_refused_as_if_it_were_not_there() -> None:
+    line = a_line(PLACE)
+    for order_id in ("ord_1", "ord_2"):
+        line.fold([bad_event(line, order_id, "undecodable")])
+    line.order(CANCEL | {"foreign": True}, "ord_1", "cmd_foreign")
+    line.order(CANCEL, "ord_2", "cmd_nobodys")  # no event of it can be read, so whose it is nobody knows
+    line.order(CANCEL, "ord_0", "cmd_missing")
+    line.order(CANCEL, "ord_1", "cmd_own")
+    line.order(CANCEL | {"role": "admin"}, "ord_2", "cmd_staffs")
+    foreign, nobodys, missing, own, staffs = (refusal_in(answer) for answer in line.deal())
+    assert [r.code for r in (foreign, nobodys, missing)] == ["order_not_found"] * 3
+    assert {(r.detail, r.order_version) for r in (foreign, nobodys, missing)} == {(missing.detail, None)}
+    assert [r.code for r in (own, staffs)] == ["order_frozen"] * 2
+    assert_same_rows(line)
+
+
 def test_later_events_of_a_frozen_order_wait_but_their_commands_are_known() -> None:
     line = a_line(PLACE)
     line.fold([bad_event(line, "ord_1", "version does not follow")])
@@ -577,7 +593,9 @@ class Expected:
     def _new(self, record: Record, sent: dict[str, Any]) -> str:
         order_id, c = sent["order"], dict(sent["c"])
         if order_id in self.frozen:
-            return "order_frozen"
+            customer = "c-2" if c.get("foreign") else "c-1" if c.get("role") == "customer" or c["op"] == "MakeTea" else ""
+            hidden = customer and c["op"] != "PlaceOrder" and (order_id not in self.states or customer != "c-1")
+            return "order_not_found" if hidden else "order_frozen"
         if c["op"] == "MakeTea":
             return "could_not_decide"
         state = self.states.get(order_id)

@@ -1,0 +1,368 @@
+"""Who sees what: every route of the application, asked as every role about everybody's orders.
+
+`ROWS` has a row per route; a route without one fails. A cell is the status and what the answer shows of the order:
+
+    id        its id, as a member of the answer         contact   name, address, number, note
+    order     its reference, and with it all the rest   secret    what the customer's browser pays with
+    frozen    where its fold stopped
+
+What a gateway may not see must be answered, word for word, like an order that is not there.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import httpx
+import pytest
+from fastapi.routing import APIRoute
+
+from api.auth import ROLES
+from api.visibility import SIGHT
+from commands.idempotency import fresh_command_id, order_id_of
+from commands.messages import OrderCommand, RaiseAttention
+from ledger.codec import event_codec
+from ledger.log import NewRecord
+from ledger.memory_log import MemoryLog
+from ledger.topics import Topics
+from ledger.transitions import Operation
+from tests import loopback
+from tests.harness import RunningLedger, deciding_again, key, order_body, running_ledger
+from tests.patience import PATIENCE_S
+from tests.sandboxed import running_sandbox
+
+OWN, OTHERS, MISSING = "own", "another customer's", "missing"
+FROZEN_OWN, FROZEN_OTHERS, FROZEN_UNKNOWN = "own and frozen", "another customer's and frozen", "frozen, of nobody knows whom"
+CUSTOMERS = {OWN: "c-1", FROZEN_OWN: "c-1", OTHERS: "c-2", FROZEN_OTHERS: "c-2"}
+OWNERS = (OWN, OTHERS, MISSING, FROZEN_OWN, FROZEN_OTHERS, FROZEN_UNKNOWN)
+
+Cell = tuple[int, set[str]]
+FORBIDDEN: Cell = (403, set())
+HIDDEN: Cell = (404, set())
+
+
+class World:
+    """One ledger with everybody's orders; `ids` and `commands` (that placed them) by owner."""
+
+    def __init__(self, ledger: RunningLedger) -> None:
+        self.ledger = ledger
+        self.ids, self.commands = {MISSING: order_id_of("cmd_none"), FROZEN_UNKNOWN: order_id_of("cmd_unknown")}, {}
+        for owner in CUSTOMERS:
+            self.ids[owner] = self.place(owner)
+            events = [event_codec().decode(r.value) for r in ledger.records(ledger.topics.events)]
+            self.commands[owner] = next(event.command_id for event in events if event.order_id == self.ids[owner])
+
+    def mark(self, owner: str) -> str:
+        return f"mark-{OWNERS.index(owner)}"
+
+    def place(self, owner: str) -> str:
+        """Each part of the contact is found in a text by the owner's mark."""
+        mark = self.mark(owner)
+        address = {"line1": f"{mark} Lane", "city": f"{mark} City", "postcode": mark, "country": "GB"}
+        contact = {"name": mark, "email": f"{mark}@example.org", "shipping_address": address, "delivery_note": mark}
+        body = order_body(reference=f"reference-{OWNERS.index(owner)}", contact=contact)
+        answer = self.client("gateway", owner).post("/orders", json=body, headers=key() | {"Prefer": "wait=10"})
+        assert answer.status_code == 201, answer.text
+        return str(answer.json()["order_id"])
+
+    def client(self, role: str, owner: str = OWN) -> httpx.Client:
+        return self.ledger.client(role, CUSTOMERS[owner])
+
+    def open_payment(self, owner: str) -> None:
+        body = {"total_minor": order_body()["total_minor"], "currency": "EUR"}
+        headers = key() | {"Prefer": "wait=10"}
+        answer = self.client("gateway", owner).post(f"/orders/{self.ids[owner]}/payment", json=body, headers=headers)
+        assert answer.status_code == 201, answer.text
+
+    def freeze(self) -> None:
+        """Records that are no events, where the processor would write them; it is stopped."""
+        projector, writer = self.ledger.context.projector, self.ledger.log.writer("intruder")
+        writer.start(PATIENCE_S)
+        for owner in (FROZEN_OWN, FROZEN_OTHERS, FROZEN_UNKNOWN):
+            order_id = self.ids[owner]
+            partition = self.ledger.context.partition_of(order_id)
+            (end,) = writer.transact([NewRecord(self.ledger.topics.events, partition, order_id.encode(), b"junk")]).values()
+            deadline = time.monotonic() + PATIENCE_S
+            while projector.position(partition) < end:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+        writer.close()
+
+    def flagged(self, owner: str) -> tuple[str, str]:
+        """A new order that needs a person: its id, and the key of the flag."""
+        order_id, flag = self.place(owner), f"att:{next_number()}"
+        command = OrderCommand(
+            command_id=fresh_command_id(),
+            order_id=order_id,
+            fingerprint=bytes(16),
+            operation=Operation.RAISE_ATTENTION.value,
+            actor="reconciler",
+            raise_attention=RaiseAttention("stuck", flag),
+        )
+        submissions = self.ledger.context.submissions
+        self.ledger.run(submissions.submit(command, self.ledger.context.partition_of(order_id), PATIENCE_S))
+        return order_id, flag
+
+
+def next_number() -> str:
+    return key()["Idempotency-Key"]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with (
+        running_sandbox(tmp_path_factory.mktemp("sandbox")) as sandbox,
+        running_ledger(MemoryLog(), Topics("visibility."), sandbox=sandbox, env="production") as ledger,
+    ):
+        world = World(ledger)
+        for owner in CUSTOMERS:
+            world.open_payment(owner)
+        ledger.stop_deciding()
+        world.freeze()
+        with deciding_again(ledger):
+            world.place(OWN)  # it decides
+            yield world
+
+
+# ---- the matrix -----------------------------------------------------------------------------------------------------
+
+
+class Row(NamedTuple):
+    """`send(world, role, owner)` asks about the owner's order, a gateway as customer c-1; `cells` by role, then by owner."""
+
+    send: Callable[[World, str, str], httpx.Response]
+    cells: dict[str, dict[str, Cell]]
+
+
+def asks(method: str, path: str, body: Any = None) -> Callable[[World, str, str], httpx.Response]:
+    """About an order that is there, and stays as it is."""
+
+    def send(world: World, role: str, owner: str) -> httpx.Response:
+        headers = key() if method != "GET" else {}
+        return world.client(role).request(method, path.format(order_id=world.ids[owner]), json=body, headers=headers)
+
+    return send
+
+
+def changes(method: str, path: str, body: Any) -> Callable[[World, str, str], httpx.Response]:
+    """About a new order where this one would be changed."""
+
+    def send(world: World, role: str, owner: str) -> httpx.Response:
+        order_id = world.place(owner) if owner in (OWN, OTHERS) else world.ids[owner]
+        return world.client(role).request(method, path.format(order_id=order_id), json=body, headers=key())
+
+    return send
+
+
+def places(world: World, role: str, owner: str) -> httpx.Response:
+    mark = world.mark(owner)
+    address = {"line1": f"{mark} Lane", "city": f"{mark} City", "postcode": mark, "country": "GB"}
+    contact = {"name": mark, "email": f"{mark}@example.org", "shipping_address": address, "delivery_note": mark}
+    body = order_body(reference=f"reference-{OWNERS.index(owner)}", contact=contact)
+    return world.client(role, owner).post("/orders", json=body, headers=key())
+
+
+def resolves(world: World, role: str, owner: str) -> httpx.Response:
+    order_id, flag = world.flagged(owner) if owner in (OWN, OTHERS) else (world.ids[owner], "none")
+    body = {"code": "stuck", "obligation_key": flag, "action": "retry"}
+    return world.client(role).post(f"/orders/{order_id}/attention", json=body, headers=key())
+
+
+def follows(world: World, role: str, owner: str) -> httpx.Response:
+    return world.client(role).get(f"/commands/{world.commands.get(owner, 'cmd_none')}")
+
+
+def cells(status: int, *shown: str, frozen: Cell, unknown: Cell) -> dict[str, Cell]:
+    """Of one who sees everybody's orders: the same of each."""
+    whole = (status, set(shown))
+    return dict(zip(OWNERS, (whole, whole, HIDDEN, frozen, frozen, unknown), strict=True))
+
+
+def of_gateway(status: int, *shown: str, frozen: Cell) -> dict[str, Cell]:
+    """Of one who sees its customer's orders."""
+    return dict.fromkeys(OWNERS, HIDDEN) | {OWN: (status, set(shown)), FROZEN_OWN: frozen}
+
+
+def table(**by_role: dict[str, Cell]) -> dict[str, dict[str, Cell]]:
+    return {role: by_role.get(role, dict.fromkeys(OWNERS, FORBIDDEN)) for role in ROLES}
+
+
+STOPPED: Cell = (409, {"id", "frozen"})
+STAFF_ORDER = cells(200, "id", "order", "contact", frozen=(200, {"id", "order", "contact", "frozen"}), unknown=STOPPED)
+READER_ORDER = cells(200, "id", "order", frozen=(200, {"id", "order", "frozen"}), unknown=STOPPED)
+EVENTS = cells(200, "order", frozen=(200, {"order"}), unknown=STOPPED)
+PAYMENT = cells(200, frozen=(200, set()), unknown=STOPPED)
+LISTED = dict.fromkeys(OWNERS, (200, {"order"})) | dict.fromkeys((MISSING, FROZEN_UNKNOWN), (200, set[str]()))
+NOT_THEIRS = dict.fromkeys(OWNERS, HIDDEN)
+
+ROWS: dict[tuple[str, str], Row] = {
+    ("POST", "/orders"): Row(places, table(gateway={owner: (201, {"id", "order", "contact"}) for owner in (OWN, OTHERS)})),
+    ("GET", "/orders"): Row(
+        asks("GET", "/orders?limit=100"),
+        table(
+            gateway=dict.fromkeys(OWNERS, (200, set[str]())) | dict.fromkeys((OWN, FROZEN_OWN), (200, {"order"})),
+            admin=LISTED,
+            reader=LISTED,
+        ),
+    ),
+    ("GET", "/orders/{order_id}"): Row(
+        asks("GET", "/orders/{order_id}"),
+        table(
+            gateway=of_gateway(200, "id", "order", "contact", frozen=(200, {"id", "order", "contact", "frozen"})),
+            admin=STAFF_ORDER,
+            reader=READER_ORDER,
+        ),
+    ),
+    ("GET", "/orders/{order_id}/events"): Row(
+        asks("GET", "/orders/{order_id}/events"),
+        table(gateway=of_gateway(200, "order", frozen=(200, {"order"})), admin=EVENTS, reader=EVENTS),
+    ),
+    ("PUT", "/orders/{order_id}/status"): Row(
+        changes("PUT", "/orders/{order_id}/status", {"status": "cancelled"}),
+        table(admin=cells(200, "id", "order", "contact", frozen=STOPPED, unknown=STOPPED)),
+    ),
+    ("POST", "/orders/{order_id}/cancel"): Row(
+        changes("POST", "/orders/{order_id}/cancel", {}),
+        table(
+            gateway=of_gateway(200, "id", "order", "contact", frozen=STOPPED),
+            admin=cells(200, "id", "order", "contact", frozen=STOPPED, unknown=STOPPED),
+        ),
+    ),
+    ("POST", "/orders/{order_id}/payment"): Row(
+        asks("POST", "/orders/{order_id}/payment", {"action": "confirm"}),
+        table(gateway=of_gateway(200, "secret", frozen=(200, {"secret"}))),
+    ),
+    ("GET", "/orders/{order_id}/payment"): Row(
+        asks("GET", "/orders/{order_id}/payment"),
+        table(gateway=of_gateway(200, "secret", frozen=(200, {"secret"})), admin=PAYMENT, reader=PAYMENT),
+    ),
+    ("POST", "/orders/{order_id}/attention"): Row(
+        resolves,
+        table(
+            admin=cells(200, "id", "order", "contact", frozen=STOPPED, unknown=STOPPED),
+            operator=cells(200, "id", "order", frozen=STOPPED, unknown=STOPPED),
+        ),
+    ),
+    ("GET", "/commands/{command_id}"): Row(
+        follows,
+        dict.fromkeys(ROLES, NOT_THEIRS) | {"gateway": NOT_THEIRS | dict.fromkeys((OWN, FROZEN_OWN), (200, {"id"}))},
+    ),
+}
+# Routes that answer about no order: nothing of any customer may be in what they say, whoever asks.
+ABOUT_NO_ORDER: dict[tuple[str, str], tuple[str, Any]] = {
+    ("POST", "/customers/{customer_id}/erasure"): ("/customers/c-3/erasure", {}),
+    ("GET", "/reports/daily"): ("/reports/daily?from=2020-01-01&to=2020-12-31", None),
+    ("POST", "/webhooks/stripe"): ("/webhooks/stripe", {}),
+    ("GET", "/live"): ("/live", None),
+    ("GET", "/ready"): ("/ready", None),
+    ("GET", "/metrics"): ("/metrics", None),
+    ("GET", "/openapi.json"): ("/openapi.json", None),
+    ("GET", "/asyncapi.json"): ("/asyncapi.json", None),
+    ("GET", "/problems/{slug}"): ("/problems/forbidden", None),
+    ("GET", "/schemas/ids/{id}"): ("/schemas/ids/1", None),
+    ("GET", "/schemas/ids/{id}/schema"): ("/schemas/ids/1/schema", None),
+    ("GET", "/schemas/ids/{id}/subjects"): ("/schemas/ids/1/subjects", None),
+    ("GET", "/schemas/ids/{id}/versions"): ("/schemas/ids/1/versions", None),
+    ("GET", "/schemas/types"): ("/schemas/types", None),
+    ("GET", "/subjects"): ("/subjects", None),
+    ("GET", "/subjects/{subject}/versions"): ("/subjects/visibility.order-events-value/versions", None),
+    ("GET", "/subjects/{subject}/versions/{version}"): ("/subjects/visibility.order-events-value/versions/1", None),
+    ("GET", "/subjects/{subject}/versions/{version}/schema"): ("/subjects/visibility.order-events-value/versions/1/schema", None),
+}
+
+
+def test_every_route_has_a_row_and_every_role_a_sight(world: World) -> None:
+    routes = {
+        (method, route.path)
+        for route in world.ledger.app.router.routes
+        if isinstance(route, APIRoute)
+        for method in (route.methods or set()) - {"HEAD"}
+    }
+    assert routes == ROWS.keys() | ABOUT_NO_ORDER.keys()
+    assert not ROWS.keys() & ABOUT_NO_ORDER.keys()
+    assert set(SIGHT) == set(ROLES)
+    for row in ROWS.values():
+        assert set(row.cells) == set(ROLES)
+
+
+def shown(world: World, answer: httpx.Response, owner: str) -> set[str]:
+    """What is in the answer of the owner's orders."""
+    found, text = set(), answer.text
+    body = answer.json()
+    if f'"reference-{OWNERS.index(owner)}"' in text:
+        found.add("order")
+    if world.mark(owner) in text:
+        found.add("contact")
+    if isinstance(body, dict):
+        found |= {"id"} if body.get("order_id") else set()
+        found |= {"secret"} if body.get("client_secret") else set()
+        found |= {"frozen"} if body.get("frozen") else set()
+    return found
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize(("method", "path"), list(ROWS))
+def test_a_role_sees_of_everybodys_orders_what_its_row_says(world: World, method: str, path: str, role: str) -> None:
+    row = ROWS[method, path]
+    found: dict[str, Cell] = {}
+    for owner in row.cells[role]:
+        if row.send is places and owner not in CUSTOMERS:
+            continue
+        answer = row.send(world, role, owner)
+        found[owner] = answer.status_code, shown(world, answer, owner)
+        for other in set(CUSTOMERS) - {owner}:
+            if path != "/orders" or method != "GET":
+                assert not shown(world, answer, other) & {"order", "contact"}, "of somebody else's"
+    assert found == {owner: cell for owner, cell in row.cells[role].items() if owner in found}
+
+
+def plain(answer: httpx.Response) -> tuple[int, Any]:
+    """Without the ids that were asked about."""
+    return answer.status_code, json.loads(re.sub(r"\b(ord|cmd)_[a-z0-9]+", r"\1_x", answer.text))
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [place for place, row in ROWS.items() if row.cells["gateway"].get(MISSING) == HIDDEN]
+)
+def test_what_a_gateway_may_not_see_is_answered_like_what_is_not_there(world: World, method: str, path: str) -> None:
+    send = ROWS[method, path].send
+    missing = send(world, "gateway", MISSING)
+    for owner in (OTHERS, FROZEN_OTHERS, FROZEN_UNKNOWN):
+        answer = send(world, "gateway", owner)
+        assert plain(answer) == plain(missing), owner
+        assert set(answer.headers) == set(missing.headers), owner
+
+
+def test_a_stream_of_events_is_for_who_may_see_the_order(world: World) -> None:
+    for owner in OWNERS:
+        headers = {"Accept": "text/event-stream"}
+        with world.client("gateway").stream("GET", f"/orders/{world.ids[owner]}/events", headers=headers) as answer:
+            assert answer.status_code == (200 if owner in (OWN, FROZEN_OWN) else 404), owner
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize(("method", "path"), list(ABOUT_NO_ORDER))
+def test_what_is_about_no_order_says_nothing_of_any(world: World, method: str, path: str, role: str) -> None:
+    asked, body = ABOUT_NO_ORDER[method, path]
+    text = world.client(role).request(method, asked, json=body, headers=key()).text
+    marks = [world.mark(owner) for owner in CUSTOMERS] + [f"reference-{OWNERS.index(owner)}" for owner in CUSTOMERS]
+    assert not [mark for mark in [*marks, *world.ids.values(), *world.commands.values()] if mark in text]
+
+
+def test_a_node_that_never_was_at_the_end_of_the_log_shows_no_contact(world: World) -> None:
+    world.ledger.status.staleness_ms, before = None, world.ledger.status.staleness_ms
+    world.ledger.folding.clear()
+    try:
+        world.ledger.status.staleness_ms = None
+        for role, status in (("gateway", 503), ("admin", 503), ("reader", 200)):
+            with loopback.client(base_url=world.ledger.url, headers=world.client(role).headers) as client:
+                answer = client.get(f"/orders/{world.ids[OWN]}")
+            assert answer.status_code == status, role
+            assert "mark-" not in answer.text
+    finally:
+        world.ledger.status.staleness_ms = before
+        world.ledger.folding.set()
