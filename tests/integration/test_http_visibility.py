@@ -255,6 +255,7 @@ ROWS: dict[tuple[str, str], Row] = {
 # Routes that answer about no order: nothing of any customer may be in what they say, whoever asks.
 ABOUT_NO_ORDER: dict[tuple[str, str], tuple[str, Any]] = {
     ("POST", "/customers/{customer_id}/erasure"): ("/customers/c-3/erasure", {}),
+    ("GET", "/customers/{customer_id}/erasure"): ("/customers/c-3/erasure", None),
     ("GET", "/reports/daily"): ("/reports/daily?from=2020-01-01&to=2020-12-31", None),
     ("POST", "/webhooks/stripe"): ("/webhooks/stripe", {}),
     ("GET", "/live"): ("/live", None),
