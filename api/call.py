@@ -22,6 +22,7 @@ DEFAULT_WAIT_S, MAX_WAIT_S = 3.0, 10.0
 CATCH_UP_S = 1.0  # how long a read waits for `Ledger-Position` unless `Prefer` says otherwise
 
 _NAME, _KEY, _VERSION_TAG = re.compile(patterns.NAME), re.compile(patterns.KEY), re.compile(patterns.VERSION_TAG)
+_ORDER_ID = re.compile(patterns.ORDER_ID)
 _ANY_TAG = re.compile(r'(?:W/)?"([\x21\x23-\x7e]*)"')
 _WAIT = re.compile(r'wait[ \t]*=[ \t]*"?([0-9]{1,9})"?')
 
@@ -116,9 +117,10 @@ class Call(Request):
         return customer
 
     def order_id(self) -> str:
-        """The order of the path. Raises `order-not-found` for what cannot be one."""
+        """The order of the path. Raises `order-not-found` for what cannot be one: a command about it would only be a client's own
+        words, kept for weeks."""
         order_id: str = self.path_params["order_id"]
-        if not _NAME.fullmatch(order_id):
+        if not (_NAME if self.method in _READS else _ORDER_ID).fullmatch(order_id):
             raise Problem("order-not-found")
         return order_id
 

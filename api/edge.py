@@ -28,13 +28,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.call import Call, Exchange, headers_of
 from api.context import AppContext
 from api.errors import PROBLEM_JSON, Problem
-from api.metrics import UNMATCHED
+from api.metrics import METHODS, OTHER, UNMATCHED
+from api.patterns import COMMAND_ID, ORDER_ID
+from ledger.faults import without_values
 
 log = structlog.get_logger(__name__)
 
-_REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
+# What is echoed and logged of a client's id: no words, and no number. Any other gets one of ours in its place.
+_REQUEST_ID = re.compile(rb"(?=[0-9-]*[a-fA-F])([0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9a-fA-F]{32})")
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _QUIET = frozenset({"/live", "/ready", "/metrics"})  # asked every few seconds by machines
+_OURS = {"order_id": re.compile(ORDER_ID), "command_id": re.compile(COMMAND_ID)}
 _ALWAYS = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
 _READING = ("GET", "HEAD")
 CLIENT_LEFT = 499
@@ -90,8 +94,8 @@ class Edge:
             # The process stops, and this request has had its time: an answer of ours instead of the server's bare 500.
             (task := asyncio.current_task()) and task.uncancel()
             await answer(Problem("ledger-unavailable", "This node is stopping."), scope, receive, send_with_own_headers)
-        except Exception:
-            log.error("request failed", request_id=request_id.decode(), method=scope["method"], exc_info=True)
+        except Exception as exc:
+            log.error("request failed", request_id=request_id.decode(), route=template_of(scope), exception=without_values(exc))
             if status:
                 raise  # half an answer is out: the server must break the connection
             await answer(Problem("internal-error"), scope, receive, send_with_own_headers)
@@ -100,14 +104,13 @@ class Edge:
             self._note(scope, exchange, status or CLIENT_LEFT, took_s or time.perf_counter() - began)
 
     def _note(self, scope: Scope, exchange: Exchange, status: int, took_s: float) -> None:
-        route = scope.get("route")
-        template = route.path if isinstance(route, Route) else UNMATCHED
+        template = template_of(scope)
         self._ctx.metrics.note(scope["method"], template, status, took_s)
         if self._lines is None or template in _QUIET:
             return
         line = AccessLine(
-            method=scope["method"],
-            path=scope["path"] if template is not UNMATCHED else UNMATCHED,  # a stray path may hold anything, also a secret
+            method=scope["method"] if scope["method"] in METHODS else OTHER,
+            path=path_told(template, scope),
             status=status,
             ms=round(took_s * 1000, 1),
             request_id=exchange.request_id.decode(),
@@ -116,6 +119,21 @@ class Edge:
             timestamp=_timestamp(time.time_ns() // 1000),
         )
         self._lines.write(_encode(line) + b"\n")
+
+
+def template_of(scope: Scope) -> str:
+    """The route's path as it is declared; `UNMATCHED` for a path that no route has."""
+    route = scope.get("route")
+    return route.path if isinstance(route, Route) else UNMATCHED
+
+
+def path_told(template: str, scope: Scope) -> str:
+    """The path with the ids that are ours in it. Any other part is the client's own words, and may be anything."""
+    if "{" in template:
+        for name, ours in _OURS.items():
+            if (value := scope["path_params"].get(name)) is not None and ours.fullmatch(value):
+                return template.replace(f"{{{name}}}", value)
+    return template
 
 
 class LedgerRoute(APIRoute):

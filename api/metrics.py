@@ -12,7 +12,8 @@ from prometheus_client.registry import Collector
 from ledger.supervision import workers
 
 BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+OTHER = "other"  # a method is a word that a client may choose
 UNMATCHED = "unmatched"  # the route of a path that no route has: paths themselves would be labels without number
 
 
@@ -29,8 +30,8 @@ class HttpMetrics(Collector):
 
     def note(self, method: str, route: str, status: int, took_s: float) -> None:
         """One request. `status` 499: the client left before the response began."""
-        if method not in _METHODS:
-            method = "other"
+        if method not in METHODS:
+            method = OTHER
         self._requests[method, route, status] += 1
         place = (method, route)
         buckets = self._buckets.get(place)

@@ -97,7 +97,10 @@ _PARAMETERS = {
     ),
     "LastEventId": _parameter("Last-Event-ID", "Version of the last event seen; resumes a stream.", _TEXT, "7"),
     "RequestId": _parameter(
-        "Request-Id", "1 to 128 visible ASCII characters; made up when absent. Echoed and logged.", _TEXT, "r-1"
+        "Request-Id",
+        "A UUID, or 32 hexadecimal digits: echoed and logged. Anything else is neither; an id of ours takes its place.",
+        _TEXT,
+        "7f6c2d1e-8a3b-4c5d-9e0f-a1b2c3d4e5f6",
     ),
     "Traceparent": _parameter(
         "traceparent",

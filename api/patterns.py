@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 NAME = r"[A-Za-z0-9_-]{1,64}"  # of a customer, an order, a command
+ORDER_ID = r"ord_[a-z2-7]{26}"  # of our own making: `commands.idempotency`
+COMMAND_ID = r"(cmd|fct)_[a-z2-7]{26}"
 KEY = r"[!-~]{1,255}"
 POSITION = r"[0-9]{1,5}-[0-9]{1,18}"  # partition and offset
 VERSION_TAG = r'"(0|[1-9][0-9]{0,8})"'

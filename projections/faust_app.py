@@ -38,6 +38,7 @@ from faust.worker import Worker
 from mode.supervisors import CrashingSupervisor
 
 from ledger.event_loop import new_event_loop
+from ledger.faults import named
 from ledger.log import EventLog
 from projections.feed import EXIT_FAILED, Chunk, Feed, Folder, FoldStatus, end_in
 from projections.watchdog import Watchdog
@@ -349,7 +350,7 @@ def run(
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
             failed = runner.run(_work(app, on_started))
     except Exception as exc:
-        log.critical("this process ends", error=repr(exc), exc_info=exc)
+        log.critical("this process ends", error=named(exc), exc_info=exc)
         failed = True
     for timer in deadline:
         timer.cancel()

@@ -17,6 +17,7 @@ from typing import Protocol
 import structlog
 
 from ledger.errors import LedgerError
+from ledger.faults import named
 from ledger.log import EventLog, Reader, Record, TopicPartition
 from ledger.supervision import WorkerThread
 
@@ -288,7 +289,7 @@ class Feed:
                 return
             self._failure = exc
             self._turn.notify_all()
-        log.critical("the projection failed, this process ends", error=repr(exc), exc_info=exc)
+        log.critical("the projection failed, this process ends", error=named(exc), exc_info=exc)
         if self._exit_grace_s is not None:
             end_in(self._exit_grace_s)
         if self._loop is not None and not self._loop.is_closed():

@@ -213,10 +213,20 @@ def test_nothing_personal_and_nothing_secret_is_in_commands_events_or_refusals(l
     assert b"ada@example.org" in contacts
 
 
+def test_words_in_the_place_of_an_order_are_kept_nowhere(ledger: RunningLedger) -> None:
+    before = [ledger.count(topic) for topic in (ledger.topics.commands, ledger.topics.refusals)]
+    for name in ("Ada-Example", "ord_ada", "ord_" + "A" * 26, "ord_" + "a" * 27, "x" * 64):
+        for client in (ledger.client(), ledger.client("admin")):
+            answer = client.post(f"/orders/{name}/cancel", headers=key())
+            assert (answer.status_code, answer.json()["code"]) == (404, "order-not-found")
+    assert [ledger.count(topic) for topic in (ledger.topics.commands, ledger.topics.refusals)] == before
+
+
 def test_the_trace_goes_along_with_the_command(ledger: RunningLedger) -> None:
     trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-    answer = ledger.client().post("/orders", json=order_body(), headers=key() | {"traceparent": trace, "Request-Id": "r-17"})
-    assert (answer.headers["traceparent"], answer.headers["request-id"]) == (trace, "r-17")
+    mine = "7f6c2d1e-8a3b-4c5d-9e0f-a1b2c3d4e5f6"
+    answer = ledger.client().post("/orders", json=order_body(), headers=key() | {"traceparent": trace, "Request-Id": mine})
+    assert (answer.headers["traceparent"], answer.headers["request-id"]) == (trace, mine)
     commands = [r for r in ledger.records(ledger.topics.commands) if r.key == answer.json()["order_id"].encode()]
     assert [dict(r.headers) for r in commands] == [{"traceparent": trace.encode()}]
 

@@ -23,6 +23,8 @@ from ledger.topics import Topics
 from tests import loopback
 from tests.harness import HASH_KEY, RunningLedger, key, order_body, running_ledger
 
+MINE = "7f6c2d1e-8a3b-4c5d-9e0f-a1b2c3d4e5f6"  # a request's id
+
 
 @pytest.fixture(scope="module")
 def ledger() -> Iterator[RunningLedger]:
@@ -205,8 +207,21 @@ def test_every_answer_has_an_id_and_is_not_to_be_stored(ledger: RunningLedger) -
             assert answer.headers["x-content-type-options"] == "nosniff"
             ids.add(answer.headers["request-id"])
         assert len(ids) == 4
-        assert client.get("/live", headers={"Request-Id": "mine-1"}).headers["request-id"] == "mine-1"
-        for wrong in ("", "a b", "x" * 129, "\u00e9"):
+        for mine in (MINE, MINE.upper(), MINE.replace("-", "")):
+            assert client.get("/live", headers={"Request-Id": mine}).headers["request-id"] == mine
+        card = "4242424242424242" * 2
+        for wrong in (
+            "",
+            "a b",
+            "x" * 129,
+            "\u00e9",
+            "ada@example.org",
+            "mine-1",
+            MINE[:-1],
+            f"{MINE}x",
+            card,
+            f"{card[:8]}-{card[:4]}",
+        ):
             answer = client.get("/live", headers={b"Request-Id": wrong.encode()})
             assert re.fullmatch(r"[0-9a-f]{16}-[0-9a-f]+", answer.headers["request-id"]), wrong
         assert "traceparent" not in client.get("/live", headers={"traceparent": "00-xyz"}).headers
@@ -245,33 +260,72 @@ def test_a_bug_is_a_500_that_tells_nothing_but_its_request_id(capfd: pytest.Capt
         return app
 
     with running_ledger(MemoryLog(), Topics(), make_app=with_a_bug) as ledger:
-        answer = loopback.get(f"{ledger.url}/broken", headers={"Request-Id": "r-500"})
-        assert (answer.status_code, answer.json()["code"], answer.headers["request-id"]) == (500, "internal-error", "r-500")
+        answer = loopback.get(f"{ledger.url}/broken", headers={"Request-Id": MINE})
+        assert (answer.status_code, answer.json()["code"], answer.headers["request-id"]) == (500, "internal-error", MINE)
         assert answer.headers["content-type"] == "application/problem+json"
         assert "secret" not in answer.text
         assert loopback.get(f"{ledger.url}/live").status_code == 200
-    out, err = capfd.readouterr()
-    assert "secret detail" in out + err
-    assert "r-500" in out + err
+    said = "".join(capfd.readouterr())
+    assert MINE in said
+    assert "RuntimeError" in said
+    assert "test_http_system.py" in said, "where it was raised"
+    assert "secret detail" not in said, "it may be what a client sent"
+
+
+def test_no_line_of_the_access_log_repeats_what_a_client_wrote(capfd: pytest.CaptureFixture[str]) -> None:
+    with running_ledger(MemoryLog(), Topics(), log_level="INFO") as ledger:
+        client, operator = ledger.client(customer="canary-customer"), ledger.client("operator")
+        order_id = client.post("/orders", json=order_body(), headers=key() | {"Request-Id": "canary@example.org"}).json()[
+            "order_id"
+        ]
+        for path in (f"/orders/{order_id}", "/orders/canary-order", "/orders/canary-order/events", "/commands/canary-command"):
+            client.get(path, params={"canary-name": "canary-value"})
+            client.get(
+                path, headers={"traceparent": "canary", "Prefer": "canary", "If-None-Match": '"canary"', "Accept": "canary/x"}
+            )
+        client.post("/orders/canary-order/cancel", headers=key())
+        client.post("/orders", content=b'{"canary": "canary"}', headers=key() | {"Content-Type": "application/json"})
+        client.get("/problems/canary-slug")
+        client.get("/subjects/canary-subject/versions")
+        client.get("/canary-path")
+        client.request("PROPFIND", "/orders")
+        operator.post("/customers/canary-customer/erasure", json={"force": True})
+        operator.get("/customers/canary-customer/erasure")
+    err = capfd.readouterr().err
+    lines = [json.loads(line) for line in err.splitlines() if line.startswith("{")]
+    assert "canary" not in err.lower()
+    paths = {line["path"] for line in lines}
+    assert paths >= {
+        "/orders",
+        f"/orders/{order_id}",
+        "/orders/{order_id}",
+        "/orders/{order_id}/cancel",
+        "/commands/{command_id}",
+        "/problems/{slug}",
+        "/subjects/{subject}/versions",
+        "/customers/{customer_id}/erasure",
+        "unmatched",
+    }
+    assert {line["method"] for line in lines} <= {"GET", "POST", "other"}
 
 
 def test_above_level_info_there_is_no_access_log(capfd: pytest.CaptureFixture[str]) -> None:
     with running_ledger(MemoryLog(), Topics(), log_level="WARNING") as ledger:
-        ledger.client().get("/orders", headers={"Request-Id": "r-unlogged"})
-    assert "r-unlogged" not in capfd.readouterr().err
+        ledger.client().get("/orders", headers={"Request-Id": MINE})
+    assert MINE not in capfd.readouterr().err
 
 
 def test_the_access_log_names_the_request_and_no_secret(capfd: pytest.CaptureFixture[str]) -> None:
     with running_ledger(MemoryLog(), Topics(), log_level="INFO") as ledger:
         client = ledger.client()
-        order = client.post("/orders", json=order_body(), headers=key() | {"Request-Id": "r-logged"}).json()
+        order = client.post("/orders", json=order_body(), headers=key() | {"Request-Id": MINE}).json()
         client.get("/orders", params={"cursor": "a-cursor-value"})
         client.get(f"/nowhere/{ledger.tokens['admin']}")
         client.get("/live")
         tokens = list(ledger.tokens.values())
     err = capfd.readouterr().err
     lines = [json.loads(line) for line in err.splitlines() if line.startswith("{")]
-    placed = next(line for line in lines if line.get("request_id") == "r-logged")
+    placed = next(line for line in lines if line.get("request_id") == MINE)
     assert (placed["event"], placed["method"], placed["path"], placed["status"]) == ("request", "POST", "/orders", 201)
     assert (placed["principal"], placed["level"]) == ("gateway:gateway", "info")
     assert list(placed) == [

@@ -1,0 +1,100 @@
+"""What may be in a line of the log: where a fault came from, never what a client sent."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import structlog
+
+from api.log_lines import NOT_OURS, configure_logging
+from commands.idempotency import fresh_command_id, order_id_of
+from ledger.errors import StoreError
+from ledger.faults import named, without_values
+
+
+@pytest.fixture
+def lines(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], list[dict[str, Any]]]]:
+    """The lines written until it is called, as a process writes them."""
+    written = io.StringIO()
+    monkeypatch.setattr("sys.stderr", written)
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    configure_logging("test")
+    yield lambda: [json.loads(line) for line in written.getvalue().splitlines()]
+    root.handlers[:] = before
+    root.setLevel(level)
+
+
+def fault() -> BaseException:
+    try:
+        try:
+            raise KeyError("canary inside")
+        except KeyError as exc:
+            raise ValueError("canary outside") from exc
+    except ValueError as exc:
+        return exc
+
+
+def test_an_exception_is_told_by_kind_and_place_and_with_what_led_to_it(lines: Callable[[], list[dict[str, Any]]]) -> None:
+    log = structlog.get_logger("ledger.test")
+    log.error("failed", exc_info=fault())
+    try:
+        raise fault()
+    except ValueError:
+        log.error("failed", exc_info=True)
+        logging.getLogger("uvicorn.error").exception("Exception in ASGI application\n")
+    found = lines()
+    assert len(found) == 3
+    for line in found:
+        text = line["exception"]
+        assert "canary" not in json.dumps(line)
+        assert text.index("KeyError") < text.index("which led to") < text.index("ValueError")
+        assert "test_log_lines.py" in text
+        assert " in fault" in text
+
+
+def test_what_we_or_the_system_say_of_a_fault_is_told() -> None:
+    assert named(StoreError("store p0 is in use")) == "StoreError: store p0 is in use"
+    assert named(OSError(28, "No space left on device")) == "OSError: [Errno 28] No space left on device"
+    assert without_values(StoreError("store p0 is in use")) == "StoreError: store p0 is in use"
+    assert named(KeyError("canary")) == "KeyError"
+    assert "canary" not in without_values(fault())
+
+
+def test_other_libraries_write_no_exception_out_either(lines: Callable[[], list[dict[str, Any]]]) -> None:
+    logging.getLogger("mode.service").error("Crashed reason=%r in %s", fault(), "App")
+    logging.getLogger("mode.service").error("No exception: %(a)s", {"a": 1})
+
+    async def forgotten() -> None:
+        async def failing() -> None:
+            raise fault()
+
+        asyncio.get_running_loop().create_task(failing())
+        await asyncio.sleep(0.01)
+
+    asyncio.run(forgotten())
+    import gc
+
+    gc.collect()
+    found = lines()
+    assert "canary" not in json.dumps(found)
+    assert found[0]["event"].startswith("Crashed reason='ValueError at test_log_lines.py:")
+    assert found[1]["event"] == "No exception: 1"
+    assert [line["event"] for line in found[2:]] == ["Task exception was never retrieved"]
+
+
+def test_an_id_is_told_only_in_our_own_form(lines: Callable[[], list[dict[str, Any]]]) -> None:
+    log, ours, command = structlog.get_logger("ledger.test"), order_id_of("cmd_1"), fresh_command_id()
+    log.warning("x", order_id=ours, command_id=command)
+    log.warning("x", order_id="Ada-Example", command_id="ada@example.org")
+    log.warning("x", order_id=None)
+    found = lines()
+    assert (found[0]["order_id"], found[0]["command_id"]) == (ours, command)
+    assert (found[1]["order_id"], found[1]["command_id"]) == (NOT_OURS, NOT_OURS)
+    assert found[2]["order_id"] is None
