@@ -2,9 +2,11 @@
 
 The tokens file (`LEDGER_TOKENS_FILE`, or the same JSON in `LEDGER_TOKENS`):
 
-    {"tokens": [{"name": "web", "role": "gateway", "sha256": ["<64 hex digits>", ...]}]}
+    {"tokens": [{"name": "web", "role": "gateway", "expires_at": "2031-01-31T12:00:00Z",
+                 "sha256": ["<64 hex digits>", {"sha256": "<64 hex digits>", "expires_at": "2030-02-01T00:00:00Z"}]}]}
 
-Several hashes of one name let a token be rotated while the name stays, and with it the scope of its idempotency keys.
+Several hashes of one name let a token be rotated while the name stays, and with it the scope of its idempotency keys. Times are
+RFC 3339 and may be left out; a hash ends at its own or at its entry's, whichever comes first. `api.tokens_file` reads it again.
 """
 
 from __future__ import annotations
@@ -14,10 +16,14 @@ import binascii
 import hashlib
 import hmac
 import secrets
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Literal, NamedTuple, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from api.times import rfc3339_ms
+from ledger.clock import now_ms
 from ledger.config import Settings
 from ledger.errors import ConfigError
 
@@ -36,12 +42,51 @@ class Principal(NamedTuple):
         return f"{self.role}:{self.name}"
 
 
+class Token(NamedTuple):
+    """What is known of one token. `expires_at_ms` is since the epoch; None: never."""
+
+    sha256: bytes
+    principal: Principal
+    expires_at_ms: int | None = None
+
+    def is_expired(self, now_ms: int) -> bool:
+        return self.expires_at_ms is not None and self.expires_at_ms <= now_ms
+
+
+def _time_ms(value: object) -> int:
+    at_ms = rfc3339_ms(value) if isinstance(value, str) else None
+    if at_ms is None:
+        raise ValueError("must be an RFC 3339 time, for instance 2030-01-31T12:00:00Z")
+    return at_ms
+
+
+_Time = Annotated[int, BeforeValidator(_time_ms)]
+
+
+class _Hash(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$")]
+    expires_at: _Time | None = None
+
+
+def _as_hash(value: object) -> object:
+    return {"sha256": value} if isinstance(value, str) else value
+
+
 class _Entry(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
     role: Role
-    sha256: Annotated[list[Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$")]], Field(min_length=1)]
+    sha256: Annotated[list[Annotated[_Hash, BeforeValidator(_as_hash)]], Field(min_length=1)]
+    expires_at: _Time | None = None
+
+    def tokens(self) -> Iterator[Token]:
+        principal = Principal(self.name, self.role)
+        for one in self.sha256:
+            ends = [at for at in (one.expires_at, self.expires_at) if at is not None]
+            yield Token(bytes.fromhex(one.sha256), principal, min(ends, default=None))
 
 
 class _File(BaseModel):
@@ -51,22 +96,50 @@ class _File(BaseModel):
 
 
 class Tokens:
-    """The known tokens, as (SHA-256, principal)."""
+    """The tokens that are known just now; a reload replaces them all at once."""
 
-    def __init__(self, known: list[tuple[bytes, Principal]]) -> None:
-        self._known = known
+    def __init__(self, known: Sequence[Token], clock: Callable[[], int] = now_ms) -> None:
+        self.known, self._clock = tuple(known), clock
+        self.reloads: Counter[str] = Counter()  # by outcome: taken, refused
+        self.is_stale = False  # the file holds something else, which cannot be used
 
-    def identify(self, token: bytes) -> Principal | None:
-        """Whose token it is. Takes the same time whichever entry matches, or none."""
+    def replace(self, known: Sequence[Token]) -> None:
+        self.known, self.is_stale = tuple(known), False
+
+    def find(self, token: bytes) -> Token | None:
+        """What is known of a token, expired or not. Takes the same time whichever matches, or none."""
         digest = hashlib.sha256(token).digest()
         found = None
-        for known, principal in self._known:
-            if hmac.compare_digest(known, digest):
-                found = principal
+        for known in self.known:
+            if hmac.compare_digest(known.sha256, digest):
+                found = known
+        return found
+
+    def is_expired(self, token: Token) -> bool:
+        return token.is_expired(self._clock())
+
+    def accepts(self, token: Token) -> bool:
+        """Whether a token that was accepted still is: it was neither removed since, nor has it expired."""
+        now = self._clock()
+        return any(known[:2] == token[:2] and not known.is_expired(now) for known in self.known)
+
+    def expiries_s(self) -> dict[str, float]:
+        """By role: seconds until the first of its tokens expires; below 0 since it has. Roles without an end are left out."""
+        now = self._clock()
+        found: dict[str, float] = {}
+        for token in self.known:
+            if token.expires_at_ms is not None:
+                left_s = (token.expires_at_ms - now) / 1000
+                found[token.principal.role] = min(left_s, found.get(token.principal.role, left_s))
         return found
 
 
 def load_tokens(settings: Settings) -> Tokens:
+    """The tokens of the settings, once."""
+    return Tokens(read_tokens(settings))
+
+
+def read_tokens(settings: Settings) -> list[Token]:
     """The tokens of the settings. Raises `ConfigError` when there are none, or naming what is wrong (never a value)."""
     if settings.ledger_tokens is not None and settings.ledger_tokens_file is not None:
         raise ConfigError("set LEDGER_TOKENS_FILE or LEDGER_TOKENS, not both")
@@ -85,24 +158,23 @@ def load_tokens(settings: Settings) -> Tokens:
     except ValidationError as exc:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in exc.errors(include_input=False))
         raise ConfigError(f"{where}: {wrong}") from None
-    return Tokens(_flatten(entries, where))
+    return _flatten(entries, where)
 
 
-def _flatten(entries: list[_Entry], where: str) -> list[tuple[bytes, Principal]]:
-    known: dict[bytes, Principal] = {}
+def _flatten(entries: list[_Entry], where: str) -> list[Token]:
+    known: dict[bytes, Token] = {}
     names: set[str] = set()
     for entry in entries:
         if entry.name in names:
             raise ConfigError(f"{where}: name {entry.name} is there twice; list all its hashes in one entry")
         names.add(entry.name)
-        for text in entry.sha256:
-            digest = bytes.fromhex(text)
-            if digest in known:
-                raise ConfigError(f"{where}: the same hash is listed for {known[digest].name} and {entry.name}")
-            known[digest] = Principal(entry.name, entry.role)
+        for token in entry.tokens():
+            if token.sha256 in known:
+                raise ConfigError(f"{where}: the same hash is listed for {known[token.sha256].principal.name} and {entry.name}")
+            known[token.sha256] = token
     if not known:
         raise ConfigError(f"{where}: the list of tokens is empty")
-    return list(known.items())
+    return list(known.values())
 
 
 def bearer_token(header: bytes, basic_too: bool = False) -> bytes | None:

@@ -10,12 +10,13 @@ from pydantic import BaseModel
 from starlette.requests import Request
 
 from api import patterns
-from api.auth import Principal, bearer_token
+from api.auth import Principal, Token, bearer_token
 from api.bodies import parse, read_body, validated
 from api.card_numbers import has_card_number
 from api.context import AppContext
 from api.errors import FieldError, Problem, invalid_header
 from api.query import Query
+from api.representations import timestamp
 from ledger.turns import Steps
 
 DEFAULT_WAIT_S, MAX_WAIT_S = 3.0, 10.0
@@ -46,12 +47,16 @@ _NO_PREFERENCES = Preferences(None, False, "")
 class Exchange:
     """What is known of a request before it reaches a route; kept in the ASGI scope under `exchange`."""
 
-    __slots__ = ("ctx", "customer", "headers", "principal", "request_id", "traceparent")
+    __slots__ = ("ctx", "customer", "headers", "request_id", "token", "traceparent")
 
     def __init__(self, ctx: AppContext, headers: dict[bytes, bytes], request_id: bytes, traceparent: bytes | None) -> None:
         self.ctx, self.headers, self.request_id, self.traceparent = ctx, headers, request_id, traceparent
-        self.principal: Principal | None = None
+        self.token: Token | None = None  # that was accepted
         self.customer = ""
+
+    @property
+    def principal(self) -> Principal | None:
+        return None if self.token is None else self.token.principal
 
 
 class Call(Request):
@@ -85,13 +90,18 @@ class Call(Request):
         exchange = self.exchange
         header = exchange.headers.get(b"authorization")
         token = bearer_token(header, basic_too) if header else None
-        principal = exchange.ctx.tokens.identify(token) if token else None
-        if principal is None:
-            error = ', error="invalid_token"' if token else ""
+        tokens = exchange.ctx.tokens
+        known = tokens.find(token) if token else None
+        if known is None or tokens.is_expired(known):
+            error, detail = ', error="invalid_token"' if token else "", ""
+            if known is not None and known.expires_at_ms is not None:
+                detail = f"The token expired at {timestamp(known.expires_at_ms)}."
+                error += ', error_description="The token expired"'
             challenge = f'Bearer realm="order-ledger"{error}' + (', Basic realm="order-ledger"' if basic_too else "")
-            raise Problem("unauthenticated", headers={"WWW-Authenticate": challenge})
-        if exchange.principal is None:
-            exchange.principal = principal
+            raise Problem("unauthenticated", detail, headers={"WWW-Authenticate": challenge})
+        principal = known.principal
+        if exchange.token is None:
+            exchange.token = known
             exchange.ctx.limits.take(principal)
         if roles and principal.role not in roles:
             raise Problem("forbidden", f"This needs the role {' or '.join(roles)}; the token's is {principal.role}.")

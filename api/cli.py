@@ -395,15 +395,24 @@ def import_log(
 def token(
     role: Annotated[str, typer.Argument(help="gateway, admin, reader or operator.")],
     name: Annotated[str | None, typer.Option(help="The principal's name; default: the role.")] = None,
+    days: Annotated[int | None, typer.Option(help="It expires after so many days; default: never.", min=1, max=36_500)] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a new token and the entry for the tokens file. The token itself is shown once and stored nowhere."""
+    """Make a new token and the entry for the tokens file. The token itself is shown once and stored nowhere.
+
+    A running `serve` takes the file when it changes. To rotate a token, list both hashes under its name until the old is unused.
+    """
     from api.auth import ROLES, hash_token, new_token
+    from api.representations import timestamp
+    from ledger.clock import now_ms
+    from ledger.topics import DAY_MS
 
     if role not in ROLES:
         raise typer.BadParameter(f"choose one of {', '.join(ROLES)}", param_hint="ROLE")
     made = new_token(role)
-    entry = {"name": name or role, "role": role, "sha256": [hash_token(made)]}
+    entry: dict[str, Any] = {"name": name or role, "role": role, "sha256": [hash_token(made)]}
+    if days is not None:
+        entry["expires_at"] = timestamp(now_ms() + days * DAY_MS)
     if as_json:
         write_json({"token": made, "entry": entry})
         return

@@ -14,11 +14,15 @@ from prometheus_client.parser import text_string_to_metric_families
 from rich.table import Table
 from rich.text import Text
 
+from api.auth import read_tokens
 from api.inspection import iso
 from api.patient_log import LEAST_PATIENCE_S, patient
+from api.representations import timestamp
 from api.running import commands_status
 from api.terminal import Screen, write_json
+from api.tokens_file import WARN_MS
 from api.wiring import open_log
+from ledger.clock import now_ms
 from ledger.config import KafkaSettings, Settings
 from ledger.errors import ConfigError, LedgerError
 from ledger.http_client import BlockingHttp, NoAnswer
@@ -56,6 +60,7 @@ def run_doctor(
         findings += _status(status)
     if settings.schema_registry_url:
         findings.append(_registry(settings.schema_registry_url, settings.topic_prefix))
+    findings += _tokens(data_dir if info else None, settings)
     findings += _api(info, settings)
     findings.append(_disk(data_dir if data_dir.exists() else settings.state_dir))
     wrong = any(f.verdict == "wrong" for f in findings)
@@ -178,6 +183,26 @@ def _registry(url: str, prefix: str) -> Finding:
     return _attempt("schema registry", "order-ledger schema publish", look)
 
 
+def _tokens(up_dir: Path | None, settings: Settings) -> list[Finding]:
+    """What is wrong with the tokens, where they are known here: of the running `up`, or of the settings."""
+    if up_dir is not None:
+        settings = settings.model_copy(update={"ledger_tokens": None, "ledger_tokens_file": up_dir / "tokens.json"})
+    elif settings.ledger_tokens is None and settings.ledger_tokens_file is None:
+        return []
+    try:
+        tokens = read_tokens(settings)
+    except ConfigError as exc:
+        return [Finding("tokens", "wrong", str(exc), "correct it: `serve` goes on with the tokens it has, and would not start")]
+    now, findings = now_ms(), []
+    advice = "make a new one with `order-ledger token`, list it beside the old, and let whoever uses the old change over"
+    for token in tokens:
+        if token.expires_at_ms is not None and token.expires_at_ms <= now + WARN_MS[0]:
+            expiry = "has expired" if token.is_expired(now) else "expires"
+            found = f"{token.sha256.hex()[:8]}... of {token.principal.actor} {expiry} ({timestamp(token.expires_at_ms)})"
+            findings.append(Finding("token", "warning", found, advice))
+    return findings or [Finding("tokens", "ok", f"{len(tokens)} known, none expires soon")]
+
+
 def _api(info: dict[str, Any] | None, settings: Settings) -> list[Finding]:
     url = info["url"] if info else f"http://{settings.host}:{settings.port}"
     token = info["tokens"]["operator"] if info else None
@@ -193,6 +218,9 @@ def _api(info: dict[str, Any] | None, settings: Settings) -> list[Finding]:
         findings = [Finding("API", "warning", f"{url} answers reads only, and stale ones: {ready.text[:300]}", "is Kafka there?")]
     else:
         findings = [Finding("API", "ok", f"{url} is ready")]
+    if "\nledger_tokens_stale 1.0" in metrics:
+        found = "the tokens file holds what cannot be used; the tokens of before stay"
+        findings.append(Finding("tokens of serve", "wrong", found, "see the log of `serve`"))
     frozen = [line for line in metrics.splitlines() if line.startswith("ledger_orders_frozen ")]
     findings += _workers_of_serve(metrics)
     if frozen and float(frozen[0].split()[1]) > 0:

@@ -50,7 +50,9 @@ PROBLEMS: dict[str, ProblemType] = {
     ),
     "malformed-request": ProblemType(400, "Malformed request", "What was sent is not HTTP/1.1; the connection is closed."),
     # 401, 403
-    "unauthenticated": ProblemType(401, "Unauthenticated", "A bearer token is needed, and the one sent, if any, is not known."),
+    "unauthenticated": ProblemType(
+        401, "Unauthenticated", "A bearer token is needed, and the one sent, if any, is not known or has expired."
+    ),
     "forbidden": ProblemType(403, "Forbidden", "The token's role may not do this."),
     # 404, 405, 406
     "not-found": ProblemType(404, "Not found", "There is nothing under this path."),

@@ -48,7 +48,7 @@ async def read_events(call: Call) -> Response:
                 raise invalid_header("Last-Event-ID", "Last-Event-ID must be the version of the last event seen.")
             after = int(last)
         headers["X-Accel-Buffering"] = "no"  # a proxy must not collect what should arrive at once
-        return StreamingResponse(stream(ctx, partition, order.order_id, after), 200, headers, SSE)
+        return StreamingResponse(stream(call, partition, order.order_id, after), 200, headers, SSE)
     body = await call.in_turns(_page(ctx, partition, order.order_id, after, limit))
     return json_response(body, 200, headers)
 
@@ -80,11 +80,13 @@ def preferred(accept: str) -> str | None:
     return best if quality[best][1] > 0 else None
 
 
-async def stream(ctx: AppContext, partition: int, order_id: str, after: int) -> AsyncIterator[bytes]:
-    """Events with a version above `after`, as they are folded; ends after half an hour or at a stop."""
+async def stream(call: Call, partition: int, order_id: str, after: int) -> AsyncIterator[bytes]:
+    """Events with a version above `after`, as they are folded; ends after half an hour, at a stop, and with its token."""
+    ctx, token = call.ctx, call.exchange.token
+    assert token is not None
     end_at = time.monotonic() + STREAM_S
     yield KEEPALIVE_COMMENT  # the client learns at once that the stream is open
-    while not ctx.stopping:
+    while not ctx.stopping and ctx.tokens.accepts(token):
         # That there is none takes a single step: nothing is awaited between that and waiting for news, so none is missed.
         (text, last), _ = await ctx.turns.run(_streamed(ctx, partition, order_id, after))
         if last > after:

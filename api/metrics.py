@@ -65,16 +65,16 @@ class HttpMetrics(Collector):
         yield webhooks
 
 
-class EndedConnections(Collector):
-    """Connections that the server ended, by why."""
+class Counts(Collector):
+    """Counted somewhere else, by the values of one label."""
 
-    def __init__(self, ended: Counter[str]) -> None:
-        self._ended = ended
+    def __init__(self, name: str, text: str, label: str, counts: Counter[str]) -> None:
+        self._name, self._text, self._label, self._counts = name, text, label, counts
 
     def collect(self) -> Iterable[Metric]:
-        family = CounterMetricFamily("ledger_http_connections_ended", "Connections that the server ended.", labels=("why",))
-        for why, count in sorted(self._ended.items()):
-            family.add_metric((why,), count)
+        family = CounterMetricFamily(self._name, self._text, labels=(self._label,))
+        for value, count in sorted(self._counts.items()):
+            family.add_metric((value,), count)
         yield family
 
 

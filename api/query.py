@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from datetime import UTC, date, datetime
+from datetime import date
 
 from api.errors import FieldError, Problem
+from api.times import rfc3339_ms
 
-_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
 
@@ -56,15 +56,8 @@ class Query:
         value = self._left.pop(name, None)
         if value is None:
             return None
-        if _TIME.fullmatch(value):
-            try:
-                at = datetime.fromisoformat(value.upper())
-                delta = at.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)
-            except (ValueError, OverflowError):
-                delta = None
-            if delta is not None:
-                # Before the epoch nothing happened here, and keys of the databases count from it.
-                return max(0, (delta.days * 86_400 + delta.seconds) * 1000 + delta.microseconds // 1000)
+        if (at_ms := rfc3339_ms(value)) is not None:
+            return at_ms
         hint = " In a query a plus sign is written %2B." if " " in value else ""
         raise _invalid(name, "not-a-time", f"{name} must be an RFC 3339 time, for instance 2030-01-31T12:00:00Z.{hint}")
 

@@ -13,7 +13,6 @@ from pathlib import Path
 import structlog
 
 from api.app import build_app as build_api
-from api.auth import Tokens, load_tokens
 from api.background import Works, background, beside_the_fold
 from api.beginning import Beginning
 from api.connections import Connections, limits_within, raise_file_limit
@@ -22,6 +21,7 @@ from api.doors import build_payments
 from api.exposure import check_exposure
 from api.generation import nothing, open_generation, open_known, projections_of
 from api.signals import hang_up_is_terminate, on_stop_signals, restore, stop_with_parent
+from api.tokens_file import TokensFile
 from api.wiring import open_log
 from commands.payments import PaymentProvider
 from ledger.config import KafkaSettings, Settings
@@ -41,12 +41,12 @@ def run_serve(settings: Settings, kafka: KafkaSettings, with_parent: bool = Fals
     Returns the exit code. Raises `ConfigError`, `StoreError`, and whatever else keeps a node from beginning.
     """
     check_exposure(settings, kafka)
-    tokens, hash_key = load_tokens(settings), settings.hash_key()
+    tokens_file, hash_key = TokensFile(settings), settings.hash_key()
     stopping = threading.Event()
     before = on_stop_signals(stopping.set)
     if with_parent:
         stop_with_parent(_stop_in_order)
-    node = _Node(settings, open_log(kafka), tokens, hash_key)
+    node = _Node(settings, open_log(kafka), tokens_file, hash_key)
     try:
         if stopping.is_set():
             return 0
@@ -60,10 +60,10 @@ def run_serve(settings: Settings, kafka: KafkaSettings, with_parent: bool = Fals
 class _Node:
     """What one `serve` process is made of, and when each part begins."""
 
-    def __init__(self, settings: Settings, event_log: EventLog, tokens: Tokens, hash_key: bytes) -> None:
+    def __init__(self, settings: Settings, event_log: EventLog, tokens_file: TokensFile, hash_key: bytes) -> None:
         """Open what lies on disk. Raises `StoreError`, `ConfigError`."""
         files = raise_file_limit()
-        self._settings, self._log = settings, event_log
+        self._settings, self._log, self._tokens_file = settings, event_log, tokens_file
         self._payments = build_payments(settings)
         self._generations = projections_of(settings)
         self._opened = open_known(self._generations, settings.topics)
@@ -83,7 +83,7 @@ class _Node:
             sender=self._sender,
             projector=self._projector,
             queries=Queries(self._projector),
-            tokens=tokens,
+            tokens=tokens_file.tokens,
             hash_key=hash_key,
             status=self._app.status,
             payments=self._payments,
@@ -122,7 +122,7 @@ class _Node:
         """HTTP is answered."""
         _keep_what_is_there()
         log.info("serving", host=self._settings.host, port=port)
-        self._keep_at(background(self._context))
+        self._keep_at({**background(self._context), "tokens file": self._tokens_file.look_for_ever})
         if self._opened is not None:
             self._tend(self._opened.name)
         if self._payments is not None:

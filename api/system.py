@@ -17,7 +17,7 @@ from api.call import Call
 from api.context import AppContext
 from api.edge import json_response
 from api.errors import PROBLEMS, Problem
-from api.metrics import EndedConnections, Gauges, Workers
+from api.metrics import Counts, Gauges, Workers
 from api.representations import to_json
 from api.submissions import FoldStatus
 
@@ -88,7 +88,9 @@ def metrics_registry(ctx: AppContext) -> CollectorRegistry:
     registry.register(ctx.loop_lag)
     registry.register(Workers())
     registry.register(Gauges(lambda: _gauges(ctx)))
-    registry.register(EndedConnections(ctx.connections.ended))
+    ended, reloads = ctx.connections.ended, ctx.tokens.reloads
+    registry.register(Counts("ledger_http_connections_ended", "Connections that the server ended.", "why", ended))
+    registry.register(Counts("ledger_token_reloads", "Changes of the tokens file, by what became of them.", "outcome", reloads))
     return registry
 
 
@@ -107,6 +109,10 @@ def _gauges(ctx: AppContext) -> Iterable[tuple[str, str, str, dict[str, float]]]
     yield "ledger_orders_frozen", "Orders whose fold stopped.", "", {"": ctx.projector.frozen_count}
     yield "ledger_http_requests_in_progress", "Requests without an answer yet, this one too.", "", {"": ctx.metrics.in_progress}
     yield "ledger_http_connections", "Connections that are open.", "", {"": len(ctx.connections)}
+    text = "1 while the tokens file holds what cannot be used, and the tokens of before stay."
+    yield "ledger_tokens_stale", text, "", {"": float(ctx.tokens.is_stale)}
+    text = "Until the first token of a role expires; below 0 since it has."
+    yield "ledger_token_expires_in_seconds", text, "role", ctx.tokens.expiries_s()
     yield "ledger_commands_waiting", "Requests that wait for an outcome.", "", {"": ctx.submissions.waiting}
     yield "ledger_commands_undecided", "Commands answered 202 and not decided yet.", "", {"": ctx.submissions.undecided}
     yield "ledger_commands_sent", "Commands sent since the start.", "", {"": ctx.submissions.sent}

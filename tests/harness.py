@@ -27,7 +27,7 @@ from pydantic import SecretStr
 from sandboxed import WEBHOOK_SECRET, RunningSandbox
 
 from api.app import build_app
-from api.auth import Principal, Tokens, hash_token, new_token
+from api.auth import Principal, Token, Tokens, hash_token, new_token
 from api.companions import Companions
 from api.connections import Connections, Limits
 from api.context import AppContext
@@ -224,7 +224,7 @@ def running_ledger(
     projector = Projector.open(lambda name: MemoryStore(), topics, partitions)
     sender = log.sender("test-serve")
     tokens = {role: new_token(role) for role in ROLES}
-    known = Tokens([(bytes.fromhex(hash_token(token)), Principal(role, role)) for role, token in tokens.items()])
+    known = Tokens([Token(bytes.fromhex(hash_token(token)), Principal(role, role)) for role, token in tokens.items()])
     status = Status()
     context = AppContext(
         settings,

@@ -9,6 +9,9 @@ from http.client import HTTPConnection
 import httpx
 import pytest
 
+from api.auth import Principal, Token, hash_token
+from api.representations import timestamp
+from ledger.clock import now_ms
 from ledger.memory_log import MemoryLog
 from ledger.topics import Topics
 from tests import loopback
@@ -166,6 +169,50 @@ def test_no_answer_allows_other_origins_and_the_docs_page_is_for_development_onl
     with running_ledger(MemoryLog(), Topics()) as development:
         page = loopback.get(f"{development.url}/docs")
         assert (page.status_code, "placeOrder" in page.text) == (200, True)
+
+
+def test_an_expired_token_is_told_so_and_ends_the_stream_it_began(ledger: RunningLedger) -> None:
+    token, known = "ol_reader_x", ledger.context.tokens
+    expires_at_ms = now_ms() + 3_600_000
+    before, clock = known.known, known._clock
+    known.replace([*before, Token(bytes.fromhex(hash_token(token)), Principal("bi", "reader"), expires_at_ms)])
+    order = ledger.client().post("/orders", json=order_body(), headers=key()).json()["order_id"]
+    with loopback.client(base_url=ledger.url, headers={"Authorization": f"Bearer {token}"}) as client:
+        assert client.get(f"/orders/{order}").status_code == 200
+        with client.stream("GET", f"/orders/{order}/events", headers={"Accept": "text/event-stream"}) as stream:
+            parts = stream.iter_text()
+            while "OrderPlaced" not in next(parts):
+                pass
+            known._clock = lambda: expires_at_ms
+            try:
+                ledger.client().post(f"/orders/{order}/cancel", json={}, headers=key())  # wakes the stream
+                assert "".join(parts).count("OrderCancelled") <= 1  # ends: else this would wait for half an hour
+                answer = client.get(f"/orders/{order}")
+            finally:
+                known._clock = clock
+                known.replace(before)
+    assert (answer.status_code, answer.json()["code"]) == (401, "unauthenticated")
+    assert answer.json()["detail"] == f"The token expired at {timestamp(expires_at_ms)}."
+    challenge = 'Bearer realm="order-ledger", error="invalid_token", error_description="The token expired"'
+    assert answer.headers["www-authenticate"] == challenge
+
+
+def test_metrics_tell_how_long_tokens_last_and_whether_the_file_is_of_use(ledger: RunningLedger) -> None:
+    known = ledger.context.tokens
+    before = known.known
+    try:
+        known.replace([*before, Token(bytes(32), Principal("bi", "reader"), now_ms() + 3_600_000)])
+        known.is_stale = True
+        known.reloads["refused"] += 1
+        text = ledger.client("operator").get("/metrics").text
+    finally:
+        known.replace(before)
+        known.reloads.clear()
+    assert "\nledger_tokens_stale 1.0\n" in text
+    assert '\nledger_token_reloads_total{outcome="refused"} 1.0\n' in text
+    (line,) = [line for line in text.splitlines() if line.startswith("ledger_token_expires_in_seconds{")]
+    assert line.startswith('ledger_token_expires_in_seconds{role="reader"} 3')
+    assert "\nledger_tokens_stale 0.0\n" in ledger.client("operator").get("/metrics").text
 
 
 def test_a_body_is_not_looked_at_before_the_token(ledger: RunningLedger) -> None:

@@ -45,11 +45,18 @@ class Processes:
             "NODE_ID": "one",
             "STATE_DIR": str(folder / "state"),
             "LEDGER_HASH_KEY": HASH_KEY,
-            "LEDGER_TOKENS": json.dumps({"tokens": known}),
+            "LEDGER_TOKENS_FILE": str(self.write_tokens(known)),
             "LIMIT_STAFF_PER_SECOND": "1000000",  # a test asks as fast as it can
             "PORT": str(self.port),
         }
         self._running: dict[str, subprocess.Popen[bytes]] = {}
+
+    def write_tokens(self, known: list[dict[str, Any]]) -> Path:
+        """Put the tokens file in place; `known` are its entries."""
+        path = self.folder / "tokens.json"
+        fresh = path.with_suffix(".new")
+        fresh.write_text(json.dumps({"tokens": known}))
+        return fresh.replace(path)
 
     def start(self, name: str, *before: str) -> None:
         """Start a process; `before` is what starts it, if not Python itself."""
@@ -215,6 +222,38 @@ def test_logs_are_json_lines_without_secrets(processes: Processes) -> None:
             assert secret not in text
     served = [line for line in map(json.loads, processes.log("serve").splitlines()) if line.get("logger") == "api.access"]
     assert [(line["path"], line["status"]) for line in served][-2:] == [("/orders", 201), ("/orders", 422)]
+
+
+def test_a_token_is_rotated_under_a_running_serve(processes: Processes) -> None:
+    def entry(*tokens: str) -> dict[str, Any]:
+        return {"name": "gateway", "role": "gateway", "sha256": [hash_token(token) for token in tokens]}
+
+    def wait_for(status: int, client: httpx.Client) -> None:
+        deadline = time.monotonic() + PATIENCE_S
+        while client.get("/orders").status_code != status:
+            assert time.monotonic() < deadline, processes.log("serve")
+            time.sleep(0.1)
+
+    headers, old = key(), processes.tokens["gateway"]
+    with processes.client() as before:
+        first = place(before, headers)
+        processes.tokens["gateway"] = new_token("gateway")
+        with processes.client() as client:
+            assert client.get("/orders").status_code == 401
+            processes.write_tokens([entry(old, processes.tokens["gateway"])])
+            wait_for(200, client)
+            assert before.get("/orders").status_code == 200
+            processes.write_tokens([entry(processes.tokens["gateway"])])
+            wait_for(401, before)
+            # the name stayed, and with it the key
+            assert client.post("/orders", json=order_body(), headers=headers).content == first.content
+            (processes.folder / "tokens.json").write_text("{")
+            deadline = time.monotonic() + PATIENCE_S
+            while "the tokens file is not taken" not in processes.log("serve"):
+                assert time.monotonic() < deadline, processes.log("serve")
+                time.sleep(0.1)
+            assert client.get("/orders").status_code == 200
+            assert "ledger_tokens_stale 1.0" in client.get("/metrics").text
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sockets are no files there")

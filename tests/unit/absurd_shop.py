@@ -22,7 +22,7 @@ from order_space import PLACED_AT
 from pydantic import SecretStr
 
 from api.app import build_app
-from api.auth import Principal, Tokens, hash_token
+from api.auth import Principal, Token, Tokens, hash_token
 from api.context import AppContext
 from api.errors import PROBLEMS
 from commands.desk import OrderBook
@@ -120,7 +120,7 @@ class AbsurdShop:
             self.log.sender("serve"),
             self._projector,
             self._queries,
-            Tokens([(bytes.fromhex(hash_token(role)), Principal(role, role)) for role in ROLES]),
+            Tokens([Token(bytes.fromhex(hash_token(role)), Principal(role, role)) for role in ROLES]),
             harness.HASH_KEY.encode(),
             harness.Status,
             self._worlds["stripe"],
