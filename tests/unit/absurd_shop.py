@@ -88,7 +88,7 @@ class AbsurdShop:
     def _partition_of(self, order_id: str) -> int:
         return self.log.partition_for(order_id.encode(), PARTITIONS)
 
-    def _companions(self, books: Books, on_fatal: Fatal) -> Sequence[Companion]:
+    def _companions(self, books: Books, on_fatal: Fatal, partitions: int) -> Sequence[Companion]:
         def failed(exc: BaseException) -> None:
             self._fatal.append(exc)
             on_fatal(exc)
@@ -227,6 +227,7 @@ class AbsurdShop:
         names = {
             "order_id": order_id,
             "command_id": f"cmd_{chance.randrange(self._fed)}",
+            "customer_id": "c-1",
             "slug": chance.choice(list(PROBLEMS)),
             "id": str(schema.id),
             "subject": schema.subject(""),
