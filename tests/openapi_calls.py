@@ -94,7 +94,7 @@ class Fuzzed:
 
     def _stock(self, sandbox: RunningSandbox) -> None:
         """Orders in several states, and the names of all other things that calls are about."""
-        client, staff, placed = self._customer, self.ledger.client("admin"), self._placed
+        client, staff, placed, final = self._customer, self.ledger.client("admin"), self.placed, self._final
 
         def until(order_id: str, status: str) -> str:
             deadline = time.monotonic() + PATIENCE_S
@@ -106,15 +106,13 @@ class Fuzzed:
         unpaid, opened, paid, cancelled = (placed(order_body()) for _ in range(4))
         for order_id in (opened, paid):
             wanted = {"total_minor": 3400, "currency": "EUR"}
-            answer = client.post(f"/orders/{order_id}/payment", json=wanted, headers=key() | {"Prefer": "wait=10"})
-            assert answer.status_code == 201, answer.text
-        self.payment = answer.json()
+            self.payment = final(client, "POST", f"/orders/{order_id}/payment", wanted)
         assert sandbox.pay(self.payment, VISA) == "requires_capture"
-        client.post(f"/orders/{cancelled}/cancel", json={}, headers=key())
+        final(client, "POST", f"/orders/{cancelled}/cancel", {})
         free, shipped = placed(free_order_body()), placed(free_order_body())
         for order_id in (free, shipped):
             until(order_id, "paid")
-        staff.put(f"/orders/{shipped}/status", json={"status": "shipped", "carrier": "DHL"}, headers=key())
+        final(staff, "PUT", f"/orders/{shipped}/status", {"status": "shipped", "carrier": "DHL"})
         self.orders = [until(paid, "paid"), unpaid, opened, until(cancelled, "cancelled"), free, until(shipped, "shipped")]
         later = client.post("/orders", json=order_body(), headers=key() | {"Prefer": "respond-async"})
         assert later.status_code == 202, later.text
@@ -122,10 +120,19 @@ class Fuzzed:
         self.cursor = client.get("/orders?limit=1").json()["next_cursor"]
         self.position = client.get(f"/orders/{unpaid}").headers["Ledger-Position"]
 
-    def _placed(self, body: dict[str, Any]) -> str:
-        answer = self._customer.post("/orders", json=body, headers=key() | {"Prefer": "wait=10"})
-        assert answer.status_code == 201, answer.text
-        return str(answer.json()["order_id"])
+    def placed(self, body: dict[str, Any]) -> str:
+        return str(self._final(self._customer, "POST", "/orders", body)["order_id"])
+
+    @staticmethod
+    def _final(client: httpx.Client, method: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """What a command led to, asked again under its key until it is decided."""
+        headers, deadline = key() | {"Prefer": "wait=10"}, time.monotonic() + PATIENCE_S
+        while (answer := client.request(method, path, json=body, headers=headers)).status_code in (202, 503):
+            assert time.monotonic() < deadline, answer.text
+            time.sleep(0.1)
+        assert answer.is_success, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
 
     # ---- making
 
@@ -203,7 +210,7 @@ class Fuzzed:
         """Send `case` and judge the answer. Raises `AssertionError`, or an exception group of schemathesis, with a curl line."""
         operation, role = case.operation.definition.raw, self._role(case, choice)
         if self.answers.total() % RESTOCK_CALLS == 0:  # what was placed before may be cancelled by now
-            self.orders[1], self.orders[4] = self._placed(order_body()), self._placed(free_order_body())
+            self.orders[1], self.orders[4] = self.placed(order_body()), self.placed(free_order_body())
         if choice.real:
             self._make_real(case, choice)
         if role not in (None, "gateway"):

@@ -20,7 +20,7 @@ from api import docs
 from ledger.config import KafkaSettings
 from ledger.kafka_log import KafkaLog
 from ledger.topics import Topics
-from tests.harness import key, order_body, running_ledger
+from tests.harness import order_body, running_ledger
 from tests.openapi_calls import CHOICES, Choice, Fuzzed
 from tests.sandboxed import running_sandbox
 
@@ -80,8 +80,7 @@ def test_an_operation_answers_as_the_document_says(fuzzed: Fuzzed, operation_id:
 
 
 def test_after_all_of_that_orders_are_placed_as_before(fuzzed: Fuzzed) -> None:
-    answer = fuzzed.ledger.client().post("/orders", json=order_body(), headers=key() | {"Prefer": "wait=10"})
-    assert answer.status_code == 201
+    assert fuzzed.placed(order_body())
     assert fuzzed.ledger.context.projector.frozen_count == 0
 
 
