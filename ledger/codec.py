@@ -57,13 +57,20 @@ class Codec(Generic[T]):
         return self._newest_id
 
     def encode(self, value: T) -> bytes:
-        """Bytes of `value`. Raises `EncodeError` when it does not fit the schema or the size limit; never repeats the value."""
+        """Bytes of `value`. Raises `EncodeError` when it does not fit the schema, the bounds or the size limit; never repeats it.
+
+        What is written here can be read here: sums of what is inside the bounds may not be.
+        """
         out = BytesIO()
         out.write(self._prefix)
         try:
             fields = {**self._defaults, **msgspec.to_builtins(value, builtin_types=(bytes,))}
+            msgspec.convert(fields, self._kind)
             self._shape.prepare(fields)
             fastavro.schemaless_writer(out, self._newest, fields)
+        except msgspec.ValidationError as exc:
+            where = str(exc).rpartition("`$.")[2].rstrip("`") or "?"
+            raise EncodeError(f"{self._kind.__name__} is out of its bounds: {where}") from None
         except Exception as exc:  # fastavro raises what the Python operation raised: ValueError, TypeError, OverflowError, ...
             # Its message quotes the value, and a contact is personal: only the field's name is taken over.
             field = str(exc).rpartition(" on field ")[2]

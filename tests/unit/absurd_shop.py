@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import httpx
-from absurd_world import MailRoom, World
+from absurd_world import TextMessages, World
 from order_space import PLACED_AT
 from pydantic import SecretStr
 
@@ -26,10 +26,11 @@ from api.auth import Principal, Token, Tokens, hash_token
 from api.context import AppContext
 from api.errors import PROBLEMS
 from commands.desk import OrderBook
+from commands.email_door import EmlDoor
 from commands.notices import EMAIL, SMS
 from commands.notifier import Notifier
 from commands.performing import Ports
-from commands.process import Books, CommandsProcess, Companion, Fatal
+from commands.process import EXIT_FAILED, Books, CommandsProcess, Companion, Fatal
 from commands.reconciler import Reconciler
 from ledger.codec import event_codec, refusal_codec
 from ledger.config import Settings
@@ -70,14 +71,21 @@ class AbsurdShop:
         self.log.ensure_topics(self.topics.specs(PARTITIONS, 1))
         self._folder = folder
         self._worlds = {name: World(name, self._chance) for name in ("stripe", "product", "merch")}
-        self._doors = {EMAIL: MailRoom(EMAIL), SMS: MailRoom(SMS)}
+        self._doors = {EMAIL: EmlDoor(folder / "outbox", "Shop <shop@example.org>"), SMS: TextMessages()}
         self._counts: Counter[str] = Counter()
         self._reads: Counter[str] = Counter()
         self._fed = 0
         self._ended: list[int] = []
         self._fatal: list[BaseException] = []
         self._process = CommandsProcess(self.log, self._open, self.topics, "app", "one", self._companions)
-        self._thread = threading.Thread(target=lambda: self._ended.append(self._process.run()), name="commands")
+        self._thread = threading.Thread(target=self._run, name="commands")
+
+    def _run(self) -> None:
+        try:
+            self._ended.append(self._process.run())
+        except BaseException as exc:  # told by whoever waits for a command
+            self._fatal.append(exc)
+            self._ended.append(EXIT_FAILED)
 
     def _open(self, name: str) -> RocksStore:
         return RocksStore(self._folder / name)
@@ -189,8 +197,10 @@ class AbsurdShop:
         bookmark, deadline = self.log.bookmark("notifier"), time.monotonic() + PATIENCE_S
         while any(end - (bookmark.read([tp])[tp] or 0) > 1 for tp, end in self.log.ends(tps).items()):  # 1: a marker
             assert time.monotonic() < deadline, (bookmark.read(tps), self.log.ends(tps))
+            assert self.notifier.restarts == 0
             assert not self._ended, self._fatal
             time.sleep(0.05)
+        assert self.notifier.restarts == 0
         self._process.stop()
         self._thread.join(PATIENCE_S)
         assert self._ended == [0], self._fatal

@@ -1,4 +1,4 @@
-"""What is outside of an absurd shop: a payment provider and stock services that answer anything, and who takes messages."""
+"""What is outside of an absurd shop: a payment provider and stock services that answer anything, and who takes text messages."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from typing import Any
 import msgspec
 
 from commands.answers import Answer, Done, Fact, No, Told, Unknown
-from commands.email_door import as_mail, sender_of
 from commands.messages import RecordDispute, RecordPayment, RecordRefund, RecordStock
 from commands.messages_out import NotSent, OutMessage
-from commands.notices import EMAIL
+from commands.notices import SMS
 from commands.payments import PaymentView, ProviderUnavailable, Sighting, nothing_known
 from ledger import events as e
 from ledger.events import Line
@@ -160,19 +159,14 @@ class World:
         pass
 
 
-class MailRoom:
-    """Composes each message as the mail server would get it, and takes it."""
+class TextMessages:
+    """Takes what is addressed to a number, and keeps nothing."""
 
-    def __init__(self, channel: str) -> None:
-        self.channel, self.taken = channel, 0
-        self._sender = sender_of("Shop <shop@example.org>")
+    channel = SMS
 
     def send(self, message: OutMessage) -> None:
-        if self.channel == EMAIL:
-            as_mail(message, self._sender).as_bytes()
-        elif not message.to.startswith("+"):
+        if not message.to.startswith("+"):
             raise NotSent("not a phone number", again=False)
-        self.taken += 1
 
     def kept(self) -> Collection[str]:
         return ()

@@ -176,7 +176,7 @@ async def odd_stock_over_grpc(chance: random.Random) -> AsyncIterator[str]:
             items=items * chance.choice((0, 1, 100)),
         )
         raw = bytearray(made.SerializeToString())
-        for _ in range(chance.choice((0, 0, 1, 3))):
+        for _ in range(chance.choice((0, 0, 1, 3)) if raw else 0):
             raw[chance.randrange(len(raw))] = chance.randrange(256)
         return bytes(raw) if chance.random() < 0.9 else bytes(raw[: len(raw) // 2])
 

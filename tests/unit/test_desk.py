@@ -17,6 +17,7 @@ import order_model as model
 import pytest
 import structlog
 import structlog.testing
+from absurd_commands import encoded, plain
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from msgspec.structs import replace
@@ -364,9 +365,9 @@ def test_a_store_of_another_incarnation_of_the_command_log_knows_orders_but_no_o
 def test_a_command_too_large_for_its_refusal_to_fit_is_unreadable_and_stops_nobody() -> None:
     line = Line()
     huge = order_command(PAY, "ord_1", "cmd_" + "x" * (MAX_COMMAND_BYTES - 10))
-    line.send(b"ord_1", command_codec().encode(huge))
-    spare = MAX_COMMAND_BYTES - len(command_codec().encode(order_command(PAY, "ord_2", "c" * 100_000)))
-    largest = command_codec().encode(order_command(PAY, "ord_2", "c" * (100_000 + spare)))
+    line.send(b"ord_1", encoded(plain(huge)))
+    spare = MAX_COMMAND_BYTES - len(encoded(plain(order_command(PAY, "ord_2", "c" * 100_000))))
+    largest = encoded(plain(order_command(PAY, "ord_2", "c" * (100_000 + spare))))
     assert len(largest) == MAX_COMMAND_BYTES
     line.send(b"ord_2", largest)
     line.send(b"k" * 1_000_000, b"junk")
@@ -413,6 +414,19 @@ def test_an_event_that_does_not_fit_its_record_is_not_half_applied() -> None:
     assert (refusal_in(refused).code, refusal_in(refused).detail) == ("could_not_decide", "EncodeError")
     assert refusal_in(after).code == "order_not_found"
     assert line.desk.order("ord_1") is None
+    assert_same_rows(line)
+
+
+def test_a_fact_that_brings_a_sum_out_of_its_bounds_costs_itself_and_not_the_order() -> None:
+    line = a_line(PLACE)
+    refund: model.Command = {"op": "RecordRefund", "fact": "RefundSettled", "no": 0, "amount": 10**12}
+    for ref in ("re_1", "re_2"):
+        line.order(refund | {"ref": ref})
+    line.order(CANCEL)
+    settled, too_much, cancelled = line.deal()
+    assert event_in(settled).refunded_minor == 10**12
+    assert (refusal_in(too_much).code, refusal_in(too_much).detail) == ("could_not_decide", "EncodeError")
+    assert (event_in(cancelled).type, event_in(cancelled).version) == (e.ORDER_CANCELLED, 3)
     assert_same_rows(line)
 
 

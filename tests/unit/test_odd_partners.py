@@ -244,7 +244,7 @@ def story(reached: Reached, topics: Topics) -> list[Record]:
     desk, found = Desk(MemoryStore(), 0, 1, topics, bytes(16)), []
     for offset, step in enumerate(steps):
         value = command_codec().encode(order_command(step, command_id=f"cmd_{offset}"))
-        record = Record(topics.commands, 0, offset, at_ms(step), b"ord_1", value)
+        record = Record(topics.commands, 0, offset, at_ms(step) if offset else PLACED_AT, b"ord_1", value)
         new = desk.deal(record, Written(bytes(16), offset, 1))
         assert new is not None
         assert new.topic == topics.events
