@@ -10,7 +10,7 @@ same three steps mend every error:
     3  read commands from the first of the last batch on; dedupe by command id does the rest
     4  decide what has arrived, produce, commit: one transaction; if nothing was suspicious, store the same fold
     5  anything but plain success: throw the writer away and begin again at 1, while still assigned
-    6  fenced or asleep: give the group two heartbeats to take the writer away before fencing back
+    6  fenced or asleep: give the group some heartbeats to take the writer away before fencing back
 
 No network call but the log's happens in this loop. While another process owns the writer, the thread folds along (hot
 standby), so that taking over is short.
@@ -41,7 +41,7 @@ BATCH_COMMANDS = 500
 INIT_S, FOLD_S = 10.0, 60.0  # every wait has an end: past it, start over with a new writer
 STANDBY_S = 0.5
 REFUSED_WAIT_S = 10.0  # a person has to change the topic
-FENCED_WAIT_S = 2.0  # two heartbeats of the group
+FENCED_WAIT_S = 2.0  # several heartbeats of the group
 ASLEEP_S = 5.0
 MAX_FENCES_PER_MINUTE = 5
 # Transactions, not the commands in them, set the cost on a small machine; and librdkafka waits 20 ms when a transaction

@@ -14,6 +14,8 @@ from ledger.kafka.connection import ClientLog, client_config, from_exception, is
 from ledger.log import NOTE_AGAIN_S, TopicPartition
 
 LOST_AGAIN_S = JOIN_AGAIN_S = 1.0
+# So long after our own session ran out, being fenced is taken for our own doing.
+OWN_GHOST_S = 30.0
 
 OnPartitions = Callable[[list[int]], None]
 
@@ -27,11 +29,12 @@ def progress_group(group: str) -> str:
 def lease_config(settings: KafkaSettings, group: str, instance: str) -> dict[str, object]:
     """Static membership: a process restarted under its name gets its writers back at once, not after the session time-out."""
     return client_config(settings, instance) | {
-        "reconnect.backoff.ms": 100,  # in no hurry: heartbeats are a second apart
+        "reconnect.backoff.ms": 100,  # in no hurry: heartbeats are 0.3 s apart
         "group.id": group,
         "group.instance.id": instance,
         "session.timeout.ms": 6_000,
-        "heartbeat.interval.ms": 1_000,
+        # A standby hears with its next heartbeat that the owner's session is over, which is 6 s after the owner's last one.
+        "heartbeat.interval.ms": 300,
         "max.poll.interval.ms": 30_000,
         # Eager on purpose. With cooperative-sticky a process that dies between giving up and joining again, and comes back as
         # the same static member, starts no rebalance: what it gave up belongs to nobody, for good. Eager, everybody gives up
@@ -43,8 +46,25 @@ def lease_config(settings: KafkaSettings, group: str, instance: str) -> dict[str
     }
 
 
+class LeaseLog(ClientLog):
+    """Also knows when the session ran out without a word from the coordinator (`time.monotonic`, s)."""
+
+    session_ended_at = float("-inf")
+
+    def _note(self, line: str) -> None:
+        super()._note(line)
+        if line.startswith("SESSTMOUT"):
+            self.session_ended_at = time.monotonic()
+
+
 class KafkaLease:
-    """`ledger.log.Lease` on a Kafka consumer group. For one thread; callbacks run inside `poll` and `close`."""
+    """`ledger.log.Lease` on a Kafka consumer group. For one thread; callbacks run inside `poll` and `close`.
+
+    A static member whose session ran out joins again by itself. What it sent as the member it was before may arrive after that,
+    or the broker comes back with the older of the two in its log: then it is told that another process has its name, and its
+    client never works again (seen on Kafka 4.4 when a broker was away for about as long as a session). So shortly after such an
+    end a new client takes the name back; at any other time somebody else has it indeed.
+    """
 
     def __init__(
         self,
@@ -59,12 +79,12 @@ class KafkaLease:
         self._settings, self._topic, self._group_id, self._instance = settings, topic, group, instance
         self._on_taken, self._on_revoked, self._on_lost = on_taken, on_revoked, on_lost
         self._what = f"lease {group} as {instance}"
-        self._log = ClientLog(f"lease-{instance}")
+        self._log = LeaseLog(f"lease-{instance}")
         self._fatal: KafkaError | None = None
         self._raised: BaseException | None = None
         self._noted: dict[TopicPartition, int] = {}
         self._note_again_at = time.monotonic() + NOTE_AGAIN_S
-        self._rejoined, self._join_at = 0, 0.0
+        self._member, self._rejoined, self._join_at = instance, 0, 0.0
         try:
             self._progress = self._progress_consumer(settings, group, instance)
             self._group: Consumer | None = self._join(instance)
@@ -90,22 +110,32 @@ class KafkaLease:
         return consumer
 
     def rejoin(self) -> None:
+        self._rejoined += 1
+        self._member = f"{self._instance}.{self._rejoined}"
+        self._leave()
+        self._join_again()
+
+    def _leave(self) -> None:
         old, self._group = self._group, None
         try:
             if old is not None:
                 old.close()  # gives up what is held, inside this call
         except (KafkaException, SystemError, RuntimeError) as exc:
             log.warning("%s: leaving: %s", self._what, exc)  # the session ends by itself
-        self._join_again()
+        self._fatal = None
 
     def _join_again(self) -> None:
-        """As a new member; later, when it cannot be done now: a lease without a group holds nothing, and does no harm."""
-        self._rejoined += 1
+        """With a new client; later, when it cannot be done now: a lease without a group holds nothing, and does no harm."""
         self._join_at = time.monotonic() + JOIN_AGAIN_S
         try:
-            self._group = self._join(f"{self._instance}.{self._rejoined}")
+            self._group = self._join(self._member)
         except (KafkaException, SystemError) as exc:
             log.warning("%s", from_exception(exc, f"{self._what}: joining again"))
+
+    def _is_own_ghost(self) -> bool:
+        """Whether our own session ran out lately. To be asked once for each time that it did."""
+        ended_at, self._log.session_ended_at = self._log.session_ended_at, float("-inf")
+        return time.monotonic() - ended_at < OWN_GHOST_S
 
     def _progress_consumer(self, settings: KafkaSettings, group: str, instance: str) -> Consumer:
         config = client_config(settings, f"progress-{instance}") | {
@@ -152,7 +182,11 @@ class KafkaLease:
             self._fatal = error
         elif error is not None:
             log.info("%s: %s", self._what, error)  # the group's coordinator comes back by itself
-        if self._fatal is not None:
+        if self._fatal is not None and self._is_own_ghost():
+            log.warning("%s: %s, after its own session ran out: joining again", self._what, self._fatal.str())
+            self._leave()
+            self._join_again()
+        elif self._fatal is not None:
             # the code of a fatal error is lost on its way here, its text is not; being fenced is the only one seen
             raise LogError(f"{self._what}: {self._fatal.str()} (does another process have this instance name?)")
 

@@ -237,6 +237,39 @@ def test_readers_writers_senders_and_leases_outlive_the_broker(node: EmbeddedBro
     run(node, ["kill", "freeze", "kill"])
 
 
+def test_a_lease_fenced_by_its_own_ghost_takes_its_name_back_and_leaves_it_to_a_stranger(node: EmbeddedBroker) -> None:
+    """A broker that was away for a session may know a member by the identity that it had before, or has since."""
+    log = KafkaLog(KafkaSettings(bootstrap_servers=node.bootstrap_servers, client_id="faults"))
+    log.ensure_topics([TopicSpec(WRITERS, 2), TopicSpec(SINGLES, PARTITIONS)])
+    leaser = Leaser(log)
+
+    def somebody_joins_under_its_name() -> None:
+        held: set[int] = set()
+        other = log.lease(WRITERS, "writers", "one", held.update, held.difference_update, held.difference_update)
+        until(lambda: other.poll(0.1) or held == {0, 1})
+        other.close()  # as a static member: the group goes on believing in it
+
+    leaser.start()
+    try:
+        until(lambda: leaser.held == {0, 1})
+        os.kill(node.pid, signal.SIGSTOP)
+        until(lambda: leaser.held == set())  # its session has run out
+        os.kill(node.pid, signal.SIGCONT)
+        until(lambda: leaser.held == {0, 1})
+        somebody_joins_under_its_name()
+        until(lambda: leaser.error or (leaser.held == {0, 1} and log.unheld(WRITERS, "writers") == []))
+        noted = leaser.noted
+        until(lambda: leaser.error or leaser.noted > noted + 30)
+        assert leaser.error is None
+        assert leaser.held == {0, 1}
+        somebody_joins_under_its_name()
+        until(lambda: leaser.error)
+        assert "instance name" in str(leaser.error)
+    finally:
+        leaser.end()
+        leaser.lease.close()
+
+
 @pytest.mark.campaign
 def test_readers_writers_senders_and_leases_outlive_many_ends_of_the_broker(node: EmbeddedBroker) -> None:
     run(node, ["kill", "kill", "freeze", "kill", "kill"] * 5)
