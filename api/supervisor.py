@@ -46,8 +46,9 @@ from ledger.patience import Patience, cpu_of
 from ledger.ports import free_port, is_free
 
 MOST_ENDS = 6  # of one child before the first "ready": more time will not mend it
-CALM_S = 30.0  # a child that lived this long is restarted at once the next time
-MAX_BACKOFF_S = 10.0
+CALM_S = 10.0  # a child that lived this long worked: it is started again at once
+FIRST_BACKOFF_S, MAX_BACKOFF_S = 0.5, 10.0
+LOOK_S = 0.05
 BROKER_PAUSE_S = 0.5
 STOP_S = 12.0
 
@@ -65,7 +66,7 @@ class Child:
         self._pid_file, self._log_file = data / "run" / f"{name}.pid", data / "log" / f"{name}.log"
         self._process: subprocess.Popen[bytes] | None = None
         self._started = self._not_before = 0.0
-        self._backoff_s = 0.5
+        self._backoff_s = FIRST_BACKOFF_S
 
     def end_leftover(self) -> None:
         """End the child of an earlier `up` that was killed, if its pid file still names a living one."""
@@ -89,7 +90,9 @@ class Child:
             self._forget(self._process)
             self.ends += 1
             if now - self._started > CALM_S:
-                self._backoff_s = 0.5
+                self._backoff_s = FIRST_BACKOFF_S
+                self._start(now)
+                return f"{self.name} ended with {code}; starting it again (log: {self._log_file})"
             self._not_before = now + self._backoff_s
             ended = f"{self.name} ended with {code}; starting it again in {self._backoff_s:.1f} s (log: {self._log_file})"
             self._backoff_s = min(self._backoff_s * 2, MAX_BACKOFF_S)
@@ -234,7 +237,7 @@ class Up:
             on_ready(self.info)
             if self._train:
                 self._training = self.broker.training(self.data / "log" / "java-cache.log")
-        while not self._stopping.wait(0.2):
+        while not self._stopping.wait(LOOK_S):
             self._tend()
             if self._training is not None:
                 self._training.tend()
@@ -298,7 +301,7 @@ class Up:
         """
         patience, folded_ns = self._new_patience(), 0
         folding = self.data / "state" / "projections" / FOLDING_FILE
-        while not self._stopping.wait(0.05):
+        while not self._stopping.wait(LOOK_S):
             self._tend()
             for child in self.children:
                 if child.ends >= MOST_ENDS:

@@ -1,15 +1,23 @@
-"""How `up` asks whether `serve` is ready: directly, whatever proxy the environment names; stale reads are not enough for it."""
+"""How `up` asks whether `serve` is ready: directly, whatever proxy the environment names; stale reads are not enough for it.
+
+And when it starts again what has ended.
+"""
 
 from __future__ import annotations
 
+import os
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import pytest
 
-from api.supervisor import _is_ready
+from api import supervisor
+from api.supervisor import Child, _is_ready
 from ledger.ports import free_port
+from tests.patience import PATIENCE_S
 
 
 class Ready(BaseHTTPRequestHandler):
@@ -56,3 +64,34 @@ def test_not_ready_is_another_status_or_nobody_there(server: HTTPServer, monkeyp
 def test_a_node_that_can_only_answer_stale_reads_is_waited_for(server: HTTPServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Ready, "body", b'{"status":"ready","checks":{},"reason":"log-away","stale":true,"staleness_ms":7}')
     assert not _is_ready(server.server_port)
+
+
+def ended_again(child: Child) -> str:
+    """What is told of the next end of a child."""
+    deadline = time.monotonic() + PATIENCE_S
+    while (told := child.tend()) is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return told
+
+
+def test_a_child_that_has_worked_is_started_again_at_once_and_another_after_ever_longer_pauses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "run").mkdir()
+    child = Child("helping", ["--help"], os.environ, tmp_path)  # ends by itself, soon
+    try:
+        monkeypatch.setattr(supervisor, "CALM_S", 1e9)
+        child.tend()
+        assert (child.pid is not None, child.restarts) == (True, 0)
+        assert "starting it again in 0.5 s" in ended_again(child)
+        assert child.pid is None
+        assert "starting it again in 1.0 s" in ended_again(child)
+        assert (child.ends, child.restarts) == (2, 1)
+        monkeypatch.setattr(supervisor, "CALM_S", 0.0)
+        assert "starting it again (" in ended_again(child)
+        assert (child.pid is not None, child.ends, child.restarts) == (True, 3, 3)
+        monkeypatch.setattr(supervisor, "CALM_S", 1e9)
+        assert "starting it again in 0.5 s" in ended_again(child), "it begins with the first pause"
+    finally:
+        child.wait_stopped(PATIENCE_S)
