@@ -544,6 +544,7 @@ def api_of(data_dir: Path, url: str | None, token: str | None) -> tuple[str, str
 
 def main() -> None:
     """Entry point: an error of ours is one line with its code, never a stack trace; so is a file that cannot be used."""
+    os.umask(0o077)  # what is written may hold what nobody else on this machine is to read
     take_over()
     try:
         try:

@@ -34,6 +34,8 @@ def check_outside(settings: Settings) -> bool:
         raise ConfigError(f"{_names(missing)} not set, and there is no SANDBOX_URL to stand in")
     if settings.payment_gateway_webhook_secrets is None and settings.app_env == "production":
         raise ConfigError("PAYMENT_GATEWAY_WEBHOOK_SECRETS is not set: no webhook could be told from a forged one")
+    if settings.notify_email_url is None and settings.app_env == "production":
+        raise ConfigError("APP_ENV is production, and NOTIFY_EMAIL_URL is not set: e-mail would stay here, as files")
     return True
 
 

@@ -25,6 +25,7 @@ from api.tokens_file import TokensFile
 from api.wiring import open_log
 from commands.payments import PaymentProvider
 from ledger.config import KafkaSettings, Settings
+from ledger.files import private_folder
 from ledger.log import EventLog
 from ledger.supervision import keep_at
 from projections import faust_app
@@ -65,6 +66,7 @@ class _Node:
         files = raise_file_limit()
         self._settings, self._log, self._tokens_file = settings, event_log, tokens_file
         self._payments = build_payments(settings)
+        private_folder(settings.state_dir)
         self._generations = projections_of(settings)
         self._opened = open_known(self._generations, settings.topics)
         self._projector = Projector(self._opened.databases if self._opened else nothing(settings.topics))

@@ -41,6 +41,7 @@ from ledger.aot_cache import Training
 from ledger.broker import EmbeddedBroker
 from ledger.config import Settings, load_settings
 from ledger.errors import BrokerError, ConfigError
+from ledger.files import private_folder
 from ledger.jars import JarCheck, Progress
 from ledger.patience import Patience, cpu_of
 from ledger.ports import free_port, is_free
@@ -200,7 +201,7 @@ class Up:
         Raises `BrokerError`, or `ConfigError` when the port is taken or another `up` has the data directory.
         """
         for folder in (self.data, self.data / "run", self.data / "log"):
-            folder.mkdir(parents=True, exist_ok=True)
+            private_folder(folder)
         lock = FileLock(self.data / "run" / "up.lock")
         try:
             lock.acquire(timeout=0)

@@ -22,6 +22,7 @@ from api.signals import on_stop_signals, stop_with_parent
 from ledger.asking import until_answered
 from ledger.config import KafkaSettings, Settings
 from ledger.errors import StoreError
+from ledger.files import private_folder
 from ledger.kafka_log import KafkaLog
 from ledger.log import EventLog
 from ledger.rocks_store import MIB, RocksStore
@@ -84,7 +85,7 @@ def store_opener(root: Path) -> Callable[[str], Store]:
     """Opens databases below `root`. A predecessor that was just killed may hold the lock for a moment: wait for it."""
 
     def open_store(name: str) -> Store:
-        root.mkdir(parents=True, exist_ok=True)
+        private_folder(root)
         deadline = time.monotonic() + LOCK_WAIT_S
         while True:
             try:
@@ -106,6 +107,7 @@ def run_commands(settings: Settings, kafka: KafkaSettings, with_parent: bool = F
     check_exposure(settings, kafka)
     stopping = threading.Event()
     event_log = open_log(kafka)
+    private_folder(settings.state_dir)
     open_store = store_opener(settings.state_dir / "commands")
     companions = Companions(settings, event_log, open_store)
     on_status = status_writer(settings.state_dir)

@@ -23,6 +23,7 @@ from commands.mailboxes import mailbox
 from commands.messages_out import NotSent, OutMessage
 from commands.notices import EMAIL
 from ledger.errors import ConfigError
+from ledger.files import private_folder
 
 TIMEOUT_S = 15.0
 MAX_LINE = 76
@@ -97,6 +98,8 @@ class EmlDoor:
 
     def __init__(self, folder: Path, sender: str) -> None:
         self._folder, self._sender = folder, sender_of(sender)
+        if folder.is_dir():
+            private_folder(folder)
 
     def send(self, message: OutMessage) -> None:
         name = message.key.replace(":", "-")
@@ -106,7 +109,7 @@ class EmlDoor:
             try:
                 descriptor = self._open(part)
             except FileNotFoundError:
-                self._folder.mkdir(parents=True, exist_ok=True)
+                private_folder(self._folder)
                 descriptor = self._open(part)
             with os.fdopen(descriptor, "wb", 0) as file:
                 file.write(content)

@@ -33,7 +33,7 @@ from filelock import FileLock, Timeout
 
 from ledger import aot_cache, formatting
 from ledger.errors import BrokerError
-from ledger.files import errors_of_the_disk, require_disk, write_whole
+from ledger.files import errors_of_the_disk, private_folder, require_disk, write_whole
 from ledger.jars import JarCheck, Progress, Report, ensure_jars, jar_paths, one_at_a_time
 from ledger.owner_watch import OwnerWatch
 from ledger.patience import AT_MOST_S, STILL_S, Patience, cpu_of, sizes_of
@@ -206,7 +206,7 @@ class EmbeddedBroker:
 
     def _take_ownership(self) -> None:
         with errors_of_the_disk(self._dir):
-            self._dir.mkdir(parents=True, exist_ok=True)
+            private_folder(self._dir)
             state_file = self._dir / "broker.json"
             if self._owner_lock.is_locked:  # our own broker died and is started again
                 return

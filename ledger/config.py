@@ -189,7 +189,9 @@ class Settings(BaseSettings):
     )
 
     notify_email_url: SecretStr | None = Field(
-        default=None, description="where e-mail goes: smtp://, smtps:// or smtp+starttls://user:password@host:port; none: files"
+        default=None,
+        description="where e-mail goes: smtp://, smtps:// or smtp+starttls://user:password@host:port; none: files, which "
+        "production refuses",
     )
     notify_sms_url: SecretStr | None = Field(
         default=None, description="where text messages go, as an Apprise URL: twilio://sid:token@from; none: no text messages"

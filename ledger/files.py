@@ -1,4 +1,4 @@
-"""Files that are written whole, and what the operating system says about the place they are in."""
+"""Files that are written whole, folders that only their owner enters, and what the operating system says about a place."""
 
 from __future__ import annotations
 
@@ -30,6 +30,17 @@ def errors_of_the_disk(directory: Path) -> Iterator[None]:
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
             raise BrokerError("directory_unusable", f"{directory} cannot be used: {error}. Choose another") from error
         raise
+
+
+def private_folder(path: Path) -> Path:
+    """`path` as a folder that only its owner can enter, made if it is not there; what others could enter is closed to them.
+
+    Raises `OSError`, also when it is not ours.
+    """
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if path.stat().st_mode & 0o077:
+        path.chmod(0o700)
+    return path
 
 
 def write_whole(path: Path, text: str) -> None:

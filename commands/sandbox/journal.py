@@ -17,6 +17,8 @@ from typing import Any
 
 import msgspec
 
+from ledger.files import private_folder
+
 _SCHEMA = """
 create table if not exists calls (
     id integer primary key, at_ms integer not null, port text not null, verb text not null, key text not null,
@@ -41,7 +43,7 @@ class Journal:
 
     def __init__(self, path: Path | str, schema: str = "") -> None:
         if isinstance(path, Path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            private_folder(path.parent)
         self._lock = threading.RLock()
         self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         self._db.row_factory = sqlite3.Row

@@ -20,6 +20,7 @@ REAL: dict[str, Any] = {
     "payment_gateway_webhook_secrets": SecretStr("whsec_canary"),
     "product_service_url": "http://product.internal",
     "merch_service_grpc_target": "merch.internal:443",
+    "notify_email_url": SecretStr("smtps://shop:canary@mail.internal"),
 }
 
 
