@@ -100,6 +100,8 @@ class Beginning:
             )
         else:
             bounds = until_answered(self._bounds, stopping)
+            if bounds is not None:
+                self._projector.contacts.follow(bounds.contact_ends)  # nothing folds yet; to forget them all takes its time
         self._served.wait()
         if not stopping.is_set() and bounds is not None:
             self._loop.call_soon_threadsafe(self._begin, made, bounds)
@@ -127,7 +129,6 @@ class Beginning:
                 self._ctx.making = False
             else:
                 self._projector.databases.skip_expired(bounds.refusal_starts)
-                self._projector.contacts.follow(bounds.contact_ends)
             self._app.begin(opened.current_at)
             self._on_begun(opened.name)
         except BaseException as exc:

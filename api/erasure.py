@@ -152,7 +152,7 @@ class Erasures:
                 after: bytes | None = b""
                 while after is not None:
                     (keys, new, after), _ = await self._turns.run(self._some(erasure.customer_id, owner, after))
-                    await self._submissions.keep(list(self._records(keys)))
+                    await self._submissions.send_all(list(self._records(keys)))
                     erasure = replace(erasure, contacts_deleted=erasure.contacts_deleted + new)
                     found = found or bool(keys)
                     if time.monotonic() >= note_at:

@@ -21,11 +21,12 @@ import heapq
 import random
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 
 import structlog
 from msgspec import Struct
 
+from commands.backlog import Backlog
 from commands.desk import OrderBook
 from commands.messages import OrderCommand, command_codec
 from commands.obligations import HOUR_MS, MINUTE_MS, Kind, Obligation, obligations
@@ -43,6 +44,8 @@ from ledger.supervision import WorkerThread
 from ledger.topics import Topics
 
 MAX_CALLS_PER_PORT = 32
+MAX_TASKS_PER_PORT = 2 * MAX_CALLS_PER_PORT  # what is due beyond them waits as an order id
+SOME_LOOKS, SOME_ROWS = 20, 200  # in one go: about a millisecond
 CALL_S = 60.0  # a port has time-outs of its own, shorter ones: this is against a port that forgot one
 FIRST_PAUSE_MS, LONGEST_PAUSE_MS = 1_000, 5 * MINUTE_MS
 WAITED_PAUSES_MS = (200, 500, 1_000, 2_000)  # the first pauses of what a customer waits for
@@ -115,6 +118,7 @@ class Reconciler:
         self._due_at: dict[str, int] = {}
         self._calls: set[asyncio.Task[None]] = set()
         self._slots: dict[str, asyncio.Semaphore] = {}
+        self._backlog = Backlog(MAX_TASKS_PER_PORT)
         self._retired: list[tuple[float, Client]] = []
         self._silent_since: dict[str, tuple[int, int]] = {}  # since when a port answered nothing, and to how many calls
         self.done: Counter[str] = Counter()
@@ -197,18 +201,17 @@ class Reconciler:
         self._stopping, self._wake = asyncio.Event(), asyncio.Event()
         self._bug: BaseException | None = None
         self._calls, self._slots, self._due, self._due_at = set(), {}, [], {}  # of an earlier loop
+        self._backlog = Backlog(MAX_TASKS_PER_PORT)
         self._ports = self._make_ports()
         self._look_at_all(sorted(self._owned))
         self._started.set()
         if self._ended_for_good.is_set():
             self._stopping.set()
         stopping = asyncio.create_task(self._stopping.wait())
-        sweeping = asyncio.create_task(self._sweep_for_ever())
-        sweeping.add_done_callback(self._ended)
-        self._calls.add(sweeping)
+        self._begin(self._sweep_for_ever())
         try:
             while not self._stopping.is_set():
-                self._look_at_due()
+                await self._look_at_due()
                 await self._close_retired(2 * CALL_S)
                 waking = asyncio.create_task(self._wake.wait())
                 await asyncio.wait({stopping, waking}, timeout=self._pause_s(), return_when=asyncio.FIRST_COMPLETED)
@@ -230,9 +233,22 @@ class Reconciler:
         return max(0.0, (self._due[0][0] - self._clock()) / 1000) if self._due else None
 
     def _look_at_all(self, partitions: Sequence[int]) -> None:
+        self._begin(self._schedule_all(partitions))
+
+    async def _schedule_all(self, partitions: Sequence[int]) -> None:
+        """Every order that owes something, some at a time: calls and customers' orders go on meanwhile."""
+        count = 0
         for partition in partitions:
             for order_id, due in self._book_of(partition).owing(partition):
                 self._schedule(order_id, due)
+                count += 1
+                if count % SOME_ROWS == 0:
+                    await asyncio.sleep(0)
+
+    def _begin(self, work: Coroutine[None, None, None]) -> None:
+        task = self._loop.create_task(work)
+        self._calls.add(task)
+        task.add_done_callback(self._ended)
 
     def _changed(self, orders: Iterable[Order]) -> None:
         for order in orders:
@@ -258,13 +274,16 @@ class Reconciler:
             heapq.heappush(self._due, (at_ms, order_id))
             self._wake.set()
 
-    def _look_at_due(self) -> None:
-        now = self._clock()
-        while self._due and self._due[0][0] <= now:
+    async def _look_at_due(self) -> None:
+        now, looks = self._clock(), 0
+        while self._due and self._due[0][0] <= now and not self._stopping.is_set():
             at_ms, order_id = heapq.heappop(self._due)
             if self._due_at.get(order_id) == at_ms:
                 del self._due_at[order_id]
                 self._look(order_id)
+                looks += 1
+                if looks % SOME_LOOKS == 0:
+                    await asyncio.sleep(0)
 
     def _look(self, order_id: str) -> None:
         self._look_at(order_id, self._order(order_id))
@@ -284,10 +303,10 @@ class Reconciler:
             if at_ms > now:
                 self._schedule(order_id, at_ms)
                 continue
-            t.calling = True
-            call = self._loop.create_task(self._meet(order_id, obligation, t))
-            self._calls.add(call)
-            call.add_done_callback(self._ended)
+            port = self._ports.name_of(obligation)
+            if self._backlog.take(port, order_id):
+                t.calling = True
+                self._begin(self._meet(order_id, obligation, t, port))
         if left:
             self._tries[order_id] = left
         else:
@@ -305,8 +324,8 @@ class Reconciler:
 
     # ---- one obligation
 
-    async def _meet(self, order_id: str, obligation: Obligation, t: Try) -> None:
-        slots = self._slots.setdefault(self._ports.name_of(obligation), asyncio.Semaphore(MAX_CALLS_PER_PORT))
+    async def _meet(self, order_id: str, obligation: Obligation, t: Try, port: str) -> None:
+        slots = self._slots.setdefault(port, asyncio.Semaphore(MAX_CALLS_PER_PORT))
         try:
             async with slots:
                 # Waiting for a slot took time: the order may have moved on, and with it what it owes.
@@ -316,7 +335,11 @@ class Reconciler:
                     await self._call(current, order, t)
         finally:
             t.calling = False
+            self._backlog.done(port)
         self._look(order_id)
+        while (waiting := self._backlog.next(port)) is not None:
+            self._look(waiting)
+            await asyncio.sleep(0)
 
     async def _call(self, obligation: Obligation, order: Order, t: Try) -> None:
         now = self._clock()

@@ -278,8 +278,9 @@ class KeptContacts:
     def unpurged(self) -> Steps[dict[bytes, bytes]]:
         """What was deleted since the last purge, some of it: the rows that say so. For `purge`, and then for `purged`."""
         found: dict[bytes, bytes] = {}
-        for row, at in islice(self.store.scan(_UNPURGED), MOST_PURGED):
-            found[row] = at
+        keys = SparseKeys(self.store, _UNPURGED, b"", _LEAD, _LETTER)
+        while len(found) < MOST_PURGED and (row := (yield from keys.following())) is not None:
+            found[row] = self.store.get(row) or b""
             yield
         return found
 

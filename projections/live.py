@@ -27,6 +27,7 @@ import structlog
 
 from ledger.errors import LedgerError, LogError, StoreError
 from ledger.log import EventLog
+from ledger.turns import Turns
 from projections.bulk import BulkFold
 from projections.databases import Databases, OtherReadModels, store_name
 from projections.digests import Digest
@@ -38,6 +39,7 @@ from projections.read_models import VERSION
 log = structlog.get_logger(__name__)
 
 LOOK_S = 0.2
+SOME_CHECKPOINTS = 100
 RETRY_S = 1.0
 ANSWER_S = 20.0
 REQUEST_AGE_S = 600.0  # an unanswered request or a copy older than this is nobody's
@@ -117,9 +119,9 @@ class LiveNode:
 
     async def tend_for_ever(self) -> None:
         """Look for questions and for another generation, again and again."""
-        self._clear_requests(0.0)
-        self._generations.remove_rests(self._name)
-        self._announce()
+        await asyncio.to_thread(self._clear_requests, 0.0)
+        await asyncio.to_thread(self._generations.remove_rests, self._name)
+        await asyncio.to_thread(self._announce)
         while True:
             await asyncio.sleep(LOOK_S)
             wanted = self._generations.current()
@@ -147,19 +149,27 @@ class LiveNode:
     # ---- questions
 
     async def _answer_all(self) -> None:
-        for path in (self._generations.root / "requests").glob("*.json"):
-            if path.name.endswith(".answer.json"):
+        there = list((self._generations.root / "requests").glob("*"))
+        for path in there:
+            if path.suffix != ".json" or path.name.endswith(".answer.json"):
                 continue
-            try:
-                question = read_json(path)
-            except StoreError as exc:  # of whoever asked: no answer, and no other question waits for it
-                log.warning("a question that cannot be read", why=str(exc))
-                path.unlink(missing_ok=True)
-                continue
+            question = await asyncio.to_thread(self._question, path)
             if question is not None:
-                write_json(path.with_name(f"{path.stem}.answer.json"), await self._answer(question))
+                answer = await self._answer(question)
+                await asyncio.to_thread(write_json, path.with_name(f"{path.stem}.answer.json"), answer)
                 path.unlink(missing_ok=True)
-        self._clear_requests(REQUEST_AGE_S)
+        if there:
+            await asyncio.to_thread(self._clear_requests, REQUEST_AGE_S)
+
+    @staticmethod
+    def _question(path: Path) -> Any:
+        """None when it is gone, or when it cannot be read: of whoever asked, so no other question waits for it."""
+        try:
+            return read_json(path)
+        except StoreError as exc:
+            log.warning("a question that cannot be read", why=str(exc))
+            path.unlink(missing_ok=True)
+            return None
 
     async def _answer(self, question: dict[str, Any]) -> dict[str, Any]:
         databases = self._projector.databases
@@ -170,12 +180,24 @@ class LiveNode:
                 return {"error": f"nobody knows what {question['want']!r} is"}
         except StoreError as exc:
             return {"error": str(exc)}
-        return {
+        answer = {
             "generation": self._name,
             "read_models": VERSION,
             "digests": {str(p): digest_to_json(digest) for p, digest in databases.digests().items()},
-            "checkpoints": {str(p): [digest_to_json(d) for d in databases.checkpoints(p)] for p in databases.stores},
         }
+        return answer | {"checkpoints": await self._checkpoints(databases)}
+
+    @staticmethod
+    async def _checkpoints(databases: Databases) -> dict[str, list[dict[str, Any]]]:
+        """One for every 10,000 events: some of them at a time."""
+        found: dict[str, list[dict[str, Any]]] = {}
+        for p in databases.stores:
+            kept = found[str(p)] = []
+            for digest in databases.checkpoints(p):
+                kept.append(digest_to_json(digest))
+                if len(kept) % SOME_CHECKPOINTS == 0:
+                    await asyncio.sleep(0)
+        return found
 
     @staticmethod
     def _copy(databases: Databases, folder: Path) -> None:
@@ -216,6 +238,7 @@ class LiveNode:
                 await asyncio.to_thread(bulk.run, behind)
                 old = self._projector.take_over(databases)
                 self._reposition()
+            await Turns().run(self._projector.tell_outcomes())
         except LogError as exc:  # the broker is away: the pointer still stands, so it is tried again
             log.warning("the other generation has to wait", why=str(exc))
             await asyncio.to_thread(databases.close)
@@ -224,7 +247,7 @@ class LiveNode:
         finally:
             await asyncio.to_thread(bulk.close)
         before, self._name = self._name, wanted
-        self._announce()
+        await asyncio.to_thread(self._announce)
         log.info("another generation is read", generation=wanted, before=before)
         await asyncio.to_thread(old.close)
         await asyncio.to_thread(self._put_aside, before)

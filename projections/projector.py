@@ -18,6 +18,7 @@ from ledger.log import Acked, NewRecord, Record, TopicPartition
 from ledger.outcomes import decode_outcome, outcome_key, reused_key
 from ledger.store import Store
 from ledger.topics import Topics
+from ledger.turns import Steps
 from projections import read_models as rm
 from projections.databases import Databases, OpenStore
 
@@ -122,7 +123,7 @@ class Projector:
     # ---- other databases
 
     def take_over(self, databases: Databases) -> Databases:
-        """Read and fold in `databases` from now on; returns the ones so far, for the caller to close.
+        """Read and fold in `databases` from now on; returns the ones so far, for the caller to close. Then do `tell_outcomes`.
 
         Raises `Hole` when one of the new ones stands before the old one: a reader would see the past again.
         """
@@ -133,21 +134,21 @@ class Projector:
         self._databases, self.partitions = databases, len(databases.stores)
         ahead, self._ahead = self._ahead, {}
         self._remember((key, value, acked) for key, (acked, value) in ahead.items())
-        self._tell_everyone()
-        return old
-
-    def _tell_everyone(self) -> None:
-        """Whoever waits for what was folded elsewhere: the databases have it, no chunk will bring it."""
-        for command_id, waiting in list(self._outcome_waiters.items()):
-            for fingerprint, _ in waiting:
-                keys = (outcome_key(command_id), reused_key(command_id, fingerprint))
-                rows = (row for store in self.stores for row in store.get_many(list(keys)) if row is not None)
-                if any(decode_outcome(row).fingerprint == fingerprint for row in rows):
-                    self._tell(command_id, fingerprint)
         self._early.clear()
         for tp in list(self._position_waiters):
             self._tell_position(tp)
         self.wake_order_waiters()
+        return old
+
+    def tell_outcomes(self) -> Steps[None]:
+        """Wake whoever waits for the outcome of a command that is folded: after a take-over no chunk will bring it."""
+        for command_id, waiting in list(self._outcome_waiters.items()):
+            for fingerprint, _ in list(waiting):
+                keys = [outcome_key(command_id), reused_key(command_id, fingerprint)]
+                rows = (row for store in self.stores for row in store.get_many(keys) if row is not None)
+                if any(decode_outcome(row).fingerprint == fingerprint for row in rows):
+                    self._tell(command_id, fingerprint)
+                yield
 
     # ---- contacts
 

@@ -20,13 +20,13 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.markup import escape
 
-from tests.benchmarks import accepted, crowd, flapping, folding, latency, log_bytes, machine, paying, reads, rebuilding
+from tests.benchmarks import accepted, crowd, customer, flapping, folding, latency, log_bytes, machine, paying, reads, rebuilding
 from tests.benchmarks.bench import FULL, QUICK, Bench, Form, Incorrect
 from tests.benchmarks.correctness import check_everything
 from tests.benchmarks.rows import Row, show
 from tests.benchmarks.system import Noop, System
 
-NAMES = ("accepted", "cpu", "latency", "reads", "folding", "bytes", "paying", "flapping", "rebuild", "crowd")
+NAMES = ("accepted", "cpu", "latency", "reads", "folding", "bytes", "paying", "flapping", "rebuild", "crowd", "customer")
 
 out = Console(width=None if sys.stdout.isatty() else 150)
 err = Console(stderr=True, highlight=False)
@@ -66,6 +66,7 @@ def _measure(bench: Bench, only: set[str]) -> list[Row]:
         "flapping": flapping.measure,
         "rebuild": rebuilding.measure,
         "crowd": crowd.measure,
+        "customer": customer.measure,
     }
     for name, measure in others.items():
         if name in only:

@@ -14,10 +14,10 @@ import time
 import msgspec
 import psutil
 
-from tests import loopback
 from tests.benchmarks.attackers import Attack
 from tests.benchmarks.bench import Bench, Incorrect
 from tests.benchmarks.jobs import ROOT
+from tests.benchmarks.loop_lag import loop_lag_ms
 from tests.benchmarks.rows import Row, at_most
 from tests.benchmarks.spread import Spread, percentile
 from tests.benchmarks.workload import customer_of
@@ -47,7 +47,7 @@ def measure(bench: Bench) -> list[Row]:
         _until(lambda: serve.num_fds() >= files + 500, "the crowd did not come")
         beside = bench.post(CONNECTIONS, seconds, RATE_PER_S).ms()
         most = serve.num_fds()
-        lag_ms = _loop_lag_ms(bench)
+        lag_ms = loop_lag_ms(bench.system.info["url"], bench.system.token("operator"))
     finally:
         said, _ = crowd.communicate()
     did = json.loads(said)
@@ -111,16 +111,3 @@ def _attack(bench: Bench, customer: str) -> Attack:
         ),
         post="\r\n".join(post),
     )
-
-
-def _loop_lag_ms(bench: Bench) -> float | None:
-    """The bound below which 99 in 100 turns of the loop began in time, of the product's own histogram."""
-    text = loopback.get(
-        f"{bench.system.info['url']}/metrics", headers={"Authorization": f"Bearer {bench.system.token('operator')}"}
-    ).text
-    buckets = [line for line in text.splitlines() if line.startswith("ledger_loop_lag_seconds_bucket")]
-    if not buckets:
-        return None
-    counts = [(line.split('le="')[1].split('"')[0], float(line.rsplit(" ", 1)[1])) for line in buckets]
-    bound = next(edge for edge, count in counts if count >= 0.99 * counts[-1][1])
-    return float(bound) * 1000

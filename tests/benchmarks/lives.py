@@ -32,6 +32,7 @@ from tests.benchmarks.bench import Incorrect
 TOGETHER = 100  # orders that live at the same time
 BATCH = 500
 COMMAND_LOG = bytes(range(16))
+CONTACT_DIGEST = bytes(range(32))
 
 
 def _life(order_number: int, body: dict[str, Any]) -> Iterator[OrderCommand]:
@@ -56,7 +57,7 @@ def _life(order_number: int, body: dict[str, Any]) -> Iterator[OrderCommand]:
             **payload,
         )
 
-    place = PlaceOrder(currency, total, lines, adjustments, bytes(range(32)), 30 * 60_000, body["reference"])
+    place = PlaceOrder(currency, total, lines, adjustments, CONTACT_DIGEST, 30 * 60_000, body["reference"])
     yield command(Operation.PLACE_ORDER, "gateway:web", place=place)
     for service in sorted({line.service for line in lines}):
         stock = RecordStock(e.STOCK_RESERVED, service, reservation_ref=f"res-{order_number}")

@@ -11,20 +11,22 @@ import hashlib
 import io
 import itertools
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import fastavro
 
-from ledger.codec import event_codec
+from ledger.codec import contact_codec, event_codec
+from ledger.contacts import Address, OrderContact, contact_key
 from ledger.envelope import headers
 from ledger.events import NO_HASH, ORDER_DELIVERED
 from ledger.kafka_log import KafkaLog
-from ledger.log import NewRecord
+from ledger.log import Acked, NewRecord
 from ledger.partitioner import partition_for
 from ledger.schemas import EVENTS, versions_of
 from ledger.topics import Topics
-from tests.benchmarks.lives import decided_lives
+from tests.benchmarks.bench import Incorrect
+from tests.benchmarks.lives import CONTACT_DIGEST, decided_lives
 
 POOL = 100  # different lives
 TOGETHER = 100  # orders that live at the same time
@@ -51,27 +53,37 @@ def _pool() -> list[list[dict[str, Any]]]:
     return [life for life in lives.values() if life[-1]["type"] == ORDER_DELIVERED]
 
 
-def many_events(topics: Topics, partitions: int, orders: int, whole: bool) -> Iterator[NewRecord]:
-    """Every event of each of `orders` orders (about eight and a half), or the first two or three (two and a half)."""
+def many_events(
+    topics: Topics,
+    partitions: int,
+    orders: int,
+    whole: bool,
+    customer: Callable[[int, int], str] = customer_of,
+    began_ms: int = T0_MS,
+) -> Iterator[NewRecord]:
+    """Every event of each of `orders` orders (about eight and a half), or the first two or three (two and a half).
+
+    `customer` gives the customer of an order by its number and how many orders there are.
+    """
     pool = _pool()
     schema_version = versions_of(EVENTS)[-1]
     schema, prefix = fastavro.parse_schema(schema_version.parsed), struct.pack(">bI", 0, schema_version.id)
     links, offsets = [NO_HASH] * partitions, [0] * partitions
     typed = event_codec()
-    clock = itertools.count(T0_MS)
+    clock = itertools.count(began_ms)
     for first in range(0, orders, TOGETHER):
         numbers = range(first, min(first + TOGETHER, orders))
-        for step in range(10 if whole else 3):
+        for step in range(10):
             for number in numbers:
                 life = pool[number % len(pool)]
-                if step >= len(life) if whole else step == 2 and number % 2:
+                if step >= (len(life) if whole else 3 - number % 2):
                     continue
                 fields = dict(life[step])
                 order_id = order_id_of(number)
                 p = partition_for(order_id.encode(), partitions)
                 fields |= {
                     "order_id": order_id,
-                    "customer_id": customer_of(number, orders),
+                    "customer_id": customer(number, orders),
                     "command_id": f"cmd_{order_id[4:]}{step}",
                     "occurred_at": next(clock),
                     "command_offset": offsets[p],
@@ -93,17 +105,37 @@ def many_events(topics: Topics, partitions: int, orders: int, whole: bool) -> It
                 yield NewRecord(topics.events, p, order_id.encode(), prefix + body, fields["occurred_at"], named)
 
 
-def write_many(log: KafkaLog, topics: Topics, partitions: int, orders: int, whole: bool = False) -> int:
+def write_many(log: KafkaLog, topics: Topics, partitions: int, orders: int, whole: bool = False, **more: Any) -> int:
     """Commit the events of `orders` orders; how many they are."""
     log.ensure_topics(topics.specs(partitions, 1))
     writer = log.writer(f"{topics.prefix}benchmark-many")
     count = 0
     try:
         writer.start(10)
-        records = many_events(topics, partitions, orders, whole)
+        records = many_events(topics, partitions, orders, whole, **more)
         while batch := list(itertools.islice(records, BATCH)):
             writer.transact(batch)
             count += len(batch)
     finally:
         writer.close()
     return count
+
+
+def write_contacts(log: KafkaLog, topics: Topics, partitions: int, orders: int, customer: Callable[[int, int], str]) -> None:
+    """The contacts that the events of `many_events` name. Raises `Incorrect` unless all of them are durable."""
+    sender, acks = log.sender("benchmark-contacts"), list[Acked | None]()
+    address = Address("1 Mill Lane", "Leeds", "LS1 1AA", "GB")
+    try:
+        for number in range(orders):
+            order_id = order_id_of(number)
+            contact = OrderContact(customer(number, orders), f"Ada {number}", f"ada.{number}@example.org", address)
+            key, value = contact_key(order_id, CONTACT_DIGEST), contact_codec().encode(contact)
+            record = NewRecord(topics.contacts, partition_for(order_id.encode(), partitions), key, value)
+            sender.send(record, lambda acked, error: acks.append(acked))
+            if number % BATCH == 0:
+                sender.flush(60.0)
+        sender.flush(60.0)
+    finally:
+        sender.close()
+    if len(acks) != orders or None in acks:
+        raise Incorrect("not every contact is durable")

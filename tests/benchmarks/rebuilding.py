@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
 import time
 from typing import Any
 
-import httpx
-
-from ledger.ports import free_port
 from ledger.topics import Topics
 from tests.benchmarks import workload
 from tests.benchmarks.bench import Bench, Incorrect
 from tests.benchmarks.jobs import ROOT, Answers, Job, Load
 from tests.benchmarks.many_lives import customer_of, order_id_of, write_many
+from tests.benchmarks.node import LIMIT_S, Node, environment
 from tests.benchmarks.rows import Row, at_least, at_most
 from tests.benchmarks.spread import Spread, percentile, ratios
 
 PARTITIONS = 4
 WHOLE, SMALL, MIDDLE, LARGE = "bench-whole.", "bench-small.", "bench-middle.", "bench-large."
-LIMIT_S = 900.0
 READ_PER_S = 200
 
 
@@ -104,11 +99,6 @@ def _finish(running: list[subprocess.Popen[bytes]]) -> list[dict[str, Any]]:
 # ---- beside a serve
 
 
-def _environment(bench: Bench) -> dict[str, str]:
-    """That of a verb which works on the system's own node."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(("KAFKA_", "STATE_DIR", "TOPIC_PREFIX"))}
-
-
 def _beside(bench: Bench) -> list[Row]:
     """Reads of the system's `serve` while its read models are rebuilt again and again, and while nothing else happens."""
     if len(bench.orders) < 2_000:
@@ -139,7 +129,7 @@ def _reads_beside_rebuilds(bench: Bench, orders: list[tuple[int, str]]) -> tuple
     command = [sys.executable, "-m", "api.cli", *arguments]
 
     def start() -> subprocess.Popen[bytes]:
-        return subprocess.Popen(command, cwd=ROOT, env=_environment(bench), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        return subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     def finish(process: subprocess.Popen[bytes]) -> None:
         out, err = process.communicate(timeout=LIMIT_S)
@@ -161,46 +151,6 @@ def _reads_beside_rebuilds(bench: Bench, orders: list[tuple[int, str]]) -> tuple
 
 
 # ---- large ledgers
-
-
-class Node:
-    """A `serve` of its own over the topics of `prefix`, its databases built from nothing when it first starts."""
-
-    def __init__(self, bench: Bench, prefix: str) -> None:
-        self.port, self.token = free_port(), bench.system.token("gateway")
-        self._env = _environment(bench) | {
-            "KAFKA_BOOTSTRAP_SERVERS": bench.system.bootstrap_servers,
-            "TOPIC_PREFIX": prefix,
-            "STATE_DIR": str(bench.system.folder / f"node-{prefix}"),
-            "NODE_ID": prefix.strip("."),
-            "PORT": str(self.port),
-            "LEDGER_HASH_KEY": "only for this benchmark",
-            "LEDGER_TOKENS_FILE": str(bench.system.folder / "tokens.json"),
-        }
-        self._log = bench.system.folder / f"node-{prefix}log"
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> float:
-        """Seconds until it is ready."""
-        began = time.monotonic()
-        with self._log.open("ab") as log:
-            command = [sys.executable, "-m", "api.cli", "serve"]
-            self._process = subprocess.Popen(command, cwd=ROOT, env=self._env, stdout=log, stderr=log)
-        while True:
-            try:
-                answer = httpx.get(f"http://127.0.0.1:{self.port}/ready", timeout=2.0)
-                if answer.status_code == 200 and "stale" not in answer.json():
-                    return time.monotonic() - began
-            except httpx.TransportError:
-                pass
-            if self._process.poll() is not None or time.monotonic() - began > LIMIT_S:
-                raise Incorrect(f"a node did not become ready: {self._log.read_text()[-2000:]}")
-            time.sleep(0.02)
-
-    def end(self) -> None:
-        if self._process is not None and self._process.poll() is None:
-            self._process.send_signal(signal.SIGKILL)
-            self._process.wait()
 
 
 def _large(bench: Bench) -> list[Row]:
@@ -287,7 +237,7 @@ def _read(node: Node, kind: str, numbers: list[int], orders: int, seconds: float
     for number in numbers:
         customer = customer_of(number, orders)
         path = f"/orders/{order_id_of(number)}" if kind == "order" else "/orders?limit=50"
-        requests.append(workload.get(node.token, customer, path))
+        requests.append(workload.get(node.token("gateway"), customer, path))
         expect.append(order_id_of(number) if kind == "order" else f'"customer_id":"{customer}"')
     rate = READ_PER_S if kind == "order" else READ_PER_S / 4
     answers = Load(Job(port=node.port, requests=requests, expect=expect, connections=8, seconds=seconds, rate=rate)).answers()

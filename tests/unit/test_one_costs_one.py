@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -9,8 +10,9 @@ from typing import Any
 
 import pytest
 import structlog
-from order_space import PLACED_AT, WHOLE, order_command
+from order_space import PLACED_AT, WHOLE, WINDOW_MS, order_command
 
+from commands import reconciler
 from commands.answers import Answer, Done, Unknown
 from commands.desk import Desk, OrderBook
 from commands.messages import OrderCommand, RecordStock, command_codec
@@ -68,7 +70,7 @@ class NoPayments:
 class Shop:
     """Placed orders in a store, a reconciler that owns them, and what it sends."""
 
-    def __init__(self, orders: Sequence[str], says: Callable[[str], Answer]) -> None:
+    def __init__(self, orders: Sequence[str], says: Callable[[str], Answer], kind: type[Stock] = Stock) -> None:
         self.log, self.clock, store = MemoryLog(), Clock(), MemoryStore()
         self.log.ensure_topics(TOPICS.specs(1, 1))
         desk = Desk(store, 0, 1, TOPICS, bytes(16))
@@ -82,7 +84,7 @@ class Shop:
         sender = self.log.sender("reconciler")
 
         def ports() -> Ports:
-            self.made.append(Stock(says))
+            self.made.append(kind(says))
             return Ports(NoPayments(), {"product": self.made[-1]})  # type: ignore[arg-type]  # no payment is ever asked for
 
         self.reconciler = Reconciler(
@@ -173,3 +175,39 @@ def test_a_port_that_answers_nothing_for_a_minute_gets_a_new_client_and_an_old_o
         shop.until(lambda: len({c.order_id for c in shop.sent() if c.record_stock}) == 8, step_ms=1_000)
         assert len(shop.made) == 2
     assert [stock.closed for stock in shop.made] == [True, True]
+
+
+def test_many_orders_that_are_due_at_once_wait_as_ids_and_all_get_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When a service comes back, or a process starts, a hundred thousand may be due: no call is made for each, nobody starves."""
+    monkeypatch.setattr(reconciler, "MAX_TASKS_PER_PORT", 10)
+    monkeypatch.setattr(reconciler, "SOME_ROWS", 7)
+    monkeypatch.setattr(reconciler, "SOME_LOOKS", 3)
+    orders = [f"ord_{n}" for n in range(300)]
+    with Shop(orders, lambda order_id: RESERVED) as shop:
+        most = 0
+
+        def all_are_reserved() -> bool:
+            nonlocal most
+            most = max(most, len(shop.reconciler._calls))
+            return len({c.order_id for c in shop.sent() if c.record_stock}) == len(orders)
+
+        shop.until(all_are_reserved)
+        assert most <= 2 * 10 + 5, "a call for every order that waits"
+        assert shop.reconciler._backlog.waiting() == 0
+
+
+def test_a_port_that_hangs_holds_up_nobody_elses_orders_and_keeps_none_of_its_own_in_memory_but_by_id() -> None:
+    hanging = threading.Event()
+
+    class Hanging(Stock):
+        async def reserve(self, order_id: str, currency: str, lines: Sequence[Line], key: str) -> Answer:
+            await asyncio.to_thread(hanging.wait)
+            return RESERVED
+
+    orders = [f"ord_{n}" for n in range(300)]
+    with Shop(orders, lambda order_id: RESERVED, Hanging) as shop:
+        shop.until(lambda: shop.reconciler._backlog.waiting() == len(orders) - reconciler.MAX_TASKS_PER_PORT)
+        shop.clock.now_ms += WINDOW_MS  # now they are to expire as well, which needs no port
+        shop.until(lambda: len({c.order_id for c in shop.sent() if c.operation == "ExpireOrder"}) == len(orders))
+        hanging.set()
+        shop.until(lambda: len({c.order_id for c in shop.sent() if c.record_stock}) == len(orders))

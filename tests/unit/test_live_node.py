@@ -1,0 +1,120 @@
+"""What a running node does for the verbs beside it keeps the event loop from nobody: files and old databases are a thread's."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ledger.codec import event_codec
+from ledger.log import TopicPartition
+from ledger.memory_log import MemoryLog
+from ledger.store import MemoryStore
+from ledger.topics import Topics
+from projections import live
+from projections.databases import Databases
+from projections.digests import CHECKPOINT_EVENTS
+from projections.generations import Generations
+from projections.live import LiveNode
+from projections.projector import Projector
+from projections.read_models import read_history_value
+from tests.benchmarks.lives import decided_lives, read_back
+from tests.patience import PATIENCE_S
+
+TOPICS = Topics()
+
+
+class Node:
+    """A live node in `root` over a little more than two checkpoints of events; which threads removed what."""
+
+    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.root, self.removers = root, set[int]()
+        self.databases = Databases(lambda name: MemoryStore(), TOPICS, [0], 1)
+        records = list(read_back(decided_lives(TOPICS, 1, 2 * CHECKPOINT_EVENTS + 1, now_ms=1_700_000_000_000)))
+        for start in range(0, len(records), 5_000):
+            self.databases.fold(TopicPartition(TOPICS.events, 0), records[start : start + 5_000])
+        rmtree = shutil.rmtree
+
+        def removed(path: Any, *arguments: Any, **more: Any) -> None:
+            self.removers.add(threading.get_ident())
+            rmtree(path, *arguments, **more)
+
+        monkeypatch.setattr(shutil, "rmtree", removed)
+        monkeypatch.setattr(live, "LOOK_S", 0.01)
+        self.generations = Generations(root, lambda path: self.removers.add(threading.get_ident()))
+        self.live = LiveNode(
+            self.generations,
+            self.generations.first(),
+            Projector(self.databases),
+            MemoryLog(),
+            lambda name: self.databases,
+            asyncio.Lock,
+            lambda: None,
+        )
+
+    async def until(self, holds: Callable[[], object]) -> None:
+        tending = asyncio.create_task(self.live.tend_for_ever())
+        async with asyncio.timeout(PATIENCE_S):
+            while not holds():  # noqa: ASYNC110  of the file system, which tells nobody
+                await asyncio.sleep(0.01)
+        tending.cancel()
+
+
+def test_what_is_left_of_earlier_runs_is_removed_by_a_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    node = Node(tmp_path, monkeypatch)
+    (tmp_path / "requests" / "copy").mkdir(parents=True)
+    old = tmp_path / "g000099" / "p0"
+    old.mkdir(parents=True)
+    asyncio.run(node.until(lambda: not old.exists() and not list((tmp_path / "requests").iterdir())))
+    assert node.removers, "something was removed"
+    assert threading.get_ident() not in node.removers
+
+
+def test_a_question_is_answered_in_pieces_with_every_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "SOME_CHECKPOINTS", 1)
+    node = Node(tmp_path, monkeypatch)
+    question, answer = tmp_path / "requests" / "q.json", tmp_path / "requests" / "q.answer.json"
+
+    async def ask() -> None:
+        tending = asyncio.create_task(node.live.tend_for_ever())
+        async with asyncio.timeout(PATIENCE_S):
+            while not (tmp_path / "serving.json").exists():  # noqa: ASYNC110  before that it clears what it finds
+                await asyncio.sleep(0.01)
+            question.parent.mkdir(exist_ok=True)
+            question.write_text(json.dumps({"want": "digests"}))
+            while not answer.exists():  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        tending.cancel()
+
+    asyncio.run(ask())
+    told = json.loads(answer.read_text())
+    assert [checkpoint["events"] for checkpoint in told["checkpoints"]["0"]] == [CHECKPOINT_EVENTS, 2 * CHECKPOINT_EVENTS]
+    assert told["digests"]["0"]["events"] == 2 * CHECKPOINT_EVENTS + 1
+    assert not question.exists()
+
+
+def test_a_take_over_wakes_who_waits_for_outcomes_some_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits when a thousand outcomes were folded elsewhere is woken, and others have their turns meanwhile."""
+    node = Node(tmp_path, monkeypatch)
+    empty = Projector(Databases(lambda name: MemoryStore(), TOPICS, [0], 1))
+    rows = itertools.islice(node.databases.stores[0].scan(b"e/"), 1_000)
+    known = [event_codec().decode(read_history_value(row)[1]) for _, row in rows]
+
+    async def main() -> None:
+        waiting = [empty.outcome_waiter(event.command_id, event.fingerprint) for event in known]
+        unknown = empty.outcome_waiter("cmd_nobody", bytes(16))
+        empty.take_over(node.databases)
+        assert not any(waiter.done() for waiter in waiting), "no look at a thousand outcomes in one go"
+        steps = sum(1 for _ in empty.tell_outcomes())
+        assert steps == len(known) + 1
+        assert all(waiter.done() for waiter in waiting)
+        assert not unknown.done()
+
+    asyncio.run(main())
