@@ -265,10 +265,10 @@ def running_ledger(
 
 
 @contextmanager
-def another_node(ledger: RunningLedger, folding: bool = True) -> Iterator[RunningLedger]:
+def another_node(ledger: RunningLedger, folding: bool = True, projector: Projector | None = None) -> Iterator[RunningLedger]:
     """A second `serve` of the same ledger, with a fold of its own, which begins with the log, paused unless `folding`."""
     first = ledger.context
-    projector = Projector.open(lambda name: MemoryStore(), ledger.topics, first.partitions)
+    projector = projector or Projector.open(lambda name: MemoryStore(), ledger.topics, first.partitions)
     sender, status = ledger.log.sender("another-serve"), Status()
     context = AppContext(
         first.settings, ledger.log, sender, projector, Queries(projector), first.tokens, first.hash_key, lambda: status

@@ -14,6 +14,7 @@ import httpx
 import pytest
 from folds import projection_differences
 from processes import TOKENS, Child, LedgerNode
+from sandboxed import WEBHOOK_SECRET, running_sandbox
 
 from api.catalogue import order_body
 from ledger.broker import EmbeddedBroker
@@ -177,8 +178,19 @@ def test_serve_answers_from_its_databases_while_kafka_is_away_and_becomes_whole_
 
 
 def test_a_first_start_without_kafka_is_live_says_why_it_is_not_ready_and_makes_everything_later(
-    ledger: LedgerNode, broker: EmbeddedBroker
+    broker: EmbeddedBroker, topics: Topics, tmp_path: Path
 ) -> None:
+    outbox = tmp_path / "outbox"
+    with running_sandbox(tmp_path) as sandbox:
+        world = {"SANDBOX_URL": sandbox.url, "PAYMENT_GATEWAY_WEBHOOK_SECRETS": WEBHOOK_SECRET, "OUTBOX_DIR": str(outbox)}
+        ledger = LedgerNode(tmp_path, broker.bootstrap_servers, topics, **world)
+        try:
+            start_first_without_kafka(ledger, broker, outbox)
+        finally:
+            ledger.end()
+
+
+def start_first_without_kafka(ledger: LedgerNode, broker: EmbeddedBroker, outbox: Path) -> None:
     broker.stop()
     commands, serve = ledger.child("commands"), ledger.child("serve")
     serve.start()
@@ -208,8 +220,10 @@ def test_a_first_start_without_kafka_is_live_says_why_it_is_not_ready_and_makes_
             assert client.ask("GET", path, role="operator").status_code == 200, "it says nothing of orders"
         broker.start()
         ledger.wait_ready()
-        client.place("first")
+        path = client.place("first").headers["Location"]
         assert client.get("/asyncapi.json").status_code == 200
+        until(lambda: client.get(path).json()["axes"]["stock"] != "pending", "the reconciler does nothing", ledger)
+        until(lambda: any(outbox.glob("*.eml")), "the notifier does nothing", ledger)
     assert [child.ended() for child in (serve, commands)] == [None, None]
     assert [serve.stop(), commands.stop()] == [0, 0], ledger.tails()
     assert projection_differences(ledger.state_dir("one"), ledger.bootstrap, ledger.topics, ledger.partitions) == []

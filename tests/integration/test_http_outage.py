@@ -10,12 +10,17 @@ from typing import Any
 import pytest
 
 from api import call, outcomes, submissions
+from api.generation import nothing
 from commands.idempotency import command_id_of, order_id_of
 from ledger.errors import LogUnavailable
 from ledger.log import Acked, NewRecord, OnAck, Sender
 from ledger.memory_log import MemoryLog
+from ledger.store import MemoryStore
 from ledger.topics import Topics
-from tests.harness import RunningLedger, Status, key, order_body, running_ledger
+from projections.bulk import BulkFold
+from projections.databases import Databases
+from projections.projector import Projector
+from tests.harness import RunningLedger, Status, another_node, key, order_body, running_ledger
 from tests.patience import PATIENCE_S
 
 
@@ -107,6 +112,52 @@ def test_ready_says_whether_and_why(
     stale = code == 200 and reason == "log-away"
     assert (answer.json().get("stale"), answer.json().get("staleness_ms")) == ((True, 60_000) if stale else (None, None))
     assert answer.json()["status"] == ("ready" if code == 200 else "not_ready")
+
+
+def test_a_node_without_read_models_says_what_it_waits_for_and_answers_nothing_of_orders(ledger: RunningLedger) -> None:
+    placed = ledger.client().post("/orders", json=order_body(), headers=key())
+    path = placed.headers["location"]
+    with another_node(ledger, folding=False, projector=Projector(nothing(ledger.topics))) as node:
+        client, operator = node.client(), node.client("operator")
+        node.status.begun = node.status.folding = node.status.caught_up = False
+        node.status.staleness_ms = None
+        asked = (
+            ("GET", path),
+            ("HEAD", path),
+            ("GET", "/orders"),
+            ("GET", f"{path}/events"),
+            ("GET", "/commands/cmd_1?at=0-1"),
+            ("GET", "/asyncapi.json"),
+            ("POST", "/orders"),
+        )
+        for making, connected, code, reason in (
+            (False, False, "ledger-unavailable", "no-read-models"),
+            (True, False, "not-caught-up", "making-read-models"),
+        ):
+            node.context.making, node.status.connected = making, connected
+            ready = client.get("/ready")
+            assert (ready.status_code, ready.json()["reason"], ready.json()["checks"]["fold"]) == (503, reason, "waiting")
+            for method, asked_for in asked:
+                answer = client.request(method, asked_for)
+                assert (answer.status_code, answer.headers["retry-after"]) == (503, "1"), asked_for
+                assert method == "HEAD" or answer.json()["code"] == code
+            assert client.get("/live").status_code == 200
+            for document in ("/metrics", "/openapi.json", "/problems/not-found", "/subjects"):
+                assert operator.get(document).status_code == 200
+        databases = Databases(lambda name: MemoryStore(), ledger.topics, range(4), 4)
+        bulk = BulkFold(ledger.log, databases, "first")
+        bulk.run(bulk.ends())
+        bulk.close()
+
+        async def take_over() -> None:
+            node.context.projector.take_over(databases).close()
+
+        node.run(take_over())
+        node.status.begun = node.status.folding = node.status.caught_up = node.status.connected = True
+        node.status.staleness_ms = 0
+        assert client.get("/ready").status_code == 200
+        assert (client.get(path).status_code, client.get(path).content) == (200, placed.content)
+        assert len(client.get("/asyncapi.json").json()["channels"]) > 0
 
 
 def test_a_command_the_broker_does_not_take_is_503_and_its_retry_is_safe(log: MemoryLog, ledger: RunningLedger) -> None:
