@@ -253,10 +253,11 @@ def test_while_the_log_is_away_news_of_payments_is_asked_for_again(shop: Shop, m
     def confirm(order_id: str) -> httpx.Response:
         return shop.customer.post(f"/orders/{order_id}/payment", json={"action": "confirm"})
 
-    assert confirm("ord_unknown").json()["code"] == "order-not-found"
+    unknown = "ord_" + "a" * 26
+    assert confirm(unknown).json()["code"] == "order-not-found"
     with monkeypatch.context() as away:
         away.setattr(shop.ledger.context, "status", lambda: Status(connected=False, staleness_ms=60_000))
-        for answer in (confirm(order["order_id"]), confirm("ord_unknown"), webhook()):
+        for answer in (confirm(order["order_id"]), confirm(unknown), webhook()):
             assert (answer.status_code, answer.json()["code"]) == (503, "ledger-unavailable")
     assert shop.read(order)["axes"]["payment"] == "open"
     assert webhook().status_code == 200

@@ -119,7 +119,7 @@ def test_the_app_keeps_its_web_service_and_generation_where_we_look() -> None:
 def test_serve_asgi_takes_a_class_attribute_and_passes_options_on() -> None:
     assert parameters(serve_asgi) == ["app", "asgi_app", "host", "port", "uvicorn_options"]
     assert "_server" in inspect.getsource(AsgiService.__init__)
-    server = uvicorn.Server(uvicorn.Config(lambda: None))
+    server = uvicorn.Server(uvicorn.Config(lambda: None, log_config=None))
     assert server.started is False
     assert "self.servers" in inspect.getsource(uvicorn.Server.startup)
 

@@ -68,7 +68,22 @@ def test_each_leak_fails_the_test_that_leaks_and_no_other(tmp_path: Path) -> Non
         (tmp_path / f"test_{name}.py").write_text(text)
     report = tmp_path / "junit.xml"
     (tmp_path / "conftest.py").write_text("import leaks\nleaks.PATIENCE_S = 0.2\n")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "leaks", "-p", "no:cacheprovider", "-W", "error", "-c", os.devnull]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:schemathesis",
+        "-p",
+        "leaks",
+        "-p",
+        "no:cacheprovider",
+        "-W",
+        "error",
+        "-c",
+        os.devnull,
+    ]
     done = subprocess.run(
         [*command, f"--rootdir={tmp_path}", f"--junitxml={report}", str(tmp_path)],
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
