@@ -35,6 +35,11 @@ class Companions:
         self.reconciler: Reconciler | None = None
         self.notifier: Notifier | None = None
 
+    @property
+    def keeps_contacts(self) -> bool:
+        """Whether the notifier folds contacts into a database of this process."""
+        return self._outside
+
     def make(self, books: Books, on_fatal: Fatal, partitions: int) -> list[Companion]:
         """None at all where there is no world outside: then what orders owe stays owed. Asks the log nothing: it may be away."""
         if not self._outside:

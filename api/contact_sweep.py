@@ -15,11 +15,11 @@ import structlog
 from api.context import AppContext
 from api.errors import Problem
 from ledger.clock import now_ms
-from ledger.contacts import contact_key, order_of
+from ledger.contacts import BARRIER_KEY, contact_key, order_of
 from ledger.errors import StoreError
 from ledger.log import NewRecord
 from ledger.order import Order, display
-from ledger.topics import DAY_MS
+from ledger.topics import CONTACT_COMPACTION_MS, DAY_MS
 from ledger.transitions import Status
 from ledger.turns import Steps
 
@@ -56,6 +56,7 @@ async def sweep_for_ever(ctx: AppContext) -> None:
             deleted = await sweep(ctx, now_ms())
             if deleted:
                 log.info("contacts deleted", count=deleted)
+            await let_the_log_compact(ctx, now_ms())
         except Problem as problem:  # the broker is away: the next sweep finds the same
             log.warning("contacts not swept", why=problem.slug)
         await asyncio.sleep(EVERY_S)
@@ -111,6 +112,17 @@ async def delete_contacts(ctx: AppContext, keys: Sequence[tuple[int, bytes]]) ->
     Raises `Problem` `ledger-unavailable` when one of them is not known to be durable.
     """
     await ctx.submissions.keep([NewRecord(ctx.topics.contacts, partition, key, None) for partition, key in keys])
+
+
+async def let_the_log_compact(ctx: AppContext, now_ms: int) -> None:
+    """A record that says nothing into partitions where nothing came for long, durable when this returns.
+
+    Kafka compacts no segment that is being written to, and begins another one only when something is written: in a quiet
+    partition an erased contact would stay for ever. Raises `Problem` `ledger-unavailable`.
+    """
+    written = {p: ctx.projector.contacts.last_written_at(p) for p in range(ctx.partitions)}
+    quiet = [p for p, at in written.items() if at and now_ms - at > CONTACT_COMPACTION_MS]
+    await ctx.submissions.send_all([NewRecord(ctx.topics.contacts, p, BARRIER_KEY, None) for p in quiet])
 
 
 # ---- between two sweeps

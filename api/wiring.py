@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -24,8 +25,9 @@ from ledger.config import KafkaSettings, Settings
 from ledger.errors import StoreError
 from ledger.files import private_folder
 from ledger.kafka_log import KafkaLog
+from ledger.kept_contacts import CONTACTS_STORE
 from ledger.log import EventLog
-from ledger.rocks_store import MIB, RocksStore
+from ledger.rocks_store import MIB, RocksStore, remove_store
 from ledger.store import Store
 
 log = structlog.get_logger(__name__)
@@ -98,6 +100,15 @@ def store_opener(root: Path) -> Callable[[str], Store]:
     return open_store
 
 
+def forget_contacts(root: Path) -> None:
+    """Delete what a notifier has kept below `root`: where none runs any more, no erasure would reach it. Raises `StoreError`."""
+    contacts = root / CONTACTS_STORE
+    if contacts.is_dir():
+        remove_store(contacts)
+        shutil.rmtree(contacts, ignore_errors=True)
+        log.info("contacts deleted: nobody is told of orders any more", folder=str(contacts))
+
+
 def run_commands(settings: Settings, kafka: KafkaSettings, with_parent: bool = False) -> int:
     """The `commands` process, until a signal. Returns its exit code."""
     from api.companions import Companions
@@ -110,6 +121,8 @@ def run_commands(settings: Settings, kafka: KafkaSettings, with_parent: bool = F
     private_folder(settings.state_dir)
     open_store = store_opener(settings.state_dir / "commands")
     companions = Companions(settings, event_log, open_store)
+    if not companions.keeps_contacts:
+        forget_contacts(settings.state_dir / "commands")
     on_status = status_writer(settings.state_dir)
     process = CommandsProcess(
         event_log, open_store, settings.topics, settings.app_id, settings.node_id, companions.make, on_status

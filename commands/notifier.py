@@ -32,7 +32,7 @@ from ledger.contacts import OrderContact, contact_key, order_of
 from ledger.errors import DecodeError, Hole, LogError, StoreError
 from ledger.events import OrderEvent
 from ledger.faults import in_short
-from ledger.kept_contacts import KeptContacts
+from ledger.kept_contacts import CONTACTS_STORE, KeptContacts
 from ledger.log import NOTE_AGAIN_S, EventLog, Record, TopicPartition
 from ledger.order import Order
 from ledger.store import Store
@@ -303,7 +303,7 @@ class Notifier:
     def _open_contacts(self, closing: ExitStack) -> None:
         """Those of all partitions, whosever they are: an erasure must reach what is kept here."""
         topic = self._topics.contacts
-        self._contacts = KeptContacts(self._open_store("contacts"), topic, self._log.partitions(topic), self._clock)
+        self._contacts = KeptContacts(self._open_store(CONTACTS_STORE), topic, self._log.partitions(topic), self._clock)
         closing.callback(self._contacts.close)
         self._contact_reader = self._log.reader("notifier-contacts", eof=True, max_wait_ms=10)
         closing.callback(self._contact_reader.close)

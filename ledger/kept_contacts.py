@@ -9,6 +9,7 @@
     \\0position/<topic>/<p>             next offset to fold, timestamp of the record before it
     \\0current                          as of when everything written to the topic is known to be folded, ms since the epoch
     \\0version                          of these rows
+    \\0anew                             they are being thrown away
 
 Values are not those of the log: a contact is read far more often than written, and Avro costs ten times as much to decode.
 
@@ -38,13 +39,14 @@ from ledger.store import Store
 from ledger.topics import CONTACT_TOMBSTONES_MS
 from ledger.turns import Steps
 
+CONTACTS_STORE = "contacts"
 VERSION = b"1"
 TOO_OLD_MS = CONTACT_TOMBSTONES_MS // 2
 NOTE_EVERY_MS = 60_000
 PURGE_KEYS = 10_000  # of more than these the whole store is purged, which then costs less
 MOST_PURGED = 200_000  # dealt with in one go
 
-_VERSION, _CURRENT = b"\0version", b"\0current"
+_VERSION, _CURRENT, _ANEW = b"\0version", b"\0current", b"\0anew"
 _POSITION, _CUSTOMER, _ERASED, _UNPURGED = b"\0position/", b"\0customer/", b"\0erased/", b"\0unpurged/"
 _UNDER_WAY, _FINISHED = b"\0erasing/", b"\0erasure/"
 _PLACE = struct.Struct(">QQ")
@@ -94,6 +96,8 @@ class KeptContacts:
         self._current = int(current or b"0")
         if version is None and next(self.store.scan(b""), None) is None:
             self._begin()
+        elif self.store.get(_ANEW) is not None:
+            self.begin_anew("that was interrupted")
         elif version != VERSION:
             self.begin_anew("they were kept in another form")
         elif self._is_too_old():
@@ -102,14 +106,15 @@ class KeptContacts:
 
     def _begin(self) -> None:
         self._current = self._clock()
-        self.store.write({_VERSION: VERSION, _CURRENT: b"%d" % self._current})
+        self.store.write({_ANEW: None, _VERSION: VERSION, _CURRENT: b"%d" % self._current})
 
     def begin_anew(self, why: str) -> None:
         """Forget everything, so that the topic is folded from its start. Raises `StoreError`."""
         log.warning("contacts are read anew from the log", why=why)
+        self.store.write({_ANEW: b""})  # killed on the way, it is done again, to the end
         after: bytes | None = None
         while rows := [key for key, _ in islice(self.store.scan(b"", after), _CHUNK)]:
-            self.store.write(dict.fromkeys(rows))
+            self.store.write({key: None for key in rows if key != _ANEW})
             after = rows[-1] + b"\0"
         self.store.purge(None)
         self._begin()
@@ -132,6 +137,10 @@ class KeptContacts:
     def _position_in_store(self, tp: TopicPartition) -> tuple[int, int]:
         raw = self.store.get(_position_key(tp))
         return _PLACE.unpack(raw) if raw else (0, 0)
+
+    def last_written_at(self, partition: int) -> int:
+        """Time of the last record folded of a partition, ms since the epoch; 0: there was none."""
+        return self._position_in_store(self._partitions[partition])[1]
 
     def note_current(self, as_of_ms: int) -> None:
         """Everything written before `as_of_ms` is folded. To be said now and then while the log answers."""

@@ -15,6 +15,8 @@ DAY_MS = 24 * 60 * 60 * 1000
 # log's clock when it was decided, or later: one clock that was wrong for a moment would stop the order, or the whole writer.
 _ANY_TIME = {"message.timestamp.before.max.ms": str(2**63 - 1), "message.timestamp.after.max.ms": str(2**63 - 1)}
 
+# So old a contact that is erased or replaced is compacted away, once a later segment was begun.
+CONTACT_COMPACTION_MS = DAY_MS
 # How long Kafka keeps the tombstone of an erased contact: whoever reads the topic at least this often misses none.
 CONTACT_TOMBSTONES_MS = 7 * DAY_MS
 
@@ -86,7 +88,7 @@ class Topics:
                 partitions,
                 {
                     "cleanup.policy": "compact",
-                    "max.compaction.lag.ms": str(DAY_MS),
+                    "max.compaction.lag.ms": str(CONTACT_COMPACTION_MS),
                     "min.compaction.lag.ms": "0",
                     "delete.retention.ms": str(CONTACT_TOMBSTONES_MS),
                     **_ANY_TIME,

@@ -26,7 +26,7 @@ import structlog
 from ledger.codec import event_codec, refusal_codec
 from ledger.errors import ConfigError, DecodeError, Hole
 from ledger.events import OrderEvent, OrderRefusal
-from ledger.kept_contacts import KeptContacts
+from ledger.kept_contacts import CONTACTS_STORE, KeptContacts
 from ledger.log import Record, TopicPartition
 from ledger.order import FoldError
 from ledger.outcomes import decode_outcome, refusal_row
@@ -38,7 +38,6 @@ from projections.read_models import VERSION, PartitionFold, Rows
 
 log = structlog.get_logger(__name__)
 
-CONTACTS_STORE = "contacts"
 _POSITION = b"\0position/"
 _PLACE = struct.Struct(">QQ")  # next offset, timestamp (ms) of the record before it
 _VERSION = b"\0version"

@@ -24,7 +24,7 @@ from typing import Any
 import structlog
 
 from ledger.errors import LedgerError, StoreError
-from projections.databases import CONTACTS_STORE
+from ledger.kept_contacts import CONTACTS_STORE
 
 log = structlog.get_logger(__name__)
 

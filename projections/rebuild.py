@@ -22,10 +22,11 @@ from typing import Any, Literal, Protocol
 from filelock import FileLock, Timeout
 
 from ledger.errors import LedgerError, StoreError
+from ledger.kept_contacts import CONTACTS_STORE
 from ledger.log import EventLog, TopicPartition
 from ledger.topics import Topics
 from projections.bulk import BulkFold, Interrupted, Progress, Tell
-from projections.databases import CONTACTS_STORE, Databases, OpenStore, OtherReadModels, store_name
+from projections.databases import Databases, OpenStore, OtherReadModels, store_name
 from projections.digests import Digest
 from projections.generations import Generations, NoSuchGeneration, read_json, write_json
 from projections.live import ask, digest_from_json, serving

@@ -10,11 +10,11 @@ import checker
 
 from commands.desk import Desk
 from ledger.kafka_log import KafkaLog
+from ledger.kept_contacts import CONTACTS_STORE
 from ledger.log import Record
 from ledger.rocks_store import RocksStore
 from ledger.store import MemoryStore, Store
 from ledger.topics import Topics
-from projections.databases import CONTACTS_STORE
 from projections.projector import Projector
 
 Rows = dict[bytes, bytes]

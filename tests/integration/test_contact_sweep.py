@@ -8,10 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from api.contact_sweep import is_unnamed, sweep
+from api.contact_sweep import is_unnamed, let_the_log_compact, sweep
 from api.errors import Problem
 from ledger.codec import contact_codec
-from ledger.contacts import Address, OrderContact, contact_key
+from ledger.contacts import BARRIER_KEY, Address, OrderContact, contact_key
 from ledger.kafka_log import KafkaLog
 from ledger.log import Acked, EventLog, NewRecord
 from ledger.memory_log import MemoryLog
@@ -119,6 +119,23 @@ def test_more_contacts_than_one_slice_are_all_looked_at(ledger: RunningLedger, m
     assert swept(ledger, now_ms()) == 30
     last = left_in_log(ledger)
     assert [last[name] for name in names] == [None] * 30
+
+
+def test_a_partition_that_is_quiet_for_a_day_gets_a_record_that_lets_it_be_compacted(ledger: RunningLedger) -> None:
+    order_id = placed(ledger)
+    partition = ledger.context.partition_of(order_id)
+
+    def barriers() -> list[int]:
+        return sorted({r.partition for r in ledger.records(ledger.topics.contacts) if r.key == BARRIER_KEY})
+
+    ledger.run(let_the_log_compact(ledger.context, now_ms() + DAY_MS // 2))
+    assert barriers() == []
+    contacts = ledger.context.projector.contacts
+    used = [p for p in range(ledger.context.partitions) if contacts.last_written_at(p)]
+    assert partition in used
+    ledger.run(let_the_log_compact(ledger.context, now_ms() + DAY_MS + HOUR_MS))
+    assert barriers() == used
+    assert has_contact(ledger, order_id)
 
 
 def test_a_frozen_order_keeps_its_contact(ledger: RunningLedger) -> None:

@@ -204,6 +204,15 @@ def test_what_is_noted_as_current_keeps_a_fold() -> None:
     assert fold.contacts.contact(A) == contact()
 
 
+def test_what_is_thrown_away_half_is_thrown_away_whole_at_the_next_start() -> None:
+    fold = Fold()
+    fold.take((A, ADA), (B, ADA))
+    fold.store.write({b"\0anew": b"", A: None})  # as a kill in the middle leaves it
+    fold.open()
+    assert (fold.contacts.position(HERE), in_one_go(fold.contacts.keys(b"", 100))) == (0, [])
+    assert fold.store.get(b"\0anew") is None
+
+
 def test_a_running_fold_that_comes_back_too_late_takes_nothing_and_is_begun_anew_when_it_is_opened() -> None:
     fold = Fold()
     fold.take((A, ADA))

@@ -7,13 +7,19 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from api.companions import Companions
 from api.doors import build_message_doors, build_payments
 from api.outside import check_outside, needs_sandbox
 from api.sandboxing import run_stand_ins
+from api.wiring import forget_contacts
 from commands.email_door import EmlDoor
 from commands.stock_grpc import _host_of
 from ledger.config import Settings
 from ledger.errors import ConfigError
+from ledger.kept_contacts import CONTACTS_STORE
+from ledger.memory_log import MemoryLog
+from ledger.rocks_store import RocksStore
+from ledger.store import MemoryStore
 
 REAL: dict[str, Any] = {
     "payment_gateway_secret_key": SecretStr("sk_live_canary"),
@@ -128,3 +134,15 @@ def test_what_cannot_be_asked_is_one_line_before_anything_starts(
 )
 def test_the_host_of_a_grpc_target_is_found(target: str, host: str) -> None:
     assert _host_of(target) == host
+
+
+def test_contacts_of_a_notifier_that_runs_no_more_are_deleted(tmp_path: Any) -> None:
+    store = RocksStore(tmp_path / CONTACTS_STORE)
+    store.write({b"ord_1/d": b"ada@example.org"})
+    store.close()
+    (tmp_path / "writer-0").mkdir()
+    assert Companions(settings(sandbox_url="http://127.0.0.1:8420"), MemoryLog(), lambda name: MemoryStore()).keeps_contacts
+    assert not Companions(settings(), MemoryLog(), lambda name: MemoryStore()).keeps_contacts
+    forget_contacts(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["writer-0"]
+    forget_contacts(tmp_path)
