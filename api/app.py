@@ -50,6 +50,7 @@ def build_app(ctx: AppContext) -> FastAPI:
     if ctx.settings.app_env != "production":
         system.add_docs_page(app)
     app.state.registry = system.metrics_registry(ctx)
+    app.state.documents = {}
     return app
 
 

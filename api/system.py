@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import html
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from fastapi import APIRouter, FastAPI
 from fastapi.openapi.docs import get_swagger_ui_html
@@ -129,7 +130,15 @@ async def metrics(call: Call) -> Response:
 
 async def openapi(call: Call) -> Response:
     call.allow()
-    return json_response(to_json(call.app.openapi()))
+    return json_response(await _made_once(call, "openapi", lambda: to_json(call.app.openapi())))
+
+
+async def _made_once(call: Call, name: str, make: Callable[[], bytes]) -> bytes:
+    """A document that stays the same, kept once it was asked for. To make it takes a tenth of a second: not of the event loop."""
+    kept: dict[str, bytes] = call.app.state.documents
+    if name not in kept:
+        kept[name] = await asyncio.to_thread(make)
+    return kept[name]
 
 
 async def asyncapi(call: Call) -> Response:
@@ -140,9 +149,12 @@ async def asyncapi(call: Call) -> Response:
 
 
 async def docs_page(call: Call) -> Response:
-    return get_swagger_ui_html(
-        openapi_url="", title="Order Ledger", swagger_ui_parameters={"spec": call.app.openapi(), "persistAuthorization": True}
-    )
+    def page() -> bytes:
+        shown = {"spec": call.app.openapi(), "persistAuthorization": True}
+        html_page = get_swagger_ui_html(openapi_url="", title="Order Ledger", swagger_ui_parameters=shown)
+        return bytes(html_page.body)
+
+    return HTMLResponse(await _made_once(call, "docs", page))
 
 
 async def read_problem(call: Call) -> Response:

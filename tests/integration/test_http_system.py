@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import re
 import socket
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.responses import Response
 
+from api import app
 from api.app import build_app
 from api.call import Call
 from api.context import AppContext
@@ -338,3 +341,29 @@ def test_the_access_log_names_the_request_and_no_secret(capfd: pytest.CaptureFix
     for secret in (*tokens, HASH_KEY, "ada@example.org", "Mill Lane", "a-cursor-value"):
         assert secret not in err
     assert order["order_id"]
+
+
+@pytest.mark.parametrize(("path", "role"), [("/openapi.json", "reader"), ("/docs", "reader")])
+def test_the_document_is_made_once_and_not_by_the_event_loop(path: str, role: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes a tenth of a second."""
+    makers: list[int] = []
+    make = app.openapi_document
+
+    def made(*arguments: Any) -> dict[str, Any]:
+        makers.append(threading.get_ident())
+        return make(*arguments)
+
+    monkeypatch.setattr(app, "openapi_document", made)
+    with running_ledger(MemoryLog(), Topics()) as ledger:
+        makers.clear()
+        ledger.app.openapi_schema = None
+        headers = {"Authorization": f"Bearer {ledger.tokens[role]}"}
+        answers = [loopback.get(f"{ledger.url}{path}", headers=headers) for _ in range(3)]
+        assert [answer.status_code for answer in answers] == [200] * 3
+        assert answers[0].content == answers[1].content == answers[2].content
+
+        async def here() -> int:
+            return threading.get_ident()
+
+        assert len(makers) == 1
+        assert makers[0] != ledger.run(here())
