@@ -49,6 +49,7 @@ WRITE_EVERY_S = 0.25  # what a killed process had sent since then is sent again,
 CONTACTS_S = 10.0
 SILENT_S = 3.0  # a log that was not heard of for longer is away
 PURGE_EVERY_S = 5.0
+ARRIVING_S, QUIET_S, PURGE_LATEST_S = 0.5, 2.0, 60.0
 CHUNK = 200
 
 log = structlog.get_logger(__name__)
@@ -94,7 +95,9 @@ class Notifier:
         self._parked: deque[Parked] = deque()
         self._thread = WorkerThread("notifier", self._run, on_fatal, again=True, stopping=self._stopping)
         self._lost_place = False
-        self._purge_at = 0.0
+        self._purge_at = self._purged_at = 0.0
+        self._gone: set[str] = set()  # orders whose contacts went, and what doors have kept of them not yet
+        self._gone_at = 0.0
         self.sent = self.given_up = 0
 
     @property
@@ -347,12 +350,16 @@ class Notifier:
                 deadline = time.monotonic() + CONTACTS_S
             elif time.monotonic() > deadline:
                 raise LogError(f"contacts could not be read up to their end in partitions {behind}")
+        self._forget_gone()
 
     def _fold_what_arrived(self) -> bool:
         """Whether contacts are now as the log had them a moment ago: an erasure that was answered before is known here."""
+        until = time.monotonic() + ARRIVING_S  # an erasure of many may go on for a minute, and messages wait
         while self._fold_contacts(0.0):
-            if self._stopping.is_set():
+            if self._stopping.is_set() or time.monotonic() > until:
+                self._forget_gone()
                 return False
+        self._forget_gone()
         if not self._contact_reader.reached_end().keys() >= self._contacts.positions().keys():
             return False
         silent_s = self._contact_reader.silent_s()
@@ -362,24 +369,30 @@ class Notifier:
     def _fold_contacts(self, timeout_s: float) -> bool:
         """Whether anything arrived. Tombstones come this way, too."""
         records = self._contact_reader.poll(CHUNK, timeout_s)
-        gone: set[str] = set()
         for tp, group in groupby(records, lambda record: TopicPartition(record.topic, record.partition)):
             keys = self._contacts.fold(tp, list(group))
-            gone |= {order_of(key) for key in keys if self._contacts.contact(key) is None}
-        if gone:
-            self._forget(gone)
+            self._gone |= {order_of(key) for key in keys if self._contacts.contact(key) is None}
         for tp, at in self._contact_reader.reached_end().items():  # compaction leaves gaps, also before the end
             self._contacts.reached(tp, at)
         return bool(records)
+
+    def _forget_gone(self) -> None:
+        """Of all that arrived: a door may have to look at everything it has kept."""
+        if self._gone:
+            self._gone_at = time.monotonic()
+            gone, self._gone = self._gone, set()
+            self._forget(gone)
 
     def _forget(self, order_ids: Collection[str]) -> None:
         for door in self._doors.values():
             door.forget(order_ids)
 
     def _purge(self) -> None:
-        if time.monotonic() < self._purge_at:
-            return
-        self._purge_at = time.monotonic() + PURGE_EVERY_S
+        now = time.monotonic()
+        erasing = now - self._gone_at < QUIET_S and now - self._purged_at < PURGE_LATEST_S
+        if now < self._purge_at or erasing:
+            return  # once, when all of an erasure has arrived
+        self._purge_at, self._purged_at = now + PURGE_EVERY_S, now
         unpurged = in_one_go(self._contacts.unpurged())
         if unpurged and self._contacts.purge(unpurged, self._stopping.is_set):
             in_one_go(self._contacts.purged(unpurged))

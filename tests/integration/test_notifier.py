@@ -7,7 +7,7 @@ import email.policy
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from email.headerregistry import Address as EmailAddress
 from email.message import EmailMessage
@@ -22,6 +22,7 @@ from harness import order_body, running_ledger
 from sandboxed import running_sandbox
 from test_paying import Shop
 
+from commands import notifier as notifier_module
 from commands.desk import OrderBook
 from commands.email_door import EmlDoor, SmtpDoor, as_mail, sender_of
 from commands.messages_out import NotSent, OutMessage
@@ -407,6 +408,32 @@ def test_messages_that_a_door_keeps_go_with_their_contact(post: Post, tmp_path: 
     (tmp_path / "another-1-email.eml").write_text("of another ledger")
     with running(post, doors=doors):
         until(lambda: files() == {"another-1-email.eml", "notes.txt"})
+
+
+def test_messages_go_out_while_contacts_keep_arriving(post: Post, mails: MailServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As they do for a minute when a customer with many orders is erased."""
+    monkeypatch.setattr(notifier_module, "ARRIVING_S", 0.05)
+    fold = Notifier._fold_contacts
+    monkeypatch.setattr(Notifier, "_fold_contacts", lambda self, timeout_s: fold(self, timeout_s) or timeout_s == 0)
+    with running(post):
+        post.placed("ord_1")
+        until(lambda: len(mails.mails) == 1)
+
+
+def test_what_a_door_has_kept_is_looked_through_once_for_many_erasures(post: Post) -> None:
+    class Counting(EmlDoor):
+        looks = 0
+
+        def forget(self, order_ids: Collection[str]) -> None:
+            self.looks += 1
+            super().forget(order_ids)
+
+    door = Counting(Path("no such folder"), "Shop <shop@example.org>")
+    for number in range(500):
+        post.contact(f"ord_{number}")
+        post.erase(f"ord_{number}")
+    with running(post, doors={"email": door}):
+        assert 0 < door.looks <= 2, "one for what came, one for what was kept before"
 
 
 def test_another_partition_is_somebody_elses(post: Post, mails: MailServer) -> None:
