@@ -7,6 +7,7 @@ own, the read models in RocksDB, the application, called in process. Time is a n
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import threading
 import time
@@ -136,6 +137,8 @@ class AbsurdShop:
         self._app = build_app(self._context)
         self._document = self._app.openapi()
         self._routes = [path for path, methods in self._document["paths"].items() if "get" in methods]
+        self._about_orders = itertools.cycle(route for route in self._routes if "{order_id}" in route)
+        self._others = itertools.cycle(route for route in self._routes if "{order_id}" not in route)
         self._runner = asyncio.Runner()
         self._writer = self.log.writer("absurd")
         self._writer.start(PATIENCE_S)
@@ -224,13 +227,11 @@ class AbsurdShop:
     # ---- reading
 
     async def _read(self, changed: Sequence[str]) -> None:
-        """One of all reads for each order that changed, and some of everything that is not about one order."""
-        about_orders = [path for path in self._routes if "{order_id}" in path]
-        others = [path for path in self._routes if "{order_id}" not in path]
+        """One read of each order that changed, and some of what is not about one order: all routes in turn."""
         for order_id in changed:
-            await self._get(self._chance.choice(about_orders), order_id)
+            await self._get(next(self._about_orders), order_id)
         for order_id in changed[:5]:
-            await self._get(self._chance.choice(others), order_id)
+            await self._get(next(self._others), order_id)
 
     async def _get(self, route: str, order_id: str) -> None:
         chance, schema = self._chance, self._chance.choice(schema_versions())
