@@ -21,6 +21,7 @@ docs openapi asyncapi                             the descriptions of all this
 transactions                                      open Kafka transactions: shown, and ended when they hang
 generation beginning                              which databases to open; how `serve` begins when the log answers
 rebuilding verifying                              the verbs that make and prove databases
+privacy                                           what no erasure reaches
 archiving exporting parquet inspection            export-log, import-log, export, tail, history, diff
 cli supervisor wiring ...                         the command line and the processes it runs
 terminal screens  patient_log                     what verbs write to, in any shell; the log, asked with patience

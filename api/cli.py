@@ -422,6 +422,14 @@ def token(
 
 
 @app.command()
+def privacy(as_json: AsJson = False) -> None:
+    """What an erasure does not reach: the immutable texts of events, who writes them, and what must not be put there."""
+    from api.privacy import run_privacy
+
+    run_privacy(as_json, out)
+
+
+@app.command()
 def doctor(data_dir: DataDir = DEFAULT_DATA_DIR, as_json: AsJson = False) -> None:
     """Check broker, topics, schemas, writers, read models and disk; says what is wrong and what to do. Ends 1 if anything is."""
     from api.doctor import run_doctor

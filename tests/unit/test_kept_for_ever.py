@@ -1,0 +1,101 @@
+"""Every text of an event is somebody's: what no erasure reaches is listed, in the README too, and nothing is forgotten."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from api.privacy import run_privacy
+from api.terminal import Screen
+from ledger import kept_for_ever
+from ledger.kept_for_ever import ELSEWHERE, OWN, TEXTS
+from ledger.schemas import COMMANDS, EVENTS, REFUSALS, versions_of
+
+README = Path(__file__).resolve().parents[2] / "README.md"
+TEXT = {"string", "bytes"}
+
+
+def texts_in(schema: Any, named: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[str]:
+    """Paths of every text and every run of bytes in an Avro schema."""
+    if isinstance(schema, list):
+        for branch in schema:
+            yield from texts_in(branch, named, path)
+    elif isinstance(schema, str):
+        if schema in named:
+            yield from texts_in(named[schema], named, path)
+        elif schema in TEXT:
+            yield ".".join(path)
+    else:
+        kind = schema["type"]
+        if "name" in schema:
+            named[schema["name"]] = schema
+        if kind == "record":
+            for field in schema["fields"]:
+                yield from texts_in(field["type"], named, (*path, field["name"]))
+        elif kind == "array":
+            yield from texts_in(schema["items"], named, path)
+        elif kind == "map" or kind == "enum":
+            raise AssertionError(f"{'.'.join(path)}: say here how a {kind} is to be read")
+        elif kind in TEXT | {"fixed"}:
+            yield ".".join(path)
+
+
+def texts_of(topic: str) -> set[str]:
+    return {text for version in versions_of(topic) for text in texts_in(json.loads(version.text), {})}
+
+
+def test_every_text_of_an_event_is_listed_or_our_own() -> None:
+    listed = [text.field for text in TEXTS]
+    assert len(set(listed)) == len(listed)
+    assert not set(listed) & OWN
+    assert texts_of(EVENTS) == set(listed) | OWN
+
+
+# The same fields by other names, in what is kept for weeks.
+OF_EVENTS = {"place": "placed", "cancel": "cancel", "ship": "shipment", "resolve_attention": "attention"}
+OF_EVENTS |= {"raise_attention": "attention", "record_payment": "payment", "record_refund": "refund"}
+OF_EVENTS |= {"record_dispute": "dispute", "record_stock": "stock"}
+# `detail` is a sentence of ours; `original` are bytes that nobody can read, from a sender that is none of ours.
+OF_COMMANDS_ALONE = {"operation", "place.currency", "request_payment.currency"} | {
+    f"record_{kind}.fact" for kind in ("payment", "refund", "dispute", "stock")
+}
+OF_REFUSALS_ALONE = {"code", "detail", "original"}
+
+
+def test_commands_and_refusals_have_no_text_that_events_do_not_have() -> None:
+    known = {text.field for text in TEXTS} | OWN
+    for text in texts_of(COMMANDS) - OF_COMMANDS_ALONE:
+        first, _, rest = text.partition(".")
+        assert (f"{OF_EVENTS[first]}.{rest}" if rest else first) in known, text
+    assert texts_of(REFUSALS) - OF_REFUSALS_ALONE <= known
+
+
+def test_the_readme_lists_them() -> None:
+    text = README.read_text("utf-8")
+    hint = "run `uv run python -m ledger.kept_for_ever README.md` and commit the change"
+    assert kept_for_ever.rewritten(text) == text, hint
+    assert all(f"`{text.field}`" in kept_for_ever.table() for text in TEXTS)
+
+
+def test_the_command_rewrites_its_own_block_only(tmp_path: Path) -> None:
+    file = tmp_path / "README.md"
+    file.write_text("a\n<!-- generated: privacy -->\nold\n<!-- end generated -->\nb\n", "utf-8")
+    assert kept_for_ever.main([str(file)]) == 0
+    assert file.read_text("utf-8") == f"a\n{kept_for_ever.BEGIN}{kept_for_ever.table()}\n<!-- end generated -->\nb\n"
+    with pytest.raises(ValueError, match="no place"):
+        kept_for_ever.rewritten("no marks")
+
+
+def test_the_verb_says_all_of_it_to_people_and_to_programs(capsys: pytest.CaptureFixture[str]) -> None:
+    run_privacy(as_json=True, out=Screen())
+    told = json.loads(capsys.readouterr().out)
+    assert [row["field"] for row in told["kept_for_ever"]] == [text.field for text in TEXTS]
+    assert len(told["elsewhere"]) == len(ELSEWHERE)
+    run_privacy(as_json=False, out=Screen())
+    said = capsys.readouterr().out
+    assert "placed.lines.name" in said
+    assert "can be erased" in said
