@@ -12,6 +12,8 @@ visibility   what each role sees of an order      card_numbers what may be in no
 orders events tracking customers reports          the routes of CONTRACT A
 contact_sweep erasure                             the end of contacts
 outcomes     from a command to its answer         submissions  send a command, wait for its outcome
+audit        who did and saw what no event tells (with audit_spool; audit_verb shows it)
+tokens_file  the tokens of a running `serve`      exposure     what others could reach or read, refused at start
 cursors      signed cursors                       metrics loop_lag   what /metrics tells
 patterns     what headers, names in paths and parameters look like
 registry     the schema registry's own paths      system       health, metrics, documents

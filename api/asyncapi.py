@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from api.openapi import program_version
-from ledger.schemas import COMMANDS, CONTACTS, EVENTS, REFUSALS, versions_of
+from ledger.schemas import AUDIT, COMMANDS, CONTACTS, EVENTS, REFUSALS, versions_of
 from ledger.topics import Topics, TopicSpec
 
 AVRO_FORMAT = "application/vnd.apache.avro;version=1.9.0"
@@ -17,6 +17,11 @@ _TEXTS = {
     ),
     COMMANDS: ("Requests and observed facts about orders. Internal: only the processor reads it.", "order_id"),
     REFUSALS: ("Commands that changed nothing, and why. Internal.", "order_id"),
+    AUDIT: (
+        "What staff did and saw that no event tells: contacts read, customers erased, attention resolved; and reloads of the "
+        "tokens. For auditors. A record that had to be written twice has the same `audit_id` both times.",
+        "order_id, else customer_id, else none",
+    ),
     CONTACTS: (
         "Personal data of orders, compacted; erased by a tombstone. Internal. Other keys have contacts of nobody: "
         "what is erased for good, and what was promised to be.",
@@ -36,7 +41,13 @@ _HEADERS = {
 
 def asyncapi_document(topics: Topics, partitions: int, writers: int) -> dict[str, Any]:
     """The document for a ledger with these topics; `partitions` of the order topics."""
-    names = {EVENTS: topics.events, COMMANDS: topics.commands, REFUSALS: topics.refusals, CONTACTS: topics.contacts}
+    names = {
+        EVENTS: topics.events,
+        COMMANDS: topics.commands,
+        REFUSALS: topics.refusals,
+        CONTACTS: topics.contacts,
+        AUDIT: topics.audit,
+    }
     specs = {spec.name: spec for spec in topics.specs(partitions, writers)}
     messages = {topic: _message(topic, topics.prefix) for topic in names}
     return {

@@ -12,6 +12,7 @@ from api.outcomes import carry_out
 from api.payloads import ResolveAttentionBody
 from commands.idempotency import command_id_of
 from commands.messages import OrderCommand, ResolveAttention
+from ledger.audit import ATTENTION_RESOLUTION, DONE, REFUSED, UNDECIDED
 from ledger.transitions import Operation
 
 RESOLVE = "ResolveAttention"  # name of the operation in command ids; never changes
@@ -40,4 +41,12 @@ async def resolve(call: Call) -> Response:
         expected_version=expected_version,
         resolve_attention=ResolveAttention(body.code, body.obligation_key, body.action, body.amount_minor, body.ticket),
     )
-    return await carry_out(call, command)
+    audit = call.ctx.audit
+    try:
+        response = await carry_out(call, command)
+    except Problem as problem:
+        outcome = UNDECIDED if problem.status >= 500 else REFUSED
+        audit.note(call.by, ATTENTION_RESOLUTION, outcome, order_id=order_id, reason=problem.slug)
+        raise
+    audit.note(call.by, ATTENTION_RESOLUTION, UNDECIDED if response.status_code == 202 else DONE, order_id=order_id)
+    return response

@@ -13,7 +13,7 @@ Works = Mapping[str, Callable[[], Coroutine[None, None, None]]]
 
 def background(ctx: AppContext) -> Works:
     """From the start on."""
-    return {"loop lag": ctx.loop_lag.measure_for_ever}
+    return {"loop lag": ctx.loop_lag.measure_for_ever, "audit": ctx.audit.tend_for_ever}
 
 
 def beside_the_fold(ctx: AppContext) -> Works:

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from starlette.requests import Request
 
 from api import patterns
+from api.audit import By
 from api.auth import Principal, Token, bearer_token
 from api.bodies import parse, read_body, validated
 from api.card_numbers import has_card_number
@@ -106,6 +107,13 @@ class Call(Request):
         if roles and principal.role not in roles:
             raise Problem("forbidden", f"This needs the role {' or '.join(roles)}; the token's is {principal.role}.")
         return principal
+
+    @property
+    def by(self) -> By:
+        """Who asks, for the audit. After `allow`."""
+        principal = self.exchange.principal
+        assert principal is not None
+        return By(principal.actor, principal.role, self.exchange.request_id.decode())
 
     def customer(self, principal: Principal) -> str:
         """The customer a gateway acts for; "" for staff, who act for none. The customer's limit counts a request here.

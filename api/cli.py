@@ -248,6 +248,26 @@ def tail(
 
 
 @app.command()
+def audit(
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    start: Annotated[str, typer.Option("--from", help="beginning, now, an RFC 3339 time, or a place like 0-17.")] = "beginning",
+    actor: Annotated[str | None, typer.Option(help="Only what this principal did, e.g. admin:desk.")] = None,
+    action: Annotated[str | None, typer.Option(help="Only this action, e.g. contact_read.")] = None,
+    order: Annotated[str | None, typer.Option(help="Only about this order.")] = None,
+    customer: Annotated[str | None, typer.Option(help="Only about this customer.")] = None,
+    follow: Annotated[bool, typer.Option("--follow/--no-follow", help="Go on after the end.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Print who erased customers, resolved attention and read contacts, and when tokens changed. No personal data is in it."""
+    from api.audit_verb import run_audit
+    from ledger.config import load_settings
+
+    wanted = {"actor": actor, "action": action, "order_id": order, "customer_id": customer}
+    code = run_audit(kafka_of(data_dir), load_settings(), start=start, wanted=wanted, follow=follow, as_json=as_json)
+    raise typer.Exit(code)
+
+
+@app.command()
 def history(
     order: Annotated[str, typer.Argument(help="The order's id.")],
     data_dir: DataDir = DEFAULT_DATA_DIR,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
+from api.audit import Audit
 from api.auth import Tokens
 from api.client_secrets import ClientSecrets
 from api.connections import Connections
@@ -56,6 +58,7 @@ class AppContext:
     followed: FollowedMessages = field(default_factory=FollowedMessages)
     turns: Turns = field(default_factory=Turns)
     loop_lag: LoopLag = field(default_factory=LoopLag)
+    audit_spool: Path | None = None  # where audit records wait while the log is away
     stopping: bool = False
     making: bool = False  # there are no read models yet, and they are being folded from the log
 
@@ -67,8 +70,10 @@ class AppContext:
         self.secrets = ClientSecrets()
         self.look_ups = LookUps(self.log, self.topics.commands)
         self.submissions = Submissions(self.sender, self.projector, self.queries, self.topics, self.look_ups)
+        node = self.settings.node_id
+        self.audit = Audit(self.sender, self.submissions.send_all, self.topics, node, self.audit_spool)
         self.erasures = Erasures(
-            self.log, self.topics, self.submissions, self.projector, self.queries, self.turns, self.settings.node_id
+            self.log, self.topics, self.submissions, self.projector, self.queries, self.turns, node, self.audit
         )
 
     @property
@@ -114,8 +119,9 @@ class AppContext:
         )
 
     def close(self) -> None:
-        """After the last request."""
+        """After the last request; `audit.end` is for after the sender was closed."""
         self.look_ups.close()
+        self.audit.close()
 
     def end_streams(self) -> None:
         """The process stops: event streams end now, their clients resume elsewhere. To be called on the event loop."""

@@ -16,6 +16,7 @@ from api.outcomes import wait_of
 from api.patterns import NAME
 from api.payloads import EraseBody
 from api.representations import erasure_json, to_json
+from ledger.audit import CUSTOMER_ERASURE, REFUSED, REQUESTED
 from ledger.transitions import Status
 from ledger.turns import Steps
 from projections.queries import OrderFilter
@@ -30,7 +31,10 @@ def add_routes(router: APIRouter) -> None:
 
 
 async def erase_customer(call: Call) -> Response:
-    """The contacts of a customer are erased: promised when this answers, done with 200. Doing it again is harmless."""
+    """The contacts of a customer are erased: promised when this answers, done with 200. Doing it again is harmless.
+
+    Who asked is on record before anything is promised.
+    """
     call.allow("operator")
     customer = _customer(call)
     _, body = await call.body_as(EraseBody)
@@ -42,8 +46,10 @@ async def erase_customer(call: Call) -> Response:
         raise Problem("not-caught-up", "This node does not know every order yet.")
     await call.caught_up()
     if not body.force and (count := await call.in_turns(_open_orders(ctx, customer))):
+        ctx.audit.note(call.by, CUSTOMER_ERASURE, REFUSED, customer_id=customer, reason="open-orders")
         orders = f"{COUNTED_ORDERS:,} or more" if count >= COUNTED_ORDERS else str(count)
         raise Problem("open-orders", f"{orders} orders of this customer are neither delivered nor cancelled.")
+    await ctx.audit.keep(call.by, CUSTOMER_ERASURE, REQUESTED, customer_id=customer)
     promised = await ctx.erasures.promise(customer)
     await ctx.erasures.wait(customer, wait_of(call.preferences))
     erasure = ctx.erasures.last(customer) or promised

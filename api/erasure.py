@@ -23,8 +23,10 @@ from collections.abc import Iterator, Sequence
 import structlog
 from msgspec.structs import replace
 
+from api.audit import BY_ITSELF, Audit
 from api.errors import Problem
 from api.submissions import Submissions
+from ledger.audit import CUSTOMER_ERASURE, DONE
 from ledger.clock import now_ms
 from ledger.codec import contact_codec
 from ledger.contacts import BARRIER_KEY, NOBODY, erased_key, order_of
@@ -59,9 +61,10 @@ class Erasures:
         queries: Queries,
         turns: Turns,
         node: str,
+        audit: Audit,
     ) -> None:
         self._log, self._topics, self._submissions, self._node = event_log, topics, submissions, node
-        self._projector, self._queries, self._turns = projector, queries, turns
+        self._projector, self._queries, self._turns, self._audit = projector, queries, turns, audit
         self._jobs: dict[str, asyncio.Task[None]] = {}
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._at_work_since = 0.0
@@ -162,6 +165,8 @@ class Erasures:
                         await asyncio.sleep(PAUSE_S)
         promised = self.last(erasure.customer_id)
         if promised is None or promised.requested_at == erasure.requested_at:  # else it was asked for again meanwhile
+            count = erasure.contacts_deleted
+            await self._audit.keep(BY_ITSELF, CUSTOMER_ERASURE, DONE, customer_id=erasure.customer_id, count=count)
             await self._note(replace(erasure, done_at=now_ms()))
             log.info("customer erased", contacts=erasure.contacts_deleted)
         return erasure.contacts_deleted

@@ -13,6 +13,7 @@ from pathlib import Path
 import structlog
 
 from api.app import build_app as build_api
+from api.audit import BY_ITSELF
 from api.background import Works, background, beside_the_fold
 from api.beginning import Beginning
 from api.connections import Connections, limits_within, raise_file_limit
@@ -24,6 +25,7 @@ from api.signals import hang_up_is_terminate, on_stop_signals, restore, stop_wit
 from api.tokens_file import TokensFile
 from api.wiring import open_log
 from commands.payments import PaymentProvider
+from ledger.audit import DONE, REFUSED, TOKENS_RELOAD
 from ledger.config import KafkaSettings, Settings
 from ledger.files import private_folder
 from ledger.log import EventLog
@@ -89,8 +91,10 @@ class _Node:
             hash_key=hash_key,
             status=self._app.status,
             payments=self._payments,
+            audit_spool=settings.state_dir / "audit.waiting",
             connections=Connections(limits_within(settings.max_connections, settings.max_connections_per_address, files)),
         )
+        tokens_file.on_reload = self._tokens_reloaded
         self._beginning = Beginning(
             settings, event_log, self._generations, self._opened, self._app, self._context, _stop_in_order
         )
@@ -115,8 +119,11 @@ class _Node:
         return code
 
     def close(self) -> None:
-        self._sender.close()
-        self._projector.close()
+        try:
+            self._sender.close()
+        finally:
+            self._context.audit.end()
+            self._projector.close()
 
     # ---- on the event loop
 
@@ -156,6 +163,9 @@ class _Node:
     def _keep_at(self, works: Works) -> None:
         for name, work in works.items():
             self._app.add_future(keep_at(name, work))
+
+    def _tokens_reloaded(self, outcome: str) -> None:
+        self._context.audit.note(BY_ITSELF, TOKENS_RELOAD, DONE if outcome == "taken" else REFUSED)
 
     def _ending(self) -> None:
         self._beginning.stop()

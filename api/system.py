@@ -91,6 +91,10 @@ def metrics_registry(ctx: AppContext) -> CollectorRegistry:
     registry.register(Gauges(lambda: _gauges(ctx)))
     ended, reloads = ctx.connections.ended, ctx.tokens.reloads
     registry.register(Counts("ledger_http_connections_ended", "Connections that the server ended.", "why", ended))
+    text = "Audit records that are durable, by what they tell."
+    registry.register(Counts("ledger_audit_records", text, "action", ctx.audit.written))
+    text = "Audit records that could neither be written nor kept."
+    registry.register(Counts("ledger_audit_lost", text, "action", ctx.audit.lost))
     registry.register(Counts("ledger_token_reloads", "Changes of the tokens file, by what became of them.", "outcome", reloads))
     return registry
 
@@ -110,6 +114,7 @@ def _gauges(ctx: AppContext) -> Iterable[tuple[str, str, str, dict[str, float]]]
     yield "ledger_orders_frozen", "Orders whose fold stopped.", "", {"": ctx.projector.frozen_count}
     yield "ledger_http_requests_in_progress", "Requests without an answer yet, this one too.", "", {"": ctx.metrics.in_progress}
     yield "ledger_http_connections", "Connections that are open.", "", {"": len(ctx.connections)}
+    yield "ledger_audit_waiting", "Audit records that are not durable yet.", "", {"": ctx.audit.waiting}
     text = "1 while the tokens file holds what cannot be used, and the tokens of before stay."
     yield "ledger_tokens_stale", text, "", {"": float(ctx.tokens.is_stale)}
     text = "Until the first token of a role expires; below 0 since it has."

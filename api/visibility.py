@@ -17,6 +17,7 @@ from api.auth import Role
 from api.call import Call
 from api.errors import Problem
 from api.representations import frozen_members, order_json, order_summary
+from ledger.audit import CONTACT_READ, DONE
 from ledger.contacts import OrderContact, contact_key
 from ledger.order import Order
 
@@ -89,7 +90,10 @@ def frozen(call: Call, order_id: str) -> dict[str, object]:
 
 
 def order_shown(call: Call, order: Order, just_sent: OrderContact | None = None) -> bytes:
-    """One order, whole. `just_sent`: its contact as this very request sent it. Raises `not-caught-up`."""
+    """One order, whole. `just_sent`: its contact as this very request sent it. Raises `not-caught-up`.
+
+    That staff saw a contact is recorded.
+    """
     assert may_see(call, order)
     contact = (just_sent or _contact(call, order)) if sight(call).contact else None
     return order_json(order, frozen(call, order.order_id)["frozen"], contact)
@@ -109,4 +113,7 @@ def sees_client_secret(call: Call) -> bool:
 def _contact(call: Call, order: Order) -> OrderContact | None:
     if call.ctx.status().staleness_ms is None:  # never was at the log's end since its start: it may have been erased meanwhile
         raise Problem("not-caught-up")
-    return call.ctx.projector.contact(contact_key(order.order_id, order.contact_digest))
+    contact = call.ctx.projector.contact(contact_key(order.order_id, order.contact_digest))
+    if contact is not None and call.method != "HEAD" and not sight(call).own_orders_only:
+        call.ctx.audit.note(call.by, CONTACT_READ, DONE, order_id=order.order_id, customer_id=order.customer_id)
+    return contact

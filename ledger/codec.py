@@ -18,11 +18,12 @@ import fastavro
 import msgspec
 from fastavro.types import Schema
 
+from ledger.audit import AuditRecord
 from ledger.contacts import OrderContact
 from ledger.envelope import body_hash
 from ledger.errors import DecodeError, EncodeError
 from ledger.events import OrderEvent, OrderRefusal
-from ledger.schemas import CONTACTS, EVENTS, REFUSALS, SchemaVersion, versions_of
+from ledger.schemas import AUDIT, CONTACTS, EVENTS, REFUSALS, SchemaVersion, versions_of
 from ledger.topics import MAX_RECORD_BYTES
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -198,5 +199,10 @@ def contact_codec() -> Codec[OrderContact]:
     return Codec(OrderContact, versions_of(CONTACTS))
 
 
+@cache
+def audit_codec() -> Codec[AuditRecord]:
+    return Codec(AuditRecord, versions_of(AUDIT))
+
+
 # Made while one thread alone imports this: see `Codec`.
-event_codec(), refusal_codec(), contact_codec()
+event_codec(), refusal_codec(), contact_codec(), audit_codec()

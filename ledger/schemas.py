@@ -18,6 +18,7 @@ from ledger.avsc_files import data_dir
 from ledger.errors import ConfigError
 
 COMMANDS, EVENTS, REFUSALS, CONTACTS = "order-commands", "order-events", "order-refusals", "order-contacts"
+AUDIT = "order-audit"
 _FILE = re.compile(r"^(?P<topic>[a-z-]+)-value\.v(?P<version>[1-9][0-9]*)\.avsc$")
 
 
@@ -64,7 +65,7 @@ def schema_versions() -> tuple[SchemaVersion, ...]:
     found.sort(key=lambda s: (s.topic, s.version))
     if len({s.id for s in found}) != len(found):
         raise ConfigError("two schema files have the same id: change one of them before it is released")
-    for topic in (COMMANDS, EVENTS, REFUSALS, CONTACTS):
+    for topic in (COMMANDS, EVENTS, REFUSALS, CONTACTS, AUDIT):
         numbers = [s.version for s in found if s.topic == topic]
         if not numbers or numbers != list(range(1, len(numbers) + 1)):
             raise ConfigError(f"schema versions of {topic} are {numbers}, not 1..n without gaps")

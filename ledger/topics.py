@@ -20,6 +20,9 @@ CONTACT_COMPACTION_MS = DAY_MS
 # How long Kafka keeps the tombstone of an erased contact: whoever reads the topic at least this often misses none.
 CONTACT_TOMBSTONES_MS = 7 * DAY_MS
 
+# How long it can be asked who saw whose contact. It names customers by their pseudonyms, so it is not kept for ever.
+AUDIT_MS = 2 * 365 * DAY_MS
+
 # A record of the ledger is a few hundred bytes; a command carries at most a 64 KiB request. Brokers take 1 MiB by default.
 MAX_RECORD_BYTES = 256 * 1024
 
@@ -35,7 +38,7 @@ class TopicSpec:
 
 @dataclass(frozen=True, slots=True)
 class Topics:
-    """The five topic names of one ledger. `prefix` sets two ledgers on one cluster apart (tests use a fresh one each)."""
+    """The six topic names of one ledger. `prefix` sets two ledgers on one cluster apart (tests use a fresh one each)."""
 
     prefix: str = ""
 
@@ -56,11 +59,15 @@ class Topics:
         return f"{self.prefix}order-contacts"
 
     @property
+    def audit(self) -> str:
+        return f"{self.prefix}order-audit"
+
+    @property
     def writers(self) -> str:
         return f"{self.prefix}order-writers"
 
     def specs(self, partitions: int, writers: int) -> tuple[TopicSpec, ...]:
-        """What must exist: `partitions` of the three order topics and of contacts, one partition per writer."""
+        """What must exist: `partitions` of the three order topics and of contacts, one for the audit, one per writer."""
         ledger = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
         return (
             TopicSpec(
@@ -92,6 +99,16 @@ class Topics:
                     "min.compaction.lag.ms": "0",
                     "delete.retention.ms": str(CONTACT_TOMBSTONES_MS),
                     **_ANY_TIME,
+                },
+            ),
+            TopicSpec(
+                self.audit,
+                1,
+                {
+                    "cleanup.policy": "delete",
+                    "retention.ms": str(AUDIT_MS),
+                    "retention.bytes": "-1",
+                    "message.timestamp.type": "LogAppendTime",
                 },
             ),
             TopicSpec(self.writers, writers, {"cleanup.policy": "delete"}),

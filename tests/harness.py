@@ -356,6 +356,7 @@ class Server:
         reader = context.log.reader("test-fold", eof=True, max_wait_ms=10)
         reader.assign(context.projector.positions())
         folding = asyncio.create_task(self._fold(reader))
+        auditing = asyncio.create_task(context.audit.tend_for_ever())
         try:
             await self._server.serve()
         finally:
@@ -363,7 +364,8 @@ class Server:
             if context.payments is not None:
                 await context.payments.close()
             folding.cancel()
-            await asyncio.gather(folding, return_exceptions=True)
+            auditing.cancel()
+            await asyncio.gather(folding, auditing, return_exceptions=True)
             await asyncio.to_thread(reader.close)
 
     async def _fold(self, reader: Reader) -> None:

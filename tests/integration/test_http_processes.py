@@ -20,7 +20,11 @@ import pytest
 
 from api.auth import hash_token, new_token
 from api.connections import raise_file_limit
+from ledger.audit import DONE, REFUSED, TOKENS_RELOAD, AuditRecord
+from ledger.codec import audit_codec
 from ledger.config import KafkaSettings
+from ledger.kafka_log import KafkaLog
+from ledger.log import TopicPartition
 from ledger.ports import free_port
 from ledger.topics import Topics
 from tests import loopback
@@ -35,6 +39,7 @@ class Processes:
 
     def __init__(self, folder: Path, kafka: KafkaSettings, topics: Topics) -> None:
         self.folder = folder
+        self._kafka, self._topics = kafka, topics
         self.tokens = {role: new_token(role) for role in ROLES}
         self.port = free_port()
         known = [{"name": role, "role": role, "sha256": [hash_token(token)]} for role, token in self.tokens.items()]
@@ -77,6 +82,18 @@ class Processes:
             except httpx.TransportError:
                 pass  # it does not listen yet
             time.sleep(0.05)
+
+    def audit(self) -> list[AuditRecord]:
+        """What is in the audit by now."""
+        tp = TopicPartition(self._topics.audit, 0)
+        log = KafkaLog(self._kafka)
+        reader, end = log.reader("test-audit", eof=True), log.ends([tp])[tp]
+        reader.assign({tp: 0})
+        found = []
+        while len(found) < end and reader.reached_end().get(tp, 0) < end:
+            found += reader.poll(500, 0.2)
+        reader.close()
+        return [audit_codec().decode(record.value) for record in found]
 
     def send(self, name: str, number: signal.Signals) -> int:
         """Signal a process and wait for its end; its exit code."""
@@ -254,6 +271,16 @@ def test_a_token_is_rotated_under_a_running_serve(processes: Processes) -> None:
                 time.sleep(0.1)
             assert client.get("/orders").status_code == 200
             assert "ledger_tokens_stale 1.0" in client.get("/metrics").text
+    found: list[AuditRecord] = []
+    deadline = time.monotonic() + PATIENCE_S
+    while len(found) < 3:
+        assert time.monotonic() < deadline, processes.log("serve")
+        found = processes.audit()
+    assert [(record.action, record.actor, record.outcome) for record in found] == [
+        (TOKENS_RELOAD, "serve", DONE),
+        (TOKENS_RELOAD, "serve", DONE),
+        (TOKENS_RELOAD, "serve", REFUSED),
+    ]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sockets are no files there")

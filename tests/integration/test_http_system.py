@@ -106,6 +106,7 @@ def test_the_asyncapi_document_has_the_topics_and_the_schemas_themselves(ledger:
         "order-events",
         "order-refusals",
         "order-contacts",
+        "order-audit",
     }
     message = document["components"]["messages"][EVENTS]
     assert message["payload"]["schema"] == versions_of(EVENTS)[-1].parsed

@@ -9,18 +9,20 @@ from hypothesis import strategies as st
 from order_space import UNIVERSES, WHOLE, history, order_command, placed, reach
 
 from commands.messages import OrderCommand, command_codec
-from ledger.codec import Codec, contact_codec, event_codec, refusal_codec
+from ledger.audit import CONTACT_READ, CUSTOMER_ERASURE, DONE, AuditRecord
+from ledger.codec import Codec, audit_codec, contact_codec, event_codec, refusal_codec
 from ledger.contacts import Address, OrderContact
 from ledger.envelope import Written, seal
 from ledger.events import OrderEvent, OrderRefusal
 from ledger.order import Order, evolve
-from ledger.schemas import COMMANDS, CONTACTS, EVENTS, REFUSALS
+from ledger.schemas import AUDIT, COMMANDS, CONTACTS, EVENTS, REFUSALS
 
 KINDS: dict[str, tuple[type[Any], Codec[Any]]] = {
     COMMANDS: (OrderCommand, command_codec()),
     EVENTS: (OrderEvent, event_codec()),
     REFUSALS: (OrderRefusal, refusal_codec()),
     CONTACTS: (OrderContact, contact_codec()),
+    AUDIT: (AuditRecord, audit_codec()),
 }
 
 _INT = st.one_of(st.sampled_from([0, -1, 63, 64, 2**31 - 1, -(2**31)]), st.integers(-(2**31), 2**31 - 1))
@@ -89,7 +91,7 @@ def real_events() -> list[OrderEvent]:
 
 
 def real_records() -> list[tuple[Codec[Any], bytes]]:
-    """Encoded commands, events, refusals and a contact, as they stand in the log."""
+    """Encoded commands, events, refusals, a contact and audit records, as they stand in the log."""
     events = event_codec()
     records: list[tuple[Codec[Any], bytes]] = [(events, events.encode(event)) for event in real_events()]
     records += [(command_codec(), command_codec().encode(order_command(c))) for c in WHOLE[:80:4]]
@@ -121,4 +123,28 @@ def real_records() -> list[tuple[Codec[Any], bytes]]:
     home = Address("1 Main St", "Springfield", "12345", "US", region="OR")
     contact = OrderContact("c-1", "Ada Løvelace", "ada@example.org", home, "+1 555", home, "ring twice")
     records.append((contact_codec(), contact_codec().encode(contact)))
+    read = AuditRecord(
+        audit_id="0" * 32,
+        occurred_at=1_700_000_000_000,
+        node="serve-1",
+        actor="admin:desk",
+        role="admin",
+        action=CONTACT_READ,
+        outcome=DONE,
+        order_id="ord_1",
+        customer_id="c-1",
+        request_id="f" * 32,
+    )
+    erased = AuditRecord(
+        audit_id="1" * 32,
+        occurred_at=1,
+        node="",
+        actor="serve",
+        role="",
+        action=CUSTOMER_ERASURE,
+        outcome=DONE,
+        customer_id="c-1",
+        count=3,
+    )
+    records += [(audit_codec(), audit_codec().encode(r)) for r in (read, erased)]
     return records

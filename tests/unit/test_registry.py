@@ -137,7 +137,7 @@ def test_a_subjects_own_mode_is_put_back_as_it_was(server: tuple[ImportModeRegis
 def test_a_refusal_is_told_in_the_registrys_words_and_the_mode_is_put_back(server: tuple[ImportModeRegistry, str]) -> None:
     rules, address = server
     rules.refuse = "the disk is full"
-    with pytest.raises(ConfigError, match="answers 422 to registering order-commands-value version 1: the disk is full"):
+    with pytest.raises(ConfigError, match="answers 422 to registering order-audit-value version 1: the disk is full"):
         publish(f"http://{address}")
     assert rules.modes == {}
 
@@ -197,6 +197,6 @@ def test_a_registry_that_ignores_the_id_is_not_taken_for_published(
 ) -> None:
     rules, address = server
     monkeypatch.setattr(rules, "_register", lambda *_: {"id": 1})
-    with pytest.raises(ConfigError, match="gave order-commands-value version 1 the id 1, not "):
+    with pytest.raises(ConfigError, match="gave order-audit-value version 1 the id 1, not "):
         publish(f"http://{address}")
     assert rules.modes == {}
