@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, pairwise
 
@@ -50,7 +51,7 @@ def no_card_number(text: str | None) -> str | None:
 
 def _parts(run: str) -> Iterator[list[str]]:
     """Groups of digits that may make a number together, in ASCII: an article's number is no part of one."""
-    groups = ["".join(str(int(digit)) for digit in group) for group in _GROUP.findall(run)]
+    groups = _GROUP.findall(run if run.isascii() else "".join(str(int(c)) if c.isdecimal() else c for c in run))
     shortest = 1 if len(groups) <= MOST_GROUPS else 3
     part: list[str] = []
     for group in groups:
@@ -65,6 +66,8 @@ def _parts(run: str) -> Iterator[list[str]]:
 def _checked(groups: Sequence[str]) -> Iterator[str]:
     """Every number of a card's length with the right check digit (ISO/IEC 7812-1, annex B) that neighbouring groups make."""
     digits = "".join(groups)
+    if len(digits) < SHORTEST:
+        return
     ends = [0, *accumulate(map(len, groups))]
     # Sums over all digits before a place, those at even places doubled, or at odd ones: the check of a part is a difference.
     sums = [
@@ -72,13 +75,11 @@ def _checked(groups: Sequence[str]) -> Iterator[str]:
         for doubled in (0, 1)
     ]
     for first, start in enumerate(ends[:-1]):
-        for last in range(first + 1, len(ends)):
-            length = ends[last] - start
-            if length > LONGEST:
-                break
-            of = sums[ends[last] % 2]  # the last digit itself is not doubled
-            if length >= SHORTEST and (of[ends[last]] - of[start]) % 10 == 0 and not _counts_up(groups[first:last]):
-                yield digits[start : ends[last]]
+        for last in range(bisect_left(ends, start + SHORTEST, first + 1), bisect_right(ends, start + LONGEST, first + 1)):
+            end = ends[last]
+            of = sums[end % 2]  # the last digit itself is not doubled
+            if (of[end] - of[start]) % 10 == 0 and not _counts_up(groups[first:last]):
+                yield digits[start:end]
 
 
 def _counts_up(groups: Sequence[str]) -> bool:
