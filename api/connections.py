@@ -26,6 +26,7 @@ from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from api.errors import PROBLEM_JSON, Problem
+from api.proxies import Proxies
 from ledger.faults import in_short
 
 log = structlog.get_logger(__name__)
@@ -65,8 +66,8 @@ class Address:
 class Connections:
     """All connections of one server; on its event loop. `protocol` is uvicorn's option `http`."""
 
-    def __init__(self, limits: Limits | None = None) -> None:
-        self.limits = limits or Limits()
+    def __init__(self, limits: Limits | None = None, proxies: Proxies | None = None) -> None:
+        self.limits, self._proxies = limits or Limits(), proxies or Proxies()
         self.ended: Counter[str] = Counter()  # by us, and why
         self._open: dict[BoundedProtocol, None] = {}
         self._addresses: dict[str, Address] = {}
@@ -78,10 +79,10 @@ class Connections:
     def protocol(self, **of_uvicorn: Any) -> BoundedProtocol:
         return BoundedProtocol(self, **of_uvicorn)
 
-    def admit(self, connection: BoundedProtocol, name: str) -> Address | None:
-        """Count a new connection; another one makes room if need be. None: there is no room."""
+    def admit(self, connection: BoundedProtocol, name: str, host: str = "") -> Address | None:
+        """Count a new connection of `host`, as one of `name`; another one makes room if need be. None: there is no room."""
         address = self._addresses.get(name) or Address()
-        if address.count >= self.limits.per_address and not self._make_room(address):
+        if address.count >= self.limits.per_address and host not in self._proxies and not self._make_room(address):
             return None
         if len(self._open) >= self.limits.connections:
             fullest = max(self._addresses.values(), key=lambda a: len(a.silent) + len(a.idle))
@@ -149,8 +150,9 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._since = self.loop.time()
-        self._name = _network(self.client[0]) if self.client else ""
-        self._address = self._all.admit(self, self._name)
+        host = self.client[0] if self.client else ""
+        self._name = _network(host)
+        self._address = self._all.admit(self, self._name, host)
         if self._address is None:
             self._all.ended["refused"] += 1
             self._answer(Problem("too-many-connections"))

@@ -21,6 +21,7 @@ from api.context import AppContext
 from api.doors import build_payments
 from api.exposure import check_exposure
 from api.generation import nothing, open_generation, open_known, projections_of
+from api.proxies import Proxies
 from api.signals import hang_up_is_terminate, on_stop_signals, restore, stop_with_parent
 from api.tokens_file import TokensFile
 from api.wiring import open_log
@@ -67,7 +68,7 @@ class _Node:
         """Open what lies on disk. Raises `StoreError`, `ConfigError`."""
         files = raise_file_limit()
         self._settings, self._log, self._tokens_file = settings, event_log, tokens_file
-        self._payments = build_payments(settings)
+        self._payments, self._proxies = build_payments(settings), Proxies(settings.proxies)
         private_folder(settings.state_dir)
         self._generations = projections_of(settings)
         self._opened = open_known(self._generations, settings.topics)
@@ -92,7 +93,9 @@ class _Node:
             status=self._app.status,
             payments=self._payments,
             audit_spool=settings.state_dir / "audit.waiting",
-            connections=Connections(limits_within(settings.max_connections, settings.max_connections_per_address, files)),
+            connections=Connections(
+                limits_within(settings.max_connections, settings.max_connections_per_address, files), self._proxies
+            ),
         )
         tokens_file.on_reload = self._tokens_reloaded
         self._beginning = Beginning(
@@ -112,6 +115,7 @@ class _Node:
                 on_stopping=self._ending,
                 access_log=False,
                 http=self._context.connections.protocol,
+                **self._proxies.uvicorn_options(),
             )
         self._beginning.end()
         if self._beginning.error is not None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from ledger.topics import Topics
 from ledger.transitions import MAX_PAYMENT_WINDOW_S
 
 Env = Literal["development", "production"]
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 S = TypeVar("S", bound=BaseSettings)
 
 PLAINTEXT = frozenset({"kafka", "smtp", "sms", "stock"})
@@ -105,8 +107,12 @@ class Settings(BaseSettings):
         default=4096,
         ge=1,
         le=60_000,
-        description="the same for one client address (IPv6: one /64); behind a proxy, whose address all share, as many as "
-        "MAX_CONNECTIONS",
+        description="the same for one client address (IPv6: one /64); trusted proxies have no such bound",
+    )
+    trusted_proxies: str = Field(
+        default="",
+        description="addresses and networks of proxies in front, with commas: their X-Forwarded-For and X-Forwarded-Proto count, "
+        "everybody else's are ignored; none: nobody's count",
     )
 
     topic_prefix: str = Field(
@@ -206,6 +212,14 @@ class Settings(BaseSettings):
             raise ValueError(f"{', '.join(unknown)} is none of {', '.join(sorted(PLAINTEXT))}")
         return value
 
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _proxies_are_networks(cls, value: str) -> str:
+        for network in networks(value):
+            if network.prefixlen == 0:
+                raise ValueError(f"{network} is everybody: name the proxies")
+        return value
+
     @model_validator(mode="after")
     def _writers_fit(self) -> Settings:
         if self.writers > self.partitions:
@@ -227,6 +241,10 @@ class Settings(BaseSettings):
         return frozenset(c.upper() for c in _words(self.currencies))
 
     @property
+    def proxies(self) -> tuple[Network, ...]:
+        return networks(self.trusted_proxies)
+
+    @property
     def plaintext_allowed(self) -> frozenset[str]:
         return _words(self.allow_plaintext)
 
@@ -238,6 +256,11 @@ class Settings(BaseSettings):
         if len(key) < 16:
             raise ConfigError("LEDGER_HASH_KEY is shorter than 16 characters")
         return key
+
+
+def networks(text: str) -> tuple[Network, ...]:
+    """The addresses and networks in `text`, which has commas between them. Raises `ValueError` naming what is none."""
+    return tuple(ipaddress.ip_network(word) for word in sorted(_words(text)))
 
 
 def _words(text: str) -> frozenset[str]:

@@ -327,6 +327,7 @@ class Server:
             log_config=None,
             access_log=False,
             timeout_graceful_shutdown=5,
+            proxy_headers=False,
             http=context.connections.protocol,  # type: ignore[arg-type]  # whatever makes a protocol will do
         )
         self._server = uvicorn.Server(config)

@@ -230,7 +230,9 @@ def serve_sandbox(sandbox: Sandbox, host: str, port: int, on_server: Callable[[u
     """Serve until the server is told to end. Raises `ConfigError` for an address that others can reach."""
     if not ipaddress.ip_address(host).is_loopback:
         raise ConfigError("the sandbox listens on the loopback interface only")
-    config = uvicorn.Config(sandbox.app, host=host, port=port, log_config=None, access_log=False, lifespan="on")
+    config = uvicorn.Config(
+        sandbox.app, host=host, port=port, log_config=None, access_log=False, lifespan="on", proxy_headers=False
+    )
     server = uvicorn.Server(config)
     on_server(server)
     with suppress(KeyboardInterrupt):
