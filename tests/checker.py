@@ -29,6 +29,7 @@ from confluent_kafka import Consumer, KafkaError, TopicPartition
 from tests.patience import PATIENCE_S
 
 AVSC_DIR = Path(__file__).resolve().parent.parent / "avro"
+UNANSWERED = "has no answer"
 
 
 class Raw(NamedTuple):
@@ -227,6 +228,18 @@ def read_ledger(bootstrap: str, prefix: str = "", schemas: Schemas | None = None
     return check(Ledger(events, refusals, commands))
 
 
+def read_settled_ledger(
+    bootstrap: str, prefix: str = "", schemas: Schemas | None = None, patience_s: float = PATIENCE_S
+) -> Ledger:
+    """As `read_ledger`, once every command has its answer, or after `patience_s`: loops of the ledger send some at any time."""
+    deadline = time.monotonic() + patience_s
+    while True:
+        ledger = read_ledger(bootstrap, prefix, schemas)
+        if not any(problem.endswith(UNANSWERED) for problem in ledger.problems) or time.monotonic() > deadline:
+            return ledger
+        time.sleep(0.2)
+
+
 def _command(raw: Raw, schemas: Schemas) -> Decoded:
     """A command; without any fields when its bytes are not one, for anybody may write to that topic."""
     try:
@@ -353,7 +366,7 @@ def _check_completeness(ledger: Ledger) -> None:
             if kept.get((command.raw.partition, command.raw.offset)) != command.raw.value:
                 ledger.problems.append(f"unreadable command {_where(command)} is not kept")
         elif (f["command_id"], f["fingerprint"]) not in answered:
-            ledger.problems.append(f"command {_where(command)} ({f['operation']} {f['command_id']}) has no answer")
+            ledger.problems.append(f"command {_where(command)} ({f['operation']} {f['command_id']}) {UNANSWERED}")
 
 
 def describe(problems: Iterable[str], most: int = 20) -> str:

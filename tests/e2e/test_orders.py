@@ -56,7 +56,7 @@ def test_two_thousand_orders_with_retries_are_two_thousand_orders_each_readable_
     # 202 is an honest answer while the processor starts, or on a busy machine; no other one is.
     assert set(gateway.seen) <= {"200", "201", "202"}, gateway.seen
     assert len(order_ids) == ORDERS
-    ledger = checker.read_ledger(up.bootstrap_servers)
+    ledger = checker.read_settled_ledger(up.bootstrap_servers)
     assert ledger.problems == [], checker.describe(ledger.problems)
     mine = {order_id for order_id, order in ledger.orders.items() if order.customer_id.startswith("many-")}
     assert mine == order_ids
@@ -120,7 +120,7 @@ def test_anyone_can_read_the_topic_with_plain_kafka_and_avro_tools(up: UpProcess
     with loopback.client(base_url=up.url, timeout=PATIENCE_S) as client:
         answer = client.post("/orders", json=order_body(2), headers=headers(up, "reader-test", "k"))
         assert answer.status_code == 201
-    ledger = checker.read_ledger(up.bootstrap_servers, schemas=checker.RegistrySchemas(up.url, up.token("reader")))
+    ledger = checker.read_settled_ledger(up.bootstrap_servers, schemas=checker.RegistrySchemas(up.url, up.token("reader")))
     assert ledger.problems == [], checker.describe(ledger.problems)
     with SchemaRegistryClient({"url": up.url, "basic.auth.user.info": f"analytics:{up.token('reader')}"}) as registry:
         deserialize = AvroDeserializer(registry)
@@ -148,7 +148,7 @@ def test_the_plain_consumer_finds_the_same_with_and_without_confluents_deseriali
     found = json.loads(ran.stdout)
     assert found["decoder"].startswith("confluent_kafka" if registry_client else "fastavro")
     assert found["problems"] == []
-    ledger = checker.read_ledger(up.bootstrap_servers)
+    ledger = checker.read_settled_ledger(up.bootstrap_servers)
     assert found["events"] == len(ledger.events)
     assert {order_id: order["status"] for order_id, order in found["orders"].items()} == {
         order_id: order.status for order_id, order in ledger.orders.items()

@@ -46,7 +46,7 @@ async def under_load(up: UpProcess, first: int, strike: Callable[[], None], afte
 
 def check_nothing_lost(up: UpProcess, gateway: Gateway, first: int) -> None:
     assert gateway.never == [], checker.describe(gateway.never) + up.said()
-    ledger = checker.read_ledger(up.bootstrap_servers)
+    ledger = checker.read_settled_ledger(up.bootstrap_servers)
     assert ledger.problems == [], checker.describe(ledger.problems) + up.said()
     events = {(e.fields["order_id"], e.fields["version"]): e.fields for e in ledger.events}
     for ack in gateway.acknowledged:
@@ -153,7 +153,7 @@ def test_a_killed_up_leaves_a_directory_in_which_the_next_one_goes_on(up: UpProc
         read = client.get(placed.headers["Location"], params={"version": 1}, headers=sent)
         assert read.content == placed.content
     assert [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE] == []
-    assert checker.read_ledger(up.bootstrap_servers).problems == []
+    assert checker.read_settled_ledger(up.bootstrap_servers).problems == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
