@@ -147,8 +147,8 @@ class _Node:
         log.info("folding", generation=generation, partitions=self._projector.partitions)
         if self._opened is None:
             self._tend(generation)
+            _keep_what_is_there()
         self._keep_at(beside_the_fold(self._context))
-        _keep_what_is_there()
 
     def _tend(self, generation: str) -> None:
         """Be there for the verbs beside this process."""

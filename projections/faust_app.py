@@ -30,6 +30,7 @@ from typing import Any
 import structlog
 from faust import App, Schema
 from faust.contrib.asgi import serve_asgi
+from faust.tables.manager import TableManager
 from faust.transport.base import Transport
 from faust.transport.consumer import Consumer
 from faust.types import AppT, StreamT
@@ -165,6 +166,14 @@ class FeedTransport(Transport):
     driver_version = "ledger.log"
 
 
+class NoTables(TableManager):
+    """There are none, so nobody has to wait for them: Faust's own manager gives them a second to be registered."""
+
+    async def on_start(self) -> None:
+        await self._update_channels()
+        await self.recovery.start()
+
+
 class LedgerApp(App):
     """A Faust app whose only source is the feed."""
 
@@ -223,7 +232,7 @@ def build_app(
     folder: Folder,
     state_dir: Path,
     chunk_records: int = 1000,
-    max_wait_ms: int = 500,
+    max_wait_ms: int = 100,
     ahead: int = 2,
     slice_ms: float = 4.0,
     check_s: float = 5.0,
@@ -251,6 +260,7 @@ def build_app(
         topic_allow_declare=False,
         topic_disable_leader=True,
         table_standby_replicas=0,
+        TableManager=NoTables,
         stream_wait_empty=False,
         web_enabled=True,
         worker_redirect_stdouts=False,

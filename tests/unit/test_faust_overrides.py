@@ -95,6 +95,8 @@ def test_a_method_of_our_consumer_takes_what_faust_passes(name: str) -> None:
         (mode.Service, "stop", []),
         (AsgiService, "on_stop", []),
         (Recovery, "_resume_streams", ["generation_id"]),
+        (TableManager, "on_start", []),
+        (TableManager, "_update_channels", []),
         (TableManager, "on_rebalance", ["assigned", "revoked", "newly_assigned", "generation_id"]),
         (Conductor, "_update_tp_index", ["assigned"]),
     ],
@@ -109,6 +111,17 @@ def test_the_bare_producer_connects_to_nothing_and_cannot_send() -> None:
     assert faust_app.FeedTransport.Fetcher is Fetcher
     assert "NotImplementedError" in inspect.getsource(Producer.send)
     assert inspect.getsource(Producer.on_start).count("await") == 1  # the buffer, no client
+
+
+def test_tables_are_waited_for_a_second_before_recovery_begins_and_for_nothing_else() -> None:
+    """What `NoTables` leaves out."""
+    steps = [line.strip() for line in inspect.getsource(TableManager.on_start).splitlines() if "self." in line]
+    assert steps == [
+        "await self.sleep(1.0)",
+        "if not self.should_stop:",
+        "await self._update_channels()",
+        "await self.recovery.start()",
+    ]
 
 
 def test_the_app_keeps_its_web_service_and_generation_where_we_look() -> None:
@@ -161,6 +174,7 @@ def test_every_setting_exists_and_the_environment_is_shut_out(monkeypatch: pytes
         "topic_allow_declare",
         "topic_disable_leader",
         "table_standby_replicas",
+        "TableManager",
         "stream_wait_empty",
         "web_enabled",
         "worker_redirect_stdouts",
