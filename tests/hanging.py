@@ -2,7 +2,8 @@
 
 What Kafka itself does only under overload, or with producers older than KIP-890: records are in a partition after the coordinator
 has ended their transaction, so nobody will ever write the marker that ends them there. Written here as a raw Produce request with
-the id and the epoch of the real producer; the broker's check against just that is switched off meanwhile.
+the id and the epoch of the real producer, to a broker that does not check against just that. Such a broker is the test's own:
+to switch the check on and off again fails the transactions of others that are on their way just then (INVALID_TXN_STATE).
 """
 
 from __future__ import annotations
@@ -10,43 +11,34 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
 from kafka.admin import KafkaAdminClient
 from kafka.protocol.producer import ProduceRequest
 from kafka.record import MemoryRecordsBuilder
 from kafka.structs import TopicPartition as KafkaTopicPartition
 
+from ledger.broker import EmbeddedBroker
 from ledger.config import KafkaSettings
 from ledger.log import NewRecord
-from tests.patience import PATIENCE_S
 
-CHECK = "transaction.partition.verification.enable"
-REFUSED = (48, 120)  # INVALID_TXN_STATE, TRANSACTION_ABORTABLE: the check is not off yet
 OLD_PRODUCE = 11  # with later versions the broker adds the partition to a transaction by itself
 
 
 @contextmanager
-def unchecked(settings: KafkaSettings) -> Iterator[None]:
-    """No broker asks the coordinator whether a transaction goes on, until the block ends."""
-    admin = AdminClient(settings.client_config())
-
-    def switch(value: str) -> None:
-        entry = ConfigEntry(CHECK, value, incremental_operation=AlterConfigOpType.SET)
-        for broker in admin.list_topics(timeout=PATIENCE_S).brokers:
-            resource = ConfigResource(ConfigResource.Type.BROKER, str(broker), incremental_configs=[entry])
-            admin.incremental_alter_configs([resource])[resource].result(PATIENCE_S)
-
-    switch("false")
-    try:
-        yield
-    finally:
-        switch("true")
+def unchecking_broker(folder: Path) -> Iterator[EmbeddedBroker]:
+    """A broker that never asks the coordinator whether the transaction of a record goes on."""
+    properties = {"transaction.partition.verification.enable": "false"}
+    with EmbeddedBroker(folder / "data", log_file=folder / "broker.log", jit="quick", properties=properties) as broker:
+        yield broker
 
 
 def leave_hanging(settings: KafkaSettings, transactional_id: str, records: Sequence[NewRecord]) -> None:
-    """Append `records`, all of one partition, as the producer of that id would, after its last transaction has ended."""
+    """Append `records`, all of one partition, as the producer of that id would, after its last transaction has ended.
+
+    The broker is one of `unchecking_broker`.
+    """
     tp = KafkaTopicPartition(records[0].topic, records[0].partition)
     client = KafkaAdminClient(bootstrap_servers=settings.bootstrap_servers, client_id="hanging")
     try:
@@ -64,15 +56,7 @@ def leave_hanging(settings: KafkaSettings, transactional_id: str, records: Seque
         request = ProduceRequest(
             transactional_id=transactional_id, acks=-1, timeout_ms=10_000, topic_data=[data], max_version=OLD_PRODUCE
         )
-        deadline = time.monotonic() + PATIENCE_S
-        while True:
-            with unchecked(settings):  # another test may switch the check on again at any time
-                code = client._manager.run(_produce, client, tp, request)
-            if code == 0:
-                return
-            assert code in REFUSED, code
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        assert client._manager.run(_produce, client, tp, request) == 0
     finally:
         client.close()
 

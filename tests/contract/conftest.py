@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 import pytest
@@ -112,7 +112,8 @@ class Stage:
 
     def topic(self, partitions: int = 1, **settings: str) -> str:
         name = self.name("topic")
-        spec = TopicSpec(name, partitions, {key.replace("_", "."): value for key, value in settings.items()})
+        kept = {"retention.ms": "-1"}  # many tests write records of long ago
+        spec = TopicSpec(name, partitions, kept | {key.replace("_", "."): value for key, value in settings.items()})
         assert self.log.ensure_topics([spec]) == [name]
         return name
 
@@ -121,7 +122,9 @@ class Stage:
         writer = self.log.writer(self.name("writer"))
         writer.start(PATIENCE_S)
         try:
-            return dict(writer.transact(records))
+            positions = dict(writer.transact(records))
+            self._wait_for_markers(positions)
+            return positions
         finally:
             writer.close()
 
@@ -133,6 +136,7 @@ class Stage:
 
     def read_to_end(self, positions: dict[TopicPartition, int], **options: object) -> list[Record]:
         """Everything from `positions` to the end of each partition."""
+        self._wait_for_markers(positions)
         reader = self.reader(positions, eof=True, **options)
         records: list[Record] = []
         deadline = time.monotonic() + PATIENCE_S
@@ -140,6 +144,16 @@ class Stage:
             assert time.monotonic() < deadline, f"no end in sight: {reader.reached_end()}"
             records += reader.poll(100, 0.5)
         return records
+
+    def _wait_for_markers(self, partitions: Iterable[TopicPartition]) -> None:
+        """A transaction has ended when its coordinator knows; partitions hear of it, and show its records, a little later."""
+        deadline = time.monotonic() + PATIENCE_S
+        while self.log.ends(partitions) != self.log.ends(partitions, "read_uncommitted"):
+            states = {one.state for one in self.log.open_transactions(partitions)}
+            if states and not states & {"PrepareCommit", "PrepareAbort"}:
+                return  # left open by the test
+            assert time.monotonic() < deadline, states
+            time.sleep(0.01)
 
     def close(self) -> None:
         for reader in self._readers:

@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
+from ledger.broker import EmbeddedBroker
 from ledger.config import KafkaSettings
 from ledger.errors import LogUnavailable
 from ledger.kafka_log import KafkaLog
 from ledger.log import NewRecord, TopicPartition
 from tests.contract.conftest import Stage
+from tests.hanging import unchecking_broker
 from tests.patience import PATIENCE_S
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedBroker]:
+    with unchecking_broker(tmp_path_factory.mktemp("unchecking")) as broker:
+        yield broker
+
+
+@pytest.fixture(scope="module")
+def kafka(broker: EmbeddedBroker) -> KafkaSettings:
+    return KafkaSettings(bootstrap_servers=broker.bootstrap_servers, client_id="tests")
 
 
 def records(topic: str, partition: int, *values: str) -> list[NewRecord]:

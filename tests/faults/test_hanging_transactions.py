@@ -18,18 +18,30 @@ from typer.testing import CliRunner
 from api.cli import app
 from commands.desk import Desk
 from commands.messages import OrderCommand, command_codec
+from ledger.broker import EmbeddedBroker
 from ledger.config import KafkaSettings
 from ledger.envelope import Written
 from ledger.kafka_log import KafkaLog
 from ledger.log import NewRecord, Record, TopicPartition
 from ledger.store import MemoryStore
 from ledger.topics import Topics
-from tests.hanging import leave_hanging
+from tests.hanging import leave_hanging, unchecking_broker
 from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.kafka
 PARTITIONS = 4
 HUNG = 1
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedBroker]:
+    with unchecking_broker(tmp_path_factory.mktemp("unchecking")) as broker:
+        yield broker
+
+
+@pytest.fixture(scope="module")
+def kafka(broker: EmbeddedBroker) -> KafkaSettings:
+    return KafkaSettings(bootstrap_servers=broker.bootstrap_servers, client_id="tests")
 
 
 @pytest.fixture

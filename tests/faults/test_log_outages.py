@@ -165,6 +165,7 @@ def until(condition: Callable[[], object], timeout_s: float = PATIENCE_S) -> Non
 def everything(log: KafkaLog, topic: str) -> list[Record]:
     """All committed records of `topic`, by a fresh reader."""
     tps = [TopicPartition(topic, p) for p in range(PARTITIONS)]
+    until(lambda: log.ends(tps) == log.ends(tps, "read_uncommitted"))  # the last markers are there
     reader = log.reader("fresh", eof=True)
     reader.assign(dict.fromkeys(tps, 0))
     records: list[Record] = []
