@@ -135,6 +135,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().__init__(**of_uvicorn)
         self._all = connections
         self._limits = connections.limits
+        self.timeout_keep_alive = self._limits.idle_s  # type: ignore[assignment]  # seconds of a `call_later`
         self._address: Address | None = None
         self._name = ""
         self._state = "header"
@@ -197,7 +198,10 @@ class BoundedProtocol(HttpToolsProtocol):
             self.end("slow header" if begun else "silent", Problem("request-timeout") if begun else None)
         elif self._state == "body" and waits_s > self._limits.body_s:
             self.end("slow body", Problem("request-timeout"))
-        elif self._state == "idle" and waits_s > self._limits.idle_s:
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Uvicorn's own timer of an idle connection."""
+        if not self.transport.is_closing():
             self.end("idle")
 
     def _answers(self) -> bool:

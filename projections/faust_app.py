@@ -49,7 +49,6 @@ log = structlog.get_logger(__name__)
 
 FEED = TP("chunks", 0)  # what Faust believes to be the one topic and partition of this app
 UVICORN_OPTIONS: Mapping[str, Any] = {
-    "timeout_keep_alive": 75,  # uvicorn's 5 s is shorter than what clients and proxies keep connections for
     "ws": "none",
     "proxy_headers": False,  # else on, for whomever the environment names
     "timeout_graceful_shutdown": 2,  # then open streams are cancelled
