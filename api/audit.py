@@ -17,7 +17,7 @@ from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict, Unpack
 
 import structlog
 
@@ -49,6 +49,15 @@ class By(NamedTuple):
 
 
 BY_ITSELF = By("serve")
+
+
+class About(TypedDict, total=False):
+    """What it concerned; see `AuditRecord`."""
+
+    order_id: str | None
+    customer_id: str | None
+    reason: str | None
+    count: int | None
 
 
 class _Item:
@@ -94,50 +103,21 @@ class Audit:
         """Records that are not known to be durable."""
         return len(self._waiting) + len(self._under_way)
 
-    def note(
-        self,
-        by: By,
-        action: str,
-        outcome: str,
-        *,
-        order_id: str | None = None,
-        customer_id: str | None = None,
-        reason: str | None = None,
-        count: int | None = None,
-    ) -> None:
+    def note(self, by: By, action: str, outcome: str, **about: Unpack[About]) -> None:
         """Have it recorded. Never waits, never raises."""
-        item = _Item(action, self._record(by, action, outcome, order_id, customer_id, reason, count))
+        item = _Item(action, self._record(by, action, outcome, about))
         if self.waiting >= MAX_WAITING:
             self._lose([item], "too many wait")
             return
         self._waiting.append(item)
         self._send()
 
-    async def keep(
-        self,
-        by: By,
-        action: str,
-        outcome: str,
-        *,
-        order_id: str | None = None,
-        customer_id: str | None = None,
-        reason: str | None = None,
-        count: int | None = None,
-    ) -> None:
+    async def keep(self, by: By, action: str, outcome: str, **about: Unpack[About]) -> None:
         """Record it, durably when this returns. Raises `Problem` `ledger-unavailable`."""
-        await self._send_all([self._record(by, action, outcome, order_id, customer_id, reason, count)])
+        await self._send_all([self._record(by, action, outcome, about)])
         self.written[action] += 1
 
-    def _record(
-        self,
-        by: By,
-        action: str,
-        outcome: str,
-        order_id: str | None,
-        customer_id: str | None,
-        reason: str | None,
-        count: int | None,
-    ) -> NewRecord:
+    def _record(self, by: By, action: str, outcome: str, about: About) -> NewRecord:
         record = AuditRecord(
             audit_id=secrets.token_hex(16),
             occurred_at=self._clock(),
@@ -146,13 +126,11 @@ class Audit:
             role=by.role,
             action=action,
             outcome=outcome,
-            reason=reason,
-            order_id=order_id,
-            customer_id=customer_id,
             request_id=by.request_id,
-            count=count,
+            **about,
         )
-        return NewRecord(self._topic, 0, (order_id or customer_id or "").encode() or None, self._codec.encode(record))
+        key = (record.order_id or record.customer_id or "").encode()
+        return NewRecord(self._topic, 0, key or None, self._codec.encode(record))
 
     # ---- on its way
 
