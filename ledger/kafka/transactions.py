@@ -26,6 +26,21 @@ from ledger.log import OpenTransaction, TopicPartition
 ENDING = frozenset({"Ongoing", "PrepareCommit", "PrepareAbort", "PrepareEpochFence"})
 
 
+# Its names for what `KafkaSettings.client_config` sets.
+KAFKA_PYTHON = {
+    "bootstrap.servers": "bootstrap_servers",
+    "client.id": "client_id",
+    "security.protocol": "security_protocol",
+    "ssl.ca.location": "ssl_cafile",
+    "ssl.certificate.location": "ssl_certfile",
+    "ssl.key.location": "ssl_keyfile",
+    "ssl.key.password": "ssl_password",
+    "sasl.mechanism": "sasl_mechanism",
+    "sasl.username": "sasl_plain_username",
+    "sasl.password": "sasl_plain_password",
+}
+
+
 class _Admin(KafkaAdminClient):  # type: ignore[misc]  # it has no type information
     """One whose thread ends also when nothing answers while it is made."""
 
@@ -39,25 +54,15 @@ class _Admin(KafkaAdminClient):  # type: ignore[misc]  # it has no type informat
 
 
 def admin_config(settings: KafkaSettings, timeout_s: float) -> dict[str, Any]:
-    """The settings in kafka-python's names. Holds secrets."""
+    """The connection settings in kafka-python's names. Holds secrets."""
     timeout_ms = int(timeout_s * 1000)
-    config: dict[str, Any] = {
+    config = {KAFKA_PYTHON[name]: value for name, value in settings.client_config().items()}
+    return config | {
         "bootstrap_servers": settings.bootstrap_servers.split(","),
         "client_id": f"{settings.client_id}-transactions",
-        "security_protocol": settings.security_protocol,
         "bootstrap_timeout_ms": timeout_ms,
         "request_timeout_ms": timeout_ms,
     }
-    optional = {
-        "ssl_cafile": settings.ssl_ca_location and str(settings.ssl_ca_location),
-        "ssl_certfile": settings.ssl_certificate_location and str(settings.ssl_certificate_location),
-        "ssl_keyfile": settings.ssl_key_location and str(settings.ssl_key_location),
-        "ssl_password": settings.ssl_key_password and settings.ssl_key_password.get_secret_value(),
-        "sasl_mechanism": settings.sasl_mechanism,
-        "sasl_plain_username": settings.sasl_username,
-        "sasl_plain_password": settings.sasl_password and settings.sasl_password.get_secret_value(),
-    }
-    return config | {name: value for name, value in optional.items() if value}
 
 
 @contextmanager
