@@ -8,12 +8,13 @@ from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api import attention, customers, events, orders, payments, registry, reports, system, tracking, webhooks
 from api.call import Call
 from api.context import AppContext
+from api.contract.openapi import openapi_document
 from api.edge import Edge, LedgerRoute, SystemRoute, problem_response
-from api.errors import Problem
-from api.openapi import openapi_document
+from api.problems import Problem
+from api.routes import attention, customers, events, orders, payments, registry, reports, system, webhooks
+from api.routes import command_status as tracking
 
 __all__ = ["AppContext", "build_app"]
 

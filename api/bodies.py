@@ -18,7 +18,7 @@ from pydantic_core import ErrorDetails
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
-from api.errors import FieldError, Problem
+from api.problems import FieldError, Problem
 
 MAX_BODY_BYTES = 64 * 1024
 MAX_DEPTH = 8

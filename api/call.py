@@ -9,15 +9,15 @@ from typing import Any, NamedTuple, TypeVar, cast
 from pydantic import BaseModel
 from starlette.requests import Request
 
-from api import patterns
-from api.audit import By
-from api.auth import Principal, Token, bearer_token
 from api.bodies import parse, read_body, validated
-from api.card_numbers import has_card_number
+from api.callers.auth import Principal, Token, bearer_token
 from api.context import AppContext
-from api.errors import FieldError, Problem, invalid_header
+from api.contract import patterns
+from api.contract.card_numbers import has_card_number
+from api.problems import FieldError, Problem, invalid_header
 from api.query import Query
 from api.representations import timestamp
+from api.services.audit import By
 from ledger.turns import Steps
 
 DEFAULT_WAIT_S, MAX_WAIT_S = 3.0, 10.0

@@ -25,8 +25,8 @@ import structlog
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from api.errors import PROBLEM_JSON, Problem
-from api.proxies import Proxies
+from api.callers.proxies import Proxies
+from api.problems import PROBLEM_JSON, Problem
 from ledger.faults import in_short
 
 log = structlog.get_logger(__name__)

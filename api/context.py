@@ -7,22 +7,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from api.audit import Audit
-from api.auth import Tokens
-from api.client_secrets import ClientSecrets
+from api.callers.auth import Tokens
+from api.callers.limits import Limits
 from api.connections import Connections
-from api.erasure import Erasures
-from api.errors import FieldError, Problem
-from api.followed_messages import FollowedMessages
-from api.limits import Limits
-from api.look_ups import LookUps
+from api.contract.patterns import POSITION
 from api.loop_lag import LoopLag
 from api.metrics import HttpMetrics
-from api.patterns import POSITION
-from api.submissions import FoldStatus, Submissions
+from api.problems import FieldError, Problem
+from api.services.audit import Audit
+from api.services.client_secrets import ClientSecrets
+from api.services.erasure import Erasures
+from api.services.followed_messages import FollowedMessages
+from api.services.look_ups import LookUps
+from api.services.submissions import FoldStatus, Submissions
+from api.settings import Settings
 from commands.idempotency import contact_digest_of, fingerprint_of
-from commands.payments import PaymentProvider
-from ledger.config import Settings
+from commands.reconciler.payment_port import PaymentProvider
 from ledger.log import EventLog, Sender
 from ledger.turns import Turns
 from projections.projector import Projector

@@ -7,7 +7,7 @@ import binascii
 import hmac
 
 from api.context import AppContext
-from api.errors import Problem
+from api.problems import Problem
 from projections.queries import InvalidCursor, OrderFilter
 
 SIGNATURE_BYTES = 16

@@ -27,9 +27,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.call import Call, Exchange, headers_of
 from api.context import AppContext
-from api.errors import PROBLEM_JSON, Problem
+from api.contract.patterns import COMMAND_ID, ORDER_ID
 from api.metrics import METHODS, OTHER, UNMATCHED
-from api.patterns import COMMAND_ID, ORDER_ID
+from api.problems import PROBLEM_JSON, Problem
 from ledger.faults import without_values
 
 log = structlog.get_logger(__name__)

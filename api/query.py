@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from datetime import date
 
-from api.errors import FieldError, Problem
+from api.problems import FieldError, Problem
 from api.times import rfc3339_ms
 
 _DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)

@@ -29,8 +29,8 @@ from ledger.bounds import (
     TimeMs,
     Word,
 )
-from ledger.codec import Codec
-from ledger.schemas import COMMANDS, versions_of
+from ledger.schemas.codec import Codec
+from ledger.schemas.versions import COMMANDS, versions_of
 from ledger.transitions import Operation
 
 

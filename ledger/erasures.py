@@ -11,9 +11,9 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from ledger.codec import contact_codec
 from ledger.contacts import NOBODY
 from ledger.errors import DecodeError
+from ledger.schemas.codec import contact_codec
 
 _PREFIX = "erasure:"
 

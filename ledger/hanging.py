@@ -16,11 +16,11 @@ import time
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from ledger.codec import event_codec, link_of, refusal_codec
 from ledger.errors import DecodeError, LogUnavailable
 from ledger.events import NO_HASH, OrderEvent, OrderRefusal
 from ledger.last_record import last_before
 from ledger.log import EventLog, OpenTransaction, Record, TopicPartition
+from ledger.schemas.codec import event_codec, link_of, refusal_codec
 from ledger.topics import Topics
 
 ANSWER_S = 60.0

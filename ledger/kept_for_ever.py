@@ -1,17 +1,12 @@
-"""What no erasure reaches: the texts in `order-events` that others than this program write. Pure data, and their table.
+"""What no erasure reaches: the texts in `order-events` that others than this program write. Pure data.
 
 A test holds the rows against the schemas: a new field is somebody's here, or the program's own. `order-ledger privacy` shows
-them; `python -m ledger.kept_for_ever README.md` writes them into the README.
+them.
 """
 
 from __future__ import annotations
 
-import sys
 from typing import NamedTuple
-
-from ledger import generated_blocks
-
-BEGIN = generated_blocks.begin("privacy")
 
 
 class Text(NamedTuple):
@@ -86,26 +81,3 @@ ELSEWHERE = (
     ("mail servers, the text message service, the carrier", "what they were given: theirs to erase"),
     ("backups, mirrors of topics, snapshots of disks", "what they had: yours to erase"),
 )
-
-
-def table() -> str:
-    """A row per field, in Markdown."""
-    rows = ["| field of an event | written by | for | not for |", "|---|---|---|---|"]
-    rows += [f"| `{text.field}` | {text.writer} | {text.meant} | {text.wrong} |" for text in TEXTS]
-    rows += ["", "| where | what an erasure leaves |", "|---|---|"]
-    rows += [f"| {where} | {what} |" for where, what in ELSEWHERE]
-    return "\n".join(rows)
-
-
-def rewritten(text: str) -> str:
-    """`text` with the table made anew. Raises `NoBlock` when it has no place for it."""
-    return generated_blocks.rewritten(text, {"privacy": table}, "privacy")
-
-
-def main(arguments: list[str]) -> int:
-    """Rewrite each named file in place; 0 when done."""
-    return generated_blocks.main(arguments, rewritten, "ledger.kept_for_ever")
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

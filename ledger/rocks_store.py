@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import weakref
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,7 +29,8 @@ from rocksdict import (
 )
 
 from ledger.errors import StoreError
-from ledger.store import ManyDeleted, after_prefix, never
+from ledger.files import private_folder
+from ledger.store import ManyDeleted, Store, after_prefix, never
 
 MIB = 1024 * 1024
 
@@ -321,3 +323,23 @@ class _Keys(Iterator[bytes]):
 
     def close(self) -> None:
         self._rows = None
+
+
+LOCK_WAIT_S = 10.0
+
+
+def store_opener(root: Path) -> Callable[[str], Store]:
+    """Opens databases below `root`. A predecessor that was just killed may hold the lock for a moment: wait for it."""
+
+    def open_store(name: str) -> Store:
+        private_folder(root)
+        deadline = time.monotonic() + LOCK_WAIT_S
+        while True:
+            try:
+                return RocksStore(root / name)
+            except StoreError as exc:
+                if "lock" not in str(exc).lower() or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+
+    return open_store

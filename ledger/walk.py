@@ -17,7 +17,6 @@ from msgspec import Struct
 
 from ledger import events as e
 from ledger import transitions as t
-from ledger.codec import event_codec, link_of
 from ledger.envelope import headers, summary
 from ledger.errors import DecodeError
 from ledger.events import NO_HASH, OrderEvent
@@ -25,6 +24,7 @@ from ledger.log import Record
 from ledger.money import total_of
 from ledger.order import FoldError, Order, attempt_no, display, dispute_of, evolve, refund_of, stock_of
 from ledger.partitioner import partition_for
+from ledger.schemas.codec import event_codec, link_of
 
 
 class Fault(Struct, frozen=True):

@@ -23,13 +23,13 @@ from typing import NamedTuple
 import msgspec
 import structlog
 
-from ledger.codec import event_codec, refusal_codec
+from ledger.contact_rows import CONTACTS_STORE, KeptContacts
 from ledger.errors import ConfigError, DecodeError, Hole
 from ledger.events import OrderEvent, OrderRefusal
-from ledger.kept_contacts import CONTACTS_STORE, KeptContacts
 from ledger.log import Record, TopicPartition
 from ledger.order import FoldError
 from ledger.outcomes import decode_outcome, refusal_row
+from ledger.schemas.codec import event_codec, refusal_codec
 from ledger.store import Store
 from ledger.topics import Topics
 from projections import digests

@@ -4,7 +4,7 @@
     <root>/g000002/              the databases of one generation (`projections.databases`), and when they were current
     <root>/g000003.building/     what a rebuild has so far; a killed one goes on here
     <root>/serving.json          which generation the running `serve` reads
-    <root>/folding.json          how far a first start is that folds a long log (`api.generation`)
+    <root>/folding.json          how far a first start is that folds a long log (`projections.opening`)
     <root>/requests/             questions of `rebuild` and `verify` to the running `serve`, and its answers
     <root>/rebuild.lock          one rebuild at a time
 
@@ -23,8 +23,8 @@ from typing import Any
 
 import structlog
 
+from ledger.contact_rows import CONTACTS_STORE
 from ledger.errors import LedgerError, StoreError
-from ledger.kept_contacts import CONTACTS_STORE
 
 log = structlog.get_logger(__name__)
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 
+from ledger.contact_rows import KeptContacts
 from ledger.contacts import OrderContact
 from ledger.errors import Hole
 from ledger.events import OrderRefusal
-from ledger.kept_contacts import KeptContacts
 from ledger.log import Acked, NewRecord, Record, TopicPartition
 from ledger.outcomes import decode_outcome, outcome_key, reused_key
 from ledger.store import Store

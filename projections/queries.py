@@ -16,11 +16,11 @@ from dataclasses import dataclass
 import msgspec
 from msgspec import Struct
 
-from ledger.codec import event_codec
 from ledger.errors import LedgerError
 from ledger.events import OrderEvent
 from ledger.order import Order, evolve
 from ledger.outcomes import Outcome, decode_outcome, outcome_key, reused_key
+from ledger.schemas.codec import event_codec
 from ledger.transitions import Status
 from ledger.turns import Steps
 from projections import read_models as rm

@@ -21,8 +21,8 @@ from typing import Any, Literal, Protocol
 
 from filelock import FileLock, Timeout
 
+from ledger.contact_rows import CONTACTS_STORE
 from ledger.errors import LedgerError, StoreError
-from ledger.kept_contacts import CONTACTS_STORE
 from ledger.log import EventLog, TopicPartition
 from ledger.topics import Topics
 from projections.bulk import BulkFold, Interrupted, Progress, Tell

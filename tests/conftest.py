@@ -12,7 +12,7 @@ import structlog
 
 from ledger.topics import Topics
 
-pytest_plugins = ["workers", "leaks"]
+pytest_plugins = ["tests.support.workers", "tests.support.leaks"]
 
 _numbers = itertools.count(1)
 

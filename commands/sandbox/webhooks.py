@@ -8,9 +8,9 @@ import time
 
 import structlog
 
+from commands.reconciler.stripe_webhook import sign
 from commands.sandbox.chaos import Chaos
 from commands.sandbox.journal import Journal
-from commands.stripe_webhook import sign
 from ledger.faults import in_short
 from ledger.http_client import HttpClient, NoAnswer
 

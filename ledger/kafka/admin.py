@@ -25,10 +25,10 @@ from confluent_kafka import (
 from confluent_kafka import TopicPartition as KafkaTopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec, TopicMetadata  # type: ignore[attr-defined]
 
-from ledger.config import KafkaSettings
 from ledger.errors import LogError, LogUnavailable
 from ledger.kafka.connection import AWAY, ClientLog, client_config, from_exception, kafka_error
 from ledger.kafka.lease import progress_group
+from ledger.kafka.settings import KafkaSettings
 from ledger.log import Isolation, TopicPartition, compare_topic
 from ledger.topics import TopicSpec
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from confluent_kafka import Consumer, KafkaException
 from confluent_kafka import TopicPartition as KafkaTopicPartition
 
-from ledger.config import KafkaSettings
 from ledger.errors import LogError
 from ledger.kafka.connection import ClientLog, client_config, from_exception
+from ledger.kafka.settings import KafkaSettings
 from ledger.log import TopicPartition
 
 ANSWER_S = 10.0

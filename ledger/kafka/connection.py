@@ -9,8 +9,8 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
 
-from ledger.config import KafkaSettings
 from ledger.errors import Discard, Fenced, Hole, LogError, LogUnavailable
+from ledger.kafka.settings import KafkaSettings
 
 log = logging.getLogger("ledger.kafka")
 

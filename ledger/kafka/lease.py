@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from confluent_kafka import Consumer, KafkaError, KafkaException
 from confluent_kafka import TopicPartition as KafkaTopicPartition
 
-from ledger.config import KafkaSettings
 from ledger.errors import LogError
 from ledger.kafka.connection import ClientLog, client_config, from_exception, is_fatal, log
+from ledger.kafka.settings import KafkaSettings
 from ledger.log import NOTE_AGAIN_S, TopicPartition
 
 LOST_AGAIN_S = JOIN_AGAIN_S = 1.0

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as KafkaTopicPartition
 
-from ledger.config import KafkaSettings
 from ledger.errors import LogError
 from ledger.kafka.connection import AWAY, REFUSED, ClientLog, client_config, from_exception, is_fatal, log, log_error
+from ledger.kafka.settings import KafkaSettings
 from ledger.log import Isolation, Record, TopicPartition
 
 STATISTICS_INTERVAL_MS = 1000

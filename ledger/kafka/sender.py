@@ -7,9 +7,9 @@ import time
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from ledger.config import KafkaSettings
 from ledger.errors import LogError, LogUnavailable
 from ledger.kafka.connection import ClientLog, client_config, from_exception, is_fatal, kafka_error, log, log_error
+from ledger.kafka.settings import KafkaSettings
 from ledger.log import Acked, NewRecord, OnAck, refuse_oversized
 from ledger.supervision import WorkerThread
 

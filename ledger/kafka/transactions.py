@@ -17,9 +17,9 @@ from kafka.admin import ProducerState as Producer
 from kafka.protocol.producer import WriteTxnMarkersRequest
 from kafka.structs import TopicPartition as KafkaTopicPartition
 
-from ledger.config import KafkaSettings
 from ledger.errors import LogError, LogUnavailable, NotAllowed
 from ledger.kafka.admin import asking
+from ledger.kafka.settings import KafkaSettings
 from ledger.log import OpenTransaction, TopicPartition
 
 # In these a coordinator will still end the transaction, in every partition that it names.

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from ledger.config import KafkaSettings
 from ledger.errors import Discard, LogError, Rejected
 from ledger.kafka.connection import REJECTED, ClientLog, client_config, discard, from_exception
+from ledger.kafka.settings import KafkaSettings
 from ledger.log import NewRecord, TopicPartition, refuse_oversized
 
 COMMIT_TIMEOUT_S = 10.0

@@ -5,9 +5,3 @@ row is the median over pairs with the least and the largest, and what other proc
 Nothing is printed unless all of it was correct: every accepted order is readable, versions are dense, each command has exactly
 one outcome, counts agree.
 """
-
-import sys
-from pathlib import Path
-
-# What the suite shares is imported as pytest finds it: by names of the folder above.
-sys.path.append(str(Path(__file__).resolve().parents[1]))

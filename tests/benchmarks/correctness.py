@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.benchmarks.bench import Bench, Incorrect
-from tests.checker import describe, read_ledger
+from tests.support.checker import describe, read_ledger
 
 
 def check_everything(bench: Bench) -> dict[str, int]:

@@ -15,14 +15,14 @@ from typing import Any
 
 import httpx
 
-from api.catalogue import order_body
 from commands.sandbox import SECRET_KEY
-from tests import checker
+from commands.sandbox.catalogue import order_body
 from tests.benchmarks.bench import Bench, Incorrect
 from tests.benchmarks.rows import Row, at_most
 from tests.benchmarks.spread import Spread, percentile
 from tests.benchmarks.system import System
 from tests.benchmarks.workload import customer_of
+from tests.support import checker
 
 PAYMENTS, AT_ONCE = 200, 24
 GOAL_P50_S, GOAL_P99_S, GOAL_LAST_S = 2.0, 20.0, 60.0

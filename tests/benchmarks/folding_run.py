@@ -18,11 +18,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from api.wiring import KafkaDoors, store_opener
-from ledger.codec import event_codec
-from ledger.config import KafkaSettings
-from ledger.kafka_log import KafkaLog
+from api.processes.wiring import KafkaDoors, store_opener
+from ledger.kafka.log import KafkaLog
+from ledger.kafka.settings import KafkaSettings
 from ledger.log import Record, TopicPartition
+from ledger.schemas.codec import event_codec
 from ledger.topics import Topics
 from projections import faust_app
 from projections.bulk import tell_nobody

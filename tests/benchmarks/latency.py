@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ledger.errors import LogError
-from ledger.kafka_log import KafkaLog
+from ledger.kafka.log import KafkaLog
 from ledger.log import Acked, NewRecord
 from ledger.topics import TopicSpec
 from tests.benchmarks.bench import Bench, Incorrect

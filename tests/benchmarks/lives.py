@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from commands.desk import Desk
 from commands.idempotency import command_id_of, order_id_of
 from commands.messages import (
     OrderCommand,
@@ -18,12 +17,13 @@ from commands.messages import (
     ShipOrder,
     command_codec,
 )
+from commands.processor.desk import Desk
 from ledger import events as e
 from ledger.envelope import Written
-from ledger.kafka_log import KafkaLog
+from ledger.kafka.log import KafkaLog
 from ledger.log import NewRecord, Record
+from ledger.memory.store import MemoryStore
 from ledger.partitioner import partition_for
-from ledger.store import MemoryStore
 from ledger.topics import Topics
 from ledger.transitions import Operation
 from tests.benchmarks import workload

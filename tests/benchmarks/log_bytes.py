@@ -14,8 +14,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ledger.codec import PREFIX_BYTES
 from ledger.log import Record, TopicPartition
+from ledger.schemas.codec import PREFIX_BYTES
 from ledger.topics import Topics
 from tests.benchmarks.bench import Bench, Incorrect
 from tests.benchmarks.rows import Row, at_most

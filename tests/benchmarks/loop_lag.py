@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 
-from tests import loopback
+from tests.support import loopback
 
 NAME = "ledger_loop_lag_seconds_bucket"
 Counts = Mapping[float, float]  # by upper bound in seconds, cumulative

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import psutil
 
-from ledger.jars import JarLock
+from ledger.broker.jars import JarLock
 
 CALM_CPUS, CALM_WINDOW_S = 0.2, 1.5
 

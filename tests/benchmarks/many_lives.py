@@ -16,14 +16,14 @@ from typing import Any
 
 import fastavro
 
-from ledger.codec import contact_codec, event_codec
 from ledger.contacts import Address, OrderContact, contact_key
 from ledger.envelope import headers
 from ledger.events import NO_HASH, ORDER_DELIVERED
-from ledger.kafka_log import KafkaLog
+from ledger.kafka.log import KafkaLog
 from ledger.log import Acked, NewRecord
 from ledger.partitioner import partition_for
-from ledger.schemas import EVENTS, versions_of
+from ledger.schemas.codec import contact_codec, event_codec
+from ledger.schemas.versions import EVENTS, versions_of
 from ledger.topics import Topics
 from tests.benchmarks.bench import Incorrect
 from tests.benchmarks.lives import CONTACT_DIGEST, decided_lives

@@ -17,7 +17,7 @@ import uvicorn
 import uvloop
 from fastapi import FastAPI
 
-from api.payloads import ORDER_ID, PlaceOrderBody
+from api.contract.payloads import ORDER_ID, PlaceOrderBody
 from projections.faust_app import UVICORN_OPTIONS
 
 app = FastAPI()

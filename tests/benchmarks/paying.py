@@ -14,16 +14,16 @@ from typing import Any
 
 import httpx
 
-from api.catalogue import order_body
 from commands.sandbox import PUBLISHABLE_KEY
 from commands.sandbox.cards import VISA, confirm_form
-from tests import checker
+from commands.sandbox.catalogue import order_body
 from tests.benchmarks.bench import Bench, Incorrect
 from tests.benchmarks.jobs import cpu_s
 from tests.benchmarks.rows import Row, at_least, at_most
 from tests.benchmarks.spread import Spread, percentile, ratios
 from tests.benchmarks.system import PROCESSES, System
 from tests.benchmarks.workload import customer_of
+from tests.support import checker
 
 CONNECTIONS, CALM_CONNECTIONS = 48, 2
 GOAL, GOAL_CPU_MS, GOAL_MS = 0.12, 20.0, 150.0

@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from ledger.config import KafkaSettings
 from ledger.errors import Discard, EncodeError, Fenced, Hole, LogError, LogUnavailable, Rejected
 from ledger.kafka import lease
-from ledger.kafka_log import KafkaLog
+from ledger.kafka.log import KafkaLog
+from ledger.kafka.settings import KafkaSettings
 from ledger.log import Acked, Lease, NewRecord, OnAck, Reader, Record, TopicPartition
-from ledger.memory_log import MemoryLog
+from ledger.memory.log import MemoryLog
 from ledger.supervision import workers
 from ledger.topics import MAX_RECORD_BYTES, Topics, TopicSpec
-from tests.contract.conftest import Stage
-from tests.patience import PATIENCE_S
+from tests.support.patience import PATIENCE_S
+from tests.support.stage import Stage
 
 
 def records(topic: str, partition: int, *values: str) -> list[NewRecord]:

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from ledger.broker import EmbeddedBroker
-from ledger.config import KafkaSettings
+from ledger.broker.node import EmbeddedBroker
 from ledger.errors import LogUnavailable
-from ledger.kafka_log import KafkaLog
+from ledger.kafka.log import KafkaLog
+from ledger.kafka.settings import KafkaSettings
 from ledger.log import NewRecord, TopicPartition
-from tests.contract.conftest import Stage
-from tests.hanging import unchecking_broker
-from tests.patience import PATIENCE_S
+from tests.support.hanging import unchecking_broker
+from tests.support.patience import PATIENCE_S
+from tests.support.stage import Stage
 
 
 @pytest.fixture(scope="module")

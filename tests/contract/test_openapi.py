@@ -12,19 +12,19 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from api.app import build_app
-from api.auth import Tokens
 from api.bodies import parse, validated
+from api.callers.auth import Tokens
 from api.context import AppContext
-from api.errors import PROBLEMS, UNCHANGED, slug_of
-from api.payloads import CancelOrderBody, EraseBody, PayOrderBody, PlaceOrderBody, ResolveAttentionBody, SetStatusBody
-from ledger.config import Settings
-from ledger.memory_log import MemoryLog
-from ledger.store import MemoryStore
+from api.contract.payloads import CancelOrderBody, EraseBody, PayOrderBody, PlaceOrderBody, ResolveAttentionBody, SetStatusBody
+from api.problems import PROBLEMS, UNCHANGED, slug_of
+from api.settings import Settings
+from ledger.memory.log import MemoryLog
+from ledger.memory.store import MemoryStore
 from ledger.topics import Topics
 from ledger.transitions import REQUESTS, Code, Operation
 from projections.projector import Projector
 from projections.queries import Queries
-from tests.harness import HASH_KEY, Status, validate
+from tests.support.harness import HASH_KEY, Status, validate
 
 
 @pytest.fixture(scope="module")

@@ -17,9 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ledger.errors import StoreError
+from ledger.memory.store import MemoryStore
 from ledger.rocks_store import MIB, RocksStore, StoreMemory
-from ledger.store import ManyDeleted, MemoryStore, Store, after_prefix
-from tests.patience import PATIENCE_S
+from ledger.store import ManyDeleted, Store, after_prefix
+from tests.support.patience import PATIENCE_S
 
 
 @pytest.fixture(params=["memory", "rocks"])

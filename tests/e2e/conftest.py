@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from up_process import UpProcess
+
+from tests.support.up_process import UpProcess
 
 
 @pytest.fixture(scope="session")

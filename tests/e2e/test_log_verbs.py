@@ -9,17 +9,17 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import httpx
 import pytest
-from gateway import Gateway
-from up_process import PROGRAM, UpProcess
 
-from api.catalogue import order_body
-from tests import loopback
-from tests.patience import PATIENCE_S
+from commands.sandbox.catalogue import order_body
+from tests.support import loopback
+from tests.support.gateway import Gateway
+from tests.support.patience import PATIENCE_S
+from tests.support.up_process import PROGRAM, UpProcess
+from tests.support.verbs import lines, run
 
 pytestmark = pytest.mark.kafka
 ROOT = Path(__file__).parents[2]
@@ -37,19 +37,6 @@ def orders(up: UpProcess) -> list[httpx.Response]:
         return placed
 
     return asyncio.run(place())
-
-
-def run(up: UpProcess, *arguments: str, code: int = 0) -> str:
-    """Standard output of a verb that ends with `code`."""
-    command = [PROGRAM, *arguments, "--data-dir", str(up.data)]
-    environment = os.environ | {"COLUMNS": "200", "NO_COLOR": "1"}
-    shown = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, env=environment, check=False)
-    assert shown.returncode == code, shown.stdout + shown.stderr
-    return shown.stdout
-
-
-def lines(text: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in text.splitlines()]
 
 
 def test_tail_shows_what_was_asked_for_in_every_form(up: UpProcess, orders: list[httpx.Response]) -> None:

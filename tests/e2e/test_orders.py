@@ -10,16 +10,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-import checker
 import httpx
 import pytest
-from gateway import Gateway
-from up_process import PROCESSES, UpProcess
 
-from api import plain_consumer
-from api.catalogue import order_body
-from tests import loopback
-from tests.patience import PATIENCE_S
+from api.cli.demo import plain_consumer
+from commands.sandbox.catalogue import order_body
+from tests.support import checker, loopback
+from tests.support.gateway import Gateway
+from tests.support.patience import PATIENCE_S
+from tests.support.up_process import PROCESSES, UpProcess
 
 ORDERS = 2000
 pytestmark = pytest.mark.kafka

@@ -8,15 +8,14 @@ import threading
 import time
 from collections.abc import Callable
 
-import checker
 import psutil
 import pytest
-from gateway import Gateway
-from up_process import PROCESSES, UpProcess
 
-from api.catalogue import order_body
-from tests import loopback
-from tests.patience import PATIENCE_S
+from commands.sandbox.catalogue import order_body
+from tests.support import checker, loopback
+from tests.support.gateway import Gateway
+from tests.support.patience import PATIENCE_S
+from tests.support.up_process import PROCESSES, UpProcess
 
 pytestmark = pytest.mark.kafka
 

@@ -7,9 +7,10 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-import checker
 import pytest
-from checker import Decoded, Ledger, Raw
+
+from tests.support import checker
+from tests.support.checker import Decoded, Ledger, Raw
 
 DETAILS = ("placed", "cancel", "payment", "refund", "dispute", "stock", "shipment", "attention")
 LOG = bytes(16)

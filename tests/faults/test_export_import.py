@@ -7,16 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-import checker
 import httpx
-import processes
 import pytest
-from gateway import Gateway
-from test_rebuild import differences, running
 
-from ledger.config import KafkaSettings
+from ledger.kafka.settings import KafkaSettings
 from ledger.topics import Topics
-from tests.patience import PATIENCE_S
+from tests.support import checker, processes
+from tests.support.gateway import Gateway
+from tests.support.patience import PATIENCE_S
+from tests.support.rebuilds import differences, running
 
 pytestmark = pytest.mark.kafka
 

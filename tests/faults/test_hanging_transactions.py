@@ -11,22 +11,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import LedgerNode
-from topic_load import place, wait_answered
 from typer.testing import CliRunner
 
-from api.cli import app
-from commands.desk import Desk
+from api.cli.verbs import app
 from commands.messages import OrderCommand, command_codec
-from ledger.broker import EmbeddedBroker
-from ledger.config import KafkaSettings
+from commands.processor.desk import Desk
+from ledger.broker.node import EmbeddedBroker
 from ledger.envelope import Written
-from ledger.kafka_log import KafkaLog
+from ledger.kafka.log import KafkaLog
+from ledger.kafka.settings import KafkaSettings
 from ledger.log import NewRecord, Record, TopicPartition
-from ledger.store import MemoryStore
+from ledger.memory.store import MemoryStore
 from ledger.topics import Topics
-from tests.hanging import leave_hanging, unchecking_broker
-from tests.patience import PATIENCE_S
+from tests.support.hanging import leave_hanging, unchecking_broker
+from tests.support.patience import PATIENCE_S
+from tests.support.processes import LedgerNode
+from tests.support.topic_load import place, wait_answered
 
 pytestmark = pytest.mark.kafka
 PARTITIONS = 4

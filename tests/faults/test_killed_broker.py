@@ -11,12 +11,12 @@ import time
 from pathlib import Path
 
 import pytest
-from processes import LedgerNode
-from proof import load_during, prove
 
-from ledger.broker import EmbeddedBroker
+from ledger.broker.node import EmbeddedBroker
 from ledger.topics import Topics
-from tests.patience import PATIENCE_S
+from tests.support.patience import PATIENCE_S
+from tests.support.processes import LedgerNode
+from tests.support.proof import load_during, prove
 
 pytestmark = [pytest.mark.kafka, pytest.mark.campaign, pytest.mark.timeout(1200)]
 KILLS = 6

@@ -6,18 +6,17 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import processes
 import pytest
 
-from ledger.codec import contact_codec
-from ledger.config import KafkaSettings
 from ledger.contacts import BARRIER_KEY, Address, OrderContact, contact_key
-from ledger.kafka_log import KafkaLog
+from ledger.kafka.log import KafkaLog
+from ledger.kafka.settings import KafkaSettings
 from ledger.log import Acked, NewRecord, Record, TopicPartition
 from ledger.partitioner import partition_for
+from ledger.schemas.codec import contact_codec
 from ledger.topics import Topics
-from tests import loopback
-from tests.patience import PATIENCE_S
+from tests.support import loopback, processes
+from tests.support.patience import PATIENCE_S
 
 pytestmark = pytest.mark.kafka
 

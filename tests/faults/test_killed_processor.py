@@ -5,15 +5,15 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-import checker
 import pytest
-from folds import desk_differences
-from processes import Killer, LedgerNode
-from topic_load import TopicLoad, wait_answered
 
-from ledger.config import KafkaSettings
-from ledger.kafka_log import KafkaLog
+from ledger.kafka.log import KafkaLog
+from ledger.kafka.settings import KafkaSettings
 from ledger.topics import Topics
+from tests.support import checker
+from tests.support.folds import desk_differences
+from tests.support.processes import Killer, LedgerNode
+from tests.support.topic_load import TopicLoad, wait_answered
 
 pytestmark = pytest.mark.kafka
 PARTITIONS = 4

@@ -7,11 +7,11 @@ import random
 from pathlib import Path
 
 import pytest
-from processes import Killer, LedgerNode
-from proof import load_during, prove
 
-from ledger.config import KafkaSettings
+from ledger.kafka.settings import KafkaSettings
 from ledger.topics import Topics
+from tests.support.processes import Killer, LedgerNode
+from tests.support.proof import load_during, prove
 
 pytestmark = pytest.mark.kafka
 

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from ledger.broker import EmbeddedBroker
-from ledger.config import KafkaSettings
+from ledger.broker.node import EmbeddedBroker
 from ledger.errors import LogError
-from ledger.kafka_log import KafkaLog
+from ledger.kafka.log import KafkaLog
+from ledger.kafka.settings import KafkaSettings
 from ledger.log import Acked, NewRecord, Record, TopicPartition
 from ledger.topics import TopicSpec
-from tests.patience import PATIENCE_S
+from tests.support.patience import PATIENCE_S
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(900)]
 

@@ -9,14 +9,14 @@ import time
 from pathlib import Path
 
 import pytest
-from processes import Child, LedgerNode
-from topic_load import place, wait_answered
 
 from commands.messages import command_codec
-from ledger.config import KafkaSettings
-from ledger.kafka_log import KafkaLog
+from ledger.kafka.log import KafkaLog
+from ledger.kafka.settings import KafkaSettings
 from ledger.log import NewRecord
 from ledger.topics import Topics
+from tests.support.processes import Child, LedgerNode
+from tests.support.topic_load import place, wait_answered
 
 pytestmark = pytest.mark.kafka
 PARTITIONS, WRITERS = 4, 2

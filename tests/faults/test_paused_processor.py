@@ -8,16 +8,16 @@ import signal
 import time
 from pathlib import Path
 
-import checker
 import pytest
-from folds import desk_differences
-from processes import Child, LedgerNode
-from topic_load import TopicLoad, wait_answered
 
-from ledger.config import KafkaSettings
-from ledger.kafka_log import KafkaLog
+from ledger.kafka.log import KafkaLog
+from ledger.kafka.settings import KafkaSettings
 from ledger.topics import Topics
-from tests.patience import PATIENCE_S
+from tests.support import checker
+from tests.support.folds import desk_differences
+from tests.support.patience import PATIENCE_S
+from tests.support.processes import Child, LedgerNode
+from tests.support.topic_load import TopicLoad, wait_answered
 
 pytestmark = [pytest.mark.kafka, pytest.mark.campaign, pytest.mark.timeout(900)]
 PARTITIONS = 4

@@ -15,23 +15,21 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import checker
 import httpx
 import pytest
-import world_checker
-from checker import read_topic
-from harness import order_body
-from processes import TOKENS, Killer, LedgerNode
-from sandboxed import WEBHOOK_SECRET, RunningSandbox, running_sandbox
 
 from commands.sandbox import SECRET_KEY
 from commands.sandbox.cards import NO_FUNDS, THREE_D_SECURE, VISA
-from ledger.config import KafkaSettings
-from ledger.kafka_log import KafkaLog
+from ledger.kafka.log import KafkaLog
+from ledger.kafka.settings import KafkaSettings
 from ledger.ports import free_port
 from ledger.rocks_store import RocksStore
 from ledger.topics import Topics
-from tests import loopback
+from tests.support import checker, loopback, world_checker
+from tests.support.checker import read_topic
+from tests.support.harness import order_body
+from tests.support.processes import TOKENS, Killer, LedgerNode
+from tests.support.sandboxed import WEBHOOK_SECRET, RunningSandbox, running_sandbox
 
 pytestmark = pytest.mark.kafka
 

@@ -10,14 +10,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import processes
 import pytest
-from test_rebuild import Traffic, rebuild, running
 
-from ledger.config import KafkaSettings
+from ledger.kafka.settings import KafkaSettings
 from ledger.ports import free_port
 from ledger.topics import Topics
-from tests.patience import PATIENCE_S
+from tests.support import processes
+from tests.support.patience import PATIENCE_S
+from tests.support.rebuilds import Traffic, rebuild, running
 
 pytestmark = pytest.mark.kafka
 

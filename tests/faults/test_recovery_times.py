@@ -14,17 +14,16 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import checker
 import httpx
 import pytest
-from processes import TOKENS, Child, LedgerNode
 
-from api.catalogue import order_body
-from ledger.config import KafkaSettings
+from commands.sandbox.catalogue import order_body
+from ledger.kafka.settings import KafkaSettings
 from ledger.topics import Topics
-from tests import loopback
-from tests.e2e.up_process import UpProcess
-from tests.patience import PATIENCE_S
+from tests.support import checker, loopback
+from tests.support.patience import PATIENCE_S
+from tests.support.processes import TOKENS, Child, LedgerNode
+from tests.support.up_process import UpProcess
 
 pytestmark = [pytest.mark.kafka, pytest.mark.campaign, pytest.mark.timeout(7200)]
 

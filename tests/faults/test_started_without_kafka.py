@@ -12,15 +12,15 @@ from typing import Any
 
 import httpx
 import pytest
-from folds import projection_differences
-from processes import TOKENS, Child, LedgerNode
-from sandboxed import WEBHOOK_SECRET, running_sandbox
 
-from api.catalogue import order_body
-from ledger.broker import EmbeddedBroker
+from commands.sandbox.catalogue import order_body
+from ledger.broker.node import EmbeddedBroker
 from ledger.topics import Topics
-from tests import loopback
-from tests.patience import PATIENCE_S
+from tests.support import loopback
+from tests.support.folds import projection_differences
+from tests.support.patience import PATIENCE_S
+from tests.support.processes import TOKENS, Child, LedgerNode
+from tests.support.sandboxed import WEBHOOK_SECRET, running_sandbox
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(900)]
 

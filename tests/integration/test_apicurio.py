@@ -7,22 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import later_schemas
 import pytest
 import yaml
-from apicurio import running_apicurio
 from confluent_kafka.schema_registry import SchemaRegistryClient
 from confluent_kafka.schema_registry.avro import AvroDeserializer
 from confluent_kafka.serialization import MessageField, SerializationContext
 
-from ledger import schemas
-from ledger.codec import contact_codec, event_codec, refusal_codec
-from ledger.config import KafkaSettings
 from ledger.contacts import Address, OrderContact
 from ledger.errors import ConfigError
 from ledger.events import Adjustment, Line, OrderEvent, OrderRefusal, Placed, Stock, StockItem
-from ledger.registry import apicurio_archive, check_registry, publish
-from ledger.schemas import EVENTS, schema_versions, versions_of
+from ledger.kafka.settings import KafkaSettings
+from ledger.schemas import versions as schemas
+from ledger.schemas.codec import contact_codec, event_codec, refusal_codec
+from ledger.schemas.registry import apicurio_archive, check_registry, publish
+from ledger.schemas.versions import EVENTS, schema_versions, versions_of
+from tests.support import later_schemas
+from tests.support.apicurio import running_apicurio
 
 pytestmark = pytest.mark.apicurio
 

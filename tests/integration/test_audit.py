@@ -9,18 +9,18 @@ from typing import Any
 
 import pytest
 
-from api.audit import By
+from api.services.audit import By
 from commands.messages import OrderCommand, RaiseAttention
 from ledger.audit import ATTENTION_RESOLUTION, CONTACT_READ, CUSTOMER_ERASURE, DONE, REFUSED, REQUESTED, AuditRecord
-from ledger.codec import audit_codec
 from ledger.errors import LogUnavailable
-from ledger.kafka_log import KafkaLog
+from ledger.kafka.log import KafkaLog
 from ledger.log import EventLog, NewRecord, OnAck, Sender
-from ledger.memory_log import MemoryLog
+from ledger.memory.log import MemoryLog
+from ledger.schemas.codec import audit_codec
 from ledger.topics import Topics
 from ledger.transitions import Operation
-from tests.harness import ROLES, RunningLedger, key, order_body, running_ledger
-from tests.patience import PATIENCE_S
+from tests.support.harness import ROLES, RunningLedger, key, order_body, running_ledger
+from tests.support.patience import PATIENCE_S
 
 
 @pytest.fixture(scope="module", params=["memory", pytest.param("kafka", marks=pytest.mark.kafka)])

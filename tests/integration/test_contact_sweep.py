@@ -8,17 +8,17 @@ from collections.abc import Iterator
 
 import pytest
 
-from api.contact_sweep import is_unnamed, let_the_log_compact, sweep
-from api.errors import Problem
-from ledger.codec import contact_codec
+from api.problems import Problem
+from api.services.contact_expiry import is_unnamed, let_the_log_compact, sweep
 from ledger.contacts import BARRIER_KEY, Address, OrderContact, contact_key
-from ledger.kafka_log import KafkaLog
+from ledger.kafka.log import KafkaLog
 from ledger.log import Acked, EventLog, NewRecord
-from ledger.memory_log import MemoryLog
+from ledger.memory.log import MemoryLog
+from ledger.schemas.codec import contact_codec
 from ledger.topics import DAY_MS, Topics
 from projections.read_models import Frozen, encode
-from tests.harness import RunningLedger, key, order_body, running_ledger
-from tests.patience import PATIENCE_S
+from tests.support.harness import RunningLedger, key, order_body, running_ledger
+from tests.support.patience import PATIENCE_S
 
 HOUR_MS = DAY_MS // 24
 ADA = contact_codec().encode(OrderContact("c-1", "Ada", "ada@example.org", Address("1 Mill Lane", "Leeds", "LS1 1AA", "GB")))
@@ -115,7 +115,7 @@ def test_more_contacts_than_one_slice_are_all_looked_at(ledger: RunningLedger, m
     for n in range(30):
         if ledger.context.projector.log_time(ledger.context.partition_of(f"ord_many{n}")) == 0:
             placed(ledger, f"ord_many{n}")
-    monkeypatch.setattr("api.contact_sweep.SLICE_ROWS", 7)
+    monkeypatch.setattr("api.services.contact_expiry.SLICE_ROWS", 7)
     assert swept(ledger, now_ms()) == 30
     last = left_in_log(ledger)
     assert [last[name] for name in names] == [None] * 30

@@ -21,12 +21,12 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from ledger.aot_cache import cache_file
-from ledger.broker import EmbeddedBroker
+from ledger.broker.aot_cache import cache_file
+from ledger.broker.jars import Progress, ensure_jars
+from ledger.broker.node import EmbeddedBroker
 from ledger.errors import BrokerError
-from ledger.jars import Progress, ensure_jars
 from ledger.ports import free_port
-from tests.patience import PATIENCE_S
+from tests.support.patience import PATIENCE_S
 
 pytestmark = pytest.mark.kafka
 
@@ -209,7 +209,7 @@ def test_a_log_directory_that_is_not_kafkas_is_left_alone(tmp_path: Path) -> Non
 OWNER = """
 import sys, threading, time
 from pathlib import Path
-from ledger.broker import EmbeddedBroker
+from ledger.broker.node import EmbeddedBroker
 broker = EmbeddedBroker(Path(sys.argv[1]), jit="quick", die_with_parent=sys.argv[2] == "yes")
 starter = threading.Thread(target=broker.start)
 starter.start()
@@ -281,7 +281,7 @@ def test_a_cache_that_java_does_not_take_is_dropped_with_one_line(
     finally:
         node.stop()
     assert not damaged.exists()
-    (line,) = [record.getMessage() for record in caplog.records if record.name == "ledger.broker"]
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "ledger.broker.node"]
     assert str(damaged) in line
     assert "bad magic number" in line
 

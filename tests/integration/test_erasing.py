@@ -11,20 +11,20 @@ from typing import Any
 
 import pytest
 
-from api import erasure
 from api.context import AppContext
-from ledger.codec import contact_codec
+from api.services import erasure
 from ledger.contacts import Address, OrderContact, contact_key, erased_contact
 from ledger.erasures import Erasure, KeptErasure, is_erasure
 from ledger.log import Acked, NewRecord
-from ledger.memory_log import MemoryLog
-from ledger.store import MemoryStore
+from ledger.memory.log import MemoryLog
+from ledger.memory.store import MemoryStore
+from ledger.schemas.codec import contact_codec
 from ledger.topics import Topics
 from ledger.turns import in_one_go
 from projections.bulk import BulkFold
 from projections.databases import Databases
-from tests.harness import RunningLedger, key, order_body, running_ledger
-from tests.patience import PATIENCE_S
+from tests.support.harness import RunningLedger, key, order_body, running_ledger
+from tests.support.patience import PATIENCE_S
 
 PARTITIONS = 4
 

@@ -26,16 +26,17 @@ import psutil
 import pytest
 import structlog
 
-from ledger.config import KafkaSettings
-from ledger.kafka_log import KafkaLog
+from ledger.kafka.log import KafkaLog
+from ledger.kafka.settings import KafkaSettings
 from ledger.log import NewRecord, Record, TopicPartition
-from ledger.memory_log import MemoryLog
+from ledger.memory.log import MemoryLog
+from ledger.memory.store import MemoryStore
 from ledger.rocks_store import RocksStore
-from ledger.store import MemoryStore, Store
+from ledger.store import Store
 from ledger.topics import Topics, TopicSpec
 from projections.faust_app import LedgerApp, build_app, run
 from projections.feed import EXIT_FAILED, Chunk, ChunkLost, StandsStill
-from tests.patience import PATIENCE_S
+from tests.support.patience import PATIENCE_S
 
 TOPICS = ("a", "b")
 PARTITIONS = 3

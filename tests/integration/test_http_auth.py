@@ -9,14 +9,14 @@ from http.client import HTTPConnection
 import httpx
 import pytest
 
-from api.auth import Principal, Token, hash_token
+from api.callers.auth import Principal, Token, hash_token
 from api.representations import timestamp
 from ledger.clock import now_ms
-from ledger.memory_log import MemoryLog
+from ledger.memory.log import MemoryLog
 from ledger.topics import Topics
-from tests import loopback
-from tests.harness import ROLES, RunningLedger, key, order_body, running_ledger
-from tests.patience import PATIENCE_S
+from tests.support import loopback
+from tests.support.harness import ROLES, RunningLedger, key, order_body, running_ledger
+from tests.support.patience import PATIENCE_S
 
 NOBODY = "ord_" + "a" * 26
 ALL = set(ROLES)

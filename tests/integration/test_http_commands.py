@@ -14,17 +14,18 @@ import httpx
 import psutil
 import pytest
 
-from api import call, outcomes
+from api import call
+from api import replies as outcomes
 from commands.messages import OrderCommand, RecordStock, command_codec
 from ledger import events as e
-from ledger.codec import event_codec, refusal_codec
-from ledger.kafka_log import KafkaLog
+from ledger.kafka.log import KafkaLog
 from ledger.log import EventLog, NewRecord
-from ledger.memory_log import MemoryLog
+from ledger.memory.log import MemoryLog
+from ledger.schemas.codec import event_codec, refusal_codec
 from ledger.topics import Topics
 from ledger.transitions import Operation
-from tests.harness import RunningLedger, free_order_body, key, order_body, running_ledger
-from tests.patience import PATIENCE_S
+from tests.support.harness import RunningLedger, free_order_body, key, order_body, running_ledger
+from tests.support.patience import PATIENCE_S
 
 
 @pytest.fixture(scope="module", params=["memory", pytest.param("kafka", marks=pytest.mark.kafka)])

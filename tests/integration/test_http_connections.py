@@ -12,10 +12,10 @@ import httpx
 import pytest
 
 from api.connections import BoundedProtocol, Connections, Limits, _network, limits_within
-from ledger.memory_log import MemoryLog
+from ledger.memory.log import MemoryLog
 from ledger.topics import Topics
-from tests.harness import RunningLedger, key, order_body, running_ledger
-from tests.patience import PATIENCE_S
+from tests.support.harness import RunningLedger, key, order_body, running_ledger
+from tests.support.patience import PATIENCE_S
 
 HASTY = Limits(connections=12, per_address=10, header_s=1.0, body_s=1.0, idle_s=1.5, unread_s=1.0, sweep_s=0.05)
 

@@ -9,17 +9,17 @@ from typing import Any
 import httpx
 import pytest
 
-from api.contact_sweep import sweep, tend
+from api.services.contact_expiry import sweep, tend
 from ledger.clock import now_ms
-from ledger.codec import contact_codec
 from ledger.contacts import Address, OrderContact, contact_key, erased_contact
 from ledger.erasures import is_erasure
-from ledger.kafka_log import KafkaLog
+from ledger.kafka.log import KafkaLog
 from ledger.log import Acked, EventLog, NewRecord
-from ledger.memory_log import MemoryLog
+from ledger.memory.log import MemoryLog
+from ledger.schemas.codec import contact_codec
 from ledger.topics import DAY_MS, Topics
-from tests.harness import RunningLedger, another_node, deciding_again, key, order_body, running_ledger
-from tests.patience import PATIENCE_S
+from tests.support.harness import RunningLedger, another_node, deciding_again, key, order_body, running_ledger
+from tests.support.patience import PATIENCE_S
 
 
 @pytest.fixture(scope="module", params=["memory", pytest.param("kafka", marks=pytest.mark.kafka)])
@@ -216,7 +216,7 @@ def test_a_contact_that_cannot_be_read_is_erased_with_its_order(ledger: RunningL
 
 
 def test_the_erasure_of_many_contacts_takes_several_turns(ledger: RunningLedger, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("api.erasure.SLICE_CONTACTS", 3)
+    monkeypatch.setattr("api.services.erasure.SLICE_CONTACTS", 3)
     client = ledger.client(customer="kim")
     orders = [placed(client) for _ in range(8)]
     assert erase(ledger, "kim", force=True).json() == {"contacts_deleted": 8}
@@ -225,7 +225,7 @@ def test_the_erasure_of_many_contacts_takes_several_turns(ledger: RunningLedger,
 
 
 def test_a_node_that_does_not_fold_erases_nothing_and_says_so(ledger: RunningLedger, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("api.erasure.FOLD_S", 0.2)
+    monkeypatch.setattr("api.services.erasure.FOLD_S", 0.2)
     client = ledger.client(customer="lea")
     order_id = placed(client)
     with another_node(ledger, folding=False) as node:

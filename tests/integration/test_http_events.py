@@ -11,11 +11,11 @@ from typing import Any, ClassVar
 import httpx
 import pytest
 
-from api import events
-from ledger.memory_log import MemoryLog
+from api.routes import events
+from ledger.memory.log import MemoryLog
 from ledger.topics import Topics
-from tests.harness import RunningLedger, key, order_body, running_ledger
-from tests.patience import PATIENCE_S
+from tests.support.harness import RunningLedger, key, order_body, running_ledger
+from tests.support.patience import PATIENCE_S
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ledger.memory_log import MemoryLog
+from ledger.memory.log import MemoryLog
 from ledger.topics import Topics
-from tests.harness import ROLES, RunningLedger, key, order_body, running_ledger
+from tests.support.harness import ROLES, RunningLedger, key, order_body, running_ledger
 
 
 @pytest.fixture(scope="module")

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from api.auth import Principal
-from api.limits import BURST_S, Limits
-from ledger.config import Settings
-from ledger.memory_log import MemoryLog
+from api.callers.auth import Principal
+from api.callers.limits import BURST_S, Limits
+from api.settings import Settings
+from ledger.memory.log import MemoryLog
 from ledger.topics import Topics
-from tests.harness import ROLES, RunningLedger, key, order_body, running_ledger
+from tests.support.harness import ROLES, RunningLedger, key, order_body, running_ledger
 
 OPEN = {("GET", "/live"), ("GET", "/ready"), ("POST", "/webhooks/stripe"), ("GET", "/docs")}
 

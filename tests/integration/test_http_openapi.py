@@ -16,13 +16,13 @@ from hypothesis import HealthCheck, Phase, Verbosity, given, settings
 from schemathesis.generation import GenerationMode
 from schemathesis.generation.case import Case
 
-from api import docs
-from ledger.config import KafkaSettings
-from ledger.kafka_log import KafkaLog
+from api.contract import operations as docs
+from ledger.kafka.log import KafkaLog
+from ledger.kafka.settings import KafkaSettings
 from ledger.topics import Topics
-from tests.harness import order_body, running_ledger
-from tests.openapi_calls import CHOICES, Choice, Fuzzed
-from tests.sandboxed import running_sandbox
+from tests.support.harness import order_body, running_ledger
+from tests.support.openapi_calls import CHOICES, Choice, Fuzzed
+from tests.support.sandboxed import running_sandbox
 
 pytestmark = [
     pytest.mark.kafka,

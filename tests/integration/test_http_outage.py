@@ -9,19 +9,21 @@ from typing import Any
 
 import pytest
 
-from api import call, outcomes, submissions
-from api.generation import nothing
+from api import call
+from api import replies as outcomes
+from api.services import submissions
 from commands.idempotency import command_id_of, order_id_of
 from ledger.errors import LogUnavailable
 from ledger.log import Acked, NewRecord, OnAck, Sender
-from ledger.memory_log import MemoryLog
-from ledger.store import MemoryStore
+from ledger.memory.log import MemoryLog
+from ledger.memory.store import MemoryStore
 from ledger.topics import Topics
 from projections.bulk import BulkFold
 from projections.databases import Databases
+from projections.opening import nothing
 from projections.projector import Projector
-from tests.harness import RunningLedger, Status, another_node, key, order_body, running_ledger
-from tests.patience import PATIENCE_S
+from tests.support.harness import RunningLedger, Status, another_node, key, order_body, running_ledger
+from tests.support.patience import PATIENCE_S
 
 
 @pytest.fixture

@@ -18,18 +18,18 @@ from typing import Any
 import httpx
 import pytest
 
-from api.auth import hash_token, new_token
+from api.callers.auth import hash_token, new_token
 from api.connections import raise_file_limit
 from ledger.audit import DONE, REFUSED, TOKENS_RELOAD, AuditRecord
-from ledger.codec import audit_codec
-from ledger.config import KafkaSettings
-from ledger.kafka_log import KafkaLog
+from ledger.kafka.log import KafkaLog
+from ledger.kafka.settings import KafkaSettings
 from ledger.log import TopicPartition
 from ledger.ports import free_port
+from ledger.schemas.codec import audit_codec
 from ledger.topics import Topics
-from tests import loopback
-from tests.harness import HASH_KEY, ROLES, key, order_body
-from tests.patience import PATIENCE_S
+from tests.support import loopback
+from tests.support.harness import HASH_KEY, ROLES, key, order_body
+from tests.support.patience import PATIENCE_S
 
 pytestmark = pytest.mark.kafka
 

@@ -14,12 +14,12 @@ from msgspec.structs import replace
 
 from api import call
 from commands.idempotency import order_id_of
-from ledger.codec import event_codec
 from ledger.log import NewRecord, Record, TopicPartition
-from ledger.memory_log import MemoryLog
+from ledger.memory.log import MemoryLog
+from ledger.schemas.codec import event_codec
 from ledger.topics import Topics
-from tests.harness import RunningLedger, key, order_body, running_ledger
-from tests.patience import PATIENCE_S
+from tests.support.harness import RunningLedger, key, order_body, running_ledger
+from tests.support.patience import PATIENCE_S
 
 
 @pytest.fixture(scope="module")

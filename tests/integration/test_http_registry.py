@@ -7,12 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from ledger.codec import event_codec
-from ledger.memory_log import MemoryLog
-from ledger.schemas import EVENTS, schema_versions, versions_of
+from ledger.memory.log import MemoryLog
+from ledger.schemas.codec import event_codec
+from ledger.schemas.versions import EVENTS, schema_versions, versions_of
 from ledger.topics import Topics
-from tests import loopback
-from tests.harness import RunningLedger, key, order_body, running_ledger
+from tests.support import loopback
+from tests.support.harness import RunningLedger, key, order_body, running_ledger
 
 JSON = "application/vnd.schemaregistry.v1+json"
 

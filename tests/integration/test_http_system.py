@@ -19,12 +19,12 @@ from api import app
 from api.app import build_app
 from api.call import Call
 from api.context import AppContext
-from api.errors import PROBLEMS
-from ledger.memory_log import MemoryLog
-from ledger.schemas import EVENTS, versions_of
+from api.problems import PROBLEMS
+from ledger.memory.log import MemoryLog
+from ledger.schemas.versions import EVENTS, versions_of
 from ledger.topics import Topics
-from tests import loopback
-from tests.harness import HASH_KEY, RunningLedger, key, order_body, running_ledger
+from tests.support import loopback
+from tests.support.harness import HASH_KEY, RunningLedger, key, order_body, running_ledger
 
 MINE = "7f6c2d1e-8a3b-4c5d-9e0f-a1b2c3d4e5f6"  # a request's id
 

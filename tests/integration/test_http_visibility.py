@@ -21,19 +21,19 @@ import httpx
 import pytest
 from fastapi.routing import APIRoute
 
-from api.auth import ROLES
-from api.visibility import SIGHT
+from api.callers.auth import ROLES
+from api.callers.visibility import SIGHT
 from commands.idempotency import fresh_command_id, order_id_of
 from commands.messages import OrderCommand, RaiseAttention
-from ledger.codec import event_codec
 from ledger.log import NewRecord
-from ledger.memory_log import MemoryLog
+from ledger.memory.log import MemoryLog
+from ledger.schemas.codec import event_codec
 from ledger.topics import Topics
 from ledger.transitions import Operation
-from tests import loopback
-from tests.harness import RunningLedger, deciding_again, key, order_body, running_ledger
-from tests.patience import PATIENCE_S
-from tests.sandboxed import running_sandbox
+from tests.support import loopback
+from tests.support.harness import RunningLedger, deciding_again, key, order_body, running_ledger
+from tests.support.patience import PATIENCE_S
+from tests.support.sandboxed import running_sandbox
 
 OWN, OTHERS, MISSING = "own", "another customer's", "missing"
 FROZEN_OWN, FROZEN_OTHERS, FROZEN_UNKNOWN = "own and frozen", "another customer's and frozen", "frozen, of nobody knows whom"

@@ -18,30 +18,30 @@ import msgspec
 import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
-from harness import order_body, running_ledger
-from sandboxed import running_sandbox
-from test_paying import Shop
 
-from commands import notifier as notifier_module
-from commands.desk import OrderBook
-from commands.email_door import EmlDoor, SmtpDoor, as_mail, sender_of
-from commands.messages_out import NotSent, OutMessage
-from commands.notices import messages_of, notice_of
-from commands.notifier import MAX_AGE_MS, Notifier
+from commands.notifier import loop as notifier_module
+from commands.notifier.email_door import EmlDoor, SmtpDoor, as_mail, sender_of
+from commands.notifier.loop import MAX_AGE_MS, Notifier
+from commands.notifier.message_port import NotSent, OutMessage
+from commands.notifier.notices import messages_of, notice_of
+from commands.processor.desk import OrderBook
 from ledger import events as e
-from ledger.codec import contact_codec, event_codec
-from ledger.config import KafkaSettings
+from ledger.contact_rows import TOO_OLD_MS, KeptContacts
 from ledger.contacts import NOBODY, Address, OrderContact, contact_key, erased_key
 from ledger.errors import ConfigError
-from ledger.kafka_log import KafkaLog
-from ledger.kept_contacts import TOO_OLD_MS, KeptContacts
+from ledger.kafka.log import KafkaLog
+from ledger.kafka.settings import KafkaSettings
 from ledger.log import EventLog, NewRecord, TopicPartition
-from ledger.memory_log import MemoryLog
+from ledger.memory.log import MemoryLog
+from ledger.memory.store import MemoryStore
 from ledger.order import Order, evolve
 from ledger.ports import free_port
-from ledger.store import MemoryStore
+from ledger.schemas.codec import contact_codec, event_codec
 from ledger.topics import Topics
-from tests.patience import PATIENCE_S
+from tests.support.harness import order_body, running_ledger
+from tests.support.patience import PATIENCE_S
+from tests.support.paying_shop import Shop
+from tests.support.sandboxed import running_sandbox
 
 DIGEST = b"d" * 32
 _numbers = itertools.count(1)

@@ -13,96 +13,26 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from harness import Clock, RunningLedger, Status, free_order_body, key, order_body, running_ledger
-from sandboxed import WEBHOOK_SECRET, RunningSandbox, running_sandbox
 
-from commands.reconciler import WAITED_PAUSES_MS
+from commands.reconciler.loop import WAITED_PAUSES_MS
+from commands.reconciler.stripe_webhook import sign
 from commands.sandbox.cards import DECLINED, DISPUTED, NO_FUNDS, REFUND_FAILS, REFUND_PENDS, THREE_D_SECURE, VISA
-from commands.stripe_webhook import sign
-from ledger.codec import refusal_codec
-from ledger.memory_log import MemoryLog
+from ledger.memory.log import MemoryLog
+from ledger.schemas.codec import refusal_codec
 from ledger.topics import Topics
-from tests.patience import PATIENCE_S
+from tests.support.harness import Clock, Status, free_order_body, key, running_ledger
+from tests.support.patience import PATIENCE_S
+from tests.support.paying_shop import Shop
+from tests.support.sandboxed import WEBHOOK_SECRET, RunningSandbox, running_sandbox
 
 MINUTE_MS, HOUR_MS = 60_000, 3_600_000
-
-
-class Shop:
-    """A customer and staff of one running ledger with its sandbox."""
-
-    def __init__(self, ledger: RunningLedger, sandbox: RunningSandbox) -> None:
-        self.ledger, self.sandbox = ledger, sandbox
-        self.customer, self.admin = ledger.client(), ledger.client("admin")
-
-    def place(self, **changes: Any) -> dict[str, Any]:
-        answer = self.customer.post("/orders", json=order_body(**changes), headers=key())
-        assert answer.status_code == 201, answer.text
-        return answer.json()
-
-    def initiate(self, order: dict[str, Any], **headers: str) -> httpx.Response:
-        body = {"total_minor": order["total_minor"], "currency": order["currency"]}
-        return self.customer.post(f"/orders/{order['order_id']}/payment", json=body, headers=key() | headers)
-
-    def open_payment(self, order: dict[str, Any]) -> dict[str, Any]:
-        answer = self.initiate(order, Prefer="wait=10")
-        assert answer.status_code == 201, answer.text
-        return answer.json()
-
-    def cancel(self, order: dict[str, Any]) -> httpx.Response:
-        return self.customer.post(f"/orders/{order['order_id']}/cancel", json={}, headers=key())
-
-    def read(self, order: dict[str, Any]) -> dict[str, Any]:
-        return self.admin.get(f"/orders/{order['order_id']}").json()
-
-    def until(
-        self, order: dict[str, Any], wanted: Callable[[dict[str, Any]], bool], timeout_s: float = PATIENCE_S, step_ms: int = 0
-    ) -> dict[str, Any]:
-        """The order once it is as wanted. With `step_ms` the reconciler's clock goes on by as much from one look to the next:
-        for what waits for a pause that began after the last jump, behind a call that failed or found nothing new yet."""
-        deadline = time.monotonic() + timeout_s
-        while not wanted(now := self.read(order)):
-            assert time.monotonic() < deadline, (now, self.types(order))
-            if step_ms:
-                self.later(step_ms)
-            time.sleep(0.02)
-        return now
-
-    def until_status(self, order: dict[str, Any], status: str) -> dict[str, Any]:
-        return self.until(order, lambda o: o["status"] == status)
-
-    def until_axes(self, order: dict[str, Any], step_ms: int = 0, **axes: str) -> dict[str, Any]:
-        return self.until(order, lambda o: axes.items() <= o["axes"].items(), step_ms=step_ms)
-
-    def types(self, order: dict[str, Any]) -> list[str]:
-        rows = self.admin.get(f"/orders/{order['order_id']}/events").json()["data"]
-        return [row["type"] for row in rows]
-
-    def failed(self, kind: str) -> int:
-        """How many obligations of this kind were not met so far."""
-        assert self.ledger.companions is not None
-        assert self.ledger.companions.reconciler is not None
-        return self.ledger.companions.reconciler.done[f"{kind} failed"]
-
-    def later(self, ms: int) -> None:
-        """Let the reconciler's clock jump: what was to be done then is due now."""
-        self.ledger.clock.ahead_ms += ms
-        assert self.ledger.companions is not None
-        reconciler = self.ledger.companions.reconciler
-        assert reconciler is not None
-        reconciler.look_at_the_clock()
-
-
-@pytest.fixture(scope="module")
-def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSandbox]:
-    with running_sandbox(tmp_path_factory.mktemp("sandbox")) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

@@ -12,18 +12,18 @@ from typing import Any
 
 import grpc
 import pytest
-from sandboxed import RunningSandbox, running_sandbox
 
-from commands.answers import Answer, Done, Unknown
 from commands.messages import RecordStock
-from commands.stock import StockService
-from commands.stock_answers import answer_of, decode
-from commands.stock_grpc import GrpcStock
-from commands.stock_http import HttpStock
+from commands.reconciler.answers import Answer, Done, Unknown
+from commands.reconciler.stock_answers import answer_of, decode
+from commands.reconciler.stock_grpc import GrpcStock
+from commands.reconciler.stock_http import HttpStock
+from commands.reconciler.stock_port import StockService
 from ledger import events as e
 from ledger.events import Line, StockItem
 from ledger.ports import free_port
-from tests.patience import PATIENCE_S
+from tests.support.patience import PATIENCE_S
+from tests.support.sandboxed import RunningSandbox, running_sandbox
 
 TIMEOUT_MS = 500  # for calls that are to be given up; every other has a patient door
 PATIENT_MS = int(PATIENCE_S * 1000)

@@ -21,7 +21,6 @@ from typing import Any
 
 import pytest
 from pydantic import ConfigDict, TypeAdapter
-from sandboxed import WEBHOOK_SECRET, RunningSandbox, running_sandbox
 from stripe.params import (
     DisputeListParams,
     PaymentIntentCancelParams,
@@ -35,19 +34,20 @@ from stripe.params import (
 )
 from typing_extensions import is_typeddict  # the client's types are made with it, whatever the version of Python
 
-from commands.answers import Answer, Done, No, Unknown
 from commands.messages import RecordDispute, RecordPayment, RecordRefund
 from commands.obligations import Kind, obligations
-from commands.payments import InvalidSignature, NotForUs, ProviderUnavailable
-from commands.performing import Ports, Report, perform
+from commands.reconciler.answers import Answer, Done, No, Unknown
+from commands.reconciler.payment_port import InvalidSignature, NotForUs, ProviderUnavailable
+from commands.reconciler.performing import Ports, Report, perform
+from commands.reconciler.stripe_gateway import StripeGateway
+from commands.reconciler.stripe_webhook import sign
 from commands.sandbox import SECRET_KEY
 from commands.sandbox.cards import DISPUTED, NO_FUNDS, REFUND_PENDS, THREE_D_SECURE, VISA
-from commands.stripe_gateway import StripeGateway
-from commands.stripe_webhook import sign
 from ledger import events as e
 from ledger.events import Line
 from ledger.order import Attempt, Order, StockEntry
-from tests.patience import PATIENCE_S
+from tests.support.patience import PATIENCE_S
+from tests.support.sandboxed import WEBHOOK_SECRET, RunningSandbox, running_sandbox
 
 TIMEOUT_MS = 800  # for calls that are to be given up; every other has a patient door
 PATIENT_MS = int(PATIENCE_S * 1000)

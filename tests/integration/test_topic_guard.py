@@ -7,12 +7,12 @@ import threading
 import pytest
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewPartitions
 
-from ledger.config import KafkaSettings
 from ledger.errors import LogError, LogUnavailable, TopicMismatch
-from ledger.kafka_log import KafkaLog
+from ledger.kafka.log import KafkaLog
+from ledger.kafka.settings import KafkaSettings
 from ledger.log import TopicPartition
 from ledger.topics import Topics, TopicSpec
-from tests.patience import PATIENCE_S
+from tests.support.patience import PATIENCE_S
 
 pytestmark = pytest.mark.kafka
 

@@ -13,22 +13,22 @@ from typing import Any
 
 import pytest
 import structlog
-from absurd_commands import MARK, PLACES, as_lists, encoded, feed, mutated, plain
-from absurd_shop import AbsurdShop
-from order_space import PLACED_AT, WHOLE, order_command
 
 from api.representations import order_json
-from commands.desk import Desk
 from commands.messages import command_codec
 from commands.obligations import obligations
-from ledger.codec import event_codec, refusal_codec
+from commands.processor.desk import Desk
 from ledger.envelope import Written
 from ledger.log import Record, TopicPartition
+from ledger.memory.store import MemoryStore
 from ledger.partitioner import partition_for
-from ledger.store import MemoryStore
+from ledger.schemas.codec import event_codec, refusal_codec
 from ledger.topics import Topics
 from ledger.transitions import Code
 from projections.databases import Databases
+from tests.support.absurd_commands import MARK, PLACES, as_lists, encoded, feed, mutated, plain
+from tests.support.absurd_shop import AbsurdShop
+from tests.support.order_space import PLACED_AT, WHOLE, order_command
 
 TOPICS = Topics()
 COMMAND_LOG = bytes(range(16))

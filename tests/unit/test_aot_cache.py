@@ -10,9 +10,9 @@ import psutil
 import pytest
 from filelock import FileLock
 
-from ledger import aot_cache, aot_training
-from ledger.broker import EmbeddedBroker
-from ledger.jars import ensure_jars
+from ledger.broker import aot_cache, aot_training
+from ledger.broker.jars import ensure_jars
+from ledger.broker.node import EmbeddedBroker
 
 REFUSED = """\
 [0.004s][warning][aot] The AOT cache has been truncated.

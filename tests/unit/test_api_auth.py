@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from api.auth import ROLES, Principal, Tokens, bearer_token, hash_token, load_tokens, new_token
-from ledger.config import Settings
+from api.callers.auth import ROLES, Principal, Tokens, bearer_token, hash_token, load_tokens, new_token
+from api.settings import Settings
 from ledger.errors import ConfigError
 
 

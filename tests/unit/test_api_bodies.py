@@ -15,10 +15,10 @@ from starlette.types import Message
 
 from api import bodies
 from api.bodies import MAX_BODY_BYTES, parse, read_body, validated
-from api.card_numbers import has_card_number
-from api.errors import PROBLEMS, Problem
-from api.payloads import PlaceOrderBody, SetStatusBody
-from tests.harness import order_body
+from api.contract.card_numbers import has_card_number
+from api.contract.payloads import PlaceOrderBody, SetStatusBody
+from api.problems import PROBLEMS, Problem
+from tests.support.harness import order_body
 
 
 def refused(raw: bytes | str) -> Problem:

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from api.errors import PROBLEMS, UNCHANGED, Problem, slug_of
-from api.events import JSON, SSE, preferred
+from api.problems import PROBLEMS, UNCHANGED, Problem, slug_of
 from api.query import Query
 from api.representations import day, day_number, timestamp
+from api.routes.events import JSON, SSE, preferred
 from ledger.transitions import Code
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from ledger.asking import until_answered
 from ledger.errors import Hole, LogError, LogUnavailable, TopicMismatch
-from tests.patience import PATIENCE_S
+from tests.support.patience import PATIENCE_S
 
 
 def test_it_asks_again_until_there_is_an_answer() -> None:

@@ -13,15 +13,15 @@ from pathlib import Path
 import pytest
 import structlog
 
-from api import audit as audit_module
-from api.audit import BY_ITSELF, Audit, By
-from api.audit_spool import AuditSpool
+from api.services import audit as audit_module
+from api.services.audit import BY_ITSELF, Audit, By
+from api.services.audit_spool import AuditSpool
 from ledger.audit import CONTACT_READ, DONE, TOKENS_RELOAD, AuditRecord
-from ledger.codec import audit_codec
 from ledger.log import Acked, NewRecord, TopicPartition
-from ledger.memory_log import MemoryLog
+from ledger.memory.log import MemoryLog
+from ledger.schemas.codec import audit_codec
 from ledger.topics import Topics
-from tests.patience import PATIENCE_S
+from tests.support.patience import PATIENCE_S
 
 TOPICS = Topics()
 DESK = By("admin:desk", "admin", "f" * 32)

@@ -7,9 +7,9 @@ from itertools import pairwise
 import pytest
 
 from commands.obligations import Kind, Obligation
-from commands.performing import Report
-from commands.reconciler import LONGEST_PAUSE_MS, STUCK_PAUSE_MS, Reconciler, Try, pause_ms
-from ledger.memory_log import MemoryLog
+from commands.reconciler.loop import LONGEST_PAUSE_MS, STUCK_PAUSE_MS, Reconciler, Try, pause_ms
+from commands.reconciler.performing import Report
+from ledger.memory.log import MemoryLog
 from ledger.topics import Topics
 
 MINUTE_MS, HOUR_MS = 60_000, 3_600_000

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from ledger.avsc_files import data_file
-from ledger.broker import EmbeddedBroker, server_properties
+from ledger.broker.jars import LOCK_FILE, Jar, JarCheck, JarLock, Progress, cache_root, ensure_jars, write_jar_lock
+from ledger.broker.node import EmbeddedBroker, server_properties
 from ledger.errors import BrokerError
-from ledger.jars import LOCK_FILE, Jar, JarCheck, JarLock, Progress, cache_root, ensure_jars, write_jar_lock
+from ledger.schemas.data_files import data_file
 
 ROOT = Path(__file__).parents[2]
 
@@ -180,7 +180,7 @@ def test_a_flipped_byte_is_named_in_one_line_and_mended_by_fetching_that_jar(
     ensure_jars(tmp_path / "cache", lock=lock)
     assert path.read_bytes() == good
     assert repository.jar_requests() == [sorted_paths(repository, lock)[7]]
-    (line,) = [record.getMessage() for record in caplog.records if record.name == "ledger.jars"]
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "ledger.broker.jars"]
     assert line.startswith(f"{path} is damaged (its SHA-256 is ")
     assert "\n" not in line
 
@@ -282,7 +282,7 @@ def test_without_a_network_the_error_says_what_to_do(lock: JarLock, tmp_path: Pa
 def test_two_processes_that_fill_one_cache_fetch_each_jar_once(repository: Repository, lock: JarLock, tmp_path: Path) -> None:
     lock.write(tmp_path / "lock.json")
     program = (
-        "import sys; from pathlib import Path; from ledger.jars import JarLock, ensure_jars\n"
+        "import sys; from pathlib import Path; from ledger.broker.jars import JarLock, ensure_jars\n"
         "print(len(ensure_jars(Path(sys.argv[1]), lock=JarLock.read(Path(sys.argv[2])))))"
     )
     command = [sys.executable, "-c", program, str(tmp_path / "cache"), str(tmp_path / "lock.json")]

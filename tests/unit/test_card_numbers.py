@@ -9,11 +9,11 @@ from typing import Annotated, Any, Union, get_args, get_origin
 import pytest
 from pydantic import BaseModel
 
-from api import payloads
 from api.bodies import validated
-from api.card_numbers import has_card_number
-from api.errors import Problem
-from tests.harness import order_body
+from api.contract import payloads
+from api.contract.card_numbers import has_card_number
+from api.problems import Problem
+from tests.support.harness import order_body
 
 CARDS = [
     # as issued: Visa, Mastercard, American Express, Discover, Diners, JCB, UnionPay, Maestro, Mir, Dankort, RuPay, Elo, Hipercard

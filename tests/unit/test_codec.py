@@ -9,31 +9,21 @@ from typing import Any
 
 import msgspec
 import pytest
-from avro_values import real_events, real_records
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from ledger.codec import PREFIX_BYTES, Codec, contact_codec, event_codec, link_of, refusal_codec
 from ledger.contacts import Address, OrderContact
 from ledger.errors import DecodeError, EncodeError
 from ledger.events import OrderEvent, OrderRefusal, Payment, Shipment, ShipmentLine
-from ledger.schemas import SchemaVersion
+from ledger.schemas.codec import PREFIX_BYTES, Codec, contact_codec, event_codec, link_of, refusal_codec
+from ledger.schemas.versions import SchemaVersion
 from ledger.topics import MAX_RECORD_BYTES
+from tests.support.avro_values import real_events, real_records, varint
 
 EVENT: OrderEvent = next(e for e in real_events() if e.type == "PaymentOpened")
 GOOD = event_codec().encode(EVENT)
 CONTACT = OrderContact("c-1", "Ada Lovelace", "ada@example.org", Address("1 Main St", "Springfield", "12345", "US"))
-
-
-def varint(number: int) -> bytes:
-    """Avro's zig-zag spelling of a 64-bit number."""
-    number = ((number << 1) ^ (number >> 63)) & (2**64 - 1)
-    out = bytearray()
-    while number > 127:
-        out.append(number & 127 | 128)
-        number >>= 7
-    return bytes([*out, number])
 
 
 def reason_of(data: bytes | None, codec: Codec[Any] | None = None) -> str:

@@ -9,13 +9,12 @@ import tracemalloc
 from typing import Any
 
 import pytest
-from avro_values import real_records
-from test_codec import varint
 
 from commands.messages import OrderCommand, command_codec
-from ledger.codec import PREFIX_BYTES, Codec
 from ledger.errors import DecodeError, EncodeError
+from ledger.schemas.codec import PREFIX_BYTES, Codec
 from ledger.topics import MAX_RECORD_BYTES
+from tests.support.avro_values import real_records, varint
 
 RECORDS = real_records()
 BODIES = [data[PREFIX_BYTES:] for _, data in RECORDS]

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from ledger.compatibility import Incompatibility, check_compatible
 from ledger.errors import ConfigError
-from ledger.schemas import EVENTS, SchemaVersion, minify, schema_versions, versions_of
+from ledger.schemas.compatibility import Incompatibility, check_compatible
+from ledger.schemas.versions import EVENTS, SchemaVersion, minify, schema_versions, versions_of
 
 Schema = dict[str, Any]
 

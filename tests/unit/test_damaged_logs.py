@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from api.archiving import BrokenLog, check_archive
+from api.cli.archive import BrokenLog, check_archive
 from ledger.archive import EVENTS, ArchiveError, ArchiveReader, ArchiveWriter, Entry, Header, Trailer
 from ledger.log import EventLog, Record, TopicPartition
-from ledger.store import MemoryStore
+from ledger.memory.store import MemoryStore
 from ledger.topics import Topics
 from projections.databases import Databases, OpenStore
 from projections.verify import Findings, HeadsError, LogWalk, read_heads, sign_heads

@@ -6,9 +6,18 @@ from collections.abc import Iterator
 from typing import Any
 
 import msgspec
-import order_model as model
 import pytest
-from order_space import (
+
+from commands.decide import Refusal, decide
+from commands.messages import PAYLOAD_OF, OrderCommand
+from ledger import events as e
+from ledger.envelope import Written, seal, summary
+from ledger.order import Order, display, evolve, owed_back_minor, stock_state
+from ledger.schemas.codec import event_codec, link_of
+from ledger.transitions import Code, Operation
+from tests.support import order_model as model
+from tests.support.moves import COMMANDS, MOVES, moves
+from tests.support.order_space import (
     KNOWN,
     LARGE_UNIVERSES,
     UNIVERSES,
@@ -24,16 +33,6 @@ from order_space import (
     reach,
     state_of,
 )
-
-from commands.decide import Refusal, decide
-from commands.messages import PAYLOAD_OF, OrderCommand
-from ledger import events as e
-from ledger.codec import event_codec, link_of
-from ledger.envelope import Written, seal, summary
-from ledger.order import Order, display, evolve, owed_back_minor, stock_state
-from ledger.transitions import Code, Operation
-
-COMMANDS = [(c, order_command(c)) for c in WHOLE]
 
 in_quick = pytest.mark.parametrize("universe", UNIVERSES, ids=lambda u: u.name)
 in_both = pytest.mark.parametrize(
@@ -175,36 +174,6 @@ def test_a_history_is_dense_never_goes_back_in_time_and_folds_to_its_order(unive
         assert order == reached.order
         assert [event.version for event in events] == list(range(1, len(events) + 1))
         assert [event.occurred_at for event in events] == sorted(event.occurred_at for event in events)
-
-
-# Shown statuses that an event may lead to: the picture of B, in one line each.
-MOVES = {
-    ("pending", "paid"): {e.PAYMENT_CAPTURED, e.STOCK_RESERVED},
-    ("paid", "pending"): {e.STOCK_RELEASED},
-    ("pending", "cancelled"): {e.ORDER_CANCELLED},
-    ("paid", "cancelled"): {e.ORDER_CANCELLED},
-    ("processing", "cancelled"): {e.ORDER_CANCELLED},
-    ("paid", "processing"): {e.FULFILMENT_STARTED},
-    ("paid", "shipped"): {e.ORDER_SHIPPED},
-    ("processing", "shipped"): {e.ORDER_SHIPPED},
-    ("shipped", "delivered"): {e.ORDER_DELIVERED},
-}
-
-
-def moves(universes: tuple[Universe, ...]) -> dict[tuple[str, str], set[str]]:
-    """Which event types change the shown status, from what to what, over every reached state and every command."""
-    seen: dict[tuple[str, str], set[str]] = {}
-    for universe in universes:
-        for state, reached in reach(universe).items():
-            for c, command in COMMANDS:
-                if isinstance(model.expect(state, c), model.No):
-                    continue
-                event = decide(command, reached.order, at_ms(c))
-                if isinstance(event, e.OrderEvent):
-                    step = (str(display(reached.order)), str(display(evolve(reached.order, event))))
-                    if step[0] != step[1]:
-                        seen.setdefault(step, set()).add(event.type)
-    return seen
 
 
 def test_the_shown_status_moves_only_as_the_contract_says() -> None:

@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from api import demo_calls, plain_consumer
-from api.demo import ENVIRONMENT
-from api.demo_calls import PATIENCE_S, Patience
-from api.demo_inputs import LIVES, NEVER_PAID, cart_of, life_of
-from api.demo_steps import _finished_with
-from ledger.config import Settings
+from api.cli.demo import calls as demo_calls
+from api.cli.demo import plain_consumer
+from api.cli.demo.calls import PATIENCE_S, Patience
+from api.cli.demo.inputs import LIVES, NEVER_PAID, cart_of, life_of
+from api.cli.demo.run import ENVIRONMENT
+from api.cli.demo.steps import _finished_with
+from api.settings import Settings
 
 
 def test_only_orders_that_nobody_pays_for_can_expire_while_the_demo_runs() -> None:

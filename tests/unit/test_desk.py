@@ -13,28 +13,28 @@ from typing import Any
 
 import hypothesis.strategies as st
 import msgspec
-import order_model as model
 import pytest
 import structlog
 import structlog.testing
-from absurd_commands import encoded, plain
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from msgspec.structs import replace
-from order_space import PLACED_AT, WHOLE, WINDOW_MS, order_command
 
-from commands.desk import MAX_COMMAND_BYTES, MAX_ORIGINAL_BYTES, Desk, Meta
 from commands.messages import OrderCommand, command_codec
+from commands.processor.desk import MAX_COMMAND_BYTES, MAX_ORIGINAL_BYTES, Desk, Meta
 from ledger import events as e
-from ledger.codec import event_codec, link_of, refusal_codec
 from ledger.envelope import Written, summary
 from ledger.errors import Hole
 from ledger.events import OrderEvent, OrderRefusal
 from ledger.log import NewRecord, Record
+from ledger.memory.store import MemoryStore
 from ledger.order import Order, evolve
 from ledger.outcomes import Outcome, decode_outcome, outcome_key, reused_key
-from ledger.store import MemoryStore
+from ledger.schemas.codec import event_codec, link_of, refusal_codec
 from ledger.topics import Topics
+from tests.support import order_model as model
+from tests.support.absurd_commands import encoded, plain
+from tests.support.order_space import PLACED_AT, WHOLE, WINDOW_MS, order_command
 
 TOPICS = Topics()
 COMMAND_LOG = bytes(range(16))

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import pytest
 
 from ledger.log import Record, TopicPartition
-from ledger.store import MemoryStore, Store
+from ledger.memory.store import MemoryStore
+from ledger.store import Store
 from ledger.topics import Topics
 from projections.databases import Databases, OtherReadModels
 from projections.digests import CHECKPOINT_EVENTS, counts, digest_of, row_hash

@@ -8,15 +8,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from one_log import TOPICS, Ledger, place
 from prometheus_client import CollectorRegistry, generate_latest
 
-from api import doctor
+from api.cli import doctor
 from api.metrics import Workers
-from ledger.config import Settings
+from api.settings import Settings
 from ledger.log import NewRecord, TopicPartition
 from ledger.supervision import WorkerThread, workers
-from tests.patience import PATIENCE_S
+from tests.support.one_log import TOPICS, Ledger, place
+from tests.support.patience import PATIENCE_S
 
 SETTINGS = Settings(_env_file=None, app_id="app")
 

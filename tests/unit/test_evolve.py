@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
-from order_space import UNIVERSES, placed, reach, reachable
 
 from ledger import events as e
 from ledger.envelope import summary
 from ledger.order import FoldError, Order, display, evolve
 from ledger.transitions import ATTEMPT_FACTS, KNOWN, REFUND_FACTS, STOCK_FACTS
+from tests.support.order_space import UNIVERSES, placed, reach, reachable
 
 FACTS = (*ATTEMPT_FACTS, *REFUND_FACTS, e.DISPUTE_OPENED, e.DISPUTE_CLOSED, *STOCK_FACTS)
 ORDERS = [reached.order for reached in list(reachable().values())[::11]]

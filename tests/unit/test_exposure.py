@@ -12,13 +12,14 @@ import pytest
 import structlog
 from pydantic import SecretStr
 
-from api.companions import Companions
-from api.exposure import check_exposure
-from api.supervisor import Up
-from ledger.config import KafkaSettings, Settings, load_settings
+from api.processes.companions import Companions
+from api.processes.exposure import check_exposure
+from api.processes.up import Up
+from api.settings import Settings, load_settings
 from ledger.errors import ConfigError
-from ledger.memory_log import MemoryLog
-from ledger.store import MemoryStore
+from ledger.kafka.settings import KafkaSettings
+from ledger.memory.log import MemoryLog
+from ledger.memory.store import MemoryStore
 
 ENCRYPTED: dict[str, Any] = {
     "payment_gateway_secret_key": SecretStr("sk_live_canary"),

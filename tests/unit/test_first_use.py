@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from avro_values import real_events
 
-from ledger.codec import event_codec
+from ledger.schemas.codec import event_codec
+from tests.support.avro_values import real_events
 
 ROOT = Path(__file__).parents[2]
 
@@ -20,9 +20,9 @@ ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import os, sys, threading
 sys.setswitchinterval(0.0005)  # as `commands` does
-import api.app, commands.process, commands.reconciler, projections.projector
-from commands.stripe_facts import Dispute, Intent, Refund, read
-from ledger.codec import event_codec
+import api.app, commands.processor.process, commands.reconciler.loop, projections.projector
+from commands.reconciler.stripe_facts import Dispute, Intent, Refund, read
+from ledger.schemas.codec import event_codec
 
 value = bytes.fromhex(sys.argv[1])
 things = [
@@ -75,7 +75,7 @@ def test_every_type_is_known_before_it_is_used() -> None:
 
 
 # Where a type is learnt by `convert`, beside a `Decoder` of it that is made at import.
-CONVERTS = {"ledger/codec.py", "commands/stripe_facts.py", "commands/desk.py"}
+CONVERTS = {"ledger/schemas/codec.py", "commands/reconciler/stripe_facts.py", "commands/processor/desk.py"}
 
 
 def test_nothing_is_converted_into_a_type_that_may_not_be_known() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ledger import formatting
+from ledger.broker import formatting
 
 META = "#\n#today\ncluster.id={}\ndirectory.id={}\nnode.id=1\nversion=1\n"
 

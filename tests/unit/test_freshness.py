@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from api.generation import Opened, nothing, open_caught_up, open_known, projections_of
-from ledger.config import Settings
+from api.settings import Settings
 from ledger.log import TopicPartition
-from ledger.memory_log import MemoryLog
+from ledger.memory.log import MemoryLog
 from ledger.topics import Topics
 from projections import databases
 from projections.freshness import Note, read_note, write_note
 from projections.generations import Generations
+from projections.opening import Opened, nothing, open_caught_up, open_known, projections_of
 from projections.projector import Projector
 from projections.queries import Queries
 
@@ -31,7 +31,7 @@ def settings(tmp_path: Path) -> Settings:
 @pytest.fixture
 def generations(settings: Settings) -> Generations:
     """With one generation of empty databases, at the end of an empty log, noted as current an hour ago."""
-    found = projections_of(settings)
+    found = projections_of(settings.state_dir)
     opened = caught_up(found, settings)
     write_note(found.folder(opened.name), Note(time.time() - 3600, opened.databases.positions()))
     opened.databases.close()
@@ -41,7 +41,7 @@ def generations(settings: Settings) -> Generations:
 def caught_up(generations: Generations, settings: Settings) -> Opened:
     log = MemoryLog()
     log.ensure_topics(settings.topics.specs(PARTITIONS, 1))
-    opened = open_caught_up(generations, settings, log, PARTITIONS, threading.Event())
+    opened = open_caught_up(generations, settings.topics, log, PARTITIONS, threading.Event(), generations.root / "folding.json")
     assert opened is not None
     return opened
 
@@ -73,7 +73,7 @@ def test_a_clock_that_was_set_back_makes_nothing_younger_than_now(generations: G
 
 
 def test_nothing_is_read_before_the_first_note(settings: Settings) -> None:
-    generations = projections_of(settings)
+    generations = projections_of(settings.state_dir)
     assert open_known(generations, Topics()) is None
     caught_up(generations, settings).databases.close()  # killed before it was noted
     assert open_known(generations, Topics()) is None
@@ -111,7 +111,7 @@ def test_a_note_holds_for_databases_that_stand_further() -> None:
 def test_a_projector_of_nothing_reads_what_it_takes_over(settings: Settings) -> None:
     projector = Projector(nothing(Topics()))
     assert (projector.partitions, projector.positions(), Queries(projector).counts()["pending"]) == (0, {}, 0)
-    opened = caught_up(projections_of(settings), settings)
+    opened = caught_up(projections_of(settings.state_dir), settings)
     projector.take_over(opened.databases).close()
     assert (projector.partitions, len(projector.positions())) == (PARTITIONS, 3 * PARTITIONS)
     projector.close()
@@ -119,6 +119,6 @@ def test_a_projector_of_nothing_reads_what_it_takes_over(settings: Settings) -> 
 
 def test_a_first_fold_reaches_the_end_that_it_asked_for(settings: Settings) -> None:
     before = time.monotonic()
-    opened = caught_up(projections_of(settings), settings)
+    opened = caught_up(projections_of(settings.state_dir), settings)
     assert before <= opened.current_at <= time.monotonic()
     opened.databases.close()

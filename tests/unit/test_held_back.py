@@ -6,21 +6,21 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from one_log import PARTITIONS, TOPICS, KeptStore, Ledger, Running, assert_log_is_whole, cancel, place
 from structlog.testing import capture_logs
 
 from commands.messages import OrderCommand
-from commands.process import EXIT_FAILED
+from commands.processor.process import EXIT_FAILED
 from ledger.errors import Discard
 from ledger.hanging import advise, why_not_to_end
 from ledger.log import NewRecord, OpenTransaction, TopicPartition
-from tests.patience import PATIENCE_S
+from tests.support.one_log import PARTITIONS, TOPICS, KeptStore, Ledger, Running, assert_log_is_whole, cancel, place
+from tests.support.patience import PATIENCE_S
 
 
 @pytest.fixture
 def ledger(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ledger]:
-    monkeypatch.setattr("commands.held_back.LOOK_EVERY_S", 0.2)
-    monkeypatch.setattr("commands.processor.LOOK_EVERY_S", 0.2)
+    monkeypatch.setattr("commands.processor.held_back.LOOK_EVERY_S", 0.2)
+    monkeypatch.setattr("commands.processor.writer_loop.LOOK_EVERY_S", 0.2)
     made = Ledger()
     yield made
     for running in list(made.running):
@@ -121,7 +121,7 @@ def test_a_process_that_starts_behind_an_abort_does_not_believe_what_it_had_fold
 
 def test_a_standby_that_is_ahead_waits_and_takes_over(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     """It was the owner when Kafka told it of the commit, then lost the writer: it must not end as if the log were another."""
-    monkeypatch.setattr("commands.fold_check.AHEAD_S", 0.5)
+    monkeypatch.setattr("commands.processor.fold_check.AHEAD_S", 0.5)
     running = ledger.start()
     first = one_in_each_partition(ledger, "first")
     for command in first.values():

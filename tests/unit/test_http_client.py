@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from commands.answers import Done, Unknown
-from commands.stock_http import HttpStock
+from commands.reconciler.answers import Done, Unknown
+from commands.reconciler.stock_http import HttpStock
 from ledger.errors import ConfigError
 from ledger.http_client import BlockingHttp, HttpClient, NoAnswer, is_loopback, proxy_for, retry_after_s
 

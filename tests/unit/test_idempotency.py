@@ -21,7 +21,7 @@ from commands.idempotency import (
     fresh_command_id,
     order_id_of,
 )
-from ledger import schemas
+from ledger.schemas import versions as schemas
 
 KEY = b"a secret of the shop"
 SCOPE = ("web", "ada", "CancelOrder", "ord_1", "key-1")

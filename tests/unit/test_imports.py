@@ -39,11 +39,11 @@ HEAVY = {
 SETTINGS = {"pydantic", "pydantic_settings"}
 LOG = {"confluent_kafka", "fastavro", "rocksdict", "structlog", *SETTINGS}
 ALLOWED = {
-    "from api.cli import app; import typer; typer.main.get_command(app)": set(),
-    "import api.supervisor, api.screens": {"rich.progress", *SETTINGS},
-    "import api.companions, api.wiring, commands.process": LOG,
-    "import api.sandboxing": {"aiohttp", "fastavro", "starlette", "uvicorn", "structlog", *SETTINGS},
-    "import api.serving": {"aiohttp", "fastapi", "faust", "starlette", "uvicorn", *LOG},
+    "from api.cli.verbs import app; import typer; typer.main.get_command(app)": set(),
+    "import api.processes.up, api.cli.screens": {"rich.progress", *SETTINGS},
+    "import api.processes.companions, api.processes.wiring, commands.processor.process": LOG,
+    "import api.processes.sandbox": {"aiohttp", "fastavro", "starlette", "uvicorn", "structlog", *SETTINGS},
+    "import api.processes.serve": {"aiohttp", "fastapi", "faust", "starlette", "uvicorn", *LOG},
 }
 
 

@@ -10,7 +10,7 @@ from kafka.net.manager import KafkaConnectionManager
 from kafka.protocol.producer import WriteTxnMarkersRequest
 from pydantic import SecretStr
 
-from ledger.config import KafkaSettings
+from ledger.kafka.settings import KafkaSettings
 from ledger.kafka.transactions import ENDING, admin_config
 
 

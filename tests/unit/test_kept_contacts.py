@@ -9,14 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from commands.idempotency import order_id_of
-from ledger import kept_contacts, sparse_keys
-from ledger.codec import contact_codec
+from ledger import contact_rows as kept_contacts
+from ledger import sparse_keys
+from ledger.contact_rows import NOTE_EVERY_MS, TOO_OLD_MS, ContactsTooOld, KeptContacts
 from ledger.contacts import BARRIER_KEY, NOBODY, Address, OrderContact, contact_key, erased_contact, erased_key
 from ledger.erasures import Erasure, KeptErasure, encode_erasure, erasure_key
-from ledger.kept_contacts import NOTE_EVERY_MS, TOO_OLD_MS, ContactsTooOld, KeptContacts
 from ledger.log import Record, TopicPartition
+from ledger.memory.store import MemoryStore
 from ledger.rocks_store import RocksStore
-from ledger.store import MemoryStore, Store
+from ledger.schemas.codec import contact_codec
+from ledger.store import Store
 from ledger.topics import CONTACT_TOMBSTONES_MS, DAY_MS, Topics
 from ledger.turns import in_one_go
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from api.privacy import run_privacy
-from api.terminal import Screen
+from api.cli.privacy import run_privacy
+from api.cli.terminal import Screen
 from ledger import kept_for_ever
 from ledger.kept_for_ever import ELSEWHERE, OWN, TEXTS
-from ledger.schemas import COMMANDS, EVENTS, REFUSALS, versions_of
+from ledger.schemas.versions import COMMANDS, EVENTS, REFUSALS, versions_of
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 TEXT = {"string", "bytes"}

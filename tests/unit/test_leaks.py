@@ -8,7 +8,7 @@ import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
-from tests.patience import PATIENCE_S
+from tests.support.patience import PATIENCE_S
 
 TESTS = """
 import asyncio, gc, socket, subprocess, sys, threading, time
@@ -67,7 +67,7 @@ def test_each_leak_fails_the_test_that_leaks_and_no_other(tmp_path: Path) -> Non
     for name, text in (("a", TESTS), ("b", MODULE), ("c", LAST)):
         (tmp_path / f"test_{name}.py").write_text(text)
     report = tmp_path / "junit.xml"
-    (tmp_path / "conftest.py").write_text("import leaks\nleaks.PATIENCE_S = 0.2\n")
+    (tmp_path / "conftest.py").write_text("from tests.support import leaks\nleaks.PATIENCE_S = 0.2\n")
     command = [
         sys.executable,
         "-m",
@@ -76,7 +76,7 @@ def test_each_leak_fails_the_test_that_leaks_and_no_other(tmp_path: Path) -> Non
         "-p",
         "no:schemathesis",
         "-p",
-        "leaks",
+        "tests.support.leaks",
         "-p",
         "no:cacheprovider",
         "-W",
@@ -86,7 +86,7 @@ def test_each_leak_fails_the_test_that_leaks_and_no_other(tmp_path: Path) -> Non
     ]
     done = subprocess.run(
         [*command, f"--rootdir={tmp_path}", f"--junitxml={report}", str(tmp_path)],
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
         capture_output=True,
         text=True,
         timeout=PATIENCE_S,

@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import pytest
 
-from api.auth import Principal
-from api.errors import Problem
-from api.limits import BURST_S, Buckets, Limits
-from ledger.config import Settings
+from api.callers.auth import Principal
+from api.callers.limits import BURST_S, Buckets, Limits
+from api.problems import Problem
+from api.settings import Settings
 
 WEB, DESK = Principal("web", "gateway"), Principal("desk", "admin")
 

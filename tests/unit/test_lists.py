@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from commands.desk import Desk
 from commands.messages import (
     CancelOrder,
     OrderCommand,
@@ -23,16 +22,17 @@ from commands.messages import (
     ResolveAttention,
     command_codec,
 )
+from commands.processor.desk import Desk
 from ledger import events as e
 from ledger import sparse_keys
-from ledger.codec import event_codec
 from ledger.envelope import Written
 from ledger.events import Line
 from ledger.log import NewRecord, Record
+from ledger.memory.store import MemoryStore
 from ledger.order import Order, display, evolve
 from ledger.partitioner import partition_for
 from ledger.rocks_store import RocksStore
-from ledger.store import MemoryStore
+from ledger.schemas.codec import event_codec
 from ledger.topics import Topics
 from ledger.transitions import Operation, Status
 from ledger.turns import Steps, in_one_go

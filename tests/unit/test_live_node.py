@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from ledger.codec import event_codec
 from ledger.log import TopicPartition
-from ledger.memory_log import MemoryLog
-from ledger.store import MemoryStore
+from ledger.memory.log import MemoryLog
+from ledger.memory.store import MemoryStore
+from ledger.schemas.codec import event_codec
 from ledger.topics import Topics
 from projections import live
 from projections.databases import Databases
@@ -26,7 +26,7 @@ from projections.live import LiveNode
 from projections.projector import Projector
 from projections.read_models import read_history_value
 from tests.benchmarks.lives import decided_lives, read_back
-from tests.patience import PATIENCE_S
+from tests.support.patience import PATIENCE_S
 
 TOPICS = Topics()
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import structlog
 
-from api.log_lines import NOT_OURS, configure_logging
+from api.processes.log_lines import NOT_OURS, configure_logging
 from commands.idempotency import fresh_command_id, order_id_of
 from ledger.errors import StoreError
 from ledger.faults import named, without_values

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from api.look_ups import LookUps, TooManyLookUps
+from api.services.look_ups import LookUps, TooManyLookUps
 from commands.messages import OrderCommand, command_codec
 from ledger.errors import LogError, LogUnavailable
 from ledger.log import NewRecord, TopicPartition
-from ledger.memory_log import MemoryLog
+from ledger.memory.log import MemoryLog
 from ledger.topics import Topics
 
 TOPIC = Topics().commands

@@ -10,12 +10,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 
-import order_model as model
 import pytest
 from msgspec.structs import replace
-from order_space import LARGE_UNIVERSES, SMALL_UNIVERSES, UNIVERSES, Universe, reach, state_of
 
-from commands.answers import Fact, command_of
 from commands.decide import Refusal, decide
 from commands.messages import (
     CancelOrder,
@@ -39,10 +36,13 @@ from commands.obligations import (
     due_at,
     obligations,
 )
+from commands.reconciler.answers import Fact, command_of
 from ledger import events as e
 from ledger.order import Order, display, evolve, owed_back_minor
 from ledger.topics import DAY_MS
 from ledger.transitions import Code, Operation
+from tests.support import order_model as model
+from tests.support.order_space import LARGE_UNIVERSES, SMALL_UNIVERSES, UNIVERSES, Universe, reach, state_of
 
 in_both = pytest.mark.parametrize(
     "universe",

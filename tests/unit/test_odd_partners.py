@@ -21,38 +21,38 @@ from typing import Any
 import httpx
 import pytest
 import structlog
-from odd_partners import BODIES, MARK, OddServer, odd_stock_over_grpc
-from order_model import Command
-from order_space import PLACED_AT, Reached, at_ms, order_command, reachable
 from pydantic import SecretStr
-from stripe_objects import CHARGE, DISPUTE, INTENT, REFUND, SECRET, mutated
 
-from api import webhooks
 from api.app import build_app
-from api.auth import Tokens
+from api.callers.auth import Tokens
 from api.context import AppContext
-from commands.answers import Done, Unknown, command_of
+from api.routes import webhooks
+from api.settings import Settings
 from commands.decide import decide
-from commands.desk import Desk
 from commands.messages import OrderCommand, command_codec
 from commands.obligations import Kind, Obligation, obligations
-from commands.payments import PaymentView, ProviderUnavailable, Sighting
-from commands.performing import Ports, Report, perform
-from commands.stock_grpc import GrpcStock
-from commands.stock_http import HttpStock
-from commands.stripe_gateway import StripeGateway
-from commands.stripe_webhook import sign
-from ledger.config import Settings
+from commands.processor.desk import Desk
+from commands.reconciler.answers import Done, Unknown, command_of
+from commands.reconciler.payment_port import PaymentView, ProviderUnavailable, Sighting
+from commands.reconciler.performing import Ports, Report, perform
+from commands.reconciler.stock_grpc import GrpcStock
+from commands.reconciler.stock_http import HttpStock
+from commands.reconciler.stripe_gateway import StripeGateway
+from commands.reconciler.stripe_webhook import sign
 from ledger.envelope import Written
 from ledger.events import Line, OrderEvent
 from ledger.log import Record, TopicPartition
-from ledger.memory_log import MemoryLog
+from ledger.memory.log import MemoryLog
+from ledger.memory.store import MemoryStore
 from ledger.order import Order, evolve
-from ledger.store import MemoryStore
 from ledger.topics import Topics
 from projections.projector import Projector
 from projections.queries import Queries
-from tests.harness import HASH_KEY, Status, check_described
+from tests.support.harness import HASH_KEY, Status, check_described
+from tests.support.odd_partners import BODIES, MARK, OddServer, odd_stock_over_grpc
+from tests.support.order_model import Command
+from tests.support.order_space import PLACED_AT, Reached, at_ms, order_command, reachable
+from tests.support.stripe_objects import CHARGE, DISPUTE, INTENT, REFUND, SECRET, mutated
 
 AT_ONCE = 40
 TIMEOUT_MS = 5_000  # of calls whose answers come at once, or never

@@ -4,130 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 import structlog
-from order_space import PLACED_AT, WHOLE, WINDOW_MS, order_command
 
-from commands import reconciler
-from commands.answers import Answer, Done, Unknown
-from commands.desk import Desk, OrderBook
-from commands.messages import OrderCommand, RecordStock, command_codec
-from commands.performing import Ports
-from commands.reconciler import Reconciler
+from commands.messages import RecordStock
+from commands.reconciler import loop as reconciler
+from commands.reconciler.answers import Answer, Done, Unknown
 from ledger import events as e
-from ledger.envelope import Written
 from ledger.events import Line
-from ledger.log import Record, TopicPartition
-from ledger.memory_log import MemoryLog
-from ledger.store import MemoryStore
-from ledger.topics import Topics
+from tests.support.order_space import WINDOW_MS
+from tests.support.small_shop import RESERVED, Shop, Stock
 
-TOPICS = Topics()
 SECRET = "ada@example.org"
-PLACE = next(c for c in WHOLE if c["op"] == "PlaceOrder")
 HOUR_MS = 3_600_000
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now_ms = PLACED_AT + 1
-
-    def __call__(self) -> int:
-        return self.now_ms
-
-
-class Stock:
-    """A stock service as its door shows it; `says` is asked for every call."""
-
-    name = "product"
-
-    def __init__(self, says: Callable[[str], Answer]) -> None:
-        self.says, self.closed = says, False
-
-    async def reserve(self, order_id: str, currency: str, lines: Sequence[Line], key: str) -> Answer:
-        return self.says(order_id)
-
-    async def release(self, order_id: str, key: str) -> Answer:
-        return self.says(order_id)
-
-    async def close(self) -> None:
-        self.closed = True
-
-
-class NoPayments:
-    """Nothing of these orders is paid."""
-
-    name = "stripe"
-
-    async def close(self) -> None:
-        pass
-
-
-class Shop:
-    """Placed orders in a store, a reconciler that owns them, and what it sends."""
-
-    def __init__(self, orders: Sequence[str], says: Callable[[str], Answer], kind: type[Stock] = Stock) -> None:
-        self.log, self.clock, store = MemoryLog(), Clock(), MemoryStore()
-        self.log.ensure_topics(TOPICS.specs(1, 1))
-        desk = Desk(store, 0, 1, TOPICS, bytes(16))
-        for offset, order_id in enumerate(orders):
-            command = order_command(PLACE, order_id, f"cmd_{order_id}")
-            record = Record(TOPICS.commands, 0, offset, PLACED_AT, order_id.encode(), command_codec().encode(command))
-            assert desk.deal(record, Written(bytes(16), 0, 1)) is not None
-        store.write(desk.rows())
-        self.made: list[Stock] = []
-        self.fatal: list[BaseException] = []
-        sender = self.log.sender("reconciler")
-
-        def ports() -> Ports:
-            self.made.append(kind(says))
-            return Ports(NoPayments(), {"product": self.made[-1]})  # type: ignore[arg-type]  # no payment is ever asked for
-
-        self.reconciler = Reconciler(
-            ports, lambda partition: OrderBook(store), lambda order_id: 0, sender, TOPICS, self.fatal.append, self.clock
-        )
-        self._close = sender.close
-
-    def __enter__(self) -> Shop:
-        self.reconciler.start()
-        self.reconciler.own([0])
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.reconciler.stop(60)
-        self._close()
-
-    def sent(self) -> list[OrderCommand]:
-        tp = TopicPartition(TOPICS.commands, 0)
-        reader = self.log.reader("test", eof=True)
-        reader.assign({tp: 0})
-        found: list[Record] = []
-        while tp not in reader.reached_end():
-            found += reader.poll(1000, 0.05)
-        reader.close()
-        return [command_codec().decode(record.value) for record in found]
-
-    def until(self, holds: Callable[[], object], step_ms: int = 0) -> None:
-        deadline = time.monotonic() + 40
-        while not holds():
-            assert not self.fatal
-            assert time.monotonic() < deadline
-            self.clock.now_ms += step_ms
-            self.reconciler.look_at_the_clock()
-            time.sleep(0.01)
 
 
 @pytest.fixture
 def lines() -> Iterator[list[Any]]:
     with structlog.testing.capture_logs() as found:
         yield found
-
-
-RESERVED = Done((RecordStock(e.STOCK_RESERVED, "product", "r-1"),))
 
 
 def raising(order_id: str) -> Answer:

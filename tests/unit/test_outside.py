@@ -7,19 +7,19 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from api.companions import Companions
-from api.doors import build_message_doors, build_payments
-from api.outside import check_outside, needs_sandbox
-from api.sandboxing import run_stand_ins
-from api.wiring import forget_contacts
-from commands.email_door import EmlDoor
-from commands.stock_grpc import _host_of
-from ledger.config import Settings
+from api.processes.companions import Companions
+from api.processes.doors import build_message_doors, build_payments
+from api.processes.outside import check_outside, needs_sandbox
+from api.processes.sandbox import run_stand_ins
+from api.processes.wiring import forget_contacts
+from api.settings import Settings
+from commands.notifier.email_door import EmlDoor
+from commands.reconciler.stock_grpc import _host_of
+from ledger.contact_rows import CONTACTS_STORE
 from ledger.errors import ConfigError
-from ledger.kept_contacts import CONTACTS_STORE
-from ledger.memory_log import MemoryLog
+from ledger.memory.log import MemoryLog
+from ledger.memory.store import MemoryStore
 from ledger.rocks_store import RocksStore
-from ledger.store import MemoryStore
 
 REAL: dict[str, Any] = {
     "payment_gateway_secret_key": SecretStr("sk_live_canary"),

@@ -24,9 +24,10 @@ import yaml
 from jsonschema.validators import validator_for
 from pydantic_settings import BaseSettings
 
-from api.exposure import check_exposure
-from ledger.config import KafkaSettings, Settings
+from api.processes.exposure import check_exposure
+from api.settings import Settings
 from ledger.errors import ConfigError
+from ledger.kafka.settings import KafkaSettings
 
 ROOT = Path(__file__).parents[2]
 KINDS: tuple[type[BaseSettings], ...] = (Settings, KafkaSettings)
@@ -380,7 +381,7 @@ def test_the_wheel_has_the_packages_the_licence_and_nothing_else(wheel: Path) ->
 def test_an_installed_wheel_finds_its_schemas_and_its_command_without_the_source_tree(wheel: Path, tmp_path: Path) -> None:
     zipfile.ZipFile(wheel).extractall(tmp_path)
     script = (
-        "import json, ledger.avsc_files as f, ledger.schemas as s, ledger.jars as j, api.cli as c\n"
+        "import json, ledger.schemas.data_files as f, ledger.schemas.versions as s, ledger.broker.jars as j, api.cli as c\n"
         "print(json.dumps([str(f.data_dir()), len(s.schema_versions()), len(j.JarLock.read().jars), c.__file__]))"
     )
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
@@ -390,6 +391,6 @@ def test_an_installed_wheel_finds_its_schemas_and_its_command_without_the_source
     assert Path(folder) == tmp_path / "ledger" / "avsc"
     assert schemas == len(list((ROOT / "avro").glob("*.avsc")))
     assert jars > 0
-    assert Path(cli) == tmp_path / "api" / "cli.py"
+    assert Path(cli) == tmp_path / "api" / "cli" / "__init__.py"
     (entry_points,) = tmp_path.glob("*.dist-info/entry_points.txt")
     assert "order-ledger = api.cli:main" in entry_points.read_text()

@@ -7,12 +7,12 @@ import random
 import pytest
 from confluent_kafka import Producer
 
-from ledger.config import KafkaSettings
-from ledger.kafka_log import KafkaLog
+from ledger.kafka.log import KafkaLog
+from ledger.kafka.settings import KafkaSettings
 from ledger.log import TopicPartition
 from ledger.partitioner import murmur2, partition_for
 from ledger.topics import Topics, TopicSpec
-from tests.patience import PATIENCE_S
+from tests.support.patience import PATIENCE_S
 
 # org.apache.kafka.common.utils.UtilsTest.testMurmur2
 VECTORS = {

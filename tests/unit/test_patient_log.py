@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from api import patient_log
-from api.patient_log import patient
+from api.processes import patient_log
+from api.processes.patient_log import patient
 from ledger.errors import Hole, LogError, LogUnavailable
 from ledger.log import EventLog, OpenTransaction, TopicPartition
-from ledger.memory_log import MemoryLog
+from ledger.memory.log import MemoryLog
 from ledger.topics import Topics
 
 TOPICS = Topics()

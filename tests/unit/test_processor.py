@@ -10,13 +10,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from one_log import PARTITIONS, TOPICS, WRITERS, Ledger, assert_log_is_whole, cancel, place
 
 from commands.messages import OrderCommand
-from commands.process import EXIT_FAILED
+from commands.processor.process import EXIT_FAILED
 from ledger.log import TopicPartition
 from ledger.transitions import Code
-from tests.patience import PATIENCE_S
+from tests.support.one_log import PARTITIONS, TOPICS, WRITERS, Ledger, assert_log_is_whole, cancel, place
+from tests.support.patience import PATIENCE_S
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_a_fenced_writer_waits_and_takes_over_from_itself(ledger: Ledger) -> Non
 
 
 def test_a_store_ahead_of_the_log_ends_the_process(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("commands.fold_check.AHEAD_S", 0.3)
+    monkeypatch.setattr("commands.processor.fold_check.AHEAD_S", 0.3)
     running = ledger.start()
     for key in "abcdefgh":
         ledger.send(place(key))
@@ -168,7 +168,7 @@ def test_a_standby_takes_over_when_the_owner_stops(ledger: Ledger) -> None:
 
 
 def test_a_writer_that_the_group_forgot_is_noticed_and_taken_again(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("commands.process.UNHELD_EVERY_S", 0.05)
+    monkeypatch.setattr("commands.processor.process.UNHELD_EVERY_S", 0.05)
     running = ledger.start()
     ledger.wait_for(lambda: sorted(running.process.ready_writers) == [0, 1])
     ledger.log.orphan("app", 1)

@@ -14,13 +14,13 @@ import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
+from api.callers.proxies import Proxies
 from api.connections import Connections, Limits
-from api.proxies import Proxies
-from ledger.config import Settings, load_settings
+from api.settings import Settings, load_settings
 from ledger.errors import ConfigError
 from projections.faust_app import UVICORN_OPTIONS
-from tests import loopback
-from tests.patience import PATIENCE_S
+from tests.support import loopback
+from tests.support.patience import PATIENCE_S
 
 FORGED = {"X-Forwarded-For": "203.0.113.7", "X-Forwarded-Proto": "https", "Forwarded": "for=203.0.113.7;proto=https"}
 

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from api import patient_log
-from api.inspection import committed
-from api.patient_log import patient
+from api.cli.inspection import committed
+from api.processes import patient_log
+from api.processes.patient_log import patient
 from ledger.errors import LogUnavailable
 from ledger.log import NewRecord, TopicPartition
-from ledger.memory_log import MemoryLog
+from ledger.memory.log import MemoryLog
 from ledger.topics import Topics
 
 TOPICS = Topics()

@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from order_space import UNIVERSES
-from test_decide_exhaustive import MOVES
-from test_decide_exhaustive import moves as moves_reached
 
-from ledger import diagram, generated_blocks
 from ledger.transitions import ATTEMPT_FACTS, REQUESTS, Operation, Status
+from tests.readme import diagram, generated_blocks
+from tests.support.moves import MOVES
+from tests.support.moves import moves as moves_reached
+from tests.support.order_space import UNIVERSES
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
@@ -30,7 +30,7 @@ c
 
 def test_the_readme_shows_what_the_tables_say() -> None:
     text = README.read_text("utf-8")
-    hint = "run `uv run python -m ledger.diagram README.md` and commit the change"
+    hint = "run `uv run python -m tests.readme.diagram README.md` and commit the change"
     assert diagram.rewritten(text) == text, hint
 
 
@@ -82,7 +82,7 @@ def test_the_command_rewrites_the_file_in_place(tmp_path: Path) -> None:
     file.write_text(PLACES, "utf-8")
     for told in ("rewritten", "up to date"):
         done = subprocess.run(
-            [sys.executable, "-m", "ledger.diagram", str(file)], cwd=ROOT, capture_output=True, text=True, check=False
+            [sys.executable, "-m", "tests.readme.diagram", str(file)], cwd=ROOT, capture_output=True, text=True, check=False
         )
         assert (done.returncode, done.stdout) == (0, f"{file}: {told}\n"), done.stderr
     assert file.read_text("utf-8") == diagram.rewritten(PLACES)

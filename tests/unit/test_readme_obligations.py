@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from commands import obligations_table
 from commands.obligations import TABLE
+from tests.readme import obligations_table
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 
 
 def test_the_readme_shows_what_the_code_says() -> None:
     text = README.read_text("utf-8")
-    hint = "run `uv run python -m commands.obligations_table README.md` and commit the change"
+    hint = "run `uv run python -m tests.readme.obligations_table README.md` and commit the change"
     assert obligations_table.rewritten(text) == text, hint
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ledger.config import SETTINGS_BEGIN, settings_table
+from tests.readme.settings_table import SETTINGS_BEGIN, settings_table
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 

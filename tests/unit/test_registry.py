@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from ledger import registry
 from ledger.errors import ConfigError
-from ledger.registry import check_registry, publish
-from ledger.schemas import EVENTS, SchemaVersion, minify, schema_versions, versions_of
+from ledger.schemas import registry
+from ledger.schemas.registry import check_registry, publish
+from ledger.schemas.versions import EVENTS, SchemaVersion, minify, schema_versions, versions_of
 
 
 class Refused(Exception):

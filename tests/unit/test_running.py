@@ -10,8 +10,8 @@ import psutil
 import pytest
 from typer.testing import CliRunner
 
-from api.cli import app
-from api.running import (
+from api.cli.verbs import app
+from api.processes.running import (
     ROLES,
     commands_status,
     read_keys,
@@ -21,7 +21,7 @@ from api.running import (
     up_file,
     up_info,
 )
-from api.supervisor import Up
+from api.processes.up import Up
 from ledger.errors import ConfigError
 
 INFO: dict[str, Any] = {"url": "http://127.0.0.1:1", "bootstrap_servers": "127.0.0.1:1", "tokens": {"admin": "t"}}

@@ -11,21 +11,21 @@ from typing import Any
 import avro.io
 import avro.schema
 import fastavro
-import later_schemas
 import pytest
 
-from api.schema_verbs import run_check
-from api.terminal import Screen
-from ledger import schemas
-from ledger.codec import Codec
-from ledger.compatibility import check_compatible
+from api.cli.schema import run_check
+from api.cli.terminal import Screen
 from ledger.events import OrderEvent
 from ledger.log import Record, TopicPartition
-from ledger.store import MemoryStore
+from ledger.memory.store import MemoryStore
+from ledger.schemas import versions as schemas
+from ledger.schemas.codec import Codec
+from ledger.schemas.compatibility import check_compatible
 from ledger.topics import Topics
 from projections import databases
 from projections.databases import Databases
 from tests.benchmarks.lives import decided_lives, read_back
+from tests.support import later_schemas
 
 TOPICS = Topics()
 TP = TopicPartition(TOPICS.events, 0)

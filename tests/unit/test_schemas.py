@@ -13,16 +13,16 @@ import avro.io
 import avro.schema
 import msgspec
 import pytest
-from avro_values import KINDS, real_records, values_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from commands.messages import PAYLOAD_OF, OrderCommand, command_codec
-from ledger.avsc_files import data_dir
-from ledger.codec import PREFIX_BYTES
 from ledger.errors import ConfigError
 from ledger.events import DETAIL_OF, OrderEvent
-from ledger.schemas import COMMANDS, EVENTS, SchemaVersion, schema_versions, versions_of
+from ledger.schemas.codec import PREFIX_BYTES
+from ledger.schemas.data_files import data_dir
+from ledger.schemas.versions import COMMANDS, EVENTS, SchemaVersion, schema_versions, versions_of
+from tests.support.avro_values import KINDS, real_records, values_of
 
 FILES = sorted(data_dir().glob("*.avsc"))
 NEWEST = {topic: json.loads(versions_of(topic)[-1].text) for topic in KINDS}
@@ -77,7 +77,7 @@ def test_ids_are_distinct_and_fit_the_wire_format() -> None:
 
 
 def test_two_files_of_one_id_or_a_missing_version_are_refused_at_start(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ledger.schemas.data_dir", lambda: tmp_path)
+    monkeypatch.setattr("ledger.schemas.versions.data_dir", lambda: tmp_path)
     for file in FILES:
         (tmp_path / file.name).write_text(file.read_text("utf-8"), "utf-8")
     schema_versions.__wrapped__()

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from commands.shared_looks import SharedLooks
+from commands.reconciler.shared_looks import SharedLooks
 
 
 class World:

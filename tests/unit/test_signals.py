@@ -12,10 +12,10 @@ import pytest
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 
 ROOT = Path(__file__).parents[2]
-STOPPER = "from api.signals import stopper\ns = stopper(); print('up', flush=True); s.wait(60); print('stopped')"
+STOPPER = "from api.processes.signals import stopper\ns = stopper(); print('up', flush=True); s.wait(60); print('stopped')"
 SERVER = """
 import asyncio, uvloop
-from api.signals import hang_up_is_terminate
+from api.processes.signals import hang_up_is_terminate
 import signal
 async def serve():
     stopped = asyncio.Event()
@@ -51,7 +51,7 @@ def test_a_closed_terminal_reaches_a_server_of_uvloop(number: signal.Signals) ->
 
 
 def test_with_nohup_a_closed_terminal_stays_ignored() -> None:
-    source = "import signal\nfrom api.signals import *\n{}\nprint(signal.getsignal(signal.SIGHUP).name)"
+    source = "import signal\nfrom api.processes.signals import *\n{}\nprint(signal.getsignal(signal.SIGHUP).name)"
     for asked in ("stopper()", "hang_up_is_terminate()", "restore(on_stop_signals(print))"):
         command = ["sh", "-c", "trap '' HUP; exec \"$@\"", "sh", sys.executable, "-c", source.format(asked)]
         assert subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout == "SIG_IGN\n"

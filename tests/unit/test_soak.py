@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 
 from tests import soak
-from tests.patience import PATIENCE_S
+from tests.support.patience import PATIENCE_S
 
 FAILS_EVERY_OTHER_TIME = """
 import pathlib, pytest

@@ -8,13 +8,13 @@ from typing import Any
 
 import msgspec
 import pytest
-from stripe_objects import CHARGE, DISPUTE, INTENT, NOW, REFUND, SECRET, mutated
 
-from commands.answers import Fact, command_of
 from commands.messages import command_codec
-from commands.payments import InvalidSignature, NotForUs
-from commands.stripe_facts import Dispute, Intent, Refund, facts_of, read, told_by
-from commands.stripe_webhook import read_event, sign
+from commands.reconciler.answers import Fact, command_of
+from commands.reconciler.payment_port import InvalidSignature, NotForUs
+from commands.reconciler.stripe_facts import Dispute, Intent, Refund, facts_of, read, told_by
+from commands.reconciler.stripe_webhook import read_event, sign
+from tests.support.stripe_objects import CHARGE, DISPUTE, INTENT, NOW, REFUND, SECRET, mutated
 
 KINDS: list[tuple[dict[str, Any], type[Any]]] = [(INTENT, Intent), (REFUND, Refund), (DISPUTE, Dispute)]
 

@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from ledger import supervision
 from ledger.errors import ConfigError, LogUnavailable
 from ledger.supervision import Worker, WorkerThread, keep_at, workers
-from tests.patience import PATIENCE_S
+from tests.support.patience import PATIENCE_S
 
 
 @pytest.fixture(autouse=True)

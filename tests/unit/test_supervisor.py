@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from api import supervisor
-from api.supervisor import Child, _is_ready
+from api.processes import up as supervisor
+from api.processes.up import Child, _is_ready
 from ledger.ports import free_port
-from tests.patience import PATIENCE_S
+from tests.support.patience import PATIENCE_S
 
 
 class Ready(BaseHTTPRequestHandler):

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import structlog
 
-from api.auth import Principal, Tokens, hash_token, load_tokens, new_token
-from api.tokens_file import TokensFile
-from ledger.config import Settings
+from api.callers.auth import Principal, Tokens, hash_token, load_tokens, new_token
+from api.callers.tokens_file import TokensFile
+from api.settings import Settings
 from ledger.errors import ConfigError
 
 DAY_MS = 24 * 60 * 60 * 1000

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from commands.tries import TRIES, is_not_now, may_repeat, with_tries
+from commands.reconciler.tries import TRIES, is_not_now, may_repeat, with_tries
 
 NOT_NOW = "not now"
 T = TypeVar("T")

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sandboxed import running_sandbox
-from test_one_costs_one import RESERVED, Shop
 
-from commands.reconciler import Reconciler
+from commands.reconciler.loop import Reconciler
 from ledger import supervision
 from ledger.errors import ConfigError
 from ledger.supervision import workers
-from tests.patience import PATIENCE_S
+from tests.support.patience import PATIENCE_S
+from tests.support.sandboxed import running_sandbox
+from tests.support.small_shop import RESERVED, Shop
 
 
 @pytest.fixture(autouse=True)

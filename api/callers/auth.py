@@ -1,0 +1,202 @@
+"""Who is calling: bearer tokens, the principals behind them, and what a role may do. Knows hashes only, never a token.
+
+The tokens file (`LEDGER_TOKENS_FILE`, or the same JSON in `LEDGER_TOKENS`):
+
+    {"tokens": [{"name": "web", "role": "gateway", "expires_at": "2031-01-31T12:00:00Z",
+                 "sha256": ["<64 hex digits>", {"sha256": "<64 hex digits>", "expires_at": "2030-02-01T00:00:00Z"}]}]}
+
+Several hashes of one name let a token be rotated while the name stays, and with it the scope of its idempotency keys. Times are
+RFC 3339 and may be left out; a hash ends at its own or at its entry's, whichever comes first. `tokens_file` reads it again.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import secrets
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Annotated, Literal, NamedTuple, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from api.settings import Settings
+from api.times import rfc3339_ms
+from ledger.clock import now_ms
+from ledger.errors import ConfigError
+
+Role = Literal["gateway", "admin", "reader", "operator"]
+ROLES: tuple[str, ...] = get_args(Role)
+
+
+class Principal(NamedTuple):
+    """Who a token belongs to. `actor` is how commands and events name it."""
+
+    name: str
+    role: Role
+
+    @property
+    def actor(self) -> str:
+        return f"{self.role}:{self.name}"
+
+
+class Token(NamedTuple):
+    """What is known of one token. `expires_at_ms` is since the epoch; None: never."""
+
+    sha256: bytes
+    principal: Principal
+    expires_at_ms: int | None = None
+
+    def is_expired(self, now_ms: int) -> bool:
+        return self.expires_at_ms is not None and self.expires_at_ms <= now_ms
+
+
+def _time_ms(value: object) -> int:
+    at_ms = rfc3339_ms(value) if isinstance(value, str) else None
+    if at_ms is None:
+        raise ValueError("must be an RFC 3339 time, for instance 2030-01-31T12:00:00Z")
+    return at_ms
+
+
+_Time = Annotated[int, BeforeValidator(_time_ms)]
+
+
+class _Hash(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$")]
+    expires_at: _Time | None = None
+
+
+def _as_hash(value: object) -> object:
+    return {"sha256": value} if isinstance(value, str) else value
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
+    role: Role
+    sha256: Annotated[list[Annotated[_Hash, BeforeValidator(_as_hash)]], Field(min_length=1)]
+    expires_at: _Time | None = None
+
+    def tokens(self) -> Iterator[Token]:
+        principal = Principal(self.name, self.role)
+        for one in self.sha256:
+            ends = [at for at in (one.expires_at, self.expires_at) if at is not None]
+            yield Token(bytes.fromhex(one.sha256), principal, min(ends, default=None))
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    tokens: list[_Entry]
+
+
+class Tokens:
+    """The tokens that are known just now; a reload replaces them all at once."""
+
+    def __init__(self, known: Sequence[Token], clock: Callable[[], int] = now_ms) -> None:
+        self.known, self._clock = tuple(known), clock
+        self.reloads: Counter[str] = Counter()  # by outcome: taken, refused
+        self.is_stale = False  # the file holds something else, which cannot be used
+
+    def replace(self, known: Sequence[Token]) -> None:
+        self.known, self.is_stale = tuple(known), False
+
+    def find(self, token: bytes) -> Token | None:
+        """What is known of a token, expired or not. Takes the same time whichever matches, or none."""
+        digest = hashlib.sha256(token).digest()
+        found = None
+        for known in self.known:
+            if hmac.compare_digest(known.sha256, digest):
+                found = known
+        return found
+
+    def is_expired(self, token: Token) -> bool:
+        return token.is_expired(self._clock())
+
+    def accepts(self, token: Token) -> bool:
+        """Whether a token that was accepted still is: it was neither removed since, nor has it expired."""
+        now = self._clock()
+        return any(known[:2] == token[:2] and not known.is_expired(now) for known in self.known)
+
+    def expiries_s(self) -> dict[str, float]:
+        """By role: seconds until the first of its tokens expires; below 0 since it has. Roles without an end are left out."""
+        now = self._clock()
+        found: dict[str, float] = {}
+        for token in self.known:
+            if token.expires_at_ms is not None:
+                left_s = (token.expires_at_ms - now) / 1000
+                found[token.principal.role] = min(left_s, found.get(token.principal.role, left_s))
+        return found
+
+
+def load_tokens(settings: Settings) -> Tokens:
+    """The tokens of the settings, once."""
+    return Tokens(read_tokens(settings))
+
+
+def read_tokens(settings: Settings) -> list[Token]:
+    """The tokens of the settings. Raises `ConfigError` when there are none, or naming what is wrong (never a value)."""
+    if settings.ledger_tokens is not None and settings.ledger_tokens_file is not None:
+        raise ConfigError("set LEDGER_TOKENS_FILE or LEDGER_TOKENS, not both")
+    if settings.ledger_tokens is not None:
+        where, text = "LEDGER_TOKENS", settings.ledger_tokens.get_secret_value()
+    elif settings.ledger_tokens_file is not None:
+        where = f"LEDGER_TOKENS_FILE ({settings.ledger_tokens_file})"
+        try:
+            text = settings.ledger_tokens_file.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as exc:
+            raise ConfigError(f"{where} cannot be read: {exc}") from exc
+    else:
+        raise ConfigError("no tokens: set LEDGER_TOKENS_FILE or LEDGER_TOKENS. Make one: order-ledger token gateway")
+    try:
+        entries = _File.model_validate_json(text).tokens
+    except ValidationError as exc:
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in exc.errors(include_input=False))
+        raise ConfigError(f"{where}: {wrong}") from None
+    return _flatten(entries, where)
+
+
+def _flatten(entries: list[_Entry], where: str) -> list[Token]:
+    known: dict[bytes, Token] = {}
+    names: set[str] = set()
+    for entry in entries:
+        if entry.name in names:
+            raise ConfigError(f"{where}: name {entry.name} is there twice; list all its hashes in one entry")
+        names.add(entry.name)
+        for token in entry.tokens():
+            if token.sha256 in known:
+                raise ConfigError(f"{where}: the same hash is listed for {known[token.sha256].principal.name} and {entry.name}")
+            known[token.sha256] = token
+    if not known:
+        raise ConfigError(f"{where}: the list of tokens is empty")
+    return list(known.values())
+
+
+def bearer_token(header: bytes, basic_too: bool = False) -> bytes | None:
+    """The token in an `Authorization` header; with `basic_too` also as the password of Basic. None when there is none."""
+    scheme, _, value = header.strip(b" \t").partition(b" ")
+    value = value.strip(b" \t")
+    if scheme.lower() == b"bearer":
+        return value or None
+    if basic_too and scheme.lower() == b"basic":
+        try:
+            _, _, password = base64.b64decode(value, validate=True).partition(b":")
+        except binascii.Error:
+            return None
+        return password or None
+    return None
+
+
+def new_token(role: str) -> str:
+    """A fresh token: 256 random bits. The prefix lets secret scanners and people recognise it."""
+    return f"ol_{role}_{secrets.token_urlsafe(32)}"
+
+
+def hash_token(token: str) -> str:
+    """What the tokens file holds of a token: SHA-256 in hex. A token has 256 random bits, so no slow hash is needed."""
+    return hashlib.sha256(token.encode()).hexdigest()

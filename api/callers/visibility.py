@@ -1,0 +1,119 @@
+"""What a caller sees of an order: the one place that decides it, for every route (CONTRACT A).
+
+    gateway     orders of the customer it acts for, with their contact, and what that customer's browser pays with
+    admin       every order, with its contact
+    reader      every order, without contact
+    operator    what it changed of an order, without contact
+
+An order that a caller may not see is answered like one that is not there, also by commands. Routes show orders through the
+functions here alone; a test holds them to it, and another one asks every route as every role about everybody's orders.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from api.call import Call
+from api.callers.auth import Role
+from api.problems import Problem
+from api.representations import frozen_members, order_json, order_summary
+from ledger.audit import CONTACT_READ, DONE
+from ledger.contacts import OrderContact, contact_key
+from ledger.order import Order
+
+READERS: tuple[Role, ...] = ("gateway", "admin", "reader")  # of orders
+
+
+class Sight(NamedTuple):
+    """What a role sees: only its customer's orders, or all; the contact of one; what a browser pays with."""
+
+    own_orders_only: bool
+    contact: bool
+    client_secret: bool
+
+
+SIGHT: dict[Role, Sight] = {
+    "gateway": Sight(own_orders_only=True, contact=True, client_secret=True),
+    "admin": Sight(own_orders_only=False, contact=True, client_secret=False),
+    "reader": Sight(own_orders_only=False, contact=False, client_secret=False),
+    "operator": Sight(own_orders_only=False, contact=False, client_secret=False),
+}
+
+
+def sight(call: Call) -> Sight:
+    """What the caller sees. After `call.allow`, and for a gateway after `call.customer`."""
+    principal = call.exchange.principal
+    assert principal is not None
+    return SIGHT[principal.role]
+
+
+# ---- which orders
+
+
+def may_see(call: Call, order: Order) -> bool:
+    """Whether the caller may know of this order."""
+    return not sight(call).own_orders_only or order.customer_id == call.exchange.customer
+
+
+def may_hear(call: Call, order_id: str) -> bool:
+    """Whether the caller may be told what became of a command about this order, whether there is one or not."""
+    if not sight(call).own_orders_only:
+        return True
+    partition = call.ctx.partition_of(order_id)
+    order = call.ctx.queries.order(partition, order_id)
+    if order is not None:
+        return may_see(call, order)
+    return call.ctx.frozen(partition, order_id) is None  # an order that cannot be folded at all: whose it is nobody knows
+
+
+async def order_of_path(call: Call) -> tuple[int, Order]:
+    """(partition, order now) that the path names. Raises `order-not-found`, `order-frozen` and what stands before them."""
+    call.customer(call.allow(*READERS))
+    order_id = call.order_id()
+    await call.caught_up()
+    partition = call.ctx.partition_of(order_id)
+    order = call.ctx.queries.order(partition, order_id)
+    if order is None and call.ctx.frozen(partition, order_id) is not None and may_hear(call, order_id):
+        raise Problem("order-frozen", members={"order_id": order_id} | frozen(call, order_id))
+    if order is None or not may_see(call, order):
+        raise Problem("order-not-found")
+    return partition, order
+
+
+# ---- what of an order
+
+
+def frozen(call: Call, order_id: str) -> dict[str, object]:
+    """The member `frozen` of an answer about an order that the caller may see."""
+    partition = call.ctx.partition_of(order_id)
+    return {"frozen": frozen_members(call.ctx.frozen(partition, order_id), partition)}
+
+
+def order_shown(call: Call, order: Order, just_sent: OrderContact | None = None) -> bytes:
+    """One order, whole. `just_sent`: its contact as this very request sent it. Raises `not-caught-up`.
+
+    That staff saw a contact is recorded.
+    """
+    assert may_see(call, order)
+    contact = (just_sent or _contact(call, order)) if sight(call).contact else None
+    return order_json(order, frozen(call, order.order_id)["frozen"], contact)
+
+
+def row_shown(call: Call, order: Order) -> dict[str, Any]:
+    """One order in a list."""
+    assert may_see(call, order)
+    return order_summary(order, frozen(call, order.order_id)["frozen"])
+
+
+def sees_client_secret(call: Call) -> bool:
+    """Whether what a browser pays with may be in the answer."""
+    return sight(call).client_secret
+
+
+def _contact(call: Call, order: Order) -> OrderContact | None:
+    if call.ctx.status().staleness_ms is None:  # never was at the log's end since its start: it may have been erased meanwhile
+        raise Problem("not-caught-up")
+    contact = call.ctx.projector.contact(contact_key(order.order_id, order.contact_digest))
+    if contact is not None and call.method != "HEAD" and not sight(call).own_orders_only:
+        call.ctx.audit.note(call.by, CONTACT_READ, DONE, order_id=order.order_id, customer_id=order.customer_id)
+    return contact

@@ -1,0 +1,5 @@
+"""`python -m api.cli`, as `order-ledger`."""
+
+from api.cli import main
+
+main()

@@ -1,0 +1,256 @@
+"""The verbs `export-log` and `import-log`: the ledger to one file, and back into an empty cluster (`ledger.archive`)."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+from api.cli.inspection import committed
+from api.cli.screens import LogProgress
+from api.cli.terminal import Screen
+from api.processes.signals import stopper
+from api.processes.wiring import KafkaDoors
+from api.settings import Settings
+from ledger.archive import EVENTS, REFUSALS, ArchiveReader, ArchiveWriter, Entry, Header, Trailer
+from ledger.errors import LedgerError, LogError
+from ledger.kafka.settings import KafkaSettings
+from ledger.log import EventLog, NewRecord, Record, TopicPartition
+from ledger.schemas.versions import EVENTS as EVENT_SCHEMAS
+from ledger.schemas.versions import REFUSALS as REFUSAL_SCHEMAS
+from ledger.schemas.versions import versions_of
+from ledger.topics import Topics
+from projections.bulk import Interrupted
+from projections.databases import Databases
+from projections.rebuild import Doors, Watcher
+from projections.verify import Findings, LogWalk
+
+BATCH = 500  # records of one transaction of an import
+WALK_BATCH = 5_000
+TOLD_RECORDS = 2_000
+WRITER_S = 100.0  # patience with a cluster that opens a transactional writer; usual are 0.1 s
+
+
+class BrokenLog(LedgerError):
+    """The log or its archive is not what one correct writer wrote. The message names the first fault; nothing was imported."""
+
+    code = "broken_log"
+
+
+class NotEmpty(LedgerError):
+    """An import goes into an empty ledger only."""
+
+    code = "not_empty"
+
+
+class Checker:
+    """Walks records as `verify` does, folding them into databases that are thrown away."""
+
+    def __init__(self, doors: Doors, topics: Topics, partitions: int, folder: Path) -> None:
+        self.findings = Findings()
+        self._topics = topics
+        self._fold = Databases(doors.opener(folder, True), topics, range(partitions), None)
+        self._walk = LogWalk(self._fold, self.findings, {})
+        self._waiting: dict[TopicPartition, list[Record]] = {}
+
+    def take(self, record: Record) -> None:
+        """Raises `BrokenLog` at the first fault, once its batch is looked at."""
+        tp = TopicPartition(record.topic, record.partition)
+        waiting = self._waiting.setdefault(tp, [])
+        waiting.append(record)
+        if len(waiting) >= WALK_BATCH:
+            self._look(tp)
+
+    def _look(self, tp: TopicPartition) -> None:
+        records, self._waiting[tp] = self._waiting[tp], []
+        self._walk.look(tp, records)
+        self._refuse()
+        self._fold.fold(tp, records)
+
+    def finish(self) -> Findings:
+        """The findings, heads included. Raises `BrokenLog`."""
+        for tp in list(self._waiting):
+            self._look(tp)
+        self._walk.end()
+        self._refuse()
+        return self.findings
+
+    def _refuse(self) -> None:
+        if self.findings.faults:
+            raise BrokenLog(f"event {self.findings.faults[0]}")
+
+    def close(self) -> None:
+        self._fold.close()
+
+
+def run_export_log(kafka: KafkaSettings, settings: Settings, path: Path, out: Screen, err: Screen) -> int:
+    """Write the ledger up to its end of now to `path`, checking it on the way. Raises `BrokenLog`, `LogError`, `Interrupted`."""
+    stopping, doors, topics = stopper(), KafkaDoors(kafka), settings.topics
+    event_log = doors.open_log(stopping)
+    partitions = event_log.partitions(topics.events)
+    ends = event_log.ends(_both(topics, partitions), timeout_s=30.0)
+    schemas = {s.id: s.text for s in (*versions_of(EVENT_SCHEMAS), *versions_of(REFUSAL_SCHEMAS))}
+    header = Header(
+        datetime.now(UTC).isoformat(timespec="seconds"),
+        partitions,
+        (topics.events, topics.refusals),
+        event_log.topic_id(topics.events),
+        schemas,
+    )
+    part = path.with_name(path.name + ".part")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="export-", dir=path.parent) as folder, LogProgress(err) as bar:
+        checker = Checker(doors, topics, partitions, Path(folder))
+        try:
+            with part.open("wb") as file:
+                writer = ArchiveWriter(file, header)
+                counted = [0, 0]
+                for record in committed_records(event_log, event_log.starts(ends, timeout_s=30.0), ends, bar, stopping):
+                    kind = EVENTS if record.topic == topics.events else REFUSALS
+                    writer.write(Entry(kind, *record[1:]))
+                    counted[kind] += 1
+                    checker.take(record)
+                findings = checker.finish()
+                writer.finish(Trailer(counted[EVENTS], counted[REFUSALS], findings.heads))
+                file.flush()
+                os.fsync(file.fileno())
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+        finally:
+            checker.close()
+    part.replace(path)
+    size = path.stat().st_size / 1e6
+    told = f"{counted[EVENTS]:,} events and {counted[REFUSALS]:,} refusals"
+    out.print(f"{told} in {path} ({size:,.1f} MB), chain checked")
+    return 0
+
+
+def _both(topics: Topics, partitions: int) -> list[TopicPartition]:
+    return [TopicPartition(topic, p) for topic in (topics.events, topics.refusals) for p in range(partitions)]
+
+
+def committed_records(
+    event_log: EventLog,
+    starts: Mapping[TopicPartition, int],
+    ends: Mapping[TopicPartition, int],
+    bar: Watcher,
+    stopping: threading.Event,
+) -> Iterator[Record]:
+    """Every committed record from `starts` to before `ends`, headers and all, in the order of each partition.
+
+    Raises `Interrupted`, `LogError`.
+    """
+    bar.started(sum(max(0, ends[tp] - start) for tp, start in starts.items()), 0)
+    reader = event_log.reader("export", eof=True, headers=True)
+    at, events, size = dict(starts), 0, 0
+
+    def tell() -> None:
+        bar.moved(sum(min(at[tp], ends[tp]) - starts[tp] for tp in ends), events, size)
+
+    try:
+        for record in committed(reader, starts, ends, stopping):
+            yield record
+            at[TopicPartition(record.topic, record.partition)] = record.offset + 1
+            events, size = events + 1, size + len(record.value or b"")
+            if events % TOLD_RECORDS == 0:
+                tell()
+    finally:
+        reader.close()
+    tell()
+    if stopping.is_set():
+        raise Interrupted("stopped before the end; nothing was kept")
+
+
+def run_import_log(kafka: KafkaSettings, settings: Settings, path: Path, check_only: bool, out: Screen, err: Screen) -> int:
+    """Check the archive at `path` from end to end, then write it into the empty ledger of the settings.
+
+    Raises `ArchiveError`, `BrokenLog`, `NotEmpty`, `LogError`, `Interrupted`; before anything is written in all of these cases
+    but a log that goes away half way: then the topics have to be deleted before the next try.
+    """
+    stopping, doors, topics = stopper(), KafkaDoors(kafka), settings.topics
+    with LogProgress(err) as bar:
+        header, findings, refusals = check_archive(path, doors, bar, stopping)
+        told = f"{findings.events:,} events and {refusals:,} refusals"
+        if check_only:
+            out.print(f"{path} is whole: {told}, chain checked")
+            return 0
+        event_log = doors.open_log(stopping)
+        event_log.ensure_topics(topics.specs(header.partitions, settings.writers))
+        _refuse_filled(event_log, topics, header.partitions)
+        bar.phase("writing")
+        _write(event_log, topics, path, settings.app_id, bar, stopping)
+    out.print(f"{told} written to {topics.events} and {topics.refusals}")
+    return 0
+
+
+def check_archive(path: Path, doors: Doors, bar: Watcher, stopping: threading.Event) -> tuple[Header, Findings, int]:
+    """(header, findings, refusals) of a whole and correct archive. Raises `ArchiveError`, `BrokenLog`, `Interrupted`."""
+    names = Topics()
+    with path.open("rb") as file, tempfile.TemporaryDirectory(prefix="import-", dir=path.parent) as folder:
+        reader = ArchiveReader(file)
+        bar.started(path.stat().st_size, 0)
+        checker = Checker(doors, names, reader.header.partitions, Path(folder))
+        refusals = 0
+        try:
+            for number, entry in enumerate(reader.entries()):
+                if number % TOLD_RECORDS == 0:
+                    if stopping.is_set():
+                        raise Interrupted("stopped; nothing was written")
+                    bar.moved(file.tell(), number, file.tell())
+                if not 0 <= entry.partition < reader.header.partitions:
+                    raise BrokenLog(f"event {entry.partition}-{entry.offset} is in a partition that the header does not know")
+                refusals += entry.kind == REFUSALS
+                checker.take(_record(entry, names))
+            findings = checker.finish()
+        finally:
+            checker.close()
+        trailer = reader.trailer
+        assert trailer is not None  # `entries` came to its end
+        if trailer.heads != findings.heads:
+            p = next(p for p in findings.heads if trailer.heads.get(p) != findings.heads[p])
+            raise BrokenLog(f"event {p}-{findings.heads[p].offset}: the chain of partition {p} does not end as the trailer says")
+        return reader.header, findings, refusals
+
+
+def _record(entry: Entry, topics: Topics) -> Record:
+    topic = topics.events if entry.kind == EVENTS else topics.refusals
+    return Record(topic, entry.partition, entry.offset, entry.timestamp_ms, entry.key, entry.value, entry.headers)
+
+
+def _new_record(entry: Entry, topics: Topics) -> NewRecord:
+    topic = topics.events if entry.kind == EVENTS else topics.refusals
+    return NewRecord(topic, entry.partition, entry.key, entry.value, entry.timestamp_ms, entry.headers)
+
+
+def _refuse_filled(event_log: EventLog, topics: Topics, partitions: int) -> None:
+    found = event_log.partitions(topics.events)
+    if found != partitions:
+        raise NotEmpty(f"{topics.events} has {found} partitions, the archive {partitions}: an order would change its partition")
+    for tp, end in event_log.ends([*_both(topics, partitions), *_commands(topics, partitions)], "read_uncommitted").items():
+        if end:
+            raise NotEmpty(f"{tp.topic}/{tp.partition} is not empty: an import goes into a new ledger only")
+
+
+def _commands(topics: Topics, partitions: int) -> list[TopicPartition]:
+    return [TopicPartition(topics.commands, p) for p in range(partitions)]
+
+
+def _write(event_log: EventLog, topics: Topics, path: Path, app_id: str, bar: Watcher, stopping: threading.Event) -> None:
+    # The transactional id of writer 0: a `commands` process that starts meanwhile fences this import instead of mixing with it.
+    writer = event_log.writer(f"{app_id}-0")
+    try:
+        writer.start(WRITER_S)
+        with path.open("rb") as file:
+            entries = ArchiveReader(file).entries()
+            while batch := list(itertools.islice(entries, BATCH)):
+                if stopping.is_set():
+                    raise LogError("stopped half way: delete the topics before the next try")
+                writer.transact([_new_record(entry, topics) for entry in batch])
+                bar.moved(file.tell(), 0, file.tell())
+    finally:
+        writer.close()

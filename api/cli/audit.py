@@ -1,0 +1,81 @@
+"""`audit`: what staff did and saw, as a person or a script reads it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from api.cli.inspection import committed, iso, start_positions
+from api.cli.terminal import has_reader, write_line, write_text
+from api.processes.signals import stopper
+from api.processes.wiring import KafkaDoors
+from api.settings import Settings
+from ledger.audit import ACTIONS, AuditRecord
+from ledger.errors import ConfigError, DecodeError
+from ledger.kafka.settings import KafkaSettings
+from ledger.log import Record
+from ledger.schemas.codec import audit_codec
+
+
+def run_audit(
+    kafka: KafkaSettings,
+    settings: Settings,
+    *,
+    start: str,
+    wanted: dict[str, str | None],
+    follow: bool,
+    as_json: bool,
+) -> int:
+    """Print records of the audit until interrupted, or until its end without `follow`. Returns 1 when one could not be read.
+
+    `wanted`: values that members of a record must have; None: any. Raises `LogError`, `ConfigError`.
+    """
+    if (action := wanted.get("action")) is not None and action not in ACTIONS:
+        raise ConfigError(f"--action takes one of {', '.join(ACTIONS)}")
+    stopping = stopper()
+    event_log = KafkaDoors(kafka).open_log(stopping, for_ever=follow)
+    positions = start_positions(event_log, settings.topics.audit, start)
+    ends = event_log.ends(positions)
+    reader = event_log.reader("audit", eof=True)
+    unreadable = 0
+    try:
+        for record in committed(reader, positions, None if follow else ends, stopping, lambda: not has_reader()):
+            unreadable += not _show(record, wanted, as_json)
+    finally:
+        reader.close()
+    return int(unreadable > 0)
+
+
+def _show(record: Record, wanted: dict[str, str | None], as_json: bool) -> bool:
+    """Whether the record could be read."""
+    place = f"{record.partition}-{record.offset}"
+    try:
+        found = audit_codec().decode(record.value)
+    except DecodeError as exc:
+        if as_json:
+            write_line({"partition": record.partition, "offset": record.offset, "undecodable": str(exc)})
+        else:
+            write_text([f"{place}: undecodable ({exc})"])
+        return False
+    if all(value is None or getattr(found, name) == value for name, value in wanted.items()):
+        if as_json:
+            write_line(_members(found, record))
+        else:
+            write_text([_line(found, place)])
+    return True
+
+
+def _members(found: AuditRecord, record: Record) -> dict[str, Any]:
+    """`written_at` is the log's own time, which no node can set."""
+    members: dict[str, Any] = msgspec.to_builtins(found)
+    times = {"occurred_at": iso(found.occurred_at), "written_at": iso(record.timestamp_ms)}
+    return {"partition": record.partition, "offset": record.offset} | members | times
+
+
+def _line(found: AuditRecord, place: str) -> str:
+    about = [found.order_id, found.customer_id, found.reason, None if found.count is None else f"{found.count} contacts"]
+    return (
+        f"{iso(found.occurred_at)}  {place:>9}  {found.actor:<20} {found.action:<20} {found.outcome:<9}  "
+        f"{'  '.join(word for word in about if word)}"
+    )

@@ -1,0 +1,130 @@
+"""What the demo sends: carts, cards and what is to become of them, and requests that must be refused."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NamedTuple
+
+from msgspec import Struct
+
+from commands.sandbox.cards import NO_FUNDS, THREE_D_SECURE, VISA
+from commands.sandbox.catalogue import order_body
+
+CUSTOMERS = 12
+SHORT_WINDOW_S = 4  # time to pay of the orders that are to expire
+USUAL_WINDOW_S = 24 * 60 * 60 - 1  # of all others: longer than any demo takes
+
+
+class Life(NamedTuple):
+    """What becomes of an order. `cards`: those the customer tries in turn; `status`: where it ends, `reason`: if cancelled."""
+
+    name: str
+    status: str
+    cards: tuple[str, ...] = ()
+    authenticate: bool = False
+    reason: str | None = None
+
+    @property
+    def paid(self) -> bool:
+        return bool(self.cards)
+
+
+LIVES = (
+    Life("cancelled by the customer", "cancelled", reason="customer_request"),
+    Life("cancelled after it was paid", "cancelled", (VISA,), reason="other"),
+    Life("never paid", "cancelled", reason="unpaid"),
+    Life("sold out", "cancelled", reason="out_of_stock"),
+    Life("paid with the second card", "paid", (NO_FUNDS, VISA)),
+    Life("paid with 3-D Secure", "processing", (THREE_D_SECURE,), authenticate=True),
+    Life("paid and shipped", "shipped", (VISA,)),
+    *(Life("paid and delivered", "delivered", (VISA,)) for _ in range(3)),
+)
+BY_CUSTOMER, REFUNDED, NEVER_PAID, NOT_THERE = (life.name for life in LIVES[:4])
+
+
+class Placed(Struct):
+    """An order of the demo as its gateway knows it: the cart, the answer, and what is to become of it."""
+
+    number: int
+    body: dict[str, Any]
+    order_id: str
+    answer: bytes
+
+    @property
+    def customer(self) -> str:
+        return customer_of(self.number)
+
+    @property
+    def key(self) -> str:
+        return key_of(self.number)
+
+    @property
+    def life(self) -> Life:
+        return life_of(self.number)
+
+
+def life_of(number: int) -> Life:
+    return LIVES[number % len(LIVES)]
+
+
+def cart_of(number: int) -> dict[str, Any]:
+    """The body of its `POST /orders`. An order that is to expire brings its own time to pay; the others have the shop's."""
+    life = life_of(number)
+    body = order_body(number, sold_out=life.name == NOT_THERE)
+    return body | {"payment_window_seconds": SHORT_WINDOW_S} if life.name == NEVER_PAID else body
+
+
+def customer_of(number: int) -> str:
+    return f"customer-{number % CUSTOMERS}"
+
+
+def key_of(number: int) -> str:
+    return f"cart-{number}"
+
+
+class Wrong(NamedTuple):
+    """A request and the problem it must be answered with."""
+
+    status: int
+    code: str
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes = b""
+
+
+def wrong_requests(mine: Placed, foreign: Placed, tokens: dict[str, str]) -> list[Wrong]:
+    """Mistakes of gateways, customers and staff. `mine` and `foreign` are of two customers and not paid."""
+    number = mine.number + 1_000_000
+    gateway = {"Authorization": f"Bearer {tokens['gateway']}", "Customer-Id": mine.customer, "Content-Type": "application/json"}
+    keyed = gateway | {"Idempotency-Key": f"wrong-{number}"}
+    desk = {"Authorization": f"Bearer {tokens['admin']}", "Idempotency-Key": "wrong", "Content-Type": "application/json"}
+    cart = cart_of(number)
+    line = cart["lines"][0]
+    path = f"/orders/{mine.order_id}"
+
+    def placed(status: int, code: str, changes: dict[str, Any], headers: dict[str, str] = keyed) -> Wrong:
+        return Wrong(status, code, "POST", "/orders", headers, json.dumps(cart | changes).encode())
+
+    return [
+        placed(422, "total-mismatch", {"total_minor": cart["total_minor"] + 1}),
+        placed(422, "unknown-field", {"coupon": "SPRING"}),
+        placed(422, "invalid-field", {"total_minor": cart["total_minor"] + 0.5}),
+        placed(422, "invalid-field", {"lines": [line | {"quantity": 0}]}),
+        placed(422, "duplicate-line", {"lines": [line, line]}),
+        placed(422, "currency-not-supported", {"currency": "XXX"}),
+        placed(422, "idempotency-key-reused", {}, gateway | {"Idempotency-Key": mine.key}),
+        placed(400, "idempotency-key-required", {}, gateway),
+        placed(400, "customer-required", {}, {k: v for k, v in keyed.items() if k != "Customer-Id"}),
+        placed(401, "unauthenticated", {}, keyed | {"Authorization": "Bearer not-a-token"}),
+        placed(403, "forbidden", {}, keyed | {"Authorization": f"Bearer {tokens['reader']}"}),
+        Wrong(400, "malformed-json", "POST", "/orders", keyed, b'{"currency": "EUR", "currency": "USD"}'),
+        Wrong(404, "order-not-found", "GET", f"/orders/{foreign.order_id}", gateway),
+        Wrong(404, "order-not-found", "POST", f"/orders/{foreign.order_id}/cancel", keyed, b"{}"),
+        Wrong(404, "version-not-found", "GET", f"{path}?version=99", gateway),
+        Wrong(400, "invalid-cursor", "GET", "/orders?cursor=made-up", gateway),
+        Wrong(412, "version-conflict", "POST", f"{path}/cancel", keyed | {"If-Match": '"7"'}, b"{}"),
+        Wrong(409, "not-paid", "PUT", f"{path}/status", desk, b'{"status": "shipped"}'),
+        Wrong(422, "status-not-settable", "PUT", f"{path}/status", desk, b'{"status": "paid"}'),
+        Wrong(403, "forbidden", "PUT", f"{path}/status", keyed, b'{"status": "shipped"}'),
+    ]

@@ -1,0 +1,308 @@
+"""What the demo does and checks, step by step, as the people around the ledger would: gateway, customer's browser, shop desk.
+
+Payment provider and stock services are the sandbox, reached by the ledger over HTTP as the real ones would be.
+
+A step notes how often it did something, how long that took, and every way in which an answer was not as promised; nothing stops
+at a problem. No step depends on another one being quick: the orders that are to expire have a short time to pay of their own
+and nothing else is asked of them, all others have a day.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from api.cli.demo.calls import Calls
+from api.cli.demo.inputs import (
+    BY_CUSTOMER,
+    NEVER_PAID,
+    NOT_THERE,
+    REFUNDED,
+    Placed,
+    Wrong,
+    cart_of,
+    customer_of,
+    key_of,
+    life_of,
+    wrong_requests,
+)
+from ledger.http_client import HttpAnswer, NoAnswer
+from ledger.transitions import Status
+
+CONNECTIONS = 16
+BATCH = 50  # orders that are placed before they are paid for
+FINISHED = frozenset({"StockRejected", "StockReleased"})  # nothing of the order is with the service any more, nor will be
+
+T = TypeVar("T")
+
+
+class Step(Struct):
+    """One line of the demo's table. `problems` is empty when everything was as promised."""
+
+    name: str
+    promise: str
+    count: int = 0
+    seconds: float = 0.0
+    problems: list[str] = msgspec.field(default_factory=list)
+
+    def expect(self, holds: bool, otherwise: str) -> None:
+        if not holds:
+            self.problems.append(otherwise)
+
+
+class Steps:
+    """All steps, in the order of `run`. `advance(name, done, total)` shows how far a step is."""
+
+    def __init__(self, orders: int, info: dict[str, Any], advance: Callable[[str, int, int], None]) -> None:
+        self.steps: list[Step] = []
+        self.placed: list[Placed] = []
+        self.latencies_s: list[float] = []
+        self.paid_after_s: list[float] = []
+        self.statuses: dict[str, int] = {}
+        self.outside: dict[str, Any] = {}
+        self._orders, self._tokens, self._advance = orders, info["tokens"], advance
+        self._calls = Calls(info, CONNECTIONS)
+
+    @property
+    def sent_again(self) -> int:
+        return self._calls.sent_again
+
+    async def run(self) -> None:
+        try:
+            await self._start()
+            await self._place_and_pay()
+            if self.placed:
+                self.placed.sort(key=lambda order: order.number)
+                await self._retry()
+                await self._fulfil()
+                await self._cancel()
+                await self._settle()
+                await self._read_past()
+            await self._list()
+            self.outside = await self._calls.sums()
+        finally:
+            await self._calls.close()
+
+    def _step(self, name: str, promise: str) -> Step:
+        self.steps.append(Step(name, promise))
+        return self.steps[-1]
+
+    async def _each(self, step: Step, items: Sequence[T], work: Callable[[T], Awaitable[None]]) -> None:
+        """`work` on every item, `CONNECTIONS` at a time. An answer that never comes is a problem of the step."""
+        began, left = time.monotonic(), iter(items)
+
+        async def worker() -> None:
+            for item in left:
+                try:
+                    await work(item)
+                except NoAnswer as exc:
+                    step.problems.append(f"no answer: {exc!r}")
+                step.count += 1
+                self._calls.patience.moved()
+                self._advance(step.name, step.count, len(items))
+
+        self._advance(step.name, 0, len(items))
+        await asyncio.gather(*(worker() for _ in range(CONNECTIONS)))
+        step.seconds += time.monotonic() - began
+
+    async def _post(self, number: int) -> HttpAnswer:
+        headers = self._calls.headers("gateway", customer_of(number), key_of(number))
+        return await self._calls.final("POST", "/orders", headers, cart_of(number))
+
+    # ---- the steps
+
+    async def _start(self) -> None:
+        """The first order waits for the processor, which becomes ready a moment later than `serve`; it is not measured."""
+        step = self._step("first order", "waits for the processor, and is decided")
+        await self._each(step, [0], lambda number: self._place_one(step, number))
+        self.latencies_s.clear()
+
+    async def _place_and_pay(self) -> None:
+        """Those that nobody pays for come first: their time to pay goes by while the others are dealt with."""
+        placing = self._step("orders placed over HTTP", "201: decided, committed, there for the very next read")
+        paying = self._step("orders paid in the sandbox", "cards, a declined one and another, 3-D Secure: captured once, paid")
+        expiring = [n for n in range(1, self._orders) if life_of(n).name == NEVER_PAID]
+        others = [n for n in range(1, self._orders) if life_of(n).name != NEVER_PAID]
+        await self._each(placing, expiring, lambda n: self._place_one(placing, n))
+        for start in range(0, len(others), BATCH):
+            known = len(self.placed)
+            await self._each(placing, others[start : start + BATCH], lambda n: self._place_one(placing, n))
+            if start == 0:
+                await self._refuse()
+            await self._each(paying, [o for o in self.placed[known:] if o.life.paid], lambda o: self._pay_one(paying, o))
+
+    async def _pay_one(self, step: Step, order: Placed) -> None:
+        path, headers = f"/orders/{order.order_id}/payment", self._calls.headers("gateway", order.customer, "pay-1")
+        body = {"total_minor": order.body["total_minor"], "currency": order.body["currency"]}
+        answer = await self._calls.final("POST", path, headers, body)
+        if answer.status != 201:
+            step.problems.append(f"{order.order_id}: payment {answer.status} {answer.text}")
+            return
+        payment = answer.json()
+        for card in order.life.cards:
+            said = await self._calls.confirm(payment, card)
+            last = card is order.life.cards[-1]
+            wanted = "requires_action" if order.life.authenticate else "requires_capture" if last else "card_declined"
+            step.expect(said == wanted, f"{order.order_id}: the card is {said}, not {wanted}")
+            if not last:  # the customer's page tells the shop that the first card was no good
+                headers = self._calls.headers("gateway", order.customer)
+                seen = await self._calls.final("POST", path, headers, {"action": "confirm"})
+                step.expect(seen.json().get("state") == "declined", f"{order.order_id}: {seen.text} after a declined card")
+        if order.life.authenticate:
+            await self._calls.authenticate(payment)
+        began = time.perf_counter()
+        shown = await self._calls.until(order, lambda o: o.get("status") not in (None, Status.PENDING))
+        self.paid_after_s.append(time.perf_counter() - began)
+        found = (shown.get("status"), shown.get("captured_minor"))
+        step.expect(found == (Status.PAID, order.body["total_minor"]), f"{order.order_id} is {found}")
+
+    async def _place_one(self, step: Step, number: int) -> None:
+        began = time.perf_counter()
+        answer = await self._post(number)
+        took_s = time.perf_counter() - began
+        if answer.status != 201:
+            step.problems.append(f"{key_of(number)}: {answer.status} {answer.text}")
+            return
+        self.latencies_s.append(took_s)
+        order = Placed(number, cart_of(number), answer.json()["order_id"], answer.body)
+        self.placed.append(order)
+        # As placed: the reconciler may have reserved stock for it meanwhile.
+        location, headers = answer.headers["Location"], self._calls.headers("gateway", order.customer)
+        read = await self._calls.final("GET", location, headers, params={"version": 1})
+        step.expect(read.body == answer.body, f"{order.order_id} reads {read.status} {read.text}")
+
+    async def _retry(self) -> None:
+        step = self._step("orders posted again, twice at once", "the first answer to the byte, no second order")
+
+        async def retry(order: Placed) -> None:
+            for answer in await asyncio.gather(self._post(order.number), self._post(order.number)):
+                same = (answer.status, answer.body) == (201, order.answer)
+                step.expect(same, f"{order.key}: {answer.status} {answer.text}, first {order.answer.decode()}")
+                step.expect("Idempotency-Replayed" in answer.headers, f"{order.key}: not marked as replayed")
+
+        await self._each(step, self.placed[::5], retry)
+
+    async def _refuse(self) -> None:
+        """About two orders to which nothing happens meanwhile, of two customers: every refusal must leave them as they are."""
+        step = self._step("wrong requests", "each refused with its own code, nothing changed")
+        still = [o for o in self.placed if o.life.name == BY_CUSTOMER or o.life.paid]  # nobody pays before this step is over
+        still.sort(key=lambda order: order.number)
+        pair = [*still[:1], *[o for o in still if o.customer != still[0].customer][:1]]
+        if len(pair) < 2:
+            step.problems.append("there are no two orders of different customers to try it with")
+            return
+
+        async def refuse(wrong: Wrong) -> None:
+            answer = await self._calls.final(wrong.method, wrong.path, wrong.headers, body=wrong.body)
+            found = (answer.status, answer.json().get("code"))
+            wanted = (wrong.status, wrong.code)
+            step.expect(found == wanted, f"{wrong.method} {wrong.path}: wanted {wanted}, got {found}")
+
+        await self._each(step, wrong_requests(pair[0], pair[1], self._tokens), refuse)
+        for order in pair:
+            types = {row["type"] for row in await self._calls.events(order)}
+            step.expect(types <= {"OrderPlaced", "StockReserved"}, f"{order.order_id} was changed by a refused request: {types}")
+
+    async def _fulfil(self) -> None:
+        step = self._step("orders moved along by the desk", "processing, shipped, delivered, one version each")
+        way = ("processing", "shipped", "delivered")
+
+        async def fulfil(order: Placed) -> None:
+            for status in way[: way.index(order.life.status) + 1]:
+                body = {"status": status}
+                if status == "shipped":
+                    body |= {"carrier": "DHL", "tracking": f"0034{order.number:08}"}
+                headers = self._calls.headers("admin", key=f"desk-{status}")
+                answer = await self._calls.final("PUT", f"/orders/{order.order_id}/status", headers, body)
+                found = (answer.status, answer.json().get("status"))
+                step.expect(found == (200, status), f"{order.order_id}: {answer.status} {answer.text}")
+
+        await self._each(step, [order for order in self.placed if order.life.status in way], fulfil)
+
+    async def _cancel(self) -> None:
+        step = self._step("orders cancelled, or tried to", "early by customers, later by the desk, after shipping by nobody")
+
+        wanted = {BY_CUSTOMER: (200, "unpaid"), REFUNDED: (200, "refunding"), "paid and shipped": (409, "too-late-to-cancel")}
+
+        async def cancel(order: Placed) -> None:
+            desk = order.life.name == REFUNDED
+            role, customer = ("admin", None) if desk else ("gateway", order.customer)
+            headers = self._calls.headers(role, customer, "cancel")
+            answer = await self._calls.final("POST", f"/orders/{order.order_id}/cancel", headers, {})
+            shown = answer.json()
+            found = (answer.status, shown.get("code") or shown.get("axes", {}).get("payment"))
+            step.expect(found == wanted[order.life.name], f"{order.order_id} ({order.life.name}): got {found}")
+
+        await self._each(step, [o for o in self.placed if o.life.name in wanted], cancel)
+
+    async def _settle(self) -> None:
+        step = self._step("orders that ended by themselves", "sold out or never paid: cancelled, stock back; refunds arrived")
+        waiting = [o for o in self.placed if o.life.name in (REFUNDED, NEVER_PAID, NOT_THERE, BY_CUSTOMER)]
+
+        async def settled(order: Placed) -> None:
+            payment = "refunded" if order.life.name == REFUNDED else "unpaid"
+
+            def cancelled(o: dict[str, Any]) -> bool:
+                return bool(o.get("status") == "cancelled" and o["axes"]["payment"] == payment)
+
+            shown = await self._calls.until(order, cancelled)
+            # `rejected` is shown of an order as soon as one service says so: what the other one has is still to be given back.
+            services = {line["service"] for line in order.body["lines"]}
+            await self._calls.until_events(order, lambda rows: services <= _finished_with(rows))
+            found = (shown.get("status"), shown.get("cancel_reason"), shown.get("axes", {}).get("payment"))
+            wanted = ("cancelled", order.life.reason, payment)
+            step.expect(found == wanted, f"{order.order_id} ({order.life.name}): {found}, not {wanted}")
+
+        await self._each(step, waiting, settled)
+
+    async def _read_past(self) -> None:
+        step = self._step("histories and past states read", "every version and every moment as it was then")
+
+        async def read(order: Placed) -> None:
+            rows = await self._calls.events(order)
+            versions = [row["version"] for row in rows]
+            step.expect(versions == list(range(1, len(rows) + 1)), f"{order.order_id} has versions {versions}")
+            for row in rows:
+                then = await self._calls.order(order, version=row["version"])
+                step.expect(then.get("status") == row["status"], f"{order.order_id} v{row['version']}: {then}")
+                last = max(r["version"] for r in rows if r["occurred_at"] <= row["occurred_at"])
+                then = await self._calls.order(order, at=row["occurred_at"])
+                step.expect(then.get("version") == last, f"{order.order_id} at {row['occurred_at']}: {then}")
+
+        await self._each(step, self.placed[: min(len(self.placed), 40)], read)
+
+    async def _list(self) -> None:
+        step = self._step("orders listed by status", "each once, under the status its life led to")
+        began = time.monotonic()
+        wanted = Counter(order.life.status for order in self.placed)
+        for status in map(str, Status):
+            found = await self._pages(status)
+            self.statuses[status] = len(found)
+            step.count += len(found)
+            step.expect(len(set(found)) == len(found), f"{status}: an order is listed twice")
+            step.expect(len(found) == wanted[status], f"{status}: {len(found)} listed, {wanted[status]} expected")
+            self._calls.patience.moved()
+            self._advance(step.name, step.count, len(self.placed))
+        step.seconds = time.monotonic() - began
+
+    async def _pages(self, status: str) -> list[str]:
+        found: list[str] = []
+        params: dict[str, str | int] = {"status": status, "limit": 50}
+        while True:
+            page = await self._calls.page(**params)
+            found += [row["order_id"] for row in page["data"]]
+            if page["next_cursor"] is None:
+                return found
+            params["cursor"] = page["next_cursor"]
+
+
+def _finished_with(rows: list[dict[str, Any]]) -> set[str]:
+    """The services that have nothing of a cancelled order with these events, and will have nothing."""
+    last = {row["detail"]["service"]: row["type"] for row in rows if row["type"].startswith("Stock")}
+    return {service for service, kind in last.items() if kind in FINISHED}

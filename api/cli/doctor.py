@@ -1,0 +1,256 @@
+"""`doctor`: one look at everything a running ledger needs, what is wrong, and what to do about it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from prometheus_client.parser import text_string_to_metric_families
+from rich.table import Table
+from rich.text import Text
+
+from api.callers.auth import read_tokens
+from api.callers.tokens_file import WARN_MS
+from api.cli.inspection import iso
+from api.cli.terminal import Screen, write_json
+from api.processes.patient_log import LEAST_PATIENCE_S, patient
+from api.processes.running import commands_status
+from api.processes.wiring import open_log
+from api.representations import timestamp
+from api.settings import Settings
+from ledger.clock import now_ms
+from ledger.errors import ConfigError, LedgerError
+from ledger.http_client import BlockingHttp, NoAnswer
+from ledger.kafka.settings import KafkaSettings
+from ledger.log import EventLog, TopicPartition
+from ledger.schemas.registry import check_registry
+
+LEAST_FREE_BYTES = 1 << 30
+STALL_PATIENCE_S = 20.0  # for the number of waiting commands to sink: one is decided in 0.01 s
+STALL_PAUSE_S = 0.5
+ANSWER_S = 50.0
+
+Verdict = Literal["ok", "warning", "wrong"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at. `advice` is empty when nothing is to be done."""
+
+    subject: str
+    verdict: Verdict
+    found: str
+    advice: str = ""
+
+
+def run_doctor(
+    kafka: KafkaSettings, settings: Settings, data_dir: Path, info: dict[str, Any] | None, as_json: bool, out: Screen
+) -> int:
+    """Look, show, and return 1 when anything is wrong (a warning is not)."""
+    event_log = patient(open_log(kafka), lambda _: None, LEAST_PATIENCE_S)
+    findings = [_broker(event_log, kafka, settings)]
+    if findings[0].verdict == "ok":
+        findings += [_topics(event_log, settings), _writers(event_log, settings), _held(event_log, settings)]
+        findings.append(_transactions(event_log, settings))
+    if (status := commands_status(settings.state_dir)) is not None:
+        findings += _status(status)
+    if settings.schema_registry_url:
+        findings.append(_registry(settings.schema_registry_url, settings.topic_prefix))
+    findings += _tokens(data_dir if info else None, settings)
+    findings += _api(info, settings)
+    findings.append(_disk(data_dir if data_dir.exists() else settings.state_dir))
+    wrong = any(f.verdict == "wrong" for f in findings)
+    if as_json:
+        rows = [{"subject": f.subject, "verdict": f.verdict, "found": f.found, "advice": f.advice} for f in findings]
+        write_json({"ok": not wrong, "findings": rows})
+        return int(wrong)
+    table = Table("what", "", "found", "what to do")
+    colours = {"ok": "green", "warning": "yellow", "wrong": "red"}
+    for f in findings:
+        table.add_row(f.subject, Text(f.verdict, style=colours[f.verdict]), f.found, f.advice)
+    out.print(table)
+    return int(wrong)
+
+
+def _attempt(subject: str, advice: str, look: Callable[[], str]) -> Finding:
+    try:
+        return Finding(subject, "ok", look())
+    except LedgerError as exc:
+        return Finding(subject, "wrong", str(exc), advice)
+
+
+def _broker(event_log: EventLog, kafka: KafkaSettings, settings: Settings) -> Finding:
+    def look() -> str:
+        topic = settings.topics.events
+        return f"{kafka.bootstrap_servers} answers; {topic} has {event_log.partitions(topic)} partitions"
+
+    return _attempt(
+        "Kafka", "check KAFKA_BOOTSTRAP_SERVERS and its TLS and SASL settings; `order-ledger up` starts a local one", look
+    )
+
+
+def _topics(event_log: EventLog, settings: Settings) -> Finding:
+    def look() -> str:
+        specs = settings.topics.specs(event_log.partitions(settings.topics.events), event_log.partitions(settings.topics.writers))
+        event_log.check_topics(specs)
+        return f"{len(specs)} topics with the settings the ledger needs"
+
+    return _attempt("topics", "correct the named setting; the ledger changes no existing topic", look)
+
+
+def _writers(event_log: EventLog, settings: Settings) -> Finding:
+    """Commands that are not dealt with, and whether any is while we look."""
+    t = settings.topics
+    try:
+        tps = [TopicPartition(t.commands, p) for p in range(event_log.partitions(t.commands))]
+        waiting, dealt_before = _undealt(event_log, settings, tps)
+        dealt, deadline = dealt_before, time.monotonic() + STALL_PATIENCE_S
+        while waiting and dealt <= dealt_before and time.monotonic() < deadline:
+            time.sleep(STALL_PAUSE_S)
+            waiting, dealt = _undealt(event_log, settings, tps)
+    except LedgerError as exc:
+        return Finding("commands", "wrong", str(exc), "see the log of `commands`")
+    if waiting and dealt <= dealt_before:
+        found = f"{waiting} commands are not dealt with, and none was within {STALL_PATIENCE_S:.0f} s"
+        return Finding("commands", "wrong", found, "is `commands` running?")
+    return Finding("commands", "ok", f"{waiting} commands are waiting")
+
+
+def _held(event_log: EventLog, settings: Settings) -> Finding:
+    """Writers that belong to no process although the group is at rest. Those of a process that just died do for a moment."""
+    deadline = time.monotonic() + STALL_PATIENCE_S
+    try:
+        while (unheld := event_log.unheld(settings.topics.writers, settings.app_id)) and time.monotonic() < deadline:
+            time.sleep(STALL_PAUSE_S)
+    except LedgerError as exc:
+        return Finding("writers", "wrong", str(exc), "see the log of `commands`")
+    if unheld:
+        found = f"writers {unheld} belong to no process, and did not within {STALL_PATIENCE_S:.0f} s"
+        advice = "is `commands` running? One that runs joins again by itself; its log says why it does not"
+        return Finding("writers", "wrong", found, advice)
+    return Finding("writers", "ok", "each belongs to a process")
+
+
+def _transactions(event_log: EventLog, settings: Settings) -> Finding:
+    """Transactions that Kafka itself left open."""
+    t = settings.topics
+    try:
+        tps = [TopicPartition(topic, p) for topic in (t.events, t.refusals) for p in range(event_log.partitions(t.events))]
+        found = event_log.open_transactions(tps)
+    except LedgerError as exc:
+        return Finding("transactions", "warning", f"not known: {exc}", "see the log of `commands`")
+    hanging = [one for one in found if not one.known]
+    if hanging:
+        text = "; ".join(f"{one} hangs since {iso(one.last_timestamp_ms)}" for one in hanging)
+        return Finding("transactions", "wrong", text, "order-ledger transactions")
+    return Finding("transactions", "ok", "none hangs")
+
+
+def _status(status: dict[str, Any]) -> list[Finding]:
+    """What a `commands` process of this node tells of itself."""
+    work = [worker for worker in status["workers"] if worker["restarts"] or worker["running"] < 1]
+    counts = ", ".join(f"{count} {name}" for name, count in sorted(status["counts"].items()))
+    findings = [Finding("work of commands", "ok", f"writers {status['ready_writers']} decide; {counts or 'nothing done yet'}")]
+    findings += [_worker("commands", w["name"], w["running"], w["restarts"], w["last_fault"]) for w in work]
+    return findings
+
+
+def _worker(process: str, name: str, running: float, restarts: float, fault: str = "") -> Finding:
+    """A thread or a task that does not run, or had to begin again."""
+    what, why = f"{name} of {process}", f", last after {fault}" if fault else ""
+    if running < 1:
+        return Finding(what, "wrong", f"does not run{why}", f"see the log of `{process}`; a restart of it begins it")
+    often = "once" if restarts == 1 else f"{restarts:.0f} times"
+    return Finding(what, "warning", f"began again {often}{why}", f"see the log of `{process}`")
+
+
+def _undealt(event_log: EventLog, settings: Settings, tps: list[TopicPartition]) -> tuple[int, int]:
+    """(commands that wait, offsets up to which commands are dealt with, summed)."""
+    ends, dealt, starts = event_log.ends(tps), event_log.progress(settings.app_id, tps), event_log.starts(tps)
+    reached = {tp: max(dealt[tp], starts[tp]) for tp in tps}
+    return sum(ends[tp] - reached[tp] for tp in tps), sum(reached.values())
+
+
+def _registry(url: str, prefix: str) -> Finding:
+    def look() -> str:
+        check_registry(url, prefix)
+        return f"{url} has the same schemas under the same ids"
+
+    return _attempt("schema registry", "order-ledger schema publish", look)
+
+
+def _tokens(up_dir: Path | None, settings: Settings) -> list[Finding]:
+    """What is wrong with the tokens, where they are known here: of the running `up`, or of the settings."""
+    if up_dir is not None:
+        settings = settings.model_copy(update={"ledger_tokens": None, "ledger_tokens_file": up_dir / "tokens.json"})
+    elif settings.ledger_tokens is None and settings.ledger_tokens_file is None:
+        return []
+    try:
+        tokens = read_tokens(settings)
+    except ConfigError as exc:
+        return [Finding("tokens", "wrong", str(exc), "correct it: `serve` goes on with the tokens it has, and would not start")]
+    now, findings = now_ms(), []
+    advice = "make a new one with `order-ledger token`, list it beside the old, and let whoever uses the old change over"
+    for token in tokens:
+        if token.expires_at_ms is not None and token.expires_at_ms <= now + WARN_MS[0]:
+            expiry = "has expired" if token.is_expired(now) else "expires"
+            found = f"{token.sha256.hex()[:8]}... of {token.principal.actor} {expiry} ({timestamp(token.expires_at_ms)})"
+            findings.append(Finding("token", "warning", found, advice))
+    return findings or [Finding("tokens", "ok", f"{len(tokens)} known, none expires soon")]
+
+
+def _api(info: dict[str, Any] | None, settings: Settings) -> list[Finding]:
+    url = info["url"] if info else f"http://{settings.host}:{settings.port}"
+    token = info["tokens"]["operator"] if info else None
+    try:
+        with BlockingHttp(url, ANSWER_S) as client:
+            ready = client.get("/ready")
+            metrics = client.get("/metrics", {"Authorization": f"Bearer {token}"}).text if token else ""
+    except (NoAnswer, ConfigError) as exc:
+        return [Finding("API", "wrong", f"{url} does not answer: {exc}", "is `serve` running?")]
+    if ready.status != 200:
+        findings = [Finding("API", "wrong", f"{url} is not ready: {ready.text[:300]}", "see the log of `serve`")]
+    elif json.loads(ready.text).get("stale", False):
+        findings = [Finding("API", "warning", f"{url} answers reads only, and stale ones: {ready.text[:300]}", "is Kafka there?")]
+    else:
+        findings = [Finding("API", "ok", f"{url} is ready")]
+    if "\nledger_tokens_stale 1.0" in metrics:
+        found = "the tokens file holds what cannot be used; the tokens of before stay"
+        findings.append(Finding("tokens of serve", "wrong", found, "see the log of `serve`"))
+    frozen = [line for line in metrics.splitlines() if line.startswith("ledger_orders_frozen ")]
+    findings += _workers_of_serve(metrics)
+    if frozen and float(frozen[0].split()[1]) > 0:
+        count = int(float(frozen[0].split()[1]))
+        advice = "`order-ledger history ORDER` and the order's `frozen` name the record; mend the program, then rebuild"
+        findings.append(Finding("frozen orders", "wrong", f"{count} orders could not be folded", advice))
+    elif frozen:
+        findings.append(Finding("frozen orders", "ok", "none"))
+    return findings
+
+
+def _workers_of_serve(metrics: str) -> list[Finding]:
+    """From its /metrics: whoever does not run, or had to begin again."""
+    seen: dict[str, dict[str, float]] = {}
+    for family in text_string_to_metric_families(metrics):
+        if family.name in ("ledger_workers_running", "ledger_worker_restarts"):
+            for sample in family.samples:
+                seen.setdefault(sample.labels["worker"], {})[family.name] = sample.value
+    return [
+        _worker("serve", name, found["ledger_workers_running"], found["ledger_worker_restarts"])
+        for name, found in seen.items()
+        if found["ledger_worker_restarts"] or found["ledger_workers_running"] < 1
+    ]
+
+
+def _disk(folder: Path) -> Finding:
+    place = folder if folder.exists() else Path()
+    free = shutil.disk_usage(place).free
+    found = f"{free / (1 << 30):.1f} GiB free at {place.absolute()}"
+    if free < LEAST_FREE_BYTES:
+        return Finding("disk", "wrong", found, "make room: Kafka and RocksDB stop when the disk is full")
+    return Finding("disk", "ok", found)

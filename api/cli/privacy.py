@@ -1,0 +1,25 @@
+"""`privacy`: what no erasure reaches, and what therefore must not be put there."""
+
+from __future__ import annotations
+
+from rich.table import Column, Table
+
+from api.cli.terminal import Screen, write_json
+from ledger.kept_for_ever import ELSEWHERE, TEXTS
+
+
+def run_privacy(as_json: bool, out: Screen) -> None:
+    """Both tables of `ledger.kept_for_ever`."""
+    if as_json:
+        places = [{"where": where, "left": what} for where, what in ELSEWHERE]
+        write_json({"kept_for_ever": [text._asdict() for text in TEXTS], "elsewhere": places})
+        return
+    out.print("Names, addresses, numbers and notes belong into the contact of an order: it can be erased. Events can not.\n")
+    fields = Table(Column("field of an event", no_wrap=True), "written by", "for", "not for")
+    for text in TEXTS:
+        fields.add_row(*text)
+    out.print(fields)
+    elsewhere = Table("where", "what an erasure leaves")
+    for row in ELSEWHERE:
+        elsewhere.add_row(*row)
+    out.print(elsewhere)

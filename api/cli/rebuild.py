@@ -1,0 +1,112 @@
+"""The verb `rebuild`: progress for a person, a report for a script."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from api.cli.screens import LogProgress
+from api.cli.terminal import Screen, write_json
+from api.processes.signals import stopper
+from api.processes.wiring import KafkaDoors
+from api.settings import Settings
+from ledger.kafka.settings import KafkaSettings
+from projections.live import digest_to_json
+from projections.opening import projections_of
+from projections.rebuild import Rebuild, Report
+
+
+def run_rebuild(
+    kafka: KafkaSettings,
+    settings: Settings,
+    *,
+    jobs: int | None,
+    keep_old: bool,
+    dry_run: bool,
+    back: bool,
+    fresh: bool,
+    accept_difference: bool,
+    as_json: bool,
+    out: Screen,
+    err: Screen,
+) -> int:
+    """Rebuild the read models of the node that `settings` names. 1 when the live ones differ from the log."""
+    stopping = stopper()
+    doors = KafkaDoors(kafka)
+    doors.enter_process()
+    partitions = doors.open_log(stopping).partitions(settings.topics.events)
+    with LogProgress(err) as bar:
+        rebuild = Rebuild(
+            projections_of(settings.state_dir),
+            doors,
+            settings.topics,
+            partitions,
+            min(jobs or os.cpu_count() or 1, partitions),
+            bar,
+            stopping.is_set,
+        )
+        report = rebuild.run(keep_old=keep_old, dry_run=dry_run, back=back, fresh=fresh, accept_difference=accept_difference)
+    if as_json:
+        write_json(report_to_json(report))
+    else:
+        _show(report, dry_run, out)
+    return int(bool(report.differences) and not accept_difference)
+
+
+def report_to_json(report: Report) -> dict[str, Any]:
+    return {
+        "events": report.events,
+        "bytes": report.bytes,
+        "took_s": round(report.took_s, 3),
+        "resumed": report.resumed,
+        "compared_partitions": report.compared,
+        "not_compared_because": report.not_compared_because or None,
+        "equal": None if report.compared is None else not report.differences,
+        "differences": [
+            {
+                "partition": d.partition,
+                "position": d.position,
+                "live": d.live,
+                "rebuilt": d.rebuilt,
+                "equal_until_event": d.equal_until,
+            }
+            for d in report.differences
+        ],
+        "digests": {str(p): digest_to_json(digest) for p, digest in report.digests.items()},
+        "generation": report.generation,
+        "kept": report.kept,
+        "taken_over": report.taken_over if report.generation else None,
+    }
+
+
+def _show(report: Report, dry_run: bool, out: Screen) -> None:
+    per_s = report.events / report.took_s if report.took_s else 0.0
+    resumed = "went on from an earlier rebuild and " if report.resumed else ""
+    out.print(f"{resumed}folded {report.events:,} events in {report.took_s:.1f} s ({per_s:,.0f}/s)")
+    if report.compared is None:
+        out.print(f"compared with nothing: {report.not_compared_because}")
+    elif not report.differences:
+        share = (
+            f"all {report.compared}" if report.compared == len(report.digests) else f"{report.compared} of {len(report.digests)}"
+        )
+        out.print(f"the digests of {share} partitions are those of the read models in use")
+    for d in report.differences:
+        out.print(
+            f"partition {d.partition} differs at position {d.position}: in use {d.live[:16]}..., from the log "
+            f"{d.rebuilt[:16]}... (the same up to event {d.equal_until:,})",
+            style="red",
+        )
+    if report.generation is None:
+        if report.differences and not dry_run:
+            out.print("nothing was changed. `order-ledger verify` names the row; `rebuild --accept-difference` replaces it")
+        elif dry_run:
+            out.print("nothing was changed (--dry-run)")
+        return
+    kept = f"; {report.kept} is kept, `rebuild --back` returns to it" if report.kept else ""
+    out.print(f"{report.generation} is now the generation to read{kept}")
+    told = {
+        "yes": "the running `serve` has taken it over",
+        "no": "the running `serve` has not taken it over: start the program that made it (beside it, or in its place)",
+        "nobody serves": "no `serve` is running here: the next one reads it",
+    }
+    out.print(told[report.taken_over], style="yellow" if report.taken_over == "no" else None)

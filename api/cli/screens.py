@@ -1,0 +1,134 @@
+"""What a person sees: progress bars while things start or the log is worked through, one screen when `up` runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.panel import Panel
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from api.cli.terminal import Screen
+from ledger.broker import jars
+
+_WORDS = {
+    "download": "Downloading Kafka",
+    "verify": "Checking Kafka's jars",
+    "format": "Making the data directory",
+    "start": "Starting Kafka",
+}
+
+
+class BrokerProgress:
+    """A progress bar fed by the embedded broker; silent when standard error is no terminal."""
+
+    def __init__(self, console: Screen) -> None:
+        self._bar = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TextColumn("{task.fields[amount]}", markup=False),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> BrokerProgress:
+        self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()
+
+    def update(self, progress: jars.Progress) -> None:
+        """Show one step of the broker's start."""
+        amount = f"{progress.done}/{progress.total} {progress.unit}" if progress.total else ""
+        if self._task is None:
+            self._task = self._bar.add_task("", amount="")
+        self._bar.update(
+            self._task,
+            description=_WORDS.get(progress.phase, progress.phase),
+            completed=progress.done,
+            total=progress.total or None,
+            amount=amount,
+        )
+
+    def stop(self) -> None:
+        self._bar.stop()
+
+
+class LogProgress:
+    """Share of the log folded, events a second, bytes read and time left. On standard error, so that `--json` stays clean."""
+
+    def __init__(self, err: Screen) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[speed]}", markup=False),
+            TimeRemainingColumn(),
+            console=err,
+            disable=not err.is_terminal,
+        )
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> LogProgress:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def started(self, total: int, done: int) -> None:
+        self._task = self._progress.add_task("folding the log", total=total, completed=done, speed="")
+
+    def moved(self, done: int, events: int, bytes_read: int) -> None:
+        if self._task is None:
+            return
+        seconds = self._progress.tasks[self._task].elapsed or 0.0
+        speed = f"{events / seconds:,.0f} events/s, {bytes_read / 1e6:,.0f} MB" if seconds else ""
+        self._progress.update(self._task, completed=done, speed=speed)
+
+    def phase(self, text: str) -> None:
+        if self._task is not None:
+            self._progress.update(self._task, description=text)
+
+
+def show_up(console: Screen, info: dict[str, Any], data: Path) -> None:
+    """Where everything runs, and what to try first."""
+    table = Table.grid(padding=(0, 2))
+    table.add_row("API", f"{info['url']}   (docs: {info['url']}/docs)")
+    table.add_row("Kafka", info["bootstrap_servers"])
+    table.add_row("Schema registry", f"{info['schema_registry_url']}   (read-only, the API itself)")
+    if info["sandbox_url"]:
+        table.add_row("Sandbox", f"{info['sandbox_url']}   (stands in for payments and stock: no real money)")
+    table.add_row("Tokens", str(data / "run" / "up.json"))
+    table.add_row("Logs", str(data / "log"))
+    console.print(Panel(table, title="Order Ledger is up", expand=False))
+    gateway = info["tokens"]["gateway"]
+    console.print("Try:\n")
+    console.print(_FIRST_ORDER.format(url=info["url"], token=gateway))
+    console.print("\nThen `order-ledger tail --from beginning` in another terminal. Ctrl-C stops everything.")
+
+
+_FIRST_ORDER = """\
+curl -s {url}/orders -H 'Authorization: Bearer {token}' \\
+  -H 'Customer-Id: c-1' -H 'Idempotency-Key: cart-1' -H 'Content-Type: application/json' -d '{{
+  "currency": "EUR", "total_minor": 2890,
+  "lines": [{{"service": "product", "sku": "espresso-1kg", "name": "Espresso 1 kg", "quantity": 1, "unit_price_minor": 2490}}],
+  "adjustments": [{{"kind": "shipping", "label": "Parcel", "amount_minor": 400}}],
+  "contact": {{"name": "Ada", "email": "ada@example.org",
+    "shipping_address": {{"line1": "1 Mill Lane", "city": "Leeds", "postcode": "LS1 1AA", "country": "GB"}}}}}}'"""

@@ -1,0 +1,195 @@
+"""`transactions`: which ones hold the ledger back, and ending one that Kafka itself left open."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from rich.table import Table
+from rich.text import Text
+
+from api.cli.inspection import iso
+from api.cli.terminal import Screen, write_json
+from api.processes.patient_log import patient
+from api.processes.wiring import open_log
+from api.settings import Settings
+from ledger.clock import now_ms
+from ledger.errors import LogUnavailable
+from ledger.hanging import Advice, End, advise, why_not_to_end
+from ledger.kafka.settings import KafkaSettings
+from ledger.log import EventLog, OpenTransaction, TopicPartition
+from ledger.topics import Topics
+
+SEEN_S = 60.0  # until readers see the end that was written
+TopicWord = Literal["events", "refusals"]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An open transaction, and how it should end if it hangs."""
+
+    one: OpenTransaction
+    advice: Advice | None  # None: it does not hang
+
+
+def find(event_log: EventLog, topics: Topics, partition: int | None = None, topic: TopicWord | None = None) -> list[Found]:
+    """Open transactions of the topics that writers write to, of one partition if given. Raises `LogError`."""
+    names = [topics.events, topics.refusals] if topic is None else [getattr(topics, topic)]
+    count = event_log.partitions(topics.events)
+    wanted = [TopicPartition(name, p) for name in names for p in range(count) if partition in (None, p)]
+    return [
+        Found(one, None if one.known else advise(event_log, topics, one))
+        for one in sorted(event_log.open_transactions(wanted), key=lambda one: (one.partition, one.start_offset))
+    ]
+
+
+def run_transactions(kafka: KafkaSettings, settings: Settings, as_json: bool, out: Screen) -> int:
+    """Show every open transaction. 1 when one hangs."""
+    found = find(patient(open_log(kafka)), settings.topics)
+    hanging = [f for f in found if f.advice is not None]
+    if as_json:
+        write_json({"ok": not hanging, "transactions": [_row(f) for f in found]})
+        return int(bool(hanging))
+    if not found:
+        out.print("No transaction is open.")
+        return 0
+    table = Table("partition", "from offset", "producer", "whose", "since", "state", "what becomes of it")
+    for f in found:
+        one = f.one
+        fate = Text("ends by itself", "green") if f.advice is None else Text("HANGS: nobody ends it", "red")
+        table.add_row(
+            f"{one.partition.topic}/{one.partition.partition}",
+            str(one.start_offset),
+            f"{one.producer_id}, epoch {one.producer_epoch}",
+            one.transactional_id or "nobody's",
+            iso(one.last_timestamp_ms),
+            one.state or "unknown",
+            fate,
+        )
+    out.print(table)
+    for f in hanging:
+        out.print(_plain(f))
+    if hanging:
+        out.print("End it with: order-ledger transactions end --partition N")
+    return int(bool(hanging))
+
+
+def run_end(
+    kafka: KafkaSettings,
+    settings: Settings,
+    *,
+    partition: int,
+    topic: TopicWord | None,
+    end_as: End | None,
+    yes: bool,
+    as_json: bool,
+    out: Screen,
+    err: Screen,
+    ask: Callable[[str], bool],
+) -> int:
+    """End what hangs in `partition`. 1 when something was refused, 2 when nobody said yes; nothing is done then.
+
+    `ask(question)` is a person's answer.
+    """
+    event_log = patient(open_log(kafka))
+    every = find(event_log, settings.topics, partition, topic)
+    ended: list[tuple[Found, End]] = []
+    refused: list[tuple[Found, str]] = []
+    for f in every:
+        chosen = end_as or (f.advice.end if f.advice is not None else "abort")
+        if why := why_not_to_end(f.one, now_ms()):
+            refused.append((f, why))
+        elif chosen is None:
+            assert f.advice is not None
+            refused.append((f, f"the ledger cannot tell how it should end ({f.advice.why}): say --as commit or --as abort"))
+        else:
+            ended.append((f, chosen))
+    if not as_json:
+        for line in [*(f"{_where(f.one)}: left alone, {why}." for f, why in refused), *(_deed(f, how) for f, how in ended)]:
+            out.print(line)
+        if not every:
+            out.print(f"No transaction is open in partition {partition}.")
+    if ended and not (yes or (not as_json and sys.stdin.isatty() and ask("Do it?"))):
+        err.print("nothing was done: say --yes", style="red")
+        return 2
+    for f, how in ended:
+        event_log.end_transaction(f.one, commit=how == "commit")
+    for f, _ in ended:
+        _wait_until_seen(event_log, f.one)
+    if as_json:
+        rows = {"ended": [{**_row(f), "as": how} for f, how in ended], "refused": [{**_row(f), "why": why} for f, why in refused]}
+        write_json({"ok": not refused, **rows})
+    elif ended:
+        out.print("Done. `commands` takes the partition again within a few seconds.")
+    return int(bool(refused))
+
+
+def _wait_until_seen(event_log: EventLog, one: OpenTransaction) -> None:
+    deadline = time.monotonic() + SEEN_S
+    while event_log.ends([one.partition])[one.partition] <= one.start_offset and _others(event_log, one) == []:
+        if time.monotonic() > deadline:
+            raise LogUnavailable(f"the end of the transaction in {one} was written, but readers do not see it yet")
+        time.sleep(0.1)
+
+
+def _others(event_log: EventLog, one: OpenTransaction) -> Sequence[OpenTransaction]:
+    """What still holds its partition back."""
+    return [other for other in event_log.open_transactions([one.partition]) if other.start_offset <= one.start_offset]
+
+
+def _where(one: OpenTransaction) -> str:
+    return f"{one.partition.topic}/{one.partition.partition}"
+
+
+def _plain(f: Found) -> str:
+    """What a hanging transaction means, in words."""
+    one = f.one
+    assert f.advice is not None
+    whose = f"of {one.transactional_id}" if one.transactional_id else "of a producer that no coordinator knows any more"
+    return (
+        f"{_where(one)}: Kafka left a transaction {whose} open at offset {one.start_offset}, since {iso(one.last_timestamp_ms)}. "
+        f"Nobody sees {_records(f)} behind it, and nothing later in this partition can be decided."
+    )
+
+
+def _records(f: Found) -> str:
+    count = 0 if f.advice is None else f.advice.records
+    return "the record" if count == 1 else f"the {count} records" if count else "what lies"
+
+
+def _deed(f: Found, how: End) -> str:
+    """What will be done, and what follows from it."""
+    said = _plain(f) if f.advice is not None else f"{_where(f.one)}: its coordinator should have ended it long ago and has not."
+    if how == "commit":
+        deed = "It will be committed: what it wrote becomes part of the ledger for good."
+    else:
+        deed = "It will be aborted: what it wrote is never seen, and the commands that led to it are decided again."
+    if f.advice is None:
+        return f"{said} {deed}"
+    if f.advice.end == how:
+        return f"{said} {deed} Why: {f.advice.why}."
+    if f.advice.end is None:
+        return f"{said} {deed} The ledger itself cannot tell: {f.advice.why}."
+    warning = "decisions that were acted upon may be taken back" if how == "abort" else "Kafka itself had decided otherwise"
+    return f"{said} {deed} The ledger itself would {f.advice.end} it, for {f.advice.why}: {warning}."
+
+
+def _row(f: Found) -> dict[str, Any]:
+    one = f.one
+    row: dict[str, Any] = {
+        "topic": one.partition.topic,
+        "partition": one.partition.partition,
+        "offset": one.start_offset,
+        "producer_id": one.producer_id,
+        "producer_epoch": one.producer_epoch,
+        "transactional_id": one.transactional_id,
+        "state": one.state,
+        "since": iso(one.last_timestamp_ms),
+        "hangs": f.advice is not None,
+    }
+    if f.advice is not None:
+        row |= {"code": "hanging_transaction", "records": f.advice.records, "advice": f.advice.end, "why": f.advice.why}
+    return row

@@ -1,0 +1,149 @@
+"""Pieces that an operation's description in the OpenAPI document is made of. Used by `docs`, which has the descriptions.
+
+A refusal is listed by its slug; its status, title and example come from the table in `errors`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from pydantic import BaseModel
+
+from api.contract import payloads as p
+from api.contract.patterns import whole
+from api.problems import PROBLEMS, Problem, ProblemType
+
+Described = dict[str, Any]
+SCHEMAS = "#/components/schemas/{model}"
+
+_COMMON = ("RequestId", "Traceparent")
+
+
+def component_name(model: type[BaseModel]) -> str:
+    """Name of a payload in the document: the class's without what tells requests from answers."""
+    return model.__name__.removesuffix("Out").removesuffix("Body")
+
+
+def ref(model: type[BaseModel]) -> Described:
+    return {"$ref": SCHEMAS.format(model=component_name(model))}
+
+
+def examples_of(model: type[BaseModel]) -> list[Any]:
+    extra = model.model_config.get("json_schema_extra")
+    examples = extra.get("examples") if isinstance(extra, dict) else None
+    return examples if isinstance(examples, list) else []
+
+
+def content(model: type[BaseModel], media: str = "application/json") -> Described:
+    found: Described = {"schema": ref(model)}
+    if examples := examples_of(model):
+        found["examples"] = {f"example {number}": {"value": value} for number, value in enumerate(examples, 1)}
+    return {media: found}
+
+
+def success(text: str, model: type[BaseModel], headers: str = "", media: str = "application/json") -> Described:
+    return {"description": text, "content": content(model, media), "headers": headers_named(headers)}
+
+
+def headers_named(names: str) -> Described:
+    listed = ("RequestId", *names.split())
+    return {_HEADER_NAMES.get(n, n): {"$ref": f"#/components/headers/{n}"} for n in listed}
+
+
+_HEADER_NAMES = {
+    "RequestId": "Request-Id",
+    "LedgerPosition": "Ledger-Position",
+    "LedgerOutcome": "Ledger-Outcome",
+    "Replayed": "Idempotency-Replayed",
+    "Applied": "Preference-Applied",
+    "Staleness": "Ledger-Staleness-Ms",
+    "RetryAfter": "Retry-After",
+    "Challenge": "WWW-Authenticate",
+}
+
+
+def problems(slugs: Iterable[str], instance: str) -> Described:
+    """Responses by status, each with one example per slug."""
+    found: Described = {}
+    for slug in dict.fromkeys(slugs):
+        kind: ProblemType = PROBLEMS[slug]
+        response = found.setdefault(
+            str(kind.status),
+            {"description": "", "content": {"application/problem+json": {"schema": ref(p.ProblemOut), "examples": {}}}},
+        )
+        response["description"] += f"`{slug}`: {kind.meaning}\n\n"
+        examples = response["content"]["application/problem+json"]["examples"]
+        examples[slug] = {"summary": kind.title, "value": Problem(slug).as_json(instance)}
+        names = " ".join(["RetryAfter"] * (kind.retry_after_s is not None) + ["Challenge"] * (kind.status == 401))
+        response["headers"] = headers_named(names)
+    return {status: found[status] for status in sorted(found)}
+
+
+def operation(
+    name: str,
+    tag: str,
+    summary: str,
+    text: str,
+    answers: dict[int, Described],
+    slugs: str = "",
+    *,
+    path: str,
+    parameters: Iterable[Described | str] = (),
+    body: type[BaseModel] | None = None,
+    body_required: bool = True,
+    raw_body: Described | None = None,
+    security: list[Described] | None = None,
+) -> Described:
+    """Arguments of `add_api_route`. `slugs` beside those every operation has; `parameters` by component name or in full.
+
+    `raw_body` is the schema of a body whose shape is somebody else's.
+    """
+    always = "internal-error" if security == [] else "unauthenticated forbidden too-many-requests internal-error"
+    named = [{"$ref": f"#/components/parameters/{n}"} if isinstance(n, str) else n for n in (*parameters, *_COMMON)]
+    extra: Described = {"parameters": named}
+    if security is not None:
+        extra["security"] = security
+    if body is not None:
+        extra["requestBody"] = {"required": body_required, "content": content(body)}
+    if raw_body is not None:
+        extra["requestBody"] = {"required": True, "content": {"application/json": {"schema": raw_body}}}
+    first, *others = answers
+    responses: Described = {str(status): answers[status] for status in (first, *others)}
+    responses |= problems(f"{slugs} {always}".split(), path)
+    return {
+        "operation_id": name,
+        "tags": [tag],
+        "summary": summary,
+        "description": text,
+        "status_code": first,
+        "responses": responses,
+        "openapi_extra": extra,
+    }
+
+
+def query(name: str, schema: Described, text: str, required: bool = False, example: object = None) -> Described:
+    found: Described = {"name": name, "in": "query", "required": required, "schema": schema, "description": text}
+    return found if example is None else found | {"example": example}
+
+
+def in_path(name: str, text: str, example: str, pattern: str | None = None) -> Described:
+    """`pattern` only where another name is refused, and not just unknown."""
+    schema = {"type": "string"} if pattern is None else {"type": "string", "pattern": whole(pattern)}
+    return {"name": name, "in": "path", "required": True, "schema": schema, "description": text, "example": example}
+
+
+def plain(
+    name: str, summary: str, media: str, example: object, *, open_to_all: bool = False, slugs: str = "", **more: Any
+) -> Described:
+    """An operation of the `system` tag whose answer is a document of its own kind."""
+    schema = {"type": "string"} if isinstance(example, str) else {"type": "object"}
+    answers = {200: {"description": summary, "content": {media: {"schema": schema, "examples": {"example": {"value": example}}}}}}
+    return operation(name, "system", summary, more.pop("text", ""), answers, slugs, security=[] if open_to_all else None, **more)
+
+
+def health(name: str, path: str, summary: str, text: str, not_ready: bool) -> Described:
+    answers = {200: success(summary, p.HealthOut)} | (
+        {503: success("Not ready; see `checks`.", p.HealthOut)} if not_ready else {}
+    )
+    return operation(name, "system", summary, text, answers, path=path, security=[])

@@ -1,0 +1,209 @@
+"""The OpenAPI 3.1 document: what FastAPI knows of the routes, with our components and nothing it would make up."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from api.contract import payloads
+from api.contract.describing import SCHEMAS, component_name
+from api.contract.patterns import KEY, NAME, POSITION, VERSION_TAG, whole
+from api.settings import Settings
+
+_DESCRIPTION = """\
+Orders as an event-sourced ledger on Kafka.
+
+**Commands** carry an `Idempotency-Key`: a retry gets the first answer. 2xx with an order means decided and committed, 202 means
+durable and not decided yet, 503 means nothing is known to be durable; retrying with the same key is always safe.
+
+**Reads** on the node that answered a command show it. On another node, send the `Ledger-Position` of that answer along.
+
+**HEAD** is answered on every path that has GET: the same status and headers, `Content-Length` included, and no body.
+
+Money is integer minor units, times are RFC 3339 in UTC. Bodies are JSON in UTF-8 of at most 64 KiB and 8 levels: no duplicate
+keys, no unknown members, integers only, strings in NFC without control characters. Errors are RFC 9457 problems.
+
+Connections are bounded: a header must be complete within 10 s and a body within 10 s more (408, `/problems/request-timeout`), a
+header may have 32 KiB (431, `/problems/header-too-large`), what is not HTTP is answered 400 (`/problems/malformed-request`), and
+where every connection has a request under way a new one gets 503 (`/problems/too-many-connections`). Each closes the connection.
+"""
+_TAGS = {
+    "orders": "Place, move along, cancel, read.",
+    "payments": "Pay for an order.",
+    "commands": "What became of a command.",
+    "customers": "Erasure of personal data.",
+    "reports": "Daily totals.",
+    "system": "Health, metrics, documents.",
+    "schema registry": "The schemas, read-only, under the Confluent registry's own paths.",
+}
+
+
+def _parameter(name: str, text: str, schema: dict[str, Any], example: str, required: bool = False) -> dict[str, Any]:
+    return {"name": name, "in": "header", "required": required, "description": text, "schema": schema, "example": example}
+
+
+_TEXT = {"type": "string"}
+_POSITION = {"type": "string", "pattern": whole(POSITION)}
+_PARAMETERS = {
+    "CustomerId": _parameter(
+        "Customer-Id",
+        "The customer a gateway acts for, a pseudonym. Gateways must send it; ignored from others.",
+        {"type": "string", "pattern": whole(NAME)},
+        "c-1",
+    ),
+    "IdempotencyKey": _parameter(
+        "Idempotency-Key",
+        "Names this command within principal, customer, operation and order.",
+        {"type": "string", "pattern": whole(KEY)},
+        "cart-1017",
+        True,
+    ),
+    "OptionalKey": _parameter(
+        "Idempotency-Key",
+        "As for every command; needed with `initiate` only.",
+        {"type": "string", "pattern": whole(KEY)},
+        "pay-1017",
+    ),
+    "StripeSignature": _parameter(
+        "Stripe-Signature",
+        "`t=<seconds>,v1=<HMAC-SHA-256 of t, a dot and the body>`, at most 5 minutes off.",
+        _TEXT,
+        "t=1926244800,v1=5257a869e7ecebeda32affa62cdca3fa51cad7e77a0e56ff536d0ce8e108d8bd",
+        True,
+    ),
+    "Prefer": _parameter(
+        "Prefer",
+        "`wait=N` (0 to 10 s) for a decision, or for `Ledger-Position`; `respond-async` for durability only.",
+        _TEXT,
+        "wait=3",
+    ),
+    "IfMatch": _parameter(
+        "If-Match",
+        "Only if the order is at this version, else 412; `*`: at any.",
+        {"type": "string", "pattern": whole(rf"\*|{VERSION_TAG}")},
+        '"7"',
+    ),
+    "IfNoneMatch": _parameter("If-None-Match", "304 when the order is at this version.", _TEXT, '"7"'),
+    "LedgerPosition": _parameter(
+        "Ledger-Position", "Wait (1 s, or `Prefer`) until this node has folded so far.", _POSITION, "3-1017"
+    ),
+    "LastEventId": _parameter("Last-Event-ID", "Version of the last event seen; resumes a stream.", _TEXT, "7"),
+    "RequestId": _parameter(
+        "Request-Id",
+        "A UUID, or 32 hexadecimal digits: echoed and logged. Anything else is neither; an id of ours takes its place.",
+        _TEXT,
+        "7f6c2d1e-8a3b-4c5d-9e0f-a1b2c3d4e5f6",
+    ),
+    "Traceparent": _parameter(
+        "traceparent",
+        "W3C trace context; goes along with the command.",
+        _TEXT,
+        "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+    ),
+}
+_HEADERS = {
+    "RequestId": {"description": "The request's id.", "schema": _TEXT},
+    "ETag": {"description": "The order's version, quoted.", "schema": _TEXT, "example": '"7"'},
+    "Location": {"description": "Where to look next.", "schema": {"type": "string", "format": "uri-reference"}},
+    "LedgerPosition": {
+        "description": "Partition, and the offset this node has folded to.",
+        "schema": _POSITION,
+        "example": "3-1017",
+    },
+    "LedgerOutcome": {
+        "description": "Whether the command changed the order.",
+        "schema": {"type": "string", "enum": ["changed", "unchanged"]},
+    },
+    "Replayed": {
+        "description": "The answer of an earlier request with this key.",
+        "schema": {"type": "string", "enum": ["true"]},
+    },
+    "Applied": {"description": "What of `Prefer` was honoured.", "schema": _TEXT},
+    "Staleness": {
+        "description": "How old the answer may be, while this node is not at the log's end.",
+        "schema": {"type": "integer"},
+    },
+    "RetryAfter": {"description": "Seconds.", "schema": {"type": "integer"}},
+    "Challenge": {"description": "How to authenticate.", "schema": _TEXT},
+}
+_SECURITY = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "A token of the role gateway, admin, reader or operator."},
+    "basic": {"type": "http", "scheme": "basic", "description": "The token as password, any user; on registry paths only."},
+}
+
+
+def openapi_document(app: FastAPI, settings: Settings) -> dict[str, Any]:
+    """The document of `app`'s routes, with the bounds of `settings`."""
+    document = get_openapi(
+        title="Order Ledger",
+        version=program_version(),
+        summary="Every change of an order is an immutable event.",
+        description=_DESCRIPTION,
+        routes=app.routes,
+        tags=[{"name": name, "description": text} for name, text in _TAGS.items()],
+        license_info={"name": "Apache 2.0", "identifier": "Apache-2.0"},
+    )
+    for route in app.routes:
+        if isinstance(route, APIRoute) and route.include_in_schema:
+            for method in route.methods or ():
+                # As written, not as FastAPI encodes it: it drops every null, also those that an example must have.
+                operation = document["paths"][route.path][method.lower()]
+                operation |= (route.openapi_extra or {}) | {"responses": route.responses}
+    document["components"] = {
+        "schemas": _bounded(component_schemas(), settings),
+        "parameters": _PARAMETERS,
+        "headers": _HEADERS,
+        "securitySchemes": _SECURITY,
+    }
+    document["security"] = [{"bearer": []}]
+    return document
+
+
+def component_schemas() -> dict[str, Any]:
+    """Schemas of all payloads, by component name."""
+    models = [
+        model
+        for _, model in inspect.getmembers(payloads, inspect.isclass)
+        if issubclass(model, BaseModel)
+        and model.__module__ == payloads.__name__
+        and model not in (payloads.Request, payloads.Response)
+    ]
+    names = {model.__name__: component_name(model) for model in models}
+    _, found = models_json_schema([(model, "validation") for model in models], ref_template=SCHEMAS)
+    schemas: dict[str, Any] = _renamed(found["$defs"], names)
+    return {names[name]: schema for name, schema in schemas.items()}
+
+
+def _bounded(schemas: dict[str, Any], settings: Settings) -> dict[str, Any]:
+    """`schemas` with what the settings allow of an order's time to pay."""
+    window = schemas[component_name(payloads.PlaceOrderBody)]["properties"]["payment_window_seconds"]
+    integer = next(kind for kind in window["anyOf"] if kind["type"] == "integer")
+    integer |= {"minimum": settings.payment_window_min_seconds, "maximum": settings.payment_window_max_seconds}
+    window["default"] = settings.payment_window_seconds
+    return schemas
+
+
+def _renamed(value: Any, names: Mapping[str, str]) -> Any:
+    """`value` with every reference to a schema under its component name."""
+    if isinstance(value, dict):
+        renamed = {key: _renamed(member, names) for key, member in value.items()}
+        if isinstance(target := value.get("$ref"), str):
+            renamed["$ref"] = SCHEMAS.format(model=names[target.rpartition("/")[2]])
+        return renamed
+    return [_renamed(item, names) for item in value] if isinstance(value, list) else value
+
+
+def program_version() -> str:
+    """Version of the installed program; `0` when it runs from a source tree that is not installed."""
+    try:
+        return version("order-ledger")
+    except PackageNotFoundError:
+        return "0"

@@ -1,0 +1,356 @@
+"""How each operation is described in the OpenAPI document: parameters, bodies, answers, examples. Data only.
+
+Each constant is what `APIRouter.add_api_route` takes beside path and endpoint.
+"""
+
+from __future__ import annotations
+
+from api.contract import payloads as p
+from api.contract.describing import Described, content, headers_named, health, in_path, operation, plain, query, ref, success
+from api.contract.patterns import MAX_VERSION, NAME, POSITION, SCHEMA_VERSION, whole
+
+_COMMAND_HEADERS = ("IdempotencyKey", "Prefer")
+_DOOR = "malformed-json body-too-large unsupported-media-type unknown-field invalid-field limit-exceeded"
+_COMMAND = (
+    f"idempotency-key-required idempotency-key-invalid {_DOOR} idempotency-key-reused order-frozen could-not-decide "
+    "too-many-requests ledger-unavailable decisions-behind not-caught-up"
+)
+_ON_ORDER = "order-not-found invalid-if-match version-conflict"
+_READ = "not-caught-up ledger-unavailable invalid-field unknown-field"
+
+_ORDER_ID = in_path("order_id", "The order.", p.ORDER_ID)
+_TIME = {"type": "string", "format": "date-time"}
+_AFTER = {"type": "integer", "minimum": 0, "maximum": MAX_VERSION, "default": 0}
+_ORDER_HEADERS = "ETag LedgerPosition LedgerOutcome Replayed Applied"
+_PENDING = success("Durable, not decided yet: look under `Location`.", p.CommandOut, "Location Applied")
+_ORDER = f"/orders/{p.ORDER_ID}"
+
+PLACE_ORDER = operation(
+    "placeOrder",
+    "orders",
+    "Place an order",
+    "Answers when the order is decided and every read on this node shows it, within `Prefer: wait` (3 s). A retry with the same "
+    "`Idempotency-Key` and body gets the first answer again, for ever. The contact is stored apart and can be erased.",
+    {201: success("The order as placed.", p.OrderOut, f"Location {_ORDER_HEADERS}"), 202: _PENDING},
+    f"customer-required {_COMMAND} currency-not-supported duplicate-line total-mismatch payment-window-not-allowed",
+    path="/orders",
+    parameters=("CustomerId", *_COMMAND_HEADERS),
+    body=p.PlaceOrderBody,
+)
+LIST_ORDERS = operation(
+    "listOrders",
+    "orders",
+    "List orders, newest first",
+    "A gateway sees its customer's orders only. Follow `next_cursor` with the same filters until it is null.",
+    {200: success("A page of orders.", p.OrderPageOut, "Staleness")},
+    f"customer-required invalid-cursor {_READ}",
+    path="/orders",
+    parameters=(
+        "CustomerId",
+        "LedgerPosition",
+        "Prefer",
+        query("status", {"type": "string", "enum": list(p.Status.__args__)}, "Only orders that show this status."),  # type: ignore[attr-defined]
+        query("customer_id", {"type": "string", "pattern": whole(NAME)}, "Only this customer's orders (not for gateways)."),
+        query("placed_from", _TIME, "Only orders placed at or after this time."),
+        query("placed_to", _TIME, "Only orders placed at or before this time."),
+        query("attention", {"type": "string", "enum": ["true"]}, "Only orders that somebody must look at."),
+        query("limit", {"type": "integer", "minimum": 1, "maximum": 100, "default": 20}, "Rows of a page."),
+        query("cursor", {"type": "string"}, "`next_cursor` of the page before."),
+    ),
+)
+READ_ORDER = operation(
+    "readOrder",
+    "orders",
+    "Read an order: now, as of a version, or as of a time",
+    "The contact is null for readers and when it was erased; for an old version it is the contact as now.",
+    {
+        200: success("The order.", p.OrderOut, "ETag LedgerPosition Staleness"),
+        304: {"description": "`If-None-Match` has this version."},
+    },
+    f"customer-required order-not-found version-not-found order-frozen {_READ}",
+    path=_ORDER,
+    parameters=(
+        _ORDER_ID,
+        "CustomerId",
+        "LedgerPosition",
+        "Prefer",
+        "IfNoneMatch",
+        query(
+            "version", {"type": "integer", "minimum": 1, "maximum": MAX_VERSION}, "As of this version. Not together with `at`."
+        ),
+        query("at", _TIME, "As of this time: every event that had occurred by then."),
+    ),
+)
+READ_EVENTS = operation(
+    "readEvents",
+    "orders",
+    "Read or follow the events of an order",
+    "As JSON a page, oldest first. With `Accept: text/event-stream` a stream of Server-Sent Events (`id` = version, "
+    "`event` = type, `data` = the event as in the page), with a comment every 15 s, closed after 30 min: resume with "
+    "`Last-Event-ID`.",
+    {
+        200: {
+            "description": "The events.",
+            "headers": headers_named("LedgerPosition Staleness"),
+            "content": {
+                **content(p.EventPageOut),
+                "text/event-stream": {
+                    "schema": {"type": "string"},
+                    "examples": {
+                        "stream": {
+                            "value": ': ping\n\nevent: OrderPlaced\ndata: {"version":1,"type":"OrderPlaced"}\nid: 1\n\n',
+                        }
+                    },
+                },
+            },
+        }
+    },
+    f"customer-required order-not-found order-frozen not-acceptable {_READ}",
+    path=f"{_ORDER}/events",
+    parameters=(
+        _ORDER_ID,
+        "CustomerId",
+        "LedgerPosition",
+        "Prefer",
+        "LastEventId",
+        query("after", _AFTER, "Only events with a higher version."),
+        query("limit", {"type": "integer", "minimum": 1, "maximum": 200, "default": 100}, "Rows of a page."),
+    ),
+)
+SET_STATUS = operation(
+    "setOrderStatus",
+    "orders",
+    "Move an order along",
+    "Staff only. The status it has already is 200 with `Ledger-Outcome: unchanged`.",
+    {200: success("The order after the change.", p.OrderOut, _ORDER_HEADERS), 202: _PENDING},
+    f"{_ON_ORDER} {_COMMAND} status-not-settable not-paid stock-not-reserved dispute-open not-shipped already-shipped "
+    "too-late-to-cancel order-cancelled",
+    path=f"{_ORDER}/status",
+    parameters=(_ORDER_ID, *_COMMAND_HEADERS, "IfMatch"),
+    body=p.SetStatusBody,
+)
+CANCEL_ORDER = operation(
+    "cancelOrder",
+    "orders",
+    "Cancel an order",
+    "Customers until processing starts, staff until it is shipped. Answers when the cancellation is decided; money and stock "
+    "follow (`axes.payment`). Cancelled already is 200 with `Ledger-Outcome: unchanged`.",
+    {200: success("The cancelled order.", p.OrderOut, _ORDER_HEADERS), 202: _PENDING},
+    f"customer-required {_ON_ORDER} {_COMMAND} too-late-to-cancel",
+    path=f"{_ORDER}/cancel",
+    parameters=(_ORDER_ID, "CustomerId", *_COMMAND_HEADERS, "IfMatch"),
+    body=p.CancelOrderBody,
+    body_required=False,
+)
+PAY = operation(
+    "payOrder",
+    "payments",
+    "Open a payment, or say that the customer is done",
+    "`initiate` (default) opens a payment and answers with the secret that the customer's browser pays with; it needs an "
+    "`Idempotency-Key` and the total as the customer saw it. A retry with the same key answers with the same attempt as it is "
+    "now. When the provider has not opened it in time, 202 with the payment under `Location`. `confirm` asks the provider now "
+    "and answers with the state that this leads to; it needs no key.",
+    {
+        200: success("`confirm`: the payment as it is now.", p.PaymentOut, "LedgerPosition Applied"),
+        201: success("The payment is open.", p.PaymentOut, "Location LedgerPosition Replayed Applied"),
+        202: success("Not decided, or not opened yet: look under `Location`.", p.CommandOut, "Location Applied"),
+    },
+    f"customer-required {_ON_ORDER} {_COMMAND} not-found order-full payment-open already-paid nothing-to-pay order-cancelled "
+    "order-expired payment-refused too-many-attempts total-mismatch provider-unavailable",
+    path=f"{_ORDER}/payment",
+    parameters=(_ORDER_ID, "CustomerId", "OptionalKey", "Prefer", "IfMatch"),
+    body=p.PayOrderBody,
+)
+READ_PAYMENT = operation(
+    "readPayment",
+    "payments",
+    "Read an order's payment",
+    "The last attempt. The secret only for the customer, and only while it is open, pending or declined.",
+    {200: success("The payment.", p.PaymentOut, "LedgerPosition Staleness")},
+    f"customer-required order-not-found order-frozen not-found provider-unavailable {_READ}",
+    path=f"{_ORDER}/payment",
+    parameters=(_ORDER_ID, "CustomerId", "LedgerPosition", "Prefer"),
+)
+WEBHOOK = operation(
+    "receiveStripeWebhook",
+    "payments",
+    "Messages of the payment provider",
+    "Signed by the provider (`Stripe-Signature`); no token. Answered once everything the message is about was fetched and is "
+    "durable. Types and orders that are not followed are taken and counted.",
+    {200: success("Taken.", p.WebhookOut)},
+    "invalid-signature body-too-large unsupported-media-type ledger-unavailable not-caught-up provider-unavailable",
+    path="/webhooks/stripe",
+    parameters=("StripeSignature",),
+    raw_body={
+        "description": "What the provider signed. What is no event of it is taken and not followed.",
+        "examples": [{"id": "evt_1", "object": "event", "type": "payment_intent.succeeded", "livemode": True, "data": {}}],
+    },
+    security=[],
+)
+RESOLVE_ATTENTION = operation(
+    "resolveAttention",
+    "orders",
+    "Say what was done about a flag",
+    "Staff only. `attention` of the order names the flags. After `retry` what failed is tried again; `settled_elsewhere` counts "
+    "as refunded.",
+    {200: success("The order without the flag.", p.OrderOut, _ORDER_HEADERS), 202: _PENDING},
+    f"{_ON_ORDER} {_COMMAND} no-such-attention",
+    path=f"{_ORDER}/attention",
+    parameters=(_ORDER_ID, *_COMMAND_HEADERS, "IfMatch"),
+    body=p.ResolveAttentionBody,
+)
+READ_COMMAND = operation(
+    "readCommand",
+    "commands",
+    "What became of a command",
+    "For the principal and customer that sent it. `at` is the command's position, as in the `Location` of the 202: with it a "
+    "command that is not decided yet is `pending`, without it such a command is unknown.",
+    {200: success("Pending, accepted or refused.", p.CommandOut, "Staleness")},
+    f"customer-required command-unknown {_READ}",
+    path=f"/commands/{p.COMMAND_ID}",
+    parameters=(
+        in_path("command_id", "The command.", p.COMMAND_ID),
+        "CustomerId",
+        "LedgerPosition",
+        "Prefer",
+        query("at", {"type": "string", "pattern": whole(POSITION)}, "Partition and offset of the command.", example="3-1017"),
+    ),
+)
+ERASE_CUSTOMER = operation(
+    "eraseCustomer",
+    "customers",
+    "Erase a customer's personal data",
+    "All contacts that name the customer, also of orders that are not decided yet, are erased for good, and every node removes "
+    "them from its files within seconds. What is answered is promised: a node that is killed goes on at its next start, or "
+    "another one does. Events stay as they are: the README has what must not be put into them.",
+    {
+        200: success("The erasure is durable.", p.ErasureOut, "Applied"),
+        202: success("Promised and under way: look under `Location`.", p.ErasureStateOut, "Location Applied"),
+    },
+    f"open-orders {_DOOR} not-caught-up ledger-unavailable",
+    path="/customers/c-1/erasure",
+    parameters=(in_path("customer_id", "The customer, a pseudonym.", "c-1", NAME), "LedgerPosition", "Prefer"),
+    body=p.EraseBody,
+    body_required=False,
+)
+READ_ERASURE = operation(
+    "readErasure",
+    "customers",
+    "How far the erasure of a customer is",
+    "The last one that was asked for, at whichever node.",
+    {200: success("Running, or done.", p.ErasureStateOut, "Staleness")},
+    f"not-found {_READ}",
+    path="/customers/c-1/erasure",
+    parameters=(in_path("customer_id", "The customer, a pseudonym.", "c-1", NAME),),
+)
+READ_DAILY = operation(
+    "readDailyReport",
+    "reports",
+    "Daily totals per currency",
+    "UTC days by `occurred_at`. Days without anything are left out.",
+    {200: success("The totals.", p.DailyReportOut, "Staleness")},
+    f"limit-exceeded {_READ}",
+    path="/reports/daily",
+    parameters=(
+        "LedgerPosition",
+        "Prefer",
+        query("from", {"type": "string", "format": "date"}, "First day.", True, "2030-01-01"),
+        query("to", {"type": "string", "format": "date"}, "Last day, included; at most 366 days.", True, "2030-01-31"),
+        query("currency", {"type": "string", "pattern": "^[A-Z]{3}$"}, "Only this currency."),
+    ),
+)
+
+
+LIVE = health("live", "/live", "The process answers", "", False)
+READY = health(
+    "ready",
+    "/ready",
+    "The node folds and has caught up once",
+    "A broker that is away does not make it unready, also when it starts then: reads are answered from its databases, marked "
+    "stale. `stale` and `staleness_ms` say so; `reason` names what is wrong.",
+    True,
+)
+METRICS = plain("metrics", "Metrics for Prometheus", "text/plain", "ledger_commands_waiting 0.0\n", path="/metrics")
+OPENAPI = plain("openapi", "This document", "application/json", {"openapi": "3.1.0"}, path="/openapi.json")
+ASYNCAPI = plain(
+    "asyncapi",
+    "The topics and their Avro schemas",
+    "application/json",
+    {"asyncapi": "3.0.0"},
+    path="/asyncapi.json",
+    slugs="ledger-unavailable not-caught-up",
+)
+READ_PROBLEM = operation(
+    "readProblem",
+    "system",
+    "What a problem's `type` means",
+    "JSON, or a page for people with `Accept: text/html`.",
+    {
+        200: {
+            "description": "The problem.",
+            "content": {
+                **content(p.ProblemTypeOut),
+                "text/html": {
+                    "schema": {"type": "string"},
+                    "examples": {"page": {"value": "<!doctype html><title>Total mismatch</title>"}},
+                },
+            },
+        }
+    },
+    "not-found not-acceptable",
+    path="/problems/total-mismatch",
+    parameters=(in_path("slug", "The problem's code.", "total-mismatch"),),
+)
+
+# ---- the schema registry's own paths --------------------------------------------------------------------------------
+
+REGISTRY_JSON = "application/vnd.schemaregistry.v1+json"
+_REGISTRY_SECURITY: list[Described] = [{"bearer": []}, {"basic": []}]
+_SUBJECT = in_path("subject", "`<topic>-value`.", "order-events-value")
+_ID = in_path("id", "The schema's id, as in the wire format.", "1017")
+_VERSION = in_path("version", "A number from 1, or `latest`.", "latest", SCHEMA_VERSION)
+
+
+def registry(name: str, summary: str, schema: Described, example: object, parameters: tuple[Described, ...] = ()) -> Described:
+    """An operation in the registry's own shapes, errors included."""
+    ok = {"description": summary, "content": {REGISTRY_JSON: {"schema": schema, "examples": {"example": {"value": example}}}}}
+    found = operation(
+        name, "schema registry", summary, "", {200: ok}, path="/", parameters=parameters, security=_REGISTRY_SECURITY
+    )
+    wrong = {REGISTRY_JSON: {"schema": ref(p.RegistryErrorOut)}}
+    errors = {401: "No or an unknown token.", 429: "Too many requests lately.", 500: "A bug on our side."}
+    if parameters:
+        errors |= {404: "No such subject (40401), version (40402) or schema (40403)."}
+    if _VERSION in parameters:
+        errors |= {422: "Not a version (42202)."}
+    for status, text in errors.items():
+        code = {404: 40403, 422: 42202}.get(status, status)
+        sample = {"example": {"value": {"error_code": code, "message": text}}}
+        found["responses"][str(status)] = {
+            "description": text,
+            "content": {REGISTRY_JSON: wrong[REGISTRY_JSON] | {"examples": sample}},
+        }
+    found["responses"].pop("403", None)
+    return found
+
+
+_AVRO = '{"type":"record","name":"OrderEvent","fields":[]}'
+_TEXTS = {"type": "array", "items": {"type": "string"}}
+_PAIR = {"type": "array", "items": ref(p.RegistrySubjectVersionOut)}
+_ENTRY = {"subject": "order-events-value", "version": 1, "id": 1017, "schema": _AVRO}
+
+LIST_SUBJECTS = registry("listSubjects", "All subjects", _TEXTS, ["order-events-value"])
+SCHEMA_TYPES = registry("schemaTypes", "The kinds of schema", _TEXTS, ["AVRO"])
+LIST_VERSIONS = registry(
+    "listVersions", "Versions of a subject", {"type": "array", "items": {"type": "integer"}}, [1], (_SUBJECT,)
+)
+READ_VERSION = registry("readVersion", "One version of a subject", ref(p.RegistryVersionOut), _ENTRY, (_SUBJECT, _VERSION))
+READ_VERSION_SCHEMA = registry(
+    "readVersionSchema", "The bare schema", {"type": "object"}, {"type": "record"}, (_SUBJECT, _VERSION)
+)
+READ_SCHEMA = registry("readSchema", "A schema by id", ref(p.RegistrySchemaOut), {"schema": _AVRO}, (_ID,))
+READ_BARE_SCHEMA = registry("readBareSchema", "The bare schema by id", {"type": "object"}, {"type": "record"}, (_ID,))
+SCHEMA_SUBJECTS = registry("schemaSubjects", "Subjects that have a schema", _TEXTS, ["order-events-value"], (_ID,))
+SCHEMA_VERSIONS = registry(
+    "schemaVersions", "Subjects and versions that have a schema", _PAIR, [{"subject": "order-events-value", "version": 1}], (_ID,)
+)

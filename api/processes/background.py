@@ -1,0 +1,25 @@
+"""What `serve` does besides answering and folding, for as long as it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Mapping
+
+from api.context import AppContext
+from api.services.contact_expiry import sweep_for_ever, tend_for_ever
+
+Works = Mapping[str, Callable[[], Coroutine[None, None, None]]]
+"""By name; to be kept at on the event loop, until the process ends. None of them ends by itself."""
+
+
+def background(ctx: AppContext) -> Works:
+    """From the start on."""
+    return {"loop lag": ctx.loop_lag.measure_for_ever, "audit": ctx.audit.tend_for_ever}
+
+
+def beside_the_fold(ctx: AppContext) -> Works:
+    """Once there are read models and the log answers."""
+    return {
+        "contact sweep": lambda: sweep_for_ever(ctx),
+        "contacts": lambda: tend_for_ever(ctx),
+        "erasures": ctx.erasures.go_on_for_ever,
+    }

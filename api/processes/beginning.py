@@ -1,0 +1,138 @@
+"""What `serve` does beside answering: wait for the log, prepare topics, make what read models are missing, begin to fold.
+
+    event loop                                     thread "beginning"
+    /live, reads marked stale, 503 for the rest    waits for the cluster; topics, how many partitions
+                                                   no read models that were ever current: folds the log in bulk
+    reads what was made, begins to fold    ◄────── hands over
+
+So a node that starts while Kafka is away answers what it can, and becomes a whole one by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from api.context import AppContext
+from api.processes.running import FOLDING_FILE
+from api.processes.wiring import prepare_topics
+from api.settings import Settings
+from ledger.asking import until_answered
+from ledger.errors import ConfigError, LogError
+from ledger.log import EventLog, TopicPartition
+from ledger.supervision import WorkerThread
+from projections.faust_app import LedgerApp
+from projections.generations import Generations
+from projections.opening import Opened, expirable_starts, open_caught_up
+
+STOP_S = 10.0  # a batch in bulk is folded in well below a second
+
+
+class Bounds(NamedTuple):
+    """What the log no longer has, and where it ends, as far as read models on disk must know before they are folded on."""
+
+    refusal_starts: Mapping[TopicPartition, int]
+    contact_ends: Mapping[TopicPartition, int]
+
+
+class Beginning:
+    """One start of one node, whose projector reads what was `opened`, or nothing yet."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        event_log: EventLog,
+        generations: Generations,
+        opened: Opened | None,
+        app: LedgerApp,
+        ctx: AppContext,
+        end_process: Callable[[], object],
+    ) -> None:
+        """`end_process` ends it in order; what for is in `error` then."""
+        self._settings, self._log, self._generations, self._opened = settings, event_log, generations, opened
+        self._app, self._ctx, self._projector, self._end_process = app, ctx, ctx.projector, end_process
+        self._stopping = threading.Event()
+        self._served = threading.Event()
+        # A fault ends the process, as any error at its start.
+        self._thread = WorkerThread("beginning", self._prepare, self._fail, again=False)
+        self.error: BaseException | None = None
+
+    def start(self) -> None:
+        """Look for the log. To be called before the event loop runs: both starts take their time."""
+        self._thread.start()
+
+    def served(self, on_begun: Callable[[str], None]) -> None:
+        """The event loop runs. `on_begun(generation)` is called on it when the fold begins."""
+        self._loop, self._on_begun = asyncio.get_running_loop(), on_begun
+        self._served.set()
+
+    def stop(self) -> None:
+        """Look no longer."""
+        self._stopping.set()
+        self._served.set()
+
+    def end(self) -> None:
+        """Stop, and wait for the thread: nothing is opened or folded any more."""
+        self.stop()
+        self._thread.join(STOP_S)
+
+    # ---- the thread
+
+    def _prepare(self) -> None:
+        settings, stopping = self._settings, self._stopping
+        if not prepare_topics(self._log, settings, stopping):
+            return
+        partitions = until_answered(lambda: self._log.partitions(settings.topics.events), stopping, LogError)
+        if partitions is None:
+            return
+        made: Opened | None = None
+        bounds: Bounds | None = Bounds({}, {})
+        if self._opened is None:
+            self._ctx.making = True
+            made = open_caught_up(
+                self._generations, settings.topics, self._log, partitions, stopping, self._generations.root / FOLDING_FILE
+            )
+            if made is None:
+                return
+        elif self._projector.partitions != partitions:
+            raise ConfigError(
+                f"{settings.topics.events} has {partitions} partitions, the read models in {self._generations.root} have "
+                f"{self._projector.partitions}: is this the cluster they were folded from?"
+            )
+        else:
+            bounds = until_answered(self._bounds, stopping)
+            if bounds is not None:
+                self._projector.contacts.follow(bounds.contact_ends)  # nothing folds yet; to forget them all takes its time
+        self._served.wait()
+        if not stopping.is_set() and bounds is not None:
+            self._loop.call_soon_threadsafe(self._begin, made, bounds)
+        elif made is not None:
+            made.databases.close()
+
+    def _bounds(self) -> Bounds:
+        contacts = [TopicPartition(self._settings.topics.contacts, p) for p in range(self._projector.partitions)]
+        return Bounds(expirable_starts(self._projector.databases, self._log), self._log.ends(contacts))
+
+    def _fail(self, exc: BaseException) -> None:
+        self.error = exc
+        self._served.wait()
+        if not self._stopping.is_set():
+            self._loop.call_soon_threadsafe(self._end_process)
+
+    # ---- on the event loop
+
+    def _begin(self, made: Opened | None, bounds: Bounds) -> None:
+        opened = made or self._opened
+        assert opened is not None
+        try:
+            if made is not None:
+                self._projector.take_over(made.databases).close()
+                self._ctx.making = False
+            else:
+                self._projector.databases.skip_expired(bounds.refusal_starts)
+            self._app.begin(opened.current_at)
+            self._on_begun(opened.name)
+        except BaseException as exc:
+            self._fail(exc)

@@ -1,0 +1,66 @@
+"""What works beside the writers in a `commands` process, as far as the settings name a world outside."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+from api.processes.doors import build_message_doors, build_ports
+from api.processes.outside import check_outside
+from api.settings import Settings
+from commands.notifier.loop import Notifier
+from commands.processor.process import Books, Companion, Fatal
+from commands.reconciler.loop import Reconciler
+from ledger.clock import now_ms
+from ledger.log import EventLog, Sender
+from ledger.store import Store
+
+SWITCH_S = 0.0005
+
+
+class Companions:
+    """Makes them for `CommandsProcess`. Raises `ConfigError` when the settings contradict each other."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        event_log: EventLog,
+        open_store: Callable[[str], Store],
+        clock: Callable[[], int] = now_ms,
+    ) -> None:
+        self._settings, self._log, self._open_store, self._clock = settings, event_log, open_store, clock
+        self._outside = check_outside(settings)
+        self._doors = build_message_doors(settings) if self._outside else {}
+        self._sender: Sender | None = None
+        self.reconciler: Reconciler | None = None
+        self.notifier: Notifier | None = None
+
+    @property
+    def keeps_contacts(self) -> bool:
+        """Whether the notifier folds contacts into a database of this process."""
+        return self._outside
+
+    def make(self, books: Books, on_fatal: Fatal, partitions: int) -> list[Companion]:
+        """None at all where there is no world outside: then what orders owe stays owed. Asks the log nothing: it may be away."""
+        if not self._outside:
+            return []
+        # The writer gives the interpreter away at every call of Kafka's client, and gets it back only when another thread's turn
+        # ends: the turns of what works beside it must be short.
+        sys.setswitchinterval(SWITCH_S)
+        settings, topics = self._settings, self._settings.topics
+        self._sender = self._log.sender("reconciler")
+
+        def partition_of(order_id: str) -> int:
+            return self._log.partition_for(order_id.encode(), partitions)
+
+        self.reconciler = Reconciler(
+            lambda: build_ports(settings), books, partition_of, self._sender, topics, on_fatal, self._clock
+        )
+        group = f"{settings.app_id}-notifier"
+        self.notifier = Notifier(self._log, topics, books, self._open_store, self._doors, group, on_fatal, self._clock)
+        return [self.reconciler, self.notifier]
+
+    def close(self) -> None:
+        """After the process has ended."""
+        if self._sender is not None:
+            self._sender.close()

@@ -1,0 +1,72 @@
+"""What others could reach or read, refused at start unless it is asked for.
+
+Production sends nothing unencrypted that `ALLOW_PLAINTEXT` does not name; development listens to other machines only when
+`APP_ENV` says that it is development.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import structlog
+
+from api.processes.outside import addresses
+from api.settings import Settings
+from ledger.bounds import SERVICES
+from ledger.errors import ConfigError
+from ledger.http_client import is_loopback
+from ledger.kafka.settings import KafkaSettings
+
+log = structlog.get_logger(__name__)
+
+
+class Plaintext(NamedTuple):
+    """A connection that is not encrypted: its name in ALLOW_PLAINTEXT, the setting, what it is, what to set instead."""
+
+    name: str
+    setting: str
+    found: str
+    instead: str
+
+
+def check_exposure(settings: Settings, kafka: KafkaSettings) -> None:
+    """Raises `ConfigError` with a line for each setting that exposes what it should not. None of them shows a secret."""
+    if settings.app_env is None and not is_loopback(settings.host):
+        where = f"HOST is {settings.host}, which other machines reach"
+        raise ConfigError(f"{where}: set APP_ENV to production, or to development if that is meant")
+    refuse_plaintext(settings, [*_kafka(kafka), *_mail(settings), *_stock(settings)])
+
+
+def refuse_plaintext(settings: Settings, found: list[Plaintext]) -> None:
+    """In production, name what is allowed in the log; raises `ConfigError` with a line for each that is not."""
+    if settings.app_env != "production":
+        return
+    lines = []
+    for one in found:
+        if one.name in settings.plaintext_allowed:
+            log.warning("not encrypted, as ALLOW_PLAINTEXT says", setting=one.setting, allowed=one.name)
+        else:
+            lines.append(f"{one.setting} {one.found}: production needs {one.instead}, or ALLOW_PLAINTEXT to name {one.name}")
+    if lines:
+        raise ConfigError("\n".join(lines))
+
+
+def _kafka(kafka: KafkaSettings) -> Iterator[Plaintext]:
+    if kafka.security_protocol in ("PLAINTEXT", "SASL_PLAINTEXT"):
+        yield Plaintext("kafka", "KAFKA_SECURITY_PROTOCOL", f"is {kafka.security_protocol}", "SSL or SASL_SSL")
+
+
+def _mail(settings: Settings) -> Iterator[Plaintext]:
+    url = settings.notify_email_url
+    if url is not None and url.get_secret_value().lower().startswith("smtp:"):
+        yield Plaintext("smtp", "NOTIFY_EMAIL_URL", "begins with smtp://", "smtp+starttls:// or smtps://")
+
+
+def _stock(settings: Settings) -> Iterator[Plaintext]:
+    for service in SERVICES:
+        url, target = addresses(settings, service)
+        if url and not url.lower().startswith("https:"):
+            yield Plaintext("stock", f"{service.upper()}_SERVICE_URL", "does not begin with https://", "that")
+        if target and not target.startswith("https://"):
+            yield Plaintext("stock", f"{service.upper()}_SERVICE_GRPC_TARGET", "does not begin with https://", "that")

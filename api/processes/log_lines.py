@@ -1,0 +1,94 @@
+"""Logging of every process: JSON lines on standard error, or readable ones on a terminal. Configured once, at start.
+
+No line repeats what a client sent: exceptions are told by kind and place, ids only where they have our own form.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+
+import structlog
+
+from api.contract.patterns import COMMAND_ID, ORDER_ID
+from ledger.faults import in_short, without_values
+
+_OURS = {"order_id": re.compile(ORDER_ID), "command_id": re.compile(COMMAND_ID)}
+NOT_OURS = "(none of ours)"
+
+
+def configure_logging(process: str, level: str = "INFO") -> None:
+    """Send structlog's and the standard library's records to standard error, one line each, named after `process`."""
+    shared: list[structlog.types.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        told_exception,
+        only_our_ids,
+        structlog.processors.CallsiteParameterAdder({structlog.processors.CallsiteParameter.PROCESS}),
+    ]
+    structlog.configure(
+        processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    renderer: structlog.types.Processor
+    renderer = structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
+
+    def name_process(_: object, __: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
+        event["service"] = process
+        return event
+
+    handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(told_arguments)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, name_process, renderer],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    # "abc" is how mode names the logger of the HTTP service
+    for noisy in ("faust", "mode", "abc", "uvicorn.access", "aiohttp", "kafka"):
+        logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLevelName(level)))
+
+
+def told_exception(_: object, __: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
+    """`exception`: where it came from. What it says may be what a client sent."""
+    found: object = event.pop("exc_info", None)
+    if found is True:
+        found = sys.exc_info()
+    exc = found[1] if isinstance(found, tuple) else found
+    if isinstance(exc, BaseException):
+        event["exception"] = without_values(exc)
+    if event.get("logger") == "asyncio":
+        event["event"] = str(event.get("event")).partition("\n")[0]  # the rest shows the task with its exception
+    return event
+
+
+def only_our_ids(_: object, __: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
+    """A path may name an order as its client likes, and so may a record that is none of ours."""
+    for name, ours in _OURS.items():
+        if (value := event.get(name)) is not None and not ours.fullmatch(str(value)):
+            event[name] = NOT_OURS
+    return event
+
+
+def told_arguments(record: logging.LogRecord) -> bool:
+    """Of other libraries' lines: exceptions among their arguments would be written out whole."""
+    if isinstance(record.args, tuple):
+        record.args = tuple(in_short(arg) if isinstance(arg, BaseException) else arg for arg in record.args)
+    return True
+
+
+def log_to_stderr() -> None:
+    """For verbs that end: readable lines on standard error, so that what they print on standard output stays clean."""
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )

@@ -1,0 +1,60 @@
+"""The `sandbox` process: the stand-ins with the shop's catalogue as their stock."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+import structlog
+import uvicorn
+
+from api.processes.outside import webhook_secrets
+from api.processes.signals import hang_up_is_terminate, stop_with_parent
+from api.settings import Settings
+from commands.sandbox.catalogue import COFFEE, MERCHANDISE, SOLD_OUT
+from commands.sandbox.chaos import load_chaos
+from commands.sandbox.server import Sandbox, serve_sandbox
+from ledger.errors import ConfigError
+
+UNITS = 100_000  # of every article at first
+DATABASE = "sandbox.db"
+
+log = structlog.get_logger(__name__)
+
+
+def run_stand_ins(
+    settings: Settings,
+    data_dir: Path,
+    port: int,
+    grpc_ports: Mapping[str, int],
+    chaos: Path | None = None,
+    with_parent: bool = False,
+) -> int:
+    """Serve until a signal. Raises `ConfigError` in production, and for a file of chaos that is none."""
+    if settings.app_env == "production":
+        raise ConfigError("APP_ENV is production: there is no sandbox")
+    secrets = webhook_secrets(settings)
+    try:
+        config = None if chaos is None else load_chaos(chaos)
+    except (OSError, msgspec.DecodeError) as exc:
+        raise ConfigError(f"{chaos}: {exc}") from None
+    sandbox = Sandbox(data_dir / DATABASE, settings.sandbox_webhook_url, secrets[0] if secrets else None, grpc_ports)
+    if config is not None:
+        sandbox.chaos.set(config)
+    for article in (*COFFEE, *MERCHANDISE):
+        sandbox.rooms.seed(article.service, {article.sku: (UNITS, article.unit_price_minor)})
+    sandbox.rooms.seed(SOLD_OUT.service, {SOLD_OUT.sku: (0, SOLD_OUT.unit_price_minor)})
+
+    def on_server(server: uvicorn.Server) -> None:
+        def stop(*_: object) -> None:
+            server.should_exit = True
+
+        if with_parent:
+            stop_with_parent(stop)
+        signal.signal(signal.SIGTERM, stop)
+        hang_up_is_terminate()
+        log.info("sandbox: no real money moves here", port=port, database=str(data_dir / DATABASE))
+
+    return serve_sandbox(sandbox, "127.0.0.1", port, on_server)

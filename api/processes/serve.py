@@ -1,0 +1,197 @@
+"""The `serve` process: this node's read models, folded by the Faust agent, and the HTTP API over them, on one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import threading
+from contextlib import closing
+from pathlib import Path
+
+import structlog
+
+from api.app import build_app as build_api
+from api.callers.proxies import Proxies
+from api.callers.tokens_file import TokensFile
+from api.connections import Connections, limits_within, raise_file_limit
+from api.context import AppContext
+from api.processes.background import Works, background, beside_the_fold
+from api.processes.beginning import Beginning
+from api.processes.doors import build_payments
+from api.processes.exposure import check_exposure
+from api.processes.signals import hang_up_is_terminate, on_stop_signals, restore, stop_with_parent
+from api.processes.wiring import open_log
+from api.services.audit import BY_ITSELF
+from api.settings import Settings
+from commands.reconciler.payment_port import PaymentProvider
+from ledger.audit import DONE, REFUSED, TOKENS_RELOAD
+from ledger.files import private_folder
+from ledger.kafka.settings import KafkaSettings
+from ledger.log import EventLog
+from ledger.supervision import keep_at
+from projections import faust_app
+from projections.live import LiveNode
+from projections.opening import nothing, open_generation, open_known, projections_of
+from projections.projector import Projector
+from projections.queries import Queries
+
+log = structlog.get_logger(__name__)
+
+
+def run_serve(settings: Settings, kafka: KafkaSettings, with_parent: bool = False) -> int:
+    """Fold and serve until a signal. HTTP is answered before the log answers, as far as that goes (`api.processes.beginning`).
+
+    Returns the exit code. Raises `ConfigError`, `StoreError`, and whatever else keeps a node from beginning.
+    """
+    check_exposure(settings, kafka)
+    tokens_file, hash_key = TokensFile(settings), settings.hash_key()
+    stopping = threading.Event()
+    before = on_stop_signals(stopping.set)
+    if with_parent:
+        stop_with_parent(_stop_in_order)
+    node = _Node(settings, open_log(kafka), tokens_file, hash_key)
+    try:
+        if stopping.is_set():
+            return 0
+        restore(before)  # from here on the worker handles INT and TERM
+        hang_up_is_terminate()
+        return node.run()
+    finally:
+        node.close()
+
+
+class _Node:
+    """What one `serve` process is made of, and when each part begins."""
+
+    def __init__(self, settings: Settings, event_log: EventLog, tokens_file: TokensFile, hash_key: bytes) -> None:
+        """Open what lies on disk. Raises `StoreError`, `ConfigError`."""
+        files = raise_file_limit()
+        self._settings, self._log, self._tokens_file = settings, event_log, tokens_file
+        self._payments, self._proxies = build_payments(settings), Proxies(settings.proxies)
+        private_folder(settings.state_dir)
+        self._generations = projections_of(settings.state_dir)
+        self._opened = open_known(self._generations, settings.topics)
+        self._projector = Projector(self._opened.databases if self._opened else nothing(settings.topics))
+        self._sender = event_log.sender("serve")
+        self._app = faust_app.build_app(
+            app_id=f"{settings.app_id}-serve-{settings.node_id}",
+            log=event_log,
+            folder=self._projector,
+            state_dir=Path(settings.state_dir),
+            wait=True,
+        )
+        self._app.feed.known_current_at = self._opened.current_at if self._opened else None
+        self._context = AppContext(
+            settings=settings,
+            log=event_log,
+            sender=self._sender,
+            projector=self._projector,
+            queries=Queries(self._projector),
+            tokens=tokens_file.tokens,
+            hash_key=hash_key,
+            status=self._app.status,
+            payments=self._payments,
+            audit_spool=settings.state_dir / "audit.waiting",
+            connections=Connections(
+                limits_within(settings.max_connections, settings.max_connections_per_address, files), self._proxies
+            ),
+        )
+        tokens_file.on_reload = self._tokens_reloaded
+        self._beginning = Beginning(
+            settings, event_log, self._generations, self._opened, self._app, self._context, _stop_in_order
+        )
+
+    def run(self) -> int:
+        """Until a signal or a failure; the exit code. Raises what keeps it from beginning."""
+        self._beginning.start()
+        with closing(self._context):
+            code = faust_app.run(
+                self._app,
+                build_api(self._context),
+                host=self._settings.host,
+                port=self._settings.port,
+                on_started=self._started,
+                on_stopping=self._ending,
+                access_log=False,
+                http=self._context.connections.protocol,
+                **self._proxies.uvicorn_options(),
+            )
+        self._beginning.end()
+        if self._beginning.error is not None:
+            raise self._beginning.error
+        return code
+
+    def close(self) -> None:
+        try:
+            self._sender.close()
+        finally:
+            self._context.audit.end()
+            self._projector.close()
+
+    # ---- on the event loop
+
+    def _started(self, port: int) -> None:
+        """HTTP is answered."""
+        _keep_what_is_there()
+        log.info("serving", host=self._settings.host, port=port)
+        self._keep_at({**background(self._context), "tokens file": self._tokens_file.look_for_ever})
+        if self._opened is not None:
+            self._tend(self._opened.name)
+        if self._payments is not None:
+            self._app.add_future(_close_at_the_end(self._payments))
+        self._beginning.served(self._begun)
+
+    def _begun(self, generation: str) -> None:
+        """The log answers."""
+        log.info("folding", generation=generation, partitions=self._projector.partitions)
+        if self._opened is None:
+            self._tend(generation)
+            _keep_what_is_there()
+        self._keep_at(beside_the_fold(self._context))
+
+    def _tend(self, generation: str) -> None:
+        """Be there for the verbs beside this process."""
+        live = LiveNode(
+            self._generations,
+            generation,
+            self._projector,
+            self._log,
+            lambda name: open_generation(self._generations, name, self._settings.topics, self._projector.partitions),
+            self._app.feed.held,
+            self._app.reposition,
+            lambda: self._app.feed.check.current_at,
+        )
+        self._keep_at({"verbs beside serve": live.tend_for_ever})
+
+    def _keep_at(self, works: Works) -> None:
+        for name, work in works.items():
+            self._app.add_future(keep_at(name, work))
+
+    def _tokens_reloaded(self, outcome: str) -> None:
+        self._context.audit.note(BY_ITSELF, TOKENS_RELOAD, DONE if outcome == "taken" else REFUSED)
+
+    def _ending(self) -> None:
+        self._beginning.stop()
+        self._context.end_streams()
+
+
+def _keep_what_is_there() -> None:
+    """What is there now stays for good; short-lived objects of requests and chunks need no full collections."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 50, 50)
+
+
+def _stop_in_order() -> None:
+    """As a signal to stop would."""
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+async def _close_at_the_end(payments: PaymentProvider) -> None:
+    """Its connections belong to the event loop, which ends with the worker: this is cancelled just before."""
+    try:
+        await asyncio.Event().wait()
+    finally:
+        await payments.close()

@@ -1,0 +1,407 @@
+"""`up`: broker, commands, serve and, where nothing real is set, the sandbox in one data directory; one screen, one Ctrl-C.
+
+Each is started again when it dies.
+
+    <data>/broker/            the embedded broker's data
+    <data>/state/             databases of commands and serve
+    <data>/sandbox/           what the stand-ins for payments and stock know, and their journal
+    <data>/outbox/            e-mail to customers as files, where no server is set for it
+    <data>/keys.json          hash key and one token per role, made once (0600)
+    <data>/tokens.json        hashes of the tokens, what `serve` reads
+    <data>/run/<process>.pid  broker, commands, serve, sandbox
+    <data>/run/up.json        where everything is, with the tokens (0600)
+    <data>/log/<process>.log  JSON lines
+
+Secrets reach the children through their environment, never through arguments. A killed `up` leaves no orphans: children end
+when the pipe on their standard input does, and what is left all the same is found by its pid file at the next start.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import Any
+
+import psutil
+from filelock import FileLock, Timeout
+
+from api.callers.auth import hash_token, new_token
+from api.processes.outside import needs_sandbox
+from api.processes.running import FOLDING_FILE, ROLES, read_keys, this_process, up_file
+from api.settings import Settings, load_settings
+from ledger.broker.aot_cache import Training
+from ledger.broker.jars import JarCheck, Progress
+from ledger.broker.node import EmbeddedBroker
+from ledger.errors import BrokerError, ConfigError
+from ledger.files import private_folder
+from ledger.patience import Patience, cpu_of
+from ledger.ports import free_port, is_free
+
+MOST_ENDS = 6  # of one child before the first "ready": more time will not mend it
+CALM_S = 10.0  # a child that lived this long worked: it is started again at once
+FIRST_BACKOFF_S, MAX_BACKOFF_S = 0.5, 10.0
+LOOK_S = 0.05
+BROKER_PAUSE_S = 0.5
+STOP_S = 12.0
+
+
+class Child:
+    """A process of ours that is started again when it ends."""
+
+    def __init__(self, name: str, arguments: list[str], env: Mapping[str, str], data: Path, folder: Path | None = None) -> None:
+        """`folder` is where it runs: settings are also read from the `.env` there. None: where we run."""
+        self.name = name
+        self._folder = folder
+        self.restarts = -1
+        self.ends = 0
+        self._arguments, self._env = arguments, dict(env)
+        self._pid_file, self._log_file = data / "run" / f"{name}.pid", data / "log" / f"{name}.log"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started = self._not_before = 0.0
+        self._backoff_s = FIRST_BACKOFF_S
+
+    def end_leftover(self) -> None:
+        """End the child of an earlier `up` that was killed, if its pid file still names a living one."""
+        leftover = _living(self._pid_file, self._arguments[0])
+        if leftover is not None:
+            leftover.terminate()
+            try:
+                leftover.wait(STOP_S)
+            except psutil.TimeoutExpired:
+                leftover.kill()
+                leftover.wait(STOP_S)
+        self._pid_file.unlink(missing_ok=True)
+
+    def tend(self) -> str | None:
+        """Start it if it is not running; what happened, for the screen."""
+        now = time.monotonic()
+        if self._process is not None:
+            code = self._process.poll()
+            if code is None:
+                return None
+            self._forget(self._process)
+            self.ends += 1
+            if now - self._started > CALM_S:
+                self._backoff_s = FIRST_BACKOFF_S
+                self._start(now)
+                return f"{self.name} ended with {code}; starting it again (log: {self._log_file})"
+            self._not_before = now + self._backoff_s
+            ended = f"{self.name} ended with {code}; starting it again in {self._backoff_s:.1f} s (log: {self._log_file})"
+            self._backoff_s = min(self._backoff_s * 2, MAX_BACKOFF_S)
+            return ended
+        if now >= self._not_before:
+            self._start(now)
+        return None
+
+    def _start(self, now: float) -> None:
+        self._log_file.parent.mkdir(parents=True, exist_ok=True)
+        with self._log_file.open("ab") as log_file:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "api.cli", *self._arguments, "--with-parent"],
+                env=self._env,
+                cwd=self._folder,
+                stdin=subprocess.PIPE,
+                stdout=log_file,
+                stderr=log_file,
+                start_new_session=True,  # Ctrl-C reaches `up` alone, which stops the others in order
+            )
+        self._started = now
+        self.restarts += 1
+        write_private(self._pid_file, f"{self._process.pid}\n")
+
+    @property
+    def pid(self) -> int | None:
+        return None if self._process is None else self._process.pid
+
+    @property
+    def log_file(self) -> Path:
+        return self._log_file
+
+    def ask_to_stop(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+
+    def wait_stopped(self, timeout_s: float) -> None:
+        """Wait for the end, then insist."""
+        if self._process is not None:
+            try:
+                self._process.wait(timeout_s)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._forget(self._process)
+        self._pid_file.unlink(missing_ok=True)
+
+    def _forget(self, ended: subprocess.Popen[bytes]) -> None:
+        if ended.stdin is not None:
+            ended.stdin.close()
+        self._process = None
+
+
+def _living(pid_file: Path, argument: str) -> psutil.Process | None:
+    """The process a pid file names, if it lives and is one of ours: a pid alone may have been given to another."""
+    try:
+        process = psutil.Process(int(pid_file.read_text()))
+        line = process.cmdline()
+    except (OSError, ValueError, psutil.Error):
+        return None
+    return process if "api.cli" in line and argument in line else None
+
+
+class Up:
+    """Everything `order-ledger up` runs. `tell(line)` shows a line to the person in front of it.
+
+    `sandboxed`: whatever is set for the world outside, in the environment or in `.env`, is left out. The demo must not charge
+    anybody. `stand_ins`: whether the sandbox is started for what is not set; without it orders stay as they were accepted.
+    `train`: whether Java's cache for later starts is made in the background while this runs (`ledger.broker.aot_cache`).
+    `check`: of the broker's jars, begun beside the imports.
+    """
+
+    def __init__(
+        self,
+        data: Path,
+        port: int,
+        tell: Callable[[str], None],
+        environment: Mapping[str, str] | None = None,
+        sandboxed: bool = False,
+        stand_ins: bool = True,
+        train: bool = True,
+        check: JarCheck | None = None,
+    ) -> None:
+        self.data = data.absolute()
+        self._port = port
+        self._tell = tell
+        self._environment = dict(environment or {})
+        self._sandboxed, self._stand_ins, self._train = sandboxed, stand_ins, train
+        self._sandbox_port: int | None = None
+        self._stopping = threading.Event()
+        self.broker = EmbeddedBroker(self.data / "broker", log_file=self.data / "log" / "broker.log", check=check)
+        self.children: list[Child] = []
+        self._training: Training | None = None
+        self._bootstrap_servers = ""
+        self._broker_failures, self._broker_not_before = 0, 0.0
+        self.info: dict[str, Any] = {}
+
+    def stop(self) -> None:
+        """End soon; safe from a signal handler."""
+        self._stopping.set()
+
+    def run(self, on_ready: Callable[[dict[str, Any]], None], progress: Callable[[Progress], None] | None = None) -> int:
+        """Start everything, call `on_ready(info)` once, tend it until stopped. Returns an exit code.
+
+        Raises `BrokerError`, or `ConfigError` when the port is taken or another `up` has the data directory.
+        """
+        for folder in (self.data, self.data / "run", self.data / "log"):
+            private_folder(folder)
+        lock = FileLock(self.data / "run" / "up.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise ConfigError(f"another `order-ledger up` is running in {self.data}") from None
+        try:
+            return self._run(on_ready, progress)
+        finally:
+            self._end()
+            lock.release()
+
+    def _run(self, on_ready: Callable[[dict[str, Any]], None], progress: Callable[[Progress], None] | None) -> int:
+        keys = self._keys()
+        for name in ("commands", "serve", "sandbox"):
+            Child(name, [name], {}, self.data).end_leftover()
+        if not is_free(self._port):
+            raise ConfigError(f"port {self._port} is taken; choose another one with --port")
+        if self._sandboxed or (self._stand_ins and needs_sandbox(load_settings())):
+            self._sandbox_port = free_port()
+        # The children take seconds to import; they wait for the broker by themselves.
+        self._start_broker(keys, progress)
+        write_private(self.data / "run" / "broker.pid", f"{self.broker.pid}\n")
+        url = f"http://127.0.0.1:{self._port}"
+        self.info = {
+            "url": url,
+            "bootstrap_servers": self.broker.bootstrap_servers,
+            "schema_registry_url": url,
+            "sandbox_url": self._sandbox_url,
+            "tokens": keys["tokens"],
+            **this_process(),
+        }
+        if self._wait_ready():
+            write_private(up_file(self.data), json.dumps(self.info, indent=2) + "\n")
+            on_ready(self.info)
+            if self._train:
+                self._training = self.broker.training(self.data / "log" / "java-cache.log")
+        while not self._stopping.wait(LOOK_S):
+            self._tend()
+            if self._training is not None:
+                self._training.tend()
+        return 0
+
+    def _start_broker(self, keys: Mapping[str, Any], progress: Callable[[Progress], None] | None = None) -> None:
+        self.broker.start(
+            progress=progress,
+            on_address=lambda servers: self._start_children(servers, keys),
+            on_slow=lambda waited_s: self._say_slow("Kafka", waited_s),
+        )
+
+    def _new_patience(self) -> Patience:
+        return Patience(say=lambda waited_s: self._say_slow("the ledger", waited_s))
+
+    def _say_slow(self, what: str, waited_s: float) -> None:
+        self._tell(f"the machine is slow: {what} is not ready after {waited_s:.0f} s, but gets on")
+
+    def _start_children(self, bootstrap_servers: str, keys: Mapping[str, Any]) -> None:
+        """Start `commands` and `serve`, or replace them when the broker had to take another address."""
+        if bootstrap_servers == self._bootstrap_servers:
+            return
+        self._end_children()
+        self._bootstrap_servers = bootstrap_servers
+        env = self._child_environment(bootstrap_servers, keys)
+        folder = self.data if self._sandboxed else None
+        arguments = [["serve"], ["commands"]]  # first the one that takes longest
+        if self._sandbox_port is not None:
+            arguments.append(["sandbox", "--data-dir", str(self.data / "sandbox"), "--port", str(self._sandbox_port)])
+        self.children = [Child(own[0], own, env, self.data, folder) for own in arguments]
+        for child in self.children:
+            child.tend()
+
+    def _tend(self) -> None:
+        for child in self.children:
+            if happened := child.tend():
+                self._tell(happened)
+        if self.broker.poll() is not None and time.monotonic() >= self._broker_not_before:
+            self._tell("the broker ended; starting it again")
+            self._restart_broker()
+
+    def _restart_broker(self) -> None:
+        """Raises `BrokerError` when it could not be started `MOST_ENDS` times in a row, or would never be."""
+        try:
+            self._start_broker(self._keys())
+        except BrokerError as exc:
+            self._broker_failures += 1
+            if exc.code != "start_failed" or self._broker_failures >= MOST_ENDS:
+                raise
+            self._tell(f"the broker could not be started ({str(exc).splitlines()[0]}); trying again")
+            self._broker_not_before = time.monotonic() + BROKER_PAUSE_S
+            return
+        self._broker_failures = 0
+        self.info["bootstrap_servers"] = self.broker.bootstrap_servers
+        write_private(self.data / "run" / "broker.pid", f"{self.broker.pid}\n")
+
+    def _wait_ready(self) -> bool:
+        """Until `serve` answers that it is ready. False when stopped meanwhile.
+
+        Waits as long as the children get on. Raises `ConfigError` when they do not, or when one of them ends again and again.
+        """
+        patience, folded_ns = self._new_patience(), 0
+        folding = self.data / "state" / "projections" / FOLDING_FILE
+        while not self._stopping.wait(LOOK_S):
+            self._tend()
+            for child in self.children:
+                if child.ends >= MOST_ENDS:
+                    raise ConfigError(f"{child.name} ended {child.ends} times; see {child.log_file}")
+            pids = [child.pid for child in self.children if child.pid is not None]
+            told_ns = folding.stat().st_mtime_ns if folding.exists() else 0
+            if told_ns != folded_ns:  # it folds a long log first, which may take any time
+                folded_ns, patience = told_ns, self._new_patience()
+            if patience.is_over(cpu_of(pids)):
+                raise ConfigError(f"not ready after {patience.waited_s:.0f} s; see the logs in {self.data / 'log'}")
+            if _is_ready(self._port):
+                return True
+        return False
+
+    def _end_children(self) -> None:
+        for child in self.children:
+            child.ask_to_stop()
+        for child in self.children:
+            child.wait_stopped(STOP_S)
+
+    def _end(self) -> None:
+        if self._training is not None:
+            self._training.stop()
+        self._end_children()
+        self.broker.stop()
+        (self.data / "run" / "broker.pid").unlink(missing_ok=True)
+        up_file(self.data).unlink(missing_ok=True)
+
+    @property
+    def _sandbox_url(self) -> str | None:
+        return None if self._sandbox_port is None else f"http://127.0.0.1:{self._sandbox_port}"
+
+    def _keys(self) -> dict[str, Any]:
+        """Hash key and tokens of this data directory; made once, so that a restart honours what was handed out."""
+        path = self.data / "keys.json"
+        try:
+            keys = read_keys(self.data)
+        except FileNotFoundError:
+            keys = {"hash_key": secrets.token_hex(32), "tokens": {role: new_token(role) for role in ROLES}}
+        if "webhook_secret" not in keys:  # also in a directory of an earlier version
+            keys["webhook_secret"] = f"whsec_{secrets.token_urlsafe(32)}"
+            write_private(path, json.dumps(keys, indent=2) + "\n")
+        hashes = [{"name": role, "role": role, "sha256": [hash_token(token)]} for role, token in keys["tokens"].items()]
+        write_private(self.data / "tokens.json", json.dumps({"tokens": hashes}, indent=2) + "\n")
+        return keys
+
+    def _child_environment(self, bootstrap_servers: str, keys: Mapping[str, Any]) -> dict[str, str]:
+        around = {name: value for name, value in os.environ.items() if not (self._sandboxed and name in OUTSIDE)}
+        allowed = load_settings().plaintext_allowed
+        sandbox = {}
+        if self._sandbox_url is not None:
+            sandbox = {
+                "SANDBOX_URL": self._sandbox_url,
+                "SANDBOX_WEBHOOK_URL": f"http://127.0.0.1:{self._port}/webhooks/stripe",
+                "PAYMENT_GATEWAY_WEBHOOK_SECRETS": keys["webhook_secret"],
+            }
+        return {
+            **around,
+            "OUTBOX_DIR": str(self.data / "outbox"),
+            **sandbox,
+            **self._environment,
+            "KAFKA_BOOTSTRAP_SERVERS": bootstrap_servers,
+            "KAFKA_SECURITY_PROTOCOL": "PLAINTEXT",
+            "ALLOW_PLAINTEXT": ",".join(sorted(allowed | {"kafka"})),  # our own broker, on loopback
+            "LEDGER_HASH_KEY": keys["hash_key"],
+            "LEDGER_TOKENS_FILE": str(self.data / "tokens.json"),
+            "STATE_DIR": str(self.data / "state"),
+            "NODE_ID": "up",
+            "HOST": "127.0.0.1",
+            "PORT": str(self._port),
+        }
+
+
+OUTSIDE = frozenset(
+    name.upper()
+    for name in Settings.model_fields
+    if name.startswith(("payment_gateway_", "product_service_", "merch_service_", "sandbox_", "notify_", "outbox_"))
+)
+
+
+def _is_ready(port: int) -> bool:
+    """Whether `serve` answers so, and reads what is in the log: a stale one waits for Kafka, and so do we.
+
+    Asked with `http.client`, which knows of no proxy: no proxy reaches our loopback.
+    """
+    connection = HTTPConnection("127.0.0.1", port, timeout=2.0)
+    try:
+        connection.request("GET", "/ready")
+        answer = connection.getresponse()
+        return answer.status == 200 and not json.loads(answer.read()).get("stale", False)
+    except (OSError, HTTPException, ValueError):
+        return False  # not listening yet, or just ended
+    finally:
+        connection.close()
+
+
+def write_private(path: Path, text: str) -> None:
+    """Replace `path` at once by a file that only its owner can read."""
+    part = path.with_suffix(path.suffix + ".part")
+    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(text)
+    part.replace(path)

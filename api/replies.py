@@ -1,0 +1,204 @@
+"""From a command to its answer: replay, send, wait, and say what became of it (CONTRACT A).
+
+decided       the order as of the version the command made: 201 or 200, `Ledger-Outcome: changed`
+unchanged     nothing to change, or already known: 200 with the order as it was then, `Ledger-Outcome: unchanged`
+refused       the problem of the refusal's code
+undecided     202 with the place to look, `Location: /commands/{id}?at=P-N`
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from starlette.responses import Response
+
+from api.call import CATCH_UP_S, DEFAULT_WAIT_S, Call, Preferences
+from api.callers import visibility
+from api.context import AppContext
+from api.edge import json_response
+from api.problems import UNCHANGED, Problem, slug_of
+from api.representations import etag, to_json
+from api.services.submissions import Pending
+from commands.messages import OrderCommand
+from ledger.contacts import OrderContact, contact_key
+from ledger.log import NewRecord
+from ledger.order import FoldError, Order, display
+from ledger.outcomes import Outcome
+from ledger.schemas.codec import contact_codec
+from projections.queries import VersionNotFound
+
+
+async def carry_out(call: Call, command: OrderCommand, created: bool = False, contact: OrderContact | None = None) -> Response:
+    """Answer `command`: from this node's fold when it knows the outcome already, else by sending it. Raises `Problem`.
+
+    `contact` is made durable before a new order's command, unless it is erased already. `created` makes success a 201.
+    """
+    ctx = call.ctx
+    partition = ctx.partition_of(command.order_id)
+    if command.place is not None and ctx.projector.contacts.is_erased(
+        contact_key(command.order_id, command.place.contact_digest)
+    ):
+        contact = None
+    result, replayed = await outcome_of(call, command, contact)
+    if isinstance(result, Pending):
+        return undecided(call, command, result)
+    known_contact = None if replayed else contact
+    return await decided(call, command.command_id, partition, result, created, replayed=replayed, contact=known_contact)
+
+
+async def outcome_of(call: Call, command: OrderCommand, contact: OrderContact | None = None) -> tuple[Outcome | Pending, bool]:
+    """(what became of `command` within `Prefer: wait`, whether it was known here already). Raises `Problem`."""
+    ctx = call.ctx
+    partition = ctx.partition_of(command.order_id)
+    known = first = ctx.queries.outcome(partition, command.command_id)
+    if first is not None and first.fingerprint != command.fingerprint:
+        known = ctx.queries.outcome(partition, command.command_id, command.fingerprint)
+    if known is not None:
+        ctx.metrics.outcomes["replayed"] += 1
+        await folded_as_met(ctx, partition, known)
+        return known, True
+    ctx.submissions.refuse_overload(ctx.status(), partition)
+    record = None
+    # A key that is taken will be refused: then no contact is written that no event would ever name.
+    if contact is not None and command.place is not None and first is None:
+        key = contact_key(command.order_id, command.place.contact_digest)
+        record = NewRecord(ctx.topics.contacts, partition, key, contact_codec().encode(contact))
+    result = await ctx.submissions.submit(command, partition, wait_of(call.preferences), record, call.exchange.traceparent)
+    if isinstance(result, Pending):
+        ctx.metrics.outcomes["undecided"] += 1
+    else:
+        ctx.metrics.outcomes[result.code or "accepted"] += 1
+        await folded_as_met(ctx, partition, result)
+    return result, False
+
+
+def wait_of(preferences: Preferences) -> float:
+    """How long an answer may wait for its outcome, in seconds."""
+    if preferences.wait_s is not None:
+        return preferences.wait_s
+    return 0.0 if preferences.respond_async else DEFAULT_WAIT_S
+
+
+async def folded_as_met(ctx: AppContext, partition: int, outcome: Outcome) -> None:
+    """Wait until this node has folded the order as far as a refused command met it: the two topics come in any order.
+
+    Raises `Problem` `not-caught-up` when that takes too long.
+    """
+    if outcome.code is None or outcome.version is None:
+        return
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + CATCH_UP_S
+    while ctx.frozen(partition, outcome.order_id) is None:
+        order = ctx.queries.order(partition, outcome.order_id)
+        if order is not None and order.version >= outcome.version:
+            return
+        if not await ctx.projector.news(outcome.order_id, max(0.0, deadline - loop.time())):
+            raise Problem("not-caught-up", f"This node has not folded version {outcome.version} of the order yet.")
+
+
+async def decided(
+    call: Call,
+    command_id: str,
+    partition: int,
+    outcome: Outcome,
+    created: bool,
+    replayed: bool = False,
+    contact: OrderContact | None = None,
+) -> Response:
+    """The answer to a command with this outcome. Raises `Problem` for a refusal."""
+    headers = headers_of_outcome(call, partition, replayed)
+    if outcome.code is not None and outcome.code not in UNCHANGED:
+        raise await refused(call, command_id, outcome, headers)
+    order = await order_then(call, partition, outcome)
+    if order is None:
+        # Committed, yet this node could not fold even the first event: nothing to show but where it is.
+        members = {"order_id": outcome.order_id, "command_id": command_id} | visibility.frozen(call, outcome.order_id)
+        raise Problem("order-frozen", members=members)
+    headers["ETag"] = etag(order.version)
+    headers["Ledger-Outcome"] = "unchanged" if outcome.code else "changed"
+    if created:
+        headers["Location"] = f"/orders/{order.order_id}"
+    return json_response(visibility.order_shown(call, order, contact), 201 if created else 200, headers)
+
+
+def headers_of_outcome(call: Call, partition: int, replayed: bool) -> dict[str, str]:
+    """What every answer to a decided command carries."""
+    headers = {"Ledger-Position": call.ctx.position(partition)}
+    if applied := call.preferences.applied:
+        headers["Preference-Applied"] = applied
+    if replayed:
+        headers["Idempotency-Replayed"] = "true"
+    return headers
+
+
+async def order_then(call: Call, partition: int, outcome: Outcome) -> Order | None:
+    """The order as the command left or found it; as far as this node could fold it, when it is frozen before that."""
+    queries = call.ctx.queries
+    if outcome.version is not None:
+        steps = queries.as_of_version(partition, outcome.order_id, outcome.version)
+    else:
+        steps = queries.as_of_time(partition, outcome.order_id, outcome.at)
+    try:
+        return await call.in_turns(steps)
+    except (VersionNotFound, FoldError):
+        return queries.order(partition, outcome.order_id)
+
+
+async def refused(call: Call, command_id: str, outcome: Outcome, headers: dict[str, str] | None = None) -> Problem:
+    """The problem that a refusal is, as far as the caller may hear of it."""
+    assert outcome.code is not None
+    partition = call.ctx.partition_of(outcome.order_id)
+    slug = slug_of(outcome.code)
+    if slug == "order-not-found" or not visibility.may_hear(call, outcome.order_id):
+        # Whose order it is, and whether there is one, shows nowhere.
+        return Problem("order-not-found", members={"command_id": command_id}, headers=headers)
+    members: dict[str, object] = {"order_id": outcome.order_id, "command_id": command_id}
+    if slug == "order-frozen":
+        members |= visibility.frozen(call, outcome.order_id)
+    elif slug != "idempotency-key-reused" and (order := await order_then(call, partition, outcome)) is not None:
+        members["current"] = {"version": order.version, "status": display(order)}
+    return Problem(slug, _sentence(outcome.detail), members=members, headers=headers)
+
+
+def _sentence(detail: str) -> str:
+    return f"{detail[:1].upper()}{detail[1:]}." if detail else ""
+
+
+async def command_state(call: Call, command_id: str, order_id: str, outcome: Outcome | None) -> bytes:
+    """What A9 says of a command; `outcome` None: not decided yet."""
+    state: dict[str, object] = {
+        "command_id": command_id,
+        "state": "pending",
+        "order_id": order_id,
+        "version": None,
+        "problem": None,
+    }
+    if outcome is not None:
+        await folded_as_met(call.ctx, call.ctx.partition_of(order_id), outcome)
+    if outcome is not None and (outcome.code is None or outcome.code in UNCHANGED):
+        order = await order_then(call, call.ctx.partition_of(order_id), outcome)
+        state |= {"state": "accepted", "version": outcome.version or (order.version if order else None)}
+    elif outcome is not None:
+        problem = await refused(call, command_id, outcome)
+        state |= {"state": "refused", "problem": problem.as_json(call.instance)}
+    return to_json(state)
+
+
+def undecided(call: Call, command: OrderCommand, pending: Pending) -> Response:
+    """202 for a command that is durable and has no outcome yet."""
+    return accepted_later(call, command, f"/commands/{command.command_id}?at={pending.partition}-{pending.offset}", None)
+
+
+def accepted_later(call: Call, command: OrderCommand, location: str, version: int | None) -> Response:
+    """202 with the place to look. `version`: the command is decided, and what it leads to is not there yet."""
+    headers = {"Location": location}
+    if applied := call.preferences.applied:
+        headers["Preference-Applied"] = applied
+    state = {
+        "command_id": command.command_id,
+        "state": "pending" if version is None else "accepted",
+        "order_id": command.order_id,
+        "version": version,
+        "problem": None,
+    }
+    return json_response(to_json(state), 202, headers)

@@ -1,0 +1,86 @@
+"""Erasure of a customer's personal data (A12). The ledger holds none, so it and its chain stay as they are."""
+
+from __future__ import annotations
+
+import re
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from api.call import Call
+from api.context import AppContext
+from api.contract import operations as docs
+from api.contract.patterns import NAME
+from api.contract.payloads import EraseBody
+from api.edge import json_response
+from api.problems import FieldError, Problem
+from api.replies import wait_of
+from api.representations import erasure_json, to_json
+from ledger.audit import CUSTOMER_ERASURE, REFUSED, REQUESTED
+from ledger.transitions import Status
+from ledger.turns import Steps
+from projections.queries import OrderFilter
+
+COUNTED_ORDERS = 1_000  # in a refusal
+_ENDED = (Status.DELIVERED, Status.CANCELLED)
+
+
+def add_routes(router: APIRouter) -> None:
+    router.add_api_route("/customers/{customer_id}/erasure", erase_customer, methods=["POST"], **docs.ERASE_CUSTOMER)
+    router.add_api_route("/customers/{customer_id}/erasure", read_erasure, methods=["GET"], **docs.READ_ERASURE)
+
+
+async def erase_customer(call: Call) -> Response:
+    """The contacts of a customer are erased: promised when this answers, done with 200. Doing it again is harmless.
+
+    Who asked is on record before anything is promised.
+    """
+    call.allow("operator")
+    customer = _customer(call)
+    _, body = await call.body_as(EraseBody)
+    ctx = call.ctx
+    status = ctx.status()
+    if not status.connected:
+        raise Problem("ledger-unavailable")
+    if status.staleness_ms:
+        raise Problem("not-caught-up", "This node does not know every order yet.")
+    await call.caught_up()
+    if not body.force and (count := await call.in_turns(_open_orders(ctx, customer))):
+        ctx.audit.note(call.by, CUSTOMER_ERASURE, REFUSED, customer_id=customer, reason="open-orders")
+        orders = f"{COUNTED_ORDERS:,} or more" if count >= COUNTED_ORDERS else str(count)
+        raise Problem("open-orders", f"{orders} orders of this customer are neither delivered nor cancelled.")
+    await ctx.audit.keep(call.by, CUSTOMER_ERASURE, REQUESTED, customer_id=customer)
+    promised = await ctx.erasures.promise(customer)
+    await ctx.erasures.wait(customer, wait_of(call.preferences))
+    erasure = ctx.erasures.last(customer) or promised
+    headers = {"Preference-Applied": call.preferences.applied} if call.preferences.applied else {}
+    if erasure.done_at is not None:
+        return json_response(to_json({"contacts_deleted": erasure.contacts_deleted}), 200, headers)
+    return json_response(erasure_json(erasure), 202, {**headers, "Location": f"/customers/{customer}/erasure"})
+
+
+async def read_erasure(call: Call) -> Response:
+    """How far the last erasure of a customer is."""
+    call.allow("operator")
+    customer = _customer(call)
+    call.query().done()
+    erasure = call.ctx.erasures.last(customer)
+    if erasure is None:
+        raise Problem("not-found", "Nobody has asked to erase this customer.")
+    return json_response(erasure_json(erasure))
+
+
+def _customer(call: Call) -> str:
+    customer: str = call.path_params["customer_id"]
+    if not re.fullmatch(NAME, customer):
+        raise Problem("invalid-field", "A customer id is a pseudonym.", errors=[FieldError("/customer_id", "pattern", "path")])
+    return customer
+
+
+def _open_orders(ctx: AppContext, customer: str) -> Steps[int]:
+    """How many orders of the customer are neither delivered nor cancelled; `COUNTED_ORDERS`, when there are more."""
+    count = 0
+    for status in Status:
+        if status not in _ENDED:
+            count += yield from ctx.queries.count(OrderFilter(status, customer), COUNTED_ORDERS - count)
+    return count

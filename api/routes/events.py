@@ -1,0 +1,111 @@
+"""The events of one order (A4): a page of JSON, or a stream of Server-Sent Events that goes on as the order does."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+
+from fastapi import APIRouter
+from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
+from starlette.responses import Response, StreamingResponse
+
+from api.call import Call
+from api.callers.visibility import order_of_path
+from api.context import AppContext
+from api.contract import operations as docs
+from api.contract.patterns import MAX_VERSION
+from api.edge import json_response
+from api.problems import Problem, invalid_header
+from api.representations import event_row, to_json
+from ledger.turns import Steps
+
+PAGE_EVENTS = 100
+STREAM_EVENTS = 200  # sent between two looks at whether to stop
+COMMENT_S = 15.0
+STREAM_S = 30 * 60.0
+JSON, SSE = "application/json", "text/event-stream"
+
+
+def add_routes(router: APIRouter) -> None:
+    router.add_api_route("/orders/{order_id}/events", read_events, methods=["GET"], **docs.READ_EVENTS)
+
+
+async def read_events(call: Call) -> Response:
+    """JSON with `?after=&limit=`, or a stream with `Accept: text/event-stream`, resumed by `Last-Event-ID`."""
+    partition, order = await order_of_path(call)
+    wanted = preferred(call.header(b"accept") or "*/*")
+    if wanted is None:
+        raise Problem("not-acceptable", f"The events are there as {JSON} and as {SSE}.")
+    query = call.query()
+    after, limit = query.integer("after", 0, MAX_VERSION) or 0, query.integer("limit", 1, 200) or PAGE_EVENTS
+    query.done()
+    ctx = call.ctx
+    headers = {"Ledger-Position": ctx.position(partition)}
+    if wanted == SSE:
+        last = call.header(b"last-event-id")
+        if last:  # empty: none, as browsers send it before the first event
+            if not (last.isascii() and last.isdecimal() and len(last) <= 10 and int(last) <= MAX_VERSION):
+                raise invalid_header("Last-Event-ID", "Last-Event-ID must be the version of the last event seen.")
+            after = int(last)
+        headers["X-Accel-Buffering"] = "no"  # a proxy must not collect what should arrive at once
+        return StreamingResponse(stream(call, partition, order.order_id, after), 200, headers, SSE)
+    body = await call.in_turns(_page(ctx, partition, order.order_id, after, limit))
+    return json_response(body, 200, headers)
+
+
+def _page(ctx: AppContext, partition: int, order_id: str, after: int, limit: int) -> Steps[bytes]:
+    """The body of a page."""
+    rows = []
+    for past in (yield from ctx.queries.history(partition, order_id, after, limit)):
+        rows.append(event_row(past))
+        yield
+    return to_json({"data": rows})
+
+
+def preferred(accept: str) -> str | None:
+    """Which of the two representations `Accept` (RFC 9110) prefers, JSON when it does not matter; None when neither will do."""
+    quality = {JSON: (-1, 0.0), SSE: (-1, 0.0)}  # how specific the range that decided was, and its q
+    for item in accept.lower().split(","):
+        media, *parameters = (part.strip(" \t") for part in item.split(";"))
+        q = next((p[2:] for p in parameters if p.startswith("q=")), "1")
+        try:
+            value = float(q)
+        except ValueError:
+            continue
+        for name in quality:
+            specific = 2 if media == name else 1 if media == name.split("/")[0] + "/*" else 0 if media == "*/*" else -1
+            if specific > quality[name][0] or (specific >= 0 and specific == quality[name][0] and value > quality[name][1]):
+                quality[name] = (specific, value)
+    best = max((JSON, SSE), key=lambda name: quality[name][1])
+    return best if quality[best][1] > 0 else None
+
+
+async def stream(call: Call, partition: int, order_id: str, after: int) -> AsyncIterator[bytes]:
+    """Events with a version above `after`, as they are folded; ends after half an hour, at a stop, and with its token."""
+    ctx, token = call.ctx, call.exchange.token
+    assert token is not None
+    end_at = time.monotonic() + STREAM_S
+    yield KEEPALIVE_COMMENT  # the client learns at once that the stream is open
+    while not ctx.stopping and ctx.tokens.accepts(token):
+        # That there is none takes a single step: nothing is awaited between that and waiting for news, so none is missed.
+        (text, last), _ = await ctx.turns.run(_streamed(ctx, partition, order_id, after))
+        if last > after:
+            after = last
+            yield text
+            continue
+        left_s = end_at - time.monotonic()
+        if left_s <= 0:
+            return
+        if not await ctx.projector.news(order_id, min(COMMENT_S, left_s)):
+            yield KEEPALIVE_COMMENT
+
+
+def _streamed(ctx: AppContext, partition: int, order_id: str, after: int) -> Steps[tuple[bytes, int]]:
+    """(the next events as they are streamed, the version of the last of them, or `after`)."""
+    parts = []
+    for past in (yield from ctx.queries.history(partition, order_id, after, STREAM_EVENTS)):
+        after = past.event.version
+        data = to_json(event_row(past)).decode()
+        parts.append(format_sse_event(data_str=data, event=past.event.type, id=str(after)))
+        yield
+    return b"".join(parts), after

@@ -1,0 +1,277 @@
+"""Orders: place, move along, cancel, read, list (A1-A3, A5, A6)."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from api.call import Call
+from api.callers.visibility import READERS, frozen, order_of_path, order_shown, row_shown
+from api.context import AppContext
+from api.contract import operations as docs
+from api.contract.patterns import MAX_VERSION, NAME
+from api.contract.payloads import AddressBody, CancelOrderBody, ContactBody, PlaceOrderBody, SetStatusBody
+from api.cursors import read_cursor, signed_cursor
+from api.edge import json_response
+from api.problems import FieldError, Problem
+from api.replies import carry_out
+from api.representations import etag, to_json
+from commands.idempotency import NEW_ORDER, command_id_of, order_id_of
+from commands.messages import CancelOrder, OrderCommand, PlaceOrder, ShipOrder
+from commands.phone_numbers import dialled
+from ledger.contacts import Address, OrderContact
+from ledger.events import Adjustment, Line
+from ledger.money import total_of
+from ledger.order import FoldError
+from ledger.transitions import Operation, Status
+from ledger.turns import Steps
+from projections.queries import OrderFilter, VersionNotFound
+
+PAGE_ORDERS = 20
+
+# Names of operations in command ids (CONTRACT A: the scope of a key). They never change, whatever becomes of paths.
+PLACE, SET_STATUS, CANCEL = "PlaceOrder", "SetStatus", "CancelOrder"
+
+
+def add_routes(router: APIRouter) -> None:
+    """Register the routes; the busiest first, for they are matched in order."""
+    router.add_api_route("/orders", place_order, methods=["POST"], **docs.PLACE_ORDER)
+    router.add_api_route("/orders/{order_id}", read_order, methods=["GET"], **docs.READ_ORDER)
+    router.add_api_route("/orders", list_orders, methods=["GET"], **docs.LIST_ORDERS)
+    router.add_api_route("/orders/{order_id}/status", set_status, methods=["PUT"], **docs.SET_STATUS)
+    router.add_api_route("/orders/{order_id}/cancel", cancel_order, methods=["POST"], **docs.CANCEL_ORDER)
+
+
+# ---- commands -------------------------------------------------------------------------------------------------------
+
+
+async def place_order(call: Call) -> Response:
+    """A1. The order's id derives from the key, so a retry meets its first attempt."""
+    principal = call.allow("gateway")
+    customer = call.customer(principal)
+    key = call.idempotency_key()
+    value, body = await call.body_as(PlaceOrderBody)
+    ctx = call.ctx
+    lines = tuple([Line(x.service, x.sku, x.name, x.quantity, x.unit_price_minor) for x in body.lines])
+    adjustments = tuple([Adjustment(x.kind, x.label, x.amount_minor) for x in body.adjustments])
+    command_id = command_id_of(principal.name, customer, PLACE, NEW_ORDER, key)
+    order_id = order_id_of(command_id)
+    not_allowed = _not_allowed(body, ctx)
+    # What a setting forbids by now may have been placed before: a retry gets its first answer all the same.
+    if not_allowed is not None and ctx.queries.outcome(ctx.partition_of(order_id), command_id) is None:
+        raise not_allowed
+    _check_order(body, lines, adjustments)
+    contact = _contact(body.contact, customer)
+    place = PlaceOrder(
+        currency=body.currency,
+        total_minor=body.total_minor,
+        lines=lines,
+        adjustments=adjustments,
+        contact_digest=ctx.contact_digest(value["contact"], order_id),
+        payment_window_ms=1000 * (body.payment_window_seconds or ctx.settings.payment_window_seconds),
+        reference=body.reference,
+    )
+    command = OrderCommand(
+        command_id=command_id,
+        order_id=order_id,
+        fingerprint=ctx.fingerprint(value),
+        operation=Operation.PLACE_ORDER.value,
+        actor=principal.actor,
+        customer_id=customer,
+        place=place,
+    )
+    return await carry_out(call, command, created=True, contact=contact)
+
+
+def _not_allowed(body: PlaceOrderBody, ctx: AppContext) -> Problem | None:
+    """What the settings of now forbid of a new order."""
+    if body.currency not in ctx.currencies:
+        return Problem(
+            "currency-not-supported",
+            f"The shop sells in {', '.join(sorted(ctx.currencies))}.",
+            errors=[FieldError("/currency", "currency-not-supported")],
+        )
+    window_s, least, most = body.payment_window_seconds, *ctx.payment_window_bounds_s
+    if window_s is not None and not least <= window_s <= most:
+        return Problem(
+            "payment-window-not-allowed",
+            f"An order may have {least} to {most} seconds to be paid.",
+            errors=[FieldError("/payment_window_seconds", "payment-window-not-allowed")],
+        )
+    return None
+
+
+def _check_order(body: PlaceOrderBody, lines: tuple[Line, ...], adjustments: tuple[Adjustment, ...]) -> None:
+    """What no type can say. Raises `Problem`."""
+    for index, adjustment in enumerate(adjustments):
+        if adjustment.amount_minor > 0 if adjustment.kind == "discount" else adjustment.amount_minor < 0:
+            raise Problem(
+                "invalid-field",
+                "A discount is 0 or less, every other adjustment 0 or more.",
+                errors=[FieldError(f"/adjustments/{index}/amount_minor", "wrong-sign")],
+            )
+    seen: dict[tuple[str, str], int] = {}
+    for index, line in enumerate(lines):
+        first = seen.setdefault((line.service, line.sku), index)
+        if first != index:
+            raise Problem(
+                "duplicate-line",
+                f"Lines {first} and {index} have the same service and sku.",
+                errors=[FieldError(f"/lines/{index}/sku", "duplicate-line")],
+            )
+    total = total_of(lines, adjustments)
+    if total != body.total_minor:
+        raise Problem(
+            "total-mismatch",
+            f"Lines and adjustments come to {total}, not {body.total_minor} (minor units).",
+            errors=[FieldError("/total_minor", "total-mismatch")],
+        )
+
+
+def _contact(body: ContactBody, customer: str) -> OrderContact:
+    """Raises `Problem` for a phone number that is none, also not in the country that the parcel goes to."""
+    if body.phone is not None:
+        try:
+            dialled(body.phone, body.shipping_address.country)
+        except ValueError:
+            error = FieldError("/contact/phone", "not-a-phone-number")
+            raise Problem("invalid-field", "The phone number cannot be dialled.", errors=[error]) from None
+    return OrderContact(
+        customer_id=customer,
+        name=body.name,
+        email=body.email,
+        shipping_address=_address(body.shipping_address),
+        phone=body.phone,
+        billing_address=None if body.billing_address is None else _address(body.billing_address),
+        delivery_note=body.delivery_note,
+    )
+
+
+def _address(body: AddressBody) -> Address:
+    return Address(body.line1, body.city, body.postcode, body.country, body.line2, body.region)
+
+
+async def set_status(call: Call) -> Response:
+    """A5. `pending` and `paid` follow from facts; nobody sets them."""
+    principal = call.allow("admin")
+    order_id = call.order_id()
+    key = call.idempotency_key()
+    expected_version = call.expected_version()
+    value, body = await call.body_as(SetStatusBody)
+    if body.status in ("pending", "paid"):
+        raise Problem("status-not-settable", errors=[FieldError("/status", "status-not-settable")])
+    _check_belongs(body)
+    command = OrderCommand(
+        command_id=command_id_of(principal.name, "", SET_STATUS, order_id, key),
+        order_id=order_id,
+        fingerprint=call.ctx.fingerprint(value),
+        operation=_OPERATION_OF[body.status].value,
+        actor=principal.actor,
+        expected_version=expected_version,
+        cancel=CancelOrder(body.reason or "other") if body.status == "cancelled" else None,
+        ship=ShipOrder(body.carrier, body.tracking) if body.status == "shipped" else None,
+    )
+    return await carry_out(call, command)
+
+
+_OPERATION_OF: dict[str, Operation] = {
+    Status.PROCESSING: Operation.START_FULFILMENT,
+    Status.SHIPPED: Operation.SHIP_ORDER,
+    Status.DELIVERED: Operation.CONFIRM_DELIVERY,
+    Status.CANCELLED: Operation.CANCEL_ORDER,
+}
+
+
+def _check_belongs(body: SetStatusBody) -> None:
+    """Raises `invalid-field` for a member that goes with another status."""
+    for name, status in (("carrier", "shipped"), ("tracking", "shipped"), ("reason", "cancelled")):
+        if getattr(body, name) is not None and body.status != status:
+            raise Problem("invalid-field", f"{name} goes with {status} only.", errors=[FieldError(f"/{name}", "wrong-status")])
+
+
+async def cancel_order(call: Call) -> Response:
+    """A6. Answers when the cancellation is decided; money and stock follow."""
+    principal = call.allow("gateway", "admin")
+    customer = call.customer(principal)
+    order_id = call.order_id()
+    key = call.idempotency_key()
+    expected_version = call.expected_version()
+    value, body = await call.body_as(CancelOrderBody)
+    reason = body.reason or ("customer_request" if customer else "other")
+    command = OrderCommand(
+        command_id=command_id_of(principal.name, customer, CANCEL, order_id, key),
+        order_id=order_id,
+        fingerprint=call.ctx.fingerprint(value),
+        operation=Operation.CANCEL_ORDER.value,
+        actor=principal.actor,
+        customer_id=customer,
+        expected_version=expected_version,
+        cancel=CancelOrder(reason),
+    )
+    return await carry_out(call, command)
+
+
+# ---- reads ----------------------------------------------------------------------------------------------------------
+
+
+async def read_order(call: Call) -> Response:
+    """A3: now, as of a version, or as of a time."""
+    partition, order = await order_of_path(call)
+    query = call.query()
+    version, at_ms = query.integer("version", 1, MAX_VERSION), query.time_ms("at")
+    query.done()
+    ctx = call.ctx
+    try:
+        if version is not None and at_ms is not None:
+            raise Problem(
+                "invalid-field",
+                "Ask for a version or for a time, not both.",
+                errors=[FieldError("/at", "excludes-version", "query")],
+            )
+        if version is not None:
+            order = await call.in_turns(ctx.queries.as_of_version(partition, order.order_id, version))
+        elif at_ms is not None:
+            order = await call.in_turns(ctx.queries.as_of_time(partition, order.order_id, at_ms))
+    except VersionNotFound:
+        raise Problem("version-not-found", members={"order_id": order.order_id}) from None
+    except FoldError:
+        members = {"order_id": order.order_id} | frozen(call, order.order_id)
+        raise Problem("order-frozen", members=members) from None
+    headers = {"ETag": etag(order.version), "Ledger-Position": ctx.position(partition)}
+    if call.has_version(order.version):
+        return Response(None, 304, headers)
+    return json_response(order_shown(call, order), 200, headers)
+
+
+async def list_orders(call: Call) -> Response:
+    """A2: newest first over all partitions; a gateway sees its customer's orders only, whatever the cursor says."""
+    principal = call.allow(*READERS)
+    customer = call.customer(principal)
+    query = call.query()
+    wanted = OrderFilter(
+        status=query.choice("status", [s.value for s in Status]),
+        customer_id=customer or query.text("customer_id", NAME),
+        placed_from_ms=query.time_ms("placed_from"),
+        placed_to_ms=query.time_ms("placed_to"),
+        attention=True if query.choice("attention", ["true"]) else None,
+    )
+    limit = query.integer("limit", 1, 100) or PAGE_ORDERS
+    cursor = query.text("cursor")
+    query.done()
+    await call.caught_up()
+    ctx = call.ctx
+    resume = None if cursor is None else read_cursor(ctx, wanted, cursor)
+    body = await call.in_turns(_page(call, wanted, limit, resume))
+    return json_response(body)
+
+
+def _page(call: Call, wanted: OrderFilter, limit: int, resume: dict[int, bytes] | None) -> Steps[bytes]:
+    """The body of a page."""
+    ctx = call.ctx
+    page = yield from ctx.queries.page(wanted, limit, resume)
+    rows = []
+    for order in page.orders:
+        rows.append(row_shown(call, order))
+        yield
+    next_cursor = None if page.resume is None else signed_cursor(ctx, wanted, page.resume)
+    return to_json({"data": rows, "next_cursor": next_cursor})

@@ -1,0 +1,180 @@
+"""What is about the system and not about orders (A14): health, metrics, documents, the meaning of problems."""
+
+from __future__ import annotations
+
+import asyncio
+import html
+from collections.abc import Callable, Iterable
+
+from fastapi import APIRouter, FastAPI
+from fastapi.openapi.docs import get_swagger_ui_html
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+from starlette.responses import HTMLResponse, Response
+
+from api.call import Call
+from api.context import AppContext
+from api.contract import operations as docs
+from api.contract.asyncapi import asyncapi_document
+from api.edge import json_response
+from api.metrics import Counts, Gauges, Workers
+from api.problems import PROBLEMS, Problem
+from api.representations import to_json
+from api.services.submissions import FoldStatus
+
+
+def add_routes(router: APIRouter) -> None:
+    router.add_api_route("/live", live, methods=["GET"], **docs.LIVE)
+    router.add_api_route("/ready", ready, methods=["GET"], **docs.READY)
+    router.add_api_route("/metrics", metrics, methods=["GET"], **docs.METRICS)
+    router.add_api_route("/openapi.json", openapi, methods=["GET"], **docs.OPENAPI)
+    router.add_api_route("/asyncapi.json", asyncapi, methods=["GET"], **docs.ASYNCAPI)
+    router.add_api_route("/problems/{slug}", read_problem, methods=["GET"], **docs.READ_PROBLEM)
+
+
+def add_docs_page(app: FastAPI) -> None:
+    """`/docs`, open to all: for development. The page holds the document, because `/openapi.json` needs a token."""
+    app.router.add_api_route("/docs", docs_page, methods=["GET"], include_in_schema=False)
+
+
+# ---- health ---------------------------------------------------------------------------------------------------------
+
+
+async def live(call: Call) -> Response:
+    """The event loop answers, which is all that a restart could mend."""
+    return json_response(to_json({"status": "live", "checks": {}}))
+
+
+async def ready(call: Call) -> Response:
+    """Whether this node should get requests: it folds and has seen the end of the log once, or the log is away and it can answer
+    reads from its databases. Every other node has the same trouble then; `stale` says so, and reads are marked.
+    """
+    ctx, status = call.ctx, call.ctx.status()
+    checks = {
+        "fold": "ok" if status.folding else "stopped" if status.begun else "waiting",
+        "caught_up": "ok" if status.caught_up else f"behind by {'?' if status.behind is None else status.behind}",
+        "log": "ok" if status.connected else "connecting" if status.connecting else "away",
+    }
+    reason = _not_ready(ctx, status)
+    body: dict[str, object] = {"status": "not_ready" if reason else "ready", "checks": checks}
+    if reason:
+        body["reason"] = reason
+    elif checks["log"] == "away":
+        body |= {"reason": "log-away", "stale": True, "staleness_ms": status.staleness_ms}
+    return json_response(to_json(body), 503 if reason else 200, {"Retry-After": "1"} if reason else {})
+
+
+def _not_ready(ctx: AppContext, status: FoldStatus) -> str | None:
+    """Why this node should get no requests, in a word that never changes."""
+    if ctx.stopping:
+        return "stopping"
+    if status.begun and not status.folding:
+        return "fold-stopped"
+    if not ctx.partitions:
+        return "making-read-models" if ctx.making else "no-read-models"
+    if status.caught_up:
+        return None
+    if status.connected:
+        return "behind"
+    return "connecting" if status.connecting else None
+
+
+# ---- metrics --------------------------------------------------------------------------------------------------------
+
+
+def metrics_registry(ctx: AppContext) -> CollectorRegistry:
+    """Everything `/metrics` tells of one application; a registry of its own, not the process-wide one."""
+    registry = CollectorRegistry()
+    registry.register(ctx.metrics)
+    registry.register(ctx.loop_lag)
+    registry.register(Workers())
+    registry.register(Gauges(lambda: _gauges(ctx)))
+    ended, reloads = ctx.connections.ended, ctx.tokens.reloads
+    registry.register(Counts("ledger_http_connections_ended", "Connections that the server ended.", "why", ended))
+    text = "Audit records that are durable, by what they tell."
+    registry.register(Counts("ledger_audit_records", text, "action", ctx.audit.written))
+    text = "Audit records that could neither be written nor kept."
+    registry.register(Counts("ledger_audit_lost", text, "action", ctx.audit.lost))
+    registry.register(Counts("ledger_token_reloads", "Changes of the tokens file, by what became of them.", "outcome", reloads))
+    return registry
+
+
+def _gauges(ctx: AppContext) -> Iterable[tuple[str, str, str, dict[str, float]]]:
+    status = ctx.status()
+    yield "ledger_fold_connected", "1 while the log answers.", "", {"": float(status.connected)}
+    if status.behind is not None:
+        yield "ledger_fold_behind", "Offsets between the fold and the log's end.", "", {"": status.behind}
+    if status.staleness_ms is not None:
+        yield "ledger_fold_staleness_seconds", "How old a read may be.", "", {"": status.staleness_ms / 1000}
+    text = "How long an open transaction has kept readers of a partition waiting; a long one was left open by Kafka itself."
+    yield "ledger_log_held_back_seconds", text, "", {"": status.held_back_s}
+    positions = {str(p): float(ctx.projector.position(p)) for p in range(ctx.partitions)}
+    yield "ledger_fold_position", "Next offset of order-events to fold.", "partition", positions
+    yield "ledger_orders", "Orders by the status they show.", "status", {s: float(n) for s, n in ctx.queries.counts().items()}
+    yield "ledger_orders_frozen", "Orders whose fold stopped.", "", {"": ctx.projector.frozen_count}
+    yield "ledger_http_requests_in_progress", "Requests without an answer yet, this one too.", "", {"": ctx.metrics.in_progress}
+    yield "ledger_http_connections", "Connections that are open.", "", {"": len(ctx.connections)}
+    yield "ledger_audit_waiting", "Audit records that are not durable yet.", "", {"": ctx.audit.waiting}
+    text = "1 while the tokens file holds what cannot be used, and the tokens of before stay."
+    yield "ledger_tokens_stale", text, "", {"": float(ctx.tokens.is_stale)}
+    text = "Until the first token of a role expires; below 0 since it has."
+    yield "ledger_token_expires_in_seconds", text, "role", ctx.tokens.expiries_s()
+    yield "ledger_commands_waiting", "Requests that wait for an outcome.", "", {"": ctx.submissions.waiting}
+    yield "ledger_commands_undecided", "Commands answered 202 and not decided yet.", "", {"": ctx.submissions.undecided}
+    yield "ledger_commands_sent", "Commands sent since the start.", "", {"": ctx.submissions.sent}
+
+
+async def metrics(call: Call) -> Response:
+    call.allow()
+    encode, media = choose_encoder(call.header(b"accept") or "")
+    return Response(encode(call.app.state.registry), 200, None, media)
+
+
+# ---- documents ------------------------------------------------------------------------------------------------------
+
+
+async def openapi(call: Call) -> Response:
+    call.allow()
+    return json_response(await _made_once(call, "openapi", lambda: to_json(call.app.openapi())))
+
+
+async def _made_once(call: Call, name: str, make: Callable[[], bytes]) -> bytes:
+    """A document that stays the same, kept once it was asked for. To make it takes a tenth of a second: not of the event loop."""
+    kept: dict[str, bytes] = call.app.state.documents
+    if name not in kept:
+        kept[name] = await asyncio.to_thread(make)
+    return kept[name]
+
+
+async def asyncapi(call: Call) -> Response:
+    call.allow()
+    call.ctx.refuse_unreadable()  # it says how many partitions there are
+    settings = call.ctx.settings
+    return json_response(to_json(asyncapi_document(call.ctx.topics, call.ctx.partitions, settings.writers)))
+
+
+async def docs_page(call: Call) -> Response:
+    def page() -> bytes:
+        shown = {"spec": call.app.openapi(), "persistAuthorization": True}
+        html_page = get_swagger_ui_html(openapi_url="", title="Order Ledger", swagger_ui_parameters=shown)
+        return bytes(html_page.body)
+
+    return HTMLResponse(await _made_once(call, "docs", page))
+
+
+async def read_problem(call: Call) -> Response:
+    """JSON, or a small page for a person who follows a problem's `type`."""
+    call.allow()
+    slug: str = call.path_params["slug"]
+    kind = PROBLEMS.get(slug)
+    if kind is None:
+        raise Problem("not-found", "There is no such problem type.")
+    if "text/html" in (call.header(b"accept") or ""):
+        title = html.escape(kind.title)
+        return HTMLResponse(
+            f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{title}</title>\n'
+            f"<h1>{title}</h1>\n<p><code>{slug}</code>, HTTP {kind.status}</p>\n<p>{html.escape(kind.meaning)}</p></html>\n"
+        )
+    return json_response(
+        to_json({"type": f"/problems/{slug}", "title": kind.title, "status": kind.status, "meaning": kind.meaning})
+    )

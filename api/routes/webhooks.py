@@ -1,0 +1,111 @@
+"""The payment provider's messages (A10): genuine, of now, then fetched; facts become commands; taken once all are durable.
+
+The message itself is a hint that something happened. What happened is asked of the provider, so a forged, repeated, lost or
+shuffled message can at most make us look. What this node's fold shows already is not asked again; what follows an act of our own
+is given a moment to be folded first, for the act's own answer is on its way.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import structlog
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from api.bodies import read_raw
+from api.call import Call
+from api.context import AppContext
+from api.contract import operations as docs
+from api.edge import json_response
+from api.problems import Problem
+from api.routes.payments import provider
+from commands.idempotency import fresh_command_id
+from commands.messages import OrderCommand, RecordPayment
+from commands.reconciler.answers import Told, command_of
+from commands.reconciler.payment_port import InvalidSignature, NotForUs, ProviderUnavailable, Repeated, Sighting
+from commands.reconciler.performing import all_known, report_of
+from ledger import events as e
+from ledger.clock import now_ms
+from ledger.order import Order, attempt_no
+
+MAX_WEBHOOK_BYTES = 256 * 1024
+OWN_ACT_S = 1.0
+# Captures, voids and refunds are made by us, nearly always: their messages come at the same time as the answers.
+_OWN_ACTS = frozenset({e.PAYMENT_CAPTURED, e.PAYMENT_VOIDED, e.REFUND_SUBMITTED, e.REFUND_SETTLED})
+
+log = structlog.get_logger(__name__)
+
+
+def add_routes(router: APIRouter) -> None:
+    router.add_api_route("/webhooks/stripe", receive_message, methods=["POST"], **docs.WEBHOOK)
+
+
+async def receive_message(call: Call) -> Response:
+    """A10. Nothing of the message is logged: it holds what the customer's browser pays with."""
+    ctx = call.ctx
+    body = await read_raw(call.receive, call.exchange.headers, MAX_WEBHOOK_BYTES)
+    payments = provider(ctx)
+    try:
+        sighting = await payments.read_webhook(
+            body,
+            call.header(b"stripe-signature") or "",
+            time.time(),
+            lambda told: _is_known(ctx, told, payments.name),
+            ctx.followed,
+        )
+    except InvalidSignature as exc:
+        ctx.metrics.webhooks["invalid"] += 1
+        log.warning("webhook refused", why=str(exc))
+        raise Problem("invalid-signature") from None
+    except NotForUs as exc:
+        ctx.metrics.webhooks["not_for_us"] += 1
+        log.warning("webhook not followed", why=str(exc))
+        return json_response(b"{}", 200, {})
+    except Repeated:
+        ctx.metrics.webhooks["repeated"] += 1
+        return json_response(b"{}", 200, {})
+    except ProviderUnavailable as exc:
+        ctx.metrics.webhooks["unavailable"] += 1
+        log.warning("webhook not followed, it will be sent again", why=str(exc))
+        raise Problem("provider-unavailable") from None
+    partition = ctx.partition_of(sighting.order_id)
+    commands = _news(sighting, ctx.queries.order(partition, sighting.order_id), payments.name)
+    if commands and not ctx.status().connected:
+        raise Problem("ledger-unavailable")  # it will be sent again
+    await ctx.submissions.send_all([ctx.submissions.record_of(command, partition) for command in commands])
+    ctx.followed.add(sighting.message_id)
+    ctx.metrics.webhooks[_kind(sighting, bool(commands))] += 1
+    return json_response(b"{}", 200, {})
+
+
+async def _is_known(ctx: AppContext, told: Told, actor: str) -> bool:
+    """Whether this node's fold shows what a message says: then nothing of it is news. Waits `OWN_ACT_S` for what we did."""
+    partition = ctx.partition_of(told.order_id)
+    ours = all(fact.fact in _OWN_ACTS for fact in told.facts)
+    deadline = time.monotonic() + (OWN_ACT_S if ours else 0.0)
+    while True:
+        order = ctx.queries.order(partition, told.order_id)
+        if order is not None and all_known(told.facts, order, actor, now_ms()):
+            return True
+        left_s = deadline - time.monotonic()
+        if order is None or left_s <= 0 or ctx.stopping or not await ctx.projector.news(told.order_id, left_s):
+            return False
+
+
+def _news(sighting: Sighting, order: Order | None, actor: str) -> Sequence[OrderCommand]:
+    """A command per fact that `order` does not know yet. All of them when this node has not folded the order, or the attempt
+    that a fact is about: the processor tells news from what is known in any case."""
+    if order is None or any(isinstance(f, RecordPayment) and attempt_no(order, f.attempt) is None for f in sighting.facts):
+        return [command_of(fact, sighting.order_id, fresh_command_id(), actor) for fact in sighting.facts]
+    return report_of(sighting.facts, order, actor, now_ms())
+
+
+def _kind(sighting: Sighting, news: bool) -> str:
+    """What a message was, for the metric."""
+    if news:
+        return "news"
+    if sighting.order_id:
+        return "known"
+    return "no_order_of_ours" if sighting.provider_ref else "not_followed"

@@ -1,0 +1,7 @@
+"""What routes and background work share. Nothing here knows HTTP.
+
+submissions         send a command and wait for its outcome; look_ups: commands by their place in the log
+client_secrets      what browsers pay with, from the provider; followed_messages: which of its messages were followed
+audit               who did and saw what no event tells; audit_spool keeps what waits for the log
+erasure contact_expiry   the end of contacts
+"""

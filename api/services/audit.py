@@ -1,0 +1,249 @@
+"""Writes `order-audit`: what staff did and saw that no event tells.
+
+    note     for what need not wait: the record is handed to the sender at once; one that fails is sent again until it is there
+    keep     for what may not be answered before its record is durable
+
+What is not durable after a second, because the log is away, is also kept in a file of this node, so that neither a kill nor a
+stop loses it: the next start sends it. A record that could not even wait is counted (`ledger_audit_lost`) and told in the log.
+One that was written twice has the same `audit_id` both times.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple, TypedDict, Unpack
+
+import structlog
+
+from api.services.audit_spool import AuditSpool
+from ledger.audit import AuditRecord
+from ledger.clock import now_ms
+from ledger.errors import LedgerError, LogError
+from ledger.log import Acked, NewRecord, Sender
+from ledger.schemas.codec import audit_codec
+from ledger.topics import Topics
+
+EVERY_S = 0.25
+RETRY_S = 1.0
+SPOOL_AFTER_S = 1.0
+MAX_WAITING = 20_000  # 5 MB; staff who read a hundred contacts a second fill it in three minutes without a log
+MAX_UNDER_WAY = 1_000  # of the sender's 20,000 places, which commands need
+SLICE, PAUSE_S = 100, 0.02  # sent without a turn for others: 1 ms
+SAY_AGAIN_S = 60.0
+
+log = structlog.get_logger(__name__)
+
+
+class By(NamedTuple):
+    """Who did it, and in which request."""
+
+    actor: str
+    role: str = ""
+    request_id: str | None = None
+
+
+BY_ITSELF = By("serve")
+
+
+class About(TypedDict, total=False):
+    """What it concerned; see `AuditRecord`."""
+
+    order_id: str | None
+    customer_id: str | None
+    reason: str | None
+    count: int | None
+
+
+class _Item:
+    """One record on its way."""
+
+    __slots__ = ("action", "kept", "record", "since")
+
+    def __init__(self, action: str, record: NewRecord) -> None:
+        self.action, self.record = action, record
+        self.since, self.kept = time.monotonic(), False
+
+
+class Audit:
+    """Of one `serve`. On the event loop, but for what the sender calls back. `spool` is where what waits is kept, if anywhere.
+
+    `send_all` makes records durable or raises `Problem` `ledger-unavailable` (`Submissions.send_all`).
+    """
+
+    def __init__(
+        self,
+        sender: Sender,
+        send_all: Callable[[Sequence[NewRecord]], Awaitable[list[Acked]]],
+        topics: Topics,
+        node: str,
+        spool: Path | None = None,
+        clock: Callable[[], int] = now_ms,
+    ) -> None:
+        self._sender, self._send_all, self._topic, self._node, self._clock = sender, send_all, topics.audit, node, clock
+        self._codec = audit_codec()
+        self._waiting: deque[_Item] = deque()
+        self._under_way: dict[_Item, None] = {}
+        self._answers: deque[tuple[_Item, LogError | None, bool]] = deque()  # from the sender's thread: why not, is it durable
+        self._again_at = 0.0
+        self._said: dict[str, float] = {}  # when, by what
+        self._troubled = False
+        self.written: Counter[str] = Counter()
+        self.lost: Counter[str] = Counter()
+        self._spool = None if spool is None else AuditSpool(spool)
+        self._load()
+
+    @property
+    def waiting(self) -> int:
+        """Records that are not known to be durable."""
+        return len(self._waiting) + len(self._under_way)
+
+    def note(self, by: By, action: str, outcome: str, **about: Unpack[About]) -> None:
+        """Have it recorded. Never waits, never raises."""
+        item = _Item(action, self._record(by, action, outcome, about))
+        if self.waiting >= MAX_WAITING:
+            self._lose([item], "too many wait")
+            return
+        self._waiting.append(item)
+        self._send()
+
+    async def keep(self, by: By, action: str, outcome: str, **about: Unpack[About]) -> None:
+        """Record it, durably when this returns. Raises `Problem` `ledger-unavailable`."""
+        await self._send_all([self._record(by, action, outcome, about)])
+        self.written[action] += 1
+
+    def _record(self, by: By, action: str, outcome: str, about: About) -> NewRecord:
+        record = AuditRecord(
+            audit_id=secrets.token_hex(16),
+            occurred_at=self._clock(),
+            node=self._node[:255],
+            actor=by.actor,
+            role=by.role,
+            action=action,
+            outcome=outcome,
+            request_id=by.request_id,
+            **about,
+        )
+        key = (record.order_id or record.customer_id or "").encode()
+        return NewRecord(self._topic, 0, key or None, self._codec.encode(record))
+
+    # ---- on its way
+
+    def _send(self) -> None:
+        if time.monotonic() < self._again_at:
+            return
+        for _ in range(min(len(self._waiting), SLICE, MAX_UNDER_WAY - len(self._under_way))):
+            if not self._hand_over():
+                self._again_at = time.monotonic() + RETRY_S
+                return
+
+    def _hand_over(self) -> bool:
+        """Whether the sender took the first that waits."""
+        item = self._waiting[0]
+        try:
+            self._sender.send(item.record, partial(self._answered, item))
+        except LedgerError as exc:
+            self._in_trouble(exc)
+            return False
+        self._under_way[self._waiting.popleft()] = None
+        return True
+
+    def _answered(self, item: _Item, acked: Acked | None, error: LogError | None) -> None:
+        """On the sender's thread: nobody is woken for it."""
+        self._answers.append((item, error if acked is None else None, acked is not None))
+
+    async def tend_for_ever(self) -> None:
+        while True:
+            self.tend()
+            await asyncio.sleep(PAUSE_S if self._waiting and not self._troubled else EVERY_S)
+
+    def tend(self) -> None:
+        """Take the sender's answers, keep what waits too long, send what can be sent."""
+        self._take_answers()
+        if self._spool is not None:
+            self._keep_what_waits(time.monotonic() - SPOOL_AFTER_S)
+        self._send()
+
+    def _take_answers(self) -> None:
+        failed: list[_Item] = []
+        while self._answers:
+            item, error, is_durable = self._answers.popleft()
+            del self._under_way[item]
+            if is_durable:
+                self.written[item.action] += 1
+            else:
+                failed.append(item)
+                self._in_trouble(error)
+        if failed:
+            self._waiting.extendleft(reversed(failed))
+            self._again_at = time.monotonic() + RETRY_S
+        elif self._troubled and not self.waiting:
+            self._troubled = False
+            self._said.clear()
+            log.info("no audit record waits any more")
+        if self._spool is not None and not self.waiting:
+            self._spool.clear()
+
+    def _keep_what_waits(self, since: float) -> None:
+        assert self._spool is not None
+        old = [item for item in (*self._under_way, *self._waiting) if not item.kept and item.since <= since]
+        if not old:
+            return
+        try:
+            self._spool.add([(item.action, item.record.key, item.record.value or b"") for item in old])
+        except OSError as exc:
+            self._say("audit records that wait are not kept in a file", why=exc.strerror or type(exc).__name__, count=len(old))
+            return
+        for item in old:
+            item.kept = True
+
+    def _load(self) -> None:
+        """What the last process of this node could not write."""
+        if self._spool is None:
+            return
+        found, torn = self._spool.read()
+        for action, key, value in found:
+            item = _Item(action, NewRecord(self._topic, 0, key, value))
+            item.kept = True
+            self._waiting.append(item)
+        if torn:
+            self.lost["unknown"] += torn
+            log.error("audit records are lost", count=torn, why="the file in which they waited is damaged")
+
+    def close(self) -> None:
+        """Before the sender is closed: hand it everything, whatever trouble there was."""
+        self._take_answers()
+        while self._waiting and self._hand_over():
+            pass
+
+    def end(self) -> None:
+        """After the sender is closed, which has answered everything: whatever is left waits for the next start, or is lost."""
+        self._take_answers()
+        left = [*self._under_way, *self._waiting]
+        if left and self._spool is not None:
+            self._keep_what_waits(time.monotonic())
+        if kept := sum(item.kept for item in left):
+            log.warning("audit records wait for the next start", count=kept)
+        if gone := [item for item in left if not item.kept]:
+            self._lose(gone, "the log is away and the process ends")
+
+    def _in_trouble(self, error: LedgerError | None) -> None:
+        self._troubled = True
+        self._say("audit records wait for the log", why=str(error or "neither acknowledged nor refused"), waiting=self.waiting)
+
+    def _lose(self, items: Sequence[_Item], why: str) -> None:
+        for item in items:
+            self.lost[item.action] += 1
+        self._say("audit records are lost", why=why, lost=self.lost.total())
+
+    def _say(self, what: str, **members: object) -> None:
+        """One line a minute of each kind, not one a record."""
+        now = time.monotonic()
+        if now >= self._said.get(what, now):
+            self._said[what] = now + SAY_AGAIN_S
+            log.error(what, **members)

@@ -1,0 +1,193 @@
+"""E-mail: to an SMTP server, or as `.eml` files where none is set. Standard library on both sides.
+
+Apprise, which sends the text messages, would send e-mail too, but tells a refused address from a server that is away by nothing,
+and gives every try a Message-ID of its own; here the Message-ID is made of the key, so that a repeated message is known as one.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import smtplib
+import ssl
+from collections.abc import Collection, Iterator
+from email.headerregistry import Address
+from email.message import EmailMessage
+from email.policy import EmailPolicy
+from email.utils import formatdate, parseaddr
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from commands.mailboxes import mailbox
+from commands.notifier.message_port import NotSent, OutMessage
+from commands.notifier.notices import EMAIL
+from ledger.errors import ConfigError
+from ledger.files import private_folder
+
+TIMEOUT_S = 15.0
+MAX_LINE = 76
+# What needs no parser to be known as an address; any other is parsed.
+_PLAIN_ADDRESS = re.compile(r"[A-Za-z0-9_+-]+(\.[A-Za-z0-9_+-]+)*@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*")
+_PORTS = {"smtp": 25, "smtp+starttls": 587, "smtps": 465}
+
+
+class SmtpDoor:
+    """`url`: smtp://host:port, smtps:// or smtp+starttls://, with user:password@ where the server wants them.
+
+    Raises `ConfigError` for another URL; it never says which, for it may hold a password.
+    """
+
+    channel = EMAIL
+
+    def __init__(self, url: str, sender: str) -> None:
+        try:
+            parts = urlsplit(url)
+            self._scheme, self._host = parts.scheme.lower(), parts.hostname or ""
+            self._port = parts.port or _PORTS[self._scheme]
+        except (ValueError, KeyError):
+            raise ConfigError("NOTIFY_EMAIL_URL must be smtp://, smtps:// or smtp+starttls://host:port") from None
+        if not self._host:
+            raise ConfigError("NOTIFY_EMAIL_URL names no host")
+        self._user, self._password = unquote(parts.username or ""), unquote(parts.password or "")
+        self._sender = sender_of(sender)
+
+    def send(self, message: OutMessage) -> None:
+        mail = as_mail(message, self._sender)
+        try:
+            with self._connect() as server:
+                server.send_message(mail, to_addrs=[_recipient(message)])  # the library would take quotes off
+        except smtplib.SMTPRecipientsRefused as exc:
+            code = max((code for code, _ in exc.recipients.values()), default=500)
+            raise NotSent(f"the server refused the recipient ({code})", again=code < 500) from None
+        except smtplib.SMTPResponseException as exc:
+            # A server that does not take our credentials may tomorrow; what it says of the message itself stays so.
+            again = exc.smtp_code < 500 or isinstance(exc, smtplib.SMTPAuthenticationError | smtplib.SMTPConnectError)
+            raise NotSent(f"the server answered {exc.smtp_code}", again) from None
+        except (OSError, smtplib.SMTPException) as exc:
+            raise NotSent(f"no mail server: {type(exc).__name__}", again=True) from None
+
+    def kept(self) -> Collection[str]:
+        return ()
+
+    def forget(self, order_ids: Collection[str]) -> None:
+        """Nothing is kept."""
+
+    def _connect(self) -> smtplib.SMTP:
+        if self._scheme == "smtps":
+            server: smtplib.SMTP = smtplib.SMTP_SSL(
+                self._host, self._port, timeout=TIMEOUT_S, context=ssl.create_default_context()
+            )
+        else:
+            server = smtplib.SMTP(self._host, self._port, timeout=TIMEOUT_S)
+        try:
+            if self._scheme == "smtp+starttls":
+                server.starttls(context=ssl.create_default_context())
+            if self._user:
+                server.login(self._user, self._password)
+        except BaseException:
+            server.close()
+            raise
+        return server
+
+
+class EmlDoor:
+    """Writes each message to a file of its own, named by its key: the same message again is the same file."""
+
+    channel = EMAIL
+
+    def __init__(self, folder: Path, sender: str) -> None:
+        self._folder, self._sender = folder, sender_of(sender)
+        if folder.is_dir():
+            private_folder(folder)
+
+    def send(self, message: OutMessage) -> None:
+        name = message.key.replace(":", "-")
+        part = self._folder / f".{name}.part"
+        content = as_mail(message, self._sender).as_bytes()
+        try:
+            try:
+                descriptor = self._open(part)
+            except FileNotFoundError:
+                private_folder(self._folder)
+                descriptor = self._open(part)
+            with os.fdopen(descriptor, "wb", 0) as file:
+                file.write(content)
+            part.replace(self._folder / f"{name}.eml")
+        except OSError as exc:
+            raise NotSent(f"no file: {type(exc).__name__}", again=True) from None
+
+    def kept(self) -> Collection[str]:
+        return {order_id for _, order_id in self._files()}
+
+    def forget(self, order_ids: Collection[str]) -> None:
+        for path, order_id in self._files():
+            if order_id in order_ids:
+                path.unlink(missing_ok=True)
+
+    def _files(self) -> Iterator[tuple[Path, str]]:
+        """Every message here with its order, half-written ones too."""
+        if self._folder.is_dir():
+            for path in self._folder.iterdir():
+                if path.suffix in (".eml", ".part"):
+                    yield path, path.name.removeprefix(".").rsplit("-", 2)[0]
+
+    @staticmethod
+    def _open(path: Path) -> int:
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)  # an address is personal data
+
+
+def sender_of(text: str) -> Address:
+    """`Shop <shop@example.org>` as an address. Raises `ConfigError`."""
+    name, address = parseaddr(text)
+    try:
+        return Address(display_name=name, addr_spec=address)
+    except (ValueError, IndexError):
+        raise ConfigError("NOTIFY_FROM must be an e-mail address, or a name with one in angle brackets") from None
+
+
+class _KeepPlain(EmailPolicy):
+    """Takes a short ASCII header as it is: the library would parse it, and fold it again into the same line.
+
+    A line break in one raises `ValueError`, as in any other.
+    """
+
+    def header_store_parse(self, name: str, value: Any) -> tuple[str, Any]:
+        if isinstance(value, str) and value.isascii() and value.isprintable() and len(name) + len(value) < MAX_LINE:
+            return name, value
+        return super().header_store_parse(name, value)
+
+    def header_fetch_parse(self, name: str, value: str) -> Any:
+        return _PARSED_TEXT if value == _TEXT else super().header_fetch_parse(name, value)
+
+
+_POLICY = _KeepPlain()
+_TEXT = 'text/plain; charset="utf-8"'
+_PARSED_TEXT = _POLICY.header_factory("Content-Type", _TEXT)
+
+
+def _recipient(message: OutMessage) -> str:
+    """As every server takes it. Raises `ValueError`."""
+    return message.to if _PLAIN_ADDRESS.fullmatch(message.to) else mailbox(message.to)
+
+
+def as_mail(message: OutMessage, sender: Address) -> EmailMessage:
+    """Text, UTF-8. What a customer wrote can end up in no header but as its value. Raises `NotSent` for no address."""
+    mail = EmailMessage(_POLICY)
+    try:
+        mail["From"] = str(sender) if sender.display_name.isascii() else sender
+        mail["To"] = _recipient(message)
+        mail["Subject"] = message.subject
+        mail["Message-ID"] = f"<{message.key.replace(':', '.')}@order-ledger>"
+    except (ValueError, IndexError):
+        raise NotSent("the address is none", again=False) from None
+    mail["Date"] = formatdate()
+    mail["Auto-Submitted"] = "auto-generated"  # RFC 3834: no vacation replies
+    if message.text.isascii() and "\r" not in message.text and all(len(x) < MAX_LINE for x in message.text.split("\n")):
+        mail["Content-Type"] = _TEXT
+        mail["Content-Transfer-Encoding"] = "7bit"
+        mail["MIME-Version"] = "1.0"
+        mail.set_payload(message.text if message.text.endswith("\n") else f"{message.text}\n")
+    else:
+        mail.set_content(message.text)
+    return mail

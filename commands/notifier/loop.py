@@ -1,0 +1,398 @@
+"""Tells customers what became of their orders: placed, paid, shipped, delivered, cancelled, refunded (CONTRACT C).
+
+Edge-triggered, unlike the reconciler: it reads the events themselves, in order, from a position of its own which the log keeps.
+
+    first start    at the end of the log; nothing older than a day is told at any time
+    a message      is sent, then the position after what was read with it is written, a few times a second: at least once,
+                   under a key that a repeated one has again
+    a failure      that may pass is tried again for a quarter of an hour, then given up with an error in the log. Meanwhile the
+                   position stays before it, and only messages of the same order wait
+    a contact      comes from a fold of all of `order-contacts` in a database of its own, which is at the log's end before
+                   anything is sent. Erased: nothing is sent, also of what waits, and what a door has kept of it goes
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack
+from itertools import groupby
+
+import structlog
+from msgspec import Struct
+
+from commands.notifier.message_port import MessageDoor, NotSent, OutMessage
+from commands.notifier.notices import messages_of, notice_of
+from commands.processor.desk import OrderBook
+from ledger.clock import now_ms
+from ledger.contact_rows import CONTACTS_STORE, KeptContacts
+from ledger.contacts import OrderContact, contact_key, order_of
+from ledger.errors import DecodeError, Hole, LogError, StoreError
+from ledger.events import OrderEvent
+from ledger.faults import in_short
+from ledger.log import NOTE_AGAIN_S, EventLog, Record, TopicPartition
+from ledger.order import Order
+from ledger.schemas.codec import event_codec
+from ledger.store import Store
+from ledger.supervision import WorkerThread
+from ledger.topics import DAY_MS, Topics
+from ledger.turns import in_one_go
+
+MAX_AGE_MS = DAY_MS
+TRY_FOR_S = 15 * 60.0
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
+MAX_PARKED = 1_000
+POLL_S = 0.2
+WRITE_EVERY_S = 0.25  # what a killed process had sent since then is sent again, as after any kill before
+CONTACTS_S = 10.0
+SILENT_S = 3.0  # a log that was not heard of for longer is away
+PURGE_EVERY_S = 5.0
+ARRIVING_S, QUIET_S, PURGE_LATEST_S = 0.5, 2.0, 60.0
+CHUNK = 200
+
+log = structlog.get_logger(__name__)
+
+
+class Parked(Struct):
+    """A message that could not be sent yet, of the event at `offset`. Times are of `time.monotonic`."""
+
+    tp: TopicPartition
+    offset: int
+    order_id: str
+    version: int
+    contact_key: bytes
+    message: OutMessage
+    since: float
+    next_at: float
+    tries: int = 0
+
+
+class Notifier:
+    """A `Companion` of the `commands` process. `group` names its position; `doors` are what it sends through, by channel."""
+
+    def __init__(
+        self,
+        event_log: EventLog,
+        topics: Topics,
+        book_of: Callable[[int], OrderBook],
+        open_store: Callable[[str], Store],
+        doors: Mapping[str, MessageDoor],
+        group: str,
+        on_fatal: Callable[[BaseException], None],
+        clock: Callable[[], int] = now_ms,
+    ) -> None:
+        self._log, self._topics, self._book_of, self._open_store = event_log, topics, book_of, open_store
+        self._doors, self._group, self._clock = doors, group, clock
+        self._codec = event_codec()
+        self._lock = threading.Lock()
+        self._owned: set[int] = set()
+        self._changed = threading.Event()
+        self._stopping = threading.Event()
+        self._positions: dict[TopicPartition, int] = {}
+        self._written: dict[TopicPartition, int] = {}
+        self._parked: deque[Parked] = deque()
+        self._thread = WorkerThread("notifier", self._run, on_fatal, again=True, stopping=self._stopping)
+        self._lost_place = False
+        self._purge_at = self._purged_at = 0.0
+        self._gone: set[str] = set()  # orders whose contacts went, and what doors have kept of them not yet
+        self._gone_at = 0.0
+        self.sent = self.given_up = 0
+
+    @property
+    def restarts(self) -> int:
+        """How often it had to begin again."""
+        return self._thread.restarts
+
+    def counts(self) -> dict[str, int]:
+        return {"messages sent": self.sent, "messages given up": self.given_up}
+
+    # ---- from other threads
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, timeout_s: float) -> None:
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
+
+    def own(self, partitions: Sequence[int]) -> None:
+        with self._lock:
+            self._owned.update(partitions)
+        self._changed.set()
+
+    def disown(self, partitions: Sequence[int]) -> None:
+        with self._lock:
+            self._owned.difference_update(partitions)
+        self._changed.set()
+
+    def changed(self, orders: Sequence[Order]) -> None:
+        """Nothing: the events tell."""
+
+    def asked(self, order_ids: Sequence[str]) -> None:
+        """Nothing either."""
+
+    # ---- the thread
+
+    def _run(self) -> None:
+        """Until stopped. What fails is begun again: customers are not told meanwhile, but orders are decided."""
+        if self._lost_place:
+            self._forget_positions()
+        try:
+            self._work()
+        except Hole as exc:
+            # Positions belong to another log than this one: begin again at its end.
+            log.error("the position of the notifier is not in the log: going on at its end", why=str(exc))
+            self._lost_place = True
+            raise
+
+    def _work(self) -> None:
+        with ExitStack() as closing:
+            self._bookmark = self._log.bookmark(self._group)
+            closing.callback(self._bookmark.close)
+            self._open_contacts(closing)
+            self._reader = self._log.reader("notifier", max_wait_ms=100)
+            closing.callback(self._reader.close)
+            self._changed.set()
+            note_again_at, write_at = time.monotonic() + NOTE_AGAIN_S, 0.0
+            while not self._stopping.is_set():
+                if self._changed.is_set():
+                    self._assign()
+                records: list[Record] = []
+                if not self._positions:
+                    self._changed.wait(POLL_S)
+                elif len(self._parked) < MAX_PARKED:
+                    records = self._reader.poll(CHUNK, POLL_S)
+                else:
+                    self._stopping.wait(POLL_S)
+                as_the_log = self._fold_what_arrived()
+                if records and not as_the_log:
+                    self._fold_contacts_to_end()
+                self._take(records)
+                if as_the_log or records:
+                    self._try_parked()
+                self._purge()
+                if (now := time.monotonic()) >= write_at:
+                    self._write_positions(again := now > note_again_at)
+                    write_at = now + WRITE_EVERY_S
+                    if again:
+                        note_again_at = now + NOTE_AGAIN_S
+            self._write_positions()
+
+    def _assign(self) -> None:
+        self._changed.clear()
+        self._write_positions()  # of what may be another process's from now on
+        with self._lock:
+            wanted = {TopicPartition(self._topics.events, p) for p in self._owned}
+        for tp in self._positions.keys() - wanted:
+            del self._positions[tp]
+            self._written.pop(tp, None)
+        self._parked = deque(p for p in self._parked if p.tp in wanted)
+        fresh = sorted(wanted - self._positions.keys())
+        known = self._bookmark.read(fresh)
+        first = [tp for tp in fresh if known[tp] is None]
+        ends = self._log.ends(first) if first else {}
+        if ends:
+            self._bookmark.write(ends)  # at once: what happens from here on is told, whenever the next start is
+        starts = self._log.starts(fresh) if fresh else {}
+        for tp in fresh:
+            at = known[tp]
+            self._positions[tp] = self._written[tp] = ends[tp] if at is None else max(at, starts[tp])
+        self._reader.assign(self._positions)
+
+    def _forget_positions(self) -> None:
+        ends = self._log.ends(self._positions)
+        bookmark = self._log.bookmark(self._group)
+        try:
+            bookmark.write(ends)
+        finally:
+            bookmark.close()
+        self._lost_place = False
+        self._positions.clear()
+        self._parked.clear()
+
+    # ---- events
+
+    def _take(self, records: Sequence[Record]) -> None:
+        for record in records:
+            tp = TopicPartition(record.topic, record.partition)
+            if tp not in self._positions:
+                continue
+            try:
+                event = self._codec.decode(record.value)
+            except DecodeError as exc:
+                log.error(
+                    "unreadable event: nobody is told of it", partition=record.partition, offset=record.offset, why=str(exc)
+                )
+                event = None
+            if event is not None:
+                try:
+                    self._tell(tp, record.offset, event)
+                except (LogError, StoreError):
+                    raise  # of the log or the disk, not of this event: it is read again
+                except Exception as exc:
+                    self._give_up(event.order_id, event.version, "any", exc)
+            self._positions[tp] = record.offset + 1
+            if self._stopping.is_set():
+                return
+
+    def _tell(self, tp: TopicPartition, offset: int, event: OrderEvent) -> None:
+        notice = notice_of(event)
+        if notice is None or event.occurred_at < self._clock() - MAX_AGE_MS:
+            return
+        key = self._contact_key(tp.partition, event)
+        contact = None if key is None else self._contact(key)
+        if key is None or contact is None:
+            return
+        now = time.monotonic()
+        for message in messages_of(event, notice, contact, frozenset(self._doors)):
+            waiting = any(p.order_id == event.order_id and p.message.channel == message.channel for p in self._parked)
+            parked = Parked(tp, offset, event.order_id, event.version, key, message, now, now)
+            if waiting or not self._send(parked):
+                self._parked.append(parked)
+
+    def _send(self, parked: Parked) -> bool:
+        """Whether it is done with: sent, or given up."""
+        parked.tries += 1
+        try:
+            self._doors[parked.message.channel].send(parked.message)
+        except Exception as exc:
+            if not isinstance(exc, NotSent):
+                self._give_up(parked.order_id, parked.version, parked.message.channel, exc)
+                return True
+            about = {"order_id": parked.order_id, "version": parked.version, "channel": parked.message.channel, "why": str(exc)}
+            if exc.again and time.monotonic() - parked.since < TRY_FOR_S:
+                parked.next_at = time.monotonic() + min(FIRST_PAUSE_S * 2 ** (parked.tries - 1), LONGEST_PAUSE_S)
+                log.warning("message not sent yet", tries=parked.tries, **about)
+                return False
+            self.given_up += 1
+            log.error("message given up", tries=parked.tries, **about)
+            return True
+        self.sent += 1
+        return True
+
+    def _give_up(self, order_id: str, version: int, channel: str, exc: Exception) -> None:
+        """A fault nobody thought of costs the message. What it says is not repeated: an address may be in it."""
+        self.given_up += 1
+        log.error("message given up", order_id=order_id, version=version, channel=channel, why=in_short(exc))
+
+    def _try_parked(self) -> None:
+        left: deque[Parked] = deque()
+        waiting: set[tuple[str, str]] = set()
+        for parked in self._parked:
+            place = (parked.order_id, parked.message.channel)
+            if self._contacts.contact(parked.contact_key) is None:
+                log.info("message dropped: its contact is erased", order_id=parked.order_id, version=parked.version)
+                continue
+            if place in waiting or time.monotonic() < parked.next_at or self._stopping.is_set() or not self._send(parked):
+                left.append(parked)
+                waiting.add(place)
+        self._parked = left
+
+    def _write_positions(self, all_of_them: bool = False) -> None:
+        """What is done with: up to the first message that still waits."""
+        safe = dict(self._positions)
+        for parked in self._parked:
+            safe[parked.tp] = min(safe[parked.tp], parked.offset)
+        news = {tp: at for tp, at in safe.items() if all_of_them or at > self._written[tp]}
+        if news:
+            self._bookmark.write(news)
+            self._written |= news
+
+    # ---- contacts
+
+    def _open_contacts(self, closing: ExitStack) -> None:
+        """Those of all partitions, whosever they are: an erasure must reach what is kept here."""
+        topic = self._topics.contacts
+        self._contacts = KeptContacts(self._open_store(CONTACTS_STORE), topic, self._log.partitions(topic), self._clock)
+        closing.callback(self._contacts.close)
+        self._contact_reader = self._log.reader("notifier-contacts", eof=True, max_wait_ms=10)
+        closing.callback(self._contact_reader.close)
+        starts, ends = (ask(self._contacts.positions()) for ask in (self._log.starts, self._log.ends))
+        self._contacts.follow(ends)
+        self._contact_reader.assign({tp: max(at, starts[tp]) for tp, at in self._contacts.positions().items()})
+        self._fold_contacts_to_end()
+        # What was erased while nobody was here, perhaps for longer than the log tells of it.
+        kept = {order_id for door in self._doors.values() for order_id in door.kept()}
+        self._forget({order_id for order_id in kept if not self._contacts.has_order(order_id) and self._is_ours(order_id)})
+
+    def _is_ours(self, order_id: str) -> bool:
+        """A folder of messages may be another ledger's too."""
+        partition = self._log.partition_for(order_id.encode(), len(self._contacts.positions()))
+        return self._contacts.is_order_erased(order_id) or self._book_of(partition).order(partition, order_id) is not None
+
+    def _contact_key(self, partition: int, event: OrderEvent) -> bytes | None:
+        if event.placed is not None:
+            return contact_key(event.order_id, event.placed.contact_digest)
+        order = self._book_of(partition).order(partition, event.order_id)
+        if order is None:
+            log.warning("an order that cannot be folded: nobody is told", order_id=event.order_id, version=event.version)
+            return None
+        return contact_key(event.order_id, order.contact_digest)
+
+    def _contact(self, key: bytes) -> OrderContact | None:
+        contact = self._contacts.contact(key)
+        if contact is None and not self._contacts.is_erased(key):
+            # It was durable before its order was placed, so reading up to the end as it is now finds it, if it is still there.
+            self._fold_contacts_to_end()
+            contact = self._contacts.contact(key)
+        return contact
+
+    def _fold_contacts_to_end(self) -> None:
+        ends = self._log.ends(self._contacts.positions())
+        deadline = time.monotonic() + CONTACTS_S
+        while behind := [tp.partition for tp, end in ends.items() if self._contacts.position(tp) < end]:
+            if self._stopping.is_set():
+                raise LogError("stopped before all contacts were read")
+            if self._fold_contacts(0.1):
+                deadline = time.monotonic() + CONTACTS_S
+            elif time.monotonic() > deadline:
+                raise LogError(f"contacts could not be read up to their end in partitions {behind}")
+        self._forget_gone()
+
+    def _fold_what_arrived(self) -> bool:
+        """Whether contacts are now as the log had them a moment ago: an erasure that was answered before is known here."""
+        until = time.monotonic() + ARRIVING_S  # an erasure of many may go on for a minute, and messages wait
+        while self._fold_contacts(0.0):
+            if self._stopping.is_set() or time.monotonic() > until:
+                self._forget_gone()
+                return False
+        self._forget_gone()
+        if not self._contact_reader.reached_end().keys() >= self._contacts.positions().keys():
+            return False
+        silent_s = self._contact_reader.silent_s()
+        self._contacts.note_current(self._clock() - int(silent_s * 1000))
+        return silent_s < SILENT_S
+
+    def _fold_contacts(self, timeout_s: float) -> bool:
+        """Whether anything arrived. Tombstones come this way, too."""
+        records = self._contact_reader.poll(CHUNK, timeout_s)
+        for tp, group in groupby(records, lambda record: TopicPartition(record.topic, record.partition)):
+            keys = self._contacts.fold(tp, list(group))
+            self._gone |= {order_of(key) for key in keys if self._contacts.contact(key) is None}
+        for tp, at in self._contact_reader.reached_end().items():  # compaction leaves gaps, also before the end
+            self._contacts.reached(tp, at)
+        return bool(records)
+
+    def _forget_gone(self) -> None:
+        """Of all that arrived: a door may have to look at everything it has kept."""
+        if self._gone:
+            self._gone_at = time.monotonic()
+            gone, self._gone = self._gone, set()
+            self._forget(gone)
+
+    def _forget(self, order_ids: Collection[str]) -> None:
+        for door in self._doors.values():
+            door.forget(order_ids)
+
+    def _purge(self) -> None:
+        now = time.monotonic()
+        erasing = now - self._gone_at < QUIET_S and now - self._purged_at < PURGE_LATEST_S
+        if now < self._purge_at or erasing:
+            return  # once, when all of an erasure has arrived
+        self._purge_at, self._purged_at = now + PURGE_EVERY_S, now
+        unpurged = in_one_go(self._contacts.unpurged())
+        if unpurged and self._contacts.purge(unpurged, self._stopping.is_set):
+            in_one_go(self._contacts.purged(unpurged))

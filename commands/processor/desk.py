@@ -1,0 +1,392 @@
+"""The desk: one partition's orders and outcomes as folded so far, and what the next command leads to. Pure but for its store.
+
+A `Desk` is the store plus what is decided but not yet written. The same methods fold records read from the log and records
+just decided, so both ways end in the same rows (DESIGN 5). Key spaces, all behind `<partition>/`:
+
+    o/<order_id>              the order (`ledger.order.Order`)
+    c/, x/                    outcomes of commands (`ledger.outcomes`)
+    w/<order_id>              when the order owes the world something: ms since the epoch (`obligations.due_at`)
+    f/<order_id>              the order is frozen: why, and the offset of the event that could not be folded
+    u/<command log, offset>   an unreadable command was refused
+    meta                      `Meta`: positions, chain, epoch
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+import structlog
+from msgspec import Struct, ValidationError, convert
+from msgspec.structs import replace
+
+from commands.decide import Decision, MalformedCommand, Refusal, decide, is_foreign
+from commands.messages import CommandHead, OrderCommand, command_codec
+from commands.obligations import due_at
+from ledger.bounds import ID_PATTERN
+from ledger.envelope import Written, headers, seal
+from ledger.errors import DecodeError, Hole
+from ledger.events import NO_HASH, OrderEvent, OrderRefusal
+from ledger.log import NewRecord, Record, refuse_oversized
+from ledger.order import FoldError, Order, evolve
+from ledger.outcomes import decode_outcome, event_row, outcome_key, refusal_row, reused_key
+from ledger.partitioner import partition_for
+from ledger.schemas.codec import event_codec, link_of, refusal_codec
+from ledger.store import Store
+from ledger.topics import Topics
+from ledger.transitions import Code, Operation
+
+# An unreadable command is kept whole up to here; a larger one was written by no door of ours, and its head tells enough.
+MAX_ORIGINAL_BYTES = 64 * 1024
+# A refusal repeats its command's key, ids and names: what is read at all must leave room for it in a record of the log.
+MAX_COMMAND_BYTES = 128 * 1024
+MAX_KEY_BYTES = 1024
+CLEAR_ROWS = 10_000  # in one write
+
+log = structlog.get_logger(__name__)
+
+_decode_order = msgspec.msgpack.Decoder(Order).decode
+_encode = msgspec.msgpack.Encoder().encode
+
+
+msgspec.msgpack.Decoder(CommandHead)  # known from here on, as all types that several threads use (see `ledger.schemas.codec`)
+
+
+class Meta(Struct, frozen=True, array_like=True):
+    """Where the fold of one partition stands. `chain` and `refusal` are hashes of the last event and the last refusal.
+
+    `events`, `refusals`: next offset to fold. `dealt`: one past the highest command offset with an outcome. `resume`: first
+    command of the last batch, where a new incarnation reads again. Both are offsets of the command log `command_log` only.
+    """
+
+    command_log: bytes
+    events: int = 0
+    refusals: int = 0
+    dealt: int = 0
+    resume: int = 0
+    epoch: int = 0
+    chain: bytes = NO_HASH
+    refusal: bytes = b""
+
+
+class Frozen(Struct, frozen=True, array_like=True):
+    """An order whose fold stopped: the record at `offset` of the partition's events could not be decoded or folded."""
+
+    offset: int
+    reason: str
+
+
+_decode_meta, _decode_frozen = msgspec.msgpack.Decoder(Meta).decode, msgspec.msgpack.Decoder(Frozen).decode
+
+
+class OrderBook:
+    """The orders of one writer's store, as of its last write. For other threads than the one that decides."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def order(self, partition: int, order_id: str) -> Order | None:
+        """The order; None when it is unknown, or frozen: then nobody knows what it owes."""
+        name = order_id.encode()
+        raw, frozen = self._store.get_many([b"%d/o/%b" % (partition, name), b"%d/f/%b" % (partition, name)])
+        return _decode_order(raw) if raw and frozen is None else None
+
+    def owing(self, partition: int) -> Iterator[tuple[str, int]]:
+        """(order id, when the first thing is due in ms since the epoch) of every order that owes something."""
+        prefix = b"%d/w/" % partition
+        for key, due in self._store.scan(prefix):
+            yield key[len(prefix) :].decode(), int.from_bytes(due, "big")
+
+
+class Desk:
+    """One partition. Not thread-safe; `rows()` is what one store write must hold, then `written()`."""
+
+    def __init__(self, store: Store, partition: int, partitions: int, topics: Topics, command_log: bytes) -> None:
+        self.partition, self._partitions = partition, partitions
+        self._store = store
+        self._topics = topics
+        self._prefix = b"%d/" % partition
+        self._rows: dict[bytes, bytes | None] = {}
+        self._folded: dict[str, Order] = {}
+        self._asked: set[str] = set()
+        self._commands, self._events, self._refusals = command_codec(), event_codec(), refusal_codec()
+        raw = store.get(self._prefix + b"meta")
+        meta = _decode_meta(raw) if raw else Meta(command_log)
+        # Offsets of another incarnation of order-commands mean nothing in this one.
+        self.meta = meta if meta.command_log == command_log else replace(meta, command_log=command_log, dealt=0, resume=0)
+
+    # ---- rows
+
+    def _get(self, key: bytes) -> bytes | None:
+        return self._rows[key] if key in self._rows else self._store.get(self._prefix + key)
+
+    def order(self, order_id: str) -> Order | None:
+        """The order as folded, None when it has no events."""
+        if (order := self._folded.get(order_id)) is not None:
+            return order
+        raw = self._get(b"o/" + order_id.encode())
+        return _decode_order(raw) if raw else None
+
+    def frozen(self, order_id: str) -> Frozen | None:
+        """Why this order's fold stopped, if it did."""
+        raw = self._get(b"f/" + order_id.encode())
+        return _decode_frozen(raw) if raw else None
+
+    def changed(self) -> list[Order]:
+        """Orders that were folded since the last write."""
+        return list(self._folded.values())
+
+    def take_asked(self) -> set[str]:
+        """Orders whose payment was asked for again since this was last called."""
+        asked, self._asked = self._asked, set()
+        return asked
+
+    def rows(self) -> dict[bytes, bytes | None]:
+        """Everything changed since the last write, with the position: one atomic store write."""
+        due = {self._prefix + b"w/" + order.order_id.encode(): self._due_row(order) for order in self._folded.values()}
+        changed = {self._prefix + key: value for key, value in self._rows.items()} | due
+        changed[self._prefix + b"meta"] = _encode(self.meta)
+        return changed
+
+    def _due_row(self, order: Order) -> bytes | None:
+        """Made once per write, not per event."""
+        try:
+            due = due_at(order)
+        except Exception as exc:  # a bug of ours met by this order: it must cost this order alone
+            log.error("what an order owes is not known", order_id=order.order_id, exc_info=True)
+            self._freeze(order.order_id, self.meta.events - 1, f"what it owes: {type(exc).__name__}")
+            return None
+        return None if due is None else due.to_bytes(8, "big")
+
+    def written(self) -> None:
+        """The rows are in the store."""
+        self._rows.clear()
+        self._folded.clear()
+
+    def _put_order(self, order: Order) -> None:
+        self._rows[b"o/" + order.order_id.encode()] = _encode(order)
+        self._folded[order.order_id] = order
+
+    # ---- folding the log
+
+    def fold(self, record: Record) -> None:
+        """Fold one record of `order-events` or `order-refusals`. Raises `Hole` when log and store contradict each other."""
+        if record.topic == self._topics.events:
+            self._fold_event(record)
+            self.meta = replace(self.meta, events=record.offset + 1)
+        else:
+            self._fold_refusal(record)
+            self.meta = replace(self.meta, refusals=record.offset + 1)
+
+    def _fold_event(self, record: Record) -> None:
+        value = record.value or b""
+        chain = link_of(value)
+        try:
+            event = self._events.decode(value)
+        except DecodeError as exc:
+            self._freeze((record.key or b"").decode("utf-8", "replace"), record.offset, str(exc))
+            self.meta = replace(self.meta, chain=chain)
+            return
+        if event.prev_hash != self.meta.chain:
+            raise Hole(f"chain broken at {record.topic}/{self.partition} offset {record.offset}: the log and this store differ")
+        if self.frozen(event.order_id) is None:
+            try:
+                after = evolve(self.order(event.order_id), event)
+            except FoldError as exc:
+                self._freeze(event.order_id, record.offset, str(exc))
+            else:
+                self._put_order(after)
+        self._note_event(event, chain)
+
+    def _fold_refusal(self, record: Record) -> None:
+        try:
+            refusal = self._refusals.decode(record.value)
+        except DecodeError as exc:
+            log.error("unreadable refusal", partition=self.partition, offset=record.offset, reason=str(exc))
+        else:
+            self._note_refusal(refusal)
+        self.meta = replace(self.meta, refusal=link_of(record.value or b""))
+
+    def _note_event(self, event: OrderEvent, chain: bytes) -> None:
+        key, row = event_row(event)
+        self._rows[key] = row
+        self._dealt(event.command_log, event.command_offset, event.batch_first, event.writer_epoch)
+        self.meta = replace(self.meta, chain=chain)
+
+    def _note_refusal(self, refusal: OrderRefusal) -> None:
+        if (row := refusal_row(refusal)) is not None:
+            self._rows[row[0]] = row[1]
+        else:
+            self._rows[_unreadable_key(refusal.command_log, refusal.command_offset)] = b""
+        self._dealt(refusal.command_log, refusal.command_offset, refusal.batch_first, refusal.writer_epoch)
+
+    def _dealt(self, command_log: bytes, offset: int, batch_first: int, epoch: int) -> None:
+        meta = self.meta
+        if command_log == meta.command_log:
+            meta = replace(meta, dealt=max(meta.dealt, offset + 1), resume=max(meta.resume, batch_first))
+        self.meta = replace(meta, epoch=max(meta.epoch, epoch))
+
+    def _freeze(self, order_id: str, offset: int, reason: str) -> None:
+        log.error("order frozen", order_id=order_id, partition=self.partition, offset=offset, reason=reason)
+        self._rows[b"f/" + order_id.encode()] = _encode(Frozen(offset, reason))
+
+    def landed(self, topic: str, position: int) -> None:
+        """A transaction of ours ended here: the next record of `topic` to fold has at least this offset."""
+        self.meta = replace(self.meta, **{"events" if topic == self._topics.events else "refusals": position})
+
+    def passed(self, offset: int) -> None:
+        """Commands up to `offset` are dealt with; a new incarnation need not read them again."""
+        self.meta = replace(self.meta, dealt=max(self.meta.dealt, offset + 1), resume=offset + 1)
+
+    # ---- deciding
+
+    def deal(self, record: Record, written: Written, unwritable: bool = False) -> NewRecord | None:
+        """The one record that this command leads to, already folded; None for a duplicate, whose first outcome stands.
+
+        `unwritable`: the log refused what it led to, so it is refused instead.
+        """
+        flaw = ""
+        try:
+            command = self._readable(record)
+        except DecodeError as exc:
+            head = self._head(record)
+            if head is None:
+                return self._unreadable(record, written, exc)
+            command, flaw = head, str(exc)
+        first = self._get(outcome_key(command.command_id))
+        if first is not None and decode_outcome(first).fingerprint == command.fingerprint:
+            if command.operation == Operation.REQUEST_PAYMENT:
+                self._asked.add(command.order_id)
+            return None
+        decision: Decision
+        if first is not None:
+            decision = Refusal(Code.IDEMPOTENCY_KEY_REUSED, "this key was used for another request")
+        elif unwritable or flaw:
+            decision = Refusal(Code.COULD_NOT_DECIDE, flaw or "the log refused the event")
+        elif (frozen := self.frozen(command.order_id)) is not None:
+            decision = Refusal(
+                Code.ORDER_FROZEN, f"the order's fold stopped at partition {self.partition} offset {frozen.offset}"
+            )
+            if is_foreign(command, self.order(command.order_id)):
+                decision = Refusal(Code.ORDER_NOT_FOUND, "there is no such order")
+        else:
+            try:
+                self._check_home(command, record)
+                decision = decide(command, self.order(command.order_id), record.timestamp_ms)
+                if isinstance(decision, OrderEvent):
+                    return self._accept(decision, record, written)
+                if decision.code is Code.PAYMENT_OPEN:
+                    self._asked.add(command.order_id)
+            except Exception as exc:  # our bug or a sender's: one command is refused, every other order goes on (DESIGN 5)
+                log.error("could not decide", command_id=command.command_id, order_id=command.order_id, exc_info=True)
+                decision = Refusal(Code.COULD_NOT_DECIDE, type(exc).__name__)
+        if self._get(reused_key(command.command_id, command.fingerprint)):
+            return None  # refused before as another body's key, and so it stays
+        new = self._refuse(decision, command, record, written)
+        return new._replace(timestamp_ms=0) if unwritable else new  # the time may be what the log refused: it takes its own
+
+    def _readable(self, record: Record) -> OrderCommand:
+        if record.value is not None and len(record.value) > MAX_COMMAND_BYTES:
+            raise DecodeError("too_large", f"{len(record.value)} bytes, more than {MAX_COMMAND_BYTES}")
+        return self._commands.decode(record.value)
+
+    def _head(self, record: Record) -> OrderCommand | None:
+        """Who sent what to which order, when that much of a command outside the bounds can be read."""
+        if record.value is None or len(record.value) > MAX_COMMAND_BYTES:
+            return None
+        try:
+            head = convert(self._commands.decode_fields(record.value), CommandHead)
+        except (DecodeError, ValidationError):
+            return None
+        if not (ID_PATTERN.fullmatch(head.command_id) and ID_PATTERN.fullmatch(head.order_id)):
+            return None
+        return OrderCommand(
+            command_id=head.command_id,
+            order_id=head.order_id,
+            fingerprint=head.fingerprint,
+            operation="",
+            actor=head.actor,
+            customer_id=head.customer_id,
+        )
+
+    def _check_home(self, command: OrderCommand, record: Record) -> None:
+        """Raises `MalformedCommand` where an order would have a history that nobody finds, or two."""
+        if not (ID_PATTERN.fullmatch(command.order_id) and ID_PATTERN.fullmatch(command.command_id)):
+            raise MalformedCommand("an id that no path can name")
+        if record.key != command.order_id.encode():
+            raise MalformedCommand("the record's key is not the order's id")
+        if partition_for(record.key, self._partitions) != self.partition:
+            raise MalformedCommand("the order's home is another partition")
+
+    def _accept(self, decided: OrderEvent, record: Record, written: Written) -> NewRecord:
+        after = evolve(self.order(decided.order_id), decided)
+        event = seal(decided, after, written, record.offset, self.meta.chain)
+        value = self._events.encode(event)
+        new = NewRecord(self._topics.events, self.partition, record.key, value, event.occurred_at, headers(event))
+        refuse_oversized(new)
+        due_at(after)  # raises here, where it costs one command, what it would raise when the rows are made
+        self._put_order(after)
+        self._note_event(event, link_of(value))
+        return new
+
+    def _refuse(self, why: Refusal, command: OrderCommand, record: Record, written: Written) -> NewRecord:
+        # Another customer's order looks exactly like none, here too.
+        met = self.order(command.order_id)
+        if why.code is Code.ORDER_NOT_FOUND or is_foreign(command, met):
+            met = None
+        return self._record_refusal(
+            OrderRefusal(
+                code=why.code,
+                detail=why.detail,
+                occurred_at=record.timestamp_ms,
+                command_log=written.command_log,
+                command_offset=record.offset,
+                batch_first=written.batch_first,
+                writer_epoch=written.writer_epoch,
+                order_id=command.order_id,
+                command_id=command.command_id,
+                fingerprint=command.fingerprint,
+                actor=command.actor,
+                customer_id=command.customer_id,
+                order_version=met.version if met is not None else None,
+            ),
+            record.key,
+        )
+
+    def _unreadable(self, record: Record, written: Written, why: DecodeError) -> NewRecord | None:
+        if self._get(_unreadable_key(written.command_log, record.offset)) is not None:
+            return None  # read again after a restart; it has no command id to be known by
+        log.error("unreadable command", partition=self.partition, offset=record.offset, reason=str(why))
+        return self._record_refusal(
+            OrderRefusal(
+                code=Code.UNDECODABLE,
+                detail=str(why),
+                occurred_at=record.timestamp_ms,
+                command_log=written.command_log,
+                command_offset=record.offset,
+                batch_first=written.batch_first,
+                writer_epoch=written.writer_epoch,
+                original=(record.value or b"")[:MAX_ORIGINAL_BYTES],
+            ),
+            record.key,
+        )
+
+    def _record_refusal(self, refusal: OrderRefusal, key: bytes | None) -> NewRecord:
+        value = self._refusals.encode(refusal)
+        self._note_refusal(refusal)
+        self.meta = replace(self.meta, refusal=link_of(value))
+        return NewRecord(self._topics.refusals, self.partition, key and key[:MAX_KEY_BYTES], value, refusal.occurred_at)
+
+
+def clear(store: Store, partition: int) -> None:
+    """Forget what was folded of `partition`. The position goes last: an interrupted one is done again."""
+    prefix = b"%d/" % partition
+    keys = [key for key, _ in store.scan(prefix) if key != prefix + b"meta"]
+    for first in range(0, len(keys), CLEAR_ROWS):
+        store.write(dict.fromkeys(keys[first : first + CLEAR_ROWS]))
+    store.write({prefix + b"meta": None})
+
+
+def _unreadable_key(command_log: bytes, command_offset: int) -> bytes:
+    """By the log that the refusal names: an offset means nothing in another incarnation of the topic."""
+    return b"u/" + command_log + command_offset.to_bytes(8, "big")

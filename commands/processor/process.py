@@ -1,0 +1,257 @@
+"""The `commands` process: is the writers that the group says it is, and hot standby for the others (DESIGN 5).
+
+The group over the empty topic `order-writers` only says which process should be which writer; who may write is settled by
+transactional ids. How many writers there are is asked of the cluster, so no two processes differ about it.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any, Protocol
+
+import structlog
+
+from commands.processor.desk import OrderBook
+from commands.processor.writer_loop import Watcher, WriterLoop
+from ledger.asking import until_answered
+from ledger.errors import ConfigError, LogError
+from ledger.log import EventLog, Lease, TopicPartition
+from ledger.store import Store
+from ledger.supervision import workers
+from ledger.topics import Topics
+
+EXIT_FAILED = 70  # EX_SOFTWARE: another process may do better
+REVOKED_WAIT_S = 2.0  # for the batch under way; the next owner's start ends what is still open
+COMPANION_STOP_S = 5.0
+PROGRESS_EVERY_S = 1.0  # lag monitors look less often
+STATUS_EVERY_S = 5.0
+UNHELD_EVERY_S = 5.0  # two looks in a row and a session time-out: mended within 16 s, whatever the group's protocol does
+
+log = structlog.get_logger(__name__)
+
+
+class Companion(Watcher, Protocol):
+    """What works beside the writers in the same process, on threads of its own: the reconciler, the notifier."""
+
+    def start(self) -> None:
+        """Begin. Raises what keeps it from ever working."""
+
+    def stop(self, timeout_s: float) -> None:
+        """End, leaving what is under way to the next process."""
+
+    def counts(self) -> dict[str, int]:
+        """What it did since the start, by name. From any thread."""
+
+
+Books = Callable[[int], OrderBook]  # by partition
+Fatal = Callable[[BaseException], None]
+
+
+def _alone(books: Books, on_fatal: Fatal, partitions: int) -> Sequence[Companion]:
+    return ()
+
+
+class CommandsProcess:
+    """All writers of one ledger, as far as one process has to do with them.
+
+    `open_store(name)` opens or creates the fold of one writer (`writer-0`, ...). `instance` is this process's stable name in
+    the group: two processes must not share one. `companions(books, on_fatal, partitions)` makes what works beside the writers of
+    so many partitions; calling `on_fatal` from any thread ends the process. `on_status(status)` gets `status()` every few
+    seconds, to be seen from outside.
+    """
+
+    def __init__(
+        self,
+        event_log: EventLog,
+        open_store: Callable[[str], Store],
+        topics: Topics,
+        app_id: str,
+        instance: str,
+        companions: Callable[[Books, Fatal, int], Sequence[Companion]] = _alone,
+        on_status: Callable[[dict[str, Any]], None] = lambda status: None,
+    ) -> None:
+        self._log, self._open_store, self._topics = event_log, open_store, topics
+        self._app_id, self._instance = app_id, instance
+        self._make_companions, self._on_status = companions, on_status
+        self._companions: list[Companion] = []
+        self._loops: dict[int, WriterLoop] = {}
+        self._stores: list[Store] = []
+        self._fatal: BaseException | None = None
+        self._stopping = threading.Event()
+        self._progress: dict[TopicPartition, int] = {}
+        self._progress_lock = threading.Lock()
+        self._next_note = 0.0
+        self._next_status = 0.0
+        self._rejoins = 0
+        self._unheld: set[int] = set()
+        self._next_unheld_look = time.monotonic() + UNHELD_EVERY_S
+
+    def stop(self) -> None:
+        """End soon; safe from a signal handler."""
+        self._stopping.set()
+
+    @property
+    def ready_writers(self) -> list[int]:
+        """Writers that this process is and that take commands now."""
+        return [w for w, loop in self._loops.items() if loop.ready.is_set()]
+
+    def run(self) -> int:
+        """Run until stopped (returns 0) or until only another process may do better (returns 70).
+
+        Raises `ConfigError` when the topics do not fit together, `StoreError` when the state is open elsewhere.
+        """
+        layout = self._layout()
+        if layout is None:
+            return 0
+        try:
+            self._start_loops(*layout)
+            lease = self._log.lease(self._topics.writers, self._app_id, self._instance, self._taken, self._revoked, self._lost)
+            try:
+                while not self._stopping.is_set() and self._fatal is None:
+                    lease.poll(0.1)
+                    self._note_progress(lease)
+                    self._mend_unheld(lease)
+                    self._tell_status()
+            finally:
+                self._end_loops()
+                lease.close()
+        finally:
+            self._end_loops()
+            for store in self._stores:
+                store.close()
+        return EXIT_FAILED if self._fatal is not None else 0
+
+    def _layout(self) -> tuple[int, int, bytes] | None:
+        """(partitions, writers, id of the commands topic), asked of the cluster; waits for one that does not answer yet.
+
+        None when stopped meanwhile.
+        """
+        t = self._topics
+
+        def question() -> tuple[dict[str, int], bytes]:
+            count = {name: self._log.partitions(name) for name in (t.commands, t.events, t.refusals, t.writers)}
+            return count, self._log.topic_id(t.commands)
+
+        answer = until_answered(question, self._stopping, LogError)
+        if answer is None:
+            return None
+        count, command_log = answer
+        partitions, writers = count[t.commands], count[t.writers]
+        if not count[t.events] == count[t.refusals] == partitions >= writers > 0:
+            raise ConfigError(f"topics do not fit together; their partitions are {count}")
+        return partitions, writers, command_log
+
+    def _start_loops(self, partitions: int, writers: int, command_log: bytes) -> None:
+        for w in range(writers):
+            self._stores.append(self._open_store(f"writer-{w}"))
+        books = [OrderBook(store) for store in self._stores]
+        for companion in self._make_companions(lambda partition: books[partition % writers], self._failed, partitions):
+            companion.start()
+            self._companions.append(companion)
+        for w, store in enumerate(self._stores):
+            owned = list(range(w, partitions, writers))
+            self._loops[w] = WriterLoop(
+                self._log,
+                store,
+                self._topics,
+                command_log,
+                self._app_id,
+                w,
+                owned,
+                partitions,
+                self._failed,
+                self._dealt,
+                tuple(self._companions),
+            )
+        for loop in self._loops.values():
+            loop.start()
+
+    def _end_loops(self) -> None:
+        while self._companions:
+            self._companions.pop().stop(COMPANION_STOP_S)
+        started = [loop for loop in self._loops.values() if loop.ident is not None]
+        for loop in started:
+            loop.stop()
+        deadline = time.monotonic() + 15
+        for loop in started:
+            loop.join(max(0.0, deadline - time.monotonic()))
+            if loop.is_alive():
+                log.error("writer did not end in time", writer=loop.writer)
+
+    def _failed(self, exc: BaseException) -> None:
+        self._fatal = exc
+
+    def _dealt(self, positions: dict[TopicPartition, int]) -> None:
+        """Called from a writer's thread after each batch; the group hears of it now and then, from its own thread."""
+        with self._progress_lock:
+            self._progress.update(positions)
+
+    def _note_progress(self, lease: Lease) -> None:
+        if time.monotonic() < self._next_note:
+            return
+        self._next_note = time.monotonic() + PROGRESS_EVERY_S
+        with self._progress_lock:
+            progress, self._progress = self._progress, {}
+        if progress:
+            lease.commit(progress)
+
+    def _mend_unheld(self, lease: Lease) -> None:
+        """Join again when a writer belongs to nobody: no command of its partitions would be decided, and nothing else says so."""
+        if time.monotonic() < self._next_unheld_look:
+            return
+        self._next_unheld_look = time.monotonic() + UNHELD_EVERY_S * random.uniform(0.8, 1.2)
+        try:
+            unheld = set(self._log.unheld(self._topics.writers, self._app_id))
+        except LogError as exc:
+            log.info("who holds which writer is not known now", why=str(exc))
+            return
+        if lasting := sorted(unheld & self._unheld):
+            log.error("writers belong to nobody: joining the group again", writers=lasting)
+            self._rejoins += 1
+            try:
+                lease.rejoin()
+                unheld = set()
+            except LogError as exc:  # the next look finds the same; those that are held go on
+                log.error("the group could not be joined again", why=str(exc))
+        self._unheld = unheld
+
+    def status(self) -> dict[str, Any]:
+        """What this process is at, as JSON: its writers, what hangs, who works and how often it began again, what was done."""
+        counts: dict[str, int] = {"joined the group again": self._rejoins} if self._rejoins else {}
+        for companion in self._companions:
+            counts |= companion.counts()
+        return {
+            "ready_writers": self.ready_writers,
+            "unheld_writers": sorted(self._unheld),
+            "hanging": [str(one) for loop in self._loops.values() for one in loop.held.hanging],
+            "workers": [asdict(worker) for worker in workers()],
+            "counts": counts,
+        }
+
+    def _tell_status(self) -> None:
+        if time.monotonic() >= self._next_status:
+            self._next_status = time.monotonic() + STATUS_EVERY_S
+            self._on_status(self.status())
+
+    # ---- what the group says; called inside `lease.poll`
+
+    def _taken(self, writers: list[int]) -> None:
+        log.info("writers taken", writers=writers)
+        for w in writers:
+            if w not in self._loops:
+                raise ConfigError(f"{self._topics.writers} has grown: stop every process before the number of writers changes")
+            self._loops[w].take()
+
+    def _revoked(self, writers: list[int]) -> None:
+        log.info("writers revoked", writers=writers)
+        for w in writers:
+            self._loops[w].leave(REVOKED_WAIT_S)
+
+    def _lost(self, writers: list[int]) -> None:
+        log.warning("writers lost", writers=writers)
+        for w in writers:
+            self._loops[w].leave(0)

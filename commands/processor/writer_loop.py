@@ -1,0 +1,381 @@
+"""The command processor: the only writer of `order-events` (DESIGN 5).
+
+A writer owns the partitions p with p mod W == its number: one thread, one transactional id, one transaction per batch over
+all of them. The position travels in the records (`command_offset`, `batch_first`), so the log alone says how far it got;
+the store is a cache of the fold. To take a writer is to fence the predecessor, fold its partitions to the end, go on; the
+same three steps mend every error:
+
+    1  new transactional writer: fences the predecessor, ends its open transaction
+    2  fold events and refusals of its partitions to the end asked for now; that end is final
+    3  read commands from the first of the last batch on; dedupe by command id does the rest
+    4  decide what has arrived, produce, commit: one transaction; if nothing was suspicious, store the same fold
+    5  anything but plain success: throw the writer away and begin again at 1, while still assigned
+    6  fenced or asleep: give the group some heartbeats to take the writer away before fencing back
+
+No network call but the log's happens in this loop. While another process owns the writer, the thread folds along (hot
+standby), so that taking over is short.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Container, Sequence
+from typing import Protocol
+
+import structlog
+
+from commands.processor.desk import Desk
+from commands.processor.fold_check import FoldCheck
+from commands.processor.held_back import LOOK_EVERY_S, HeldBack, Landed
+from ledger.envelope import Written
+from ledger.errors import Discard, Fenced, HangingTransaction, Hole, LogError, Rejected
+from ledger.log import EventLog, NewRecord, Reader, Record, TopicPartition
+from ledger.order import Order
+from ledger.store import Store
+from ledger.supervision import WorkerThread
+from ledger.topics import Topics
+
+BATCH_COMMANDS = 500
+INIT_S, FOLD_S = 10.0, 60.0  # every wait has an end: past it, start over with a new writer
+STANDBY_S = 0.5
+REFUSED_WAIT_S = 10.0  # a person has to change the topic
+FENCED_WAIT_S = 2.0  # several heartbeats of the group
+ASLEEP_S = 5.0
+MAX_FENCES_PER_MINUTE = 5
+# Transactions, not the commands in them, set the cost on a small machine; and librdkafka waits 20 ms when a transaction
+# meets the last one's markers. A lone command never waits (DESIGN 5 and 9).
+GROUP_ABOVE_COMMANDS = 4
+GROUP_WAIT_S = 0.003
+STORE_EVERY_RECORDS = 1000
+
+log = structlog.get_logger(__name__)
+
+
+class Watcher(Protocol):
+    """What else works on the orders of this process's writers. Called from a writer's thread; must not wait."""
+
+    def own(self, partitions: Sequence[int]) -> None:
+        """These partitions are decided here from now on, and folded to the end."""
+
+    def disown(self, partitions: Sequence[int]) -> None:
+        """No longer, or not for now."""
+
+    def changed(self, orders: Sequence[Order]) -> None:
+        """Orders of own partitions as they were just stored."""
+
+    def asked(self, order_ids: Sequence[str]) -> None:
+        """Customers asked for payments of these orders, and it changed nothing: one was asked for before."""
+
+
+class WriterLoop(WorkerThread):
+    """One writer in this process: follows while another process owns it, decides while this one does.
+
+    `on_fatal(exc)` is called once, from this thread, when only another process may do better: a hole, a bug, a full disk,
+    being fenced again and again while owning.
+    """
+
+    def __init__(
+        self,
+        event_log: EventLog,
+        store: Store,
+        topics: Topics,
+        command_log: bytes,
+        app_id: str,
+        writer: int,
+        owned: list[int],
+        partitions: int,
+        on_fatal: Callable[[BaseException], None],
+        on_dealt: Callable[[dict[TopicPartition, int]], None] = lambda positions: None,
+        watchers: Sequence[Watcher] = (),
+    ) -> None:
+        super().__init__(f"writer-{writer}", self._decide_or_follow, on_fatal, again=False)
+        self.writer = writer
+        self.ready = threading.Event()
+        self._log, self._store, self._topics = event_log, store, topics
+        self._transactional_id = f"{app_id}-{writer}"
+        self._on_dealt, self._watchers = on_dealt, watchers
+        self._owned, self._stopping = threading.Event(), threading.Event()
+        self._command_log = command_log
+        self._partitions = partitions
+        self._desks = {p: Desk(store, p, partitions, topics, command_log) for p in owned}
+        self._fences: list[float] = []
+        self._alive = time.monotonic()
+        self._where = "start"
+        self._most = BATCH_COMMANDS
+        self._left_out: frozenset[int] = frozenset()
+        self._dealing: list[Record] = []
+        self._unwritable: set[tuple[int, int]] = set()  # (partition, offset) of commands
+        self.held = HeldBack(event_log, writer)
+        self._fold_check = FoldCheck(event_log, store, topics, owned)
+
+    # ---- what the group says
+
+    def take(self) -> None:
+        """This process owns the writer from now on."""
+        self._owned.set()
+
+    def leave(self, wait_s: float) -> None:
+        """This process no longer owns it. Waits up to `wait_s` for the batch under way; the next owner fences the rest."""
+        self._owned.clear()
+        deadline = time.monotonic() + wait_s
+        while self.ready.is_set() and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    def stop(self) -> None:
+        """End after the batch under way; then `join`."""
+        self._stopping.set()
+        self._owned.clear()
+
+    # ---- thread
+
+    def _decide_or_follow(self) -> None:
+        try:
+            wait_s = 0.05
+            while not self._stopping.is_set():
+                try:
+                    if self._owned.is_set():
+                        self._incarnation()
+                    else:
+                        self._follow()
+                    wait_s = 0.05
+                except Hole:
+                    raise
+                except LogError as exc:
+                    was_ready = self._not_ready()
+                    if isinstance(exc, Rejected):
+                        self._narrow(exc)
+                    doubtful = self._note(exc) or time.monotonic() - self._alive > ASLEEP_S
+                    wait_s = 0.05 if was_ready else min(wait_s * 2, 1.0)
+                    pause = wait_s * random.uniform(0.5, 1.5)
+                    self._stopping.wait(pause + (FENCED_WAIT_S if doubtful and self._owned.is_set() else 0))
+                finally:
+                    self._not_ready()
+                    self._forget()
+        except BaseException:  # handed to the process, which ends non-zero: nothing is swallowed
+            log.critical("writer stopped for good", writer=self.writer, where=self._where, exc_info=True)
+            raise
+
+    def _not_ready(self) -> bool:
+        """Whether it was."""
+        was_ready = self.ready.is_set()
+        self.ready.clear()
+        if was_ready:
+            for watcher in self._watchers:
+                watcher.disown(list(self._desks))
+        return was_ready
+
+    def _note(self, exc: LogError) -> bool:
+        """Log it; whether somebody else may own the writer now. Raises when fenced too often to be an accident."""
+        log.warning("writer starts over", writer=self.writer, where=self._where, error=exc.code, why=str(exc))
+        if not isinstance(exc, Fenced):
+            return False
+        now = time.monotonic()
+        self._fences = [at for at in self._fences if at > now - 60] + [now]
+        if len(self._fences) > MAX_FENCES_PER_MINUTE:
+            raise RuntimeError("fenced again and again while owning the writer: is APP_ID used by another ledger?") from exc
+        return True
+
+    def _narrow(self, exc: Rejected) -> None:
+        """The log refuses what one of these commands leads to: take half as many next time, until one is left, and refuse it."""
+        records = self._dealing
+        if len(records) > 1:
+            self._most = len(records) // 2
+            return
+        for record in records:
+            if (record.partition, record.offset) in self._unwritable:
+                log.error("the log refuses the refusal, too", partition=record.partition, offset=record.offset, why=str(exc))
+                self._stopping.wait(REFUSED_WAIT_S)
+            log.error("command leads to what the log refuses", partition=record.partition, offset=record.offset, why=str(exc))
+            self._unwritable.add((record.partition, record.offset))
+
+    def _forget(self) -> None:
+        """Drop what was decided but not stored: only the log knows whether it was committed."""
+        self._desks = {p: Desk(self._store, p, self._partitions, self._topics, self._command_log) for p in self._desks}
+
+    # ---- folding
+
+    def _positions(self, but: Container[int] = ()) -> dict[TopicPartition, int]:
+        return {
+            TopicPartition(topic, p): position
+            for p, desk in self._desks.items()
+            if p not in but
+            for topic, position in ((self._topics.events, desk.meta.events), (self._topics.refusals, desk.meta.refusals))
+        }
+
+    def _follow(self) -> None:
+        """Hot standby: fold what the owner commits, until this process becomes the owner."""
+        self._where = "follow"
+        reader = self._log.reader(f"follow-{self.writer}", max_wait_ms=500)
+        try:
+            self._skip_expired()
+            positions = self._positions()
+            stable, end = self._log.ends(positions), self._log.ends(positions, "read_uncommitted")
+            # Ahead of a transaction without an end in the log: it may yet be aborted, so what follows it is not folded.
+            ahead = self._fold_check.ahead_of_open(positions, stable, end)
+            if not self._fold_check.check(self._desks, self._positions(ahead), stable):
+                return
+            reader.assign(self._positions(ahead))
+            look_at = time.monotonic() + LOOK_EVERY_S
+            while not self._owned.is_set() and not self._stopping.is_set():
+                self._alive = time.monotonic()
+                if ahead and self._alive > look_at:
+                    return
+                if records := reader.poll(STORE_EVERY_RECORDS, STANDBY_S):
+                    self._fold(records)
+        finally:
+            reader.close()
+
+    def _skip_expired(self) -> None:
+        """Refusals are kept 60 days, a key is honoured for 30: what is gone from the log is asked for by nobody."""
+        starts = self._log.starts(TopicPartition(self._topics.refusals, p) for p in self._desks)
+        for tp, start in starts.items():
+            if self._desks[tp.partition].meta.refusals < start:
+                self._desks[tp.partition].landed(tp.topic, start)
+
+    def _fold(self, records: list[Record]) -> None:
+        for record in records:
+            self._desks[record.partition].fold(record)
+        self._save()
+
+    def _save(self) -> None:
+        rows: dict[bytes, bytes | None] = {}
+        for desk in self._desks.values():
+            rows |= desk.rows()
+        self._store.write(rows)
+        for desk in self._desks.values():
+            desk.written()
+
+    def _fold_to_the_end(self) -> int:
+        """Start has ended every older transaction, so the committed end asked for now is final. Returns records folded."""
+        self._where = "fold"
+        self._skip_expired()
+        positions = self._positions()
+        stable, end = self._log.ends(positions), self._log.ends(positions, "read_uncommitted")
+        self._fold_check.ahead_of_open(positions, stable, end)
+        self._left_out = self.held.left_out(stable, end)
+        if len(self._left_out) == len(self._desks):
+            raise HangingTransaction(f"nothing can be decided behind {'; '.join(map(str, self.held.hanging))}")
+        if not self._fold_check.check(self._desks, self._positions(self._left_out), stable):
+            self._forget()
+        positions = self._positions(self._left_out)
+        todo = {tp for tp, position in positions.items() if position < stable[tp]}
+        if not todo:
+            return 0
+        folded, deadline = 0, time.monotonic() + FOLD_S
+        reader = self._log.reader(f"fold-{self.writer}", eof=True, max_wait_ms=10)
+        try:
+            reader.assign({tp: positions[tp] for tp in todo})
+            while todo:
+                if time.monotonic() > deadline or not self._owned.is_set():
+                    raise Discard("the fold did not reach the end in time")
+                if records := reader.poll(STORE_EVERY_RECORDS, 1.0):
+                    self._fold(records)
+                    folded += len(records)
+                    deadline = time.monotonic() + FOLD_S
+                at = self._positions() | dict(reader.reached_end())
+                todo = {tp for tp in todo if at[tp] < stable[tp]}
+            for tp, position in reader.reached_end().items():
+                self._desks[tp.partition].landed(tp.topic, max(position, self._positions()[tp]))
+        finally:
+            reader.close()
+        self._save()
+        return folded
+
+    # ---- deciding
+
+    def _incarnation(self) -> None:
+        """Fence the predecessor, learn the truth from the log, deal with commands until something is not plain success."""
+        began = self._alive = time.monotonic()
+        self._where = "init"
+        writer = self._log.writer(self._transactional_id)
+        reader: Reader | None = None
+        try:
+            writer.start(INIT_S)
+            inited = time.monotonic()
+            folded = self._fold_to_the_end()
+            epoch = 1 + max(desk.meta.epoch for desk in self._desks.values())
+            reader = self._log.reader(f"commands-{self.writer}", max_wait_ms=100)
+            decided = [p for p in self._desks if p not in self._left_out]
+            reader.assign(self._resume_at(decided))
+            log.info(
+                "writer ready",
+                writer=self.writer,
+                partitions=decided,
+                epoch=epoch,
+                folded=folded,
+                init_ms=round((inited - began) * 1000),
+                fold_ms=round((time.monotonic() - inited) * 1000),
+            )
+            self.ready.set()
+            for watcher in self._watchers:
+                watcher.own(decided)
+            landed = Landed(self._log)
+            while self._owned.is_set():
+                self._where, self._alive = "read", time.monotonic()
+                if trouble := writer.trouble():
+                    raise Discard(f"connection trouble: {trouble}")
+                if self.held.has_ended():
+                    raise Discard("a transaction that hung has ended: its partition is decided again")
+                records = self._dealing = reader.poll(self._most, 0.1)
+                landed.look(idle=not records)
+                if not records:
+                    continue
+                if time.monotonic() - self._alive > ASLEEP_S:
+                    raise Fenced("this process slept; another may own the writer")
+                new = self._deal(records, epoch)
+                if new:
+                    self._where = "commit"
+                    positions = writer.transact(new)
+                    landed.note(positions)
+                    for (topic, p), position in positions.items():
+                        self._desks[p].landed(topic, position)
+                self._finish(records)
+                self._most = min(self._most * 2, BATCH_COMMANDS)
+                if len(records) > GROUP_ABOVE_COMMANDS:
+                    time.sleep(GROUP_WAIT_S)
+        finally:
+            if reader is not None:
+                reader.close()
+            writer.close()
+
+    def _resume_at(self, partitions: Sequence[int]) -> dict[TopicPartition, int]:
+        """Each partition from the first command of its last batch on, not behind it: if that transaction was ever cut short,
+        the commands that lost their outcome are decided now; the others are recognised as dealt with."""
+        tps = {TopicPartition(self._topics.commands, p): self._desks[p].meta for p in partitions}
+        starts = self._log.starts(tps)
+        for tp, meta in tps.items():
+            if starts[tp] > meta.dealt:
+                raise Hole(
+                    f"commands {meta.dealt}..{starts[tp] - 1} of {tp.topic}/{tp.partition} are gone and were never dealt with"
+                )
+        return {tp: max(starts[tp], meta.resume) for tp, meta in tps.items()}
+
+    def _deal(self, records: list[Record], epoch: int) -> list[NewRecord]:
+        self._where = "decide"
+        batches: dict[int, Written] = {}
+        decided: list[NewRecord] = []
+        for record in records:
+            written = batches.get(record.partition)
+            if written is None:
+                written = batches[record.partition] = Written(self._command_log, record.offset, epoch)
+            unwritable = (record.partition, record.offset) in self._unwritable
+            if (new := self._desks[record.partition].deal(record, written, unwritable)) is not None:
+                decided.append(new)
+        return decided
+
+    def _finish(self, records: list[Record]) -> None:
+        """The batch is committed: store its fold, and tell lag monitors."""
+        self._where = "store"
+        last = {record.partition: record.offset for record in records}
+        for p, offset in last.items():
+            self._desks[p].passed(offset)
+        changed = [order for p in last for order in self._desks[p].changed()]
+        self._save()
+        asked = [order_id for p in last for order_id in self._desks[p].take_asked()]
+        for watcher in self._watchers:
+            watcher.changed(changed)
+            if asked:
+                watcher.asked(asked)
+        self._on_dealt({TopicPartition(self._topics.commands, p): offset + 1 for p, offset in last.items()})

@@ -1,0 +1,258 @@
+"""What is done about one obligation: which call it leads to, and what its answer says about the order (CONTRACT C).
+
+look before act    capture and refund look first, always: one call more, and no second effect after a lost answer.
+                   A payment is created again under the same key, which is the same payment; once the provider may have
+                   forgotten the key, it is searched for first
+facts, not calls   what is reported are facts about the order; those it knows already are left out here, by `decide` itself,
+                   so that a look that brings nothing new leaves no record
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from commands.decide import Refusal, decide
+from commands.idempotency import fresh_command_id
+from commands.messages import CancelOrder, OrderCommand, RaiseAttention, RecordPayment, RecordRefund
+from commands.obligations import (
+    HOUR_MS,
+    STUCK,
+    AttentionArgs,
+    Kind,
+    Obligation,
+    PaymentArgs,
+    RefundArgs,
+    StockArgs,
+    attention_key,
+)
+from commands.reconciler.answers import Answer, Done, Fact, No, Unknown, command_of
+from commands.reconciler.payment_port import PaymentProvider
+from commands.reconciler.stock_port import StockService
+from ledger import events as e
+from ledger.events import OrderEvent
+from ledger.order import NEVER_OPENED, Order, attempt_no, evolve
+from ledger.transitions import REQUESTED, Code, Operation
+
+RECONCILER = "reconciler"
+KEY_FORGOTTEN_MS = 20 * HOUR_MS  # providers keep idempotency keys for about a day (CONTRACT C3)
+
+
+@dataclass(frozen=True)
+class Ports:
+    """The world outside. `stock` is by service name, as in the lines of an order."""
+
+    payments: PaymentProvider
+    stock: Mapping[str, StockService]
+
+    def name_of(self, obligation: Obligation) -> str:
+        """Which port an obligation goes to; its own commands go to none."""
+        match obligation.args:
+            case StockArgs(service=service):
+                return service
+            case PaymentArgs() | RefundArgs():
+                return self.payments.name
+        return RECONCILER
+
+
+class Report(Struct, frozen=True):
+    """Commands to be sent, in this order. `failed`: nothing is known, try again (the reason is for the log), not within
+    `after_s` if the other side asks for that. `looked`: what failed came after a look that did not. `answered`: the other side
+    said something that makes sense, be it a no."""
+
+    commands: tuple[OrderCommand, ...] = ()
+    failed: str | None = None
+    after_s: float = 0.0
+    looked: bool = False
+    answered: bool = True
+
+
+async def perform(obligation: Obligation, order: Order, ports: Ports, now_ms: int) -> Report:
+    """Do what is owed. Raises only for our own bugs."""
+    own = _own_command(obligation, order)
+    if own is not None:
+        return Report(_news([own], order, now_ms))
+    answer = await _CALLS[obligation.kind](obligation, order, ports, now_ms)
+    match answer:
+        case Unknown(why, after_s, looked):
+            return Report(failed=why, after_s=after_s, looked=looked, answered=looked)
+        case No(code):
+            return Report(failed=f"refused: {code}")
+    return Report(report_of(answer.facts, order, _actor(obligation, ports), now_ms))
+
+
+def report_of(facts: Sequence[Fact], order: Order, actor: str, now_ms: int) -> tuple[OrderCommand, ...]:
+    """Commands for those of `facts` that `order` does not know yet, each seen after the ones before it."""
+    return _news([command_of(fact, order.order_id, fresh_command_id(), actor) for fact in facts], order, now_ms)
+
+
+def all_known(facts: Sequence[Fact], order: Order, actor: str, now_ms: int) -> bool:
+    """Whether `order` knows every one of `facts`. One that cannot be judged, of an attempt it does not have yet, is not known."""
+    decisions = [decide(command_of(fact, order.order_id, fresh_command_id(), actor), order, now_ms) for fact in facts]
+    return all(isinstance(d, Refusal) and d.code is Code.ALREADY_KNOWN for d in decisions)
+
+
+def stuck(obligation: Obligation, order: Order, now_ms: int) -> tuple[OrderCommand, ...]:
+    """O13: a person is called because the obligation is not met. Empty when the flag stands already."""
+    flag = RaiseAttention(STUCK, attention_key(order, obligation.key))
+    return _news([_command(Operation.RAISE_ATTENTION, order, raise_attention=flag)], order, now_ms)
+
+
+def _news(commands: Sequence[OrderCommand], order: Order, now_ms: int) -> tuple[OrderCommand, ...]:
+    fresh = []
+    for command in commands:
+        event = decide(command, order, now_ms)
+        if isinstance(event, OrderEvent):
+            fresh.append(command)
+            order = evolve(order, event)
+    return tuple(fresh)
+
+
+def _actor(obligation: Obligation, ports: Ports) -> str:
+    name = ports.name_of(obligation)
+    return f"{name}-service" if isinstance(obligation.args, StockArgs) else name
+
+
+def _command(operation: Operation, order: Order, **payload: object) -> OrderCommand:
+    return OrderCommand(
+        command_id=fresh_command_id(),
+        order_id=order.order_id,
+        fingerprint=bytes(16),
+        operation=operation,
+        actor=RECONCILER,
+        **payload,  # type: ignore[arg-type]  # one payload, named as its operation needs it
+    )
+
+
+def _own_command(obligation: Obligation, order: Order) -> OrderCommand | None:
+    match obligation.kind:
+        case Kind.CANCEL:
+            return _command(Operation.CANCEL_ORDER, order, cancel=CancelOrder("out_of_stock"))
+        case Kind.EXPIRE:
+            return _command(Operation.EXPIRE_ORDER, order)
+        case Kind.CALL_PERSON:
+            assert isinstance(obligation.args, AttentionArgs)
+            flag = RaiseAttention(obligation.args.code, obligation.key)
+            return _command(Operation.RAISE_ATTENTION, order, raise_attention=flag)
+    return None
+
+
+# ---- the calls ------------------------------------------------------------------------------------------------------
+
+
+async def _reserve(obligation: Obligation, order: Order, ports: Ports, now_ms: int) -> Answer:
+    args = _stock(obligation)
+    return await ports.stock[args.service].reserve(order.order_id, order.currency, args.lines, obligation.key)
+
+
+async def _release(obligation: Obligation, order: Order, ports: Ports, now_ms: int) -> Answer:
+    return await ports.stock[_stock(obligation).service].release(order.order_id, obligation.key)
+
+
+async def _create(obligation: Obligation, order: Order, ports: Ports, now_ms: int) -> Answer:
+    args, pay = _payment(obligation), ports.payments
+    if now_ms - args.since > KEY_FORGOTTEN_MS:
+        found = await pay.find(order.order_id, args.attempt, order.placed_at)
+        if not isinstance(found, No):
+            return found
+    made = await pay.create(order.order_id, args.attempt, args.amount_minor, order.currency, obligation.key)
+    if isinstance(made, No):
+        return Done((RecordPayment(e.PAYMENT_VOIDED, args.attempt, code=made.code),))
+    return _after_a_look(made) if now_ms - args.since > KEY_FORGOTTEN_MS else made
+
+
+async def _look(obligation: Obligation, order: Order, ports: Ports, now_ms: int) -> Answer:
+    args = _payment(obligation)
+    if args.provider_ref is None:
+        # A webhook told of the attempt without its reference: only a search can find it. It is older than what it told.
+        return await ports.payments.find(order.order_id, args.attempt, order.placed_at)
+    return await ports.payments.fetch(args.provider_ref)
+
+
+async def _capture(obligation: Obligation, order: Order, ports: Ports, now_ms: int) -> Answer:
+    args = _payment(obligation)
+    looked = await _look(obligation, order, ports, now_ms)
+    if not isinstance(looked, Done) or args.provider_ref is None:
+        return looked
+    if any(f.fact in _SETTLES_CAPTURE for f in looked.facts if isinstance(f, RecordPayment) and f.attempt == args.attempt):
+        return looked
+    made = await ports.payments.capture(args.provider_ref, args.amount_minor, obligation.key)
+    return _after_a_look(await _or_look(made, args.provider_ref, order, ports))
+
+
+_SETTLES_CAPTURE = frozenset({e.PAYMENT_CAPTURED, e.PAYMENT_VOIDED})
+
+
+async def _void(obligation: Obligation, order: Order, ports: Ports, now_ms: int) -> Answer:
+    args = _payment(obligation)
+    if args.provider_ref is None:
+        attempt = attempt_no(order, args.attempt)
+        if attempt is not None and attempt.state != REQUESTED:  # the provider told of it, so it is there
+            return await _look(obligation, order, ports, now_ms)
+        # Nobody was ever given the secret of this attempt, so nobody can pay it.
+        return Done((RecordPayment(e.PAYMENT_VOIDED, args.attempt, code=NEVER_OPENED),))
+    made = await ports.payments.cancel(args.provider_ref, obligation.key)
+    return await _or_look(made, args.provider_ref, order, ports)
+
+
+def _after_a_look(made: Answer) -> Answer:
+    return replace(made, looked=True) if isinstance(made, Unknown) else made
+
+
+async def _or_look(made: Answer, provider_ref: str, order: Order, ports: Ports) -> Answer:
+    """After a definite no: what stands in the way is a fact about the payment that the order does not know yet."""
+    if not isinstance(made, No):
+        return made
+    looked = await ports.payments.fetch(provider_ref)
+    if isinstance(looked, Done) and report_of(looked.facts, order, ports.payments.name, order.updated_at):
+        return looked
+    return looked if isinstance(looked, Unknown) else made
+
+
+async def _refund(obligation: Obligation, order: Order, ports: Ports, now_ms: int) -> Answer:
+    args, pay = _refund_args(obligation), ports.payments
+    found = await pay.find_refund(args.provider_ref, args.refund_no)
+    if not isinstance(found, No):
+        return found
+    made = await pay.refund(args.provider_ref, order.order_id, args.refund_no, args.amount_minor, obligation.key)
+    made = await _or_look(made, args.provider_ref, order, ports)  # it may have been refunded by hand
+    if isinstance(made, No):
+        return Done((RecordRefund(e.REFUND_FAILED, args.refund_no, amount_minor=args.amount_minor, code=made.code),))
+    return _after_a_look(made)
+
+
+async def _look_at_refund(obligation: Obligation, order: Order, ports: Ports, now_ms: int) -> Answer:
+    return await ports.payments.fetch_refund(_refund_args(obligation).provider_ref)
+
+
+Call = Callable[[Obligation, Order, Ports, int], Awaitable[Answer]]
+
+_CALLS: dict[Kind, Call] = {
+    Kind.RESERVE: _reserve,
+    Kind.RELEASE: _release,
+    Kind.CREATE_PAYMENT: _create,
+    Kind.LOOK_AT_PAYMENT: _look,
+    Kind.CAPTURE: _capture,
+    Kind.VOID: _void,
+    Kind.REFUND: _refund,
+    Kind.LOOK_AT_REFUND: _look_at_refund,
+    Kind.LOOK_AT_DISPUTE: _look,
+}
+
+
+def _stock(obligation: Obligation) -> StockArgs:
+    assert isinstance(obligation.args, StockArgs)
+    return obligation.args
+
+
+def _payment(obligation: Obligation) -> PaymentArgs:
+    assert isinstance(obligation.args, PaymentArgs)
+    return obligation.args
+
+
+def _refund_args(obligation: Obligation) -> RefundArgs:
+    assert isinstance(obligation.args, RefundArgs)
+    return obligation.args

@@ -1,0 +1,57 @@
+"""What a stock service's answer says about an order, whichever way it came. Pure.
+
+Only a well-formed `reserved`, `rejected` or `released` is an answer. Everything else, also a 404 or a 400, says nothing about the
+order: it is somebody's fault, and must not cancel anything.
+"""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+from msgspec import Struct
+
+from commands.messages import RecordStock
+from commands.reconciler.answers import Answer, Done, Unknown
+from ledger import events as e
+from ledger.bounds import MAX_INT
+
+MAX_ITEMS = 100
+_REF = re.compile(r"[\x21-\x7e]{1,128}")
+_SKU = re.compile(r"[A-Za-z0-9._-]{1,64}")
+REASONS = frozenset({"out_of_stock", "unknown_item", "price_changed"})
+
+
+class Item(Struct, frozen=True):
+    sku: str
+    available: int = 0
+
+
+class StockAnswer(Struct, frozen=True):
+    """`reservation_ref` with reserved, `reason` and `items` with rejected."""
+
+    status: str
+    reservation_ref: str | None = None
+    reason: str | None = None
+    items: tuple[Item, ...] = ()
+
+
+decode = msgspec.json.Decoder(StockAnswer).decode
+
+
+def answer_of(service: str, said: StockAnswer, released_only: bool) -> Answer:
+    """`released_only`: a release was asked for, and nothing else answers it."""
+    match said.status:
+        case "released":
+            return Done((RecordStock(e.STOCK_RELEASED, service),))
+        case "reserved" if not released_only:
+            if said.reservation_ref is not None and not _REF.fullmatch(said.reservation_ref):
+                return Unknown("reservation_ref is not 1 to 128 visible ASCII characters")
+            return Done((RecordStock(e.STOCK_RESERVED, service, reservation_ref=said.reservation_ref),))
+        case "rejected" if not released_only:
+            if said.reason not in REASONS:
+                return Unknown("rejected without one of the three reasons")
+            known = [i for i in said.items[:MAX_ITEMS] if _SKU.fullmatch(i.sku)]
+            items = tuple(e.StockItem(i.sku, min(max(0, i.available), MAX_INT)) for i in known)
+            return Done((RecordStock(e.STOCK_REJECTED, service, reason=said.reason, items=items),))
+    return Unknown("an answer that is none of reserved, rejected, released")

@@ -1,0 +1,301 @@
+"""What Stripe's objects say about an order, as facts (CONTRACT B). Pure.
+
+Only the fields that are read are declared; everything else of an object is passed over. A payment names its order and attempt in
+its metadata, a refund of ours its number. What is reported is how things stand now, in causal order; what an order knows already
+is left out later, by `decide`.
+
+    requires_payment_method, requires_confirmation   PaymentOpened, or PaymentDeclined after a refused card
+    requires_action, processing                      PaymentPending (customer_action, provider)
+    requires_capture                                 PaymentAuthorised
+    succeeded                                        PaymentCaptured, then refunds and disputes
+    canceled                                         PaymentVoided
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+from commands.messages import RecordDispute, RecordPayment, RecordRefund
+from commands.reconciler.answers import Fact, Told
+from ledger import events as e
+from ledger import transitions as t
+from ledger.bounds import ID_PATTERN, MAX_TIME_MS, MAX_WORD, AmountMinor, Reference
+from ledger.order import DISPUTE_LOST, DISPUTE_WITHDRAWN, DISPUTE_WON
+
+S = TypeVar("S")
+Name = Annotated[str, Meta(min_length=1, max_length=255)]  # what a fact or a request of ours names a thing by
+
+
+class Named(Struct, frozen=True):
+    """An object where the request did not ask for its name alone: Stripe expands what it likes to."""
+
+    id: Name
+
+
+Expandable = Named | Reference | None
+Metadata = dict[str, Any] | None
+
+
+class PaymentError(Struct, frozen=True):
+    code: str | None = None
+    decline_code: str | None = None
+    charge: Expandable = None
+
+
+class Card(Struct, frozen=True):
+    """`capture_before` is in seconds since the epoch."""
+
+    capture_before: Any = None
+
+
+class PaymentMethodDetails(Struct, frozen=True):
+    card: Card | None = None
+
+
+class Charge(Struct, frozen=True):
+    id: Reference
+    disputed: bool | None = None
+    payment_method_details: PaymentMethodDetails | None = None
+
+
+class Intent(Struct, frozen=True):
+    """A PaymentIntent. `latest_charge` is the charge itself when the request expanded it."""
+
+    id: Name
+    status: str | None
+    amount: AmountMinor
+    currency: str
+    livemode: bool = False
+    amount_capturable: AmountMinor | None = None
+    amount_received: AmountMinor | None = None
+    metadata: Metadata = None
+    last_payment_error: PaymentError | None = None
+    latest_charge: Charge | str | None = None
+    cancellation_reason: str | None = None
+    client_secret: str | None = None
+
+    @property
+    def order_id(self) -> str:
+        """Empty when the payment is not one of ours."""
+        return _order_id(self.metadata) if self.attempt else ""
+
+    @property
+    def attempt(self) -> int:
+        return _number(self.metadata, "attempt")
+
+    @property
+    def charge(self) -> Charge | None:
+        return self.latest_charge if isinstance(self.latest_charge, Charge) else None
+
+    def __repr__(self) -> str:
+        return f"Intent({self.id!r}, {self.status!r})"
+
+
+class Refund(Struct, frozen=True):
+    id: Name
+    status: str | None
+    amount: AmountMinor
+    created: int | None = None
+    payment_intent: Expandable = None
+    failure_reason: str | None = None
+    metadata: Metadata = None
+
+    @property
+    def payment_ref(self) -> str | None:
+        return name_of(self.payment_intent)
+
+
+class Evidence(Struct, frozen=True):
+    due_by: Any = None
+
+
+class Dispute(Struct, frozen=True):
+    id: Name
+    status: str | None
+    amount: AmountMinor
+    reason: str | None = None
+    payment_intent: Expandable = None
+    evidence_details: Evidence | None = None
+
+    @property
+    def payment_ref(self) -> str | None:
+        return name_of(self.payment_intent)
+
+
+for _kind in (Intent, Refund, Dispute):
+    msgspec.json.Decoder(_kind)  # known from here on: several threads may read their first one at once (see `codec`)
+
+
+def read(value: Any, kind: type[S]) -> S:
+    """A Stripe object as `kind`. Raises `msgspec.ValidationError` for one that is not."""
+    return msgspec.convert(value, kind)
+
+
+STATE_OF = {
+    e.PAYMENT_OPENED: t.OPEN,
+    e.PAYMENT_PENDING: t.PENDING,
+    e.PAYMENT_DECLINED: t.DECLINED,
+    e.PAYMENT_AUTHORISED: t.AUTHORISED,
+    e.PAYMENT_CAPTURED: t.CAPTURED,
+    e.PAYMENT_VOIDED: t.VOIDED,
+}
+
+
+def state_of(intent: Intent) -> str:
+    """The state of an attempt that is as `intent` is now."""
+    return STATE_OF[payment_fact(intent).fact]
+
+
+def facts_of(intent: Intent, refunds: Iterable[Refund] = (), disputes: Iterable[Dispute] = ()) -> tuple[Fact, ...]:
+    """All facts about one payment, refunds oldest first. Empty for a payment of somebody else's."""
+    if not intent.order_id:
+        return ()
+    facts: list[Fact] = [payment_fact(intent)]
+    facts += [refund_fact(r) for r in sorted(refunds, key=lambda r: (r.created or 0, r.id))]
+    for dispute in disputes:
+        facts += dispute_facts(dispute)
+    return tuple(facts)
+
+
+def payment_fact(intent: Intent) -> RecordPayment:
+    """How the payment stands. An unknown status is one that waits for the provider."""
+    no, ref = intent.attempt, intent.id
+    match intent.status:
+        case "requires_payment_method" | "requires_confirmation" if (error := intent.last_payment_error) is not None:
+            code = _word(error.decline_code or error.code or "declined")
+            return RecordPayment(e.PAYMENT_DECLINED, no, provider_ref=ref, code=code, charge_ref=name_of(error.charge))
+        case "requires_payment_method" | "requires_confirmation":
+            return RecordPayment(e.PAYMENT_OPENED, no, provider_ref=ref)
+        case "requires_action":
+            return RecordPayment(e.PAYMENT_PENDING, no, provider_ref=ref, waiting_for="customer_action")
+        case "requires_capture":
+            return RecordPayment(
+                e.PAYMENT_AUTHORISED,
+                no,
+                amount_minor=intent.amount_capturable or 0,
+                provider_ref=ref,
+                capture_before=_capture_before_ms(intent.charge),
+            )
+        case "succeeded":
+            return RecordPayment(e.PAYMENT_CAPTURED, no, amount_minor=intent.amount_received or 0, provider_ref=ref)
+        case "canceled":
+            return RecordPayment(e.PAYMENT_VOIDED, no, provider_ref=ref, code=_word(intent.cancellation_reason or "canceled"))
+    return RecordPayment(e.PAYMENT_PENDING, no, provider_ref=ref, waiting_for="provider")
+
+
+def refund_fact(refund: Refund) -> RecordRefund:
+    """How the refund stands. Without a number of ours it was made in the provider's dashboard."""
+    no = _number(refund.metadata, "refund_no")
+    match refund.status:
+        case "succeeded":
+            return RecordRefund(e.REFUND_SETTLED, no, refund.id, refund.amount)
+        case "failed" | "canceled":
+            return RecordRefund(e.REFUND_FAILED, no, refund.id, refund.amount, _word(refund.failure_reason or refund.status))
+    return RecordRefund(e.REFUND_SUBMITTED, no, refund.id, refund.amount)
+
+
+class _ToldCharge(Struct, frozen=True, tag_field="object", tag="charge"):
+    status: str
+    amount: AmountMinor
+    captured: bool
+    amount_captured: AmountMinor
+    amount_refunded: AmountMinor
+    disputed: bool
+    payment_intent: Name
+    metadata: Metadata
+
+
+class _ToldIntent(Intent, frozen=True, tag_field="object", tag="payment_intent"):
+    pass
+
+
+class _ToldRefund(Refund, frozen=True, tag_field="object", tag="refund"):
+    pass
+
+
+_told = msgspec.json.Decoder(_ToldCharge | _ToldIntent | _ToldRefund).decode
+
+
+def told_by(message_object: msgspec.Raw) -> Told | None:
+    """What the object of a message says of an order of ours; None when it does not say all that a look would be for.
+
+    A charge says how its payment stands as long as no money went back; a refund speaks for itself.
+    """
+    try:
+        about = _told(message_object)
+    except (msgspec.DecodeError, ValueError, RecursionError):  # a dispute, or a shape that is not known here
+        return None
+    order_id, no = _order_id(about.metadata), _number(about.metadata, "attempt")
+    match about:
+        case _ToldIntent() if about.order_id:
+            return Told(order_id, (payment_fact(about),))
+        case _ToldRefund() if order_id and _number(about.metadata, "refund_no"):
+            return Told(order_id, (refund_fact(about),))
+        case _ToldCharge() if order_id and no and about.status == "succeeded" and not (about.amount_refunded or about.disputed):
+            ref = about.payment_intent
+            captured = RecordPayment(e.PAYMENT_CAPTURED, no, amount_minor=about.amount_captured, provider_ref=ref)
+            authorised = RecordPayment(e.PAYMENT_AUTHORISED, no, amount_minor=about.amount, provider_ref=ref)
+            return Told(order_id, (captured if about.captured else authorised,))
+    return None
+
+
+# An inquiry that ended (`warning_closed`) or was settled before it became a dispute moved no money.
+_OUTCOMES = {
+    "won": DISPUTE_WON,
+    "lost": DISPUTE_LOST,
+    "warning_closed": DISPUTE_WITHDRAWN,
+    "prevented": DISPUTE_WITHDRAWN,
+}
+
+
+def dispute_facts(dispute: Dispute) -> list[Fact]:
+    """That it was opened, and how it ended if it has."""
+    due_by = dispute.evidence_details.due_by if dispute.evidence_details else None
+    outcome = _OUTCOMES.get(dispute.status or "")
+    opened = RecordDispute(
+        e.DISPUTE_OPENED,
+        dispute.id,
+        amount_minor=dispute.amount,
+        reason=_word(dispute.reason) if dispute.reason else None,
+        due_by=_ms(due_by),
+        outcome=outcome,
+    )
+    return [opened] if outcome is None else [opened, RecordDispute(e.DISPUTE_CLOSED, dispute.id, outcome=outcome)]
+
+
+def _capture_before_ms(charge: Charge | None) -> int | None:
+    details = charge.payment_method_details if charge else None
+    return _ms(details.card.capture_before if details and details.card else None)
+
+
+def _ms(seconds: Any) -> int | None:
+    """A time of theirs; None for one that is none: a date that nobody can keep is better not known."""
+    if not isinstance(seconds, int) or not 0 <= seconds <= MAX_TIME_MS // 1000:
+        return None
+    return seconds * 1000
+
+
+def _word(text: str) -> str:
+    """A code of theirs, cut to what an event takes."""
+    return text[:MAX_WORD]
+
+
+def name_of(thing: Expandable) -> str | None:
+    """Its name, expanded or not; None also for an empty one."""
+    return thing.id if isinstance(thing, Named) else thing or None
+
+
+def _order_id(metadata: Metadata) -> str:
+    """The order they name; empty when that is none of ours."""
+    order_id = (metadata or {}).get("order")
+    return order_id if isinstance(order_id, str) and ID_PATTERN.fullmatch(order_id) else ""
+
+
+def _number(metadata: Metadata, name: str) -> int:
+    """A number of ours as they hold it; 0 when there is none."""
+    text = (metadata or {}).get(name)
+    return int(text) if isinstance(text, str) and text.isascii() and text.isdigit() and len(text) <= 9 else 0

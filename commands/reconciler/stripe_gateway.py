@@ -1,0 +1,351 @@
+"""The door to Stripe: the payment port over stripe-python (PaymentIntents with manual capture). The only importer of `stripe`.
+
+retries      none of the library's own: `tries` within the call's time, then the reconciler, which looks first; always
+             under the same key
+definite no  400, 402 and 404; everything else that is not success means that nothing is known (CONTRACT C2): also 401 and 403,
+             which an operator can mend, and an `idempotency_error`, which is a fault of ours
+secrets      what the library raises holds bodies and what it logs at DEBUG does too: nothing of it is chained or passed on
+time         a method of the port, with all the requests it takes and all their tries, gets no longer than `timeout_ms`
+messages     one that tells what this node's fold shows already is not followed by a look; the others share one per payment
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Container, Coroutine, Mapping
+from contextvars import ContextVar
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
+from urllib.parse import quote
+
+import msgspec
+import stripe
+import structlog
+from msgspec.structs import replace
+
+from commands.messages import RecordPayment
+from commands.reconciler.answers import Answer, Done, Fact, No, Told, Unknown
+from commands.reconciler.payment_port import PaymentView, ProviderUnavailable, Repeated, Sighting, nothing_known
+from commands.reconciler.shared_looks import SharedLooks
+from commands.reconciler.stripe_facts import Dispute, Intent, Named, Refund, facts_of, read, refund_fact, state_of, told_by
+from commands.reconciler.stripe_webhook import read_event
+from commands.reconciler.tries import TRIES, is_not_now, may_repeat, with_tries
+from ledger.events import PAYMENT_OPENED
+from ledger.faults import in_short
+from ledger.http_client import HttpAnswer, HttpClient, NoAnswer, retry_after_s
+
+log = structlog.get_logger(__name__)
+
+NAME = "stripe"
+API_BASE = "https://api.stripe.com"
+PAGE = 100  # the most that a list gives at once
+MAX_CONNECTIONS = 32 * TRIES  # as many calls as the reconciler has under way per port, each with all of its tries
+SEARCH_SLACK_S = 3600  # between our clock and the provider's
+_DEFINITE = frozenset({400, 402, 404})
+_NOT_DEFINITE = frozenset({"rate_limit", "lock_timeout", "idempotency_key_in_use"})  # at times sent with a 400
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+
+class Refused(Exception):
+    """A definite no inside this module. `code` is Stripe's."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+_ends_at: ContextVar[float] = ContextVar("when the method of the port that is under way must have ended, in loop time")
+
+
+class _Transport(stripe.HTTPClient):
+    """The library's requests over the project's own client, each with its tries."""
+
+    name = "order-ledger"
+
+    def __init__(self, base_url: str, timeout_s: float) -> None:
+        super().__init__()
+        self._timeout_s = timeout_s
+        self._client = HttpClient(base_url, connections=MAX_CONNECTIONS, tls_ca_file=stripe.ca_bundle_path)
+
+    async def request_async(
+        self, method: str, url: str, headers: Mapping[str, str], post_data: str | None = None
+    ) -> tuple[bytes, int, Mapping[str, str]]:
+        """Raises `NoAnswer`, `TimeoutError`."""
+        body = None if post_data is None else post_data.encode()
+
+        async def once() -> HttpAnswer | NoAnswer:
+            try:
+                return await self._client.request(method, url, body=body, headers=headers)
+            except NoAnswer as exc:
+                return exc
+
+        now = asyncio.get_running_loop().time()
+        left_s = _ends_at.get(now + self._timeout_s) - now
+        said = await with_tries(once, _again_after, left_s, TRIES if may_repeat(method, headers) else 1)
+        if isinstance(said, NoAnswer):
+            raise said
+        return said.body, said.status, said.headers
+
+    async def request_stream_async(
+        self, method: str, url: str, headers: Mapping[str, str], post_data: str | None = None
+    ) -> tuple[AsyncIterable[bytes], int, Mapping[str, str]]:
+        raise NotImplementedError("no request of ours streams")
+
+    async def close_async(self) -> None:
+        await self._client.close()
+
+
+def _again_after(said: HttpAnswer | NoAnswer) -> float | None:
+    """For `with_tries`. The provider may say itself whether the same request can go better."""
+    if isinstance(said, NoAnswer):
+        return 0.0 if said.broken else None
+    advice = said.headers.get("Stripe-Should-Retry")
+    if advice == "false" or (advice != "true" and not is_not_now(said.status)):
+        return None
+    return retry_after_s(said.headers, time.time())
+
+
+def _answered(
+    method: Callable[Concatenate[StripeGateway, P], Awaitable[Answer]],
+) -> Callable[Concatenate[StripeGateway, P], Coroutine[Any, Any, Answer]]:
+    """A method of the port: what goes wrong in it is an answer, too."""
+
+    @wraps(method)
+    async def answered(self: StripeGateway, /, *args: P.args, **kwargs: P.kwargs) -> Answer:
+        try:
+            return await self.guarded(lambda: method(self, *args, **kwargs))
+        except Refused as exc:
+            return No(exc.code)
+        except ProviderUnavailable as exc:
+            return Unknown(str(exc), exc.after_s)
+
+    return answered
+
+
+class StripeGateway:
+    """One Stripe account. To be used on one event loop, and closed there.
+
+    `webhook_secrets` are those of the endpoint, two while they are rotated; `account` is checked in messages that name one.
+    `api_base` is for the sandbox.
+    """
+
+    name = NAME
+
+    def __init__(
+        self,
+        secret_key: str,
+        *,
+        webhook_secrets: tuple[str, ...] = (),
+        account: str | None = None,
+        api_base: str | None = None,
+        timeout_ms: int = 10_000,
+    ) -> None:
+        _quiet()
+        self._live = secret_key.startswith(("sk_live_", "rk_live_"))
+        self._webhook_secrets, self._account = webhook_secrets, account
+        self._timeout_s = timeout_ms / 1000
+        self._transport = _Transport(api_base or API_BASE, self._timeout_s)
+        self._looks = SharedLooks(self._sight)
+        self._client = stripe.StripeClient(
+            secret_key,
+            http_client=self._transport,
+            max_network_retries=0,
+            base_addresses={"api": api_base} if api_base else {},
+        )
+
+    # ---- payments
+
+    @_answered
+    async def create(self, order_id: str, attempt: int, amount_minor: int, currency: str, key: str) -> Answer:
+        intent = await self._intent(
+            "post",
+            "",
+            amount=amount_minor,
+            currency=currency.lower(),
+            capture_method="manual",
+            # since API version 2026-09-30 `payment_method_types` is refused
+            allowed_payment_method_types=["card"],
+            metadata={"order": order_id, "attempt": str(attempt)},
+            idempotency_key=key,
+        )
+        return Done(facts_of(intent))
+
+    @_answered
+    async def find(self, order_id: str, attempt: int, since_ms: int) -> Answer:
+        since_s = since_ms // 1000 - SEARCH_SLACK_S
+        query = f"metadata['order']:'{order_id}' AND metadata['attempt']:'{attempt}' AND created>{since_s}"
+        found = await self._client.v1.payment_intents.search_async({"query": query, "limit": 1})
+        for intent in found.data:
+            ref = read(intent.to_dict(), Named).id
+            return Done((RecordPayment(PAYMENT_OPENED, attempt, provider_ref=ref), *(await self._look(ref)).facts))
+        return No("no_such_payment")
+
+    @_answered
+    async def fetch(self, provider_ref: str) -> Answer:
+        return Done((await self._look(provider_ref)).facts)
+
+    @_answered
+    async def capture(self, provider_ref: str, amount_minor: int, key: str) -> Answer:
+        path = f"/{quote(provider_ref)}/capture"
+        return Done(facts_of(await self._intent("post", path, amount_to_capture=amount_minor, idempotency_key=key)))
+
+    @_answered
+    async def cancel(self, provider_ref: str, key: str) -> Answer:
+        return Done(facts_of(await self._intent("post", f"/{quote(provider_ref)}/cancel", idempotency_key=key)))
+
+    # ---- refunds
+
+    @_answered
+    async def refund(self, provider_ref: str, order_id: str, refund_no: int, amount_minor: int, key: str) -> Answer:
+        made = await self._client.v1.refunds.create_async(
+            {
+                "payment_intent": provider_ref,
+                "amount": amount_minor,
+                "metadata": {"order": order_id, "refund_no": str(refund_no)},
+            },
+            {"idempotency_key": key},
+        )
+        return Done((refund_fact(read(made.to_dict(), Refund)),))
+
+    @_answered
+    async def find_refund(self, provider_ref: str, refund_no: int) -> Answer:
+        for refund in await self._refunds(provider_ref):
+            if (fact := refund_fact(refund)).refund_no == refund_no:
+                return Done((fact,))
+        return No("no_such_refund")
+
+    @_answered
+    async def fetch_refund(self, refund_ref: str) -> Answer:
+        found = await self._client.v1.refunds.retrieve_async(refund_ref)
+        return Done((refund_fact(read(found.to_dict(), Refund)),))
+
+    # ---- what is asked by HTTP requests rather than by obligations
+
+    async def view(self, provider_ref: str) -> PaymentView:
+        intent = await self._ask(lambda: self._intent("get", f"/{quote(provider_ref)}"))
+        return PaymentView(NAME, intent.id, state_of(intent), intent.amount, intent.currency.upper(), intent.client_secret)
+
+    async def sighting(self, provider_ref: str, pause_s: float = 0.0) -> Sighting:
+        return await self._looks.look(provider_ref, pause_s)
+
+    async def _sight(self, provider_ref: str) -> Sighting:
+        return await self._ask(lambda: self._look(provider_ref))
+
+    async def read_webhook(
+        self,
+        body: bytes,
+        signature: str,
+        now_s: float,
+        known: Callable[[Told], Awaitable[bool]] = nothing_known,
+        followed: Container[str] = (),
+    ) -> Sighting:
+        event = read_event(body, signature, self._webhook_secrets, now_s, self._live, self._account)
+        if event.id in followed:
+            raise Repeated("a message that was followed already")
+        if (ref := event.payment_ref) is None:
+            return Sighting("", (), message_id=event.id)
+        if (told := told_by(event.data.object)) is not None and await known(told):
+            return Sighting(told.order_id, (), ref, event.id)
+        try:
+            return replace(await self.sighting(ref), message_id=event.id)
+        except KeyError:
+            return Sighting("", (), ref, event.id)
+
+    async def recent(self, since_ms: int) -> AsyncIterator[Sighting]:
+        v1, since_s = self._client.v1, since_ms // 1000
+        refunds = await self._ask(lambda: self._all(v1.refunds.list_async({"limit": PAGE, "created": {"gte": since_s}}), Refund))
+        disputes = await self._ask(
+            lambda: self._all(v1.disputes.list_async({"limit": PAGE, "created": {"gte": since_s}}), Dispute)
+        )
+        refs = dict.fromkeys(ref for ref in (*(r.payment_ref for r in refunds), *(d.payment_ref for d in disputes)) if ref)
+        for ref in refs:
+            try:
+                yield await self.sighting(ref)
+            except KeyError:
+                yield Sighting("", (), ref)
+
+    async def close(self) -> None:
+        await self._looks.close()
+        await self._transport.close_async()
+
+    # ---- calls
+
+    async def _look(self, ref: str) -> Sighting:
+        """The payment, and where money moved its refunds and disputes: up to three calls."""
+        intent = await self._intent("get", f"/{quote(ref)}", expand=["latest_charge"])
+        refunds: list[Refund] = []
+        disputes: list[Dispute] = []
+        if intent.amount_received:
+            refunds = await self._refunds(ref)
+            if intent.charge is None or intent.charge.disputed:
+                disputes = await self._all(self._client.v1.disputes.list_async({"payment_intent": ref, "limit": PAGE}), Dispute)
+        facts: tuple[Fact, ...] = facts_of(intent, refunds, disputes)
+        return Sighting(intent.order_id, facts, intent.id)
+
+    async def _refunds(self, ref: str) -> list[Refund]:
+        return await self._all(self._client.v1.refunds.list_async({"payment_intent": ref, "limit": PAGE}), Refund)
+
+    async def _intent(self, method: str, path: str, **params: Any) -> Intent:
+        """What a request below /v1/payment_intents answers. Most calls of an order are these: the library's objects, which it
+        makes of every part of an answer, would cost as much as the request."""
+        said = await self._client.raw_request_async(method, f"/v1/payment_intents{path}", **params)
+        return read(said.data, Intent)
+
+    async def _all(self, first: Awaitable[Any], kind: type[T]) -> list[T]:
+        page = await first
+        return [read(thing.to_dict(), kind) async for thing in page.auto_paging_iter()]
+
+    async def _ask(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Raises `ProviderUnavailable`; `KeyError` for what is not there."""
+        try:
+            return await self.guarded(call)
+        except Refused as exc:
+            code = exc.code
+        if code == "resource_missing":
+            raise KeyError(code)
+        raise ProviderUnavailable(f"the provider refused: {code}")
+
+    async def guarded(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Raises `Refused` or `ProviderUnavailable`, with nothing of the other side's words but its code."""
+        status, after_s, definite = None, 0.0, False
+        ends = _ends_at.set(asyncio.get_running_loop().time() + self._timeout_s)
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await call()
+        except stripe.StripeError as exc:
+            status, code = exc.http_status, _code(exc)
+            definite = status in _DEFINITE and code not in _NOT_DEFINITE and not isinstance(exc, stripe.IdempotencyError)
+            after_s = retry_after_s(exc.headers or {}, time.time())
+        except TimeoutError:
+            code = "time-out"
+        except NoAnswer as exc:
+            code = str(exc)
+        except (msgspec.ValidationError, ValueError) as exc:  # an answer that makes no sense
+            code = type(exc).__name__
+        except Exception as exc:  # an answer that nobody thought of, inside the library or here: it costs this call
+            log.error("a call to the provider raised", why=in_short(exc))
+            code = type(exc).__name__
+        finally:
+            _ends_at.reset(ends)
+        if definite:
+            raise Refused(code)
+        raise ProviderUnavailable(f"{code} ({status})" if status else code, after_s)
+
+
+def _code(exc: stripe.StripeError) -> str:
+    if isinstance(exc, stripe.IdempotencyError):
+        return "idempotency_error"
+    error = exc.error
+    decline = getattr(error, "decline_code", None) if error is not None else None
+    return str(decline or exc.code or getattr(error, "type", None) or type(exc).__name__)[:64]
+
+
+def _quiet() -> None:
+    """The library logs paths at INFO and whole bodies at DEBUG, and reports how long calls took."""
+    stripe.enable_telemetry = False
+    stripe.log = None
+    logging.getLogger("stripe").setLevel(logging.CRITICAL)

@@ -1,0 +1,109 @@
+"""Stripe's signed messages: whether one is genuine, and which payment it is about. Pure but for what it is told the time is.
+
+The header is `t=<seconds>,v1=<hex>,...`; v1 is HMAC-SHA-256 of `<t>.<body>` under the endpoint's secret (Stripe, "Verify webhook
+signatures manually"). stripe-python's own check lets messages from the future pass, and decodes before it compares.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Sequence
+
+import msgspec
+from msgspec import Struct
+
+from commands.reconciler.payment_port import InvalidSignature, NotForUs
+from commands.reconciler.stripe_facts import Expandable, name_of
+
+TOLERANCE_S = 300  # CONTRACT A10, both ways
+MAX_SIGNATURES = 8  # one per secret and scheme while secrets are rotated
+
+
+class EventObject(Struct, frozen=True):
+    """`payment_intent` of a charge, refund or dispute; `id` is the payment's own when `object` is `payment_intent`."""
+
+    id: str | None = None
+    object: str | None = None
+    payment_intent: Expandable = None
+
+
+class EventData(Struct, frozen=True):
+    """`object` as it was sent."""
+
+    object: msgspec.Raw
+
+
+class StripeEvent(Struct, frozen=True):
+    """`account` is set in messages of Connect only, where one endpoint serves several accounts."""
+
+    id: str
+    type: str
+    livemode: bool
+    data: EventData
+    account: str | None = None
+
+    @property
+    def payment_ref(self) -> str | None:
+        """The payment it is about; None for what we do not follow, or for a shape that is not known here."""
+        if not self.type.startswith(FOLLOWED) or self.type in OURS:
+            return None
+        try:
+            about = _decode_object(self.data.object)
+        except (msgspec.DecodeError, ValueError, RecursionError):
+            return None
+        return (about.id or None) if about.object == "payment_intent" else name_of(about.payment_intent)
+
+
+# Every type of these says that a payment may have changed; which way is asked of the payment itself.
+FOLLOWED = ("payment_intent.", "charge.", "refund.")
+
+# What only ever follows our own call, whose answer tells as much: not worth a look.
+OURS = ("payment_intent.created",)
+
+_decode = msgspec.json.Decoder(StripeEvent).decode
+_decode_object = msgspec.json.Decoder(EventObject).decode
+
+
+def read_event(
+    body: bytes, signature: str, secrets: Sequence[str], now_s: float, livemode: bool, account: str | None
+) -> StripeEvent:
+    """The message in `body`. Raises `InvalidSignature` for a forged, old or early one, `NotForUs` for a genuine one that says
+    nothing here: sent again it would say as little."""
+    _check_signature(body, signature, secrets, now_s)
+    try:
+        event = _decode(body)
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        raise NotForUs("a signed message that is no event") from None
+    if event.livemode is not livemode:
+        raise NotForUs("the message is of the other mode, live or test")
+    if account is not None and event.account not in (None, account):
+        raise NotForUs("the message is of another account")
+    return event
+
+
+def _check_signature(body: bytes, header: str, secrets: Sequence[str], now_s: float) -> None:
+    times, signatures = [], []
+    for part in header.split(",")[: 2 * MAX_SIGNATURES]:
+        name, _, value = part.strip().partition("=")
+        if name == "t":
+            times.append(value)
+        elif name == "v1":
+            signatures.append(value.encode())
+    if len(times) != 1 or not (times[0].isascii() and times[0].isdigit() and len(times[0]) <= 12):
+        raise InvalidSignature("the signature has no time")
+    signed = times[0].encode() + b"." + body
+    genuine = False
+    for secret in secrets:  # all of them, always: how long it takes tells nothing
+        wanted = hmac.new(secret.encode(), signed, hashlib.sha256).hexdigest().encode()
+        for given in signatures[:MAX_SIGNATURES]:
+            genuine |= hmac.compare_digest(wanted, given)
+    if not genuine:
+        raise InvalidSignature("the signature does not fit")
+    if abs(now_s - int(times[0])) > TOLERANCE_S:
+        raise InvalidSignature("the message is too old, or not of now")
+
+
+def sign(body: bytes, secret: str, at_s: int) -> str:
+    """The header that makes `body` genuine at `at_s`: for the sandbox, and for tests."""
+    return f"t={at_s},v1={hmac.new(secret.encode(), b'%d.' % at_s + body, hashlib.sha256).hexdigest()}"

@@ -1,0 +1,6 @@
+"""Embedded Kafka for development and tests.
+
+node            one broker as a process: start, readiness, stop
+jars            its jars, by hash; formatting: what its format tool makes
+aot_cache aot_training   Java's ahead-of-time cache
+"""

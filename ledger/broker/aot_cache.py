@@ -1,0 +1,117 @@
+"""Java's ahead-of-time cache for the broker: classes already loaded and linked, and profiles of its methods.
+
+It halves the time and the CPU of a start. It is no part of what is right: Java checks that it was made by the same build for
+the same jars and that its checksum holds, and starts without it otherwise. So a cache is used when it is there, dropped when
+Java did not take it, and made by `ledger.broker.aot_training` in the background of a first run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+CALM_S = 30.0  # after a start; whoever tries the ledger for the first time has the machine for himself until then
+NEED_FREE_MB = 1024
+STOP_S = 15.0
+_KEPT = 2  # caches of other versions beside the newest: two checkouts may differ in theirs
+
+
+def cache_file(java: Path, jars: Sequence[Path]) -> Path:
+    """Where the cache for this Java and these jars is, or would be: beside the jars, named after both."""
+    home = java.parents[1]
+    known = hashlib.sha256((home / "release").read_bytes())
+    known.update(str((home / "lib" / "modules").stat().st_size).encode())
+    known.update("\n".join(jar.name for jar in jars).encode())
+    return jars[0].parent / f"broker-{known.hexdigest()[:16]}.aot"
+
+
+def options(file: Path) -> list[str]:
+    """Java's options to start with the cache in `file`; to be made with those of `training_options`."""
+    # Without the checksum a damaged cache is a crash somewhere later; it costs 30 ms. Saved call adapters are left out: Java
+    # 25.0.2 finds many of them changed at every start and says so, twice each.
+    return [f"-XX:AOTCache={file}", "-XX:+VerifySharedSpaces", "-XX:+UnlockDiagnosticVMOptions", "-XX:-AOTAdapterCaching"]
+
+
+def training_options(file: Path) -> list[str]:
+    """Java's options to write the cache to `file` when it ends in order."""
+    return [f"-XX:AOTCacheOutput={file}"]
+
+
+def refusal(output: str) -> str | None:
+    """Why Java did not take the cache, by what it printed at its start; None when it did."""
+    lines = re.findall(r"^\[[^\]]+\]\[(warning|error) *\]\[aot *\] (.*)$", output, re.MULTILINE)
+    return lines[0][1] if any(level == "error" for level, _ in lines) else None
+
+
+def remove_older(newest: Path) -> None:
+    """Delete caches of other versions but for a few."""
+    others = [file for file in newest.parent.glob("broker-*.aot") if file != newest]
+    for file in sorted(others, key=lambda file: file.stat().st_mtime, reverse=True)[_KEPT:]:
+        file.unlink(missing_ok=True)
+
+
+class Training:
+    """Makes the cache in the background, once: `tend` starts it when the owner has run undisturbed for `CALM_S`."""
+
+    def __init__(self, file: Path, log_file: Path, calm_s: float = CALM_S) -> None:
+        self._file, self._log_file = file, log_file
+        self._begin_at = time.monotonic() + calm_s
+        self._process: subprocess.Popen[bytes] | None = None
+        self._due = is_missing(file)
+
+    def tend(self) -> None:
+        """To be called now and then."""
+        if self._due and time.monotonic() >= self._begin_at:
+            self._due = False
+            if is_missing(self._file):
+                self._process = _start(self._file.parent, self._log_file, attached=True)
+        elif self._process is not None and self._process.poll() is not None:
+            self.stop()
+
+    def stop(self) -> None:
+        """End it, done or not; the next run begins again."""
+        self._due = False
+        if self._process is None:
+            return
+        assert self._process.stdin is not None
+        self._process.stdin.close()  # it ends what it has started first
+        try:
+            self._process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+
+
+def train_detached(file: Path) -> None:
+    """Make the cache in `file` in a process that outlives this one, for at most some minutes; for verbs that end soon."""
+    if is_missing(file):
+        # Left alone on purpose, and collected by nobody here: it says what it did in its log.
+        _start(file.parent, file.parent / "training.log", attached=False)
+
+
+def is_missing(file: Path) -> bool:
+    """Whether there is a cache to make and a place to make it."""
+    if file.exists() or not os.access(file.parent, os.W_OK):
+        return False
+    return shutil.disk_usage(file.parent).free // 2**20 >= NEED_FREE_MB
+
+
+def _start(cache_dir: Path, log_file: Path, attached: bool) -> subprocess.Popen[bytes]:
+    log_file.parent.mkdir(parents=True, exist_ok=True)
+    ends = ["--with-parent"] if attached else []
+    with log_file.open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "ledger.broker.aot_training", str(cache_dir), *ends],
+            stdin=subprocess.PIPE if attached else subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )

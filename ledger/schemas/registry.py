@@ -1,0 +1,211 @@
+"""The schemas in a schema registry, each under its own id (DESIGN 4). `SCHEMA_REGISTRY_URL` is where Confluent's API begins.
+
+    http://registry:8081                          Confluent, Redpanda and others with its IMPORT mode
+    http://registry:8080/apis/ccompat/v7          Apicurio 3
+
+A user and password in the address are sent as Basic credentials. A registry numbers what it is given later from its highest
+id on, and ours are spread over all 31 bits: give the ledger a registry, or a context of one, of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from ledger.errors import ConfigError
+from ledger.http_client import BlockingHttp, HttpAnswer, NoAnswer
+from ledger.schemas.versions import SchemaVersion, schema_versions
+
+TIMEOUT_S = 10.0
+_APICURIO_PATH = "/apis/ccompat/"
+_HEADERS = {
+    "Accept": "application/vnd.schemaregistry.v1+json, application/json",
+    "Content-Type": "application/vnd.schemaregistry.v1+json",
+}
+
+
+def check_registry(url: str, prefix: str = "", timeout_s: float = TIMEOUT_S) -> None:
+    """Every released schema must be in the registry at `url` under its id. Raises `ConfigError` naming the first that is not.
+
+    `prefix` is that of the topics.
+    """
+    with _connected(url, timeout_s) as client:
+        for schema in schema_versions():
+            _check(client, schema, prefix)
+
+
+def publish(url: str, prefix: str = "", timeout_s: float = TIMEOUT_S) -> tuple[SchemaVersion, ...]:
+    """Load every released schema into the registry at `url`, with its id and version; what was missing. May be repeated.
+
+    Raises `ConfigError` when the registry does not answer or refuses, or has a schema of ours under another id or version or
+    another schema under an id of ours: found before anything is written, unless somebody else registers at the same time.
+    """
+    with _connected(url, timeout_s) as client:
+        missing = tuple(schema for schema in schema_versions() if not _is_registered(client, schema, prefix))
+        for schema in missing:
+            _require_room(client, schema, prefix)
+        load = _load_into_apicurio if _APICURIO_PATH in client.base_url else _import
+        if missing:
+            load(client, missing, prefix)
+        for schema in missing:
+            if not _is_registered(client, schema, prefix):
+                raise ConfigError(f"the registry took {_name(schema, prefix)}, but does not have it")
+    check_registry(url, prefix, timeout_s)
+    return missing
+
+
+def apicurio_archive(contents: Iterable[tuple[int, str]]) -> bytes:
+    """The ZIP file of Apicurio's import with (id, schema text) each. It has the texts alone: they become versions of a subject
+    when they are registered, and keep their ids then."""
+    manifest = {"systemName": "Order Ledger", "systemDescription": "", "systemVersion": "3", "exportVersion": "3.0"}
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("order-ledger.Manifest.json", json.dumps({**manifest, "exportedOn": 0, "exportedBy": ""}))
+        for schema_id, text in contents:
+            digest = hashlib.sha256(text.encode()).hexdigest()
+            entity = {"contentId": schema_id, "contentHash": digest, "artifactType": "AVRO", "contentType": "application/json"}
+            file.writestr(f"content/{digest}.Content.json", json.dumps(entity))
+            file.writestr(f"content/{digest}.Content.data", text)
+    return archive.getvalue()
+
+
+def _load_into_apicurio(client: BlockingHttp, schemas: Iterable[SchemaVersion], prefix: str) -> None:
+    """Apicurio takes ids with its own import only: in IMPORT mode it answers 200 and gives an id of its choice."""
+    root = client.base_url.split(_APICURIO_PATH)[0]
+    answer = _ask(
+        client,
+        "POST",
+        f"{root}/apis/registry/v3/admin/import?requireEmptyRegistry=false",
+        "importing the schemas",
+        headers={"Content-Type": "application/zip", "X-Registry-Preserve-ContentId": "true"},
+        body=apicurio_archive((schema.id, schema.text) for schema in schemas),
+    )
+    _require_success(answer, "importing the schemas")
+    for schema in schemas:
+        _register(client, schema, prefix, {})
+
+
+def _import(client: BlockingHttp, schemas: Iterable[SchemaVersion], prefix: str) -> None:
+    """Confluent's way: a subject in IMPORT mode takes ids and versions. Its mode is put back, also when something fails."""
+    for schema in schemas:
+        mode = f"mode/{schema.subject(prefix)}"
+        doing = f"setting {schema.subject(prefix)} to IMPORT mode"
+        before = _ask(client, "GET", mode, doing)
+        # force: the subject may have versions already
+        _require_success(_ask(client, "PUT", f"{mode}?force=true", doing, {"mode": "IMPORT"}), doing)
+        try:
+            _register(client, schema, prefix, {"id": schema.id, "version": schema.version})
+        finally:
+            doing = f"setting {schema.subject(prefix)} back from IMPORT mode"
+            if before.status == 200:
+                _require_success(_ask(client, "PUT", mode, doing, {"mode": _json(before).get("mode")}), doing)
+            else:
+                _require_success(_ask(client, "DELETE", mode, doing), doing)
+
+
+def _register(client: BlockingHttp, schema: SchemaVersion, prefix: str, numbers: dict[str, int]) -> None:
+    doing = f"registering {_name(schema, prefix)}"
+    body = {"schema": schema.text, "schemaType": "AVRO", **numbers}
+    answer = _ask(client, "POST", f"subjects/{schema.subject(prefix)}/versions", doing, body)
+    _require_success(answer, doing)
+    if (found := _json(answer).get("id")) != schema.id:
+        raise ConfigError(
+            f"the registry gave {_name(schema, prefix)} the id {found}, not {schema.id}: delete that version there and try again"
+        )
+
+
+def _is_registered(client: BlockingHttp, schema: SchemaVersion, prefix: str) -> bool:
+    """Has the subject this schema, with its id and version? Raises `ConfigError` when it has it with others."""
+    doing = f"looking for {_name(schema, prefix)}"
+    body = {"schema": schema.text, "schemaType": "AVRO"}
+    answer = _ask(client, "POST", f"subjects/{schema.subject(prefix)}", doing, body)
+    if answer.status == 404:
+        return False
+    _require_success(answer, doing)
+    found = _json(answer)
+    if (found.get("id"), found.get("version")) != (schema.id, schema.version):
+        raise ConfigError(
+            f"the registry has {_name(schema, prefix)} as version {found.get('version')} with id {found.get('id')}, "
+            f"not as version {schema.version} with id {schema.id}: delete the subject there, for good, and publish again"
+        )
+    return True
+
+
+def _require_room(client: BlockingHttp, schema: SchemaVersion, prefix: str) -> None:
+    """No other schema may have the subject's version, and none but the same one (of another prefix) the id."""
+    doing = f"looking for {_name(schema, prefix)}"
+    answer = _ask(client, "GET", f"subjects/{schema.subject(prefix)}/versions/{schema.version}", doing)
+    if answer.status != 404:
+        _require_success(answer, doing)
+        raise ConfigError(f"the registry has another schema as {_name(schema, prefix)}: delete the subject there, for good")
+    if _ask(client, "GET", f"schemas/ids/{schema.id}", doing).status != 404:
+        _check(client, schema, prefix)
+
+
+def _check(client: BlockingHttp, schema: SchemaVersion, prefix: str) -> None:
+    doing = f"looking for {_name(schema, prefix)}"
+    answer = _ask(client, "GET", f"schemas/ids/{schema.id}", doing)
+    if answer.status == 404:
+        raise ConfigError(
+            f"the registry has no schema {schema.id} ({_name(schema, prefix)}); "
+            "load it there with its id: order-ledger schema publish"
+        )
+    _require_success(answer, doing)
+    try:
+        found = json.loads(_json(answer)["schema"])
+    except (KeyError, TypeError, ValueError):
+        raise ConfigError(f"the registry's answer for schema {schema.id} is none: is SCHEMA_REGISTRY_URL a registry's?") from None
+    if found != schema.parsed:
+        raise ConfigError(f"the registry has another schema under id {schema.id} than {_name(schema, prefix)}")
+
+
+@contextmanager
+def _connected(url: str, timeout_s: float) -> Iterator[BlockingHttp]:
+    try:
+        client = BlockingHttp(url, timeout_s, _HEADERS)
+    except ConfigError as exc:
+        raise ConfigError(f"SCHEMA_REGISTRY_URL: {exc}") from None
+    with client:
+        yield client
+
+
+def _ask(
+    client: BlockingHttp,
+    method: str,
+    path: str,
+    doing: str,
+    value: Any = None,
+    body: bytes | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> HttpAnswer:
+    """`value` is sent as JSON; `path` is below the registry's, or a whole URL."""
+    sent = body if value is None else json.dumps(value).encode()
+    try:
+        return client.request(method, path if "://" in path else f"/{path}", body=sent, headers=headers)
+    except NoAnswer as exc:
+        raise ConfigError(f"SCHEMA_REGISTRY_URL does not answer ({doing}): {exc}") from exc
+
+
+def _require_success(answer: HttpAnswer, doing: str) -> None:
+    if not answer.ok:
+        said = _json(answer)
+        why = said.get("message") or said.get("title") or answer.reason
+        raise ConfigError(f"the registry answers {answer.status} to {doing}: {why}")
+
+
+def _json(answer: HttpAnswer) -> dict[str, Any]:
+    """The object in `answer`, empty when there is none."""
+    try:
+        value = answer.json()
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _name(schema: SchemaVersion, prefix: str) -> str:
+    return f"{schema.subject(prefix)} version {schema.version}"

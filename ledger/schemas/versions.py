@@ -1,0 +1,77 @@
+"""The Avro schemas of the ledger's topics: files, versions, ids.
+
+A released file never changes; a new version is a new file `avro/<subject>.v<N>.avsc`. The id of a schema is the first 31
+bits of SHA-256 of its minified JSON (DESIGN 4): the same in every environment, and loadable into any registry that takes
+explicit ids.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from ledger.errors import ConfigError
+from ledger.schemas.data_files import data_dir
+
+COMMANDS, EVENTS, REFUSALS, CONTACTS = "order-commands", "order-events", "order-refusals", "order-contacts"
+AUDIT = "order-audit"
+_FILE = re.compile(r"^(?P<topic>[a-z-]+)-value\.v(?P<version>[1-9][0-9]*)\.avsc$")
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaVersion:
+    """One released schema. `text` is minified JSON; `topic` the topic's name without any prefix."""
+
+    topic: str
+    version: int
+    text: str
+
+    @property
+    def id(self) -> int:
+        return schema_id(self.text)
+
+    @property
+    def parsed(self) -> dict[str, Any]:
+        """The schema as JSON values."""
+        schema: dict[str, Any] = json.loads(self.text)
+        return schema
+
+    def subject(self, prefix: str = "") -> str:
+        """The registry's name of it: TopicNameStrategy, `<topic>-value`."""
+        return f"{prefix}{self.topic}-value"
+
+
+def minify(text: str) -> str:
+    """The same JSON without insignificant white space; order of keys kept."""
+    return json.dumps(json.loads(text), separators=(",", ":"), ensure_ascii=False)
+
+
+def schema_id(minified: str) -> int:
+    """First 31 bits of SHA-256, so it is never negative in the wire format's signed 32 bits."""
+    return int.from_bytes(hashlib.sha256(minified.encode()).digest()[:4], "big") >> 1
+
+
+@cache
+def schema_versions() -> tuple[SchemaVersion, ...]:
+    """Every released schema, by topic and version. Raises `ConfigError` when two have the same id or a version is missing."""
+    found = []
+    for path in sorted(data_dir().iterdir()):
+        if match := _FILE.match(path.name):
+            found.append(SchemaVersion(match["topic"], int(match["version"]), minify(path.read_text("utf-8"))))
+    found.sort(key=lambda s: (s.topic, s.version))
+    if len({s.id for s in found}) != len(found):
+        raise ConfigError("two schema files have the same id: change one of them before it is released")
+    for topic in (COMMANDS, EVENTS, REFUSALS, CONTACTS, AUDIT):
+        numbers = [s.version for s in found if s.topic == topic]
+        if not numbers or numbers != list(range(1, len(numbers) + 1)):
+            raise ConfigError(f"schema versions of {topic} are {numbers}, not 1..n without gaps")
+    return tuple(found)
+
+
+def versions_of(topic: str) -> tuple[SchemaVersion, ...]:
+    """Released schemas of `topic` (name without prefix), oldest first."""
+    return tuple(s for s in schema_versions() if s.topic == topic)

@@ -1,0 +1,151 @@
+"""Opening the generation that this node reads: as it lies on disk, or folded from the log before anybody reads it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import structlog
+
+from ledger.asking import until_answered
+from ledger.errors import LogUnavailable
+from ledger.log import EventLog, TopicPartition
+from ledger.rocks_store import remove_store, store_opener
+from ledger.store import Store
+from ledger.topics import Topics
+from projections.bulk import BulkFold, Interrupted, Progress, Tell, tell_nobody
+from projections.databases import Databases, OtherReadModels
+from projections.freshness import read_note
+from projections.generations import Generations, write_json
+
+log = structlog.get_logger(__name__)
+
+FAR_BEHIND_RECORDS = 20_000
+TOLD_S = 5.0
+
+
+class Opened(NamedTuple):
+    """An open generation. At `current_at` (`time.monotonic`, s) it held everything that was committed."""
+
+    name: str
+    databases: Databases
+    current_at: float
+
+
+def projections_of(state_dir: Path) -> Generations:
+    """The generations of `serve`'s databases below its state directory."""
+    return Generations(state_dir / "projections", remove_store)
+
+
+def open_generation(generations: Generations, name: str, topics: Topics, partitions: int) -> Databases:
+    """Open every database of a generation. Raises `OtherReadModels`, `StoreError`."""
+    return Databases(store_opener(generations.folder(name)), topics, range(partitions), partitions)
+
+
+def nothing(topics: Topics) -> Databases:
+    """No databases: what a node has that never folded anything."""
+
+    def open_none(name: str) -> Store:
+        raise LookupError(name)
+
+    return Databases(open_none, topics, (), None)
+
+
+def open_known(generations: Generations, topics: Topics) -> Opened | None:
+    """The generation to read, if it is known when it was current last: reads can be answered from it before the log answers.
+
+    None for one that never was, or that has other read models. Raises `StoreError`.
+    """
+    name = generations.current()
+    note = None if name is None else read_note(generations.folder(name))
+    if name is None or note is None:
+        return None
+    try:
+        databases = open_generation(generations, name, topics, sum(tp.topic == topics.events for tp in note.positions))
+    except OtherReadModels:
+        return None
+    if not note.holds_for(databases.positions()):
+        log.warning("the read models stand before where they were current last", generation=name)
+        databases.close()
+        return None
+    return Opened(name, databases, time.monotonic() - max(0.0, time.time() - note.at))
+
+
+def open_caught_up(
+    generations: Generations, topics: Topics, event_log: EventLog, partitions: int, stopping: threading.Event, progress: Path
+) -> Opened | None:
+    """The generation to read, open, after folding the log to its end in bulk. For a node from which nobody reads yet.
+
+    Databases of other read models are left to lie and made anew from the log, in a generation of their own: a node must start
+    after an update, whether or not somebody ran `rebuild` first. The file `progress` says how far it is. None when told to stop.
+    """
+    name = generations.first()
+    try:
+        databases = open_generation(generations, name, topics, partitions)
+    except OtherReadModels as exc:
+        log.warning("making new read models from the log", why=str(exc))
+        name = generations.begin_anew()
+        generations.point(name, None)  # at once: should this process be killed, its next start goes on here
+        databases = open_generation(generations, name, topics, partitions)
+    try:
+        current_at = _catch_up(databases, event_log, stopping, progress)
+    except BaseException:
+        databases.close()
+        raise
+    if current_at is None:
+        databases.close()
+        return None
+    return Opened(name, databases, current_at)
+
+
+def _catch_up(databases: Databases, event_log: EventLog, stopping: threading.Event, told: Path) -> float | None:
+    """Fold in bulk; when the end was asked for that is reached (`time.monotonic`, s), None when told to stop."""
+    while not stopping.is_set():
+        bulk = BulkFold(event_log, databases, "catch-up")
+        try:
+            starts = until_answered(lambda: expirable_starts(databases, event_log), stopping)
+            asked_at = time.monotonic()
+            ends = until_answered(bulk.ends, stopping)
+            if starts is None or ends is None:
+                return None
+            databases.skip_expired(starts)
+            if databases.contacts is not None:
+                databases.contacts.follow(ends)
+            behind = sum(end - databases.position(tp) for tp, end in ends.items())
+            tell: Tell = tell_nobody
+            if behind > FAR_BEHIND_RECORDS:
+                log.info("far behind the log, folding in bulk", records=behind)
+                tell = _Teller(behind, told)
+            bulk.run(ends, tell, stopping.is_set)
+            return asked_at
+        except Interrupted:
+            return None
+        except LogUnavailable as exc:
+            log.warning("the log went away, folding on when it is back", why=str(exc))
+        finally:
+            bulk.close()
+            told.unlink(missing_ok=True)
+    return None
+
+
+def expirable_starts(databases: Databases, event_log: EventLog) -> dict[TopicPartition, int]:
+    """Where the refusals begin that the log still has. Raises `LogError`."""
+    refusals = databases.topics.refusals
+    return event_log.starts([TopicPartition(refusals, p) for p in databases.stores])
+
+
+class _Teller:
+    """Says how far a long start is: in a file at once, in the log now and then."""
+
+    def __init__(self, behind: int, file: Path) -> None:
+        self._behind, self._file, self._began, self._told_at = behind, file, time.monotonic(), time.monotonic()
+
+    def __call__(self, progress: Progress) -> None:
+        now = time.monotonic()
+        write_json(self._file, {"events": progress.events, "of_about": self._behind})
+        if now - self._told_at > TOLD_S:
+            self._told_at = now
+            per_s = int(progress.events / (now - self._began))
+            log.info("folding in bulk", events=progress.events, of_about=self._behind, events_per_s=per_s)

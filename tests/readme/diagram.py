@@ -1,0 +1,115 @@
+"""The picture of the rules in the README: drawn from the transition tables, so that it cannot tell another story. Pure.
+
+    python -m tests.readme.diagram README.md
+
+rewrites the text between `<!-- generated: NAME -->` and `<!-- end generated -->` for each NAME in `BLOCKS`, in place; a test
+compares (`tests/unit/test_readme_diagram.py`). Blocks of other names are somebody else's.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import TypeVar
+
+from ledger import events as e
+from ledger import transitions as t
+from ledger.transitions import Code, Status
+from tests.readme import generated_blocks
+
+START = "[*]"
+S = TypeVar("S", bound=str)
+
+# What a request's event makes of the shown status.
+LEADS_TO: dict[str, Status] = {
+    e.ORDER_CANCELLED: Status.CANCELLED,
+    e.FULFILMENT_STARTED: Status.PROCESSING,
+    e.ORDER_SHIPPED: Status.SHIPPED,
+    e.ORDER_DELIVERED: Status.DELIVERED,
+}
+# Facts move the shown status by what they complete or undo (`order.display`); the exhaustive test sees no other moves.
+FACT_MOVES: tuple[tuple[Status, Status, str], ...] = (
+    (Status.PENDING, Status.PAID, e.PAYMENT_CAPTURED),
+    (Status.PENDING, Status.PAID, e.STOCK_RESERVED),
+    (Status.PAID, Status.PENDING, e.STOCK_RELEASED),
+)
+
+
+def moves() -> list[tuple[Status, Status, str]]:
+    """Every change of the shown status: from, to, and the event that makes it. By status, then by target."""
+    found = list(FACT_MOVES)
+    for row in t.REQUESTS.values():
+        for status, outcome in row.items():
+            if not isinstance(outcome, Code) and outcome in LEADS_TO:
+                found.append((status, LEADS_TO[outcome], outcome))
+    order = list(Status)
+    return sorted(set(found), key=lambda m: (order.index(m[0]), order.index(m[1]), m[2]))
+
+
+def states() -> str:
+    """The shown status as a Mermaid state diagram."""
+    events: dict[tuple[Status, Status], list[str]] = {}
+    for source, target, event in moves():
+        events.setdefault((source, target), []).append(event)
+    lines = ["```mermaid", "stateDiagram-v2", f"    {START} --> {Status.PENDING}: {e.ORDER_PLACED}"]
+    lines += [f"    {source} --> {target}: {' / '.join(names)}" for (source, target), names in events.items()]
+    left = {source for source, _, _ in moves()}
+    lines += [f"    {status} --> {START}" for status in Status if status not in left]
+    return "\n".join([*lines, "```"])
+
+
+def requests() -> str:
+    """What each request leads to from each shown status: an event, or the refusal's code."""
+    rows: dict[str, dict[Status, str | Code]] = {str(operation): row for operation, row in t.REQUESTS.items()}
+    return _table("request", rows, [(status, str(status)) for status in Status])
+
+
+def facts() -> str:
+    """What each observed fact makes of the thing it is about; never a refusal for state."""
+    attempts = [(state, state) for state in t.ATTEMPT_STATES]
+    refunds = [(state, state or "not known") for state in t.REFUND_STATES]
+    stock = [(state, state) for state in t.STOCK_STATES]
+    return "\n\n".join(
+        (
+            _table("payment attempt is", t.ATTEMPT_FACTS, attempts),
+            _table("refund is", t.REFUND_FACTS, refunds),
+            _table("stock is", t.STOCK_FACTS, stock),
+        )
+    )
+
+
+def _table(corner: str, rows: dict[str, dict[S, str | Code]], columns: list[tuple[S, str]]) -> str:
+    lines = [_row([corner, *(title for _, title in columns)]), _row(["---"] * (len(columns) + 1))]
+    lines += [_row([name, *(_cell(row[key]) for key, _ in columns)]) for name, row in rows.items()]
+    return "\n".join(lines)
+
+
+def _row(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _cell(outcome: str | Code) -> str:
+    """Events and states stand as they are, codes as code."""
+    return f"`{outcome}`" if isinstance(outcome, Code) else outcome
+
+
+def states_and_requests() -> str:
+    """The diagram, and under it what each request leads to."""
+    return f"{states()}\n\n{requests()}"
+
+
+BLOCKS: dict[str, Callable[[], str]] = {"states": states_and_requests, "facts": facts}
+
+
+def rewritten(text: str) -> str:
+    """`text` with the blocks of this module made anew. Raises `NoBlock` when there is no place for `states`."""
+    return generated_blocks.rewritten(text, BLOCKS, "states")
+
+
+def main(arguments: list[str]) -> int:
+    """Rewrite each named file in place; 0 when done."""
+    return generated_blocks.main(arguments, rewritten, "tests.readme.diagram")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

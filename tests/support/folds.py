@@ -1,0 +1,89 @@
+"""Opens the databases that a stopped process left behind and compares every row with a fresh fold of the log."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from commands.processor.desk import Desk
+from ledger.contact_rows import CONTACTS_STORE
+from ledger.kafka.log import KafkaLog
+from ledger.log import Record
+from ledger.memory.store import MemoryStore
+from ledger.rocks_store import RocksStore
+from ledger.store import Store
+from ledger.topics import Topics
+from projections.projector import Projector
+from tests.support import checker
+
+Rows = dict[bytes, bytes]
+
+
+def differences(live: Mapping[bytes, bytes], fold: Mapping[bytes, bytes]) -> list[str]:
+    """Rows that one side lacks or has otherwise."""
+    keys = {key for key in live.keys() | fold.keys() if live.get(key) != fold.get(key)}
+    return [f"{key!r}: live {live.get(key)!r}, fold {fold.get(key)!r}" for key in sorted(keys)]
+
+
+def _records(bootstrap: str, topic: str) -> list[Record]:
+    return [Record(topic, *raw) for raw in checker.read_topic(bootstrap, topic)]
+
+
+def _rows(store: Store) -> Rows:
+    """But those that say when it was last looked at, and what is still to be removed from its files."""
+    return {key: row for key, row in store.scan(b"") if key != b"\0current" and not key.startswith(b"\0unpurged/")}
+
+
+def desk_differences(state_dir: Path, bootstrap: str, log: KafkaLog, topics: Topics, writers: int, partitions: int) -> list[str]:
+    """The processor's databases against a fold of events and refusals. Positions (`meta`) may differ in how a batch ended."""
+    events, refusals = _records(bootstrap, topics.events), _records(bootstrap, topics.refusals)
+    command_log = log.topic_id(topics.commands)
+    found: list[str] = []
+    for writer in range(writers):
+        fresh = MemoryStore()
+        for partition in range(writer, partitions, writers):
+            desk = Desk(fresh, partition, partitions, topics, command_log)
+            for record in (*events, *refusals):
+                if record.partition == partition:
+                    desk.fold(record)
+            fresh.write(desk.rows())
+        store = RocksStore(state_dir / "commands" / f"writer-{writer}")
+        try:
+            live = _rows(store)
+        finally:
+            store.close()
+        fold = _rows(fresh)
+        metas = [key for key in live if key.endswith(b"/meta")]
+        assert len(metas) == len(range(writer, partitions, writers))
+        for rows in (live, fold):
+            for key in metas:
+                del rows[key]
+        found += [f"writer-{writer} {line}" for line in differences(live, fold)]
+    return found
+
+
+def projection_differences(state_dir: Path, bootstrap: str, topics: Topics, partitions: int) -> list[str]:
+    """The read models, positions and contacts included, against a fold of the three topics into fresh databases."""
+    fresh: dict[str, MemoryStore] = {}
+
+    def open_store(name: str) -> Store:
+        fresh[name] = MemoryStore()
+        return fresh[name]
+
+    projector = Projector.open(open_store, topics, partitions)
+    for topic in (topics.events, topics.refusals, topics.contacts):
+        if records := _records(bootstrap, topic):
+            projector.fold(records)
+    root = state_dir / "projections"
+    folder = root / json.loads((root / "current.json").read_text())["current"]
+    found: list[str] = []
+    for name, fold in fresh.items():
+        if name == CONTACTS_STORE and not (folder / name).exists():
+            continue  # a rebuild makes none: whoever reads its generation does
+        store = RocksStore(folder / name)
+        try:
+            found += [f"{name} {line}" for line in differences(_rows(store), _rows(fold))]
+        finally:
+            store.close()
+    return found

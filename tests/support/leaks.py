@@ -1,0 +1,104 @@
+"""What a test leaves open fails that test, not whichever runs when the garbage is collected.
+
+Sockets, files, event loops and pipes warn when they are collected unclosed, and `filterwarnings` makes an error of that. So
+garbage is collected at the end of each test that has more files open, or more threads or children, than before it, and at
+the end of each module. Collecting after every test would cost a fifth of the quick ones.
+
+Children that run on and threads that hold the program up are leaks whether or not anybody still refers to them.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+import time
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+PATIENCE_S = 60.0  # for threads that are about to end
+# They belong to the default executor of a loop that may live longer than the test: started as needed, joined with the loop.
+POOLED = ("asyncio_", "ThreadPoolExecutor")
+# Fixtures whose processes live on, and are ended by a fixture of the session or module.
+KEEPERS = frozenset({"up", "the_up", "broker", "stopped_data"})  # end to end, and in test_embedded_broker
+
+
+def open_files() -> int:
+    """How many file descriptors are open; 0 where that is not known."""
+    try:
+        return len(os.listdir("/proc/self/fd"))  # noqa: PTH208  # the quickest; it is called twice a test
+    except FileNotFoundError:
+        return 0
+
+
+def children() -> set[int]:
+    """Processes of ours that run, without the embedded broker that the whole run shares."""
+    try:
+        running = {int(pid) for task in os.listdir("/proc/self/task") for pid in _children_of(task)}  # noqa: PTH208
+    except FileNotFoundError:
+        running = {child.pid for child in psutil.Process().children()}
+    return running
+
+
+def _children_of(task: str) -> list[str]:
+    try:
+        with open(f"/proc/self/task/{task}/children") as file:  # noqa: PTH123
+            return file.read().split()
+    except FileNotFoundError:  # the thread has ended
+        return []
+
+
+def threads() -> set[threading.Thread]:
+    return {t for t in threading.enumerate() if not t.daemon and not t.name.startswith(POOLED)}
+
+
+def ends_by_itself(pid: int) -> bool:
+    """Whether it is what the broker does in the background of its first run on a machine."""
+    try:
+        return "ledger.broker.aot_training" in psutil.Process(pid).cmdline()
+    except psutil.Error:
+        return True
+
+
+def described(pid: int) -> str:
+    try:
+        return f"{pid}: {' '.join(psutil.Process(pid).cmdline())[:300]}"
+    except psutil.Error:
+        return f"{pid}: ended"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _nothing_left_by_the_module() -> Iterator[None]:
+    """The first fixture of a module, so the last to end: after what its other fixtures opened."""
+    yield
+    gc.collect()
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_by_the_test(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The first of a test's fixtures, so the last to end. What wider fixtures opened for it counts as there before."""
+    files, processes, running = open_files(), children(), threads()
+    yield
+    deadline = time.monotonic() + PATIENCE_S
+    while (left := {t for t in threads() - running if t.is_alive()}) and time.monotonic() < deadline:
+        time.sleep(0.002)
+    new = set() if KEEPERS & set(request.fixturenames) else children() - processes
+    if open_files() > files or new or left or excused(request):
+        gc.collect()
+    new = {pid for pid in new - shared_processes(request.config) if not ends_by_itself(pid)}
+    assert not new, f"processes were left running: {[described(pid) for pid in new]}"
+    assert not left, f"threads were left running: {left}"
+
+
+def excused(request: pytest.FixtureRequest) -> bool:
+    """Whether a resource warning is expected of the test: then while that holds, and not in the next one."""
+    marks = request.node.iter_markers("filterwarnings")
+    return any("ResourceWarning" in rule for mark in marks for rule in mark.args)
+
+
+def shared_processes(config: pytest.Config) -> set[int]:
+    """The broker's, which a test may have been the first to ask for."""
+    shared = config.pluginmanager.get_plugin("workers")
+    return set() if shared is None else shared.broker_processes(config)

@@ -1,0 +1,47 @@
+"""Which moves of the shown status there are, and which were reached."""
+
+from __future__ import annotations
+
+from commands.decide import decide
+from ledger import events as e
+from ledger.order import display, evolve
+from tests.support import order_model as model
+from tests.support.order_space import (
+    WHOLE,
+    Universe,
+    at_ms,
+    order_command,
+    reach,
+)
+
+COMMANDS = [(c, order_command(c)) for c in WHOLE]
+
+
+# Shown statuses that an event may lead to: the picture of B, in one line each.
+MOVES = {
+    ("pending", "paid"): {e.PAYMENT_CAPTURED, e.STOCK_RESERVED},
+    ("paid", "pending"): {e.STOCK_RELEASED},
+    ("pending", "cancelled"): {e.ORDER_CANCELLED},
+    ("paid", "cancelled"): {e.ORDER_CANCELLED},
+    ("processing", "cancelled"): {e.ORDER_CANCELLED},
+    ("paid", "processing"): {e.FULFILMENT_STARTED},
+    ("paid", "shipped"): {e.ORDER_SHIPPED},
+    ("processing", "shipped"): {e.ORDER_SHIPPED},
+    ("shipped", "delivered"): {e.ORDER_DELIVERED},
+}
+
+
+def moves(universes: tuple[Universe, ...]) -> dict[tuple[str, str], set[str]]:
+    """Which event types change the shown status, from what to what, over every reached state and every command."""
+    seen: dict[tuple[str, str], set[str]] = {}
+    for universe in universes:
+        for state, reached in reach(universe).items():
+            for c, command in COMMANDS:
+                if isinstance(model.expect(state, c), model.No):
+                    continue
+                event = decide(command, reached.order, at_ms(c))
+                if isinstance(event, e.OrderEvent):
+                    step = (str(display(reached.order)), str(display(evolve(reached.order, event))))
+                    if step[0] != step[1]:
+                        seen.setdefault(step, set()).add(event.type)
+    return seen

@@ -1,0 +1,160 @@
+"""Both adapters of the EventLog behind one face, with what a test needs to do behind the port's back."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+import pytest
+from confluent_kafka import Producer
+from confluent_kafka import TopicPartition as KafkaTopicPartition
+from confluent_kafka.admin import AdminClient
+
+from ledger.kafka.log import KafkaLog
+from ledger.kafka.settings import KafkaSettings
+from ledger.log import EventLog, NewRecord, Reader, Record, TopicPartition
+from ledger.memory.log import MemoryLog
+from ledger.topics import Topics, TopicSpec
+from tests.support.hanging import leave_hanging
+from tests.support.patience import PATIENCE_S
+
+
+class Backstage(Protocol):
+    """What no port method does: a crash in the middle of a transaction, retention, a topic made anew."""
+
+    log: EventLog
+
+    def leave_open(self, transactional_id: str, records: Sequence[NewRecord]) -> None: ...
+
+    def leave_hanging(self, transactional_id: str, records: Sequence[NewRecord]) -> None: ...
+
+    def truncate(self, tp: TopicPartition, before: int) -> None: ...
+
+    def recreate(self, spec: TopicSpec) -> None: ...
+
+
+class MemoryBackstage:
+    def __init__(self) -> None:
+        self.log: MemoryLog = MemoryLog()
+
+    def leave_open(self, transactional_id: str, records: Sequence[NewRecord]) -> None:
+        writer = self.log.writer(transactional_id)
+        writer.start(PATIENCE_S)
+        self.log.fail_next_commit("before")
+        with pytest.raises(Exception, match="never done"):
+            writer.transact(records)
+
+    def leave_hanging(self, transactional_id: str, records: Sequence[NewRecord]) -> None:
+        self.log.lose_marker(TopicPartition(records[0].topic, records[0].partition))
+        writer = self.log.writer(transactional_id)
+        writer.start(PATIENCE_S)
+        writer.transact(records)
+
+    def truncate(self, tp: TopicPartition, before: int) -> None:
+        self.log.truncate(tp, before)
+
+    def recreate(self, spec: TopicSpec) -> None:
+        self.log.recreate(spec.name)
+
+
+class KafkaBackstage:
+    def __init__(self, settings: KafkaSettings) -> None:
+        self.log: KafkaLog = KafkaLog(settings)
+        self._settings = settings
+        self._config = settings.client_config()
+        self._crashed: list[Producer] = []  # alive until the end of the test: a collected one would still not abort
+
+    def leave_open(self, transactional_id: str, records: Sequence[NewRecord]) -> None:
+        producer = Producer(self._config | {"transactional.id": transactional_id, "log_level": 0})
+        producer.init_transactions(PATIENCE_S)
+        producer.begin_transaction()
+        for record in records:
+            producer.produce(record.topic, record.value, record.key, record.partition)
+        assert producer.flush(PATIENCE_S) == 0
+        self._crashed.append(producer)
+
+    def leave_hanging(self, transactional_id: str, records: Sequence[NewRecord]) -> None:
+        writer = self.log.writer(transactional_id)
+        writer.start(PATIENCE_S)
+        writer.close()
+        leave_hanging(self._settings, transactional_id, records)
+
+    def truncate(self, tp: TopicPartition, before: int) -> None:
+        admin = AdminClient(self._config)
+        for future in admin.delete_records([KafkaTopicPartition(tp.topic, tp.partition, before)]).values():
+            future.result(PATIENCE_S)
+
+    def recreate(self, spec: TopicSpec) -> None:
+        admin = AdminClient(self._config)
+        for future in admin.delete_topics([spec.name], operation_timeout=PATIENCE_S).values():
+            future.result(PATIENCE_S)
+        deadline = time.monotonic() + PATIENCE_S
+        while spec.name in admin.list_topics(timeout=PATIENCE_S).topics:
+            assert time.monotonic() < deadline, f"{spec.name} is still there"
+            time.sleep(0.05)
+        self.log.ensure_topics([spec])
+
+
+class Stage:
+    """One test's log: fresh topics, fresh ids, and the writing and reading that every test does."""
+
+    def __init__(self, backstage: Backstage, topics: Topics) -> None:
+        self.backstage = backstage
+        self.log = backstage.log
+        self._prefix = topics.prefix
+        self._numbers = itertools.count(1)
+        self._readers: list[Reader] = []
+
+    def name(self, word: str) -> str:
+        return f"{self._prefix}{word}-{next(self._numbers)}"
+
+    def topic(self, partitions: int = 1, **settings: str) -> str:
+        name = self.name("topic")
+        kept = {"retention.ms": "-1"}  # many tests write records of long ago
+        spec = TopicSpec(name, partitions, kept | {key.replace("_", "."): value for key, value in settings.items()})
+        assert self.log.ensure_topics([spec]) == [name]
+        return name
+
+    def transact(self, *records: NewRecord) -> dict[TopicPartition, int]:
+        """`records` in one transaction of a writer of its own."""
+        writer = self.log.writer(self.name("writer"))
+        writer.start(PATIENCE_S)
+        try:
+            positions = dict(writer.transact(records))
+            self._wait_for_markers(positions)
+            return positions
+        finally:
+            writer.close()
+
+    def reader(self, positions: dict[TopicPartition, int], **options: object) -> Reader:
+        reader = self.log.reader(self.name("reader"), **options)  # type: ignore[arg-type]
+        self._readers.append(reader)
+        reader.assign(positions)
+        return reader
+
+    def read_to_end(self, positions: dict[TopicPartition, int], **options: object) -> list[Record]:
+        """Everything from `positions` to the end of each partition."""
+        self._wait_for_markers(positions)
+        reader = self.reader(positions, eof=True, **options)
+        records: list[Record] = []
+        deadline = time.monotonic() + PATIENCE_S
+        while set(reader.reached_end()) != set(positions):
+            assert time.monotonic() < deadline, f"no end in sight: {reader.reached_end()}"
+            records += reader.poll(100, 0.5)
+        return records
+
+    def _wait_for_markers(self, partitions: Iterable[TopicPartition]) -> None:
+        """A transaction has ended when its coordinator knows; partitions hear of it, and show its records, a little later."""
+        deadline = time.monotonic() + PATIENCE_S
+        while self.log.ends(partitions) != self.log.ends(partitions, "read_uncommitted"):
+            states = {one.state for one in self.log.open_transactions(partitions)}
+            if states and not states & {"PrepareCommit", "PrepareAbort"}:
+                return  # left open by the test
+            assert time.monotonic() < deadline, states
+            time.sleep(0.01)
+
+    def close(self) -> None:
+        for reader in self._readers:
+            reader.close()
