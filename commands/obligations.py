@@ -1,10 +1,10 @@
-"""`obligations(order) -> tuple[Obligation, ...]`: what an order still owes the outside world (CONTRACT C). Pure.
+"""`obligations(order) -> tuple[Obligation, ...]`: what an order still owes the outside world. Pure.
 
 From the state alone: no clock, no memory of calls. The reconciler compares `not_before` with its clock, does what is due
 and reports facts; a crash anywhere means that the same obligation, with the same key, is done again. Compensation is not a
 second code path: a cancelled order whose money is captured simply owes a refund.
 
-`TABLE` lists the rows O1-O12 in the contract's order. O13 (stuck) needs a memory of calls and is the reconciler's.
+`TABLE` lists all of it but the flag of a call that keeps failing (`STUCK`): that needs a memory of calls and is the reconciler's.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ from ledger.transitions import Status
 
 MINUTE_MS = 60 * 1000
 HOUR_MS = 60 * MINUTE_MS
-LOOK_AFTER_MS = MINUTE_MS  # O5; the reconciler doubles it to 10 min while nothing is new
-LOOK_AT_REFUND_AFTER_MS = HOUR_MS  # O9; doubled to 24 h
-REFUND_OVERDUE_MS = 14 * DAY_MS  # O10
+LOOK_AFTER_MS = MINUTE_MS  # the reconciler doubles it to 10 min while nothing is new
+LOOK_AT_REFUND_AFTER_MS = HOUR_MS  # doubled to 24 h
+REFUND_OVERDUE_MS = 14 * DAY_MS
 LOOK_AT_DISPUTE_AFTER_MS = DAY_MS  # disputes take weeks; the bank's word may come in a message that is lost
 
 
@@ -268,9 +268,9 @@ def _payment_args(a: Attempt) -> PaymentArgs:
 
 
 class Row(NamedTuple):
-    """One row of CONTRACT C: when what is owed, and what comes of it, in words for people."""
+    """When which kind of thing is owed, and what comes of it, in words for people."""
 
-    no: str
+    kind: Kind
     when: str
     what: str
     leads_to: str
@@ -278,40 +278,58 @@ class Row(NamedTuple):
 
 
 TABLE: tuple[Row, ...] = (
-    Row("O1", "open, a service owed", "reserve there", "StockReserved or StockRejected", _reserve),
-    Row("O2", "open, a service rejected", "cancel the order", "OrderCancelled (out_of_stock)", _cancel),
-    Row("O3", "cancelled, a service owed or reserved", "release there", "StockReleased", _release),
-    Row("O4", "open, a payment requested", "open a payment intent", "PaymentOpened, or PaymentVoided", _create_payment),
+    Row(Kind.RESERVE, "open, a service owed", "reserve there", "StockReserved or StockRejected", _reserve),
+    Row(Kind.CANCEL, "open, a service rejected", "cancel the order", "OrderCancelled (out_of_stock)", _cancel),
+    Row(Kind.RELEASE, "cancelled, a service owed or reserved", "release there", "StockReleased", _release),
     Row(
-        "O5", "open, a payment open, pending or declined", "look after a minute, then less often", "what is new", _look_at_payment
+        Kind.CREATE_PAYMENT,
+        "open, a payment requested",
+        "open a payment intent",
+        "PaymentOpened, or PaymentVoided",
+        _create_payment,
     ),
-    Row("O6", "open, authorised, all stock reserved", "capture", "PaymentCaptured, or PaymentVoided", _capture),
     Row(
-        "O7",
+        Kind.LOOK_AT_PAYMENT,
+        "open, a payment open, pending or declined",
+        "look after a minute, then less often",
+        "what is new",
+        _look_at_payment,
+    ),
+    Row(Kind.CAPTURE, "open, authorised, all stock reserved", "capture", "PaymentCaptured, or PaymentVoided", _capture),
+    Row(
+        Kind.VOID,
         "an attempt without an end, of a cancelled order, not the last or no longer needed",
         "void it",
         "PaymentVoided, or PaymentCaptured",
         _void,
     ),
     Row(
-        "O8",
+        Kind.REFUND,
         "cancelled, captured money not on its way back, no open dispute, fewer than 3 failures",
         "refund",
         "RefundSubmitted, RefundSettled or RefundFailed",
         _refund,
     ),
-    Row("O9", "a dispute open", "look every day", "DisputeClosed", _look_at_dispute),
-    Row("O9", "a refund submitted", "look after an hour, then less often", "RefundSettled or RefundFailed", _look_at_refund),
-    Row("O10", "3 refunds failed, or one submitted for 14 days", "call a person", "AttentionRaised", _call_about_refund),
+    Row(Kind.LOOK_AT_DISPUTE, "a dispute open", "look every day", "DisputeClosed", _look_at_dispute),
     Row(
-        "O11",
+        Kind.LOOK_AT_REFUND,
+        "a refund submitted",
+        "look after an hour, then less often",
+        "RefundSettled or RefundFailed",
+        _look_at_refund,
+    ),
+    Row(
+        Kind.CALL_PERSON, "3 refunds failed, or one submitted for 14 days", "call a person", "AttentionRaised", _call_about_refund
+    ),
+    Row(
+        Kind.EXPIRE,
         "pending, not being captured and not paid in part",
         "expire the order when its time is over",
         "OrderCancelled (unpaid, stock_timeout)",
         _expire,
     ),
     Row(
-        "O12",
+        Kind.CALL_PERSON,
         "an open dispute, a payment that the provider refused to open, an open order paid in part or refunded in full, amounts "
         "that do not add up",
         "call a person",

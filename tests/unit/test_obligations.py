@@ -1,6 +1,6 @@
-"""What orders owe, in every reachable class of orders: against the contract's table, and the four laws of C1.
+"""What orders owe, in every reachable class of orders: against a table of its own, and the four laws.
 
-The expectation is written from the contract's words over `order_model.State`, and shares nothing with `commands.obligations`
+The expectation is written over `order_model.State` and shares nothing with `commands.obligations`
 but the names of the kinds. Histories are those of `order_space`; their times are close together, so whatever has a time of its
 own is asked after it.
 """
@@ -27,6 +27,7 @@ from commands.obligations import (
     HOUR_MS,
     MINUTE_MS,
     REFUND_OVERDUE_MS,
+    TABLE,
     AttentionArgs,
     Kind,
     Obligation,
@@ -52,7 +53,7 @@ in_both = pytest.mark.parametrize(
 UNDER_WAY = ("open", "pending", "declined")
 
 
-# ---- the contract's table, in its own words -------------------------------------------------------------------------
+# ---- the table --------------------------------------------------------------------------------------------------------
 
 
 def expected(s: model.State, o: Order) -> set[tuple[str, str, int]]:
@@ -64,17 +65,17 @@ def expected(s: model.State, o: Order) -> set[tuple[str, str, int]]:
     times = {x.service: x.times_reserved for x in o.stock}
     for service, state in stock.items():
         if is_open and state == "owed":
-            owed.add(("reserve", f"res:{i}:{service}", 0))  # O1
+            owed.add(("reserve", f"res:{i}:{service}", 0))
         if s.cancelled and state in ("owed", "reserved"):
-            owed.add(("release", f"rel:{i}:{service}:{times[service]}", 0))  # O3
+            owed.add(("release", f"rel:{i}:{service}:{times[service]}", 0))
     if is_open and "rejected" in stock.values():
-        owed.add(("cancel", f"cancel:{i}:stock", 0))  # O2
+        owed.add(("cancel", f"cancel:{i}:stock", 0))
     owed |= _payments(s, o)
     owed |= _refunds(s, o)
     at_work = is_open and model.payment_axis(s) == "authorised" and model.stock_axis(s) == "reserved"
     in_part = 0 < model.captured(s) < s.total
     if model.shown(s) == "pending" and not at_work and not in_part:
-        owed.add(("expire", f"exp:{i}", o.expires_at))  # O11
+        owed.add(("expire", f"exp:{i}", o.expires_at))
     return owed | _people(s, o)
 
 
@@ -85,13 +86,13 @@ def _payments(s: model.State, o: Order) -> set[tuple[str, str, int]]:
         since = o.attempts[n - 1].since
         last = n == len(s.attempts)
         if waits and last and a.state == "requested":
-            owed.add(("create_payment", f"pi:{i}:{n}", 0))  # O4
+            owed.add(("create_payment", f"pi:{i}:{n}", 0))
         if waits and last and a.state in UNDER_WAY:
-            owed.add(("look_at_payment", f"look:{i}:{n}", since + MINUTE_MS))  # O5
+            owed.add(("look_at_payment", f"look:{i}:{n}", since + MINUTE_MS))
         if waits and last and a.state == "authorised" and model.stock_axis(s) == "reserved":
-            owed.add(("capture", f"cap:{i}:{n}", 0))  # O6
+            owed.add(("capture", f"cap:{i}:{n}", 0))
         if a.state not in ("captured", "voided") and not (waits and last):
-            owed.add(("void", f"void:{i}:{n}", 0))  # O7
+            owed.add(("void", f"void:{i}:{n}", 0))
         if s.cancelled and a.state == "captured" and a.ref is None and _owed_back(s) > 0:
             owed.add(("look_at_payment", f"look:{i}:{n}", since + MINUTE_MS))  # to learn its name, or nothing can go back
         if a.state == "captured" and a.ref and model.dispute_open(s):
@@ -109,15 +110,15 @@ def _refunds(s: model.State, o: Order) -> set[tuple[str, str, int]]:
     named = any(a.captured and a.ref for a in s.attempts)
     if s.cancelled and _owed_back(s) > 0 and named and not model.dispute_open(s) and s.recent < 3:
         number = 1 + max((r.no for r in s.refunds), default=0)
-        owed.add(("refund", f"ref:{i}:{number}", 0))  # O8
+        owed.add(("refund", f"ref:{i}:{number}", 0))
     for r, entry in zip(s.refunds, o.refunds, strict=True):
         if r.state == "submitted" and r.ref:
-            owed.add(("look_at_refund", f"look:{i}:refund:{r.ref}", entry.since + HOUR_MS))  # O9
+            owed.add(("look_at_refund", f"look:{i}:refund:{r.ref}", entry.since + HOUR_MS))
     return owed
 
 
 def _people(s: model.State, o: Order) -> set[tuple[str, str, int]]:
-    """O10, O12: each once, but for the money that still has to go back."""
+    """Calls for a person: each once, but for the money that still has to go back."""
     i, called = o.order_id, {}
     if s.cancelled and s.recent >= 3 and _owed_back(s) > 0:
         called[f"att:{i}:refund:{max(r.no for r in s.refunds)}"] = (0, True)
@@ -145,7 +146,7 @@ def _people(s: model.State, o: Order) -> set[tuple[str, str, int]]:
 
 
 @in_both
-def test_every_order_owes_what_the_contract_says_and_nothing_else(universe: Universe) -> None:
+def test_every_order_owes_what_the_table_says_and_nothing_else(universe: Universe) -> None:
     for state, reached in reach(universe).items():
         found = [(str(x.kind), x.key, x.not_before) for x in obligations(reached.order)]
         # The class counts failures to three only; numbers and amounts are those of the order.
@@ -153,6 +154,7 @@ def test_every_order_owes_what_the_contract_says_and_nothing_else(universe: Univ
         assert len(found) == len(set(found)), state
         assert len({key for _, key, _ in found}) == len(found), state
         assert due_at(reached.order) == min((at for _, _, at in found), default=None)
+        assert all(x.kind is row.kind for row in TABLE for x in row.owed(reached.order)), state
 
 
 # ---- what a port can say --------------------------------------------------------------------------------------------
