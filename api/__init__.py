@@ -9,7 +9,7 @@ limits       how much each caller may ask for
 bodies       strict JSON                          query        strict query parameters
 payloads     shapes of requests and answers       representations   answers as bytes
 visibility   what each role sees of an order      card_numbers what may be in no text
-orders events tracking customers reports          the routes of CONTRACT A
+orders events tracking customers reports          the routes
 contact_sweep erasure                             the end of contacts
 outcomes     from a command to its answer         submissions  send a command, wait for its outcome
 audit        who did and saw what no event tells (with audit_spool; audit_verb shows it)

@@ -1,7 +1,7 @@
 """Problems: every error the API answers, as RFC 9457 `application/problem+json`. The one table of slugs and statuses.
 
 `type` is `/problems/<slug>` and `code` the slug again: the two never change, titles and details may. A refusal of the ledger
-(CONTRACT D) has its enum's code with hyphens as slug, but for `amount_differs`, which is `total-mismatch`.
+has the code of `ledger.transitions.Code` with hyphens as slug, but for `amount_differs`, which is `total-mismatch`.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ PROBLEMS: dict[str, ProblemType] = {
 
 _SLUG_OF = {Code.AMOUNT_DIFFERS: "total-mismatch"}
 
-# Refused, yet what was asked for is already so: answered with the order (CONTRACT D, HTTP 200).
+# Refused, yet what was asked for is already so: answered with the order and 200.
 UNCHANGED = frozenset({Code.NOTHING_TO_CHANGE.value, Code.ALREADY_KNOWN.value})
 
 

@@ -1,4 +1,4 @@
-"""From a command to its answer: replay, send, wait, and say what became of it (CONTRACT A).
+"""From a command to its answer: replay, send, wait, and say what became of it.
 
 decided       the order as of the version the command made: 201 or 200, `Ledger-Outcome: changed`
 unchanged     nothing to change, or already known: 200 with the order as it was then, `Ledger-Outcome: unchanged`
@@ -165,7 +165,7 @@ def _sentence(detail: str) -> str:
 
 
 async def command_state(call: Call, command_id: str, order_id: str, outcome: Outcome | None) -> bytes:
-    """What A9 says of a command; `outcome` None: not decided yet."""
+    """What `readCommand` says of a command; `outcome` None: not decided yet."""
     state: dict[str, object] = {
         "command_id": command_id,
         "state": "pending",

@@ -1,4 +1,4 @@
-"""The ledger's values as the JSON that clients get (CONTRACT A). Pure; shapes are those of `payloads`."""
+"""The ledger's values as the JSON that clients get. Pure; shapes are those of `payloads`."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 `command_id` = hash(principal name, customer, operation, order id or "-", Idempotency-Key), so two customers of one gateway
 never share a key, and a retried `POST /orders`, whose order id derives from its command id, meets its first attempt in the
-same partition and the same order (DESIGN 5).
+same partition and the same order (ARCHITECTURE, Idempotency).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def order_id_of(command_id: str) -> str:
 
 
 def fresh_command_id() -> str:
-    """An id for a fact that the reconciler reports: never reused, for facts are told apart by state (CONTRACT C2)."""
+    """An id for a fact that the reconciler reports: never reused, for facts are told apart by state."""
     return "fct_" + _base32(secrets.token_bytes(16))
 
 

@@ -1,4 +1,4 @@
-"""Who an order is for: the only personal data, kept in `order-contacts` and never in the ledger (DESIGN 3, promise 8). Pure.
+"""Who an order is for: the only personal data, kept in `order-contacts` and never in the ledger. Pure.
 
 Records of that topic, by key:
 

@@ -71,7 +71,10 @@ class LogUnavailable(LogError):
 
 
 class Discard(LogError):
-    """A transactional writer may no longer be trusted: throw it away, take over from oneself, ask the log (DESIGN 5, rule 5)."""
+    """A transactional writer may no longer be trusted: discard it, start a new one, and let the log say what was committed.
+
+    See ARCHITECTURE, Any doubt ends a producer.
+    """
 
     code = "discard"
 

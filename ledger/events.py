@@ -1,6 +1,6 @@
 """What happened: the event of the ledger and its eight details, as Python values. Pure.
 
-Field names and meaning are those of `avro/order-events-value.v1.avsc` (CONTRACT B); tests hold the two against each other.
+Field names and meaning are those of `avro/order-events-value.v1.avsc`; tests hold the two against each other.
 `type` is a plain string because a reader must meet a type it does not know yet on purpose, not by accident.
 """
 
@@ -179,7 +179,7 @@ class OrderEvent(Struct, frozen=True, kw_only=True):
     """One immutable change of one order, as it stands in the log.
 
     The first block says what happened, to what, when. The second repeats the state after it, so that SQL needs no fold.
-    The third is the log's own bookkeeping (DESIGN 5): which request, which command record, which writer, which predecessor.
+    The third is the log's own bookkeeping: which request, which command record, which writer, which predecessor.
     Times are ms since the epoch, money is minor units of `currency`.
     """
 

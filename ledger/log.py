@@ -135,7 +135,7 @@ class Writer(Protocol):
         """Fence the predecessor and end its transaction. Raises `LogError` when it cannot be done in time."""
 
     def trouble(self) -> str | None:
-        """What made this writer suspect, if anything: call between transactions (DESIGN 5, rule 5).
+        """What made this writer suspect, if anything: call between transactions.
 
         Until the first transaction trouble is forgotten: nothing that could come late was asked for, but to be fenced.
         """

@@ -1,6 +1,6 @@
 """An order as the fold of its events: `evolve(order, event) -> order`, and what is read off it. Pure.
 
-Four axes (CONTRACT B): `order` open|cancelled, payment, stock, fulfilment. The shown status is a function of them
+Four axes: `order` open|cancelled, payment, stock, fulfilment. The shown status is a function of them
 (`display`), so is the payment state (`payment_state`); neither is stored twice. Disputes and attention are flags, never states.
 
 `evolve` never raises on a fact, however late or odd it is: what the outside world says is recorded, and an amount that does

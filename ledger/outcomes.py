@@ -1,4 +1,4 @@
-"""What became of a command, by command id: the rows that make a retry get its first answer (DESIGN 5). Pure.
+"""What became of a command, by command id: the rows that make a retry get its first answer (ARCHITECTURE, Idempotency). Pure.
 
 Outcomes are rows of their own, not part of the order's value. Events and refusals are folded in any order of the two topics,
 so the first fingerprint of an id is said without "first come": any record but `idempotency_key_reused` gives it. A reused

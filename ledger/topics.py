@@ -1,4 +1,4 @@
-"""The topics of the ledger: names, kinds, settings (DESIGN 4). Pure data.
+"""The topics of the ledger: names, kinds, settings (ARCHITECTURE, The log). Pure data.
 
 `order-commands`, `order-events` and `order-refusals` have the same number of partitions and the same partitioner, so that
 the command, event and refusal of one order share a partition number.

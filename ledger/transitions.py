@@ -1,6 +1,6 @@
 """What may follow what, as data. `decide`, `evolve`, `verify`, the exhaustive test and the README read these tables.
 
-Two kinds of input (CONTRACT B). A *request* may be refused: `REQUESTS` says what each one leads to from each shown status.
+Two kinds of input. A *request* may be refused: `REQUESTS` says what each one leads to from each shown status.
 An *observed fact* (payment, refund, dispute, stock) is never refused for state: `ATTEMPT_FACTS`, `REFUND_FACTS` and
 `STOCK_FACTS` say what it makes of the thing it is about, or that it adds nothing (`ALREADY_KNOWN`).
 """
@@ -24,7 +24,7 @@ class Status(StrEnum):
 
 
 class Code(StrEnum):
-    """Why a command changed nothing (CONTRACT D); recorded in `order-refusals`."""
+    """Why a command changed nothing; recorded in `order-refusals`."""
 
     ORDER_NOT_FOUND = "order_not_found"
     IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
@@ -134,7 +134,7 @@ AUTHORISED, CAPTURED, VOIDED = "authorised", "captured", "voided"
 ATTEMPT_STATES = (REQUESTED, OPEN, PENDING, DECLINED, AUTHORISED, CAPTURED, VOIDED)
 
 # state of a payment attempt x fact -> its next state, or that the fact adds nothing. A fact equal to the state is known too
-# (`decide` compares the fields). A stale look may move an attempt back once; the next look heals it (CONTRACT C2).
+# (`decide` compares the fields). A stale look may move an attempt back once; the next look heals it.
 ATTEMPT_FACTS: dict[str, dict[str, str | Code]] = {
     e.PAYMENT_OPENED: {
         REQUESTED: OPEN,

@@ -52,7 +52,7 @@ class Head(Struct, frozen=True):
 
 
 class Mismatch(NamedTuple):
-    """An order whose amounts do not add up, which is recorded and left to a person (CONTRACT B)."""
+    """An order whose amounts do not add up, which is recorded and left to a person."""
 
     order_id: str
     partition: int

@@ -1,4 +1,4 @@
-"""The databases of one generation and the only code that writes them: rows, position and digest in one write (DESIGN 6, 7).
+"""The databases of one generation and the only code that writes them: rows, position and digest in one write.
 
     p0, p1, ...     what follows from `order-events` and `order-refusals` of that partition (`read_models`)
     contacts        all contacts: they can be erased, the ledger's rows cannot

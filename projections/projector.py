@@ -1,4 +1,4 @@
-"""The projector: folds chunks of the log into this node's databases, and tells who waits (DESIGN 6).
+"""The projector: folds chunks of the log into this node's databases, and tells who waits (ARCHITECTURE, Reading).
 
 It is what the Faust agent calls. `fold` is synchronous: between the check of a position and the write there is no `await`.
 After each write it tells who waits: for a command's outcome, for a position, for news of an order. `take_over` puts other

@@ -1,4 +1,4 @@
-"""`rebuild`: the databases of a node made anew from the log, beside whatever goes on (DESIGN 7).
+"""`rebuild`: the databases of a node made anew from the log, beside whatever goes on (ARCHITECTURE, Rebuild and verify).
 
     1  processes, one per group of partitions, fold the log in bulk into a new generation
     2  this process folds what has come meanwhile, exactly to positions whose digests the running `serve` tells, and compares

@@ -1,4 +1,4 @@
-"""`verify`: is the log what one correct writer wrote, and are the read models what the log says? (DESIGN 7)
+"""`verify`: is the log what one correct writer wrote, and are the read models what the log says?
 
 The log is walked from its beginning (`ledger.walk`) and folded into databases that are thrown away afterwards; then every row
 of the read models in use is compared with the fold at the same position. A running `serve` hands out a copy of its databases

@@ -1,4 +1,4 @@
-"""What a caller sees of an order: the one place that decides it, for every route (CONTRACT A).
+"""What a caller sees of an order: the one place that decides it, for every route.
 
     gateway     orders of the customer it acts for, with their contact, and what that customer's browser pays with
     admin       every order, with its contact

@@ -1,4 +1,4 @@
-"""What clients send and get (CONTRACT A), as pydantic models with examples. Requests are validated with them, strictly.
+"""What clients send and get, as pydantic models with examples. Requests are validated with them, strictly.
 
 The response models describe: they fill the OpenAPI document, and tests hold every answer against them. Answers themselves are
 built by `representations`, which costs a tenth.

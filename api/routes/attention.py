@@ -1,4 +1,4 @@
-"""What a person says about an order that needed one (A11)."""
+"""What a person says about an order that needed one (`resolveAttention`)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def add_routes(router: APIRouter) -> None:
 
 
 async def resolve(call: Call) -> Response:
-    """A11: the flag goes; after `retry` what failed is tried again, `settled_elsewhere` counts as refunded."""
+    """`resolveAttention`: the flag goes; after `retry` what failed is tried again, `settled_elsewhere` counts as refunded."""
     principal = call.allow("admin", "operator")
     order_id = call.order_id()
     key = call.idempotency_key()

@@ -1,4 +1,4 @@
-"""What became of a command (A9): from this node's fold, else from the command's own record in the log."""
+"""What became of a command (`readCommand`): from this node's fold, else from the command's own record in the log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Erasure of a customer's personal data (A12). The ledger holds none, so it and its chain stay as they are."""
+"""Erasure of a customer's personal data (`eraseCustomer`). The ledger holds none, so it and its chain stay as they are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The events of one order (A4): a page of JSON, or a stream of Server-Sent Events that goes on as the order does."""
+"""The events of one order (`readEvents`): a page of JSON, or a stream of Server-Sent Events that goes on as the order does."""
 
 from __future__ import annotations
 

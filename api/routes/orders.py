@@ -1,4 +1,4 @@
-"""Orders: place, move along, cancel, read, list (A1-A3, A5, A6)."""
+"""Orders: place, move along, cancel, read, list (`placeOrder` to `cancelOrder`)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from projections.queries import OrderFilter, VersionNotFound
 
 PAGE_ORDERS = 20
 
-# Names of operations in command ids (CONTRACT A: the scope of a key). They never change, whatever becomes of paths.
+# Names of operations in command ids: they are part of a key's scope and never change, whatever becomes of paths.
 PLACE, SET_STATUS, CANCEL = "PlaceOrder", "SetStatus", "CancelOrder"
 
 
@@ -46,7 +46,7 @@ def add_routes(router: APIRouter) -> None:
 
 
 async def place_order(call: Call) -> Response:
-    """A1. The order's id derives from the key, so a retry meets its first attempt."""
+    """`placeOrder`. The order's id derives from the key, so a retry meets its first attempt."""
     principal = call.allow("gateway")
     customer = call.customer(principal)
     key = call.idempotency_key()
@@ -152,7 +152,7 @@ def _address(body: AddressBody) -> Address:
 
 
 async def set_status(call: Call) -> Response:
-    """A5. `pending` and `paid` follow from facts; nobody sets them."""
+    """`setOrderStatus`. `pending` and `paid` follow from facts; nobody sets them."""
     principal = call.allow("admin")
     order_id = call.order_id()
     key = call.idempotency_key()
@@ -190,7 +190,7 @@ def _check_belongs(body: SetStatusBody) -> None:
 
 
 async def cancel_order(call: Call) -> Response:
-    """A6. Answers when the cancellation is decided; money and stock follow."""
+    """`cancelOrder`. Answers when the cancellation is decided; money and stock follow."""
     principal = call.allow("gateway", "admin")
     customer = call.customer(principal)
     order_id = call.order_id()
@@ -215,7 +215,7 @@ async def cancel_order(call: Call) -> Response:
 
 
 async def read_order(call: Call) -> Response:
-    """A3: now, as of a version, or as of a time."""
+    """`readOrder`: now, as of a version, or as of a time."""
     partition, order = await order_of_path(call)
     query = call.query()
     version, at_ms = query.integer("version", 1, MAX_VERSION), query.time_ms("at")
@@ -244,7 +244,7 @@ async def read_order(call: Call) -> Response:
 
 
 async def list_orders(call: Call) -> Response:
-    """A2: newest first over all partitions; a gateway sees its customer's orders only, whatever the cursor says."""
+    """`listOrders`: newest first over all partitions; a gateway sees its customer's orders only, whatever the cursor says."""
     principal = call.allow(*READERS)
     customer = call.customer(principal)
     query = call.query()

@@ -1,4 +1,4 @@
-"""Paying for an order: open a payment, say that the customer is done, read it (A7, A8).
+"""Paying for an order: open a payment, say that the customer is done, read it (`payOrder`, `readPayment`).
 
 The secret that lets a customer's browser pay is read from the provider when it is asked for; it is kept for a minute in memory
 at most, and nowhere else.
@@ -43,7 +43,7 @@ def add_routes(router: APIRouter) -> None:
 
 
 async def pay(call: Call) -> Response:
-    """A7."""
+    """`payOrder`."""
     principal = call.allow("gateway")
     customer = call.customer(principal)
     order_id = call.order_id()
@@ -158,7 +158,7 @@ async def _confirm(call: Call, order_id: str, payments: PaymentProvider) -> Resp
 
 
 async def read_payment(call: Call) -> Response:
-    """A8: the last attempt; the secret only for the customer, and only while there is something left to do with it."""
+    """`readPayment`: the last attempt; the secret only for the customer, and only while there is something left to do with it."""
     partition, order = await order_of_path(call)
     call.query().done()
     ctx = call.ctx

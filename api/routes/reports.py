@@ -1,4 +1,4 @@
-"""Daily totals (A13)."""
+"""Daily totals (`readDailyReport`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is about the system and not about orders (A14): health, metrics, documents, the meaning of problems."""
+"""What is about the system and not about orders: health, metrics, documents, the meaning of problems."""
 
 from __future__ import annotations
 

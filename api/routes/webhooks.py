@@ -1,4 +1,4 @@
-"""The payment provider's messages (A10): genuine, of now, then fetched; facts become commands; taken once all are durable.
+"""The payment provider's messages: genuine, of now, then fetched; facts become commands; taken once all are durable.
 
 The message itself is a hint that something happened. What happened is asked of the provider, so a forged, repeated, lost or
 shuffled message can at most make us look. What this node's fold shows already is not asked again; what follows an act of our own
@@ -43,7 +43,7 @@ def add_routes(router: APIRouter) -> None:
 
 
 async def receive_message(call: Call) -> Response:
-    """A10. Nothing of the message is logged: it holds what the customer's browser pays with."""
+    """`receiveStripeWebhook`. Nothing of the message is logged: it holds what the customer's browser pays with."""
     ctx = call.ctx
     body = await read_raw(call.receive, call.exchange.headers, MAX_WEBHOOK_BYTES)
     payments = provider(ctx)

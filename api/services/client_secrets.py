@@ -10,7 +10,7 @@ from collections import OrderedDict
 
 from commands.reconciler.payment_port import PaymentProvider
 
-KEPT_S = 60.0  # CONTRACT A8
+KEPT_S = 60.0
 MAX_KEPT = 10_000
 
 

@@ -1,4 +1,4 @@
-"""The end of contacts (CONTRACT B): those that no event names go after a day, those of ended orders when the settings say so.
+"""The end of contacts: those that no event names go after a day, those of ended orders when the settings say so.
 
 Every node sweeps: a second tombstone does no harm. Erasure on request is `erasure`; what it leaves to be done is done here:
 contacts that came after their erasure are deleted again, and deleted ones are removed from this node's files.

@@ -1,4 +1,4 @@
-"""Sending a command and waiting for what becomes of it (DESIGN 6: a reply is our own fold).
+"""Sending a command and waiting for what becomes of it (ARCHITECTURE, Reading).
 
     event loop                          sender's thread                     event loop
     waiter, then send(contact) ───────► contact durable: send(command) ───► the fold meets the outcome: waiter done

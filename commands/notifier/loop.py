@@ -1,4 +1,4 @@
-"""Tells customers what became of their orders: placed, paid, shipped, delivered, cancelled, refunded (CONTRACT C).
+"""Tells customers what became of their orders: placed, paid, shipped, delivered, cancelled, refunded.
 
 Edge-triggered, unlike the reconciler: it reads the events themselves, in order, from a position of its own which the log keeps.
 

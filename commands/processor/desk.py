@@ -1,7 +1,7 @@
 """The desk: one partition's orders and outcomes as folded so far, and what the next command leads to. Pure but for its store.
 
 A `Desk` is the store plus what is decided but not yet written. The same methods fold records read from the log and records
-just decided, so both ways end in the same rows (DESIGN 5). Key spaces, all behind `<partition>/`:
+just decided, so both ways end in the same rows. Key spaces, all behind `<partition>/`:
 
     o/<order_id>              the order (`ledger.order.Order`)
     c/, x/                    outcomes of commands (`ledger.outcomes`)
@@ -277,7 +277,7 @@ class Desk:
                     return self._accept(decision, record, written)
                 if decision.code is Code.PAYMENT_OPEN:
                     self._asked.add(command.order_id)
-            except Exception as exc:  # our bug or a sender's: one command is refused, every other order goes on (DESIGN 5)
+            except Exception as exc:  # our bug or a sender's: one command is refused, every other order goes on
                 log.error("could not decide", command_id=command.command_id, order_id=command.order_id, exc_info=True)
                 decision = Refusal(Code.COULD_NOT_DECIDE, type(exc).__name__)
         if self._get(reused_key(command.command_id, command.fingerprint)):

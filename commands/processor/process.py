@@ -1,4 +1,4 @@
-"""The `commands` process: is the writers that the group says it is, and hot standby for the others (DESIGN 5).
+"""The `commands` process: is the writers that the group says it is, and hot standby for the others (ARCHITECTURE, One writer).
 
 The group over the empty topic `order-writers` only says which process should be which writer; who may write is settled by
 transactional ids. How many writers there are is asked of the cluster, so no two processes differ about it.

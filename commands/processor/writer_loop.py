@@ -1,4 +1,4 @@
-"""The command processor: the only writer of `order-events` (DESIGN 5).
+"""The command processor: the only writer of `order-events` (ARCHITECTURE, Deciding).
 
 A writer owns the partitions p with p mod W == its number: one thread, one transactional id, one transaction per batch over
 all of them. The position travels in the records (`command_offset`, `batch_first`), so the log alone says how far it got;
@@ -45,7 +45,7 @@ FENCED_WAIT_S = 2.0  # several heartbeats of the group
 ASLEEP_S = 5.0
 MAX_FENCES_PER_MINUTE = 5
 # Transactions, not the commands in them, set the cost on a small machine; and librdkafka waits 20 ms when a transaction
-# meets the last one's markers. A lone command never waits (DESIGN 5 and 9).
+# meets the last one's markers. A lone command never waits (ARCHITECTURE, One writer).
 GROUP_ABOVE_COMMANDS = 4
 GROUP_WAIT_S = 0.003
 STORE_EVERY_RECORDS = 1000

@@ -1,4 +1,4 @@
-"""What a port answers: facts, a definite no, or nothing that can be relied on (CONTRACT C2). Pure.
+"""What a port answers: facts, a definite no, or nothing that can be relied on. Pure.
 
 A port never raises for what the other side did or failed to do; it raises for our bugs only. `Unknown` leads to no command:
 whatever was asked for may have happened, and the same call with the same key tells.

@@ -1,4 +1,4 @@
-"""The reconciler: does what orders owe the outside world, and reports facts as commands (DESIGN 8, CONTRACT C).
+"""The reconciler: does what orders owe the outside world, and reports facts as commands (ARCHITECTURE, What an order owes).
 
 Level-triggered, like a Kubernetes controller. What an order owes is read off its folded state each time; tries and back-off
 are kept in memory only, so a restart forgets nothing that matters: the same obligation is met again under the same key.
@@ -51,7 +51,7 @@ FIRST_PAUSE_MS, LONGEST_PAUSE_MS = 1_000, 5 * MINUTE_MS
 WAITED_PAUSES_MS = (200, 500, 1_000, 2_000)  # the first pauses of what a customer waits for
 WAITED_FOR = frozenset({Kind.RESERVE, Kind.CREATE_PAYMENT, Kind.LOOK_AT_PAYMENT, Kind.CAPTURE})
 LONGEST_AFTER_LOOK_MS = 15_000
-STUCK_TRIES, STUCK_MS, STUCK_PAUSE_MS = 20, HOUR_MS, 15 * MINUTE_MS  # O13
+STUCK_TRIES, STUCK_MS, STUCK_PAUSE_MS = 20, HOUR_MS, 15 * MINUTE_MS
 # What was reported changes the order within milliseconds; if it has not after this, the same is done again.
 REPORTED_MS = 5_000
 # Webhooks can be lost and a refund by hand changes nothing that is looked at: once a day, what the provider has of three days.

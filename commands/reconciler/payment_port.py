@@ -1,4 +1,4 @@
-"""The port to the payment provider (CONTRACT C). Every call says what is true now; none of them raises for the other side.
+"""The port to the payment provider. Every call says what is true now; none of them raises for the other side.
 
 `order_id` and `attempt` are kept by the provider as metadata of a payment, `order_id` and `refund_no` as those of a refund, so
 whatever is found there names the order it belongs to. Keys are the obligations' own: the same key is the same effect.

@@ -1,4 +1,4 @@
-"""What is done about one obligation: which call it leads to, and what its answer says about the order (CONTRACT C).
+"""What is done about one obligation: which call it leads to, and what its answer says about the order.
 
 look before act    capture and refund look first, always: one call more, and no second effect after a lost answer.
                    A payment is created again under the same key, which is the same payment; once the provider may have
@@ -38,7 +38,7 @@ from ledger.order import NEVER_OPENED, Order, attempt_no, evolve
 from ledger.transitions import REQUESTED, Code, Operation
 
 RECONCILER = "reconciler"
-KEY_FORGOTTEN_MS = 20 * HOUR_MS  # providers keep idempotency keys for about a day (CONTRACT C3)
+KEY_FORGOTTEN_MS = 20 * HOUR_MS  # providers keep idempotency keys for about a day (ARCHITECTURE, What an order owes)
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def all_known(facts: Sequence[Fact], order: Order, actor: str, now_ms: int) -> b
 
 
 def stuck(obligation: Obligation, order: Order, now_ms: int) -> tuple[OrderCommand, ...]:
-    """O13: a person is called because the obligation is not met. Empty when the flag stands already."""
+    """`STUCK`: a person is called because the obligation is not met. Empty when the flag stands already."""
     flag = RaiseAttention(STUCK, attention_key(order, obligation.key))
     return _news([_command(Operation.RAISE_ATTENTION, order, raise_attention=flag)], order, now_ms)
 

@@ -1,4 +1,4 @@
-"""The port to a stock service: two verbs (CONTRACT C). The contract its owner keeps, over HTTP or gRPC:
+"""The port to a stock service: two verbs. The contract its owner keeps, over HTTP or gRPC:
 
     reserve   takes the units of all lines or of none, checks item and unit price; the same key is the same reservation
     release   gives back whatever the order holds; succeeds for an unknown reservation, **and bars a later reserve** of the

@@ -1,4 +1,4 @@
-"""What Stripe's objects say about an order, as facts (CONTRACT B). Pure.
+"""What Stripe's objects say about an order, as facts. Pure.
 
 Only the fields that are read are declared; everything else of an object is passed over. A payment names its order and attempt in
 its metadata, a refund of ours its number. What is reported is how things stand now, in causal order; what an order knows already

@@ -2,7 +2,7 @@
 
 retries      none of the library's own: `tries` within the call's time, then the reconciler, which looks first; always
              under the same key
-definite no  400, 402 and 404; everything else that is not success means that nothing is known (CONTRACT C2): also 401 and 403,
+definite no  400, 402 and 404; everything else that is not success means that nothing is known: also 401 and 403,
              which an operator can mend, and an `idempotency_error`, which is a fault of ours
 secrets      what the library raises holds bodies and what it logs at DEBUG does too: nothing of it is chained or passed on
 time         a method of the port, with all the requests it takes and all their tries, gets no longer than `timeout_ms`

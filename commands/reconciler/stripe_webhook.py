@@ -16,7 +16,7 @@ from msgspec import Struct
 from commands.reconciler.payment_port import InvalidSignature, NotForUs
 from commands.reconciler.stripe_facts import Expandable, name_of
 
-TOLERANCE_S = 300  # CONTRACT A10, both ways
+TOLERANCE_S = 300  # between its clock and ours, both ways
 MAX_SIGNATURES = 8  # one per secret and scheme while secrets are rotated
 
 

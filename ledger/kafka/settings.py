@@ -12,7 +12,7 @@ from ledger.environment import ENVIRONMENT, load
 
 
 class KafkaSettings(BaseSettings):
-    """How to reach the cluster. One group for every client of the project (DESIGN 6)."""
+    """How to reach the cluster. One group for every client of the project."""
 
     model_config = SettingsConfigDict(**{**ENVIRONMENT, "env_prefix": "KAFKA_"})
 

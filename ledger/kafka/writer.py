@@ -1,6 +1,6 @@
 """The transactional writer: one transactional id, one transaction per batch, and a new producer after any doubt.
 
-The rules are those of DESIGN 5 (1, 4 and 5). Why any doubt: after a lost connection or a time-out librdkafka repeats EndTxn by
+Why any doubt (ARCHITECTURE, Any doubt ends a producer): after a lost connection or a time-out librdkafka repeats EndTxn by
 itself and then reports success, while the first EndTxn, late on its way, ends the *next* transaction half way (KAFKA-17754;
 torn transactions were seen on Kafka 4.4 without this rule, none with it). Only a new producer epoch fences that request.
 """

@@ -1,7 +1,7 @@
 """Record value <-> bytes: the Confluent wire format around an Avro body. The only importer of fastavro.
 
 Byte 0 is 0, then a 4-byte big-endian schema id, then the Avro body. A decoder answers every input with a value or one
-`DecodeError`; what fastavro would let through or die of is checked here (DESIGN 9): schema ids come from an allow-list, the
+`DecodeError`; what fastavro would let through or die of is checked here: schema ids come from an allow-list, the
 size is capped before anything is read, every byte must be used, and our schemas have neither recursion nor array items of
 no bytes (`tests/unit/test_schemas.py`), so what junk can ask for is bounded by its own length.
 """

@@ -1,4 +1,4 @@
-"""Can every version of a schema read what every other version wrote? FULL_TRANSITIVE, without a registry (DESIGN 4).
+"""Can every version of a schema read what every other version wrote? FULL_TRANSITIVE, without a registry.
 
 Apache Avro's own checker is the judge. It says that two schemas do not fit, but inside a nullable record, where nearly all of
 an event lives, not why: the walk here asks it again level by level until the field is named. The only importer of avro.

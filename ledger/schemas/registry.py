@@ -1,4 +1,4 @@
-"""The schemas in a schema registry, each under its own id (DESIGN 4). `SCHEMA_REGISTRY_URL` is where Confluent's API begins.
+"""The schemas in a schema registry, each under its own id. `SCHEMA_REGISTRY_URL` is where Confluent's API begins.
 
     http://registry:8081                          Confluent, Redpanda and others with its IMPORT mode
     http://registry:8080/apis/ccompat/v7          Apicurio 3

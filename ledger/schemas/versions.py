@@ -1,7 +1,7 @@
 """The Avro schemas of the ledger's topics: files, versions, ids.
 
 A released file never changes; a new version is a new file `avro/<subject>.v<N>.avsc`. The id of a schema is the first 31
-bits of SHA-256 of its minified JSON (DESIGN 4): the same in every environment, and loadable into any registry that takes
+bits of SHA-256 of its minified JSON: the same in every environment, and loadable into any registry that takes
 explicit ids.
 """
 

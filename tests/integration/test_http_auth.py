@@ -1,4 +1,4 @@
-"""Who may do what, over HTTP: the whole table of CONTRACT A, and what a stranger gets."""
+"""Who may do what, over HTTP: every role at every route, and what a stranger gets."""
 
 from __future__ import annotations
 

@@ -149,7 +149,7 @@ def key() -> dict[str, str]:
 
 
 def order_body(**changes: Any) -> dict[str, Any]:
-    """A valid A1 body, with `changes`."""
+    """A valid body of `placeOrder`, with `changes`."""
     return {
         "currency": "EUR",
         "lines": [

@@ -1,6 +1,6 @@
-"""CONTRACT B and D once more, as tuples and plain functions: what the tests hold `decide` and `evolve` against.
+"""The rules of orders once more, as tuples and plain functions: what the tests hold `decide` and `evolve` against.
 
-Written from the contract's tables, row by row, and not from the code; it imports nothing of the project. A state holds what
+Written from tables that are older than the code, row by row; it imports nothing of the project. A state holds what
 the rules depend on and no more: no version, no times but "the time to pay is over", no counters of the log. That makes it
 the quotient of the reachable orders too (`order_space`).
 

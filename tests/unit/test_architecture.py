@@ -1,4 +1,4 @@
-"""Who may import whom (DESIGN 11): packages, one door per library, pure modules, names.
+"""Who may import whom (ARCHITECTURE, Packages): packages, one door per library, pure modules, names.
 
 Read from the sources with `ast`, so a lazy import inside a function counts too. Each rule is also shown a source that
 breaks it.
@@ -367,7 +367,7 @@ IMPURE = (
     "uuid",
 )
 # `fresh_command_id` names the reconciler's facts: it is the one place where an id must not be derived from anything
-# (CONTRACT C2), and it stands beside the rules it is an exception to.
+# (facts are told apart by state), and it stands beside the rules it is an exception to.
 ALLOWED = {("commands/idempotency.py", "secrets"): "fresh_command_id"}
 
 CLOCKS = {"now", "utcnow", "today", "time_ns", "monotonic", "perf_counter", "getenv", "urandom"}

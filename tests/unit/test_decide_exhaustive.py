@@ -1,4 +1,4 @@
-"""Every reachable class of orders meets every command: `decide` and `evolve` against the contract's tables (`order_model`)."""
+"""Every reachable class of orders meets every command: `decide` and `evolve` against the tables of `order_model`."""
 
 from __future__ import annotations
 
