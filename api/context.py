@@ -19,12 +19,13 @@ from api.services.client_secrets import ClientSecrets
 from api.services.erasure import Erasures
 from api.services.followed_messages import FollowedMessages
 from api.services.look_ups import LookUps
-from api.services.submissions import FoldStatus, Submissions
+from api.services.submissions import Submissions
 from api.settings import Settings
 from commands.idempotency import contact_digest_of, fingerprint_of
 from commands.reconciler.payment_port import PaymentProvider
 from ledger.log import EventLog, Sender
 from ledger.turns import Turns
+from projections.feed import FoldStatus
 from projections.projector import Projector
 from projections.queries import Queries
 from projections.read_models import Frozen
@@ -69,7 +70,16 @@ class AppContext:
         self.limits = Limits(self.settings)
         self.secrets = ClientSecrets()
         self.look_ups = LookUps(self.log, self.topics.commands)
-        self.submissions = Submissions(self.sender, self.projector, self.queries, self.topics, self.look_ups)
+        self.submissions = Submissions(
+            self.sender,
+            self.projector,
+            self.queries,
+            self.topics,
+            self.look_ups,
+            self.partition_of,
+            lambda: self.status(),
+            self.metrics.outcomes,
+        )
         node = self.settings.node_id
         self.audit = Audit(self.sender, self.submissions.send_all, self.topics, node, self.audit_spool)
         self.erasures = Erasures(
@@ -127,4 +137,4 @@ class AppContext:
         """The process stops: event streams end now, their clients resume elsewhere. To be called on the event loop."""
         self.stopping = True
         self.submissions.stop()
-        self.projector.wake_order_waiters()
+        self.projector.waiters.wake_orders()

@@ -29,7 +29,8 @@ from api.call import Call, Exchange, headers_of
 from api.context import AppContext
 from api.contract.patterns import COMMAND_ID, ORDER_ID
 from api.metrics import METHODS, OTHER, UNMATCHED
-from api.problems import PROBLEM_JSON, Problem
+from api.problems import PROBLEM_JSON, Problem, problem_of
+from ledger.errors import NotNow
 from ledger.faults import without_values
 
 log = structlog.get_logger(__name__)
@@ -160,6 +161,8 @@ class LedgerRoute(APIRoute):
             response: Response = await self.endpoint(call)
         except Problem as problem:
             response = problem_response(problem, call.instance)
+        except NotNow as exc:
+            response = problem_response(problem_of(exc), call.instance)
         if self.needs_read_models and scope["method"] in _READING and (staleness_ms := call.ctx.status().staleness_ms):
             response.raw_headers.append((b"ledger-staleness-ms", b"%d" % staleness_ms))
         await self.respond(response, scope, receive, send)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from ledger.errors import DecisionsBehind, NotCaughtUp, NotDurable, NotNow, Overloaded
 from ledger.transitions import Code
 
 PROBLEM_JSON = b"application/problem+json"
@@ -250,3 +251,18 @@ class Problem(Exception):
 def invalid_header(name: str, detail: str) -> Problem:
     """`invalid-field` about a header other than those that have a slug of their own."""
     return Problem("invalid-field", detail, errors=[FieldError(f"/{name}", "invalid", "header")])
+
+
+_SLUG_OF_ERROR: dict[type[NotNow], str] = {
+    NotDurable: "ledger-unavailable",
+    Overloaded: "too-many-requests",
+    DecisionsBehind: "decisions-behind",
+    NotCaughtUp: "not-caught-up",
+}
+
+
+def problem_of(error: NotNow) -> Problem:
+    """The problem that an error of the services is to a client."""
+    detail = str(error) if isinstance(error, NotCaughtUp) else ""
+    members = {"command_id": error.command_id} if isinstance(error, NotDurable) else {}
+    return Problem(_SLUG_OF_ERROR[type(error)], detail, members=members)

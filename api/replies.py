@@ -1,4 +1,4 @@
-"""From a command to its answer: replay, send, wait, and say what became of it.
+"""From what became of a command to its HTTP response.
 
 decided       the order as of the version the command made: 201 or 200, `Ledger-Outcome: changed`
 unchanged     nothing to change, or already known: 200 with the order as it was then, `Ledger-Outcome: unchanged`
@@ -8,68 +8,35 @@ undecided     202 with the place to look, `Location: /commands/{id}?at=P-N`
 
 from __future__ import annotations
 
-import asyncio
-
 from starlette.responses import Response
 
-from api.call import CATCH_UP_S, DEFAULT_WAIT_S, Call, Preferences
+from api.call import DEFAULT_WAIT_S, Call, Preferences
 from api.callers import visibility
-from api.context import AppContext
 from api.edge import json_response
 from api.problems import UNCHANGED, Problem, slug_of
 from api.representations import etag, to_json
-from api.services.submissions import Pending
+from api.services.submissions import Decided, Pending
 from commands.messages import OrderCommand
-from ledger.contacts import OrderContact, contact_key
-from ledger.log import NewRecord
+from ledger.contacts import OrderContact
 from ledger.order import FoldError, Order, display
 from ledger.outcomes import Outcome
-from ledger.schemas.codec import contact_codec
 from projections.queries import VersionNotFound
 
 
 async def carry_out(call: Call, command: OrderCommand, created: bool = False, contact: OrderContact | None = None) -> Response:
-    """Answer `command`: from this node's fold when it knows the outcome already, else by sending it. Raises `Problem`.
+    """Answer `command`. Raises `Problem` for a refusal, and `NotNow` as `Submissions.perform` does.
 
-    `contact` is made durable before a new order's command, unless it is erased already. `created` makes success a 201.
+    `contact` is made durable before a new order's command. `created` makes success a 201.
     """
-    ctx = call.ctx
-    partition = ctx.partition_of(command.order_id)
-    if command.place is not None and ctx.projector.contacts.is_erased(
-        contact_key(command.order_id, command.place.contact_digest)
-    ):
-        contact = None
-    result, replayed = await outcome_of(call, command, contact)
+    result = await perform(call, command, contact)
     if isinstance(result, Pending):
         return undecided(call, command, result)
-    known_contact = None if replayed else contact
-    return await decided(call, command.command_id, partition, result, created, replayed=replayed, contact=known_contact)
+    return await decided(call, command, result, created)
 
 
-async def outcome_of(call: Call, command: OrderCommand, contact: OrderContact | None = None) -> tuple[Outcome | Pending, bool]:
-    """(what became of `command` within `Prefer: wait`, whether it was known here already). Raises `Problem`."""
-    ctx = call.ctx
-    partition = ctx.partition_of(command.order_id)
-    known = first = ctx.queries.outcome(partition, command.command_id)
-    if first is not None and first.fingerprint != command.fingerprint:
-        known = ctx.queries.outcome(partition, command.command_id, command.fingerprint)
-    if known is not None:
-        ctx.metrics.outcomes["replayed"] += 1
-        await folded_as_met(ctx, partition, known)
-        return known, True
-    ctx.submissions.refuse_overload(ctx.status(), partition)
-    record = None
-    # A key that is taken will be refused: then no contact is written that no event would ever name.
-    if contact is not None and command.place is not None and first is None:
-        key = contact_key(command.order_id, command.place.contact_digest)
-        record = NewRecord(ctx.topics.contacts, partition, key, contact_codec().encode(contact))
-    result = await ctx.submissions.submit(command, partition, wait_of(call.preferences), record, call.exchange.traceparent)
-    if isinstance(result, Pending):
-        ctx.metrics.outcomes["undecided"] += 1
-    else:
-        ctx.metrics.outcomes[result.code or "accepted"] += 1
-        await folded_as_met(ctx, partition, result)
-    return result, False
+async def perform(call: Call, command: OrderCommand, contact: OrderContact | None = None) -> Decided | Pending:
+    """`Submissions.perform` as the headers of `call` ask for it."""
+    return await call.ctx.submissions.perform(command, wait_of(call.preferences), contact, call.exchange.traceparent)
 
 
 def wait_of(preferences: Preferences) -> float:
@@ -79,46 +46,22 @@ def wait_of(preferences: Preferences) -> float:
     return 0.0 if preferences.respond_async else DEFAULT_WAIT_S
 
 
-async def folded_as_met(ctx: AppContext, partition: int, outcome: Outcome) -> None:
-    """Wait until this node has folded the order as far as a refused command met it: the two topics come in any order.
-
-    Raises `Problem` `not-caught-up` when that takes too long.
-    """
-    if outcome.code is None or outcome.version is None:
-        return
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + CATCH_UP_S
-    while ctx.frozen(partition, outcome.order_id) is None:
-        order = ctx.queries.order(partition, outcome.order_id)
-        if order is not None and order.version >= outcome.version:
-            return
-        if not await ctx.projector.news(outcome.order_id, max(0.0, deadline - loop.time())):
-            raise Problem("not-caught-up", f"This node has not folded version {outcome.version} of the order yet.")
-
-
-async def decided(
-    call: Call,
-    command_id: str,
-    partition: int,
-    outcome: Outcome,
-    created: bool,
-    replayed: bool = False,
-    contact: OrderContact | None = None,
-) -> Response:
+async def decided(call: Call, command: OrderCommand, result: Decided, created: bool) -> Response:
     """The answer to a command with this outcome. Raises `Problem` for a refusal."""
-    headers = headers_of_outcome(call, partition, replayed)
+    outcome, partition = result.outcome, call.ctx.partition_of(command.order_id)
+    headers = headers_of_outcome(call, partition, result.replayed)
     if outcome.code is not None and outcome.code not in UNCHANGED:
-        raise await refused(call, command_id, outcome, headers)
+        raise await refused(call, command.command_id, outcome, headers)
     order = await order_then(call, partition, outcome)
     if order is None:
         # Committed, yet this node could not fold even the first event: nothing to show but where it is.
-        members = {"order_id": outcome.order_id, "command_id": command_id} | visibility.frozen(call, outcome.order_id)
+        members = {"order_id": outcome.order_id, "command_id": command.command_id} | visibility.frozen(call, outcome.order_id)
         raise Problem("order-frozen", members=members)
     headers["ETag"] = etag(order.version)
     headers["Ledger-Outcome"] = "unchanged" if outcome.code else "changed"
     if created:
         headers["Location"] = f"/orders/{order.order_id}"
-    return json_response(visibility.order_shown(call, order, contact), 201 if created else 200, headers)
+    return json_response(visibility.order_shown(call, order, result.contact), 201 if created else 200, headers)
 
 
 def headers_of_outcome(call: Call, partition: int, replayed: bool) -> dict[str, str]:
@@ -174,7 +117,7 @@ async def command_state(call: Call, command_id: str, order_id: str, outcome: Out
         "problem": None,
     }
     if outcome is not None:
-        await folded_as_met(call.ctx, call.ctx.partition_of(order_id), outcome)
+        await call.ctx.submissions.folded_as_met(outcome)
     if outcome is not None and (outcome.code is None or outcome.code in UNCHANGED):
         order = await order_then(call, call.ctx.partition_of(order_id), outcome)
         state |= {"state": "accepted", "version": outcome.version or (order.version if order else None)}

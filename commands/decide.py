@@ -16,12 +16,13 @@ from typing import Any
 
 from msgspec import Struct
 
+from commands.flaws import flaws
 from commands.messages import OrderCommand, PlaceOrder
 from ledger import events as e
 from ledger import order as o
 from ledger import transitions as t
 from ledger.bounds import ID_PATTERN, SERVICES
-from ledger.money import MAX_TOTAL_MINOR, total_of
+from ledger.money import MAX_TOTAL_MINOR
 from ledger.order import Order, display
 from ledger.transitions import Code, Operation, Status
 
@@ -107,7 +108,9 @@ def _place(command: OrderCommand, order: Order | None, at_ms: int) -> Decision:
         return Refusal(Code.IDEMPOTENCY_KEY_REUSED, "an order was already placed with this key")
     if flaw := _flaw(command.customer_id, place):
         raise MalformedCommand(f"PlaceOrder: {flaw}")
-    if total_of(place.lines, place.adjustments) != place.total_minor:
+    for found in flaws(place):
+        if found.kind != "total_mismatch":
+            raise MalformedCommand(f"PlaceOrder: {found.sentence}")
         return Refusal(Code.AMOUNT_DIFFERS, "lines and adjustments do not add up to the total")
     if not 0 < place.payment_window_ms <= t.MAX_PAYMENT_WINDOW_S * 1000:
         return Refusal(Code.PAYMENT_WINDOW_NOT_ALLOWED, f"the time to pay must be 1 to {t.MAX_PAYMENT_WINDOW_S} s")
@@ -134,17 +137,12 @@ def _place(command: OrderCommand, order: Order | None, at_ms: int) -> Decision:
 
 def _flaw(customer_id: str, place: PlaceOrder) -> str:
     """Why no door of ours sends this order; empty when one may."""
-    articles = [(line.service, line.sku) for line in place.lines]
-    if not ID_PATTERN.fullmatch(customer_id) or not articles:
+    if not ID_PATTERN.fullmatch(customer_id) or not place.lines:
         return "no customer, or no lines"
     if not 0 <= place.total_minor <= MAX_TOTAL_MINOR or any(line.unit_price_minor < 0 for line in place.lines):
         return "below zero, or beyond every order"
     if any(line.service not in SERVICES for line in place.lines):
         return "an unknown service"
-    if len(set(articles)) < len(articles):
-        return "an article twice"
-    if any((a.amount_minor > 0) if a.kind == "discount" else (a.amount_minor < 0) for a in place.adjustments):
-        return "an adjustment of the wrong sign"
     return ""
 
 

@@ -127,3 +127,37 @@ class BrokerError(LedgerError):
     def __init__(self, code: BrokerCode, message: str) -> None:
         super().__init__(message)
         self.code: str = code
+
+
+class NotNow(LedgerError):
+    """What was asked for cannot be done here just now. To try again with the same key is right."""
+
+    code = "not_now"
+
+
+class NotDurable(NotNow):
+    """Nothing of a write is known to be durable, and it may still come to be. `command_id` names its command, if it has one."""
+
+    code = "not_durable"
+
+    def __init__(self, message: str, command_id: str | None = None) -> None:
+        super().__init__(message)
+        self.command_id = command_id
+
+
+class Overloaded(NotNow):
+    """Too many commands wait for their outcome on this node."""
+
+    code = "overloaded"
+
+
+class DecisionsBehind(NotNow):
+    """Commands of a partition are durable and its writer does not decide them."""
+
+    code = "decisions_behind"
+
+
+class NotCaughtUp(NotNow):
+    """This node has not folded enough of the log to answer; the message says what is missing, as a sentence."""
+
+    code = "not_caught_up"

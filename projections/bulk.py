@@ -1,4 +1,4 @@
-"""The bulk fold: the log into databases as fast as one process can, with the same `Databases.fold` that `serve` uses.
+"""The bulk fold: the log into databases as fast as one process can, with the same `Databases.write_chunk` that `serve` uses.
 
 For `rebuild`, for `verify`, and for a node that has no read models yet, before Faust takes over.
 """
@@ -122,7 +122,7 @@ class BulkFold:
             return
         if self._look is not None:
             self._look(tp, records)
-        self._databases.fold(tp, records, told=False)
+        self._databases.write_chunk(tp, records, told=False)
         if tp.topic == self._events_topic:
             self._events += len(records)
         self._bytes += sum(len(record.value or b"") for record in records)

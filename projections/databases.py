@@ -156,7 +156,7 @@ class Databases:
 
     # ---- the fold
 
-    def fold(self, tp: TopicPartition, records: Sequence[Record], told: bool = True) -> Folded:
+    def write_chunk(self, tp: TopicPartition, records: Sequence[Record], told: bool = True) -> Folded:
         """Fold records of one partition, in order; those below the position are skipped.
 
         Without `told` events are not handed back: in bulk nobody waits for them, and to hold thousands of them costs a tenth.

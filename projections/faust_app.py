@@ -5,7 +5,7 @@ come through our own EventLog port and positions live in our own databases, so F
 topic and joins no group:
 
     reader thread               event loop
-    log.reader().poll() ──► Feed ──► FeedConsumer ──► Faust conductor ──► agent ──► Feed.fold ──► folder.fold(records)
+    log.reader().poll() ──► Feed ──► FeedConsumer ──► Faust conductor ──► agent ──► Feed.take ──► folder.fold(records)
                             (a few chunks ahead)      one Faust event per *chunk*     slices of a few milliseconds
 
 To Faust the feed is one partition whose offsets are chunk numbers. Faust's "seek to the committed offset" becomes "read from
@@ -282,7 +282,7 @@ def build_app(
     @app.agent(chunks, name="projection", supervisor_strategy=CrashingSupervisor)
     async def projection(stream: StreamT[Chunk]) -> None:
         async for chunk in stream:
-            await app.feed.fold(chunk)
+            await app.feed.take(chunk)
 
     return app
 

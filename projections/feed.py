@@ -35,7 +35,7 @@ class Folder(Protocol):
     def positions(self) -> Mapping[TopicPartition, int]:
         """Next offset to fold of every partition to read. The keys never change; reading must be cheap."""
 
-    def fold(self, records: Sequence[Record]) -> None:
+    def apply_chunk(self, records: Sequence[Record]) -> None:
         """Fold `records` and advance the positions in one write; skip those below the position. Raising ends the process."""
 
 
@@ -198,7 +198,7 @@ class Feed:
                 self._arrived.clear()
             await self._arrived.wait()
 
-    async def fold(self, chunk: Chunk) -> None:
+    async def take(self, chunk: Chunk) -> None:
         """Fold `chunk` in slices. Raises `ChunkLost` and whatever the folder raises, after having begun the fail-stop."""
         try:
             async with self._folding:
@@ -227,7 +227,7 @@ class Feed:
         while True:
             records = chunk.records[start : start + self._slice_records]
             began = time.perf_counter()
-            self._folder.fold(records)
+            self._folder.apply_chunk(records)
             self._pace(len(records), time.perf_counter() - began)
             start += len(records)
             if start >= len(chunk.records):

@@ -238,7 +238,7 @@ class LiveNode:
                 await asyncio.to_thread(bulk.run, behind)
                 old = self._projector.take_over(databases)
                 self._reposition()
-            await Turns().run(self._projector.tell_outcomes())
+            await Turns().run(self._projector.wake_outcomes())
         except LogError as exc:  # the broker is away: the pointer still stands, so it is tried again
             log.warning("the other generation has to wait", why=str(exc))
             await asyncio.to_thread(databases.close)

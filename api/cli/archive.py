@@ -69,7 +69,7 @@ class Checker:
         records, self._waiting[tp] = self._waiting[tp], []
         self._walk.look(tp, records)
         self._refuse()
-        self._fold.fold(tp, records)
+        self._fold.write_chunk(tp, records)
 
     def finish(self) -> Findings:
         """The findings, heads included. Raises `BrokenLog`."""

@@ -8,11 +8,12 @@ from starlette.responses import Response
 from api.call import Call
 from api.contract import operations as docs
 from api.contract.payloads import ResolveAttentionBody
-from api.problems import FieldError, Problem
+from api.problems import FieldError, Problem, problem_of
 from api.replies import carry_out
 from commands.idempotency import command_id_of
 from commands.messages import OrderCommand, ResolveAttention
 from ledger.audit import ATTENTION_RESOLUTION, DONE, REFUSED, UNDECIDED
+from ledger.errors import NotNow
 from ledger.transitions import Operation
 
 RESOLVE = "ResolveAttention"  # name of the operation in command ids; never changes
@@ -44,7 +45,8 @@ async def resolve(call: Call) -> Response:
     audit = call.ctx.audit
     try:
         response = await carry_out(call, command)
-    except Problem as problem:
+    except (Problem, NotNow) as exc:
+        problem = exc if isinstance(exc, Problem) else problem_of(exc)
         outcome = UNDECIDED if problem.status >= 500 else REFUSED
         audit.note(call.by, ATTENTION_RESOLUTION, outcome, order_id=order_id, reason=problem.slug)
         raise

@@ -96,7 +96,7 @@ async def stream(call: Call, partition: int, order_id: str, after: int) -> Async
         left_s = end_at - time.monotonic()
         if left_s <= 0:
             return
-        if not await ctx.projector.news(order_id, min(COMMENT_S, left_s)):
+        if not await ctx.projector.waiters.news(order_id, min(COMMENT_S, left_s)):
             yield KEEPALIVE_COMMENT
 
 

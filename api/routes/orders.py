@@ -16,12 +16,12 @@ from api.edge import json_response
 from api.problems import FieldError, Problem
 from api.replies import carry_out
 from api.representations import etag, to_json
+from commands.flaws import Flaw, flaws
 from commands.idempotency import NEW_ORDER, command_id_of, order_id_of
 from commands.messages import CancelOrder, OrderCommand, PlaceOrder, ShipOrder
 from commands.phone_numbers import dialled
 from ledger.contacts import Address, OrderContact
 from ledger.events import Adjustment, Line
-from ledger.money import total_of
 from ledger.order import FoldError
 from ledger.transitions import Operation, Status
 from ledger.turns import Steps
@@ -60,7 +60,6 @@ async def place_order(call: Call) -> Response:
     # What a setting forbids by now may have been placed before: a retry gets its first answer all the same.
     if not_allowed is not None and ctx.queries.outcome(ctx.partition_of(order_id), command_id) is None:
         raise not_allowed
-    _check_order(body, lines, adjustments)
     contact = _contact(body.contact, customer)
     place = PlaceOrder(
         currency=body.currency,
@@ -71,6 +70,8 @@ async def place_order(call: Call) -> Response:
         payment_window_ms=1000 * (body.payment_window_seconds or ctx.settings.payment_window_seconds),
         reference=body.reference,
     )
+    for flaw in flaws(place):
+        raise _problem_of(flaw)
     command = OrderCommand(
         command_id=command_id,
         order_id=order_id,
@@ -101,31 +102,17 @@ def _not_allowed(body: PlaceOrderBody, ctx: AppContext) -> Problem | None:
     return None
 
 
-def _check_order(body: PlaceOrderBody, lines: tuple[Line, ...], adjustments: tuple[Adjustment, ...]) -> None:
-    """What no type can say. Raises `Problem`."""
-    for index, adjustment in enumerate(adjustments):
-        if adjustment.amount_minor > 0 if adjustment.kind == "discount" else adjustment.amount_minor < 0:
-            raise Problem(
-                "invalid-field",
-                "A discount is 0 or less, every other adjustment 0 or more.",
-                errors=[FieldError(f"/adjustments/{index}/amount_minor", "wrong-sign")],
-            )
-    seen: dict[tuple[str, str], int] = {}
-    for index, line in enumerate(lines):
-        first = seen.setdefault((line.service, line.sku), index)
-        if first != index:
-            raise Problem(
-                "duplicate-line",
-                f"Lines {first} and {index} have the same service and sku.",
-                errors=[FieldError(f"/lines/{index}/sku", "duplicate-line")],
-            )
-    total = total_of(lines, adjustments)
-    if total != body.total_minor:
-        raise Problem(
-            "total-mismatch",
-            f"Lines and adjustments come to {total}, not {body.total_minor} (minor units).",
-            errors=[FieldError("/total_minor", "total-mismatch")],
-        )
+# What each flaw of an order is to a client: slug, pointer, code of the field's error.
+_FLAWS = {
+    "wrong_sign": ("invalid-field", "/adjustments/{index}/amount_minor", "wrong-sign"),
+    "duplicate_line": ("duplicate-line", "/lines/{index}/sku", "duplicate-line"),
+    "total_mismatch": ("total-mismatch", "/total_minor", "total-mismatch"),
+}
+
+
+def _problem_of(flaw: Flaw) -> Problem:
+    slug, pointer, code = _FLAWS[flaw.kind]
+    return Problem(slug, flaw.sentence, errors=[FieldError(pointer.format(index=flaw.at), code)])
 
 
 def _contact(body: ContactBody, customer: str) -> OrderContact:

@@ -19,7 +19,7 @@ from api.contract import operations as docs
 from api.contract.payloads import PayOrderBody
 from api.edge import json_response
 from api.problems import FieldError, Problem
-from api.replies import accepted_later, headers_of_outcome, order_then, outcome_of, refused, undecided, wait_of
+from api.replies import accepted_later, headers_of_outcome, order_then, perform, refused, undecided, wait_of
 from api.representations import timestamp, to_json
 from api.services.submissions import Pending
 from commands.idempotency import command_id_of
@@ -74,15 +74,16 @@ async def _initiate(call: Call, command: OrderCommand, payments: PaymentProvider
     ctx, order_id = call.ctx, command.order_id
     partition = ctx.partition_of(order_id)
     deadline = time.monotonic() + wait_of(call.preferences)
-    outcome, replayed = await outcome_of(call, command)
-    if isinstance(outcome, Pending):
-        return undecided(call, command, outcome)
-    headers = headers_of_outcome(call, partition, replayed)
+    result = await perform(call, command)
+    if isinstance(result, Pending):
+        return undecided(call, command, result)
+    outcome = result.outcome
+    headers = headers_of_outcome(call, partition, result.replayed)
     if outcome.code is not None:
         raise await refused(call, command.command_id, outcome, headers)
     made = await order_then(call, partition, outcome)
     no = len(made.attempts) if made is not None else 0
-    if replayed:
+    if result.replayed:
         _remind(ctx, partition, command, no)
     order, attempt = await _opened(ctx, partition, order_id, no, deadline)
     if attempt.state == REQUESTED:
@@ -100,7 +101,7 @@ def _remind(ctx: AppContext, partition: int, command: OrderCommand, no: int) -> 
     order = ctx.queries.order(partition, command.order_id)
     attempt = attempt_no(order, no) if order is not None else None
     if attempt is not None and attempt.state == REQUESTED:
-        ctx.submissions.remind(command, partition)
+        ctx.submissions.remind(command)
 
 
 async def _request_of(call: Call, partition: int, order: Order, no: int) -> OrderCommand | None:
@@ -129,7 +130,7 @@ async def _opened(ctx: AppContext, partition: int, order_id: str, no: int, deadl
         left = deadline - time.monotonic()
         if attempt.state != REQUESTED or left <= 0 or ctx.stopping:
             return order, attempt
-        await ctx.projector.news(order_id, left)
+        await ctx.projector.waiters.news(order_id, left)
 
 
 async def _confirm(call: Call, order_id: str, payments: PaymentProvider) -> Response:
@@ -138,17 +139,17 @@ async def _confirm(call: Call, order_id: str, payments: PaymentProvider) -> Resp
     partition = ctx.partition_of(order_id)
     order = ctx.queries.order(partition, order_id)
     if order is None:
-        ctx.submissions.refuse_overload(ctx.status(), partition)  # it may be in the log
+        ctx.submissions.refuse_overload(order_id)  # it may be in the log
     if order is None or not may_see(call, order):
         raise Problem("order-not-found")
     attempt = _last(order)
     if attempt.state == REQUESTED and (asked := await _request_of(call, partition, order, attempt.no)) is not None:
-        ctx.submissions.remind(asked, partition)
+        ctx.submissions.remind(asked)
         await _opened(ctx, partition, order_id, attempt.no, time.monotonic() + wait_of(call.preferences))
     elif attempt.provider_ref is not None:
         for command in report_of(await _looked(ctx, order, attempt, payments), order, payments.name, now_ms()):
-            ctx.submissions.refuse_overload(ctx.status(), partition)
-            outcome = await ctx.submissions.submit(command, partition, wait_of(call.preferences))
+            ctx.submissions.refuse_overload(order_id)
+            outcome = await ctx.submissions.submit(command, wait_of(call.preferences))
             if isinstance(outcome, Pending):
                 return undecided(call, command, outcome)
     order = ctx.queries.order(partition, order_id) or order
@@ -215,7 +216,7 @@ async def _looked(ctx: AppContext, order: Order, attempt: Attempt, payments: Pay
     look = asyncio.ensure_future(payments.sighting(str(attempt.provider_ref), LOOK_PAUSE_S))
     try:
         while not look.done():
-            news = asyncio.ensure_future(ctx.projector.news(order_id, LOOK_PAUSE_S))
+            news = asyncio.ensure_future(ctx.projector.waiters.news(order_id, LOOK_PAUSE_S))
             await asyncio.wait({look, news}, return_when=asyncio.FIRST_COMPLETED)
             news.cancel()
             now = ctx.queries.order(partition, order_id)

@@ -20,7 +20,7 @@ from api.edge import json_response
 from api.metrics import Counts, Gauges, Workers
 from api.problems import PROBLEMS, Problem
 from api.representations import to_json
-from api.services.submissions import FoldStatus
+from projections.feed import FoldStatus
 
 
 def add_routes(router: APIRouter) -> None:

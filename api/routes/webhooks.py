@@ -74,7 +74,7 @@ async def receive_message(call: Call) -> Response:
     commands = _news(sighting, ctx.queries.order(partition, sighting.order_id), payments.name)
     if commands and not ctx.status().connected:
         raise Problem("ledger-unavailable")  # it will be sent again
-    await ctx.submissions.send_all([ctx.submissions.record_of(command, partition) for command in commands])
+    await ctx.submissions.send_all([ctx.submissions.record_of(command) for command in commands])
     ctx.followed.add(sighting.message_id)
     ctx.metrics.webhooks[_kind(sighting, bool(commands))] += 1
     return json_response(b"{}", 200, {})
@@ -90,7 +90,7 @@ async def _is_known(ctx: AppContext, told: Told, actor: str) -> bool:
         if order is not None and all_known(told.facts, order, actor, now_ms()):
             return True
         left_s = deadline - time.monotonic()
-        if order is None or left_s <= 0 or ctx.stopping or not await ctx.projector.news(told.order_id, left_s):
+        if order is None or left_s <= 0 or ctx.stopping or not await ctx.projector.waiters.news(told.order_id, left_s):
             return False
 
 

@@ -73,7 +73,7 @@ class _Item:
 class Audit:
     """Of one `serve`. On the event loop, but for what the sender calls back. `spool` is where what waits is kept, if anywhere.
 
-    `send_all` makes records durable or raises `Problem` `ledger-unavailable` (`Submissions.send_all`).
+    `send_all` makes records durable or raises `NotDurable` (`Submissions.send_all`).
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class Audit:
         self._send()
 
     async def keep(self, by: By, action: str, outcome: str, **about: Unpack[About]) -> None:
-        """Record it, durably when this returns. Raises `Problem` `ledger-unavailable`."""
+        """Record it, durably when this returns. Raises `NotDurable`."""
         await self._send_all([self._record(by, action, outcome, about)])
         self.written[action] += 1
 

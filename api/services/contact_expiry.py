@@ -13,10 +13,9 @@ from collections.abc import Sequence
 import structlog
 
 from api.context import AppContext
-from api.problems import Problem
 from ledger.clock import now_ms
 from ledger.contacts import BARRIER_KEY, contact_key, order_of
-from ledger.errors import StoreError
+from ledger.errors import NotNow, StoreError
 from ledger.log import NewRecord
 from ledger.order import Order, display
 from ledger.topics import CONTACT_COMPACTION_MS, DAY_MS
@@ -57,15 +56,15 @@ async def sweep_for_ever(ctx: AppContext) -> None:
             if deleted:
                 log.info("contacts deleted", count=deleted)
             await let_the_log_compact(ctx, now_ms())
-        except Problem as problem:  # the broker is away: the next sweep finds the same
-            log.warning("contacts not swept", why=problem.slug)
+        except NotNow as exc:  # the broker is away: the next sweep finds the same
+            log.warning("contacts not swept", why=exc.code)
         await asyncio.sleep(EVERY_S)
 
 
 async def sweep(ctx: AppContext, now_ms: int) -> int:
     """One look at every contact of this node; how many were deleted, durably.
 
-    Raises `Problem` `ledger-unavailable`; what was deleted before then stays deleted.
+    Raises `NotDurable`; what was deleted before then stays deleted.
     """
     deleted, after = 0, b""
     while True:
@@ -109,7 +108,7 @@ def _due(ctx: AppContext, key: bytes, now_ms: int) -> int | None:
 async def delete_contacts(ctx: AppContext, keys: Sequence[tuple[int, bytes]]) -> None:
     """Tombstones for contacts, given as (partition, key), durable when this returns and gone here at once.
 
-    Raises `Problem` `ledger-unavailable` when one of them is not known to be durable.
+    Raises `NotDurable` when one of them is not known to be durable.
     """
     await ctx.submissions.keep([NewRecord(ctx.topics.contacts, partition, key, None) for partition, key in keys])
 
@@ -118,7 +117,7 @@ async def let_the_log_compact(ctx: AppContext, now_ms: int) -> None:
     """A record that says nothing into partitions where nothing came for long, durable when this returns.
 
     Kafka compacts no segment that is being written to, and begins another one only when something is written: in a quiet
-    partition an erased contact would stay for ever. Raises `Problem` `ledger-unavailable`.
+    partition an erased contact would stay for ever. Raises `NotDurable`.
     """
     written = {p: ctx.projector.contacts.last_written_at(p) for p in range(ctx.partitions)}
     quiet = [p for p, at in written.items() if at and now_ms - at > CONTACT_COMPACTION_MS]
@@ -136,12 +135,12 @@ async def tend_for_ever(ctx: AppContext) -> None:
         ctx.projector.contacts_late.clear()
         try:
             await tend(ctx, now_ms())
-        except Problem as problem:  # the next sweep finds the same
-            log.warning("contacts that came after their erasure are not deleted yet", why=problem.slug)
+        except NotNow as exc:  # the next sweep finds the same
+            log.warning("contacts that came after their erasure are not deleted yet", why=exc.code)
 
 
 async def tend(ctx: AppContext, now_ms: int) -> None:
-    """One such look. Raises `Problem` `ledger-unavailable`."""
+    """One such look. Raises `NotDurable`."""
     contacts, staleness_ms = ctx.projector.contacts, ctx.status().staleness_ms
     if staleness_ms is not None:
         contacts.note_current(now_ms - staleness_ms)

@@ -23,14 +23,13 @@ from collections.abc import Iterator, Sequence
 import structlog
 from msgspec.structs import replace
 
-from api.problems import Problem
 from api.services.audit import BY_ITSELF, Audit
 from api.services.submissions import Submissions
 from ledger.audit import CUSTOMER_ERASURE, DONE
 from ledger.clock import now_ms
 from ledger.contacts import BARRIER_KEY, NOBODY, erased_key, order_of
 from ledger.erasures import Erasure, encode_erasure, erasure_key
-from ledger.errors import StoreError
+from ledger.errors import NotCaughtUp, NotNow, StoreError
 from ledger.log import EventLog, NewRecord
 from ledger.schemas.codec import contact_codec
 from ledger.supervision import keep_at
@@ -83,7 +82,7 @@ class Erasures:
     async def promise(self, customer_id: str) -> Erasure:
         """Promise to erase all contacts of the customer, and begin.
 
-        Raises `Problem` `not-caught-up`, `ledger-unavailable`: then nothing is promised, or perhaps it is.
+        Raises `NotCaughtUp`, `NotDurable`: then nothing is promised, or perhaps it is.
         """
         await self._fold_all_there_is()
         before = self.last(customer_id)
@@ -128,8 +127,8 @@ class Erasures:
                     # Asked for again meanwhile, it is still the same work to who sees its progress.
                     deleted = await self._erase(replace(erasure, contacts_deleted=max(deleted, erasure.contacts_deleted)))
                     continue
-                except Problem as problem:  # the broker is away, or this node behind: what is left is found again
-                    log.warning("erasure has to wait", why=problem.slug)
+                except NotNow as exc:  # the broker is away, or this node behind: what is left is found again
+                    log.warning("erasure has to wait", why=exc.code)
                 except StoreError as exc:  # other databases were taken over, or the process ends
                     log.warning("erasure begins again", why=str(exc))
                 await asyncio.sleep(RETRY_S)
@@ -139,7 +138,7 @@ class Erasures:
     async def _erase(self, erasure: Erasure) -> int:
         """How many contacts were deleted for it in all. What was erased before an exception stays erased.
 
-        Raises `Problem` `ledger-unavailable`, `not-caught-up`; `StoreError`.
+        Raises `NotDurable`, `NotCaughtUp`, `StoreError`.
         """
         if erasure.node != self._node:
             erasure = replace(erasure, node=self._node)
@@ -175,7 +174,7 @@ class Erasures:
         barriers = [NewRecord(self._topics.contacts, p, BARRIER_KEY, None) for p in range(self._projector.partitions)]
         for acked in await self._submissions.send_all(barriers):
             if not await self._projector.contacts_reached(acked.partition, acked.offset + 1, FOLD_S):
-                raise Problem("not-caught-up", "This node has not folded all contacts yet.")
+                raise NotCaughtUp("This node has not folded all contacts yet.")
 
     def _some(self, customer_id: str, owner: str, after: bytes) -> Steps[tuple[list[bytes], int, bytes | None]]:
         """(keys of the next contacts to erase, how many of them nobody has erased before, where to go on; None: that was all)."""

@@ -1,38 +1,36 @@
-"""Sending a command and waiting for what becomes of it (ARCHITECTURE, Reading).
+"""Carrying out commands: what became of one already, else send it and wait. A reply is what this node folded.
 
-    event loop                          sender's thread                     event loop
-    waiter, then send(contact) ───────► contact durable: send(command) ───► the fold meets the outcome: waiter done
-                                        command durable: noted only
-
-Nobody is woken when a record becomes durable, unless somebody waits for just that: the outcome comes a few milliseconds later
-anyway. Its position is noted for the 202.
+Knows no HTTP: errors are `NotDurable`, `Overloaded`, `DecisionsBehind`, `NotCaughtUp`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Protocol
 
 import structlog
 from msgspec import Struct
 
-from api.problems import Problem
+from api.services.in_flight import SentBatch, SentCommand
 from api.services.look_ups import LookUps
 from commands.messages import OrderCommand, command_codec
-from ledger.errors import LedgerError
+from ledger.contacts import OrderContact, contact_key
+from ledger.errors import DecisionsBehind, LedgerError, NotCaughtUp, NotDurable, Overloaded
 from ledger.log import Acked, Headers, NewRecord, Sender
 from ledger.outcomes import Outcome
+from ledger.schemas.codec import contact_codec
 from ledger.topics import Topics
-from projections.projector import Projector, Waiter
+from projections.feed import FoldStatus
+from projections.projector import Projector
 from projections.queries import Queries
+from projections.waiters import Waiter, Waiters
 
 log = structlog.get_logger(__name__)
 
+MEET_S = 1.0  # how long an answer waits for the order that a refused command met
 ACK_S = 3.0  # a command that is not durable by then, and is not waited for longer, is answered as not known to be durable
 STOPPING_DECISION_S, STOPPING_ACK_S = 0.5, 1.0  # well within the two seconds that open requests get when the process stops
 LAGGING_MS = 15_000  # a healthy fold is seen to be at the log's end every five seconds
@@ -43,34 +41,6 @@ BEHIND_COMMANDS, BEHIND_S = 50, 10.0
 FORGET_S = 600.0
 
 
-class FoldStatus(Protocol):
-    """How the fold of this node stands. See `projections.feed.FoldStatus`."""
-
-    @property
-    def begun(self) -> bool: ...
-
-    @property
-    def folding(self) -> bool: ...
-
-    @property
-    def connected(self) -> bool: ...
-
-    @property
-    def connecting(self) -> bool: ...
-
-    @property
-    def caught_up(self) -> bool: ...
-
-    @property
-    def behind(self) -> int | None: ...
-
-    @property
-    def staleness_ms(self) -> int | None: ...
-
-    @property
-    def held_back_s(self) -> float: ...
-
-
 class Pending(Struct, frozen=True):
     """The command is durable at `offset` of its partition of `order-commands`, and not decided yet."""
 
@@ -78,72 +48,46 @@ class Pending(Struct, frozen=True):
     offset: int
 
 
-class _Sent:
-    """One command on its way. The loop writes `waiter` and `wants_ack`, the sender's thread the rest."""
+class Decided(Struct, frozen=True):
+    """What became of a command. `replayed`: it was known here before. `contact` is the one that was written with it now."""
 
-    __slots__ = ("acked", "command", "contact", "contact_acked", "error", "loop", "sender", "waiter", "wants_ack")
-
-    def __init__(self, sender: Sender, command: NewRecord, contact: NewRecord | None, waiter: Waiter) -> None:
-        self.sender, self.command, self.contact = sender, command, contact
-        self.loop = asyncio.get_running_loop()
-        self.waiter = waiter
-        self.wants_ack = False
-        self.acked: Acked | None = None
-        self.contact_acked: Acked | None = None
-        self.error: LedgerError | None = None
-
-    def send(self) -> None:
-        """Raises `LedgerError` when nothing could be handed over."""
-        if self.contact is None:
-            self.sender.send(self.command, self._command_acked)
-        else:
-            self.sender.send(self.contact, self._contact_acked)
-
-    def _contact_acked(self, acked: Acked | None, error: LedgerError | None) -> None:
-        if acked is None:
-            self._fail(error)
-            return
-        self.contact_acked = acked
-        try:
-            self.sender.send(self.command, self._command_acked)
-        except LedgerError as exc:
-            self._fail(exc)
-
-    def _command_acked(self, acked: Acked | None, error: LedgerError | None) -> None:
-        if acked is None:
-            self._fail(error)
-            return
-        self.acked = acked
-        if self.wants_ack:
-            self._wake_from_thread()
-
-    def _fail(self, error: LedgerError | None) -> None:
-        self.error = error or LedgerError("neither acknowledged nor refused")
-        self._wake_from_thread()
-
-    def _wake_from_thread(self) -> None:
-        if not self.loop.is_closed():
-            self.loop.call_soon_threadsafe(self.wake)
-
-    def wake(self) -> None:
-        """Let whoever awaits `waiter` look again."""
-        if not self.waiter.done():
-            self.waiter.set_result(None)
+    outcome: Outcome
+    replayed: bool = False
+    contact: OrderContact | None = None
 
 
 class Submissions:
     """Commands of this node on their way. Used on the event loop only."""
 
-    def __init__(self, sender: Sender, projector: Projector, queries: Queries, topics: Topics, look_ups: LookUps) -> None:
+    def __init__(
+        self,
+        sender: Sender,
+        projector: Projector,
+        queries: Queries,
+        topics: Topics,
+        look_ups: LookUps,
+        partition_of: Callable[[str], int],
+        status: Callable[[], FoldStatus],
+        answers: Counter[str],
+    ) -> None:
+        """`partition_of` an order; `status` of this node's fold, which must be cheap: each new command asks for it.
+
+        `answers` counts what was known of each command then: `replayed`, `undecided`, `accepted`, or the code of a refusal.
+        """
         self._sender, self._projector, self._queries, self._topics = sender, projector, queries, topics
-        self._look_ups = look_ups
-        self._codec = command_codec()
+        self._look_ups, self._partition_of, self._status = look_ups, partition_of, status
+        self._codec, self._contact_codec = command_codec(), contact_codec()
+        self._answers = answers
         # By partition: a writer that is stuck must not refuse what others decide.
         self._undecided: defaultdict[int, dict[Waiter, tuple[str, float]]] = defaultdict(dict)
-        self._under_way: set[_Sent] = set()
+        self._under_way: set[SentCommand] = set()
         self._stopping = False
         self.waiting = 0
         self.sent = 0
+
+    @property
+    def _waiters(self) -> Waiters:
+        return self._projector.waiters
 
     @property
     def undecided(self) -> int:
@@ -156,37 +100,83 @@ class Submissions:
         for sent in self._under_way:
             sent.wake()
 
-    def refuse_overload(self, status: FoldStatus, partition: int) -> None:
-        """Raises `Problem` when a new command would only wait, or when this node does not know enough to send it:
-        `ledger-unavailable`, `not-caught-up`, `too-many-requests`, `decisions-behind`."""
-        if not status.connected:
-            raise Problem("ledger-unavailable")
-        if status.staleness_ms is None or status.staleness_ms > LAGGING_MS:
-            raise Problem("not-caught-up", "This node has not folded what is in the log; another one may have.")
-        if self.waiting >= MAX_WAITING:
-            raise Problem("too-many-requests")
-        if len(self._undecided[partition]) >= BEHIND_COMMANDS and self._oldest_s(partition) > BEHIND_S:
-            raise Problem("decisions-behind")
+    async def perform(
+        self, command: OrderCommand, wait_s: float, contact: OrderContact | None = None, traceparent: bytes | None = None
+    ) -> Decided | Pending:
+        """Carry out `command`: from this node's fold when it knows the outcome already, else by sending it.
 
-    def record_of(self, command: OrderCommand, partition: int, headers: Headers = ()) -> NewRecord:
+        `contact` becomes durable before a new order's command, unless it was erased. `Pending` when the command is durable and
+        not decided within `wait_s`. Raises `NotDurable`, `Overloaded`, `DecisionsBehind`, `NotCaughtUp`.
+        """
+        partition = self._partition_of(command.order_id)
+        first = self._queries.outcome(partition, command.command_id)
+        known = first
+        if first is not None and first.fingerprint != command.fingerprint:
+            known = self._queries.outcome(partition, command.command_id, command.fingerprint)
+        if known is not None:
+            self._answers["replayed"] += 1
+            await self.folded_as_met(known)
+            return Decided(known, replayed=True)
+        self.refuse_overload(command.order_id)
+        record = None
+        if contact is not None and command.place is not None:
+            key = contact_key(command.order_id, command.place.contact_digest)
+            if self._projector.contacts.is_erased(key):
+                contact = None
+            elif first is None:  # a key that is taken will be refused: then no contact is written that no event would ever name
+                record = NewRecord(self._topics.contacts, partition, key, self._contact_codec.encode(contact))
+        result = await self.submit(command, wait_s, record, traceparent)
+        if isinstance(result, Pending):
+            self._answers["undecided"] += 1
+            return result
+        self._answers[result.code or "accepted"] += 1
+        await self.folded_as_met(result)
+        return Decided(result, contact=contact)
+
+    async def folded_as_met(self, outcome: Outcome) -> None:
+        """Wait until this node has folded the order to the version a refused command met: the two topics come in any order.
+
+        Raises `NotCaughtUp` when that takes too long.
+        """
+        if outcome.code is None or outcome.version is None:
+            return
+        partition, loop = self._partition_of(outcome.order_id), asyncio.get_running_loop()
+        deadline = loop.time() + MEET_S
+        while self._queries.frozen(partition, outcome.order_id) is None:
+            order = self._queries.order(partition, outcome.order_id)
+            if order is not None and order.version >= outcome.version:
+                return
+            if not await self._projector.waiters.news(outcome.order_id, max(0.0, deadline - loop.time())):
+                raise NotCaughtUp(f"This node has not folded version {outcome.version} of the order yet.")
+
+    def refuse_overload(self, order_id: str) -> None:
+        """Raises when a new command about the order would only wait, or when this node does not know enough to send it:
+        `NotDurable`, `NotCaughtUp`, `Overloaded`, `DecisionsBehind`."""
+        status, partition = self._status(), self._partition_of(order_id)
+        if not status.connected:
+            raise NotDurable("the log does not answer")
+        if status.staleness_ms is None or status.staleness_ms > LAGGING_MS:
+            raise NotCaughtUp("This node has not folded what is in the log; another one may have.")
+        if self.waiting >= MAX_WAITING:
+            raise Overloaded(f"{self.waiting} commands wait for their outcome")
+        if len(self._undecided[partition]) >= BEHIND_COMMANDS and self._oldest_s(partition) > BEHIND_S:
+            raise DecisionsBehind(f"partition {partition}: {len(self._undecided[partition])} commands are not decided")
+
+    def record_of(self, command: OrderCommand, headers: Headers = ()) -> NewRecord:
         """The record of `order-commands` that says `command`."""
+        partition = self._partition_of(command.order_id)
         return NewRecord(self._topics.commands, partition, command.order_id.encode(), self._codec.encode(command), 0, headers)
 
     async def submit(
-        self,
-        command: OrderCommand,
-        partition: int,
-        wait_s: float,
-        contact: NewRecord | None = None,
-        traceparent: bytes | None = None,
+        self, command: OrderCommand, wait_s: float, contact: NewRecord | None = None, traceparent: bytes | None = None
     ) -> Outcome | Pending:
         """Make `contact`, then `command` durable; its outcome, or `Pending` when it is not decided within `wait_s`.
 
-        Raises `Problem` `ledger-unavailable` when nothing is known to be durable; both records may still come to be, so a retry
-        must carry the same key.
+        Raises `NotDurable` when nothing is known to be durable; both records may still come to be, so a retry must carry the same
+        key.
         """
-        record = self.record_of(command, partition, (("traceparent", traceparent),) if traceparent else ())
-        sent = _Sent(self._sender, record, contact, self._projector.outcome_waiter(command.command_id, command.fingerprint))
+        record = self.record_of(command, (("traceparent", traceparent),) if traceparent else ())
+        sent = SentCommand(self._sender, record, contact, self._waiters.outcome(command.command_id, command.fingerprint))
         self.waiting += 1
         self._under_way.add(sent)
         try:
@@ -196,19 +186,19 @@ class Submissions:
             except LedgerError as exc:
                 sent.error = exc
             self.sent += 1
-            result = await self._result(command, partition, sent, wait_s)
+            result = await self._result(command, record.partition, sent, wait_s)
         finally:
             self.waiting -= 1
             self._under_way.discard(sent)
-            self._projector.forget(command.command_id, sent.waiter)
+            self._waiters.forget(command.command_id, sent.waiter)
         if contact is not None and sent.contact_acked is not None:
             self._projector.remember([(contact, sent.contact_acked)])
         if isinstance(result, Pending):
             self._look_ups.note(result.partition, result.offset, command)
-            self._note_undecided(command, partition)
+            self._note_undecided(command, result.partition)
         return result
 
-    async def _result(self, command: OrderCommand, partition: int, sent: _Sent, wait_s: float) -> Outcome | Pending:
+    async def _result(self, command: OrderCommand, partition: int, sent: SentCommand, wait_s: float) -> Outcome | Pending:
         loop = sent.loop
         began = loop.time()
         decision_at, ack_at = began + wait_s, began + max(wait_s, ACK_S)
@@ -222,15 +212,15 @@ class Submissions:
             # Both sides write first and look afterwards, so an ack that comes meanwhile is seen here or wakes the waiter.
             if sent.error is not None:
                 log.warning("command not sent", command_id=command.command_id, error=sent.error.code, why=str(sent.error))
-                raise Problem("ledger-unavailable", members={"command_id": command.command_id})
+                raise NotDurable(str(sent.error), command.command_id)
             if sent.wants_ack:
                 if sent.acked is not None:
                     return Pending(partition, sent.acked.offset)
                 if now >= ack_at:
-                    raise Problem("ledger-unavailable", members={"command_id": command.command_id})
+                    raise NotDurable("not acknowledged in time", command.command_id)
             if sent.waiter.done():  # woken for nothing of the above: wait on
-                self._projector.forget(command.command_id, sent.waiter)
-                sent.waiter = self._projector.outcome_waiter(command.command_id, command.fingerprint)
+                self._waiters.forget(command.command_id, sent.waiter)
+                sent.waiter = self._waiters.outcome(command.command_id, command.fingerprint)
             timer = loop.call_at(ack_at if sent.wants_ack else decision_at, sent.wake)
             try:
                 await sent.waiter
@@ -240,7 +230,7 @@ class Submissions:
             if outcome is not None:
                 return outcome
 
-    def remind(self, command: OrderCommand, partition: int) -> None:
+    def remind(self, command: OrderCommand) -> None:
         """Send a command that was decided before: it changes nothing and leaves no record, and the processor hears that somebody
         waits. One that does not arrive is a reminder less."""
 
@@ -249,13 +239,13 @@ class Submissions:
                 log.warning("not reminded", command_id=command.command_id, why=str(error))
 
         try:
-            self._sender.send(self.record_of(command, partition), on_ack)
+            self._sender.send(self.record_of(command), on_ack)
         except LedgerError as exc:
             on_ack(None, exc)
 
     async def send_all(self, records: Sequence[NewRecord]) -> list[Acked]:
-        """Make every record durable. Raises `Problem` `ledger-unavailable` when one is not known to be."""
-        batch = _Batch(len(records))
+        """Make every record durable. Raises `NotDurable` when one is not known to be."""
+        batch = SentBatch(len(records))
         for number, record in enumerate(records):
             try:
                 self._sender.send(record, partial(batch.settle, number))
@@ -266,7 +256,7 @@ class Submissions:
         if len(acks) < len(records):
             error = batch.error or LedgerError("neither acknowledged nor refused")
             log.warning("record not sent", error=error.code, why=str(error))
-            raise Problem("ledger-unavailable")
+            raise NotDurable(str(error))
         return acks
 
     async def keep(self, records: Sequence[NewRecord]) -> None:
@@ -276,13 +266,13 @@ class Submissions:
     # ---- durable, but without an outcome
 
     def _note_undecided(self, command: OrderCommand, partition: int) -> None:
-        waiter = self._projector.outcome_waiter(command.command_id, command.fingerprint)
+        waiter = self._waiters.outcome(command.command_id, command.fingerprint)
         self._undecided[partition][waiter] = (command.command_id, time.monotonic())
         waiter.add_done_callback(lambda waiter: self._decided(waiter, partition))
 
     def _decided(self, waiter: Waiter, partition: int) -> None:
         if (noted := self._undecided[partition].pop(waiter, None)) is not None:
-            self._projector.forget(noted[0], waiter)
+            self._waiters.forget(noted[0], waiter)
 
     def _oldest_s(self, partition: int) -> float:
         """Age of the oldest undecided command there. One that was given up long ago is forgotten."""
@@ -293,29 +283,3 @@ class Submissions:
                 return now - since
             self._decided(waiter, partition)
         return 0.0
-
-
-class _Batch:
-    """Acknowledgements of several records. The loop hears of the last one only: a wake for each costs more than sending it."""
-
-    def __init__(self, count: int) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._left, self._lock = count, threading.Lock()
-        self.settled: asyncio.Future[None] = self._loop.create_future()
-        self.acks: list[Acked | None] = [None] * count
-        self.error: LedgerError | None = None
-        if count == 0:
-            self._end()
-
-    def settle(self, number: int, acked: Acked | None, error: LedgerError | None) -> None:
-        """From any thread, once for each."""
-        self.acks[number], self.error = acked, error or self.error
-        with self._lock:
-            self._left -= 1
-            last = self._left == 0
-        if last and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._end)
-
-    def _end(self) -> None:
-        if not self.settled.done():
-            self.settled.set_result(None)

@@ -47,7 +47,7 @@ class TimedProjector:
     def fold(self, records: Sequence[Record]) -> None:
         if not self._folded:
             self._began, self._cpu_began = time.perf_counter(), cpu_s([os.getpid()])[0]
-        self._projector.fold(records)
+        self._projector.apply_chunk(records)
         self._folded += len(records)
         if self._folded >= self._events and not self.took_s:
             self.took_s = time.perf_counter() - self._began

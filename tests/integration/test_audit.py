@@ -198,10 +198,9 @@ def raise_attention(ledger: RunningLedger, order: str) -> None:
         actor="reconciler",
         raise_attention=RaiseAttention("refund_failed", "ref:1"),
     )
-    partition = ledger.context.partition_of(order)
 
     async def send() -> Any:
-        return await ledger.context.submissions.submit(command, partition, PATIENCE_S)
+        return await ledger.context.submissions.submit(command, PATIENCE_S)
 
     ledger.run(send())
 

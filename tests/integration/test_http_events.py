@@ -173,7 +173,7 @@ def test_streams_end_at_once_when_the_process_stops(ledger: RunningLedger) -> No
 def test_a_client_that_leaves_is_noticed(ledger: RunningLedger) -> None:
     client = ledger.client()
     order_id = placed(client)
-    waiters = ledger.context.projector._order_waiters
+    waiters = ledger.context.projector.waiters._orders
     with client.stream("GET", f"/orders/{order_id}/events", headers={"Accept": "text/event-stream"}) as answer:
         lines = answer.iter_lines()  # to drop it would close the stream
         next(lines)

@@ -320,6 +320,6 @@ def test_nobody_is_left_waiting_in_the_projector(ledger: RunningLedger) -> None:
         client.post("/orders", json=order_body(), headers=key())
         client.post("/orders", json=order_body(), headers=key() | {"Prefer": "wait=0"})
     deadline = time.monotonic() + PATIENCE_S
-    while ledger.context.projector._outcome_waiters:
-        assert time.monotonic() < deadline, ledger.context.projector._outcome_waiters
+    while ledger.context.projector.waiters._outcomes:
+        assert time.monotonic() < deadline, ledger.context.projector.waiters._outcomes
         time.sleep(0.01)

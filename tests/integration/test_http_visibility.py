@@ -104,7 +104,7 @@ class World:
             raise_attention=RaiseAttention("stuck", flag),
         )
         submissions = self.ledger.context.submissions
-        self.ledger.run(submissions.submit(command, self.ledger.context.partition_of(order_id), PATIENCE_S))
+        self.ledger.run(submissions.submit(command, PATIENCE_S))
         return order_id, flag
 
 

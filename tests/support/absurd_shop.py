@@ -180,7 +180,7 @@ class AbsurdShop:
     def _fold(self, timeout_s: float) -> set[str]:
         """What has arrived; the orders that changed."""
         found = self._reader.poll(1_000, timeout_s)
-        self._projector.fold(found)
+        self._projector.apply_chunk(found)
         self._count(found)
         return {(record.key or b"").decode() for record in found if record.topic == self.topics.events}
 
@@ -221,7 +221,7 @@ class AbsurdShop:
         reader.assign(again.positions())
         while found := reader.poll(1_000, 0):
             for tp in {TopicPartition(record.topic, record.partition) for record in found}:
-                again.fold(tp, [record for record in found if (record.topic, record.partition) == tp])
+                again.write_chunk(tp, [record for record in found if (record.topic, record.partition) == tp])
         assert again.digests() == self._projector.databases.digests()
 
     # ---- reading

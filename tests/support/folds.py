@@ -74,7 +74,7 @@ def projection_differences(state_dir: Path, bootstrap: str, topics: Topics, part
     projector = Projector.open(open_store, topics, partitions)
     for topic in (topics.events, topics.refusals, topics.contacts):
         if records := _records(bootstrap, topic):
-            projector.fold(records)
+            projector.apply_chunk(records)
     root = state_dir / "projections"
     folder = root / json.loads((root / "current.json").read_text())["current"]
     found: list[str] = []

@@ -374,7 +374,7 @@ class Server:
             while True:
                 records = await asyncio.to_thread(reader.poll, 500, 0.05)
                 await asyncio.to_thread(self.folding.wait)
-                self._context.projector.fold(records)
+                self._context.projector.apply_chunk(records)
                 away_s = reader.silent_s()
                 if isinstance(self._context.log, MemoryLog):
                     self._status.connected, self._status.staleness_ms = away_s == 0, int(away_s * 1000)

@@ -95,7 +95,7 @@ class Ledger:
         changed = self.desk.changed()
         self.desk.written()
         for topic in self.ends:
-            self.read_models.fold(TopicPartition(topic, 0), [r for r in records if r.topic == topic])
+            self.read_models.write_chunk(TopicPartition(topic, 0), [r for r in records if r.topic == topic])
         for order in changed:
             obligations(order)
             order_json(order, None, None)

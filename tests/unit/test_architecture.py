@@ -335,6 +335,7 @@ PURE = (
     "ledger/outcomes.py",
     "ledger/walk.py",
     "commands/decide.py",
+    "commands/flaws.py",
     "commands/messages.py",
     "commands/idempotency.py",
     "commands/obligations.py",

@@ -30,7 +30,7 @@ def fold(records: Sequence[Record], chunks: random.Random | None = None) -> Data
     start = 0
     while start < len(records):
         size = chunks.choice((1, 7, 300, 5_000, 15_000)) if chunks else len(records)
-        databases.fold(EVENTS, records[start : start + size])
+        databases.write_chunk(EVENTS, records[start : start + size])
         start += size
     return databases
 
@@ -103,12 +103,12 @@ def test_it_survives_closing_and_folding_again_changes_nothing(log: list[Record]
         return kept.setdefault(name, Unclosed())
 
     first = Databases(open_store, TOPICS, [0], None)
-    first.fold(EVENTS, log[:300])
+    first.write_chunk(EVENTS, log[:300])
     first.close()
     second = Databases(open_store, TOPICS, [0], None)
     assert second.digests() == first.digests()
-    assert second.fold(EVENTS, log[:300]).events == []
-    second.fold(EVENTS, log[200:400])
+    assert second.write_chunk(EVENTS, log[:300]).events == []
+    second.write_chunk(EVENTS, log[200:400])
     assert second.digest(0) == fold(log[:400]).digest(0)
 
 

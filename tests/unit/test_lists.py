@@ -103,7 +103,7 @@ class Shop:
     def fold(self, chunk: int = 50) -> None:
         records = list(read_back(self.records))
         for start in range(0, len(records), chunk):
-            self.projector.fold(records[start : start + chunk])
+            self.projector.apply_chunk(records[start : start + chunk])
 
     def orders(self) -> list[Order]:
         """Every order, newest first, ties as the lists have them."""

@@ -39,7 +39,7 @@ class Node:
         self.databases = Databases(lambda name: MemoryStore(), TOPICS, [0], 1)
         records = list(read_back(decided_lives(TOPICS, 1, 2 * CHECKPOINT_EVENTS + 1, now_ms=1_700_000_000_000)))
         for start in range(0, len(records), 5_000):
-            self.databases.fold(TopicPartition(TOPICS.events, 0), records[start : start + 5_000])
+            self.databases.write_chunk(TopicPartition(TOPICS.events, 0), records[start : start + 5_000])
         rmtree = shutil.rmtree
 
         def removed(path: Any, *arguments: Any, **more: Any) -> None:
@@ -108,11 +108,11 @@ def test_a_take_over_wakes_who_waits_for_outcomes_some_at_a_time(tmp_path: Path,
     known = [event_codec().decode(read_history_value(row)[1]) for _, row in rows]
 
     async def main() -> None:
-        waiting = [empty.outcome_waiter(event.command_id, event.fingerprint) for event in known]
-        unknown = empty.outcome_waiter("cmd_nobody", bytes(16))
+        waiting = [empty.waiters.outcome(event.command_id, event.fingerprint) for event in known]
+        unknown = empty.waiters.outcome("cmd_nobody", bytes(16))
         empty.take_over(node.databases)
         assert not any(waiter.done() for waiter in waiting), "no look at a thousand outcomes in one go"
-        steps = sum(1 for _ in empty.tell_outcomes())
+        steps = sum(1 for _ in empty.wake_outcomes())
         assert steps == len(known) + 1
         assert all(waiter.done() for waiter in waiting)
         assert not unknown.done()

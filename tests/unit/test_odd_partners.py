@@ -181,7 +181,7 @@ async def hear(times: int, seed: int) -> Counter[str]:
     topics, log = Topics(), MemoryLog()
     log.ensure_topics(topics.specs(1, 1))
     projector = Projector.open(lambda name: MemoryStore(), topics, 1)
-    projector.fold(story(chance.choice([r for r in reachable().values() if r.order.attempts]), topics))
+    projector.apply_chunk(story(chance.choice([r for r in reachable().values() if r.order.attempts]), topics))
     async with OddServer(random.Random(seed + 1)) as server:
         payments = StripeGateway("sk_test_odd", webhook_secrets=(SECRET,), api_base=server.url, timeout_ms=TIMEOUT_MS)
         settings = Settings(_env_file=None, ledger_hash_key=SecretStr(HASH_KEY), log_level="WARNING")

@@ -65,7 +65,7 @@ def log() -> list[tuple[Record, dict[str, Any], int]]:
 def rows(records: list[Record]) -> dict[bytes, bytes]:
     """What a fold of them leaves, without positions."""
     folded = Databases(lambda name: MemoryStore(), TOPICS, [0], None)
-    folded.fold(TP, records)
+    folded.write_chunk(TP, records)
     return {key: row for key, row in folded.stores[0].scan(b"") if not key.startswith(b"\0")}
 
 
