@@ -1,21 +1,12 @@
-"""The picture of the rules in the README: drawn from the transition tables, so that it cannot tell another story. Pure.
-
-    python -m tests.readme.diagram README.md
-
-rewrites the text between `<!-- generated: NAME -->` and `<!-- end generated -->` for each NAME in `BLOCKS`, in place; a test
-compares (`tests/unit/test_readme_diagram.py`). Blocks of other names are somebody else's.
-"""
+"""The rules as a picture and as tables: drawn from the transition tables, so they always agree with the code. Pure."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
 from typing import TypeVar
 
 from ledger import events as e
 from ledger import transitions as t
 from ledger.transitions import Code, Status
-from tests.readme import generated_blocks
 
 START = "[*]"
 S = TypeVar("S", bound=str)
@@ -96,20 +87,3 @@ def _cell(outcome: str | Code) -> str:
 def states_and_requests() -> str:
     """The diagram, and under it what each request leads to."""
     return f"{states()}\n\n{requests()}"
-
-
-BLOCKS: dict[str, Callable[[], str]] = {"states": states_and_requests, "facts": facts}
-
-
-def rewritten(text: str) -> str:
-    """`text` with the blocks of this module made anew. Raises `NoBlock` when there is no place for `states`."""
-    return generated_blocks.rewritten(text, BLOCKS, "states")
-
-
-def main(arguments: list[str]) -> int:
-    """Rewrite each named file in place; 0 when done."""
-    return generated_blocks.main(arguments, rewritten, "tests.readme.diagram")
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -1,21 +1,22 @@
-"""Blocks of a text made from code, between `<!-- generated: name -->` and `<!-- end generated -->`. Pure but for `main`."""
+"""Blocks of a text that are made from code, between `<!-- generated: name -->` and `<!-- end generated -->`. Pure."""
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 from ledger.errors import LedgerError
 
 END = "<!-- end generated -->"
-_BLOCK = re.compile(rf"(<!-- generated: ([a-z]+) -->\n).*?({END})", re.DOTALL)
+_BEGIN = re.compile(r"<!-- generated: ([a-z]+) -->\n")
+_BLOCK = re.compile(rf"<!-- generated: ([a-z]+) -->\n((?:(?!<!-- generated: ).)*?){END}", re.DOTALL)
 
 
-class NoBlock(LedgerError, ValueError):
-    """A text has no place for a generated block."""
+class WrongBlocks(LedgerError, ValueError):
+    """A text lacks the place for a block, has one for a block that nobody makes, or has one twice."""
 
-    code = "no_block"
+    code = "wrong_blocks"
 
 
 def begin(name: str) -> str:
@@ -23,28 +24,37 @@ def begin(name: str) -> str:
     return f"<!-- generated: {name} -->\n"
 
 
-def rewritten(text: str, blocks: Mapping[str, Callable[[], str]], needed: str) -> str:
-    """`text` with its places for `blocks` made anew. Raises `NoBlock` when there is none for `needed`."""
-    if needed not in [name for _, name, _ in _BLOCK.findall(text)]:
-        raise NoBlock(f"no place for it: put `{begin(needed).strip()}` and `{END}` on lines of their own")
-
-    def anew(found: re.Match[str]) -> str:
-        head, name, end = found.groups()
-        return f"{head}{blocks[name]()}\n{end}" if name in blocks else found[0]
-
-    return _BLOCK.sub(anew, text)
+def in_place(name: str, content: str) -> str:
+    """A whole block, as it is in a document."""
+    return f"{begin(name)}{content}\n{END}"
 
 
-def main(arguments: list[str], rewrite: Callable[[str], str], module: str) -> int:
-    """`python -m <module> README.md`: rewrite each named file in place; 0 when done."""
-    if not arguments:
-        print(f"usage: python -m {module} README.md")
-        return 2
-    for name in arguments:
-        path = Path(name)
-        before = path.read_text("utf-8")
-        after = rewrite(before)
-        if after != before:
-            path.write_text(after, "utf-8")
-        print(f"{name}: {'rewritten' if after != before else 'up to date'}")
-    return 0
+def rewritten(text: str, blocks: Mapping[str, Callable[[], str]]) -> str:
+    """`text` with each of `blocks` up to date. Raises `WrongBlocks` unless `text` has one place for each, and no other."""
+    _check(text, blocks)
+    return _BLOCK.sub(lambda block: in_place(block[1], blocks[block[1]]()), text)
+
+
+def stale(text: str, blocks: Mapping[str, Callable[[], str]]) -> list[str]:
+    """Names of the blocks in `text` that are not up to date. Raises as `rewritten`."""
+    _check(text, blocks)
+    return [block[1] for block in _BLOCK.finditer(text) if block[0] != in_place(block[1], blocks[block[1]]())]
+
+
+def names(text: str) -> list[str]:
+    """Names of all blocks that begin in `text`."""
+    return _BEGIN.findall(text)
+
+
+def _check(text: str, blocks: Mapping[str, Callable[[], str]]) -> None:
+    begun, whole = names(text), [block[1] for block in _BLOCK.finditer(text)]
+    for name, count in Counter(begun).items():
+        if name not in blocks:
+            raise WrongBlocks(f"unknown block {name!r}: known here are {', '.join(blocks)}")
+        if count > 1:
+            raise WrongBlocks(f"block {name!r} is there {count} times")
+    for name in blocks:
+        if name not in begun:
+            raise WrongBlocks(f"no block {name!r}: put `{begin(name).strip()}` and `{END}` on lines of their own")
+        if name not in whole:
+            raise WrongBlocks(f"block {name!r} does not end: put `{END}` on a line of its own")

@@ -1,21 +1,18 @@
-"""Every text of an event is somebody's: what no erasure reaches is listed, in the README too, and nothing is forgotten."""
+"""Every text of an event is somebody's: what no erasure reaches is listed, and nothing is forgotten."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from api.cli.privacy import run_privacy
 from api.cli.terminal import Screen
-from ledger import kept_for_ever
 from ledger.kept_for_ever import ELSEWHERE, OWN, TEXTS
 from ledger.schemas.versions import COMMANDS, EVENTS, REFUSALS, versions_of
 
-README = Path(__file__).resolve().parents[2] / "README.md"
 TEXT = {"string", "bytes"}
 
 
@@ -72,22 +69,6 @@ def test_commands_and_refusals_have_no_text_that_events_do_not_have() -> None:
         first, _, rest = text.partition(".")
         assert (f"{OF_EVENTS[first]}.{rest}" if rest else first) in known, text
     assert texts_of(REFUSALS) - OF_REFUSALS_ALONE <= known
-
-
-def test_the_readme_lists_them() -> None:
-    text = README.read_text("utf-8")
-    hint = "run `uv run python -m ledger.kept_for_ever README.md` and commit the change"
-    assert kept_for_ever.rewritten(text) == text, hint
-    assert all(f"`{text.field}`" in kept_for_ever.table() for text in TEXTS)
-
-
-def test_the_command_rewrites_its_own_block_only(tmp_path: Path) -> None:
-    file = tmp_path / "README.md"
-    file.write_text("a\n<!-- generated: privacy -->\nold\n<!-- end generated -->\nb\n", "utf-8")
-    assert kept_for_ever.main([str(file)]) == 0
-    assert file.read_text("utf-8") == f"a\n{kept_for_ever.BEGIN}{kept_for_ever.table()}\n<!-- end generated -->\nb\n"
-    with pytest.raises(ValueError, match="no place"):
-        kept_for_ever.rewritten("no marks")
 
 
 def test_the_verb_says_all_of_it_to_people_and_to_programs(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,37 +1,12 @@
-"""The README's picture of the rules is the one the tables draw."""
+"""The picture of the rules in the documents is the one that the transition tables draw."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
-
-import pytest
-
 from ledger.transitions import ATTEMPT_FACTS, REQUESTS, Operation, Status
-from tests.readme import diagram, generated_blocks
+from tests.readme import diagram
 from tests.support.moves import MOVES
 from tests.support.moves import moves as moves_reached
 from tests.support.order_space import UNIVERSES
-
-ROOT = Path(__file__).resolve().parents[2]
-README = ROOT / "README.md"
-PLACES = """a
-<!-- generated: states -->
-old
-<!-- end generated -->
-b
-<!-- generated: settings -->
-somebody else's
-<!-- end generated -->
-c
-"""
-
-
-def test_the_readme_shows_what_the_tables_say() -> None:
-    text = README.read_text("utf-8")
-    hint = "run `uv run python -m tests.readme.diagram README.md` and commit the change"
-    assert diagram.rewritten(text) == text, hint
 
 
 def test_every_move_that_is_drawn_can_happen_and_every_one_that_can_happen_is_drawn() -> None:
@@ -62,27 +37,3 @@ def test_the_facts_have_their_tables_too() -> None:
     tables = [table.splitlines() for table in diagram.facts().split("\n\n")]
     assert [table[0].split("|")[1].strip() for table in tables] == ["payment attempt is", "refund is", "stock is"]
     assert [row.split("|")[1].strip() for row in tables[0][2:]] == list(ATTEMPT_FACTS)
-
-
-def test_only_our_own_block_is_rewritten() -> None:
-    text = diagram.rewritten(PLACES)
-    head, _, tail = PLACES.partition("old\n")
-    assert text == f"{head}{diagram.states()}\n\n{diagram.requests()}\n{tail}"
-    assert diagram.rewritten(text) == text
-
-
-@pytest.mark.parametrize("text", ["", "no marks", PLACES.replace("states", "stages"), PLACES.replace("end generated", "end")])
-def test_a_text_without_its_place_is_told_so(text: str) -> None:
-    with pytest.raises(generated_blocks.NoBlock, match="generated: states"):
-        diagram.rewritten(text)
-
-
-def test_the_command_rewrites_the_file_in_place(tmp_path: Path) -> None:
-    file = tmp_path / "README.md"
-    file.write_text(PLACES, "utf-8")
-    for told in ("rewritten", "up to date"):
-        done = subprocess.run(
-            [sys.executable, "-m", "tests.readme.diagram", str(file)], cwd=ROOT, capture_output=True, text=True, check=False
-        )
-        assert (done.returncode, done.stdout) == (0, f"{file}: {told}\n"), done.stderr
-    assert file.read_text("utf-8") == diagram.rewritten(PLACES)
