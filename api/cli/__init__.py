@@ -1,11 +1,11 @@
 """The command line. Knows everything below it; nothing imports it.
 
-verbs       every verb: thin, it reads settings, calls the piece that does the work, and shows the result
-terminal    standard output and error in any shell; screens: what a person sees while something takes time
-patient_log the log, asked again while a broker cannot answer
-demo/       the demo: the whole path in a fresh directory, checked from outside
+verbs       every verb: reads settings, calls the code that does the work, shows the result
+terminal    standard output and error in any shell
+screens     progress bars and panels for people
+demo/       the demo: the whole system in a temporary directory, checked from outside
 
-The others are the verbs they are named for.
+Each of the other files implements the verb it is named after.
 """
 
 from api.cli.verbs import main

@@ -1,4 +1,4 @@
-"""The verbs `export-log` and `import-log`: the ledger to one file, and back into an empty cluster (`ledger.archive`)."""
+"""The verbs `export-log` and `import-log`: write the ledger to one file, and back to an empty cluster (`ledger.archive`)."""
 
 from __future__ import annotations
 
@@ -32,23 +32,23 @@ from projections.verify import Findings, LogWalk
 BATCH = 500  # records of one transaction of an import
 WALK_BATCH = 5_000
 TOLD_RECORDS = 2_000
-WRITER_S = 100.0  # patience with a cluster that opens a transactional writer; usual are 0.1 s
+WRITER_S = 100.0  # patience with opening a transactional writer, which usually takes 0.1 s
 
 
 class BrokenLog(LedgerError):
-    """The log or its archive is not what one correct writer wrote. The message names the first fault; nothing was imported."""
+    """The log or its archive was not written by one correct writer. The message names the first fault; nothing was imported."""
 
     code = "broken_log"
 
 
 class NotEmpty(LedgerError):
-    """An import goes into an empty ledger only."""
+    """The ledger is not empty, which an import requires."""
 
     code = "not_empty"
 
 
 class Checker:
-    """Walks records as `verify` does, folding them into databases that are thrown away."""
+    """Checks records as `verify` does, folding them into temporary databases."""
 
     def __init__(self, doors: Doors, topics: Topics, partitions: int, folder: Path) -> None:
         self.findings = Findings()
@@ -58,7 +58,7 @@ class Checker:
         self._waiting: dict[TopicPartition, list[Record]] = {}
 
     def take(self, record: Record) -> None:
-        """Raises `BrokenLog` at the first fault, once its batch is looked at."""
+        """Add a record. Raises `BrokenLog` at the first fault, when its batch is checked."""
         tp = TopicPartition(record.topic, record.partition)
         waiting = self._waiting.setdefault(tp, [])
         waiting.append(record)
@@ -72,7 +72,7 @@ class Checker:
         self._fold.write_chunk(tp, records)
 
     def finish(self) -> Findings:
-        """The findings, heads included. Raises `BrokenLog`."""
+        """Check the remaining records; returns the findings with the heads. Raises `BrokenLog`."""
         for tp in list(self._waiting):
             self._look(tp)
         self._walk.end()
@@ -88,7 +88,7 @@ class Checker:
 
 
 def run_export_log(kafka: KafkaSettings, settings: Settings, path: Path, out: Screen, err: Screen) -> int:
-    """Write the ledger up to its end of now to `path`, checking it on the way. Raises `BrokenLog`, `LogError`, `Interrupted`."""
+    """Write the ledger up to its current end to `path` and check it. Raises `BrokenLog`, `LogError`, `Interrupted`."""
     stopping, doors, topics = stopper(), KafkaDoors(kafka), settings.topics
     event_log = doors.open_log(stopping)
     partitions = event_log.partitions(topics.events)
@@ -126,7 +126,7 @@ def run_export_log(kafka: KafkaSettings, settings: Settings, path: Path, out: Sc
     part.replace(path)
     size = path.stat().st_size / 1e6
     told = f"{counted[EVENTS]:,} events and {counted[REFUSALS]:,} refusals"
-    out.print(f"{told} in {path} ({size:,.1f} MB), chain checked")
+    out.print(f"wrote {told} to {path} ({size:,.1f} MB), chain checked")
     return 0
 
 
@@ -141,7 +141,7 @@ def committed_records(
     bar: Watcher,
     stopping: threading.Event,
 ) -> Iterator[Record]:
-    """Every committed record from `starts` to before `ends`, headers and all, in the order of each partition.
+    """Committed records from `starts` to before `ends`, with headers, in the order of each partition.
 
     Raises `Interrupted`, `LogError`.
     """
@@ -163,33 +163,33 @@ def committed_records(
         reader.close()
     tell()
     if stopping.is_set():
-        raise Interrupted("stopped before the end; nothing was kept")
+        raise Interrupted("stopped before the end; no file was written")
 
 
 def run_import_log(kafka: KafkaSettings, settings: Settings, path: Path, check_only: bool, out: Screen, err: Screen) -> int:
     """Check the archive at `path` from end to end, then write it into the empty ledger of the settings.
 
-    Raises `ArchiveError`, `BrokenLog`, `NotEmpty`, `LogError`, `Interrupted`; before anything is written in all of these cases
-    but a log that goes away half way: then the topics have to be deleted before the next try.
+    Raises `ArchiveError`, `BrokenLog`, `NotEmpty`, `LogError`, `Interrupted`, all before anything is written, except `LogError`
+    if the log fails halfway: then the topics must be deleted before the next attempt.
     """
     stopping, doors, topics = stopper(), KafkaDoors(kafka), settings.topics
     with LogProgress(err) as bar:
         header, findings, refusals = check_archive(path, doors, bar, stopping)
         told = f"{findings.events:,} events and {refusals:,} refusals"
         if check_only:
-            out.print(f"{path} is whole: {told}, chain checked")
+            out.print(f"{path} is complete: {told}, chain checked")
             return 0
         event_log = doors.open_log(stopping)
         event_log.ensure_topics(topics.specs(header.partitions, settings.writers))
         _refuse_filled(event_log, topics, header.partitions)
         bar.phase("writing")
         _write(event_log, topics, path, settings.app_id, bar, stopping)
-    out.print(f"{told} written to {topics.events} and {topics.refusals}")
+    out.print(f"wrote {told} to {topics.events} and {topics.refusals}")
     return 0
 
 
 def check_archive(path: Path, doors: Doors, bar: Watcher, stopping: threading.Event) -> tuple[Header, Findings, int]:
-    """(header, findings, refusals) of a whole and correct archive. Raises `ArchiveError`, `BrokenLog`, `Interrupted`."""
+    """(header, findings, number of refusals) of a correct archive. Raises `ArchiveError`, `BrokenLog`, `Interrupted`."""
     names = Topics()
     with path.open("rb") as file, tempfile.TemporaryDirectory(prefix="import-", dir=path.parent) as folder:
         reader = ArchiveReader(file)
@@ -203,17 +203,19 @@ def check_archive(path: Path, doors: Doors, bar: Watcher, stopping: threading.Ev
                         raise Interrupted("stopped; nothing was written")
                     bar.moved(file.tell(), number, file.tell())
                 if not 0 <= entry.partition < reader.header.partitions:
-                    raise BrokenLog(f"event {entry.partition}-{entry.offset} is in a partition that the header does not know")
+                    raise BrokenLog(f"event {entry.partition}-{entry.offset} is in a partition beyond those of the header")
                 refusals += entry.kind == REFUSALS
                 checker.take(_record(entry, names))
             findings = checker.finish()
         finally:
             checker.close()
         trailer = reader.trailer
-        assert trailer is not None  # `entries` came to its end
+        assert trailer is not None  # `entries` is exhausted
         if trailer.heads != findings.heads:
             p = next(p for p in findings.heads if trailer.heads.get(p) != findings.heads[p])
-            raise BrokenLog(f"event {p}-{findings.heads[p].offset}: the chain of partition {p} does not end as the trailer says")
+            raise BrokenLog(
+                f"event {p}-{findings.heads[p].offset}: the chain of partition {p} does not end with the head in the trailer"
+            )
         return reader.header, findings, refusals
 
 
@@ -230,10 +232,10 @@ def _new_record(entry: Entry, topics: Topics) -> NewRecord:
 def _refuse_filled(event_log: EventLog, topics: Topics, partitions: int) -> None:
     found = event_log.partitions(topics.events)
     if found != partitions:
-        raise NotEmpty(f"{topics.events} has {found} partitions, the archive {partitions}: an order would change its partition")
+        raise NotEmpty(f"{topics.events} has {found} partitions, the archive {partitions}: orders would change partition")
     for tp, end in event_log.ends([*_both(topics, partitions), *_commands(topics, partitions)], "read_uncommitted").items():
         if end:
-            raise NotEmpty(f"{tp.topic}/{tp.partition} is not empty: an import goes into a new ledger only")
+            raise NotEmpty(f"{tp.topic}/{tp.partition} is not empty: import only into a new ledger")
 
 
 def _commands(topics: Topics, partitions: int) -> list[TopicPartition]:
@@ -241,7 +243,7 @@ def _commands(topics: Topics, partitions: int) -> list[TopicPartition]:
 
 
 def _write(event_log: EventLog, topics: Topics, path: Path, app_id: str, bar: Watcher, stopping: threading.Event) -> None:
-    # The transactional id of writer 0: a `commands` process that starts meanwhile fences this import instead of mixing with it.
+    # The transactional id of writer 0: a `commands` process that starts now fences this import instead of interleaving with it.
     writer = event_log.writer(f"{app_id}-0")
     try:
         writer.start(WRITER_S)
@@ -249,7 +251,7 @@ def _write(event_log: EventLog, topics: Topics, path: Path, app_id: str, bar: Wa
             entries = ArchiveReader(file).entries()
             while batch := list(itertools.islice(entries, BATCH)):
                 if stopping.is_set():
-                    raise LogError("stopped half way: delete the topics before the next try")
+                    raise LogError("stopped halfway: delete the topics before the next attempt")
                 writer.transact([_new_record(entry, topics) for entry in batch])
                 bar.moved(file.tell(), 0, file.tell())
     finally:

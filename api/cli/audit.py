@@ -1,4 +1,4 @@
-"""`audit`: what staff did and saw, as a person or a script reads it."""
+"""The verb `audit`: prints what staff did and saw, for a person or a script."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def run_audit(
     follow: bool,
     as_json: bool,
 ) -> int:
-    """Print records of the audit until interrupted, or until its end without `follow`. Returns 1 when one could not be read.
+    """Print audit records until interrupted, or without `follow` until the end. Returns 1 if one could not be decoded.
 
-    `wanted`: values that members of a record must have; None: any. Raises `LogError`, `ConfigError`.
+    `wanted`: required values of members; None means any. Raises `LogError`, `ConfigError`.
     """
     if (action := wanted.get("action")) is not None and action not in ACTIONS:
         raise ConfigError(f"--action takes one of {', '.join(ACTIONS)}")
@@ -48,7 +48,7 @@ def run_audit(
 
 
 def _show(record: Record, wanted: dict[str, str | None], as_json: bool) -> bool:
-    """Whether the record could be read."""
+    """Returns whether the record could be decoded."""
     place = f"{record.partition}-{record.offset}"
     try:
         found = audit_codec().decode(record.value)
@@ -67,7 +67,7 @@ def _show(record: Record, wanted: dict[str, str | None], as_json: bool) -> bool:
 
 
 def _members(found: AuditRecord, record: Record) -> dict[str, Any]:
-    """`written_at` is the log's own time, which no node can set."""
+    """The record as JSON members. `written_at` is the broker's append time, which no node can set."""
     members: dict[str, Any] = msgspec.to_builtins(found)
     times = {"occurred_at": iso(found.occurred_at), "written_at": iso(record.timestamp_ms)}
     return {"partition": record.partition, "offset": record.offset} | members | times

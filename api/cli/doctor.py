@@ -1,4 +1,4 @@
-"""`doctor`: one look at everything a running ledger needs, what is wrong, and what to do about it."""
+"""`doctor`: checks everything a running ledger needs, and says what is wrong and what to do about it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from ledger.log import EventLog, TopicPartition
 from ledger.schemas.registry import check_registry
 
 LEAST_FREE_BYTES = 1 << 30
-STALL_PATIENCE_S = 20.0  # for the number of waiting commands to sink: one is decided in 0.01 s
+STALL_PATIENCE_S = 20.0  # for one pending command to be decided, which takes 0.01 s
 STALL_PAUSE_S = 0.5
 ANSWER_S = 50.0
 
@@ -40,7 +40,7 @@ Verdict = Literal["ok", "warning", "wrong"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing looked at. `advice` is empty when nothing is to be done."""
+    """Result of one check. `advice` is empty if there is nothing to do."""
 
     subject: str
     verdict: Verdict
@@ -51,7 +51,7 @@ class Finding:
 def run_doctor(
     kafka: KafkaSettings, settings: Settings, data_dir: Path, info: dict[str, Any] | None, as_json: bool, out: Screen
 ) -> int:
-    """Look, show, and return 1 when anything is wrong (a warning is not)."""
+    """Run all checks and show the findings. Returns 1 if anything is wrong (a warning is not)."""
     event_log = patient(open_log(kafka), lambda _: None, LEAST_PATIENCE_S)
     findings = [_broker(event_log, kafka, settings)]
     if findings[0].verdict == "ok":
@@ -69,7 +69,7 @@ def run_doctor(
         rows = [{"subject": f.subject, "verdict": f.verdict, "found": f.found, "advice": f.advice} for f in findings]
         write_json({"ok": not wrong, "findings": rows})
         return int(wrong)
-    table = Table("what", "", "found", "what to do")
+    table = Table("check", "", "result", "what to do")
     colours = {"ok": "green", "warning": "yellow", "wrong": "red"}
     for f in findings:
         table.add_row(f.subject, Text(f.verdict, style=colours[f.verdict]), f.found, f.advice)
@@ -90,7 +90,7 @@ def _broker(event_log: EventLog, kafka: KafkaSettings, settings: Settings) -> Fi
         return f"{kafka.bootstrap_servers} answers; {topic} has {event_log.partitions(topic)} partitions"
 
     return _attempt(
-        "Kafka", "check KAFKA_BOOTSTRAP_SERVERS and its TLS and SASL settings; `order-ledger up` starts a local one", look
+        "Kafka", "check KAFKA_BOOTSTRAP_SERVERS and its TLS and SASL settings; `order-ledger up` starts a local broker", look
     )
 
 
@@ -100,11 +100,11 @@ def _topics(event_log: EventLog, settings: Settings) -> Finding:
         event_log.check_topics(specs)
         return f"{len(specs)} topics with the settings the ledger needs"
 
-    return _attempt("topics", "correct the named setting; the ledger changes no existing topic", look)
+    return _attempt("topics", "correct the named setting; the ledger never changes an existing topic", look)
 
 
 def _writers(event_log: EventLog, settings: Settings) -> Finding:
-    """Commands that are not dealt with, and whether any is while we look."""
+    """The number of pending commands, and whether any is processed within `STALL_PATIENCE_S`."""
     t = settings.topics
     try:
         tps = [TopicPartition(t.commands, p) for p in range(event_log.partitions(t.commands))]
@@ -116,13 +116,13 @@ def _writers(event_log: EventLog, settings: Settings) -> Finding:
     except LedgerError as exc:
         return Finding("commands", "wrong", str(exc), "see the log of `commands`")
     if waiting and dealt <= dealt_before:
-        found = f"{waiting} commands are not dealt with, and none was within {STALL_PATIENCE_S:.0f} s"
+        found = f"{waiting} commands pending, none processed within {STALL_PATIENCE_S:.0f} s"
         return Finding("commands", "wrong", found, "is `commands` running?")
-    return Finding("commands", "ok", f"{waiting} commands are waiting")
+    return Finding("commands", "ok", f"{waiting} commands pending")
 
 
 def _held(event_log: EventLog, settings: Settings) -> Finding:
-    """Writers that belong to no process although the group is at rest. Those of a process that just died do for a moment."""
+    """Writers that no process holds although their group is stable. After a process died, this is normal for a moment."""
     deadline = time.monotonic() + STALL_PATIENCE_S
     try:
         while (unheld := event_log.unheld(settings.topics.writers, settings.app_id)) and time.monotonic() < deadline:
@@ -130,47 +130,49 @@ def _held(event_log: EventLog, settings: Settings) -> Finding:
     except LedgerError as exc:
         return Finding("writers", "wrong", str(exc), "see the log of `commands`")
     if unheld:
-        found = f"writers {unheld} belong to no process, and did not within {STALL_PATIENCE_S:.0f} s"
-        advice = "is `commands` running? One that runs joins again by itself; its log says why it does not"
+        found = f"writers {unheld} are held by no process, and none took them within {STALL_PATIENCE_S:.0f} s"
+        advice = "is `commands` running? If so, it rejoins by itself, or its log says why it cannot"
         return Finding("writers", "wrong", found, advice)
-    return Finding("writers", "ok", "each belongs to a process")
+    return Finding("writers", "ok", "every writer is held by a process")
 
 
 def _transactions(event_log: EventLog, settings: Settings) -> Finding:
-    """Transactions that Kafka itself left open."""
+    """Transactions that Kafka left open."""
     t = settings.topics
     try:
         tps = [TopicPartition(topic, p) for topic in (t.events, t.refusals) for p in range(event_log.partitions(t.events))]
         found = event_log.open_transactions(tps)
     except LedgerError as exc:
-        return Finding("transactions", "warning", f"not known: {exc}", "see the log of `commands`")
+        return Finding("transactions", "warning", f"unknown: {exc}", "see the log of `commands`")
     hanging = [one for one in found if not one.known]
     if hanging:
-        text = "; ".join(f"{one} hangs since {iso(one.last_timestamp_ms)}" for one in hanging)
+        text = "; ".join(f"{one} has hung since {iso(one.last_timestamp_ms)}" for one in hanging)
         return Finding("transactions", "wrong", text, "order-ledger transactions")
     return Finding("transactions", "ok", "none hangs")
 
 
 def _status(status: dict[str, Any]) -> list[Finding]:
-    """What a `commands` process of this node tells of itself."""
+    """What the `commands` process of this node reports about itself."""
     work = [worker for worker in status["workers"] if worker["restarts"] or worker["running"] < 1]
     counts = ", ".join(f"{count} {name}" for name, count in sorted(status["counts"].items()))
-    findings = [Finding("work of commands", "ok", f"writers {status['ready_writers']} decide; {counts or 'nothing done yet'}")]
+    findings = [
+        Finding("work of commands", "ok", f"writers {status['ready_writers']} are active; {counts or 'nothing done yet'}")
+    ]
     findings += [_worker("commands", w["name"], w["running"], w["restarts"], w["last_fault"]) for w in work]
     return findings
 
 
 def _worker(process: str, name: str, running: float, restarts: float, fault: str = "") -> Finding:
-    """A thread or a task that does not run, or had to begin again."""
-    what, why = f"{name} of {process}", f", last after {fault}" if fault else ""
+    """A thread or a task that is not running, or had to be restarted."""
+    what, why = f"{name} of {process}", f", last error: {fault}" if fault else ""
     if running < 1:
-        return Finding(what, "wrong", f"does not run{why}", f"see the log of `{process}`; a restart of it begins it")
+        return Finding(what, "wrong", f"not running{why}", f"see the log of `{process}`; restarting the process starts it again")
     often = "once" if restarts == 1 else f"{restarts:.0f} times"
-    return Finding(what, "warning", f"began again {often}{why}", f"see the log of `{process}`")
+    return Finding(what, "warning", f"restarted {often}{why}", f"see the log of `{process}`")
 
 
 def _undealt(event_log: EventLog, settings: Settings, tps: list[TopicPartition]) -> tuple[int, int]:
-    """(commands that wait, offsets up to which commands are dealt with, summed)."""
+    """(number of pending commands, sum of the offsets up to which commands are processed)."""
     ends, dealt, starts = event_log.ends(tps), event_log.progress(settings.app_id, tps), event_log.starts(tps)
     reached = {tp: max(dealt[tp], starts[tp]) for tp in tps}
     return sum(ends[tp] - reached[tp] for tp in tps), sum(reached.values())
@@ -185,7 +187,7 @@ def _registry(url: str, prefix: str) -> Finding:
 
 
 def _tokens(up_dir: Path | None, settings: Settings) -> list[Finding]:
-    """What is wrong with the tokens, where they are known here: of the running `up`, or of the settings."""
+    """Checks the tokens that are known here: those of the running `up`, or of the settings."""
     if up_dir is not None:
         settings = settings.model_copy(update={"ledger_tokens": None, "ledger_tokens_file": up_dir / "tokens.json"})
     elif settings.ledger_tokens is None and settings.ledger_tokens_file is None:
@@ -193,15 +195,15 @@ def _tokens(up_dir: Path | None, settings: Settings) -> list[Finding]:
     try:
         tokens = read_tokens(settings)
     except ConfigError as exc:
-        return [Finding("tokens", "wrong", str(exc), "correct it: `serve` goes on with the tokens it has, and would not start")]
+        return [Finding("tokens", "wrong", str(exc), "correct it: `serve` keeps the tokens it has, but could not start again")]
     now, findings = now_ms(), []
-    advice = "make a new one with `order-ledger token`, list it beside the old, and let whoever uses the old change over"
+    advice = "create one with `order-ledger token`, list it beside the old one, and move its users to it"
     for token in tokens:
         if token.expires_at_ms is not None and token.expires_at_ms <= now + WARN_MS[0]:
             expiry = "has expired" if token.is_expired(now) else "expires"
             found = f"{token.sha256.hex()[:8]}... of {token.principal.actor} {expiry} ({timestamp(token.expires_at_ms)})"
             findings.append(Finding("token", "warning", found, advice))
-    return findings or [Finding("tokens", "ok", f"{len(tokens)} known, none expires soon")]
+    return findings or [Finding("tokens", "ok", f"{len(tokens)} tokens, none expires soon")]
 
 
 def _api(info: dict[str, Any] | None, settings: Settings) -> list[Finding]:
@@ -216,17 +218,19 @@ def _api(info: dict[str, Any] | None, settings: Settings) -> list[Finding]:
     if ready.status != 200:
         findings = [Finding("API", "wrong", f"{url} is not ready: {ready.text[:300]}", "see the log of `serve`")]
     elif json.loads(ready.text).get("stale", False):
-        findings = [Finding("API", "warning", f"{url} answers reads only, and stale ones: {ready.text[:300]}", "is Kafka there?")]
+        findings = [
+            Finding("API", "warning", f"{url} answers only reads, and those are stale: {ready.text[:300]}", "is Kafka running?")
+        ]
     else:
         findings = [Finding("API", "ok", f"{url} is ready")]
     if "\nledger_tokens_stale 1.0" in metrics:
-        found = "the tokens file holds what cannot be used; the tokens of before stay"
+        found = "the tokens file is invalid; the previous tokens stay in use"
         findings.append(Finding("tokens of serve", "wrong", found, "see the log of `serve`"))
     frozen = [line for line in metrics.splitlines() if line.startswith("ledger_orders_frozen ")]
     findings += _workers_of_serve(metrics)
     if frozen and float(frozen[0].split()[1]) > 0:
         count = int(float(frozen[0].split()[1]))
-        advice = "`order-ledger history ORDER` and the order's `frozen` name the record; mend the program, then rebuild"
+        advice = "`order-ledger history ORDER` and the order's `frozen` name the record; fix the program, then rebuild"
         findings.append(Finding("frozen orders", "wrong", f"{count} orders could not be folded", advice))
     elif frozen:
         findings.append(Finding("frozen orders", "ok", "none"))
@@ -234,7 +238,7 @@ def _api(info: dict[str, Any] | None, settings: Settings) -> list[Finding]:
 
 
 def _workers_of_serve(metrics: str) -> list[Finding]:
-    """From its /metrics: whoever does not run, or had to begin again."""
+    """From its /metrics: every worker that is not running, or had to be restarted."""
     seen: dict[str, dict[str, float]] = {}
     for family in text_string_to_metric_families(metrics):
         if family.name in ("ledger_workers_running", "ledger_worker_restarts"):
@@ -252,5 +256,5 @@ def _disk(folder: Path) -> Finding:
     free = shutil.disk_usage(place).free
     found = f"{free / (1 << 30):.1f} GiB free at {place.absolute()}"
     if free < LEAST_FREE_BYTES:
-        return Finding("disk", "wrong", found, "make room: Kafka and RocksDB stop when the disk is full")
+        return Finding("disk", "wrong", found, "free some space: Kafka and RocksDB stop when the disk is full")
     return Finding("disk", "ok", found)

@@ -1,4 +1,4 @@
-"""The verb `export`: the ledger as a Parquet file for analysts."""
+"""The verb `export`: writes the ledger to a Parquet file for analysts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ledger.schemas.codec import event_codec
 
 
 def run_export(kafka: KafkaSettings, settings: Settings, path: Path, start: str, out: Screen, err: Screen) -> int:
-    """Write every event from `start` to the log's end of now. A record that cannot be decoded is told and left out; then 1.
+    """Write every event from `start` to the current end of the log. Reports and omits undecodable records; then returns 1.
 
     Raises `ConfigError`, `LogError`, `Interrupted`.
     """
@@ -33,7 +33,7 @@ def run_export(kafka: KafkaSettings, settings: Settings, path: Path, start: str,
                 file.add(record.partition, record.offset, decode(record.value))
             except DecodeError as exc:
                 left_out += 1
-                err.print(f"{record.partition}-{record.offset} is left out: {exc}", style="red")
+                err.print(f"{record.partition}-{record.offset} omitted: {exc}", style="red")
     size = path.stat().st_size / 1e6
-    out.print(f"{file.written:,} events in {path} ({size:,.1f} MB)")
+    out.print(f"wrote {file.written:,} events to {path} ({size:,.1f} MB)")
     return int(left_out > 0)

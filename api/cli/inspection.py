@@ -1,4 +1,4 @@
-"""`tail` and `history`: the ledger as a person or a script reads it."""
+"""The verbs `tail`, `history` and `diff`: the ledger for a person or a script."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ledger.kafka.settings import KafkaSettings
 from ledger.log import EventLog, Reader, Record, TopicPartition
 from ledger.schemas.codec import event_codec, link_of
 
-PATIENCE_S = 100.0  # for an answer of the API
+PATIENCE_S = 100.0  # for an answer from the API
 
 
 class ApiError(LedgerError):
@@ -39,7 +39,7 @@ def iso(ms: int) -> str:
 
 
 def plain(value: Any) -> Any:
-    """An event as JSON values: bytes in hex, absent details left out."""
+    """An event as JSON values: bytes in hex, absent details omitted."""
     fields = msgspec.to_builtins(value, builtin_types=(bytes,))
     return _plain({name: field for name, field in fields.items() if field is not None})
 
@@ -59,7 +59,7 @@ _POSITION = re.compile(r"^([0-9]{1,5})-([0-9]{1,18})$")
 
 
 def start_positions(event_log: EventLog, topic: str, start: str) -> dict[TopicPartition, int]:
-    """Positions for `beginning`, `now`, an RFC 3339 time, or places `P-N` (with commas; only those partitions are read).
+    """Positions for `beginning`, `now`, an RFC 3339 time, or comma-separated positions `P-N` (only those partitions are read).
 
     Raises `ConfigError` for anything else.
     """
@@ -74,14 +74,14 @@ def start_positions(event_log: EventLog, topic: str, start: str) -> dict[TopicPa
         if unknown := found.keys() - set(tps):
             raise ConfigError(f"{topic} has no partition {min(unknown).partition}")
         return found
-    at = _time(start, "--from (or beginning, now, a place like 3-1017)")
-    return event_log.offset_at(tps, max(0, int(at.timestamp() * 1000)))  # below 0 are Kafka's names of other places
+    at = _time(start, "--from (or beginning, now, a position like 3-1017)")
+    return event_log.offset_at(tps, max(0, int(at.timestamp() * 1000)))  # Kafka gives negative offsets a meaning of their own
 
 
 class Continuity:
-    """What an analytics consumer would see of duplicates, gaps and breaks, from wherever it began to read.
+    """Finds the duplicates, gaps and chain breaks that an analytics consumer would see, from any starting point.
 
-    Keeps the last version of every order and the last link of every partition: no fold, nothing but the envelope.
+    Keeps the last version of every order and the last link of every partition. Does not fold; uses only the envelope.
     """
 
     def __init__(self) -> None:
@@ -91,7 +91,7 @@ class Continuity:
         self.found: Counter[str] = Counter()
 
     def look(self, record: Record) -> Iterator[str]:
-        """One line for everything that is not as it should be."""
+        """Yields one line per fault."""
         self.events += 1
         place = f"{record.partition}-{record.offset}"
         try:
@@ -133,9 +133,9 @@ def run_tail(
     out: Screen,
     err: Screen,
 ) -> int:
-    """Print matching events until interrupted, or until the end of the log without `follow`. Raises `LogError`.
+    """Print matching events until interrupted, or without `follow` until the end of the log. Raises `LogError`.
 
-    With `check` nothing but what is wrong is printed, and 1 is returned when anything is.
+    With `check`, prints only faults and returns 1 if there are any.
     """
     stopping = stopper()
     event_log = KafkaDoors(kafka).open_log(stopping, for_ever=follow)
@@ -164,7 +164,7 @@ def committed(
     stopping: threading.Event,
     enough: Callable[[], bool] = lambda: False,
 ) -> Iterator[Record]:
-    """What `reader`, which meets ends, reads from `positions` on; up to `until`, if given, until stopping, or until `enough`."""
+    """Records from `positions` on, up to `until` if set, until `stopping` or `enough`. `reader` must report partition ends."""
     reader.assign(positions)
     left = set(positions) if until is None else {tp for tp, position in positions.items() if position < until[tp]}
     while left and not stopping.is_set() and not enough():
@@ -219,7 +219,7 @@ def _line(event: OrderEvent, record: Record) -> str:
 
 
 def run_history(order_id: str, url: str, token: str, at: str | None, as_json: bool, out: Screen, err: Screen) -> int:
-    """Print the events of one order, up to the time `at` (RFC 3339) if given. Returns 1 when there is no such order."""
+    """Print the events of one order, up to the time `at` (RFC 3339) if set. Returns 1 if there is no such order."""
     rows: list[dict[str, Any]] = []
     until = None if at is None else _time(at, "--at")
     path = f"/orders/{quote(order_id, safe='')}"
@@ -247,7 +247,7 @@ def run_history(order_id: str, url: str, token: str, at: str | None, as_json: bo
 
 
 def run_diff(order_id: str, before: int, after: int, url: str, token: str, as_json: bool, out: Screen, err: Screen) -> int:
-    """Print the fields in which two versions of an order differ. Returns 1 when there is no such order or version."""
+    """Print the fields in which two versions of an order differ. Returns 1 if there is no such order or version."""
     path = f"/orders/{quote(order_id, safe='')}"
     with _client(url, token) as client:
         states = [_get(client, path, {"version": version}) for version in (before, after)]
@@ -276,9 +276,9 @@ def _flat(value: Any, name: str = "") -> dict[str, Any]:
 
 
 def _client(url: str, token: str) -> BlockingHttp:
-    """Raises `ConfigError` for what cannot be an address or a token."""
+    """Raises `ConfigError` for an invalid address or token."""
     if not token.isascii():
-        raise ConfigError("the token has characters that no token has")
+        raise ConfigError("the token contains characters that are not ASCII")
     try:
         return BlockingHttp(url, PATIENCE_S, {"Authorization": f"Bearer {token}"})
     except ConfigError as exc:
@@ -286,7 +286,7 @@ def _client(url: str, token: str) -> BlockingHttp:
 
 
 def _get(client: BlockingHttp, path: str, params: dict[str, Any]) -> dict[str, Any] | None:
-    """The answer's body; None for 404. Raises `ApiError`."""
+    """The body of the answer; None for 404. Raises `ApiError`."""
     try:
         answer = client.get(with_query(path, params))
     except NoAnswer as exc:
@@ -303,11 +303,11 @@ def _get(client: BlockingHttp, path: str, params: dict[str, Any]) -> dict[str, A
 
 
 def _time(text: str, option: str) -> datetime:
-    """Raises `ConfigError` unless `text` is an RFC 3339 time with its zone."""
+    """Raises `ConfigError` unless `text` is an RFC 3339 time with a time zone."""
     try:
         at = datetime.fromisoformat(text)
     except ValueError:
         raise ConfigError(f"{option} takes an RFC 3339 time, not {text!r}") from None
     if at.tzinfo is None:
-        raise ConfigError(f"{option} needs a time zone, for instance 2030-01-31T12:00:00Z")
+        raise ConfigError(f"{option} needs a time zone, for example 2030-01-31T12:00:00Z")
     return at

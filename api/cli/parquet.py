@@ -1,7 +1,7 @@
 """Events as rows of a Parquet file. The only file that imports pyarrow.
 
-The columns are the fields of the newest event schema, in front of them the place in the log: strings and integers as they are,
-`occurred_at` a timestamp (UTC, ms), `fixed` and `bytes` binary, each of the eight details a struct that is null unless set.
+The columns are partition and offset, then the fields of the newest event schema: strings and integers unchanged, `occurred_at`
+as timestamp (UTC, ms), `fixed` and `bytes` as binary, each of the eight details as a struct that is null unless set.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _TIMES = frozenset({"occurred_at"})
 
 
 def arrow_schema() -> Any:
-    """The columns, from the Avro schema."""
+    """The Arrow schema, derived from the Avro schema."""
     avro = versions_of(EVENTS)[-1].parsed
     named: dict[str, Any] = {}
     place = [pa.field("partition", pa.int32(), False), pa.field("offset", pa.int64(), False)]
@@ -53,7 +53,7 @@ def _type(kind: Any, named: dict[str, Any]) -> Any:
 
 
 class ParquetFile:
-    """Collects rows and writes them in groups. Use as a context manager: the file is whole, and in its place, at the end only."""
+    """Collects rows and writes them in groups. A context manager: the file appears at `path`, complete, only on exit."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._part = path, path.with_name(path.name + ".part")
@@ -67,7 +67,7 @@ class ParquetFile:
         return self
 
     def add(self, partition: int, offset: int, fields: dict[str, Any]) -> None:
-        """One event, as the codec decodes it to plain fields."""
+        """Add one event, decoded by the codec to plain fields."""
         self._rows.append({"partition": partition, "offset": offset, **fields})
         if len(self._rows) >= ROWS:
             self._write()
@@ -87,4 +87,4 @@ class ParquetFile:
             if kind is None:
                 self._part.replace(self._path)
         finally:
-            self._part.unlink(missing_ok=True)  # also when the last rows, or the end of the file, found no room
+            self._part.unlink(missing_ok=True)  # also if there was no space for the last rows or the footer

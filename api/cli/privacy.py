@@ -1,4 +1,4 @@
-"""`privacy`: what no erasure reaches, and what therefore must not be put there."""
+"""The verb `privacy`: shows what no erasure reaches, and what must therefore not be put there."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from ledger.kept_for_ever import ELSEWHERE, TEXTS
 
 
 def run_privacy(as_json: bool, out: Screen) -> None:
-    """Both tables of `ledger.kept_for_ever`."""
+    """Show both tables of `ledger.kept_for_ever`."""
     if as_json:
         places = [{"where": where, "left": what} for where, what in ELSEWHERE]
         write_json({"kept_for_ever": [text._asdict() for text in TEXTS], "elsewhere": places})
         return
-    out.print("Names, addresses, numbers and notes belong into the contact of an order: it can be erased. Events can not.\n")
+    out.print("Names, addresses, phone numbers and notes belong in an order's contact, which can be erased. Events cannot.\n")
     fields = Table(Column("field of an event", no_wrap=True), "written by", "for", "not for")
     for text in TEXTS:
         fields.add_row(*text)

@@ -1,4 +1,4 @@
-"""The verb `rebuild`: progress for a person, a report for a script."""
+"""The verb `rebuild`: shows progress, then prints a report for a person or a script."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def run_rebuild(
     out: Screen,
     err: Screen,
 ) -> int:
-    """Rebuild the read models of the node that `settings` names. 1 when the live ones differ from the log."""
+    """Rebuild the read models of the node in `settings`. Returns 1 if the current ones differ from the log."""
     stopping = stopper()
     doors = KafkaDoors(kafka)
     doors.enter_process()
@@ -81,32 +81,32 @@ def report_to_json(report: Report) -> dict[str, Any]:
 
 def _show(report: Report, dry_run: bool, out: Screen) -> None:
     per_s = report.events / report.took_s if report.took_s else 0.0
-    resumed = "went on from an earlier rebuild and " if report.resumed else ""
+    resumed = "resumed an earlier rebuild; " if report.resumed else ""
     out.print(f"{resumed}folded {report.events:,} events in {report.took_s:.1f} s ({per_s:,.0f}/s)")
     if report.compared is None:
-        out.print(f"compared with nothing: {report.not_compared_because}")
+        out.print(f"not compared: {report.not_compared_because}")
     elif not report.differences:
         share = (
             f"all {report.compared}" if report.compared == len(report.digests) else f"{report.compared} of {len(report.digests)}"
         )
-        out.print(f"the digests of {share} partitions are those of the read models in use")
+        out.print(f"the digests of {share} partitions match the current read models")
     for d in report.differences:
         out.print(
-            f"partition {d.partition} differs at position {d.position}: in use {d.live[:16]}..., from the log "
-            f"{d.rebuilt[:16]}... (the same up to event {d.equal_until:,})",
+            f"partition {d.partition} differs at position {d.position}: current {d.live[:16]}..., from the log "
+            f"{d.rebuilt[:16]}... (equal up to event {d.equal_until:,})",
             style="red",
         )
     if report.generation is None:
         if report.differences and not dry_run:
-            out.print("nothing was changed. `order-ledger verify` names the row; `rebuild --accept-difference` replaces it")
+            out.print("nothing was changed. `order-ledger verify` names the row; `rebuild --accept-difference` uses the result")
         elif dry_run:
             out.print("nothing was changed (--dry-run)")
         return
-    kept = f"; {report.kept} is kept, `rebuild --back` returns to it" if report.kept else ""
-    out.print(f"{report.generation} is now the generation to read{kept}")
+    kept = f"; {report.kept} is kept for `rebuild --back`" if report.kept else ""
+    out.print(f"{report.generation} is now the current generation{kept}")
     told = {
-        "yes": "the running `serve` has taken it over",
-        "no": "the running `serve` has not taken it over: start the program that made it (beside it, or in its place)",
-        "nobody serves": "no `serve` is running here: the next one reads it",
+        "yes": "the running `serve` has switched to it",
+        "no": "the running `serve` has not switched to it: start the version of `serve` that built it, beside it or instead",
+        "nobody serves": "no `serve` is running here: the next one will use it",
     }
     out.print(told[report.taken_over], style="yellow" if report.taken_over == "no" else None)

@@ -1,4 +1,4 @@
-"""`schema check` and `schema publish`."""
+"""The verbs `schema check` and `schema publish`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ledger.schemas.versions import schema_versions
 
 
 def run_check(registry: str | None, prefix: str, as_json: bool, out: Screen) -> int:
-    """Compare every released schema with every other version of its subject. Returns 1 when two do not fit."""
+    """Compare every released schema with every other version of its subject. Returns 1 if two are incompatible."""
     schemas = schema_versions()
     found = check_compatible(schemas)
     if registry:
@@ -34,7 +34,7 @@ def run_check(registry: str | None, prefix: str, as_json: bool, out: Screen) -> 
 
 
 def run_publish(registry: str, prefix: str, out: Screen) -> int:
-    """Load every schema into the registry with its own id. Raises `ConfigError` when the registry refuses."""
+    """Publish every schema to the registry under its own id. Raises `ConfigError` if the registry refuses."""
     publish(registry, prefix)
     out.print(f"{len(schema_versions())} schemas are in the registry under their own ids.", style="green")
     return 0

@@ -1,4 +1,4 @@
-"""What a person sees: progress bars while things start or the log is worked through, one screen when `up` runs."""
+"""Progress bars while processes start or the log is read, and the panel that `up` shows when it is ready."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from ledger.broker import jars
 _WORDS = {
     "download": "Downloading Kafka",
     "verify": "Checking Kafka's jars",
-    "format": "Making the data directory",
+    "format": "Creating the data directory",
     "start": "Starting Kafka",
 }
 
 
 class BrokerProgress:
-    """A progress bar fed by the embedded broker; silent when standard error is no terminal."""
+    """Progress bar for the start of the embedded broker; silent if standard error is not a terminal."""
 
     def __init__(self, console: Screen) -> None:
         self._bar = Progress(
@@ -71,7 +71,7 @@ class BrokerProgress:
 
 
 class LogProgress:
-    """Share of the log folded, events a second, bytes read and time left. On standard error, so that `--json` stays clean."""
+    """Progress bar with share of the log, events per second, bytes read and time left. Goes to standard error, for `--json`."""
 
     def __init__(self, err: Screen) -> None:
         self._progress = Progress(
@@ -93,7 +93,7 @@ class LogProgress:
         self._progress.stop()
 
     def started(self, total: int, done: int) -> None:
-        self._task = self._progress.add_task("folding the log", total=total, completed=done, speed="")
+        self._task = self._progress.add_task("reading the log", total=total, completed=done, speed="")
 
     def moved(self, done: int, events: int, bytes_read: int) -> None:
         if self._task is None:
@@ -108,7 +108,7 @@ class LogProgress:
 
 
 def show_up(console: Screen, info: dict[str, Any], data: Path) -> None:
-    """Where everything runs, and what to try first."""
+    """Show where everything runs, and a first command to try."""
     table = Table.grid(padding=(0, 2))
     table.add_row("API", f"{info['url']}   (docs: {info['url']}/docs)")
     table.add_row("Kafka", info["bootstrap_servers"])

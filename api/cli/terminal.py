@@ -1,8 +1,8 @@
-"""Standard output and error, as every verb writes to them.
+"""Standard output and error for every verb.
 
-For people there is `Screen`: rich's console, which shows a value as it is, whatever is in it. For machines there are `write_json`
-and `write_lines`: no wrapping, no colours, no signs made of `:100:`. `take_over` makes both hold in any shell: a terminal that
-lacks a sign gets `?` for it, a reader that has seen enough (`| head -n 1`) ends the program with 0, a full device with one line.
+For people: `Screen`, a rich console that prints every value verbatim. For machines: `write_json`, `write_line` and `write_text`,
+without wrapping, colours or emoji codes such as `:100:`. `take_over` makes both work in any shell: a character that the terminal
+cannot show becomes `?`, a reader that closes the pipe (`| head -n 1`) ends the program with 0, a full disk with one line.
 """
 
 from __future__ import annotations
@@ -22,29 +22,29 @@ from ledger.errors import LedgerError
 
 
 class OutputError(LedgerError):
-    """Standard output takes nothing any more, for instance because its disk is full."""
+    """Standard output cannot be written, for example because its disk is full."""
 
     code = "output"
 
 
 class Screen(Console):
-    """Texts are printed as they are: no markup, no emoji codes, no highlighting, and no line is wrapped or cut."""
+    """A console that prints text verbatim: no markup, emoji codes, highlighting, wrapping or cropping."""
 
     def __init__(self, stderr: bool = False, **how: Any) -> None:
         super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False, **how)
 
     def print(self, *objects: Any, soft_wrap: bool | None = None, **how: Any) -> None:
-        """As rich's. Tables and panels keep to the width of the terminal."""
+        """As `rich.Console.print`. Tables and panels are fitted to the width of the terminal."""
         if soft_wrap is None:
             soft_wrap = all(isinstance(thing, str | Text) for thing in objects)
         super().print(*objects, soft_wrap=soft_wrap, **how)
 
     def print_error(self, code: str, message: str) -> None:
-        """One line, whatever is in the message."""
+        """Print an error as one line, even if the message has several."""
         self.print(Text.assemble(("error", "red"), f" ({code}): {' '.join(message.splitlines())}"))
 
     def sign(self, wanted: str, plain: str) -> str:
-        """`wanted`, or `plain` where the terminal has no such sign."""
+        """`wanted`, or `plain` if the terminal cannot show it."""
         try:
             wanted.encode(self.encoding)
         except UnicodeEncodeError:
@@ -53,17 +53,17 @@ class Screen(Console):
 
 
 def write_json(value: Any) -> None:
-    """One JSON document on standard output, indented."""
+    """Write one indented JSON document to standard output."""
     _write(json.dumps(value, indent=2, ensure_ascii=not _is_utf8()))
 
 
 def write_line(value: Any) -> None:
-    """One JSON value as a line of its own."""
+    """Write one JSON value as a line."""
     _write(json.dumps(value, ensure_ascii=not _is_utf8()))
 
 
 def write_text(lines: Iterable[str]) -> None:
-    """Lines exactly as they are, for a program as well as for a person."""
+    """Write lines verbatim."""
     _write("\n".join(lines))
 
 
@@ -77,14 +77,14 @@ def _write(text: str) -> None:
 
 
 def has_reader() -> bool:
-    """Whether anybody still reads standard output: False once the other end of a pipe is closed.
+    """Whether somebody still reads standard output: False once the other end of a pipe is closed.
 
-    For a program that may have nothing to write for hours, and would notice only then.
+    For a program that may write nothing for hours, and would otherwise notice only at its next write.
     """
     if not hasattr(select, "poll"):
         return True
     watch = select.poll()
-    watch.register(1, 0)  # errors alone: they are always told
+    watch.register(1, 0)  # errors only: these are always reported
     return not any(events & (select.POLLERR | select.POLLNVAL) for _, events in watch.poll(0))
 
 
@@ -92,7 +92,7 @@ def has_reader() -> bool:
 
 
 def take_over() -> None:
-    """Make the standard streams of this process hold in any shell. To be called once, before anything is written."""
+    """Make the standard streams of this process work in any shell. Call it once, before anything is written."""
     for number in range(3):
         try:
             os.fstat(number)
@@ -109,7 +109,7 @@ def _stream(raw: io.FileIO, before: Any, errors: str) -> io.TextIOWrapper:
 
 
 class _Output(io.FileIO):
-    """Standard output. After it failed, what is still buffered goes nowhere."""
+    """Standard output. Once a write has failed, everything still buffered is discarded."""
 
     def write(self, data: Any) -> int:
         try:
@@ -128,7 +128,7 @@ class _Output(io.FileIO):
 
 
 class _Errors(io.FileIO):
-    """Standard error. Where it cannot be written there is nobody to tell so, and the work goes on."""
+    """Standard error. If it cannot be written, output is dropped and the program continues."""
 
     def write(self, data: Any) -> int:
         try:

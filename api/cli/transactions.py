@@ -1,4 +1,4 @@
-"""`transactions`: which ones hold the ledger back, and ending one that Kafka itself left open."""
+"""The verbs `transactions` and `transactions end`: show open transactions, and end one that Kafka left open."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from ledger.kafka.settings import KafkaSettings
 from ledger.log import EventLog, OpenTransaction, TopicPartition
 from ledger.topics import Topics
 
-SEEN_S = 60.0  # until readers see the end that was written
+SEEN_S = 60.0  # patience until readers see the end that was written
 TopicWord = Literal["events", "refusals"]
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """An open transaction, and how it should end if it hangs."""
+    """An open transaction, and how to end it if it hangs."""
 
     one: OpenTransaction
     advice: Advice | None  # None: it does not hang
 
 
 def find(event_log: EventLog, topics: Topics, partition: int | None = None, topic: TopicWord | None = None) -> list[Found]:
-    """Open transactions of the topics that writers write to, of one partition if given. Raises `LogError`."""
+    """Open transactions in the topics that writers write to; `partition` and `topic` narrow the search. Raises `LogError`."""
     names = [topics.events, topics.refusals] if topic is None else [getattr(topics, topic)]
     count = event_log.partitions(topics.events)
     wanted = [TopicPartition(name, p) for name in names for p in range(count) if partition in (None, p)]
@@ -47,7 +47,7 @@ def find(event_log: EventLog, topics: Topics, partition: int | None = None, topi
 
 
 def run_transactions(kafka: KafkaSettings, settings: Settings, as_json: bool, out: Screen) -> int:
-    """Show every open transaction. 1 when one hangs."""
+    """Show every open transaction. Returns 1 if one hangs."""
     found = find(patient(open_log(kafka)), settings.topics)
     hanging = [f for f in found if f.advice is not None]
     if as_json:
@@ -56,15 +56,15 @@ def run_transactions(kafka: KafkaSettings, settings: Settings, as_json: bool, ou
     if not found:
         out.print("No transaction is open.")
         return 0
-    table = Table("partition", "from offset", "producer", "whose", "since", "state", "what becomes of it")
+    table = Table("partition", "from offset", "producer", "transactional id", "since", "state", "outcome")
     for f in found:
         one = f.one
-        fate = Text("ends by itself", "green") if f.advice is None else Text("HANGS: nobody ends it", "red")
+        fate = Text("ends by itself", "green") if f.advice is None else Text("HANGS: must be ended", "red")
         table.add_row(
             f"{one.partition.topic}/{one.partition.partition}",
             str(one.start_offset),
             f"{one.producer_id}, epoch {one.producer_epoch}",
-            one.transactional_id or "nobody's",
+            one.transactional_id or "none",
             iso(one.last_timestamp_ms),
             one.state or "unknown",
             fate,
@@ -90,9 +90,9 @@ def run_end(
     err: Screen,
     ask: Callable[[str], bool],
 ) -> int:
-    """End what hangs in `partition`. 1 when something was refused, 2 when nobody said yes; nothing is done then.
+    """End the hanging transactions of `partition`. Returns 1 if one was refused, 2 if not confirmed; then nothing is done.
 
-    `ask(question)` is a person's answer.
+    `ask(question)` returns the person's answer.
     """
     event_log = patient(open_log(kafka))
     every = find(event_log, settings.topics, partition, topic)
@@ -104,7 +104,7 @@ def run_end(
             refused.append((f, why))
         elif chosen is None:
             assert f.advice is not None
-            refused.append((f, f"the ledger cannot tell how it should end ({f.advice.why}): say --as commit or --as abort"))
+            refused.append((f, f"the ledger cannot tell how to end it ({f.advice.why}): pass --as commit or --as abort"))
         else:
             ended.append((f, chosen))
     if not as_json:
@@ -112,8 +112,8 @@ def run_end(
             out.print(line)
         if not every:
             out.print(f"No transaction is open in partition {partition}.")
-    if ended and not (yes or (not as_json and sys.stdin.isatty() and ask("Do it?"))):
-        err.print("nothing was done: say --yes", style="red")
+    if ended and not (yes or (not as_json and sys.stdin.isatty() and ask("Continue?"))):
+        err.print("nothing was done: pass --yes", style="red")
         return 2
     for f, how in ended:
         event_log.end_transaction(f.one, commit=how == "commit")
@@ -123,7 +123,7 @@ def run_end(
         rows = {"ended": [{**_row(f), "as": how} for f, how in ended], "refused": [{**_row(f), "why": why} for f, why in refused]}
         write_json({"ok": not refused, **rows})
     elif ended:
-        out.print("Done. `commands` takes the partition again within a few seconds.")
+        out.print("Done. `commands` resumes the partition within a few seconds.")
     return int(bool(refused))
 
 
@@ -136,7 +136,7 @@ def _wait_until_seen(event_log: EventLog, one: OpenTransaction) -> None:
 
 
 def _others(event_log: EventLog, one: OpenTransaction) -> Sequence[OpenTransaction]:
-    """What still holds its partition back."""
+    """Transactions that still block its partition."""
     return [other for other in event_log.open_transactions([one.partition]) if other.start_offset <= one.start_offset]
 
 
@@ -145,36 +145,36 @@ def _where(one: OpenTransaction) -> str:
 
 
 def _plain(f: Found) -> str:
-    """What a hanging transaction means, in words."""
+    """Describe a hanging transaction and its effect."""
     one = f.one
     assert f.advice is not None
-    whose = f"of {one.transactional_id}" if one.transactional_id else "of a producer that no coordinator knows any more"
+    whose = f"of {one.transactional_id}" if one.transactional_id else "of a producer that no coordinator knows"
     return (
         f"{_where(one)}: Kafka left a transaction {whose} open at offset {one.start_offset}, since {iso(one.last_timestamp_ms)}. "
-        f"Nobody sees {_records(f)} behind it, and nothing later in this partition can be decided."
+        f"{_records(f)} in it cannot be read, and nothing later in this partition can be decided."
     )
 
 
 def _records(f: Found) -> str:
     count = 0 if f.advice is None else f.advice.records
-    return "the record" if count == 1 else f"the {count} records" if count else "what lies"
+    return "The record" if count == 1 else f"The {count} records" if count else "Whatever is"
 
 
 def _deed(f: Found, how: End) -> str:
-    """What will be done, and what follows from it."""
-    said = _plain(f) if f.advice is not None else f"{_where(f.one)}: its coordinator should have ended it long ago and has not."
+    """Say what will be done, and the consequence."""
+    said = _plain(f) if f.advice is not None else f"{_where(f.one)}: its coordinator should have ended it long ago but has not."
     if how == "commit":
-        deed = "It will be committed: what it wrote becomes part of the ledger for good."
+        deed = "It will be committed: its records become a permanent part of the ledger."
     else:
-        deed = "It will be aborted: what it wrote is never seen, and the commands that led to it are decided again."
+        deed = "It will be aborted: its records are never seen, and their commands are decided again."
     if f.advice is None:
         return f"{said} {deed}"
     if f.advice.end == how:
         return f"{said} {deed} Why: {f.advice.why}."
     if f.advice.end is None:
-        return f"{said} {deed} The ledger itself cannot tell: {f.advice.why}."
-    warning = "decisions that were acted upon may be taken back" if how == "abort" else "Kafka itself had decided otherwise"
-    return f"{said} {deed} The ledger itself would {f.advice.end} it, for {f.advice.why}: {warning}."
+        return f"{said} {deed} The ledger cannot tell which is right: {f.advice.why}."
+    warning = "decisions that were acted on may be reverted" if how == "abort" else "Kafka decided otherwise"
+    return f"{said} {deed} The ledger would {f.advice.end} it, because {f.advice.why}: {warning}."
 
 
 def _row(f: Found) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""The command line. Each verb is thin: it reads settings, calls the piece that does the work, and shows the result.
+"""The command line. Each verb reads settings, calls the code that does the work, and shows the result.
 
-Imports of the heavier pieces are inside the verbs, so that `--help` answers at once.
+Heavy modules are imported inside the verbs, so that `--help` is quick.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ app = typer.Typer(
 )
 schema_app = typer.Typer(help="The Avro schemas of the topics.", no_args_is_help=True)
 app.add_typer(schema_app, name="schema")
-transactions_app = typer.Typer(invoke_without_command=True, help="Open Kafka transactions of the ledger; ending one that hangs.")
+transactions_app = typer.Typer(invoke_without_command=True, help="Show open Kafka transactions; end one that hangs.")
 app.add_typer(transactions_app, name="transactions")
 
 out = Screen()
@@ -40,11 +40,13 @@ err = Screen(stderr=True)
 
 DEFAULT_DATA_DIR = Path(".ledger")
 
-DataDir = Annotated[Path, typer.Option("--data-dir", help="Where `up` keeps everything: broker, databases, logs, keys.")]
+DataDir = Annotated[
+    Path, typer.Option("--data-dir", help="Directory where `up` keeps everything: broker, databases, logs, keys.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 WithParent = Annotated[bool, typer.Option("--with-parent", hidden=True)]
 
-NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})  # of a write, whose error names no file
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})  # of a write: its error names no file
 WRITES_NO_LOG_LINES = frozenset({"up", "broker", "token"})
 LOGS_AS_A_PROCESS = frozenset({"commands", "serve", "sandbox"})  # each configures its own
 
@@ -59,7 +61,7 @@ def _before_every_verb(context: typer.Context) -> None:
 
 @contextmanager
 def _without_collections() -> Iterator[None]:
-    """Around many imports: what they make stays for good, and looking through it for garbage takes a tenth of their time."""
+    """Pause garbage collection during imports: it takes a tenth of their time and finds nothing, for modules stay."""
     gc.disable()
     try:
         yield
@@ -72,13 +74,16 @@ def up(
     data_dir: DataDir = DEFAULT_DATA_DIR,
     port: Annotated[int, typer.Option(help="Port of the HTTP API on 127.0.0.1.", min=1, max=65535)] = 8000,
     sandbox: Annotated[
-        bool, typer.Option("--sandbox/--no-sandbox", help="Stand-ins for payments and stock where nothing real is set.")
+        bool,
+        typer.Option(
+            "--sandbox/--no-sandbox", help="Start stand-ins for the payment and stock services that are not configured."
+        ),
     ] = True,
 ) -> None:
-    """Run the whole ledger here: embedded Kafka, the command processor, the HTTP API, the sandbox.
+    """Run the whole ledger on this machine: embedded Kafka, the command processor, the HTTP API, the sandbox.
 
-    The first time this downloads Kafka's jars (43 MB). What dies is started again; Ctrl-C stops everything. Where everything
-    is, and a token for each role, stands in DATA_DIR/run/up.json.
+    The first run downloads Kafka's jars (43 MB). A process that ends is restarted; Ctrl-C stops everything. DATA_DIR/run/up.json
+    holds the addresses and a token for each role.
     """
     from ledger.broker.jars import JarCheck
 
@@ -116,7 +121,7 @@ def serve(with_parent: WithParent = False) -> None:
 
 @app.command()
 def commands(with_parent: WithParent = False) -> None:
-    """Run the command processor: the only writer of the ledger (settings from the environment; see .env.example)."""
+    """Run the command processor, the only writer of the ledger (settings from the environment; see .env.example)."""
     with _without_collections():
         from api.processes.log_lines import configure_logging
         from api.processes.wiring import run_commands
@@ -130,25 +135,26 @@ def commands(with_parent: WithParent = False) -> None:
 
 @app.command()
 def sandbox(
-    data_dir: Annotated[Path, typer.Option("--data-dir", help="Where it keeps what it knows, and its journal.")] = Path(
+    data_dir: Annotated[Path, typer.Option("--data-dir", help="Directory for its state and its journal.")] = Path(
         ".ledger/sandbox"
     ),
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1.", min=1, max=65535)] = 8420,
     product_grpc_port: Annotated[
-        int | None, typer.Option(help="The product stock service also over gRPC, on this port.", min=1, max=65535)
+        int | None, typer.Option(help="Also serve the product stock service over gRPC on this port.", min=1, max=65535)
     ] = None,
     merch_grpc_port: Annotated[
-        int | None, typer.Option(help="The merchandise stock service also over gRPC, on this port.", min=1, max=65535)
+        int | None, typer.Option(help="Also serve the merchandise stock service over gRPC on this port.", min=1, max=65535)
     ] = None,
     chaos: Annotated[
-        Path | None, typer.Option(help="JSON file of what goes wrong, as for PUT /sandbox/chaos.", exists=True, dir_okay=False)
+        Path | None,
+        typer.Option(help="JSON file with the faults to inject, as for PUT /sandbox/chaos.", exists=True, dir_okay=False),
     ] = None,
     with_parent: WithParent = False,
 ) -> None:
     """Run stand-ins for the payment provider and the two stock services. Loopback only, for development: no real money moves.
 
-    The payment provider speaks the part of Stripe's API that the ledger uses, with Stripe's test cards. Every call stands in the
-    journal (GET /sandbox/journal); what goes wrong can be set (PUT /sandbox/chaos).
+    The payment provider speaks the part of Stripe's API that the ledger uses, with Stripe's test cards. Every call is
+    recorded in the journal (GET /sandbox/journal); PUT /sandbox/chaos injects faults.
     """
     with _without_collections():
         from api.processes.log_lines import configure_logging
@@ -165,9 +171,9 @@ def sandbox(
 @app.command()
 def broker(
     data_dir: DataDir = DEFAULT_DATA_DIR,
-    port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes a free one.", min=0, max=65535)] = 9092,
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 picks a free one.", min=0, max=65535)] = 9092,
 ) -> None:
-    """Run the embedded Kafka broker alone, for development. Loopback only, one node, no replication."""
+    """Run only the embedded Kafka broker, for development. Loopback only, one node, no replication."""
     from ledger.broker.jars import JarCheck
 
     check = JarCheck()  # beside the imports
@@ -181,7 +187,7 @@ def broker(
         node.start(
             progress=progress.update,
             on_slow=lambda waited_s: err.print(
-                f"the machine is slow: Kafka is not ready after {waited_s:.0f} s, but gets on", style="yellow"
+                f"slow machine: Kafka is not ready after {waited_s:.0f} s, but is making progress", style="yellow"
             ),
         )
     out.print(f"Kafka answers on {node.bootstrap_servers} (data in {data_dir / 'broker'}). Ctrl-C stops it.")
@@ -190,7 +196,7 @@ def broker(
         while not stopping.wait(0.5):
             training.tend()
             if (code := node.poll()) is not None:
-                err.print(f"the broker ended with {code}; see {data_dir / 'log' / 'broker.log'}", style="red")
+                err.print(f"the broker exited with code {code}; see {data_dir / 'log' / 'broker.log'}", style="red")
                 raise typer.Exit(1)
     finally:
         training.stop()
@@ -203,10 +209,10 @@ def demo(
     keep: Annotated[bool, typer.Option("--keep", help="Keep the temporary directory.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show the whole path in a fresh temporary directory: real orders over HTTP, retried, refused, shipped, read, checked.
+    """Run the whole system in a temporary directory: place, retry, refuse, pay, ship and read real orders over HTTP.
 
-    Brings everything up, checks what came of it with an independent consumer, prints a table and ends 0, or non-zero when
-    anything was not as promised.
+    Starts every process, checks the outcome with an independent consumer, and prints a table. Exits 0 if everything was as
+    promised, else non-zero.
     """
     from ledger.broker.jars import JarCheck
 
@@ -219,18 +225,18 @@ def demo(
 @app.command()
 def tail(
     data_dir: DataDir = DEFAULT_DATA_DIR,
-    start: Annotated[str, typer.Option("--from", help="beginning, now, an RFC 3339 time, or places like 3-1017,0-5.")] = "now",
+    start: Annotated[str, typer.Option("--from", help="beginning, now, an RFC 3339 time, or positions like 3-1017,0-5.")] = "now",
     order: Annotated[str | None, typer.Option(help="Only this order.")] = None,
     customer: Annotated[str | None, typer.Option(help="Only this customer's orders.")] = None,
     kind: Annotated[str | None, typer.Option("--type", help="Only events of this type, e.g. OrderPlaced.")] = None,
-    follow: Annotated[bool, typer.Option("--follow/--no-follow", help="Go on after the end of the log.")] = True,
+    follow: Annotated[bool, typer.Option("--follow/--no-follow", help="Wait for new events at the end of the log.")] = True,
     check: Annotated[
-        bool, typer.Option("--check", help="Print only what is wrong: duplicates, gaps, chain breaks. Ends 1 if anything is.")
+        bool, typer.Option("--check", help="Print only faults: duplicates, gaps, chain breaks. Exits 1 if there are any.")
     ] = False,
-    raw: Annotated[bool, typer.Option("--raw", help="Records as they stand in the log: key, headers, value in hex.")] = False,
+    raw: Annotated[bool, typer.Option("--raw", help="Raw records: key, headers, value in hex.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Print events of the ledger as they are committed: one line each, JSON lines, or raw."""
+    """Print events as they are committed: one line each, as JSON lines, or raw."""
     from api.cli.inspection import run_tail
     from api.settings import load_settings
 
@@ -253,15 +259,17 @@ def tail(
 @app.command()
 def audit(
     data_dir: DataDir = DEFAULT_DATA_DIR,
-    start: Annotated[str, typer.Option("--from", help="beginning, now, an RFC 3339 time, or a place like 0-17.")] = "beginning",
+    start: Annotated[
+        str, typer.Option("--from", help="beginning, now, an RFC 3339 time, or a position like 0-17.")
+    ] = "beginning",
     actor: Annotated[str | None, typer.Option(help="Only what this principal did, e.g. admin:desk.")] = None,
     action: Annotated[str | None, typer.Option(help="Only this action, e.g. contact_read.")] = None,
-    order: Annotated[str | None, typer.Option(help="Only about this order.")] = None,
-    customer: Annotated[str | None, typer.Option(help="Only about this customer.")] = None,
-    follow: Annotated[bool, typer.Option("--follow/--no-follow", help="Go on after the end.")] = False,
+    order: Annotated[str | None, typer.Option(help="Only records about this order.")] = None,
+    customer: Annotated[str | None, typer.Option(help="Only records about this customer.")] = None,
+    follow: Annotated[bool, typer.Option("--follow/--no-follow", help="Wait for new records at the end.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Print who erased customers, resolved attention and read contacts, and when tokens changed. No personal data is in it."""
+    """Print who erased customers, resolved attention and read contacts, and when tokens changed. Contains no personal data."""
     from api.cli.audit import run_audit
     from api.settings import load_settings
 
@@ -274,11 +282,16 @@ def audit(
 def history(
     order: Annotated[str, typer.Argument(help="The order's id.")],
     data_dir: DataDir = DEFAULT_DATA_DIR,
-    url: Annotated[str | None, typer.Option(envvar="LEDGER_URL", help="The API; default: the running `up`.")] = None,
-    token: Annotated[
-        str | None, typer.Option(envvar="LEDGER_TOKEN", help="A reader's or admin's token.", show_default=False)
+    url: Annotated[
+        str | None, typer.Option(envvar="LEDGER_URL", help="URL of the API; default: that of the running `up`.")
     ] = None,
-    at: Annotated[str | None, typer.Option(help="Only what had happened by this RFC 3339 time.")] = None,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            envvar="LEDGER_TOKEN", help="Token of a reader or an admin; default: from the running `up`.", show_default=False
+        ),
+    ] = None,
+    at: Annotated[str | None, typer.Option(help="Only events up to this RFC 3339 time.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Print every event of one order, oldest first."""
@@ -290,16 +303,21 @@ def history(
 @app.command()
 def diff(
     order: Annotated[str, typer.Argument(help="The order's id.")],
-    before: Annotated[int, typer.Argument(help="A version.", min=1)],
-    after: Annotated[int, typer.Argument(help="Another one.", min=1)],
+    before: Annotated[int, typer.Argument(help="The first version to compare.", min=1)],
+    after: Annotated[int, typer.Argument(help="The second version to compare.", min=1)],
     data_dir: DataDir = DEFAULT_DATA_DIR,
-    url: Annotated[str | None, typer.Option(envvar="LEDGER_URL", help="The API; default: the running `up`.")] = None,
+    url: Annotated[
+        str | None, typer.Option(envvar="LEDGER_URL", help="URL of the API; default: that of the running `up`.")
+    ] = None,
     token: Annotated[
-        str | None, typer.Option(envvar="LEDGER_TOKEN", help="A reader's or admin's token.", show_default=False)
+        str | None,
+        typer.Option(
+            envvar="LEDGER_TOKEN", help="Token of a reader or an admin; default: from the running `up`.", show_default=False
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print in what two versions of an order differ."""
+    """Print the fields in which two versions of an order differ."""
     from api.cli.inspection import run_diff
 
     raise typer.Exit(run_diff(order, before, after, *api_of(data_dir, url, token), as_json, out, err))
@@ -308,20 +326,24 @@ def diff(
 @app.command()
 def rebuild(
     data_dir: DataDir = DEFAULT_DATA_DIR,
-    jobs: Annotated[int | None, typer.Option(help="Processes, one per group of partitions; default: one per CPU.", min=1)] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Build and compare, then throw away what was built.")] = False,
-    keep_old: Annotated[bool, typer.Option("--keep-old", help="Keep the read models of now, to go back to.")] = False,
-    back: Annotated[bool, typer.Option("--back", help="Go back to the read models that were kept, brought up to date.")] = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew instead of going on with an interrupted rebuild.")] = False,
+    jobs: Annotated[
+        int | None, typer.Option(help="Number of processes that share the partitions; default: one per CPU.", min=1)
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Build and compare, then delete the result.")] = False,
+    keep_old: Annotated[bool, typer.Option("--keep-old", help="Keep the current read models, for --back.")] = False,
+    back: Annotated[
+        bool, typer.Option("--back", help="Return to the read models that were kept, and bring them up to date.")
+    ] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start over instead of resuming an interrupted rebuild.")] = False,
     accept_difference: Annotated[
-        bool, typer.Option("--accept-difference", help="Use what the log says although the read models of now say otherwise.")
+        bool, typer.Option("--accept-difference", help="Use the result even if the current read models differ from it.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make this node's read models anew from the log, beside a running `serve`, which takes them over without losing a read.
+    """Rebuild this node's read models from the log, beside a running `serve`, which switches to them without losing a read.
 
-    Compares digests with the read models in use, exactly at their position, and ends 1 and changes nothing when they differ.
-    Ctrl-C or a kill loses nothing: the next run goes on. Only Kafka is read and only STATE_DIR/projections is written.
+    Compares digests with the current read models, exactly at their position. If they differ, changes nothing and exits 1.
+    An interrupted run loses nothing: the next one resumes it. Reads only Kafka and writes only STATE_DIR/projections.
     """
     from api.cli.rebuild import run_rebuild
 
@@ -344,20 +366,21 @@ def rebuild(
 @app.command()
 def verify(
     data_dir: DataDir = DEFAULT_DATA_DIR,
-    log_only: Annotated[bool, typer.Option("--log-only", help="Walk the log, leave the read models alone.")] = False,
+    log_only: Annotated[bool, typer.Option("--log-only", help="Check the log, but not the read models.")] = False,
     write_heads: Annotated[
         Path | None,
-        typer.Option("--write-heads", help="Also write the chains' ends, signed, to this file.", dir_okay=False),
+        typer.Option("--write-heads", help="Also write the heads of the hash chains, signed, to this file.", dir_okay=False),
     ] = None,
     heads: Annotated[
-        Path | None, typer.Option("--heads", help="The log must go through these ends.", exists=True, dir_okay=False)
+        Path | None,
+        typer.Option("--heads", help="Check that the log contains the heads in this file.", exists=True, dir_okay=False),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Prove the log and the read models: walk every event, recompute everything, compare every row. Ends 1 at any fault.
+    """Verify the log and the read models: read every event, recompute everything, compare every row. Exits 1 on any fault.
 
-    Names the first differences with partition, offset, order and field. Works beside a running `serve` and changes nothing.
-    Heads that are kept elsewhere also show whether the log was cut off or written anew; LEDGER_HASH_KEY signs them.
+    Reports the first differences with partition, offset, order and field. Works beside a running `serve` and changes nothing.
+    Heads that are kept elsewhere also show whether the log was cut off or rewritten; they are signed with LEDGER_HASH_KEY.
     """
     from api.cli.verify import run_verify
 
@@ -376,11 +399,13 @@ def verify(
 
 @app.command()
 def export(
-    file: Annotated[Path, typer.Argument(help="A Parquet file; replaced when it is there.", dir_okay=False)],
+    file: Annotated[Path, typer.Argument(help="Parquet file to write; an existing one is replaced.", dir_okay=False)],
     data_dir: DataDir = DEFAULT_DATA_DIR,
-    start: Annotated[str, typer.Option("--from", help="beginning, an RFC 3339 time, or places like 3-1017,0-5.")] = "beginning",
+    start: Annotated[
+        str, typer.Option("--from", help="beginning, an RFC 3339 time, or positions like 3-1017,0-5.")
+    ] = "beginning",
 ) -> None:
-    """Write every event to a Parquet file, one row each, for DuckDB, Spark, pandas and the like. No personal data is in it."""
+    """Write every event to a Parquet file, one row each, for DuckDB, Spark, pandas and the like. Contains no personal data."""
     from api.cli.export import run_export
     from api.settings import load_settings
 
@@ -389,10 +414,10 @@ def export(
 
 @app.command("export-log")
 def export_log(
-    file: Annotated[Path, typer.Argument(help="Where to; replaced when it is there.", dir_okay=False)],
+    file: Annotated[Path, typer.Argument(help="File to write; an existing one is replaced.", dir_okay=False)],
     data_dir: DataDir = DEFAULT_DATA_DIR,
 ) -> None:
-    """Write the whole ledger to one file: events and refusals, byte for byte, checked on the way. No personal data is in it."""
+    """Write the whole ledger to one file: events and refusals, byte for byte, checked. Contains no personal data."""
     from api.cli.archive import run_export_log
 
     raise typer.Exit(run_export_log(kafka_of(data_dir), settings_of(data_dir), file, out, err))
@@ -400,14 +425,14 @@ def export_log(
 
 @app.command("import-log")
 def import_log(
-    file: Annotated[Path, typer.Argument(help="What `export-log` wrote.", exists=True, dir_okay=False)],
+    file: Annotated[Path, typer.Argument(help="A file that `export-log` wrote.", exists=True, dir_okay=False)],
     data_dir: DataDir = DEFAULT_DATA_DIR,
     check: Annotated[bool, typer.Option("--check", help="Only check the file; needs no Kafka.")] = False,
 ) -> None:
-    """Check such a file from end to end, then write it into an empty ledger with the same number of partitions.
+    """Check a file of `export-log` completely, then write it to an empty ledger with the same number of partitions.
 
-    A file that is not exactly what a correct writer wrote is refused, naming the first record at fault. To be run before the
-    first `commands` and `serve` of the new cluster.
+    A file that is not exactly what a correct writer wrote is refused, naming the first bad record. Run this before the first
+    `commands` and `serve` of the new cluster.
     """
     from api.cli.archive import run_import_log
 
@@ -418,12 +443,13 @@ def import_log(
 def token(
     role: Annotated[str, typer.Argument(help="gateway, admin, reader or operator.")],
     name: Annotated[str | None, typer.Option(help="The principal's name; default: the role.")] = None,
-    days: Annotated[int | None, typer.Option(help="It expires after so many days; default: never.", min=1, max=36_500)] = None,
+    days: Annotated[int | None, typer.Option(help="Days until it expires; default: never.", min=1, max=36_500)] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a new token and the entry for the tokens file. The token itself is shown once and stored nowhere.
+    """Create a token and its entry for the tokens file. The token itself is shown once and stored nowhere.
 
-    A running `serve` takes the file when it changes. To rotate a token, list both hashes under its name until the old is unused.
+    A running `serve` reloads the file when it changes. To rotate a token, list both hashes under its name until the old one is
+    no longer used.
     """
     from api.callers.auth import ROLES, hash_token, new_token
     from api.representations import timestamp
@@ -446,7 +472,7 @@ def token(
 
 @app.command()
 def privacy(as_json: AsJson = False) -> None:
-    """What an erasure does not reach: the immutable texts of events, who writes them, and what must not be put there."""
+    """Show what an erasure does not reach: the immutable texts in events, who writes them, and what must not be put there."""
     from api.cli.privacy import run_privacy
 
     run_privacy(as_json, out)
@@ -454,7 +480,7 @@ def privacy(as_json: AsJson = False) -> None:
 
 @app.command()
 def doctor(data_dir: DataDir = DEFAULT_DATA_DIR, as_json: AsJson = False) -> None:
-    """Check broker, topics, schemas, writers, read models and disk; says what is wrong and what to do. Ends 1 if anything is."""
+    """Check broker, topics, schemas, writers, read models and disk; report what is wrong and what to do. Exits 1 on a problem."""
     from api.cli.doctor import run_doctor
 
     raise typer.Exit(run_doctor(kafka_of(data_dir), settings_of(data_dir), data_dir, up_info(data_dir), as_json, out))
@@ -462,9 +488,9 @@ def doctor(data_dir: DataDir = DEFAULT_DATA_DIR, as_json: AsJson = False) -> Non
 
 @transactions_app.callback()
 def transactions(context: typer.Context, data_dir: DataDir = DEFAULT_DATA_DIR, as_json: AsJson = False) -> None:
-    """Show the open transactions of the ledger. Ends 1 if one hangs: nothing behind it is read or decided until it is ended.
+    """Show the ledger's open transactions. Exits 1 if one hangs: nothing after it can be read or decided until it is ended.
 
-    A transaction hangs when Kafka itself left it open: its coordinator is done with it, and a partition never got the marker.
+    A transaction hangs when Kafka left it open: its coordinator is done with it, but a partition never got the end marker.
     `transactions end` writes that marker.
     """
     if context.invoked_subcommand is None:
@@ -476,18 +502,16 @@ def transactions(context: typer.Context, data_dir: DataDir = DEFAULT_DATA_DIR, a
 
 @transactions_app.command("end")
 def transactions_end(
-    partition: Annotated[int, typer.Option(help="The partition it hangs in.", min=0)],
+    partition: Annotated[int, typer.Option(help="Partition in which it hangs.", min=0)],
     topic: Annotated[str | None, typer.Option(help="events or refusals; default: both.")] = None,
-    end_as: Annotated[
-        str | None, typer.Option("--as", help="commit or abort; default: what the ledger's own records in it say.")
-    ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    end_as: Annotated[str | None, typer.Option("--as", help="commit or abort; default: what its records call for.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
     data_dir: DataDir = DEFAULT_DATA_DIR,
     as_json: AsJson = False,
 ) -> None:
-    """Commit or abort a transaction that Kafka itself left open, so that its partition goes on. Says first what it will do.
+    """Commit or abort a transaction that Kafka left open, so that its partition can continue. First says what it will do.
 
-    One that its coordinator will still end is left alone. Needs ALTER on the cluster, as Kafka's own tool does.
+    A transaction that its coordinator will still end is left alone. Needs ALTER on the cluster, as Kafka's own tool does.
     """
     if topic not in (None, "events", "refusals"):
         raise typer.BadParameter("choose events or refusals", param_hint="--topic")
@@ -525,9 +549,9 @@ def schema_check(
 
 @schema_app.command("publish")
 def schema_publish(
-    registry: Annotated[str, typer.Option(envvar="SCHEMA_REGISTRY_URL", help="Where to.")],
+    registry: Annotated[str, typer.Option(envvar="SCHEMA_REGISTRY_URL", help="Registry to publish to.")],
 ) -> None:
-    """Load the schemas into a registry with their own ids."""
+    """Publish the schemas to a registry under their own ids."""
     from api.cli.schema import run_publish
     from api.settings import load_settings
 
@@ -535,7 +559,7 @@ def schema_publish(
 
 
 def settings_of(data_dir: Path) -> Settings:
-    """Settings of the environment; databases and hash key are those of the running `up` unless the environment names others."""
+    """Settings from the environment. STATE_DIR and LEDGER_HASH_KEY default to those of the running `up`."""
     from pydantic import SecretStr
 
     from api.settings import load_settings
@@ -561,27 +585,27 @@ def kafka_of(data_dir: Path) -> KafkaSettings:
 
 
 def api_of(data_dir: Path, url: str | None, token: str | None) -> tuple[str, str]:
-    """(url, token) as given, else those of the running `up`. Ends with a hint when neither is there."""
+    """(url, token) from the options, else of the running `up`. Exits 2 with a hint if there is neither."""
     info = up_info(data_dir)
     if url is None and info is not None:
         url = info["url"]
     if token is None and info is not None:
         token = info["tokens"]["admin"]
     if url is None or token is None:
-        err.print(f"no ledger is up in {data_dir}: start one with `order-ledger up`, or give --url and --token", style="red")
+        err.print(f"no ledger is running in {data_dir}: start one with `order-ledger up`, or pass --url and --token", style="red")
         raise typer.Exit(2)
     return url, token
 
 
 def main() -> None:
-    """Entry point: an error of ours is one line with its code, never a stack trace; so is a file that cannot be used."""
-    os.umask(0o077)  # what is written may hold what nobody else on this machine is to read
+    """Entry point. A `LedgerError`, or a file that cannot be used, is shown as one line with its code, never as a stack trace."""
+    os.umask(0o077)  # files may hold what no other user of this machine may read
     take_over()
     try:
         try:
             app()
         finally:
-            sys.stdout.flush()  # here, where a full device can still be told
+            sys.stdout.flush()  # here, where a full device can still be reported
         return
     except LedgerError as exc:
         err.print_error(exc.code, str(exc))

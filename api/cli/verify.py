@@ -1,4 +1,4 @@
-"""The verb `verify`: the log walked, the read models compared with it, heads written and held against it."""
+"""The verb `verify`: checks the log, compares the read models with it, writes heads and checks earlier ones."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from projections.live import ask
 from projections.opening import projections_of
 from projections.verify import SHOWN, Findings, LogWalk, compare, heads_to_json, read_heads, sign_heads
 
-COPY_S = 500.0  # patience with a `serve` that copies its databases, which takes it a second for a million orders
+COPY_S = 500.0  # patience with a `serve` that copies its databases: a second for a million orders
 
 
 def run_verify(
@@ -43,10 +43,10 @@ def run_verify(
     out: Screen,
     err: Screen,
 ) -> int:
-    """0 when everything is as it must be, 1 when anything is not. Raises `HeadsError`, `LogError`, `Interrupted`."""
+    """Returns 0 if everything is correct, else 1. Raises `HeadsError`, `LogError`, `Interrupted`."""
     stopping = stopper()
     if write_heads is not None:
-        settings.hash_key()  # rather now than at the end
+        settings.hash_key()  # fail now rather than at the end
     doors, topics = KafkaDoors(kafka), settings.topics
     doors.enter_process()
     event_log = doors.open_log(stopping)
@@ -57,7 +57,7 @@ def run_verify(
         kept, kept_id = read_heads(_read_json(heads_file), settings.hash_key())
         heads = {p: [head] for p, head in kept.items()}
         if kept_id != topic_id:
-            notes.append(f"the heads are of another incarnation of {topics.events} (another cluster, or an import)")
+            notes.append(f"the heads belong to another topic named {topics.events} (another cluster, or before an import)")
     generations = projections_of(settings.state_dir)
     folder = generations.root / "requests" / f"{uuid.uuid4().hex}.verify"
     findings = Findings()
@@ -92,7 +92,7 @@ def _read_json(path: Path) -> Any:
 def _copy_of_live(
     generations: Generations, doors: KafkaDoors, topics: Topics, partitions: int, folder: Path, findings: Findings
 ) -> Databases | None:
-    """The read models in use, as of now: copied by the running `serve`, or by us when none runs."""
+    """The current read models: copied by the running `serve`, or by this process if none runs."""
     current = generations.current()
     if current is None:
         findings.not_compared_because = f"there are no read models in {generations.root}"
@@ -139,13 +139,13 @@ def _walk(
             done = sum(max(0, progress.positions[tp] - starts[tp]) for tp in ends)
             bar.moved(done, progress.events, progress.bytes)
 
-        if live is not None:  # first exactly as far as the read models are
+        if live is not None:  # first exactly up to the position of the read models
             bulk.run(live.positions(), tell, stopping.is_set)
             bar.phase("comparing rows")
             expire = {tp.partition for tp, start in starts.items() if tp.topic == topics.refusals and start > 0}
             for p, store in live.stores.items():
                 compare(store, fold.stores[p], p, live.digest(p), p in expire, findings)
-            bar.phase("walking on")
+            bar.phase("reading on")
         bulk.run({tp: end for tp, end in ends.items() if tp.topic == topics.events}, tell, stopping.is_set)
         walk.end()
     finally:
@@ -156,7 +156,7 @@ def _walk(
 def findings_to_json(findings: Findings, notes: list[str]) -> dict[str, Any]:
     first = [m._asdict() for m in findings.mismatches[:SHOWN]]
     return {
-        "well": findings.well,
+        "ok": findings.well,
         "events": findings.events,
         "faults": findings.fault_count,
         "first_faults": msgspec.to_builtins(findings.faults),
@@ -185,19 +185,19 @@ def _show(findings: Findings, notes: list[str], written: Path | None, held_again
         line(f"read models {place} {d.order_id} {d.row} {d.field}: is {d.live}, the log says {d.fold}", "red")
     if findings.difference_count > len(findings.differences):
         line(f"... and {findings.difference_count - len(findings.differences)} more rows", "red")
-    line(f"{findings.events:,} events walked, {findings.fault_count} faults")
+    line(f"{findings.events:,} events checked, {findings.fault_count} faults")
     if findings.compared_with is None:
-        line(f"read models not compared: {findings.not_compared_because or 'not asked for (--log-only)'}")
+        line(f"read models not compared: {findings.not_compared_because or 'not requested (--log-only)'}")
     else:
         line(f"{findings.rows:,} rows of {findings.compared_with} compared, {findings.difference_count} differences")
     untold = [m for m in findings.mismatches if not m.told]
     if findings.mismatches:
         count = len(findings.mismatches)
-        line(f"{count} orders whose amounts do not add up, {len(untold)} of them not told to anybody", "yellow")
+        line(f"{count} orders have amounts that do not add up, {len(untold)} of them without an attention", "yellow")
     if held_against is not None and not findings.fault_count:
-        line(f"the log goes through every head in {held_against}")
+        line(f"the log contains every head in {held_against}")
     if written is not None:
-        line(f"heads written to {written}: keep it where nobody who can write the log can write")
+        line(f"heads written to {written}: keep it where nobody who can write to the log has access")
     for note in notes:
         line(note, "yellow")
-    line("well" if findings.well else "NOT well", "green" if findings.well else "bold red")
+    line("OK" if findings.well else "FAILED", "green" if findings.well else "bold red")

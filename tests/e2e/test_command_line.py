@@ -53,7 +53,7 @@ def test_help_leaves_nothing_behind(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("history", "ord_x"), "no ledger is up"),
+        (("history", "ord_x"), "no ledger is running"),
         (("token", "king"), "choose one of"),
         (("demo", "--orders", "3"), "--orders"),
     ],

@@ -79,10 +79,10 @@ def test_verify_proves_the_log_and_the_read_models_and_holds_heads_against_it(
 ) -> None:
     heads = tmp_path / "heads.json"
     found = json.loads(run(up, "verify", "--write-heads", str(heads), "--json"))
-    assert (found["well"], found["faults"], found["differences"], found["compared_with"]) == (True, 0, 0, "g000001")
+    assert (found["ok"], found["faults"], found["differences"], found["compared_with"]) == (True, 0, 0, "g000001")
     assert found["events"] >= 4
     assert found["rows"] > found["events"]
-    assert json.loads(run(up, "verify", "--heads", str(heads), "--log-only", "--json"))["well"] is True
+    assert json.loads(run(up, "verify", "--heads", str(heads), "--log-only", "--json"))["ok"] is True
     told = json.loads(heads.read_text())
     told["partitions"]["0"]["events"] += 1
     heads.write_text(json.dumps(told))
@@ -128,7 +128,7 @@ def test_an_export_of_the_log_is_whole_and_a_changed_byte_is_refused(
 ) -> None:
     file = tmp_path / "ledger.log"
     run(up, "export-log", str(file))
-    assert "is whole" in run(up, "import-log", str(file), "--check")
+    assert "is complete" in run(up, "import-log", str(file), "--check")
     run(up, "import-log", str(file), code=1)  # this ledger is not empty
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 1

@@ -158,7 +158,7 @@ def test_it_is_named_costs_its_partition_alone_and_is_ended_by_the_verb(
     )
     assert (asked.returncode, log.ends([tp])) == (2, {tp: stable}), asked.stderr
     assert (
-        "Nobody sees the record behind it, and nothing later in this partition can be decided. It will be committed: "
+        "The record in it cannot be read, and nothing later in this partition can be decided. It will be committed: "
         in asked.stdout
     )
 

@@ -63,7 +63,7 @@ def test_a_planted_bug_is_named_and_mended_beside_live_traffic(tmp_path: Path, k
             time.sleep(0.1)
 
         code, found = verify(node, {"PYTHONPATH": ""})
-        assert (code, found["well"], found["faults"]) == (1, False, 0)
+        assert (code, found["ok"], found["faults"]) == (1, False, 0)
         first = found["first_differences"][0]
         assert (first["row"], first["field"], first["live"], first["fold"]) == ("order", "cancelled_by", "'nobody'", "'customer'")
         cancelled = {order.order_id for order in traffic.gateway.acknowledged if order.status == "cancelled"}
@@ -89,7 +89,7 @@ def test_a_planted_bug_is_named_and_mended_beside_live_traffic(tmp_path: Path, k
         assert serve.stop() == 0
         time.sleep(0.5)
         code, found = verify(node, fixed)
-        assert (code, found["well"], found["compared_with"]) == (0, True, "g000002"), found
+        assert (code, found["ok"], found["compared_with"]) == (0, True, "g000002"), found
         while not successor.gateway.acknowledged:
             time.sleep(0.1)
     traffic.check()

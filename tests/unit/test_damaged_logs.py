@@ -73,7 +73,7 @@ def whole(entries: list[Entry], tmp_path_factory: pytest.TempPathFactory) -> tup
     """An archive that is well, and its heads."""
     path = tmp_path_factory.mktemp("whole") / "ledger"
     archive(path, entries, {})
-    with pytest.raises(BrokenLog, match="does not end as the trailer says"):
+    with pytest.raises(BrokenLog, match="does not end with the head in the trailer"):
         check(path)
     names, findings = Topics(), Findings()
     databases = Databases(lambda name: MemoryStore(), names, range(PARTITIONS), None)

@@ -34,14 +34,14 @@ def ledger(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ledger]:
 def test_a_writer_that_nobody_holds_is_wrong_and_one_that_is_held_is_not(ledger: Ledger) -> None:
     found = doctor._held(ledger.log, SETTINGS)
     assert found.verdict == "wrong"
-    assert "writers [0, 1] belong to no process" in found.found
+    assert "writers [0, 1] are held by no process" in found.found
     running = ledger.start()
     ledger.wait_for(lambda: running.process.ready_writers == [0, 1])
     assert doctor._held(ledger.log, SETTINGS).verdict == "ok"
     ledger.log.orphan("app", 1)
     found = doctor._held(ledger.log, SETTINGS)
     assert found.verdict == "wrong"
-    assert "writers [1] belong to no process" in found.found
+    assert "writers [1] are held by no process" in found.found
 
 
 def test_a_transaction_that_hangs_is_wrong_and_names_the_verb(ledger: Ledger) -> None:
@@ -79,9 +79,9 @@ def test_work_of_commands_that_began_again_is_a_warning_and_work_that_ended_is_w
         ],
     }
     first, *rest = doctor._status(status)
-    assert (first.verdict, first.found) == ("ok", "writers [0] decide; 7 reserve done")
+    assert (first.verdict, first.found) == ("ok", "writers [0] are active; 7 reserve done")
     assert [(f.subject, f.verdict) for f in rest] == [("notifier of commands", "warning"), ("reconciler of commands", "wrong")]
-    assert "3 times, last after KeyError at notifier.py:1" in rest[0].found
+    assert "restarted 3 times, last error: KeyError at notifier.py:1" in rest[0].found
 
 
 def test_work_of_serve_is_read_from_its_metrics() -> None:
@@ -106,10 +106,10 @@ def test_work_of_serve_is_read_from_its_metrics() -> None:
         text = generate_latest(registry).decode()
         return [(f.verdict, f.found) for f in doctor._workers_of_serve(text) if f.subject == "one of serve of serve"]
 
-    assert judged() == [("warning", "began again once")]
+    assert judged() == [("warning", "restarted once")]
     ended.set()
     thread.join(PATIENCE_S)
-    assert judged() == [("wrong", "does not run")]
+    assert judged() == [("wrong", "not running")]
 
 
 def test_a_serve_without_such_metrics_is_not_judged() -> None:

@@ -56,7 +56,7 @@ def test_files_of_a_dead_up_count_as_none(tmp_path: Path, left: str) -> None:
     assert up_info(tmp_path) is None
     shown = CliRunner().invoke(app, ["history", "ord_x", "--data-dir", str(tmp_path)])
     assert shown.exit_code == 2
-    assert "no ledger is up" in shown.output
+    assert "no ledger is running" in shown.output
 
 
 KEYS: dict[str, Any] = {"hash_key": "0" * 64, "tokens": dict.fromkeys(ROLES, "t"), "webhook_secret": "whsec_x"}
