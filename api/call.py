@@ -16,8 +16,8 @@ from api.contract import patterns
 from api.contract.card_numbers import has_card_number
 from api.problems import FieldError, Problem, invalid_header
 from api.query import Query
-from api.representations import timestamp
 from api.services.audit import By
+from ledger.rfc3339 import format_ms
 from ledger.turns import Steps
 
 DEFAULT_WAIT_S, MAX_WAIT_S = 3.0, 10.0
@@ -96,7 +96,7 @@ class Call(Request):
         if known is None or tokens.is_expired(known):
             error, detail = ', error="invalid_token"' if token else "", ""
             if known is not None and known.expires_at_ms is not None:
-                detail = f"The token expired at {timestamp(known.expires_at_ms)}."
+                detail = f"The token expired at {format_ms(known.expires_at_ms)}."
                 error += ', error_description="The token expired"'
             challenge = f'Bearer realm="order-ledger"{error}' + (', Basic realm="order-ledger"' if basic_too else "")
             raise Problem("unauthenticated", detail, headers={"WWW-Authenticate": challenge})

@@ -11,7 +11,6 @@ from api.callers.auth import Tokens
 from api.callers.limits import Limits
 from api.connections import Connections
 from api.contract.patterns import POSITION
-from api.loop_lag import LoopLag
 from api.metrics import HttpMetrics
 from api.problems import FieldError, Problem
 from api.services.audit import Audit
@@ -19,6 +18,7 @@ from api.services.client_secrets import ClientSecrets
 from api.services.erasure import Erasures
 from api.services.followed_messages import FollowedMessages
 from api.services.look_ups import LookUps
+from api.services.loop_lag import LoopLag
 from api.services.submissions import Submissions
 from api.settings import Settings
 from commands.idempotency import contact_digest_of, fingerprint_of

@@ -14,8 +14,6 @@ import re
 import secrets
 import sys
 import time
-from datetime import UTC, datetime
-from functools import lru_cache
 
 import msgspec
 import structlog
@@ -32,6 +30,7 @@ from api.metrics import METHODS, OTHER, UNMATCHED
 from api.problems import PROBLEM_JSON, Problem, problem_of
 from ledger.errors import NotNow
 from ledger.faults import without_values
+from ledger.rfc3339 import format_us
 
 log = structlog.get_logger(__name__)
 
@@ -117,7 +116,7 @@ class Edge:
             request_id=exchange.request_id.decode(),
             principal=exchange.principal.actor if exchange.principal else None,
             traceparent=exchange.traceparent.decode() if exchange.traceparent else None,
-            timestamp=_timestamp(time.time_ns() // 1000),
+            timestamp=format_us(time.time_ns() // 1000),
         )
         self._lines.write(_encode(line) + b"\n")
 
@@ -242,15 +241,6 @@ class AccessLine(msgspec.Struct, kw_only=True):
 
 
 _encode = msgspec.json.Encoder().encode
-
-
-def _timestamp(us: int) -> str:
-    return f"{_second(us // 1_000_000)}.{us % 1_000_000:06d}Z"
-
-
-@lru_cache(1)
-def _second(s: int) -> str:
-    return datetime.fromtimestamp(s, UTC).isoformat()[:19]
 
 
 class Lines:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from datetime import date
 
 from api.problems import FieldError, Problem
-from api.times import rfc3339_ms
+from ledger.rfc3339 import parse_ms
 
 _DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
@@ -56,7 +56,7 @@ class Query:
         value = self._left.pop(name, None)
         if value is None:
             return None
-        if (at_ms := rfc3339_ms(value)) is not None:
+        if (at_ms := parse_ms(value)) is not None:
             return at_ms
         hint = " In a query a plus sign is written %2B." if " " in value else ""
         raise _invalid(name, "not-a-time", f"{name} must be an RFC 3339 time, for instance 2030-01-31T12:00:00Z.{hint}")

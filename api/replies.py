@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
+from api import visibility
 from api.call import DEFAULT_WAIT_S, Call, Preferences
-from api.callers import visibility
 from api.edge import json_response
 from api.problems import UNCHANGED, Problem, slug_of
 from api.representations import etag, to_json

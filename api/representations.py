@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta
-from functools import lru_cache
+from datetime import date, timedelta
 from typing import Any
 
 import msgspec
@@ -11,6 +10,7 @@ import msgspec
 from ledger.contacts import OrderContact
 from ledger.erasures import Erasure
 from ledger.order import CANCELLED, Order, display, payment_state, stock_state
+from ledger.rfc3339 import format_ms
 from projections.queries import Past
 from projections.read_models import DailyTotals, Frozen
 
@@ -18,12 +18,6 @@ to_json = msgspec.json.Encoder().encode
 
 _EPOCH = date(1970, 1, 1)
 _TIMES = frozenset({"expires_at", "capture_before", "due_by"})  # members of event details that are ms since the epoch
-
-
-@lru_cache(4096)
-def timestamp(ms: int) -> str:
-    """RFC 3339 in UTC with milliseconds. `ms` since the epoch."""
-    return f"{datetime.fromtimestamp(ms // 1000, UTC).isoformat()[:19]}.{ms % 1000:03d}Z"
 
 
 def day(number: int) -> str:
@@ -49,7 +43,7 @@ def order_summary(order: Order, frozen: object) -> dict[str, Any]:
         "status": display(order),
         "axes": {"order": order.order, "payment": payment, "stock": stock_state(order), "fulfilment": order.fulfilment},
         "cancel_reason": order.cancel_reason if order.order == CANCELLED else None,
-        "attention": [{"code": f.code, "obligation_key": f.obligation_key, "since": timestamp(f.since)} for f in order.attention],
+        "attention": [{"code": f.code, "obligation_key": f.obligation_key, "since": format_ms(f.since)} for f in order.attention],
         "frozen": frozen,
         "customer_id": order.customer_id,
         "currency": order.currency,
@@ -57,15 +51,15 @@ def order_summary(order: Order, frozen: object) -> dict[str, Any]:
         "captured_minor": order.captured_minor,
         "refunded_minor": order.refunded_minor,
         "reference": order.reference,
-        "placed_at": timestamp(order.placed_at),
-        "updated_at": timestamp(order.updated_at),
-        "expires_at": timestamp(order.expires_at),
+        "placed_at": format_ms(order.placed_at),
+        "updated_at": format_ms(order.updated_at),
+        "expires_at": format_ms(order.expires_at),
         "payment": {"attempt": last.no, "state": last.state} if last else {"attempt": 0, "state": payment},
         "shipment": {
             "carrier": order.carrier,
             "tracking": order.tracking,
-            "shipped_at": None if order.shipped_at is None else timestamp(order.shipped_at),
-            "delivered_at": None if order.delivered_at is None else timestamp(order.delivered_at),
+            "shipped_at": None if order.shipped_at is None else format_ms(order.shipped_at),
+            "delivered_at": None if order.delivered_at is None else format_ms(order.delivered_at),
         },
     }
 
@@ -92,8 +86,8 @@ def erasure_json(erasure: Erasure) -> bytes:
         {
             "state": "running" if erasure.done_at is None else "done",
             "contacts_deleted": erasure.contacts_deleted,
-            "requested_at": timestamp(erasure.requested_at),
-            "done_at": None if erasure.done_at is None else timestamp(erasure.done_at),
+            "requested_at": format_ms(erasure.requested_at),
+            "done_at": None if erasure.done_at is None else format_ms(erasure.done_at),
         }
     )
 
@@ -111,7 +105,7 @@ def event_row(past: Past) -> dict[str, Any]:
     return {
         "version": event.version,
         "type": event.type,
-        "occurred_at": timestamp(event.occurred_at),
+        "occurred_at": format_ms(event.occurred_at),
         "actor": event.actor,
         "status": event.status,
         "detail": {name: _detail_member(name, value) for name, value in detail.items()},
@@ -124,7 +118,7 @@ def _detail_member(name: str, value: Any) -> Any:
     if isinstance(value, bytes):
         return value.hex()
     if name in _TIMES and value is not None:
-        return timestamp(value)
+        return format_ms(value)
     return value
 
 

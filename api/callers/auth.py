@@ -23,9 +23,9 @@ from typing import Annotated, Literal, NamedTuple, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from api.settings import Settings
-from api.times import rfc3339_ms
 from ledger.clock import now_ms
 from ledger.errors import ConfigError
+from ledger.rfc3339 import parse_ms
 
 Role = Literal["gateway", "admin", "reader", "operator"]
 ROLES: tuple[str, ...] = get_args(Role)
@@ -54,7 +54,7 @@ class Token(NamedTuple):
 
 
 def _time_ms(value: object) -> int:
-    at_ms = rfc3339_ms(value) if isinstance(value, str) else None
+    at_ms = parse_ms(value) if isinstance(value, str) else None
     if at_ms is None:
         raise ValueError("must be an RFC 3339 time, for instance 2030-01-31T12:00:00Z")
     return at_ms

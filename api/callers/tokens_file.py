@@ -11,10 +11,10 @@ from collections.abc import Callable
 import structlog
 
 from api.callers.auth import Token, Tokens, read_tokens
-from api.representations import timestamp
 from api.settings import Settings
 from ledger.clock import now_ms
 from ledger.errors import ConfigError
+from ledger.rfc3339 import format_ms
 from ledger.topics import DAY_MS
 
 EVERY_S = 1.0
@@ -98,7 +98,7 @@ class TokensFile:
             log.warning(
                 "a token has expired" if warning == 0 else "a token expires soon",
                 principal=token.principal.actor,
-                expires_at=timestamp(token.expires_at_ms),
+                expires_at=format_ms(token.expires_at_ms),
                 sha256_begins=token.sha256.hex()[:8],
             )
 

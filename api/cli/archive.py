@@ -7,7 +7,6 @@ import os
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 
 from api.cli.inspection import committed
@@ -17,9 +16,11 @@ from api.processes.signals import stopper
 from api.processes.wiring import KafkaDoors
 from api.settings import Settings
 from ledger.archive import EVENTS, REFUSALS, ArchiveReader, ArchiveWriter, Entry, Header, Trailer
+from ledger.clock import now_ms
 from ledger.errors import LedgerError, LogError
 from ledger.kafka.settings import KafkaSettings
 from ledger.log import EventLog, NewRecord, Record, TopicPartition
+from ledger.rfc3339 import format_ms
 from ledger.schemas.versions import EVENTS as EVENT_SCHEMAS
 from ledger.schemas.versions import REFUSALS as REFUSAL_SCHEMAS
 from ledger.schemas.versions import versions_of
@@ -95,7 +96,7 @@ def run_export_log(kafka: KafkaSettings, settings: Settings, path: Path, out: Sc
     ends = event_log.ends(_both(topics, partitions), timeout_s=30.0)
     schemas = {s.id: s.text for s in (*versions_of(EVENT_SCHEMAS), *versions_of(REFUSAL_SCHEMAS))}
     header = Header(
-        datetime.now(UTC).isoformat(timespec="seconds"),
+        format_ms(now_ms()),
         partitions,
         (topics.events, topics.refusals),
         event_log.topic_id(topics.events),

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from api.cli.inspection import committed, iso, start_positions
+from api.cli.inspection import committed, start_positions
 from api.cli.terminal import has_reader, write_line, write_text
 from api.processes.signals import stopper
 from api.processes.wiring import KafkaDoors
@@ -15,6 +15,7 @@ from ledger.audit import ACTIONS, AuditRecord
 from ledger.errors import ConfigError, DecodeError
 from ledger.kafka.settings import KafkaSettings
 from ledger.log import Record
+from ledger.rfc3339 import format_ms
 from ledger.schemas.codec import audit_codec
 
 
@@ -69,13 +70,13 @@ def _show(record: Record, wanted: dict[str, str | None], as_json: bool) -> bool:
 def _members(found: AuditRecord, record: Record) -> dict[str, Any]:
     """The record as JSON members. `written_at` is the broker's append time, which no node can set."""
     members: dict[str, Any] = msgspec.to_builtins(found)
-    times = {"occurred_at": iso(found.occurred_at), "written_at": iso(record.timestamp_ms)}
+    times = {"occurred_at": format_ms(found.occurred_at), "written_at": format_ms(record.timestamp_ms)}
     return {"partition": record.partition, "offset": record.offset} | members | times
 
 
 def _line(found: AuditRecord, place: str) -> str:
     about = [found.order_id, found.customer_id, found.reason, None if found.count is None else f"{found.count} contacts"]
     return (
-        f"{iso(found.occurred_at)}  {place:>9}  {found.actor:<20} {found.action:<20} {found.outcome:<9}  "
+        f"{format_ms(found.occurred_at)}  {place:>9}  {found.actor:<20} {found.action:<20} {found.outcome:<9}  "
         f"{'  '.join(word for word in about if word)}"
     )

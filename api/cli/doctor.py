@@ -16,18 +16,17 @@ from rich.text import Text
 
 from api.callers.auth import read_tokens
 from api.callers.tokens_file import WARN_MS
-from api.cli.inspection import iso
 from api.cli.terminal import Screen, write_json
 from api.processes.patient_log import LEAST_PATIENCE_S, patient
 from api.processes.running import commands_status
 from api.processes.wiring import open_log
-from api.representations import timestamp
 from api.settings import Settings
 from ledger.clock import now_ms
 from ledger.errors import ConfigError, LedgerError
 from ledger.http_client import BlockingHttp, NoAnswer
 from ledger.kafka.settings import KafkaSettings
 from ledger.log import EventLog, TopicPartition
+from ledger.rfc3339 import format_ms
 from ledger.schemas.registry import check_registry
 
 LEAST_FREE_BYTES = 1 << 30
@@ -146,7 +145,7 @@ def _transactions(event_log: EventLog, settings: Settings) -> Finding:
         return Finding("transactions", "warning", f"unknown: {exc}", "see the log of `commands`")
     hanging = [one for one in found if not one.known]
     if hanging:
-        text = "; ".join(f"{one} has hung since {iso(one.last_timestamp_ms)}" for one in hanging)
+        text = "; ".join(f"{one} has hung since {format_ms(one.last_timestamp_ms)}" for one in hanging)
         return Finding("transactions", "wrong", text, "order-ledger transactions")
     return Finding("transactions", "ok", "none hangs")
 
@@ -201,7 +200,7 @@ def _tokens(up_dir: Path | None, settings: Settings) -> list[Finding]:
     for token in tokens:
         if token.expires_at_ms is not None and token.expires_at_ms <= now + WARN_MS[0]:
             expiry = "has expired" if token.is_expired(now) else "expires"
-            found = f"{token.sha256.hex()[:8]}... of {token.principal.actor} {expiry} ({timestamp(token.expires_at_ms)})"
+            found = f"{token.sha256.hex()[:8]}... of {token.principal.actor} {expiry} ({format_ms(token.expires_at_ms)})"
             findings.append(Finding("token", "warning", found, advice))
     return findings or [Finding("tokens", "ok", f"{len(tokens)} tokens, none expires soon")]
 

@@ -7,7 +7,7 @@ import re
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Literal
 from urllib.parse import quote
 
@@ -22,6 +22,7 @@ from ledger.events import OrderEvent
 from ledger.http_client import BlockingHttp, NoAnswer, with_query
 from ledger.kafka.settings import KafkaSettings
 from ledger.log import EventLog, Reader, Record, TopicPartition
+from ledger.rfc3339 import format_ms
 from ledger.schemas.codec import event_codec, link_of
 
 PATIENCE_S = 100.0  # for an answer from the API
@@ -31,11 +32,6 @@ class ApiError(LedgerError):
     """The API answered with a problem."""
 
     code = "api"
-
-
-def iso(ms: int) -> str:
-    """RFC 3339 in UTC with milliseconds."""
-    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def plain(value: Any) -> Any:
@@ -213,7 +209,7 @@ def _line(event: OrderEvent, record: Record) -> str:
     money = f"{event.total_minor} {event.currency}"
     place = f"{record.partition}-{record.offset}"
     return (
-        f"{iso(event.occurred_at)}  {place:>9}  {event.order_id}  v{event.version:<3} {event.type:<18} "
+        f"{format_ms(event.occurred_at)}  {place:>9}  {event.order_id}  v{event.version:<3} {event.type:<18} "
         f"{event.status:<10} {event.payment_state:<12} {money:>14}  {event.actor}"
     )
 

@@ -11,7 +11,6 @@ from typing import Any, Literal
 from rich.table import Table
 from rich.text import Text
 
-from api.cli.inspection import iso
 from api.cli.terminal import Screen, write_json
 from api.processes.patient_log import patient
 from api.processes.wiring import open_log
@@ -21,6 +20,7 @@ from ledger.errors import LogUnavailable
 from ledger.hanging import Advice, End, advise, why_not_to_end
 from ledger.kafka.settings import KafkaSettings
 from ledger.log import EventLog, OpenTransaction, TopicPartition
+from ledger.rfc3339 import format_ms
 from ledger.topics import Topics
 
 SEEN_S = 60.0  # patience until readers see the end that was written
@@ -65,7 +65,7 @@ def run_transactions(kafka: KafkaSettings, settings: Settings, as_json: bool, ou
             str(one.start_offset),
             f"{one.producer_id}, epoch {one.producer_epoch}",
             one.transactional_id or "none",
-            iso(one.last_timestamp_ms),
+            format_ms(one.last_timestamp_ms),
             one.state or "unknown",
             fate,
         )
@@ -150,7 +150,7 @@ def _plain(f: Found) -> str:
     assert f.advice is not None
     whose = f"of {one.transactional_id}" if one.transactional_id else "of a producer that no coordinator knows"
     return (
-        f"{_where(one)}: Kafka left a transaction {whose} open at offset {one.start_offset}, since {iso(one.last_timestamp_ms)}. "
+        f"{_where(one)}: Kafka left a transaction {whose} open at offset {one.start_offset}, since {format_ms(one.last_timestamp_ms)}. "
         f"{_records(f)} in it cannot be read, and nothing later in this partition can be decided."
     )
 
@@ -187,7 +187,7 @@ def _row(f: Found) -> dict[str, Any]:
         "producer_epoch": one.producer_epoch,
         "transactional_id": one.transactional_id,
         "state": one.state,
-        "since": iso(one.last_timestamp_ms),
+        "since": format_ms(one.last_timestamp_ms),
         "hangs": f.advice is not None,
     }
     if f.advice is not None:

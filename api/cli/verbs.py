@@ -452,8 +452,8 @@ def token(
     no longer used.
     """
     from api.callers.auth import ROLES, hash_token, new_token
-    from api.representations import timestamp
     from ledger.clock import now_ms
+    from ledger.rfc3339 import format_ms
     from ledger.topics import DAY_MS
 
     if role not in ROLES:
@@ -461,7 +461,7 @@ def token(
     made = new_token(role)
     entry: dict[str, Any] = {"name": name or role, "role": role, "sha256": [hash_token(made)]}
     if days is not None:
-        entry["expires_at"] = timestamp(now_ms() + days * DAY_MS)
+        entry["expires_at"] = format_ms(now_ms() + days * DAY_MS)
     if as_json:
         write_json({"token": made, "entry": entry})
         return

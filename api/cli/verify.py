@@ -6,7 +6,6 @@ import json
 import shutil
 import threading
 import uuid
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,11 @@ from api.cli.terminal import Screen, write_json
 from api.processes.signals import stopper
 from api.processes.wiring import KafkaDoors
 from api.settings import Settings
+from ledger.clock import now_ms
 from ledger.errors import ConfigError, StoreError
 from ledger.kafka.settings import KafkaSettings
 from ledger.log import EventLog
+from ledger.rfc3339 import format_ms
 from ledger.topics import Topics
 from ledger.walk import Head
 from projections.bulk import BulkFold, Progress
@@ -72,7 +73,7 @@ def run_verify(
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     if write_heads is not None:
-        made_at = datetime.now(UTC).isoformat(timespec="seconds")
+        made_at = format_ms(now_ms())
         signed = sign_heads(findings.heads, topics.events, topic_id, made_at, settings.hash_key())
         write_heads.write_text(json.dumps(signed, indent=2) + "\n")
     if as_json:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Mapping
 
 from api.context import AppContext
-from api.services.contact_expiry import sweep_for_ever, tend_for_ever
+from api.processes.contact_expiry import sweep_for_ever, tend_for_ever
 
 Works = Mapping[str, Callable[[], Coroutine[None, None, None]]]
 """By name; to be kept at on the event loop, until the process ends. None of them ends by itself."""

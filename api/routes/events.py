@@ -10,13 +10,13 @@ from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 from starlette.responses import Response, StreamingResponse
 
 from api.call import Call
-from api.callers.visibility import order_of_path
 from api.context import AppContext
 from api.contract import operations as docs
 from api.contract.patterns import MAX_VERSION
 from api.edge import json_response
 from api.problems import Problem, invalid_header
 from api.representations import event_row, to_json
+from api.visibility import order_of_path
 from ledger.turns import Steps
 
 PAGE_EVENTS = 100

@@ -6,7 +6,6 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from api.call import Call
-from api.callers.visibility import READERS, frozen, order_of_path, order_shown, row_shown
 from api.context import AppContext
 from api.contract import operations as docs
 from api.contract.patterns import MAX_VERSION, NAME
@@ -16,6 +15,7 @@ from api.edge import json_response
 from api.problems import FieldError, Problem
 from api.replies import carry_out
 from api.representations import etag, to_json
+from api.visibility import READERS, frozen, order_of_path, order_shown, row_shown
 from commands.flaws import Flaw, flaws
 from commands.idempotency import NEW_ORDER, command_id_of, order_id_of
 from commands.messages import CancelOrder, OrderCommand, PlaceOrder, ShipOrder

@@ -13,15 +13,15 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from api.call import Call
-from api.callers.visibility import may_see, order_of_path, sees_client_secret
 from api.context import AppContext
 from api.contract import operations as docs
 from api.contract.payloads import PayOrderBody
 from api.edge import json_response
 from api.problems import FieldError, Problem
 from api.replies import accepted_later, headers_of_outcome, order_then, perform, refused, undecided, wait_of
-from api.representations import timestamp, to_json
+from api.representations import to_json
 from api.services.submissions import Pending
+from api.visibility import may_see, order_of_path, sees_client_secret
 from commands.idempotency import command_id_of
 from commands.messages import OrderCommand, RequestPayment
 from commands.reconciler.answers import Fact
@@ -30,6 +30,7 @@ from commands.reconciler.performing import report_of
 from ledger.clock import now_ms
 from ledger.events import PAYMENT_REQUESTED
 from ledger.order import Attempt, Order, attempt_no, was_refused
+from ledger.rfc3339 import format_ms
 from ledger.transitions import DECLINED, OPEN, PENDING, REQUESTED, Operation
 
 PAY = "RequestPayment"  # name of the operation in command ids; never changes
@@ -187,7 +188,7 @@ def payment_json(order: Order, attempt: Attempt, payments: PaymentProvider, secr
             "client_secret": secret,
             "amount_minor": attempt.amount_minor,
             "currency": order.currency,
-            "expires_at": timestamp(order.expires_at),
+            "expires_at": format_ms(order.expires_at),
         }
     )
 

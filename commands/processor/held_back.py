@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
 
 import structlog
 
 from ledger.errors import Discard, LogError
 from ledger.log import EventLog, OpenTransaction, TopicPartition
+from ledger.rfc3339 import format_ms
 
 NAME_AFTER_TRIES = 3  # the markers of a transaction come a moment after the answer to its end
 LOOK_EVERY_S = 5.0
@@ -95,7 +95,7 @@ class HeldBack:
                 offset=one.start_offset,
                 producer_id=one.producer_id,
                 transactional_id=one.transactional_id,
-                since=datetime.fromtimestamp(one.last_timestamp_ms / 1000, UTC).isoformat(timespec="seconds"),
+                since=format_ms(one.last_timestamp_ms),
                 advice="order-ledger transactions",
             )
 

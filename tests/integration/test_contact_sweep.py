@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from api.services.contact_expiry import is_unnamed, let_the_log_compact, sweep
+from api.processes.contact_expiry import is_unnamed, let_the_log_compact, sweep
 from ledger.contacts import BARRIER_KEY, Address, OrderContact, contact_key
 from ledger.errors import NotDurable
 from ledger.kafka.log import KafkaLog
@@ -115,7 +115,7 @@ def test_more_contacts_than_one_slice_are_all_looked_at(ledger: RunningLedger, m
     for n in range(30):
         if ledger.context.projector.log_time(ledger.context.partition_of(f"ord_many{n}")) == 0:
             placed(ledger, f"ord_many{n}")
-    monkeypatch.setattr("api.services.contact_expiry.SLICE_ROWS", 7)
+    monkeypatch.setattr("api.processes.contact_expiry.SLICE_ROWS", 7)
     assert swept(ledger, now_ms()) == 30
     last = left_in_log(ledger)
     assert [last[name] for name in names] == [None] * 30

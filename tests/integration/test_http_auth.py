@@ -10,9 +10,9 @@ import httpx
 import pytest
 
 from api.callers.auth import Principal, Token, hash_token
-from api.representations import timestamp
 from ledger.clock import now_ms
 from ledger.memory.log import MemoryLog
+from ledger.rfc3339 import format_ms
 from ledger.topics import Topics
 from tests.support import loopback
 from tests.support.harness import ROLES, RunningLedger, key, order_body, running_ledger
@@ -192,7 +192,7 @@ def test_an_expired_token_is_told_so_and_ends_the_stream_it_began(ledger: Runnin
                 known._clock = clock
                 known.replace(before)
     assert (answer.status_code, answer.json()["code"]) == (401, "unauthenticated")
-    assert answer.json()["detail"] == f"The token expired at {timestamp(expires_at_ms)}."
+    assert answer.json()["detail"] == f"The token expired at {format_ms(expires_at_ms)}."
     challenge = 'Bearer realm="order-ledger", error="invalid_token", error_description="The token expired"'
     assert answer.headers["www-authenticate"] == challenge
 

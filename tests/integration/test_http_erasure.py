@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from api.services.contact_expiry import sweep, tend
+from api.processes.contact_expiry import sweep, tend
 from ledger.clock import now_ms
 from ledger.contacts import Address, OrderContact, contact_key, erased_contact
 from ledger.erasures import is_erasure

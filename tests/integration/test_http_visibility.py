@@ -22,7 +22,7 @@ import pytest
 from fastapi.routing import APIRoute
 
 from api.callers.auth import ROLES
-from api.callers.visibility import SIGHT
+from api.visibility import SIGHT
 from commands.idempotency import fresh_command_id, order_id_of
 from commands.messages import OrderCommand, RaiseAttention
 from ledger.log import NewRecord

@@ -71,6 +71,141 @@ def test_ledger_knows_nobody_and_projections_and_commands_do_not_know_each_other
     assert [wrong for m in modules() for wrong in wrong_packages(m)] == []
 
 
+# ---- floors ---------------------------------------------------------------------------------------------------------
+
+# Within a package: from the top down. A module imports what is on its own floor or below. The longest prefix counts.
+FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "api": (
+        ("api/__init__.py", "api/cli/"),
+        ("api/processes/",),
+        ("api/app.py",),
+        ("api/routes/", "api/contract/openapi.py", "api/contract/asyncapi.py"),
+        ("api/replies.py", "api/cursors.py"),
+        ("api/edge.py",),
+        ("api/visibility.py",),
+        ("api/call.py",),
+        ("api/context.py",),
+        ("api/connections.py", "api/metrics.py", "api/query.py"),
+        ("api/callers/", "api/services/"),
+        ("api/representations.py", "api/bodies.py", "api/contract/"),
+        ("api/problems.py", "api/settings.py"),
+    ),
+    "commands": (
+        ("commands/__init__.py", "commands/sandbox/"),
+        ("commands/notifier/", "commands/reconciler/"),
+        ("commands/processor/",),
+        ("commands/",),  # the rules
+    ),
+    "projections": (
+        ("projections/__init__.py", "projections/faust_app.py"),
+        ("projections/live.py", "projections/rebuild.py", "projections/opening.py", "projections/verify.py"),
+        ("projections/feed.py", "projections/watchdog.py", "projections/freshness.py", "projections/queries.py"),
+        ("projections/lists.py",),
+        ("projections/projector.py", "projections/bulk.py"),
+        ("projections/databases.py", "projections/generations.py", "projections/waiters.py"),
+        ("projections/read_models.py", "projections/digests.py"),
+    ),
+    "ledger": (
+        ("ledger/__init__.py", "ledger/broker/"),
+        ("ledger/kafka/", "ledger/memory/", "ledger/rocks_store.py"),
+        # what works on the ports
+        (
+            "ledger/archive.py",
+            "ledger/asking.py",
+            "ledger/contact_rows.py",
+            "ledger/hanging.py",
+            "ledger/last_record.py",
+            "ledger/sparse_keys.py",
+            "ledger/walk.py",
+        ),
+        ("ledger/log.py", "ledger/store.py"),
+        ("ledger/",),  # words and rules
+    ),
+}
+# Neither of these imports the other.
+STRANGE_TO_EACH_OTHER = (
+    ("commands/reconciler/", "commands/notifier/"),
+    ("ledger/kafka/", "ledger/memory/"),
+    ("ledger/kafka/", "ledger/rocks_store.py"),
+    ("ledger/memory/", "ledger/rocks_store.py"),
+)
+# Who may import what, whatever the floor.
+IMPORTED_ONLY_BY = {
+    "commands/sandbox/": ("commands/sandbox/", "api/processes/", "api/cli/demo/"),
+    "ledger/kafka/log.py": ("ledger/kafka/", "ledger/broker/", "api/processes/"),
+    "ledger/rocks_store.py": ("projections/opening.py", "api/processes/"),
+    "commands/reconciler/stripe_gateway.py": ("api/processes/",),
+    "commands/reconciler/stock_http.py": ("api/processes/",),
+    "commands/reconciler/stock_grpc.py": ("api/processes/",),
+    "commands/notifier/email_door.py": ("api/processes/",),
+    "commands/notifier/sms_door.py": ("api/processes/",),
+}
+# These know no HTTP and nobody's request.
+NO_HTTP = ("api/services/",)
+HTTP = ("starlette", "fastapi", "uvicorn", "api.problems", "api.call", "api.context", "api.edge", "api.routes")
+
+
+def is_at(path: str, place: str) -> bool:
+    return path == place or (place.endswith("/") and path.startswith(place))
+
+
+def floor_of(path: str) -> int | None:
+    """0 is the top of its package; None where no floor has it."""
+    matches = [
+        (len(place), floor) for floor, places in enumerate(FLOORS[path.split("/")[0]]) for place in places if is_at(path, place)
+    ]
+    return max(matches)[1] if matches else None
+
+
+def path_of(name: str) -> str | None:
+    """The file of an imported name of ours, which may be something in a module."""
+    while name:
+        stem = name.replace(".", "/")
+        for path in (f"{stem}.py", f"{stem}/__init__.py"):
+            if (ROOT / path).exists():
+                return path
+        name = name.rpartition(".")[0]
+    return None
+
+
+def wrong_directions(m: Module) -> list[str]:
+    wrong = []
+    here = floor_of(m.path)
+    assert here is not None, f"{m.path} is on no floor"
+    for name in sorted(imports(m)):
+        if within(name, HTTP) and any(is_at(m.path, place) for place in NO_HTTP):
+            wrong.append(f"{m.path} knows HTTP: {name}")
+        target = path_of(name) if within(name, PACKAGES) else None
+        if target is None or target == m.path:
+            continue
+        for place, importers in IMPORTED_ONLY_BY.items():
+            if is_at(target, place) and not any(is_at(m.path, importer) for importer in importers):
+                wrong.append(f"{m.path} imports {target}")
+        for one, other in STRANGE_TO_EACH_OTHER:
+            if (is_at(m.path, one) and is_at(target, other)) or (is_at(m.path, other) and is_at(target, one)):
+                wrong.append(f"{m.path} imports {target}")
+        there = floor_of(target)
+        if target.split("/")[0] == m.path.split("/")[0] and there is not None and there < here:
+            wrong.append(f"{m.path} imports {target}, which is above it")
+    return wrong
+
+
+def test_within_a_package_imports_go_down() -> None:
+    assert [wrong for m in modules() for wrong in wrong_directions(m)] == []
+
+
+def test_every_place_in_the_floors_is_there_so_that_the_list_stays_true() -> None:
+    paths = {m.path for m in modules()}
+    places = [place for floors in FLOORS.values() for floor in floors for place in floor]
+    places += [place for pair in STRANGE_TO_EACH_OTHER for place in pair] + list(IMPORTED_ONLY_BY) + list(NO_HTTP)
+    places += [importer for importers in IMPORTED_ONLY_BY.values() for importer in importers]
+    assert [place for place in places if not any(is_at(path, place) for path in paths)] == []
+
+
+def test_the_facade_itself_is_small() -> None:
+    assert len(list((ROOT / "api").glob("*.py"))) <= 16
+
+
 # ---- doors ----------------------------------------------------------------------------------------------------------
 
 # library -> the files (or folders, with a slash at the end) that may import it
@@ -161,11 +296,11 @@ def test_a_print_past_the_screen_is_seen(source: str) -> None:
 
 # What shows an order, or a part of it that not every role may see; and the one place that decides about it.
 SHOWS_ORDERS = ("order_json", "order_summary", "contact_members", "frozen_members")
-VISIBILITY = "api/callers/visibility.py"
+VISIBILITY = "api/visibility.py"
 
 
 def shows_orders_by_itself(m: Module) -> list[str]:
-    """Whoever shows an order past `api/callers/visibility.py`, or reads a contact there."""
+    """Whoever shows an order past `api/visibility.py`, or reads a contact there."""
     if not m.path.startswith("api/") or m.path in (VISIBILITY, "api/representations.py"):
         return []
     wrong = [f"{m.path} imports {name}" for name in imports(m) if name.rpartition(".")[2] in SHOWS_ORDERS]
@@ -499,6 +634,34 @@ def test_there_are_four_packages_and_no_code_beside_them() -> None:
 )
 def test_an_import_across_packages_is_seen(path: str, source: str) -> None:
     assert wrong_packages(module(path, source))
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("api/services/submissions.py", "from api.problems import Problem"),
+        ("api/services/erasure.py", "from starlette.responses import Response"),
+        ("api/problems.py", "from api.call import Call"),
+        ("api/routes/orders.py", "import api.processes.wiring"),
+        ("api/processes/serve.py", "from api.cli import verbs"),
+        ("api/contract/payloads.py", "from api.routes import orders"),
+        ("api/cli/tail.py", "from ledger.kafka.log import KafkaLog"),
+        ("api/routes/payments.py", "from commands.reconciler.stripe_gateway import StripeGateway"),
+        ("api/routes/payments.py", "from commands.sandbox import SECRET_KEY"),
+        ("commands/decide.py", "from commands.processor.desk import Desk"),
+        ("commands/processor/desk.py", "from commands.reconciler.loop import Reconciler"),
+        ("commands/notifier/loop.py", "from commands.reconciler.answers import Answer"),
+        ("commands/reconciler/loop.py", "import commands.notifier.notices"),
+        ("commands/processor/process.py", "from ledger.rocks_store import RocksStore"),
+        ("projections/read_models.py", "from projections.databases import Databases"),
+        ("projections/projector.py", "def f():\n    from projections.live import LiveNode"),
+        ("ledger/log.py", "from ledger.kafka import reader"),
+        ("ledger/memory/log.py", "from ledger.kafka.settings import KafkaSettings"),
+        ("ledger/order.py", "from ledger.log import Record"),
+    ],
+)
+def test_a_wrong_direction_is_seen(path: str, source: str) -> None:
+    assert wrong_directions(module(path, source))
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import time
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from api import loop_lag
-from api.loop_lag import BUCKETS_S, LoopLag
+from api.services import loop_lag
+from api.services.loop_lag import BUCKETS_S, LoopLag
 
 
 def samples(lag: LoopLag) -> dict[str, float]:
