@@ -150,8 +150,9 @@ def _plain(f: Found) -> str:
     assert f.advice is not None
     whose = f"of {one.transactional_id}" if one.transactional_id else "of a producer that no coordinator knows"
     return (
-        f"{_where(one)}: Kafka left a transaction {whose} open at offset {one.start_offset}, since {format_ms(one.last_timestamp_ms)}. "
-        f"{_records(f)} in it cannot be read, and nothing later in this partition can be decided."
+        f"{_where(one)}: Kafka left a transaction {whose} open at offset {one.start_offset}, "
+        f"since {format_ms(one.last_timestamp_ms)}. {_records(f)} in it cannot be read, "
+        "and nothing later in this partition can be decided."
     )
 
 

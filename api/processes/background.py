@@ -1,4 +1,4 @@
-"""What `serve` does besides answering and folding, for as long as it runs."""
+"""Background tasks of `serve`, beside answering and folding."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from api.context import AppContext
 from api.processes.contact_expiry import sweep_for_ever, tend_for_ever
 
 Works = Mapping[str, Callable[[], Coroutine[None, None, None]]]
-"""By name; to be kept at on the event loop, until the process ends. None of them ends by itself."""
+"""By name: coroutines that run on the event loop until the process ends. None of them returns by itself."""
 
 
 def background(ctx: AppContext) -> Works:
-    """From the start on."""
+    """Tasks that run from the start."""
     return {"loop lag": ctx.loop_lag.measure_for_ever, "audit": ctx.audit.tend_for_ever}
 
 
 def beside_the_fold(ctx: AppContext) -> Works:
-    """Once there are read models and the log answers."""
+    """Tasks that run once there are read models and the log answers."""
     return {
         "contact sweep": lambda: sweep_for_ever(ctx),
         "contacts": lambda: tend_for_ever(ctx),

@@ -1,11 +1,11 @@
-"""What `serve` does beside answering: wait for the log, prepare topics, make what read models are missing, begin to fold.
+"""The start of `serve`, beside answering: waits for the log, prepares topics, builds missing read models, begins to fold.
 
     event loop                                     thread "beginning"
-    /live, reads marked stale, 503 for the rest    waits for the cluster; topics, how many partitions
-                                                   no read models that were ever current: folds the log in bulk
-    reads what was made, begins to fold    ◄────── hands over
+    /live, stale reads, 503 for everything else    waits for the cluster; creates topics, counts partitions
+                                                   if no read models were ever current: folds the log in bulk
+    opens the result, begins to fold       ◄────── hands over
 
-So a node that starts while Kafka is away answers what it can, and becomes a whole one by itself.
+So a node that starts while Kafka is unreachable answers what it can, and becomes ready by itself.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from projections.faust_app import LedgerApp
 from projections.generations import Generations
 from projections.opening import Opened, expirable_starts, open_caught_up
 
-STOP_S = 10.0  # a batch in bulk is folded in well below a second
+STOP_S = 10.0  # a bulk batch is folded in well below a second
 
 
 class Bounds(NamedTuple):
-    """What the log no longer has, and where it ends, as far as read models on disk must know before they are folded on."""
+    """Where the log begins and ends: what read models on disk must know before they resume folding."""
 
     refusal_starts: Mapping[TopicPartition, int]
     contact_ends: Mapping[TopicPartition, int]
 
 
 class Beginning:
-    """One start of one node, whose projector reads what was `opened`, or nothing yet."""
+    """One start of one node. Its projector reads what was `opened`, or nothing yet."""
 
     def __init__(
         self,
@@ -50,31 +50,31 @@ class Beginning:
         ctx: AppContext,
         end_process: Callable[[], object],
     ) -> None:
-        """`end_process` ends it in order; what for is in `error` then."""
+        """`end_process` stops the process in order; the reason is then in `error`."""
         self._settings, self._log, self._generations, self._opened = settings, event_log, generations, opened
         self._app, self._ctx, self._projector, self._end_process = app, ctx, ctx.projector, end_process
         self._stopping = threading.Event()
         self._served = threading.Event()
-        # A fault ends the process, as any error at its start.
+        # A fault ends the process, like any error at its start.
         self._thread = WorkerThread("beginning", self._prepare, self._fail, again=False)
         self.error: BaseException | None = None
 
     def start(self) -> None:
-        """Look for the log. To be called before the event loop runs: both starts take their time."""
+        """Start waiting for the log. Called before the event loop runs, because both take time to start."""
         self._thread.start()
 
     def served(self, on_begun: Callable[[str], None]) -> None:
-        """The event loop runs. `on_begun(generation)` is called on it when the fold begins."""
+        """Called when the event loop runs. Calls `on_begun(generation)` on it when the fold begins."""
         self._loop, self._on_begun = asyncio.get_running_loop(), on_begun
         self._served.set()
 
     def stop(self) -> None:
-        """Look no longer."""
+        """Stop waiting."""
         self._stopping.set()
         self._served.set()
 
     def end(self) -> None:
-        """Stop, and wait for the thread: nothing is opened or folded any more."""
+        """Stop, and wait for the thread: afterwards nothing is opened or folded."""
         self.stop()
         self._thread.join(STOP_S)
 
@@ -99,12 +99,12 @@ class Beginning:
         elif self._projector.partitions != partitions:
             raise ConfigError(
                 f"{settings.topics.events} has {partitions} partitions, the read models in {self._generations.root} have "
-                f"{self._projector.partitions}: is this the cluster they were folded from?"
+                f"{self._projector.partitions}: were they built from another cluster?"
             )
         else:
             bounds = until_answered(self._bounds, stopping)
             if bounds is not None:
-                self._projector.contacts.follow(bounds.contact_ends)  # nothing folds yet; to forget them all takes its time
+                self._projector.contacts.follow(bounds.contact_ends)  # nothing folds yet; forgetting them all takes a while
         self._served.wait()
         if not stopping.is_set() and bounds is not None:
             self._loop.call_soon_threadsafe(self._begin, made, bounds)

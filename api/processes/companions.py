@@ -1,4 +1,4 @@
-"""What works beside the writers in a `commands` process, as far as the settings name a world outside."""
+"""Reconciler and notifier of a `commands` process, if the settings name external services."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SWITCH_S = 0.0005
 
 
 class Companions:
-    """Makes them for `CommandsProcess`. Raises `ConfigError` when the settings contradict each other."""
+    """Builds them for `CommandsProcess`. Raises `ConfigError` if the settings contradict each other."""
 
     def __init__(
         self,
@@ -37,15 +37,15 @@ class Companions:
 
     @property
     def keeps_contacts(self) -> bool:
-        """Whether the notifier folds contacts into a database of this process."""
+        """Whether the notifier keeps contacts in a database of this process."""
         return self._outside
 
     def make(self, books: Books, on_fatal: Fatal, partitions: int) -> list[Companion]:
-        """None at all where there is no world outside: then what orders owe stays owed. Asks the log nothing: it may be away."""
+        """Empty without external services: obligations then stay open. Does not ask the log, which may be unreachable."""
         if not self._outside:
             return []
-        # The writer gives the interpreter away at every call of Kafka's client, and gets it back only when another thread's turn
-        # ends: the turns of what works beside it must be short.
+        # The writer releases the interpreter at every call of Kafka's client, and gets it back only when another thread's turn
+        # ends: the turns of the threads beside it must be short.
         sys.setswitchinterval(SWITCH_S)
         settings, topics = self._settings, self._settings.topics
         self._sender = self._log.sender("reconciler")
@@ -61,6 +61,6 @@ class Companions:
         return [self.reconciler, self.notifier]
 
     def close(self) -> None:
-        """After the process has ended."""
+        """Call after the process has ended."""
         if self._sender is not None:
             self._sender.close()

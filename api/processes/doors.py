@@ -1,6 +1,6 @@
-"""Builds the doors to the world outside that the settings name (`api.processes.outside`).
+"""Builds the doors to the external services that the settings name (`api.processes.outside`).
 
-A door's library is imported with the door: most processes need one or two of them, and each costs 0.1 to 0.3 s of CPU.
+Each door imports its library when it is built: most processes need one or two of them, and each costs 0.1 to 0.3 s of CPU.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ledger.errors import ConfigError
 
 
 def build_payments(settings: Settings) -> PaymentProvider | None:
-    """The provider, not connected. None: there is no world outside. Raises `ConfigError`."""
+    """The payment provider, not connected; None without external services. Raises `ConfigError`."""
     if not check_outside(settings):
         return None
     from commands.reconciler.stripe_gateway import StripeGateway
@@ -34,10 +34,10 @@ def build_payments(settings: Settings) -> PaymentProvider | None:
 
 
 def build_ports(settings: Settings) -> Ports:
-    """All ports, not connected; to be called on the event loop that uses them. Raises `ConfigError` when there are none."""
+    """All ports, not connected. Call it on the event loop that uses them. Raises `ConfigError` if none are set."""
     payments = build_payments(settings)
     if payments is None:
-        raise ConfigError("no payment provider and no stock services are set")
+        raise ConfigError("neither a payment provider nor stock services are set")
     return Ports(payments, {name: _stock(settings, name) for name in SERVICES})
 
 
@@ -53,7 +53,7 @@ def _stock(settings: Settings, name: str) -> StockService:
 
 
 def build_message_doors(settings: Settings) -> dict[str, MessageDoor]:
-    """Ways to customers, by channel. Raises `ConfigError`."""
+    """Doors for messages to customers, by channel. Raises `ConfigError`."""
     from commands.notifier.email_door import EmlDoor, SmtpDoor
 
     url, sms = settings.notify_email_url, settings.notify_sms_url
@@ -68,7 +68,7 @@ def build_message_doors(settings: Settings) -> dict[str, MessageDoor]:
         door = SmsDoor(sms.get_secret_value())
         if not door.is_encrypted:
             refuse_plaintext(
-                settings, [Plaintext("sms", "NOTIFY_SMS_URL", "is a form without TLS", "the service's form with it")]
+                settings, [Plaintext("sms", "NOTIFY_SMS_URL", "is a URL form without TLS", "the service's form with TLS")]
             )
         doors.append(door)
     return {door.channel: door for door in doors}

@@ -1,7 +1,7 @@
-"""What others could reach or read, refused at start unless it is asked for.
+"""Refuses, at start, settings that would expose data, unless they are explicitly allowed.
 
-Production sends nothing unencrypted that `ALLOW_PLAINTEXT` does not name; development listens to other machines only when
-`APP_ENV` says that it is development.
+Production uses an unencrypted connection only if `ALLOW_PLAINTEXT` names it. A node is reachable from other machines only if
+`APP_ENV` is set.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ log = structlog.get_logger(__name__)
 
 
 class Plaintext(NamedTuple):
-    """A connection that is not encrypted: its name in ALLOW_PLAINTEXT, the setting, what it is, what to set instead."""
+    """An unencrypted connection: its name in ALLOW_PLAINTEXT, the setting, its current value, what to set instead."""
 
     name: str
     setting: str
@@ -31,23 +31,23 @@ class Plaintext(NamedTuple):
 
 
 def check_exposure(settings: Settings, kafka: KafkaSettings) -> None:
-    """Raises `ConfigError` with a line for each setting that exposes what it should not. None of them shows a secret."""
+    """Raises `ConfigError` with a line for each setting that exposes data. No line contains a secret."""
     if settings.app_env is None and not is_loopback(settings.host):
-        where = f"HOST is {settings.host}, which other machines reach"
-        raise ConfigError(f"{where}: set APP_ENV to production, or to development if that is meant")
+        where = f"HOST is {settings.host}, which other machines can reach"
+        raise ConfigError(f"{where}: set APP_ENV to production, or to development if that is intended")
     refuse_plaintext(settings, [*_kafka(kafka), *_mail(settings), *_stock(settings)])
 
 
 def refuse_plaintext(settings: Settings, found: list[Plaintext]) -> None:
-    """In production, name what is allowed in the log; raises `ConfigError` with a line for each that is not."""
+    """In production, log each allowed connection; raises `ConfigError` with a line for each that is not allowed."""
     if settings.app_env != "production":
         return
     lines = []
     for one in found:
         if one.name in settings.plaintext_allowed:
-            log.warning("not encrypted, as ALLOW_PLAINTEXT says", setting=one.setting, allowed=one.name)
+            log.warning("connection is not encrypted, allowed by ALLOW_PLAINTEXT", setting=one.setting, allowed=one.name)
         else:
-            lines.append(f"{one.setting} {one.found}: production needs {one.instead}, or ALLOW_PLAINTEXT to name {one.name}")
+            lines.append(f"{one.setting} {one.found}: production needs {one.instead}, or {one.name} in ALLOW_PLAINTEXT")
     if lines:
         raise ConfigError("\n".join(lines))
 
@@ -67,6 +67,8 @@ def _stock(settings: Settings) -> Iterator[Plaintext]:
     for service in SERVICES:
         url, target = addresses(settings, service)
         if url and not url.lower().startswith("https:"):
-            yield Plaintext("stock", f"{service.upper()}_SERVICE_URL", "does not begin with https://", "that")
+            yield Plaintext("stock", f"{service.upper()}_SERVICE_URL", "does not begin with https://", "an https:// address")
         if target and not target.startswith("https://"):
-            yield Plaintext("stock", f"{service.upper()}_SERVICE_GRPC_TARGET", "does not begin with https://", "that")
+            yield Plaintext(
+                "stock", f"{service.upper()}_SERVICE_GRPC_TARGET", "does not begin with https://", "an https:// address"
+            )

@@ -1,6 +1,6 @@
-"""Logging of every process: JSON lines on standard error, or readable ones on a terminal. Configured once, at start.
+"""Logging of every process: JSON lines on standard error, or readable lines on a terminal. Configured once, at start.
 
-No line repeats what a client sent: exceptions are told by kind and place, ids only where they have our own form.
+No line repeats what a client sent: exceptions are logged by type and place, ids only if they have the ledger's own form.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ NOT_OURS = "(none of ours)"
 
 
 def configure_logging(process: str, level: str = "INFO") -> None:
-    """Send structlog's and the standard library's records to standard error, one line each, named after `process`."""
+    """Send records of structlog and the standard library to standard error, one line each, with `process` as `service`."""
     shared: list[structlog.types.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -59,7 +59,7 @@ def configure_logging(process: str, level: str = "INFO") -> None:
 
 
 def told_exception(_: object, __: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
-    """`exception`: where it came from. What it says may be what a client sent."""
+    """Replace `exc_info` by `exception`: type and place. The message is dropped, it may repeat what a client sent."""
     found: object = event.pop("exc_info", None)
     if found is True:
         found = sys.exc_info()
@@ -67,12 +67,12 @@ def told_exception(_: object, __: str, event: structlog.types.EventDict) -> stru
     if isinstance(exc, BaseException):
         event["exception"] = without_values(exc)
     if event.get("logger") == "asyncio":
-        event["event"] = str(event.get("event")).partition("\n")[0]  # the rest shows the task with its exception
+        event["event"] = str(event.get("event")).partition("\n")[0]  # the other lines show the task with its exception
     return event
 
 
 def only_our_ids(_: object, __: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
-    """A path may name an order as its client likes, and so may a record that is none of ours."""
+    """Hide ids without the ledger's own form: a path or a foreign record may contain anything."""
     for name, ours in _OURS.items():
         if (value := event.get(name)) is not None and not ours.fullmatch(str(value)):
             event[name] = NOT_OURS
@@ -80,14 +80,14 @@ def only_our_ids(_: object, __: str, event: structlog.types.EventDict) -> struct
 
 
 def told_arguments(record: logging.LogRecord) -> bool:
-    """Of other libraries' lines: exceptions among their arguments would be written out whole."""
+    """Shorten exceptions among the arguments of other libraries' records, which would be logged in full."""
     if isinstance(record.args, tuple):
         record.args = tuple(in_short(arg) if isinstance(arg, BaseException) else arg for arg in record.args)
     return True
 
 
 def log_to_stderr() -> None:
-    """For verbs that end: readable lines on standard error, so that what they print on standard output stays clean."""
+    """For verbs that end by themselves: readable lines on standard error, so that standard output stays clean."""
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),

@@ -1,7 +1,7 @@
-"""What the settings say of the world outside: the payment provider, the stock services, the sandbox for what is not set.
+"""Settings of the external services: the payment provider, the stock services, and the sandbox for those that are not set.
 
-Production needs all of it and refuses the sandbox. Development without anything set runs without it: orders are placed and
-read, what they owe stays owed.
+Production needs all of them and refuses the sandbox. Development runs without any: orders are placed and read, and their
+obligations stay open.
 """
 
 from __future__ import annotations
@@ -17,35 +17,35 @@ PROVIDER_URL = "https://api.stripe.com"
 
 
 def check_outside(settings: Settings) -> bool:
-    """Whether there is a world outside. Raises `ConfigError` naming what is missing, contradictory or forbidden."""
+    """Whether external services are set. Raises `ConfigError` naming what is missing, contradictory or forbidden."""
     missing = _missing(settings)
     _check_addresses(settings)
     if settings.app_env == "production":
         if settings.sandbox_url:
             raise ConfigError("SANDBOX_URL must not be set when APP_ENV is production")
         if missing:
-            raise ConfigError(f"APP_ENV is production, and {_names(missing)} not set: orders would neither be paid nor reserved")
+            raise ConfigError(f"APP_ENV is production, and {_names(missing)} not set: orders could be neither paid nor reserved")
     if settings.sandbox_url:
         _check_loopback(settings.sandbox_url)
         return True
     if len(missing) == 1 + len(SERVICES):
         return False
     if missing:
-        raise ConfigError(f"{_names(missing)} not set, and there is no SANDBOX_URL to stand in")
+        raise ConfigError(f"{_names(missing)} not set, and there is no SANDBOX_URL to use instead")
     if settings.payment_gateway_webhook_secrets is None and settings.app_env == "production":
-        raise ConfigError("PAYMENT_GATEWAY_WEBHOOK_SECRETS is not set: no webhook could be told from a forged one")
+        raise ConfigError("PAYMENT_GATEWAY_WEBHOOK_SECRETS is not set: forged webhooks could not be detected")
     if settings.notify_email_url is None and settings.app_env == "production":
-        raise ConfigError("APP_ENV is production, and NOTIFY_EMAIL_URL is not set: e-mail would stay here, as files")
+        raise ConfigError("APP_ENV is production, and NOTIFY_EMAIL_URL is not set: e-mails would only be written to files")
     return True
 
 
 def needs_sandbox(settings: Settings) -> bool:
-    """Whether `up` should start the sandbox: something is not set, and nothing stands in. Production never should."""
+    """Whether `up` should start the sandbox: a service is not set, and neither is SANDBOX_URL. Never in production."""
     return settings.app_env != "production" and not settings.sandbox_url and bool(_missing(settings))
 
 
 def addresses(settings: Settings, name: str) -> tuple[str | None, str | None]:
-    """(URL, gRPC target) of a service. Raises `ConfigError` when both are set: one service, one door."""
+    """(URL, gRPC target) of a service. Raises `ConfigError` if both are set."""
     url: str | None = getattr(settings, f"{name}_service_url")
     target: str | None = getattr(settings, f"{name}_service_grpc_target")
     if url and target:
@@ -68,7 +68,7 @@ def _missing(settings: Settings) -> list[str]:
 
 
 def _check_addresses(settings: Settings) -> None:
-    """Each address can be asked, directly or through the environment's proxy. Raises `ConfigError` naming the setting."""
+    """Check that each address can be used, with the environment's proxy or without. Raises `ConfigError` naming the setting."""
     asked = {f"{name.upper()}_SERVICE_URL": addresses(settings, name)[0] for name in SERVICES}
     if settings.payment_gateway_secret_key is not None:
         asked["PAYMENT_GATEWAY_SECRET_KEY"] = PROVIDER_URL

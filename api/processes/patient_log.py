@@ -1,4 +1,4 @@
-"""The log for verbs that end: a broker that cannot answer just now is asked again, and the person is told what is waited for."""
+"""The log for verbs that end by themselves: retries while the broker cannot answer, and says what it is waiting for."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any, TypeVar, cast
 from ledger.errors import LogUnavailable
 from ledger.log import EventLog, Isolation, OpenTransaction, Reader, Record, TopicPartition
 
-PATIENCE_S = 100.0  # for one question; a healthy cluster answers in 0.02 s, a starting one in 3 s
-LEAST_PATIENCE_S = 20.0  # of `doctor`, which is asked whether the cluster answers at all
+PATIENCE_S = 100.0  # for one request; a healthy cluster answers in 0.02 s, a starting one in 3 s
+LEAST_PATIENCE_S = 20.0  # of `doctor`, which reports whether the cluster answers at all
 FIRST_PAUSE_S, MOST_PAUSE_S = 0.1, 2.0
-SILENT_S, SAY_AGAIN_S = 10.0, 60.0  # while a reader waits for a broker that left
+SILENT_S, SAY_AGAIN_S = 10.0, 60.0  # while a reader waits for an unreachable broker
 READ_PATIENCE_S = 900.0
 
 T = TypeVar("T")
@@ -27,16 +27,16 @@ def patient(
     stopping: threading.Event | None = None,
     read_patience_s: float = READ_PATIENCE_S,
 ) -> EventLog:
-    """`event_log`, whose questions are asked again while the answer is `LogUnavailable`: for `patience_s`, or until `stopping`.
+    """`event_log` whose requests are retried on `LogUnavailable`, for `patience_s` or until `stopping`.
 
-    Writers and the rest are its own: they get over such a time by themselves. So do readers, but a reader whose broker left says
-    so, and raises `LogUnavailable` after `read_patience_s`. `tell` gets a line for each of them.
+    Writers and senders are passed through: they recover by themselves. So do readers, but a reader that gets no answer says so,
+    and raises `LogUnavailable` after `read_patience_s`. `tell` receives each message as a line.
     """
     return cast(EventLog, _PatientLog(event_log, tell, patience_s, stopping or threading.Event(), read_patience_s))
 
 
 class _PatientLog:
-    """Passes on whatever is no question."""
+    """Retries requests; passes everything else through."""
 
     def __init__(
         self,
@@ -108,13 +108,13 @@ class _PatientLog:
                     raise
                 if not self._told:
                     self._told = True
-                    self._tell(f"Kafka has no answer just now, asking again for {self._patience_s:.0f} s: {exc}")
+                    self._tell(f"Kafka does not answer, retrying for {self._patience_s:.0f} s: {exc}")
                 self._stopping.wait(pause_s)
                 pause_s = min(pause_s * 2, MOST_PAUSE_S)
 
 
 class _PatientReader:
-    """Says that nothing comes because nobody answers, which looks like a log without news. Passes on everything else."""
+    """Reports when nothing arrives because no broker answers, which looks like a log without new records."""
 
     def __init__(self, reader: Reader, tell: Callable[[str], None], patience_s: float) -> None:
         self._reader, self._tell, self._patience_s = reader, tell, patience_s
@@ -134,5 +134,5 @@ class _PatientReader:
             raise LogUnavailable(f"Kafka has not answered for {silent_s:.0f} s")
         elif silent_s >= self._say_at_s:
             self._say_at_s = silent_s + SAY_AGAIN_S
-            self._tell(f"Kafka has not answered for {silent_s:.0f} s, going on as soon as it does")
+            self._tell(f"Kafka has not answered for {silent_s:.0f} s, resuming as soon as it does")
         return records

@@ -1,6 +1,6 @@
-"""What a running ledger writes about itself for others to find.
+"""Files in which a running ledger describes itself to other processes.
 
-`run/up.json` of `up`, `folding.json` of a long start, `commands/status.json` of a `commands` process.
+`run/up.json` of `up`, `folding.json` during a long start, `commands/status.json` of a `commands` process.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from typing import Any
 from ledger.clock import now_ms
 from ledger.errors import ConfigError
 
-ROLES = ("gateway", "admin", "reader", "operator")  # of the tokens that `up` makes
+ROLES = ("gateway", "admin", "reader", "operator")  # of the tokens that `up` creates
 FOLDING_FILE = "folding.json"  # beside the generations, while a start folds in bulk
-SAME_START_S = 5.0  # the clock may be set a little between two looks at the same process
+SAME_START_S = 5.0  # the clock may be adjusted between two readings of the same process
 
 
 def up_file(data: Path) -> Path:
-    """JSON object, only for its owner to read: url, bootstrap_servers, tokens, pid, pid_started (Unix time, s), ..."""
+    """Path of a JSON object that only its owner can read: url, bootstrap_servers, tokens, pid, pid_started (Unix time, s), ..."""
     return data / "run" / "up.json"
 
 
 def read_keys(data: Path) -> dict[str, Any]:
-    """`keys.json` of `up`: `hash_key`, one token per role in `tokens`, and `webhook_secret` unless it is of an earlier version.
+    """`keys.json` of `up`: `hash_key`, one token per role in `tokens`, and `webhook_secret` unless an earlier version wrote it.
 
-    Raises `ConfigError` when it is damaged, `FileNotFoundError`.
+    Raises `FileNotFoundError`, or `ConfigError` if it is damaged.
     """
     path = data / "keys.json"
     try:
@@ -40,19 +40,19 @@ def read_keys(data: Path) -> dict[str, Any]:
         whole = False
     if not whole:
         raise ConfigError(
-            f"{path} is damaged: put back a copy of it. It has the key that retries and contacts are recognised by, and the "
-            "tokens that were handed out; the orders in this directory cannot do without it"
+            f"{path} is damaged: restore a copy of it. It has the key that identifies retries and contacts, and the tokens that "
+            "were issued; the orders in this directory are unusable without it"
         )
     return keys  # type: ignore[no-any-return]
 
 
 def status_file(state_dir: Path) -> Path:
-    """JSON object: what `CommandsProcess.status` tells, with `pid`, `pid_started` and `at_ms`. Written every few seconds."""
+    """Path of a JSON object: `CommandsProcess.status` with `pid`, `pid_started` and `at_ms`. Written every few seconds."""
     return state_dir / "commands" / "status.json"
 
 
 def status_writer(state_dir: Path) -> Callable[[dict[str, Any]], None]:
-    """Writes a status there, whole or not at all. A disk that takes nothing is said by those who need it more."""
+    """Returns a function that replaces the status file atomically. It ignores a full disk, which others report."""
     path, process = status_file(state_dir), this_process()
 
     def write(status: dict[str, Any]) -> None:
@@ -65,7 +65,7 @@ def status_writer(state_dir: Path) -> Callable[[dict[str, Any]], None]:
 
 
 def commands_status(state_dir: Path) -> dict[str, Any] | None:
-    """The status of the `commands` process whose state is there; None when none runs."""
+    """The status of the `commands` process that uses `state_dir`; None if none is running."""
     try:
         status = json.loads(status_file(state_dir).read_text("utf-8"))
     except (FileNotFoundError, ValueError):
@@ -74,14 +74,14 @@ def commands_status(state_dir: Path) -> dict[str, Any] | None:
 
 
 def this_process() -> dict[str, Any]:
-    """`pid` and `pid_started` of this process: a pid alone may be given to another one later."""
+    """`pid` and `pid_started` of this process: a pid alone may later be reused."""
     import psutil
 
     return {"pid": os.getpid(), "pid_started": psutil.Process().create_time()}
 
 
 def up_info(data: Path) -> dict[str, Any] | None:
-    """What the `up` that runs in `data` wrote about itself. None when none runs there, whatever a killed one left behind."""
+    """`up.json` of the `up` that runs in `data`. None if none is running, even if a killed one left the file behind."""
     try:
         info = json.loads(up_file(data).read_text("utf-8"))
     except (FileNotFoundError, ValueError):

@@ -1,4 +1,4 @@
-"""The `sandbox` process: the stand-ins with the shop's catalogue as their stock."""
+"""The `sandbox` process: stand-ins for payments and stock, with the shop's catalogue as stock."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from commands.sandbox.chaos import load_chaos
 from commands.sandbox.server import Sandbox, serve_sandbox
 from ledger.errors import ConfigError
 
-UNITS = 100_000  # of every article at first
+UNITS = 100_000  # initial stock of every article
 DATABASE = "sandbox.db"
 
 log = structlog.get_logger(__name__)
@@ -32,9 +32,9 @@ def run_stand_ins(
     chaos: Path | None = None,
     with_parent: bool = False,
 ) -> int:
-    """Serve until a signal. Raises `ConfigError` in production, and for a file of chaos that is none."""
+    """Serve until a signal. Raises `ConfigError` in production, and for an invalid `chaos` file."""
     if settings.app_env == "production":
-        raise ConfigError("APP_ENV is production: there is no sandbox")
+        raise ConfigError("the sandbox is not available when APP_ENV is production")
     secrets = webhook_secrets(settings)
     try:
         config = None if chaos is None else load_chaos(chaos)
@@ -55,6 +55,6 @@ def run_stand_ins(
             stop_with_parent(stop)
         signal.signal(signal.SIGTERM, stop)
         hang_up_is_terminate()
-        log.info("sandbox: no real money moves here", port=port, database=str(data_dir / DATABASE))
+        log.info("sandbox started, no real money moves here", port=port, database=str(data_dir / DATABASE))
 
     return serve_sandbox(sandbox, "127.0.0.1", port, on_server)

@@ -1,4 +1,4 @@
-"""The `serve` process: this node's read models, folded by the Faust agent, and the HTTP API over them, on one event loop."""
+"""The `serve` process: this node's read models, folded by a Faust agent, and the HTTP API, on one event loop."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ log = structlog.get_logger(__name__)
 
 
 def run_serve(settings: Settings, kafka: KafkaSettings, with_parent: bool = False) -> int:
-    """Fold and serve until a signal. HTTP is answered before the log answers, as far as that goes (`api.processes.beginning`).
+    """Fold and serve until a signal. HTTP is served before the log answers, as described in `api.processes.beginning`.
 
-    Returns the exit code. Raises `ConfigError`, `StoreError`, and whatever else keeps a node from beginning.
+    Returns the exit code. Raises `ConfigError`, `StoreError`, and any other error that prevents the start.
     """
     check_exposure(settings, kafka)
     tokens_file, hash_key = TokensFile(settings), settings.hash_key()
@@ -55,7 +55,7 @@ def run_serve(settings: Settings, kafka: KafkaSettings, with_parent: bool = Fals
     try:
         if stopping.is_set():
             return 0
-        restore(before)  # from here on the worker handles INT and TERM
+        restore(before)  # from here on, the Faust worker handles INT and TERM
         hang_up_is_terminate()
         return node.run()
     finally:
@@ -63,10 +63,10 @@ def run_serve(settings: Settings, kafka: KafkaSettings, with_parent: bool = Fals
 
 
 class _Node:
-    """What one `serve` process is made of, and when each part begins."""
+    """The parts of one `serve` process, and when each of them starts."""
 
     def __init__(self, settings: Settings, event_log: EventLog, tokens_file: TokensFile, hash_key: bytes) -> None:
-        """Open what lies on disk. Raises `StoreError`, `ConfigError`."""
+        """Open the databases on disk. Raises `StoreError`, `ConfigError`."""
         files = raise_file_limit()
         self._settings, self._log, self._tokens_file = settings, event_log, tokens_file
         self._payments, self._proxies = build_payments(settings), Proxies(settings.proxies)
@@ -104,7 +104,7 @@ class _Node:
         )
 
     def run(self) -> int:
-        """Until a signal or a failure; the exit code. Raises what keeps it from beginning."""
+        """Run until a signal or a failure; returns the exit code. Raises the error that prevented the start."""
         self._beginning.start()
         with closing(self._context):
             code = faust_app.run(
@@ -133,7 +133,7 @@ class _Node:
     # ---- on the event loop
 
     def _started(self, port: int) -> None:
-        """HTTP is answered."""
+        """Called when HTTP is served."""
         _keep_what_is_there()
         log.info("serving", host=self._settings.host, port=port)
         self._keep_at({**background(self._context), "tokens file": self._tokens_file.look_for_ever})
@@ -144,7 +144,7 @@ class _Node:
         self._beginning.served(self._begun)
 
     def _begun(self, generation: str) -> None:
-        """The log answers."""
+        """Called when the log answers and the fold begins."""
         log.info("folding", generation=generation, partitions=self._projector.partitions)
         if self._opened is None:
             self._tend(generation)
@@ -152,7 +152,7 @@ class _Node:
         self._keep_at(beside_the_fold(self._context))
 
     def _tend(self, generation: str) -> None:
-        """Be there for the verbs beside this process."""
+        """Handle requests of the verbs that run beside this process."""
         live = LiveNode(
             self._generations,
             generation,
@@ -178,19 +178,19 @@ class _Node:
 
 
 def _keep_what_is_there() -> None:
-    """What is there now stays for good; short-lived objects of requests and chunks need no full collections."""
+    """Exclude all current objects, which live as long as the process, from garbage collection, and collect less often."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 50, 50)
 
 
 def _stop_in_order() -> None:
-    """As a signal to stop would."""
+    """Stop this process as SIGTERM does."""
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 async def _close_at_the_end(payments: PaymentProvider) -> None:
-    """Its connections belong to the event loop, which ends with the worker: this is cancelled just before."""
+    """Close its connections while the event loop still runs: this task is cancelled just before the loop ends."""
     try:
         await asyncio.Event().wait()
     finally:

@@ -1,4 +1,4 @@
-"""What ends a process in order: Ctrl-C, SIGTERM, a closed terminal (SIGHUP), and for children of `up` the end of `up`."""
+"""Orderly stop of a process: on Ctrl-C, SIGTERM, a closed terminal (SIGHUP), and for children of `up` when `up` ends."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Handler = Callable[[int, FrameType | None], Any] | int | None
 
 
 def stop_signals() -> list[signal.Signals]:
-    """Those to act on. SIGHUP is not among them when it is ignored already: `nohup` means to outlive the terminal."""
+    """The signals to act on. Excludes SIGHUP if it is ignored already: `nohup` means to outlive the terminal."""
     numbers = [signal.SIGINT, signal.SIGTERM]
     hang_up: signal.Signals | None = getattr(signal, "SIGHUP", None)  # not on Windows
     if hang_up is not None and signal.getsignal(hang_up) is not signal.SIG_IGN:
@@ -22,32 +22,32 @@ def stop_signals() -> list[signal.Signals]:
 
 
 def on_stop_signals(stop: Callable[[], object]) -> Mapping[signal.Signals, Handler]:
-    """Call `stop` at each of them from now on; the handlers of before. To be called on the main thread."""
+    """Call `stop` on each of them from now on. Returns the previous handlers. Call it on the main thread."""
     return {number: signal.signal(number, lambda *_: stop()) for number in stop_signals()}
 
 
 def restore(handlers: Mapping[signal.Signals, Handler]) -> None:
-    """Put back what `on_stop_signals` returned."""
+    """Restore the handlers that `on_stop_signals` returned."""
     for number, handler in handlers.items():
         signal.signal(number, handler)
 
 
 def hang_up_is_terminate() -> None:
-    """Make a closed terminal a SIGTERM: for servers of libraries that handle only INT and TERM by themselves."""
+    """Turn SIGHUP into SIGTERM, for servers of libraries that handle only INT and TERM."""
     for number in stop_signals():
         if number not in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
 
 
 def stopper() -> threading.Event:
-    """Set by a signal to stop: for verbs that end what they are at by themselves."""
+    """Returns an event that a stop signal sets, for verbs that finish their current step by themselves."""
     stopping = threading.Event()
     on_stop_signals(stopping.set)
     return stopping
 
 
 def stop_with_parent(stop: Callable[[], object]) -> None:
-    """Call `stop` when standard input ends. `up` holds the other end of that pipe, so a killed `up` leaves no orphan."""
+    """Call `stop` when standard input ends. `up` holds the other end of the pipe, so a killed `up` leaves no orphans."""
 
     import structlog
 
@@ -56,8 +56,8 @@ def stop_with_parent(stop: Callable[[], object]) -> None:
     def wait() -> None:
         while os.read(0, 4096):  # not `sys.stdin`: this thread would hold its lock at exit, and Python aborts over that
             pass
-        structlog.get_logger(__name__).warning("the supervisor is gone, stopping")
+        structlog.get_logger(__name__).warning("the supervisor has ended, stopping")
         stop()
 
-    # nobody knows then whether the parent lives: stopping is the safe answer, and it starts us again
+    # then it is unknown whether the parent lives: stopping is safe, and the parent restarts this process
     WorkerThread("stop-with-parent", wait, lambda _: stop(), again=False).start()

@@ -1,19 +1,19 @@
-"""`up`: broker, commands, serve and, where nothing real is set, the sandbox in one data directory; one screen, one Ctrl-C.
+"""`up`: runs broker, commands, serve and, unless external services are set, the sandbox in one data directory.
 
-Each is started again when it dies.
+A process that ends is restarted. Ctrl-C stops everything.
 
     <data>/broker/            the embedded broker's data
     <data>/state/             databases of commands and serve
-    <data>/sandbox/           what the stand-ins for payments and stock know, and their journal
-    <data>/outbox/            e-mail to customers as files, where no server is set for it
-    <data>/keys.json          hash key and one token per role, made once (0600)
-    <data>/tokens.json        hashes of the tokens, what `serve` reads
+    <data>/sandbox/           state and journal of the stand-ins for payments and stock
+    <data>/outbox/            e-mail to customers as files, if no mail server is set
+    <data>/keys.json          hash key and one token per role, created once (0600)
+    <data>/tokens.json        hashes of the tokens, read by `serve`
     <data>/run/<process>.pid  broker, commands, serve, sandbox
-    <data>/run/up.json        where everything is, with the tokens (0600)
+    <data>/run/up.json        addresses of everything, with the tokens (0600)
     <data>/log/<process>.log  JSON lines
 
 Secrets reach the children through their environment, never through arguments. A killed `up` leaves no orphans: children end
-when the pipe on their standard input does, and what is left all the same is found by its pid file at the next start.
+when their standard input is closed, and any that remain are found by their pid files at the next start.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ from ledger.files import private_folder
 from ledger.patience import Patience, cpu_of
 from ledger.ports import free_port, is_free
 
-MOST_ENDS = 6  # of one child before the first "ready": more time will not mend it
-CALM_S = 10.0  # a child that lived this long worked: it is started again at once
+MOST_ENDS = 6  # of one child before the first "ready": waiting longer would not help
+CALM_S = 10.0  # a child that lived this long worked: it is restarted immediately
 FIRST_BACKOFF_S, MAX_BACKOFF_S = 0.5, 10.0
 LOOK_S = 0.05
 BROKER_PAUSE_S = 0.5
@@ -55,10 +55,10 @@ STOP_S = 12.0
 
 
 class Child:
-    """A process of ours that is started again when it ends."""
+    """A child process that is restarted when it ends."""
 
     def __init__(self, name: str, arguments: list[str], env: Mapping[str, str], data: Path, folder: Path | None = None) -> None:
-        """`folder` is where it runs: settings are also read from the `.env` there. None: where we run."""
+        """`folder` is its working directory, where `.env` is read. None: the working directory of `up`."""
         self.name = name
         self._folder = folder
         self.restarts = -1
@@ -70,7 +70,7 @@ class Child:
         self._backoff_s = FIRST_BACKOFF_S
 
     def end_leftover(self) -> None:
-        """End the child of an earlier `up` that was killed, if its pid file still names a living one."""
+        """End the child of a killed earlier `up`, if its pid file names a living process."""
         leftover = _living(self._pid_file, self._arguments[0])
         if leftover is not None:
             leftover.terminate()
@@ -82,7 +82,7 @@ class Child:
         self._pid_file.unlink(missing_ok=True)
 
     def tend(self) -> str | None:
-        """Start it if it is not running; what happened, for the screen."""
+        """Start it if it is not running. Returns a line for the screen if it ended."""
         now = time.monotonic()
         if self._process is not None:
             code = self._process.poll()
@@ -93,9 +93,9 @@ class Child:
             if now - self._started > CALM_S:
                 self._backoff_s = FIRST_BACKOFF_S
                 self._start(now)
-                return f"{self.name} ended with {code}; starting it again (log: {self._log_file})"
+                return f"{self.name} exited with code {code}; restarting it (log: {self._log_file})"
             self._not_before = now + self._backoff_s
-            ended = f"{self.name} ended with {code}; starting it again in {self._backoff_s:.1f} s (log: {self._log_file})"
+            ended = f"{self.name} exited with code {code}; restarting it in {self._backoff_s:.1f} s (log: {self._log_file})"
             self._backoff_s = min(self._backoff_s * 2, MAX_BACKOFF_S)
             return ended
         if now >= self._not_before:
@@ -112,7 +112,7 @@ class Child:
                 stdin=subprocess.PIPE,
                 stdout=log_file,
                 stderr=log_file,
-                start_new_session=True,  # Ctrl-C reaches `up` alone, which stops the others in order
+                start_new_session=True,  # Ctrl-C reaches only `up`, which stops the others in order
             )
         self._started = now
         self.restarts += 1
@@ -131,7 +131,7 @@ class Child:
             self._process.send_signal(signal.SIGTERM)
 
     def wait_stopped(self, timeout_s: float) -> None:
-        """Wait for the end, then insist."""
+        """Wait for it to end; kill it after `timeout_s`."""
         if self._process is not None:
             try:
                 self._process.wait(timeout_s)
@@ -148,7 +148,7 @@ class Child:
 
 
 def _living(pid_file: Path, argument: str) -> psutil.Process | None:
-    """The process a pid file names, if it lives and is one of ours: a pid alone may have been given to another."""
+    """The process named by a pid file, if it lives and is one of the ledger's: a pid may have been reused."""
     try:
         process = psutil.Process(int(pid_file.read_text()))
         line = process.cmdline()
@@ -158,12 +158,12 @@ def _living(pid_file: Path, argument: str) -> psutil.Process | None:
 
 
 class Up:
-    """Everything `order-ledger up` runs. `tell(line)` shows a line to the person in front of it.
+    """Everything that `order-ledger up` runs. `tell(line)` shows a line on the screen.
 
-    `sandboxed`: whatever is set for the world outside, in the environment or in `.env`, is left out. The demo must not charge
-    anybody. `stand_ins`: whether the sandbox is started for what is not set; without it orders stay as they were accepted.
-    `train`: whether Java's cache for later starts is made in the background while this runs (`ledger.broker.aot_cache`).
-    `check`: of the broker's jars, begun beside the imports.
+    `sandboxed`: ignore settings of external services in the environment and in `.env`; the demo must not charge anybody.
+    `stand_ins`: start the sandbox for services that are not set; without it, orders are accepted and nothing else happens.
+    `train`: create Java's cache for later starts in the background (`ledger.broker.aot_cache`).
+    `check`: a check of the broker's jars that has already begun.
     """
 
     def __init__(
@@ -192,13 +192,13 @@ class Up:
         self.info: dict[str, Any] = {}
 
     def stop(self) -> None:
-        """End soon; safe from a signal handler."""
+        """Ask it to end; safe to call from a signal handler."""
         self._stopping.set()
 
     def run(self, on_ready: Callable[[dict[str, Any]], None], progress: Callable[[Progress], None] | None = None) -> int:
-        """Start everything, call `on_ready(info)` once, tend it until stopped. Returns an exit code.
+        """Start everything, call `on_ready(info)` once, supervise until stopped. Returns an exit code.
 
-        Raises `BrokerError`, or `ConfigError` when the port is taken or another `up` has the data directory.
+        Raises `BrokerError`, or `ConfigError` if the port is taken or another `up` uses the data directory.
         """
         for folder in (self.data, self.data / "run", self.data / "log"):
             private_folder(folder)
@@ -218,10 +218,10 @@ class Up:
         for name in ("commands", "serve", "sandbox"):
             Child(name, [name], {}, self.data).end_leftover()
         if not is_free(self._port):
-            raise ConfigError(f"port {self._port} is taken; choose another one with --port")
+            raise ConfigError(f"port {self._port} is in use; choose another one with --port")
         if self._sandboxed or (self._stand_ins and needs_sandbox(load_settings())):
             self._sandbox_port = free_port()
-        # The children take seconds to import; they wait for the broker by themselves.
+        # The children take seconds to import; they wait for the broker themselves.
         self._start_broker(keys, progress)
         write_private(self.data / "run" / "broker.pid", f"{self.broker.pid}\n")
         url = f"http://127.0.0.1:{self._port}"
@@ -255,17 +255,17 @@ class Up:
         return Patience(say=lambda waited_s: self._say_slow("the ledger", waited_s))
 
     def _say_slow(self, what: str, waited_s: float) -> None:
-        self._tell(f"the machine is slow: {what} is not ready after {waited_s:.0f} s, but gets on")
+        self._tell(f"slow machine: {what} is not ready after {waited_s:.0f} s, but is making progress")
 
     def _start_children(self, bootstrap_servers: str, keys: Mapping[str, Any]) -> None:
-        """Start `commands` and `serve`, or replace them when the broker had to take another address."""
+        """Start `commands` and `serve`, or replace them if the address of the broker has changed."""
         if bootstrap_servers == self._bootstrap_servers:
             return
         self._end_children()
         self._bootstrap_servers = bootstrap_servers
         env = self._child_environment(bootstrap_servers, keys)
         folder = self.data if self._sandboxed else None
-        arguments = [["serve"], ["commands"]]  # first the one that takes longest
+        arguments = [["serve"], ["commands"]]  # the slowest one first
         if self._sandbox_port is not None:
             arguments.append(["sandbox", "--data-dir", str(self.data / "sandbox"), "--port", str(self._sandbox_port)])
         self.children = [Child(own[0], own, env, self.data, folder) for own in arguments]
@@ -277,11 +277,11 @@ class Up:
             if happened := child.tend():
                 self._tell(happened)
         if self.broker.poll() is not None and time.monotonic() >= self._broker_not_before:
-            self._tell("the broker ended; starting it again")
+            self._tell("the broker exited; restarting it")
             self._restart_broker()
 
     def _restart_broker(self) -> None:
-        """Raises `BrokerError` when it could not be started `MOST_ENDS` times in a row, or would never be."""
+        """Raises `BrokerError` after `MOST_ENDS` failed starts in a row, or if a retry cannot help."""
         try:
             self._start_broker(self._keys())
         except BrokerError as exc:
@@ -296,9 +296,9 @@ class Up:
         write_private(self.data / "run" / "broker.pid", f"{self.broker.pid}\n")
 
     def _wait_ready(self) -> bool:
-        """Until `serve` answers that it is ready. False when stopped meanwhile.
+        """Wait until `serve` is ready. Returns False if stopped meanwhile.
 
-        Waits as long as the children get on. Raises `ConfigError` when they do not, or when one of them ends again and again.
+        Waits as long as the children make progress. Raises `ConfigError` if they do not, or if one of them keeps ending.
         """
         patience, folded_ns = self._new_patience(), 0
         folding = self.data / "state" / "projections" / FOLDING_FILE
@@ -306,10 +306,10 @@ class Up:
             self._tend()
             for child in self.children:
                 if child.ends >= MOST_ENDS:
-                    raise ConfigError(f"{child.name} ended {child.ends} times; see {child.log_file}")
+                    raise ConfigError(f"{child.name} exited {child.ends} times; see {child.log_file}")
             pids = [child.pid for child in self.children if child.pid is not None]
             told_ns = folding.stat().st_mtime_ns if folding.exists() else 0
-            if told_ns != folded_ns:  # it folds a long log first, which may take any time
+            if told_ns != folded_ns:  # it first folds a long log, which may take any time
                 folded_ns, patience = told_ns, self._new_patience()
             if patience.is_over(cpu_of(pids)):
                 raise ConfigError(f"not ready after {patience.waited_s:.0f} s; see the logs in {self.data / 'log'}")
@@ -336,7 +336,7 @@ class Up:
         return None if self._sandbox_port is None else f"http://127.0.0.1:{self._sandbox_port}"
 
     def _keys(self) -> dict[str, Any]:
-        """Hash key and tokens of this data directory; made once, so that a restart honours what was handed out."""
+        """Hash key and tokens of this data directory; created once, so that tokens survive a restart."""
         path = self.data / "keys.json"
         try:
             keys = read_keys(self.data)
@@ -366,7 +366,7 @@ class Up:
             **self._environment,
             "KAFKA_BOOTSTRAP_SERVERS": bootstrap_servers,
             "KAFKA_SECURITY_PROTOCOL": "PLAINTEXT",
-            "ALLOW_PLAINTEXT": ",".join(sorted(allowed | {"kafka"})),  # our own broker, on loopback
+            "ALLOW_PLAINTEXT": ",".join(sorted(allowed | {"kafka"})),  # the embedded broker, on loopback
             "LEDGER_HASH_KEY": keys["hash_key"],
             "LEDGER_TOKENS_FILE": str(self.data / "tokens.json"),
             "STATE_DIR": str(self.data / "state"),
@@ -384,9 +384,9 @@ OUTSIDE = frozenset(
 
 
 def _is_ready(port: int) -> bool:
-    """Whether `serve` answers so, and reads what is in the log: a stale one waits for Kafka, and so do we.
+    """Whether `serve` says that it is ready and not stale: a stale one is still waiting for Kafka.
 
-    Asked with `http.client`, which knows of no proxy: no proxy reaches our loopback.
+    Uses `http.client`, which ignores proxies: no proxy can reach this machine's loopback.
     """
     connection = HTTPConnection("127.0.0.1", port, timeout=2.0)
     try:
@@ -400,7 +400,7 @@ def _is_ready(port: int) -> bool:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Replace `path` at once by a file that only its owner can read."""
+    """Atomically replace `path` by a file that only its owner can read."""
     part = path.with_suffix(path.suffix + ".part")
     with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         file.write(text)

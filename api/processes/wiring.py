@@ -1,6 +1,6 @@
-"""Puts the processes together: which adapter stands behind which port. Everything above it takes ports only.
+"""Composes the processes: which adapter implements which port. Everything else sees only ports.
 
-Imports of what one process alone needs are inside its function: every verb comes through here.
+Modules that only one process needs are imported inside its function, because every verb imports this module.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ log = structlog.get_logger(__name__)
 
 
 def open_log(kafka: KafkaSettings) -> KafkaLog:
-    """The cluster of the settings. Connects lazily."""
+    """The log of the cluster in the settings. Connects lazily."""
     return KafkaLog(kafka)
 
 
 def prepare_topics(event_log: EventLog, settings: Settings, stopping: threading.Event) -> bool:
-    """Create missing topics, refuse wrong ones, check the registry; waits for a cluster that does not answer yet.
+    """Create missing topics, check existing ones and the registry. Waits for a cluster that does not answer yet.
 
-    False when told to stop meanwhile. Raises `TopicMismatch`, `ConfigError`.
+    Returns False if stopped meanwhile. Raises `TopicMismatch`, `ConfigError`.
     """
     specs = settings.topics.specs(settings.partitions, settings.writers)
     created = until_answered(lambda: event_log.ensure_topics(specs), stopping)
@@ -57,22 +57,22 @@ def prepare_topics(event_log: EventLog, settings: Settings, stopping: threading.
 
 @dataclass(frozen=True, slots=True)
 class KafkaDoors:
-    """Makes the log and stores of a bulk fold; can be handed to another process (`projections.rebuild.Doors`)."""
+    """Opens the log and the stores of a bulk fold. Can be pickled for another process (`projections.rebuild.Doors`)."""
 
     kafka: KafkaSettings
 
     def enter_process(self) -> None:
-        """To be called first in a process of one's own."""
+        """Call this first in a new process."""
         log_to_stderr()
         if hasattr(os, "nice"):
-            os.nice(10)  # whoever serves on the same machine goes first
+            os.nice(10)  # `serve` on the same machine has priority
 
     def open_log(self, stopping: threading.Event | None = None, for_ever: bool = False) -> EventLog:
-        """The log, asked and read with patience, until `stopping`; read without an end of patience if `for_ever`."""
+        """The log, with retries until `stopping`. If `for_ever`, readers wait for a broker without limit."""
         return patient(KafkaLog(self.kafka), stopping=stopping, read_patience_s=math.inf if for_ever else READ_PATIENCE_S)
 
     def opener(self, folder: Path, loading: bool) -> Callable[[str], Store]:
-        """What it returns raises `StoreError` at once when a database is open elsewhere."""
+        """Returns a function that opens a store. It raises `StoreError` immediately if the database is open elsewhere."""
 
         def open_store(name: str) -> Store:
             return RocksStore(folder / name, loading=loading, write_buffer_bytes=(32 if loading else 16) * MIB)
@@ -81,16 +81,16 @@ class KafkaDoors:
 
 
 def forget_contacts(root: Path) -> None:
-    """Delete what a notifier has kept below `root`: where none runs any more, no erasure would reach it. Raises `StoreError`."""
+    """Delete the contacts that a notifier kept in `root`: no erasure would reach them without one. Raises `StoreError`."""
     contacts = root / CONTACTS_STORE
     if contacts.is_dir():
         remove_store(contacts)
         shutil.rmtree(contacts, ignore_errors=True)
-        log.info("contacts deleted: nobody is told of orders any more", folder=str(contacts))
+        log.info("contacts deleted, because notifications are off", folder=str(contacts))
 
 
 def run_commands(settings: Settings, kafka: KafkaSettings, with_parent: bool = False) -> int:
-    """The `commands` process, until a signal. Returns its exit code."""
+    """Run the `commands` process until a signal. Returns its exit code."""
     from api.processes.companions import Companions
     from api.processes.exposure import check_exposure
     from commands.processor.process import CommandsProcess

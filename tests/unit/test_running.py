@@ -76,7 +76,7 @@ DAMAGED = {
 def test_damaged_keys_are_one_line_that_says_what_helps(tmp_path: Path, damage: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It was a stack trace, from `up` and from every verb that reads beside it."""
     (tmp_path / "keys.json").write_bytes(DAMAGED[damage])
-    with pytest.raises(ConfigError, match=r"keys\.json is damaged: put back a copy of it") as said:
+    with pytest.raises(ConfigError, match=r"keys\.json is damaged: restore a copy of it") as said:
         Up(tmp_path, 1, lambda line: None)._keys()
     assert "remove" not in str(said.value)
     assert "delete" not in str(said.value)

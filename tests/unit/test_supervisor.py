@@ -84,14 +84,14 @@ def test_a_child_that_has_worked_is_started_again_at_once_and_another_after_ever
         monkeypatch.setattr(supervisor, "CALM_S", 1e9)
         child.tend()
         assert (child.pid is not None, child.restarts) == (True, 0)
-        assert "starting it again in 0.5 s" in ended_again(child)
+        assert "restarting it in 0.5 s" in ended_again(child)
         assert child.pid is None
-        assert "starting it again in 1.0 s" in ended_again(child)
+        assert "restarting it in 1.0 s" in ended_again(child)
         assert (child.ends, child.restarts) == (2, 1)
         monkeypatch.setattr(supervisor, "CALM_S", 0.0)
-        assert "starting it again (" in ended_again(child)
+        assert "restarting it (" in ended_again(child)
         assert (child.pid is not None, child.ends, child.restarts) == (True, 3, 3)
         monkeypatch.setattr(supervisor, "CALM_S", 1e9)
-        assert "starting it again in 0.5 s" in ended_again(child), "it begins with the first pause"
+        assert "restarting it in 0.5 s" in ended_again(child), "it begins with the first pause"
     finally:
         child.wait_stopped(PATIENCE_S)

@@ -129,7 +129,7 @@ class Demo:
         return self.interrupted
 
     def _told(self, line: str) -> None:
-        if "starting it again" in line:  # else it is about a slow machine, which breaks no promise
+        if "restarting it" in line:  # otherwise it is about a slow machine, which breaks no promise
             self._ended.append(line)
         self._err.print(line, style="yellow")
 
