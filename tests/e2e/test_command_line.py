@@ -110,7 +110,7 @@ def test_the_demo_says_what_was_not_as_promised(tmp_path: Path, monkeypatch: pyt
     shown = (tmp_path / "out.txt").read_text()
     assert "currency-not-supported" in shown
     assert "Not everything was as promised." in shown
-    assert "Everything is kept in" in shown
+    assert "All files are kept in" in shown
 
 
 @pytest.mark.kafka
@@ -129,5 +129,5 @@ def test_an_interrupted_demo_proves_nothing_says_so_in_one_line_and_leaves_nothi
     finally:
         demo.kill()
         demo.communicate()
-    assert (demo.returncode, shown, said) == (130, "", "Interrupted: nothing was proved.\n")
+    assert (demo.returncode, shown, said) == (130, "", "Interrupted before anything was verified.\n")
     assert list(tmp_path.iterdir()) == []

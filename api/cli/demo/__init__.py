@@ -1,7 +1,9 @@
-"""`demo`: the whole path in a fresh directory, through the sandbox, checked from outside.
+"""`demo`: runs the whole system in a temporary directory, through the sandbox, and checks the result from outside.
 
-run       the demo as a whole, and its exit code
-steps     what is done and checked, step by step; inputs: what is sent; calls: to the ledger and the sandbox
-screen    what a person sees
-plain_consumer   a stranger: reads the topic and imports nothing of the project
+run              the demo as a whole, and its exit code
+steps            what is done and checked, step by step
+inputs           the requests
+calls            HTTP calls to the ledger and to the sandbox
+screen           the tables
+plain_consumer   an independent reader of the topic that imports nothing from the project
 """

@@ -1,7 +1,7 @@
-"""The demo's calls: to the ledger as gateway, desk and reader, to the sandbox as the customer's browser. And how long it waits.
+"""The demo's calls: to the ledger as gateway, desk and reader, to the sandbox as the customer's browser.
 
-Nothing here races a clock. A wait ends when what is waited for is there; `Patience` only ends the demo when nothing at all has
-happened for ten minutes, which is thirty times what the whole demo usually takes.
+Nothing here races a clock. A wait ends when its condition holds; `Patience` ends the demo only if nothing at all has happened
+for ten minutes, which is thirty times the usual length of the whole demo.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from commands.sandbox.cards import confirm_form
 from ledger.http_client import HttpAnswer, HttpClient, NoAnswer, with_query
 
 PATIENCE_S = 600.0
-NOT_FINAL = (202, 429, 503)  # not decided, not now: the same request is sent again
-FIRST_PAUSE_S, MOST_PAUSE_S = 0.03, 0.25  # between two looks at the same thing
+NOT_FINAL = (202, 429, 503)  # not decided, or not now: the same request is sent again
+FIRST_PAUSE_S, MOST_PAUSE_S = 0.03, 0.25  # between two attempts
 
 
 class Patience:
-    """Over when nothing has moved for `PATIENCE_S`, whoever waits and for whatever."""
+    """Runs out when there has been no progress anywhere for `PATIENCE_S`."""
 
     def __init__(self) -> None:
         self._moved_at = time.monotonic()
 
     def moved(self) -> None:
-        """Something got further."""
+        """Record progress."""
         self._moved_at = time.monotonic()
 
     @property
@@ -39,7 +39,7 @@ class Patience:
 
 
 class Calls:
-    """Both ends of the demo over HTTP. `sent_again` counts commands whose first answer was not final."""
+    """HTTP clients for the ledger and the sandbox. `sent_again` counts requests whose first answer was not final."""
 
     def __init__(self, info: dict[str, Any], connections: int) -> None:
         self.patience = Patience()
@@ -70,7 +70,7 @@ class Calls:
         params: Mapping[str, str | int] | None = None,
         body: bytes | None = None,
     ) -> HttpAnswer:
-        """The final answer: the request is sent again, as a gateway does, while the answer is none. `value` is sent as JSON.
+        """The final answer: like a gateway, repeats the request until the answer is final. `value` is sent as JSON.
 
         Raises `NoAnswer`.
         """
@@ -86,7 +86,7 @@ class Calls:
             pause_s = min(pause_s * 1.5, MOST_PAUSE_S)
 
     async def order(self, order: Placed, **params: str | int) -> dict[str, Any]:
-        """The order as its gateway reads it, or the problem it gets."""
+        """The order as its gateway reads it, or the problem."""
         headers = self.headers("gateway", order.customer)
         shown: dict[str, Any] = (await self.final("GET", f"/orders/{order.order_id}", headers, params=params)).json()
         return shown
@@ -98,12 +98,12 @@ class Calls:
         return rows
 
     async def page(self, **params: str | int) -> dict[str, Any]:
-        """A page of all orders, as a reader sees it."""
+        """A page of all orders, read as a reader."""
         page: dict[str, Any] = (await self.final("GET", "/orders", self.headers("reader"), params=params)).json()
         return page
 
     async def until(self, order: Placed, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-        """The order once `holds` of it, or as it is when the patience is over."""
+        """Wait until `holds(order)`; returns the order, also if the patience runs out."""
         pause_s, version = FIRST_PAUSE_S, 0
         while True:
             shown = await self.order(order)
@@ -116,7 +116,7 @@ class Calls:
             pause_s = min(pause_s * 1.5, MOST_PAUSE_S)
 
     async def until_events(self, order: Placed, holds: Callable[[list[dict[str, Any]]], bool]) -> None:
-        """Until `holds` of the order's events, or the patience is over."""
+        """Wait until `holds(events of the order)`, or the patience runs out."""
         pause_s, known = FIRST_PAUSE_S, 0
         while not holds(rows := await self.events(order)) and not self.patience.over:
             if len(rows) > known:
@@ -128,17 +128,17 @@ class Calls:
     # ---- the sandbox
 
     async def confirm(self, payment: dict[str, Any], card: str) -> str:
-        """What Stripe's script does in the customer's browser; the payment's new status, or the code of a refusal."""
+        """Do what Stripe's script does in the customer's browser. Returns the payment's new status, or the code of a refusal."""
         form = confirm_form(payment["client_secret"], card)
         said = (await self._post(f"/v1/payment_intents/{payment['provider_ref']}/confirm", form)).json()
         return str(said["error"]["code"] if "error" in said else said["status"])
 
     async def authenticate(self, payment: dict[str, Any]) -> None:
-        """3-D Secure: the customer types what the bank asks for."""
+        """3-D Secure: the customer answers the bank's question."""
         await self._post(f"/sandbox/payments/{payment['provider_ref']}/authenticate", {"outcome": "success"})
 
     async def sums(self) -> dict[str, Any]:
-        """What each order came to by the sandbox's journal."""
+        """The sums of each order in the sandbox's journal."""
         sums: dict[str, Any] = (await _ask(self._browser, "GET", "/sandbox/sums")).json()
         return sums
 

@@ -1,4 +1,4 @@
-"""What the demo sends: carts, cards and what is to become of them, and requests that must be refused."""
+"""The demo's inputs: carts, cards, the expected end of each order, and requests that must be refused."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from commands.sandbox.cards import NO_FUNDS, THREE_D_SECURE, VISA
 from commands.sandbox.catalogue import order_body
 
 CUSTOMERS = 12
-SHORT_WINDOW_S = 4  # time to pay of the orders that are to expire
-USUAL_WINDOW_S = 24 * 60 * 60 - 1  # of all others: longer than any demo takes
+SHORT_WINDOW_S = 4  # time to pay of the orders that must expire
+USUAL_WINDOW_S = 24 * 60 * 60 - 1  # time to pay of all others: longer than any demo takes
 
 
 class Life(NamedTuple):
-    """What becomes of an order. `cards`: those the customer tries in turn; `status`: where it ends, `reason`: if cancelled."""
+    """The course of an order. `cards`: those the customer tries in turn; `status`: the last one; `reason`: if cancelled."""
 
     name: str
     status: str
@@ -43,7 +43,7 @@ BY_CUSTOMER, REFUNDED, NEVER_PAID, NOT_THERE = (life.name for life in LIVES[:4])
 
 
 class Placed(Struct):
-    """An order of the demo as its gateway knows it: the cart, the answer, and what is to become of it."""
+    """An order of the demo as its gateway knows it: the cart, the answer, and its expected course."""
 
     number: int
     body: dict[str, Any]
@@ -68,7 +68,7 @@ def life_of(number: int) -> Life:
 
 
 def cart_of(number: int) -> dict[str, Any]:
-    """The body of its `POST /orders`. An order that is to expire brings its own time to pay; the others have the shop's."""
+    """The body of its `POST /orders`. An order that must expire sets its own time to pay; the others have the default."""
     life = life_of(number)
     body = order_body(number, sold_out=life.name == NOT_THERE)
     return body | {"payment_window_seconds": SHORT_WINDOW_S} if life.name == NEVER_PAID else body
@@ -83,7 +83,7 @@ def key_of(number: int) -> str:
 
 
 class Wrong(NamedTuple):
-    """A request and the problem it must be answered with."""
+    """A request and the problem that must be its answer."""
 
     status: int
     code: str
@@ -94,7 +94,7 @@ class Wrong(NamedTuple):
 
 
 def wrong_requests(mine: Placed, foreign: Placed, tokens: dict[str, str]) -> list[Wrong]:
-    """Mistakes of gateways, customers and staff. `mine` and `foreign` are of two customers and not paid."""
+    """Mistakes of gateways, customers and staff. `mine` and `foreign` are unpaid orders of two customers."""
     number = mine.number + 1_000_000
     gateway = {"Authorization": f"Bearer {tokens['gateway']}", "Customer-Id": mine.customer, "Content-Type": "application/json"}
     keyed = gateway | {"Idempotency-Key": f"wrong-{number}"}

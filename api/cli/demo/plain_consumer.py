@@ -1,12 +1,13 @@
-"""Reads `order-events` as a stranger would: a plain Kafka consumer and an Avro deserialiser. Imports nothing of ours.
+"""Reads `order-events` with a plain Kafka consumer and an Avro deserialiser. Imports nothing from this project.
 
-A script of its own, run as a process by the demo, and a template for consumers of the shop:
+A standalone script, run by the demo as a process, and a template for your own consumers:
 
-    python plain_consumer.py BOOTSTRAP_SERVERS TOPIC REGISTRY_URL    with the registry's token in REGISTRY_TOKEN
+    python plain_consumer.py BOOTSTRAP_SERVERS TOPIC REGISTRY_URL    with the token for the registry in REGISTRY_TOKEN
 
-It tails the topic from the beginning until its standard input ends, then goes on to the end of the log, and prints what it
-found as one JSON object. `problems` holds every broken promise: a version that does not follow, a broken hash chain, a
-command with two events. With `confluent_kafka`'s registry client installed (its dependencies: attrs, authlib, cachetools,
+It tails the topic from the beginning until its standard input ends, then continues to the end of the log, and prints one JSON
+object. `problems` lists every broken promise: a version out of sequence, a broken hash chain, a command with two events.
+
+With `confluent_kafka`'s registry client installed (its dependencies: attrs, authlib, cachetools,
 certifi, httpx2), values are decoded by Confluent's `AvroDeserializer`; else by fastavro with the schema fetched by its id.
 """
 
@@ -31,9 +32,9 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 Decode = Callable[[bytes], Any]
 T = TypeVar("T")
 WIRE_PREFIX_BYTES = 5  # byte 0, then the schema id in four
-PATIENCE_S = 600.0  # for an answer; nothing here is done in a hurry
-ASK_S = 10.0  # one question to the cluster, asked again until the patience is over
-# What waiting does not help against. Everything else the client gets over by itself.
+PATIENCE_S = 600.0  # for an answer; the script is never in a hurry
+ASK_S = 10.0  # one request to the cluster, repeated until the patience runs out
+# Errors that waiting does not cure. The client recovers from all others by itself.
 FINAL = frozenset(
     {
         KafkaError._UNKNOWN_PARTITION,
@@ -73,7 +74,7 @@ def fastavro_decoder(url: str, token: str) -> Decode:
 
 
 class Findings:
-    """What the events say, and whether they keep the promises made to readers of the topic."""
+    """Collects the contents of the events, and every broken promise to readers of the topic."""
 
     def __init__(self, decoder: str) -> None:
         self.decoder = decoder
@@ -125,7 +126,7 @@ class Findings:
 
 
 def asked(question: Callable[[], T]) -> T:
-    """The cluster's answer, asked for again while it has none just now. Raises `KafkaException`."""
+    """The cluster's answer; repeats the request after temporary errors. Raises `KafkaException`."""
     deadline = time.monotonic() + PATIENCE_S
     while True:
         try:
@@ -143,7 +144,7 @@ def end_of(consumer: Consumer, partition: TopicPartition) -> int:
 
 
 def read(bootstrap_servers: str, topic: str, decode: Decode, findings: Findings, last_call: threading.Event) -> None:
-    """Tail `topic` from its beginning; after `last_call` up to the end it then has."""
+    """Tail `topic` from its beginning. After `last_call`, continue up to its current end."""
     consumer = Consumer(
         {
             "bootstrap.servers": bootstrap_servers,
@@ -152,7 +153,7 @@ def read(bootstrap_servers: str, topic: str, decode: Decode, findings: Findings,
             "auto.offset.reset": "earliest",
             "enable.auto.commit": False,
             "enable.partition.eof": True,
-            "fetch.wait.max.ms": 50,  # a question about an end waits behind a fetch that waits for events: 0.5 s by default
+            "fetch.wait.max.ms": 50,  # a request for an end offset waits behind a fetch that waits for events: 0.5 s by default
         }
     )
     try:
@@ -172,14 +173,14 @@ def read(bootstrap_servers: str, topic: str, decode: Decode, findings: Findings,
 
 
 def _is_event(message: Message, reached: dict[int, int]) -> bool:
-    """False for the news that a partition's end was met, which is noted. The end counts transaction markers, events do not."""
+    """Whether `message` is an event. Notes reported partition ends, which include transaction markers."""
     error = message.error()
     if error is None:
         return True
     if error.code() != KafkaError._PARTITION_EOF:
         if error.fatal() or error.code() in FINAL:
             raise KafkaException(error)
-        print(error, file=sys.stderr)  # a broker that is not there just now: the client tries again by itself
+        print(error, file=sys.stderr)  # a broker that is unreachable for now: the client retries by itself
         return False
     reached[message.partition() or 0] = message.offset() or 0
     return False

@@ -1,8 +1,8 @@
-"""`demo`: the whole path in a fresh directory, through the sandbox, checked from outside. Ends 0 only if all was as promised.
+"""The verb `demo`: runs the whole system in a temporary directory. Exits 0 only if everything was as promised.
 
-main thread      `Up`: broker, sandbox, commands and serve as for everybody; signals
-worker thread    the steps (`demo_steps`) over HTTP, then what the independent consumer and the sandbox's journal found
-child process    `plain_consumer.py`, which imports nothing of ours and tails the topic from its first event on
+main thread      `Up`: broker, sandbox, commands and serve, as `order-ledger up` runs them; signals
+worker thread    the steps (`steps`) over HTTP, then the comparison with the independent consumer and the sandbox's journal
+child process    `plain_consumer.py`, which imports nothing from the project and tails the topic from its first event
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from ledger.broker.jars import JarCheck
 from ledger.ports import free_port
 from ledger.topics import Topics
 
-# The demo is the same whatever stands in the environment or in `.env`.
+# Makes the demo independent of the environment and of `.env`.
 ENVIRONMENT = {
     "APP_ENV": "development",
     "TOPIC_PREFIX": "",
@@ -49,7 +49,7 @@ ENVIRONMENT = {
 
 
 def run_demo(orders: int, keep: bool, as_json: bool, out: Screen, err: Screen, check: JarCheck | None = None) -> int:
-    """Run it. Returns 0, 1 when something was not as promised, 130 when interrupted. Raises `BrokerError`, `ConfigError`."""
+    """Run it. Returns 0, 1 if something was not as promised, 130 if interrupted. Raises `BrokerError`, `ConfigError`."""
     folder = Path(tempfile.mkdtemp(prefix="order-ledger-demo-"))
     demo = Demo(folder, orders, err, check)
     try:
@@ -63,9 +63,9 @@ def run_demo(orders: int, keep: bool, as_json: bool, out: Screen, err: Screen, c
     elif not interrupted:
         show(demo, out)
     if interrupted:
-        err.print("Interrupted: nothing was proved.")
+        err.print("Interrupted before anything was verified.")
     if keep or failed:
-        err.print(f"Everything is kept in {folder}")
+        err.print(f"All files are kept in {folder}")
     if demo.passed:
         demo.prepare_next_start()
     return 130 if interrupted else int(failed)
@@ -94,14 +94,14 @@ class Demo:
         return self._done and self.error is None and not any(step.problems for step in self.all_steps())
 
     def prepare_next_start(self) -> None:
-        """Have Java's cache made, once, in the background: now that the demo is over, nobody waits for the machine."""
+        """Create Java's cache in the background, if it does not exist: now that the demo is over, the machine is idle."""
         self._machine.broker.train_detached()
 
     def all_steps(self) -> list[Step]:
         return self.steps.steps if self.steps else []
 
     def run(self) -> bool:
-        """Bring everything up, do and check everything, stop everything. True when a signal ended it early."""
+        """Start everything, run all steps and checks, stop everything. Returns True if a signal ended it early."""
 
         def interrupt() -> None:
             self.interrupted = True
@@ -138,7 +138,7 @@ class Demo:
             with StepProgress(self._err) as progress:
                 self._do(info, progress)
             self._done = True
-        except BaseException as exc:  # shown with the rest, and the exit code says so
+        except BaseException as exc:  # shown with the results, and reflected in the exit code
             self.error = f"{type(exc).__name__}: {exc}"
         finally:
             self._checked_at = time.monotonic()
@@ -154,27 +154,30 @@ class Demo:
                 self.seconds["for all steps"] = time.monotonic() - began
                 progress.advance("independent consumer", 0, 1)
                 began = time.monotonic()
-                printed, said = consumer.communicate(timeout=PATIENCE_S)  # ends its standard input: it reads to the end
+                printed, said = consumer.communicate(timeout=PATIENCE_S)  # closes its standard input: it reads to the end
                 self.seconds["for the consumer's rest"] = time.monotonic() - began
             finally:
                 consumer.kill()
         if consumer.returncode:
-            raise RuntimeError(f"the independent consumer ended with {consumer.returncode}: {said.decode()[-500:]}")
+            raise RuntimeError(f"the independent consumer exited with code {consumer.returncode}: {said.decode()[-500:]}")
         self.consumer = json.loads(printed)
         self._compare()
 
     def _compare(self) -> None:
-        """What the independent consumer found, and whether it agrees with what the API answered."""
+        """Compare the findings of the independent consumer with the answers of the API."""
         assert self.steps is not None
         found = self.consumer
-        step = Step("events read by an independent consumer", "versions 1..n, hash chain whole, one event per command")
+        step = Step("events read by an independent consumer", "versions 1..n, unbroken hash chain, one event per command")
         step.count = found["events"]
         step.problems += found["problems"]
         self.steps.steps.append(step)
-        step = Step("orders compared with the API", "the topic alone leads to the same orders, status and money")
+        step = Step("orders compared with the API", "the topic alone gives the same orders, status and money")
         orders = found["orders"]
         step.count = len(orders)
-        step.expect(set(orders) == {order.order_id for order in self.steps.placed}, "not the orders that were placed")
+        step.expect(
+            set(orders) == {order.order_id for order in self.steps.placed},
+            "the topic does not have exactly the orders that were placed",
+        )
         for order in self.steps.placed:
             seen = orders.get(order.order_id, {})
             captured = order.body["total_minor"] if order.life.paid else 0
@@ -189,7 +192,7 @@ class Demo:
         self.steps.steps.append(step)
 
     def _compare_journal(self, orders: dict[str, Any]) -> Step:
-        """The sandbox's journal beside the topic: the same money and the same units for every order."""
+        """Compare the sandbox's journal with the topic: money and units of every order."""
         assert self.steps is not None
         step = Step("orders compared with the sandbox's journal", "captured, refunded, reserved: equal to the cent and the unit")
         outside = self.steps.outside["orders"]
@@ -205,11 +208,11 @@ class Demo:
         return step
 
     def latency_ms(self) -> dict[str, float]:
-        """Of POST to 201, `CONNECTIONS` at a time."""
+        """Percentiles of POST to 201, `CONNECTIONS` at a time."""
         return _percentiles_ms(self.steps.latencies_s if self.steps else [])
 
     def report(self) -> dict[str, Any]:
-        """Everything as JSON values."""
+        """The results as JSON values."""
         return {
             "passed": self.passed,
             "error": self.error,
@@ -234,7 +237,7 @@ def _percentiles_ms(times_s: list[float]) -> dict[str, float]:
 
 
 def start_consumer(info: dict[str, Any], topic: str) -> subprocess.Popen[bytes]:
-    """The independent consumer; the token travels in its environment, never in its arguments."""
+    """Start the independent consumer. The token is passed in its environment, never in its arguments."""
     arguments = [sys.executable, plain_consumer.__file__, info["bootstrap_servers"], topic, info["schema_registry_url"]]
     here = {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}  # the registry is on this machine, whatever HTTP_PROXY says
     environment = os.environ | here | {"REGISTRY_TOKEN": info["tokens"]["reader"]}

@@ -1,4 +1,4 @@
-"""What a person sees of the demo: a bar while it works, then the tables."""
+"""What the demo shows: a progress bar while it runs, then the tables."""
 
 from __future__ import annotations
 
@@ -15,16 +15,23 @@ from api.cli.terminal import Screen
 if TYPE_CHECKING:
     from api.cli.demo.run import Demo
 
-MOST_PROBLEMS = 10  # shown of one step
+MOST_PROBLEMS = 10  # shown for one step
 SUMS = {
     "captured_minor": "captured, minor units",
     "refunded_minor": "refunded, minor units",
     "reserved_units": "reserved, units",
 }
+PHASES = {  # of `Demo.seconds`
+    "to start everything": "start",
+    "for all steps": "steps",
+    "for the consumer's rest": "consumer's last events",
+    "to stop everything": "stop",
+    "in all": "in total",
+}
 
 
 class StepProgress:
-    """A bar that follows the steps; silent when standard error is no terminal."""
+    """Progress bar over the steps; silent if standard error is not a terminal."""
 
     def __init__(self, console: Screen) -> None:
         self._bar = Progress(
@@ -51,14 +58,14 @@ class StepProgress:
 
 
 def show(demo: Demo, out: Screen) -> None:
-    """The tables: what was done and checked, how long an order took, where the orders ended."""
-    table = Table(title="Order Ledger: the whole path", title_justify="left", box=SIMPLE)
+    """Show the tables: what was done and checked, how long it took, the final states."""
+    table = Table(title="Order Ledger demo", title_justify="left", box=SIMPLE)
     good, bad = out.sign("✓", "ok"), out.sign("✗", "NOT")
     table.add_column("", no_wrap=True)
     table.add_column("count", justify="right")
     table.add_column("s", justify="right")
-    table.add_column("what was done")
-    table.add_column("what was checked", style="dim")
+    table.add_column("step")
+    table.add_column("check", style="dim")
     for step in demo.all_steps():
         mark = Text(bad, style="red") if step.problems else Text(good, style="green")
         took = f"{step.seconds:.1f}" if step.seconds else ""
@@ -69,16 +76,16 @@ def show(demo: Demo, out: Screen) -> None:
     latency = ", ".join(f"{name} {ms} ms" for name, ms in report["post_latency_ms"].items())
     facts.add_row(f"POST to 201, {CONNECTIONS} at a time", latency)
     paid = ", ".join(f"{name} {ms} ms" for name, ms in report["paid_after_ms"].items())
-    facts.add_row("Card taken to order paid", paid)
+    facts.add_row("Card accepted to order paid", paid)
     if report["sent_again_after_202_or_503"]:
-        facts.add_row("Not final at once", f"{report['sent_again_after_202_or_503']} commands sent again under their key")
+        facts.add_row("First answer not final", f"{report['sent_again_after_202_or_503']} commands sent again with the same key")
     facts.add_row("Orders by status", ", ".join(f"{count} {status}" for status, count in report["statuses"].items()))
     facts.add_row("Events by type", ", ".join(f"{count} {kind}" for kind, count in report["events_by_type"].items()))
     facts.add_row("Decoded with", report["decoder"] or "")
-    facts.add_row("Seconds", ", ".join(f"{took_s} {name}" for name, took_s in report["seconds"].items()))
+    facts.add_row("Seconds", ", ".join(f"{took_s} {PHASES[name]}" for name, took_s in report["seconds"].items()))
     out.print(facts)
     if report["sums"]:
-        sums = Table(title="The sandbox's journal beside the ledger", title_justify="left", box=SIMPLE)
+        sums = Table(title="Ledger and the sandbox's journal", title_justify="left", box=SIMPLE)
         for column in ("", "ledger", "journal"):
             sums.add_column(column, justify="right" if column else "left")
         for name, text in SUMS.items():

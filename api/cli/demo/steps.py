@@ -1,10 +1,10 @@
-"""What the demo does and checks, step by step, as the people around the ledger would: gateway, customer's browser, shop desk.
+"""The demo's steps: what the gateway, the customer's browser and the shop's desk do, and what is checked.
 
-Payment provider and stock services are the sandbox, reached by the ledger over HTTP as the real ones would be.
+The sandbox plays the payment provider and the stock services. The ledger calls it over HTTP, like the real ones.
 
-A step notes how often it did something, how long that took, and every way in which an answer was not as promised; nothing stops
-at a problem. No step depends on another one being quick: the orders that are to expire have a short time to pay of their own
-and nothing else is asked of them, all others have a day.
+A step records how often it did something, how long that took, and every answer that was not as promised; a problem does not
+stop the demo. No step depends on the speed of another one: orders that must expire have a short time to pay and are not used
+otherwise, all others have a day.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ from ledger.transitions import Status
 
 CONNECTIONS = 16
 BATCH = 50  # orders that are placed before they are paid for
-FINISHED = frozenset({"StockRejected", "StockReleased"})  # nothing of the order is with the service any more, nor will be
+FINISHED = frozenset({"StockRejected", "StockReleased"})  # the service holds nothing for the order, and never will again
 
 T = TypeVar("T")
 
 
 class Step(Struct):
-    """One line of the demo's table. `problems` is empty when everything was as promised."""
+    """One line of the demo's table. `problems` is empty if everything was as promised."""
 
     name: str
     promise: str
@@ -57,7 +57,7 @@ class Step(Struct):
 
 
 class Steps:
-    """All steps, in the order of `run`. `advance(name, done, total)` shows how far a step is."""
+    """All steps, in the order of `run`. `advance(name, done, total)` shows the progress of a step."""
 
     def __init__(self, orders: int, info: dict[str, Any], advance: Callable[[str, int, int], None]) -> None:
         self.steps: list[Step] = []
@@ -94,7 +94,7 @@ class Steps:
         return self.steps[-1]
 
     async def _each(self, step: Step, items: Sequence[T], work: Callable[[T], Awaitable[None]]) -> None:
-        """`work` on every item, `CONNECTIONS` at a time. An answer that never comes is a problem of the step."""
+        """Run `work` on every item, `CONNECTIONS` at a time. A missing answer is a problem of the step."""
         began, left = time.monotonic(), iter(items)
 
         async def worker() -> None:
@@ -118,15 +118,15 @@ class Steps:
     # ---- the steps
 
     async def _start(self) -> None:
-        """The first order waits for the processor, which becomes ready a moment later than `serve`; it is not measured."""
-        step = self._step("first order", "waits for the processor, and is decided")
+        """Not measured: the first order waits for the processor, which becomes ready a moment after `serve`."""
+        step = self._step("first order", "decided as soon as the processor is ready")
         await self._each(step, [0], lambda number: self._place_one(step, number))
         self.latencies_s.clear()
 
     async def _place_and_pay(self) -> None:
-        """Those that nobody pays for come first: their time to pay goes by while the others are dealt with."""
-        placing = self._step("orders placed over HTTP", "201: decided, committed, there for the very next read")
-        paying = self._step("orders paid in the sandbox", "cards, a declined one and another, 3-D Secure: captured once, paid")
+        """Place the orders that nobody pays first: their time to pay runs out during the other steps."""
+        placing = self._step("orders placed over HTTP", "201: decided, committed, visible to the next read")
+        paying = self._step("orders paid in the sandbox", "first and second card, 3-D Secure: captured once, paid")
         expiring = [n for n in range(1, self._orders) if life_of(n).name == NEVER_PAID]
         others = [n for n in range(1, self._orders) if life_of(n).name != NEVER_PAID]
         await self._each(placing, expiring, lambda n: self._place_one(placing, n))
@@ -150,7 +150,7 @@ class Steps:
             last = card is order.life.cards[-1]
             wanted = "requires_action" if order.life.authenticate else "requires_capture" if last else "card_declined"
             step.expect(said == wanted, f"{order.order_id}: the card is {said}, not {wanted}")
-            if not last:  # the customer's page tells the shop that the first card was no good
+            if not last:  # the customer's page reports the declined card to the shop
                 headers = self._calls.headers("gateway", order.customer)
                 seen = await self._calls.final("POST", path, headers, {"action": "confirm"})
                 step.expect(seen.json().get("state") == "declined", f"{order.order_id}: {seen.text} after a declined card")
@@ -178,7 +178,7 @@ class Steps:
         step.expect(read.body == answer.body, f"{order.order_id} reads {read.status} {read.text}")
 
     async def _retry(self) -> None:
-        step = self._step("orders posted again, twice at once", "the first answer to the byte, no second order")
+        step = self._step("orders posted again, twice in parallel", "same answer byte for byte, no second order")
 
         async def retry(order: Placed) -> None:
             for answer in await asyncio.gather(self._post(order.number), self._post(order.number)):
@@ -189,13 +189,13 @@ class Steps:
         await self._each(step, self.placed[::5], retry)
 
     async def _refuse(self) -> None:
-        """About two orders to which nothing happens meanwhile, of two customers: every refusal must leave them as they are."""
-        step = self._step("wrong requests", "each refused with its own code, nothing changed")
-        still = [o for o in self.placed if o.life.name == BY_CUSTOMER or o.life.paid]  # nobody pays before this step is over
+        """Send wrong requests about two idle orders of two customers: no refusal may change them."""
+        step = self._step("wrong requests", "each refused with the right code, nothing changed")
+        still = [o for o in self.placed if o.life.name == BY_CUSTOMER or o.life.paid]  # nothing is paid before this step is over
         still.sort(key=lambda order: order.number)
         pair = [*still[:1], *[o for o in still if o.customer != still[0].customer][:1]]
         if len(pair) < 2:
-            step.problems.append("there are no two orders of different customers to try it with")
+            step.problems.append("there are no two orders of different customers to test with")
             return
 
         async def refuse(wrong: Wrong) -> None:
@@ -210,7 +210,7 @@ class Steps:
             step.expect(types <= {"OrderPlaced", "StockReserved"}, f"{order.order_id} was changed by a refused request: {types}")
 
     async def _fulfil(self) -> None:
-        step = self._step("orders moved along by the desk", "processing, shipped, delivered, one version each")
+        step = self._step("orders fulfilled by the desk", "processing, shipped, delivered, one version each")
         way = ("processing", "shipped", "delivered")
 
         async def fulfil(order: Placed) -> None:
@@ -226,7 +226,7 @@ class Steps:
         await self._each(step, [order for order in self.placed if order.life.status in way], fulfil)
 
     async def _cancel(self) -> None:
-        step = self._step("orders cancelled, or tried to", "early by customers, later by the desk, after shipping by nobody")
+        step = self._step("orders cancelled, or attempted", "by the customer early, by the desk later, by nobody after shipping")
 
         wanted = {BY_CUSTOMER: (200, "unpaid"), REFUNDED: (200, "refunding"), "paid and shipped": (409, "too-late-to-cancel")}
 
@@ -242,7 +242,9 @@ class Steps:
         await self._each(step, [o for o in self.placed if o.life.name in wanted], cancel)
 
     async def _settle(self) -> None:
-        step = self._step("orders that ended by themselves", "sold out or never paid: cancelled, stock back; refunds arrived")
+        step = self._step(
+            "orders that ended by themselves", "sold out or never paid: cancelled, stock released; refunds complete"
+        )
         waiting = [o for o in self.placed if o.life.name in (REFUNDED, NEVER_PAID, NOT_THERE, BY_CUSTOMER)]
 
         async def settled(order: Placed) -> None:
@@ -252,7 +254,7 @@ class Steps:
                 return bool(o.get("status") == "cancelled" and o["axes"]["payment"] == payment)
 
             shown = await self._calls.until(order, cancelled)
-            # `rejected` is shown of an order as soon as one service says so: what the other one has is still to be given back.
+            # An order shows `rejected` as soon as one service rejects it; the stock of the other one is still to be released.
             services = {line["service"] for line in order.body["lines"]}
             await self._calls.until_events(order, lambda rows: services <= _finished_with(rows))
             found = (shown.get("status"), shown.get("cancel_reason"), shown.get("axes", {}).get("payment"))
@@ -262,7 +264,7 @@ class Steps:
         await self._each(step, waiting, settled)
 
     async def _read_past(self) -> None:
-        step = self._step("histories and past states read", "every version and every moment as it was then")
+        step = self._step("histories and past states read", "every version and every point in time as it was")
 
         async def read(order: Placed) -> None:
             rows = await self._calls.events(order)
@@ -278,7 +280,7 @@ class Steps:
         await self._each(step, self.placed[: min(len(self.placed), 40)], read)
 
     async def _list(self) -> None:
-        step = self._step("orders listed by status", "each once, under the status its life led to")
+        step = self._step("orders listed by status", "each once, under its final status")
         began = time.monotonic()
         wanted = Counter(order.life.status for order in self.placed)
         for status in map(str, Status):
@@ -303,6 +305,6 @@ class Steps:
 
 
 def _finished_with(rows: list[dict[str, Any]]) -> set[str]:
-    """The services that have nothing of a cancelled order with these events, and will have nothing."""
+    """The services that hold nothing for the cancelled order with these events, and never will again."""
     last = {row["detail"]["service"]: row["type"] for row in rows if row["type"].startswith("Stock")}
     return {service for service, kind in last.items() if kind in FINISHED}
