@@ -96,7 +96,7 @@ def test_the_queries_of_the_readme_run_on_an_export(up: UpProcess, orders: list[
     rows = duckdb.sql(f"SELECT partition, \"offset\", order_id, version, type FROM '{parquet}'").fetchall()
     names = ("partition", "offset", "order_id", "version", "type")
     assert {tuple(row) for row in rows} >= {tuple(event[name] for name in names) for event in events[:4]}
-    block = re.search(r"```sql\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    block = re.search(r"```sql\n(.*?)```", (ROOT / "projections/README.md").read_text(), re.DOTALL)
     assert block is not None
     queries = [query for query in block[1].replace("orders.parquet", str(parquet)).split(";") if query.strip()]
     assert len(queries) == 3

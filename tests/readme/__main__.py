@@ -16,12 +16,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # document -> its blocks, by name, and what makes each
 DOCUMENTS: dict[str, dict[str, Callable[[], str]]] = {
-    "README.md": {
-        "states": diagram.states_and_requests,
-        "obligations": obligations_table.table,
-        "privacy": privacy_table.table,
-        "settings": settings_table.table,
-    },
+    "OPERATIONS.md": {"privacy": privacy_table.table, "settings": settings_table.table},
+    "commands/README.md": {"states": diagram.states_and_requests, "obligations": obligations_table.table},
 }
 
 
