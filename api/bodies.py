@@ -1,7 +1,7 @@
-"""Request bodies, read strictly: one JSON object in UTF-8, of bounded size and depth, in which no two readers disagree.
+"""Strict reader for request bodies: one JSON object in UTF-8, of bounded size and depth, which every parser reads alike.
 
-The JSON of I-JSON (RFC 7493) and narrower: no duplicate keys, integers only, strings in NFC without control characters. What
-is not JSON is `malformed-json` (400); what is JSON but not allowed is a 422 that points to the value.
+Accepts a subset of I-JSON (RFC 7493): no duplicate keys, integers only, strings without control characters. Strings are
+normalised to NFC. Invalid JSON is `malformed-json` (400); JSON that is not allowed is a 422 that points to the value.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from api.problems import FieldError, Problem
 
 MAX_BODY_BYTES = 64 * 1024
 MAX_DEPTH = 8
-MAX_ERRORS = 20  # of one answer: a wrong client learns enough, a hostile one gets no large answer
+MAX_ERRORS = 20  # in one answer: enough for an honest client, and a hostile one gets no large answer
 
 M = TypeVar("M", bound=BaseModel)
 
 _JSON_TYPE = re.compile(rb'[ \t]*application/json[ \t]*(;[ \t]*charset[ \t]*=[ \t]*"?utf-8"?[ \t]*)?;?[ \t]*$', re.IGNORECASE)
-_LATE_CONTROLS = re.compile("[\x7f-\x9f]")  # JSON itself forbids those below 0x20 outside of escapes
+_LATE_CONTROLS = re.compile("[\x7f-\x9f]")  # JSON itself forbids those below 0x20 outside escapes
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 
@@ -36,18 +36,18 @@ class _DuplicateKey(ValueError):
 
 
 async def read_body(receive: Receive, headers: dict[bytes, bytes]) -> bytes:
-    """The raw JSON body. Raises `Problem` `unsupported-media-type` or `body-too-large`, before reading more than is allowed."""
+    """The raw JSON body. Raises `Problem` `unsupported-media-type` or `body-too-large`, without reading beyond the limit."""
     raw = await read_raw(receive, headers, MAX_BODY_BYTES)
-    # A body that is not there has no type.
+    # An empty body needs no type.
     if raw and not _JSON_TYPE.match(headers.get(b"content-type", b"")):
         raise Problem("unsupported-media-type")
     return raw
 
 
 async def read_raw(receive: Receive, headers: dict[bytes, bytes], max_bytes: int) -> bytes:
-    """The body as sent, of whatever type. Raises as `read_body`."""
+    """The raw body of any type. Raises like `read_body`."""
     if headers.get(b"content-encoding", b"identity").strip(b" \t").lower() not in (b"identity", b""):
-        raise Problem("unsupported-media-type", "Content-Encoding is not supported here.")
+        raise Problem("unsupported-media-type", "Content-Encoding is not supported.")
     length = headers.get(b"content-length")
     if length is not None and length.isdigit() and int(length[:20]) > max_bytes:
         raise _too_large()
@@ -68,7 +68,7 @@ async def read_raw(receive: Receive, headers: dict[bytes, bytes], max_bytes: int
 
 
 def _too_large() -> Problem:
-    # The rest of the body is not read, so the connection cannot be used again.
+    # The remaining body is not read, so the connection cannot be reused.
     return Problem("body-too-large", headers={"Connection": "close"})
 
 
@@ -82,15 +82,15 @@ def parse(raw: bytes) -> Any:
     except UnicodeDecodeError:
         raise Problem("malformed-json", "The body is not UTF-8.") from None
     except _DuplicateKey:
-        raise Problem("malformed-json", "An object names a key twice.") from None
+        raise Problem("malformed-json", "An object has a duplicate key.") from None
     except RecursionError:
         raise _too_deep() from None
     except json.JSONDecodeError as exc:
         raise Problem("malformed-json", f"{exc.msg} at character {exc.pos}.") from None
     except ValueError:  # an integer of more digits than Python converts
         raise Problem("invalid-field", "A number has too many digits.", errors=[FieldError("", "number-too-large")]) from None
-    # One look at the whole text: keys, signs and strings are normalised exactly when all strings are, because no sign of
-    # JSON combines with what follows it, and without a backslash nothing hides behind an escape.
+    # Check the whole text first: it is normalised exactly if all strings are, because no JSON punctuation combines with the
+    # character after it, and without a backslash there are no escapes.
     if b"\\" in raw or "\x7f" in text or not (text.isascii() or _is_plain(text)):
         _check_depth(value)
         _check_text(value)
@@ -102,10 +102,10 @@ _OTHERWISE = object()
 
 
 def _plainly_spelled(raw: bytes) -> Any:
-    """The value of JSON without white space and the like, as most clients write it; `_OTHERWISE` when it is not that.
+    """The value of compact JSON, as most clients write it; `_OTHERWISE` for anything else.
 
-    msgspec alone is too kind, for instance to a key given twice. But when it writes what it has read with the very same
-    bytes, nothing was passed over; and it takes a third of the time of the strict reader.
+    msgspec alone is too lenient, for example with duplicate keys. But if it encodes the decoded value to the same bytes,
+    nothing was ignored. This takes a third of the time of the strict reader.
     """
     try:
         value = msgspec.json.decode(raw)
@@ -119,7 +119,7 @@ def _is_plain(text: str) -> bool:
 
 
 def validated(model: type[M], value: Any) -> M:
-    """`value` as `model`. Raises `Problem` `unknown-field`, `limit-exceeded` or `invalid-field`, pointing to what is wrong."""
+    """`value` as `model`. Raises `Problem` `unknown-field`, `limit-exceeded` or `invalid-field`, pointing to the faults."""
     try:
         return model.model_validate(value)
     except ValidationError as exc:
@@ -139,7 +139,7 @@ def _no_constant(name: str) -> Any:
 
 
 def _too_deep() -> Problem:
-    return Problem("limit-exceeded", f"The body is nested deeper than {MAX_DEPTH}.", errors=[FieldError("", "too-deep")])
+    return Problem("limit-exceeded", f"The body is nested deeper than {MAX_DEPTH} levels.", errors=[FieldError("", "too-deep")])
 
 
 def _check_depth(value: Any) -> None:
@@ -164,8 +164,10 @@ def _check_text(value: Any) -> None:
     if not errors:
         return
     if any(error.code == "lone-surrogate" for error in errors):
-        raise Problem("malformed-json", "A string holds half a surrogate pair.")
-    raise Problem("invalid-field", "A string holds control characters, or a member's name is not in Unicode NFC.", errors=errors)
+        raise Problem("malformed-json", "A string contains half a surrogate pair.")
+    raise Problem(
+        "invalid-field", "A string contains control characters, or the name of a member is not in Unicode NFC.", errors=errors
+    )
 
 
 def _bad_text(value: Any, pointer: str) -> Iterator[FieldError]:
@@ -175,7 +177,7 @@ def _bad_text(value: Any, pointer: str) -> Iterator[FieldError]:
     elif isinstance(value, dict):
         for key, member in value.items():
             if code := _flaw(key) or (None if unicodedata.is_normalized("NFC", key) else "not-nfc"):
-                yield FieldError(pointer, code)  # the key itself is not repeated: it may not be printable
+                yield FieldError(pointer, code)  # the key itself is omitted: it may not be printable
             else:
                 yield from _bad_text(member, f"{pointer}/{_escaped(key)}")
     elif isinstance(value, list):
@@ -192,8 +194,10 @@ def _flaw(text: str) -> str | None:
 
 
 def _composed(value: Any) -> Any:
-    """Texts in Unicode NFC: as a Mac, pointed Hebrew or a keyboard for Hindi gives them, they are not. Done before anything is
-    hashed, so that the same text is the same request."""
+    """`value` with all strings in Unicode NFC, before anything is hashed, so that the same text is the same request.
+
+    Macs, pointed Hebrew and Hindi keyboards produce other forms.
+    """
     if isinstance(value, str):
         return unicodedata.normalize("NFC", value)
     if isinstance(value, dict):
@@ -205,7 +209,7 @@ def _escaped(key: object) -> str:
     return str(key).replace("~", "~0").replace("/", "~1")
 
 
-# pydantic's names where the field has a plainer word
+# plainer words for some of pydantic's error types
 _WORDS = {
     "extra_forbidden": "unknown-field",
     "int_type": "not-an-integer",
@@ -218,7 +222,7 @@ _COUNTS = frozenset({"too_long"})  # of lists; strings have string_too_long
 def _problem_of(found: list[ErrorDetails]) -> Problem:
     errors = [_field_error(error) for error in found]
     if unknown := [e for e in errors if e.code == "unknown-field"]:
-        return Problem("unknown-field", "The body has members that this operation does not know.", errors=unknown[:MAX_ERRORS])
+        return Problem("unknown-field", "The body has members that this operation does not have.", errors=unknown[:MAX_ERRORS])
     if any(error["type"] in _COUNTS for error in found):
         many = [e for e, f in zip(errors, found, strict=True) if f["type"] in _COUNTS]
         return Problem("limit-exceeded", errors=many[:MAX_ERRORS])

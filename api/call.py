@@ -1,4 +1,4 @@
-"""One request as the routes see it: who calls, for which customer, what the headers ask for. Everything here raises `Problem`."""
+"""One request as the routes see it: principal, customer, headers, query and body. Every method raises `Problem`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ledger.rfc3339 import format_ms
 from ledger.turns import Steps
 
 DEFAULT_WAIT_S, MAX_WAIT_S = 3.0, 10.0
-CATCH_UP_S = 1.0  # how long a read waits for `Ledger-Position` unless `Prefer` says otherwise
+CATCH_UP_S = 1.0  # default time a read waits for `Ledger-Position`; `Prefer` overrides it
 
 _NAME, _KEY, _VERSION_TAG = re.compile(patterns.NAME), re.compile(patterns.KEY), re.compile(patterns.VERSION_TAG)
 _ORDER_ID = re.compile(patterns.ORDER_ID)
@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 
 class Preferences(NamedTuple):
-    """`Prefer` (RFC 7240) as far as it is honoured. `applied` goes into `Preference-Applied`; "" when nothing was asked for."""
+    """The supported part of `Prefer` (RFC 7240). `applied` is sent as `Preference-Applied` unless it is empty."""
 
     wait_s: float | None
     respond_async: bool
@@ -46,13 +46,13 @@ _NO_PREFERENCES = Preferences(None, False, "")
 
 
 class Exchange:
-    """What is known of a request before it reaches a route; kept in the ASGI scope under `exchange`."""
+    """What is known about a request before it reaches a route; kept in the ASGI scope as `exchange`."""
 
     __slots__ = ("ctx", "customer", "headers", "request_id", "token", "traceparent")
 
     def __init__(self, ctx: AppContext, headers: dict[bytes, bytes], request_id: bytes, traceparent: bytes | None) -> None:
         self.ctx, self.headers, self.request_id, self.traceparent = ctx, headers, request_id, traceparent
-        self.token: Token | None = None  # that was accepted
+        self.token: Token | None = None  # the accepted one
         self.customer = ""
 
     @property
@@ -61,7 +61,7 @@ class Exchange:
 
 
 class Call(Request):
-    """A request on its way through one of our routes."""
+    """A request in one of the API's routes."""
 
     @property
     def exchange(self) -> Exchange:
@@ -77,14 +77,14 @@ class Call(Request):
         return cast(bytes, self.scope.get("raw_path") or self.scope["path"].encode()).decode("latin-1")
 
     def header(self, name: bytes) -> str | None:
-        """A header's value; `name` in lower case. Only what RFC 9110 calls white space is taken off: `c-1\\xa0` is not `c-1`."""
+        """Value of a header; `name` in lower case. Strips only the white space of RFC 9110: `c-1\\xa0` is not `c-1`."""
         value = self.exchange.headers.get(name)
         return None if value is None else value.decode("latin-1").strip(" \t")
 
     # ---- who
 
     def allow(self, *roles: str, basic_too: bool = False) -> Principal:
-        """The principal, if its role is one of `roles` (none given: any). Its limit counts a request here.
+        """The principal, if its role is one of `roles` (empty: any role). Counts one request towards its limit.
 
         Raises `unauthenticated`, `forbidden`, `too-many-requests`.
         """
@@ -105,20 +105,20 @@ class Call(Request):
             exchange.token = known
             exchange.ctx.limits.take(principal)
         if roles and principal.role not in roles:
-            raise Problem("forbidden", f"This needs the role {' or '.join(roles)}; the token's is {principal.role}.")
+            raise Problem("forbidden", f"This requires the role {' or '.join(roles)}; the role of the token is {principal.role}.")
         return principal
 
     @property
     def by(self) -> By:
-        """Who asks, for the audit. After `allow`."""
+        """The caller, for the audit. Call `allow` first."""
         principal = self.exchange.principal
         assert principal is not None
         return By(principal.actor, principal.role, self.exchange.request_id.decode())
 
     def customer(self, principal: Principal) -> str:
-        """The customer a gateway acts for; "" for staff, who act for none. The customer's limit counts a request here.
+        """The customer for whom a gateway acts; "" for staff. Counts one request towards the customer's limit.
 
-        Raises `customer-required`, `too-many-requests`, and `invalid-field` for one that nothing may be stored under.
+        Raises `customer-required`, `too-many-requests`, and `invalid-field` for an id that must not be stored.
         """
         if principal.role != "gateway":
             return ""
@@ -129,14 +129,14 @@ class Call(Request):
             self.exchange.customer = customer
             self.ctx.limits.take_customer(customer)
         if self.method not in _READS and has_card_number(customer):
-            text = "A customer's id is kept in the log for ever and must not hold a card number."
+            text = "A customer id is kept in the log for ever and must not contain a card number."
             raise Problem("invalid-field", text, errors=[FieldError("/Customer-Id", "card-number", "header")])
         self.exchange.customer = customer
         return customer
 
     def order_id(self) -> str:
-        """The order of the path. Raises `order-not-found` for what cannot be one: a command about it would only be a client's own
-        words, kept for weeks."""
+        """The order id in the path. Raises `order-not-found` for an impossible id: a command about it would only keep arbitrary
+        text of a client in the log."""
         order_id: str = self.path_params["order_id"]
         if not (_NAME if self.method in _READS else _ORDER_ID).fullmatch(order_id):
             raise Problem("order-not-found")
@@ -153,7 +153,7 @@ class Call(Request):
         return key
 
     def expected_version(self) -> int | None:
-        """The version in `If-Match`; None when any will do. Raises `invalid-if-match`."""
+        """The version in `If-Match`; None if any version will do. Raises `invalid-if-match`."""
         tag = self.header(b"if-match")
         if tag is None or tag == "*":
             return None
@@ -163,7 +163,7 @@ class Call(Request):
         return int(match[1])
 
     def has_version(self, version: int) -> bool:
-        """Whether `If-None-Match` names this version: the client has it already."""
+        """Whether `If-None-Match` names this version, so that the client already has it."""
         tags = self.header(b"if-none-match")
         if tags is None:
             return False
@@ -171,7 +171,7 @@ class Call(Request):
 
     @cached_property
     def preferences(self) -> Preferences:
-        """`Prefer`; what is not understood is ignored, as RFC 7240 asks. A longer wait than allowed is cut and said so."""
+        """`Prefer`. Ignores unknown preferences, as RFC 7240 requires. Cuts a wait that is too long; `applied` says so."""
         header = self.header(b"prefer")
         if header is None:
             return _NO_PREFERENCES
@@ -195,11 +195,12 @@ class Call(Request):
         wait_s = self.preferences.wait_s
         if not await self.ctx.projector.reached(partition, offset, CATCH_UP_S if wait_s is None else wait_s):
             raise Problem(
-                "not-caught-up", f"This node has folded partition {partition} to {self.ctx.projector.position(partition)}."
+                "not-caught-up",
+                f"This node has folded partition {partition} only up to {self.ctx.projector.position(partition)}.",
             )
 
     async def in_turns(self, steps: Steps[T]) -> T:
-        """The result of work that may be long, done so that others have their turns. Raises what the work raises."""
+        """The result of work that may be long, done in turns with other work. Raises what the work raises."""
         exchange = self.exchange
         result, worked_s = await exchange.ctx.turns.run(steps)
         if exchange.principal is not None:
@@ -212,22 +213,22 @@ class Call(Request):
     # ---- body
 
     async def json(self) -> Any:
-        """The body's JSON value, read strictly; `{}` when there is no body at all."""
+        """The JSON value of the body, read strictly; `{}` if there is no body."""
         raw = await read_body(self.receive, self.exchange.headers)
         return parse(raw) if raw else {}
 
     async def body_as(self, model: type[M]) -> tuple[Any, M]:
-        """The body as sent and as `model`. A body that is missing is an empty object."""
+        """The body as JSON value and as `model`. A missing body counts as an empty object."""
         value = await self.json()
         return value, validated(model, value)
 
 
-# A proxy and this program must never read two different values out of one request.
+# A proxy and this program must never read different values from one request.
 _SINGLE = (b"authorization", b"customer-id", b"idempotency-key", b"if-match", b"ledger-position", b"content-type")
 
 
 def headers_of(raw: list[tuple[bytes, bytes]]) -> tuple[dict[bytes, bytes], Problem | None]:
-    """Headers by name, and what is wrong with them: one of those that say who or what is sent twice."""
+    """Headers by name, and a problem if one of `_SINGLE` is sent twice."""
     headers = dict(raw)
     if len(headers) != len(raw):
         names = [name for name, _ in raw]

@@ -1,7 +1,7 @@
-"""Problems: every error the API answers, as RFC 9457 `application/problem+json`. The one table of slugs and statuses.
+"""Problems: every error of the API, as RFC 9457 `application/problem+json`. The only table of slugs and statuses.
 
-`type` is `/problems/<slug>` and `code` the slug again: the two never change, titles and details may. A refusal of the ledger
-has the code of `ledger.transitions.Code` with hyphens as slug, but for `amount_differs`, which is `total-mismatch`.
+`type` is `/problems/<slug>` and `code` repeats the slug: these two never change, titles and details may. The slug of a refusal
+is its `ledger.transitions.Code` with hyphens, except `amount_differs`, which is `total-mismatch`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ PROBLEM_JSON = b"application/problem+json"
 
 
 class ProblemType(NamedTuple):
-    """What a slug stands for. `retry_after_s` is sent as `Retry-After`."""
+    """The meaning of a slug. `retry_after_s` is sent as `Retry-After`."""
 
     status: int
     title: str
@@ -26,12 +26,12 @@ class ProblemType(NamedTuple):
     retry_after_s: int | None = None
 
 
-_NEW_KEY = "The outcome is recorded: a retry with the same key gets the same answer. After a change, use a new key."
+_NEW_KEY = "The outcome is recorded: a retry with the same key gets the same answer. To try again after a change, use a new key."
 
 PROBLEMS: dict[str, ProblemType] = {
     # 400: the request cannot be read
     "malformed-json": ProblemType(
-        400, "Malformed JSON", "The body is not one JSON value in UTF-8, or an object names a key twice."
+        400, "Malformed JSON", "The body is not one JSON value in UTF-8, or an object has a duplicate key."
     ),
     "idempotency-key-required": ProblemType(400, "Idempotency-Key required", "Every command needs an `Idempotency-Key` header."),
     "idempotency-key-invalid": ProblemType(
@@ -43,35 +43,39 @@ PROBLEMS: dict[str, ProblemType] = {
         "A gateway acts for one customer and must send `Customer-Id`, a pseudonym: `[A-Za-z0-9_-]{1,64}`.",
     ),
     "invalid-cursor": ProblemType(
-        400, "Invalid cursor", "The cursor was not handed out by this API, or belongs to other filters or another customer."
+        400, "Invalid cursor", "The cursor was not issued by this API, or belongs to other filters or another customer."
     ),
     "invalid-if-match": ProblemType(400, "Invalid If-Match", '`If-Match` must be one strong entity tag with a version: "7".'),
     "invalid-signature": ProblemType(
-        400, "Invalid signature", "The message is not signed by the provider, not of now, or not for this account and mode."
+        400, "Invalid signature", "The message is not signed by the provider, is too old, or is not for this account and mode."
     ),
-    "malformed-request": ProblemType(400, "Malformed request", "What was sent is not HTTP/1.1; the connection is closed."),
+    "malformed-request": ProblemType(400, "Malformed request", "The request is not valid HTTP/1.1; the connection is closed."),
     # 401, 403
     "unauthenticated": ProblemType(
-        401, "Unauthenticated", "A bearer token is needed, and the one sent, if any, is not known or has expired."
+        401, "Unauthenticated", "A bearer token is required: none was sent, or it is unknown or has expired."
     ),
-    "forbidden": ProblemType(403, "Forbidden", "The token's role may not do this."),
+    "forbidden": ProblemType(403, "Forbidden", "The role of the token does not permit this operation."),
     # 404, 405, 406
-    "not-found": ProblemType(404, "Not found", "There is nothing under this path."),
-    "order-not-found": ProblemType(404, "Order not found", "There is no such order, or it is another customer's."),
+    "not-found": ProblemType(404, "Not found", "There is no resource at this path."),
+    "order-not-found": ProblemType(404, "Order not found", "There is no such order, or it belongs to another customer."),
     "version-not-found": ProblemType(404, "Version not found", "The order has no such version, or did not exist at that time."),
     "command-unknown": ProblemType(
-        404, "Command unknown", "No such command of this principal and customer is known, and none stands at the position given."
+        404,
+        "Command unknown",
+        "This principal and customer have no such command, and there is none at the position in the query.",
     ),
-    "method-not-allowed": ProblemType(405, "Method not allowed", "The path exists, but not with this method; see `Allow`."),
-    "not-acceptable": ProblemType(406, "Not acceptable", "The resource has none of the representations in `Accept`."),
+    "method-not-allowed": ProblemType(405, "Method not allowed", "The path does not support this method; see `Allow`."),
+    "not-acceptable": ProblemType(406, "Not acceptable", "The resource has no representation that `Accept` permits."),
     # 408, 431: of the connection, which is closed
-    "request-timeout": ProblemType(408, "Request timeout", "A header must be complete within 10 s, a body within 10 s more."),
-    "header-too-large": ProblemType(431, "Header too large", "The header of a request, its path included, may have 32 KiB."),
+    "request-timeout": ProblemType(408, "Request timeout", "Headers must be complete within 10 s, the body within another 10 s."),
+    "header-too-large": ProblemType(
+        431, "Header too large", "The headers of a request, including its path, are limited to 32 KiB."
+    ),
     # 409: the order's state says no
     "order-cancelled": ProblemType(409, "Order cancelled", f"The order is cancelled. {_NEW_KEY}"),
-    "order-expired": ProblemType(409, "Order expired", f"The time to pay is over. {_NEW_KEY}"),
-    "already-paid": ProblemType(409, "Already paid", f"The order is paid. {_NEW_KEY}"),
-    "payment-open": ProblemType(409, "Payment open", f"Another payment attempt is under way. {_NEW_KEY}"),
+    "order-expired": ProblemType(409, "Order expired", f"The time to pay has expired. {_NEW_KEY}"),
+    "already-paid": ProblemType(409, "Already paid", f"The order is already paid. {_NEW_KEY}"),
+    "payment-open": ProblemType(409, "Payment open", f"Another payment attempt is in progress. {_NEW_KEY}"),
     "nothing-to-pay": ProblemType(409, "Nothing to pay", f"The order costs nothing. {_NEW_KEY}"),
     "too-many-attempts": ProblemType(409, "Too many attempts", f"No further payment attempt is possible. {_NEW_KEY}"),
     "too-late-to-cancel": ProblemType(
@@ -80,112 +84,112 @@ PROBLEMS: dict[str, ProblemType] = {
         f"Customers can cancel until processing starts, staff until the order is shipped. {_NEW_KEY}",
     ),
     "not-paid": ProblemType(409, "Not paid", f"The order is not paid yet. {_NEW_KEY}"),
-    "stock-not-reserved": ProblemType(409, "Stock not reserved", f"The stock of the order is not reserved yet. {_NEW_KEY}"),
+    "stock-not-reserved": ProblemType(409, "Stock not reserved", f"Stock for the order is not reserved yet. {_NEW_KEY}"),
     "dispute-open": ProblemType(409, "Dispute open", f"A dispute about the payment is open. {_NEW_KEY}"),
-    "not-shipped": ProblemType(409, "Not shipped", f"The order is not shipped yet. {_NEW_KEY}"),
-    "already-shipped": ProblemType(409, "Already shipped", f"The order is shipped already. {_NEW_KEY}"),
-    "no-such-attention": ProblemType(409, "No such attention", f"No such flag is open on the order. {_NEW_KEY}"),
-    "order-full": ProblemType(409, "Order full", f"The order has 1,000 events and takes no further payment. {_NEW_KEY}"),
+    "not-shipped": ProblemType(409, "Not shipped", f"The order has not been shipped yet. {_NEW_KEY}"),
+    "already-shipped": ProblemType(409, "Already shipped", f"The order has already been shipped. {_NEW_KEY}"),
+    "no-such-attention": ProblemType(409, "No such attention", f"The order has no such open flag. {_NEW_KEY}"),
+    "order-full": ProblemType(409, "Order full", f"The order has 1,000 events and accepts no further payment. {_NEW_KEY}"),
     "order-frozen": ProblemType(
         409,
         "Order frozen",
-        f"An event of this order could not be folded; `frozen` says which. Staff must look into it. {_NEW_KEY}",
+        f"An event of this order could not be folded; `frozen` names it. Staff must investigate. {_NEW_KEY}",
     ),
     "could-not-decide": ProblemType(
-        409, "Could not decide", f"The decision failed on our side; the order is unchanged and staff are alarmed. {_NEW_KEY}"
+        409, "Could not decide", f"The decision failed because of a bug; the order is unchanged and staff are alerted. {_NEW_KEY}"
     ),
-    "not-due": ProblemType(409, "Not due", f"It is too early for this. {_NEW_KEY}"),
+    "not-due": ProblemType(409, "Not due", f"It is too early for this operation. {_NEW_KEY}"),
     "unknown-attempt": ProblemType(409, "Unknown attempt", f"The order has no such payment attempt or dispute. {_NEW_KEY}"),
-    "undecodable": ProblemType(409, "Undecodable", "The command's bytes could not be read; they are kept for staff."),
+    "undecodable": ProblemType(409, "Undecodable", "The bytes of the command could not be decoded; they are kept for staff."),
     "open-orders": ProblemType(
         409,
         "Open orders",
-        "The customer has orders that are neither delivered nor cancelled. Send `force` to erase all the same.",
+        "The customer has orders that are neither delivered nor cancelled. Send `force` to erase anyway.",
     ),
     # 412, 413, 415
     "version-conflict": ProblemType(
-        412, "Version conflict", f"`If-Match` names another version than the order's; see `current`. {_NEW_KEY}"
+        412, "Version conflict", f"`If-Match` does not name the current version of the order; see `current`. {_NEW_KEY}"
     ),
-    "body-too-large": ProblemType(413, "Body too large", "A request body may have 64 KiB, a webhook 256 KiB."),
+    "body-too-large": ProblemType(413, "Body too large", "A request body is limited to 64 KiB, a webhook to 256 KiB."),
     "unsupported-media-type": ProblemType(
         415, "Unsupported media type", "The body must be `application/json` in UTF-8, not compressed."
     ),
-    # 422: readable, but not what is asked for
+    # 422: readable, but not valid
     "unknown-field": ProblemType(
         422, "Unknown field", "`errors` points to members or parameters that this operation does not have."
     ),
     "invalid-field": ProblemType(422, "Invalid field", "`errors` points to values that are missing or not allowed."),
-    "limit-exceeded": ProblemType(
-        422, "Limit exceeded", "There are more lines, adjustments, levels or days than allowed; see `errors`."
-    ),
-    "duplicate-line": ProblemType(422, "Duplicate line", "Two lines have the same service and sku: send one with the sum."),
+    "limit-exceeded": ProblemType(422, "Limit exceeded", "Too many lines, adjustments, levels or days; see `errors`."),
+    "duplicate-line": ProblemType(422, "Duplicate line", "Two lines have the same service and sku: send one line with the sum."),
     "currency-not-supported": ProblemType(422, "Currency not supported", "The shop does not sell in this currency."),
-    "total-mismatch": ProblemType(422, "Total mismatch", "The total is not what lines and adjustments, or the order, come to."),
+    "total-mismatch": ProblemType(
+        422, "Total mismatch", "The total does not equal the sum of lines and adjustments, or the total of the order."
+    ),
     "payment-window-not-allowed": ProblemType(
         422,
         "Payment window not allowed",
-        "The shop gives an order another time to pay: `payment_window_seconds` is below its least or above its most.",
+        "`payment_window_seconds` is below the minimum or above the maximum of the shop.",
     ),
     "status-not-settable": ProblemType(
-        422, "Status not settable", "`pending` and `paid` follow from facts about payment and stock; nobody sets them."
+        422, "Status not settable", "`pending` and `paid` follow from facts about payment and stock and cannot be set."
     ),
     "idempotency-key-reused": ProblemType(
-        422, "Idempotency-Key reused", "The key was used for another request of this operation. Use a new key."
+        422, "Idempotency-Key reused", "The key was already used for a different request of this operation. Use a new key."
     ),
     # 429, 5xx
     "too-many-requests": ProblemType(
         429,
         "Too many requests",
-        "This principal or customer has asked for too much lately, or too many commands wait for their outcome here. Wait for "
-        "`Retry-After`; retrying with the same key is safe.",
+        "This principal or customer exceeded its rate limit, or too many commands are waiting for their outcome on this node. "
+        "Wait for `Retry-After`; a retry with the same key is safe.",
         1,
     ),
     "internal-error": ProblemType(
-        500, "Internal error", "A bug on our side; the log has it under the `Request-Id`. A retry is safe."
+        500, "Internal error", "A bug in this program; the log has details under the `Request-Id`. A retry is safe."
     ),
     "ledger-unavailable": ProblemType(
         503,
         "Ledger unavailable",
-        "The log does not answer, and nothing is known to be durable. Retrying with the same key is safe.",
+        "The log does not answer, and it is unknown whether the request is durable. A retry with the same key is safe.",
         1,
     ),
     "too-many-connections": ProblemType(
         503,
         "Too many connections",
-        "Every connection that this node takes, of one address or of all, has a request under way.",
+        "All connections that this node accepts, in total or from one address, are busy.",
         1,
     ),
     "decisions-behind": ProblemType(
-        503, "Decisions behind", "Commands are durable but not being decided right now. Retrying with the same key is safe.", 5
+        503, "Decisions behind", "Commands are durable but currently not decided. A retry with the same key is safe.", 5
     ),
     "not-caught-up": ProblemType(
-        503, "Not caught up", "This node has not folded the log far enough to answer; another one may have. A retry is safe.", 1
+        503, "Not caught up", "This node has not folded the log far enough to answer; another node may have. A retry is safe.", 1
     ),
     "payment-refused": ProblemType(
         422,
         "Payment refused",
-        "The payment provider refuses to open a payment for this order; `provider_code` says why, in its own word. Another card "
-        "would not help: staff are called.",
+        "The payment provider refuses to open a payment for this order; `provider_code` is its reason. Another card would not "
+        "help: staff are alerted.",
     ),
     "provider-unavailable": ProblemType(
-        503, "Provider unavailable", "The payment provider does not answer. Retrying with the same key is safe.", 5
+        503, "Provider unavailable", "The payment provider does not answer. A retry with the same key is safe.", 5
     ),
 }
 
 _SLUG_OF = {Code.AMOUNT_DIFFERS: "total-mismatch"}
 
-# Refused, yet what was asked for is already so: answered with the order and 200.
+# Refused because the request is already fulfilled: answered with the order and 200.
 UNCHANGED = frozenset({Code.NOTHING_TO_CHANGE.value, Code.ALREADY_KNOWN.value})
 
 
 def slug_of(code: str) -> str:
-    """Slug of a refusal's code. Raises `ValueError` for a code that this version of the program does not know."""
+    """Slug of a refusal's code. Raises `ValueError` for a code unknown to this version of the program."""
     known = Code(code)
     return _SLUG_OF.get(known) or known.value.replace("_", "-")
 
 
 class FieldError(NamedTuple):
-    """One thing wrong with a request. `pointer` is a JSON pointer into the body, or `/<name>` of what `where` names.
+    """One fault of a request. `pointer` is a JSON pointer into the body, or `/<name>` of the header or parameter.
 
     `where` is `body`, `query`, `header` or `path`; `code` a stable word with hyphens (`missing`, `string-too-long`, ...).
     """
@@ -200,7 +204,7 @@ class FieldError(NamedTuple):
 
 
 class Problem(Exception):
-    """An answer that is not success. Raised anywhere below a route, answered by the route.
+    """An answer other than success. Raised anywhere below a route, which sends it.
 
     `members` are added to the JSON: `order_id`, `command_id`, `current` {version, status}, `frozen` {reason, partition, offset},
     `provider_code`.
@@ -230,7 +234,7 @@ class Problem(Exception):
         return self.type.status
 
     def as_json(self, instance: str) -> dict[str, object]:
-        """The problem's members; `instance` is the path of the request it answers."""
+        """The members of the problem; `instance` is the path of the request."""
         body: dict[str, object] = {
             "type": f"/problems/{self.slug}",
             "title": self.type.title,
@@ -249,7 +253,7 @@ class Problem(Exception):
 
 
 def invalid_header(name: str, detail: str) -> Problem:
-    """`invalid-field` about a header other than those that have a slug of their own."""
+    """`invalid-field` for a header without a slug of its own."""
     return Problem("invalid-field", detail, errors=[FieldError(f"/{name}", "invalid", "header")])
 
 
@@ -262,7 +266,7 @@ _SLUG_OF_ERROR: dict[type[NotNow], str] = {
 
 
 def problem_of(error: NotNow) -> Problem:
-    """The problem that an error of the services is to a client."""
+    """The problem with which an error of the services is answered."""
     detail = str(error) if isinstance(error, NotCaughtUp) else ""
     members = {"command_id": error.command_id} if isinstance(error, NotDurable) else {}
     return Problem(_SLUG_OF_ERROR[type(error)], detail, members=members)

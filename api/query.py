@@ -1,4 +1,4 @@
-"""Query parameters, read strictly: each at most once, none unknown. What is wrong is a `Problem` that points to it."""
+"""Strict reader for query parameters: each at most once, none unknown. Faults raise a `Problem` that points to them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _INTEGER = re.compile(r"-?[0-9]{1,18}")
 
 
 class Query:
-    """The parameters of one request. Take what the operation knows, then call `done`."""
+    """The parameters of one request. Take those that the operation has, then call `done`."""
 
     def __init__(self, items: Iterable[tuple[str, str]]) -> None:
         self._left: dict[str, str] = {}
@@ -24,10 +24,10 @@ class Query:
             self._left[name] = value
 
     def done(self) -> None:
-        """Raises `unknown-field` when a parameter was not taken: a misspelt filter must not look like an answer."""
+        """Raises `unknown-field` if a parameter is left: a misspelt filter must not be ignored."""
         if self._left:
             errors = [FieldError(f"/{name}", "unknown-field", "query") for name in list(self._left)[:20]]
-            raise Problem("unknown-field", "The query has parameters that this operation does not know.", errors=errors)
+            raise Problem("unknown-field", "The query has parameters that this operation does not have.", errors=errors)
 
     def text(self, name: str, pattern: str | None = None) -> str | None:
         value = self._left.pop(name, None)
@@ -52,26 +52,26 @@ class Query:
         return int(value)
 
     def time_ms(self, name: str) -> int | None:
-        """An RFC 3339 time as ms since the epoch; finer digits are cut off."""
+        """An RFC 3339 time as ms since the epoch; finer digits are truncated."""
         value = self._left.pop(name, None)
         if value is None:
             return None
         if (at_ms := parse_ms(value)) is not None:
             return at_ms
-        hint = " In a query a plus sign is written %2B." if " " in value else ""
-        raise _invalid(name, "not-a-time", f"{name} must be an RFC 3339 time, for instance 2030-01-31T12:00:00Z.{hint}")
+        hint = " In a query, write a plus sign as %2B." if " " in value else ""
+        raise _invalid(name, "not-a-time", f"{name} must be an RFC 3339 time, for example 2030-01-31T12:00:00Z.{hint}")
 
     def day(self, name: str) -> date:
         """A mandatory UTC date."""
         value = self._left.pop(name, None)
         if value is None:
-            raise _invalid(name, "missing", f"{name} is needed, for instance 2030-01-31.")
+            raise _invalid(name, "missing", f"{name} is required, for example 2030-01-31.")
         if _DAY.fullmatch(value):
             try:
                 return date.fromisoformat(value)
             except ValueError:
-                pass  # such as the 30th of February: refused below
-        raise _invalid(name, "not-a-date", f"{name} must be a date, for instance 2030-01-31.")
+                pass  # such as 30 February: refused below
+        raise _invalid(name, "not-a-date", f"{name} must be a date, for example 2030-01-31.")
 
 
 def _invalid(name: str, code: str, detail: str) -> Problem:

@@ -1,6 +1,7 @@
-"""Who calls, and what they may do, see and use.
+"""Callers: who they are, and how much they may request.
 
-auth         bearer tokens and roles; tokens_file reads a running node's tokens again
-limits       how much each caller may ask for
-proxies      whose word about a client counts
+auth         bearer tokens and roles
+tokens_file  reloads the tokens of a running node
+limits       rate limits
+proxies      which proxies are trusted
 """

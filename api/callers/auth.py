@@ -1,12 +1,12 @@
-"""Who is calling: bearer tokens, the principals behind them, and what a role may do. Knows hashes only, never a token.
+"""Bearer tokens and their principals. Stores only hashes of tokens, never tokens.
 
 The tokens file (`LEDGER_TOKENS_FILE`, or the same JSON in `LEDGER_TOKENS`):
 
     {"tokens": [{"name": "web", "role": "gateway", "expires_at": "2031-01-31T12:00:00Z",
                  "sha256": ["<64 hex digits>", {"sha256": "<64 hex digits>", "expires_at": "2030-02-01T00:00:00Z"}]}]}
 
-Several hashes of one name let a token be rotated while the name stays, and with it the scope of its idempotency keys. Times are
-RFC 3339 and may be left out; a hash ends at its own or at its entry's, whichever comes first. `tokens_file` reads it again.
+Several hashes under one name allow rotation: the name stays, and with it the scope of its idempotency keys. Times are RFC 3339
+and optional; a hash expires at its own time or at that of its entry, whichever comes first. `tokens_file` reloads the file.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ ROLES: tuple[str, ...] = get_args(Role)
 
 
 class Principal(NamedTuple):
-    """Who a token belongs to. `actor` is how commands and events name it."""
+    """The owner of a token. `actor` is its name in commands and events."""
 
     name: str
     role: Role
@@ -43,7 +43,7 @@ class Principal(NamedTuple):
 
 
 class Token(NamedTuple):
-    """What is known of one token. `expires_at_ms` is since the epoch; None: never."""
+    """What is known about one token. `expires_at_ms` is since the epoch; None means never."""
 
     sha256: bytes
     principal: Principal
@@ -56,7 +56,7 @@ class Token(NamedTuple):
 def _time_ms(value: object) -> int:
     at_ms = parse_ms(value) if isinstance(value, str) else None
     if at_ms is None:
-        raise ValueError("must be an RFC 3339 time, for instance 2030-01-31T12:00:00Z")
+        raise ValueError("must be an RFC 3339 time, for example 2030-01-31T12:00:00Z")
     return at_ms
 
 
@@ -96,18 +96,18 @@ class _File(BaseModel):
 
 
 class Tokens:
-    """The tokens that are known just now; a reload replaces them all at once."""
+    """The current tokens; a reload replaces all of them atomically."""
 
     def __init__(self, known: Sequence[Token], clock: Callable[[], int] = now_ms) -> None:
         self.known, self._clock = tuple(known), clock
         self.reloads: Counter[str] = Counter()  # by outcome: taken, refused
-        self.is_stale = False  # the file holds something else, which cannot be used
+        self.is_stale = False  # the file has changed, but is invalid
 
     def replace(self, known: Sequence[Token]) -> None:
         self.known, self.is_stale = tuple(known), False
 
     def find(self, token: bytes) -> Token | None:
-        """What is known of a token, expired or not. Takes the same time whichever matches, or none."""
+        """The matching token, even if expired. Takes the same time whichever token matches, or none."""
         digest = hashlib.sha256(token).digest()
         found = None
         for known in self.known:
@@ -119,12 +119,12 @@ class Tokens:
         return token.is_expired(self._clock())
 
     def accepts(self, token: Token) -> bool:
-        """Whether a token that was accepted still is: it was neither removed since, nor has it expired."""
+        """Whether an accepted token is still valid: neither removed nor expired since."""
         now = self._clock()
         return any(known[:2] == token[:2] and not known.is_expired(now) for known in self.known)
 
     def expiries_s(self) -> dict[str, float]:
-        """By role: seconds until the first of its tokens expires; below 0 since it has. Roles without an end are left out."""
+        """By role: seconds until its first token expires, negative after that. Omits roles whose tokens never expire."""
         now = self._clock()
         found: dict[str, float] = {}
         for token in self.known:
@@ -135,12 +135,12 @@ class Tokens:
 
 
 def load_tokens(settings: Settings) -> Tokens:
-    """The tokens of the settings, once."""
+    """Read the tokens of the settings, once."""
     return Tokens(read_tokens(settings))
 
 
 def read_tokens(settings: Settings) -> list[Token]:
-    """The tokens of the settings. Raises `ConfigError` when there are none, or naming what is wrong (never a value)."""
+    """The tokens of the settings. Raises `ConfigError` if there are none or a fault; the message contains no value."""
     if settings.ledger_tokens is not None and settings.ledger_tokens_file is not None:
         raise ConfigError("set LEDGER_TOKENS_FILE or LEDGER_TOKENS, not both")
     if settings.ledger_tokens is not None:
@@ -152,7 +152,7 @@ def read_tokens(settings: Settings) -> list[Token]:
         except (OSError, UnicodeDecodeError) as exc:
             raise ConfigError(f"{where} cannot be read: {exc}") from exc
     else:
-        raise ConfigError("no tokens: set LEDGER_TOKENS_FILE or LEDGER_TOKENS. Make one: order-ledger token gateway")
+        raise ConfigError("no tokens: set LEDGER_TOKENS_FILE or LEDGER_TOKENS. Create a token with: order-ledger token gateway")
     try:
         entries = _File.model_validate_json(text).tokens
     except ValidationError as exc:
@@ -166,7 +166,7 @@ def _flatten(entries: list[_Entry], where: str) -> list[Token]:
     names: set[str] = set()
     for entry in entries:
         if entry.name in names:
-            raise ConfigError(f"{where}: name {entry.name} is there twice; list all its hashes in one entry")
+            raise ConfigError(f"{where}: duplicate name {entry.name}; list all its hashes in one entry")
         names.add(entry.name)
         for token in entry.tokens():
             if token.sha256 in known:
@@ -178,7 +178,7 @@ def _flatten(entries: list[_Entry], where: str) -> list[Token]:
 
 
 def bearer_token(header: bytes, basic_too: bool = False) -> bytes | None:
-    """The token in an `Authorization` header; with `basic_too` also as the password of Basic. None when there is none."""
+    """The token in an `Authorization` header, with `basic_too` also the password of Basic; None if there is none."""
     scheme, _, value = header.strip(b" \t").partition(b" ")
     value = value.strip(b" \t")
     if scheme.lower() == b"bearer":
@@ -193,10 +193,10 @@ def bearer_token(header: bytes, basic_too: bool = False) -> bytes | None:
 
 
 def new_token(role: str) -> str:
-    """A fresh token: 256 random bits. The prefix lets secret scanners and people recognise it."""
+    """A new token: 256 random bits. The prefix lets secret scanners and people recognise it."""
     return f"ol_{role}_{secrets.token_urlsafe(32)}"
 
 
 def hash_token(token: str) -> str:
-    """What the tokens file holds of a token: SHA-256 in hex. A token has 256 random bits, so no slow hash is needed."""
+    """The hash for the tokens file: SHA-256 in hex. A token has 256 random bits, so no slow hash is needed."""
     return hashlib.sha256(token.encode()).hexdigest()

@@ -1,8 +1,8 @@
-"""How much each caller may ask for: token buckets in memory, of every principal and of every customer that a gateway acts for.
+"""Rate limits: token buckets in memory, for every principal and for every customer of a gateway.
 
-A request costs a token, and another one for every millisecond of long work that it made the event loop do (`ledger.turns`), which
-is known only afterwards: a bucket may be overdrawn, and then gives nothing until it has been filled again. A bucket is full when
-nothing was taken for `BURST_S`. Each node counts for itself; what is counted is gone with the process.
+A request costs one token, and one more per millisecond of long work on the event loop (`ledger.turns`). That is known only
+afterwards, so a bucket may be overdrawn, and is then empty until it has refilled. A bucket is full after `BURST_S` without
+requests. Each node counts separately, and counts are lost when the process ends.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from api.callers.auth import Principal
 from api.problems import Problem
 from api.settings import Settings
 
-BURST_S = 10.0  # so many seconds' worth may come at once
-TOKENS_PER_S = 1_000.0  # of work
+BURST_S = 10.0  # size of a bucket, in seconds of its rate
+TOKENS_PER_S = 1_000.0  # of long work
 
 
 class Buckets:
-    """One bucket for each name, filled with `per_s` tokens a second. Forgets those that are full again."""
+    """One bucket per name, filled with `per_s` tokens a second. Forgets full buckets."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._kept: dict[str, tuple[float, float]] = {}  # tokens then, and when; the one used last is at the end
+        self._kept: dict[str, tuple[float, float]] = {}  # (tokens, time of that count), least recently used first
 
     def __len__(self) -> int:
         return len(self._kept)
 
     def take(self, name: str, per_s: float, tokens: float) -> float:
-        """Take `tokens`, as soon as there is a whole one at all; 0, or the seconds until there will be one (nothing is taken)."""
+        """Take `tokens` if there is at least one. Returns 0, or the seconds until there is one; then nothing is taken."""
         now = self._clock()
         left = self._left(name, per_s, now)
         if left < 1:
@@ -39,7 +39,7 @@ class Buckets:
         return 0.0
 
     def charge(self, name: str, per_s: float, tokens: float) -> None:
-        """Take `tokens`, whether or not they are there."""
+        """Take `tokens`, even if that overdraws the bucket."""
         now = self._clock()
         self._keep(name, per_s, self._left(name, per_s, now) - tokens, now)
 
@@ -51,7 +51,7 @@ class Buckets:
     def _keep(self, name: str, per_s: float, tokens: float, now: float) -> None:
         self._kept.pop(name, None)
         self._kept[name] = tokens, now
-        for _ in range(2):  # faster than new ones come
+        for _ in range(2):  # faster than new ones are added
             oldest = next(iter(self._kept))
             was, at = self._kept[oldest]
             if was + (now - at) * per_s < per_s * BURST_S:
@@ -60,7 +60,7 @@ class Buckets:
 
 
 class Limits:
-    """The limits of one node."""
+    """The rate limits of one node."""
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
         self._gateway, self._staff = float(settings.limit_gateway_per_second), float(settings.limit_staff_per_second)
@@ -68,15 +68,15 @@ class Limits:
         self._principals, self._customers = Buckets(clock), Buckets(clock)
 
     def take(self, principal: Principal) -> None:
-        """One request of this principal. Raises `Problem` `too-many-requests`."""
+        """Count one request of this principal. Raises `Problem` `too-many-requests`."""
         self._refuse(self._principals.take(principal.actor, self._rate(principal), 1.0), principal.actor)
 
     def take_customer(self, customer: str) -> None:
-        """One request for this customer. Raises `Problem` `too-many-requests`."""
+        """Count one request for this customer. Raises `Problem` `too-many-requests`."""
         self._refuse(self._customers.take(customer, self._customer, 1.0), "this customer")
 
     def charge(self, principal: Principal, customer: str, worked_s: float) -> None:
-        """Long work that was done for a request; `customer` is empty when it was nobody's."""
+        """Charge long work that a request caused; `customer` is empty for staff."""
         tokens = worked_s * TOKENS_PER_S
         self._principals.charge(principal.actor, self._rate(principal), tokens)
         if customer:
@@ -89,4 +89,4 @@ class Limits:
     def _refuse(wait_s: float, who: str) -> None:
         if wait_s:
             headers = {"Retry-After": str(math.ceil(wait_s))}
-            raise Problem("too-many-requests", f"This node has had too many requests of {who} lately.", headers=headers)
+            raise Problem("too-many-requests", f"This node has received too many requests of {who}.", headers=headers)

@@ -1,8 +1,7 @@
-"""Proxies in front of `serve`: whose word about the client counts, and whose connections are many clients'.
+"""Proxies in front of `serve`: which are trusted, and whose connections carry many clients.
 
-Only addresses that `TRUSTED_PROXIES` names may say by `X-Forwarded-For` and `X-Forwarded-Proto` whom they ask for; from anybody
-else the two are ignored. Without a name nobody may, whatever uvicorn's own variable `FORWARDED_ALLOW_IPS` says. Nothing here
-decides by a client's address, and no log line has it.
+`X-Forwarded-For` and `X-Forwarded-Proto` are honoured only from addresses in `TRUSTED_PROXIES`, and ignored otherwise, whatever
+uvicorn's own variable `FORWARDED_ALLOW_IPS` says. No decision here depends on a client's address, and no log line contains it.
 """
 
 from __future__ import annotations
@@ -14,17 +13,17 @@ from api.settings import Network
 
 
 class Proxies:
-    """The networks whose connections are a proxy's."""
+    """The networks of trusted proxies."""
 
     def __init__(self, networks: tuple[Network, ...] = ()) -> None:
         self._networks = networks
 
     def uvicorn_options(self) -> dict[str, Any]:
-        """To be given to the server: what it believes of forwarded headers."""
+        """Options for uvicorn: which forwarded headers it trusts."""
         return {"proxy_headers": bool(self._networks), "forwarded_allow_ips": [str(network) for network in self._networks]}
 
     def __contains__(self, host: str) -> bool:
-        """Whether a connection from `host`, as the system names it, is a proxy's."""
+        """Whether a connection from `host`, as the system names it, comes from a trusted proxy."""
         if not self._networks:
             return False
         try:

@@ -72,7 +72,7 @@ def test_the_file_and_the_variable_hold_the_same_json(tmp_path: Path) -> None:
         ({"ledger_tokens": '{"tokens": [{"name": "a", "role": "boss", "sha256": ["' + "0" * 64 + '"]}]}'}, "tokens.0.role"),
         ({"ledger_tokens": '{"tokens": [{"name": "a", "role": "admin", "sha256": []}]}'}, "tokens.0.sha256"),
         ({"ledger_tokens": '{"tokens": [{"name": "a b", "role": "admin", "sha256": ["' + "0" * 64 + '"]}]}'}, "tokens.0.name"),
-        ({"ledger_tokens": text(entry("a", "admin", "x"), entry("a", "reader", "y"))}, "twice"),
+        ({"ledger_tokens": text(entry("a", "admin", "x"), entry("a", "reader", "y"))}, "duplicate name a;"),
         ({"ledger_tokens": text(entry("a", "admin", "x"), entry("b", "reader", "x"))}, "same hash"),
     ],
 )
