@@ -11,8 +11,8 @@ duplicate never gets this far (`idempotency`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from msgspec import Struct
 
@@ -253,7 +253,10 @@ def _known(what: str) -> Refusal:
     return Refusal(Code.ALREADY_KNOWN, what)
 
 
-def _row(table: dict[str, dict[str, str | Code]], fact: str, command: OrderCommand) -> dict[str, str | Code]:
+State = TypeVar("State", bound=str)
+
+
+def _row(table: Mapping[str, dict[State, State | Code]], fact: str, command: OrderCommand) -> dict[State, State | Code]:
     if fact not in table:
         raise MalformedCommand(f"{command.operation} cannot report {fact!r}")
     return table[fact]
@@ -307,7 +310,7 @@ def _record_refund(command: OrderCommand, order: Order, at_ms: int) -> Decision:
     if not fact.refund_no and not fact.provider_ref:
         raise MalformedCommand("a refund is named by its number or by the provider's reference")
     entry = o.refund_of(order, fact.refund_no, fact.provider_ref)
-    state = entry.state if entry else ""
+    state: t.RefundState = entry.state if entry else ""
     if row[state] is t.KNOWN:
         return _known(f"refund {fact.refund_no or fact.provider_ref} is {state}")
     detail = e.Refund(refund_no=fact.refund_no, provider_ref=fact.provider_ref, amount_minor=fact.amount_minor, code=fact.code)
@@ -373,7 +376,7 @@ def _resolve_attention(command: OrderCommand, order: Order, at_ms: int) -> Decis
     amount = None
     if flag.action == "settled_elsewhere":
         # Said without an amount: what a cancelled order had not given back yet, was. An open one owes nothing back.
-        owed = max(0, o.not_given_back_minor(order)) if order.order == o.CANCELLED else 0
+        owed = max(0, o.not_given_back_minor(order)) if order.lifecycle == o.CANCELLED else 0
         amount = flag.amount_minor if flag.amount_minor is not None else owed
     detail = e.Attention(flag.code, flag.obligation_key, flag.action, amount, flag.ticket)
     return _event(command, order, at_ms, e.ATTENTION_RESOLVED, detail)

@@ -118,18 +118,18 @@ def due_at(order: Order) -> int | None:
 
 
 def _reserve(o: Order) -> Iterator[Obligation]:
-    if o.order == OPEN:
+    if o.lifecycle == OPEN:
         for s in _stock(o, t.OWED):
             yield Obligation(Kind.RESERVE, f"res:{o.order_id}:{s.service}", args=_stock_args(o, s))
 
 
 def _cancel(o: Order) -> Iterator[Obligation]:
-    if o.order == OPEN and stock_state(o) == t.REJECTED:
+    if o.lifecycle == OPEN and stock_state(o) == t.REJECTED:
         yield Obligation(Kind.CANCEL, f"cancel:{o.order_id}:stock")
 
 
 def _release(o: Order) -> Iterator[Obligation]:
-    if o.order == CANCELLED:
+    if o.lifecycle == CANCELLED:
         for s in _stock(o, t.OWED, t.RESERVED):
             yield Obligation(Kind.RELEASE, f"rel:{o.order_id}:{s.service}:{s.times_reserved}", args=_stock_args(o, s))
 
@@ -144,7 +144,7 @@ def _look_at_payment(o: Order) -> Iterator[Obligation]:
     for a in o.attempts:
         under_way = _paying(o) and a is o.attempts[-1] and a.state in (t.OPEN, t.PENDING, t.DECLINED)
         # What is to be given back must be known by name; only a fact without one, which no door of ours sends, leads here.
-        nameless = o.order == CANCELLED and a.state == t.CAPTURED and not a.provider_ref and owed_back_minor(o) > 0
+        nameless = o.lifecycle == CANCELLED and a.state == t.CAPTURED and not a.provider_ref and owed_back_minor(o) > 0
         if under_way or nameless:
             yield Obligation(Kind.LOOK_AT_PAYMENT, f"look:{o.order_id}:{a.no}", a.since + LOOK_AFTER_MS, _payment_args(a))
 
@@ -171,7 +171,7 @@ def _void(o: Order) -> Iterator[Obligation]:
 
 
 def _refund(o: Order) -> Iterator[Obligation]:
-    if o.order != CANCELLED or o.refund_failures_recent >= t.REFUND_TRIES or dispute_state(o) == DISPUTE_OPEN:
+    if o.lifecycle != CANCELLED or o.refund_failures_recent >= t.REFUND_TRIES or dispute_state(o) == DISPUTE_OPEN:
         return
     if (owed := owed_back_minor(o)) > 0 and (found := _refundable(o, owed)) is not None:
         attempt, amount = found
@@ -206,7 +206,7 @@ def _look_at_refund(o: Order) -> Iterator[Obligation]:
 
 
 def _call_about_refund(o: Order) -> Iterator[Obligation]:
-    if o.order == CANCELLED and o.refund_failures_recent >= t.REFUND_TRIES and owed_back_minor(o) > 0:
+    if o.lifecycle == CANCELLED and o.refund_failures_recent >= t.REFUND_TRIES and owed_back_minor(o) > 0:
         yield from _person(o, REFUND_FAILED, f"refund:{_last_refund_no(o)}", again=True)
     for r in o.refunds:
         if r.state == t.SUBMITTED:
@@ -223,14 +223,14 @@ def _call_about_the_odd(o: Order) -> Iterator[Obligation]:
         if d.outcome == DISPUTE_OPEN:
             again = f":{d.times}" if d.times > 1 else ""  # a person dealt with the first time, not with this one
             yield from _person(o, DISPUTE, f"dispute:{d.provider_ref}{again}")
-    if o.order == OPEN and o.attempts and not o.captured_minor and was_refused(o.attempts[-1]):
+    if o.lifecycle == OPEN and o.attempts and not o.captured_minor and was_refused(o.attempts[-1]):
         yield from _person(o, PAYMENT_REFUSED, f"payment_refused:{o.attempts[-1].code}")
     back = o.refunded_minor + o.lost_minor
-    if (o.order == OPEN and paid_in_part(o)) or o.captured_minor > o.total_minor:
+    if (o.lifecycle == OPEN and paid_in_part(o)) or o.captured_minor > o.total_minor:
         yield from _person(o, AMOUNT_MISMATCH, f"captured:{o.captured_minor}")
     if back > o.captured_minor:
         yield from _person(o, AMOUNT_MISMATCH, f"given_back:{back}")
-    elif o.order == OPEN and o.captured_minor and back == o.captured_minor:
+    elif o.lifecycle == OPEN and o.captured_minor and back == o.captured_minor:
         yield from _person(o, REFUNDED_OPEN, f"refunded:{back}")
 
 
@@ -248,11 +248,11 @@ def _person(o: Order, code: str, what: str, not_before: int = 0, again: bool = F
 
 def _paying(o: Order) -> bool:
     """Whether the last attempt is still to become the payment of the order."""
-    return o.order == OPEN and bool(o.attempts) and not o.captured_minor
+    return o.lifecycle == OPEN and bool(o.attempts) and not o.captured_minor
 
 
 def _capturing(o: Order) -> bool:
-    return o.order == OPEN and payment_state(o) == t.AUTHORISED and stock_state(o) == t.RESERVED
+    return o.lifecycle == OPEN and payment_state(o) == t.AUTHORISED and stock_state(o) == t.RESERVED
 
 
 def _stock(o: Order, *states: str) -> list[StockEntry]:

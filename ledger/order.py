@@ -11,7 +11,7 @@ writer can have written: an unknown type, a version that does not follow, a firs
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Final, Literal, TypeVar
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -21,10 +21,36 @@ from ledger import transitions as t
 from ledger.errors import LedgerError
 from ledger.transitions import Status
 
-NONE, PROCESSING, SHIPPED, DELIVERED = "none", "processing", "shipped", "delivered"
-OPEN, CANCELLED = "open", "cancelled"
-PARTLY_CAPTURED = "partly_captured"
-DISPUTE_OPEN, DISPUTE_WON, DISPUTE_LOST, DISPUTE_WITHDRAWN = "open", "won", "lost", "withdrawn"
+Fulfilment = Literal["none", "processing", "shipped", "delivered"]
+NONE: Final = "none"
+PROCESSING: Final = "processing"
+SHIPPED: Final = "shipped"
+DELIVERED: Final = "delivered"
+Lifecycle = Literal["open", "cancelled"]
+OPEN: Final = "open"
+CANCELLED: Final = "cancelled"
+DISPUTE_OPEN: Final = "open"
+DISPUTE_WON: Final = "won"
+DISPUTE_LOST: Final = "lost"
+DISPUTE_WITHDRAWN: Final = "withdrawn"
+# Two of the shown axes, functions of the states above.
+PaymentAxis = Literal[
+    "not_required",
+    "unpaid",
+    "requested",
+    "open",
+    "pending",
+    "declined",
+    "authorised",
+    "partly_captured",
+    "captured",
+    "voided",
+    "refunding",
+    "refunded",
+    "refund_failed",
+]
+PARTLY_CAPTURED: Final = "partly_captured"
+StockAxis = Literal["pending", "reserved", "rejected", "released"]
 
 
 class FoldError(LedgerError):
@@ -38,7 +64,7 @@ class Attempt(Struct, frozen=True, array_like=True):
 
     no: int
     amount_minor: int
-    state: str
+    state: t.AttemptState
     since: int
     provider_ref: str | None = None
     captured_minor: int = 0
@@ -52,7 +78,7 @@ class RefundEntry(Struct, frozen=True, array_like=True):
     """One refund. `no` 0 = made at the provider; then `provider_ref` alone identifies it."""
 
     no: int
-    state: str
+    state: t.RefundState
     since: int
     amount_minor: int = 0
     provider_ref: str | None = None
@@ -63,7 +89,7 @@ class DisputeEntry(Struct, frozen=True, array_like=True):
     """One dispute. `times` counts how often it was opened: banks open again what was won."""
 
     provider_ref: str
-    outcome: str
+    outcome: str  # a word of the event's, which may say more than we know of
     amount_minor: int = 0
     reason: str | None = None
     due_by: int | None = None
@@ -74,7 +100,7 @@ class StockEntry(Struct, frozen=True, array_like=True):
     """What one service owes or holds for the order. `times_reserved` makes each release's key its own."""
 
     service: str
-    state: str
+    state: t.StockState
     since: int
     times_reserved: int = 0
     reservation_ref: str | None = None
@@ -109,10 +135,10 @@ class Order(Struct, frozen=True, array_like=True):
     adjustments: tuple[e.Adjustment, ...]
     reference: str | None
     contact_digest: bytes
-    order: str = OPEN
+    lifecycle: Lifecycle = OPEN
     cancel_reason: str | None = None
     cancelled_by: str | None = None
-    fulfilment: str = NONE
+    fulfilment: Fulfilment = NONE
     captured_minor: int = 0
     refunded_minor: int = 0
     lost_minor: int = 0
@@ -133,12 +159,12 @@ class Order(Struct, frozen=True, array_like=True):
 # ---- what is read off an order --------------------------------------------------------------------------------------
 
 
-def stock_state(o: Order) -> str:
+def stock_state(o: Order) -> StockAxis:
     """The stock axis over both services: `rejected`, `released`, `reserved` or `pending`."""
     states = [s.state for s in o.stock]
     if t.REJECTED in states:
         return t.REJECTED
-    if o.order == CANCELLED and t.OWED not in states and t.RESERVED not in states:
+    if o.lifecycle == CANCELLED and t.OWED not in states and t.RESERVED not in states:
         return t.RELEASED
     if all(s == t.RESERVED for s in states):
         return t.RESERVED
@@ -155,7 +181,7 @@ def paid_in_part(o: Order) -> bool:
     return o.captured_minor > 0 and not paid_in_full(o)
 
 
-def payment_state(o: Order) -> str:
+def payment_state(o: Order) -> PaymentAxis:
     """The payment axis: a function of the last attempt and the amounts."""
     if o.total_minor == 0 and not o.captured_minor:
         return "not_required"
@@ -167,20 +193,20 @@ def payment_state(o: Order) -> str:
             return "refunding"
         if states and states[-1] == t.FAILED:
             return "refund_failed"
-        if o.order == CANCELLED:
+        if o.lifecycle == CANCELLED:
             return "refunding"
         return "captured" if paid_in_full(o) else PARTLY_CAPTURED
     if not o.attempts:
         return "unpaid"
     state = o.attempts[-1].state
     if state == t.VOIDED:
-        return "voided" if o.order == CANCELLED else "unpaid"
+        return "voided" if o.lifecycle == CANCELLED else "unpaid"
     return state
 
 
 def display(o: Order) -> Status:
     """The shown status. Cancelled comes first: a late webhook never revives an order."""
-    if o.order == CANCELLED:
+    if o.lifecycle == CANCELLED:
         return Status.CANCELLED
     if o.fulfilment != NONE:
         return Status(o.fulfilment)
@@ -295,7 +321,7 @@ def _placed(event: e.OrderEvent) -> Order:
 
 def _cancelled(o: Order, event: e.OrderEvent) -> Changes:
     cancel = _detail(event.cancel, event)
-    return {"order": CANCELLED, "cancel_reason": cancel.reason, "cancelled_by": cancel.by}
+    return {"lifecycle": CANCELLED, "cancel_reason": cancel.reason, "cancelled_by": cancel.by}
 
 
 def _payment_requested(o: Order, event: e.OrderEvent) -> Changes:
@@ -310,7 +336,7 @@ def _payment_fact(o: Order, event: e.OrderEvent) -> Changes:
     if before is None:
         return {}
     now = t.ATTEMPT_FACTS[event.type][before.state]
-    state = before.state if now is t.KNOWN else str(now)
+    state = before.state if isinstance(now, t.Code) else now
     only_ref = event.type == e.PAYMENT_OPENED and state == before.state
     captured = before.captured_minor
     if event.type == e.PAYMENT_CAPTURED:
@@ -333,9 +359,9 @@ def _payment_fact(o: Order, event: e.OrderEvent) -> Changes:
 def _refund_fact(o: Order, event: e.OrderEvent) -> Changes:
     refund = _detail(event.refund, event)
     before = refund_of(o, refund.refund_no, refund.provider_ref)
-    was = before.state if before else ""
+    was: t.RefundState = before.state if before else ""
     now = t.REFUND_FACTS[event.type][was]
-    state = was if now is t.KNOWN else str(now)
+    state = was if isinstance(now, t.Code) else now
     amount = refund.amount_minor if refund.amount_minor is not None else (before.amount_minor if before else 0)
     after = RefundEntry(
         no=before.no if before else refund.refund_no,
@@ -384,7 +410,7 @@ def _stock_fact(o: Order, event: e.OrderEvent) -> Changes:
     if before is None:
         return {}
     now = t.STOCK_FACTS[event.type][before.state]
-    state = before.state if now is t.KNOWN else str(now)
+    state = before.state if isinstance(now, t.Code) else now
     after = StockEntry(
         service=before.service,
         state=state,

@@ -8,6 +8,7 @@ An *observed fact* (payment, refund, dispute, stock) is never refused for state:
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Final, Literal, get_args
 
 from ledger import events as e
 
@@ -127,15 +128,26 @@ REQUESTS: dict[Operation, dict[Status, str | Code]] = {
     },
 }
 
-KNOWN = Code.ALREADY_KNOWN
+KNOWN: Final = Code.ALREADY_KNOWN
 
-REQUESTED, OPEN, PENDING, DECLINED = "requested", "open", "pending", "declined"
-AUTHORISED, CAPTURED, VOIDED = "authorised", "captured", "voided"
-ATTEMPT_STATES = (REQUESTED, OPEN, PENDING, DECLINED, AUTHORISED, CAPTURED, VOIDED)
+AttemptState = Literal["requested", "open", "pending", "declined", "authorised", "captured", "voided"]
+REQUESTED: Final = "requested"
+OPEN: Final = "open"
+PENDING: Final = "pending"
+DECLINED: Final = "declined"
+AUTHORISED: Final = "authorised"
+CAPTURED: Final = "captured"
+VOIDED: Final = "voided"
+ATTEMPT_STATES: tuple[AttemptState, ...] = get_args(AttemptState)
+
+
+def _from_any(state: AttemptState) -> dict[AttemptState, AttemptState | Code]:
+    return dict.fromkeys(ATTEMPT_STATES, state)
+
 
 # state of a payment attempt x fact -> its next state, or that the fact adds nothing. A fact equal to the state is known too
 # (`decide` compares the fields). A stale look may move an attempt back once; the next look heals it.
-ATTEMPT_FACTS: dict[str, dict[str, str | Code]] = {
+ATTEMPT_FACTS: dict[str, dict[AttemptState, AttemptState | Code]] = {
     e.PAYMENT_OPENED: {
         REQUESTED: OPEN,
         OPEN: OPEN,  # from here on only when it brings the provider's reference: a webhook can overtake our own call
@@ -145,26 +157,33 @@ ATTEMPT_FACTS: dict[str, dict[str, str | Code]] = {
         CAPTURED: CAPTURED,
         VOIDED: OPEN,  # it was voided before its intent was known: now there is something to void
     },
-    e.PAYMENT_PENDING: dict.fromkeys(ATTEMPT_STATES, PENDING) | {CAPTURED: KNOWN},
-    e.PAYMENT_DECLINED: dict.fromkeys(ATTEMPT_STATES, DECLINED) | {CAPTURED: KNOWN},
-    e.PAYMENT_AUTHORISED: dict.fromkeys(ATTEMPT_STATES, AUTHORISED) | {CAPTURED: KNOWN},
-    e.PAYMENT_CAPTURED: dict.fromkeys(ATTEMPT_STATES, CAPTURED),  # if more than known
-    e.PAYMENT_VOIDED: dict.fromkeys(ATTEMPT_STATES, VOIDED) | {CAPTURED: KNOWN, VOIDED: KNOWN},
+    e.PAYMENT_PENDING: _from_any(PENDING) | {CAPTURED: KNOWN},
+    e.PAYMENT_DECLINED: _from_any(DECLINED) | {CAPTURED: KNOWN},
+    e.PAYMENT_AUTHORISED: _from_any(AUTHORISED) | {CAPTURED: KNOWN},
+    e.PAYMENT_CAPTURED: _from_any(CAPTURED),  # if more than known
+    e.PAYMENT_VOIDED: _from_any(VOIDED) | {CAPTURED: KNOWN, VOIDED: KNOWN},
 }
 
-SUBMITTED, SETTLED, FAILED = "submitted", "settled", "failed"
-REFUND_STATES = ("", SUBMITTED, SETTLED, FAILED)  # "" = not known yet
+RefundState = Literal["", "submitted", "settled", "failed"]  # "" = not known yet
+SUBMITTED: Final = "submitted"
+SETTLED: Final = "settled"
+FAILED: Final = "failed"
+REFUND_STATES: tuple[RefundState, ...] = get_args(RefundState)
 
-REFUND_FACTS: dict[str, dict[str, str | Code]] = {
+REFUND_FACTS: dict[str, dict[RefundState, RefundState | Code]] = {
     e.REFUND_SUBMITTED: {"": SUBMITTED, SUBMITTED: KNOWN, SETTLED: KNOWN, FAILED: KNOWN},
     e.REFUND_SETTLED: {"": SETTLED, SUBMITTED: SETTLED, SETTLED: KNOWN, FAILED: SETTLED},
     e.REFUND_FAILED: {"": FAILED, SUBMITTED: FAILED, SETTLED: FAILED, FAILED: KNOWN},  # providers do fail a settled one
 }
 
-OWED, RESERVED, REJECTED, RELEASED = "owed", "reserved", "rejected", "released"
-STOCK_STATES = (OWED, RESERVED, REJECTED, RELEASED)
+StockState = Literal["owed", "reserved", "rejected", "released"]
+OWED: Final = "owed"
+RESERVED: Final = "reserved"
+REJECTED: Final = "rejected"
+RELEASED: Final = "released"
+STOCK_STATES: tuple[StockState, ...] = get_args(StockState)
 
-STOCK_FACTS: dict[str, dict[str, str | Code]] = {
+STOCK_FACTS: dict[str, dict[StockState, StockState | Code]] = {
     e.STOCK_RESERVED: {OWED: RESERVED, RESERVED: KNOWN, REJECTED: KNOWN, RELEASED: RESERVED},  # a late yes is released again
     e.STOCK_REJECTED: {OWED: REJECTED, RESERVED: KNOWN, REJECTED: KNOWN, RELEASED: KNOWN},
     e.STOCK_RELEASED: {OWED: RELEASED, RESERVED: RELEASED, REJECTED: KNOWN, RELEASED: KNOWN},

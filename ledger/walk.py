@@ -10,8 +10,8 @@ names the record where it was seen (`offset`) and the last one before it that wa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 from msgspec import Struct
 
@@ -206,7 +206,7 @@ def illegal(before: Order, event: OrderEvent) -> str | None:
         allowed = any(row[status] == kind for row in t.REQUESTS.values())
         return None if allowed else f"{kind} of an order that is {status}"
     state: str | None = ""
-    row: dict[str, str | t.Code] | None = None
+    row: Mapping[Any, str | t.Code] | None = None
     if event.payment is not None and kind in t.ATTEMPT_FACTS:
         attempt = attempt_no(before, event.payment.attempt)
         row, state = t.ATTEMPT_FACTS[kind], attempt.state if attempt else None

@@ -135,7 +135,7 @@ def state_of(o: Order) -> State:
     return State(
         total=o.total_minor,
         stock=tuple((s.service, s.state) for s in o.stock),
-        cancelled=o.order == "cancelled",
+        cancelled=o.lifecycle == "cancelled",
         fulfilment=o.fulfilment,
         attempts=tuple(
             model.Attempt(a.state, a.provider_ref, a.captured_minor, a.waiting_for, a.code, a.charge_ref, a.capture_before)

@@ -121,7 +121,7 @@ def test_what_an_event_does_not_speak_of_stays_as_it_was() -> None:
     """Identity, prices and deadline never change; each event touches its own axis only."""
     fixed = ("order_id", "customer_id", "currency", "total_minor", "placed_at", "expires_at", "lines", "adjustments", "reference")
     own = {
-        "cancel": {"order", "cancel_reason", "cancelled_by"},
+        "cancel": {"lifecycle", "cancel_reason", "cancelled_by"},
         "payment": {"attempts", "captured_minor"},
         "refund": {"refunds", "refunded_minor", "refund_failures", "refund_failures_recent"},
         "dispute": {"disputes", "lost_minor"},

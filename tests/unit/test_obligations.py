@@ -350,7 +350,7 @@ def test_law_4_whatever_the_ports_say_the_end_keeps_no_money_and_no_stock_of_a_c
         o = known[name]
         assert not obligations(o)
         given_back = o.refunded_minor + o.lost_minor
-        if o.order == "cancelled":
+        if o.lifecycle == "cancelled":
             assert all(s.state in ("released", "rejected") for s in o.stock), o
             assert given_back >= o.captured_minor or o.attention, o
         if given_back > o.captured_minor:
