@@ -12,7 +12,7 @@ from api.callers.limits import Limits
 from api.connections import Connections
 from api.contract.patterns import POSITION
 from api.metrics import HttpMetrics
-from api.problems import FieldError, Problem
+from api.problems import FieldError, Problem, Where
 from api.services.audit import Audit
 from api.services.client_secrets import ClientSecrets
 from api.services.erasure import Erasures
@@ -117,7 +117,7 @@ class AppContext:
         """Why and where the order's fold stopped, if it did."""
         return self.queries.frozen(partition, order_id)
 
-    def parse_position(self, text: str, name: str, where: str) -> tuple[int, int]:
+    def parse_position(self, text: str, name: str, where: Where) -> tuple[int, int]:
         """`P-N` as (partition, offset). Raises `Problem` `invalid-field` about the header or parameter `name`."""
         partition, _, offset = text.partition("-")
         if _POSITION.fullmatch(text) and int(partition) < self.partitions:

@@ -7,10 +7,11 @@ is its `ledger.transitions.Code` with hyphens, except `amount_differs`, which is
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
+from api.contract.responses import ProblemErrorOut, ProblemOut
 from ledger.errors import DecisionsBehind, NotCaughtUp, NotDurable, NotNow, Overloaded
 from ledger.transitions import Code
 
@@ -188,6 +189,9 @@ def slug_of(code: str) -> str:
     return _SLUG_OF.get(known) or known.value.replace("_", "-")
 
 
+Where = Literal["body", "query", "header", "path"]
+
+
 class FieldError(NamedTuple):
     """One fault of a request. `pointer` is a JSON pointer into the body, or `/<name>` of the header or parameter.
 
@@ -196,11 +200,10 @@ class FieldError(NamedTuple):
 
     pointer: str
     code: str
-    where: str = "body"
+    where: Where = "body"
 
-    def as_json(self) -> dict[str, str]:
-        entry = {"pointer": self.pointer, "code": self.code}
-        return entry if self.where == "body" else entry | {"in": self.where}
+    def shown(self) -> ProblemErrorOut:
+        return ProblemErrorOut(self.pointer, self.code, None if self.where == "body" else self.where)
 
 
 class Problem(Exception):
@@ -216,7 +219,7 @@ class Problem(Exception):
         detail: str = "",
         *,
         errors: Sequence[FieldError] = (),
-        members: Mapping[str, object] | None = None,
+        members: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(slug)
@@ -233,23 +236,21 @@ class Problem(Exception):
     def status(self) -> int:
         return self.type.status
 
-    def as_json(self, instance: str) -> dict[str, object]:
-        """The members of the problem; `instance` is the path of the request."""
-        body: dict[str, object] = {
-            "type": f"/problems/{self.slug}",
-            "title": self.type.title,
-            "status": self.type.status,
-            "detail": self.detail,
-            "instance": instance,
-            "code": self.slug,
-        }
-        if self.errors:
-            body["errors"] = [error.as_json() for error in self.errors]
-        body.update({name: value for name, value in self.members.items() if value is not None})
-        return body
+    def shown(self, instance: str) -> ProblemOut:
+        """The answer; `instance` is the path of the request."""
+        return ProblemOut(
+            f"/problems/{self.slug}",
+            self.type.title,
+            self.type.status,
+            self.detail,
+            instance,
+            self.slug,
+            [error.shown() for error in self.errors] or None,
+            **self.members,
+        )
 
     def as_bytes(self, instance: str) -> bytes:
-        return msgspec.json.encode(self.as_json(instance))
+        return msgspec.json.encode(self.shown(instance))
 
 
 def invalid_header(name: str, detail: str) -> Problem:

@@ -12,13 +12,14 @@ from starlette.responses import Response
 
 from api import visibility
 from api.call import DEFAULT_WAIT_S, Call, Preferences
+from api.contract.responses import CommandOut, CurrentOut
 from api.edge import json_response
 from api.problems import UNCHANGED, Problem, slug_of
-from api.representations import etag, to_json
+from api.representations import etag, shown_status, to_json
 from api.services.submissions import Decided, Pending
 from commands.messages import OrderCommand
 from ledger.contacts import OrderContact
-from ledger.order import FoldError, Order, display
+from ledger.order import FoldError, Order
 from ledger.outcomes import Outcome
 from projections.queries import VersionNotFound
 
@@ -55,7 +56,11 @@ async def decided(call: Call, command: OrderCommand, result: Decided, created: b
     order = await order_then(call, partition, outcome)
     if order is None:
         # Committed, yet this node could not fold even the first event: nothing to show but where it is.
-        members = {"order_id": outcome.order_id, "command_id": command.command_id} | visibility.frozen(call, outcome.order_id)
+        members = {
+            "order_id": outcome.order_id,
+            "command_id": command.command_id,
+            "frozen": visibility.frozen(call, outcome.order_id),
+        }
         raise Problem("order-frozen", members=members)
     headers["ETag"] = etag(order.version)
     headers["Ledger-Outcome"] = "unchanged" if outcome.code else "changed"
@@ -97,9 +102,9 @@ async def refused(call: Call, command_id: str, outcome: Outcome, headers: dict[s
         return Problem("order-not-found", members={"command_id": command_id}, headers=headers)
     members: dict[str, object] = {"order_id": outcome.order_id, "command_id": command_id}
     if slug == "order-frozen":
-        members |= visibility.frozen(call, outcome.order_id)
+        members["frozen"] = visibility.frozen(call, outcome.order_id)
     elif slug != "idempotency-key-reused" and (order := await order_then(call, partition, outcome)) is not None:
-        members["current"] = {"version": order.version, "status": display(order)}
+        members["current"] = CurrentOut(order.version, shown_status(order))
     return Problem(slug, _sentence(outcome.detail), members=members, headers=headers)
 
 
@@ -109,22 +114,15 @@ def _sentence(detail: str) -> str:
 
 async def command_state(call: Call, command_id: str, order_id: str, outcome: Outcome | None) -> bytes:
     """What `readCommand` says of a command; `outcome` None: not decided yet."""
-    state: dict[str, object] = {
-        "command_id": command_id,
-        "state": "pending",
-        "order_id": order_id,
-        "version": None,
-        "problem": None,
-    }
-    if outcome is not None:
-        await call.ctx.submissions.folded_as_met(outcome)
-    if outcome is not None and (outcome.code is None or outcome.code in UNCHANGED):
+    if outcome is None:
+        return to_json(CommandOut(command_id, "pending", order_id, None, None))
+    await call.ctx.submissions.folded_as_met(outcome)
+    if outcome.code is None or outcome.code in UNCHANGED:
         order = await order_then(call, call.ctx.partition_of(order_id), outcome)
-        state |= {"state": "accepted", "version": outcome.version or (order.version if order else None)}
-    elif outcome is not None:
-        problem = await refused(call, command_id, outcome)
-        state |= {"state": "refused", "problem": problem.as_json(call.instance)}
-    return to_json(state)
+        version = outcome.version or (order.version if order else None)
+        return to_json(CommandOut(command_id, "accepted", order_id, version, None))
+    problem = await refused(call, command_id, outcome)
+    return to_json(CommandOut(command_id, "refused", order_id, None, problem.shown(call.instance)))
 
 
 def undecided(call: Call, command: OrderCommand, pending: Pending) -> Response:
@@ -137,11 +135,5 @@ def accepted_later(call: Call, command: OrderCommand, location: str, version: in
     headers = {"Location": location}
     if applied := call.preferences.applied:
         headers["Preference-Applied"] = applied
-    state = {
-        "command_id": command.command_id,
-        "state": "pending" if version is None else "accepted",
-        "order_id": command.order_id,
-        "version": version,
-        "problem": None,
-    }
+    state = CommandOut(command.command_id, "pending" if version is None else "accepted", command.order_id, version, None)
     return json_response(to_json(state), 202, headers)

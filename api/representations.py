@@ -1,13 +1,15 @@
-"""The ledger's values as the JSON that clients get. Pure; shapes are those of `payloads`."""
+"""The ledger's values as what clients get (`contract.responses`). Pure."""
 
 from __future__ import annotations
 
 from datetime import date, timedelta
-from typing import Any
+from typing import Any, cast
 
 import msgspec
+from msgspec.structs import asdict
 
-from ledger.contacts import OrderContact
+from api.contract import responses
+from ledger.contacts import Address, OrderContact
 from ledger.erasures import Erasure
 from ledger.order import CANCELLED, Order, display, payment_state, stock_state
 from ledger.rfc3339 import format_ms
@@ -33,85 +35,104 @@ def etag(version: int) -> str:
     return f'"{version}"'
 
 
-def order_summary(order: Order, frozen: object) -> dict[str, Any]:
+def shown_status(order: Order) -> responses.Status:
+    return display(order).value
+
+
+def order_summary(order: Order, frozen: responses.FrozenOut | None) -> responses.OrderSummaryOut:
     """An order without lines, adjustments and contact."""
     last = order.attempts[-1] if order.attempts else None
     payment = payment_state(order)
-    return {
-        "order_id": order.order_id,
-        "version": order.version,
-        "status": display(order),
-        "axes": {"order": order.lifecycle, "payment": payment, "stock": stock_state(order), "fulfilment": order.fulfilment},
-        "cancel_reason": order.cancel_reason if order.lifecycle == CANCELLED else None,
-        "attention": [{"code": f.code, "obligation_key": f.obligation_key, "since": format_ms(f.since)} for f in order.attention],
-        "frozen": frozen,
-        "customer_id": order.customer_id,
-        "currency": order.currency,
-        "total_minor": order.total_minor,
-        "captured_minor": order.captured_minor,
-        "refunded_minor": order.refunded_minor,
-        "reference": order.reference,
-        "placed_at": format_ms(order.placed_at),
-        "updated_at": format_ms(order.updated_at),
-        "expires_at": format_ms(order.expires_at),
-        "payment": {"attempt": last.no, "state": last.state} if last else {"attempt": 0, "state": payment},
-        "shipment": {
-            "carrier": order.carrier,
-            "tracking": order.tracking,
-            "shipped_at": None if order.shipped_at is None else format_ms(order.shipped_at),
-            "delivered_at": None if order.delivered_at is None else format_ms(order.delivered_at),
-        },
-    }
-
-
-def order_json(order: Order, frozen: object, contact: OrderContact | None) -> bytes:
-    """One order, whole."""
-    body = order_summary(order, frozen)
-    body["lines"] = order.lines
-    body["adjustments"] = order.adjustments
-    body["contact"] = None if contact is None else contact_members(contact)
-    return to_json(body)
-
-
-def contact_members(contact: OrderContact) -> dict[str, Any]:
-    """A contact as it was sent. Whose it is stands in the order."""
-    members: dict[str, Any] = msgspec.to_builtins(contact)
-    del members["customer_id"]
-    return members
-
-
-def erasure_json(erasure: Erasure) -> bytes:
-    """How far an erasure is."""
-    return to_json(
-        {
-            "state": "running" if erasure.done_at is None else "done",
-            "contacts_deleted": erasure.contacts_deleted,
-            "requested_at": format_ms(erasure.requested_at),
-            "done_at": None if erasure.done_at is None else format_ms(erasure.done_at),
-        }
+    return responses.OrderSummaryOut(
+        order_id=order.order_id,
+        version=order.version,
+        status=shown_status(order),
+        axes=responses.AxesOut(order.lifecycle, payment, stock_state(order), order.fulfilment),
+        cancel_reason=order.cancel_reason if order.lifecycle == CANCELLED else None,
+        attention=[responses.AttentionOut(f.code, f.obligation_key, format_ms(f.since)) for f in order.attention],
+        frozen=frozen,
+        customer_id=order.customer_id,
+        currency=order.currency,
+        total_minor=order.total_minor,
+        captured_minor=order.captured_minor,
+        refunded_minor=order.refunded_minor,
+        reference=order.reference,
+        placed_at=format_ms(order.placed_at),
+        updated_at=format_ms(order.updated_at),
+        expires_at=format_ms(order.expires_at),
+        payment=responses.PaymentSummaryOut(last.no, last.state) if last else responses.PaymentSummaryOut(0, payment),
+        shipment=responses.ShipmentOut(
+            order.carrier,
+            order.tracking,
+            None if order.shipped_at is None else format_ms(order.shipped_at),
+            None if order.delivered_at is None else format_ms(order.delivered_at),
+        ),
     )
 
 
-def frozen_members(frozen: Frozen | None, partition: int) -> dict[str, object] | None:
-    if frozen is None:
-        return None
-    return {"reason": frozen.reason, "partition": partition, "offset": frozen.offset}
+def whole_order(order: Order, frozen: responses.FrozenOut | None, contact: OrderContact | None) -> responses.OrderOut:
+    return responses.OrderOut(
+        **asdict(order_summary(order, frozen)),
+        lines=[
+            responses.OrderLineOut(cast(responses.Service, x.service), x.sku, x.name, x.quantity, x.unit_price_minor)
+            for x in order.lines
+        ],
+        adjustments=[responses.OrderAdjustmentOut(x.kind, x.label, x.amount_minor) for x in order.adjustments],
+        contact=None if contact is None else contact_shown(contact),
+    )
 
 
-def event_row(past: Past) -> dict[str, Any]:
+def contact_shown(contact: OrderContact) -> responses.OrderContactOut:
+    """A contact as it was sent. Whose it is stands in the order."""
+    return responses.OrderContactOut(
+        name=contact.name,
+        email=contact.email,
+        phone=contact.phone,
+        shipping_address=_address(contact.shipping_address),
+        billing_address=None if contact.billing_address is None else _address(contact.billing_address),
+        delivery_note=contact.delivery_note,
+    )
+
+
+def _address(address: Address) -> responses.OrderAddressOut:
+    return responses.OrderAddressOut(
+        line1=address.line1,
+        line2=address.line2,
+        city=address.city,
+        region=address.region,
+        postcode=address.postcode,
+        country=address.country,
+    )
+
+
+def erasure_state(erasure: Erasure) -> responses.ErasureStateOut:
+    """How far an erasure is."""
+    return responses.ErasureStateOut(
+        state="running" if erasure.done_at is None else "done",
+        contacts_deleted=erasure.contacts_deleted,
+        requested_at=format_ms(erasure.requested_at),
+        done_at=None if erasure.done_at is None else format_ms(erasure.done_at),
+    )
+
+
+def frozen_shown(frozen: Frozen | None, partition: int) -> responses.FrozenOut | None:
+    return None if frozen is None else responses.FrozenOut(frozen.reason, partition, frozen.offset)
+
+
+def event_row(past: Past) -> responses.EventOut:
     """One event with its place in the log."""
     event = past.event
     detail: dict[str, Any] = msgspec.to_builtins(event.detail, builtin_types=(bytes,)) if event.detail is not None else {}
-    return {
-        "version": event.version,
-        "type": event.type,
-        "occurred_at": format_ms(event.occurred_at),
-        "actor": event.actor,
-        "status": event.status,
-        "detail": {name: _detail_member(name, value) for name, value in detail.items()},
-        "partition": past.partition,
-        "offset": past.offset,
-    }
+    return responses.EventOut(
+        version=event.version,
+        type=event.type,
+        occurred_at=format_ms(event.occurred_at),
+        actor=event.actor,
+        status=event.status,
+        detail={name: _detail_member(name, value) for name, value in detail.items()},
+        partition=past.partition,
+        offset=past.offset,
+    )
 
 
 def _detail_member(name: str, value: Any) -> Any:
@@ -122,15 +143,15 @@ def _detail_member(name: str, value: Any) -> Any:
     return value
 
 
-def daily_row(number: int, currency: str, totals: DailyTotals) -> dict[str, Any]:
-    return {
-        "day": day(number),
-        "currency": currency,
-        "placed": totals.placed,
-        "placed_minor": totals.placed_minor,
-        "cancelled": totals.cancelled,
-        "shipped": totals.shipped,
-        "delivered": totals.delivered,
-        "captured_minor": totals.captured_minor,
-        "refunded_minor": totals.refunded_minor,
-    }
+def daily_row(number: int, currency: str, totals: DailyTotals) -> responses.DailyOut:
+    return responses.DailyOut(
+        day=day(number),
+        currency=currency,
+        placed=totals.placed,
+        placed_minor=totals.placed_minor,
+        cancelled=totals.cancelled,
+        shipped=totals.shipped,
+        delivered=totals.delivered,
+        captured_minor=totals.captured_minor,
+        refunded_minor=totals.refunded_minor,
+    )

@@ -11,12 +11,13 @@ functions here alone; a test holds them to it, and another one asks every route 
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from api.call import Call
 from api.callers.auth import Role
+from api.contract.responses import FrozenOut, OrderSummaryOut
 from api.problems import Problem
-from api.representations import frozen_members, order_json, order_summary
+from api.representations import frozen_shown, order_summary, to_json, whole_order
 from ledger.audit import CONTACT_READ, DONE
 from ledger.contacts import OrderContact, contact_key
 from ledger.order import Order
@@ -74,7 +75,7 @@ async def order_of_path(call: Call) -> tuple[int, Order]:
     partition = call.ctx.partition_of(order_id)
     order = call.ctx.queries.order(partition, order_id)
     if order is None and call.ctx.frozen(partition, order_id) is not None and may_hear(call, order_id):
-        raise Problem("order-frozen", members={"order_id": order_id} | frozen(call, order_id))
+        raise Problem("order-frozen", members={"order_id": order_id, "frozen": frozen(call, order_id)})
     if order is None or not may_see(call, order):
         raise Problem("order-not-found")
     return partition, order
@@ -83,10 +84,10 @@ async def order_of_path(call: Call) -> tuple[int, Order]:
 # ---- what of an order
 
 
-def frozen(call: Call, order_id: str) -> dict[str, object]:
-    """The member `frozen` of an answer about an order that the caller may see."""
+def frozen(call: Call, order_id: str) -> FrozenOut | None:
+    """Why and where the fold of an order stopped that the caller may see."""
     partition = call.ctx.partition_of(order_id)
-    return {"frozen": frozen_members(call.ctx.frozen(partition, order_id), partition)}
+    return frozen_shown(call.ctx.frozen(partition, order_id), partition)
 
 
 def order_shown(call: Call, order: Order, just_sent: OrderContact | None = None) -> bytes:
@@ -96,13 +97,13 @@ def order_shown(call: Call, order: Order, just_sent: OrderContact | None = None)
     """
     assert may_see(call, order)
     contact = (just_sent or _contact(call, order)) if sight(call).contact else None
-    return order_json(order, frozen(call, order.order_id)["frozen"], contact)
+    return to_json(whole_order(order, frozen(call, order.order_id), contact))
 
 
-def row_shown(call: Call, order: Order) -> dict[str, Any]:
+def row_shown(call: Call, order: Order) -> OrderSummaryOut:
     """One order in a list."""
     assert may_see(call, order)
-    return order_summary(order, frozen(call, order.order_id)["frozen"])
+    return order_summary(order, frozen(call, order.order_id))
 
 
 def sees_client_secret(call: Call) -> bool:

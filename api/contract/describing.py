@@ -5,13 +5,14 @@ A refusal is listed by its slug; its status, title and example come from the tab
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+import msgspec
 from pydantic import BaseModel
 
-from api.contract import payloads as p
 from api.contract.patterns import whole
+from api.contract.responses import HealthOut, ProblemOut, Response
 from api.problems import PROBLEMS, Problem, ProblemType
 
 Described = dict[str, Any]
@@ -20,29 +21,34 @@ SCHEMAS = "#/components/schemas/{model}"
 _COMMON = ("RequestId", "Traceparent")
 
 
-def component_name(model: type[BaseModel]) -> str:
+Model = type[BaseModel] | type[Response]
+
+
+def component_name(name: str) -> str:
     """Name of a payload in the document: the class's without what tells requests from answers."""
-    return model.__name__.removesuffix("Out").removesuffix("Body")
+    return name.removesuffix("Out").removesuffix("Body")
 
 
-def ref(model: type[BaseModel]) -> Described:
-    return {"$ref": SCHEMAS.format(model=component_name(model))}
+def ref(model: Model) -> Described:
+    return {"$ref": SCHEMAS.format(model=component_name(model.__name__))}
 
 
-def examples_of(model: type[BaseModel]) -> list[Any]:
+def examples_of(model: Model) -> Sequence[Any]:
+    if issubclass(model, Response):
+        return model.EXAMPLES
     extra = model.model_config.get("json_schema_extra")
     examples = extra.get("examples") if isinstance(extra, dict) else None
     return examples if isinstance(examples, list) else []
 
 
-def content(model: type[BaseModel], media: str = "application/json") -> Described:
+def content(model: Model, media: str = "application/json") -> Described:
     found: Described = {"schema": ref(model)}
     if examples := examples_of(model):
         found["examples"] = {f"example {number}": {"value": value} for number, value in enumerate(examples, 1)}
     return {media: found}
 
 
-def success(text: str, model: type[BaseModel], headers: str = "", media: str = "application/json") -> Described:
+def success(text: str, model: type[Response], headers: str = "", media: str = "application/json") -> Described:
     return {"description": text, "content": content(model, media), "headers": headers_named(headers)}
 
 
@@ -70,11 +76,11 @@ def problems(slugs: Iterable[str], instance: str) -> Described:
         kind: ProblemType = PROBLEMS[slug]
         response = found.setdefault(
             str(kind.status),
-            {"description": "", "content": {"application/problem+json": {"schema": ref(p.ProblemOut), "examples": {}}}},
+            {"description": "", "content": {"application/problem+json": {"schema": ref(ProblemOut), "examples": {}}}},
         )
         response["description"] += f"`{slug}`: {kind.meaning}\n\n"
         examples = response["content"]["application/problem+json"]["examples"]
-        examples[slug] = {"summary": kind.title, "value": Problem(slug).as_json(instance)}
+        examples[slug] = {"summary": kind.title, "value": msgspec.to_builtins(Problem(slug).shown(instance))}
         names = " ".join(["RetryAfter"] * (kind.retry_after_s is not None) + ["Challenge"] * (kind.status == 401))
         response["headers"] = headers_named(names)
     return {status: found[status] for status in sorted(found)}
@@ -143,7 +149,5 @@ def plain(
 
 
 def health(name: str, path: str, summary: str, text: str, not_ready: bool) -> Described:
-    answers = {200: success(summary, p.HealthOut)} | (
-        {503: success("Not ready; see `checks`.", p.HealthOut)} if not_ready else {}
-    )
+    answers = {200: success(summary, HealthOut)} | ({503: success("Not ready; see `checks`.", HealthOut)} if not_ready else {})
     return operation(name, "system", summary, text, answers, path=path, security=[])

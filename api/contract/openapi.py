@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
+from types import ModuleType
 from typing import Any
 
+import msgspec
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
-from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from api.contract import payloads
+from api.contract import requests, responses
 from api.contract.describing import SCHEMAS, component_name
 from api.contract.patterns import KEY, NAME, POSITION, VERSION_TAG, whole
 from api.settings import Settings
@@ -168,37 +168,39 @@ def openapi_document(app: FastAPI, settings: Settings) -> dict[str, Any]:
 
 
 def component_schemas() -> dict[str, Any]:
-    """Schemas of all payloads, by component name."""
-    models = [
-        model
-        for _, model in inspect.getmembers(payloads, inspect.isclass)
-        if issubclass(model, BaseModel)
-        and model.__module__ == payloads.__name__
-        and model not in (payloads.Request, payloads.Response)
-    ]
-    names = {model.__name__: component_name(model) for model in models}
-    _, found = models_json_schema([(model, "validation") for model in models], ref_template=SCHEMAS)
-    schemas: dict[str, Any] = _renamed(found["$defs"], names)
-    return {names[name]: schema for name, schema in schemas.items()}
+    """Schemas of all requests and responses, by component name."""
+    bodies = [m for m in _classes(requests) if issubclass(m, requests.Request) and m is not requests.Request]
+    answers = [m for m in _classes(responses) if issubclass(m, responses.Response) and m is not responses.Response]
+    _, found = models_json_schema([(model, "validation") for model in bodies], ref_template=SCHEMAS)
+    _, described = msgspec.json.schema_components(answers, ref_template="#/components/schemas/{name}")
+    for model in answers:
+        described[model.__name__]["title"] = component_name(model.__name__)
+        if model.EXAMPLES:
+            described[model.__name__]["examples"] = list(model.EXAMPLES)
+    return {component_name(name): _renamed(schema) for name, schema in {**found["$defs"], **described}.items()}
+
+
+def _classes(module: ModuleType) -> list[type]:
+    return [m for _, m in inspect.getmembers(module, inspect.isclass) if m.__module__ == module.__name__]
 
 
 def _bounded(schemas: dict[str, Any], settings: Settings) -> dict[str, Any]:
     """`schemas` with what the settings allow of an order's time to pay."""
-    window = schemas[component_name(payloads.PlaceOrderBody)]["properties"]["payment_window_seconds"]
+    window = schemas[component_name(requests.PlaceOrderBody.__name__)]["properties"]["payment_window_seconds"]
     integer = next(kind for kind in window["anyOf"] if kind["type"] == "integer")
     integer |= {"minimum": settings.payment_window_min_seconds, "maximum": settings.payment_window_max_seconds}
     window["default"] = settings.payment_window_seconds
     return schemas
 
 
-def _renamed(value: Any, names: Mapping[str, str]) -> Any:
+def _renamed(value: Any) -> Any:
     """`value` with every reference to a schema under its component name."""
     if isinstance(value, dict):
-        renamed = {key: _renamed(member, names) for key, member in value.items()}
+        renamed = {key: _renamed(member) for key, member in value.items()}
         if isinstance(target := value.get("$ref"), str):
-            renamed["$ref"] = SCHEMAS.format(model=names[target.rpartition("/")[2]])
+            renamed["$ref"] = SCHEMAS.format(model=component_name(target.rpartition("/")[2]))
         return renamed
-    return [_renamed(item, names) for item in value] if isinstance(value, list) else value
+    return [_renamed(item) for item in value] if isinstance(value, list) else value
 
 
 def program_version() -> str:

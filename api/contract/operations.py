@@ -5,7 +5,9 @@ Each constant is what `APIRouter.add_api_route` takes beside path and endpoint.
 
 from __future__ import annotations
 
-from api.contract import payloads as p
+from typing import get_args
+
+from api.contract import examples, requests, responses
 from api.contract.describing import Described, content, headers_named, health, in_path, operation, plain, query, ref, success
 from api.contract.patterns import MAX_VERSION, NAME, POSITION, SCHEMA_VERSION, whole
 
@@ -18,12 +20,12 @@ _COMMAND = (
 _ON_ORDER = "order-not-found invalid-if-match version-conflict"
 _READ = "not-caught-up ledger-unavailable invalid-field unknown-field"
 
-_ORDER_ID = in_path("order_id", "The order.", p.ORDER_ID)
+_ORDER_ID = in_path("order_id", "The order.", examples.ORDER_ID)
 _TIME = {"type": "string", "format": "date-time"}
 _AFTER = {"type": "integer", "minimum": 0, "maximum": MAX_VERSION, "default": 0}
 _ORDER_HEADERS = "ETag LedgerPosition LedgerOutcome Replayed Applied"
-_PENDING = success("Durable, not decided yet: look under `Location`.", p.CommandOut, "Location Applied")
-_ORDER = f"/orders/{p.ORDER_ID}"
+_PENDING = success("Durable, not decided yet: look under `Location`.", responses.CommandOut, "Location Applied")
+_ORDER = f"/orders/{examples.ORDER_ID}"
 
 PLACE_ORDER = operation(
     "placeOrder",
@@ -31,25 +33,25 @@ PLACE_ORDER = operation(
     "Place an order",
     "Answers when the order is decided and every read on this node shows it, within `Prefer: wait` (3 s). A retry with the same "
     "`Idempotency-Key` and body gets the first answer again, for ever. The contact is stored apart and can be erased.",
-    {201: success("The order as placed.", p.OrderOut, f"Location {_ORDER_HEADERS}"), 202: _PENDING},
+    {201: success("The order as placed.", responses.OrderOut, f"Location {_ORDER_HEADERS}"), 202: _PENDING},
     f"customer-required {_COMMAND} currency-not-supported duplicate-line total-mismatch payment-window-not-allowed",
     path="/orders",
     parameters=("CustomerId", *_COMMAND_HEADERS),
-    body=p.PlaceOrderBody,
+    body=requests.PlaceOrderBody,
 )
 LIST_ORDERS = operation(
     "listOrders",
     "orders",
     "List orders, newest first",
     "A gateway sees its customer's orders only. Follow `next_cursor` with the same filters until it is null.",
-    {200: success("A page of orders.", p.OrderPageOut, "Staleness")},
+    {200: success("A page of orders.", responses.OrderPageOut, "Staleness")},
     f"customer-required invalid-cursor {_READ}",
     path="/orders",
     parameters=(
         "CustomerId",
         "LedgerPosition",
         "Prefer",
-        query("status", {"type": "string", "enum": list(p.Status.__args__)}, "Only orders that show this status."),  # type: ignore[attr-defined]
+        query("status", {"type": "string", "enum": list(get_args(responses.Status))}, "Only orders that show this status."),
         query("customer_id", {"type": "string", "pattern": whole(NAME)}, "Only this customer's orders (not for gateways)."),
         query("placed_from", _TIME, "Only orders placed at or after this time."),
         query("placed_to", _TIME, "Only orders placed at or before this time."),
@@ -64,7 +66,7 @@ READ_ORDER = operation(
     "Read an order: now, as of a version, or as of a time",
     "The contact is null for readers and when it was erased; for an old version it is the contact as now.",
     {
-        200: success("The order.", p.OrderOut, "ETag LedgerPosition Staleness"),
+        200: success("The order.", responses.OrderOut, "ETag LedgerPosition Staleness"),
         304: {"description": "`If-None-Match` has this version."},
     },
     f"customer-required order-not-found version-not-found order-frozen {_READ}",
@@ -93,7 +95,7 @@ READ_EVENTS = operation(
             "description": "The events.",
             "headers": headers_named("LedgerPosition Staleness"),
             "content": {
-                **content(p.EventPageOut),
+                **content(responses.EventPageOut),
                 "text/event-stream": {
                     "schema": {"type": "string"},
                     "examples": {
@@ -122,12 +124,12 @@ SET_STATUS = operation(
     "orders",
     "Move an order along",
     "Staff only. The status it has already is 200 with `Ledger-Outcome: unchanged`.",
-    {200: success("The order after the change.", p.OrderOut, _ORDER_HEADERS), 202: _PENDING},
+    {200: success("The order after the change.", responses.OrderOut, _ORDER_HEADERS), 202: _PENDING},
     f"{_ON_ORDER} {_COMMAND} status-not-settable not-paid stock-not-reserved dispute-open not-shipped already-shipped "
     "too-late-to-cancel order-cancelled",
     path=f"{_ORDER}/status",
     parameters=(_ORDER_ID, *_COMMAND_HEADERS, "IfMatch"),
-    body=p.SetStatusBody,
+    body=requests.SetStatusBody,
 )
 CANCEL_ORDER = operation(
     "cancelOrder",
@@ -135,11 +137,11 @@ CANCEL_ORDER = operation(
     "Cancel an order",
     "Customers until processing starts, staff until it is shipped. Answers when the cancellation is decided; money and stock "
     "follow (`axes.payment`). Cancelled already is 200 with `Ledger-Outcome: unchanged`.",
-    {200: success("The cancelled order.", p.OrderOut, _ORDER_HEADERS), 202: _PENDING},
+    {200: success("The cancelled order.", responses.OrderOut, _ORDER_HEADERS), 202: _PENDING},
     f"customer-required {_ON_ORDER} {_COMMAND} too-late-to-cancel",
     path=f"{_ORDER}/cancel",
     parameters=(_ORDER_ID, "CustomerId", *_COMMAND_HEADERS, "IfMatch"),
-    body=p.CancelOrderBody,
+    body=requests.CancelOrderBody,
     body_required=False,
 )
 PAY = operation(
@@ -151,22 +153,22 @@ PAY = operation(
     "now. When the provider has not opened it in time, 202 with the payment under `Location`. `confirm` asks the provider now "
     "and answers with the state that this leads to; it needs no key.",
     {
-        200: success("`confirm`: the payment as it is now.", p.PaymentOut, "LedgerPosition Applied"),
-        201: success("The payment is open.", p.PaymentOut, "Location LedgerPosition Replayed Applied"),
-        202: success("Not decided, or not opened yet: look under `Location`.", p.CommandOut, "Location Applied"),
+        200: success("`confirm`: the payment as it is now.", responses.PaymentOut, "LedgerPosition Applied"),
+        201: success("The payment is open.", responses.PaymentOut, "Location LedgerPosition Replayed Applied"),
+        202: success("Not decided, or not opened yet: look under `Location`.", responses.CommandOut, "Location Applied"),
     },
     f"customer-required {_ON_ORDER} {_COMMAND} not-found order-full payment-open already-paid nothing-to-pay order-cancelled "
     "order-expired payment-refused too-many-attempts total-mismatch provider-unavailable",
     path=f"{_ORDER}/payment",
     parameters=(_ORDER_ID, "CustomerId", "OptionalKey", "Prefer", "IfMatch"),
-    body=p.PayOrderBody,
+    body=requests.PayOrderBody,
 )
 READ_PAYMENT = operation(
     "readPayment",
     "payments",
     "Read an order's payment",
     "The last attempt. The secret only for the customer, and only while it is open, pending or declined.",
-    {200: success("The payment.", p.PaymentOut, "LedgerPosition Staleness")},
+    {200: success("The payment.", responses.PaymentOut, "LedgerPosition Staleness")},
     f"customer-required order-not-found order-frozen not-found provider-unavailable {_READ}",
     path=f"{_ORDER}/payment",
     parameters=(_ORDER_ID, "CustomerId", "LedgerPosition", "Prefer"),
@@ -177,7 +179,7 @@ WEBHOOK = operation(
     "Messages of the payment provider",
     "Signed by the provider (`Stripe-Signature`); no token. Answered once everything the message is about was fetched and is "
     "durable. Types and orders that are not followed are taken and counted.",
-    {200: success("Taken.", p.WebhookOut)},
+    {200: success("Taken.", responses.WebhookOut)},
     "invalid-signature body-too-large unsupported-media-type ledger-unavailable not-caught-up provider-unavailable",
     path="/webhooks/stripe",
     parameters=("StripeSignature",),
@@ -193,11 +195,11 @@ RESOLVE_ATTENTION = operation(
     "Say what was done about a flag",
     "Staff only. `attention` of the order names the flags. After `retry` what failed is tried again; `settled_elsewhere` counts "
     "as refunded.",
-    {200: success("The order without the flag.", p.OrderOut, _ORDER_HEADERS), 202: _PENDING},
+    {200: success("The order without the flag.", responses.OrderOut, _ORDER_HEADERS), 202: _PENDING},
     f"{_ON_ORDER} {_COMMAND} no-such-attention",
     path=f"{_ORDER}/attention",
     parameters=(_ORDER_ID, *_COMMAND_HEADERS, "IfMatch"),
-    body=p.ResolveAttentionBody,
+    body=requests.ResolveAttentionBody,
 )
 READ_COMMAND = operation(
     "readCommand",
@@ -205,11 +207,11 @@ READ_COMMAND = operation(
     "What became of a command",
     "For the principal and customer that sent it. `at` is the command's position, as in the `Location` of the 202: with it a "
     "command that is not decided yet is `pending`, without it such a command is unknown.",
-    {200: success("Pending, accepted or refused.", p.CommandOut, "Staleness")},
+    {200: success("Pending, accepted or refused.", responses.CommandOut, "Staleness")},
     f"customer-required command-unknown {_READ}",
-    path=f"/commands/{p.COMMAND_ID}",
+    path=f"/commands/{examples.COMMAND_ID}",
     parameters=(
-        in_path("command_id", "The command.", p.COMMAND_ID),
+        in_path("command_id", "The command.", examples.COMMAND_ID),
         "CustomerId",
         "LedgerPosition",
         "Prefer",
@@ -224,13 +226,13 @@ ERASE_CUSTOMER = operation(
     "them from its files within seconds. What is answered is promised: a node that is killed goes on at its next start, or "
     "another one does. Events stay as they are: the README has what must not be put into them.",
     {
-        200: success("The erasure is durable.", p.ErasureOut, "Applied"),
-        202: success("Promised and under way: look under `Location`.", p.ErasureStateOut, "Location Applied"),
+        200: success("The erasure is durable.", responses.ErasureOut, "Applied"),
+        202: success("Promised and under way: look under `Location`.", responses.ErasureStateOut, "Location Applied"),
     },
     f"open-orders {_DOOR} not-caught-up ledger-unavailable",
     path="/customers/c-1/erasure",
     parameters=(in_path("customer_id", "The customer, a pseudonym.", "c-1", NAME), "LedgerPosition", "Prefer"),
-    body=p.EraseBody,
+    body=requests.EraseBody,
     body_required=False,
 )
 READ_ERASURE = operation(
@@ -238,7 +240,7 @@ READ_ERASURE = operation(
     "customers",
     "How far the erasure of a customer is",
     "The last one that was asked for, at whichever node.",
-    {200: success("Running, or done.", p.ErasureStateOut, "Staleness")},
+    {200: success("Running, or done.", responses.ErasureStateOut, "Staleness")},
     f"not-found {_READ}",
     path="/customers/c-1/erasure",
     parameters=(in_path("customer_id", "The customer, a pseudonym.", "c-1", NAME),),
@@ -248,7 +250,7 @@ READ_DAILY = operation(
     "reports",
     "Daily totals per currency",
     "UTC days by `occurred_at`. Days without anything are left out.",
-    {200: success("The totals.", p.DailyReportOut, "Staleness")},
+    {200: success("The totals.", responses.DailyReportOut, "Staleness")},
     f"limit-exceeded {_READ}",
     path="/reports/daily",
     parameters=(
@@ -289,7 +291,7 @@ READ_PROBLEM = operation(
         200: {
             "description": "The problem.",
             "content": {
-                **content(p.ProblemTypeOut),
+                **content(responses.ProblemTypeOut),
                 "text/html": {
                     "schema": {"type": "string"},
                     "examples": {"page": {"value": "<!doctype html><title>Total mismatch</title>"}},
@@ -317,7 +319,7 @@ def registry(name: str, summary: str, schema: Described, example: object, parame
     found = operation(
         name, "schema registry", summary, "", {200: ok}, path="/", parameters=parameters, security=_REGISTRY_SECURITY
     )
-    wrong = {REGISTRY_JSON: {"schema": ref(p.RegistryErrorOut)}}
+    wrong = {REGISTRY_JSON: {"schema": ref(responses.RegistryErrorOut)}}
     errors = {401: "No or an unknown token.", 429: "Too many requests lately.", 500: "A bug on our side."}
     if parameters:
         errors |= {404: "No such subject (40401), version (40402) or schema (40403)."}
@@ -336,7 +338,7 @@ def registry(name: str, summary: str, schema: Described, example: object, parame
 
 _AVRO = '{"type":"record","name":"OrderEvent","fields":[]}'
 _TEXTS = {"type": "array", "items": {"type": "string"}}
-_PAIR = {"type": "array", "items": ref(p.RegistrySubjectVersionOut)}
+_PAIR = {"type": "array", "items": ref(responses.RegistrySubjectVersionOut)}
 _ENTRY = {"subject": "order-events-value", "version": 1, "id": 1017, "schema": _AVRO}
 
 LIST_SUBJECTS = registry("listSubjects", "All subjects", _TEXTS, ["order-events-value"])
@@ -344,11 +346,13 @@ SCHEMA_TYPES = registry("schemaTypes", "The kinds of schema", _TEXTS, ["AVRO"])
 LIST_VERSIONS = registry(
     "listVersions", "Versions of a subject", {"type": "array", "items": {"type": "integer"}}, [1], (_SUBJECT,)
 )
-READ_VERSION = registry("readVersion", "One version of a subject", ref(p.RegistryVersionOut), _ENTRY, (_SUBJECT, _VERSION))
+READ_VERSION = registry(
+    "readVersion", "One version of a subject", ref(responses.RegistryVersionOut), _ENTRY, (_SUBJECT, _VERSION)
+)
 READ_VERSION_SCHEMA = registry(
     "readVersionSchema", "The bare schema", {"type": "object"}, {"type": "record"}, (_SUBJECT, _VERSION)
 )
-READ_SCHEMA = registry("readSchema", "A schema by id", ref(p.RegistrySchemaOut), {"schema": _AVRO}, (_ID,))
+READ_SCHEMA = registry("readSchema", "A schema by id", ref(responses.RegistrySchemaOut), {"schema": _AVRO}, (_ID,))
 READ_BARE_SCHEMA = registry("readBareSchema", "The bare schema by id", {"type": "object"}, {"type": "record"}, (_ID,))
 SCHEMA_SUBJECTS = registry("schemaSubjects", "Subjects that have a schema", _TEXTS, ["order-events-value"], (_ID,))
 SCHEMA_VERSIONS = registry(

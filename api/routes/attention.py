@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from api.call import Call
 from api.contract import operations as docs
-from api.contract.payloads import ResolveAttentionBody
+from api.contract.requests import ResolveAttentionBody
 from api.problems import FieldError, Problem, problem_of
 from api.replies import carry_out
 from commands.idempotency import command_id_of

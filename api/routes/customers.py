@@ -11,11 +11,12 @@ from api.call import Call
 from api.context import AppContext
 from api.contract import operations as docs
 from api.contract.patterns import NAME
-from api.contract.payloads import EraseBody
+from api.contract.requests import EraseBody
+from api.contract.responses import ErasureOut
 from api.edge import json_response
 from api.problems import FieldError, Problem
 from api.replies import wait_of
-from api.representations import erasure_json, to_json
+from api.representations import erasure_state, to_json
 from ledger.audit import CUSTOMER_ERASURE, REFUSED, REQUESTED
 from ledger.transitions import Status
 from ledger.turns import Steps
@@ -55,8 +56,8 @@ async def erase_customer(call: Call) -> Response:
     erasure = ctx.erasures.last(customer) or promised
     headers = {"Preference-Applied": call.preferences.applied} if call.preferences.applied else {}
     if erasure.done_at is not None:
-        return json_response(to_json({"contacts_deleted": erasure.contacts_deleted}), 200, headers)
-    return json_response(erasure_json(erasure), 202, {**headers, "Location": f"/customers/{customer}/erasure"})
+        return json_response(to_json(ErasureOut(erasure.contacts_deleted)), 200, headers)
+    return json_response(to_json(erasure_state(erasure)), 202, {**headers, "Location": f"/customers/{customer}/erasure"})
 
 
 async def read_erasure(call: Call) -> Response:
@@ -67,7 +68,7 @@ async def read_erasure(call: Call) -> Response:
     erasure = call.ctx.erasures.last(customer)
     if erasure is None:
         raise Problem("not-found", "Nobody has asked to erase this customer.")
-    return json_response(erasure_json(erasure))
+    return json_response(to_json(erasure_state(erasure)))
 
 
 def _customer(call: Call) -> str:

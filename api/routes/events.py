@@ -13,6 +13,7 @@ from api.call import Call
 from api.context import AppContext
 from api.contract import operations as docs
 from api.contract.patterns import MAX_VERSION
+from api.contract.responses import EventPageOut
 from api.edge import json_response
 from api.problems import Problem, invalid_header
 from api.representations import event_row, to_json
@@ -59,7 +60,7 @@ def _page(ctx: AppContext, partition: int, order_id: str, after: int, limit: int
     for past in (yield from ctx.queries.history(partition, order_id, after, limit)):
         rows.append(event_row(past))
         yield
-    return to_json({"data": rows})
+    return to_json(EventPageOut(rows))
 
 
 def preferred(accept: str) -> str | None:

@@ -9,7 +9,8 @@ from api.call import Call
 from api.context import AppContext
 from api.contract import operations as docs
 from api.contract.patterns import MAX_VERSION, NAME
-from api.contract.payloads import AddressBody, CancelOrderBody, ContactBody, PlaceOrderBody, SetStatusBody
+from api.contract.requests import AddressBody, CancelOrderBody, ContactBody, PlaceOrderBody, SetStatusBody
+from api.contract.responses import OrderPageOut
 from api.cursors import read_cursor, signed_cursor
 from api.edge import json_response
 from api.problems import FieldError, Problem
@@ -222,7 +223,7 @@ async def read_order(call: Call) -> Response:
     except VersionNotFound:
         raise Problem("version-not-found", members={"order_id": order.order_id}) from None
     except FoldError:
-        members = {"order_id": order.order_id} | frozen(call, order.order_id)
+        members = {"order_id": order.order_id, "frozen": frozen(call, order.order_id)}
         raise Problem("order-frozen", members=members) from None
     headers = {"ETag": etag(order.version), "Ledger-Position": ctx.position(partition)}
     if call.has_version(order.version):
@@ -261,4 +262,4 @@ def _page(call: Call, wanted: OrderFilter, limit: int, resume: dict[int, bytes] 
         rows.append(row_shown(call, order))
         yield
     next_cursor = None if page.resume is None else signed_cursor(ctx, wanted, page.resume)
-    return to_json({"data": rows, "next_cursor": next_cursor})
+    return to_json(OrderPageOut(rows, next_cursor))

@@ -15,7 +15,8 @@ from starlette.responses import Response
 from api.call import Call
 from api.context import AppContext
 from api.contract import operations as docs
-from api.contract.payloads import PayOrderBody
+from api.contract.requests import PayOrderBody
+from api.contract.responses import PaymentOut
 from api.edge import json_response
 from api.problems import FieldError, Problem
 from api.replies import accepted_later, headers_of_outcome, order_then, perform, refused, undecided, wait_of
@@ -180,16 +181,16 @@ def provider(ctx: AppContext) -> PaymentProvider:
 
 def payment_json(order: Order, attempt: Attempt, payments: PaymentProvider, secret: str | None) -> bytes:
     return to_json(
-        {
-            "attempt": attempt.no,
-            "state": attempt.state,
-            "provider": payments.name,
-            "provider_ref": attempt.provider_ref,
-            "client_secret": secret,
-            "amount_minor": attempt.amount_minor,
-            "currency": order.currency,
-            "expires_at": format_ms(order.expires_at),
-        }
+        PaymentOut(
+            attempt=attempt.no,
+            state=attempt.state,
+            provider=payments.name,
+            provider_ref=attempt.provider_ref,
+            client_secret=secret,
+            amount_minor=attempt.amount_minor,
+            currency=order.currency,
+            expires_at=format_ms(order.expires_at),
+        )
     )
 
 

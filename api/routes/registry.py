@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from api.call import Call
 from api.contract import operations as docs
+from api.contract.responses import RegistryErrorOut, RegistrySchemaOut, RegistrySubjectVersionOut, RegistryVersionOut
 from api.edge import LedgerRoute, allowed_methods
 from api.problems import Problem
 from api.representations import to_json
@@ -53,7 +54,7 @@ class RegistryRoute(LedgerRoute):
 
 def error_response(code: int, message: str, headers: dict[str, str] | None = None) -> Response:
     status = int(str(code)[:3])
-    return Response(to_json({"error_code": code, "message": message}), status, headers, docs.REGISTRY_JSON)
+    return Response(to_json(RegistryErrorOut(code, message)), status, headers, docs.REGISTRY_JSON)
 
 
 def not_found() -> Response:
@@ -116,7 +117,7 @@ def _by_version(call: Call) -> SchemaVersion:
 
 
 async def read_schema(call: Call) -> Response:
-    return _answer({"schema": _by_id(call).text})
+    return _answer(RegistrySchemaOut(_by_id(call).text))
 
 
 async def read_bare_schema(call: Call) -> Response:
@@ -129,7 +130,7 @@ async def schema_subjects(call: Call) -> Response:
 
 async def schema_subject_versions(call: Call) -> Response:
     schema = _by_id(call)
-    return _answer([{"subject": schema.subject(call.ctx.topics.prefix), "version": schema.version}])
+    return _answer([RegistrySubjectVersionOut(schema.subject(call.ctx.topics.prefix), schema.version)])
 
 
 async def schema_types(call: Call) -> Response:
@@ -147,7 +148,7 @@ async def list_versions(call: Call) -> Response:
 async def read_version(call: Call) -> Response:
     schema = _by_version(call)
     subject = schema.subject(call.ctx.topics.prefix)
-    return _answer({"subject": subject, "version": schema.version, "id": schema.id, "schema": schema.text})
+    return _answer(RegistryVersionOut(schema.text, subject, schema.version, schema.id))
 
 
 async def read_version_schema(call: Call) -> Response:

@@ -8,6 +8,7 @@ from starlette.responses import Response
 from api.call import Call
 from api.context import AppContext
 from api.contract import operations as docs
+from api.contract.responses import DailyReportOut
 from api.edge import json_response
 from api.problems import FieldError, Problem
 from api.representations import daily_row, day_number, to_json
@@ -47,4 +48,4 @@ def _report(ctx: AppContext, first: int, last: int, currency: str | None) -> Ste
     for (number, of), totals in sorted(days.items()):
         rows.append(daily_row(number, of, totals))
         yield
-    return to_json({"data": rows})
+    return to_json(DailyReportOut(rows))

@@ -16,6 +16,7 @@ from api.call import Call
 from api.context import AppContext
 from api.contract import operations as docs
 from api.contract.asyncapi import asyncapi_document
+from api.contract.responses import HealthOut, NotReady, ProblemTypeOut
 from api.edge import json_response
 from api.metrics import Counts, Gauges, Workers
 from api.problems import PROBLEMS, Problem
@@ -42,7 +43,7 @@ def add_docs_page(app: FastAPI) -> None:
 
 async def live(call: Call) -> Response:
     """The event loop answers, which is all that a restart could mend."""
-    return json_response(to_json({"status": "live", "checks": {}}))
+    return json_response(to_json(HealthOut("live", {})))
 
 
 async def ready(call: Call) -> Response:
@@ -56,15 +57,16 @@ async def ready(call: Call) -> Response:
         "log": "ok" if status.connected else "connecting" if status.connecting else "away",
     }
     reason = _not_ready(ctx, status)
-    body: dict[str, object] = {"status": "not_ready" if reason else "ready", "checks": checks}
     if reason:
-        body["reason"] = reason
+        body = HealthOut("not_ready", checks, reason)
     elif checks["log"] == "away":
-        body |= {"reason": "log-away", "stale": True, "staleness_ms": status.staleness_ms}
+        body = HealthOut("ready", checks, "log-away", True, status.staleness_ms)
+    else:
+        body = HealthOut("ready", checks)
     return json_response(to_json(body), 503 if reason else 200, {"Retry-After": "1"} if reason else {})
 
 
-def _not_ready(ctx: AppContext, status: FoldStatus) -> str | None:
+def _not_ready(ctx: AppContext, status: FoldStatus) -> NotReady | None:
     """Why this node should get no requests, in a word that never changes."""
     if ctx.stopping:
         return "stopping"
@@ -175,6 +177,4 @@ async def read_problem(call: Call) -> Response:
             f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{title}</title>\n'
             f"<h1>{title}</h1>\n<p><code>{slug}</code>, HTTP {kind.status}</p>\n<p>{html.escape(kind.meaning)}</p></html>\n"
         )
-    return json_response(
-        to_json({"type": f"/problems/{slug}", "title": kind.title, "status": kind.status, "meaning": kind.meaning})
-    )
+    return json_response(to_json(ProblemTypeOut(f"/problems/{slug}", kind.title, kind.status, kind.meaning)))

@@ -17,7 +17,8 @@ import uvicorn
 import uvloop
 from fastapi import FastAPI
 
-from api.contract.payloads import ORDER_ID, PlaceOrderBody
+from api.contract.examples import ORDER_ID
+from api.contract.requests import PlaceOrderBody
 from projections.faust_app import UVICORN_OPTIONS
 
 app = FastAPI()

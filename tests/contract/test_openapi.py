@@ -15,7 +15,7 @@ from api.app import build_app
 from api.bodies import parse, validated
 from api.callers.auth import Tokens
 from api.context import AppContext
-from api.contract.payloads import CancelOrderBody, EraseBody, PayOrderBody, PlaceOrderBody, ResolveAttentionBody, SetStatusBody
+from api.contract.requests import CancelOrderBody, EraseBody, PayOrderBody, PlaceOrderBody, ResolveAttentionBody, SetStatusBody
 from api.problems import PROBLEMS, UNCHANGED, slug_of
 from api.settings import Settings
 from ledger.memory.log import MemoryLog

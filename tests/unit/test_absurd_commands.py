@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import structlog
 
-from api.representations import order_json
+from api.representations import to_json, whole_order
 from commands.messages import command_codec
 from commands.obligations import obligations
 from commands.processor.desk import Desk
@@ -98,7 +98,7 @@ class Ledger:
             self.read_models.write_chunk(TopicPartition(topic, 0), [r for r in records if r.topic == topic])
         for order in changed:
             obligations(order)
-            order_json(order, None, None)
+            to_json(whole_order(order, None, None))
         assert self.read_models.frozen_count() == 0
         return said
 

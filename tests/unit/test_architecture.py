@@ -89,6 +89,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("api/callers/", "api/services/"),
         ("api/representations.py", "api/bodies.py", "api/contract/"),
         ("api/problems.py", "api/settings.py"),
+        ("api/contract/responses.py", "api/contract/requests.py", "api/contract/examples.py", "api/contract/card_numbers.py"),
     ),
     "commands": (
         ("commands/__init__.py", "commands/sandbox/"),
@@ -295,7 +296,7 @@ def test_a_print_past_the_screen_is_seen(source: str) -> None:
 
 
 # What shows an order, or a part of it that not every role may see; and the one place that decides about it.
-SHOWS_ORDERS = ("order_json", "order_summary", "contact_members", "frozen_members")
+SHOWS_ORDERS = ("whole_order", "order_summary", "contact_shown", "frozen_shown")
 VISIBILITY = "api/visibility.py"
 
 
@@ -319,7 +320,7 @@ def test_one_place_decides_what_a_role_sees_of_an_order() -> None:
 @pytest.mark.parametrize(
     "source",
     [
-        "from api.representations import order_json",
+        "from api.representations import whole_order",
         "from api import representations as r\ndef f(order):\n    from api.representations import order_summary",
         "def f(ctx, key):\n    return ctx.projector.contact(key)",
         "def f(ctx, key):\n    return ctx.projector.contacts.contact(key)",
@@ -644,7 +645,7 @@ def test_an_import_across_packages_is_seen(path: str, source: str) -> None:
         ("api/problems.py", "from api.call import Call"),
         ("api/routes/orders.py", "import api.processes.wiring"),
         ("api/processes/serve.py", "from api.cli import verbs"),
-        ("api/contract/payloads.py", "from api.routes import orders"),
+        ("api/contract/requests.py", "from api.routes import orders"),
         ("api/cli/tail.py", "from ledger.kafka.log import KafkaLog"),
         ("api/routes/payments.py", "from commands.reconciler.stripe_gateway import StripeGateway"),
         ("api/routes/payments.py", "from commands.sandbox import SECRET_KEY"),

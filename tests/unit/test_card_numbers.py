@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from api.bodies import validated
-from api.contract import payloads
+from api.contract import requests as payloads
 from api.contract.card_numbers import has_card_number
 from api.problems import Problem
 from tests.support.harness import order_body
@@ -237,4 +237,4 @@ def test_no_text_of_an_order_may_be_a_card_number_and_no_answer_repeats_it(path:
     assert error.pointer == "".join(f"/{part}" for part in path)
     expected = {"currency": "pattern", "country": "pattern", "service": "not-one-of", "kind": "not-one-of"}
     assert error.code == expected.get(str(path[-1]), "card-number")
-    assert "4242" not in str(caught.value.as_json("/orders"))
+    assert "4242" not in str(caught.value.shown("/orders"))

@@ -1,0 +1,93 @@
+"""The values of the OpenAPI document's examples: one shop, one customer, one order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Json = dict[str, Any]
+
+ORDER_ID = "ord_2cumvh5jpkvhcxsfqqzwnmx5ei"
+COMMAND_ID = "cmd_wq6v6d3cbq5plkmwqcxkcqv4aa"
+AT = "2030-01-31T12:00:00.000Z"
+
+ADDRESS: Json = {"line1": "1 Mill Lane", "city": "Leeds", "postcode": "LS1 1AA", "country": "GB"}
+CONTACT: Json = {"name": "Ada Example", "email": "ada@example.org", "shipping_address": ADDRESS}
+LINE: Json = {
+    "service": "product",
+    "sku": "espresso-1kg",
+    "name": "Espresso 1 kg",
+    "quantity": 1,
+    "unit_price_minor": 2490,
+}
+SHIPPING: Json = {"kind": "shipping", "label": "Parcel", "amount_minor": 400}
+
+SUMMARY: Json = {
+    "order_id": ORDER_ID,
+    "version": 1,
+    "status": "pending",
+    "axes": {"order": "open", "payment": "unpaid", "stock": "pending", "fulfilment": "none"},
+    "cancel_reason": None,
+    "attention": [],
+    "frozen": None,
+    "customer_id": "c-1",
+    "currency": "EUR",
+    "total_minor": 2890,
+    "captured_minor": 0,
+    "refunded_minor": 0,
+    "reference": "cart-1017",
+    "placed_at": AT,
+    "updated_at": AT,
+    "expires_at": "2030-01-31T12:30:00.000Z",
+    "payment": {"attempt": 0, "state": "unpaid"},
+    "shipment": {"carrier": None, "tracking": None, "shipped_at": None, "delivered_at": None},
+}
+ORDER: Json = SUMMARY | {"lines": [LINE], "adjustments": [SHIPPING], "contact": CONTACT}
+EVENT: Json = {
+    "version": 2,
+    "type": "OrderCancelled",
+    "occurred_at": AT,
+    "actor": "gateway:web",
+    "status": "cancelled",
+    "detail": {"reason": "customer_request", "by": "customer"},
+    "partition": 3,
+    "offset": 1017,
+}
+PAYMENT: Json = {
+    "attempt": 1,
+    "state": "open",
+    "provider": "stripe",
+    "provider_ref": "pi_3PKb2eLk",
+    "client_secret": "pi_3PKb2eLk_secret_hidden",
+    "amount_minor": 2890,
+    "currency": "EUR",
+    "expires_at": "2030-01-31T12:30:00.000Z",
+}
+ACCEPTED: Json = {"command_id": COMMAND_ID, "state": "accepted", "order_id": ORDER_ID, "version": 1, "problem": None}
+UNDECIDED: Json = {"command_id": COMMAND_ID, "state": "pending", "order_id": ORDER_ID, "version": None, "problem": None}
+DAY: Json = {
+    "day": "2030-01-31",
+    "currency": "EUR",
+    "placed": 2,
+    "placed_minor": 5780,
+    "cancelled": 1,
+    "shipped": 0,
+    "delivered": 0,
+    "captured_minor": 0,
+    "refunded_minor": 0,
+}
+ERASURE: Json = {"state": "running", "contacts_deleted": 40_000, "requested_at": AT, "done_at": None}
+READY: Json = {"status": "ready", "checks": {"fold": "ok", "log": "ok", "caught_up": "ok"}}
+READY_WITHOUT_LOG: Json = {
+    "status": "ready",
+    "checks": {"fold": "waiting", "log": "away", "caught_up": "behind by ?"},
+    "reason": "log-away",
+    "stale": True,
+    "staleness_ms": 61_000,
+}
+PROBLEM_TYPE: Json = {
+    "type": "/problems/total-mismatch",
+    "title": "Total mismatch",
+    "status": 422,
+    "meaning": "The total is not what lines and adjustments, or the order, come to.",
+}
+REGISTRY_ERROR: Json = {"error_code": 40403, "message": "Schema not found"}

@@ -1,0 +1,180 @@
+"""What clients send, as pydantic models: requests are validated with them, strictly.
+
+Money is integer minor units of the order's currency; times are RFC 3339 in UTC with milliseconds.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+from api.contract.card_numbers import no_card_number
+from api.contract.examples import CONTACT, LINE, ORDER_ID, SHIPPING
+from commands.mailboxes import mailbox
+from ledger.money import MAX_TOTAL_MINOR, MAX_UNIT_PRICE_MINOR
+
+Service = Literal["product", "merch"]
+CancelReason = Literal["customer_request", "fraud", "other"]
+Status = Literal["pending", "paid", "processing", "shipped", "delivered", "cancelled"]
+Minor = Annotated[int, Field(ge=-MAX_TOTAL_MINOR, le=MAX_TOTAL_MINOR)]
+# Of every text that a client may send, whatever it is for: a test walks all requests.
+NO_CARD = AfterValidator(no_card_number)
+Country = Annotated[str, Field(pattern=r"^[A-Za-z]{2}$", description="ISO 3166-1 alpha-2"), NO_CARD]
+
+
+class Request(BaseModel):
+    """A request body: no unknown members, no conversions, no card number in any text."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class LineBody(Request):
+    """One article; (service, sku) is unique in an order."""
+
+    service: Service
+    sku: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$"), NO_CARD]
+    name: Annotated[str, Field(min_length=1, max_length=120), NO_CARD]
+    quantity: Annotated[int, Field(ge=1, le=999)]
+    unit_price_minor: Annotated[int, Field(ge=0, le=MAX_UNIT_PRICE_MINOR)]
+
+
+class AdjustmentBody(Request):
+    """Shipping, tax or fee (0 or more), or a discount (0 or less)."""
+
+    kind: Literal["shipping", "tax", "fee", "discount"]
+    label: Annotated[str, Field(min_length=1, max_length=60), NO_CARD]
+    amount_minor: Minor
+
+
+def _is_mailbox(text: str) -> str:
+    """As typed, if mail can be sent to it."""
+    try:
+        mailbox(text)
+    except ValueError:
+        raise PydanticCustomError("not_an_email_address", "is no e-mail address") from None
+    return text
+
+
+class AddressBody(Request):
+    line1: Annotated[str, Field(min_length=1, max_length=120), NO_CARD]
+    line2: Annotated[str | None, Field(max_length=120), NO_CARD] = None
+    city: Annotated[str, Field(min_length=1, max_length=80), NO_CARD]
+    region: Annotated[str | None, Field(max_length=80), NO_CARD] = None
+    postcode: Annotated[str, Field(max_length=16, description="may be empty where there are none"), NO_CARD]
+    country: Country
+
+
+class ContactBody(Request):
+    """Who the order is for: the only personal data. It is never part of a command, an event or a refusal, and can be erased."""
+
+    name: Annotated[str, Field(min_length=1, max_length=120), NO_CARD]
+    email: Annotated[str, Field(max_length=254, json_schema_extra={"format": "email"}), AfterValidator(_is_mailbox), NO_CARD]
+    phone: Annotated[
+        str | None,
+        Field(max_length=32, description="with a leading +, or as it is dialled in the shipping address's country"),
+        NO_CARD,
+    ] = None
+    shipping_address: AddressBody
+    billing_address: AddressBody | None = None
+    delivery_note: Annotated[str | None, Field(max_length=500), NO_CARD] = None
+
+
+class PlaceOrderBody(Request):
+    """A new order. `total_minor` must be the sum of quantity times unit price over all lines, plus all adjustments."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "currency": "EUR",
+                    "lines": [LINE],
+                    "adjustments": [SHIPPING],
+                    "total_minor": 2890,
+                    "reference": "cart-1017",
+                    "contact": CONTACT,
+                }
+            ]
+        },
+    )
+
+    currency: Annotated[str, Field(pattern=r"^[A-Za-z]{3}$", description="ISO 4217, one of the shop's currencies"), NO_CARD]
+    lines: Annotated[list[LineBody], Field(min_length=1, max_length=100)]
+    adjustments: Annotated[list[AdjustmentBody], Field(max_length=20)] = []
+    total_minor: Annotated[int, Field(ge=0, le=MAX_TOTAL_MINOR)]
+    reference: Annotated[str | None, Field(max_length=64, description="cart number or the like; nothing personal"), NO_CARD] = (
+        None
+    )
+    payment_window_seconds: Annotated[
+        int | None,
+        Field(description="time to pay, for bank transfers, pre-orders and the like; absent: the shop's usual one"),
+    ] = None
+    contact: ContactBody
+
+
+class SetStatusBody(Request):
+    """The status an order is to have. `carrier` and `tracking` go with `shipped`, `reason` with `cancelled`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"status": "shipped", "carrier": "DHL", "tracking": "00340434161094015902"}]},
+    )
+
+    status: Status
+    carrier: Annotated[str | None, Field(max_length=40), NO_CARD] = None
+    tracking: Annotated[str | None, Field(max_length=64), NO_CARD] = None
+    reason: CancelReason | None = None
+
+
+class CancelOrderBody(Request):
+    """Why the order is cancelled; without a reason `customer_request` for a customer, `other` for staff."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"reason": "customer_request"}, {}]})
+
+    reason: CancelReason | None = None
+
+
+class PayOrderBody(Request):
+    """`initiate` opens a payment of the amount that the customer saw; `confirm` says that the customer is done."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"total_minor": 2890, "currency": "EUR"}, {"action": "confirm"}]},
+    )
+
+    action: Literal["initiate", "confirm"] = "initiate"
+    total_minor: Annotated[int | None, Field(ge=0, le=MAX_TOTAL_MINOR)] = None
+    currency: Annotated[str | None, Field(pattern=r"^[A-Z]{3}$"), NO_CARD] = None
+
+
+class ResolveAttentionBody(Request):
+    """What a person did about a flag of the order: `code` and `obligation_key` are those of the flag.
+
+    `retry`: try again. `settled_elsewhere`: the money went back in another way; without an amount, all that was still owed.
+    """
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"code": "refund_failed", "obligation_key": f"att:{ORDER_ID}:refund:3", "action": "retry"},
+                {
+                    "code": "refund_failed",
+                    "obligation_key": f"att:{ORDER_ID}:refund:3",
+                    "action": "settled_elsewhere",
+                    "amount_minor": 2890,
+                    "ticket": "SHOP-17",
+                },
+            ]
+        }
+    )
+
+    code: Annotated[str, Field(pattern=r"^[a-z_]{1,64}$"), NO_CARD]
+    obligation_key: Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,255}$"), NO_CARD]
+    action: Literal["retry", "settled_elsewhere"]
+    amount_minor: Annotated[int | None, Field(ge=0, le=MAX_TOTAL_MINOR)] = None
+    ticket: Annotated[str | None, Field(pattern=r"^[A-Za-z0-9#_-]{0,64}$"), NO_CARD] = None
+
+
+class EraseBody(Request):
+    model_config = ConfigDict(json_schema_extra={"examples": [{}, {"force": True}]})
+
+    force: Annotated[bool, Field(description="erase although orders are neither delivered nor cancelled")] = False
