@@ -1,19 +1,19 @@
-"""The HTTP facade, the processes and the command line. Imports all our packages, is imported by none.
+"""The HTTP facade, the processes and the command line. Imports the other packages, and is imported by none of them.
 
-Each imports only what is below it:
+Each part imports only those below it:
 
 cli/          the verbs
-processes/    `serve`, `commands`, `sandbox`, `up`, and what puts them together
+processes/    `serve`, `commands`, `sandbox`, `up`, and their composition
 app           the HTTP application
-routes/       a module per kind of resource
-replies       from what became of a command to its response; cursors: signed positions in lists
+routes/       one module per kind of resource
+replies       responses for outcomes of commands; cursors: signed positions in lists
 edge          the outermost ASGI layer: request ids, common headers, access log, unexpected errors
-visibility    what each role sees of an order
+visibility    what each role may see of an order
 call          one request as the routes see it
-context       what routes work with: log, fold, services
-connections   the connections of the server, bounded; query: strict parameters; metrics: what /metrics says
-callers/      who calls, and how much they may ask for
-services/     what routes and background work share; knows no HTTP
-contract/     what requests and answers look like; bodies: strict JSON; representations: the ledger's values as JSON
-problems      every error as `application/problem+json`; settings: everything but Kafka's
+context       dependencies of the routes: log, fold, services
+connections   limits on connections; query: strict parameters; metrics: those of HTTP
+callers/      who calls, and how much they may request
+services/     shared by routes and background tasks; knows no HTTP
+contract/     shapes of requests and answers; bodies: strict JSON; representations: domain values as JSON
+problems      every error as `application/problem+json`; settings: all but those of Kafka
 """

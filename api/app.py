@@ -1,4 +1,4 @@
-"""The HTTP application: routes, the rim around them, and the answers of the framework in our shape."""
+"""The HTTP application: the routes, the edge around them, and problems in place of the framework's own errors."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ __all__ = ["AppContext", "build_app"]
 
 
 class LedgerApp(FastAPI):
-    """FastAPI's routing and description; around the router stands our rim alone.
+    """FastAPI's routing and description, with `Edge` as the only middleware.
 
-    FastAPI's own middlewares serve what no route here uses (exception handlers, dependencies, body limits, telemetry).
+    FastAPI's own middlewares serve features that no route here uses (exception handlers, dependencies, body limits, telemetry).
     """
 
     def __init__(self, ctx: AppContext) -> None:
@@ -41,7 +41,7 @@ class LedgerApp(FastAPI):
 
 
 def build_app(ctx: AppContext) -> FastAPI:
-    """The ASGI application over `ctx`. Touches neither the log nor an event loop; call `ctx.end_streams()` when stopping."""
+    """The ASGI application for `ctx`. Uses neither the log nor an event loop. Call `ctx.end_streams()` when stopping."""
     app = LedgerApp(ctx)
     for module in (orders, payments, events, webhooks, tracking, attention, customers, reports):
         module.add_routes(app.router)
@@ -56,7 +56,7 @@ def build_app(ctx: AppContext) -> FastAPI:
 
 
 async def no_such_path(scope: Scope, receive: Receive, send: Send) -> None:
-    """Where no route matched. Raises `HTTPException` for a WebSocket, which the server refuses."""
+    """Answer a path without a route. Raises `HTTPException` for a WebSocket, which the server refuses."""
     if scope["type"] != "http":
         raise HTTPException(404)
     response = registry.not_found() if scope["path"].startswith(registry.PREFIXES) else None

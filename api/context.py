@@ -1,4 +1,4 @@
-"""What the routes work with: this node's log, fold and tokens, put together by the process that serves them."""
+"""The dependencies of the routes: this node's log, fold, tokens and services, composed by the `serve` process."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ class StatusOf(Protocol):
 
 @dataclass
 class AppContext:
-    """Everything a request may touch. All of it lives on the event loop that folds, but `sender` and `log`.
+    """Everything a request may use. All of it belongs to the event loop that folds, except `sender` and `log`.
 
-    `hash_key` keys fingerprints, contact digests and cursors; `status` must be cheap: it is asked by every request. Without
-    `payments` no payment can be opened here.
+    `hash_key` keys fingerprints, contact digests and cursors. `status` must be cheap, because every request calls it. Without
+    `payments`, no payment can be opened here.
     """
 
     settings: Settings
@@ -59,9 +59,9 @@ class AppContext:
     followed: FollowedMessages = field(default_factory=FollowedMessages)
     turns: Turns = field(default_factory=Turns)
     loop_lag: LoopLag = field(default_factory=LoopLag)
-    audit_spool: Path | None = None  # where audit records wait while the log is away
+    audit_spool: Path | None = None  # where audit records wait while the log is unreachable
     stopping: bool = False
-    making: bool = False  # there are no read models yet, and they are being folded from the log
+    making: bool = False  # there are no read models yet; they are being built from the log
 
     def __post_init__(self) -> None:
         self.topics = self.settings.topics
@@ -88,19 +88,19 @@ class AppContext:
 
     @property
     def partitions(self) -> int:
-        """Of the order topics; 0 while this node has no read models."""
+        """Partitions of the order topics; 0 while this node has no read models."""
         return self.projector.partitions
 
     def refuse_unreadable(self) -> None:
-        """Raises `Problem` `ledger-unavailable`, `not-caught-up` while this node has no read models to answer from."""
+        """Raises `Problem` `ledger-unavailable` or `not-caught-up` while this node has no read models."""
         if self.projector.partitions:
             return
         if self.making:
-            raise Problem("not-caught-up", "This node has no read models yet: it is making them from the log.")
-        raise Problem("ledger-unavailable", "This node has no read models yet: it makes them when the log answers.")
+            raise Problem("not-caught-up", "This node has no read models yet: it is building them from the log.")
+        raise Problem("ledger-unavailable", "This node has no read models yet: it will build them when the log answers.")
 
     def partition_of(self, order_id: str) -> int:
-        """Where an order lives: its commands, events, refusals and contact."""
+        """The partition of an order's commands, events, refusals and contact."""
         return self.log.partition_for(order_id.encode(), self.partitions)
 
     def fingerprint(self, body: object) -> bytes:
@@ -110,11 +110,11 @@ class AppContext:
         return contact_digest_of(contact, order_id, self.hash_key)
 
     def position(self, partition: int) -> str:
-        """`Ledger-Position` of a partition: what has been folded here."""
+        """`Ledger-Position` of a partition: how far this node has folded it."""
         return f"{partition}-{self.projector.position(partition)}"
 
     def frozen(self, partition: int, order_id: str) -> Frozen | None:
-        """Why and where the order's fold stopped, if it did."""
+        """Why and where the fold of the order stopped, if it did."""
         return self.queries.frozen(partition, order_id)
 
     def parse_position(self, text: str, name: str, where: Where) -> tuple[int, int]:
@@ -124,17 +124,17 @@ class AppContext:
             return int(partition), int(offset)
         raise Problem(
             "invalid-field",
-            f"{name} must be <partition>-<offset>, for instance 3-1017, of a partition that exists.",
+            f"{name} must be <partition>-<offset>, for example 3-1017, of an existing partition.",
             errors=[FieldError(f"/{name}", "invalid-position", where)],
         )
 
     def close(self) -> None:
-        """After the last request; `audit.end` is for after the sender was closed."""
+        """Call after the last request. `audit.end` comes after the sender is closed."""
         self.look_ups.close()
         self.audit.close()
 
     def end_streams(self) -> None:
-        """The process stops: event streams end now, their clients resume elsewhere. To be called on the event loop."""
+        """End all event streams, because the process is stopping; clients resume elsewhere. Call it on the event loop."""
         self.stopping = True
         self.submissions.stop()
         self.projector.waiters.wake_orders()

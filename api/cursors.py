@@ -1,4 +1,4 @@
-"""Cursors as clients get them: what `Queries` makes, signed, so that nobody can forge a position or another customer's filter."""
+"""Cursors for clients: those of `Queries`, signed, so that nobody can forge a position or the filter of another customer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def signed_cursor(ctx: AppContext, wanted: OrderFilter, resume: dict[int, bytes]
 
 
 def read_cursor(ctx: AppContext, wanted: OrderFilter, text: str) -> dict[int, bytes]:
-    """Where the next page begins. Raises `Problem` `invalid-cursor` for a cursor of somebody else, or of other filters."""
+    """Where the next page begins. Raises `Problem` `invalid-cursor` for a cursor of another customer or other filters."""
     try:
         raw = base64.b64decode(text.encode("ascii") + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, UnicodeEncodeError):

@@ -1,8 +1,8 @@
-"""The rim of the application: what every request gets, whatever its route. Pure ASGI, because each microsecond is paid by all.
+"""Outermost ASGI layer: request ids, common headers, metrics, access log, last-resort errors. Plain ASGI, for speed.
 
-`Edge` reads the headers once, gives each request an id, adds the headers every response has, counts, writes the access line,
-and turns an exception nobody expected into a problem. `LedgerRoute` is FastAPI's route without its dependency machinery: the
-endpoint takes the `Call` and returns a finished response; FastAPI keeps the routing and the description.
+`Edge` parses the headers once, assigns a request id, adds common response headers, counts, writes the access log, and turns an
+unexpected exception into a problem. `LedgerRoute` is FastAPI's route without dependency injection: the endpoint takes a `Call`
+and returns a finished response; FastAPI does the routing and the description.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from ledger.rfc3339 import format_us
 
 log = structlog.get_logger(__name__)
 
-# What is echoed and logged of a client's id: no words, and no number. Any other gets one of ours in its place.
+# Client ids that are echoed and logged: neither words nor numbers. Any other is replaced by a generated one.
 _REQUEST_ID = re.compile(rb"(?=[0-9-]*[a-fA-F])([0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9a-fA-F]{32})")
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
-_QUIET = frozenset({"/live", "/ready", "/metrics"})  # asked every few seconds by machines
+_QUIET = frozenset({"/live", "/ready", "/metrics"})  # polled by machines every few seconds
 _OURS = {"order_id": re.compile(ORDER_ID), "command_id": re.compile(COMMAND_ID)}
 _ALWAYS = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
 _READING = ("GET", "HEAD")
@@ -46,12 +46,12 @@ LINES_S, MAX_LINES = 0.1, 500
 
 
 class Edge:
-    """Outermost middleware of ours."""
+    """The outermost middleware of the application."""
 
     def __init__(self, app: ASGIApp, ctx: AppContext) -> None:
         self._app, self._ctx = app, ctx
         self._lines = Lines(ctx) if logging.getLevelName(ctx.settings.log_level) <= logging.INFO else None
-        # Random per process and counted per request: asking the system for random bytes costs more than all the rest here.
+        # Random per process and counted per request: random bytes for each would cost more than everything else here.
         self._ids = itertools.count(1)
         self._process_id = secrets.token_hex(8).encode()
 
@@ -87,17 +87,17 @@ class Edge:
             else:
                 await self._app(scope, receive, send_with_own_headers)
         except ClientDisconnect:
-            pass  # nobody is left to answer; counted below as 499
+            pass  # there is nobody to answer; counted below as 499
         except asyncio.CancelledError:
             if not self._ctx.stopping or status:
                 raise
-            # The process stops, and this request has had its time: an answer of ours instead of the server's bare 500.
+            # The process is stopping and this request is out of time: a problem instead of the server's bare 500.
             (task := asyncio.current_task()) and task.uncancel()
             await answer(Problem("ledger-unavailable", "This node is stopping."), scope, receive, send_with_own_headers)
         except Exception as exc:
             log.error("request failed", request_id=request_id.decode(), route=template_of(scope), exception=without_values(exc))
             if status:
-                raise  # half an answer is out: the server must break the connection
+                raise  # half an answer has been sent: the server must break the connection
             await answer(Problem("internal-error"), scope, receive, send_with_own_headers)
         finally:
             self._ctx.metrics.in_progress -= 1
@@ -122,13 +122,13 @@ class Edge:
 
 
 def template_of(scope: Scope) -> str:
-    """The route's path as it is declared; `UNMATCHED` for a path that no route has."""
+    """The path template of the route; `UNMATCHED` if no route matches."""
     route = scope.get("route")
     return route.path if isinstance(route, Route) else UNMATCHED
 
 
 def path_told(template: str, scope: Scope) -> str:
-    """The path with the ids that are ours in it. Any other part is the client's own words, and may be anything."""
+    """The template, filled with an order or command id of valid form. Other parts are omitted: they may be anything."""
     if "{" in template:
         for name, ours in _OURS.items():
             if (value := scope["path_params"].get(name)) is not None and ours.fullmatch(value):
@@ -137,10 +137,10 @@ def path_told(template: str, scope: Scope) -> str:
 
 
 class LedgerRoute(APIRoute):
-    """Routes to `async def endpoint(call: Call) -> Response`; a `Problem` raised by it is the answer.
+    """Routes to `async def endpoint(call: Call) -> Response`; a `Problem` that it raises becomes the answer.
 
-    Where there is GET there is HEAD: the same answer without its body. A stream is not begun for it. Answers to reads say how old
-    they may be while this node is not at the log's end, also those that there is nothing.
+    Every GET route also answers HEAD, without a body and without starting a stream. While this node is behind the end of the log,
+    answers to reads, including 404s, state how old they may be.
     """
 
     needs_read_models = True
@@ -167,12 +167,12 @@ class LedgerRoute(APIRoute):
         await self.respond(response, scope, receive, send)
 
     def serves(self, scope: Scope) -> bool:
-        """Whether the request's method is one of this route."""
+        """Whether this route has the request's method."""
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         return not self.methods or method in self.methods
 
     async def respond(self, response: Response, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send `response`, for HEAD without its body."""
+        """Send `response`, without its body for HEAD."""
         if scope["method"] == "HEAD":
             await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
             await send({"type": "http.response.body", "body": b""})
@@ -181,13 +181,13 @@ class LedgerRoute(APIRoute):
 
 
 class SystemRoute(LedgerRoute):
-    """A route that says nothing of orders: answered also while this node has no read models."""
+    """A route that does not need read models."""
 
     needs_read_models = False
 
 
 def allowed_methods(scope: Scope) -> list[str]:
-    """Methods of all routes that have this path."""
+    """Methods of all routes with this path."""
     found: set[str] = set()
     for route in scope["router"].routes:
         if isinstance(route, Route) and route.matches(scope)[0] is not Match.NONE:
@@ -198,7 +198,7 @@ def allowed_methods(scope: Scope) -> list[str]:
 
 
 class Answer(Response):
-    """A finished body. Starlette's own response does the same with more steps."""
+    """A response with a finished body, built faster than Starlette's."""
 
     def __init__(self, body: bytes, status: int, headers: dict[str, str], media: bytes) -> None:
         self.status_code, self.body, self.background = status, body, None
@@ -219,12 +219,12 @@ def problem_response(problem: Problem, instance: str) -> Response:
 
 
 async def answer(problem: Problem, scope: Scope, receive: Receive, send: Send) -> None:
-    """Send a problem from outside of any route."""
+    """Send a problem outside any route."""
     await problem_response(problem, Call(scope).instance)(scope, receive, send)
 
 
 class AccessLine(msgspec.Struct, kw_only=True):
-    """One line of the access log, with the members that structlog's lines have. Its machinery would cost a read a tenth."""
+    """One line of the access log, with the members of structlog lines. structlog itself would cost a read a tenth of its time."""
 
     method: str
     path: str
@@ -244,9 +244,9 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Lines:
-    """Standard error for the access log: lines of a tenth of a second are written together, and at once while stopping.
+    """Writes the access log to standard error: lines of 0.1 s together, or immediately while stopping.
 
-    A write lets other threads take the interpreter, which under load costs a request more than making the line.
+    A write releases the interpreter to other threads, which under load costs a request more than building the line.
     """
 
     def __init__(self, ctx: AppContext) -> None:

@@ -1,4 +1,4 @@
-"""What `/metrics` tells. Counting costs a request about a microsecond; everything else is read at the scrape."""
+"""Metrics of `/metrics`. Counting costs a request about a microsecond; everything else is read at the scrape."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ledger.supervision import workers
 
 BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-OTHER = "other"  # a method is a word that a client may choose
-UNMATCHED = "unmatched"  # the route of a path that no route has: paths themselves would be labels without number
+OTHER = "other"  # clients may send any word as method
+UNMATCHED = "unmatched"  # a path without a route: paths as labels would be unbounded
 
 
 class HttpMetrics(Collector):
-    """Requests by method, route template and status, and how long they took until the response began."""
+    """Requests by method, route template and status, and the time until the response began."""
 
     def __init__(self) -> None:
         self._requests: Counter[tuple[str, str, int]] = Counter()
@@ -29,7 +29,7 @@ class HttpMetrics(Collector):
         self.webhooks: Counter[str] = Counter()
 
     def note(self, method: str, route: str, status: int, took_s: float) -> None:
-        """One request. `status` 499: the client left before the response began."""
+        """Count one request. `status` 499: the client left before the response began."""
         if method not in METHODS:
             method = OTHER
         self._requests[method, route, status] += 1
@@ -51,22 +51,18 @@ class HttpMetrics(Collector):
         for (method, route), buckets in sorted(self._buckets.items()):
             durations.add_metric((method, route), _cumulative(buckets), self._seconds[method, route])
         yield durations
-        outcomes = CounterMetricFamily(
-            "ledger_command_answers", "Commands answered, by what was known then.", labels=("outcome",)
-        )
+        outcomes = CounterMetricFamily("ledger_command_answers", "Commands answered, by outcome.", labels=("outcome",))
         for outcome, count in sorted(self.outcomes.items()):
             outcomes.add_metric((outcome,), count)
         yield outcomes
-        webhooks = CounterMetricFamily(
-            "ledger_webhooks", "Messages of the payment provider, by what they were.", labels=("kind",)
-        )
+        webhooks = CounterMetricFamily("ledger_webhooks", "Messages of the payment provider, by kind.", labels=("kind",))
         for kind, count in sorted(self.webhooks.items()):
             webhooks.add_metric((kind,), count)
         yield webhooks
 
 
 class Counts(Collector):
-    """Counted somewhere else, by the values of one label."""
+    """A counter that is kept elsewhere, by the values of one label."""
 
     def __init__(self, name: str, text: str, label: str, counts: Counter[str]) -> None:
         self._name, self._text, self._label, self._counts = name, text, label, counts
@@ -87,11 +83,13 @@ def _cumulative(buckets: list[int]) -> list[tuple[str, float]]:
 
 
 class Workers(Collector):
-    """Threads and tasks that live as long as the process: how many run, and how often they had to begin again."""
+    """Threads and tasks that live as long as the process: how many run, and how often they were restarted."""
 
     def collect(self) -> Iterable[Metric]:
-        running = GaugeMetricFamily("ledger_workers_running", "Threads and tasks at work, by name.", labels=("worker",))
-        restarts = CounterMetricFamily("ledger_worker_restarts", "How often work failed and began again.", labels=("worker",))
+        running = GaugeMetricFamily("ledger_workers_running", "Running threads and tasks, by name.", labels=("worker",))
+        restarts = CounterMetricFamily(
+            "ledger_worker_restarts", "How often a worker failed and was restarted.", labels=("worker",)
+        )
         for worker in workers():
             running.add_metric((worker.name,), worker.running)
             restarts.add_metric((worker.name,), worker.restarts)
@@ -100,7 +98,7 @@ class Workers(Collector):
 
 
 class Gauges(Collector):
-    """Values read at the scrape: `read()` gives (name, help, label name or "", {label value: value})."""
+    """Gauges read at the scrape: `read()` yields (name, help, label name or "", {label value: value})."""
 
     def __init__(self, read: Callable[[], Iterable[tuple[str, str, str, dict[str, float]]]]) -> None:
         self._read = read

@@ -1,9 +1,9 @@
-"""From what became of a command to its HTTP response.
+"""HTTP responses for the outcomes of commands.
 
-decided       the order as of the version the command made: 201 or 200, `Ledger-Outcome: changed`
+decided       the order as of the version that the command produced: 201 or 200, `Ledger-Outcome: changed`
 unchanged     nothing to change, or already known: 200 with the order as it was then, `Ledger-Outcome: unchanged`
-refused       the problem of the refusal's code
-undecided     202 with the place to look, `Location: /commands/{id}?at=P-N`
+refused       the problem for the code of the refusal
+undecided     202 with `Location: /commands/{id}?at=P-N`, where the outcome will be
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from projections.queries import VersionNotFound
 
 
 async def carry_out(call: Call, command: OrderCommand, created: bool = False, contact: OrderContact | None = None) -> Response:
-    """Answer `command`. Raises `Problem` for a refusal, and `NotNow` as `Submissions.perform` does.
+    """Perform `command` and answer it. Raises `Problem` for a refusal, and `NotNow` like `Submissions.perform`.
 
-    `contact` is made durable before a new order's command. `created` makes success a 201.
+    `contact` is made durable before the command of a new order. `created`: success is a 201.
     """
     result = await perform(call, command, contact)
     if isinstance(result, Pending):
@@ -36,26 +36,26 @@ async def carry_out(call: Call, command: OrderCommand, created: bool = False, co
 
 
 async def perform(call: Call, command: OrderCommand, contact: OrderContact | None = None) -> Decided | Pending:
-    """`Submissions.perform` as the headers of `call` ask for it."""
+    """`Submissions.perform` with the preferences of `call`."""
     return await call.ctx.submissions.perform(command, wait_of(call.preferences), contact, call.exchange.traceparent)
 
 
 def wait_of(preferences: Preferences) -> float:
-    """How long an answer may wait for its outcome, in seconds."""
+    """How long an answer may wait for the outcome, in seconds."""
     if preferences.wait_s is not None:
         return preferences.wait_s
     return 0.0 if preferences.respond_async else DEFAULT_WAIT_S
 
 
 async def decided(call: Call, command: OrderCommand, result: Decided, created: bool) -> Response:
-    """The answer to a command with this outcome. Raises `Problem` for a refusal."""
+    """The answer for this outcome. Raises `Problem` for a refusal."""
     outcome, partition = result.outcome, call.ctx.partition_of(command.order_id)
     headers = headers_of_outcome(call, partition, result.replayed)
     if outcome.code is not None and outcome.code not in UNCHANGED:
         raise await refused(call, command.command_id, outcome, headers)
     order = await order_then(call, partition, outcome)
     if order is None:
-        # Committed, yet this node could not fold even the first event: nothing to show but where it is.
+        # Committed, but this node could not fold even the first event: only its position can be shown.
         members = {
             "order_id": outcome.order_id,
             "command_id": command.command_id,
@@ -70,7 +70,7 @@ async def decided(call: Call, command: OrderCommand, result: Decided, created: b
 
 
 def headers_of_outcome(call: Call, partition: int, replayed: bool) -> dict[str, str]:
-    """What every answer to a decided command carries."""
+    """Headers of every answer to a decided command."""
     headers = {"Ledger-Position": call.ctx.position(partition)}
     if applied := call.preferences.applied:
         headers["Preference-Applied"] = applied
@@ -80,7 +80,7 @@ def headers_of_outcome(call: Call, partition: int, replayed: bool) -> dict[str, 
 
 
 async def order_then(call: Call, partition: int, outcome: Outcome) -> Order | None:
-    """The order as the command left or found it; as far as this node could fold it, when it is frozen before that."""
+    """The order after (or, for a refusal, at) the command; if it is frozen earlier, as far as this node could fold it."""
     queries = call.ctx.queries
     if outcome.version is not None:
         steps = queries.as_of_version(partition, outcome.order_id, outcome.version)
@@ -93,12 +93,12 @@ async def order_then(call: Call, partition: int, outcome: Outcome) -> Order | No
 
 
 async def refused(call: Call, command_id: str, outcome: Outcome, headers: dict[str, str] | None = None) -> Problem:
-    """The problem that a refusal is, as far as the caller may hear of it."""
+    """The problem for a refusal, reduced to what the caller may see."""
     assert outcome.code is not None
     partition = call.ctx.partition_of(outcome.order_id)
     slug = slug_of(outcome.code)
     if slug == "order-not-found" or not visibility.may_hear(call, outcome.order_id):
-        # Whose order it is, and whether there is one, shows nowhere.
+        # Reveals neither whose order it is nor whether it exists.
         return Problem("order-not-found", members={"command_id": command_id}, headers=headers)
     members: dict[str, object] = {"order_id": outcome.order_id, "command_id": command_id}
     if slug == "order-frozen":
@@ -113,7 +113,7 @@ def _sentence(detail: str) -> str:
 
 
 async def command_state(call: Call, command_id: str, order_id: str, outcome: Outcome | None) -> bytes:
-    """What `readCommand` says of a command; `outcome` None: not decided yet."""
+    """The body of `readCommand`; `outcome` None: not decided yet."""
     if outcome is None:
         return to_json(CommandOut(command_id, "pending", order_id, None, None))
     await call.ctx.submissions.folded_as_met(outcome)
@@ -126,12 +126,12 @@ async def command_state(call: Call, command_id: str, order_id: str, outcome: Out
 
 
 def undecided(call: Call, command: OrderCommand, pending: Pending) -> Response:
-    """202 for a command that is durable and has no outcome yet."""
+    """202 for a durable command without an outcome yet."""
     return accepted_later(call, command, f"/commands/{command.command_id}?at={pending.partition}-{pending.offset}", None)
 
 
 def accepted_later(call: Call, command: OrderCommand, location: str, version: int | None) -> Response:
-    """202 with the place to look. `version`: the command is decided, and what it leads to is not there yet."""
+    """202 with the URL of the result. `version`: the command is decided, but what it leads to is not there yet."""
     headers = {"Location": location}
     if applied := call.preferences.applied:
         headers["Preference-Applied"] = applied

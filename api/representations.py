@@ -1,4 +1,4 @@
-"""The ledger's values as what clients get (`contract.responses`). Pure."""
+"""Domain values as the answers that clients get (`contract.responses`). Pure."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def whole_order(order: Order, frozen: responses.FrozenOut | None, contact: Order
 
 
 def contact_shown(contact: OrderContact) -> responses.OrderContactOut:
-    """A contact as it was sent. Whose it is stands in the order."""
+    """A contact as it was sent; its customer is a member of the order."""
     return responses.OrderContactOut(
         name=contact.name,
         email=contact.email,
@@ -106,7 +106,7 @@ def _address(address: Address) -> responses.OrderAddressOut:
 
 
 def erasure_state(erasure: Erasure) -> responses.ErasureStateOut:
-    """How far an erasure is."""
+    """The progress of an erasure."""
     return responses.ErasureStateOut(
         state="running" if erasure.done_at is None else "done",
         contacts_deleted=erasure.contacts_deleted,
@@ -120,7 +120,7 @@ def frozen_shown(frozen: Frozen | None, partition: int) -> responses.FrozenOut |
 
 
 def event_row(past: Past) -> responses.EventOut:
-    """One event with its place in the log."""
+    """One event with its position in the log."""
     event = past.event
     detail: dict[str, Any] = msgspec.to_builtins(event.detail, builtin_types=(bytes,)) if event.detail is not None else {}
     return responses.EventOut(

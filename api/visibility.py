@@ -1,12 +1,12 @@
-"""What a caller sees of an order: the one place that decides it, for every route.
+"""Decides, for every route, what a caller may see of an order.
 
-    gateway     orders of the customer it acts for, with their contact, and what that customer's browser pays with
+    gateway     orders of the customer it acts for, with contact and client secret
     admin       every order, with its contact
     reader      every order, without contact
-    operator    what it changed of an order, without contact
+    operator    orders that it changes, without contact
 
-An order that a caller may not see is answered like one that is not there, also by commands. Routes show orders through the
-functions here alone; a test holds them to it, and another one asks every route as every role about everybody's orders.
+An order that a caller may not see is answered as if it did not exist, also by commands. Routes show orders only through these
+functions; one test enforces this, and another calls every route with every role for everybody's orders.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ READERS: tuple[Role, ...] = ("gateway", "admin", "reader")  # of orders
 
 
 class Sight(NamedTuple):
-    """What a role sees: only its customer's orders, or all; the contact of one; what a browser pays with."""
+    """What a role may see: only orders of its customer or all, contacts, client secrets."""
 
     own_orders_only: bool
     contact: bool
@@ -42,7 +42,7 @@ SIGHT: dict[Role, Sight] = {
 
 
 def sight(call: Call) -> Sight:
-    """What the caller sees. After `call.allow`, and for a gateway after `call.customer`."""
+    """What the caller may see. Call `call.allow` first, and for a gateway `call.customer`."""
     principal = call.exchange.principal
     assert principal is not None
     return SIGHT[principal.role]
@@ -52,23 +52,23 @@ def sight(call: Call) -> Sight:
 
 
 def may_see(call: Call, order: Order) -> bool:
-    """Whether the caller may know of this order."""
+    """Whether the caller may see this order."""
     return not sight(call).own_orders_only or order.customer_id == call.exchange.customer
 
 
 def may_hear(call: Call, order_id: str) -> bool:
-    """Whether the caller may be told what became of a command about this order, whether there is one or not."""
+    """Whether the caller may learn the outcome of a command about this order, which may not exist."""
     if not sight(call).own_orders_only:
         return True
     partition = call.ctx.partition_of(order_id)
     order = call.ctx.queries.order(partition, order_id)
     if order is not None:
         return may_see(call, order)
-    return call.ctx.frozen(partition, order_id) is None  # an order that cannot be folded at all: whose it is nobody knows
+    return call.ctx.frozen(partition, order_id) is None  # an order that cannot be folded at all: its owner is unknown
 
 
 async def order_of_path(call: Call) -> tuple[int, Order]:
-    """(partition, order now) that the path names. Raises `order-not-found`, `order-frozen` and what stands before them."""
+    """(partition, current order) of the path. Raises `order-not-found`, `order-frozen`, and the problems of `Call`."""
     call.customer(call.allow(*READERS))
     order_id = call.order_id()
     await call.caught_up()
@@ -85,15 +85,15 @@ async def order_of_path(call: Call) -> tuple[int, Order]:
 
 
 def frozen(call: Call, order_id: str) -> FrozenOut | None:
-    """Why and where the fold of an order stopped that the caller may see."""
+    """Why and where the fold of an order stopped, if the caller may see it."""
     partition = call.ctx.partition_of(order_id)
     return frozen_shown(call.ctx.frozen(partition, order_id), partition)
 
 
 def order_shown(call: Call, order: Order, just_sent: OrderContact | None = None) -> bytes:
-    """One order, whole. `just_sent`: its contact as this very request sent it. Raises `not-caught-up`.
+    """The complete order as JSON. `just_sent`: its contact, if this request sent it. Raises `not-caught-up`.
 
-    That staff saw a contact is recorded.
+    If staff see a contact, that is audited.
     """
     assert may_see(call, order)
     contact = (just_sent or _contact(call, order)) if sight(call).contact else None
@@ -107,12 +107,12 @@ def row_shown(call: Call, order: Order) -> OrderSummaryOut:
 
 
 def sees_client_secret(call: Call) -> bool:
-    """Whether what a browser pays with may be in the answer."""
+    """Whether the answer may contain the client secret."""
     return sight(call).client_secret
 
 
 def _contact(call: Call, order: Order) -> OrderContact | None:
-    if call.ctx.status().staleness_ms is None:  # never was at the log's end since its start: it may have been erased meanwhile
+    if call.ctx.status().staleness_ms is None:  # has not reached the end of the log since its start: it may have been erased
         raise Problem("not-caught-up")
     contact = call.ctx.projector.contact(contact_key(order.order_id, order.contact_digest))
     if contact is not None and call.method != "HEAD" and not sight(call).own_orders_only:

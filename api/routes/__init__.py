@@ -1,1 +1,1 @@
-"""The routes, a module per kind of resource."""
+"""The routes, one module per kind of resource."""

@@ -1,4 +1,4 @@
-"""What a person says about an order that needed one (`resolveAttention`)."""
+"""Resolution of an order's attention by staff (`resolveAttention`)."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def add_routes(router: APIRouter) -> None:
 
 
 async def resolve(call: Call) -> Response:
-    """`resolveAttention`: the flag goes; after `retry` what failed is tried again, `settled_elsewhere` counts as refunded."""
+    """`resolveAttention`: removes the flag. `retry` repeats what failed; `settled_elsewhere` counts the amount as refunded."""
     principal = call.allow("admin", "operator")
     order_id = call.order_id()
     key = call.idempotency_key()
     expected_version = call.expected_version()
     value, body = await call.body_as(ResolveAttentionBody)
     if body.action == "retry" and body.amount_minor is not None:
-        text = "amount_minor goes with settled_elsewhere only."
+        text = "amount_minor is allowed only with settled_elsewhere."
         raise Problem("invalid-field", text, errors=[FieldError("/amount_minor", "wrong-action")])
     command = OrderCommand(
         command_id=command_id_of(principal.name, "", RESOLVE, order_id, key),

@@ -1,4 +1,4 @@
-"""What became of a command (`readCommand`): from this node's fold, else from the command's own record in the log."""
+"""The state of a command (`readCommand`): from this node's fold, else from the command's own record in the log."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def add_routes(router: APIRouter) -> None:
 
 
 async def read_command(call: Call) -> Response:
-    """Pending, accepted or refused; unknown to everybody but the principal and customer that sent it."""
+    """Pending, accepted or refused. Unknown to everybody except the principal and customer that sent it."""
     principal = call.allow()
     customer = call.customer(principal)
     command_id: str = call.path_params["command_id"]
@@ -46,11 +46,13 @@ async def read_command(call: Call) -> Response:
         outcome = _decided_there(ctx, command_id, *place)
     if outcome is not None and _sent_by(principal, customer, outcome):
         return json_response(await command_state(call, command_id, outcome.order_id, outcome))
-    if place is None:  # also for what somebody else sent: that there is such a command is nobody else's to know
-        raise Problem("command-unknown", "Send the position `at` from the Location of the 202 to tell pending from unknown.")
+    if place is None:  # also if somebody else sent it: nobody else may learn that it exists
+        raise Problem(
+            "command-unknown", "To distinguish pending from unknown, send the position `at` from the Location of the 202."
+        )
     command = None if outcome is not None else await _read_back(ctx, *place)
     if command is None:
-        # Too old to be in the log: what the fold knows of this id is what became of it.
+        # Too old to be in the log: the fold still knows the outcome of this id.
         outcome = ctx.queries.outcome(place[0], command_id)
         if outcome is None or not _sent_by(principal, customer, outcome):
             raise Problem("command-unknown")
@@ -62,9 +64,9 @@ async def read_command(call: Call) -> Response:
 
 
 def _decided_there(ctx: AppContext, command_id: str, partition: int, offset: int) -> Outcome | None:
-    """The outcome, when the fold alone can tell that it is that of the command at this very place.
+    """The outcome, if the fold alone shows that it belongs to the command at exactly this position.
 
-    Another command under the same id (a reused key) stands at another place and has another outcome; only its record tells.
+    Another command with the same id (a reused key) has another position and another outcome; only its record tells them apart.
     """
     outcome = ctx.queries.outcome(partition, command_id)
     if outcome is None or outcome.version is None or outcome.code is not None:
@@ -74,15 +76,15 @@ def _decided_there(ctx: AppContext, command_id: str, partition: int, offset: int
 
 
 async def _read_back(ctx: AppContext, partition: int, offset: int) -> CommandHead | None:
-    """The command at this place; None when there is none (any more). Raises `ledger-unavailable`, `too-many-requests`."""
+    """The command at this position; None if there is none, or no longer. Raises `ledger-unavailable`, `too-many-requests`."""
     try:
         return await ctx.look_ups.at(partition, offset)
     except TooManyLookUps:
         raise Problem("too-many-requests") from None
     except LogError:
-        raise Problem("ledger-unavailable", "The command's record cannot be read now.") from None
+        raise Problem("ledger-unavailable", "The record of the command cannot be read at the moment.") from None
 
 
 def _sent_by(principal: Principal, customer: str, command: Outcome | CommandHead) -> bool:
-    """Staff act for no customer: what became of their command bears the order's."""
+    """Whether this principal and customer sent it. Commands of staff have no customer; their outcome has that of the order."""
     return command.actor == principal.actor and customer in ("", command.customer_id)

@@ -1,4 +1,4 @@
-"""Erasure of a customer's personal data (`eraseCustomer`). The ledger holds none, so it and its chain stay as they are."""
+"""Erasure of a customer's personal data (`eraseCustomer`). The ledger contains none, so it and its chain stay unchanged."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ledger.transitions import Status
 from ledger.turns import Steps
 from projections.queries import OrderFilter
 
-COUNTED_ORDERS = 1_000  # in a refusal
+COUNTED_ORDERS = 1_000  # counted at most, in a refusal
 _ENDED = (Status.DELIVERED, Status.CANCELLED)
 
 
@@ -32,9 +32,9 @@ def add_routes(router: APIRouter) -> None:
 
 
 async def erase_customer(call: Call) -> Response:
-    """The contacts of a customer are erased: promised when this answers, done with 200. Doing it again is harmless.
+    """Erase the contacts of a customer: 202 when the erasure is durable, 200 when it is done. It can safely be repeated.
 
-    Who asked is on record before anything is promised.
+    The request is in the audit log before the erasure begins.
     """
     call.allow("operator")
     customer = _customer(call)
@@ -44,7 +44,7 @@ async def erase_customer(call: Call) -> Response:
     if not status.connected:
         raise Problem("ledger-unavailable")
     if status.staleness_ms:
-        raise Problem("not-caught-up", "This node does not know every order yet.")
+        raise Problem("not-caught-up", "This node does not have every order yet.")
     await call.caught_up()
     if not body.force and (count := await call.in_turns(_open_orders(ctx, customer))):
         ctx.audit.note(call.by, CUSTOMER_ERASURE, REFUSED, customer_id=customer, reason="open-orders")
@@ -61,25 +61,29 @@ async def erase_customer(call: Call) -> Response:
 
 
 async def read_erasure(call: Call) -> Response:
-    """How far the last erasure of a customer is."""
+    """Progress of the last erasure of a customer."""
     call.allow("operator")
     customer = _customer(call)
     call.query().done()
     erasure = call.ctx.erasures.last(customer)
     if erasure is None:
-        raise Problem("not-found", "Nobody has asked to erase this customer.")
+        raise Problem("not-found", "No erasure of this customer has been requested.")
     return json_response(to_json(erasure_state(erasure)))
 
 
 def _customer(call: Call) -> str:
     customer: str = call.path_params["customer_id"]
     if not re.fullmatch(NAME, customer):
-        raise Problem("invalid-field", "A customer id is a pseudonym.", errors=[FieldError("/customer_id", "pattern", "path")])
+        raise Problem(
+            "invalid-field",
+            "A customer id must be a pseudonym: 1 to 64 letters, digits, - and _.",
+            errors=[FieldError("/customer_id", "pattern", "path")],
+        )
     return customer
 
 
 def _open_orders(ctx: AppContext, customer: str) -> Steps[int]:
-    """How many orders of the customer are neither delivered nor cancelled; `COUNTED_ORDERS`, when there are more."""
+    """Number of orders of the customer that are neither delivered nor cancelled, at most `COUNTED_ORDERS`."""
     count = 0
     for status in Status:
         if status not in _ENDED:

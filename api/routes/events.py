@@ -1,4 +1,4 @@
-"""The events of one order (`readEvents`): a page of JSON, or a stream of Server-Sent Events that goes on as the order does."""
+"""The events of one order (`readEvents`): a page of JSON, or a stream of server-sent events that continues with the order."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from api.visibility import order_of_path
 from ledger.turns import Steps
 
 PAGE_EVENTS = 100
-STREAM_EVENTS = 200  # sent between two looks at whether to stop
+STREAM_EVENTS = 200  # sent between two checks whether to stop
 COMMENT_S = 15.0
 STREAM_S = 30 * 60.0
 JSON, SSE = "application/json", "text/event-stream"
@@ -36,7 +36,7 @@ async def read_events(call: Call) -> Response:
     partition, order = await order_of_path(call)
     wanted = preferred(call.header(b"accept") or "*/*")
     if wanted is None:
-        raise Problem("not-acceptable", f"The events are there as {JSON} and as {SSE}.")
+        raise Problem("not-acceptable", f"The events are available as {JSON} and as {SSE}.")
     query = call.query()
     after, limit = query.integer("after", 0, MAX_VERSION) or 0, query.integer("limit", 1, 200) or PAGE_EVENTS
     query.done()
@@ -44,11 +44,11 @@ async def read_events(call: Call) -> Response:
     headers = {"Ledger-Position": ctx.position(partition)}
     if wanted == SSE:
         last = call.header(b"last-event-id")
-        if last:  # empty: none, as browsers send it before the first event
+        if last:  # empty means none: browsers send that before the first event
             if not (last.isascii() and last.isdecimal() and len(last) <= 10 and int(last) <= MAX_VERSION):
-                raise invalid_header("Last-Event-ID", "Last-Event-ID must be the version of the last event seen.")
+                raise invalid_header("Last-Event-ID", "Last-Event-ID must be the version of the last event received.")
             after = int(last)
-        headers["X-Accel-Buffering"] = "no"  # a proxy must not collect what should arrive at once
+        headers["X-Accel-Buffering"] = "no"  # a proxy must not buffer what should arrive immediately
         return StreamingResponse(stream(call, partition, order.order_id, after), 200, headers, SSE)
     body = await call.in_turns(_page(ctx, partition, order.order_id, after, limit))
     return json_response(body, 200, headers)
@@ -64,8 +64,8 @@ def _page(ctx: AppContext, partition: int, order_id: str, after: int, limit: int
 
 
 def preferred(accept: str) -> str | None:
-    """Which of the two representations `Accept` (RFC 9110) prefers, JSON when it does not matter; None when neither will do."""
-    quality = {JSON: (-1, 0.0), SSE: (-1, 0.0)}  # how specific the range that decided was, and its q
+    """The representation that `Accept` (RFC 9110) prefers, JSON if both are equal; None if neither is acceptable."""
+    quality = {JSON: (-1, 0.0), SSE: (-1, 0.0)}  # (specificity of the matching range, its q)
     for item in accept.lower().split(","):
         media, *parameters = (part.strip(" \t") for part in item.split(";"))
         q = next((p[2:] for p in parameters if p.startswith("q=")), "1")
@@ -82,11 +82,11 @@ def preferred(accept: str) -> str | None:
 
 
 async def stream(call: Call, partition: int, order_id: str, after: int) -> AsyncIterator[bytes]:
-    """Events with a version above `after`, as they are folded; ends after half an hour, at a stop, and with its token."""
+    """Events with a version above `after`, as they are folded. Ends after half an hour, at a stop, and when its token expires."""
     ctx, token = call.ctx, call.exchange.token
     assert token is not None
     end_at = time.monotonic() + STREAM_S
-    yield KEEPALIVE_COMMENT  # the client learns at once that the stream is open
+    yield KEEPALIVE_COMMENT  # tells the client immediately that the stream is open
     while not ctx.stopping and ctx.tokens.accepts(token):
         # That there is none takes a single step: nothing is awaited between that and waiting for news, so none is missed.
         (text, last), _ = await ctx.turns.run(_streamed(ctx, partition, order_id, after))

@@ -1,4 +1,4 @@
-"""Orders: place, move along, cancel, read, list (`placeOrder` to `cancelOrder`)."""
+"""Orders: place, set status, cancel, read, list (`placeOrder` to `cancelOrder`)."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from projections.queries import OrderFilter, VersionNotFound
 
 PAGE_ORDERS = 20
 
-# Names of operations in command ids: they are part of a key's scope and never change, whatever becomes of paths.
+# Names of operations in command ids: part of a key's scope, they never change, even if paths do.
 PLACE, SET_STATUS, CANCEL = "PlaceOrder", "SetStatus", "CancelOrder"
 
 
 def add_routes(router: APIRouter) -> None:
-    """Register the routes; the busiest first, for they are matched in order."""
+    """Register the routes; the busiest first, because they are matched in order."""
     router.add_api_route("/orders", place_order, methods=["POST"], **docs.PLACE_ORDER)
     router.add_api_route("/orders/{order_id}", read_order, methods=["GET"], **docs.READ_ORDER)
     router.add_api_route("/orders", list_orders, methods=["GET"], **docs.LIST_ORDERS)
@@ -58,7 +58,7 @@ async def place_order(call: Call) -> Response:
     command_id = command_id_of(principal.name, customer, PLACE, NEW_ORDER, key)
     order_id = order_id_of(command_id)
     not_allowed = _not_allowed(body, ctx)
-    # What a setting forbids by now may have been placed before: a retry gets its first answer all the same.
+    # A setting may now forbid what was placed before: a retry still gets its first answer.
     if not_allowed is not None and ctx.queries.outcome(ctx.partition_of(order_id), command_id) is None:
         raise not_allowed
     contact = _contact(body.contact, customer)
@@ -86,24 +86,24 @@ async def place_order(call: Call) -> Response:
 
 
 def _not_allowed(body: PlaceOrderBody, ctx: AppContext) -> Problem | None:
-    """What the settings of now forbid of a new order."""
+    """The problem, if the current settings forbid this order."""
     if body.currency not in ctx.currencies:
         return Problem(
             "currency-not-supported",
-            f"The shop sells in {', '.join(sorted(ctx.currencies))}.",
+            f"The shop supports {', '.join(sorted(ctx.currencies))}.",
             errors=[FieldError("/currency", "currency-not-supported")],
         )
     window_s, least, most = body.payment_window_seconds, *ctx.payment_window_bounds_s
     if window_s is not None and not least <= window_s <= most:
         return Problem(
             "payment-window-not-allowed",
-            f"An order may have {least} to {most} seconds to be paid.",
+            f"The time to pay must be {least} to {most} seconds.",
             errors=[FieldError("/payment_window_seconds", "payment-window-not-allowed")],
         )
     return None
 
 
-# What each flaw of an order is to a client: slug, pointer, code of the field's error.
+# How each flaw of an order is answered: slug, pointer, code of the field error.
 _FLAWS = {
     "wrong_sign": ("invalid-field", "/adjustments/{index}/amount_minor", "wrong-sign"),
     "duplicate_line": ("duplicate-line", "/lines/{index}/sku", "duplicate-line"),
@@ -117,13 +117,13 @@ def _problem_of(flaw: Flaw) -> Problem:
 
 
 def _contact(body: ContactBody, customer: str) -> OrderContact:
-    """Raises `Problem` for a phone number that is none, also not in the country that the parcel goes to."""
+    """Raises `Problem` for a phone number that is not valid, not even in the country of the shipping address."""
     if body.phone is not None:
         try:
             dialled(body.phone, body.shipping_address.country)
         except ValueError:
             error = FieldError("/contact/phone", "not-a-phone-number")
-            raise Problem("invalid-field", "The phone number cannot be dialled.", errors=[error]) from None
+            raise Problem("invalid-field", "The phone number is not valid.", errors=[error]) from None
     return OrderContact(
         customer_id=customer,
         name=body.name,
@@ -140,7 +140,7 @@ def _address(body: AddressBody) -> Address:
 
 
 async def set_status(call: Call) -> Response:
-    """`setOrderStatus`. `pending` and `paid` follow from facts; nobody sets them."""
+    """`setOrderStatus`. `pending` and `paid` follow from facts and cannot be set."""
     principal = call.allow("admin")
     order_id = call.order_id()
     key = call.idempotency_key()
@@ -171,14 +171,16 @@ _OPERATION_OF: dict[str, Operation] = {
 
 
 def _check_belongs(body: SetStatusBody) -> None:
-    """Raises `invalid-field` for a member that goes with another status."""
+    """Raises `invalid-field` for a member that belongs to another status."""
     for name, status in (("carrier", "shipped"), ("tracking", "shipped"), ("reason", "cancelled")):
         if getattr(body, name) is not None and body.status != status:
-            raise Problem("invalid-field", f"{name} goes with {status} only.", errors=[FieldError(f"/{name}", "wrong-status")])
+            raise Problem(
+                "invalid-field", f"{name} is allowed only with {status}.", errors=[FieldError(f"/{name}", "wrong-status")]
+            )
 
 
 async def cancel_order(call: Call) -> Response:
-    """`cancelOrder`. Answers when the cancellation is decided; money and stock follow."""
+    """`cancelOrder`. Answers when the cancellation is decided; refund and stock release follow."""
     principal = call.allow("gateway", "admin")
     customer = call.customer(principal)
     order_id = call.order_id()
@@ -213,7 +215,7 @@ async def read_order(call: Call) -> Response:
         if version is not None and at_ms is not None:
             raise Problem(
                 "invalid-field",
-                "Ask for a version or for a time, not both.",
+                "Send `version` or `at`, not both.",
                 errors=[FieldError("/at", "excludes-version", "query")],
             )
         if version is not None:
@@ -232,7 +234,7 @@ async def read_order(call: Call) -> Response:
 
 
 async def list_orders(call: Call) -> Response:
-    """`listOrders`: newest first over all partitions; a gateway sees its customer's orders only, whatever the cursor says."""
+    """`listOrders`: newest first across all partitions. A gateway sees only its customer's orders, whatever the cursor says."""
     principal = call.allow(*READERS)
     customer = call.customer(principal)
     query = call.query()

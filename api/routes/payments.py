@@ -1,7 +1,7 @@
-"""Paying for an order: open a payment, say that the customer is done, read it (`payOrder`, `readPayment`).
+"""Paying for an order: open a payment, report that the customer is done, read it (`payOrder`, `readPayment`).
 
-The secret that lets a customer's browser pay is read from the provider when it is asked for; it is kept for a minute in memory
-at most, and nowhere else.
+The secret with which the customer's browser pays is read from the provider on request. It is kept in memory for at most a
+minute, and nowhere else.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from ledger.rfc3339 import format_ms
 from ledger.transitions import DECLINED, OPEN, PENDING, REQUESTED, Operation
 
 PAY = "RequestPayment"  # name of the operation in command ids; never changes
-LOOK_PAUSE_S = 2.0  # between two looks at one payment that nothing new has led to
+LOOK_PAUSE_S = 2.0  # between two checks of one payment without news
 _PAYABLE = (OPEN, PENDING, DECLINED)
 
 
@@ -57,7 +57,7 @@ async def pay(call: Call) -> Response:
     amount, currency = body.total_minor, body.currency
     if amount is None or currency is None:
         missing = [name for name in ("total_minor", "currency") if getattr(body, name) is None]
-        text = "Send the total and the currency as the customer saw them."
+        text = "Send the total and the currency that were shown to the customer."
         raise Problem("invalid-field", text, errors=[FieldError(f"/{name}", "missing") for name in missing])
     command = OrderCommand(
         command_id=command_id_of(principal.name, customer, PAY, order_id, key),
@@ -99,7 +99,7 @@ async def _initiate(call: Call, command: OrderCommand, payments: PaymentProvider
 
 
 def _remind(ctx: AppContext, partition: int, command: OrderCommand, no: int) -> None:
-    """Somebody waits for attempt `no`, which `command` asked for: if it is not open yet, let that be tried again now."""
+    """A client waits for attempt `no`, which `command` requested: if it is not open yet, trigger another try now."""
     order = ctx.queries.order(partition, command.order_id)
     attempt = attempt_no(order, no) if order is not None else None
     if attempt is not None and attempt.state == REQUESTED:
@@ -107,7 +107,7 @@ def _remind(ctx: AppContext, partition: int, command: OrderCommand, no: int) -> 
 
 
 async def _request_of(call: Call, partition: int, order: Order, no: int) -> OrderCommand | None:
-    """The command that attempt `no` was asked for with, as far as its being known again needs it."""
+    """The command that requested attempt `no`, with the fields by which it is recognised."""
     for event in (past.event for past in await call.in_turns(call.ctx.queries.history(partition, order.order_id))):
         if event.type == PAYMENT_REQUESTED and event.payment is not None and event.payment.attempt == no:
             return OrderCommand(
@@ -127,7 +127,7 @@ async def _opened(ctx: AppContext, partition: int, order_id: str, no: int, deadl
     while True:
         order = ctx.queries.order(partition, order_id)
         attempt = attempt_no(order, no) if order is not None else None
-        if order is None or attempt is None:  # decided, and this node's fold of it stopped
+        if order is None or attempt is None:  # decided, but this node's fold of the order stopped
             raise Problem("order-frozen", members={"order_id": order_id})
         left = deadline - time.monotonic()
         if attempt.state != REQUESTED or left <= 0 or ctx.stopping:
@@ -136,7 +136,7 @@ async def _opened(ctx: AppContext, partition: int, order_id: str, no: int, deadl
 
 
 async def _confirm(call: Call, order_id: str, payments: PaymentProvider) -> Response:
-    """The customer says it is done: ask the provider now, report what is new, answer with the state that this leads to."""
+    """The customer reports to be done: ask the provider, report news as commands, answer with the resulting state."""
     ctx = call.ctx
     partition = ctx.partition_of(order_id)
     order = ctx.queries.order(partition, order_id)
@@ -161,7 +161,7 @@ async def _confirm(call: Call, order_id: str, payments: PaymentProvider) -> Resp
 
 
 async def read_payment(call: Call) -> Response:
-    """`readPayment`: the last attempt; the secret only for the customer, and only while there is something left to do with it."""
+    """`readPayment`: the last attempt. Includes the secret only for the customer, and only while it can be used."""
     partition, order = await order_of_path(call)
     call.query().done()
     ctx = call.ctx
@@ -173,9 +173,9 @@ async def read_payment(call: Call) -> Response:
 
 
 def provider(ctx: AppContext) -> PaymentProvider:
-    """Raises `provider-unavailable` when this ledger has none."""
+    """The payment provider. Raises `provider-unavailable` if none is configured."""
     if ctx.payments is None:
-        raise Problem("provider-unavailable", "No payment provider is set.")
+        raise Problem("provider-unavailable", "No payment provider is configured.")
     return ctx.payments
 
 
@@ -196,7 +196,7 @@ def payment_json(order: Order, attempt: Attempt, payments: PaymentProvider, secr
 
 def _last(order: Order) -> Attempt:
     if not order.attempts:
-        raise Problem("not-found", "There is no payment of this order yet.")
+        raise Problem("not-found", "The order has no payment yet.")
     return order.attempts[-1]
 
 
@@ -210,9 +210,9 @@ async def _secret(call: Call, payments: PaymentProvider, attempt: Attempt) -> st
 
 
 async def _looked(ctx: AppContext, order: Order, attempt: Attempt, payments: PaymentProvider) -> tuple[Fact, ...]:
-    """What the provider says of the attempt now; nothing once this node's fold shows another state of it.
+    """The provider's current facts about the attempt; empty once this node's fold shows another state of it.
 
-    A payment is looked at once per `LOOK_PAUSE_S` however often its customer asks: who asks meanwhile waits for the next look.
+    The provider is asked at most once per `LOOK_PAUSE_S` and payment: requests in between wait for the next answer.
     """
     partition, order_id = ctx.partition_of(order.order_id), order.order_id
     look = asyncio.ensure_future(payments.sighting(str(attempt.provider_ref), LOOK_PAUSE_S))

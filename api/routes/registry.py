@@ -1,8 +1,8 @@
-"""The schemas, read-only, under the Confluent schema registry's own paths: any Confluent deserialiser works with no registry.
+"""The schemas, read-only, at the paths of a Confluent schema registry: any Confluent deserialiser works without a registry.
 
-Shapes, error codes and content type are the registry's (its REST API, and what `AvroDeserializer` of confluent-kafka and
-`KafkaAvroDeserializer` of Java read): `/schemas/ids/{id}` answers `{"schema": "<json>"}` and nothing more, because old Java
-clients refuse members they do not know. Query parameters (`subject`, `fetchMaxId`, `format`, `deleted`, ...) change nothing here.
+Shapes, error codes and content type follow its REST API, as `AvroDeserializer` of confluent-kafka and `KafkaAvroDeserializer`
+of Java expect. `/schemas/ids/{id}` answers exactly `{"schema": "<json>"}`, because old Java clients reject unknown members.
+Query parameters (`subject`, `fetchMaxId`, `format`, `deleted`, ...) have no effect.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ NO_SUBJECT, NO_VERSION, NO_SCHEMA, BAD_VERSION = 40401, 40402, 40403, 42202
 
 
 class RegistryError(Exception):
-    """An error in the registry's shape. `code` is the registry's; its first three digits are the HTTP status."""
+    """An error in the shape of the registry. The first three digits of `code` are the HTTP status."""
 
     def __init__(self, code: int, message: str) -> None:
         super().__init__(message)
@@ -34,7 +34,7 @@ class RegistryError(Exception):
 
 
 class RegistryRoute(LedgerRoute):
-    """A route whose errors are the registry's."""
+    """A route whose errors have the shape of the registry."""
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         call = Call(scope, receive, send)
@@ -58,7 +58,7 @@ def error_response(code: int, message: str, headers: dict[str, str] | None = Non
 
 
 def not_found() -> Response:
-    """What the registry answers for a path it does not have."""
+    """The registry's answer for an unknown path."""
     return error_response(404, "HTTP 404 Not Found")
 
 

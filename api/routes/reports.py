@@ -22,7 +22,7 @@ def add_routes(router: APIRouter) -> None:
 
 
 async def read_daily(call: Call) -> Response:
-    """Totals of the UTC days `from` to `to`, both included, per currency."""
+    """Totals per currency for the UTC days `from` to `to`, both included."""
     call.allow("admin", "reader")
     query = call.query()
     first, last = query.day("from"), query.day("to")
@@ -35,14 +35,14 @@ async def read_daily(call: Call) -> Response:
             "limit-exceeded", f"A report has at most {MAX_DAYS} days.", errors=[FieldError("/to", "too-many-days", "query")]
         )
     await call.caught_up()
-    # Before the epoch nothing was ordered, and keys count days from it.
+    # There are no orders before the epoch, and keys count days from it.
     body = await call.in_turns(_report(call.ctx, day_number(first), day_number(last), currency))
     return json_response(body)
 
 
 def _report(ctx: AppContext, first: int, last: int, currency: str | None) -> Steps[bytes]:
-    """The body of a report; days count from the epoch."""
-    # Before the epoch nothing was ordered, and keys count days from it.
+    """The body of a report; days are counted from the epoch."""
+    # There are no orders before the epoch, and keys count days from it.
     days = (yield from ctx.queries.daily(max(0, first), last, currency)) if last >= 0 else {}
     rows = []
     for (number, of), totals in sorted(days.items()):

@@ -1,4 +1,4 @@
-"""What is about the system and not about orders: health, metrics, documents, the meaning of problems."""
+"""Routes about the system: health, metrics, API documents, problem types."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def add_routes(router: APIRouter) -> None:
 
 
 def add_docs_page(app: FastAPI) -> None:
-    """`/docs`, open to all: for development. The page holds the document, because `/openapi.json` needs a token."""
+    """Add `/docs`, without a token, for development. The page embeds the document, because `/openapi.json` needs a token."""
     app.router.add_api_route("/docs", docs_page, methods=["GET"], include_in_schema=False)
 
 
@@ -42,13 +42,15 @@ def add_docs_page(app: FastAPI) -> None:
 
 
 async def live(call: Call) -> Response:
-    """The event loop answers, which is all that a restart could mend."""
+    """The event loop answers: nothing else would be cured by a restart."""
     return json_response(to_json(HealthOut("live", {})))
 
 
 async def ready(call: Call) -> Response:
-    """Whether this node should get requests: it folds and has seen the end of the log once, or the log is away and it can answer
-    reads from its databases. Every other node has the same trouble then; `stale` says so, and reads are marked.
+    """Whether this node should get requests.
+
+    It should if it folds and has once reached the end of the log, or if the log is unreachable and it can answer reads from its
+    databases. In the latter case all nodes are affected alike; `stale` is true, and reads are marked.
     """
     ctx, status = call.ctx, call.ctx.status()
     checks = {
@@ -67,7 +69,7 @@ async def ready(call: Call) -> Response:
 
 
 def _not_ready(ctx: AppContext, status: FoldStatus) -> NotReady | None:
-    """Why this node should get no requests, in a word that never changes."""
+    """Why this node should get no requests, as a stable word; None if it should."""
     if ctx.stopping:
         return "stopping"
     if status.begun and not status.folding:
@@ -85,44 +87,44 @@ def _not_ready(ctx: AppContext, status: FoldStatus) -> NotReady | None:
 
 
 def metrics_registry(ctx: AppContext) -> CollectorRegistry:
-    """Everything `/metrics` tells of one application; a registry of its own, not the process-wide one."""
+    """All metrics of one application, in a registry of its own instead of the process-wide one."""
     registry = CollectorRegistry()
     registry.register(ctx.metrics)
     registry.register(ctx.loop_lag)
     registry.register(Workers())
     registry.register(Gauges(lambda: _gauges(ctx)))
     ended, reloads = ctx.connections.ended, ctx.tokens.reloads
-    registry.register(Counts("ledger_http_connections_ended", "Connections that the server ended.", "why", ended))
-    text = "Audit records that are durable, by what they tell."
+    registry.register(Counts("ledger_http_connections_ended", "Connections closed by the server.", "why", ended))
+    text = "Durable audit records, by action."
     registry.register(Counts("ledger_audit_records", text, "action", ctx.audit.written))
-    text = "Audit records that could neither be written nor kept."
+    text = "Audit records that could be neither written nor spooled."
     registry.register(Counts("ledger_audit_lost", text, "action", ctx.audit.lost))
-    registry.register(Counts("ledger_token_reloads", "Changes of the tokens file, by what became of them.", "outcome", reloads))
+    registry.register(Counts("ledger_token_reloads", "Changes of the tokens file, by outcome.", "outcome", reloads))
     return registry
 
 
 def _gauges(ctx: AppContext) -> Iterable[tuple[str, str, str, dict[str, float]]]:
     status = ctx.status()
-    yield "ledger_fold_connected", "1 while the log answers.", "", {"": float(status.connected)}
+    yield "ledger_fold_connected", "1 while the log answers, else 0.", "", {"": float(status.connected)}
     if status.behind is not None:
-        yield "ledger_fold_behind", "Offsets between the fold and the log's end.", "", {"": status.behind}
+        yield "ledger_fold_behind", "Offsets between the fold and the end of the log.", "", {"": status.behind}
     if status.staleness_ms is not None:
         yield "ledger_fold_staleness_seconds", "How old a read may be.", "", {"": status.staleness_ms / 1000}
-    text = "How long an open transaction has kept readers of a partition waiting; a long one was left open by Kafka itself."
+    text = "How long an open transaction has blocked readers of a partition; if long, Kafka left it open."
     yield "ledger_log_held_back_seconds", text, "", {"": status.held_back_s}
     positions = {str(p): float(ctx.projector.position(p)) for p in range(ctx.partitions)}
     yield "ledger_fold_position", "Next offset of order-events to fold.", "partition", positions
-    yield "ledger_orders", "Orders by the status they show.", "status", {s: float(n) for s, n in ctx.queries.counts().items()}
+    yield "ledger_orders", "Orders by status.", "status", {s: float(n) for s, n in ctx.queries.counts().items()}
     yield "ledger_orders_frozen", "Orders whose fold stopped.", "", {"": ctx.projector.frozen_count}
-    yield "ledger_http_requests_in_progress", "Requests without an answer yet, this one too.", "", {"": ctx.metrics.in_progress}
-    yield "ledger_http_connections", "Connections that are open.", "", {"": len(ctx.connections)}
-    yield "ledger_audit_waiting", "Audit records that are not durable yet.", "", {"": ctx.audit.waiting}
-    text = "1 while the tokens file holds what cannot be used, and the tokens of before stay."
+    yield "ledger_http_requests_in_progress", "Requests in progress, including this one.", "", {"": ctx.metrics.in_progress}
+    yield "ledger_http_connections", "Open connections.", "", {"": len(ctx.connections)}
+    yield "ledger_audit_waiting", "Audit records not durable yet.", "", {"": ctx.audit.waiting}
+    text = "1 while the tokens file is invalid and the previous tokens are used."
     yield "ledger_tokens_stale", text, "", {"": float(ctx.tokens.is_stale)}
-    text = "Until the first token of a role expires; below 0 since it has."
+    text = "Time until the first token of a role expires; negative afterwards."
     yield "ledger_token_expires_in_seconds", text, "role", ctx.tokens.expiries_s()
-    yield "ledger_commands_waiting", "Requests that wait for an outcome.", "", {"": ctx.submissions.waiting}
-    yield "ledger_commands_undecided", "Commands answered 202 and not decided yet.", "", {"": ctx.submissions.undecided}
+    yield "ledger_commands_waiting", "Requests waiting for an outcome.", "", {"": ctx.submissions.waiting}
+    yield "ledger_commands_undecided", "Commands answered with 202 and not decided yet.", "", {"": ctx.submissions.undecided}
     yield "ledger_commands_sent", "Commands sent since the start.", "", {"": ctx.submissions.sent}
 
 
@@ -141,7 +143,7 @@ async def openapi(call: Call) -> Response:
 
 
 async def _made_once(call: Call, name: str, make: Callable[[], bytes]) -> bytes:
-    """A document that stays the same, kept once it was asked for. To make it takes a tenth of a second: not of the event loop."""
+    """A constant document, cached on first use. Building it takes a tenth of a second, in a thread."""
     kept: dict[str, bytes] = call.app.state.documents
     if name not in kept:
         kept[name] = await asyncio.to_thread(make)
@@ -150,7 +152,7 @@ async def _made_once(call: Call, name: str, make: Callable[[], bytes]) -> bytes:
 
 async def asyncapi(call: Call) -> Response:
     call.allow()
-    call.ctx.refuse_unreadable()  # it says how many partitions there are
+    call.ctx.refuse_unreadable()  # it contains the number of partitions
     settings = call.ctx.settings
     return json_response(to_json(asyncapi_document(call.ctx.topics, call.ctx.partitions, settings.writers)))
 
@@ -165,7 +167,7 @@ async def docs_page(call: Call) -> Response:
 
 
 async def read_problem(call: Call) -> Response:
-    """JSON, or a small page for a person who follows a problem's `type`."""
+    """JSON, or a small HTML page for a person who opens the `type` of a problem."""
     call.allow()
     slug: str = call.path_params["slug"]
     kind = PROBLEMS.get(slug)

@@ -1,8 +1,8 @@
-"""The payment provider's messages: genuine, of now, then fetched; facts become commands; taken once all are durable.
+"""Webhooks of the payment provider: checks signature and age, fetches the object, sends facts as commands, then answers 200.
 
-The message itself is a hint that something happened. What happened is asked of the provider, so a forged, repeated, lost or
-shuffled message can at most make us look. What this node's fold shows already is not asked again; what follows an act of our own
-is given a moment to be folded first, for the act's own answer is on its way.
+A message is only a hint that something happened; the facts are fetched from the provider. So a forged, repeated, lost or
+reordered message causes at most a needless fetch. Nothing is fetched if this node's fold already shows it. After an act of the
+ledger itself, the route first waits a moment for that act to be folded, because its own answer is on the way.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from ledger.order import Order, attempt_no
 
 MAX_WEBHOOK_BYTES = 256 * 1024
 OWN_ACT_S = 1.0
-# Captures, voids and refunds are made by us, nearly always: their messages come at the same time as the answers.
+# Captures, voids and refunds are nearly always acts of the ledger: their messages arrive together with the answers.
 _OWN_ACTS = frozenset({e.PAYMENT_CAPTURED, e.PAYMENT_VOIDED, e.REFUND_SUBMITTED, e.REFUND_SETTLED})
 
 log = structlog.get_logger(__name__)
@@ -43,7 +43,7 @@ def add_routes(router: APIRouter) -> None:
 
 
 async def receive_message(call: Call) -> Response:
-    """`receiveStripeWebhook`. Nothing of the message is logged: it holds what the customer's browser pays with."""
+    """`receiveStripeWebhook`. No content of the message is logged, because it contains the client secret."""
     ctx = call.ctx
     body = await read_raw(call.receive, call.exchange.headers, MAX_WEBHOOK_BYTES)
     payments = provider(ctx)
@@ -61,19 +61,19 @@ async def receive_message(call: Call) -> Response:
         raise Problem("invalid-signature") from None
     except NotForUs as exc:
         ctx.metrics.webhooks["not_for_us"] += 1
-        log.warning("webhook not followed", why=str(exc))
+        log.warning("webhook ignored", why=str(exc))
         return json_response(b"{}", 200, {})
     except Repeated:
         ctx.metrics.webhooks["repeated"] += 1
         return json_response(b"{}", 200, {})
     except ProviderUnavailable as exc:
         ctx.metrics.webhooks["unavailable"] += 1
-        log.warning("webhook not followed, it will be sent again", why=str(exc))
+        log.warning("webhook not processed, the provider will send it again", why=str(exc))
         raise Problem("provider-unavailable") from None
     partition = ctx.partition_of(sighting.order_id)
     commands = _news(sighting, ctx.queries.order(partition, sighting.order_id), payments.name)
     if commands and not ctx.status().connected:
-        raise Problem("ledger-unavailable")  # it will be sent again
+        raise Problem("ledger-unavailable")  # the provider will send it again
     await ctx.submissions.send_all([ctx.submissions.record_of(command) for command in commands])
     ctx.followed.add(sighting.message_id)
     ctx.metrics.webhooks[_kind(sighting, bool(commands))] += 1
@@ -81,7 +81,7 @@ async def receive_message(call: Call) -> Response:
 
 
 async def _is_known(ctx: AppContext, told: Told, actor: str) -> bool:
-    """Whether this node's fold shows what a message says: then nothing of it is news. Waits `OWN_ACT_S` for what we did."""
+    """Whether this node's fold already shows all facts of a message. Waits `OWN_ACT_S` for the ledger's own acts."""
     partition = ctx.partition_of(told.order_id)
     ours = all(fact.fact in _OWN_ACTS for fact in told.facts)
     deadline = time.monotonic() + (OWN_ACT_S if ours else 0.0)
@@ -95,15 +95,17 @@ async def _is_known(ctx: AppContext, told: Told, actor: str) -> bool:
 
 
 def _news(sighting: Sighting, order: Order | None, actor: str) -> Sequence[OrderCommand]:
-    """A command per fact that `order` does not know yet. All of them when this node has not folded the order, or the attempt
-    that a fact is about: the processor tells news from what is known in any case."""
+    """One command per fact that is new to `order`; per fact if this node has not folded the order or a fact's attempt.
+
+    The processor distinguishes news from known facts in any case.
+    """
     if order is None or any(isinstance(f, RecordPayment) and attempt_no(order, f.attempt) is None for f in sighting.facts):
         return [command_of(fact, sighting.order_id, fresh_command_id(), actor) for fact in sighting.facts]
     return report_of(sighting.facts, order, actor, now_ms())
 
 
 def _kind(sighting: Sighting, news: bool) -> str:
-    """What a message was, for the metric."""
+    """The kind of a message, for the metric."""
     if news:
         return "news"
     if sighting.order_id:
