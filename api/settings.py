@@ -1,6 +1,6 @@
-"""Settings from the environment (and `.env`), read once at start. Secrets are `SecretStr`: printing one shows stars.
+"""Settings from the environment and `.env`, read once at start. Secrets are `SecretStr`, which prints stars.
 
-`.env.example` lists every name.
+`.env.example` lists every setting.
 """
 
 from __future__ import annotations
@@ -25,135 +25,150 @@ PLAINTEXT = frozenset({"kafka", "smtp", "sms", "stock"})
 
 
 class Settings(BaseSettings):
-    """Everything but Kafka. Names without a prefix are the shop's own and keep their spelling."""
+    """All settings except those of Kafka. Names without a prefix are the shop's own and keep their spelling."""
 
     model_config = ENVIRONMENT
 
     app_env: Env | None = Field(
         default=None,
-        description="development or production, which has no /docs and no sandbox; none: production in the Docker image, "
-        "development elsewhere, and then only on a loopback HOST",
+        description="development or production; production has no /docs and no sandbox. Default: production in the Docker image, "
+        "elsewhere development, which then requires a loopback HOST",
     )
     allow_plaintext: str = Field(
-        default="", description="what production may send unencrypted: kafka, smtp, sms, stock, with commas; none: nothing"
+        default="", description="connections that may be unencrypted in production, comma-separated: kafka, smtp, sms, stock"
     )
-    host: str = Field(default="127.0.0.1", description="interface that `serve` listens on")
-    port: int = Field(default=8000, ge=0, le=65535, description="port of the HTTP API; 0 takes a free one")
+    host: str = Field(default="127.0.0.1", description="interface on which `serve` listens")
+    port: int = Field(default=8000, ge=0, le=65535, description="port of the HTTP API; 0 picks a free one")
 
     max_connections: int = Field(
         default=8192,
         ge=64,
         le=60_000,
-        description="connections that `serve` keeps open; one more takes the place of one that rests. Fewer where the limit of "
-        "open files is lower",
+        description="connections that `serve` keeps open; another one replaces an idle one. Lower if the limit of open files is "
+        "lower",
     )
     max_connections_per_address: int = Field(
         default=4096,
         ge=1,
         le=60_000,
-        description="the same for one client address (IPv6: one /64); trusted proxies have no such bound",
+        description="the same for one client address (IPv6: one /64); does not apply to trusted proxies",
     )
     trusted_proxies: str = Field(
         default="",
-        description="addresses and networks of proxies in front, with commas: their X-Forwarded-For and X-Forwarded-Proto count, "
-        "everybody else's are ignored; none: nobody's count",
+        description="addresses and networks of reverse proxies, comma-separated: X-Forwarded-For and X-Forwarded-Proto are "
+        "honoured only from these",
     )
 
     topic_prefix: str = Field(
-        default="", pattern=r"^[A-Za-z0-9._-]{0,64}$", description="in front of every topic name: several ledgers on one cluster"
+        default="",
+        pattern=r"^[A-Za-z0-9._-]{0,64}$",
+        description="prefix of every topic name, for several ledgers on one cluster",
     )
-    partitions: int = Field(default=4, ge=1, le=1000, description="of the order topics when they are created; fixed for ever")
+    partitions: int = Field(
+        default=4,
+        ge=1,
+        le=1000,
+        description="partitions of the order topics, used when they are created; cannot be changed later",
+    )
     writers: int = Field(
-        default=1, ge=1, le=1000, description="partitions of order-writers when it is created; fixed like `partitions`"
+        default=1, ge=1, le=1000, description="partitions of order-writers, used when it is created; cannot be changed later"
     )
     app_id: str = Field(
-        default="order-ledger", pattern=r"^[A-Za-z0-9._-]{1,100}$", description="prefix of transactional ids and groups"
+        default="order-ledger", pattern=r"^[A-Za-z0-9._-]{1,100}$", description="prefix of transactional ids and consumer groups"
     )
     node_id: str = Field(
-        default_factory=socket.gethostname, description="stable name of this process's place: group instance and Faust app id"
+        default_factory=socket.gethostname, description="stable name of this node: group instance id and Faust app id"
     )
     state_dir: Path = Field(default=Path(".ledger/state"), description="databases of `commands` and `serve`")
     schema_registry_url: str | None = Field(
-        default=None, description="a registry that must hold the same schemas under the same ids; none: `serve` is the registry"
+        default=None,
+        description="a registry that must have the same schemas under the same ids; without it, `serve` is the registry",
     )
 
     ledger_hash_key: SecretStr | None = Field(
         default=None, description="key of fingerprints and contact digests, at least 16 characters"
     )
-    ledger_tokens_file: Path | None = Field(default=None, description="who may call the API: names, roles, token hashes (JSON)")
+    ledger_tokens_file: Path | None = Field(
+        default=None, description="JSON file of the API's callers: names, roles, token hashes"
+    )
     ledger_tokens: SecretStr | None = Field(
-        default=None, description="the same JSON as the file, for platforms that only have variables"
+        default=None, description="the content of that file, for platforms that only have variables"
     )
     limit_gateway_per_second: int = Field(
         default=10_000,
         ge=1,
         le=1_000_000,
-        description="requests of one gateway principal, on each node; ten seconds' worth may come at once. Long work of a "
-        "request counts as one more for each millisecond",
+        description="requests per second of one gateway, on each node, with bursts of ten seconds' worth. Long work counts as "
+        "one more request per millisecond",
     )
-    limit_customer_per_second: int = Field(
-        default=100, ge=1, le=1_000_000, description="the same of one customer that gateways act for"
-    )
-    limit_staff_per_second: int = Field(default=250, ge=1, le=1_000_000, description="the same of one admin, reader or operator")
-    currencies: str = Field(default="EUR,USD,GBP", description="currencies that orders may have")
+    limit_customer_per_second: int = Field(default=100, ge=1, le=1_000_000, description="the same for one customer of a gateway")
+    limit_staff_per_second: int = Field(default=250, ge=1, le=1_000_000, description="the same for one admin, reader or operator")
+    currencies: str = Field(default="EUR,USD,GBP", description="currencies of orders, comma-separated")
     payment_window_seconds: int = Field(
         default=30 * 60,
         ge=1,
         le=MAX_PAYMENT_WINDOW_S,
-        description="an unpaid order expires after this, unless it asked for another time to pay; recorded in the order, so old "
-        "orders keep theirs",
+        description="time to pay: an unpaid order expires after it, unless the order sets its own. Recorded in the order, so "
+        "changes affect only new orders",
     )
     payment_window_min_seconds: int = Field(
-        default=60, ge=1, le=MAX_PAYMENT_WINDOW_S, description="least `payment_window_seconds` that an order may ask for"
+        default=60, ge=1, le=MAX_PAYMENT_WINDOW_S, description="minimum of the `payment_window_seconds` of an order"
     )
     payment_window_max_seconds: int = Field(
-        default=MAX_PAYMENT_WINDOW_S, ge=1, le=MAX_PAYMENT_WINDOW_S, description="most that an order may ask for; below a day"
+        default=MAX_PAYMENT_WINDOW_S, ge=1, le=MAX_PAYMENT_WINDOW_S, description="maximum of it; less than a day"
     )
     contact_retention_days: int | None = Field(
-        default=None, ge=1, le=36_500, description="a contact is deleted so long after its order ended; none: only on request"
+        default=None,
+        ge=1,
+        le=36_500,
+        description="days after the end of its order until a contact is deleted; without it, only on request",
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR")
 
     payment_gateway_api_key: SecretStr | None = Field(default=None, description="publishable key of the payment provider")
     payment_gateway_secret_key: SecretStr | None = Field(
-        default=None, description="secret key of the payment provider (Stripe); none: the sandbox, which production refuses"
+        default=None,
+        description="secret key of the payment provider (Stripe); without it, the sandbox is used, which production refuses",
     )
     payment_gateway_webhook_secrets: SecretStr | None = Field(
-        default=None, description="signing secrets of the webhook endpoint: one, or two with a comma while they are rotated"
+        default=None, description="signing secret of the webhook endpoint; two, comma-separated, during rotation"
     )
     payment_gateway_account: str | None = Field(
-        default=None, pattern=r"^acct_[A-Za-z0-9]{1,64}$", description="account that webhooks must come from; none: any"
+        default=None, pattern=r"^acct_[A-Za-z0-9]{1,64}$", description="account from which webhooks must come; default: any"
     )
-    product_service_url: str | None = Field(default=None, description="coffee stock over HTTP")
-    product_service_grpc_target: str | None = Field(default=None, description="coffee stock over gRPC")
-    merch_service_url: str | None = Field(default=None, description="merchandise stock over HTTP")
-    merch_service_grpc_target: str | None = Field(default=None, description="merchandise stock over gRPC")
+    product_service_url: str | None = Field(default=None, description="stock service for coffee over HTTP")
+    product_service_grpc_target: str | None = Field(default=None, description="stock service for coffee over gRPC")
+    merch_service_url: str | None = Field(default=None, description="stock service for merchandise over HTTP")
+    merch_service_grpc_target: str | None = Field(default=None, description="stock service for merchandise over gRPC")
     outside_timeout_ms: int = Field(
-        default=10_000, ge=100, le=60_000, description="longest wait for an answer of the provider or a stock service"
+        default=10_000, ge=100, le=60_000, description="maximum wait for an answer of the payment provider or a stock service"
     )
     sandbox_url: str | None = Field(
-        default=None, description="stand-in for whatever of the above is not set (`order-ledger sandbox`); loopback only"
+        default=None, description="stand-in for the services above that are not set (`order-ledger sandbox`); loopback only"
     )
     sandbox_webhook_url: str | None = Field(
-        default=None, description="where the sandbox sends the provider's messages: `serve`'s /webhooks/stripe"
+        default=None, description="where the sandbox sends webhooks: /webhooks/stripe of `serve`"
     )
 
     notify_email_url: SecretStr | None = Field(
         default=None,
-        description="where e-mail goes: smtp://, smtps:// or smtp+starttls://user:password@host:port; none: files, which "
-        "production refuses",
+        description="mail server: smtp://, smtps:// or smtp+starttls://user:password@host:port; without it, e-mails are written "
+        "to files, which production refuses",
     )
     notify_sms_url: SecretStr | None = Field(
-        default=None, description="where text messages go, as an Apprise URL: twilio://sid:token@from; none: no text messages"
+        default=None,
+        description="text message service as an Apprise URL, such as twilio://sid:token@from; without it, none are sent",
     )
     notify_from: str = Field(default="Shop <shop@localhost>", description="sender of e-mail")
-    outbox_dir: Path = Field(default=Path(".ledger/outbox"), description="`.eml` files of e-mail, where no URL is set for it")
+    outbox_dir: Path = Field(
+        default=Path(".ledger/outbox"), description="directory for e-mails as `.eml` files, if no mail server is set"
+    )
 
     @field_validator("allow_plaintext")
     @classmethod
     def _plaintext_is_known(cls, value: str) -> str:
         if unknown := sorted(_words(value) - PLAINTEXT):
-            raise ValueError(f"{', '.join(unknown)} is none of {', '.join(sorted(PLAINTEXT))}")
+            raise ValueError(f"{', '.join(unknown)} is not one of {', '.join(sorted(PLAINTEXT))}")
         return value
 
     @field_validator("trusted_proxies")
@@ -161,7 +176,7 @@ class Settings(BaseSettings):
     def _proxies_are_networks(cls, value: str) -> str:
         for network in networks(value):
             if network.prefixlen == 0:
-                raise ValueError(f"{network} is everybody: name the proxies")
+                raise ValueError(f"{network} includes every address: name the proxies")
         return value
 
     @model_validator(mode="after")
@@ -193,9 +208,11 @@ class Settings(BaseSettings):
         return _words(self.allow_plaintext)
 
     def hash_key(self) -> bytes:
-        """Key of the keyed hashes. Raises `ConfigError` when it is missing or short."""
+        """Key of the keyed hashes. Raises `ConfigError` if it is missing or too short."""
         if self.ledger_hash_key is None:
-            raise ConfigError("LEDGER_HASH_KEY is not set. Make one: python -c 'import secrets; print(secrets.token_hex(32))'")
+            raise ConfigError(
+                "LEDGER_HASH_KEY is not set. Create one with: python -c 'import secrets; print(secrets.token_hex(32))'"
+            )
         key = self.ledger_hash_key.get_secret_value().encode()
         if len(key) < 16:
             raise ConfigError("LEDGER_HASH_KEY is shorter than 16 characters")
@@ -203,7 +220,7 @@ class Settings(BaseSettings):
 
 
 def networks(text: str) -> tuple[Network, ...]:
-    """The addresses and networks in `text`, which has commas between them. Raises `ValueError` naming what is none."""
+    """The comma-separated addresses and networks in `text`. Raises `ValueError` naming an invalid one."""
     return tuple(ipaddress.ip_network(word) for word in sorted(_words(text)))
 
 
@@ -212,5 +229,5 @@ def _words(text: str) -> frozenset[str]:
 
 
 def load_settings() -> Settings:
-    """Settings from the environment. Raises `ConfigError` naming every bad variable, never its value."""
+    """Settings from the environment. Raises `ConfigError` naming every invalid variable, never its value."""
     return load(Settings)

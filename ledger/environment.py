@@ -1,6 +1,6 @@
-"""Settings from the environment and `.env`: which file, how it is read, and what is said of one that cannot be.
+"""Loads settings from the environment and `.env`, and reports errors in them.
 
-Nothing here opens a connection or a file but `.env`.
+Opens no file other than `.env`, and no connection.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from ledger.errors import ConfigError
 
 S = TypeVar("S", bound=BaseSettings)
 
-ENV_FILE = ".env"  # in the directory where the process is started; in UTF-8, with or without a mark at its beginning
+ENV_FILE = ".env"  # in the working directory; UTF-8, with or without a byte order mark
 ENVIRONMENT = SettingsConfigDict(env_file=ENV_FILE, env_file_encoding="utf-8-sig", env_ignore_empty=True, extra="ignore")
 
 
 def load(kind: type[S], **known: Any) -> S:
-    """The settings of a kind; `known` wins over the environment. Raises `ConfigError`, which repeats no value."""
+    """Settings of this kind; `known` overrides the environment. Raises `ConfigError`, whose message contains no value."""
     _check_env_file(Path(ENV_FILE))
     try:
         return kind(**known)
@@ -34,7 +34,7 @@ def load(kind: type[S], **known: Any) -> S:
 
 
 def _check_env_file(path: Path) -> None:
-    """Raises `ConfigError` unless the file, if there is one, is text in UTF-8: else settings in it would be passed over."""
+    """Raises `ConfigError` if the file exists and is not UTF-8: settings in it would be silently ignored."""
     if not path.is_file():
         return
     try:
@@ -43,5 +43,5 @@ def _check_env_file(path: Path) -> None:
         raise ConfigError(f"{path.absolute()} cannot be read: {exc.strerror}") from None
     except UnicodeDecodeError:
         text = "\0"
-    if "\0" in text:  # UTF-16 can look like UTF-8 with a NUL at every other place
+    if "\0" in text:  # UTF-16 can look like UTF-8 with a NUL at every other position
         raise ConfigError(f"{path.absolute()} is not in UTF-8: save it as UTF-8")

@@ -1,4 +1,4 @@
-"""How to reach Kafka: the settings that every client of the project shares."""
+"""Kafka connection settings, shared by every client of the project."""
 
 from __future__ import annotations
 
@@ -12,25 +12,27 @@ from ledger.environment import ENVIRONMENT, load
 
 
 class KafkaSettings(BaseSettings):
-    """How to reach the cluster. One group for every client of the project."""
+    """The Kafka connection settings."""
 
     model_config = SettingsConfigDict(**{**ENVIRONMENT, "env_prefix": "KAFKA_"})
 
-    bootstrap_servers: str = Field(default="127.0.0.1:9092", description="the cluster, host:port with commas")
-    client_id: str = Field(default="order-ledger", description="how the clients name themselves to the brokers")
+    bootstrap_servers: str = Field(default="127.0.0.1:9092", description="addresses of the cluster as host:port, comma-separated")
+    client_id: str = Field(default="order-ledger", description="prefix of `client.id`")
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
         default="PLAINTEXT", description="PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL"
     )
-    ssl_ca_location: Path | None = Field(default=None, description="certificates that sign the brokers' (PEM file)")
-    ssl_certificate_location: Path | None = Field(default=None, description="our certificate, for mutual TLS (PEM file)")
-    ssl_key_location: Path | None = Field(default=None, description="its key (PEM file)")
+    ssl_ca_location: Path | None = Field(default=None, description="CA certificates of the brokers (PEM file)")
+    ssl_certificate_location: Path | None = Field(default=None, description="client certificate for mutual TLS (PEM file)")
+    ssl_key_location: Path | None = Field(default=None, description="key of the client certificate (PEM file)")
     ssl_key_password: SecretStr | None = Field(default=None, description="password of the key file")
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = Field(
         default=None, description="PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512"
     )
     sasl_username: str | None = Field(default=None, description="SASL user")
     sasl_password: SecretStr | None = Field(default=None, description="SASL password")
-    replication_factor: int = Field(default=-1, description="of topics the ledger creates; -1 = the broker's default")
+    replication_factor: int = Field(
+        default=-1, description="replication factor of topics that the ledger creates; -1: the default of the brokers"
+    )
 
     @model_validator(mode="after")
     def _sasl_is_whole(self) -> KafkaSettings:
@@ -41,7 +43,7 @@ class KafkaSettings(BaseSettings):
         return self
 
     def client_config(self) -> dict[str, Any]:
-        """Connection settings in librdkafka's names. Holds secrets: give it to a client, never log it."""
+        """Connection settings with librdkafka's names. Contains secrets: pass it to a client, never log it."""
         config: dict[str, Any] = {
             "bootstrap.servers": self.bootstrap_servers,
             "client.id": self.client_id,
@@ -60,5 +62,5 @@ class KafkaSettings(BaseSettings):
 
 
 def load_kafka_settings(**known: Any) -> KafkaSettings:
-    """Kafka settings: what is known, the rest from the environment. Raises `ConfigError` as `load_settings` does."""
+    """`known` settings, all others from the environment. Raises `ConfigError` like `load_settings`."""
     return load(KafkaSettings, **known)
