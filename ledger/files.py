@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from ledger.errors import BrokerError
 
@@ -43,12 +45,26 @@ def private_folder(path: Path) -> Path:
     return path
 
 
-def write_whole(path: Path, text: str) -> None:
-    """All of it or the old file: written beside, then renamed."""
+def write_whole(path: Path, text: str, private: bool = False, durable: bool = False) -> None:
+    """All of it or the old file: written beside, then renamed. Raises `OSError`.
+
+    `private`: only its owner can read it. `durable`: against power loss too.
+    """
     beside = path.with_name(f"{path.name}.{os.getpid()}.new")
     try:
-        beside.write_text(text, "utf-8", newline="\n")
+        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600 if private else 0o666)
+        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            if durable:
+                file.flush()
+                os.fsync(descriptor)
         beside.replace(path)
-    except OSError:
+    except BaseException:
         beside.unlink(missing_ok=True)
         raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`value` in a file that is whole and durable; its folder is made. Raises `OSError`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, json.dumps(value), durable=True)

@@ -20,9 +20,10 @@ from ledger import transitions as t
 from ledger.envelope import headers, summary
 from ledger.errors import DecodeError
 from ledger.events import NO_HASH, OrderEvent
+from ledger.evolve import evolve
 from ledger.log import Record
 from ledger.money import total_of
-from ledger.order import FoldError, Order, attempt_no, display, dispute_of, evolve, refund_of, stock_of
+from ledger.order import FoldError, Order, attempt_no, display, dispute_of, refund_of, stock_of
 from ledger.partitioner import partition_for
 from ledger.schemas.codec import event_codec, link_of
 

@@ -28,7 +28,7 @@ class Interrupted(LedgerError):
     code = "interrupted"
 
 
-class Progress(NamedTuple):
+class FoldProgress(NamedTuple):
     """How far one bulk fold is: counts since its start, and its positions."""
 
     events: int
@@ -36,11 +36,11 @@ class Progress(NamedTuple):
     positions: dict[TopicPartition, int]
 
 
-Tell = Callable[[Progress], None]
+Tell = Callable[[FoldProgress], None]
 Look = Callable[[TopicPartition, list[Record]], None]
 
 
-def tell_nobody(progress: Progress) -> None:
+def tell_nobody(progress: FoldProgress) -> None:
     """For a fold that nobody watches."""
 
 
@@ -127,8 +127,8 @@ class BulkFold:
             self._events += len(records)
         self._bytes += sum(len(record.value or b"") for record in records)
 
-    def _progress(self) -> Progress:
-        return Progress(self._events, self._bytes, self._databases.positions())
+    def _progress(self) -> FoldProgress:
+        return FoldProgress(self._events, self._bytes, self._databases.positions())
 
     def close(self) -> None:
         self._reader.close()

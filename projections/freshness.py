@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ledger.errors import StoreError
+from ledger.files import write_json
 from ledger.log import TopicPartition
-from projections.generations import read_json, write_json
+from projections.generations import read_json
 
 _NOTE = "current_at.json"
 

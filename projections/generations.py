@@ -14,7 +14,6 @@ Whatever is neither current nor kept nor being built is a rest and is removed, u
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterable
@@ -25,6 +24,7 @@ import structlog
 
 from ledger.contact_rows import CONTACTS_STORE
 from ledger.errors import LedgerError, StoreError
+from ledger.files import write_json
 
 log = structlog.get_logger(__name__)
 
@@ -148,14 +148,3 @@ def read_json(path: Path) -> Any:
         return None
     except ValueError as exc:
         raise StoreError(f"{path} is damaged: {exc}") from None
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Replace `path` at once: a reader sees the old or the new, a crash leaves one of them."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    with part.open("w") as file:
-        json.dump(value, file)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)

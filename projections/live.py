@@ -26,13 +26,14 @@ from typing import Any
 import structlog
 
 from ledger.errors import LedgerError, LogError, StoreError
+from ledger.files import write_json
 from ledger.log import EventLog
 from ledger.turns import Turns
 from projections.bulk import BulkFold
 from projections.databases import Databases, OtherReadModels, store_name
 from projections.digests import Digest
 from projections.freshness import Note, write_note
-from projections.generations import Generations, read_json, write_json
+from projections.generations import Generations, read_json
 from projections.projector import Projector
 from projections.read_models import VERSION
 

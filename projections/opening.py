@@ -11,14 +11,15 @@ import structlog
 
 from ledger.asking import until_answered
 from ledger.errors import LogUnavailable
+from ledger.files import write_json
 from ledger.log import EventLog, TopicPartition
 from ledger.rocks_store import remove_store, store_opener
 from ledger.store import Store
 from ledger.topics import Topics
-from projections.bulk import BulkFold, Interrupted, Progress, Tell, tell_nobody
+from projections.bulk import BulkFold, FoldProgress, Interrupted, Tell, tell_nobody
 from projections.databases import Databases, OtherReadModels
 from projections.freshness import read_note
-from projections.generations import Generations, write_json
+from projections.generations import Generations
 
 log = structlog.get_logger(__name__)
 
@@ -142,7 +143,7 @@ class _Teller:
     def __init__(self, behind: int, file: Path) -> None:
         self._behind, self._file, self._began, self._told_at = behind, file, time.monotonic(), time.monotonic()
 
-    def __call__(self, progress: Progress) -> None:
+    def __call__(self, progress: FoldProgress) -> None:
         now = time.monotonic()
         write_json(self._file, {"events": progress.events, "of_about": self._behind})
         if now - self._told_at > TOLD_S:

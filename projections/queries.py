@@ -18,7 +18,8 @@ from msgspec import Struct
 
 from ledger.errors import LedgerError
 from ledger.events import OrderEvent
-from ledger.order import Order, evolve
+from ledger.evolve import evolve
+from ledger.order import Order
 from ledger.outcomes import Outcome, decode_outcome, outcome_key, reused_key
 from ledger.schemas.codec import event_codec
 from ledger.transitions import Status

@@ -30,7 +30,8 @@ from msgspec import Struct
 
 from ledger import events as e
 from ledger.events import OrderEvent
-from ledger.order import Order, display, evolve
+from ledger.evolve import evolve
+from ledger.order import Order, display
 from ledger.outcomes import event_row
 from ledger.transitions import Status
 from projections.digests import row_hash, sum_of

@@ -10,54 +10,37 @@ nothing else is touched.
 
 from __future__ import annotations
 
-import gc
 import multiprocessing
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 from filelock import FileLock, Timeout
 
 from ledger.contact_rows import CONTACTS_STORE
 from ledger.errors import LedgerError, StoreError
-from ledger.log import EventLog, TopicPartition
+from ledger.files import write_json
+from ledger.log import TopicPartition
 from ledger.topics import Topics
-from projections.bulk import BulkFold, Interrupted, Progress, Tell
-from projections.databases import Databases, OpenStore, OtherReadModels, store_name
+from projections.bulk import BulkFold, Interrupted
+from projections.databases import Databases, OtherReadModels, store_name
 from projections.digests import Digest
-from projections.generations import Generations, NoSuchGeneration, read_json, write_json
+from projections.generations import Generations, NoSuchGeneration, read_json
 from projections.live import ask, digest_from_json, serving
+from projections.rebuild_jobs import Doors, JobFailed, Share, _groups, _Job, _job
 
 NEAR_RECORDS = 2_000  # so near to the log's end the databases are close enough for `serve` to do the rest
 MAX_ROUNDS = 20  # of catching up with a log that grows meanwhile
 TAKE_OVER_S = 60.0
 
 
-class JobFailed(LedgerError):
-    """A process of the rebuild ended without having done its part. Run it again: it goes on from where it was."""
-
-    code = "job_failed"
-
-
 class InProgress(LedgerError):
     """Another rebuild of the same databases is running."""
 
     code = "in_progress"
-
-
-class Doors(Protocol):
-    """Makes the log and the stores; must be picklable, for every process of a rebuild makes its own."""
-
-    def enter_process(self) -> None:
-        """Called first in every process of a rebuild."""
-
-    def open_log(self) -> EventLog: ...
-
-    def opener(self, folder: Path, loading: bool) -> OpenStore:
-        """Opens databases in `folder` by name; `loading` when they are to be filled and not read yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,56 +85,6 @@ class Watcher(Protocol):
 
 
 # ---- one process of it
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """What one process folds: `partitions` up to `until`, into `folder`."""
-
-    topics: Topics
-    folder: Path
-    partitions: list[int]
-    until: Mapping[TopicPartition, int]
-
-
-def fold_share(doors: Doors, share: Share, tell: Tell) -> dict[int, Digest]:
-    """Fold a share in bulk: what one process of a rebuild does. The digests of its partitions."""
-    gc.freeze()
-    gc.set_threshold(100_000, 50, 100)  # a fold makes no cycles, and looking for them among its rows takes a tenth of its time
-    databases = Databases(doors.opener(share.folder, True), share.topics, share.partitions, None)
-    try:
-        bulk = BulkFold(doors.open_log(), databases, f"rebuild-{min(share.partitions)}")
-        try:
-            bulk.run(share.until, tell)
-        finally:
-            bulk.close()
-        return databases.digests()
-    finally:
-        databases.close()
-
-
-def _job(doors: Doors, share: Share, pipe: Connection) -> None:
-    """`fold_share` in a process of its own, telling the parent; ends when the parent is gone."""
-    doors.enter_process()
-    try:
-        fold_share(doors, share, pipe.send)
-        pipe.send("done")
-    except (BrokenPipeError, KeyboardInterrupt):
-        return  # the parent is gone or stops: what is folded is kept
-    except LedgerError as exc:
-        pipe.send(f"{exc.code}: {exc}")
-
-
-@dataclass(slots=True)
-class _Job:
-    process: Any
-    pipe: Connection
-    progress: Progress = field(default_factory=lambda: Progress(0, 0, {}))
-    done: bool = False
-
-
-def _groups(partitions: int, jobs: int) -> list[list[int]]:
-    return [group for n in range(jobs) if (group := list(range(n, partitions, jobs)))]
 
 
 class Rebuild:

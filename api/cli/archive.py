@@ -27,7 +27,8 @@ from ledger.schemas.versions import versions_of
 from ledger.topics import Topics
 from projections.bulk import Interrupted
 from projections.databases import Databases
-from projections.rebuild import Doors, Watcher
+from projections.rebuild import Watcher
+from projections.rebuild_jobs import Doors
 from projections.verify import Findings, LogWalk
 
 BATCH = 500  # records of one transaction of an import

@@ -20,7 +20,7 @@ from rich.progress import (
 from rich.table import Table
 
 from api.cli.terminal import Screen
-from ledger.broker import jars
+from ledger.broker.fetching import StartProgress
 
 _WORDS = {
     "download": "Downloading Kafka",
@@ -53,7 +53,7 @@ class BrokerProgress:
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         self.stop()
 
-    def update(self, progress: jars.Progress) -> None:
+    def update(self, progress: StartProgress) -> None:
         """Show one step of the broker's start."""
         amount = f"{progress.done}/{progress.total} {progress.unit}" if progress.total else ""
         if self._task is None:

@@ -23,7 +23,7 @@ from ledger.log import EventLog
 from ledger.rfc3339 import format_ms
 from ledger.topics import Topics
 from ledger.walk import Head
-from projections.bulk import BulkFold, Progress
+from projections.bulk import BulkFold, FoldProgress
 from projections.databases import Databases, OtherReadModels, store_name
 from projections.generations import Generations
 from projections.live import ask
@@ -136,7 +136,7 @@ def _walk(
         ends, starts = bulk.ends(), event_log.starts(list(fold.positions()), timeout_s=30.0)
         bar.started(sum(ends.values()) - sum(starts.values()), 0)
 
-        def tell(progress: Progress) -> None:
+        def tell(progress: FoldProgress) -> None:
             done = sum(max(0, progress.positions[tp] - starts[tp]) for tp in ends)
             bar.moved(done, progress.events, progress.bytes)
 

@@ -21,9 +21,6 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -31,130 +28,24 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
-import psutil
 from filelock import FileLock, Timeout
 
 from api.callers.auth import hash_token, new_token
+from api.processes.child import MOST_ENDS, STOP_S, Child
 from api.processes.outside import needs_sandbox
 from api.processes.running import FOLDING_FILE, ROLES, read_keys, this_process, up_file
 from api.settings import Settings, load_settings
 from ledger.broker.aot_cache import Training
-from ledger.broker.jars import JarCheck, Progress
+from ledger.broker.fetching import StartProgress
+from ledger.broker.jars import JarCheck
 from ledger.broker.node import EmbeddedBroker
 from ledger.errors import BrokerError, ConfigError
-from ledger.files import private_folder
+from ledger.files import private_folder, write_whole
 from ledger.patience import Patience, cpu_of
 from ledger.ports import free_port, is_free
 
-MOST_ENDS = 6  # of one child before the first "ready": waiting longer would not help
-CALM_S = 10.0  # a child that lived this long worked: it is restarted immediately
-FIRST_BACKOFF_S, MAX_BACKOFF_S = 0.5, 10.0
 LOOK_S = 0.05
 BROKER_PAUSE_S = 0.5
-STOP_S = 12.0
-
-
-class Child:
-    """A child process that is restarted when it ends."""
-
-    def __init__(self, name: str, arguments: list[str], env: Mapping[str, str], data: Path, folder: Path | None = None) -> None:
-        """`folder` is its working directory, where `.env` is read. None: the working directory of `up`."""
-        self.name = name
-        self._folder = folder
-        self.restarts = -1
-        self.ends = 0
-        self._arguments, self._env = arguments, dict(env)
-        self._pid_file, self._log_file = data / "run" / f"{name}.pid", data / "log" / f"{name}.log"
-        self._process: subprocess.Popen[bytes] | None = None
-        self._started = self._not_before = 0.0
-        self._backoff_s = FIRST_BACKOFF_S
-
-    def end_leftover(self) -> None:
-        """End the child of a killed earlier `up`, if its pid file names a living process."""
-        leftover = _living(self._pid_file, self._arguments[0])
-        if leftover is not None:
-            leftover.terminate()
-            try:
-                leftover.wait(STOP_S)
-            except psutil.TimeoutExpired:
-                leftover.kill()
-                leftover.wait(STOP_S)
-        self._pid_file.unlink(missing_ok=True)
-
-    def tend(self) -> str | None:
-        """Start it if it is not running. Returns a line for the screen if it ended."""
-        now = time.monotonic()
-        if self._process is not None:
-            code = self._process.poll()
-            if code is None:
-                return None
-            self._forget(self._process)
-            self.ends += 1
-            if now - self._started > CALM_S:
-                self._backoff_s = FIRST_BACKOFF_S
-                self._start(now)
-                return f"{self.name} exited with code {code}; restarting it (log: {self._log_file})"
-            self._not_before = now + self._backoff_s
-            ended = f"{self.name} exited with code {code}; restarting it in {self._backoff_s:.1f} s (log: {self._log_file})"
-            self._backoff_s = min(self._backoff_s * 2, MAX_BACKOFF_S)
-            return ended
-        if now >= self._not_before:
-            self._start(now)
-        return None
-
-    def _start(self, now: float) -> None:
-        self._log_file.parent.mkdir(parents=True, exist_ok=True)
-        with self._log_file.open("ab") as log_file:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "api.cli", *self._arguments, "--with-parent"],
-                env=self._env,
-                cwd=self._folder,
-                stdin=subprocess.PIPE,
-                stdout=log_file,
-                stderr=log_file,
-                start_new_session=True,  # Ctrl-C reaches only `up`, which stops the others in order
-            )
-        self._started = now
-        self.restarts += 1
-        write_private(self._pid_file, f"{self._process.pid}\n")
-
-    @property
-    def pid(self) -> int | None:
-        return None if self._process is None else self._process.pid
-
-    @property
-    def log_file(self) -> Path:
-        return self._log_file
-
-    def ask_to_stop(self) -> None:
-        if self._process is not None and self._process.poll() is None:
-            self._process.send_signal(signal.SIGTERM)
-
-    def wait_stopped(self, timeout_s: float) -> None:
-        """Wait for it to end; kill it after `timeout_s`."""
-        if self._process is not None:
-            try:
-                self._process.wait(timeout_s)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-            self._forget(self._process)
-        self._pid_file.unlink(missing_ok=True)
-
-    def _forget(self, ended: subprocess.Popen[bytes]) -> None:
-        if ended.stdin is not None:
-            ended.stdin.close()
-        self._process = None
-
-
-def _living(pid_file: Path, argument: str) -> psutil.Process | None:
-    """The process named by a pid file, if it lives and is one of the ledger's: a pid may have been reused."""
-    try:
-        process = psutil.Process(int(pid_file.read_text()))
-        line = process.cmdline()
-    except (OSError, ValueError, psutil.Error):
-        return None
-    return process if "api.cli" in line and argument in line else None
 
 
 class Up:
@@ -195,7 +86,7 @@ class Up:
         """Ask it to end; safe to call from a signal handler."""
         self._stopping.set()
 
-    def run(self, on_ready: Callable[[dict[str, Any]], None], progress: Callable[[Progress], None] | None = None) -> int:
+    def run(self, on_ready: Callable[[dict[str, Any]], None], progress: Callable[[StartProgress], None] | None = None) -> int:
         """Start everything, call `on_ready(info)` once, supervise until stopped. Returns an exit code.
 
         Raises `BrokerError`, or `ConfigError` if the port is taken or another `up` uses the data directory.
@@ -213,7 +104,7 @@ class Up:
             self._end()
             lock.release()
 
-    def _run(self, on_ready: Callable[[dict[str, Any]], None], progress: Callable[[Progress], None] | None) -> int:
+    def _run(self, on_ready: Callable[[dict[str, Any]], None], progress: Callable[[StartProgress], None] | None) -> int:
         keys = self._keys()
         for name in ("commands", "serve", "sandbox"):
             Child(name, [name], {}, self.data).end_leftover()
@@ -223,7 +114,7 @@ class Up:
             self._sandbox_port = free_port()
         # The children take seconds to import; they wait for the broker themselves.
         self._start_broker(keys, progress)
-        write_private(self.data / "run" / "broker.pid", f"{self.broker.pid}\n")
+        write_whole(self.data / "run" / "broker.pid", f"{self.broker.pid}\n", private=True)
         url = f"http://127.0.0.1:{self._port}"
         self.info = {
             "url": url,
@@ -234,7 +125,7 @@ class Up:
             **this_process(),
         }
         if self._wait_ready():
-            write_private(up_file(self.data), json.dumps(self.info, indent=2) + "\n")
+            write_whole(up_file(self.data), json.dumps(self.info, indent=2) + "\n", private=True)
             on_ready(self.info)
             if self._train:
                 self._training = self.broker.training(self.data / "log" / "java-cache.log")
@@ -244,7 +135,7 @@ class Up:
                 self._training.tend()
         return 0
 
-    def _start_broker(self, keys: Mapping[str, Any], progress: Callable[[Progress], None] | None = None) -> None:
+    def _start_broker(self, keys: Mapping[str, Any], progress: Callable[[StartProgress], None] | None = None) -> None:
         self.broker.start(
             progress=progress,
             on_address=lambda servers: self._start_children(servers, keys),
@@ -293,7 +184,7 @@ class Up:
             return
         self._broker_failures = 0
         self.info["bootstrap_servers"] = self.broker.bootstrap_servers
-        write_private(self.data / "run" / "broker.pid", f"{self.broker.pid}\n")
+        write_whole(self.data / "run" / "broker.pid", f"{self.broker.pid}\n", private=True)
 
     def _wait_ready(self) -> bool:
         """Wait until `serve` is ready. Returns False if stopped meanwhile.
@@ -344,9 +235,9 @@ class Up:
             keys = {"hash_key": secrets.token_hex(32), "tokens": {role: new_token(role) for role in ROLES}}
         if "webhook_secret" not in keys:  # also in a directory of an earlier version
             keys["webhook_secret"] = f"whsec_{secrets.token_urlsafe(32)}"
-            write_private(path, json.dumps(keys, indent=2) + "\n")
+            write_whole(path, json.dumps(keys, indent=2) + "\n", private=True)
         hashes = [{"name": role, "role": role, "sha256": [hash_token(token)]} for role, token in keys["tokens"].items()]
-        write_private(self.data / "tokens.json", json.dumps({"tokens": hashes}, indent=2) + "\n")
+        write_whole(self.data / "tokens.json", json.dumps({"tokens": hashes}, indent=2) + "\n", private=True)
         return keys
 
     def _child_environment(self, bootstrap_servers: str, keys: Mapping[str, Any]) -> dict[str, str]:
@@ -397,11 +288,3 @@ def _is_ready(port: int) -> bool:
         return False  # not listening yet, or just ended
     finally:
         connection.close()
-
-
-def write_private(path: Path, text: str) -> None:
-    """Atomically replace `path` by a file that only its owner can read."""
-    part = path.with_suffix(path.suffix + ".part")
-    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(text)
-    part.replace(path)

@@ -27,8 +27,9 @@ from ledger.bounds import ID_PATTERN
 from ledger.envelope import Written, headers, seal
 from ledger.errors import DecodeError, Hole
 from ledger.events import NO_HASH, OrderEvent, OrderRefusal
+from ledger.evolve import evolve
 from ledger.log import NewRecord, Record, refuse_oversized
-from ledger.order import FoldError, Order, evolve
+from ledger.order import FoldError, Order
 from ledger.outcomes import decode_outcome, event_row, outcome_key, refusal_row, reused_key
 from ledger.partitioner import partition_for
 from ledger.schemas.codec import event_codec, link_of, refusal_codec

@@ -34,7 +34,8 @@ from commands.reconciler.payment_port import PaymentProvider
 from commands.reconciler.stock_port import StockService
 from ledger import events as e
 from ledger.events import OrderEvent
-from ledger.order import NEVER_OPENED, Order, attempt_no, evolve
+from ledger.evolve import evolve
+from ledger.order import NEVER_OPENED, Order, attempt_no
 from ledger.transitions import REQUESTED, Code, Operation
 
 RECONCILER = "reconciler"

@@ -7,98 +7,36 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import logging
 import os
-import shutil
 import sys
 import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
+from ledger.broker.fetching import Report, StartProgress, fetch_jars, maven_context
+from ledger.broker.lock import LOCK_FILE, Jar, JarLock, sha256_of
 from ledger.errors import BrokerError, LedgerError
-from ledger.files import errors_of_the_disk, require_disk, write_whole
+from ledger.files import errors_of_the_disk, require_disk
 from ledger.schemas.data_files import data_dir as avro_dir
-from ledger.schemas.data_files import data_file
 
 if TYPE_CHECKING:
     from jgo.maven import MavenContext
 
-Phase = Literal["download", "verify", "format", "start"]
 
-LOCK_FILE = "kafka.lock.json"
 KAFKA_VERSION = "4.4.0"
 SLF4J_VERSION = "1.7.36"
 
 _CACHE_WAIT_S = 600.0
-_DOWNLOAD_ATTEMPTS = 3
 _HASHERS = 2
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """`done` of `total` `unit`s. Reported from several threads, one at a time; within one call of `ensure_jars` or
-    `EmbeddedBroker.start` the phases come in the order download or verify, format, start."""
-
-    phase: Phase
-    done: int
-    total: int
-    unit: Literal["bytes", "jars", "steps"]
-
-
-Report = Callable[[Progress], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Jar:
-    """One line of the lock file. `coordinate` is Maven's `group:artifact:version`, `sha256` is lower-case hex."""
-
-    coordinate: str
-    sha256: str
-    size_bytes: int
-
-    @property
-    def file_name(self) -> str:
-        _, artifact, version = self.coordinate.split(":")
-        return f"{artifact}-{version}.jar"
-
-
-@dataclass(frozen=True, slots=True)
-class JarLock:
-    kafka_version: str
-    roots: tuple[str, ...]
-    jars: tuple[Jar, ...]
-
-    @classmethod
-    def read(cls, path: Path | None = None) -> JarLock:
-        """The lock file at `path`, else the one that is shipped. Raises `FileNotFoundError`, `ValueError` when malformed."""
-        document = json.loads((path or data_file(LOCK_FILE)).read_text("utf-8"))
-        try:
-            jars = tuple(Jar(jar["coordinate"], jar["sha256"], jar["size_bytes"]) for jar in document["jars"])
-            lock = cls(document["kafka_version"], tuple(document["roots"]), jars)
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"{path or LOCK_FILE} is not a lock file of jars: {error!r}") from error
-        if len({jar.file_name for jar in jars}) != len(jars):
-            raise ValueError(f"{path or LOCK_FILE}: two jars have the same file name")
-        return lock
-
-    def write(self, path: Path) -> None:
-        """Written whole or not at all, one jar per line so that a change reads well in a diff."""
-        jars = ",\n    ".join(
-            json.dumps({"coordinate": jar.coordinate, "sha256": jar.sha256, "size_bytes": jar.size_bytes}) for jar in self.jars
-        )
-        head = f'"kafka_version": {json.dumps(self.kafka_version)},\n  "roots": {json.dumps(list(self.roots))}'
-        write_whole(path, f'{{\n  {head},\n  "jars": [\n    {jars}\n  ]\n}}\n')
 
 
 def cache_root() -> Path:
@@ -190,7 +128,7 @@ class JarCheck:
             lock = self._lock or JarLock.read()
             for jar, path in zip(lock.jars, jar_paths(self._cache_dir, lock), strict=True):
                 before = _identity(path)
-                if before is not None and _sha256(path) == jar.sha256:
+                if before is not None and sha256_of(path) == jar.sha256:
                     self._right[path] = (jar, before)
 
 
@@ -209,16 +147,16 @@ def _identity(path: Path) -> _Identity | None:
 def _hashes(directory: Path, jars: Sequence[Jar], report: Report) -> Iterator[tuple[Jar, str | None]]:
     """The SHA-256 of each jar in `directory`; None where it is missing."""
     with ThreadPoolExecutor(_HASHERS, thread_name_prefix="jars") as pool:
-        hashes = pool.map(_sha256, (directory / jar.file_name for jar in jars))
+        hashes = pool.map(sha256_of, (directory / jar.file_name for jar in jars))
         for done, (jar, found) in enumerate(zip(jars, hashes, strict=True), 1):
             if found is not None:
-                report(Progress("verify", done, len(jars), "jars"))
+                report(StartProgress("verify", done, len(jars), "jars"))
             yield jar, found
 
 
 def _fill(directory: Path, wrong: Sequence[Jar], report: Report, jobs: int) -> None:
     """Fetch what is missing or damaged. The caller holds the directory's lock; whoever held it before may have done it all."""
-    found = {jar: _sha256(directory / jar.file_name) for jar in wrong}
+    found = {jar: sha256_of(directory / jar.file_name) for jar in wrong}
     wrong = [jar for jar in wrong if found[jar] != jar.sha256]
     damaged = [jar for jar in wrong if found[jar] is not None]
     for jar in damaged:
@@ -226,7 +164,7 @@ def _fill(directory: Path, wrong: Sequence[Jar], report: Report, jobs: int) -> N
     if wrong:
         require_disk(directory, sum(jar.size_bytes for jar in wrong) // 2**20 + 64)
     try:
-        _fetch(directory, wrong, report, jobs)
+        fetch_jars(directory, wrong, report, jobs)
     except BrokerError as error:
         if not damaged:
             raise
@@ -238,104 +176,6 @@ def _fill(directory: Path, wrong: Sequence[Jar], report: Report, jobs: int) -> N
         ) from error
 
 
-def _fetch(directory: Path, missing: Sequence[Jar], report: Report, jobs: int) -> None:
-    for abandoned in directory.glob("incoming-*"):
-        shutil.rmtree(abandoned)
-    if not missing:
-        return
-    # jgo writes in place and trusts what it finds: in the user's own Maven repository an interrupted download would stay
-    # behind as a broken jar. A directory of our own that is thrown away cannot do harm.
-    incoming = Path(tempfile.mkdtemp(prefix="incoming-", dir=directory))
-    download = _Download(incoming, sum(jar.size_bytes for jar in missing), report)
-    pool = ThreadPoolExecutor(jobs, thread_name_prefix="jars")
-    try:
-        futures = [pool.submit(download.fetch, jar, directory / jar.file_name) for jar in missing]
-        finished, _ = wait(futures, return_when=FIRST_EXCEPTION)
-        for future in finished:
-            future.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-        shutil.rmtree(incoming)
-
-
-class _Download:
-    """One filling of the cache: fetches jars through jgo from several threads and adds up their bytes."""
-
-    def __init__(self, incoming: Path, total_bytes: int, report: Report) -> None:
-        self._total_bytes = total_bytes
-        self._report = report
-        self._done_bytes = 0
-        self._counting = threading.Lock()
-        self._any_arrived = False
-        self._maven = _maven_context(incoming, self._count)
-
-    def fetch(self, jar: Jar, target: Path) -> None:
-        """Put `jar` at `target`, whole and checked, or raise."""
-        for attempt in range(1, _DOWNLOAD_ATTEMPTS + 1):
-            artifact = self._maven.create_dependency(jar.coordinate).artifact
-            try:
-                path = artifact.resolve()
-                break
-            except OSError as error:
-                if error.errno is not None:
-                    raise  # of the file system: those of jgo's HTTP client have no errno
-                # A lost connection among many is tried again; when nothing ever arrived there is no network to try.
-                if attempt == _DOWNLOAD_ATTEMPTS or not self._any_arrived:
-                    raise BrokerError("no_network", _no_network(jar, self._maven, error)) from error
-                if partial := artifact.cached_path:
-                    partial.unlink(missing_ok=True)
-            except RuntimeError as error:
-                raise BrokerError(
-                    "download_failed",
-                    f"no Maven repository of {_repositories(self._maven)} gave {jar.coordinate}: a mirror that lacks it, or a "
-                    "proxy that refuses it?",
-                ) from error
-            time.sleep(0.5 * attempt)
-        self._any_arrived = True
-        if (found := _sha256(path)) != jar.sha256:
-            path.unlink()
-            raise BrokerError(
-                "bad_hash",
-                f"{jar.coordinate} came with SHA-256 {found}, but {LOCK_FILE} says {jar.sha256}. The file was deleted. Something "
-                "between here and the Maven repository changes what it delivers; nothing was started.",
-            )
-        path.replace(target)
-
-    @contextmanager
-    def _count(self, _file_name: str, _total: int) -> Iterator[Callable[[int], None]]:
-        """jgo's progress callback: one use per file, called with the size of each chunk."""
-        yield self._add
-
-    def _add(self, size_bytes: int) -> None:
-        with self._counting:
-            self._done_bytes = min(self._done_bytes + size_bytes, self._total_bytes)
-            self._report(Progress("download", self._done_bytes, self._total_bytes, "bytes"))
-
-
-def _maven_context(repo_cache: Path, count: Any = None) -> MavenContext:
-    """jgo's door to the repositories: Maven Central, or what jgo's configuration file puts in its place or adds."""
-    # Imported here because it takes half a second, and the usual start downloads nothing.
-    from jgo.config import GlobalSettings
-    from jgo.constants import MAVEN_CENTRAL_URL
-    from jgo.maven import MavenContext, PythonResolver
-
-    repositories = {"central": MAVEN_CENTRAL_URL} | GlobalSettings.load().repositories
-    resolver = PythonResolver(progress_callback=count)
-    return MavenContext(resolver=resolver, repo_cache=repo_cache, remote_repos=repositories, timeout=20)
-
-
-def _repositories(maven: MavenContext) -> str:
-    return ", ".join(maven.remote_repos.values())
-
-
-def _no_network(jar: Jar, maven: MavenContext, error: Exception) -> str:
-    return (
-        f"Kafka's jars are fetched once, and {_repositories(maven)} did not answer for {jar.coordinate} ({error}). Connect to "
-        "the network (HTTPS_PROXY is honoured; a mirror goes into jgo's configuration file), or copy the cache directory of a "
-        "machine that has it and name its parent in ORDER_LEDGER_CACHE."
-    )
-
-
 def write_jar_lock(kafka_version: str, path: Path) -> JarLock:
     """Resolve the runtime closure of Kafka and slf4j-simple with jgo, fetch every jar and write the lock file at `path`.
 
@@ -344,7 +184,7 @@ def write_jar_lock(kafka_version: str, path: Path) -> JarLock:
     """
     roots = (f"org.apache.kafka:kafka_2.13:{kafka_version}", f"org.slf4j:slf4j-simple:{SLF4J_VERSION}")
     with tempfile.TemporaryDirectory() as scratch:
-        maven = _maven_context(Path(scratch))
+        maven = maven_context(Path(scratch))
         named, closure = maven.resolver.resolve([maven.create_dependency(root) for root in roots])
         wanted = {dependency.artifact.key for dependency in (*named, *closure)}
         with ThreadPoolExecutor(8) as pool:
@@ -373,20 +213,11 @@ def one_at_a_time(progress: Report | None) -> Report:
         return lambda _: None
     reporting = threading.RLock()
 
-    def report(step: Progress) -> None:
+    def report(step: StartProgress) -> None:
         with reporting:
             progress(step)
 
     return report
-
-
-def _sha256(path: Path) -> str | None:
-    """In hex; None when there is no such file."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError:
-        return None
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -29,7 +29,8 @@ import psutil
 from filelock import FileLock, Timeout
 
 from ledger.broker import aot_cache, formatting
-from ledger.broker.jars import JarCheck, Progress, Report, ensure_jars, jar_paths, one_at_a_time
+from ledger.broker.fetching import Report, StartProgress
+from ledger.broker.jars import JarCheck, ensure_jars, jar_paths, one_at_a_time
 from ledger.broker.java import java_base, java_environment, java_path, stop_leftovers, tail
 from ledger.broker.properties import OWNED_PROPERTIES, cluster_id_of, server_properties, write_properties
 from ledger.broker.readiness import ask_metadata
@@ -151,13 +152,13 @@ class EmbeddedBroker:
                 require_disk(self._dir, self._min_free_mb)
                 self._clear_tmp()
                 cluster_id = self._format(jars, patience, report)
-                report(Progress("start", 0, 1, "steps"))
+                report(StartProgress("start", 0, 1, "steps"))
                 self._launch(jars, cluster_id, patience, on_address)
         except BaseException:
             self.stop(timeout_s=0)
             raise
         atexit.register(self.stop)
-        report(Progress("start", 1, 1, "steps"))
+        report(StartProgress("start", 1, 1, "steps"))
 
     def stop(self, timeout_s: float = 10.0) -> None:
         """Ask the broker to end (SIGTERM), insist after `timeout_s` (SIGKILL), give the data directory free. Idempotent."""
@@ -234,7 +235,7 @@ class EmbeddedBroker:
     def _format(self, jars: list[Path], patience: Patience, report: Report) -> str:
         """The cluster id of `log/`, after formatting it if it is not. An interrupted format leaves only `log.new/`."""
         if not (self._dir / "log").exists():
-            report(Progress("format", 0, 1, "steps"))
+            report(StartProgress("format", 0, 1, "steps"))
             fresh = self._dir / "log.new"
             shutil.rmtree(fresh, ignore_errors=True)
             properties = self._server_properties(9092, 9093) | {"log.dirs": fresh.name}
@@ -246,7 +247,7 @@ class EmbeddedBroker:
                     if text := formatting.keep(fresh):
                         write_whole(kept, text)
             fresh.rename(self._dir / "log")
-            report(Progress("format", 1, 1, "steps"))
+            report(StartProgress("format", 1, 1, "steps"))
         return cluster_id_of(self._dir / "log")
 
     def _run_format(self, jars: list[Path], properties: Mapping[str, str], patience: Patience) -> None:

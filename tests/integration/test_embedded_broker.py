@@ -22,7 +22,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from ledger.broker.aot_cache import cache_file
-from ledger.broker.jars import Progress, ensure_jars
+from ledger.broker.jars import StartProgress, ensure_jars
 from ledger.broker.java import java_path
 from ledger.broker.node import EmbeddedBroker
 from ledger.errors import BrokerError
@@ -186,7 +186,7 @@ def test_an_interrupted_format_is_done_again(tmp_path: Path) -> None:
     half = tmp_path / "data" / "log.new"
     half.mkdir(parents=True)
     (half / "meta.properties").write_text("version=1\n")
-    steps: list[Progress] = []
+    steps: list[StartProgress] = []
     fresh = EmbeddedBroker(tmp_path / "data", jit="quick")
     fresh.start(progress=steps.append)
     fresh.stop()

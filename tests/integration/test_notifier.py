@@ -29,12 +29,13 @@ from ledger import events as e
 from ledger.contact_rows import TOO_OLD_MS, KeptContacts
 from ledger.contacts import NOBODY, Address, OrderContact, contact_key, erased_key
 from ledger.errors import ConfigError
+from ledger.evolve import evolve
 from ledger.kafka.log import KafkaLog
 from ledger.kafka.settings import KafkaSettings
 from ledger.log import EventLog, NewRecord, TopicPartition
 from ledger.memory.log import MemoryLog
 from ledger.memory.store import MemoryStore
-from ledger.order import Order, evolve
+from ledger.order import Order
 from ledger.ports import free_port
 from ledger.schemas.codec import contact_codec, event_codec
 from ledger.topics import Topics

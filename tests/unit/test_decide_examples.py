@@ -26,7 +26,8 @@ from commands.messages import (
 from commands.obligations import Kind, obligations
 from ledger import events as e
 from ledger.events import Adjustment, Line
-from ledger.order import Order, display, dispute_state, evolve, owed_back_minor, payment_state
+from ledger.evolve import evolve
+from ledger.order import Order, display, dispute_state, owed_back_minor, payment_state
 
 NOON = 1_700_000_000_000
 MINUTE = 60_000

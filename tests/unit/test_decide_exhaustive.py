@@ -12,7 +12,8 @@ from commands.decide import Refusal, decide
 from commands.messages import PAYLOAD_OF, OrderCommand
 from ledger import events as e
 from ledger.envelope import Written, seal, summary
-from ledger.order import Order, display, evolve, owed_back_minor, stock_state
+from ledger.evolve import evolve
+from ledger.order import Order, display, owed_back_minor, stock_state
 from ledger.schemas.codec import event_codec, link_of
 from ledger.transitions import Code, Operation
 from tests.support import order_model as model

@@ -26,9 +26,10 @@ from ledger import events as e
 from ledger.envelope import Written, summary
 from ledger.errors import Hole
 from ledger.events import OrderEvent, OrderRefusal
+from ledger.evolve import evolve
 from ledger.log import NewRecord, Record
 from ledger.memory.store import MemoryStore
-from ledger.order import Order, evolve
+from ledger.order import Order
 from ledger.outcomes import Outcome, decode_outcome, outcome_key, reused_key
 from ledger.schemas.codec import event_codec, link_of, refusal_codec
 from ledger.topics import Topics

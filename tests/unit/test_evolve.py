@@ -12,7 +12,8 @@ from msgspec.structs import replace
 
 from ledger import events as e
 from ledger.envelope import summary
-from ledger.order import FoldError, Order, display, evolve
+from ledger.evolve import evolve
+from ledger.order import FoldError, Order, display
 from ledger.transitions import ATTEMPT_FACTS, KNOWN, REFUND_FACTS, STOCK_FACTS
 from tests.support.order_space import UNIVERSES, placed, reach, reachable
 

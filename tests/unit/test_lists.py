@@ -27,9 +27,10 @@ from ledger import events as e
 from ledger import sparse_keys
 from ledger.envelope import Written
 from ledger.events import Line
+from ledger.evolve import evolve
 from ledger.log import NewRecord, Record
 from ledger.memory.store import MemoryStore
-from ledger.order import Order, display, evolve
+from ledger.order import Order, display
 from ledger.partitioner import partition_for
 from ledger.rocks_store import RocksStore
 from ledger.schemas.codec import event_codec

@@ -39,7 +39,8 @@ from commands.obligations import (
 )
 from commands.reconciler.answers import Fact, command_of
 from ledger import events as e
-from ledger.order import Order, display, evolve, owed_back_minor
+from ledger.evolve import evolve
+from ledger.order import Order, display, owed_back_minor
 from ledger.topics import DAY_MS
 from ledger.transitions import Code, Operation
 from tests.support import order_model as model

@@ -41,10 +41,11 @@ from commands.reconciler.stripe_gateway import StripeGateway
 from commands.reconciler.stripe_webhook import sign
 from ledger.envelope import Written
 from ledger.events import Line, OrderEvent
+from ledger.evolve import evolve
 from ledger.log import Record, TopicPartition
 from ledger.memory.log import MemoryLog
 from ledger.memory.store import MemoryStore
-from ledger.order import Order, evolve
+from ledger.order import Order
 from ledger.topics import Topics
 from projections.projector import Projector
 from projections.queries import Queries

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from api.processes import up as supervisor
-from api.processes.up import Child, _is_ready
+from api.processes import child as child_module
+from api.processes.child import Child
+from api.processes.up import _is_ready
 from ledger.ports import free_port
 from tests.support.patience import PATIENCE_S
 
@@ -81,17 +82,17 @@ def test_a_child_that_has_worked_is_started_again_at_once_and_another_after_ever
     (tmp_path / "run").mkdir()
     child = Child("helping", ["--help"], os.environ, tmp_path)  # ends by itself, soon
     try:
-        monkeypatch.setattr(supervisor, "CALM_S", 1e9)
+        monkeypatch.setattr(child_module, "CALM_S", 1e9)
         child.tend()
         assert (child.pid is not None, child.restarts) == (True, 0)
         assert "restarting it in 0.5 s" in ended_again(child)
         assert child.pid is None
         assert "restarting it in 1.0 s" in ended_again(child)
         assert (child.ends, child.restarts) == (2, 1)
-        monkeypatch.setattr(supervisor, "CALM_S", 0.0)
+        monkeypatch.setattr(child_module, "CALM_S", 0.0)
         assert "restarting it (" in ended_again(child)
         assert (child.pid is not None, child.ends, child.restarts) == (True, 3, 3)
-        monkeypatch.setattr(supervisor, "CALM_S", 1e9)
+        monkeypatch.setattr(child_module, "CALM_S", 1e9)
         assert "restarting it in 0.5 s" in ended_again(child), "it begins with the first pause"
     finally:
         child.wait_stopped(PATIENCE_S)

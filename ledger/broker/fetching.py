@@ -1,0 +1,136 @@
+"""Fetches jars from Maven repositories, and says how far it is. The only importer of `jgo`."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ledger.broker.lock import LOCK_FILE, Jar, sha256_of
+from ledger.errors import BrokerError
+
+if TYPE_CHECKING:
+    from jgo.maven import MavenContext
+
+Phase = Literal["download", "verify", "format", "start"]
+
+_DOWNLOAD_ATTEMPTS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class StartProgress:
+    """`done` of `total` `unit`s. Reported from several threads, one at a time; within one call of `ensure_jars` or
+    `EmbeddedBroker.start` the phases come in the order download or verify, format, start."""
+
+    phase: Phase
+    done: int
+    total: int
+    unit: Literal["bytes", "jars", "steps"]
+
+
+Report = Callable[[StartProgress], None]
+
+
+def fetch_jars(directory: Path, missing: Sequence[Jar], report: Report, jobs: int) -> None:
+    for abandoned in directory.glob("incoming-*"):
+        shutil.rmtree(abandoned)
+    if not missing:
+        return
+    # jgo writes in place and trusts what it finds: in the user's own Maven repository an interrupted download would stay
+    # behind as a broken jar. A directory of our own that is thrown away cannot do harm.
+    incoming = Path(tempfile.mkdtemp(prefix="incoming-", dir=directory))
+    download = _Download(incoming, sum(jar.size_bytes for jar in missing), report)
+    pool = ThreadPoolExecutor(jobs, thread_name_prefix="jars")
+    try:
+        futures = [pool.submit(download.fetch, jar, directory / jar.file_name) for jar in missing]
+        finished, _ = wait(futures, return_when=FIRST_EXCEPTION)
+        for future in finished:
+            future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+        shutil.rmtree(incoming)
+
+
+class _Download:
+    """One filling of the cache: fetches jars through jgo from several threads and adds up their bytes."""
+
+    def __init__(self, incoming: Path, total_bytes: int, report: Report) -> None:
+        self._total_bytes = total_bytes
+        self._report = report
+        self._done_bytes = 0
+        self._counting = threading.Lock()
+        self._any_arrived = False
+        self._maven = maven_context(incoming, self._count)
+
+    def fetch(self, jar: Jar, target: Path) -> None:
+        """Put `jar` at `target`, whole and checked, or raise."""
+        for attempt in range(1, _DOWNLOAD_ATTEMPTS + 1):
+            artifact = self._maven.create_dependency(jar.coordinate).artifact
+            try:
+                path = artifact.resolve()
+                break
+            except OSError as error:
+                if error.errno is not None:
+                    raise  # of the file system: those of jgo's HTTP client have no errno
+                # A lost connection among many is tried again; when nothing ever arrived there is no network to try.
+                if attempt == _DOWNLOAD_ATTEMPTS or not self._any_arrived:
+                    raise BrokerError("no_network", _no_network(jar, self._maven, error)) from error
+                if partial := artifact.cached_path:
+                    partial.unlink(missing_ok=True)
+            except RuntimeError as error:
+                raise BrokerError(
+                    "download_failed",
+                    f"no Maven repository of {_repositories(self._maven)} gave {jar.coordinate}: a mirror that lacks it, or a "
+                    "proxy that refuses it?",
+                ) from error
+            time.sleep(0.5 * attempt)
+        self._any_arrived = True
+        if (found := sha256_of(path)) != jar.sha256:
+            path.unlink()
+            raise BrokerError(
+                "bad_hash",
+                f"{jar.coordinate} came with SHA-256 {found}, but {LOCK_FILE} says {jar.sha256}. The file was deleted. Something "
+                "between here and the Maven repository changes what it delivers; nothing was started.",
+            )
+        path.replace(target)
+
+    @contextmanager
+    def _count(self, _file_name: str, _total: int) -> Iterator[Callable[[int], None]]:
+        """jgo's progress callback: one use per file, called with the size of each chunk."""
+        yield self._add
+
+    def _add(self, size_bytes: int) -> None:
+        with self._counting:
+            self._done_bytes = min(self._done_bytes + size_bytes, self._total_bytes)
+            self._report(StartProgress("download", self._done_bytes, self._total_bytes, "bytes"))
+
+
+def maven_context(repo_cache: Path, count: Any = None) -> MavenContext:
+    """jgo's door to the repositories: Maven Central, or what jgo's configuration file puts in its place or adds."""
+    # Imported here because it takes half a second, and the usual start downloads nothing.
+    from jgo.config import GlobalSettings
+    from jgo.constants import MAVEN_CENTRAL_URL
+    from jgo.maven import MavenContext, PythonResolver
+
+    repositories = {"central": MAVEN_CENTRAL_URL} | GlobalSettings.load().repositories
+    resolver = PythonResolver(progress_callback=count)
+    return MavenContext(resolver=resolver, repo_cache=repo_cache, remote_repos=repositories, timeout=20)
+
+
+def _repositories(maven: MavenContext) -> str:
+    return ", ".join(maven.remote_repos.values())
+
+
+def _no_network(jar: Jar, maven: MavenContext, error: Exception) -> str:
+    return (
+        f"Kafka's jars are fetched once, and {_repositories(maven)} did not answer for {jar.coordinate} ({error}). Connect to "
+        "the network (HTTPS_PROXY is honoured; a mirror goes into jgo's configuration file), or copy the cache directory of a "
+        "machine that has it and name its parent in ORDER_LEDGER_CACHE."
+    )

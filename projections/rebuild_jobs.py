@@ -1,0 +1,85 @@
+"""The processes of a rebuild: each folds a share of the partitions."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Protocol
+
+from ledger.errors import LedgerError
+from ledger.log import EventLog, TopicPartition
+from ledger.topics import Topics
+from projections.bulk import BulkFold, FoldProgress, Tell
+from projections.databases import Databases, OpenStore
+from projections.digests import Digest
+
+
+class JobFailed(LedgerError):
+    """A process of the rebuild ended without having done its part. Run it again: it goes on from where it was."""
+
+    code = "job_failed"
+
+
+class Doors(Protocol):
+    """Makes the log and the stores; must be picklable, for every process of a rebuild makes its own."""
+
+    def enter_process(self) -> None:
+        """Called first in every process of a rebuild."""
+
+    def open_log(self) -> EventLog: ...
+
+    def opener(self, folder: Path, loading: bool) -> OpenStore:
+        """Opens databases in `folder` by name; `loading` when they are to be filled and not read yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one process folds: `partitions` up to `until`, into `folder`."""
+
+    topics: Topics
+    folder: Path
+    partitions: list[int]
+    until: Mapping[TopicPartition, int]
+
+
+def fold_share(doors: Doors, share: Share, tell: Tell) -> dict[int, Digest]:
+    """Fold a share in bulk: what one process of a rebuild does. The digests of its partitions."""
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)  # a fold makes no cycles, and looking for them among its rows takes a tenth of its time
+    databases = Databases(doors.opener(share.folder, True), share.topics, share.partitions, None)
+    try:
+        bulk = BulkFold(doors.open_log(), databases, f"rebuild-{min(share.partitions)}")
+        try:
+            bulk.run(share.until, tell)
+        finally:
+            bulk.close()
+        return databases.digests()
+    finally:
+        databases.close()
+
+
+def _job(doors: Doors, share: Share, pipe: Connection) -> None:
+    """`fold_share` in a process of its own, telling the parent; ends when the parent is gone."""
+    doors.enter_process()
+    try:
+        fold_share(doors, share, pipe.send)
+        pipe.send("done")
+    except (BrokenPipeError, KeyboardInterrupt):
+        return  # the parent is gone or stops: what is folded is kept
+    except LedgerError as exc:
+        pipe.send(f"{exc.code}: {exc}")
+
+
+@dataclass(slots=True)
+class _Job:
+    process: Any
+    pipe: Connection
+    progress: FoldProgress = field(default_factory=lambda: FoldProgress(0, 0, {}))
+    done: bool = False
+
+
+def _groups(partitions: int, jobs: int) -> list[list[int]]:
+    return [group for n in range(jobs) if (group := list(range(n, partitions, jobs)))]
