@@ -6,7 +6,8 @@ against what happened outside. Nothing here is a model of our own code: it speak
 journal         the database and the journal of calls and effects
 chaos           which calls go wrong, and how; chaos_http does it to HTTP
 cards           the test cards
-payments        the payment provider's rules and state; payment_server its HTTP side; webhooks its messages
+provider        the payment provider: one request, one transaction; intents, refunds and disputes are its rules, objects its rows,
+                payment_server its HTTP side, webhooks its messages
 stock           the stock services
 server          all of it as one process
 """

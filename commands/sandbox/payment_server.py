@@ -1,4 +1,4 @@
-"""The payment provider's HTTP side: Stripe's paths, form bodies and headers over `payments`, and the pages of people.
+"""The payment provider's HTTP side: Stripe's paths, form bodies and headers over `provider`, and the pages of people.
 
 /v1/...                                  what the ledger calls with the secret key, and Stripe.js with the publishable one
 /sandbox/payments/{id}/authenticate      the 3-D Secure page: outcome=success or failure
@@ -18,7 +18,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from commands.sandbox import PUBLISHABLE_KEY, SECRET_KEY
-from commands.sandbox.payments import Body, Db, Payments, Request, StripeProblem
+from commands.sandbox.objects import Body, Db, Request, StripeProblem
+from commands.sandbox.provider import Provider
 
 MAX_BODY = 64 * 1024
 MAX_DEPTH = 4
@@ -26,53 +27,55 @@ MAX_DEPTH = 4
 Work = Callable[[Db, Request], Body]
 
 
-def payment_routes(payments: Payments) -> list[BaseRoute]:
+def payment_routes(provider: Provider) -> list[BaseRoute]:
     """Everything under `/v1`, and the pages that change a payment from its other side."""
 
     def route(path: str, methods: list[str], verb: str, work: Callable[[str, bool], Work], public: bool = False) -> Route:
         async def endpoint(http: HttpRequest) -> Response:
-            return await _answer(payments, http, verb, work, public)
+            return await _answer(provider, http, verb, work, public)
 
         return Route(path, endpoint, methods=methods)
 
-    p = payments
+    intents, refunds, disputes, objects = provider.intents, provider.refunds, provider.disputes, provider.objects
     return [
-        route("/v1/payment_intents", ["POST"], "create", lambda ref, pub: p.create),
-        route("/v1/payment_intents/search", ["GET"], "search", lambda ref, pub: p.search),
-        route("/v1/payment_intents/{ref}", ["GET"], "retrieve", lambda ref, pub: lambda d, q: p.retrieve(d, q, ref, pub), True),
+        route("/v1/payment_intents", ["POST"], "create", lambda ref, pub: intents.create),
+        route("/v1/payment_intents/search", ["GET"], "search", lambda ref, pub: intents.search),
+        route(
+            "/v1/payment_intents/{ref}", ["GET"], "retrieve", lambda ref, pub: lambda d, q: intents.retrieve(d, q, ref, pub), True
+        ),
         route(
             "/v1/payment_intents/{ref}/confirm",
             ["POST"],
             "confirm",
-            lambda ref, pub: lambda d, q: p.confirm(d, q, ref, pub),
+            lambda ref, pub: lambda d, q: intents.confirm(d, q, ref, pub),
             True,
         ),
-        route("/v1/payment_intents/{ref}/capture", ["POST"], "capture", lambda ref, pub: lambda d, q: p.capture(d, q, ref)),
-        route("/v1/payment_intents/{ref}/cancel", ["POST"], "cancel", lambda ref, pub: lambda d, q: p.cancel(d, q, ref)),
-        route("/v1/refunds", ["POST"], "refund", lambda ref, pub: p.refund),
-        route("/v1/refunds", ["GET"], "list_refunds", lambda ref, pub: lambda d, q: p.list_of(d, q, "refund")),
-        route("/v1/refunds/{ref}", ["GET"], "read_refund", lambda ref, pub: lambda d, q: p.read(d, q, ref, "refund")),
-        route("/v1/disputes", ["GET"], "list_disputes", lambda ref, pub: lambda d, q: p.list_of(d, q, "dispute")),
-        route("/v1/disputes/{ref}", ["GET"], "read_dispute", lambda ref, pub: lambda d, q: p.read(d, q, ref, "dispute")),
+        route("/v1/payment_intents/{ref}/capture", ["POST"], "capture", lambda ref, pub: lambda d, q: intents.capture(d, q, ref)),
+        route("/v1/payment_intents/{ref}/cancel", ["POST"], "cancel", lambda ref, pub: lambda d, q: intents.cancel(d, q, ref)),
+        route("/v1/refunds", ["POST"], "refund", lambda ref, pub: refunds.create),
+        route("/v1/refunds", ["GET"], "list_refunds", lambda ref, pub: lambda d, q: objects.list_of(d, q, "refund")),
+        route("/v1/refunds/{ref}", ["GET"], "read_refund", lambda ref, pub: lambda d, q: objects.read(d, q, ref, "refund")),
+        route("/v1/disputes", ["GET"], "list_disputes", lambda ref, pub: lambda d, q: objects.list_of(d, q, "dispute")),
+        route("/v1/disputes/{ref}", ["GET"], "read_dispute", lambda ref, pub: lambda d, q: objects.read(d, q, ref, "dispute")),
         route(
             "/sandbox/payments/{ref}/authenticate",
             ["POST"],
             "authenticate",
-            lambda ref, pub: lambda d, q: p.authenticate(d, q, ref),
+            lambda ref, pub: lambda d, q: intents.authenticate(d, q, ref),
             True,
         ),
-        route("/sandbox/payments/{ref}/expire", ["POST"], "expire", lambda ref, pub: lambda d, q: p.expire(d, q, ref)),
-        route("/sandbox/payments/{ref}/dispute", ["POST"], "dispute", lambda ref, pub: lambda d, q: p.open_dispute(d, q, ref)),
+        route("/sandbox/payments/{ref}/expire", ["POST"], "expire", lambda ref, pub: lambda d, q: intents.expire(d, q, ref)),
+        route("/sandbox/payments/{ref}/dispute", ["POST"], "dispute", lambda ref, pub: lambda d, q: disputes.open(d, q, ref)),
         route(
             "/sandbox/disputes/{ref}/close",
             ["POST"],
             "close_dispute",
-            lambda ref, pub: lambda d, q: p.close_dispute(d, q, ref),
+            lambda ref, pub: lambda d, q: disputes.close(d, q, ref),
         ),
     ]
 
 
-async def _answer(payments: Payments, http: HttpRequest, verb: str, work: Callable[[str, bool], Work], public: bool) -> Response:
+async def _answer(provider: Provider, http: HttpRequest, verb: str, work: Callable[[str, bool], Work], public: bool) -> Response:
     try:
         raw = await _body(http) if http.method == "POST" else http.url.query.encode()
         form = nested(parse_qsl(raw.decode(), keep_blank_values=True))
@@ -81,7 +84,7 @@ async def _answer(payments: Payments, http: HttpRequest, verb: str, work: Callab
         return JSONResponse({"error": problem.error}, problem.status)
     key = http.headers.get("idempotency-key", "") if http.method == "POST" else ""
     request = Request(verb, http.url.path, form, key, str(http.scope.get("fate", "none")))
-    status, answer, replayed = payments.carry_out(request, work(http.path_params.get("ref", ""), is_public))
+    status, answer, replayed = provider.carry_out(request, work(http.path_params.get("ref", ""), is_public))
     headers = {"Request-Id": f"req_{secrets.token_hex(7)}"}
     if key:
         headers["Idempotency-Key"] = key

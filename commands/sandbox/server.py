@@ -32,8 +32,8 @@ from commands.sandbox.chaos import Chaos, Fate, decode_chaos
 from commands.sandbox.chaos_http import ChaosMiddleware
 from commands.sandbox.journal import Journal
 from commands.sandbox.payment_server import payment_routes
-from commands.sandbox.payments import PORT as PAYMENTS
-from commands.sandbox.payments import Payments
+from commands.sandbox.provider import PORT as PAYMENTS
+from commands.sandbox.provider import Provider
 from commands.sandbox.stock import StockRooms, stock_routes
 from commands.sandbox.webhooks import WebhookSender
 from ledger.bounds import SERVICES
@@ -86,7 +86,7 @@ class Sandbox:
         self.chaos = Chaos()
         self.clock = Clock(self.journal)
         self.webhooks = WebhookSender(self.journal, self.chaos)
-        self.payments = Payments(self.journal, self.clock.now_s, self.webhooks.wake)
+        self.payments = Provider(self.journal, self.clock.now_s, self.webhooks.wake)
         self.rooms = StockRooms(self.journal, self.clock.now_ms)
         self.grpc: StockGrpc | None = None
         if grpc_ports:
