@@ -15,7 +15,6 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from api.processes.exposure import check_exposure
 from api.settings import Settings
 from ledger.errors import ConfigError
 from ledger.kafka.settings import KafkaSettings
+from tests.support.published_schemas import published_schema
 
 ROOT = Path(__file__).parents[2]
 KINDS: tuple[type[BaseSettings], ...] = (Settings, KafkaSettings)
@@ -113,16 +113,8 @@ def ours(compose: Mapping[str, Any]) -> dict[str, Any]:
     return {name: service for name, service in compose["services"].items() if "build" in service}
 
 
-def compose_schema() -> dict[str, Any]:
-    """The Compose Specification's own JSON schema, as check-jsonschema ships it."""
-    schema: dict[str, Any] = json.loads(
-        (files("check_jsonschema") / "builtin_schemas" / "vendor" / "compose-spec.json").read_text("utf-8")
-    )
-    return schema
-
-
 def test_the_compose_file_keeps_the_compose_specification(compose: dict[str, Any]) -> None:
-    schema = compose_schema()
+    schema = published_schema("compose-spec")
     validator = validator_for(schema)(schema)
     assert [f"{'/'.join(map(str, e.absolute_path))}: {e.message}" for e in validator.iter_errors(compose)] == []
     broken = copy.deepcopy(compose)
@@ -376,6 +368,26 @@ def test_the_wheel_has_the_packages_the_licence_and_nothing_else(wheel: Path) ->
     (licence,) = [name for name in names if name.endswith("LICENSE")]
     assert zipfile.ZipFile(wheel).read(licence) == (ROOT / "LICENSE").read_bytes()
     assert b"Apache License" in zipfile.ZipFile(wheel).read(licence)
+
+
+def test_each_package_of_the_wheel_says_that_it_has_types(wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert {f"{package}/py.typed" for package in ("api", "commands", "ledger", "projections")} <= names
+
+
+def test_the_wheel_says_where_the_project_is_and_what_is_optional(wheel: Path) -> None:
+    archive = zipfile.ZipFile(wheel)
+    (metadata,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+    lines = archive.read(metadata).decode().splitlines()
+    urls = {line.removeprefix("Project-URL: ").partition(",")[0] for line in lines if line.startswith("Project-URL: ")}
+    assert urls == {"Repository", "Documentation", "Changelog", "Issues"}
+    assert "Provides-Extra: registry" in lines
+
+
+def test_what_is_optional_is_there_for_the_tests() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    for name, extra in project["project"]["optional-dependencies"].items():
+        assert set(extra) <= set(project["dependency-groups"]["dev"]), name
 
 
 def test_an_installed_wheel_finds_its_schemas_and_its_command_without_the_source_tree(wheel: Path, tmp_path: Path) -> None:
