@@ -1,4 +1,4 @@
-"""What may follow what, as data. `decide`, `evolve`, `verify`, the exhaustive test and the README read these tables.
+"""What may follow what, as data. `decide`, `evolve`, `verify`, the exhaustive test and the documents read these tables.
 
 Two kinds of input. A *request* may be refused: `REQUESTS` says what each one leads to from each shown status.
 An *observed fact* (payment, refund, dispute, stock) is never refused for state: `ATTEMPT_FACTS`, `REFUND_FACTS` and

@@ -224,7 +224,7 @@ ERASE_CUSTOMER = operation(
     "Erase a customer's personal data",
     "All contacts that name the customer, also of orders that are not decided yet, are erased for good, and every node removes "
     "them from its files within seconds. What is answered is promised: a node that is killed goes on at its next start, or "
-    "another one does. Events stay as they are: the README has what must not be put into them.",
+    "another one does. Events stay as they are: `order-ledger privacy` lists what must not be put into them.",
     {
         200: success("The erasure is durable.", responses.ErasureOut, "Applied"),
         202: success("Promised and under way: look under `Location`.", responses.ErasureStateOut, "Location Applied"),
