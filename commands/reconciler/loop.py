@@ -18,27 +18,24 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-import random
 import threading
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 
 import structlog
-from msgspec import Struct
 
-from commands.messages import OrderCommand, command_codec
-from commands.obligations import HOUR_MS, MINUTE_MS, Kind, Obligation, obligations
+from commands.obligations import HOUR_MS, Obligation, obligations
 from commands.processor.desk import OrderBook
 from commands.reconciler.backlog import Backlog
-from commands.reconciler.payment_port import PaymentProvider, ProviderUnavailable, Sighting
-from commands.reconciler.performing import RECONCILER, Ports, Report, perform, report_of, stuck
-from commands.reconciler.stock_port import StockService
-from commands.reconciler.tries import LONGEST_ASKED_PAUSE_S
+from commands.reconciler.clients import Clients
+from commands.reconciler.pauses import WAITED_FOR, Tries
+from commands.reconciler.payment_port import ProviderUnavailable, Sighting
+from commands.reconciler.performing import Ports, Report, perform, report_of, stuck
+from commands.reconciler.reports import Reports
 from ledger.clock import now_ms
-from ledger.errors import LedgerError
 from ledger.event_loop import new_event_loop
 from ledger.faults import in_short
-from ledger.log import Acked, NewRecord, Sender
+from ledger.log import Sender
 from ledger.order import Order
 from ledger.supervision import WorkerThread
 from ledger.topics import Topics
@@ -47,50 +44,9 @@ MAX_CALLS_PER_PORT = 32
 MAX_TASKS_PER_PORT = 2 * MAX_CALLS_PER_PORT  # what is due beyond them waits as an order id
 SOME_LOOKS, SOME_ROWS = 20, 200  # in one go: about a millisecond
 CALL_S = 60.0  # a port has time-outs of its own, shorter ones: this is against a port that forgot one
-FIRST_PAUSE_MS, LONGEST_PAUSE_MS = 1_000, 5 * MINUTE_MS
-WAITED_PAUSES_MS = (200, 500, 1_000, 2_000)  # the first pauses of what a customer waits for
-WAITED_FOR = frozenset({Kind.RESERVE, Kind.CREATE_PAYMENT, Kind.LOOK_AT_PAYMENT, Kind.CAPTURE})
-LONGEST_AFTER_LOOK_MS = 15_000
-STUCK_TRIES, STUCK_MS, STUCK_PAUSE_MS = 20, HOUR_MS, 15 * MINUTE_MS
-# What was reported changes the order within milliseconds; if it has not after this, the same is done again.
-REPORTED_MS = 5_000
 # Webhooks can be lost and a refund by hand changes nothing that is looked at: once a day, what the provider has of three days.
 FIRST_SWEEP_S, SWEEP_EVERY_S, SWEEP_BACK_MS = 600.0, 86_400.0, 3 * 24 * HOUR_MS
-SILENT_MS, SILENT_CALLS = MINUTE_MS, 5  # a port that answers nothing for so long, so often, gets a new client
-LOOK_PAUSES_MS = {
-    Kind.LOOK_AT_PAYMENT: (MINUTE_MS, 10 * MINUTE_MS),
-    Kind.LOOK_AT_REFUND: (HOUR_MS, 24 * HOUR_MS),
-    Kind.LOOK_AT_DISPUTE: (24 * HOUR_MS, 24 * HOUR_MS),
-}
-
-Client = PaymentProvider | StockService
-
 log = structlog.get_logger(__name__)
-
-
-class Try(Struct):
-    """What is remembered of one obligation. Times are ms of the reconciler's clock."""
-
-    next_at: int = 0
-    quiet: int = 0  # answers in a row that brought nothing new
-    failed: int = 0  # failures in a row
-    blind: int = 0  # those of them in which not even a look was answered
-    pauses: int = 0  # taken in a row since it began to fail, or since somebody asked
-    failing_since: int = 0
-    failed_at: int = 0
-    calling: bool = False
-    person_called: bool = False
-
-
-def pause_ms(kind: Kind, pauses: int, looked: bool) -> int:
-    """The pause after a failure, when `pauses` were taken before it."""
-    if kind not in WAITED_FOR:
-        pause = FIRST_PAUSE_MS << min(pauses, 20)
-    elif pauses < len(WAITED_PAUSES_MS):
-        pause = WAITED_PAUSES_MS[pauses]
-    else:
-        pause = WAITED_PAUSES_MS[-1] << min(pauses + 1 - len(WAITED_PAUSES_MS), 20)
-    return min(pause, LONGEST_AFTER_LOOK_MS if looked else LONGEST_PAUSE_MS)
 
 
 class Reconciler:
@@ -110,17 +66,15 @@ class Reconciler:
         clock: Callable[[], int] = now_ms,
     ) -> None:
         self._make_ports, self._book_of, self._partition_of = ports, book_of, partition_of
-        self._sender, self._topics, self._clock = sender, topics, clock
-        self._codec = command_codec()
+        self._clock = clock
+        self._reports = Reports(sender, topics, partition_of)
         self._owned: set[int] = set()
-        self._tries: dict[str, dict[str, Try]] = {}
+        self._tries: dict[str, dict[str, Tries]] = {}
         self._due: list[tuple[int, str]] = []
         self._due_at: dict[str, int] = {}
         self._calls: set[asyncio.Task[None]] = set()
         self._slots: dict[str, asyncio.Semaphore] = {}
         self._backlog = Backlog(MAX_TASKS_PER_PORT)
-        self._retired: list[tuple[float, Client]] = []
-        self._silent_since: dict[str, tuple[int, int]] = {}  # since when a port answered nothing, and to how many calls
         self.done: Counter[str] = Counter()
         self._ended_for_good = threading.Event()
         self._thread = WorkerThread("reconciler", self._run, on_fatal, again=True, stopping=self._ended_for_good)
@@ -202,7 +156,7 @@ class Reconciler:
         self._bug: BaseException | None = None
         self._calls, self._slots, self._due, self._due_at = set(), {}, [], {}  # of an earlier loop
         self._backlog = Backlog(MAX_TASKS_PER_PORT)
-        self._ports = self._make_ports()
+        self._clients = Clients(self._make_ports, self.done)
         self._look_at_all(sorted(self._owned))
         self._started.set()
         if self._ended_for_good.is_set():
@@ -212,7 +166,7 @@ class Reconciler:
         try:
             while not self._stopping.is_set():
                 await self._look_at_due()
-                await self._close_retired(2 * CALL_S)
+                await self._clients.close_retired(2 * CALL_S)
                 waking = asyncio.create_task(self._wake.wait())
                 await asyncio.wait({stopping, waking}, timeout=self._pause_s(), return_when=asyncio.FIRST_COMPLETED)
                 waking.cancel()
@@ -224,10 +178,7 @@ class Reconciler:
             for call in self._calls:
                 call.cancel()
             await asyncio.gather(*self._calls, return_exceptions=True)
-            now = self._loop.time()
-            clients: list[Client] = [self._ports.payments, *self._ports.stock.values()]
-            self._retired += [(now, client) for client in clients]
-            await self._close_retired(0)
+            await self._clients.close()
 
     def _pause_s(self) -> float | None:
         return max(0.0, (self._due[0][0] - self._clock()) / 1000) if self._due else None
@@ -262,9 +213,7 @@ class Reconciler:
                 continue
             tries = self._tries.get(order_id, {})
             for key in tries.keys() & {o.key for o in self._owed(order) if o.kind in WAITED_FOR}:
-                if (t := tries[key]).failed:
-                    t.pauses = 0
-                    t.next_at = min(t.next_at, t.failed_at + WAITED_PAUSES_MS[0])
+                tries[key].ask()
             self._look_at(order_id, order)
 
     def _schedule(self, order_id: str, at_ms: int) -> None:
@@ -296,14 +245,14 @@ class Reconciler:
         left = {key: t for key, t in tries.items() if key in wanted or t.calling}
         now = self._clock()
         for obligation in owed:
-            t = left.setdefault(obligation.key, Try())
+            t = left.setdefault(obligation.key, Tries())
             if t.calling:
                 continue
             at_ms = max(obligation.not_before, t.next_at)
             if at_ms > now:
                 self._schedule(order_id, at_ms)
                 continue
-            port = self._ports.name_of(obligation)
+            port = self._clients.ports.name_of(obligation)
             if self._backlog.take(port, order_id):
                 t.calling = True
                 self._begin(self._meet(order_id, obligation, t, port))
@@ -324,7 +273,7 @@ class Reconciler:
 
     # ---- one obligation
 
-    async def _meet(self, order_id: str, obligation: Obligation, t: Try, port: str) -> None:
+    async def _meet(self, order_id: str, obligation: Obligation, t: Tries, port: str) -> None:
         slots = self._slots.setdefault(port, asyncio.Semaphore(MAX_CALLS_PER_PORT))
         try:
             async with slots:
@@ -341,11 +290,11 @@ class Reconciler:
             self._look(waiting)
             await asyncio.sleep(0)
 
-    async def _call(self, obligation: Obligation, order: Order, t: Try) -> None:
+    async def _call(self, obligation: Obligation, order: Order, t: Tries) -> None:
         now = self._clock()
         try:
             async with asyncio.timeout(CALL_S):
-                report = await perform(obligation, order, self._ports, now)
+                report = await perform(obligation, order, self._clients.ports, now)
         except TimeoutError:
             log.error("a port did not keep its time", key=obligation.key)
             report = Report(failed="no answer in time", answered=False)
@@ -355,76 +304,21 @@ class Reconciler:
             report = Report(failed=type(exc).__name__)
         self.done[f"{obligation.kind} {'failed' if report.failed else 'done'}"] += 1
         if obligation.args is not None:
-            self._heard(self._ports.name_of(obligation), report.answered)
+            self._clients.heard(self._clients.ports.name_of(obligation), report.answered, self._clock())
         commands = report.commands
         if report.failed is not None:
             log.warning("obligation not met", order_id=order.order_id, key=obligation.key, why=report.failed, tries=t.failed + 1)
-            self._failed(obligation, t, report)
-            if self._is_stuck(t) and not t.person_called:
+            t.fail(obligation.kind, self._clock(), report)
+            if t.is_stuck(self._clock()) and not t.person_called:
                 commands = stuck(obligation, order, now)
                 t.person_called = True
         elif not commands:
-            self._nothing_new(obligation, t)
-        if commands and not await self._report(commands):
-            self._failed(obligation, t)
-            t.person_called = self._is_stuck(t) and await self._report(stuck(obligation, order, now))
+            t.nothing_new(obligation.kind, self._clock())
+        if commands and not await self._reports.send(commands):
+            t.fail(obligation.kind, self._clock())
+            t.person_called = t.is_stuck(self._clock()) and await self._reports.send(stuck(obligation, order, now))
         elif commands and report.failed is None:
-            t.failed = t.blind = t.pauses = t.quiet = 0
-            t.next_at = self._clock() + REPORTED_MS
-
-    def _heard(self, port: str, answered: bool) -> None:
-        """Give a port a new client when none of its calls got an answer for a minute: the old one may be what is broken."""
-        now = self._clock()
-        if answered:
-            self._silent_since.pop(port, None)
-            return
-        since, calls = self._silent_since.get(port, (now, 0))
-        self._silent_since[port] = (since, calls + 1)
-        if now - since < SILENT_MS or calls < SILENT_CALLS or port == RECONCILER:
-            return
-        del self._silent_since[port]
-        log.warning("no call got an answer: taking a new client", port=port, calls=calls + 1, for_ms=now - since)
-        self.done["new client"] += 1
-        try:
-            old, fresh = self._ports, self._make_ports()
-        except LedgerError as exc:
-            log.error("no new client", port=port, why=str(exc))
-            return
-        if port == old.payments.name:
-            self._ports = Ports(fresh.payments, old.stock)
-            unused: list[Client] = [old.payments, *fresh.stock.values()]
-        else:
-            self._ports = Ports(old.payments, {**old.stock, port: fresh.stock[port]})
-            unused = [old.stock[port], fresh.payments, *(s for name, s in fresh.stock.items() if name != port)]
-        self._retired += [(self._loop.time(), client) for client in unused]
-
-    async def _close_retired(self, after_s: float) -> None:
-        """Close clients that were replaced so long ago that no call with them can be under way."""
-        for at, client in list(self._retired):
-            if self._loop.time() - at >= after_s:
-                self._retired.remove((at, client))
-                await client.close()
-
-    def _failed(self, obligation: Obligation, t: Try, report: Report | None = None) -> None:
-        now, looked = self._clock(), report is not None and report.looked
-        t.failing_since = t.failing_since if t.failed else now
-        t.failed_at = now
-        t.failed += 1
-        t.blind += not looked
-        pause = STUCK_PAUSE_MS if self._is_stuck(t) else pause_ms(obligation.kind, t.pauses, looked)
-        t.pauses += 1
-        asked_ms = round(1000 * min(report.after_s, LONGEST_ASKED_PAUSE_S)) if report is not None else 0
-        t.next_at = now + max(asked_ms, round(pause * random.uniform(0.75, 1.25)))
-
-    def _is_stuck(self, t: Try) -> bool:
-        return t.blind > STUCK_TRIES or (t.failed > 0 and self._clock() - t.failing_since > STUCK_MS)
-
-    def _nothing_new(self, obligation: Obligation, t: Try) -> None:
-        """A look that found what is known; or an own command that is not legal yet, for clocks differ."""
-        t.failed = t.blind = t.pauses = 0
-        first, longest = LOOK_PAUSES_MS.get(obligation.kind, (FIRST_PAUSE_MS, LONGEST_PAUSE_MS))
-        t.next_at = self._clock() + round(min(first << min(t.quiet + 1, 20), longest) * random.uniform(1.0, 1.1))
-        t.quiet += 1
+            t.report(self._clock())
 
     # ---- the daily sweep
 
@@ -439,7 +333,7 @@ class Reconciler:
         """Report the refunds and disputes of the last days that no webhook told of. What fails ends this sweep, not the next."""
         found = unknown = 0
         try:
-            async for sighting in self._ports.payments.recent(self._clock() - SWEEP_BACK_MS):
+            async for sighting in self._clients.ports.payments.recent(self._clock() - SWEEP_BACK_MS):
                 try:
                     facts = await self._report_sighting(sighting)
                 except Exception as exc:
@@ -464,33 +358,6 @@ class Reconciler:
         if order is None:
             log.warning("money of no order of ours", provider_ref=sighting.provider_ref, order_id=sighting.order_id)
             return None
-        commands = report_of(sighting.facts, order, self._ports.payments.name, self._clock())
-        await self._report(commands)
+        commands = report_of(sighting.facts, order, self._clients.ports.payments.name, self._clock())
+        await self._reports.send(commands)
         return len(commands)
-
-    async def _report(self, commands: Sequence[OrderCommand]) -> bool:
-        """Send in order; whether all of them are durable."""
-        acked = [self._send(command) for command in commands]
-        return all(await asyncio.gather(*acked))
-
-    def _send(self, command: OrderCommand) -> asyncio.Future[bool]:
-        loop = self._loop
-        future: asyncio.Future[bool] = loop.create_future()
-
-        def settle(durable: bool) -> None:
-            if not future.done():
-                future.set_result(durable)
-
-        def on_ack(acked: Acked | None, error: LedgerError | None) -> None:
-            if acked is None:
-                log.warning("fact not reported", order_id=command.order_id, operation=command.operation, why=str(error))
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(settle, acked is not None)
-
-        partition = self._partition_of(command.order_id)
-        try:
-            record = NewRecord(self._topics.commands, partition, command.order_id.encode(), self._codec.encode(command))
-            self._sender.send(record, on_ack)
-        except LedgerError as exc:
-            on_ack(None, exc)
-        return future

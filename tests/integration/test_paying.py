@@ -21,7 +21,7 @@ from typing import Any
 import httpx
 import pytest
 
-from commands.reconciler.loop import WAITED_PAUSES_MS
+from commands.reconciler.pauses import WAITED_PAUSES_MS
 from commands.reconciler.stripe_webhook import sign
 from commands.sandbox.cards import DECLINED, DISPUTED, NO_FUNDS, REFUND_FAILS, REFUND_PENDS, THREE_D_SECURE, VISA
 from ledger.memory.log import MemoryLog

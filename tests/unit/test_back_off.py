@@ -6,11 +6,9 @@ from itertools import pairwise
 
 import pytest
 
-from commands.obligations import Kind, Obligation
-from commands.reconciler.loop import LONGEST_PAUSE_MS, STUCK_PAUSE_MS, Reconciler, Try, pause_ms
+from commands.obligations import Kind
+from commands.reconciler.pauses import LONGEST_PAUSE_MS, STUCK_PAUSE_MS, Tries, pause_ms
 from commands.reconciler.performing import Report
-from ledger.memory.log import MemoryLog
-from ledger.topics import Topics
 
 MINUTE_MS, HOUR_MS = 60_000, 3_600_000
 WAITED = (Kind.RESERVE, Kind.CREATE_PAYMENT, Kind.LOOK_AT_PAYMENT, Kind.CAPTURE)
@@ -24,22 +22,12 @@ class Clock:
         return self.now_ms
 
 
-def reconciler(clock: Clock) -> Reconciler:
-    """Not started: only its reckoning is asked."""
-    log = MemoryLog()
-
-    def nothing(*_: object) -> None:
-        raise AssertionError("nothing is called here")
-
-    return Reconciler(nothing, nothing, lambda order_id: 0, log.sender("test"), Topics("back-off."), nothing, clock)  # type: ignore[arg-type]
-
-
-def pauses(kind: Kind, report: Report, count: int) -> tuple[list[int], Try]:
+def pauses(kind: Kind, report: Report, count: int) -> tuple[list[int], Tries]:
     """The pauses after `count` failures, each of which came as soon as it might."""
-    clock, t = Clock(), Try()
-    reckoning, found = reconciler(clock), []
+    clock, t = Clock(), Tries()
+    found = []
     for _ in range(count):
-        reckoning._failed(Obligation(kind, "key"), t, report)
+        t.fail(kind, clock.now_ms, report)
         found.append(t.next_at - clock.now_ms)
         clock.now_ms = t.next_at
     return found, t
@@ -68,18 +56,17 @@ def test_while_looks_are_answered_and_only_the_act_fails_no_pause_grows_to_minut
 
 
 def test_a_person_is_called_after_twenty_blind_failures_or_an_hour_of_any() -> None:
-    clock, t = Clock(), Try()
-    reckoning = reconciler(clock)
+    clock, t = Clock(), Tries()
     for failures in range(1, 22):
-        reckoning._failed(Obligation(Kind.CAPTURE, "key"), t, Report(failed="x"))
-        assert reckoning._is_stuck(t) == (failures > 20)
+        t.fail(Kind.CAPTURE, clock.now_ms, Report(failed="x"))
+        assert t.is_stuck(clock.now_ms) == (failures > 20)
     assert t.next_at - clock.now_ms >= STUCK_PAUSE_MS * 0.75
-    looked, t = Report(failed="x", looked=True), Try()
+    looked, t = Report(failed="x", looked=True), Tries()
     for _ in range(100):
-        reckoning._failed(Obligation(Kind.CAPTURE, "key"), t, looked)
-    assert not reckoning._is_stuck(t)
+        t.fail(Kind.CAPTURE, clock.now_ms, looked)
+    assert not t.is_stuck(clock.now_ms)
     clock.now_ms += HOUR_MS + 1
-    assert reckoning._is_stuck(t)
+    assert t.is_stuck(clock.now_ms)
 
 
 def test_a_pause_that_the_other_side_asks_for_is_kept_up_to_a_minute() -> None:
