@@ -19,6 +19,7 @@ PACKAGES = ("ledger", "commands", "projections", "api")
 README_LINES = 120
 # Folders whose README has a map of what is in them, and ends in recipes.
 MAPPED = (*PACKAGES, "tests", "tests/benchmarks")
+NOT_OURS = {"FULL_TRANSITIVE"}  # a word of schema registries
 
 
 @cache
@@ -238,6 +239,14 @@ def test_a_readme_ends_in_a_recipe_with_files_in_their_order(folder: str) -> Non
     first = next(iter(found.values()))
     assert [int(number) for number in re.findall(r"^(\d+)\. ", first, re.MULTILINE)][:3] == [1, 2, 3]
     assert len(paths(first)) >= 3
+
+
+@pytest.mark.parametrize("folder", [*MAPPED, "avro"])
+def test_every_name_of_the_code_in_a_recipe_is_one(folder: str) -> None:
+    text = "".join(recipes(text_of(f"{folder}/README.md")).values())
+    names = set(re.findall(r"`(_?[A-Z][A-Z_]{3,}|_[a-z_]+)`", text)) - NOT_OURS
+    code = "\n".join(text_of(name) for name in tracked() if name.endswith(".py"))
+    assert {name for name in names if not re.search(rf"^ *(?:async )?(?:def |class )?{name}\b", code, re.MULTILINE)} == set()
 
 
 def test_every_recipe_that_the_packages_promise_is_there() -> None:
