@@ -1,0 +1,54 @@
+"""Verbs that move a ledger, or a copy of it, elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from api.cli.options import DEFAULT_DATA_DIR, MOVE, DataDir, err, kafka_of, out, settings_of
+
+app = typer.Typer()
+
+
+@app.command(rich_help_panel=MOVE)
+def export(
+    file: Annotated[Path, typer.Argument(help="Parquet file to write; an existing one is replaced.", dir_okay=False)],
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    start: Annotated[
+        str, typer.Option("--from", help="beginning, an RFC 3339 time, or positions like 3-1017,0-5.")
+    ] = "beginning",
+) -> None:
+    """Write every event to a Parquet file, one row each, for DuckDB, Spark, pandas and the like. Contains no personal data."""
+    from api.cli.export import run_export
+    from api.settings import load_settings
+
+    raise typer.Exit(run_export(kafka_of(data_dir), load_settings(), file, start, out, err))
+
+
+@app.command("export-log", rich_help_panel=MOVE)
+def export_log(
+    file: Annotated[Path, typer.Argument(help="File to write; an existing one is replaced.", dir_okay=False)],
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+) -> None:
+    """Write the whole ledger to one file: events and refusals, byte for byte, checked. Contains no personal data."""
+    from api.cli.archive import run_export_log
+
+    raise typer.Exit(run_export_log(kafka_of(data_dir), settings_of(data_dir), file, out, err))
+
+
+@app.command("import-log", rich_help_panel=MOVE)
+def import_log(
+    file: Annotated[Path, typer.Argument(help="A file that `export-log` wrote.", exists=True, dir_okay=False)],
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    check: Annotated[bool, typer.Option("--check", help="Only check the file; needs no Kafka.")] = False,
+) -> None:
+    """Check a file of `export-log` completely, then write it to an empty ledger with the same number of partitions.
+
+    A file that is not exactly what a correct writer wrote is refused, naming the first bad record. Run this before the first
+    `commands` and `serve` of the new cluster.
+    """
+    from api.cli.archive import run_import_log
+
+    raise typer.Exit(run_import_log(kafka_of(data_dir), settings_of(data_dir), file, check, out, err))

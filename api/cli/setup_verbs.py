@@ -1,0 +1,68 @@
+"""Verbs that set a ledger up: tokens, schemas in a registry."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from api.cli.options import SET_UP, AsJson, out
+from api.cli.terminal import write_json
+
+app = typer.Typer()
+schema_app = typer.Typer(help="The Avro schemas of the topics.", no_args_is_help=True)
+app.add_typer(schema_app, name="schema", rich_help_panel=SET_UP)
+
+
+@app.command(rich_help_panel=SET_UP)
+def token(
+    role: Annotated[str, typer.Argument(help="gateway, admin, reader or operator.")],
+    name: Annotated[str | None, typer.Option(help="The principal's name; default: the role.")] = None,
+    days: Annotated[int | None, typer.Option(help="Days until it expires; default: never.", min=1, max=36_500)] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Create a token and its entry for the tokens file. The token itself is shown once and stored nowhere.
+
+    A running `serve` reloads the file when it changes. To rotate a token, list both hashes under its name until the old one is
+    no longer used.
+    """
+    from api.callers.auth import ROLES, hash_token, new_token
+    from ledger.clock import now_ms
+    from ledger.rfc3339 import format_ms
+    from ledger.topics import DAY_MS
+
+    if role not in ROLES:
+        raise typer.BadParameter(f"choose one of {', '.join(ROLES)}", param_hint="ROLE")
+    made = new_token(role)
+    entry: dict[str, Any] = {"name": name or role, "role": role, "sha256": [hash_token(made)]}
+    if days is not None:
+        entry["expires_at"] = format_ms(now_ms() + days * DAY_MS)
+    if as_json:
+        write_json({"token": made, "entry": entry})
+        return
+    out.print("Token, shown once:\n", made, "\n", sep="\n")
+    out.print('Entry for LEDGER_TOKENS_FILE, inside {"tokens": [ ]}:\n')
+    write_json(entry)
+
+
+@schema_app.command("check")
+def schema_check(
+    registry: Annotated[str | None, typer.Option(envvar="SCHEMA_REGISTRY_URL", help="Also compare with this registry.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check that every schema version is compatible with every other one (FULL_TRANSITIVE), without a server."""
+    from api.cli.schema import run_check
+    from api.settings import load_settings
+
+    raise typer.Exit(run_check(registry, load_settings().topic_prefix, as_json, out))
+
+
+@schema_app.command("publish")
+def schema_publish(
+    registry: Annotated[str, typer.Option(envvar="SCHEMA_REGISTRY_URL", help="Registry to publish to.")],
+) -> None:
+    """Publish the schemas to a registry under their own ids."""
+    from api.cli.schema import run_publish
+    from api.settings import load_settings
+
+    raise typer.Exit(run_publish(registry, load_settings().topic_prefix, out))
