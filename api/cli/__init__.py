@@ -1,11 +1,14 @@
 """The command line. Knows everything below it; nothing imports it.
 
-verbs       every verb: reads settings, calls the code that does the work, shows the result
+verbs       the command line as a whole, and how it ends
+run_verbs read_verbs prove_verbs move_verbs setup_verbs
+            each verb: reads settings, calls the code that does the work, shows the result
+options     what several verbs share
 terminal    standard output and error in any shell
 screens     progress bars and panels for people
 demo/       the demo: the whole system in a temporary directory, checked from outside
 
-Each of the other files implements the verb it is named after.
+Each of the other files does the work of the verb it is named after.
 """
 
 from api.cli.verbs import main
