@@ -1,12 +1,10 @@
-"""`decide(command, order, at_ms) -> OrderEvent | Refusal`: whether someone gets what they want. Pure.
+"""`decide(command, order, at_ms) -> OrderEvent | Refusal`: the outcome of one command. Pure.
 
-`order` is the fold so far (None: no events yet), `at_ms` the broker's time of the command. The answer to a request is looked
-up in `transitions.REQUESTS` by operation and shown status; what a status cannot say (whose order, which amount, is it due)
-are the guards below, each beside its operation. Observed facts are never refused for state: they are recorded, or
-`already_known`.
+`order` is the current fold (None: no events yet), `at_ms` the broker's time of the command. The answer to a request is looked
+up in `transitions.REQUESTS` by operation and displayed status. Guards, each beside its operation, check what a status cannot
+express: owner, amount, due time. Observed facts are never refused because of state: they are recorded, or `already_known`.
 
-The event returned has no bookkeeping yet (`envelope.seal` adds it). Idempotency by command id is not decided here: a
-duplicate never gets this far (`idempotency`).
+The returned event lacks its envelope (`envelope.seal` adds it). Duplicates by command id never get here (`idempotency`).
 """
 
 from __future__ import annotations
@@ -28,21 +26,21 @@ from ledger.transitions import Code, Operation, Status
 
 
 class Refusal(Struct, frozen=True):
-    """Nothing changed, and why. `detail` is for people; it repeats nothing personal and no free text of the request."""
+    """The command changed nothing, and why. `detail` is for people; it contains no personal data and no text of the request."""
 
     code: Code
     detail: str = ""
 
 
 class MalformedCommand(ValueError):
-    """A command that no door of ours sends: unknown operation or fact, missing payload. Becomes `could_not_decide`."""
+    """A command that no correct sender creates: unknown operation or fact, missing payload. Becomes `could_not_decide`."""
 
 
 Decision = e.OrderEvent | Refusal
 
 
 def decide(command: OrderCommand, order: Order | None, at_ms: int) -> Decision:
-    """What becomes of `command`. Raises `MalformedCommand` for a command no correct sender makes."""
+    """The outcome of `command`. Raises `MalformedCommand` for a command that no correct sender creates."""
     try:
         operation = Operation(command.operation)
     except ValueError:
@@ -59,16 +57,16 @@ def decide(command: OrderCommand, order: Order | None, at_ms: int) -> Decision:
     if operation is Operation.RESOLVE_ATTENTION:
         return _resolve_attention(command, order, at_ms)
     answer = _answer(operation, command, order, at_ms)
-    # Facts fill an order, too, and nobody can help them: what winds a full one up is taken all the same.
+    # Facts also fill an order, and cannot be prevented: a full order still accepts what winds it up.
     if isinstance(answer, e.OrderEvent) and order.version >= t.MAX_EVENTS and operation is Operation.REQUEST_PAYMENT:
         return Refusal(Code.ORDER_FULL, f"the order has {order.version} events")
     return answer
 
 
 def is_foreign(command: OrderCommand, order: Order | None) -> bool:
-    """Whether `command` is about an order that is not its customer's, or nobody's as far as is known.
+    """Whether `command` is about an order of another customer, or of no known order.
 
-    Another customer's order looks exactly like none. Staff and our own services act for no customer.
+    The two must look alike. Staff and the ledger's own services act for no customer, so nothing is foreign to them.
     """
     if not command.customer_id or command.operation == Operation.PLACE_ORDER:
         return False
@@ -94,7 +92,7 @@ def _event(command: OrderCommand, order: Order, at_ms: int, kind: str, detail: e
 
 def _need(payload: Any, command: OrderCommand) -> Any:
     if payload is None:
-        raise MalformedCommand(f"{command.operation} without its payload")
+        raise MalformedCommand(f"{command.operation} lacks its payload")
     return payload
 
 
@@ -136,11 +134,11 @@ def _place(command: OrderCommand, order: Order | None, at_ms: int) -> Decision:
 
 
 def _flaw(customer_id: str, place: PlaceOrder) -> str:
-    """Why no door of ours sends this order; empty when one may."""
+    """Why no correct sender creates this order; empty if one may."""
     if not ID_PATTERN.fullmatch(customer_id) or not place.lines:
         return "no customer, or no lines"
     if not 0 <= place.total_minor <= MAX_TOTAL_MINOR or any(line.unit_price_minor < 0 for line in place.lines):
-        return "below zero, or beyond every order"
+        return "an amount below zero, or beyond the bounds"
     if any(line.service not in SERVICES for line in place.lines):
         return "an unknown service"
     return ""
@@ -157,7 +155,7 @@ def _answer(operation: Operation, command: OrderCommand, order: Order, at_ms: in
     return _event(command, order, at_ms, outcome, _DETAILS[operation](command, order))
 
 
-# What a status says more plainly than any guard could.
+# Codes of a status that take precedence over those of a guard, because they say more.
 _TABLE_WINS = frozenset({Code.ORDER_CANCELLED, Code.NOTHING_TO_CHANGE, Code.ALREADY_SHIPPED, Code.TOO_LATE_TO_CANCEL})
 
 
@@ -172,7 +170,7 @@ def _by(command: OrderCommand) -> str:
 def _guard_cancel(command: OrderCommand, order: Order, status: Status, at_ms: int) -> Refusal | None:
     _need(command.cancel, command)
     if status is Status.PROCESSING and _by(command) != "admin":
-        return Refusal(Code.TOO_LATE_TO_CANCEL, "the order is being processed; only staff can cancel it now")
+        return Refusal(Code.TOO_LATE_TO_CANCEL, "the order is being processed; only staff can cancel it")
     return None
 
 
@@ -182,7 +180,7 @@ def _guard_expire(command: OrderCommand, order: Order, status: Status, at_ms: in
     if o.payment_state(order) == t.AUTHORISED and o.stock_state(order) == t.RESERVED:
         return Refusal(Code.NOT_DUE, "the payment is being captured")
     if o.paid_in_part(order):
-        return Refusal(Code.NOT_DUE, "part of the money was captured: a person decides")
+        return Refusal(Code.NOT_DUE, "part of the amount was captured: staff must decide")
     return None
 
 
@@ -191,15 +189,15 @@ def _guard_request_payment(command: OrderCommand, order: Order, status: Status, 
     if order.total_minor == 0:
         return Refusal(Code.NOTHING_TO_PAY, "the order costs nothing")
     if order.captured_minor:
-        part = " in part: the shop has to settle the rest" if o.paid_in_part(order) else ""
+        part = " in part: the shop must settle the remainder" if o.paid_in_part(order) else ""
         return Refusal(Code.ALREADY_PAID, f"the order is paid{part}")
     if o.payment_state(order) != "unpaid":
         return Refusal(Code.PAYMENT_OPEN, f"attempt {len(order.attempts)} is {order.attempts[-1].state}")
     if at_ms >= order.expires_at:
-        return Refusal(Code.ORDER_EXPIRED, "the time to pay is over")
+        return Refusal(Code.ORDER_EXPIRED, "the time to pay has expired")
     opened = sum(not o.was_refused(a) for a in order.attempts)
     if opened >= t.MAX_ATTEMPTS:
-        return Refusal(Code.TOO_MANY_ATTEMPTS, f"there were {opened} attempts")
+        return Refusal(Code.TOO_MANY_ATTEMPTS, f"the order already has {opened} attempts")
     if (wanted.amount_minor, wanted.currency) != (order.total_minor, order.currency):
         return Refusal(Code.AMOUNT_DIFFERS, f"the order costs {order.total_minor} {order.currency} (minor units)")
     return None
@@ -283,7 +281,7 @@ def _record_payment(command: OrderCommand, order: Order, at_ms: int) -> Decision
 
 
 def _adds_nothing(fact: Any, attempt: o.Attempt) -> bool:
-    """Whether the attempt already is exactly what the fact says."""
+    """Whether the attempt is already exactly as the fact says."""
     if fact.fact == e.PAYMENT_CAPTURED:
         return (fact.amount_minor or 0) <= attempt.captured_minor
     if fact.provider_ref and attempt.provider_ref is None:
@@ -308,7 +306,7 @@ def _record_refund(command: OrderCommand, order: Order, at_ms: int) -> Decision:
     fact = _need(command.record_refund, command)
     row = _row(t.REFUND_FACTS, fact.fact, command)
     if not fact.refund_no and not fact.provider_ref:
-        raise MalformedCommand("a refund is named by its number or by the provider's reference")
+        raise MalformedCommand("a refund needs its number or the provider's reference")
     entry = o.refund_of(order, fact.refund_no, fact.provider_ref)
     state: t.RefundState = entry.state if entry else ""
     if row[state] is t.KNOWN:
@@ -325,7 +323,7 @@ def _record_dispute(command: OrderCommand, order: Order, at_ms: int) -> Decision
             return _known(f"dispute {fact.provider_ref} is {entry.outcome}")
     elif fact.fact == e.DISPUTE_CLOSED:
         if fact.outcome not in (o.DISPUTE_WON, o.DISPUTE_LOST, o.DISPUTE_WITHDRAWN):
-            raise MalformedCommand(f"a dispute cannot end {fact.outcome!r}")
+            raise MalformedCommand(f"a dispute cannot end as {fact.outcome!r}")
         if entry is None:
             return Refusal(Code.UNKNOWN_ATTEMPT, f"the order has no dispute {fact.provider_ref}")
         if entry.outcome == fact.outcome:
@@ -347,7 +345,7 @@ def _record_stock(command: OrderCommand, order: Order, at_ms: int) -> Decision:
     row = _row(t.STOCK_FACTS, fact.fact, command)
     entry = o.stock_of(order, fact.service)
     if entry is None:
-        return _known(f"the order has nothing from {fact.service}")
+        return _known(f"the order has no lines of {fact.service}")
     if row[entry.state] is t.KNOWN:
         return _known(f"stock at {fact.service} is {entry.state}")
     detail = e.Stock(service=fact.service, reservation_ref=fact.reservation_ref, reason=fact.reason, items=fact.items)
@@ -372,10 +370,10 @@ def _resolve_attention(command: OrderCommand, order: Order, at_ms: int) -> Decis
     if not _flagged(order, flag.code, flag.obligation_key):
         return Refusal(Code.NO_SUCH_ATTENTION, f"no attention {flag.code} is open for this obligation")
     if (flag.amount_minor or 0) < 0:
-        raise MalformedCommand("an amount below zero was settled elsewhere")
+        raise MalformedCommand("the amount settled elsewhere is below zero")
     amount = None
     if flag.action == "settled_elsewhere":
-        # Said without an amount: what a cancelled order had not given back yet, was. An open one owes nothing back.
+        # Without an amount: everything that a cancelled order still had to refund. An open order owes no refund.
         owed = max(0, o.not_given_back_minor(order)) if order.lifecycle == o.CANCELLED else 0
         amount = flag.amount_minor if flag.amount_minor is not None else owed
     detail = e.Attention(flag.code, flag.obligation_key, flag.action, amount, flag.ticket)

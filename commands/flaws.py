@@ -1,4 +1,4 @@
-"""What no type can say of a new order: signs, lines that occur twice, the sum. Pure; read by the HTTP door and by `decide`."""
+"""Checks of a new order beyond its types: signs, duplicate lines, the total. Pure; used by the HTTP route and by `decide`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ledger.money import total_of
 
 
 class Flaw(NamedTuple):
-    """`at` counts adjustments (`wrong_sign`) or lines (`duplicate_line`); it is 0 for `total_mismatch`."""
+    """`at` is the index of an adjustment (`wrong_sign`) or a line (`duplicate_line`); 0 for `total_mismatch`."""
 
     kind: Literal["wrong_sign", "duplicate_line", "total_mismatch"]
     at: int
@@ -18,10 +18,10 @@ class Flaw(NamedTuple):
 
 
 def flaws(place: PlaceOrder) -> Iterator[Flaw]:
-    """Everything wrong with the lines, adjustments and total of a new order."""
+    """All flaws of the lines, adjustments and total of a new order."""
     for index, adjustment in enumerate(place.adjustments):
         if adjustment.amount_minor > 0 if adjustment.kind == "discount" else adjustment.amount_minor < 0:
-            yield Flaw("wrong_sign", index, "A discount is 0 or less, every other adjustment 0 or more.")
+            yield Flaw("wrong_sign", index, "A discount must be 0 or less, any other adjustment 0 or more.")
     seen: dict[tuple[str, str], int] = {}
     for index, line in enumerate(place.lines):
         first = seen.setdefault((line.service, line.sku), index)
@@ -29,4 +29,4 @@ def flaws(place: PlaceOrder) -> Iterator[Flaw]:
             yield Flaw("duplicate_line", index, f"Lines {first} and {index} have the same service and sku.")
     total = total_of(place.lines, place.adjustments)
     if total != place.total_minor:
-        yield Flaw("total_mismatch", 0, f"Lines and adjustments come to {total}, not {place.total_minor} (minor units).")
+        yield Flaw("total_mismatch", 0, f"Lines and adjustments add up to {total}, not {place.total_minor} (minor units).")

@@ -1,4 +1,4 @@
-"""What an e-mail address is: one idea for the door and for what is sent. The only importer of `email_validator`."""
+"""E-mail addresses: one definition for requests and for messages. The only importer of `email_validator`."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from email_validator import EmailNotValidError, validate_email
 
 
 def mailbox(text: str) -> str:
-    """`text` in the form that every mail server takes: ASCII, the domain in its xn-- form, the local part in quotes where needed.
+    """`text` in the form that every mail server accepts: ASCII, xn-- domain, the local part quoted if necessary.
 
-    Quotes are for `"taro..yamada"@example.ne.jp`: carriers once gave out such addresses, and people still have them.
+    Quotes are for `"taro..yamada"@example.ne.jp`: carriers once issued such addresses, and people still use them.
 
-    Raises `ValueError`, which does not repeat the text, for what is none: also for an address with a display name, for a domain
-    without a dot, and for a local part beyond ASCII, which many servers do not take.
+    Raises `ValueError`, which does not repeat the text, for anything else: also for a display name, a domain without a dot, and
+    a local part beyond ASCII, which many servers refuse.
     """
     try:
         return _checked(text)
@@ -32,12 +32,12 @@ def _checked(text: str) -> str:
         strict=True,
         allow_smtputf8=False,
         allow_quoted_local=True,
-        test_environment=True,  # `.test` is a name for tests, and nobody else's
+        test_environment=True,  # `.test` is reserved for tests
     )
-    assert found.ascii_email is not None  # without SMTPUTF8 there always is one
+    assert found.ascii_email is not None  # without SMTPUTF8 it is always set
     return found.ascii_email
 
 
 def _is_plain(local: str) -> bool:
-    """Letters, digits and single signs of an unquoted local part, but dots where no standard allows them."""
+    """Whether `local` is an unquoted local part, except for dots where the standard does not allow them."""
     return bool(local) and all(c.isascii() and (c.isalnum() or c in "!#$%&'*+/=?^_`{|}~.-") for c in local)

@@ -1,4 +1,4 @@
-"""What someone wants, or saw happen: the command as it stands in `order-commands`. Pure.
+"""A request or an observed fact: the command record of `order-commands`. Pure.
 
 Field names and meaning are those of `avro/order-commands-value.v1.avsc`. A payload exists for each operation that needs one
 (`PAYLOAD_OF`); StartFulfilment, ConfirmDelivery and ExpireOrder carry none.
@@ -35,7 +35,7 @@ from ledger.transitions import Operation
 
 
 class PlaceOrder(Struct, frozen=True):
-    """`payment_window_ms`: asked for, or the setting of that time. Recorded with the order: a new setting changes no old one."""
+    """`payment_window_ms`: from the request, or the setting at that time. Recorded: a new setting changes no existing order."""
 
     currency: Currency
     total_minor: AmountMinor
@@ -56,7 +56,7 @@ class RequestPayment(Struct, frozen=True):
 
 
 class RecordPayment(Struct, frozen=True, omit_defaults=True):
-    """A payment fact: `fact` is the event's type, the rest as in `events.Payment`."""
+    """A payment fact: `fact` is the type of the event, the other fields are as in `events.Payment`."""
 
     fact: Word
     attempt: Count
@@ -77,7 +77,7 @@ class RecordRefund(Struct, frozen=True, omit_defaults=True):
 
 
 class RecordDispute(Struct, frozen=True, omit_defaults=True):
-    """`outcome` of a DisputeOpened: how it has ended since. Without, it is open now: also one that ended before."""
+    """`outcome` of a DisputeOpened: how the dispute has ended since. None: it is open now, perhaps again."""
 
     fact: Word
     provider_ref: Reference
@@ -114,7 +114,7 @@ class ResolveAttention(Struct, frozen=True, omit_defaults=True):
 
 
 class CommandHead(Struct, frozen=True, kw_only=True):
-    """Which command it is and who sent it: enough to name it in a refusal, or to say what became of it."""
+    """Identity and sender of a command: enough to refuse it or to report its state."""
 
     command_id: Id
     order_id: Id
@@ -124,7 +124,7 @@ class CommandHead(Struct, frozen=True, kw_only=True):
 
 
 class OrderCommand(Struct, frozen=True, kw_only=True):
-    """One request or observed fact about one order. `customer_id` is empty when the sender acts for no customer.
+    """One request or observed fact about one order. `customer_id` is empty if the sender acts for no customer.
 
     `actor` is `role:name` of a principal (`gateway:web`, `admin:desk`) or the name of a part of the system (`reconciler`,
     `stripe`). `fingerprint` is the 16-byte keyed hash of the request as sent.
@@ -172,4 +172,4 @@ def command_codec() -> Codec[OrderCommand]:
     return Codec(OrderCommand, versions_of(COMMANDS))
 
 
-command_codec()  # made while one thread alone imports this: see `Codec`
+command_codec()  # built here, while a single thread imports this: see `Codec`

@@ -1,10 +1,10 @@
 """`obligations(order) -> tuple[Obligation, ...]`: what an order still owes the outside world. Pure.
 
-From the state alone: no clock, no memory of calls. The reconciler compares `not_before` with its clock, does what is due
-and reports facts; a crash anywhere means that the same obligation, with the same key, is done again. Compensation is not a
-second code path: a cancelled order whose money is captured simply owes a refund.
+Derived from the state alone: no clock, no memory of calls. The reconciler compares `not_before` with its clock, does what is due
+and reports facts. After a crash anywhere, the same obligation is done again under the same key. Compensation needs no second
+code path: a cancelled order with captured money simply owes a refund.
 
-`TABLE` lists all of it but the flag of a call that keeps failing (`STUCK`): that needs a memory of calls and is the reconciler's.
+`TABLE` lists all obligations except the flag of a call that keeps failing (`STUCK`), which needs the memory of the reconciler.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ from ledger.transitions import Status
 
 MINUTE_MS = 60 * 1000
 HOUR_MS = 60 * MINUTE_MS
-LOOK_AFTER_MS = MINUTE_MS  # the reconciler doubles it to 10 min while nothing is new
-LOOK_AT_REFUND_AFTER_MS = HOUR_MS  # doubled to 24 h
+LOOK_AFTER_MS = MINUTE_MS  # the reconciler doubles it up to 10 min while there is no news
+LOOK_AT_REFUND_AFTER_MS = HOUR_MS  # doubled up to 24 h
 REFUND_OVERDUE_MS = 14 * DAY_MS
-LOOK_AT_DISPUTE_AFTER_MS = DAY_MS  # disputes take weeks; the bank's word may come in a message that is lost
+LOOK_AT_DISPUTE_AFTER_MS = DAY_MS  # disputes take weeks, and the message with the outcome may be lost
 
 
 class Kind(StrEnum):
-    """What is to be done: at a stock service, at the payment provider, or by a command of our own."""
+    """What to do: at a stock service, at the payment provider, or by a command of the ledger itself."""
 
     RESERVE = "reserve"
     RELEASE = "release"
@@ -63,14 +63,14 @@ class Kind(StrEnum):
 
 
 class StockArgs(Struct, frozen=True):
-    """`lines` are the service's own."""
+    """`lines`: only those of this service."""
 
     service: str
     lines: tuple[Line, ...]
 
 
 class PaymentArgs(Struct, frozen=True):
-    """`provider_ref` None: the provider may know the attempt, we do not know under which name."""
+    """`provider_ref` None: the provider may know the attempt, but its reference is unknown here."""
 
     attempt: int
     amount_minor: int
@@ -79,7 +79,7 @@ class PaymentArgs(Struct, frozen=True):
 
 
 class RefundArgs(Struct, frozen=True):
-    """`provider_ref` is that of the payment for a refund to be made, that of the refund for one to be looked at."""
+    """`provider_ref`: of the payment if a refund is to be made, of the refund if it is to be checked."""
 
     refund_no: int
     amount_minor: int
@@ -94,7 +94,7 @@ Args = StockArgs | PaymentArgs | RefundArgs | AttentionArgs | None
 
 
 class Obligation(Struct, frozen=True):
-    """One thing owed. `key` names it here and at the other side; `not_before` is ms since the epoch, 0 = now."""
+    """One obligation. `key` identifies it on both sides; `not_before` is ms since the epoch, 0 = now."""
 
     kind: Kind
     key: str
@@ -102,18 +102,18 @@ class Obligation(Struct, frozen=True):
     args: Args = None
 
 
-# Codes of flags for a person.
+# Codes of attention flags.
 REFUND_FAILED, REFUND_OVERDUE, PAYMENT_REFUSED = "refund_failed", "refund_overdue", "payment_refused"
 DISPUTE, AMOUNT_MISMATCH, REFUNDED_OPEN, STUCK = "dispute", "amount_mismatch", "refunded_open_order", "stuck"
 
 
 def obligations(order: Order) -> tuple[Obligation, ...]:
-    """Everything owed, in the order of `TABLE`. Empty: the order is final or waits for a person."""
+    """All obligations, in the order of `TABLE`. Empty: the order is final or waits for staff."""
     return tuple(obligation for row in TABLE for obligation in row.owed(order))
 
 
 def due_at(order: Order) -> int | None:
-    """When the first of the obligations is due, ms since the epoch; None when nothing is owed."""
+    """When the first obligation is due, ms since the epoch; None if there is none."""
     return min((o.not_before for o in obligations(order)), default=None)
 
 
@@ -143,7 +143,7 @@ def _create_payment(o: Order) -> Iterator[Obligation]:
 def _look_at_payment(o: Order) -> Iterator[Obligation]:
     for a in o.attempts:
         under_way = _paying(o) and a is o.attempts[-1] and a.state in (t.OPEN, t.PENDING, t.DECLINED)
-        # What is to be given back must be known by name; only a fact without one, which no door of ours sends, leads here.
+        # A capture can be refunded only by reference; only a fact without one, which no correct sender creates, leads here.
         nameless = o.lifecycle == CANCELLED and a.state == t.CAPTURED and not a.provider_ref and owed_back_minor(o) > 0
         if under_way or nameless:
             yield Obligation(Kind.LOOK_AT_PAYMENT, f"look:{o.order_id}:{a.no}", a.since + LOOK_AFTER_MS, _payment_args(a))
@@ -180,13 +180,15 @@ def _refund(o: Order) -> Iterator[Obligation]:
 
 
 def _last_refund_no(o: Order) -> int:
-    """Refunds are numbered on, whatever became of the last: after a success another one can be owed too (a second capture),
-    and what fails in the provider's dashboard must not renumber a call of ours that is under way."""
+    """Number of the last refund. Numbers always increase: after a success another refund may be owed (a second capture).
+
+    A failure in the provider's dashboard must not renumber a call that is in progress.
+    """
     return max((r.no for r in o.refunds), default=0)
 
 
 def _refundable(o: Order, owed: int) -> tuple[Attempt, int] | None:
-    """Which capture to give back from, and how much: captures in their order, less what went back already."""
+    """(attempt to refund from, amount): captures in their order, less what is already refunded."""
     gone = o.captured_minor - owed
     for a in o.attempts:
         left = a.captured_minor - gone
@@ -221,7 +223,7 @@ def _expire(o: Order) -> Iterator[Obligation]:
 def _call_about_the_odd(o: Order) -> Iterator[Obligation]:
     for d in o.disputes:
         if d.outcome == DISPUTE_OPEN:
-            again = f":{d.times}" if d.times > 1 else ""  # a person dealt with the first time, not with this one
+            again = f":{d.times}" if d.times > 1 else ""  # staff resolved the first dispute, not this one
             yield from _person(o, DISPUTE, f"dispute:{d.provider_ref}{again}")
     if o.lifecycle == OPEN and o.attempts and not o.captured_minor and was_refused(o.attempts[-1]):
         yield from _person(o, PAYMENT_REFUSED, f"payment_refused:{o.attempts[-1].code}")
@@ -235,19 +237,19 @@ def _call_about_the_odd(o: Order) -> Iterator[Obligation]:
 
 
 def attention_key(o: Order, what: str) -> str:
-    """Key of a flag: which order, and what the person is called about."""
+    """Key of a flag: the order, and the subject."""
     return f"att:{o.order_id}:{what}"
 
 
 def _person(o: Order, code: str, what: str, not_before: int = 0, again: bool = False) -> Iterator[Obligation]:
-    """A flag, unless it stands or a person has dealt with this very thing (`again`: and it is still not done)."""
+    """A flag, unless it is open, or staff resolved exactly this before (`again`: raise it even then)."""
     key = attention_key(o, what)
     if (again or key not in o.resolved) and all(f.obligation_key != key for f in o.attention):
         yield Obligation(Kind.CALL_PERSON, key, not_before, AttentionArgs(code))
 
 
 def _paying(o: Order) -> bool:
-    """Whether the last attempt is still to become the payment of the order."""
+    """Whether the last attempt may still become the payment of the order."""
     return o.lifecycle == OPEN and bool(o.attempts) and not o.captured_minor
 
 
@@ -268,7 +270,7 @@ def _payment_args(a: Attempt) -> PaymentArgs:
 
 
 class Row(NamedTuple):
-    """When which kind of thing is owed, and what comes of it, in words for people."""
+    """A kind of obligation: when it is owed and what it leads to, in words."""
 
     kind: Kind
     when: str
@@ -291,30 +293,30 @@ TABLE: tuple[Row, ...] = (
     Row(
         Kind.LOOK_AT_PAYMENT,
         "open, a payment open, pending or declined",
-        "look after a minute, then less often",
-        "what is new",
+        "check after a minute, then less often",
+        "any news",
         _look_at_payment,
     ),
     Row(Kind.CAPTURE, "open, authorised, all stock reserved", "capture", "PaymentCaptured, or PaymentVoided", _capture),
     Row(
         Kind.VOID,
-        "an attempt without an end, of a cancelled order, not the last or no longer needed",
+        "an unfinished attempt of a cancelled order, not the last or no longer needed",
         "void it",
         "PaymentVoided, or PaymentCaptured",
         _void,
     ),
     Row(
         Kind.REFUND,
-        "cancelled, captured money not on its way back, no open dispute, fewer than 3 failures",
+        "cancelled, captured money not being refunded, no open dispute, fewer than 3 failures",
         "refund",
         "RefundSubmitted, RefundSettled or RefundFailed",
         _refund,
     ),
-    Row(Kind.LOOK_AT_DISPUTE, "a dispute open", "look every day", "DisputeClosed", _look_at_dispute),
+    Row(Kind.LOOK_AT_DISPUTE, "a dispute open", "check every day", "DisputeClosed", _look_at_dispute),
     Row(
         Kind.LOOK_AT_REFUND,
         "a refund submitted",
-        "look after an hour, then less often",
+        "check after an hour, then less often",
         "RefundSettled or RefundFailed",
         _look_at_refund,
     ),
@@ -324,7 +326,7 @@ TABLE: tuple[Row, ...] = (
     Row(
         Kind.EXPIRE,
         "pending, not being captured and not paid in part",
-        "expire the order when its time is over",
+        "expire the order when its time to pay is over",
         "OrderCancelled (unpaid, stock_timeout)",
         _expire,
     ),

@@ -1,4 +1,4 @@
-"""What a phone number is: one idea for the door and for what is sent. The only importer of `phonenumbers`."""
+"""Phone numbers: one definition for requests and for messages. The only importer of `phonenumbers`."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ MOST_DIGITS = 15  # E.164
 
 
 def dialled(text: str, country: str) -> str:
-    """`text` in the form that every service takes (E.164, `+4915123456789`).
+    """`text` in the form that every service accepts (E.164, `+4915123456789`).
 
-    Without a leading + or its like it is a number of `country` (ISO 3166, two letters).
-    Raises `ValueError`, which does not repeat the text, for what cannot be one.
+    Without an international prefix it is a number of `country` (ISO 3166, two letters).
+    Raises `ValueError`, which does not repeat the text, if it cannot be a phone number.
     """
     try:
         number = phonenumbers.parse(text, country.upper())
@@ -23,7 +23,7 @@ def dialled(text: str, country: str) -> str:
 
 
 def is_international(digits: str) -> bool:
-    """Whether `digits`, country code first, are a number that some country gives out."""
+    """Whether `digits`, country code first, are a valid number of some country."""
     try:
         return len(digits) <= MOST_DIGITS and phonenumbers.is_valid_number(phonenumbers.parse(f"+{digits}"))
     except phonenumbers.NumberParseException:

@@ -1,6 +1,6 @@
-"""What customers are told.
+"""Messages to customers.
 
-loop            follows the events and sends
-notices         which events a customer is told of, and in which words (templates/)
-message_port    email_door, sms_door
+loop            follows the events and sends messages
+notices         which events lead to a message, and its text (templates/)
+message_port    the port; email_door and sms_door implement it
 """

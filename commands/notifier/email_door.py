@@ -1,7 +1,8 @@
-"""E-mail: to an SMTP server, or as `.eml` files where none is set. Standard library on both sides.
+"""E-mail: to an SMTP server, or as `.eml` files if none is set. Uses only the standard library.
 
-Apprise, which sends the text messages, would send e-mail too, but tells a refused address from a server that is away by nothing,
-and gives every try a Message-ID of its own; here the Message-ID is made of the key, so that a repeated message is known as one.
+Apprise, which sends text messages, could also send e-mail. But it does not distinguish a refused address from an unreachable
+server, and creates a new Message-ID for every attempt. Here the Message-ID derives from the key, so that repetitions are
+recognisable.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from ledger.files import private_folder
 
 TIMEOUT_S = 15.0
 MAX_LINE = 76
-# What needs no parser to be known as an address; any other is parsed.
+# Addresses that are valid without parsing; any other is parsed.
 _PLAIN_ADDRESS = re.compile(r"[A-Za-z0-9_+-]+(\.[A-Za-z0-9_+-]+)*@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*")
 _PORTS = {"smtp": 25, "smtp+starttls": 587, "smtps": 465}
 
@@ -35,7 +36,7 @@ _PORTS = {"smtp": 25, "smtp+starttls": 587, "smtps": 465}
 class SmtpDoor:
     """`url`: smtp://host:port, smtps:// or smtp+starttls://, with user:password@ where the server wants them.
 
-    Raises `ConfigError` for another URL; it never says which, for it may hold a password.
+    Raises `ConfigError` for any other URL, without repeating it: it may contain a password.
     """
 
     channel = EMAIL
@@ -48,7 +49,7 @@ class SmtpDoor:
         except (ValueError, KeyError):
             raise ConfigError("NOTIFY_EMAIL_URL must be smtp://, smtps:// or smtp+starttls://host:port") from None
         if not self._host:
-            raise ConfigError("NOTIFY_EMAIL_URL names no host")
+            raise ConfigError("NOTIFY_EMAIL_URL has no host")
         self._user, self._password = unquote(parts.username or ""), unquote(parts.password or "")
         self._sender = sender_of(sender)
 
@@ -56,22 +57,22 @@ class SmtpDoor:
         mail = as_mail(message, self._sender)
         try:
             with self._connect() as server:
-                server.send_message(mail, to_addrs=[_recipient(message)])  # the library would take quotes off
+                server.send_message(mail, to_addrs=[_recipient(message)])  # the library would remove quotes
         except smtplib.SMTPRecipientsRefused as exc:
             code = max((code for code, _ in exc.recipients.values()), default=500)
             raise NotSent(f"the server refused the recipient ({code})", again=code < 500) from None
         except smtplib.SMTPResponseException as exc:
-            # A server that does not take our credentials may tomorrow; what it says of the message itself stays so.
+            # Refused credentials may be accepted later; a verdict on the message itself is final.
             again = exc.smtp_code < 500 or isinstance(exc, smtplib.SMTPAuthenticationError | smtplib.SMTPConnectError)
             raise NotSent(f"the server answered {exc.smtp_code}", again) from None
         except (OSError, smtplib.SMTPException) as exc:
-            raise NotSent(f"no mail server: {type(exc).__name__}", again=True) from None
+            raise NotSent(f"mail server unreachable: {type(exc).__name__}", again=True) from None
 
     def kept(self) -> Collection[str]:
         return ()
 
     def forget(self, order_ids: Collection[str]) -> None:
-        """Nothing is kept."""
+        """Does nothing: this door keeps no messages."""
 
     def _connect(self) -> smtplib.SMTP:
         if self._scheme == "smtps":
@@ -92,7 +93,7 @@ class SmtpDoor:
 
 
 class EmlDoor:
-    """Writes each message to a file of its own, named by its key: the same message again is the same file."""
+    """Writes each message to a file named by its key, so that a repeated message overwrites its file."""
 
     channel = EMAIL
 
@@ -115,7 +116,7 @@ class EmlDoor:
                 file.write(content)
             part.replace(self._folder / f"{name}.eml")
         except OSError as exc:
-            raise NotSent(f"no file: {type(exc).__name__}", again=True) from None
+            raise NotSent(f"file not written: {type(exc).__name__}", again=True) from None
 
     def kept(self) -> Collection[str]:
         return {order_id for _, order_id in self._files()}
@@ -126,7 +127,7 @@ class EmlDoor:
                 path.unlink(missing_ok=True)
 
     def _files(self) -> Iterator[tuple[Path, str]]:
-        """Every message here with its order, half-written ones too."""
+        """Every message file with its order id, including partly written ones."""
         if self._folder.is_dir():
             for path in self._folder.iterdir():
                 if path.suffix in (".eml", ".part"):
@@ -143,13 +144,13 @@ def sender_of(text: str) -> Address:
     try:
         return Address(display_name=name, addr_spec=address)
     except (ValueError, IndexError):
-        raise ConfigError("NOTIFY_FROM must be an e-mail address, or a name with one in angle brackets") from None
+        raise ConfigError("NOTIFY_FROM must be an e-mail address, or a name and an address in angle brackets") from None
 
 
 class _KeepPlain(EmailPolicy):
-    """Takes a short ASCII header as it is: the library would parse it, and fold it again into the same line.
+    """Keeps a short ASCII header verbatim: the library would parse it and fold it into the same line.
 
-    A line break in one raises `ValueError`, as in any other.
+    A line break raises `ValueError`, as in any other header.
     """
 
     def header_store_parse(self, name: str, value: Any) -> tuple[str, Any]:
@@ -167,12 +168,12 @@ _PARSED_TEXT = _POLICY.header_factory("Content-Type", _TEXT)
 
 
 def _recipient(message: OutMessage) -> str:
-    """As every server takes it. Raises `ValueError`."""
+    """The address in the form that every server accepts. Raises `ValueError`."""
     return message.to if _PLAIN_ADDRESS.fullmatch(message.to) else mailbox(message.to)
 
 
 def as_mail(message: OutMessage, sender: Address) -> EmailMessage:
-    """Text, UTF-8. What a customer wrote can end up in no header but as its value. Raises `NotSent` for no address."""
+    """A text mail in UTF-8. Customer text can only become the value of a header. Raises `NotSent` for an invalid address."""
     mail = EmailMessage(_POLICY)
     try:
         mail["From"] = str(sender) if sender.display_name.isascii() else sender
@@ -180,7 +181,7 @@ def as_mail(message: OutMessage, sender: Address) -> EmailMessage:
         mail["Subject"] = message.subject
         mail["Message-ID"] = f"<{message.key.replace(':', '.')}@order-ledger>"
     except (ValueError, IndexError):
-        raise NotSent("the address is none", again=False) from None
+        raise NotSent("not an e-mail address", again=False) from None
     mail["Date"] = formatdate()
     mail["Auto-Submitted"] = "auto-generated"  # RFC 3834: no vacation replies
     if message.text.isascii() and "\r" not in message.text and all(len(x) < MAX_LINE for x in message.text.split("\n")):

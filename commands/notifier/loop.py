@@ -1,14 +1,14 @@
-"""Tells customers what became of their orders: placed, paid, shipped, delivered, cancelled, refunded.
+"""Notifies customers about their orders: placed, paid, shipped, delivered, cancelled, refunded.
 
-Edge-triggered, unlike the reconciler: it reads the events themselves, in order, from a position of its own which the log keeps.
+Edge-triggered, unlike the reconciler: it reads the events in order, from a position of its own that is stored in the log.
 
-    first start    at the end of the log; nothing older than a day is told at any time
-    a message      is sent, then the position after what was read with it is written, a few times a second: at least once,
-                   under a key that a repeated one has again
-    a failure      that may pass is tried again for a quarter of an hour, then given up with an error in the log. Meanwhile the
-                   position stays before it, and only messages of the same order wait
-    a contact      comes from a fold of all of `order-contacts` in a database of its own, which is at the log's end before
-                   anything is sent. Erased: nothing is sent, also of what waits, and what a door has kept of it goes
+    first start    begins at the end of the log; events older than a day are never announced
+    a message      is sent, then the position behind it is written, a few times a second: delivery is at least once, and a
+                   repeated message has the same key
+    a failure      that may be temporary is retried for a quarter of an hour, then given up with an error in the log. Meanwhile
+                   the position stays before it, and only messages of the same order wait
+    a contact      comes from a fold of all of `order-contacts` in a separate database, which must reach the end of the log before
+                   anything is sent. If it is erased, nothing more is sent, and copies that a door has kept are deleted
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ TRY_FOR_S = 15 * 60.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
 MAX_PARKED = 1_000
 POLL_S = 0.2
-WRITE_EVERY_S = 0.25  # what a killed process had sent since then is sent again, as after any kill before
+WRITE_EVERY_S = 0.25  # after a kill, messages sent since then are sent again
 CONTACTS_S = 10.0
-SILENT_S = 3.0  # a log that was not heard of for longer is away
+SILENT_S = 3.0  # after that, the log counts as unreachable
 PURGE_EVERY_S = 5.0
 ARRIVING_S, QUIET_S, PURGE_LATEST_S = 0.5, 2.0, 60.0
 CHUNK = 200
@@ -56,7 +56,7 @@ log = structlog.get_logger(__name__)
 
 
 class Parked(Struct):
-    """A message that could not be sent yet, of the event at `offset`. Times are of `time.monotonic`."""
+    """An unsent message of the event at `offset`, waiting for a retry. Times are `time.monotonic`."""
 
     tp: TopicPartition
     offset: int
@@ -70,7 +70,7 @@ class Parked(Struct):
 
 
 class Notifier:
-    """A `Companion` of the `commands` process. `group` names its position; `doors` are what it sends through, by channel."""
+    """A `Companion` of the `commands` process. Its position is stored under `group`; `doors` send messages, by channel."""
 
     def __init__(
         self,
@@ -96,13 +96,13 @@ class Notifier:
         self._thread = WorkerThread("notifier", self._run, on_fatal, again=True, stopping=self._stopping)
         self._lost_place = False
         self._purge_at = self._purged_at = 0.0
-        self._gone: set[str] = set()  # orders whose contacts went, and what doors have kept of them not yet
+        self._gone: set[str] = set()  # orders with erased contacts whose messages the doors still keep
         self._gone_at = 0.0
         self.sent = self.given_up = 0
 
     @property
     def restarts(self) -> int:
-        """How often it had to begin again."""
+        """How often its thread was restarted."""
         return self._thread.restarts
 
     def counts(self) -> dict[str, int]:
@@ -129,22 +129,22 @@ class Notifier:
         self._changed.set()
 
     def changed(self, orders: Sequence[Order]) -> None:
-        """Nothing: the events tell."""
+        """Does nothing: the notifier reads events."""
 
     def asked(self, order_ids: Sequence[str]) -> None:
-        """Nothing either."""
+        """Does nothing."""
 
     # ---- the thread
 
     def _run(self) -> None:
-        """Until stopped. What fails is begun again: customers are not told meanwhile, but orders are decided."""
+        """Run until stopped; restart after a failure. Meanwhile messages are delayed, but orders are decided."""
         if self._lost_place:
             self._forget_positions()
         try:
             self._work()
         except Hole as exc:
-            # Positions belong to another log than this one: begin again at its end.
-            log.error("the position of the notifier is not in the log: going on at its end", why=str(exc))
+            # The positions belong to another log: start at the end of this one.
+            log.error("notifier position is not in the log, resuming at the end", why=str(exc))
             self._lost_place = True
             raise
 
@@ -183,7 +183,7 @@ class Notifier:
 
     def _assign(self) -> None:
         self._changed.clear()
-        self._write_positions()  # of what may be another process's from now on
+        self._write_positions()  # of partitions that another process may take now
         with self._lock:
             wanted = {TopicPartition(self._topics.events, p) for p in self._owned}
         for tp in self._positions.keys() - wanted:
@@ -195,7 +195,7 @@ class Notifier:
         first = [tp for tp in fresh if known[tp] is None]
         ends = self._log.ends(first) if first else {}
         if ends:
-            self._bookmark.write(ends)  # at once: what happens from here on is told, whenever the next start is
+            self._bookmark.write(ends)  # immediately: later events are announced, whenever the next start is
         starts = self._log.starts(fresh) if fresh else {}
         for tp in fresh:
             at = known[tp]
@@ -223,15 +223,13 @@ class Notifier:
             try:
                 event = self._codec.decode(record.value)
             except DecodeError as exc:
-                log.error(
-                    "unreadable event: nobody is told of it", partition=record.partition, offset=record.offset, why=str(exc)
-                )
+                log.error("undecodable event, no message sent", partition=record.partition, offset=record.offset, why=str(exc))
                 event = None
             if event is not None:
                 try:
                     self._tell(tp, record.offset, event)
                 except (LogError, StoreError):
-                    raise  # of the log or the disk, not of this event: it is read again
+                    raise  # a fault of the log or the disk, not of this event: it is read again
                 except Exception as exc:
                     self._give_up(event.order_id, event.version, "any", exc)
             self._positions[tp] = record.offset + 1
@@ -254,7 +252,7 @@ class Notifier:
                 self._parked.append(parked)
 
     def _send(self, parked: Parked) -> bool:
-        """Whether it is done with: sent, or given up."""
+        """Returns whether the message is finished: sent, or given up."""
         parked.tries += 1
         try:
             self._doors[parked.message.channel].send(parked.message)
@@ -274,7 +272,7 @@ class Notifier:
         return True
 
     def _give_up(self, order_id: str, version: int, channel: str, exc: Exception) -> None:
-        """A fault nobody thought of costs the message. What it says is not repeated: an address may be in it."""
+        """Drop the message after an unexpected error. The error text is not logged: it may contain an address."""
         self.given_up += 1
         log.error("message given up", order_id=order_id, version=version, channel=channel, why=in_short(exc))
 
@@ -284,7 +282,7 @@ class Notifier:
         for parked in self._parked:
             place = (parked.order_id, parked.message.channel)
             if self._contacts.contact(parked.contact_key) is None:
-                log.info("message dropped: its contact is erased", order_id=parked.order_id, version=parked.version)
+                log.info("message dropped, its contact is erased", order_id=parked.order_id, version=parked.version)
                 continue
             if place in waiting or time.monotonic() < parked.next_at or self._stopping.is_set() or not self._send(parked):
                 left.append(parked)
@@ -292,7 +290,7 @@ class Notifier:
         self._parked = left
 
     def _write_positions(self, all_of_them: bool = False) -> None:
-        """What is done with: up to the first message that still waits."""
+        """Write the positions up to the first waiting message."""
         safe = dict(self._positions)
         for parked in self._parked:
             safe[parked.tp] = min(safe[parked.tp], parked.offset)
@@ -304,7 +302,7 @@ class Notifier:
     # ---- contacts
 
     def _open_contacts(self, closing: ExitStack) -> None:
-        """Those of all partitions, whosever they are: an erasure must reach what is kept here."""
+        """Open the contacts of all partitions, even those of other processes: an erasure must reach every copy."""
         topic = self._topics.contacts
         self._contacts = KeptContacts(self._open_store(CONTACTS_STORE), topic, self._log.partitions(topic), self._clock)
         closing.callback(self._contacts.close)
@@ -314,12 +312,12 @@ class Notifier:
         self._contacts.follow(ends)
         self._contact_reader.assign({tp: max(at, starts[tp]) for tp, at in self._contacts.positions().items()})
         self._fold_contacts_to_end()
-        # What was erased while nobody was here, perhaps for longer than the log tells of it.
+        # Contacts erased while this process was down, perhaps for longer than the log keeps tombstones.
         kept = {order_id for door in self._doors.values() for order_id in door.kept()}
         self._forget({order_id for order_id in kept if not self._contacts.has_order(order_id) and self._is_ours(order_id)})
 
     def _is_ours(self, order_id: str) -> bool:
-        """A folder of messages may be another ledger's too."""
+        """Whether the order belongs to this ledger: a folder of messages may be shared."""
         partition = self._log.partition_for(order_id.encode(), len(self._contacts.positions()))
         return self._contacts.is_order_erased(order_id) or self._book_of(partition).order(partition, order_id) is not None
 
@@ -328,14 +326,14 @@ class Notifier:
             return contact_key(event.order_id, event.placed.contact_digest)
         order = self._book_of(partition).order(partition, event.order_id)
         if order is None:
-            log.warning("an order that cannot be folded: nobody is told", order_id=event.order_id, version=event.version)
+            log.warning("order cannot be folded, no message sent", order_id=event.order_id, version=event.version)
             return None
         return contact_key(event.order_id, order.contact_digest)
 
     def _contact(self, key: bytes) -> OrderContact | None:
         contact = self._contacts.contact(key)
         if contact is None and not self._contacts.is_erased(key):
-            # It was durable before its order was placed, so reading up to the end as it is now finds it, if it is still there.
+            # A contact is durable before its order, so reading to the current end finds it if it still exists.
             self._fold_contacts_to_end()
             contact = self._contacts.contact(key)
         return contact
@@ -353,8 +351,8 @@ class Notifier:
         self._forget_gone()
 
     def _fold_what_arrived(self) -> bool:
-        """Whether contacts are now as the log had them a moment ago: an erasure that was answered before is known here."""
-        until = time.monotonic() + ARRIVING_S  # an erasure of many may go on for a minute, and messages wait
+        """Returns whether the contacts are up to date: every erasure answered before this call is applied."""
+        until = time.monotonic() + ARRIVING_S  # a large erasure may take a minute, and messages wait
         while self._fold_contacts(0.0):
             if self._stopping.is_set() or time.monotonic() > until:
                 self._forget_gone()
@@ -367,17 +365,17 @@ class Notifier:
         return silent_s < SILENT_S
 
     def _fold_contacts(self, timeout_s: float) -> bool:
-        """Whether anything arrived. Tombstones come this way, too."""
+        """Returns whether anything arrived, tombstones included."""
         records = self._contact_reader.poll(CHUNK, timeout_s)
         for tp, group in groupby(records, lambda record: TopicPartition(record.topic, record.partition)):
             keys = self._contacts.fold(tp, list(group))
             self._gone |= {order_of(key) for key in keys if self._contacts.contact(key) is None}
-        for tp, at in self._contact_reader.reached_end().items():  # compaction leaves gaps, also before the end
+        for tp, at in self._contact_reader.reached_end().items():  # compaction leaves gaps, even before the end
             self._contacts.reached(tp, at)
         return bool(records)
 
     def _forget_gone(self) -> None:
-        """Of all that arrived: a door may have to look at everything it has kept."""
+        """Handle all erased contacts together: a door may have to search everything it keeps."""
         if self._gone:
             self._gone_at = time.monotonic()
             gone, self._gone = self._gone, set()
@@ -391,7 +389,7 @@ class Notifier:
         now = time.monotonic()
         erasing = now - self._gone_at < QUIET_S and now - self._purged_at < PURGE_LATEST_S
         if now < self._purge_at or erasing:
-            return  # once, when all of an erasure has arrived
+            return  # only once, when the whole erasure has arrived
         self._purge_at, self._purged_at = now + PURGE_EVERY_S, now
         unpurged = in_one_go(self._contacts.unpurged())
         if unpurged and self._contacts.purge(unpurged, self._stopping.is_set):

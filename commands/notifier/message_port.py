@@ -1,4 +1,4 @@
-"""The port that sends messages to customers, at least once; `key` tells a repeated message from another one."""
+"""The port that sends messages to customers, at least once; `key` identifies a repeated message."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ledger.errors import LedgerError
 
 
 class NotSent(LedgerError):
-    """The message was not taken. `again` tells whether a later try may help. Says nothing of whom it was for."""
+    """The message was not accepted. `again`: a later attempt may succeed. The error does not name the recipient."""
 
     code = "not_sent"
 
@@ -34,15 +34,15 @@ class OutMessage(Struct, frozen=True):
 
 
 class MessageDoor(Protocol):
-    """One way out for one channel. Used by one thread, which may wait."""
+    """Sends messages of one channel. Used by one thread; calls may block."""
 
     channel: str
 
     def send(self, message: OutMessage) -> None:
-        """Returns once the message is taken. Raises `NotSent`."""
+        """Returns when the message is accepted. Raises `NotSent`."""
 
     def kept(self) -> Collection[str]:
-        """Orders whose messages this door still has. What was handed on to others is not its own any more."""
+        """Orders whose messages this door still stores. Messages handed on to a service are not included."""
 
     def forget(self, order_ids: Collection[str]) -> None:
-        """Delete what it has kept of these orders."""
+        """Delete the stored messages of these orders."""

@@ -1,4 +1,4 @@
-"""Which events a customer is told of, and in which words. Pure, but that the templates are read once.
+"""Which events lead to a message, and its text. Pure, except that the templates are read once.
 
     placed      OrderPlaced
     paid        the capture, or the last reservation, that makes the order paid
@@ -7,10 +7,10 @@
     shipped     OrderShipped
     delivered   OrderDelivered
     cancelled   OrderCancelled
-    refunded    the refund after which everything captured is given back, or what staff settled elsewhere
+    refunded    the refund that completes the refunding of everything captured, or staff settled it elsewhere
 
-An event is told of once by what it is, not by comparing states: a capture or reservation that leads to `paid` is the one that
-made it so, for the processor records neither twice. The key of a message is (order, version, channel).
+The event itself leads to the message, without comparing states: the capture or reservation with status `paid` is the one that
+completed the payment, because the processor records neither twice. The key of a message is (order, version, channel).
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ _ALWAYS = {
 }
 _REASONS = {
     "customer_request": " as you asked",
-    "out_of_stock": ", because something of it is sold out",
+    "out_of_stock": ", because an item is sold out",
     "unpaid": ", because it was not paid in time",
     "stock_timeout": ", because we could not reserve everything in time",
 }
 
 
 def notice_of(event: OrderEvent) -> str | None:
-    """The notice that `event` leads to, None for most."""
+    """The notice for `event`; None for most events."""
     if event.type in (e.PAYMENT_CAPTURED, e.STOCK_RESERVED):
         if event.status == Status.PAID:
             return "paid" if event.total_minor else "confirmed"
@@ -55,7 +55,7 @@ def notice_of(event: OrderEvent) -> str | None:
 
 
 def messages_of(event: OrderEvent, notice: str, contact: OrderContact, channels: frozenset[str]) -> list[OutMessage]:
-    """One message per channel that the contact can be reached by."""
+    """One message per channel on which the contact can be reached."""
     found = []
     for channel, to in ((EMAIL, contact.email), (SMS, _number_of(contact))):
         if channel in channels and to:
@@ -65,7 +65,7 @@ def messages_of(event: OrderEvent, notice: str, contact: OrderContact, channels:
 
 
 def _number_of(contact: OrderContact) -> str | None:
-    """As it is dialled; as it is kept when it is none, for the door to say so."""
+    """The number in E.164, or as it was sent if it is invalid: the door will refuse it."""
     if contact.phone is None:
         return None
     try:

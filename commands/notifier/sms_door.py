@@ -1,4 +1,4 @@
-"""Text messages, through any service that Apprise knows. The only importer of `apprise`."""
+"""Text messages, through any service that Apprise supports. The only importer of `apprise`."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ _NUMBER = re.compile(r"\+?[0-9]{5,20}")
 
 
 def _schemes(of_service: str | Iterable[str] | None) -> frozenset[str]:
-    """Apprise names one scheme, several, or none."""
+    """The URL schemes of a service; Apprise gives one, several, or none."""
     return frozenset((of_service,) if isinstance(of_service, str) else of_service or ())
 
 
 class SmsDoor:
-    """`url` is an Apprise URL that ends where the recipient's number goes, e.g. twilio://sid:token@from.
+    """`url` is an Apprise URL without the recipient's number at its end, e.g. twilio://sid:token@from.
 
-    Raises `ConfigError` for one that Apprise does not know; it never says which, for it holds a token.
+    Raises `ConfigError` if Apprise does not support it, without repeating it: it contains a token.
     """
 
     channel = SMS
 
     def __init__(self, url: str) -> None:
-        logging.getLogger("apprise").setLevel(logging.CRITICAL + 1)  # it logs whom it writes to
+        logging.getLogger("apprise").setLevel(logging.CRITICAL + 1)  # it logs recipients
         self._url = url.rstrip("/")
         service = apprise.Apprise.instantiate(f"{self._url}/+15005550006")
         if service is None:
-            raise ConfigError("NOTIFY_SMS_URL is no Apprise URL of a service for text messages")
+            raise ConfigError("NOTIFY_SMS_URL is not an Apprise URL of a text message service")
         self._open_schemes = _schemes(service.protocol)
 
     @property
@@ -44,15 +44,15 @@ class SmsDoor:
     def send(self, message: OutMessage) -> None:
         number = re.sub(r"[\s()./-]", "", message.to)
         if not _NUMBER.fullmatch(number):
-            raise NotSent("the number is none", again=False)
+            raise NotSent("not a phone number", again=False)
         service = apprise.Apprise.instantiate(f"{self._url}/{number}")
         if service is None:
-            raise NotSent("the service does not take this number", again=False)
+            raise NotSent("the service does not accept this number", again=False)
         if not service.notify(body=message.text):
-            raise NotSent("the service did not take it", again=True)
+            raise NotSent("the service did not accept the message", again=True)
 
     def kept(self) -> Collection[str]:
         return ()
 
     def forget(self, order_ids: Collection[str]) -> None:
-        """Nothing is kept."""
+        """Does nothing: this door keeps no messages."""

@@ -1,7 +1,8 @@
 """Deciding: the writer of each partition.
 
 writer_loop   one writer: reads commands, decides, commits in transactions
-desk          one partition as folded, and what the next command leads to
-process       as many writers as the group says
-fold_check held_back   is what was folded in the log; partitions that Kafka holds back
+desk          the fold of one partition, and the outcome of the next command
+process       the writers that the group assigns to this process
+fold_check    whether the fold is still in the log
+held_back     partitions blocked by an open transaction
 """

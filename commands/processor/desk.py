@@ -1,12 +1,12 @@
-"""The desk: one partition's orders and outcomes as folded so far, and what the next command leads to. Pure but for its store.
+"""The desk: the folded orders and outcomes of one partition, and the outcome of the next command. Pure except for its store.
 
-A `Desk` is the store plus what is decided but not yet written. The same methods fold records read from the log and records
-just decided, so both ways end in the same rows. Key spaces, all behind `<partition>/`:
+A `Desk` is the store plus decisions that are not yet written. The same methods fold records from the log and records just
+decided, so both lead to the same rows. Key spaces, all prefixed with `<partition>/`:
 
     o/<order_id>              the order (`ledger.order.Order`)
     c/, x/                    outcomes of commands (`ledger.outcomes`)
-    w/<order_id>              when the order owes the world something: ms since the epoch (`obligations.due_at`)
-    f/<order_id>              the order is frozen: why, and the offset of the event that could not be folded
+    w/<order_id>              when the next obligation is due: ms since the epoch (`obligations.due_at`)
+    f/<order_id>              the order is frozen: the reason, and the offset of the event that could not be folded
     u/<command log, offset>   an unreadable command was refused
     meta                      `Meta`: positions, chain, epoch
 """
@@ -37,9 +37,9 @@ from ledger.store import Store
 from ledger.topics import Topics
 from ledger.transitions import Code, Operation
 
-# An unreadable command is kept whole up to here; a larger one was written by no door of ours, and its head tells enough.
+# An unreadable command is kept in full up to this size; no correct sender writes a larger one, and its head is enough.
 MAX_ORIGINAL_BYTES = 64 * 1024
-# A refusal repeats its command's key, ids and names: what is read at all must leave room for it in a record of the log.
+# A refusal repeats key, ids and names of its command: a readable command must leave room for it in a record.
 MAX_COMMAND_BYTES = 128 * 1024
 MAX_KEY_BYTES = 1024
 CLEAR_ROWS = 10_000  # in one write
@@ -50,14 +50,14 @@ _decode_order = msgspec.msgpack.Decoder(Order).decode
 _encode = msgspec.msgpack.Encoder().encode
 
 
-msgspec.msgpack.Decoder(CommandHead)  # known from here on, as all types that several threads use (see `ledger.schemas.codec`)
+msgspec.msgpack.Decoder(CommandHead)  # built here, like all types that several threads use (see `ledger.schemas.codec`)
 
 
 class Meta(Struct, frozen=True, array_like=True):
-    """Where the fold of one partition stands. `chain` and `refusal` are hashes of the last event and the last refusal.
+    """Position of the fold of one partition. `chain` and `refusal` are hashes of the last event and the last refusal.
 
     `events`, `refusals`: next offset to fold. `dealt`: one past the highest command offset with an outcome. `resume`: first
-    command of the last batch, where a new incarnation reads again. Both are offsets of the command log `command_log` only.
+    command of the last batch, where a new incarnation starts reading. Both are valid only for the log `command_log`.
     """
 
     command_log: bytes
@@ -81,26 +81,26 @@ _decode_meta, _decode_frozen = msgspec.msgpack.Decoder(Meta).decode, msgspec.msg
 
 
 class OrderBook:
-    """The orders of one writer's store, as of its last write. For other threads than the one that decides."""
+    """The orders in the store of one writer, as of its last write. For threads other than the deciding one."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
     def order(self, partition: int, order_id: str) -> Order | None:
-        """The order; None when it is unknown, or frozen: then nobody knows what it owes."""
+        """The order; None if it is unknown, or frozen, so that its obligations are unknown."""
         name = order_id.encode()
         raw, frozen = self._store.get_many([b"%d/o/%b" % (partition, name), b"%d/f/%b" % (partition, name)])
         return _decode_order(raw) if raw and frozen is None else None
 
     def owing(self, partition: int) -> Iterator[tuple[str, int]]:
-        """(order id, when the first thing is due in ms since the epoch) of every order that owes something."""
+        """(order id, when its first obligation is due in ms since the epoch) for every order with obligations."""
         prefix = b"%d/w/" % partition
         for key, due in self._store.scan(prefix):
             yield key[len(prefix) :].decode(), int.from_bytes(due, "big")
 
 
 class Desk:
-    """One partition. Not thread-safe; `rows()` is what one store write must hold, then `written()`."""
+    """One partition. Not thread-safe. Write `rows()` to the store atomically, then call `written()`."""
 
     def __init__(self, store: Store, partition: int, partitions: int, topics: Topics, command_log: bytes) -> None:
         self.partition, self._partitions = partition, partitions
@@ -113,7 +113,7 @@ class Desk:
         self._commands, self._events, self._refusals = command_codec(), event_codec(), refusal_codec()
         raw = store.get(self._prefix + b"meta")
         meta = _decode_meta(raw) if raw else Meta(command_log)
-        # Offsets of another incarnation of order-commands mean nothing in this one.
+        # Offsets of another incarnation of order-commands are meaningless in this one.
         self.meta = meta if meta.command_log == command_log else replace(meta, command_log=command_log, dealt=0, resume=0)
 
     # ---- rows
@@ -122,45 +122,45 @@ class Desk:
         return self._rows[key] if key in self._rows else self._store.get(self._prefix + key)
 
     def order(self, order_id: str) -> Order | None:
-        """The order as folded, None when it has no events."""
+        """The order as folded; None if it has no events."""
         if (order := self._folded.get(order_id)) is not None:
             return order
         raw = self._get(b"o/" + order_id.encode())
         return _decode_order(raw) if raw else None
 
     def frozen(self, order_id: str) -> Frozen | None:
-        """Why this order's fold stopped, if it did."""
+        """Why the fold of this order stopped, if it did."""
         raw = self._get(b"f/" + order_id.encode())
         return _decode_frozen(raw) if raw else None
 
     def changed(self) -> list[Order]:
-        """Orders that were folded since the last write."""
+        """Orders folded since the last write."""
         return list(self._folded.values())
 
     def take_asked(self) -> set[str]:
-        """Orders whose payment was asked for again since this was last called."""
+        """Orders whose payment was requested again since the last call of this method."""
         asked, self._asked = self._asked, set()
         return asked
 
     def rows(self) -> dict[bytes, bytes | None]:
-        """Everything changed since the last write, with the position: one atomic store write."""
+        """All changes since the last write, with the position, for one atomic write."""
         due = {self._prefix + b"w/" + order.order_id.encode(): self._due_row(order) for order in self._folded.values()}
         changed = {self._prefix + key: value for key, value in self._rows.items()} | due
         changed[self._prefix + b"meta"] = _encode(self.meta)
         return changed
 
     def _due_row(self, order: Order) -> bytes | None:
-        """Made once per write, not per event."""
+        """The row `w/`, built once per write, not per event."""
         try:
             due = due_at(order)
-        except Exception as exc:  # a bug of ours met by this order: it must cost this order alone
-            log.error("what an order owes is not known", order_id=order.order_id, exc_info=True)
-            self._freeze(order.order_id, self.meta.events - 1, f"what it owes: {type(exc).__name__}")
+        except Exception as exc:  # a bug triggered by this order: it must affect only this order
+            log.error("obligations of order could not be derived", order_id=order.order_id, exc_info=True)
+            self._freeze(order.order_id, self.meta.events - 1, f"obligations: {type(exc).__name__}")
             return None
         return None if due is None else due.to_bytes(8, "big")
 
     def written(self) -> None:
-        """The rows are in the store."""
+        """Call this when `rows()` are in the store."""
         self._rows.clear()
         self._folded.clear()
 
@@ -171,7 +171,7 @@ class Desk:
     # ---- folding the log
 
     def fold(self, record: Record) -> None:
-        """Fold one record of `order-events` or `order-refusals`. Raises `Hole` when log and store contradict each other."""
+        """Fold one record of `order-events` or `order-refusals`. Raises `Hole` if log and store contradict each other."""
         if record.topic == self._topics.events:
             self._fold_event(record)
             self.meta = replace(self.meta, events=record.offset + 1)
@@ -203,7 +203,7 @@ class Desk:
         try:
             refusal = self._refusals.decode(record.value)
         except DecodeError as exc:
-            log.error("unreadable refusal", partition=self.partition, offset=record.offset, reason=str(exc))
+            log.error("undecodable refusal", partition=self.partition, offset=record.offset, reason=str(exc))
         else:
             self._note_refusal(refusal)
         self.meta = replace(self.meta, refusal=link_of(record.value or b""))
@@ -232,19 +232,19 @@ class Desk:
         self._rows[b"f/" + order_id.encode()] = _encode(Frozen(offset, reason))
 
     def landed(self, topic: str, position: int) -> None:
-        """A transaction of ours ended here: the next record of `topic` to fold has at least this offset."""
+        """A transaction of this writer ended at `position`, the lowest offset of the next record of `topic` to fold."""
         self.meta = replace(self.meta, **{"events" if topic == self._topics.events else "refusals": position})
 
     def passed(self, offset: int) -> None:
-        """Commands up to `offset` are dealt with; a new incarnation need not read them again."""
+        """Commands up to `offset` are processed; a new incarnation need not read them again."""
         self.meta = replace(self.meta, dealt=max(self.meta.dealt, offset + 1), resume=offset + 1)
 
     # ---- deciding
 
     def deal(self, record: Record, written: Written, unwritable: bool = False) -> NewRecord | None:
-        """The one record that this command leads to, already folded; None for a duplicate, whose first outcome stands.
+        """The record that this command leads to, already folded; None for a duplicate, whose first outcome remains.
 
-        `unwritable`: the log refused what it led to, so it is refused instead.
+        `unwritable`: the log rejected that record, so the command is refused instead.
         """
         flaw = ""
         try:
@@ -261,12 +261,12 @@ class Desk:
             return None
         decision: Decision
         if first is not None:
-            decision = Refusal(Code.IDEMPOTENCY_KEY_REUSED, "this key was used for another request")
+            decision = Refusal(Code.IDEMPOTENCY_KEY_REUSED, "this key was already used for another request")
         elif unwritable or flaw:
-            decision = Refusal(Code.COULD_NOT_DECIDE, flaw or "the log refused the event")
+            decision = Refusal(Code.COULD_NOT_DECIDE, flaw or "the log rejected the event")
         elif (frozen := self.frozen(command.order_id)) is not None:
             decision = Refusal(
-                Code.ORDER_FROZEN, f"the order's fold stopped at partition {self.partition} offset {frozen.offset}"
+                Code.ORDER_FROZEN, f"the fold of the order stopped at partition {self.partition} offset {frozen.offset}"
             )
             if is_foreign(command, self.order(command.order_id)):
                 decision = Refusal(Code.ORDER_NOT_FOUND, "there is no such order")
@@ -278,13 +278,13 @@ class Desk:
                     return self._accept(decision, record, written)
                 if decision.code is Code.PAYMENT_OPEN:
                     self._asked.add(command.order_id)
-            except Exception as exc:  # our bug or a sender's: one command is refused, every other order goes on
+            except Exception as exc:  # a bug here or in a sender: refuse this command, other orders continue
                 log.error("could not decide", command_id=command.command_id, order_id=command.order_id, exc_info=True)
                 decision = Refusal(Code.COULD_NOT_DECIDE, type(exc).__name__)
         if self._get(reused_key(command.command_id, command.fingerprint)):
-            return None  # refused before as another body's key, and so it stays
+            return None  # refused before for a reused key, which is final
         new = self._refuse(decision, command, record, written)
-        return new._replace(timestamp_ms=0) if unwritable else new  # the time may be what the log refused: it takes its own
+        return new._replace(timestamp_ms=0) if unwritable else new  # the log may have rejected the time: let it use its own
 
     def _readable(self, record: Record) -> OrderCommand:
         if record.value is not None and len(record.value) > MAX_COMMAND_BYTES:
@@ -292,7 +292,7 @@ class Desk:
         return self._commands.decode(record.value)
 
     def _head(self, record: Record) -> OrderCommand | None:
-        """Who sent what to which order, when that much of a command outside the bounds can be read."""
+        """The head of a command outside the bounds, if that can be decoded."""
         if record.value is None or len(record.value) > MAX_COMMAND_BYTES:
             return None
         try:
@@ -311,13 +311,13 @@ class Desk:
         )
 
     def _check_home(self, command: OrderCommand, record: Record) -> None:
-        """Raises `MalformedCommand` where an order would have a history that nobody finds, or two."""
+        """Raises `MalformedCommand` if the order would get an unreachable history, or two."""
         if not (ID_PATTERN.fullmatch(command.order_id) and ID_PATTERN.fullmatch(command.command_id)):
-            raise MalformedCommand("an id that no path can name")
+            raise MalformedCommand("the order id has an invalid form")
         if record.key != command.order_id.encode():
-            raise MalformedCommand("the record's key is not the order's id")
+            raise MalformedCommand("the key of the record is not the order id")
         if partition_for(record.key, self._partitions) != self.partition:
-            raise MalformedCommand("the order's home is another partition")
+            raise MalformedCommand("the order belongs to another partition")
 
     def _accept(self, decided: OrderEvent, record: Record, written: Written) -> NewRecord:
         after = evolve(self.order(decided.order_id), decided)
@@ -325,13 +325,13 @@ class Desk:
         value = self._events.encode(event)
         new = NewRecord(self._topics.events, self.partition, record.key, value, event.occurred_at, headers(event))
         refuse_oversized(new)
-        due_at(after)  # raises here, where it costs one command, what it would raise when the rows are made
+        due_at(after)  # if this raises, it must be here, where it affects one command, and not when the rows are built
         self._put_order(after)
         self._note_event(event, link_of(value))
         return new
 
     def _refuse(self, why: Refusal, command: OrderCommand, record: Record, written: Written) -> NewRecord:
-        # Another customer's order looks exactly like none, here too.
+        # Another customer's order must look like none, here too.
         met = self.order(command.order_id)
         if why.code is Code.ORDER_NOT_FOUND or is_foreign(command, met):
             met = None
@@ -356,8 +356,8 @@ class Desk:
 
     def _unreadable(self, record: Record, written: Written, why: DecodeError) -> NewRecord | None:
         if self._get(_unreadable_key(written.command_log, record.offset)) is not None:
-            return None  # read again after a restart; it has no command id to be known by
-        log.error("unreadable command", partition=self.partition, offset=record.offset, reason=str(why))
+            return None  # read again after a restart; it has no command id by which to recognise it
+        log.error("undecodable command", partition=self.partition, offset=record.offset, reason=str(why))
         return self._record_refusal(
             OrderRefusal(
                 code=Code.UNDECODABLE,
@@ -380,7 +380,7 @@ class Desk:
 
 
 def clear(store: Store, partition: int) -> None:
-    """Forget what was folded of `partition`. The position goes last: an interrupted one is done again."""
+    """Delete the fold of `partition`. The position is deleted last, so that an interrupted deletion is repeated."""
     prefix = b"%d/" % partition
     keys = [key for key, _ in store.scan(prefix) if key != prefix + b"meta"]
     for first in range(0, len(keys), CLEAR_ROWS):
@@ -389,5 +389,5 @@ def clear(store: Store, partition: int) -> None:
 
 
 def _unreadable_key(command_log: bytes, command_offset: int) -> bytes:
-    """By the log that the refusal names: an offset means nothing in another incarnation of the topic."""
+    """Includes the id of the command log: an offset is meaningless in another incarnation of the topic."""
     return b"u/" + command_log + command_offset.to_bytes(8, "big")

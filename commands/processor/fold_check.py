@@ -1,7 +1,8 @@
-"""Is what a writer has folded in the log? Asked before it decides upon it.
+"""Checks that the fold of a writer is still in the log, before the writer decides.
 
-A store ahead of its log is waited for: a new leader tells too low an end for a moment. A fold whose last record the log shows as
-aborted was made of a transaction that Kafka left open and somebody aborted: it is made again. Anything else is a `Hole`.
+If the store is ahead of the log, wait: a new leader briefly reports an end that is too low. If the last folded record is aborted
+in the log, it came from a transaction that Kafka left open and somebody aborted: fold that partition again. Anything else is a
+`Hole`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from ledger.schemas.codec import link_of
 from ledger.store import Store
 from ledger.topics import Topics
 
-AHEAD_S = 60.0  # a leader that tells too low an end knows better within seconds
+AHEAD_S = 60.0  # a leader that reports too low an end corrects it within seconds
 
 Ends = Mapping[TopicPartition, int]
 
@@ -27,24 +28,24 @@ log = structlog.get_logger(__name__)
 
 
 class FoldCheck:
-    """For one writer's thread, store and partitions."""
+    """The check for the store and partitions of one writer. Used by its thread only."""
 
     def __init__(self, event_log: EventLog, store: Store, topics: Topics, partitions: Iterable[int]) -> None:
         self._log, self._store, self._topics = event_log, store, topics
-        self._unsure = set(partitions)  # whose last folded record was not found in the log yet
+        self._unsure = set(partitions)  # whose last folded record is not yet confirmed in the log
         self._ahead_since: float | None = None
 
     def ahead_of_open(self, positions: Ends, stable: Ends, end: Ends) -> set[int]:
-        """Partitions folded further than is committed, by records that the log has: their transaction has no end there."""
+        """Partitions folded beyond the committed end, with records that are in the log: their transaction is still open there."""
         ahead = {tp.partition for tp, at in positions.items() if stable[tp] < at <= end[tp]}
         self._unsure |= ahead
         return ahead
 
     def check(self, desks: Mapping[int, Desk], positions: Ends, stable: Ends) -> bool:
-        """False when a part of the store was cleared, so that desks and positions must be made again.
+        """Returns False if part of the store was cleared, so that desks and positions must be created again.
 
-        Raises `Discard` while the log ends before what is folded, `Hole` when it still does after `AHEAD_S` or has another record
-        at its place.
+        Raises `Discard` while the log ends before the fold; `Hole` if it still does after `AHEAD_S`, or if the log has another
+        record at that position.
         """
         self._not_ahead(positions, stable)
         unsure = {tp.partition for tp in positions} & self._unsure
@@ -56,17 +57,19 @@ class FoldCheck:
         written = last_before(self._log, other, "read_uncommitted") if other else {}
         for tp, record in written.items():
             if link_of(record.value or b"") != links[tp]:
-                text = f"the last record folded of {tp.topic}/{tp.partition} is not the one before {other[tp]} in the log"
-                raise Hole(f"{text}: the log lost records, or is another log. Find out which before anything is changed")
+                text = f"the last folded record of {tp.topic}/{tp.partition} is not the one before {other[tp]} in the log"
+                raise Hole(f"{text}: the log lost records, or is another log. Find out which before you change anything")
         for p in sorted({tp.partition for tp in written}):
-            log.error("what was folded of a partition was aborted afterwards: it is folded again from the log", partition=p)
+            log.error("folded records of a partition were aborted, folding it again from the log", partition=p)
             clear(self._store, p)
         self._unsure -= unsure
         return not written
 
     def _not_ahead(self, positions: Ends, stable: Ends) -> None:
-        """A new leader tells an end that is too low until it has heard from its followers, and the markers of a transaction come
-        after the answer to its commit."""
+        """Raises `Discard` for `AHEAD_S`, then `Hole`: a new leader reports too low an end until it hears from its followers.
+
+        Also, the markers of a transaction come after the answer to its commit.
+        """
         ahead = [(tp, at) for tp, at in positions.items() if at > stable[tp]]
         if not ahead:
             self._ahead_since = None
@@ -76,5 +79,5 @@ class FoldCheck:
         tp, at = ahead[0]
         text = f"the store has folded {tp.topic}/{tp.partition} up to {at}, but the log ends at {stable[tp]}"
         if now - self._ahead_since < AHEAD_S:
-            raise Discard(f"{text}: asking again")
-        raise Hole(f"{text}: the log lost records, or is another log. Find out which before anything is changed")
+            raise Discard(f"{text}: retrying")
+        raise Hole(f"{text}: the log lost records, or is another log. Find out which before you change anything")

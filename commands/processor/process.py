@@ -1,7 +1,7 @@
-"""The `commands` process: is the writers that the group says it is, and hot standby for the others (ARCHITECTURE, One writer).
+"""The `commands` process: runs the writers that the group assigns to it, and is hot standby for the others.
 
-The group over the empty topic `order-writers` only says which process should be which writer; who may write is settled by
-transactional ids. How many writers there are is asked of the cluster, so no two processes differ about it.
+The group over the empty topic `order-writers` only decides which process should run which writer; transactional ids decide who
+may write (ARCHITECTURE, One writer). The number of writers is read from the cluster, so that all processes agree on it.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ from ledger.store import Store
 from ledger.supervision import workers
 from ledger.topics import Topics
 
-EXIT_FAILED = 70  # EX_SOFTWARE: another process may do better
-REVOKED_WAIT_S = 2.0  # for the batch under way; the next owner's start ends what is still open
+EXIT_FAILED = 70  # EX_SOFTWARE: this process cannot recover, another one may
+REVOKED_WAIT_S = 2.0  # for the current batch; the next owner ends what is still open
 COMPANION_STOP_S = 5.0
-PROGRESS_EVERY_S = 1.0  # lag monitors look less often
+PROGRESS_EVERY_S = 1.0  # lag monitors poll less often
 STATUS_EVERY_S = 5.0
-UNHELD_EVERY_S = 5.0  # two looks in a row and a session time-out: mended within 16 s, whatever the group's protocol does
+UNHELD_EVERY_S = 5.0  # with two checks in a row and a session time-out: repaired within 16 s, whatever the group protocol does
 
 log = structlog.get_logger(__name__)
 
 
 class Companion(Watcher, Protocol):
-    """What works beside the writers in the same process, on threads of its own: the reconciler, the notifier."""
+    """Runs beside the writers in the same process, on its own threads: the reconciler, the notifier."""
 
     def start(self) -> None:
-        """Begin. Raises what keeps it from ever working."""
+        """Start. Raises an error if it can never work."""
 
     def stop(self, timeout_s: float) -> None:
-        """End, leaving what is under way to the next process."""
+        """Stop, leaving unfinished work to the next process."""
 
     def counts(self) -> dict[str, int]:
-        """What it did since the start, by name. From any thread."""
+        """Counts of its work since the start, by name. Safe from any thread."""
 
 
 Books = Callable[[int], OrderBook]  # by partition
@@ -56,12 +56,11 @@ def _alone(books: Books, on_fatal: Fatal, partitions: int) -> Sequence[Companion
 
 
 class CommandsProcess:
-    """All writers of one ledger, as far as one process has to do with them.
+    """The writers of one ledger, as seen by one process.
 
     `open_store(name)` opens or creates the fold of one writer (`writer-0`, ...). `instance` is this process's stable name in
-    the group: two processes must not share one. `companions(books, on_fatal, partitions)` makes what works beside the writers of
-    so many partitions; calling `on_fatal` from any thread ends the process. `on_status(status)` gets `status()` every few
-    seconds, to be seen from outside.
+    the group: two processes must not share one. `companions(books, on_fatal, partitions)` creates the companions; calling
+    `on_fatal` from any thread ends the process. `on_status(status)` receives `status()` every few seconds, to publish it.
     """
 
     def __init__(
@@ -91,18 +90,18 @@ class CommandsProcess:
         self._next_unheld_look = time.monotonic() + UNHELD_EVERY_S
 
     def stop(self) -> None:
-        """End soon; safe from a signal handler."""
+        """Ask it to end; safe to call from a signal handler."""
         self._stopping.set()
 
     @property
     def ready_writers(self) -> list[int]:
-        """Writers that this process is and that take commands now."""
+        """Writers that this process runs and that accept commands now."""
         return [w for w, loop in self._loops.items() if loop.ready.is_set()]
 
     def run(self) -> int:
-        """Run until stopped (returns 0) or until only another process may do better (returns 70).
+        """Run until stopped (returns 0) or until this process cannot recover (returns 70).
 
-        Raises `ConfigError` when the topics do not fit together, `StoreError` when the state is open elsewhere.
+        Raises `ConfigError` if the topics do not match, `StoreError` if the state is open elsewhere.
         """
         layout = self._layout()
         if layout is None:
@@ -126,9 +125,9 @@ class CommandsProcess:
         return EXIT_FAILED if self._fatal is not None else 0
 
     def _layout(self) -> tuple[int, int, bytes] | None:
-        """(partitions, writers, id of the commands topic), asked of the cluster; waits for one that does not answer yet.
+        """(partitions, writers, id of the commands topic), read from the cluster; waits until it answers.
 
-        None when stopped meanwhile.
+        None if stopped meanwhile.
         """
         t = self._topics
 
@@ -142,7 +141,7 @@ class CommandsProcess:
         count, command_log = answer
         partitions, writers = count[t.commands], count[t.writers]
         if not count[t.events] == count[t.refusals] == partitions >= writers > 0:
-            raise ConfigError(f"topics do not fit together; their partitions are {count}")
+            raise ConfigError(f"topics have different numbers of partitions: {count}")
         return partitions, writers, command_log
 
     def _start_loops(self, partitions: int, writers: int, command_log: bytes) -> None:
@@ -180,13 +179,13 @@ class CommandsProcess:
         for loop in started:
             loop.join(max(0.0, deadline - time.monotonic()))
             if loop.is_alive():
-                log.error("writer did not end in time", writer=loop.writer)
+                log.error("writer did not stop in time", writer=loop.writer)
 
     def _failed(self, exc: BaseException) -> None:
         self._fatal = exc
 
     def _dealt(self, positions: dict[TopicPartition, int]) -> None:
-        """Called from a writer's thread after each batch; the group hears of it now and then, from its own thread."""
+        """Called by the thread of a writer after each batch; the group is informed now and then, from its own thread."""
         with self._progress_lock:
             self._progress.update(positions)
 
@@ -200,27 +199,27 @@ class CommandsProcess:
             lease.commit(progress)
 
     def _mend_unheld(self, lease: Lease) -> None:
-        """Join again when a writer belongs to nobody: no command of its partitions would be decided, and nothing else says so."""
+        """Rejoin if no process holds a writer: its partitions would not be decided, and nothing else would notice."""
         if time.monotonic() < self._next_unheld_look:
             return
         self._next_unheld_look = time.monotonic() + UNHELD_EVERY_S * random.uniform(0.8, 1.2)
         try:
             unheld = set(self._log.unheld(self._topics.writers, self._app_id))
         except LogError as exc:
-            log.info("who holds which writer is not known now", why=str(exc))
+            log.info("assignment of writers is unknown for now", why=str(exc))
             return
         if lasting := sorted(unheld & self._unheld):
-            log.error("writers belong to nobody: joining the group again", writers=lasting)
+            log.error("writers are held by no process, rejoining the group", writers=lasting)
             self._rejoins += 1
             try:
                 lease.rejoin()
                 unheld = set()
-            except LogError as exc:  # the next look finds the same; those that are held go on
-                log.error("the group could not be joined again", why=str(exc))
+            except LogError as exc:  # the next check finds the same; writers that are held continue
+                log.error("rejoining the group failed", why=str(exc))
         self._unheld = unheld
 
     def status(self) -> dict[str, Any]:
-        """What this process is at, as JSON: its writers, what hangs, who works and how often it began again, what was done."""
+        """State of this process as JSON: writers, hanging transactions, workers with their restarts, counts."""
         counts: dict[str, int] = {"joined the group again": self._rejoins} if self._rejoins else {}
         for companion in self._companions:
             counts |= companion.counts()
@@ -243,7 +242,9 @@ class CommandsProcess:
         log.info("writers taken", writers=writers)
         for w in writers:
             if w not in self._loops:
-                raise ConfigError(f"{self._topics.writers} has grown: stop every process before the number of writers changes")
+                raise ConfigError(
+                    f"{self._topics.writers} has more partitions now: stop all processes before changing the number of writers"
+                )
             self._loops[w].take()
 
     def _revoked(self, writers: list[int]) -> None:

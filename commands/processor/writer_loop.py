@@ -1,19 +1,19 @@
 """The command processor: the only writer of `order-events` (ARCHITECTURE, Deciding).
 
-A writer owns the partitions p with p mod W == its number: one thread, one transactional id, one transaction per batch over
-all of them. The position travels in the records (`command_offset`, `batch_first`), so the log alone says how far it got;
-the store is a cache of the fold. To take a writer is to fence the predecessor, fold its partitions to the end, go on; the
-same three steps mend every error:
+A writer owns the partitions p with p mod W == its number: one thread, one transactional id, one transaction per batch across
+all of them. The position is part of the records (`command_offset`, `batch_first`), so the log alone shows the progress;
+the store is a cache of the fold. To take a writer is to fence the predecessor, fold its partitions to the end, and continue. The
+same steps recover from every error:
 
     1  new transactional writer: fences the predecessor, ends its open transaction
-    2  fold events and refusals of its partitions to the end asked for now; that end is final
-    3  read commands from the first of the last batch on; dedupe by command id does the rest
+    2  fold events and refusals of its partitions up to their current end; that end is final
+    3  read commands from the first of the last batch on; duplicates are recognised by command id
     4  decide what has arrived, produce, commit: one transaction; if nothing was suspicious, store the same fold
-    5  anything but plain success: throw the writer away and begin again at 1, while still assigned
-    6  fenced or asleep: give the group some heartbeats to take the writer away before fencing back
+    5  anything but plain success: discard the writer and start over at 1, while still assigned
+    6  fenced or suspended: give the group some heartbeats to reassign the writer before fencing back
 
-No network call but the log's happens in this loop. While another process owns the writer, the thread folds along (hot
-standby), so that taking over is short.
+This loop makes no network calls except to the log. While another process owns the writer, the thread folds along (hot
+standby), so that a takeover is short.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from ledger.supervision import WorkerThread
 from ledger.topics import Topics
 
 BATCH_COMMANDS = 500
-INIT_S, FOLD_S = 10.0, 60.0  # every wait has an end: past it, start over with a new writer
+INIT_S, FOLD_S = 10.0, 60.0  # every wait is bounded: after that, start over with a new writer
 STANDBY_S = 0.5
-REFUSED_WAIT_S = 10.0  # a person has to change the topic
+REFUSED_WAIT_S = 10.0  # somebody has to change the topic
 FENCED_WAIT_S = 2.0  # several heartbeats of the group
 ASLEEP_S = 5.0
 MAX_FENCES_PER_MINUTE = 5
@@ -54,26 +54,26 @@ log = structlog.get_logger(__name__)
 
 
 class Watcher(Protocol):
-    """What else works on the orders of this process's writers. Called from a writer's thread; must not wait."""
+    """Observes the orders of this process's writers. Called by the thread of a writer; must not block."""
 
     def own(self, partitions: Sequence[int]) -> None:
-        """These partitions are decided here from now on, and folded to the end."""
+        """From now on, these partitions are decided here; they are folded to the end."""
 
     def disown(self, partitions: Sequence[int]) -> None:
-        """No longer, or not for now."""
+        """These partitions are not decided here, or not for now."""
 
     def changed(self, orders: Sequence[Order]) -> None:
-        """Orders of own partitions as they were just stored."""
+        """Orders of own partitions that were just stored."""
 
     def asked(self, order_ids: Sequence[str]) -> None:
-        """Customers asked for payments of these orders, and it changed nothing: one was asked for before."""
+        """Payments of these orders were requested again, which changed nothing."""
 
 
 class WriterLoop(WorkerThread):
-    """One writer in this process: follows while another process owns it, decides while this one does.
+    """One writer in this process: follows while another process owns it, decides while this process owns it.
 
-    `on_fatal(exc)` is called once, from this thread, when only another process may do better: a hole, a bug, a full disk,
-    being fenced again and again while owning.
+    `on_fatal(exc)` is called once, from this thread, when this process cannot recover on its own: a hole, a bug, a full disk,
+    repeated fencing while owning the writer.
     """
 
     def __init__(
@@ -113,18 +113,18 @@ class WriterLoop(WorkerThread):
     # ---- what the group says
 
     def take(self) -> None:
-        """This process owns the writer from now on."""
+        """From now on, this process owns the writer."""
         self._owned.set()
 
     def leave(self, wait_s: float) -> None:
-        """This process no longer owns it. Waits up to `wait_s` for the batch under way; the next owner fences the rest."""
+        """This process no longer owns it. Waits up to `wait_s` for the current batch; the next owner fences anything later."""
         self._owned.clear()
         deadline = time.monotonic() + wait_s
         while self.ready.is_set() and time.monotonic() < deadline:
             time.sleep(0.01)
 
     def stop(self) -> None:
-        """End after the batch under way; then `join`."""
+        """End after the current batch; then call `join`."""
         self._stopping.set()
         self._owned.clear()
 
@@ -153,12 +153,12 @@ class WriterLoop(WorkerThread):
                 finally:
                     self._not_ready()
                     self._forget()
-        except BaseException:  # handed to the process, which ends non-zero: nothing is swallowed
+        except BaseException:  # passed to the process, which exits non-zero: nothing is swallowed
             log.critical("writer stopped for good", writer=self.writer, where=self._where, exc_info=True)
             raise
 
     def _not_ready(self) -> bool:
-        """Whether it was."""
+        """Returns whether it was ready."""
         was_ready = self.ready.is_set()
         self.ready.clear()
         if was_ready:
@@ -167,31 +167,31 @@ class WriterLoop(WorkerThread):
         return was_ready
 
     def _note(self, exc: LogError) -> bool:
-        """Log it; whether somebody else may own the writer now. Raises when fenced too often to be an accident."""
+        """Log `exc`. Returns whether another process may own the writer now. Raises if fenced too often."""
         log.warning("writer starts over", writer=self.writer, where=self._where, error=exc.code, why=str(exc))
         if not isinstance(exc, Fenced):
             return False
         now = time.monotonic()
         self._fences = [at for at in self._fences if at > now - 60] + [now]
         if len(self._fences) > MAX_FENCES_PER_MINUTE:
-            raise RuntimeError("fenced again and again while owning the writer: is APP_ID used by another ledger?") from exc
+            raise RuntimeError("fenced repeatedly while owning the writer: does another ledger use the same APP_ID?") from exc
         return True
 
     def _narrow(self, exc: Rejected) -> None:
-        """The log refuses what one of these commands leads to: take half as many next time, until one is left, and refuse it."""
+        """The log rejects the outcome of one of these commands: halve the batch until one is left, and refuse that."""
         records = self._dealing
         if len(records) > 1:
             self._most = len(records) // 2
             return
         for record in records:
             if (record.partition, record.offset) in self._unwritable:
-                log.error("the log refuses the refusal, too", partition=record.partition, offset=record.offset, why=str(exc))
+                log.error("the log rejects the refusal, too", partition=record.partition, offset=record.offset, why=str(exc))
                 self._stopping.wait(REFUSED_WAIT_S)
-            log.error("command leads to what the log refuses", partition=record.partition, offset=record.offset, why=str(exc))
+            log.error("the log rejects the outcome of a command", partition=record.partition, offset=record.offset, why=str(exc))
             self._unwritable.add((record.partition, record.offset))
 
     def _forget(self) -> None:
-        """Drop what was decided but not stored: only the log knows whether it was committed."""
+        """Drop decisions that are not stored: only the log knows whether they were committed."""
         self._desks = {p: Desk(self._store, p, self._partitions, self._topics, self._command_log) for p in self._desks}
 
     # ---- folding
@@ -212,7 +212,7 @@ class WriterLoop(WorkerThread):
             self._skip_expired()
             positions = self._positions()
             stable, end = self._log.ends(positions), self._log.ends(positions, "read_uncommitted")
-            # Ahead of a transaction without an end in the log: it may yet be aborted, so what follows it is not folded.
+            # An open transaction in the log: it may yet be aborted, so nothing behind it is folded.
             ahead = self._fold_check.ahead_of_open(positions, stable, end)
             if not self._fold_check.check(self._desks, self._positions(ahead), stable):
                 return
@@ -228,7 +228,7 @@ class WriterLoop(WorkerThread):
             reader.close()
 
     def _skip_expired(self) -> None:
-        """Refusals are kept 60 days, a key is honoured for 30: what is gone from the log is asked for by nobody."""
+        """Skip refusals that the log has deleted: it keeps them 60 days, and a key is honoured for 30."""
         starts = self._log.starts(TopicPartition(self._topics.refusals, p) for p in self._desks)
         for tp, start in starts.items():
             if self._desks[tp.partition].meta.refusals < start:
@@ -248,7 +248,7 @@ class WriterLoop(WorkerThread):
             desk.written()
 
     def _fold_to_the_end(self) -> int:
-        """Start has ended every older transaction, so the committed end asked for now is final. Returns records folded."""
+        """Step 1 has ended every older transaction, so the current committed end is final. Returns the number of records."""
         self._where = "fold"
         self._skip_expired()
         positions = self._positions()
@@ -286,7 +286,7 @@ class WriterLoop(WorkerThread):
     # ---- deciding
 
     def _incarnation(self) -> None:
-        """Fence the predecessor, learn the truth from the log, deal with commands until something is not plain success."""
+        """Fence the predecessor, fold the log, process commands until anything but plain success."""
         began = self._alive = time.monotonic()
         self._where = "init"
         writer = self._log.writer(self._transactional_id)
@@ -317,13 +317,13 @@ class WriterLoop(WorkerThread):
                 if trouble := writer.trouble():
                     raise Discard(f"connection trouble: {trouble}")
                 if self.held.has_ended():
-                    raise Discard("a transaction that hung has ended: its partition is decided again")
+                    raise Discard("a hanging transaction has ended: its partition is resumed")
                 records = self._dealing = reader.poll(self._most, 0.1)
                 landed.look(idle=not records)
                 if not records:
                     continue
                 if time.monotonic() - self._alive > ASLEEP_S:
-                    raise Fenced("this process slept; another may own the writer")
+                    raise Fenced("this process was suspended; another one may own the writer")
                 new = self._deal(records, epoch)
                 if new:
                     self._where = "commit"
@@ -341,14 +341,16 @@ class WriterLoop(WorkerThread):
             writer.close()
 
     def _resume_at(self, partitions: Sequence[int]) -> dict[TopicPartition, int]:
-        """Each partition from the first command of its last batch on, not behind it: if that transaction was ever cut short,
-        the commands that lost their outcome are decided now; the others are recognised as dealt with."""
+        """Each partition from the first command of its last batch, not from behind it.
+
+        If that transaction was ever cut short, the commands without an outcome are decided now; the others are recognised.
+        """
         tps = {TopicPartition(self._topics.commands, p): self._desks[p].meta for p in partitions}
         starts = self._log.starts(tps)
         for tp, meta in tps.items():
             if starts[tp] > meta.dealt:
                 raise Hole(
-                    f"commands {meta.dealt}..{starts[tp] - 1} of {tp.topic}/{tp.partition} are gone and were never dealt with"
+                    f"commands {meta.dealt}..{starts[tp] - 1} of {tp.topic}/{tp.partition} are gone and were never processed"
                 )
         return {tp: max(starts[tp], meta.resume) for tp, meta in tps.items()}
 
@@ -366,7 +368,7 @@ class WriterLoop(WorkerThread):
         return decided
 
     def _finish(self, records: list[Record]) -> None:
-        """The batch is committed: store its fold, and tell lag monitors."""
+        """The batch is committed: store its fold, and report progress to lag monitors."""
         self._where = "store"
         last = {record.partition: record.offset for record in records}
         for p, offset in last.items():

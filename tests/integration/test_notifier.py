@@ -79,7 +79,7 @@ class MailServer:
     def subjects(self, to: str = "ada@example.org") -> list[str]:
         """What they were told, without the words that are always there."""
         found = [str(mail["Subject"]) for at, mail in self.mails if at == to]
-        return [x.replace("Your order ", "").replace("Your money for order ", "money ") for x in found]
+        return [x.replace("Your order ", "").replace("Your refund for order ", "refund ") for x in found]
 
 
 @pytest.fixture
@@ -231,7 +231,7 @@ def test_an_order_is_told_of_from_placed_to_refunded_once_each_and_in_order(post
         post.event("ord_2", e.REFUND_SETTLED, payment_state="refunded", refunded_minor=2890, **settled)
         until(lambda: len(mails.mails) >= 7)
         until(post.at_end)
-    told = ["ord_1", "ord_1 is paid", "ord_1 is on its way", "ord_1 has arrived", "ord_2", "ord_2 was cancelled", "money ord_2"]
+    told = ["ord_1", "ord_1 is paid", "ord_1 is on its way", "ord_1 has arrived", "ord_2", "ord_2 was cancelled", "refund ord_2"]
     assert mails.subjects() == told
     placed = mails.mails[0][1]
     text = placed.get_content()
@@ -648,4 +648,4 @@ def test_an_order_through_the_whole_shop_is_told_of(tmp_path: Path, mails: MailS
         shop.until_axes(order, payment="refunded")
         until(lambda: len(mails.subjects("eve@example.org")) >= 4)
         no = order["order_id"]
-        assert mails.subjects("eve@example.org") == [no, f"{no} is paid", f"{no} was cancelled", f"money {no}"]
+        assert mails.subjects("eve@example.org") == [no, f"{no} is paid", f"{no} was cancelled", f"refund {no}"]

@@ -224,7 +224,7 @@ def test_the_outcome_of_a_command_says_what_came_of_it_and_who_sent_it() -> None
     kept = (outcome_key("cmd_pay"), outcome_key("cmd_again"), reused_key("cmd_pay", bytes(16)), outcome_key("fct_1"))
     accepted, refused, reused, known = (decode_outcome(line.desk._get(key) or b"") for key in kept)
     ada = ("gateway:web", "c-1")
-    again, taken = "attempt 1 is requested", "this key was used for another request"
+    again, taken = "attempt 1 is requested", "this key was already used for another request"
     assert accepted == Outcome(b"f" * 16, "ord_1", 2, None, "", *ada, PLACED_AT + 1)
     assert refused == Outcome(bytes(16), "ord_1", 2, "payment_open", again, *ada, PLACED_AT + 2)
     assert reused == Outcome(bytes(16), "ord_1", 2, "idempotency_key_reused", taken, *ada, PLACED_AT + 3)
@@ -559,7 +559,7 @@ def test_every_bad_record_is_logged_with_where_to_look(logged: list[dict[str, An
     line.fold([bad, unread])
     reason = {"reason": "too_short: 4 bytes", "log_level": "error"}
     assert logged == [
-        {"event": "unreadable command", "partition": 0, "offset": junk.offset, **reason},
+        {"event": "undecodable command", "partition": 0, "offset": junk.offset, **reason},
         {"event": "could not decide", "command_id": "cmd_tea", "order_id": "ord_1", "exc_info": True, "log_level": "error"},
         {
             "event": "order frozen",
@@ -569,7 +569,7 @@ def test_every_bad_record_is_logged_with_where_to_look(logged: list[dict[str, An
             "reason": "unknown_schema_id: 1",
             "log_level": "error",
         },
-        {"event": "unreadable refusal", "partition": 0, "offset": unread.offset, **reason},
+        {"event": "undecodable refusal", "partition": 0, "offset": unread.offset, **reason},
     ]
 
 
