@@ -65,7 +65,7 @@ class Call(Request):
 
     @property
     def exchange(self) -> Exchange:
-        return cast(Exchange, self.scope["exchange"])
+        return cast("Exchange", self.scope["exchange"])
 
     @property
     def ctx(self) -> AppContext:
@@ -74,7 +74,7 @@ class Call(Request):
     @property
     def instance(self) -> str:
         """The path as sent, for problems."""
-        return cast(bytes, self.scope.get("raw_path") or self.scope["path"].encode()).decode("latin-1")
+        return cast("bytes", self.scope.get("raw_path") or self.scope["path"].encode()).decode("latin-1")
 
     def header(self, name: bytes) -> str | None:
         """Value of a header; `name` in lower case. Strips only the white space of RFC 9110: `c-1\\xa0` is not `c-1`."""

@@ -77,7 +77,7 @@ class AppContext:
             self.topics,
             self.look_ups,
             self.partition_of,
-            lambda: self.status(),
+            lambda: self.status(),  # noqa: PLW0108  # as it is then
             self.metrics.outcomes,
         )
         node = self.settings.node_id

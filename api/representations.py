@@ -74,7 +74,7 @@ def whole_order(order: Order, frozen: responses.FrozenOut | None, contact: Order
     return responses.OrderOut(
         **asdict(order_summary(order, frozen)),
         lines=[
-            responses.OrderLineOut(cast(responses.Service, x.service), x.sku, x.name, x.quantity, x.unit_price_minor)
+            responses.OrderLineOut(cast("responses.Service", x.service), x.sku, x.name, x.quantity, x.unit_price_minor)
             for x in order.lines
         ],
         adjustments=[responses.OrderAdjustmentOut(x.kind, x.label, x.amount_minor) for x in order.adjustments],

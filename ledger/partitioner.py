@@ -18,8 +18,8 @@ def murmur2(data: bytes) -> int:
     """The 32-bit murmur2 of `data` as an unsigned int (Java prints the same bits signed)."""
     length = len(data)
     h = _SEED ^ length
-    for k in unpack_from(f"<{length >> 2}I", data):
-        k = k * _M & _U32
+    for word in unpack_from(f"<{length >> 2}I", data):
+        k = word * _M & _U32
         h = (h * _M ^ (k ^ k >> 24) * _M) & _U32
     rest = length & 3
     if rest:

@@ -147,7 +147,7 @@ class RocksStore:
 
     def get_many(self, keys: list[bytes]) -> list[bytes | None]:
         try:
-            values: list[bytes | None] = self._db.get(cast(list[Any], keys)) or []
+            values: list[bytes | None] = self._db.get(cast("list[Any]", keys)) or []
         except _MISTAKES:
             raise
         except Exception as exc:

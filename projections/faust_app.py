@@ -224,7 +224,7 @@ class LedgerApp(App):
         return FeedTransport(self.conf.broker_consumer, self)
 
 
-def build_app(
+def build_app(  # noqa: PLR0913  # its parts
     *,
     app_id: str,
     log: EventLog,

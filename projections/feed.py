@@ -106,7 +106,7 @@ class Feed:
     is read until `begin`.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # its parts
         self,
         log: EventLog,
         folder: Folder,

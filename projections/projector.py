@@ -32,7 +32,7 @@ class Projector:
         self._databases = databases
         self.topics = databases.topics
         self.partitions = len(databases.stores)
-        self.waiters = Waiters(lambda tp: self._databases.position(tp))
+        self.waiters = Waiters(lambda tp: self._databases.position(tp))  # noqa: PLW0108  # of the databases as they are then
         self._early: dict[str, list[tuple[int, str, bytes]]] = {}  # refusals folded before the version they met
         self._ahead: dict[bytes, tuple[Acked, bytes | None]] = {}  # contacts known to be durable and not folded yet
         self.contacts_late = asyncio.Event()  # set when a contact came after its erasure: `contacts.late()` has it

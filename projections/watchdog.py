@@ -136,7 +136,7 @@ class Watchdog:
         self._still, self._judged_at, self._idle_polls = still, now, idle_polls
 
     def _end_stalled(self, silent_s: float) -> None:
-        frame = sys._current_frames().get(self._loop_thread)
+        frame = sys._current_frames().get(self._loop_thread)  # noqa: SLF001  # there is no public name
         stack = "".join(traceback.format_stack(frame)) if frame else "(no stack)"
         log.critical("the event loop stands still, this process ends", silent_s=silent_s, stack=stack)
         leave()

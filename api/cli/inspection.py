@@ -115,7 +115,7 @@ class Continuity:
         return f"{self.events:,} events: " + ", ".join(f"{self.found[name]} {name}" for name in names)
 
 
-def run_tail(
+def run_tail(  # noqa: PLR0913  # an option each
     kafka: KafkaSettings,
     settings: Settings,
     *,
@@ -214,7 +214,7 @@ def _line(event: OrderEvent, record: Record) -> str:
     )
 
 
-def run_history(order_id: str, url: str, token: str, at: str | None, as_json: bool, out: Screen, err: Screen) -> int:
+def run_history(order_id: str, url: str, token: str, at: str | None, as_json: bool, err: Screen) -> int:
     """Print the events of one order, up to the time `at` (RFC 3339) if set. Returns 1 if there is no such order."""
     rows: list[dict[str, Any]] = []
     until = None if at is None else _time(at, "--at")
@@ -242,7 +242,7 @@ def run_history(order_id: str, url: str, token: str, at: str | None, as_json: bo
     return 0
 
 
-def run_diff(order_id: str, before: int, after: int, url: str, token: str, as_json: bool, out: Screen, err: Screen) -> int:
+def run_diff(order_id: str, before: int, after: int, url: str, token: str, as_json: bool, err: Screen) -> int:
     """Print the fields in which two versions of an order differ. Returns 1 if there is no such order or version."""
     path = f"/orders/{quote(order_id, safe='')}"
     with _client(url, token) as client:

@@ -12,7 +12,7 @@ app = typer.Typer()
 
 
 @app.command(rich_help_panel=READ)
-def tail(
+def tail(  # noqa: PLR0917  # an option each
     data_dir: DataDir = DEFAULT_DATA_DIR,
     start: Annotated[str, typer.Option("--from", help="beginning, now, an RFC 3339 time, or positions like 3-1017,0-5.")] = "now",
     order: Annotated[str | None, typer.Option(help="Only this order.")] = None,
@@ -57,7 +57,7 @@ def history(
     """Print every event of one order, oldest first."""
     from api.cli.inspection import run_history
 
-    raise typer.Exit(run_history(order, *api_of(data_dir, url, token), at, as_json, out, err))
+    raise typer.Exit(run_history(order, *api_of(data_dir, url, token), at, as_json, err))
 
 
 @app.command(rich_help_panel=READ)
@@ -73,7 +73,7 @@ def diff(
     """Print the fields in which two versions of an order differ."""
     from api.cli.inspection import run_diff
 
-    raise typer.Exit(run_diff(order, before, after, *api_of(data_dir, url, token), as_json, out, err))
+    raise typer.Exit(run_diff(order, before, after, *api_of(data_dir, url, token), as_json, err))
 
 
 @app.command(rich_help_panel=READ)

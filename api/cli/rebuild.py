@@ -16,7 +16,7 @@ from projections.opening import projections_of
 from projections.rebuild import Rebuild, Report
 
 
-def run_rebuild(
+def run_rebuild(  # noqa: PLR0913  # an option each
     kafka: KafkaSettings,
     settings: Settings,
     *,

@@ -77,7 +77,7 @@ def run_transactions(kafka: KafkaSettings, settings: Settings, as_json: bool, ou
     return int(bool(hanging))
 
 
-def run_end(
+def run_end(  # noqa: PLR0913  # an option each
     kafka: KafkaSettings,
     settings: Settings,
     *,

@@ -117,7 +117,7 @@ def _copy_of_live(
         return None
 
 
-def _walk(
+def _walk(  # noqa: PLR0913, PLR0917  # an option each
     event_log: EventLog,
     doors: KafkaDoors,
     topics: Topics,

@@ -86,7 +86,7 @@ def problems(slugs: Iterable[str], instance: str) -> Described:
     return {status: found[status] for status in sorted(found)}
 
 
-def operation(
+def operation(  # noqa: PLR0913  # its parts
     name: str,
     tag: str,
     summary: str,

@@ -61,10 +61,8 @@ def webhook_secrets(settings: Settings) -> tuple[str, ...]:
 
 def _missing(settings: Settings) -> list[str]:
     missing = [] if settings.payment_gateway_secret_key else ["PAYMENT_GATEWAY_SECRET_KEY"]
-    for name in SERVICES:
-        if not any(addresses(settings, name)):
-            missing.append(f"{name.upper()}_SERVICE_URL or {name.upper()}_SERVICE_GRPC_TARGET")
-    return missing
+    without = [name.upper() for name in SERVICES if not any(addresses(settings, name))]
+    return missing + [f"{name}_SERVICE_URL or {name}_SERVICE_GRPC_TARGET" for name in without]
 
 
 def _check_addresses(settings: Settings) -> None:

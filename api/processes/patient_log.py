@@ -32,7 +32,7 @@ def patient(
     Writers and senders are passed through: they recover by themselves. So do readers, but a reader that gets no answer says so,
     and raises `LogUnavailable` after `read_patience_s`. `tell` receives each message as a line.
     """
-    return cast(EventLog, _PatientLog(event_log, tell, patience_s, stopping or threading.Event(), read_patience_s))
+    return cast("EventLog", _PatientLog(event_log, tell, patience_s, stopping or threading.Event(), read_patience_s))
 
 
 class _PatientLog:
@@ -54,7 +54,7 @@ class _PatientLog:
         return getattr(self._log, name)
 
     def reader(self, name: str, **how: Any) -> Reader:
-        return cast(Reader, _PatientReader(self._log.reader(name, **how), self._tell, self._read_patience_s))
+        return cast("Reader", _PatientReader(self._log.reader(name, **how), self._tell, self._read_patience_s))
 
     def partitions(self, topic: str) -> int:
         return self._ask(lambda: self._log.partitions(topic))

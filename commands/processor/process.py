@@ -51,7 +51,7 @@ Books = Callable[[int], OrderBook]  # by partition
 Fatal = Callable[[BaseException], None]
 
 
-def _alone(books: Books, on_fatal: Fatal, partitions: int) -> Sequence[Companion]:
+def _alone(_books: Books, _on_fatal: Fatal, _partitions: int) -> Sequence[Companion]:
     return ()
 
 

@@ -76,7 +76,7 @@ class WriterLoop(WorkerThread):
     repeated fencing while owning the writer.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917  # its parts
         self,
         event_log: EventLog,
         store: Store,

@@ -66,7 +66,7 @@ class Sighting(Struct, frozen=True):
     message_id: str = ""  # of the webhook that led to it
 
 
-async def nothing_known(told: Told) -> bool:
+async def nothing_known(_told: Told) -> bool:
     """For who has nothing to compare a message with."""
     return False
 

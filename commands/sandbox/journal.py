@@ -67,7 +67,7 @@ class Journal:
                 raise
             self._db.execute("commit")
 
-    def note_call(
+    def note_call(  # noqa: PLR0913  # its parts
         self,
         db: Connection,
         at_ms: int,

@@ -123,7 +123,7 @@ class StockRooms:
             self._note(db, service, "release", order_id, key, fate, answer, [("released", line) for line in lines], None)
         return answer
 
-    def _note(
+    def _note(  # noqa: PLR0917  # its parts
         self,
         db: sqlite3.Connection,
         service: str,

@@ -65,7 +65,7 @@ class EmbeddedBroker:
     check: of the jars, begun earlier, for the first start. Every later one hashes them itself.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # its parts
         self,
         data_dir: Path,
         *,

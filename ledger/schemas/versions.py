@@ -58,10 +58,11 @@ def schema_id(minified: str) -> int:
 @cache
 def schema_versions() -> tuple[SchemaVersion, ...]:
     """Every released schema, by topic and version. Raises `ConfigError` when two have the same id or a version is missing."""
-    found = []
-    for path in sorted(data_dir().iterdir()):
-        if match := _FILE.match(path.name):
-            found.append(SchemaVersion(match["topic"], int(match["version"]), minify(path.read_text("utf-8"))))
+    found = [
+        SchemaVersion(match["topic"], int(match["version"]), minify(path.read_text("utf-8")))
+        for path in data_dir().iterdir()
+        if (match := _FILE.match(path.name))
+    ]
     found.sort(key=lambda s: (s.topic, s.version))
     if len({s.id for s in found}) != len(found):
         raise ConfigError("two schema files have the same id: change one of them before it is released")

@@ -154,7 +154,10 @@ def is_at(path: str, place: str) -> bool:
 def floor_of(path: str) -> int | None:
     """0 is the top of its package; None where no floor has it."""
     matches = [
-        (len(place), floor) for floor, places in enumerate(FLOORS[path.split("/")[0]]) for place in places if is_at(path, place)
+        (len(place), floor)
+        for floor, places in enumerate(FLOORS[path.split("/", maxsplit=1)[0]])
+        for place in places
+        if is_at(path, place)
     ]
     return max(matches)[1] if matches else None
 

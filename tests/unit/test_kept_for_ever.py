@@ -35,7 +35,7 @@ def texts_in(schema: Any, named: dict[str, Any], path: tuple[str, ...] = ()) -> 
                 yield from texts_in(field["type"], named, (*path, field["name"]))
         elif kind == "array":
             yield from texts_in(schema["items"], named, path)
-        elif kind == "map" or kind == "enum":
+        elif kind in {"map", "enum"}:
             raise AssertionError(f"{'.'.join(path)}: say here how a {kind} is to be read")
         elif kind in TEXT | {"fixed"}:
             yield ".".join(path)
