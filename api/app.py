@@ -19,7 +19,7 @@ from api.routes import command_status as tracking
 __all__ = ["AppContext", "build_app"]
 
 
-class LedgerApp(FastAPI):
+class HttpApp(FastAPI):
     """FastAPI's routing and description, with `Edge` as the only middleware.
 
     FastAPI's own middlewares serve features that no route here uses (exception handlers, dependencies, body limits, telemetry).
@@ -42,7 +42,7 @@ class LedgerApp(FastAPI):
 
 def build_app(ctx: AppContext) -> FastAPI:
     """The ASGI application for `ctx`. Uses neither the log nor an event loop. Call `ctx.end_streams()` when stopping."""
-    app = LedgerApp(ctx)
+    app = HttpApp(ctx)
     for module in (orders, payments, events, webhooks, tracking, attention, customers, reports):
         module.add_routes(app.router)
     app.router.route_class = SystemRoute

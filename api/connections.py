@@ -36,7 +36,7 @@ OWN_FILES = 512  # databases, sockets to Kafka and to the provider
 FILES = 65_536  # more than this nobody needs, and some systems have no limit
 
 
-class Limits(NamedTuple):
+class ConnectionLimits(NamedTuple):
     """Sizes in bytes, times in seconds, counts of connections."""
 
     connections: int = 8192
@@ -49,7 +49,7 @@ class Limits(NamedTuple):
     sweep_s: float = 1.0  # so much later at most
 
 
-class Address:
+class ClientAddress:
     """The connections of one address (IPv6: of one /64). Resting are those without a request under way, oldest first."""
 
     __slots__ = ("count", "idle", "silent")
@@ -66,11 +66,11 @@ class Address:
 class Connections:
     """All connections of one server; on its event loop. `protocol` is uvicorn's option `http`."""
 
-    def __init__(self, limits: Limits | None = None, proxies: Proxies | None = None) -> None:
-        self.limits, self._proxies = limits or Limits(), proxies or Proxies()
+    def __init__(self, limits: ConnectionLimits | None = None, proxies: Proxies | None = None) -> None:
+        self.limits, self._proxies = limits or ConnectionLimits(), proxies or Proxies()
         self.ended: Counter[str] = Counter()  # by us, and why
         self._open: dict[BoundedProtocol, None] = {}
-        self._addresses: dict[str, Address] = {}
+        self._addresses: dict[str, ClientAddress] = {}
         self._sweep: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
@@ -79,9 +79,9 @@ class Connections:
     def protocol(self, **of_uvicorn: Any) -> BoundedProtocol:
         return BoundedProtocol(self, **of_uvicorn)
 
-    def admit(self, connection: BoundedProtocol, name: str, host: str = "") -> Address | None:
+    def admit(self, connection: BoundedProtocol, name: str, host: str = "") -> ClientAddress | None:
         """Count a new connection of `host`, as one of `name`; another one makes room if need be. None: there is no room."""
-        address = self._addresses.get(name) or Address()
+        address = self._addresses.get(name) or ClientAddress()
         if address.count >= self.limits.per_address and host not in self._proxies and not self._make_room(address):
             return None
         if len(self._open) >= self.limits.connections:
@@ -95,7 +95,7 @@ class Connections:
             self._sweep = connection.loop.call_later(self.limits.sweep_s, self._look, connection.loop)
         return address
 
-    def _make_room(self, address: Address) -> bool:
+    def _make_room(self, address: ClientAddress) -> bool:
         longest = address.longest_resting()
         if longest is None:
             return False
@@ -136,7 +136,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._all = connections
         self._limits = connections.limits
         self.timeout_keep_alive = self._limits.idle_s  # type: ignore[assignment]  # seconds of a `call_later`
-        self._address: Address | None = None
+        self._address: ClientAddress | None = None
         self._name = ""
         self._state = "header"
         self._since = 0.0
@@ -303,12 +303,12 @@ def _network(host: str) -> str:
     return str(ipaddress.IPv6Network((address, 64), strict=False))
 
 
-def limits_within(connections: int, per_address: int, files: int) -> Limits:
+def limits_within(connections: int, per_address: int, files: int) -> ConnectionLimits:
     """The limits that the settings ask for, as far as so many open files allow."""
     most = max(64, min(connections, files - OWN_FILES))
     if most < connections:
         log.warning("fewer connections than asked for", connections=most, asked_for=connections, open_files=files)
-    return Limits(connections=most, per_address=min(per_address, most))
+    return ConnectionLimits(connections=most, per_address=min(per_address, most))
 
 
 def raise_file_limit() -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from api.callers.auth import Tokens
-from api.callers.limits import Limits
+from api.callers.limits import RateLimits
 from api.connections import Connections
 from api.contract.patterns import POSITION
 from api.metrics import HttpMetrics
@@ -67,7 +67,7 @@ class AppContext:
         self.topics = self.settings.topics
         self.currencies = self.settings.allowed_currencies
         self.payment_window_bounds_s = (self.settings.payment_window_min_seconds, self.settings.payment_window_max_seconds)
-        self.limits = Limits(self.settings)
+        self.limits = RateLimits(self.settings)
         self.secrets = ClientSecrets()
         self.look_ups = LookUps(self.log, self.topics.commands)
         self.submissions = Submissions(

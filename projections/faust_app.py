@@ -72,7 +72,7 @@ class ChunkSchema(Schema[None, Chunk]):
 class FeedConsumer(Consumer):
     """Gives Faust the feed as one partition, always assigned, whose offsets are chunk numbers."""
 
-    app: LedgerApp
+    app: FoldApp
     _assigned = False
 
     async def on_start(self) -> None:
@@ -173,7 +173,7 @@ class NoTables(TableManager):
         await self.recovery.start()
 
 
-class LedgerApp(App):
+class FoldApp(App):
     """A Faust app whose only source is the feed."""
 
     feed: Feed
@@ -240,7 +240,7 @@ def build_app(  # noqa: PLR0913  # its parts
     exit_grace_s: float | None = 10.0,
     on_failure: Callable[[BaseException], None] | None = None,
     wait: bool = False,
-) -> LedgerApp:
+) -> FoldApp:
     """The app, not started; touches neither an event loop nor the log.
 
     `app_id` names this node; `state_dir` gets Faust's (empty) data directory; `max_wait_ms` is how long the log may hold an
@@ -250,7 +250,7 @@ def build_app(  # noqa: PLR0913  # its parts
     """
     datadir = state_dir / "faust"
     datadir.mkdir(parents=True, exist_ok=True)
-    app = LedgerApp(
+    app = FoldApp(
         app_id,
         env={},  # Faust's settings can be overridden by unprefixed variables (WEB_PORT, APP_DATADIR): not ours
         broker="ledger://log",
@@ -293,10 +293,10 @@ def build_app(  # noqa: PLR0913  # its parts
 class LedgerWorker(Worker):
     """Faust's worker without its console: logging is configured by us, nothing is printed, only INT and TERM are handled."""
 
-    app: LedgerApp
+    app: FoldApp
     _stopping: asyncio.Future[None] | None = None
 
-    def __init__(self, app: LedgerApp, on_started: Callable[[int], None] | None) -> None:
+    def __init__(self, app: FoldApp, on_started: Callable[[int], None] | None) -> None:
         super().__init__(app, debug=False, quiet=True, redirect_stdouts=False, override_logging=False)
         self.spinner = None
         self._on_started = on_started
@@ -330,7 +330,7 @@ class LedgerWorker(Worker):
 
 
 def run(
-    app: LedgerApp,
+    app: FoldApp,
     asgi_app: Any,
     *,
     host: str,
@@ -367,7 +367,7 @@ def run(
     return EXIT_FAILED if failed or app.feed.failure is not None else 0
 
 
-async def _work(app: LedgerApp, on_started: Callable[[int], None] | None) -> bool:
+async def _work(app: FoldApp, on_started: Callable[[int], None] | None) -> bool:
     worker = LedgerWorker(app, on_started)
     try:
         await worker.start()  # until stopped or crashed

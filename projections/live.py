@@ -46,7 +46,7 @@ ANSWER_S = 20.0
 REQUEST_AGE_S = 600.0  # an unanswered request or a copy older than this is nobody's
 
 
-class NoAnswer(LedgerError):
+class NodeSilent(LedgerError):
     """A process has the databases open and does not answer."""
 
     code = "no_answer"
@@ -58,7 +58,7 @@ class NoAnswer(LedgerError):
 def ask(root: Path, want: str, timeout_s: float = ANSWER_S, **more: Any) -> dict[str, Any]:
     """The answer of the `serve` that runs on `root`.
 
-    Raises `OtherReadModels` when it has others than this program, `NoAnswer`, `LedgerError` when it says that it could not.
+    Raises `OtherReadModels` when it has others than this program, `NodeSilent`, `LedgerError` when it says that it could not.
     """
     name = uuid.uuid4().hex
     question, answer = root / "requests" / f"{name}.json", root / "requests" / f"{name}.answer.json"
@@ -67,7 +67,7 @@ def ask(root: Path, want: str, timeout_s: float = ANSWER_S, **more: Any) -> dict
     try:
         while (found := read_json(answer)) is None:
             if time.monotonic() > deadline:
-                raise NoAnswer(f"the databases in {root} are open in a process that does not answer: is `serve` well?")
+                raise NodeSilent(f"the databases in {root} are open in a process that does not answer: is `serve` well?")
             time.sleep(0.05)
     finally:
         question.unlink(missing_ok=True)

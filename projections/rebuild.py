@@ -44,7 +44,7 @@ class InProgress(LedgerError):
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class DigestDifference:
     """One partition whose rebuilt digest is not the live one. `equal_until` events of it the two agreed."""
 
     partition: int
@@ -55,7 +55,7 @@ class Difference:
 
 
 @dataclass(slots=True)
-class Report:
+class RebuildReport:
     """What a rebuild did. `compared` partitions had a live digest to be compared with; None where there was nothing live."""
 
     events: int = 0
@@ -64,14 +64,14 @@ class Report:
     resumed: bool = False
     compared: int | None = None
     not_compared_because: str = ""
-    differences: list[Difference] = field(default_factory=list)
+    differences: list[DigestDifference] = field(default_factory=list)
     digests: dict[int, Digest] = field(default_factory=dict)
     generation: str | None = None
     kept: str | None = None
     taken_over: Literal["yes", "no", "nobody serves"] = "nobody serves"
 
 
-class Watcher(Protocol):
+class RebuildObserver(Protocol):
     """Who watches a rebuild."""
 
     def started(self, total: int, done: int) -> None:
@@ -97,16 +97,16 @@ class Rebuild:
         topics: Topics,
         partitions: int,
         jobs: int,
-        watcher: Watcher,
+        watcher: RebuildObserver,
         stopping: Callable[[], bool],
     ) -> None:
         self._generations, self._doors, self._topics, self._partitions = generations, doors, topics, partitions
         self._jobs, self._watcher, self._stopping = max(1, jobs), watcher, stopping
         self._log = doors.open_log()
-        self._report = Report()
+        self._report = RebuildReport()
         self._other_program = False  # what serves now has other read models and cannot take these over
 
-    def run(self, *, keep_old: bool, dry_run: bool, back: bool, fresh: bool, accept_difference: bool) -> Report:
+    def run(self, *, keep_old: bool, dry_run: bool, back: bool, fresh: bool, accept_difference: bool) -> RebuildReport:
         """Build, compare, swap. A difference leaves everything as it was unless it is accepted.
 
         Raises `InProgress`, `Interrupted`, `JobFailed`, `NoSuchGeneration`, `LogError`, `StoreError`.
@@ -309,7 +309,9 @@ class Rebuild:
         compared = {p: digest for p, digest in live.items() if databases.digest(p).position == digest.position}
         self._report.compared = len(compared)
         self._report.differences = [
-            Difference(p, digest.position, digest.hex(), databases.digest(p).hex(), _equal_until(databases, p, checkpoints[p]))
+            DigestDifference(
+                p, digest.position, digest.hex(), databases.digest(p).hex(), _equal_until(databases, p, checkpoints[p])
+            )
             for p, digest in sorted(compared.items())
             if databases.digest(p) != digest
         ]

@@ -32,7 +32,7 @@ from projections.databases import Databases
 SHOWN = 20  # faults and differences that are kept; all are counted
 
 
-class Difference(msgspec.Struct, frozen=True):
+class RowDifference(msgspec.Struct, frozen=True):
     """One row that is not what the log says. `offset` is of the event it stands for or, for an order, of its last one."""
 
     partition: int
@@ -51,7 +51,7 @@ class Findings:
     events: int = 0
     faults: list[Fault] = field(default_factory=list)
     fault_count: int = 0
-    differences: list[Difference] = field(default_factory=list)
+    differences: list[RowDifference] = field(default_factory=list)
     difference_count: int = 0
     rows: int = 0
     expired_refusals: int = 0
@@ -69,7 +69,7 @@ class Findings:
         if len(self.faults) < SHOWN:
             self.faults.append(fault)
 
-    def add_difference(self, difference: Difference) -> None:
+    def add_difference(self, difference: RowDifference) -> None:
         self.difference_count += 1
         if len(self.differences) < SHOWN:
             self.differences.append(difference)
@@ -142,7 +142,7 @@ def compare(live: Store, fold: Store, partition: int, kept: digests.Digest, refu
         findings.add_difference(_difference(fold, partition, key, ours, theirs))
     value = digests.as_bytes(digests.moved(0, total))
     if value != kept.value:
-        told = Difference(partition, kept.position - 1, "", "digest", "digest", kept.hex(), value.hex())
+        told = RowDifference(partition, kept.position - 1, "", "digest", "digest", kept.hex(), value.hex())
         findings.add_difference(told)
 
 
@@ -195,11 +195,11 @@ _DECODERS: dict[bytes, Callable[[bytes], Any]] = {
 }
 
 
-def _difference(fold: Store, partition: int, key: bytes, live: bytes | None, theirs: bytes | None) -> Difference:
+def _difference(fold: Store, partition: int, key: bytes, live: bytes | None, theirs: bytes | None) -> RowDifference:
     order_id = _order_of(key, live, theirs)
     name, left, right = _first_field(key, live, theirs)
     offset = _offset_of(fold, key, order_id, live, theirs)
-    return Difference(partition, offset, order_id, _KINDS.get(key[:2], "row"), name, left, right)
+    return RowDifference(partition, offset, order_id, _KINDS.get(key[:2], "row"), name, left, right)
 
 
 def _order_of(key: bytes, live: bytes | None, fold: bytes | None) -> str:

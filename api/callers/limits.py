@@ -59,7 +59,7 @@ class Buckets:
             del self._kept[oldest]
 
 
-class Limits:
+class RateLimits:
     """The rate limits of one node."""
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:

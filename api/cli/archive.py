@@ -27,7 +27,7 @@ from ledger.schemas.versions import versions_of
 from ledger.topics import Topics
 from projections.bulk import Interrupted
 from projections.databases import Databases
-from projections.rebuild import Watcher
+from projections.rebuild import RebuildObserver
 from projections.rebuild_jobs import Doors
 from projections.verify import Findings, LogWalk
 
@@ -140,7 +140,7 @@ def committed_records(
     event_log: EventLog,
     starts: Mapping[TopicPartition, int],
     ends: Mapping[TopicPartition, int],
-    bar: Watcher,
+    bar: RebuildObserver,
     stopping: threading.Event,
 ) -> Iterator[Record]:
     """Committed records from `starts` to before `ends`, with headers, in the order of each partition.
@@ -190,7 +190,7 @@ def run_import_log(kafka: KafkaSettings, settings: Settings, path: Path, check_o
     return 0
 
 
-def check_archive(path: Path, doors: Doors, bar: Watcher, stopping: threading.Event) -> tuple[Header, Findings, int]:
+def check_archive(path: Path, doors: Doors, bar: RebuildObserver, stopping: threading.Event) -> tuple[Header, Findings, int]:
     """(header, findings, number of refusals) of a correct archive. Raises `ArchiveError`, `BrokenLog`, `Interrupted`."""
     names = Topics()
     with path.open("rb") as file, tempfile.TemporaryDirectory(prefix="import-", dir=path.parent) as folder:
@@ -244,7 +244,7 @@ def _commands(topics: Topics, partitions: int) -> list[TopicPartition]:
     return [TopicPartition(topics.commands, p) for p in range(partitions)]
 
 
-def _write(event_log: EventLog, topics: Topics, path: Path, app_id: str, bar: Watcher, stopping: threading.Event) -> None:
+def _write(event_log: EventLog, topics: Topics, path: Path, app_id: str, bar: RebuildObserver, stopping: threading.Event) -> None:
     # The transactional id of writer 0: a `commands` process that starts now fences this import instead of interleaving with it.
     writer = event_log.writer(f"{app_id}-0")
     try:

@@ -13,7 +13,7 @@ from api.settings import Settings
 from ledger.kafka.settings import KafkaSettings
 from projections.live import digest_to_json
 from projections.opening import projections_of
-from projections.rebuild import Rebuild, Report
+from projections.rebuild import Rebuild, RebuildReport
 
 
 def run_rebuild(  # noqa: PLR0913  # an option each
@@ -53,7 +53,7 @@ def run_rebuild(  # noqa: PLR0913  # an option each
     return int(bool(report.differences) and not accept_difference)
 
 
-def report_to_json(report: Report) -> dict[str, Any]:
+def report_to_json(report: RebuildReport) -> dict[str, Any]:
     return {
         "events": report.events,
         "bytes": report.bytes,
@@ -79,7 +79,7 @@ def report_to_json(report: Report) -> dict[str, Any]:
     }
 
 
-def _show(report: Report, dry_run: bool, out: Screen) -> None:
+def _show(report: RebuildReport, dry_run: bool, out: Screen) -> None:
     per_s = report.events / report.took_s if report.took_s else 0.0
     resumed = "resumed an earlier rebuild; " if report.resumed else ""
     out.print(f"{resumed}folded {report.events:,} events in {report.took_s:.1f} s ({per_s:,.0f}/s)")

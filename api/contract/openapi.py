@@ -169,7 +169,7 @@ def openapi_document(app: FastAPI, settings: Settings) -> dict[str, Any]:
 
 def component_schemas() -> dict[str, Any]:
     """Schemas of all requests and responses, by component name."""
-    bodies = [m for m in _classes(requests) if issubclass(m, requests.Request) and m is not requests.Request]
+    bodies = [m for m in _classes(requests) if issubclass(m, requests.RequestBody) and m is not requests.RequestBody]
     answers = [m for m in _classes(responses) if issubclass(m, responses.Response) and m is not responses.Response]
     _, found = models_json_schema([(model, "validation") for model in bodies], ref_template=SCHEMAS)
     _, described = msgspec.json.schema_components(answers, ref_template="#/components/schemas/{name}")

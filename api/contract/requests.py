@@ -24,13 +24,13 @@ NO_CARD = AfterValidator(no_card_number)
 Country = Annotated[str, Field(pattern=r"^[A-Za-z]{2}$", description="ISO 3166-1 alpha-2"), NO_CARD]
 
 
-class Request(BaseModel):
+class RequestBody(BaseModel):
     """A request body: no unknown members, no conversions, no card number in any text."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-class LineBody(Request):
+class LineBody(RequestBody):
     """One article; (service, sku) is unique in an order."""
 
     service: Service
@@ -40,7 +40,7 @@ class LineBody(Request):
     unit_price_minor: Annotated[int, Field(ge=0, le=MAX_UNIT_PRICE_MINOR)]
 
 
-class AdjustmentBody(Request):
+class AdjustmentBody(RequestBody):
     """Shipping, tax or fee (0 or more), or a discount (0 or less)."""
 
     kind: Literal["shipping", "tax", "fee", "discount"]
@@ -57,7 +57,7 @@ def _is_mailbox(text: str) -> str:
     return text
 
 
-class AddressBody(Request):
+class AddressBody(RequestBody):
     line1: Annotated[str, Field(min_length=1, max_length=120), NO_CARD]
     line2: Annotated[str | None, Field(max_length=120), NO_CARD] = None
     city: Annotated[str, Field(min_length=1, max_length=80), NO_CARD]
@@ -66,7 +66,7 @@ class AddressBody(Request):
     country: Country
 
 
-class ContactBody(Request):
+class ContactBody(RequestBody):
     """Who the order is for: the only personal data. It is never part of a command, an event or a refusal, and can be erased."""
 
     name: Annotated[str, Field(min_length=1, max_length=120), NO_CARD]
@@ -81,7 +81,7 @@ class ContactBody(Request):
     delivery_note: Annotated[str | None, Field(max_length=500), NO_CARD] = None
 
 
-class PlaceOrderBody(Request):
+class PlaceOrderBody(RequestBody):
     """A new order. `total_minor` must be the sum of quantity times unit price over all lines, plus all adjustments."""
 
     model_config = ConfigDict(
@@ -113,7 +113,7 @@ class PlaceOrderBody(Request):
     contact: ContactBody
 
 
-class SetStatusBody(Request):
+class SetStatusBody(RequestBody):
     """The status an order is to have. `carrier` and `tracking` go with `shipped`, `reason` with `cancelled`."""
 
     model_config = ConfigDict(
@@ -126,7 +126,7 @@ class SetStatusBody(Request):
     reason: CancelReason | None = None
 
 
-class CancelOrderBody(Request):
+class CancelOrderBody(RequestBody):
     """Why the order is cancelled; without a reason `customer_request` for a customer, `other` for staff."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"reason": "customer_request"}, {}]})
@@ -134,7 +134,7 @@ class CancelOrderBody(Request):
     reason: CancelReason | None = None
 
 
-class PayOrderBody(Request):
+class PayOrderBody(RequestBody):
     """`initiate` opens a payment of the amount that the customer saw; `confirm` says that the customer is done."""
 
     model_config = ConfigDict(
@@ -146,7 +146,7 @@ class PayOrderBody(Request):
     currency: Annotated[str | None, Field(pattern=r"^[A-Z]{3}$"), NO_CARD] = None
 
 
-class ResolveAttentionBody(Request):
+class ResolveAttentionBody(RequestBody):
     """What a person did about a flag of the order: `code` and `obligation_key` are those of the flag.
 
     `retry`: try again. `settled_elsewhere`: the money went back in another way; without an amount, all that was still owed.
@@ -174,7 +174,7 @@ class ResolveAttentionBody(Request):
     ticket: Annotated[str | None, Field(pattern=r"^[A-Za-z0-9#_-]{0,64}$"), NO_CARD] = None
 
 
-class EraseBody(Request):
+class EraseBody(RequestBody):
     model_config = ConfigDict(json_schema_extra={"examples": [{}, {"force": True}]})
 
     force: Annotated[bool, Field(description="erase although orders are neither delivered nor cancelled")] = False

@@ -23,7 +23,7 @@ from ledger.asking import until_answered
 from ledger.errors import ConfigError, LogError
 from ledger.log import EventLog, TopicPartition
 from ledger.supervision import WorkerThread
-from projections.faust_app import LedgerApp
+from projections.faust_app import FoldApp
 from projections.generations import Generations
 from projections.opening import Opened, expirable_starts, open_caught_up
 
@@ -46,7 +46,7 @@ class Beginning:
         event_log: EventLog,
         generations: Generations,
         opened: Opened | None,
-        app: LedgerApp,
+        app: FoldApp,
         ctx: AppContext,
         end_process: Callable[[], object],
     ) -> None:

@@ -70,14 +70,14 @@ class Meta(Struct, frozen=True, array_like=True):
     refusal: bytes = b""
 
 
-class Frozen(Struct, frozen=True, array_like=True):
+class FrozenOrder(Struct, frozen=True, array_like=True):
     """An order whose fold stopped: the record at `offset` of the partition's events could not be decoded or folded."""
 
     offset: int
     reason: str
 
 
-_decode_meta, _decode_frozen = msgspec.msgpack.Decoder(Meta).decode, msgspec.msgpack.Decoder(Frozen).decode
+_decode_meta, _decode_frozen = msgspec.msgpack.Decoder(Meta).decode, msgspec.msgpack.Decoder(FrozenOrder).decode
 
 
 class OrderBook:
@@ -128,7 +128,7 @@ class Desk:
         raw = self._get(b"o/" + order_id.encode())
         return _decode_order(raw) if raw else None
 
-    def frozen(self, order_id: str) -> Frozen | None:
+    def frozen(self, order_id: str) -> FrozenOrder | None:
         """Why the fold of this order stopped, if it did."""
         raw = self._get(b"f/" + order_id.encode())
         return _decode_frozen(raw) if raw else None
@@ -229,7 +229,7 @@ class Desk:
 
     def _freeze(self, order_id: str, offset: int, reason: str) -> None:
         log.error("order frozen", order_id=order_id, partition=self.partition, offset=offset, reason=reason)
-        self._rows[b"f/" + order_id.encode()] = _encode(Frozen(offset, reason))
+        self._rows[b"f/" + order_id.encode()] = _encode(FrozenOrder(offset, reason))
 
     def landed(self, topic: str, position: int) -> None:
         """A transaction of this writer ended at `position`, the lowest offset of the next record of `topic` to fold."""

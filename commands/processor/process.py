@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import structlog
 
 from commands.processor.desk import OrderBook
-from commands.processor.writer_loop import Watcher, WriterLoop
+from commands.processor.writer_loop import OrderListener, WriterLoop
 from ledger.asking import until_answered
 from ledger.errors import ConfigError, LogError
 from ledger.log import EventLog, Lease, TopicPartition
@@ -34,7 +34,7 @@ UNHELD_EVERY_S = 5.0  # with two checks in a row and a session time-out: repaire
 log = structlog.get_logger(__name__)
 
 
-class Companion(Watcher, Protocol):
+class Companion(OrderListener, Protocol):
     """Runs beside the writers in the same process, on its own threads: the reconciler, the notifier."""
 
     def start(self) -> None:

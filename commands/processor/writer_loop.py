@@ -53,7 +53,7 @@ STORE_EVERY_RECORDS = 1000
 log = structlog.get_logger(__name__)
 
 
-class Watcher(Protocol):
+class OrderListener(Protocol):
     """Observes the orders of this process's writers. Called by the thread of a writer; must not block."""
 
     def own(self, partitions: Sequence[int]) -> None:
@@ -88,7 +88,7 @@ class WriterLoop(WorkerThread):
         partitions: int,
         on_fatal: Callable[[BaseException], None],
         on_dealt: Callable[[dict[TopicPartition, int]], None] = lambda positions: None,
-        watchers: Sequence[Watcher] = (),
+        watchers: Sequence[OrderListener] = (),
     ) -> None:
         super().__init__(f"writer-{writer}", self._decide_or_follow, on_fatal, again=False)
         self.writer = writer

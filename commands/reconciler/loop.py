@@ -30,7 +30,7 @@ from commands.reconciler.backlog import Backlog
 from commands.reconciler.clients import Clients
 from commands.reconciler.pauses import WAITED_FOR, Tries
 from commands.reconciler.payment_port import ProviderUnavailable, Sighting
-from commands.reconciler.performing import Ports, Report, perform, report_of, stuck
+from commands.reconciler.performing import CallReport, Ports, perform, report_of, stuck
 from commands.reconciler.reports import Reports
 from ledger.clock import now_ms
 from ledger.event_loop import new_event_loop
@@ -297,11 +297,11 @@ class Reconciler:
                 report = await perform(obligation, order, self._clients.ports, now)
         except TimeoutError:
             log.error("a port did not keep its time", key=obligation.key)
-            report = Report(failed="no answer in time", answered=False)
+            report = CallReport(failed="no answer in time", answered=False)
         except Exception as exc:  # a fault of ours, or an answer nobody thought of: it costs this obligation
             log.error("obligation raised", order_id=order.order_id, key=obligation.key, why=in_short(exc))
             self.done[f"{obligation.kind} raised"] += 1
-            report = Report(failed=type(exc).__name__)
+            report = CallReport(failed=type(exc).__name__)
         self.done[f"{obligation.kind} {'failed' if report.failed else 'done'}"] += 1
         if obligation.args is not None:
             self._clients.heard(self._clients.ports.name_of(obligation), report.answered, self._clock())

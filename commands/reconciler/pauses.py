@@ -7,7 +7,7 @@ import random
 from msgspec import Struct
 
 from commands.obligations import HOUR_MS, MINUTE_MS, Kind
-from commands.reconciler.performing import Report
+from commands.reconciler.performing import CallReport
 from commands.reconciler.tries import LONGEST_ASKED_PAUSE_S
 
 FIRST_PAUSE_MS, LONGEST_PAUSE_MS = 1_000, 5 * MINUTE_MS
@@ -37,7 +37,7 @@ class Tries(Struct):
     calling: bool = False
     person_called: bool = False
 
-    def fail(self, kind: Kind, now: int, report: Report | None = None) -> None:
+    def fail(self, kind: Kind, now: int, report: CallReport | None = None) -> None:
         """It failed. `report` is what the port said, None when a fact could not be sent."""
         looked = report is not None and report.looked
         self.failing_since = self.failing_since if self.failed else now

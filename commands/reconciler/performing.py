@@ -59,7 +59,7 @@ class Ports:
         return RECONCILER
 
 
-class Report(Struct, frozen=True):
+class CallReport(Struct, frozen=True):
     """Commands to be sent, in this order. `failed`: nothing is known, try again (the reason is for the log), not within
     `after_s` if the other side asks for that. `looked`: what failed came after a look that did not. `answered`: the other side
     said something that makes sense, be it a no."""
@@ -71,18 +71,18 @@ class Report(Struct, frozen=True):
     answered: bool = True
 
 
-async def perform(obligation: Obligation, order: Order, ports: Ports, now_ms: int) -> Report:
+async def perform(obligation: Obligation, order: Order, ports: Ports, now_ms: int) -> CallReport:
     """Do what is owed. Raises only for our own bugs."""
     own = _own_command(obligation, order)
     if own is not None:
-        return Report(_news([own], order, now_ms))
+        return CallReport(_news([own], order, now_ms))
     answer = await _CALLS[obligation.kind](obligation, order, ports, now_ms)
     match answer:
         case Unknown(why, after_s, looked):
-            return Report(failed=why, after_s=after_s, looked=looked, answered=looked)
+            return CallReport(failed=why, after_s=after_s, looked=looked, answered=looked)
         case No(code):
-            return Report(failed=f"refused: {code}")
-    return Report(report_of(answer.facts, order, _actor(obligation, ports), now_ms))
+            return CallReport(failed=f"refused: {code}")
+    return CallReport(report_of(answer.facts, order, _actor(obligation, ports), now_ms))
 
 
 def report_of(facts: Sequence[Fact], order: Order, actor: str, now_ms: int) -> tuple[OrderCommand, ...]:

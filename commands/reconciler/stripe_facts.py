@@ -95,7 +95,7 @@ class Intent(Struct, frozen=True):
         return f"Intent({self.id!r}, {self.status!r})"
 
 
-class Refund(Struct, frozen=True):
+class StripeRefund(Struct, frozen=True):
     id: Name
     status: str | None
     amount: AmountMinor
@@ -113,7 +113,7 @@ class Evidence(Struct, frozen=True):
     due_by: Any = None
 
 
-class Dispute(Struct, frozen=True):
+class StripeDispute(Struct, frozen=True):
     id: Name
     status: str | None
     amount: AmountMinor
@@ -126,7 +126,7 @@ class Dispute(Struct, frozen=True):
         return name_of(self.payment_intent)
 
 
-for _kind in (Intent, Refund, Dispute):
+for _kind in (Intent, StripeRefund, StripeDispute):
     msgspec.json.Decoder(_kind)  # known from here on: several threads may read their first one at once (see `codec`)
 
 
@@ -150,7 +150,7 @@ def state_of(intent: Intent) -> str:
     return STATE_OF[payment_fact(intent).fact]
 
 
-def facts_of(intent: Intent, refunds: Iterable[Refund] = (), disputes: Iterable[Dispute] = ()) -> tuple[Fact, ...]:
+def facts_of(intent: Intent, refunds: Iterable[StripeRefund] = (), disputes: Iterable[StripeDispute] = ()) -> tuple[Fact, ...]:
     """All facts about one payment, refunds oldest first. Empty for a payment of somebody else's."""
     if not intent.order_id:
         return ()
@@ -187,7 +187,7 @@ def payment_fact(intent: Intent) -> RecordPayment:
     return RecordPayment(e.PAYMENT_PENDING, no, provider_ref=ref, waiting_for="provider")
 
 
-def refund_fact(refund: Refund) -> RecordRefund:
+def refund_fact(refund: StripeRefund) -> RecordRefund:
     """How the refund stands. Without a number of ours it was made in the provider's dashboard."""
     no = _number(refund.metadata, "refund_no")
     match refund.status:
@@ -213,7 +213,7 @@ class _ToldIntent(Intent, frozen=True, tag_field="object", tag="payment_intent")
     pass
 
 
-class _ToldRefund(Refund, frozen=True, tag_field="object", tag="refund"):
+class _ToldRefund(StripeRefund, frozen=True, tag_field="object", tag="refund"):
     pass
 
 
@@ -252,7 +252,7 @@ _OUTCOMES = {
 }
 
 
-def dispute_facts(dispute: Dispute) -> list[Fact]:
+def dispute_facts(dispute: StripeDispute) -> list[Fact]:
     """That it was opened, and how it ended if it has."""
     due_by = dispute.evidence_details.due_by if dispute.evidence_details else None
     outcome = _OUTCOMES.get(dispute.status or "")

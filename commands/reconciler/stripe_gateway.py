@@ -29,7 +29,17 @@ from commands.messages import RecordPayment
 from commands.reconciler.answers import Answer, Done, Fact, No, Told, Unknown
 from commands.reconciler.payment_port import PaymentView, ProviderUnavailable, Repeated, Sighting, nothing_known
 from commands.reconciler.shared_looks import SharedLooks
-from commands.reconciler.stripe_facts import Dispute, Intent, Named, Refund, facts_of, read, refund_fact, state_of, told_by
+from commands.reconciler.stripe_facts import (
+    Intent,
+    Named,
+    StripeDispute,
+    StripeRefund,
+    facts_of,
+    read,
+    refund_fact,
+    state_of,
+    told_by,
+)
 from commands.reconciler.stripe_webhook import read_event
 from commands.reconciler.tries import TRIES, is_not_now, may_repeat, with_tries
 from ledger.events import PAYMENT_OPENED
@@ -209,7 +219,7 @@ class StripeGateway:
             },
             {"idempotency_key": key},
         )
-        return Done((refund_fact(read(made.to_dict(), Refund)),))
+        return Done((refund_fact(read(made.to_dict(), StripeRefund)),))
 
     @_answered
     async def find_refund(self, provider_ref: str, refund_no: int) -> Answer:
@@ -221,7 +231,7 @@ class StripeGateway:
     @_answered
     async def fetch_refund(self, refund_ref: str) -> Answer:
         found = await self._client.v1.refunds.retrieve_async(refund_ref)
-        return Done((refund_fact(read(found.to_dict(), Refund)),))
+        return Done((refund_fact(read(found.to_dict(), StripeRefund)),))
 
     # ---- what is asked by HTTP requests rather than by obligations
 
@@ -257,9 +267,11 @@ class StripeGateway:
 
     async def recent(self, since_ms: int) -> AsyncIterator[Sighting]:
         v1, since_s = self._client.v1, since_ms // 1000
-        refunds = await self._ask(lambda: self._all(v1.refunds.list_async({"limit": PAGE, "created": {"gte": since_s}}), Refund))
+        refunds = await self._ask(
+            lambda: self._all(v1.refunds.list_async({"limit": PAGE, "created": {"gte": since_s}}), StripeRefund)
+        )
         disputes = await self._ask(
-            lambda: self._all(v1.disputes.list_async({"limit": PAGE, "created": {"gte": since_s}}), Dispute)
+            lambda: self._all(v1.disputes.list_async({"limit": PAGE, "created": {"gte": since_s}}), StripeDispute)
         )
         refs = dict.fromkeys(ref for ref in (*(r.payment_ref for r in refunds), *(d.payment_ref for d in disputes)) if ref)
         for ref in refs:
@@ -277,17 +289,19 @@ class StripeGateway:
     async def _look(self, ref: str) -> Sighting:
         """The payment, and where money moved its refunds and disputes: up to three calls."""
         intent = await self._intent("get", f"/{quote(ref)}", expand=["latest_charge"])
-        refunds: list[Refund] = []
-        disputes: list[Dispute] = []
+        refunds: list[StripeRefund] = []
+        disputes: list[StripeDispute] = []
         if intent.amount_received:
             refunds = await self._refunds(ref)
             if intent.charge is None or intent.charge.disputed:
-                disputes = await self._all(self._client.v1.disputes.list_async({"payment_intent": ref, "limit": PAGE}), Dispute)
+                disputes = await self._all(
+                    self._client.v1.disputes.list_async({"payment_intent": ref, "limit": PAGE}), StripeDispute
+                )
         facts: tuple[Fact, ...] = facts_of(intent, refunds, disputes)
         return Sighting(intent.order_id, facts, intent.id)
 
-    async def _refunds(self, ref: str) -> list[Refund]:
-        return await self._all(self._client.v1.refunds.list_async({"payment_intent": ref, "limit": PAGE}), Refund)
+    async def _refunds(self, ref: str) -> list[StripeRefund]:
+        return await self._all(self._client.v1.refunds.list_async({"payment_intent": ref, "limit": PAGE}), StripeRefund)
 
     async def _intent(self, method: str, path: str, **params: Any) -> Intent:
         """What a request below /v1/payment_intents answers. Most calls of an order are these: the library's objects, which it

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from commands.sandbox.objects import DAY_S, Body, Db, Objects, Request, StripeProblem, about, new_id, unexpected
+from commands.sandbox.objects import DAY_S, Body, Db, Objects, ProviderRequest, StripeProblem, about, new_id, unexpected
 
 DISPUTE_DAYS = 7
 
@@ -13,13 +13,13 @@ class Disputes:
     def __init__(self, objects: Objects) -> None:
         self._objects = objects
 
-    def open(self, db: Db, request: Request, ref: str) -> Body:
+    def open(self, db: Db, request: ProviderRequest, ref: str) -> Body:
         intent = about(request, self._objects.intent(db, ref))
         if intent["status"] != "succeeded":
             raise unexpected(intent, "dispute")
         return self.opened(db, request, intent, str(request.form.get("reason", "fraudulent")))
 
-    def opened(self, db: Db, request: Request, intent: Body, reason: str) -> Body:
+    def opened(self, db: Db, request: ProviderRequest, intent: Body, reason: str) -> Body:
         charge = self._objects.get(db, intent["latest_charge"], "charge") | {"disputed": True}
         dispute: Body = {
             "id": new_id("du"),
@@ -41,7 +41,7 @@ class Disputes:
         self._objects.tell(db, "charge.dispute.created", dispute)
         return dispute
 
-    def close(self, db: Db, request: Request, ref: str) -> Body:
+    def close(self, db: Db, request: ProviderRequest, ref: str) -> Body:
         """The bank decides: `outcome` won, lost or warning_closed."""
         dispute = self._objects.get(db, ref, "dispute")
         intent = about(request, self._objects.intent(db, dispute["payment_intent"]))

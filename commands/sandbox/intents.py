@@ -13,7 +13,7 @@ from commands.sandbox.objects import (
     Body,
     Db,
     Objects,
-    Request,
+    ProviderRequest,
     StripeProblem,
     about,
     amount_in,
@@ -33,7 +33,7 @@ class Intents:
     def __init__(self, objects: Objects, disputes: Disputes) -> None:
         self._objects, self._disputes = objects, disputes
 
-    def create(self, db: Db, request: Request) -> Body:
+    def create(self, db: Db, request: ProviderRequest) -> Body:
         form = request.form
         if "payment_method_types" in form:
             raise StripeProblem(400, "payment_method_types_no_longer_supported", "Use allowed_payment_method_types.", kept=False)
@@ -68,13 +68,13 @@ class Intents:
         self._objects.tell(db, "payment_intent.created", intent)
         return about(request, intent)
 
-    def retrieve(self, db: Db, request: Request, ref: str, public: bool) -> Body:
+    def retrieve(self, db: Db, request: ProviderRequest, ref: str, public: bool) -> Body:
         only(request.form, "expand", *(["client_secret"] if public else []))
         intent = about(request, self._objects.intent(db, ref))
         _check_secret(request, intent, public)
         return self._objects.expanded(db, request, intent)
 
-    def search(self, db: Db, request: Request) -> Body:
+    def search(self, db: Db, request: ProviderRequest) -> Body:
         """Of the query language: `metadata['name']:'value'` and `created>n`, joined by AND."""
         only(request.form, "query", "limit", "page", "expand")
         wanted, created = query_in(str(request.form.get("query", "")))
@@ -86,7 +86,7 @@ class Intents:
         page = {"object": "search_result", "url": request.path, "has_more": len(found) > limit, "next_page": None}
         return {**page, "data": found[:limit]}
 
-    def confirm(self, db: Db, request: Request, ref: str, public: bool) -> Body:
+    def confirm(self, db: Db, request: ProviderRequest, ref: str, public: bool) -> Body:
         """What Stripe.js does when the customer pays: with the publishable key and the payment's secret."""
         intent = about(request, self._objects.intent(db, ref))
         _check_secret(request, intent, public)
@@ -102,7 +102,7 @@ class Intents:
             return intent
         return self._charge(db, request, intent, card)
 
-    def authenticate(self, db: Db, request: Request, ref: str) -> Body:
+    def authenticate(self, db: Db, request: ProviderRequest, ref: str) -> Body:
         """3-D Secure ends: the page that a customer would see. `outcome` success or failure."""
         intent = about(request, self._objects.intent(db, ref))
         if intent["status"] != "requires_action":
@@ -115,7 +115,7 @@ class Intents:
         self._objects.tell(db, "payment_intent.payment_failed", intent)
         return intent
 
-    def _charge(self, db: Db, request: Request, intent: Body, card: TestCard) -> Body:
+    def _charge(self, db: Db, request: ProviderRequest, intent: Body, card: TestCard) -> Body:
         charge = {
             "id": new_id("ch"),
             "object": "charge",
@@ -158,7 +158,7 @@ class Intents:
             return intent
         return self._captured(db, request, intent, intent["amount"])
 
-    def capture(self, db: Db, request: Request, ref: str) -> Body:
+    def capture(self, db: Db, request: ProviderRequest, ref: str) -> Body:
         only(request.form, "amount_to_capture", "expand")
         intent = about(request, self._objects.intent(db, ref))
         if intent["status"] != "requires_capture":
@@ -168,7 +168,7 @@ class Intents:
             raise StripeProblem(400, "amount_too_large", "Amount to capture is more than the amount that can be captured.")
         return self._captured(db, request, intent, amount)
 
-    def _captured(self, db: Db, request: Request, intent: Body, amount: int) -> Body:
+    def _captured(self, db: Db, request: ProviderRequest, intent: Body, amount: int) -> Body:
         intent |= {"status": "succeeded", "amount_received": amount, "amount_capturable": 0}
         charge = self._objects.get(db, intent["latest_charge"], "charge") | {"captured": True, "amount_captured": amount}
         self._objects.put(db, charge)
@@ -179,7 +179,7 @@ class Intents:
             self._disputes.opened(db, request, intent, "fraudulent")
         return intent
 
-    def cancel(self, db: Db, request: Request, ref: str, reason: str | None = None) -> Body:
+    def cancel(self, db: Db, request: ProviderRequest, ref: str, reason: str | None = None) -> Body:
         only(request.form, "cancellation_reason", "expand")
         intent = about(request, self._objects.intent(db, ref))
         if intent["status"] in ("canceled", "succeeded"):
@@ -197,7 +197,7 @@ class Intents:
         self._objects.tell(db, "payment_intent.canceled", intent)
         return intent
 
-    def expire(self, db: Db, request: Request, ref: str) -> Body:
+    def expire(self, db: Db, request: ProviderRequest, ref: str) -> Body:
         """The authorisation lapses."""
         intent = self._objects.intent(db, ref)
         if intent["status"] != "requires_capture":
@@ -205,7 +205,7 @@ class Intents:
         return self.cancel(db, request, ref, "expired")
 
 
-def _check_secret(request: Request, intent: Body, public: bool) -> None:
+def _check_secret(request: ProviderRequest, intent: Body, public: bool) -> None:
     given = str(request.form.get("client_secret", ""))
     if public and not secrets.compare_digest(given.encode(), intent["client_secret"].encode()):
         raise StripeProblem(400, "payment_intent_invalid_parameter", "The client_secret provided does not match.", kept=False)

@@ -40,7 +40,7 @@ class StripeProblem(Exception):
         self.error: Body = {"type": kind, "code": code, "message": message}
 
 
-class Request:
+class ProviderRequest:
     """One request as the rules see it: `form` as nested values, all texts."""
 
     def __init__(self, verb: str, path: str, form: Mapping[str, Any], key: str = "", fate: str = "none") -> None:
@@ -75,7 +75,7 @@ class Objects:
     def of(self, db: Db, ref: str, kind: str) -> list[Body]:
         return [body_of(r) for r in db.execute("select body from objects where payment_intent = ? and kind = ?", (ref, kind))]
 
-    def expanded(self, db: Db, request: Request, intent: Body) -> Body:
+    def expanded(self, db: Db, request: ProviderRequest, intent: Body) -> Body:
         if intent["latest_charge"] and "latest_charge" in values_of(request.form.get("expand", [])):
             return intent | {"latest_charge": self.get(db, intent["latest_charge"], "charge")}
         return intent
@@ -92,13 +92,13 @@ class Objects:
         }
         db.execute("insert into messages (id, at_s, body) values (?, ?, ?)", (event["id"], event["created"], json.dumps(event)))
 
-    def read(self, db: Db, request: Request, ref: str, kind: str) -> Body:
+    def read(self, db: Db, request: ProviderRequest, ref: str, kind: str) -> Body:
         only(request.form, "expand")
         found = self.get(db, ref, kind)
         about(request, self.intent(db, found["payment_intent"]))
         return found
 
-    def list_of(self, db: Db, request: Request, kind: str) -> Body:
+    def list_of(self, db: Db, request: ProviderRequest, kind: str) -> Body:
         """Newest first, as Stripe's lists; `payment_intent`, `created[gte]`, `limit`, `starting_after`."""
         only(request.form, "payment_intent", "created", "limit", "starting_after", "expand")
         created = request.form.get("created", {})
@@ -115,7 +115,7 @@ class Objects:
         return {"object": "list", "url": request.path, "has_more": len(found) > limit, "data": found[:limit]}
 
 
-def about(request: Request, intent: Body) -> Body:
+def about(request: ProviderRequest, intent: Body) -> Body:
     request.order_id = intent["metadata"].get("order", "")
     return intent
 

@@ -18,13 +18,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from commands.sandbox import PUBLISHABLE_KEY, SECRET_KEY
-from commands.sandbox.objects import Body, Db, Request, StripeProblem
+from commands.sandbox.objects import Body, Db, ProviderRequest, StripeProblem
 from commands.sandbox.provider import Provider
 
 MAX_BODY = 64 * 1024
 MAX_DEPTH = 4
 
-Work = Callable[[Db, Request], Body]
+Work = Callable[[Db, ProviderRequest], Body]
 
 
 def payment_routes(provider: Provider) -> list[BaseRoute]:
@@ -83,7 +83,7 @@ async def _answer(provider: Provider, http: HttpRequest, verb: str, work: Callab
     except StripeProblem as problem:
         return JSONResponse({"error": problem.error}, problem.status)
     key = http.headers.get("idempotency-key", "") if http.method == "POST" else ""
-    request = Request(verb, http.url.path, form, key, str(http.scope.get("fate", "none")))
+    request = ProviderRequest(verb, http.url.path, form, key, str(http.scope.get("fate", "none")))
     status, answer, replayed = provider.carry_out(request, work(http.path_params.get("ref", ""), is_public))
     headers = {"Request-Id": f"req_{secrets.token_hex(7)}"}
     if key:

@@ -12,12 +12,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from commands.sandbox.disputes import Disputes
 from commands.sandbox.intents import Intents
 from commands.sandbox.journal import Journal
-from commands.sandbox.objects import DAY_S, TABLES, Body, Db, Objects, Request, StripeProblem
+from commands.sandbox.objects import DAY_S, TABLES, Body, Db, Objects, ProviderRequest, StripeProblem
 from commands.sandbox.refunds import Refunds
 
 PORT = "payments"
@@ -34,7 +35,7 @@ class Provider:
         self.refunds = Refunds(self.objects)
         journal.add_tables(TABLES)
 
-    def carry_out(self, request: Request, work: Callable[[Db, Request], Body]) -> tuple[int, Body, bool]:
+    def carry_out(self, request: ProviderRequest, work: Callable[[Db, ProviderRequest], Body]) -> tuple[int, Body, bool]:
         """(status, answer, replayed) of one request, with its row in the journal."""
         with self._journal.transaction() as db:
             kept = self._kept(db, request)
@@ -57,7 +58,7 @@ class Provider:
         self._on_message()
         return status, answer, replayed
 
-    def _carry_out(self, db: Db, request: Request, work: Callable[[Db, Request], Body]) -> tuple[int, Body]:
+    def _carry_out(self, db: Db, request: ProviderRequest, work: Callable[[Db, ProviderRequest], Body]) -> tuple[int, Body]:
         db.execute("savepoint work")
         try:
             status, answer, keep = 200, work(db, request), True
@@ -71,7 +72,7 @@ class Provider:
             db.execute("insert or replace into keys (key, at_s, request, status, answer) values (?, ?, ?, ?, ?)", row)
         return status, answer
 
-    def _kept(self, db: Db, request: Request) -> tuple[int, Body] | None:
+    def _kept(self, db: Db, request: ProviderRequest) -> tuple[int, Body] | None:
         """The first answer under this key, for a day. Another request under it is an error of its sender."""
         if not request.key:
             return None
@@ -87,11 +88,11 @@ class Provider:
         """Let the refunds turn whose time has come; how many did. To be called now and then."""
         due = self._journal.rows("select * from turns where at_s <= ?", self._now_s())
         for row in due:
-            self.carry_out(Request("turn_refund", "", {}), lambda db, request, row=row: self.refunds.turn(db, request, row))  # type: ignore[misc]
+            self.carry_out(ProviderRequest("turn_refund", "", {}), partial(self.refunds.turn, row=row))
         return len(due)
 
 
-def _digest(request: Request) -> str:
+def _digest(request: ProviderRequest) -> str:
     text = json.dumps([request.verb, request.path, request.form], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 

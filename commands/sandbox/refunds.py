@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from commands.sandbox.cards import BY_METHOD, CARDS
-from commands.sandbox.objects import Body, Db, Objects, Request, StripeProblem, about, amount_in, new_id, only
+from commands.sandbox.objects import Body, Db, Objects, ProviderRequest, StripeProblem, about, amount_in, new_id, only
 
 REFUND_TURNS_S = 1  # "some time later" of the test cards whose refund pends or fails
 
@@ -17,7 +17,7 @@ class Refunds:
     def __init__(self, objects: Objects) -> None:
         self._objects = objects
 
-    def create(self, db: Db, request: Request) -> Body:
+    def create(self, db: Db, request: ProviderRequest) -> Body:
         only(request.form, "payment_intent", "amount", "metadata", "reason", "expand")
         intent = about(request, self._objects.intent(db, str(request.form.get("payment_intent", ""))))
         charge = self._objects.get(db, intent["latest_charge"], "charge") if intent["latest_charge"] else None
@@ -63,7 +63,7 @@ class Refunds:
             (refund["id"], self._objects.now_s() + REFUND_TURNS_S, status),
         )
 
-    def turn(self, db: Db, request: Request, row: Mapping[str, Any]) -> Body:
+    def turn(self, db: Db, request: ProviderRequest, row: Mapping[str, Any]) -> Body:
         db.execute("delete from turns where id = ?", (row["id"],))
         refund = self._objects.get(db, row["id"], "refund")
         intent = about(request, self._objects.intent(db, refund["payment_intent"]))

@@ -34,7 +34,7 @@ from ledger.memory.store import MemoryStore
 from ledger.rocks_store import RocksStore
 from ledger.store import Store
 from ledger.topics import Topics, TopicSpec
-from projections.faust_app import LedgerApp, build_app, run
+from projections.faust_app import FoldApp, build_app, run
 from projections.feed import EXIT_FAILED, Chunk, ChunkLost, StandsStill
 from tests.support.patience import PATIENCE_S
 
@@ -93,7 +93,7 @@ def write(log: MemoryLog | KafkaLog, numbers: Sequence[int], topics: Sequence[st
 
 
 @asynccontextmanager
-async def folding(log: MemoryLog, folder: Counter, tmp_path: Path, **options: Any) -> AsyncIterator[LedgerApp]:
+async def folding(log: MemoryLog, folder: Counter, tmp_path: Path, **options: Any) -> AsyncIterator[FoldApp]:
     app = build_app(app_id="test", log=log, folder=folder, state_dir=tmp_path, exit_grace_s=None, check_s=0.2, **options)
     app.conf.web_enabled = False  # without `run` Faust would open a server of its own, on a fixed port of every interface
     await app.start()
@@ -216,7 +216,7 @@ def test_the_first_exception_of_a_fold_is_the_last_fold(tmp_path: Path) -> None:
     assert folder.counts() == {b"%d" % n: 1 for n in range(5)}
 
 
-def lose(app: LedgerApp, number: int) -> None:
+def lose(app: FoldApp, number: int) -> None:
     """Make chunk `number` disappear between the agent and the fold (one that waits for it already cannot be robbed earlier)."""
     fold = app.feed.fold
 
@@ -622,7 +622,7 @@ def main(settings: dict[str, Any]) -> int:
 class Asgi:
     """A few answers over HTTP."""
 
-    def __init__(self, app: LedgerApp, log: MemoryLog | KafkaLog, counter: Counter) -> None:
+    def __init__(self, app: FoldApp, log: MemoryLog | KafkaLog, counter: Counter) -> None:
         self.app, self.log, self.counter = app, log, counter
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:

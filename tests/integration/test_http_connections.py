@@ -11,13 +11,13 @@ from typing import Any
 import httpx
 import pytest
 
-from api.connections import BoundedProtocol, Connections, Limits, _network, limits_within
+from api.connections import BoundedProtocol, ConnectionLimits, Connections, _network, limits_within
 from ledger.memory.log import MemoryLog
 from ledger.topics import Topics
 from tests.support.harness import RunningLedger, key, order_body, running_ledger
 from tests.support.patience import PATIENCE_S
 
-HASTY = Limits(connections=12, per_address=10, header_s=1.0, body_s=1.0, idle_s=1.5, unread_s=1.0, sweep_s=0.05)
+HASTY = ConnectionLimits(connections=12, per_address=10, header_s=1.0, body_s=1.0, idle_s=1.5, unread_s=1.0, sweep_s=0.05)
 
 
 @pytest.fixture(scope="module")
@@ -317,7 +317,7 @@ def test_the_address_with_most_resting_connections_makes_room(ledger: RunningLed
 
         name = ""
 
-    connections = Connections(Limits(connections=6, per_address=5))
+    connections = Connections(ConnectionLimits(connections=6, per_address=5))
     made: list[Resting] = []
     for name in ("a", "b", "b", "b", "b", "c", "d", "d"):
         one = Resting()

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from api.callers.auth import Principal
-from api.callers.limits import BURST_S, Limits
+from api.callers.limits import BURST_S, RateLimits
 from api.settings import Settings
 from ledger.memory.log import MemoryLog
 from ledger.topics import Topics
@@ -34,7 +34,7 @@ def clock(ledger: RunningLedger) -> Clock:
     """Fresh limits, whose clock stands: three requests a second of anybody."""
     clock = Clock()
     settings = Settings(_env_file=None, limit_gateway_per_second=3_000, limit_customer_per_second=3, limit_staff_per_second=3)
-    ledger.context.limits = Limits(settings, clock)
+    ledger.context.limits = RateLimits(settings, clock)
     return clock
 
 

@@ -38,7 +38,7 @@ from commands.messages import RecordDispute, RecordPayment, RecordRefund
 from commands.obligations import Kind, obligations
 from commands.reconciler.answers import Answer, Done, No, Unknown
 from commands.reconciler.payment_port import InvalidSignature, NotForUs, ProviderUnavailable
-from commands.reconciler.performing import Ports, Report, perform
+from commands.reconciler.performing import CallReport, Ports, perform
 from commands.reconciler.stripe_gateway import StripeGateway
 from commands.reconciler.stripe_webhook import sign
 from commands.sandbox import SECRET_KEY
@@ -361,13 +361,13 @@ def test_a_capture_that_fails_after_its_look_was_answered_says_so() -> None:
     (obligation,) = [o for o in obligations(order) if o.kind is Kind.CAPTURE]
     intent = {"id": "pi_1", "object": "payment_intent", "status": "requires_capture", "amount": 1, "currency": "eur"}
 
-    async def go(look: int) -> Report:
+    async def go(look: int) -> CallReport:
         said = (look, {}, intent if look == 200 else ERROR)
         async with provider(lambda method, path: said if method == "GET" else (503, {}, ERROR)) as door:
             return await perform(obligation, order, Ports(door, {}), order.updated_at)
 
-    assert asyncio.run(go(200)) == Report(failed="api_error (503)", looked=True)
-    assert asyncio.run(go(500)) == Report(failed="api_error (500)", answered=False)
+    assert asyncio.run(go(200)) == CallReport(failed="api_error (503)", looked=True)
+    assert asyncio.run(go(500)) == CallReport(failed="api_error (500)", answered=False)
 
 
 # ---- requests, against Stripe's own description ---------------------------------------------------------------------

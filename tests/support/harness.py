@@ -27,7 +27,7 @@ from pydantic import SecretStr
 
 from api.app import build_app
 from api.callers.auth import Principal, Token, Tokens, hash_token, new_token
-from api.connections import Connections, Limits
+from api.connections import ConnectionLimits, Connections
 from api.context import AppContext
 from api.processes.companions import Companions
 from api.processes.doors import build_payments
@@ -190,7 +190,7 @@ def running_ledger(
     payment_window_s: int = 1800,
     email_url: str | None = None,
     limit_per_second: int = 1_000_000,
-    limits: Limits | None = None,
+    limits: ConnectionLimits | None = None,
 ) -> Iterator[RunningLedger]:
     """Topics, processor, fold and API over `log`, until the block ends; with a `sandbox` also the reconciler."""
     settings = Settings(

@@ -224,7 +224,7 @@ class Fuzzed:
             headers["Prefer"] = "wait=0"  # a position that nobody has reached is not waited for
         if "text/html" in operation["responses"]["200" if "200" in operation["responses"] else "201"].get("content", {}):
             headers["Accept"] = ("text/html", "*/*")[choice.number % 2]
-        sent = requests.Request(**case.as_transport_kwargs(base_url=self.ledger.url, headers=headers)).prepare()
+        sent = requests.RequestBody(**case.as_transport_kwargs(base_url=self.ledger.url, headers=headers)).prepare()
         if operation["operationId"] == "receiveStripeWebhook" and choice.real and self._is_well_formed(case, "HEADER"):
             body = sent.body or b""
             sent.headers["Stripe-Signature"] = sign(

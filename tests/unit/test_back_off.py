@@ -8,7 +8,7 @@ import pytest
 
 from commands.obligations import Kind
 from commands.reconciler.pauses import LONGEST_PAUSE_MS, STUCK_PAUSE_MS, Tries, pause_ms
-from commands.reconciler.performing import Report
+from commands.reconciler.performing import CallReport
 
 MINUTE_MS, HOUR_MS = 60_000, 3_600_000
 WAITED = (Kind.RESERVE, Kind.CREATE_PAYMENT, Kind.LOOK_AT_PAYMENT, Kind.CAPTURE)
@@ -22,7 +22,7 @@ class Clock:
         return self.now_ms
 
 
-def pauses(kind: Kind, report: Report, count: int) -> tuple[list[int], Tries]:
+def pauses(kind: Kind, report: CallReport, count: int) -> tuple[list[int], Tries]:
     """The pauses after `count` failures, each of which came as soon as it might."""
     clock, t = Clock(), Tries()
     found = []
@@ -39,7 +39,7 @@ def test_what_a_customer_waits_for_comes_again_after_a_fifth_of_a_second_then_le
     assert exact[:8] == [200, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000]
     assert all(b in (2 * a, LONGEST_PAUSE_MS) for a, b in pairwise(exact[3:]))
     assert exact[-1] == LONGEST_PAUSE_MS
-    found, _ = pauses(kind, Report(failed="x"), 8)
+    found, _ = pauses(kind, CallReport(failed="x"), 8)
     assert all(0.75 * e - 1 <= p <= 1.25 * e + 1 for p, e in zip(found, exact, strict=False))
 
 
@@ -50,7 +50,7 @@ def test_the_rest_begins_with_a_second(kind: Kind) -> None:
 
 
 def test_while_looks_are_answered_and_only_the_act_fails_no_pause_grows_to_minutes() -> None:
-    found, t = pauses(Kind.CAPTURE, Report(failed="x", looked=True), 60)
+    found, t = pauses(Kind.CAPTURE, CallReport(failed="x", looked=True), 60)
     assert max(found) <= 15_000 * 1.25
     assert (t.failed, t.blind) == (60, 0)
 
@@ -58,10 +58,10 @@ def test_while_looks_are_answered_and_only_the_act_fails_no_pause_grows_to_minut
 def test_a_person_is_called_after_twenty_blind_failures_or_an_hour_of_any() -> None:
     clock, t = Clock(), Tries()
     for failures in range(1, 22):
-        t.fail(Kind.CAPTURE, clock.now_ms, Report(failed="x"))
+        t.fail(Kind.CAPTURE, clock.now_ms, CallReport(failed="x"))
         assert t.is_stuck(clock.now_ms) == (failures > 20)
     assert t.next_at - clock.now_ms >= STUCK_PAUSE_MS * 0.75
-    looked, t = Report(failed="x", looked=True), Tries()
+    looked, t = CallReport(failed="x", looked=True), Tries()
     for _ in range(100):
         t.fail(Kind.CAPTURE, clock.now_ms, looked)
     assert not t.is_stuck(clock.now_ms)
@@ -70,7 +70,7 @@ def test_a_person_is_called_after_twenty_blind_failures_or_an_hour_of_any() -> N
 
 
 def test_a_pause_that_the_other_side_asks_for_is_kept_up_to_a_minute() -> None:
-    found, _ = pauses(Kind.CREATE_PAYMENT, Report(failed="x", after_s=7.0), 3)
+    found, _ = pauses(Kind.CREATE_PAYMENT, CallReport(failed="x", after_s=7.0), 3)
     assert all(p == 7_000 for p in found)
-    found, _ = pauses(Kind.CREATE_PAYMENT, Report(failed="x", after_s=86_400.0), 3)
+    found, _ = pauses(Kind.CREATE_PAYMENT, CallReport(failed="x", after_s=86_400.0), 3)
     assert all(p == MINUTE_MS for p in found)

@@ -155,8 +155,8 @@ def test_what_only_has_digits_is_no_card_number(text: str) -> None:
 # ---- every text -----------------------------------------------------------------------------------------------------
 
 
-def requests() -> list[type[payloads.Request]]:
-    found, left = [], [payloads.Request]
+def requests() -> list[type[payloads.RequestBody]]:
+    found, left = [], [payloads.RequestBody]
     while left:
         below = left.pop().__subclasses__()
         left += below

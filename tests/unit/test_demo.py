@@ -9,7 +9,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from api.cli.demo import calls as demo_calls
 from api.cli.demo import plain_consumer
-from api.cli.demo.calls import PATIENCE_S, Patience
+from api.cli.demo.calls import PATIENCE_S, StepPatience
 from api.cli.demo.inputs import LIVES, NEVER_PAID, cart_of, life_of
 from api.cli.demo.run import ENVIRONMENT
 from api.cli.demo.steps import _finished_with
@@ -30,7 +30,7 @@ def test_only_orders_that_nobody_pays_for_can_expire_while_the_demo_runs() -> No
 def test_patience_is_over_only_when_nothing_has_moved_for_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
     monkeypatch.setattr(demo_calls.time, "monotonic", lambda: now)
-    patience = Patience()
+    patience = StepPatience()
     for _ in range(20):  # far longer than the patience in all
         now += PATIENCE_S - 1
         assert not patience.over

@@ -21,14 +21,14 @@ PROGRAM = """
 import os, sys, threading
 sys.setswitchinterval(0.0005)  # as `commands` does
 import api.app, commands.processor.process, commands.reconciler.loop, projections.projector
-from commands.reconciler.stripe_facts import Dispute, Intent, Refund, read
+from commands.reconciler.stripe_facts import StripeDispute, Intent, StripeRefund, read
 from ledger.schemas.codec import event_codec
 
 value = bytes.fromhex(sys.argv[1])
 things = [
     ({"id": "pi_1", "status": "x", "amount": 1, "currency": "eur", "latest_charge": {"id": "ch_1"}}, Intent),
-    ({"id": "re_1", "status": "x", "amount": 1, "payment_intent": {"id": "pi_1"}}, Refund),
-    ({"id": "dp_1", "status": "x", "amount": 1, "evidence_details": {"due_by": 1}}, Dispute),
+    ({"id": "re_1", "status": "x", "amount": 1, "payment_intent": {"id": "pi_1"}}, StripeRefund),
+    ({"id": "dp_1", "status": "x", "amount": 1, "evidence_details": {"due_by": 1}}, StripeDispute),
 ]
 crashed = 0
 for _ in range(40):

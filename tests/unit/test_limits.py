@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from api.callers.auth import Principal
-from api.callers.limits import BURST_S, Buckets, Limits
+from api.callers.limits import BURST_S, Buckets, RateLimits
 from api.problems import Problem
 from api.settings import Settings
 
@@ -27,11 +27,11 @@ def clock() -> Clock:
     return Clock()
 
 
-def limits(clock: Clock, gateway: int = 1_000, customer: int = 10, staff: int = 20) -> Limits:
+def limits(clock: Clock, gateway: int = 1_000, customer: int = 10, staff: int = 20) -> RateLimits:
     settings = Settings(
         _env_file=None, limit_gateway_per_second=gateway, limit_customer_per_second=customer, limit_staff_per_second=staff
     )
-    return Limits(settings, clock)
+    return RateLimits(settings, clock)
 
 
 def taken(take: Callable[[], None], most: int = 10_000) -> int:

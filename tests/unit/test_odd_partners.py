@@ -34,7 +34,7 @@ from commands.obligations import Kind, Obligation, obligations
 from commands.processor.desk import Desk
 from commands.reconciler.answers import Done, Unknown, command_of
 from commands.reconciler.payment_port import PaymentView, ProviderUnavailable, Sighting
-from commands.reconciler.performing import Ports, Report, perform
+from commands.reconciler.performing import CallReport, Ports, perform
 from commands.reconciler.stock_grpc import GrpcStock
 from commands.reconciler.stock_http import HttpStock
 from commands.reconciler.stripe_gateway import StripeGateway
@@ -117,7 +117,7 @@ async def meet(times: int, seed: int) -> Counter[str]:
         async def once() -> None:
             order, obligation = chance.choice(owed()[chance.choice(kinds)])
             report = await perform(obligation, order, ports, PLACED_AT + chance.choice((1, 10**9)))
-            assert isinstance(report, Report)
+            assert isinstance(report, CallReport)
             assert MARK not in str(report.failed)
             check(order, report.commands)
             said = "failed" if report.failed else "facts" if report.commands else "nothing new"

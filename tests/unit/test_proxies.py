@@ -15,7 +15,7 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 
 from api.callers.proxies import Proxies
-from api.connections import Connections, Limits
+from api.connections import ConnectionLimits, Connections
 from api.settings import Settings, load_settings
 from ledger.errors import ConfigError
 from projections.faust_app import UVICORN_OPTIONS
@@ -122,7 +122,7 @@ class Resting:
 
 
 def test_a_proxy_holds_as_many_connections_as_there_may_be_at_all() -> None:
-    connections = Connections(Limits(connections=8, per_address=2), proxies("10.0.0.7"))
+    connections = Connections(ConnectionLimits(connections=8, per_address=2), proxies("10.0.0.7"))
     made = []
     for host in ["10.0.0.7"] * 5 + ["192.0.2.1"] * 3:
         one = Resting(connections, host)

@@ -12,11 +12,11 @@ import pytest
 from commands.messages import command_codec
 from commands.reconciler.answers import Fact, command_of
 from commands.reconciler.payment_port import InvalidSignature, NotForUs
-from commands.reconciler.stripe_facts import Dispute, Intent, Refund, facts_of, read, told_by
+from commands.reconciler.stripe_facts import Intent, StripeDispute, StripeRefund, facts_of, read, told_by
 from commands.reconciler.stripe_webhook import read_event, sign
 from tests.support.stripe_objects import CHARGE, DISPUTE, INTENT, NOW, REFUND, SECRET, mutated
 
-KINDS: list[tuple[dict[str, Any], type[Any]]] = [(INTENT, Intent), (REFUND, Refund), (DISPUTE, Dispute)]
+KINDS: list[tuple[dict[str, Any], type[Any]]] = [(INTENT, Intent), (REFUND, StripeRefund), (DISPUTE, StripeDispute)]
 
 
 def reported(facts: tuple[Fact, ...]) -> None:
@@ -46,13 +46,13 @@ def test_twenty_thousand_mutated_objects_are_facts_or_no_object() -> None:
         if kind is Intent:
             reported(facts_of(found, [refund], [dispute]))
         else:
-            reported(facts_of(intent, [found] if kind is Refund else [refund], [found] if kind is Dispute else []))
+            reported(facts_of(intent, [found] if kind is StripeRefund else [refund], [found] if kind is StripeDispute else []))
     assert taken > 4_000
 
 
 def test_what_stripes_own_types_call_nullable_stops_no_look() -> None:
     bare = {"id": "re_9", "status": None, "amount": 2200, "payment_intent": {"id": "pi_1"}, "metadata": None}
-    refund = read(bare, Refund)
+    refund = read(bare, StripeRefund)
     assert refund.payment_ref == "pi_1"
     intent = read(INTENT | {"metadata": {"order": "ord_1", "attempt": "1"}, "latest_charge": None}, Intent)
     assert [type(f).__name__ for f in facts_of(intent, [refund])] == ["RecordPayment", "RecordRefund"]
@@ -77,7 +77,7 @@ def test_twenty_thousand_signed_messages_are_events_or_not_for_us() -> None:
     assert taken > 10_000
 
 
-@pytest.mark.parametrize(("kind", "thing"), [(Intent, INTENT), (Refund, REFUND), (Dispute, DISPUTE)])
+@pytest.mark.parametrize(("kind", "thing"), [(Intent, INTENT), (StripeRefund, REFUND), (StripeDispute, DISPUTE)])
 def test_an_object_without_a_name_is_none(kind: type[Any], thing: dict[str, Any]) -> None:
     assert whole(kind, thing) is not None
     assert whole(kind, thing | {"id": ""}) is None

@@ -1,6 +1,6 @@
 """The demo's calls: to the ledger as gateway, desk and reader, to the sandbox as the customer's browser.
 
-Nothing here races a clock. A wait ends when its condition holds; `Patience` ends the demo only if nothing at all has happened
+Nothing here races a clock. A wait ends when its condition holds; `StepPatience` ends the demo only if nothing at all has happened
 for ten minutes, which is thirty times the usual length of the whole demo.
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlencode
 
-from api.cli.demo.inputs import Placed
+from api.cli.demo.inputs import PlacedOrder
 from commands.sandbox import PUBLISHABLE_KEY
 from commands.sandbox.cards import confirm_form
 from ledger.http_client import HttpAnswer, HttpClient, NoAnswer, with_query
@@ -23,7 +23,7 @@ NOT_FINAL = (202, 429, 503)  # not decided, or not now: the same request is sent
 FIRST_PAUSE_S, MOST_PAUSE_S = 0.03, 0.25  # between two attempts
 
 
-class Patience:
+class StepPatience:
     """Runs out when there has been no progress anywhere for `PATIENCE_S`."""
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class Calls:
     """HTTP clients for the ledger and the sandbox. `sent_again` counts requests whose first answer was not final."""
 
     def __init__(self, info: dict[str, Any], connections: int) -> None:
-        self.patience = Patience()
+        self.patience = StepPatience()
         self.sent_again = 0
         self._tokens = info["tokens"]
         self._client = HttpClient(info["url"], connections=connections)
@@ -85,13 +85,13 @@ class Calls:
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 1.5, MOST_PAUSE_S)
 
-    async def order(self, order: Placed, **params: str | int) -> dict[str, Any]:
+    async def order(self, order: PlacedOrder, **params: str | int) -> dict[str, Any]:
         """The order as its gateway reads it, or the problem."""
         headers = self.headers("gateway", order.customer)
         shown: dict[str, Any] = (await self.final("GET", f"/orders/{order.order_id}", headers, params=params)).json()
         return shown
 
-    async def events(self, order: Placed) -> list[dict[str, Any]]:
+    async def events(self, order: PlacedOrder) -> list[dict[str, Any]]:
         headers = self.headers("gateway", order.customer)
         answer = await self.final("GET", f"/orders/{order.order_id}/events", headers)
         rows: list[dict[str, Any]] = answer.json()["data"]
@@ -102,7 +102,7 @@ class Calls:
         page: dict[str, Any] = (await self.final("GET", "/orders", self.headers("reader"), params=params)).json()
         return page
 
-    async def until(self, order: Placed, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    async def until(self, order: PlacedOrder, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         """Wait until `holds(order)`; returns the order, also if the patience runs out."""
         pause_s, version = FIRST_PAUSE_S, 0
         while True:
@@ -115,7 +115,7 @@ class Calls:
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 1.5, MOST_PAUSE_S)
 
-    async def until_events(self, order: Placed, holds: Callable[[list[dict[str, Any]]], bool]) -> None:
+    async def until_events(self, order: PlacedOrder, holds: Callable[[list[dict[str, Any]]], bool]) -> None:
         """Wait until `holds(events of the order)`, or the patience runs out."""
         pause_s, known = FIRST_PAUSE_S, 0
         while not holds(rows := await self.events(order)) and not self.patience.over:

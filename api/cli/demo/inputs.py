@@ -42,7 +42,7 @@ LIVES = (
 BY_CUSTOMER, REFUNDED, NEVER_PAID, NOT_THERE = (life.name for life in LIVES[:4])
 
 
-class Placed(Struct):
+class PlacedOrder(Struct):
     """An order of the demo as its gateway knows it: the cart, the answer, and its expected course."""
 
     number: int
@@ -93,7 +93,7 @@ class Wrong(NamedTuple):
     body: bytes = b""
 
 
-def wrong_requests(mine: Placed, foreign: Placed, tokens: dict[str, str]) -> list[Wrong]:
+def wrong_requests(mine: PlacedOrder, foreign: PlacedOrder, tokens: dict[str, str]) -> list[Wrong]:
     """Mistakes of gateways, customers and staff. `mine` and `foreign` are unpaid orders of two customers."""
     number = mine.number + 1_000_000
     gateway = {"Authorization": f"Bearer {tokens['gateway']}", "Customer-Id": mine.customer, "Content-Type": "application/json"}

@@ -73,7 +73,7 @@ def fastavro_decoder(url: str, token: str) -> Decode:
     return decode
 
 
-class Findings:
+class TopicFindings:
     """Collects the contents of the events, and every broken promise to readers of the topic."""
 
     def __init__(self, decoder: str) -> None:
@@ -143,7 +143,7 @@ def end_of(consumer: Consumer, partition: TopicPartition) -> int:
     return int(asked(lambda: consumer.get_watermark_offsets(partition, timeout=ASK_S))[1])
 
 
-def read(bootstrap_servers: str, topic: str, decode: Decode, findings: Findings, last_call: threading.Event) -> None:
+def read(bootstrap_servers: str, topic: str, decode: Decode, findings: TopicFindings, last_call: threading.Event) -> None:
     """Tail `topic` from its beginning. After `last_call`, continue up to its current end."""
     consumer = Consumer(
         {
@@ -193,7 +193,7 @@ def main() -> None:
         decode, decoder = confluent_decoder(url, token), "confluent_kafka AvroDeserializer"
     except ImportError:
         decode, decoder = fastavro_decoder(url, token), "fastavro, schema fetched by id"
-    findings = Findings(decoder)
+    findings = TopicFindings(decoder)
     last_call = threading.Event()
 
     def wait_for_the_end() -> None:

@@ -24,7 +24,7 @@ from api.cli.demo.inputs import (
     NEVER_PAID,
     NOT_THERE,
     REFUNDED,
-    Placed,
+    PlacedOrder,
     Wrong,
     cart_of,
     customer_of,
@@ -61,7 +61,7 @@ class Steps:
 
     def __init__(self, orders: int, info: dict[str, Any], advance: Callable[[str, int, int], None]) -> None:
         self.steps: list[Step] = []
-        self.placed: list[Placed] = []
+        self.placed: list[PlacedOrder] = []
         self.latencies_s: list[float] = []
         self.paid_after_s: list[float] = []
         self.statuses: dict[str, int] = {}
@@ -137,7 +137,7 @@ class Steps:
                 await self._refuse()
             await self._each(paying, [o for o in self.placed[known:] if o.life.paid], lambda o: self._pay_one(paying, o))
 
-    async def _pay_one(self, step: Step, order: Placed) -> None:
+    async def _pay_one(self, step: Step, order: PlacedOrder) -> None:
         path, headers = f"/orders/{order.order_id}/payment", self._calls.headers("gateway", order.customer, "pay-1")
         body = {"total_minor": order.body["total_minor"], "currency": order.body["currency"]}
         answer = await self._calls.final("POST", path, headers, body)
@@ -170,7 +170,7 @@ class Steps:
             step.problems.append(f"{key_of(number)}: {answer.status} {answer.text}")
             return
         self.latencies_s.append(took_s)
-        order = Placed(number, cart_of(number), answer.json()["order_id"], answer.body)
+        order = PlacedOrder(number, cart_of(number), answer.json()["order_id"], answer.body)
         self.placed.append(order)
         # As placed: the reconciler may have reserved stock for it meanwhile.
         location, headers = answer.headers["Location"], self._calls.headers("gateway", order.customer)
@@ -180,7 +180,7 @@ class Steps:
     async def _retry(self) -> None:
         step = self._step("orders posted again, twice in parallel", "same answer byte for byte, no second order")
 
-        async def retry(order: Placed) -> None:
+        async def retry(order: PlacedOrder) -> None:
             for answer in await asyncio.gather(self._post(order.number), self._post(order.number)):
                 same = (answer.status, answer.body) == (201, order.answer)
                 step.expect(same, f"{order.key}: {answer.status} {answer.text}, first {order.answer.decode()}")
@@ -213,7 +213,7 @@ class Steps:
         step = self._step("orders fulfilled by the desk", "processing, shipped, delivered, one version each")
         way = ("processing", "shipped", "delivered")
 
-        async def fulfil(order: Placed) -> None:
+        async def fulfil(order: PlacedOrder) -> None:
             for status in way[: way.index(order.life.status) + 1]:
                 body = {"status": status}
                 if status == "shipped":
@@ -230,7 +230,7 @@ class Steps:
 
         wanted = {BY_CUSTOMER: (200, "unpaid"), REFUNDED: (200, "refunding"), "paid and shipped": (409, "too-late-to-cancel")}
 
-        async def cancel(order: Placed) -> None:
+        async def cancel(order: PlacedOrder) -> None:
             desk = order.life.name == REFUNDED
             role, customer = ("admin", None) if desk else ("gateway", order.customer)
             headers = self._calls.headers(role, customer, "cancel")
@@ -247,7 +247,7 @@ class Steps:
         )
         waiting = [o for o in self.placed if o.life.name in (REFUNDED, NEVER_PAID, NOT_THERE, BY_CUSTOMER)]
 
-        async def settled(order: Placed) -> None:
+        async def settled(order: PlacedOrder) -> None:
             payment = "refunded" if order.life.name == REFUNDED else "unpaid"
 
             def cancelled(o: dict[str, Any]) -> bool:
@@ -266,7 +266,7 @@ class Steps:
     async def _read_past(self) -> None:
         step = self._step("histories and past states read", "every version and every point in time as it was")
 
-        async def read(order: Placed) -> None:
+        async def read(order: PlacedOrder) -> None:
             rows = await self._calls.events(order)
             versions = [row["version"] for row in rows]
             step.expect(versions == list(range(1, len(rows) + 1)), f"{order.order_id} has versions {versions}")
