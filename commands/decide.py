@@ -16,12 +16,30 @@ from msgspec import Struct
 
 from commands.flaws import flaws
 from commands.messages import OrderCommand, PlaceOrder
-from ledger import events as e
-from ledger import order as o
-from ledger import transitions as t
+from ledger import events, transitions
 from ledger.bounds import ID_PATTERN, SERVICES
 from ledger.money import MAX_TOTAL_MINOR
-from ledger.order import Order, display
+from ledger.order import (
+    CANCELLED,
+    DISPUTE_LOST,
+    DISPUTE_OPEN,
+    DISPUTE_WITHDRAWN,
+    DISPUTE_WON,
+    Attempt,
+    Order,
+    attempt_no,
+    display,
+    dispute_of,
+    dispute_state,
+    not_given_back_minor,
+    paid_in_full,
+    paid_in_part,
+    payment_state,
+    refund_of,
+    stock_of,
+    stock_state,
+    was_refused,
+)
 from ledger.transitions import Code, Operation, Status
 
 
@@ -36,7 +54,7 @@ class MalformedCommand(ValueError):
     """A command that no correct sender creates: unknown operation or fact, missing payload. Becomes `could_not_decide`."""
 
 
-Decision = e.OrderEvent | Refusal
+Decision = events.OrderEvent | Refusal
 
 
 def decide(command: OrderCommand, order: Order | None, at_ms: int) -> Decision:
@@ -58,7 +76,11 @@ def decide(command: OrderCommand, order: Order | None, at_ms: int) -> Decision:
         return _resolve_attention(command, order, at_ms)
     answer = _answer(operation, command, order, at_ms)
     # Facts also fill an order, and cannot be prevented: a full order still accepts what winds it up.
-    if isinstance(answer, e.OrderEvent) and order.version >= t.MAX_EVENTS and operation is Operation.REQUEST_PAYMENT:
+    if (
+        isinstance(answer, events.OrderEvent)
+        and order.version >= transitions.MAX_EVENTS
+        and operation is Operation.REQUEST_PAYMENT
+    ):
         return Refusal(Code.ORDER_FULL, f"the order has {order.version} events")
     return answer
 
@@ -73,9 +95,9 @@ def is_foreign(command: OrderCommand, order: Order | None) -> bool:
     return order is None or command.customer_id != order.customer_id
 
 
-def _event(command: OrderCommand, order: Order, at_ms: int, kind: str, detail: e.Detail) -> e.OrderEvent:
-    details: dict[str, Any] = {e.DETAIL_OF[kind]: detail}
-    return e.OrderEvent(
+def _event(command: OrderCommand, order: Order, at_ms: int, kind: str, detail: events.Detail) -> events.OrderEvent:
+    details: dict[str, Any] = {events.DETAIL_OF[kind]: detail}
+    return events.OrderEvent(
         order_id=order.order_id,
         version=order.version + 1,
         type=kind,
@@ -110,12 +132,12 @@ def _place(command: OrderCommand, order: Order | None, at_ms: int) -> Decision:
         if found.kind != "total_mismatch":
             raise MalformedCommand(f"PlaceOrder: {found.sentence}")
         return Refusal(Code.AMOUNT_DIFFERS, "lines and adjustments do not add up to the total")
-    if not 0 < place.payment_window_ms <= t.MAX_PAYMENT_WINDOW_S * 1000:
-        return Refusal(Code.PAYMENT_WINDOW_NOT_ALLOWED, f"the time to pay must be 1 to {t.MAX_PAYMENT_WINDOW_S} s")
-    return e.OrderEvent(
+    if not 0 < place.payment_window_ms <= transitions.MAX_PAYMENT_WINDOW_S * 1000:
+        return Refusal(Code.PAYMENT_WINDOW_NOT_ALLOWED, f"the time to pay must be 1 to {transitions.MAX_PAYMENT_WINDOW_S} s")
+    return events.OrderEvent(
         order_id=command.order_id,
         version=1,
-        type=e.ORDER_PLACED,
+        type=events.ORDER_PLACED,
         occurred_at=at_ms,
         customer_id=command.customer_id,
         currency=place.currency,
@@ -123,7 +145,7 @@ def _place(command: OrderCommand, order: Order | None, at_ms: int) -> Decision:
         actor=command.actor,
         command_id=command.command_id,
         fingerprint=command.fingerprint,
-        placed=e.Placed(
+        placed=events.Placed(
             lines=place.lines,
             adjustments=place.adjustments,
             contact_digest=place.contact_digest,
@@ -146,7 +168,7 @@ def _flaw(customer_id: str, place: PlaceOrder) -> str:
 
 def _answer(operation: Operation, command: OrderCommand, order: Order, at_ms: int) -> Decision:
     status = display(order)
-    outcome = t.REQUESTS[operation][status]
+    outcome = transitions.REQUESTS[operation][status]
     guard = _GUARDS[operation](command, order, status, at_ms)
     if guard is not None and not (isinstance(outcome, Code) and outcome in _TABLE_WINS):
         return guard
@@ -177,9 +199,9 @@ def _guard_cancel(command: OrderCommand, order: Order, status: Status, at_ms: in
 def _guard_expire(command: OrderCommand, order: Order, status: Status, at_ms: int) -> Refusal | None:
     if at_ms < order.expires_at:
         return Refusal(Code.NOT_DUE, "the order has not expired yet")
-    if o.payment_state(order) == t.AUTHORISED and o.stock_state(order) == t.RESERVED:
+    if payment_state(order) == transitions.AUTHORISED and stock_state(order) == transitions.RESERVED:
         return Refusal(Code.NOT_DUE, "the payment is being captured")
-    if o.paid_in_part(order):
+    if paid_in_part(order):
         return Refusal(Code.NOT_DUE, "part of the amount was captured: staff must decide")
     return None
 
@@ -189,14 +211,14 @@ def _guard_request_payment(command: OrderCommand, order: Order, status: Status, 
     if order.total_minor == 0:
         return Refusal(Code.NOTHING_TO_PAY, "the order costs nothing")
     if order.captured_minor:
-        part = " in part: the shop must settle the remainder" if o.paid_in_part(order) else ""
+        part = " in part: the shop must settle the remainder" if paid_in_part(order) else ""
         return Refusal(Code.ALREADY_PAID, f"the order is paid{part}")
-    if o.payment_state(order) != "unpaid":
+    if payment_state(order) != "unpaid":
         return Refusal(Code.PAYMENT_OPEN, f"attempt {len(order.attempts)} is {order.attempts[-1].state}")
     if at_ms >= order.expires_at:
         return Refusal(Code.ORDER_EXPIRED, "the time to pay has expired")
-    opened = sum(not o.was_refused(a) for a in order.attempts)
-    if opened >= t.MAX_ATTEMPTS:
+    opened = sum(not was_refused(a) for a in order.attempts)
+    if opened >= transitions.MAX_ATTEMPTS:
         return Refusal(Code.TOO_MANY_ATTEMPTS, f"the order already has {opened} attempts")
     if (wanted.amount_minor, wanted.currency) != (order.total_minor, order.currency):
         return Refusal(Code.AMOUNT_DIFFERS, f"the order costs {order.total_minor} {order.currency} (minor units)")
@@ -205,10 +227,10 @@ def _guard_request_payment(command: OrderCommand, order: Order, status: Status, 
 
 def _guard_fulfil(command: OrderCommand, order: Order, status: Status, at_ms: int) -> Refusal | None:
     if status is Status.PENDING:
-        if o.paid_in_full(order):
-            return Refusal(Code.STOCK_NOT_RESERVED, f"stock is {o.stock_state(order)}")
+        if paid_in_full(order):
+            return Refusal(Code.STOCK_NOT_RESERVED, f"stock is {stock_state(order)}")
         return Refusal(Code.NOT_PAID, "the order is paid in part" if order.captured_minor else "the order is not paid")
-    if o.dispute_state(order) == o.DISPUTE_OPEN:
+    if dispute_state(order) == DISPUTE_OPEN:
         return Refusal(Code.DISPUTE_OPEN, "a dispute about the payment is open")
     return None
 
@@ -229,18 +251,18 @@ _GUARDS: dict[Operation, Guard] = {
 }
 
 
-def _expired(order: Order) -> e.Cancel:
-    paid = bool(order.captured_minor) or o.payment_state(order) in (t.AUTHORISED, "not_required")
-    return e.Cancel("stock_timeout" if paid else "unpaid", "reconciler")
+def _expired(order: Order) -> events.Cancel:
+    paid = bool(order.captured_minor) or payment_state(order) in (transitions.AUTHORISED, "not_required")
+    return events.Cancel("stock_timeout" if paid else "unpaid", "reconciler")
 
 
-_DETAILS: dict[Operation, Callable[[OrderCommand, Order], e.Detail]] = {
-    Operation.CANCEL_ORDER: lambda c, order: e.Cancel(_need(c.cancel, c).reason, _by(c)),
+_DETAILS: dict[Operation, Callable[[OrderCommand, Order], events.Detail]] = {
+    Operation.CANCEL_ORDER: lambda c, order: events.Cancel(_need(c.cancel, c).reason, _by(c)),
     Operation.EXPIRE_ORDER: lambda c, order: _expired(order),
-    Operation.REQUEST_PAYMENT: lambda c, order: e.Payment(attempt=len(order.attempts) + 1, amount_minor=order.total_minor),
-    Operation.START_FULFILMENT: lambda c, order: e.Shipment(),
-    Operation.SHIP_ORDER: lambda c, order: e.Shipment(*((c.ship.carrier, c.ship.tracking) if c.ship else ())),
-    Operation.CONFIRM_DELIVERY: lambda c, order: e.Shipment(),
+    Operation.REQUEST_PAYMENT: lambda c, order: events.Payment(attempt=len(order.attempts) + 1, amount_minor=order.total_minor),
+    Operation.START_FULFILMENT: lambda c, order: events.Shipment(),
+    Operation.SHIP_ORDER: lambda c, order: events.Shipment(*((c.ship.carrier, c.ship.tracking) if c.ship else ())),
+    Operation.CONFIRM_DELIVERY: lambda c, order: events.Shipment(),
 }
 
 
@@ -262,13 +284,13 @@ def _row(table: Mapping[str, dict[State, State | Code]], fact: str, command: Ord
 
 def _record_payment(command: OrderCommand, order: Order, at_ms: int) -> Decision:
     fact = _need(command.record_payment, command)
-    row = _row(t.ATTEMPT_FACTS, fact.fact, command)
-    attempt = o.attempt_no(order, fact.attempt)
+    row = _row(transitions.ATTEMPT_FACTS, fact.fact, command)
+    attempt = attempt_no(order, fact.attempt)
     if attempt is None:
         return Refusal(Code.UNKNOWN_ATTEMPT, f"the order has no payment attempt {fact.attempt}")
-    if row[attempt.state] is t.KNOWN or _adds_nothing(fact, attempt):
+    if row[attempt.state] is transitions.KNOWN or _adds_nothing(fact, attempt):
         return _known(f"attempt {attempt.no} is {attempt.state}")
-    detail = e.Payment(
+    detail = events.Payment(
         attempt=fact.attempt,
         amount_minor=fact.amount_minor,
         provider_ref=fact.provider_ref,
@@ -280,49 +302,54 @@ def _record_payment(command: OrderCommand, order: Order, at_ms: int) -> Decision
     return _event(command, order, at_ms, fact.fact, detail)
 
 
-def _adds_nothing(fact: Any, attempt: o.Attempt) -> bool:
+def _adds_nothing(fact: Any, attempt: Attempt) -> bool:
     """Whether the attempt is already exactly as the fact says."""
-    if fact.fact == e.PAYMENT_CAPTURED:
+    if fact.fact == events.PAYMENT_CAPTURED:
         return (fact.amount_minor or 0) <= attempt.captured_minor
     if fact.provider_ref and attempt.provider_ref is None:
         return False
     match fact.fact:
-        case e.PAYMENT_OPENED:
-            return attempt.state != t.REQUESTED
-        case e.PAYMENT_PENDING:
-            return attempt.state == t.PENDING and attempt.waiting_for == fact.waiting_for
-        case e.PAYMENT_DECLINED:
-            return attempt.state == t.DECLINED and (attempt.code, attempt.charge_ref) == (
+        case events.PAYMENT_OPENED:
+            return attempt.state != transitions.REQUESTED
+        case events.PAYMENT_PENDING:
+            return attempt.state == transitions.PENDING and attempt.waiting_for == fact.waiting_for
+        case events.PAYMENT_DECLINED:
+            return attempt.state == transitions.DECLINED and (attempt.code, attempt.charge_ref) == (
                 fact.code,
                 fact.charge_ref or attempt.charge_ref,
             )
-        case e.PAYMENT_AUTHORISED:
+        case events.PAYMENT_AUTHORISED:
             known = (attempt.provider_ref, attempt.capture_before)
-            return attempt.state == t.AUTHORISED and known == (fact.provider_ref or known[0], fact.capture_before or known[1])
+            return attempt.state == transitions.AUTHORISED and known == (
+                fact.provider_ref or known[0],
+                fact.capture_before or known[1],
+            )
     return False
 
 
 def _record_refund(command: OrderCommand, order: Order, at_ms: int) -> Decision:
     fact = _need(command.record_refund, command)
-    row = _row(t.REFUND_FACTS, fact.fact, command)
+    row = _row(transitions.REFUND_FACTS, fact.fact, command)
     if not fact.refund_no and not fact.provider_ref:
         raise MalformedCommand("a refund needs its number or the provider's reference")
-    entry = o.refund_of(order, fact.refund_no, fact.provider_ref)
-    state: t.RefundState = entry.state if entry else ""
-    if row[state] is t.KNOWN:
+    entry = refund_of(order, fact.refund_no, fact.provider_ref)
+    state: transitions.RefundState = entry.state if entry else ""
+    if row[state] is transitions.KNOWN:
         return _known(f"refund {fact.refund_no or fact.provider_ref} is {state}")
-    detail = e.Refund(refund_no=fact.refund_no, provider_ref=fact.provider_ref, amount_minor=fact.amount_minor, code=fact.code)
+    detail = events.Refund(
+        refund_no=fact.refund_no, provider_ref=fact.provider_ref, amount_minor=fact.amount_minor, code=fact.code
+    )
     return _event(command, order, at_ms, fact.fact, detail)
 
 
 def _record_dispute(command: OrderCommand, order: Order, at_ms: int) -> Decision:
     fact = _need(command.record_dispute, command)
-    entry = o.dispute_of(order, fact.provider_ref)
-    if fact.fact == e.DISPUTE_OPENED:
-        if entry is not None and (entry.outcome == o.DISPUTE_OPEN or fact.outcome is not None):
+    entry = dispute_of(order, fact.provider_ref)
+    if fact.fact == events.DISPUTE_OPENED:
+        if entry is not None and (entry.outcome == DISPUTE_OPEN or fact.outcome is not None):
             return _known(f"dispute {fact.provider_ref} is {entry.outcome}")
-    elif fact.fact == e.DISPUTE_CLOSED:
-        if fact.outcome not in (o.DISPUTE_WON, o.DISPUTE_LOST, o.DISPUTE_WITHDRAWN):
+    elif fact.fact == events.DISPUTE_CLOSED:
+        if fact.outcome not in (DISPUTE_WON, DISPUTE_LOST, DISPUTE_WITHDRAWN):
             raise MalformedCommand(f"a dispute cannot end as {fact.outcome!r}")
         if entry is None:
             return Refusal(Code.UNKNOWN_ATTEMPT, f"the order has no dispute {fact.provider_ref}")
@@ -330,25 +357,25 @@ def _record_dispute(command: OrderCommand, order: Order, at_ms: int) -> Decision
             return _known(f"dispute {fact.provider_ref} is {entry.outcome}")
     else:
         raise MalformedCommand(f"RecordDispute cannot report {fact.fact!r}")
-    detail = e.Dispute(
+    detail = events.Dispute(
         provider_ref=fact.provider_ref,
         amount_minor=fact.amount_minor,
         reason=fact.reason,
         due_by=fact.due_by,
-        outcome=fact.outcome if fact.fact == e.DISPUTE_CLOSED else None,
+        outcome=fact.outcome if fact.fact == events.DISPUTE_CLOSED else None,
     )
     return _event(command, order, at_ms, fact.fact, detail)
 
 
 def _record_stock(command: OrderCommand, order: Order, at_ms: int) -> Decision:
     fact = _need(command.record_stock, command)
-    row = _row(t.STOCK_FACTS, fact.fact, command)
-    entry = o.stock_of(order, fact.service)
+    row = _row(transitions.STOCK_FACTS, fact.fact, command)
+    entry = stock_of(order, fact.service)
     if entry is None:
         return _known(f"the order has no lines of {fact.service}")
-    if row[entry.state] is t.KNOWN:
+    if row[entry.state] is transitions.KNOWN:
         return _known(f"stock at {fact.service} is {entry.state}")
-    detail = e.Stock(service=fact.service, reservation_ref=fact.reservation_ref, reason=fact.reason, items=fact.items)
+    detail = events.Stock(service=fact.service, reservation_ref=fact.reservation_ref, reason=fact.reason, items=fact.items)
     return _event(command, order, at_ms, fact.fact, detail)
 
 
@@ -360,7 +387,7 @@ def _raise_attention(command: OrderCommand, order: Order, at_ms: int) -> Decisio
     flag = _need(command.raise_attention, command)
     if _flagged(order, flag.code, flag.obligation_key):
         return _known(f"attention {flag.code} is open")
-    return _event(command, order, at_ms, e.ATTENTION_RAISED, e.Attention(flag.code, flag.obligation_key))
+    return _event(command, order, at_ms, events.ATTENTION_RAISED, events.Attention(flag.code, flag.obligation_key))
 
 
 def _resolve_attention(command: OrderCommand, order: Order, at_ms: int) -> Decision:
@@ -374,10 +401,10 @@ def _resolve_attention(command: OrderCommand, order: Order, at_ms: int) -> Decis
     amount = None
     if flag.action == "settled_elsewhere":
         # Without an amount: everything that a cancelled order still had to refund. An open order owes no refund.
-        owed = max(0, o.not_given_back_minor(order)) if order.lifecycle == o.CANCELLED else 0
+        owed = max(0, not_given_back_minor(order)) if order.lifecycle == CANCELLED else 0
         amount = flag.amount_minor if flag.amount_minor is not None else owed
-    detail = e.Attention(flag.code, flag.obligation_key, flag.action, amount, flag.ticket)
-    return _event(command, order, at_ms, e.ATTENTION_RESOLVED, detail)
+    detail = events.Attention(flag.code, flag.obligation_key, flag.action, amount, flag.ticket)
+    return _event(command, order, at_ms, events.ATTENTION_RESOLVED, detail)
 
 
 _FACTS: dict[Operation, Callable[[OrderCommand, Order, int], Decision]] = {

@@ -11,7 +11,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from ledger import events as e
+from ledger import events
 from ledger.bounds import (
     MAX_ADJUSTMENTS,
     MAX_ITEMS,
@@ -39,8 +39,8 @@ class PlaceOrder(Struct, frozen=True):
 
     currency: Currency
     total_minor: AmountMinor
-    lines: Annotated[tuple[e.Line, ...], Meta(max_length=MAX_LINES)]
-    adjustments: Annotated[tuple[e.Adjustment, ...], Meta(max_length=MAX_ADJUSTMENTS)]
+    lines: Annotated[tuple[events.Line, ...], Meta(max_length=MAX_LINES)]
+    adjustments: Annotated[tuple[events.Adjustment, ...], Meta(max_length=MAX_ADJUSTMENTS)]
     contact_digest: Digest32
     payment_window_ms: DurationMs
     reference: Text | None = None
@@ -92,7 +92,7 @@ class RecordStock(Struct, frozen=True, omit_defaults=True):
     service: Id
     reservation_ref: Reference | None = None
     reason: Word | None = None
-    items: Annotated[tuple[e.StockItem, ...], Meta(max_length=MAX_ITEMS)] = ()
+    items: Annotated[tuple[events.StockItem, ...], Meta(max_length=MAX_ITEMS)] = ()
 
 
 class ShipOrder(Struct, frozen=True, omit_defaults=True):

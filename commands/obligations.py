@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
-from ledger import transitions as t
+from ledger import transitions
 from ledger.events import Line
 from ledger.order import (
     CANCELLED,
@@ -119,32 +119,34 @@ def due_at(order: Order) -> int | None:
 
 def _reserve(o: Order) -> Iterator[Obligation]:
     if o.lifecycle == OPEN:
-        for s in _stock(o, t.OWED):
+        for s in _stock(o, transitions.OWED):
             yield Obligation(Kind.RESERVE, f"res:{o.order_id}:{s.service}", args=_stock_args(o, s))
 
 
 def _cancel(o: Order) -> Iterator[Obligation]:
-    if o.lifecycle == OPEN and stock_state(o) == t.REJECTED:
+    if o.lifecycle == OPEN and stock_state(o) == transitions.REJECTED:
         yield Obligation(Kind.CANCEL, f"cancel:{o.order_id}:stock")
 
 
 def _release(o: Order) -> Iterator[Obligation]:
     if o.lifecycle == CANCELLED:
-        for s in _stock(o, t.OWED, t.RESERVED):
+        for s in _stock(o, transitions.OWED, transitions.RESERVED):
             yield Obligation(Kind.RELEASE, f"rel:{o.order_id}:{s.service}:{s.times_reserved}", args=_stock_args(o, s))
 
 
 def _create_payment(o: Order) -> Iterator[Obligation]:
-    if _paying(o) and o.attempts[-1].state == t.REQUESTED:
+    if _paying(o) and o.attempts[-1].state == transitions.REQUESTED:
         a = o.attempts[-1]
         yield Obligation(Kind.CREATE_PAYMENT, f"pi:{o.order_id}:{a.no}", args=_payment_args(a))
 
 
 def _look_at_payment(o: Order) -> Iterator[Obligation]:
     for a in o.attempts:
-        under_way = _paying(o) and a is o.attempts[-1] and a.state in (t.OPEN, t.PENDING, t.DECLINED)
+        under_way = (
+            _paying(o) and a is o.attempts[-1] and a.state in (transitions.OPEN, transitions.PENDING, transitions.DECLINED)
+        )
         # A capture can be refunded only by reference; only a fact without one, which no correct sender creates, leads here.
-        nameless = o.lifecycle == CANCELLED and a.state == t.CAPTURED and not a.provider_ref and owed_back_minor(o) > 0
+        nameless = o.lifecycle == CANCELLED and a.state == transitions.CAPTURED and not a.provider_ref and owed_back_minor(o) > 0
         if under_way or nameless:
             yield Obligation(Kind.LOOK_AT_PAYMENT, f"look:{o.order_id}:{a.no}", a.since + LOOK_AFTER_MS, _payment_args(a))
 
@@ -152,7 +154,7 @@ def _look_at_payment(o: Order) -> Iterator[Obligation]:
 def _look_at_dispute(o: Order) -> Iterator[Obligation]:
     if dispute_state(o) == DISPUTE_OPEN:
         for a in o.attempts:
-            if a.state == t.CAPTURED and a.provider_ref:
+            if a.state == transitions.CAPTURED and a.provider_ref:
                 key = f"look:{o.order_id}:dispute:{a.no}"
                 yield Obligation(Kind.LOOK_AT_DISPUTE, key, o.updated_at + LOOK_AT_DISPUTE_AFTER_MS, _payment_args(a))
 
@@ -166,12 +168,12 @@ def _capture(o: Order) -> Iterator[Obligation]:
 def _void(o: Order) -> Iterator[Obligation]:
     for a in o.attempts:
         wanted = _paying(o) and a is o.attempts[-1]
-        if a.state not in (t.CAPTURED, t.VOIDED) and not wanted:
+        if a.state not in (transitions.CAPTURED, transitions.VOIDED) and not wanted:
             yield Obligation(Kind.VOID, f"void:{o.order_id}:{a.no}", args=_payment_args(a))
 
 
 def _refund(o: Order) -> Iterator[Obligation]:
-    if o.lifecycle != CANCELLED or o.refund_failures_recent >= t.REFUND_TRIES or dispute_state(o) == DISPUTE_OPEN:
+    if o.lifecycle != CANCELLED or o.refund_failures_recent >= transitions.REFUND_TRIES or dispute_state(o) == DISPUTE_OPEN:
         return
     if (owed := owed_back_minor(o)) > 0 and (found := _refundable(o, owed)) is not None:
         attempt, amount = found
@@ -200,7 +202,7 @@ def _refundable(o: Order, owed: int) -> tuple[Attempt, int] | None:
 
 def _look_at_refund(o: Order) -> Iterator[Obligation]:
     for r in o.refunds:
-        if r.state == t.SUBMITTED and r.provider_ref:
+        if r.state == transitions.SUBMITTED and r.provider_ref:
             key = f"look:{o.order_id}:refund:{r.provider_ref}"
             yield Obligation(
                 Kind.LOOK_AT_REFUND, key, r.since + LOOK_AT_REFUND_AFTER_MS, RefundArgs(r.no, r.amount_minor, r.provider_ref)
@@ -208,10 +210,10 @@ def _look_at_refund(o: Order) -> Iterator[Obligation]:
 
 
 def _call_about_refund(o: Order) -> Iterator[Obligation]:
-    if o.lifecycle == CANCELLED and o.refund_failures_recent >= t.REFUND_TRIES and owed_back_minor(o) > 0:
+    if o.lifecycle == CANCELLED and o.refund_failures_recent >= transitions.REFUND_TRIES and owed_back_minor(o) > 0:
         yield from _person(o, REFUND_FAILED, f"refund:{_last_refund_no(o)}", again=True)
     for r in o.refunds:
-        if r.state == t.SUBMITTED:
+        if r.state == transitions.SUBMITTED:
             yield from _person(o, REFUND_OVERDUE, f"refund:{r.provider_ref or r.no}:overdue", r.since + REFUND_OVERDUE_MS)
 
 
@@ -254,7 +256,7 @@ def _paying(o: Order) -> bool:
 
 
 def _capturing(o: Order) -> bool:
-    return o.lifecycle == OPEN and payment_state(o) == t.AUTHORISED and stock_state(o) == t.RESERVED
+    return o.lifecycle == OPEN and payment_state(o) == transitions.AUTHORISED and stock_state(o) == transitions.RESERVED
 
 
 def _stock(o: Order, *states: str) -> list[StockEntry]:

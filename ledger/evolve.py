@@ -12,8 +12,7 @@ from typing import TypeVar
 
 from msgspec.structs import replace
 
-from ledger import events as e
-from ledger import transitions as t
+from ledger import events, transitions
 from ledger.order import (
     CANCELLED,
     DELIVERED,
@@ -36,10 +35,10 @@ from ledger.order import (
 )
 
 
-def evolve(order: Order | None, event: e.OrderEvent) -> Order:
+def evolve(order: Order | None, event: events.OrderEvent) -> Order:
     """The order after `event`. Raises `FoldError`; never on a fact about payment, refund, dispute or stock."""
     if order is None:
-        if event.type != e.ORDER_PLACED or event.version != 1:
+        if event.type != events.ORDER_PLACED or event.version != 1:
             raise FoldError(f"{event.order_id} begins with {event.type} version {event.version}")
         return _placed(event)
     if event.version != order.version + 1:
@@ -64,7 +63,7 @@ Changes = dict[str, object]
 D = TypeVar("D")
 
 
-def _placed(event: e.OrderEvent) -> Order:
+def _placed(event: events.OrderEvent) -> Order:
     placed = event.placed
     if placed is None:
         raise FoldError(f"{event.order_id} version 1 has no `placed`")
@@ -82,31 +81,31 @@ def _placed(event: e.OrderEvent) -> Order:
         adjustments=placed.adjustments,
         reference=placed.reference,
         contact_digest=placed.contact_digest,
-        stock=tuple(StockEntry(service, t.OWED, event.occurred_at) for service in services),
+        stock=tuple(StockEntry(service, transitions.OWED, event.occurred_at) for service in services),
     )
 
 
-def _cancelled(o: Order, event: e.OrderEvent) -> Changes:
+def _cancelled(o: Order, event: events.OrderEvent) -> Changes:
     cancel = _detail(event.cancel, event)
     return {"lifecycle": CANCELLED, "cancel_reason": cancel.reason, "cancelled_by": cancel.by}
 
 
-def _payment_requested(o: Order, event: e.OrderEvent) -> Changes:
+def _payment_requested(o: Order, event: events.OrderEvent) -> Changes:
     payment = _detail(event.payment, event)
-    attempt = Attempt(payment.attempt, payment.amount_minor or 0, t.REQUESTED, event.occurred_at)
+    attempt = Attempt(payment.attempt, payment.amount_minor or 0, transitions.REQUESTED, event.occurred_at)
     return {"attempts": (*o.attempts, attempt)}
 
 
-def _payment_fact(o: Order, event: e.OrderEvent) -> Changes:
+def _payment_fact(o: Order, event: events.OrderEvent) -> Changes:
     payment = _detail(event.payment, event)
     before = attempt_no(o, payment.attempt)
     if before is None:
         return {}
-    now = t.ATTEMPT_FACTS[event.type][before.state]
-    state = before.state if isinstance(now, t.Code) else now
-    only_ref = event.type == e.PAYMENT_OPENED and state == before.state
+    now = transitions.ATTEMPT_FACTS[event.type][before.state]
+    state = before.state if isinstance(now, transitions.Code) else now
+    only_ref = event.type == events.PAYMENT_OPENED and state == before.state
     captured = before.captured_minor
-    if event.type == e.PAYMENT_CAPTURED:
+    if event.type == events.PAYMENT_CAPTURED:
         captured = max(captured, payment.amount_minor or 0)
     after = replace(
         before,
@@ -123,12 +122,12 @@ def _payment_fact(o: Order, event: e.OrderEvent) -> Changes:
     return {"attempts": attempts, "captured_minor": o.captured_minor + captured - before.captured_minor}
 
 
-def _refund_fact(o: Order, event: e.OrderEvent) -> Changes:
+def _refund_fact(o: Order, event: events.OrderEvent) -> Changes:
     refund = _detail(event.refund, event)
     before = refund_of(o, refund.refund_no, refund.provider_ref)
-    was: t.RefundState = before.state if before else ""
-    now = t.REFUND_FACTS[event.type][was]
-    state = was if isinstance(now, t.Code) else now
+    was: transitions.RefundState = before.state if before else ""
+    now = transitions.REFUND_FACTS[event.type][was]
+    state = was if isinstance(now, transitions.Code) else now
     amount = refund.amount_minor if refund.amount_minor is not None else (before.amount_minor if before else 0)
     after = RefundEntry(
         no=before.no if before else refund.refund_no,
@@ -139,8 +138,10 @@ def _refund_fact(o: Order, event: e.OrderEvent) -> Changes:
         code=refund.code,
     )
     refunds = tuple(after if r is before else r for r in o.refunds) if before else (*o.refunds, after)
-    given = (amount if state == t.SETTLED else 0) - (before.amount_minor if before and was == t.SETTLED else 0)
-    failed = int(state == t.FAILED and was != t.FAILED)
+    given = (amount if state == transitions.SETTLED else 0) - (
+        before.amount_minor if before and was == transitions.SETTLED else 0
+    )
+    failed = int(state == transitions.FAILED and was != transitions.FAILED)
     return {
         "refunds": refunds,
         "refunded_minor": o.refunded_minor + given,
@@ -149,7 +150,7 @@ def _refund_fact(o: Order, event: e.OrderEvent) -> Changes:
     }
 
 
-def _dispute_opened(o: Order, event: e.OrderEvent) -> Changes:
+def _dispute_opened(o: Order, event: events.OrderEvent) -> Changes:
     dispute = _detail(event.dispute, event)
     entry = DisputeEntry(dispute.provider_ref, DISPUTE_OPEN, dispute.amount_minor or 0, dispute.reason, dispute.due_by)
     if (before := dispute_of(o, dispute.provider_ref)) is None:
@@ -158,7 +159,7 @@ def _dispute_opened(o: Order, event: e.OrderEvent) -> Changes:
     return _disputed(tuple(again if d is before else d for d in o.disputes))
 
 
-def _dispute_closed(o: Order, event: e.OrderEvent) -> Changes:
+def _dispute_closed(o: Order, event: events.OrderEvent) -> Changes:
     dispute = _detail(event.dispute, event)
     before = dispute_of(o, dispute.provider_ref)
     if before is None:
@@ -171,18 +172,18 @@ def _disputed(disputes: tuple[DisputeEntry, ...]) -> Changes:
     return {"disputes": disputes, "lost_minor": sum(d.amount_minor for d in disputes if d.outcome == DISPUTE_LOST)}
 
 
-def _stock_fact(o: Order, event: e.OrderEvent) -> Changes:
+def _stock_fact(o: Order, event: events.OrderEvent) -> Changes:
     stock = _detail(event.stock, event)
     before = stock_of(o, stock.service)
     if before is None:
         return {}
-    now = t.STOCK_FACTS[event.type][before.state]
-    state = before.state if isinstance(now, t.Code) else now
+    now = transitions.STOCK_FACTS[event.type][before.state]
+    state = before.state if isinstance(now, transitions.Code) else now
     after = StockEntry(
         service=before.service,
         state=state,
         since=event.occurred_at,
-        times_reserved=before.times_reserved + (event.type == e.STOCK_RESERVED),
+        times_reserved=before.times_reserved + (event.type == events.STOCK_RESERVED),
         reservation_ref=stock.reservation_ref or before.reservation_ref,
         reason=stock.reason,
         items=stock.items,
@@ -190,25 +191,25 @@ def _stock_fact(o: Order, event: e.OrderEvent) -> Changes:
     return {"stock": tuple(after if s is before else s for s in o.stock)}
 
 
-def _fulfilment_started(o: Order, event: e.OrderEvent) -> Changes:
+def _fulfilment_started(o: Order, event: events.OrderEvent) -> Changes:
     return {"fulfilment": PROCESSING}
 
 
-def _shipped(o: Order, event: e.OrderEvent) -> Changes:
+def _shipped(o: Order, event: events.OrderEvent) -> Changes:
     shipment = _detail(event.shipment, event)
     return {"fulfilment": SHIPPED, "carrier": shipment.carrier, "tracking": shipment.tracking, "shipped_at": event.occurred_at}
 
 
-def _delivered(o: Order, event: e.OrderEvent) -> Changes:
+def _delivered(o: Order, event: events.OrderEvent) -> Changes:
     return {"fulfilment": DELIVERED, "delivered_at": event.occurred_at}
 
 
-def _attention_raised(o: Order, event: e.OrderEvent) -> Changes:
+def _attention_raised(o: Order, event: events.OrderEvent) -> Changes:
     attention = _detail(event.attention, event)
     return {"attention": (*o.attention, Flag(attention.code, attention.obligation_key, event.occurred_at))}
 
 
-def _attention_resolved(o: Order, event: e.OrderEvent) -> Changes:
+def _attention_resolved(o: Order, event: events.OrderEvent) -> Changes:
     attention = _detail(event.attention, event)
     left = tuple(f for f in o.attention if (f.code, f.obligation_key) != (attention.code, attention.obligation_key))
     changed: Changes = {"attention": left}
@@ -219,23 +220,23 @@ def _attention_resolved(o: Order, event: e.OrderEvent) -> Changes:
     return changed | {"refund_failures_recent": 0}
 
 
-def _detail(detail: D | None, event: e.OrderEvent) -> D:
+def _detail(detail: D | None, event: events.OrderEvent) -> D:
     if detail is None:
         raise FoldError(f"{event.order_id} version {event.version}: {event.type} without its detail")
     return detail
 
 
-_STEPS: dict[str, Callable[[Order, e.OrderEvent], Changes]] = {
-    e.ORDER_CANCELLED: _cancelled,
-    e.PAYMENT_REQUESTED: _payment_requested,
-    **dict.fromkeys(t.ATTEMPT_FACTS, _payment_fact),
-    **dict.fromkeys(t.REFUND_FACTS, _refund_fact),
-    e.DISPUTE_OPENED: _dispute_opened,
-    e.DISPUTE_CLOSED: _dispute_closed,
-    **dict.fromkeys(t.STOCK_FACTS, _stock_fact),
-    e.FULFILMENT_STARTED: _fulfilment_started,
-    e.ORDER_SHIPPED: _shipped,
-    e.ORDER_DELIVERED: _delivered,
-    e.ATTENTION_RAISED: _attention_raised,
-    e.ATTENTION_RESOLVED: _attention_resolved,
+_STEPS: dict[str, Callable[[Order, events.OrderEvent], Changes]] = {
+    events.ORDER_CANCELLED: _cancelled,
+    events.PAYMENT_REQUESTED: _payment_requested,
+    **dict.fromkeys(transitions.ATTEMPT_FACTS, _payment_fact),
+    **dict.fromkeys(transitions.REFUND_FACTS, _refund_fact),
+    events.DISPUTE_OPENED: _dispute_opened,
+    events.DISPUTE_CLOSED: _dispute_closed,
+    **dict.fromkeys(transitions.STOCK_FACTS, _stock_fact),
+    events.FULFILMENT_STARTED: _fulfilment_started,
+    events.ORDER_SHIPPED: _shipped,
+    events.ORDER_DELIVERED: _delivered,
+    events.ATTENTION_RAISED: _attention_raised,
+    events.ATTENTION_RESOLVED: _attention_resolved,
 }

@@ -10,8 +10,7 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
-from ledger import events as e
-from ledger import transitions as t
+from ledger import events, transitions
 from ledger.errors import LedgerError
 from ledger.transitions import Status
 
@@ -58,7 +57,7 @@ class Attempt(Struct, frozen=True, array_like=True):
 
     no: int
     amount_minor: int
-    state: t.AttemptState
+    state: transitions.AttemptState
     since: int
     provider_ref: str | None = None
     captured_minor: int = 0
@@ -72,7 +71,7 @@ class RefundEntry(Struct, frozen=True, array_like=True):
     """One refund. `no` 0 = made at the provider; then `provider_ref` alone identifies it."""
 
     no: int
-    state: t.RefundState
+    state: transitions.RefundState
     since: int
     amount_minor: int = 0
     provider_ref: str | None = None
@@ -94,12 +93,12 @@ class StockEntry(Struct, frozen=True, array_like=True):
     """What one service owes or holds for the order. `times_reserved` makes each release's key its own."""
 
     service: str
-    state: t.StockState
+    state: transitions.StockState
     since: int
     times_reserved: int = 0
     reservation_ref: str | None = None
     reason: str | None = None
-    items: tuple[e.StockItem, ...] = ()
+    items: tuple[events.StockItem, ...] = ()
 
 
 class Flag(Struct, frozen=True, array_like=True):
@@ -125,8 +124,8 @@ class Order(Struct, frozen=True, array_like=True):
     placed_at: int
     updated_at: int
     expires_at: int
-    lines: tuple[e.Line, ...]
-    adjustments: tuple[e.Adjustment, ...]
+    lines: tuple[events.Line, ...]
+    adjustments: tuple[events.Adjustment, ...]
     reference: str | None
     contact_digest: bytes
     lifecycle: Lifecycle = OPEN
@@ -156,12 +155,12 @@ class Order(Struct, frozen=True, array_like=True):
 def stock_state(o: Order) -> StockAxis:
     """The stock axis over both services: `rejected`, `released`, `reserved` or `pending`."""
     states = [s.state for s in o.stock]
-    if t.REJECTED in states:
-        return t.REJECTED
-    if o.lifecycle == CANCELLED and t.OWED not in states and t.RESERVED not in states:
-        return t.RELEASED
-    if all(s == t.RESERVED for s in states):
-        return t.RESERVED
+    if transitions.REJECTED in states:
+        return transitions.REJECTED
+    if o.lifecycle == CANCELLED and transitions.OWED not in states and transitions.RESERVED not in states:
+        return transitions.RELEASED
+    if all(s == transitions.RESERVED for s in states):
+        return transitions.RESERVED
     return "pending"
 
 
@@ -183,9 +182,9 @@ def payment_state(o: Order) -> PaymentAxis:
         if o.refunded_minor + o.lost_minor >= o.captured_minor:
             return "refunded"
         states = [r.state for r in o.refunds]
-        if t.SUBMITTED in states:
+        if transitions.SUBMITTED in states:
             return "refunding"
-        if states and states[-1] == t.FAILED:
+        if states and states[-1] == transitions.FAILED:
             return "refund_failed"
         if o.lifecycle == CANCELLED:
             return "refunding"
@@ -193,7 +192,7 @@ def payment_state(o: Order) -> PaymentAxis:
     if not o.attempts:
         return "unpaid"
     state = o.attempts[-1].state
-    if state == t.VOIDED:
+    if state == transitions.VOIDED:
         return "voided" if o.lifecycle == CANCELLED else "unpaid"
     return state
 
@@ -204,7 +203,7 @@ def display(o: Order) -> Status:
         return Status.CANCELLED
     if o.fulfilment != NONE:
         return Status(o.fulfilment)
-    if paid_in_full(o) and stock_state(o) == t.RESERVED:
+    if paid_in_full(o) and stock_state(o) == transitions.RESERVED:
         return Status.PAID
     return Status.PENDING
 
@@ -228,7 +227,7 @@ NEVER_OPENED = "never_opened"  # code of an attempt that was given up before the
 
 def was_refused(a: Attempt) -> bool:
     """Whether the provider said a definite no to opening it: about our request, so no other card helps."""
-    return a.state == t.VOIDED and a.provider_ref is None and a.code != NEVER_OPENED
+    return a.state == transitions.VOIDED and a.provider_ref is None and a.code != NEVER_OPENED
 
 
 def refund_of(o: Order, no: int, provider_ref: str | None) -> RefundEntry | None:
@@ -253,7 +252,7 @@ def stock_of(o: Order, service: str) -> StockEntry | None:
 
 def owed_back_minor(o: Order) -> int:
     """Captured money that was neither given back, nor lost, nor is on its way back."""
-    submitted = sum(r.amount_minor for r in o.refunds if r.state == t.SUBMITTED)
+    submitted = sum(r.amount_minor for r in o.refunds if r.state == transitions.SUBMITTED)
     return not_given_back_minor(o) - submitted
 
 

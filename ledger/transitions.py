@@ -10,7 +10,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Final, Literal, get_args
 
-from ledger import events as e
+from ledger import events
 
 
 class Status(StrEnum):
@@ -79,15 +79,15 @@ _S, _C, _O = Status, Code, Operation
 # request x shown status -> the event it leads to (further guards in `commands.decide`), or the refusal it ends in.
 REQUESTS: dict[Operation, dict[Status, str | Code]] = {
     _O.CANCEL_ORDER: {
-        _S.PENDING: e.ORDER_CANCELLED,
-        _S.PAID: e.ORDER_CANCELLED,
-        _S.PROCESSING: e.ORDER_CANCELLED,  # staff only
+        _S.PENDING: events.ORDER_CANCELLED,
+        _S.PAID: events.ORDER_CANCELLED,
+        _S.PROCESSING: events.ORDER_CANCELLED,  # staff only
         _S.SHIPPED: _C.TOO_LATE_TO_CANCEL,
         _S.DELIVERED: _C.TOO_LATE_TO_CANCEL,
         _S.CANCELLED: _C.NOTHING_TO_CHANGE,
     },
     _O.EXPIRE_ORDER: {
-        _S.PENDING: e.ORDER_CANCELLED,  # once due, and not while a capture is owed
+        _S.PENDING: events.ORDER_CANCELLED,  # once due, and not while a capture is owed
         _S.PAID: _C.NOT_DUE,
         _S.PROCESSING: _C.NOT_DUE,
         _S.SHIPPED: _C.NOT_DUE,
@@ -95,7 +95,7 @@ REQUESTS: dict[Operation, dict[Status, str | Code]] = {
         _S.CANCELLED: _C.NOTHING_TO_CHANGE,
     },
     _O.REQUEST_PAYMENT: {
-        _S.PENDING: e.PAYMENT_REQUESTED,  # if nothing is open or paid
+        _S.PENDING: events.PAYMENT_REQUESTED,  # if nothing is open or paid
         _S.PAID: _C.ALREADY_PAID,
         _S.PROCESSING: _C.ALREADY_PAID,
         _S.SHIPPED: _C.ALREADY_PAID,
@@ -104,7 +104,7 @@ REQUESTS: dict[Operation, dict[Status, str | Code]] = {
     },
     _O.START_FULFILMENT: {
         _S.PENDING: _C.NOT_PAID,  # or stock_not_reserved, whichever is missing
-        _S.PAID: e.FULFILMENT_STARTED,
+        _S.PAID: events.FULFILMENT_STARTED,
         _S.PROCESSING: _C.NOTHING_TO_CHANGE,
         _S.SHIPPED: _C.ALREADY_SHIPPED,
         _S.DELIVERED: _C.ALREADY_SHIPPED,
@@ -112,8 +112,8 @@ REQUESTS: dict[Operation, dict[Status, str | Code]] = {
     },
     _O.SHIP_ORDER: {
         _S.PENDING: _C.NOT_PAID,
-        _S.PAID: e.ORDER_SHIPPED,
-        _S.PROCESSING: e.ORDER_SHIPPED,
+        _S.PAID: events.ORDER_SHIPPED,
+        _S.PROCESSING: events.ORDER_SHIPPED,
         _S.SHIPPED: _C.NOTHING_TO_CHANGE,
         _S.DELIVERED: _C.ALREADY_SHIPPED,
         _S.CANCELLED: _C.ORDER_CANCELLED,
@@ -122,7 +122,7 @@ REQUESTS: dict[Operation, dict[Status, str | Code]] = {
         _S.PENDING: _C.NOT_SHIPPED,
         _S.PAID: _C.NOT_SHIPPED,
         _S.PROCESSING: _C.NOT_SHIPPED,
-        _S.SHIPPED: e.ORDER_DELIVERED,
+        _S.SHIPPED: events.ORDER_DELIVERED,
         _S.DELIVERED: _C.NOTHING_TO_CHANGE,
         _S.CANCELLED: _C.ORDER_CANCELLED,
     },
@@ -148,7 +148,7 @@ def _from_any(state: AttemptState) -> dict[AttemptState, AttemptState | Code]:
 # state of a payment attempt x fact -> its next state, or that the fact adds nothing. A fact equal to the state is known too
 # (`decide` compares the fields). A stale look may move an attempt back once; the next look heals it.
 ATTEMPT_FACTS: dict[str, dict[AttemptState, AttemptState | Code]] = {
-    e.PAYMENT_OPENED: {
+    events.PAYMENT_OPENED: {
         REQUESTED: OPEN,
         OPEN: OPEN,  # from here on only when it brings the provider's reference: a webhook can overtake our own call
         PENDING: PENDING,
@@ -157,11 +157,11 @@ ATTEMPT_FACTS: dict[str, dict[AttemptState, AttemptState | Code]] = {
         CAPTURED: CAPTURED,
         VOIDED: OPEN,  # it was voided before its intent was known: now there is something to void
     },
-    e.PAYMENT_PENDING: _from_any(PENDING) | {CAPTURED: KNOWN},
-    e.PAYMENT_DECLINED: _from_any(DECLINED) | {CAPTURED: KNOWN},
-    e.PAYMENT_AUTHORISED: _from_any(AUTHORISED) | {CAPTURED: KNOWN},
-    e.PAYMENT_CAPTURED: _from_any(CAPTURED),  # if more than known
-    e.PAYMENT_VOIDED: _from_any(VOIDED) | {CAPTURED: KNOWN, VOIDED: KNOWN},
+    events.PAYMENT_PENDING: _from_any(PENDING) | {CAPTURED: KNOWN},
+    events.PAYMENT_DECLINED: _from_any(DECLINED) | {CAPTURED: KNOWN},
+    events.PAYMENT_AUTHORISED: _from_any(AUTHORISED) | {CAPTURED: KNOWN},
+    events.PAYMENT_CAPTURED: _from_any(CAPTURED),  # if more than known
+    events.PAYMENT_VOIDED: _from_any(VOIDED) | {CAPTURED: KNOWN, VOIDED: KNOWN},
 }
 
 RefundState = Literal["", "submitted", "settled", "failed"]  # "" = not known yet
@@ -171,9 +171,9 @@ FAILED: Final = "failed"
 REFUND_STATES: tuple[RefundState, ...] = get_args(RefundState)
 
 REFUND_FACTS: dict[str, dict[RefundState, RefundState | Code]] = {
-    e.REFUND_SUBMITTED: {"": SUBMITTED, SUBMITTED: KNOWN, SETTLED: KNOWN, FAILED: KNOWN},
-    e.REFUND_SETTLED: {"": SETTLED, SUBMITTED: SETTLED, SETTLED: KNOWN, FAILED: SETTLED},
-    e.REFUND_FAILED: {"": FAILED, SUBMITTED: FAILED, SETTLED: FAILED, FAILED: KNOWN},  # providers do fail a settled one
+    events.REFUND_SUBMITTED: {"": SUBMITTED, SUBMITTED: KNOWN, SETTLED: KNOWN, FAILED: KNOWN},
+    events.REFUND_SETTLED: {"": SETTLED, SUBMITTED: SETTLED, SETTLED: KNOWN, FAILED: SETTLED},
+    events.REFUND_FAILED: {"": FAILED, SUBMITTED: FAILED, SETTLED: FAILED, FAILED: KNOWN},  # providers do fail a settled one
 }
 
 StockState = Literal["owed", "reserved", "rejected", "released"]
@@ -184,9 +184,9 @@ RELEASED: Final = "released"
 STOCK_STATES: tuple[StockState, ...] = get_args(StockState)
 
 STOCK_FACTS: dict[str, dict[StockState, StockState | Code]] = {
-    e.STOCK_RESERVED: {OWED: RESERVED, RESERVED: KNOWN, REJECTED: KNOWN, RELEASED: RESERVED},  # a late yes is released again
-    e.STOCK_REJECTED: {OWED: REJECTED, RESERVED: KNOWN, REJECTED: KNOWN, RELEASED: KNOWN},
-    e.STOCK_RELEASED: {OWED: RELEASED, RESERVED: RELEASED, REJECTED: KNOWN, RELEASED: KNOWN},
+    events.STOCK_RESERVED: {OWED: RESERVED, RESERVED: KNOWN, REJECTED: KNOWN, RELEASED: RESERVED},  # a late yes is released again
+    events.STOCK_REJECTED: {OWED: REJECTED, RESERVED: KNOWN, REJECTED: KNOWN, RELEASED: KNOWN},
+    events.STOCK_RELEASED: {OWED: RELEASED, RESERVED: RELEASED, REJECTED: KNOWN, RELEASED: KNOWN},
 }
 
 MAX_EVENTS = 1000

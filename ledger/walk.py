@@ -15,11 +15,10 @@ from typing import Any, NamedTuple
 
 from msgspec import Struct
 
-from ledger import events as e
-from ledger import transitions as t
+from ledger import transitions
 from ledger.envelope import headers, summary
 from ledger.errors import DecodeError
-from ledger.events import NO_HASH, OrderEvent
+from ledger.events import DETAIL_OF, DISPUTE_CLOSED, NO_HASH, OrderEvent
 from ledger.evolve import evolve
 from ledger.log import Record
 from ledger.money import total_of
@@ -62,8 +61,10 @@ class Mismatch(NamedTuple):
 
 
 NO_HEAD = Head(0, -1, NO_HASH)
-_DETAILS = tuple(dict.fromkeys(e.DETAIL_OF.values()))
-_REQUESTED = {outcome for row in t.REQUESTS.values() for outcome in row.values() if not isinstance(outcome, t.Code)}
+_DETAILS = tuple(dict.fromkeys(DETAIL_OF.values()))
+_REQUESTED = {
+    outcome for row in transitions.REQUESTS.values() for outcome in row.values() if not isinstance(outcome, transitions.Code)
+}
 
 
 class Walk:
@@ -169,7 +170,7 @@ class Walk:
             return  # what does not follow was said; what follows that cannot be judged
         before = self._orders.get(event.order_id) or self._order_before(event.order_id)
         set_details = [name for name in _DETAILS if getattr(event, name) is not None]
-        if set_details != [e.DETAIL_OF.get(event.type)]:
+        if set_details != [DETAIL_OF.get(event.type)]:
             yield fault("type", f"{event.type} with the details {set_details}")
         try:
             after = evolve(before, event)
@@ -204,23 +205,23 @@ def illegal(before: Order, event: OrderEvent) -> str | None:
     kind = event.type
     if kind in _REQUESTED:
         status = display(before)
-        allowed = any(row[status] == kind for row in t.REQUESTS.values())
+        allowed = any(row[status] == kind for row in transitions.REQUESTS.values())
         return None if allowed else f"{kind} of an order that is {status}"
     state: str | None = ""
-    row: Mapping[Any, str | t.Code] | None = None
-    if event.payment is not None and kind in t.ATTEMPT_FACTS:
+    row: Mapping[Any, str | transitions.Code] | None = None
+    if event.payment is not None and kind in transitions.ATTEMPT_FACTS:
         attempt = attempt_no(before, event.payment.attempt)
-        row, state = t.ATTEMPT_FACTS[kind], attempt.state if attempt else None
-    elif event.refund is not None and kind in t.REFUND_FACTS:
+        row, state = transitions.ATTEMPT_FACTS[kind], attempt.state if attempt else None
+    elif event.refund is not None and kind in transitions.REFUND_FACTS:
         entry = refund_of(before, event.refund.refund_no, event.refund.provider_ref)
-        row, state = t.REFUND_FACTS[kind], entry.state if entry else ""
-    elif event.stock is not None and kind in t.STOCK_FACTS:
+        row, state = transitions.REFUND_FACTS[kind], entry.state if entry else ""
+    elif event.stock is not None and kind in transitions.STOCK_FACTS:
         stock = stock_of(before, event.stock.service)
-        row, state = t.STOCK_FACTS[kind], stock.state if stock else None
-    elif event.dispute is not None and kind == e.DISPUTE_CLOSED and dispute_of(before, event.dispute.provider_ref) is None:
+        row, state = transitions.STOCK_FACTS[kind], stock.state if stock else None
+    elif event.dispute is not None and kind == DISPUTE_CLOSED and dispute_of(before, event.dispute.provider_ref) is None:
         return f"{kind} of a dispute that was never opened"
     if state is None:
         return f"{kind} of something the order does not have"
-    if row is not None and row[state] is t.KNOWN:
+    if row is not None and row[state] is transitions.KNOWN:
         return f"{kind} adds nothing to {state}"
     return None

@@ -19,7 +19,7 @@ from ledger.outcomes import decode_outcome, outcome_key, reused_key
 from ledger.store import Store
 from ledger.topics import Topics
 from ledger.turns import Steps
-from projections import read_models as rm
+from projections import read_models
 from projections.databases import Databases, OpenStore
 from projections.waiters import Waiters
 
@@ -102,8 +102,8 @@ class Projector:
         if refusal.command_id is None or refusal.fingerprint is None or not self.waiters.waits_for(refusal.command_id):
             return
         order_id, met = refusal.order_id or "", refusal.order_version or 0
-        raw = self.store(partition).get(rm.order_key(order_id)) if met else None
-        folded = rm.decode_order(raw).version if raw else 0
+        raw = self.store(partition).get(read_models.order_key(order_id)) if met else None
+        folded = read_models.decode_order(raw).version if raw else 0
         if met > folded and not self._databases.frozen(partition, order_id):
             self._early.setdefault(order_id, []).append((met, refusal.command_id, refusal.fingerprint))
         else:

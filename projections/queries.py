@@ -24,7 +24,7 @@ from ledger.outcomes import Outcome, decode_outcome, outcome_key, reused_key
 from ledger.schemas.codec import event_codec
 from ledger.transitions import Status
 from ledger.turns import Steps
-from projections import read_models as rm
+from projections import read_models
 from projections.databases import Databases
 from projections.lists import MergedList
 from projections.projector import Projector
@@ -62,7 +62,7 @@ class OrderFilter:
 
     def prefix(self) -> bytes:
         """The list that holds all these orders but for their times, and no others."""
-        return rm.list_prefix(self.customer_id, self.status, bool(self.attention))
+        return read_models.list_prefix(self.customer_id, self.status, bool(self.attention))
 
 
 class Resume(Struct, frozen=True, array_like=True):
@@ -108,13 +108,13 @@ class Queries:
 
     def order(self, partition: int, order_id: str) -> Order | None:
         """The order now."""
-        raw = self._projector.store(partition).get(rm.order_key(order_id))
-        return rm.decode_order(raw) if raw else None
+        raw = self._projector.store(partition).get(read_models.order_key(order_id))
+        return read_models.decode_order(raw) if raw else None
 
-    def frozen(self, partition: int, order_id: str) -> rm.Frozen | None:
+    def frozen(self, partition: int, order_id: str) -> read_models.Frozen | None:
         """Why and where the fold of this order stopped, if it did."""
-        raw = self._projector.store(partition).get(rm.frozen_key(order_id))
-        return rm.decode_frozen(raw) if raw else None
+        raw = self._projector.store(partition).get(read_models.frozen_key(order_id))
+        return read_models.decode_frozen(raw) if raw else None
 
     def history(self, partition: int, order_id: str, after: int = 0, limit: int | None = None) -> Steps[list[Past]]:
         """Events with version > `after`, oldest first, at most `limit`."""
@@ -127,16 +127,18 @@ class Queries:
         return found
 
     def _past(self, partition: int, order_id: str, after: int) -> Iterator[Past]:
-        for _, row in _Rows(self._projector, partition, rm.history_prefix(order_id), rm.history_key(order_id, after + 1)):
-            offset, value = rm.read_history_value(row)
+        for _, row in _Rows(
+            self._projector, partition, read_models.history_prefix(order_id), read_models.history_key(order_id, after + 1)
+        ):
+            offset, value = read_models.read_history_value(row)
             yield Past(self._events.decode(value), partition, offset)
 
     def event(self, partition: int, order_id: str, version: int) -> Past | None:
         """The event that made this version of the order."""
-        raw = self._projector.store(partition).get(rm.history_key(order_id, version))
+        raw = self._projector.store(partition).get(read_models.history_key(order_id, version))
         if raw is None:
             return None
-        offset, value = rm.read_history_value(raw)
+        offset, value = read_models.read_history_value(raw)
         return Past(self._events.decode(value), partition, offset)
 
     def as_of_version(self, partition: int, order_id: str, version: int) -> Steps[Order]:
@@ -169,16 +171,16 @@ class Queries:
 
     def _snapshot(self, partition: int, order_id: str, version: int) -> Order | None:
         """The last one kept at or before `version`, which is folded."""
-        kept = version - version % rm.SNAPSHOT_EVERY
-        raw = self._projector.store(partition).get(rm.snapshot_key(order_id, kept)) if kept else None
-        return rm.decode_order(raw) if raw else None
+        kept = version - version % read_models.SNAPSHOT_EVERY
+        raw = self._projector.store(partition).get(read_models.snapshot_key(order_id, kept)) if kept else None
+        return read_models.decode_order(raw) if raw else None
 
     def _snapshot_before(self, partition: int, order_id: str, version: int, at_ms: int) -> Order | None:
         """The last one kept that was so at `at_ms`: times of an order never fall."""
-        found, low, high = None, 1, version // rm.SNAPSHOT_EVERY
+        found, low, high = None, 1, version // read_models.SNAPSHOT_EVERY
         while low <= high:
             middle = (low + high) // 2
-            order = self._snapshot(partition, order_id, middle * rm.SNAPSHOT_EVERY)
+            order = self._snapshot(partition, order_id, middle * read_models.SNAPSHOT_EVERY)
             if order is not None and order.updated_at <= at_ms:
                 found, low = order, middle + 1
             else:
@@ -199,7 +201,7 @@ class Queries:
     def page(self, wanted: OrderFilter, limit: int, resume: dict[int, bytes] | None = None) -> Steps[Page]:
         """At most `limit` orders, newest first, after `resume`."""
         prefix = wanted.prefix()
-        start = prefix + rm.newest_first(wanted.placed_to_ms) if wanted.placed_to_ms is not None else prefix
+        start = prefix + read_models.newest_first(wanted.placed_to_ms) if wanted.placed_to_ms is not None else prefix
         merged = MergedList(self._projector, prefix, start, resume or {})
         found: list[Order] = []
         while True:
@@ -210,9 +212,9 @@ class Queries:
             if len(found) >= limit:
                 return Page(found, last)
             partition, place = row
-            if wanted.placed_from_ms is not None and rm.placed_at_of(place) < wanted.placed_from_ms:
+            if wanted.placed_from_ms is not None and read_models.placed_at_of(place) < wanted.placed_from_ms:
                 return Page(found, None)  # everything behind it is older still
-            order = self.order(partition, rm.order_id_of(place))
+            order = self.order(partition, read_models.order_id_of(place))
             if order is not None:
                 found.append(order)
             yield
@@ -247,27 +249,31 @@ class Queries:
             [wanted.status, wanted.customer_id, wanted.placed_from_ms, wanted.placed_to_ms, wanted.attention]
         )
 
-    def daily(self, from_day: int, to_day: int, currency: str | None = None) -> Steps[dict[tuple[int, str], rm.DailyTotals]]:
+    def daily(
+        self, from_day: int, to_day: int, currency: str | None = None
+    ) -> Steps[dict[tuple[int, str], read_models.DailyTotals]]:
         """Totals by (UTC day since the epoch, currency), both days inclusive, summed over partitions."""
-        found: dict[tuple[int, str], rm.DailyTotals] = {}
+        found: dict[tuple[int, str], read_models.DailyTotals] = {}
         for p in range(self._projector.partitions):
-            for key, row in _Rows(self._projector, p, rm.daily_prefix(), rm.daily_key(from_day, "")):
-                day, of = rm.read_daily_key(key)
+            for key, row in _Rows(self._projector, p, read_models.daily_prefix(), read_models.daily_key(from_day, "")):
+                day, of = read_models.read_daily_key(key)
                 if day > to_day:
                     break
                 if currency is None or of == currency:
-                    _sum(found.setdefault((day, of), rm.DailyTotals()), rm.decode_daily(row))
+                    _sum(found.setdefault((day, of), read_models.DailyTotals()), read_models.decode_daily(row))
                 yield
         return found
 
     def counts(self) -> dict[str, int]:
         """How many orders show each status, over all partitions."""
         return {
-            str(status): sum(int.from_bytes(store.get(rm.count_key(status)) or b"", "big") for store in self._projector.stores)
+            str(status): sum(
+                int.from_bytes(store.get(read_models.count_key(status)) or b"", "big") for store in self._projector.stores
+            )
             for status in Status
         }
 
 
-def _sum(total: rm.DailyTotals, part: rm.DailyTotals) -> None:
+def _sum(total: read_models.DailyTotals, part: read_models.DailyTotals) -> None:
     for name in part.__struct_fields__:
         setattr(total, name, getattr(total, name) + getattr(part, name))

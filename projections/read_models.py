@@ -28,7 +28,7 @@ from collections.abc import Callable
 import msgspec
 from msgspec import Struct
 
-from ledger import events as e
+from ledger import events
 from ledger.events import OrderEvent
 from ledger.evolve import evolve
 from ledger.order import Order, display
@@ -239,7 +239,7 @@ class PartitionFold:
             totals = self._daily[key] = decode_daily(raw) if raw else DailyTotals()
         totals.captured_minor += after.captured_minor - (before.captured_minor if before else 0)
         totals.refunded_minor += after.refunded_minor - (before.refunded_minor if before else 0)
-        if event.type == e.ORDER_PLACED:
+        if event.type == events.ORDER_PLACED:
             totals.placed_minor += event.total_minor
         if (count := _COUNTED.get(event.type)) is not None:
             setattr(totals, count, getattr(totals, count) + 1)
@@ -307,4 +307,9 @@ class PartitionFold:
         self.rows[key] = None
 
 
-_COUNTED = {e.ORDER_PLACED: "placed", e.ORDER_CANCELLED: "cancelled", e.ORDER_SHIPPED: "shipped", e.ORDER_DELIVERED: "delivered"}
+_COUNTED = {
+    events.ORDER_PLACED: "placed",
+    events.ORDER_CANCELLED: "cancelled",
+    events.ORDER_SHIPPED: "shipped",
+    events.ORDER_DELIVERED: "delivered",
+}

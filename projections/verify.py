@@ -25,8 +25,7 @@ from ledger.order import Order
 from ledger.outcomes import OUTCOMES, REUSED, decode_outcome, outcome_key
 from ledger.store import Store
 from ledger.walk import Fault, Head, Mismatch, Walk
-from projections import digests
-from projections import read_models as rm
+from projections import digests, read_models
 from projections.databases import Databases
 
 SHOWN = 20  # faults and differences that are kept; all are counted
@@ -110,8 +109,8 @@ class LogWalk:
 
 def _order_in(store: Store) -> Callable[[str], Order | None]:
     def order(order_id: str) -> Order | None:
-        raw = store.get(rm.order_key(order_id))
-        return rm.decode_order(raw) if raw else None
+        raw = store.get(read_models.order_key(order_id))
+        return read_models.decode_order(raw) if raw else None
 
     return order
 
@@ -188,10 +187,10 @@ _KINDS = {
 
 
 _DECODERS: dict[bytes, Callable[[bytes], Any]] = {
-    b"o/": rm.decode_order,
-    b"g/": rm.decode_order,
+    b"o/": read_models.decode_order,
+    b"g/": read_models.decode_order,
     b"c/": decode_outcome,
-    b"d/": rm.decode_daily,
+    b"d/": read_models.decode_daily,
 }
 
 
@@ -209,7 +208,7 @@ def _order_of(key: bytes, live: bytes | None, fold: bytes | None) -> str:
         case b"e/" | b"g/":
             return key[2:-5].decode("utf-8", "replace")
         case b"n/" | b"u/" | b"s/" | b"v/" | b"tn" | b"tu" | b"ts" | b"tv":
-            return rm.place_in(key)[8:].decode("utf-8", "replace")
+            return read_models.place_in(key)[8:].decode("utf-8", "replace")
         case b"c/" | b"x/":
             for row in (fold, live):
                 try:
@@ -221,11 +220,11 @@ def _order_of(key: bytes, live: bytes | None, fold: bytes | None) -> str:
 
 def _offset_of(fold: Store, key: bytes, order_id: str, live: bytes | None, theirs: bytes | None) -> int | None:
     if key.startswith(b"e/"):
-        return rm.read_history_value(theirs or live or bytes(8))[0]
+        return read_models.read_history_value(theirs or live or bytes(8))[0]
     last = None
     if order_id:
-        for _, row in fold.scan(rm.history_prefix(order_id), reverse=True):
-            last = rm.read_history_value(row)[0]
+        for _, row in fold.scan(read_models.history_prefix(order_id), reverse=True):
+            last = read_models.read_history_value(row)[0]
             break
     return last
 

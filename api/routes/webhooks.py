@@ -26,14 +26,14 @@ from commands.messages import OrderCommand, RecordPayment
 from commands.reconciler.answers import Told, command_of
 from commands.reconciler.payment_port import InvalidSignature, NotForUs, ProviderUnavailable, Repeated, Sighting
 from commands.reconciler.performing import all_known, report_of
-from ledger import events as e
+from ledger import events
 from ledger.clock import now_ms
 from ledger.order import Order, attempt_no
 
 MAX_WEBHOOK_BYTES = 256 * 1024
 OWN_ACT_S = 1.0
 # Captures, voids and refunds are nearly always acts of the ledger: their messages arrive together with the answers.
-_OWN_ACTS = frozenset({e.PAYMENT_CAPTURED, e.PAYMENT_VOIDED, e.REFUND_SUBMITTED, e.REFUND_SETTLED})
+_OWN_ACTS = frozenset({events.PAYMENT_CAPTURED, events.PAYMENT_VOIDED, events.REFUND_SUBMITTED, events.REFUND_SETTLED})
 
 log = structlog.get_logger(__name__)
 

@@ -21,7 +21,7 @@ from string import Template
 
 from commands.notifier.message_port import OutMessage
 from commands.phone_numbers import dialled
-from ledger import events as e
+from ledger import events
 from ledger.contacts import OrderContact
 from ledger.events import OrderEvent
 from ledger.money import in_words
@@ -30,10 +30,10 @@ from ledger.transitions import Status
 
 EMAIL, SMS = "email", "sms"
 _ALWAYS = {
-    e.ORDER_PLACED: "placed",
-    e.ORDER_SHIPPED: "shipped",
-    e.ORDER_DELIVERED: "delivered",
-    e.ORDER_CANCELLED: "cancelled",
+    events.ORDER_PLACED: "placed",
+    events.ORDER_SHIPPED: "shipped",
+    events.ORDER_DELIVERED: "delivered",
+    events.ORDER_CANCELLED: "cancelled",
 }
 _REASONS = {
     "customer_request": " as you asked",
@@ -45,11 +45,11 @@ _REASONS = {
 
 def notice_of(event: OrderEvent) -> str | None:
     """The notice for `event`; None for most events."""
-    if event.type in (e.PAYMENT_CAPTURED, e.STOCK_RESERVED):
+    if event.type in (events.PAYMENT_CAPTURED, events.STOCK_RESERVED):
         if event.status == Status.PAID:
             return "paid" if event.total_minor else "confirmed"
-        return "part_paid" if event.type == e.PAYMENT_CAPTURED and event.payment_state == PARTLY_CAPTURED else None
-    if event.type == e.REFUND_SETTLED or (event.attention is not None and event.attention.action == "settled_elsewhere"):
+        return "part_paid" if event.type == events.PAYMENT_CAPTURED and event.payment_state == PARTLY_CAPTURED else None
+    if event.type == events.REFUND_SETTLED or (event.attention is not None and event.attention.action == "settled_elsewhere"):
         return "refunded" if event.payment_state == "refunded" else None
     return _ALWAYS.get(event.type)
 

@@ -32,7 +32,7 @@ from commands.obligations import (
 from commands.reconciler.answers import Answer, Done, Fact, No, Unknown, command_of
 from commands.reconciler.payment_port import PaymentProvider
 from commands.reconciler.stock_port import StockService
-from ledger import events as e
+from ledger import events
 from ledger.events import OrderEvent
 from ledger.evolve import evolve
 from ledger.order import NEVER_OPENED, Order, attempt_no
@@ -161,7 +161,7 @@ async def _create(obligation: Obligation, order: Order, ports: Ports, now_ms: in
             return found
     made = await pay.create(order.order_id, args.attempt, args.amount_minor, order.currency, obligation.key)
     if isinstance(made, No):
-        return Done((RecordPayment(e.PAYMENT_VOIDED, args.attempt, code=made.code),))
+        return Done((RecordPayment(events.PAYMENT_VOIDED, args.attempt, code=made.code),))
     return _after_a_look(made) if now_ms - args.since > KEY_FORGOTTEN_MS else made
 
 
@@ -184,7 +184,7 @@ async def _capture(obligation: Obligation, order: Order, ports: Ports, now_ms: i
     return _after_a_look(await _or_look(made, args.provider_ref, order, ports))
 
 
-_SETTLES_CAPTURE = frozenset({e.PAYMENT_CAPTURED, e.PAYMENT_VOIDED})
+_SETTLES_CAPTURE = frozenset({events.PAYMENT_CAPTURED, events.PAYMENT_VOIDED})
 
 
 async def _void(obligation: Obligation, order: Order, ports: Ports, now_ms: int) -> Answer:
@@ -194,7 +194,7 @@ async def _void(obligation: Obligation, order: Order, ports: Ports, now_ms: int)
         if attempt is not None and attempt.state != REQUESTED:  # the provider told of it, so it is there
             return await _look(obligation, order, ports, now_ms)
         # Nobody was ever given the secret of this attempt, so nobody can pay it.
-        return Done((RecordPayment(e.PAYMENT_VOIDED, args.attempt, code=NEVER_OPENED),))
+        return Done((RecordPayment(events.PAYMENT_VOIDED, args.attempt, code=NEVER_OPENED),))
     made = await ports.payments.cancel(args.provider_ref, obligation.key)
     return await _or_look(made, args.provider_ref, order, ports)
 
@@ -221,7 +221,7 @@ async def _refund(obligation: Obligation, order: Order, ports: Ports, now_ms: in
     made = await pay.refund(args.provider_ref, order.order_id, args.refund_no, args.amount_minor, obligation.key)
     made = await _or_look(made, args.provider_ref, order, ports)  # it may have been refunded by hand
     if isinstance(made, No):
-        return Done((RecordRefund(e.REFUND_FAILED, args.refund_no, amount_minor=args.amount_minor, code=made.code),))
+        return Done((RecordRefund(events.REFUND_FAILED, args.refund_no, amount_minor=args.amount_minor, code=made.code),))
     return _after_a_look(made)
 
 

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from commands.messages import RecordStock
 from commands.reconciler.answers import Answer, Done, Unknown
-from ledger import events as e
+from ledger import events
 from ledger.bounds import MAX_INT
 
 MAX_ITEMS = 100
@@ -43,15 +43,15 @@ def answer_of(service: str, said: StockAnswer, released_only: bool) -> Answer:
     """`released_only`: a release was asked for, and nothing else answers it."""
     match said.status:
         case "released":
-            return Done((RecordStock(e.STOCK_RELEASED, service),))
+            return Done((RecordStock(events.STOCK_RELEASED, service),))
         case "reserved" if not released_only:
             if said.reservation_ref is not None and not _REF.fullmatch(said.reservation_ref):
                 return Unknown("reservation_ref is not 1 to 128 visible ASCII characters")
-            return Done((RecordStock(e.STOCK_RESERVED, service, reservation_ref=said.reservation_ref),))
+            return Done((RecordStock(events.STOCK_RESERVED, service, reservation_ref=said.reservation_ref),))
         case "rejected" if not released_only:
             if said.reason not in REASONS:
                 return Unknown("rejected without one of the three reasons")
             known = [i for i in said.items[:MAX_ITEMS] if _SKU.fullmatch(i.sku)]
-            items = tuple(e.StockItem(i.sku, min(max(0, i.available), MAX_INT)) for i in known)
-            return Done((RecordStock(e.STOCK_REJECTED, service, reason=said.reason, items=items),))
+            items = tuple(events.StockItem(i.sku, min(max(0, i.available), MAX_INT)) for i in known)
+            return Done((RecordStock(events.STOCK_REJECTED, service, reason=said.reason, items=items),))
     return Unknown("an answer that is none of reserved, rejected, released")

@@ -21,8 +21,7 @@ from msgspec import Meta, Struct
 
 from commands.messages import RecordDispute, RecordPayment, RecordRefund
 from commands.reconciler.answers import Fact, Told
-from ledger import events as e
-from ledger import transitions as t
+from ledger import events, transitions
 from ledger.bounds import ID_PATTERN, MAX_TIME_MS, MAX_WORD, AmountMinor, Reference
 from ledger.order import DISPUTE_LOST, DISPUTE_WITHDRAWN, DISPUTE_WON
 
@@ -136,12 +135,12 @@ def read(value: Any, kind: type[S]) -> S:
 
 
 STATE_OF = {
-    e.PAYMENT_OPENED: t.OPEN,
-    e.PAYMENT_PENDING: t.PENDING,
-    e.PAYMENT_DECLINED: t.DECLINED,
-    e.PAYMENT_AUTHORISED: t.AUTHORISED,
-    e.PAYMENT_CAPTURED: t.CAPTURED,
-    e.PAYMENT_VOIDED: t.VOIDED,
+    events.PAYMENT_OPENED: transitions.OPEN,
+    events.PAYMENT_PENDING: transitions.PENDING,
+    events.PAYMENT_DECLINED: transitions.DECLINED,
+    events.PAYMENT_AUTHORISED: transitions.AUTHORISED,
+    events.PAYMENT_CAPTURED: transitions.CAPTURED,
+    events.PAYMENT_VOIDED: transitions.VOIDED,
 }
 
 
@@ -167,24 +166,26 @@ def payment_fact(intent: Intent) -> RecordPayment:
     match intent.status:
         case "requires_payment_method" | "requires_confirmation" if (error := intent.last_payment_error) is not None:
             code = _word(error.decline_code or error.code or "declined")
-            return RecordPayment(e.PAYMENT_DECLINED, no, provider_ref=ref, code=code, charge_ref=name_of(error.charge))
+            return RecordPayment(events.PAYMENT_DECLINED, no, provider_ref=ref, code=code, charge_ref=name_of(error.charge))
         case "requires_payment_method" | "requires_confirmation":
-            return RecordPayment(e.PAYMENT_OPENED, no, provider_ref=ref)
+            return RecordPayment(events.PAYMENT_OPENED, no, provider_ref=ref)
         case "requires_action":
-            return RecordPayment(e.PAYMENT_PENDING, no, provider_ref=ref, waiting_for="customer_action")
+            return RecordPayment(events.PAYMENT_PENDING, no, provider_ref=ref, waiting_for="customer_action")
         case "requires_capture":
             return RecordPayment(
-                e.PAYMENT_AUTHORISED,
+                events.PAYMENT_AUTHORISED,
                 no,
                 amount_minor=intent.amount_capturable or 0,
                 provider_ref=ref,
                 capture_before=_capture_before_ms(intent.charge),
             )
         case "succeeded":
-            return RecordPayment(e.PAYMENT_CAPTURED, no, amount_minor=intent.amount_received or 0, provider_ref=ref)
+            return RecordPayment(events.PAYMENT_CAPTURED, no, amount_minor=intent.amount_received or 0, provider_ref=ref)
         case "canceled":
-            return RecordPayment(e.PAYMENT_VOIDED, no, provider_ref=ref, code=_word(intent.cancellation_reason or "canceled"))
-    return RecordPayment(e.PAYMENT_PENDING, no, provider_ref=ref, waiting_for="provider")
+            return RecordPayment(
+                events.PAYMENT_VOIDED, no, provider_ref=ref, code=_word(intent.cancellation_reason or "canceled")
+            )
+    return RecordPayment(events.PAYMENT_PENDING, no, provider_ref=ref, waiting_for="provider")
 
 
 def refund_fact(refund: StripeRefund) -> RecordRefund:
@@ -192,10 +193,10 @@ def refund_fact(refund: StripeRefund) -> RecordRefund:
     no = _number(refund.metadata, "refund_no")
     match refund.status:
         case "succeeded":
-            return RecordRefund(e.REFUND_SETTLED, no, refund.id, refund.amount)
+            return RecordRefund(events.REFUND_SETTLED, no, refund.id, refund.amount)
         case "failed" | "canceled":
-            return RecordRefund(e.REFUND_FAILED, no, refund.id, refund.amount, _word(refund.failure_reason or refund.status))
-    return RecordRefund(e.REFUND_SUBMITTED, no, refund.id, refund.amount)
+            return RecordRefund(events.REFUND_FAILED, no, refund.id, refund.amount, _word(refund.failure_reason or refund.status))
+    return RecordRefund(events.REFUND_SUBMITTED, no, refund.id, refund.amount)
 
 
 class _ToldCharge(Struct, frozen=True, tag_field="object", tag="charge"):
@@ -237,8 +238,8 @@ def told_by(message_object: msgspec.Raw) -> Told | None:
             return Told(order_id, (refund_fact(about),))
         case _ToldCharge() if order_id and no and about.status == "succeeded" and not (about.amount_refunded or about.disputed):
             ref = about.payment_intent
-            captured = RecordPayment(e.PAYMENT_CAPTURED, no, amount_minor=about.amount_captured, provider_ref=ref)
-            authorised = RecordPayment(e.PAYMENT_AUTHORISED, no, amount_minor=about.amount, provider_ref=ref)
+            captured = RecordPayment(events.PAYMENT_CAPTURED, no, amount_minor=about.amount_captured, provider_ref=ref)
+            authorised = RecordPayment(events.PAYMENT_AUTHORISED, no, amount_minor=about.amount, provider_ref=ref)
             return Told(order_id, (captured if about.captured else authorised,))
     return None
 
@@ -257,14 +258,14 @@ def dispute_facts(dispute: StripeDispute) -> list[Fact]:
     due_by = dispute.evidence_details.due_by if dispute.evidence_details else None
     outcome = _OUTCOMES.get(dispute.status or "")
     opened = RecordDispute(
-        e.DISPUTE_OPENED,
+        events.DISPUTE_OPENED,
         dispute.id,
         amount_minor=dispute.amount,
         reason=_word(dispute.reason) if dispute.reason else None,
         due_by=_ms(due_by),
         outcome=outcome,
     )
-    return [opened] if outcome is None else [opened, RecordDispute(e.DISPUTE_CLOSED, dispute.id, outcome=outcome)]
+    return [opened] if outcome is None else [opened, RecordDispute(events.DISPUTE_CLOSED, dispute.id, outcome=outcome)]
 
 
 def _capture_before_ms(charge: Charge | None) -> int | None:
