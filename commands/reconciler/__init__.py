@@ -1,9 +1,13 @@
-"""What orders owe the world outside: payment provider and stock services.
+"""Fulfils the obligations of orders to the payment provider and the stock services.
 
-loop            does what is owed, and reports facts as commands; backlog: orders that wait for a busy port
-pauses          when an obligation is tried again; reports: facts as commands; clients: those of the ports
-performing      which call an obligation leads to, and what its answer says; answers: what a port answers
-payment_port    stripe_gateway (with stripe_facts, stripe_webhook, shared_looks)
-stock_port      stock_http and stock_grpc (with stock_answers)
-tries           how one call is tried
+loop            performs obligations and reports facts as commands
+backlog         orders that wait for a busy port
+pauses          when an obligation is retried
+reports         sends facts as commands
+clients         the clients of the ports
+performing      which call fulfils an obligation, and what its answer means
+answers         the answers of a port
+payment_port    implemented by stripe_gateway (with stripe_facts, stripe_webhook, shared_looks)
+stock_port      implemented by stock_http and stock_grpc (with stock_answers)
+tries           one call with its retries
 """

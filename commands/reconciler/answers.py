@@ -1,7 +1,7 @@
-"""What a port answers: facts, a definite no, or nothing that can be relied on. Pure.
+"""Answers of a port: facts, a definite no, or unknown. Pure.
 
-A port never raises for what the other side did or failed to do; it raises for our bugs only. `Unknown` leads to no command:
-whatever was asked for may have happened, and the same call with the same key tells.
+A port never raises for a failure of the other side, only for bugs here. `Unknown` leads to no command: the request may have
+been carried out, and the same call with the same key will show it.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ Fact = RecordPayment | RecordRefund | RecordDispute | RecordStock
 
 
 class Done(Struct, frozen=True):
-    """What is true now, in causal order (captured before refunded): one command per fact. Empty: nothing to report."""
+    """Current facts, in causal order (captured before refunded): one command per fact. Empty: nothing to report."""
 
     facts: tuple[Fact, ...] = ()
 
 
 class No(Struct, frozen=True):
-    """Definitely not done, and asking again with the same key changes nothing. `code` is the other side's word for why."""
+    """Definitely not done; a retry with the same key would not help. `code` is the other side's reason."""
 
     code: str
 
 
 class Unknown(Struct, frozen=True):
-    """Time-out, 5xx, 429, a reset connection, an answer that makes no sense: it may have been done. `why` is for the log.
+    """Time-out, 5xx, 429, reset connection, invalid answer: it may have been done. `why` is for the log.
 
-    `after_s`: how long the other side asks to be left alone; 0 when it does not. `looked`: a look before it was answered, so the
-    other side is there.
+    `after_s`: pause requested by the other side, 0 for none. `looked`: an earlier read was answered, so the other side is
+    reachable.
     """
 
     why: str
@@ -42,14 +42,14 @@ Answer = Done | No | Unknown
 
 
 class Told(Struct, frozen=True):
-    """What a message says of one of our orders: a hint. Never reported, only compared with what is known already."""
+    """What a webhook says about an order: a hint. Never reported, only compared with the known state."""
 
     order_id: str
     facts: tuple[Fact, ...]
 
 
 def command_of(fact: Fact, order_id: str, command_id: str, actor: str) -> OrderCommand:
-    """The command that reports `fact`. Facts carry no fingerprint: they are told apart by state, never by id."""
+    """The command that reports `fact`. Facts have no fingerprint: duplicates are recognised by state, never by id."""
     match fact:
         case RecordPayment():
             operation, payload = Operation.RECORD_PAYMENT, "record_payment"

@@ -1,4 +1,4 @@
-"""Orders that wait for a port which has enough to do: their ids, not calls, for there may be hundreds of thousands. Pure."""
+"""Orders that wait for a busy port: only their ids, because there may be hundreds of thousands. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import Counter
 
 
 class Backlog:
-    """For each port how many calls are under way, `most` at once, and whose turn is next: first come, first served."""
+    """For each port, the number of calls in progress (at most `most`) and a queue of waiting orders."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -14,7 +14,7 @@ class Backlog:
         self._waiting: dict[str, dict[str, None]] = {}
 
     def take(self, port: str, order_id: str) -> bool:
-        """Whether a call may begin, which is to be followed by `done`. If not, the order waits."""
+        """Returns whether a call may begin; call `done` after it. If not, the order waits."""
         if self._under_way[port] >= self._most:
             self._waiting.setdefault(port, {})[order_id] = None
             return False
@@ -26,7 +26,7 @@ class Backlog:
         self._under_way[port] -= 1
 
     def next(self, port: str) -> str | None:
-        """The order to look at, if one waits and a call may begin."""
+        """The next order, if one waits and a call may begin."""
         waiting = self._waiting.get(port)
         if not waiting or self._under_way[port] >= self._most:
             return None
@@ -35,5 +35,5 @@ class Backlog:
         return order_id
 
     def waiting(self) -> int:
-        """How many orders wait, over all ports."""
+        """Number of waiting orders, for all ports."""
         return sum(map(len, self._waiting.values()))

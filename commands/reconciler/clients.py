@@ -1,4 +1,4 @@
-"""The clients of the ports: one that gets no answers is replaced, and the old one closed when no call can be under way."""
+"""The clients of the ports. A client without answers is replaced, and closed when none of its calls can be in progress."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from commands.reconciler.performing import RECONCILER, Ports
 from commands.reconciler.stock_port import StockService
 from ledger.errors import LedgerError
 
-SILENT_MS, SILENT_CALLS = MINUTE_MS, 5  # a port that answers nothing for so long, so often, gets a new client
+SILENT_MS, SILENT_CALLS = MINUTE_MS, 5  # a port gets a new client after this time and this many calls without an answer
 
 Client = PaymentProvider | StockService
 
@@ -22,17 +22,16 @@ log = structlog.get_logger(__name__)
 
 
 class Clients:
-    """On one event loop. `ports` are those to call now; `done` counts `new client`."""
+    """Used on one event loop. `ports` are the current ones; `done` counts `new client`."""
 
     def __init__(self, make: Callable[[], Ports], done: Counter[str]) -> None:
         self._make, self._done = make, done
         self.ports = make()
         self._retired: list[tuple[float, Client]] = []
-        self._silent_since: dict[str, tuple[int, int]] = {}  # since when a port answered nothing, and to how many calls
+        self._silent_since: dict[str, tuple[int, int]] = {}  # by port: (time of first unanswered call, count)
 
     def heard(self, port: str, answered: bool, now_ms: int) -> None:
-        """A call ended. A port gets a new client when none of its calls got an answer for a minute: the old one may be what is
-        broken."""
+        """Note the end of a call. Replaces the client of a port whose calls got no answer for a minute: it may be broken."""
         if answered:
             self._silent_since.pop(port, None)
             return
@@ -41,12 +40,12 @@ class Clients:
         if now_ms - since < SILENT_MS or calls < SILENT_CALLS or port == RECONCILER:
             return
         del self._silent_since[port]
-        log.warning("no call got an answer: taking a new client", port=port, calls=calls + 1, for_ms=now_ms - since)
+        log.warning("no call was answered, replacing the client", port=port, calls=calls + 1, for_ms=now_ms - since)
         self._done["new client"] += 1
         try:
             old, fresh = self.ports, self._make()
         except LedgerError as exc:
-            log.error("no new client", port=port, why=str(exc))
+            log.error("client could not be replaced", port=port, why=str(exc))
             return
         if port == old.payments.name:
             self.ports = Ports(fresh.payments, old.stock)
@@ -60,7 +59,7 @@ class Clients:
         self._retired += [(time.monotonic(), client) for client in clients]
 
     async def close_retired(self, after_s: float) -> None:
-        """Close clients that were replaced so long ago that no call with them can be under way."""
+        """Close clients that were replaced so long ago that no call of theirs can be in progress."""
         for at, client in list(self._retired):
             if time.monotonic() - at >= after_s:
                 self._retired.remove((at, client))

@@ -1,17 +1,17 @@
-"""The reconciler: does what orders owe the outside world, and reports facts as commands (ARCHITECTURE, What an order owes).
+"""The reconciler: performs obligations and reports facts as commands (ARCHITECTURE, What an order owes).
 
-Level-triggered, like a Kubernetes controller. What an order owes is read off its folded state each time; tries and back-off
-are kept in memory only, so a restart forgets nothing that matters: the same obligation is met again under the same key.
+Level-triggered, like a Kubernetes controller. Obligations are derived from the folded state on every pass. Tries and back-off
+are only in memory, so a restart loses nothing that matters: the same obligation is met again under the same key.
 
-    woken by      a writer that became ready (everything that owes), a batch that was stored (its orders), a clock, a customer
-                  who asks again for a payment that is not open yet
-    looks at      `obligations(order)`; one call per key at a time, at most 32 per port
-    afterwards    facts -> commands -> the order changes -> woken again. Nothing new, or no answer: later, with back-off
-    back-off      what a customer waits for is tried again after 0.2, 0.5, 1, 2 s, the rest after a second; then after twice as
-                  long each time, up to five minutes. While looks succeed and only the act fails, 15 s are the longest pause
+    woken by      a writer that became ready (all orders with obligations), a stored batch (its orders), a clock, a customer
+                  who requests again a payment that is not open yet
+    processes     `obligations(order)`; one call per key at a time, at most 32 per port
+    afterwards    facts -> commands -> the order changes -> woken again. Without news or answer: later, with back-off
+    back-off      obligations that a customer waits for are retried after 0.2, 0.5, 1, 2 s, others after a second; then the pause
+                  doubles, up to five minutes. If reads succeed and only the act fails, the longest pause is 15 s
 
-Only orders of writers that this process owns: two processes that both believe so for a moment make the same calls with the
-same keys. It runs on an event loop in a thread of its own and never in the deciding loop.
+Handles only orders of writers that this process owns. If two processes briefly believe they own a writer, they make the same
+calls with the same keys. Runs on an event loop in its own thread, never in the deciding loop.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ from ledger.supervision import WorkerThread
 from ledger.topics import Topics
 
 MAX_CALLS_PER_PORT = 32
-MAX_TASKS_PER_PORT = 2 * MAX_CALLS_PER_PORT  # what is due beyond them waits as an order id
-SOME_LOOKS, SOME_ROWS = 20, 200  # in one go: about a millisecond
-CALL_S = 60.0  # a port has time-outs of its own, shorter ones: this is against a port that forgot one
-# Webhooks can be lost and a refund by hand changes nothing that is looked at: once a day, what the provider has of three days.
+MAX_TASKS_PER_PORT = 2 * MAX_CALLS_PER_PORT  # beyond these, due orders wait in the backlog
+SOME_LOOKS, SOME_ROWS = 20, 200  # in one turn, which takes about a millisecond
+CALL_S = 60.0  # ports have shorter time-outs of their own; this guards against one without
+# Webhooks can be lost, and a manual refund triggers no obligation: once a day, fetch what happened in the last three days.
 FIRST_SWEEP_S, SWEEP_EVERY_S, SWEEP_BACK_MS = 600.0, 86_400.0, 3 * 24 * HOUR_MS
 log = structlog.get_logger(__name__)
 
 
 class Reconciler:
-    """One per `commands` process. `book_of(partition)` is the store of the partition's writer; `clock` gives ms since the epoch.
+    """One per `commands` process. `book_of(partition)` is the store of its writer; `clock` returns ms since the epoch.
 
     `start` and `stop` are for the owner; `own`, `disown` and `changed` may be called from any thread.
     """
@@ -87,30 +87,30 @@ class Reconciler:
         self._started.wait()
 
     def stop(self, timeout_s: float) -> None:
-        """Give up the calls under way: whatever they did is found again by the next process."""
+        """Abandon the calls in progress: the next process finds out what they did."""
         self._ended_for_good.set()
         if self._thread.is_alive():
             self._tell(self._stopping.set)
             self._thread.join(timeout_s)
 
     def own(self, partitions: Sequence[int]) -> None:
-        """These partitions are decided here now: look at all orders that owe something."""
-        self._owned.update(partitions)  # not on the loop: one that begins again must know
+        """These partitions are decided here now: schedule all orders with obligations."""
+        self._owned.update(partitions)  # not on the loop: a restarted loop must know them
         self._tell(self._look_at_all, partitions)
 
     def disown(self, partitions: Sequence[int]) -> None:
         self._owned.difference_update(partitions)
 
     def changed(self, orders: Sequence[Order]) -> None:
-        """These orders were stored as they are here."""
+        """These orders were stored in this state."""
         self._tell(self._changed, orders)
 
     def asked(self, order_ids: Sequence[str]) -> None:
-        """Customers asked again for payments of these orders."""
+        """Payments of these orders were requested again."""
         self._tell(self._asked, order_ids)
 
     def look_at_the_clock(self) -> None:
-        """The clock was moved: what is due may be another thing than what is waited for."""
+        """The clock was moved: check again what is due."""
         self._tell(self._wake_up)
 
     def _wake_up(self) -> None:
@@ -126,7 +126,7 @@ class Reconciler:
     # ---- the loop
 
     def _run(self) -> None:
-        """One event loop, until stopped. A fault in it is a new loop's: nothing that is owed is only in memory."""
+        """Run event loops until stopped. After a fault, a new loop starts: no obligation exists only in memory."""
         try:
             with asyncio.Runner(loop_factory=new_event_loop) as runner:
                 self._loop = runner.get_loop()
@@ -136,25 +136,27 @@ class Reconciler:
 
     @property
     def restarts(self) -> int:
-        """How often its loop had to begin again."""
+        """How often its loop was restarted."""
         return self._thread.restarts
 
     def counts(self) -> dict[str, int]:
         return dict(self.done)
 
     def _owed(self, order: Order) -> tuple[Obligation, ...]:
-        """What `order` owes. A fault of ours in telling costs this order alone: it is looked at again when it changes."""
+        """Obligations of `order`. A bug in deriving them affects only this order, which is retried when it changes."""
         try:
             return obligations(order)
         except Exception as exc:
             self.done["order not understood"] += 1
-            log.error("what an order owes cannot be told", order_id=order.order_id, version=order.version, why=in_short(exc))
+            log.error(
+                "obligations of order could not be derived", order_id=order.order_id, version=order.version, why=in_short(exc)
+            )
             return ()
 
     async def _main(self) -> None:
         self._stopping, self._wake = asyncio.Event(), asyncio.Event()
         self._bug: BaseException | None = None
-        self._calls, self._slots, self._due, self._due_at = set(), {}, [], {}  # of an earlier loop
+        self._calls, self._slots, self._due, self._due_at = set(), {}, [], {}  # drop those of an earlier loop
         self._backlog = Backlog(MAX_TASKS_PER_PORT)
         self._clients = Clients(self._make_ports, self.done)
         self._look_at_all(sorted(self._owned))
@@ -187,7 +189,7 @@ class Reconciler:
         self._begin(self._schedule_all(partitions))
 
     async def _schedule_all(self, partitions: Sequence[int]) -> None:
-        """Every order that owes something, some at a time: calls and customers' orders go on meanwhile."""
+        """Schedule every order with obligations, a few at a time, so that calls and new orders continue meanwhile."""
         count = 0
         for partition in partitions:
             for order_id, due in self._book_of(partition).owing(partition):
@@ -207,7 +209,7 @@ class Reconciler:
                 self._look_at(order.order_id, order)
 
     def _asked(self, order_ids: Sequence[str]) -> None:
-        """Begin again with the first pause of what is waited for and fails."""
+        """Restart the back-off of the failing obligations that a customer waits for."""
         for order_id in order_ids:
             if (order := self._order(order_id)) is None:
                 continue
@@ -238,7 +240,7 @@ class Reconciler:
         self._look_at(order_id, self._order(order_id))
 
     def _look_at(self, order_id: str, order: Order | None) -> None:
-        """Start what is due of one order, and note when the rest will be."""
+        """Start the due obligations of one order, and schedule the others."""
         owed = self._owed(order) if order is not None else ()
         tries = self._tries.get(order_id, {})
         wanted = {o.key for o in owed}
@@ -277,7 +279,7 @@ class Reconciler:
         slots = self._slots.setdefault(port, asyncio.Semaphore(MAX_CALLS_PER_PORT))
         try:
             async with slots:
-                # Waiting for a slot took time: the order may have moved on, and with it what it owes.
+                # Waiting for a slot took time: the order and its obligations may have changed.
                 order = self._order(order_id)
                 current = next((o for o in self._owed(order) if o.key == obligation.key), None) if order else None
                 if order is not None and current is not None:
@@ -296,9 +298,9 @@ class Reconciler:
             async with asyncio.timeout(CALL_S):
                 report = await perform(obligation, order, self._clients.ports, now)
         except TimeoutError:
-            log.error("a port did not keep its time", key=obligation.key)
+            log.error("a port exceeded its time-out", key=obligation.key)
             report = CallReport(failed="no answer in time", answered=False)
-        except Exception as exc:  # a fault of ours, or an answer nobody thought of: it costs this obligation
+        except Exception as exc:  # a bug here, or an unexpected answer: it affects only this obligation
             log.error("obligation raised", order_id=order.order_id, key=obligation.key, why=in_short(exc))
             self.done[f"{obligation.kind} raised"] += 1
             report = CallReport(failed=type(exc).__name__)
@@ -325,12 +327,12 @@ class Reconciler:
     async def _sweep_for_ever(self) -> None:
         await asyncio.sleep(FIRST_SWEEP_S)
         while True:
-            if 0 in self._owned:  # one process is enough: the one that has partition 0
+            if 0 in self._owned:  # one process is enough: the owner of partition 0
                 await self.sweep()
             await asyncio.sleep(SWEEP_EVERY_S)
 
     async def sweep(self) -> None:
-        """Report the refunds and disputes of the last days that no webhook told of. What fails ends this sweep, not the next."""
+        """Report refunds and disputes of the last days that no webhook reported. A failure ends this sweep, not the next."""
         found = unknown = 0
         try:
             async for sighting in self._clients.ports.payments.recent(self._clock() - SWEEP_BACK_MS):
@@ -338,7 +340,7 @@ class Reconciler:
                     facts = await self._report_sighting(sighting)
                 except Exception as exc:
                     self.done["sweep raised"] += 1
-                    log.error("a payment that cannot be reported", provider_ref=sighting.provider_ref, why=in_short(exc))
+                    log.error("payment could not be reported", provider_ref=sighting.provider_ref, why=in_short(exc))
                     continue
                 found += facts or 0
                 unknown += facts is None
@@ -352,11 +354,11 @@ class Reconciler:
         log.info("sweep", facts=found, unknown=unknown)
 
     async def _report_sighting(self, sighting: Sighting) -> int | None:
-        """How many facts of it were news; None when it is of no order of ours."""
+        """Number of new facts; None if it belongs to no order of this ledger."""
         partition = self._partition_of(sighting.order_id)
         order = self._book_of(partition).order(partition, sighting.order_id) if sighting.order_id else None
         if order is None:
-            log.warning("money of no order of ours", provider_ref=sighting.provider_ref, order_id=sighting.order_id)
+            log.warning("payment belongs to no known order", provider_ref=sighting.provider_ref, order_id=sighting.order_id)
             return None
         commands = report_of(sighting.facts, order, self._clients.ports.payments.name, self._clock())
         await self._reports.send(commands)

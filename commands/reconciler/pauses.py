@@ -1,4 +1,4 @@
-"""When one obligation is tried again, and when a person is called. Milliseconds of the reconciler's clock."""
+"""When an obligation is retried, and when attention is raised. Times are in ms of the reconciler's clock."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from commands.reconciler.performing import CallReport
 from commands.reconciler.tries import LONGEST_ASKED_PAUSE_S
 
 FIRST_PAUSE_MS, LONGEST_PAUSE_MS = 1_000, 5 * MINUTE_MS
-WAITED_PAUSES_MS = (200, 500, 1_000, 2_000)  # the first pauses of what a customer waits for
+WAITED_PAUSES_MS = (200, 500, 1_000, 2_000)  # the first pauses for obligations that a customer waits for
 WAITED_FOR = frozenset({Kind.RESERVE, Kind.CREATE_PAYMENT, Kind.LOOK_AT_PAYMENT, Kind.CAPTURE})
 LONGEST_AFTER_LOOK_MS = 15_000
 STUCK_TRIES, STUCK_MS, STUCK_PAUSE_MS = 20, HOUR_MS, 15 * MINUTE_MS
-# What was reported changes the order within milliseconds; if it has not after this, the same is done again.
+# A report changes the order within milliseconds; if it has not after this time, the obligation is performed again.
 REPORTED_MS = 5_000
 LOOK_PAUSES_MS = {
     Kind.LOOK_AT_PAYMENT: (MINUTE_MS, 10 * MINUTE_MS),
@@ -25,20 +25,20 @@ LOOK_PAUSES_MS = {
 
 
 class Tries(Struct):
-    """What is remembered of one obligation."""
+    """The memory of one obligation."""
 
     next_at: int = 0
-    quiet: int = 0  # answers in a row that brought nothing new
-    failed: int = 0  # failures in a row
-    blind: int = 0  # those of them in which not even a look was answered
-    pauses: int = 0  # taken in a row since it began to fail, or since somebody asked
+    quiet: int = 0  # consecutive answers without news
+    failed: int = 0  # consecutive failures
+    blind: int = 0  # of these, failures in which not even a read was answered
+    pauses: int = 0  # consecutive pauses since it began to fail, or since somebody asked
     failing_since: int = 0
     failed_at: int = 0
     calling: bool = False
     person_called: bool = False
 
     def fail(self, kind: Kind, now: int, report: CallReport | None = None) -> None:
-        """It failed. `report` is what the port said, None when a fact could not be sent."""
+        """Note a failure. `report`: the result of the port; None if a fact could not be sent."""
         looked = report is not None and report.looked
         self.failing_since = self.failing_since if self.failed else now
         self.failed_at = now
@@ -50,30 +50,30 @@ class Tries(Struct):
         self.next_at = now + max(asked_ms, round(pause * random.uniform(0.75, 1.25)))
 
     def report(self, now: int) -> None:
-        """It was met, and the facts are on their way."""
+        """Note that it was performed and the facts were sent."""
         self.failed = self.blind = self.pauses = self.quiet = 0
         self.next_at = now + REPORTED_MS
 
     def nothing_new(self, kind: Kind, now: int) -> None:
-        """A look that found what is known; or an own command that is not legal yet, for clocks differ."""
+        """Note a read without news; or a command that is not legal yet, because clocks differ."""
         self.failed = self.blind = self.pauses = 0
         first, longest = LOOK_PAUSES_MS.get(kind, (FIRST_PAUSE_MS, LONGEST_PAUSE_MS))
         self.next_at = now + round(min(first << min(self.quiet + 1, 20), longest) * random.uniform(1.0, 1.1))
         self.quiet += 1
 
     def ask(self) -> None:
-        """A customer asked again: begin with the first pause if it fails."""
+        """A customer asked again: restart the back-off if it is failing."""
         if self.failed:
             self.pauses = 0
             self.next_at = min(self.next_at, self.failed_at + WAITED_PAUSES_MS[0])
 
     def is_stuck(self, now: int) -> bool:
-        """Whether a person should look."""
+        """Whether staff should look at it."""
         return self.blind > STUCK_TRIES or (self.failed > 0 and now - self.failing_since > STUCK_MS)
 
 
 def pause_ms(kind: Kind, pauses: int, looked: bool) -> int:
-    """The pause after a failure, when `pauses` were taken before it."""
+    """The pause after a failure, with `pauses` before it."""
     if kind not in WAITED_FOR:
         pause = FIRST_PAUSE_MS << min(pauses, 20)
     elif pauses < len(WAITED_PAUSES_MS):

@@ -1,7 +1,7 @@
-"""The port to the payment provider. Every call says what is true now; none of them raises for the other side.
+"""The port to the payment provider. Every call returns current facts; none raises for a failure of the other side.
 
-`order_id` and `attempt` are kept by the provider as metadata of a payment, `order_id` and `refund_no` as those of a refund, so
-whatever is found there names the order it belongs to. Keys are the obligations' own: the same key is the same effect.
+The provider keeps `order_id` and `attempt` as metadata of a payment, `order_id` and `refund_no` as metadata of a refund, so
+every object names its order. Keys are those of the obligations: the same key has the effect only once.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ledger.errors import LedgerError
 
 
 class ProviderUnavailable(LedgerError):
-    """The provider does not answer, or says that it cannot now. `after_s`: how long it asks to be left alone."""
+    """The provider does not answer, or cannot at the moment. `after_s`: the pause that it requests."""
 
     code = "provider_unavailable"
 
@@ -26,25 +26,25 @@ class ProviderUnavailable(LedgerError):
 
 
 class InvalidSignature(LedgerError):
-    """A webhook that the provider did not send, or not now."""
+    """A webhook that is forged or too old."""
 
     code = "invalid_signature"
 
 
 class NotForUs(LedgerError):
-    """A genuine webhook of the other mode or account, or of a shape that is not known: nothing follows from it."""
+    """A genuine webhook for the other mode or account, or of unknown shape: it is ignored."""
 
     code = "not_for_us"
 
 
 class Repeated(LedgerError):
-    """A genuine webhook that was followed already."""
+    """A genuine webhook that was already processed."""
 
     code = "repeated"
 
 
 class PaymentView(Struct, frozen=True):
-    """A payment as its customer needs it. `client_secret` is never logged, stored, or kept longer than a minute."""
+    """A payment with its client secret, which is never logged or stored, and kept for at most a minute."""
 
     provider: str
     provider_ref: str
@@ -58,58 +58,58 @@ class PaymentView(Struct, frozen=True):
 
 
 class Sighting(Struct, frozen=True):
-    """Facts that the provider holds about one order, in causal order. `order_id` is empty when it names none of ours."""
+    """The provider's facts about one order, in causal order. `order_id` is empty if it belongs to no order of this ledger."""
 
     order_id: str
     facts: tuple[Fact, ...]
     provider_ref: str = ""
-    message_id: str = ""  # of the webhook that led to it
+    message_id: str = ""  # of the webhook that triggered it
 
 
 async def nothing_known(_told: Told) -> bool:
-    """For who has nothing to compare a message with."""
+    """Default for `known`: compares with nothing."""
     return False
 
 
 class PaymentProvider(Protocol):
     """One account at one provider."""
 
-    name: str  # actor of the facts it reports
+    name: str  # actor of its facts
 
     async def create(self, order_id: str, attempt: int, amount_minor: int, currency: str, key: str) -> Answer:
-        """Open a payment that is authorised first and captured by us. Done: PaymentOpened with its reference."""
+        """Open a payment that is first authorised and captured later. Done: PaymentOpened with its reference."""
 
     async def find(self, order_id: str, attempt: int, since_ms: int) -> Answer:
-        """A payment created at or after `since_ms` whose reference is not known here. No: there is none.
+        """Find a payment created at or after `since_ms` whose reference is unknown here. No: there is none.
 
-        Done: PaymentOpened with its reference, then how it stands: a state that is known already would not bring the name.
+        Done: PaymentOpened with its reference, then its current state, which alone would not report the reference.
         """
 
     async def fetch(self, provider_ref: str) -> Answer:
-        """All facts about a payment, its refunds and disputes included. No: there is no such payment."""
+        """All facts about a payment, including its refunds and disputes. No: there is no such payment."""
 
     async def capture(self, provider_ref: str, amount_minor: int, key: str) -> Answer:
-        """Done: PaymentCaptured, or PaymentVoided when the authorisation is gone."""
+        """Done: PaymentCaptured, or PaymentVoided if the authorisation has lapsed."""
 
     async def cancel(self, provider_ref: str, key: str) -> Answer:
-        """Done: PaymentVoided, or PaymentCaptured when it is too late."""
+        """Done: PaymentVoided, or PaymentCaptured if it is too late."""
 
     async def refund(self, provider_ref: str, order_id: str, refund_no: int, amount_minor: int, key: str) -> Answer:
-        """Done: RefundSubmitted or RefundSettled. No: it was definitely not made."""
+        """Done: RefundSubmitted or RefundSettled. No: there is definitely no refund."""
 
     async def find_refund(self, provider_ref: str, refund_no: int) -> Answer:
-        """The refund of this payment with our number, whatever its state. No: there is none."""
+        """The refund of this payment with the number `refund_no`, in any state. No: there is none."""
 
     async def fetch_refund(self, refund_ref: str) -> Answer:
-        """Done: how the refund stands now."""
+        """Done: the current state of the refund."""
 
     async def view(self, provider_ref: str) -> PaymentView:
-        """The payment with its secret, fetched now. Raises `ProviderUnavailable`; `KeyError` when there is none."""
+        """Fetch the payment with its secret. Raises `ProviderUnavailable`; `KeyError` if there is none."""
 
     async def sighting(self, provider_ref: str, pause_s: float = 0.0) -> Sighting:
-        """As `fetch`, with the order it belongs to; fetched at least `pause_s` after the last time, for an asker without news.
+        """Like `fetch`, with the order it belongs to. At most one fetch per `pause_s`, for callers without news.
 
-        Raises `ProviderUnavailable`; `KeyError` when there is none.
+        Raises `ProviderUnavailable`; `KeyError` if there is none.
         """
 
     async def read_webhook(
@@ -120,14 +120,14 @@ class PaymentProvider(Protocol):
         known: Callable[[Told], Awaitable[bool]] = nothing_known,
         followed: Container[str] = (),
     ) -> Sighting:
-        """What a signed message is about, fetched now: the message itself is a hint, never a fact.
+        """Fetch the facts that a signed message is about: the message itself is only a hint.
 
-        A type we do not follow gives no facts; nor does, without a fetch, a message that says nothing which is not `known`.
-        Raises `InvalidSignature` (also: older or newer than five minutes), `NotForUs`, `ProviderUnavailable`, and `Repeated` for
-        a message whose id is among those that were `followed`.
+        A type that is not processed has no facts; neither has a message whose content is already `known`, which causes no fetch.
+        Raises `InvalidSignature` (also if more than five minutes off), `NotForUs`, `ProviderUnavailable`, and `Repeated` if its
+        id is in `followed`.
         """
 
     def recent(self, since_ms: int) -> AsyncIterator[Sighting]:
-        """Refunds and disputes of all orders since then, for the daily sweep. Raises `ProviderUnavailable`."""
+        """Refunds and disputes of all orders since `since_ms`, for the daily sweep. Raises `ProviderUnavailable`."""
 
     async def close(self) -> None: ...

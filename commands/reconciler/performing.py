@@ -1,10 +1,10 @@
-"""What is done about one obligation: which call it leads to, and what its answer says about the order.
+"""Performs one obligation: which call it needs, and which facts its answer contains.
 
-look before act    capture and refund look first, always: one call more, and no second effect after a lost answer.
-                   A payment is created again under the same key, which is the same payment; once the provider may have
+read before act    capture and refund always read first: one more call, but no second effect after a lost answer.
+                   A payment is created again under the same key, which is the same payment; when the provider may have
                    forgotten the key, it is searched for first
-facts, not calls   what is reported are facts about the order; those it knows already are left out here, by `decide` itself,
-                   so that a look that brings nothing new leaves no record
+facts, not calls   facts about the order are reported; known facts are dropped here, using `decide` itself, so that a read
+                   without news leaves no record
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ KEY_FORGOTTEN_MS = 20 * HOUR_MS  # providers keep idempotency keys for about a d
 
 @dataclass(frozen=True)
 class Ports:
-    """The world outside. `stock` is by service name, as in the lines of an order."""
+    """The external services. `stock` is by service name, as in the lines of an order."""
 
     payments: PaymentProvider
     stock: Mapping[str, StockService]
 
     def name_of(self, obligation: Obligation) -> str:
-        """Which port an obligation goes to; its own commands go to none."""
+        """The port of an obligation; the ledger's own commands have none."""
         match obligation.args:
             case StockArgs(service=service):
                 return service
@@ -60,9 +60,11 @@ class Ports:
 
 
 class CallReport(Struct, frozen=True):
-    """Commands to be sent, in this order. `failed`: nothing is known, try again (the reason is for the log), not within
-    `after_s` if the other side asks for that. `looked`: what failed came after a look that did not. `answered`: the other side
-    said something that makes sense, be it a no."""
+    """Commands to send, in this order.
+
+    `failed`: the result is unknown, retry (the text is for the log), after `after_s` if the other side requests that. `looked`: a
+    read before the failure succeeded. `answered`: the other side gave a valid answer, even if it was a no.
+    """
 
     commands: tuple[OrderCommand, ...] = ()
     failed: str | None = None
@@ -72,7 +74,7 @@ class CallReport(Struct, frozen=True):
 
 
 async def perform(obligation: Obligation, order: Order, ports: Ports, now_ms: int) -> CallReport:
-    """Do what is owed. Raises only for our own bugs."""
+    """Perform the obligation. Raises only for bugs here."""
     own = _own_command(obligation, order)
     if own is not None:
         return CallReport(_news([own], order, now_ms))
@@ -86,18 +88,18 @@ async def perform(obligation: Obligation, order: Order, ports: Ports, now_ms: in
 
 
 def report_of(facts: Sequence[Fact], order: Order, actor: str, now_ms: int) -> tuple[OrderCommand, ...]:
-    """Commands for those of `facts` that `order` does not know yet, each seen after the ones before it."""
+    """Commands for those of `facts` that are new to `order`, each checked after the ones before it."""
     return _news([command_of(fact, order.order_id, fresh_command_id(), actor) for fact in facts], order, now_ms)
 
 
 def all_known(facts: Sequence[Fact], order: Order, actor: str, now_ms: int) -> bool:
-    """Whether `order` knows every one of `facts`. One that cannot be judged, of an attempt it does not have yet, is not known."""
+    """Whether `order` knows all of `facts`. A fact about an attempt that the order does not have is not known."""
     decisions = [decide(command_of(fact, order.order_id, fresh_command_id(), actor), order, now_ms) for fact in facts]
     return all(isinstance(d, Refusal) and d.code is Code.ALREADY_KNOWN for d in decisions)
 
 
 def stuck(obligation: Obligation, order: Order, now_ms: int) -> tuple[OrderCommand, ...]:
-    """`STUCK`: a person is called because the obligation is not met. Empty when the flag stands already."""
+    """Raise `STUCK`, because the obligation cannot be met. Empty if the flag is already open."""
     flag = RaiseAttention(STUCK, attention_key(order, obligation.key))
     return _news([_command(Operation.RAISE_ATTENTION, order, raise_attention=flag)], order, now_ms)
 
@@ -168,7 +170,7 @@ async def _create(obligation: Obligation, order: Order, ports: Ports, now_ms: in
 async def _look(obligation: Obligation, order: Order, ports: Ports, now_ms: int) -> Answer:
     args = _payment(obligation)
     if args.provider_ref is None:
-        # A webhook told of the attempt without its reference: only a search can find it. It is older than what it told.
+        # A webhook reported the attempt without its reference: only a search can find it. The payment is older than that fact.
         return await ports.payments.find(order.order_id, args.attempt, order.placed_at)
     return await ports.payments.fetch(args.provider_ref)
 
@@ -191,9 +193,9 @@ async def _void(obligation: Obligation, order: Order, ports: Ports, now_ms: int)
     args = _payment(obligation)
     if args.provider_ref is None:
         attempt = attempt_no(order, args.attempt)
-        if attempt is not None and attempt.state != REQUESTED:  # the provider told of it, so it is there
+        if attempt is not None and attempt.state != REQUESTED:  # the provider reported it, so it exists
             return await _look(obligation, order, ports, now_ms)
-        # Nobody was ever given the secret of this attempt, so nobody can pay it.
+        # The secret of this attempt was never handed out, so nobody can pay it.
         return Done((RecordPayment(events.PAYMENT_VOIDED, args.attempt, code=NEVER_OPENED),))
     made = await ports.payments.cancel(args.provider_ref, obligation.key)
     return await _or_look(made, args.provider_ref, order, ports)
@@ -204,7 +206,7 @@ def _after_a_look(made: Answer) -> Answer:
 
 
 async def _or_look(made: Answer, provider_ref: str, order: Order, ports: Ports) -> Answer:
-    """After a definite no: what stands in the way is a fact about the payment that the order does not know yet."""
+    """After a definite no, read the payment: the reason is a fact that the order does not know yet."""
     if not isinstance(made, No):
         return made
     looked = await ports.payments.fetch(provider_ref)
@@ -219,7 +221,7 @@ async def _refund(obligation: Obligation, order: Order, ports: Ports, now_ms: in
     if not isinstance(found, No):
         return found
     made = await pay.refund(args.provider_ref, order.order_id, args.refund_no, args.amount_minor, obligation.key)
-    made = await _or_look(made, args.provider_ref, order, ports)  # it may have been refunded by hand
+    made = await _or_look(made, args.provider_ref, order, ports)  # it may have been refunded manually
     if isinstance(made, No):
         return Done((RecordRefund(events.REFUND_FAILED, args.refund_no, amount_minor=args.amount_minor, code=made.code),))
     return _after_a_look(made)

@@ -1,4 +1,4 @@
-"""Facts as commands, on their way into `order-commands`."""
+"""Sends facts as commands to `order-commands`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Reports:
         self._codec = command_codec()
 
     async def send(self, commands: Sequence[OrderCommand]) -> bool:
-        """Send in order; whether all of them are durable."""
+        """Send in order. Returns whether all of them are durable."""
         acked = [self._send(command) for command in commands]
         return all(await asyncio.gather(*acked))
 

@@ -1,8 +1,7 @@
-"""One look at a thing at a time, shared by all who ask while it waits its turn.
+"""Reads an object once for all callers that wait for it.
 
-A look that is under way may have read the other side before the asker's news came to be, so nobody joins that one: whoever asks
-meanwhile gets the next, which begins when this one has ended. An asker without news may leave the other side a pause, and then
-shares the look of whoever asks next.
+A read in progress may predate a caller's news, so no caller joins it: callers meanwhile share the next read, which begins when
+this one has ended. A caller without news may allow a pause, and then shares the read of whoever asks next.
 """
 
 from __future__ import annotations
@@ -15,11 +14,11 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-MAX_REMEMBERED = 10_000  # things whose last look is known: more than have one within any pause
+MAX_REMEMBERED = 10_000  # objects with a known time of the last read: more than are read within any pause
 
 
 class _Pending(Generic[T]):
-    """A look that has not begun. `hurry` is set by whoever leaves no pause."""
+    """A read that has not begun. `hurry` is set by callers that allow no pause."""
 
     task: asyncio.Task[T]
 
@@ -28,7 +27,7 @@ class _Pending(Generic[T]):
 
 
 class SharedLooks(Generic[T]):
-    """By name of the thing. To be used on one event loop, and closed there."""
+    """Shared reads by object name. Use and close it on one event loop."""
 
     def __init__(self, look: Callable[[str], Awaitable[T]]) -> None:
         self._look = look
@@ -38,9 +37,9 @@ class SharedLooks(Generic[T]):
         self.shared = 0
 
     async def look(self, name: str, pause_s: float = 0.0) -> T:
-        """What a look that begins after this call finds, or raises. An asker who gives up takes nothing from the others.
+        """The result of a read that begins after this call, or its error. Cancelling does not affect other callers.
 
-        It begins `pause_s` after the last one began at the earliest, unless another asker leaves no pause.
+        The read begins at least `pause_s` after the last one began, unless another caller allows no pause.
         """
         pending = self._next.get(name)
         if pending is None:
@@ -81,4 +80,4 @@ class SharedLooks(Generic[T]):
         if (pending := self._next.get(name)) is not None and pending.task is task:
             del self._next[name]
         if not task.cancelled():
-            task.exception()  # every asker may have given up: then nobody else reads it
+            task.exception()  # all callers may have been cancelled: then nobody else retrieves it

@@ -1,7 +1,7 @@
-"""What a stock service's answer says about an order, whichever way it came. Pure.
+"""The meaning of a stock service's answer, over HTTP or gRPC. Pure.
 
-Only a well-formed `reserved`, `rejected` or `released` is an answer. Everything else, also a 404 or a 400, says nothing about the
-order: it is somebody's fault, and must not cancel anything.
+Only a well-formed `reserved`, `rejected` or `released` is an answer. Anything else, including a 404 or a 400, says nothing about
+the order: it is a fault somewhere, and must not cancel anything.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ decode = msgspec.json.Decoder(StockAnswer).decode
 
 
 def answer_of(service: str, said: StockAnswer, released_only: bool) -> Answer:
-    """`released_only`: a release was asked for, and nothing else answers it."""
+    """`released_only`: a release was requested, and only `released` answers it."""
     match said.status:
         case "released":
             return Done((RecordStock(events.STOCK_RELEASED, service),))
@@ -50,8 +50,8 @@ def answer_of(service: str, said: StockAnswer, released_only: bool) -> Answer:
             return Done((RecordStock(events.STOCK_RESERVED, service, reservation_ref=said.reservation_ref),))
         case "rejected" if not released_only:
             if said.reason not in REASONS:
-                return Unknown("rejected without one of the three reasons")
+                return Unknown("rejected without a valid reason")
             known = [i for i in said.items[:MAX_ITEMS] if _SKU.fullmatch(i.sku)]
             items = tuple(events.StockItem(i.sku, min(max(0, i.available), MAX_INT)) for i in known)
             return Done((RecordStock(events.STOCK_REJECTED, service, reason=said.reason, items=items),))
-    return Unknown("an answer that is none of reserved, rejected, released")
+    return Unknown("answer is not one of reserved, rejected, released")

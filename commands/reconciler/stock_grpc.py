@@ -1,4 +1,4 @@
-"""The door to a stock service over gRPC. What its owner implements is `stock_proto/stock.proto`."""
+"""The door to a stock service over gRPC. The service implements `stock_proto/stock.proto`."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ _REASON = {
 
 
 class GrpcStock:
-    """One service. `target` is host:port, with https:// in front for TLS; no call with its tries takes longer than `timeout_ms`.
+    """One service. `target` is host:port, prefixed with https:// for TLS. A call with its retries takes at most `timeout_ms`.
 
-    To be made on the event loop that uses it.
+    Create it on the event loop that uses it.
     """
 
     def __init__(self, name: str, target: str, timeout_ms: int = 10_000) -> None:
-        logging.getLogger("grpc._common").setLevel(logging.CRITICAL)  # a traceback for bytes that are no reply; see `_call`
+        logging.getLogger("grpc._common").setLevel(logging.CRITICAL)  # it logs a traceback for an invalid reply; see `_call`
         self.name = name
         self._timeout_s = timeout_ms / 1000
         options = [
             ("grpc.max_receive_message_length", MAX_ANSWER_BYTES),
-            ("grpc.enable_retries", 0),  # `with_tries` and the reconciler try again
+            ("grpc.enable_retries", 0),  # `with_tries` and the reconciler retry
             ("grpc.min_reconnect_backoff_ms", 500),
             ("grpc.max_reconnect_backoff_ms", 5_000),
         ]
@@ -74,7 +74,7 @@ class GrpcStock:
         await self._channel.close()
 
     async def _call(self, call: Callable[[], Awaitable[Any]]) -> Any:
-        """The reply; `Unknown` for every status but OK, which says nothing about the order, and for bytes that are no reply."""
+        """The reply; `Unknown` for an invalid reply and for any status other than OK, which says nothing about the order."""
 
         async def once() -> Any:
             try:
@@ -86,12 +86,12 @@ class GrpcStock:
             reply = await with_tries(once, _again_after, self._timeout_s)
         except TimeoutError:
             return Unknown("time-out")
-        if reply is None:  # what gRPC makes of bytes that cannot be read
-            return Unknown("an answer that is not of the contract")
+        if reply is None:  # gRPC's result for bytes that cannot be decoded
+            return Unknown("answer does not follow the contract")
         return Unknown(reply.code().name) if isinstance(reply, grpc.aio.AioRpcError) else reply
 
 
-# What may be otherwise in a moment: gRPC's names for 5xx, 429, 409, a time-out and a broken connection.
+# Temporary failures: gRPC's codes for 5xx, 429, 409, a time-out and a broken connection.
 _NOT_NOW = frozenset(
     {
         grpc.StatusCode.UNAVAILABLE,

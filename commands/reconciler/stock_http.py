@@ -1,16 +1,16 @@
-"""The door to a stock service over HTTP and JSON. What its owner implements, below the service's URL:
+"""The door to a stock service over HTTP and JSON. The service implements, below its URL:
 
     PUT /reservations/{order_id}      Idempotency-Key: res:...
         {"currency": "EUR", "lines": [{"sku": "mug-white", "name": "Mug, white", "quantity": 2, "unit_price_minor": 1200}]}
     200 {"status": "reserved", "reservation_ref": "r-17"}                the units of all lines are taken
     200 {"status": "rejected", "reason": "out_of_stock",                 nothing is taken; also unknown_item, price_changed
          "items": [{"sku": "mug-white", "available": 1}]}
-    200 {"status": "released"}                                           a release of this order came first: nothing is taken
+    200 {"status": "released"}                                           this order was released before: nothing is taken
 
     DELETE /reservations/{order_id}   Idempotency-Key: rel:...
-    200 {"status": "released"}        the units are back; also for an order that reserved nothing, which bars a later reserve
+    200 {"status": "released"}        the units are returned; also for an order without a reservation, which bars a later one
 
-The same PUT again, also at the same time, takes nothing twice and gets the same answer. Any other status is tried again.
+A repeated PUT, even a concurrent one, takes nothing twice and gets the same answer. Any other status is retried.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from ledger.events import Line
 from ledger.http_client import HttpAnswer, HttpClient, NoAnswer, retry_after_s
 
 MAX_ANSWER_BYTES = 64 * 1024
-MAX_CONNECTIONS = 32 * TRIES  # as many calls as the reconciler has under way per port, each with all of its tries
+MAX_CONNECTIONS = 32 * TRIES  # as many calls as the reconciler makes in parallel per port, each with all its tries
 
 
 class HttpStock:
-    """One service. `base_url` without a slash at the end; no call, with all of its tries, takes longer than `timeout_ms`."""
+    """One service. `base_url` has no trailing slash. A call with its retries takes at most `timeout_ms`."""
 
     def __init__(self, name: str, base_url: str, timeout_ms: int = 10_000) -> None:
         self.name = name
@@ -70,8 +70,8 @@ class HttpStock:
             return Unknown(f"status {said.status}", again_after(said) or 0.0)
         try:
             return answer_of(self.name, decode(said.body), released_only=method == "DELETE")
-        except (msgspec.DecodeError, ValueError, RecursionError):  # a ValueError: bytes that are not UTF-8
-            return Unknown("an answer that is not of the contract")
+        except (msgspec.DecodeError, ValueError, RecursionError):  # ValueError: bytes that are not UTF-8
+            return Unknown("answer does not follow the contract")
 
 
 def again_after(said: HttpAnswer | NoAnswer) -> float | None:

@@ -1,10 +1,10 @@
-"""The port to a stock service: two verbs. The contract its owner keeps, over HTTP or gRPC:
+"""The port to a stock service: two verbs. The contract of the service, over HTTP or gRPC:
 
     reserve   takes the units of all lines or of none, checks item and unit price; the same key is the same reservation
-    release   gives back whatever the order holds; succeeds for an unknown reservation, **and bars a later reserve** of the
+    release   returns whatever the order holds; succeeds for an unknown reservation, **and bars a later reserve** of the
               order (a delayed reserve may still be on the wire): such a reserve is answered `released`
 
-Shipping tells nobody: reserving takes the units.
+Shipping is not reported: reserving already takes the units.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
-if TYPE_CHECKING:  # the names alone are wanted by `up`, which has nothing to do with codecs
+if TYPE_CHECKING:  # `up` needs only the names, and should not import codecs
     from commands.reconciler.answers import Answer
     from ledger.events import Line
 
 
 class StockService(Protocol):
-    """One service. No call raises for what the service did or failed to do."""
+    """One service. No call raises for a failure of the service."""
 
     name: str  # `product` or `merch`, as in the lines
 
     async def reserve(self, order_id: str, currency: str, lines: Sequence[Line], key: str) -> Answer:
         """Done: StockReserved with its reference; or StockRejected with a reason `out_of_stock`, `unknown_item`,
-        `price_changed` and what is available of the items; or StockReleased when a release came first."""
+        `price_changed` and the available units of the items; or StockReleased if it was released before."""
 
     async def release(self, order_id: str, key: str) -> Answer:
         """Done: StockReleased."""

@@ -1,8 +1,8 @@
-"""What Stripe's objects say about an order, as facts. Pure.
+"""Facts about an order from Stripe's objects. Pure.
 
-Only the fields that are read are declared; everything else of an object is passed over. A payment names its order and attempt in
-its metadata, a refund of ours its number. What is reported is how things stand now, in causal order; what an order knows already
-is left out later, by `decide`.
+Only the fields that are used are declared; others are ignored. A payment has its order and attempt in its metadata, a refund made
+by the ledger its number. The facts are the current state, in causal order; those that an order already knows are dropped later,
+using `decide`.
 
     requires_payment_method, requires_confirmation   PaymentOpened, or PaymentDeclined after a refused card
     requires_action, processing                      PaymentPending (customer_action, provider)
@@ -26,11 +26,11 @@ from ledger.bounds import ID_PATTERN, MAX_TIME_MS, MAX_WORD, AmountMinor, Refere
 from ledger.order import DISPUTE_LOST, DISPUTE_WITHDRAWN, DISPUTE_WON
 
 S = TypeVar("S")
-Name = Annotated[str, Meta(min_length=1, max_length=255)]  # what a fact or a request of ours names a thing by
+Name = Annotated[str, Meta(min_length=1, max_length=255)]  # a reference in a fact or in a request
 
 
 class Named(Struct, frozen=True):
-    """An object where the request did not ask for its name alone: Stripe expands what it likes to."""
+    """An expanded object: Stripe may expand a reference even if the request did not ask for that."""
 
     id: Name
 
@@ -62,7 +62,7 @@ class Charge(Struct, frozen=True):
 
 
 class Intent(Struct, frozen=True):
-    """A PaymentIntent. `latest_charge` is the charge itself when the request expanded it."""
+    """A PaymentIntent. `latest_charge` is the charge itself if the request expanded it."""
 
     id: Name
     status: str | None
@@ -79,7 +79,7 @@ class Intent(Struct, frozen=True):
 
     @property
     def order_id(self) -> str:
-        """Empty when the payment is not one of ours."""
+        """Empty if the payment does not belong to this ledger."""
         return _order_id(self.metadata) if self.attempt else ""
 
     @property
@@ -126,11 +126,11 @@ class StripeDispute(Struct, frozen=True):
 
 
 for _kind in (Intent, StripeRefund, StripeDispute):
-    msgspec.json.Decoder(_kind)  # known from here on: several threads may read their first one at once (see `codec`)
+    msgspec.json.Decoder(_kind)  # built here, because several threads may read their first object simultaneously (see `codec`)
 
 
 def read(value: Any, kind: type[S]) -> S:
-    """A Stripe object as `kind`. Raises `msgspec.ValidationError` for one that is not."""
+    """A Stripe object as `kind`. Raises `msgspec.ValidationError` if it is not one."""
     return msgspec.convert(value, kind)
 
 
@@ -145,12 +145,12 @@ STATE_OF = {
 
 
 def state_of(intent: Intent) -> str:
-    """The state of an attempt that is as `intent` is now."""
+    """The state of an attempt whose payment is `intent`."""
     return STATE_OF[payment_fact(intent).fact]
 
 
 def facts_of(intent: Intent, refunds: Iterable[StripeRefund] = (), disputes: Iterable[StripeDispute] = ()) -> tuple[Fact, ...]:
-    """All facts about one payment, refunds oldest first. Empty for a payment of somebody else's."""
+    """All facts about one payment, refunds oldest first. Empty if it does not belong to this ledger."""
     if not intent.order_id:
         return ()
     facts: list[Fact] = [payment_fact(intent)]
@@ -161,7 +161,7 @@ def facts_of(intent: Intent, refunds: Iterable[StripeRefund] = (), disputes: Ite
 
 
 def payment_fact(intent: Intent) -> RecordPayment:
-    """How the payment stands. An unknown status is one that waits for the provider."""
+    """The state of the payment. An unknown status counts as waiting for the provider."""
     no, ref = intent.attempt, intent.id
     match intent.status:
         case "requires_payment_method" | "requires_confirmation" if (error := intent.last_payment_error) is not None:
@@ -189,7 +189,7 @@ def payment_fact(intent: Intent) -> RecordPayment:
 
 
 def refund_fact(refund: StripeRefund) -> RecordRefund:
-    """How the refund stands. Without a number of ours it was made in the provider's dashboard."""
+    """The state of the refund. One without a number was made in the provider's dashboard."""
     no = _number(refund.metadata, "refund_no")
     match refund.status:
         case "succeeded":
@@ -222,13 +222,13 @@ _told = msgspec.json.Decoder(_ToldCharge | _ToldIntent | _ToldRefund).decode
 
 
 def told_by(message_object: msgspec.Raw) -> Told | None:
-    """What the object of a message says of an order of ours; None when it does not say all that a look would be for.
+    """What the object of a message says about an order; None if only a fetch would tell everything.
 
-    A charge says how its payment stands as long as no money went back; a refund speaks for itself.
+    A charge shows the state of its payment as long as nothing was refunded; a refund shows its own state.
     """
     try:
         about = _told(message_object)
-    except (msgspec.DecodeError, ValueError, RecursionError):  # a dispute, or a shape that is not known here
+    except (msgspec.DecodeError, ValueError, RecursionError):  # a dispute, or an unknown shape
         return None
     order_id, no = _order_id(about.metadata), _number(about.metadata, "attempt")
     match about:
@@ -254,7 +254,7 @@ _OUTCOMES = {
 
 
 def dispute_facts(dispute: StripeDispute) -> list[Fact]:
-    """That it was opened, and how it ended if it has."""
+    """The opening of a dispute, and its outcome if it is closed."""
     due_by = dispute.evidence_details.due_by if dispute.evidence_details else None
     outcome = _OUTCOMES.get(dispute.status or "")
     opened = RecordDispute(
@@ -274,29 +274,29 @@ def _capture_before_ms(charge: Charge | None) -> int | None:
 
 
 def _ms(seconds: Any) -> int | None:
-    """A time of theirs; None for one that is none: a date that nobody can keep is better not known."""
+    """A Stripe time in ms; None if it is invalid: no deadline is better than an impossible one."""
     if not isinstance(seconds, int) or not 0 <= seconds <= MAX_TIME_MS // 1000:
         return None
     return seconds * 1000
 
 
 def _word(text: str) -> str:
-    """A code of theirs, cut to what an event takes."""
+    """A Stripe code, cut to the length that an event allows."""
     return text[:MAX_WORD]
 
 
 def name_of(thing: Expandable) -> str | None:
-    """Its name, expanded or not; None also for an empty one."""
+    """The reference, expanded or not; None if it is empty."""
     return thing.id if isinstance(thing, Named) else thing or None
 
 
 def _order_id(metadata: Metadata) -> str:
-    """The order they name; empty when that is none of ours."""
+    """The order in the metadata; empty if it does not belong to this ledger."""
     order_id = (metadata or {}).get("order")
     return order_id if isinstance(order_id, str) and ID_PATTERN.fullmatch(order_id) else ""
 
 
 def _number(metadata: Metadata, name: str) -> int:
-    """A number of ours as they hold it; 0 when there is none."""
+    """A number in the metadata; 0 if there is none."""
     text = (metadata or {}).get(name)
     return int(text) if isinstance(text, str) and text.isascii() and text.isdigit() and len(text) <= 9 else 0

@@ -1,12 +1,12 @@
 """The door to Stripe: the payment port over stripe-python (PaymentIntents with manual capture). The only importer of `stripe`.
 
-retries      none of the library's own: `tries` within the call's time, then the reconciler, which looks first; always
+retries      not those of the library: `tries` within the time of the call, then the reconciler, which reads first; always
              under the same key
-definite no  400, 402 and 404; everything else that is not success means that nothing is known: also 401 and 403,
-             which an operator can mend, and an `idempotency_error`, which is a fault of ours
-secrets      what the library raises holds bodies and what it logs at DEBUG does too: nothing of it is chained or passed on
-time         a method of the port, with all the requests it takes and all their tries, gets no longer than `timeout_ms`
-messages     one that tells what this node's fold shows already is not followed by a look; the others share one per payment
+definite no  400, 402 and 404; any other failure means that the result is unknown: also 401 and 403, which an operator can
+             fix, and an `idempotency_error`, which is a bug here
+secrets      exceptions and DEBUG logs of the library contain bodies: none of them is chained or passed on
+time         a method of the port, with all its requests and their retries, takes at most `timeout_ms`
+messages     a message whose content this node's fold already shows causes no fetch; the others share one per payment
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ log = structlog.get_logger(__name__)
 
 NAME = "stripe"
 API_BASE = "https://api.stripe.com"
-PAGE = 100  # the most that a list gives at once
-MAX_CONNECTIONS = 32 * TRIES  # as many calls as the reconciler has under way per port, each with all of its tries
-SEARCH_SLACK_S = 3600  # between our clock and the provider's
+PAGE = 100  # the maximum page size of a list
+MAX_CONNECTIONS = 32 * TRIES  # as many calls as the reconciler makes in parallel per port, each with all its tries
+SEARCH_SLACK_S = 3600  # between this clock and the provider's
 _DEFINITE = frozenset({400, 402, 404})
-_NOT_DEFINITE = frozenset({"rate_limit", "lock_timeout", "idempotency_key_in_use"})  # at times sent with a 400
+_NOT_DEFINITE = frozenset({"rate_limit", "lock_timeout", "idempotency_key_in_use"})  # sometimes sent with a 400
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -72,7 +72,7 @@ _ends_at: ContextVar[float] = ContextVar("when the method of the port that is un
 
 
 class _Transport(stripe.HTTPClient):
-    """The library's requests over the project's own client, each with its tries."""
+    """Sends the library's requests with the project's own client, each with its retries."""
 
     name = "order-ledger"
 
@@ -103,14 +103,14 @@ class _Transport(stripe.HTTPClient):
     async def request_stream_async(
         self, method: str, url: str, headers: Mapping[str, str], post_data: str | None = None
     ) -> tuple[AsyncIterable[bytes], int, Mapping[str, str]]:
-        raise NotImplementedError("no request of ours streams")
+        raise NotImplementedError("streaming requests are not used")
 
     async def close_async(self) -> None:
         await self._client.close()
 
 
 def _again_after(said: HttpAnswer | NoAnswer) -> float | None:
-    """For `with_tries`. The provider may say itself whether the same request can go better."""
+    """For `with_tries`. The provider may state whether a retry makes sense."""
     if isinstance(said, NoAnswer):
         return 0.0 if said.broken else None
     advice = said.headers.get("Stripe-Should-Retry")
@@ -122,7 +122,7 @@ def _again_after(said: HttpAnswer | NoAnswer) -> float | None:
 def _answered(
     method: Callable[Concatenate[StripeGateway, P], Awaitable[Answer]],
 ) -> Callable[Concatenate[StripeGateway, P], Coroutine[Any, Any, Answer]]:
-    """A method of the port: what goes wrong in it is an answer, too."""
+    """Decorates a method of the port: failures become answers."""
 
     @wraps(method)
     async def answered(self: StripeGateway, /, *args: P.args, **kwargs: P.kwargs) -> Answer:
@@ -137,9 +137,9 @@ def _answered(
 
 
 class StripeGateway:
-    """One Stripe account. To be used on one event loop, and closed there.
+    """One Stripe account. Use and close it on one event loop.
 
-    `webhook_secrets` are those of the endpoint, two while they are rotated; `account` is checked in messages that name one.
+    `webhook_secrets` are those of the endpoint, two during rotation; `account` is checked in messages that name one.
     `api_base` is for the sandbox.
     """
 
@@ -177,7 +177,7 @@ class StripeGateway:
             amount=amount_minor,
             currency=currency.lower(),
             capture_method="manual",
-            # since API version 2026-09-30 `payment_method_types` is refused
+            # API versions from 2026-09-30 on refuse `payment_method_types`
             allowed_payment_method_types=["card"],
             metadata={"order": order_id, "attempt": str(attempt)},
             idempotency_key=key,
@@ -233,7 +233,7 @@ class StripeGateway:
         found = await self._client.v1.refunds.retrieve_async(refund_ref)
         return Done((refund_fact(read(found.to_dict(), StripeRefund)),))
 
-    # ---- what is asked by HTTP requests rather than by obligations
+    # ---- called by HTTP requests rather than by obligations
 
     async def view(self, provider_ref: str) -> PaymentView:
         intent = await self._ask(lambda: self._intent("get", f"/{quote(provider_ref)}"))
@@ -255,7 +255,7 @@ class StripeGateway:
     ) -> Sighting:
         event = read_event(body, signature, self._webhook_secrets, now_s, self._live, self._account)
         if event.id in followed:
-            raise Repeated("a message that was followed already")
+            raise Repeated("message was already processed")
         if (ref := event.payment_ref) is None:
             return Sighting("", (), message_id=event.id)
         if (told := told_by(event.data.object)) is not None and await known(told):
@@ -287,7 +287,7 @@ class StripeGateway:
     # ---- calls
 
     async def _look(self, ref: str) -> Sighting:
-        """The payment, and where money moved its refunds and disputes: up to three calls."""
+        """The payment, with refunds and disputes if money moved: up to three calls."""
         intent = await self._intent("get", f"/{quote(ref)}", expand=["latest_charge"])
         refunds: list[StripeRefund] = []
         disputes: list[StripeDispute] = []
@@ -304,8 +304,10 @@ class StripeGateway:
         return await self._all(self._client.v1.refunds.list_async({"payment_intent": ref, "limit": PAGE}), StripeRefund)
 
     async def _intent(self, method: str, path: str, **params: Any) -> Intent:
-        """What a request below /v1/payment_intents answers. Most calls of an order are these: the library's objects, which it
-        makes of every part of an answer, would cost as much as the request."""
+        """The answer of a request below /v1/payment_intents. Most calls are these, so they bypass the library's objects.
+
+        The library creates one for every part of an answer, which would cost as much as the request.
+        """
         said = await self._client.raw_request_async(method, f"/v1/payment_intents{path}", **params)
         return read(said.data, Intent)
 
@@ -314,7 +316,7 @@ class StripeGateway:
         return [read(thing.to_dict(), kind) async for thing in page.auto_paging_iter()]
 
     async def _ask(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Raises `ProviderUnavailable`; `KeyError` for what is not there."""
+        """Raises `ProviderUnavailable`; `KeyError` if the object does not exist."""
         try:
             return await self.guarded(call)
         except Refused as exc:
@@ -324,7 +326,7 @@ class StripeGateway:
         raise ProviderUnavailable(f"the provider refused: {code}")
 
     async def guarded(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Raises `Refused` or `ProviderUnavailable`, with nothing of the other side's words but its code."""
+        """Raises `Refused` or `ProviderUnavailable`, which contain nothing of the answer except its code."""
         status, after_s, definite = None, 0.0, False
         ends = _ends_at.set(asyncio.get_running_loop().time() + self._timeout_s)
         try:
@@ -338,9 +340,9 @@ class StripeGateway:
             code = "time-out"
         except NoAnswer as exc:
             code = str(exc)
-        except (msgspec.ValidationError, ValueError) as exc:  # an answer that makes no sense
+        except (msgspec.ValidationError, ValueError) as exc:  # an invalid answer
             code = type(exc).__name__
-        except Exception as exc:  # an answer that nobody thought of, inside the library or here: it costs this call
+        except Exception as exc:  # an unexpected answer, in the library or here: it affects only this call
             log.error("a call to the provider raised", why=in_short(exc))
             code = type(exc).__name__
         finally:
@@ -359,7 +361,7 @@ def _code(exc: stripe.StripeError) -> str:
 
 
 def _quiet() -> None:
-    """The library logs paths at INFO and whole bodies at DEBUG, and reports how long calls took."""
+    """Silence the library, which logs paths at INFO and bodies at DEBUG, and sends telemetry."""
     stripe.enable_telemetry = False
     stripe.log = None
     logging.getLogger("stripe").setLevel(logging.CRITICAL)

@@ -1,7 +1,7 @@
-"""Stripe's signed messages: whether one is genuine, and which payment it is about. Pure but for what it is told the time is.
+"""Stripe's signed messages: verifies one and finds the payment it is about. Pure; the time is a parameter.
 
 The header is `t=<seconds>,v1=<hex>,...`; v1 is HMAC-SHA-256 of `<t>.<body>` under the endpoint's secret (Stripe, "Verify webhook
-signatures manually"). stripe-python's own check lets messages from the future pass, and decodes before it compares.
+signatures manually"). stripe-python's own check accepts messages from the future, and decodes before it compares.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from msgspec import Struct
 from commands.reconciler.payment_port import InvalidSignature, NotForUs
 from commands.reconciler.stripe_facts import Expandable, name_of
 
-TOLERANCE_S = 300  # between its clock and ours, both ways
+TOLERANCE_S = 300  # between the two clocks, in both directions
 MAX_SIGNATURES = 8  # one per secret and scheme while secrets are rotated
 
 
 class EventObject(Struct, frozen=True):
-    """`payment_intent` of a charge, refund or dispute; `id` is the payment's own when `object` is `payment_intent`."""
+    """`payment_intent` of a charge, refund or dispute; `id` is that of the payment if `object` is `payment_intent`."""
 
     id: str | None = None
     object: str | None = None
@@ -35,7 +35,7 @@ class EventData(Struct, frozen=True):
 
 
 class StripeEvent(Struct, frozen=True):
-    """`account` is set in messages of Connect only, where one endpoint serves several accounts."""
+    """`account` is set only with Connect, where one endpoint serves several accounts."""
 
     id: str
     type: str
@@ -45,7 +45,7 @@ class StripeEvent(Struct, frozen=True):
 
     @property
     def payment_ref(self) -> str | None:
-        """The payment it is about; None for what we do not follow, or for a shape that is not known here."""
+        """The payment it is about; None for an ignored type or an unknown shape."""
         if not self.type.startswith(FOLLOWED) or self.type in OURS:
             return None
         try:
@@ -55,10 +55,10 @@ class StripeEvent(Struct, frozen=True):
         return (about.id or None) if about.object == "payment_intent" else name_of(about.payment_intent)
 
 
-# Every type of these says that a payment may have changed; which way is asked of the payment itself.
+# Each of these types says that a payment may have changed; the payment itself shows how.
 FOLLOWED = ("payment_intent.", "charge.", "refund.")
 
-# What only ever follows our own call, whose answer tells as much: not worth a look.
+# Types that only follow a call of the ledger itself, whose answer says the same: not worth a fetch.
 OURS = ("payment_intent.created",)
 
 _decode = msgspec.json.Decoder(StripeEvent).decode
@@ -68,17 +68,19 @@ _decode_object = msgspec.json.Decoder(EventObject).decode
 def read_event(
     body: bytes, signature: str, secrets: Sequence[str], now_s: float, livemode: bool, account: str | None
 ) -> StripeEvent:
-    """The message in `body`. Raises `InvalidSignature` for a forged, old or early one, `NotForUs` for a genuine one that says
-    nothing here: sent again it would say as little."""
+    """The message in `body`. Raises `InvalidSignature` if it is forged, old or early, `NotForUs` if it is genuine but useless.
+
+    Useless messages would be no more useful if they were sent again.
+    """
     _check_signature(body, signature, secrets, now_s)
     try:
         event = _decode(body)
     except (msgspec.DecodeError, ValueError, RecursionError):
-        raise NotForUs("a signed message that is no event") from None
+        raise NotForUs("signed message is not an event") from None
     if event.livemode is not livemode:
-        raise NotForUs("the message is of the other mode, live or test")
+        raise NotForUs("message is for the other mode, live or test")
     if account is not None and event.account not in (None, account):
-        raise NotForUs("the message is of another account")
+        raise NotForUs("message is for another account")
     return event
 
 
@@ -91,19 +93,19 @@ def _check_signature(body: bytes, header: str, secrets: Sequence[str], now_s: fl
         elif name == "v1":
             signatures.append(value.encode())
     if len(times) != 1 or not (times[0].isascii() and times[0].isdigit() and len(times[0]) <= 12):
-        raise InvalidSignature("the signature has no time")
+        raise InvalidSignature("signature has no timestamp")
     signed = times[0].encode() + b"." + body
     genuine = False
-    for secret in secrets:  # all of them, always: how long it takes tells nothing
+    for secret in secrets:  # always all of them: the time it takes must reveal nothing
         wanted = hmac.new(secret.encode(), signed, hashlib.sha256).hexdigest().encode()
         for given in signatures[:MAX_SIGNATURES]:
             genuine |= hmac.compare_digest(wanted, given)
     if not genuine:
-        raise InvalidSignature("the signature does not fit")
+        raise InvalidSignature("signature does not match")
     if abs(now_s - int(times[0])) > TOLERANCE_S:
-        raise InvalidSignature("the message is too old, or not of now")
+        raise InvalidSignature("timestamp is outside the tolerance")
 
 
 def sign(body: bytes, secret: str, at_s: int) -> str:
-    """The header that makes `body` genuine at `at_s`: for the sandbox, and for tests."""
+    """The signature header for `body` at `at_s`: for the sandbox and for tests."""
     return f"t={at_s},v1={hmac.new(secret.encode(), b'%d.' % at_s + body, hashlib.sha256).hexdigest()}"

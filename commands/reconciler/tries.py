@@ -1,13 +1,13 @@
-"""How one outside call is tried: up to three times under the same key, within the time that the call has as a whole.
+"""One external call with its retries: up to three tries under the same key, within the time limit of the call.
 
-    at once        after an answer that says "not now" or a broken connection: a pause of 20 to 60 ms, then of 60 to 180 ms
-    beside         a try that has no answer after half the time that is left gets a second one beside it, and goes on: an answer
-                   that comes late still counts. Whichever gives a definite answer first ends the others
-    as asked       a longer pause that the service asks for is kept; the call fails when it would end too late
-    only if safe   a call that is not a read and carries no key is tried once
+    quickly        after "not now" or a broken connection: a pause of 20 to 60 ms, then of 60 to 180 ms
+    in parallel    a try without an answer after half the remaining time continues, and another one starts beside it: a late
+                   answer still counts. The first definite answer ends the others
+    as requested   a longer pause that the service requests is respected; the call fails if it would end too late
+    only if safe   a call that is neither a read nor has a key is tried only once
 
-The same key is the same effect (`payment_port`), so two tries may be under way together: the service then says of one
-that its key is in use, which is one more "not now".
+The same key has its effect only once (`payment_port`), so two tries may run in parallel: the service then answers one of them
+that its key is in use, which is another "not now".
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TypeVar
 
 TRIES = 3
 PAUSES_S = ((0.02, 0.06), (0.06, 0.18))
-LONGEST_ASKED_PAUSE_S = 60.0  # more is not believed: the obligation comes up again by itself
+LONGEST_ASKED_PAUSE_S = 60.0  # longer ones are ignored: the reconciler retries the obligation anyway
 _NOT_NOW = frozenset({409, 425, 429})
 _READS = frozenset({"GET", "HEAD"})
 _KEY = "idempotency-key"
@@ -28,12 +28,12 @@ T = TypeVar("T")
 
 
 def may_repeat(method: str, headers: Mapping[str, str]) -> bool:
-    """Whether a second request like this has no effect of its own."""
+    """Whether repeating this request has no second effect."""
     return method.upper() in _READS or any(name.lower() == _KEY and value for name, value in headers.items())
 
 
 def is_not_now(status: int) -> bool:
-    """Whether an HTTP status says nothing about what was asked, and may be another one in a moment."""
+    """Whether an HTTP status is a temporary failure that says nothing about the request."""
     return status in _NOT_NOW or status >= 500
 
 
@@ -44,11 +44,10 @@ async def with_tries(
     tries: int = TRIES,
     jitter: Callable[[float, float], float] = random.uniform,
 ) -> T:
-    """What `once` gives: the first result that `again_after` calls definite (None), else the last one.
+    """The first result of `once` that `again_after` calls definite (None), else the last one.
 
-    `again_after(result)` is otherwise the pause in seconds that the service asks for, 0 for none. Raises `TimeoutError` when
-    `limit_s` is over and a try has no result yet, and whatever `once` raises. Tries still under way are cancelled and have
-    ended before this returns.
+    Otherwise `again_after(result)` is the pause in seconds that the service requests, 0 for none. Raises `TimeoutError` if a try
+    has no result after `limit_s`, and whatever `once` raises. Remaining tries are cancelled and have ended before this returns.
     """
     loop = asyncio.get_running_loop()
     ends_at = loop.time() + limit_s

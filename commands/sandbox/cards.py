@@ -1,4 +1,4 @@
-"""Stripe's published test cards, as far as the sandbox plays them (Stripe, "Test card numbers"). Any other number is refused."""
+"""The test cards published by Stripe that the sandbox supports (Stripe, "Test card numbers"). Any other number is refused."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from msgspec import Struct
 
 
 class TestCard(Struct, frozen=True):
-    """What becomes of a payment with this card. `refund`: `settles`, `fails_later` after it was settled, or `pends` first."""
+    """The course of a payment with this card. `refund`: `settles`, `fails_later` after it has settled, or `pends` first."""
 
-    __test__ = False  # no class of tests, whatever its name begins with
+    __test__ = False  # not a test class, despite its name
 
     name: str
-    decline_code: str | None = None  # refused when it is confirmed, or after 3-D Secure when that is asked for
+    decline_code: str | None = None  # declined at confirmation, or after 3-D Secure if required
     code: str = "card_declined"
     authenticate: bool = False  # 3-D Secure
     refund: str = "settles"
     disputed: bool = False  # as soon as it is captured
 
 
-# Those that the demo and the tests pay with.
+# The cards used by the demo and the tests.
 VISA, DECLINED, NO_FUNDS = "4242424242424242", "4000000000000002", "4000000000009995"
 THREE_D_SECURE, DISPUTED = "4000002760003184", "4000000000000259"
 REFUND_FAILS, REFUND_PENDS = "4000000000005126", "4000000000007726"
@@ -44,7 +44,7 @@ BY_METHOD = {f"pm_card_{card.name}": number for number, card in CARDS.items()}
 
 
 def confirm_form(client_secret: str, number: str) -> dict[str, str]:
-    """What Stripe.js sends from a customer's browser when it confirms a payment with a card."""
+    """The form that Stripe.js sends from a customer's browser to confirm a payment with a card."""
     return {
         "client_secret": client_secret,
         "payment_method_data[type]": "card",

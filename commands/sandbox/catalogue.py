@@ -1,7 +1,7 @@
-"""The shop's two catalogues, as far as the demo orders from them: coffee from `product`, merchandise from `merch`.
+"""The catalogues that the demo orders from: coffee from `product`, merchandise from `merch`.
 
-The sandbox has plenty of every article, and none of `SOLD_OUT`. Prices are minor units and hold in every currency the demo uses;
-the ledger itself knows no catalogue and takes what is ordered.
+The sandbox has plenty of every article, but none of `SOLD_OUT`. Prices are in minor units and the same in every currency of the
+demo. The ledger itself has no catalogue and accepts any article.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 
 class Article(NamedTuple):
-    """What one SKU is called and costs. `service` says which catalogue, and later which stock, it comes from."""
+    """Name and price of one SKU. `service`: its catalogue and stock."""
 
     service: str
     sku: str
@@ -52,7 +52,7 @@ CURRENCIES = ("EUR", "USD", "GBP")
 
 
 def order_body(cart: int, sold_out: bool = False) -> dict[str, Any]:
-    """Body of `POST /orders` for one cart: the same for the same number. Every third cart holds articles of both services."""
+    """Body of `POST /orders` for one cart, always the same for a number. Every third cart has articles of both services."""
     choice = random.Random(cart)
     articles = choice.sample(COFFEE, choice.randint(1, 3))
     if cart % 3 == 0:

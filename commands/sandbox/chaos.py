@@ -1,4 +1,4 @@
-"""Which calls go wrong, and how: shares per port, drawn with a seed so that a run can be repeated."""
+"""Injected faults: shares of calls per port, drawn with a seed so that a run can be repeated."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from msgspec import Struct
 
 
 class Fate(StrEnum):
-    """What becomes of one call. The first four never reach the service."""
+    """The fate of one call. The first four never reach the service."""
 
     ERROR = "error"  # 500 / INTERNAL, nothing done
     TOO_MANY = "too_many"  # 429 / RESOURCE_EXHAUSTED, nothing done
-    CONFLICT = "conflict"  # 409 / ABORTED, nothing done: as if another request with the same key were under way
+    CONFLICT = "conflict"  # 409 / ABORTED, nothing done: as if another request with the same key were in progress
     RESET = "reset"  # the connection is closed without an answer, nothing done
 
     TIMEOUT = "timeout"  # done, and never answered
@@ -39,11 +39,11 @@ class PortChaos(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ChaosConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """The whole of it, as the JSON of the `chaos` file or of `PUT /sandbox/chaos`. Ports: `payments`, `product`, `merch`.
+    """The JSON of the `chaos` file and of `PUT /sandbox/chaos`. Ports: `payments`, `product`, `merch`.
 
     Webhooks: each message is sent `webhook_copies` times at most (drawn evenly from 1), late by up to `webhook_delay_ms`
-    (which shuffles them), and the share `webhook_lost` is never sent. `hold_timeout_ms` is how long an unanswered call is held
-    before its connection is closed.
+    (which reorders them), and the share `webhook_lost` is never sent. `hold_timeout_ms`: how long the connection of an unanswered
+    call stays open.
     """
 
     seed: int = 0
@@ -93,5 +93,5 @@ decode_chaos = msgspec.json.Decoder(ChaosConfig).decode
 
 
 def load_chaos(path: Path) -> ChaosConfig:
-    """Raises `msgspec.ValidationError` naming what is wrong."""
+    """Read a chaos file. Raises `msgspec.ValidationError` naming the fault."""
     return decode_chaos(path.read_bytes())

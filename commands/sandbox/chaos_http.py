@@ -1,7 +1,7 @@
-"""What chaos does to HTTP: an ASGI middleware in front of the stand-ins.
+"""Faults over HTTP: an ASGI middleware in front of the stand-ins.
 
-A connection is closed without an answer by beginning a response and not going on: the server then drops the connection, and the
-client sees a broken answer, which is what a reset in the middle of one looks like.
+To close a connection without an answer, it starts a response and does not continue: the server then drops the connection, and
+the client sees a broken answer, as after a reset in the middle of one.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ _TYPE = {Fate.ERROR: "api_error", Fate.TOO_MANY: "rate_limit_error", Fate.CONFLI
 
 
 class ChaosMiddleware:
-    """Draws the fate of each request that belongs to a port (`port_of(scope)`, None: it meets no chaos).
+    """Draws the fate of each request that belongs to a port (`port_of(scope)`; None: no faults).
 
-    The fate stands in `scope["fate"]` for the journal; `on_refused(port, method, fate, status)` hears of those that never arrive.
+    The fate is stored in `scope["fate"]` for the journal; `on_refused(port, method, fate, status)` is called for requests that
+    never reach the service.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class ChaosMiddleware:
 
 
 async def _refuse(send: Send, fate: Fate) -> None:
-    """In the shape of Stripe's errors; a stock service may answer what it likes."""
+    """Refuse in the shape of Stripe's errors; for a stock service any body will do."""
     body = json.dumps({"error": {"type": _TYPE[fate], "message": f"chaos: {fate}"}}).encode()
     await send({"type": "http.response.start", "status": _STATUS[fate], "headers": [(b"content-type", b"application/json")]})
     await send({"type": "http.response.body", "body": body})
@@ -74,7 +75,7 @@ async def _break_off(send: Send) -> None:
 
 
 async def _nowhere(message: Message) -> None:
-    """An answer that never arrives."""
+    """Discard an answer."""
 
 
 def _late(send: Send, pause_s: float) -> Send:

@@ -8,7 +8,7 @@ DISPUTE_DAYS = 7
 
 
 class Disputes:
-    """What each request about a dispute does."""
+    """Requests about disputes."""
 
     def __init__(self, objects: Objects) -> None:
         self._objects = objects

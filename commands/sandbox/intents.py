@@ -28,7 +28,7 @@ CAPTURE_DAYS = 7
 
 
 class Intents:
-    """What each request about a payment intent does. A card that is disputed opens its dispute when it is captured."""
+    """Requests about payment intents. A card that is disputed opens its dispute at the capture."""
 
     def __init__(self, objects: Objects, disputes: Disputes) -> None:
         self._objects, self._disputes = objects, disputes
@@ -75,7 +75,7 @@ class Intents:
         return self._objects.expanded(db, request, intent)
 
     def search(self, db: Db, request: ProviderRequest) -> Body:
-        """Of the query language: `metadata['name']:'value'` and `created>n`, joined by AND."""
+        """Supports `metadata['name']:'value'` and `created>n`, joined by AND."""
         only(request.form, "query", "limit", "page", "expand")
         wanted, created = query_in(str(request.form.get("query", "")))
         rows = db.execute(
@@ -87,7 +87,7 @@ class Intents:
         return {**page, "data": found[:limit]}
 
     def confirm(self, db: Db, request: ProviderRequest, ref: str, public: bool) -> Body:
-        """What Stripe.js does when the customer pays: with the publishable key and the payment's secret."""
+        """Stripe.js confirms the payment of a customer, with the publishable key and the payment's secret."""
         intent = about(request, self._objects.intent(db, ref))
         _check_secret(request, intent, public)
         if intent["status"] not in ("requires_payment_method", "requires_confirmation", "requires_action"):
@@ -103,7 +103,7 @@ class Intents:
         return self._charge(db, request, intent, card)
 
     def authenticate(self, db: Db, request: ProviderRequest, ref: str) -> Body:
-        """3-D Secure ends: the page that a customer would see. `outcome` success or failure."""
+        """The customer finishes 3-D Secure. `outcome`: success or failure."""
         intent = about(request, self._objects.intent(db, ref))
         if intent["status"] != "requires_action":
             raise unexpected(intent, "authenticate")
@@ -217,7 +217,7 @@ def card_in(form: Mapping[str, Any]) -> TestCard:
     number = str(given.get("number", "")) if isinstance(given, dict) else BY_METHOD.get(str(form.get("payment_method", "")), "")
     card = CARDS.get(number.replace(" ", ""))
     if card is None:
-        raise StripeProblem(402, "incorrect_number", "The sandbox knows Stripe's test cards only.", "card_error", kept=False)
+        raise StripeProblem(402, "incorrect_number", "The sandbox accepts only Stripe's test cards.", "card_error", kept=False)
     return card
 
 

@@ -1,9 +1,9 @@
 """The sandbox's database: state of the stand-ins and a journal of every call, changed together in one transaction.
 
-SQLite of the standard library: it is there after `kill -9`, and a checker can read it with nothing of ours.
+SQLite of the standard library: it survives `kill -9`, and a checker can read it without the project's code.
 
-    calls     one row per call that reached a stand-in: when, which port, which verb, its key, what was asked and answered
-    effects   one row per thing that changed the world: money captured or given back, units taken or returned
+    calls     one row per call that reached a stand-in: time, port, verb, key, request and answer
+    effects   one row per change outside: money captured or refunded, units taken or returned
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ _encode = msgspec.json.Encoder(order="sorted").encode
 
 
 class Journal:
-    """One database file; `:memory:` for short tests. Calls of several threads wait for each other.
+    """One database file, or `:memory:` for tests. Calls from several threads are serialised.
 
-    A stand-in brings its own tables (`schema`, idempotent statements).
+    `schema`: the tables of a stand-in, as idempotent statements.
     """
 
     def __init__(self, path: Path | str, schema: str = "") -> None:
@@ -57,7 +57,7 @@ class Journal:
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """Everything done to the connection in the block is there together, or not at all when it raises."""
+        """Run the block in one transaction, which is rolled back if it raises."""
         with self._lock:
             self._db.execute("begin immediate")
             try:
@@ -81,7 +81,7 @@ class Journal:
         status: int = 200,
         response: Any = None,
     ) -> int:
-        """Note one call inside a transaction; returns its number. `request` and `response` are written as JSON: no secrets."""
+        """Record one call in a transaction; returns its number. `request` and `response` become JSON: pass no secrets."""
         row = (at_ms, port, verb, key, order_id, fate, _json(request), status, _json(response))
         cursor = db.execute(
             "insert into calls (at_ms, port, verb, key, order_id, fate, request, status, response)"
@@ -103,7 +103,7 @@ class Journal:
         sku: str = "",
         amount: int = 0,
     ) -> None:
-        """Note what a call changed. Kinds: `authorised` `captured` `voided` `refunded` `refund_failed` `disputed` (minor units),
+        """Record an effect. Kinds: `authorised` `captured` `voided` `refunded` `refund_failed` `disputed` (minor units),
         `reserved` `released` (units of `sku`), `barred`."""
         db.execute(
             "insert into effects (call, at_ms, port, kind, order_id, ref, sku, amount) values (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -111,7 +111,7 @@ class Journal:
         )
 
     def rows(self, query: str, *arguments: object) -> list[dict[str, Any]]:
-        """Read: for checks and the journal's HTTP page."""
+        """Read rows, for checks and the HTTP page of the journal."""
         with self._lock:
             return [dict(row) for row in self._db.execute(query, arguments)]
 

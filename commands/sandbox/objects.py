@@ -1,4 +1,4 @@
-"""The objects that the payment provider keeps, as rows; and what every request of it is read and refused with.
+"""The objects of the payment provider, stored as rows, and shared code to read and refuse requests.
 
 Objects carry Stripe's field names; errors are Stripe's error objects (`StripeProblem`).
 """
@@ -32,7 +32,7 @@ Db = sqlite3.Connection
 
 
 class StripeProblem(Exception):
-    """A refused request. `kept`: it was carried out as far as to be kept under its idempotency key."""
+    """A refused request. `kept`: the answer is stored under its idempotency key."""
 
     def __init__(self, status: int, code: str, message: str, kind: str = "invalid_request_error", kept: bool = True) -> None:
         super().__init__(message)
@@ -41,7 +41,7 @@ class StripeProblem(Exception):
 
 
 class ProviderRequest:
-    """One request as the rules see it: `form` as nested values, all texts."""
+    """One request. `form` has nested values; all leaves are strings."""
 
     def __init__(self, verb: str, path: str, form: Mapping[str, Any], key: str = "", fate: str = "none") -> None:
         self.verb, self.path, self.form, self.key, self.fate = verb, path, form, key, fate

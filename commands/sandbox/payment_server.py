@@ -1,6 +1,6 @@
-"""The payment provider's HTTP side: Stripe's paths, form bodies and headers over `provider`, and the pages of people.
+"""The HTTP side of the payment provider: Stripe's paths, form bodies and headers, and pages for people.
 
-/v1/...                                  what the ledger calls with the secret key, and Stripe.js with the publishable one
+/v1/...                                  called by the ledger with the secret key, and by Stripe.js with the publishable one
 /sandbox/payments/{id}/authenticate      the 3-D Secure page: outcome=success or failure
 /sandbox/payments/{id}/expire            the authorisation lapses
 /sandbox/payments/{id}/dispute           the bank opens a dispute; /sandbox/disputes/{id}/close: outcome=won, lost, warning_closed
@@ -28,7 +28,7 @@ Work = Callable[[Db, ProviderRequest], Body]
 
 
 def payment_routes(provider: Provider) -> list[BaseRoute]:
-    """Everything under `/v1`, and the pages that change a payment from its other side."""
+    """Everything under `/v1`, and the pages for the customer's and the bank's side."""
 
     def route(path: str, methods: list[str], verb: str, work: Callable[[str, bool], Work], public: bool = False) -> Route:
         async def endpoint(http: HttpRequest) -> Response:
@@ -103,18 +103,18 @@ async def _body(http: HttpRequest) -> bytes:
 
 
 def _who(http: HttpRequest, form: Body, public: bool) -> bool:
-    """Whether the caller only has the publishable key. Raises for any key but the sandbox's own two."""
+    """Whether the caller has only the publishable key. Raises for any key other than the two of the sandbox."""
     kind, _, given = http.headers.get("authorization", "").partition(" ")
     key = given if kind == "Bearer" else str(form.pop("key", ""))
     if secrets.compare_digest(key.encode(), SECRET_KEY.encode()):
         return False
     if public and secrets.compare_digest(key.encode(), PUBLISHABLE_KEY.encode()):
         return True
-    raise StripeProblem(401, "api_key_invalid", "This is the sandbox: it takes its own key only, and no real one.")
+    raise StripeProblem(401, "api_key_invalid", "This is the sandbox: it accepts only its own key.")
 
 
 def nested(pairs: Iterable[tuple[str, str]]) -> Body:
-    """A form with `a[b]=c` and `a[]=c` as nested mappings and lists. Raises `StripeProblem` for what is no such form."""
+    """A form with `a[b]=c` and `a[]=c` as nested mappings and lists. Raises `StripeProblem` if it is not one."""
     form: Body = {}
     for name, value in pairs:
         first, *rest = name.replace("]", "").split("[")
@@ -127,7 +127,7 @@ def nested(pairs: Iterable[tuple[str, str]]) -> Body:
 def _set(into: Any, names: list[str], value: str) -> None:
     name, *rest = names
     if not isinstance(into, dict):
-        raise StripeProblem(400, "parameter_invalid", "A parameter is given in two shapes.")
+        raise StripeProblem(400, "parameter_invalid", "A parameter has two shapes.")
     if rest == [""]:
         into.setdefault(name, []).append(value)
     elif rest:

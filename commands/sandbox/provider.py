@@ -1,10 +1,10 @@
-"""A payment provider that speaks the part of Stripe's API which the ledger calls: what it keeps and what each request does.
+"""A payment provider with the part of Stripe's API that the ledger calls.
 
 Objects carry Stripe's field names; errors are Stripe's error objects (`StripeProblem`). One request is one transaction of the
-journal's database: the objects it changes, its row and effects in the journal, the messages it leads to, and the answer kept
-under its idempotency key stand there together, or none of them does.
+journal's database: changed objects, the row and effects in the journal, messages, and the answer stored under its idempotency
+key are written together or not at all.
 
-No real money, no real card: only the numbers of `cards` are known, and only the sandbox's own key is taken.
+No real money, no real card: it accepts only the numbers of `cards` and the sandbox's own key.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PORT = "payments"
 
 
 class Provider:
-    """The provider. `now_s` is its clock, in seconds. `on_message` is called when a signed message is to be sent."""
+    """The provider. `now_s` is its clock, in seconds. `on_message` is called when there is a message to send."""
 
     def __init__(self, journal: Journal, now_s: Callable[[], int], on_message: Callable[[], None] = lambda: None) -> None:
         self._journal, self._now_s, self._on_message = journal, now_s, on_message
@@ -73,7 +73,7 @@ class Provider:
         return status, answer
 
     def _kept(self, db: Db, request: ProviderRequest) -> tuple[int, Body] | None:
-        """The first answer under this key, for a day. Another request under it is an error of its sender."""
+        """The first answer under this key, for a day. Another request under the same key is an error."""
         if not request.key:
             return None
         row = db.execute("select * from keys where key = ? and at_s > ?", (request.key, self._now_s() - DAY_S)).fetchone()
@@ -85,7 +85,7 @@ class Provider:
         return row["status"], json.loads(row["answer"])
 
     def turn_refunds(self) -> int:
-        """Let the refunds turn whose time has come; how many did. To be called now and then."""
+        """Change the state of refunds that are due; returns their number. Call it periodically."""
         due = self._journal.rows("select * from turns where at_s <= ?", self._now_s())
         for row in due:
             self.carry_out(ProviderRequest("turn_refund", "", {}), partial(self.refunds.turn, row=row))

@@ -1,4 +1,4 @@
-"""Refunds: made at once, or turning some time later as their test card says."""
+"""Refunds: complete immediately, or change state later, depending on the test card."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 from commands.sandbox.cards import BY_METHOD, CARDS
 from commands.sandbox.objects import Body, Db, Objects, ProviderRequest, StripeProblem, about, amount_in, new_id, only
 
-REFUND_TURNS_S = 1  # "some time later" of the test cards whose refund pends or fails
+REFUND_TURNS_S = 1  # when the refunds of such test cards change state
 
 
 class Refunds:
-    """What each request about a refund does."""
+    """Requests about refunds."""
 
     def __init__(self, objects: Objects) -> None:
         self._objects = objects

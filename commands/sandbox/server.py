@@ -1,12 +1,12 @@
-"""The sandbox as one process: payment provider, stock services and the pages that people use to look at it and to upset it.
+"""The sandbox as one process: payment provider, stock services, and pages to inspect it and to inject faults.
 
     GET      /sandbox/health
-    GET PUT  /sandbox/chaos      what goes wrong (`chaos.ChaosConfig`)
-    GET PUT  /sandbox/clock      {"offset_s": ...}: how far its clock is ahead of the machine's
+    GET PUT  /sandbox/chaos      injected faults (`chaos.ChaosConfig`)
+    GET PUT  /sandbox/clock      {"offset_s": ...}: seconds by which its clock is ahead of the machine's
     GET      /sandbox/journal    ?order_id= &limit=: calls and effects, oldest first
-    GET      /sandbox/sums       what each order came to: money captured and refunded, units still out
+    GET      /sandbox/sums       sums of each order: money captured and refunded, units still reserved
 
-Loopback only. It takes no key but its own, moves no money and says so in every answer (`Order-Ledger-Sandbox: no real money`).
+Loopback only. It accepts only its own key, moves no money, and says so in every answer (`Order-Ledger-Sandbox: no real money`).
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ JOURNAL_ROWS = 1000
 
 
 class Clock:
-    """The sandbox's clock: the machine's, moved on by `offset_s`, which survives a restart."""
+    """The sandbox's clock: that of the machine plus `offset_s`, which survives a restart."""
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
@@ -70,9 +70,9 @@ class Clock:
 
 
 class Sandbox:
-    """Everything of one data directory. `app` is the ASGI application; its life span sends messages and turns refunds.
+    """The stand-ins of one data directory. `app` is the ASGI application; its lifespan sends messages and changes refunds.
 
-    `grpc_ports`: where the stock services also listen for gRPC, by service.
+    `grpc_ports`: ports on which stock services also serve gRPC, by service.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class Sandbox:
         self.rooms = StockRooms(self.journal, self.clock.now_ms)
         self.grpc: StockGrpc | None = None
         if grpc_ports:
-            from commands.sandbox.stock_grpc_server import StockGrpc  # gRPC is a third of what the sandbox would import
+            from commands.sandbox.stock_grpc_server import StockGrpc  # gRPC would be a third of the import time
 
             self.grpc = StockGrpc(self.rooms, self.chaos, grpc_ports, self._refused)
         if webhook_url and webhook_secret:
@@ -113,7 +113,7 @@ class Sandbox:
         self.journal.close()
 
     def _refused(self, port: str, verb: str, fate: Fate, status: int = 0) -> None:
-        """A call that chaos kept from its stand-in stands in the journal as well."""
+        """Record a call that chaos kept from its stand-in."""
         with self.journal.transaction() as db:
             self.journal.note_call(db, self.clock.now_ms(), port, verb, fate=fate, status=status)
 
@@ -203,7 +203,7 @@ _decode_clock = msgspec.json.Decoder(_ClockBody).decode
 
 
 class _Label:
-    """Puts the label on every answer."""
+    """Adds the label to every answer."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -218,7 +218,7 @@ class _Label:
 
 
 def port_of(scope: Scope) -> str | None:
-    """Which port's chaos a request meets. The customer's own requests and the pages meet none."""
+    """The port whose faults apply to a request; None for the customer's own requests and the pages."""
     path: str = scope["path"]
     if path.startswith("/v1/") and not path.endswith("/confirm"):
         return PAYMENTS
@@ -227,9 +227,9 @@ def port_of(scope: Scope) -> str | None:
 
 
 def serve_sandbox(sandbox: Sandbox, host: str, port: int, on_server: Callable[[uvicorn.Server], None]) -> int:
-    """Serve until the server is told to end. Raises `ConfigError` for an address that others can reach."""
+    """Serve until the server is stopped. Raises `ConfigError` for an address that other machines can reach."""
     if not ipaddress.ip_address(host).is_loopback:
-        raise ConfigError("the sandbox listens on the loopback interface only")
+        raise ConfigError("the sandbox listens only on the loopback interface")
     config = uvicorn.Config(
         sandbox.app, host=host, port=port, log_config=None, access_log=False, lifespan="on", proxy_headers=False
     )

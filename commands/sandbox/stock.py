@@ -1,8 +1,8 @@
-"""Stock services with limited stock: what they keep, and their HTTP side (`stock_http` says the contract in words).
+"""Stock services with limited stock, and their HTTP side (`stock_http` describes the contract).
 
 PUT    /stock/{service}/reservations/{order_id}   reserve: all lines or none, item and price checked
-DELETE /stock/{service}/reservations/{order_id}   release; also what was never reserved, which bars a later reserve
-GET    /stock/{service}/items                     what there is
+DELETE /stock/{service}/reservations/{order_id}   release; also without a reservation, which bars a later one
+GET    /stock/{service}/items                     the stock
 PUT    /stock/{service}/items/{sku}               {"units": ..., "unit_price_minor": ...}: for tests and the demo
 """
 
@@ -56,14 +56,14 @@ _decode_reserve, _decode_item = msgspec.json.Decoder(ReserveBody).decode, msgspe
 
 
 class StockRooms:
-    """The stock of all services, in the journal's database. Each call is one transaction with its row in the journal."""
+    """The stock of all services, in the journal's database. Each call is one transaction, including its journal row."""
 
     def __init__(self, journal: Journal, now_ms: Callable[[], int]) -> None:
         self._journal, self._now_ms = journal, now_ms
         journal.add_tables(TABLES)
 
     def seed(self, service: str, items: Mapping[str, tuple[int, int]]) -> None:
-        """Put (units, unit price) of each sku there, where the item is not known yet."""
+        """Add (units, unit price) of each sku that is not known yet."""
         rows = [(service, sku, units, price) for sku, (units, price) in items.items()]
         with self._journal.transaction() as db:
             db.executemany("insert or ignore into items (service, sku, units, unit_price_minor) values (?, ?, ?, ?)", rows)
@@ -77,7 +77,7 @@ class StockRooms:
         return self._journal.rows("select sku, units, unit_price_minor from items where service = ? order by sku", service)
 
     def reserve(self, service: str, order_id: str, lines: Sequence[WantedLine], key: str, fate: str) -> Answer:
-        """The answer in the contract's words: reserved, rejected, or released when a release came first."""
+        """The answer as in the contract: reserved, rejected, or released if it was released before."""
         with self._journal.transaction() as db:
             row = db.execute(
                 "select status, ref from reservations where service = ? and order_id = ?", (service, order_id)
@@ -106,7 +106,7 @@ class StockRooms:
         return {"status": "reserved", "reservation_ref": ref}
 
     def release(self, service: str, order_id: str, key: str, fate: str) -> Answer:
-        """Always `released`; the units of a standing reservation go back."""
+        """Always `released`; returns the units of a reservation."""
         with self._journal.transaction() as db:
             held = db.execute(
                 "select lines from reservations where service = ? and order_id = ? and status = 'reserved'", (service, order_id)

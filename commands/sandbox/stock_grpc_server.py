@@ -72,7 +72,7 @@ class _Servicer(StockServicer):
 
 
 class StockGrpc:
-    """The servers of all services. `ports` is where they listen, once started."""
+    """The gRPC servers of all services. `ports` are the actual ports, once started."""
 
     def __init__(self, rooms: StockRooms, chaos: Chaos, ports: Mapping[str, int], on_refused: OnRefused) -> None:
         self._rooms, self._chaos, self._on_refused = rooms, chaos, on_refused
@@ -80,7 +80,7 @@ class StockGrpc:
         self._servers: list[grpc.aio.Server] = []
 
     async def start(self) -> None:
-        """Port 0 takes a free one."""
+        """Start the servers. Port 0 picks a free one."""
         for service, port in self.ports.items():
             server = grpc.aio.server()
             add_StockServicer_to_server(_Servicer(service, self._rooms, self._chaos, self._on_refused), server)  # type: ignore[no-untyped-call]

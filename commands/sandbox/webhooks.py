@@ -1,4 +1,4 @@
-"""Sends the payment provider's messages: signed as Stripe signs, again until taken, late or twice when chaos says so."""
+"""Sends the payment provider's messages: signed like Stripe's, repeated until accepted, late or twice if chaos says so."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ log = structlog.get_logger(__name__)
 
 
 class WebhookSender:
-    """Sends what stands in the table `messages`, in no promised order; a row goes once it was taken or given up."""
+    """Sends the rows of the table `messages`, in no particular order; a row is deleted when accepted or given up."""
 
     def __init__(self, journal: Journal, chaos: Chaos) -> None:
         self._journal, self._chaos = journal, chaos
@@ -32,18 +32,18 @@ class WebhookSender:
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._under_way: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._clients: dict[str, HttpClient] = {}  # by address: it may change while it runs
+        self._clients: dict[str, HttpClient] = {}  # by address, which may change while it runs
 
     def send_to(self, url: str, secret: str) -> None:
-        """From now on; until then messages wait."""
+        """Set the address and the secret; until then, messages wait."""
         self._url, self._secret = url, secret
 
     def wake(self) -> None:
-        """There may be messages."""
+        """Check for messages now."""
         self._wake.set()
 
     async def run(self) -> None:
-        """Until cancelled. Messages of an earlier run are sent first."""
+        """Run until cancelled. Messages of an earlier run are sent first."""
         try:
             while True:
                 for row in self._journal.rows("select id, body from messages order by at_s, id") if self._url else ():
@@ -62,7 +62,7 @@ class WebhookSender:
                 await self._clients.popitem()[1].close()
 
     async def _send(self, event_id: str, body: bytes) -> None:
-        """A fault costs this message its turn: it stays in the table, and is sent again a little later."""
+        """After a fault, the message stays in the table and is sent again later."""
         try:
             copies = [self._send_copy(body, delay_ms) for delay_ms in self._chaos.webhook_sends()]
             await asyncio.gather(*copies)
@@ -87,7 +87,7 @@ class WebhookSender:
                 why = str(answer.status)
             except (NoAnswer, TimeoutError) as exc:
                 why = str(exc) or "time-out"
-            log.info("message not taken", why=why, again_s=pause_s)
+            log.info("message not accepted", why=why, again_s=pause_s)
             await asyncio.sleep(pause_s * random.uniform(0.8, 1.2))
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
         log.warning("message given up")

@@ -270,7 +270,7 @@ def test_bytes_that_are_no_protobuf_say_nothing_about_the_order(verb: str) -> No
             await stock.close()
             await server.stop(None)
 
-    assert asyncio.run(go()) == Unknown("an answer that is not of the contract")
+    assert asyncio.run(go()) == Unknown("answer does not follow the contract")
 
 
 def test_an_answer_that_drips_is_given_up_in_time() -> None:
