@@ -24,7 +24,9 @@ from ledger.topics import Topics
 from ledger.transitions import REQUESTS, Code, Operation
 from projections.projector import Projector
 from projections.queries import Queries
-from tests.support.harness import HASH_KEY, Status, validate
+from tests.support.described import validate
+from tests.support.harness import HASH_KEY
+from tests.support.serving import AdjustableStatus
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +35,9 @@ def document() -> dict[str, Any]:
     projector = Projector.open(lambda name: MemoryStore(), Topics(), 4)
     sender = log.sender("test")
     try:
-        context = AppContext(settings, log, sender, projector, Queries(projector), Tokens([]), HASH_KEY.encode(), Status)
+        context = AppContext(
+            settings, log, sender, projector, Queries(projector), Tokens([]), HASH_KEY.encode(), AdjustableStatus()
+        )
         found: dict[str, Any] = json.loads(json.dumps(build_app(context).openapi()))
         return found
     finally:

@@ -22,8 +22,9 @@ from projections.bulk import BulkFold
 from projections.databases import Databases
 from projections.opening import nothing
 from projections.projector import Projector
-from tests.support.harness import RunningLedger, Status, another_node, key, order_body, running_ledger
+from tests.support.harness import RunningLedger, another_node, key, order_body, running_ledger
 from tests.support.patience import PATIENCE_S
+from tests.support.serving import AdjustableStatus
 
 
 @pytest.fixture
@@ -82,7 +83,7 @@ def test_a_node_that_is_behind_marks_its_reads_and_erases_nothing(ledger: Runnin
     client, operator = ledger.client(), ledger.client("operator")
     path = client.post("/orders", json=order_body(), headers=key()).headers["location"]
     with monkeypatch.context() as behind:
-        behind.setattr(ledger.context, "status", lambda: Status(behind=3, staleness_ms=4711))
+        behind.setattr(ledger.context, "status", AdjustableStatus(behind=3, staleness_ms=4711))
         for read in (path, "/orders", f"{path}/events", "/orders/ord_unknown"):
             assert client.get(read).headers["ledger-staleness-ms"] == "4711"
         for other in ("/live", "/ready", "/problems/not-found", "/subjects"):
@@ -108,7 +109,7 @@ def test_a_node_that_is_behind_marks_its_reads_and_erases_nothing(ledger: Runnin
 def test_ready_says_whether_and_why(
     ledger: RunningLedger, monkeypatch: pytest.MonkeyPatch, status: dict[str, Any], code: int, reason: str | None
 ) -> None:
-    monkeypatch.setattr(ledger.context, "status", lambda: Status(**status))
+    monkeypatch.setattr(ledger.context, "status", AdjustableStatus(**status))
     answer = ledger.client().get("/ready")
     assert (answer.status_code, answer.json().get("reason")) == (code, reason)
     stale = code == 200 and reason == "log-away"

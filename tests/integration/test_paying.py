@@ -27,10 +27,11 @@ from commands.sandbox.cards import DECLINED, DISPUTED, NO_FUNDS, REFUND_FAILS, R
 from ledger.memory.log import MemoryLog
 from ledger.schemas.codec import refusal_codec
 from ledger.topics import Topics
-from tests.support.harness import Clock, Status, free_order_body, key, running_ledger
+from tests.support.harness import Clock, free_order_body, key, running_ledger
 from tests.support.patience import PATIENCE_S
 from tests.support.paying_shop import Shop
 from tests.support.sandboxed import WEBHOOK_SECRET, RunningSandbox, running_sandbox
+from tests.support.serving import AdjustableStatus
 
 MINUTE_MS, HOUR_MS = 60_000, 3_600_000
 
@@ -186,7 +187,7 @@ def test_while_the_log_is_away_news_of_payments_is_asked_for_again(shop: Shop, m
     unknown = "ord_" + "a" * 26
     assert confirm(unknown).json()["code"] == "order-not-found"
     with monkeypatch.context() as away:
-        away.setattr(shop.ledger.context, "status", lambda: Status(connected=False, staleness_ms=60_000))
+        away.setattr(shop.ledger.context, "status", AdjustableStatus(connected=False, staleness_ms=60_000))
         for answer in (confirm(order["order_id"]), confirm(unknown), webhook()):
             assert (answer.status_code, answer.json()["code"]) == (503, "ledger-unavailable")
     assert shop.read(order)["axes"]["payment"] == "open"

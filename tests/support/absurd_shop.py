@@ -21,12 +21,13 @@ import httpx
 from pydantic import SecretStr
 
 from api.app import build_app
-from api.callers.auth import Principal, Token, Tokens, hash_token
+from api.callers.auth import Principal, Role, Token, Tokens, hash_token
 from api.context import AppContext
 from api.problems import PROBLEMS
 from api.settings import Settings
 from commands.notifier.email_door import EmlDoor
 from commands.notifier.loop import Notifier
+from commands.notifier.message_port import MessageDoor
 from commands.notifier.notices import EMAIL, SMS
 from commands.processor.desk import OrderBook
 from commands.processor.process import EXIT_FAILED, Books, CommandsProcess, Companion, Fatal
@@ -44,13 +45,15 @@ from projections.databases import Databases
 from projections.projector import Projector
 from projections.queries import Queries
 from projections.read_models import decode_order
-from tests.support import harness
 from tests.support.absurd_world import TextMessages, World
+from tests.support.described import check_described
+from tests.support.harness import HASH_KEY
 from tests.support.order_space import PLACED_AT
 from tests.support.patience import PATIENCE_S
+from tests.support.serving import AdjustableStatus
 
 PARTITIONS = 4
-ROLES = ("gateway", "admin", "reader")
+ROLES: tuple[Role, ...] = ("gateway", "admin", "reader")
 JUDGED_IN_FULL = 20  # every so many answers are held against their schema, which takes longer than making them
 
 
@@ -72,7 +75,7 @@ class AbsurdShop:
         self.log.ensure_topics(self.topics.specs(PARTITIONS, 1))
         self._folder = folder
         self._worlds = {name: World(name, self._chance) for name in ("stripe", "product", "merch")}
-        self._doors = {EMAIL: EmlDoor(folder / "outbox", "Shop <shop@example.org>"), SMS: TextMessages()}
+        self._doors: dict[str, MessageDoor] = {EMAIL: EmlDoor(folder / "outbox", "Shop <shop@example.org>"), SMS: TextMessages()}
         self._counts: Counter[str] = Counter()
         self._reads: Counter[str] = Counter()
         self._fed = 0
@@ -124,14 +127,19 @@ class AbsurdShop:
         self._projector = Projector.open(lambda name: self._open(f"read-{name}"), self.topics, PARTITIONS)
         self._queries = Queries(self._projector)
         self._context = AppContext(
-            Settings(_env_file=None, partitions=PARTITIONS, ledger_hash_key=SecretStr(harness.HASH_KEY), log_level="WARNING"),
+            Settings(
+                _env_file=None,  # type: ignore[call-arg]
+                partitions=PARTITIONS,
+                ledger_hash_key=SecretStr(HASH_KEY),
+                log_level="WARNING",
+            ),
             self.log,
             self.log.sender("serve"),
             self._projector,
             self._queries,
             Tokens([Token(bytes.fromhex(hash_token(role)), Principal(role, role)) for role in ROLES]),
-            harness.HASH_KEY.encode(),
-            harness.Status,
+            HASH_KEY.encode(),
+            AdjustableStatus(),
             self._worlds["stripe"],
         )
         self._app = build_app(self._context)
@@ -248,9 +256,9 @@ class AbsurdShop:
         match route:
             case "/orders":
                 query = {"limit": chance.choice((1, 20, 100)), "status": chance.choice(list(Status)).value}
-                query |= chance.choice(({}, {}, {"attention": "true"}, {"placed_to": "2030-01-01T00:00:00Z"}))
+                query |= chance.choice([{}, {}, {"attention": "true"}, {"placed_to": "2030-01-01T00:00:00Z"}])
             case "/orders/{order_id}":
-                query = chance.choice(({}, {}, {"version": chance.randint(1, 9)}, {"at": "2023-11-14T22:20:00Z"}))
+                query = chance.choice([{}, {}, {"version": chance.randint(1, 9)}, {"at": "2023-11-14T22:20:00Z"}])
             case "/orders/{order_id}/events":
                 query = {"after": chance.choice((0, 1, 2**31 - 1)), "limit": chance.choice((1, 100, 200))}
             case "/reports/daily":
@@ -291,7 +299,7 @@ class AbsurdShop:
         if self._reads.total() % JUDGED_IN_FULL == 0 or self._reads[route] < JUDGED_IN_FULL:
             request = httpx.Request("GET", f"http://127.0.0.1{path}")
             answer = httpx.Response(status, headers=start["headers"], content=body, request=request)
-            harness.check_described(self._document, answer)
+            check_described(self._document, answer)
 
     # ---- what happened
 

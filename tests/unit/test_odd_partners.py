@@ -49,10 +49,12 @@ from ledger.order import Order
 from ledger.topics import Topics
 from projections.projector import Projector
 from projections.queries import Queries
-from tests.support.harness import HASH_KEY, Status, check_described
+from tests.support.described import check_described
+from tests.support.harness import HASH_KEY
 from tests.support.odd_partners import BODIES, MARK, OddServer, odd_stock_over_grpc
 from tests.support.order_model import Command
 from tests.support.order_space import PLACED_AT, Reached, at_ms, order_command, reachable
+from tests.support.serving import AdjustableStatus
 from tests.support.stripe_objects import CHARGE, DISPUTE, INTENT, REFUND, SECRET, mutated
 
 AT_ONCE = 40
@@ -188,7 +190,9 @@ async def hear(times: int, seed: int) -> Counter[str]:
         settings = Settings(_env_file=None, ledger_hash_key=SecretStr(HASH_KEY), log_level="WARNING")
         sender = log.sender("serve")
         queries = Queries(projector)
-        context = AppContext(settings, log, sender, projector, queries, Tokens([]), HASH_KEY.encode(), Status, payments)
+        context = AppContext(
+            settings, log, sender, projector, queries, Tokens([]), HASH_KEY.encode(), AdjustableStatus(), payments
+        )
         app = build_app(context)
         document = app.openapi()
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as client:

@@ -1,0 +1,118 @@
+"""The HTTP application and the fold on one event loop in a thread, as `serve` has them in its process."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from dataclasses import dataclass
+
+import uvicorn
+from fastapi import FastAPI
+
+from api.context import AppContext
+from ledger.errors import LogUnavailable
+from ledger.log import Reader
+from ledger.memory.log import MemoryLog
+from projections.feed import FoldStatus
+from tests.support.patience import PATIENCE_S
+
+
+@dataclass
+class AdjustableStatus:
+    """What the API asks of the fold; a test may set each part, `connected` and `staleness_ms` on Kafka only."""
+
+    begun: bool = True
+    folding: bool = True
+    connected: bool = True
+    connecting: bool = False
+    caught_up: bool = True
+    behind: int | None = 0
+    staleness_ms: int | None = 0
+    held_back_s: float = 0.0
+
+    def __call__(self) -> FoldStatus:
+        return FoldStatus(
+            begun=self.begun,
+            folding=self.folding,
+            connected=self.connected,
+            connecting=self.connecting,
+            caught_up=self.caught_up,
+            behind=self.behind,
+            staleness_ms=self.staleness_ms,
+            idle_ms=None,
+            records=0,
+            chunks=0,
+            failure=None,
+            held_back_s=self.held_back_s,
+        )
+
+
+class Server:
+    """uvicorn and the fold, until `stop`. Clearing `folding` pauses the fold."""
+
+    def __init__(self, app: FastAPI, context: AppContext, status: AdjustableStatus) -> None:
+        self.folding = threading.Event()
+        self.folding.set()
+        self._context, self._status = context, status
+        config = uvicorn.Config(
+            app,
+            port=0,
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=5,
+            proxy_headers=False,
+            http=context.connections.protocol,  # type: ignore[arg-type]  # whatever makes a protocol will do
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._main()), name="serve")
+        self._failure: BaseException | None = None
+
+    def start(self) -> str:
+        self._thread.start()
+        deadline = time.monotonic() + PATIENCE_S
+        while not self._server.started:
+            assert self._failure is None, self._failure
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        host, port = self._server.servers[0].sockets[0].getsockname()[:2]
+        return f"http://{host}:{port}"
+
+    def stop(self) -> None:
+        self.folding.set()
+        self._server.should_exit = True
+        self._thread.join(PATIENCE_S)
+        assert not self._thread.is_alive()
+        if self._failure is not None:
+            raise self._failure
+
+    async def _main(self) -> None:
+        context, self.loop = self._context, asyncio.get_running_loop()
+        reader = context.log.reader("test-fold", eof=True, max_wait_ms=10)
+        reader.assign(context.projector.positions())
+        folding = asyncio.create_task(self._fold(reader))
+        auditing = asyncio.create_task(context.audit.tend_for_ever())
+        try:
+            await self._server.serve()
+        finally:
+            context.end_streams()
+            if context.payments is not None:
+                await context.payments.close()
+            folding.cancel()
+            auditing.cancel()
+            await asyncio.gather(folding, auditing, return_exceptions=True)
+            await asyncio.to_thread(reader.close)
+
+    async def _fold(self, reader: Reader) -> None:
+        try:
+            while True:
+                records = await asyncio.to_thread(reader.poll, 500, 0.05)
+                await asyncio.to_thread(self.folding.wait)
+                self._context.projector.apply_chunk(records)
+                away_s = reader.silent_s()
+                if isinstance(self._context.log, MemoryLog):
+                    self._status.connected, self._status.staleness_ms = away_s == 0, int(away_s * 1000)
+        except LogUnavailable as exc:
+            self._failure = exc
+            raise
