@@ -121,32 +121,40 @@ class Customers(threading.Thread):
             await cancelling
 
 
+def _prepare(sandbox: RunningSandbox, orders: int, lost: float) -> dict[tuple[str, str], int]:
+    """Stock for nearly all `orders`, by service and SKU; and from now on chaos, with this share of webhooks `lost`."""
+    stock = {("product", "espresso-1kg"): int(orders * 2 * 0.95), ("merch", "mug"): orders}
+    for (service, sku), units in stock.items():
+        sandbox.sandbox.rooms.put(service, sku, units, {"espresso-1kg": 1200, "mug": 900}[sku])
+    sandbox.chaos(
+        seed=11,
+        ports={"payments": CHAOS, "product": STOCK_CHAOS, "merch": STOCK_CHAOS},
+        hold_timeout_ms=1_500,
+        webhook_copies=3,
+        webhook_delay_ms=400,
+        webhook_lost=lost,
+    )
+    return stock
+
+
 def run_chaos(folder: Path, kafka: KafkaSettings, topics: Topics, orders: int, kills: int, lost: float, settle_s: float) -> None:
     log = KafkaLog(kafka)
     log.ensure_topics(topics.specs(4, 1))
     port = free_port()
     choice = random.Random(3)
     with running_sandbox(folder) as sandbox:
-        stock = {("product", "espresso-1kg"): int(orders * 2 * 0.95), ("merch", "mug"): orders}
-        for (service, sku), units in stock.items():
-            sandbox.sandbox.rooms.put(service, sku, units, {"espresso-1kg": 1200, "mug": 900}[sku])
-        sandbox.chaos(
-            seed=11,
-            ports={"payments": CHAOS, "product": STOCK_CHAOS, "merch": STOCK_CHAOS},
-            hold_timeout_ms=1_500,
-            webhook_copies=3,
-            webhook_delay_ms=400,
-            webhook_lost=lost,
-        )
+        stock = _prepare(sandbox, orders, lost)
         node = LedgerNode(
             folder,
             kafka.bootstrap_servers,
             topics,
             port=port,
-            SANDBOX_URL=sandbox.url,
-            PAYMENT_GATEWAY_WEBHOOK_SECRETS=WEBHOOK_SECRET,
-            OUTSIDE_TIMEOUT_MS="1000",
-            OUTBOX_DIR=str(folder / "outbox"),
+            env={
+                "SANDBOX_URL": sandbox.url,
+                "PAYMENT_GATEWAY_WEBHOOK_SECRETS": WEBHOOK_SECRET,
+                "OUTSIDE_TIMEOUT_MS": "1000",
+                "OUTBOX_DIR": str(folder / "outbox"),
+            },
         )
         sandbox.sandbox.webhooks.send_to(f"{node.url}/webhooks/stripe", WEBHOOK_SECRET)
         try:

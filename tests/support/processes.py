@@ -83,7 +83,7 @@ class LedgerNode:
         writers: int = 1,
         partitions: int = 4,
         port: int | None = None,
-        **env: str,
+        env: dict[str, str] | None = None,
     ) -> None:
         self.folder, self.topics, self.bootstrap = folder, topics, bootstrap
         self.writers, self.partitions = writers, partitions
@@ -102,7 +102,7 @@ class LedgerNode:
             "LIMIT_STAFF_PER_SECOND": "1000000",
             "HOST": "127.0.0.1",
             "PORT": str(self.port),
-            **env,
+            **(env or {}),
         }
         self.children: list[Child] = []
 

@@ -89,7 +89,7 @@ class Traffic(threading.Thread):
 
 @contextmanager
 def running(folder: Path, kafka: KafkaSettings, topics: Topics, **env: str) -> Iterator[tuple[processes.LedgerNode, Any]]:
-    node = processes.LedgerNode(folder, kafka.bootstrap_servers, topics, **env)
+    node = processes.LedgerNode(folder, kafka.bootstrap_servers, topics, env=env)
     try:
         node.child("commands").start()
         serve = node.child("serve")
