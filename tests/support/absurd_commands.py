@@ -32,7 +32,8 @@ ROUND_COMMANDS, ORDERS, ORDER_COMMANDS = 250, 400, 25
 def plain(command: OrderCommand) -> dict[str, Any]:
     """Its fields as Avro sees them: nothing checks them on the way."""
     fields: dict[str, Any] = {f.name: None for f in msgspec.structs.fields(OrderCommand)}
-    return fields | {"customer_id": ""} | msgspec.to_builtins(command, builtin_types=(bytes,))
+    fields |= {"customer_id": ""} | msgspec.to_builtins(command, builtin_types=(bytes,))
+    return fields
 
 
 def encoded(fields: dict[str, Any]) -> bytes:

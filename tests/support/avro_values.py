@@ -28,7 +28,7 @@ KINDS: dict[str, tuple[type[Any], Codec[Any]]] = {
 
 _INT = st.one_of(st.sampled_from([0, -1, 63, 64, 2**31 - 1, -(2**31)]), st.integers(-(2**31), 2**31 - 1))
 _LONG = st.one_of(st.sampled_from([0, -1, 2**63 - 1, -(2**63)]), st.integers(-(2**63), 2**63 - 1))
-_CHARACTERS = st.characters(exclude_categories=("Cs",))
+_CHARACTERS = st.characters(exclude_categories=["Cs"])
 
 
 def values_of(schema: Any, named: dict[str, Any] | None = None, kind: Any = None) -> st.SearchStrategy[Any]:

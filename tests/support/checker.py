@@ -75,7 +75,10 @@ def read_topic(bootstrap: str, topic: str, isolation: str = "read_committed", ti
                     assert error.code() == KafkaError._PARTITION_EOF, error
                     left.discard(message.partition())
                     continue
-                found.append(Raw(message.partition(), message.offset(), message.timestamp()[1], message.key(), message.value()))
+                partition, offset = message.partition(), message.offset()
+                assert partition is not None
+                assert offset is not None
+                found.append(Raw(partition, offset, message.timestamp()[1], message.key(), message.value()))
     finally:
         consumer.close()
     return sorted(found)

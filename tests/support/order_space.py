@@ -49,7 +49,7 @@ ACTORS = {"customer": "gateway:web", "admin": "admin:desk"}
 
 def order_command(c: Command, order_id: str = "ord_1", command_id: str = "cmd_x") -> OrderCommand:
     """The `OrderCommand` that `c` (see `order_model`) stands for."""
-    role = c.get("role", "reconciler")
+    role: str = c.get("role", "reconciler")
     customer = {"customer": "c-1"}.get(role, "")
     return OrderCommand(
         command_id=command_id,

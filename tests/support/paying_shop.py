@@ -14,6 +14,13 @@ from tests.support.patience import PATIENCE_S
 from tests.support.sandboxed import RunningSandbox, running_sandbox
 
 
+def made(answer: httpx.Response) -> dict[str, Any]:
+    """The body of a 201."""
+    assert answer.status_code == 201, answer.text
+    body: dict[str, Any] = answer.json()
+    return body
+
+
 class Shop:
     """A customer and staff of one running ledger with its sandbox."""
 
@@ -23,8 +30,7 @@ class Shop:
 
     def place(self, **changes: Any) -> dict[str, Any]:
         answer = self.customer.post("/orders", json=order_body(**changes), headers=key())
-        assert answer.status_code == 201, answer.text
-        return answer.json()
+        return made(answer)
 
     def initiate(self, order: dict[str, Any], **headers: str) -> httpx.Response:
         body = {"total_minor": order["total_minor"], "currency": order["currency"]}
@@ -32,14 +38,14 @@ class Shop:
 
     def open_payment(self, order: dict[str, Any]) -> dict[str, Any]:
         answer = self.initiate(order, Prefer="wait=10")
-        assert answer.status_code == 201, answer.text
-        return answer.json()
+        return made(answer)
 
     def cancel(self, order: dict[str, Any]) -> httpx.Response:
         return self.customer.post(f"/orders/{order['order_id']}/cancel", json={}, headers=key())
 
     def read(self, order: dict[str, Any]) -> dict[str, Any]:
-        return self.admin.get(f"/orders/{order['order_id']}").json()
+        found: dict[str, Any] = self.admin.get(f"/orders/{order['order_id']}").json()
+        return found
 
     def until(
         self, order: dict[str, Any], wanted: Callable[[dict[str, Any]], bool], timeout_s: float = PATIENCE_S, step_ms: int = 0

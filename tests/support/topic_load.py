@@ -84,11 +84,11 @@ def life(order: m.OrderCommand, choice: random.Random) -> Iterator[m.OrderComman
     )
     for fact in (e.PAYMENT_OPENED, e.PAYMENT_AUTHORISED, e.PAYMENT_CAPTURED):
         for _ in range(choice.choice((1, 1, 2))):
-            payload = m.RecordPayment(fact, 1, amount, f"pi_{order.order_id}")
-            yield _fact(order, "RecordPayment", "stripe", record_payment=payload)
+            payment = m.RecordPayment(fact, 1, amount, f"pi_{order.order_id}")
+            yield _fact(order, "RecordPayment", "stripe", record_payment=payment)
     for service in dict.fromkeys(line.service for line in place_order.lines):
-        payload = m.RecordStock(e.STOCK_RESERVED, service, f"res_{order.order_id}")
-        yield _fact(order, "RecordStock", f"{service}-service", record_stock=payload)
+        stock = m.RecordStock(e.STOCK_RESERVED, service, f"res_{order.order_id}")
+        yield _fact(order, "RecordStock", f"{service}-service", record_stock=stock)
     yield _fact(order, "StartFulfilment", "admin:desk")
     yield _fact(order, "ShipOrder", "admin:desk", ship=m.ShipOrder("DHL", "0034"))
 

@@ -28,7 +28,7 @@ WORKERS = 3
 INDEPENDENT = ("tests/faults/", "tests/integration/test_faust_app.py")
 
 
-class Scheduling(LoadScopeScheduling):
+class Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # it has no type information
     """Which tests belong together: all end-to-end tests (they share an `up`), a file's, or none."""
 
     def _split_scope(self, nodeid: str) -> str:
