@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from api.call import Call
-from api.callers.auth import Role
+from api.callers.roles import Role
 from api.contract.responses import FrozenOut, OrderSummaryOut
 from api.problems import Problem
 from api.representations import frozen_shown, order_summary, to_json, whole_order

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from msgspec import Struct
 
 from ledger import transitions
+from ledger.durations import DAY_MS, HOUR_MS, MINUTE_MS
 from ledger.events import Line
 from ledger.order import (
     CANCELLED,
@@ -32,11 +33,8 @@ from ledger.order import (
     stock_state,
     was_refused,
 )
-from ledger.topics import DAY_MS
 from ledger.transitions import Status
 
-MINUTE_MS = 60 * 1000
-HOUR_MS = 60 * MINUTE_MS
 LOOK_AFTER_MS = MINUTE_MS  # the reconciler doubles it up to 10 min while there is no news
 LOOK_AT_REFUND_AFTER_MS = HOUR_MS  # doubled up to 24 h
 REFUND_OVERDUE_MS = 14 * DAY_MS

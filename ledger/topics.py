@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-DAY_MS = 24 * 60 * 60 * 1000
+from ledger.durations import DAY_MS
 
 # Kafka 4 refuses a record whose own time is more than an hour ahead of the broker's clock, and an event's time is that of the
 # log's clock when it was decided, or later: one clock that was wrong for a moment would stop the order, or the whole writer.

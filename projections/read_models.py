@@ -29,6 +29,7 @@ import msgspec
 from msgspec import Struct
 
 from ledger import events
+from ledger.durations import DAY_MS
 from ledger.events import OrderEvent
 from ledger.evolve import evolve
 from ledger.order import Order, display
@@ -38,7 +39,6 @@ from projections.digests import row_hash, sum_of
 
 VERSION = 5
 SNAPSHOT_EVERY = 50  # versions of an order
-DAY_MS = 24 * 60 * 60 * 1000
 _FAR = (1 << 64) - 1
 
 encode = msgspec.msgpack.Encoder().encode

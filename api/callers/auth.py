@@ -18,17 +18,16 @@ import hmac
 import secrets
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from typing import Annotated, Literal, NamedTuple, get_args
+from typing import Annotated, NamedTuple
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from api.callers.roles import Role
 from api.settings import Settings
+from ledger.bounds import DOTTED_ID
 from ledger.clock import now_ms
 from ledger.errors import ConfigError
 from ledger.rfc3339 import parse_ms
-
-Role = Literal["gateway", "admin", "reader", "operator"]
-ROLES: tuple[str, ...] = get_args(Role)
 
 
 class Principal(NamedTuple):
@@ -77,7 +76,7 @@ def _as_hash(value: object) -> object:
 class _Entry(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
+    name: Annotated[str, Field(pattern=f"^{DOTTED_ID}$")]
     role: Role
     sha256: Annotated[list[Annotated[_Hash, BeforeValidator(_as_hash)]], Field(min_length=1)]
     expires_at: _Time | None = None

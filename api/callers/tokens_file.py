@@ -13,9 +13,9 @@ import structlog
 from api.callers.auth import Token, Tokens, read_tokens
 from api.settings import Settings
 from ledger.clock import now_ms
+from ledger.durations import DAY_MS
 from ledger.errors import ConfigError
 from ledger.rfc3339 import format_ms
-from ledger.topics import DAY_MS
 
 EVERY_S = 1.0
 WARN_MS = (14 * DAY_MS, DAY_MS, 0)  # before the end of a token, each once

@@ -26,10 +26,11 @@ def token(
     A running `serve` reloads the file when it changes. To rotate a token, list both hashes under its name until the old one is
     no longer used.
     """
-    from api.callers.auth import ROLES, hash_token, new_token
+    from api.callers.auth import hash_token, new_token
+    from api.callers.roles import ROLES
     from ledger.clock import now_ms
+    from ledger.durations import DAY_MS
     from ledger.rfc3339 import format_ms
-    from ledger.topics import DAY_MS
 
     if role not in ROLES:
         raise typer.BadParameter(f"choose one of {', '.join(ROLES)}", param_hint="ROLE")

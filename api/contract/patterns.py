@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-NAME = r"[A-Za-z0-9_-]{1,64}"  # of a customer, an order, a command
+from ledger.bounds import ID
+
+NAME = ID  # of a customer, an order, a command
 ORDER_ID = r"ord_[a-z2-7]{26}"  # of our own making: `commands.idempotency`
 COMMAND_ID = r"(cmd|fct)_[a-z2-7]{26}"
 KEY = r"[!-~]{1,255}"

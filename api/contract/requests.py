@@ -13,6 +13,7 @@ from pydantic_core import PydanticCustomError
 from api.contract.card_numbers import no_card_number
 from api.contract.examples import CONTACT, LINE, ORDER_ID, SHIPPING
 from commands.mailboxes import mailbox
+from ledger.bounds import DOTTED_ID
 from ledger.money import MAX_TOTAL_MINOR, MAX_UNIT_PRICE_MINOR
 
 Service = Literal["product", "merch"]
@@ -34,7 +35,7 @@ class LineBody(RequestBody):
     """One article; (service, sku) is unique in an order."""
 
     service: Service
-    sku: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$"), NO_CARD]
+    sku: Annotated[str, Field(pattern=f"^{DOTTED_ID}$"), NO_CARD]
     name: Annotated[str, Field(min_length=1, max_length=120), NO_CARD]
     quantity: Annotated[int, Field(ge=1, le=999)]
     unit_price_minor: Annotated[int, Field(ge=0, le=MAX_UNIT_PRICE_MINOR)]

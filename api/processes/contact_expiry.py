@@ -15,10 +15,11 @@ import structlog
 from api.context import AppContext
 from ledger.clock import now_ms
 from ledger.contacts import BARRIER_KEY, contact_key, order_of
+from ledger.durations import DAY_MS
 from ledger.errors import NotNow, StoreError
 from ledger.log import NewRecord
 from ledger.order import Order, display
-from ledger.topics import CONTACT_COMPACTION_MS, DAY_MS
+from ledger.topics import CONTACT_COMPACTION_MS
 from ledger.transitions import Status
 from ledger.turns import Steps
 

@@ -12,10 +12,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from api.callers.roles import ROLES
 from ledger.clock import now_ms
 from ledger.errors import ConfigError
 
-ROLES = ("gateway", "admin", "reader", "operator")  # of the tokens that `up` creates
 FOLDING_FILE = "folding.json"  # beside the generations, while a start folds in bulk
 SAME_START_S = 5.0  # the clock may be adjusted between two readings of the same process
 

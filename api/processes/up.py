@@ -31,9 +31,10 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from api.callers.auth import hash_token, new_token
+from api.callers.roles import ROLES
 from api.processes.child import MOST_ENDS, STOP_S, Child
 from api.processes.outside import needs_sandbox
-from api.processes.running import FOLDING_FILE, ROLES, read_keys, this_process, up_file
+from api.processes.running import FOLDING_FILE, read_keys, this_process, up_file
 from api.settings import Settings, load_settings
 from ledger.broker.aot_cache import Training
 from ledger.broker.fetching import StartProgress

@@ -29,6 +29,7 @@ from commands.processor.desk import OrderBook
 from ledger.clock import now_ms
 from ledger.contact_rows import CONTACTS_STORE, KeptContacts
 from ledger.contacts import OrderContact, contact_key, order_of
+from ledger.durations import DAY_MS
 from ledger.errors import DecodeError, Hole, LogError, StoreError
 from ledger.events import OrderEvent
 from ledger.faults import in_short
@@ -37,7 +38,7 @@ from ledger.order import Order
 from ledger.schemas.codec import event_codec
 from ledger.store import Store
 from ledger.supervision import WorkerThread
-from ledger.topics import DAY_MS, Topics
+from ledger.topics import Topics
 from ledger.turns import in_one_go
 
 MAX_AGE_MS = DAY_MS

@@ -8,10 +8,10 @@ from collections.abc import Callable
 
 import structlog
 
-from commands.obligations import MINUTE_MS
 from commands.reconciler.payment_port import PaymentProvider
 from commands.reconciler.performing import RECONCILER, Ports
 from commands.reconciler.stock_port import StockService
+from ledger.durations import MINUTE_MS
 from ledger.errors import LedgerError
 
 SILENT_MS, SILENT_CALLS = MINUTE_MS, 5  # a port gets a new client after this time and this many calls without an answer

@@ -24,7 +24,7 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 
 import structlog
 
-from commands.obligations import HOUR_MS, Obligation, obligations
+from commands.obligations import Obligation, obligations
 from commands.processor.desk import OrderBook
 from commands.reconciler.backlog import Backlog
 from commands.reconciler.clients import Clients
@@ -33,6 +33,7 @@ from commands.reconciler.payment_port import ProviderUnavailable, Sighting
 from commands.reconciler.performing import CallReport, Ports, perform, report_of, stuck
 from commands.reconciler.reports import Reports
 from ledger.clock import now_ms
+from ledger.durations import HOUR_MS
 from ledger.event_loop import new_event_loop
 from ledger.faults import in_short
 from ledger.log import Sender

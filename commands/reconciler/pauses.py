@@ -6,9 +6,10 @@ import random
 
 from msgspec import Struct
 
-from commands.obligations import HOUR_MS, MINUTE_MS, Kind
+from commands.obligations import Kind
 from commands.reconciler.performing import CallReport
 from commands.reconciler.tries import LONGEST_ASKED_PAUSE_S
+from ledger.durations import HOUR_MS, MINUTE_MS
 
 FIRST_PAUSE_MS, LONGEST_PAUSE_MS = 1_000, 5 * MINUTE_MS
 WAITED_PAUSES_MS = (200, 500, 1_000, 2_000)  # the first pauses for obligations that a customer waits for

@@ -18,21 +18,12 @@ from msgspec.structs import replace
 from commands.decide import Refusal, decide
 from commands.idempotency import fresh_command_id
 from commands.messages import CancelOrder, OrderCommand, RaiseAttention, RecordPayment, RecordRefund
-from commands.obligations import (
-    HOUR_MS,
-    STUCK,
-    AttentionArgs,
-    Kind,
-    Obligation,
-    PaymentArgs,
-    RefundArgs,
-    StockArgs,
-    attention_key,
-)
+from commands.obligations import STUCK, AttentionArgs, Kind, Obligation, PaymentArgs, RefundArgs, StockArgs, attention_key
 from commands.reconciler.answers import Answer, Done, Fact, No, Unknown, command_of
 from commands.reconciler.payment_port import PaymentProvider
 from commands.reconciler.stock_port import StockService
 from ledger import events
+from ledger.durations import HOUR_MS
 from ledger.events import OrderEvent
 from ledger.evolve import evolve
 from ledger.order import NEVER_OPENED, Order, attempt_no

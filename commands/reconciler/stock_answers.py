@@ -14,11 +14,11 @@ from msgspec import Struct
 from commands.messages import RecordStock
 from commands.reconciler.answers import Answer, Done, Unknown
 from ledger import events
-from ledger.bounds import MAX_INT
+from ledger.bounds import DOTTED_ID, MAX_INT
 
 MAX_ITEMS = 100
 _REF = re.compile(r"[\x21-\x7e]{1,128}")
-_SKU = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_SKU = re.compile(DOTTED_ID)
 REASONS = frozenset({"out_of_stock", "unknown_item", "price_changed"})
 
 

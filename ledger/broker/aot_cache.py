@@ -8,6 +8,7 @@ Java did not take it, and made by `ledger.broker.aot_training` in the background
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
 import shutil
@@ -15,12 +16,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 CALM_S = 30.0  # after a start; whoever tries the ledger for the first time has the machine for himself until then
 NEED_FREE_MB = 1024
 STOP_S = 15.0
 _KEPT = 2  # caches of other versions beside the newest: two checkouts may differ in theirs
+
+log = logging.getLogger(__name__)
 
 
 def cache_file(java: Path, jars: Sequence[Path]) -> Path:
@@ -55,6 +59,34 @@ def remove_older(newest: Path) -> None:
     others = [file for file in newest.parent.glob("broker-*.aot") if file != newest]
     for file in sorted(others, key=lambda file: file.stat().st_mtime, reverse=True)[_KEPT:]:
         file.unlink(missing_ok=True)
+
+
+class Offered:
+    """The cache as one broker uses it: offered to its Java, dropped when Java does not take it. `output`: written instead."""
+
+    def __init__(self, output: Path | None = None) -> None:
+        self._output = output
+        self._file: Path | None = None  # that the running Java was told of
+
+    def options(self, java: Path, jars: Sequence[Path]) -> list[str]:
+        """Java's options for the next start."""
+        if self._output is not None:
+            return training_options(self._output)
+        file = cache_file(java, jars)
+        self._file = file if file.exists() else None
+        return [] if self._file is None else options(self._file)
+
+    def drop_if_refused(self, output_file: Path, crashed: bool = False) -> bool:
+        """Drop the cache that Java did not take, or crashed with; whether it was dropped. It is made again in the background."""
+        if self._file is None:
+            return False
+        why = "Java crashed" if crashed else refusal(output_file.read_text("utf-8", errors="replace"))
+        if why is None:
+            return False
+        log.warning("starting without Java's cache %s, which is dropped: %s", self._file, why)
+        with suppress(OSError):  # the directory may be read-only
+            self._file.unlink(missing_ok=True)
+        return True
 
 
 class Training:

@@ -9,7 +9,6 @@ import argparse
 import hashlib
 import logging
 import os
-import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
+from platformdirs import user_cache_path
 
 from ledger.broker.fetching import Report, StartProgress, fetch_jars, maven_context
 from ledger.broker.lock import LOCK_FILE, Jar, JarLock, sha256_of
@@ -44,24 +44,14 @@ def cache_root() -> Path:
 
     Raises `BrokerError` `directory_unusable` for a user without a home directory.
     """
-    try:
-        return _cache_root()
-    except RuntimeError as error:
+    if chosen := os.environ.get("ORDER_LEDGER_CACHE"):
+        return Path(os.path.abspath(os.path.expanduser(chosen)))  # noqa: PTH100, PTH111  # a user without a home may name one
+    root = user_cache_path("order-ledger", appauthor=False)
+    if not root.is_absolute():
         raise BrokerError(
             "directory_unusable", "this user has no home directory: set ORDER_LEDGER_CACHE to a directory for Kafka's jars"
-        ) from error
-
-
-def _cache_root() -> Path:
-    if chosen := os.environ.get("ORDER_LEDGER_CACHE"):
-        return Path(chosen).expanduser().absolute()
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "order-ledger"
+        )
+    return root
 
 
 def jar_paths(cache_dir: Path | None = None, lock: JarLock | None = None) -> list[Path]:

@@ -35,6 +35,27 @@ def java_base(jars: Sequence[Path], options: Sequence[str]) -> list[str]:
     ]
 
 
+def broker_command(
+    jars: Sequence[Path], options: Sequence[str], mark: str, heap_mb: int, folder: Path, log_file: Path, log_level: str
+) -> list[str]:
+    """Command line of the broker up to the main class. `mark` names the data directory: leftovers are found by it."""
+    log = "-Dorg.slf4j.simpleLogger"
+    return [
+        *java_base(jars, options),
+        mark,
+        f"-Xms{min(256, heap_mb)}m",
+        f"-Xmx{heap_mb}m",
+        "-XX:+ExitOnOutOfMemoryError",
+        "-XX:-UsePerfData",
+        f"-XX:ErrorFile={folder / 'hs_err.log'}",
+        f"-Djava.io.tmpdir={folder / 'tmp'}",
+        f"{log}.defaultLogLevel={log_level}",
+        f"{log}.logFile={log_file}",
+        f"{log}.showDateTime=true",
+        f"{log}.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSSXXX",
+    ]
+
+
 def java_takes(file: Path, jars: Sequence[Path]) -> None:
     """Raises `BrokerError` `start_failed` unless Java starts with the ahead-of-time cache in `file`."""
     command = [*java_base(jars, [*aot_cache.options(file), "-XX:AOTMode=on"]), "kafka.tools.StorageTool", "random-uuid"]

@@ -31,7 +31,7 @@ from filelock import FileLock, Timeout
 from ledger.broker import aot_cache, formatting
 from ledger.broker.fetching import Report, StartProgress
 from ledger.broker.jars import JarCheck, ensure_jars, jar_paths, one_at_a_time
-from ledger.broker.java import java_base, java_environment, java_path, stop_leftovers, tail
+from ledger.broker.java import broker_command, java_environment, java_path, stop_leftovers, tail
 from ledger.broker.properties import OWNED_PROPERTIES, cluster_id_of, server_properties, write_properties
 from ledger.broker.readiness import ask_metadata
 from ledger.errors import BrokerError
@@ -93,9 +93,8 @@ class EmbeddedBroker:
         self._properties = dict(properties or {})
         self._jit = jit
         self._die_with_parent = die_with_parent and sys.platform != "win32"
-        self._aot_output = aot_output
+        self._cache = aot_cache.Offered(aot_output)
         self._check = check
-        self._aot_cache: Path | None = None  # that the running Java was told of
         self._watch: OwnerWatch | None = None
         self._proxied_ports = proxied_ports
         self._cache_dir = cache_dir
@@ -253,7 +252,7 @@ class EmbeddedBroker:
     def _run_format(self, jars: list[Path], properties: Mapping[str, str], patience: Patience) -> None:
         write_properties(self._dir / "format.properties", properties)
         tool = ["kafka.tools.StorageTool", "format", "-t", formatting.new_id(), "-c", "format.properties"]
-        command = [*self._java(jars, [*_QUICK, *self._aot_options(jars)]), *tool]
+        command = [*self._java(jars, _QUICK), *tool]
         said = self._dir / "format.out"
         with said.open("wb") as out:
             process = subprocess.Popen(
@@ -286,7 +285,7 @@ class EmbeddedBroker:
             if on_address is not None:
                 on_address(self.bootstrap_servers)
             if self._wait_until_ready(cluster_id, patience):
-                self._judge_aot_cache()
+                self._cache.drop_if_refused(self._out_file)
                 return
             # Somebody took one of the two ports after they were looked at: seen to be free, so look again.
         raise BrokerError("port_taken", f"Kafka could not bind its ports in {_ATTEMPTS} attempts:\n{self._log_tail()}")
@@ -298,7 +297,7 @@ class EmbeddedBroker:
                 old.replace(old.with_name(old.name + ".1"))
         self._end_watch()
         options = _QUICK if self._jit == "quick" else []
-        command = [*self._java(jars, [*options, *self._aot_options(jars)]), "kafka.Kafka", "server.properties"]
+        command = [*self._java(jars, options), "kafka.Kafka", "server.properties"]
         with self._out_file.open("wb") as out:
             # A session of its own: Ctrl-C in the terminal is for the owner, who stops its processes in the right order.
             self._process = subprocess.Popen(
@@ -321,42 +320,10 @@ class EmbeddedBroker:
         """Make that cache in a process that outlives this one, if there is none."""
         aot_cache.train_detached(aot_cache.cache_file(java_path(), jar_paths(self._cache_dir)))
 
-    def _aot_options(self, jars: list[Path]) -> list[str]:
-        if self._aot_output is not None:
-            return aot_cache.training_options(self._aot_output)
-        file = aot_cache.cache_file(java_path(), jars)
-        self._aot_cache = file if file.exists() else None
-        return [] if self._aot_cache is None else aot_cache.options(self._aot_cache)
-
-    def _judge_aot_cache(self, crashed: bool = False) -> bool:
-        """Drop the cache that Java did not take, or crashed with; whether it was dropped. It is made again in the background."""
-        if self._aot_cache is None:
-            return False
-        why = "Java crashed" if crashed else aot_cache.refusal(self._out_file.read_text("utf-8", errors="replace"))
-        if why is None:
-            return False
-        log.warning("starting without Java's cache %s, which is dropped: %s", self._aot_cache, why)
-        with suppress(OSError):  # the directory may be read-only
-            self._aot_cache.unlink(missing_ok=True)
-        return True
-
     def _java(self, jars: list[Path], options: Sequence[str]) -> list[str]:
         """Command line up to the main class."""
-        log = "-Dorg.slf4j.simpleLogger"
-        return [
-            *java_base(jars, options),
-            self._mark,
-            f"-Xms{min(256, self._heap_mb)}m",
-            f"-Xmx{self._heap_mb}m",
-            "-XX:+ExitOnOutOfMemoryError",
-            "-XX:-UsePerfData",
-            f"-XX:ErrorFile={self._dir / 'hs_err.log'}",
-            f"-Djava.io.tmpdir={self._dir / 'tmp'}",
-            f"{log}.defaultLogLevel={self._log_level}",
-            f"{log}.logFile={self._log_file}",
-            f"{log}.showDateTime=true",
-            f"{log}.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSSXXX",
-        ]
+        every = [*options, *self._cache.options(java_path(), jars)]
+        return broker_command(jars, every, self._mark, self._heap_mb, self._dir, self._log_file, self._log_level)
 
     def _server_properties(self, port: int, controller_port: int) -> dict[str, str]:
         return server_properties(port, controller_port, self._proxied_ports) | self._properties
@@ -378,7 +345,7 @@ class EmbeddedBroker:
         files = (self._log_file, self._out_file)
         while not patience.is_over((cpu_of([process.pid]), sizes_of(files))):
             if (status := process.poll()) is not None:
-                if status in _CRASHES and self._judge_aot_cache(crashed=True):
+                if status in _CRASHES and self._cache.drop_if_refused(self._out_file, crashed=True):
                     return False
                 if "failed to bind" in (log := self._log_tail()):
                     return False

@@ -9,11 +9,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
+from ledger.durations import HOUR_MS
 from ledger.errors import LogError, LogUnavailable, Rejected
 from ledger.log import Isolation, NewRecord, OpenTransaction, Record, TopicPartition
 from ledger.topics import TopicSpec
-
-HOUR_MS = 3_600_000
 
 
 @dataclass(eq=False)

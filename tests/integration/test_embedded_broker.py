@@ -282,7 +282,7 @@ def test_a_cache_that_java_does_not_take_is_dropped_with_one_line(
     finally:
         node.stop()
     assert not damaged.exists()
-    (line,) = [record.getMessage() for record in caplog.records if record.name == "ledger.broker.node"]
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "ledger.broker.aot_cache"]
     assert str(damaged) in line
     assert "bad magic number" in line
 

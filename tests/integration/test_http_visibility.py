@@ -21,7 +21,7 @@ import httpx
 import pytest
 from fastapi.routing import APIRoute
 
-from api.callers.auth import ROLES
+from api.callers.roles import ROLES
 from api.visibility import SIGHT
 from commands.idempotency import fresh_command_id, order_id_of
 from commands.messages import OrderCommand, RaiseAttention

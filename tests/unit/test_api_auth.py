@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from api.callers.auth import ROLES, Principal, Tokens, bearer_token, hash_token, load_tokens, new_token
+from api.callers.auth import Principal, Tokens, bearer_token, hash_token, load_tokens, new_token
+from api.callers.roles import ROLES
 from api.settings import Settings
 from ledger.errors import ConfigError
 

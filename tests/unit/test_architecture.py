@@ -468,6 +468,7 @@ def test_what_nobody_watches_is_seen(path: str, source: str) -> None:
 
 PURE = (
     "ledger/bounds.py",
+    "ledger/durations.py",
     "ledger/events.py",
     "ledger/evolve.py",
     "ledger/order.py",

@@ -6,6 +6,7 @@ import hashlib
 import http.server
 import json
 import os
+import pwd
 import re
 import subprocess
 import sys
@@ -358,12 +359,12 @@ def test_the_cache_can_be_put_elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 
 def test_a_user_without_a_home_directory_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def no_home() -> Path:
-        raise RuntimeError("Could not determine home directory.")
+    def no_entry(uid: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
 
-    for name in ("ORDER_LEDGER_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
+    for name in ("ORDER_LEDGER_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA", "HOME"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(Path, "home", no_home)
+    monkeypatch.setattr(pwd, "getpwuid", no_entry)
     with pytest.raises(BrokerError, match="set ORDER_LEDGER_CACHE") as caught:
         cache_root()
     assert caught.value.code == "directory_unusable"

@@ -1,0 +1,8 @@
+"""The roles of those who call."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+Role = Literal["gateway", "admin", "reader", "operator"]
+ROLES: tuple[Role, ...] = get_args(Role)
