@@ -46,12 +46,12 @@ def cache_root() -> Path:
     """
     if chosen := os.environ.get("ORDER_LEDGER_CACHE"):
         return Path(os.path.abspath(os.path.expanduser(chosen)))  # noqa: PTH100, PTH111  # a user without a home may name one
-    root = user_cache_path("order-ledger", appauthor=False)
-    if not root.is_absolute():
+    try:
+        return user_cache_path("order-ledger", appauthor=False)
+    except RuntimeError as error:
         raise BrokerError(
             "directory_unusable", "this user has no home directory: set ORDER_LEDGER_CACHE to a directory for Kafka's jars"
-        )
-    return root
+        ) from error
 
 
 def jar_paths(cache_dir: Path | None = None, lock: JarLock | None = None) -> list[Path]:
