@@ -21,7 +21,8 @@ import httpx
 from pydantic import SecretStr
 
 from api.app import build_app
-from api.callers.auth import Principal, Role, Token, Tokens, hash_token
+from api.callers.auth import Principal, Token, Tokens, hash_token
+from api.callers.roles import Role
 from api.context import AppContext
 from api.problems import PROBLEMS
 from api.settings import Settings

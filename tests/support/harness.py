@@ -20,7 +20,8 @@ from fastapi import FastAPI
 from pydantic import SecretStr
 
 from api.app import build_app
-from api.callers.auth import Principal, Role, Token, Tokens, hash_token, new_token
+from api.callers.auth import Principal, Token, Tokens, hash_token, new_token
+from api.callers.roles import Role
 from api.connections import ConnectionLimits, Connections
 from api.context import AppContext
 from api.processes.companions import Companions
