@@ -44,7 +44,7 @@ class TimedProjector:
     def positions(self) -> Mapping[TopicPartition, int]:
         return self._projector.positions()
 
-    def fold(self, records: Sequence[Record]) -> None:
+    def apply_chunk(self, records: Sequence[Record]) -> None:
         if not self._folded:
             self._began, self._cpu_began = time.perf_counter(), cpu_s([os.getpid()])[0]
         self._projector.apply_chunk(records)

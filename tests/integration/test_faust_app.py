@@ -56,7 +56,7 @@ class Counter:
     def positions(self) -> Mapping[TopicPartition, int]:
         return self._positions
 
-    def fold(self, records: Sequence[Record]) -> None:
+    def apply_chunk(self, records: Sequence[Record]) -> None:
         rows: dict[bytes, bytes | None] = {}
         positions = dict(self._positions)
         for r in records:
@@ -218,13 +218,13 @@ def test_the_first_exception_of_a_fold_is_the_last_fold(tmp_path: Path) -> None:
 
 def lose(app: FoldApp, number: int) -> None:
     """Make chunk `number` disappear between the agent and the fold (one that waits for it already cannot be robbed earlier)."""
-    fold = app.feed.fold
+    fold = app.feed.take
 
     async def losing(chunk: Chunk) -> None:
         if chunk.number != number:
             await fold(chunk)
 
-    app.feed.fold = losing  # type: ignore[method-assign]
+    app.feed.take = losing  # type: ignore[method-assign]
 
 
 def test_a_lost_chunk_is_not_folded_over(tmp_path: Path) -> None:
