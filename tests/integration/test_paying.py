@@ -13,7 +13,6 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -30,22 +29,11 @@ from ledger.topics import Topics
 from tests.support.harness import Clock, free_order_body, key, running_ledger
 from tests.support.patience import PATIENCE_S
 from tests.support.paying_shop import Shop
-from tests.support.sandboxed import WEBHOOK_SECRET, RunningSandbox, running_sandbox
+from tests.support.sandboxed import WEBHOOK_SECRET, running_sandbox
 from tests.support.serving import AdjustableStatus
 
+pytestmark = pytest.mark.usefixtures("calm")
 MINUTE_MS, HOUR_MS = 60_000, 3_600_000
-
-
-@pytest.fixture(scope="module")
-def shop(sandbox: RunningSandbox) -> Iterator[Shop]:
-    with running_ledger(MemoryLog(), Topics("paying."), sandbox=sandbox) as ledger:
-        yield Shop(ledger, sandbox)
-
-
-@pytest.fixture(autouse=True)
-def _calm(sandbox: RunningSandbox) -> Iterator[None]:
-    yield
-    sandbox.chaos()
 
 
 def test_an_order_is_paid_once_its_payment_is_captured_and_its_stock_reserved(shop: Shop) -> None:

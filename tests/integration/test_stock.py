@@ -25,6 +25,7 @@ from ledger.ports import free_port
 from tests.support.patience import PATIENCE_S
 from tests.support.sandboxed import RunningSandbox, running_sandbox
 
+pytestmark = pytest.mark.usefixtures("calm")
 TIMEOUT_MS = 500  # for calls that are to be given up; every other has a patient door
 PATIENT_MS = int(PATIENCE_S * 1000)
 Play = Callable[[StockService], Coroutine[Any, Any, Any]]
@@ -35,12 +36,6 @@ PROTO = Path(__file__).resolve().parents[2] / "commands" / "stock_proto"
 def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSandbox]:
     with running_sandbox(tmp_path_factory.mktemp("sandbox"), grpc=True) as running:
         yield running
-
-
-@pytest.fixture(autouse=True)
-def _calm(sandbox: RunningSandbox) -> Iterator[None]:
-    yield
-    sandbox.chaos()
 
 
 @pytest.fixture(params=["http", "grpc"])

@@ -15,7 +15,7 @@ import random
 import sys
 import time
 import typing
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -47,23 +47,12 @@ from ledger import events as e
 from ledger.events import Line
 from ledger.order import Attempt, Order, StockEntry
 from tests.support.patience import PATIENCE_S
-from tests.support.sandboxed import WEBHOOK_SECRET, RunningSandbox, running_sandbox
+from tests.support.sandboxed import WEBHOOK_SECRET, RunningSandbox
 
+pytestmark = pytest.mark.usefixtures("calm")
 TIMEOUT_MS = 800  # for calls that are to be given up; every other has a patient door
 PATIENT_MS = int(PATIENCE_S * 1000)
 Play = Callable[[StripeGateway], Coroutine[Any, Any, Any]]
-
-
-@pytest.fixture(scope="module")
-def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSandbox]:
-    with running_sandbox(tmp_path_factory.mktemp("sandbox")) as running:
-        yield running
-
-
-@pytest.fixture(autouse=True)
-def _calm(sandbox: RunningSandbox) -> Iterator[None]:
-    yield
-    sandbox.chaos()
 
 
 def gateway(sandbox: RunningSandbox, key: str = SECRET_KEY, timeout_ms: int = PATIENT_MS, **more: Any) -> StripeGateway:

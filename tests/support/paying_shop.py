@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import httpx
-import pytest
 
 from tests.support.harness import RunningLedger, key, order_body
 from tests.support.patience import PATIENCE_S
-from tests.support.sandboxed import RunningSandbox, running_sandbox
+from tests.support.sandboxed import RunningSandbox
 
 
 def made(answer: httpx.Response) -> dict[str, Any]:
@@ -83,9 +82,3 @@ class Shop:
         reconciler = self.ledger.companions.reconciler
         assert reconciler is not None
         reconciler.look_at_the_clock()
-
-
-@pytest.fixture(scope="module")
-def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSandbox]:
-    with running_sandbox(tmp_path_factory.mktemp("sandbox")) as running:
-        yield running
