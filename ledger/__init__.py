@@ -1,8 +1,8 @@
-"""What an order is and what happened to it. Imports none of our other packages.
+"""The domain: orders, events, and the log and stores they live in. Imports none of the other packages.
 
 words   events, transitions, topics, contacts, errors, config
-rules   order (evolve, display), money, envelope, outcomes, schemas, compatibility, partitioner, walk (what must hold for every
-        record of the log): pure; hanging (how a transaction that Kafka left open should end) over last_record
+rules   order (evolve, display), money, envelope, outcomes, schemas, compatibility, partitioner, walk (checks of every
+        record of the log): pure; hanging (how to end a transaction that Kafka left open) over last_record
 ports   log (EventLog), store (Store, MemoryStore)
 doors   codec (fastavro), kafka_log and kafka/ (confluent-kafka), rocks_store (rocksdict), broker (embedded Kafka) over jars,
         http_client (every HTTP client, aiohttp), registry (a schema registry), event_loop (uvloop),

@@ -1,11 +1,11 @@
-"""The ledger in one file: `order-events` and `order-refusals`, byte for byte, with what is needed to check them.
+"""The ledger in one file: `order-events` and `order-refusals`, byte for byte, and everything needed to check them.
 
     12 bytes   magic
     frames     length (4 bytes, big-endian), CRC-32 of the content (4 bytes), content (MessagePack)
 
-The first frame is the header, then come the records, the last is the trailer: how many records there are, and the end of every
-partition's chain. A file without its trailer was not written to its end. Checksums find accidents and name the record; what
-was changed on purpose, checksums and all, is found by the chain (`ledger.walk`) and by heads that are kept elsewhere.
+The first frame is the header, then come the records, and last the trailer: the number of records, and the head of every
+partition's chain. A file without a trailer is incomplete. Checksums detect accidental damage and name the record; deliberate
+changes, including checksums, are detected by the chain (`ledger.walk`) and by heads kept elsewhere.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _MAX_FRAME = 2 * MAX_RECORD_BYTES
 
 
 class ArchiveError(LedgerError):
-    """The file is not a whole archive of a ledger. `after` is the last record that was well, None: there was none."""
+    """The file is not a complete archive of a ledger. `after` is the last valid record; None if there is none."""
 
     code = "archive"
 
@@ -39,7 +39,7 @@ class ArchiveError(LedgerError):
 
 
 class Header(Struct, frozen=True):
-    """What the file is. `made_at` is RFC 3339, `schemas` maps ids to Avro schemas (JSON text), `partitions` is of both topics."""
+    """The header. `made_at` is RFC 3339, `schemas` maps ids to Avro schemas (JSON text), `partitions` is of both topics."""
 
     made_at: str
     partitions: int
@@ -49,7 +49,7 @@ class Header(Struct, frozen=True):
 
 
 class Entry(Struct, frozen=True, array_like=True):
-    """One record: `kind` is EVENTS or REFUSALS, the rest as in the log."""
+    """One record: `kind` is EVENTS or REFUSALS, the other fields are as in the log."""
 
     kind: int
     partition: int
@@ -61,7 +61,7 @@ class Entry(Struct, frozen=True, array_like=True):
 
 
 class Trailer(Struct, frozen=True):
-    """What the file must hold: records per kind and the head of every partition of `order-events`."""
+    """The expected content: number of records per kind, and the head of every partition of `order-events`."""
 
     events: int
     refusals: int
@@ -71,12 +71,12 @@ class Trailer(Struct, frozen=True):
 _encode = msgspec.msgpack.Encoder().encode
 _decode_header = msgspec.msgpack.Decoder(Header).decode
 _decode_entry = msgspec.msgpack.Decoder(Entry).decode
-_ENTRY_BEGINS = bytes([0x90 + len(Entry.__struct_fields__)])  # MessagePack: an array of so many; the trailer is a map
+_ENTRY_BEGINS = bytes([0x90 + len(Entry.__struct_fields__)])  # MessagePack: an array of that length; the trailer is a map
 _decode_trailer = msgspec.msgpack.Decoder(Trailer).decode
 
 
 class ArchiveWriter:
-    """Writes an archive to `file`, front to back."""
+    """Writes an archive to `file` sequentially."""
 
     def __init__(self, file: BinaryIO, header: Header) -> None:
         self._file = file
@@ -87,7 +87,7 @@ class ArchiveWriter:
         self._write(_encode(entry))
 
     def finish(self, trailer: Trailer) -> None:
-        """To be called last: without it the file is not whole."""
+        """Write the trailer. Call it last: without it the file is incomplete."""
         self._write(_encode(trailer))
 
     def _write(self, content: bytes) -> None:
@@ -96,22 +96,22 @@ class ArchiveWriter:
 
 
 class ArchiveReader:
-    """Reads an archive from `file`, front to back: `header` at once, then `entries`, then there is a `trailer`."""
+    """Reads an archive from `file` sequentially: first `header`, then `entries`, and then `trailer`."""
 
     def __init__(self, file: BinaryIO) -> None:
-        """Raises `ArchiveError` when it is none."""
+        """Raises `ArchiveError` if `file` is not an archive."""
         self._file = file
         self._last: Entry | None = None
         self.trailer: Trailer | None = None
         if file.read(len(MAGIC)) != MAGIC:
-            raise ArchiveError("this is not an archive of a ledger (or one of another version)", None)
+            raise ArchiveError("this is not an archive of a ledger, or has another version", None)
         try:
             self.header = _decode_header(self._content())
         except msgspec.MsgspecError as exc:
             raise self._error(f"the header cannot be read: {exc}") from None
 
     def entries(self) -> Iterator[Entry]:
-        """Every record. Raises `ArchiveError` naming the first place that is not as it was written."""
+        """All records. Raises `ArchiveError` naming the first damaged position."""
         counted = [0, 0]
         while (content := self._content())[:1] == _ENTRY_BEGINS:
             try:
@@ -127,24 +127,22 @@ class ArchiveReader:
             raise self._error(f"the trailer cannot be read: {exc}") from None
         if counted != [self.trailer.events, self.trailer.refusals]:
             told = f"{self.trailer.events} events and {self.trailer.refusals} refusals"
-            raise self._error(
-                f"the file holds {counted[EVENTS]} events and {counted[REFUSALS]} refusals, its trailer says {told}"
-            )
+            raise self._error(f"the file has {counted[EVENTS]} events and {counted[REFUSALS]} refusals, its trailer says {told}")
         if self._file.read(1):
-            raise self._error("the file goes on after its trailer")
+            raise self._error("the file continues after its trailer")
 
     def _content(self) -> bytes:
         head = self._file.read(_FRAME.size)
         if len(head) < _FRAME.size:
-            raise self._error("the file is cut off")
+            raise self._error("the file is truncated")
         length, crc = _FRAME.unpack(head)
         if not 0 < length <= _MAX_FRAME:
-            raise self._error("an impossible length")
+            raise self._error("invalid length")
         content = self._file.read(length)
         if len(content) < length:
-            raise self._error("the file is cut off")
+            raise self._error("the file is truncated")
         if zlib.crc32(content) != crc:
-            raise self._error("the checksum does not fit")
+            raise self._error("the checksum does not match")
         return content
 
     def _error(self, what: str) -> ArchiveError:

@@ -1,4 +1,4 @@
-"""Asking the log until it answers: for the start of a process, which has nothing better to do."""
+"""Repeats a request until the log answers. For the start of a process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import structlog
 from ledger.errors import LogError, LogUnavailable
 
 PAUSE_S = 0.3
-LOOK_S = 0.1  # how late a stop is heard
+LOOK_S = 0.1  # how late a stop is noticed
 SAY_AFTER_S = 3.0
 
 T = TypeVar("T")
@@ -21,7 +21,7 @@ log = structlog.get_logger(__name__)
 
 
 class _Attempt(threading.Thread, Generic[T]):
-    """One question on a thread of its own: Kafka's client waits without hearing signals, and is left behind at a stop."""
+    """One request on its own thread: Kafka's client blocks without noticing signals, and is abandoned at a stop."""
 
     def __init__(self, question: Callable[[], T]) -> None:
         super().__init__(name="asking-the-log", daemon=True)
@@ -33,16 +33,16 @@ class _Attempt(threading.Thread, Generic[T]):
     def run(self) -> None:
         try:
             self.answer = self._question()
-        except BaseException as exc:  # raised again where it was asked
+        except BaseException as exc:  # raised again by the caller
             self.error = exc
         finally:
             self.done.set()
 
 
 def until_answered(question: Callable[[], T], stopping: threading.Event, passing: type[LogError] = LogUnavailable) -> T | None:
-    """What `question` returns, asked again while it raises `passing`. None once `stopping` is set, within a tenth of a second.
+    """The result of `question`, repeated while it raises `passing`. None once `stopping` is set, within a tenth of a second.
 
-    Raises whatever else it raises.
+    Passes on any other exception.
     """
     began, said, said_why = time.monotonic(), False, False
     while not stopping.is_set():

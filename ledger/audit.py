@@ -1,6 +1,6 @@
-"""Who did, or saw, what no event of an order tells: one record of `order-audit`. Pure.
+"""Records of `order-audit`: who did or saw what no event of an order records. Pure.
 
-There is no personal data in it: principals, orders and customers by their names and pseudonyms, a request by its id.
+They contain no personal data: principals, orders and customers appear by name and pseudonym, a request by its id.
 """
 
 from __future__ import annotations
@@ -9,24 +9,24 @@ from msgspec import Struct
 
 from ledger.bounds import Count, Id, OptionalId, Text, TimeMs, Word
 
-CONTACT_READ = "contact_read"  # staff got an answer with an order's contact in it
+CONTACT_READ = "contact_read"  # staff received an answer with the contact of an order
 CUSTOMER_ERASURE = "customer_erasure"
-ATTENTION_RESOLUTION = "attention_resolution"  # staff said what became of what a person was called for
+ATTENTION_RESOLUTION = "attention_resolution"  # staff resolved the attention of an order
 TOKENS_RELOAD = "tokens_reload"
 ACTIONS = (CONTACT_READ, CUSTOMER_ERASURE, ATTENTION_RESOLUTION, TOKENS_RELOAD)
 
 DONE = "done"
-REQUESTED = "requested"  # promised, and not done yet
-UNDECIDED = "undecided"  # the command is durable, and was not decided when it was answered
+REQUESTED = "requested"  # durable, but not done yet
+UNDECIDED = "undecided"  # the command is durable, but was not decided at the time of the answer
 REFUSED = "refused"
 OUTCOMES = (DONE, REQUESTED, UNDECIDED, REFUSED)
 
 
 class AuditRecord(Struct, frozen=True, kw_only=True):
-    """`actor` is a principal (`admin:desk`) or, for what a process does by itself, `serve`; `role` is empty then.
+    """`actor` is a principal (`admin:desk`) or, for what a process does by itself, `serve`; then `role` is empty.
 
-    `audit_id` is the same when a record had to be written twice. `occurred_at` is of the clock of `node`, in ms since the epoch.
-    `reason` is the code of a refusal's problem. `count` is how many contacts were deleted.
+    `audit_id` identifies a record that was written twice. `occurred_at` is by the clock of `node`, in ms since the epoch.
+    `reason` is the code of the problem of a refusal. `count` is the number of deleted contacts.
     """
 
     audit_id: Id

@@ -1,8 +1,8 @@
 """Bounds of every value that a record may carry, declared with the field. Pure.
 
-They are far beyond what any door lets in, and inside what every reader can hold: sums of a million amounts fit 64 bits, times
-can be written in RFC 3339, a text fits its place in a record. A record with a value outside is not decoded: such a command is
-refused, such an event freezes its order, and both are the same on every node.
+They are far beyond what any route accepts, and within what every reader can represent: sums of a million amounts fit 64 bits,
+times can be written in RFC 3339, a text fits into a record. A record with a value out of bounds is not decoded: such a command is
+refused, such an event freezes its order, and both happen alike on every node.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-SERVICES = ("product", "merch")  # that a line may be of
+SERVICES = ("product", "merch")  # of lines
 
 MAX_TIME_MS = 253_402_300_799_999  # the last millisecond of the year 9999
 MAX_AMOUNT_MINOR = 10**12
@@ -20,7 +20,7 @@ MAX_INT = 2**31 - 1
 MAX_WORD = 64
 MAX_LINES, MAX_ADJUSTMENTS, MAX_ITEMS = 100, 20, 100
 
-# What a path of the API can name. Kept out of `Id`, for a pattern costs half a microsecond a value in every decode.
+# Ids that a path of the API can contain. Not part of `Id`: a pattern costs half a microsecond per value in every decode.
 ID = r"[A-Za-z0-9_-]{1,64}"  # of customers, orders, commands
 ID_PATTERN = re.compile(ID)
 DOTTED_ID = r"[A-Za-z0-9._-]{1,64}"  # of articles, principals
@@ -32,10 +32,10 @@ Count = Annotated[int, Meta(ge=0, le=MAX_INT)]
 Quantity = Annotated[int, Meta(ge=1, le=MAX_INT)]
 Offset = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Id = Annotated[str, Meta(min_length=1, max_length=64)]
-OptionalId = Annotated[str, Meta(max_length=64)]  # empty: none
+OptionalId = Annotated[str, Meta(max_length=64)]  # empty means none
 Currency = Annotated[str, Meta(min_length=3, max_length=3)]
-Word = Annotated[str, Meta(max_length=MAX_WORD)]  # a name out of a table of ours or of a partner's
-Reference = Annotated[str, Meta(max_length=255)]  # a partner's name for something
-Text = Annotated[str, Meta(max_length=255)]  # of people: 120 characters at the door
+Word = Annotated[str, Meta(max_length=MAX_WORD)]  # a word from a fixed list, here or at a partner
+Reference = Annotated[str, Meta(max_length=255)]  # a partner's id
+Text = Annotated[str, Meta(max_length=255)]  # text by people: 120 characters at the API
 Digest16 = Annotated[bytes, Meta(min_length=16, max_length=16)]
 Digest32 = Annotated[bytes, Meta(min_length=32, max_length=32)]

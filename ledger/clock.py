@@ -1,4 +1,4 @@
-"""The machine's clock, for whatever is not told the time by the log."""
+"""The machine's clock, for everything that does not use the time of the log."""
 
 from __future__ import annotations
 

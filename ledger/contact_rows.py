@@ -1,20 +1,21 @@
-"""The contacts as one node keeps them: a fold of all of `order-contacts` into a store of its own, for `serve` and the notifier.
+"""The contacts of one node: a fold of all of `order-contacts` into its own store, for `serve` and the notifier.
 
-    order_id/contact_digest            the contact; none where it cannot be read, or was written after its erasure
+    order_id/contact_digest            the contact; nothing if it cannot be decoded, or was written after its erasure
     \\0customer/<customer>NUL<key>      the contacts of a customer; of customer "" are those without a contact
     \\0erased/<key>                     erased for good
-    \\0erasing/<customer>               an erasure that is not finished (`ledger.erasures`)
-    \\0erasure/<customer>               the last one that is
-    \\0unpurged/<key>                   deleted, and perhaps still to be read in the store's files: see `purge`
+    \\0erasing/<customer>               an erasure in progress (`ledger.erasures`)
+    \\0erasure/<customer>               the last finished one
+    \\0unpurged/<key>                   deleted, but perhaps still readable in the files of the store: see `purge`
     \\0position/<topic>/<p>             next offset to fold, timestamp of the record before it
-    \\0current                          as of when everything written to the topic is known to be folded, ms since the epoch
+    \\0current                          everything written before this time is known to be folded, ms since the epoch
     \\0version                          of these rows
-    \\0anew                             they are being thrown away
+    \\0anew                             they are being deleted
 
-Values are not those of the log: a contact is read far more often than written, and Avro costs ten times as much to decode.
+Values are encoded differently from the log: a contact is read far more often than written, and Avro takes ten times as long to
+decode.
 
-Erasure reaches a node as tombstones, and Kafka keeps those for `delete.retention.ms` only. A fold that was away for longer may
-have missed one for ever; so one that was away for half of it is thrown away and begun again from the start of the topic.
+Erasures reach a node as tombstones, which Kafka keeps only for `delete.retention.ms`. A fold that was offline for longer may have
+missed one; so after half that time offline, it is deleted and repeated from the start of the topic.
 """
 
 from __future__ import annotations
@@ -43,17 +44,17 @@ CONTACTS_STORE = "contacts"
 VERSION = b"1"
 TOO_OLD_MS = CONTACT_TOMBSTONES_MS // 2
 NOTE_EVERY_MS = 60_000
-PURGE_KEYS = 10_000  # of more than these the whole store is purged, which then costs less
-MOST_PURGED = 200_000  # dealt with in one go
+PURGE_KEYS = 10_000  # for more than these, the whole store is purged, which is then cheaper
+MOST_PURGED = 200_000  # handled in one step
 
 _VERSION, _CURRENT, _ANEW = b"\0version", b"\0current", b"\0anew"
 _POSITION, _CUSTOMER, _ERASED, _UNPURGED = b"\0position/", b"\0customer/", b"\0erased/", b"\0unpurged/"
 _UNDER_WAY, _FINISHED = b"\0erasing/", b"\0erasure/"
 _PLACE = struct.Struct(">QQ")
-_FIRST_KEY = b"\x01"  # behind the rows that begin with NUL
+_FIRST_KEY = b"\x01"  # after the rows that begin with NUL
 _CHUNK = 1_000
 _SOME_ROWS = 50  # read and deleted in one step
-# Ids of orders begin so, and go on with letters: a first stretch is as long as the step of the first of these.
+# Order ids begin like this and continue with letters: the first stretch is one step of the first letter.
 _LEAD, _LETTER = b"ord_", 1 << 56
 
 Rows = dict[bytes, bytes | None]
@@ -62,13 +63,13 @@ log = structlog.get_logger(__name__)
 
 
 class ContactsTooOld(LedgerError):
-    """This fold was away from the log for so long that it may have missed an erasure. Opened again, it begins anew."""
+    """This fold was offline for so long that it may have missed an erasure. When reopened, it starts from scratch."""
 
     code = "contacts_too_old"
 
 
 class KeptContact(Struct, frozen=True, array_like=True):
-    """One row. `written_at` is the record's timestamp, ms since the epoch."""
+    """One row. `written_at` is the timestamp of the record, ms since the epoch."""
 
     written_at: int
     contact: OrderContact | None
@@ -80,10 +81,10 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 class KeptContacts:
-    """Contacts of all partitions of `topic` in `store`. Used by one thread at a time, but for `purge`."""
+    """Contacts of all partitions of `topic` in `store`. Used by one thread at a time, except `purge`."""
 
     def __init__(self, store: Store, topic: str, partitions: int, clock: Callable[[], int] = now_ms) -> None:
-        """Takes up what is in `store`, or throws it away where it cannot be relied on. Raises `StoreError`."""
+        """Continue from the content of `store`, or delete it if it cannot be trusted. Raises `StoreError`."""
         self.store = store
         self._clock = clock
         self._codec = contact_codec()
@@ -97,11 +98,11 @@ class KeptContacts:
         if version is None and next(self.store.scan(b""), None) is None:
             self._begin()
         elif self.store.get(_ANEW) is not None:
-            self.begin_anew("that was interrupted")
+            self.begin_anew("deleting them was interrupted")
         elif version != VERSION:
-            self.begin_anew("they were kept in another form")
+            self.begin_anew("they have another format")
         elif self._is_too_old():
-            self.begin_anew("this node was away for longer than erasures are told of")
+            self.begin_anew("this node was offline for longer than erasures are kept")
         self._positions = {tp: self._position_in_store(tp)[0] for tp in self._partitions}
 
     def _begin(self) -> None:
@@ -109,9 +110,9 @@ class KeptContacts:
         self.store.write({_ANEW: None, _VERSION: VERSION, _CURRENT: b"%d" % self._current})
 
     def begin_anew(self, why: str) -> None:
-        """Forget everything, so that the topic is folded from its start. Raises `StoreError`."""
-        log.warning("contacts are read anew from the log", why=why)
-        self.store.write({_ANEW: b""})  # killed on the way, it is done again, to the end
+        """Delete everything, so that the topic is folded from its start. Raises `StoreError`."""
+        log.warning("reading all contacts from the log again", why=why)
+        self.store.write({_ANEW: b""})  # if killed on the way, it is repeated
         after: bytes | None = None
         while rows := [key for key, _ in islice(self.store.scan(b"", after), _CHUNK)]:
             self.store.write({key: None for key in rows if key != _ANEW})
@@ -121,9 +122,9 @@ class KeptContacts:
         self._positions = dict.fromkeys(self._partitions, 0)
 
     def follow(self, ends: Mapping[TopicPartition, int]) -> None:
-        """Begin anew where the topic ends before what is folded: it is another one. `ends` may have others' partitions."""
+        """Start from scratch if the topic ends before the fold: it is another topic. `ends` may have other partitions, too."""
         if any(at > ends[tp] for tp, at in self._positions.items()):
-            self.begin_anew("their topic was made anew")
+            self.begin_anew("their topic was recreated")
 
     # ---- how far
 
@@ -139,25 +140,25 @@ class KeptContacts:
         return _PLACE.unpack(raw) if raw else (0, 0)
 
     def last_written_at(self, partition: int) -> int:
-        """Time of the last record folded of a partition, ms since the epoch; 0: there was none."""
+        """Time of the last folded record of a partition, ms since the epoch; 0 if there is none."""
         return self._position_in_store(self._partitions[partition])[1]
 
     def note_current(self, as_of_ms: int) -> None:
-        """Everything written before `as_of_ms` is folded. To be said now and then while the log answers."""
+        """Note that everything written before `as_of_ms` is folded. Call it regularly while the log answers."""
         if abs(as_of_ms - self._current) >= NOTE_EVERY_MS:
             self._current = as_of_ms
             self.store.write({_CURRENT: b"%d" % as_of_ms})
 
     def _is_too_old(self) -> bool:
-        """Also what is said to be of the future: a clock was wrong, so nobody knows how old it is."""
+        """Whether it was offline too long. True also for a time in the future: a clock was wrong, so its age is unknown."""
         return not -TOO_OLD_MS <= self._clock() - self._current <= TOO_OLD_MS
 
     # ---- the fold
 
     def fold(self, tp: TopicPartition, records: Sequence[Record]) -> list[bytes]:
-        """Fold records of one partition, in order, that are not folded yet; their keys. One write. Raises `ContactsTooOld`."""
+        """Fold those records of one partition that are new, in one write; returns their keys. Raises `ContactsTooOld`."""
         if self._is_too_old():
-            raise ContactsTooOld("contacts are older than erasures are told of; a restart reads them anew")
+            raise ContactsTooOld("contacts are older than erasures are kept; a restart reads them again")
         rows = self._rows((record.key or b"", record.value, record.timestamp_ms) for record in records)
         last = records[-1]
         rows[_position_key(tp)] = _PLACE.pack(last.offset + 1, last.timestamp_ms)
@@ -166,14 +167,14 @@ class KeptContacts:
         return [record.key or b"" for record in records]
 
     def reached(self, tp: TopicPartition, position: int) -> None:
-        """There is nothing between the last record folded and `position`: compaction leaves gaps."""
+        """Note that there is no record between the last folded one and `position`: compaction leaves gaps."""
         if position > self._positions[tp]:
             at = self._position_in_store(tp)[1]
             self.store.write({_position_key(tp): _PLACE.pack(position, at)})
             self._positions[tp] = position
 
     def put(self, records: Iterable[tuple[bytes, bytes | None, int]]) -> None:
-        """What the log is known to hold and the fold will meet, as (key, value, time): here at once."""
+        """Apply (key, value, time) of durable records immediately, before the fold reaches them."""
         if rows := self._rows(records):
             self.store.write(rows)
 
@@ -186,7 +187,7 @@ class KeptContacts:
         for key, value, written_at in records:
             if (erased := erased_contact(key)) is not None:
                 rows[_ERASED + erased] = b""
-                if (raw := get(erased)) is not None:  # whose tombstone comes next, or is owed
+                if (raw := get(erased)) is not None:  # its tombstone comes next, or is still to be written
                     self._replace(rows, erased, raw, KeptContact(_decode(raw).written_at, None))
             elif is_erasure(key):
                 rows |= _erasure_rows(value, written_at)
@@ -206,7 +207,7 @@ class KeptContacts:
         if raw is not None:
             rows[_index_key(_decode(raw).contact, key)] = None
             if kept is None or kept.contact is None:
-                rows[_UNPURGED + key] = b"%d" % time.time_ns()  # tells this deletion from a later one
+                rows[_UNPURGED + key] = b"%d" % time.time_ns()  # distinguishes this deletion from a later one
         rows[key] = None if kept is None else _encode(kept)
         if kept is not None:
             rows[_index_key(kept.contact, key)] = b""
@@ -215,45 +216,45 @@ class KeptContacts:
         try:
             return self._codec.decode(value)
         except DecodeError as exc:
-            log.error("unreadable contact", reason=exc.reason)
+            log.error("undecodable contact", reason=exc.reason)
             return None
 
     @property
     def has_late(self) -> bool:
-        """Whether `late` has something to say."""
+        """Whether `late` has keys to return."""
         return bool(self._late)
 
     def late(self) -> list[bytes]:
-        """Keys of contacts that came after their erasure, since this was asked last: the log still has them."""
+        """Keys of contacts written after their erasure, since the last call: the log still has them."""
         late, self._late = self._late, []
         return late
 
     # ---- reads
 
     def contact(self, key: bytes) -> OrderContact | None:
-        """The contact with this key (`ledger.contacts.contact_key`); None when unknown, erased or unreadable."""
+        """The contact with this key (`ledger.contacts.contact_key`); None if it is unknown, erased or undecodable."""
         raw = self.store.get(key)
         return _decode(raw).contact if raw else None
 
     def written_at(self, key: bytes) -> int | None:
-        """When the record with this key was written, if the log has one; ms since the epoch."""
+        """When the record with this key was written, ms since the epoch; None if the log has none."""
         raw = self.store.get(key)
         return _decode(raw).written_at if raw else None
 
     def is_erased(self, key: bytes) -> bool:
-        """Whether the contact with this key is erased for good, whatever is written."""
+        """Whether the contact with this key is permanently erased."""
         return self.store.get(_ERASED + key) is not None
 
     def is_order_erased(self, order_id: str) -> bool:
-        """Whether a contact of this order is erased for good."""
+        """Whether a contact of this order is permanently erased."""
         return next(self.store.scan(_ERASED + order_id.encode() + b"/"), None) is not None
 
     def keys(self, after: bytes, most: int) -> Steps[list[bytes]]:
-        """Keys of all contacts that the log has, behind `after`, at most so many."""
+        """Keys of all contacts in the log after `after`, at most `most`."""
         return self._keys(b"", max(after + b"\0", _FIRST_KEY), most)
 
     def keys_of(self, customer_id: str, after: bytes, most: int) -> Steps[list[bytes]]:
-        """Keys of a customer's contacts, behind `after`. Customer "": those whose contact cannot be read, or came too late."""
+        """Keys of a customer's contacts after `after`. Customer "": undecodable contacts, and those written too late."""
         prefix = _CUSTOMER + customer_id.encode() + b"\0"
         return self._keys(prefix, prefix + after + b"\0" if after else prefix, most)
 
@@ -268,7 +269,7 @@ class KeptContacts:
     # ---- erasures
 
     def last_erasure(self, customer_id: str) -> Erasure | None:
-        """The customer's erasure that is under way, else the last one that is finished, as far as the fold knows."""
+        """The customer's erasure in progress, else the last finished one, according to the fold."""
         for row in self.store.get_many([_UNDER_WAY + customer_id.encode(), _FINISHED + customer_id.encode()]):
             if row is not None:
                 return _decode_erasure(row).erasure
@@ -282,10 +283,10 @@ class KeptContacts:
         prefix = order_id.encode() + b"/"
         return any(_decode(row).contact is not None for _, row in self.store.scan(prefix))
 
-    # ---- what is deleted must be gone from the disk as well
+    # ---- deleted contacts must also vanish from the disk
 
     def unpurged(self) -> Steps[dict[bytes, bytes]]:
-        """What was deleted since the last purge, some of it: the rows that say so. For `purge`, and then for `purged`."""
+        """Rows of contacts deleted since the last purge, or some of them. For `purge`, and then for `purged`."""
         found: dict[bytes, bytes] = {}
         keys = SparseKeys(self.store, _UNPURGED, b"", _LEAD, _LETTER)
         while len(found) < MOST_PURGED and (row := (yield from keys.following())) is not None:
@@ -294,12 +295,12 @@ class KeptContacts:
         return found
 
     def purge(self, unpurged: dict[bytes, bytes], stopping: Callable[[], bool]) -> bool:
-        """Rewrite the files that may hold what was deleted; whether that was done to the end. Takes seconds, in any thread."""
+        """Rewrite the files that may contain deleted contacts; returns whether it finished. Takes seconds, in any thread."""
         keys = [row[len(_UNPURGED) :] for row in unpurged] if len(unpurged) <= PURGE_KEYS else None
         return self.store.purge(keys, stopping)
 
     def purged(self, unpurged: dict[bytes, bytes]) -> Steps[None]:
-        """To be done after `purge` was done to the end: what was deleted meanwhile still waits."""
+        """Call this after `purge` has finished: rows of later deletions remain."""
         rows = iter(unpurged.items())
         while some := dict(islice(rows, _SOME_ROWS)):
             still = self.store.get_many(list(some))
@@ -314,7 +315,7 @@ def _erasure_rows(value: bytes | None, written_at: int) -> Rows:
     try:
         erasure = decode_erasure(value or b"")
     except DecodeError as exc:
-        log.error("unreadable erasure", reason=exc.reason)
+        log.error("undecodable erasure", reason=exc.reason)
         return {}
     under_way, finished = _UNDER_WAY + erasure.customer_id.encode(), _FINISHED + erasure.customer_id.encode()
     row = _encode(KeptErasure(written_at, erasure))

@@ -1,11 +1,11 @@
-"""Who an order is for: the only personal data, kept in `order-contacts` and never in the ledger. Pure.
+"""Contacts of orders: the only personal data, kept in `order-contacts` and never in the ledger. Pure.
 
 Records of that topic, by key:
 
     order_id/contact_digest           the contact; a tombstone deletes it
-    order_id/contact_digest/erased    the contact is erased for good: one written later under its key is not kept
-    erasure:<customer_id>             what was promised to be erased, and how far that is (`ledger.erasures`)
-    barrier                           nothing; whoever has read it has read everything written before it
+    order_id/contact_digest/erased    the contact is permanently erased: one written later under its key is ignored
+    erasure:<customer_id>             an erasure of the customer, and its progress (`ledger.erasures`)
+    barrier                           empty; a reader that has read it has read everything written before it
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Address(Struct, frozen=True, omit_defaults=True):
 
 
 class OrderContact(Struct, frozen=True, omit_defaults=True):
-    """Contact of one order. `customer_id` lets a customer's contacts be found and erased."""
+    """Contact of one order. `customer_id` is used to find and erase the contacts of a customer."""
 
     customer_id: str
     name: str
@@ -37,7 +37,7 @@ class OrderContact(Struct, frozen=True, omit_defaults=True):
     delivery_note: str | None = None
 
 
-# The value of an erased key: no tombstone, for it must outlive compaction; and it fits the topic's schema.
+# The value of an erased key: not a tombstone, because it must survive compaction. It follows the schema of the topic.
 NOBODY = OrderContact("", "", "", Address("", "", "", ""))
 
 
@@ -47,15 +47,15 @@ def contact_key(order_id: str, digest: bytes) -> bytes:
 
 
 def order_of(key: bytes) -> str:
-    """The order that a contact's key names."""
+    """The order id in the key of a contact."""
     return key.split(b"/", 1)[0].decode("utf-8", "replace")
 
 
 def erased_key(key: bytes) -> bytes:
-    """Key of the record that says that the contact with `key` is erased for good."""
+    """Key of the record that marks the contact with `key` as permanently erased."""
     return key + _ERASED
 
 
 def erased_contact(key: bytes) -> bytes | None:
-    """The contact's key, when `key` is an erased key; else None."""
+    """The key of the contact if `key` is an erased key; else None."""
     return key.removesuffix(_ERASED) if key.endswith(_ERASED) else None

@@ -1,4 +1,4 @@
-"""The bookkeeping around an event: summary fields, position, chain, CloudEvents headers. Pure."""
+"""The envelope of an event: summary fields, position, chain, CloudEvents headers. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CONTENT_TYPE = b"application/avro"
 
 
 class Written(Struct, frozen=True):
-    """Where a batch of decisions stands: which command log, first command of the batch in this partition, which writer."""
+    """Position of a batch of decisions: command log, first command of the batch in this partition, writer epoch."""
 
     command_log: bytes
     batch_first: int
@@ -22,7 +22,7 @@ class Written(Struct, frozen=True):
 
 
 def seal(event: OrderEvent, after: Order, written: Written, command_offset: int, prev_hash: bytes) -> OrderEvent:
-    """`event` with the state after it and its place in the log. `after` is `evolve(before, event)`."""
+    """`event` with the state after it and its position in the log. `after` is `evolve(before, event)`."""
     return replace(
         event,
         **summary(after),
@@ -50,7 +50,7 @@ def body_hash(body: bytes) -> bytes:
 
 
 def headers(event: OrderEvent, traceparent: bytes | None = None) -> tuple[tuple[str, bytes], ...]:
-    """CloudEvents 1.0 attributes in Kafka's binary mode; no more than these, for headers can outweigh the event."""
+    """CloudEvents 1.0 attributes in Kafka's binary mode; only these, because headers can be larger than the event."""
     named = (
         ("ce_id", f"{event.order_id}/{event.version}".encode()),
         ("ce_type", event.type.encode()),

@@ -1,8 +1,8 @@
-"""The record of a customer's erasure: what was promised, who is at work, how far it is. Pure.
+"""The record of a customer's erasure: what was requested, which node works on it, and its progress. Pure.
 
-It is kept in `order-contacts` under a key of its own (no contact's key is without a slash): every node knows what was promised,
-and any of them can go on with it. Its value fits the topic's schema: a contact of nobody, whose note is JSON. It holds no
-personal data: a customer id is a pseudonym.
+It is kept in `order-contacts` under a key of its own (keys of contacts always contain a slash), so every node knows about it and
+any node can resume it. Its value follows the schema of the topic: a contact of nobody whose note is JSON. It contains no personal
+data: a customer id is a pseudonym.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _PREFIX = "erasure:"
 
 
 class Erasure(Struct, frozen=True):
-    """Times are ms since the epoch; `node` is at work, or was last; `contacts_deleted` counts what is known to be durable.
+    """Times are ms since the epoch. `node` works on it, or did last. `contacts_deleted` counts durable deletions.
 
     `done_at` None: not finished.
     """
@@ -32,7 +32,7 @@ class Erasure(Struct, frozen=True):
 
 
 class KeptErasure(Struct, frozen=True, array_like=True):
-    """`noted_at` is the timestamp of the last record about it: how long ago somebody was at work."""
+    """`noted_at` is the timestamp of its last record: when a node last worked on it."""
 
     noted_at: int
     erasure: Erasure

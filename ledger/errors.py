@@ -1,4 +1,4 @@
-"""Errors that cross a module border. Each has one cause and a `code` that never changes."""
+"""Errors that cross module boundaries. Each has one cause and a `code` that never changes."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Literal
 BrokerCode = Literal[
     "no_network",  # no repository answered
     "download_failed",  # a repository answered, but not with the jar
-    "bad_hash",  # what it sent is not what the lock file says
+    "bad_hash",  # the download does not match the lock file
     "no_disk_space",
     "directory_unusable",  # the cache or data directory cannot be read or written
-    "already_running",  # a living process owns this data directory or is filling the cache
+    "already_running",  # another process owns this data directory or is filling the cache
     "port_taken",
     "start_failed",
     "not_running",
@@ -18,22 +18,22 @@ BrokerCode = Literal[
 
 
 class LedgerError(Exception):
-    """Root of everything the ledger raises on purpose.
+    """Base class of all errors that the ledger raises on purpose.
 
-    `code` is a stable, lower-case name of the cause; the message says what happened and, where a person can act, what to do.
+    `code` is a stable, lower-case name of the cause. The message says what happened and, if a person can act, what to do.
     """
 
     code = "ledger_error"
 
 
 class ConfigError(LedgerError):
-    """A setting is missing, malformed or contradicts the cluster. Raised at start only, before anything is written."""
+    """A setting is missing, malformed or contradicts the cluster. Raised only at start, before anything is written."""
 
     code = "config"
 
 
 class NoFreePort(LedgerError):
-    """No port of the loopback interface could be had."""
+    """No free port was found on the loopback interface."""
 
     code = "port_taken"
 
@@ -53,25 +53,25 @@ class DecodeError(LedgerError):
 
 
 class EncodeError(LedgerError):
-    """A value does not fit its schema, or its record is larger than the log takes."""
+    """A value does not match its schema, or its record is larger than the log accepts."""
 
     code = "unencodable"
 
 
 class LogError(LedgerError):
-    """The log refused or did not answer. Whether something was written is unknown unless a subclass says so."""
+    """The log rejected a request or did not answer. Whether something was written is unknown unless a subclass says so."""
 
     code = "log"
 
 
 class LogUnavailable(LogError):
-    """No broker answered in time. Nothing of this call is known to be durable."""
+    """No broker answered in time. Whether anything of this call is durable is unknown."""
 
     code = "log_unavailable"
 
 
 class Discard(LogError):
-    """A transactional writer may no longer be trusted: discard it, start a new one, and let the log say what was committed.
+    """A transactional writer can no longer be trusted: discard it, start a new one, and let the log say what was committed.
 
     See ARCHITECTURE, Any doubt ends a producer.
     """
@@ -80,31 +80,31 @@ class Discard(LogError):
 
 
 class Fenced(Discard):
-    """A newer writer has the same transactional id, or the coordinator ended the transaction. No proof of a successor."""
+    """A newer writer has the same transactional id, or the coordinator ended the transaction. Does not prove a successor."""
 
     code = "fenced"
 
 
 class Rejected(Discard):
-    """The log refuses a record of the batch for what the record is, and would refuse it again. Nothing was committed."""
+    """The log rejects a record of the batch because of its content, and would always reject it. Nothing was committed."""
 
     code = "rejected"
 
 
 class HangingTransaction(Discard):
-    """Kafka itself left a transaction open in a partition: nothing behind it can be read or decided until somebody ends it."""
+    """Kafka left a transaction open in a partition: nothing behind it can be read or decided until somebody ends it."""
 
     code = "hanging_transaction"
 
 
 class NotAllowed(LogError):
-    """The log does not let us do this: the principal of our settings lacks a right."""
+    """The log denies this: the principal in the settings lacks a permission."""
 
     code = "not_allowed"
 
 
 class Hole(LogError):
-    """Records that were needed are gone, or the store is ahead of the log. A person must decide; nothing continues."""
+    """Needed records are gone, or the store is ahead of the log. Nothing continues until a person decides."""
 
     code = "hole"
 
@@ -122,7 +122,7 @@ class StoreError(LedgerError):
 
 
 class BrokerError(LedgerError):
-    """The embedded broker cannot be had. `code` is one of `BrokerCode`; the message tells a person what to do."""
+    """The embedded broker is not available. `code` is one of `BrokerCode`; the message says what to do."""
 
     def __init__(self, code: BrokerCode, message: str) -> None:
         super().__init__(message)
@@ -130,13 +130,13 @@ class BrokerError(LedgerError):
 
 
 class NotNow(LedgerError):
-    """What was asked for cannot be done here just now. To try again with the same key is right."""
+    """The request cannot be fulfilled on this node at the moment. A retry with the same key is safe."""
 
     code = "not_now"
 
 
 class NotDurable(NotNow):
-    """Nothing of a write is known to be durable, and it may still come to be. `command_id` names its command, if it has one."""
+    """Whether a write is durable is unknown, and it may still become so. `command_id` names its command, if it has one."""
 
     code = "not_durable"
 
@@ -146,13 +146,13 @@ class NotDurable(NotNow):
 
 
 class Overloaded(NotNow):
-    """Too many commands wait for their outcome on this node."""
+    """Too many commands are waiting for their outcome on this node."""
 
     code = "overloaded"
 
 
 class DecisionsBehind(NotNow):
-    """Commands of a partition are durable and its writer does not decide them."""
+    """Commands of a partition are durable, but its writer does not decide them."""
 
     code = "decisions_behind"
 

@@ -1,4 +1,4 @@
-"""The event loop of everything that runs all day: uvloop where there is one."""
+"""The event loop of long-running processes: uvloop, if available."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What happened: the event of the ledger and its eight details, as Python values. Pure.
+"""The event of the ledger and its eight details, as Python values. Pure.
 
-Field names and meaning are those of `avro/order-events-value.v1.avsc`; tests hold the two against each other.
-`type` is a plain string because a reader must meet a type it does not know yet on purpose, not by accident.
+Field names and meaning are those of `avro/order-events-value.v1.avsc`; tests compare the two.
+`type` is a plain string, so that readers handle a type they do not know yet deliberately, not by accident.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class Payment(Struct, frozen=True, omit_defaults=True):
 
 
 class Refund(Struct, frozen=True, omit_defaults=True):
-    """`refund_no` 0 is a refund made at the provider and not by us; then `provider_ref` alone names it."""
+    """`refund_no` 0 is a refund made at the provider, not by the ledger; then only `provider_ref` identifies it."""
 
     refund_no: Count
     provider_ref: Reference | None = None
@@ -146,7 +146,7 @@ class Attention(Struct, frozen=True, omit_defaults=True):
 
 Detail = Placed | Cancel | Payment | Refund | Dispute | Stock | Shipment | Attention
 
-# Which of the eight details each type carries. The list of types that this version of the code knows.
+# The detail that each type carries. Also the list of types that this version of the code knows.
 DETAIL_OF: dict[str, str] = {
     ORDER_PLACED: "placed",
     ORDER_CANCELLED: "cancel",
@@ -176,10 +176,10 @@ EVENT_TYPES = tuple(DETAIL_OF)
 
 
 class OrderEvent(Struct, frozen=True, kw_only=True):
-    """One immutable change of one order, as it stands in the log.
+    """One immutable change of one order, as stored in the log.
 
-    The first block says what happened, to what, when. The second repeats the state after it, so that SQL needs no fold.
-    The third is the log's own bookkeeping: which request, which command record, which writer, which predecessor.
+    The first block says what happened, to which order, and when. The second repeats the state after the event, so that SQL needs
+    no fold. The third is bookkeeping: request, command record, writer, predecessor.
     Times are ms since the epoch, money is minor units of `currency`.
     """
 
@@ -222,10 +222,10 @@ class OrderEvent(Struct, frozen=True, kw_only=True):
 
 
 class OrderRefusal(Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """A command that was refused or could not be read, as it stands in `order-refusals`.
+    """A command that was refused or could not be decoded, as stored in `order-refusals`.
 
-    `order_version` is the version of the order that the command met, None when there was none. `original` holds the command's
-    bytes when they could not be decoded; then no other field of the command is known.
+    `order_version` is the version of the order at that time; None if there was no order. `original` contains the bytes of a
+    command that could not be decoded; then no other field of the command is known.
     """
 
     code: str

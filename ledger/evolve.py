@@ -1,8 +1,8 @@
 """The fold: `evolve(order, event) -> order`, one step per type of event. Pure.
 
-`evolve` never raises on a fact, however late or odd it is: what the outside world says is recorded, and an amount that does
-not add up becomes an obligation (`amount_mismatch`), not an exception. It raises `FoldError` only for what no correct
-writer can have written: an unknown type, a version that does not follow, a first event that is not OrderPlaced.
+`evolve` never raises on a fact, however late or odd: facts from outside are recorded, and an amount that does not add up
+becomes an obligation (`amount_mismatch`), not an exception. It raises `FoldError` only for what no correct writer can have
+written: an unknown type, a version out of sequence, a first event that is not OrderPlaced.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def evolve(order: Order | None, event: events.OrderEvent) -> Order:
         changed = step(order, event)
     except FoldError:
         raise
-    except Exception as exc:  # a bug of ours met by this event: it must cost this order alone
+    except Exception as exc:  # a bug triggered by this event: it must affect only this order
         raise FoldError(f"{event.order_id} version {event.version}: {event.type}: {type(exc).__name__}") from exc
     changed["version"] = event.version
     changed["updated_at"] = event.occurred_at
@@ -222,7 +222,7 @@ def _attention_resolved(o: Order, event: events.OrderEvent) -> Changes:
 
 def _detail(detail: D | None, event: events.OrderEvent) -> D:
     if detail is None:
-        raise FoldError(f"{event.order_id} version {event.version}: {event.type} without its detail")
+        raise FoldError(f"{event.order_id} version {event.version}: {event.type} lacks its detail")
     return detail
 
 

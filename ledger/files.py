@@ -1,4 +1,4 @@
-"""Files that are written whole, folders that only their owner enters, and what the operating system says about a place."""
+"""Atomic writes, private folders, and errors of the disk."""
 
 from __future__ import annotations
 
@@ -15,29 +15,33 @@ from ledger.errors import BrokerError
 
 
 def require_disk(directory: Path, need_mb: int) -> None:
-    """Raises `BrokerError` `no_disk_space` when `directory` has less room."""
+    """Raises `BrokerError` `no_disk_space` if `directory` has less free space."""
     free_mb = shutil.disk_usage(directory).free // 2**20
     if free_mb < need_mb:
-        raise BrokerError("no_disk_space", f"{directory}: {free_mb} MB free, {need_mb} MB needed: make room or choose another")
+        raise BrokerError(
+            "no_disk_space", f"{directory}: {free_mb} MB free, {need_mb} MB needed: free some space or choose another directory"
+        )
 
 
 @contextmanager
 def errors_of_the_disk(directory: Path) -> Iterator[None]:
-    """Names what the operating system says about `directory`."""
+    """Turn errors of the operating system about `directory` into `BrokerError`."""
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise BrokerError("no_disk_space", f"the disk of {directory} became full: make room or choose another") from error
+            raise BrokerError(
+                "no_disk_space", f"the disk of {directory} is full: free some space or choose another directory"
+            ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
-            raise BrokerError("directory_unusable", f"{directory} cannot be used: {error}. Choose another") from error
+            raise BrokerError("directory_unusable", f"{directory} cannot be used: {error}. Choose another directory") from error
         raise
 
 
 def private_folder(path: Path) -> Path:
-    """`path` as a folder that only its owner can enter, made if it is not there; what others could enter is closed to them.
+    """Create `path` as a folder that only its owner can enter, or restrict an existing one.
 
-    Raises `OSError`, also when it is not ours.
+    Raises `OSError`, also if it belongs to another user.
     """
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     if path.stat().st_mode & 0o077:
@@ -46,9 +50,9 @@ def private_folder(path: Path) -> Path:
 
 
 def write_whole(path: Path, text: str, private: bool = False, durable: bool = False) -> None:
-    """All of it or the old file: written beside, then renamed. Raises `OSError`.
+    """Replace a file atomically: write a new one beside it, then rename. Raises `OSError`.
 
-    `private`: only its owner can read it. `durable`: against power loss too.
+    `private`: only its owner can read it. `durable`: survives power loss, too.
     """
     beside = path.with_name(f"{path.name}.{os.getpid()}.new")
     try:
@@ -65,6 +69,6 @@ def write_whole(path: Path, text: str, private: bool = False, durable: bool = Fa
 
 
 def write_json(path: Path, value: Any) -> None:
-    """`value` in a file that is whole and durable; its folder is made. Raises `OSError`."""
+    """Write `value` as JSON atomically and durably, creating the folder. Raises `OSError`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, json.dumps(value), durable=True)

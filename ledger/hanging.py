@@ -1,13 +1,13 @@
-"""How a transaction that hangs should end: the ledger's own records in it tell.
+"""How to end a hanging transaction, judged by the ledger's own records in it.
 
-A transaction hangs when its coordinator is done with it and a partition never got its marker (`ledger.log.OpenTransaction`). Its
-records are in the partition, and until a marker comes nothing behind them is committed. Kafka's own tool can only abort it. The
-coordinator may have committed it, though: then its other partitions show it, its writer was told so, and an abort would take back
-decisions that were acted upon.
+A transaction hangs when its coordinator is done with it but a partition never got its marker (`ledger.log.OpenTransaction`). Its
+records are in the partition, and nothing behind them is committed until a marker comes. Kafka's own tool can only abort it. But
+the coordinator may have committed it: then its other partitions show it, its writer knows, and an abort would revert decisions
+that were acted on.
 
-Nobody writes behind it: a writer decides nothing in a partition that is held back. So where the records are one batch of one
-writer, and follow upon what is committed, committing them is right whatever the coordinator had decided: they are the decisions
-that would come next, and a batch that is whole in one partition and missing in another is decided again there.
+Nobody writes behind it: a writer does not decide in a blocked partition. So if the records are one batch of one writer and follow
+the committed ones, it is right to commit them, whatever the coordinator decided: they are the next decisions, and a batch that is
+complete in one partition and missing in another is decided again there.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from ledger.schemas.codec import event_codec, link_of, refusal_codec
 from ledger.topics import Topics
 
 ANSWER_S = 60.0
-TIMEOUT_PAST_MS = 5 * 60_000  # as Kafka's own tool: so long after its time-out a coordinator has surely looked at it
+TIMEOUT_PAST_MS = 5 * 60_000  # as in Kafka's own tool: by then, a coordinator has surely handled the time-out
 
 End = Literal["commit", "abort"]
 
 
 class Advice(NamedTuple):
-    """How `OpenTransaction` should end; None: a person has to say it. `records` are those behind the committed end."""
+    """How to end an `OpenTransaction`; None: a person must choose. `records`: their number behind the committed end."""
 
     end: End | None
     records: int
@@ -38,19 +38,19 @@ class Advice(NamedTuple):
 
 
 def why_not_to_end(one: OpenTransaction, now_ms: int) -> str:
-    """Why nobody should end it from outside now; empty when it can be done."""
+    """Why it should not be ended from outside now; empty if it can be."""
     if not one.known:
         return ""
     if one.state == "Ongoing":
         over_ms = now_ms - one.last_timestamp_ms - one.timeout_ms
         if over_ms > TIMEOUT_PAST_MS:
             return ""
-        return f"its coordinator has it as {one.state} and ends it by itself {one.timeout_ms / 1000:.0f} s after it began"
-    return f"its coordinator has it as {one.state} and is about to write the marker itself"
+        return f"its coordinator reports {one.state} and ends it by itself {one.timeout_ms / 1000:.0f} s after its start"
+    return f"its coordinator reports {one.state} and is about to write the marker itself"
 
 
 def advise(log: EventLog, topics: Topics, one: OpenTransaction) -> Advice:
-    """Look at the records behind the committed end of its partition. Raises `LogError`."""
+    """Judge by the records behind the committed end of its partition. Raises `LogError`."""
     tp = one.partition
     tail = _tail(log, tp)
     if one.state == "CompleteAbort":
@@ -58,11 +58,11 @@ def advise(log: EventLog, topics: Topics, one: OpenTransaction) -> Advice:
     before = last_before(log, {tp: log.ends([tp])[tp]}).get(tp)
     if flaw := _flaw(tail, before, is_events=tp.topic == topics.events):
         return Advice(None, len(tail), flaw)
-    return Advice("commit", len(tail), "they are one batch of one writer and follow upon what is committed")
+    return Advice("commit", len(tail), "the records are one batch of one writer and follow the committed ones")
 
 
 def _tail(log: EventLog, tp: TopicPartition) -> list[Record]:
-    """Everything between the committed end and the end."""
+    """All records between the committed end and the end."""
     stable, end = log.ends([tp])[tp], log.ends([tp], "read_uncommitted")[tp]
     found: list[Record] = []
     reader = log.reader("hanging", isolation="read_uncommitted", eof=True, max_wait_ms=10)
@@ -79,7 +79,7 @@ def _tail(log: EventLog, tp: TopicPartition) -> list[Record]:
 
 
 def _flaw(tail: Sequence[Record], before: Record | None, is_events: bool) -> str:
-    """Why these are not the next batch; empty when they are."""
+    """Why these records are not the next batch; empty if they are."""
     link = NO_HASH if before is None else link_of(before.value or b"")
     batches = set()
     for record in tail:
@@ -87,12 +87,12 @@ def _flaw(tail: Sequence[Record], before: Record | None, is_events: bool) -> str
         try:
             decided: OrderEvent | OrderRefusal = (event_codec() if is_events else refusal_codec()).decode(record.value)
         except DecodeError as exc:
-            return f"{place} is none of the ledger's: {exc}"
+            return f"{place} was not written by the ledger: {exc}"
         if isinstance(decided, OrderEvent):
             if decided.prev_hash != link:
-                return f"{place} does not follow upon the one before it"
+                return f"{place} does not follow the one before it"
             link = link_of(record.value or b"")
         batches.add((decided.command_log, decided.batch_first, decided.writer_epoch))
     if len(batches) > 1:
-        return f"the {len(tail)} records behind the committed end are of {len(batches)} batches"
+        return f"the {len(tail)} records behind the committed end belong to {len(batches)} batches"
     return "" if tail else "there are no records behind the committed end"

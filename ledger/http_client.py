@@ -1,10 +1,10 @@
-"""Every HTTP client of the project is made here, over aiohttp; nobody else imports it. No request follows a redirect.
+"""All HTTP clients of the project, based on aiohttp, which only this module imports. Redirects are not followed.
 
-proxies     a loopback address is never asked through one. For any other, HTTPS_PROXY, HTTP_PROXY or ALL_PROXY counts unless
-            NO_PROXY names the host; looked up once per client. A SOCKS proxy, or an address that is none, is a `ConfigError`
-time        none of its own: whoever calls limits a call as a whole, with `asyncio.timeout`
-connections kept for the next call; a call that is cancelled or cut short closes the one it had, and its place is free again
-answers     read whole, up to `max_bytes`
+proxies     never used for a loopback address. For others, HTTPS_PROXY, HTTP_PROXY or ALL_PROXY applies unless NO_PROXY names
+            the host; looked up once per client. A SOCKS proxy or an invalid address is a `ConfigError`
+time        no time-outs here: callers limit a call as a whole, with `asyncio.timeout`
+connections kept for the next call; a cancelled or aborted call closes its connection, and its slot is free again
+answers     read completely, up to `max_bytes`
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from msgspec import Struct
 from ledger.errors import ConfigError, LedgerError
 
 if TYPE_CHECKING:
-    import aiohttp  # takes a quarter of a second: paid by whoever asks something, not by whoever only might
+    import aiohttp  # takes a quarter of a second: only processes that make a request should pay for it
 
 MAX_ANSWER_BYTES = 8 * 1024 * 1024
 MAX_CONNECTIONS = 32
 _SCHEMES = ("http", "https")
-_EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104  # what listens on every interface is asked on this machine
+_EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104  # a server on all interfaces is reached on this machine
 
 
 class NoAnswer(LedgerError):
-    """Nothing that counts as an answer came: no connection, a connection that broke, bytes that are no HTTP, or too many.
+    """No valid answer: no connection, a broken connection, invalid HTTP, or too many bytes.
 
-    `broken`: the connection failed or broke off, which another try may not.
+    `broken`: the connection failed or broke; a retry may succeed.
     """
 
     code = "no_answer"
@@ -49,7 +49,7 @@ class NoAnswer(LedgerError):
 
 
 class HttpAnswer(Struct, frozen=True):
-    """`headers` are looked up whatever their case."""
+    """`headers` are case-insensitive."""
 
     status: int
     headers: Mapping[str, str]
@@ -70,10 +70,10 @@ class HttpAnswer(Struct, frozen=True):
 
 
 class HttpClient:
-    """Calls to one service. `base_url` may hold `user:password@` for Basic authentication.
+    """Client of one service. `base_url` may contain `user:password@` for Basic authentication.
 
-    To be used on one event loop, and closed there. Raises `ConfigError` for an address that is none, and for a proxy that
-    cannot be used. `tls_ca_file` replaces the certificates that sign the service's.
+    Use and close it on one event loop. Raises `ConfigError` for an invalid address or an unusable proxy. `tls_ca_file` replaces
+    the trusted CA certificates.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class HttpClient:
     async def request(
         self, method: str, path: str, *, body: bytes | None = None, headers: Mapping[str, str] | None = None
     ) -> HttpAnswer:
-        """`path` below the base URL, as it is to be sent, or a whole URL of the same service. Raises `NoAnswer`."""
+        """Request `path` below the base URL, already encoded, or a full URL of the same service. Raises `NoAnswer`."""
         import aiohttp
         from yarl import URL
 
@@ -114,7 +114,7 @@ class HttpClient:
                 return HttpAnswer(response.status, response.headers, raw, response.reason or "")
         except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, OSError) as exc:
             raise NoAnswer(_why(exc)) from None
-        except (aiohttp.ClientError, ValueError) as exc:  # ValueError: a header of ours that cannot be one
+        except (aiohttp.ClientError, ValueError) as exc:  # ValueError: an invalid request header
             raise NoAnswer(_why(exc), broken=False) from None
 
     async def get(self, path: str, headers: Mapping[str, str] | None = None) -> HttpAnswer:
@@ -132,7 +132,7 @@ class HttpClient:
         await self.close()
 
     def _session(self) -> aiohttp.ClientSession:
-        """Made with the first request: only then is there an event loop for certain."""
+        """Created with the first request, when an event loop is certain to run."""
         import aiohttp
 
         if self._made is None:
@@ -153,7 +153,7 @@ class HttpClient:
 
 
 class BlockingHttp:
-    """The same for code without an event loop: a `with` block around calls of `timeout_s` at most, each as a whole."""
+    """The same for code without an event loop, as a context manager. Each call takes at most `timeout_s`."""
 
     def __init__(self, base_url: str, timeout_s: float, headers: Mapping[str, str] | None = None) -> None:
         self._client, self._timeout_s = HttpClient(base_url, headers=headers, connections=1), timeout_s
@@ -162,7 +162,7 @@ class BlockingHttp:
     def request(
         self, method: str, path: str, *, body: bytes | None = None, headers: Mapping[str, str] | None = None
     ) -> HttpAnswer:
-        """As `HttpClient.request`; a time-out is a `NoAnswer` too."""
+        """Like `HttpClient.request`; a time-out is also a `NoAnswer`."""
 
         async def call() -> HttpAnswer:
             try:
@@ -188,7 +188,7 @@ class BlockingHttp:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether `host`, a name or an address without its port, is this machine by what it is called."""
+    """Whether `host`, a name or an address without port, denotes this machine."""
     if host.lower().rstrip(".") == "localhost":
         return True
     try:
@@ -200,7 +200,7 @@ def is_loopback(host: str) -> bool:
 
 
 def proxy_for(url: str) -> str | None:
-    """The proxy to ask `url` through. Raises `ConfigError` when the environment names one that cannot be used."""
+    """The proxy for `url`; None for a direct connection. Raises `ConfigError` if the environment names an unusable one."""
     parts = _parsed(url)
     host = parts.hostname or ""
     if is_loopback(host) or host in _EVERYWHERE:
@@ -218,8 +218,8 @@ def proxy_for(url: str) -> str | None:
         named, usable = urlsplit(""), False
     if named.scheme.startswith("socks"):
         raise ConfigError(
-            f"{variable} names a SOCKS proxy, and only HTTP proxies can be used: set HTTPS_PROXY or HTTP_PROXY to one, "
-            f"or let NO_PROXY name {host}"
+            f"{variable} names a SOCKS proxy, but only HTTP proxies are supported: set HTTPS_PROXY or HTTP_PROXY, "
+            f"or add {host} to NO_PROXY"
         )
     if not usable or named.scheme not in _SCHEMES:
         raise ConfigError(f"{variable} is not the address of a proxy (http://host:port)")
@@ -227,12 +227,12 @@ def proxy_for(url: str) -> str | None:
 
 
 def with_query(path: str, params: Mapping[str, str | int]) -> str:
-    """`path` with `params` behind it, as an URL has them."""
+    """`path` with `params` as query string."""
     return f"{path}?{urlencode(params)}" if params else path
 
 
 def retry_after_s(headers: Mapping[str, str], now_s: float) -> float:
-    """Seconds to wait that a service asks for, by its `Retry-After` (seconds or a date); 0 when it asks for none.
+    """The pause in `Retry-After` (seconds or a date), in seconds; 0 if there is none.
 
     `headers` are those of an `HttpAnswer`; `now_s` is since the epoch.
     """
@@ -246,7 +246,7 @@ def retry_after_s(headers: Mapping[str, str], now_s: float) -> float:
 
 
 def _parsed(url: str) -> SplitResult:
-    """Raises `ConfigError`; it never says which address, for it may hold a password."""
+    """Raises `ConfigError`, without the address: it may contain a password."""
     try:
         parts = urlsplit(url)
         usable = parts.scheme in _SCHEMES and bool(parts.hostname) and (parts.port is None or parts.port >= 0)
@@ -258,7 +258,7 @@ def _parsed(url: str) -> SplitResult:
 
 
 def _why(exc: Exception) -> str:
-    """What went wrong, without a word of the other side's."""
+    """The failure in words, without any text of the other side."""
     import aiohttp
 
     if isinstance(exc, aiohttp.ClientConnectorError):

@@ -1,7 +1,6 @@
-"""What no erasure reaches: the texts in `order-events` that others than this program write. Pure data.
+"""What no erasure reaches: the texts in `order-events` that come from outside. Pure data.
 
-A test holds the rows against the schemas: a new field is somebody's here, or the program's own. `order-ledger privacy` shows
-them.
+A test compares the rows with the schemas: a new field must be listed here, or in `OWN`. `order-ledger privacy` shows them.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from typing import NamedTuple
 
 
 class Text(NamedTuple):
-    """A field of an event, by its path. `writer`: who says what is in it; `wrong`: what must not be put there."""
+    """A field of an event, by its path. `writer`: where its content comes from; `wrong`: what must not be put there."""
 
     field: str
     writer: str
@@ -21,26 +20,26 @@ class Text(NamedTuple):
 TEXTS = (
     Text("customer_id", "gateway", "the shop's pseudonym of a customer", "a name, an address, a number that others know them by"),
     Text("placed.reference", "gateway", "number of the cart", "a name, an address, what the customer wrote"),
-    Text("placed.lines.sku", "gateway", "number of the article", "what an article is made or engraved for"),
+    Text("placed.lines.sku", "gateway", "number of the article", "for whom or what an article is engraved"),
     Text("placed.lines.name", "gateway", "name of the article", "the text of an engraving, a dedication, a name"),
-    Text("placed.adjustments.label", "gateway", "what is added or taken off", "whose voucher it is, the words of a gift card"),
+    Text("placed.adjustments.label", "gateway", "what is added or deducted", "the owner of a voucher, the text of a gift card"),
     Text("actor", "who issues tokens", "role and name of a token", "the name of a person: name programs and desks"),
     Text("shipment.carrier", "staff", "name of the carrier", "the name of a driver or a neighbour"),
-    Text("shipment.tracking", "staff", "the carrier's number of the parcel", "a name, an address, a telephone number"),
+    Text("shipment.tracking", "staff", "the carrier's tracking number", "a name, an address, a telephone number"),
     Text("shipment.lines.sku", "staff", "number of the article", "as above"),
     Text("attention.ticket", "staff", "number of a ticket", "a name"),
-    Text("payment.provider_ref", "payment provider", "its id of the payment", ""),
-    Text("payment.charge_ref", "payment provider", "its id of the charge", ""),
-    Text("payment.code", "payment provider", "its word for a no", ""),
-    Text("refund.provider_ref", "payment provider", "its id of the refund", ""),
-    Text("refund.code", "payment provider", "its word for a no", ""),
-    Text("dispute.provider_ref", "payment provider", "its id of the dispute", ""),
-    Text("dispute.reason", "payment provider", "its word for the reason", ""),
-    Text("stock.reservation_ref", "stock service", "its id of the reservation", "whom it is for"),
+    Text("payment.provider_ref", "payment provider", "its payment id", ""),
+    Text("payment.charge_ref", "payment provider", "its charge id", ""),
+    Text("payment.code", "payment provider", "its error code", ""),
+    Text("refund.provider_ref", "payment provider", "its refund id", ""),
+    Text("refund.code", "payment provider", "its error code", ""),
+    Text("dispute.provider_ref", "payment provider", "its dispute id", ""),
+    Text("dispute.reason", "payment provider", "its reason code", ""),
+    Text("stock.reservation_ref", "stock service", "its reservation id", "whom it is for"),
     Text("stock.items.sku", "stock service", "number of the article", ""),
 )
 
-# Of the program's own making: ids, hashes, words out of lists that the code has.
+# Created by the program: ids, hashes, words from lists in the code.
 OWN = frozenset(
     {
         "order_id",
@@ -68,16 +67,16 @@ OWN = frozenset(
     }
 )
 
-# What else an erasure leaves for a time, or does not reach.
+# What else an erasure leaves for some time, or does not reach.
 ELSEWHERE = (
-    ("order-commands, 30 days; order-refusals, 60 days", "the same fields, of refused requests too"),
+    ("order-commands, 30 days; order-refusals, 60 days", "the same fields, also those of refused requests"),
     (
         "order-contacts in Kafka",
-        "an erased contact until its segment is compacted, about a day later; then its key (order and keyed hash) and, of who "
-        "asked to be erased, the customer's pseudonym",
+        "an erased contact until its segment is compacted, about a day later; then its key (order and keyed hash) and, for an "
+        "erasure on request, the customer's pseudonym",
     ),
-    ("databases of every node, messages in OUTBOX_DIR", "nothing, seconds after the node has heard of it"),
-    ("log lines, metrics, exports, archives", "nothing of a contact at any time"),
-    ("mail servers, the text message service, the carrier", "what they were given: theirs to erase"),
-    ("backups, mirrors of topics, snapshots of disks", "what they had: yours to erase"),
+    ("databases of every node, messages in OUTBOX_DIR", "nothing, seconds after the node has received it"),
+    ("log lines, metrics, exports, archives", "nothing: they never contain contacts"),
+    ("mail servers, the text message service, the carrier", "what they received: they must erase it"),
+    ("backups, mirrors of topics, snapshots of disks", "what they contained: you must erase it"),
 )

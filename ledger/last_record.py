@@ -1,4 +1,4 @@
-"""The last committed record before a position: what a fold that stands there has folded last, if log and fold agree."""
+"""The last committed record before a position: the last one folded at that position, if log and fold agree."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Mapping
 from ledger.errors import LogUnavailable
 from ledger.log import EventLog, Isolation, Record, TopicPartition
 
-FIRST_BACK, TIMES = 16, 16  # offsets looked back for it: markers and aborted records lie between, rarely many
+FIRST_BACK, TIMES = 16, 16  # how far to search back: there are markers and aborted records in between, rarely many
 ANSWER_S = 60.0
 
 
 def last_before(
     log: EventLog, positions: Mapping[TopicPartition, int], isolation: Isolation = "read_committed"
 ) -> dict[TopicPartition, Record]:
-    """By partition; none where the log keeps none there. Every position must be a committed one. Raises `LogError`."""
+    """By partition; omitted if the log has none there. Every position must be committed. Raises `LogError`."""
     found: dict[TopicPartition, Record] = {}
     starts = log.starts(positions)
     left = {tp: position for tp, position in positions.items() if position > starts[tp]}

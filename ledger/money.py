@@ -11,7 +11,7 @@ MAX_UNIT_PRICE_MINOR = 100_000_000
 
 
 def total_of(lines: Iterable[Line], adjustments: Iterable[Adjustment]) -> int:
-    """What an order costs: quantities times unit prices, plus adjustments (a discount is negative)."""
+    """The total of an order: quantities times unit prices, plus adjustments (a discount is negative)."""
     return sum(line.quantity * line.unit_price_minor for line in lines) + sum(a.amount_minor for a in adjustments)
 
 

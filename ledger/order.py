@@ -1,6 +1,6 @@
-"""An order as the fold of its events (`ledger.evolve`), and what is read off it. Pure.
+"""An order as the fold of its events (`ledger.evolve`), and values derived from it. Pure.
 
-Four axes: `lifecycle` open|cancelled, payment, stock, fulfilment. The shown status is a function of them
+Four axes: `lifecycle` open|cancelled, payment, stock, fulfilment. The displayed status is a function of them
 (`display`), so is the payment state (`payment_state`); neither is stored twice. Disputes and attention are flags, never states.
 """
 
@@ -26,7 +26,7 @@ DISPUTE_OPEN: Final = "open"
 DISPUTE_WON: Final = "won"
 DISPUTE_LOST: Final = "lost"
 DISPUTE_WITHDRAWN: Final = "withdrawn"
-# Two of the shown axes, functions of the states above.
+# Two of the displayed axes, functions of the states above.
 PaymentAxis = Literal[
     "not_required",
     "unpaid",
@@ -47,13 +47,13 @@ StockAxis = Literal["pending", "reserved", "rejected", "released"]
 
 
 class FoldError(LedgerError):
-    """An event does not follow from the order it names. Readers freeze that order; the log, not the reader, is at fault."""
+    """An event does not follow from its order. Readers freeze that order; the fault is in the log, not in the reader."""
 
     code = "fold_error"
 
 
 class Attempt(Struct, frozen=True, array_like=True):
-    """One try to pay. `captured_minor` is what this attempt captured in total; `since` its last event's time."""
+    """One payment attempt. `captured_minor` is its captured total; `since` the time of its last event."""
 
     no: int
     amount_minor: int
@@ -68,7 +68,7 @@ class Attempt(Struct, frozen=True, array_like=True):
 
 
 class RefundEntry(Struct, frozen=True, array_like=True):
-    """One refund. `no` 0 = made at the provider; then `provider_ref` alone identifies it."""
+    """One refund. `no` 0: made at the provider; then only `provider_ref` identifies it."""
 
     no: int
     state: transitions.RefundState
@@ -79,10 +79,10 @@ class RefundEntry(Struct, frozen=True, array_like=True):
 
 
 class DisputeEntry(Struct, frozen=True, array_like=True):
-    """One dispute. `times` counts how often it was opened: banks open again what was won."""
+    """One dispute. `times` counts how often it was opened: banks reopen won disputes."""
 
     provider_ref: str
-    outcome: str  # a word of the event's, which may say more than we know of
+    outcome: str  # as in the event, may be a word unknown to this version
     amount_minor: int = 0
     reason: str | None = None
     due_by: int | None = None
@@ -90,7 +90,7 @@ class DisputeEntry(Struct, frozen=True, array_like=True):
 
 
 class StockEntry(Struct, frozen=True, array_like=True):
-    """What one service owes or holds for the order. `times_reserved` makes each release's key its own."""
+    """What one service owes or holds for the order. `times_reserved` makes the key of each release unique."""
 
     service: str
     state: transitions.StockState
@@ -102,7 +102,7 @@ class StockEntry(Struct, frozen=True, array_like=True):
 
 
 class Flag(Struct, frozen=True, array_like=True):
-    """Somebody must look: why, at which obligation, since when."""
+    """An attention flag: reason, obligation, time."""
 
     code: str
     obligation_key: str
@@ -113,7 +113,7 @@ class Order(Struct, frozen=True, array_like=True):
     """State of one order after `version` events. Times are ms since the epoch, money minor units of `currency`.
 
     `refunded_minor` includes what staff settled elsewhere; `refund_failures` counts all failures ever,
-    `refund_failures_recent` those since the last `retry`; `resolved` are the obligation keys that a person has dealt with.
+    `refund_failures_recent` those since the last `retry`; `resolved` are obligation keys that staff have resolved.
     """
 
     order_id: str
@@ -149,7 +149,7 @@ class Order(Struct, frozen=True, array_like=True):
     resolved: tuple[str, ...] = ()
 
 
-# ---- what is read off an order --------------------------------------------------------------------------------------
+# ---- derived values --------------------------------------------------------------------------------------
 
 
 def stock_state(o: Order) -> StockAxis:
@@ -165,12 +165,12 @@ def stock_state(o: Order) -> StockAxis:
 
 
 def paid_in_full(o: Order) -> bool:
-    """Whether all that the order costs was captured, whatever went back later. True of an order that costs nothing."""
+    """Whether the total was captured, even if it was refunded later. True for an order that costs nothing."""
     return o.captured_minor >= o.total_minor
 
 
 def paid_in_part(o: Order) -> bool:
-    """Whether some of what the order costs was captured, and not all."""
+    """Whether only part of the total was captured."""
     return o.captured_minor > 0 and not paid_in_full(o)
 
 
@@ -198,7 +198,7 @@ def payment_state(o: Order) -> PaymentAxis:
 
 
 def display(o: Order) -> Status:
-    """The shown status. Cancelled comes first: a late webhook never revives an order."""
+    """The displayed status. Cancelled has precedence: a late webhook never revives an order."""
     if o.lifecycle == CANCELLED:
         return Status.CANCELLED
     if o.fulfilment != NONE:
@@ -209,7 +209,7 @@ def display(o: Order) -> Status:
 
 
 def dispute_state(o: Order) -> str:
-    """`none`, or `open` while any dispute is, else how the last one ended (`won` also when withdrawn)."""
+    """`none`, or `open` while any dispute is open, else the outcome of the last one (`won` also if withdrawn)."""
     if not o.disputes:
         return "none"
     if any(d.outcome == DISPUTE_OPEN for d in o.disputes):
@@ -218,22 +218,22 @@ def dispute_state(o: Order) -> str:
 
 
 def attempt_no(o: Order, no: int) -> Attempt | None:
-    """The attempt numbered `no` (from 1), if there is one."""
+    """The attempt with number `no` (from 1), if there is one."""
     return o.attempts[no - 1] if 0 < no <= len(o.attempts) else None
 
 
-NEVER_OPENED = "never_opened"  # code of an attempt that was given up before the provider was asked for it
+NEVER_OPENED = "never_opened"  # code of an attempt that was given up before the provider was called
 
 
 def was_refused(a: Attempt) -> bool:
-    """Whether the provider said a definite no to opening it: about our request, so no other card helps."""
+    """Whether the provider refused to open it. That concerns the request itself, so another card does not help."""
     return a.state == transitions.VOIDED and a.provider_ref is None and a.code != NEVER_OPENED
 
 
 def refund_of(o: Order, no: int, provider_ref: str | None) -> RefundEntry | None:
-    """The refund a fact is about: by the provider's reference when both know one, else by our own number."""
+    """The refund that a fact is about: by the provider's reference if both have one, else by number."""
     if provider_ref:
-        for entry in o.refunds:  # first, or a refund that is known by both would be found under another one's number
+        for entry in o.refunds:  # by reference first, or a refund might be found under the number of another one
             if entry.provider_ref == provider_ref:
                 return entry
     for entry in o.refunds:
@@ -251,13 +251,13 @@ def stock_of(o: Order, service: str) -> StockEntry | None:
 
 
 def owed_back_minor(o: Order) -> int:
-    """Captured money that was neither given back, nor lost, nor is on its way back."""
+    """Captured money that is neither refunded, nor lost, nor being refunded."""
     submitted = sum(r.amount_minor for r in o.refunds if r.state == transitions.SUBMITTED)
     return not_given_back_minor(o) - submitted
 
 
 def not_given_back_minor(o: Order) -> int:
-    """Captured money that was neither given back nor lost; some of it may be on its way back."""
+    """Captured money that is neither refunded nor lost; some of it may be being refunded."""
     return o.captured_minor - o.refunded_minor - o.lost_minor
 
 

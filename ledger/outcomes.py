@@ -1,8 +1,8 @@
-"""What became of a command, by command id: the rows that make a retry get its first answer (ARCHITECTURE, Idempotency). Pure.
+"""Outcomes of commands, by command id: with these rows a retry gets its first answer (ARCHITECTURE, Idempotency). Pure.
 
-Outcomes are rows of their own, not part of the order's value. Events and refusals are folded in any order of the two topics,
-so the first fingerprint of an id is said without "first come": any record but `idempotency_key_reused` gives it. A reused
-id is refused under its own fingerprint and gets a row of its own, so that its retry leaves no second record.
+Outcomes are separate rows, not part of the order. Events and refusals are folded in any order of the two topics, so the first
+fingerprint of an id does not depend on which comes first: any record except `idempotency_key_reused` has it. A reused id is
+refused under its own fingerprint and gets a separate row, so that its retry leaves no second record.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from ledger.transitions import Code
 
 
 class Outcome(Struct, frozen=True, array_like=True):
-    """What became of one command, and who sent it.
+    """The outcome of one command, and its sender.
 
-    `version` is the one the command made; for a refused one, where `code` and `detail` say why, the one it met (None: no order).
+    `version` is the one that the command produced; if it was refused (`code`, `detail`), the current one then (None: no order).
     """
 
     fingerprint: bytes
@@ -30,19 +30,19 @@ class Outcome(Struct, frozen=True, array_like=True):
     at: int
 
 
-OUTCOMES, REUSED = b"c/", b"x/"  # what the keys begin with
+OUTCOMES, REUSED = b"c/", b"x/"  # prefixes of the keys
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Outcome).decode
 
 
 def outcome_key(command_id: str) -> bytes:
-    """Key of the outcome of a command id: what its first fingerprint led to."""
+    """Key of the outcome of a command id, for its first fingerprint."""
     return OUTCOMES + command_id.encode()
 
 
 def reused_key(command_id: str, fingerprint: bytes) -> bytes:
-    """Key of the refusal of another body under a known command id."""
+    """Key of the refusal of a different body under a known command id."""
     return REUSED + command_id.encode() + b"/" + fingerprint
 
 
@@ -51,7 +51,7 @@ def decode_outcome(row: bytes) -> Outcome:
 
 
 def event_row(event: OrderEvent) -> tuple[bytes, bytes]:
-    """Row of the command that led to `event`."""
+    """Row for the command that led to `event`."""
     outcome = Outcome(
         event.fingerprint, event.order_id, event.version, None, "", event.actor, event.customer_id, event.occurred_at
     )
@@ -59,7 +59,7 @@ def event_row(event: OrderEvent) -> tuple[bytes, bytes]:
 
 
 def refusal_row(refusal: OrderRefusal) -> tuple[bytes, bytes] | None:
-    """Row of a refused command; None when its bytes could not be read and it has no id."""
+    """Row for a refused command; None if it could not be decoded and has no id."""
     if refusal.command_id is None or refusal.fingerprint is None:
         return None
     outcome = Outcome(

@@ -1,7 +1,7 @@
-"""Ends a process when its owner dies, however the owner dies: SIGKILL, a crash, the end of a container's main process.
+"""Ends a process when its owner dies, for whatever reason: SIGKILL, a crash, the end of a container's main process.
 
-A small process of its own waits for the end of a pipe whose other end only the owner has. The kernel's death signal
-(PR_SET_PDEATHSIG) would be of Linux alone, and to it the parent is the *thread* that started the process.
+A small separate process waits for the end of a pipe whose other end only the owner holds. The kernel's death signal
+(PR_SET_PDEATHSIG) exists only on Linux, and considers the *thread* that started the process as its parent.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import os
 import subprocess
 import sys
 
-# Reads a pid, how long its process may take to stop, and a word of its command line (another process may get the pid later).
-# These come through the pipe, so that whoever looks for the word finds the process alone.
+# Reads a pid, the time its process may take to stop, and a word of its command line (the pid may be reused later).
+# These come through the pipe, so that a search for the word finds only the process itself.
 _WATCH = """
 import os, signal, subprocess, time
 said = b""
@@ -51,7 +51,7 @@ class OwnerWatch:
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            start_new_session=True,  # a signal to the owner's group must not end the watch before the owner
+            start_new_session=True,  # a signal to the group of the owner must not end the watch first
             cwd="/",
         )
         assert self._process.stdin is not None
@@ -59,7 +59,7 @@ class OwnerWatch:
         self._process.stdin.flush()
 
     def close(self) -> None:
-        """End the watch, without a word to what it watches over. To be called when that has ended."""
+        """End the watch without touching the process. Call it when the process has ended."""
         self._process.kill()
         assert self._process.stdin is not None
         self._process.stdin.close()

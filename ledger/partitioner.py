@@ -1,7 +1,7 @@
-"""Which partition a key belongs to: murmur2 as Java's default partitioner and librdkafka's `murmur2_random` have it.
+"""The partition of a key: murmur2 as in Java's default partitioner and librdkafka's `murmur2_random`.
 
-Pure. Everybody who writes to the log must agree on this number: an order's command, event and refusal share it, and consumers
-that join topics by partition rely on it. Source: `org.apache.kafka.common.utils.Utils.murmur2` and `toPositive`.
+Pure. All writers of the log must agree on it: an order's command, event and refusal share it, and consumers that
+join topics by partition rely on it. Source: `org.apache.kafka.common.utils.Utils.murmur2` and `toPositive`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def murmur2(data: bytes) -> int:
     return h ^ h >> 15
 
 
-@lru_cache(16_384)  # the hash takes 3 us here, and an order is asked for again and again
+@lru_cache(16_384)  # the hash takes 3 us, and the same orders are requested repeatedly
 def partition_for(key: bytes, partitions: int) -> int:
     """The partition of `key` among `partitions`: the hash without its sign bit, modulo."""
     return (murmur2(key) & 0x7FFFFFFF) % partitions

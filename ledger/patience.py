@@ -1,4 +1,4 @@
-"""How long to wait for a process: as long as it gets on. The clock alone says nothing about a busy machine."""
+"""How long to wait for a process: as long as it makes progress. The clock alone says nothing on a busy machine."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from pathlib import Path
 import psutil
 
 STILL_S = 60.0  # without any progress
-AT_MOST_S = 900.0  # whatever progresses
+AT_MOST_S = 900.0  # even with progress
 SLOW_AFTER_S = 20.0
 SAY_AGAIN_S = 60.0
 
 
 class Patience:
-    """Ends when nothing has moved for `still_s`, or after `at_most_s` in all.
+    """Runs out after `still_s` without progress, or after `at_most_s` in total.
 
-    `say(seconds)` is called once the wait is longer than usual, and then once in a while.
+    `say(seconds)` is called when the wait is longer than usual, and then now and then.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Patience:
         return self._clock() - self._began
 
     def is_over(self, signs: object) -> bool:
-        """To be asked again and again, with whatever changes while there is progress."""
+        """Call it repeatedly with values that change with progress."""
         now = self._clock()
         if signs != self._signs:
             self._signs, self._moved_at = signs, now
@@ -48,7 +48,7 @@ class Patience:
 
 
 def cpu_of(pids: Iterable[int]) -> int:
-    """Whole seconds of CPU that the living ones of `pids` have used: an idle process needs a minute for one."""
+    """Whole seconds of CPU used by the living `pids`: an idle process uses one per minute."""
     used_s = 0.0
     for pid in pids:
         try:
@@ -60,5 +60,5 @@ def cpu_of(pids: Iterable[int]) -> int:
 
 
 def sizes_of(files: Iterable[Path]) -> tuple[int, ...]:
-    """Sizes of files that grow, in bytes; 0 for one that is not there."""
+    """Sizes of growing files, in bytes; 0 if a file does not exist."""
     return tuple(file.stat().st_size if file.exists() else 0 for file in files)

@@ -1,6 +1,6 @@
-"""Ports of the loopback interface for whoever has to be told its port: the broker, `up`, the demo, tests.
+"""Free ports of the loopback interface for processes that need a fixed one: the broker, `up`, the demo, tests.
 
-A server that can say which port it got should bind port 0 instead.
+A server that can report its port should bind port 0 instead.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import sys
 
 from ledger.errors import NoFreePort
 
-# Below every system's ephemeral range. A client that reconnects to a dead server on an ephemeral loopback port sooner or
-# later connects to itself and then holds the port, and any outgoing connection may be given the port in between.
+# Below the ephemeral range of every system. A client that reconnects to a dead server on an ephemeral loopback port sooner or
+# later connects to itself and then holds the port, and any outgoing connection may get the port in between.
 PORTS = range(20_000, 30_000)
 _ATTEMPTS = 200
 
@@ -20,7 +20,7 @@ _ATTEMPTS = 200
 def is_free(port: int) -> bool:
     """Whether 127.0.0.1:`port` can be bound now."""
     with socket.socket() as probe:
-        if sys.platform != "win32":  # there it would mean "take it from whoever has it"
+        if sys.platform != "win32":  # there it would mean to take it from its current owner
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))

@@ -13,7 +13,7 @@ _TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d
 
 
 def parse_ms(text: str) -> int | None:
-    """A time that a person wrote; 0 for what was before the epoch, finer digits are cut off. None when it is no such time."""
+    """Parse a time; 0 for times before the epoch, finer digits are truncated. None if it is invalid."""
     if not _TIME.fullmatch(text):
         return None
     try:
@@ -21,7 +21,7 @@ def parse_ms(text: str) -> int | None:
         delta = at.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)
     except (ValueError, OverflowError):
         return None
-    # Before the epoch nothing happened here, and keys of the databases count from it.
+    # Nothing happened before the epoch, and keys of the databases count from it.
     return max(0, (delta.days * 86_400 + delta.seconds) * 1000 + delta.microseconds // 1000)
 
 
@@ -36,6 +36,6 @@ def format_us(us: int) -> str:
     return f"{_second(us // 1_000_000)}.{us % 1_000_000:06d}Z"
 
 
-@lru_cache(16)  # the current second, and those of what is shown with it
+@lru_cache(16)  # the current second, and a few others shown with it
 def _second(s: int) -> str:
     return datetime.fromtimestamp(s, UTC).isoformat()[:19]

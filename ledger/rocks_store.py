@@ -34,14 +34,14 @@ from ledger.store import ManyDeleted, Store, after_prefix, never
 
 MIB = 1024 * 1024
 
-# What rocksdict raises for a key or value that is no bytes: a mistake of the caller, not of the store.
+# Raised by rocksdict for a key or value that is not bytes: an error of the caller, not of the store.
 _MISTAKES = (KeyError, TypeError, ValueError)
 
 
 class StoreMemory:
-    """Memory shared by all stores of a process, in bytes: the block cache, and in it the sum of all memtables.
+    """Memory shared by all stores of a process, in bytes: the block cache, which includes all memtables.
 
-    One per process, however many partitions: with memory of its own for each, twelve partitions take twelve times as much.
+    One per process, for any number of partitions: with separate memory, twelve partitions would need twelve times as much.
     """
 
     def __init__(self, cache_bytes: int = 128 * MIB, memtable_bytes: int = 64 * MIB) -> None:
@@ -50,19 +50,19 @@ class StoreMemory:
         self._buffers = WriteBufferManager.new_write_buffer_manager_with_cache(memtable_bytes, False, self._cache)
 
     def used_bytes(self) -> int:
-        """Bytes of blocks and memtables held now."""
+        """Current bytes of blocks and memtables."""
         return int(self._cache.get_usage())
 
 
 @cache
 def shared_memory() -> StoreMemory:
-    """What every store of this process uses unless it is told otherwise."""
+    """The default memory of all stores of this process."""
     return StoreMemory()
 
 
 @cache
 def loading_memory() -> StoreMemory:
-    """For stores that are filled: little is read again, so a small cache keeps a long load as small as a short one."""
+    """Memory for stores being filled: little is read again, so a small cache keeps memory small even in a long load."""
     return StoreMemory(cache_bytes=64 * MIB, memtable_bytes=48 * MIB)
 
 
@@ -70,7 +70,7 @@ def store_options(memory: StoreMemory, write_buffer_bytes: int, bloom_bits: int)
     """RocksDB's options, each with its reason."""
     blocks = BlockBasedOptions()
     blocks.set_block_cache(memory._cache)
-    # Most lookups of a fold are of something new (a new order, a new command id): the filter answers them without a read.
+    # Most lookups of a fold are for something new (a new order, a new command id): the filter answers them without a read.
     blocks.set_bloom_filter(bloom_bits, False)
     # Indexes and filters grow with the data; in the cache they are bounded with it, and in pieces of a block's size, or every
     # lookup in a large store would push out the filter of some file, whole. The tops, and those of the newest files, stay in.
@@ -100,10 +100,10 @@ def store_options(memory: StoreMemory, write_buffer_bytes: int, bloom_bits: int)
 
 
 class RocksStore:
-    """`ledger.store.Store` in the folder `path`. Thread-safe but for `close`.
+    """`ledger.store.Store` in the folder `path`. Thread-safe except `close`.
 
-    Writes go through the write-ahead log without fsync: safe against the death of the process. After a power failure the store
-    is that of some earlier write, whole, and the fold is repeated from there.
+    Writes go through the write-ahead log without fsync: they survive the death of the process. After a power failure the store
+    is consistently that of some earlier write, and the fold is repeated from there.
     """
 
     def __init__(
@@ -115,10 +115,10 @@ class RocksStore:
         bloom_bits: int = 10,
         loading: bool = False,
     ) -> None:
-        """Open or create. Raises `StoreError` when another process (or another store of this one) has it open.
+        """Open or create. Raises `StoreError` if another process (or another store of this one) has it open.
 
-        `loading` is for a store that is being filled and not yet read: without the write-ahead log, so that a killed process
-        leaves the store as of some earlier write, whole (memtables reach the disk one after the other); `close` keeps all.
+        `loading` is for a store that is being filled and not yet read: it has no write-ahead log, so a killed process leaves the
+        store consistently as of some earlier write (memtables reach the disk in order); `close` keeps everything.
         """
         self.path = Path(path)
         self._scans: weakref.WeakSet[_Scan | _Keys] = weakref.WeakSet()
@@ -196,8 +196,10 @@ class RocksStore:
         return keys
 
     def copy_to(self, path: Path) -> None:
-        """Make a second store at `path` (which must not exist) that holds what this one does now. Files are linked, not copied,
-        where the file system can. May be called from any thread. Raises `StoreError`."""
+        """Create a second store at `path` (which must not exist) with the current content. Raises `StoreError`.
+
+        Files are linked instead of copied if the file system supports it. May be called from any thread.
+        """
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             Checkpoint(self._db).create_checkpoint(str(path))
@@ -217,14 +219,14 @@ class RocksStore:
             for first, last in pieces:
                 if stopping():
                     return False
-                with self._closing:  # it gives the interpreter away, and closing meanwhile fails
+                with self._closing:  # it releases the interpreter, and closing meanwhile would fail
                     self._db.compact_range(first, last, options)
         except Exception as exc:
             raise self._failed("purged", exc) from exc
         return True
 
     def close(self) -> None:
-        """Close, and end every scan: one left alive would keep RocksDB's lock, and the store could not be opened again."""
+        """Close, and end all scans: an open one would keep RocksDB's lock, and the store could not be reopened."""
         with self._closing:
             for scan in list(self._scans):
                 scan.close()
@@ -233,7 +235,7 @@ class RocksStore:
                     self._db.flush()
                 self._db.close()
             except DbClosedError:
-                return  # closing twice is no mistake
+                return  # closing twice is allowed
             except Exception as exc:
                 raise self._failed("closed", exc) from exc
 
@@ -242,7 +244,7 @@ class RocksStore:
 
 
 def remove_store(path: Path) -> None:
-    """Delete the store at `path`. Raises `StoreError` when it is open somewhere."""
+    """Delete the store at `path`. Raises `StoreError` if it is open somewhere."""
     try:
         Rdict.destroy(str(path), Options(raw_mode=True))
     except Exception as exc:
@@ -250,7 +252,7 @@ def remove_store(path: Path) -> None:
 
 
 def _pieces(keys: Sequence[bytes], files: Sequence[Mapping[str, Any]]) -> list[tuple[bytes | None, bytes | None]]:
-    """Ranges [first, last) that hold all of the sorted `keys`, each in one file of the deepest level: a piece takes a second."""
+    """Ranges [first, last) that cover the sorted `keys`, each within one file of the deepest level. One range takes a second."""
     deepest = max((file["level"] for file in files), default=0)
     starts = sorted(file["start_key"] for file in files if file["level"] == deepest)
     pieces: dict[int, tuple[bytes, bytes]] = {}
@@ -262,11 +264,11 @@ def _pieces(keys: Sequence[bytes], files: Sequence[Mapping[str, Any]]) -> list[t
 
 
 class _Scan(Iterator[tuple[bytes, bytes]]):
-    """An iterator that a closing store can take away: going on with it then is an error, not an early end."""
+    """An iterator that a closing store can end: continuing with it is then an error, not an early end."""
 
     def __init__(self, store: RocksStore, prefix: bytes, options: ReadOptions, items: Iterator[tuple[Any, Any]]) -> None:
         self._store, self._prefix = store, prefix
-        self._options = options  # holds the bound, which RocksDB reads at every step and rocksdict neither copies nor keeps
+        self._options = options  # keeps the bound alive, which RocksDB reads at every step and rocksdict neither copies nor keeps
         self._items: Iterator[tuple[Any, Any]] | None = items
         self._ended = False
 
@@ -290,7 +292,7 @@ class _Scan(Iterator[tuple[bytes, bytes]]):
 
 
 class _Keys(Iterator[bytes]):
-    """The keys of a stretch. Unlike `_Scan` it asks RocksDB why there is no next one, which costs a call more for each."""
+    """The keys of a stretch. Unlike `_Scan`, it asks RocksDB why there is no next key, which costs one more call per key."""
 
     def __init__(self, store: RocksStore, options: ReadOptions, rows: Any, start: bytes) -> None:
         self._store, self._options, self._start = store, options, start  # options: as in _Scan
@@ -329,7 +331,7 @@ LOCK_WAIT_S = 10.0
 
 
 def store_opener(root: Path) -> Callable[[str], Store]:
-    """Opens databases below `root`. A predecessor that was just killed may hold the lock for a moment: wait for it."""
+    """Returns a function that opens databases in `root`. It waits for a killed predecessor that may still hold the lock."""
 
     def open_store(name: str) -> Store:
         private_folder(root)

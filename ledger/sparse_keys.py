@@ -1,8 +1,8 @@
-"""Keys of a store in their order, a step at a time, whatever was deleted between them.
+"""Iterates over the keys of a store in order and in steps, even with many deleted rows between them.
 
-RocksDB passes over what was deleted until it has compacted it. The list of pending orders, which every order leaves, may hold a
-hundred thousand deleted rows before the first that is there, and a look for that one cannot be interrupted. So a stretch of keys
-is looked at, a shorter one when too much of it is deleted, a longer one when it turned out to be empty.
+RocksDB skips deleted rows until they are compacted. The list of pending orders, which every order leaves, may have a hundred
+thousand deleted rows before the first existing one, and a search for that cannot be interrupted. So keys are searched in
+stretches: a shorter one if too many rows are deleted, a longer one if it is empty.
 """
 
 from __future__ import annotations
@@ -12,28 +12,28 @@ from collections.abc import Iterator
 from ledger.store import ManyDeleted, Store
 from ledger.turns import Steps
 
-MOST_DELETED = 10_000  # passed over in one step: about a millisecond
-HOUR = 60 * 60 * 1000  # a first stretch where keys begin with a time in ms
+MOST_DELETED = 10_000  # skipped in one step: about a millisecond
+HOUR = 60 * 60 * 1000  # the first stretch, if keys begin with a time in ms
 _END = 1 << 64
 
 
 class SparseKeys:
     """Keys that begin with `prefix`, from `start` on.
 
-    Where `lead` follows the prefix, the eight bytes behind it are a number to divide by: a stretch is so long, at first `first`.
-    Other keys are in one stretch with their neighbours.
+    If `lead` follows the prefix, the eight bytes after it are a number by which stretches are divided; the first one has length
+    `first`. Other keys share a stretch with their neighbours.
     """
 
     def __init__(self, store: Store, prefix: bytes, start: bytes, lead: bytes = b"", first: int = HOUR) -> None:
         self._store, self._prefix, self._at = store, prefix, max(start, prefix)
         self._lead, self._first = prefix + lead, first
-        self._stretch: int | None = None  # None: as far as there are keys
+        self._stretch: int | None = None  # None: to the last key
         self._until: bytes | None = None
         self._keys: Iterator[bytes] | None = None
         self._most_deleted = MOST_DELETED
 
     def following(self) -> Steps[bytes | None]:
-        """The next key; None when there is none."""
+        """The next key; None if there is none."""
         while True:
             if self._keys is None:
                 self._keys = self._store.keys(self._prefix, self._at, self._until, self._most_deleted)
@@ -50,7 +50,7 @@ class SparseKeys:
             yield
 
     def _longer(self, until: bytes) -> None:
-        """This stretch is done: go on behind it."""
+        """This stretch is done: continue after it."""
         self._at, self._stretch, self._most_deleted = until, 2 * (self._stretch or self._first), MOST_DELETED
         self._bound()
 
@@ -59,7 +59,7 @@ class SparseKeys:
             self._stretch = self._first
         elif self._stretch > 1 and self._until is not None:
             self._stretch = max(1, self._stretch // 8)
-        else:  # what cannot be divided is passed over in one step
+        else:  # a stretch that cannot be divided is skipped in one step
             self._most_deleted = 0
         self._bound()
 

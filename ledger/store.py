@@ -5,9 +5,9 @@ Two adapters keep it and pass the same tests (`tests/contract/test_store.py`): `
 The contract
     * `write` is atomic: after a crash either all its rows are there or none. It is durable against `kill -9` of the process
       (the operating system has it); against power loss the log is the truth and the fold is repeated.
-    * Keys order bytewise. `scan` sees the store as of its call, whatever is written while it goes on.
-    * One process opens a store at a time; a second gets `StoreError`. A closed store answers nothing: everything but closing it
-      again raises `StoreError`, going on with a scan too (it would look like an early end).
+    * Keys are ordered bytewise. `scan` sees the store as of its call, whatever is written meanwhile.
+    * One process opens a store at a time; a second gets `StoreError`. On a closed store, everything except closing it again
+      raises `StoreError`, including continuing a scan (which would look like an early end).
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from typing import Protocol
 
 
 class ManyDeleted(Exception):
-    """So many deleted rows lie before the next key that finding it takes long. Ask about a shorter stretch."""
+    """There are so many deleted rows before the next key that finding it takes long. Use a shorter stretch."""
 
 
 def never() -> bool:
-    """Nobody asks to stop."""
+    """Never stop."""
     return False
 
 
@@ -38,28 +38,29 @@ class Store(Protocol):
     def scan(self, prefix: bytes, start: bytes | None = None, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
         """Rows whose key begins with `prefix`, in key order (or reverse), from `start` (inclusive) on.
 
-        A `start` outside of the prefix is allowed: on the far side there is nothing, on the near side everything.
+        A `start` outside the prefix is allowed: behind it, the scan is empty; before it, the scan is complete.
         """
 
     def keys(self, prefix: bytes, start: bytes, end: bytes | None, most_deleted: int) -> Iterator[bytes]:
         """Keys that begin with `prefix`, in order, from `start` (inclusive) to `end` (exclusive; None: to the last).
 
-        Raises `ManyDeleted`, and ends, when more than about `most_deleted` deleted rows lie before the next key: until the store
-        has tidied up, each costs about 0.1 us to pass over, and nothing can interrupt that. 0: however many.
+        Raises `ManyDeleted`, and ends, if there are more than about `most_deleted` deleted rows before the next key: until they
+        are compacted, each costs about 0.1 us to skip, which cannot be interrupted. 0: no limit.
         """
 
     def copy_to(self, path: Path) -> None:
-        """Make a second store at `path`, which must not exist, with the rows of now. Raises `StoreError`."""
+        """Create a second store at `path`, which must not exist, with the current rows. Raises `StoreError`."""
 
     def purge(self, keys: Sequence[bytes] | None, stopping: Callable[[], bool] = never) -> bool:
-        """Rewrite what is on disk so that no former value of `keys` (None: of any key) can be read in it; whether that was done
-        to the end. Takes seconds. May be called from any thread, `close` then waits for the piece under way. Raises `StoreError`.
+        """Rewrite the files so that no old value of `keys` (None: of any key) is left in them. Returns whether it finished.
+
+        Takes seconds. May be called from any thread; `close` then waits for the current piece. Raises `StoreError`.
         """
 
     def close(self) -> None: ...
 
 
 def after_prefix(prefix: bytes) -> bytes | None:
-    """The first key behind every key with `prefix`; None when there is none (all 0xff)."""
+    """The first key after all keys with `prefix`; None if there is none (all 0xff)."""
     stripped = prefix.rstrip(b"\xff")
     return stripped[:-1] + bytes([stripped[-1] + 1]) if stripped else None

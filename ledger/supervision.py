@@ -1,11 +1,11 @@
-"""Whoever works as long as its process: threads and tasks, watched, begun again when they fail, counted and told of.
+"""Supervises threads and tasks that live as long as the process: restarts them when they fail, and counts restarts.
 
-    WorkerThread(again=True)    a fault costs a pause, and the work begins again: for what others do not wait for
-    WorkerThread(again=False)   a fault is its owner's, who ends the process: for work without which the process does nobody's
-    keep_at(name, work)         the same as the first, for a task of an event loop
+    WorkerThread(again=True)    after a fault it pauses and restarts: for work that nobody waits for
+    WorkerThread(again=False)   a fault is passed to its owner, which ends the process: for work the process cannot do without
+    keep_at(name, work)         like the first, for a task on an event loop
 
-`workers()` is what `/metrics`, the status of `commands` and `doctor` tell. A thread or task that is made elsewhere is either
-awaited by whoever made it, or listed with its reason in `tests/unit/test_architecture.py`.
+`/metrics`, the status of `commands` and `doctor` report `workers()`. Any other thread or task is awaited by its creator, or
+listed with a reason in `tests/unit/test_architecture.py`.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from ledger.errors import ConfigError, LogError
 from ledger.faults import in_short
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 10.0
-CALM_S = 60.0  # work that went on for so long begins again after the first pause the next time
+CALM_S = 60.0  # after running for so long, the next restart uses the first pause again
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
 class Worker:
-    """All threads or tasks of one name in this process: how many run, how often one began again, and what its last fault was."""
+    """All threads or tasks of one name in this process: number running, restarts, last fault."""
 
     name: str
     running: int = 0
@@ -42,7 +42,7 @@ _lock = threading.Lock()
 
 
 def workers() -> list[Worker]:
-    """As they are now, by name."""
+    """The current workers, sorted by name."""
     with _lock:
         return [replace(worker) for _, worker in sorted(_workers.items())]
 
@@ -56,7 +56,7 @@ def _note(name: str, running: int = 0, restarts: int = 0, fault: str = "") -> No
 
 
 class _Pauses:
-    """How long to wait before the work begins again."""
+    """The pauses before restarts."""
 
     def __init__(self) -> None:
         self._pause_s = FIRST_PAUSE_S
@@ -74,16 +74,16 @@ class _Pauses:
 
 def _failed(name: str, exc: Exception, pause_s: float) -> None:
     _note(name, restarts=1, fault=in_short(exc))
-    if isinstance(exc, LogError):  # the log comes back, and says why it was away
-        log.warning("work waits for the log", worker=name, why=str(exc), again_s=pause_s)
+    if isinstance(exc, LogError):  # the log will return, and the error says why it is unreachable
+        log.warning("worker is waiting for the log", worker=name, why=str(exc), again_s=pause_s)
     else:
-        log.error("work failed and begins again", worker=name, why=in_short(exc), again_s=pause_s)
+        log.error("worker failed, restarting it", worker=name, why=in_short(exc), again_s=pause_s)
 
 
 class WorkerThread(threading.Thread):
-    """Runs `work` until it returns. See the module for `again`; `on_fault` gets what ended it for good, on this thread.
+    """Runs `work` until it returns. See the module for `again`. `on_fault` receives the final exception, on this thread.
 
-    With `again`, `stopping` ends the pauses, and only a `ConfigError` or what is no `Exception` ends the work for good.
+    With `again`, `stopping` ends the pauses, and only a `ConfigError` or something other than an `Exception` is final.
     """
 
     def __init__(
@@ -109,8 +109,8 @@ class WorkerThread(threading.Thread):
                 self._work()
         except BaseException as exc:
             _note(self.name, fault=in_short(exc))
-            if self._again:  # else the owner says it, who knows what it means
-                log.critical("work ended for good", worker=self.name, exc_info=True)
+            if self._again:  # otherwise the owner logs it, because it knows the consequence
+                log.critical("worker stopped for good", worker=self.name, exc_info=True)
             self._on_fault(exc)
         finally:
             _note(self.name, running=-1)
@@ -123,7 +123,7 @@ class WorkerThread(threading.Thread):
                 self._work()
                 return
             except ConfigError:
-                raise  # no pause mends settings
+                raise  # a retry cannot fix settings
             except Exception as exc:
                 self.restarts += 1
                 pause_s = pauses.next_s()
@@ -133,7 +133,7 @@ class WorkerThread(threading.Thread):
 
 
 async def keep_at(name: str, work: Callable[[], Awaitable[None]]) -> None:
-    """Run `work` on this event loop until it returns or is cancelled; a fault costs a pause, and it begins again."""
+    """Run `work` on this event loop until it returns or is cancelled; after a fault, pause and restart it."""
     pauses = _Pauses()
     _note(name, running=1)
     try:

@@ -11,25 +11,25 @@ from dataclasses import dataclass, field
 
 from ledger.durations import DAY_MS
 
-# Kafka 4 refuses a record whose own time is more than an hour ahead of the broker's clock, and an event's time is that of the
-# log's clock when it was decided, or later: one clock that was wrong for a moment would stop the order, or the whole writer.
+# Kafka 4 rejects a record whose time is more than an hour ahead of the broker's clock, and the time of an event is at least the
+# log's time of its decision: one clock that was briefly wrong would stop the order, or the whole writer.
 _ANY_TIME = {"message.timestamp.before.max.ms": str(2**63 - 1), "message.timestamp.after.max.ms": str(2**63 - 1)}
 
-# So old a contact that is erased or replaced is compacted away, once a later segment was begun.
+# After this time, an erased or replaced contact is compacted away, once a newer segment exists.
 CONTACT_COMPACTION_MS = DAY_MS
-# How long Kafka keeps the tombstone of an erased contact: whoever reads the topic at least this often misses none.
+# How long Kafka keeps the tombstone of an erased contact: a reader that reads at least this often misses none.
 CONTACT_TOMBSTONES_MS = 7 * DAY_MS
 
-# How long it can be asked who saw whose contact. It names customers by their pseudonyms, so it is not kept for ever.
+# How long the audit is kept. It names customers by pseudonym, so it is not kept for ever.
 AUDIT_MS = 2 * 365 * DAY_MS
 
-# A record of the ledger is a few hundred bytes; a command carries at most a 64 KiB request. Brokers take 1 MiB by default.
+# A record of the ledger has a few hundred bytes; a command has at most a 64 KiB request. Brokers accept 1 MiB by default.
 MAX_RECORD_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class TopicSpec:
-    """One topic as the ledger needs it. `settings` are broker-side topic configs, all checked at start."""
+    """The requirements for one topic. `settings` are broker-side topic configs, all checked at start."""
 
     name: str
     partitions: int
@@ -38,7 +38,7 @@ class TopicSpec:
 
 @dataclass(frozen=True, slots=True)
 class Topics:
-    """The six topic names of one ledger. `prefix` sets two ledgers on one cluster apart (tests use a fresh one each)."""
+    """The six topic names of one ledger. `prefix` separates ledgers on one cluster (each test uses a new one)."""
 
     prefix: str = ""
 
@@ -67,7 +67,7 @@ class Topics:
         return f"{self.prefix}order-writers"
 
     def specs(self, partitions: int, writers: int) -> tuple[TopicSpec, ...]:
-        """What must exist: `partitions` of the three order topics and of contacts, one for the audit, one per writer."""
+        """The required topics: order topics and contacts with `partitions`, the audit with one, writers with `writers`."""
         ledger = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
         return (
             TopicSpec(

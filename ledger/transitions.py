@@ -1,8 +1,8 @@
-"""What may follow what, as data. `decide`, `evolve`, `verify`, the exhaustive test and the documents read these tables.
+"""The legal transitions, as data. `decide`, `evolve`, `verify`, the exhaustive test and the documents use these tables.
 
-Two kinds of input. A *request* may be refused: `REQUESTS` says what each one leads to from each shown status.
-An *observed fact* (payment, refund, dispute, stock) is never refused for state: `ATTEMPT_FACTS`, `REFUND_FACTS` and
-`STOCK_FACTS` say what it makes of the thing it is about, or that it adds nothing (`ALREADY_KNOWN`).
+There are two kinds of input. A *request* may be refused: `REQUESTS` has its result for each displayed status. An *observed fact*
+(payment, refund, dispute, stock) is never refused because of state: `ATTEMPT_FACTS`, `REFUND_FACTS` and `STOCK_FACTS` have the
+next state of its object, or say that it adds nothing (`ALREADY_KNOWN`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ledger import events
 
 
 class Status(StrEnum):
-    """The status a reader is shown: a function of the axes (`order.display`)."""
+    """The displayed status: a function of the axes (`order.display`)."""
 
     PENDING = "pending"
     PAID = "paid"
@@ -56,7 +56,7 @@ class Code(StrEnum):
 
 
 class Operation(StrEnum):
-    """What a command asks for or reports. The first block are requests, the second observed facts and the loop's own notes."""
+    """What a command requests or reports. The first block are requests, the second observed facts and attention."""
 
     PLACE_ORDER = "PlaceOrder"
     CANCEL_ORDER = "CancelOrder"
@@ -76,7 +76,7 @@ class Operation(StrEnum):
 
 _S, _C, _O = Status, Code, Operation
 
-# request x shown status -> the event it leads to (further guards in `commands.decide`), or the refusal it ends in.
+# request x displayed status -> the resulting event (with further guards in `commands.decide`), or the refusal.
 REQUESTS: dict[Operation, dict[Status, str | Code]] = {
     _O.CANCEL_ORDER: {
         _S.PENDING: events.ORDER_CANCELLED,
@@ -103,7 +103,7 @@ REQUESTS: dict[Operation, dict[Status, str | Code]] = {
         _S.CANCELLED: _C.ORDER_CANCELLED,
     },
     _O.START_FULFILMENT: {
-        _S.PENDING: _C.NOT_PAID,  # or stock_not_reserved, whichever is missing
+        _S.PENDING: _C.NOT_PAID,  # or stock_not_reserved, depending on what is missing
         _S.PAID: events.FULFILMENT_STARTED,
         _S.PROCESSING: _C.NOTHING_TO_CHANGE,
         _S.SHIPPED: _C.ALREADY_SHIPPED,
@@ -146,16 +146,16 @@ def _from_any(state: AttemptState) -> dict[AttemptState, AttemptState | Code]:
 
 
 # state of a payment attempt x fact -> its next state, or that the fact adds nothing. A fact equal to the state is known too
-# (`decide` compares the fields). A stale look may move an attempt back once; the next look heals it.
+# (`decide` compares the fields). A stale read may move an attempt back once; the next read corrects it.
 ATTEMPT_FACTS: dict[str, dict[AttemptState, AttemptState | Code]] = {
     events.PAYMENT_OPENED: {
         REQUESTED: OPEN,
-        OPEN: OPEN,  # from here on only when it brings the provider's reference: a webhook can overtake our own call
+        OPEN: OPEN,  # from here on only if it adds the provider's reference: a webhook can overtake the ledger's own call
         PENDING: PENDING,
         DECLINED: DECLINED,
         AUTHORISED: AUTHORISED,
         CAPTURED: CAPTURED,
-        VOIDED: OPEN,  # it was voided before its intent was known: now there is something to void
+        VOIDED: OPEN,  # it was voided before its intent was known: now there is one to void
     },
     events.PAYMENT_PENDING: _from_any(PENDING) | {CAPTURED: KNOWN},
     events.PAYMENT_DECLINED: _from_any(DECLINED) | {CAPTURED: KNOWN},
@@ -184,7 +184,7 @@ RELEASED: Final = "released"
 STOCK_STATES: tuple[StockState, ...] = get_args(StockState)
 
 STOCK_FACTS: dict[str, dict[StockState, StockState | Code]] = {
-    events.STOCK_RESERVED: {OWED: RESERVED, RESERVED: KNOWN, REJECTED: KNOWN, RELEASED: RESERVED},  # a late yes is released again
+    events.STOCK_RESERVED: {OWED: RESERVED, RESERVED: KNOWN, REJECTED: KNOWN, RELEASED: RESERVED},  # a late one is released
     events.STOCK_REJECTED: {OWED: REJECTED, RESERVED: KNOWN, REJECTED: KNOWN, RELEASED: KNOWN},
     events.STOCK_RELEASED: {OWED: RELEASED, RESERVED: RELEASED, REJECTED: KNOWN, RELEASED: KNOWN},
 }

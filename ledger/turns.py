@@ -1,9 +1,9 @@
-"""Long work on an event loop: a few milliseconds at a time, one piece at a time, with a turn for everybody else in between.
+"""Long work on an event loop, in pieces of a few milliseconds, so that other tasks run in between.
 
 Work is a generator that yields wherever it may be interrupted and returns its result (`Steps`). A step should take well below
-a millisecond. Work that ends within `SHORT_S` is done at once. What takes longer gets turns of `TURN_S`, and however many
-requests are at long work, only one of them has a turn each time the loop goes round, in the order in which they asked. Between
-two steps things may change; work must look again where that matters.
+a millisecond. Work that ends within `SHORT_S` is done immediately. Longer work gets turns of `TURN_S`. However many requests do
+long work, only one of them has a turn per iteration of the loop, first come, first served. State may change between two steps;
+work must check again if that matters.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Turns:
         self._lane = asyncio.Lock()  # first come, first served
 
     async def run(self, steps: Steps[T]) -> tuple[T, float]:
-        """Do all of `steps`; (result, seconds of the loop they took). Raises what they raise."""
+        """Run all `steps`. Returns (result, seconds of the loop they took). Passes on their exceptions."""
         work = _Work(steps)
         try:
             done, loop = work.go_on(self._short_s), asyncio.get_running_loop()
@@ -36,7 +36,7 @@ class Turns:
                 try:
                     done = work.go_on(self._turn_s)
                 finally:
-                    loop.call_soon(self._lane.release)  # when the loop has gone round
+                    loop.call_soon(self._lane.release)  # after one iteration of the loop
                 await asyncio.sleep(0)
             return work.result, work.took_s
         finally:
@@ -50,7 +50,7 @@ class _Work(Generic[T]):
         self.took_s = 0.0
 
     def go_on(self, most_s: float) -> bool:
-        """Work for about `most_s`; whether it is done."""
+        """Work for about `most_s`. Returns whether it is done."""
         began = now = time.perf_counter()
         try:
             while now - began < most_s:
@@ -66,7 +66,7 @@ class _Work(Generic[T]):
 
 
 def in_one_go(steps: Steps[T]) -> T:
-    """The result of `steps`, without a turn for anybody: where there is no event loop to be kept waiting."""
+    """The result of `steps`, without interruption, for code without an event loop."""
     while True:
         try:
             next(steps)

@@ -1,11 +1,11 @@
-"""What must be true of every record of `order-events`, whoever wrote it: the checks behind `verify` and `import-log`. Pure.
+"""Checks that every record of `order-events` must pass: used by `verify` and `import-log`. Pure.
 
-`Walk` looks at the records of one partition in order and says what is wrong with each: framing, schema, key and place, chain,
-dense versions, command offsets, writer epochs, what may follow what, the summary in the envelope recomputed, amounts. It keeps
-the orders of the batch at hand only; older ones are asked for.
+`Walk` checks the records of one partition in order and yields their faults: framing, schema, key and partition, chain, dense
+versions, command offsets, writer epochs, legal transitions, recomputed summary of the envelope, amounts. It keeps only the orders
+of the current batch; older ones are looked up.
 
-A break of the chain lies between two records. Either may be the damaged one, or what stood between them: a `Fault` therefore
-names the record where it was seen (`offset`) and the last one before it that was well (`after`).
+A break of the chain is between two records. Either may be damaged, or a record between them is missing: a `Fault` therefore names
+the record where it was detected (`offset`) and the last valid one before it (`after`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ledger.schemas.codec import event_codec, link_of
 
 
 class Fault(Struct, frozen=True):
-    """One thing that is wrong, and where. `after` is the offset of the last record before it in the partition (None: it is
+    """One fault and its position. `after` is the offset of the last record before it in the partition (None: it is
     the first), `field` the envelope's field, or `value`, `key`, `headers`, `timestamp`, `offset`."""
 
     partition: int
@@ -44,7 +44,7 @@ class Fault(Struct, frozen=True):
 
 
 class Head(Struct, frozen=True):
-    """The end of a partition's chain: after `events` events, the last of them at `offset`, the next one must name `link`."""
+    """The head of a partition's chain: `events` events, the last one at `offset`; the next one must name `link`."""
 
     events: int
     offset: int
@@ -52,7 +52,7 @@ class Head(Struct, frozen=True):
 
 
 class Mismatch(NamedTuple):
-    """An order whose amounts do not add up, which is recorded and left to a person."""
+    """An order whose amounts do not add up; that is recorded, and staff must resolve it."""
 
     order_id: str
     partition: int
@@ -68,7 +68,7 @@ _REQUESTED = {
 
 
 class Walk:
-    """Checks one partition, record after record, from the first one on."""
+    """Checks one partition, record by record, from the first one."""
 
     def __init__(
         self,
@@ -78,26 +78,28 @@ class Walk:
         answered_before: Callable[[str], bool],
         heads: Iterable[Head] = (),
     ) -> None:
-        """`order_before` and `answered_before` tell what every batch before this one led to: an order, and whether an event bears
-        a command id. `heads` are ends of the chain, kept elsewhere, that it must have passed through."""
+        """`order_before` and `answered_before` look up results of earlier batches: an order; whether a command id has an event.
+
+        `heads` are heads of the chain, kept elsewhere, that it must contain.
+        """
         self.head = NO_HEAD
         self._partition, self._partitions = partition, partitions
         self._order_before, self._answered_before = order_before, answered_before
         self._heads = {head.events: head for head in heads}
         self._decode = event_codec().decode
         self._orders: dict[str, Order] = {}
-        self._broken: set[str] = set()  # orders whose versions no longer follow: said once
+        self._broken: set[str] = set()  # orders with versions out of sequence: reported once
         self._answered: set[str] = set()
         self._command_log, self._command_offset, self._writer_epoch = b"", -1, 0
         self.mismatched: dict[str, Mismatch] = {}
 
     def batch_ends(self) -> None:
-        """What was looked at so far can now be asked for."""
+        """The records checked so far can now be looked up."""
         self._orders.clear()
         self._answered.clear()
 
     def look(self, record: Record) -> Iterator[Fault]:
-        """What is wrong with the next record of the partition."""
+        """Faults of the next record of the partition."""
         before, self._after = self.head, self.head.offset if self.head.events else None
         self._record = record
         value = record.value or b""
@@ -111,10 +113,10 @@ class Walk:
         else:
             yield from self._look_at(event, before.link)
         if (kept := self._heads.get(self.head.events)) is not None and kept.link != self.head.link:
-            yield self._fault("", "value", f"the chain after {kept.events} events is not that of the head kept elsewhere")
+            yield self._fault("", "value", f"the chain after {kept.events} events differs from the head kept elsewhere")
 
     def end(self) -> Iterator[Fault]:
-        """What is wrong with the log ending here."""
+        """Faults if the log ends here."""
         for head in sorted(self._heads.values(), key=lambda head: head.events):
             if head.events > self.head.events:
                 message = f"the log ends after {self.head.events} events, a head kept elsewhere has {head.events}"
@@ -130,7 +132,9 @@ class Walk:
             return self._fault(event.order_id, field, message)
 
         if event.prev_hash != link:
-            yield fault("prev_hash", "does not name the record before: one of the two was changed, or one between them is gone")
+            yield fault(
+                "prev_hash", "does not name the previous record: one of the two was changed, or one between them is missing"
+            )
         yield from self._look_at_place(event, fault)
         yield from self._look_at_bookkeeping(event, fault)
         yield from self._look_at_order(event, fault)
@@ -140,34 +144,34 @@ class Walk:
         if record.key != event.order_id.encode():
             yield fault("key", f"is {record.key!r}")
         if partition_for(event.order_id.encode(), self._partitions) != self._partition:
-            yield fault("order_id", "belongs into another partition")
+            yield fault("order_id", "belongs to another partition")
         if record.timestamp_ms != event.occurred_at:
             yield fault("timestamp", f"is {record.timestamp_ms}, the event occurred at {event.occurred_at}")
         expected = headers(event)
         more = record.headers[len(expected) :]
         if record.headers[: len(expected)] != expected or any(name != "traceparent" for name, _ in more):
-            yield fault("headers", "are not those of the event")
+            yield fault("headers", "do not match the event")
 
     def _look_at_bookkeeping(self, event: OrderEvent, fault: Callable[[str, str], Fault]) -> Iterator[Fault]:
-        if event.command_log != self._command_log:  # the topic was made anew, or this is the first: offsets begin again
+        if event.command_log != self._command_log:  # the topic was recreated, or this is the first: offsets start again
             self._command_log, self._command_offset = event.command_log, -1
         if event.command_offset <= self._command_offset:
             yield fault("command_offset", f"{event.command_offset} after {self._command_offset}")
         self._command_offset = max(self._command_offset, event.command_offset)
         if not 0 <= event.batch_first <= event.command_offset:
-            yield fault("batch_first", f"{event.batch_first} of a batch that holds command {event.command_offset}")
+            yield fault("batch_first", f"{event.batch_first} of a batch with command {event.command_offset}")
         if event.writer_epoch < self._writer_epoch:
             yield fault("writer_epoch", f"{event.writer_epoch} after {self._writer_epoch}")
         self._writer_epoch = max(self._writer_epoch, event.writer_epoch)
         if event.command_id in self._answered or self._answered_before(event.command_id):
-            yield fault("command_id", "was answered by an earlier event")
+            yield fault("command_id", "already has an earlier event")
         self._answered.add(event.command_id)
         if len(event.fingerprint) != 16 or len(event.command_log) != 16:
-            yield fault("fingerprint", "or command_log has another length than 16")
+            yield fault("fingerprint", "or command_log does not have 16 bytes")
 
     def _look_at_order(self, event: OrderEvent, fault: Callable[[str, str], Fault]) -> Iterator[Fault]:
         if event.order_id in self._broken:
-            return  # what does not follow was said; what follows that cannot be judged
+            return  # a version out of sequence was reported; later ones cannot be judged
         before = self._orders.get(event.order_id) or self._order_before(event.order_id)
         set_details = [name for name in _DETAILS if getattr(event, name) is not None]
         if set_details != [DETAIL_OF.get(event.type)]:
@@ -183,25 +187,25 @@ class Walk:
             assert event.placed is not None
             total = total_of(event.placed.lines, event.placed.adjustments)
             if total != event.total_minor:
-                yield fault("total_minor", f"is {event.total_minor}, lines and adjustments come to {total}")
+                yield fault("total_minor", f"is {event.total_minor}, lines and adjustments add up to {total}")
         else:
             for name in ("customer_id", "currency", "total_minor"):
                 if getattr(event, name) != getattr(before, name):
                     yield fault(name, f"is {getattr(event, name)!r}, was {getattr(before, name)!r}")
             if event.occurred_at < before.updated_at:
-                yield fault("occurred_at", f"{event.occurred_at} is before the order's last event at {before.updated_at}")
+                yield fault("occurred_at", f"{event.occurred_at} is before the last event of the order at {before.updated_at}")
             if (why := illegal(before, event)) is not None:
                 yield fault("type", why)
         for name, recomputed in summary(after).items():
             if getattr(event, name) != recomputed:
-                yield fault(name, f"is {getattr(event, name)!r}, the events come to {recomputed!r}")
+                yield fault(name, f"is {getattr(event, name)!r}, the events give {recomputed!r}")
         if not after.refunded_minor + after.lost_minor <= after.captured_minor <= after.total_minor:
             told = any(flag.code == "amount_mismatch" for flag in after.attention) or bool(after.resolved)
             self.mismatched[after.order_id] = Mismatch(after.order_id, self._partition, self._record.offset, told)
 
 
 def illegal(before: Order, event: OrderEvent) -> str | None:
-    """Why `event` may not follow upon `before` by the tables in `transitions`; None when it may."""
+    """Why `event` may not follow `before` according to `transitions`; None if it may."""
     kind = event.type
     if kind in _REQUESTED:
         status = display(before)
@@ -221,7 +225,7 @@ def illegal(before: Order, event: OrderEvent) -> str | None:
     elif event.dispute is not None and kind == DISPUTE_CLOSED and dispute_of(before, event.dispute.provider_ref) is None:
         return f"{kind} of a dispute that was never opened"
     if state is None:
-        return f"{kind} of something the order does not have"
+        return f"{kind} of an object that the order does not have"
     if row is not None and row[state] is transitions.KNOWN:
         return f"{kind} adds nothing to {state}"
     return None

@@ -184,7 +184,7 @@ def test_what_its_coordinator_will_end_is_left_alone_by_the_verb(node: LedgerNod
     assert [(row["partition"], row["state"], row["hangs"]) for row in shown["transactions"]] == [(2, "Ongoing", False)]
     code, done = verb(node, "transactions", "end", "--partition", "2", "--as", "abort", "--yes")
     assert (code, done["ended"]) == (1, [])
-    assert "its coordinator has it as Ongoing and ends it by itself" in done["refused"][0]["why"]
+    assert "its coordinator reports Ongoing and ends it by itself" in done["refused"][0]["why"]
     producer.abort_transaction(PATIENCE_S)
     assert verb(node, "transactions")[1] == {"ok": True, "transactions": []}
 

@@ -199,7 +199,7 @@ def test_the_records_of_a_hanging_transaction_tell_how_it_should_end(ledger: Led
         ({}, 10**12, ""),
         ({"known": True, "state": "PrepareCommit"}, 10**13, "about to write the marker itself"),
         ({"known": True, "state": "PrepareAbort"}, 10**13, "about to write the marker itself"),
-        ({"known": True, "state": "Ongoing"}, 10**12 + 10_000, "ends it by itself 10 s after it began"),
+        ({"known": True, "state": "Ongoing"}, 10**12 + 10_000, "ends it by itself 10 s after its start"),
         ({"known": True, "state": "Ongoing"}, 10**12 + 310_001, ""),
     ],
 )
