@@ -1,6 +1,6 @@
 """The EventLog port: the contract of a log, against which adapters are tested.
 
-Two adapters keep this contract and pass the same tests (`tests/contract/test_event_log.py`): `kafka_log.KafkaLog` and
+Two adapters keep this contract and pass the same tests (`tests/contract/test_event_log*.py`): `kafka_log.KafkaLog` and
 `memory_log.MemoryLog`.
 
 The contract

@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,7 @@ from ledger.kafka.log import KafkaLog
 from ledger.kafka.settings import KafkaSettings
 from ledger.log import Acked, NewRecord, Record, TopicPartition
 from ledger.topics import TopicSpec
-from tests.support.patience import PATIENCE_S
+from tests.support.patience import PATIENCE_S, until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(900)]
 
@@ -153,13 +153,6 @@ def freeze(node: EmbeddedBroker, tail: Tail) -> None:
     os.kill(node.pid, signal.SIGSTOP)
     until(lambda: tail.silent_s > 6)  # longer than a request may take: connections are given up without an answer
     os.kill(node.pid, signal.SIGCONT)
-
-
-def until(condition: Callable[[], object], timeout_s: float = PATIENCE_S) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "not in time"
-        time.sleep(0.02)
 
 
 def everything(log: KafkaLog, topic: str) -> list[Record]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -24,7 +23,7 @@ from ledger.turns import in_one_go
 from projections.bulk import BulkFold
 from projections.databases import Databases
 from tests.support.harness import RunningLedger, key, order_body, running_ledger
-from tests.support.patience import PATIENCE_S
+from tests.support.patience import PATIENCE_S, until
 
 PARTITIONS = 4
 
@@ -36,13 +35,6 @@ def ledger(monkeypatch: pytest.MonkeyPatch) -> Iterator[RunningLedger]:
     monkeypatch.setattr(erasure, "RETRY_S", 0.02)
     with running_ledger(MemoryLog(), Topics()) as running:
         yield running
-
-
-def until(holds: Any) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def on_loop(ledger: RunningLedger, coroutine: Coroutine[Any, Any, Any]) -> Any:

@@ -15,7 +15,7 @@ from api.connections import BoundedProtocol, ConnectionLimits, Connections, _net
 from ledger.memory.log import MemoryLog
 from ledger.topics import Topics
 from tests.support.harness import RunningLedger, key, order_body, running_ledger
-from tests.support.patience import PATIENCE_S
+from tests.support.patience import PATIENCE_S, until
 
 HASTY = ConnectionLimits(connections=12, per_address=10, header_s=1.0, body_s=1.0, idle_s=1.5, unread_s=1.0, sweep_s=0.05)
 
@@ -33,13 +33,6 @@ def ledger() -> Iterator[RunningLedger]:
 def _nobody_is_left(ledger: RunningLedger) -> Iterator[None]:
     yield
     until(lambda: len(ledger.context.connections) == 0)
-
-
-def until(met: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not met():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
 
 
 def connect(ledger: RunningLedger, **options: int) -> socket.socket:

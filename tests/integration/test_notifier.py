@@ -7,7 +7,7 @@ import email.policy
 import itertools
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from email.headerregistry import Address as EmailAddress
 from email.message import EmailMessage
@@ -40,7 +40,7 @@ from ledger.ports import free_port
 from ledger.schemas.codec import contact_codec, event_codec
 from ledger.topics import Topics
 from tests.support.harness import order_body, running_ledger
-from tests.support.patience import PATIENCE_S
+from tests.support.patience import PATIENCE_S, until
 from tests.support.paying_shop import Shop
 from tests.support.sandboxed import running_sandbox
 
@@ -196,13 +196,6 @@ def post(request: pytest.FixtureRequest, topics: Topics, mails: MailServer) -> I
     post = Post(log, topics, mails.url)
     yield post
     post.close()
-
-
-def until(holds: Callable[[], object], timeout_s: float = PATIENCE_S) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 @contextmanager

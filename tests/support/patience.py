@@ -1,7 +1,18 @@
-"""How long a test waits for something that must happen: the end of its patience, never a measure of speed.
+"""How long a test waits for something that must happen: the end of its patience, never a measure of speed."""
 
-Ten times what the slowest such wait takes on an idle machine, and less than `timeout` of pytest's settings, so that a wait
-that fails says for what.
-"""
+from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
+# Ten times what the slowest such wait takes on an idle machine, and less than `timeout` of pytest's settings, so that a wait
+# that fails says for what.
 PATIENCE_S = 240.0
+
+
+def until(holds: Callable[[], object], timeout_s: float = PATIENCE_S) -> None:
+    """Wait until `holds` returns something true, asked fifty times a second. Raises `AssertionError` at the end of the time."""
+    deadline = time.monotonic() + timeout_s
+    while not holds():
+        assert time.monotonic() < deadline, "not in time"
+        time.sleep(0.02)

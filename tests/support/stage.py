@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 import time
 from collections.abc import Iterable, Sequence
 from typing import Protocol
@@ -12,9 +13,10 @@ from confluent_kafka import Producer
 from confluent_kafka import TopicPartition as KafkaTopicPartition
 from confluent_kafka.admin import AdminClient
 
+from ledger.errors import LogError
 from ledger.kafka.log import KafkaLog
 from ledger.kafka.settings import KafkaSettings
-from ledger.log import EventLog, NewRecord, Reader, Record, TopicPartition
+from ledger.log import Acked, EventLog, NewRecord, Reader, Record, TopicPartition
 from ledger.memory.log import MemoryLog
 from ledger.topics import Topics, TopicSpec
 from tests.support.hanging import leave_hanging
@@ -158,3 +160,40 @@ class Stage:
     def close(self) -> None:
         for reader in self._readers:
             reader.close()
+
+
+# ---- records --------------------------------------------------------------------------------------------------------
+
+
+def records(topic: str, partition: int, *values: str) -> list[NewRecord]:
+    return [NewRecord(topic, partition, b"key", value.encode()) for value in values]
+
+
+def values(read: list[Record]) -> list[str]:
+    return [(record.value or b"").decode() for record in read]
+
+
+def poll_some(reader: Reader, count: int) -> list[Record]:
+    """At least `count` records."""
+    read: list[Record] = []
+    deadline = time.monotonic() + PATIENCE_S
+    while len(read) < count:
+        assert time.monotonic() < deadline, f"only {len(read)} of {count} records came"
+        read += reader.poll(100, 0.5)
+    return read
+
+
+class Acks:
+    """Collects answers of a sender; `names` are the threads they came on."""
+
+    def __init__(self) -> None:
+        self.acked: list[Acked] = []
+        self.errors: list[LogError] = []
+        self.names: set[str] = set()
+
+    def __call__(self, acked: Acked | None, error: LogError | None) -> None:
+        self.names.add(threading.current_thread().name)
+        if acked is not None:
+            self.acked.append(acked)
+        if error is not None:
+            self.errors.append(error)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,7 +12,7 @@ from structlog.testing import capture_logs
 from ledger import supervision
 from ledger.errors import ConfigError, LogUnavailable
 from ledger.supervision import Worker, WorkerThread, keep_at, workers
-from tests.support.patience import PATIENCE_S
+from tests.support.patience import PATIENCE_S, until
 
 
 @pytest.fixture(autouse=True)
@@ -121,13 +119,6 @@ def test_a_task_begins_again_and_ends_when_it_is_cancelled() -> None:
     assert (during.running, during.restarts, after.running, cancelled) == (1, 2, 0, True)
     assert during.last_fault.startswith("OSError")
     assert "ada@example.org" not in str(lines)
-
-
-def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_two_of_one_name_are_told_as_one() -> None:

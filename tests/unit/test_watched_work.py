@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from commands.reconciler.loop import Reconciler
 from ledger import supervision
 from ledger.errors import ConfigError
 from ledger.supervision import workers
-from tests.support.patience import PATIENCE_S
+from tests.support.patience import PATIENCE_S, until
 from tests.support.sandboxed import running_sandbox
 from tests.support.small_shop import RESERVED, Shop
 
@@ -25,13 +24,6 @@ def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def restarts(name: str) -> int:
     return next((worker.restarts for worker in workers() if worker.name == name), 0)
-
-
-def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def failing(times: int, then: Callable[..., Any]) -> Callable[..., Any]:
