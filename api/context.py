@@ -34,6 +34,8 @@ _POSITION = re.compile(POSITION)
 
 
 class StatusOf(Protocol):
+    """Tells how this node's fold stands."""
+
     def __call__(self) -> FoldStatus: ...
 
 

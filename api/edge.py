@@ -211,10 +211,12 @@ _NONE: dict[str, str] = {}
 
 
 def json_response(body: bytes, status: int = 200, headers: dict[str, str] = _NONE) -> Response:
+    """An answer whose body is finished JSON."""
     return Answer(body, status, headers, b"application/json")
 
 
 def problem_response(problem: Problem, instance: str) -> Response:
+    """A problem as an answer to the request for `instance`."""
     return Answer(problem.as_bytes(instance), problem.status, problem.headers, PROBLEM_JSON)
 
 

@@ -28,14 +28,17 @@ def day(number: int) -> str:
 
 
 def day_number(of: date) -> int:
+    """The UTC day as a number counted from the epoch."""
     return (of - _EPOCH).days
 
 
 def etag(version: int) -> str:
+    """The version as a strong entity tag."""
     return f'"{version}"'
 
 
 def shown_status(order: Order) -> responses.Status:
+    """The status that clients see."""
     return display(order).value
 
 
@@ -71,6 +74,7 @@ def order_summary(order: Order, frozen: responses.FrozenOut | None) -> responses
 
 
 def whole_order(order: Order, frozen: responses.FrozenOut | None, contact: OrderContact | None) -> responses.OrderOut:
+    """One order, whole."""
     return responses.OrderOut(
         **asdict(order_summary(order, frozen)),
         lines=[
@@ -116,6 +120,7 @@ def erasure_state(erasure: Erasure) -> responses.ErasureStateOut:
 
 
 def frozen_shown(frozen: Frozen | None, partition: int) -> responses.FrozenOut | None:
+    """Where and why the fold of an order stopped."""
     return None if frozen is None else responses.FrozenOut(frozen.reason, partition, frozen.offset)
 
 
@@ -144,6 +149,7 @@ def _detail_member(name: str, value: Any) -> Any:
 
 
 def daily_row(number: int, currency: str, totals: DailyTotals) -> responses.DailyOut:
+    """One day in one currency."""
     return responses.DailyOut(
         day=day(number),
         currency=currency,

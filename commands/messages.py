@@ -47,10 +47,14 @@ class PlaceOrder(Struct, frozen=True):
 
 
 class CancelOrder(Struct, frozen=True):
+    """Cancel the order, and why."""
+
     reason: Word
 
 
 class RequestPayment(Struct, frozen=True):
+    """Begin an attempt to pay what the customer saw."""
+
     amount_minor: AmountMinor
     currency: Currency
 
@@ -69,6 +73,8 @@ class RecordPayment(Struct, frozen=True, omit_defaults=True):
 
 
 class RecordRefund(Struct, frozen=True, omit_defaults=True):
+    """A fact about a refund."""
+
     fact: Word
     refund_no: Count
     provider_ref: Reference | None = None
@@ -88,6 +94,8 @@ class RecordDispute(Struct, frozen=True, omit_defaults=True):
 
 
 class RecordStock(Struct, frozen=True, omit_defaults=True):
+    """A fact about the stock of one service."""
+
     fact: Word
     service: Id
     reservation_ref: Reference | None = None
@@ -96,16 +104,22 @@ class RecordStock(Struct, frozen=True, omit_defaults=True):
 
 
 class ShipOrder(Struct, frozen=True, omit_defaults=True):
+    """The order left, with this parcel."""
+
     carrier: Text | None = None
     tracking: Text | None = None
 
 
 class RaiseAttention(Struct, frozen=True):
+    """A person must look."""
+
     code: Word
     obligation_key: Reference
 
 
 class ResolveAttention(Struct, frozen=True, omit_defaults=True):
+    """What a person did about a flag."""
+
     code: Word
     obligation_key: Reference
     action: Word
@@ -169,6 +183,7 @@ PAYLOAD_OF: dict[Operation, str | None] = {
 
 @cache
 def command_codec() -> Codec[OrderCommand]:
+    """The codec of `order-commands`."""
     return Codec(OrderCommand, versions_of(COMMANDS))
 
 

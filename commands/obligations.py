@@ -85,6 +85,8 @@ class RefundArgs(Struct, frozen=True):
 
 
 class AttentionArgs(Struct, frozen=True):
+    """The flag to raise."""
+
     code: str
 
 

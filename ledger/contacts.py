@@ -17,6 +17,8 @@ _ERASED = b"/erased"
 
 
 class Address(Struct, frozen=True, omit_defaults=True):
+    """A postal address."""
+
     line1: str
     city: str
     postcode: str

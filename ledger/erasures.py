@@ -44,10 +44,12 @@ def erasure_key(customer_id: str) -> bytes:
 
 
 def is_erasure(key: bytes) -> bool:
+    """Whether the key of a record is that of an erasure."""
     return key.startswith(_PREFIX.encode())
 
 
 def encode_erasure(erasure: Erasure) -> bytes:
+    """The record's value."""
     return contact_codec().encode(replace(NOBODY, delivery_note=msgspec.json.encode(erasure).decode()))
 
 

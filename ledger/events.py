@@ -73,6 +73,8 @@ class Adjustment(Struct, frozen=True):
 
 
 class Placed(Struct, frozen=True):
+    """What was ordered, and until when it is to be paid."""
+
     lines: Annotated[tuple[Line, ...], Meta(min_length=1, max_length=MAX_LINES)]
     adjustments: Annotated[tuple[Adjustment, ...], Meta(max_length=MAX_ADJUSTMENTS)]
     contact_digest: Digest32
@@ -81,11 +83,15 @@ class Placed(Struct, frozen=True):
 
 
 class Cancel(Struct, frozen=True):
+    """Why the order was cancelled, and by whom."""
+
     reason: Word
     by: Reference
 
 
 class Payment(Struct, frozen=True, omit_defaults=True):
+    """What happened to one attempt to pay."""
+
     attempt: Count
     amount_minor: AmountMinor | None = None
     provider_ref: Reference | None = None
@@ -105,6 +111,8 @@ class Refund(Struct, frozen=True, omit_defaults=True):
 
 
 class Dispute(Struct, frozen=True, omit_defaults=True):
+    """What a bank says of a disputed payment."""
+
     provider_ref: Reference
     amount_minor: AmountMinor | None = None
     reason: Word | None = None
@@ -113,11 +121,15 @@ class Dispute(Struct, frozen=True, omit_defaults=True):
 
 
 class StockItem(Struct, frozen=True):
+    """An article and how many of it are available."""
+
     sku: Id
     available: Count
 
 
 class Stock(Struct, frozen=True, omit_defaults=True):
+    """What a stock service reserved, refused or released."""
+
     service: Id
     reservation_ref: Reference | None = None
     reason: Word | None = None
@@ -125,18 +137,24 @@ class Stock(Struct, frozen=True, omit_defaults=True):
 
 
 class ShipmentLine(Struct, frozen=True):
+    """An article in a parcel."""
+
     service: Id
     sku: Id
     quantity: Quantity
 
 
 class Shipment(Struct, frozen=True, omit_defaults=True):
+    """A parcel."""
+
     carrier: Text | None = None
     tracking: Text | None = None
     lines: tuple[ShipmentLine, ...] | None = None
 
 
 class Attention(Struct, frozen=True, omit_defaults=True):
+    """A flag for a person, or what a person did about it."""
+
     code: Word
     obligation_key: Reference
     action: Word | None = None

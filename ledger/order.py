@@ -243,10 +243,12 @@ def refund_of(o: Order, no: int, provider_ref: str | None) -> RefundEntry | None
 
 
 def dispute_of(o: Order, provider_ref: str) -> DisputeEntry | None:
+    """The dispute with this reference, if there is one."""
     return next((d for d in o.disputes if d.provider_ref == provider_ref), None)
 
 
 def stock_of(o: Order, service: str) -> StockEntry | None:
+    """What one service owes or holds, if it is in the order."""
     return next((s for s in o.stock if s.service == service), None)
 
 

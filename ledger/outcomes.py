@@ -47,6 +47,7 @@ def reused_key(command_id: str, fingerprint: bytes) -> bytes:
 
 
 def decode_outcome(row: bytes) -> Outcome:
+    """The outcome in a row."""
     return _decode(row)
 
 

@@ -27,6 +27,8 @@ def never() -> bool:
 
 
 class Store(Protocol):
+    """An ordered map of bytes; see the module for its contract."""
+
     def get(self, key: bytes) -> bytes | None: ...
 
     def get_many(self, keys: list[bytes]) -> list[bytes | None]:

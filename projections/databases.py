@@ -64,6 +64,7 @@ class Folded(NamedTuple):
 
 
 def store_name(partition: int) -> str:
+    """Name of the database of a partition."""
     return f"p{partition}"
 
 

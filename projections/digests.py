@@ -57,10 +57,12 @@ def moved(digest: int, change: int) -> int:
 
 
 def as_bytes(digest: int) -> bytes:
+    """A digest as it is stored."""
     return digest.to_bytes(BITS // 8, "big")
 
 
 def from_bytes(value: bytes) -> int:
+    """A digest that was stored."""
     return _from_bytes(value, "big")
 
 

@@ -87,10 +87,12 @@ def serving(root: Path) -> str | None:
 
 
 def digest_to_json(digest: Digest) -> dict[str, Any]:
+    """A digest in an answer to a verb."""
     return {"events": digest.events, "position": digest.position, "value": digest.hex()}
 
 
 def digest_from_json(told: dict[str, Any]) -> Digest:
+    """A digest of an answer."""
     return Digest(told["events"], told["position"], bytes.fromhex(told["value"]))
 
 

@@ -73,26 +73,32 @@ decode_frozen = msgspec.msgpack.Decoder(Frozen).decode
 
 
 def order_key(order_id: str) -> bytes:
+    """Row of an order's state."""
     return b"o/" + order_id.encode()
 
 
 def frozen_key(order_id: str) -> bytes:
+    """Row of an order whose fold stopped."""
     return b"f/" + order_id.encode()
 
 
 def history_prefix(order_id: str) -> bytes:
+    """Before all events of an order."""
     return b"e/" + order_id.encode() + b"/"
 
 
 def history_key(order_id: str, version: int) -> bytes:
+    """Row of one event of an order."""
     return b"e/%b/%b" % (order_id.encode(), version.to_bytes(4, "big"))
 
 
 def snapshot_key(order_id: str, version: int) -> bytes:
+    """Row of an order's state as of a version."""
     return b"g/%b/%b" % (order_id.encode(), version.to_bytes(4, "big"))
 
 
 def history_value(offset: int, value: bytes) -> bytes:
+    """An event and its offset, as stored."""
     return offset.to_bytes(8, "big") + value
 
 
@@ -123,10 +129,12 @@ def place_in(key: bytes) -> bytes:
 
 
 def placed_at_of(place: bytes) -> int:
+    """When the order at a place of a list was placed, ms since the epoch."""
     return _FAR - int.from_bytes(place[:8], "big")
 
 
 def order_id_of(place: bytes) -> str:
+    """The order at a place of a list."""
     return place[8:].decode()
 
 
@@ -141,6 +149,7 @@ def list_prefix(customer_id: str | None = None, status: str | None = None, atten
 
 
 def daily_prefix() -> bytes:
+    """Before all daily totals."""
     return b"d/"
 
 
@@ -150,10 +159,12 @@ def daily_key(day: int, currency: str) -> bytes:
 
 
 def read_daily_key(key: bytes) -> tuple[int, str]:
+    """(UTC day since the epoch, currency) of a row of daily totals."""
     return int.from_bytes(key[2:6], "big"), key[6:].decode()
 
 
 def count_key(status: str) -> bytes:
+    """Row of the number of orders that show a status."""
     return b"q/" + status.encode()
 
 

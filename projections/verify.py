@@ -266,6 +266,7 @@ def sign_heads(heads: Mapping[int, Head], topic: str, topic_id: bytes, made_at: 
 
 
 def heads_to_json(heads: Mapping[int, Head]) -> dict[str, Any]:
+    """The heads of the chains, by partition."""
     return {str(p): {"events": head.events, "offset": head.offset, "link": head.link.hex()} for p, head in sorted(heads.items())}
 
 

@@ -30,10 +30,12 @@ def component_name(name: str) -> str:
 
 
 def ref(model: Model) -> Described:
+    """A reference to the schema of a model."""
     return {"$ref": SCHEMAS.format(model=component_name(model.__name__))}
 
 
 def examples_of(model: Model) -> Sequence[Any]:
+    """The examples that a model declares."""
     if issubclass(model, Response):
         return model.EXAMPLES
     extra = model.model_config.get("json_schema_extra")
@@ -42,6 +44,7 @@ def examples_of(model: Model) -> Sequence[Any]:
 
 
 def content(model: Model, media: str = "application/json") -> Described:
+    """A body of this media type, with the model's schema and examples."""
     found: Described = {"schema": ref(model)}
     if examples := examples_of(model):
         found["examples"] = {f"example {number}": {"value": value} for number, value in enumerate(examples, 1)}
@@ -49,10 +52,12 @@ def content(model: Model, media: str = "application/json") -> Described:
 
 
 def success(text: str, model: type[Response], headers: str = "", media: str = "application/json") -> Described:
+    """A response that has the model as its body. `headers` are names of components, with spaces."""
     return {"description": text, "content": content(model, media), "headers": headers_named(headers)}
 
 
 def headers_named(names: str) -> Described:
+    """References to these headers, and to `RequestId`, by the names they have in HTTP."""
     listed = ("RequestId", *names.split())
     return {_HEADER_NAMES.get(n, n): {"$ref": f"#/components/headers/{n}"} for n in listed}
 
@@ -129,6 +134,7 @@ def operation(  # noqa: PLR0913  # its parts
 
 
 def query(name: str, schema: Described, text: str, required: bool = False, example: object = None) -> Described:
+    """A query parameter."""
     found: Described = {"name": name, "in": "query", "required": required, "schema": schema, "description": text}
     return found if example is None else found | {"example": example}
 
@@ -149,5 +155,6 @@ def plain(
 
 
 def health(name: str, path: str, summary: str, text: str, not_ready: bool) -> Described:
+    """An operation that says how this node is."""
     answers = {200: success(summary, HealthOut)} | ({503: success("Not ready; see `checks`.", HealthOut)} if not_ready else {})
     return operation(name, "system", summary, text, answers, path=path, security=[])

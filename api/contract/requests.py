@@ -59,6 +59,8 @@ def _is_mailbox(text: str) -> str:
 
 
 class AddressBody(RequestBody):
+    """A postal address. `country` is ISO 3166-1 alpha-2."""
+
     line1: Annotated[str, Field(min_length=1, max_length=120), NO_CARD]
     line2: Annotated[str | None, Field(max_length=120), NO_CARD] = None
     city: Annotated[str, Field(min_length=1, max_length=80), NO_CARD]
@@ -176,6 +178,8 @@ class ResolveAttentionBody(RequestBody):
 
 
 class EraseBody(RequestBody):
+    """How to erase a customer."""
+
     model_config = ConfigDict(json_schema_extra={"examples": [{}, {"force": True}]})
 
     force: Annotated[bool, Field(description="erase although orders are neither delivered nor cancelled")] = False

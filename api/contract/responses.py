@@ -59,6 +59,8 @@ class PaymentSummaryOut(Response):
 
 
 class ShipmentOut(Response):
+    """What is known of the parcel."""
+
     carrier: str | None
     tracking: str | None
     shipped_at: Timestamp | None
@@ -101,12 +103,16 @@ class OrderLineOut(Response):
 
 
 class OrderAdjustmentOut(Response):
+    """An amount beside the lines."""
+
     kind: Annotated[str, Meta(description="shipping, tax, fee or discount")]
     label: str
     amount_minor: int
 
 
 class OrderAddressOut(Response, kw_only=True):
+    """Members that were not sent are left out."""
+
     line1: str
     line2: str | None = None
     city: str
@@ -179,6 +185,8 @@ class ProblemErrorOut(Response):
 
 
 class CurrentOut(Response):
+    """An order as it was when a command was refused."""
+
     version: int
     status: Status
 
@@ -256,12 +264,16 @@ class DailyReportOut(Response):
 
 
 class ErasureOut(Response):
+    """An erasure that is done."""
+
     EXAMPLES = ({"contacts_deleted": 3},)
 
     contacts_deleted: Annotated[int, Meta(description="contacts that were there; their tombstones are durable")]
 
 
 class ErasureStateOut(Response):
+    """How far an erasure is."""
+
     EXAMPLES = (examples.ERASURE,)
 
     state: Literal["running", "done"]
@@ -274,6 +286,8 @@ NotReady = Literal["connecting", "behind", "no-read-models", "making-read-models
 
 
 class HealthOut(Response):
+    """How this node is. `reason` is a word that never changes."""
+
     EXAMPLES = (examples.READY, examples.READY_WITHOUT_LOG)
 
     status: Literal["live", "ready", "not_ready"]
@@ -304,15 +318,21 @@ class RegistryErrorOut(Response):
 
 
 class RegistrySchemaOut(Response):
+    """A schema of the registry."""
+
     schema_text: Annotated[str, Meta(description="the Avro schema, minified JSON in a string")] = field(name="schema")
 
 
 class RegistryVersionOut(RegistrySchemaOut):
+    """One version of a subject."""
+
     subject: str
     version: int
     id: int
 
 
 class RegistrySubjectVersionOut(Response):
+    """A subject and version that have a schema."""
+
     subject: str
     version: int

@@ -20,6 +20,7 @@ RESOLVE = "ResolveAttention"  # name of the operation in command ids; never chan
 
 
 def add_routes(router: APIRouter) -> None:
+    """Register the routes."""
     router.add_api_route("/orders/{order_id}/attention", resolve, methods=["POST"], **docs.RESOLVE_ATTENTION)
 
 

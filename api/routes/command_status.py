@@ -24,6 +24,7 @@ _COMMAND_ID = re.compile(NAME)
 
 
 def add_routes(router: APIRouter) -> None:
+    """Register the routes."""
     router.add_api_route("/commands/{command_id}", read_command, methods=["GET"], **docs.READ_COMMAND)
 
 

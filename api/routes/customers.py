@@ -27,6 +27,7 @@ _ENDED = (Status.DELIVERED, Status.CANCELLED)
 
 
 def add_routes(router: APIRouter) -> None:
+    """Register the routes."""
     router.add_api_route("/customers/{customer_id}/erasure", erase_customer, methods=["POST"], **docs.ERASE_CUSTOMER)
     router.add_api_route("/customers/{customer_id}/erasure", read_erasure, methods=["GET"], **docs.READ_ERASURE)
 

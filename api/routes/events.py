@@ -28,6 +28,7 @@ JSON, SSE = "application/json", "text/event-stream"
 
 
 def add_routes(router: APIRouter) -> None:
+    """Register the routes."""
     router.add_api_route("/orders/{order_id}/events", read_events, methods=["GET"], **docs.READ_EVENTS)
 
 

@@ -40,6 +40,7 @@ _PAYABLE = (OPEN, PENDING, DECLINED)
 
 
 def add_routes(router: APIRouter) -> None:
+    """Register the routes."""
     router.add_api_route("/orders/{order_id}/payment", pay, methods=["POST"], **docs.PAY)
     router.add_api_route("/orders/{order_id}/payment", read_payment, methods=["GET"], **docs.READ_PAYMENT)
 
@@ -180,6 +181,7 @@ def provider(ctx: AppContext) -> PaymentProvider:
 
 
 def payment_json(order: Order, attempt: Attempt, payments: PaymentProvider, secret: str | None) -> bytes:
+    """One attempt to pay, as a body."""
     return to_json(
         PaymentOut(
             attempt=attempt.no,

@@ -53,6 +53,7 @@ class RegistryRoute(LedgerRoute):
 
 
 def error_response(code: int, message: str, headers: dict[str, str] | None = None) -> Response:
+    """An error in the registry's shape. `code` begins with the HTTP status."""
     status = int(str(code)[:3])
     return Response(to_json(RegistryErrorOut(code, message)), status, headers, docs.REGISTRY_JSON)
 
@@ -63,6 +64,7 @@ def not_found() -> Response:
 
 
 def add_routes(router: APIRouter) -> None:
+    """Register the routes."""
     for path, endpoint, described in (
         ("/schemas/ids/{id}", read_schema, docs.READ_SCHEMA),
         ("/schemas/ids/{id}/schema", read_bare_schema, docs.READ_BARE_SCHEMA),
@@ -117,39 +119,48 @@ def _by_version(call: Call) -> SchemaVersion:
 
 
 async def read_schema(call: Call) -> Response:
+    """A schema by id."""
     return _answer(RegistrySchemaOut(_by_id(call).text))
 
 
 async def read_bare_schema(call: Call) -> Response:
+    """The schema by id, without anything around it."""
     return Response(_by_id(call).text, 200, None, docs.REGISTRY_JSON)
 
 
 async def schema_subjects(call: Call) -> Response:
+    """Subjects that have the schema."""
     return _answer([_by_id(call).subject(call.ctx.topics.prefix)])
 
 
 async def schema_subject_versions(call: Call) -> Response:
+    """Subjects and versions that have the schema."""
     schema = _by_id(call)
     return _answer([RegistrySubjectVersionOut(schema.subject(call.ctx.topics.prefix), schema.version)])
 
 
 async def schema_types(call: Call) -> Response:
+    """The kinds of schema."""
     return _answer(["AVRO"])
 
 
 async def list_subjects(call: Call) -> Response:
+    """All subjects."""
     return _answer(list(dict.fromkeys(schema.subject(call.ctx.topics.prefix) for schema in schema_versions())))
 
 
 async def list_versions(call: Call) -> Response:
+    """Versions of a subject."""
     return _answer([schema.version for schema in _of_subject(call)])
 
 
 async def read_version(call: Call) -> Response:
+    """One version of a subject."""
     schema = _by_version(call)
     subject = schema.subject(call.ctx.topics.prefix)
     return _answer(RegistryVersionOut(schema.text, subject, schema.version, schema.id))
 
 
 async def read_version_schema(call: Call) -> Response:
+    """The schema of one version, without anything around it."""
     return Response(_by_version(call).text, 200, None, docs.REGISTRY_JSON)

@@ -18,6 +18,7 @@ MAX_DAYS = 366
 
 
 def add_routes(router: APIRouter) -> None:
+    """Register the routes."""
     router.add_api_route("/reports/daily", read_daily, methods=["GET"], **docs.READ_DAILY)
 
 

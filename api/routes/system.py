@@ -25,6 +25,7 @@ from projections.feed import FoldStatus
 
 
 def add_routes(router: APIRouter) -> None:
+    """Register the routes."""
     router.add_api_route("/live", live, methods=["GET"], **docs.LIVE)
     router.add_api_route("/ready", ready, methods=["GET"], **docs.READY)
     router.add_api_route("/metrics", metrics, methods=["GET"], **docs.METRICS)
@@ -129,6 +130,7 @@ def _gauges(ctx: AppContext) -> Iterable[tuple[str, str, str, dict[str, float]]]
 
 
 async def metrics(call: Call) -> Response:
+    """Everything that is measured, for Prometheus."""
     call.allow()
     encode, media = choose_encoder(call.header(b"accept") or "")
     return Response(encode(call.app.state.registry), 200, None, media)
@@ -138,6 +140,7 @@ async def metrics(call: Call) -> Response:
 
 
 async def openapi(call: Call) -> Response:
+    """The OpenAPI document."""
     call.allow()
     return json_response(await _made_once(call, "openapi", lambda: to_json(call.app.openapi())))
 
@@ -151,6 +154,7 @@ async def _made_once(call: Call, name: str, make: Callable[[], bytes]) -> bytes:
 
 
 async def asyncapi(call: Call) -> Response:
+    """The AsyncAPI document of the topics."""
     call.allow()
     call.ctx.refuse_unreadable()  # it contains the number of partitions
     settings = call.ctx.settings
@@ -158,6 +162,8 @@ async def asyncapi(call: Call) -> Response:
 
 
 async def docs_page(call: Call) -> Response:
+    """A page on which to try the API."""
+
     def page() -> bytes:
         shown = {"spec": call.app.openapi(), "persistAuthorization": True}
         html_page = get_swagger_ui_html(openapi_url="", title="Order Ledger", swagger_ui_parameters=shown)

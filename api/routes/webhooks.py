@@ -39,6 +39,7 @@ log = structlog.get_logger(__name__)
 
 
 def add_routes(router: APIRouter) -> None:
+    """Register the routes."""
     router.add_api_route("/webhooks/stripe", receive_message, methods=["POST"], **docs.WEBHOOK)
 
 

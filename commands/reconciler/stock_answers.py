@@ -23,6 +23,8 @@ REASONS = frozenset({"out_of_stock", "unknown_item", "price_changed"})
 
 
 class Item(Struct, frozen=True):
+    """An article that is missing, and how many are available."""
+
     sku: str
     available: int = 0
 

@@ -40,6 +40,8 @@ Metadata = dict[str, Any] | None
 
 
 class PaymentError(Struct, frozen=True):
+    """Why the last attempt to charge failed."""
+
     code: str | None = None
     decline_code: str | None = None
     charge: Expandable = None
@@ -52,10 +54,14 @@ class Card(Struct, frozen=True):
 
 
 class PaymentMethodDetails(Struct, frozen=True):
+    """How a charge was paid."""
+
     card: Card | None = None
 
 
 class Charge(Struct, frozen=True):
+    """A charge of an intent."""
+
     id: Reference
     disputed: bool | None = None
     payment_method_details: PaymentMethodDetails | None = None
@@ -95,6 +101,8 @@ class Intent(Struct, frozen=True):
 
 
 class StripeRefund(Struct, frozen=True):
+    """A refund, as Stripe has it."""
+
     id: Name
     status: str | None
     amount: AmountMinor
@@ -109,10 +117,14 @@ class StripeRefund(Struct, frozen=True):
 
 
 class Evidence(Struct, frozen=True):
+    """Until when evidence is taken."""
+
     due_by: Any = None
 
 
 class StripeDispute(Struct, frozen=True):
+    """A dispute, as Stripe has it."""
+
     id: Name
     status: str | None
     amount: AmountMinor

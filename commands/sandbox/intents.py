@@ -212,6 +212,7 @@ def _check_secret(request: ProviderRequest, intent: Body, public: bool) -> None:
 
 
 def card_in(form: Mapping[str, Any]) -> TestCard:
+    """The test card that a form names. Raises `StripeProblem`."""
     data = form.get("payment_method_data")
     given = data.get("card") if isinstance(data, dict) else None
     number = str(given.get("number", "")) if isinstance(given, dict) else BY_METHOD.get(str(form.get("payment_method", "")), "")
@@ -222,6 +223,7 @@ def card_in(form: Mapping[str, Any]) -> TestCard:
 
 
 def query_in(text: str) -> tuple[dict[str, str], int]:
+    """(metadata wanted, created after) of a search query. Raises `StripeProblem`."""
     wanted, created = {}, 0
     for part in text.split(" AND "):
         if part.startswith("metadata['") and "']:'" in part and part.endswith("'"):

@@ -116,31 +116,37 @@ class Objects:
 
 
 def about(request: ProviderRequest, intent: Body) -> Body:
+    """`intent`, noting in the request whose order it is."""
     request.order_id = intent["metadata"].get("order", "")
     return intent
 
 
 def unexpected(intent: Body, verb: str) -> StripeProblem:
+    """The refusal of a request that the intent's status does not allow."""
     text = f"This PaymentIntent could not be used to {verb}: its status is {intent['status']}."
     return StripeProblem(400, "payment_intent_unexpected_state", text)
 
 
 def body_of(row: Any) -> Body:
+    """The object in a row."""
     body: Body = json.loads(row["body"])
     return body
 
 
 def new_id(prefix: str) -> str:
+    """A new id with Stripe's prefix."""
     return f"{prefix}_{secrets.token_hex(12)}"
 
 
 def only(form: Mapping[str, Any], *names: str) -> None:
+    """Refuse every parameter but these. Raises `StripeProblem`."""
     for name in form:
         if name not in names:
             raise StripeProblem(400, "parameter_unknown", f"Received unknown parameter: {name[:64]}", kept=False)
 
 
 def amount_in(form: Mapping[str, Any], name: str) -> int:
+    """A positive amount in minor units. Raises `StripeProblem`."""
     text = str(form.get(name, ""))
     if not (text.isascii() and text.isdigit()) or not 0 < int(text) <= MAX_AMOUNT:
         raise StripeProblem(400, "parameter_invalid_integer", f"{name} must be a positive integer of minor units.", kept=False)

@@ -35,6 +35,8 @@ Answer = dict[str, Any]
 
 
 class WantedLine(Struct, frozen=True):
+    """An article and how many of it."""
+
     sku: str
     quantity: int
     unit_price_minor: int
@@ -42,11 +44,15 @@ class WantedLine(Struct, frozen=True):
 
 
 class ReserveBody(Struct, frozen=True):
+    """What to reserve."""
+
     currency: str
     lines: tuple[WantedLine, ...]
 
 
 class ItemBody(Struct, frozen=True, forbid_unknown_fields=True):
+    """What there is of an article."""
+
     units: int
     unit_price_minor: int
 

@@ -39,6 +39,7 @@ Report = Callable[[StartProgress], None]
 
 
 def fetch_jars(directory: Path, missing: Sequence[Jar], report: Report, jobs: int) -> None:
+    """Fetch `missing` into `directory`, `jobs` at a time. Raises `BrokerError`."""
     for abandoned in directory.glob("incoming-*"):
         shutil.rmtree(abandoned)
     if not missing:

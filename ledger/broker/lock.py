@@ -29,6 +29,8 @@ class Jar:
 
 @dataclass(frozen=True, slots=True)
 class JarLock:
+    """The jars, in the order of the class path."""
+
     kafka_version: str
     roots: tuple[str, ...]
     jars: tuple[Jar, ...]

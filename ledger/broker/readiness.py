@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
+    """What a broker says of its cluster."""
+
     cluster_id: str | None
     brokers: int
     leaderless: list[str]  # `topic-partition`

@@ -59,6 +59,7 @@ def _answer(future: Future[Any], timeout_s: float = REQUEST_TIMEOUT_S) -> Any:
 
 
 def partitions(settings: KafkaSettings, topic: str) -> int:
+    """See `EventLog.partitions`."""
     with asking(settings, f"looking up topic {topic}") as client:
         found = client.list_topics(topic, timeout=REQUEST_TIMEOUT_S).topics[topic]
         if found.error is not None:
@@ -67,6 +68,7 @@ def partitions(settings: KafkaSettings, topic: str) -> int:
 
 
 def topic_id(settings: KafkaSettings, topic: str) -> bytes:
+    """See `EventLog.topic_id`."""
     with asking(settings, f"asking for the id of topic {topic}") as client:
         futures = client.describe_topics(TopicCollection([topic]), request_timeout=REQUEST_TIMEOUT_S)
         uuid = _answer(futures[topic]).topic_id
@@ -74,16 +76,19 @@ def topic_id(settings: KafkaSettings, topic: str) -> bytes:
 
 
 def starts(settings: KafkaSettings, wanted: Iterable[TopicPartition], timeout_s: float) -> dict[TopicPartition, int]:
+    """See `EventLog.starts`."""
     return _offsets(settings, wanted, EARLIEST, "read_committed", timeout_s)
 
 
 def ends(
     settings: KafkaSettings, wanted: Iterable[TopicPartition], isolation: Isolation, timeout_s: float
 ) -> dict[TopicPartition, int]:
+    """See `EventLog.ends`."""
     return _offsets(settings, wanted, LATEST, isolation, timeout_s)
 
 
 def offset_at(settings: KafkaSettings, wanted: Iterable[TopicPartition], timestamp_ms: int) -> dict[TopicPartition, int]:
+    """See `EventLog.offset_at`."""
     # the ends first: what is written between the two questions is then behind the end that is answered, and is not missed
     wanted = list(wanted)
     known_ends = ends(settings, wanted, "read_committed", REQUEST_TIMEOUT_S)

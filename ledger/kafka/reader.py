@@ -18,6 +18,7 @@ STATISTICS_INTERVAL_MS = 1000
 
 
 def reader_config(settings: KafkaSettings, name: str, isolation: Isolation, eof: bool, max_wait_ms: int) -> dict[str, object]:
+    """Settings of a hand-assigned reader. Holds secrets."""
     return client_config(settings, name) | {
         "group.id": f"{settings.client_id}-unused",  # librdkafka insists on one; nothing is subscribed or committed
         "enable.auto.commit": False,

@@ -18,6 +18,7 @@ QUEUED_RECORDS = 20_000
 
 
 def sender_config(settings: KafkaSettings, name: str, linger_ms: float) -> dict[str, object]:
+    """Settings of an idempotent producer. Holds secrets."""
     return client_config(settings, name) | {
         "enable.idempotence": True,
         "acks": "all",

@@ -45,6 +45,8 @@ class Partition:
 
 @dataclass(eq=False)
 class Topic:
+    """A topic and its slots."""
+
     spec: TopicSpec
     id: bytes
     partitions: list[Partition]

@@ -186,21 +186,25 @@ def link_of(data: bytes) -> bytes:
 
 @cache
 def event_codec() -> Codec[OrderEvent]:
+    """The codec of `order-events`."""
     return Codec(OrderEvent, versions_of(EVENTS))
 
 
 @cache
 def refusal_codec() -> Codec[OrderRefusal]:
+    """The codec of `order-refusals`."""
     return Codec(OrderRefusal, versions_of(REFUSALS))
 
 
 @cache
 def contact_codec() -> Codec[OrderContact]:
+    """The codec of `order-contacts`."""
     return Codec(OrderContact, versions_of(CONTACTS))
 
 
 @cache
 def audit_codec() -> Codec[AuditRecord]:
+    """The codec of `order-audit`."""
     return Codec(AuditRecord, versions_of(AUDIT))
 
 

@@ -64,6 +64,7 @@ class PlacedOrder(Struct):
 
 
 def life_of(number: int) -> Life:
+    """What becomes of order `number`."""
     return LIVES[number % len(LIVES)]
 
 
@@ -75,10 +76,12 @@ def cart_of(number: int) -> dict[str, Any]:
 
 
 def customer_of(number: int) -> str:
+    """The customer of order `number`."""
     return f"customer-{number % CUSTOMERS}"
 
 
 def key_of(number: int) -> str:
+    """The idempotency key of order `number`."""
     return f"cart-{number}"
 
 

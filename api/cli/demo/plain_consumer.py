@@ -140,6 +140,7 @@ def asked(question: Callable[[], T]) -> T:
 
 
 def end_of(consumer: Consumer, partition: TopicPartition) -> int:
+    """The end of a partition, as a committed reader sees it."""
     return int(asked(lambda: consumer.get_watermark_offsets(partition, timeout=ASK_S))[1])
 
 
@@ -187,6 +188,7 @@ def _is_event(message: Message, reached: dict[int, int]) -> bool:
 
 
 def main() -> None:
+    """Read the topic named on the command line, and print what was found as JSON."""
     bootstrap_servers, topic, url = sys.argv[1:4]
     token = os.environ["REGISTRY_TOKEN"]
     try:
