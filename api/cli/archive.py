@@ -9,7 +9,6 @@ import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from api.cli.inspection import committed
 from api.cli.screens import LogProgress
 from api.cli.terminal import Screen
 from api.processes.signals import stopper
@@ -20,6 +19,7 @@ from ledger.clock import now_ms
 from ledger.errors import LedgerError, LogError
 from ledger.kafka.settings import KafkaSettings
 from ledger.log import EventLog, NewRecord, Record, TopicPartition
+from ledger.reading import committed
 from ledger.rfc3339 import format_ms
 from ledger.schemas.versions import EVENTS as EVENT_SCHEMAS
 from ledger.schemas.versions import REFUSALS as REFUSAL_SCHEMAS

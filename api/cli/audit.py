@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from api.cli.inspection import committed, start_positions
+from api.cli.tail import start_positions
 from api.cli.terminal import has_reader, write_line, write_text
 from api.processes.signals import stopper
 from api.processes.wiring import KafkaDoors
@@ -15,6 +15,7 @@ from ledger.audit import ACTIONS, AuditRecord
 from ledger.errors import ConfigError, DecodeError
 from ledger.kafka.settings import KafkaSettings
 from ledger.log import Record
+from ledger.reading import committed
 from ledger.rfc3339 import format_ms
 from ledger.schemas.codec import audit_codec
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from api.cli.archive import committed_records
-from api.cli.inspection import start_positions
 from api.cli.parquet import ParquetFile
 from api.cli.screens import LogProgress
+from api.cli.tail import start_positions
 from api.cli.terminal import Screen
 from api.processes.signals import stopper
 from api.processes.wiring import KafkaDoors

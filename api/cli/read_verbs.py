@@ -26,7 +26,7 @@ def tail(  # noqa: PLR0917  # an option each
     as_json: AsJson = False,
 ) -> None:
     """Print events as they are committed: one line each, as JSON lines, or raw."""
-    from api.cli.inspection import run_tail
+    from api.cli.tail import run_tail
     from api.settings import load_settings
 
     code = run_tail(
@@ -55,7 +55,7 @@ def history(
     as_json: AsJson = False,
 ) -> None:
     """Print every event of one order, oldest first."""
-    from api.cli.inspection import run_history
+    from api.cli.history import run_history
 
     raise typer.Exit(run_history(order, *api_of(data_dir, url, token), at, as_json, err))
 
@@ -71,7 +71,7 @@ def diff(
     as_json: AsJson = False,
 ) -> None:
     """Print the fields in which two versions of an order differ."""
-    from api.cli.inspection import run_diff
+    from api.cli.history import run_diff
 
     raise typer.Exit(run_diff(order, before, after, *api_of(data_dir, url, token), as_json, err))
 

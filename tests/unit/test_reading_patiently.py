@@ -8,12 +8,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from api.cli.inspection import committed
 from api.processes import patient_log
 from api.processes.patient_log import patient
 from ledger.errors import LogUnavailable
 from ledger.log import NewRecord, TopicPartition
 from ledger.memory.log import MemoryLog
+from ledger.reading import committed
 from ledger.topics import Topics
 
 TOPICS = Topics()

@@ -1,37 +1,26 @@
-"""The verbs `tail`, `history` and `diff`: the ledger for a person or a script."""
+"""`tail`: the ledger as it grows, for a person or a script."""
 
 from __future__ import annotations
 
-import json
 import re
-import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any, Literal
-from urllib.parse import quote
 
 import msgspec
 
-from api.cli.terminal import Screen, has_reader, write_json, write_line, write_text
+from api.cli.terminal import Screen, has_reader, write_line, write_text
 from api.processes.signals import stopper
 from api.processes.wiring import KafkaDoors
 from api.settings import Settings
-from ledger.errors import ConfigError, DecodeError, LedgerError
+from ledger.errors import ConfigError, DecodeError
 from ledger.events import OrderEvent
-from ledger.http_client import BlockingHttp, NoAnswer, with_query
 from ledger.kafka.settings import KafkaSettings
-from ledger.log import EventLog, Reader, Record, TopicPartition
+from ledger.log import EventLog, Record, TopicPartition
+from ledger.reading import committed
 from ledger.rfc3339 import format_ms
 from ledger.schemas.codec import event_codec, link_of
-
-PATIENCE_S = 100.0  # for an answer from the API
-
-
-class ApiError(LedgerError):
-    """The API answered with a problem."""
-
-    code = "api"
 
 
 def plain(value: Any) -> Any:
@@ -70,7 +59,7 @@ def start_positions(event_log: EventLog, topic: str, start: str) -> dict[TopicPa
         if unknown := found.keys() - set(tps):
             raise ConfigError(f"{topic} has no partition {min(unknown).partition}")
         return found
-    at = _time(start, "--from (or beginning, now, a position like 3-1017)")
+    at = time_option(start, "--from (or beginning, now, a position like 3-1017)")
     return event_log.offset_at(tps, max(0, int(at.timestamp() * 1000)))  # Kafka gives negative offsets a meaning of their own
 
 
@@ -153,27 +142,6 @@ def run_tail(  # noqa: PLR0913  # an option each
     return int(bool(continuity.found))
 
 
-def committed(
-    reader: Reader,
-    positions: Mapping[TopicPartition, int],
-    until: Mapping[TopicPartition, int] | None,
-    stopping: threading.Event,
-    enough: Callable[[], bool] = lambda: False,
-) -> Iterator[Record]:
-    """Records from `positions` on, up to `until` if set, until `stopping` or `enough`. `reader` must report partition ends."""
-    reader.assign(positions)
-    left = set(positions) if until is None else {tp for tp, position in positions.items() if position < until[tp]}
-    while left and not stopping.is_set() and not enough():
-        for record in reader.poll(500, 0.2):
-            tp = TopicPartition(record.topic, record.partition)
-            if until is None or record.offset < until[tp]:
-                yield record
-            if until is not None and record.offset + 1 >= until[tp]:
-                left.discard(tp)
-        if until is not None:
-            left -= {tp for tp, end in reader.reached_end().items() if end >= until[tp]}
-
-
 def _show(record: Record, order: str | None, customer: str | None, kind: str | None, form: Form, out: Screen) -> None:
     try:
         event = event_codec().decode(record.value)
@@ -214,91 +182,7 @@ def _line(event: OrderEvent, record: Record) -> str:
     )
 
 
-def run_history(order_id: str, url: str, token: str, at: str | None, as_json: bool, err: Screen) -> int:
-    """Print the events of one order, up to the time `at` (RFC 3339) if set. Returns 1 if there is no such order."""
-    rows: list[dict[str, Any]] = []
-    until = None if at is None else _time(at, "--at")
-    path = f"/orders/{quote(order_id, safe='')}"
-    with _client(url, token) as client:
-        while True:
-            answer = _get(client, f"{path}/events", {"after": rows[-1]["version"] if rows else 0, "limit": 200})
-            if answer is None:
-                err.print(f"no order {' '.join(order_id.split())}", style="red")
-                return 1
-            rows += answer["data"]
-            if len(answer["data"]) < 200:
-                break
-    if until is not None:
-        rows = [row for row in rows if datetime.fromisoformat(row["occurred_at"]) <= until]
-    if as_json:
-        write_json(rows)
-        return 0
-    for row in rows:
-        place = f"{row['partition']}-{row['offset']}"
-        head = f"v{row['version']:<3} {row['occurred_at']}  {place:>9}  {row['type']:<18} {row['status']:<10} {row['actor']}"
-        write_text([head])
-        if detail := {name: value for name, value in row["detail"].items() if value not in (None, [], "")}:
-            write_text([f"     {json.dumps(detail, ensure_ascii=False)}"])
-    return 0
-
-
-def run_diff(order_id: str, before: int, after: int, url: str, token: str, as_json: bool, err: Screen) -> int:
-    """Print the fields in which two versions of an order differ. Returns 1 if there is no such order or version."""
-    path = f"/orders/{quote(order_id, safe='')}"
-    with _client(url, token) as client:
-        states = [_get(client, path, {"version": version}) for version in (before, after)]
-    if states[0] is None or states[1] is None:
-        err.print(f"no order {' '.join(order_id.split())} with versions {before} and {after}", style="red")
-        return 1
-    left, right = _flat(states[0]), _flat(states[1])
-    changed = [name for name in {**left, **right} if left.get(name) != right.get(name)]
-    if as_json:
-        rows = [{"field": name, "before": left.get(name), "after": right.get(name)} for name in changed]
-        write_json({"order_id": order_id, "from": before, "to": after, "changes": rows})
-        return 0
-    for name in changed:
-        was, now = (json.dumps(side[name], ensure_ascii=False) if name in side else "-" for side in (left, right))
-        write_text([f"{name:<28} {was} -> {now}"])
-    return 0
-
-
-def _flat(value: Any, name: str = "") -> dict[str, Any]:
-    """Leaves by path: `axes.payment`, `lines[0].sku`."""
-    if isinstance(value, dict):
-        return {k: v for key, inner in value.items() for k, v in _flat(inner, f"{name}.{key}" if name else key).items()}
-    if isinstance(value, list) and value:
-        return {k: v for i, inner in enumerate(value) for k, v in _flat(inner, f"{name}[{i}]").items()}
-    return {name: value}
-
-
-def _client(url: str, token: str) -> BlockingHttp:
-    """Raises `ConfigError` for an invalid address or token."""
-    if not token.isascii():
-        raise ConfigError("the token contains characters that are not ASCII")
-    try:
-        return BlockingHttp(url, PATIENCE_S, {"Authorization": f"Bearer {token}"})
-    except ConfigError as exc:
-        raise ConfigError(f"{url!r}: {exc}") from None
-
-
-def _get(client: BlockingHttp, path: str, params: dict[str, Any]) -> dict[str, Any] | None:
-    """The body of the answer; None for 404. Raises `ApiError`."""
-    try:
-        answer = client.get(with_query(path, params))
-    except NoAnswer as exc:
-        raise ApiError(f"{client.base_url} does not answer: {exc}") from exc
-    if answer.status == 404:
-        return None
-    if answer.status != 200:
-        raise ApiError(f"{answer.status} {answer.text[:300]}")
-    try:
-        body: dict[str, Any] = answer.json()
-    except ValueError:
-        raise ApiError(f"{client.base_url} is not the ledger's API: its answer is not JSON") from None
-    return body
-
-
-def _time(text: str, option: str) -> datetime:
+def time_option(text: str, option: str) -> datetime:
     """Raises `ConfigError` unless `text` is an RFC 3339 time with a time zone."""
     try:
         at = datetime.fromisoformat(text)
