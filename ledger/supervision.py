@@ -5,7 +5,7 @@
     keep_at(name, work)         like the first, for a task on an event loop
 
 `/metrics`, the status of `commands` and `doctor` report `workers()`. Any other thread or task is awaited by its creator, or
-listed with a reason in `tests/unit/test_architecture.py`.
+listed with a reason in `tests/unit/test_architecture_work.py`.
 """
 
 from __future__ import annotations
