@@ -1,8 +1,8 @@
 """Java's ahead-of-time cache for the broker: classes already loaded and linked, and profiles of its methods.
 
-It halves the time and the CPU of a start. It is no part of what is right: Java checks that it was made by the same build for
-the same jars and that its checksum holds, and starts without it otherwise. So a cache is used when it is there, dropped when
-Java did not take it, and made by `ledger.broker.aot_training` in the background of a first run.
+It halves the time and the CPU of a start. It is not needed for correctness: Java checks that it was created by the same build for
+the same jars and verifies its checksum; otherwise it starts without it. So a cache is used if it exists, deleted if Java rejected
+it, and created by `ledger.broker.aot_training` in the background of a first run.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-CALM_S = 30.0  # after a start; whoever tries the ledger for the first time has the machine for himself until then
+CALM_S = 30.0  # after a start, so that a first-time user has the machine undisturbed until then
 NEED_FREE_MB = 1024
 STOP_S = 15.0
-_KEPT = 2  # caches of other versions beside the newest: two checkouts may differ in theirs
+_KEPT = 2  # caches of other versions beside the newest: two checkouts may need different ones
 
 log = logging.getLogger(__name__)
 
 
 def cache_file(java: Path, jars: Sequence[Path]) -> Path:
-    """Where the cache for this Java and these jars is, or would be: beside the jars, named after both."""
+    """Path of the cache for this Java and these jars: beside the jars, named after both."""
     home = java.parents[1]
     known = hashlib.sha256((home / "release").read_bytes())
     known.update(str((home / "lib" / "modules").stat().st_size).encode())
@@ -37,36 +37,36 @@ def cache_file(java: Path, jars: Sequence[Path]) -> Path:
 
 
 def options(file: Path) -> list[str]:
-    """Java's options to start with the cache in `file`; to be made with those of `training_options`."""
-    # Without the checksum a damaged cache is a crash somewhere later; it costs 30 ms. Saved call adapters are left out: Java
-    # 25.0.2 finds many of them changed at every start and says so, twice each.
+    """Java's options to start with the cache in `file`, which must be created with `training_options`."""
+    # Without the checksum, a damaged cache causes a crash later; it costs 30 ms. Saved call adapters are disabled: Java 25.0.2
+    # finds many of them changed at every start and logs that, twice each.
     return [f"-XX:AOTCache={file}", "-XX:+VerifySharedSpaces", "-XX:+UnlockDiagnosticVMOptions", "-XX:-AOTAdapterCaching"]
 
 
 def training_options(file: Path) -> list[str]:
-    """Java's options to write the cache to `file` when it ends in order."""
+    """Java's options to write the cache to `file` at an orderly exit."""
     return [f"-XX:AOTCacheOutput={file}"]
 
 
 def refusal(output: str) -> str | None:
-    """Why Java did not take the cache, by what it printed at its start; None when it did."""
+    """Why Java rejected the cache, from its output at the start; None if it accepted it."""
     lines = re.findall(r"^\[[^\]]+\]\[(warning|error) *\]\[aot *\] (.*)$", output, re.MULTILINE)
     return lines[0][1] if any(level == "error" for level, _ in lines) else None
 
 
 def remove_older(newest: Path) -> None:
-    """Delete caches of other versions but for a few."""
+    """Delete caches of other versions, except a few."""
     others = [file for file in newest.parent.glob("broker-*.aot") if file != newest]
     for file in sorted(others, key=lambda file: file.stat().st_mtime, reverse=True)[_KEPT:]:
         file.unlink(missing_ok=True)
 
 
 class Offered:
-    """The cache as one broker uses it: offered to its Java, dropped when Java does not take it. `output`: written instead."""
+    """The cache as used by one broker: deleted if its Java rejects it. `output`: write a cache there instead."""
 
     def __init__(self, output: Path | None = None) -> None:
         self._output = output
-        self._file: Path | None = None  # that the running Java was told of
+        self._file: Path | None = None  # passed to the running Java
 
     def options(self, java: Path, jars: Sequence[Path]) -> list[str]:
         """Java's options for the next start."""
@@ -77,20 +77,20 @@ class Offered:
         return [] if self._file is None else options(self._file)
 
     def drop_if_refused(self, output_file: Path, crashed: bool = False) -> bool:
-        """Drop the cache that Java did not take, or crashed with; whether it was dropped. It is made again in the background."""
+        """Delete the cache if Java rejected it, or crashed with it; returns whether. It is recreated in the background."""
         if self._file is None:
             return False
         why = "Java crashed" if crashed else refusal(output_file.read_text("utf-8", errors="replace"))
         if why is None:
             return False
-        log.warning("starting without Java's cache %s, which is dropped: %s", self._file, why)
+        log.warning("starting without Java's cache %s, which is deleted: %s", self._file, why)
         with suppress(OSError):  # the directory may be read-only
             self._file.unlink(missing_ok=True)
         return True
 
 
 class Training:
-    """Makes the cache in the background, once: `tend` starts it when the owner has run undisturbed for `CALM_S`."""
+    """Creates the cache in the background, once: `tend` starts that after the owner has run undisturbed for `CALM_S`."""
 
     def __init__(self, file: Path, log_file: Path, calm_s: float = CALM_S) -> None:
         self._file, self._log_file = file, log_file
@@ -99,7 +99,7 @@ class Training:
         self._due = is_missing(file)
 
     def tend(self) -> None:
-        """To be called now and then."""
+        """Call it periodically."""
         if self._due and time.monotonic() >= self._begin_at:
             self._due = False
             if is_missing(self._file):
@@ -108,12 +108,12 @@ class Training:
             self.stop()
 
     def stop(self) -> None:
-        """End it, done or not; the next run begins again."""
+        """Stop it, even if unfinished; the next run starts over."""
         self._due = False
         if self._process is None:
             return
         assert self._process.stdin is not None
-        self._process.stdin.close()  # it ends what it has started first
+        self._process.stdin.close()  # it first ends its own processes
         try:
             self._process.wait(STOP_S)
         except subprocess.TimeoutExpired:
@@ -123,14 +123,14 @@ class Training:
 
 
 def train_detached(file: Path) -> None:
-    """Make the cache in `file` in a process that outlives this one, for at most some minutes; for verbs that end soon."""
+    """Create the cache in `file` in a process that outlives this one by a few minutes at most; for verbs that end soon."""
     if is_missing(file):
-        # Left alone on purpose, and collected by nobody here: it says what it did in its log.
+        # Deliberately left running and not waited for: it has its own log.
         _start(file.parent, file.parent / "training.log", attached=False)
 
 
 def is_missing(file: Path) -> bool:
-    """Whether there is a cache to make and a place to make it."""
+    """Whether the cache is missing and its folder exists."""
     if file.exists() or not os.access(file.parent, os.W_OK):
         return False
     return shutil.disk_usage(file.parent).free // 2**20 >= NEED_FREE_MB

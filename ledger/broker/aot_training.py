@@ -1,8 +1,8 @@
-"""Makes Java's ahead-of-time cache for the broker (`ledger.broker.aot_cache`): `python -m ledger.broker.aot_training CACHE_DIR`.
+"""Creates Java's ahead-of-time cache (`ledger.broker.aot_cache`): `python -m ledger.broker.aot_training CACHE_DIR`.
 
-A broker of its own in a temporary directory beside the jars, a short load of the kind the ledger makes, an orderly end, at
-which Java writes the cache. Everything runs at the lowest priority. The cache takes its name when it is whole and Java has
-taken it once; an interrupted training leaves a directory that the next one removes.
+It starts a separate broker in a temporary directory beside the jars, runs a short load like that of the ledger, and stops it, at
+which Java writes the cache. Everything runs at the lowest priority. The cache gets its name when it is complete and Java has
+accepted it once; an interrupted training leaves a directory that the next one removes.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from ledger.kafka.settings import KafkaSettings
 from ledger.log import NewRecord, TopicPartition
 from ledger.topics import Topics
 
-LOAD_TRANSACTIONS = 300  # enough for the methods on an order's path to be compiled with profiles
+LOAD_TRANSACTIONS = 300  # enough for the methods on the path of an order to be compiled with profiles
 LOAD_AT_MOST_S = 120.0
-END_S = 600.0  # writing the cache takes 6 s of CPU, and ours is what nobody else wants
+END_S = 600.0  # writing the cache takes 6 s of CPU, at the lowest priority
 _PREFIX = "training-"
 
 
 def make(cache_dir: Path) -> Path | None:
-    """Make the cache for the Java and the jars of now; its file. None when it is there, or another process is at it."""
+    """Create the cache for the current Java and jars. Returns its file; None if it exists or another process creates it."""
     jars = ensure_jars(cache_dir)
     try:
         with FileLock(cache_dir / ".aot.lock", timeout=0):
@@ -70,7 +70,7 @@ def _train(work: Path, cache_dir: Path, output: Path) -> None:
 
 
 def _load(bootstrap_servers: str) -> None:
-    """What the ledger does all day: commands in, transactions of events, readers of both."""
+    """The usual load of the ledger: commands, transactions of events, readers of both."""
     log = KafkaLog(
         KafkaSettings(
             _env_file=None,  # type: ignore[call-arg]
@@ -100,21 +100,21 @@ def _load(bootstrap_servers: str) -> None:
 
 
 def _step_back() -> None:
-    """Take only what nobody else wants of the processor."""
+    """Use only idle time of the processor."""
     if hasattr(os, "nice"):
         os.nice(19)
     if hasattr(os, "SCHED_IDLE"):
         try:
             os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
         except PermissionError:
-            print("no idle scheduling here; niceness has to do", flush=True)
+            print("idle scheduling is not available, using niceness only", flush=True)
 
 
 def _end_with_parent(cache_dir: Path) -> None:
-    """End this process and all it has started when standard input ends."""
+    """End this process and its children when standard input ends."""
 
     def wait() -> None:
-        with suppress(OSError):  # a broken pipe has ended, too
+        with suppress(OSError):  # a broken pipe counts as its end
             while os.read(0, 4096):
                 pass
         started = psutil.Process().children(recursive=True)
@@ -129,10 +129,10 @@ def _end_with_parent(cache_dir: Path) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """0 when the cache is there or being made elsewhere, 1 with one line when it could not be made."""
+    """Returns 0 if the cache exists or is being created elsewhere, 1 with one line if it could not be created."""
     parser = argparse.ArgumentParser(prog="python -m ledger.broker.aot_training")
     parser.add_argument("cache_dir", type=Path)
-    parser.add_argument("--with-parent", action="store_true", help="end when standard input does")
+    parser.add_argument("--with-parent", action="store_true", help="exit when standard input ends")
     chosen = parser.parse_args(arguments)
     if chosen.with_parent:
         _end_with_parent(chosen.cache_dir)
@@ -141,7 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         file = make(chosen.cache_dir)
     except (LedgerError, OSError) as exc:
-        print(f"Java's cache for a quick start could not be made: {exc}", flush=True)
+        print(f"Java's cache could not be created: {exc}", flush=True)
         return 1
     if file is not None:
         print(f"made {file} in {time.monotonic() - began:.0f} s, {file.stat().st_size / 1e6:.0f} MB", flush=True)

@@ -1,4 +1,4 @@
-"""Fetches jars from Maven repositories, and says how far it is. The only importer of `jgo`."""
+"""Downloads jars from Maven repositories and reports progress. The only importer of `jgo`."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def fetch_jars(directory: Path, missing: Sequence[Jar], report: Report, jobs: in
         shutil.rmtree(abandoned)
     if not missing:
         return
-    # jgo writes in place and trusts what it finds: in the user's own Maven repository an interrupted download would stay
-    # behind as a broken jar. A directory of our own that is thrown away cannot do harm.
+    # jgo writes in place and trusts existing files: in the user's own Maven repository, an interrupted download would leave a
+    # broken jar. A temporary directory is harmless.
     incoming = Path(tempfile.mkdtemp(prefix="incoming-", dir=directory))
     download = _Download(incoming, sum(jar.size_bytes for jar in missing), report)
     pool = ThreadPoolExecutor(jobs, thread_name_prefix="jars")
@@ -60,7 +60,7 @@ def fetch_jars(directory: Path, missing: Sequence[Jar], report: Report, jobs: in
 
 
 class _Download:
-    """One filling of the cache: fetches jars through jgo from several threads and adds up their bytes."""
+    """One download into the cache: fetches jars through jgo from several threads and counts bytes."""
 
     def __init__(self, incoming: Path, total_bytes: int, report: Report) -> None:
         self._total_bytes = total_bytes
@@ -71,7 +71,7 @@ class _Download:
         self._maven = maven_context(incoming, self._count)
 
     def fetch(self, jar: Jar, target: Path) -> None:
-        """Put `jar` at `target`, whole and checked, or raise."""
+        """Download `jar` to `target`, complete and verified, or raise."""
         for attempt in range(1, _DOWNLOAD_ATTEMPTS + 1):
             artifact = self._maven.create_dependency(jar.coordinate).artifact
             try:
@@ -79,8 +79,8 @@ class _Download:
                 break
             except OSError as error:
                 if error.errno is not None:
-                    raise  # of the file system: those of jgo's HTTP client have no errno
-                # A lost connection among many is tried again; when nothing ever arrived there is no network to try.
+                    raise  # an error of the file system: those of jgo's HTTP client have no errno
+                # A single lost connection is retried; if nothing ever arrived, there is no network.
                 if attempt == _DOWNLOAD_ATTEMPTS or not self._any_arrived:
                     raise BrokerError("no_network", _no_network(jar, self._maven, error)) from error
                 if partial := artifact.cached_path:
@@ -88,8 +88,8 @@ class _Download:
             except RuntimeError as error:
                 raise BrokerError(
                     "download_failed",
-                    f"no Maven repository of {_repositories(self._maven)} gave {jar.coordinate}: a mirror that lacks it, or a "
-                    "proxy that refuses it?",
+                    f"no Maven repository of {_repositories(self._maven)} has {jar.coordinate}: is it missing in a mirror, or "
+                    "refused by a proxy?",
                 ) from error
             time.sleep(0.5 * attempt)
         self._any_arrived = True
@@ -97,8 +97,8 @@ class _Download:
             path.unlink()
             raise BrokerError(
                 "bad_hash",
-                f"{jar.coordinate} came with SHA-256 {found}, but {LOCK_FILE} says {jar.sha256}. The file was deleted. Something "
-                "between here and the Maven repository changes what it delivers; nothing was started.",
+                f"{jar.coordinate} has SHA-256 {found}, but {LOCK_FILE} says {jar.sha256}. The file was deleted. Something "
+                "between this machine and the Maven repository changes downloads; nothing was started.",
             )
         path.replace(target)
 
@@ -114,8 +114,8 @@ class _Download:
 
 
 def maven_context(repo_cache: Path, count: Any = None) -> MavenContext:
-    """jgo's door to the repositories: Maven Central, or what jgo's configuration file puts in its place or adds."""
-    # Imported here because it takes half a second, and the usual start downloads nothing.
+    """jgo's access to the repositories: Maven Central, or those of jgo's configuration file."""
+    # Imported here because it takes half a second, and a usual start downloads nothing.
     from jgo.config import GlobalSettings
     from jgo.constants import MAVEN_CENTRAL_URL
     from jgo.maven import MavenContext, PythonResolver
@@ -131,7 +131,7 @@ def _repositories(maven: MavenContext) -> str:
 
 def _no_network(jar: Jar, maven: MavenContext, error: Exception) -> str:
     return (
-        f"Kafka's jars are fetched once, and {_repositories(maven)} did not answer for {jar.coordinate} ({error}). Connect to "
-        "the network (HTTPS_PROXY is honoured; a mirror goes into jgo's configuration file), or copy the cache directory of a "
-        "machine that has it and name its parent in ORDER_LEDGER_CACHE."
+        f"Kafka's jars are downloaded once, but {_repositories(maven)} did not answer for {jar.coordinate} ({error}). Connect to "
+        "the network (HTTPS_PROXY is honoured; put a mirror into jgo's configuration file), or copy the cache directory from "
+        "another machine and set ORDER_LEDGER_CACHE to its parent."
     )

@@ -1,7 +1,7 @@
-"""What Kafka's format tool makes, kept beside the jars: it is the same for every data directory but for two random ids.
+"""The output of Kafka's format tool, cached beside the jars: it is the same for every data directory except for two random ids.
 
-Running the tool takes a Java of 1 s. What it made once is written again with new ids; nothing in it but `meta.properties`
-holds an id, which is checked when it is kept.
+Running the tool takes 1 s of Java. Its cached output is written again with new ids. Only `meta.properties` contains ids, which
+is checked when the output is cached.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ def new_id() -> str:
 
 
 def kept_file(jars: Sequence[Path], properties: Mapping[str, str]) -> Path:
-    """Where the result for these jars and these settings is kept."""
+    """Path of the cached output for these jars and settings."""
     known = json.dumps([[jar.name for jar in jars], sorted(properties.items())])
     return jars[0].parent / f"formatted-{hashlib.sha256(known.encode()).hexdigest()[:16]}.json"
 
 
 def keep(directory: Path) -> str | None:
-    """The text to keep of a freshly formatted `directory`. None when it holds an id where none is known to be."""
+    """The text to cache for a newly formatted `directory`. None if it contains an id in an unexpected place."""
     files = {path.relative_to(directory).as_posix(): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
     ids = [value.encode() for _, value in _ID.findall(files[_META].decode("utf-8"))]
     raw_ids = [base64.urlsafe_b64decode(value + b"==") for value in ids]
@@ -43,7 +43,7 @@ def keep(directory: Path) -> str | None:
 
 
 def lay_out(text: str, directory: Path) -> bool:
-    """Write what `keep` returned into the new `directory`, with new ids. False, and nothing written, when it is damaged."""
+    """Write the result of `keep` into the new `directory`, with new ids. False, without writing, if it is damaged."""
     try:
         document = json.loads(text)
         kept = document["files"]

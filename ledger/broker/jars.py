@@ -1,6 +1,6 @@
-"""The jars of the embedded broker: `avro/kafka.lock.json` names them with their hashes, a cache in the user's folder has them.
+"""The jars of the embedded broker: `avro/kafka.lock.json` lists them with their hashes; they are kept in the user's cache folder.
 
-`python -m ledger.broker.jars lock` resolves the jars anew and rewrites the lock file.
+`python -m ledger.broker.jars lock` resolves the jars again and rewrites the lock file.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def cache_root() -> Path:
     Raises `BrokerError` `directory_unusable` for a user without a home directory.
     """
     if chosen := os.environ.get("ORDER_LEDGER_CACHE"):
-        return Path(os.path.abspath(os.path.expanduser(chosen)))  # noqa: PTH100, PTH111  # a user without a home may name one
+        return Path(os.path.abspath(os.path.expanduser(chosen)))  # noqa: PTH100, PTH111  # a user without a home may set a path
     try:
         return user_cache_path("order-ledger", appauthor=False)
     except RuntimeError as error:
@@ -55,7 +55,7 @@ def cache_root() -> Path:
 
 
 def jar_paths(cache_dir: Path | None = None, lock: JarLock | None = None) -> list[Path]:
-    """Where the jars of `lock` are, or would be. `cache_dir` defaults to `kafka-<version>` in `cache_root()`."""
+    """Paths of the jars of `lock` in the cache. `cache_dir` defaults to `kafka-<version>` in `cache_root()`."""
     lock = lock or JarLock.read()
     cache_dir = cache_dir or cache_root() / f"kafka-{lock.kafka_version}"
     return [cache_dir / jar.file_name for jar in lock.jars]
@@ -68,11 +68,11 @@ def ensure_jars(
     lock: JarLock | None = None,
     check: JarCheck | None = None,
 ) -> list[Path]:
-    """Paths of all jars of `lock` (default: the shipped one) in the cache, each with the SHA-256 that `lock` names.
+    """Paths of all jars of `lock` (default: the shipped one) in the cache, each with the SHA-256 in `lock`.
 
-    All are hashed, every time, but for those that `check` has found right and that have not changed since. What is missing or
-    damaged is fetched, up to `jobs` jars at a time, from Maven Central or from the repositories of jgo's configuration file; a
-    damaged jar is named in one line of the log. The usual call writes nothing and opens no connection.
+    All are hashed every time, except those that `check` has verified and that have not changed since. Missing or damaged jars are
+    downloaded, up to `jobs` at a time, from Maven Central or from the repositories of jgo's configuration file; a damaged jar is
+    logged. The usual call writes nothing and opens no connection.
 
     Raises `BrokerError`: `no_network`, `download_failed`, `bad_hash` (also for a damaged jar that could not be fetched again),
     `no_disk_space`, `directory_unusable`, `already_running`.
@@ -96,9 +96,9 @@ def ensure_jars(
 
 
 class JarCheck:
-    """Hashes the jars in the cache in a thread, from the moment it is made.
+    """Hashes the jars in the cache in a thread that starts immediately.
 
-    They take 0.05 to 0.3 s of one core. Beside the imports of a start, which need another one, nobody waits for them.
+    That takes 0.05 to 0.3 s of one core, in parallel with the imports of a start, which use another one.
     """
 
     def __init__(self, cache_dir: Path | None = None, lock: JarLock | None = None) -> None:
@@ -108,12 +108,12 @@ class JarCheck:
         self._thread.start()
 
     def right(self) -> dict[Path, tuple[Jar, _Identity]]:
-        """Each jar whose hash was right, and which file it was then. Waits for the thread."""
+        """Each verified jar with the identity of its file. Waits for the thread."""
         self._thread.join()
         return self._right
 
     def _run(self) -> None:
-        # Whatever is wrong with the cache is met again by `ensure_jars`, which says so.
+        # `ensure_jars` will meet any problem with the cache again, and report it.
         with suppress(OSError, LedgerError):
             lock = self._lock or JarLock.read()
             for jar, path in zip(lock.jars, jar_paths(self._cache_dir, lock), strict=True):
@@ -126,7 +126,7 @@ _Identity = tuple[int, int, int]  # inode, size in bytes, time of the last chang
 
 
 def _identity(path: Path) -> _Identity | None:
-    """Which file is at `path`; None when there is none."""
+    """Identity of the file at `path`; None if there is none."""
     try:
         found = path.stat()
     except FileNotFoundError:
@@ -135,7 +135,7 @@ def _identity(path: Path) -> _Identity | None:
 
 
 def _hashes(directory: Path, jars: Sequence[Jar], report: Report) -> Iterator[tuple[Jar, str | None]]:
-    """The SHA-256 of each jar in `directory`; None where it is missing."""
+    """The SHA-256 of each jar in `directory`; None if it is missing."""
     with ThreadPoolExecutor(_HASHERS, thread_name_prefix="jars") as pool:
         hashes = pool.map(sha256_of, (directory / jar.file_name for jar in jars))
         for done, (jar, found) in enumerate(zip(jars, hashes, strict=True), 1):
@@ -145,12 +145,12 @@ def _hashes(directory: Path, jars: Sequence[Jar], report: Report) -> Iterator[tu
 
 
 def _fill(directory: Path, wrong: Sequence[Jar], report: Report, jobs: int) -> None:
-    """Fetch what is missing or damaged. The caller holds the directory's lock; whoever held it before may have done it all."""
+    """Download missing or damaged jars. The caller holds the lock of the directory; an earlier holder may have done it."""
     found = {jar: sha256_of(directory / jar.file_name) for jar in wrong}
     wrong = [jar for jar in wrong if found[jar] != jar.sha256]
     damaged = [jar for jar in wrong if found[jar] is not None]
     for jar in damaged:
-        log.warning("%s is damaged (its SHA-256 is %s): fetching it again", directory / jar.file_name, found[jar])
+        log.warning("%s is damaged (its SHA-256 is %s), downloading it again", directory / jar.file_name, found[jar])
     if wrong:
         require_disk(directory, sum(jar.size_bytes for jar in wrong) // 2**20 + 64)
     try:
@@ -162,15 +162,15 @@ def _fill(directory: Path, wrong: Sequence[Jar], report: Report, jobs: int) -> N
         raise BrokerError(
             "bad_hash",
             f"{names} in {directory} {'is' if len(damaged) == 1 else 'are'} damaged ({LOCK_FILE} has another SHA-256) and could "
-            f"not be fetched again; nothing was started. {error}",
+            f"not be downloaded again; nothing was started. {error}",
         ) from error
 
 
 def write_jar_lock(kafka_version: str, path: Path) -> JarLock:
     """Resolve the runtime closure of Kafka and slf4j-simple with jgo, fetch every jar and write the lock file at `path`.
 
-    Each jar is compared with the SHA-1 its repository publishes. Needs the network; raises what jgo raises, and `ValueError`
-    when a jar does not match or is of a kind the lock file has no words for.
+    Each jar is compared with the SHA-1 its repository publishes. Needs the network; raises errors of jgo, and `ValueError`
+    if a jar does not match or is of a kind that the lock file does not support.
     """
     roots = (f"org.apache.kafka:kafka_2.13:{kafka_version}", f"org.slf4j:slf4j-simple:{SLF4J_VERSION}")
     with tempfile.TemporaryDirectory() as scratch:
@@ -198,7 +198,7 @@ def _lock_jar(maven: MavenContext, group: str, name: str, version: str, classifi
 
 
 def one_at_a_time(progress: Report | None) -> Report:
-    """`progress`, or nothing, callable from several threads."""
+    """`progress` (or nothing), made safe to call from several threads."""
     if progress is None:
         return lambda _: None
     reporting = threading.RLock()
@@ -211,9 +211,9 @@ def one_at_a_time(progress: Report | None) -> Report:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """`python -m ledger.broker.jars lock`: make the lock file again, for instance for another version of Kafka."""
+    """`python -m ledger.broker.jars lock`: rewrite the lock file, for example for another version of Kafka."""
     parser = argparse.ArgumentParser(prog="python -m ledger.broker.jars")
-    lock = parser.add_subparsers(required=True).add_parser("lock", help="resolve Kafka's jars anew and rewrite the lock file")
+    lock = parser.add_subparsers(required=True).add_parser("lock", help="resolve Kafka's jars again and rewrite the lock file")
     lock.add_argument("--kafka", default=KAFKA_VERSION, metavar="VERSION", help="default: %(default)s")
     lock.add_argument("--output", type=Path, default=avro_dir() / LOCK_FILE, help="default: %(default)s")
     chosen = parser.parse_args(arguments)

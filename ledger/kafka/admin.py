@@ -1,7 +1,7 @@
-"""Topics and offsets. Every question is asked by a fresh client, which lives until its answers are there.
+"""Topics and offsets. Every request uses a new client, which lives until the answers have arrived.
 
-A client that lived through a restart of the broker may answer `FENCED_LEADER_EPOCH` for minutes, and an AdminClient that is
-collected cancels its futures. A fresh one costs 10-20 ms.
+A client that has seen a restart of the broker may answer `FENCED_LEADER_EPOCH` for minutes, and an AdminClient that is garbage
+collected cancels its futures. A new one costs 10-20 ms.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ LEVELS = {"read_committed": IsolationLevel.READ_COMMITTED, "read_uncommitted": I
 
 @contextmanager
 def asking(settings: KafkaSettings, doing: str) -> Iterator[AdminClient]:
-    """A fresh client whose errors come out as the ledger's, with what librdkafka said about the connection."""
+    """A new client. Its errors become those of the ledger, with the last message of librdkafka about the connection."""
     log = ClientLog("admin")
     client = None
     try:
@@ -50,7 +50,7 @@ def asking(settings: KafkaSettings, doing: str) -> Iterator[AdminClient]:
         raise LogUnavailable(f"{doing}: no answer from {settings.bootstrap_servers}{log.said()}") from exc
     except (KafkaException, SystemError) as exc:
         if client is not None:
-            client.poll(0)  # hands the log lines over
+            client.poll(0)  # delivers the log lines
         raise from_exception(exc, f"{doing} at {settings.bootstrap_servers}{log.said()}") from exc
 
 
@@ -69,7 +69,7 @@ def partitions(settings: KafkaSettings, topic: str) -> int:
 
 def topic_id(settings: KafkaSettings, topic: str) -> bytes:
     """See `EventLog.topic_id`."""
-    with asking(settings, f"asking for the id of topic {topic}") as client:
+    with asking(settings, f"reading the id of topic {topic}") as client:
         futures = client.describe_topics(TopicCollection([topic]), request_timeout=REQUEST_TIMEOUT_S)
         uuid = _answer(futures[topic]).topic_id
         return struct.pack(">qq", uuid.get_most_significant_bits(), uuid.get_least_significant_bits())
@@ -89,7 +89,7 @@ def ends(
 
 def offset_at(settings: KafkaSettings, wanted: Iterable[TopicPartition], timestamp_ms: int) -> dict[TopicPartition, int]:
     """See `EventLog.offset_at`."""
-    # the ends first: what is written between the two questions is then behind the end that is answered, and is not missed
+    # ends first: records written between the two requests are then behind that end, and not missed
     wanted = list(wanted)
     known_ends = ends(settings, wanted, "read_committed", REQUEST_TIMEOUT_S)
     found = _offsets(settings, wanted, OffsetSpec.for_timestamp(timestamp_ms), "read_committed", REQUEST_TIMEOUT_S)
@@ -99,17 +99,17 @@ def offset_at(settings: KafkaSettings, wanted: Iterable[TopicPartition], timesta
 def _offsets(
     settings: KafkaSettings, wanted: Iterable[TopicPartition], spec: OffsetSpec, isolation: Isolation, timeout_s: float
 ) -> dict[TopicPartition, int]:
-    """The offset that answers `spec` in each partition; -1 when a time was asked for and nothing is that young.
+    """The offset for `spec` in each partition; -1 if it is a time and no record is that recent.
 
-    Raises `LogUnavailable` when a partition has no such answer now.
+    Raises `LogUnavailable` if a partition gives no valid answer now.
     """
     timed = spec not in (EARLIEST, LATEST)
     asked = {KafkaTopicPartition(t, p): TopicPartition(t, p) for t, p in wanted}
     if not asked:
         return {}
     deadline = time.monotonic() + timeout_s
-    with asking(settings, "asking for offsets") as client:
-        # Connects first: without, one call in 25 hangs for 1-3 s while librdkafka waits for its first metadata.
+    with asking(settings, "reading offsets") as client:
+        # Connects first: otherwise one call in 25 hangs for 1-3 s while librdkafka waits for its first metadata.
         client.list_topics(timeout=timeout_s)
         futures = client.list_offsets(dict.fromkeys(asked, spec), isolation_level=LEVELS[isolation], request_timeout=timeout_s)
         found = {asked[tp]: _answer(f, max(0.0, deadline - time.monotonic())).offset for tp, f in futures.items()}
@@ -119,22 +119,22 @@ def _offsets(
 def refuse_unknown(found: dict[TopicPartition, int], least: int) -> dict[TopicPartition, int]:
     """`found`, if every offset is at least `least`. Raises `LogUnavailable` otherwise.
 
-    While partitions change their leader an answer may come without an error and with the offset -1001 (librdkafka's
-    `OFFSET_INVALID`). It says nothing about the log.
+    During a leader change, an answer may have no error but the offset -1001 (librdkafka's `OFFSET_INVALID`), which says
+    nothing about the log.
     """
     if unknown := [f"{tp.topic}/{tp.partition}" for tp, offset in found.items() if offset < least]:
-        raise LogUnavailable(f"no offset was given for {', '.join(unknown)}")
+        raise LogUnavailable(f"no offset returned for {', '.join(unknown)}")
     return found
 
 
 def ensure_topics(settings: KafkaSettings, specs: Sequence[TopicSpec], timeout_s: float) -> list[str]:
-    """Create what is missing, check the rest, wait until every partition has a leader. See `EventLog.ensure_topics`."""
+    """Create missing topics, check all, wait until every partition has a leader. See `EventLog.ensure_topics`."""
     deadline = time.monotonic() + timeout_s
     with asking(settings, "looking up topics") as client:
         present = client.list_topics(timeout=timeout_s).topics
         created = _create(client, [spec for spec in specs if spec.name not in present], settings.replication_factor)
         _wait_for_leaders(client, [spec.name for spec in specs], deadline)
-        # the topics made just now are checked too: a broker-side policy may have changed what was asked for
+        # new topics are checked, too: a broker-side policy may have changed their settings
         _check(client, specs)
     return created
 
@@ -148,7 +148,7 @@ def check_topics(settings: KafkaSettings, specs: Sequence[TopicSpec]) -> None:
 def _check(client: AdminClient, specs: Sequence[TopicSpec]) -> None:
     topics = client.list_topics(timeout=REQUEST_TIMEOUT_S).topics
     if missing := [spec.name for spec in specs if spec.name not in topics]:
-        raise LogError(f"there is no topic {', '.join(missing)}")
+        raise LogError(f"missing topics: {', '.join(missing)}")
     resources = {spec.name: ConfigResource(ConfigResource.Type.TOPIC, spec.name) for spec in specs}
     futures = client.describe_configs(list(resources.values()), request_timeout=REQUEST_TIMEOUT_S)
     for spec in specs:
@@ -157,10 +157,10 @@ def _check(client: AdminClient, specs: Sequence[TopicSpec]) -> None:
 
 
 def progress(settings: KafkaSettings, group: str, wanted: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
-    """What the group committed; 0 where nothing. See `EventLog.progress`."""
+    """The committed offsets of the group; 0 if there are none. See `EventLog.progress`."""
     tps = list(wanted)
     group = progress_group(group)
-    with asking(settings, f"asking for the offsets of group {group}") as client:
+    with asking(settings, f"reading the offsets of group {group}") as client:
         asked = ConsumerGroupTopicPartitions(group, [KafkaTopicPartition(t, p) for t, p in tps])
         futures = client.list_consumer_group_offsets([asked], request_timeout=REQUEST_TIMEOUT_S)
         found = {TopicPartition(tp.topic, tp.partition): tp.offset for tp in _answer(futures[group]).topic_partitions}
@@ -168,8 +168,8 @@ def progress(settings: KafkaSettings, group: str, wanted: Iterable[TopicPartitio
 
 
 def unheld(settings: KafkaSettings, topic: str, group: str, timeout_s: float) -> list[int]:
-    """Partitions of `topic` that no member of `group` has, while the group is at rest. See `EventLog.unheld`."""
-    with asking(settings, f"asking who holds {topic}") as client:
+    """Partitions of `topic` that no member of `group` holds, while the group is stable. See `EventLog.unheld`."""
+    with asking(settings, f"reading the assignment of {topic}") as client:
         wanted = range(len(client.list_topics(topic, timeout=timeout_s).topics[topic].partitions))
         try:
             described = _answer(client.describe_consumer_groups([group], request_timeout=timeout_s)[group], timeout_s)
@@ -185,7 +185,7 @@ def unheld(settings: KafkaSettings, topic: str, group: str, timeout_s: float) ->
 
 
 def _create(client: AdminClient, missing: list[TopicSpec], replication_factor: int) -> list[str]:
-    """Names of the topics created by us; one that another process creates at the same time is as good."""
+    """Names of the topics created here; one that another process creates at the same time is also fine."""
     if not missing:
         return []
     new = [NewTopic(s.name, s.partitions, replication_factor, config=dict(s.settings)) for s in missing]
@@ -202,7 +202,7 @@ def _create(client: AdminClient, missing: list[TopicSpec], replication_factor: i
 
 
 def _wait_for_leaders(client: AdminClient, names: list[str], deadline: float) -> None:
-    """Until a leader answers for every partition: the metadata name it a moment before it knows itself."""
+    """Wait until a leader answers for every partition: metadata name a leader a moment before it knows itself."""
     while True:
         topics = client.list_topics(timeout=REQUEST_TIMEOUT_S).topics
         waiting = [name for name in names if name not in topics or not _has_leaders(topics[name])]
@@ -214,7 +214,7 @@ def _wait_for_leaders(client: AdminClient, names: list[str], deadline: float) ->
                 return
             except KafkaException as exc:
                 error = kafka_error(exc)
-                # Listed a moment ago by one broker, and not known to another yet.
+                # One broker has already listed it, but another does not know it yet.
                 if error is None or error.code() not in AWAY | {KafkaError.UNKNOWN_TOPIC_OR_PART}:
                     raise
                 waiting = names

@@ -1,4 +1,4 @@
-"""A reader's position, kept as the committed offsets of a group that nobody is a member of."""
+"""A reader's position, stored as the committed offsets of a group without members."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ANSWER_S = 10.0
 
 
 class KafkaBookmark:
-    """`ledger.log.Bookmark`. The consumer subscribes to nothing: it only asks and tells the group's coordinator."""
+    """`ledger.log.Bookmark`. The consumer subscribes to nothing: it only talks to the group's coordinator."""
 
     def __init__(self, settings: KafkaSettings, group: str) -> None:
         self._what = f"position of {group}"

@@ -1,4 +1,4 @@
-"""What every Kafka client of ours shares: its connection settings, its log, and what its errors mean."""
+"""Shared by all Kafka clients: connection settings, client log, and the meaning of errors."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ log = logging.getLogger("ledger.kafka")
 _KEPT_LINES = 20
 _REPEATED_AFTER_S = 30.0
 
-# A newer writer has our transactional id, or the coordinator gave up on our transaction and raised the epoch itself.
+# A newer writer has this transactional id, or the coordinator ended the transaction and raised the epoch itself.
 FENCED = frozenset({KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED})
 
-# The position that was asked for is not in the log (any more): retention, deleted records, a truncated or another log.
+# The requested position is not in the log (any more): retention, deleted records, a truncated or another log.
 GONE = frozenset({KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._AUTO_OFFSET_RESET, KafkaError._LOG_TRUNCATION})
 
-# What is asked for is not there, or not for us. Waiting does not help; librdkafka itself would wait for ever.
+# The object does not exist, or access is denied. Waiting does not help; librdkafka itself would wait for ever.
 REFUSED = frozenset(
     {
         KafkaError._UNKNOWN_PARTITION,
@@ -33,7 +33,7 @@ REFUSED = frozenset(
     }
 )
 
-# The record itself is refused, whoever is asked and however often. The last one: for another record of the same batch.
+# The record itself is always rejected. The last one: because of another record of the same batch.
 REJECTED = frozenset(
     {
         KafkaError.INVALID_MSG,
@@ -47,7 +47,7 @@ REJECTED = frozenset(
     }
 )
 
-# Nobody answered, or somebody who cannot serve right now. librdkafka keeps trying by itself.
+# No answer, or from a broker that cannot serve at the moment. librdkafka keeps retrying by itself.
 AWAY = frozenset(
     {
         KafkaError._ALL_BROKERS_DOWN,
@@ -69,29 +69,29 @@ AWAY = frozenset(
         KafkaError.NOT_LEADER_FOR_PARTITION,
         KafkaError.OFFSET_NOT_AVAILABLE,
         KafkaError.REQUEST_TIMED_OUT,
-        KafkaError.UNKNOWN_LEADER_EPOCH,  # the metadata name a leader a moment before it knows itself
+        KafkaError.UNKNOWN_LEADER_EPOCH,  # metadata name a leader a moment before it knows itself
     }
 )
 
 
 def client_config(settings: KafkaSettings, name: str) -> dict[str, Any]:
-    """Settings common to every client, in librdkafka's names; `name` tells this client's log lines and requests apart."""
+    """Settings for every client, with librdkafka's names; `name` identifies this client in logs and requests."""
     return settings.client_config() | {
         "client.id": f"{settings.client_id}-{name}",
-        "reconnect.backoff.ms": 20,  # at 100 the first answer to any fresh client comes 50 ms later
+        "reconnect.backoff.ms": 20,  # at 100, the first answer to any new client comes 50 ms later
         "reconnect.backoff.max.ms": 500,
-        "socket.timeout.ms": 4000,  # the default of 60 s hides a broker that took the request and never answers
-        "log_level": 6,  # the connection lines that ClientLog is after are of level 6
+        "socket.timeout.ms": 4000,  # the default of 60 s hides a broker that accepts the request and never answers
+        "log_level": 6,  # the connection lines that ClientLog needs have level 6
         "log.connection.close": True,
-        "enable.metrics.push": False,  # broker-side telemetry: one more request kind on the writer's connection for nothing
+        "enable.metrics.push": False,  # broker-side telemetry: needless requests on the writer's connection
     }
 
 
 class ClientLog:
-    """The log of one client, kept and passed on to `logging`.
+    """The log lines of one client, kept and passed on to `logging`.
 
-    A closed connection or a request that timed out and is repeated is no error to librdkafka: it reaches no error callback,
-    only the log. Lines arrive while the owner polls its client, on the owner's thread.
+    To librdkafka, a closed connection or a repeated request after a time-out is not an error: it reaches no error callback, only
+    the log. Lines arrive while the owner polls its client, on the owner's thread.
     """
 
     def __init__(self, name: str) -> None:
@@ -109,7 +109,7 @@ class ClientLog:
 
     def _note(self, line: str) -> None:
         self.lines.append(line)
-        # an outage brings the same line many times a second, but for the milliseconds it ends with
+        # an outage repeats the same line many times a second, except for the milliseconds at its end
         what, now = line.partition(" (after ")[0], time.monotonic()
         if now > self._told_at.get(what, -_REPEATED_AFTER_S) + _REPEATED_AFTER_S:
             if len(self._told_at) > _KEPT_LINES:
@@ -118,12 +118,12 @@ class ClientLog:
             log.info("%s: %s", self.name, line)
 
     def said(self) -> str:
-        """The last line that has a reason in it, for a message to a person, or nothing."""
+        """The last line that contains a reason, for error messages; empty if there is none."""
         return next((f" ({line})" for line in reversed(self.lines) if "brokers are down" not in line), "")
 
 
 def is_fatal(error: KafkaError) -> bool:
-    """Can its client never work again? Which of the two signs an error carries depends on the way it came."""
+    """Whether its client can never work again. Which of the two signs an error has depends on how it arrived."""
     return error.fatal() or error.code() == KafkaError._FATAL
 
 
@@ -153,7 +153,7 @@ def log_error(error: KafkaError, doing: str) -> LogError:
 
 
 def from_exception(exc: KafkaException | SystemError, doing: str) -> LogError:
-    """`exc` as one of the ledger's errors. A SystemError that hides no Kafka error is a bug and is raised as it is."""
+    """`exc` as one of the ledger's errors. A SystemError without a Kafka error inside is a bug and is raised unchanged."""
     error = kafka_error(exc)
     if error is not None:
         return log_error(error, doing)
@@ -163,7 +163,7 @@ def from_exception(exc: KafkaException | SystemError, doing: str) -> LogError:
 
 
 def discard(exc: KafkaException | SystemError, doing: str) -> Discard:
-    """What `exc` means to a transactional writer: `Fenced` when fatal, else `Discard`. One reaction, whatever the flags say."""
+    """`exc` as error of a transactional writer: `Fenced` if fatal, else `Discard`, regardless of its flags."""
     error = kafka_error(exc)
     if error is None:
         if isinstance(exc, SystemError):

@@ -1,4 +1,4 @@
-"""The lease: a share in the group over the empty writers topic. Who may write is settled by transactional ids, not here."""
+"""The lease: a membership in the group over the empty writers topic. Transactional ids decide who may write, not this."""
 
 from __future__ import annotations
 
@@ -14,31 +14,34 @@ from ledger.kafka.settings import KafkaSettings
 from ledger.log import NOTE_AGAIN_S, TopicPartition
 
 LOST_AGAIN_S = JOIN_AGAIN_S = 1.0
-# So long after our own session ran out, being fenced is taken for our own doing.
+# For so long after the own session expired, being fenced is attributed to this process itself.
 OWN_GHOST_S = 30.0
 
 OnPartitions = Callable[[list[int]], None]
 
 
 def progress_group(group: str) -> str:
-    """The group that progress is noted in. It has no members: a static member's commit that meets its own joining is answered
-    `FENCED_INSTANCE_ID`, which librdkafka takes for the end of the membership (seen on Kafka 4.4)."""
+    """The group under which progress is noted. It has no members.
+
+    If a static member commits while it is joining, the answer is `FENCED_INSTANCE_ID`, which librdkafka takes for the end of the
+    membership (seen on Kafka 4.4).
+    """
     return f"{group}-progress"
 
 
 def lease_config(settings: KafkaSettings, group: str, instance: str) -> dict[str, object]:
-    """Static membership: a process restarted under its name gets its writers back at once, not after the session time-out."""
+    """Static membership: a process that restarts under its name gets its writers back without waiting for the time-out."""
     return client_config(settings, instance) | {
-        "reconnect.backoff.ms": 100,  # in no hurry: heartbeats are 0.3 s apart
+        "reconnect.backoff.ms": 100,  # not urgent: heartbeats are 0.3 s apart
         "group.id": group,
         "group.instance.id": instance,
         "session.timeout.ms": 6_000,
-        # A standby hears with its next heartbeat that the owner's session is over, which is 6 s after the owner's last one.
+        # A standby learns with its next heartbeat that the owner's session has expired, 6 s after the owner's last heartbeat.
         "heartbeat.interval.ms": 300,
         "max.poll.interval.ms": 30_000,
-        # Eager on purpose. With cooperative-sticky a process that dies between giving up and joining again, and comes back as
-        # the same static member, starts no rebalance: what it gave up belongs to nobody, for good. Eager, everybody gives up
-        # everything at each rebalance, and the group is at rest only when all of it is assigned again.
+        # Eager on purpose. With cooperative-sticky, a process that dies between revocation and rejoining, and returns as the
+        # same static member, triggers no rebalance: what it released is never assigned again. With eager, everybody releases
+        # everything at each rebalance, and the group is stable only when everything is assigned again.
         "partition.assignment.strategy": "range",
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
@@ -47,7 +50,7 @@ def lease_config(settings: KafkaSettings, group: str, instance: str) -> dict[str
 
 
 class LeaseLog(ClientLog):
-    """Also knows when the session ran out without a word from the coordinator (`time.monotonic`, s)."""
+    """Also notes when the session expired without an answer of the coordinator (`time.monotonic`, s)."""
 
     session_ended_at = float("-inf")
 
@@ -60,10 +63,10 @@ class LeaseLog(ClientLog):
 class KafkaLease:
     """`ledger.log.Lease` on a Kafka consumer group. For one thread; callbacks run inside `poll` and `close`.
 
-    A static member whose session ran out joins again by itself. What it sent as the member it was before may arrive after that,
-    or the broker comes back with the older of the two in its log: then it is told that another process has its name, and its
-    client never works again (seen on Kafka 4.4 when a broker was away for about as long as a session). So shortly after such an
-    end a new client takes the name back; at any other time somebody else has it indeed.
+    A static member whose session expired rejoins by itself. A request of its old membership may arrive after that, or the broker
+    returns with the older of the two in its log: then the coordinator reports another process with the same name, and the client
+    never works again (seen on Kafka 4.4 when a broker was down for about as long as a session). So shortly after an expired
+    session, a new client takes the name back; at any other time, another process really has it.
     """
 
     def __init__(
@@ -96,7 +99,7 @@ class KafkaLease:
 
         def taken(_: Consumer, partitions: list[KafkaTopicPartition]) -> None:
             consumer.assign(partitions)
-            consumer.pause(partitions)  # this consumer only holds the assignment
+            consumer.pause(partitions)  # this consumer only keeps the assignment
             self._tell(self._on_taken, partitions)
 
         def given_up(word: OnPartitions) -> Callable[[Consumer, list[KafkaTopicPartition]], None]:
@@ -119,21 +122,21 @@ class KafkaLease:
         old, self._group = self._group, None
         try:
             if old is not None:
-                old.close()  # gives up what is held, inside this call
+                old.close()  # releases everything, inside this call
         except (KafkaException, SystemError, RuntimeError) as exc:
-            log.warning("%s: leaving: %s", self._what, exc)  # the session ends by itself
+            log.warning("%s: leaving: %s", self._what, exc)  # the session expires by itself
         self._fatal = None
 
     def _join_again(self) -> None:
-        """With a new client; later, when it cannot be done now: a lease without a group holds nothing, and does no harm."""
+        """Rejoin with a new client, or later if that fails now: a lease without a group holds nothing and is harmless."""
         self._join_at = time.monotonic() + JOIN_AGAIN_S
         try:
             self._group = self._join(self._member)
         except (KafkaException, SystemError) as exc:
-            log.warning("%s", from_exception(exc, f"{self._what}: joining again"))
+            log.warning("%s", from_exception(exc, f"{self._what}: rejoining"))
 
     def _is_own_ghost(self) -> bool:
-        """Whether our own session ran out lately. To be asked once for each time that it did."""
+        """Whether the own session expired recently. True at most once per expiry."""
         ended_at, self._log.session_ended_at = self._log.session_ended_at, float("-inf")
         return time.monotonic() - ended_at < OWN_GHOST_S
 
@@ -149,7 +152,7 @@ class KafkaLease:
         return Consumer(config, logger=ClientLog(f"progress-{instance}"))
 
     def _tell(self, callback: OnPartitions, partitions: list[KafkaTopicPartition]) -> None:
-        """Keep what `callback` raises for `poll`: the group's bookkeeping of this rebalance has to be done all the same."""
+        """Keep an exception of `callback` for `poll`: the rebalance must be completed anyway."""
         try:
             if partitions:
                 callback([tp.partition for tp in partitions])
@@ -181,13 +184,13 @@ class KafkaLease:
         if error is not None and is_fatal(error):
             self._fatal = error
         elif error is not None:
-            log.info("%s: %s", self._what, error)  # the group's coordinator comes back by itself
+            log.info("%s: %s", self._what, error)  # the coordinator will return by itself
         if self._fatal is not None and self._is_own_ghost():
-            log.warning("%s: %s, after its own session ran out: joining again", self._what, self._fatal.str())
+            log.warning("%s: %s, after its own session expired: rejoining", self._what, self._fatal.str())
             self._leave()
             self._join_again()
         elif self._fatal is not None:
-            # the code of a fatal error is lost on its way here, its text is not; being fenced is the only one seen
+            # the code of a fatal error is lost on its way here, but not its text; fencing is the only one seen
             raise LogError(f"{self._what}: {self._fatal.str()} (does another process have this instance name?)")
 
     def commit(self, positions: Mapping[TopicPartition, int]) -> None:
@@ -199,7 +202,7 @@ class KafkaLease:
             log.info("%s", from_exception(exc, f"{self._what}: noting {dict(positions)}"))
 
     def _committed(self, error: KafkaError | None, partitions: list[KafkaTopicPartition]) -> None:
-        """The answer to a commit. A lost one only makes the lag that monitors see grow, until it is sent again in a second."""
+        """The answer to a commit. If one is lost, the displayed lag grows until the next commit in a second."""
         for tp in partitions:
             problem = tp.error or error
             if problem is not None:
@@ -207,12 +210,14 @@ class KafkaLease:
                 self._note_again_at = min(self._note_again_at, time.monotonic() + LOST_AGAIN_S)
 
     def close(self) -> None:
-        """Leave the process's share to be taken. As a static member it does not leave the group: the same instance has its
-        writers back at once, anybody else after the session time-out of 6 s."""
+        """Stop without leaving the group, as a static member.
+
+        The same instance gets its writers back immediately, other processes after the session time-out of 6 s.
+        """
         self._progress.close()
         if self._group is not None:
             self._group.close()
-        del self._progress, self._group  # they hold this lease's callbacks: a cycle that would keep their thread-local keys
+        del self._progress, self._group  # they reference this lease's callbacks: a cycle that would keep their thread-local keys
         if self._raised is not None:
             raised, self._raised = self._raised, None
             raise raised

@@ -17,7 +17,7 @@ from ledger.topics import TopicSpec
 
 
 class KafkaLog:
-    """`ledger.log.EventLog` on the cluster of `settings`. Opens no connection by itself; thread-safe."""
+    """`ledger.log.EventLog` on the cluster of `settings`. Connects lazily; thread-safe."""
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
@@ -55,7 +55,7 @@ class KafkaLog:
         return admin.unheld(self._settings, topic, group, timeout_s)
 
     def open_transactions(self, partitions: Iterable[TopicPartition], timeout_s: float = 10.0) -> list[OpenTransaction]:
-        from ledger.kafka import transactions  # a second client of Kafka: loaded where something is wrong, or is asked about
+        from ledger.kafka import transactions  # a second Kafka client: loaded only if it is needed
 
         return transactions.open_transactions(self._settings, partitions, timeout_s)
 

@@ -1,4 +1,4 @@
-"""The hand-assigned reader: bounded prefetch, records as tuples, and a word on whether the broker still answers."""
+"""The manually assigned reader: bounded prefetch, records as tuples, and whether the broker still answers."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ STATISTICS_INTERVAL_MS = 1000
 def reader_config(settings: KafkaSettings, name: str, isolation: Isolation, eof: bool, max_wait_ms: int) -> dict[str, object]:
     """Settings of a hand-assigned reader. Holds secrets."""
     return client_config(settings, name) | {
-        "group.id": f"{settings.client_id}-unused",  # librdkafka insists on one; nothing is subscribed or committed
+        "group.id": f"{settings.client_id}-unused",  # librdkafka requires one; nothing is subscribed or committed
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
         "isolation.level": isolation,
-        "auto.offset.reset": "error",  # a position that is gone is for a person to judge, not to be skipped
+        "auto.offset.reset": "error",  # a missing position must be judged by a person, not skipped
         "enable.partition.eof": eof,
         "check.crcs": True,
-        "topic.metadata.propagation.max.ms": 10_000,  # how long a topic never seen may still be on its way
+        "topic.metadata.propagation.max.ms": 10_000,  # how long an unknown topic may still be propagating
         "fetch.wait.max.ms": max_wait_ms,
         "fetch.min.bytes": 1,
-        # At most 32 MiB (plus one fetch) wait in this process, and fetching goes on as soon as there is room again: with the
-        # default pause of 1 s after a full queue a bulk read makes 26 k records/s instead of 130 k.
+        # At most 32 MiB (plus one fetch) wait in this process, and fetching resumes as soon as there is space again: with the
+        # default pause of 1 s after a full queue, a bulk read gets 26 k records/s instead of 130 k.
         "queued.min.messages": 20_000,
         "queued.max.messages.kbytes": 32 * 1024,
         "fetch.queue.backoff.ms": 5,
@@ -41,7 +41,7 @@ def reader_config(settings: KafkaSettings, name: str, isolation: Isolation, eof:
 
 
 class KafkaReader:
-    """`ledger.log.Reader` on Kafka. A broker that goes away and comes back is librdkafka's business; see `silent_s`."""
+    """`ledger.log.Reader` on Kafka. librdkafka handles a broker that goes away and returns; see `silent_s`."""
 
     def __init__(
         self, settings: KafkaSettings, name: str, isolation: Isolation, eof: bool, max_wait_ms: int, headers: bool
@@ -63,8 +63,8 @@ class KafkaReader:
         if not positions and self._consumer is None:
             return
         try:
-            # Not earlier: librdkafka asks for the topics it knows of when it connects, and for those it hears of later once a
-            # second only, so that a consumer which was connected before its first assignment has its first record 1 s later.
+            # Not earlier: librdkafka requests metadata of known topics when it connects, and of later ones only once a second, so
+            # a consumer that connects before its first assignment gets its first record 1 s later.
             self._consumer = self._consumer or Consumer(self._config, logger=self._log)
             self._consumer.assign([KafkaTopicPartition(t, p, offset) for (t, p), offset in positions.items()])
         except (KafkaException, SystemError) as exc:
@@ -77,7 +77,7 @@ class KafkaReader:
             time.sleep(timeout_s)
             return []
         try:
-            # in two steps, for consume() with a time-out waits until it has *all* the messages it may return
+            # in two steps, because consume() with a time-out waits until it has *all* the messages it may return
             first = self._consumer.poll(timeout_s)
             messages = [first] if first is not None else []
             if messages and max_records > 1:
@@ -95,7 +95,7 @@ class KafkaReader:
                 self._note_error(m)
         if self._failure is not None and not records:
             raise self._failure
-        return records  # what came before a failure is good; the failure is raised by the next call
+        return records  # records before a failure are valid; the next call raises the failure
 
     def _error(self, error: KafkaError) -> None:
         self._log.error(error)
@@ -120,10 +120,10 @@ class KafkaReader:
         return time.monotonic() - self._answered if self._assigned else 0.0
 
     def _note_statistics(self, text: str) -> None:
-        """When did the leaders of all assigned partitions last answer? librdkafka tells once a second.
+        """Note when the leaders of all assigned partitions last answered; librdkafka reports once a second.
 
-        A leader answers at least every `max_wait_ms`, with or without records, unless the queue here is full: then it is not
-        asked, and the state of its connection has to do.
+        A leader answers at least every `max_wait_ms`, with or without records, unless the local queue is full: then there are
+        no requests, and the state of the connection is used instead.
         """
         statistics = json.loads(text)
         leaders = {b["nodeid"]: b for b in statistics["brokers"].values()}
@@ -134,7 +134,7 @@ class KafkaReader:
         for partition_statistics in found:
             leader = leaders.get(partition_statistics["leader"]) if partition_statistics else None
             if leader is None or leader["rxidle"] < 0:
-                return  # no leader, or one never heard of: nothing new is known
+                return  # no leader, or an unknown one: nothing to note
             if not (unread and leader["state"] == "UP"):
                 silent_us = max(silent_us, leader["rxidle"])
         self._answered = max(self._answered, now - silent_us / 1e6)
@@ -142,7 +142,7 @@ class KafkaReader:
     def close(self) -> None:
         if self._consumer is not None:
             self._consumer.close()
-            # The client holds this reader's callbacks and this reader the client: left to the garbage collector, a closed one
-            # would keep its thread-local key, of which a process has 1,024.
+            # The client and this reader reference each other: left to the garbage collector, a closed one would keep its
+            # thread-local key, of which a process has 1,024.
             self._consumer = None
             self._config = {}

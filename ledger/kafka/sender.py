@@ -1,4 +1,4 @@
-"""The sender of single records: an idempotent producer and the thread that serves its answers."""
+"""The sender of single records: an idempotent producer and the thread that handles its answers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def sender_config(settings: KafkaSettings, name: str, linger_ms: float) -> dict[
         "acks": "all",
         "linger.ms": linger_ms,
         "message.timeout.ms": int(MESSAGE_TIMEOUT_S * 1000),
-        "compression.type": "none",  # a command alone in its batch does not shrink
+        "compression.type": "none",  # a batch with one command does not shrink
         "retry.backoff.ms": 1,
         "retry.backoff.max.ms": 50,
         "queue.buffering.max.messages": QUEUED_RECORDS,
@@ -35,8 +35,8 @@ def sender_config(settings: KafkaSettings, name: str, linger_ms: float) -> dict[
 class KafkaSender:
     """`ledger.log.Sender` on Kafka. `send` may be called from any thread; every `on_ack` runs on the sender's own.
 
-    An idempotent producer that met a fatal error takes nothing more; it is replaced, and what it held is called back with the
-    error. An exception out of an `on_ack` is a bug: the other answers are still given, and further sends are refused with it.
+    After a fatal error, an idempotent producer accepts nothing more; it is replaced, and its records are called back with the
+    error. An exception in an `on_ack` is a bug: the other callbacks still run, and further sends are refused with it.
     """
 
     def __init__(self, settings: KafkaSettings, name: str, linger_ms: float) -> None:
@@ -90,7 +90,9 @@ class KafkaSender:
         except BaseException as exc:
             self._answered()
             if isinstance(exc, BufferError):
-                raise LogUnavailable(f"{QUEUED_RECORDS} records or 64 MiB wait in sender {self._name}{self._log.said()}") from exc
+                raise LogUnavailable(
+                    f"{QUEUED_RECORDS} records or 64 MiB are waiting in sender {self._name}{self._log.said()}"
+                ) from exc
             if isinstance(exc, (KafkaException, SystemError)):
                 error = kafka_error(exc)
                 if error is not None and is_fatal(error) and producer is self._producer:
@@ -106,7 +108,7 @@ class KafkaSender:
             else:
                 on_ack(Acked(partition, offset, message.timestamp()[1]), None)
         except BaseException as exc:
-            # raised from here it would be lost in librdkafka's C frames, and the answers behind it with it
+            # raised here, it would be lost in librdkafka's C frames, together with the answers behind it
             self._bug = exc
             log.exception("%s: on_ack raised", self._name)
         finally:
@@ -134,11 +136,11 @@ class KafkaSender:
                     raise
                 self._fatal = error
             if not self._unanswered:
-                self._log.lines.clear()  # old trouble explains no new failure
+                self._log.lines.clear()  # old trouble does not explain a new failure
 
     def _replace(self, error: KafkaError) -> None:
         log.warning("%s: new producer after fatal %s", self._name, error)
-        # sends on other threads go to the new producer from here on; the old one refuses what comes to it still
+        # from here on, other threads send to the new producer; the old one refuses late sends
         old, self._producer, self._fatal = self._producer, self._new_producer(), None
         old.purge()
         while len(old):
@@ -152,12 +154,12 @@ class KafkaSender:
             return self._unanswered
 
     def close(self) -> None:
-        """Answer everything, then stop. Takes up to the message time-out when the broker is away."""
+        """Run all callbacks, then stop. Takes up to the message time-out if the broker is unreachable."""
         if self._closing:
             return
         self._closing = True
         if self.flush(MESSAGE_TIMEOUT_S + 1):
-            self._producer.purge()  # the thread hands these answers out too
+            self._producer.purge()  # the thread delivers these answers, too
         self._ending.set()
         self._thread.join(5)
         if self._thread.is_alive():

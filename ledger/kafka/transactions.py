@@ -1,8 +1,8 @@
-"""Open transactions as the brokers see them, and the marker that ends one that Kafka itself left open (KIP-664).
+"""Open transactions as the brokers see them, and the marker that ends one that Kafka left open (KIP-664).
 
-confluent_kafka offers none of this, kafka-python does. Its client lives for one question and has a thread of its own meanwhile.
-It can only abort. A marker that commits is the same request with another flag, so private names of kafka-python are used here:
-`tests/unit/test_kafka_python.py` checks them.
+confluent_kafka does not offer this, but kafka-python does. A client lives for one request, with its own thread. It can only
+abort. A marker that commits is the same request with another flag, so this module uses private names of kafka-python, which
+`tests/unit/test_kafka_python.py` checks.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from ledger.kafka.admin import asking
 from ledger.kafka.settings import KafkaSettings
 from ledger.log import OpenTransaction, TopicPartition
 
-# In these a coordinator will still end the transaction, in every partition that it names.
+# In these states, a coordinator will still end the transaction, in all its partitions.
 ENDING = frozenset({"Ongoing", "PrepareCommit", "PrepareAbort", "PrepareEpochFence"})
 
 
-# Its names for what `KafkaSettings.client_config` sets.
+# Its names of the settings in `KafkaSettings.client_config`.
 KAFKA_PYTHON = {
     "bootstrap.servers": "bootstrap_servers",
     "client.id": "client_id",
@@ -42,7 +42,7 @@ KAFKA_PYTHON = {
 
 
 class _Admin(KafkaAdminClient):  # type: ignore[misc]  # it has no type information
-    """One whose thread ends also when nothing answers while it is made."""
+    """A client whose thread also ends if nothing answers during its creation."""
 
     def __init__(self, **configs: Any) -> None:
         try:
@@ -54,7 +54,7 @@ class _Admin(KafkaAdminClient):  # type: ignore[misc]  # it has no type informat
 
 
 def admin_config(settings: KafkaSettings, timeout_s: float) -> dict[str, Any]:
-    """The connection settings in kafka-python's names. Holds secrets."""
+    """The connection settings with kafka-python's names. Contains secrets."""
     timeout_ms = int(timeout_s * 1000)
     config = {KAFKA_PYTHON[name]: value for name, value in settings.client_config().items()}
     return config | {
@@ -68,7 +68,7 @@ def admin_config(settings: KafkaSettings, timeout_s: float) -> dict[str, Any]:
 @contextmanager
 def _asking(settings: KafkaSettings, doing: str, timeout_s: float) -> Iterator[Any]:
     with asking(settings, doing) as known:
-        known.list_topics(timeout=timeout_s)  # kafka-python does not close a socket that was refused
+        known.list_topics(timeout=timeout_s)  # kafka-python does not close a refused socket
     try:
         client = _Admin(**admin_config(settings, timeout_s))
         try:
@@ -86,13 +86,13 @@ def _asking(settings: KafkaSettings, doing: str, timeout_s: float) -> Iterator[A
 def open_transactions(settings: KafkaSettings, partitions: Iterable[TopicPartition], timeout_s: float) -> list[OpenTransaction]:
     """See `EventLog.open_transactions`."""
     wanted = [KafkaTopicPartition(*tp) for tp in partitions]
-    with _asking(settings, "asking for open transactions", timeout_s) as client:
+    with _asking(settings, "reading open transactions", timeout_s) as client:
         before = _open_producers(client, wanted)
         if not before:
             return []
         found = [_described(client, place, producer) for place, producer in before.items()]
-        # A coordinator that no longer knows a transaction has had all its markers acknowledged: what is open after its word and
-        # was before it is open although the coordinator is done with it.
+        # If a coordinator no longer knows a transaction, all its markers were acknowledged: one that is open before and after
+        # that answer is open although the coordinator is done with it.
         after = _open_producers(client, {tp for tp, _, _ in before})
     return [one for one, place in zip(found, before, strict=True) if place in after]
 
@@ -114,7 +114,7 @@ def _described(client: Any, place: tuple[KafkaTopicPartition, int, int], produce
     for name in sorted({one.transactional_id for ones in listed.values() for one in ones}):  # at most one
         try:
             told = client.describe_transactions([name])[name]
-        except errors.TransactionalIdNotFoundError:  # forgotten between the two questions
+        except errors.TransactionalIdNotFoundError:  # forgotten between the two requests
             continue
         state, timeout_ms = told.state.value, told.transaction_timeout_ms
         known = told.producer_id == producer_id and state in ENDING and tp in told.topic_partitions
@@ -133,7 +133,7 @@ def _described(client: Any, place: tuple[KafkaTopicPartition, int, int], produce
 
 
 def end_transaction(settings: KafkaSettings, open_one: OpenTransaction, commit: bool, timeout_s: float) -> None:
-    """See `EventLog.end_transaction`. What Kafka's own tool does for an abort, with the epochs that the partition knows."""
+    """See `EventLog.end_transaction`. Does what Kafka's own tool does for an abort, with the epochs of the partition."""
     tp = KafkaTopicPartition(*open_one.partition)
     doing = f"{'committing' if commit else 'aborting'} the transaction in {open_one}"
     with _asking(settings, doing, timeout_s) as client:
@@ -158,7 +158,7 @@ async def _send_marker(client: Any, tp: KafkaTopicPartition, open_one: OpenTrans
                 producer_epoch=open_one.producer_epoch,
                 transaction_result=commit,
                 topics=[marker.WritableTxnMarkerTopic(name=tp.topic, partition_indexes=[tp.partition])],
-                # of a transaction of which the partition has seen no marker yet, there is none
+                # there is none while the partition has seen no marker of the transaction
                 coordinator_epoch=max(0, open_one.coordinator_epoch),
             )
         ]

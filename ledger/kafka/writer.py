@@ -1,8 +1,8 @@
 """The transactional writer: one transactional id, one transaction per batch, and a new producer after any doubt.
 
-Why any doubt (ARCHITECTURE, Any doubt ends a producer): after a lost connection or a time-out librdkafka repeats EndTxn by
-itself and then reports success, while the first EndTxn, late on its way, ends the *next* transaction half way (KAFKA-17754;
-torn transactions were seen on Kafka 4.4 without this rule, none with it). Only a new producer epoch fences that request.
+Why any doubt (ARCHITECTURE, Any doubt ends a producer): after a lost connection or a time-out, librdkafka repeats EndTxn by
+itself and reports success, while the first EndTxn, arriving late, ends the *next* transaction halfway (KAFKA-17754; torn
+transactions were seen on Kafka 4.4 without this rule, none with it). Only a new producer epoch fences that request.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ COMMIT_TIMEOUT_S = 10.0
 
 
 def writer_config(settings: KafkaSettings, transactional_id: str) -> dict[str, object]:
-    """A producer that prefers a quick and clear failure: the writer is rebuilt in less time than a long retry takes."""
+    """Settings for quick and clear failures: a new writer takes less time than a long retry."""
     return client_config(settings, transactional_id) | {
         "transactional.id": transactional_id,
         "transaction.timeout.ms": 10_000,
         "message.timeout.ms": 9_000,  # must be below the transaction's
         "acks": "all",
         "linger.ms": 0,
-        # zstd makes batches of 30-500 events 18-24 % smaller, but their readers need up to three times the CPU (2.2 -> 6.4 us an
-        # event at 50 in a batch): a rebuild would feel it
+        # zstd makes batches of 30-500 events 18-24 % smaller, but readers need up to three times the CPU (2.2 -> 6.4 us per
+        # event at 50 per batch), which slows down a rebuild
         "compression.type": "lz4",
         "retry.backoff.ms": 1,
         "retry.backoff.max.ms": 5,
@@ -44,12 +44,12 @@ class KafkaWriter:
         self._log = ClientLog(transactional_id)
         self._config = writer_config(settings, transactional_id) | {"error_cb": self._log.error}
         self._producer: Producer | None = None
-        self._asked = False  # was any transaction begun
+        self._asked = False  # whether any transaction was begun
         self._dead: str | None = None
 
     def start(self, timeout_s: float) -> None:
         if self._producer is not None:
-            raise LogError(f"writer {self._id} was started before: take a new one")
+            raise LogError(f"writer {self._id} was already started: use a new one")
         deadline = time.monotonic() + timeout_s
         try:
             self._producer = producer = Producer(self._config, logger=self._log)
@@ -57,18 +57,18 @@ class KafkaWriter:
             producer.list_topics(timeout=timeout_s)
             producer.init_transactions(max(0.1, deadline - time.monotonic()))
         except (KafkaException, SystemError) as exc:
-            self._dead = "it did not start"
+            self._dead = "it failed to start"
             raise from_exception(exc, f"starting writer {self._id}{self._log.said()}") from exc
 
     def trouble(self) -> str | None:
         if self._producer is None or self._dead:
             return self._dead or "it was not started"
         try:
-            self._producer.poll(0)  # hands the log lines over
+            self._producer.poll(0)  # delivers the log lines
         except (KafkaException, SystemError) as exc:
             return str(discard(exc, "polling"))
         if not self._asked:
-            # until a transaction was begun only an InitProducerId can be late, and that can only fence us
+            # before the first transaction only an InitProducerId can be late, and that can only fence this writer
             self._log.lines.clear()
         return self._log.lines[0] if self._log.lines else None
 
@@ -94,7 +94,7 @@ class KafkaWriter:
                 reason = str(failed[0]) if failed else "no answer in time"
                 raise Discard(f"writer {self._id}: not delivered: {reason}{self._log.said()}")
             doing = "committing"
-            self._producer.commit_transaction(COMMIT_TIMEOUT_S)  # success, or the truth is in the log; never asked twice
+            self._producer.commit_transaction(COMMIT_TIMEOUT_S)  # success, or only the log knows; never repeated
         except (KafkaException, SystemError) as exc:
             raise self._discarded(discard(exc, f"writer {self._id}: {doing}{self._log.said()}")) from exc
         except BufferError as exc:
@@ -117,7 +117,7 @@ class KafkaWriter:
             if error is not None:
                 failed.append(error)
             elif topic is None or partition is None or offset is None:
-                failed.append(KafkaError(KafkaError._FAIL, "delivered to nowhere"))
+                failed.append(KafkaError(KafkaError._FAIL, "delivered without a position"))
             else:
                 positions[TopicPartition(topic, partition)] = offset + 1
 
@@ -132,7 +132,9 @@ class KafkaWriter:
         return error
 
     def close(self) -> None:
-        """Let go without a word to the broker. `Producer.close()` would abort the open transaction, and an abort is an EndTxn
-        that may come late like any other; the next writer's start ends what is open."""
+        """Close without contacting the broker; the next writer's start ends an open transaction.
+
+        `Producer.close()` would abort it, and an abort is an EndTxn that may arrive late like any other.
+        """
         self._dead = self._dead or "it was closed"
         self._producer = None

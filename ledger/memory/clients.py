@@ -38,7 +38,7 @@ class MemoryReader:
                 self._state.changed.wait(wait_s)
 
     def _take(self, max_records: int) -> tuple[list[Record], bool]:
-        """What there is, and whether an end was newly met. Raises `Hole` when it is a failure that comes first."""
+        """Available records, and whether an end was reached. Raises `Hole` if a failure comes first."""
         records: list[Record] = []
         met_end = False
         for tp in list(self._positions):
@@ -53,7 +53,7 @@ class MemoryReader:
                 position += 1
                 if slot is not None and (self._isolation == "read_uncommitted" or slot[1] not in partition.aborted):
                     records.append(slot[0] if self._headers else slot[0]._replace(headers=()))
-            # what was read last goes to the back of the queue, so that no partition starves another
+            # the partition read last goes to the back of the queue, so that no partition starves another
             del self._positions[tp]
             self._positions[tp] = position
             if self._eof and position >= end and self._ends.get(tp) != position:
@@ -81,7 +81,7 @@ class MemoryWriter:
 
     def start(self, timeout_s: float) -> None:
         if self._epoch is not None:
-            raise LogError(f"writer {self._id} was started before: take a new one")
+            raise LogError(f"writer {self._id} was already started: use a new one")
         with self._state.reachable():
             self._epoch = self._state.fence(self._id)
 
@@ -102,7 +102,7 @@ class MemoryWriter:
             if self._state.epochs[self._id] != self._epoch:
                 raise self._discarded(Fenced(f"writer {self._id} is fenced"))
             if self._state.away_since is not None:
-                raise self._discarded(Discard(f"writer {self._id}: the log is away"))
+                raise self._discarded(Discard(f"writer {self._id}: the log is unreachable"))
             return self._commit(records)
 
     def _commit(self, records: Sequence[NewRecord]) -> dict[TopicPartition, int]:
@@ -115,10 +115,10 @@ class MemoryWriter:
         except LogError as exc:
             raise self._discarded(Discard(f"writer {self._id}: {exc}")) from exc
         if fail == "before":
-            raise self._discarded(Discard(f"writer {self._id}: no answer to the commit; it was never done"))
+            raise self._discarded(Discard(f"writer {self._id}: no answer to the commit, which was not done"))
         self._state.finish(self._id, "committed")
         if fail == "after":
-            raise self._discarded(Discard(f"writer {self._id}: no answer to the commit; it was done"))
+            raise self._discarded(Discard(f"writer {self._id}: no answer to the commit, which was done"))
         return {TopicPartition(r.topic, r.partition): r.offset + 1 for r in stored}
 
     def _discarded(self, error: Discard) -> Discard:
@@ -152,7 +152,7 @@ class MemorySender:
             if self._bug is not None:
                 raise LogError(f"sender {self._name} stopped: an on_ack raised {self._bug!r}") from self._bug
             if len(self._queue) >= self.LIMIT:
-                raise LogUnavailable(f"{self.LIMIT} records wait in sender {self._name}")
+                raise LogUnavailable(f"{self.LIMIT} records are waiting in sender {self._name}")
             self._queue.append((record, on_ack))
             self._unanswered += 1
             self._changed.notify_all()
@@ -185,7 +185,7 @@ class MemorySender:
         try:
             on_ack(acked, error)
         except BaseException as exc:
-            self._bug = exc  # raised by the next send: the other answers are still given
+            self._bug = exc  # raised by the next send; the other callbacks still run
 
     def flush(self, timeout_s: float) -> int:
         deadline = time.monotonic() + timeout_s
@@ -203,7 +203,7 @@ class MemorySender:
 
 
 class MemoryBookmark:
-    """`ledger.log.Bookmark`; `kept` is the log's own."""
+    """`ledger.log.Bookmark`; `kept` belongs to the log."""
 
     def __init__(self, state: State, kept: dict[TopicPartition, int]) -> None:
         self._state, self._kept = state, kept

@@ -1,4 +1,4 @@
-"""Groups of an in-memory log: who should be which writer."""
+"""Groups of an in-memory log: the assignment of writers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ OnPartitions = Callable[[list[int]], None]
 
 
 class Group:
-    """Who holds which partition, and who should: what a group coordinator with cooperative-sticky assignment knows."""
+    """The actual and the intended assignment of partitions, as in a coordinator with cooperative-sticky assignment."""
 
     def __init__(self, partitions: int) -> None:
         self.members: dict[str, MemoryLease] = {}
@@ -22,7 +22,7 @@ class Group:
         self.wanted: dict[int, MemoryLease | None] = dict.fromkeys(range(partitions))
 
     def join(self, lease: MemoryLease) -> None:
-        """A second member of the same name fences the first and has its share at once."""
+        """Add a member. A second one of the same name fences the first and gets its share immediately."""
         old = self.members.get(lease.instance)
         self.members[lease.instance] = lease
         if old is not None and old is not lease:
@@ -56,7 +56,7 @@ class Group:
         return [p for p, wanted in self.wanted.items() if wanted is lease and self.holder[p] is None]
 
     def unheld(self) -> list[int]:
-        """What nobody holds or is about to take."""
+        """Partitions that nobody holds or is about to take."""
         return [p for p, holder in self.holder.items() if holder is None and self.wanted[p] is None]
 
     def _release(self, lease: MemoryLease) -> None:
@@ -64,7 +64,7 @@ class Group:
             self.holder[p] = None
 
     def _rebalance(self) -> None:
-        """Even shares; a member keeps what it holds as far as its share goes."""
+        """Assign equal shares; members keep what they hold, up to their share."""
         members = [self.members[name] for name in sorted(self.members)]
         if not members:
             self.wanted = dict.fromkeys(self.wanted)
@@ -84,7 +84,7 @@ class Group:
 
 
 class MemoryLease:
-    """`ledger.log.Lease` on a MemoryLog. Unlike Kafka's, a closed member's share is free at once."""
+    """`ledger.log.Lease` on a MemoryLog. Unlike in Kafka, the share of a closed member is free immediately."""
 
     def __init__(
         self,
@@ -116,7 +116,7 @@ class MemoryLease:
         return self.fenced or self.lost is not None or bool(group.to_give_up(self) or group.to_take(self))
 
     def _talk(self) -> bool:
-        """One round with the group; was there anything to say? Callbacks run without the lock: they may take their time."""
+        """One round of the group protocol; returns whether anything changed. Callbacks run without the lock: they may be slow."""
         with self._state.changed:
             if self._state.away_since is not None:
                 return False

@@ -1,17 +1,17 @@
-"""The EventLog in memory: the whole contract of `ledger.log` within one process, for tests and trials.
+"""The EventLog in memory: the full contract of `ledger.log` within one process, for tests and experiments.
 
-It behaves as Kafka does where that can be seen through the port: transactions leave markers and so gaps in the offsets, an
-open transaction holds read_committed readers back, aborted records keep their offsets and are never shown, a new writer fences
-the old one, a topic made anew has another id. On top it fails on request:
+Through the port, it behaves like Kafka: transactions leave markers and so gaps in the offsets, an open transaction blocks
+read_committed readers, aborted records keep their offsets and are never returned, a new writer fences the old one, a recreated
+topic has another id. In addition, it can fail on request:
 
     log.fail_next_commit("before")     the next transaction stays open and its writer raises Discard
-    log.fail_next_commit("after")      the next transaction commits and its writer raises Discard all the same
+    log.fail_next_commit("after")      the next transaction commits, but its writer raises Discard
     log.lose_marker(tp)                the next transaction with records there hangs there, however it ends
-    log.fence(transactional_id)        as a successor's start (or the coordinator's time-out) would
-    log.truncate(tp, before)           records before an offset are gone, as by retention
-    log.recreate(topic)                the topic is deleted and made again
-    log.expire(group, instance)        the group gives up on a member that did not poll in time
-    log.orphan(group, partition)       the group forgets whose a partition is, for good
+    log.fence(transactional_id)        like the start of a successor (or the coordinator's time-out)
+    log.truncate(tp, before)           records before an offset are deleted, as by retention
+    log.recreate(topic)                the topic is deleted and created again
+    log.expire(group, instance)        the group removes a member that did not poll in time
+    log.orphan(group, partition)       a partition loses its holder and is not assigned again
     log.away(True) / log.away(False)   the broker is unreachable / back
 """
 
@@ -49,7 +49,7 @@ class MemoryLog:
             self._state.fence(transactional_id)
 
     def lose_marker(self, tp: TopicPartition) -> None:
-        """The end of the next transaction that has records in `tp` is not written there, and nobody will write it."""
+        """The next transaction with records in `tp` gets no marker there, ever."""
         with self._state.changed:
             self._state.partition(tp).loses_marker = True
 
@@ -64,19 +64,19 @@ class MemoryLog:
             self._state.recreate(topic)
 
     def expire(self, group: str, instance: str) -> None:
-        """The session of `instance` ran out: its partitions go to the others, and its next poll hears that they are lost."""
+        """Expire the session of `instance`: others get its partitions, and its next poll reports them as lost."""
         with self._state.changed:
             self._groups[group].expire(instance)
             self._state.changed.notify_all()
 
     def orphan(self, group: str, partition: int) -> None:
-        """Take `partition` from its holder and give it to nobody until somebody joins: a fault of the group's protocol."""
+        """Take `partition` from its holder and leave it unassigned until somebody joins: a fault of the group protocol."""
         with self._state.changed:
             self._groups[group].orphan(partition)
             self._state.changed.notify_all()
 
     def away(self, away: bool) -> None:
-        """Whether the broker is out of reach: nothing is answered, readers wait, writers get into doubt."""
+        """Make the broker unreachable or reachable. Meanwhile nothing is answered, readers wait, writers are in doubt."""
         with self._state.changed:
             self._state.away_since = time.monotonic() if away else None
             self._state.changed.notify_all()

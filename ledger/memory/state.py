@@ -1,4 +1,4 @@
-"""What an in-memory log holds: topics, slots, transactions, epochs. Everything here is called under `lock`."""
+"""The state of an in-memory log: topics, slots, transactions, epochs. Call everything here under `lock`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ledger.topics import TopicSpec
 
 @dataclass(eq=False)
 class Transaction:
-    """A transaction and the first offset it took in each partition."""
+    """A transaction and its first offset in each partition."""
 
     transactional_id: str
     epoch: int
@@ -29,7 +29,7 @@ class Transaction:
 class Partition:
     """Slots from offset `start` on: a record with its transaction (None: written without one), or None for a marker.
 
-    `aborted` holds what a marker from outside ended so in this partition alone, whatever became of it elsewhere.
+    `aborted`: transactions that a marker from outside aborted in this partition only.
     """
 
     start: int = 0
@@ -66,10 +66,10 @@ class State:
 
     @contextmanager
     def reachable(self) -> Iterator[None]:
-        """The lock, if the log can be reached. Raises `LogUnavailable`."""
+        """Take the lock if the log is reachable. Raises `LogUnavailable`."""
         with self.changed:
             if self.away_since is not None:
-                raise LogUnavailable("the log is away")
+                raise LogUnavailable("the log is unreachable")
             yield
 
     def create(self, spec: TopicSpec) -> None:
@@ -148,7 +148,7 @@ class State:
         self.changed.notify_all()
 
     def mark(self, partition: Partition, transaction: Transaction, state: Literal["committed", "aborted"]) -> None:
-        """A marker ends `transaction` in `partition`, and with it whatever the same producer had left open there."""
+        """Write a marker: it ends `transaction` in `partition`, and anything else the same producer left open there."""
         partition.slots.append(None)
         ended = {t for t in partition.open if t.transactional_id == transaction.transactional_id}
         partition.open -= ended
@@ -156,7 +156,7 @@ class State:
             partition.aborted |= ended
 
     def describe(self, transaction: Transaction, tp: TopicPartition) -> OpenTransaction:
-        """`transaction`, which is open in `tp`, as a broker would tell of it."""
+        """`transaction`, which is open in `tp`, as a broker would report it."""
         name, slots = transaction.transactional_id, self.partition(tp).slots
         times = [slot[0].timestamp_ms for slot in slots if slot is not None and slot[1] is transaction]
         known = self.open.get(name) is transaction

@@ -12,7 +12,7 @@ from ledger.store import after_prefix, never
 
 
 class MemoryStore:
-    """A store that is gone with the process: for tests and short-lived folds."""
+    """A store that ends with the process: for tests and temporary folds."""
 
     def __init__(self) -> None:
         self._kept: SortedDict[bytes, bytes] | None = SortedDict()
@@ -60,7 +60,7 @@ class MemoryStore:
         raise StoreError(f"a store in memory cannot be copied to {path}")
 
     def purge(self, keys: Sequence[bytes] | None, stopping: Callable[[], bool] = never) -> bool:
-        assert self._rows is not None  # nothing of it is on disk
+        assert self._rows is not None  # nothing is on disk
         return True
 
     def close(self) -> None:

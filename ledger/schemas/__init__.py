@@ -1,7 +1,7 @@
 """The Avro schemas of the topics.
 
-versions        files, versions, ids; data_files: where the files are
+versions        files, versions, ids; data_files: location of the files
 codec           record value <-> bytes (fastavro)
-compatibility   can every version read what every other wrote
-registry        the schemas in a schema registry
+compatibility   whether every version can read every other one
+registry        publishes the schemas to a schema registry, and checks them there
 """

@@ -1,9 +1,9 @@
 """Record value <-> bytes: the Confluent wire format around an Avro body. The only importer of fastavro.
 
-Byte 0 is 0, then a 4-byte big-endian schema id, then the Avro body. A decoder answers every input with a value or one
-`DecodeError`; what fastavro would let through or die of is checked here: schema ids come from an allow-list, the
-size is capped before anything is read, every byte must be used, and our schemas have neither recursion nor array items of
-no bytes (`tests/unit/test_schemas.py`), so what junk can ask for is bounded by its own length.
+Byte 0 is 0, then a 4-byte big-endian schema id, then the Avro body. For every input, a decoder returns a value or raises
+`DecodeError`. Inputs that fastavro would accept or crash on are checked here: schema ids come from an allow-list, the size is
+limited before anything is read, every byte must be used, and the schemas have neither recursion nor array items of zero bytes
+(`tests/unit/test_schemas.py`), so the cost of junk is bounded by its length.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ _INT_MIN, _INT_MAX = -(2**31), 2**31 - 1
 
 
 class Codec(Generic[T]):
-    """Encodes with the newest schema of a topic, decodes every released one. Thread-safe, stateless after making."""
+    """Encodes with the newest schema of a topic, decodes every released one. Thread-safe and stateless."""
 
     def __init__(self, kind: type[T], schemas: Iterable[SchemaVersion], max_bytes: int = MAX_RECORD_BYTES) -> None:
-        """`schemas` oldest first, at least one; `kind` has the newest schema's fields."""
+        """`schemas`: oldest first, at least one; `kind` has the fields of the newest schema."""
         self._kind = kind
-        # msgspec 0.22 learns a type at its first use, and two threads that do so at once crash the process. From here on it
-        # knows `kind` and all that is inside.
+        # msgspec 0.22 inspects a type at its first use, and two threads that do so simultaneously crash the process. From here
+        # on it knows `kind` and all nested types.
         msgspec.msgpack.Decoder(kind)
         self._max_bytes = max_bytes
         self._writers: dict[int, Schema] = {}
@@ -54,13 +54,13 @@ class Codec(Generic[T]):
 
     @property
     def schema_id(self) -> int:
-        """Id of the schema that `encode` writes."""
+        """Id of the schema used by `encode`."""
         return self._newest_id
 
     def encode(self, value: T) -> bytes:
-        """Bytes of `value`. Raises `EncodeError` when it does not fit the schema, the bounds or the size limit; never repeats it.
+        """Bytes of `value`. Raises `EncodeError` if it violates the schema, the bounds or the size limit; never repeats it.
 
-        What is written here can be read here: sums of what is inside the bounds may not be.
+        Checking the bounds ensures that it can be decoded: sums of values within them may be outside.
         """
         out = BytesIO()
         out.write(self._prefix)
@@ -72,14 +72,14 @@ class Codec(Generic[T]):
         except msgspec.ValidationError as exc:
             where = str(exc).rpartition("`$.")[2].rstrip("`") or "?"
             raise EncodeError(f"{self._kind.__name__} is out of its bounds: {where}") from None
-        except Exception as exc:  # fastavro raises what the Python operation raised: ValueError, TypeError, OverflowError, ...
-            # Its message quotes the value, and a contact is personal: only the field's name is taken over.
+        except Exception as exc:  # fastavro passes on errors of Python operations: ValueError, TypeError, OverflowError, ...
+            # Its message quotes the value, and a contact is personal: use only the name of the field.
             field = str(exc).rpartition(" on field ")[2]
             where = field if field.isidentifier() else type(exc).__name__
-            raise EncodeError(f"{self._kind.__name__} does not fit its schema: {where}") from None
+            raise EncodeError(f"{self._kind.__name__} does not match its schema: {where}") from None
         data = out.getvalue()
         if len(data) > self._max_bytes:
-            raise EncodeError(f"{self._kind.__name__} takes {len(data)} bytes, more than {self._max_bytes}")
+            raise EncodeError(f"{self._kind.__name__} has {len(data)} bytes, more than {self._max_bytes}")
         return data
 
     def decode(self, data: bytes | None) -> T:
@@ -91,7 +91,7 @@ class Codec(Generic[T]):
             raise DecodeError("malformed", str(exc)) from None
 
     def decode_fields(self, data: bytes | None) -> dict[str, Any]:
-        """The record in `data` as the newest schema's field names and plain values. Raises `DecodeError` only."""
+        """The record in `data` as field names of the newest schema and plain values. Raises only `DecodeError`."""
         if data is not None and data[:PREFIX_BYTES] == self._prefix and len(data) <= self._max_bytes:
             writer = self._newest  # nearly every record
         else:
@@ -103,8 +103,10 @@ class Codec(Generic[T]):
             fields = fastavro.schemaless_reader(source, writer, None if writer is self._newest else self._newest)
         except EOFError:
             raise DecodeError("truncated", f"{len(data)} bytes") from None
-        except Exception as exc:  # what fastavro raises on junk is not specified: IndexError, UnicodeDecodeError, ValueError, ...
-            if isinstance(exc, IndexError) and source.tell() == len(data):  # the end came inside a number
+        except (
+            Exception
+        ) as exc:  # the errors of fastavro for junk are not specified: IndexError, UnicodeDecodeError, ValueError, ...
+            if isinstance(exc, IndexError) and source.tell() == len(data):  # the data ends within a number
                 raise DecodeError("truncated", f"{len(data)} bytes") from None
             raise DecodeError("malformed", f"{type(exc).__name__}: {exc}") from None
         if source.tell() != len(data):
@@ -128,17 +130,17 @@ class Codec(Generic[T]):
 
 
 class _Shape:
-    """What fastavro must be told, or does not check, about one record of a schema before it writes a value.
+    """Prepares one record of a schema for fastavro.
 
-    A record in a union is named, or fastavro validates it against each branch first (that is half the time of an event); a
-    tuple in a union would be taken for such a name, so arrays are lists; and an `int` outside 32 bits would be written,
-    which no other reader could read.
+    A record in a union must be named, or fastavro first validates it against each branch (half the time of an event). It would
+    take a tuple in a union for such a name, so arrays become lists. It would also write an `int` beyond 32 bits, which no other
+    reader could read.
     """
 
     def __init__(self, schema: Any, named: dict[str, _Shape]) -> None:
         named[schema["name"]] = self
         self._ints: list[str] = []
-        self._records: list[tuple[str, _Shape, str | None]] = []  # the name is given in a union only
+        self._records: list[tuple[str, _Shape, str | None]] = []  # the name is set only in a union
         self._arrays: list[tuple[str, _Shape]] = []
         for field in schema["fields"]:
             self._add(field["name"], field["type"], named)
@@ -156,7 +158,7 @@ class _Shape:
             self._records.append((name, _shape_of(kind, named), tag))
 
     def prepare(self, fields: dict[str, Any]) -> None:
-        """Make `fields` what fastavro writes well. Raises `OverflowError`."""
+        """Adjust `fields` for fastavro. Raises `OverflowError`."""
         for name in self._ints:
             number = fields.get(name)
             if number is not None and not _INT_MIN <= number <= _INT_MAX:
@@ -180,7 +182,7 @@ def _shape_of(kind: Any, named: dict[str, _Shape]) -> _Shape:
 
 
 def link_of(data: bytes) -> bytes:
-    """What the next event of the partition names as `prev_hash`: the hash of this value's Avro body."""
+    """The `prev_hash` of the next event of the partition: the hash of this value's Avro body."""
     return body_hash(data[PREFIX_BYTES:])
 
 
@@ -208,5 +210,5 @@ def audit_codec() -> Codec[AuditRecord]:
     return Codec(AuditRecord, versions_of(AUDIT))
 
 
-# Made while one thread alone imports this: see `Codec`.
+# Built here, while a single thread imports this: see `Codec`.
 event_codec(), refusal_codec(), contact_codec(), audit_codec()

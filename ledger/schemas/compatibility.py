@@ -1,7 +1,7 @@
-"""Can every version of a schema read what every other version wrote? FULL_TRANSITIVE, without a registry.
+"""Checks that every version of a schema can read every other version: FULL_TRANSITIVE, without a registry.
 
-Apache Avro's own checker is the judge. It says that two schemas do not fit, but inside a nullable record, where nearly all of
-an event lives, not why: the walk here asks it again level by level until the field is named. The only importer of avro.
+Uses Apache Avro's own checker. It says that two schemas are incompatible, but not why inside a nullable record, which is nearly
+all of an event: so it is called again level by level until the field is known. The only importer of avro.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Pairs = frozenset[tuple[int, int]]
 
 @dataclass(frozen=True, slots=True)
 class Incompatibility:
-    """One reason why a version of `subject` cannot read another: `field` as a path, empty for the record as a whole."""
+    """One reason why a version of `subject` cannot read another one. `field` is a path, empty for the whole record."""
 
     subject: str
     reader_version: int
@@ -46,9 +46,9 @@ class Incompatibility:
 
 
 def check_compatible(schemas: Iterable[SchemaVersion]) -> list[Incompatibility]:
-    """Compare all versions of each subject, each pair in both directions. Empty when everything fits.
+    """Compare all versions of each subject, each pair in both directions. Empty if all are compatible.
 
-    Raises `ConfigError` naming the version that is no Avro schema, or has a default that no reader could use.
+    Raises `ConfigError` naming a version that is not an Avro schema, or has an unusable default.
     """
     found: list[Incompatibility] = []
     by_subject = sorted(schemas, key=lambda s: (s.topic, s.version))
@@ -70,19 +70,19 @@ def _parse(version: SchemaVersion) -> Schema:
     for record in names.names.values():
         for field in record.fields if isinstance(record, RecordSchema) else ():
             if field.has_default and not _is_default(field.type, field.default):
-                raise ConfigError(f"{name}: the default of {record.name}.{field.name} does not fit its type")
+                raise ConfigError(f"{name}: the default of {record.name}.{field.name} does not match its type")
     return schema
 
 
 def _is_default(schema: Schema, default: object) -> bool:
-    """A union's default belongs to its first branch: Avro 1.12 allows any, the readers that are older do not."""
+    """Whether `default` is valid. A union's default must match its first branch: older readers than Avro 1.12 require it."""
     first = _branches(schema)[0]
     value = default.encode("latin-1") if isinstance(default, str) and first.type in ("bytes", "fixed") else default
     return first.validate(value) is not None
 
 
 def _judge(reader: Schema, writer: Schema) -> str | None:
-    """What the checker has against `reader` reading `writer`; None when it can."""
+    """Why `reader` cannot read `writer` according to the checker; None if it can."""
     checker = ReaderWriterCompatibilityChecker()  # type: ignore[no-untyped-call]
     verdict = checker.get_compatibility(reader, writer)
     if verdict.compatibility is SchemaCompatibilityType.compatible:
@@ -92,8 +92,10 @@ def _judge(reader: Schema, writer: Schema) -> str | None:
 
 
 def _reasons(reader: Schema, writer: Schema, path: str, seen: Pairs = frozenset()) -> Iterator[tuple[str, str]]:
-    """(field, reason) of everything that keeps `reader` from reading `writer`. `path` is where both stand, `seen` the records
-    on the way there: a record inside itself is looked at once."""
+    """(field, reason) of everything that prevents `reader` from reading `writer`.
+
+    `path` is the current field, `seen` the records that contain it: a record within itself is checked once.
+    """
     pair = (id(reader), id(writer))
     verdict = _judge(reader, writer)
     if verdict is None or pair in seen:
@@ -103,14 +105,14 @@ def _reasons(reader: Schema, writer: Schema, path: str, seen: Pairs = frozenset(
 
 
 def _inner_reasons(reader: Schema, writer: Schema, path: str, seen: Pairs) -> Iterator[tuple[str, str]]:
-    """The reasons one level deeper; none when there is no deeper level."""
+    """The reasons one level deeper, if there is one."""
     if isinstance(writer, UnionSchema) or isinstance(reader, UnionSchema):
         for branch in _branches(writer):
             if _judge(reader, branch) is None:
                 continue
             counterpart = next((known for known in _branches(reader) if _same_name(known, branch)), None)
             if counterpart is None:
-                yield path, f"{_name(branch)} may be written, but the reader does not know it"
+                yield path, f"{_name(branch)} may be written, but the reader does not have it"
             else:
                 yield from _reasons(counterpart, branch, path, seen)
     elif isinstance(reader, RecordSchema) and isinstance(writer, RecordSchema):
@@ -138,7 +140,7 @@ def _branches(schema: Schema) -> list[Schema]:
 
 
 def _same_name(reader: Schema, writer: Schema) -> bool:
-    """May `reader` be the schema that is meant for `writer`? Avro's rule: the same type, and for named ones the same name."""
+    """Whether `reader` corresponds to `writer`. Avro's rule: the same type, and the same name if it has one."""
     if isinstance(reader, NamedSchema) and isinstance(writer, NamedSchema):
         return bool(reader.type == writer.type and schema_name_equals(reader, writer))
     return bool(reader.type == writer.type)

@@ -1,4 +1,4 @@
-"""Where the data files are: `avro/` of the source tree, shipped in the wheel as `ledger/avsc/` and looked up there first."""
+"""Location of the data files: `ledger/avsc/` in the wheel, which is tried first, or `avro/` in the source tree."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def data_dir() -> Path:
 
 
 def data_file(name: str) -> Path:
-    """Path of the data file `name`. Raises `FileNotFoundError` naming the places looked at."""
+    """Path of the data file `name`. Raises `FileNotFoundError` naming the searched folders."""
     path = data_dir() / name
     if not path.is_file():
         raise FileNotFoundError(f"no data file {name} in {data_dir()}")

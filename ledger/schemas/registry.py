@@ -1,10 +1,10 @@
-"""The schemas in a schema registry, each under its own id. `SCHEMA_REGISTRY_URL` is where Confluent's API begins.
+"""The schemas in a schema registry, each under its own id. `SCHEMA_REGISTRY_URL` is the base URL of Confluent's API.
 
     http://registry:8081                          Confluent, Redpanda and others with its IMPORT mode
     http://registry:8080/apis/ccompat/v7          Apicurio 3
 
-A user and password in the address are sent as Basic credentials. A registry numbers what it is given later from its highest
-id on, and ours are spread over all 31 bits: give the ledger a registry, or a context of one, of its own.
+A user and password in the address are sent as Basic credentials. A registry assigns later ids from its highest one on, and those
+of the ledger are spread over all 31 bits: use a separate registry, or a separate context of one.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _HEADERS = {
 
 
 def check_registry(url: str, prefix: str = "", timeout_s: float = TIMEOUT_S) -> None:
-    """Every released schema must be in the registry at `url` under its id. Raises `ConfigError` naming the first that is not.
+    """Check that every released schema is in the registry at `url` under its id. Raises `ConfigError` naming the first missing.
 
     `prefix` is that of the topics.
     """
@@ -40,10 +40,11 @@ def check_registry(url: str, prefix: str = "", timeout_s: float = TIMEOUT_S) -> 
 
 
 def publish(url: str, prefix: str = "", timeout_s: float = TIMEOUT_S) -> tuple[SchemaVersion, ...]:
-    """Load every released schema into the registry at `url`, with its id and version; what was missing. May be repeated.
+    """Publish every released schema to the registry at `url`, with its id and version. Returns the new ones. Can be repeated.
 
-    Raises `ConfigError` when the registry does not answer or refuses, or has a schema of ours under another id or version or
-    another schema under an id of ours: found before anything is written, unless somebody else registers at the same time.
+    Raises `ConfigError` if the registry does not answer or refuses, or if it has one of the schemas under another id or version,
+    or another schema under one of the ids. Conflicts are detected before anything is written, unless others register schemas at
+    the same time.
     """
     with _connected(url, timeout_s) as client:
         missing = tuple(schema for schema in schema_versions() if not _is_registered(client, schema, prefix))
@@ -54,14 +55,16 @@ def publish(url: str, prefix: str = "", timeout_s: float = TIMEOUT_S) -> tuple[S
             load(client, missing, prefix)
         for schema in missing:
             if not _is_registered(client, schema, prefix):
-                raise ConfigError(f"the registry took {_name(schema, prefix)}, but does not have it")
+                raise ConfigError(f"the registry accepted {_name(schema, prefix)}, but does not have it")
     check_registry(url, prefix, timeout_s)
     return missing
 
 
 def apicurio_archive(contents: Iterable[tuple[int, str]]) -> bytes:
-    """The ZIP file of Apicurio's import with (id, schema text) each. It has the texts alone: they become versions of a subject
-    when they are registered, and keep their ids then."""
+    """The ZIP file for Apicurio's import, with (id, schema text) each.
+
+    It contains only the texts: they become versions of a subject when they are registered, and keep their ids.
+    """
     manifest = {"systemName": "Order Ledger", "systemDescription": "", "systemVersion": "3", "exportVersion": "3.0"}
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
@@ -75,7 +78,7 @@ def apicurio_archive(contents: Iterable[tuple[int, str]]) -> bytes:
 
 
 def _load_into_apicurio(client: BlockingHttp, schemas: Iterable[SchemaVersion], prefix: str) -> None:
-    """Apicurio takes ids with its own import only: in IMPORT mode it answers 200 and gives an id of its choice."""
+    """Apicurio accepts ids only in its own import: in IMPORT mode it answers 200 and assigns another id."""
     root = client.base_url.split(_APICURIO_PATH)[0]
     answer = _ask(
         client,
@@ -91,7 +94,7 @@ def _load_into_apicurio(client: BlockingHttp, schemas: Iterable[SchemaVersion], 
 
 
 def _import(client: BlockingHttp, schemas: Iterable[SchemaVersion], prefix: str) -> None:
-    """Confluent's way: a subject in IMPORT mode takes ids and versions. Its mode is put back, also when something fails."""
+    """Confluent's way: a subject in IMPORT mode accepts ids and versions. Its mode is restored, even after a failure."""
     for schema in schemas:
         mode = f"mode/{schema.subject(prefix)}"
         doing = f"setting {schema.subject(prefix)} to IMPORT mode"
@@ -101,7 +104,7 @@ def _import(client: BlockingHttp, schemas: Iterable[SchemaVersion], prefix: str)
         try:
             _register(client, schema, prefix, {"id": schema.id, "version": schema.version})
         finally:
-            doing = f"setting {schema.subject(prefix)} back from IMPORT mode"
+            doing = f"restoring the mode of {schema.subject(prefix)}"
             if before.status == 200:
                 _require_success(_ask(client, "PUT", mode, doing, {"mode": _json(before).get("mode")}), doing)
             else:
@@ -120,8 +123,8 @@ def _register(client: BlockingHttp, schema: SchemaVersion, prefix: str, numbers:
 
 
 def _is_registered(client: BlockingHttp, schema: SchemaVersion, prefix: str) -> bool:
-    """Has the subject this schema, with its id and version? Raises `ConfigError` when it has it with others."""
-    doing = f"looking for {_name(schema, prefix)}"
+    """Whether the subject has this schema with its id and version. Raises `ConfigError` if it has it with others."""
+    doing = f"looking up {_name(schema, prefix)}"
     body = {"schema": schema.text, "schemaType": "AVRO"}
     answer = _ask(client, "POST", f"subjects/{schema.subject(prefix)}", doing, body)
     if answer.status == 404:
@@ -131,35 +134,37 @@ def _is_registered(client: BlockingHttp, schema: SchemaVersion, prefix: str) -> 
     if (found.get("id"), found.get("version")) != (schema.id, schema.version):
         raise ConfigError(
             f"the registry has {_name(schema, prefix)} as version {found.get('version')} with id {found.get('id')}, "
-            f"not as version {schema.version} with id {schema.id}: delete the subject there, for good, and publish again"
+            f"not as version {schema.version} with id {schema.id}: delete the subject there permanently, and publish again"
         )
     return True
 
 
 def _require_room(client: BlockingHttp, schema: SchemaVersion, prefix: str) -> None:
-    """No other schema may have the subject's version, and none but the same one (of another prefix) the id."""
-    doing = f"looking for {_name(schema, prefix)}"
+    """Check that no other schema has the version of the subject, and none but the same one (of another prefix) the id."""
+    doing = f"looking up {_name(schema, prefix)}"
     answer = _ask(client, "GET", f"subjects/{schema.subject(prefix)}/versions/{schema.version}", doing)
     if answer.status != 404:
         _require_success(answer, doing)
-        raise ConfigError(f"the registry has another schema as {_name(schema, prefix)}: delete the subject there, for good")
+        raise ConfigError(f"the registry has another schema as {_name(schema, prefix)}: delete the subject there permanently")
     if _ask(client, "GET", f"schemas/ids/{schema.id}", doing).status != 404:
         _check(client, schema, prefix)
 
 
 def _check(client: BlockingHttp, schema: SchemaVersion, prefix: str) -> None:
-    doing = f"looking for {_name(schema, prefix)}"
+    doing = f"looking up {_name(schema, prefix)}"
     answer = _ask(client, "GET", f"schemas/ids/{schema.id}", doing)
     if answer.status == 404:
         raise ConfigError(
             f"the registry has no schema {schema.id} ({_name(schema, prefix)}); "
-            "load it there with its id: order-ledger schema publish"
+            "publish it with its id: order-ledger schema publish"
         )
     _require_success(answer, doing)
     try:
         found = json.loads(_json(answer)["schema"])
     except (KeyError, TypeError, ValueError):
-        raise ConfigError(f"the registry's answer for schema {schema.id} is none: is SCHEMA_REGISTRY_URL a registry's?") from None
+        raise ConfigError(
+            f"invalid answer of the registry for schema {schema.id}: is SCHEMA_REGISTRY_URL a schema registry?"
+        ) from None
     if found != schema.parsed:
         raise ConfigError(f"the registry has another schema under id {schema.id} than {_name(schema, prefix)}")
 
@@ -183,7 +188,7 @@ def _ask(
     body: bytes | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> HttpAnswer:
-    """`value` is sent as JSON; `path` is below the registry's, or a whole URL."""
+    """Send a request; `value` is sent as JSON, `path` is below the base URL, or a full URL."""
     sent = body if value is None else json.dumps(value).encode()
     try:
         return client.request(method, path if "://" in path else f"/{path}", body=sent, headers=headers)
@@ -199,7 +204,7 @@ def _require_success(answer: HttpAnswer, doing: str) -> None:
 
 
 def _json(answer: HttpAnswer) -> dict[str, Any]:
-    """The object in `answer`, empty when there is none."""
+    """The object in `answer`; empty if there is none."""
     try:
         value = answer.json()
     except ValueError:

@@ -1,8 +1,8 @@
 """The Avro schemas of the ledger's topics: files, versions, ids.
 
 A released file never changes; a new version is a new file `avro/<subject>.v<N>.avsc`. The id of a schema is the first 31
-bits of SHA-256 of its minified JSON: the same in every environment, and loadable into any registry that takes
-explicit ids.
+bits of SHA-256 of its minified JSON: the same in every environment, and accepted by any registry that supports explicit
+ids.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _FILE = re.compile(r"^(?P<topic>[a-z-]+)-value\.v(?P<version>[1-9][0-9]*)\.avsc$
 
 @dataclass(frozen=True, slots=True)
 class SchemaVersion:
-    """One released schema. `text` is minified JSON; `topic` the topic's name without any prefix."""
+    """One released schema. `text` is minified JSON; `topic` the name of the topic without prefix."""
 
     topic: str
     version: int
@@ -41,23 +41,23 @@ class SchemaVersion:
         return schema
 
     def subject(self, prefix: str = "") -> str:
-        """The registry's name of it: TopicNameStrategy, `<topic>-value`."""
+        """Its subject in the registry: TopicNameStrategy, `<topic>-value`."""
         return f"{prefix}{self.topic}-value"
 
 
 def minify(text: str) -> str:
-    """The same JSON without insignificant white space; order of keys kept."""
+    """The same JSON without insignificant white space; the order of keys is kept."""
     return json.dumps(json.loads(text), separators=(",", ":"), ensure_ascii=False)
 
 
 def schema_id(minified: str) -> int:
-    """First 31 bits of SHA-256, so it is never negative in the wire format's signed 32 bits."""
+    """First 31 bits of SHA-256: never negative in the signed 32 bits of the wire format."""
     return int.from_bytes(hashlib.sha256(minified.encode()).digest()[:4], "big") >> 1
 
 
 @cache
 def schema_versions() -> tuple[SchemaVersion, ...]:
-    """Every released schema, by topic and version. Raises `ConfigError` when two have the same id or a version is missing."""
+    """All released schemas, by topic and version. Raises `ConfigError` if two have the same id or a version is missing."""
     found = [
         SchemaVersion(match["topic"], int(match["version"]), minify(path.read_text("utf-8")))
         for path in data_dir().iterdir()

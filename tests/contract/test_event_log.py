@@ -99,7 +99,7 @@ def test_a_writer_starts_once_and_not_without_a_start(stage: Stage) -> None:
     writer = stage.log.writer(stage.name("writer"))
     writer.start(PATIENCE_S)
     assert writer.trouble() is None
-    with pytest.raises(LogError, match="started before"):
+    with pytest.raises(LogError, match="already started"):
         writer.start(PATIENCE_S)
     with pytest.raises(ValueError, match="at least one"):
         writer.transact([])

@@ -45,7 +45,7 @@ class MemoryBackstage:
         writer = self.log.writer(transactional_id)
         writer.start(PATIENCE_S)
         self.log.fail_next_commit("before")
-        with pytest.raises(Exception, match="never done"):
+        with pytest.raises(Exception, match="which was not done"):
             writer.transact(records)
 
     def leave_hanging(self, transactional_id: str, records: Sequence[NewRecord]) -> None:

@@ -60,7 +60,7 @@ def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("question", QUESTIONS)
 def test_every_question_is_asked_again_until_there_is_an_answer(question: str) -> None:
     said: list[str] = []
-    away = Away(*[LogUnavailable("asking for offsets: UNKNOWN_LEADER_EPOCH: Broker: Unknown leader epoch")] * 5)
+    away = Away(*[LogUnavailable("reading offsets: UNKNOWN_LEADER_EPOCH: Broker: Unknown leader epoch")] * 5)
     answer = QUESTIONS[question](patient(away, said.append))
     assert answer == QUESTIONS[question](away)
     assert len(said) == 1
