@@ -1,4 +1,7 @@
-"""The sandbox, and a shop that pays and reserves there. A module that needs another sandbox has a fixture of the same name."""
+"""The sandbox, a shop that pays and reserves there, and a log whose customers get mail.
+
+A module that needs another sandbox has a fixture of the same name.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,14 @@ from collections.abc import Iterator
 
 import pytest
 
+from ledger.kafka.log import KafkaLog
+from ledger.kafka.settings import KafkaSettings
+from ledger.log import EventLog
 from ledger.memory.log import MemoryLog
 from ledger.topics import Topics
 from tests.support.harness import running_ledger
 from tests.support.paying_shop import Shop
+from tests.support.post import MailServer, Post
 from tests.support.sandboxed import RunningSandbox, running_sandbox
 
 
@@ -30,3 +37,26 @@ def calm(sandbox: RunningSandbox) -> Iterator[None]:
 def shop(sandbox: RunningSandbox) -> Iterator[Shop]:
     with running_ledger(MemoryLog(), Topics("paying."), sandbox=sandbox) as ledger:
         yield Shop(ledger, sandbox)
+
+
+@pytest.fixture
+def mails() -> Iterator[MailServer]:
+    server = MailServer()
+    server.controller.start()
+    try:
+        yield server
+    finally:
+        server.controller.stop()
+
+
+@pytest.fixture(params=["memory", pytest.param("kafka", marks=pytest.mark.kafka)])
+def post(request: pytest.FixtureRequest, topics: Topics, mails: MailServer) -> Iterator[Post]:
+    log: EventLog
+    if request.param == "kafka":
+        settings: KafkaSettings = request.getfixturevalue("kafka")
+        log = KafkaLog(settings)
+    else:
+        log = MemoryLog()
+    post = Post(log, topics, mails.url)
+    yield post
+    post.close()

@@ -1,0 +1,117 @@
+"""Which events customers are told of, in which words, and how a mail is made of them."""
+
+from __future__ import annotations
+
+import email
+import email.policy
+from email.headerregistry import Address as EmailAddress
+from email.message import EmailMessage
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from commands.notifier.email_door import EmlDoor, SmtpDoor, as_mail, sender_of
+from commands.notifier.message_port import NotSent, OutMessage
+from commands.notifier.notices import messages_of, notice_of
+from ledger import events as e
+from ledger.contacts import Address, OrderContact
+from ledger.errors import ConfigError
+
+
+def test_only_the_event_that_makes_an_order_paid_or_refunded_is_told_of() -> None:
+    def notice(kind: str, **fields: Any) -> str | None:
+        base: dict[str, Any] = {"order_id": "o", "version": 2, "occurred_at": 1, "customer_id": "c", "currency": "EUR"}
+        base |= {"total_minor": 1, "actor": "a", "command_id": "c", "fingerprint": bytes(16)} | fields
+        return notice_of(e.OrderEvent(**base, type=kind))
+
+    assert notice(e.PAYMENT_CAPTURED, status="pending") is None
+    assert notice(e.PAYMENT_CAPTURED, status="cancelled") is None
+    assert notice(e.PAYMENT_CAPTURED, status="paid") == "paid"
+    assert notice(e.STOCK_RESERVED, status="paid") == "paid"
+    assert notice(e.STOCK_RESERVED, status="paid", total_minor=0) == "confirmed"
+    assert notice(e.PAYMENT_CAPTURED, status="pending", payment_state="partly_captured") == "part_paid"
+    assert notice(e.STOCK_RESERVED, status="pending", payment_state="partly_captured") is None
+    assert notice(e.DISPUTE_OPENED, status="paid") is None
+    assert notice(e.ATTENTION_RAISED, status="paid", attention=e.Attention("x", "y")) is None
+    assert notice(e.REFUND_SETTLED, payment_state="refunding") is None
+    assert notice(e.REFUND_SETTLED, payment_state="refunded") == "refunded"
+    settled = e.Attention("refund_failed", "k", "settled_elsewhere", 1)
+    assert notice(e.ATTENTION_RESOLVED, payment_state="refunded", attention=settled) == "refunded"
+    assert notice(e.FULFILMENT_STARTED, status="processing") is None
+    assert set(e.EVENT_TYPES) >= {e.ORDER_PLACED}
+
+
+TELLS_SUM = {(notice, "email") for notice in ("placed", "paid", "part_paid", "refunded")}
+TELLS_SUM |= {(notice, "sms") for notice in ("placed", "part_paid", "refunded")}
+
+
+@pytest.mark.parametrize("channel", ["email", "sms"])
+@pytest.mark.parametrize("notice", ["placed", "paid", "part_paid", "confirmed", "shipped", "delivered", "cancelled", "refunded"])
+def test_every_notice_has_a_text_for_every_channel(notice: str, channel: str) -> None:
+    base: dict[str, Any] = {"order_id": "ord_1", "version": 2, "occurred_at": 1, "customer_id": "c", "currency": "JPY"}
+    base |= {
+        "total_minor": 2890,
+        "captured_minor": 2890,
+        "refunded_minor": 2890,
+        "actor": "a",
+        "command_id": "c",
+        "fingerprint": bytes(16),
+    }
+    event = e.OrderEvent(**base, type="x", shipment=e.Shipment("DHL", "0034"), cancel=e.Cancel("unpaid", "reconciler"))
+    contact = OrderContact("c-1", "Ada", "ada@example.org", Address("1 Mill Lane", "Leeds", "LS1", "GB"), phone="+44 1134960000")
+    (message,) = messages_of(event, notice, contact, frozenset([channel]))
+    assert message.key == f"ord_1:2:{channel}"
+    assert "$" not in message.subject + message.text
+    assert "ord_1" in message.text
+    assert "2890 JPY" in message.text or (notice, channel) not in TELLS_SUM
+    assert bool(message.subject) == (channel == "email")
+    assert "ada@example.org" not in repr(message)
+    nobody = OrderContact("c-1", "Ada", "", contact.shipping_address)
+    assert messages_of(event, notice, nobody, frozenset(["email", "sms"])) == []
+
+
+def test_without_a_server_each_message_is_a_file_for_its_owner_only(tmp_path: Path) -> None:
+    door = EmlDoor(tmp_path / "outbox", "Shop <shop@example.org>")
+    message = OutMessage("ord_1:2:email", "email", "ada@example.org", "Hello", "Grüße")
+    door.send(message)
+    door.send(message)
+    (file,) = (tmp_path / "outbox").iterdir()
+    assert (file.name, file.stat().st_mode & 0o777) == ("ord_1-2-email.eml", 0o600)
+    mail = email.message_from_bytes(file.read_bytes(), policy=email.policy.default)
+    assert isinstance(mail, EmailMessage)
+    assert (mail["To"], mail.get_content().strip()) == ("ada@example.org", "Grüße")
+    with pytest.raises(NotSent) as caught:
+        door.send(OutMessage("k", "email", "no address\r\nBcc: x", "s", "t"))
+    assert not caught.value.again
+
+
+@pytest.mark.parametrize(
+    ("to", "subject", "text"),
+    [
+        ("ada@example.org", "Your order ord_1", "Hello Ada,\n\nthank you.\n"),
+        ("ada.b+c@mail.example.org", "x" * 70, "no end of line"),
+        ("ada@example.org", "x " * 70, "y" * 200),
+        ('"ada b"@example.org', "Grüße", "Grüße\n"),
+        ("ada@example.org", "Your order", "two\r\nlines\r\n"),
+        ("ada@example.org", "Your order", ""),
+    ],
+)
+@pytest.mark.parametrize("sender", ["Shop <shop@localhost>", "Läden & Co <shop@example.org>", "shop@example.org"])
+def test_a_mail_that_is_made_the_short_way_is_what_the_library_makes_of_it(to: str, subject: str, text: str, sender: str) -> None:
+    address = sender_of(sender)
+    mail = as_mail(OutMessage("ord_1:2:email", "email", to, subject, text), address)
+    whole = EmailMessage()
+    whole["From"], whole["To"], whole["Subject"] = address, EmailAddress(addr_spec=to), subject
+    whole["Message-ID"] = "<ord_1.2.email@order-ledger>"
+    whole["Date"], whole["Auto-Submitted"] = mail["Date"], "auto-generated"
+    whole.set_content(text)
+    assert mail.as_bytes() == whole.as_bytes()
+    assert mail.get_content() == whole.get_content()
+
+
+@pytest.mark.parametrize("url", ["http://x", "smtp://", "smtp://host:port", "nonsense"])
+def test_a_wrong_url_is_named_without_its_password(url: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        SmtpDoor(url.replace("//", "//user:canary@"), "shop@example.org")
+    assert "canary" not in str(caught.value)
