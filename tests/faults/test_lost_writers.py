@@ -20,12 +20,14 @@ from tests.support.topic_load import place, wait_answered
 
 pytestmark = pytest.mark.kafka
 PARTITIONS, WRITERS = 4, 2
-DYING = Path(__file__).with_name("dying_commands.py")
+ROOT = Path(__file__).resolve().parents[2]
+DYING = "tests.support.dying_commands"
 
 
 def start_dying(child: Child) -> None:
     with child.log_file.open("ab") as out:
-        child.process = subprocess.Popen([sys.executable, str(DYING), child.verb], env=child.env, stdout=out, stderr=out)
+        command = [sys.executable, "-m", DYING, child.verb]
+        child.process = subprocess.Popen(command, env=child.env, cwd=ROOT, stdout=out, stderr=out)
 
 
 def wait_ready(child: Child, writers: int, timeout_s: float = 120.0) -> None:

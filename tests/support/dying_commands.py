@@ -1,6 +1,6 @@
 """`commands`, but killed at the moment that used to lose writers: it has given up what it held and has not joined again.
 
-python dying_commands.py commands
+python -m tests.support.dying_commands commands
 """
 
 from __future__ import annotations
