@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 
@@ -16,3 +17,11 @@ def until(holds: Callable[[], object], timeout_s: float = PATIENCE_S) -> None:
     while not holds():
         assert time.monotonic() < deadline, "not in time"
         time.sleep(0.02)
+
+
+async def until_async(holds: Callable[[], object], timeout_s: float = PATIENCE_S) -> None:
+    """The same on an event loop, which goes on meanwhile."""
+    deadline = time.monotonic() + timeout_s
+    while not holds():
+        assert time.monotonic() < deadline, "not in time"
+        await asyncio.sleep(0.01)

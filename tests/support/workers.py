@@ -25,7 +25,7 @@ WORKERS = 3
 
 # Long tests that have nothing in common but the broker: each may run wherever there is room. The tests of any other file share
 # fixtures or caches of their module, and stay together.
-INDEPENDENT = ("tests/faults/", "tests/integration/test_faust_app.py")
+INDEPENDENT = ("tests/faults/", "tests/integration/test_faust_app.py", "tests/integration/test_faust_app_process.py")
 
 
 class Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # it has no type information
