@@ -18,7 +18,7 @@ from ledger.schemas.codec import PREFIX_BYTES, contact_codec
 from ledger.schemas.versions import COMMANDS, versions_of
 from ledger.topics import Topics
 from tests.support.absurd_shop import PARTITIONS, AbsurdShop
-from tests.support.order_space import WHOLE, order_command
+from tests.support.order_commands import WHOLE, order_command
 
 SCHEMA = fastavro.parse_schema(versions_of(COMMANDS)[-1].parsed)
 PREFIX = command_codec().encode(order_command(WHOLE[0]))[:PREFIX_BYTES]

@@ -49,7 +49,7 @@ from projections.read_models import decode_order
 from tests.support.absurd_world import TextMessages, World
 from tests.support.described import check_described
 from tests.support.harness import HASH_KEY
-from tests.support.order_space import PLACED_AT
+from tests.support.order_commands import PLACED_AT
 from tests.support.patience import PATIENCE_S
 from tests.support.serving import AdjustableStatus
 

@@ -16,7 +16,8 @@ from ledger.evolve import evolve
 from ledger.order import Order
 from ledger.schemas.codec import Codec, audit_codec, contact_codec, event_codec, refusal_codec
 from ledger.schemas.versions import AUDIT, COMMANDS, CONTACTS, EVENTS, REFUSALS
-from tests.support.order_space import UNIVERSES, WHOLE, history, order_command, placed, reach
+from tests.support.order_commands import WHOLE, order_command
+from tests.support.order_space import UNIVERSES, history, placed, reach
 
 KINDS: dict[str, tuple[type[Any], Codec[Any]]] = {
     COMMANDS: (OrderCommand, command_codec()),

@@ -16,7 +16,7 @@ from ledger.memory.store import MemoryStore
 from ledger.schemas.codec import event_codec, refusal_codec
 from ledger.topics import Topics
 from tests.support import order_model as model
-from tests.support.order_space import PLACED_AT, order_command
+from tests.support.order_commands import PLACED_AT, order_command
 
 TOPICS = Topics()
 COMMAND_LOG = bytes(range(16))

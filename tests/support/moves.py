@@ -7,18 +7,14 @@ from ledger import events as e
 from ledger.evolve import evolve
 from ledger.order import display
 from tests.support import order_model as model
-from tests.support.order_space import (
-    WHOLE,
-    Universe,
-    at_ms,
-    order_command,
-    reach,
-)
+from tests.support import order_rules as rules
+from tests.support.order_commands import WHOLE, at_ms, order_command
+from tests.support.order_space import Universe, reach
 
 COMMANDS = [(c, order_command(c)) for c in WHOLE]
 
 
-# Shown statuses that an event may lead to: the picture of B, in one line each.
+# Shown statuses that an event may lead to: in one line each.
 MOVES = {
     ("pending", "paid"): {e.PAYMENT_CAPTURED, e.STOCK_RESERVED},
     ("paid", "pending"): {e.STOCK_RELEASED},
@@ -38,7 +34,7 @@ def moves(universes: tuple[Universe, ...]) -> dict[tuple[str, str], set[str]]:
     for universe in universes:
         for state, reached in reach(universe).items():
             for c, command in COMMANDS:
-                if isinstance(model.expect(state, c), model.No):
+                if isinstance(rules.expect(state, c), model.No):
                     continue
                 event = decide(command, reached.order, at_ms(c))
                 if isinstance(event, e.OrderEvent):

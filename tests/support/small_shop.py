@@ -17,7 +17,7 @@ from ledger.log import Record, TopicPartition
 from ledger.memory.log import MemoryLog
 from ledger.memory.store import MemoryStore
 from ledger.topics import Topics
-from tests.support.order_space import PLACED_AT, WHOLE, order_command
+from tests.support.order_commands import PLACED_AT, WHOLE, order_command
 
 TOPICS = Topics()
 

@@ -28,7 +28,7 @@ from ledger.transitions import Code
 from projections.databases import Databases
 from tests.support.absurd_commands import MARK, PLACES, as_lists, encoded, feed, mutated, plain
 from tests.support.absurd_shop import AbsurdShop
-from tests.support.order_space import PLACED_AT, WHOLE, order_command
+from tests.support.order_commands import PLACED_AT, WHOLE, order_command
 
 TOPICS = Topics()
 COMMAND_LOG = bytes(range(16))

@@ -17,18 +17,16 @@ from ledger.order import Order, display, owed_back_minor, stock_state
 from ledger.schemas.codec import event_codec, link_of
 from ledger.transitions import Code, Operation
 from tests.support import order_model as model
+from tests.support import order_rules as rules
 from tests.support.moves import COMMANDS, MOVES, moves
+from tests.support.order_commands import WHOLE, at_ms, meet, order_command
 from tests.support.order_space import (
     KNOWN,
     LARGE_UNIVERSES,
     UNIVERSES,
-    WHOLE,
     Reached,
     Universe,
-    at_ms,
     history,
-    meet,
-    order_command,
     placed,
     quotient,
     reach,
@@ -51,12 +49,12 @@ def detail_fields(event: e.OrderEvent) -> dict[str, Any]:
 def check(state: model.State, order: Order, c: model.Command, command: OrderCommand) -> None:
     if c.get("stale") or c.get("matching") or c.get("full"):
         command, order = meet(order, c)
-    expected = model.expect(state, c)
+    expected = rules.expect(state, c)
     decision = decide(command, order, at_ms(c))
     if isinstance(expected, model.No):
         assert isinstance(decision, Refusal), (state, c, expected, decision)
         assert decision.code == expected.code, (state, c)
-        assert decision.code in model.CODES[c["op"]] | ({"order_not_found"} if c.get("foreign") else set()), (state, c)
+        assert decision.code in rules.CODES[c["op"]] | ({"order_not_found"} if c.get("foreign") else set()), (state, c)
         assert decision.detail, (state, c)
         return
     assert isinstance(decision, e.OrderEvent), (state, c, expected, decision)
@@ -98,7 +96,7 @@ def test_what_is_shown_of_every_state_is_what_the_contract_says(universe: Univer
 
 
 def test_the_alphabet_knows_every_operation_and_leads_to_every_event_type() -> None:
-    assert {c["op"] for c in WHOLE} == set(Operation) == set(model.CODES) == set(PAYLOAD_OF)
+    assert {c["op"] for c in WHOLE} == set(Operation) == set(rules.CODES) == set(PAYLOAD_OF)
     types = {r.event.type for u in UNIVERSES for r in reach(u).values()} | {e.ORDER_PLACED}
     assert types == set(e.EVENT_TYPES)
 
@@ -109,7 +107,7 @@ def test_every_code_that_decide_can_give_is_met_somewhere() -> None:
         for universe in UNIVERSES
         for state in reach(universe)
         for c, _ in COMMANDS
-        if isinstance(answer := model.expect(state, c), model.No)
+        if isinstance(answer := rules.expect(state, c), model.No)
     }
     only_after_ten_attempts, only_at_the_desk = {"too_many_attempts"}, {"order_frozen", "could_not_decide", "undecodable"}
     only_without_an_order = {"payment_window_not_allowed"}

@@ -28,7 +28,7 @@ from tests.support.desk_line import (
     event_in,
     refusal_in,
 )
-from tests.support.order_space import PLACED_AT, WINDOW_MS, order_command
+from tests.support.order_commands import PLACED_AT, WINDOW_MS, order_command
 
 pytestmark = pytest.mark.usefixtures("logged")
 

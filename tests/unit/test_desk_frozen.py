@@ -28,7 +28,7 @@ from tests.support.desk_line import (
     event_in,
     refusal_in,
 )
-from tests.support.order_space import order_command
+from tests.support.order_commands import order_command
 
 pytestmark = pytest.mark.usefixtures("logged")
 every_bad_event = pytest.mark.parametrize("how", ["undecodable", "no value", "version does not follow", "unknown type"])

@@ -21,6 +21,7 @@ from ledger.log import NewRecord, Record
 from ledger.order import Order
 from ledger.schemas.codec import event_codec, link_of
 from tests.support import order_model as model
+from tests.support import order_rules as rules
 from tests.support.desk_line import (
     PAY,
     PLACE,
@@ -32,7 +33,7 @@ from tests.support.desk_line import (
     event_in,
     refusal_in,
 )
-from tests.support.order_space import PLACED_AT, WHOLE, WINDOW_MS, order_command
+from tests.support.order_commands import PLACED_AT, WHOLE, WINDOW_MS, order_command
 
 pytestmark = pytest.mark.usefixtures("logged")
 
@@ -83,7 +84,7 @@ class Expected:
             return "OrderPlaced"
         c["late"] = record.timestamp_ms >= self.expires[order_id]
         c["stale"] = c.get("expected_version") not in (None, self.versions[order_id])
-        expected = model.expect(state, c)
+        expected = rules.expect(state, c)
         if isinstance(expected, model.No):
             return expected.code
         self.states[order_id] = model.after(state, c, expected)

@@ -52,8 +52,9 @@ from projections.queries import Queries
 from tests.support.described import check_described
 from tests.support.harness import HASH_KEY
 from tests.support.odd_partners import BODIES, MARK, OddServer, odd_stock_over_grpc
+from tests.support.order_commands import PLACED_AT, at_ms, order_command
 from tests.support.order_model import Command
-from tests.support.order_space import PLACED_AT, Reached, at_ms, order_command, reachable
+from tests.support.order_space import Reached, reachable
 from tests.support.serving import AdjustableStatus
 from tests.support.stripe_objects import CHARGE, DISPUTE, INTENT, REFUND, SECRET, mutated
 

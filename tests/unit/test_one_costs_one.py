@@ -15,7 +15,7 @@ from commands.reconciler import loop as reconciler
 from commands.reconciler.answers import Answer, Done, Unknown
 from ledger import events as e
 from ledger.events import Line
-from tests.support.order_space import WINDOW_MS
+from tests.support.order_commands import WINDOW_MS
 from tests.support.small_shop import RESERVED, Shop, Stock
 
 SECRET = "ada@example.org"

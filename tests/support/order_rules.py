@@ -1,0 +1,247 @@
+"""What is legal when, once more (see `order_model`): what a command comes to, by the state it meets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.support.order_model import (
+    Command,
+    Event,
+    No,
+    State,
+    captured,
+    dispute_open,
+    find_refund,
+    lost,
+    payment_axis,
+    refunded,
+    refused,
+    shown,
+    stock_axis,
+)
+
+MAX_ATTEMPTS = 10
+
+
+def expect(s: State, c: Command) -> Event | No:
+    op = c["op"]
+    if op == "PlaceOrder":
+        return No("idempotency_key_reused")
+    if c.get("foreign"):
+        return No("order_not_found")
+    if op in FACTS:
+        return FACTS[op](s, c)
+    if c.get("stale"):
+        return No("version_conflict")
+    answer = REQUESTS[op](s, c)
+    if isinstance(answer, Event) and c.get("full") and op == "RequestPayment":
+        return No("order_full")
+    return answer
+
+
+def _cancel(s: State, c: Command) -> Event | No:
+    if s.cancelled:
+        return No("nothing_to_change")
+    legal = s.fulfilment == "none" or (s.fulfilment == "processing" and c["role"] == "admin")
+    return Event("OrderCancelled", {"reason": c["reason"], "by": c["role"]}) if legal else No("too_late_to_cancel")
+
+
+def _expire(s: State, c: Command) -> Event | No:
+    if s.cancelled:
+        return No("nothing_to_change")
+    due = (s.late or c.get("late")) and shown(s) == "pending"
+    if not due or (payment_axis(s) == "authorised" and stock_axis(s) == "reserved"):
+        return No("not_due")
+    if 0 < captured(s) < s.total:
+        return No("not_due")
+    paid = s.total == 0 or captured(s) > 0 or payment_axis(s) == "authorised"
+    return Event("OrderCancelled", {"reason": "stock_timeout" if paid else "unpaid", "by": "reconciler"})
+
+
+def _request_payment(s: State, c: Command) -> Event | No:
+    if s.cancelled:
+        return No("order_cancelled")
+    if s.total == 0:
+        return No("nothing_to_pay")
+    if captured(s):
+        return No("already_paid")
+    if payment_axis(s) != "unpaid":
+        return No("payment_open")
+    if s.late or c.get("late"):
+        return No("order_expired")
+    if sum(not refused(a) for a in s.attempts) >= MAX_ATTEMPTS:
+        return No("too_many_attempts")
+    if c["amount"] != s.total or c.get("currency", "EUR") != "EUR":
+        return No("amount_differs")
+    return Event("PaymentRequested", {"attempt": len(s.attempts) + 1, "amount_minor": s.total})
+
+
+def _not_ready(s: State) -> No | None:
+    """Why a pending order cannot be worked on, or that a dispute holds it up."""
+    if shown(s) == "pending":
+        return No("stock_not_reserved" if captured(s) >= s.total else "not_paid")
+    return No("dispute_open") if dispute_open(s) else None
+
+
+def _start(s: State, c: Command) -> Event | No:
+    by_status = {"cancelled": "order_cancelled", "processing": "nothing_to_change", "shipped": "already_shipped"}
+    by_status["delivered"] = "already_shipped"
+    if shown(s) in by_status:
+        return No(by_status[shown(s)])
+    return _not_ready(s) or Event("FulfilmentStarted", {})
+
+
+def _ship(s: State, c: Command) -> Event | No:
+    by_status = {"cancelled": "order_cancelled", "shipped": "nothing_to_change", "delivered": "already_shipped"}
+    if shown(s) in by_status:
+        return No(by_status[shown(s)])
+    return _not_ready(s) or Event("OrderShipped", given(c, "carrier", "tracking"))
+
+
+def _deliver(s: State, c: Command) -> Event | No:
+    by_status = {"shipped": None, "delivered": "nothing_to_change", "cancelled": "order_cancelled"}
+    code = by_status.get(shown(s), "not_shipped")
+    return No(code) if code else Event("OrderDelivered", {})
+
+
+def _resolve(s: State, c: Command) -> Event | No:
+    if (c["code"], c["key"]) not in s.flags:
+        return No("no_such_attention")
+    amount = c.get("amount")
+    if c["action"] == "settled_elsewhere" and amount is None:
+        amount = max(0, captured(s) - refunded(s) - lost(s)) if s.cancelled else 0
+    detail = {"code": c["code"], "obligation_key": c["key"], "action": c["action"]} | given(c, "ticket")
+    return Event("AttentionResolved", detail | ({"amount_minor": amount} if c["action"] == "settled_elsewhere" else {}))
+
+
+def _payment(s: State, c: Command) -> Event | No:
+    if not 1 <= c["attempt"] <= len(s.attempts):
+        return No("unknown_attempt")
+    a = s.attempts[c["attempt"] - 1]
+    names = ("amount:amount_minor", "ref:provider_ref", "waiting:waiting_for", "code", "charge:charge_ref", "capture_before")
+    event = Event(c["fact"], {"attempt": c["attempt"]} | given(c, *names))
+    if c["fact"] == "PaymentCaptured":  # always, if more than known
+        return event if (c.get("amount") or 0) > a.captured else No("already_known")
+    new_ref = bool(c.get("ref")) and a.ref is None
+    if a.state == "captured" and not (c["fact"] == "PaymentOpened" and new_ref):  # not captured, but for the name it lacked
+        return No("already_known")
+    same = {
+        "PaymentOpened": a.state != "requested",
+        "PaymentPending": a.state == "pending" and a.waiting == c.get("waiting"),
+        "PaymentDeclined": a.state == "declined" and a.code == c.get("code") and c.get("charge") in (None, a.charge),
+        "PaymentAuthorised": a.state == "authorised"
+        and c.get("ref") in (None, a.ref)
+        and c.get("capture_before") in (None, a.capture_before),
+        "PaymentVoided": a.state == "voided",
+    }[c["fact"]]
+    if same and not (new_ref and c["fact"] != "PaymentVoided"):
+        return No("already_known")
+    return event
+
+
+def _refund(s: State, c: Command) -> Event | No:
+    known = find_refund(s, c)
+    event = Event(c["fact"], {"refund_no": c["no"]} | given(c, "ref:provider_ref", "amount:amount_minor", "code"))
+    if known is None:
+        return event
+    adds = {
+        "RefundSubmitted": (),
+        "RefundSettled": ("submitted", "failed"),
+        "RefundFailed": ("submitted", "settled"),  # also after settled
+    }[c["fact"]]
+    return event if known.state in adds else No("already_known")
+
+
+def _dispute(s: State, c: Command) -> Event | No:
+    known = next((d for d in s.disputes if d.ref == c["ref"]), None)
+    event = Event(c["fact"], {"provider_ref": c["ref"]} | given(c, "amount:amount_minor", "reason", "due_by"))
+    if c["fact"] == "DisputeOpened":  # without an outcome it is open now
+        return No("already_known") if known and (known.outcome == "open" or c.get("outcome")) else event
+    event.detail["outcome"] = c["outcome"]
+    if known is None:
+        return No("unknown_attempt")
+    return No("already_known") if known.outcome == c["outcome"] else event
+
+
+def _stock(s: State, c: Command) -> Event | No:
+    state = dict(s.stock).get(c["service"])
+    legal = {
+        "StockReserved": ("owed", "released"),  # released late
+        "StockRejected": ("owed",),
+        "StockReleased": ("owed", "reserved"),
+    }[c["fact"]]
+    detail = {"service": c["service"]} | given(c, "ref:reservation_ref", "reason")
+    return Event(c["fact"], detail) if state in legal else No("already_known")
+
+
+def _raise(s: State, c: Command) -> Event | No:
+    if (c["code"], c["key"]) in s.flags:
+        return No("already_known")
+    return Event("AttentionRaised", {"code": c["code"], "obligation_key": c["key"]})
+
+
+REQUESTS = {
+    "CancelOrder": _cancel,
+    "ExpireOrder": _expire,
+    "RequestPayment": _request_payment,
+    "StartFulfilment": _start,
+    "ShipOrder": _ship,
+    "ConfirmDelivery": _deliver,
+    "ResolveAttention": _resolve,
+}
+FACTS = {
+    "RecordPayment": _payment,
+    "RecordRefund": _refund,
+    "RecordDispute": _dispute,
+    "RecordStock": _stock,
+    "RaiseAttention": _raise,
+}
+
+# What each operation may be refused for besides `order_not_found`.
+CODES = {
+    "PlaceOrder": {"idempotency_key_reused", "amount_differs"},
+    "CancelOrder": {"version_conflict", "too_late_to_cancel", "nothing_to_change"},
+    "ExpireOrder": {"version_conflict", "not_due", "nothing_to_change"},
+    "RequestPayment": {
+        "version_conflict",
+        "order_cancelled",
+        "order_expired",
+        "already_paid",
+        "payment_open",
+        "nothing_to_pay",
+        "too_many_attempts",
+        "amount_differs",
+        "order_full",
+    },
+    "StartFulfilment": {
+        "version_conflict",
+        "order_cancelled",
+        "not_paid",
+        "stock_not_reserved",
+        "dispute_open",
+        "already_shipped",
+        "nothing_to_change",
+    },
+    "ShipOrder": {
+        "version_conflict",
+        "order_cancelled",
+        "not_paid",
+        "stock_not_reserved",
+        "dispute_open",
+        "already_shipped",
+        "nothing_to_change",
+    },
+    "ConfirmDelivery": {"version_conflict", "order_cancelled", "not_shipped", "nothing_to_change"},
+    "RecordPayment": {"already_known", "unknown_attempt"},
+    "RecordRefund": {"already_known"},
+    "RecordDispute": {"already_known", "unknown_attempt"},
+    "RecordStock": {"already_known"},
+    "RaiseAttention": {"already_known"},
+    "ResolveAttention": {"version_conflict", "no_such_attention"},
+}
+
+
+def given(c: Command, *names: str) -> dict[str, Any]:
+    """The fields of `c` that are set, under the event's names: `ours` or `ours:theirs`."""
+    pairs = [(n.split(":")[0], n.split(":")[-1]) for n in names]
+    return {theirs: c[ours] for ours, theirs in pairs if c.get(ours) is not None}
