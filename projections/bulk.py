@@ -23,13 +23,13 @@ _PLACE = attrgetter("topic", "partition")
 
 
 class Interrupted(LedgerError):
-    """Asked to stop before the end. What was folded stays and the next run goes on from there."""
+    """Stopped before the end. What was folded is kept, and the next run resumes there."""
 
     code = "interrupted"
 
 
 class FoldProgress(NamedTuple):
-    """How far one bulk fold is: counts since its start, and its positions."""
+    """Progress of one bulk fold: counts since its start, and its positions."""
 
     events: int
     bytes: int
@@ -41,14 +41,14 @@ Look = Callable[[TopicPartition, list[Record]], None]
 
 
 def tell_nobody(progress: FoldProgress) -> None:
-    """For a fold that nobody watches."""
+    """Ignore progress."""
 
 
 class BulkFold:
     """Folds the log into `databases`. One thread; the reader stays open between runs."""
 
     def __init__(self, log: EventLog, databases: Databases, name: str, look: Look | None = None) -> None:
-        """`look` is shown every batch of records, headers and all, before it is folded (`verify`)."""
+        """`look` receives every batch of records, with headers, before it is folded (for `verify`)."""
         self._databases, self._look = databases, look
         self._log = log
         topics = databases.topics
@@ -57,7 +57,7 @@ class BulkFold:
         self._events = self._bytes = 0
 
     def ends(self) -> dict[TopicPartition, int]:
-        """The committed end of everything that is folded here."""
+        """The committed ends of all folded partitions."""
         return self._log.ends(self._databases.positions(), timeout_s=30.0)
 
     def run(
@@ -66,9 +66,9 @@ class BulkFold:
         tell: Tell = tell_nobody,
         stopping: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Fold every record before `until`, which lies at or before the committed end, and nothing behind it.
+        """Fold all records before `until`, which is at most the committed end, and nothing behind it.
 
-        Partitions that `until` does not name are left alone. Raises `Hole` when records are gone, `Interrupted`, `LogError`,
+        Partitions that are not in `until` are left alone. Raises `Hole` if records are gone, `Interrupted`, `LogError`,
         `StoreError`.
         """
         databases = self._databases
@@ -84,7 +84,7 @@ class BulkFold:
         told_at = 0.0
         while left:
             if stopping():
-                raise Interrupted("stopped before the end; run it again to go on from here")
+                raise Interrupted("stopped before the end; run it again to resume")
             for (topic, partition), group in groupby(self._reader.poll(POLL_RECORDS, POLL_S), _PLACE):
                 tp = TopicPartition(topic, partition)
                 if (end := left.get(tp)) is None:
@@ -96,7 +96,7 @@ class BulkFold:
                 waiting[tp] += records
                 if len(waiting[tp]) >= BATCH_RECORDS:
                     self._fold(tp, waiting)
-                if last + 1 >= end:  # or beyond it, when the end lies behind a transaction's marker
+                if last + 1 >= end:  # or beyond it, if the end is behind the marker of a transaction
                     self._done(tp, waiting, left)
             for tp, end in self._reader.reached_end().items():
                 if tp in left and end >= left[tp]:
@@ -107,7 +107,7 @@ class BulkFold:
         tell(self._progress())
 
     def _check_starts(self, starts: Mapping[TopicPartition, int]) -> None:
-        """Compaction leaves gaps in contacts; the ledger's own topics begin where we stand, or something was lost."""
+        """Raises `Hole` if the log begins after a position; but compaction leaves gaps in contacts."""
         for tp, start in starts.items():
             if start > self._databases.position(tp) and tp.topic == self._events_topic:
                 raise Hole(f"{tp.topic}/{tp.partition}: the log begins at {start}, {self._databases.position(tp)} is needed")

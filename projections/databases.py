@@ -1,17 +1,17 @@
-"""The databases of one generation and the only code that writes them: rows, position and digest in one write.
+"""The databases of one generation, and the only code that writes them: rows, position and digest in one write.
 
-    p0, p1, ...     what follows from `order-events` and `order-refusals` of that partition (`read_models`)
-    contacts        all contacts: they can be erased, the ledger's rows cannot
+    p0, p1, ...     rows derived from `order-events` and `order-refusals` of that partition (`read_models`)
+    contacts        all contacts: they can be erased, the rows of the ledger cannot
 
-`serve` folds chunks into all of them as they come; `rebuild` and `verify` fold the log in bulk into some of them. Both go
-through `fold`, so that there is one definition of what a database holds.
+`serve` folds chunks into all of them as they arrive; `rebuild` and `verify` fold the log in bulk into some of them. Both use the
+same `write_chunk`, so there is only one definition of the content of a database.
 
 Bookkeeping rows begin with NUL:
 
     \\0version                    of the read models
     \\0position/<topic>/<p>       next offset to fold, timestamp of the record before it
-    \\0digest                     the digest of the database now
-    \\0digest/<events>            the digest as it was after every 10,000th record of `order-events`
+    \\0digest                     the current digest of the database
+    \\0digest/<events>            the digest after every 10,000th record of `order-events`
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ OpenStore = Callable[[str], Store]
 
 
 class OtherReadModels(ConfigError):
-    """A database holds read models of another version than this program's: it is not read but rebuilt."""
+    """A database has read models of another version: it must be rebuilt."""
 
     code = "other_read_models"
 
 
 class Folded(NamedTuple):
-    """What one `fold` was about, for whoever waits for it."""
+    """The content of one `write_chunk`, to wake waiting requests."""
 
     events: list[OrderEvent]
     refusals: list[OrderRefusal]
@@ -69,12 +69,12 @@ def store_name(partition: int) -> str:
 
 
 class Databases:
-    """Open databases of some partitions, and the contacts unless without. Not thread-safe: one thread at a time folds."""
+    """Open databases of some partitions, and the contacts database, unless `contacts` is None. One thread at a time folds."""
 
     def __init__(self, open_store: OpenStore, topics: Topics, partitions: Iterable[int], contacts: int | None) -> None:
-        """`open_store(name)` opens or creates a database; `contacts` is how many partitions that topic has, None: leave it out.
+        """`open_store(name)` opens or creates a database; `contacts` is the number of partitions of that topic; None: omit it.
 
-        Raises `StoreError` when a database is open elsewhere, `OtherReadModels`; what was opened is closed then.
+        Raises `OtherReadModels`, or `StoreError` if a database is open elsewhere, after closing all opened ones.
         """
         self.topics = topics
         self.stores: dict[int, Store] = {}
@@ -100,7 +100,7 @@ class Databases:
             store.write({_VERSION: b"%d" % VERSION})
         elif int(raw) != VERSION:
             raise OtherReadModels(
-                f"database {store_name(p)} holds read models of version {int(raw)}, this program has {VERSION}: rebuild it"
+                f"database {store_name(p)} has read models of version {int(raw)}, this program has {VERSION}: rebuild it"
             )
         for topic in (self.topics.events, self.topics.refusals):
             self._load_position(store, TopicPartition(topic, p))
@@ -115,7 +115,7 @@ class Databases:
     # ---- how far
 
     def positions(self) -> dict[TopicPartition, int]:
-        """The next offset of every partition of the three topics, as far as they are in here."""
+        """The next offset of every partition of the three topics that is folded here."""
         return self._positions | (self.contacts.positions() if self.contacts is not None else {})
 
     def position(self, tp: TopicPartition) -> int:
@@ -124,18 +124,18 @@ class Databases:
         return self._positions[tp]
 
     def log_time(self, tp: TopicPartition) -> int:
-        """Timestamp of the last event or refusal folded, ms since the epoch (0: none)."""
+        """Timestamp of the last folded event or refusal, ms since the epoch (0: none)."""
         return self._log_times[tp]
 
     def digest(self, partition: int) -> Digest:
-        """The digest of the rows that are there now."""
+        """The digest of the current rows."""
         return self._digests[partition]
 
     def digests(self) -> dict[int, Digest]:
         return dict(self._digests)
 
     def checkpoints(self, partition: int) -> Iterator[Digest]:
-        """The digests kept every `CHECKPOINT_EVENTS` events, oldest first."""
+        """The digests stored every `CHECKPOINT_EVENTS` events, oldest first."""
         for _, row in self.stores[partition].scan(_DIGEST + b"/"):
             yield _decode_digest(row)
 
@@ -146,9 +146,9 @@ class Databases:
         return sum(map(len, self._frozen.values()))
 
     def skip_expired(self, starts: Mapping[TopicPartition, int]) -> None:
-        """Begin at `starts` where the log no longer goes back to the position.
+        """Continue at `starts` if the log no longer reaches back to the position.
 
-        For `order-refusals` only, which is kept 60 days: a key is honoured for 30, so what is gone is asked for by nobody.
+        Only for `order-refusals`, which is kept for 60 days: a key is honoured for 30, so deleted refusals are not needed.
         """
         for tp, start in starts.items():
             if tp.topic == self.topics.refusals and self._positions.get(tp, start) < start:
@@ -158,11 +158,11 @@ class Databases:
     # ---- the fold
 
     def write_chunk(self, tp: TopicPartition, records: Sequence[Record], told: bool = True) -> Folded:
-        """Fold records of one partition, in order; those below the position are skipped.
+        """Fold records of one partition, in order; skip those below the position.
 
-        Without `told` events are not handed back: in bulk nobody waits for them, and to hold thousands of them costs a tenth.
+        Without `told`, events are not returned: in bulk nobody waits for them, and keeping thousands of them costs a tenth.
 
-        Any exception leaves the database at an earlier position, whole. Raises `StoreError`, `Hole`, `ContactsTooOld`.
+        After any exception, the database is consistent at an earlier position. Raises `StoreError`, `Hole`, `ContactsTooOld`.
         """
         position = self.position(tp)
         if records and records[0].offset < position:
@@ -182,14 +182,14 @@ class Databases:
     def _write(self, store: Store, tp: TopicPartition, rows: Rows, last: Record) -> None:
         position = last.offset + 1
         if position <= self._positions[tp]:
-            raise Hole(f"{tp.topic}/{tp.partition}: position would go back from {self._positions[tp]} to {position}")
+            raise Hole(f"{tp.topic}/{tp.partition}: position would move back from {self._positions[tp]} to {position}")
         rows[_position_key(tp)] = _PLACE.pack(position, last.timestamp_ms)
         store.write(rows)
         self._positions[tp], self._log_times[tp] = position, last.timestamp_ms
 
     def _fold_events(self, tp: TopicPartition, records: Sequence[Record], done: list[OrderEvent] | None) -> None:
         start = 0
-        while start < len(records):  # a write ends where a digest is to be kept, however the records were cut into chunks
+        while start < len(records):  # a write ends where a digest must be stored, regardless of the chunks
             room = CHECKPOINT_EVENTS - self._digests[tp.partition].events % CHECKPOINT_EVENTS
             self._fold_some_events(tp, records[start : start + room] if start or room < len(records) else records, done)
             start += room
@@ -216,7 +216,7 @@ class Databases:
                 self._freeze(fold, event.order_id, record.offset, str(exc))
                 before = fold.order(event.order_id)
                 if event.version == (before.version if before else 0) + 1:
-                    fold.note(event, record.offset, value)  # its place is its own: shown in the history, and its command answered
+                    fold.note(event, record.offset, value)  # its version is valid: shown in the history, and its command answered
         rows = fold.finish()
         was, last = self._digests[p], records[-1]
         value = digests.as_bytes(digests.moved(digests.from_bytes(was.value), fold.change))
@@ -239,17 +239,17 @@ class Databases:
             try:
                 refusal = self._refusals.decode(record.value)
             except DecodeError as exc:
-                log.error("unreadable refusal", partition=tp.partition, offset=record.offset, reason=str(exc))
+                log.error("undecodable refusal", partition=tp.partition, offset=record.offset, reason=str(exc))
                 continue
             if (row := refusal_row(refusal)) is not None:
                 known = store.get(row[0])
-                if known is None or decode_outcome(known).code is not None:  # an event's outcome stands, whichever came first
+                if known is None or decode_outcome(known).code is not None:  # an event's outcome has precedence, in any order
                     rows[row[0]] = row[1]
                 told.append(refusal)
         self._write(store, tp, rows, records[-1])
 
     def close(self) -> None:
-        """Close every database; closing again is no mistake."""
+        """Close all databases; may be called twice."""
         for store in self.stores.values():
             store.close()
         if self.contacts is not None:

@@ -1,15 +1,15 @@
-"""The digest of a partition's database: one number that tells whether two databases hold the same rows. Pure.
+"""The digest of a partition's database: one number that shows whether two databases have the same rows. Pure.
 
-The digest is the sum, modulo 2**256, of a hash of every row that follows from `order-events`. It is kept in the write that
-changes the rows (minus the old row's hash, plus the new one's), so it costs no scan, does not depend on how the log was cut into
-chunks, and stands for exactly the position written with it.
+The digest is the sum, modulo 2**256, of a hash of every row derived from `order-events`. It is updated in the write that changes
+the rows (minus the hash of the old row, plus that of the new one), so it needs no scan, does not depend on chunks, and belongs to
+exactly the position written with it.
 
-It is the fold of the log, exactly: should two events bear one command id, which no correct writer does and `verify` names, the
-outcomes of both are in it although the later row has replaced the earlier one.
+It reflects the log exactly: if two events had the same command id, which no correct writer produces and `verify` reports, it
+would include the outcomes of both, although the later row replaced the earlier one.
 
-Not in it: bookkeeping (keys that begin with NUL) and what refusals led to, which the log keeps for 60 days only. Contacts are in
-another database. It finds mistakes, not forgers: who may write both databases can make the sums equal. Forgery is what the
-chain and its signed heads are for (`projections.verify`).
+It excludes bookkeeping (keys that begin with NUL) and rows of refusals, which the log keeps only for 60 days. Contacts are in
+another database. It detects mistakes, not forgery: whoever can write both databases can make the sums equal. The chain and its
+signed heads detect forgery (`projections.verify`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from msgspec import Struct
 
 from ledger.outcomes import OUTCOMES, REUSED, decode_outcome
 
-CHECKPOINT_EVENTS = 10_000  # the digest is also kept as it was after every so many events of the partition
+CHECKPOINT_EVENTS = 10_000  # the digest is also stored after every so many events of the partition
 BITS = 256
 _MASK = (1 << BITS) - 1
 _from_bytes = int.from_bytes
@@ -39,12 +39,12 @@ class Digest(Struct, frozen=True, array_like=True):
 
 
 def row_hash(key: bytes, value: bytes) -> int:
-    """SHA-256 of the row; the key's length goes first, or two rows could be read as one another's."""
+    """SHA-256 of the row, prefixed with the length of the key, so that different rows cannot collide."""
     return _from_bytes(sha256(len(key).to_bytes(4, "big") + key + value).digest(), "big")
 
 
 def sum_of(rows: Iterable[tuple[bytes, bytes | None]]) -> int:
-    """The sum of `row_hash` over rows that are there (not None). Written out: it is a tenth of a rebuild."""
+    """The sum of `row_hash` over existing rows (not None). Inlined: it is a tenth of a rebuild."""
     convert, hash_of = _from_bytes, sha256
     return sum(
         [convert(hash_of(len(key).to_bytes(4, "big") + key + value).digest(), "big") for key, value in rows if value is not None]
@@ -52,27 +52,27 @@ def sum_of(rows: Iterable[tuple[bytes, bytes | None]]) -> int:
 
 
 def moved(digest: int, change: int) -> int:
-    """`digest` after a sum of row hashes went up by `change` (which may be negative)."""
+    """`digest` after the sum of row hashes changed by `change` (which may be negative)."""
     return (digest + change) & _MASK
 
 
 def as_bytes(digest: int) -> bytes:
-    """A digest as it is stored."""
+    """The stored form of a digest."""
     return digest.to_bytes(BITS // 8, "big")
 
 
 def from_bytes(value: bytes) -> int:
-    """A digest that was stored."""
+    """A digest from its stored form."""
     return _from_bytes(value, "big")
 
 
 def counts(key: bytes, value: bytes) -> bool:
-    """Whether a row is in the digest."""
+    """Whether a row is included in the digest."""
     if key.startswith(OUTCOMES):
-        return decode_outcome(value).code is None  # what an event led to; refusals are not in
+        return decode_outcome(value).code is None  # outcomes of events; refusals are excluded
     return not key.startswith((b"\0", REUSED))
 
 
 def digest_of(rows: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """The digest of a whole database by looking at every row: what the kept one must be equal to."""
+    """The digest of a whole database, computed from all rows: the stored one must be equal to it."""
     return as_bytes(sum_of(row for row in rows if counts(*row)) & _MASK)

@@ -1,20 +1,20 @@
 """The Faust app that folds the log into this node's databases, and the process that serves them over HTTP.
 
-The only file that imports faust or mode. Faust brings the agent, its supervision, the service tree and `serve_asgi`; records
-come through our own EventLog port and positions live in our own databases, so Faust opens no connection to Kafka, makes no
+The only file that imports faust or mode. Faust provides the agent, its supervision, the service tree and `serve_asgi`. Records
+come through the EventLog port, and positions are in the node's databases, so Faust opens no connection to Kafka, creates no
 topic and joins no group:
 
     reader thread               event loop
     log.reader().poll() ──► Feed ──► FeedConsumer ──► Faust conductor ──► agent ──► Feed.take ──► folder.fold(records)
                             (a few chunks ahead)      one Faust event per *chunk*     slices of a few milliseconds
 
-To Faust the feed is one partition whose offsets are chunk numbers. Faust's "seek to the committed offset" becomes "read from
-where the databases stand", and that is the whole recovery: rows and positions are one write, nothing is acknowledged.
+To Faust, the feed is one partition whose offsets are chunk numbers. Faust's "seek to the committed offset" becomes "read from
+the position of the databases", and that is the whole recovery: rows and positions are one write, nothing is acknowledged.
 
-Fail-stop. Faust acknowledges an event whose agent raised and goes on with the next one; a projection must not. The first
-exception in a fold, a chunk that does not follow the databases, a dead reader thread, a stalled loop or a partition that
-stands still below the log's end refuses every further chunk and ends the process with `EXIT_FAILED`, also when stopping hangs.
-The restart reads again from the databases' positions.
+Fail-stop. Faust acknowledges an event whose agent raised and continues with the next one; a projection must not. After the first
+exception in a fold, a chunk that does not follow the databases, a dead reader thread, a stalled loop or a partition that is stuck
+below the end of the log, all further chunks are refused and the process ends with `EXIT_FAILED`, even if stopping hangs. After
+the restart, it reads from the positions of the databases.
 """
 
 from __future__ import annotations
@@ -47,19 +47,19 @@ from projections.watchdog import Watchdog
 log = structlog.get_logger(__name__)
 
 
-FEED = TP("chunks", 0)  # what Faust believes to be the one topic and partition of this app
+FEED = TP("chunks", 0)  # to Faust, the only topic and partition of this app
 UVICORN_OPTIONS: Mapping[str, Any] = {
     "ws": "none",
-    "proxy_headers": False,  # else on, for whomever the environment names
-    "timeout_graceful_shutdown": 2,  # then open streams are cancelled
+    "proxy_headers": False,  # otherwise on, for proxies named in the environment
+    "timeout_graceful_shutdown": 2,  # after that, open streams are cancelled
 }
 
 
-# What Faust sees
+# The view of Faust
 
 
 class ChunkSchema(Schema[None, Chunk]):
-    """The value of an event is the chunk itself: there is nothing to decode."""
+    """The value of an event is the chunk itself, so nothing is decoded."""
 
     def loads_key(self, app: AppT, message: Message, **_: Any) -> None:
         return None
@@ -70,7 +70,7 @@ class ChunkSchema(Schema[None, Chunk]):
 
 
 class FeedConsumer(Consumer):
-    """Gives Faust the feed as one partition, always assigned, whose offsets are chunk numbers."""
+    """Presents the feed to Faust as one partition, always assigned, whose offsets are chunk numbers."""
 
     app: FoldApp
     _assigned = False
@@ -88,7 +88,7 @@ class FeedConsumer(Consumer):
     async def subscribe(self, topics: Iterable[str]) -> None:
         if not self._assigned:
             self._assigned = True
-            self.add_future(self._assign())  # Faust waits in there for this call to return
+            self.add_future(self._assign())  # Faust waits in it for this call to return
 
     async def _assign(self) -> None:
         self.app.on_rebalance_start()
@@ -98,7 +98,7 @@ class FeedConsumer(Consumer):
         return {FEED: self.app.reposition()}
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Mapping[TP, list[Any]]:  # noqa: ASYNC109  Faust's
-        # Without regard to `timeout`: the fetcher is cancelled when it stops, and an idle feed then costs nothing.
+        # Ignores `timeout`: the fetcher is cancelled when it stops, and an idle feed costs nothing.
         return {FEED: [await self.app.feed.next_chunk()]}
 
     def _to_message(self, tp: TP, record: Any) -> ConsumerMessage:
@@ -140,7 +140,7 @@ class FeedConsumer(Consumer):
     async def earliest_offsets(self, *partitions: TP) -> Mapping[TP, int]:
         return dict.fromkeys(partitions, self.app.feed.number)
 
-    # A chunk number means nothing after this process, so there is nothing to commit, to seek or to produce to.
+    # Chunk numbers are meaningless after this process, so there is nothing to commit, to seek or to produce.
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
         raise NotImplementedError
@@ -166,7 +166,7 @@ class FeedTransport(Transport):
 
 
 class NoTables(TableManager):
-    """There are none, so nobody has to wait for them: Faust's own manager gives them a second to be registered."""
+    """A manager without tables: Faust's own waits a second for them to be registered."""
 
     async def on_start(self) -> None:
         await self._update_channels()
@@ -181,14 +181,14 @@ class FoldApp(App):
     on_stopping: Callable[[], None] | None = None
 
     def status(self) -> FoldStatus:
-        """How the fold stands. May be called from any thread."""
+        """The status of the fold. May be called from any thread."""
         return self.feed.status()
 
     def begin(self, known_current_at: float | None = None) -> None:
-        """The log answers: read it from where the folder stands. On the event loop, for an app that was built to wait.
+        """Start reading from the position of the folder, now that the log answers. On the event loop, if built with `wait`.
 
-        `known_current_at`: when the folder was at the log's end, as far as that is known (`time.monotonic`, s). An exception of
-        the folder ends the process, as in a fold.
+        `known_current_at`: when the folder was last at the end of the log, if known (`time.monotonic`, s). An exception of the
+        folder ends the process, as in a fold.
         """
         if known_current_at is not None:
             self.feed.known_current_at = known_current_at
@@ -199,7 +199,7 @@ class FoldApp(App):
             raise
 
     def reposition(self) -> int:
-        """Read on from where the folder stands now: after it took over other databases. On the event loop.
+        """Continue reading from the current position of the folder, after it switched databases. On the event loop.
 
         Returns the number of the next chunk. An exception of the folder ends the process, as in a fold.
         """
@@ -216,7 +216,7 @@ class FoldApp(App):
         if self.on_stopping is not None:
             self.on_stopping()
         if self._web_server_service_instance is not None:
-            # Before the fold stops: a request under way may be waiting for its own event to be folded.
+            # Before the fold stops: a request in progress may be waiting for its own event to be folded.
             await self._web_server_service_instance.stop()
         await super().on_stop()
 
@@ -243,16 +243,16 @@ def build_app(  # noqa: PLR0913  # its parts
 ) -> FoldApp:
     """The app, not started; touches neither an event loop nor the log.
 
-    `app_id` names this node; `state_dir` gets Faust's (empty) data directory; `max_wait_ms` is how long the log may hold an
-    empty answer back, records come at once; `on_failure` is called on the loop when the fail-stop begins; `exit_grace_s` None
-    leaves the process alive (tests). With `wait` the log is not touched before `begin`, and HTTP is served meanwhile. See `Feed`
+    `app_id` names this node; `state_dir` contains Faust's (empty) data directory; `max_wait_ms`: how long the log may delay an
+    empty answer (records arrive immediately); `on_failure` is called on the loop when the fail-stop begins; `exit_grace_s` None
+    keeps the process alive (for tests). With `wait`, the log is not used before `begin`, and HTTP is served meanwhile. See `Feed`
     and `Watchdog` for the limits.
     """
     datadir = state_dir / "faust"
     datadir.mkdir(parents=True, exist_ok=True)
     app = FoldApp(
         app_id,
-        env={},  # Faust's settings can be overridden by unprefixed variables (WEB_PORT, APP_DATADIR): not ours
+        env={},  # no overrides of Faust's settings by unprefixed variables (WEB_PORT, APP_DATADIR)
         broker="ledger://log",
         datadir=str(datadir.absolute()),
         store="memory://",
@@ -291,7 +291,7 @@ def build_app(  # noqa: PLR0913  # its parts
 
 
 class LedgerWorker(Worker):
-    """Faust's worker without its console: logging is configured by us, nothing is printed, only INT and TERM are handled."""
+    """Faust's worker without its console: it does not configure logging, prints nothing, and handles only INT and TERM."""
 
     app: FoldApp
     _stopping: asyncio.Future[None] | None = None
@@ -313,7 +313,7 @@ class LedgerWorker(Worker):
             self.add_future(self._announce(self._on_started))
 
     async def _announce(self, on_started: Callable[[int], None]) -> None:
-        """Report the port as soon as HTTP is served; by then the agent folds."""
+        """Report the port when HTTP is served; by then, the agent is folding."""
         service: Any = self.app._web_server_service_instance
         server = service._server
         while not self.should_stop:
@@ -323,7 +323,7 @@ class LedgerWorker(Worker):
             await asyncio.sleep(0.01)
 
     async def stop(self) -> None:
-        """Stop, once, however many ask: a signal's task and `run` both wait for the whole of it."""
+        """Stop once, even if called several times: the task of a signal and `run` both wait for its end."""
         if self._stopping is None:
             self._stopping = asyncio.ensure_future(super().stop())
         await asyncio.shield(self._stopping)
@@ -342,9 +342,9 @@ def run(
 ) -> int:
     """Fold and serve `asgi_app` in this process until SIGINT, SIGTERM or a failure; returns the exit code.
 
-    HTTP is answered as soon as the app has started, caught up or not: readiness is `app.status()`. `port` 0 takes a free one.
-    `on_started(port)` is called then, `on_stopping()` when a stop begins, before open requests get their last two seconds: end
-    streams there. Both run on the event loop. A stop that takes longer than `stop_grace_s` ends with `EXIT_FAILED`.
+    HTTP is served as soon as the app has started, caught up or not: readiness is `app.status()`. `port` 0 picks a free one.
+    `on_started(port)` is called then, and `on_stopping()` when a stop begins, before open requests get their last two seconds:
+    end streams there. Both run on the event loop. A stop that takes longer than `stop_grace_s` ends with `EXIT_FAILED`.
     """
     # staticmethod: Faust makes it a class attribute, which would bind an ASGI app that is a plain function
     serve_asgi(app, staticmethod(asgi_app), host=host, port=port, **{**UVICORN_OPTIONS, **uvicorn_options})
@@ -360,7 +360,7 @@ def run(
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
             failed = runner.run(_work(app, on_started))
     except Exception as exc:
-        log.critical("this process ends", error=named(exc), exc_info=exc)
+        log.critical("ending the process", error=named(exc), exc_info=exc)
         failed = True
     for timer in deadline:
         timer.cancel()

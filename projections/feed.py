@@ -1,4 +1,4 @@
-"""The feed: a thread reads the log, the event loop folds what it read, chunk by chunk; and the fail-stop around both."""
+"""The feed: a thread reads the log, the event loop folds its records chunk by chunk; with a fail-stop around both."""
 
 from __future__ import annotations
 
@@ -23,62 +23,62 @@ from ledger.supervision import WorkerThread
 
 log = structlog.get_logger(__name__)
 
-EXIT_FAILED = 70  # EX_SOFTWARE: the projection failed, or stopping did not end in time
-POLL_S = 0.2  # longest wait for a record; also how late the reader thread hears of a stop
-SILENT_S = 3.0  # a log that was not heard of for longer is away
+EXIT_FAILED = 70  # EX_SOFTWARE: the projection failed, or stopping took too long
+POLL_S = 0.2  # longest wait for a record; also how late the reader thread notices a stop
+SILENT_S = 3.0  # after that, the log counts as unreachable
 Place = tuple[str, int]  # topic, partition: equal to and hashed like TopicPartition, cheaper to make once per record
 
 
 class Folder(Protocol):
-    """What the feed needs of the projector. Called on the event loop only."""
+    """What the feed needs from the projector. Called only on the event loop."""
 
     def positions(self) -> Mapping[TopicPartition, int]:
-        """Next offset to fold of every partition to read. The keys never change; reading must be cheap."""
+        """The next offset to fold of every partition to read. The keys never change; the call must be cheap."""
 
     def apply_chunk(self, records: Sequence[Record]) -> None:
         """Fold `records` and advance the positions in one write; skip those below the position. Raising ends the process."""
 
 
 class ChunkLost(LedgerError):
-    """A chunk does not follow the last one or the databases: something was lost inside this process. A restart reads it again."""
+    """A chunk does not follow the last one or the databases: records were lost in this process. A restart reads them again."""
 
     code = "chunk_lost"
 
 
 class StandsStill(LedgerError):
-    """The log answers, yet a partition's fold has stood below the log's end for too long. A restart reads on."""
+    """The log answers, but the fold of a partition has been stuck below the end for too long. A restart resumes it."""
 
     code = "stands_still"
 
 
 @dataclass(frozen=True, slots=True)
 class FoldStatus:
-    """How the fold of this node stands, for readiness, metrics and `Ledger-Staleness-Ms`."""
+    """Status of this node's fold, for readiness, metrics and `Ledger-Staleness-Ms`."""
 
-    begun: bool  # the log answered once, and reading it was begun
-    folding: bool  # the agent takes chunks
-    connected: bool  # the log was heard of in the last three seconds
-    connecting: bool  # not begun, and started too lately to say that the log is away
-    caught_up: bool  # the log's end was folded once since the start
-    behind: int | None  # offsets from the fold to the log's end, all partitions, at the last check; None: never checked
-    staleness_ms: int | None  # 0 while the log answers and its end is folded, else the age of that; None: not known
+    begun: bool  # the log has answered once, and reading has begun
+    folding: bool  # the agent accepts chunks
+    connected: bool  # the log answered in the last three seconds
+    connecting: bool  # not begun, and started too recently to consider the log unreachable
+    caught_up: bool  # the fold has reached the end of the log once since the start
+    behind: int | None  # offsets from the fold to the end of the log, all partitions, at the last check; None: never checked
+    staleness_ms: int | None  # 0 while the log answers and its end is folded, else the time since then; None: unknown
     idle_ms: int | None  # since the last fold
     records: int  # folded since start
     chunks: int  # folded since start
     failure: str | None
-    held_back_s: float = 0.0  # as of the last check, how long an open transaction keeps readers of a partition waiting
+    held_back_s: float = 0.0  # at the last check, how long an open transaction has blocked readers of a partition
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Records of one poll, over all partitions.
+    """Records of one poll, of all partitions.
 
     `follows` has, for every partition in `records`, the position before its first record: offsets have legitimate gaps
-    (transaction markers, compaction), so the first offset cannot tell whether something is missing. `reached` has the
-    position of every partition whose committed end the reader has met.
+    (transaction markers, compaction), so the first offset does not show whether something is missing. `reached` has the
+    position of every partition whose committed end the reader has reached.
     """
 
-    epoch: int  # of the assignment; a reposition begins a new one
+    epoch: int  # of the assignment; a reposition starts a new one
     number: int  # 1..n in this process
     records: list[Record]
     follows: Mapping[Place, int]
@@ -87,23 +87,22 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """The watchdog's last look at the log's end. Everything committed by `current_at` (monotonic, s) is folded.
+    """The watchdog's last check of the end of the log. Everything committed by `current_at` (monotonic, s) is folded.
 
-    None until that was so once since the start.
+    None until that was the case once since the start.
     """
 
     answered: bool = False
     behind: int | None = None
     current_at: float | None = None
-    held_back_s: float = 0.0  # how long an open transaction has kept a committed end where it is
+    held_back_s: float = 0.0  # how long an open transaction has blocked a committed end
 
 
 class Feed:
-    """Records on their way from the log to the folder: reader thread, bounded hand-over, fold.
+    """Passes records from the log to the folder: reader thread, bounded queue, fold.
 
-    At most `ahead` chunks of at most `chunk_records` are polled and not folded; what arrives meanwhile waits in the reader and
-    makes the next chunk larger. `slice_ms` is how long one fold may keep the event loop from everything else. With `wait` nothing
-    is read until `begin`.
+    At most `ahead` chunks of at most `chunk_records` are polled and not yet folded; later records wait in the reader and make the
+    next chunk larger. `slice_ms`: how long one fold may block the event loop. With `wait`, nothing is read until `begin`.
     """
 
     def __init__(  # noqa: PLR0913  # its parts
@@ -128,7 +127,7 @@ class Feed:
         self._outstanding = 0  # chunks of this epoch polled and not folded
         self._epoch = 0
         self._from: Mapping[TopicPartition, int] = {}
-        self._number = 0  # of the chunk handed over last
+        self._number = 0  # of the last chunk
         self._next_number = 1  # to fold
         self._stopping = False
         self._failure: BaseException | None = None
@@ -136,11 +135,11 @@ class Feed:
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._arrived = asyncio.Event()
-        self._folding = asyncio.Lock()  # held by a fold, or by who wants none
+        self._folding = asyncio.Lock()  # held by a fold, or to prevent one
         self._crash: Callable[[BaseException], None] | None = None
         self._slice_records = min(chunk_records, 200)  # before the first measurement
         self._folded_at: float | None = None
-        self._heard_at = float("-inf")  # of the log, by the reader
+        self._heard_at = float("-inf")  # when the reader last had an answer of the log
         self._records = self._chunks = 0
         self.idle_polls = 0
         self.begun = threading.Event()
@@ -148,7 +147,7 @@ class Feed:
             self.begun.set()
         self._opened_at: float | None = None
         self.check = Check()
-        self.known_current_at: float | None = None  # as `check.current_at`, but from before the start
+        self.known_current_at: float | None = None  # like `check.current_at`, but from before the start
 
     @property
     def failure(self) -> BaseException | None:
@@ -156,23 +155,23 @@ class Feed:
 
     @property
     def number(self) -> int:
-        """Number of the chunk handed over last."""
+        """Number of the last chunk."""
         return self._number
 
     def open(self, crash: Callable[[BaseException], None]) -> None:
-        """Bind to the running event loop. `crash` is called there, once, with the first failure."""
+        """Bind to the running event loop. `crash` is called there once, with the first failure."""
         self._loop, self._crash, self._opened_at = asyncio.get_running_loop(), crash, time.monotonic()
 
     def begin(self) -> None:
-        """Read from where the folder stands, now or as soon as the agent takes chunks. On the event loop."""
+        """Read from the position of the folder, now or when the agent accepts chunks. On the event loop."""
         self.begun.set()
         if self._epoch:
             self.reposition()
 
     def reposition(self) -> int:
-        """Read on from where the folder stands now, forgetting what was polled; returns the next chunk's number.
+        """Continue from the current position of the folder, discarding polled records. Returns the number of the next chunk.
 
-        For the start, and for a folder that has taken over other databases. On the event loop, between two folds.
+        For the start, and for a folder that switched databases. On the event loop, between two folds.
         """
         positions = dict(self._folder.positions())
         with self._turn:
@@ -187,7 +186,7 @@ class Feed:
         return self._next_number
 
     def held(self) -> asyncio.Lock:
-        """`async with feed.held():` no chunk is folded meanwhile; reading goes on as far as there is room."""
+        """`async with feed.held():` no chunk is folded meanwhile; reading continues as long as there is room."""
         return self._folding
 
     async def next_chunk(self) -> Chunk:
@@ -199,7 +198,7 @@ class Feed:
             await self._arrived.wait()
 
     async def take(self, chunk: Chunk) -> None:
-        """Fold `chunk` in slices. Raises `ChunkLost` and whatever the folder raises, after having begun the fail-stop."""
+        """Fold `chunk` in slices. Raises `ChunkLost` and exceptions of the folder, after starting the fail-stop."""
         try:
             async with self._folding:
                 await self._fold(chunk)
@@ -216,7 +215,7 @@ class Feed:
         if self._failure is not None or chunk.epoch != self._epoch:
             return
         if chunk.number != self._next_number:
-            raise ChunkLost(f"chunk {chunk.number} came, {self._next_number} is next")
+            raise ChunkLost(f"got chunk {chunk.number}, expected {self._next_number}")
         self._next_number += 1
         positions = self._folder.positions()
         for (topic, partition), base in chunk.follows.items():
@@ -239,7 +238,7 @@ class Feed:
         self._reached = chunk.reached
 
     def _pace(self, records: int, took_s: float) -> None:
-        """Size the next slice to take `slice_ms`, after a slice that took longer or was as large as allowed."""
+        """Adapt the size of the next slice to `slice_ms`, after a slice that took longer or had the maximum size."""
         self._folded_at = time.monotonic()
         self._records += records
         if took_s * 1000 > self._slice_ms or records == self._slice_records:
@@ -247,19 +246,19 @@ class Feed:
             self._slice_records = max(20, min(fits, 2 * self._slice_records, self._chunk_records))
 
     def below(self, ends: Mapping[TopicPartition, int]) -> dict[TopicPartition, tuple[int, int]]:
-        """(stand, end) of every partition whose fold stands below its end in `ends`.
+        """(current offset, end) of every partition whose fold is below its end in `ends`.
 
-        The stand is the position or, past transaction markers which are no records, the end that the reader met there.
+        The current offset is the position or, after transaction markers, which are not records, the end reached by the reader.
         """
         positions, reached = self._folder.positions(), self._reached
         stands = {tp: max(positions[tp], reached.get(tp, 0)) for tp in ends}
         return {tp: (stands[tp], end) for tp, end in ends.items() if stands[tp] < end}
 
     def status(self) -> FoldStatus:
-        """The state now. May be called from any thread."""
+        """The current status. May be called from any thread."""
         check, now = self.check, time.monotonic()
         current_at = check.current_at
-        # At a start the watchdog hears of the log before the reader does: a node that is ready is connected.
+        # At a start, the watchdog gets an answer of the log before the reader does: a ready node is connected.
         heard_at = self._heard_at if current_at is None else max(self._heard_at, current_at)
         connected = now - heard_at < SILENT_S
         if current_at is None:
@@ -283,13 +282,13 @@ class Feed:
         )
 
     def fail(self, exc: BaseException) -> None:
-        """Begin the fail-stop; the first call counts. May be called from any thread."""
+        """Start the fail-stop; only the first call has an effect. May be called from any thread."""
         with self._turn:
             if self._failure is not None:
                 return
             self._failure = exc
             self._turn.notify_all()
-        log.critical("the projection failed, this process ends", error=named(exc), exc_info=exc)
+        log.critical("projection failed, ending the process", error=named(exc), exc_info=exc)
         if self._exit_grace_s is not None:
             end_in(self._exit_grace_s)
         if self._loop is not None and not self._loop.is_closed():
@@ -309,12 +308,12 @@ class Feed:
         if self._thread is not None:
             self._thread.join(timeout_s)
             if self._thread.is_alive():
-                log.warning("the reader of the log does not end", waited_s=timeout_s)
+                log.warning("reader thread of the log does not stop", waited_s=timeout_s)
 
     # The reader thread
 
     def _read(self) -> None:
-        """Whatever ends this ends the process: see `reposition`."""
+        """Runs until the process ends, or ends it: see `reposition`."""
         with closing(self._log.reader(self._name, eof=True, max_wait_ms=self._max_wait_ms)) as reader:
             self._pump(reader)
 
@@ -356,12 +355,12 @@ class Feed:
     def _note_idle(self, epoch: int, reached: Mapping[TopicPartition, int]) -> None:
         with self._turn:
             if epoch == self._epoch and self._outstanding == 0:
-                self._reached = reached  # nothing is under way: what the reader met is what is folded
+                self._reached = reached  # nothing is in progress: the ends reached by the reader are folded
                 self.idle_polls += 1
 
 
 def end_in(grace_s: float) -> threading.Timer:
-    """End the process with `EXIT_FAILED` in `grace_s`, whatever hangs, unless the timer is cancelled."""
+    """End the process with `EXIT_FAILED` after `grace_s`, even if something hangs, unless the timer is cancelled."""
     timer = threading.Timer(grace_s, leave)
     timer.daemon = True
     timer.start()
@@ -369,7 +368,7 @@ def end_in(grace_s: float) -> threading.Timer:
 
 
 def leave() -> None:
-    """End the process now with `EXIT_FAILED`. Log lines get a second to be written."""
+    """End the process immediately with `EXIT_FAILED`, after at most a second to write log lines."""
     flush = threading.Thread(target=_flush, daemon=True)  # may wait for ever on a lock or a full pipe
     flush.start()
     flush.join(1.0)

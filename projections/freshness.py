@@ -1,9 +1,9 @@
-"""When a generation was current last: noted beside its databases, so that reads can be answered honestly while the log is away.
+"""When a generation was last current: noted beside its databases, so that reads can state their age while the log is unreachable.
 
     <generation>/current_at.json      {"at": Unix time in s, "positions": [[topic, partition, next offset], ...]}
 
-At that time the databases held everything that was committed, and stood at those positions. A note counts only for databases
-that stand there still, or further: a crash of the machine may keep the note and lose the rows.
+At that time, the databases had everything that was committed, and were at those positions. A note is valid only for databases at
+these positions or beyond: a crash of the machine may keep the note and lose rows.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ _NOTE = "current_at.json"
 
 
 class Note(NamedTuple):
-    """At Unix time `at` (s) everything committed was folded, and these were the next offsets."""
+    """At Unix time `at` (s), everything committed was folded, and these were the next offsets."""
 
     at: float
     positions: Mapping[TopicPartition, int]
 
     def holds_for(self, positions: Mapping[TopicPartition, int]) -> bool:
-        """Whether databases at `positions` hold what they held then."""
+        """Whether the note is valid for databases at `positions`."""
         return all(positions.get(tp, -1) >= at for tp, at in self.positions.items())
 
 
 def write_note(folder: Path, note: Note) -> None:
-    """Raises `OSError`."""
+    """Write the note. Raises `OSError`."""
     places = [[tp.topic, tp.partition, at] for tp, at in note.positions.items()]
     write_json(folder / _NOTE, {"at": note.at, "positions": places})
 
 
 def read_note(folder: Path) -> Note | None:
-    """What is noted there; None when nothing is, or nothing that can be read."""
+    """The note; None if there is none, or it is unreadable."""
     try:
         found: Any = read_json(folder / _NOTE)
         if found is None:

@@ -1,14 +1,14 @@
-"""Where a node's databases lie: one directory per generation, and a pointer to the one that is read.
+"""The directories of a node's databases: one per generation, and a pointer to the current one.
 
-    <root>/current.json          {"current": "g000002", "kept": "g000001" or null}: replaced at once, never half written
-    <root>/g000002/              the databases of one generation (`projections.databases`), and when they were current
-    <root>/g000003.building/     what a rebuild has so far; a killed one goes on here
-    <root>/serving.json          which generation the running `serve` reads
-    <root>/folding.json          how far a first start is that folds a long log (`projections.opening`)
-    <root>/requests/             questions of `rebuild` and `verify` to the running `serve`, and its answers
+    <root>/current.json          {"current": "g000002", "kept": "g000001" or null}: replaced atomically
+    <root>/g000002/              databases of one generation (`projections.databases`), and when they were current
+    <root>/g000003.building/     an unfinished rebuild; an interrupted one is resumed here
+    <root>/serving.json          the generation that the running `serve` reads
+    <root>/folding.json          progress of a first start that folds a long log (`projections.opening`)
+    <root>/requests/             requests of `rebuild` and `verify` to the running `serve`, and its answers
     <root>/rebuild.lock          one rebuild at a time
 
-Whatever is neither current nor kept nor being built is a rest and is removed, unless a process has it open.
+Anything that is neither current nor kept nor being built is a leftover and is deleted, unless a process has it open.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ _BUILDING = ".building"
 
 
 class NoSuchGeneration(LedgerError):
-    """There is no generation of that name, or none is kept."""
+    """There is no generation with that name, or none is kept."""
 
     code = "no_such_generation"
 
 
 class Generations:
-    """The generations below `root`. Holds nothing open; every call looks at the disk."""
+    """The generations in `root`. Keeps nothing open; every call reads the disk."""
 
     def __init__(self, root: Path, remove_store: Callable[[Path], None]) -> None:
         """`remove_store` deletes one database or raises `StoreError` while it is open."""
@@ -50,12 +50,12 @@ class Generations:
         return self.root / name
 
     def current(self) -> str | None:
-        """The generation to read; None before the first one."""
+        """The current generation; None before the first one."""
         pointer = self._pointer()
         return pointer["current"] if pointer else None
 
     def kept(self) -> str | None:
-        """The generation that a rebuild was asked to keep."""
+        """The generation kept by `rebuild --keep-old`."""
         pointer = self._pointer()
         return pointer["kept"] if pointer else None
 
@@ -64,13 +64,13 @@ class Generations:
         return pointer
 
     def point(self, name: str, kept: str | None) -> None:
-        """Read `name` from now on. Raises `NoSuchGeneration`."""
+        """Make `name` the current generation. Raises `NoSuchGeneration`."""
         if not self.folder(name).is_dir():
             raise NoSuchGeneration(f"there is no generation {name} in {self.root}")
         write_json(self.root / "current.json", {"current": name, "kept": kept})
 
     def first(self) -> str:
-        """The current generation; an empty one when there is none yet."""
+        """The current generation; creates an empty one if there is none yet."""
         name = self.current()
         if name is None or not self.folder(name).is_dir():
             name = self.begin_anew()
@@ -78,7 +78,7 @@ class Generations:
         return name
 
     def begin_anew(self) -> str:
-        """A new empty generation that is not read yet."""
+        """Create a new empty generation that is not current yet."""
         name = self._next()
         self.folder(name).mkdir(parents=True)
         return name
@@ -86,24 +86,24 @@ class Generations:
     # ---- building
 
     def building(self) -> Path | None:
-        """What an earlier rebuild has so far."""
+        """The directory of an unfinished rebuild; None if there is none."""
         return next(iter(sorted(self.root.glob(f"g*{_BUILDING}"))), None)
 
     def begin(self) -> Path:
-        """The directory to build in: that of an earlier rebuild, or a new one."""
+        """The directory to build in: that of an unfinished rebuild, or a new one."""
         folder = self.building() or self.root / (self._next() + _BUILDING)
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
     def finish(self, building: Path, keep: bool) -> str:
-        """What was built becomes the generation to read; the one before is kept when asked for. Returns the new one's name."""
+        """Make the build the current generation; keep the previous one if requested. Returns the new name."""
         name, before = building.name.removesuffix(_BUILDING), self.current()
         building.rename(self.folder(name))
         self.point(name, before if keep else None)
         return name
 
     def _next(self) -> str:
-        """One above every number ever seen here, so that no name stands for two things."""
+        """One above every number used here, so that no name is reused."""
         taken = [int(match[1]) for path in self._all() if (match := _NAME.match(path.name.removesuffix(_BUILDING)))]
         return f"g{max(taken, default=0) + 1:06d}"
 
@@ -113,35 +113,35 @@ class Generations:
     # ---- tidying
 
     def remove_rests(self, *in_use: str) -> None:
-        """Remove generations that nobody needs. What another process has open stays for the next time."""
+        """Delete generations that are not needed. One that another process has open is kept until the next time."""
         wanted = {self.current(), self.kept(), *in_use}
         for folder in self._all():
             if folder.name not in wanted and not folder.name.endswith(_BUILDING):
                 self.remove(folder)
 
     def remove_contacts(self, name: str) -> None:
-        """What is kept aside holds no personal data: an erasure would not reach it. Whoever takes it back folds contacts anew."""
+        """Delete the contacts of a kept generation, which no erasure would reach. If it is used again, they are folded again."""
         contacts = self.folder(name) / CONTACTS_STORE
         if contacts.is_dir():
             self._remove_store(contacts)
             shutil.rmtree(contacts, ignore_errors=True)
 
     def remove(self, folder: Path) -> bool:
-        """Remove one generation; whether it is gone."""
+        """Delete one generation. Returns whether it is gone."""
         try:
             for store in sorted(folder.iterdir()):
                 if store.is_dir():
-                    self._remove_store(store)  # refuses what is open
+                    self._remove_store(store)  # raises if it is open
             shutil.rmtree(folder, ignore_errors=True)
         except StoreError as exc:
-            log.info("an old generation is still open elsewhere", generation=folder.name, why=str(exc))
+            log.info("old generation is still open elsewhere", generation=folder.name, why=str(exc))
             return False
         log.info("generation removed", generation=folder.name)
         return True
 
 
 def read_json(path: Path) -> Any:
-    """What is in `path`; None when it is not there. Raises `StoreError` when it is damaged."""
+    """The JSON value in `path`; None if the file does not exist. Raises `StoreError` if it is damaged."""
     try:
         return json.loads(path.read_text())
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The lists of `read_models` over all partitions, a step at a time."""
+"""The lists of `read_models`, merged across partitions, in steps."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from projections.projector import Projector
 
 
 class MergedList:
-    """One list over all partitions, behind the keys in `reached`, which has the last key given of each partition."""
+    """One list across all partitions, after `reached`, the last returned key of each partition."""
 
     def __init__(self, projector: Projector, prefix: bytes, start: bytes, reached: Mapping[int, bytes]) -> None:
         self._projector, self._prefix, self._start = projector, prefix, start
@@ -22,7 +22,7 @@ class MergedList:
         self._heads: list[tuple[bytes, int]] = []
 
     def following(self) -> Steps[tuple[int, bytes] | None]:
-        """(partition, place) of the next row; None when there is none."""
+        """(partition, place) of the next row; None if there is none."""
         while self._databases is not self._projector.databases:
             yield from self._open()
         if not self._heads:
@@ -33,7 +33,7 @@ class MergedList:
         return p, key[len(self._prefix) :]
 
     def _open(self) -> Steps[None]:
-        """Begin in the databases of now; again, when others are taken over meanwhile."""
+        """Start in the current databases; again, if they are switched meanwhile."""
         self._databases, self._keys, self._heads = self._projector.databases, {}, []
         for p, store in list(self._databases.stores.items()):
             reached = self.reached.get(p)
@@ -53,4 +53,4 @@ class MergedList:
                 return
             yield
             if self._databases is not self._projector.databases:
-                return  # these are closed, and what follows is looked up in the others
+                return  # these are closed: continue in the new ones

@@ -1,15 +1,15 @@
-"""A running `serve` and the verbs beside it: questions by file, and the take-over of a generation that was rebuilt.
+"""Communication between a running `serve` and the verbs beside it, by files, and the switch to a rebuilt generation.
 
 The databases of a running `serve` cannot be opened by another process, so `rebuild` and `verify` ask:
 
     requests/<id>.json           {"want": "digests"} or {"want": "copy", "folder": ...}
     requests/<id>.answer.json    {"generation", "read_models", "digests", "checkpoints"} or {"error": ...}
 
-A copy is a set of RocksDB checkpoints: files are linked, so it costs little, and each database is whole as of some position.
+A copy is a set of RocksDB checkpoints: files are linked, so it is cheap, and each database is consistent at some position.
 
-Taking over. When the pointer names another generation, `serve` opens it, folds what is missing beside the live fold, holds the
-fold between two chunks until the new databases are at least as far as the old, and reads and folds in the new ones from then
-on. Reads go on all the while and never see the past.
+The switch. When the pointer names another generation, `serve` opens it, folds what is missing in parallel with the live fold,
+pauses the fold between two chunks until the new databases are at least as far as the old ones, and then reads and folds in the
+new ones. Reads continue all the time and never go back in time.
 """
 
 from __future__ import annotations
@@ -43,22 +43,22 @@ LOOK_S = 0.2
 SOME_CHECKPOINTS = 100
 RETRY_S = 1.0
 ANSWER_S = 20.0
-REQUEST_AGE_S = 600.0  # an unanswered request or a copy older than this is nobody's
+REQUEST_AGE_S = 600.0  # an unanswered request or a copy older than this is abandoned
 
 
 class NodeSilent(LedgerError):
-    """A process has the databases open and does not answer."""
+    """A process has the databases open but does not answer."""
 
     code = "no_answer"
 
 
-# ---- the side that asks
+# ---- the requesting side
 
 
 def ask(root: Path, want: str, timeout_s: float = ANSWER_S, **more: Any) -> dict[str, Any]:
-    """The answer of the `serve` that runs on `root`.
+    """The answer of the `serve` that uses `root`.
 
-    Raises `OtherReadModels` when it has others than this program, `NodeSilent`, `LedgerError` when it says that it could not.
+    Raises `OtherReadModels` if it has another version, `NodeSilent`, or `LedgerError` if it answers with an error.
     """
     name = uuid.uuid4().hex
     question, answer = root / "requests" / f"{name}.json", root / "requests" / f"{name}.answer.json"
@@ -67,7 +67,7 @@ def ask(root: Path, want: str, timeout_s: float = ANSWER_S, **more: Any) -> dict
     try:
         while (found := read_json(answer)) is None:
             if time.monotonic() > deadline:
-                raise NodeSilent(f"the databases in {root} are open in a process that does not answer: is `serve` well?")
+                raise NodeSilent(f"the databases in {root} are open in a process that does not answer: is `serve` hanging?")
             time.sleep(0.05)
     finally:
         question.unlink(missing_ok=True)
@@ -81,26 +81,26 @@ def ask(root: Path, want: str, timeout_s: float = ANSWER_S, **more: Any) -> dict
 
 
 def serving(root: Path) -> str | None:
-    """The generation that the running `serve` reads, as it says itself."""
+    """The generation that the running `serve` reads, according to its own file."""
     told = read_json(root / "serving.json")
     return None if told is None else str(told["generation"])
 
 
 def digest_to_json(digest: Digest) -> dict[str, Any]:
-    """A digest in an answer to a verb."""
+    """A digest as JSON, for answers."""
     return {"events": digest.events, "position": digest.position, "value": digest.hex()}
 
 
 def digest_from_json(told: dict[str, Any]) -> Digest:
-    """A digest of an answer."""
+    """A digest from an answer."""
     return Digest(told["events"], told["position"], bytes.fromhex(told["value"]))
 
 
-# ---- the side that serves
+# ---- the serving side
 
 
 class LiveNode:
-    """What `serve` does for the verbs beside it. Everything but opening, closing and catching up runs on the event loop."""
+    """Serves the verbs beside `serve`. Everything except opening, closing and catching up runs on the event loop."""
 
     def __init__(
         self,
@@ -113,22 +113,24 @@ class LiveNode:
         reposition: Callable[[], object],
         current_at: Callable[[], float | None] = lambda: None,
     ) -> None:
-        """`held` keeps the fold between two chunks while it is entered; `reposition` reads on from the projector's positions;
-        `current_at` is when everything committed was folded last (`time.monotonic`, s)."""
+        """`held` pauses the fold between two chunks; `reposition` continues reading from the projector's positions.
+
+        `current_at` is when everything committed was last folded (`time.monotonic`, s).
+        """
         self._generations, self._name, self._projector, self._log = generations, name, projector, event_log
         self._open, self._held, self._reposition, self._current_at = open_databases, held, reposition, current_at
         self._refused: str | None = None
         self._noted: tuple[str, float] | None = None
 
     async def tend_for_ever(self) -> None:
-        """Look for questions and for another generation, again and again."""
+        """Check for requests and for another generation, repeatedly."""
         await asyncio.to_thread(self._clear_requests, 0.0)
         await asyncio.to_thread(self._generations.remove_rests, self._name)
         await asyncio.to_thread(self._announce)
         while True:
             await asyncio.sleep(LOOK_S)
             wanted = self._generations.current()
-            if wanted is None or wanted != self._refused:  # else the program that can read it answers
+            if wanted is None or wanted != self._refused:  # otherwise a program that can read it answers
                 await self._answer_all()
             if wanted not in (None, self._name, self._refused):
                 await self._take_over(str(wanted))
@@ -138,7 +140,7 @@ class LiveNode:
         write_json(self._generations.root / "serving.json", {"generation": self._name})
 
     async def _note_current(self) -> None:
-        """Keep when this generation was current last, for a start while the log is away."""
+        """Note when this generation was last current, for a start while the log is unreachable."""
         at = self._current_at()
         if at is None or self._noted == (self._name, at):
             return
@@ -146,10 +148,10 @@ class LiveNode:
         note = Note(time.time() - (time.monotonic() - at), self._projector.positions())
         try:
             await asyncio.to_thread(write_note, self._generations.folder(self._name), note)
-        except OSError as exc:  # a start while the log is away will say that reads are older than they are
-            log.warning("not noted how fresh reads are", why=str(exc))
+        except OSError as exc:  # a start while the log is unreachable would report reads as older than they are
+            log.warning("freshness of reads could not be noted", why=str(exc))
 
-    # ---- questions
+    # ---- requests
 
     async def _answer_all(self) -> None:
         there = list((self._generations.root / "requests").glob("*"))
@@ -166,11 +168,11 @@ class LiveNode:
 
     @staticmethod
     def _question(path: Path) -> Any:
-        """None when it is gone, or when it cannot be read: of whoever asked, so no other question waits for it."""
+        """The request; None if it is gone, or cannot be read, so that other requests do not wait for it."""
         try:
             return read_json(path)
         except StoreError as exc:
-            log.warning("a question that cannot be read", why=str(exc))
+            log.warning("request could not be read", why=str(exc))
             path.unlink(missing_ok=True)
             return None
 
@@ -180,7 +182,7 @@ class LiveNode:
             if question["want"] == "copy":
                 await asyncio.to_thread(self._copy, databases, Path(question["folder"]))
             elif question["want"] != "digests":
-                return {"error": f"nobody knows what {question['want']!r} is"}
+                return {"error": f"unknown request {question['want']!r}"}
         except StoreError as exc:
             return {"error": str(exc)}
         answer = {
@@ -192,7 +194,7 @@ class LiveNode:
 
     @staticmethod
     async def _checkpoints(databases: Databases) -> dict[str, list[dict[str, Any]]]:
-        """One for every 10,000 events: some of them at a time."""
+        """One for every 10,000 events, read in steps."""
         found: dict[str, list[dict[str, Any]]] = {}
         for p in databases.stores:
             kept = found[str(p)] = []
@@ -208,7 +210,7 @@ class LiveNode:
             store.copy_to(folder / store_name(p))
 
     def _clear_requests(self, older_than_s: float) -> None:
-        """A question or a copy whose asker was killed."""
+        """Delete requests and copies of killed processes."""
         oldest = time.time() - older_than_s
         for path in (self._generations.root / "requests").glob("*"):
             try:
@@ -224,13 +226,13 @@ class LiveNode:
     # ---- another generation
 
     async def _take_over(self, wanted: str) -> None:
-        log.info("taking over another generation", generation=wanted, instead_of=self._name)
+        log.info("switching to another generation", generation=wanted, instead_of=self._name)
         try:
             databases = await asyncio.to_thread(self._open, wanted)
         except OtherReadModels as exc:
             self._refused = wanted
             log.warning(
-                "this program cannot read the new generation, start the one that made it", generation=wanted, why=str(exc)
+                "this version cannot read the new generation, start the version that built it", generation=wanted, why=str(exc)
             )
             return
         bulk = BulkFold(self._log, databases, "take-over")
@@ -242,8 +244,8 @@ class LiveNode:
                 old = self._projector.take_over(databases)
                 self._reposition()
             await Turns().run(self._projector.wake_outcomes())
-        except LogError as exc:  # the broker is away: the pointer still stands, so it is tried again
-            log.warning("the other generation has to wait", why=str(exc))
+        except LogError as exc:  # the broker is unreachable: the pointer is unchanged, so it is retried
+            log.warning("the switch to the other generation is delayed", why=str(exc))
             await asyncio.to_thread(databases.close)
             await asyncio.sleep(RETRY_S)
             return
@@ -251,11 +253,11 @@ class LiveNode:
             await asyncio.to_thread(bulk.close)
         before, self._name = self._name, wanted
         await asyncio.to_thread(self._announce)
-        log.info("another generation is read", generation=wanted, before=before)
+        log.info("switched to another generation", generation=wanted, before=before)
         await asyncio.to_thread(old.close)
         await asyncio.to_thread(self._put_aside, before)
 
     def _put_aside(self, before: str) -> None:
-        if self._generations.kept() == before:  # contacts can be erased, also while nobody folds this generation
+        if self._generations.kept() == before:  # contacts can be erased, even while nobody folds this generation
             self._generations.remove_contacts(before)
         self._generations.remove_rests(self._name)

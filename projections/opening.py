@@ -1,4 +1,4 @@
-"""Opening the generation that this node reads: as it lies on disk, or folded from the log before anybody reads it."""
+"""Opens the current generation: as it is on disk, or after folding the log before anybody reads from it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TOLD_S = 5.0
 
 
 class Opened(NamedTuple):
-    """An open generation. At `current_at` (`time.monotonic`, s) it held everything that was committed."""
+    """An open generation. At `current_at` (`time.monotonic`, s) it had everything that was committed."""
 
     name: str
     databases: Databases
@@ -36,17 +36,17 @@ class Opened(NamedTuple):
 
 
 def projections_of(state_dir: Path) -> Generations:
-    """The generations of `serve`'s databases below its state directory."""
+    """The generations of `serve`'s databases in its state directory."""
     return Generations(state_dir / "projections", remove_store)
 
 
 def open_generation(generations: Generations, name: str, topics: Topics, partitions: int) -> Databases:
-    """Open every database of a generation. Raises `OtherReadModels`, `StoreError`."""
+    """Open all databases of a generation. Raises `OtherReadModels`, `StoreError`."""
     return Databases(store_opener(generations.folder(name)), topics, range(partitions), partitions)
 
 
 def nothing(topics: Topics) -> Databases:
-    """No databases: what a node has that never folded anything."""
+    """No databases, for a node that has never folded anything."""
 
     def open_none(name: str) -> Store:
         raise LookupError(name)
@@ -55,9 +55,9 @@ def nothing(topics: Topics) -> Databases:
 
 
 def open_known(generations: Generations, topics: Topics) -> Opened | None:
-    """The generation to read, if it is known when it was current last: reads can be answered from it before the log answers.
+    """The current generation, if its freshness is known: it can answer reads before the log answers.
 
-    None for one that never was, or that has other read models. Raises `StoreError`.
+    None if it never was current, or has another version of read models. Raises `StoreError`.
     """
     name = generations.current()
     note = None if name is None else read_note(generations.folder(name))
@@ -68,7 +68,7 @@ def open_known(generations: Generations, topics: Topics) -> Opened | None:
     except OtherReadModels:
         return None
     if not note.holds_for(databases.positions()):
-        log.warning("the read models stand before where they were current last", generation=name)
+        log.warning("the read models are behind the position at which they were last current", generation=name)
         databases.close()
         return None
     return Opened(name, databases, time.monotonic() - max(0.0, time.time() - note.at))
@@ -77,18 +77,18 @@ def open_known(generations: Generations, topics: Topics) -> Opened | None:
 def open_caught_up(
     generations: Generations, topics: Topics, event_log: EventLog, partitions: int, stopping: threading.Event, progress: Path
 ) -> Opened | None:
-    """The generation to read, open, after folding the log to its end in bulk. For a node from which nobody reads yet.
+    """The current generation, open, after folding the log to its end in bulk. For a node that does not answer reads yet.
 
-    Databases of other read models are left to lie and made anew from the log, in a generation of their own: a node must start
-    after an update, whether or not somebody ran `rebuild` first. The file `progress` says how far it is. None when told to stop.
+    Databases of another version are left untouched and rebuilt from the log in a new generation: a node must start after an
+    update, even if `rebuild` was not run first. The file `progress` shows the progress. Returns None if stopped.
     """
     name = generations.first()
     try:
         databases = open_generation(generations, name, topics, partitions)
     except OtherReadModels as exc:
-        log.warning("making new read models from the log", why=str(exc))
+        log.warning("building new read models from the log", why=str(exc))
         name = generations.begin_anew()
-        generations.point(name, None)  # at once: should this process be killed, its next start goes on here
+        generations.point(name, None)  # immediately: if this process is killed, its next start resumes here
         databases = open_generation(generations, name, topics, partitions)
     try:
         current_at = _catch_up(databases, event_log, stopping, progress)
@@ -102,7 +102,7 @@ def open_caught_up(
 
 
 def _catch_up(databases: Databases, event_log: EventLog, stopping: threading.Event, told: Path) -> float | None:
-    """Fold in bulk; when the end was asked for that is reached (`time.monotonic`, s), None when told to stop."""
+    """Fold in bulk. Returns when the reached end was read (`time.monotonic`, s); None if stopped."""
     while not stopping.is_set():
         bulk = BulkFold(event_log, databases, "catch-up")
         try:
@@ -124,7 +124,7 @@ def _catch_up(databases: Databases, event_log: EventLog, stopping: threading.Eve
         except Interrupted:
             return None
         except LogUnavailable as exc:
-            log.warning("the log went away, folding on when it is back", why=str(exc))
+            log.warning("log is unreachable, resuming the fold when it is back", why=str(exc))
         finally:
             bulk.close()
             told.unlink(missing_ok=True)
@@ -132,13 +132,13 @@ def _catch_up(databases: Databases, event_log: EventLog, stopping: threading.Eve
 
 
 def expirable_starts(databases: Databases, event_log: EventLog) -> dict[TopicPartition, int]:
-    """Where the refusals begin that the log still has. Raises `LogError`."""
+    """Offsets of the first refusals that the log still has. Raises `LogError`."""
     refusals = databases.topics.refusals
     return event_log.starts([TopicPartition(refusals, p) for p in databases.stores])
 
 
 class _Teller:
-    """Says how far a long start is: in a file at once, in the log now and then."""
+    """Reports the progress of a long start: in a file immediately, in the log now and then."""
 
     def __init__(self, behind: int, file: Path) -> None:
         self._behind, self._file, self._began, self._told_at = behind, file, time.monotonic(), time.monotonic()

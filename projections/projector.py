@@ -1,8 +1,7 @@
 """The projector: applies chunks of the log to this node's databases and wakes waiting requests.
 
-It is what the Faust agent calls. `apply_chunk` is synchronous: between the check of a position and the write there is no `await`.
-After each write it wakes who waits for what was written (`waiters`). `take_over` puts other
-databases, which a rebuild made, in the place of the ones so far.
+The Faust agent calls it. `apply_chunk` is synchronous: there is no `await` between the check of a position and the write. After
+each write it wakes requests that wait for it (`waiters`). `take_over` replaces the databases by those of a rebuild.
 """
 
 from __future__ import annotations
@@ -25,22 +24,22 @@ from projections.waiters import Waiters
 
 
 class Projector:
-    """The read models of one node, and who waits for what in them. All partitions, all contacts; on one event loop."""
+    """The read models of one node, and the requests that wait for them. All partitions and contacts; on one event loop."""
 
     def __init__(self, databases: Databases) -> None:
-        """`databases` hold all partitions, numbered from 0, and the contacts; or nothing, until `take_over`."""
+        """`databases` have all partitions, numbered from 0, and the contacts; or nothing, until `take_over`."""
         self._databases = databases
         self.topics = databases.topics
         self.partitions = len(databases.stores)
         self.waiters = Waiters(lambda tp: self._databases.position(tp))  # noqa: PLW0108  # of the databases as they are then
-        self._early: dict[str, list[tuple[int, str, bytes]]] = {}  # refusals folded before the version they met
-        self._ahead: dict[bytes, tuple[Acked, bytes | None]] = {}  # contacts known to be durable and not folded yet
-        self.contacts_late = asyncio.Event()  # set when a contact came after its erasure: `contacts.late()` has it
+        self._early: dict[str, list[tuple[int, str, bytes]]] = {}  # refusals folded before the version that they refer to
+        self._ahead: dict[bytes, tuple[Acked, bytes | None]] = {}  # contacts that are durable but not folded yet
+        self.contacts_late = asyncio.Event()  # set when a contact was written after its erasure: see `contacts.late()`
         self.folded_count = 0
 
     @classmethod
     def open(cls, open_store: OpenStore, topics: Topics, partitions: int) -> Projector:
-        """Over the databases that `open_store` opens or creates. Raises as `Databases` does."""
+        """A projector over databases that `open_store` opens or creates. Raises like `Databases`."""
         return cls(Databases(open_store, topics, range(partitions), partitions))
 
     @property
@@ -53,7 +52,7 @@ class Projector:
 
     @property
     def stores(self) -> Iterable[Store]:
-        """The read models of every partition, in their order."""
+        """The read models of all partitions, in order."""
         return self._databases.stores.values()
 
     @property
@@ -65,15 +64,17 @@ class Projector:
     def frozen_count(self) -> int:
         return self._databases.frozen_count()
 
-    # ---- what the agent calls
+    # ---- called by the agent
 
     def positions(self) -> Mapping[TopicPartition, int]:
-        """Where reading must go on: the next offset of every partition of the three topics."""
+        """Where to continue reading: the next offset of every partition of the three topics."""
         return self._databases.positions()
 
     def apply_chunk(self, records: Sequence[Record]) -> None:
-        """Fold one chunk. Records below the position are skipped. Any exception leaves the databases at an earlier
-        position and must end the process: what is not written is folded again after the restart."""
+        """Fold one chunk, skipping records below the position.
+
+        After any exception the databases are at an earlier position, and the process must end: the restart folds the rest again.
+        """
         by_tp: dict[TopicPartition, list[Record]] = {}
         for record in records:
             by_tp.setdefault(TopicPartition(record.topic, record.partition), []).append(record)
@@ -98,7 +99,7 @@ class Projector:
             self.waiters.wake_position(tp)
 
     def _wake_refused(self, partition: int, refusal: OrderRefusal) -> None:
-        """Now, or once the order is folded as far as the command met it: the two topics come in any order."""
+        """Wake now, or when the order is folded up to the version that the refusal refers to: the topics arrive in any order."""
         if refusal.command_id is None or refusal.fingerprint is None or not self.waiters.waits_for(refusal.command_id):
             return
         order_id, met = refusal.order_id or "", refusal.order_version or 0
@@ -120,9 +121,9 @@ class Projector:
     # ---- other databases
 
     def take_over(self, databases: Databases) -> Databases:
-        """Read and fold in `databases` from now on; returns the ones so far, for the caller to close. Then do `wake_outcomes`.
+        """Switch to `databases`. Returns the previous ones, which the caller must close. Then call `wake_outcomes`.
 
-        Raises `Hole` when one of the new ones stands before the old one: a reader would see the past again.
+        Raises `Hole` if a new one is behind the old one: readers would go back in time.
         """
         old = self._databases
         for tp, position in old.positions().items():
@@ -137,7 +138,7 @@ class Projector:
         return old
 
     def wake_outcomes(self) -> Steps[None]:
-        """Wake whoever waits for the outcome of a command that is folded: after a take-over no chunk will bring it."""
+        """Wake waiters for outcomes that are already folded: after a switch, no chunk will contain them."""
         for command_id, fingerprint in self.waiters.outcomes():
             keys = [outcome_key(command_id), reused_key(command_id, fingerprint)]
             rows = (row for store in self.stores for row in store.get_many(keys) if row is not None)
@@ -148,11 +149,11 @@ class Projector:
     # ---- contacts
 
     def contact(self, key: bytes) -> OrderContact | None:
-        """The contact with this key (`ledger.contacts.contact_key`); None when unknown or erased."""
+        """The contact with this key (`ledger.contacts.contact_key`); None if it is unknown or erased."""
         return self.contacts.contact(key)
 
     def remember(self, records: Iterable[tuple[NewRecord, Acked]]) -> None:
-        """Records of `order-contacts` that this node has just made durable: readable here at once, unless the fold was faster."""
+        """Make records of `order-contacts` that this node just wrote readable immediately, unless the fold was faster."""
         self._remember((record.key or b"", record.value, acked) for record, acked in records)
 
     def _remember(self, records: Iterable[tuple[bytes, bytes | None, Acked]]) -> None:
@@ -176,16 +177,18 @@ class Projector:
         return self._databases.position(TopicPartition(self.topics.events, partition))
 
     def log_time(self, partition: int) -> int:
-        """Timestamp of the last event folded, ms since the epoch (0: none). Commands up to then are decided and folded, for
-        an event bears the time of its command and commands are decided in their order."""
+        """Timestamp of the last folded event, ms since the epoch (0: none).
+
+        Commands up to then are decided and folded, because an event has the time of its command and they are decided in order.
+        """
         return self._databases.log_time(TopicPartition(self.topics.events, partition))
 
     async def reached(self, partition: int, position: int, timeout_s: float) -> bool:
-        """Wait until `partition` of the events is folded to `position`; whether it was in time."""
+        """Wait until `partition` of the events is folded up to `position`. Returns whether it was in time."""
         return await self.waiters.reached(TopicPartition(self.topics.events, partition), position, timeout_s)
 
     async def contacts_reached(self, partition: int, position: int, timeout_s: float) -> bool:
-        """Wait until `partition` of the contacts is folded to `position`; whether it was in time."""
+        """Wait until `partition` of the contacts is folded up to `position`. Returns whether it was in time."""
         return await self.waiters.reached(TopicPartition(self.topics.contacts, partition), position, timeout_s)
 
     def close(self) -> None:

@@ -1,10 +1,10 @@
-"""What readers ask: one order, its past, pages of orders, outcomes, daily totals. Reads only; answers from this node's fold.
+"""Queries: one order, its past, pages of orders, outcomes, daily totals. Read-only, from this node's fold.
 
-Pages are merged over partitions, newest first (`projections.lists`). A cursor holds, per partition, the last key looked at, so
-an order that a lagging partition folds later is not lost between two pages.
+Pages are merged across partitions, newest first (`projections.lists`). A cursor contains the last key of each partition, so an
+order that a lagging partition folds later is not lost between two pages.
 
-What may take longer than a millisecond is made in steps (`ledger.turns`). Between two steps other databases may be taken over;
-what is read then goes on in those, at the same place.
+Queries that may take longer than a millisecond run in steps (`ledger.turns`). If the databases are switched between two steps,
+the query continues in the new ones, at the same position.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ class VersionNotFound(LedgerError):
 
 
 class InvalidCursor(LedgerError):
-    """The cursor is not one of ours, or was made for other filters."""
+    """The cursor was not issued by this API, or belongs to other filters."""
 
     code = "invalid_cursor"
 
 
 class Past(Struct, frozen=True):
-    """One event of an order with its place in the log."""
+    """One event of an order with its position in the log."""
 
     event: OrderEvent
     partition: int
@@ -52,7 +52,7 @@ class Past(Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class OrderFilter:
-    """Which orders a page holds; None does not restrict. Times are ms since the epoch, both ends inclusive."""
+    """The orders of a page; None does not restrict. Times are ms since the epoch, both ends inclusive."""
 
     status: str | None = None
     customer_id: str | None = None
@@ -61,12 +61,12 @@ class OrderFilter:
     attention: bool | None = None
 
     def prefix(self) -> bytes:
-        """The list that holds all these orders but for their times, and no others."""
+        """The list with exactly these orders, apart from times."""
         return read_models.list_prefix(self.customer_id, self.status, bool(self.attention))
 
 
 class Resume(Struct, frozen=True, array_like=True):
-    """Inside of a cursor: a digest of the filter, and the last key looked at in each partition."""
+    """Content of a cursor: a digest of the filter, and the last key of each partition."""
 
     filter_digest: bytes
     last: dict[int, bytes]
@@ -84,7 +84,7 @@ class Page:
 
 
 class _Rows(Iterator[tuple[bytes, bytes]]):
-    """Rows of one partition from `start` on; goes on in other databases when these are taken over."""
+    """Rows of one partition from `start` on; continues in the new databases after a switch."""
 
     def __init__(self, projector: Projector, partition: int, prefix: bytes, start: bytes) -> None:
         self._projector, self._partition, self._prefix, self._start = projector, partition, prefix, start
@@ -100,14 +100,14 @@ class _Rows(Iterator[tuple[bytes, bytes]]):
 
 
 class Queries:
-    """Reads of one node, on the event loop that folds."""
+    """Queries of one node, on the event loop that folds."""
 
     def __init__(self, projector: Projector) -> None:
         self._projector = projector
         self._events = event_codec()
 
     def order(self, partition: int, order_id: str) -> Order | None:
-        """The order now."""
+        """The current order."""
         raw = self._projector.store(partition).get(read_models.order_key(order_id))
         return read_models.decode_order(raw) if raw else None
 
@@ -134,7 +134,7 @@ class Queries:
             yield Past(self._events.decode(value), partition, offset)
 
     def event(self, partition: int, order_id: str, version: int) -> Past | None:
-        """The event that made this version of the order."""
+        """The event of this version of the order."""
         raw = self._projector.store(partition).get(read_models.history_key(order_id, version))
         if raw is None:
             return None
@@ -142,7 +142,7 @@ class Queries:
         return Past(self._events.decode(value), partition, offset)
 
     def as_of_version(self, partition: int, order_id: str, version: int) -> Steps[Order]:
-        """The order as it was after its `version`-th event. Raises `VersionNotFound`."""
+        """The order after its `version`-th event. Raises `VersionNotFound`."""
         current = self.order(partition, order_id)
         if current is not None and current.version == version:
             return current
@@ -157,7 +157,7 @@ class Queries:
         return order
 
     def as_of_time(self, partition: int, order_id: str, at_ms: int) -> Steps[Order]:
-        """The order as it was at `at_ms` (events that occurred then are in). Raises `VersionNotFound`."""
+        """The order at `at_ms` (events at that time are included). Raises `VersionNotFound`."""
         current = self.order(partition, order_id)
         order = self._snapshot_before(partition, order_id, current.version if current is not None else 0, at_ms)
         for past in self._past(partition, order_id, order.version if order else 0):
@@ -170,13 +170,13 @@ class Queries:
         return order
 
     def _snapshot(self, partition: int, order_id: str, version: int) -> Order | None:
-        """The last one kept at or before `version`, which is folded."""
+        """The last snapshot at or before `version`, which is folded."""
         kept = version - version % read_models.SNAPSHOT_EVERY
         raw = self._projector.store(partition).get(read_models.snapshot_key(order_id, kept)) if kept else None
         return read_models.decode_order(raw) if raw else None
 
     def _snapshot_before(self, partition: int, order_id: str, version: int, at_ms: int) -> Order | None:
-        """The last one kept that was so at `at_ms`: times of an order never fall."""
+        """The last snapshot at or before `at_ms`: times of an order never decrease."""
         found, low, high = None, 1, version // read_models.SNAPSHOT_EVERY
         while low <= high:
             middle = (low + high) // 2
@@ -188,8 +188,11 @@ class Queries:
         return found
 
     def outcome(self, partition: int, command_id: str, fingerprint: bytes | None = None) -> Outcome | None:
-        """What became of a command. With another `fingerprint` than the first one: that refusal, or None while it is not
-        recorded; the caller then knows the id is taken (`outcome` without fingerprint)."""
+        """The outcome of a command.
+
+        With a `fingerprint` other than the first one: its refusal, or None while that is not recorded; the caller sees that the
+        id is taken by calling `outcome` without fingerprint.
+        """
         store = self._projector.store(partition)
         raw = store.get(outcome_key(command_id))
         first = decode_outcome(raw) if raw else None
@@ -213,14 +216,14 @@ class Queries:
                 return Page(found, last)
             partition, place = row
             if wanted.placed_from_ms is not None and read_models.placed_at_of(place) < wanted.placed_from_ms:
-                return Page(found, None)  # everything behind it is older still
+                return Page(found, None)  # everything after it is even older
             order = self.order(partition, read_models.order_id_of(place))
             if order is not None:
                 found.append(order)
             yield
 
     def count(self, wanted: OrderFilter, most: int) -> Steps[int]:
-        """How many orders there are, without a look at their times or at any of them; at most `most`."""
+        """Number of orders, ignoring times, without reading any of them; at most `most`."""
         merged = MergedList(self._projector, wanted.prefix(), wanted.prefix(), {})
         count = 0
         while count < most and (yield from merged.following()) is not None:
@@ -229,18 +232,18 @@ class Queries:
         return count
 
     def cursor(self, wanted: OrderFilter, resume: dict[int, bytes]) -> bytes:
-        """Inside of an opaque cursor; whoever hands it out signs it."""
+        """Content of an opaque cursor, to be signed by the caller."""
         return msgspec.msgpack.encode(Resume(self._digest(wanted), resume))
 
     def read_cursor(self, wanted: OrderFilter, cursor: bytes) -> dict[int, bytes]:
-        """Raises `InvalidCursor` when it is no cursor or belongs to another filter."""
+        """Raises `InvalidCursor` if it is not a cursor or belongs to another filter."""
         try:
             resume = _decode_resume(cursor)
         except msgspec.MsgspecError:
             raise InvalidCursor("not a cursor") from None
-        prefix = wanted.prefix()  # an older program may have read these orders from another list
+        prefix = wanted.prefix()  # an older version may have read these orders from another list
         if resume.filter_digest != self._digest(wanted) or not all(key.startswith(prefix) for key in resume.last.values()):
-            raise InvalidCursor("this cursor was made for another filter")
+            raise InvalidCursor("the cursor belongs to another filter")
         return resume.last
 
     @staticmethod
@@ -252,7 +255,7 @@ class Queries:
     def daily(
         self, from_day: int, to_day: int, currency: str | None = None
     ) -> Steps[dict[tuple[int, str], read_models.DailyTotals]]:
-        """Totals by (UTC day since the epoch, currency), both days inclusive, summed over partitions."""
+        """Totals by (UTC day since the epoch, currency), both days inclusive, for all partitions."""
         found: dict[tuple[int, str], read_models.DailyTotals] = {}
         for p in range(self._projector.partitions):
             for key, row in _Rows(self._projector, p, read_models.daily_prefix(), read_models.daily_key(from_day, "")):
@@ -265,7 +268,7 @@ class Queries:
         return found
 
     def counts(self) -> dict[str, int]:
-        """How many orders show each status, over all partitions."""
+        """Number of orders by displayed status, for all partitions."""
         return {
             str(status): sum(
                 int.from_bytes(store.get(read_models.count_key(status)) or b"", "big") for store in self._projector.stores

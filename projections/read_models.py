@@ -1,24 +1,24 @@
-"""The read models of one partition: which rows an event leads to. Pure; rows are bytes, keys order as readers page.
+"""The read models of one partition: the rows that follow from an event. Pure; rows are bytes, keys sort in page order.
 
     o/<order_id>                       the order (`ledger.order.Order`)
-    e/<order_id>/<version>             its events: offset and the value as it stands in the log (history, as-of)
-    g/<order_id>/<version>             the order as it was at every 50th version, so that as-of folds no more than 49 events
+    e/<order_id>/<version>             its events: offset and the value as stored in the log (history, as-of)
+    g/<order_id>/<version>             the order at every 50th version, so that as-of folds at most 49 events
     n/<place>                          all orders
     u/<customer_id>NUL<place>          orders of a customer
-    s/<status>NUL<place>               orders by shown status
-    v/<customer_id>NUL<status>NUL<place>   orders of a customer by shown status
-    tn/, tu/, ts/, tv/                 the same four lists, of orders that need attention only
+    s/<status>NUL<place>               orders by displayed status
+    v/<customer_id>NUL<status>NUL<place>   orders of a customer by displayed status
+    tn/, tu/, ts/, tv/                 the same four lists, only of orders that need attention
     c/, x/                             outcomes by command id (`ledger.outcomes`)
     d/<day><currency>                  daily totals
-    q/<status>                         how many orders show this status
-    f/<order_id>                       frozen orders: why and where (the first record that could not be folded)
+    q/<status>                         number of orders with this displayed status
+    f/<order_id>                       frozen orders: reason and position (of the first record that could not be folded)
     \\0...                              positions, digest and its checkpoints (`databases`)
 
-A list has one row per order, without a value; `<place>` is the big-endian complement of `placed_at`, which puts the newest
-first, and the order's id. There is a list for every combination of filters, so a page reads no more than it shows. Changing what
-a row holds means raising `VERSION`: a database of another version is not read but rebuilt.
+A list has one row per order, without a value. `<place>` is the big-endian complement of `placed_at`, which puts the newest first,
+and the order id. There is a list for every combination of filters, so a page reads only what it shows. To change the content of
+rows, raise `VERSION`: a database of another version is not read but rebuilt.
 
-`PartitionFold` is the one definition of the fold: `serve`, `rebuild` and `verify` all go through it.
+`PartitionFold` is the only definition of the fold: `serve`, `rebuild` and `verify` all use it.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Frozen(Struct, frozen=True, array_like=True):
 
 
 class DailyTotals(Struct, array_like=True):
-    """What happened on one UTC day in one currency. Counts are orders, `_minor` money."""
+    """Totals of one UTC day in one currency. Counts are orders, `_minor` is money."""
 
     placed: int = 0
     placed_minor: int = 0
@@ -73,32 +73,32 @@ decode_frozen = msgspec.msgpack.Decoder(Frozen).decode
 
 
 def order_key(order_id: str) -> bytes:
-    """Row of an order's state."""
+    """Key of the state of an order."""
     return b"o/" + order_id.encode()
 
 
 def frozen_key(order_id: str) -> bytes:
-    """Row of an order whose fold stopped."""
+    """Key of an order whose fold stopped."""
     return b"f/" + order_id.encode()
 
 
 def history_prefix(order_id: str) -> bytes:
-    """Before all events of an order."""
+    """Prefix of all events of an order."""
     return b"e/" + order_id.encode() + b"/"
 
 
 def history_key(order_id: str, version: int) -> bytes:
-    """Row of one event of an order."""
+    """Key of one event of an order."""
     return b"e/%b/%b" % (order_id.encode(), version.to_bytes(4, "big"))
 
 
 def snapshot_key(order_id: str, version: int) -> bytes:
-    """Row of an order's state as of a version."""
+    """Key of the state of an order at a version."""
     return b"g/%b/%b" % (order_id.encode(), version.to_bytes(4, "big"))
 
 
 def history_value(offset: int, value: bytes) -> bytes:
-    """An event and its offset, as stored."""
+    """Stored form of an event and its offset."""
     return offset.to_bytes(8, "big") + value
 
 
@@ -113,7 +113,7 @@ def newest_first(placed_at: int) -> bytes:
 
 
 def place_of(order: Order) -> bytes:
-    """Where an order is in every list that has it."""
+    """The place of an order, the same in every list."""
     return newest_first(order.placed_at) + order.order_id.encode()
 
 
@@ -121,7 +121,7 @@ _NULS = {b"n": 0, b"u": 1, b"s": 1, b"v": 2}  # in the prefixes of `list_prefix`
 
 
 def place_in(key: bytes) -> bytes:
-    """The place in a list's key."""
+    """The place in the key of a list."""
     start = 3 if key.startswith(b"t") else 2
     for _ in range(_NULS[key[start - 2 : start - 1]]):
         start = key.index(b"\0", start) + 1
@@ -129,17 +129,17 @@ def place_in(key: bytes) -> bytes:
 
 
 def placed_at_of(place: bytes) -> int:
-    """When the order at a place of a list was placed, ms since the epoch."""
+    """The `placed_at` in a place, ms since the epoch."""
     return _FAR - int.from_bytes(place[:8], "big")
 
 
 def order_id_of(place: bytes) -> str:
-    """The order at a place of a list."""
+    """The order id in a place."""
     return place[8:].decode()
 
 
 def list_prefix(customer_id: str | None = None, status: str | None = None, attention: bool = False) -> bytes:
-    """What the keys of a list begin with; the place follows. None does not restrict, nor does `attention` False."""
+    """Prefix of the keys of a list, before the place. None and `attention` False do not restrict."""
     lists = b"t" if attention else b""
     if customer_id is None:
         return lists + (b"n/" if status is None else b"s/%b\0" % status.encode())
@@ -149,31 +149,31 @@ def list_prefix(customer_id: str | None = None, status: str | None = None, atten
 
 
 def daily_prefix() -> bytes:
-    """Before all daily totals."""
+    """Prefix of all daily totals."""
     return b"d/"
 
 
 def daily_key(day: int, currency: str) -> bytes:
-    """`day` counts UTC days since the epoch."""
+    """Key of daily totals. `day` counts UTC days since the epoch."""
     return b"d/%b%b" % (day.to_bytes(4, "big"), currency.encode())
 
 
 def read_daily_key(key: bytes) -> tuple[int, str]:
-    """(UTC day since the epoch, currency) of a row of daily totals."""
+    """(UTC day since the epoch, currency) of a key of daily totals."""
     return int.from_bytes(key[2:6], "big"), key[6:].decode()
 
 
 def count_key(status: str) -> bytes:
-    """Row of the number of orders that show a status."""
+    """Key of the number of orders with a displayed status."""
     return b"q/" + status.encode()
 
 
 class PartitionFold:
-    """Folds events of one partition into rows that are not yet written. `get` reads the store below.
+    """Folds events of one partition into rows that are not yet written. `get` reads the store.
 
-    `frozen` holds the ids of the frozen orders: what `freeze` adds is for every later fold of the partition too. `finish` has the
-    rows, `change` then what they do to the database's digest. Rows about an order's state are made once, at the end, however
-    many events of it are folded.
+    `frozen` contains the ids of frozen orders; `freeze` adds to it, for all later folds of the partition, too. `finish` returns
+    the rows; `change` is then their effect on the digest of the database. State rows of an order are built once, at the end,
+    regardless of the number of its events.
     """
 
     def __init__(self, get: Get, frozen: set[str]) -> None:
@@ -181,13 +181,13 @@ class PartitionFold:
         self._frozen = frozen
         self.rows: Rows = {}
         self.change = 0
-        self._was: list[tuple[bytes, bytes]] = []  # rows of the store that are replaced or deleted
-        self._below: dict[str, tuple[bytes | None, Order | None]] = {}  # the orders touched, as they stand in the store
+        self._was: list[tuple[bytes, bytes]] = []  # stored rows that are replaced or deleted
+        self._below: dict[str, tuple[bytes | None, Order | None]] = {}  # the affected orders, as stored
         self._orders: dict[str, Order] = {}
         self._daily: dict[bytes, DailyTotals] = {}
 
     def order(self, order_id: str) -> Order | None:
-        """The order as folded so far."""
+        """The current fold of the order."""
         order = self._orders.get(order_id)
         if order is None and order_id not in self._below:
             raw = self._get(order_key(order_id))
@@ -199,7 +199,7 @@ class PartitionFold:
         return order_id in self._frozen
 
     def freeze(self, order_id: str, offset: int, reason: str) -> bool:
-        """Whether this is the first record of the order that cannot be folded."""
+        """Freeze the order. Returns whether this is its first record that cannot be folded."""
         if order_id in self._frozen:
             return False
         self._frozen.add(order_id)
@@ -207,11 +207,11 @@ class PartitionFold:
         return True
 
     def fold(self, event: OrderEvent, offset: int, value: bytes) -> Order:
-        """Rows of one event. Raises `ledger.order.FoldError` before anything is changed."""
+        """Fold one event. Raises `ledger.order.FoldError` before anything is changed."""
         order_id = event.order_id
         before = self._orders.get(order_id) or self.order(order_id)
         after = self._orders[order_id] = evolve(before, event)
-        self.rows[history_key(order_id, event.version)] = history_value(offset, value)  # the next version: nothing was there
+        self.rows[history_key(order_id, event.version)] = history_value(offset, value)  # the next version: no row existed
         if event.version % SNAPSHOT_EVERY == 0:
             self.rows[snapshot_key(order_id, event.version)] = encode(after)
         self._outcome(event)
@@ -225,7 +225,7 @@ class PartitionFold:
         return after
 
     def note(self, event: OrderEvent, offset: int, value: bytes) -> None:
-        """Rows that need no fold: history and outcome. All that is kept of the later events of a frozen order."""
+        """Add the rows that need no fold: history and outcome. Later events of a frozen order have only these."""
         key = history_key(event.order_id, event.version)
         if key not in self.rows:
             self._replaces(key, self._get(key))
@@ -234,7 +234,7 @@ class PartitionFold:
 
     def _outcome(self, event: OrderEvent) -> None:
         key, row = event_row(event)
-        if key in self.rows:  # an id that was answered twice: both count, in one batch as in two
+        if key in self.rows:  # an id with two events: both count, in one batch as in two
             self.change += row_hash(key, self.rows[key] or b"")
         self.rows[key] = row
 
@@ -256,7 +256,7 @@ class PartitionFold:
             setattr(totals, count, getattr(totals, count) + 1)
 
     def finish(self) -> Rows:
-        """All rows of the fold so far, for one atomic write together with the position. To be called once."""
+        """All rows, for one atomic write together with the position. Call it once."""
         rows, moves = self.rows, dict[Status, int]()
         for order_id, order in self._orders.items():
             raw, before = self._below[order_id]
@@ -273,12 +273,12 @@ class PartitionFold:
                 was = self._get(key)
                 self._replaces(key, was)
                 count = int.from_bytes(was or b"", "big") + move
-                rows[key] = count.to_bytes(8, "big") if count else None  # none: no row, however it came to that
+                rows[key] = count.to_bytes(8, "big") if count else None  # 0: no row, so that equal states have equal rows
         self.change += sum_of(rows.items()) - sum_of(self._was)
         return rows
 
     def _index(self, before: Order | None, after: Order, moves: dict[Status, int]) -> None:
-        """Rows of the lists that `after` has moved into or out of; `moves` counts orders by status."""
+        """Add rows for lists that the order entered or left; `moves` counts orders by status."""
         place, customer = place_of(after), after.customer_id
         status = display(after)
         was = display(before) if before else None
@@ -298,7 +298,7 @@ class PartitionFold:
             self._attention(place, customer, was if had else None, status if has else None)
 
     def _attention(self, place: bytes, customer: str, was: Status | None, status: Status | None) -> None:
-        """Rows of the lists of orders that need attention. None: the order needed none, or needs none any more."""
+        """Add rows for the lists of orders that need attention. None: the order did not, or does not, need any."""
         if was is status:
             return
         if was is None or status is None:

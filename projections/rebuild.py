@@ -1,11 +1,10 @@
-"""`rebuild`: the databases of a node made anew from the log, beside whatever goes on (ARCHITECTURE, Rebuild and verify).
+"""`rebuild`: rebuilds the databases of a node from the log, beside a running `serve` (ARCHITECTURE, Rebuild and verify).
 
     1  processes, one per group of partitions, fold the log in bulk into a new generation
-    2  this process folds what has come meanwhile, exactly to positions whose digests the running `serve` tells, and compares
-    3  the pointer is moved; the running `serve` takes the new generation over (`projections.live`)
+    2  this process folds later records, exactly to positions whose digests the running `serve` reports, and compares
+    3  the pointer is moved; the running `serve` switches to the new generation (`projections.live`)
 
-Killed anywhere it leaves the old generation in use and the new one to go on with. It reads Kafka and writes below `root`;
-nothing else is touched.
+If it is killed, the old generation stays in use and the new one can be resumed. It reads Kafka and writes only below `root`.
 """
 
 from __future__ import annotations
@@ -32,8 +31,8 @@ from projections.generations import Generations, NoSuchGeneration, read_json
 from projections.live import ask, digest_from_json, serving
 from projections.rebuild_jobs import Doors, JobFailed, Share, _groups, _Job, _job
 
-NEAR_RECORDS = 2_000  # so near to the log's end the databases are close enough for `serve` to do the rest
-MAX_ROUNDS = 20  # of catching up with a log that grows meanwhile
+NEAR_RECORDS = 2_000  # this close to the end of the log, `serve` can fold the remaining records
+MAX_ROUNDS = 20  # of catching up with a growing log
 TAKE_OVER_S = 60.0
 
 
@@ -45,7 +44,7 @@ class InProgress(LedgerError):
 
 @dataclass(frozen=True, slots=True)
 class DigestDifference:
-    """One partition whose rebuilt digest is not the live one. `equal_until` events of it the two agreed."""
+    """One partition whose rebuilt digest differs from the live one. The two agree for the first `equal_until` events."""
 
     partition: int
     position: int
@@ -56,7 +55,7 @@ class DigestDifference:
 
 @dataclass(slots=True)
 class RebuildReport:
-    """What a rebuild did. `compared` partitions had a live digest to be compared with; None where there was nothing live."""
+    """The result of a rebuild. `compared`: number of compared partitions; None if there was nothing to compare with."""
 
     events: int = 0
     bytes: int = 0
@@ -72,16 +71,16 @@ class RebuildReport:
 
 
 class RebuildObserver(Protocol):
-    """Who watches a rebuild."""
+    """Observes a rebuild."""
 
     def started(self, total: int, done: int) -> None:
-        """Records to fold in all, and how many of them an earlier run has folded."""
+        """Total number of records to fold, and those that an earlier run has folded."""
 
     def moved(self, done: int, events: int, bytes_read: int) -> None:
-        """Records folded so far; events and bytes of this run."""
+        """Number of folded records; events and bytes of this run."""
 
     def phase(self, text: str) -> None:
-        """What is done now."""
+        """The current phase."""
 
 
 # ---- one process of it
@@ -104,10 +103,10 @@ class Rebuild:
         self._jobs, self._watcher, self._stopping = max(1, jobs), watcher, stopping
         self._log = doors.open_log()
         self._report = RebuildReport()
-        self._other_program = False  # what serves now has other read models and cannot take these over
+        self._other_program = False  # the running `serve` has another version and cannot switch to this one
 
     def run(self, *, keep_old: bool, dry_run: bool, back: bool, fresh: bool, accept_difference: bool) -> RebuildReport:
-        """Build, compare, swap. A difference leaves everything as it was unless it is accepted.
+        """Build, compare, swap. A difference leaves everything unchanged unless it is accepted.
 
         Raises `InProgress`, `Interrupted`, `JobFailed`, `NoSuchGeneration`, `LogError`, `StoreError`.
         """
@@ -141,7 +140,7 @@ class Rebuild:
         if back:
             kept = self._generations.kept()
             if kept is None:
-                raise NoSuchGeneration("no generation is kept to go back to: `rebuild --keep-old` keeps one")
+                raise NoSuchGeneration("no generation is kept to return to: `rebuild --keep-old` keeps one")
             return self._generations.folder(kept)
         log_id = self._log.topic_id(self._topics.events).hex()
         before = self._generations.building()
@@ -154,7 +153,7 @@ class Rebuild:
         return folder
 
     def _can_go_on(self, folder: Path, log_id: str) -> bool:
-        """Not with what an earlier program began, nor with a log that has since been deleted and made anew."""
+        """Whether an unfinished build can be resumed: not if another version began it, or the log was recreated since."""
         if (begun := read_json(folder / "log.json")) is None or begun["topic_id"] != log_id:
             return False
         try:
@@ -164,7 +163,7 @@ class Rebuild:
         return True
 
     def _open(self, folder: Path) -> Databases:
-        # Without contacts: an erasure would not reach those of a build that is interrupted. Who reads the generation folds them.
+        # Without contacts: no erasure would reach those of an interrupted build. `serve` folds them when it opens the generation.
         return Databases(self._doors.opener(folder, True), self._topics, range(self._partitions), None)
 
     def _ends(self) -> dict[TopicPartition, int]:
@@ -182,14 +181,14 @@ class Rebuild:
         self._watcher.started(total, done)
         if total == done:
             return
-        # No further than a live node has folded: its digest there could not be asked for.
+        # Not beyond the live fold: its digest there would not be available.
         ends = self._no_further_than_live(ends)
         jobs = self._start_jobs(folder, ends)
         try:
             self._watch(jobs, at, ends)
         finally:
             for job in jobs:
-                job.pipe.close()  # which ends it, if it is still at work
+                job.pipe.close()  # which ends it, if it is still running
             for job in jobs:
                 job.process.join(20)
                 if job.process.is_alive():
@@ -218,13 +217,13 @@ class Rebuild:
     def _watch(self, jobs: list[_Job], at: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]) -> None:
         while not all(job.done for job in jobs):
             if self._stopping():
-                raise Interrupted("stopped; `rebuild` again goes on from here, `rebuild --fresh` begins anew")
+                raise Interrupted("stopped; `rebuild` resumes from here, `rebuild --fresh` starts over")
             for pipe in wait([job.pipe for job in jobs if not job.done], timeout=0.2):
                 job = next(job for job in jobs if job.pipe is pipe)
                 try:
                     told = job.pipe.recv()
                 except EOFError:
-                    raise JobFailed(f"{job.process.name} ended early; run `rebuild` again to go on from where it was") from None
+                    raise JobFailed(f"{job.process.name} exited early; run `rebuild` again to resume") from None
                 if told == "done":
                     job.done = True
                 elif isinstance(told, str):
@@ -242,21 +241,21 @@ class Rebuild:
         done = sum(min(now[tp], end) for tp, end in ends.items())
         self._watcher.moved(done, sum(job.progress.events for job in jobs), sum(job.progress.bytes for job in jobs))
 
-    # ---- 2: to where the live digests are known
+    # ---- 2: up to positions with known live digests
 
     def _live(self) -> tuple[dict[int, Digest], dict[int, list[Digest]]] | None:
-        """Digests and checkpoints of the generation in use; None, with the reason, when there is nothing to compare with."""
+        """Digests and checkpoints of the current generation; None, with a reason in the report, if there are none."""
         name = self._generations.current()
         if name is None or not (self._generations.folder(name) / store_name(0)).is_dir():
-            self._report.not_compared_because = "there were no databases before"
+            self._report.not_compared_because = "there are no current read models"
             return None
         opener = self._doors.opener(self._generations.folder(name), False)
         try:
             databases = Databases(opener, self._topics, range(self._partitions), None)
         except OtherReadModels as exc:
-            self._report.not_compared_because = f"the read models changed ({exc})"
+            self._report.not_compared_because = f"the version of the read models differs ({exc})"
             return None
-        except StoreError:  # somebody has them open
+        except StoreError:  # another process has them open
             return self._ask()
         try:
             return databases.digests(), {p: list(databases.checkpoints(p)) for p in databases.stores}
@@ -275,7 +274,7 @@ class Rebuild:
         )
 
     def _catch_up(self, databases: Databases) -> None:
-        """Fold what has come meanwhile, each time exactly to where the live digests stand, and compare there."""
+        """Fold later records, each time exactly up to the positions of the live digests, and compare there."""
         self._watcher.phase("catching up and comparing")
         bulk = BulkFold(self._log, databases, "rebuild-end")
         try:
@@ -285,7 +284,7 @@ class Rebuild:
                 if live is not None and live[0] != before:
                     before = live[0]
                     self._compare_at(bulk, databases, ends, *live)
-                else:  # nothing to compare with, or it stands still behind the log's end and has been compared
+                else:  # nothing to compare with, or it is stuck behind the end of the log and has been compared
                     bulk.run(ends, stopping=self._stopping)
                 if self._report.differences or self._near(databases):
                     break
@@ -334,14 +333,14 @@ class Rebuild:
                 self._generations.remove_contacts(self._report.kept)
             self._generations.remove_rests()
             return
-        self._watcher.phase("waiting for `serve` to take it over")
+        self._watcher.phase("waiting for `serve` to switch")
         deadline = time.monotonic() + TAKE_OVER_S
         while serving(self._generations.root) != name and time.monotonic() < deadline and not self._stopping():
             time.sleep(0.1)
         self._report.taken_over = "yes" if serving(self._generations.root) == name else "no"
 
     def _running(self) -> bool:
-        """Whether a process has the generation in use open."""
+        """Whether a process has the current generation open."""
         name = self._generations.current()
         if name is None:
             return False
@@ -353,7 +352,7 @@ class Rebuild:
 
 
 def _equal_until(databases: Databases, partition: int, live: Iterable[Digest]) -> int:
-    """How many events of the partition both sides agree about, as far as the checkpoints tell."""
+    """Number of events of the partition up to which both sides agree, according to the checkpoints."""
     ours = {digest.events: digest for digest in databases.checkpoints(partition)}
     equal = 0
     for digest in live:

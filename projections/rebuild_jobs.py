@@ -18,13 +18,13 @@ from projections.digests import Digest
 
 
 class JobFailed(LedgerError):
-    """A process of the rebuild ended without having done its part. Run it again: it goes on from where it was."""
+    """A process of the rebuild ended without finishing its share. Run the rebuild again to resume."""
 
     code = "job_failed"
 
 
 class Doors(Protocol):
-    """Makes the log and the stores; must be picklable, for every process of a rebuild makes its own."""
+    """Opens the log and the stores. Must be picklable, because every process of a rebuild opens its own."""
 
     def enter_process(self) -> None:
         """Called first in every process of a rebuild."""
@@ -32,12 +32,12 @@ class Doors(Protocol):
     def open_log(self) -> EventLog: ...
 
     def opener(self, folder: Path, loading: bool) -> OpenStore:
-        """Opens databases in `folder` by name; `loading` when they are to be filled and not read yet."""
+        """Returns a function that opens databases in `folder` by name. `loading`: they are filled but not read yet."""
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What one process folds: `partitions` up to `until`, into `folder`."""
+    """The share of one process: `partitions` up to `until`, folded into `folder`."""
 
     topics: Topics
     folder: Path
@@ -46,9 +46,9 @@ class Share:
 
 
 def fold_share(doors: Doors, share: Share, tell: Tell) -> dict[int, Digest]:
-    """Fold a share in bulk: what one process of a rebuild does. The digests of its partitions."""
+    """Fold a share in bulk, in one process of a rebuild. Returns the digests of its partitions."""
     gc.freeze()
-    gc.set_threshold(100_000, 50, 100)  # a fold makes no cycles, and looking for them among its rows takes a tenth of its time
+    gc.set_threshold(100_000, 50, 100)  # a fold creates no cycles, and searching for them takes a tenth of its time
     databases = Databases(doors.opener(share.folder, True), share.topics, share.partitions, None)
     try:
         bulk = BulkFold(doors.open_log(), databases, f"rebuild-{min(share.partitions)}")
@@ -62,13 +62,13 @@ def fold_share(doors: Doors, share: Share, tell: Tell) -> dict[int, Digest]:
 
 
 def _job(doors: Doors, share: Share, pipe: Connection) -> None:
-    """`fold_share` in a process of its own, telling the parent; ends when the parent is gone."""
+    """`fold_share` in a separate process, which reports to the parent and ends with it."""
     doors.enter_process()
     try:
         fold_share(doors, share, pipe.send)
         pipe.send("done")
     except (BrokenPipeError, KeyboardInterrupt):
-        return  # the parent is gone or stops: what is folded is kept
+        return  # the parent is gone or stopping: what is folded is kept
     except LedgerError as exc:
         pipe.send(f"{exc.code}: {exc}")
 

@@ -1,11 +1,11 @@
-"""`verify`: is the log what one correct writer wrote, and are the read models what the log says?
+"""`verify`: checks that one correct writer wrote the log, and that the read models match it.
 
-The log is walked from its beginning (`ledger.walk`) and folded into databases that are thrown away afterwards; then every row
-of the read models in use is compared with the fold at the same position. A running `serve` hands out a copy of its databases
-for that, so nothing stands still meanwhile.
+The log is checked from its beginning (`ledger.walk`) and folded into temporary databases. Then every row of the current read
+models is compared with the fold at the same position. A running `serve` provides a copy of its databases for that, so nothing is
+interrupted.
 
-What the walk cannot see, that the log was cut off at its end or written anew as a whole, is seen by heads: the ends of the
-chains, signed and kept elsewhere (`sign_heads`).
+That the log was truncated at its end or rewritten as a whole can be detected only with heads of the chains that were signed and
+kept elsewhere (`sign_heads`).
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from ledger.walk import Fault, Head, Mismatch, Walk
 from projections import digests, read_models
 from projections.databases import Databases
 
-SHOWN = 20  # faults and differences that are kept; all are counted
+SHOWN = 20  # number of faults and differences kept; all are counted
 
 
 class RowDifference(msgspec.Struct, frozen=True):
-    """One row that is not what the log says. `offset` is of the event it stands for or, for an order, of its last one."""
+    """One row that differs from the log. `offset`: of its event or, for an order, of the last event."""
 
     partition: int
     offset: int | None
@@ -45,7 +45,7 @@ class RowDifference(msgspec.Struct, frozen=True):
 
 @dataclass(slots=True)
 class Findings:
-    """What `verify` found. Well when there are no faults and no differences."""
+    """The results of `verify`. Well if there are no faults and no differences."""
 
     events: int = 0
     faults: list[Fault] = field(default_factory=list)
@@ -75,10 +75,10 @@ class Findings:
 
 
 class LogWalk:
-    """Walks `order-events`, every partition from its beginning, together with a fold of it into `databases`."""
+    """Checks all partitions of `order-events` from the beginning, together with a fold into `databases`."""
 
     def __init__(self, databases: Databases, findings: Findings, heads: Mapping[int, list[Head]]) -> None:
-        """`databases` are empty and hold all partitions; `heads` by partition must lie on the chains."""
+        """`databases` are empty and have all partitions; the chains must contain `heads` (by partition)."""
         self._findings = findings
         self._topics = databases.topics
         partitions = len(databases.stores)
@@ -88,18 +88,18 @@ class LogWalk:
         }
 
     def look(self, tp: TopicPartition, records: list[Record]) -> None:
-        """Check one batch of a partition; to be folded right afterwards."""
+        """Check one batch of a partition, which the caller then folds."""
         if tp.topic != self._topics.events:
             return
         walk = self._walks[tp.partition]
-        walk.batch_ends()  # the one before has been folded by now
+        walk.batch_ends()  # the previous batch is folded by now
         for record in records:
             for fault in walk.look(record):
                 self._findings.add_fault(fault)
         self._findings.events += len(records)
 
     def end(self) -> None:
-        """The log ends here."""
+        """Check the end of the log."""
         for p, walk in self._walks.items():
             for fault in walk.end():
                 self._findings.add_fault(fault)
@@ -127,7 +127,7 @@ def _answered_in(store: Store) -> Callable[[str], bool]:
 
 
 def compare(live: Store, fold: Store, partition: int, kept: digests.Digest, refusals_expire: bool, findings: Findings) -> None:
-    """Compare every row of a partition's database with the fold at the same position, and the kept digest with the rows."""
+    """Compare all rows of a partition's database with the fold at the same position, and the stored digest with the rows."""
     total = 0
     for key, ours, theirs in _side_by_side(live, fold):
         if ours is not None and digests.counts(key, ours):
@@ -136,7 +136,7 @@ def compare(live: Store, fold: Store, partition: int, kept: digests.Digest, refu
         if ours == theirs:
             continue
         if theirs is None and refusals_expire and _is_refusal(key, ours):
-            findings.expired_refusals += 1  # the log keeps refusals for 60 days, the read models for ever
+            findings.expired_refusals += 1  # the log keeps refusals for 60 days, the read models keep them for ever
             continue
         findings.add_difference(_difference(fold, partition, key, ours, theirs))
     value = digests.as_bytes(digests.moved(0, total))
@@ -146,7 +146,7 @@ def compare(live: Store, fold: Store, partition: int, kept: digests.Digest, refu
 
 
 def _side_by_side(live: Store, fold: Store) -> Iterator[tuple[bytes, bytes | None, bytes | None]]:
-    """(key, live row, row of the fold) of every key of either, in order; bookkeeping left out."""
+    """(key, live row, row of the fold) of all keys of either, in order, except bookkeeping."""
     ours, theirs = live.scan(b"", b"\x01"), fold.scan(b"", b"\x01")
     left, right = next(ours, None), next(theirs, None)
     while left is not None or right is not None:
@@ -245,17 +245,17 @@ def _first_field(key: bytes, live: bytes | None, fold: bytes | None) -> tuple[st
     return f"byte {place}", live[place : place + 16].hex(), fold[place : place + 16].hex()
 
 
-# ---- heads that are kept elsewhere
+# ---- heads kept elsewhere
 
 
 class HeadsError(LedgerError):
-    """The file of heads is none, or its signature does not fit."""
+    """The file does not contain heads, or its signature does not match."""
 
     code = "heads"
 
 
 def sign_heads(heads: Mapping[int, Head], topic: str, topic_id: bytes, made_at: str, key: bytes) -> dict[str, Any]:
-    """Heads as JSON values with a signature (HMAC-SHA256). Only who knows `key` can make them."""
+    """Heads as JSON values with a signature (HMAC-SHA256), which requires `key`."""
     told = {
         "topic": topic,
         "topic_id": topic_id.hex(),
@@ -280,9 +280,9 @@ def read_heads(told: Any, key: bytes) -> tuple[dict[int, Head], bytes]:
         }
         topic_id = bytes.fromhex(told["topic_id"])
     except (KeyError, TypeError, ValueError, AttributeError):
-        raise HeadsError("this is not a file of heads") from None
+        raise HeadsError("the file does not contain heads") from None
     if not hmac.compare_digest(bytes.fromhex(_signature(unsigned, key)), signature):
-        raise HeadsError("the signature does not fit: the file was changed, or another LEDGER_HASH_KEY made it")
+        raise HeadsError("the signature does not match: the file was changed, or written with another LEDGER_HASH_KEY")
     return heads, topic_id
 
 

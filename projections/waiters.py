@@ -1,6 +1,6 @@
-"""Who waits for what the fold will meet: the outcome of a command, a position of a partition, news of an order.
+"""Waits for the fold: for the outcome of a command, a position of a partition, or the next event of an order.
 
-On one event loop. Whoever waits is woken after the write that holds what it waits for.
+On one event loop. A waiter is woken after the write that it waits for.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ Waiter = asyncio.Future[None]
 
 
 class Waiters:
-    """`position` tells how far a partition is folded."""
+    """`position` returns how far a partition is folded."""
 
     def __init__(self, position: Callable[[TopicPartition], int]) -> None:
         self._position = position
@@ -25,13 +25,13 @@ class Waiters:
     # ---- outcomes
 
     def outcome(self, command_id: str, fingerprint: bytes) -> Waiter:
-        """Done when the fold has met the outcome of exactly this command. Give it back with `forget`."""
+        """A future that is done when the outcome of exactly this command is folded. Release it with `forget`."""
         waiter: Waiter = asyncio.get_running_loop().create_future()
         self._outcomes.setdefault(command_id, []).append((fingerprint, waiter))
         return waiter
 
     def forget(self, command_id: str, waiter: Waiter) -> None:
-        """Nobody waits for this any more."""
+        """Release a waiter."""
         if left := [w for w in self._outcomes.get(command_id, []) if w[1] is not waiter]:
             self._outcomes[command_id] = left
         else:
@@ -41,7 +41,7 @@ class Waiters:
         return command_id in self._outcomes
 
     def outcomes(self) -> Iterator[tuple[str, bytes]]:
-        """(command id, fingerprint) of every outcome that somebody waits for, as of each step."""
+        """(command id, fingerprint) of all awaited outcomes, as of each step."""
         for command_id, waiting in list(self._outcomes.items()):
             for fingerprint, _ in list(waiting):
                 yield command_id, fingerprint
@@ -54,7 +54,7 @@ class Waiters:
     # ---- positions
 
     async def reached(self, tp: TopicPartition, position: int, timeout_s: float) -> bool:
-        """Wait until `tp` is folded to `position`; whether it was in time."""
+        """Wait until `tp` is folded up to `position`. Returns whether it was in time."""
         if self._position(tp) >= position:
             return True
         waiter: Waiter = asyncio.get_running_loop().create_future()
@@ -82,7 +82,7 @@ class Waiters:
     # ---- orders
 
     async def news(self, order_id: str, timeout_s: float) -> bool:
-        """Wait for the next event of an order; whether one came in time."""
+        """Wait for the next event of an order. Returns whether one came in time."""
         waiter: Waiter = asyncio.get_running_loop().create_future()
         self._orders.setdefault(order_id, []).append(waiter)
         try:
@@ -101,7 +101,7 @@ class Waiters:
             _wake(waiter)
 
     def wake_orders(self) -> None:
-        """Everyone who waits for news of an order checks again, for instance whether the process is stopping."""
+        """Wake all waiters for events of orders, so that they check, for example, whether the process is stopping."""
         for order_id in list(self._orders):
             self.wake_order(order_id)
 

@@ -317,7 +317,7 @@ def test_a_partition_that_stands_still_below_the_end_is_a_failure(tmp_path: Path
 
     failure = asyncio.run(main())
     assert failure is not None
-    assert failure.startswith("StandsStill('a-1: folded to ")
+    assert failure.startswith("StandsStill('a-1: stuck at ")
 
 
 def test_transaction_markers_at_the_end_are_no_lag(tmp_path: Path) -> None:

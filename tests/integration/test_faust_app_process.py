@@ -106,7 +106,7 @@ def test_faust_opens_no_connection_and_makes_no_topic(tmp_path: Path) -> None:
     [
         ("fold-raises", "ValueError('five')"),
         ("reader-dies", "Hole("),
-        ("loop-stalls", "the event loop stands still"),
+        ("loop-stalls", "event loop is stalled"),
         ("fold-raises-and-stop-hangs", "ValueError('five')"),
     ],
 )
