@@ -5,11 +5,11 @@ A server that can report its port should bind port 0 instead.
 
 from __future__ import annotations
 
-import random
 import socket
 import sys
 
 from ledger.errors import NoFreePort
+from ledger.jitter import CHANCE
 
 # Below the ephemeral range of every system. A client that reconnects to a dead server on an ephemeral loopback port sooner or
 # later connects to itself and then holds the port, and any outgoing connection may get the port in between.
@@ -31,7 +31,7 @@ def is_free(port: int) -> bool:
 
 def free_port(preferred: int | None = None, avoid: int = 0) -> int:
     """`preferred` if it is free, else any of `PORTS` but `avoid`. Raises `NoFreePort`."""
-    candidates = random.sample(PORTS, _ATTEMPTS)
+    candidates = CHANCE.sample(PORTS, _ATTEMPTS)
     for port in (preferred, *candidates) if preferred else candidates:
         if port != avoid and is_free(port):
             return port

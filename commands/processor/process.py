@@ -6,7 +6,6 @@ may write (ARCHITECTURE, One writer). The number of writers is read from the clu
 
 from __future__ import annotations
 
-import random
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -19,6 +18,7 @@ from commands.processor.desk import OrderBook
 from commands.processor.writer_loop import OrderListener, WriterLoop
 from ledger.asking import until_answered
 from ledger.errors import ConfigError, LogError
+from ledger.jitter import between
 from ledger.log import EventLog, Lease, TopicPartition
 from ledger.store import Store
 from ledger.supervision import workers
@@ -202,7 +202,7 @@ class CommandsProcess:
         """Rejoin if no process holds a writer: its partitions would not be decided, and nothing else would notice."""
         if time.monotonic() < self._next_unheld_look:
             return
-        self._next_unheld_look = time.monotonic() + UNHELD_EVERY_S * random.uniform(0.8, 1.2)
+        self._next_unheld_look = time.monotonic() + UNHELD_EVERY_S * between(0.8, 1.2)
         try:
             unheld = set(self._log.unheld(self._topics.writers, self._app_id))
         except LogError as exc:

@@ -18,7 +18,6 @@ standby), so that a takeover is short.
 
 from __future__ import annotations
 
-import random
 import threading
 import time
 from collections.abc import Callable, Container, Sequence
@@ -31,6 +30,7 @@ from commands.processor.fold_check import FoldCheck
 from commands.processor.held_back import LOOK_EVERY_S, HeldBack, Landed
 from ledger.envelope import Written
 from ledger.errors import Discard, Fenced, HangingTransaction, Hole, LogError, Rejected
+from ledger.jitter import between
 from ledger.log import EventLog, NewRecord, Reader, Record, TopicPartition
 from ledger.order import Order
 from ledger.store import Store
@@ -148,7 +148,7 @@ class WriterLoop(WorkerThread):
                         self._narrow(exc)
                     doubtful = self._note(exc) or time.monotonic() - self._alive > ASLEEP_S
                     wait_s = 0.05 if was_ready else min(wait_s * 2, 1.0)
-                    pause = wait_s * random.uniform(0.5, 1.5)
+                    pause = wait_s * between(0.5, 1.5)
                     self._stopping.wait(pause + (FENCED_WAIT_S if doubtful and self._owned.is_set() else 0))
                 finally:
                     self._not_ready()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import random
-
 from msgspec import Struct
 
 from commands.obligations import Kind
 from commands.reconciler.performing import CallReport
 from commands.reconciler.tries import LONGEST_ASKED_PAUSE_S
 from ledger.durations import HOUR_MS, MINUTE_MS
+from ledger.jitter import between
 
 FIRST_PAUSE_MS, LONGEST_PAUSE_MS = 1_000, 5 * MINUTE_MS
 WAITED_PAUSES_MS = (200, 500, 1_000, 2_000)  # the first pauses for obligations that a customer waits for
@@ -48,7 +47,7 @@ class Tries(Struct):
         pause = STUCK_PAUSE_MS if self.is_stuck(now) else pause_ms(kind, self.pauses, looked)
         self.pauses += 1
         asked_ms = round(1000 * min(report.after_s, LONGEST_ASKED_PAUSE_S)) if report is not None else 0
-        self.next_at = now + max(asked_ms, round(pause * random.uniform(0.75, 1.25)))
+        self.next_at = now + max(asked_ms, round(pause * between(0.75, 1.25)))
 
     def report(self, now: int) -> None:
         """Note that it was performed and the facts were sent."""
@@ -59,7 +58,7 @@ class Tries(Struct):
         """Note a read without news; or a command that is not legal yet, because clocks differ."""
         self.failed = self.blind = self.pauses = 0
         first, longest = LOOK_PAUSES_MS.get(kind, (FIRST_PAUSE_MS, LONGEST_PAUSE_MS))
-        self.next_at = now + round(min(first << min(self.quiet + 1, 20), longest) * random.uniform(1.0, 1.1))
+        self.next_at = now + round(min(first << min(self.quiet + 1, 20), longest) * between(1.0, 1.1))
         self.quiet += 1
 
     def ask(self) -> None:

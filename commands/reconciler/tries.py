@@ -13,9 +13,10 @@ that its key is in use, which is another "not now".
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
+
+from ledger.jitter import between
 
 TRIES = 3
 PAUSES_S = ((0.02, 0.06), (0.06, 0.18))
@@ -42,7 +43,7 @@ async def with_tries(
     again_after: Callable[[T], float | None],
     limit_s: float,
     tries: int = TRIES,
-    jitter: Callable[[float, float], float] = random.uniform,
+    jitter: Callable[[float, float], float] = between,
 ) -> T:
     """The first result of `once` that `again_after` calls definite (None), else the last one.
 

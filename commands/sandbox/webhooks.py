@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 
 import structlog
@@ -13,6 +12,7 @@ from commands.sandbox.chaos import Chaos
 from commands.sandbox.journal import Journal
 from ledger.faults import in_short
 from ledger.http_client import HttpClient, NoAnswer
+from ledger.jitter import between
 
 TRIES = 12
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
@@ -88,7 +88,7 @@ class WebhookSender:
             except (NoAnswer, TimeoutError) as exc:
                 why = str(exc) or "time-out"
             log.info("message not accepted", why=why, again_s=pause_s)
-            await asyncio.sleep(pause_s * random.uniform(0.8, 1.2))
+            await asyncio.sleep(pause_s * between(0.8, 1.2))
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
         log.warning("message given up")
 

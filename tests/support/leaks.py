@@ -100,5 +100,5 @@ def excused(request: pytest.FixtureRequest) -> bool:
 
 def shared_processes(config: pytest.Config) -> set[int]:
     """The broker's, which a test may have been the first to ask for."""
-    shared = config.pluginmanager.get_plugin("workers")
+    shared = config.pluginmanager.get_plugin("tests.support.workers")
     return set() if shared is None else shared.broker_processes(config)

@@ -200,6 +200,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "smtplib": ("commands/notifier/email_door.py",),
     "avro": ("ledger/schemas/compatibility.py",),
     "pyarrow": ("api/cli/parquet.py",),
+    "random": ("ledger/jitter.py", "commands/sandbox/"),  # the shared generator is not for threads beside somebody's tests
     "pytest": (),
     "hypothesis": (),
 }
