@@ -1,7 +1,6 @@
 """Orders through the sandbox, whole: API, processor, reconciler, Stripe's client over HTTP, stock over HTTP, signed webhooks.
 
-The scenarios are those of commands/README.md. At the end of each, the sandbox's journal is held against the topic by a checker
-that knows no rule of the product.
+The scenarios are those of commands/README.md.
 """
 
 from __future__ import annotations
