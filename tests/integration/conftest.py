@@ -1,23 +1,30 @@
-"""The sandbox, a shop that pays and reserves there, and a log whose customers get mail.
+"""A ledger, in memory and on Kafka; the sandbox, and a shop that pays and reserves there; a log whose customers get mail.
 
-A module that needs another sandbox has a fixture of the same name.
+A module that needs another ledger or another sandbox has a fixture of the same name.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from ledger.kafka.log import KafkaLog
-from ledger.kafka.settings import KafkaSettings
 from ledger.log import EventLog
 from ledger.memory.log import MemoryLog
 from ledger.topics import Topics
-from tests.support.harness import running_ledger
+from tests.support.harness import RunningLedger, running_ledger
 from tests.support.paying_shop import Shop
 from tests.support.post import MailServer, Post
 from tests.support.sandboxed import RunningSandbox, running_sandbox
+
+
+@pytest.fixture(scope="module", params=["memory", pytest.param("kafka", marks=pytest.mark.kafka)])
+def ledger(request: pytest.FixtureRequest) -> Iterator[RunningLedger]:
+    log: EventLog = MemoryLog() if request.param == "memory" else KafkaLog(request.getfixturevalue("kafka"))
+    with running_ledger(log, Topics(f"ledger-{time.time_ns()}.")) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
@@ -51,12 +58,7 @@ def mails() -> Iterator[MailServer]:
 
 @pytest.fixture(params=["memory", pytest.param("kafka", marks=pytest.mark.kafka)])
 def post(request: pytest.FixtureRequest, topics: Topics, mails: MailServer) -> Iterator[Post]:
-    log: EventLog
-    if request.param == "kafka":
-        settings: KafkaSettings = request.getfixturevalue("kafka")
-        log = KafkaLog(settings)
-    else:
-        log = MemoryLog()
+    log: EventLog = MemoryLog() if request.param == "memory" else KafkaLog(request.getfixturevalue("kafka"))
     post = Post(log, topics, mails.url)
     yield post
     post.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,21 +12,11 @@ from api.services.audit import By
 from commands.messages import OrderCommand, RaiseAttention
 from ledger.audit import ATTENTION_RESOLUTION, CONTACT_READ, CUSTOMER_ERASURE, DONE, REFUSED, REQUESTED, AuditRecord
 from ledger.errors import LogUnavailable
-from ledger.kafka.log import KafkaLog
-from ledger.log import EventLog, NewRecord, OnAck, Sender
-from ledger.memory.log import MemoryLog
+from ledger.log import NewRecord, OnAck, Sender
 from ledger.schemas.codec import audit_codec
-from ledger.topics import Topics
 from ledger.transitions import Operation
-from tests.support.harness import ROLES, RunningLedger, key, order_body, running_ledger
+from tests.support.harness import ROLES, RunningLedger, key, order_body
 from tests.support.patience import PATIENCE_S
-
-
-@pytest.fixture(scope="module", params=["memory", pytest.param("kafka", marks=pytest.mark.kafka)])
-def ledger(request: pytest.FixtureRequest) -> Iterator[RunningLedger]:
-    log: EventLog = MemoryLog() if request.param == "memory" else KafkaLog(request.getfixturevalue("kafka"))
-    with running_ledger(log, Topics(f"audit-{time.time_ns()}.")) as running:
-        yield running
 
 
 def records(ledger: RunningLedger) -> list[AuditRecord]:

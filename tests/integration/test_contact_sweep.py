@@ -4,31 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
 
 import pytest
 
 from api.processes.contact_expiry import is_unnamed, let_the_log_compact, sweep
 from ledger.contacts import BARRIER_KEY, Address, OrderContact, contact_key
 from ledger.errors import NotDurable
-from ledger.kafka.log import KafkaLog
-from ledger.log import Acked, EventLog, NewRecord
+from ledger.log import Acked, NewRecord
 from ledger.memory.log import MemoryLog
 from ledger.schemas.codec import contact_codec
-from ledger.topics import DAY_MS, Topics
+from ledger.topics import DAY_MS
 from projections.read_models import Frozen, encode
-from tests.support.harness import RunningLedger, key, order_body, running_ledger
+from tests.support.harness import RunningLedger, key, order_body
 from tests.support.patience import PATIENCE_S
 
 HOUR_MS = DAY_MS // 24
 ADA = contact_codec().encode(OrderContact("c-1", "Ada", "ada@example.org", Address("1 Mill Lane", "Leeds", "LS1 1AA", "GB")))
-
-
-@pytest.fixture(scope="module", params=["memory", pytest.param("kafka", marks=pytest.mark.kafka)])
-def ledger(request: pytest.FixtureRequest) -> Iterator[RunningLedger]:
-    log: EventLog = MemoryLog() if request.param == "memory" else KafkaLog(request.getfixturevalue("kafka"))
-    with running_ledger(log, Topics(f"contact-sweep-{time.time_ns()}.")) as running:
-        yield running
 
 
 def now_ms() -> int:

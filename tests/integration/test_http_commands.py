@@ -1,4 +1,4 @@
-"""Commands over HTTP: decided, replayed, refused, undecided. On the in-memory log, and what matters on real Kafka too."""
+"""Commands over HTTP, decided: placed, replayed, cancelled, moved along. In memory, and on Kafka."""
 
 from __future__ import annotations
 
@@ -11,35 +11,15 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import httpx
-import psutil
 import pytest
 
-from api import call
-from api import replies as outcomes
 from commands.messages import OrderCommand, RecordStock, command_codec
 from ledger import events as e
-from ledger.kafka.log import KafkaLog
-from ledger.log import EventLog, NewRecord
-from ledger.memory.log import MemoryLog
-from ledger.schemas.codec import event_codec, refusal_codec
-from ledger.topics import Topics
+from ledger.log import NewRecord
+from ledger.schemas.codec import event_codec
 from ledger.transitions import Operation
-from tests.support.harness import RunningLedger, free_order_body, key, order_body, running_ledger
+from tests.support.harness import RunningLedger, free_order_body, key, order_body, placed
 from tests.support.patience import PATIENCE_S
-
-
-@pytest.fixture(scope="module", params=["memory", pytest.param("kafka", marks=pytest.mark.kafka)])
-def ledger(request: pytest.FixtureRequest) -> Iterator[RunningLedger]:
-    log: EventLog = MemoryLog() if request.param == "memory" else KafkaLog(request.getfixturevalue("kafka"))
-    with running_ledger(log, Topics(f"http-commands-{time.time_ns()}.")) as running:
-        yield running
-
-
-def placed(client: httpx.Client, body: dict[str, Any] | None = None) -> dict[str, Any]:
-    answer = client.post("/orders", json=body or order_body(), headers=key())
-    assert answer.status_code == 201, answer.text
-    order: dict[str, Any] = answer.json()
-    return order
 
 
 def report(ledger: RunningLedger, order_id: str, **fields: Any) -> None:
@@ -340,203 +320,3 @@ def test_another_customers_order_and_none_look_the_same(ledger: RunningLedger) -
             assert wanted not in str(problem)
             bodies.append(problem)
     assert bodies[:3] == bodies[3:]
-
-
-# ---- undecided ------------------------------------------------------------------------------------------------------
-
-
-def test_respond_async_answers_when_the_command_is_durable_and_tells_where_to_look(ledger: RunningLedger) -> None:
-    client, headers = ledger.client(), key()
-    ledger.folding.clear()
-    try:
-        answer = client.post("/orders", json=order_body(), headers=headers | {"Prefer": "respond-async"})
-        assert (answer.status_code, answer.headers["preference-applied"]) == (202, "respond-async")
-        place = answer.headers["location"]
-        assert place.startswith(f"/commands/{answer.json()['command_id']}?at=")
-        pending = client.get(place)
-        assert (pending.status_code, pending.json()) == (200, answer.json())
-        assert ledger.client(customer="c-2").get(place).json()["code"] == "command-unknown"
-        assert ledger.client("admin").get(place).json()["code"] == "command-unknown"
-        assert client.get(place.split("?")[0]).json()["code"] == "command-unknown"
-        partition, offset = place.split("at=")[1].split("-")
-        for other in (f"{partition}-{int(offset) + 1000}", f"{(int(partition) + 1) % 4}-0"):
-            assert client.get(f"{place.split('?')[0]}?at={other}").json()["code"] == "command-unknown"
-    finally:
-        ledger.folding.set()
-    deadline = time.monotonic() + PATIENCE_S
-    while (state := client.get(place).json())["state"] == "pending":
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    assert state == answer.json() | {"state": "accepted", "version": 1}
-    assert client.get(place.split("?")[0]).json() == state
-    replay = client.post("/orders", json=order_body(), headers=headers)
-    assert (replay.status_code, replay.headers["idempotency-replayed"]) == (201, "true")
-
-
-@pytest.mark.parametrize(
-    ("prefer", "applied"), [("wait=0", "wait=0"), ("wait=1", "wait=1"), ("respond-async, wait=1", "respond-async, wait=1")]
-)
-def test_a_command_that_is_not_decided_in_time_is_202(
-    ledger: RunningLedger, monkeypatch: pytest.MonkeyPatch, prefer: str, applied: str
-) -> None:
-    for module, name in ((outcomes, "DEFAULT_WAIT_S"), (call, "MAX_WAIT_S")):
-        monkeypatch.setattr(module, name, 2 * PATIENCE_S)  # any other wait than the one asked for would take this long
-    client, headers = ledger.client(), key()
-    ledger.folding.clear()
-    try:
-        began = time.monotonic()
-        answer = client.post("/orders", json=order_body(), headers=headers | {"Prefer": prefer})
-        assert (answer.status_code, answer.headers["preference-applied"]) == (202, applied)
-        assert int(prefer[-1]) - 0.05 < time.monotonic() - began < PATIENCE_S
-    finally:
-        ledger.folding.set()
-    assert client.post("/orders", json=order_body(), headers=headers).status_code == 201
-
-
-def test_a_wait_that_is_too_long_is_cut_and_said_so_and_nonsense_is_ignored(ledger: RunningLedger) -> None:
-    client = ledger.client()
-    answer = client.post("/orders", json=order_body(), headers=key() | {"Prefer": "handling=lenient, wait=99"})
-    assert answer.headers["preference-applied"] == "wait=10"
-    answer = client.post("/orders", json=order_body(), headers=key() | {"Prefer": "wait=soon, nothing"})
-    assert (answer.status_code, "preference-applied" in answer.headers) == (201, False)
-
-
-def test_what_became_of_a_command_of_staff_is_shown_to_whoever_sent_it(ledger: RunningLedger) -> None:
-    client, admin = ledger.client(), ledger.client("admin")
-    order_id = placed(client)["order_id"]
-    place = admin.post(f"/orders/{order_id}/cancel", headers=key() | {"Prefer": "respond-async"}).headers["location"]
-    deadline = time.monotonic() + 100
-    while (state := admin.get(place).json())["state"] == "pending":
-        assert time.monotonic() < deadline
-    assert (state["state"], state["version"]) == ("accepted", 2)
-    assert admin.get(place.split("?")[0]).json() == state
-    for other in (client, ledger.client("operator"), ledger.client("reader")):
-        assert other.get(place).json()["code"] == "command-unknown"
-
-
-def test_look_ups_of_another_nodes_commands_share_one_reader(ledger: RunningLedger) -> None:
-    client = ledger.client()
-    ledger.folding.clear()
-    try:
-        places = [
-            client.post("/orders", json=order_body(), headers=key() | {"Prefer": "respond-async"}).headers["location"]
-            for _ in range(12)
-        ]
-        ledger.context.look_ups.forget()  # as a node that sent none of them
-        threads = None
-        for place in places:
-            assert client.get(place).json()["state"] == "pending"
-            threads = threads or psutil.Process().num_threads()
-            assert psutil.Process().num_threads() <= threads + 2
-    finally:
-        ledger.folding.set()
-
-
-def test_a_refused_command_is_told_as_refused_with_its_problem(ledger: RunningLedger) -> None:
-    client = ledger.client()
-    order_id = placed(client)["order_id"]
-    headers = key() | {"If-Match": '"9"', "Prefer": "respond-async"}
-    place = client.post(f"/orders/{order_id}/cancel", headers=headers).headers["location"]
-    deadline = time.monotonic() + PATIENCE_S
-    while (state := client.get(place).json())["state"] == "pending":
-        assert time.monotonic() < deadline
-    assert (state["state"], state["version"], state["problem"]["code"]) == ("refused", None, "version-conflict")
-    assert state["problem"]["instance"] == place.split("?")[0]
-
-
-def test_the_place_of_a_reused_key_tells_of_the_refusal_and_not_of_the_first_command(ledger: RunningLedger) -> None:
-    client, headers = ledger.client(), key()
-    assert client.post("/orders", json=order_body(), headers=headers).status_code == 201
-    place = client.post("/orders", json=order_body(reference="x"), headers=headers | {"Prefer": "wait=0"}).headers["location"]
-    deadline = time.monotonic() + PATIENCE_S
-    while (state := client.get(place).json())["state"] == "pending":
-        assert time.monotonic() < deadline
-    assert (state["state"], state["problem"]["code"]) == ("refused", "idempotency-key-reused")
-
-
-# ---- refused at the door --------------------------------------------------------------------------------------------
-
-
-def unwritten(ledger: RunningLedger) -> tuple[int, ...]:
-    t = ledger.topics
-    return tuple(ledger.count(topic) for topic in (t.commands, t.events, t.refusals, t.contacts))
-
-
-@pytest.mark.parametrize(
-    ("body", "code"),
-    [
-        (order_body(total_minor=3401), "total-mismatch"),
-        (order_body(currency="JPY"), "currency-not-supported"),
-        (order_body(lines=[order_body()["lines"][0]] * 2, total_minor=4900), "duplicate-line"),
-        (order_body(coupon="x"), "unknown-field"),
-        (order_body(reference="a\nb"), "invalid-field"),
-        (order_body(adjustments=[{"kind": "discount", "label": "x", "amount_minor": 1}], total_minor=3301), "invalid-field"),
-        (order_body(adjustments=[{"kind": "tax", "label": "x", "amount_minor": -1}], total_minor=3299), "invalid-field"),
-        ([], "invalid-field"),
-        ("x", "invalid-field"),
-        (None, "invalid-field"),
-    ],
-)
-def test_an_order_that_is_wrong_in_itself_is_422_and_nothing_is_written(ledger: RunningLedger, body: Any, code: str) -> None:
-    before = unwritten(ledger)
-    answer = ledger.client().post("/orders", json=body, headers=key())
-    assert (answer.status_code, answer.json()["code"]) == (422, code)
-    assert answer.json()["errors"]
-    assert unwritten(ledger) == before
-
-
-@pytest.mark.parametrize(
-    ("headers", "status", "code"),
-    [
-        ({}, 400, "idempotency-key-required"),
-        ({"Idempotency-Key": ""}, 400, "idempotency-key-required"),
-        ({"Idempotency-Key": "a b"}, 400, "idempotency-key-invalid"),
-        ({"Idempotency-Key": "x" * 256}, 400, "idempotency-key-invalid"),
-        ({"Idempotency-Key": "x", "If-Match": "7"}, 400, "invalid-if-match"),
-        ({"Idempotency-Key": "x", "If-Match": 'W/"7"'}, 400, "invalid-if-match"),
-        ({"Idempotency-Key": "x", "If-Match": '"7", "8"'}, 400, "invalid-if-match"),
-        ({"Idempotency-Key": "x", "If-Match": '"99999999999"'}, 400, "invalid-if-match"),
-        ({"Idempotency-Key": "x", "Content-Type": "text/plain"}, 415, "unsupported-media-type"),
-        ({"Idempotency-Key": "x", "Content-Encoding": "gzip"}, 415, "unsupported-media-type"),
-    ],
-)
-def test_a_command_whose_headers_are_wrong_is_refused_unwritten(
-    ledger: RunningLedger, headers: dict[str, str], status: int, code: str
-) -> None:
-    client = ledger.client()
-    order_id = placed(client)["order_id"]
-    before = unwritten(ledger)
-    sent = {"Content-Type": "application/json"} | headers
-    answer = client.post(f"/orders/{order_id}/cancel", content=b"{}", headers=sent)
-    assert (answer.status_code, answer.json()["code"]) == (status, code)
-    assert unwritten(ledger) == before
-
-
-@pytest.mark.parametrize(
-    ("body", "code"),
-    [
-        ({"status": "paid"}, "status-not-settable"),
-        ({"status": "pending"}, "status-not-settable"),
-        ({"status": "lost"}, "invalid-field"),
-        ({}, "invalid-field"),
-        ({"status": "delivered", "carrier": "DHL"}, "invalid-field"),
-        ({"status": "shipped", "reason": "fraud"}, "invalid-field"),
-        ({"status": "cancelled", "reason": "boredom"}, "invalid-field"),
-        ({"status": "shipped", "carrier": "x" * 41}, "invalid-field"),
-    ],
-)
-def test_a_status_nobody_can_set_is_refused_unwritten(ledger: RunningLedger, body: dict[str, str], code: str) -> None:
-    order_id = placed(ledger.client())["order_id"]
-    before = unwritten(ledger)
-    answer = ledger.client("admin").put(f"/orders/{order_id}/status", json=body, headers=key())
-    assert (answer.status_code, answer.json()["code"]) == (422, code)
-    assert unwritten(ledger) == before
-
-
-def test_every_refusal_of_the_processor_is_recorded_once(ledger: RunningLedger) -> None:
-    client, headers = ledger.client(), key()
-    order_id = placed(client)["order_id"]
-    for _ in range(3):
-        assert client.post(f"/orders/{order_id}/cancel", headers=headers | {"If-Match": '"5"'}).status_code == 412
-    refusals = [refusal_codec().decode(r.value) for r in ledger.records(ledger.topics.refusals)]
-    assert [r.code for r in refusals if r.order_id == order_id] == ["version_conflict"]

@@ -22,13 +22,6 @@ from tests.support.harness import RunningLedger, another_node, deciding_again, k
 from tests.support.patience import PATIENCE_S
 
 
-@pytest.fixture(scope="module", params=["memory", pytest.param("kafka", marks=pytest.mark.kafka)])
-def ledger(request: pytest.FixtureRequest) -> Iterator[RunningLedger]:
-    log: EventLog = MemoryLog() if request.param == "memory" else KafkaLog(request.getfixturevalue("kafka"))
-    with running_ledger(log, Topics(f"http-erasure-{time.time_ns()}.")) as running:
-        yield running
-
-
 def placed(client: httpx.Client) -> str:
     return str(client.post("/orders", json=order_body(), headers=key()).json()["order_id"])
 

@@ -190,6 +190,14 @@ def _settings(
     )
 
 
+def placed(client: httpx.Client, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    """A new order, as `placeOrder` shows it."""
+    answer = client.post("/orders", json=body or order_body(), headers=key())
+    assert answer.status_code == 201, answer.text
+    order: dict[str, Any] = answer.json()
+    return order
+
+
 @contextmanager
 def running_ledger(
     log: EventLog,
