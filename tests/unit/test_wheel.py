@@ -1,0 +1,103 @@
+"""What is in the wheel, and that an installed one works without the source tree."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def docker_context() -> list[str]:
+    """What `.dockerignore` lets in: everything is out but what is named."""
+    lines = [line for line in (ROOT / ".dockerignore").read_text("utf-8").splitlines() if line and not line.startswith("#")]
+    assert lines[0] == "*"
+    return [line[1:] for line in lines if line.startswith("!")]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built as the image builds it: from what is in Docker's context, nothing else."""
+    source, out = tmp_path_factory.mktemp("context"), tmp_path_factory.mktemp("dist")
+    for name in docker_context():
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
+        else:
+            shutil.copy(ROOT / name, source / name)
+    uv = shutil.which("uv")
+    assert uv, "uv is not on PATH"
+    done = subprocess.run([uv, "build", "--wheel", "--out-dir", str(out)], cwd=source, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (built,) = out.glob("*.whl")
+    return built
+
+
+def test_the_docker_context_has_no_secret_and_no_data() -> None:
+    names = docker_context()
+    assert [name for name in names if name.startswith(".") or "*" in name] == []
+    assert all((ROOT / name).exists() for name in names)
+
+
+def test_the_wheel_has_the_schemas_and_the_lock_of_kafkas_jars(wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    schemas = {f"ledger/avsc/{path.name}" for path in (ROOT / "avro").glob("*.avsc")}
+    assert len(schemas) >= 4
+    assert schemas | {"ledger/avsc/kafka.lock.json"} <= names
+    for path in (ROOT / "avro").iterdir():
+        if path.is_file():
+            assert zipfile.ZipFile(wheel).read(f"ledger/avsc/{path.name}") == path.read_bytes()
+
+
+def test_the_wheel_has_the_packages_the_licence_and_nothing_else(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"api", "commands", "ledger", "projections"}
+    assert [name for name in names if "__pycache__" in name or "/." in name] == []
+    (licence,) = [name for name in names if name.endswith("LICENSE")]
+    assert zipfile.ZipFile(wheel).read(licence) == (ROOT / "LICENSE").read_bytes()
+    assert b"Apache License" in zipfile.ZipFile(wheel).read(licence)
+
+
+def test_each_package_of_the_wheel_says_that_it_has_types(wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert {f"{package}/py.typed" for package in ("api", "commands", "ledger", "projections")} <= names
+
+
+def test_the_wheel_says_where_the_project_is_and_what_is_optional(wheel: Path) -> None:
+    archive = zipfile.ZipFile(wheel)
+    (metadata,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+    lines = archive.read(metadata).decode().splitlines()
+    urls = {line.removeprefix("Project-URL: ").partition(",")[0] for line in lines if line.startswith("Project-URL: ")}
+    assert urls == {"Repository", "Documentation", "Changelog", "Issues"}
+    assert "Provides-Extra: registry" in lines
+
+
+def test_what_is_optional_is_there_for_the_tests() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    for name, extra in project["project"]["optional-dependencies"].items():
+        assert set(extra) <= set(project["dependency-groups"]["dev"]), name
+
+
+def test_an_installed_wheel_finds_its_schemas_and_its_command_without_the_source_tree(wheel: Path, tmp_path: Path) -> None:
+    zipfile.ZipFile(wheel).extractall(tmp_path)
+    script = (
+        "import json, ledger.schemas.data_files as f, ledger.schemas.versions as s, ledger.broker.jars as j, api.cli as c\n"
+        "print(json.dumps([str(f.data_dir()), len(s.schema_versions()), len(j.JarLock.read().jars), c.__file__]))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    folder, schemas, jars, cli = json.loads(done.stdout)
+    assert Path(folder) == tmp_path / "ledger" / "avsc"
+    assert schemas == len(list((ROOT / "avro").glob("*.avsc")))
+    assert jars > 0
+    assert Path(cli) == tmp_path / "api" / "cli" / "__init__.py"
+    (entry_points,) = tmp_path.glob("*.dist-info/entry_points.txt")
+    assert "order-ledger = api.cli:main" in entry_points.read_text()
