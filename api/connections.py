@@ -1,14 +1,14 @@
-"""Connections of the HTTP server, bounded: how many there are, how long each may take, and how large a header may be.
+"""Limits on connections of the HTTP server: their number, their duration, and the size of headers.
 
-One client's cost is that client's. Uvicorn's protocol parses; this one adds what uvicorn leaves to a proxy in front:
+No client may slow down others. Uvicorn's protocol parses; this one adds what uvicorn leaves to a reverse proxy:
 
-- a header must be complete 10 s after the connection was made or its first byte came, a body 10 s after its header (408);
-- a header may have 32 KiB (431), because the parser's cost grows with the square of a longer one;
+- headers must be complete 10 s after the connection or their first byte, a body 10 s after its headers (408);
+- headers have at most 32 KiB (431), because the cost of the parser grows with the square of their length;
 - a client that reads nothing of its answer for a minute is disconnected;
-- where there are as many connections as may be, the one that has rested longest makes room, taken from the address that has
-  most of them. Only where every connection has a request under way is a new one refused (503).
+- at the maximum number of connections, the one that has been idle longest is closed, of the address that has most of them. Only
+  if all connections are busy, a new one is refused (503).
 
-What cannot be parsed is answered in the API's own form, with a `Request-Id`.
+Invalid HTTP is answered with a problem and a `Request-Id`.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from ledger.faults import in_short
 
 log = structlog.get_logger(__name__)
 
-LINGER_S, LINGER_BYTES = 2.0, 1024 * 1024  # to take what a client still sends, or a reset overtakes the answer
+LINGER_S, LINGER_BYTES = 2.0, 1024 * 1024  # to read what a client still sends, or a reset would overtake the answer
 OWN_FILES = 512  # databases, sockets to Kafka and to the provider
-FILES = 65_536  # more than this nobody needs, and some systems have no limit
+FILES = 65_536  # nobody needs more, and some systems have no limit
 
 
 class ConnectionLimits(NamedTuple):
@@ -44,31 +44,31 @@ class ConnectionLimits(NamedTuple):
     header_bytes: int = 32 * 1024
     header_s: float = 10.0
     body_s: float = 10.0
-    idle_s: float = 75.0  # longer than what clients and proxies keep connections for
+    idle_s: float = 75.0  # longer than clients and proxies keep idle connections
     unread_s: float = 60.0
-    sweep_s: float = 1.0  # so much later at most
+    sweep_s: float = 1.0  # at most so much later
 
 
 class ClientAddress:
-    """The connections of one address (IPv6: of one /64). Resting are those without a request under way, oldest first."""
+    """The connections of one address (IPv6: of one /64). Those without a request in progress are listed oldest first."""
 
     __slots__ = ("count", "idle", "silent")
 
     def __init__(self) -> None:
         self.count = 0
-        self.silent: dict[BoundedProtocol, None] = {}  # no request was ever complete
-        self.idle: dict[BoundedProtocol, None] = {}  # kept alive for the next one
+        self.silent: dict[BoundedProtocol, None] = {}  # never had a complete request
+        self.idle: dict[BoundedProtocol, None] = {}  # kept alive for the next request
 
     def longest_resting(self) -> BoundedProtocol | None:
         return next(iter(self.silent or self.idle), None)
 
 
 class Connections:
-    """All connections of one server; on its event loop. `protocol` is uvicorn's option `http`."""
+    """All connections of one server; on its event loop. Pass `protocol` as uvicorn's option `http`."""
 
     def __init__(self, limits: ConnectionLimits | None = None, proxies: Proxies | None = None) -> None:
         self.limits, self._proxies = limits or ConnectionLimits(), proxies or Proxies()
-        self.ended: Counter[str] = Counter()  # by us, and why
+        self.ended: Counter[str] = Counter()  # by the server, by reason
         self._open: dict[BoundedProtocol, None] = {}
         self._addresses: dict[str, ClientAddress] = {}
         self._sweep: asyncio.TimerHandle | None = None
@@ -80,7 +80,7 @@ class Connections:
         return BoundedProtocol(self, **of_uvicorn)
 
     def admit(self, connection: BoundedProtocol, name: str, host: str = "") -> ClientAddress | None:
-        """Count a new connection of `host`, as one of `name`; another one makes room if need be. None: there is no room."""
+        """Count a new connection of `host` under `name`, closing an idle one if necessary. None: there is no room."""
         address = self._addresses.get(name) or ClientAddress()
         if address.count >= self.limits.per_address and host not in self._proxies and not self._make_room(address):
             return None
@@ -113,13 +113,13 @@ class Connections:
             del self._addresses[name]
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
-        """End what is too slow. One timer for all: two for each request would cost every request."""
+        """Close slow connections. One timer for all: two per request would slow down every request."""
         now = loop.time()
         for connection in list(self._open):
             try:
                 connection.check(now)
-            except Exception as exc:  # it costs this connection: without the next look none would ever be too slow
-                log.error("a connection that cannot be looked at", why=in_short(exc))
+            except Exception as exc:  # affects only this connection: the checks must go on
+                log.error("connection could not be checked", why=in_short(exc))
                 connection.transport.abort()
         self._sweep = loop.call_later(self.limits.sweep_s, self._look, loop) if self._open else None
 
@@ -127,8 +127,8 @@ class Connections:
 class BoundedProtocol(HttpToolsProtocol):
     """One connection.
 
-    Its states: header (a new connection too), body, answering, idle, and ending while an answer of our own is on its way. With
-    pipelined requests it is the state of the last one.
+    Its states: header (also for a new connection), body, answering, idle, and ending while it sends a problem itself. With
+    pipelined requests, it is the state of the last one.
     """
 
     def __init__(self, connections: Connections, **of_uvicorn: Any) -> None:
@@ -141,10 +141,10 @@ class BoundedProtocol(HttpToolsProtocol):
         self._state = "header"
         self._since = 0.0
         self._header_bytes = 0
-        self._completed = False  # the header, in the piece that is being parsed
+        self._completed = False  # the headers, in the chunk that is being parsed
         self._unread_since: float | None = None
         self._lingers: asyncio.TimerHandle | None = None
-        self._answering: RequestResponseCycle | None = None  # `cycle` is that of the last request, which may be in the queue
+        self._answering: RequestResponseCycle | None = None  # `cycle` is that of the last request, which may be queued
 
     # ---- the connection
 
@@ -167,11 +167,11 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def end(self, why: str, problem: Problem | None = None) -> None:
-        """Close it, with `problem` as the answer if none has begun. Whoever reads the body learns that nobody is there."""
+        """Close it, with `problem` as the answer if none has begun. A route that reads the body gets a disconnect."""
         self._all.ended[why] += 1
-        self._all.forget(self, self._name)  # now: a place is needed, and the transport closes a turn later
+        self._all.forget(self, self._name)  # now: a slot is needed, and the transport closes one iteration later
         if self._answers() and (self._answering is not self.cycle or self.cycle.response_started):
-            problem = None  # it would be read as the answer to something else
+            problem = None  # it would be taken for the answer to another request
         for cycle in (self._answering, *(queued for queued, _ in self.pipeline)):
             if cycle is not None:
                 cycle.disconnected = True
@@ -180,18 +180,18 @@ class BoundedProtocol(HttpToolsProtocol):
             self._answer(problem)
         elif self._unread_since is not None:
             self.flow.resume_writing()
-            self.transport.abort()  # what nobody reads cannot be flushed
+            self.transport.abort()  # unread data cannot be flushed
         else:
             self.transport.close()
 
     def check(self, now: float) -> None:
-        """End the connection if it is too slow."""
+        """Close the connection if it is too slow."""
         if self._unread_since is not None:
             if now - self._unread_since > self._limits.unread_s:
                 self.end("unread answer")
             return
         if self.flow.read_paused or (self._state == "header" and self._answers()):
-            self._since = now  # it is we who do not read, or who have not answered what came before
+            self._since = now  # the server is not reading, or has not answered an earlier request
         waits_s = now - self._since
         if self._state == "header" and waits_s > self._limits.header_s:
             begun = self._header_bytes > 0
@@ -215,7 +215,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._unread_since = None
         super().resume_writing()
 
-    # ---- what comes in
+    # ---- incoming data
 
     def data_received(self, data: bytes) -> None:
         if self._state == "ending":
@@ -236,7 +236,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._completed = False
             super().data_received(piece)
             if self._state == "header":
-                # A header that began behind another request in this piece is counted from the next one on.
+                # Headers that began after another request in this chunk are counted from the next chunk on.
                 self._header_bytes = 0 if self._completed or not in_header else self._header_bytes + len(piece)
                 if self._header_bytes >= limit:
                     self.end("long header", Problem("header-too-large"))
@@ -275,7 +275,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self.end("malformed", Problem("malformed-request"))
 
     def _answer(self, problem: Problem) -> None:
-        """Write an answer of our own and close: for what reaches no route."""
+        """Write a problem and close: for requests that reach no route."""
         body = problem.as_bytes("/")
         headers = {
             **problem.headers,
@@ -294,7 +294,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
 
 def _network(host: str) -> str:
-    """Whom an address belongs to: itself, or for IPv6 its /64, which is what one line gets."""
+    """The network of an address: itself, or for IPv6 its /64, which one customer line gets."""
     if ":" not in host:
         return host
     address = ipaddress.IPv6Address(host.partition("%")[0])
@@ -304,17 +304,19 @@ def _network(host: str) -> str:
 
 
 def limits_within(connections: int, per_address: int, files: int) -> ConnectionLimits:
-    """The limits that the settings ask for, as far as so many open files allow."""
+    """The limits of the settings, reduced to what the number of open files allows."""
     most = max(64, min(connections, files - OWN_FILES))
     if most < connections:
-        log.warning("fewer connections than asked for", connections=most, asked_for=connections, open_files=files)
+        log.warning(
+            "fewer connections than configured, limited by open files", connections=most, asked_for=connections, open_files=files
+        )
     return ConnectionLimits(connections=most, per_address=min(per_address, most))
 
 
 def raise_file_limit() -> int:
-    """Let this process open as many files as the system lets it raise by itself; returns how many that are."""
+    """Raise the limit of open files as far as the system allows; returns the limit."""
     if sys.platform == "win32":
-        return FILES  # sockets are no files there
+        return FILES  # sockets are not files there
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -322,8 +324,8 @@ def raise_file_limit() -> int:
     if soft != resource.RLIM_INFINITY and soft < wanted:
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-        except (OSError, ValueError) as exc:  # macOS has a lower bound of its own
-            log.warning("the limit of open files stays", open_files=soft, why=str(exc))
+        except (OSError, ValueError) as exc:  # macOS has a lower limit
+            log.warning("limit of open files could not be raised", open_files=soft, why=str(exc))
             return soft
         return wanted
     return wanted if soft == resource.RLIM_INFINITY else soft

@@ -1,6 +1,6 @@
-"""The tokens of a running `serve`: the file is read again when it changes, and whoever holds a token that ends soon is named.
+"""The tokens of a running `serve`: reloads the file when it changes, and warns about tokens that expire soon.
 
-A file that cannot be used changes nothing: the tokens of before stay, one line says so, and `/metrics` as long as it lasts.
+An invalid file changes nothing: the previous tokens stay in use; that is logged once, and shown in `/metrics` while it lasts.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ledger.errors import ConfigError
 from ledger.rfc3339 import format_ms
 
 EVERY_S = 1.0
-WARN_MS = (14 * DAY_MS, DAY_MS, 0)  # before the end of a token, each once
+WARN_MS = (14 * DAY_MS, DAY_MS, 0)  # before a token expires; each once
 
 log = structlog.get_logger(__name__)
 
@@ -26,16 +26,16 @@ _Identity = tuple[int, int, int, int]  # device, inode, size in bytes, time of t
 
 
 class TokensFile:
-    """`tokens` as the settings have them. Raises `ConfigError` when there are none to begin with.
+    """`tokens` are those of the settings. Raises `ConfigError` if there are none at the start.
 
-    `on_reload(outcome)` hears "taken" and "refused", each once for a change of the file.
+    `on_reload(outcome)` is called with "taken" or "refused", once per change of the file.
     """
 
     def __init__(self, settings: Settings, clock: Callable[[], int] = now_ms) -> None:
         self._settings, self._clock = settings, clock
         self._taken = self._last = self._identity()
         self._said = ""
-        self._warned: dict[bytes, int] = {}  # the least of WARN_MS that was said of a hash
+        self._warned: dict[bytes, int] = {}  # by hash: the least of WARN_MS that was logged
         self.on_reload: Callable[[str], object] = lambda outcome: None
         self.tokens = Tokens(read_tokens(settings), clock)
 
@@ -45,19 +45,19 @@ class TokensFile:
             await asyncio.sleep(EVERY_S)
 
     def look(self) -> None:
-        """Take the file if it has changed, and was left alone since the last look: it is not half written then."""
+        """Reload the file if it has changed, but not since the last check: it may still be being written."""
         found = self._identity()
         is_still, self._last = found == self._last, found
         if self._settings.ledger_tokens_file is not None and is_still:
             if found != self._taken:
                 self._reload(found)
             elif self.tokens.is_stale:
-                log.info("the tokens file is again what it was")
+                log.info("tokens file is valid again, unchanged")
                 self.tokens.is_stale, self._said = False, ""
         self._warn()
 
     def _identity(self) -> _Identity | None:
-        """Which file it is; None when there is none, or none to be looked at."""
+        """Identity of the file; None if there is none."""
         path = self._settings.ledger_tokens_file
         if path is None:
             return None
@@ -70,17 +70,17 @@ class TokensFile:
     def _reload(self, found: _Identity | None) -> None:
         try:
             known = read_tokens(self._settings)
-        except ConfigError as exc:  # looked at again the next time: what cannot be read now may be later
+        except ConfigError as exc:  # checked again the next time: it may be readable later
             self.tokens.is_stale = True
             if str(exc) != self._said:
                 self._said = str(exc)
-                log.error("the tokens file is not taken, the tokens of before stay", why=self._said)
+                log.error("tokens file is invalid, keeping the previous tokens", why=self._said)
                 self._note("refused")
             return
         before, now = ({token.sha256 for token in tokens} for tokens in (self.tokens.known, known))
         self.tokens.replace(known)
         self._taken, self._said = found, ""
-        log.info("tokens taken from the file", added=len(now - before), removed=len(before - now), known=len(now))
+        log.info("tokens reloaded from the file", added=len(now - before), removed=len(before - now), known=len(now))
         self._note("taken")
 
     def _note(self, outcome: str) -> None:
@@ -88,7 +88,7 @@ class TokensFile:
         self.on_reload(outcome)
 
     def _warn(self) -> None:
-        """A line for each token that ends within one of WARN_MS, and was not said to."""
+        """Log each token that expires within one of WARN_MS, once for each."""
         now = self._clock()
         for token in self.tokens.known:
             if (warning := _warning(token, now)) is None or warning >= self._warned.get(token.sha256, warning + 1):
@@ -96,7 +96,7 @@ class TokensFile:
             self._warned[token.sha256] = warning
             assert token.expires_at_ms is not None
             log.warning(
-                "a token has expired" if warning == 0 else "a token expires soon",
+                "token has expired" if warning == 0 else "token expires soon",
                 principal=token.principal.actor,
                 expires_at=format_ms(token.expires_at_ms),
                 sha256_begins=token.sha256.hex()[:8],
@@ -104,7 +104,7 @@ class TokensFile:
 
 
 def _warning(token: Token, now: int) -> int | None:
-    """Which of WARN_MS the token has come to. `now` in ms since the epoch."""
+    """The entry of WARN_MS that the token has reached. `now` is in ms since the epoch."""
     if token.expires_at_ms is None:
         return None
     left_ms = token.expires_at_ms - now

@@ -1,1 +1,1 @@
-"""The HTTP contract: what requests and answers look like, and the OpenAPI and AsyncAPI documents made from it."""
+"""The HTTP contract: shapes of requests and answers, and the OpenAPI and AsyncAPI documents generated from them."""

@@ -1,4 +1,4 @@
-"""The AsyncAPI 3.0 document of the topics, with the Avro schemas themselves. Made from the code, never by hand."""
+"""The AsyncAPI 3.0 document of the topics, including the Avro schemas. Generated from the code."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _TEXTS = {
     COMMANDS: ("Requests and observed facts about orders. Internal: only the processor reads it.", "order_id"),
     REFUSALS: ("Commands that changed nothing, and why. Internal.", "order_id"),
     AUDIT: (
-        "What staff did and saw that no event tells: contacts read, customers erased, attention resolved; and reloads of the "
-        "tokens. For auditors. A record that had to be written twice has the same `audit_id` both times.",
+        "What staff did and saw that no event records: contacts read, customers erased, attention resolved; and reloads of the "
+        "tokens. For auditors. A record that was written twice has the same `audit_id` both times.",
         "order_id, else customer_id, else none",
     ),
     CONTACTS: (
-        "Personal data of orders, compacted; erased by a tombstone. Internal. Other keys have contacts of nobody: "
-        "what is erased for good, and what was promised to be.",
+        "Personal data of orders, compacted; erased by a tombstone. Internal. Other keys do not hold contacts: "
+        "they mark erased contacts, and erasures in progress.",
         "order_id/contact_digest",
     ),
 }
@@ -32,9 +32,9 @@ _HEADERS = {
     "type": "object",
     "properties": {
         "ce_id": {"type": "string", "description": "order_id/version"},
-        "ce_type": {"type": "string", "description": "the event's type"},
+        "ce_type": {"type": "string", "description": "type of the event"},
         "content-type": {"const": "application/avro"},
-        "traceparent": {"type": "string", "description": "W3C trace context, when there is one"},
+        "traceparent": {"type": "string", "description": "W3C trace context, if there is one"},
     },
 }
 

@@ -1,6 +1,6 @@
-"""Pieces that an operation's description in the OpenAPI document is made of. Used by `docs`, which has the descriptions.
+"""Building blocks for the descriptions of operations in the OpenAPI document. Used by `operations`.
 
-A refusal is listed by its slug; its status, title and example come from the table in `errors`.
+A refusal is listed by its slug; its status, title and example come from the table in `problems`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Model = type[BaseModel] | type[Response]
 
 
 def component_name(name: str) -> str:
-    """Name of a payload in the document: the class's without what tells requests from answers."""
+    """Name of a payload in the document: the class name without its suffix."""
     return name.removesuffix("Out").removesuffix("Body")
 
 
@@ -52,12 +52,12 @@ def content(model: Model, media: str = "application/json") -> Described:
 
 
 def success(text: str, model: type[Response], headers: str = "", media: str = "application/json") -> Described:
-    """A response that has the model as its body. `headers` are names of components, with spaces."""
+    """A response with the model as body. `headers`: names of components, space-separated."""
     return {"description": text, "content": content(model, media), "headers": headers_named(headers)}
 
 
 def headers_named(names: str) -> Described:
-    """References to these headers, and to `RequestId`, by the names they have in HTTP."""
+    """References to these headers and to `RequestId`, by their HTTP names."""
     listed = ("RequestId", *names.split())
     return {_HEADER_NAMES.get(n, n): {"$ref": f"#/components/headers/{n}"} for n in listed}
 
@@ -106,9 +106,9 @@ def operation(  # noqa: PLR0913  # its parts
     raw_body: Described | None = None,
     security: list[Described] | None = None,
 ) -> Described:
-    """Arguments of `add_api_route`. `slugs` beside those every operation has; `parameters` by component name or in full.
+    """Arguments of `add_api_route`. `slugs`: in addition to the common ones; `parameters`: by component name or in full.
 
-    `raw_body` is the schema of a body whose shape is somebody else's.
+    `raw_body` is the schema of a body with an external shape.
     """
     always = "internal-error" if security == [] else "unauthenticated forbidden too-many-requests internal-error"
     named = [{"$ref": f"#/components/parameters/{n}"} if isinstance(n, str) else n for n in (*parameters, *_COMMON)]
@@ -140,7 +140,7 @@ def query(name: str, schema: Described, text: str, required: bool = False, examp
 
 
 def in_path(name: str, text: str, example: str, pattern: str | None = None) -> Described:
-    """`pattern` only where another name is refused, and not just unknown."""
+    """A path parameter. `pattern` only if other values are refused, and not just unknown."""
     schema = {"type": "string"} if pattern is None else {"type": "string", "pattern": whole(pattern)}
     return {"name": name, "in": "path", "required": True, "schema": schema, "description": text, "example": example}
 
@@ -148,13 +148,13 @@ def in_path(name: str, text: str, example: str, pattern: str | None = None) -> D
 def plain(
     name: str, summary: str, media: str, example: object, *, open_to_all: bool = False, slugs: str = "", **more: Any
 ) -> Described:
-    """An operation of the `system` tag whose answer is a document of its own kind."""
+    """An operation of the `system` tag that answers with a document."""
     schema = {"type": "string"} if isinstance(example, str) else {"type": "object"}
     answers = {200: {"description": summary, "content": {media: {"schema": schema, "examples": {"example": {"value": example}}}}}}
     return operation(name, "system", summary, more.pop("text", ""), answers, slugs, security=[] if open_to_all else None, **more)
 
 
 def health(name: str, path: str, summary: str, text: str, not_ready: bool) -> Described:
-    """An operation that says how this node is."""
+    """An operation that reports the health of this node."""
     answers = {200: success(summary, HealthOut)} | ({503: success("Not ready; see `checks`.", HealthOut)} if not_ready else {})
     return operation(name, "system", summary, text, answers, path=path, security=[])

@@ -1,4 +1,4 @@
-"""The values of the OpenAPI document's examples: one shop, one customer, one order."""
+"""Values for the examples in the OpenAPI document: one shop, one customer, one order."""
 
 from __future__ import annotations
 
@@ -88,6 +88,6 @@ PROBLEM_TYPE: Json = {
     "type": "/problems/total-mismatch",
     "title": "Total mismatch",
     "status": 422,
-    "meaning": "The total is not what lines and adjustments, or the order, come to.",
+    "meaning": "The total does not equal the sum of lines and adjustments, or the total of the order.",
 }
 REGISTRY_ERROR: Json = {"error_code": 40403, "message": "Schema not found"}

@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document: what FastAPI knows of the routes, with our components and nothing it would make up."""
+"""The OpenAPI 3.1 document: FastAPI's description of the routes, with the components of this package."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ from api.settings import Settings
 _DESCRIPTION = """\
 Orders as an event-sourced ledger on Kafka.
 
-**Commands** carry an `Idempotency-Key`: a retry gets the first answer. 2xx with an order means decided and committed, 202 means
-durable and not decided yet, 503 means nothing is known to be durable; retrying with the same key is always safe.
+**Commands** have an `Idempotency-Key`: a retry gets the first answer. 2xx with an order means decided and committed, 202 means
+durable but not decided yet, 503 means that durability is unknown; a retry with the same key is always safe.
 
-**Reads** on the node that answered a command show it. On another node, send the `Ledger-Position` of that answer along.
+**Reads** on the node that answered a command show its result. On another node, send the `Ledger-Position` of that answer.
 
 **HEAD** is answered on every path that has GET: the same status and headers, `Content-Length` included, and no body.
 
 Money is integer minor units, times are RFC 3339 in UTC. Bodies are JSON in UTF-8 of at most 64 KiB and 8 levels: no duplicate
 keys, no unknown members, integers only, strings in NFC without control characters. Errors are RFC 9457 problems.
 
-Connections are bounded: a header must be complete within 10 s and a body within 10 s more (408, `/problems/request-timeout`), a
-header may have 32 KiB (431, `/problems/header-too-large`), what is not HTTP is answered 400 (`/problems/malformed-request`), and
-where every connection has a request under way a new one gets 503 (`/problems/too-many-connections`). Each closes the connection.
+Connections are limited: headers must be complete within 10 s and the body within another 10 s (408, `/problems/request-timeout`),
+headers have at most 32 KiB (431, `/problems/header-too-large`), invalid HTTP gets 400 (`/problems/malformed-request`), and if all
+connections are busy, a new one gets 503 (`/problems/too-many-connections`). Each of these closes the connection.
 """
 _TAGS = {
-    "orders": "Place, move along, cancel, read.",
+    "orders": "Place, read, set status, cancel.",
     "payments": "Pay for an order.",
-    "commands": "What became of a command.",
+    "commands": "The state of a command.",
     "customers": "Erasure of personal data.",
     "reports": "Daily totals.",
     "system": "Health, metrics, documents.",
-    "schema registry": "The schemas, read-only, under the Confluent registry's own paths.",
+    "schema registry": "The schemas, read-only, at the paths of the Confluent registry.",
 }
 
 
@@ -55,66 +55,66 @@ _POSITION = {"type": "string", "pattern": whole(POSITION)}
 _PARAMETERS = {
     "CustomerId": _parameter(
         "Customer-Id",
-        "The customer a gateway acts for, a pseudonym. Gateways must send it; ignored from others.",
+        "The customer for whom a gateway acts, a pseudonym. Required for gateways, ignored for others.",
         {"type": "string", "pattern": whole(NAME)},
         "c-1",
     ),
     "IdempotencyKey": _parameter(
         "Idempotency-Key",
-        "Names this command within principal, customer, operation and order.",
+        "Identifies this command within principal, customer, operation and order.",
         {"type": "string", "pattern": whole(KEY)},
         "cart-1017",
         True,
     ),
     "OptionalKey": _parameter(
         "Idempotency-Key",
-        "As for every command; needed with `initiate` only.",
+        "As for every command; required only with `initiate`.",
         {"type": "string", "pattern": whole(KEY)},
         "pay-1017",
     ),
     "StripeSignature": _parameter(
         "Stripe-Signature",
-        "`t=<seconds>,v1=<HMAC-SHA-256 of t, a dot and the body>`, at most 5 minutes off.",
+        "`t=<seconds>,v1=<HMAC-SHA-256 of t, a dot and the body>`; t may differ by at most 5 minutes.",
         _TEXT,
         "t=1926244800,v1=5257a869e7ecebeda32affa62cdca3fa51cad7e77a0e56ff536d0ce8e108d8bd",
         True,
     ),
     "Prefer": _parameter(
         "Prefer",
-        "`wait=N` (0 to 10 s) for a decision, or for `Ledger-Position`; `respond-async` for durability only.",
+        "`wait=N` (0 to 10 s) for a decision, or for `Ledger-Position`; `respond-async` waits only for durability.",
         _TEXT,
         "wait=3",
     ),
     "IfMatch": _parameter(
         "If-Match",
-        "Only if the order is at this version, else 412; `*`: at any.",
+        "Only if the order is at this version, else 412; `*`: any version.",
         {"type": "string", "pattern": whole(rf"\*|{VERSION_TAG}")},
         '"7"',
     ),
-    "IfNoneMatch": _parameter("If-None-Match", "304 when the order is at this version.", _TEXT, '"7"'),
+    "IfNoneMatch": _parameter("If-None-Match", "304 if the order is at this version.", _TEXT, '"7"'),
     "LedgerPosition": _parameter(
-        "Ledger-Position", "Wait (1 s, or `Prefer`) until this node has folded so far.", _POSITION, "3-1017"
+        "Ledger-Position", "Wait (1 s, or `Prefer`) until this node has folded up to this position.", _POSITION, "3-1017"
     ),
-    "LastEventId": _parameter("Last-Event-ID", "Version of the last event seen; resumes a stream.", _TEXT, "7"),
+    "LastEventId": _parameter("Last-Event-ID", "Version of the last received event; resumes a stream.", _TEXT, "7"),
     "RequestId": _parameter(
         "Request-Id",
-        "A UUID, or 32 hexadecimal digits: echoed and logged. Anything else is neither; an id of ours takes its place.",
+        "A UUID, or 32 hexadecimal digits: echoed and logged. Anything else is replaced by a generated id.",
         _TEXT,
         "7f6c2d1e-8a3b-4c5d-9e0f-a1b2c3d4e5f6",
     ),
     "Traceparent": _parameter(
         "traceparent",
-        "W3C trace context; goes along with the command.",
+        "W3C trace context; passed on with the command.",
         _TEXT,
         "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
     ),
 }
 _HEADERS = {
-    "RequestId": {"description": "The request's id.", "schema": _TEXT},
-    "ETag": {"description": "The order's version, quoted.", "schema": _TEXT, "example": '"7"'},
-    "Location": {"description": "Where to look next.", "schema": {"type": "string", "format": "uri-reference"}},
+    "RequestId": {"description": "The id of the request.", "schema": _TEXT},
+    "ETag": {"description": "The version of the order, quoted.", "schema": _TEXT, "example": '"7"'},
+    "Location": {"description": "URL of the result.", "schema": {"type": "string", "format": "uri-reference"}},
     "LedgerPosition": {
-        "description": "Partition, and the offset this node has folded to.",
+        "description": "Partition, and the offset up to which this node has folded it.",
         "schema": _POSITION,
         "example": "3-1017",
     },
@@ -123,12 +123,12 @@ _HEADERS = {
         "schema": {"type": "string", "enum": ["changed", "unchanged"]},
     },
     "Replayed": {
-        "description": "The answer of an earlier request with this key.",
+        "description": "This is the answer of an earlier request with this key.",
         "schema": {"type": "string", "enum": ["true"]},
     },
-    "Applied": {"description": "What of `Prefer` was honoured.", "schema": _TEXT},
+    "Applied": {"description": "The preferences that were honoured.", "schema": _TEXT},
     "Staleness": {
-        "description": "How old the answer may be, while this node is not at the log's end.",
+        "description": "How old the answer may be in ms, while this node is not at the end of the log.",
         "schema": {"type": "integer"},
     },
     "RetryAfter": {"description": "Seconds.", "schema": {"type": "integer"}},
@@ -136,12 +136,12 @@ _HEADERS = {
 }
 _SECURITY = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "A token of the role gateway, admin, reader or operator."},
-    "basic": {"type": "http", "scheme": "basic", "description": "The token as password, any user; on registry paths only."},
+    "basic": {"type": "http", "scheme": "basic", "description": "The token as password, with any user; only on registry paths."},
 }
 
 
 def openapi_document(app: FastAPI, settings: Settings) -> dict[str, Any]:
-    """The document of `app`'s routes, with the bounds of `settings`."""
+    """The document for the routes of `app`, with the limits of `settings`."""
     document = get_openapi(
         title="Order Ledger",
         version=program_version(),
@@ -154,7 +154,7 @@ def openapi_document(app: FastAPI, settings: Settings) -> dict[str, Any]:
     for route in app.routes:
         if isinstance(route, APIRoute) and route.include_in_schema:
             for method in route.methods or ():
-                # As written, not as FastAPI encodes it: it drops every null, also those that an example must have.
+                # Verbatim, not as encoded by FastAPI, which drops all nulls, including those that examples need.
                 operation = document["paths"][route.path][method.lower()]
                 operation |= (route.openapi_extra or {}) | {"responses": route.responses}
     document["components"] = {
@@ -185,7 +185,7 @@ def _classes(module: ModuleType) -> list[type]:
 
 
 def _bounded(schemas: dict[str, Any], settings: Settings) -> dict[str, Any]:
-    """`schemas` with what the settings allow of an order's time to pay."""
+    """`schemas` with the limits for the time to pay from the settings."""
     window = schemas[component_name(requests.PlaceOrderBody.__name__)]["properties"]["payment_window_seconds"]
     integer = next(kind for kind in window["anyOf"] if kind["type"] == "integer")
     integer |= {"minimum": settings.payment_window_min_seconds, "maximum": settings.payment_window_max_seconds}
@@ -194,7 +194,7 @@ def _bounded(schemas: dict[str, Any], settings: Settings) -> dict[str, Any]:
 
 
 def _renamed(value: Any) -> Any:
-    """`value` with every reference to a schema under its component name."""
+    """`value` with all references to schemas replaced by component names."""
     if isinstance(value, dict):
         renamed = {key: _renamed(member) for key, member in value.items()}
         if isinstance(target := value.get("$ref"), str):
@@ -204,7 +204,7 @@ def _renamed(value: Any) -> Any:
 
 
 def program_version() -> str:
-    """Version of the installed program; `0` when it runs from a source tree that is not installed."""
+    """Version of the installed program; `0` in a source tree that is not installed."""
     try:
         return version("order-ledger")
     except PackageNotFoundError:

@@ -1,6 +1,6 @@
-"""How each operation is described in the OpenAPI document: parameters, bodies, answers, examples. Data only.
+"""Descriptions of all operations for the OpenAPI document: parameters, bodies, answers, examples. Data only.
 
-Each constant is what `APIRouter.add_api_route` takes beside path and endpoint.
+Each constant contains the arguments of `APIRouter.add_api_route` except path and endpoint.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ _ORDER_ID = in_path("order_id", "The order.", examples.ORDER_ID)
 _TIME = {"type": "string", "format": "date-time"}
 _AFTER = {"type": "integer", "minimum": 0, "maximum": MAX_VERSION, "default": 0}
 _ORDER_HEADERS = "ETag LedgerPosition LedgerOutcome Replayed Applied"
-_PENDING = success("Durable, not decided yet: look under `Location`.", responses.CommandOut, "Location Applied")
+_PENDING = success("Durable, not decided yet: see `Location`.", responses.CommandOut, "Location Applied")
 _ORDER = f"/orders/{examples.ORDER_ID}"
 
 PLACE_ORDER = operation(
     "placeOrder",
     "orders",
     "Place an order",
-    "Answers when the order is decided and every read on this node shows it, within `Prefer: wait` (3 s). A retry with the same "
-    "`Idempotency-Key` and body gets the first answer again, for ever. The contact is stored apart and can be erased.",
+    "Answers when the order is decided and visible to every read on this node, within `Prefer: wait` (3 s). A retry with the "
+    "same `Idempotency-Key` and body always gets the first answer. The contact is stored separately and can be erased.",
     {201: success("The order as placed.", responses.OrderOut, f"Location {_ORDER_HEADERS}"), 202: _PENDING},
     f"customer-required {_COMMAND} currency-not-supported duplicate-line total-mismatch payment-window-not-allowed",
     path="/orders",
@@ -43,7 +43,7 @@ LIST_ORDERS = operation(
     "listOrders",
     "orders",
     "List orders, newest first",
-    "A gateway sees its customer's orders only. Follow `next_cursor` with the same filters until it is null.",
+    "A gateway sees only the orders of its customer. Follow `next_cursor` with the same filters until it is null.",
     {200: success("A page of orders.", responses.OrderPageOut, "Staleness")},
     f"customer-required invalid-cursor {_READ}",
     path="/orders",
@@ -51,20 +51,20 @@ LIST_ORDERS = operation(
         "CustomerId",
         "LedgerPosition",
         "Prefer",
-        query("status", {"type": "string", "enum": list(get_args(responses.Status))}, "Only orders that show this status."),
-        query("customer_id", {"type": "string", "pattern": whole(NAME)}, "Only this customer's orders (not for gateways)."),
+        query("status", {"type": "string", "enum": list(get_args(responses.Status))}, "Only orders with this status."),
+        query("customer_id", {"type": "string", "pattern": whole(NAME)}, "Only orders of this customer (not for gateways)."),
         query("placed_from", _TIME, "Only orders placed at or after this time."),
         query("placed_to", _TIME, "Only orders placed at or before this time."),
-        query("attention", {"type": "string", "enum": ["true"]}, "Only orders that somebody must look at."),
-        query("limit", {"type": "integer", "minimum": 1, "maximum": 100, "default": 20}, "Rows of a page."),
-        query("cursor", {"type": "string"}, "`next_cursor` of the page before."),
+        query("attention", {"type": "string", "enum": ["true"]}, "Only orders that need attention."),
+        query("limit", {"type": "integer", "minimum": 1, "maximum": 100, "default": 20}, "Maximum number of rows."),
+        query("cursor", {"type": "string"}, "`next_cursor` of the previous page."),
     ),
 )
 READ_ORDER = operation(
     "readOrder",
     "orders",
     "Read an order: now, as of a version, or as of a time",
-    "The contact is null for readers and when it was erased; for an old version it is the contact as now.",
+    "The contact is null for readers and if it was erased; an old version has the current contact.",
     {
         200: success("The order.", responses.OrderOut, "ETag LedgerPosition Staleness"),
         304: {"description": "`If-None-Match` has this version."},
@@ -80,14 +80,14 @@ READ_ORDER = operation(
         query(
             "version", {"type": "integer", "minimum": 1, "maximum": MAX_VERSION}, "As of this version. Not together with `at`."
         ),
-        query("at", _TIME, "As of this time: every event that had occurred by then."),
+        query("at", _TIME, "As of this time: includes all events up to then."),
     ),
 )
 READ_EVENTS = operation(
     "readEvents",
     "orders",
     "Read or follow the events of an order",
-    "As JSON a page, oldest first. With `Accept: text/event-stream` a stream of Server-Sent Events (`id` = version, "
+    "As JSON, a page, oldest first. With `Accept: text/event-stream`, a stream of server-sent events (`id` = version, "
     "`event` = type, `data` = the event as in the page), with a comment every 15 s, closed after 30 min: resume with "
     "`Last-Event-ID`.",
     {
@@ -116,14 +116,14 @@ READ_EVENTS = operation(
         "Prefer",
         "LastEventId",
         query("after", _AFTER, "Only events with a higher version."),
-        query("limit", {"type": "integer", "minimum": 1, "maximum": 200, "default": 100}, "Rows of a page."),
+        query("limit", {"type": "integer", "minimum": 1, "maximum": 200, "default": 100}, "Maximum number of rows."),
     ),
 )
 SET_STATUS = operation(
     "setOrderStatus",
     "orders",
-    "Move an order along",
-    "Staff only. The status it has already is 200 with `Ledger-Outcome: unchanged`.",
+    "Set the status of an order",
+    "Staff only. The current status is answered with 200 and `Ledger-Outcome: unchanged`.",
     {200: success("The order after the change.", responses.OrderOut, _ORDER_HEADERS), 202: _PENDING},
     f"{_ON_ORDER} {_COMMAND} status-not-settable not-paid stock-not-reserved dispute-open not-shipped already-shipped "
     "too-late-to-cancel order-cancelled",
@@ -135,8 +135,8 @@ CANCEL_ORDER = operation(
     "cancelOrder",
     "orders",
     "Cancel an order",
-    "Customers until processing starts, staff until it is shipped. Answers when the cancellation is decided; money and stock "
-    "follow (`axes.payment`). Cancelled already is 200 with `Ledger-Outcome: unchanged`.",
+    "Customers can cancel until processing starts, staff until it is shipped. Answers when the cancellation is decided; refund "
+    "and stock release follow (`axes.payment`). An order that is already cancelled: 200 with `Ledger-Outcome: unchanged`.",
     {200: success("The cancelled order.", responses.OrderOut, _ORDER_HEADERS), 202: _PENDING},
     f"customer-required {_ON_ORDER} {_COMMAND} too-late-to-cancel",
     path=f"{_ORDER}/cancel",
@@ -147,15 +147,15 @@ CANCEL_ORDER = operation(
 PAY = operation(
     "payOrder",
     "payments",
-    "Open a payment, or say that the customer is done",
-    "`initiate` (default) opens a payment and answers with the secret that the customer's browser pays with; it needs an "
-    "`Idempotency-Key` and the total as the customer saw it. A retry with the same key answers with the same attempt as it is "
-    "now. When the provider has not opened it in time, 202 with the payment under `Location`. `confirm` asks the provider now "
-    "and answers with the state that this leads to; it needs no key.",
+    "Open a payment, or report that the customer is done",
+    "`initiate` (default) opens a payment and answers with the secret with which the customer's browser pays; it needs an "
+    "`Idempotency-Key` and the total that the customer saw. A retry with the same key answers with the current state of the same "
+    "attempt. If the provider has not opened it in time, the answer is 202 with the URL of the payment in `Location`. `confirm` "
+    "asks the provider and answers with the resulting state; it needs no key.",
     {
-        200: success("`confirm`: the payment as it is now.", responses.PaymentOut, "LedgerPosition Applied"),
+        200: success("`confirm`: the current state of the payment.", responses.PaymentOut, "LedgerPosition Applied"),
         201: success("The payment is open.", responses.PaymentOut, "Location LedgerPosition Replayed Applied"),
-        202: success("Not decided, or not opened yet: look under `Location`.", responses.CommandOut, "Location Applied"),
+        202: success("Not decided, or not opened yet: see `Location`.", responses.CommandOut, "Location Applied"),
     },
     f"customer-required {_ON_ORDER} {_COMMAND} not-found order-full payment-open already-paid nothing-to-pay order-cancelled "
     "order-expired payment-refused too-many-attempts total-mismatch provider-unavailable",
@@ -167,7 +167,7 @@ READ_PAYMENT = operation(
     "readPayment",
     "payments",
     "Read an order's payment",
-    "The last attempt. The secret only for the customer, and only while it is open, pending or declined.",
+    "The last attempt. Includes the secret only for the customer, and only while it is open, pending or declined.",
     {200: success("The payment.", responses.PaymentOut, "LedgerPosition Staleness")},
     f"customer-required order-not-found order-frozen not-found provider-unavailable {_READ}",
     path=f"{_ORDER}/payment",
@@ -176,15 +176,15 @@ READ_PAYMENT = operation(
 WEBHOOK = operation(
     "receiveStripeWebhook",
     "payments",
-    "Messages of the payment provider",
-    "Signed by the provider (`Stripe-Signature`); no token. Answered once everything the message is about was fetched and is "
-    "durable. Types and orders that are not followed are taken and counted.",
-    {200: success("Taken.", responses.WebhookOut)},
+    "Receive a message of the payment provider",
+    "Signed by the provider (`Stripe-Signature`); no token. Answered when all facts behind the message are fetched and durable. "
+    "Messages of other types, or about unknown orders, are accepted and counted.",
+    {200: success("Accepted.", responses.WebhookOut)},
     "invalid-signature body-too-large unsupported-media-type ledger-unavailable not-caught-up provider-unavailable",
     path="/webhooks/stripe",
     parameters=("StripeSignature",),
     raw_body={
-        "description": "What the provider signed. What is no event of it is taken and not followed.",
+        "description": "An event signed by the provider. Anything else that it signed is accepted and ignored.",
         "examples": [{"id": "evt_1", "object": "event", "type": "payment_intent.succeeded", "livemode": True, "data": {}}],
     },
     security=[],
@@ -192,9 +192,8 @@ WEBHOOK = operation(
 RESOLVE_ATTENTION = operation(
     "resolveAttention",
     "orders",
-    "Say what was done about a flag",
-    "Staff only. `attention` of the order names the flags. After `retry` what failed is tried again; `settled_elsewhere` counts "
-    "as refunded.",
+    "Resolve a flag",
+    "Staff only. `attention` of the order lists the flags. `retry` repeats what failed; `settled_elsewhere` counts as refunded.",
     {200: success("The order without the flag.", responses.OrderOut, _ORDER_HEADERS), 202: _PENDING},
     f"{_ON_ORDER} {_COMMAND} no-such-attention",
     path=f"{_ORDER}/attention",
@@ -204,9 +203,9 @@ RESOLVE_ATTENTION = operation(
 READ_COMMAND = operation(
     "readCommand",
     "commands",
-    "What became of a command",
-    "For the principal and customer that sent it. `at` is the command's position, as in the `Location` of the 202: with it a "
-    "command that is not decided yet is `pending`, without it such a command is unknown.",
+    "Read the state of a command",
+    "For the principal and customer that sent it. `at` is the position of the command, as in the `Location` of the 202: with it, "
+    "a command that is not decided yet is `pending`; without it, such a command is unknown.",
     {200: success("Pending, accepted or refused.", responses.CommandOut, "Staleness")},
     f"customer-required command-unknown {_READ}",
     path=f"/commands/{examples.COMMAND_ID}",
@@ -222,12 +221,12 @@ ERASE_CUSTOMER = operation(
     "eraseCustomer",
     "customers",
     "Erase a customer's personal data",
-    "All contacts that name the customer, also of orders that are not decided yet, are erased for good, and every node removes "
-    "them from its files within seconds. What is answered is promised: a node that is killed goes on at its next start, or "
-    "another one does. Events stay as they are: `order-ledger privacy` lists what must not be put into them.",
+    "All contacts of the customer, also those of undecided orders, are permanently erased, and every node removes them from its "
+    "files within seconds. After an answer the erasure is certain: if the node is killed, it resumes at its next start, or "
+    "another node does. Events do not change: `order-ledger privacy` lists what must not be put into them.",
     {
         200: success("The erasure is durable.", responses.ErasureOut, "Applied"),
-        202: success("Promised and under way: look under `Location`.", responses.ErasureStateOut, "Location Applied"),
+        202: success("Durable and in progress: see `Location`.", responses.ErasureStateOut, "Location Applied"),
     },
     f"open-orders {_DOOR} not-caught-up ledger-unavailable",
     path="/customers/c-1/erasure",
@@ -238,9 +237,9 @@ ERASE_CUSTOMER = operation(
 READ_ERASURE = operation(
     "readErasure",
     "customers",
-    "How far the erasure of a customer is",
-    "The last one that was asked for, at whichever node.",
-    {200: success("Running, or done.", responses.ErasureStateOut, "Staleness")},
+    "Read the progress of an erasure",
+    "The last erasure of the customer, on any node.",
+    {200: success("Running or done.", responses.ErasureStateOut, "Staleness")},
     f"not-found {_READ}",
     path="/customers/c-1/erasure",
     parameters=(in_path("customer_id", "The customer, a pseudonym.", "c-1", NAME),),
@@ -249,7 +248,7 @@ READ_DAILY = operation(
     "readDailyReport",
     "reports",
     "Daily totals per currency",
-    "UTC days by `occurred_at`. Days without anything are left out.",
+    "UTC days by `occurred_at`. Days without events are omitted.",
     {200: success("The totals.", responses.DailyReportOut, "Staleness")},
     f"limit-exceeded {_READ}",
     path="/reports/daily",
@@ -268,8 +267,8 @@ READY = health(
     "ready",
     "/ready",
     "The node folds and has caught up once",
-    "A broker that is away does not make it unready, also when it starts then: reads are answered from its databases, marked "
-    "stale. `stale` and `staleness_ms` say so; `reason` names what is wrong.",
+    "An unreachable broker is reported but does not make the node unready, even at a start: it answers reads from its databases, "
+    "marked as stale (`stale`, `staleness_ms`). `reason` names the problem.",
     True,
 )
 METRICS = plain("metrics", "Metrics for Prometheus", "text/plain", "ledger_commands_waiting 0.0\n", path="/metrics")
@@ -285,8 +284,8 @@ ASYNCAPI = plain(
 READ_PROBLEM = operation(
     "readProblem",
     "system",
-    "What a problem's `type` means",
-    "JSON, or a page for people with `Accept: text/html`.",
+    "Read the meaning of a problem's `type`",
+    "JSON, or an HTML page with `Accept: text/html`.",
     {
         200: {
             "description": "The problem.",
@@ -304,7 +303,7 @@ READ_PROBLEM = operation(
     parameters=(in_path("slug", "The problem's code.", "total-mismatch"),),
 )
 
-# ---- the schema registry's own paths --------------------------------------------------------------------------------
+# ---- the paths of the schema registry --------------------------------------------------------------------------------
 
 REGISTRY_JSON = "application/vnd.schemaregistry.v1+json"
 _REGISTRY_SECURITY: list[Described] = [{"bearer": []}, {"basic": []}]
@@ -314,13 +313,13 @@ _VERSION = in_path("version", "A number from 1, or `latest`.", "latest", SCHEMA_
 
 
 def registry(name: str, summary: str, schema: Described, example: object, parameters: tuple[Described, ...] = ()) -> Described:
-    """An operation in the registry's own shapes, errors included."""
+    """An operation in the shapes of the schema registry, including errors."""
     ok = {"description": summary, "content": {REGISTRY_JSON: {"schema": schema, "examples": {"example": {"value": example}}}}}
     found = operation(
         name, "schema registry", summary, "", {200: ok}, path="/", parameters=parameters, security=_REGISTRY_SECURITY
     )
     wrong = {REGISTRY_JSON: {"schema": ref(responses.RegistryErrorOut)}}
-    errors = {401: "No or an unknown token.", 429: "Too many requests lately.", 500: "A bug on our side."}
+    errors = {401: "No token, or an unknown one.", 429: "Too many requests.", 500: "A bug in the server."}
     if parameters:
         errors |= {404: "No such subject (40401), version (40402) or schema (40403)."}
     if _VERSION in parameters:
@@ -342,7 +341,7 @@ _PAIR = {"type": "array", "items": ref(responses.RegistrySubjectVersionOut)}
 _ENTRY = {"subject": "order-events-value", "version": 1, "id": 1017, "schema": _AVRO}
 
 LIST_SUBJECTS = registry("listSubjects", "All subjects", _TEXTS, ["order-events-value"])
-SCHEMA_TYPES = registry("schemaTypes", "The kinds of schema", _TEXTS, ["AVRO"])
+SCHEMA_TYPES = registry("schemaTypes", "Types of schemas", _TEXTS, ["AVRO"])
 LIST_VERSIONS = registry(
     "listVersions", "Versions of a subject", {"type": "array", "items": {"type": "integer"}}, [1], (_SUBJECT,)
 )

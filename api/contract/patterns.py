@@ -1,11 +1,11 @@
-"""What the parts of a request that are not JSON must look like: one pattern each, for the door and for the OpenAPI document."""
+"""Patterns for the parts of a request that are not JSON, used for validation and in the OpenAPI document."""
 
 from __future__ import annotations
 
 from ledger.bounds import ID
 
 NAME = ID  # of a customer, an order, a command
-ORDER_ID = r"ord_[a-z2-7]{26}"  # of our own making: `commands.idempotency`
+ORDER_ID = r"ord_[a-z2-7]{26}"  # generated: `commands.idempotency`
 COMMAND_ID = r"(cmd|fct)_[a-z2-7]{26}"
 KEY = r"[!-~]{1,255}"
 POSITION = r"[0-9]{1,5}-[0-9]{1,18}"  # partition and offset
@@ -15,5 +15,5 @@ MAX_VERSION = 2**31 - 1  # of an order
 
 
 def whole(pattern: str) -> str:
-    """As JSON Schema wants it, which looks for a pattern anywhere in a text."""
+    """The pattern anchored for JSON Schema, which otherwise searches within a text."""
     return f"^({pattern})$"

@@ -1,4 +1,4 @@
-"""What clients send, as pydantic models: requests are validated with them, strictly.
+"""Request bodies, as pydantic models with strict validation.
 
 Money is integer minor units of the order's currency; times are RFC 3339 in UTC with milliseconds.
 """
@@ -20,7 +20,7 @@ Service = Literal["product", "merch"]
 CancelReason = Literal["customer_request", "fraud", "other"]
 Status = Literal["pending", "paid", "processing", "shipped", "delivered", "cancelled"]
 Minor = Annotated[int, Field(ge=-MAX_TOTAL_MINOR, le=MAX_TOTAL_MINOR)]
-# Of every text that a client may send, whatever it is for: a test walks all requests.
+# For every text that a client may send: a test checks all requests.
 NO_CARD = AfterValidator(no_card_number)
 Country = Annotated[str, Field(pattern=r"^[A-Za-z]{2}$", description="ISO 3166-1 alpha-2"), NO_CARD]
 
@@ -50,11 +50,11 @@ class AdjustmentBody(RequestBody):
 
 
 def _is_mailbox(text: str) -> str:
-    """As typed, if mail can be sent to it."""
+    """The text unchanged, if it is a valid e-mail address."""
     try:
         mailbox(text)
     except ValueError:
-        raise PydanticCustomError("not_an_email_address", "is no e-mail address") from None
+        raise PydanticCustomError("not_an_email_address", "is not an e-mail address") from None
     return text
 
 
@@ -65,18 +65,18 @@ class AddressBody(RequestBody):
     line2: Annotated[str | None, Field(max_length=120), NO_CARD] = None
     city: Annotated[str, Field(min_length=1, max_length=80), NO_CARD]
     region: Annotated[str | None, Field(max_length=80), NO_CARD] = None
-    postcode: Annotated[str, Field(max_length=16, description="may be empty where there are none"), NO_CARD]
+    postcode: Annotated[str, Field(max_length=16, description="may be empty in countries without postcodes"), NO_CARD]
     country: Country
 
 
 class ContactBody(RequestBody):
-    """Who the order is for: the only personal data. It is never part of a command, an event or a refusal, and can be erased."""
+    """The contact of the order: the only personal data. It is never part of a command, event or refusal, and can be erased."""
 
     name: Annotated[str, Field(min_length=1, max_length=120), NO_CARD]
     email: Annotated[str, Field(max_length=254, json_schema_extra={"format": "email"}), AfterValidator(_is_mailbox), NO_CARD]
     phone: Annotated[
         str | None,
-        Field(max_length=32, description="with a leading +, or as it is dialled in the shipping address's country"),
+        Field(max_length=32, description="with a leading +, or as dialled in the country of the shipping address"),
         NO_CARD,
     ] = None
     shipping_address: AddressBody
@@ -85,7 +85,7 @@ class ContactBody(RequestBody):
 
 
 class PlaceOrderBody(RequestBody):
-    """A new order. `total_minor` must be the sum of quantity times unit price over all lines, plus all adjustments."""
+    """A new order. `total_minor` must be the sum of quantity times unit price of all lines, plus all adjustments."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -102,22 +102,20 @@ class PlaceOrderBody(RequestBody):
         },
     )
 
-    currency: Annotated[str, Field(pattern=r"^[A-Za-z]{3}$", description="ISO 4217, one of the shop's currencies"), NO_CARD]
+    currency: Annotated[str, Field(pattern=r"^[A-Za-z]{3}$", description="ISO 4217, one of the currencies of the shop"), NO_CARD]
     lines: Annotated[list[LineBody], Field(min_length=1, max_length=100)]
     adjustments: Annotated[list[AdjustmentBody], Field(max_length=20)] = []
     total_minor: Annotated[int, Field(ge=0, le=MAX_TOTAL_MINOR)]
-    reference: Annotated[str | None, Field(max_length=64, description="cart number or the like; nothing personal"), NO_CARD] = (
-        None
-    )
+    reference: Annotated[str | None, Field(max_length=64, description="cart number or similar; no personal data"), NO_CARD] = None
     payment_window_seconds: Annotated[
         int | None,
-        Field(description="time to pay, for bank transfers, pre-orders and the like; absent: the shop's usual one"),
+        Field(description="time to pay, for example for bank transfers and pre-orders; default: that of the shop"),
     ] = None
     contact: ContactBody
 
 
 class SetStatusBody(RequestBody):
-    """The status an order is to have. `carrier` and `tracking` go with `shipped`, `reason` with `cancelled`."""
+    """The new status of an order. `carrier` and `tracking` are for `shipped`, `reason` is for `cancelled`."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"status": "shipped", "carrier": "DHL", "tracking": "00340434161094015902"}]},
@@ -130,7 +128,7 @@ class SetStatusBody(RequestBody):
 
 
 class CancelOrderBody(RequestBody):
-    """Why the order is cancelled; without a reason `customer_request` for a customer, `other` for staff."""
+    """Why the order is cancelled. Default: `customer_request` for a customer, `other` for staff."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"reason": "customer_request"}, {}]})
 
@@ -138,7 +136,7 @@ class CancelOrderBody(RequestBody):
 
 
 class PayOrderBody(RequestBody):
-    """`initiate` opens a payment of the amount that the customer saw; `confirm` says that the customer is done."""
+    """`initiate` opens a payment of the amount that the customer saw; `confirm` reports that the customer is done."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"total_minor": 2890, "currency": "EUR"}, {"action": "confirm"}]},
@@ -150,9 +148,9 @@ class PayOrderBody(RequestBody):
 
 
 class ResolveAttentionBody(RequestBody):
-    """What a person did about a flag of the order: `code` and `obligation_key` are those of the flag.
+    """How staff resolved a flag of the order: `code` and `obligation_key` are those of the flag.
 
-    `retry`: try again. `settled_elsewhere`: the money went back in another way; without an amount, all that was still owed.
+    `retry`: try again. `settled_elsewhere`: the money was refunded in another way; without an amount, everything still owed.
     """
 
     model_config = ConfigDict(
@@ -178,8 +176,8 @@ class ResolveAttentionBody(RequestBody):
 
 
 class EraseBody(RequestBody):
-    """How to erase a customer."""
+    """Options of an erasure."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{}, {"force": True}]})
 
-    force: Annotated[bool, Field(description="erase although orders are neither delivered nor cancelled")] = False
+    force: Annotated[bool, Field(description="erase even if there are orders that are neither delivered nor cancelled")] = False

@@ -1,7 +1,7 @@
-"""What clients get: each answer is one of these structs. The bytes and the OpenAPI document both come from them.
+"""Answers: each is one of these structs, which define both the bytes and the OpenAPI document.
 
-Money is integer minor units of the order's currency; times are RFC 3339 in UTC with milliseconds. A member with a default is
-left out while it has that value.
+Money is integer minor units of the order's currency; times are RFC 3339 in UTC with milliseconds. A member with its default value
+is omitted.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ Day = Annotated[str, Meta(pattern=r"^\d{4}-\d\d-\d\d$")]
 
 
 class Response(Struct, omit_defaults=True, forbid_unknown_fields=True):
-    """A response body, or a part of one."""
+    """A response body, or part of one."""
 
     EXAMPLES: ClassVar[tuple[examples.Json, ...]] = ()
 
 
 class AxesOut(Response):
-    """The four independent states that `status` is a function of."""
+    """The four independent states from which `status` is derived."""
 
     order: Lifecycle
     payment: PaymentAxis
@@ -36,7 +36,7 @@ class AxesOut(Response):
 
 
 class AttentionOut(Response):
-    """Somebody must look: why, at which obligation, since when."""
+    """An open flag for staff: reason, obligation, time."""
 
     code: str
     obligation_key: str
@@ -44,7 +44,7 @@ class AttentionOut(Response):
 
 
 class FrozenOut(Response):
-    """The event at `offset` of the partition could not be folded; what follows of this order waits for staff."""
+    """The event at `offset` of the partition could not be folded; later events of the order wait for staff."""
 
     reason: str
     partition: int
@@ -52,14 +52,14 @@ class FrozenOut(Response):
 
 
 class PaymentSummaryOut(Response):
-    """The last payment attempt, from 1; 0 while there is none."""
+    """The last payment attempt, counted from 1; 0 if there is none."""
 
     attempt: int
     state: str
 
 
 class ShipmentOut(Response):
-    """What is known of the parcel."""
+    """The shipment of the order."""
 
     carrier: str | None
     tracking: str | None
@@ -73,7 +73,7 @@ class OrderSummaryOut(Response):
     EXAMPLES = (examples.SUMMARY,)
 
     order_id: str
-    version: Annotated[int, Meta(description="number of the order's events; the ETag")]
+    version: Annotated[int, Meta(description="number of events of the order; the ETag")]
     status: Status
     axes: AxesOut
     cancel_reason: str | None
@@ -83,7 +83,7 @@ class OrderSummaryOut(Response):
     currency: str
     total_minor: int
     captured_minor: int
-    refunded_minor: Annotated[int, Meta(description="includes what staff settled elsewhere")]
+    refunded_minor: Annotated[int, Meta(description="includes amounts that staff settled elsewhere")]
     reference: str | None
     placed_at: Timestamp
     updated_at: Timestamp
@@ -93,7 +93,7 @@ class OrderSummaryOut(Response):
 
 
 class OrderLineOut(Response):
-    """As it was ordered: what a request may hold now may have been another thing then. The same goes for the next three."""
+    """A line as ordered: the limits of requests may have been different then. The same applies to the next three classes."""
 
     service: Service
     sku: str
@@ -103,7 +103,7 @@ class OrderLineOut(Response):
 
 
 class OrderAdjustmentOut(Response):
-    """An amount beside the lines."""
+    """An adjustment of the total."""
 
     kind: Annotated[str, Meta(description="shipping, tax, fee or discount")]
     label: str
@@ -111,7 +111,7 @@ class OrderAdjustmentOut(Response):
 
 
 class OrderAddressOut(Response, kw_only=True):
-    """Members that were not sent are left out."""
+    """Members that were not sent are omitted."""
 
     line1: str
     line2: str | None = None
@@ -122,7 +122,7 @@ class OrderAddressOut(Response, kw_only=True):
 
 
 class OrderContactOut(Response, kw_only=True):
-    """Members that were not sent are left out."""
+    """Members that were not sent are omitted."""
 
     name: str
     email: str
@@ -140,12 +140,12 @@ class OrderOut(OrderSummaryOut):
     lines: list[OrderLineOut]
     adjustments: list[OrderAdjustmentOut]
     contact: Annotated[
-        OrderContactOut | None, Meta(description="as now, also of an old version; null when erased, and for readers")
+        OrderContactOut | None, Meta(description="the current one, also for an old version; null if erased, and for readers")
     ]
 
 
 class OrderPageOut(Response):
-    """Newest first. `next_cursor` is null on the last page; a page may be short and still not be the last."""
+    """Newest first. `next_cursor` is null on the last page; a short page is not necessarily the last one."""
 
     EXAMPLES = ({"data": [examples.SUMMARY], "next_cursor": None},)
 
@@ -154,7 +154,7 @@ class OrderPageOut(Response):
 
 
 class EventOut(Response):
-    """One event of an order and its place in the log. `detail` depends on `type`."""
+    """One event of an order and its position in the log. `detail` depends on `type`."""
 
     EXAMPLES = (examples.EVENT,)
 
@@ -162,14 +162,14 @@ class EventOut(Response):
     type: str
     occurred_at: Timestamp
     actor: str
-    status: Annotated[str, Meta(description="the order's status after this event")]
+    status: Annotated[str, Meta(description="status of the order after this event")]
     detail: dict[str, Any]
     partition: int
     offset: int
 
 
 class EventPageOut(Response):
-    """Oldest first. Fewer than `limit` rows: there are no more now. Go on with `after` = the last row's version."""
+    """Oldest first. Fewer than `limit` rows: there are no more yet. Continue with `after` = version of the last row."""
 
     EXAMPLES = ({"data": [examples.EVENT]},)
 
@@ -177,7 +177,7 @@ class EventPageOut(Response):
 
 
 class ProblemErrorOut(Response):
-    """One thing wrong: a JSON pointer into the body, or `/<name>` of the query parameter, header or path part `in` says."""
+    """One fault: a JSON pointer into the body, or `/<name>` of a parameter or header, where `in` is query, header or path."""
 
     pointer: str
     code: str
@@ -185,7 +185,7 @@ class ProblemErrorOut(Response):
 
 
 class CurrentOut(Response):
-    """An order as it was when a command was refused."""
+    """The order at the time a command was refused."""
 
     version: int
     status: Status
@@ -203,13 +203,13 @@ class ProblemOut(Response):
     errors: list[ProblemErrorOut] | None = None
     order_id: str | None = None
     command_id: str | None = None
-    current: Annotated[CurrentOut | None, Meta(description="the order the refusal was about, as it was then")] = None
+    current: Annotated[CurrentOut | None, Meta(description="the order at the time of the refusal")] = None
     frozen: FrozenOut | None = None
-    provider_code: Annotated[str | None, Meta(description="the payment provider's own word for its no")] = None
+    provider_code: Annotated[str | None, Meta(description="the reason code of the payment provider")] = None
 
 
 class PaymentOut(Response):
-    """One attempt to pay. `client_secret` is for the customer's browser, and there only while the customer can still act."""
+    """One payment attempt. `client_secret` is for the customer's browser, and set only while the customer can act."""
 
     EXAMPLES = (examples.PAYMENT,)
 
@@ -224,13 +224,13 @@ class PaymentOut(Response):
 
 
 class WebhookOut(Response):
-    """Nothing: all that the message told of is durable."""
+    """Empty: all facts behind the message are durable."""
 
     EXAMPLES = ({},)
 
 
 class CommandOut(Response):
-    """What became of a command. `version` is the one it made, or found when there was nothing to change."""
+    """The state of a command. `version` is the one that it produced, or the current one if there was nothing to change."""
 
     EXAMPLES = (examples.ACCEPTED, examples.UNDECIDED)
 
@@ -242,7 +242,7 @@ class CommandOut(Response):
 
 
 class DailyOut(Response):
-    """What happened on one UTC day in one currency. Counts are orders."""
+    """Totals of one UTC day in one currency. Counts are orders."""
 
     day: Day
     currency: str
@@ -256,7 +256,7 @@ class DailyOut(Response):
 
 
 class DailyReportOut(Response):
-    """Days on which something happened, oldest first."""
+    """Days with events, oldest first."""
 
     EXAMPLES = ({"data": [examples.DAY]},)
 
@@ -264,20 +264,22 @@ class DailyReportOut(Response):
 
 
 class ErasureOut(Response):
-    """An erasure that is done."""
+    """A finished erasure."""
 
     EXAMPLES = ({"contacts_deleted": 3},)
 
-    contacts_deleted: Annotated[int, Meta(description="contacts that were there; their tombstones are durable")]
+    contacts_deleted: Annotated[int, Meta(description="number of deleted contacts; their tombstones are durable")]
 
 
 class ErasureStateOut(Response):
-    """How far an erasure is."""
+    """The progress of an erasure."""
 
     EXAMPLES = (examples.ERASURE,)
 
     state: Literal["running", "done"]
-    contacts_deleted: Annotated[int, Meta(description="contacts whose tombstones are durable; while it runs, seconds old")]
+    contacts_deleted: Annotated[
+        int, Meta(description="number of contacts with durable tombstones; up to seconds old while it runs")
+    ]
     requested_at: Timestamp
     done_at: Timestamp | None
 
@@ -286,7 +288,7 @@ NotReady = Literal["connecting", "behind", "no-read-models", "making-read-models
 
 
 class HealthOut(Response):
-    """How this node is. `reason` is a word that never changes."""
+    """The health of this node. `reason` is a stable word."""
 
     EXAMPLES = (examples.READY, examples.READY_WITHOUT_LOG)
 
@@ -298,7 +300,7 @@ class HealthOut(Response):
 
 
 class ProblemTypeOut(Response):
-    """A row of the table of problems."""
+    """A problem type."""
 
     EXAMPLES = (examples.PROBLEM_TYPE,)
 
@@ -309,7 +311,7 @@ class ProblemTypeOut(Response):
 
 
 class RegistryErrorOut(Response):
-    """An error in the schema registry's own shape."""
+    """An error in the shape of the schema registry."""
 
     EXAMPLES = (examples.REGISTRY_ERROR,)
 
@@ -332,7 +334,7 @@ class RegistryVersionOut(RegistrySchemaOut):
 
 
 class RegistrySubjectVersionOut(Response):
-    """A subject and version that have a schema."""
+    """A subject and version with a schema."""
 
     subject: str
     version: int

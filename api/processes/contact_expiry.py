@@ -1,7 +1,7 @@
-"""The end of contacts: those that no event names go after a day, those of ended orders when the settings say so.
+"""Deletes contacts: those that no event names after a day, those of ended orders after the time in the settings.
 
-Every node sweeps: a second tombstone does no harm. Erasure on request is `erasure`; what it leaves to be done is done here:
-contacts that came after their erasure are deleted again, and deleted ones are removed from this node's files.
+Every node sweeps: a second tombstone is harmless. Erasure on request is in `erasure`; its follow-up is here: contacts that were
+written after their erasure are deleted again, and deleted ones are removed from this node's files.
 """
 
 from __future__ import annotations
@@ -28,44 +28,47 @@ log = structlog.get_logger(__name__)
 EVERY_S = 3600.0
 TEND_EVERY_S = 5.0
 PURGE_LATEST_S = 60.0
-# 200 rows take about 4 ms of the event loop, in turns; with the pause a million take five minutes.
+# 200 rows take about 4 ms of the event loop, in turns; with the pause, a million take five minutes.
 SLICE_ROWS, PAUSE_S = 200, 0.05
 UNNAMED_MS = DAY_MS
-# A contact's time is its writer's clock, an event's the broker's: so far apart they cannot be.
+# The time of a contact is its writer's clock, that of an event the broker's: they cannot differ by more than this.
 CLOCKS_MS = 60 * 60 * 1000
 _ENDED = (Status.DELIVERED, Status.CANCELLED)
 
 
 def is_unnamed(written_at: int, log_time: int, now_ms: int) -> bool:
-    """Whether a contact that no folded event names will never be named: a day has passed, and the partition's commands are
-    decided past the time it was written (otherwise its own command may still be waiting for a processor that is down)."""
+    """Whether a contact that no folded event names will never be named.
+
+    True if it is a day old and the commands of its partition are decided beyond that time; otherwise its own command may still be
+    waiting for a processor that is down.
+    """
     return now_ms - written_at >= UNNAMED_MS and log_time - written_at >= CLOCKS_MS
 
 
 def is_past_retention(order: Order, retention_ms: int | None, now_ms: int) -> bool:
-    """Whether the order ended so long ago that its contact is not kept. One that needs a person keeps it."""
+    """Whether the order ended so long ago that its contact must be deleted. An order with open flags keeps it."""
     if retention_ms is None or display(order) not in _ENDED or order.attention:
         return False
     return now_ms - order.updated_at >= retention_ms
 
 
 async def sweep_for_ever(ctx: AppContext) -> None:
-    """Sweep now and every hour."""
+    """Sweep immediately and then every hour."""
     while True:
         try:
             deleted = await sweep(ctx, now_ms())
             if deleted:
                 log.info("contacts deleted", count=deleted)
             await let_the_log_compact(ctx, now_ms())
-        except NotNow as exc:  # the broker is away: the next sweep finds the same
+        except NotNow as exc:  # the broker is unreachable: the next sweep finds the same
             log.warning("contacts not swept", why=exc.code)
         await asyncio.sleep(EVERY_S)
 
 
 async def sweep(ctx: AppContext, now_ms: int) -> int:
-    """One look at every contact of this node; how many were deleted, durably.
+    """Check every contact of this node once. Returns the number of durable deletions.
 
-    Raises `NotDurable`; what was deleted before then stays deleted.
+    Raises `NotDurable`; earlier deletions remain.
     """
     deleted, after = 0, b""
     while True:
@@ -79,7 +82,7 @@ async def sweep(ctx: AppContext, now_ms: int) -> int:
 
 
 def _some_due(ctx: AppContext, after: bytes, now_ms: int) -> Steps[tuple[list[tuple[int, bytes]], bytes | None]]:
-    """((partition, key) of those of the next contacts whose time has come, where to go on; None: that was all)."""
+    """((partition, key) of due contacts among the next ones, where to continue; None: at the end)."""
     keys = yield from ctx.projector.contacts.keys(after, SLICE_ROWS)
     due = []
     for key in keys:
@@ -90,13 +93,13 @@ def _some_due(ctx: AppContext, after: bytes, now_ms: int) -> Steps[tuple[list[tu
 
 
 def _due(ctx: AppContext, key: bytes, now_ms: int) -> int | None:
-    """The partition of a contact whose time has come, else None."""
+    """The partition of a contact that is due, else None."""
     order_id, contacts = order_of(key), ctx.projector.contacts
     partition = ctx.partition_of(order_id)
     if contacts.is_erased(key):
-        return partition  # written after its erasure, or whoever erased it was killed before the tombstone
+        return partition  # written after its erasure, or the erasing node was killed before the tombstone
     if ctx.frozen(partition, order_id) is not None:
-        return None  # an event that cannot be read may name it
+        return None  # an undecodable event may name it
     order = ctx.queries.order(partition, order_id)
     if order is not None and contact_key(order_id, order.contact_digest) == key:
         days = ctx.settings.contact_retention_days
@@ -107,18 +110,18 @@ def _due(ctx: AppContext, key: bytes, now_ms: int) -> int | None:
 
 
 async def delete_contacts(ctx: AppContext, keys: Sequence[tuple[int, bytes]]) -> None:
-    """Tombstones for contacts, given as (partition, key), durable when this returns and gone here at once.
+    """Write tombstones for contacts (partition, key); on return they are durable, and the contacts are deleted on this node.
 
-    Raises `NotDurable` when one of them is not known to be durable.
+    Raises `NotDurable` if one of them is not known to be durable.
     """
     await ctx.submissions.keep([NewRecord(ctx.topics.contacts, partition, key, None) for partition, key in keys])
 
 
 async def let_the_log_compact(ctx: AppContext, now_ms: int) -> None:
-    """A record that says nothing into partitions where nothing came for long, durable when this returns.
+    """Write an empty record to partitions without recent records; durable on return.
 
-    Kafka compacts no segment that is being written to, and begins another one only when something is written: in a quiet
-    partition an erased contact would stay for ever. Raises `NotDurable`.
+    Kafka does not compact the active segment, and starts another one only at a write: in a quiet partition, an erased contact
+    would stay for ever. Raises `NotDurable`.
     """
     written = {p: ctx.projector.contacts.last_written_at(p) for p in range(ctx.partitions)}
     quiet = [p for p, at in written.items() if at and now_ms - at > CONTACT_COMPACTION_MS]
@@ -129,7 +132,7 @@ async def let_the_log_compact(ctx: AppContext, now_ms: int) -> None:
 
 
 async def tend_for_ever(ctx: AppContext) -> None:
-    """What cannot wait for the next sweep: a look every few seconds, and when a contact comes after its erasure."""
+    """Run `tend` every few seconds, and when a contact is written after its erasure."""
     while True:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(ctx.projector.contacts_late.wait(), TEND_EVERY_S)
@@ -137,20 +140,20 @@ async def tend_for_ever(ctx: AppContext) -> None:
         try:
             await tend(ctx, now_ms())
         except NotNow as exc:  # the next sweep finds the same
-            log.warning("contacts that came after their erasure are not deleted yet", why=exc.code)
+            log.warning("contacts written after their erasure are not deleted yet", why=exc.code)
 
 
 async def tend(ctx: AppContext, now_ms: int) -> None:
-    """One such look. Raises `NotDurable`."""
+    """Delete late contacts and purge files, once. Raises `NotDurable`."""
     contacts, staleness_ms = ctx.projector.contacts, ctx.status().staleness_ms
     if staleness_ms is not None:
         contacts.note_current(now_ms - staleness_ms)
     late = [key for key in contacts.late() if contacts.written_at(key) is not None]
     if late:
-        log.warning("contacts came after their erasure", count=len(late))
+        log.warning("contacts were written after their erasure", count=len(late))
         await delete_contacts(ctx, [(ctx.partition_of(order_of(key)), key) for key in late])
     if 0 < ctx.erasures.at_work_s < PURGE_LATEST_S:
-        return  # once, when all of it is deleted
+        return  # only once, when everything is deleted
     try:
         unpurged, _ = await ctx.turns.run(contacts.unpurged())
         purged = await asyncio.to_thread(contacts.purge, unpurged, lambda: ctx.stopping) if unpurged else False
@@ -159,4 +162,4 @@ async def tend(ctx: AppContext, now_ms: int) -> None:
     except StoreError:
         if contacts is ctx.projector.contacts:
             raise
-        return  # another generation is read by now, and this one closed
+        return  # the generation was switched, and this one is closed

@@ -1,9 +1,11 @@
-"""What routes and background work share. Nothing here knows HTTP.
+"""Services shared by routes and background tasks. Nothing here knows HTTP.
 
-submissions         send a command and wait for its outcome; look_ups: commands by their place in the log
-client_secrets      what browsers pay with, from the provider; followed_messages: which of its messages were followed
-audit               who did and saw what no event tells; audit_spool keeps what waits for the log
-erasure             a customer's contacts, erased when asked for
+submissions         sends a command and waits for its outcome
 in_flight           records on their way to the log
-loop_lag            how late the event loop is
+look_ups            commands by their position in the log
+client_secrets      client secrets of payments, from the provider
+followed_messages   ids of processed messages of the provider
+audit               writes audit records; audit_spool keeps those that wait for the log
+erasure             erases the contacts of customers
+loop_lag            measures the lag of the event loop
 """

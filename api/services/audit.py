@@ -1,11 +1,11 @@
-"""Writes `order-audit`: what staff did and saw that no event tells.
+"""Writes `order-audit`: what staff did and saw that no event records.
 
-    note     for what need not wait: the record is handed to the sender at once; one that fails is sent again until it is there
-    keep     for what may not be answered before its record is durable
+    note     does not wait: the record is passed to the sender immediately, and sent again after a failure until it is durable
+    keep     waits until the record is durable
 
-What is not durable after a second, because the log is away, is also kept in a file of this node, so that neither a kill nor a
-stop loses it: the next start sends it. A record that could not even wait is counted (`ledger_audit_lost`) and told in the log.
-One that was written twice has the same `audit_id` both times.
+Records that are not durable after a second, because the log is unreachable, are also kept in a file of this node, so that neither
+a kill nor a stop loses them: the next start sends them. A record that cannot even wait is counted (`ledger_audit_lost`) and
+logged. One that was written twice has the same `audit_id` both times.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from ledger.topics import Topics
 EVERY_S = 0.25
 RETRY_S = 1.0
 SPOOL_AFTER_S = 1.0
-MAX_WAITING = 20_000  # 5 MB; staff who read a hundred contacts a second fill it in three minutes without a log
-MAX_UNDER_WAY = 1_000  # of the sender's 20,000 places, which commands need
-SLICE, PAUSE_S = 100, 0.02  # sent without a turn for others: 1 ms
+MAX_WAITING = 20_000  # 5 MB; staff who read a hundred contacts a second fill it in three minutes while the log is unreachable
+MAX_UNDER_WAY = 1_000  # of the sender's 20,000 slots, which commands need
+SLICE, PAUSE_S = 100, 0.02  # sent without interruption: 1 ms
 SAY_AGAIN_S = 60.0
 
 log = structlog.get_logger(__name__)
 
 
 class By(NamedTuple):
-    """Who did it, and in which request."""
+    """The actor and the request."""
 
     actor: str
     role: str = ""
@@ -52,7 +52,7 @@ BY_ITSELF = By("serve")
 
 
 class About(TypedDict, total=False):
-    """What it concerned; see `AuditRecord`."""
+    """The objects; see `AuditRecord`."""
 
     order_id: str | None
     customer_id: str | None
@@ -61,7 +61,7 @@ class About(TypedDict, total=False):
 
 
 class _Item:
-    """One record on its way."""
+    """One record that is not durable yet."""
 
     __slots__ = ("action", "kept", "record", "since")
 
@@ -71,7 +71,7 @@ class _Item:
 
 
 class Audit:
-    """Of one `serve`. On the event loop, but for what the sender calls back. `spool` is where what waits is kept, if anywhere.
+    """The audit of one `serve`. On the event loop, except callbacks of the sender. `spool`: file for waiting records, or None.
 
     `send_all` makes records durable or raises `NotDurable` (`Submissions.send_all`).
     """
@@ -89,9 +89,9 @@ class Audit:
         self._codec = audit_codec()
         self._waiting: deque[_Item] = deque()
         self._under_way: dict[_Item, None] = {}
-        self._answers: deque[tuple[_Item, LogError | None, bool]] = deque()  # from the sender's thread: why not, is it durable
+        self._answers: deque[tuple[_Item, LogError | None, bool]] = deque()  # from the sender's thread: error, is it durable
         self._again_at = 0.0
-        self._said: dict[str, float] = {}  # when, by what
+        self._said: dict[str, float] = {}  # time of the last line, by event
         self._troubled = False
         self.written: Counter[str] = Counter()
         self.lost: Counter[str] = Counter()
@@ -100,20 +100,20 @@ class Audit:
 
     @property
     def waiting(self) -> int:
-        """Records that are not known to be durable."""
+        """Number of records that are not known to be durable."""
         return len(self._waiting) + len(self._under_way)
 
     def note(self, by: By, action: str, outcome: str, **about: Unpack[About]) -> None:
-        """Have it recorded. Never waits, never raises."""
+        """Record it. Never waits, never raises."""
         item = _Item(action, self._record(by, action, outcome, about))
         if self.waiting >= MAX_WAITING:
-            self._lose([item], "too many wait")
+            self._lose([item], "too many are waiting")
             return
         self._waiting.append(item)
         self._send()
 
     async def keep(self, by: By, action: str, outcome: str, **about: Unpack[About]) -> None:
-        """Record it, durably when this returns. Raises `NotDurable`."""
+        """Record it; durable when this returns. Raises `NotDurable`."""
         await self._send_all([self._record(by, action, outcome, about)])
         self.written[action] += 1
 
@@ -143,7 +143,7 @@ class Audit:
                 return
 
     def _hand_over(self) -> bool:
-        """Whether the sender took the first that waits."""
+        """Pass the first waiting record to the sender. Returns whether it was accepted."""
         item = self._waiting[0]
         try:
             self._sender.send(item.record, partial(self._answered, item))
@@ -154,7 +154,7 @@ class Audit:
         return True
 
     def _answered(self, item: _Item, acked: Acked | None, error: LogError | None) -> None:
-        """On the sender's thread: nobody is woken for it."""
+        """Note an answer, on the sender's thread, without waking the event loop."""
         self._answers.append((item, error if acked is None else None, acked is not None))
 
     async def tend_for_ever(self) -> None:
@@ -163,7 +163,7 @@ class Audit:
             await asyncio.sleep(PAUSE_S if self._waiting and not self._troubled else EVERY_S)
 
     def tend(self) -> None:
-        """Take the sender's answers, keep what waits too long, send what can be sent."""
+        """Process answers of the sender, spool records that wait too long, send the others."""
         self._take_answers()
         if self._spool is not None:
             self._keep_what_waits(time.monotonic() - SPOOL_AFTER_S)
@@ -185,7 +185,7 @@ class Audit:
         elif self._troubled and not self.waiting:
             self._troubled = False
             self._said.clear()
-            log.info("no audit record waits any more")
+            log.info("all audit records are durable")
         if self._spool is not None and not self.waiting:
             self._spool.clear()
 
@@ -197,13 +197,15 @@ class Audit:
         try:
             self._spool.add([(item.action, item.record.key, item.record.value or b"") for item in old])
         except OSError as exc:
-            self._say("audit records that wait are not kept in a file", why=exc.strerror or type(exc).__name__, count=len(old))
+            self._say(
+                "waiting audit records could not be spooled to a file", why=exc.strerror or type(exc).__name__, count=len(old)
+            )
             return
         for item in old:
             item.kept = True
 
     def _load(self) -> None:
-        """What the last process of this node could not write."""
+        """Load records that the last process of this node could not write."""
         if self._spool is None:
             return
         found, torn = self._spool.read()
@@ -213,28 +215,30 @@ class Audit:
             self._waiting.append(item)
         if torn:
             self.lost["unknown"] += torn
-            log.error("audit records are lost", count=torn, why="the file in which they waited is damaged")
+            log.error("audit records are lost", count=torn, why="the spool file is damaged")
 
     def close(self) -> None:
-        """Before the sender is closed: hand it everything, whatever trouble there was."""
+        """Call before closing the sender: passes everything to it, even after failures."""
         self._take_answers()
         while self._waiting and self._hand_over():
             pass
 
     def end(self) -> None:
-        """After the sender is closed, which has answered everything: whatever is left waits for the next start, or is lost."""
+        """Call after closing the sender, which has answered everything: remaining records are spooled, or lost."""
         self._take_answers()
         left = [*self._under_way, *self._waiting]
         if left and self._spool is not None:
             self._keep_what_waits(time.monotonic())
         if kept := sum(item.kept for item in left):
-            log.warning("audit records wait for the next start", count=kept)
+            log.warning("audit records are kept for the next start", count=kept)
         if gone := [item for item in left if not item.kept]:
-            self._lose(gone, "the log is away and the process ends")
+            self._lose(gone, "the log is unreachable and the process ends")
 
     def _in_trouble(self, error: LedgerError | None) -> None:
         self._troubled = True
-        self._say("audit records wait for the log", why=str(error or "neither acknowledged nor refused"), waiting=self.waiting)
+        self._say(
+            "audit records are waiting for the log", why=str(error or "neither acknowledged nor refused"), waiting=self.waiting
+        )
 
     def _lose(self, items: Sequence[_Item], why: str) -> None:
         for item in items:
@@ -242,7 +246,7 @@ class Audit:
         self._say("audit records are lost", why=why, lost=self.lost.total())
 
     def _say(self, what: str, **members: object) -> None:
-        """One line a minute of each kind, not one a record."""
+        """Log at most one line per minute and event, not one per record."""
         now = time.monotonic()
         if now >= self._said.get(what, now):
             self._said[what] = now + SAY_AGAIN_S

@@ -1,4 +1,4 @@
-"""The file in which audit records wait while the log is away: a JSON line each, added to and cleared whole."""
+"""The file in which audit records wait while the log is unreachable: one JSON line each, appended, and cleared as a whole."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ Entry = tuple[str, bytes | None, bytes]  # action, key, value
 
 
 class AuditSpool:
-    """`path` may be missing; its folder is made when it is needed. Only its owner can read it."""
+    """`path` may be missing; its folder is created when needed. Only its owner can read it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._has_any = path.exists()
 
     def add(self, entries: Sequence[Entry]) -> None:
-        """Raises `OSError`; what is added twice then is known by its `audit_id`."""
-        lines = ["\n"]  # where the last one was not written whole
+        """Append entries. Raises `OSError`; entries that are then added twice are recognised by their `audit_id`."""
+        lines = ["\n"]  # in case the last line is incomplete
         for action, key, value in entries:
             members = {"action": action, "key": key and key.decode(), "value": base64.b64encode(value).decode()}
             lines.append(json.dumps(members) + "\n")
@@ -30,7 +30,7 @@ class AuditSpool:
             file.write("".join(lines).encode())
 
     def read(self) -> tuple[list[Entry], int]:
-        """(what waits, how many lines cannot be read)."""
+        """(entries, number of unreadable lines)."""
         if not self._has_any:
             return [], 0
         found: list[Entry] = []
@@ -45,7 +45,7 @@ class AuditSpool:
         return found, torn
 
     def clear(self) -> None:
-        """Nothing waits any more."""
+        """Delete all entries."""
         if self._has_any:
             self._path.unlink(missing_ok=True)
             self._has_any = False

@@ -1,6 +1,6 @@
-"""The secrets that customers' browsers pay with: read from the provider when they are asked for, and kept for a minute at most.
+"""The client secrets with which customers' browsers pay: read from the provider on request, and cached for at most a minute.
 
-Never printed, never stored, in no log.
+Never printed, stored or logged.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ MAX_KEPT = 10_000
 
 
 class ClientSecrets:
-    """By provider reference."""
+    """Client secrets by provider reference."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[str, tuple[float, str | None]] = OrderedDict()
 
     async def of(self, payments: PaymentProvider, provider_ref: str) -> str | None:
-        """The secret, from memory or fetched now. Raises `ProviderUnavailable`; `KeyError` when there is no such payment."""
+        """The secret, from memory or fetched now. Raises `ProviderUnavailable`; `KeyError` if there is no such payment."""
         now = time.monotonic()
         while self._kept and (now - next(iter(self._kept.values()))[0] > KEPT_S or len(self._kept) > MAX_KEPT):
             self._kept.popitem(last=False)

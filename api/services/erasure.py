@@ -1,17 +1,17 @@
-"""Erasing a customer's contacts: all that were durable when it began, whichever order they are of and wherever it stands.
+"""Erases a customer's contacts: all that were durable at the start, whatever the state of their orders.
 
-    0   a promise: a record in `order-contacts` says whom; from then on it is finished, by whoever goes on
-    1   a barrier into every partition of `order-contacts`: once this node has folded it, it knows every contact before it
-    2   for each contact of the customer a record that it is erased for good, then its tombstone; some at a time, with a pause, so
-        that a customer with 200,000 orders costs others nothing that they notice
-    3   again from 1, until nothing new was found: orders may have come meanwhile
-    4   the record says that it is done; on the way it says every few seconds how far it is, for whoever asks any node
+    0   a record in `order-contacts` names the customer; from then on some node will finish the erasure
+    1   a barrier is written to every partition of `order-contacts`: when this node has folded it, it knows all contacts before it
+    2   for each contact of the customer, a record marks it as permanently erased, then comes its tombstone; a few at a time, with
+        a pause, so that a customer with 200,000 orders does not affect others
+    3   repeat from 1 until nothing new is found: orders may have arrived meanwhile
+    4   the record says that it is done; meanwhile it shows the progress every few seconds, on every node
 
-A contact belongs to a customer by what it says itself, not by its order, which may not be placed yet. What is erased for good
-stays so: a retry of the order's `POST`, at a node that has heard of neither, writes the contact again, and every node drops it.
+The contact itself says to which customer it belongs, not its order, which may not be placed yet. Permanently erased means that
+if a retry of the order's `POST`, at a node that knows of neither, writes the contact again, every node drops it.
 
-A node that is killed goes on at its next start: what is gone is no longer among the customer's contacts, so nothing else has to
-be remembered. When it does not come back, another one goes on after `TAKE_OVER_MS`. Two at the same work do no harm.
+A killed node resumes at its next start: deleted contacts are no longer among the customer's contacts, so nothing else needs to
+be stored. If it does not return, another node takes over after `TAKE_OVER_MS`. Two nodes doing the same work are harmless.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ from projections.queries import Queries
 log = structlog.get_logger(__name__)
 
 SLICE_CONTACTS, PAUSE_S = 50, 0.005
-FOLD_S = 10.0  # for what is in the topic now; a node that needs longer is not caught up
+FOLD_S = 10.0  # for the current content of the topic; a node that needs longer is not caught up
 AT_ONCE = 4  # customers
 NOTE_S = 5.0
-TAKE_OVER_MS = 60_000  # a node at work notes its progress more often
+TAKE_OVER_MS = 60_000  # a working node notes its progress more often
 LOOK_S, RETRY_S = 10.0, 1.0
 
 
 class Erasures:
-    """What this node has to do with erasures. On the event loop that folds."""
+    """The erasures of this node. On the event loop that folds."""
 
     def __init__(
         self,
@@ -68,21 +68,21 @@ class Erasures:
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._at_work_since = 0.0
 
-    # ---- what is promised
+    # ---- requests
 
     def last(self, customer_id: str) -> Erasure | None:
-        """The customer's erasure that is under way, else the last one that is finished, as far as this node knows."""
+        """The customer's erasure in progress, else the last finished one, according to this node."""
         return self._projector.contacts.last_erasure(customer_id)
 
     @property
     def at_work_s(self) -> float:
-        """For how long this node has been erasing somebody; 0 when it is not."""
+        """How long this node has been erasing; 0 if it is not."""
         return time.monotonic() - self._at_work_since if self._jobs else 0.0
 
     async def promise(self, customer_id: str) -> Erasure:
-        """Promise to erase all contacts of the customer, and begin.
+        """Make the erasure of all contacts of the customer durable, and start it.
 
-        Raises `NotCaughtUp`, `NotDurable`: then nothing is promised, or perhaps it is.
+        Raises `NotCaughtUp`, or `NotDurable`: then it is unknown whether the erasure is durable.
         """
         await self._fold_all_there_is()
         before = self.last(customer_id)
@@ -93,7 +93,7 @@ class Erasures:
         return erasure
 
     async def wait(self, customer_id: str, timeout_s: float) -> None:
-        """Until this node has done what it does for the customer, or the time is over."""
+        """Wait until this node has finished its work for the customer, or `timeout_s` is over."""
         if (job := self._jobs.get(customer_id)) is not None:
             await asyncio.wait({job}, timeout=timeout_s)
 
@@ -102,10 +102,10 @@ class Erasures:
         partition = self._log.partition_for(key, self._projector.partitions)
         await self._submissions.keep([NewRecord(self._topics.contacts, partition, key, encode_erasure(erasure))])
 
-    # ---- who is at work
+    # ---- which node does it
 
     async def go_on_for_ever(self) -> None:
-        """Go on with what this node has promised and not finished, and with what nobody else goes on with."""
+        """Resume unfinished erasures of this node, and those that another node has abandoned."""
         while True:
             for kept in self._projector.contacts.erasures_under_way():
                 if kept.erasure.node == self._node or now_ms() - kept.noted_at > TAKE_OVER_MS:
@@ -124,19 +124,19 @@ class Erasures:
             deleted = 0
             while (erasure := self.last(customer_id)) is not None and erasure.done_at is None:
                 try:
-                    # Asked for again meanwhile, it is still the same work to who sees its progress.
+                    # If it was requested again meanwhile, its progress still describes the same work.
                     deleted = await self._erase(replace(erasure, contacts_deleted=max(deleted, erasure.contacts_deleted)))
                     continue
-                except NotNow as exc:  # the broker is away, or this node behind: what is left is found again
-                    log.warning("erasure has to wait", why=exc.code)
-                except StoreError as exc:  # other databases were taken over, or the process ends
-                    log.warning("erasure begins again", why=str(exc))
+                except NotNow as exc:  # the broker is unreachable, or this node is behind: the remaining contacts are found again
+                    log.warning("erasure is delayed", why=exc.code)
+                except StoreError as exc:  # the databases were switched, or the process ends
+                    log.warning("erasure starts over", why=str(exc))
                 await asyncio.sleep(RETRY_S)
 
     # ---- the work
 
     async def _erase(self, erasure: Erasure) -> int:
-        """How many contacts were deleted for it in all. What was erased before an exception stays erased.
+        """Returns the total number of deleted contacts. Contacts erased before an exception stay erased.
 
         Raises `NotDurable`, `NotCaughtUp`, `StoreError`.
         """
@@ -150,7 +150,7 @@ class Erasures:
             for owner in (
                 erasure.customer_id,
                 "",
-            ):  # what cannot be read is nobody's: whether it is this customer's, its order says
+            ):  # an undecodable contact has no customer: its order says whether it is this one
                 after: bytes | None = b""
                 while after is not None:
                     (keys, new, after), _ = await self._turns.run(self._some(erasure.customer_id, owner, after))
@@ -163,7 +163,7 @@ class Erasures:
                     if after is not None:
                         await asyncio.sleep(PAUSE_S)
         promised = self.last(erasure.customer_id)
-        if promised is None or promised.requested_at == erasure.requested_at:  # else it was asked for again meanwhile
+        if promised is None or promised.requested_at == erasure.requested_at:  # otherwise it was requested again meanwhile
             count = erasure.contacts_deleted
             await self._audit.keep(BY_ITSELF, CUSTOMER_ERASURE, DONE, customer_id=erasure.customer_id, count=count)
             await self._note(replace(erasure, done_at=now_ms()))
@@ -177,7 +177,7 @@ class Erasures:
                 raise NotCaughtUp("This node has not folded all contacts yet.")
 
     def _some(self, customer_id: str, owner: str, after: bytes) -> Steps[tuple[list[bytes], int, bytes | None]]:
-        """(keys of the next contacts to erase, how many of them nobody has erased before, where to go on; None: that was all)."""
+        """(keys of the next contacts to erase, number of those not erased before, where to continue; None: at the end)."""
         contacts = self._projector.contacts
         keys = yield from contacts.keys_of(owner, after, SLICE_CONTACTS)
         mine, new = [], 0

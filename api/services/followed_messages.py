@@ -1,4 +1,4 @@
-"""Which of the payment provider's messages were followed lately, by id."""
+"""Ids of recently processed messages of the payment provider."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ MAX_ID = 255  # characters; a longer one is not remembered
 
 
 class FollowedMessages:
-    """The last `most` of them. A restart forgets them: a repeated message then costs a look, and no more."""
+    """The last `most` ids. A restart forgets them: a repeated message then causes one needless fetch."""
 
     def __init__(self, most: int = 10_000) -> None:
         self._ids: dict[str, None] = {}

@@ -1,11 +1,11 @@
-"""Records on their way to the log, as the event loop and the sender's thread know them.
+"""Records on their way to the log, shared by the event loop and the sender's thread.
 
     event loop                          sender's thread                     event loop
-    waiter, then send(contact) ───────► contact durable: send(command) ───► the fold meets the outcome: waiter done
+    waiter, then send(contact) ───────► contact durable: send(command) ───► the outcome is folded: waiter done
                                         command durable: noted only
 
-Nobody is woken when a command becomes durable, unless somebody waits for just that: the outcome comes a few milliseconds later
-anyway. Its position is noted for the 202.
+Nothing is woken when a command becomes durable, unless a request waits for just that: the outcome follows a few milliseconds
+later anyway. Its position is noted for the 202.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from projections.waiters import Waiter
 
 
 class SentCommand:
-    """One command on its way. The loop writes `waiter` and `wants_ack`, the sender's thread the rest."""
+    """One sent command. The loop writes `waiter` and `wants_ack`, the sender's thread all other attributes."""
 
     __slots__ = ("acked", "command", "contact", "contact_acked", "error", "loop", "sender", "waiter", "wants_ack")
 
@@ -33,7 +33,7 @@ class SentCommand:
         self.error: LedgerError | None = None
 
     def send(self) -> None:
-        """Raises `LedgerError` when nothing could be handed over."""
+        """Send contact and command. Raises `LedgerError` if nothing could be queued."""
         if self.contact is None:
             self.sender.send(self.command, self._command_acked)
         else:
@@ -66,13 +66,13 @@ class SentCommand:
             self.loop.call_soon_threadsafe(self.wake)
 
     def wake(self) -> None:
-        """Let whoever awaits `waiter` look again."""
+        """Wake the request that awaits `waiter`, to check again."""
         if not self.waiter.done():
             self.waiter.set_result(None)
 
 
 class SentBatch:
-    """Acknowledgements of several records. The loop hears of the last one only: a wake for each costs more than sending it."""
+    """Acknowledgements of several records. Only the last one wakes the loop: a wake-up costs more than sending a record."""
 
     def __init__(self, count: int) -> None:
         self._loop = asyncio.get_running_loop()
@@ -84,7 +84,7 @@ class SentBatch:
             self._end()
 
     def settle(self, number: int, acked: Acked | None, error: LedgerError | None) -> None:
-        """From any thread, once for each."""
+        """Note the result of one record. Call it once for each, from any thread."""
         self.acks[number], self.error = acked, error or self.error
         with self._lock:
             self._left -= 1

@@ -1,7 +1,7 @@
-"""Commands by their place in `order-commands`: those this node answered 202 lately, else read back from the log.
+"""Commands by their position in `order-commands`: those that this node recently answered with 202, else read from the log.
 
-One reader serves all look-ups of a node, one after the other, and what was read is kept: clients poll as the 202 tells them
-to, and each consumer that is opened takes one of the process's 1,024 thread-local keys and a connection.
+One reader serves all look-ups of a node, one after the other, and results are cached: clients poll after a 202, and each consumer
+takes one of the process's 1,024 thread-local keys and a connection.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ Place = tuple[int, int]  # partition, offset
 
 
 class TooManyLookUps(LogError):
-    """More look-ups wait than one reader serves in time."""
+    """More look-ups are waiting than one reader can serve in time."""
 
     code = "too_many_look_ups"
 
 
 class LookUps:
-    """Used on the event loop; `close` when no request is left."""
+    """Look-ups, used on the event loop. Call `close` after the last request."""
 
     def __init__(self, log: EventLog, topic: str) -> None:
         self._log, self._topic = log, topic
@@ -38,7 +38,7 @@ class LookUps:
         self._waiting = 0
 
     def note(self, partition: int, offset: int, command: OrderCommand) -> None:
-        """This node sent `command`, and that is where it landed."""
+        """Note the position of a command that this node sent."""
         self._known[partition, offset] = CommandHead(
             command_id=command.command_id,
             order_id=command.order_id,
@@ -51,15 +51,15 @@ class LookUps:
             self._known.popitem(last=False)
 
     def forget(self) -> None:
-        """Know nothing but what the log says, as a node that has just started."""
+        """Forget everything, like a node that has just started."""
         self._known.clear()
 
     async def at(self, partition: int, offset: int) -> CommandHead | None:
-        """The command at this place; None when there is none, or none any more. Raises `LogError` when nobody knows now."""
+        """The command at this position; None if there is none, or no longer. Raises `LogError` if that is unknown now."""
         if (known := self._known.get((partition, offset))) is not None:
             return known
         if self._waiting >= MAX_WAITING:
-            raise TooManyLookUps(f"{self._waiting} look-ups wait")
+            raise TooManyLookUps(f"{self._waiting} look-ups are waiting")
         self._waiting += 1
         try:
             async with self._one_at_a_time:
@@ -82,7 +82,7 @@ class LookUps:
         try:
             value = self._value_at(tp, offset)
         except LogError:
-            self._close_reader()  # the next one begins with nothing of this failure
+            self._close_reader()  # so that the next look-up starts clean after this failure
             raise
         if value is None:
             return None
@@ -98,7 +98,7 @@ class LookUps:
             self._reader.assign({tp: offset})
             records = self._reader.poll(1, ANSWER_S)
             ended: Mapping[TopicPartition, int] = self._reader.reached_end()
-            self._reader.assign({})  # or it would go on and fetch what follows
+            self._reader.assign({})  # otherwise it would continue to fetch
         except Hole:
             self._close_reader()
             self._refuse_if_there(tp, offset)
@@ -111,10 +111,10 @@ class LookUps:
         raise LogUnavailable(f"no answer from {tp.topic}/{tp.partition} within {ANSWER_S} s")
 
     def _refuse_if_there(self, tp: TopicPartition, offset: int) -> None:
-        """Raises `LogUnavailable` when the log should have it: a new leader ends too early until it has heard its followers."""
+        """Raises `LogUnavailable` if the log should have it: a new leader may report too low an end for a moment."""
         start, end = self._log.starts([tp])[tp], self._log.ends([tp], "read_uncommitted")[tp]
         if start <= offset < end:
-            raise LogUnavailable(f"{tp.topic}/{tp.partition} did not give the record at {offset}, which it has")
+            raise LogUnavailable(f"{tp.topic}/{tp.partition} did not return the record at {offset}, which it has")
 
     def _close_reader(self) -> None:
         reader, self._reader = self._reader, None

@@ -1,7 +1,6 @@
-"""How late the event loop is: every tenth of a second, how long after its time a task was woken.
+"""Measures the lag of the event loop: ten times a second, how late a task is woken.
 
-Whatever keeps the loop from everything else shows here, whoever caused it: a request that reads too much, a slice of the fold, a
-process that was not given the CPU.
+Anything that blocks the loop shows here: a request that reads too much, a slice of the fold, a process without CPU time.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ class LoopLag(Collector):
         self._sum_s += late_s
 
     def collect(self) -> Iterable[Metric]:
-        lag = HistogramMetricFamily("ledger_loop_lag_seconds", f"How late the event loop is, asked every {EVERY_S} s.")
+        lag = HistogramMetricFamily("ledger_loop_lag_seconds", f"Lag of the event loop, measured every {EVERY_S} s.")
         total, cumulative = 0, []
         for edge, count in zip((*map(str, BUCKETS_S), "+Inf"), self._buckets, strict=True):
             total += count

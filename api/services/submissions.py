@@ -1,4 +1,4 @@
-"""Carrying out commands: what became of one already, else send it and wait. A reply is what this node folded.
+"""Performs commands: returns a known outcome, or sends the command and waits. Answers come from this node's fold.
 
 Knows no HTTP: errors are `NotDurable`, `Overloaded`, `DecisionsBehind`, `NotCaughtUp`.
 """
@@ -30,13 +30,13 @@ from projections.waiters import Waiter, Waiters
 
 log = structlog.get_logger(__name__)
 
-MEET_S = 1.0  # how long an answer waits for the order that a refused command met
-ACK_S = 3.0  # a command that is not durable by then, and is not waited for longer, is answered as not known to be durable
-STOPPING_DECISION_S, STOPPING_ACK_S = 0.5, 1.0  # well within the two seconds that open requests get when the process stops
-LAGGING_MS = 15_000  # a healthy fold is seen to be at the log's end every five seconds
+MEET_S = 1.0  # how long an answer waits for the order version that a refused command refers to
+ACK_S = 3.0  # a command that is not durable by then is answered as not durable, unless the request waits longer
+STOPPING_DECISION_S, STOPPING_ACK_S = 0.5, 1.0  # well within the two seconds for open requests when the process stops
+LAGGING_MS = 15_000  # a healthy fold is at the end of the log at least every five seconds
 MAX_WAITING = 2_000
-# So many durable commands of one partition without an outcome for so long: its writer makes no progress, and more of them help
-# nobody.
+# With so many durable commands of one partition without an outcome for so long, its writer makes no progress, and more would not
+# help.
 BEHIND_COMMANDS, BEHIND_S = 50, 10.0
 FORGET_S = 600.0
 
@@ -49,7 +49,7 @@ class Pending(Struct, frozen=True):
 
 
 class Decided(Struct, frozen=True):
-    """What became of a command. `replayed`: it was known here before. `contact` is the one that was written with it now."""
+    """The outcome of a command. `replayed`: it was already known. `contact`: the one just written with it."""
 
     outcome: Outcome
     replayed: bool = False
@@ -57,7 +57,7 @@ class Decided(Struct, frozen=True):
 
 
 class Submissions:
-    """Commands of this node on their way. Used on the event loop only."""
+    """Sends the commands of this node. Used only on the event loop."""
 
     def __init__(
         self,
@@ -70,15 +70,15 @@ class Submissions:
         status: Callable[[], FoldStatus],
         answers: Counter[str],
     ) -> None:
-        """`partition_of` an order; `status` of this node's fold, which must be cheap: each new command asks for it.
+        """`partition_of`: by order id. `status`: of this node's fold; must be cheap, because each new command calls it.
 
-        `answers` counts what was known of each command then: `replayed`, `undecided`, `accepted`, or the code of a refusal.
+        `answers` counts answers: `replayed`, `undecided`, `accepted`, or the code of a refusal.
         """
         self._sender, self._projector, self._queries, self._topics = sender, projector, queries, topics
         self._look_ups, self._partition_of, self._status = look_ups, partition_of, status
         self._codec, self._contact_codec = command_codec(), contact_codec()
         self._answers = answers
-        # By partition: a writer that is stuck must not refuse what others decide.
+        # By partition: a stuck writer must not affect commands of others.
         self._undecided: defaultdict[int, dict[Waiter, tuple[str, float]]] = defaultdict(dict)
         self._under_way: set[SentCommand] = set()
         self._stopping = False
@@ -91,11 +91,11 @@ class Submissions:
 
     @property
     def undecided(self) -> int:
-        """Durable commands that were answered 202 and have no outcome yet."""
+        """Number of durable commands answered with 202 that have no outcome yet."""
         return sum(map(len, self._undecided.values()))
 
     def stop(self) -> None:
-        """The process stops: whoever waits for an outcome has half a second more, and then the answer that is true by then."""
+        """The process is stopping: waiting requests get half a second more, and then an answer."""
         self._stopping = True
         for sent in self._under_way:
             sent.wake()
@@ -103,10 +103,10 @@ class Submissions:
     async def perform(
         self, command: OrderCommand, wait_s: float, contact: OrderContact | None = None, traceparent: bytes | None = None
     ) -> Decided | Pending:
-        """Carry out `command`: from this node's fold when it knows the outcome already, else by sending it.
+        """Perform `command`: return the outcome if this node knows it, else send the command.
 
-        `contact` becomes durable before a new order's command, unless it was erased. `Pending` when the command is durable and
-        not decided within `wait_s`. Raises `NotDurable`, `Overloaded`, `DecisionsBehind`, `NotCaughtUp`.
+        `contact` becomes durable before the command of a new order, unless it was erased. Returns `Pending` if the command is
+        durable but not decided within `wait_s`. Raises `NotDurable`, `Overloaded`, `DecisionsBehind`, `NotCaughtUp`.
         """
         partition = self._partition_of(command.order_id)
         first = self._queries.outcome(partition, command.command_id)
@@ -123,7 +123,7 @@ class Submissions:
             key = contact_key(command.order_id, command.place.contact_digest)
             if self._projector.contacts.is_erased(key):
                 contact = None
-            elif first is None:  # a key that is taken will be refused: then no contact is written that no event would ever name
+            elif first is None:  # a reused key will be refused: then do not write a contact that no event would name
                 record = NewRecord(self._topics.contacts, partition, key, self._contact_codec.encode(contact))
         result = await self.submit(command, wait_s, record, traceparent)
         if isinstance(result, Pending):
@@ -134,9 +134,9 @@ class Submissions:
         return Decided(result, contact=contact)
 
     async def folded_as_met(self, outcome: Outcome) -> None:
-        """Wait until this node has folded the order to the version a refused command met: the two topics come in any order.
+        """Wait until this node has folded the order version that a refusal refers to: the two topics arrive in any order.
 
-        Raises `NotCaughtUp` when that takes too long.
+        Raises `NotCaughtUp` if that takes too long.
         """
         if outcome.code is None or outcome.version is None:
             return
@@ -150,30 +150,31 @@ class Submissions:
                 raise NotCaughtUp(f"This node has not folded version {outcome.version} of the order yet.")
 
     def refuse_overload(self, order_id: str) -> None:
-        """Raises when a new command about the order would only wait, or when this node does not know enough to send it:
-        `NotDurable`, `NotCaughtUp`, `Overloaded`, `DecisionsBehind`."""
+        """Raises if a new command about the order would only wait, or if this node is not able to send it.
+
+        `NotDurable`, `NotCaughtUp`, `Overloaded`, `DecisionsBehind`.
+        """
         status, partition = self._status(), self._partition_of(order_id)
         if not status.connected:
             raise NotDurable("the log does not answer")
         if status.staleness_ms is None or status.staleness_ms > LAGGING_MS:
-            raise NotCaughtUp("This node has not folded what is in the log; another one may have.")
+            raise NotCaughtUp("This node has not folded the whole log; another node may have.")
         if self.waiting >= MAX_WAITING:
-            raise Overloaded(f"{self.waiting} commands wait for their outcome")
+            raise Overloaded(f"{self.waiting} commands are waiting for their outcome")
         if len(self._undecided[partition]) >= BEHIND_COMMANDS and self._oldest_s(partition) > BEHIND_S:
             raise DecisionsBehind(f"partition {partition}: {len(self._undecided[partition])} commands are not decided")
 
     def record_of(self, command: OrderCommand, headers: Headers = ()) -> NewRecord:
-        """The record of `order-commands` that says `command`."""
+        """The record of `order-commands` for `command`."""
         partition = self._partition_of(command.order_id)
         return NewRecord(self._topics.commands, partition, command.order_id.encode(), self._codec.encode(command), 0, headers)
 
     async def submit(
         self, command: OrderCommand, wait_s: float, contact: NewRecord | None = None, traceparent: bytes | None = None
     ) -> Outcome | Pending:
-        """Make `contact`, then `command` durable; its outcome, or `Pending` when it is not decided within `wait_s`.
+        """Make `contact`, then `command` durable. Returns the outcome, or `Pending` if it is not decided within `wait_s`.
 
-        Raises `NotDurable` when nothing is known to be durable; both records may still come to be, so a retry must carry the same
-        key.
+        Raises `NotDurable` if durability is unknown; both records may still become durable, so a retry must have the same key.
         """
         record = self.record_of(command, (("traceparent", traceparent),) if traceparent else ())
         sent = SentCommand(self._sender, record, contact, self._waiters.outcome(command.command_id, command.fingerprint))
@@ -209,7 +210,7 @@ class Submissions:
                 hurried = True
                 decision_at, ack_at = min(decision_at, now + STOPPING_DECISION_S), min(ack_at, now + STOPPING_ACK_S)
             sent.wants_ack = now >= decision_at
-            # Both sides write first and look afterwards, so an ack that comes meanwhile is seen here or wakes the waiter.
+            # Both sides write first and check afterwards, so an ack in between is seen here or wakes the waiter.
             if sent.error is not None:
                 log.warning("command not sent", command_id=command.command_id, error=sent.error.code, why=str(sent.error))
                 raise NotDurable(str(sent.error), command.command_id)
@@ -218,7 +219,7 @@ class Submissions:
                     return Pending(partition, sent.acked.offset)
                 if now >= ack_at:
                     raise NotDurable("not acknowledged in time", command.command_id)
-            if sent.waiter.done():  # woken for nothing of the above: wait on
+            if sent.waiter.done():  # woken for another reason: continue waiting
                 self._waiters.forget(command.command_id, sent.waiter)
                 sent.waiter = self._waiters.outcome(command.command_id, command.fingerprint)
             timer = loop.call_at(ack_at if sent.wants_ack else decision_at, sent.wake)
@@ -231,12 +232,14 @@ class Submissions:
                 return outcome
 
     def remind(self, command: OrderCommand) -> None:
-        """Send a command that was decided before: it changes nothing and leaves no record, and the processor hears that somebody
-        waits. One that does not arrive is a reminder less."""
+        """Send a command that is already decided, to tell the processor that a request is waiting.
+
+        It changes nothing and leaves no record. If it is lost, that is harmless.
+        """
 
         def on_ack(acked: Acked | None, error: LedgerError | None) -> None:
             if acked is None:
-                log.warning("not reminded", command_id=command.command_id, why=str(error))
+                log.warning("reminder not sent", command_id=command.command_id, why=str(error))
 
         try:
             self._sender.send(self.record_of(command), on_ack)
@@ -244,7 +247,7 @@ class Submissions:
             on_ack(None, exc)
 
     async def send_all(self, records: Sequence[NewRecord]) -> list[Acked]:
-        """Make every record durable. Raises `NotDurable` when one is not known to be."""
+        """Make all records durable. Raises `NotDurable` if one is not known to be."""
         batch = SentBatch(len(records))
         for number, record in enumerate(records):
             try:
@@ -260,10 +263,10 @@ class Submissions:
         return acks
 
     async def keep(self, records: Sequence[NewRecord]) -> None:
-        """Make records of `order-contacts` durable, and readable here at once. Raises as `send_all`, which keeps some of them."""
+        """Make records of `order-contacts` durable, and readable here immediately. Raises like `send_all`."""
         self._projector.remember(zip(records, await self.send_all(records), strict=True))
 
-    # ---- durable, but without an outcome
+    # ---- durable commands without an outcome
 
     def _note_undecided(self, command: OrderCommand, partition: int) -> None:
         waiter = self._waiters.outcome(command.command_id, command.fingerprint)
@@ -275,7 +278,7 @@ class Submissions:
             self._waiters.forget(noted[0], waiter)
 
     def _oldest_s(self, partition: int) -> float:
-        """Age of the oldest undecided command there. One that was given up long ago is forgotten."""
+        """Age of the oldest undecided command of the partition. Forgets those that were abandoned long ago."""
         now, undecided = time.monotonic(), self._undecided[partition]
         while undecided:
             waiter, (_, since) = next(iter(undecided.items()))

@@ -137,7 +137,7 @@ def test_a_log_that_is_away_is_said_once_and_so_is_its_return(log: MemoryLog) ->
             time.sleep(0.001)
         log.away(False)
         node.tend_until(lambda: not node.audit.waiting)
-    assert [entry["event"] for entry in logs] == ["audit records wait for the log", "no audit record waits any more"]
+    assert [entry["event"] for entry in logs] == ["audit records are waiting for the log", "all audit records are durable"]
     node.stop()
 
 
@@ -168,7 +168,7 @@ def test_a_stop_keeps_what_was_noted_a_moment_ago(log: MemoryLog, tmp_path: Path
     node.read("ord_1")
     with structlog.testing.capture_logs() as logs:
         node.stop()
-    assert (logs[-1]["event"], logs[-1]["count"]) == ("audit records wait for the next start", 1)
+    assert (logs[-1]["event"], logs[-1]["count"]) == ("audit records are kept for the next start", 1)
     log.away(False)
     heir = Node(log, spool)
     heir.tend_until(lambda: not heir.audit.waiting)

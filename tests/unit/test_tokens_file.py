@@ -72,7 +72,7 @@ def test_a_changed_file_is_taken_without_a_restart(tmp_path: Path) -> None:
     assert watched.look() == []
     watched.write(text(entry(new)))
     (line,) = watched.look()
-    assert (line["event"], line["added"], line["removed"], line["known"]) == ("tokens taken from the file", 1, 1, 1)
+    assert (line["event"], line["added"], line["removed"], line["known"]) == ("tokens reloaded from the file", 1, 1, 1)
     assert (watched.takes(old), watched.takes(new)) == (False, True)
     assert watched.heard == ["taken"]
     assert watched.look(5) == []
@@ -113,7 +113,7 @@ def test_a_broken_file_keeps_the_tokens_of_before_and_is_said_once(content: str,
     watched = Watched(tmp_path / "tokens.json", entry(old))
     watched.write(content)
     (line,) = watched.look(10)
-    assert (line["log_level"], line["event"]) == ("error", "the tokens file is not taken, the tokens of before stay")
+    assert (line["log_level"], line["event"]) == ("error", "tokens file is invalid, keeping the previous tokens")
     assert str(watched.path) in line["why"]
     assert "\n" not in line["why"]
     assert watched.takes(old)
@@ -136,7 +136,7 @@ def test_a_file_that_is_gone_is_a_broken_one_and_may_come_back(tmp_path: Path) -
     assert watched.takes(token)
     aside.rename(watched.path)
     (line,) = watched.look(3)
-    assert line["event"] == "the tokens file is again what it was"
+    assert line["event"] == "tokens file is valid again, unchanged"
     assert not watched.file.tokens.is_stale
 
 
@@ -176,7 +176,7 @@ def test_the_end_of_a_token_is_said_two_weeks_and_a_day_before_and_when_it_came_
     for before_ms in (15 * DAY_MS, 14 * DAY_MS, 10 * DAY_MS, DAY_MS, 1, 0, -DAY_MS):
         watched.clock.now_ms = END_MS - before_ms
         said[before_ms] = [line["event"] for line in watched.look(3)]
-    soon, over = ["a token expires soon"], ["a token has expired"]
+    soon, over = ["token expires soon"], ["token has expired"]
     assert said == {15 * DAY_MS: [], 14 * DAY_MS: soon, 10 * DAY_MS: [], DAY_MS: soon, 1: [], 0: over, -DAY_MS: []}
 
 
@@ -186,7 +186,7 @@ def test_a_warning_names_the_principal_and_no_secret(tmp_path: Path) -> None:
     (line,) = watched.look()
     assert line == {
         "log_level": "warning",
-        "event": "a token expires soon",
+        "event": "token expires soon",
         "principal": "gateway:web",
         "expires_at": "2030-01-31T12:00:00.000Z",
         "sha256_begins": hash_token("x")[:8],
@@ -200,5 +200,5 @@ def test_tokens_of_the_variable_are_never_read_again_and_end_all_the_same() -> N
     clock.now_ms = END_MS
     with structlog.testing.capture_logs() as logs:
         file.look()
-    assert [line["event"] for line in logs] == ["a token has expired"]
+    assert [line["event"] for line in logs] == ["token has expired"]
     assert file.tokens.reloads == {}
