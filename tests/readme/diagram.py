@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 from ledger import events as e
@@ -69,7 +70,7 @@ def facts() -> str:
     )
 
 
-def _table(corner: str, rows: dict[str, dict[S, str | Code]], columns: list[tuple[S, str]]) -> str:
+def _table(corner: str, rows: Mapping[str, Mapping[S, str | Code]], columns: Sequence[tuple[S, str]]) -> str:
     lines = [_row([corner, *(title for _, title in columns)]), _row(["---"] * (len(columns) + 1))]
     lines += [_row([name, *(_cell(row[key]) for key, _ in columns)]) for name, row in rows.items()]
     return "\n".join(lines)

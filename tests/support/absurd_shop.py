@@ -14,11 +14,11 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlencode
 
 import httpx
 from pydantic import SecretStr
+from starlette.types import Message
 
 from api.app import build_app
 from api.callers.auth import Principal, Token, Tokens, hash_token
@@ -282,12 +282,12 @@ class AbsurdShop:
             "server": ("127.0.0.1", 80),
             "client": ("127.0.0.1", 1),
         }
-        sent: list[Any] = []
+        sent: list[Message] = []
 
-        async def receive() -> Any:
+        async def receive() -> Message:
             return {"type": "http.request", "body": b"", "more_body": False}
 
-        async def send(message: Any) -> None:
+        async def send(message: Message) -> None:
             sent.append(message)
 
         await self._app(scope, receive, send)

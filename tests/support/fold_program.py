@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import structlog
+from starlette.types import Receive, Scope, Send
 
 from ledger.kafka.log import KafkaLog
 from ledger.kafka.settings import KafkaSettings
@@ -87,7 +88,7 @@ class Asgi:
     def __init__(self, app: FoldApp, log: MemoryLog | KafkaLog, counter: Counter) -> None:
         self.app, self.log, self.counter = app, log, counter
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             for _ in range(2):
                 await send({"type": (await receive())["type"] + ".complete"})

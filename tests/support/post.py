@@ -7,7 +7,7 @@ import email.policy
 import itertools
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from email.message import EmailMessage
 from typing import Any
@@ -18,6 +18,7 @@ from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from commands.notifier.email_door import SmtpDoor
 from commands.notifier.loop import Notifier
+from commands.notifier.message_port import MessageDoor
 from commands.processor.desk import OrderBook
 from ledger import events as e
 from ledger.contacts import NOBODY, Address, OrderContact, contact_key, erased_key
@@ -27,6 +28,7 @@ from ledger.memory.store import MemoryStore
 from ledger.order import Order
 from ledger.ports import free_port
 from ledger.schemas.codec import contact_codec, event_codec
+from ledger.store import Store
 from ledger.topics import Topics
 from tests.support.patience import PATIENCE_S, until
 
@@ -83,13 +85,13 @@ class Post:
         self.sender = log.sender("test-post")
         self.versions: dict[str, int] = {}
 
-    def notifier(self, **more: Any) -> Notifier:
+    def notifier(self, contacts: Store | None = None, doors: Mapping[str, MessageDoor] | None = None) -> Notifier:
         notifier = Notifier(
             self.log,
             self.topics,
             lambda partition: OrderBook(self.orders),
-            lambda name: more.get("contacts") or MemoryStore(),
-            more.get("doors", {"email": SmtpDoor(self.url, "Shop <shop@example.org>")}),
+            lambda name: contacts or MemoryStore(),
+            doors or {"email": SmtpDoor(self.url, "Shop <shop@example.org>")},
             f"{self.topics.prefix}notifier",
             self.failed.append,
             lambda: time.time_ns() // 1_000_000 + self.ahead_ms,
@@ -143,8 +145,8 @@ class Post:
         record = NewRecord(self.topics.events, partition, order_id.encode(), event_codec().encode(event))
         self.writer.transact([record])
 
-    def placed(self, order_id: str, to: str = "ada@example.org", **more: Any) -> None:
-        self.contact(order_id, to, **more)
+    def placed(self, order_id: str, to: str = "ada@example.org", name: str = "Ada") -> None:
+        self.contact(order_id, to, name)
         self.event(order_id, e.ORDER_PLACED)
 
     def at_end(self) -> bool:
@@ -162,8 +164,9 @@ class Post:
 
 
 @contextmanager
-def running(post: Post, **more: Any) -> Iterator[Notifier]:
-    notifier = post.notifier(**more)
+def running(post: Post, contacts: Store | None = None, doors: Mapping[str, MessageDoor] | None = None) -> Iterator[Notifier]:
+    """A notifier that has begun to read, until the block ends."""
+    notifier = post.notifier(contacts, doors)
     until(lambda: notifier._positions)
     try:
         yield notifier

@@ -88,7 +88,9 @@ class Traffic(threading.Thread):
 
 
 @contextmanager
-def running(folder: Path, kafka: KafkaSettings, topics: Topics, **env: str) -> Iterator[tuple[processes.LedgerNode, Any]]:
+def running(
+    folder: Path, kafka: KafkaSettings, topics: Topics, **env: str
+) -> Iterator[tuple[processes.LedgerNode, processes.Child]]:
     node = processes.LedgerNode(folder, kafka.bootstrap_servers, topics, env=env)
     try:
         node.child("commands").start()

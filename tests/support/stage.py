@@ -16,7 +16,7 @@ from confluent_kafka.admin import AdminClient
 from ledger.errors import LogError
 from ledger.kafka.log import KafkaLog
 from ledger.kafka.settings import KafkaSettings
-from ledger.log import Acked, EventLog, NewRecord, Reader, Record, TopicPartition
+from ledger.log import Acked, EventLog, Isolation, NewRecord, Reader, Record, TopicPartition
 from ledger.memory.log import MemoryLog
 from ledger.topics import Topics, TopicSpec
 from tests.support.hanging import leave_hanging
@@ -130,16 +130,26 @@ class Stage:
         finally:
             writer.close()
 
-    def reader(self, positions: dict[TopicPartition, int], **options: object) -> Reader:
-        reader = self.log.reader(self.name("reader"), **options)  # type: ignore[arg-type]
+    def reader(
+        self,
+        positions: dict[TopicPartition, int],
+        isolation: Isolation = "read_committed",
+        eof: bool = False,
+        max_wait_ms: int = 100,
+        headers: bool = False,
+    ) -> Reader:
+        name = self.name("reader")
+        reader = self.log.reader(name, isolation=isolation, eof=eof, max_wait_ms=max_wait_ms, headers=headers)
         self._readers.append(reader)
         reader.assign(positions)
         return reader
 
-    def read_to_end(self, positions: dict[TopicPartition, int], **options: object) -> list[Record]:
+    def read_to_end(
+        self, positions: dict[TopicPartition, int], isolation: Isolation = "read_committed", headers: bool = False
+    ) -> list[Record]:
         """Everything from `positions` to the end of each partition."""
         self._wait_for_markers(positions)
-        reader = self.reader(positions, eof=True, **options)
+        reader = self.reader(positions, isolation, eof=True, headers=headers)
         records: list[Record] = []
         deadline = time.monotonic() + PATIENCE_S
         while set(reader.reached_end()) != set(positions):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
 from commands.messages import RecordPayment
 from commands.reconciler.answers import Answer, Done
@@ -16,17 +16,17 @@ from tests.support.sandboxed import WEBHOOK_SECRET, RunningSandbox
 
 TIMEOUT_MS = 800  # for calls that are to be given up; every other has a patient door
 PATIENT_MS = int(PATIENCE_S * 1000)
-Play = Callable[[StripeGateway], Coroutine[Any, Any, Any]]
+T = TypeVar("T")
 
 
 def gateway(sandbox: RunningSandbox, key: str = SECRET_KEY, timeout_ms: int = PATIENT_MS, **more: Any) -> StripeGateway:
     return StripeGateway(key, webhook_secrets=(WEBHOOK_SECRET,), api_base=sandbox.url, timeout_ms=timeout_ms, **more)
 
 
-def played(sandbox: RunningSandbox, play: Play, **more: Any) -> Any:
+def played(sandbox: RunningSandbox, play: Callable[[StripeGateway], Coroutine[Any, Any, T]], **more: Any) -> T:
     """What `play` returns, with a gateway on a loop of its own."""
 
-    async def run() -> Any:
+    async def run() -> T:
         door = gateway(sandbox, **more)
         try:
             return await play(door)
