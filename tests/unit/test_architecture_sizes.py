@@ -1,0 +1,56 @@
+"""No file is longer than a reader takes in at once, and no function."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.sources import ROOT, Module, module, modules
+
+FILE_LINES, FUNCTION_LINES = 400, 60
+# Longer on purpose, and why.
+LONG = {
+    "commands/decide.py": "tables: the guard and the detail of each operation",
+    "projections/faust_app.py build_app": "composes an app of its parts and their limits",
+}
+
+
+def everything() -> Iterator[tuple[Module, str]]:
+    """All modules of the product and of its tests, with their text."""
+    for m in modules():
+        yield m, (ROOT / m.path).read_text("utf-8")
+    for file in sorted((ROOT / "tests").rglob("*.py")):
+        path, text = file.relative_to(ROOT).as_posix(), file.read_text("utf-8")
+        yield module(path, text), text
+
+
+def too_long(m: Module, text: str) -> list[str]:
+    """The file, if it is, and each of its functions that is, as `file function`."""
+    found = [m.path] if len(text.splitlines()) > FILE_LINES else []
+    for node in ast.walk(m.tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno is not None
+            if node.end_lineno - node.lineno >= FUNCTION_LINES:
+                found.append(f"{m.path} {node.name}")
+    return found
+
+
+def test_no_file_and_no_function_is_too_long() -> None:
+    found = [one for m, text in everything() for one in too_long(m, text)]
+    assert sorted(found) == sorted(LONG)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("x = 1\n" * 400, []),
+        ("x = 1\n" * 401, ["api/app.py"]),
+        ("def f():\n" + "    x = 1\n" * 59, []),
+        ("def f():\n" + "    x = 1\n" * 60, ["api/app.py f"]),
+        ("class A:\n    async def f(self):\n" + "        x = 1\n" * 60, ["api/app.py f"]),
+    ],
+)
+def test_what_is_too_long_is_seen(text: str, found: list[str]) -> None:
+    assert too_long(module("api/app.py", text), text) == found
