@@ -34,7 +34,7 @@ _POSITION = re.compile(POSITION)
 
 
 class StatusOf(Protocol):
-    """Tells how this node's fold stands."""
+    """Returns the status of this node's fold."""
 
     def __call__(self) -> FoldStatus: ...
 

@@ -18,7 +18,7 @@ def _signature(ctx: AppContext, cursor: bytes) -> bytes:
 
 
 def signed_cursor(ctx: AppContext, wanted: OrderFilter, resume: dict[int, bytes]) -> str:
-    """A cursor to where a list goes on, bound to its filters."""
+    """A cursor for the next page of a list, bound to its filters."""
     cursor = ctx.queries.cursor(wanted, resume)
     return base64.urlsafe_b64encode(_signature(ctx, cursor) + cursor).decode().rstrip("=")
 

@@ -120,7 +120,7 @@ def erasure_state(erasure: Erasure) -> responses.ErasureStateOut:
 
 
 def frozen_shown(frozen: Frozen | None, partition: int) -> responses.FrozenOut | None:
-    """Where and why the fold of an order stopped."""
+    """Why and where the fold of an order stopped."""
     return None if frozen is None else responses.FrozenOut(frozen.reason, partition, frozen.offset)
 
 

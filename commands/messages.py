@@ -53,7 +53,7 @@ class CancelOrder(Struct, frozen=True):
 
 
 class RequestPayment(Struct, frozen=True):
-    """Begin an attempt to pay what the customer saw."""
+    """Start a payment of the amount that the customer saw."""
 
     amount_minor: AmountMinor
     currency: Currency
@@ -104,21 +104,21 @@ class RecordStock(Struct, frozen=True, omit_defaults=True):
 
 
 class ShipOrder(Struct, frozen=True, omit_defaults=True):
-    """The order left, with this parcel."""
+    """The order was shipped, with this parcel."""
 
     carrier: Text | None = None
     tracking: Text | None = None
 
 
 class RaiseAttention(Struct, frozen=True):
-    """A person must look."""
+    """Staff must investigate."""
 
     code: Word
     obligation_key: Reference
 
 
 class ResolveAttention(Struct, frozen=True, omit_defaults=True):
-    """What a person did about a flag."""
+    """How staff resolved a flag."""
 
     code: Word
     obligation_key: Reference

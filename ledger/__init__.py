@@ -1,4 +1,4 @@
-"""What an order is and what happened to it. Imports none of our other packages; README.md has the map.
+"""The domain: orders, events, and the log and stores they live in. Imports none of the other packages; README.md has the map.
 
 words      events, transitions, topics, contacts, errors, bounds
 rules      order and evolve, money, envelope, outcomes, walk: pure

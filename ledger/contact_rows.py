@@ -2,7 +2,7 @@
 
     order_id/contact_digest            the contact; nothing if it cannot be decoded, or was written after its erasure
     \\0customer/<customer>NUL<key>      the contacts of a customer; of customer "" are those without a contact
-    \\0erased/<key>                     erased for good
+    \\0erased/<key>                     permanently erased
     \\0erasing/<customer>               an erasure in progress (`ledger.erasures`)
     \\0erasure/<customer>               the last finished one
     \\0unpurged/<key>                   deleted, but perhaps still readable in the files of the store: see `purge`

@@ -1,4 +1,4 @@
-"""Milliseconds that have names. Pure data."""
+"""Durations in milliseconds. Pure data."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def erasure_key(customer_id: str) -> bytes:
 
 
 def is_erasure(key: bytes) -> bool:
-    """Whether the key of a record is that of an erasure."""
+    """Whether the key of a record belongs to an erasure."""
     return key.startswith(_PREFIX.encode())
 
 

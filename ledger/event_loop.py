@@ -7,7 +7,7 @@ import sys
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
-    """An event loop of uvloop, or of asyncio where there is none."""
+    """A new event loop: uvloop, or asyncio if uvloop is not available."""
     if sys.platform == "win32":
         return asyncio.new_event_loop()
     import uvloop

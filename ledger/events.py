@@ -73,7 +73,7 @@ class Adjustment(Struct, frozen=True):
 
 
 class Placed(Struct, frozen=True):
-    """What was ordered, and until when it is to be paid."""
+    """The content of the order, and when its time to pay ends."""
 
     lines: Annotated[tuple[Line, ...], Meta(min_length=1, max_length=MAX_LINES)]
     adjustments: Annotated[tuple[Adjustment, ...], Meta(max_length=MAX_ADJUSTMENTS)]
@@ -90,7 +90,7 @@ class Cancel(Struct, frozen=True):
 
 
 class Payment(Struct, frozen=True, omit_defaults=True):
-    """What happened to one attempt to pay."""
+    """A fact about one payment attempt."""
 
     attempt: Count
     amount_minor: AmountMinor | None = None
@@ -111,7 +111,7 @@ class Refund(Struct, frozen=True, omit_defaults=True):
 
 
 class Dispute(Struct, frozen=True, omit_defaults=True):
-    """What a bank says of a disputed payment."""
+    """A fact about a disputed payment."""
 
     provider_ref: Reference
     amount_minor: AmountMinor | None = None
@@ -121,14 +121,14 @@ class Dispute(Struct, frozen=True, omit_defaults=True):
 
 
 class StockItem(Struct, frozen=True):
-    """An article and how many of it are available."""
+    """An article and its available units."""
 
     sku: Id
     available: Count
 
 
 class Stock(Struct, frozen=True, omit_defaults=True):
-    """What a stock service reserved, refused or released."""
+    """The answer of a stock service: reserved, rejected or released."""
 
     service: Id
     reservation_ref: Reference | None = None

@@ -1,4 +1,4 @@
-"""Chance for pauses and ports. A generator of our own: it neither disturbs nor follows whoever seeds Python's shared one."""
+"""Random numbers for pauses and ports, from a separate generator: independent of Python's shared one and its seed."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ CHANCE = random.Random()
 
 
 def between(least: float, most: float) -> float:
-    """A number between the two, all equally likely."""
+    """A uniformly distributed number between the two."""
     return CHANCE.uniform(least, most)

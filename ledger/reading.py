@@ -1,4 +1,4 @@
-"""Reading a log to where it ends now."""
+"""Reads a log up to its current end."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ class Walk:
         self.mismatched: dict[str, Mismatch] = {}
 
     def batch_ends(self) -> None:
-        """The records checked so far can now be looked up."""
+        """The checked records can now be looked up."""
         self._orders.clear()
         self._answered.clear()
 

@@ -1,4 +1,4 @@
-"""The roles of those who call."""
+"""The roles of callers."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""The command line. Knows everything below it; nothing imports it.
+"""The command line. Imports everything below it, and is imported by nothing.
 
 verbs       the command line as a whole, and how it ends
 run_verbs read_verbs prove_verbs move_verbs setup_verbs
             each verb: reads settings, calls the code that does the work, shows the result
-options     what several verbs share
+options     shared by several verbs
 terminal    standard output and error in any shell
 screens     progress bars and panels for people
 demo/       the demo: the whole system in a temporary directory, checked from outside

@@ -1,4 +1,4 @@
-"""`history` and `diff`: one order, as a person or a script reads it."""
+"""The verbs `history` and `diff`: one order, for a person or a script."""
 
 from __future__ import annotations
 

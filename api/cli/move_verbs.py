@@ -1,4 +1,4 @@
-"""Verbs that move a ledger, or a copy of it, elsewhere."""
+"""Verbs that export and import the ledger."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What several verbs share: options, where they write, and which ledger they mean."""
+"""Shared by several verbs: options, output, and the selected ledger."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Verbs that prove and repair: the log, the read models, the processes, Kafka's transactions."""
+"""Verbs that verify and repair: the log, the read models, the processes, Kafka's transactions."""
 
 from __future__ import annotations
 

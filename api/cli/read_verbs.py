@@ -1,4 +1,4 @@
-"""Verbs that read: the log, one order, who did and saw what."""
+"""Verbs that read: the log, one order, the audit."""
 
 from __future__ import annotations
 

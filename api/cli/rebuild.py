@@ -54,7 +54,7 @@ def run_rebuild(  # noqa: PLR0913  # an option each
 
 
 def report_to_json(report: RebuildReport) -> dict[str, Any]:
-    """What a script reads of a rebuild."""
+    """The report as JSON members."""
     return {
         "events": report.events,
         "bytes": report.bytes,

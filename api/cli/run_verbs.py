@@ -1,4 +1,4 @@
-"""Verbs that run something: `up`, its processes one by one, the demo. Heavy imports are inside each verb."""
+"""Verbs that run processes: `up`, each of its processes, the demo. Heavy modules are imported inside each verb."""
 
 from __future__ import annotations
 

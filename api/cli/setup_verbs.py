@@ -1,4 +1,4 @@
-"""Verbs that set a ledger up: tokens, schemas in a registry."""
+"""Verbs for the set-up: tokens, schemas in a registry."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`tail`: the ledger as it grows, for a person or a script."""
+"""The verb `tail`: prints events as they are committed, for a person or a script."""
 
 from __future__ import annotations
 

@@ -155,7 +155,7 @@ def _walk(  # noqa: PLR0913, PLR0917  # an option each
 
 
 def findings_to_json(findings: Findings, notes: list[str]) -> dict[str, Any]:
-    """What a script reads of a verification."""
+    """The findings as JSON members."""
     first = [m._asdict() for m in findings.mismatches[:SHOWN]]
     return {
         "ok": findings.well,

@@ -15,7 +15,7 @@ from api.contract.patterns import COMMAND_ID, ORDER_ID
 from ledger.faults import in_short, without_values
 
 _OURS = {"order_id": re.compile(ORDER_ID), "command_id": re.compile(COMMAND_ID)}
-NOT_OURS = "(none of ours)"
+NOT_OURS = "(not an id)"
 
 
 def configure_logging(process: str, level: str = "INFO") -> None:

@@ -124,7 +124,7 @@ async def read_schema(call: Call) -> Response:
 
 
 async def read_bare_schema(call: Call) -> Response:
-    """The schema by id, without anything around it."""
+    """The bare schema by id."""
     return Response(_by_id(call).text, 200, None, docs.REGISTRY_JSON)
 
 
@@ -140,7 +140,7 @@ async def schema_subject_versions(call: Call) -> Response:
 
 
 async def schema_types(call: Call) -> Response:
-    """The kinds of schema."""
+    """The types of schemas."""
     return _answer(["AVRO"])
 
 
@@ -162,5 +162,5 @@ async def read_version(call: Call) -> Response:
 
 
 async def read_version_schema(call: Call) -> Response:
-    """The schema of one version, without anything around it."""
+    """The bare schema of one version."""
     return Response(_by_version(call).text, 200, None, docs.REGISTRY_JSON)

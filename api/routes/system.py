@@ -130,7 +130,7 @@ def _gauges(ctx: AppContext) -> Iterable[tuple[str, str, str, dict[str, float]]]
 
 
 async def metrics(call: Call) -> Response:
-    """Everything that is measured, for Prometheus."""
+    """All metrics, for Prometheus."""
     call.allow()
     encode, media = choose_encoder(call.header(b"accept") or "")
     return Response(encode(call.app.state.registry), 200, None, media)

@@ -117,7 +117,7 @@ class StripeRefund(Struct, frozen=True):
 
 
 class Evidence(Struct, frozen=True):
-    """Until when evidence is taken."""
+    """The deadline for evidence."""
 
     due_by: Any = None
 

@@ -68,7 +68,7 @@ class Refused(Exception):
         self.code = code
 
 
-_ends_at: ContextVar[float] = ContextVar("when the method of the port that is under way must have ended, in loop time")
+_ends_at: ContextVar[float] = ContextVar("deadline of the current method of the port, in loop time")
 
 
 class _Transport(stripe.HTTPClient):

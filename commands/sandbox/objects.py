@@ -116,7 +116,7 @@ class Objects:
 
 
 def about(request: ProviderRequest, intent: Body) -> Body:
-    """`intent`, noting in the request whose order it is."""
+    """`intent`; notes its order in the request."""
     request.order_id = intent["metadata"].get("order", "")
     return intent
 

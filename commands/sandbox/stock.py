@@ -35,7 +35,7 @@ Answer = dict[str, Any]
 
 
 class WantedLine(Struct, frozen=True):
-    """An article and how many of it."""
+    """An article and its quantity."""
 
     sku: str
     quantity: int
@@ -44,14 +44,14 @@ class WantedLine(Struct, frozen=True):
 
 
 class ReserveBody(Struct, frozen=True):
-    """What to reserve."""
+    """The lines to reserve."""
 
     currency: str
     lines: tuple[WantedLine, ...]
 
 
 class ItemBody(Struct, frozen=True, forbid_unknown_fields=True):
-    """What there is of an article."""
+    """Units and price of an article."""
 
     units: int
     unit_price_minor: int

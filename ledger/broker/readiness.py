@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """What a broker says of its cluster."""
+    """The state of a cluster, according to a broker."""
 
     cluster_id: str | None
     brokers: int

@@ -64,7 +64,7 @@ class PlacedOrder(Struct):
 
 
 def life_of(number: int) -> Life:
-    """What becomes of order `number`."""
+    """The course of order `number`."""
     return LIVES[number % len(LIVES)]
 
 

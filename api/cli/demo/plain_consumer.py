@@ -188,7 +188,7 @@ def _is_event(message: Message, reached: dict[int, int]) -> bool:
 
 
 def main() -> None:
-    """Read the topic named on the command line, and print what was found as JSON."""
+    """Read the topic named on the command line, and print the findings as JSON."""
     bootstrap_servers, topic, url = sys.argv[1:4]
     token = os.environ["REGISTRY_TOKEN"]
     try:
