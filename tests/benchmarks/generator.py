@@ -38,7 +38,7 @@ class Connection(asyncio.Protocol):
         self.busy = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
+        self._transport = cast("asyncio.Transport", transport)
 
     def send(self, data: bytes, request: int, due: float) -> None:
         self.request, self.due, self.busy = request, due, True

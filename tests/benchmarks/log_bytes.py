@@ -116,10 +116,8 @@ class _Sizes:
 
 def _segments(bench: Bench) -> list[tuple[int, Path]]:
     """(partition, newest segment file) of `order-events`."""
-    found = []
-    topic = Topics().events
-    for folder in sorted((bench.system.folder / "broker" / "log").glob(f"{topic}-*")):
-        found.append((int(folder.name.rsplit("-", 1)[1]), max(folder.glob("*.log"))))
+    folders = sorted((bench.system.folder / "broker" / "log").glob(f"{Topics().events}-*"))
+    found = [(int(folder.name.rsplit("-", 1)[1]), max(folder.glob("*.log"))) for folder in folders]
     if not found:
         raise Incorrect("the broker's segment files are not where they were expected")
     return found

@@ -106,7 +106,7 @@ def test_a_refused_recipient_is_given_up_and_a_busy_server_asked_again(post: Pos
         post.placed("ord_1", "nobody@example.org")
         post.placed("ord_2", "busy@example.org")
         post.placed("ord_3")
-        until(lambda: mails.subjects())
+        until(mails.subjects)
         until(lambda: notifier.given_up == 1)
         assert not post.at_end()  # ord_2 still waits, and a restart must find it
         mails.refuse.clear()

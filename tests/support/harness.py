@@ -83,7 +83,7 @@ class RunningLedger:
     loop: asyncio.AbstractEventLoop
     stop_deciding: Callable[[], None]
     clients: list[httpx.Client] = field(default_factory=list)
-    clock: Clock = field(default_factory=lambda: Clock())
+    clock: Clock = field(default_factory=Clock)
     companions: Companions | None = None
 
     def client(self, role: str = "gateway", customer: str | None = "c-1", **headers: str) -> httpx.Client:

@@ -68,10 +68,8 @@ def function_at(m: Module, node: ast.AST) -> str | None:
 
 
 def impurities(m: Module) -> list[str]:
-    wrong = []
-    for name in imports(m):
-        if within(name, IMPURE) and (m.path, name.split(".")[0]) not in ALLOWED:
-            wrong.append(f"{m.path} imports {name}")
+    impure = [name for name in imports(m) if within(name, IMPURE) and (m.path, name.split(".")[0]) not in ALLOWED]
+    wrong = [f"{m.path} imports {name}" for name in impure]
     for node in ast.walk(m.tree):
         if isinstance(node, ast.Call):
             called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")

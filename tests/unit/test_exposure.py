@@ -135,6 +135,7 @@ def test_a_process_says_so_before_anything_else_and_ends(verb: str, tmp_path: Pa
         capture_output=True,
         text=True,
         timeout=300,
+        check=False,
     )
     assert done.returncode == 1
     assert done.stderr.startswith("error (config): KAFKA_SECURITY_PROTOCOL is PLAINTEXT: production needs SSL or SASL_SSL, or ")

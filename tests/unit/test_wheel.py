@@ -34,7 +34,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
             shutil.copy(ROOT / name, source / name)
     uv = shutil.which("uv")
     assert uv, "uv is not on PATH"
-    done = subprocess.run([uv, "build", "--wheel", "--out-dir", str(out)], cwd=source, capture_output=True, text=True)
+    build = [uv, "build", "--wheel", "--out-dir", str(out)]
+    done = subprocess.run(build, cwd=source, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     (built,) = out.glob("*.whl")
     return built
@@ -92,7 +93,8 @@ def test_an_installed_wheel_finds_its_schemas_and_its_command_without_the_source
         "print(json.dumps([str(f.data_dir()), len(s.schema_versions()), len(j.JarLock.read().jars), c.__file__]))"
     )
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    program = [sys.executable, "-c", script]
+    done = subprocess.run(program, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     folder, schemas, jars, cli = json.loads(done.stdout)
     assert Path(folder) == tmp_path / "ledger" / "avsc"
