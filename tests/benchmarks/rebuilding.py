@@ -36,7 +36,7 @@ def measure(bench: Bench) -> list[Row]:
     return rows
 
 
-# ---- speed
+# ---- speed ----------------------------------------------------------------------------------------------------------
 
 
 def _speed(bench: Bench, events: int) -> list[Row]:
@@ -96,7 +96,7 @@ def _finish(running: list[subprocess.Popen[bytes]]) -> list[dict[str, Any]]:
     return found
 
 
-# ---- beside a serve
+# ---- beside a serve -------------------------------------------------------------------------------------------------
 
 
 def _beside(bench: Bench) -> list[Row]:
@@ -150,7 +150,7 @@ def _reads_beside_rebuilds(bench: Bench, orders: list[tuple[int, str]]) -> tuple
     return percentile(answers.ms(), 99), ended + 1
 
 
-# ---- large ledgers
+# ---- large ledgers --------------------------------------------------------------------------------------------------
 
 
 def _large(bench: Bench) -> list[Row]:

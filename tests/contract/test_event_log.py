@@ -15,8 +15,9 @@ from ledger.topics import MAX_RECORD_BYTES, Topics, TopicSpec
 from tests.support.patience import PATIENCE_S
 from tests.support.stage import Stage, records, values
 
+# ---- transactions and what readers see ------------------------------------------------------------------------------
 
-# ---- transactions and what readers see -----------------------------------------------------------------------------------
+
 def test_a_committed_transaction_is_read_whole_and_in_order_per_partition(stage: Stage) -> None:
     topic = stage.topic(partitions=2)
     stage.transact(*records(topic, 0, "a", "b"), *records(topic, 1, "c"), *records(topic, 0, "d"))
@@ -167,7 +168,9 @@ def test_the_ledgers_own_topics_take_any_time(stage: Stage, topics: Topics) -> N
         assert [r.timestamp_ms for r in stage.read_to_end({TopicPartition(topic, 0): 0})] == [far_ms, 1]
 
 
-# ---- questions -----------------------------------------------------------------------------------------------------------
+# ---- questions ------------------------------------------------------------------------------------------------------
+
+
 def test_offset_at_finds_the_first_record_not_older(stage: Stage) -> None:
     topic = stage.topic(partitions=2, message_timestamp_type="CreateTime")
     stage.transact(*[NewRecord(topic, 0, b"", b"", t) for t in (1000, 2000, 2000, 3000)])

@@ -185,7 +185,9 @@ def test_a_purge_changes_no_row(store: Store) -> None:
         store.purge(None)
 
 
-# ---- RocksDB -------------------------------------------------------------------------------------------------------------
+# ---- RocksDB --------------------------------------------------------------------------------------------------------
+
+
 def test_rows_outlive_the_store_in_memory_and_on_disk(tmp_path: Path) -> None:
     rows = {f"k{n:06}".encode(): os.urandom(200) for n in range(30_000)}  # several memtables
     store = RocksStore(tmp_path / "store", write_buffer_bytes=MIB)

@@ -92,7 +92,7 @@ def get(ledger: RunningLedger, path: str, headers: bytes = b"") -> bytes:
     return f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {ledger.tokens['reader']}\r\n".encode() + headers + b"\r\n"
 
 
-# ---- time
+# ---- time -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_a_client_whose_answer_takes_long_is_not_too_slow(ledger: RunningLedger)
     assert second.startswith(b"422")
 
 
-# ---- size
+# ---- size -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("size", "status"), [(31 * 1024, 200), (33 * 1024, 431), (2 * 1024 * 1024, 431)])
@@ -261,7 +261,7 @@ def test_what_is_not_http_is_answered_in_our_form(ledger: RunningLedger, what: b
         is_problem(everything(connection), 400, "malformed-request")
 
 
-# ---- number
+# ---- number ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_new_connection_takes_the_place_of_the_one_that_rested_longest(ledger: RunningLedger) -> None:

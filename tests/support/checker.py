@@ -84,7 +84,7 @@ def read_topic(bootstrap: str, topic: str, isolation: str = "read_committed", ti
     return sorted(found)
 
 
-# ---- schemas, read twice over: from the files, or from the paths of a schema registry
+# ---- schemas, read twice over: from the files, or from the paths of a schema registry -------------------------------
 
 
 class Schemas:
@@ -139,7 +139,7 @@ class RegistrySchemas(Schemas):
         return text
 
 
-# ---- an own, smaller fold: what an order must show after each event
+# ---- an own, smaller fold: what an order must show after each event -------------------------------------------------
 
 
 @dataclass
@@ -201,7 +201,7 @@ _FULFILMENT = {"FulfilmentStarted": "processing", "OrderShipped": "shipped", "Or
 _STOCK = {"StockReserved": "reserved", "StockRejected": "rejected", "StockReleased": "released"}
 
 
-# ---- the promises
+# ---- the promises ---------------------------------------------------------------------------------------------------
 
 
 @dataclass

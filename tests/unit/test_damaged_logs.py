@@ -97,7 +97,7 @@ def test_a_whole_archive_is_well_and_comes_back_byte_for_byte(whole: tuple[Path,
         assert list(ArchiveReader(file).entries()) == entries
 
 
-# ---- forgeries: the list of records changed; each says where, as (partition, offset)
+# ---- forgeries: the list of records changed; each says where, as (partition, offset) --------------------------------
 
 Place = tuple[int, int]
 Forgery = Callable[[list[Entry], random.Random], Place]
@@ -224,7 +224,7 @@ def _ends_of_frames(data: bytes) -> list[tuple[int, Entry]]:
     return [(file.tell(), entry) for entry in reader.entries()]
 
 
-# ---- heads
+# ---- heads ----------------------------------------------------------------------------------------------------------
 
 
 def test_heads_are_known_by_their_signature(whole: tuple[Path, Any]) -> None:

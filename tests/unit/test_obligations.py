@@ -54,7 +54,7 @@ in_both = pytest.mark.parametrize(
 UNDER_WAY = ("open", "pending", "declined")
 
 
-# ---- the table --------------------------------------------------------------------------------------------------------
+# ---- the table ------------------------------------------------------------------------------------------------------
 
 
 def expected(s: model.State, o: Order) -> set[tuple[str, str, int]]:

@@ -56,7 +56,7 @@ def no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-# ---- .env.example
+# ---- .env.example ---------------------------------------------------------------------------------------------------
 
 
 def example_lines() -> list[str]:
@@ -98,7 +98,7 @@ def test_every_setting_in_env_example_stands_under_a_comment() -> None:
             assert lines[before].startswith("# "), line
 
 
-# ---- docker-compose.yml
+# ---- docker-compose.yml ---------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -224,7 +224,7 @@ def test_the_registry_address_is_where_apicurio_answers_confluents_api(compose: 
     assert compose["services"]["registry"]["ports"] == ["127.0.0.1:8081:8080"]
 
 
-# ---- Dockerfile
+# ---- Dockerfile -----------------------------------------------------------------------------------------------------
 
 
 def instructions() -> list[tuple[str, str]]:
