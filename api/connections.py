@@ -314,7 +314,7 @@ def limits_within(connections: int, per_address: int, files: int) -> ConnectionL
 
 
 def raise_file_limit() -> int:
-    """Raise the limit of open files as far as the system allows; returns the limit."""
+    """Raise the limit of open files to the maximum that the system allows; returns it."""
     if sys.platform == "win32":
         return FILES  # sockets are not files there
     import resource

@@ -80,7 +80,7 @@ def headers_of_outcome(call: Call, partition: int, replayed: bool) -> dict[str, 
 
 
 async def order_then(call: Call, partition: int, outcome: Outcome) -> Order | None:
-    """The order after (or, for a refusal, at) the command; if it is frozen earlier, as far as this node could fold it."""
+    """The order after (or, for a refusal, at) the command; if it is frozen earlier, its last version that was folded."""
     queries = call.ctx.queries
     if outcome.version is not None:
         steps = queries.as_of_version(partition, outcome.order_id, outcome.version)

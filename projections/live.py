@@ -8,8 +8,8 @@ The databases of a running `serve` cannot be opened by another process, so `rebu
 A copy is a set of RocksDB checkpoints: files are linked, so it is cheap, and each database is consistent at some position.
 
 The switch. When the pointer names another generation, `serve` opens it, folds what is missing in parallel with the live fold,
-pauses the fold between two chunks until the new databases are at least as far as the old ones, and then reads and folds in the
-new ones. Reads continue all the time and never go back in time.
+pauses the fold between two chunks until the new databases have reached the position of the old ones, and then reads and folds in
+the new ones. Reads continue all the time and never go back in time.
 """
 
 from __future__ import annotations

@@ -1,0 +1,132 @@
+"""Words that the program and its documents do not use, each with a better one: for all texts that a person reads.
+
+Those are docstrings and string literals of the packages, the messages to customers, and the documents. Names in backticks are
+left out.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("ledger", "commands", "projections", "api")
+TEMPLATES = "commands/notifier/templates/"
+
+# Pattern -> what to say instead.
+INSTEAD = {
+    r"anew": "again, from scratch",
+    r"of ours": "of the ledger, its own; or nothing",
+    r"told": "reported, logged, known; says, shows",
+    r"at once": "immediately; atomically, together",
+    r"as far as": "up to; if",
+    r"so far": "yet, already, previous",
+    r"(?:go|goes|went|going|gone) on(?! the)": "continue, resume",
+    r"stands?(?!-| in| for)": "is; is stuck",
+    r"(?:is|are|was|were|be|while) away": "unreachable",
+    r"(?:a|the|one|no|first|next|last) look(?! like|-)": "a check, a read",
+    r"a rest|rests": "a leftover; idle",
+    r"that is none|which is none": "invalid, not a ...",
+    r"but for": "except",
+    r"beg[aiu]ns? again": "start over, restart",
+    r"dealt with": "processed, handled",
+    r"hea(?:r|rs|rd) of": "receive, know, answer",
+    r"follows? upon": "follow",
+    r"whose it is": "its owner",
+    r"NOT well": "FAILED",
+}
+_BANNED = {re.compile(rf"(?<![\w-])(?:{pattern})(?!\w)", re.IGNORECASE): better for pattern, better in INSTEAD.items()}
+_NAMES = re.compile(r"`[^`\n]*`")
+
+
+def tracked(*paths: str) -> list[str]:
+    """Files of the project, as paths from its root."""
+    listed = subprocess.run(["git", "ls-files", "-z", *paths], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return [name for name in listed.split("\0") if name and (ROOT / name).is_file()]
+
+
+def lines_of_python(source: str) -> Iterator[tuple[int, str]]:
+    """(number, text) of every line of a docstring or a string literal."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            for index, line in enumerate(node.value.split("\n")):
+                yield node.lineno + index, line
+
+
+def lines_of(name: str, text: str) -> Iterator[tuple[int, str]]:
+    """(number, text) of every line of a file that a person reads."""
+    return lines_of_python(text) if name.endswith(".py") else iter(enumerate(text.split("\n"), 1))
+
+
+def banned(line: str) -> list[str]:
+    """What is wrong with a line, with better words."""
+    line = _NAMES.sub("``", line)
+    return [f"{found[0]!r}: say {better}" for pattern, better in _BANNED.items() for found in pattern.finditer(line)]
+
+
+def texts() -> list[str]:
+    """Paths of all files with texts that a person reads."""
+    sources = [name for name in tracked(*PACKAGES) if name.endswith(".py") or name.startswith(TEMPLATES)]
+    return [*sources, *tracked("*.md", ".env.example")]
+
+
+def test_texts_use_the_better_word() -> None:
+    names = texts()
+    assert len(names) > 200
+    found = [
+        f"{name}:{number}: {fault}"
+        for name in names
+        for number, line in lines_of(name, (ROOT / name).read_text("utf-8"))
+        for fault in banned(line)
+    ]
+    assert found == [], "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Make the read models anew from the log.",
+        "an error of ours",
+        "Whoever waits is told.",
+        "replaced at once",
+        "folded as far as the end",
+        "The next run goes on.",
+        "where the fold stands",
+        "Kafka is away",
+        "more than a look at the provider",
+        "everything but for the notifier",
+        "7 commands are not dealt with",
+        "NOT well",
+    ],
+)
+def test_a_banned_word_is_seen(line: str) -> None:
+    (fault,) = banned(line)
+    assert ": say " in fault
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "The sandbox stands in for Stripe.",
+        "stand-ins for payments and stock",
+        "Without `told`, events are not returned.",
+        "An order looks like none.",
+        "a look-up in RocksDB",
+        "two looks in a row",
+        "Copy it onto the disk.",
+        "at least once",
+        "the rest of the world",
+    ],
+)
+def test_other_words_are_free(line: str) -> None:
+    assert banned(line) == []
+
+
+def test_strings_and_docstrings_are_read_and_code_is_not() -> None:
+    source = '"""One."""\n\ntold = f"two {told}"  # anew\n\n\ndef anew():\n    """Three\n    four."""\n'
+    assert [line.strip() for _, line in sorted(lines_of_python(source))] == ["One.", "two", "Three", "four."]
