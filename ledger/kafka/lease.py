@@ -207,6 +207,8 @@ class KafkaLease:
             problem = tp.error or error
             if problem is not None:
                 log.info("%s: noting %s/%s: %s", self._what, tp.topic, tp.partition, problem)
+            # A commit that had to be retried may land after a later one.
+            if problem is not None or tp.offset != self._noted.get(TopicPartition(tp.topic, tp.partition)):
                 self._note_again_at = min(self._note_again_at, time.monotonic() + LOST_AGAIN_S)
 
     def close(self) -> None:

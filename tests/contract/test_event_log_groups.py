@@ -6,7 +6,8 @@ import threading
 import time
 
 import pytest
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import Consumer, KafkaError, KafkaException
+from confluent_kafka import TopicPartition as KafkaTopicPartition
 
 from ledger.errors import LogError
 from ledger.kafka import lease
@@ -161,6 +162,25 @@ def test_progress_is_noted_for_monitors_at_any_time_and_harms_nobody(stage: Stag
     until(lambda: lease.poll(0.1) or stage.log.progress(group, noted) == noted)
     assert stage.log.progress(group, [TopicPartition(commands, 1)]) == {TopicPartition(commands, 1): 9}
     lease.close()
+
+
+@pytest.mark.kafka
+def test_a_note_that_lands_after_a_later_one_is_written_over(kafka: KafkaSettings, topics: Topics) -> None:
+    """librdkafka retries a commit while the coordinator loads, and sends the next one meanwhile."""
+    log, topic, commands = KafkaLog(kafka), f"{topics.prefix}writers", f"{topics.prefix}commands"
+    log.ensure_topics([TopicSpec(topic, 1), TopicSpec(commands, 1)])
+    held, tp, group = set[int](), TopicPartition(commands, 0), f"{topics.prefix}group"
+    member = log.lease(topic, group, "a", held.update, held.difference_update, held.difference_update)
+    member.commit({tp: 7})
+    until(lambda: member.poll(0.1) or log.progress(group, [tp]) == {tp: 7})
+    late = [KafkaTopicPartition(commands, 0, 3)]
+    other = Consumer({"bootstrap.servers": kafka.bootstrap_servers, "group.id": lease.progress_group(group)})
+    other.commit(offsets=late, asynchronous=False)
+    other.close()
+    assert log.progress(group, [tp]) == {tp: 3}
+    member._committed(None, late)
+    until(lambda: member.poll(0.1) or log.progress(group, [tp]) == {tp: 7})
+    member.close()
 
 
 @pytest.mark.kafka
