@@ -14,11 +14,9 @@ from typing import Any, TypeVar
 
 from msgspec import Struct
 
-from commands.flaws import flaws
-from commands.messages import OrderCommand, PlaceOrder
+from commands.flaws import flaws, malformed
+from commands.messages import OrderCommand, who
 from ledger import events, transitions
-from ledger.bounds import ID_PATTERN, SERVICES
-from ledger.money import MAX_TOTAL_MINOR
 from ledger.order import (
     CANCELLED,
     DISPUTE_LOST,
@@ -126,8 +124,8 @@ def _place(command: OrderCommand, order: Order | None, at_ms: int) -> Decision:
     if order is not None:
         # The order id derives from the command id, so another command for the same id is the same key with another body.
         return Refusal(Code.IDEMPOTENCY_KEY_REUSED, "an order was already placed with this key")
-    if flaw := _flaw(command.customer_id, place):
-        raise MalformedCommand(f"PlaceOrder: {flaw}")
+    if why := malformed(command.customer_id, place):
+        raise MalformedCommand(f"PlaceOrder: {why}")
     for found in flaws(place):
         if found.kind != "total_mismatch":
             raise MalformedCommand(f"PlaceOrder: {found.sentence}")
@@ -155,17 +153,6 @@ def _place(command: OrderCommand, order: Order | None, at_ms: int) -> Decision:
     )
 
 
-def _flaw(customer_id: str, place: PlaceOrder) -> str:
-    """Why no correct sender creates this order; empty if one may."""
-    if not ID_PATTERN.fullmatch(customer_id) or not place.lines:
-        return "no customer, or no lines"
-    if not 0 <= place.total_minor <= MAX_TOTAL_MINOR or any(line.unit_price_minor < 0 for line in place.lines):
-        return "an amount below zero, or beyond the bounds"
-    if any(line.service not in SERVICES for line in place.lines):
-        return "an unknown service"
-    return ""
-
-
 def _answer(operation: Operation, command: OrderCommand, order: Order, at_ms: int) -> Decision:
     status = display(order)
     outcome = transitions.REQUESTS[operation][status]
@@ -181,17 +168,9 @@ def _answer(operation: Operation, command: OrderCommand, order: Order, at_ms: in
 _TABLE_WINS = frozenset({Code.ORDER_CANCELLED, Code.NOTHING_TO_CHANGE, Code.ALREADY_SHIPPED, Code.TOO_LATE_TO_CANCEL})
 
 
-def _is_customer(command: OrderCommand) -> bool:
-    return command.actor.startswith("gateway:")
-
-
-def _by(command: OrderCommand) -> str:
-    return "customer" if _is_customer(command) else "admin" if command.actor.startswith("admin:") else command.actor
-
-
 def _guard_cancel(command: OrderCommand, order: Order, status: Status, at_ms: int) -> Refusal | None:
     _need(command.cancel, command)
-    if status is Status.PROCESSING and _by(command) != "admin":
+    if status is Status.PROCESSING and who(command) != "admin":
         return Refusal(Code.TOO_LATE_TO_CANCEL, "the order is being processed; only staff can cancel it")
     return None
 
@@ -257,7 +236,7 @@ def _expired(order: Order) -> events.Cancel:
 
 
 _DETAILS: dict[Operation, Callable[[OrderCommand, Order], events.Detail]] = {
-    Operation.CANCEL_ORDER: lambda c, order: events.Cancel(_need(c.cancel, c).reason, _by(c)),
+    Operation.CANCEL_ORDER: lambda c, order: events.Cancel(_need(c.cancel, c).reason, who(c)),
     Operation.EXPIRE_ORDER: lambda c, order: _expired(order),
     Operation.REQUEST_PAYMENT: lambda c, order: events.Payment(attempt=len(order.attempts) + 1, amount_minor=order.total_minor),
     Operation.START_FULFILMENT: lambda c, order: events.Shipment(),

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 from commands.messages import PlaceOrder
-from ledger.money import total_of
+from ledger.bounds import ID_PATTERN, SERVICES
+from ledger.money import MAX_TOTAL_MINOR, total_of
 
 
 class Flaw(NamedTuple):
@@ -30,3 +31,14 @@ def flaws(place: PlaceOrder) -> Iterator[Flaw]:
     total = total_of(place.lines, place.adjustments)
     if total != place.total_minor:
         yield Flaw("total_mismatch", 0, f"Lines and adjustments add up to {total}, not {place.total_minor} (minor units).")
+
+
+def malformed(customer_id: str, place: PlaceOrder) -> str:
+    """Why no correct sender creates this order; empty if one may."""
+    if not ID_PATTERN.fullmatch(customer_id) or not place.lines:
+        return "no customer, or no lines"
+    if not 0 <= place.total_minor <= MAX_TOTAL_MINOR or any(line.unit_price_minor < 0 for line in place.lines):
+        return "an amount below zero, or beyond the bounds"
+    if any(line.service not in SERVICES for line in place.lines):
+        return "an unknown service"
+    return ""

@@ -181,6 +181,16 @@ PAYLOAD_OF: dict[Operation, str | None] = {
 }
 
 
+def is_customer(command: OrderCommand) -> bool:
+    """Whether a gateway sent it for its customer."""
+    return command.actor.startswith("gateway:")
+
+
+def who(command: OrderCommand) -> str:
+    """Who acts, in the word that events have for it: `customer`, `admin`, or the name of a process."""
+    return "customer" if is_customer(command) else "admin" if command.actor.startswith("admin:") else command.actor
+
+
 @cache
 def command_codec() -> Codec[OrderCommand]:
     """The codec of `order-commands`."""

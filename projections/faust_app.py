@@ -248,8 +248,7 @@ def build_app(  # noqa: PLR0913  # its parts
     keeps the process alive (for tests). With `wait`, the log is not used before `begin`, and HTTP is served meanwhile. See `Feed`
     and `Watchdog` for the limits.
     """
-    datadir = state_dir / "faust"
-    datadir.mkdir(parents=True, exist_ok=True)
+    (datadir := state_dir / "faust").mkdir(parents=True, exist_ok=True)
     app = FoldApp(
         app_id,
         env={},  # no overrides of Faust's settings by unprefixed variables (WEB_PORT, APP_DATADIR)
