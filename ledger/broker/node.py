@@ -31,7 +31,7 @@ from filelock import FileLock, Timeout
 from ledger.broker import aot_cache, formatting
 from ledger.broker.fetching import Report, StartProgress
 from ledger.broker.jars import JarCheck, ensure_jars, jar_paths, one_at_a_time
-from ledger.broker.java import broker_command, java_environment, java_path, stop_leftovers, tail
+from ledger.broker.java import LogLevel, broker_command, java_environment, java_path, stop_leftovers, tail
 from ledger.broker.properties import OWNED_PROPERTIES, cluster_id_of, server_properties, write_properties
 from ledger.broker.readiness import ask_metadata
 from ledger.errors import BrokerError
@@ -55,6 +55,7 @@ class EmbeddedBroker:
     port: 0 picks a free one, and the same one at the next start if it is still free.
     heap_mb: `-Xmx`; with the default, the process needs 200 to 350 MB in total.
     log_file, log_level: Kafka's own log (default `kafka.log` in `data_dir`, `warn`); its standard output goes beside it (`.out`).
+    loggers: levels of single loggers of Kafka, by name.
     properties: added to the broker properties of `server_properties`, or replacing them.
     jit: `full` needs a third less CPU under sustained load; `quick` starts half a second sooner and needs less during the first
     minute, for tests.
@@ -72,7 +73,8 @@ class EmbeddedBroker:
         port: int = 0,
         heap_mb: int = 512,
         log_file: Path | None = None,
-        log_level: Literal["error", "warn", "info", "debug"] = "warn",
+        log_level: LogLevel = "warn",
+        loggers: Mapping[str, LogLevel] | None = None,
         properties: Mapping[str, str] | None = None,
         jit: Literal["quick", "full"] = "full",
         die_with_parent: bool = True,
@@ -89,7 +91,7 @@ class EmbeddedBroker:
         self._heap_mb = heap_mb
         self._log_file = (log_file or self._dir / "kafka.log").absolute()
         self._out_file = self._log_file.with_suffix(".out")
-        self._log_level = log_level
+        self._log_levels = {"": log_level, **(loggers or {})}
         self._properties = dict(properties or {})
         self._jit = jit
         self._die_with_parent = die_with_parent and sys.platform != "win32"
@@ -326,7 +328,7 @@ class EmbeddedBroker:
     def _java(self, jars: list[Path], options: Sequence[str]) -> list[str]:
         """Command line up to the main class."""
         every = [*options, *self._cache.options(java_path(), jars)]
-        return broker_command(jars, every, self._mark, self._heap_mb, self._dir, self._log_file, self._log_level)
+        return broker_command(jars, every, self._mark, self._heap_mb, self._dir, self._log_file, self._log_levels)
 
     def _server_properties(self, port: int, controller_port: int) -> dict[str, str]:
         return server_properties(port, controller_port, self._proxied_ports) | self._properties
