@@ -26,18 +26,23 @@ class Turns:
         self._short_s, self._turn_s = short_s, turn_s
         self._lane = asyncio.Lock()  # first come, first served
 
-    async def run(self, steps: Steps[T]) -> tuple[T, float]:
-        """Run all `steps`. Returns (result, seconds of the loop they took). Passes on their exceptions."""
+    async def run(self, steps: Steps[T], wait_turn: bool = False) -> tuple[T, float]:
+        """Run all `steps`. Returns (result, seconds of the loop they took). Passes on their exceptions.
+
+        `wait_turn` is for work that many begin at the same moment: it waits for its turn, however short it is. Nothing is awaited
+        between the last step and the return.
+        """
         work = _Work(steps)
         try:
-            done, loop = work.go_on(self._short_s), asyncio.get_running_loop()
+            done, loop = not wait_turn and work.go_on(self._short_s), asyncio.get_running_loop()
             while not done:
                 await self._lane.acquire()
                 try:
                     done = work.go_on(self._turn_s)
                 finally:
                     loop.call_soon(self._lane.release)  # after one iteration of the loop
-                await asyncio.sleep(0)
+                if not done:
+                    await asyncio.sleep(0)
             return work.result, work.took_s
         finally:
             steps.close()

@@ -89,8 +89,8 @@ async def stream(call: Call, partition: int, order_id: str, after: int) -> Async
     end_at = time.monotonic() + STREAM_S
     yield KEEPALIVE_COMMENT  # tells the client immediately that the stream is open
     while not ctx.stopping and ctx.tokens.accepts(token):
-        # That there is none takes a single step: nothing is awaited between that and waiting for news, so none is missed.
-        (text, last), _ = await ctx.turns.run(_streamed(ctx, partition, order_id, after))
+        # One event may wake a thousand streams. Nothing is awaited between this and waiting for news, so none is missed.
+        (text, last), _ = await ctx.turns.run(_streamed(ctx, partition, order_id, after), wait_turn=True)
         if last > after:
             after = last
             yield text

@@ -71,6 +71,37 @@ def test_however_many_work_a_round_of_the_loop_has_one_turn() -> None:
     asyncio.run(main())
 
 
+def test_what_many_begin_at_the_same_moment_waits_for_turns_however_short_it_is() -> None:
+    async def main() -> None:
+        turns, seen = Turns(), list[str]()
+        works = [asyncio.create_task(turns.run(counted(1, seen, str(n)), wait_turn=True)) for n in range(8)]
+        most, before = 0, 0
+        while not all(work.done() for work in works):
+            await asyncio.sleep(0)
+            most, before = max(most, len(seen) - before), len(seen)
+        assert (len(seen), most) == (8, 1)
+
+    asyncio.run(main())
+
+
+def test_nothing_is_awaited_after_the_last_step() -> None:
+    """Whoever finds nothing new and then waits for news must not miss what comes between."""
+
+    async def main() -> None:
+        turns, done = every_step_a_turn(), list[str]()
+
+        def last() -> Steps[None]:
+            yield
+            asyncio.get_running_loop().call_soon(done.append, "meanwhile")
+
+        await turns.run(last(), wait_turn=True)
+        done.append("returned")
+        await asyncio.sleep(0)
+        assert done == ["returned", "meanwhile"]
+
+    asyncio.run(main())
+
+
 def test_what_steps_raise_comes_out_and_work_that_is_given_up_is_closed() -> None:
     closed: list[str] = []
 
