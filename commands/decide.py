@@ -29,13 +29,13 @@ from ledger.order import (
     display,
     dispute_of,
     dispute_state,
-    not_given_back_minor,
     paid_in_full,
     paid_in_part,
     payment_state,
     refund_of,
     stock_of,
     stock_state,
+    unreturned_minor,
     was_refused,
 )
 from ledger.transitions import Code, Operation, Status
@@ -380,7 +380,7 @@ def _resolve_attention(command: OrderCommand, order: Order, at_ms: int) -> Decis
     amount = None
     if flag.action == "settled_elsewhere":
         # Without an amount: everything that a cancelled order still had to refund. An open order owes no refund.
-        owed = max(0, not_given_back_minor(order)) if order.lifecycle == CANCELLED else 0
+        owed = max(0, unreturned_minor(order)) if order.lifecycle == CANCELLED else 0
         amount = flag.amount_minor if flag.amount_minor is not None else owed
     detail = events.Attention(flag.code, flag.obligation_key, flag.action, amount, flag.ticket)
     return _event(command, order, at_ms, events.ATTENTION_RESOLVED, detail)

@@ -126,8 +126,8 @@ class ArchiveReader:
         except msgspec.MsgspecError as exc:
             raise self._error(f"the trailer cannot be read: {exc}") from None
         if counted != [self.trailer.events, self.trailer.refusals]:
-            told = f"{self.trailer.events} events and {self.trailer.refusals} refusals"
-            raise self._error(f"the file has {counted[EVENTS]} events and {counted[REFUSALS]} refusals, its trailer says {told}")
+            total = f"{self.trailer.events} events and {self.trailer.refusals} refusals"
+            raise self._error(f"the file has {counted[EVENTS]} events and {counted[REFUSALS]} refusals, its trailer says {total}")
         if self._file.read(1):
             raise self._error("the file continues after its trailer")
 
@@ -145,7 +145,7 @@ class ArchiveReader:
             raise self._error("the checksum does not match")
         return content
 
-    def _error(self, what: str) -> ArchiveError:
+    def _error(self, problem: str) -> ArchiveError:
         last = self._last
         after = f"after {('event', 'refusal')[last.kind]} {last.partition}-{last.offset}" if last else "at the beginning"
-        return ArchiveError(f"{what}, {after}", last)
+        return ArchiveError(f"{problem}, {after}", last)

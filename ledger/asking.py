@@ -12,7 +12,7 @@ import structlog
 from ledger.errors import LogError, LogUnavailable
 
 PAUSE_S = 0.3
-LOOK_S = 0.1  # how late a stop is noticed
+STOP_CHECK_S = 0.1  # how late a stop is noticed
 SAY_AFTER_S = 3.0
 
 T = TypeVar("T")
@@ -48,7 +48,7 @@ def until_answered(question: Callable[[], T], stopping: threading.Event, passing
     while not stopping.is_set():
         attempt = _Attempt(question)
         attempt.start()
-        while not attempt.done.wait(LOOK_S):
+        while not attempt.done.wait(STOP_CHECK_S):
             if stopping.is_set():
                 return None
             if not said and time.monotonic() - began > SAY_AFTER_S:

@@ -47,9 +47,9 @@ NOTE_EVERY_MS = 60_000
 PURGE_KEYS = 10_000  # for more than these, the whole store is purged, which is then cheaper
 MOST_PURGED = 200_000  # handled in one step
 
-_VERSION, _CURRENT, _ANEW = b"\0version", b"\0current", b"\0anew"
+_VERSION, _CURRENT, _CLEARING = b"\0version", b"\0current", b"\0anew"
 _POSITION, _CUSTOMER, _ERASED, _UNPURGED = b"\0position/", b"\0customer/", b"\0erased/", b"\0unpurged/"
-_UNDER_WAY, _FINISHED = b"\0erasing/", b"\0erasure/"
+_IN_PROGRESS, _FINISHED = b"\0erasing/", b"\0erasure/"
 _PLACE = struct.Struct(">QQ")
 _FIRST_KEY = b"\x01"  # after the rows that begin with NUL
 _CHUNK = 1_000
@@ -97,25 +97,25 @@ class KeptContacts:
         self._current = int(current or b"0")
         if version is None and next(self.store.scan(b""), None) is None:
             self._begin()
-        elif self.store.get(_ANEW) is not None:
-            self.begin_anew("deleting them was interrupted")
+        elif self.store.get(_CLEARING) is not None:
+            self.start_over("deleting them was interrupted")
         elif version != VERSION:
-            self.begin_anew("they have another format")
+            self.start_over("they have another format")
         elif self._is_too_old():
-            self.begin_anew("this node was offline for longer than erasures are kept")
+            self.start_over("this node was offline for longer than erasures are kept")
         self._positions = {tp: self._position_in_store(tp)[0] for tp in self._partitions}
 
     def _begin(self) -> None:
         self._current = self._clock()
-        self.store.write({_ANEW: None, _VERSION: VERSION, _CURRENT: b"%d" % self._current})
+        self.store.write({_CLEARING: None, _VERSION: VERSION, _CURRENT: b"%d" % self._current})
 
-    def begin_anew(self, why: str) -> None:
+    def start_over(self, why: str) -> None:
         """Delete everything, so that the topic is folded from its start. Raises `StoreError`."""
         log.warning("reading all contacts from the log again", why=why)
-        self.store.write({_ANEW: b""})  # if killed on the way, it is repeated
+        self.store.write({_CLEARING: b""})  # if killed on the way, it is repeated
         after: bytes | None = None
         while rows := [key for key, _ in islice(self.store.scan(b"", after), _CHUNK)]:
-            self.store.write({key: None for key in rows if key != _ANEW})
+            self.store.write({key: None for key in rows if key != _CLEARING})
             after = rows[-1] + b"\0"
         self.store.purge(None)
         self._begin()
@@ -124,7 +124,7 @@ class KeptContacts:
     def follow(self, ends: Mapping[TopicPartition, int]) -> None:
         """Start from scratch if the topic ends before the fold: it is another topic. `ends` may have other partitions, too."""
         if any(at > ends[tp] for tp, at in self._positions.items()):
-            self.begin_anew("their topic was recreated")
+            self.start_over("their topic was recreated")
 
     # ---- how far
 
@@ -259,24 +259,24 @@ class KeptContacts:
         return self._keys(prefix, prefix + after + b"\0" if after else prefix, most)
 
     def _keys(self, prefix: bytes, start: bytes, most: int) -> Steps[list[bytes]]:
-        found: list[bytes] = []
+        suffixes: list[bytes] = []
         keys = SparseKeys(self.store, prefix, start, _LEAD, _LETTER)
-        while len(found) < most and (key := (yield from keys.following())) is not None:
-            found.append(key[len(prefix) :])
+        while len(suffixes) < most and (key := (yield from keys.following())) is not None:
+            suffixes.append(key[len(prefix) :])
             yield
-        return found
+        return suffixes
 
     # ---- erasures
 
     def last_erasure(self, customer_id: str) -> Erasure | None:
         """The customer's erasure in progress, else the last finished one, according to the fold."""
-        for row in self.store.get_many([_UNDER_WAY + customer_id.encode(), _FINISHED + customer_id.encode()]):
+        for row in self.store.get_many([_IN_PROGRESS + customer_id.encode(), _FINISHED + customer_id.encode()]):
             if row is not None:
                 return _decode_erasure(row).erasure
         return None
 
-    def erasures_under_way(self) -> list[KeptErasure]:
-        return [_decode_erasure(row) for _, row in self.store.scan(_UNDER_WAY)]
+    def erasures_in_progress(self) -> list[KeptErasure]:
+        return [_decode_erasure(row) for _, row in self.store.scan(_IN_PROGRESS)]
 
     def has_order(self, order_id: str) -> bool:
         """Whether there is a contact of this order."""
@@ -287,12 +287,12 @@ class KeptContacts:
 
     def unpurged(self) -> Steps[dict[bytes, bytes]]:
         """Rows of contacts deleted since the last purge, or some of them. For `purge`, and then for `purged`."""
-        found: dict[bytes, bytes] = {}
+        rows: dict[bytes, bytes] = {}
         keys = SparseKeys(self.store, _UNPURGED, b"", _LEAD, _LETTER)
-        while len(found) < MOST_PURGED and (row := (yield from keys.following())) is not None:
-            found[row] = self.store.get(row) or b""
+        while len(rows) < MOST_PURGED and (row := (yield from keys.following())) is not None:
+            rows[row] = self.store.get(row) or b""
             yield
-        return found
+        return rows
 
     def purge(self, unpurged: dict[bytes, bytes], stopping: Callable[[], bool]) -> bool:
         """Rewrite the files that may contain deleted contacts; returns whether it finished. Takes seconds, in any thread."""
@@ -317,9 +317,9 @@ def _erasure_rows(value: bytes | None, written_at: int) -> Rows:
     except DecodeError as exc:
         log.error("undecodable erasure", reason=exc.reason)
         return {}
-    under_way, finished = _UNDER_WAY + erasure.customer_id.encode(), _FINISHED + erasure.customer_id.encode()
+    in_progress, finished = _IN_PROGRESS + erasure.customer_id.encode(), _FINISHED + erasure.customer_id.encode()
     row = _encode(KeptErasure(written_at, erasure))
-    return {under_way: row, finished: None} if erasure.done_at is None else {under_way: None, finished: row}
+    return {in_progress: row, finished: None} if erasure.done_at is None else {in_progress: None, finished: row}
 
 
 def _index_key(contact: OrderContact | None, key: bytes) -> bytes:

@@ -138,13 +138,13 @@ def _refund_fact(o: Order, event: events.OrderEvent) -> Changes:
         code=refund.code,
     )
     refunds = tuple(after if r is before else r for r in o.refunds) if before else (*o.refunds, after)
-    given = (amount if state == transitions.SETTLED else 0) - (
+    change = (amount if state == transitions.SETTLED else 0) - (
         before.amount_minor if before and was == transitions.SETTLED else 0
     )
     failed = int(state == transitions.FAILED and was != transitions.FAILED)
     return {
         "refunds": refunds,
-        "refunded_minor": o.refunded_minor + given,
+        "refunded_minor": o.refunded_minor + change,
         "refund_failures": o.refund_failures + failed,
         "refund_failures_recent": o.refund_failures_recent + failed,
     }

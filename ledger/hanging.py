@@ -64,18 +64,18 @@ def advise(log: EventLog, topics: Topics, one: OpenTransaction) -> Advice:
 def _tail(log: EventLog, tp: TopicPartition) -> list[Record]:
     """All records between the committed end and the end."""
     stable, end = log.ends([tp])[tp], log.ends([tp], "read_uncommitted")[tp]
-    found: list[Record] = []
+    records: list[Record] = []
     reader = log.reader("hanging", isolation="read_uncommitted", eof=True, max_wait_ms=10)
     deadline = time.monotonic() + ANSWER_S
     try:
         reader.assign({tp: stable})
         while stable < end and reader.reached_end().get(tp, 0) < end:
-            found += reader.poll(1000, 0.5)
+            records += reader.poll(1000, 0.5)
             if time.monotonic() > deadline:
                 raise LogUnavailable(f"{tp.topic}/{tp.partition} could not be read up to {end}")
     finally:
         reader.close()
-    return [record for record in found if record.offset < end]
+    return [record for record in records if record.offset < end]
 
 
 def _flaw(tail: Sequence[Record], before: Record | None, is_events: bool) -> str:

@@ -94,7 +94,7 @@ class HttpClient:
             self._headers["Authorization"] = f"Basic {base64.b64encode(named.encode()).decode()}"
         self._tls = parts.scheme == "https"
         self._tls_ca_file = tls_ca_file
-        self._made: aiohttp.ClientSession | None = None
+        self._open_session: aiohttp.ClientSession | None = None
 
     async def request(
         self, method: str, path: str, *, body: bytes | None = None, headers: Mapping[str, str] | None = None
@@ -121,9 +121,9 @@ class HttpClient:
         return await self.request("GET", path, headers=headers)
 
     async def close(self) -> None:
-        if self._made is not None:
-            await self._made.close()
-            self._made = None
+        if self._open_session is not None:
+            await self._open_session.close()
+            self._open_session = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -135,15 +135,15 @@ class HttpClient:
         """Created with the first request, when an event loop is certain to run."""
         import aiohttp
 
-        if self._made is None:
-            self._made = aiohttp.ClientSession(
+        if self._open_session is None:
+            self._open_session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=self._connections, ssl=self._context() if self._tls else True),
                 headers=self._headers,
                 proxy=self._proxy,
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
                 cookie_jar=aiohttp.DummyCookieJar(),
             )
-        return self._made
+        return self._open_session
 
     def _context(self) -> ssl.SSLContext:
         import certifi

@@ -16,7 +16,7 @@ def last_before(
     log: EventLog, positions: Mapping[TopicPartition, int], isolation: Isolation = "read_committed"
 ) -> dict[TopicPartition, Record]:
     """By partition; omitted if the log has none there. Every position must be committed. Raises `LogError`."""
-    found: dict[TopicPartition, Record] = {}
+    records: dict[TopicPartition, Record] = {}
     starts = log.starts(positions)
     left = {tp: position for tp, position in positions.items() if position > starts[tp]}
     back = FIRST_BACK
@@ -30,14 +30,14 @@ def last_before(
                 for record in reader.poll(1000, 0.5):
                     tp = TopicPartition(record.topic, record.partition)
                     if record.offset < left[tp]:
-                        found[tp] = record
+                        records[tp] = record
                     if record.offset + 1 >= left[tp]:
                         reading.discard(tp)
                 reading -= {tp for tp, end in reader.reached_end().items() if end >= left[tp]}
                 if time.monotonic() > deadline:
                     raise LogUnavailable(f"no answer about the last records of {', '.join(f'{t}/{p}' for t, p in reading)}")
-            left = {tp: at for tp, at in left.items() if tp not in found and begin[tp] > starts[tp]}
+            left = {tp: at for tp, at in left.items() if tp not in records and begin[tp] > starts[tp]}
             back *= TIMES
     finally:
         reader.close()
-    return found
+    return records

@@ -23,6 +23,6 @@ _DIGITS = dict.fromkeys(_NO_DIGITS.split(), 0) | dict.fromkeys(["BHD", "IQD", "J
 def in_words(amount_minor: int, currency: str) -> str:
     """An amount for people: `28.90 EUR`."""
     digits = _DIGITS.get(currency, 2)
-    whole, rest = divmod(abs(amount_minor), 10**digits)
+    whole, fraction = divmod(abs(amount_minor), 10**digits)
     sign = "-" if amount_minor < 0 else ""
-    return f"{sign}{whole}{f'.{rest:0{digits}}' if digits else ''} {currency}"
+    return f"{sign}{whole}{f'.{fraction:0{digits}}' if digits else ''} {currency}"

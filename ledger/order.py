@@ -255,10 +255,10 @@ def stock_of(o: Order, service: str) -> StockEntry | None:
 def owed_back_minor(o: Order) -> int:
     """Captured money that is neither refunded, nor lost, nor being refunded."""
     submitted = sum(r.amount_minor for r in o.refunds if r.state == transitions.SUBMITTED)
-    return not_given_back_minor(o) - submitted
+    return unreturned_minor(o) - submitted
 
 
-def not_given_back_minor(o: Order) -> int:
+def unreturned_minor(o: Order) -> int:
     """Captured money that is neither refunded nor lost; some of it may be being refunded."""
     return o.captured_minor - o.refunded_minor - o.lost_minor
 

@@ -21,9 +21,9 @@ def murmur2(data: bytes) -> int:
     for word in unpack_from(f"<{length >> 2}I", data):
         k = word * _M & _U32
         h = (h * _M ^ (k ^ k >> 24) * _M) & _U32
-    rest = length & 3
-    if rest:
-        h = (h ^ int.from_bytes(data[-rest:], "little")) * _M & _U32
+    tail_length = length & 3
+    if tail_length:
+        h = (h ^ int.from_bytes(data[-tail_length:], "little")) * _M & _U32
     h = (h ^ h >> 13) * _M & _U32
     return h ^ h >> 15
 

@@ -98,7 +98,7 @@ class Walk:
         self._orders.clear()
         self._answered.clear()
 
-    def look(self, record: Record) -> Iterator[Fault]:
+    def check(self, record: Record) -> Iterator[Fault]:
         """Faults of the next record of the partition."""
         before, self._after = self.head, self.head.offset if self.head.events else None
         self._record = record
@@ -111,7 +111,7 @@ class Walk:
         except DecodeError as exc:
             yield self._fault((record.key or b"").decode("utf-8", "replace"), "value", str(exc))
         else:
-            yield from self._look_at(event, before.link)
+            yield from self._check_event(event, before.link)
         if (kept := self._heads.get(self.head.events)) is not None and kept.link != self.head.link:
             yield self._fault("", "value", f"the chain after {kept.events} events differs from the head kept elsewhere")
 
@@ -127,7 +127,7 @@ class Walk:
     def _fault(self, order_id: str, field: str, message: str) -> Fault:
         return Fault(self._partition, self._record.offset, self._after, order_id, field, message)
 
-    def _look_at(self, event: OrderEvent, link: bytes) -> Iterator[Fault]:
+    def _check_event(self, event: OrderEvent, link: bytes) -> Iterator[Fault]:
         def fault(field: str, message: str) -> Fault:
             return self._fault(event.order_id, field, message)
 
@@ -135,11 +135,11 @@ class Walk:
             yield fault(
                 "prev_hash", "does not name the previous record: one of the two was changed, or one between them is missing"
             )
-        yield from self._look_at_place(event, fault)
-        yield from self._look_at_bookkeeping(event, fault)
-        yield from self._look_at_order(event, fault)
+        yield from self._check_place(event, fault)
+        yield from self._check_bookkeeping(event, fault)
+        yield from self._check_order(event, fault)
 
-    def _look_at_place(self, event: OrderEvent, fault: Callable[[str, str], Fault]) -> Iterator[Fault]:
+    def _check_place(self, event: OrderEvent, fault: Callable[[str, str], Fault]) -> Iterator[Fault]:
         record = self._record
         if record.key != event.order_id.encode():
             yield fault("key", f"is {record.key!r}")
@@ -152,7 +152,7 @@ class Walk:
         if record.headers[: len(expected)] != expected or any(name != "traceparent" for name, _ in more):
             yield fault("headers", "do not match the event")
 
-    def _look_at_bookkeeping(self, event: OrderEvent, fault: Callable[[str, str], Fault]) -> Iterator[Fault]:
+    def _check_bookkeeping(self, event: OrderEvent, fault: Callable[[str, str], Fault]) -> Iterator[Fault]:
         if event.command_log != self._command_log:  # the topic was recreated, or this is the first: offsets start again
             self._command_log, self._command_offset = event.command_log, -1
         if event.command_offset <= self._command_offset:
@@ -169,7 +169,7 @@ class Walk:
         if len(event.fingerprint) != 16 or len(event.command_log) != 16:
             yield fault("fingerprint", "or command_log does not have 16 bytes")
 
-    def _look_at_order(self, event: OrderEvent, fault: Callable[[str, str], Fault]) -> Iterator[Fault]:
+    def _check_order(self, event: OrderEvent, fault: Callable[[str, str], Fault]) -> Iterator[Fault]:
         if event.order_id in self._broken:
             return  # a version out of sequence was reported; later ones cannot be judged
         before = self._orders.get(event.order_id) or self._order_before(event.order_id)
@@ -200,8 +200,8 @@ class Walk:
             if getattr(event, name) != recomputed:
                 yield fault(name, f"is {getattr(event, name)!r}, the events give {recomputed!r}")
         if not after.refunded_minor + after.lost_minor <= after.captured_minor <= after.total_minor:
-            told = any(flag.code == "amount_mismatch" for flag in after.attention) or bool(after.resolved)
-            self.mismatched[after.order_id] = Mismatch(after.order_id, self._partition, self._record.offset, told)
+            flagged = any(flag.code == "amount_mismatch" for flag in after.attention) or bool(after.resolved)
+            self.mismatched[after.order_id] = Mismatch(after.order_id, self._partition, self._record.offset, flagged)
 
 
 def illegal(before: Order, event: OrderEvent) -> str | None:

@@ -87,14 +87,14 @@ class LogWalk:
             for p, store in databases.stores.items()
         }
 
-    def look(self, tp: TopicPartition, records: list[Record]) -> None:
+    def check(self, tp: TopicPartition, records: list[Record]) -> None:
         """Check one batch of a partition, which the caller then folds."""
         if tp.topic != self._topics.events:
             return
         walk = self._walks[tp.partition]
         walk.batch_ends()  # the previous batch is folded by now
         for record in records:
-            for fault in walk.look(record):
+            for fault in walk.check(record):
                 self._findings.add_fault(fault)
         self._findings.events += len(records)
 

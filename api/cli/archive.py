@@ -65,18 +65,18 @@ class Checker:
         waiting = self._waiting.setdefault(tp, [])
         waiting.append(record)
         if len(waiting) >= WALK_BATCH:
-            self._look(tp)
+            self._check(tp)
 
-    def _look(self, tp: TopicPartition) -> None:
+    def _check(self, tp: TopicPartition) -> None:
         records, self._waiting[tp] = self._waiting[tp], []
-        self._walk.look(tp, records)
+        self._walk.check(tp, records)
         self._refuse()
         self._fold.write_chunk(tp, records)
 
     def finish(self) -> Findings:
         """Check the remaining records; returns the findings with the heads. Raises `BrokenLog`."""
         for tp in list(self._waiting):
-            self._look(tp)
+            self._check(tp)
         self._walk.end()
         self._refuse()
         return self.findings

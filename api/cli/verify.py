@@ -131,7 +131,7 @@ def _walk(  # noqa: PLR0913, PLR0917  # an option each
 ) -> None:
     fold = Databases(doors.opener(folder, True), topics, range(partitions), None)
     walk = LogWalk(fold, findings, heads)
-    bulk = BulkFold(event_log, fold, "verify", walk.look)
+    bulk = BulkFold(event_log, fold, "verify", walk.check)
     try:
         ends, starts = bulk.ends(), event_log.starts(list(fold.positions()), timeout_s=30.0)
         bar.started(sum(ends.values()) - sum(starts.values()), 0)

@@ -107,7 +107,7 @@ class Erasures:
     async def go_on_for_ever(self) -> None:
         """Resume unfinished erasures of this node, and those that another node has abandoned."""
         while True:
-            for kept in self._projector.contacts.erasures_under_way():
+            for kept in self._projector.contacts.erasures_in_progress():
                 if kept.erasure.node == self._node or now_ms() - kept.noted_at > TAKE_OVER_MS:
                     self._begin(kept.erasure.customer_id)
             await asyncio.sleep(LOOK_S)

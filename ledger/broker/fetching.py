@@ -93,11 +93,11 @@ class _Download:
                 ) from error
             time.sleep(0.5 * attempt)
         self._any_arrived = True
-        if (found := sha256_of(path)) != jar.sha256:
+        if (actual := sha256_of(path)) != jar.sha256:
             path.unlink()
             raise BrokerError(
                 "bad_hash",
-                f"{jar.coordinate} has SHA-256 {found}, but {LOCK_FILE} says {jar.sha256}. The file was deleted. Something "
+                f"{jar.coordinate} has SHA-256 {actual}, but {LOCK_FILE} says {jar.sha256}. The file was deleted. Something "
                 "between this machine and the Maven repository changes downloads; nothing was started.",
             )
         path.replace(target)

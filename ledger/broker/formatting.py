@@ -56,7 +56,7 @@ def lay_out(text: str, directory: Path) -> bool:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(base64.b64decode(content))
     meta = directory / _META
-    meta.write_text(_ID.sub(lambda found: f"{found[1]}={new_id()}", meta.read_text("utf-8")), "utf-8")
+    meta.write_text(_ID.sub(lambda match: f"{match[1]}={new_id()}", meta.read_text("utf-8")), "utf-8")
     return True
 
 

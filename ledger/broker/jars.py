@@ -83,7 +83,7 @@ def ensure_jars(
     directory, report = paths[0].parent, one_at_a_time(progress)
     with errors_of_the_disk(directory):
         unknown = [(jar, path) for jar, path in zip(lock.jars, paths, strict=True) if known.get(path) != (jar, _identity(path))]
-        if wrong := [jar for jar, found in _hashes(directory, [jar for jar, _ in unknown], report) if found != jar.sha256]:
+        if wrong := [jar for jar, actual in _hashes(directory, [jar for jar, _ in unknown], report) if actual != jar.sha256]:
             directory.mkdir(parents=True, exist_ok=True)
             try:
                 with FileLock(directory / ".lock", timeout=_CACHE_WAIT_S, thread_local=False):
@@ -128,29 +128,29 @@ _Identity = tuple[int, int, int]  # inode, size in bytes, time of the last chang
 def _identity(path: Path) -> _Identity | None:
     """Identity of the file at `path`; None if there is none."""
     try:
-        found = path.stat()
+        status = path.stat()
     except FileNotFoundError:
         return None
-    return found.st_ino, found.st_size, found.st_mtime_ns
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _hashes(directory: Path, jars: Sequence[Jar], report: Report) -> Iterator[tuple[Jar, str | None]]:
     """The SHA-256 of each jar in `directory`; None if it is missing."""
     with ThreadPoolExecutor(_HASHERS, thread_name_prefix="jars") as pool:
         hashes = pool.map(sha256_of, (directory / jar.file_name for jar in jars))
-        for done, (jar, found) in enumerate(zip(jars, hashes, strict=True), 1):
-            if found is not None:
+        for done, (jar, actual) in enumerate(zip(jars, hashes, strict=True), 1):
+            if actual is not None:
                 report(StartProgress("verify", done, len(jars), "jars"))
-            yield jar, found
+            yield jar, actual
 
 
 def _fill(directory: Path, wrong: Sequence[Jar], report: Report, jobs: int) -> None:
     """Download missing or damaged jars. The caller holds the lock of the directory; an earlier holder may have done it."""
-    found = {jar: sha256_of(directory / jar.file_name) for jar in wrong}
-    wrong = [jar for jar in wrong if found[jar] != jar.sha256]
-    damaged = [jar for jar in wrong if found[jar] is not None]
+    hashes = {jar: sha256_of(directory / jar.file_name) for jar in wrong}
+    wrong = [jar for jar in wrong if hashes[jar] != jar.sha256]
+    damaged = [jar for jar in wrong if hashes[jar] is not None]
     for jar in damaged:
-        log.warning("%s is damaged (its SHA-256 is %s), downloading it again", directory / jar.file_name, found[jar])
+        log.warning("%s is damaged (its SHA-256 is %s), downloading it again", directory / jar.file_name, hashes[jar])
     if wrong:
         require_disk(directory, sum(jar.size_bytes for jar in wrong) // 2**20 + 64)
     try:

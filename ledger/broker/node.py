@@ -395,7 +395,7 @@ class EmbeddedBroker:
 def _read_json(path: Path) -> dict[str, Any]:
     """The object in `path`; empty if there is none. Such files can be lost."""
     try:
-        found = json.loads(path.read_text("utf-8"))
+        content = json.loads(path.read_text("utf-8"))
     except (FileNotFoundError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}

@@ -61,10 +61,10 @@ def _answer(future: Future[Any], timeout_s: float = REQUEST_TIMEOUT_S) -> Any:
 def partitions(settings: KafkaSettings, topic: str) -> int:
     """See `EventLog.partitions`."""
     with asking(settings, f"looking up topic {topic}") as client:
-        found = client.list_topics(topic, timeout=REQUEST_TIMEOUT_S).topics[topic]
-        if found.error is not None:
-            raise KafkaException(found.error)
-        return len(found.partitions)
+        metadata = client.list_topics(topic, timeout=REQUEST_TIMEOUT_S).topics[topic]
+        if metadata.error is not None:
+            raise KafkaException(metadata.error)
+        return len(metadata.partitions)
 
 
 def topic_id(settings: KafkaSettings, topic: str) -> bytes:
@@ -92,8 +92,8 @@ def offset_at(settings: KafkaSettings, wanted: Iterable[TopicPartition], timesta
     # ends first: records written between the two requests are then behind that end, and not missed
     wanted = list(wanted)
     known_ends = ends(settings, wanted, "read_committed", REQUEST_TIMEOUT_S)
-    found = _offsets(settings, wanted, OffsetSpec.for_timestamp(timestamp_ms), "read_committed", REQUEST_TIMEOUT_S)
-    return {tp: offset if offset >= 0 else known_ends[tp] for tp, offset in found.items()}
+    offsets = _offsets(settings, wanted, OffsetSpec.for_timestamp(timestamp_ms), "read_committed", REQUEST_TIMEOUT_S)
+    return {tp: offset if offset >= 0 else known_ends[tp] for tp, offset in offsets.items()}
 
 
 def _offsets(
@@ -112,19 +112,19 @@ def _offsets(
         # Connects first: otherwise one call in 25 hangs for 1-3 s while librdkafka waits for its first metadata.
         client.list_topics(timeout=timeout_s)
         futures = client.list_offsets(dict.fromkeys(asked, spec), isolation_level=LEVELS[isolation], request_timeout=timeout_s)
-        found = {asked[tp]: _answer(f, max(0.0, deadline - time.monotonic())).offset for tp, f in futures.items()}
-    return refuse_unknown(found, least=-1 if timed else 0)
+        offsets = {asked[tp]: _answer(f, max(0.0, deadline - time.monotonic())).offset for tp, f in futures.items()}
+    return refuse_unknown(offsets, least=-1 if timed else 0)
 
 
-def refuse_unknown(found: dict[TopicPartition, int], least: int) -> dict[TopicPartition, int]:
-    """`found`, if every offset is at least `least`. Raises `LogUnavailable` otherwise.
+def refuse_unknown(offsets: dict[TopicPartition, int], least: int) -> dict[TopicPartition, int]:
+    """`offsets`, if every offset is at least `least`. Raises `LogUnavailable` otherwise.
 
     During a leader change, an answer may have no error but the offset -1001 (librdkafka's `OFFSET_INVALID`), which says
     nothing about the log.
     """
-    if unknown := [f"{tp.topic}/{tp.partition}" for tp, offset in found.items() if offset < least]:
+    if unknown := [f"{tp.topic}/{tp.partition}" for tp, offset in offsets.items() if offset < least]:
         raise LogUnavailable(f"no offset returned for {', '.join(unknown)}")
-    return found
+    return offsets
 
 
 def ensure_topics(settings: KafkaSettings, specs: Sequence[TopicSpec], timeout_s: float) -> list[str]:
@@ -152,8 +152,8 @@ def _check(client: AdminClient, specs: Sequence[TopicSpec]) -> None:
     resources = {spec.name: ConfigResource(ConfigResource.Type.TOPIC, spec.name) for spec in specs}
     futures = client.describe_configs(list(resources.values()), request_timeout=REQUEST_TIMEOUT_S)
     for spec in specs:
-        found = {name: entry.value for name, entry in _answer(futures[resources[spec.name]]).items()}
-        compare_topic(spec, len(topics[spec.name].partitions), found)
+        settings = {name: entry.value for name, entry in _answer(futures[resources[spec.name]]).items()}
+        compare_topic(spec, len(topics[spec.name].partitions), settings)
 
 
 def progress(settings: KafkaSettings, group: str, wanted: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
@@ -163,8 +163,8 @@ def progress(settings: KafkaSettings, group: str, wanted: Iterable[TopicPartitio
     with asking(settings, f"reading the offsets of group {group}") as client:
         asked = ConsumerGroupTopicPartitions(group, [KafkaTopicPartition(t, p) for t, p in tps])
         futures = client.list_consumer_group_offsets([asked], request_timeout=REQUEST_TIMEOUT_S)
-        found = {TopicPartition(tp.topic, tp.partition): tp.offset for tp in _answer(futures[group]).topic_partitions}
-    return {tp: max(0, found.get(tp, 0)) for tp in tps}
+        committed = {TopicPartition(tp.topic, tp.partition): tp.offset for tp in _answer(futures[group]).topic_partitions}
+    return {tp: max(0, committed.get(tp, 0)) for tp in tps}
 
 
 def unheld(settings: KafkaSettings, topic: str, group: str, timeout_s: float) -> list[int]:

@@ -19,7 +19,7 @@ class KafkaBookmark:
     """`ledger.log.Bookmark`. The consumer subscribes to nothing: it only talks to the group's coordinator."""
 
     def __init__(self, settings: KafkaSettings, group: str) -> None:
-        self._what = f"position of {group}"
+        self._label = f"position of {group}"
         log = ClientLog(f"bookmark-{group}")
         config = client_config(settings, f"bookmark-{group}") | {
             "group.id": group,
@@ -29,29 +29,29 @@ class KafkaBookmark:
         try:
             self._consumer = Consumer(config, logger=log)
         except KafkaException as exc:
-            raise from_exception(exc, self._what) from exc
+            raise from_exception(exc, self._label) from exc
 
     def read(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int | None]:
         asked = [KafkaTopicPartition(t, p) for t, p in partitions]
         try:
             answered = self._consumer.committed(asked, timeout=ANSWER_S) if asked else []
         except (KafkaException, SystemError) as exc:
-            raise from_exception(exc, f"{self._what}: reading") from exc
+            raise from_exception(exc, f"{self._label}: reading") from exc
         self._check(answered)
         return {TopicPartition(tp.topic, tp.partition): tp.offset if tp.offset >= 0 else None for tp in answered}
 
     def write(self, positions: Mapping[TopicPartition, int]) -> None:
-        told = [KafkaTopicPartition(t, p, offset) for (t, p), offset in positions.items()]
+        offsets = [KafkaTopicPartition(t, p, offset) for (t, p), offset in positions.items()]
         try:
-            answered = self._consumer.commit(offsets=told, asynchronous=False) if told else []
+            answered = self._consumer.commit(offsets=offsets, asynchronous=False) if offsets else []
         except (KafkaException, SystemError) as exc:
-            raise from_exception(exc, f"{self._what}: writing") from exc
+            raise from_exception(exc, f"{self._label}: writing") from exc
         self._check(answered or [])
 
     def _check(self, answered: list[KafkaTopicPartition]) -> None:
         for tp in answered:
             if tp.error is not None:
-                raise LogError(f"{self._what}: {tp.topic}/{tp.partition}: {tp.error}")
+                raise LogError(f"{self._label}: {tp.topic}/{tp.partition}: {tp.error}")
 
     def close(self) -> None:
         self._consumer.close()

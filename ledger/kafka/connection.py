@@ -97,7 +97,7 @@ class ClientLog:
     def __init__(self, name: str) -> None:
         self.name = name
         self.lines: deque[str] = deque(maxlen=_KEPT_LINES)
-        self._told_at: dict[str, float] = {}
+        self._logged_at: dict[str, float] = {}
 
     def log(self, level: int, template: str, *values: object) -> None:
         """`logging.Logger.log`, as confluent_kafka calls it."""
@@ -110,11 +110,11 @@ class ClientLog:
     def _note(self, line: str) -> None:
         self.lines.append(line)
         # an outage repeats the same line many times a second, except for the milliseconds at its end
-        what, now = line.partition(" (after ")[0], time.monotonic()
-        if now > self._told_at.get(what, -_REPEATED_AFTER_S) + _REPEATED_AFTER_S:
-            if len(self._told_at) > _KEPT_LINES:
-                self._told_at.clear()
-            self._told_at[what] = now
+        message, now = line.partition(" (after ")[0], time.monotonic()
+        if now > self._logged_at.get(message, -_REPEATED_AFTER_S) + _REPEATED_AFTER_S:
+            if len(self._logged_at) > _KEPT_LINES:
+                self._logged_at.clear()
+            self._logged_at[message] = now
             log.info("%s: %s", self.name, line)
 
     def said(self) -> str:

@@ -81,7 +81,7 @@ class KafkaLease:
     ) -> None:
         self._settings, self._topic, self._group_id, self._instance = settings, topic, group, instance
         self._on_taken, self._on_revoked, self._on_lost = on_taken, on_revoked, on_lost
-        self._what = f"lease {group} as {instance}"
+        self._label = f"lease {group} as {instance}"
         self._log = LeaseLog(f"lease-{instance}")
         self._fatal: KafkaError | None = None
         self._raised: BaseException | None = None
@@ -92,7 +92,7 @@ class KafkaLease:
             self._progress = self._progress_consumer(settings, group, instance)
             self._group: Consumer | None = self._join(instance)
         except KafkaException as exc:
-            raise from_exception(exc, self._what) from exc
+            raise from_exception(exc, self._label) from exc
 
     def _join(self, instance: str) -> Consumer:
         consumer = Consumer(lease_config(self._settings, self._group_id, instance) | {"error_cb": self._error}, logger=self._log)
@@ -100,16 +100,16 @@ class KafkaLease:
         def taken(_: Consumer, partitions: list[KafkaTopicPartition]) -> None:
             consumer.assign(partitions)
             consumer.pause(partitions)  # this consumer only keeps the assignment
-            self._tell(self._on_taken, partitions)
+            self._call(self._on_taken, partitions)
 
-        def given_up(word: OnPartitions) -> Callable[[Consumer, list[KafkaTopicPartition]], None]:
+        def released(notify: OnPartitions) -> Callable[[Consumer, list[KafkaTopicPartition]], None]:
             def callback(_: Consumer, partitions: list[KafkaTopicPartition]) -> None:
-                self._tell(word, partitions)
+                self._call(notify, partitions)
                 consumer.unassign()
 
             return callback
 
-        consumer.subscribe([self._topic], on_assign=taken, on_revoke=given_up(self._on_revoked), on_lost=given_up(self._on_lost))
+        consumer.subscribe([self._topic], on_assign=taken, on_revoke=released(self._on_revoked), on_lost=released(self._on_lost))
         return consumer
 
     def rejoin(self) -> None:
@@ -124,7 +124,7 @@ class KafkaLease:
             if old is not None:
                 old.close()  # releases everything, inside this call
         except (KafkaException, SystemError, RuntimeError) as exc:
-            log.warning("%s: leaving: %s", self._what, exc)  # the session expires by itself
+            log.warning("%s: leaving: %s", self._label, exc)  # the session expires by itself
         self._fatal = None
 
     def _join_again(self) -> None:
@@ -133,7 +133,7 @@ class KafkaLease:
         try:
             self._group = self._join(self._member)
         except (KafkaException, SystemError) as exc:
-            log.warning("%s", from_exception(exc, f"{self._what}: rejoining"))
+            log.warning("%s", from_exception(exc, f"{self._label}: rejoining"))
 
     def _is_own_ghost(self) -> bool:
         """Whether the own session expired recently. True at most once per expiry."""
@@ -151,7 +151,7 @@ class KafkaLease:
         }
         return Consumer(config, logger=ClientLog(f"progress-{instance}"))
 
-    def _tell(self, callback: OnPartitions, partitions: list[KafkaTopicPartition]) -> None:
+    def _call(self, callback: OnPartitions, partitions: list[KafkaTopicPartition]) -> None:
         """Keep an exception of `callback` for `poll`: the rebalance must be completed anyway."""
         try:
             if partitions:
@@ -176,7 +176,7 @@ class KafkaLease:
                 return
             message = self._group.poll(timeout_s)
         except (KafkaException, SystemError) as exc:
-            raise from_exception(exc, self._what) from exc
+            raise from_exception(exc, self._label) from exc
         if self._raised is not None:
             raised, self._raised = self._raised, None
             raise raised
@@ -184,14 +184,14 @@ class KafkaLease:
         if error is not None and is_fatal(error):
             self._fatal = error
         elif error is not None:
-            log.info("%s: %s", self._what, error)  # the coordinator will return by itself
+            log.info("%s: %s", self._label, error)  # the coordinator will return by itself
         if self._fatal is not None and self._is_own_ghost():
-            log.warning("%s: %s, after its own session expired: rejoining", self._what, self._fatal.str())
+            log.warning("%s: %s, after its own session expired: rejoining", self._label, self._fatal.str())
             self._leave()
             self._join_again()
         elif self._fatal is not None:
             # the code of a fatal error is lost on its way here, but not its text; fencing is the only one seen
-            raise LogError(f"{self._what}: {self._fatal.str()} (does another process have this instance name?)")
+            raise LogError(f"{self._label}: {self._fatal.str()} (does another process have this instance name?)")
 
     def commit(self, positions: Mapping[TopicPartition, int]) -> None:
         self._noted.update(positions)
@@ -199,14 +199,14 @@ class KafkaLease:
         try:
             self._progress.commit(offsets=[KafkaTopicPartition(t, p, offset) for (t, p), offset in positions.items()])
         except (KafkaException, SystemError) as exc:
-            log.info("%s", from_exception(exc, f"{self._what}: noting {dict(positions)}"))
+            log.info("%s", from_exception(exc, f"{self._label}: noting {dict(positions)}"))
 
     def _committed(self, error: KafkaError | None, partitions: list[KafkaTopicPartition]) -> None:
         """The answer to a commit. If one is lost, the displayed lag grows until the next commit in a second."""
         for tp in partitions:
             problem = tp.error or error
             if problem is not None:
-                log.info("%s: noting %s/%s: %s", self._what, tp.topic, tp.partition, problem)
+                log.info("%s: noting %s/%s: %s", self._label, tp.topic, tp.partition, problem)
             # A commit that had to be retried may land after a later one.
             if problem is not None or tp.offset != self._noted.get(TopicPartition(tp.topic, tp.partition)):
                 self._note_again_at = min(self._note_again_at, time.monotonic() + LOST_AGAIN_S)

@@ -128,10 +128,10 @@ class KafkaReader:
         statistics = json.loads(text)
         leaders = {b["nodeid"]: b for b in statistics["brokers"].values()}
         topics = statistics["topics"]
-        found = [topics.get(topic, {}).get("partitions", {}).get(str(partition)) for topic, partition in self._assigned]
-        unread = any(p and p["fetchq_cnt"] for p in found)
+        assigned = [topics.get(topic, {}).get("partitions", {}).get(str(partition)) for topic, partition in self._assigned]
+        unread = any(p and p["fetchq_cnt"] for p in assigned)
         now, silent_us = time.monotonic(), 0
-        for partition_statistics in found:
+        for partition_statistics in assigned:
             leader = leaders.get(partition_statistics["leader"]) if partition_statistics else None
             if leader is None or leader["rxidle"] < 0:
                 return  # no leader, or an unknown one: nothing to note

@@ -90,11 +90,11 @@ def open_transactions(settings: KafkaSettings, partitions: Iterable[TopicPartiti
         before = _open_producers(client, wanted)
         if not before:
             return []
-        found = [_described(client, place, producer) for place, producer in before.items()]
+        described = [_described(client, place, producer) for place, producer in before.items()]
         # If a coordinator no longer knows a transaction, all its markers were acknowledged: one that is open before and after
         # that answer is open although the coordinator is done with it.
         after = _open_producers(client, {tp for tp, _, _ in before})
-    return [one for one, place in zip(found, before, strict=True) if place in after]
+    return [one for one, place in zip(described, before, strict=True) if place in after]
 
 
 def _open_producers(client: Any, wanted: Iterable[KafkaTopicPartition]) -> dict[tuple[KafkaTopicPartition, int, int], Producer]:
@@ -113,11 +113,11 @@ def _described(client: Any, place: tuple[KafkaTopicPartition, int, int], produce
     listed = client.list_transactions(producer_id_filters=[producer_id])
     for name in sorted({one.transactional_id for ones in listed.values() for one in ones}):  # at most one
         try:
-            told = client.describe_transactions([name])[name]
+            answer = client.describe_transactions([name])[name]
         except errors.TransactionalIdNotFoundError:  # forgotten between the two requests
             continue
-        state, timeout_ms = told.state.value, told.transaction_timeout_ms
-        known = told.producer_id == producer_id and state in ENDING and tp in told.topic_partitions
+        state, timeout_ms = answer.state.value, answer.transaction_timeout_ms
+        known = answer.producer_id == producer_id and state in ENDING and tp in answer.topic_partitions
     return OpenTransaction(
         partition=TopicPartition(tp.topic, tp.partition),
         producer_id=producer_id,

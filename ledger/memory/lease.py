@@ -125,17 +125,17 @@ class MemoryLease:
             lost, self.lost = self.lost, None
             if lost is not None and self._group.members.get(self.instance) is not self:
                 self._group.join(self)
-            given_up = self._group.to_give_up(self)
+            released = self._group.to_give_up(self)
         if lost:
             self._on_lost(lost)
-        if given_up:
-            self._give_up(given_up)
+        if released:
+            self._give_up(released)
         with self._state.changed:
             taken = self._group.to_take(self)
             self._group.holder.update(dict.fromkeys(taken, self))
         if taken:
             self._on_taken(taken)
-        return bool(lost or given_up or taken)
+        return bool(lost or released or taken)
 
     def _give_up(self, partitions: list[int]) -> None:
         try:

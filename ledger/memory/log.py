@@ -86,19 +86,19 @@ class MemoryLog:
         created = []
         with self._state.reachable():
             for spec in specs:
-                found = self._state.topics.get(spec.name)
-                if found is None:
+                topic = self._state.topics.get(spec.name)
+                if topic is None:
                     self._state.create(spec)
                     created.append(spec.name)
                 else:
-                    compare_topic(spec, found.spec.partitions, found.spec.settings)
+                    compare_topic(spec, topic.spec.partitions, topic.spec.settings)
         return created
 
     def check_topics(self, specs: Iterable[TopicSpec]) -> None:
         with self._state.reachable():
             for spec in specs:
-                found = self._state.topic(spec.name)
-                compare_topic(spec, found.spec.partitions, found.spec.settings)
+                topic = self._state.topic(spec.name)
+                compare_topic(spec, topic.spec.partitions, topic.spec.settings)
 
     def partitions(self, topic: str) -> int:
         with self._state.reachable():

@@ -50,8 +50,8 @@ class MemoryStore:
     def keys(self, prefix: bytes, start: bytes, end: bytes | None, most_deleted: int) -> Iterator[bytes]:
         return (key for key, _ in self.scan(prefix, start) if end is None or key < end)
 
-    def _go_on(self, found: list[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
-        for row in found:
+    def _go_on(self, rows: list[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
+        for row in rows:
             if self._kept is None:
                 raise StoreError("the store was closed during a scan")
             yield row

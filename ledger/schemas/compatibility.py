@@ -50,14 +50,14 @@ def check_compatible(schemas: Iterable[SchemaVersion]) -> list[Incompatibility]:
 
     Raises `ConfigError` naming a version that is not an Avro schema, or has an unusable default.
     """
-    found: list[Incompatibility] = []
+    problems: list[Incompatibility] = []
     by_subject = sorted(schemas, key=lambda s: (s.topic, s.version))
     for _, versions in groupby(by_subject, key=lambda s: s.topic):
         parsed = [(version, _parse(version)) for version in versions]
         for (reader, reader_schema), (writer, writer_schema) in permutations(parsed, 2):
             reasons = dict.fromkeys(_reasons(reader_schema, writer_schema, ""))
-            found += [Incompatibility(reader.subject(), reader.version, writer.version, *reason) for reason in reasons]
-    return found
+            problems += [Incompatibility(reader.subject(), reader.version, writer.version, *reason) for reason in reasons]
+    return problems
 
 
 def _parse(version: SchemaVersion) -> Schema:

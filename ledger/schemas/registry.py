@@ -116,9 +116,9 @@ def _register(client: BlockingHttp, schema: SchemaVersion, prefix: str, numbers:
     body = {"schema": schema.text, "schemaType": "AVRO", **numbers}
     answer = _ask(client, "POST", f"subjects/{schema.subject(prefix)}/versions", doing, body)
     _require_success(answer, doing)
-    if (found := _json(answer).get("id")) != schema.id:
+    if (actual := _json(answer).get("id")) != schema.id:
         raise ConfigError(
-            f"the registry gave {_name(schema, prefix)} the id {found}, not {schema.id}: delete that version there and try again"
+            f"the registry gave {_name(schema, prefix)} the id {actual}, not {schema.id}: delete that version there and try again"
         )
 
 
@@ -130,10 +130,10 @@ def _is_registered(client: BlockingHttp, schema: SchemaVersion, prefix: str) -> 
     if answer.status == 404:
         return False
     _require_success(answer, doing)
-    found = _json(answer)
-    if (found.get("id"), found.get("version")) != (schema.id, schema.version):
+    registered = _json(answer)
+    if (registered.get("id"), registered.get("version")) != (schema.id, schema.version):
         raise ConfigError(
-            f"the registry has {_name(schema, prefix)} as version {found.get('version')} with id {found.get('id')}, "
+            f"the registry has {_name(schema, prefix)} as version {registered.get('version')} with id {registered.get('id')}, "
             f"not as version {schema.version} with id {schema.id}: delete the subject there permanently, and publish again"
         )
     return True
@@ -160,12 +160,12 @@ def _check(client: BlockingHttp, schema: SchemaVersion, prefix: str) -> None:
         )
     _require_success(answer, doing)
     try:
-        found = json.loads(_json(answer)["schema"])
+        registered = json.loads(_json(answer)["schema"])
     except (KeyError, TypeError, ValueError):
         raise ConfigError(
             f"invalid answer of the registry for schema {schema.id}: is SCHEMA_REGISTRY_URL a schema registry?"
         ) from None
-    if found != schema.parsed:
+    if registered != schema.parsed:
         raise ConfigError(f"the registry has another schema under id {schema.id} than {_name(schema, prefix)}")
 
 

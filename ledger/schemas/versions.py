@@ -58,19 +58,19 @@ def schema_id(minified: str) -> int:
 @cache
 def schema_versions() -> tuple[SchemaVersion, ...]:
     """All released schemas, by topic and version. Raises `ConfigError` if two have the same id or a version is missing."""
-    found = [
+    schemas = [
         SchemaVersion(match["topic"], int(match["version"]), minify(path.read_text("utf-8")))
         for path in data_dir().iterdir()
         if (match := _FILE.match(path.name))
     ]
-    found.sort(key=lambda s: (s.topic, s.version))
-    if len({s.id for s in found}) != len(found):
+    schemas.sort(key=lambda s: (s.topic, s.version))
+    if len({s.id for s in schemas}) != len(schemas):
         raise ConfigError("two schema files have the same id: change one of them before it is released")
     for topic in (COMMANDS, EVENTS, REFUSALS, CONTACTS, AUDIT):
-        numbers = [s.version for s in found if s.topic == topic]
+        numbers = [s.version for s in schemas if s.topic == topic]
         if not numbers or numbers != list(range(1, len(numbers) + 1)):
             raise ConfigError(f"schema versions of {topic} are {numbers}, not 1..n without gaps")
-    return tuple(found)
+    return tuple(schemas)
 
 
 def versions_of(topic: str) -> tuple[SchemaVersion, ...]:

@@ -209,14 +209,14 @@ def test_a_node_that_was_killed_or_another_one_finishes_it(monkeypatch: pytest.M
         if other_node:
             erasures._node = "another"
         contacts = ledger.context.projector.contacts
-        looks, under_way = 0, contacts.erasures_under_way
+        looks, under_way = 0, contacts.erasures_in_progress
 
         def look() -> list[KeptErasure]:
             nonlocal looks
             looks += 1
             return under_way()
 
-        contacts.erasures_under_way = look  # type: ignore[method-assign]
+        contacts.erasures_in_progress = look  # type: ignore[method-assign]
         going_on = asyncio.run_coroutine_threadsafe(erasures.go_on_for_ever(), ledger.loop)
         try:
             if other_node:

@@ -81,7 +81,7 @@ def whole(entries: list[Entry], tmp_path_factory: pytest.TempPathFactory) -> tup
     for entry in entries:
         tp = TopicPartition(names.events, entry.partition)
         record = Record(names.events, entry.partition, entry.offset, entry.timestamp_ms, entry.key, entry.value, entry.headers)
-        walk.look(tp, [record])
+        walk.check(tp, [record])
         databases.write_chunk(tp, [record])
     walk.end()
     assert findings.well

@@ -157,7 +157,7 @@ def test_an_erasure_is_under_way_until_its_record_says_that_it_is_done() -> None
     for erasure, under_way in ((running, [KeptErasure(NOW, running)]), (done, []), (running, [KeptErasure(NOW, running)])):
         fold.take((erasure_key("ada"), encode_erasure(erasure)))
         assert fold.contacts.last_erasure("ada") == erasure
-        assert fold.contacts.erasures_under_way() == under_way
+        assert fold.contacts.erasures_in_progress() == under_way
         assert fold.contacts.last_erasure("ad") is None
     assert in_one_go(fold.contacts.keys(b"", 100)) == [], "no contact of anybody"
 
@@ -166,7 +166,7 @@ def test_an_erasure_is_under_way_until_its_record_says_that_it_is_done() -> None
 def test_an_erasure_that_cannot_be_read_changes_nothing(value: bytes | None) -> None:
     fold = Fold()
     fold.take((erasure_key("ada"), value))
-    assert (fold.contacts.last_erasure("ada"), fold.contacts.erasures_under_way()) == (None, [])
+    assert (fold.contacts.last_erasure("ada"), fold.contacts.erasures_in_progress()) == (None, [])
     assert in_one_go(fold.contacts.keys(b"", 100)) == []
     assert fold.contacts.position(HERE) == 1
 
