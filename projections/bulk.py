@@ -18,7 +18,7 @@ from projections.databases import Databases
 BATCH_RECORDS = 5_000  # of one partition, folded in one write
 POLL_RECORDS = 2_000
 POLL_S = 0.5
-TELL_S = 0.5
+REPORT_S = 0.5
 _PLACE = attrgetter("topic", "partition")
 
 
@@ -36,23 +36,23 @@ class FoldProgress(NamedTuple):
     positions: dict[TopicPartition, int]
 
 
-Tell = Callable[[FoldProgress], None]
-Look = Callable[[TopicPartition, list[Record]], None]
+OnProgress = Callable[[FoldProgress], None]
+OnBatch = Callable[[TopicPartition, list[Record]], None]
 
 
-def tell_nobody(progress: FoldProgress) -> None:
+def ignore_progress(progress: FoldProgress) -> None:
     """Ignore progress."""
 
 
 class BulkFold:
     """Folds the log into `databases`. One thread; the reader stays open between runs."""
 
-    def __init__(self, log: EventLog, databases: Databases, name: str, look: Look | None = None) -> None:
-        """`look` receives every batch of records, with headers, before it is folded (for `verify`)."""
-        self._databases, self._look = databases, look
+    def __init__(self, log: EventLog, databases: Databases, name: str, on_batch: OnBatch | None = None) -> None:
+        """`on_batch` receives every batch of records, with headers, before it is folded (for `verify`)."""
+        self._databases, self._on_batch = databases, on_batch
         self._log = log
         topics = databases.topics
-        self._reader = log.reader(name, eof=True, headers=look is not None)
+        self._reader = log.reader(name, eof=True, headers=on_batch is not None)
         self._events_topic = topics.events
         self._events = self._bytes = 0
 
@@ -63,7 +63,7 @@ class BulkFold:
     def run(
         self,
         until: Mapping[TopicPartition, int],
-        tell: Tell = tell_nobody,
+        on_progress: OnProgress = ignore_progress,
         stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         """Fold all records before `until`, which is at most the committed end, and nothing behind it.
@@ -76,12 +76,12 @@ class BulkFold:
         databases.skip_expired(starts)
         left = {tp: end for tp, end in until.items() if databases.position(tp) < end}
         if not left:
-            tell(self._progress())
+            on_progress(self._progress())
             return
         self._check_starts({tp: starts[tp] for tp in left})
         self._reader.assign({tp: databases.position(tp) for tp in left})
         waiting: dict[TopicPartition, list[Record]] = {tp: [] for tp in left}
-        told_at = 0.0
+        reported_at = 0.0
         while left:
             if stopping():
                 raise Interrupted("stopped before the end; run it again to resume")
@@ -101,10 +101,10 @@ class BulkFold:
             for tp, end in self._reader.reached_end().items():
                 if tp in left and end >= left[tp]:
                     self._done(tp, waiting, left)
-            if time.monotonic() >= told_at:
-                tell(self._progress())
-                told_at = time.monotonic() + TELL_S
-        tell(self._progress())
+            if time.monotonic() >= reported_at:
+                on_progress(self._progress())
+                reported_at = time.monotonic() + REPORT_S
+        on_progress(self._progress())
 
     def _check_starts(self, starts: Mapping[TopicPartition, int]) -> None:
         """Raises `Hole` if the log begins after a position; but compaction leaves gaps in contacts."""
@@ -120,9 +120,9 @@ class BulkFold:
         records, waiting[tp] = waiting[tp], []
         if not records:
             return
-        if self._look is not None:
-            self._look(tp, records)
-        self._databases.write_chunk(tp, records, told=False)
+        if self._on_batch is not None:
+            self._on_batch(tp, records)
+        self._databases.write_chunk(tp, records, return_events=False)
         if tp.topic == self._events_topic:
             self._events += len(records)
         self._bytes += sum(len(record.value or b"") for record in records)

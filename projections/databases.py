@@ -157,27 +157,27 @@ class Databases:
 
     # ---- the fold
 
-    def write_chunk(self, tp: TopicPartition, records: Sequence[Record], told: bool = True) -> Folded:
+    def write_chunk(self, tp: TopicPartition, records: Sequence[Record], return_events: bool = True) -> Folded:
         """Fold records of one partition, in order; skip those below the position.
 
-        Without `told`, events are not returned: in bulk nobody waits for them, and keeping thousands of them costs a tenth.
+        In bulk nobody waits for events, and keeping thousands of them costs a tenth: pass `return_events=False`.
 
         After any exception, the database is consistent at an earlier position. Raises `StoreError`, `Hole`, `ContactsTooOld`.
         """
         position = self.position(tp)
         if records and records[0].offset < position:
             records = [record for record in records if record.offset >= position]
-        found = Folded([], [], [])
+        folded = Folded([], [], [])
         if not records:
-            return found
+            return folded
         if tp.topic == self.topics.events:
-            self._fold_events(tp, records, found.events if told else None)
+            self._fold_events(tp, records, folded.events if return_events else None)
         elif tp.topic == self.topics.refusals:
-            self._fold_refusals(tp, records, found.refusals)
+            self._fold_refusals(tp, records, folded.refusals)
         else:
             assert self.contacts is not None
-            found.contacts.extend(self.contacts.fold(tp, records))
-        return found
+            folded.contacts.extend(self.contacts.fold(tp, records))
+        return folded
 
     def _write(self, store: Store, tp: TopicPartition, rows: Rows, last: Record) -> None:
         position = last.offset + 1
@@ -232,7 +232,7 @@ class Databases:
         if fold.freeze(order_id, offset, reason):
             log.error("order frozen", order_id=order_id, offset=offset, reason=reason)
 
-    def _fold_refusals(self, tp: TopicPartition, records: Sequence[Record], told: list[OrderRefusal]) -> None:
+    def _fold_refusals(self, tp: TopicPartition, records: Sequence[Record], refusals: list[OrderRefusal]) -> None:
         store = self.stores[tp.partition]
         rows: Rows = {}
         for record in records:
@@ -245,7 +245,7 @@ class Databases:
                 known = store.get(row[0])
                 if known is None or decode_outcome(known).code is not None:  # an event's outcome has precedence, in any order
                     rows[row[0]] = row[1]
-                told.append(refusal)
+                refusals.append(refusal)
         self._write(store, tp, rows, records[-1])
 
     def close(self) -> None:

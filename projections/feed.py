@@ -45,7 +45,7 @@ class ChunkLost(LedgerError):
     code = "chunk_lost"
 
 
-class StandsStill(LedgerError):
+class FoldStuck(LedgerError):
     """The log answers, but the fold of a partition has been stuck below the end for too long. A restart resumes it."""
 
     code = "stands_still"
@@ -251,8 +251,8 @@ class Feed:
         The current offset is the position or, after transaction markers, which are not records, the end reached by the reader.
         """
         positions, reached = self._folder.positions(), self._reached
-        stands = {tp: max(positions[tp], reached.get(tp, 0)) for tp in ends}
-        return {tp: (stands[tp], end) for tp, end in ends.items() if stands[tp] < end}
+        offsets = {tp: max(positions[tp], reached.get(tp, 0)) for tp in ends}
+        return {tp: (offsets[tp], end) for tp, end in ends.items() if offsets[tp] < end}
 
     def status(self) -> FoldStatus:
         """The current status. May be called from any thread."""
@@ -292,9 +292,9 @@ class Feed:
         if self._exit_grace_s is not None:
             end_in(self._exit_grace_s)
         if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._tell, exc)
+            self._loop.call_soon_threadsafe(self._notify_failure, exc)
 
-    def _tell(self, exc: BaseException) -> None:
+    def _notify_failure(self, exc: BaseException) -> None:
         if self._crash is not None:
             self._crash(exc)
         if self._on_failure is not None:

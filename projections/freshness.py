@@ -40,9 +40,9 @@ def write_note(folder: Path, note: Note) -> None:
 def read_note(folder: Path) -> Note | None:
     """The note; None if there is none, or it is unreadable."""
     try:
-        found: Any = read_json(folder / _NOTE)
-        if found is None:
+        content: Any = read_json(folder / _NOTE)
+        if content is None:
             return None
-        return Note(float(found["at"]), {TopicPartition(str(t), int(p)): int(at) for t, p, at in found["positions"]})
+        return Note(float(content["at"]), {TopicPartition(str(t), int(p)): int(at) for t, p, at in content["positions"]})
     except (StoreError, ValueError, TypeError, KeyError):
         return None

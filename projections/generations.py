@@ -73,11 +73,11 @@ class Generations:
         """The current generation; creates an empty one if there is none yet."""
         name = self.current()
         if name is None or not self.folder(name).is_dir():
-            name = self.begin_anew()
+            name = self.create()
             self.point(name, None)
         return name
 
-    def begin_anew(self) -> str:
+    def create(self) -> str:
         """Create a new empty generation that is not current yet."""
         name = self._next()
         self.folder(name).mkdir(parents=True)
@@ -112,7 +112,7 @@ class Generations:
 
     # ---- tidying
 
-    def remove_rests(self, *in_use: str) -> None:
+    def remove_unused(self, *in_use: str) -> None:
         """Delete generations that are not needed. One that another process has open is kept until the next time."""
         wanted = {self.current(), self.kept(), *in_use}
         for folder in self._all():

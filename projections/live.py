@@ -39,7 +39,7 @@ from projections.read_models import VERSION
 
 log = structlog.get_logger(__name__)
 
-LOOK_S = 0.2
+TEND_EVERY_S = 0.2
 SOME_CHECKPOINTS = 100
 RETRY_S = 1.0
 ANSWER_S = 20.0
@@ -65,25 +65,25 @@ def ask(root: Path, want: str, timeout_s: float = ANSWER_S, **more: Any) -> dict
     write_json(question, {"want": want, **more})
     deadline = time.monotonic() + timeout_s
     try:
-        while (found := read_json(answer)) is None:
+        while (content := read_json(answer)) is None:
             if time.monotonic() > deadline:
                 raise NodeSilent(f"the databases in {root} are open in a process that does not answer: is `serve` hanging?")
             time.sleep(0.05)
     finally:
         question.unlink(missing_ok=True)
         answer.unlink(missing_ok=True)
-    if "error" in found:
-        raise LedgerError(f"`serve` answers: {found['error']}")
-    if found["read_models"] != VERSION:
-        raise OtherReadModels(f"the running `serve` has read models of version {found['read_models']}, this program {VERSION}")
-    told: dict[str, Any] = found
-    return told
+    if "error" in content:
+        raise LedgerError(f"`serve` answers: {content['error']}")
+    if content["read_models"] != VERSION:
+        raise OtherReadModels(f"the running `serve` has read models of version {content['read_models']}, this program {VERSION}")
+    reply: dict[str, Any] = content
+    return reply
 
 
 def serving(root: Path) -> str | None:
     """The generation that the running `serve` reads, according to its own file."""
-    told = read_json(root / "serving.json")
-    return None if told is None else str(told["generation"])
+    announced = read_json(root / "serving.json")
+    return None if announced is None else str(announced["generation"])
 
 
 def digest_to_json(digest: Digest) -> dict[str, Any]:
@@ -91,9 +91,9 @@ def digest_to_json(digest: Digest) -> dict[str, Any]:
     return {"events": digest.events, "position": digest.position, "value": digest.hex()}
 
 
-def digest_from_json(told: dict[str, Any]) -> Digest:
+def digest_from_json(members: dict[str, Any]) -> Digest:
     """A digest from an answer."""
-    return Digest(told["events"], told["position"], bytes.fromhex(told["value"]))
+    return Digest(members["events"], members["position"], bytes.fromhex(members["value"]))
 
 
 # ---- the serving side
@@ -125,10 +125,10 @@ class LiveNode:
     async def tend_for_ever(self) -> None:
         """Check for requests and for another generation, repeatedly."""
         await asyncio.to_thread(self._clear_requests, 0.0)
-        await asyncio.to_thread(self._generations.remove_rests, self._name)
+        await asyncio.to_thread(self._generations.remove_unused, self._name)
         await asyncio.to_thread(self._announce)
         while True:
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(TEND_EVERY_S)
             wanted = self._generations.current()
             if wanted is None or wanted != self._refused:  # otherwise a program that can read it answers
                 await self._answer_all()
@@ -195,14 +195,14 @@ class LiveNode:
     @staticmethod
     async def _checkpoints(databases: Databases) -> dict[str, list[dict[str, Any]]]:
         """One for every 10,000 events, read in steps."""
-        found: dict[str, list[dict[str, Any]]] = {}
+        by_partition: dict[str, list[dict[str, Any]]] = {}
         for p in databases.stores:
-            kept = found[str(p)] = []
+            kept = by_partition[str(p)] = []
             for digest in databases.checkpoints(p):
                 kept.append(digest_to_json(digest))
                 if len(kept) % SOME_CHECKPOINTS == 0:
                     await asyncio.sleep(0)
-        return found
+        return by_partition
 
     @staticmethod
     def _copy(databases: Databases, folder: Path) -> None:
@@ -260,4 +260,4 @@ class LiveNode:
     def _put_aside(self, before: str) -> None:
         if self._generations.kept() == before:  # contacts can be erased, even while nobody folds this generation
             self._generations.remove_contacts(before)
-        self._generations.remove_rests(self._name)
+        self._generations.remove_unused(self._name)

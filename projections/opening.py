@@ -16,7 +16,7 @@ from ledger.log import EventLog, TopicPartition
 from ledger.rocks_store import remove_store, store_opener
 from ledger.store import Store
 from ledger.topics import Topics
-from projections.bulk import BulkFold, FoldProgress, Interrupted, Tell, tell_nobody
+from projections.bulk import BulkFold, FoldProgress, Interrupted, OnProgress, ignore_progress
 from projections.databases import Databases, OtherReadModels
 from projections.freshness import read_note
 from projections.generations import Generations
@@ -24,7 +24,7 @@ from projections.generations import Generations
 log = structlog.get_logger(__name__)
 
 FAR_BEHIND_RECORDS = 20_000
-TOLD_S = 5.0
+LOG_EVERY_S = 5.0
 
 
 class Opened(NamedTuple):
@@ -87,7 +87,7 @@ def open_caught_up(
         databases = open_generation(generations, name, topics, partitions)
     except OtherReadModels as exc:
         log.warning("building new read models from the log", why=str(exc))
-        name = generations.begin_anew()
+        name = generations.create()
         generations.point(name, None)  # immediately: if this process is killed, its next start resumes here
         databases = open_generation(generations, name, topics, partitions)
     try:
@@ -101,7 +101,7 @@ def open_caught_up(
     return Opened(name, databases, current_at)
 
 
-def _catch_up(databases: Databases, event_log: EventLog, stopping: threading.Event, told: Path) -> float | None:
+def _catch_up(databases: Databases, event_log: EventLog, stopping: threading.Event, progress: Path) -> float | None:
     """Fold in bulk. Returns when the reached end was read (`time.monotonic`, s); None if stopped."""
     while not stopping.is_set():
         bulk = BulkFold(event_log, databases, "catch-up")
@@ -115,11 +115,11 @@ def _catch_up(databases: Databases, event_log: EventLog, stopping: threading.Eve
             if databases.contacts is not None:
                 databases.contacts.follow(ends)
             behind = sum(end - databases.position(tp) for tp, end in ends.items())
-            tell: Tell = tell_nobody
+            on_progress: OnProgress = ignore_progress
             if behind > FAR_BEHIND_RECORDS:
                 log.info("far behind the log, folding in bulk", records=behind)
-                tell = _Teller(behind, told)
-            bulk.run(ends, tell, stopping.is_set)
+                on_progress = _ProgressReport(behind, progress)
+            bulk.run(ends, on_progress, stopping.is_set)
             return asked_at
         except Interrupted:
             return None
@@ -127,7 +127,7 @@ def _catch_up(databases: Databases, event_log: EventLog, stopping: threading.Eve
             log.warning("log is unreachable, resuming the fold when it is back", why=str(exc))
         finally:
             bulk.close()
-            told.unlink(missing_ok=True)
+            progress.unlink(missing_ok=True)
     return None
 
 
@@ -137,16 +137,16 @@ def expirable_starts(databases: Databases, event_log: EventLog) -> dict[TopicPar
     return event_log.starts([TopicPartition(refusals, p) for p in databases.stores])
 
 
-class _Teller:
+class _ProgressReport:
     """Reports the progress of a long start: in a file immediately, in the log now and then."""
 
     def __init__(self, behind: int, file: Path) -> None:
-        self._behind, self._file, self._began, self._told_at = behind, file, time.monotonic(), time.monotonic()
+        self._behind, self._file, self._began, self._logged_at = behind, file, time.monotonic(), time.monotonic()
 
     def __call__(self, progress: FoldProgress) -> None:
         now = time.monotonic()
         write_json(self._file, {"events": progress.events, "of_about": self._behind})
-        if now - self._told_at > TOLD_S:
-            self._told_at = now
+        if now - self._logged_at > LOG_EVERY_S:
+            self._logged_at = now
             per_s = int(progress.events / (now - self._began))
             log.info("folding in bulk", events=progress.events, of_about=self._behind, events_per_s=per_s)

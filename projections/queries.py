@@ -118,13 +118,13 @@ class Queries:
 
     def history(self, partition: int, order_id: str, after: int = 0, limit: int | None = None) -> Steps[list[Past]]:
         """Events with version > `after`, oldest first, at most `limit`."""
-        found: list[Past] = []
+        past_events: list[Past] = []
         for past in self._past(partition, order_id, after):
-            found.append(past)
-            if limit is not None and len(found) >= limit:
+            past_events.append(past)
+            if limit is not None and len(past_events) >= limit:
                 break
             yield
-        return found
+        return past_events
 
     def _past(self, partition: int, order_id: str, after: int) -> Iterator[Past]:
         for _, row in _Rows(
@@ -177,15 +177,15 @@ class Queries:
 
     def _snapshot_before(self, partition: int, order_id: str, version: int, at_ms: int) -> Order | None:
         """The last snapshot at or before `at_ms`: times of an order never decrease."""
-        found, low, high = None, 1, version // read_models.SNAPSHOT_EVERY
+        latest, low, high = None, 1, version // read_models.SNAPSHOT_EVERY
         while low <= high:
             middle = (low + high) // 2
             order = self._snapshot(partition, order_id, middle * read_models.SNAPSHOT_EVERY)
             if order is not None and order.updated_at <= at_ms:
-                found, low = order, middle + 1
+                latest, low = order, middle + 1
             else:
                 high = middle - 1
-        return found
+        return latest
 
     def outcome(self, partition: int, command_id: str, fingerprint: bytes | None = None) -> Outcome | None:
         """The outcome of a command.
@@ -206,20 +206,20 @@ class Queries:
         prefix = wanted.prefix()
         start = prefix + read_models.newest_first(wanted.placed_to_ms) if wanted.placed_to_ms is not None else prefix
         merged = MergedList(self._projector, prefix, start, resume or {})
-        found: list[Order] = []
+        orders: list[Order] = []
         while True:
             last = dict(merged.reached)
             row = yield from merged.following()
             if row is None:
-                return Page(found, None)
-            if len(found) >= limit:
-                return Page(found, last)
+                return Page(orders, None)
+            if len(orders) >= limit:
+                return Page(orders, last)
             partition, place = row
             if wanted.placed_from_ms is not None and read_models.placed_at_of(place) < wanted.placed_from_ms:
-                return Page(found, None)  # everything after it is even older
+                return Page(orders, None)  # everything after it is even older
             order = self.order(partition, read_models.order_id_of(place))
             if order is not None:
-                found.append(order)
+                orders.append(order)
             yield
 
     def count(self, wanted: OrderFilter, most: int) -> Steps[int]:
@@ -256,16 +256,16 @@ class Queries:
         self, from_day: int, to_day: int, currency: str | None = None
     ) -> Steps[dict[tuple[int, str], read_models.DailyTotals]]:
         """Totals by (UTC day since the epoch, currency), both days inclusive, for all partitions."""
-        found: dict[tuple[int, str], read_models.DailyTotals] = {}
+        totals: dict[tuple[int, str], read_models.DailyTotals] = {}
         for p in range(self._projector.partitions):
             for key, row in _Rows(self._projector, p, read_models.daily_prefix(), read_models.daily_key(from_day, "")):
                 day, of = read_models.read_daily_key(key)
                 if day > to_day:
                     break
                 if currency is None or of == currency:
-                    _sum(found.setdefault((day, of), read_models.DailyTotals()), read_models.decode_daily(row))
+                    _sum(totals.setdefault((day, of), read_models.DailyTotals()), read_models.decode_daily(row))
                 yield
-        return found
+        return totals
 
     def counts(self) -> dict[str, int]:
         """Number of orders by displayed status, for all partitions."""

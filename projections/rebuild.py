@@ -221,20 +221,20 @@ class Rebuild:
             for pipe in wait([job.pipe for job in jobs if not job.done], timeout=0.2):
                 job = next(job for job in jobs if job.pipe is pipe)
                 try:
-                    told = job.pipe.recv()
+                    message = job.pipe.recv()
                 except EOFError:
                     raise JobFailed(f"{job.process.name} exited early; run `rebuild` again to resume") from None
-                if told == "done":
+                if message == "done":
                     job.done = True
-                elif isinstance(told, str):
-                    raise JobFailed(told)
+                elif isinstance(message, str):
+                    raise JobFailed(message)
                 else:
-                    job.progress = told
-            self._tell(jobs, at, ends)
+                    job.progress = message
+            self._report_progress(jobs, at, ends)
         self._report.events += sum(job.progress.events for job in jobs)
         self._report.bytes += sum(job.progress.bytes for job in jobs)
 
-    def _tell(self, jobs: list[_Job], at: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]) -> None:
+    def _report_progress(self, jobs: list[_Job], at: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]) -> None:
         now = dict(at)
         for job in jobs:
             now |= job.progress.positions
@@ -264,13 +264,13 @@ class Rebuild:
 
     def _ask(self) -> tuple[dict[int, Digest], dict[int, list[Digest]]] | None:
         try:
-            told = ask(self._generations.root, "digests")
+            reply = ask(self._generations.root, "digests")
         except OtherReadModels as exc:
             self._other_program, self._report.not_compared_because = True, str(exc)
             return None
         return (
-            {int(p): digest_from_json(digest) for p, digest in told["digests"].items()},
-            {int(p): [digest_from_json(digest) for digest in kept] for p, kept in told["checkpoints"].items()},
+            {int(p): digest_from_json(digest) for p, digest in reply["digests"].items()},
+            {int(p): [digest_from_json(digest) for digest in kept] for p, kept in reply["checkpoints"].items()},
         )
 
     def _catch_up(self, databases: Databases) -> None:
@@ -331,7 +331,7 @@ class Rebuild:
         if not reading:
             if self._report.kept is not None:
                 self._generations.remove_contacts(self._report.kept)
-            self._generations.remove_rests()
+            self._generations.remove_unused()
             return
         self._watcher.phase("waiting for `serve` to switch")
         deadline = time.monotonic() + TAKE_OVER_S

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from ledger.errors import LedgerError
 from ledger.log import EventLog, TopicPartition
 from ledger.topics import Topics
-from projections.bulk import BulkFold, FoldProgress, Tell
+from projections.bulk import BulkFold, FoldProgress, OnProgress
 from projections.databases import Databases, OpenStore
 from projections.digests import Digest
 
@@ -45,7 +45,7 @@ class Share:
     until: Mapping[TopicPartition, int]
 
 
-def fold_share(doors: Doors, share: Share, tell: Tell) -> dict[int, Digest]:
+def fold_share(doors: Doors, share: Share, on_progress: OnProgress) -> dict[int, Digest]:
     """Fold a share in bulk, in one process of a rebuild. Returns the digests of its partitions."""
     gc.freeze()
     gc.set_threshold(100_000, 50, 100)  # a fold creates no cycles, and searching for them takes a tenth of its time
@@ -53,7 +53,7 @@ def fold_share(doors: Doors, share: Share, tell: Tell) -> dict[int, Digest]:
     try:
         bulk = BulkFold(doors.open_log(), databases, f"rebuild-{min(share.partitions)}")
         try:
-            bulk.run(share.until, tell)
+            bulk.run(share.until, on_progress)
         finally:
             bulk.close()
         return databases.digests()

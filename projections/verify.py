@@ -141,8 +141,8 @@ def compare(live: Store, fold: Store, partition: int, kept: digests.Digest, refu
         findings.add_difference(_difference(fold, partition, key, ours, theirs))
     value = digests.as_bytes(digests.moved(0, total))
     if value != kept.value:
-        told = RowDifference(partition, kept.position - 1, "", "digest", "digest", kept.hex(), value.hex())
-        findings.add_difference(told)
+        difference = RowDifference(partition, kept.position - 1, "", "digest", "digest", kept.hex(), value.hex())
+        findings.add_difference(difference)
 
 
 def _side_by_side(live: Store, fold: Store) -> Iterator[tuple[bytes, bytes | None, bytes | None]]:
@@ -256,13 +256,13 @@ class HeadsError(LedgerError):
 
 def sign_heads(heads: Mapping[int, Head], topic: str, topic_id: bytes, made_at: str, key: bytes) -> dict[str, Any]:
     """Heads as JSON values with a signature (HMAC-SHA256), which requires `key`."""
-    told = {
+    members = {
         "topic": topic,
         "topic_id": topic_id.hex(),
         "made_at": made_at,
         "partitions": heads_to_json(heads),
     }
-    return told | {"signature": _signature(told, key)}
+    return members | {"signature": _signature(members, key)}
 
 
 def heads_to_json(heads: Mapping[int, Head]) -> dict[str, Any]:
@@ -270,15 +270,15 @@ def heads_to_json(heads: Mapping[int, Head]) -> dict[str, Any]:
     return {str(p): {"events": head.events, "offset": head.offset, "link": head.link.hex()} for p, head in sorted(heads.items())}
 
 
-def read_heads(told: Any, key: bytes) -> tuple[dict[int, Head], bytes]:
+def read_heads(content: Any, key: bytes) -> tuple[dict[int, Head], bytes]:
     """(heads, topic id) of a signed file. Raises `HeadsError`."""
     try:
-        signature = bytes.fromhex(told["signature"])
-        unsigned = {name: value for name, value in told.items() if name != "signature"}
+        signature = bytes.fromhex(content["signature"])
+        unsigned = {name: value for name, value in content.items() if name != "signature"}
         heads = {
-            int(p): Head(head["events"], head["offset"], bytes.fromhex(head["link"])) for p, head in told["partitions"].items()
+            int(p): Head(head["events"], head["offset"], bytes.fromhex(head["link"])) for p, head in content["partitions"].items()
         }
-        topic_id = bytes.fromhex(told["topic_id"])
+        topic_id = bytes.fromhex(content["topic_id"])
     except (KeyError, TypeError, ValueError, AttributeError):
         raise HeadsError("the file does not contain heads") from None
     if not hmac.compare_digest(bytes.fromhex(_signature(unsigned, key)), signature):
@@ -286,6 +286,6 @@ def read_heads(told: Any, key: bytes) -> tuple[dict[int, Head], bytes]:
     return heads, topic_id
 
 
-def _signature(told: Mapping[str, Any], key: bytes) -> str:
-    text = json.dumps(told, sort_keys=True, separators=(",", ":"))
+def _signature(members: Mapping[str, Any], key: bytes) -> str:
+    text = json.dumps(members, sort_keys=True, separators=(",", ":"))
     return hmac.new(key, b"order-ledger heads 1\0" + text.encode(), hashlib.sha256).hexdigest()

@@ -16,7 +16,7 @@ import structlog
 from ledger.errors import LogError
 from ledger.log import EventLog, TopicPartition
 from ledger.supervision import WorkerThread
-from projections.feed import Check, Feed, Folder, StandsStill, leave
+from projections.feed import Check, Feed, Folder, FoldStuck, leave
 
 log = structlog.get_logger(__name__)
 
@@ -100,12 +100,12 @@ class Watchdog:
         below = self._ask(lambda: self._feed.below(ends))
         while below and time.monotonic() < asked_at + TICK_S and not self._stop.wait(0.05):
             below = self._ask(lambda: self._feed.below(ends))  # records that were just committed are on their way
-        behind = sum(end - stand for stand, end in below.values())
+        behind = sum(end - offset for offset, end in below.values())
         held_back_s = self._held_back_s(ends, written)
         self._feed.check = Check(True, behind, before.current_at if below else asked_at, held_back_s)
         if not before.answered:
             log.info("log answers", behind=behind)
-        self._judge({tp: stand for tp, (stand, _) in below.items()})
+        self._judge({tp: offset for tp, (offset, _) in below.items()})
         return not below
 
     def _held_back_s(self, ends: Mapping[TopicPartition, int], written: Mapping[TopicPartition, int]) -> float:
@@ -121,18 +121,18 @@ class Watchdog:
     def _judge(self, below: Mapping[TopicPartition, int]) -> None:
         """Count how long each partition has been stuck although the log has records to fold.
 
-        Raises `StandsStill` at the limit.
+        Raises `FoldStuck` at the limit.
         """
         now, idle_polls = time.monotonic(), self._feed.idle_polls
         passed_s = min(now - self._judged_at, 5 * TICK_S)  # bounded: a process that was suspended and resumed was not stuck
-        same = {tp for tp, stand in below.items() if tp in self._still and self._still[tp][0] == stand}
+        same = {tp for tp, offset in below.items() if tp in self._still and self._still[tp][0] == offset}
         nothing_to_do = idle_polls != self._idle_polls or same == set(self._still)
         still = {}
-        for tp, stand in below.items():
+        for tp, offset in below.items():
             still_s = self._still[tp][1] + passed_s * nothing_to_do if tp in same else 0.0
             if still_s >= self._still_limit_s:
-                raise StandsStill(f"{tp.topic}-{tp.partition}: stuck at {stand} for {still_s:.0f} s, the log continues")
-            still[tp] = (stand, still_s)
+                raise FoldStuck(f"{tp.topic}-{tp.partition}: stuck at {offset} for {still_s:.0f} s, the log continues")
+            still[tp] = (offset, still_s)
         self._still, self._judged_at, self._idle_polls = still, now, idle_polls
 
     def _end_stalled(self, silent_s: float) -> None:

@@ -25,7 +25,7 @@ from ledger.log import Record, TopicPartition
 from ledger.schemas.codec import event_codec
 from ledger.topics import Topics
 from projections import faust_app
-from projections.bulk import tell_nobody
+from projections.bulk import ignore_progress
 from projections.projector import Projector
 from projections.queries import Queries
 from projections.rebuild import Share, fold_share
@@ -80,7 +80,7 @@ def bulk(
     own = list(range(group, partitions, groups))
     until = log.ends([TopicPartition(topics.events, p) for p in own])
     began, cpu_began = time.time(), cpu_s([os.getpid()])[0]
-    digests = fold_share(KafkaDoors(kafka), Share(topics, state, own, until), tell_nobody)
+    digests = fold_share(KafkaDoors(kafka), Share(topics, state, own, until), ignore_progress)
     ended, used_s = time.time(), cpu_s([os.getpid()])[0] - cpu_began
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     events = sum(digest.events for digest in digests.values())

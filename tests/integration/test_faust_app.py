@@ -13,7 +13,7 @@ from ledger.log import Record, TopicPartition
 from ledger.memory.log import MemoryLog
 from ledger.memory.store import MemoryStore
 from projections.faust_app import FoldApp, build_app
-from projections.feed import Chunk, ChunkLost, StandsStill
+from projections.feed import Chunk, ChunkLost, FoldStuck
 from tests.support.counting_fold import Counter, memory_log, write
 from tests.support.patience import PATIENCE_S, until_async
 
@@ -168,7 +168,7 @@ def test_a_lost_chunk_that_no_other_follows_is_found_by_the_watchdog(tmp_path: P
             await until_async(lambda: app.feed.failure is not None)
             return app.feed.failure
 
-    assert isinstance(asyncio.run(main()), StandsStill)
+    assert isinstance(asyncio.run(main()), FoldStuck)
 
 
 def test_records_that_do_not_follow_the_databases_are_not_folded(tmp_path: Path) -> None:
@@ -317,7 +317,7 @@ def test_a_partition_that_stands_still_below_the_end_is_a_failure(tmp_path: Path
 
     failure = asyncio.run(main())
     assert failure is not None
-    assert failure.startswith("StandsStill('a-1: stuck at ")
+    assert failure.startswith("FoldStuck('a-1: stuck at ")
 
 
 def test_transaction_markers_at_the_end_are_no_lag(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ class Node:
             rmtree(path, *arguments, **more)
 
         monkeypatch.setattr(shutil, "rmtree", removed)
-        monkeypatch.setattr(live, "LOOK_S", 0.01)
+        monkeypatch.setattr(live, "TEND_EVERY_S", 0.01)
         self.generations = Generations(root, lambda path: self.removers.add(threading.get_ident()))
         self.live = LiveNode(
             self.generations,
