@@ -126,9 +126,9 @@ def _place(command: OrderCommand, order: Order | None, at_ms: int) -> Decision:
         return Refusal(Code.IDEMPOTENCY_KEY_REUSED, "an order was already placed with this key")
     if why := malformed(command.customer_id, place):
         raise MalformedCommand(f"PlaceOrder: {why}")
-    for found in flaws(place):
-        if found.kind != "total_mismatch":
-            raise MalformedCommand(f"PlaceOrder: {found.sentence}")
+    for flaw in flaws(place):
+        if flaw.kind != "total_mismatch":
+            raise MalformedCommand(f"PlaceOrder: {flaw.sentence}")
         return Refusal(Code.AMOUNT_DIFFERS, "lines and adjustments do not add up to the total")
     if not 0 < place.payment_window_ms <= transitions.MAX_PAYMENT_WINDOW_S * 1000:
         return Refusal(Code.PAYMENT_WINDOW_NOT_ALLOWED, f"the time to pay must be 1 to {transitions.MAX_PAYMENT_WINDOW_S} s")
@@ -248,8 +248,8 @@ _DETAILS: dict[Operation, Callable[[OrderCommand, Order], events.Detail]] = {
 # ---- observed facts and flags ---------------------------------------------------------------------------------------
 
 
-def _known(what: str) -> Refusal:
-    return Refusal(Code.ALREADY_KNOWN, what)
+def _known(message: str) -> Refusal:
+    return Refusal(Code.ALREADY_KNOWN, message)
 
 
 State = TypeVar("State", bound=str)

@@ -26,7 +26,7 @@ def mailbox(text: str) -> str:
 
 
 def _checked(text: str) -> str:
-    found = validate_email(
+    parsed = validate_email(
         text,
         check_deliverability=False,
         strict=True,
@@ -34,8 +34,8 @@ def _checked(text: str) -> str:
         allow_quoted_local=True,
         test_environment=True,  # `.test` is reserved for tests
     )
-    assert found.ascii_email is not None  # without SMTPUTF8 it is always set
-    return found.ascii_email
+    assert parsed.ascii_email is not None  # without SMTPUTF8 it is always set
+    return parsed.ascii_email
 
 
 def _is_plain(local: str) -> bool:

@@ -35,10 +35,10 @@ from ledger.order import (
 )
 from ledger.transitions import Status
 
-LOOK_AFTER_MS = MINUTE_MS  # the reconciler doubles it up to 10 min while there is no news
-LOOK_AT_REFUND_AFTER_MS = HOUR_MS  # doubled up to 24 h
+CHECK_PAYMENT_AFTER_MS = MINUTE_MS  # the reconciler doubles it up to 10 min while there is no news
+CHECK_REFUND_AFTER_MS = HOUR_MS  # doubled up to 24 h
 REFUND_OVERDUE_MS = 14 * DAY_MS
-LOOK_AT_DISPUTE_AFTER_MS = DAY_MS  # disputes take weeks, and the message with the outcome may be lost
+CHECK_DISPUTE_AFTER_MS = DAY_MS  # disputes take weeks, and the message with the outcome may be lost
 
 
 class Kind(StrEnum):
@@ -142,13 +142,15 @@ def _create_payment(o: Order) -> Iterator[Obligation]:
 
 def _look_at_payment(o: Order) -> Iterator[Obligation]:
     for a in o.attempts:
-        under_way = (
+        unfinished = (
             _paying(o) and a is o.attempts[-1] and a.state in (transitions.OPEN, transitions.PENDING, transitions.DECLINED)
         )
         # A capture can be refunded only by reference; only a fact without one, which no correct sender creates, leads here.
         nameless = o.lifecycle == CANCELLED and a.state == transitions.CAPTURED and not a.provider_ref and owed_back_minor(o) > 0
-        if under_way or nameless:
-            yield Obligation(Kind.LOOK_AT_PAYMENT, f"look:{o.order_id}:{a.no}", a.since + LOOK_AFTER_MS, _payment_args(a))
+        if unfinished or nameless:
+            yield Obligation(
+                Kind.LOOK_AT_PAYMENT, f"look:{o.order_id}:{a.no}", a.since + CHECK_PAYMENT_AFTER_MS, _payment_args(a)
+            )
 
 
 def _look_at_dispute(o: Order) -> Iterator[Obligation]:
@@ -156,7 +158,7 @@ def _look_at_dispute(o: Order) -> Iterator[Obligation]:
         for a in o.attempts:
             if a.state == transitions.CAPTURED and a.provider_ref:
                 key = f"look:{o.order_id}:dispute:{a.no}"
-                yield Obligation(Kind.LOOK_AT_DISPUTE, key, o.updated_at + LOOK_AT_DISPUTE_AFTER_MS, _payment_args(a))
+                yield Obligation(Kind.LOOK_AT_DISPUTE, key, o.updated_at + CHECK_DISPUTE_AFTER_MS, _payment_args(a))
 
 
 def _capture(o: Order) -> Iterator[Obligation]:
@@ -175,8 +177,8 @@ def _void(o: Order) -> Iterator[Obligation]:
 def _refund(o: Order) -> Iterator[Obligation]:
     if o.lifecycle != CANCELLED or o.refund_failures_recent >= transitions.REFUND_TRIES or dispute_state(o) == DISPUTE_OPEN:
         return
-    if (owed := owed_back_minor(o)) > 0 and (found := _refundable(o, owed)) is not None:
-        attempt, amount = found
+    if (owed := owed_back_minor(o)) > 0 and (refundable := _refundable(o, owed)) is not None:
+        attempt, amount = refundable
         no = 1 + _last_refund_no(o)
         yield Obligation(Kind.REFUND, f"ref:{o.order_id}:{no}", args=RefundArgs(no, amount, attempt.provider_ref or ""))
 
@@ -205,7 +207,7 @@ def _look_at_refund(o: Order) -> Iterator[Obligation]:
         if r.state == transitions.SUBMITTED and r.provider_ref:
             key = f"look:{o.order_id}:refund:{r.provider_ref}"
             yield Obligation(
-                Kind.LOOK_AT_REFUND, key, r.since + LOOK_AT_REFUND_AFTER_MS, RefundArgs(r.no, r.amount_minor, r.provider_ref)
+                Kind.LOOK_AT_REFUND, key, r.since + CHECK_REFUND_AFTER_MS, RefundArgs(r.no, r.amount_minor, r.provider_ref)
             )
 
 
@@ -238,14 +240,14 @@ def _call_about_the_odd(o: Order) -> Iterator[Obligation]:
         yield from _person(o, REFUNDED_OPEN, f"refunded:{back}")
 
 
-def attention_key(o: Order, what: str) -> str:
+def attention_key(o: Order, subject: str) -> str:
     """Key of a flag: the order, and the subject."""
-    return f"att:{o.order_id}:{what}"
+    return f"att:{o.order_id}:{subject}"
 
 
-def _person(o: Order, code: str, what: str, not_before: int = 0, again: bool = False) -> Iterator[Obligation]:
+def _person(o: Order, code: str, subject: str, not_before: int = 0, again: bool = False) -> Iterator[Obligation]:
     """A flag, unless it is open, or staff resolved exactly this before (`again`: raise it even then)."""
-    key = attention_key(o, what)
+    key = attention_key(o, subject)
     if (again or key not in o.resolved) and all(f.obligation_key != key for f in o.attention):
         yield Obligation(Kind.CALL_PERSON, key, not_before, AttentionArgs(code))
 
@@ -276,7 +278,7 @@ class Row(NamedTuple):
 
     kind: Kind
     when: str
-    what: str
+    action: str
     leads_to: str
     owed: Callable[[Order], Iterator[Obligation]]
 

@@ -23,7 +23,7 @@ from api.problems import Problem
 from api.routes.payments import provider
 from commands.idempotency import fresh_command_id
 from commands.messages import OrderCommand, RecordPayment
-from commands.reconciler.answers import Told, command_of
+from commands.reconciler.answers import Hint, command_of
 from commands.reconciler.payment_port import InvalidSignature, NotForUs, ProviderUnavailable, Repeated, Sighting
 from commands.reconciler.performing import all_known, report_of
 from ledger import events
@@ -53,7 +53,7 @@ async def receive_message(call: Call) -> Response:
             body,
             call.header(b"stripe-signature") or "",
             time.time(),
-            lambda told: _is_known(ctx, told, payments.name),
+            lambda hint: _is_known(ctx, hint, payments.name),
             ctx.followed,
         )
     except InvalidSignature as exc:
@@ -81,17 +81,17 @@ async def receive_message(call: Call) -> Response:
     return json_response(b"{}", 200, {})
 
 
-async def _is_known(ctx: AppContext, told: Told, actor: str) -> bool:
+async def _is_known(ctx: AppContext, hint: Hint, actor: str) -> bool:
     """Whether this node's fold already shows all facts of a message. Waits `OWN_ACT_S` for the ledger's own acts."""
-    partition = ctx.partition_of(told.order_id)
-    ours = all(fact.fact in _OWN_ACTS for fact in told.facts)
+    partition = ctx.partition_of(hint.order_id)
+    ours = all(fact.fact in _OWN_ACTS for fact in hint.facts)
     deadline = time.monotonic() + (OWN_ACT_S if ours else 0.0)
     while True:
-        order = ctx.queries.order(partition, told.order_id)
-        if order is not None and all_known(told.facts, order, actor, now_ms()):
+        order = ctx.queries.order(partition, hint.order_id)
+        if order is not None and all_known(hint.facts, order, actor, now_ms()):
             return True
         left_s = deadline - time.monotonic()
-        if order is None or left_s <= 0 or ctx.stopping or not await ctx.projector.waiters.news(told.order_id, left_s):
+        if order is None or left_s <= 0 or ctx.stopping or not await ctx.projector.waiters.news(hint.order_id, left_s):
             return False
 
 

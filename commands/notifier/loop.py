@@ -168,7 +168,7 @@ class Notifier:
                     records = self._reader.poll(CHUNK, POLL_S)
                 else:
                     self._stopping.wait(POLL_S)
-                as_the_log = self._fold_what_arrived()
+                as_the_log = self._fold_arrived()
                 if records and not as_the_log:
                     self._fold_contacts_to_end()
                 self._take(records)
@@ -228,7 +228,7 @@ class Notifier:
                 event = None
             if event is not None:
                 try:
-                    self._tell(tp, record.offset, event)
+                    self._notify(tp, record.offset, event)
                 except (LogError, StoreError):
                     raise  # a fault of the log or the disk, not of this event: it is read again
                 except Exception as exc:
@@ -237,7 +237,7 @@ class Notifier:
             if self._stopping.is_set():
                 return
 
-    def _tell(self, tp: TopicPartition, offset: int, event: OrderEvent) -> None:
+    def _notify(self, tp: TopicPartition, offset: int, event: OrderEvent) -> None:
         notice = notice_of(event)
         if notice is None or event.occurred_at < self._clock() - MAX_AGE_MS:
             return
@@ -351,7 +351,7 @@ class Notifier:
                 raise LogError(f"contacts could not be read up to their end in partitions {behind}")
         self._forget_gone()
 
-    def _fold_what_arrived(self) -> bool:
+    def _fold_arrived(self) -> bool:
         """Returns whether the contacts are up to date: every erasure answered before this call is applied."""
         until = time.monotonic() + ARRIVING_S  # a large erasure may take a minute, and messages wait
         while self._fold_contacts(0.0):

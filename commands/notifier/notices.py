@@ -56,12 +56,12 @@ def notice_of(event: OrderEvent) -> str | None:
 
 def messages_of(event: OrderEvent, notice: str, contact: OrderContact, channels: frozenset[str]) -> list[OutMessage]:
     """One message per channel on which the contact can be reached."""
-    found = []
+    messages = []
     for channel, to in ((EMAIL, contact.email), (SMS, _number_of(contact))):
         if channel in channels and to:
             subject, text = _text(event, notice, contact, channel)
-            found.append(OutMessage(f"{event.order_id}:{event.version}:{channel}", channel, to, subject, text))
-    return found
+            messages.append(OutMessage(f"{event.order_id}:{event.version}:{channel}", channel, to, subject, text))
+    return messages
 
 
 def _number_of(contact: OrderContact) -> str | None:

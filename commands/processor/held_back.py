@@ -16,8 +16,8 @@ from ledger.log import EventLog, OpenTransaction, TopicPartition
 from ledger.rfc3339 import format_ms
 
 NAME_AFTER_TRIES = 3  # the markers of a transaction come a moment after the answer to its commit
-LOOK_EVERY_S = 5.0
-BUSY_LOOK_S = 30.0  # each check costs the deciding thread 0.01 s
+CHECK_EVERY_S = 5.0
+BUSY_CHECK_S = 30.0  # each check costs the deciding thread 0.01 s
 SAY_AGAIN_S = 60.0
 
 Ends = Mapping[TopicPartition, int]
@@ -31,8 +31,8 @@ class HeldBack:
     def __init__(self, event_log: EventLog, writer: int) -> None:
         self._log, self._writer = event_log, writer
         self._tries = 0
-        self._next_look = 0.0
-        self._found: list[OpenTransaction] = []
+        self._next_check = 0.0
+        self._open_transactions: list[OpenTransaction] = []
         self._since: dict[OpenTransaction, float] = {}  # first seen, monotonic
         self._say_at = 0.0
         self.hanging: tuple[OpenTransaction, ...] = ()
@@ -48,11 +48,11 @@ class HeldBack:
         text = f"another producer has an open transaction: {places}"
         if self._tries < NAME_AFTER_TRIES:
             raise Discard(text)
-        if time.monotonic() >= self._next_look:
-            self._look(held, text)
-        hanging = {one for one, since in self._since.items() if time.monotonic() - since >= LOOK_EVERY_S}
+        if time.monotonic() >= self._next_check:
+            self._check(held, text)
+        hanging = {one for one, since in self._since.items() if time.monotonic() - since >= CHECK_EVERY_S}
         if unexplained := held - {one.partition for one in hanging}:
-            known = "; ".join(f"{one}: {one.state}" for one in self._found if one.partition in unexplained)
+            known = "; ".join(f"{one}: {one.state}" for one in self._open_transactions if one.partition in unexplained)
             raise Discard(f"{text} ({known or 'no coordinator knows it now'})")
         self.hanging = tuple(sorted(hanging))
         self._say()
@@ -60,9 +60,9 @@ class HeldBack:
 
     def has_ended(self) -> bool:
         """Whether a partition that was left out can be resumed. Asks the log every few seconds."""
-        if not self.hanging or time.monotonic() < self._next_look:
+        if not self.hanging or time.monotonic() < self._next_check:
             return False
-        self._next_look = time.monotonic() + LOOK_EVERY_S
+        self._next_check = time.monotonic() + CHECK_EVERY_S
         self._say()
         tps = {one.partition for one in self.hanging}
         try:
@@ -71,15 +71,15 @@ class HeldBack:
             return False  # unknown for now
         return any(stable[tp] == end[tp] for tp in tps)
 
-    def _look(self, held: set[TopicPartition], text: str) -> None:
-        self._next_look = time.monotonic() + LOOK_EVERY_S
+    def _check(self, held: set[TopicPartition], text: str) -> None:
+        self._next_check = time.monotonic() + CHECK_EVERY_S
         try:
-            self._found = self._log.open_transactions(held)
+            self._open_transactions = self._log.open_transactions(held)
         except LogError as exc:
             raise Discard(f"{text}, and its owner is unknown: {exc}") from exc
         now = time.monotonic()
         same = {_identity(one): since for one, since in self._since.items()}
-        self._since = {one: same.get(_identity(one), now) for one in self._found if not one.known}
+        self._since = {one: same.get(_identity(one), now) for one in self._open_transactions if not one.known}
 
     def _say(self) -> None:
         if time.monotonic() < self._say_at:
@@ -102,7 +102,7 @@ class HeldBack:
     def _let_go(self) -> None:
         if self.hanging:
             log.info("hanging transaction has ended", places=[str(one) for one in self.hanging])
-        self._tries, self._since, self._found, self.hanging, self._say_at = 0, {}, [], (), 0.0
+        self._tries, self._since, self._open_transactions, self.hanging, self._say_at = 0, {}, [], (), 0.0
 
 
 def _identity(one: OpenTransaction) -> tuple[TopicPartition, int, int]:
@@ -120,18 +120,18 @@ class Landed:
         self._log = event_log
         self._at: dict[TopicPartition, int] = {}
         self._missed: Ends = {}
-        self._next_look = 0.0
+        self._next_check = 0.0
 
     def note(self, positions: Ends) -> None:
         if not self._at:
-            self._next_look = time.monotonic() + LOOK_EVERY_S
+            self._next_check = time.monotonic() + CHECK_EVERY_S
         self._at.update(positions)
 
-    def look(self, idle: bool) -> None:
+    def check(self, idle: bool) -> None:
         """Ask the log if there is time. Raises `Discard` if the committed end is too low twice in a row."""
-        if not self._at or time.monotonic() < self._next_look + (0.0 if idle else BUSY_LOOK_S):
+        if not self._at or time.monotonic() < self._next_check + (0.0 if idle else BUSY_CHECK_S):
             return
-        self._next_look = time.monotonic() + LOOK_EVERY_S
+        self._next_check = time.monotonic() + CHECK_EVERY_S
         try:
             stable = self._log.ends(self._at)
         except LogError:

@@ -87,7 +87,7 @@ class CommandsProcess:
         self._next_status = 0.0
         self._rejoins = 0
         self._unheld: set[int] = set()
-        self._next_unheld_look = time.monotonic() + UNHELD_EVERY_S
+        self._next_unheld_check = time.monotonic() + UNHELD_EVERY_S
 
     def stop(self) -> None:
         """Ask it to end; safe to call from a signal handler."""
@@ -114,7 +114,7 @@ class CommandsProcess:
                     lease.poll(0.1)
                     self._note_progress(lease)
                     self._mend_unheld(lease)
-                    self._tell_status()
+                    self._report_status()
             finally:
                 self._end_loops()
                 lease.close()
@@ -200,9 +200,9 @@ class CommandsProcess:
 
     def _mend_unheld(self, lease: Lease) -> None:
         """Rejoin if no process holds a writer: its partitions would not be decided, and nothing else would notice."""
-        if time.monotonic() < self._next_unheld_look:
+        if time.monotonic() < self._next_unheld_check:
             return
-        self._next_unheld_look = time.monotonic() + UNHELD_EVERY_S * between(0.8, 1.2)
+        self._next_unheld_check = time.monotonic() + UNHELD_EVERY_S * between(0.8, 1.2)
         try:
             unheld = set(self._log.unheld(self._topics.writers, self._app_id))
         except LogError as exc:
@@ -231,7 +231,7 @@ class CommandsProcess:
             "counts": counts,
         }
 
-    def _tell_status(self) -> None:
+    def _report_status(self) -> None:
         if time.monotonic() >= self._next_status:
             self._next_status = time.monotonic() + STATUS_EVERY_S
             self._on_status(self.status())

@@ -27,7 +27,7 @@ import structlog
 
 from commands.processor.desk import Desk
 from commands.processor.fold_check import FoldCheck
-from commands.processor.held_back import LOOK_EVERY_S, HeldBack, Landed
+from commands.processor.held_back import CHECK_EVERY_S, HeldBack, Landed
 from ledger.envelope import Written
 from ledger.errors import Discard, Fenced, HangingTransaction, Hole, LogError, Rejected
 from ledger.jitter import between
@@ -217,10 +217,10 @@ class WriterLoop(WorkerThread):
             if not self._fold_check.check(self._desks, self._positions(ahead), stable):
                 return
             reader.assign(self._positions(ahead))
-            look_at = time.monotonic() + LOOK_EVERY_S
+            check_at = time.monotonic() + CHECK_EVERY_S
             while not self._owned.is_set() and not self._stopping.is_set():
                 self._alive = time.monotonic()
-                if ahead and self._alive > look_at:
+                if ahead and self._alive > check_at:
                     return
                 if records := reader.poll(STORE_EVERY_RECORDS, STANDBY_S):
                     self._fold(records)
@@ -319,7 +319,7 @@ class WriterLoop(WorkerThread):
                 if self.held.has_ended():
                     raise Discard("a hanging transaction has ended: its partition is resumed")
                 records = self._dealing = reader.poll(self._most, 0.1)
-                landed.look(idle=not records)
+                landed.check(idle=not records)
                 if not records:
                     continue
                 if time.monotonic() - self._alive > ASLEEP_S:

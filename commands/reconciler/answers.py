@@ -29,19 +29,19 @@ class No(Struct, frozen=True):
 class Unknown(Struct, frozen=True):
     """Time-out, 5xx, 429, reset connection, invalid answer: it may have been done. `why` is for the log.
 
-    `after_s`: pause requested by the other side, 0 for none. `looked`: an earlier read was answered, so the other side is
+    `after_s`: pause requested by the other side, 0 for none. `reachable`: an earlier read was answered, so the other side is
     reachable.
     """
 
     why: str
     after_s: float = 0.0
-    looked: bool = False
+    reachable: bool = False
 
 
 Answer = Done | No | Unknown
 
 
-class Told(Struct, frozen=True):
+class Hint(Struct, frozen=True):
     """What a webhook says about an order: a hint. Never reported, only compared with the known state."""
 
     order_id: str

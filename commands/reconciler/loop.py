@@ -43,7 +43,7 @@ from ledger.topics import Topics
 
 MAX_CALLS_PER_PORT = 32
 MAX_TASKS_PER_PORT = 2 * MAX_CALLS_PER_PORT  # beyond these, due orders wait in the backlog
-SOME_LOOKS, SOME_ROWS = 20, 200  # in one turn, which takes about a millisecond
+SOME_CHECKS, SOME_ROWS = 20, 200  # in one turn, which takes about a millisecond
 CALL_S = 60.0  # ports have shorter time-outs of their own; this guards against one without
 # Webhooks can be lost, and a manual refund triggers no obligation: once a day, fetch what happened in the last three days.
 FIRST_SWEEP_S, SWEEP_EVERY_S, SWEEP_BACK_MS = 600.0, 86_400.0, 3 * 24 * HOUR_MS
@@ -91,35 +91,35 @@ class Reconciler:
         """Abandon the calls in progress: the next process finds out what they did."""
         self._ended_for_good.set()
         if self._thread.is_alive():
-            self._tell(self._stopping.set)
+            self._call_soon(self._stopping.set)
             self._thread.join(timeout_s)
 
     def own(self, partitions: Sequence[int]) -> None:
         """These partitions are decided here now: schedule all orders with obligations."""
         self._owned.update(partitions)  # not on the loop: a restarted loop must know them
-        self._tell(self._look_at_all, partitions)
+        self._call_soon(self._start_scheduling, partitions)
 
     def disown(self, partitions: Sequence[int]) -> None:
         self._owned.difference_update(partitions)
 
     def changed(self, orders: Sequence[Order]) -> None:
         """These orders were stored in this state."""
-        self._tell(self._changed, orders)
+        self._call_soon(self._changed, orders)
 
     def asked(self, order_ids: Sequence[str]) -> None:
         """Payments of these orders were requested again."""
-        self._tell(self._asked, order_ids)
+        self._call_soon(self._asked, order_ids)
 
-    def look_at_the_clock(self) -> None:
+    def clock_moved(self) -> None:
         """The clock was moved: check again what is due."""
-        self._tell(self._wake_up)
+        self._call_soon(self._wake_up)
 
     def _wake_up(self) -> None:
         self._wake.set()
 
-    def _tell(self, what: Callable[..., object], *arguments: object) -> None:
+    def _call_soon(self, callback: Callable[..., object], *arguments: object) -> None:
         try:
-            self._loop.call_soon_threadsafe(what, *arguments)
+            self._loop.call_soon_threadsafe(callback, *arguments)
         except RuntimeError:
             if not self._loop.is_closed():
                 raise
@@ -160,7 +160,7 @@ class Reconciler:
         self._calls, self._slots, self._due, self._due_at = set(), {}, [], {}  # drop those of an earlier loop
         self._backlog = Backlog(MAX_TASKS_PER_PORT)
         self._clients = Clients(self._make_ports, self.done)
-        self._look_at_all(sorted(self._owned))
+        self._start_scheduling(sorted(self._owned))
         self._started.set()
         if self._ended_for_good.is_set():
             self._stopping.set()
@@ -168,7 +168,7 @@ class Reconciler:
         self._begin(self._sweep_for_ever())
         try:
             while not self._stopping.is_set():
-                await self._look_at_due()
+                await self._check_due()
                 await self._clients.close_retired(2 * CALL_S)
                 waking = asyncio.create_task(self._wake.wait())
                 await asyncio.wait({stopping, waking}, timeout=self._pause_s(), return_when=asyncio.FIRST_COMPLETED)
@@ -186,7 +186,7 @@ class Reconciler:
     def _pause_s(self) -> float | None:
         return max(0.0, (self._due[0][0] - self._clock()) / 1000) if self._due else None
 
-    def _look_at_all(self, partitions: Sequence[int]) -> None:
+    def _start_scheduling(self, partitions: Sequence[int]) -> None:
         self._begin(self._schedule_all(partitions))
 
     async def _schedule_all(self, partitions: Sequence[int]) -> None:
@@ -207,7 +207,7 @@ class Reconciler:
     def _changed(self, orders: Iterable[Order]) -> None:
         for order in orders:
             if self._partition_of(order.order_id) in self._owned:
-                self._look_at(order.order_id, order)
+                self._check_order(order.order_id, order)
 
     def _asked(self, order_ids: Sequence[str]) -> None:
         """Restart the back-off of the failing obligations that a customer waits for."""
@@ -217,7 +217,7 @@ class Reconciler:
             tries = self._tries.get(order_id, {})
             for key in tries.keys() & {o.key for o in self._owed(order) if o.kind in WAITED_FOR}:
                 tries[key].ask()
-            self._look_at(order_id, order)
+            self._check_order(order_id, order)
 
     def _schedule(self, order_id: str, at_ms: int) -> None:
         known = self._due_at.get(order_id)
@@ -226,21 +226,21 @@ class Reconciler:
             heapq.heappush(self._due, (at_ms, order_id))
             self._wake.set()
 
-    async def _look_at_due(self) -> None:
-        now, looks = self._clock(), 0
+    async def _check_due(self) -> None:
+        now, checks = self._clock(), 0
         while self._due and self._due[0][0] <= now and not self._stopping.is_set():
             at_ms, order_id = heapq.heappop(self._due)
             if self._due_at.get(order_id) == at_ms:
                 del self._due_at[order_id]
-                self._look(order_id)
-                looks += 1
-                if looks % SOME_LOOKS == 0:
+                self._check(order_id)
+                checks += 1
+                if checks % SOME_CHECKS == 0:
                     await asyncio.sleep(0)
 
-    def _look(self, order_id: str) -> None:
-        self._look_at(order_id, self._order(order_id))
+    def _check(self, order_id: str) -> None:
+        self._check_order(order_id, self._order(order_id))
 
-    def _look_at(self, order_id: str, order: Order | None) -> None:
+    def _check_order(self, order_id: str, order: Order | None) -> None:
         """Start the due obligations of one order, and schedule the others."""
         owed = self._owed(order) if order is not None else ()
         tries = self._tries.get(order_id, {})
@@ -288,9 +288,9 @@ class Reconciler:
         finally:
             t.calling = False
             self._backlog.done(port)
-        self._look(order_id)
+        self._check(order_id)
         while (waiting := self._backlog.next(port)) is not None:
-            self._look(waiting)
+            self._check(waiting)
             await asyncio.sleep(0)
 
     async def _call(self, obligation: Obligation, order: Order, t: Tries) -> None:
@@ -334,7 +334,7 @@ class Reconciler:
 
     async def sweep(self) -> None:
         """Report refunds and disputes of the last days that no webhook reported. A failure ends this sweep, not the next."""
-        found = unknown = 0
+        fact_count = unknown = 0
         try:
             async for sighting in self._clients.ports.payments.recent(self._clock() - SWEEP_BACK_MS):
                 try:
@@ -343,16 +343,16 @@ class Reconciler:
                     self.done["sweep raised"] += 1
                     log.error("payment could not be reported", provider_ref=sighting.provider_ref, why=in_short(exc))
                     continue
-                found += facts or 0
+                fact_count += facts or 0
                 unknown += facts is None
         except ProviderUnavailable as exc:
             log.warning("sweep ended early", why=str(exc))
         except Exception as exc:
             self.done["sweep raised"] += 1
             log.error("sweep ended early", why=in_short(exc))
-        self.done["sweep found"] += found
+        self.done["sweep found"] += fact_count
         self.done["sweep unknown"] += unknown
-        log.info("sweep", facts=found, unknown=unknown)
+        log.info("sweep", facts=fact_count, unknown=unknown)
 
     async def _report_sighting(self, sighting: Sighting) -> int | None:
         """Number of new facts; None if it belongs to no order of this ledger."""

@@ -13,11 +13,11 @@ from ledger.jitter import between
 FIRST_PAUSE_MS, LONGEST_PAUSE_MS = 1_000, 5 * MINUTE_MS
 WAITED_PAUSES_MS = (200, 500, 1_000, 2_000)  # the first pauses for obligations that a customer waits for
 WAITED_FOR = frozenset({Kind.RESERVE, Kind.CREATE_PAYMENT, Kind.LOOK_AT_PAYMENT, Kind.CAPTURE})
-LONGEST_AFTER_LOOK_MS = 15_000
+LONGEST_REACHABLE_MS = 15_000
 STUCK_TRIES, STUCK_MS, STUCK_PAUSE_MS = 20, HOUR_MS, 15 * MINUTE_MS
 # A report changes the order within milliseconds; if it has not after this time, the obligation is performed again.
 REPORTED_MS = 5_000
-LOOK_PAUSES_MS = {
+CHECK_PAUSES_MS = {
     Kind.LOOK_AT_PAYMENT: (MINUTE_MS, 10 * MINUTE_MS),
     Kind.LOOK_AT_REFUND: (HOUR_MS, 24 * HOUR_MS),
     Kind.LOOK_AT_DISPUTE: (24 * HOUR_MS, 24 * HOUR_MS),
@@ -39,12 +39,12 @@ class Tries(Struct):
 
     def fail(self, kind: Kind, now: int, report: CallReport | None = None) -> None:
         """Note a failure. `report`: the result of the port; None if a fact could not be sent."""
-        looked = report is not None and report.looked
+        reachable = report is not None and report.reachable
         self.failing_since = self.failing_since if self.failed else now
         self.failed_at = now
         self.failed += 1
-        self.blind += not looked
-        pause = STUCK_PAUSE_MS if self.is_stuck(now) else pause_ms(kind, self.pauses, looked)
+        self.blind += not reachable
+        pause = STUCK_PAUSE_MS if self.is_stuck(now) else pause_ms(kind, self.pauses, reachable)
         self.pauses += 1
         asked_ms = round(1000 * min(report.after_s, LONGEST_ASKED_PAUSE_S)) if report is not None else 0
         self.next_at = now + max(asked_ms, round(pause * between(0.75, 1.25)))
@@ -57,7 +57,7 @@ class Tries(Struct):
     def nothing_new(self, kind: Kind, now: int) -> None:
         """Note a read without news; or a command that is not legal yet, because clocks differ."""
         self.failed = self.blind = self.pauses = 0
-        first, longest = LOOK_PAUSES_MS.get(kind, (FIRST_PAUSE_MS, LONGEST_PAUSE_MS))
+        first, longest = CHECK_PAUSES_MS.get(kind, (FIRST_PAUSE_MS, LONGEST_PAUSE_MS))
         self.next_at = now + round(min(first << min(self.quiet + 1, 20), longest) * between(1.0, 1.1))
         self.quiet += 1
 
@@ -72,7 +72,7 @@ class Tries(Struct):
         return self.blind > STUCK_TRIES or (self.failed > 0 and now - self.failing_since > STUCK_MS)
 
 
-def pause_ms(kind: Kind, pauses: int, looked: bool) -> int:
+def pause_ms(kind: Kind, pauses: int, reachable: bool) -> int:
     """The pause after a failure, with `pauses` before it."""
     if kind not in WAITED_FOR:
         pause = FIRST_PAUSE_MS << min(pauses, 20)
@@ -80,4 +80,4 @@ def pause_ms(kind: Kind, pauses: int, looked: bool) -> int:
         pause = WAITED_PAUSES_MS[pauses]
     else:
         pause = WAITED_PAUSES_MS[-1] << min(pauses + 1 - len(WAITED_PAUSES_MS), 20)
-    return min(pause, LONGEST_AFTER_LOOK_MS if looked else LONGEST_PAUSE_MS)
+    return min(pause, LONGEST_REACHABLE_MS if reachable else LONGEST_PAUSE_MS)

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from commands.reconciler.answers import Answer, Fact, Told
+from commands.reconciler.answers import Answer, Fact, Hint
 from ledger.errors import LedgerError
 
 
@@ -66,7 +66,7 @@ class Sighting(Struct, frozen=True):
     message_id: str = ""  # of the webhook that triggered it
 
 
-async def nothing_known(_told: Told) -> bool:
+async def nothing_known(_hint: Hint) -> bool:
     """Default for `known`: compares with nothing."""
     return False
 
@@ -117,7 +117,7 @@ class PaymentProvider(Protocol):
         body: bytes,
         signature: str,
         now_s: float,
-        known: Callable[[Told], Awaitable[bool]] = nothing_known,
+        known: Callable[[Hint], Awaitable[bool]] = nothing_known,
         followed: Container[str] = (),
     ) -> Sighting:
         """Fetch the facts that a signed message is about: the message itself is only a hint.

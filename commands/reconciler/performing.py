@@ -53,14 +53,14 @@ class Ports:
 class CallReport(Struct, frozen=True):
     """Commands to send, in this order.
 
-    `failed`: the result is unknown, retry (the text is for the log), after `after_s` if the other side requests that. `looked`: a
-    read before the failure succeeded. `answered`: the other side gave a valid answer, even if it was a no.
+    `failed`: the result is unknown, retry (the text is for the log), after `after_s` if the other side requests that.
+    `reachable`: a read before the failure succeeded. `answered`: the other side gave a valid answer, even if it was a no.
     """
 
     commands: tuple[OrderCommand, ...] = ()
     failed: str | None = None
     after_s: float = 0.0
-    looked: bool = False
+    reachable: bool = False
     answered: bool = True
 
 
@@ -71,8 +71,8 @@ async def perform(obligation: Obligation, order: Order, ports: Ports, now_ms: in
         return CallReport(_news([own], order, now_ms))
     answer = await _CALLS[obligation.kind](obligation, order, ports, now_ms)
     match answer:
-        case Unknown(why, after_s, looked):
-            return CallReport(failed=why, after_s=after_s, looked=looked, answered=looked)
+        case Unknown(why, after_s, reachable):
+            return CallReport(failed=why, after_s=after_s, reachable=reachable, answered=reachable)
         case No(code):
             return CallReport(failed=f"refused: {code}")
     return CallReport(report_of(answer.facts, order, _actor(obligation, ports), now_ms))
@@ -149,16 +149,16 @@ async def _release(obligation: Obligation, order: Order, ports: Ports, now_ms: i
 async def _create(obligation: Obligation, order: Order, ports: Ports, now_ms: int) -> Answer:
     args, pay = _payment(obligation), ports.payments
     if now_ms - args.since > KEY_FORGOTTEN_MS:
-        found = await pay.find(order.order_id, args.attempt, order.placed_at)
-        if not isinstance(found, No):
-            return found
-    made = await pay.create(order.order_id, args.attempt, args.amount_minor, order.currency, obligation.key)
-    if isinstance(made, No):
-        return Done((RecordPayment(events.PAYMENT_VOIDED, args.attempt, code=made.code),))
-    return _after_a_look(made) if now_ms - args.since > KEY_FORGOTTEN_MS else made
+        existing = await pay.find(order.order_id, args.attempt, order.placed_at)
+        if not isinstance(existing, No):
+            return existing
+    answer = await pay.create(order.order_id, args.attempt, args.amount_minor, order.currency, obligation.key)
+    if isinstance(answer, No):
+        return Done((RecordPayment(events.PAYMENT_VOIDED, args.attempt, code=answer.code),))
+    return _after_a_read(answer) if now_ms - args.since > KEY_FORGOTTEN_MS else answer
 
 
-async def _look(obligation: Obligation, order: Order, ports: Ports, now_ms: int) -> Answer:
+async def _read_payment(obligation: Obligation, order: Order, ports: Ports, now_ms: int) -> Answer:
     args = _payment(obligation)
     if args.provider_ref is None:
         # A webhook reported the attempt without its reference: only a search can find it. The payment is older than that fact.
@@ -168,13 +168,13 @@ async def _look(obligation: Obligation, order: Order, ports: Ports, now_ms: int)
 
 async def _capture(obligation: Obligation, order: Order, ports: Ports, now_ms: int) -> Answer:
     args = _payment(obligation)
-    looked = await _look(obligation, order, ports, now_ms)
-    if not isinstance(looked, Done) or args.provider_ref is None:
-        return looked
-    if any(f.fact in _SETTLES_CAPTURE for f in looked.facts if isinstance(f, RecordPayment) and f.attempt == args.attempt):
-        return looked
-    made = await ports.payments.capture(args.provider_ref, args.amount_minor, obligation.key)
-    return _after_a_look(await _or_look(made, args.provider_ref, order, ports))
+    current = await _read_payment(obligation, order, ports, now_ms)
+    if not isinstance(current, Done) or args.provider_ref is None:
+        return current
+    if any(f.fact in _SETTLES_CAPTURE for f in current.facts if isinstance(f, RecordPayment) and f.attempt == args.attempt):
+        return current
+    answer = await ports.payments.capture(args.provider_ref, args.amount_minor, obligation.key)
+    return _after_a_read(await _or_read(answer, args.provider_ref, order, ports))
 
 
 _SETTLES_CAPTURE = frozenset({events.PAYMENT_CAPTURED, events.PAYMENT_VOIDED})
@@ -185,40 +185,40 @@ async def _void(obligation: Obligation, order: Order, ports: Ports, now_ms: int)
     if args.provider_ref is None:
         attempt = attempt_no(order, args.attempt)
         if attempt is not None and attempt.state != REQUESTED:  # the provider reported it, so it exists
-            return await _look(obligation, order, ports, now_ms)
+            return await _read_payment(obligation, order, ports, now_ms)
         # The secret of this attempt was never handed out, so nobody can pay it.
         return Done((RecordPayment(events.PAYMENT_VOIDED, args.attempt, code=NEVER_OPENED),))
-    made = await ports.payments.cancel(args.provider_ref, obligation.key)
-    return await _or_look(made, args.provider_ref, order, ports)
+    answer = await ports.payments.cancel(args.provider_ref, obligation.key)
+    return await _or_read(answer, args.provider_ref, order, ports)
 
 
-def _after_a_look(made: Answer) -> Answer:
-    return replace(made, looked=True) if isinstance(made, Unknown) else made
+def _after_a_read(answer: Answer) -> Answer:
+    return replace(answer, reachable=True) if isinstance(answer, Unknown) else answer
 
 
-async def _or_look(made: Answer, provider_ref: str, order: Order, ports: Ports) -> Answer:
+async def _or_read(answer: Answer, provider_ref: str, order: Order, ports: Ports) -> Answer:
     """After a definite no, read the payment: the reason is a fact that the order does not know yet."""
-    if not isinstance(made, No):
-        return made
-    looked = await ports.payments.fetch(provider_ref)
-    if isinstance(looked, Done) and report_of(looked.facts, order, ports.payments.name, order.updated_at):
-        return looked
-    return looked if isinstance(looked, Unknown) else made
+    if not isinstance(answer, No):
+        return answer
+    current = await ports.payments.fetch(provider_ref)
+    if isinstance(current, Done) and report_of(current.facts, order, ports.payments.name, order.updated_at):
+        return current
+    return current if isinstance(current, Unknown) else answer
 
 
 async def _refund(obligation: Obligation, order: Order, ports: Ports, now_ms: int) -> Answer:
     args, pay = _refund_args(obligation), ports.payments
-    found = await pay.find_refund(args.provider_ref, args.refund_no)
-    if not isinstance(found, No):
-        return found
-    made = await pay.refund(args.provider_ref, order.order_id, args.refund_no, args.amount_minor, obligation.key)
-    made = await _or_look(made, args.provider_ref, order, ports)  # it may have been refunded manually
-    if isinstance(made, No):
-        return Done((RecordRefund(events.REFUND_FAILED, args.refund_no, amount_minor=args.amount_minor, code=made.code),))
-    return _after_a_look(made)
+    existing = await pay.find_refund(args.provider_ref, args.refund_no)
+    if not isinstance(existing, No):
+        return existing
+    answer = await pay.refund(args.provider_ref, order.order_id, args.refund_no, args.amount_minor, obligation.key)
+    answer = await _or_read(answer, args.provider_ref, order, ports)  # it may have been refunded manually
+    if isinstance(answer, No):
+        return Done((RecordRefund(events.REFUND_FAILED, args.refund_no, amount_minor=args.amount_minor, code=answer.code),))
+    return _after_a_read(answer)
 
 
-async def _look_at_refund(obligation: Obligation, order: Order, ports: Ports, now_ms: int) -> Answer:
+async def _read_refund(obligation: Obligation, order: Order, ports: Ports, now_ms: int) -> Answer:
     return await ports.payments.fetch_refund(_refund_args(obligation).provider_ref)
 
 
@@ -228,12 +228,12 @@ _CALLS: dict[Kind, Call] = {
     Kind.RESERVE: _reserve,
     Kind.RELEASE: _release,
     Kind.CREATE_PAYMENT: _create,
-    Kind.LOOK_AT_PAYMENT: _look,
+    Kind.LOOK_AT_PAYMENT: _read_payment,
     Kind.CAPTURE: _capture,
     Kind.VOID: _void,
     Kind.REFUND: _refund,
-    Kind.LOOK_AT_REFUND: _look_at_refund,
-    Kind.LOOK_AT_DISPUTE: _look,
+    Kind.LOOK_AT_REFUND: _read_refund,
+    Kind.LOOK_AT_DISPUTE: _read_payment,
 }
 
 

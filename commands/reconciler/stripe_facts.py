@@ -20,7 +20,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from commands.messages import RecordDispute, RecordPayment, RecordRefund
-from commands.reconciler.answers import Fact, Told
+from commands.reconciler.answers import Fact, Hint
 from ledger import events, transitions
 from ledger.bounds import ID_PATTERN, MAX_TIME_MS, MAX_WORD, AmountMinor, Reference
 from ledger.order import DISPUTE_LOST, DISPUTE_WITHDRAWN, DISPUTE_WON
@@ -211,7 +211,7 @@ def refund_fact(refund: StripeRefund) -> RecordRefund:
     return RecordRefund(events.REFUND_SUBMITTED, no, refund.id, refund.amount)
 
 
-class _ToldCharge(Struct, frozen=True, tag_field="object", tag="charge"):
+class _HintCharge(Struct, frozen=True, tag_field="object", tag="charge"):
     status: str
     amount: AmountMinor
     captured: bool
@@ -222,37 +222,37 @@ class _ToldCharge(Struct, frozen=True, tag_field="object", tag="charge"):
     metadata: Metadata
 
 
-class _ToldIntent(Intent, frozen=True, tag_field="object", tag="payment_intent"):
+class _HintIntent(Intent, frozen=True, tag_field="object", tag="payment_intent"):
     pass
 
 
-class _ToldRefund(StripeRefund, frozen=True, tag_field="object", tag="refund"):
+class _HintRefund(StripeRefund, frozen=True, tag_field="object", tag="refund"):
     pass
 
 
-_told = msgspec.json.Decoder(_ToldCharge | _ToldIntent | _ToldRefund).decode
+_decode_object = msgspec.json.Decoder(_HintCharge | _HintIntent | _HintRefund).decode
 
 
-def told_by(message_object: msgspec.Raw) -> Told | None:
+def hint_in(message_object: msgspec.Raw) -> Hint | None:
     """What the object of a message says about an order; None if only a fetch would tell everything.
 
     A charge shows the state of its payment as long as nothing was refunded; a refund shows its own state.
     """
     try:
-        about = _told(message_object)
+        about = _decode_object(message_object)
     except (msgspec.DecodeError, ValueError, RecursionError):  # a dispute, or an unknown shape
         return None
     order_id, no = _order_id(about.metadata), _number(about.metadata, "attempt")
     match about:
-        case _ToldIntent() if about.order_id:
-            return Told(order_id, (payment_fact(about),))
-        case _ToldRefund() if order_id and _number(about.metadata, "refund_no"):
-            return Told(order_id, (refund_fact(about),))
-        case _ToldCharge() if order_id and no and about.status == "succeeded" and not (about.amount_refunded or about.disputed):
+        case _HintIntent() if about.order_id:
+            return Hint(order_id, (payment_fact(about),))
+        case _HintRefund() if order_id and _number(about.metadata, "refund_no"):
+            return Hint(order_id, (refund_fact(about),))
+        case _HintCharge() if order_id and no and about.status == "succeeded" and not (about.amount_refunded or about.disputed):
             ref = about.payment_intent
             captured = RecordPayment(events.PAYMENT_CAPTURED, no, amount_minor=about.amount_captured, provider_ref=ref)
             authorised = RecordPayment(events.PAYMENT_AUTHORISED, no, amount_minor=about.amount, provider_ref=ref)
-            return Told(order_id, (captured if about.captured else authorised,))
+            return Hint(order_id, (captured if about.captured else authorised,))
     return None
 
 

@@ -26,19 +26,19 @@ import structlog
 from msgspec.structs import replace
 
 from commands.messages import RecordPayment
-from commands.reconciler.answers import Answer, Done, Fact, No, Told, Unknown
+from commands.reconciler.answers import Answer, Done, Fact, Hint, No, Unknown
 from commands.reconciler.payment_port import PaymentView, ProviderUnavailable, Repeated, Sighting, nothing_known
-from commands.reconciler.shared_looks import SharedLooks
+from commands.reconciler.shared_reads import SharedReads
 from commands.reconciler.stripe_facts import (
     Intent,
     Named,
     StripeDispute,
     StripeRefund,
     facts_of,
+    hint_in,
     read,
     refund_fact,
     state_of,
-    told_by,
 )
 from commands.reconciler.stripe_webhook import read_event
 from commands.reconciler.tries import TRIES, is_not_now, may_repeat, with_tries
@@ -159,7 +159,7 @@ class StripeGateway:
         self._webhook_secrets, self._account = webhook_secrets, account
         self._timeout_s = timeout_ms / 1000
         self._transport = _Transport(api_base or API_BASE, self._timeout_s)
-        self._looks = SharedLooks(self._sight)
+        self._reads = SharedReads(self._sight)
         self._client = stripe.StripeClient(
             secret_key,
             http_client=self._transport,
@@ -188,15 +188,15 @@ class StripeGateway:
     async def find(self, order_id: str, attempt: int, since_ms: int) -> Answer:
         since_s = since_ms // 1000 - SEARCH_SLACK_S
         query = f"metadata['order']:'{order_id}' AND metadata['attempt']:'{attempt}' AND created>{since_s}"
-        found = await self._client.v1.payment_intents.search_async({"query": query, "limit": 1})
-        for intent in found.data:
+        page = await self._client.v1.payment_intents.search_async({"query": query, "limit": 1})
+        for intent in page.data:
             ref = read(intent.to_dict(), Named).id
-            return Done((RecordPayment(PAYMENT_OPENED, attempt, provider_ref=ref), *(await self._look(ref)).facts))
+            return Done((RecordPayment(PAYMENT_OPENED, attempt, provider_ref=ref), *(await self._read(ref)).facts))
         return No("no_such_payment")
 
     @_answered
     async def fetch(self, provider_ref: str) -> Answer:
-        return Done((await self._look(provider_ref)).facts)
+        return Done((await self._read(provider_ref)).facts)
 
     @_answered
     async def capture(self, provider_ref: str, amount_minor: int, key: str) -> Answer:
@@ -211,7 +211,7 @@ class StripeGateway:
 
     @_answered
     async def refund(self, provider_ref: str, order_id: str, refund_no: int, amount_minor: int, key: str) -> Answer:
-        made = await self._client.v1.refunds.create_async(
+        created = await self._client.v1.refunds.create_async(
             {
                 "payment_intent": provider_ref,
                 "amount": amount_minor,
@@ -219,7 +219,7 @@ class StripeGateway:
             },
             {"idempotency_key": key},
         )
-        return Done((refund_fact(read(made.to_dict(), StripeRefund)),))
+        return Done((refund_fact(read(created.to_dict(), StripeRefund)),))
 
     @_answered
     async def find_refund(self, provider_ref: str, refund_no: int) -> Answer:
@@ -230,8 +230,8 @@ class StripeGateway:
 
     @_answered
     async def fetch_refund(self, refund_ref: str) -> Answer:
-        found = await self._client.v1.refunds.retrieve_async(refund_ref)
-        return Done((refund_fact(read(found.to_dict(), StripeRefund)),))
+        refund = await self._client.v1.refunds.retrieve_async(refund_ref)
+        return Done((refund_fact(read(refund.to_dict(), StripeRefund)),))
 
     # ---- called by HTTP requests rather than by obligations
 
@@ -240,17 +240,17 @@ class StripeGateway:
         return PaymentView(NAME, intent.id, state_of(intent), intent.amount, intent.currency.upper(), intent.client_secret)
 
     async def sighting(self, provider_ref: str, pause_s: float = 0.0) -> Sighting:
-        return await self._looks.look(provider_ref, pause_s)
+        return await self._reads.read(provider_ref, pause_s)
 
     async def _sight(self, provider_ref: str) -> Sighting:
-        return await self._ask(lambda: self._look(provider_ref))
+        return await self._ask(lambda: self._read(provider_ref))
 
     async def read_webhook(
         self,
         body: bytes,
         signature: str,
         now_s: float,
-        known: Callable[[Told], Awaitable[bool]] = nothing_known,
+        known: Callable[[Hint], Awaitable[bool]] = nothing_known,
         followed: Container[str] = (),
     ) -> Sighting:
         event = read_event(body, signature, self._webhook_secrets, now_s, self._live, self._account)
@@ -258,8 +258,8 @@ class StripeGateway:
             raise Repeated("message was already processed")
         if (ref := event.payment_ref) is None:
             return Sighting("", (), message_id=event.id)
-        if (told := told_by(event.data.object)) is not None and await known(told):
-            return Sighting(told.order_id, (), ref, event.id)
+        if (hint := hint_in(event.data.object)) is not None and await known(hint):
+            return Sighting(hint.order_id, (), ref, event.id)
         try:
             return replace(await self.sighting(ref), message_id=event.id)
         except KeyError:
@@ -281,12 +281,12 @@ class StripeGateway:
                 yield Sighting("", (), ref)
 
     async def close(self) -> None:
-        await self._looks.close()
+        await self._reads.close()
         await self._transport.close_async()
 
     # ---- calls
 
-    async def _look(self, ref: str) -> Sighting:
+    async def _read(self, ref: str) -> Sighting:
         """The payment, with refunds and disputes if money moved: up to three calls."""
         intent = await self._intent("get", f"/{quote(ref)}", expand=["latest_charge"])
         refunds: list[StripeRefund] = []

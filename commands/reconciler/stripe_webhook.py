@@ -98,8 +98,8 @@ def _check_signature(body: bytes, header: str, secrets: Sequence[str], now_s: fl
     genuine = False
     for secret in secrets:  # always all of them: the time it takes must reveal nothing
         wanted = hmac.new(secret.encode(), signed, hashlib.sha256).hexdigest().encode()
-        for given in signatures[:MAX_SIGNATURES]:
-            genuine |= hmac.compare_digest(wanted, given)
+        for signature in signatures[:MAX_SIGNATURES]:
+            genuine |= hmac.compare_digest(wanted, signature)
     if not genuine:
         raise InvalidSignature("signature does not match")
     if abs(now_s - int(times[0])) > TOLERANCE_S:

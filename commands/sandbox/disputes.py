@@ -38,7 +38,7 @@ class Disputes:
         self._objects.put(db, charge)
         self._objects.put(db, dispute)
         request.effects.append(("disputed", intent["id"], dispute["amount"]))
-        self._objects.tell(db, "charge.dispute.created", dispute)
+        self._objects.announce(db, "charge.dispute.created", dispute)
         return dispute
 
     def close(self, db: Db, request: ProviderRequest, ref: str) -> Body:
@@ -52,5 +52,5 @@ class Disputes:
         self._objects.put(db, dispute)
         if outcome == "lost":
             request.effects.append(("lost", intent["id"], dispute["amount"]))
-        self._objects.tell(db, "charge.dispute.closed", dispute)
+        self._objects.announce(db, "charge.dispute.closed", dispute)
         return dispute

@@ -65,7 +65,7 @@ class Intents:
             "status": "requires_payment_method",
         }
         self._objects.put(db, intent)
-        self._objects.tell(db, "payment_intent.created", intent)
+        self._objects.announce(db, "payment_intent.created", intent)
         return about(request, intent)
 
     def retrieve(self, db: Db, request: ProviderRequest, ref: str, public: bool) -> Body:
@@ -81,10 +81,10 @@ class Intents:
         rows = db.execute(
             "select body from objects where kind = 'payment_intent' and created > ? order by created desc", (created,)
         )
-        found = [b for b in map(body_of, rows) if wanted.items() <= b["metadata"].items()]
+        matches = [b for b in map(body_of, rows) if wanted.items() <= b["metadata"].items()]
         limit = int(request.form.get("limit", 10))
-        page = {"object": "search_result", "url": request.path, "has_more": len(found) > limit, "next_page": None}
-        return {**page, "data": found[:limit]}
+        page = {"object": "search_result", "url": request.path, "has_more": len(matches) > limit, "next_page": None}
+        return {**page, "data": matches[:limit]}
 
     def confirm(self, db: Db, request: ProviderRequest, ref: str, public: bool) -> Body:
         """Stripe.js confirms the payment of a customer, with the publishable key and the payment's secret."""
@@ -98,7 +98,7 @@ class Intents:
             action: Body = {"type": "use_stripe_sdk", "use_stripe_sdk": {"type": "three_d_secure_redirect"}}
             intent |= {"status": "requires_action", "next_action": action, "last_payment_error": None}
             self._objects.put(db, intent)
-            self._objects.tell(db, "payment_intent.requires_action", intent)
+            self._objects.announce(db, "payment_intent.requires_action", intent)
             return intent
         return self._charge(db, request, intent, card)
 
@@ -112,7 +112,7 @@ class Intents:
         error = {"type": "card_error", "code": "payment_intent_authentication_failure", "message": "Authentication failed."}
         intent |= {"status": "requires_payment_method", "next_action": None, "payment_method": None, "last_payment_error": error}
         self._objects.put(db, intent)
-        self._objects.tell(db, "payment_intent.payment_failed", intent)
+        self._objects.announce(db, "payment_intent.payment_failed", intent)
         return intent
 
     def _charge(self, db: Db, request: ProviderRequest, intent: Body, card: TestCard) -> Body:
@@ -145,7 +145,7 @@ class Intents:
             error["message"] = "Your card was declined."
             intent |= {"status": "requires_payment_method", "payment_method": None, "last_payment_error": error}
             self._objects.put(db, intent)
-            self._objects.tell(db, "payment_intent.payment_failed", intent)
+            self._objects.announce(db, "payment_intent.payment_failed", intent)
             problem = StripeProblem(402, card.code, error["message"], "card_error")
             problem.error |= error | {"payment_intent": intent}
             raise problem
@@ -154,7 +154,7 @@ class Intents:
         if intent["capture_method"] == "manual":
             intent |= {"status": "requires_capture", "amount_capturable": intent["amount"]}
             self._objects.put(db, intent)
-            self._objects.tell(db, "payment_intent.amount_capturable_updated", intent)
+            self._objects.announce(db, "payment_intent.amount_capturable_updated", intent)
             return intent
         return self._captured(db, request, intent, intent["amount"])
 
@@ -174,7 +174,7 @@ class Intents:
         self._objects.put(db, charge)
         self._objects.put(db, intent)
         request.effects.append(("captured", intent["id"], amount))
-        self._objects.tell(db, "payment_intent.succeeded", intent)
+        self._objects.announce(db, "payment_intent.succeeded", intent)
         if CARDS[BY_METHOD[intent["payment_method"]]].disputed:
             self._disputes.opened(db, request, intent, "fraudulent")
         return intent
@@ -194,7 +194,7 @@ class Intents:
             "next_action": None,
         }
         self._objects.put(db, intent)
-        self._objects.tell(db, "payment_intent.canceled", intent)
+        self._objects.announce(db, "payment_intent.canceled", intent)
         return intent
 
     def expire(self, db: Db, request: ProviderRequest, ref: str) -> Body:
@@ -206,16 +206,16 @@ class Intents:
 
 
 def _check_secret(request: ProviderRequest, intent: Body, public: bool) -> None:
-    given = str(request.form.get("client_secret", ""))
-    if public and not secrets.compare_digest(given.encode(), intent["client_secret"].encode()):
+    secret = str(request.form.get("client_secret", ""))
+    if public and not secrets.compare_digest(secret.encode(), intent["client_secret"].encode()):
         raise StripeProblem(400, "payment_intent_invalid_parameter", "The client_secret provided does not match.", kept=False)
 
 
 def card_in(form: Mapping[str, Any]) -> TestCard:
     """The test card that a form names. Raises `StripeProblem`."""
     data = form.get("payment_method_data")
-    given = data.get("card") if isinstance(data, dict) else None
-    number = str(given.get("number", "")) if isinstance(given, dict) else BY_METHOD.get(str(form.get("payment_method", "")), "")
+    entry = data.get("card") if isinstance(data, dict) else None
+    number = str(entry.get("number", "")) if isinstance(entry, dict) else BY_METHOD.get(str(form.get("payment_method", "")), "")
     card = CARDS.get(number.replace(" ", ""))
     if card is None:
         raise StripeProblem(402, "incorrect_number", "The sandbox accepts only Stripe's test cards.", "card_error", kept=False)

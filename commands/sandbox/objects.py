@@ -80,7 +80,7 @@ class Objects:
             return intent | {"latest_charge": self.get(db, intent["latest_charge"], "charge")}
         return intent
 
-    def tell(self, db: Db, kind: str, about: Body) -> None:
+    def announce(self, db: Db, kind: str, about: Body) -> None:
         event = {
             "id": new_id("evt"),
             "object": "event",
@@ -94,9 +94,9 @@ class Objects:
 
     def read(self, db: Db, request: ProviderRequest, ref: str, kind: str) -> Body:
         only(request.form, "expand")
-        found = self.get(db, ref, kind)
-        about(request, self.intent(db, found["payment_intent"]))
-        return found
+        body = self.get(db, ref, kind)
+        about(request, self.intent(db, body["payment_intent"]))
+        return body
 
     def list_of(self, db: Db, request: ProviderRequest, kind: str) -> Body:
         """Newest first, as Stripe's lists; `payment_intent`, `created[gte]`, `limit`, `starting_after`."""
@@ -108,11 +108,11 @@ class Objects:
             about(request, self.intent(db, ref))
             where, arguments = f"{where} and payment_intent = ?", [*arguments, ref]
         rows = db.execute(f"select body from objects where {where} order by created desc, rowid desc", arguments)  # noqa: S608
-        found = list(map(body_of, rows))
+        bodies = list(map(body_of, rows))
         if (after := request.form.get("starting_after")) is not None:
-            found = found[[b["id"] for b in found].index(after) + 1 :]
+            bodies = bodies[[b["id"] for b in bodies].index(after) + 1 :]
         limit = int(request.form.get("limit", 10))
-        return {"object": "list", "url": request.path, "has_more": len(found) > limit, "data": found[:limit]}
+        return {"object": "list", "url": request.path, "has_more": len(bodies) > limit, "data": bodies[:limit]}
 
 
 def about(request: ProviderRequest, intent: Body) -> Body:
@@ -153,6 +153,6 @@ def amount_in(form: Mapping[str, Any], name: str) -> int:
     return int(text)
 
 
-def values_of(given: Any) -> list[str]:
+def values_of(value: Any) -> list[str]:
     """A list of a form: `a[]=x`, or `a[0]=x`, which arrives as a mapping."""
-    return [str(v) for v in (given.values() if isinstance(given, dict) else given if isinstance(given, list) else [given])]
+    return [str(v) for v in (value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value])]

@@ -104,8 +104,8 @@ async def _body(http: HttpRequest) -> bytes:
 
 def _who(http: HttpRequest, form: Body, public: bool) -> bool:
     """Whether the caller has only the publishable key. Raises for any key other than the two of the sandbox."""
-    kind, _, given = http.headers.get("authorization", "").partition(" ")
-    key = given if kind == "Bearer" else str(form.pop("key", ""))
+    kind, _, credentials = http.headers.get("authorization", "").partition(" ")
+    key = credentials if kind == "Bearer" else str(form.pop("key", ""))
     if secrets.compare_digest(key.encode(), SECRET_KEY.encode()):
         return False
     if public and secrets.compare_digest(key.encode(), PUBLISHABLE_KEY.encode()):
@@ -117,20 +117,20 @@ def nested(pairs: Iterable[tuple[str, str]]) -> Body:
     """A form with `a[b]=c` and `a[]=c` as nested mappings and lists. Raises `StripeProblem` if it is not one."""
     form: Body = {}
     for name, value in pairs:
-        first, *rest = name.replace("]", "").split("[")
-        if len(rest) > MAX_DEPTH:
+        first, *inner = name.replace("]", "").split("[")
+        if len(inner) > MAX_DEPTH:
             raise StripeProblem(400, "parameter_invalid", "A parameter is nested too deeply.")
-        _set(form, [first, *rest], value)
+        _set(form, [first, *inner], value)
     return form
 
 
 def _set(into: Any, names: list[str], value: str) -> None:
-    name, *rest = names
+    name, *inner = names
     if not isinstance(into, dict):
         raise StripeProblem(400, "parameter_invalid", "A parameter has two shapes.")
-    if rest == [""]:
+    if inner == [""]:
         into.setdefault(name, []).append(value)
-    elif rest:
-        _set(into.setdefault(name, {}), rest, value)
+    elif inner:
+        _set(into.setdefault(name, {}), inner, value)
     else:
         into[name] = value

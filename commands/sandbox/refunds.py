@@ -53,8 +53,8 @@ class Refunds:
             request.effects.append(("refunded", intent["id"], amount))
             if how == "fails_later":
                 self._turn_later(db, refund, "failed")
-        self._objects.tell(db, "refund.created", refund)
-        self._objects.tell(db, "charge.refunded", self._objects.get(db, charge["id"], "charge"))
+        self._objects.announce(db, "refund.created", refund)
+        self._objects.announce(db, "charge.refunded", self._objects.get(db, charge["id"], "charge"))
         return refund
 
     def _turn_later(self, db: Db, refund: Body, status: str) -> None:
@@ -78,5 +78,5 @@ class Refunds:
         else:
             request.effects.append(("refunded", intent["id"], refund["amount"]))
         self._objects.put(db, refund)
-        self._objects.tell(db, "refund.failed" if row["status"] == "failed" else "refund.updated", refund)
+        self._objects.announce(db, "refund.failed" if row["status"] == "failed" else "refund.updated", refund)
         return refund

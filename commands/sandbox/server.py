@@ -174,11 +174,11 @@ class Sandbox:
         except ValueError:
             return JSONResponse({"error": "limit must be a number"}, 422)
         where, arguments = ("where order_id = ?", (order_id,)) if order_id else ("", ())
-        found = {
+        tables = {
             table: self.journal.rows(f"select * from {table} {where} order by id desc limit ?", *arguments, limit)[::-1]  # noqa: S608
             for table in ("calls", "effects")
         }
-        return JSONResponse(found)
+        return JSONResponse(tables)
 
     async def _sums(self, request: Request) -> Response:
         rows = self.journal.rows(_SUMS)

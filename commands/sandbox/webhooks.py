@@ -30,7 +30,7 @@ class WebhookSender:
         self._url = self._secret = ""
         self._wake = asyncio.Event()
         self._slots = asyncio.Semaphore(AT_ONCE)
-        self._under_way: set[str] = set()
+        self._sending: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._clients: dict[str, HttpClient] = {}  # by address, which may change while it runs
 
@@ -47,8 +47,8 @@ class WebhookSender:
         try:
             while True:
                 for row in self._journal.rows("select id, body from messages order by at_s, id") if self._url else ():
-                    if row["id"] not in self._under_way:
-                        self._under_way.add(row["id"])
+                    if row["id"] not in self._sending:
+                        self._sending.add(row["id"])
                         task = asyncio.create_task(self._send(row["id"], row["body"].encode()))
                         self._tasks.add(task)
                         task.add_done_callback(self._tasks.discard)
@@ -72,7 +72,7 @@ class WebhookSender:
             log.error("message not sent", why=in_short(exc))
             asyncio.get_running_loop().call_later(LONGEST_PAUSE_S, self._wake.set)
         finally:
-            self._under_way.discard(event_id)
+            self._sending.discard(event_id)
 
     async def _send_copy(self, body: bytes, delay_ms: int) -> None:
         await asyncio.sleep(delay_ms / 1000)

@@ -127,5 +127,5 @@ def test_a_capture_that_fails_after_its_look_was_answered_says_so() -> None:
         async with provider(lambda method, path: said if method == "GET" else (503, {}, ERROR)) as door:
             return await perform(obligation, order, Ports(door, {}), order.updated_at)
 
-    assert asyncio.run(go(200)) == CallReport(failed="api_error (503)", looked=True)
+    assert asyncio.run(go(200)) == CallReport(failed="api_error (503)", reachable=True)
     assert asyncio.run(go(500)) == CallReport(failed="api_error (500)", answered=False)

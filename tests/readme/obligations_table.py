@@ -8,5 +8,5 @@ from commands.obligations import TABLE
 def table() -> str:
     """A row per row of `obligations.TABLE`, in Markdown."""
     rows = ["| the order is | so it owes | which leads to |", "|---|---|---|"]
-    rows += [f"| {row.when} | {row.what} | {row.leads_to} |" for row in TABLE]
+    rows += [f"| {row.when} | {row.action} | {row.leads_to} |" for row in TABLE]
     return "\n".join(rows)

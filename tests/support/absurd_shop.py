@@ -183,7 +183,7 @@ class AbsurdShop:
             assert time.monotonic() < deadline, "commands are not decided any more"
             changed |= self._fold(0.05)
         assert self._projector.frozen_count == 0
-        self.reconciler.look_at_the_clock()
+        self.reconciler.clock_moved()
         self._runner.run(self._read(sorted(changed)))
 
     def _fold(self, timeout_s: float) -> set[str]:

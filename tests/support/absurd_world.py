@@ -12,7 +12,7 @@ import msgspec
 from commands.messages import RecordDispute, RecordPayment, RecordRefund, RecordStock
 from commands.notifier.message_port import NotSent, OutMessage
 from commands.notifier.notices import SMS
-from commands.reconciler.answers import Answer, Done, Fact, No, Told, Unknown
+from commands.reconciler.answers import Answer, Done, Fact, Hint, No, Unknown
 from commands.reconciler.payment_port import PaymentView, ProviderUnavailable, Sighting, nothing_known
 from ledger import events as e
 from ledger.events import Line
@@ -137,7 +137,7 @@ class World:
         body: bytes,
         signature: str,
         now_s: float,
-        known: Callable[[Told], Any] = nothing_known,
+        known: Callable[[Hint], Any] = nothing_known,
         followed: Container[str] = (),
     ) -> Sighting:
         return Sighting("", ())

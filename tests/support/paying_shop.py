@@ -81,4 +81,4 @@ class Shop:
         assert self.ledger.companions is not None
         reconciler = self.ledger.companions.reconciler
         assert reconciler is not None
-        reconciler.look_at_the_clock()
+        reconciler.clock_moved()

@@ -110,7 +110,7 @@ class Shop:
             assert not self.fatal
             assert time.monotonic() < deadline
             self.clock.now_ms += step_ms
-            self.reconciler.look_at_the_clock()
+            self.reconciler.clock_moved()
             time.sleep(0.01)
 
 

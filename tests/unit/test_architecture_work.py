@@ -34,7 +34,7 @@ MADE: dict[tuple[str, str], str] = {
     ("commands/sandbox/webhooks.py", "create_task"): "one message; what it raises is caught in it",
     ("commands/sandbox/server.py", "create_task"): "only around `keep_at`",
     ("commands/reconciler/tries.py", "create_task"): "one try; the call waits for it and takes its result",
-    ("commands/reconciler/shared_looks.py", "create_task"): "one look; whoever asked waits for it",
+    ("commands/reconciler/shared_reads.py", "create_task"): "one look; whoever asked waits for it",
     ("commands/reconciler/loop.py", "create_task"): "a fault of one ends the loop, which begins again (`_ended`)",
     ("projections/faust_app.py", "add_future"): "of Faust's own services: a fault ends the process",
     ("projections/faust_app.py", "ensure_future"): "the stop, which is waited for",

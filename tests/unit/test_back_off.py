@@ -35,7 +35,7 @@ def pauses(kind: Kind, report: CallReport, count: int) -> tuple[list[int], Tries
 
 @pytest.mark.parametrize("kind", WAITED)
 def test_what_a_customer_waits_for_comes_again_after_a_fifth_of_a_second_then_less_and_less_often(kind: Kind) -> None:
-    exact = [pause_ms(kind, n, looked=False) for n in range(20)]
+    exact = [pause_ms(kind, n, reachable=False) for n in range(20)]
     assert exact[:8] == [200, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000]
     assert all(b in (2 * a, LONGEST_PAUSE_MS) for a, b in pairwise(exact[3:]))
     assert exact[-1] == LONGEST_PAUSE_MS
@@ -45,12 +45,12 @@ def test_what_a_customer_waits_for_comes_again_after_a_fifth_of_a_second_then_le
 
 @pytest.mark.parametrize("kind", [k for k in Kind if k not in WAITED])
 def test_the_rest_begins_with_a_second(kind: Kind) -> None:
-    assert [pause_ms(kind, n, looked=False) for n in range(4)] == [1_000, 2_000, 4_000, 8_000]
-    assert pause_ms(kind, 60, looked=False) == LONGEST_PAUSE_MS
+    assert [pause_ms(kind, n, reachable=False) for n in range(4)] == [1_000, 2_000, 4_000, 8_000]
+    assert pause_ms(kind, 60, reachable=False) == LONGEST_PAUSE_MS
 
 
 def test_while_looks_are_answered_and_only_the_act_fails_no_pause_grows_to_minutes() -> None:
-    found, t = pauses(Kind.CAPTURE, CallReport(failed="x", looked=True), 60)
+    found, t = pauses(Kind.CAPTURE, CallReport(failed="x", reachable=True), 60)
     assert max(found) <= 15_000 * 1.25
     assert (t.failed, t.blind) == (60, 0)
 
@@ -61,9 +61,9 @@ def test_a_person_is_called_after_twenty_blind_failures_or_an_hour_of_any() -> N
         t.fail(Kind.CAPTURE, clock.now_ms, CallReport(failed="x"))
         assert t.is_stuck(clock.now_ms) == (failures > 20)
     assert t.next_at - clock.now_ms >= STUCK_PAUSE_MS * 0.75
-    looked, t = CallReport(failed="x", looked=True), Tries()
+    report, t = CallReport(failed="x", reachable=True), Tries()
     for _ in range(100):
-        t.fail(Kind.CAPTURE, clock.now_ms, looked)
+        t.fail(Kind.CAPTURE, clock.now_ms, report)
     assert not t.is_stuck(clock.now_ms)
     clock.now_ms += HOUR_MS + 1
     assert t.is_stuck(clock.now_ms)

@@ -19,8 +19,8 @@ from tests.support.patience import PATIENCE_S
 
 @pytest.fixture
 def ledger(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ledger]:
-    monkeypatch.setattr("commands.processor.held_back.LOOK_EVERY_S", 0.2)
-    monkeypatch.setattr("commands.processor.writer_loop.LOOK_EVERY_S", 0.2)
+    monkeypatch.setattr("commands.processor.held_back.CHECK_EVERY_S", 0.2)
+    monkeypatch.setattr("commands.processor.writer_loop.CHECK_EVERY_S", 0.2)
     made = Ledger()
     yield made
     for running in list(made.running):

@@ -79,7 +79,7 @@ def test_many_orders_that_are_due_at_once_wait_as_ids_and_all_get_their_turn(mon
     """When a service comes back, or a process starts, a hundred thousand may be due: no call is made for each, nobody starves."""
     monkeypatch.setattr(reconciler, "MAX_TASKS_PER_PORT", 10)
     monkeypatch.setattr(reconciler, "SOME_ROWS", 7)
-    monkeypatch.setattr(reconciler, "SOME_LOOKS", 3)
+    monkeypatch.setattr(reconciler, "SOME_CHECKS", 3)
     orders = [f"ord_{n}" for n in range(300)]
     with Shop(orders, lambda order_id: RESERVED) as shop:
         most = 0

@@ -12,7 +12,7 @@ import pytest
 from commands.messages import command_codec
 from commands.reconciler.answers import Fact, command_of
 from commands.reconciler.payment_port import InvalidSignature, NotForUs
-from commands.reconciler.stripe_facts import Intent, StripeDispute, StripeRefund, facts_of, read, told_by
+from commands.reconciler.stripe_facts import Intent, StripeDispute, StripeRefund, facts_of, hint_in, read
 from commands.reconciler.stripe_webhook import read_event, sign
 from tests.support.stripe_objects import CHARGE, DISPUTE, INTENT, NOW, REFUND, SECRET, mutated
 
@@ -72,7 +72,7 @@ def test_twenty_thousand_signed_messages_are_events_or_not_for_us() -> None:
             continue
         taken += 1
         assert event_read.payment_ref is None or isinstance(event_read.payment_ref, str)
-        if (told := told_by(event_read.data.object)) is not None:
+        if (told := hint_in(event_read.data.object)) is not None:
             reported(told.facts)
     assert taken > 10_000
 

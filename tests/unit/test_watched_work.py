@@ -42,7 +42,7 @@ def failing(times: int, then: Callable[..., Any]) -> Callable[..., Any]:
 
 def test_a_reconciler_whose_loop_fails_begins_again_and_meets_what_is_owed(monkeypatch: pytest.MonkeyPatch) -> None:
     """It ended the process, and with it every writer."""
-    monkeypatch.setattr(Reconciler, "_look_at_due", failing(3, Reconciler._look_at_due))
+    monkeypatch.setattr(Reconciler, "_check_due", failing(3, Reconciler._check_due))
     with Shop(["ord_1", "ord_2"], lambda order_id: RESERVED) as shop:
         shop.until(lambda: {c.order_id for c in shop.sent() if c.record_stock} == {"ord_1", "ord_2"})
         assert shop.reconciler.restarts == 3
@@ -54,7 +54,7 @@ def test_a_reconciler_that_is_given_partitions_while_it_begins_again_knows_them(
     """Its loop is closed just then, and hears of nothing."""
     monkeypatch.setattr(supervision, "FIRST_PAUSE_S", 0.3)
     shop = Shop(["ord_1"], lambda order_id: RESERVED)
-    monkeypatch.setattr(Reconciler, "_look_at_due", failing(1, Reconciler._look_at_due))
+    monkeypatch.setattr(Reconciler, "_check_due", failing(1, Reconciler._check_due))
     try:
         shop.reconciler.start()
         until(lambda: shop.reconciler.restarts == 1)
@@ -66,7 +66,7 @@ def test_a_reconciler_that_is_given_partitions_while_it_begins_again_knows_them(
 
 def test_a_reconciler_stops_while_it_waits_to_begin_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervision, "FIRST_PAUSE_S", 10 * PATIENCE_S)
-    monkeypatch.setattr(Reconciler, "_look_at_due", failing(1, Reconciler._look_at_due))
+    monkeypatch.setattr(Reconciler, "_check_due", failing(1, Reconciler._check_due))
     with Shop(["ord_1"], lambda order_id: RESERVED) as shop:
         until(lambda: shop.reconciler.restarts == 1)
     assert not shop.reconciler._thread.is_alive()
@@ -119,6 +119,8 @@ def test_a_message_of_the_sandbox_that_raises_stays_to_be_sent_again(tmp_path: P
             db.execute("insert into messages (id, at_s, body) values ('evt_1', 1, '{}')")
         webhooks.send_to("http://127.0.0.1:1", "whsec_x")
         until(
-            lambda: (webhooks.wake(), not webhooks._under_way)[1] and running.sandbox.journal.rows("select 1 from messages") != []
+            lambda: (
+                (webhooks.wake(), not webhooks._sending)[1] and running.sandbox.journal.rows("select 1 from messages") != []
+            )
         )
-        until(lambda: (webhooks.wake(), "evt_1" in webhooks._under_way)[1])  # it is tried again
+        until(lambda: (webhooks.wake(), "evt_1" in webhooks._sending)[1])  # it is tried again

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from commands.reconciler.shared_looks import SharedLooks
+from commands.reconciler.shared_reads import SharedReads
 
 
 class World:
@@ -33,22 +33,22 @@ class World:
 def test_whoever_asks_meanwhile_shares_the_next_look_and_sees_what_was_true_when_he_asked() -> None:
     async def main() -> None:
         world = World()
-        looks = SharedLooks(world.look)
-        first = asyncio.create_task(looks.look("a"))
+        reads = SharedReads(world.look)
+        first = asyncio.create_task(reads.read("a"))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         world.state = 1
-        later = [asyncio.create_task(looks.look("a")) for _ in range(5)]
-        other = asyncio.create_task(looks.look("b"))
+        later = [asyncio.create_task(reads.read("a")) for _ in range(5)]
+        other = asyncio.create_task(reads.read("b"))
         await asyncio.sleep(0)
         world.go.set()
         assert await first == 0
         assert await asyncio.gather(*later) == [1] * 5
         assert await other == 1
         assert world.looks == 3
-        assert looks.shared == 4
+        assert reads.shared == 4
         world.state = 2
-        assert await looks.look("a") == 2  # nothing is kept
+        assert await reads.read("a") == 2  # nothing is kept
 
     asyncio.run(main())
 
@@ -57,19 +57,19 @@ def test_askers_without_news_share_one_look_a_pause_unless_somebody_has_news() -
     async def main() -> None:
         world = World()
         world.go.set()
-        looks = SharedLooks(world.look)
-        assert await looks.look("a", pause_s=3600) == 0  # the first one need not wait
+        reads = SharedReads(world.look)
+        assert await reads.read("a", pause_s=3600) == 0  # the first one need not wait
         world.state = 1
-        patient = [asyncio.create_task(looks.look("a", pause_s=3600)) for _ in range(30)]
-        other = asyncio.create_task(looks.look("b", pause_s=3600))
+        patient = [asyncio.create_task(reads.read("a", pause_s=3600)) for _ in range(30)]
+        other = asyncio.create_task(reads.read("b", pause_s=3600))
         assert await other == 1
         assert not any(task.done() for task in patient)
         assert world.looks == 2
         world.state = 2
-        assert await looks.look("a") == 2
+        assert await reads.read("a") == 2
         assert await asyncio.gather(*patient) == [2] * 30
         assert world.looks == 3
-        assert await looks.look("a", pause_s=0.05) == 2  # the pause ends by itself
+        assert await reads.read("a", pause_s=0.05) == 2  # the pause ends by itself
 
     asyncio.run(main())
 
@@ -78,12 +78,12 @@ def test_what_a_look_raises_reaches_everyone_and_the_next_one_is_made_all_the_sa
     async def main() -> None:
         world = World()
         world.go.set()
-        looks = SharedLooks(world.look)
-        found = await asyncio.gather(*(looks.look("broken") for _ in range(4)), return_exceptions=True)
+        reads = SharedReads(world.look)
+        found = await asyncio.gather(*(reads.read("broken") for _ in range(4)), return_exceptions=True)
         assert [type(x) for x in found] == [KeyError] * 4
         assert world.looks == 1  # it had not begun when the last of them asked
         with pytest.raises(KeyError):
-            await looks.look("broken")
+            await reads.read("broken")
 
     asyncio.run(main())
 
@@ -91,8 +91,8 @@ def test_what_a_look_raises_reaches_everyone_and_the_next_one_is_made_all_the_sa
 def test_one_who_gives_up_takes_nothing_from_the_others_and_closing_ends_them_all() -> None:
     async def main() -> None:
         world = World()
-        looks = SharedLooks(world.look)
-        asking = [asyncio.create_task(looks.look("a")) for _ in range(3)]
+        reads = SharedReads(world.look)
+        asking = [asyncio.create_task(reads.read("a")) for _ in range(3)]
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         asking[0].cancel()
@@ -100,9 +100,9 @@ def test_one_who_gives_up_takes_nothing_from_the_others_and_closing_ends_them_al
         world.go.set()
         assert await asking[2] == 0
         world.go.clear()
-        left = asyncio.create_task(looks.look("a"))
+        left = asyncio.create_task(reads.read("a"))
         await asyncio.sleep(0)
-        await looks.close()
+        await reads.close()
         with pytest.raises(asyncio.CancelledError):
             await left
 

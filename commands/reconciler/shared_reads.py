@@ -26,17 +26,17 @@ class _Pending(Generic[T]):
         self.hurry = asyncio.Event()
 
 
-class SharedLooks(Generic[T]):
+class SharedReads(Generic[T]):
     """Shared reads by object name. Use and close it on one event loop."""
 
-    def __init__(self, look: Callable[[str], Awaitable[T]]) -> None:
-        self._look = look
-        self._under_way: dict[str, asyncio.Task[T]] = {}
+    def __init__(self, read: Callable[[str], Awaitable[T]]) -> None:
+        self._read = read
+        self._running: dict[str, asyncio.Task[T]] = {}
         self._next: dict[str, _Pending[T]] = {}
         self._began_at: OrderedDict[str, float] = OrderedDict()
         self.shared = 0
 
-    async def look(self, name: str, pause_s: float = 0.0) -> T:
+    async def read(self, name: str, pause_s: float = 0.0) -> T:
         """The result of a read that begins after this call, or its error. Cancelling does not affect other callers.
 
         The read begins at least `pause_s` after the last one began, unless another caller allows no pause.
@@ -53,13 +53,13 @@ class SharedLooks(Generic[T]):
         return await asyncio.shield(pending.task)
 
     async def close(self) -> None:
-        tasks = [*self._under_way.values(), *(pending.task for pending in self._next.values())]
+        tasks = [*self._running.values(), *(pending.task for pending in self._next.values())]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _take_turn(self, name: str, pending: _Pending[T], pause_s: float) -> T:
-        if (before := self._under_way.get(name)) is not None:
+        if (before := self._running.get(name)) is not None:
             await asyncio.wait({before})
         loop = asyncio.get_running_loop()
         left_s = self._began_at.get(name, float("-inf")) + pause_s - loop.time()
@@ -67,16 +67,16 @@ class SharedLooks(Generic[T]):
             with contextlib.suppress(TimeoutError):  # the pause is over
                 await asyncio.wait_for(pending.hurry.wait(), left_s)
         del self._next[name]
-        self._under_way[name] = pending.task
+        self._running[name] = pending.task
         self._began_at[name] = loop.time()
         self._began_at.move_to_end(name)
         if len(self._began_at) > MAX_REMEMBERED:
             self._began_at.popitem(last=False)
-        return await self._look(name)
+        return await self._read(name)
 
     def _ended(self, name: str, task: asyncio.Task[T]) -> None:
-        if self._under_way.get(name) is task:
-            del self._under_way[name]
+        if self._running.get(name) is task:
+            del self._running[name]
         if (pending := self._next.get(name)) is not None and pending.task is task:
             del self._next[name]
         if not task.cancelled():
