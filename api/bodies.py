@@ -219,12 +219,12 @@ _WORDS = {
 _COUNTS = frozenset({"too_long"})  # of lists; strings have string_too_long
 
 
-def _problem_of(found: list[ErrorDetails]) -> Problem:
-    errors = [_field_error(error) for error in found]
+def _problem_of(details: list[ErrorDetails]) -> Problem:
+    errors = [_field_error(error) for error in details]
     if unknown := [e for e in errors if e.code == "unknown-field"]:
         return Problem("unknown-field", "The body has members that this operation does not have.", errors=unknown[:MAX_ERRORS])
-    if any(error["type"] in _COUNTS for error in found):
-        many = [e for e, f in zip(errors, found, strict=True) if f["type"] in _COUNTS]
+    if any(error["type"] in _COUNTS for error in details):
+        many = [e for e, f in zip(errors, details, strict=True) if f["type"] in _COUNTS]
         return Problem("limit-exceeded", errors=many[:MAX_ERRORS])
     return Problem("invalid-field", "The body has values that are missing or not allowed.", errors=errors[:MAX_ERRORS])
 

@@ -92,7 +92,7 @@ class Connections:
         address.count += 1
         self._open[connection] = None
         if self._sweep is None:
-            self._sweep = connection.loop.call_later(self.limits.sweep_s, self._look, connection.loop)
+            self._sweep = connection.loop.call_later(self.limits.sweep_s, self._check_all, connection.loop)
         return address
 
     def _make_room(self, address: ClientAddress) -> bool:
@@ -112,7 +112,7 @@ class Connections:
         if not address.count:
             del self._addresses[name]
 
-    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _check_all(self, loop: asyncio.AbstractEventLoop) -> None:
         """Close slow connections. One timer for all: two per request would slow down every request."""
         now = loop.time()
         for connection in list(self._open):
@@ -121,7 +121,7 @@ class Connections:
             except Exception as exc:  # affects only this connection: the checks must go on
                 log.error("connection could not be checked", why=in_short(exc))
                 connection.transport.abort()
-        self._sweep = loop.call_later(self.limits.sweep_s, self._look, loop) if self._open else None
+        self._sweep = loop.call_later(self.limits.sweep_s, self._check_all, loop) if self._open else None
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -260,13 +260,13 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         super().on_message_complete()
         self._state = "answering"
-        self._rest()
+        self._become_idle()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        self._rest()
+        self._become_idle()
 
-    def _rest(self) -> None:
+    def _become_idle(self) -> None:
         if self._state == "answering" and not self._answers() and self._address is not None:
             self._state, self._since = "idle", self.loop.time()
             self._address.idle[self] = None

@@ -110,7 +110,7 @@ class Edge:
             return
         line = AccessLine(
             method=scope["method"] if scope["method"] in METHODS else OTHER,
-            path=path_told(template, scope),
+            path=logged_path(template, scope),
             status=status,
             ms=round(took_s * 1000, 1),
             request_id=exchange.request_id.decode(),
@@ -127,7 +127,7 @@ def template_of(scope: Scope) -> str:
     return route.path if isinstance(route, Route) else UNMATCHED
 
 
-def path_told(template: str, scope: Scope) -> str:
+def logged_path(template: str, scope: Scope) -> str:
     """The template, filled with an order or command id of valid form. Other parts are omitted: they may be anything."""
     if "{" in template:
         for name, ours in _OURS.items():
@@ -188,13 +188,13 @@ class SystemRoute(LedgerRoute):
 
 def allowed_methods(scope: Scope) -> list[str]:
     """Methods of all routes with this path."""
-    found: set[str] = set()
+    methods: set[str] = set()
     for route in scope["router"].routes:
         if isinstance(route, Route) and route.matches(scope)[0] is not Match.NONE:
-            found |= route.methods or set()
-    if "GET" in found:
-        found.add("HEAD")
-    return sorted(found)
+            methods |= route.methods or set()
+    if "GET" in methods:
+        methods.add("HEAD")
+    return sorted(methods)
 
 
 class Answer(Response):

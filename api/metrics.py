@@ -75,11 +75,11 @@ class Counts(Collector):
 
 
 def _cumulative(buckets: list[int]) -> list[tuple[str, float]]:
-    total, found = 0, []
+    total, rows = 0, []
     for edge, count in zip((*map(str, BUCKETS_S), "+Inf"), buckets, strict=True):
         total += count
-        found.append((edge, float(total)))
-    return found
+        rows.append((edge, float(total)))
+    return rows
 
 
 class Workers(Collector):

@@ -108,11 +108,11 @@ class Tokens:
     def find(self, token: bytes) -> Token | None:
         """The matching token, even if expired. Takes the same time whichever token matches, or none."""
         digest = hashlib.sha256(token).digest()
-        found = None
+        match = None
         for known in self.known:
             if hmac.compare_digest(known.sha256, digest):
-                found = known
-        return found
+                match = known
+        return match
 
     def is_expired(self, token: Token) -> bool:
         return token.is_expired(self._clock())
@@ -125,12 +125,12 @@ class Tokens:
     def expiries_s(self) -> dict[str, float]:
         """By role: seconds until its first token expires, negative after that. Omits roles whose tokens never expire."""
         now = self._clock()
-        found: dict[str, float] = {}
+        expiries: dict[str, float] = {}
         for token in self.known:
             if token.expires_at_ms is not None:
                 left_s = (token.expires_at_ms - now) / 1000
-                found[token.principal.role] = min(left_s, found.get(token.principal.role, left_s))
-        return found
+                expiries[token.principal.role] = min(left_s, expiries.get(token.principal.role, left_s))
+        return expiries
 
 
 def load_tokens(settings: Settings) -> Tokens:

@@ -39,18 +39,18 @@ class TokensFile:
         self.on_reload: Callable[[str], object] = lambda outcome: None
         self.tokens = Tokens(read_tokens(settings), clock)
 
-    async def look_for_ever(self) -> None:
+    async def check_for_ever(self) -> None:
         while True:
-            self.look()
+            self.check()
             await asyncio.sleep(EVERY_S)
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Reload the file if it has changed, but not since the last check: it may still be being written."""
-        found = self._identity()
-        is_still, self._last = found == self._last, found
+        identity = self._identity()
+        is_still, self._last = identity == self._last, identity
         if self._settings.ledger_tokens_file is not None and is_still:
-            if found != self._taken:
-                self._reload(found)
+            if identity != self._taken:
+                self._reload(identity)
             elif self.tokens.is_stale:
                 log.info("tokens file is valid again, unchanged")
                 self.tokens.is_stale, self._said = False, ""
@@ -62,12 +62,12 @@ class TokensFile:
         if path is None:
             return None
         try:
-            found = path.stat()
+            status = path.stat()
         except OSError:
             return None
-        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+        return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
-    def _reload(self, found: _Identity | None) -> None:
+    def _reload(self, identity: _Identity | None) -> None:
         try:
             known = read_tokens(self._settings)
         except ConfigError as exc:  # checked again the next time: it may be readable later
@@ -79,7 +79,7 @@ class TokensFile:
             return
         before, now = ({token.sha256 for token in tokens} for tokens in (self.tokens.known, known))
         self.tokens.replace(known)
-        self._taken, self._said = found, ""
+        self._taken, self._said = identity, ""
         log.info("tokens reloaded from the file", added=len(now - before), removed=len(before - now), known=len(now))
         self._note("taken")
 

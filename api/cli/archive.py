@@ -33,7 +33,7 @@ from projections.verify import Findings, LogWalk
 
 BATCH = 500  # records of one transaction of an import
 WALK_BATCH = 5_000
-TOLD_RECORDS = 2_000
+REPORT_RECORDS = 2_000
 WRITER_S = 100.0  # patience with opening a transactional writer, which usually takes 0.1 s
 
 
@@ -127,8 +127,8 @@ def run_export_log(kafka: KafkaSettings, settings: Settings, path: Path, out: Sc
             checker.close()
     part.replace(path)
     size = path.stat().st_size / 1e6
-    told = f"{counted[EVENTS]:,} events and {counted[REFUSALS]:,} refusals"
-    out.print(f"wrote {told} to {path} ({size:,.1f} MB), chain checked")
+    counts = f"{counted[EVENTS]:,} events and {counted[REFUSALS]:,} refusals"
+    out.print(f"wrote {counts} to {path} ({size:,.1f} MB), chain checked")
     return 0
 
 
@@ -151,7 +151,7 @@ def committed_records(
     reader = event_log.reader("export", eof=True, headers=True)
     at, events, size = dict(starts), 0, 0
 
-    def tell() -> None:
+    def report() -> None:
         bar.moved(sum(min(at[tp], ends[tp]) - starts[tp] for tp in ends), events, size)
 
     try:
@@ -159,11 +159,11 @@ def committed_records(
             yield record
             at[TopicPartition(record.topic, record.partition)] = record.offset + 1
             events, size = events + 1, size + len(record.value or b"")
-            if events % TOLD_RECORDS == 0:
-                tell()
+            if events % REPORT_RECORDS == 0:
+                report()
     finally:
         reader.close()
-    tell()
+    report()
     if stopping.is_set():
         raise Interrupted("stopped before the end; no file was written")
 
@@ -177,16 +177,16 @@ def run_import_log(kafka: KafkaSettings, settings: Settings, path: Path, check_o
     stopping, doors, topics = stopper(), KafkaDoors(kafka), settings.topics
     with LogProgress(err) as bar:
         header, findings, refusals = check_archive(path, doors, bar, stopping)
-        told = f"{findings.events:,} events and {refusals:,} refusals"
+        counts = f"{findings.events:,} events and {refusals:,} refusals"
         if check_only:
-            out.print(f"{path} is complete: {told}, chain checked")
+            out.print(f"{path} is complete: {counts}, chain checked")
             return 0
         event_log = doors.open_log(stopping)
         event_log.ensure_topics(topics.specs(header.partitions, settings.writers))
         _refuse_filled(event_log, topics, header.partitions)
         bar.phase("writing")
         _write(event_log, topics, path, settings.app_id, bar, stopping)
-    out.print(f"wrote {told} to {topics.events} and {topics.refusals}")
+    out.print(f"wrote {counts} to {topics.events} and {topics.refusals}")
     return 0
 
 
@@ -200,7 +200,7 @@ def check_archive(path: Path, doors: Doors, bar: RebuildObserver, stopping: thre
         refusals = 0
         try:
             for number, entry in enumerate(reader.entries()):
-                if number % TOLD_RECORDS == 0:
+                if number % REPORT_RECORDS == 0:
                     if stopping.is_set():
                         raise Interrupted("stopped; nothing was written")
                     bar.moved(file.tell(), number, file.tell())
@@ -232,9 +232,9 @@ def _new_record(entry: Entry, topics: Topics) -> NewRecord:
 
 
 def _refuse_filled(event_log: EventLog, topics: Topics, partitions: int) -> None:
-    found = event_log.partitions(topics.events)
-    if found != partitions:
-        raise NotEmpty(f"{topics.events} has {found} partitions, the archive {partitions}: orders would change partition")
+    existing = event_log.partitions(topics.events)
+    if existing != partitions:
+        raise NotEmpty(f"{topics.events} has {existing} partitions, the archive {partitions}: orders would change partition")
     for tp, end in event_log.ends([*_both(topics, partitions), *_commands(topics, partitions)], "read_uncommitted").items():
         if end:
             raise NotEmpty(f"{tp.topic}/{tp.partition} is not empty: import only into a new ledger")

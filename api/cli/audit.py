@@ -53,31 +53,31 @@ def _show(record: Record, wanted: dict[str, str | None], as_json: bool) -> bool:
     """Returns whether the record could be decoded."""
     place = f"{record.partition}-{record.offset}"
     try:
-        found = audit_codec().decode(record.value)
+        entry = audit_codec().decode(record.value)
     except DecodeError as exc:
         if as_json:
             write_line({"partition": record.partition, "offset": record.offset, "undecodable": str(exc)})
         else:
             write_text([f"{place}: undecodable ({exc})"])
         return False
-    if all(value is None or getattr(found, name) == value for name, value in wanted.items()):
+    if all(value is None or getattr(entry, name) == value for name, value in wanted.items()):
         if as_json:
-            write_line(_members(found, record))
+            write_line(_members(entry, record))
         else:
-            write_text([_line(found, place)])
+            write_text([_line(entry, place)])
     return True
 
 
-def _members(found: AuditRecord, record: Record) -> dict[str, Any]:
+def _members(entry: AuditRecord, record: Record) -> dict[str, Any]:
     """The record as JSON members. `written_at` is the broker's append time, which no node can set."""
-    members: dict[str, Any] = msgspec.to_builtins(found)
-    times = {"occurred_at": format_ms(found.occurred_at), "written_at": format_ms(record.timestamp_ms)}
+    members: dict[str, Any] = msgspec.to_builtins(entry)
+    times = {"occurred_at": format_ms(entry.occurred_at), "written_at": format_ms(record.timestamp_ms)}
     return {"partition": record.partition, "offset": record.offset} | members | times
 
 
-def _line(found: AuditRecord, place: str) -> str:
-    about = [found.order_id, found.customer_id, found.reason, None if found.count is None else f"{found.count} contacts"]
+def _line(entry: AuditRecord, place: str) -> str:
+    about = [entry.order_id, entry.customer_id, entry.reason, None if entry.count is None else f"{entry.count} contacts"]
     return (
-        f"{format_ms(found.occurred_at)}  {place:>9}  {found.actor:<20} {found.action:<20} {found.outcome:<9}  "
+        f"{format_ms(entry.occurred_at)}  {place:>9}  {entry.actor:<20} {entry.action:<20} {entry.outcome:<9}  "
         f"{'  '.join(word for word in about if word)}"
     )

@@ -43,7 +43,7 @@ class Finding:
 
     subject: str
     verdict: Verdict
-    found: str
+    result: str
     advice: str = ""
 
 
@@ -65,41 +65,41 @@ def run_doctor(
     findings.append(_disk(data_dir if data_dir.exists() else settings.state_dir))
     wrong = any(f.verdict == "wrong" for f in findings)
     if as_json:
-        rows = [{"subject": f.subject, "verdict": f.verdict, "found": f.found, "advice": f.advice} for f in findings]
+        rows = [{"subject": f.subject, "verdict": f.verdict, "found": f.result, "advice": f.advice} for f in findings]
         write_json({"ok": not wrong, "findings": rows})
         return int(wrong)
     table = Table("check", "", "result", "what to do")
     colours = {"ok": "green", "warning": "yellow", "wrong": "red"}
     for f in findings:
-        table.add_row(f.subject, Text(f.verdict, style=colours[f.verdict]), f.found, f.advice)
+        table.add_row(f.subject, Text(f.verdict, style=colours[f.verdict]), f.result, f.advice)
     out.print(table)
     return int(wrong)
 
 
-def _attempt(subject: str, advice: str, look: Callable[[], str]) -> Finding:
+def _attempt(subject: str, advice: str, check: Callable[[], str]) -> Finding:
     try:
-        return Finding(subject, "ok", look())
+        return Finding(subject, "ok", check())
     except LedgerError as exc:
         return Finding(subject, "wrong", str(exc), advice)
 
 
 def _broker(event_log: EventLog, kafka: KafkaSettings, settings: Settings) -> Finding:
-    def look() -> str:
+    def check() -> str:
         topic = settings.topics.events
         return f"{kafka.bootstrap_servers} answers; {topic} has {event_log.partitions(topic)} partitions"
 
     return _attempt(
-        "Kafka", "check KAFKA_BOOTSTRAP_SERVERS and its TLS and SASL settings; `order-ledger up` starts a local broker", look
+        "Kafka", "check KAFKA_BOOTSTRAP_SERVERS and its TLS and SASL settings; `order-ledger up` starts a local broker", check
     )
 
 
 def _topics(event_log: EventLog, settings: Settings) -> Finding:
-    def look() -> str:
+    def check() -> str:
         specs = settings.topics.specs(event_log.partitions(settings.topics.events), event_log.partitions(settings.topics.writers))
         event_log.check_topics(specs)
         return f"{len(specs)} topics with the settings the ledger needs"
 
-    return _attempt("topics", "correct the named setting; the ledger never changes an existing topic", look)
+    return _attempt("topics", "correct the named setting; the ledger never changes an existing topic", check)
 
 
 def _writers(event_log: EventLog, settings: Settings) -> Finding:
@@ -115,8 +115,8 @@ def _writers(event_log: EventLog, settings: Settings) -> Finding:
     except LedgerError as exc:
         return Finding("commands", "wrong", str(exc), "see the log of `commands`")
     if waiting and dealt <= dealt_before:
-        found = f"{waiting} commands pending, none processed within {STALL_PATIENCE_S:.0f} s"
-        return Finding("commands", "wrong", found, "is `commands` running?")
+        result = f"{waiting} commands pending, none processed within {STALL_PATIENCE_S:.0f} s"
+        return Finding("commands", "wrong", result, "is `commands` running?")
     return Finding("commands", "ok", f"{waiting} commands pending")
 
 
@@ -129,9 +129,9 @@ def _held(event_log: EventLog, settings: Settings) -> Finding:
     except LedgerError as exc:
         return Finding("writers", "wrong", str(exc), "see the log of `commands`")
     if unheld:
-        found = f"writers {unheld} are held by no process, and none took them within {STALL_PATIENCE_S:.0f} s"
+        result = f"writers {unheld} are held by no process, and none took them within {STALL_PATIENCE_S:.0f} s"
         advice = "is `commands` running? If so, it rejoins by itself, or its log says why it cannot"
-        return Finding("writers", "wrong", found, advice)
+        return Finding("writers", "wrong", result, advice)
     return Finding("writers", "ok", "every writer is held by a process")
 
 
@@ -140,10 +140,10 @@ def _transactions(event_log: EventLog, settings: Settings) -> Finding:
     t = settings.topics
     try:
         tps = [TopicPartition(topic, p) for topic in (t.events, t.refusals) for p in range(event_log.partitions(t.events))]
-        found = event_log.open_transactions(tps)
+        transactions = event_log.open_transactions(tps)
     except LedgerError as exc:
         return Finding("transactions", "warning", f"unknown: {exc}", "see the log of `commands`")
-    hanging = [one for one in found if not one.known]
+    hanging = [one for one in transactions if not one.known]
     if hanging:
         text = "; ".join(f"{one} has hung since {format_ms(one.last_timestamp_ms)}" for one in hanging)
         return Finding("transactions", "wrong", text, "order-ledger transactions")
@@ -163,11 +163,13 @@ def _status(status: dict[str, Any]) -> list[Finding]:
 
 def _worker(process: str, name: str, running: float, restarts: float, fault: str = "") -> Finding:
     """A thread or a task that is not running, or had to be restarted."""
-    what, why = f"{name} of {process}", f", last error: {fault}" if fault else ""
+    subject, why = f"{name} of {process}", f", last error: {fault}" if fault else ""
     if running < 1:
-        return Finding(what, "wrong", f"not running{why}", f"see the log of `{process}`; restarting the process starts it again")
+        return Finding(
+            subject, "wrong", f"not running{why}", f"see the log of `{process}`; restarting the process starts it again"
+        )
     often = "once" if restarts == 1 else f"{restarts:.0f} times"
-    return Finding(what, "warning", f"restarted {often}{why}", f"see the log of `{process}`")
+    return Finding(subject, "warning", f"restarted {often}{why}", f"see the log of `{process}`")
 
 
 def _undealt(event_log: EventLog, settings: Settings, tps: list[TopicPartition]) -> tuple[int, int]:
@@ -178,11 +180,11 @@ def _undealt(event_log: EventLog, settings: Settings, tps: list[TopicPartition])
 
 
 def _registry(url: str, prefix: str) -> Finding:
-    def look() -> str:
+    def check() -> str:
         check_registry(url, prefix)
         return f"{url} has the same schemas under the same ids"
 
-    return _attempt("schema registry", "order-ledger schema publish", look)
+    return _attempt("schema registry", "order-ledger schema publish", check)
 
 
 def _tokens(up_dir: Path | None, settings: Settings) -> list[Finding]:
@@ -200,8 +202,8 @@ def _tokens(up_dir: Path | None, settings: Settings) -> list[Finding]:
     for token in tokens:
         if token.expires_at_ms is not None and token.expires_at_ms <= now + WARN_MS[0]:
             expiry = "has expired" if token.is_expired(now) else "expires"
-            found = f"{token.sha256.hex()[:8]}... of {token.principal.actor} {expiry} ({format_ms(token.expires_at_ms)})"
-            findings.append(Finding("token", "warning", found, advice))
+            result = f"{token.sha256.hex()[:8]}... of {token.principal.actor} {expiry} ({format_ms(token.expires_at_ms)})"
+            findings.append(Finding("token", "warning", result, advice))
     return findings or [Finding("tokens", "ok", f"{len(tokens)} tokens, none expires soon")]
 
 
@@ -223,8 +225,8 @@ def _api(info: dict[str, Any] | None, settings: Settings) -> list[Finding]:
     else:
         findings = [Finding("API", "ok", f"{url} is ready")]
     if "\nledger_tokens_stale 1.0" in metrics:
-        found = "the tokens file is invalid; the previous tokens stay in use"
-        findings.append(Finding("tokens of serve", "wrong", found, "see the log of `serve`"))
+        result = "the tokens file is invalid; the previous tokens stay in use"
+        findings.append(Finding("tokens of serve", "wrong", result, "see the log of `serve`"))
     frozen = [line for line in metrics.splitlines() if line.startswith("ledger_orders_frozen ")]
     findings += _workers_of_serve(metrics)
     if frozen and float(frozen[0].split()[1]) > 0:
@@ -244,16 +246,16 @@ def _workers_of_serve(metrics: str) -> list[Finding]:
             for sample in family.samples:
                 seen.setdefault(sample.labels["worker"], {})[family.name] = sample.value
     return [
-        _worker("serve", name, found["ledger_workers_running"], found["ledger_worker_restarts"])
-        for name, found in seen.items()
-        if found["ledger_worker_restarts"] or found["ledger_workers_running"] < 1
+        _worker("serve", name, values["ledger_workers_running"], values["ledger_worker_restarts"])
+        for name, values in seen.items()
+        if values["ledger_worker_restarts"] or values["ledger_workers_running"] < 1
     ]
 
 
 def _disk(folder: Path) -> Finding:
     place = folder if folder.exists() else Path()
     free = shutil.disk_usage(place).free
-    found = f"{free / (1 << 30):.1f} GiB free at {place.absolute()}"
+    result = f"{free / (1 << 30):.1f} GiB free at {place.absolute()}"
     if free < LEAST_FREE_BYTES:
-        return Finding("disk", "wrong", found, "free some space: Kafka and RocksDB stop when the disk is full")
-    return Finding("disk", "ok", found)
+        return Finding("disk", "wrong", result, "free some space: Kafka and RocksDB stop when the disk is full")
+    return Finding("disk", "ok", result)

@@ -11,7 +11,7 @@ from ledger.kept_for_ever import ELSEWHERE, TEXTS
 def run_privacy(as_json: bool, out: Screen) -> None:
     """Show both tables of `ledger.kept_for_ever`."""
     if as_json:
-        places = [{"where": where, "left": what} for where, what in ELSEWHERE]
+        places = [{"where": where, "left": data} for where, data in ELSEWHERE]
         write_json({"kept_for_ever": [text._asdict() for text in TEXTS], "elsewhere": places})
         return
     out.print("Names, addresses, phone numbers and notes belong in an order's contact, which can be erased. Events cannot.\n")

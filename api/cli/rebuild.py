@@ -105,9 +105,9 @@ def _show(report: RebuildReport, dry_run: bool, out: Screen) -> None:
         return
     kept = f"; {report.kept} is kept for `rebuild --back`" if report.kept else ""
     out.print(f"{report.generation} is now the current generation{kept}")
-    told = {
+    messages = {
         "yes": "the running `serve` has switched to it",
         "no": "the running `serve` has not switched to it: start the version of `serve` that built it, beside it or instead",
         "nobody serves": "no `serve` is running here: the next one will use it",
     }
-    out.print(told[report.taken_over], style="yellow" if report.taken_over == "no" else None)
+    out.print(messages[report.taken_over], style="yellow" if report.taken_over == "no" else None)

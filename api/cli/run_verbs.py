@@ -138,8 +138,8 @@ def sandbox(
 
     settings = load_settings()
     configure_logging("sandbox", settings.log_level)
-    given = {"product": product_grpc_port, "merch": merch_grpc_port}
-    grpc_ports = {service: at for service, at in given.items() if at is not None}
+    ports = {"product": product_grpc_port, "merch": merch_grpc_port}
+    grpc_ports = {service: at for service, at in ports.items() if at is not None}
     raise typer.Exit(run_stand_ins(settings, data_dir, port, grpc_ports, chaos, with_parent))
 
 

@@ -34,14 +34,14 @@ def token(
 
     if role not in ROLES:
         raise typer.BadParameter(f"choose one of {', '.join(ROLES)}", param_hint="ROLE")
-    made = new_token(role)
-    entry: dict[str, Any] = {"name": name or role, "role": role, "sha256": [hash_token(made)]}
+    secret = new_token(role)
+    entry: dict[str, Any] = {"name": name or role, "role": role, "sha256": [hash_token(secret)]}
     if days is not None:
         entry["expires_at"] = format_ms(now_ms() + days * DAY_MS)
     if as_json:
-        write_json({"token": made, "entry": entry})
+        write_json({"token": secret, "entry": entry})
         return
-    out.print("Token, shown once:\n", made, "\n", sep="\n")
+    out.print("Token, shown once:\n", secret, "\n", sep="\n")
     out.print('Entry for LEDGER_TOKENS_FILE, inside {"tokens": [ ]}:\n')
     write_json(entry)
 

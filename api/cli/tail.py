@@ -55,10 +55,10 @@ def start_positions(event_log: EventLog, topic: str, start: str) -> dict[TopicPa
         return event_log.ends(tps)
     places = [_POSITION.match(place.strip()) for place in start.split(",")]
     if all(places):
-        found = {TopicPartition(topic, int(place[1])): int(place[2]) for place in places if place}
-        if unknown := found.keys() - set(tps):
+        positions = {TopicPartition(topic, int(place[1])): int(place[2]) for place in places if place}
+        if unknown := positions.keys() - set(tps):
             raise ConfigError(f"{topic} has no partition {min(unknown).partition}")
-        return found
+        return positions
     at = time_option(start, "--from (or beginning, now, a position like 3-1017)")
     return event_log.offset_at(tps, max(0, int(at.timestamp() * 1000)))  # Kafka gives negative offsets a meaning of their own
 
@@ -73,35 +73,35 @@ class Continuity:
         self._versions: dict[str, int] = {}
         self._links: dict[int, bytes] = {}
         self.events = 0
-        self.found: Counter[str] = Counter()
+        self.faults: Counter[str] = Counter()
 
-    def look(self, record: Record) -> Iterator[str]:
+    def check(self, record: Record) -> Iterator[str]:
         """Yields one line per fault."""
         self.events += 1
         place = f"{record.partition}-{record.offset}"
         try:
             event = event_codec().decode(record.value)
         except DecodeError as exc:
-            self.found["undecodable"] += 1
+            self.faults["undecodable"] += 1
             self._links.pop(record.partition, None)
             yield f"{place}: undecodable ({exc})"
             return
         if event.prev_hash != self._links.get(record.partition, event.prev_hash):
-            self.found["chain breaks"] += 1
+            self.faults["chain breaks"] += 1
             yield f"{place}: chain break: {event.order_id} v{event.version} does not name the event before"
         self._links[record.partition] = link_of(record.value or b"")
         before = self._versions.get(event.order_id)
         if before is not None and event.version <= before:
-            self.found["duplicates"] += 1
+            self.faults["duplicates"] += 1
             yield f"{place}: duplicate: {event.order_id} v{event.version} after v{before}"
         elif before is not None and event.version > before + 1:
-            self.found["gaps"] += 1
+            self.faults["gaps"] += 1
             yield f"{place}: gap: {event.order_id} v{event.version} after v{before}"
         self._versions[event.order_id] = max(event.version, before or 0)
 
     def __str__(self) -> str:
         names = ("duplicates", "gaps", "chain breaks", "undecodable")
-        return f"{self.events:,} events: " + ", ".join(f"{self.found[name]} {name}" for name in names)
+        return f"{self.events:,} events: " + ", ".join(f"{self.faults[name]} {name}" for name in names)
 
 
 def run_tail(  # noqa: PLR0913  # an option each
@@ -131,7 +131,7 @@ def run_tail(  # noqa: PLR0913  # an option each
     try:
         for record in committed(reader, positions, None if follow else ends, stopping, lambda: not has_reader()):
             if check:
-                for line in continuity.look(record):
+                for line in continuity.check(record):
                     out.print(line, style="red")
             else:
                 _show(record, order, customer, kind, form, out)
@@ -139,7 +139,7 @@ def run_tail(  # noqa: PLR0913  # an option each
         reader.close()
     if check:
         err.print(str(continuity))
-    return int(bool(continuity.found))
+    return int(bool(continuity.faults))
 
 
 def _show(record: Record, order: str | None, customer: str | None, kind: str | None, form: Form, out: Screen) -> None:

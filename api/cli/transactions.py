@@ -28,36 +28,36 @@ TopicWord = Literal["events", "refusals"]
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Advised:
     """An open transaction, and how to end it if it hangs."""
 
     one: OpenTransaction
     advice: Advice | None  # None: it does not hang
 
 
-def find(event_log: EventLog, topics: Topics, partition: int | None = None, topic: TopicWord | None = None) -> list[Found]:
+def find(event_log: EventLog, topics: Topics, partition: int | None = None, topic: TopicWord | None = None) -> list[Advised]:
     """Open transactions in the topics that writers write to; `partition` and `topic` narrow the search. Raises `LogError`."""
     names = [topics.events, topics.refusals] if topic is None else [getattr(topics, topic)]
     count = event_log.partitions(topics.events)
     wanted = [TopicPartition(name, p) for name in names for p in range(count) if partition in (None, p)]
     return [
-        Found(one, None if one.known else advise(event_log, topics, one))
+        Advised(one, None if one.known else advise(event_log, topics, one))
         for one in sorted(event_log.open_transactions(wanted), key=lambda one: (one.partition, one.start_offset))
     ]
 
 
 def run_transactions(kafka: KafkaSettings, settings: Settings, as_json: bool, out: Screen) -> int:
     """Show every open transaction. Returns 1 if one hangs."""
-    found = find(patient(open_log(kafka)), settings.topics)
-    hanging = [f for f in found if f.advice is not None]
+    transactions = find(patient(open_log(kafka)), settings.topics)
+    hanging = [f for f in transactions if f.advice is not None]
     if as_json:
-        write_json({"ok": not hanging, "transactions": [_row(f) for f in found]})
+        write_json({"ok": not hanging, "transactions": [_row(f) for f in transactions]})
         return int(bool(hanging))
-    if not found:
+    if not transactions:
         out.print("No transaction is open.")
         return 0
     table = Table("partition", "from offset", "producer", "transactional id", "since", "state", "outcome")
-    for f in found:
+    for f in transactions:
         one = f.one
         fate = Text("ends by itself", "green") if f.advice is None else Text("HANGS: must be ended", "red")
         table.add_row(
@@ -96,8 +96,8 @@ def run_end(  # noqa: PLR0913  # an option each
     """
     event_log = patient(open_log(kafka))
     every = find(event_log, settings.topics, partition, topic)
-    ended: list[tuple[Found, End]] = []
-    refused: list[tuple[Found, str]] = []
+    ended: list[tuple[Advised, End]] = []
+    refused: list[tuple[Advised, str]] = []
     for f in every:
         chosen = end_as or (f.advice.end if f.advice is not None else "abort")
         if why := why_not_to_end(f.one, now_ms()):
@@ -144,7 +144,7 @@ def _where(one: OpenTransaction) -> str:
     return f"{one.partition.topic}/{one.partition.partition}"
 
 
-def _plain(f: Found) -> str:
+def _plain(f: Advised) -> str:
     """Describe a hanging transaction and its effect."""
     one = f.one
     assert f.advice is not None
@@ -156,12 +156,12 @@ def _plain(f: Found) -> str:
     )
 
 
-def _records(f: Found) -> str:
+def _records(f: Advised) -> str:
     count = 0 if f.advice is None else f.advice.records
     return "The record" if count == 1 else f"The {count} records" if count else "Whatever is"
 
 
-def _deed(f: Found, how: End) -> str:
+def _deed(f: Advised, how: End) -> str:
     """Say what will be done, and the consequence."""
     said = _plain(f) if f.advice is not None else f"{_where(f.one)}: its coordinator should have ended it long ago but has not."
     if how == "commit":
@@ -178,7 +178,7 @@ def _deed(f: Found, how: End) -> str:
     return f"{said} {deed} The ledger would {f.advice.end} it, because {f.advice.why}: {warning}."
 
 
-def _row(f: Found) -> dict[str, Any]:
+def _row(f: Advised) -> dict[str, Any]:
     one = f.one
     row: dict[str, Any] = {
         "topic": one.partition.topic,

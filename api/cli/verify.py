@@ -136,18 +136,18 @@ def _walk(  # noqa: PLR0913, PLR0917  # an option each
         ends, starts = bulk.ends(), event_log.starts(list(fold.positions()), timeout_s=30.0)
         bar.started(sum(ends.values()) - sum(starts.values()), 0)
 
-        def tell(progress: FoldProgress) -> None:
+        def report(progress: FoldProgress) -> None:
             done = sum(max(0, progress.positions[tp] - starts[tp]) for tp in ends)
             bar.moved(done, progress.events, progress.bytes)
 
         if live is not None:  # first exactly up to the position of the read models
-            bulk.run(live.positions(), tell, stopping.is_set)
+            bulk.run(live.positions(), report, stopping.is_set)
             bar.phase("comparing rows")
             expire = {tp.partition for tp, start in starts.items() if tp.topic == topics.refusals and start > 0}
             for p, store in live.stores.items():
                 compare(store, fold.stores[p], p, live.digest(p), p in expire, findings)
             bar.phase("reading on")
-        bulk.run({tp: end for tp, end in ends.items() if tp.topic == topics.events}, tell, stopping.is_set)
+        bulk.run({tp: end for tp, end in ends.items() if tp.topic == topics.events}, report, stopping.is_set)
         walk.end()
     finally:
         bulk.close()

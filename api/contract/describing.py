@@ -45,10 +45,10 @@ def examples_of(model: Model) -> Sequence[Any]:
 
 def content(model: Model, media: str = "application/json") -> Described:
     """A body of this media type, with the model's schema and examples."""
-    found: Described = {"schema": ref(model)}
+    described: Described = {"schema": ref(model)}
     if examples := examples_of(model):
-        found["examples"] = {f"example {number}": {"value": value} for number, value in enumerate(examples, 1)}
-    return {media: found}
+        described["examples"] = {f"example {number}": {"value": value} for number, value in enumerate(examples, 1)}
+    return {media: described}
 
 
 def success(text: str, model: type[Response], headers: str = "", media: str = "application/json") -> Described:
@@ -76,10 +76,10 @@ _HEADER_NAMES = {
 
 def problems(slugs: Iterable[str], instance: str) -> Described:
     """Responses by status, each with one example per slug."""
-    found: Described = {}
+    responses: Described = {}
     for slug in dict.fromkeys(slugs):
         kind: ProblemType = PROBLEMS[slug]
-        response = found.setdefault(
+        response = responses.setdefault(
             str(kind.status),
             {"description": "", "content": {"application/problem+json": {"schema": ref(ProblemOut), "examples": {}}}},
         )
@@ -88,7 +88,7 @@ def problems(slugs: Iterable[str], instance: str) -> Described:
         examples[slug] = {"summary": kind.title, "value": msgspec.to_builtins(Problem(slug).shown(instance))}
         names = " ".join(["RetryAfter"] * (kind.retry_after_s is not None) + ["Challenge"] * (kind.status == 401))
         response["headers"] = headers_named(names)
-    return {status: found[status] for status in sorted(found)}
+    return {status: responses[status] for status in sorted(responses)}
 
 
 def operation(  # noqa: PLR0913  # its parts
@@ -135,8 +135,8 @@ def operation(  # noqa: PLR0913  # its parts
 
 def query(name: str, schema: Described, text: str, required: bool = False, example: object = None) -> Described:
     """A query parameter."""
-    found: Described = {"name": name, "in": "query", "required": required, "schema": schema, "description": text}
-    return found if example is None else found | {"example": example}
+    parameter: Described = {"name": name, "in": "query", "required": required, "schema": schema, "description": text}
+    return parameter if example is None else parameter | {"example": example}
 
 
 def in_path(name: str, text: str, example: str, pattern: str | None = None) -> Described:

@@ -171,13 +171,13 @@ def component_schemas() -> dict[str, Any]:
     """Schemas of all requests and responses, by component name."""
     bodies = [m for m in _classes(requests) if issubclass(m, requests.RequestBody) and m is not requests.RequestBody]
     answers = [m for m in _classes(responses) if issubclass(m, responses.Response) and m is not responses.Response]
-    _, found = models_json_schema([(model, "validation") for model in bodies], ref_template=SCHEMAS)
+    _, models = models_json_schema([(model, "validation") for model in bodies], ref_template=SCHEMAS)
     _, described = msgspec.json.schema_components(answers, ref_template="#/components/schemas/{name}")
     for model in answers:
         described[model.__name__]["title"] = component_name(model.__name__)
         if model.EXAMPLES:
             described[model.__name__]["examples"] = list(model.EXAMPLES)
-    return {component_name(name): _renamed(schema) for name, schema in {**found["$defs"], **described}.items()}
+    return {component_name(name): _renamed(schema) for name, schema in {**models["$defs"], **described}.items()}
 
 
 def _classes(module: ModuleType) -> list[type]:

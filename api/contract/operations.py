@@ -315,7 +315,7 @@ _VERSION = in_path("version", "A number from 1, or `latest`.", "latest", SCHEMA_
 def registry(name: str, summary: str, schema: Described, example: object, parameters: tuple[Described, ...] = ()) -> Described:
     """An operation in the shapes of the schema registry, including errors."""
     ok = {"description": summary, "content": {REGISTRY_JSON: {"schema": schema, "examples": {"example": {"value": example}}}}}
-    found = operation(
+    described = operation(
         name, "schema registry", summary, "", {200: ok}, path="/", parameters=parameters, security=_REGISTRY_SECURITY
     )
     wrong = {REGISTRY_JSON: {"schema": ref(responses.RegistryErrorOut)}}
@@ -327,12 +327,12 @@ def registry(name: str, summary: str, schema: Described, example: object, parame
     for status, text in errors.items():
         code = {404: 40403, 422: 42202}.get(status, status)
         sample = {"example": {"value": {"error_code": code, "message": text}}}
-        found["responses"][str(status)] = {
+        described["responses"][str(status)] = {
             "description": text,
             "content": {REGISTRY_JSON: wrong[REGISTRY_JSON] | {"examples": sample}},
         }
-    found["responses"].pop("403", None)
-    return found
+    described["responses"].pop("403", None)
+    return described
 
 
 _AVRO = '{"type":"record","name":"OrderEvent","fields":[]}'

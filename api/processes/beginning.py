@@ -87,14 +87,14 @@ class Beginning:
         partitions = until_answered(lambda: self._log.partitions(settings.topics.events), stopping, LogError)
         if partitions is None:
             return
-        made: Opened | None = None
+        caught_up: Opened | None = None
         bounds: Bounds | None = Bounds({}, {})
         if self._opened is None:
             self._ctx.making = True
-            made = open_caught_up(
+            caught_up = open_caught_up(
                 self._generations, settings.topics, self._log, partitions, stopping, self._generations.root / FOLDING_FILE
             )
-            if made is None:
+            if caught_up is None:
                 return
         elif self._projector.partitions != partitions:
             raise ConfigError(
@@ -107,9 +107,9 @@ class Beginning:
                 self._projector.contacts.follow(bounds.contact_ends)  # nothing folds yet; forgetting them all takes a while
         self._served.wait()
         if not stopping.is_set() and bounds is not None:
-            self._loop.call_soon_threadsafe(self._begin, made, bounds)
-        elif made is not None:
-            made.databases.close()
+            self._loop.call_soon_threadsafe(self._begin, caught_up, bounds)
+        elif caught_up is not None:
+            caught_up.databases.close()
 
     def _bounds(self) -> Bounds:
         contacts = [TopicPartition(self._settings.topics.contacts, p) for p in range(self._projector.partitions)]
@@ -123,12 +123,12 @@ class Beginning:
 
     # ---- on the event loop
 
-    def _begin(self, made: Opened | None, bounds: Bounds) -> None:
-        opened = made or self._opened
+    def _begin(self, caught_up: Opened | None, bounds: Bounds) -> None:
+        opened = caught_up or self._opened
         assert opened is not None
         try:
-            if made is not None:
-                self._projector.take_over(made.databases).close()
+            if caught_up is not None:
+                self._projector.take_over(caught_up.databases).close()
                 self._ctx.making = False
             else:
                 self._projector.databases.skip_expired(bounds.refusal_starts)

@@ -26,7 +26,7 @@ class Plaintext(NamedTuple):
 
     name: str
     setting: str
-    found: str
+    value: str
     instead: str
 
 
@@ -38,16 +38,16 @@ def check_exposure(settings: Settings, kafka: KafkaSettings) -> None:
     refuse_plaintext(settings, [*_kafka(kafka), *_mail(settings), *_stock(settings)])
 
 
-def refuse_plaintext(settings: Settings, found: list[Plaintext]) -> None:
+def refuse_plaintext(settings: Settings, plaintexts: list[Plaintext]) -> None:
     """In production, log each allowed connection; raises `ConfigError` with a line for each that is not allowed."""
     if settings.app_env != "production":
         return
     lines = []
-    for one in found:
+    for one in plaintexts:
         if one.name in settings.plaintext_allowed:
             log.warning("connection is not encrypted, allowed by ALLOW_PLAINTEXT", setting=one.setting, allowed=one.name)
         else:
-            lines.append(f"{one.setting} {one.found}: production needs {one.instead}, or {one.name} in ALLOW_PLAINTEXT")
+            lines.append(f"{one.setting} {one.value}: production needs {one.instead}, or {one.name} in ALLOW_PLAINTEXT")
     if lines:
         raise ConfigError("\n".join(lines))
 

@@ -25,7 +25,7 @@ def configure_logging(process: str, level: str = "INFO") -> None:
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        told_exception,
+        shorten_exception,
         only_our_ids,
         structlog.processors.CallsiteParameterAdder({structlog.processors.CallsiteParameter.PROCESS}),
     ]
@@ -43,7 +43,7 @@ def configure_logging(process: str, level: str = "INFO") -> None:
         return event
 
     handler = logging.StreamHandler(sys.stderr)
-    handler.addFilter(told_arguments)
+    handler.addFilter(shorten_arguments)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -58,12 +58,12 @@ def configure_logging(process: str, level: str = "INFO") -> None:
         logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLevelName(level)))
 
 
-def told_exception(_: object, __: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
+def shorten_exception(_: object, __: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
     """Replace `exc_info` by `exception`: type and place. The message is dropped, it may repeat what a client sent."""
-    found: object = event.pop("exc_info", None)
-    if found is True:
-        found = sys.exc_info()
-    exc = found[1] if isinstance(found, tuple) else found
+    exc_info: object = event.pop("exc_info", None)
+    if exc_info is True:
+        exc_info = sys.exc_info()
+    exc = exc_info[1] if isinstance(exc_info, tuple) else exc_info
     if isinstance(exc, BaseException):
         event["exception"] = without_values(exc)
     if event.get("logger") == "asyncio":
@@ -79,7 +79,7 @@ def only_our_ids(_: object, __: str, event: structlog.types.EventDict) -> struct
     return event
 
 
-def told_arguments(record: logging.LogRecord) -> bool:
+def shorten_arguments(record: logging.LogRecord) -> bool:
     """Shorten exceptions among the arguments of other libraries' records, which would be logged in full."""
     if isinstance(record.args, tuple):
         record.args = tuple(in_short(arg) if isinstance(arg, BaseException) else arg for arg in record.args)

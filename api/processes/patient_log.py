@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 def patient(
     event_log: EventLog,
-    tell: Callable[[str], None] = lambda line: print(line, file=sys.stderr),
+    report: Callable[[str], None] = lambda line: print(line, file=sys.stderr),
     patience_s: float = PATIENCE_S,
     stopping: threading.Event | None = None,
     read_patience_s: float = READ_PATIENCE_S,
@@ -30,9 +30,9 @@ def patient(
     """`event_log` whose requests are retried on `LogUnavailable`, for `patience_s` or until `stopping`.
 
     Writers and senders are passed through: they recover by themselves. So do readers, but a reader that gets no answer says so,
-    and raises `LogUnavailable` after `read_patience_s`. `tell` receives each message as a line.
+    and raises `LogUnavailable` after `read_patience_s`. `report` receives each message as a line.
     """
-    return cast("EventLog", _PatientLog(event_log, tell, patience_s, stopping or threading.Event(), read_patience_s))
+    return cast("EventLog", _PatientLog(event_log, report, patience_s, stopping or threading.Event(), read_patience_s))
 
 
 class _PatientLog:
@@ -41,20 +41,20 @@ class _PatientLog:
     def __init__(
         self,
         event_log: EventLog,
-        tell: Callable[[str], None],
+        report: Callable[[str], None],
         patience_s: float,
         stopping: threading.Event,
         read_patience_s: float,
     ) -> None:
-        self._log, self._tell, self._patience_s, self._stopping = event_log, tell, patience_s, stopping
+        self._log, self._report, self._patience_s, self._stopping = event_log, report, patience_s, stopping
         self._read_patience_s = read_patience_s
-        self._told = False
+        self._reported = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._log, name)
 
     def reader(self, name: str, **how: Any) -> Reader:
-        return cast("Reader", _PatientReader(self._log.reader(name, **how), self._tell, self._read_patience_s))
+        return cast("Reader", _PatientReader(self._log.reader(name, **how), self._report, self._read_patience_s))
 
     def partitions(self, topic: str) -> int:
         return self._ask(lambda: self._log.partitions(topic))
@@ -106,9 +106,9 @@ class _PatientLog:
             except LogUnavailable as exc:
                 if self._stopping.is_set() or time.monotonic() - began > self._patience_s:
                     raise
-                if not self._told:
-                    self._told = True
-                    self._tell(f"Kafka does not answer, retrying for {self._patience_s:.0f} s: {exc}")
+                if not self._reported:
+                    self._reported = True
+                    self._report(f"Kafka does not answer, retrying for {self._patience_s:.0f} s: {exc}")
                 self._stopping.wait(pause_s)
                 pause_s = min(pause_s * 2, MOST_PAUSE_S)
 
@@ -116,8 +116,8 @@ class _PatientLog:
 class _PatientReader:
     """Reports when nothing arrives because no broker answers, which looks like a log without new records."""
 
-    def __init__(self, reader: Reader, tell: Callable[[str], None], patience_s: float) -> None:
-        self._reader, self._tell, self._patience_s = reader, tell, patience_s
+    def __init__(self, reader: Reader, report: Callable[[str], None], patience_s: float) -> None:
+        self._reader, self._report, self._patience_s = reader, report, patience_s
         self._say_at_s = SILENT_S
 
     def __getattr__(self, name: str) -> Any:
@@ -128,11 +128,11 @@ class _PatientReader:
         silent_s = self._reader.silent_s()
         if records or silent_s < SILENT_S:
             if self._say_at_s > SILENT_S and silent_s < SILENT_S:
-                self._tell("Kafka answers again")
+                self._report("Kafka answers again")
                 self._say_at_s = SILENT_S
         elif silent_s > self._patience_s:
             raise LogUnavailable(f"Kafka has not answered for {silent_s:.0f} s")
         elif silent_s >= self._say_at_s:
             self._say_at_s = silent_s + SAY_AGAIN_S
-            self._tell(f"Kafka has not answered for {silent_s:.0f} s, resuming as soon as it does")
+            self._report(f"Kafka has not answered for {silent_s:.0f} s, resuming as soon as it does")
         return records

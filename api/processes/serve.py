@@ -134,9 +134,9 @@ class _Node:
 
     def _started(self, port: int) -> None:
         """Called when HTTP is served."""
-        _keep_what_is_there()
+        _freeze_objects()
         log.info("serving", host=self._settings.host, port=port)
-        self._keep_at({**background(self._context), "tokens file": self._tokens_file.look_for_ever})
+        self._keep_at({**background(self._context), "tokens file": self._tokens_file.check_for_ever})
         if self._opened is not None:
             self._tend(self._opened.name)
         if self._payments is not None:
@@ -148,7 +148,7 @@ class _Node:
         log.info("folding", generation=generation, partitions=self._projector.partitions)
         if self._opened is None:
             self._tend(generation)
-            _keep_what_is_there()
+            _freeze_objects()
         self._keep_at(beside_the_fold(self._context))
 
     def _tend(self, generation: str) -> None:
@@ -177,7 +177,7 @@ class _Node:
         self._context.end_streams()
 
 
-def _keep_what_is_there() -> None:
+def _freeze_objects() -> None:
     """Exclude all current objects, which live as long as the process, from garbage collection, and collect less often."""
     gc.collect()
     gc.freeze()

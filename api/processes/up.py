@@ -45,12 +45,12 @@ from ledger.files import private_folder, write_whole
 from ledger.patience import Patience, cpu_of
 from ledger.ports import free_port, is_free
 
-LOOK_S = 0.05
+CHECK_S = 0.05
 BROKER_PAUSE_S = 0.5
 
 
 class Up:
-    """Everything that `order-ledger up` runs. `tell(line)` shows a line on the screen.
+    """Everything that `order-ledger up` runs. `report(line)` shows a line on the screen.
 
     `sandboxed`: ignore settings of external services in the environment and in `.env`; the demo must not charge anybody.
     `stand_ins`: start the sandbox for services that are not set; without it, orders are accepted and nothing else happens.
@@ -62,7 +62,7 @@ class Up:
         self,
         data: Path,
         port: int,
-        tell: Callable[[str], None],
+        report: Callable[[str], None],
         environment: Mapping[str, str] | None = None,
         sandboxed: bool = False,
         stand_ins: bool = True,
@@ -71,7 +71,7 @@ class Up:
     ) -> None:
         self.data = data.absolute()
         self._port = port
-        self._tell = tell
+        self._report = report
         self._environment = dict(environment or {})
         self._sandboxed, self._stand_ins, self._train = sandboxed, stand_ins, train
         self._sandbox_port: int | None = None
@@ -130,7 +130,7 @@ class Up:
             on_ready(self.info)
             if self._train:
                 self._training = self.broker.training(self.data / "log" / "java-cache.log")
-        while not self._stopping.wait(LOOK_S):
+        while not self._stopping.wait(CHECK_S):
             self._tend()
             if self._training is not None:
                 self._training.tend()
@@ -146,8 +146,8 @@ class Up:
     def _new_patience(self) -> Patience:
         return Patience(say=lambda waited_s: self._say_slow("the ledger", waited_s))
 
-    def _say_slow(self, what: str, waited_s: float) -> None:
-        self._tell(f"slow machine: {what} is not ready after {waited_s:.0f} s, but is making progress")
+    def _say_slow(self, part: str, waited_s: float) -> None:
+        self._report(f"slow machine: {part} is not ready after {waited_s:.0f} s, but is making progress")
 
     def _start_children(self, bootstrap_servers: str, keys: Mapping[str, Any]) -> None:
         """Start `commands` and `serve`, or replace them if the address of the broker has changed."""
@@ -167,9 +167,9 @@ class Up:
     def _tend(self) -> None:
         for child in self.children:
             if happened := child.tend():
-                self._tell(happened)
+                self._report(happened)
         if self.broker.poll() is not None and time.monotonic() >= self._broker_not_before:
-            self._tell("the broker exited; restarting it")
+            self._report("the broker exited; restarting it")
             self._restart_broker()
 
     def _restart_broker(self) -> None:
@@ -180,7 +180,7 @@ class Up:
             self._broker_failures += 1
             if exc.code != "start_failed" or self._broker_failures >= MOST_ENDS:
                 raise
-            self._tell(f"the broker could not be started ({str(exc).splitlines()[0]}); trying again")
+            self._report(f"the broker could not be started ({str(exc).splitlines()[0]}); trying again")
             self._broker_not_before = time.monotonic() + BROKER_PAUSE_S
             return
         self._broker_failures = 0
@@ -194,15 +194,15 @@ class Up:
         """
         patience, folded_ns = self._new_patience(), 0
         folding = self.data / "state" / "projections" / FOLDING_FILE
-        while not self._stopping.wait(LOOK_S):
+        while not self._stopping.wait(CHECK_S):
             self._tend()
             for child in self.children:
                 if child.ends >= MOST_ENDS:
                     raise ConfigError(f"{child.name} exited {child.ends} times; see {child.log_file}")
             pids = [child.pid for child in self.children if child.pid is not None]
-            told_ns = folding.stat().st_mtime_ns if folding.exists() else 0
-            if told_ns != folded_ns:  # it first folds a long log, which may take any time
-                folded_ns, patience = told_ns, self._new_patience()
+            changed_ns = folding.stat().st_mtime_ns if folding.exists() else 0
+            if changed_ns != folded_ns:  # it first folds a long log, which may take any time
+                folded_ns, patience = changed_ns, self._new_patience()
             if patience.is_over(cpu_of(pids)):
                 raise ConfigError(f"not ready after {patience.waited_s:.0f} s; see the logs in {self.data / 'log'}")
             if _is_ready(self._port):

@@ -35,7 +35,7 @@ from ledger.rfc3339 import format_ms
 from ledger.transitions import DECLINED, OPEN, PENDING, REQUESTED, Operation
 
 PAY = "RequestPayment"  # name of the operation in command ids; never changes
-LOOK_PAUSE_S = 2.0  # between two checks of one payment without news
+READ_PAUSE_S = 2.0  # between two checks of one payment without news
 _PAYABLE = (OPEN, PENDING, DECLINED)
 
 
@@ -84,8 +84,8 @@ async def _initiate(call: Call, command: OrderCommand, payments: PaymentProvider
     headers = headers_of_outcome(call, partition, result.replayed)
     if outcome.code is not None:
         raise await refused(call, command.command_id, outcome, headers)
-    made = await order_then(call, partition, outcome)
-    no = len(made.attempts) if made is not None else 0
+    ordered = await order_then(call, partition, outcome)
+    no = len(ordered.attempts) if ordered is not None else 0
     if result.replayed:
         _remind(ctx, partition, command, no)
     order, attempt = await _opened(ctx, partition, order_id, no, deadline)
@@ -150,7 +150,7 @@ async def _confirm(call: Call, order_id: str, payments: PaymentProvider) -> Resp
         ctx.submissions.remind(asked)
         await _opened(ctx, partition, order_id, attempt.no, time.monotonic() + wait_of(call.preferences))
     elif attempt.provider_ref is not None:
-        for command in report_of(await _looked(ctx, order, attempt, payments), order, payments.name, now_ms()):
+        for command in report_of(await _read_facts(ctx, order, attempt, payments), order, payments.name, now_ms()):
             ctx.submissions.refuse_overload(order_id)
             outcome = await ctx.submissions.submit(command, wait_of(call.preferences))
             if isinstance(outcome, Pending):
@@ -211,23 +211,23 @@ async def _secret(call: Call, payments: PaymentProvider, attempt: Attempt) -> st
         raise Problem("provider-unavailable") from None
 
 
-async def _looked(ctx: AppContext, order: Order, attempt: Attempt, payments: PaymentProvider) -> tuple[Fact, ...]:
+async def _read_facts(ctx: AppContext, order: Order, attempt: Attempt, payments: PaymentProvider) -> tuple[Fact, ...]:
     """The provider's current facts about the attempt; empty once this node's fold shows another state of it.
 
-    The provider is asked at most once per `LOOK_PAUSE_S` and payment: requests in between wait for the next answer.
+    The provider is asked at most once per `READ_PAUSE_S` and payment: requests in between wait for the next answer.
     """
     partition, order_id = ctx.partition_of(order.order_id), order.order_id
-    look = asyncio.ensure_future(payments.sighting(str(attempt.provider_ref), LOOK_PAUSE_S))
+    reading = asyncio.ensure_future(payments.sighting(str(attempt.provider_ref), READ_PAUSE_S))
     try:
-        while not look.done():
-            news = asyncio.ensure_future(ctx.projector.waiters.news(order_id, LOOK_PAUSE_S))
-            await asyncio.wait({look, news}, return_when=asyncio.FIRST_COMPLETED)
+        while not reading.done():
+            news = asyncio.ensure_future(ctx.projector.waiters.news(order_id, READ_PAUSE_S))
+            await asyncio.wait({reading, news}, return_when=asyncio.FIRST_COMPLETED)
             news.cancel()
             now = ctx.queries.order(partition, order_id)
             if now is not None and ((latest := attempt_no(now, attempt.no)) is None or latest.state != attempt.state):
                 return ()
-        return (await look).facts
+        return (await reading).facts
     except (ProviderUnavailable, KeyError):
         raise Problem("provider-unavailable") from None
     finally:
-        look.cancel()
+        reading.cancel()

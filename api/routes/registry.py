@@ -95,24 +95,24 @@ def _by_id(call: Call) -> SchemaVersion:
 
 def _of_subject(call: Call) -> Sequence[SchemaVersion]:
     subject: str = call.path_params["subject"]
-    found = [schema for schema in schema_versions() if schema.subject(call.ctx.topics.prefix) == subject]
-    if not found:
+    schemas = [schema for schema in schema_versions() if schema.subject(call.ctx.topics.prefix) == subject]
+    if not schemas:
         raise RegistryError(NO_SUBJECT, f"Subject '{subject}' not found.")
-    return found
+    return schemas
 
 
 def _by_version(call: Call) -> SchemaVersion:
-    found = _of_subject(call)
+    schemas = _of_subject(call)
     text: str = call.path_params["version"]
     if text in ("latest", "-1"):
-        return found[-1]
+        return schemas[-1]
     if not (text.isascii() and text.isdecimal() and len(text) <= 10 and 0 < int(text) < 2**31):
         raise RegistryError(
             BAD_VERSION,
             f"The specified version '{text}' is not a valid version id. "
             'Allowed values are between [1, 2^31-1] and the string "latest"',
         )
-    for schema in found:
+    for schema in schemas:
         if schema.version == int(text):
             return schema
     raise RegistryError(NO_VERSION, f"Version {text} not found.")

@@ -142,10 +142,10 @@ async def metrics(call: Call) -> Response:
 async def openapi(call: Call) -> Response:
     """The OpenAPI document."""
     call.allow()
-    return json_response(await _made_once(call, "openapi", lambda: to_json(call.app.openapi())))
+    return json_response(await _cached(call, "openapi", lambda: to_json(call.app.openapi())))
 
 
-async def _made_once(call: Call, name: str, make: Callable[[], bytes]) -> bytes:
+async def _cached(call: Call, name: str, make: Callable[[], bytes]) -> bytes:
     """A constant document, cached on first use. Building it takes a tenth of a second, in a thread."""
     kept: dict[str, bytes] = call.app.state.documents
     if name not in kept:
@@ -169,7 +169,7 @@ async def docs_page(call: Call) -> Response:
         html_page = get_swagger_ui_html(openapi_url="", title="Order Ledger", swagger_ui_parameters=shown)
         return bytes(html_page.body)
 
-    return HTMLResponse(await _made_once(call, "docs", page))
+    return HTMLResponse(await _cached(call, "docs", page))
 
 
 async def read_problem(call: Call) -> Response:

@@ -33,7 +33,7 @@ EVERY_S = 0.25
 RETRY_S = 1.0
 SPOOL_AFTER_S = 1.0
 MAX_WAITING = 20_000  # 5 MB; staff who read a hundred contacts a second fill it in three minutes while the log is unreachable
-MAX_UNDER_WAY = 1_000  # of the sender's 20,000 slots, which commands need
+MAX_IN_PROGRESS = 1_000  # of the sender's 20,000 slots, which commands need
 SLICE, PAUSE_S = 100, 0.02  # sent without interruption: 1 ms
 SAY_AGAIN_S = 60.0
 
@@ -88,7 +88,7 @@ class Audit:
         self._sender, self._send_all, self._topic, self._node, self._clock = sender, send_all, topics.audit, node, clock
         self._codec = audit_codec()
         self._waiting: deque[_Item] = deque()
-        self._under_way: dict[_Item, None] = {}
+        self._in_progress: dict[_Item, None] = {}
         self._answers: deque[tuple[_Item, LogError | None, bool]] = deque()  # from the sender's thread: error, is it durable
         self._again_at = 0.0
         self._said: dict[str, float] = {}  # time of the last line, by event
@@ -101,7 +101,7 @@ class Audit:
     @property
     def waiting(self) -> int:
         """Number of records that are not known to be durable."""
-        return len(self._waiting) + len(self._under_way)
+        return len(self._waiting) + len(self._in_progress)
 
     def note(self, by: By, action: str, outcome: str, **about: Unpack[About]) -> None:
         """Record it. Never waits, never raises."""
@@ -137,7 +137,7 @@ class Audit:
     def _send(self) -> None:
         if time.monotonic() < self._again_at:
             return
-        for _ in range(min(len(self._waiting), SLICE, MAX_UNDER_WAY - len(self._under_way))):
+        for _ in range(min(len(self._waiting), SLICE, MAX_IN_PROGRESS - len(self._in_progress))):
             if not self._hand_over():
                 self._again_at = time.monotonic() + RETRY_S
                 return
@@ -150,7 +150,7 @@ class Audit:
         except LedgerError as exc:
             self._in_trouble(exc)
             return False
-        self._under_way[self._waiting.popleft()] = None
+        self._in_progress[self._waiting.popleft()] = None
         return True
 
     def _answered(self, item: _Item, acked: Acked | None, error: LogError | None) -> None:
@@ -166,14 +166,14 @@ class Audit:
         """Process answers of the sender, spool records that wait too long, send the others."""
         self._take_answers()
         if self._spool is not None:
-            self._keep_what_waits(time.monotonic() - SPOOL_AFTER_S)
+            self._spool_waiting(time.monotonic() - SPOOL_AFTER_S)
         self._send()
 
     def _take_answers(self) -> None:
         failed: list[_Item] = []
         while self._answers:
             item, error, is_durable = self._answers.popleft()
-            del self._under_way[item]
+            del self._in_progress[item]
             if is_durable:
                 self.written[item.action] += 1
             else:
@@ -189,9 +189,9 @@ class Audit:
         if self._spool is not None and not self.waiting:
             self._spool.clear()
 
-    def _keep_what_waits(self, since: float) -> None:
+    def _spool_waiting(self, since: float) -> None:
         assert self._spool is not None
-        old = [item for item in (*self._under_way, *self._waiting) if not item.kept and item.since <= since]
+        old = [item for item in (*self._in_progress, *self._waiting) if not item.kept and item.since <= since]
         if not old:
             return
         try:
@@ -208,8 +208,8 @@ class Audit:
         """Load records that the last process of this node could not write."""
         if self._spool is None:
             return
-        found, torn = self._spool.read()
-        for action, key, value in found:
+        entries, torn = self._spool.read()
+        for action, key, value in entries:
             item = _Item(action, NewRecord(self._topic, 0, key, value))
             item.kept = True
             self._waiting.append(item)
@@ -226,9 +226,9 @@ class Audit:
     def end(self) -> None:
         """Call after closing the sender, which has answered everything: remaining records are spooled, or lost."""
         self._take_answers()
-        left = [*self._under_way, *self._waiting]
+        left = [*self._in_progress, *self._waiting]
         if left and self._spool is not None:
-            self._keep_what_waits(time.monotonic())
+            self._spool_waiting(time.monotonic())
         if kept := sum(item.kept for item in left):
             log.warning("audit records are kept for the next start", count=kept)
         if gone := [item for item in left if not item.kept]:
@@ -245,9 +245,9 @@ class Audit:
             self.lost[item.action] += 1
         self._say("audit records are lost", why=why, lost=self.lost.total())
 
-    def _say(self, what: str, **members: object) -> None:
+    def _say(self, event: str, **members: object) -> None:
         """Log at most one line per minute and event, not one per record."""
         now = time.monotonic()
-        if now >= self._said.get(what, now):
-            self._said[what] = now + SAY_AGAIN_S
-            log.error(what, **members)
+        if now >= self._said.get(event, now):
+            self._said[event] = now + SAY_AGAIN_S
+            log.error(event, **members)

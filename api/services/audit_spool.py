@@ -33,16 +33,16 @@ class AuditSpool:
         """(entries, number of unreadable lines)."""
         if not self._has_any:
             return [], 0
-        found: list[Entry] = []
+        entries: list[Entry] = []
         torn = 0
         for line in filter(None, self._path.read_bytes().splitlines()):
             try:
                 members = json.loads(line)
                 key = members["key"]
-                found.append((str(members["action"]), key and key.encode(), base64.b64decode(members["value"], validate=True)))
+                entries.append((str(members["action"]), key and key.encode(), base64.b64decode(members["value"], validate=True)))
             except (ValueError, KeyError, TypeError, AttributeError):
                 torn += 1
-        return found, torn
+        return entries, torn
 
     def clear(self) -> None:
         """Delete all entries."""

@@ -45,7 +45,7 @@ FOLD_S = 10.0  # for the current content of the topic; a node that needs longer 
 AT_ONCE = 4  # customers
 NOTE_S = 5.0
 TAKE_OVER_MS = 60_000  # a working node notes its progress more often
-LOOK_S, RETRY_S = 10.0, 1.0
+RESUME_EVERY_S, RETRY_S = 10.0, 1.0
 
 
 class Erasures:
@@ -110,7 +110,7 @@ class Erasures:
             for kept in self._projector.contacts.erasures_in_progress():
                 if kept.erasure.node == self._node or now_ms() - kept.noted_at > TAKE_OVER_MS:
                     self._begin(kept.erasure.customer_id)
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(RESUME_EVERY_S)
 
     def _begin(self, customer_id: str) -> None:
         if not self._jobs:
@@ -143,10 +143,10 @@ class Erasures:
         if erasure.node != self._node:
             erasure = replace(erasure, node=self._node)
             await self._note(erasure)
-        note_at, found = time.monotonic() + NOTE_S, True
-        while found:
+        note_at, has_more = time.monotonic() + NOTE_S, True
+        while has_more:
             await self._fold_all_there_is()
-            found = False
+            has_more = False
             for owner in (
                 erasure.customer_id,
                 "",
@@ -156,7 +156,7 @@ class Erasures:
                     (keys, new, after), _ = await self._turns.run(self._some(erasure.customer_id, owner, after))
                     await self._submissions.send_all(list(self._records(keys)))
                     erasure = replace(erasure, contacts_deleted=erasure.contacts_deleted + new)
-                    found = found or bool(keys)
+                    has_more = has_more or bool(keys)
                     if time.monotonic() >= note_at:
                         await self._note(erasure)
                         note_at = time.monotonic() + NOTE_S

@@ -80,7 +80,7 @@ class Submissions:
         self._answers = answers
         # By partition: a stuck writer must not affect commands of others.
         self._undecided: defaultdict[int, dict[Waiter, tuple[str, float]]] = defaultdict(dict)
-        self._under_way: set[SentCommand] = set()
+        self._in_progress: set[SentCommand] = set()
         self._stopping = False
         self.waiting = 0
         self.sent = 0
@@ -97,7 +97,7 @@ class Submissions:
     def stop(self) -> None:
         """The process is stopping: waiting requests get half a second more, and then an answer."""
         self._stopping = True
-        for sent in self._under_way:
+        for sent in self._in_progress:
             sent.wake()
 
     async def perform(
@@ -179,7 +179,7 @@ class Submissions:
         record = self.record_of(command, (("traceparent", traceparent),) if traceparent else ())
         sent = SentCommand(self._sender, record, contact, self._waiters.outcome(command.command_id, command.fingerprint))
         self.waiting += 1
-        self._under_way.add(sent)
+        self._in_progress.add(sent)
         try:
             sent.wants_ack = wait_s <= 0
             try:
@@ -190,7 +190,7 @@ class Submissions:
             result = await self._result(command, record.partition, sent, wait_s)
         finally:
             self.waiting -= 1
-            self._under_way.discard(sent)
+            self._in_progress.discard(sent)
             self._waiters.forget(command.command_id, sent.waiter)
         if contact is not None and sent.contact_acked is not None:
             self._projector.remember([(contact, sent.contact_acked)])

@@ -196,7 +196,7 @@ async def stop_in_the_middle(context: AppContext, customer: str, slices: int) ->
 def test_a_node_that_was_killed_or_another_one_finishes_it(monkeypatch: pytest.MonkeyPatch, other_node: bool) -> None:
     monkeypatch.setattr(erasure, "SLICE_CONTACTS", 7)
     monkeypatch.setattr(erasure, "PAUSE_S", 0.0)
-    monkeypatch.setattr(erasure, "LOOK_S", 0.02)
+    monkeypatch.setattr(erasure, "RESUME_EVERY_S", 0.02)
     log = MemoryLog()
     with running_ledger(log, Topics()) as ledger:
         mine = write_contacts(ledger, "c-9", 60)

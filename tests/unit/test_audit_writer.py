@@ -218,7 +218,7 @@ def test_more_than_may_wait_is_counted_and_harms_nobody(log: MemoryLog, monkeypa
 
 
 def test_commands_keep_their_places_in_the_sender(log: MemoryLog, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audit_module, "MAX_UNDER_WAY", 10)
+    monkeypatch.setattr(audit_module, "MAX_IN_PROGRESS", 10)
     node = Node(log)
     held: list[NewRecord] = []
     monkeypatch.setattr(node.sender, "send", lambda record, on_ack: held.append(record))

@@ -34,14 +34,14 @@ def ledger(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ledger]:
 def test_a_writer_that_nobody_holds_is_wrong_and_one_that_is_held_is_not(ledger: Ledger) -> None:
     found = doctor._held(ledger.log, SETTINGS)
     assert found.verdict == "wrong"
-    assert "writers [0, 1] are held by no process" in found.found
+    assert "writers [0, 1] are held by no process" in found.result
     running = ledger.start()
     ledger.wait_for(lambda: running.process.ready_writers == [0, 1])
     assert doctor._held(ledger.log, SETTINGS).verdict == "ok"
     ledger.log.orphan("app", 1)
     found = doctor._held(ledger.log, SETTINGS)
     assert found.verdict == "wrong"
-    assert "writers [1] are held by no process" in found.found
+    assert "writers [1] are held by no process" in found.result
 
 
 def test_a_transaction_that_hangs_is_wrong_and_names_the_verb(ledger: Ledger) -> None:
@@ -53,7 +53,7 @@ def test_a_transaction_that_hangs_is_wrong_and_names_the_verb(ledger: Ledger) ->
     writer.transact([NewRecord(*tp, b"k", b"v")])
     found = doctor._transactions(ledger.log, SETTINGS)
     assert (found.verdict, found.advice) == ("wrong", "order-ledger transactions")
-    assert "order-events/2 from offset 0, of app-0" in found.found
+    assert "order-events/2 from offset 0, of app-0" in found.result
     ledger.log.away(True)
     assert doctor._transactions(ledger.log, SETTINGS).verdict == "warning"
     ledger.log.away(False)
@@ -79,9 +79,9 @@ def test_work_of_commands_that_began_again_is_a_warning_and_work_that_ended_is_w
         ],
     }
     first, *rest = doctor._status(status)
-    assert (first.verdict, first.found) == ("ok", "writers [0] are active; 7 reserve done")
+    assert (first.verdict, first.result) == ("ok", "writers [0] are active; 7 reserve done")
     assert [(f.subject, f.verdict) for f in rest] == [("notifier of commands", "warning"), ("reconciler of commands", "wrong")]
-    assert "restarted 3 times, last error: KeyError at notifier.py:1" in rest[0].found
+    assert "restarted 3 times, last error: KeyError at notifier.py:1" in rest[0].result
 
 
 def test_work_of_serve_is_read_from_its_metrics() -> None:
@@ -104,7 +104,7 @@ def test_work_of_serve_is_read_from_its_metrics() -> None:
 
     def judged() -> list[tuple[str, str]]:
         text = generate_latest(registry).decode()
-        return [(f.verdict, f.found) for f in doctor._workers_of_serve(text) if f.subject == "one of serve of serve"]
+        return [(f.verdict, f.result) for f in doctor._workers_of_serve(text) if f.subject == "one of serve of serve"]
 
     assert judged() == [("warning", "restarted once")]
     ended.set()

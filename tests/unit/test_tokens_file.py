@@ -58,7 +58,7 @@ class Watched:
         """What is logged meanwhile. The first look sees a change, the second one that it is at rest."""
         with structlog.testing.capture_logs() as logs:
             for _ in range(times):
-                self.file.look()
+                self.file.check()
         return [dict(entry) for entry in logs]
 
     def takes(self, token: str) -> bool:
@@ -196,9 +196,9 @@ def test_a_warning_names_the_principal_and_no_secret(tmp_path: Path) -> None:
 def test_tokens_of_the_variable_are_never_read_again_and_end_all_the_same() -> None:
     clock = Clock()
     file = TokensFile(Settings(_env_file=None, ledger_tokens=text(entry("x", expires_at=END))), clock)
-    file.look()
+    file.check()
     clock.now_ms = END_MS
     with structlog.testing.capture_logs() as logs:
-        file.look()
+        file.check()
     assert [line["event"] for line in logs] == ["token has expired"]
     assert file.tokens.reloads == {}

@@ -119,8 +119,6 @@ def test_a_message_of_the_sandbox_that_raises_stays_to_be_sent_again(tmp_path: P
             db.execute("insert into messages (id, at_s, body) values ('evt_1', 1, '{}')")
         webhooks.send_to("http://127.0.0.1:1", "whsec_x")
         until(
-            lambda: (
-                (webhooks.wake(), not webhooks._sending)[1] and running.sandbox.journal.rows("select 1 from messages") != []
-            )
+            lambda: (webhooks.wake(), not webhooks._sending)[1] and running.sandbox.journal.rows("select 1 from messages") != []
         )
         until(lambda: (webhooks.wake(), "evt_1" in webhooks._sending)[1])  # it is tried again

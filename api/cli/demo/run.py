@@ -83,7 +83,7 @@ class Demo:
         self.seconds: dict[str, float] = {}
         self.sums: dict[str, dict[str, int]] = {}
         self._orders, self._err = orders, err
-        self._machine = Up(folder, free_port(), self._told, ENVIRONMENT, sandboxed=True, train=False, check=check)
+        self._machine = Up(folder, free_port(), self._show_line, ENVIRONMENT, sandboxed=True, train=False, check=check)
         self._ended: list[str] = []
         self._worker: threading.Thread | None = None
         self._checked_at: float | None = None
@@ -128,7 +128,7 @@ class Demo:
         self.seconds["in all"] = ended - self.began
         return self.interrupted
 
-    def _told(self, line: str) -> None:
+    def _show_line(self, line: str) -> None:
         if "restarting it" in line:  # otherwise it is about a slow machine, which breaks no promise
             self._ended.append(line)
         self._err.print(line, style="yellow")
@@ -166,13 +166,13 @@ class Demo:
     def _compare(self) -> None:
         """Compare the findings of the independent consumer with the answers of the API."""
         assert self.steps is not None
-        found = self.consumer
+        totals = self.consumer
         step = Step("events read by an independent consumer", "versions 1..n, unbroken hash chain, one event per command")
-        step.count = found["events"]
-        step.problems += found["problems"]
+        step.count = totals["events"]
+        step.problems += totals["problems"]
         self.steps.steps.append(step)
         step = Step("orders compared with the API", "the topic alone gives the same orders, status and money")
-        orders = found["orders"]
+        orders = totals["orders"]
         step.count = len(orders)
         step.expect(
             set(orders) == {order.order_id for order in self.steps.placed},
@@ -232,8 +232,8 @@ class Demo:
 def _percentiles_ms(times_s: list[float]) -> dict[str, float]:
     if not times_s:
         return {}
-    found, most = sorted(times_s), len(times_s) - 1
-    return {f"p{share}": round(1000 * found[min(most, len(found) * share // 100)], 1) for share in (50, 99)}
+    ordered, most = sorted(times_s), len(times_s) - 1
+    return {f"p{share}": round(1000 * ordered[min(most, len(ordered) * share // 100)], 1) for share in (50, 99)}
 
 
 def start_consumer(info: dict[str, Any], topic: str) -> subprocess.Popen[bytes]:

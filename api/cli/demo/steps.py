@@ -159,8 +159,8 @@ class Steps:
         began = time.perf_counter()
         shown = await self._calls.until(order, lambda o: o.get("status") not in (None, Status.PENDING))
         self.paid_after_s.append(time.perf_counter() - began)
-        found = (shown.get("status"), shown.get("captured_minor"))
-        step.expect(found == (Status.PAID, order.body["total_minor"]), f"{order.order_id} is {found}")
+        actual = (shown.get("status"), shown.get("captured_minor"))
+        step.expect(actual == (Status.PAID, order.body["total_minor"]), f"{order.order_id} is {actual}")
 
     async def _place_one(self, step: Step, number: int) -> None:
         began = time.perf_counter()
@@ -200,9 +200,9 @@ class Steps:
 
         async def refuse(wrong: Wrong) -> None:
             answer = await self._calls.final(wrong.method, wrong.path, wrong.headers, body=wrong.body)
-            found = (answer.status, answer.json().get("code"))
+            actual = (answer.status, answer.json().get("code"))
             wanted = (wrong.status, wrong.code)
-            step.expect(found == wanted, f"{wrong.method} {wrong.path}: wanted {wanted}, got {found}")
+            step.expect(actual == wanted, f"{wrong.method} {wrong.path}: wanted {wanted}, got {actual}")
 
         await self._each(step, wrong_requests(pair[0], pair[1], self._tokens), refuse)
         for order in pair:
@@ -211,19 +211,19 @@ class Steps:
 
     async def _fulfil(self) -> None:
         step = self._step("orders fulfilled by the desk", "processing, shipped, delivered, one version each")
-        way = ("processing", "shipped", "delivered")
+        statuses = ("processing", "shipped", "delivered")
 
         async def fulfil(order: PlacedOrder) -> None:
-            for status in way[: way.index(order.life.status) + 1]:
+            for status in statuses[: statuses.index(order.life.status) + 1]:
                 body = {"status": status}
                 if status == "shipped":
                     body |= {"carrier": "DHL", "tracking": f"0034{order.number:08}"}
                 headers = self._calls.headers("admin", key=f"desk-{status}")
                 answer = await self._calls.final("PUT", f"/orders/{order.order_id}/status", headers, body)
-                found = (answer.status, answer.json().get("status"))
-                step.expect(found == (200, status), f"{order.order_id}: {answer.status} {answer.text}")
+                actual = (answer.status, answer.json().get("status"))
+                step.expect(actual == (200, status), f"{order.order_id}: {answer.status} {answer.text}")
 
-        await self._each(step, [order for order in self.placed if order.life.status in way], fulfil)
+        await self._each(step, [order for order in self.placed if order.life.status in statuses], fulfil)
 
     async def _cancel(self) -> None:
         step = self._step("orders cancelled, or attempted", "by the customer early, by the desk later, by nobody after shipping")
@@ -236,8 +236,8 @@ class Steps:
             headers = self._calls.headers(role, customer, "cancel")
             answer = await self._calls.final("POST", f"/orders/{order.order_id}/cancel", headers, {})
             shown = answer.json()
-            found = (answer.status, shown.get("code") or shown.get("axes", {}).get("payment"))
-            step.expect(found == wanted[order.life.name], f"{order.order_id} ({order.life.name}): got {found}")
+            actual = (answer.status, shown.get("code") or shown.get("axes", {}).get("payment"))
+            step.expect(actual == wanted[order.life.name], f"{order.order_id} ({order.life.name}): got {actual}")
 
         await self._each(step, [o for o in self.placed if o.life.name in wanted], cancel)
 
@@ -257,9 +257,9 @@ class Steps:
             # An order shows `rejected` as soon as one service rejects it; the stock of the other one is still to be released.
             services = {line["service"] for line in order.body["lines"]}
             await self._calls.until_events(order, lambda rows: services <= _finished_with(rows))
-            found = (shown.get("status"), shown.get("cancel_reason"), shown.get("axes", {}).get("payment"))
+            actual = (shown.get("status"), shown.get("cancel_reason"), shown.get("axes", {}).get("payment"))
             wanted = ("cancelled", order.life.reason, payment)
-            step.expect(found == wanted, f"{order.order_id} ({order.life.name}): {found}, not {wanted}")
+            step.expect(actual == wanted, f"{order.order_id} ({order.life.name}): {actual}, not {wanted}")
 
         await self._each(step, waiting, settled)
 
@@ -284,23 +284,23 @@ class Steps:
         began = time.monotonic()
         wanted = Counter(order.life.status for order in self.placed)
         for status in map(str, Status):
-            found = await self._pages(status)
-            self.statuses[status] = len(found)
-            step.count += len(found)
-            step.expect(len(set(found)) == len(found), f"{status}: an order is listed twice")
-            step.expect(len(found) == wanted[status], f"{status}: {len(found)} listed, {wanted[status]} expected")
+            order_ids = await self._pages(status)
+            self.statuses[status] = len(order_ids)
+            step.count += len(order_ids)
+            step.expect(len(set(order_ids)) == len(order_ids), f"{status}: an order is listed twice")
+            step.expect(len(order_ids) == wanted[status], f"{status}: {len(order_ids)} listed, {wanted[status]} expected")
             self._calls.patience.moved()
             self._advance(step.name, step.count, len(self.placed))
         step.seconds = time.monotonic() - began
 
     async def _pages(self, status: str) -> list[str]:
-        found: list[str] = []
+        order_ids: list[str] = []
         params: dict[str, str | int] = {"status": status, "limit": 50}
         while True:
             page = await self._calls.page(**params)
-            found += [row["order_id"] for row in page["data"]]
+            order_ids += [row["order_id"] for row in page["data"]]
             if page["next_cursor"] is None:
-                return found
+                return order_ids
             params["cursor"] = page["next_cursor"]
 
 
