@@ -28,7 +28,7 @@ from projections import faust_app
 from projections.bulk import ignore_progress
 from projections.projector import Projector
 from projections.queries import Queries
-from projections.rebuild import Share, fold_share
+from projections.rebuild_jobs import Share, fold_share
 from tests.benchmarks.jobs import cpu_s
 
 
