@@ -38,7 +38,7 @@ log = structlog.get_logger(__name__)
 _REQUEST_ID = re.compile(rb"(?=[0-9-]*[a-fA-F])([0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9a-fA-F]{32})")
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _QUIET = frozenset({"/live", "/ready", "/metrics"})  # polled by machines every few seconds
-_OURS = {"order_id": re.compile(ORDER_ID), "command_id": re.compile(COMMAND_ID)}
+_ID_FORMS = {"order_id": re.compile(ORDER_ID), "command_id": re.compile(COMMAND_ID)}
 _ALWAYS = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
 _READING = ("GET", "HEAD")
 CLIENT_LEFT = 499
@@ -130,8 +130,8 @@ def template_of(scope: Scope) -> str:
 def logged_path(template: str, scope: Scope) -> str:
     """The template, filled with an order or command id of valid form. Other parts are omitted: they may be anything."""
     if "{" in template:
-        for name, ours in _OURS.items():
-            if (value := scope["path_params"].get(name)) is not None and ours.fullmatch(value):
+        for name, form in _ID_FORMS.items():
+            if (value := scope["path_params"].get(name)) is not None and form.fullmatch(value):
                 return template.replace(f"{{{name}}}", value)
     return template
 

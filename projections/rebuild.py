@@ -205,13 +205,13 @@ class Rebuild:
     def _start_jobs(self, folder: Path, until: Mapping[TopicPartition, int]) -> list[_Job]:
         context, jobs = multiprocessing.get_context("spawn"), []
         for number, group in enumerate(_groups(self._partitions, self._jobs)):
-            ours, theirs = context.Pipe(duplex=False)
+            receiver, sender = context.Pipe(duplex=False)
             own = {tp: end for tp, end in until.items() if tp.partition in group}
             share = Share(self._topics, folder, group, own)
-            process = context.Process(target=_job, args=(self._doors, share, theirs), name=f"rebuild-{number}")
+            process = context.Process(target=_job, args=(self._doors, share, sender), name=f"rebuild-{number}")
             process.start()
-            theirs.close()
-            jobs.append(_Job(process, ours))
+            sender.close()
+            jobs.append(_Job(process, receiver))
         return jobs
 
     def _watch(self, jobs: list[_Job], at: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]) -> None:
@@ -353,10 +353,10 @@ class Rebuild:
 
 def _equal_until(databases: Databases, partition: int, live: Iterable[Digest]) -> int:
     """Number of events of the partition up to which both sides agree, according to the checkpoints."""
-    ours = {digest.events: digest for digest in databases.checkpoints(partition)}
+    own = {digest.events: digest for digest in databases.checkpoints(partition)}
     equal = 0
     for digest in live:
-        if ours.get(digest.events, digest) != digest:
+        if own.get(digest.events, digest) != digest:
             break
         equal = digest.events
     return equal

@@ -129,16 +129,16 @@ def _answered_in(store: Store) -> Callable[[str], bool]:
 def compare(live: Store, fold: Store, partition: int, kept: digests.Digest, refusals_expire: bool, findings: Findings) -> None:
     """Compare all rows of a partition's database with the fold at the same position, and the stored digest with the rows."""
     total = 0
-    for key, ours, theirs in _side_by_side(live, fold):
-        if ours is not None and digests.counts(key, ours):
-            total += digests.row_hash(key, ours)
+    for key, live_row, fold_row in _side_by_side(live, fold):
+        if live_row is not None and digests.counts(key, live_row):
+            total += digests.row_hash(key, live_row)
         findings.rows += 1
-        if ours == theirs:
+        if live_row == fold_row:
             continue
-        if theirs is None and refusals_expire and _is_refusal(key, ours):
+        if fold_row is None and refusals_expire and _is_refusal(key, live_row):
             findings.expired_refusals += 1  # the log keeps refusals for 60 days, the read models keep them for ever
             continue
-        findings.add_difference(_difference(fold, partition, key, ours, theirs))
+        findings.add_difference(_difference(fold, partition, key, live_row, fold_row))
     value = digests.as_bytes(digests.moved(0, total))
     if value != kept.value:
         difference = RowDifference(partition, kept.position - 1, "", "digest", "digest", kept.hex(), value.hex())
@@ -147,19 +147,19 @@ def compare(live: Store, fold: Store, partition: int, kept: digests.Digest, refu
 
 def _side_by_side(live: Store, fold: Store) -> Iterator[tuple[bytes, bytes | None, bytes | None]]:
     """(key, live row, row of the fold) of all keys of either, in order, except bookkeeping."""
-    ours, theirs = live.scan(b"", b"\x01"), fold.scan(b"", b"\x01")
-    left, right = next(ours, None), next(theirs, None)
+    live_rows, fold_rows = live.scan(b"", b"\x01"), fold.scan(b"", b"\x01")
+    left, right = next(live_rows, None), next(fold_rows, None)
     while left is not None or right is not None:
         if right is None or (left is not None and left[0] < right[0]):
             assert left is not None
             yield left[0], left[1], None
-            left = next(ours, None)
+            left = next(live_rows, None)
         elif left is None or right[0] < left[0]:
             yield right[0], None, right[1]
-            right = next(theirs, None)
+            right = next(fold_rows, None)
         else:
             yield left[0], left[1], right[1]
-            left, right = next(ours, None), next(theirs, None)
+            left, right = next(live_rows, None), next(fold_rows, None)
 
 
 def _is_refusal(key: bytes, row: bytes | None) -> bool:
@@ -194,10 +194,10 @@ _DECODERS: dict[bytes, Callable[[bytes], Any]] = {
 }
 
 
-def _difference(fold: Store, partition: int, key: bytes, live: bytes | None, theirs: bytes | None) -> RowDifference:
-    order_id = _order_of(key, live, theirs)
-    name, left, right = _first_field(key, live, theirs)
-    offset = _offset_of(fold, key, order_id, live, theirs)
+def _difference(fold: Store, partition: int, key: bytes, live: bytes | None, folded: bytes | None) -> RowDifference:
+    order_id = _order_of(key, live, folded)
+    name, left, right = _first_field(key, live, folded)
+    offset = _offset_of(fold, key, order_id, live, folded)
     return RowDifference(partition, offset, order_id, _KINDS.get(key[:2], "row"), name, left, right)
 
 
@@ -218,9 +218,9 @@ def _order_of(key: bytes, live: bytes | None, fold: bytes | None) -> str:
     return ""
 
 
-def _offset_of(fold: Store, key: bytes, order_id: str, live: bytes | None, theirs: bytes | None) -> int | None:
+def _offset_of(fold: Store, key: bytes, order_id: str, live: bytes | None, folded: bytes | None) -> int | None:
     if key.startswith(b"e/"):
-        return read_models.read_history_value(theirs or live or bytes(8))[0]
+        return read_models.read_history_value(folded or live or bytes(8))[0]
     last = None
     if order_id:
         for _, row in fold.scan(read_models.history_prefix(order_id), reverse=True):

@@ -39,7 +39,7 @@ class Watchdog:
         self._check_s, self._still_limit_s, self._stall_limit_s = check_s, still_limit_s, stall_limit_s
         self._stop = threading.Event()
         self._thread = WorkerThread("watchdog", self._watch, self._fail, again=False)
-        self._still: dict[TopicPartition, tuple[int, float]] = {}  # (offset, for how long in seconds)
+        self._stuck: dict[TopicPartition, tuple[int, float]] = {}  # (offset, for how long in seconds)
         self._held: dict[TopicPartition, tuple[int, float]] = {}  # (committed end, since when, monotonic)
         self._judged_at = 0.0
         self._idle_polls = 0
@@ -95,7 +95,7 @@ class Watchdog:
             if before.answered:
                 log.warning("log does not answer, reads continue and are stale", error=str(exc))
             self._feed.check = Check(False, before.behind, before.current_at, before.held_back_s)
-            self._still = {}
+            self._stuck = {}
             return False
         below = self._ask(lambda: self._feed.below(ends))
         while below and time.monotonic() < asked_at + TICK_S and not self._stop.wait(0.05):
@@ -125,15 +125,15 @@ class Watchdog:
         """
         now, idle_polls = time.monotonic(), self._feed.idle_polls
         passed_s = min(now - self._judged_at, 5 * TICK_S)  # bounded: a process that was suspended and resumed was not stuck
-        same = {tp for tp, offset in below.items() if tp in self._still and self._still[tp][0] == offset}
-        nothing_to_do = idle_polls != self._idle_polls or same == set(self._still)
-        still = {}
+        same = {tp for tp, offset in below.items() if tp in self._stuck and self._stuck[tp][0] == offset}
+        nothing_to_do = idle_polls != self._idle_polls or same == set(self._stuck)
+        stuck = {}
         for tp, offset in below.items():
-            still_s = self._still[tp][1] + passed_s * nothing_to_do if tp in same else 0.0
-            if still_s >= self._still_limit_s:
-                raise FoldStuck(f"{tp.topic}-{tp.partition}: stuck at {offset} for {still_s:.0f} s, the log continues")
-            still[tp] = (offset, still_s)
-        self._still, self._judged_at, self._idle_polls = still, now, idle_polls
+            stuck_s = self._stuck[tp][1] + passed_s * nothing_to_do if tp in same else 0.0
+            if stuck_s >= self._still_limit_s:
+                raise FoldStuck(f"{tp.topic}-{tp.partition}: stuck at {offset} for {stuck_s:.0f} s, the log continues")
+            stuck[tp] = (offset, stuck_s)
+        self._stuck, self._judged_at, self._idle_polls = stuck, now, idle_polls
 
     def _end_stalled(self, silent_s: float) -> None:
         frame = sys._current_frames().get(self._loop_thread)  # noqa: SLF001  # there is no public name

@@ -14,8 +14,8 @@ import structlog
 from api.contract.patterns import COMMAND_ID, ORDER_ID
 from ledger.faults import in_short, without_values
 
-_OURS = {"order_id": re.compile(ORDER_ID), "command_id": re.compile(COMMAND_ID)}
-NOT_OURS = "(not an id)"
+_ID_FORMS = {"order_id": re.compile(ORDER_ID), "command_id": re.compile(COMMAND_ID)}
+NOT_AN_ID = "(not an id)"
 
 
 def configure_logging(process: str, level: str = "INFO") -> None:
@@ -73,9 +73,9 @@ def shorten_exception(_: object, __: str, event: structlog.types.EventDict) -> s
 
 def only_our_ids(_: object, __: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
     """Hide ids without the ledger's own form: a path or a foreign record may contain anything."""
-    for name, ours in _OURS.items():
-        if (value := event.get(name)) is not None and not ours.fullmatch(str(value)):
-            event[name] = NOT_OURS
+    for name, form in _ID_FORMS.items():
+        if (value := event.get(name)) is not None and not form.fullmatch(str(value)):
+            event[name] = NOT_AN_ID
     return event
 
 

@@ -84,8 +84,8 @@ async def receive_message(call: Call) -> Response:
 async def _is_known(ctx: AppContext, hint: Hint, actor: str) -> bool:
     """Whether this node's fold already shows all facts of a message. Waits `OWN_ACT_S` for the ledger's own acts."""
     partition = ctx.partition_of(hint.order_id)
-    ours = all(fact.fact in _OWN_ACTS for fact in hint.facts)
-    deadline = time.monotonic() + (OWN_ACT_S if ours else 0.0)
+    own_acts = all(fact.fact in _OWN_ACTS for fact in hint.facts)
+    deadline = time.monotonic() + (OWN_ACT_S if own_acts else 0.0)
     while True:
         order = ctx.queries.order(partition, hint.order_id)
         if order is not None and all_known(hint.facts, order, actor, now_ms()):

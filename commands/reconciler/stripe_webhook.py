@@ -46,7 +46,7 @@ class StripeEvent(Struct, frozen=True):
     @property
     def payment_ref(self) -> str | None:
         """The payment it is about; None for an ignored type or an unknown shape."""
-        if not self.type.startswith(FOLLOWED) or self.type in OURS:
+        if not self.type.startswith(FOLLOWED) or self.type in AFTER_OWN_CALLS:
             return None
         try:
             about = _decode_object(self.data.object)
@@ -59,7 +59,7 @@ class StripeEvent(Struct, frozen=True):
 FOLLOWED = ("payment_intent.", "charge.", "refund.")
 
 # Types that only follow a call of the ledger itself, whose answer says the same: not worth a fetch.
-OURS = ("payment_intent.created",)
+AFTER_OWN_CALLS = ("payment_intent.created",)
 
 _decode = msgspec.json.Decoder(StripeEvent).decode
 _decode_object = msgspec.json.Decoder(EventObject).decode

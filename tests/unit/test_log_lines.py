@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import structlog
 
-from api.processes.log_lines import NOT_OURS, configure_logging
+from api.processes.log_lines import NOT_AN_ID, configure_logging
 from commands.idempotency import fresh_command_id, order_id_of
 from ledger.errors import StoreError
 from ledger.faults import named, without_values
@@ -96,5 +96,5 @@ def test_an_id_is_told_only_in_our_own_form(lines: Callable[[], list[dict[str, A
     log.warning("x", order_id=None)
     found = lines()
     assert (found[0]["order_id"], found[0]["command_id"]) == (ours, command)
-    assert (found[1]["order_id"], found[1]["command_id"]) == (NOT_OURS, NOT_OURS)
+    assert (found[1]["order_id"], found[1]["command_id"]) == (NOT_AN_ID, NOT_AN_ID)
     assert found[2]["order_id"] is None
