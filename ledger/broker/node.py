@@ -54,8 +54,7 @@ class EmbeddedBroker:
 
     port: 0 picks a free one, and the same one at the next start if it is still free.
     heap_mb: `-Xmx`; with the default, the process needs 200 to 350 MB in total.
-    log_file, log_level: Kafka's own log (default `kafka.log` in `data_dir`, `warn`); its standard output goes beside it (`.out`).
-    loggers: levels of single loggers of Kafka, by name.
+    log_file, log_level, loggers: of Kafka (default `kafka.log` in `data_dir`, `warn`; single loggers by name). Output: `.out`.
     properties: added to the broker properties of `server_properties`, or replacing them.
     jit: `full` needs a third less CPU under sustained load; `quick` starts half a second sooner and needs less during the first
     minute, for tests.
