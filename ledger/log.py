@@ -91,7 +91,11 @@ class OpenTransaction(NamedTuple):
 
 
 class Acked(NamedTuple):
-    """Position of a sent record."""
+    """Position of a sent record.
+
+    `timestamp_ms` can be some ms later than the record's own in the log: Kafka answers a record that had to be sent twice with
+    the time of the second one (seen on 4.4 with a broker that was killed or stopped).
+    """
 
     partition: int
     offset: int
