@@ -35,8 +35,8 @@ err = Console(stderr=True, highlight=False)
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     form = parser.add_mutually_exclusive_group()
-    form.add_argument("--quick", action="store_true", help="about two minutes: fewer and shorter pairs")
-    form.add_argument("--full", action="store_true", help="the default: five pairs, about ten minutes")
+    form.add_argument("--quick", action="store_true", help="two short pairs of everything, small topics")
+    form.add_argument("--full", action="store_true", help="the default: five longer pairs, topics of millions of events")
     parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, metavar="NAME", help=f"of {', '.join(NAMES)}")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything, with every sample, to this file")
     parser.add_argument("--pairs", type=int, metavar="N", help="interleaved pairs of system and reference, 1 to 50")
@@ -107,7 +107,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="order-ledger-bench-") as folder:
             described, rows, counted, foreign_cpus = _run(form, set(given.only), given.calm, Path(folder))
     except (Incorrect, RuntimeError) as exc:
-        err.print("[red]not correct, so no number is told:[/]", escape(str(exc)), soft_wrap=True)
+        err.print("[red]not correct, so no number is shown:[/]", escape(str(exc)), soft_wrap=True)
         return 1
     except KeyboardInterrupt:
         err.print("stopped")

@@ -21,7 +21,7 @@ FIRST_S = 10  # for the first order, while the processor still starts
 
 
 class Incorrect(Exception):
-    """Something was not as promised: no number is worth telling."""
+    """Something was not as promised: no number is worth showing."""
 
 
 @dataclass(frozen=True, slots=True)
