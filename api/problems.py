@@ -97,7 +97,9 @@ PROBLEMS: dict[str, ProblemType] = {
         f"An event of this order could not be folded; `frozen` names it. Staff must investigate. {_NEW_KEY}",
     ),
     "could-not-decide": ProblemType(
-        409, "Could not decide", f"The decision failed because of a bug; the order is unchanged and staff are alerted. {_NEW_KEY}"
+        409,
+        "Could not decide",
+        f"The decision failed because of a bug; the order is unchanged and the error is logged. {_NEW_KEY}",
     ),
     "not-due": ProblemType(409, "Not due", f"It is too early for this operation. {_NEW_KEY}"),
     "unknown-attempt": ProblemType(409, "Unknown attempt", f"The order has no such payment attempt or dispute. {_NEW_KEY}"),
@@ -170,7 +172,7 @@ PROBLEMS: dict[str, ProblemType] = {
         422,
         "Payment refused",
         "The payment provider refuses to open a payment for this order; `provider_code` is its reason. Another card would not "
-        "help: staff are alerted.",
+        "help: the order is flagged for staff.",
     ),
     "provider-unavailable": ProblemType(
         503, "Provider unavailable", "The payment provider does not answer. A retry with the same key is safe.", 5
