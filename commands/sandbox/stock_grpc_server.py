@@ -1,4 +1,4 @@
-"""The sandbox's stock services over gRPC: the same rooms and the same chaos as over HTTP, one loopback port per service."""
+"""The sandbox's stock services over gRPC: the same stock and the same faults as over HTTP, one loopback port per service."""
 
 from __future__ import annotations
 
