@@ -163,7 +163,7 @@ PROBLEMS: dict[str, ProblemType] = {
         1,
     ),
     "decisions-behind": ProblemType(
-        503, "Decisions behind", "Earlier commands wait to be decided, so this one was not sent. A retry with the same key is safe.", 5
+        503, "Decisions behind", "Earlier commands are undecided, so this one was not sent. A retry with the same key is safe.", 5
     ),
     "not-caught-up": ProblemType(
         503, "Not caught up", "This node has not folded the log far enough to answer; another node may have. A retry is safe.", 1
