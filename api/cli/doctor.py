@@ -231,7 +231,7 @@ def _api(info: dict[str, Any] | None, settings: Settings) -> list[Finding]:
     findings += _workers_of_serve(metrics)
     if frozen and float(frozen[0].split()[1]) > 0:
         count = int(float(frozen[0].split()[1]))
-        advice = "`order-ledger history ORDER` and the order's `frozen` name the record; fix the program, then rebuild"
+        advice = "`order-ledger history ORDER` and the order's `frozen` name the record; see Frozen orders in OPERATIONS.md"
         findings.append(Finding("frozen orders", "wrong", f"{count} orders could not be folded", advice))
     elif frozen:
         findings.append(Finding("frozen orders", "ok", "none"))
