@@ -17,7 +17,7 @@ RUN uv venv --python /usr/local/bin/python3.11 /opt/order-ledger
 ENV VIRTUAL_ENV=/opt/order-ledger
 
 WORKDIR /src
-# The dependencies in a layer of their own: they change seldom.
+# The dependencies in a layer of their own: they rarely change.
 COPY pyproject.toml ./
 RUN uv pip install -r pyproject.toml
 COPY . .
@@ -51,7 +51,7 @@ USER 10001:10001
 EXPOSE 8000
 STOPSIGNAL SIGTERM
 
-# For `serve`. `commands` listens nowhere: it ends non-zero when it can not go on, so switch this off for it.
+# For `serve`. `commands` listens nowhere and exits non-zero when it cannot continue: disable this check for it.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --start-interval=1s --retries=3 \
     CMD ["python", "-c", "import os, urllib.request as u; u.urlopen(f'http://127.0.0.1:{os.environ[\"PORT\"]}/ready', timeout=4)"]
 
