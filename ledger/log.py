@@ -1,7 +1,7 @@
 """The EventLog port: the contract of a log, against which adapters are tested.
 
-Two adapters keep this contract and pass the same tests (`tests/contract/test_event_log*.py`): `kafka_log.KafkaLog` and
-`memory_log.MemoryLog`.
+Two adapters keep this contract and pass the same tests (`tests/contract/test_event_log*.py`): `ledger.kafka.log.KafkaLog` and
+`ledger.memory.log.MemoryLog`.
 
 The contract
     * A topic has partitions; a partition is a sequence of records with rising offsets. Offsets may have gaps (transaction

@@ -1,6 +1,7 @@
 """The Store port: an ordered map of bytes whose rows and positions change together in one write.
 
-Two adapters keep it and pass the same tests (`tests/contract/test_store.py`): `rocks_store.RocksStore` and `MemoryStore` below.
+Two adapters keep it and pass the same tests (`tests/contract/test_store.py`): `ledger.rocks_store.RocksStore` and
+`ledger.memory.store.MemoryStore`.
 
 The contract
     * `write` is atomic: after a crash either all its rows are there or none. It is durable against `kill -9` of the process

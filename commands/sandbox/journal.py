@@ -104,7 +104,7 @@ class Journal:
         amount: int = 0,
     ) -> None:
         """Record an effect. Kinds: `authorised` `captured` `voided` `refunded` `refund_failed` `disputed` (minor units),
-        `reserved` `released` (units of `sku`), `barred`."""
+        `reserved` `released` (units of `sku`)."""
         db.execute(
             "insert into effects (call, at_ms, port, kind, order_id, ref, sku, amount) values (?, ?, ?, ?, ?, ?, ?, ?)",
             (call, at_ms, port, kind, order_id, ref, sku, amount),
