@@ -6,6 +6,7 @@ import threading
 import time
 from typing import Any
 
+import httpx
 import pytest
 
 from api.services.audit import By
@@ -16,15 +17,12 @@ from ledger.log import NewRecord, OnAck, Sender
 from ledger.schemas.codec import audit_codec
 from ledger.transitions import Operation
 from tests.support.harness import ROLES, RunningLedger, key, order_body
-from tests.support.patience import PATIENCE_S
+from tests.support.patience import PATIENCE_S, until
 
 
 def records(ledger: RunningLedger) -> list[AuditRecord]:
     """All that is durable, once nothing waits any more."""
-    deadline = time.monotonic() + PATIENCE_S
-    while ledger.context.audit.waiting:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(lambda: not ledger.context.audit.waiting)
     return [audit_codec().decode(record.value) for record in ledger.records(ledger.topics.audit)]
 
 
@@ -126,19 +124,23 @@ def gate(ledger: RunningLedger, monkeypatch: pytest.MonkeyPatch) -> Gate:
     return gate
 
 
-def test_an_erasure_is_not_even_promised_before_it_is_on_record(ledger: RunningLedger, gate: Gate) -> None:
-    order = place(ledger, "kim")
-    operator, answers = ledger.client("operator"), []
+def ask_for_erasure(operator: httpx.Client, customer: str, gate: Gate) -> tuple[threading.Thread, list[httpx.Response]]:
+    """Ask on a thread of its own; the request's record waits in the gate on return, and the answer will stand in the list."""
+    answers: list[httpx.Response] = []
 
     def ask() -> None:
-        answers.append(operator.post("/customers/kim/erasure", json={"force": True}, headers={"Prefer": "wait=10"}))
+        answers.append(operator.post(f"/customers/{customer}/erasure", json={"force": True}, headers={"Prefer": "wait=10"}))
 
     asking = threading.Thread(target=ask)
     asking.start()
-    deadline = time.monotonic() + PATIENCE_S
-    while not gate.held:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(lambda: gate.held)
+    return asking, answers
+
+
+def test_an_erasure_is_not_even_promised_before_it_is_on_record(ledger: RunningLedger, gate: Gate) -> None:
+    order = place(ledger, "kim")
+    operator = ledger.client("operator")
+    asking, answers = ask_for_erasure(operator, "kim", gate)
     assert operator.get("/customers/kim/erasure").status_code == 404, "nothing is promised"
     assert ledger.client(customer="kim").get(f"/orders/{order}").json()["contact"] is not None
     assert answers == []
@@ -149,17 +151,8 @@ def test_an_erasure_is_not_even_promised_before_it_is_on_record(ledger: RunningL
 
 def test_without_its_record_an_erasure_is_refused_and_does_nothing(ledger: RunningLedger, gate: Gate) -> None:
     order = place(ledger, "leo")
-    operator, answers = ledger.client("operator"), []
-
-    def ask() -> None:
-        answers.append(operator.post("/customers/leo/erasure", json={"force": True}, headers={"Prefer": "wait=10"}))
-
-    asking = threading.Thread(target=ask)
-    asking.start()
-    deadline = time.monotonic() + PATIENCE_S
-    while not gate.held:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    operator = ledger.client("operator")
+    asking, answers = ask_for_erasure(operator, "leo", gate)
     gate.refuse()
     asking.join(PATIENCE_S)
     assert (answers[0].status_code, answers[0].json()["code"]) == (503, "ledger-unavailable")
