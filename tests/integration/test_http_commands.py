@@ -19,7 +19,7 @@ from ledger.log import NewRecord
 from ledger.schemas.codec import event_codec
 from ledger.transitions import Operation
 from tests.support.harness import RunningLedger, free_order_body, key, order_body, placed
-from tests.support.patience import PATIENCE_S
+from tests.support.patience import PATIENCE_S, until
 
 
 def report(ledger: RunningLedger, order_id: str, **fields: Any) -> None:
@@ -229,10 +229,7 @@ def test_the_contact_is_read_at_once_also_when_its_topic_is_folded_late(
     assert client.get(f"/orders/{order['order_id']}").json() == order
     assert order["contact"] == order_body()["contact"]
     monkeypatch.undo()
-    deadline = time.monotonic() + PATIENCE_S
-    while not late:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(lambda: late)
     for tp, records in late:
         ledger.loop.call_soon_threadsafe(contacts.fold, tp, records)
     assert client.get(f"/orders/{order['order_id']}").json() == order

@@ -19,7 +19,7 @@ from ledger.memory.log import MemoryLog
 from ledger.schemas.codec import contact_codec
 from ledger.topics import DAY_MS, Topics
 from tests.support.harness import RunningLedger, another_node, deciding_again, key, order_body, running_ledger
-from tests.support.patience import PATIENCE_S
+from tests.support.patience import PATIENCE_S, until
 
 
 def placed(client: httpx.Client) -> str:
@@ -151,10 +151,7 @@ def test_a_retry_at_a_node_that_has_folded_neither_order_nor_erasure_leaves_noth
         node.folding.set()
         until_placed(late, order_id)
         for each in (node, ledger):
-            deadline = time.monotonic() + PATIENCE_S
-            while not each.context.projector.contacts_late.is_set():
-                assert time.monotonic() < deadline
-                time.sleep(0.01)
+            until(each.context.projector.contacts_late.is_set)
             assert each.client(customer="fay").get(f"/orders/{order_id}").json()["contact"] is None
         node.run(tend(node.context, now_ms()))
     assert last_of_each(ledger)[order_id] == [None]
@@ -180,10 +177,7 @@ def test_a_contact_that_comes_after_its_erasure_is_found_by_the_sweep_too(ledger
 def write(ledger: RunningLedger, record: NewRecord) -> None:
     acked: list[Acked | None] = []
     ledger.context.sender.send(record, lambda ack, error: acked.append(ack))
-    deadline = time.monotonic() + PATIENCE_S
-    while not acked:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(lambda: acked)
     assert acked[0] is not None
 
 

@@ -23,7 +23,7 @@ from projections.databases import Databases
 from projections.opening import nothing
 from projections.projector import Projector
 from tests.support.harness import RunningLedger, another_node, key, order_body, running_ledger
-from tests.support.patience import PATIENCE_S
+from tests.support.patience import PATIENCE_S, until
 from tests.support.serving import AdjustableStatus
 
 
@@ -55,10 +55,7 @@ def test_without_the_broker_commands_are_503_at_once_and_reads_go_on_marked_stal
     order = client.post("/orders", json=order_body(), headers=headers).json()
     log.away(True)
     wait_for(ledger, connected=False)
-    deadline = time.monotonic() + PATIENCE_S
-    while not ledger.status.staleness_ms:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(lambda: ledger.status.staleness_ms)
     began = time.monotonic()
     answer = client.post("/orders", json=order_body(), headers=key())
     assert (answer.status_code, answer.json()["code"], answer.headers["retry-after"]) == (503, "ledger-unavailable", "1")

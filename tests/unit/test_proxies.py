@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +19,7 @@ from api.settings import Settings, load_settings
 from ledger.errors import ConfigError
 from projections.faust_app import UVICORN_OPTIONS
 from tests.support import loopback
-from tests.support.patience import PATIENCE_S
+from tests.support.patience import PATIENCE_S, until
 
 FORGED = {"X-Forwarded-For": "203.0.113.7", "X-Forwarded-Proto": "https", "Forwarded": "for=203.0.113.7;proto=https"}
 
@@ -42,10 +41,7 @@ def serving(options: dict[str, Any]) -> Iterator[str]:
     server = uvicorn.Server(config)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve()))
     thread.start()
-    deadline = time.monotonic() + PATIENCE_S
-    while not server.started:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(lambda: server.started)
     yield "http://{}:{}".format(*server.servers[0].sockets[0].getsockname())
     server.should_exit = True
     thread.join(PATIENCE_S)
