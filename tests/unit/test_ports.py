@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -32,8 +34,24 @@ def test_the_preferred_port_is_taken_only_while_it_is_free() -> None:
     assert ports.free_port(port, avoid=port) != port
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not let a server listen on a port that is held")
+def test_a_port_is_given_to_one_process_before_its_server_starts_and_between_two_starts() -> None:
+    port = ports.free_port()
+    other = ports.free_port()
+    ports._held.pop(other).close()
+    ask = f"from ledger import ports; ports.PORTS = [{port}, {other}]; ports._ATTEMPTS = 2; print(ports.free_port())"
+    for _ in range(3):
+        elsewhere = subprocess.run([sys.executable, "-c", ask], check=True, capture_output=True, text=True).stdout
+        assert int(elsewhere) == other
+        with socket.create_server(("127.0.0.1", port)) as server, socket.create_connection(("127.0.0.1", port)) as client:
+            server.accept()[0].close()
+            assert client.recv(1) == b""
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port))
+
+
 def test_a_machine_without_a_free_port_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ports, "is_free", lambda port: False)
+    monkeypatch.setattr(ports, "_bound", lambda port, shared: None)
     with pytest.raises(NoFreePort, match="200 ports between 20000 and 30000") as caught:
         ports.free_port()
     assert caught.value.code == "port_taken"
