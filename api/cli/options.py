@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from api.cli.terminal import Screen
+from api.cli.terminal import Screen, Terminal
 from api.processes.running import read_keys, up_info
 
 if TYPE_CHECKING:
@@ -34,6 +34,11 @@ Token = Annotated[
         envvar="LEDGER_TOKEN", help="Token of a reader or an admin; default: from the running `up`.", show_default=False
     ),
 ]
+
+
+def terminal(as_json: bool) -> Terminal:
+    """The terminal of this process."""
+    return Terminal(out, err, as_json)
 
 
 def settings_of(data_dir: Path) -> Settings:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from api.cli.options import DEFAULT_DATA_DIR, PROVE, AsJson, DataDir, err, kafka_of, out, settings_of
+from api.cli.options import DEFAULT_DATA_DIR, PROVE, AsJson, DataDir, kafka_of, out, settings_of, terminal
 from api.processes.running import up_info
 
 app = typer.Typer()
@@ -34,19 +34,10 @@ def verify(
     Reports the first differences with partition, offset, order and field. Works beside a running `serve` and changes nothing.
     Heads that are kept elsewhere also show whether the log was cut off or rewritten; they are signed with LEDGER_HASH_KEY.
     """
-    from api.cli.verify import run_verify
+    from api.cli.verify import VerifyOptions, run_verify
 
-    code = run_verify(
-        kafka_of(data_dir),
-        settings_of(data_dir),
-        log_only=log_only,
-        write_heads=write_heads,
-        heads_file=heads,
-        as_json=as_json,
-        out=out,
-        err=err,
-    )
-    raise typer.Exit(code)
+    options = VerifyOptions(log_only=log_only, write_heads=write_heads, heads_file=heads)
+    raise typer.Exit(run_verify(kafka_of(data_dir), settings_of(data_dir), options, terminal(as_json)))
 
 
 @app.command(rich_help_panel=PROVE)
@@ -71,22 +62,12 @@ def rebuild(
     Compares digests with the current read models, exactly at their position. If they differ, changes nothing and exits 1.
     An interrupted run loses nothing: the next one resumes it. Reads only Kafka and writes only STATE_DIR/projections.
     """
-    from api.cli.rebuild import run_rebuild
+    from api.cli.rebuild import RebuildOptions, run_rebuild
 
-    code = run_rebuild(
-        kafka_of(data_dir),
-        settings_of(data_dir),
-        jobs=jobs,
-        keep_old=keep_old,
-        dry_run=dry_run,
-        back=back,
-        fresh=fresh,
-        accept_difference=accept_difference,
-        as_json=as_json,
-        out=out,
-        err=err,
+    options = RebuildOptions(
+        jobs=jobs, keep_old=keep_old, dry_run=dry_run, back=back, fresh=fresh, accept_difference=accept_difference
     )
-    raise typer.Exit(code)
+    raise typer.Exit(run_rebuild(kafka_of(data_dir), settings_of(data_dir), options, terminal(as_json)))
 
 
 @app.command(rich_help_panel=PROVE)
@@ -128,19 +109,8 @@ def transactions_end(
         raise typer.BadParameter("choose events or refusals", param_hint="--topic")
     if end_as not in (None, "commit", "abort"):
         raise typer.BadParameter("choose commit or abort", param_hint="--as")
-    from api.cli.transactions import run_end
+    from api.cli.transactions import EndOptions, run_end
     from api.settings import load_settings
 
-    code = run_end(
-        kafka_of(data_dir),
-        load_settings(),
-        partition=partition,
-        topic=topic,  # type: ignore[arg-type]
-        end_as=end_as,  # type: ignore[arg-type]
-        yes=yes,
-        as_json=as_json,
-        out=out,
-        err=err,
-        ask=typer.confirm,
-    )
-    raise typer.Exit(code)
+    options = EndOptions(partition=partition, topic=topic, end_as=end_as, yes=yes)  # type: ignore[arg-type]
+    raise typer.Exit(run_end(kafka_of(data_dir), load_settings(), options, terminal(as_json), typer.confirm))

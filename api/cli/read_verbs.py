@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from api.cli.options import DEFAULT_DATA_DIR, READ, AsJson, DataDir, Token, Url, api_of, err, kafka_of, out
+from api.cli.options import DEFAULT_DATA_DIR, READ, AsJson, DataDir, Token, Url, api_of, err, kafka_of, out, terminal
 
 app = typer.Typer()
 
@@ -26,12 +26,10 @@ def tail(  # noqa: PLR0917  # an option each
     as_json: AsJson = False,
 ) -> None:
     """Print events as they are committed: one line each, as JSON lines, or raw."""
-    from api.cli.tail import run_tail
+    from api.cli.tail import TailOptions, run_tail
     from api.settings import load_settings
 
-    code = run_tail(
-        kafka_of(data_dir),
-        load_settings(),
+    options = TailOptions(
         start=start,
         order=order,
         customer=customer,
@@ -39,10 +37,8 @@ def tail(  # noqa: PLR0917  # an option each
         follow=follow,
         check=check,
         form="raw" if raw else "json" if as_json else "table",
-        out=out,
-        err=err,
     )
-    raise typer.Exit(code)
+    raise typer.Exit(run_tail(kafka_of(data_dir), load_settings(), options, terminal(as_json)))
 
 
 @app.command(rich_help_panel=READ)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import Any
 
 from api.cli.screens import LogProgress
-from api.cli.terminal import Screen, write_json
+from api.cli.terminal import Screen, Terminal, write_json
 from api.processes.signals import stopper
 from api.processes.wiring import KafkaDoors
 from api.settings import Settings
@@ -16,41 +17,46 @@ from projections.opening import projections_of
 from projections.rebuild import Rebuild, RebuildReport
 
 
-def run_rebuild(  # noqa: PLR0913  # an option each
-    kafka: KafkaSettings,
-    settings: Settings,
-    *,
-    jobs: int | None,
-    keep_old: bool,
-    dry_run: bool,
-    back: bool,
-    fresh: bool,
-    accept_difference: bool,
-    as_json: bool,
-    out: Screen,
-    err: Screen,
-) -> int:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RebuildOptions:
+    """The options of `rebuild`. `jobs`: number of processes; None for one per CPU."""
+
+    jobs: int | None
+    keep_old: bool
+    dry_run: bool
+    back: bool
+    fresh: bool
+    accept_difference: bool
+
+
+def run_rebuild(kafka: KafkaSettings, settings: Settings, options: RebuildOptions, terminal: Terminal) -> int:
     """Rebuild the read models of the node in `settings`. Returns 1 if the current ones differ from the log."""
     stopping = stopper()
     doors = KafkaDoors(kafka)
     doors.enter_process()
     partitions = doors.open_log(stopping).partitions(settings.topics.events)
-    with LogProgress(err) as bar:
+    with LogProgress(terminal.err) as bar:
         rebuild = Rebuild(
             projections_of(settings.state_dir),
             doors,
             settings.topics,
             partitions,
-            min(jobs or os.cpu_count() or 1, partitions),
+            min(options.jobs or os.cpu_count() or 1, partitions),
             bar,
             stopping.is_set,
         )
-        report = rebuild.run(keep_old=keep_old, dry_run=dry_run, back=back, fresh=fresh, accept_difference=accept_difference)
-    if as_json:
+        report = rebuild.run(
+            keep_old=options.keep_old,
+            dry_run=options.dry_run,
+            back=options.back,
+            fresh=options.fresh,
+            accept_difference=options.accept_difference,
+        )
+    if terminal.as_json:
         write_json(report_to_json(report))
     else:
-        _show(report, dry_run, out)
-    return int(bool(report.differences) and not accept_difference)
+        _show(report, options.dry_run, terminal.out)
+    return int(bool(report.differences) and not options.accept_difference)
 
 
 def report_to_json(report: RebuildReport) -> dict[str, Any]:

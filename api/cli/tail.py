@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
 import msgspec
 
-from api.cli.terminal import Screen, has_reader, write_line, write_text
+from api.cli.terminal import Screen, Terminal, has_reader, write_line, write_text
 from api.processes.signals import stopper
 from api.processes.wiring import KafkaDoors
 from api.settings import Settings
@@ -104,64 +105,68 @@ class Continuity:
         return f"{self.events:,} events: " + ", ".join(f"{self.faults[name]} {name}" for name in names)
 
 
-def run_tail(  # noqa: PLR0913  # an option each
-    kafka: KafkaSettings,
-    settings: Settings,
-    *,
-    start: str,
-    order: str | None,
-    customer: str | None,
-    kind: str | None,
-    follow: bool,
-    check: bool,
-    form: Form,
-    out: Screen,
-    err: Screen,
-) -> int:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TailOptions:
+    """The options of `tail`. `order`, `customer` and `kind` (an event type) select; None selects everything."""
+
+    start: str
+    order: str | None
+    customer: str | None
+    kind: str | None
+    follow: bool
+    check: bool
+    form: Form
+
+    def selects(self, event: OrderEvent) -> bool:
+        """Whether the event is to be printed."""
+        return (
+            self.order in (None, event.order_id)
+            and self.customer in (None, event.customer_id)
+            and self.kind in (None, event.type)
+        )
+
+
+def run_tail(kafka: KafkaSettings, settings: Settings, options: TailOptions, terminal: Terminal) -> int:
     """Print matching events until interrupted, or without `follow` until the end of the log. Raises `LogError`.
 
     With `check`, prints only faults and returns 1 if there are any.
     """
     stopping = stopper()
-    event_log = KafkaDoors(kafka).open_log(stopping, for_ever=follow)
-    positions = start_positions(event_log, settings.topics.events, start)
+    event_log = KafkaDoors(kafka).open_log(stopping, for_ever=options.follow)
+    positions = start_positions(event_log, settings.topics.events, options.start)
     ends = event_log.ends(positions)
-    reader = event_log.reader("tail", eof=True, headers=form == "raw")
+    reader = event_log.reader("tail", eof=True, headers=options.form == "raw")
     continuity = Continuity()
     try:
-        for record in committed(reader, positions, None if follow else ends, stopping, lambda: not has_reader()):
-            if check:
+        for record in committed(reader, positions, None if options.follow else ends, stopping, lambda: not has_reader()):
+            if options.check:
                 for line in continuity.check(record):
-                    out.print(line, style="red")
+                    terminal.out.print(line, style="red")
             else:
-                _show(record, order, customer, kind, form, out)
+                _show(record, options, terminal.out)
     finally:
         reader.close()
-    if check:
-        err.print(str(continuity))
+    if options.check:
+        terminal.err.print(str(continuity))
     return int(bool(continuity.faults))
 
 
-def _show(record: Record, order: str | None, customer: str | None, kind: str | None, form: Form, out: Screen) -> None:
+def _show(record: Record, options: TailOptions, out: Screen) -> None:
     try:
         event = event_codec().decode(record.value)
     except DecodeError as exc:
-        if form == "table":
+        if options.form == "table":
             out.print(f"{record.partition}-{record.offset}: undecodable ({exc})", style="red")
         else:
             write_line({"partition": record.partition, "offset": record.offset, "undecodable": str(exc)})
         return
-    if (order, customer, kind) != (
-        order and event.order_id,
-        customer and event.customer_id,
-        kind and event.type,
-    ):
+    if not options.selects(event):
         return
-    if form == "table":
+    if options.form == "table":
         write_text([_line(event, record)])
         return
     line: dict[str, Any] = {"partition": record.partition, "offset": record.offset}
-    if form == "json":
+    if options.form == "json":
         line |= plain(event)
     else:
         line |= {

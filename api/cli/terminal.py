@@ -13,6 +13,7 @@ import os
 import select
 import sys
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
@@ -50,6 +51,15 @@ class Screen(Console):
         except UnicodeEncodeError:
             return plain
         return wanted
+
+
+@dataclass(frozen=True, slots=True)
+class Terminal:
+    """What a verb writes to: for people, `out` and `err`; for machines, standard output itself if `as_json`."""
+
+    out: Screen
+    err: Screen
+    as_json: bool
 
 
 def write_json(value: Any) -> None:

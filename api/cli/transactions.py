@@ -11,7 +11,7 @@ from typing import Any, Literal
 from rich.table import Table
 from rich.text import Text
 
-from api.cli.terminal import Screen, write_json
+from api.cli.terminal import Screen, Terminal, write_json
 from api.processes.patient_log import patient
 from api.processes.wiring import open_log
 from api.settings import Settings
@@ -77,29 +77,27 @@ def run_transactions(kafka: KafkaSettings, settings: Settings, as_json: bool, ou
     return int(bool(hanging))
 
 
-def run_end(  # noqa: PLR0913  # an option each
-    kafka: KafkaSettings,
-    settings: Settings,
-    *,
-    partition: int,
-    topic: TopicWord | None,
-    end_as: End | None,
-    yes: bool,
-    as_json: bool,
-    out: Screen,
-    err: Screen,
-    ask: Callable[[str], bool],
-) -> int:
-    """End the hanging transactions of `partition`. Returns 1 if one was refused, 2 if not confirmed; then nothing is done.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndOptions:
+    """The options of `transactions end`. `topic` None: both topics; `end_as` None: as the records call for."""
+
+    partition: int
+    topic: TopicWord | None
+    end_as: End | None
+    yes: bool
+
+
+def run_end(kafka: KafkaSettings, settings: Settings, options: EndOptions, terminal: Terminal, ask: Callable[[str], bool]) -> int:
+    """End the hanging transactions of a partition. Returns 1 if one was refused, 2 if not confirmed; then nothing is done.
 
     `ask(question)` returns the person's answer.
     """
     event_log = patient(open_log(kafka))
-    every = find(event_log, settings.topics, partition, topic)
+    every = find(event_log, settings.topics, options.partition, options.topic)
     ended: list[tuple[Advised, End]] = []
     refused: list[tuple[Advised, str]] = []
     for f in every:
-        chosen = end_as or (f.advice.end if f.advice is not None else "abort")
+        chosen = options.end_as or (f.advice.end if f.advice is not None else "abort")
         if why := why_not_to_end(f.one, now_ms()):
             refused.append((f, why))
         elif chosen is None:
@@ -107,23 +105,23 @@ def run_end(  # noqa: PLR0913  # an option each
             refused.append((f, f"the ledger cannot tell how to end it ({f.advice.why}): pass --as commit or --as abort"))
         else:
             ended.append((f, chosen))
-    if not as_json:
+    if not terminal.as_json:
         for line in [*(f"{_where(f.one)}: left alone, {why}." for f, why in refused), *(_deed(f, how) for f, how in ended)]:
-            out.print(line)
+            terminal.out.print(line)
         if not every:
-            out.print(f"No transaction is open in partition {partition}.")
-    if ended and not (yes or (not as_json and sys.stdin.isatty() and ask("Continue?"))):
-        err.print("nothing was done: pass --yes", style="red")
+            terminal.out.print(f"No transaction is open in partition {options.partition}.")
+    if ended and not (options.yes or (not terminal.as_json and sys.stdin.isatty() and ask("Continue?"))):
+        terminal.err.print("nothing was done: pass --yes", style="red")
         return 2
     for f, how in ended:
         event_log.end_transaction(f.one, commit=how == "commit")
     for f, _ in ended:
         _wait_until_seen(event_log, f.one)
-    if as_json:
+    if terminal.as_json:
         rows = {"ended": [{**_row(f), "as": how} for f, how in ended], "refused": [{**_row(f), "why": why} for f, why in refused]}
         write_json({"ok": not refused, **rows})
     elif ended:
-        out.print("Done. `commands` resumes the partition within a few seconds.")
+        terminal.out.print("Done. `commands` resumes the partition within a few seconds.")
     return int(bool(refused))
 
 

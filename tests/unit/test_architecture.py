@@ -58,7 +58,13 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
     ),
     "projections": (
         ("projections/__init__.py", "projections/faust_app.py"),
-        ("projections/live.py", "projections/rebuild.py", "projections/opening.py", "projections/verify.py"),
+        (
+            "projections/live.py",
+            "projections/rebuild.py",
+            "projections/opening.py",
+            "projections/verify.py",
+            "projections/verification.py",
+        ),
         ("projections/feed.py", "projections/watchdog.py", "projections/freshness.py", "projections/queries.py"),
         ("projections/lists.py",),
         ("projections/rebuild_jobs.py",),
