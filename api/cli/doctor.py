@@ -16,7 +16,7 @@ from rich.text import Text
 
 from api.callers.auth import read_tokens
 from api.callers.tokens_file import WARN_MS
-from api.cli.terminal import Screen, write_json
+from api.cli.terminal import Terminal, write_json
 from api.processes.patient_log import LEAST_PATIENCE_S, patient
 from api.processes.running import commands_status
 from api.processes.wiring import open_log
@@ -47,10 +47,19 @@ class Finding:
     advice: str = ""
 
 
-def run_doctor(
-    kafka: KafkaSettings, settings: Settings, data_dir: Path, info: dict[str, Any] | None, as_json: bool, out: Screen
-) -> int:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DoctorOptions:
+    """Where to look. `info`: of the `up` that runs in `data_dir`, if one does; `url` and `token` of the API override its own."""
+
+    data_dir: Path
+    info: dict[str, Any] | None
+    url: str | None
+    token: str | None
+
+
+def run_doctor(kafka: KafkaSettings, settings: Settings, options: DoctorOptions, terminal: Terminal) -> int:
     """Run all checks and show the findings. Returns 1 if anything is wrong (a warning is not)."""
+    data_dir, info = options.data_dir, options.info
     event_log = patient(open_log(kafka), lambda _: None, LEAST_PATIENCE_S)
     findings = [_broker(event_log, kafka, settings)]
     if findings[0].verdict == "ok":
@@ -61,10 +70,10 @@ def run_doctor(
     if settings.schema_registry_url:
         findings.append(_registry(settings.schema_registry_url, settings.topic_prefix))
     findings += _tokens(data_dir if info else None, settings)
-    findings += _api(info, settings)
+    findings += _api(*_address(options, settings))
     findings.append(_disk(data_dir if data_dir.exists() else settings.state_dir))
     wrong = any(f.verdict == "wrong" for f in findings)
-    if as_json:
+    if terminal.as_json:
         rows = [{"subject": f.subject, "verdict": f.verdict, "found": f.result, "advice": f.advice} for f in findings]
         write_json({"ok": not wrong, "findings": rows})
         return int(wrong)
@@ -72,7 +81,7 @@ def run_doctor(
     colours = {"ok": "green", "warning": "yellow", "wrong": "red"}
     for f in findings:
         table.add_row(f.subject, Text(f.verdict, style=colours[f.verdict]), f.result, f.advice)
-    out.print(table)
+    terminal.out.print(table)
     return int(wrong)
 
 
@@ -207,13 +216,21 @@ def _tokens(up_dir: Path | None, settings: Settings) -> list[Finding]:
     return findings or [Finding("tokens", "ok", f"{len(tokens)} tokens, none expires soon")]
 
 
-def _api(info: dict[str, Any] | None, settings: Settings) -> list[Finding]:
-    url = info["url"] if info else f"http://{settings.host}:{settings.port}"
-    token = info["tokens"]["operator"] if info else None
+def _address(options: DoctorOptions, settings: Settings) -> tuple[str, str | None]:
+    """(url, token) of the API. A token of the running `up` is used only for its own API."""
+    info = options.info
+    if options.url is not None:
+        return options.url, options.token
+    if info is None:
+        return f"http://{settings.host}:{settings.port}", options.token
+    return info["url"], options.token or info["tokens"]["operator"]
+
+
+def _api(url: str, token: str | None) -> list[Finding]:
     try:
         with BlockingHttp(url, ANSWER_S) as client:
             ready = client.get("/ready")
-            metrics = client.get("/metrics", {"Authorization": f"Bearer {token}"}).text if token else ""
+            metrics = client.get("/metrics", {"Authorization": f"Bearer {token}"}) if token else None
     except (NoAnswer, ConfigError) as exc:
         return [Finding("API", "wrong", f"{url} does not answer: {exc}", "is `serve` running?")]
     if ready.status != 200:
@@ -224,6 +241,17 @@ def _api(info: dict[str, Any] | None, settings: Settings) -> list[Finding]:
         ]
     else:
         findings = [Finding("API", "ok", f"{url} is ready")]
+    if metrics is None:
+        return [*findings, Finding("metrics of serve", "warning", "not read: no token", "pass --token, or set LEDGER_TOKEN")]
+    if metrics.status != 200:
+        result = f"not read: {url} answered {metrics.status}"
+        return [*findings, Finding("metrics of serve", "warning", result, "pass a valid token of any role as --token")]
+    return findings + _of_metrics(metrics.text)
+
+
+def _of_metrics(metrics: str) -> list[Finding]:
+    """What `serve` reports about itself: invalid tokens, failed workers, frozen orders."""
+    findings = []
     if "\nledger_tokens_stale 1.0" in metrics:
         result = "the tokens file is invalid; the previous tokens stay in use"
         findings.append(Finding("tokens of serve", "wrong", result, "see the log of `serve`"))

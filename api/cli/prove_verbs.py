@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from api.cli.options import DEFAULT_DATA_DIR, PROVE, AsJson, DataDir, kafka_of, out, settings_of, terminal
+from api.cli.options import DEFAULT_DATA_DIR, PROVE, AsJson, DataDir, Url, kafka_of, out, settings_of, terminal
 from api.processes.running import up_info
 
 app = typer.Typer()
@@ -71,11 +71,22 @@ def rebuild(
 
 
 @app.command(rich_help_panel=PROVE)
-def doctor(data_dir: DataDir = DEFAULT_DATA_DIR, as_json: AsJson = False) -> None:
+def doctor(
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    url: Url = None,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            envvar="LEDGER_TOKEN", help="Token of any role, for /metrics; default: from the running `up`.", show_default=False
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """Check broker, topics, schemas, writers, read models and disk; report what is wrong and what to do. Exits 1 on a problem."""
-    from api.cli.doctor import run_doctor
+    from api.cli.doctor import DoctorOptions, run_doctor
 
-    raise typer.Exit(run_doctor(kafka_of(data_dir), settings_of(data_dir), data_dir, up_info(data_dir), as_json, out))
+    options = DoctorOptions(data_dir=data_dir, info=up_info(data_dir), url=url, token=token)
+    raise typer.Exit(run_doctor(kafka_of(data_dir), settings_of(data_dir), options, terminal(as_json)))
 
 
 @transactions_app.callback()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,10 @@ from api.cli import doctor
 from api.metrics import Workers
 from api.settings import Settings
 from ledger.log import NewRecord, TopicPartition
+from ledger.memory.log import MemoryLog
 from ledger.supervision import WorkerThread, workers
+from ledger.topics import Topics
+from tests.support.harness import running_ledger
 from tests.support.one_log import TOPICS, Ledger, place
 from tests.support.patience import PATIENCE_S
 
@@ -114,3 +118,35 @@ def test_work_of_serve_is_read_from_its_metrics() -> None:
 
 def test_a_serve_without_such_metrics_is_not_judged() -> None:
     assert doctor._workers_of_serve("") == []
+
+
+def test_the_metrics_of_serve_are_read_with_a_token_and_missed_without() -> None:
+    with running_ledger(MemoryLog(), Topics()) as running:
+        ready = ("API", "ok", f"{running.url} is ready")
+
+        def findings(token: str | None) -> list[tuple[str, str, str]]:
+            return [(f.subject, f.verdict, f.result) for f in doctor._api(running.url, token)]
+
+        assert findings(None) == [ready, ("metrics of serve", "warning", "not read: no token")]
+        assert findings("of nobody") == [ready, ("metrics of serve", "warning", f"not read: {running.url} answered 401")]
+        first, *others = findings(running.tokens["reader"])
+        assert (first, others[-1]) == (ready, ("frozen orders", "ok", "none"))
+        assert not {subject for subject, _, _ in others} & {"metrics of serve", "tokens of serve"}
+
+
+@pytest.mark.parametrize(
+    ("url", "token", "running", "expected"),
+    [
+        (None, None, True, ("http://up", "of up")),
+        (None, "mine", True, ("http://up", "mine")),
+        ("http://other", None, True, ("http://other", None)),
+        ("http://other", "mine", False, ("http://other", "mine")),
+        (None, None, False, ("http://127.0.0.1:8000", None)),
+    ],
+)
+def test_options_override_the_running_ledger_and_its_token_goes_nowhere_else(
+    url: str | None, token: str | None, running: bool, expected: tuple[str, str | None], tmp_path: Path
+) -> None:
+    info = {"url": "http://up", "tokens": {"operator": "of up"}} if running else None
+    options = doctor.DoctorOptions(data_dir=tmp_path, info=info, url=url, token=token)
+    assert doctor._address(options, SETTINGS) == expected
