@@ -80,7 +80,7 @@ READY: Json = {"status": "ready", "checks": {"fold": "ok", "log": "ok", "caught_
 READY_WITHOUT_LOG: Json = {
     "status": "ready",
     "checks": {"fold": "waiting", "log": "away", "caught_up": "behind by ?"},
-    "reason": "log-away",
+    "reason": "log-unavailable",
     "stale": True,
     "staleness_ms": 61_000,
 }

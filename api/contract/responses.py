@@ -294,7 +294,7 @@ class HealthOut(Response):
 
     status: Literal["live", "ready", "not_ready"]
     checks: dict[str, str]
-    reason: NotReady | Literal["log-away"] | None = None
+    reason: NotReady | Literal["log-unavailable"] | None = None
     stale: bool = False
     staleness_ms: int | None = None
 

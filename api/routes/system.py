@@ -63,7 +63,7 @@ async def ready(call: Call) -> Response:
     if reason:
         body = HealthOut("not_ready", checks, reason)
     elif checks["log"] == "away":
-        body = HealthOut("ready", checks, "log-away", True, status.staleness_ms)
+        body = HealthOut("ready", checks, "log-unavailable", True, status.staleness_ms)
     else:
         body = HealthOut("ready", checks)
     return json_response(to_json(body), 503 if reason else 200, {"Retry-After": "1"} if reason else {})

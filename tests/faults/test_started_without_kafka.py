@@ -129,7 +129,7 @@ def test_serve_answers_from_its_databases_while_kafka_is_away_and_becomes_whole_
 
         serve.start()
         client.wait_live()
-        ready = client.wait_for_reason("log-away")
+        ready = client.wait_for_reason("log-unavailable")
         assert client.get("/ready").status_code == 200
         assert (ready["status"], ready["stale"]) == ("ready", True)
         assert ready["checks"] == {"fold": "waiting", "caught_up": "behind by ?", "log": "away"}

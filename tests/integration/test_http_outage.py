@@ -94,9 +94,13 @@ def test_a_node_that_is_behind_marks_its_reads_and_erases_nothing(ledger: Runnin
     ("status", "code", "reason"),
     [
         ({}, 200, None),
-        ({"connected": False, "staleness_ms": 60_000}, 200, "log-away"),
-        ({"connected": False, "begun": False, "folding": False, "caught_up": False, "staleness_ms": 60_000}, 200, "log-away"),
-        ({"connected": False, "caught_up": False, "staleness_ms": 60_000}, 200, "log-away"),
+        ({"connected": False, "staleness_ms": 60_000}, 200, "log-unavailable"),
+        (
+            {"connected": False, "begun": False, "folding": False, "caught_up": False, "staleness_ms": 60_000},
+            200,
+            "log-unavailable",
+        ),
+        ({"connected": False, "caught_up": False, "staleness_ms": 60_000}, 200, "log-unavailable"),
         ({"connected": False, "connecting": True, "begun": False, "folding": False, "caught_up": False}, 503, "connecting"),
         ({"caught_up": False, "behind": 7, "staleness_ms": 60_000}, 503, "behind"),
         ({"folding": False}, 503, "fold-stopped"),
@@ -109,7 +113,7 @@ def test_ready_says_whether_and_why(
     monkeypatch.setattr(ledger.context, "status", AdjustableStatus(**status))
     answer = ledger.client().get("/ready")
     assert (answer.status_code, answer.json().get("reason")) == (code, reason)
-    stale = code == 200 and reason == "log-away"
+    stale = code == 200 and reason == "log-unavailable"
     assert (answer.json().get("stale"), answer.json().get("staleness_ms")) == ((True, 60_000) if stale else (None, None))
     assert answer.json()["status"] == ("ready" if code == 200 else "not_ready")
 

@@ -63,7 +63,7 @@ def test_not_ready_is_another_status_or_nobody_there(server: HTTPServer, monkeyp
 
 
 def test_a_node_that_can_only_answer_stale_reads_is_waited_for(server: HTTPServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Ready, "body", b'{"status":"ready","checks":{},"reason":"log-away","stale":true,"staleness_ms":7}')
+    monkeypatch.setattr(Ready, "body", b'{"status":"ready","checks":{},"reason":"log-unavailable","stale":true,"staleness_ms":7}')
     assert not _is_ready(server.server_port)
 
 

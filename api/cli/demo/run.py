@@ -155,7 +155,7 @@ class Demo:
                 progress.advance("independent consumer", 0, 1)
                 began = time.monotonic()
                 printed, said = consumer.communicate(timeout=PATIENCE_S)  # closes its standard input: it reads to the end
-                self.seconds["for the consumer's rest"] = time.monotonic() - began
+                self.seconds["for the consumer to finish"] = time.monotonic() - began
             finally:
                 consumer.kill()
         if consumer.returncode:

@@ -24,7 +24,7 @@ SUMS = {
 PHASES = {  # of `Demo.seconds`
     "to start everything": "start",
     "for all steps": "steps",
-    "for the consumer's rest": "consumer's last events",
+    "for the consumer to finish": "consumer's last events",
     "to stop everything": "stop",
     "in all": "in total",
 }
