@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -18,6 +17,7 @@ import pytest
 from tests.support import loopback
 from tests.support.gateway import Gateway
 from tests.support.patience import PATIENCE_S
+from tests.support.pausing import pause, resume
 from tests.support.up_process import PROGRAM, UpProcess
 from tests.support.verbs import lines, run
 
@@ -92,7 +92,7 @@ def refusal(up: UpProcess, *arguments: str) -> str:
 def test_what_was_seen_while_kafka_stood_still_is_on_record_although_serve_was_killed(up: UpProcess) -> None:
     order = place(up, 2, "unseen")
     waiting = up.data / "state" / "audit.waiting"
-    os.kill(up.pid("broker"), signal.SIGSTOP)
+    pause(up.pid("broker"))
     try:
         with staff(up, "admin") as admin:
             assert admin.get(f"/orders/{order}").json()["contact"] is not None
@@ -103,7 +103,7 @@ def test_what_was_seen_while_kafka_stood_still_is_on_record_although_serve_was_k
         up.kill_one("serve")
         until(lambda: up.pid("serve") != before, up)
     finally:
-        os.kill(up.pid("broker"), signal.SIGCONT)
+        resume(up.pid("broker"))
     found = until(lambda: audit(up, "--order", order), up)
     assert {(record["actor"], record["action"]) for record in found} == {("admin:admin", "contact_read")}
     assert len({record["audit_id"] for record in found}) == 1

@@ -19,6 +19,7 @@ from ledger.kafka.settings import KafkaSettings
 from ledger.log import Acked, NewRecord, Record, TopicPartition
 from ledger.topics import TopicSpec
 from tests.support.patience import PATIENCE_S, until
+from tests.support.pausing import pause, resume
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(900)]
 
@@ -150,9 +151,9 @@ def kill(node: EmbeddedBroker, tail: Tail) -> None:
 
 
 def freeze(node: EmbeddedBroker, tail: Tail) -> None:
-    os.kill(node.pid, signal.SIGSTOP)
+    pause(node.pid)
     until(lambda: tail.silent_s > 6)  # longer than a request may take: connections are given up without an answer
-    os.kill(node.pid, signal.SIGCONT)
+    resume(node.pid)
 
 
 def everything(log: KafkaLog, topic: str) -> list[Record]:
@@ -250,9 +251,9 @@ def test_a_lease_fenced_by_its_own_ghost_takes_its_name_back_and_leaves_it_to_a_
     leaser.start()
     try:
         until(lambda: leaser.held == {0, 1})
-        os.kill(node.pid, signal.SIGSTOP)
+        pause(node.pid)
         until(lambda: leaser.held == set())  # its session has run out
-        os.kill(node.pid, signal.SIGCONT)
+        resume(node.pid)
         until(lambda: leaser.held == {0, 1})
         somebody_joins_under_its_name()
         until(lambda: leaser.error or (leaser.held == {0, 1} and log.unheld(WRITERS, "writers") == []))

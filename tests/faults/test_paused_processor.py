@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import signal
 import time
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from ledger.topics import Topics
 from tests.support import checker
 from tests.support.folds import desk_differences
 from tests.support.patience import PATIENCE_S
+from tests.support.pausing import pause, resume
 from tests.support.processes import Child, LedgerNode
 from tests.support.topic_load import TopicLoad, wait_answered
 
@@ -51,12 +51,12 @@ def pause_owner(children: list[Child], writer: int, pause_s: float) -> float:
     frozen = owner(children, writer)
     other = children[1 - children.index(frozen)]
     since = sum(w == writer for _, w in takings(other))
-    frozen.signal(signal.SIGSTOP)
+    pause(frozen.pid)
     try:
         took_s = wait_taken(other, writer, since)
         time.sleep(max(0.0, pause_s - took_s))
     finally:
-        frozen.signal(signal.SIGCONT)
+        resume(frozen.pid)
     return took_s
 
 

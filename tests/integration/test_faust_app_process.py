@@ -26,6 +26,7 @@ from ledger.topics import Topics, TopicSpec
 from projections.feed import EXIT_FAILED
 from tests.support.counting_fold import PARTITIONS, TOPICS, Counter, write
 from tests.support.patience import PATIENCE_S
+from tests.support.pausing import pause, resume
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = "tests.support.fold_program"
@@ -125,9 +126,9 @@ def test_a_port_in_use_ends_it_non_zero(tmp_path: Path) -> None:
 
 def test_a_process_that_was_stopped_and_woken_goes_on(tmp_path: Path) -> None:
     with process("plain", tmp_path, stall_limit_s=4.0, still_limit_s=4.0) as child:
-        child.popen.send_signal(signal.SIGSTOP)
+        pause(child.popen.pid)
         time.sleep(6)
-        child.popen.send_signal(signal.SIGCONT)
+        resume(child.popen.pid)
         time.sleep(2)
         assert child.get()["folding"]
         assert child.end(signal.SIGTERM)[0] == 0

@@ -30,6 +30,7 @@ from ledger.topics import Topics
 from tests.support import loopback
 from tests.support.harness import HASH_KEY, ROLES, key, order_body
 from tests.support.patience import PATIENCE_S
+from tests.support.pausing import pause
 
 pytestmark = pytest.mark.kafka
 
@@ -103,7 +104,7 @@ class Processes:
 
     def pause(self, name: str) -> None:
         """SIGSTOP: it lives and does nothing."""
-        self._running[name].send_signal(signal.SIGSTOP)
+        pause(self._running[name].pid)
 
     def stop(self) -> None:
         for name in list(self._running):
