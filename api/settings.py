@@ -13,6 +13,7 @@ from typing import Literal
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings
 
+from ledger.currencies import digits
 from ledger.environment import ENVIRONMENT, load
 from ledger.errors import ConfigError
 from ledger.topics import Topics
@@ -169,6 +170,14 @@ class Settings(BaseSettings):
     def _plaintext_is_known(cls, value: str) -> str:
         if unknown := sorted(_words(value) - PLAINTEXT):
             raise ValueError(f"{', '.join(unknown)} is not one of {', '.join(sorted(PLAINTEXT))}")
+        return value
+
+    @field_validator("currencies")
+    @classmethod
+    def _currencies_exist(cls, value: str) -> str:
+        unknown = sorted(word for word in _words(value) if digits(word.upper()) is None)
+        if unknown or not _words(value):
+            raise ValueError(f"{', '.join(unknown) or 'nothing'}: give codes of ISO 4217 with commas, for instance EUR,JPY")
         return value
 
     @field_validator("trusted_proxies")

@@ -7,7 +7,7 @@ reports         sends facts as commands
 clients         the clients of the ports
 performing      which call fulfils an obligation, and what its answer means
 answers         the answers of a port
-payment_port    implemented by stripe_gateway (with stripe_facts, stripe_webhook, shared_reads)
+payment_port    implemented by stripe_gateway (with stripe_facts, stripe_amounts, stripe_webhook, shared_reads)
 stock_port      implemented by stock_http and stock_grpc (with stock_answers)
 tries           one call with its retries
 """

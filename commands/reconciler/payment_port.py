@@ -88,13 +88,15 @@ class PaymentProvider(Protocol):
     async def fetch(self, provider_ref: str) -> Answer:
         """All facts about a payment, including its refunds and disputes. No: there is no such payment."""
 
-    async def capture(self, provider_ref: str, amount_minor: int, key: str) -> Answer:
+    async def capture(self, provider_ref: str, amount_minor: int, currency: str, key: str) -> Answer:
         """Done: PaymentCaptured, or PaymentVoided if the authorisation has lapsed."""
 
     async def cancel(self, provider_ref: str, key: str) -> Answer:
         """Done: PaymentVoided, or PaymentCaptured if it is too late."""
 
-    async def refund(self, provider_ref: str, order_id: str, refund_no: int, amount_minor: int, key: str) -> Answer:
+    async def refund(
+        self, provider_ref: str, order_id: str, refund_no: int, amount_minor: int, currency: str, key: str
+    ) -> Answer:
         """Done: RefundSubmitted or RefundSettled. No: there is definitely no refund."""
 
     async def find_refund(self, provider_ref: str, refund_no: int) -> Answer:

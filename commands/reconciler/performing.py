@@ -173,7 +173,7 @@ async def _capture(obligation: Obligation, order: Order, ports: Ports, now_ms: i
         return current
     if any(f.fact in _SETTLES_CAPTURE for f in current.facts if isinstance(f, RecordPayment) and f.attempt == args.attempt):
         return current
-    answer = await ports.payments.capture(args.provider_ref, args.amount_minor, obligation.key)
+    answer = await ports.payments.capture(args.provider_ref, args.amount_minor, order.currency, obligation.key)
     return _after_a_read(await _or_read(answer, args.provider_ref, order, ports))
 
 
@@ -211,7 +211,9 @@ async def _refund(obligation: Obligation, order: Order, ports: Ports, now_ms: in
     existing = await pay.find_refund(args.provider_ref, args.refund_no)
     if not isinstance(existing, No):
         return existing
-    answer = await pay.refund(args.provider_ref, order.order_id, args.refund_no, args.amount_minor, obligation.key)
+    answer = await pay.refund(
+        args.provider_ref, order.order_id, args.refund_no, args.amount_minor, order.currency, obligation.key
+    )
     answer = await _or_read(answer, args.provider_ref, order, ports)  # it may have been refunded manually
     if isinstance(answer, No):
         return Done((RecordRefund(events.REFUND_FAILED, args.refund_no, amount_minor=args.amount_minor, code=answer.code),))

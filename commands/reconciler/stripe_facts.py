@@ -21,6 +21,7 @@ from msgspec import Meta, Struct
 
 from commands.messages import RecordDispute, RecordPayment, RecordRefund
 from commands.reconciler.answers import Fact, Hint
+from commands.reconciler.stripe_amounts import from_stripe
 from ledger import events, transitions
 from ledger.bounds import ID_PATTERN, MAX_TIME_MS, MAX_WORD, AmountMinor, Reference
 from ledger.order import DISPUTE_LOST, DISPUTE_WITHDRAWN, DISPUTE_WON
@@ -37,6 +38,9 @@ class Named(Struct, frozen=True):
 
 Expandable = Named | Reference | None
 Metadata = dict[str, Any] | None
+
+
+StripeAmount = AmountMinor  # in Stripe's units: `stripe_amounts`
 
 
 class PaymentError(Struct, frozen=True):
@@ -72,16 +76,21 @@ class Intent(Struct, frozen=True):
 
     id: Name
     status: str | None
-    amount: AmountMinor
+    amount: StripeAmount
     currency: str
     livemode: bool = False
-    amount_capturable: AmountMinor | None = None
-    amount_received: AmountMinor | None = None
+    amount_capturable: StripeAmount | None = None
+    amount_received: StripeAmount | None = None
     metadata: Metadata = None
     last_payment_error: PaymentError | None = None
     latest_charge: Charge | str | None = None
     cancellation_reason: str | None = None
     client_secret: str | None = None
+
+    @property
+    def amount_minor(self) -> int:
+        """The amount in the order's minor units."""
+        return from_stripe(self.amount, self.currency)
 
     @property
     def order_id(self) -> str:
@@ -105,7 +114,8 @@ class StripeRefund(Struct, frozen=True):
 
     id: Name
     status: str | None
-    amount: AmountMinor
+    amount: StripeAmount
+    currency: str = ""
     created: int | None = None
     payment_intent: Expandable = None
     failure_reason: str | None = None
@@ -127,7 +137,8 @@ class StripeDispute(Struct, frozen=True):
 
     id: Name
     status: str | None
-    amount: AmountMinor
+    amount: StripeAmount
+    currency: str = ""
     reason: str | None = None
     payment_intent: Expandable = None
     evidence_details: Evidence | None = None
@@ -187,12 +198,17 @@ def payment_fact(intent: Intent) -> RecordPayment:
             return RecordPayment(
                 events.PAYMENT_AUTHORISED,
                 no,
-                amount_minor=intent.amount_capturable or 0,
+                amount_minor=from_stripe(intent.amount_capturable or 0, intent.currency),
                 provider_ref=ref,
                 capture_before=_capture_before_ms(intent.charge),
             )
         case "succeeded":
-            return RecordPayment(events.PAYMENT_CAPTURED, no, amount_minor=intent.amount_received or 0, provider_ref=ref)
+            return RecordPayment(
+                events.PAYMENT_CAPTURED,
+                no,
+                amount_minor=from_stripe(intent.amount_received or 0, intent.currency),
+                provider_ref=ref,
+            )
         case "canceled":
             return RecordPayment(
                 events.PAYMENT_VOIDED, no, provider_ref=ref, code=_word(intent.cancellation_reason or "canceled")
@@ -202,21 +218,22 @@ def payment_fact(intent: Intent) -> RecordPayment:
 
 def refund_fact(refund: StripeRefund) -> RecordRefund:
     """The state of the refund. One without a number was made in the provider's dashboard."""
-    no = _number(refund.metadata, "refund_no")
+    no, amount_minor = _number(refund.metadata, "refund_no"), from_stripe(refund.amount, refund.currency)
     match refund.status:
         case "succeeded":
-            return RecordRefund(events.REFUND_SETTLED, no, refund.id, refund.amount)
+            return RecordRefund(events.REFUND_SETTLED, no, refund.id, amount_minor)
         case "failed" | "canceled":
-            return RecordRefund(events.REFUND_FAILED, no, refund.id, refund.amount, _word(refund.failure_reason or refund.status))
-    return RecordRefund(events.REFUND_SUBMITTED, no, refund.id, refund.amount)
+            return RecordRefund(events.REFUND_FAILED, no, refund.id, amount_minor, _word(refund.failure_reason or refund.status))
+    return RecordRefund(events.REFUND_SUBMITTED, no, refund.id, amount_minor)
 
 
 class _HintCharge(Struct, frozen=True, tag_field="object", tag="charge"):
     status: str
-    amount: AmountMinor
+    amount: StripeAmount
+    currency: str
     captured: bool
-    amount_captured: AmountMinor
-    amount_refunded: AmountMinor
+    amount_captured: StripeAmount
+    amount_refunded: StripeAmount
     disputed: bool
     payment_intent: Name
     metadata: Metadata
@@ -250,8 +267,12 @@ def hint_in(message_object: msgspec.Raw) -> Hint | None:
             return Hint(order_id, (refund_fact(about),))
         case _HintCharge() if order_id and no and about.status == "succeeded" and not (about.amount_refunded or about.disputed):
             ref = about.payment_intent
-            captured = RecordPayment(events.PAYMENT_CAPTURED, no, amount_minor=about.amount_captured, provider_ref=ref)
-            authorised = RecordPayment(events.PAYMENT_AUTHORISED, no, amount_minor=about.amount, provider_ref=ref)
+            captured = RecordPayment(
+                events.PAYMENT_CAPTURED, no, amount_minor=from_stripe(about.amount_captured, about.currency), provider_ref=ref
+            )
+            authorised = RecordPayment(
+                events.PAYMENT_AUTHORISED, no, amount_minor=from_stripe(about.amount, about.currency), provider_ref=ref
+            )
             return Hint(order_id, (captured if about.captured else authorised,))
     return None
 
@@ -272,7 +293,7 @@ def dispute_facts(dispute: StripeDispute) -> list[Fact]:
     opened = RecordDispute(
         events.DISPUTE_OPENED,
         dispute.id,
-        amount_minor=dispute.amount,
+        amount_minor=from_stripe(dispute.amount, dispute.currency),
         reason=_word(dispute.reason) if dispute.reason else None,
         due_by=_ms(due_by),
         outcome=outcome,

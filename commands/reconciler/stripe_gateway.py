@@ -29,6 +29,7 @@ from commands.messages import RecordPayment
 from commands.reconciler.answers import Answer, Done, Fact, Hint, No, Unknown
 from commands.reconciler.payment_port import PaymentView, ProviderUnavailable, Repeated, Sighting, nothing_known
 from commands.reconciler.shared_reads import SharedReads
+from commands.reconciler.stripe_amounts import NotPayable, to_stripe
 from commands.reconciler.stripe_facts import (
     Intent,
     Named,
@@ -174,7 +175,7 @@ class StripeGateway:
         intent = await self._intent(
             "post",
             "",
-            amount=amount_minor,
+            amount=to_stripe(amount_minor, currency),
             currency=currency.lower(),
             capture_method="manual",
             # API versions from 2026-09-30 on refuse `payment_method_types`
@@ -199,9 +200,10 @@ class StripeGateway:
         return Done((await self._read(provider_ref)).facts)
 
     @_answered
-    async def capture(self, provider_ref: str, amount_minor: int, key: str) -> Answer:
+    async def capture(self, provider_ref: str, amount_minor: int, currency: str, key: str) -> Answer:
         path = f"/{quote(provider_ref)}/capture"
-        return Done(facts_of(await self._intent("post", path, amount_to_capture=amount_minor, idempotency_key=key)))
+        amount = to_stripe(amount_minor, currency)
+        return Done(facts_of(await self._intent("post", path, amount_to_capture=amount, idempotency_key=key)))
 
     @_answered
     async def cancel(self, provider_ref: str, key: str) -> Answer:
@@ -210,11 +212,13 @@ class StripeGateway:
     # ---- refunds
 
     @_answered
-    async def refund(self, provider_ref: str, order_id: str, refund_no: int, amount_minor: int, key: str) -> Answer:
+    async def refund(
+        self, provider_ref: str, order_id: str, refund_no: int, amount_minor: int, currency: str, key: str
+    ) -> Answer:
         created = await self._client.v1.refunds.create_async(
             {
                 "payment_intent": provider_ref,
-                "amount": amount_minor,
+                "amount": to_stripe(amount_minor, currency),
                 "metadata": {"order": order_id, "refund_no": str(refund_no)},
             },
             {"idempotency_key": key},
@@ -237,7 +241,7 @@ class StripeGateway:
 
     async def view(self, provider_ref: str) -> PaymentView:
         intent = await self._ask(lambda: self._intent("get", f"/{quote(provider_ref)}"))
-        return PaymentView(NAME, intent.id, state_of(intent), intent.amount, intent.currency.upper(), intent.client_secret)
+        return PaymentView(NAME, intent.id, state_of(intent), intent.amount_minor, intent.currency.upper(), intent.client_secret)
 
     async def sighting(self, provider_ref: str, pause_s: float = 0.0) -> Sighting:
         return await self._reads.read(provider_ref, pause_s)
@@ -340,6 +344,8 @@ class StripeGateway:
             code = "time-out"
         except NoAnswer as exc:
             code = str(exc)
+        except NotPayable:  # nothing was asked
+            code, definite = "amount_not_supported", True
         except (msgspec.ValidationError, ValueError) as exc:  # an invalid answer
             code = type(exc).__name__
         except Exception as exc:  # an unexpected answer, in the library or here: it affects only this call

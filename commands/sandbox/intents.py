@@ -27,6 +27,10 @@ from commands.sandbox.objects import (
 CAPTURE_DAYS = 7
 
 
+# Stripe documentation, "Supported currencies": special cases, three-decimal currencies
+_MULTIPLES = {"isk": 100, "ugx": 100} | dict.fromkeys(("bhd", "jod", "kwd", "omr", "tnd"), 10)
+
+
 class Intents:
     """Requests about payment intents. A card that is disputed opens its dispute at the capture."""
 
@@ -41,6 +45,8 @@ class Intents:
         amount = amount_in(form, "amount")
         if len(form.get("currency", "")) != 3 or form["currency"] != form["currency"].lower():
             raise StripeProblem(400, "parameter_invalid", "currency must be a three-letter ISO code in lowercase.", kept=False)
+        if amount % _MULTIPLES.get(form["currency"], 1):
+            raise StripeProblem(400, "amount_invalid", "This currency takes no such amount.", kept=False)
         ref = new_id("pi")
         intent: Body = {
             "id": ref,

@@ -65,11 +65,48 @@ def test_a_payment_goes_from_open_over_authorised_to_captured(sandbox: RunningSa
         assert authorised.amount_minor == 2890
         assert 6 * 86_400_000 < (authorised.capture_before or 0) - time.time() * 1000 < 8 * 86_400_000
         assert (await door.view(ref)).state == "authorised"
-        answer = await door.capture(ref, 2890, "cap:ord_1:1")
+        answer = await door.capture(ref, 2890, "EUR", "cap:ord_1:1")
         assert facts(answer) == [e.PAYMENT_CAPTURED]
-        assert answer == await door.capture(ref, 2890, "cap:ord_1:1")
-        assert await door.capture(ref, 2890, "cap:ord_1:other") == No("payment_intent_unexpected_state")
+        assert answer == await door.capture(ref, 2890, "EUR", "cap:ord_1:1")
+        assert await door.capture(ref, 2890, "EUR", "cap:ord_1:other") == No("payment_intent_unexpected_state")
         assert await door.cancel(ref, "void:ord_1:1") == No("payment_intent_unexpected_state")
+
+    played(sandbox, play)
+
+
+@pytest.mark.parametrize(
+    ("currency", "amount_minor", "at_stripe"),
+    [("ISK", 2890, 289_000), ("JPY", 2890, 2890), ("MGA", 2800, 28), ("KWD", 28_900, 28_900)],
+)
+def test_an_amount_is_the_same_sum_at_stripe_and_here_in_every_currency(
+    sandbox: RunningSandbox, currency: str, amount_minor: int, at_stripe: int
+) -> None:
+    order_id = f"ord_{currency.lower()}"
+
+    async def play(door: StripeGateway) -> None:
+        payment = await opened(door, order_id, 1, amount_minor, currency)
+        ref = payment["provider_ref"]
+        assert (await door.view(ref)).amount_minor == amount_minor
+        assert (await door._intent("get", f"/{ref}")).amount == at_stripe
+        await asyncio.to_thread(sandbox.pay, payment, VISA)
+        captured = await door.capture(ref, amount_minor, currency, f"cap:{order_id}:1")
+        assert isinstance(captured, Done)
+        assert isinstance(captured.facts[-1], RecordPayment)
+        assert captured.facts[-1].amount_minor == amount_minor
+        refunded = await door.refund(ref, order_id, 1, amount_minor, currency, f"ref:{order_id}:1")
+        assert isinstance(refunded, Done)
+        assert isinstance(refunded.facts[0], RecordRefund)
+        assert refunded.facts[0].amount_minor == amount_minor
+        seen = await door.fetch(ref)
+        assert isinstance(seen, Done)
+        assert [f.amount_minor for f in seen.facts if isinstance(f, RecordPayment | RecordRefund)] == [amount_minor] * 2
+
+    played(sandbox, play)
+
+
+def test_an_amount_that_stripe_cannot_take_is_a_definite_no(sandbox: RunningSandbox) -> None:
+    async def play(door: StripeGateway) -> None:
+        assert await door.create("ord_mga2", 1, 2890, "MGA", "pi:ord_mga2:1") == No("amount_not_supported")
 
     played(sandbox, play)
 
@@ -92,11 +129,11 @@ def test_refunds_are_numbered_found_by_their_number_and_told_from_those_of_the_d
     async def play(door: StripeGateway) -> None:
         payment = await opened(door, "ord_3")
         ref = payment["provider_ref"]
-        assert await door.refund(ref, "ord_3", 1, 2890, "ref:ord_3:1") == No("charge_not_refundable")
+        assert await door.refund(ref, "ord_3", 1, 2890, "EUR", "ref:ord_3:1") == No("charge_not_refundable")
         await asyncio.to_thread(sandbox.pay, payment, REFUND_PENDS)
-        await door.capture(ref, 2890, "cap:ord_3:1")
+        await door.capture(ref, 2890, "EUR", "cap:ord_3:1")
         assert await door.find_refund(ref, 2) == No("no_such_refund")
-        made = await door.refund(ref, "ord_3", 2, 2000, "ref:ord_3:2")
+        made = await door.refund(ref, "ord_3", 2, 2000, "EUR", "ref:ord_3:2")
         assert facts(made) == [e.REFUND_SUBMITTED]
         assert isinstance(made, Done)
         assert await door.find_refund(ref, 2) == made
@@ -110,7 +147,7 @@ def test_refunds_are_numbered_found_by_their_number_and_told_from_those_of_the_d
         while facts(await door.fetch_refund(made.facts[0].provider_ref or "")) != [e.REFUND_SETTLED]:
             assert time.monotonic() < deadline
             await asyncio.sleep(0.05)
-        assert await door.refund(ref, "ord_3", 3, 1, "ref:ord_3:3") == No("charge_already_refunded")
+        assert await door.refund(ref, "ord_3", 3, 1, "EUR", "ref:ord_3:3") == No("charge_already_refunded")
 
     played(sandbox, play)
 
@@ -121,10 +158,10 @@ def test_disputes_come_with_the_payment_and_with_the_daily_sweep(sandbox: Runnin
         payment = await opened(door, "ord_4")
         ref = payment["provider_ref"]
         await asyncio.to_thread(sandbox.pay, payment, DISPUTED)
-        await door.capture(ref, 2890, "cap:ord_4:1")
+        await door.capture(ref, 2890, "EUR", "cap:ord_4:1")
         seen = await door.fetch(ref)
         assert facts(seen) == [e.PAYMENT_CAPTURED, e.DISPUTE_OPENED]
-        assert await door.refund(ref, "ord_4", 1, 2890, "ref:ord_4:1") == No("charge_disputed")
+        assert await door.refund(ref, "ord_4", 1, 2890, "EUR", "ref:ord_4:1") == No("charge_disputed")
         assert isinstance(seen, Done)
         dispute = seen.facts[1]
         assert isinstance(dispute, RecordDispute)
@@ -140,9 +177,9 @@ def test_more_refunds_than_a_page_holds_are_all_listed(sandbox: RunningSandbox) 
         payment = await opened(door, "ord_5")
         ref = payment["provider_ref"]
         await asyncio.to_thread(sandbox.pay, payment)
-        await door.capture(ref, 2890, "cap:ord_5:1")
+        await door.capture(ref, 2890, "EUR", "cap:ord_5:1")
         for no in range(1, 131):
-            assert facts(await door.refund(ref, "ord_5", no, 1, f"ref:ord_5:{no}")) == [e.REFUND_SETTLED]
+            assert facts(await door.refund(ref, "ord_5", no, 1, "EUR", f"ref:ord_5:{no}")) == [e.REFUND_SETTLED]
         seen = await door.fetch(ref)
         assert isinstance(seen, Done)
         assert sorted(f.refund_no for f in seen.facts if isinstance(f, RecordRefund)) == list(range(1, 131))
@@ -240,10 +277,10 @@ def test_every_request_has_parameters_that_stripe_describes(sandbox: RunningSand
         ref = payment["provider_ref"]
         await asyncio.to_thread(sandbox.pay, payment, DISPUTED)
         await door.find("ord_8", 1, 0)
-        await door.capture(ref, 2890, "cap:ord_8:1")
+        await door.capture(ref, 2890, "EUR", "cap:ord_8:1")
         await door.fetch(ref)
         await door.cancel(ref, "void:ord_8:1")
-        await door.refund(ref, "ord_8", 1, 1, "ref:ord_8:1")
+        await door.refund(ref, "ord_8", 1, 1, "EUR", "ref:ord_8:1")
         await door.find_refund(ref, 1)
         await door.fetch_refund("re_any")
         assert [s.order_id async for s in door.recent(0)]
@@ -289,7 +326,7 @@ def test_no_secret_is_logged_or_shown_whatever_goes_wrong(sandbox: RunningSandbo
         for fate in ("none", "error", "reset_after"):
             sandbox.chaos(ports={"payments": {fate: 1.0} if fate != "none" else {}})
             shown.append(repr(await door.fetch(payment["provider_ref"])))
-            shown.append(repr(await door.capture(payment["provider_ref"], 1, f"cap:{fate}")))
+            shown.append(repr(await door.capture(payment["provider_ref"], 1, "EUR", f"cap:{fate}")))
             try:
                 await door.sighting("pi_x")
             except (ProviderUnavailable, KeyError) as exc:

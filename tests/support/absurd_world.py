@@ -97,7 +97,7 @@ class World:
             facts.append(RecordDispute(e.DISPUTE_OPENED, f"dp_{ref}", self._amount(amount), "fraudulent", None, outcome))
         return facts
 
-    async def capture(self, provider_ref: str, amount_minor: int, key: str) -> Answer:
+    async def capture(self, provider_ref: str, amount_minor: int, currency: str, key: str) -> Answer:
         number = self._facts_of(provider_ref)[0]
         assert isinstance(number, RecordPayment)
         captured = self._amount(amount_minor)
@@ -106,7 +106,9 @@ class World:
     async def cancel(self, provider_ref: str, key: str) -> Answer:
         return self._say(*self._facts_of(provider_ref))
 
-    async def refund(self, provider_ref: str, order_id: str, refund_no: int, amount_minor: int, key: str) -> Answer:
+    async def refund(
+        self, provider_ref: str, order_id: str, refund_no: int, amount_minor: int, currency: str, key: str
+    ) -> Answer:
         kind = self._chance.choice((e.REFUND_SUBMITTED, e.REFUND_SETTLED, e.REFUND_FAILED))
         return self._say(RecordRefund(kind, refund_no, f"re_{order_id}_{refund_no}", self._amount(amount_minor)))
 

@@ -41,9 +41,11 @@ def facts(answer: Answer) -> list[str]:
     return [fact.fact for fact in answer.facts]
 
 
-async def opened(door: StripeGateway, order_id: str, attempt: int = 1) -> dict[str, Any]:
+async def opened(
+    door: StripeGateway, order_id: str, attempt: int = 1, amount_minor: int = 2890, currency: str = "EUR"
+) -> dict[str, Any]:
     """A fresh payment as its customer sees it."""
-    answer = await door.create(order_id, attempt, 2890, "EUR", f"pi:{order_id}:{attempt}")
+    answer = await door.create(order_id, attempt, amount_minor, currency, f"pi:{order_id}:{attempt}")
     assert isinstance(answer, Done)
     (fact,) = answer.facts
     assert isinstance(fact, RecordPayment)

@@ -10,6 +10,7 @@ from tests.support.sources import PACKAGES, Module, imports, module, modules, wi
 
 PURE = (
     "ledger/bounds.py",
+    "ledger/currencies.py",
     "ledger/durations.py",
     "ledger/events.py",
     "ledger/evolve.py",
@@ -24,6 +25,7 @@ PURE = (
     "commands/messages.py",
     "commands/idempotency.py",
     "commands/obligations.py",
+    "commands/reconciler/stripe_amounts.py",
     "commands/reconciler/stripe_facts.py",
     "commands/reconciler/stock_answers.py",
     "commands/reconciler/answers.py",
