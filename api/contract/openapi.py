@@ -174,10 +174,10 @@ def component_schemas() -> dict[str, Any]:
     _, models = models_json_schema([(model, "validation") for model in bodies], ref_template=SCHEMAS)
     _, described = msgspec.json.schema_components(answers, ref_template="#/components/schemas/{name}")
     for model in answers:
-        described[model.__name__]["title"] = component_name(model.__name__)
         if model.EXAMPLES:
             described[model.__name__]["examples"] = list(model.EXAMPLES)
-    return {component_name(name): _renamed(schema) for name, schema in {**models["$defs"], **described}.items()}
+    schemas = {component_name(name): _renamed(schema) for name, schema in {**models["$defs"], **described}.items()}
+    return {name: schema | {"title": name} for name, schema in schemas.items()}
 
 
 def _classes(module: ModuleType) -> list[type]:
@@ -194,9 +194,12 @@ def _bounded(schemas: dict[str, Any], settings: Settings) -> dict[str, Any]:
 
 
 def _renamed(value: Any) -> Any:
-    """`value` with all references to schemas replaced by component names."""
+    """`value` with all references to schemas replaced by component names.
+
+    Without `default: null`: generators of clients take a member with a default for one that is always there.
+    """
     if isinstance(value, dict):
-        renamed = {key: _renamed(member) for key, member in value.items()}
+        renamed = {key: _renamed(member) for key, member in value.items() if not (key == "default" and member is None)}
         if isinstance(target := value.get("$ref"), str):
             renamed["$ref"] = SCHEMAS.format(model=component_name(target.rpartition("/")[2]))
         return renamed

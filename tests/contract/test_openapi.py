@@ -134,6 +134,21 @@ def test_every_schema_is_a_valid_json_schema(document: dict[str, Any]) -> None:
         Draft202012Validator.check_schema(schema)
 
 
+def test_generators_of_clients_find_names_and_optional_members(document: dict[str, Any]) -> None:
+    """Titles name the generated types; a member with a default counts as always there, and null is none to send."""
+    schemas = document["components"]["schemas"]
+    assert {name: schema["title"] for name, schema in schemas.items()} == {name: name for name in schemas}
+    assert [path for path, member in members(schemas) if isinstance(member, dict) and member.get("default", 0) is None] == []
+
+
+def members(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Everything inside a JSON value, with its path."""
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, member in inside:
+        yield f"{path}/{key}", member
+        yield from members(member, f"{path}/{key}")
+
+
 def test_the_examples_of_bodies_are_accepted_by_the_api_itself(document: dict[str, Any]) -> None:
     for component, model in (
         ("PlaceOrder", PlaceOrderBody),
