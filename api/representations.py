@@ -9,9 +9,10 @@ import msgspec
 from msgspec.structs import asdict
 
 from api.contract import responses
+from ledger.bounds import MAX_LINES
 from ledger.contacts import Address, OrderContact
 from ledger.erasures import Erasure
-from ledger.order import CANCELLED, Order, display, payment_state, stock_state
+from ledger.order import CANCELLED, LineCount, Order, Parcel, display, payment_state, stock_state
 from ledger.rfc3339 import format_ms
 from projections.queries import Past
 from projections.read_models import DailyTotals, Frozen
@@ -64,12 +65,8 @@ def order_summary(order: Order, frozen: responses.FrozenOut | None) -> responses
         updated_at=format_ms(order.updated_at),
         expires_at=format_ms(order.expires_at),
         payment=responses.PaymentSummaryOut(last.no, last.state) if last else responses.PaymentSummaryOut(0, payment),
-        shipment=responses.ShipmentOut(
-            order.carrier,
-            order.tracking,
-            None if order.shipped_at is None else format_ms(order.shipped_at),
-            None if order.delivered_at is None else format_ms(order.delivered_at),
-        ),
+        shipped_at=_time(order.shipped_at),
+        delivered_at=_time(order.delivered_at),
     )
 
 
@@ -77,11 +74,50 @@ def whole_order(order: Order, frozen: responses.FrozenOut | None, contact: Order
     """One order, whole."""
     return responses.OrderOut(
         **asdict(order_summary(order, frozen)),
-        # Lines and adjustments of the order have the very members of the answer's: a copy would cost a tenth of all this.
-        lines=cast("list[responses.OrderLineOut]", order.lines),
+        lines=_lines(order),
+        # The very members of the answer's: a copy would cost a tenth of all this.
         adjustments=cast("list[responses.OrderAdjustmentOut]", order.adjustments),
+        shipments=[shipment(parcel) for parcel in order.parcels],
+        metadata={entry.name: entry.text for entry in order.metadata},
         contact=None if contact is None else contact_shown(contact),
     )
+
+
+_NO_COUNTS = (LineCount(),) * MAX_LINES
+
+
+def _lines(order: Order) -> list[responses.OrderLineOut]:
+    if order.counts == _NO_COUNTS[: len(order.lines)]:
+        return cast("list[responses.OrderLineOut]", order.lines)  # as for the adjustments
+    return [
+        responses.OrderLineOut(
+            service=cast("responses.Service", line.service),
+            sku=line.sku,
+            name=line.name,
+            quantity=line.quantity,
+            unit_price_minor=line.unit_price_minor,
+            cancelled_quantity=count.cancelled,
+            shipped_quantity=count.shipped,
+            refunded_quantity=count.refunded,
+        )
+        for line, count in zip(order.lines, order.counts, strict=True)
+    ]
+
+
+def shipment(parcel: Parcel) -> responses.ShipmentOut:
+    """One parcel."""
+    return responses.ShipmentOut(
+        number=parcel.no,
+        lines=cast("list[responses.UnitsOut]", parcel.lines),
+        carrier=parcel.carrier,
+        tracking=parcel.tracking,
+        shipped_at=format_ms(parcel.shipped_at),
+        delivered_at=_time(parcel.delivered_at),
+    )
+
+
+def _time(at_ms: int | None) -> str | None:
+    return None if at_ms is None else format_ms(at_ms)
 
 
 def contact_shown(contact: OrderContact) -> responses.OrderContactOut:

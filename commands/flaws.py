@@ -8,12 +8,15 @@ from typing import Literal, NamedTuple
 from commands.messages import PlaceOrder
 from ledger.bounds import ID_PATTERN, SERVICES
 from ledger.money import MAX_TOTAL_MINOR, total_of
+from ledger.shares import SHIPPING, own_values
 
 
 class Flaw(NamedTuple):
-    """`at` is the index of an adjustment (`wrong_sign`) or a line (`duplicate_line`); 0 for `total_mismatch`."""
+    """`at` is the index of an adjustment or, for `duplicate_line` and `line_below_zero`, of a line; 0 for `total_mismatch`."""
 
-    kind: Literal["wrong_sign", "duplicate_line", "total_mismatch"]
+    kind: Literal[
+        "wrong_sign", "half_a_line", "no_such_line", "shipping_of_a_line", "duplicate_line", "line_below_zero", "total_mismatch"
+    ]
     at: int
     sentence: str
 
@@ -28,9 +31,26 @@ def flaws(place: PlaceOrder) -> Iterator[Flaw]:
         first = seen.setdefault((line.service, line.sku), index)
         if first != index:
             yield Flaw("duplicate_line", index, f"Lines {first} and {index} have the same service and sku.")
+    yield from _flaws_of_lines(place)
     total = total_of(place.lines, place.adjustments)
     if total != place.total_minor:
         yield Flaw("total_mismatch", 0, f"Lines and adjustments add up to {total}, not {place.total_minor} (minor units).")
+
+
+def _flaws_of_lines(place: PlaceOrder) -> Iterator[Flaw]:
+    """Flaws of adjustments that belong to a line."""
+    lines = {(line.service, line.sku) for line in place.lines}
+    for index, a in enumerate(place.adjustments):
+        if (a.service is None) is not (a.sku is None):
+            yield Flaw("half_a_line", index, "An adjustment of a line names its service and its sku.")
+        elif a.service is not None and a.sku is not None:
+            if (a.service, a.sku) not in lines:
+                yield Flaw("no_such_line", index, "The order has no such line.")
+            if a.kind == SHIPPING:
+                yield Flaw("shipping_of_a_line", index, "Shipping belongs to the order, not to a line.")
+    for index, value in enumerate(own_values(place.lines, place.adjustments)):
+        if value < 0:
+            yield Flaw("line_below_zero", index, f"Line {index} costs {value} with its adjustments (minor units).")
 
 
 def malformed(customer_id: str, place: PlaceOrder) -> str:

@@ -16,6 +16,7 @@ from ledger.bounds import (
     MAX_ADJUSTMENTS,
     MAX_ITEMS,
     MAX_LINES,
+    MAX_METADATA,
     AmountMinor,
     Count,
     Currency,
@@ -23,6 +24,8 @@ from ledger.bounds import (
     Digest32,
     DurationMs,
     Id,
+    MetadataKey,
+    MetadataText,
     OptionalId,
     Reference,
     Text,
@@ -44,6 +47,7 @@ class PlaceOrder(Struct, frozen=True):
     contact_digest: Digest32
     payment_window_ms: DurationMs
     reference: Text | None = None
+    metadata: events.Metadata = ()
 
 
 class CancelOrder(Struct, frozen=True):
@@ -52,11 +56,29 @@ class CancelOrder(Struct, frozen=True):
     reason: Word
 
 
+class CancelLines(Struct, frozen=True):
+    """Cancel these units. `shipping`: also what the order pays for shipping."""
+
+    lines: events.UnitsOfLines
+    reason: Word
+    shipping: bool = False
+
+
 class RequestPayment(Struct, frozen=True):
     """Start a payment of the amount that the customer saw."""
 
     amount_minor: AmountMinor
     currency: Currency
+
+
+class RequestRefund(Struct, frozen=True):
+    """Refund money of an open order. `amount_minor` None: the price of the units, and of the shipping."""
+
+    reason: Word
+    lines: events.UnitsOfLines = ()
+    amount_minor: AmountMinor | None = None
+    shipping: bool = False
+    restock: bool = False
 
 
 class RecordPayment(Struct, frozen=True, omit_defaults=True):
@@ -101,13 +123,21 @@ class RecordStock(Struct, frozen=True, omit_defaults=True):
     reservation_ref: Reference | None = None
     reason: Word | None = None
     items: Annotated[tuple[events.StockItem, ...], Meta(max_length=MAX_ITEMS)] = ()
+    part: Count | None = None
 
 
 class ShipOrder(Struct, frozen=True, omit_defaults=True):
-    """The order was shipped, with this parcel."""
+    """A parcel was shipped. `lines` empty: with all that remains."""
 
     carrier: Text | None = None
     tracking: Text | None = None
+    lines: events.UnitsOfLines = ()
+
+
+class DeliverParcel(Struct, frozen=True):
+    """The parcel with this number was delivered."""
+
+    parcel: Count
 
 
 class RaiseAttention(Struct, frozen=True):
@@ -125,6 +155,19 @@ class ResolveAttention(Struct, frozen=True, omit_defaults=True):
     action: Word
     amount_minor: AmountMinor | None = None
     ticket: Word | None = None
+
+
+class EntryChange(Struct, frozen=True, omit_defaults=True):
+    """Set an entry of the metadata. `text` None removes it."""
+
+    name: MetadataKey
+    text: MetadataText | None = None
+
+
+class ChangeMetadata(Struct, frozen=True):
+    """Change these entries."""
+
+    entries: Annotated[tuple[EntryChange, ...], Meta(max_length=2 * MAX_METADATA)]
 
 
 class CommandHead(Struct, frozen=True, kw_only=True):
@@ -154,24 +197,33 @@ class OrderCommand(Struct, frozen=True, kw_only=True):
 
     place: PlaceOrder | None = None
     cancel: CancelOrder | None = None
+    cancel_lines: CancelLines | None = None
     request_payment: RequestPayment | None = None
+    request_refund: RequestRefund | None = None
     record_payment: RecordPayment | None = None
     record_refund: RecordRefund | None = None
     record_dispute: RecordDispute | None = None
     record_stock: RecordStock | None = None
     ship: ShipOrder | None = None
+    deliver: DeliverParcel | None = None
     raise_attention: RaiseAttention | None = None
     resolve_attention: ResolveAttention | None = None
+    change_metadata: ChangeMetadata | None = None
 
 
 PAYLOAD_OF: dict[Operation, str | None] = {
     Operation.PLACE_ORDER: "place",
     Operation.CANCEL_ORDER: "cancel",
+    Operation.CANCEL_LINES: "cancel_lines",
     Operation.EXPIRE_ORDER: None,
     Operation.REQUEST_PAYMENT: "request_payment",
+    Operation.REQUEST_REFUND: "request_refund",
     Operation.START_FULFILMENT: None,
     Operation.SHIP_ORDER: "ship",
+    Operation.SHIP_PARCEL: "ship",
     Operation.CONFIRM_DELIVERY: None,
+    Operation.CONFIRM_PARCEL: "deliver",
+    Operation.CHANGE_METADATA: "change_metadata",
     Operation.RECORD_PAYMENT: "record_payment",
     Operation.RECORD_REFUND: "record_refund",
     Operation.RECORD_DISPUTE: "record_dispute",

@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from ledger import transitions
 from ledger.durations import DAY_MS, HOUR_MS, MINUTE_MS
-from ledger.events import Line
+from ledger.events import Line, Units
 from ledger.order import (
     CANCELLED,
     DISPUTE_OPEN,
@@ -27,10 +27,14 @@ from ledger.order import (
     StockEntry,
     display,
     dispute_state,
+    due_back_minor,
+    is_cut,
+    next_refund_minor,
     owed_back_minor,
     paid_in_part,
     payment_state,
     stock_state,
+    submitted_minor,
     was_refused,
 )
 from ledger.transitions import Status
@@ -46,6 +50,7 @@ class Kind(StrEnum):
 
     RESERVE = "reserve"
     RELEASE = "release"
+    RELEASE_PART = "release_part"
 
     CREATE_PAYMENT = "create_payment"
     LOOK_AT_PAYMENT = "look_at_payment"
@@ -65,6 +70,14 @@ class StockArgs(Struct, frozen=True):
 
     service: str
     lines: tuple[Line, ...]
+
+
+class PartArgs(Struct, frozen=True):
+    """Units of one service that go back while the order goes on; `part` is their number in the order."""
+
+    service: str
+    part: int
+    lines: tuple[Units, ...]
 
 
 class PaymentArgs(Struct, frozen=True):
@@ -90,7 +103,7 @@ class AttentionArgs(Struct, frozen=True):
     code: str
 
 
-Args = StockArgs | PaymentArgs | RefundArgs | AttentionArgs | None
+Args = StockArgs | PartArgs | PaymentArgs | RefundArgs | AttentionArgs | None
 
 
 class Obligation(Struct, frozen=True):
@@ -120,6 +133,8 @@ def due_at(order: Order) -> int | None:
 def _reserve(o: Order) -> Iterator[Obligation]:
     if o.lifecycle == OPEN:
         for s in _stock(o, transitions.OWED):
+            if is_cut(o, s.service):
+                continue
             yield Obligation(Kind.RESERVE, f"res:{o.order_id}:{s.service}", args=_stock_args(o, s))
 
 
@@ -129,9 +144,19 @@ def _cancel(o: Order) -> Iterator[Obligation]:
 
 
 def _release(o: Order) -> Iterator[Obligation]:
-    if o.lifecycle == CANCELLED:
-        for s in _stock(o, transitions.OWED, transitions.RESERVED):
+    for s in _stock(o, transitions.OWED, transitions.RESERVED):
+        if o.lifecycle == CANCELLED or is_cut(o, s.service):
             yield Obligation(Kind.RELEASE, f"rel:{o.order_id}:{s.service}:{s.times_reserved}", args=_stock_args(o, s))
+
+
+def _release_part(o: Order) -> Iterator[Obligation]:
+    """Reserving takes what was ordered at first, so that its key never means anything else; then the cancelled units go back."""
+    if o.lifecycle == OPEN:
+        reserved = {s.service for s in _stock(o, transitions.RESERVED) if not is_cut(o, s.service)}
+        for p in o.part_releases:
+            if not p.done and p.service in reserved:
+                args = PartArgs(p.service, p.no, p.lines)
+                yield Obligation(Kind.RELEASE_PART, f"rel:{o.order_id}:{p.service}:part:{p.no}", args=args)
 
 
 def _create_payment(o: Order) -> Iterator[Obligation]:
@@ -146,7 +171,7 @@ def _look_at_payment(o: Order) -> Iterator[Obligation]:
             _paying(o) and a is o.attempts[-1] and a.state in (transitions.OPEN, transitions.PENDING, transitions.DECLINED)
         )
         # A capture can be refunded only by reference; only a fact without one, which no correct sender creates, leads here.
-        nameless = o.lifecycle == CANCELLED and a.state == transitions.CAPTURED and not a.provider_ref and owed_back_minor(o) > 0
+        nameless = a.state == transitions.CAPTURED and not a.provider_ref and owed_back_minor(o) > 0
         if unfinished or nameless:
             yield Obligation(
                 Kind.LOOK_AT_PAYMENT, f"look:{o.order_id}:{a.no}", a.since + CHECK_PAYMENT_AFTER_MS, _payment_args(a)
@@ -164,7 +189,10 @@ def _look_at_dispute(o: Order) -> Iterator[Obligation]:
 def _capture(o: Order) -> Iterator[Obligation]:
     if _capturing(o):
         a = o.attempts[-1]
-        yield Obligation(Kind.CAPTURE, f"cap:{o.order_id}:{a.no}", args=_payment_args(a))
+        # After lines were cancelled less is captured, under another key: the same one must not mean two amounts.
+        less = f":{o.total_minor}" if o.total_minor < a.amount_minor else ""
+        args = PaymentArgs(a.no, min(a.amount_minor, o.total_minor), a.provider_ref, a.since)
+        yield Obligation(Kind.CAPTURE, f"cap:{o.order_id}:{a.no}{less}", args=args)
 
 
 def _void(o: Order) -> Iterator[Obligation]:
@@ -175,9 +203,9 @@ def _void(o: Order) -> Iterator[Obligation]:
 
 
 def _refund(o: Order) -> Iterator[Obligation]:
-    if o.lifecycle != CANCELLED or o.refund_failures_recent >= transitions.REFUND_TRIES or dispute_state(o) == DISPUTE_OPEN:
+    if o.refund_failures_recent >= transitions.REFUND_TRIES or dispute_state(o) == DISPUTE_OPEN:
         return
-    if (owed := owed_back_minor(o)) > 0 and (refundable := _refundable(o, owed)) is not None:
+    if (owed := next_refund_minor(o)) > 0 and (refundable := _refundable(o, owed)) is not None:
         attempt, amount = refundable
         no = 1 + _last_refund_no(o)
         yield Obligation(Kind.REFUND, f"ref:{o.order_id}:{no}", args=RefundArgs(no, amount, attempt.provider_ref or ""))
@@ -193,7 +221,7 @@ def _last_refund_no(o: Order) -> int:
 
 def _refundable(o: Order, owed: int) -> tuple[Attempt, int] | None:
     """(attempt to refund from, amount): captures in their order, less what is already refunded."""
-    gone = o.captured_minor - owed
+    gone = o.refunded_minor + o.lost_minor + submitted_minor(o)
     for a in o.attempts:
         left = a.captured_minor - gone
         if left > 0 and a.provider_ref:
@@ -212,7 +240,7 @@ def _look_at_refund(o: Order) -> Iterator[Obligation]:
 
 
 def _call_about_refund(o: Order) -> Iterator[Obligation]:
-    if o.lifecycle == CANCELLED and o.refund_failures_recent >= transitions.REFUND_TRIES and owed_back_minor(o) > 0:
+    if o.refund_failures_recent >= transitions.REFUND_TRIES and owed_back_minor(o) > 0:
         yield from _person(o, REFUND_FAILED, f"refund:{_last_refund_no(o)}", again=True)
     for r in o.refunds:
         if r.state == transitions.SUBMITTED:
@@ -232,11 +260,11 @@ def _call_about_the_odd(o: Order) -> Iterator[Obligation]:
     if o.lifecycle == OPEN and o.attempts and not o.captured_minor and was_refused(o.attempts[-1]):
         yield from _person(o, PAYMENT_REFUSED, f"payment_refused:{o.attempts[-1].code}")
     back = o.refunded_minor + o.lost_minor
-    if (o.lifecycle == OPEN and paid_in_part(o)) or o.captured_minor > o.total_minor:
+    if (o.lifecycle == OPEN and paid_in_part(o)) or o.captured_minor > o.placed_minor:
         yield from _person(o, AMOUNT_MISMATCH, f"captured:{o.captured_minor}")
     if back > o.captured_minor:
         yield from _person(o, AMOUNT_MISMATCH, f"given_back:{back}")
-    elif o.lifecycle == OPEN and o.captured_minor and back == o.captured_minor:
+    elif o.lifecycle == OPEN and o.captured_minor and back == o.captured_minor and due_back_minor(o) < back:
         yield from _person(o, REFUNDED_OPEN, f"refunded:{back}")
 
 
@@ -254,11 +282,11 @@ def _person(o: Order, code: str, subject: str, not_before: int = 0, again: bool 
 
 def _paying(o: Order) -> bool:
     """Whether the last attempt may still become the payment of the order."""
-    return o.lifecycle == OPEN and bool(o.attempts) and not o.captured_minor
+    return o.lifecycle == OPEN and bool(o.attempts) and not o.captured_minor and o.total_minor > 0
 
 
 def _capturing(o: Order) -> bool:
-    return o.lifecycle == OPEN and payment_state(o) == transitions.AUTHORISED and stock_state(o) == transitions.RESERVED
+    return _paying(o) and payment_state(o) == transitions.AUTHORISED and stock_state(o) == transitions.RESERVED
 
 
 def _stock(o: Order, *states: str) -> list[StockEntry]:
@@ -286,7 +314,20 @@ class Row(NamedTuple):
 TABLE: tuple[Row, ...] = (
     Row(Kind.RESERVE, "open, a service owed", "reserve there", "StockReserved or StockRejected", _reserve),
     Row(Kind.CANCEL, "open, a service rejected", "cancel the order", "OrderCancelled (out_of_stock)", _cancel),
-    Row(Kind.RELEASE, "cancelled, a service owed or reserved", "release there", "StockReleased", _release),
+    Row(
+        Kind.RELEASE,
+        "cancelled as a whole, or every unit of a service: the service owed or reserved",
+        "release there",
+        "StockReleased",
+        _release,
+    ),
+    Row(
+        Kind.RELEASE_PART,
+        "open, units cancelled or sent back, their service reserved",
+        "release these units there",
+        "StockReleased (part)",
+        _release_part,
+    ),
     Row(
         Kind.CREATE_PAYMENT,
         "open, a payment requested",
@@ -311,7 +352,8 @@ TABLE: tuple[Row, ...] = (
     ),
     Row(
         Kind.REFUND,
-        "cancelled, captured money not being refunded, no open dispute, fewer than 3 failures",
+        "captured money due back (cancelled, lines cancelled, or requested) and not being refunded, no open dispute, fewer than "
+        "3 failures",
         "refund",
         "RefundSubmitted, RefundSettled or RefundFailed",
         _refund,

@@ -19,6 +19,7 @@ MAX_AMOUNT_MINOR = 10**12
 MAX_INT = 2**31 - 1
 MAX_WORD = 64
 MAX_LINES, MAX_ADJUSTMENTS, MAX_ITEMS = 100, 20, 100
+MAX_METADATA = 20  # entries of an order
 
 # Ids that a path of the API can contain. Not part of `Id`: a pattern costs half a microsecond per value in every decode.
 ID = r"[A-Za-z0-9_-]{1,64}"  # of customers, orders, commands
@@ -37,5 +38,7 @@ Currency = Annotated[str, Meta(min_length=3, max_length=3)]
 Word = Annotated[str, Meta(max_length=MAX_WORD)]  # a word from a fixed list, here or at a partner
 Reference = Annotated[str, Meta(max_length=255)]  # a partner's id
 Text = Annotated[str, Meta(max_length=255)]  # text by people: 120 characters at the API
+MetadataKey = Annotated[str, Meta(min_length=1, max_length=40)]
+MetadataText = Annotated[str, Meta(max_length=200)]
 Digest16 = Annotated[bytes, Meta(min_length=16, max_length=16)]
 Digest32 = Annotated[bytes, Meta(min_length=32, max_length=32)]

@@ -39,6 +39,7 @@ def summary(after: Order) -> dict[str, str | int]:
     return {
         "status": str(display(after)),
         "payment_state": payment_state(after),
+        "total_minor": after.total_minor,
         "captured_minor": after.captured_minor,
         "refunded_minor": after.refunded_minor,
     }

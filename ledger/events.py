@@ -1,4 +1,4 @@
-"""The event of the ledger and its eight details, as Python values. Pure.
+"""The event of the ledger and its eleven details, as Python values. Pure.
 
 Field names and meaning are those of `avro/order-events-value.v1.avsc`; tests compare the two.
 `type` is a plain string, so that readers handle a type they do not know yet deliberately, not by accident.
@@ -14,12 +14,15 @@ from ledger.bounds import (
     MAX_ADJUSTMENTS,
     MAX_ITEMS,
     MAX_LINES,
+    MAX_METADATA,
     AmountMinor,
     Count,
     Currency,
     Digest16,
     Digest32,
     Id,
+    MetadataKey,
+    MetadataText,
     Offset,
     Quantity,
     Reference,
@@ -32,6 +35,7 @@ NO_HASH = bytes(32)
 
 ORDER_PLACED = "OrderPlaced"
 ORDER_CANCELLED = "OrderCancelled"
+LINES_CANCELLED = "LinesCancelled"
 PAYMENT_REQUESTED = "PaymentRequested"
 PAYMENT_OPENED = "PaymentOpened"
 PAYMENT_PENDING = "PaymentPending"
@@ -39,6 +43,7 @@ PAYMENT_DECLINED = "PaymentDeclined"
 PAYMENT_AUTHORISED = "PaymentAuthorised"
 PAYMENT_CAPTURED = "PaymentCaptured"
 PAYMENT_VOIDED = "PaymentVoided"
+REFUND_REQUESTED = "RefundRequested"
 REFUND_SUBMITTED = "RefundSubmitted"
 REFUND_SETTLED = "RefundSettled"
 REFUND_FAILED = "RefundFailed"
@@ -48,10 +53,13 @@ STOCK_RESERVED = "StockReserved"
 STOCK_REJECTED = "StockRejected"
 STOCK_RELEASED = "StockReleased"
 FULFILMENT_STARTED = "FulfilmentStarted"
+PARCEL_SHIPPED = "ParcelShipped"
 ORDER_SHIPPED = "OrderShipped"
+PARCEL_DELIVERED = "ParcelDelivered"
 ORDER_DELIVERED = "OrderDelivered"
 ATTENTION_RAISED = "AttentionRaised"
 ATTENTION_RESOLVED = "AttentionResolved"
+METADATA_CHANGED = "MetadataChanged"
 
 
 class Line(Struct, frozen=True):
@@ -65,11 +73,32 @@ class Line(Struct, frozen=True):
 
 
 class Adjustment(Struct, frozen=True):
-    """Shipping, tax or fee (>= 0), or a discount (<= 0)."""
+    """Shipping, tax or fee (>= 0), or a discount (<= 0): of the line (`service`, `sku`), or of the order if both are None."""
 
     kind: Word
     label: Text
     amount_minor: AmountMinor
+    service: Id | None = None
+    sku: Id | None = None
+
+
+class Units(Struct, frozen=True):
+    """Some units of a line."""
+
+    service: Id
+    sku: Id
+    quantity: Quantity
+
+
+class Entry(Struct, frozen=True):
+    """An entry of an order's metadata; names are unique and sorted."""
+
+    name: MetadataKey
+    text: MetadataText
+
+
+Metadata = Annotated[tuple[Entry, ...], Meta(max_length=MAX_METADATA)]
+UnitsOfLines = Annotated[tuple[Units, ...], Meta(max_length=MAX_LINES)]
 
 
 class Placed(Struct, frozen=True):
@@ -80,6 +109,7 @@ class Placed(Struct, frozen=True):
     contact_digest: Digest32
     expires_at: TimeMs
     reference: Text | None = None
+    metadata: Metadata = ()
 
 
 class Cancel(Struct, frozen=True):
@@ -87,6 +117,35 @@ class Cancel(Struct, frozen=True):
 
     reason: Word
     by: Reference
+
+
+class Cut(Struct, frozen=True):
+    """Units that were cancelled while the order goes on. `amount_minor`: by how much the total falls.
+
+    `shipping`: the adjustments of kind shipping are cancelled as well.
+    """
+
+    lines: UnitsOfLines
+    amount_minor: AmountMinor
+    reason: Word
+    by: Reference
+    shipping: bool = False
+
+
+class RefundRequest(Struct, frozen=True):
+    """Money to give back. `lines`: for which units; `shipping`: also for the shipping; `restock`: the units are back."""
+
+    amount_minor: AmountMinor
+    reason: Word
+    lines: UnitsOfLines = ()
+    shipping: bool = False
+    restock: bool = False
+
+
+class MetadataChange(Struct, frozen=True):
+    """The metadata of the order, after the change."""
+
+    entries: Metadata
 
 
 class Payment(Struct, frozen=True, omit_defaults=True):
@@ -128,28 +187,22 @@ class StockItem(Struct, frozen=True):
 
 
 class Stock(Struct, frozen=True, omit_defaults=True):
-    """The answer of a stock service: reserved, rejected or released."""
+    """The answer of a stock service: reserved, rejected or released. `part`: only this part of the order was released."""
 
     service: Id
     reservation_ref: Reference | None = None
     reason: Word | None = None
     items: Annotated[tuple[StockItem, ...], Meta(max_length=MAX_ITEMS)] = ()
-
-
-class ShipmentLine(Struct, frozen=True):
-    """An article in a parcel."""
-
-    service: Id
-    sku: Id
-    quantity: Quantity
+    part: Count | None = None
 
 
 class Shipment(Struct, frozen=True, omit_defaults=True):
-    """A parcel."""
+    """A parcel and what is in it. `parcel` counts from 1; None: the order as a whole (FulfilmentStarted, OrderDelivered)."""
 
     carrier: Text | None = None
     tracking: Text | None = None
-    lines: tuple[ShipmentLine, ...] | None = None
+    lines: UnitsOfLines = ()
+    parcel: Count | None = None
 
 
 class Attention(Struct, frozen=True, omit_defaults=True):
@@ -162,12 +215,13 @@ class Attention(Struct, frozen=True, omit_defaults=True):
     ticket: Word | None = None
 
 
-Detail = Placed | Cancel | Payment | Refund | Dispute | Stock | Shipment | Attention
+Detail = Placed | Cancel | Cut | Payment | RefundRequest | Refund | Dispute | Stock | Shipment | Attention | MetadataChange
 
 # The detail that each type carries. Also the list of types that this version of the code knows.
 DETAIL_OF: dict[str, str] = {
     ORDER_PLACED: "placed",
     ORDER_CANCELLED: "cancel",
+    LINES_CANCELLED: "cut",
     PAYMENT_REQUESTED: "payment",
     PAYMENT_OPENED: "payment",
     PAYMENT_PENDING: "payment",
@@ -175,6 +229,7 @@ DETAIL_OF: dict[str, str] = {
     PAYMENT_AUTHORISED: "payment",
     PAYMENT_CAPTURED: "payment",
     PAYMENT_VOIDED: "payment",
+    REFUND_REQUESTED: "refund_request",
     REFUND_SUBMITTED: "refund",
     REFUND_SETTLED: "refund",
     REFUND_FAILED: "refund",
@@ -184,10 +239,13 @@ DETAIL_OF: dict[str, str] = {
     STOCK_REJECTED: "stock",
     STOCK_RELEASED: "stock",
     FULFILMENT_STARTED: "shipment",
+    PARCEL_SHIPPED: "shipment",
     ORDER_SHIPPED: "shipment",
+    PARCEL_DELIVERED: "shipment",
     ORDER_DELIVERED: "shipment",
     ATTENTION_RAISED: "attention",
     ATTENTION_RESOLVED: "attention",
+    METADATA_CHANGED: "metadata",
 }
 
 EVENT_TYPES = tuple(DETAIL_OF)
@@ -225,12 +283,15 @@ class OrderEvent(Struct, frozen=True, kw_only=True):
 
     placed: Placed | None = None
     cancel: Cancel | None = None
+    cut: Cut | None = None
     payment: Payment | None = None
+    refund_request: RefundRequest | None = None
     refund: Refund | None = None
     dispute: Dispute | None = None
     stock: Stock | None = None
     shipment: Shipment | None = None
     attention: Attention | None = None
+    metadata: MetadataChange | None = None
 
     @property
     def detail(self) -> Detail | None:

@@ -7,12 +7,12 @@ written: an unknown type, a version out of sequence, a first event that is not O
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from msgspec.structs import replace
 
-from ledger import events, transitions
+from ledger import events, transitions, units
 from ledger.order import (
     CANCELLED,
     DELIVERED,
@@ -25,13 +25,18 @@ from ledger.order import (
     DisputeEntry,
     Flag,
     FoldError,
+    LineCount,
     Order,
+    Parcel,
+    PartRelease,
     RefundEntry,
     StockEntry,
     attempt_no,
     dispute_of,
+    overpaid_minor,
     refund_of,
     stock_of,
+    submitted_minor,
 )
 
 
@@ -74,20 +79,65 @@ def _placed(event: events.OrderEvent) -> Order:
         customer_id=event.customer_id,
         currency=event.currency,
         total_minor=event.total_minor,
+        placed_minor=event.total_minor,
         placed_at=event.occurred_at,
         updated_at=event.occurred_at,
         expires_at=placed.expires_at,
         lines=placed.lines,
+        counts=(LineCount(),) * len(placed.lines),
         adjustments=placed.adjustments,
         reference=placed.reference,
         contact_digest=placed.contact_digest,
         stock=tuple(StockEntry(service, transitions.OWED, event.occurred_at) for service in services),
+        metadata=placed.metadata,
     )
 
 
 def _cancelled(o: Order, event: events.OrderEvent) -> Changes:
     cancel = _detail(event.cancel, event)
     return {"lifecycle": CANCELLED, "cancel_reason": cancel.reason, "cancelled_by": cancel.by}
+
+
+def _lines_cancelled(o: Order, event: events.OrderEvent) -> Changes:
+    cut = _detail(event.cut, event)
+    taken = units.cancelled(o, cut.lines, cut.shipping)
+    total = o.total_minor - taken.amount_minor
+    owed = overpaid_minor(replace(o, total_minor=total)) - overpaid_minor(o) - taken.repaid_minor
+    return {
+        "total_minor": total,
+        "shipping_cancelled": o.shipping_cancelled or cut.shipping,
+        "part_releases": _part_releases(o, cut.lines),
+        "return_marks": _to_return(o, owed),
+        **_fulfilled(o, taken.counts, o.parcels, event.occurred_at),
+    }
+
+
+def _refund_requested(o: Order, event: events.OrderEvent) -> Changes:
+    request = _detail(event.refund_request, event)
+    return {
+        "counts": units.refunded(o, request.lines, request.shipping, request.restock).counts,
+        "shipping_refunded": o.shipping_refunded or request.shipping,
+        "part_releases": _part_releases(o, request.lines) if request.restock else o.part_releases,
+        "return_marks": _to_return(o, request.amount_minor),
+    }
+
+
+def _part_releases(o: Order, lines: Iterable[events.Units]) -> tuple[PartRelease, ...]:
+    first = len(o.part_releases) + 1
+    new = (PartRelease(no, service, some) for no, (service, some) in enumerate(units.by_service(lines), first))
+    return (*o.part_releases, *new)
+
+
+def _to_return(o: Order, amount_minor: int) -> tuple[int, ...]:
+    """The marks after `amount_minor` more is to be returned: on top of what was returned before, requested or not."""
+    if amount_minor <= 0:
+        return o.return_marks
+    returned = o.refunded_minor + submitted_minor(o)
+    return (*o.return_marks, max(o.return_marks[-1] if o.return_marks else 0, returned) + amount_minor)
+
+
+def _metadata_changed(o: Order, event: events.OrderEvent) -> Changes:
+    return {"metadata": _detail(event.metadata, event).entries}
 
 
 def _payment_requested(o: Order, event: events.OrderEvent) -> Changes:
@@ -119,7 +169,12 @@ def _payment_fact(o: Order, event: events.OrderEvent) -> Changes:
         capture_before=payment.capture_before or before.capture_before,
     )
     attempts = tuple(after if a is before else a for a in o.attempts)
-    return {"attempts": attempts, "captured_minor": o.captured_minor + captured - before.captured_minor}
+    changed: Changes = {"attempts": attempts}
+    if captured != before.captured_minor:
+        total = o.captured_minor + captured - before.captured_minor
+        overpaid = overpaid_minor(replace(o, captured_minor=total)) - overpaid_minor(o)
+        changed |= {"captured_minor": total, "return_marks": _to_return(o, overpaid)}
+    return changed
 
 
 def _refund_fact(o: Order, event: events.OrderEvent) -> Changes:
@@ -177,6 +232,9 @@ def _stock_fact(o: Order, event: events.OrderEvent) -> Changes:
     before = stock_of(o, stock.service)
     if before is None:
         return {}
+    if stock.part is not None:
+        done = (replace(part, done=True) if part.no == stock.part else part for part in o.part_releases)
+        return {"part_releases": tuple(done)}
     now = transitions.STOCK_FACTS[event.type][before.state]
     state = before.state if isinstance(now, transitions.Code) else now
     after = StockEntry(
@@ -197,11 +255,25 @@ def _fulfilment_started(o: Order, event: events.OrderEvent) -> Changes:
 
 def _shipped(o: Order, event: events.OrderEvent) -> Changes:
     shipment = _detail(event.shipment, event)
-    return {"fulfilment": SHIPPED, "carrier": shipment.carrier, "tracking": shipment.tracking, "shipped_at": event.occurred_at}
+    parcel = Parcel(len(o.parcels) + 1, shipment.lines, shipment.carrier, shipment.tracking, event.occurred_at)
+    return _fulfilled(o, units.shipped(o, shipment.lines), (*o.parcels, parcel), event.occurred_at)
 
 
 def _delivered(o: Order, event: events.OrderEvent) -> Changes:
-    return {"fulfilment": DELIVERED, "delivered_at": event.occurred_at}
+    """One parcel, or all that were not delivered yet."""
+    no, at = _detail(event.shipment, event).parcel, event.occurred_at
+    parcels = (replace(p, delivered_at=at) if p.delivered_at is None and no in (None, p.no) else p for p in o.parcels)
+    return _fulfilled(o, o.counts, tuple(parcels), at)
+
+
+def _fulfilled(o: Order, counts: tuple[LineCount, ...], parcels: tuple[Parcel, ...], at: int) -> Changes:
+    after = units.fulfilment_of(o, counts, parcels)
+    changed: Changes = {"counts": counts, "parcels": parcels, "fulfilment": after}
+    if after in (SHIPPED, DELIVERED) and o.shipped_at is None:
+        changed["shipped_at"] = at
+    if after == DELIVERED and o.delivered_at is None:
+        changed["delivered_at"] = at
+    return changed
 
 
 def _attention_raised(o: Order, event: events.OrderEvent) -> Changes:
@@ -228,15 +300,20 @@ def _detail(detail: D | None, event: events.OrderEvent) -> D:
 
 _STEPS: dict[str, Callable[[Order, events.OrderEvent], Changes]] = {
     events.ORDER_CANCELLED: _cancelled,
+    events.LINES_CANCELLED: _lines_cancelled,
     events.PAYMENT_REQUESTED: _payment_requested,
     **dict.fromkeys(transitions.ATTEMPT_FACTS, _payment_fact),
+    events.REFUND_REQUESTED: _refund_requested,
     **dict.fromkeys(transitions.REFUND_FACTS, _refund_fact),
     events.DISPUTE_OPENED: _dispute_opened,
     events.DISPUTE_CLOSED: _dispute_closed,
     **dict.fromkeys(transitions.STOCK_FACTS, _stock_fact),
     events.FULFILMENT_STARTED: _fulfilment_started,
+    events.PARCEL_SHIPPED: _shipped,
     events.ORDER_SHIPPED: _shipped,
+    events.PARCEL_DELIVERED: _delivered,
     events.ORDER_DELIVERED: _delivered,
     events.ATTENTION_RAISED: _attention_raised,
     events.ATTENTION_RESOLVED: _attention_resolved,
+    events.METADATA_CHANGED: _metadata_changed,
 }

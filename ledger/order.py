@@ -101,6 +101,35 @@ class StockEntry(Struct, frozen=True, array_like=True):
     items: tuple[events.StockItem, ...] = ()
 
 
+class LineCount(Struct, frozen=True, array_like=True):
+    """Units of one line (`ledger.units`). `refunded` does not count cancelled ones; `restocked` ones came back."""
+
+    cancelled: int = 0
+    shipped: int = 0
+    refunded: int = 0
+    restocked: int = 0
+
+
+class Parcel(Struct, frozen=True, array_like=True):
+    """A parcel and what is in it. `no` counts from 1."""
+
+    no: int
+    lines: tuple[events.Units, ...]
+    carrier: str | None
+    tracking: str | None
+    shipped_at: int
+    delivered_at: int | None = None
+
+
+class PartRelease(Struct, frozen=True, array_like=True):
+    """Units that a stock service gets back while the order goes on. `no` counts from 1 in the order."""
+
+    no: int
+    service: str
+    lines: tuple[events.Units, ...]
+    done: bool = False
+
+
 class Flag(Struct, frozen=True, array_like=True):
     """An attention flag: reason, obligation, time."""
 
@@ -112,8 +141,10 @@ class Flag(Struct, frozen=True, array_like=True):
 class Order(Struct, frozen=True, array_like=True):
     """State of one order after `version` events. Times are ms since the epoch, money minor units of `currency`.
 
-    `refunded_minor` includes what staff settled elsewhere; `refund_failures` counts all failures ever,
+    `total_minor` is what it costs now, `placed_minor` what it cost when it was placed. `counts` are by line, in the order of
+    `lines`. `refunded_minor` includes what staff settled elsewhere; `refund_failures` counts all failures ever,
     `refund_failures_recent` those since the last `retry`; `resolved` are obligation keys that staff have resolved.
+    `return_marks`: up to which amount money is to be returned while the order goes on, after each request; increasing.
     """
 
     order_id: str
@@ -121,10 +152,12 @@ class Order(Struct, frozen=True, array_like=True):
     customer_id: str
     currency: str
     total_minor: int
+    placed_minor: int
     placed_at: int
     updated_at: int
     expires_at: int
     lines: tuple[events.Line, ...]
+    counts: tuple[LineCount, ...]
     adjustments: tuple[events.Adjustment, ...]
     reference: str | None
     contact_digest: bytes
@@ -142,19 +175,26 @@ class Order(Struct, frozen=True, array_like=True):
     disputes: tuple[DisputeEntry, ...] = ()
     stock: tuple[StockEntry, ...] = ()
     attention: tuple[Flag, ...] = ()
-    carrier: str | None = None
-    tracking: str | None = None
+    parcels: tuple[Parcel, ...] = ()
     shipped_at: int | None = None
     delivered_at: int | None = None
     resolved: tuple[str, ...] = ()
+    part_releases: tuple[PartRelease, ...] = ()
+    return_marks: tuple[int, ...] = ()
+    shipping_cancelled: bool = False
+    shipping_refunded: bool = False
+    metadata: tuple[events.Entry, ...] = ()
 
 
 # ---- derived values --------------------------------------------------------------------------------------
 
 
 def stock_state(o: Order) -> StockAxis:
-    """The stock axis over both services: `rejected`, `released`, `reserved` or `pending`."""
-    states = [s.state for s in o.stock]
+    """The stock axis over both services: `rejected`, `released`, `reserved` or `pending`.
+
+    A service of which every unit was cancelled does not count, unless the whole order is cancelled.
+    """
+    states = [s.state for s in o.stock if o.lifecycle == CANCELLED or not is_cut(o, s.service)]
     if transitions.REJECTED in states:
         return transitions.REJECTED
     if o.lifecycle == CANCELLED and transitions.OWED not in states and transitions.RESERVED not in states:
@@ -186,7 +226,7 @@ def payment_state(o: Order) -> PaymentAxis:
             return "refunding"
         if states and states[-1] == transitions.FAILED:
             return "refund_failed"
-        if o.lifecycle == CANCELLED:
+        if o.lifecycle == CANCELLED or owed_back_minor(o) > 0:
             return "refunding"
         return "captured" if paid_in_full(o) else PARTLY_CAPTURED
     if not o.attempts:
@@ -252,15 +292,50 @@ def stock_of(o: Order, service: str) -> StockEntry | None:
     return next((s for s in o.stock if s.service == service), None)
 
 
-def owed_back_minor(o: Order) -> int:
-    """Captured money that is neither refunded, nor lost, nor being refunded."""
-    submitted = sum(r.amount_minor for r in o.refunds if r.state == transitions.SUBMITTED)
-    return unreturned_minor(o) - submitted
+def is_cut(o: Order, service: str) -> bool:
+    """Whether every unit of this service is cancelled."""
+    return all(count.cancelled >= line.quantity for line, count in zip(o.lines, o.counts, strict=True) if line.service == service)
+
+
+def submitted_minor(o: Order) -> int:
+    """What is being refunded."""
+    return sum(r.amount_minor for r in o.refunds if r.state == transitions.SUBMITTED)
+
+
+def overpaid_minor(o: Order) -> int:
+    """Captured money that the order no longer costs, because units were cancelled. More than it ever cost is not counted."""
+    return max(0, min(o.captured_minor, o.placed_minor) - o.total_minor)
+
+
+def due_back_minor(o: Order) -> int:
+    """Money that is to be returned in all: everything captured if the order is cancelled, else what was requested.
+
+    Money lost in disputes cannot be returned again.
+    """
+    kept = o.captured_minor - o.lost_minor
+    return kept if o.lifecycle == CANCELLED else min(o.return_marks[-1] if o.return_marks else 0, kept)
 
 
 def unreturned_minor(o: Order) -> int:
-    """Captured money that is neither refunded nor lost; some of it may be being refunded."""
-    return o.captured_minor - o.refunded_minor - o.lost_minor
+    """Money due back that is not refunded; some of it may be being refunded."""
+    return due_back_minor(o) - o.refunded_minor
 
 
-# ---- the fold -------------------------------------------------------------------------------------------------------
+def owed_back_minor(o: Order) -> int:
+    """Money due back that is neither refunded nor being refunded."""
+    return unreturned_minor(o) - submitted_minor(o)
+
+
+def refund_room_minor(o: Order) -> int:
+    """What can still be requested to be refunded: captured money that is neither given back, nor lost, nor owed already."""
+    return o.captured_minor - o.lost_minor - o.refunded_minor - submitted_minor(o) - max(0, owed_back_minor(o))
+
+
+def next_refund_minor(o: Order) -> int:
+    """Amount of the next refund; 0 if nothing is owed. Requests are refunded one after the other, not in one sum.
+
+    So a later request does not change the amount of a refund that may be under way.
+    """
+    due, returned = due_back_minor(o), o.refunded_minor + submitted_minor(o)
+    target = next((mark for mark in o.return_marks if mark > returned), due)
+    return max(0, min(target, due) - returned)

@@ -45,6 +45,12 @@ class Code(StrEnum):
     NOT_SHIPPED = "not_shipped"
     ALREADY_SHIPPED = "already_shipped"
     NO_SUCH_ATTENTION = "no_such_attention"
+    UNKNOWN_LINE = "unknown_line"
+    QUANTITY_EXCEEDED = "quantity_exceeded"
+    UNKNOWN_PARCEL = "unknown_parcel"
+    NOTHING_TO_REFUND = "nothing_to_refund"
+    REFUND_EXCEEDS_PAYMENT = "refund_exceeds_payment"
+    TOO_MUCH_METADATA = "too_much_metadata"
     NOT_DUE = "not_due"
     ALREADY_KNOWN = "already_known"
     UNKNOWN_ATTEMPT = "unknown_attempt"
@@ -60,11 +66,16 @@ class Operation(StrEnum):
 
     PLACE_ORDER = "PlaceOrder"
     CANCEL_ORDER = "CancelOrder"
+    CANCEL_LINES = "CancelLines"
     EXPIRE_ORDER = "ExpireOrder"
     REQUEST_PAYMENT = "RequestPayment"
+    REQUEST_REFUND = "RequestRefund"
     START_FULFILMENT = "StartFulfilment"
     SHIP_ORDER = "ShipOrder"
+    SHIP_PARCEL = "ShipParcel"
     CONFIRM_DELIVERY = "ConfirmDelivery"
+    CONFIRM_PARCEL = "ConfirmParcel"
+    CHANGE_METADATA = "ChangeMetadata"
 
     RECORD_PAYMENT = "RecordPayment"
     RECORD_REFUND = "RecordRefund"
@@ -86,6 +97,14 @@ REQUESTS: dict[Operation, dict[Status, str | Code]] = {
         _S.DELIVERED: _C.TOO_LATE_TO_CANCEL,
         _S.CANCELLED: _C.NOTHING_TO_CHANGE,
     },
+    _O.CANCEL_LINES: {
+        _S.PENDING: events.LINES_CANCELLED,  # or ORDER_CANCELLED, if nothing is left of the order
+        _S.PAID: events.LINES_CANCELLED,
+        _S.PROCESSING: events.LINES_CANCELLED,  # staff only
+        _S.SHIPPED: _C.TOO_LATE_TO_CANCEL,
+        _S.DELIVERED: _C.TOO_LATE_TO_CANCEL,
+        _S.CANCELLED: _C.ORDER_CANCELLED,
+    },
     _O.EXPIRE_ORDER: {
         _S.PENDING: events.ORDER_CANCELLED,  # once due, and not while a capture is owed
         _S.PAID: _C.NOT_DUE,
@@ -101,6 +120,10 @@ REQUESTS: dict[Operation, dict[Status, str | Code]] = {
         _S.SHIPPED: _C.ALREADY_PAID,
         _S.DELIVERED: _C.ALREADY_PAID,
         _S.CANCELLED: _C.ORDER_CANCELLED,
+    },
+    _O.REQUEST_REFUND: dict.fromkeys(_S, events.REFUND_REQUESTED)
+    | {
+        _S.CANCELLED: _C.ORDER_CANCELLED,  # everything is refunded without a request
     },
     _O.START_FULFILMENT: {
         _S.PENDING: _C.NOT_PAID,  # or stock_not_reserved, depending on what is missing
@@ -118,6 +141,23 @@ REQUESTS: dict[Operation, dict[Status, str | Code]] = {
         _S.DELIVERED: _C.ALREADY_SHIPPED,
         _S.CANCELLED: _C.ORDER_CANCELLED,
     },
+    _O.SHIP_PARCEL: {
+        _S.PENDING: _C.NOT_PAID,
+        _S.PAID: events.PARCEL_SHIPPED,  # or ORDER_SHIPPED, if nothing is left to ship
+        _S.PROCESSING: events.PARCEL_SHIPPED,
+        _S.SHIPPED: _C.ALREADY_SHIPPED,
+        _S.DELIVERED: _C.ALREADY_SHIPPED,
+        _S.CANCELLED: _C.ORDER_CANCELLED,
+    },
+    _O.CONFIRM_PARCEL: {
+        _S.PENDING: _C.NOT_SHIPPED,
+        _S.PAID: _C.NOT_SHIPPED,
+        _S.PROCESSING: events.PARCEL_DELIVERED,
+        _S.SHIPPED: events.PARCEL_DELIVERED,  # or ORDER_DELIVERED, if it was the last one
+        _S.DELIVERED: _C.NOTHING_TO_CHANGE,
+        _S.CANCELLED: _C.ORDER_CANCELLED,
+    },
+    _O.CHANGE_METADATA: dict.fromkeys(_S, events.METADATA_CHANGED),
     _O.CONFIRM_DELIVERY: {
         _S.PENDING: _C.NOT_SHIPPED,
         _S.PAID: _C.NOT_SHIPPED,
@@ -126,6 +166,13 @@ REQUESTS: dict[Operation, dict[Status, str | Code]] = {
         _S.DELIVERED: _C.NOTHING_TO_CHANGE,
         _S.CANCELLED: _C.ORDER_CANCELLED,
     },
+}
+
+# An event of the table -> the one written instead, if the request leaves nothing more to do of its kind.
+COMPLETES: dict[str, str] = {
+    events.LINES_CANCELLED: events.ORDER_CANCELLED,
+    events.PARCEL_SHIPPED: events.ORDER_SHIPPED,
+    events.PARCEL_DELIVERED: events.ORDER_DELIVERED,
 }
 
 KNOWN: Final = Code.ALREADY_KNOWN

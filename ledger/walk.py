@@ -22,9 +22,10 @@ from ledger.events import DETAIL_OF, DISPUTE_CLOSED, NO_HASH, OrderEvent
 from ledger.evolve import evolve
 from ledger.log import Record
 from ledger.money import total_of
-from ledger.order import FoldError, Order, attempt_no, display, dispute_of, refund_of, stock_of
+from ledger.order import FoldError, Order, attempt_no, display, dispute_of, refund_of, refund_room_minor, stock_of
 from ledger.partitioner import partition_for
 from ledger.schemas.codec import event_codec, link_of
+from ledger.units import refundable, shippable
 
 
 class Fault(Struct, frozen=True):
@@ -189,19 +190,36 @@ class Walk:
             if total != event.total_minor:
                 yield fault("total_minor", f"is {event.total_minor}, lines and adjustments add up to {total}")
         else:
-            for name in ("customer_id", "currency", "total_minor"):
-                if getattr(event, name) != getattr(before, name):
-                    yield fault(name, f"is {getattr(event, name)!r}, was {getattr(before, name)!r}")
-            if event.occurred_at < before.updated_at:
-                yield fault("occurred_at", f"{event.occurred_at} is before the last event of the order at {before.updated_at}")
-            if (why := illegal(before, event)) is not None:
-                yield fault("type", why)
+            yield from _faults_of_step(before, event, after, fault)
         for name, recomputed in summary(after).items():
             if getattr(event, name) != recomputed:
                 yield fault(name, f"is {getattr(event, name)!r}, the events give {recomputed!r}")
-        if not after.refunded_minor + after.lost_minor <= after.captured_minor <= after.total_minor:
+        if not after.refunded_minor + after.lost_minor <= after.captured_minor <= after.placed_minor:
             flagged = any(flag.code == "amount_mismatch" for flag in after.attention) or bool(after.resolved)
             self.mismatched[after.order_id] = Mismatch(after.order_id, self._partition, self._record.offset, flagged)
+
+
+def _faults_of_step(before: Order, event: OrderEvent, after: Order, fault: Callable[[str, str], Fault]) -> Iterator[Fault]:
+    """What a correct writer does not write after `before`."""
+    for name in ("customer_id", "currency"):
+        if getattr(event, name) != getattr(before, name):
+            yield fault(name, f"is {getattr(event, name)!r}, was {getattr(before, name)!r}")
+    if event.occurred_at < before.updated_at:
+        yield fault("occurred_at", f"{event.occurred_at} is before the last event of the order at {before.updated_at}")
+    if (why := illegal(before, event)) is not None:
+        yield fault("type", why)
+    if event.cut is not None and event.cut.amount_minor != (fall := before.total_minor - after.total_minor):
+        yield fault("cut", f"says {event.cut.amount_minor}, the units cost {fall}")
+    if event.refund_request is not None and not 0 < event.refund_request.amount_minor <= refund_room_minor(before):
+        yield fault("refund_request", f"{event.refund_request.amount_minor} of {refund_room_minor(before)} that can be refunded")
+    for number, (line, count) in enumerate(zip(after.lines, after.counts, strict=True), 1):
+        if min(shippable(line, count), refundable(line, count), count.shipped - count.restocked) < 0:
+            yield fault("type", f"{event.type} of more units than line {number} has")
+
+
+def _outcomes(entry: str | transitions.Code) -> tuple[str, ...]:
+    """The events that an entry of `transitions.REQUESTS` allows."""
+    return (entry, transitions.COMPLETES.get(entry, entry))
 
 
 def illegal(before: Order, event: OrderEvent) -> str | None:
@@ -209,7 +227,7 @@ def illegal(before: Order, event: OrderEvent) -> str | None:
     kind = event.type
     if kind in _REQUESTED:
         status = display(before)
-        allowed = any(row[status] == kind for row in transitions.REQUESTS.values())
+        allowed = any(kind in _outcomes(row[status]) for row in transitions.REQUESTS.values())
         return None if allowed else f"{kind} of an order that is {status}"
     state: str | None = ""
     row: Mapping[Any, str | transitions.Code] | None = None
@@ -219,6 +237,9 @@ def illegal(before: Order, event: OrderEvent) -> str | None:
     elif event.refund is not None and kind in transitions.REFUND_FACTS:
         entry = refund_of(before, event.refund.refund_no, event.refund.provider_ref)
         row, state = transitions.REFUND_FACTS[kind], entry.state if entry else ""
+    elif event.stock is not None and event.stock.part is not None:
+        waiting = any(p.no == event.stock.part and p.service == event.stock.service and not p.done for p in before.part_releases)
+        state = "" if waiting else None
     elif event.stock is not None and kind in transitions.STOCK_FACTS:
         stock = stock_of(before, event.stock.service)
         row, state = transitions.STOCK_FACTS[kind], stock.state if stock else None

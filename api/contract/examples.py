@@ -39,9 +39,16 @@ SUMMARY: Json = {
     "updated_at": AT,
     "expires_at": "2030-01-31T12:30:00.000Z",
     "payment": {"attempt": 0, "state": "unpaid"},
-    "shipment": {"carrier": None, "tracking": None, "shipped_at": None, "delivered_at": None},
+    "shipped_at": None,
+    "delivered_at": None,
 }
-ORDER: Json = SUMMARY | {"lines": [LINE], "adjustments": [SHIPPING], "contact": CONTACT}
+ORDER: Json = SUMMARY | {
+    "lines": [LINE],
+    "adjustments": [SHIPPING],
+    "shipments": [],
+    "metadata": {"campaign": "winter-30"},
+    "contact": CONTACT,
+}
 EVENT: Json = {
     "version": 2,
     "type": "OrderCancelled",

@@ -58,12 +58,22 @@ class PaymentSummaryOut(Response):
     state: str
 
 
-class ShipmentOut(Response):
-    """The shipment of the order."""
+class UnitsOut(Response):
+    """Some units of a line."""
 
+    service: Service
+    sku: str
+    quantity: int
+
+
+class ShipmentOut(Response):
+    """A parcel and what is in it. `number` counts from 1 in the order."""
+
+    number: int
+    lines: list[UnitsOut]
     carrier: str | None
     tracking: str | None
-    shipped_at: Timestamp | None
+    shipped_at: Timestamp
     delivered_at: Timestamp | None
 
 
@@ -81,7 +91,7 @@ class OrderSummaryOut(Response):
     frozen: FrozenOut | None
     customer_id: str
     currency: str
-    total_minor: int
+    total_minor: Annotated[int, Meta(description="without what was cancelled")]
     captured_minor: int
     refunded_minor: Annotated[int, Meta(description="includes amounts that staff settled elsewhere")]
     reference: str | None
@@ -89,7 +99,8 @@ class OrderSummaryOut(Response):
     updated_at: Timestamp
     expires_at: Timestamp
     payment: PaymentSummaryOut
-    shipment: ShipmentOut
+    shipped_at: Annotated[Timestamp | None, Meta(description="when the last parcel was shipped; null as long as units remain")]
+    delivered_at: Timestamp | None
 
 
 class OrderLineOut(Response):
@@ -98,8 +109,11 @@ class OrderLineOut(Response):
     service: Service
     sku: str
     name: str
-    quantity: int
+    quantity: Annotated[int, Meta(description="as ordered")]
     unit_price_minor: int
+    cancelled_quantity: int = 0
+    shipped_quantity: int = 0
+    refunded_quantity: Annotated[int, Meta(description="without cancelled units")] = 0
 
 
 class OrderAdjustmentOut(Response):
@@ -108,6 +122,8 @@ class OrderAdjustmentOut(Response):
     kind: Annotated[str, Meta(description="shipping, tax, fee or discount")]
     label: str
     amount_minor: int
+    service: Annotated[str | None, Meta(description="of the line that it belongs to; absent if it is of the order")] = None
+    sku: str | None = None
 
 
 class OrderAddressOut(Response, kw_only=True):
@@ -139,6 +155,8 @@ class OrderOut(OrderSummaryOut):
 
     lines: list[OrderLineOut]
     adjustments: list[OrderAdjustmentOut]
+    shipments: list[ShipmentOut]
+    metadata: dict[str, str]
     contact: Annotated[
         OrderContactOut | None, Meta(description="the current one, also for an old version; null if erased, and for readers")
     ]

@@ -20,7 +20,8 @@ import structlog
 from msgspec import Struct, ValidationError, convert
 from msgspec.structs import replace
 
-from commands.decide import Decision, MalformedCommand, Refusal, decide, is_foreign
+from commands.decide import decide, is_foreign
+from commands.decisions import Decision, MalformedCommand, Refusal
 from commands.messages import CommandHead, OrderCommand, command_codec
 from commands.obligations import due_at
 from ledger.bounds import ID_PATTERN

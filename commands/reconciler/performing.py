@@ -15,10 +15,21 @@ from dataclasses import dataclass
 from msgspec import Struct
 from msgspec.structs import replace
 
-from commands.decide import Refusal, decide
+from commands.decide import decide
+from commands.decisions import Refusal
 from commands.idempotency import fresh_command_id
 from commands.messages import CancelOrder, OrderCommand, RaiseAttention, RecordPayment, RecordRefund
-from commands.obligations import STUCK, AttentionArgs, Kind, Obligation, PaymentArgs, RefundArgs, StockArgs, attention_key
+from commands.obligations import (
+    STUCK,
+    AttentionArgs,
+    Kind,
+    Obligation,
+    PartArgs,
+    PaymentArgs,
+    RefundArgs,
+    StockArgs,
+    attention_key,
+)
 from commands.reconciler.answers import Answer, Done, Fact, No, Unknown, command_of
 from commands.reconciler.payment_port import PaymentProvider
 from commands.reconciler.stock_port import StockService
@@ -43,7 +54,7 @@ class Ports:
     def name_of(self, obligation: Obligation) -> str:
         """The port of an obligation; the ledger's own commands have none."""
         match obligation.args:
-            case StockArgs(service=service):
+            case StockArgs(service=service) | PartArgs(service=service):
                 return service
             case PaymentArgs() | RefundArgs():
                 return self.payments.name
@@ -107,7 +118,7 @@ def _news(commands: Sequence[OrderCommand], order: Order, now_ms: int) -> tuple[
 
 def _actor(obligation: Obligation, ports: Ports) -> str:
     name = ports.name_of(obligation)
-    return f"{name}-service" if isinstance(obligation.args, StockArgs) else name
+    return f"{name}-service" if isinstance(obligation.args, StockArgs | PartArgs) else name
 
 
 def _command(operation: Operation, order: Order, **payload: object) -> OrderCommand:
@@ -144,6 +155,12 @@ async def _reserve(obligation: Obligation, order: Order, ports: Ports, now_ms: i
 
 async def _release(obligation: Obligation, order: Order, ports: Ports, now_ms: int) -> Answer:
     return await ports.stock[_stock(obligation).service].release(order.order_id, obligation.key)
+
+
+async def _release_part(obligation: Obligation, order: Order, ports: Ports, now_ms: int) -> Answer:
+    args = obligation.args
+    assert isinstance(args, PartArgs)
+    return await ports.stock[args.service].release_part(order.order_id, args.lines, args.part, obligation.key)
 
 
 async def _create(obligation: Obligation, order: Order, ports: Ports, now_ms: int) -> Answer:
@@ -229,6 +246,7 @@ Call = Callable[[Obligation, Order, Ports, int], Awaitable[Answer]]
 _CALLS: dict[Kind, Call] = {
     Kind.RESERVE: _reserve,
     Kind.RELEASE: _release,
+    Kind.RELEASE_PART: _release_part,
     Kind.CREATE_PAYMENT: _create,
     Kind.LOOK_AT_PAYMENT: _read_payment,
     Kind.CAPTURE: _capture,

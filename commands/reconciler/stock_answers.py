@@ -41,11 +41,11 @@ class StockAnswer(Struct, frozen=True):
 decode = msgspec.json.Decoder(StockAnswer).decode
 
 
-def answer_of(service: str, said: StockAnswer, released_only: bool) -> Answer:
-    """`released_only`: a release was requested, and only `released` answers it."""
+def answer_of(service: str, said: StockAnswer, released_only: bool, part: int | None = None) -> Answer:
+    """`released_only`: a release, of `part` or of everything, was requested, and only `released` answers it."""
     match said.status:
         case "released":
-            return Done((RecordStock(events.STOCK_RELEASED, service),))
+            return Done((RecordStock(events.STOCK_RELEASED, service, part=part),))
         case "reserved" if not released_only:
             if said.reservation_ref is not None and not _REF.fullmatch(said.reservation_ref):
                 return Unknown("reservation_ref is not 1 to 128 visible ASCII characters")

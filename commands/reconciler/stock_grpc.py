@@ -8,12 +8,13 @@ from typing import Any
 
 import grpc
 
-from commands.reconciler.answers import Answer, Unknown
+from commands.reconciler.answers import Answer, No, Unknown
 from commands.reconciler.stock_answers import Item, StockAnswer, answer_of
+from commands.reconciler.stock_port import NO_PARTS
 from commands.reconciler.tries import with_tries
 from commands.stock_proto import stock_pb2 as pb
 from commands.stock_proto.stock_pb2_grpc import StockStub
-from ledger.events import Line
+from ledger.events import Line, Units
 from ledger.http_client import is_loopback
 
 MAX_ANSWER_BYTES = 64 * 1024
@@ -69,6 +70,21 @@ class GrpcStock:
         request = pb.ReleaseRequest(order_id=order_id, key=key)
         reply = await self._call(lambda: self._stub.Release(request, timeout=self._timeout_s))
         return reply if isinstance(reply, Unknown) else answer_of(self.name, StockAnswer("released"), released_only=True)
+
+    async def release_part(self, order_id: str, lines: Sequence[Units], part: int, key: str) -> Answer:
+        units = [pb.Units(sku=x.sku, quantity=x.quantity) for x in lines]
+        request = pb.ReleasePartRequest(order_id=order_id, key=key, units=units)
+        reply = await self._call(lambda: self._stub.ReleasePart(request, timeout=self._timeout_s))
+        if isinstance(reply, Unknown):
+            return No(NO_PARTS) if reply.why == grpc.StatusCode.UNIMPLEMENTED.name else reply
+        return answer_of(self.name, StockAnswer("released"), released_only=True, part=part)
+
+    async def knows_parts(self) -> bool | None:
+        request = pb.CapabilitiesRequest()
+        reply = await self._call(lambda: self._stub.Capabilities(request, timeout=self._timeout_s))
+        if isinstance(reply, Unknown):
+            return False if reply.why == grpc.StatusCode.UNIMPLEMENTED.name else None
+        return bool(reply.release_parts)
 
     async def close(self) -> None:
         await self._channel.close()

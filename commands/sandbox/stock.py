@@ -2,6 +2,8 @@
 
 PUT    /stock/{service}/reservations/{order_id}   reserve: all lines or none, item and price checked
 DELETE /stock/{service}/reservations/{order_id}   release; also without a reservation, which bars a later one
+POST   /stock/{service}/reservations/{order_id}/release   release a part: {"lines": [{"sku": ..., "quantity": ...}]}
+GET    /stock/{service}/capabilities              {"release_parts": true}
 GET    /stock/{service}/items                     the stock
 PUT    /stock/{service}/items/{sku}               {"units": ..., "unit_price_minor": ...}: for tests and the demo
 """
@@ -29,6 +31,9 @@ create table if not exists reservations (
     service text not null, order_id text not null, status text not null, ref text not null, lines text not null,
     primary key (service, order_id)
 );
+create table if not exists part_releases (
+    service text not null, key text not null, primary key (service, key)
+);
 """
 
 Answer = dict[str, Any]
@@ -50,6 +55,19 @@ class ReserveBody(Struct, frozen=True):
     lines: tuple[WantedLine, ...]
 
 
+class Units(Struct, frozen=True):
+    """Some units of an article."""
+
+    sku: str
+    quantity: int
+
+
+class ReleaseBody(Struct, frozen=True):
+    """The units to return."""
+
+    lines: tuple[Units, ...]
+
+
 class ItemBody(Struct, frozen=True, forbid_unknown_fields=True):
     """Units and price of an article."""
 
@@ -58,6 +76,7 @@ class ItemBody(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 _decode_lines = msgspec.json.Decoder(tuple[WantedLine, ...]).decode
+_decode_release = msgspec.json.Decoder(ReleaseBody).decode
 _decode_reserve, _decode_item = msgspec.json.Decoder(ReserveBody).decode, msgspec.json.Decoder(ItemBody).decode
 
 
@@ -129,6 +148,30 @@ class StockRooms:
             self._note(db, service, "release", order_id, key, fate, answer, [("released", line) for line in lines], None)
         return answer
 
+    def release_part(self, service: str, order_id: str, units: Sequence[Units], key: str, fate: str) -> Answer:
+        """Always `released`; returns units that the reservation still holds, once for each key."""
+        with self._journal.transaction() as db:
+            held = db.execute(
+                "select lines from reservations where service = ? and order_id = ? and status = 'reserved'", (service, order_id)
+            ).fetchone()
+            first = db.execute("insert or ignore into part_releases (service, key) values (?, ?)", (service, key)).rowcount
+            lines = list(_decode_lines(held["lines"])) if held and first else []
+            back: list[tuple[str, WantedLine]] = []
+            for unit in units:
+                for i, line in enumerate(lines):
+                    if line.sku == unit.sku and (quantity := min(unit.quantity, line.quantity)) > 0:
+                        lines[i] = msgspec.structs.replace(line, quantity=line.quantity - quantity)
+                        back.append(("released", msgspec.structs.replace(line, quantity=quantity)))
+            for _, line in back:
+                db.execute("update items set units = units + ? where service = ? and sku = ?", (line.quantity, service, line.sku))
+            if back:
+                held_now = msgspec.json.encode([line for line in lines if line.quantity]).decode()
+                db.execute("update reservations set lines = ? where service = ? and order_id = ?", (held_now, service, order_id))
+            answer = {"status": "released"}
+            request = {"lines": msgspec.to_builtins(tuple(units))}
+            self._note(db, service, "release_part", order_id, key, fate, answer, back, request)
+        return answer
+
     def _note(  # noqa: PLR0917  # its parts
         self,
         db: sqlite3.Connection,
@@ -165,6 +208,20 @@ def stock_routes(rooms: StockRooms, services: Sequence[str]) -> list[BaseRoute]:
             return JSONResponse({"error": str(exc)}, 422)
         return JSONResponse(rooms.reserve(service, order_id, body.lines, key, fate))
 
+    async def part(http: Request) -> Response:
+        service, order_id = http.path_params["service"], http.path_params["order_id"]
+        if service not in services:
+            return JSONResponse({"error": "no such service"}, 404)
+        try:
+            body = _decode_release(await http.body())
+        except msgspec.DecodeError as exc:
+            return JSONResponse({"error": str(exc)}, 422)
+        key, fate = http.headers.get("idempotency-key", ""), str(http.scope.get("fate", "none"))
+        return JSONResponse(rooms.release_part(service, order_id, body.lines, key, fate))
+
+    async def capabilities(_: Request) -> Response:
+        return JSONResponse({"release_parts": True})
+
     async def items(http: Request) -> Response:
         return JSONResponse({"items": rooms.items(http.path_params["service"])})
 
@@ -180,6 +237,8 @@ def stock_routes(rooms: StockRooms, services: Sequence[str]) -> list[BaseRoute]:
 
     return [
         Route("/stock/{service}/reservations/{order_id}", reservation, methods=["PUT", "DELETE"]),
+        Route("/stock/{service}/reservations/{order_id}/release", part, methods=["POST"]),
+        Route("/stock/{service}/capabilities", capabilities, methods=["GET"]),
         Route("/stock/{service}/items", items, methods=["GET"]),
         Route("/stock/{service}/items/{sku}", item, methods=["PUT"]),
     ]

@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 
 from commands.sandbox.chaos import Chaos, Fate
-from commands.sandbox.stock import StockRooms, WantedLine
+from commands.sandbox.stock import StockRooms, Units, WantedLine
 from commands.stock_proto import stock_pb2 as pb
 from commands.stock_proto.stock_pb2_grpc import StockServicer, add_StockServicer_to_server
 
@@ -55,6 +55,18 @@ class _Servicer(StockServicer):
             return pb.ReleaseReply()
 
         return await self._with_fate("release", context, work)
+
+    async def ReleasePart(self, request: Any, context: Any) -> Any:
+        units = [Units(x.sku, x.quantity) for x in request.units]
+
+        def work(fate: str) -> Any:
+            self._rooms.release_part(self._service, request.order_id, units, request.key, fate)
+            return pb.ReleaseReply()
+
+        return await self._with_fate("release_part", context, work)
+
+    async def Capabilities(self, request: Any, context: Any) -> Any:
+        return pb.CapabilitiesReply(release_parts=True)
 
     async def _with_fate(self, verb: str, context: Any, work: Callable[[str], Any]) -> Any:
         fate = self._chaos.draw(self._service)

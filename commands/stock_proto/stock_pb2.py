@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n commands/stock_proto/stock.proto\x12\x14orderledger.stock.v1\"M\n\x04Line\x12\x0b\n\x03sku\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x10\n\x08quantity\x18\x03 \x01(\r\x12\x18\n\x10unit_price_minor\x18\x04 \x01(\x03\"l\n\x0eReserveRequest\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\x10\n\x08\x63urrency\x18\x03 \x01(\t\x12)\n\x05lines\x18\x04 \x03(\x0b\x32\x1a.orderledger.stock.v1.Line\"&\n\x04Item\x12\x0b\n\x03sku\x18\x01 \x01(\t\x12\x11\n\tavailable\x18\x02 \x01(\x03\"\xed\x02\n\x0cReserveReply\x12\x39\n\x06status\x18\x01 \x01(\x0e\x32).orderledger.stock.v1.ReserveReply.Status\x12\x17\n\x0freservation_ref\x18\x02 \x01(\t\x12\x39\n\x06reason\x18\x03 \x01(\x0e\x32).orderledger.stock.v1.ReserveReply.Reason\x12)\n\x05items\x18\x04 \x03(\x0b\x32\x1a.orderledger.stock.v1.Item\"J\n\x06Status\x12\x16\n\x12STATUS_UNSPECIFIED\x10\x00\x12\x0c\n\x08RESERVED\x10\x01\x12\x0c\n\x08REJECTED\x10\x02\x12\x0c\n\x08RELEASED\x10\x03\"W\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x10\n\x0cOUT_OF_STOCK\x10\x01\x12\x10\n\x0cUNKNOWN_ITEM\x10\x02\x12\x11\n\rPRICE_CHANGED\x10\x03\"/\n\x0eReleaseRequest\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\"\x0e\n\x0cReleaseReply2\xb1\x01\n\x05Stock\x12S\n\x07Reserve\x12$.orderledger.stock.v1.ReserveRequest\x1a\".orderledger.stock.v1.ReserveReply\x12S\n\x07Release\x12$.orderledger.stock.v1.ReleaseRequest\x1a\".orderledger.stock.v1.ReleaseReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n commands/stock_proto/stock.proto\x12\x14orderledger.stock.v1\"M\n\x04Line\x12\x0b\n\x03sku\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x10\n\x08quantity\x18\x03 \x01(\r\x12\x18\n\x10unit_price_minor\x18\x04 \x01(\x03\"l\n\x0eReserveRequest\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\x10\n\x08\x63urrency\x18\x03 \x01(\t\x12)\n\x05lines\x18\x04 \x03(\x0b\x32\x1a.orderledger.stock.v1.Line\"&\n\x04Item\x12\x0b\n\x03sku\x18\x01 \x01(\t\x12\x11\n\tavailable\x18\x02 \x01(\x03\"\xed\x02\n\x0cReserveReply\x12\x39\n\x06status\x18\x01 \x01(\x0e\x32).orderledger.stock.v1.ReserveReply.Status\x12\x17\n\x0freservation_ref\x18\x02 \x01(\t\x12\x39\n\x06reason\x18\x03 \x01(\x0e\x32).orderledger.stock.v1.ReserveReply.Reason\x12)\n\x05items\x18\x04 \x03(\x0b\x32\x1a.orderledger.stock.v1.Item\"J\n\x06Status\x12\x16\n\x12STATUS_UNSPECIFIED\x10\x00\x12\x0c\n\x08RESERVED\x10\x01\x12\x0c\n\x08REJECTED\x10\x02\x12\x0c\n\x08RELEASED\x10\x03\"W\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x10\n\x0cOUT_OF_STOCK\x10\x01\x12\x10\n\x0cUNKNOWN_ITEM\x10\x02\x12\x11\n\rPRICE_CHANGED\x10\x03\"/\n\x0eReleaseRequest\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\"\x0e\n\x0cReleaseReply\"&\n\x05Units\x12\x0b\n\x03sku\x18\x01 \x01(\t\x12\x10\n\x08quantity\x18\x02 \x01(\r\"_\n\x12ReleasePartRequest\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12*\n\x05units\x18\x03 \x03(\x0b\x32\x1b.orderledger.stock.v1.Units\"\x15\n\x13\x43\x61pabilitiesRequest\"*\n\x11\x43\x61pabilitiesReply\x12\x15\n\rrelease_parts\x18\x01 \x01(\x08\x32\xf2\x02\n\x05Stock\x12S\n\x07Reserve\x12$.orderledger.stock.v1.ReserveRequest\x1a\".orderledger.stock.v1.ReserveReply\x12S\n\x07Release\x12$.orderledger.stock.v1.ReleaseRequest\x1a\".orderledger.stock.v1.ReleaseReply\x12[\n\x0bReleasePart\x12(.orderledger.stock.v1.ReleasePartRequest\x1a\".orderledger.stock.v1.ReleaseReply\x12\x62\n\x0c\x43\x61pabilities\x12).orderledger.stock.v1.CapabilitiesRequest\x1a\'.orderledger.stock.v1.CapabilitiesReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,6 +47,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RELEASEREQUEST']._serialized_end=702
   _globals['_RELEASEREPLY']._serialized_start=704
   _globals['_RELEASEREPLY']._serialized_end=718
-  _globals['_STOCK']._serialized_start=721
-  _globals['_STOCK']._serialized_end=898
+  _globals['_UNITS']._serialized_start=720
+  _globals['_UNITS']._serialized_end=758
+  _globals['_RELEASEPARTREQUEST']._serialized_start=760
+  _globals['_RELEASEPARTREQUEST']._serialized_end=855
+  _globals['_CAPABILITIESREQUEST']._serialized_start=857
+  _globals['_CAPABILITIESREQUEST']._serialized_end=878
+  _globals['_CAPABILITIESREPLY']._serialized_start=880
+  _globals['_CAPABILITIESREPLY']._serialized_end=922
+  _globals['_STOCK']._serialized_start=925
+  _globals['_STOCK']._serialized_end=1295
 # @@protoc_insertion_point(module_scope)

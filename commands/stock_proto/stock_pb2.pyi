@@ -82,3 +82,31 @@ class ReleaseRequest(_message.Message):
 class ReleaseReply(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class Units(_message.Message):
+    __slots__ = ("sku", "quantity")
+    SKU_FIELD_NUMBER: _ClassVar[int]
+    QUANTITY_FIELD_NUMBER: _ClassVar[int]
+    sku: str
+    quantity: int
+    def __init__(self, sku: _Optional[str] = ..., quantity: _Optional[int] = ...) -> None: ...
+
+class ReleasePartRequest(_message.Message):
+    __slots__ = ("order_id", "key", "units")
+    ORDER_ID_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    UNITS_FIELD_NUMBER: _ClassVar[int]
+    order_id: str
+    key: str
+    units: _containers.RepeatedCompositeFieldContainer[Units]
+    def __init__(self, order_id: _Optional[str] = ..., key: _Optional[str] = ..., units: _Optional[_Iterable[_Union[Units, _Mapping]]] = ...) -> None: ...
+
+class CapabilitiesRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class CapabilitiesReply(_message.Message):
+    __slots__ = ("release_parts",)
+    RELEASE_PARTS_FIELD_NUMBER: _ClassVar[int]
+    release_parts: bool
+    def __init__(self, release_parts: _Optional[bool] = ...) -> None: ...

@@ -44,6 +44,16 @@ class StockStub:
                 request_serializer=commands_dot_stock__proto_dot_stock__pb2.ReleaseRequest.SerializeToString,
                 response_deserializer=commands_dot_stock__proto_dot_stock__pb2.ReleaseReply.FromString,
                 _registered_method=True)
+        self.ReleasePart = channel.unary_unary(
+                '/orderledger.stock.v1.Stock/ReleasePart',
+                request_serializer=commands_dot_stock__proto_dot_stock__pb2.ReleasePartRequest.SerializeToString,
+                response_deserializer=commands_dot_stock__proto_dot_stock__pb2.ReleaseReply.FromString,
+                _registered_method=True)
+        self.Capabilities = channel.unary_unary(
+                '/orderledger.stock.v1.Stock/Capabilities',
+                request_serializer=commands_dot_stock__proto_dot_stock__pb2.CapabilitiesRequest.SerializeToString,
+                response_deserializer=commands_dot_stock__proto_dot_stock__pb2.CapabilitiesReply.FromString,
+                _registered_method=True)
 
 
 class StockServicer:
@@ -66,6 +76,21 @@ class StockServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReleasePart(self, request, context):
+        """Gives back some units of a reservation, at most those that it still holds; the same key gives them back once.
+        An older service answers UNIMPLEMENTED: orders whose lines are cancelled then wait for a person.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Capabilities(self, request, context):
+        """Asked once when the ledger starts.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_StockServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -78,6 +103,16 @@ def add_StockServicer_to_server(servicer, server):
                     servicer.Release,
                     request_deserializer=commands_dot_stock__proto_dot_stock__pb2.ReleaseRequest.FromString,
                     response_serializer=commands_dot_stock__proto_dot_stock__pb2.ReleaseReply.SerializeToString,
+            ),
+            'ReleasePart': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReleasePart,
+                    request_deserializer=commands_dot_stock__proto_dot_stock__pb2.ReleasePartRequest.FromString,
+                    response_serializer=commands_dot_stock__proto_dot_stock__pb2.ReleaseReply.SerializeToString,
+            ),
+            'Capabilities': grpc.unary_unary_rpc_method_handler(
+                    servicer.Capabilities,
+                    request_deserializer=commands_dot_stock__proto_dot_stock__pb2.CapabilitiesRequest.FromString,
+                    response_serializer=commands_dot_stock__proto_dot_stock__pb2.CapabilitiesReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -134,6 +169,60 @@ class Stock:
             '/orderledger.stock.v1.Stock/Release',
             commands_dot_stock__proto_dot_stock__pb2.ReleaseRequest.SerializeToString,
             commands_dot_stock__proto_dot_stock__pb2.ReleaseReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReleasePart(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/orderledger.stock.v1.Stock/ReleasePart',
+            commands_dot_stock__proto_dot_stock__pb2.ReleasePartRequest.SerializeToString,
+            commands_dot_stock__proto_dot_stock__pb2.ReleaseReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Capabilities(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/orderledger.stock.v1.Stock/Capabilities',
+            commands_dot_stock__proto_dot_stock__pb2.CapabilitiesRequest.SerializeToString,
+            commands_dot_stock__proto_dot_stock__pb2.CapabilitiesReply.FromString,
             options,
             channel_credentials,
             insecure,

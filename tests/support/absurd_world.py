@@ -157,6 +157,12 @@ class World:
     async def release(self, order_id: str, key: str) -> Answer:
         return self._say(RecordStock(e.STOCK_RELEASED, self.name))
 
+    async def release_part(self, order_id: str, lines: Sequence[e.Units], part: int, key: str) -> Answer:
+        return self._say(RecordStock(e.STOCK_RELEASED, self.name, part=part))
+
+    async def knows_parts(self) -> bool | None:
+        return True
+
     async def close(self) -> None:
         pass
 

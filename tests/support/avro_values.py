@@ -47,6 +47,8 @@ def values_of(schema: Any, named: dict[str, Any] | None = None, kind: Any = None
             return _integers(_INT, 2**31, kind)
         case "long":
             return _integers(_LONG, 2**63, kind)
+        case "boolean":
+            return st.booleans()
         case "bytes":
             return st.binary(max_size=40)
         case "fixed":

@@ -12,7 +12,7 @@ from commands.reconciler.loop import Reconciler
 from commands.reconciler.performing import Ports
 from ledger import events as e
 from ledger.envelope import Written
-from ledger.events import Line
+from ledger.events import Line, Units
 from ledger.log import Record, TopicPartition
 from ledger.memory.log import MemoryLog
 from ledger.memory.store import MemoryStore
@@ -46,6 +46,12 @@ class Stock:
 
     async def release(self, order_id: str, key: str) -> Answer:
         return self.says(order_id)
+
+    async def release_part(self, order_id: str, lines: Sequence[Units], part: int, key: str) -> Answer:
+        return self.says(order_id)
+
+    async def knows_parts(self) -> bool | None:
+        return True
 
     async def close(self) -> None:
         self.closed = True

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from commands.decide import Decision, Refusal, decide
+from commands.decide import decide
+from commands.decisions import Decision, Refusal
 from commands.messages import (
+    CancelLines,
     CancelOrder,
+    ChangeMetadata,
+    DeliverParcel,
+    EntryChange,
     OrderCommand,
     PlaceOrder,
     RaiseAttention,
@@ -15,6 +20,7 @@ from commands.messages import (
     RecordRefund,
     RecordStock,
     RequestPayment,
+    RequestRefund,
     ResolveAttention,
     ShipOrder,
 )
@@ -119,6 +125,36 @@ def stock(fact: str, service: str, **fields: Any) -> OrderCommand:
 
 def cancel(reason: str = "customer_request", **more: Any) -> OrderCommand:
     return customer("CancelOrder", cancel=CancelOrder(reason), **more)
+
+
+def units(**quantities: int) -> tuple[e.Units, ...]:
+    """`units(TEA=1, MUG=1)`: some units of the lines of the shop's order."""
+    lines = {line.sku.partition("-")[0]: line for line in LINES}
+    return tuple(e.Units(lines[name].service, lines[name].sku, n) for name, n in quantities.items())
+
+
+def cancel_lines(shipping: bool = False, by: str = "staff", **quantities: int) -> OrderCommand:
+    payload = CancelLines(units(**quantities), "other", shipping)
+    return staff("CancelLines", cancel_lines=payload) if by == "staff" else customer("CancelLines", cancel_lines=payload)
+
+
+def request_refund(
+    amount: int | None = None, shipping: bool = False, restock: bool = False, reason: str = "damaged", **quantities: int
+) -> OrderCommand:
+    return staff("RequestRefund", request_refund=RequestRefund(reason, units(**quantities), amount, shipping, restock))
+
+
+def ship_parcel(carrier: str | None = None, tracking: str | None = None, **quantities: int) -> OrderCommand:
+    return staff("ShipParcel", ship=ShipOrder(carrier, tracking, units(**quantities)))
+
+
+def delivered(parcel: int) -> OrderCommand:
+    return staff("ConfirmParcel", deliver=DeliverParcel(parcel))
+
+
+def change_metadata(**entries: str | None) -> OrderCommand:
+    changes = tuple(EntryChange(name, text) for name, text in entries.items())
+    return staff("ChangeMetadata", change_metadata=ChangeMetadata(changes))
 
 
 def raise_attention() -> OrderCommand:

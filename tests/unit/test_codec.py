@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from ledger.contacts import Address, OrderContact
 from ledger.errors import DecodeError, EncodeError
-from ledger.events import OrderEvent, OrderRefusal, Payment, Shipment, ShipmentLine
+from ledger.events import OrderEvent, OrderRefusal, Payment, Shipment, Units
 from ledger.schemas.codec import PREFIX_BYTES, Codec, contact_codec, event_codec, link_of, refusal_codec
 from ledger.schemas.versions import SchemaVersion
 from ledger.topics import MAX_RECORD_BYTES
@@ -127,7 +127,7 @@ def test_junk_behind_a_good_prefix_gives_a_value_or_a_decode_error(junk: bytes, 
         (replace(EVENT, actor="\ud800"), "UnicodeEncodeError"),
         (replace(EVENT, version="3"), "version"),  # type: ignore[arg-type]
         (replace(EVENT, order_id=None), "order_id"),  # type: ignore[arg-type]
-        (replace(EVENT, shipment=Shipment(lines=(ShipmentLine("product", "TEA", 2**40),))), "quantity"),
+        (replace(EVENT, shipment=Shipment(lines=(Units("product", "TEA", 2**40),))), "quantity"),
     ],
     ids=lambda v: v if isinstance(v, str) else "",
 )
@@ -166,7 +166,7 @@ def test_an_error_never_repeats_what_a_contact_says(wrong: OrderContact) -> None
 
 def test_two_shipment_lines_are_not_taken_for_a_named_branch() -> None:
     """fastavro reads a tuple of two in a union as (name, value)."""
-    lines = (ShipmentLine("product", "TEA", 1), ShipmentLine("merch", "MUG", 2))
+    lines = (Units("product", "TEA", 1), Units("merch", "MUG", 2))
     event = replace(EVENT, type="OrderShipped", payment=None, shipment=Shipment("DHL", "T1", lines))
     assert event_codec().decode(event_codec().encode(event)) == event
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from commands.decide import MalformedCommand
+from commands.decisions import MalformedCommand
 from commands.messages import (
     CancelOrder,
     OrderCommand,
@@ -43,6 +43,7 @@ from tests.support.story import (
     resolve,
     staff,
     stock,
+    units,
 )
 
 # ---- from cart to door ----------------------------------------------------------------------------------------------
@@ -88,7 +89,9 @@ def test_an_order_that_costs_nothing_is_paid_as_soon_as_its_stock_is_reserved() 
 
 
 def test_staff_may_ship_at_once_or_start_first_and_delivery_ends_it() -> None:
-    assert display(given(*PAID).when(SHIP).then("OrderShipped", carrier="DHL", tracking="JD01", lines=None)) == "shipped"
+    everything = units(TEA=2, MUG=1)
+    order = given(*PAID).when(SHIP).then("OrderShipped", carrier="DHL", tracking="JD01", lines=everything, parcel=1)
+    assert display(order) == "shipped"
     story = given(*PAID, START, SHIP)
     assert display(story.when(DELIVER).then("OrderDelivered")) == "delivered"
 

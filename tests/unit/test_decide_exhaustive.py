@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from commands.decide import Refusal, decide
+from commands.decide import decide
+from commands.decisions import Refusal
 from commands.messages import PAYLOAD_OF, OrderCommand
 from ledger import events as e
 from ledger.envelope import Written, seal, summary

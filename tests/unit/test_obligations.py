@@ -13,7 +13,8 @@ from collections.abc import Iterator
 import pytest
 from msgspec.structs import replace
 
-from commands.decide import Refusal, decide
+from commands.decide import decide
+from commands.decisions import Refusal
 from commands.messages import (
     CancelOrder,
     OrderCommand,
