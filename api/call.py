@@ -23,6 +23,7 @@ from ledger.turns import Steps
 DEFAULT_WAIT_S, MAX_WAIT_S = 3.0, 10.0
 CATCH_UP_S = 1.0  # default time a read waits for `Ledger-Position`; `Prefer` overrides it
 
+_NUMBER = re.compile(patterns.NUMBER)
 _NAME, _KEY, _VERSION_TAG = re.compile(patterns.NAME), re.compile(patterns.KEY), re.compile(patterns.VERSION_TAG)
 _ORDER_ID = re.compile(patterns.ORDER_ID)
 _ANY_TAG = re.compile(r'(?:W/)?"([\x21\x23-\x7e]*)"')
@@ -141,6 +142,13 @@ class Call(Request):
         if not (_NAME if self.method in _READS else _ORDER_ID).fullmatch(order_id):
             raise Problem("order-not-found")
         return order_id
+
+    def number(self, name: str) -> int:
+        """A number from 1 in the path. Raises `not-found` for anything else."""
+        text: str = self.path_params[name]
+        if not _NUMBER.fullmatch(text):
+            raise Problem("not-found")
+        return int(text)
 
     # ---- what the headers ask for
 

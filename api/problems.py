@@ -1,7 +1,7 @@
 """Problems: every error of the API, as RFC 9457 `application/problem+json`. The only table of slugs and statuses.
 
 `type` is `/problems/<slug>` and `code` repeats the slug: these two never change, titles and details may. The slug of a refusal
-is its `ledger.transitions.Code` with hyphens, except `amount_differs`, which is `total-mismatch`.
+is its `ledger.transitions.Code` with hyphens, except those in `_SLUG_OF`.
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ PROBLEMS: dict[str, ProblemType] = {
     "not-found": ProblemType(404, "Not found", "There is no resource at this path."),
     "order-not-found": ProblemType(404, "Order not found", "There is no such order, or it belongs to another customer."),
     "version-not-found": ProblemType(404, "Version not found", "The order has no such version, or did not exist at that time."),
+    "shipment-not-found": ProblemType(404, "Shipment not found", f"The order has no such shipment. {_NEW_KEY}"),
     "command-unknown": ProblemType(
         404,
         "Command unknown",
@@ -89,8 +90,19 @@ PROBLEMS: dict[str, ProblemType] = {
     "dispute-open": ProblemType(409, "Dispute open", f"A dispute about the payment is open. {_NEW_KEY}"),
     "not-shipped": ProblemType(409, "Not shipped", f"The order has not been shipped yet. {_NEW_KEY}"),
     "already-shipped": ProblemType(409, "Already shipped", f"The order has already been shipped. {_NEW_KEY}"),
+    "quantity-exceeded": ProblemType(
+        409, "Quantity exceeded", f"A line has fewer units left for that: see the quantities of the order's lines. {_NEW_KEY}"
+    ),
+    "nothing-to-refund": ProblemType(
+        409, "Nothing to refund", f"Nothing was paid for that, or it was refunded already. {_NEW_KEY}"
+    ),
+    "refund-exceeds-payment": ProblemType(
+        409, "Refund exceeds payment", f"Less can be refunded: see `refundable_minor` of the order's refunds. {_NEW_KEY}"
+    ),
     "no-such-attention": ProblemType(409, "No such attention", f"The order has no such open flag. {_NEW_KEY}"),
-    "order-full": ProblemType(409, "Order full", f"The order has 1,000 events and accepts no further payment. {_NEW_KEY}"),
+    "order-full": ProblemType(
+        409, "Order full", f"The order has 1,000 events and accepts only what winds it up as a whole. {_NEW_KEY}"
+    ),
     "order-frozen": ProblemType(
         409,
         "Order frozen",
@@ -124,6 +136,8 @@ PROBLEMS: dict[str, ProblemType] = {
     "invalid-field": ProblemType(422, "Invalid field", "`errors` points to values that are missing or not allowed."),
     "limit-exceeded": ProblemType(422, "Limit exceeded", "Too many lines, adjustments, levels or days; see `errors`."),
     "duplicate-line": ProblemType(422, "Duplicate line", "Two lines have the same service and sku: send one line with the sum."),
+    "unknown-line": ProblemType(422, "Unknown line", "The order has no line with this service and sku."),
+    "too-much-metadata": ProblemType(422, "Too much metadata", "An order has at most 20 entries of metadata."),
     "currency-not-supported": ProblemType(422, "Currency not supported", "The shop does not sell in this currency."),
     "total-mismatch": ProblemType(
         422, "Total mismatch", "The total does not equal the sum of lines and adjustments, or the total of the order."
@@ -179,7 +193,7 @@ PROBLEMS: dict[str, ProblemType] = {
     ),
 }
 
-_SLUG_OF = {Code.AMOUNT_DIFFERS: "total-mismatch"}
+_SLUG_OF = {Code.AMOUNT_DIFFERS: "total-mismatch", Code.UNKNOWN_PARCEL: "shipment-not-found"}
 
 # Refused because the request is already fulfilled: answered with the order and 200.
 UNCHANGED = frozenset({Code.NOTHING_TO_CHANGE.value, Code.ALREADY_KNOWN.value})

@@ -12,7 +12,17 @@ from api.contract import responses
 from ledger.bounds import MAX_LINES
 from ledger.contacts import Address, OrderContact
 from ledger.erasures import Erasure
-from ledger.order import CANCELLED, LineCount, Order, Parcel, display, payment_state, stock_state
+from ledger.order import (
+    CANCELLED,
+    LineCount,
+    Order,
+    Parcel,
+    display,
+    owed_back_minor,
+    payment_state,
+    refund_room_minor,
+    stock_state,
+)
 from ledger.rfc3339 import format_ms
 from projections.queries import Past
 from projections.read_models import DailyTotals, Frozen
@@ -49,6 +59,7 @@ def order_summary(order: Order, frozen: responses.FrozenOut | None) -> responses
     payment = payment_state(order)
     return responses.OrderSummaryOut(
         order_id=order.order_id,
+        number=order.number,
         version=order.version,
         status=shown_status(order),
         axes=responses.AxesOut(order.lifecycle, payment, stock_state(order), order.fulfilment),
@@ -104,11 +115,24 @@ def _lines(order: Order) -> list[responses.OrderLineOut]:
     ]
 
 
+def refund_list(order: Order) -> responses.RefundListOut:
+    """The refunds of an order."""
+    return responses.RefundListOut(
+        owed_minor=max(0, owed_back_minor(order)),
+        refunded_minor=order.refunded_minor,
+        refundable_minor=max(0, refund_room_minor(order)) if order.lifecycle != CANCELLED else 0,
+        data=[
+            responses.RefundOut(r.no, r.state or "submitted", r.amount_minor, r.provider_ref, r.code, format_ms(r.since))
+            for r in order.refunds
+        ],
+    )
+
+
 def shipment(parcel: Parcel) -> responses.ShipmentOut:
     """One parcel."""
     return responses.ShipmentOut(
         number=parcel.no,
-        lines=cast("list[responses.UnitsOut]", parcel.lines),
+        lines=cast("list[responses.ShipmentLineOut]", parcel.lines),
         carrier=parcel.carrier,
         tracking=parcel.tracking,
         shipped_at=format_ms(parcel.shipped_at),

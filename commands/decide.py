@@ -17,14 +17,14 @@ from ledger.order import Order
 from ledger.transitions import Code, Operation
 
 
-def decide(command: OrderCommand, order: Order | None, at_ms: int) -> Decision:
-    """The outcome of `command`. Raises `MalformedCommand` for a command that no correct sender creates."""
+def decide(command: OrderCommand, order: Order | None, at_ms: int, number: str = "") -> Decision:
+    """The outcome of `command`. `number` is for a new order: its number for people. Raises `MalformedCommand` for a command that no correct sender creates."""
     try:
         operation = Operation(command.operation)
     except ValueError:
         raise MalformedCommand(f"unknown operation {command.operation!r}") from None
     if operation is Operation.PLACE_ORDER:
-        return _place(command, order, at_ms)
+        return _place(command, order, at_ms, number)
     if order is None or is_foreign(command, order):
         return Refusal(Code.ORDER_NOT_FOUND, "there is no such order")
     at_ms = max(at_ms, order.updated_at)
@@ -47,7 +47,7 @@ def is_foreign(command: OrderCommand, order: Order | None) -> bool:
     return order is None or command.customer_id != order.customer_id
 
 
-def _place(command: OrderCommand, order: Order | None, at_ms: int) -> Decision:
+def _place(command: OrderCommand, order: Order | None, at_ms: int, number: str) -> Decision:
     place = need(command.place, command)
     if order is not None:
         # The order id derives from the command id, so another command for the same id is the same key with another body.
@@ -78,5 +78,6 @@ def _place(command: OrderCommand, order: Order | None, at_ms: int) -> Decision:
             expires_at=at_ms + place.payment_window_ms,
             reference=place.reference,
             metadata=place.metadata,
+            number=number,
         ),
     )

@@ -102,7 +102,7 @@ UnitsOfLines = Annotated[tuple[Units, ...], Meta(max_length=MAX_LINES)]
 
 
 class Placed(Struct, frozen=True):
-    """The content of the order, and when its time to pay ends."""
+    """The content of the order, when its time to pay ends, and its number for people (`ledger.numbers`)."""
 
     lines: Annotated[tuple[Line, ...], Meta(min_length=1, max_length=MAX_LINES)]
     adjustments: Annotated[tuple[Adjustment, ...], Meta(max_length=MAX_ADJUSTMENTS)]
@@ -110,6 +110,7 @@ class Placed(Struct, frozen=True):
     expires_at: TimeMs
     reference: Text | None = None
     metadata: Metadata = ()
+    number: Word = ""
 
 
 class Cancel(Struct, frozen=True):

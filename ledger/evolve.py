@@ -90,6 +90,7 @@ def _placed(event: events.OrderEvent) -> Order:
         contact_digest=placed.contact_digest,
         stock=tuple(StockEntry(service, transitions.OWED, event.occurred_at) for service in services),
         metadata=placed.metadata,
+        number=placed.number,
     )
 
 

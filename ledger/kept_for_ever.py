@@ -60,6 +60,7 @@ OWN = frozenset(
         "fingerprint",
         "prev_hash",
         "placed.contact_digest",
+        "placed.number",
         "type",
         "status",
         "payment_state",

@@ -184,6 +184,7 @@ class Order(Struct, frozen=True, array_like=True):
     shipping_cancelled: bool = False
     shipping_refunded: bool = False
     metadata: tuple[events.Entry, ...] = ()
+    number: str = ""
 
 
 # ---- derived values --------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from ledger.events import DETAIL_OF, DISPUTE_CLOSED, NO_HASH, OrderEvent
 from ledger.evolve import evolve
 from ledger.log import Record
 from ledger.money import total_of
+from ledger.numbers import is_number_of
 from ledger.order import FoldError, Order, attempt_no, display, dispute_of, refund_of, refund_room_minor, stock_of
 from ledger.partitioner import partition_for
 from ledger.schemas.codec import event_codec, link_of
@@ -189,6 +190,8 @@ class Walk:
             total = total_of(event.placed.lines, event.placed.adjustments)
             if total != event.total_minor:
                 yield fault("total_minor", f"is {event.total_minor}, lines and adjustments add up to {total}")
+            if not is_number_of(event.placed.number, event.order_id, self._partition):
+                yield fault("placed", f"the number {event.placed.number} does not belong to this order")
         else:
             yield from _faults_of_step(before, event, after, fault)
         for name, recomputed in summary(after).items():

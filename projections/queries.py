@@ -59,9 +59,12 @@ class OrderFilter:
     placed_from_ms: int | None = None
     placed_to_ms: int | None = None
     attention: bool | None = None
+    reference: str | None = None  # not together with `status` or `attention`
 
     def prefix(self) -> bytes:
         """The list with exactly these orders, apart from times."""
+        if self.reference is not None:
+            return read_models.reference_prefix(self.reference, self.customer_id)
         return read_models.list_prefix(self.customer_id, self.status, bool(self.attention))
 
 
@@ -110,6 +113,14 @@ class Queries:
         """The current order."""
         raw = self._projector.store(partition).get(read_models.order_key(order_id))
         return read_models.decode_order(raw) if raw else None
+
+    def by_number(self, number: str) -> Order | None:
+        """The order with this number."""
+        key = read_models.number_key(number)
+        for p in range(self._projector.partitions):
+            if (raw := self._projector.store(p).get(key)) is not None:
+                return self.order(p, raw.decode())
+        return None
 
     def frozen(self, partition: int, order_id: str) -> read_models.Frozen | None:
         """Why and where the fold of this order stopped, if it did."""
@@ -249,7 +260,14 @@ class Queries:
     @staticmethod
     def _digest(wanted: OrderFilter) -> bytes:
         return msgspec.msgpack.encode(
-            [wanted.status, wanted.customer_id, wanted.placed_from_ms, wanted.placed_to_ms, wanted.attention]
+            [
+                wanted.status,
+                wanted.customer_id,
+                wanted.placed_from_ms,
+                wanted.placed_to_ms,
+                wanted.attention,
+                wanted.reference,
+            ]
         )
 
     def daily(

@@ -7,7 +7,10 @@
     u/<customer_id>NUL<place>          orders of a customer
     s/<status>NUL<place>               orders by displayed status
     v/<customer_id>NUL<status>NUL<place>   orders of a customer by displayed status
-    tn/, tu/, ts/, tv/                 the same four lists, only of orders that need attention
+    r/<reference>NUL<place>            orders with this reference, which is hashed here
+    w/<customer_id>NUL<reference>NUL<place>   orders of a customer with this reference
+    k/<number>                         the id of the order with this number
+    tn/, tu/, ts/, tv/                 the first four lists, only of orders that need attention
     c/, x/                             outcomes by command id (`ledger.outcomes`)
     d/<day><currency>                  daily totals
     q/<status>                         number of orders with this displayed status
@@ -23,6 +26,7 @@ rows, raise `VERSION`: a database of another version is not read but rebuilt.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 
 import msgspec
@@ -37,7 +41,7 @@ from ledger.outcomes import event_row
 from ledger.transitions import Status
 from projections.digests import row_hash, sum_of
 
-VERSION = 5
+VERSION = 6
 SNAPSHOT_EVERY = 50  # versions of an order
 _FAR = (1 << 64) - 1
 
@@ -117,7 +121,7 @@ def place_of(order: Order) -> bytes:
     return newest_first(order.placed_at) + order.order_id.encode()
 
 
-_NULS = {b"n": 0, b"u": 1, b"s": 1, b"v": 2}  # in the prefixes of `list_prefix`
+_NULS = {b"n": 0, b"u": 1, b"s": 1, b"v": 2, b"r": 1, b"w": 2}  # in the prefixes of `list_prefix` and `reference_prefix`
 
 
 def place_in(key: bytes) -> bytes:
@@ -146,6 +150,17 @@ def list_prefix(customer_id: str | None = None, status: str | None = None, atten
     if status is None:
         return lists + b"u/%b\0" % customer_id.encode()
     return lists + b"v/%b\0%b\0" % (customer_id.encode(), status.encode())
+
+
+def reference_prefix(reference: str, customer_id: str | None = None) -> bytes:
+    """Prefix of the keys of the list of orders with a reference, before the place. A reference may be any text: it is hashed."""
+    digest = hashlib.sha256(reference.encode()).hexdigest()[:32].encode()
+    return b"r/%b\0" % digest if customer_id is None else b"w/%b\0%b\0" % (customer_id.encode(), digest)
+
+
+def number_key(number: str) -> bytes:
+    """Key of the id of the order with this number."""
+    return b"k/" + number.encode()
 
 
 def daily_prefix() -> bytes:
@@ -285,6 +300,11 @@ class PartitionFold:
         if before is None:
             self.rows[list_prefix() + place] = b""
             self.rows[list_prefix(customer) + place] = b""
+            if after.number:
+                self.rows[number_key(after.number)] = after.order_id.encode()
+            if after.reference is not None:
+                self.rows[reference_prefix(after.reference) + place] = b""
+                self.rows[reference_prefix(after.reference, customer) + place] = b""
         if was is not status:
             if was is not None:
                 self._delete(list_prefix(None, was) + place)

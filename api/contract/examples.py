@@ -19,10 +19,12 @@ LINE: Json = {
     "quantity": 1,
     "unit_price_minor": 2490,
 }
+UNITS: Json = {"service": "product", "sku": "espresso-1kg", "quantity": 1}
 SHIPPING: Json = {"kind": "shipping", "label": "Parcel", "amount_minor": 400}
 
 SUMMARY: Json = {
     "order_id": ORDER_ID,
+    "number": "AMWK-446T-4",
     "version": 1,
     "status": "pending",
     "axes": {"order": "open", "payment": "unpaid", "stock": "pending", "fulfilment": "none"},
@@ -58,6 +60,14 @@ EVENT: Json = {
     "detail": {"reason": "customer_request", "by": "customer"},
     "partition": 3,
     "offset": 1017,
+}
+REFUND: Json = {
+    "number": 1,
+    "state": "settled",
+    "amount_minor": 500,
+    "provider_ref": "re_3PKb2eLk",
+    "code": None,
+    "updated_at": AT,
 }
 PAYMENT: Json = {
     "attempt": 1,

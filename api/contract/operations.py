@@ -11,21 +11,21 @@ from api.contract import examples, requests, responses
 from api.contract.describing import Described, content, headers_named, health, in_path, operation, plain, query, ref, success
 from api.contract.patterns import MAX_VERSION, NAME, POSITION, SCHEMA_VERSION, whole
 
-_COMMAND_HEADERS = ("IdempotencyKey", "Prefer")
+COMMAND_HEADERS = ("IdempotencyKey", "Prefer")
 _DOOR = "malformed-json body-too-large unsupported-media-type unknown-field invalid-field limit-exceeded"
-_COMMAND = (
+COMMAND = (
     f"idempotency-key-required idempotency-key-invalid {_DOOR} idempotency-key-reused order-frozen could-not-decide "
     "too-many-requests ledger-unavailable decisions-behind not-caught-up"
 )
-_ON_ORDER = "order-not-found invalid-if-match version-conflict"
-_READ = "not-caught-up ledger-unavailable invalid-field unknown-field"
+ON_ORDER = "order-not-found invalid-if-match version-conflict"
+READ = "not-caught-up ledger-unavailable invalid-field unknown-field"
 
-_ORDER_ID = in_path("order_id", "The order.", examples.ORDER_ID)
+ORDER_ID = in_path("order_id", "The order.", examples.ORDER_ID)
 _TIME = {"type": "string", "format": "date-time"}
 _AFTER = {"type": "integer", "minimum": 0, "maximum": MAX_VERSION, "default": 0}
-_ORDER_HEADERS = "ETag LedgerPosition LedgerOutcome Replayed Applied"
-_PENDING = success("Durable, not decided yet: see `Location`.", responses.CommandOut, "Location Applied")
-_ORDER = f"/orders/{examples.ORDER_ID}"
+ORDER_HEADERS = "ETag LedgerPosition LedgerOutcome Replayed Applied"
+PENDING = success("Durable, not decided yet: see `Location`.", responses.CommandOut, "Location Applied")
+ORDER_PATH = f"/orders/{examples.ORDER_ID}"
 
 PLACE_ORDER = operation(
     "placeOrder",
@@ -33,10 +33,10 @@ PLACE_ORDER = operation(
     "Place an order",
     "Answers when the order is decided and visible to every read on this node, within `Prefer: wait` (3 s). A retry with the "
     "same `Idempotency-Key` and body always gets the first answer. The contact is stored separately and can be erased.",
-    {201: success("The order as placed.", responses.OrderOut, f"Location {_ORDER_HEADERS}"), 202: _PENDING},
-    f"customer-required {_COMMAND} currency-not-supported duplicate-line total-mismatch payment-window-not-allowed",
+    {201: success("The order as placed.", responses.OrderOut, f"Location {ORDER_HEADERS}"), 202: PENDING},
+    f"customer-required {COMMAND} currency-not-supported duplicate-line total-mismatch payment-window-not-allowed unknown-line",
     path="/orders",
-    parameters=("CustomerId", *_COMMAND_HEADERS),
+    parameters=("CustomerId", *COMMAND_HEADERS),
     body=requests.PlaceOrderBody,
 )
 LIST_ORDERS = operation(
@@ -45,7 +45,7 @@ LIST_ORDERS = operation(
     "List orders, newest first",
     "A gateway sees only the orders of its customer. Follow `next_cursor` with the same filters until it is null.",
     {200: success("A page of orders.", responses.OrderPageOut, "Staleness")},
-    f"customer-required invalid-cursor {_READ}",
+    f"customer-required invalid-cursor {READ}",
     path="/orders",
     parameters=(
         "CustomerId",
@@ -69,10 +69,10 @@ READ_ORDER = operation(
         200: success("The order.", responses.OrderOut, "ETag LedgerPosition Staleness"),
         304: {"description": "`If-None-Match` has this version."},
     },
-    f"customer-required order-not-found version-not-found order-frozen {_READ}",
-    path=_ORDER,
+    f"customer-required order-not-found version-not-found order-frozen {READ}",
+    path=ORDER_PATH,
     parameters=(
-        _ORDER_ID,
+        ORDER_ID,
         "CustomerId",
         "LedgerPosition",
         "Prefer",
@@ -107,10 +107,10 @@ READ_EVENTS = operation(
             },
         }
     },
-    f"customer-required order-not-found order-frozen not-acceptable {_READ}",
-    path=f"{_ORDER}/events",
+    f"customer-required order-not-found order-frozen not-acceptable {READ}",
+    path=f"{ORDER_PATH}/events",
     parameters=(
-        _ORDER_ID,
+        ORDER_ID,
         "CustomerId",
         "LedgerPosition",
         "Prefer",
@@ -124,11 +124,11 @@ SET_STATUS = operation(
     "orders",
     "Set the status of an order",
     "Staff only. The current status is answered with 200 and `Ledger-Outcome: unchanged`.",
-    {200: success("The order after the change.", responses.OrderOut, _ORDER_HEADERS), 202: _PENDING},
-    f"{_ON_ORDER} {_COMMAND} status-not-settable not-paid stock-not-reserved dispute-open not-shipped already-shipped "
+    {200: success("The order after the change.", responses.OrderOut, ORDER_HEADERS), 202: PENDING},
+    f"{ON_ORDER} {COMMAND} status-not-settable not-paid stock-not-reserved dispute-open not-shipped already-shipped "
     "too-late-to-cancel order-cancelled",
-    path=f"{_ORDER}/status",
-    parameters=(_ORDER_ID, *_COMMAND_HEADERS, "IfMatch"),
+    path=f"{ORDER_PATH}/status",
+    parameters=(ORDER_ID, *COMMAND_HEADERS, "IfMatch"),
     body=requests.SetStatusBody,
 )
 CANCEL_ORDER = operation(
@@ -137,10 +137,10 @@ CANCEL_ORDER = operation(
     "Cancel an order",
     "Customers can cancel until processing starts, staff until it is shipped. Answers when the cancellation is decided; refund "
     "and stock release follow (`axes.payment`). An order that is already cancelled: 200 with `Ledger-Outcome: unchanged`.",
-    {200: success("The cancelled order.", responses.OrderOut, _ORDER_HEADERS), 202: _PENDING},
-    f"customer-required {_ON_ORDER} {_COMMAND} too-late-to-cancel",
-    path=f"{_ORDER}/cancel",
-    parameters=(_ORDER_ID, "CustomerId", *_COMMAND_HEADERS, "IfMatch"),
+    {200: success("The cancelled order.", responses.OrderOut, ORDER_HEADERS), 202: PENDING},
+    f"customer-required {ON_ORDER} {COMMAND} too-late-to-cancel",
+    path=f"{ORDER_PATH}/cancel",
+    parameters=(ORDER_ID, "CustomerId", *COMMAND_HEADERS, "IfMatch"),
     body=requests.CancelOrderBody,
     body_required=False,
 )
@@ -157,10 +157,10 @@ PAY = operation(
         201: success("The payment is open.", responses.PaymentOut, "Location LedgerPosition Replayed Applied"),
         202: success("Not decided, or not opened yet: see `Location`.", responses.CommandOut, "Location Applied"),
     },
-    f"customer-required {_ON_ORDER} {_COMMAND} not-found order-full payment-open already-paid nothing-to-pay order-cancelled "
+    f"customer-required {ON_ORDER} {COMMAND} not-found order-full payment-open already-paid nothing-to-pay order-cancelled "
     "order-expired payment-refused too-many-attempts total-mismatch provider-unavailable",
-    path=f"{_ORDER}/payment",
-    parameters=(_ORDER_ID, "CustomerId", "OptionalKey", "Prefer", "IfMatch"),
+    path=f"{ORDER_PATH}/payment",
+    parameters=(ORDER_ID, "CustomerId", "OptionalKey", "Prefer", "IfMatch"),
     body=requests.PayOrderBody,
 )
 READ_PAYMENT = operation(
@@ -169,9 +169,9 @@ READ_PAYMENT = operation(
     "Read an order's payment",
     "The last attempt. Includes the secret only for the customer, and only while it is open, pending or declined.",
     {200: success("The payment.", responses.PaymentOut, "LedgerPosition Staleness")},
-    f"customer-required order-not-found order-frozen not-found provider-unavailable {_READ}",
-    path=f"{_ORDER}/payment",
-    parameters=(_ORDER_ID, "CustomerId", "LedgerPosition", "Prefer"),
+    f"customer-required order-not-found order-frozen not-found provider-unavailable {READ}",
+    path=f"{ORDER_PATH}/payment",
+    parameters=(ORDER_ID, "CustomerId", "LedgerPosition", "Prefer"),
 )
 WEBHOOK = operation(
     "receiveStripeWebhook",
@@ -194,10 +194,10 @@ RESOLVE_ATTENTION = operation(
     "orders",
     "Resolve a flag",
     "Staff only. `attention` of the order lists the flags. `retry` repeats what failed; `settled_elsewhere` counts as refunded.",
-    {200: success("The order without the flag.", responses.OrderOut, _ORDER_HEADERS), 202: _PENDING},
-    f"{_ON_ORDER} {_COMMAND} no-such-attention",
-    path=f"{_ORDER}/attention",
-    parameters=(_ORDER_ID, *_COMMAND_HEADERS, "IfMatch"),
+    {200: success("The order without the flag.", responses.OrderOut, ORDER_HEADERS), 202: PENDING},
+    f"{ON_ORDER} {COMMAND} no-such-attention",
+    path=f"{ORDER_PATH}/attention",
+    parameters=(ORDER_ID, *COMMAND_HEADERS, "IfMatch"),
     body=requests.ResolveAttentionBody,
 )
 READ_COMMAND = operation(
@@ -207,7 +207,7 @@ READ_COMMAND = operation(
     "For the principal and customer that sent it. `at` is the position of the command, as in the `Location` of the 202: with it, "
     "a command that is not decided yet is `pending`; without it, such a command is unknown.",
     {200: success("Pending, accepted or refused.", responses.CommandOut, "Staleness")},
-    f"customer-required command-unknown {_READ}",
+    f"customer-required command-unknown {READ}",
     path=f"/commands/{examples.COMMAND_ID}",
     parameters=(
         in_path("command_id", "The command.", examples.COMMAND_ID),
@@ -240,7 +240,7 @@ READ_ERASURE = operation(
     "Read the progress of an erasure",
     "The last erasure of the customer, on any node.",
     {200: success("Running or done.", responses.ErasureStateOut, "Staleness")},
-    f"not-found {_READ}",
+    f"not-found {READ}",
     path="/customers/c-1/erasure",
     parameters=(in_path("customer_id", "The customer, a pseudonym.", "c-1", NAME),),
 )
@@ -250,7 +250,7 @@ READ_DAILY = operation(
     "Daily totals per currency",
     "UTC days by `occurred_at`. Days without events are omitted.",
     {200: success("The totals.", responses.DailyReportOut, "Staleness")},
-    f"limit-exceeded {_READ}",
+    f"limit-exceeded {READ}",
     path="/reports/daily",
     parameters=(
         "LedgerPosition",

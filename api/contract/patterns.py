@@ -8,6 +8,7 @@ NAME = ID  # of a customer, an order, a command
 ORDER_ID = r"ord_[a-z2-7]{26}"  # generated: `commands.idempotency`
 COMMAND_ID = r"(cmd|fct)_[a-z2-7]{26}"
 KEY = r"[!-~]{1,255}"
+NUMBER = "[1-9][0-9]{0,5}"  # of a shipment of an order
 POSITION = r"[0-9]{1,5}-[0-9]{1,18}"  # partition and offset
 VERSION_TAG = r'"(0|[1-9][0-9]{0,8})"'
 SCHEMA_VERSION = r"latest|-1|[0-9]{1,10}"

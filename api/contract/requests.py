@@ -11,9 +11,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from api.contract.card_numbers import no_card_number
-from api.contract.examples import CONTACT, LINE, ORDER_ID, SHIPPING
+from api.contract.examples import CONTACT, LINE, ORDER_ID, SHIPPING, UNITS
 from commands.mailboxes import mailbox
-from ledger.bounds import DOTTED_ID
+from ledger.bounds import DOTTED_ID, MAX_LINES, MAX_METADATA
 from ledger.money import MAX_TOTAL_MINOR, MAX_UNIT_PRICE_MINOR
 
 Service = Literal["product", "merch"]
@@ -22,6 +22,8 @@ Status = Literal["pending", "paid", "processing", "shipped", "delivered", "cance
 Minor = Annotated[int, Field(ge=-MAX_TOTAL_MINOR, le=MAX_TOTAL_MINOR)]
 # For every text that a client may send: a test checks all requests.
 NO_CARD = AfterValidator(no_card_number)
+MetadataName = Annotated[str, Field(pattern=r"^[a-z0-9_]{1,40}$"), NO_CARD]
+MetadataText = Annotated[str, Field(max_length=200), NO_CARD]
 Country = Annotated[str, Field(pattern=r"^[A-Za-z]{2}$", description="ISO 3166-1 alpha-2"), NO_CARD]
 
 
@@ -42,11 +44,21 @@ class LineBody(RequestBody):
 
 
 class AdjustmentBody(RequestBody):
-    """Shipping, tax or fee (0 or more), or a discount (0 or less)."""
+    """Shipping, tax or fee (0 or more), or a discount (0 or less). `service` and `sku`: of this line, else of the order."""
 
     kind: Literal["shipping", "tax", "fee", "discount"]
     label: Annotated[str, Field(min_length=1, max_length=60), NO_CARD]
     amount_minor: Minor
+    service: Service | None = None
+    sku: Annotated[str | None, Field(pattern=f"^{DOTTED_ID}$"), NO_CARD] = None
+
+
+class UnitsBody(RequestBody):
+    """Some units of a line."""
+
+    service: Service
+    sku: Annotated[str, Field(pattern=f"^{DOTTED_ID}$"), NO_CARD]
+    quantity: Annotated[int, Field(ge=1, le=999)]
 
 
 def _is_mailbox(text: str) -> str:
@@ -111,6 +123,10 @@ class PlaceOrderBody(RequestBody):
         int | None,
         Field(description="time to pay, for example for bank transfers and pre-orders; default: that of the shop"),
     ] = None
+    metadata: Annotated[
+        dict[MetadataName, MetadataText],
+        Field(max_length=MAX_METADATA, description="ids of the shop; no personal data, because they stay in the log"),
+    ] = {}
     contact: ContactBody
 
 
@@ -133,6 +149,61 @@ class CancelOrderBody(RequestBody):
     model_config = ConfigDict(json_schema_extra={"examples": [{"reason": "customer_request"}, {}]})
 
     reason: CancelReason | None = None
+
+
+class CancelLinesBody(RequestBody):
+    """The units to cancel. `shipping`: also what the order pays for shipping."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"lines": [UNITS], "reason": "out_of_stock"}]})
+
+    lines: Annotated[list[UnitsBody], Field(min_length=1, max_length=MAX_LINES)]
+    reason: Literal["customer_request", "out_of_stock", "fraud", "other"] | None = None
+    shipping: bool = False
+
+
+class RequestRefundBody(RequestBody):
+    """`amount_minor`: default is the price of `lines` and, with `shipping`, of the shipping. `restock`: the units came back."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"amount_minor": 500, "reason": "goodwill"},
+                {"lines": [UNITS], "shipping": True, "reason": "returned", "restock": True},
+            ]
+        },
+    )
+
+    lines: Annotated[list[UnitsBody], Field(max_length=MAX_LINES)] = []
+    amount_minor: Annotated[int | None, Field(ge=1, le=MAX_TOTAL_MINOR)] = None
+    shipping: bool = False
+    reason: Literal["damaged", "late", "goodwill", "returned", "other"]
+    restock: bool = False
+
+
+class CreateShipmentBody(RequestBody):
+    """A parcel and what is in it."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"lines": [UNITS], "carrier": "DHL", "tracking": "00340434161094015902"}]},
+    )
+
+    lines: Annotated[list[UnitsBody], Field(min_length=1, max_length=MAX_LINES)]
+    carrier: Annotated[str | None, Field(max_length=40), NO_CARD] = None
+    tracking: Annotated[str | None, Field(max_length=64), NO_CARD] = None
+
+
+class ChangeMetadataBody(RequestBody):
+    """Entries to set; null removes one."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"metadata": {"campaign": "winter-30", "till": None}}]})
+
+    metadata: Annotated[dict[MetadataName, MetadataText | None], Field(min_length=1, max_length=2 * MAX_METADATA)]
+
+
+class EmptyBody(RequestBody):
+    """Nothing: an empty object, or no body."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{}]})
 
 
 class PayOrderBody(RequestBody):

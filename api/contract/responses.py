@@ -58,7 +58,7 @@ class PaymentSummaryOut(Response):
     state: str
 
 
-class UnitsOut(Response):
+class ShipmentLineOut(Response):
     """Some units of a line."""
 
     service: Service
@@ -70,7 +70,7 @@ class ShipmentOut(Response):
     """A parcel and what is in it. `number` counts from 1 in the order."""
 
     number: int
-    lines: list[UnitsOut]
+    lines: list[ShipmentLineOut]
     carrier: str | None
     tracking: str | None
     shipped_at: Timestamp
@@ -83,6 +83,7 @@ class OrderSummaryOut(Response):
     EXAMPLES = (examples.SUMMARY,)
 
     order_id: str
+    number: Annotated[str, Meta(description="for people; unique, with a check character")]
     version: Annotated[int, Meta(description="number of events of the order; the ETag")]
     status: Status
     axes: AxesOut
@@ -239,6 +240,28 @@ class PaymentOut(Response):
     amount_minor: int
     currency: str
     expires_at: Timestamp
+
+
+class RefundOut(Response):
+    """A refund. `number` 0: it was made at the payment provider, not by the ledger."""
+
+    number: int
+    state: Literal["submitted", "settled", "failed"]
+    amount_minor: int
+    provider_ref: str | None
+    code: Annotated[str | None, Meta(description="why it failed, in the provider's words")]
+    updated_at: Timestamp
+
+
+class RefundListOut(Response):
+    """The refunds of an order, oldest first."""
+
+    EXAMPLES = ({"owed_minor": 0, "refunded_minor": 500, "refundable_minor": 2390, "data": [examples.REFUND]},)
+
+    owed_minor: Annotated[int, Meta(description="still to be refunded, without what is being refunded")]
+    refunded_minor: Annotated[int, Meta(description="includes amounts that staff settled elsewhere")]
+    refundable_minor: Annotated[int, Meta(description="what can still be requested")]
+    data: list[RefundOut]
 
 
 class WebhookOut(Response):

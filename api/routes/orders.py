@@ -22,7 +22,7 @@ from commands.idempotency import NEW_ORDER, command_id_of, order_id_of
 from commands.messages import CancelOrder, OrderCommand, PlaceOrder, ShipOrder
 from commands.phone_numbers import dialled
 from ledger.contacts import Address, OrderContact
-from ledger.events import Adjustment, Line
+from ledger.events import Adjustment, Entry, Line
 from ledger.order import FoldError
 from ledger.transitions import Operation, Status
 from ledger.turns import Steps
@@ -54,7 +54,7 @@ async def place_order(call: Call) -> Response:
     value, body = await call.body_as(PlaceOrderBody)
     ctx = call.ctx
     lines = tuple([Line(x.service, x.sku, x.name, x.quantity, x.unit_price_minor) for x in body.lines])
-    adjustments = tuple([Adjustment(x.kind, x.label, x.amount_minor) for x in body.adjustments])
+    adjustments = tuple([Adjustment(x.kind, x.label, x.amount_minor, x.service, x.sku) for x in body.adjustments])
     command_id = command_id_of(principal.name, customer, PLACE, NEW_ORDER, key)
     order_id = order_id_of(command_id)
     not_allowed = _not_allowed(body, ctx)
@@ -70,6 +70,7 @@ async def place_order(call: Call) -> Response:
         contact_digest=ctx.contact_digest(value["contact"], order_id),
         payment_window_ms=1000 * (body.payment_window_seconds or ctx.settings.payment_window_seconds),
         reference=body.reference,
+        metadata=tuple([Entry(name, text) for name, text in sorted(body.metadata.items())]),
     )
     for flaw in flaws(place):
         raise _problem_of(flaw)
@@ -106,6 +107,10 @@ def _not_allowed(body: PlaceOrderBody, ctx: AppContext) -> Problem | None:
 # How each flaw of an order is answered: slug, pointer, code of the field error.
 _FLAWS = {
     "wrong_sign": ("invalid-field", "/adjustments/{index}/amount_minor", "wrong-sign"),
+    "half_a_line": ("invalid-field", "/adjustments/{index}/sku", "half-a-line"),
+    "no_such_line": ("unknown-line", "/adjustments/{index}/sku", "unknown-line"),
+    "shipping_of_a_line": ("invalid-field", "/adjustments/{index}/kind", "shipping-of-a-line"),
+    "line_below_zero": ("invalid-field", "/lines/{index}/unit_price_minor", "below-zero"),
     "duplicate_line": ("duplicate-line", "/lines/{index}/sku", "duplicate-line"),
     "total_mismatch": ("total-mismatch", "/total_minor", "total-mismatch"),
 }

@@ -5,9 +5,11 @@ decided, so both lead to the same rows. Key spaces, all prefixed with `<partitio
 
     o/<order_id>              the order (`ledger.order.Order`)
     c/, x/                    outcomes of commands (`ledger.outcomes`)
+    n/<number>                the order with this number (`ledger.numbers`)
     w/<order_id>              when the next obligation is due: ms since the epoch (`obligations.due_at`)
     f/<order_id>              the order is frozen: the reason, and the offset of the event that could not be folded
     u/<command log, offset>   an unreadable command was refused
+    version                   of these rows: a store of another version is deleted and folded again
     meta                      `Meta`: positions, chain, epoch
 """
 
@@ -30,6 +32,7 @@ from ledger.errors import DecodeError, Hole
 from ledger.events import NO_HASH, OrderEvent, OrderRefusal
 from ledger.evolve import evolve
 from ledger.log import NewRecord, Record, refuse_oversized
+from ledger.numbers import free_number
 from ledger.order import FoldError, Order
 from ledger.outcomes import decode_outcome, event_row, outcome_key, refusal_row, reused_key
 from ledger.partitioner import partition_for
@@ -44,6 +47,8 @@ MAX_ORIGINAL_BYTES = 64 * 1024
 MAX_COMMAND_BYTES = 128 * 1024
 MAX_KEY_BYTES = 1024
 CLEAR_ROWS = 10_000  # in one write
+VERSION = b"2"
+_META, _VERSION = b"meta", b"version"
 
 log = structlog.get_logger(__name__)
 
@@ -112,7 +117,11 @@ class Desk:
         self._folded: dict[str, Order] = {}
         self._asked: set[str] = set()
         self._commands, self._events, self._refusals = command_codec(), event_codec(), refusal_codec()
-        raw = store.get(self._prefix + b"meta")
+        raw = store.get(self._prefix + _META)
+        if raw is not None and store.get(self._prefix + _VERSION) != VERSION:
+            log.warning("folding the partition again: its store is of another version", partition=partition)
+            clear(store, partition)
+            raw = None
         meta = _decode_meta(raw) if raw else Meta(command_log)
         # Offsets of another incarnation of order-commands are meaningless in this one.
         self.meta = meta if meta.command_log == command_log else replace(meta, command_log=command_log, dealt=0, resume=0)
@@ -147,7 +156,8 @@ class Desk:
         """All changes since the last write, with the position, for one atomic write."""
         due = {self._prefix + b"w/" + order.order_id.encode(): self._due_row(order) for order in self._folded.values()}
         changed = {self._prefix + key: value for key, value in self._rows.items()} | due
-        changed[self._prefix + b"meta"] = _encode(self.meta)
+        changed[self._prefix + _VERSION] = VERSION
+        changed[self._prefix + _META] = _encode(self.meta)
         return changed
 
     def _due_row(self, order: Order) -> bytes | None:
@@ -212,6 +222,8 @@ class Desk:
     def _note_event(self, event: OrderEvent, chain: bytes) -> None:
         key, row = event_row(event)
         self._rows[key] = row
+        if event.placed is not None and event.placed.number:
+            self._rows[b"n/" + event.placed.number.encode()] = event.order_id.encode()
         self._dealt(event.command_log, event.command_offset, event.batch_first, event.writer_epoch)
         self.meta = replace(self.meta, chain=chain)
 
@@ -274,7 +286,7 @@ class Desk:
         else:
             try:
                 self._check_home(command, record)
-                decision = decide(command, self.order(command.order_id), record.timestamp_ms)
+                decision = decide(command, self.order(command.order_id), record.timestamp_ms, self._number(command))
                 if isinstance(decision, OrderEvent):
                     return self._accept(decision, record, written)
                 if decision.code is Code.PAYMENT_OPEN:
@@ -286,6 +298,12 @@ class Desk:
             return None  # refused before for a reused key, which is final
         new = self._refuse(decision, command, record, written)
         return new._replace(timestamp_ms=0) if unwritable else new  # the log may have rejected the time: let it use its own
+
+    def _number(self, command: OrderCommand) -> str:
+        """The number that a new order gets; empty for other commands."""
+        if command.operation != Operation.PLACE_ORDER:
+            return ""
+        return free_number(command.order_id, self.partition, lambda number: self._get(b"n/" + number.encode()) is not None)
 
     def _readable(self, record: Record) -> OrderCommand:
         if record.value is not None and len(record.value) > MAX_COMMAND_BYTES:
@@ -383,10 +401,10 @@ class Desk:
 def clear(store: Store, partition: int) -> None:
     """Delete the fold of `partition`. The position is deleted last, so that an interrupted deletion is repeated."""
     prefix = b"%d/" % partition
-    keys = [key for key, _ in store.scan(prefix) if key != prefix + b"meta"]
+    keys = [key for key, _ in store.scan(prefix) if key != prefix + _META]
     for first in range(0, len(keys), CLEAR_ROWS):
         store.write(dict.fromkeys(keys[first : first + CLEAR_ROWS]))
-    store.write({prefix + b"meta": None})
+    store.write({prefix + _META: None})
 
 
 def _unreadable_key(command_log: bytes, command_offset: int) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -14,6 +15,8 @@ from commands.reconciler.stock_port import StockService
 from ledger.durations import MINUTE_MS
 from ledger.errors import LedgerError
 
+ASK_AGAIN_S = 30.0
+_WITHOUT_PARTS = "orders of which lines are cancelled, or units sent back, are flagged for staff"
 SILENT_MS, SILENT_CALLS = MINUTE_MS, 5  # a port gets a new client after this time and this many calls without an answer
 
 Client = PaymentProvider | StockService
@@ -57,6 +60,19 @@ class Clients:
 
     def _retire(self, clients: list[Client]) -> None:
         self._retired += [(time.monotonic(), client) for client in clients]
+
+    async def ask_about_parts(self) -> None:
+        """Warn once about each stock service that cannot release a part of an order. Waits for those that do not answer yet."""
+        unknown = set(self.ports.stock)
+        while unknown:
+            for name in sorted(unknown):
+                known = await self.ports.stock[name].knows_parts()
+                if known is not None:
+                    unknown.remove(name)
+                if known is False:
+                    log.warning("stock service cannot release a part of an order", service=name, consequence=_WITHOUT_PARTS)
+                    self._done["stock service without parts"] += 1
+            await asyncio.sleep(ASK_AGAIN_S if unknown else 0)
 
     async def close_retired(self, after_s: float) -> None:
         """Close clients that were replaced so long ago that no call of theirs can be in progress."""

@@ -166,6 +166,7 @@ class Reconciler:
             self._stopping.set()
         stopping = asyncio.create_task(self._stopping.wait())
         self._begin(self._sweep_for_ever())
+        self._begin(self._clients.ask_about_parts())
         try:
             while not self._stopping.is_set():
                 await self._check_due()

@@ -15,7 +15,19 @@ from api.app import build_app
 from api.bodies import parse, validated
 from api.callers.auth import Tokens
 from api.context import AppContext
-from api.contract.requests import CancelOrderBody, EraseBody, PayOrderBody, PlaceOrderBody, ResolveAttentionBody, SetStatusBody
+from api.contract.requests import (
+    CancelLinesBody,
+    CancelOrderBody,
+    ChangeMetadataBody,
+    CreateShipmentBody,
+    EmptyBody,
+    EraseBody,
+    PayOrderBody,
+    PlaceOrderBody,
+    RequestRefundBody,
+    ResolveAttentionBody,
+    SetStatusBody,
+)
 from api.problems import PROBLEMS, UNCHANGED, slug_of
 from api.settings import Settings
 from ledger.memory.log import MemoryLog
@@ -157,6 +169,11 @@ def test_the_examples_of_bodies_are_accepted_by_the_api_itself(document: dict[st
         ("Erase", EraseBody),
         ("PayOrder", PayOrderBody),
         ("ResolveAttention", ResolveAttentionBody),
+        ("CancelLines", CancelLinesBody),
+        ("RequestRefund", RequestRefundBody),
+        ("CreateShipment", CreateShipmentBody),
+        ("ChangeMetadata", ChangeMetadataBody),
+        ("Empty", EmptyBody),
     ):
         for example in document["components"]["schemas"][component]["examples"]:
             validated(model, parse(json.dumps(example).encode()))
@@ -179,6 +196,11 @@ def test_every_refusal_a_request_can_meet_is_among_the_answers(document: dict[st
         ],
         "POST /orders/{order_id}/cancel": [Operation.CANCEL_ORDER],
         "POST /orders/{order_id}/payment": [Operation.REQUEST_PAYMENT],
+        "POST /orders/{order_id}/lines/cancel": [Operation.CANCEL_LINES],
+        "POST /orders/{order_id}/refunds": [Operation.REQUEST_REFUND],
+        "POST /orders/{order_id}/shipments": [Operation.SHIP_PARCEL],
+        "POST /orders/{order_id}/shipments/{number}/delivered": [Operation.CONFIRM_PARCEL],
+        "PATCH /orders/{order_id}/metadata": [Operation.CHANGE_METADATA],
     }
     for name, requested in asked_by.items():
         codes = always | {c for o in requested for c in REQUESTS[o].values() if isinstance(c, Code)}

@@ -271,10 +271,13 @@ def test_an_order_is_moved_along_by_staff_until_the_customer_is_too_late(ledger:
     sent = key()
     body = {"status": "shipped", "carrier": "DHL", "tracking": "0034"}
     shipped = desk.put(f"{path}/status", json=body, headers=sent)
-    assert shipped.json()["shipment"] | {"shipped_at": None} == {
+    (parcel,) = shipped.json()["shipments"]
+    assert parcel == {
+        "number": 1,
+        "lines": [{name: line[name] for name in ("service", "sku", "quantity")} for line in order["lines"]],
         "carrier": "DHL",
         "tracking": "0034",
-        "shipped_at": None,
+        "shipped_at": shipped.json()["shipped_at"],
         "delivered_at": None,
     }
     delivered = desk.put(f"{path}/status", json={"status": "delivered"}, headers=key())

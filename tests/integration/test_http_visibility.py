@@ -196,6 +196,7 @@ STAFF_ORDER = cells(200, "id", "order", "contact", frozen=(200, {"id", "order", 
 READER_ORDER = cells(200, "id", "order", frozen=(200, {"id", "order", "frozen"}), unknown=STOPPED)
 EVENTS = cells(200, "order", frozen=(200, {"order"}), unknown=STOPPED)
 PAYMENT = cells(200, frozen=(200, set()), unknown=STOPPED)
+UNIT = {"service": "product", "sku": "espresso-1kg", "quantity": 1}
 LISTED = dict.fromkeys(OWNERS, (200, {"order"})) | dict.fromkeys((MISSING, FROZEN_UNKNOWN), (200, set[str]()))
 NOT_THEIRS = dict.fromkeys(OWNERS, HIDDEN)
 
@@ -231,6 +232,33 @@ ROWS: dict[tuple[str, str], Row] = {
             gateway=of_gateway(200, "id", "order", "contact", frozen=STOPPED),
             admin=cells(200, "id", "order", "contact", frozen=STOPPED, unknown=STOPPED),
         ),
+    ),
+    ("POST", "/orders/{order_id}/lines/cancel"): Row(
+        changes("POST", "/orders/{order_id}/lines/cancel", {"lines": [UNIT]}),
+        table(
+            gateway=of_gateway(200, "id", "order", "contact", frozen=STOPPED),
+            admin=cells(200, "id", "order", "contact", frozen=STOPPED, unknown=STOPPED),
+        ),
+    ),
+    ("POST", "/orders/{order_id}/refunds"): Row(
+        changes("POST", "/orders/{order_id}/refunds", {"amount_minor": 1, "reason": "goodwill"}),
+        table(admin=cells(409, "id", frozen=STOPPED, unknown=STOPPED)),  # nothing is paid
+    ),
+    ("GET", "/orders/{order_id}/refunds"): Row(
+        asks("GET", "/orders/{order_id}/refunds"),
+        table(gateway=of_gateway(200, frozen=(200, set())), admin=PAYMENT, reader=PAYMENT),
+    ),
+    ("POST", "/orders/{order_id}/shipments"): Row(
+        changes("POST", "/orders/{order_id}/shipments", {"lines": [UNIT]}),
+        table(admin=cells(409, "id", frozen=STOPPED, unknown=STOPPED)),
+    ),
+    ("POST", "/orders/{order_id}/shipments/{number}/delivered"): Row(
+        changes("POST", "/orders/{order_id}/shipments/1/delivered", {}),
+        table(admin=cells(404, "id", frozen=STOPPED, unknown=STOPPED)),
+    ),
+    ("PATCH", "/orders/{order_id}/metadata"): Row(
+        changes("PATCH", "/orders/{order_id}/metadata", {"metadata": {"till": "7"}}),
+        table(admin=cells(200, "id", "order", "contact", frozen=STOPPED, unknown=STOPPED)),
     ),
     ("POST", "/orders/{order_id}/payment"): Row(
         asks("POST", "/orders/{order_id}/payment", {"action": "confirm"}),
