@@ -93,6 +93,10 @@ PROBLEMS: dict[str, ProblemType] = {
     "quantity-exceeded": ProblemType(
         409, "Quantity exceeded", f"A line has fewer units left for that: see the quantities of the order's lines. {_NEW_KEY}"
     ),
+    "order-imported": ProblemType(
+        409, "Order imported", f"The order was paid through an older service, which must refund it first. {_NEW_KEY}"
+    ),
+    "number-in-use": ProblemType(409, "Number in use", "Another order has this number."),
     "nothing-to-refund": ProblemType(
         409, "Nothing to refund", f"Nothing was paid for that, or it was refunded already. {_NEW_KEY}"
     ),

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
-from commands.messages import PlaceOrder
+from commands.messages import ImportOrder, PlaceOrder
 from ledger.bounds import ID_PATTERN, SERVICES
 from ledger.money import MAX_TOTAL_MINOR, total_of
 from ledger.shares import SHIPPING, own_values
+from ledger.transitions import Status
+
+IMPORTED_STATUSES = (Status.PAID, Status.PROCESSING, Status.SHIPPED, Status.DELIVERED, Status.CANCELLED)
 
 
 class Flaw(NamedTuple):
@@ -51,6 +54,29 @@ def _flaws_of_lines(place: PlaceOrder) -> Iterator[Flaw]:
     for index, value in enumerate(own_values(place.lines, place.adjustments)):
         if value < 0:
             yield Flaw("line_below_zero", index, f"Line {index} costs {value} with its adjustments (minor units).")
+
+
+def flaw_of_import(order: ImportOrder, at_ms: int) -> str:
+    """Why an order of an older service cannot be recorded as it is; empty if it can. `at_ms`: now."""
+    total, status = order.place.total_minor, order.status
+    if status not in IMPORTED_STATUSES:
+        return f"the status must be one of {', '.join(IMPORTED_STATUSES)}: unpaid orders stay in the older service"
+    if not 0 <= order.refunded_minor <= order.captured_minor <= total:
+        return "0 <= refunded_minor <= captured_minor <= total_minor does not hold"
+    if status == Status.CANCELLED and order.refunded_minor != order.captured_minor:
+        return "a cancelled order must have been refunded in full: the ledger would not do it"
+    if status != Status.CANCELLED and order.captured_minor != total:
+        return "the order must have been paid in full"
+    times = [t for t in (order.placed_at, order.shipped_at, order.delivered_at) if t is not None]
+    if times != sorted(times) or times[-1] > at_ms:
+        return "placed_at, shipped_at and delivered_at must follow each other, and not be in the future"
+    if (order.shipped_at is not None) is not (status in (Status.SHIPPED, Status.DELIVERED)):
+        return "shipped_at belongs to the statuses shipped and delivered"
+    if (order.delivered_at is not None) is not (status == Status.DELIVERED):
+        return "delivered_at belongs to the status delivered"
+    if order.shipped_at is None and (order.carrier or order.tracking):
+        return "carrier and tracking belong to the statuses shipped and delivered"
+    return ""
 
 
 def malformed(customer_id: str, place: PlaceOrder) -> str:

@@ -50,6 +50,23 @@ class PlaceOrder(Struct, frozen=True):
     metadata: events.Metadata = ()
 
 
+class ImportOrder(Struct, frozen=True, omit_defaults=True):
+    """An order of an older service. `number` None: it gets a new one. The payment window of `place` says nothing."""
+
+    place: PlaceOrder
+    old_id: Reference
+    placed_at: TimeMs
+    status: Word
+    captured_minor: AmountMinor
+    refunded_minor: AmountMinor
+    number: Word | None = None
+    shipped_at: TimeMs | None = None
+    delivered_at: TimeMs | None = None
+    carrier: Text | None = None
+    tracking: Text | None = None
+    cancel_reason: Word | None = None
+
+
 class CancelOrder(Struct, frozen=True):
     """Cancel the order, and why."""
 
@@ -196,6 +213,7 @@ class OrderCommand(Struct, frozen=True, kw_only=True):
     expected_version: Count | None = None
 
     place: PlaceOrder | None = None
+    import_order: ImportOrder | None = None
     cancel: CancelOrder | None = None
     cancel_lines: CancelLines | None = None
     request_payment: RequestPayment | None = None
@@ -213,6 +231,7 @@ class OrderCommand(Struct, frozen=True, kw_only=True):
 
 PAYLOAD_OF: dict[Operation, str | None] = {
     Operation.PLACE_ORDER: "place",
+    Operation.IMPORT_ORDER: "import_order",
     Operation.CANCEL_ORDER: "cancel",
     Operation.CANCEL_LINES: "cancel_lines",
     Operation.EXPIRE_ORDER: None,

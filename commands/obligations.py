@@ -121,7 +121,9 @@ DISPUTE, AMOUNT_MISMATCH, REFUNDED_OPEN, STUCK = "dispute", "amount_mismatch", "
 
 
 def obligations(order: Order) -> tuple[Obligation, ...]:
-    """All obligations, in the order of `TABLE`. Empty: the order is final or waits for staff."""
+    """All obligations, in the order of `TABLE`. Empty: the order is final, waits for staff, or is of an older service."""
+    if order.imported:
+        return ()
     return tuple(obligation for row in TABLE for obligation in row.owed(order))
 
 

@@ -61,6 +61,13 @@ def _guard_cancel(command: OrderCommand, order: Order, status: Status, at_ms: in
         return Refusal(Code.TOO_LATE_TO_CANCEL, "the order is being processed; only staff can cancel it")
     if order.parcels:
         return Refusal(Code.TOO_LATE_TO_CANCEL, "a parcel was shipped; only the remaining lines can be cancelled")
+    return _imported(order)
+
+
+def _imported(order: Order) -> Refusal | None:
+    """The money of an order of an older service is not here: its cancellation would owe what nobody pays."""
+    if order.imported and order.captured_minor > order.refunded_minor:
+        return Refusal(Code.ORDER_IMPORTED, "the payment was made through an older service; refund it there")
     return None
 
 
@@ -70,7 +77,7 @@ def _guard_cancel_lines(command: OrderCommand, order: Order, status: Status, at_
         raise MalformedCommand("CancelLines without lines")
     if status is Status.PROCESSING and who(command) != "admin":
         return Refusal(Code.TOO_LATE_TO_CANCEL, "the order is being processed; only staff can cancel lines")
-    return _unavailable(order, wanted.lines, units.shippable)
+    return _imported(order) or _unavailable(order, wanted.lines, units.shippable)
 
 
 def _unavailable(order: Order, wanted: tuple[events.Units, ...], left: Callable[[Line, LineCount], int]) -> Refusal | None:
@@ -153,6 +160,8 @@ def _guard_refund(command: OrderCommand, order: Order, status: Status, at_ms: in
         return flaw
     if wanted.restock and (flaw := _unavailable(order, wanted.lines, lambda _, count: count.shipped - count.restocked)):
         return Refusal(Code.NOT_SHIPPED, "only shipped units can go back to the stock")
+    if order.imported:
+        return _imported(order) or Refusal(Code.NOTHING_TO_REFUND, "nothing of the payment is left")
     room = refund_room_minor(order)
     if amount <= 0 or room <= 0:
         return Refusal(Code.NOTHING_TO_REFUND, "nothing was paid for that, or it was refunded")

@@ -1,4 +1,4 @@
-"""The event of the ledger and its eleven details, as Python values. Pure.
+"""The event of the ledger and its twelve details, as Python values. Pure.
 
 Field names and meaning are those of `avro/order-events-value.v1.avsc`; tests compare the two.
 `type` is a plain string, so that readers handle a type they do not know yet deliberately, not by accident.
@@ -34,6 +34,7 @@ from ledger.bounds import (
 NO_HASH = bytes(32)
 
 ORDER_PLACED = "OrderPlaced"
+ORDER_IMPORTED = "OrderImported"
 ORDER_CANCELLED = "OrderCancelled"
 LINES_CANCELLED = "LinesCancelled"
 PAYMENT_REQUESTED = "PaymentRequested"
@@ -111,6 +112,22 @@ class Placed(Struct, frozen=True):
     reference: Text | None = None
     metadata: Metadata = ()
     number: Word = ""
+
+
+class Imported(Struct, frozen=True, omit_defaults=True):
+    """An order of an older service, with the times and the state that it had there. The ledger owes nothing for it."""
+
+    placed: Placed
+    old_id: Reference
+    placed_at: TimeMs
+    status: Word
+    captured_minor: AmountMinor
+    refunded_minor: AmountMinor
+    shipped_at: TimeMs | None = None
+    delivered_at: TimeMs | None = None
+    carrier: Text | None = None
+    tracking: Text | None = None
+    cancel_reason: Word | None = None
 
 
 class Cancel(Struct, frozen=True):
@@ -216,11 +233,12 @@ class Attention(Struct, frozen=True, omit_defaults=True):
     ticket: Word | None = None
 
 
-Detail = Placed | Cancel | Cut | Payment | RefundRequest | Refund | Dispute | Stock | Shipment | Attention | MetadataChange
+Detail = Placed | Imported | Cancel | Cut | Payment | RefundRequest | Refund | Dispute | Stock | Shipment | Attention | MetadataChange
 
 # The detail that each type carries. Also the list of types that this version of the code knows.
 DETAIL_OF: dict[str, str] = {
     ORDER_PLACED: "placed",
+    ORDER_IMPORTED: "imported",
     ORDER_CANCELLED: "cancel",
     LINES_CANCELLED: "cut",
     PAYMENT_REQUESTED: "payment",
@@ -283,6 +301,7 @@ class OrderEvent(Struct, frozen=True, kw_only=True):
     prev_hash: Digest32 = NO_HASH
 
     placed: Placed | None = None
+    imported: Imported | None = None
     cancel: Cancel | None = None
     cut: Cut | None = None
     payment: Payment | None = None
@@ -293,6 +312,11 @@ class OrderEvent(Struct, frozen=True, kw_only=True):
     shipment: Shipment | None = None
     attention: Attention | None = None
     metadata: MetadataChange | None = None
+
+    @property
+    def content(self) -> Placed | None:
+        """What was ordered, in the first event of an order; None in every other one."""
+        return self.placed if self.imported is None else self.imported.placed
 
     @property
     def detail(self) -> Detail | None:

@@ -43,9 +43,9 @@ from ledger.order import (
 def evolve(order: Order | None, event: events.OrderEvent) -> Order:
     """The order after `event`. Raises `FoldError`; never on a fact about payment, refund, dispute or stock."""
     if order is None:
-        if event.type != events.ORDER_PLACED or event.version != 1:
+        if event.type not in (events.ORDER_PLACED, events.ORDER_IMPORTED) or event.version != 1:
             raise FoldError(f"{event.order_id} begins with {event.type} version {event.version}")
-        return _placed(event)
+        return _imported(event) if event.type == events.ORDER_IMPORTED else _placed(event, event.placed)
     if event.version != order.version + 1:
         raise FoldError(f"{event.order_id} version {event.version} does not follow version {order.version}")
     step = _STEPS.get(event.type)
@@ -68,8 +68,7 @@ Changes = dict[str, object]
 D = TypeVar("D")
 
 
-def _placed(event: events.OrderEvent) -> Order:
-    placed = event.placed
+def _placed(event: events.OrderEvent, placed: events.Placed | None) -> Order:
     if placed is None:
         raise FoldError(f"{event.order_id} version 1 has no `placed`")
     services = dict.fromkeys(line.service for line in placed.lines)
@@ -91,6 +90,36 @@ def _placed(event: events.OrderEvent) -> Order:
         stock=tuple(StockEntry(service, transitions.OWED, event.occurred_at) for service in services),
         metadata=placed.metadata,
         number=placed.number,
+    )
+
+
+def _imported(event: events.OrderEvent) -> Order:
+    """An order as it was in the older service: nothing is owed for it, to no one."""
+    old = event.imported
+    if old is None:
+        raise FoldError(f"{event.order_id} version 1 has no `imported`")
+    order = replace(
+        _placed(event, old.placed),
+        placed_at=old.placed_at,
+        captured_minor=old.captured_minor,
+        refunded_minor=old.refunded_minor,
+        stock=(),
+        imported=True,
+    )
+    if old.status == transitions.Status.CANCELLED:
+        return replace(order, lifecycle=CANCELLED, cancel_reason=old.cancel_reason)
+    if old.status == transitions.Status.PROCESSING:
+        return replace(order, fulfilment=PROCESSING)
+    if old.shipped_at is None:
+        return order
+    parcel = Parcel(1, units.to_ship(order), old.carrier, old.tracking, old.shipped_at, old.delivered_at)
+    return replace(
+        order,
+        counts=units.shipped(order, parcel.lines),
+        parcels=(parcel,),
+        fulfilment=SHIPPED if old.delivered_at is None else DELIVERED,
+        shipped_at=old.shipped_at,
+        delivered_at=old.delivered_at,
     )
 
 

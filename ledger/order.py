@@ -185,6 +185,7 @@ class Order(Struct, frozen=True, array_like=True):
     shipping_refunded: bool = False
     metadata: tuple[events.Entry, ...] = ()
     number: str = ""
+    imported: bool = False
 
 
 # ---- derived values --------------------------------------------------------------------------------------

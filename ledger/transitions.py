@@ -51,6 +51,8 @@ class Code(StrEnum):
     NOTHING_TO_REFUND = "nothing_to_refund"
     REFUND_EXCEEDS_PAYMENT = "refund_exceeds_payment"
     TOO_MUCH_METADATA = "too_much_metadata"
+    NUMBER_IN_USE = "number_in_use"
+    ORDER_IMPORTED = "order_imported"
     NOT_DUE = "not_due"
     ALREADY_KNOWN = "already_known"
     UNKNOWN_ATTEMPT = "unknown_attempt"
@@ -65,6 +67,7 @@ class Operation(StrEnum):
     """What a command requests or reports. The first block are requests, the second observed facts and attention."""
 
     PLACE_ORDER = "PlaceOrder"
+    IMPORT_ORDER = "ImportOrder"
     CANCEL_ORDER = "CancelOrder"
     CANCEL_LINES = "CancelLines"
     EXPIRE_ORDER = "ExpireOrder"

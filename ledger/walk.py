@@ -186,12 +186,13 @@ class Walk:
             return
         self._orders[event.order_id] = after
         if before is None:
-            assert event.placed is not None
-            total = total_of(event.placed.lines, event.placed.adjustments)
+            content = event.content
+            assert content is not None
+            total = total_of(content.lines, content.adjustments)
             if total != event.total_minor:
                 yield fault("total_minor", f"is {event.total_minor}, lines and adjustments add up to {total}")
-            if not is_number_of(event.placed.number, event.order_id, self._partition):
-                yield fault("placed", f"the number {event.placed.number} does not belong to this order")
+            if event.imported is None and not is_number_of(content.number, event.order_id, self._partition):
+                yield fault("placed", f"the number {content.number} does not belong to this order")
         else:
             yield from _faults_of_step(before, event, after, fault)
         for name, recomputed in summary(after).items():

@@ -230,7 +230,7 @@ class PartitionFold:
         if event.version % SNAPSHOT_EVERY == 0:
             self.rows[snapshot_key(order_id, event.version)] = encode(after)
         self._outcome(event)
-        if (
+        if event.imported is None and (
             event.type in _COUNTED
             or before is None
             or after.captured_minor != before.captured_minor

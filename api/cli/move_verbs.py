@@ -7,7 +7,20 @@ from typing import Annotated
 
 import typer
 
-from api.cli.options import DEFAULT_DATA_DIR, MOVE, DataDir, err, kafka_of, out, settings_of
+from api.cli.options import (
+    DEFAULT_DATA_DIR,
+    MOVE,
+    AsJson,
+    DataDir,
+    Token,
+    Url,
+    api_of,
+    err,
+    kafka_of,
+    out,
+    settings_of,
+    terminal,
+)
 
 app = typer.Typer()
 
@@ -52,3 +65,24 @@ def import_log(
     from api.cli.archive import run_import_log
 
     raise typer.Exit(run_import_log(kafka_of(data_dir), settings_of(data_dir), file, check, out, err))
+
+
+@app.command("import-orders", rich_help_panel=MOVE)
+def import_orders(
+    file: Annotated[Path, typer.Argument(help="One JSON object a line, as `importOrder` of the API.", exists=True, dir_okay=False)],
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    url: Url = None,
+    token: Token = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only check the file; needs no ledger.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Import the orders of an older service: with their times, status and numbers, and without anything to do for them.
+
+    Repeat it as often as needed: an order is known by its old id. Lines that are refused are reported, with the reason, and do not
+    stop the others. Exits 1 if there are any.
+    """
+    from api.cli.import_orders import ImportOptions, run_import_orders
+
+    address, secret = ("", "") if dry_run else api_of(data_dir, url, token)
+    options = ImportOptions(file=file, dry_run=dry_run, url=address, token=secret)
+    raise typer.Exit(run_import_orders(options, terminal(as_json)))

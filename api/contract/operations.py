@@ -126,7 +126,7 @@ SET_STATUS = operation(
     "Staff only. The current status is answered with 200 and `Ledger-Outcome: unchanged`.",
     {200: success("The order after the change.", responses.OrderOut, ORDER_HEADERS), 202: PENDING},
     f"{ON_ORDER} {COMMAND} status-not-settable not-paid stock-not-reserved dispute-open not-shipped already-shipped "
-    "too-late-to-cancel order-cancelled",
+    "too-late-to-cancel order-cancelled order-imported",
     path=f"{ORDER_PATH}/status",
     parameters=(ORDER_ID, *COMMAND_HEADERS, "IfMatch"),
     body=requests.SetStatusBody,
@@ -138,7 +138,7 @@ CANCEL_ORDER = operation(
     "Customers can cancel until processing starts, staff until it is shipped. Answers when the cancellation is decided; refund "
     "and stock release follow (`axes.payment`). An order that is already cancelled: 200 with `Ledger-Outcome: unchanged`.",
     {200: success("The cancelled order.", responses.OrderOut, ORDER_HEADERS), 202: PENDING},
-    f"customer-required {ON_ORDER} {COMMAND} too-late-to-cancel",
+    f"customer-required {ON_ORDER} {COMMAND} too-late-to-cancel order-imported",
     path=f"{ORDER_PATH}/cancel",
     parameters=(ORDER_ID, "CustomerId", *COMMAND_HEADERS, "IfMatch"),
     body=requests.CancelOrderBody,

@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 from api.contract.card_numbers import no_card_number
 from api.contract.examples import CONTACT, LINE, ORDER_ID, SHIPPING, UNITS
 from commands.mailboxes import mailbox
-from ledger.bounds import DOTTED_ID, MAX_LINES, MAX_METADATA
+from ledger.bounds import DOTTED_ID, ID, MAX_LINES, MAX_METADATA
 from ledger.money import MAX_TOTAL_MINOR, MAX_UNIT_PRICE_MINOR
 
 Service = Literal["product", "merch"]
@@ -128,6 +128,57 @@ class PlaceOrderBody(RequestBody):
         Field(max_length=MAX_METADATA, description="ids of the shop; no personal data, because they stay in the log"),
     ] = {}
     contact: ContactBody
+
+
+class ImportOrderBody(RequestBody):
+    """An order of an older service, as it was there. `number`: default is a new one. `contact` may be missing.
+
+    `status` is paid, processing, shipped, delivered or cancelled. What the customer paid is `captured_minor`: the whole total, or for
+    a cancelled order what was refunded.
+    """
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "old_id": "order-4711",
+                    "number": "SHOP-4711",
+                    "customer_id": "c-1",
+                    "placed_at": "2024-11-30T10:15:00Z",
+                    "status": "delivered",
+                    "currency": "EUR",
+                    "lines": [LINE],
+                    "adjustments": [SHIPPING],
+                    "total_minor": 2890,
+                    "captured_minor": 2890,
+                    "refunded_minor": 0,
+                    "shipped_at": "2024-12-01T09:00:00Z",
+                    "delivered_at": "2024-12-03T16:20:00Z",
+                    "contact": CONTACT,
+                }
+            ]
+        },
+    )
+
+    old_id: Annotated[str, Field(pattern=r"^[!-~]{1,255}$", description="unique in the older service"), NO_CARD]
+    number: Annotated[str | None, Field(pattern=r"^[A-Za-z0-9._/#-]{1,32}$"), NO_CARD] = None
+    customer_id: Annotated[str, Field(pattern=f"^{ID}$"), NO_CARD]
+    placed_at: Annotated[str, Field(json_schema_extra={"format": "date-time"}), NO_CARD]
+    status: Status
+    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$"), NO_CARD]
+    lines: Annotated[list[LineBody], Field(min_length=1, max_length=MAX_LINES)]
+    adjustments: Annotated[list[AdjustmentBody], Field(max_length=20)] = []
+    total_minor: Annotated[int, Field(ge=0, le=MAX_TOTAL_MINOR)]
+    captured_minor: Annotated[int, Field(ge=0, le=MAX_TOTAL_MINOR)]
+    refunded_minor: Annotated[int, Field(ge=0, le=MAX_TOTAL_MINOR)] = 0
+    shipped_at: Annotated[str | None, Field(json_schema_extra={"format": "date-time"}), NO_CARD] = None
+    delivered_at: Annotated[str | None, Field(json_schema_extra={"format": "date-time"}), NO_CARD] = None
+    carrier: Annotated[str | None, Field(max_length=40), NO_CARD] = None
+    tracking: Annotated[str | None, Field(max_length=64), NO_CARD] = None
+    cancel_reason: CancelReason | None = None
+    reference: Annotated[str | None, Field(max_length=64), NO_CARD] = None
+    metadata: Annotated[dict[MetadataName, MetadataText], Field(max_length=MAX_METADATA)] = {}
+    contact: ContactBody | None = None
 
 
 class SetStatusBody(RequestBody):

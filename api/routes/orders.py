@@ -9,20 +9,18 @@ from api.call import Call
 from api.context import AppContext
 from api.contract import operations as docs
 from api.contract.patterns import MAX_VERSION, NAME
-from api.contract.requests import AddressBody, CancelOrderBody, ContactBody, PlaceOrderBody, SetStatusBody
+from api.contract.requests import CancelOrderBody, PlaceOrderBody, SetStatusBody
 from api.contract.responses import OrderPageOut
 from api.cursors import read_cursor, signed_cursor
 from api.edge import json_response
 from api.problems import FieldError, Problem
 from api.replies import carry_out
 from api.representations import etag, to_json
+from api.routes.content import contact_of, content_of, problem_of_flaw
 from api.visibility import READERS, frozen, order_of_path, order_shown, row_shown
-from commands.flaws import Flaw, flaws
+from commands.flaws import flaws
 from commands.idempotency import NEW_ORDER, command_id_of, order_id_of
-from commands.messages import CancelOrder, OrderCommand, PlaceOrder, ShipOrder
-from commands.phone_numbers import dialled
-from ledger.contacts import Address, OrderContact
-from ledger.events import Adjustment, Entry, Line
+from commands.messages import CancelOrder, OrderCommand, ShipOrder
 from ledger.order import FoldError
 from ledger.transitions import Operation, Status
 from ledger.turns import Steps
@@ -53,27 +51,17 @@ async def place_order(call: Call) -> Response:
     key = call.idempotency_key()
     value, body = await call.body_as(PlaceOrderBody)
     ctx = call.ctx
-    lines = tuple([Line(x.service, x.sku, x.name, x.quantity, x.unit_price_minor) for x in body.lines])
-    adjustments = tuple([Adjustment(x.kind, x.label, x.amount_minor, x.service, x.sku) for x in body.adjustments])
     command_id = command_id_of(principal.name, customer, PLACE, NEW_ORDER, key)
     order_id = order_id_of(command_id)
     not_allowed = _not_allowed(body, ctx)
     # A setting may now forbid what was placed before: a retry still gets its first answer.
     if not_allowed is not None and ctx.queries.outcome(ctx.partition_of(order_id), command_id) is None:
         raise not_allowed
-    contact = _contact(body.contact, customer)
-    place = PlaceOrder(
-        currency=body.currency,
-        total_minor=body.total_minor,
-        lines=lines,
-        adjustments=adjustments,
-        contact_digest=ctx.contact_digest(value["contact"], order_id),
-        payment_window_ms=1000 * (body.payment_window_seconds or ctx.settings.payment_window_seconds),
-        reference=body.reference,
-        metadata=tuple([Entry(name, text) for name, text in sorted(body.metadata.items())]),
-    )
+    contact = contact_of(body.contact, customer)
+    window_ms = 1000 * (body.payment_window_seconds or ctx.settings.payment_window_seconds)
+    place = content_of(body, ctx.contact_digest(value["contact"], order_id), window_ms)
     for flaw in flaws(place):
-        raise _problem_of(flaw)
+        raise problem_of_flaw(flaw)
     command = OrderCommand(
         command_id=command_id,
         order_id=order_id,
@@ -102,46 +90,6 @@ def _not_allowed(body: PlaceOrderBody, ctx: AppContext) -> Problem | None:
             errors=[FieldError("/payment_window_seconds", "payment-window-not-allowed")],
         )
     return None
-
-
-# How each flaw of an order is answered: slug, pointer, code of the field error.
-_FLAWS = {
-    "wrong_sign": ("invalid-field", "/adjustments/{index}/amount_minor", "wrong-sign"),
-    "half_a_line": ("invalid-field", "/adjustments/{index}/sku", "half-a-line"),
-    "no_such_line": ("unknown-line", "/adjustments/{index}/sku", "unknown-line"),
-    "shipping_of_a_line": ("invalid-field", "/adjustments/{index}/kind", "shipping-of-a-line"),
-    "line_below_zero": ("invalid-field", "/lines/{index}/unit_price_minor", "below-zero"),
-    "duplicate_line": ("duplicate-line", "/lines/{index}/sku", "duplicate-line"),
-    "total_mismatch": ("total-mismatch", "/total_minor", "total-mismatch"),
-}
-
-
-def _problem_of(flaw: Flaw) -> Problem:
-    slug, pointer, code = _FLAWS[flaw.kind]
-    return Problem(slug, flaw.sentence, errors=[FieldError(pointer.format(index=flaw.at), code)])
-
-
-def _contact(body: ContactBody, customer: str) -> OrderContact:
-    """Raises `Problem` for a phone number that is not valid, not even in the country of the shipping address."""
-    if body.phone is not None:
-        try:
-            dialled(body.phone, body.shipping_address.country)
-        except ValueError:
-            error = FieldError("/contact/phone", "not-a-phone-number")
-            raise Problem("invalid-field", "The phone number is not valid.", errors=[error]) from None
-    return OrderContact(
-        customer_id=customer,
-        name=body.name,
-        email=body.email,
-        shipping_address=_address(body.shipping_address),
-        phone=body.phone,
-        billing_address=None if body.billing_address is None else _address(body.billing_address),
-        delivery_note=body.delivery_note,
-    )
-
-
-def _address(body: AddressBody) -> Address:
-    return Address(body.line1, body.city, body.postcode, body.country, body.line2, body.region)
 
 
 async def set_status(call: Call) -> Response:

@@ -25,7 +25,7 @@ from msgspec import Struct
 
 from commands.notifier.message_port import MessageDoor, NotSent, OutMessage
 from commands.notifier.notices import messages_of, notice_of
-from commands.processor.desk import OrderBook
+from commands.processor.order_book import OrderBook
 from ledger.clock import now_ms
 from ledger.contact_rows import CONTACTS_STORE, KeptContacts
 from ledger.contacts import OrderContact, contact_key, order_of
@@ -323,8 +323,8 @@ class Notifier:
         return self._contacts.is_order_erased(order_id) or self._book_of(partition).order(partition, order_id) is not None
 
     def _contact_key(self, partition: int, event: OrderEvent) -> bytes | None:
-        if event.placed is not None:
-            return contact_key(event.order_id, event.placed.contact_digest)
+        if (content := event.content) is not None:
+            return contact_key(event.order_id, content.contact_digest)
         order = self._book_of(partition).order(partition, event.order_id)
         if order is None:
             log.warning("order cannot be folded, no message sent", order_id=event.order_id, version=event.version)

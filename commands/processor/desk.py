@@ -86,25 +86,6 @@ class FrozenOrder(Struct, frozen=True, array_like=True):
 _decode_meta, _decode_frozen = msgspec.msgpack.Decoder(Meta).decode, msgspec.msgpack.Decoder(FrozenOrder).decode
 
 
-class OrderBook:
-    """The orders in the store of one writer, as of its last write. For threads other than the deciding one."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-
-    def order(self, partition: int, order_id: str) -> Order | None:
-        """The order; None if it is unknown, or frozen, so that its obligations are unknown."""
-        name = order_id.encode()
-        raw, frozen = self._store.get_many([b"%d/o/%b" % (partition, name), b"%d/f/%b" % (partition, name)])
-        return _decode_order(raw) if raw and frozen is None else None
-
-    def owing(self, partition: int) -> Iterator[tuple[str, int]]:
-        """(order id, when its first obligation is due in ms since the epoch) for every order with obligations."""
-        prefix = b"%d/w/" % partition
-        for key, due in self._store.scan(prefix):
-            yield key[len(prefix) :].decode(), int.from_bytes(due, "big")
-
-
 class Desk:
     """One partition. Not thread-safe. Write `rows()` to the store atomically, then call `written()`."""
 
@@ -222,8 +203,8 @@ class Desk:
     def _note_event(self, event: OrderEvent, chain: bytes) -> None:
         key, row = event_row(event)
         self._rows[key] = row
-        if event.placed is not None and event.placed.number:
-            self._rows[b"n/" + event.placed.number.encode()] = event.order_id.encode()
+        if (content := event.content) is not None and content.number:
+            self._rows[b"n/" + content.number.encode()] = event.order_id.encode()
         self._dealt(event.command_log, event.command_offset, event.batch_first, event.writer_epoch)
         self.meta = replace(self.meta, chain=chain)
 
@@ -300,10 +281,15 @@ class Desk:
         return new._replace(timestamp_ms=0) if unwritable else new  # the log may have rejected the time: let it use its own
 
     def _number(self, command: OrderCommand) -> str:
-        """The number that a new order gets; empty for other commands."""
-        if command.operation != Operation.PLACE_ORDER:
+        """The number that a new order gets; empty for other commands, and if the number of an imported one is in use."""
+        if command.import_order is not None and (own := command.import_order.number) is not None:
+            return "" if self._in_use(own) else own
+        if command.operation not in (Operation.PLACE_ORDER, Operation.IMPORT_ORDER):
             return ""
-        return free_number(command.order_id, self.partition, lambda number: self._get(b"n/" + number.encode()) is not None)
+        return free_number(command.order_id, self.partition, self._in_use)
+
+    def _in_use(self, number: str) -> bool:
+        return self._get(b"n/" + number.encode()) is not None
 
     def _readable(self, record: Record) -> OrderCommand:
         if record.value is not None and len(record.value) > MAX_COMMAND_BYTES:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import structlog
 
-from commands.processor.desk import OrderBook
+from commands.processor.order_book import OrderBook
 from commands.processor.writer_loop import OrderListener, WriterLoop
 from ledger.asking import until_answered
 from ledger.errors import ConfigError, LogError

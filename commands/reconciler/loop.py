@@ -25,7 +25,7 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 import structlog
 
 from commands.obligations import Obligation, obligations
-from commands.processor.desk import OrderBook
+from commands.processor.order_book import OrderBook
 from commands.reconciler.backlog import Backlog
 from commands.reconciler.clients import Clients
 from commands.reconciler.pauses import WAITED_FOR, Tries

@@ -30,7 +30,7 @@ from commands.notifier.email_door import EmlDoor
 from commands.notifier.loop import Notifier
 from commands.notifier.message_port import MessageDoor
 from commands.notifier.notices import EMAIL, SMS
-from commands.processor.desk import OrderBook
+from commands.processor.order_book import OrderBook
 from commands.processor.process import EXIT_FAILED, Books, CommandsProcess, Companion, Fatal
 from commands.reconciler.loop import Reconciler
 from commands.reconciler.performing import Ports

@@ -19,7 +19,7 @@ from aiosmtpd.smtp import SMTP, Envelope, Session
 from commands.notifier.email_door import SmtpDoor
 from commands.notifier.loop import Notifier
 from commands.notifier.message_port import MessageDoor
-from commands.processor.desk import OrderBook
+from commands.processor.order_book import OrderBook
 from ledger import events as e
 from ledger.contacts import NOBODY, Address, OrderContact, contact_key, erased_key
 from ledger.evolve import evolve

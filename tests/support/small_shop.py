@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable, Sequence
 
 from commands.messages import OrderCommand, RecordStock, command_codec
-from commands.processor.desk import Desk, OrderBook
+from commands.processor.desk import Desk
+from commands.processor.order_book import OrderBook
 from commands.reconciler.answers import Answer, Done
 from commands.reconciler.loop import Reconciler
 from commands.reconciler.performing import Ports

@@ -56,7 +56,7 @@ def test_every_text_of_an_event_is_listed_or_our_own() -> None:
 OF_EVENTS = {"place": "placed", "cancel": "cancel", "ship": "shipment", "resolve_attention": "attention"}
 OF_EVENTS |= {"raise_attention": "attention", "record_payment": "payment", "record_refund": "refund"}
 OF_EVENTS |= {"record_dispute": "dispute", "record_stock": "stock", "cancel_lines": "cut", "request_refund": "refund_request"}
-OF_EVENTS |= {"change_metadata": "metadata"}
+OF_EVENTS |= {"change_metadata": "metadata", "import_order": "imported"}
 # `detail` is a sentence of ours; `original` are bytes that nobody can read, from a sender that is none of ours.
 OF_COMMANDS_ALONE = {"operation", "place.currency", "request_payment.currency"} | {
     f"record_{kind}.fact" for kind in ("payment", "refund", "dispute", "stock")
