@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from api.call import Call
-from api.contract import operations as docs
+from api.contract import registry as docs
 from api.contract.responses import RegistryErrorOut, RegistrySchemaOut, RegistrySubjectVersionOut, RegistryVersionOut
 from api.edge import LedgerRoute, allowed_methods
 from api.problems import Problem

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, Phase, Verbosity, given, settings
 from schemathesis.generation import GenerationMode
 from schemathesis.generation.case import Case
 
-from api.contract import operations as docs
+from api.contract import operations, registry
 from ledger.kafka.log import KafkaLog
 from ledger.kafka.settings import KafkaSettings
 from ledger.topics import Topics
@@ -30,7 +30,11 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies"),
 ]
 
-OPERATIONS = sorted(d["operation_id"] for d in vars(docs).values() if isinstance(d, dict) and "operation_id" in d)
+OPERATIONS = sorted(
+    described["operation_id"]
+    for described in (*vars(operations).values(), *vars(registry).values())
+    if isinstance(described, dict) and "operation_id" in described
+)
 NOTHING_TO_BREAK = {"live", "ready"}  # no parameter, no body, no token
 SHORT = settings(
     max_examples=15,
