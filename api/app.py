@@ -59,5 +59,5 @@ async def no_such_path(scope: Scope, receive: Receive, send: Send) -> None:
     """Answer a path without a route. Raises `HTTPException` for a WebSocket, which the server refuses."""
     if scope["type"] != "http":
         raise HTTPException(404)
-    response = registry.not_found() if scope["path"].startswith(registry.PREFIXES) else None
+    response = registry.not_found(scope["path"])
     await (response or problem_response(Problem("not-found"), Call(scope).instance))(scope, receive, send)

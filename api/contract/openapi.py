@@ -11,9 +11,10 @@ import msgspec
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
+from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from api.contract import requests, responses
+from api.contract import registry, requests, responses
 from api.contract.describing import SCHEMAS, component_name
 from api.contract.patterns import KEY, NAME, POSITION, VERSION_TAG, whole
 from api.settings import Settings
@@ -42,7 +43,7 @@ _TAGS = {
     "customers": "Erasure of personal data.",
     "reports": "Daily totals.",
     "system": "Health, metrics, documents.",
-    "schema registry": "The schemas, read-only, at the paths of the Confluent registry.",
+    "schema registry": "The schemas, read-only, at the paths of the Confluent registry and with its errors.",
 }
 
 
@@ -169,7 +170,8 @@ def openapi_document(app: FastAPI, settings: Settings) -> dict[str, Any]:
 
 def component_schemas() -> dict[str, Any]:
     """Schemas of all requests and responses, by component name."""
-    bodies = [m for m in _classes(requests) if issubclass(m, requests.RequestBody) and m is not requests.RequestBody]
+    bodies: list[type[BaseModel]] = [registry.SchemaToFindBody]
+    bodies += [m for m in _classes(requests) if issubclass(m, requests.RequestBody) and m is not requests.RequestBody]
     answers = [m for m in _classes(responses) if issubclass(m, responses.Response) and m is not responses.Response]
     _, models = models_json_schema([(model, "validation") for model in bodies], ref_template=SCHEMAS)
     _, described = msgspec.json.schema_components(answers, ref_template="#/components/schemas/{name}")

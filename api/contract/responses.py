@@ -379,3 +379,24 @@ class RegistrySubjectVersionOut(Response):
 
     subject: str
     version: int
+
+
+class RegistryConfigOut(Response):
+    """Which versions of a subject must read what the others wrote."""
+
+    level: Annotated[Literal["FULL_TRANSITIVE"], Meta(description="each version reads what every other one wrote")] = field(
+        name="compatibilityLevel"
+    )
+
+
+class RegistryModeOut(Response):
+    """Whether schemas can be registered."""
+
+    mode: Annotated[Literal["READONLY"], Meta(description="schemas are part of the program")]
+
+
+class RegistryCompatibilityOut(Response):
+    """Whether a schema fits the versions that it was compared with."""
+
+    is_compatible: Annotated[bool, Meta(description="whether each can read what the other wrote")]
+    messages: Annotated[list[str], Meta(description="the reasons against it, if `verbose` asked for them")] = []

@@ -6,6 +6,9 @@ all of an event: so it is called again level by level until the field is known. 
 
 from __future__ import annotations
 
+import json
+import threading
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby, permutations
@@ -16,7 +19,7 @@ from avro.compatibility import (
     lookup_writer_field,
     schema_name_equals,
 )
-from avro.errors import AvroException
+from avro.errors import AvroException, IgnoredLogicalType
 from avro.name import Names
 from avro.schema import ArraySchema, MapSchema, NamedSchema, RecordSchema, Schema, UnionSchema, make_avsc_object
 
@@ -24,6 +27,11 @@ from ledger.errors import ConfigError
 from ledger.schemas.versions import SchemaVersion
 
 Pairs = frozenset[tuple[int, int]]
+Parsed = tuple[SchemaVersion, Schema]
+
+# What Avro's parser raises for JSON that is no schema, besides its own errors.
+_NO_SCHEMA = (AvroException, AttributeError, KeyError, TypeError, ValueError, RecursionError)
+_parsing = threading.Lock()  # `warnings.catch_warnings` is for one thread at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,18 +62,54 @@ def check_compatible(schemas: Iterable[SchemaVersion]) -> list[Incompatibility]:
     by_subject = sorted(schemas, key=lambda s: (s.topic, s.version))
     for _, versions in groupby(by_subject, key=lambda s: s.topic):
         parsed = [(version, _parse(version)) for version in versions]
-        for (reader, reader_schema), (writer, writer_schema) in permutations(parsed, 2):
-            reasons = dict.fromkeys(_reasons(reader_schema, writer_schema, ""))
-            problems += [Incompatibility(reader.subject(), reader.version, writer.version, *reason) for reason in reasons]
+        for reader, writer in permutations(parsed, 2):
+            problems += _incompatibilities(reader, writer)
     return problems
+
+
+def compare(candidate: SchemaVersion, released: Iterable[SchemaVersion]) -> list[Incompatibility]:
+    """Reasons why `candidate` cannot be a version beside each of `released`: one cannot read what the other wrote.
+
+    For a schema of any origin. Raises `ConfigError` if it is not an Avro schema, or has an unusable default.
+    """
+    new = (candidate, _parse(candidate))
+    problems: list[Incompatibility] = []
+    try:
+        for version in released:
+            old = (version, _parse(version))
+            problems += [*_incompatibilities(new, old), *_incompatibilities(old, new)]
+    except (AvroException, RecursionError) as exc:  # a kind of schema that cannot be compared, such as `error_union`
+        raise ConfigError(f"{candidate.subject()} version {candidate.version} cannot be compared: {exc}") from exc
+    return problems
+
+
+def same_schema(text: str, released: SchemaVersion) -> bool:
+    """Whether `text` is the schema of `released`; white space, the order of members and other spellings do not matter.
+
+    Raises `ConfigError` like `compare`.
+    """
+    asked = SchemaVersion(released.topic, released.version, text)
+    schema = _parse(asked)
+    try:
+        return asked.parsed == released.parsed or json.loads(str(schema)) == json.loads(str(_parse(released)))
+    except RecursionError as exc:
+        raise ConfigError(f"{released.subject()}: the schema is nested too deeply") from exc
+
+
+def _incompatibilities(reader: Parsed, writer: Parsed) -> list[Incompatibility]:
+    """Reasons why `reader` cannot read what `writer` wrote."""
+    reasons = dict.fromkeys(_reasons(reader[1], writer[1], ""))
+    return [Incompatibility(reader[0].subject(), reader[0].version, writer[0].version, *reason) for reason in reasons]
 
 
 def _parse(version: SchemaVersion) -> Schema:
     names = Names()
     name = f"{version.subject()} version {version.version}"
     try:
-        schema = make_avsc_object(version.parsed, names)
-    except AvroException as exc:
+        with _parsing, warnings.catch_warnings():
+            warnings.simplefilter("ignore", IgnoredLogicalType)  # a reader ignores what it does not know
+            schema = make_avsc_object(version.parsed, names)
+    except _NO_SCHEMA as exc:
         raise ConfigError(f"{name} is not an Avro schema: {exc}") from exc
     for record in names.names.values():
         for field in record.fields if isinstance(record, RecordSchema) else ():
@@ -76,8 +120,15 @@ def _parse(version: SchemaVersion) -> Schema:
 
 def _is_default(schema: Schema, default: object) -> bool:
     """Whether `default` is valid. A union's default must match its first branch: older readers than Avro 1.12 require it."""
-    first = _branches(schema)[0]
-    value = default.encode("latin-1") if isinstance(default, str) and first.type in ("bytes", "fixed") else default
+    first = next(iter(_branches(schema)), None)
+    if first is None:  # an empty union has no values
+        return False
+    value: object = default
+    if isinstance(default, str) and first.type in ("bytes", "fixed"):  # its characters are bytes
+        try:
+            value = default.encode("latin-1")
+        except UnicodeEncodeError:
+            return False
     return first.validate(value) is not None
 
 

@@ -56,14 +56,14 @@ CUSTOMER = "c-1"
 RESTOCK_CALLS = 50
 STAFF = {"setOrderStatus": "admin", "resolveAttention": "admin", "eraseCustomer": "operator", "readDailyReport": "reader"}
 # Codes of problems, or of their errors, for what the document says in words: sums, pairs, the state of an order, that 1.0 is no
-# integer. "42202" is the registry's, for a version that is no number of one.
+# integer. "42201" and "42202" are the registry's, for a text that is no schema and a version that is no number of one.
 UNTOLD = frozenset(
     {
         *("currency-not-supported", "total-mismatch", "duplicate-line", "wrong-sign", "not-a-phone-number", "control-character"),
         *("not-an-email-address", "looks-like-a-card-number", "idempotency-key-reused", "idempotency-key-required"),
         *("status-not-settable", "wrong-status", "wrong-action", "excludes-version", "before-from", "too-many-days"),
         *("invalid-position", "invalid-cursor", "customer-required", "invalid-signature", "version-conflict", "not-acceptable"),
-        *("missing", "not-a-time", "not-a-date", "payment-refused", "42202", "not-an-integer"),
+        *("missing", "not-a-time", "not-a-date", "payment-refused", "42201", "42202", "not-an-integer"),
     }
 )
 
@@ -161,8 +161,8 @@ class Fuzzed:
         def real(location: str) -> bool:
             return modes.get(location, GenerationMode.POSITIVE) is GenerationMode.POSITIVE
 
+        schema = schema_versions()[number % len(schema_versions())]
         if "PATH" in modes and real("PATH"):
-            schema = schema_versions()[number % len(schema_versions())]
             names = {
                 "order_id": self.orders[number % len(self.orders)],
                 "command_id": self.command_id,
@@ -182,7 +182,9 @@ class Fuzzed:
                 case.query = {"cursor": self.cursor} if number % 4 == 0 else rest
         if real("HEADER") and "Ledger-Position" in case.headers:
             case.headers["Ledger-Position"] = self.position
-        if real("BODY") and isinstance(case.body, dict):
+        if real("BODY") and isinstance(case.body, dict) and "schema" in case.body:
+            case.body["schema"] = schema.text
+        elif real("BODY") and isinstance(case.body, dict):
             self._make_payable(case.body)
 
     def _make_payable(self, body: dict[str, Any]) -> None:

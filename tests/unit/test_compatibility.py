@@ -5,14 +5,16 @@ Each bad change is made to the real event schema, so what is found is what a dev
 
 from __future__ import annotations
 
+import copy
 import json
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from ledger.errors import ConfigError
-from ledger.schemas.compatibility import Incompatibility, check_compatible
+from ledger.schemas.compatibility import Incompatibility, check_compatible, compare, same_schema
 from ledger.schemas.versions import EVENTS, SchemaVersion, minify, schema_versions, versions_of
 
 Schema = dict[str, Any]
@@ -168,3 +170,98 @@ def test_a_default_that_does_not_fit_its_type_is_named(kind: object, default: ob
 def test_a_default_that_fits_its_type_is_accepted(kind: object, default: object) -> None:
     version = next_version(lambda s: inside(s, "refund")["fields"].append({"name": "extra", "type": kind, "default": default}))
     assert problems(version) == []
+
+
+# ---- schemas of any origin ------------------------------------------------------------------------------------------
+
+
+def test_a_candidate_is_compared_with_the_versions_that_are_named_in_both_directions() -> None:
+    first = versions_of(EVENTS)[0]
+    second = next_version(lambda s: field(s, "currency").update(default="EUR"))
+    third = next_version(lambda s: s["fields"].remove(field(s, "currency")), version=3, of=second)
+    assert [(p.reader_version, p.writer_version, p.field) for p in compare(third, [first, second])] == [(1, 3, "currency")]
+    assert compare(third, [second]) == []
+    assert compare(second, [first]) == []
+
+
+def test_the_same_schema_is_known_in_other_spellings_and_another_one_is_not() -> None:
+    event = versions_of(EVENTS)[0]
+    assert same_schema(json.dumps(event.parsed, indent=4, sort_keys=True), event)
+    spelled = json.loads(event.text)
+    field(spelled, "currency")["type"] = {"type": "string"}
+    assert same_schema(json.dumps(spelled), event)
+    assert not same_schema(next_version(lambda s: field(s, "currency").update(default="EUR")).text, event)
+    assert not same_schema(next_version(lambda s: s.update(doc="something else")).text, event)
+
+
+NO_SCHEMAS = {
+    "no JSON": "{",
+    "null": "null",
+    "a number": "7",
+    "an unknown type": '"strnig"',
+    "no type": "{}",
+    "a type that is none": '{"type":{"type":["int"]},"name":7}',
+    "a record without fields": '{"type":"record","name":"A"}',
+    "a field that is none": '{"type":"record","name":"A","fields":[7]}',
+    "a name that is none": '{"type":"record","name":"a b","fields":[]}',
+    "a union in a union": '[["int"]]',
+    "too deep": '{"type":"array","items":' * 5_000 + '"int"' + "}" * 5_000,
+    "a default for an empty union": '{"type":"record","name":"A","fields":[{"name":"a","type":[],"default":1}]}',
+    "a default beyond bytes": '{"type":"record","name":"A","fields":[{"name":"a","type":"bytes","default":"\u0100"}]}',
+}
+
+
+@pytest.mark.parametrize("text", NO_SCHEMAS.values(), ids=NO_SCHEMAS)
+def test_a_text_that_is_no_schema_is_an_error_and_no_accident(text: str) -> None:
+    (event,) = versions_of(EVENTS)[:1]
+    with pytest.raises(ConfigError):
+        compare(SchemaVersion(EVENTS, 2, text), [event])
+    with pytest.raises(ConfigError):
+        same_schema(text, event)
+
+
+def test_a_logical_type_that_nobody_knows_is_ignored_as_readers_do() -> None:
+    kind = {"type": "string", "logicalType": "made-up"}
+    extra = {"name": "extra", "type": ["null", kind], "default": None}
+    assert problems(next_version(lambda s: s["fields"].append(extra))) == []
+
+
+def places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """(holder, key) of everything in a JSON value."""
+    for key in value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
+        yield value, key
+        yield from places(value[key])
+
+
+def test_whatever_is_asked_about_the_answer_is_reasons_or_one_error() -> None:
+    """The event schema with a few values replaced at random."""
+    (event,) = versions_of(EVENTS)[:1]
+    odd: list[Any] = [
+        None,
+        7,
+        True,
+        "int",
+        "string",
+        "null",
+        "Line",
+        "Hash",
+        "",
+        [],
+        {},
+        ["null", "int"],
+        {"type": "map"},
+        "error",
+    ]
+    chance, judged = random.Random(7), 0
+    for _ in range(150):
+        schema = copy.deepcopy(event.parsed)
+        for _ in range(chance.randint(1, 3)):
+            holder, key = chance.choice(list(places(schema)))
+            holder[key] = copy.deepcopy(chance.choice(odd))
+        try:
+            found = compare(SchemaVersion(EVENTS, 2, json.dumps(schema)), [event])
+        except ConfigError:
+            continue
+        judged += 1
+        assert all(isinstance(problem, Incompatibility) for problem in found)
+    assert judged > 10
