@@ -46,9 +46,18 @@ StripeAmount = AmountMinor  # in Stripe's units: `stripe_amounts`
 class PaymentError(Struct, frozen=True):
     """Why the last attempt to charge failed."""
 
+    type: str | None = None
     code: str | None = None
     decline_code: str | None = None
     charge: Expandable = None
+
+    @property
+    def is_decline(self) -> bool:
+        """Whether the card was refused. Other errors are faults of Stripe or of a request, and say nothing about the card.
+
+        A failed 3-D Secure is one of the card too, although its type is `invalid_request_error`.
+        """
+        return self.type == "card_error" or self.code == "payment_intent_authentication_failure"
 
 
 class Card(Struct, frozen=True):
@@ -187,7 +196,7 @@ def payment_fact(intent: Intent) -> RecordPayment:
     """The state of the payment. An unknown status counts as waiting for the provider."""
     no, ref = intent.attempt, intent.id
     match intent.status:
-        case "requires_payment_method" | "requires_confirmation" if (error := intent.last_payment_error) is not None:
+        case "requires_payment_method" | "requires_confirmation" if (error := intent.last_payment_error) and error.is_decline:
             code = _word(error.decline_code or error.code or "declined")
             return RecordPayment(events.PAYMENT_DECLINED, no, provider_ref=ref, code=code, charge_ref=name_of(error.charge))
         case "requires_payment_method" | "requires_confirmation":

@@ -115,7 +115,9 @@ class Intents:
             raise unexpected(intent, "authenticate")
         if request.form.get("outcome", "success") == "success":
             return self._charge(db, request, intent, CARDS[BY_METHOD[intent["payment_method"]]])
-        error = {"type": "card_error", "code": "payment_intent_authentication_failure", "message": "Authentication failed."}
+        # the type is Stripe's, although the card is at fault
+        code = "payment_intent_authentication_failure"
+        error = {"type": "invalid_request_error", "code": code, "message": "Authentication failed."}
         intent |= {"status": "requires_payment_method", "next_action": None, "payment_method": None, "last_payment_error": error}
         self._objects.put(db, intent)
         self._objects.announce(db, "payment_intent.payment_failed", intent)

@@ -104,6 +104,22 @@ def test_an_amount_is_the_same_sum_at_stripe_and_here_in_every_currency(
     played(sandbox, play)
 
 
+def test_a_3d_secure_that_fails_is_a_decline_and_another_card_may_follow(sandbox: RunningSandbox) -> None:
+    async def play(door: StripeGateway) -> None:
+        payment = await opened(door, "ord_3ds")
+        await asyncio.to_thread(sandbox.pay, payment, THREE_D_SECURE)
+        await asyncio.to_thread(sandbox.authenticate, payment, "failure")
+        answer = await door.fetch(payment["provider_ref"])
+        assert isinstance(answer, Done)
+        assert [(f.fact, f.code) for f in answer.facts if isinstance(f, RecordPayment)] == [
+            (e.PAYMENT_DECLINED, "payment_intent_authentication_failure")
+        ]
+        await asyncio.to_thread(sandbox.pay, payment, VISA)
+        assert facts(await door.fetch(payment["provider_ref"])) == [e.PAYMENT_AUTHORISED]
+
+    played(sandbox, play)
+
+
 def test_an_amount_that_stripe_cannot_take_is_a_definite_no(sandbox: RunningSandbox) -> None:
     async def play(door: StripeGateway) -> None:
         assert await door.create("ord_mga2", 1, 2890, "MGA", "pi:ord_mga2:1") == No("amount_not_supported")

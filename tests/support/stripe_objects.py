@@ -30,7 +30,7 @@ INTENT = {
     "amount_capturable": 2200,
     "amount_received": 0,
     "metadata": {"order": "ord_1", "attempt": "1"},
-    "last_payment_error": {"code": "card_declined", "decline_code": "do_not_honor", "charge": "ch_1"},
+    "last_payment_error": {"type": "card_error", "code": "card_declined", "decline_code": "do_not_honor", "charge": "ch_1"},
     "latest_charge": CHARGE,
     "cancellation_reason": None,
     "client_secret": "pi_1_secret",

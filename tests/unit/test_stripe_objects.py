@@ -9,10 +9,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from commands.messages import command_codec
+from commands.messages import RecordPayment, command_codec
 from commands.reconciler.answers import Fact, command_of
 from commands.reconciler.payment_port import InvalidSignature, NotForUs
-from commands.reconciler.stripe_facts import Intent, StripeDispute, StripeRefund, facts_of, hint_in, read
+from commands.reconciler.stripe_facts import Intent, StripeDispute, StripeRefund, facts_of, hint_in, read, state_of
 from commands.reconciler.stripe_webhook import read_event, sign
 from tests.support.stripe_objects import CHARGE, DISPUTE, INTENT, NOW, REFUND, SECRET, mutated
 
@@ -57,6 +57,34 @@ def test_what_stripes_own_types_call_nullable_stops_no_look() -> None:
     intent = read(INTENT | {"metadata": {"order": "ord_1", "attempt": "1"}, "latest_charge": None}, Intent)
     assert [type(f).__name__ for f in facts_of(intent, [refund])] == ["RecordPayment", "RecordRefund"]
     assert facts_of(read(INTENT | {"metadata": None}, Intent)) == ()
+
+
+@pytest.mark.parametrize("status", ["requires_payment_method", "requires_confirmation"])
+@pytest.mark.parametrize("kind", ["card_error", "api_error", "invalid_request_error", "idempotency_error", "a_new_one", None])
+def test_only_an_error_of_the_card_is_a_decline(kind: str | None, status: str) -> None:
+    """Any other is a fault of the provider or of a request; the payment is open as before."""
+    error = INTENT["last_payment_error"] | {"type": kind}
+    about = INTENT | {"status": status, "latest_charge": None, "last_payment_error": error}
+    declined = kind == "card_error"
+    expected = ["PaymentDeclined"] if declined else ["PaymentOpened"]
+    intent = read(about, Intent)
+    assert [fact.fact for fact in facts_of(intent)] == expected
+    assert state_of(intent) == ("declined" if declined else "open")
+    hint = hint_in(msgspec.Raw(json.dumps(about).encode()))
+    assert hint is not None
+    assert [fact.fact for fact in hint.facts] == expected
+    if declined:
+        (fact,) = facts_of(intent)
+        assert isinstance(fact, RecordPayment)
+        assert (fact.code, fact.charge_ref) == ("do_not_honor", "ch_1")
+
+
+def test_a_failed_3d_secure_is_a_decline_although_its_type_is_that_of_a_request() -> None:
+    error = {"type": "invalid_request_error", "code": "payment_intent_authentication_failure", "message": "failed"}
+    intent = read(INTENT | {"status": "requires_payment_method", "latest_charge": None, "last_payment_error": error}, Intent)
+    (fact,) = facts_of(intent)
+    assert isinstance(fact, RecordPayment)
+    assert (fact.fact, fact.code) == ("PaymentDeclined", "payment_intent_authentication_failure")
 
 
 def test_twenty_thousand_signed_messages_are_events_or_not_for_us() -> None:
