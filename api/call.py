@@ -15,7 +15,7 @@ from api.context import AppContext
 from api.contract import patterns
 from api.contract.card_numbers import has_card_number
 from api.problems import FieldError, Problem, invalid_header
-from api.query import Query
+from api.query import Q, read_query
 from api.services.audit import By
 from ledger.rfc3339 import format_ms
 from ledger.turns import Steps
@@ -215,8 +215,9 @@ class Call(Request):
             exchange.ctx.limits.charge(exchange.principal, exchange.customer, worked_s)
         return result
 
-    def query(self) -> Query:
-        return Query(self.query_params.multi_items())
+    def query(self, model: type[Q]) -> Q:
+        """The query as `model`. Raises `invalid-field`, `unknown-field`."""
+        return read_query(model, self.query_params.multi_items() if self.scope["query_string"] else ())
 
     # ---- body
 

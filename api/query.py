@@ -1,78 +1,82 @@
-"""Strict reader for query parameters: each at most once, none unknown. Faults raise a `Problem` that points to them."""
+"""Strict reader for query parameters: each at most once, none unknown. Faults raise a `Problem` that points to them.
+
+The models of `api.contract.queries` say what an operation takes. FastAPI could read them itself (`Annotated[Model, Query()]`),
+but before the route: it would judge the query of a caller who is not known yet, and take the last of repeated parameters.
+"""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
-from datetime import date
+from typing import TypeVar
 
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from api.contract.describing import Described, query_parameters
+from api.contract.queries import QueryParameters
 from api.problems import FieldError, Problem
-from ledger.rfc3339 import parse_ms
 
-_DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
-_INTEGER = re.compile(r"-?[0-9]{1,18}")
+MAX_ERRORS = 20  # in one answer
 
-
-class Query:
-    """The parameters of one request. Take those that the operation has, then call `done`."""
-
-    def __init__(self, items: Iterable[tuple[str, str]]) -> None:
-        self._left: dict[str, str] = {}
-        for name, value in items:
-            if name in self._left:
-                raise _invalid(name, "repeated", f"The parameter {name!r} is sent more than once.")
-            self._left[name] = value
-
-    def done(self) -> None:
-        """Raises `unknown-field` if a parameter is left: a misspelt filter must not be ignored."""
-        if self._left:
-            errors = [FieldError(f"/{name}", "unknown-field", "query") for name in list(self._left)[:20]]
-            raise Problem("unknown-field", "The query has parameters that this operation does not have.", errors=errors)
-
-    def text(self, name: str, pattern: str | None = None) -> str | None:
-        value = self._left.pop(name, None)
-        if value is not None and pattern is not None and not re.fullmatch(pattern, value):
-            raise _invalid(name, "pattern", f"{name} must match {pattern}.")
-        return value
-
-    def choice(self, name: str, values: Iterable[str]) -> str | None:
-        value = self._left.pop(name, None)
-        if value is not None and value not in (known := list(values)):
-            raise _invalid(name, "not-one-of", f"{name} must be one of {', '.join(known)}.")
-        return value
-
-    def integer(self, name: str, low: int, high: int) -> int | None:
-        value = self._left.pop(name, None)
-        if value is None:
-            return None
-        if not _INTEGER.fullmatch(value):
-            raise _invalid(name, "not-an-integer", f"{name} must be an integer.")
-        if not low <= int(value) <= high:
-            raise _invalid(name, "out-of-range", f"{name} must be {low} to {high}.")
-        return int(value)
-
-    def time_ms(self, name: str) -> int | None:
-        """An RFC 3339 time as ms since the epoch; finer digits are truncated."""
-        value = self._left.pop(name, None)
-        if value is None:
-            return None
-        if (at_ms := parse_ms(value)) is not None:
-            return at_ms
-        hint = " In a query, write a plus sign as %2B." if " " in value else ""
-        raise _invalid(name, "not-a-time", f"{name} must be an RFC 3339 time, for example 2030-01-31T12:00:00Z.{hint}")
-
-    def day(self, name: str) -> date:
-        """A mandatory UTC date."""
-        value = self._left.pop(name, None)
-        if value is None:
-            raise _invalid(name, "missing", f"{name} is required, for example 2030-01-31.")
-        if _DAY.fullmatch(value):
-            try:
-                return date.fromisoformat(value)
-            except ValueError:
-                pass  # such as 30 February: refused below
-        raise _invalid(name, "not-a-date", f"{name} must be a date, for example 2030-01-31.")
+Q = TypeVar("Q", bound=QueryParameters)
 
 
-def _invalid(name: str, code: str, detail: str) -> Problem:
-    return Problem("invalid-field", detail, errors=[FieldError(f"/{name}", code, "query")])
+def read_query(model: type[Q], items: Iterable[tuple[str, str]]) -> Q:
+    """The (name, value) pairs of a query string as `model`.
+
+    Raises `Problem`: `invalid-field` for values that are repeated, missing or not allowed, `unknown-field` if the only fault is a
+    parameter that the operation does not have: a misspelt filter must not be ignored.
+    """
+    sent: dict[str, str] = {}
+    for name, value in items:
+        if name in sent:
+            text = f"The parameter {name!r} is sent more than once."
+            raise Problem("invalid-field", text, errors=[FieldError(f"/{name}", "repeated", "query")])
+        sent[name] = value
+    try:
+        return model.model_validate(sent)
+    except ValidationError as exc:
+        raise _problem_of(model, exc.errors(include_url=False, include_input=False)) from None
+
+
+# plainer words for some of pydantic's error types
+_WORDS = {
+    "extra_forbidden": "unknown-field",
+    "greater_than_equal": "out-of-range",
+    "less_than_equal": "out-of-range",
+    "literal_error": "not-one-of",
+    "string_pattern_mismatch": "pattern",
+}
+
+
+def _problem_of(model: type[QueryParameters], details: list[ErrorDetails]) -> Problem:
+    details.sort(key=lambda error: error["type"] == "extra_forbidden")  # a wrong value says more than an unknown name
+    errors = [FieldError(f"/{error['loc'][0]}", _word(error), "query") for error in details][:MAX_ERRORS]
+    sentences = [_sentence(model, error) for error in details if error["type"] != "extra_forbidden"]
+    if not sentences:
+        return Problem("unknown-field", "The query has parameters that this operation does not have.", errors=errors)
+    return Problem("invalid-field", " ".join(sentences), errors=errors)
+
+
+def _word(error: ErrorDetails) -> str:
+    return _WORDS.get(error["type"]) or error["type"].replace("_", "-")
+
+
+def _sentence(model: type[QueryParameters], error: ErrorDetails) -> str:
+    """What is wrong with a parameter, without its value."""
+    name, context = str(error["loc"][0]), error.get("ctx", {})
+    match error["type"]:
+        case "literal_error":
+            return f"{name} must be {context['expected']}."
+        case "string_pattern_mismatch":
+            return f"{name} must match {context['pattern']}."
+        case "greater_than_equal" | "less_than_equal":
+            schema = _described(model, name)["schema"]
+            return f"{name} must be {schema['minimum']} to {schema['maximum']}."
+        case "missing":
+            return f"{name} is required, for example {_described(model, name)['example']}."
+    return f"{name} {error['msg']}"
+
+
+def _described(model: type[QueryParameters], name: str) -> Described:
+    return next(parameter for parameter in query_parameters(model) if parameter["name"] == name)

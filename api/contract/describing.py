@@ -5,6 +5,7 @@ A refusal is listed by its slug; its status, title and example come from the tab
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ import msgspec
 from pydantic import BaseModel
 
 from api.contract.patterns import whole
+from api.contract.queries import QueryParameters
 from api.contract.responses import HealthOut, ProblemOut, Response
 from api.problems import PROBLEMS, Problem, ProblemType
 
@@ -101,17 +103,20 @@ def operation(  # noqa: PLR0913  # its parts
     *,
     path: str,
     parameters: Iterable[Described | str] = (),
+    query: type[QueryParameters] = QueryParameters,
     body: type[BaseModel] | None = None,
     body_required: bool = True,
     raw_body: Described | None = None,
     security: list[Described] | None = None,
 ) -> Described:
-    """Arguments of `add_api_route`. `slugs`: in addition to the common ones; `parameters`: by component name or in full.
+    """Arguments of `add_api_route`. `slugs`: in addition to the common ones; `parameters`: by component name or in full, without
+    those of the query.
 
     `raw_body` is the schema of a body with an external shape.
     """
     always = "internal-error" if security == [] else "unauthenticated forbidden too-many-requests internal-error"
-    named = [{"$ref": f"#/components/parameters/{n}"} if isinstance(n, str) else n for n in (*parameters, *_COMMON)]
+    listed = (*parameters, *query_parameters(query), *_COMMON)
+    named = [{"$ref": f"#/components/parameters/{n}"} if isinstance(n, str) else n for n in listed]
     extra: Described = {"parameters": named}
     if security is not None:
         extra["security"] = security
@@ -133,10 +138,25 @@ def operation(  # noqa: PLR0913  # its parts
     }
 
 
-def query(name: str, schema: Described, text: str, required: bool = False, example: object = None) -> Described:
-    """A query parameter."""
-    parameter: Described = {"name": name, "in": "query", "required": required, "schema": schema, "description": text}
-    return parameter if example is None else parameter | {"example": example}
+@functools.cache
+def query_parameters(model: type[QueryParameters]) -> tuple[Described, ...]:
+    """The parameters of a query, from its model. One that may be omitted is never null, so its schema is that of its values."""
+    schema = model.model_json_schema()
+    required = schema.get("required", ())
+    return tuple(_query_parameter(name, member, name in required) for name, member in schema.get("properties", {}).items())
+
+
+def _query_parameter(name: str, member: Described, required: bool) -> Described:
+    values: Described = {}
+    for kind in member.get("anyOf", ()):
+        if kind != {"type": "null"}:
+            values |= kind
+    values |= {key: value for key, value in member.items() if key not in ("anyOf", "title", "description", "examples")}
+    if values.get("default", 0) is None:
+        del values["default"]
+    parameter: Described = {"name": name, "in": "query", "required": required, "schema": values}
+    parameter["description"] = member["description"]
+    return parameter | {"example": member["examples"][0]} if "examples" in member else parameter
 
 
 def in_path(name: str, text: str, example: str, pattern: str | None = None) -> Described:

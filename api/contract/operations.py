@@ -5,11 +5,9 @@ Each constant contains the arguments of `APIRouter.add_api_route` except path an
 
 from __future__ import annotations
 
-from typing import get_args
-
-from api.contract import examples, requests, responses
-from api.contract.describing import content, headers_named, health, in_path, operation, plain, query, success
-from api.contract.patterns import MAX_VERSION, NAME, POSITION, whole
+from api.contract import examples, queries, requests, responses
+from api.contract.describing import content, headers_named, health, in_path, operation, plain, success
+from api.contract.patterns import NAME
 
 COMMAND_HEADERS = ("IdempotencyKey", "Prefer")
 _DOOR = "malformed-json body-too-large unsupported-media-type unknown-field invalid-field limit-exceeded"
@@ -21,8 +19,6 @@ ON_ORDER = "order-not-found invalid-if-match version-conflict"
 READ = "not-caught-up ledger-unavailable invalid-field unknown-field"
 
 ORDER_ID = in_path("order_id", "The order.", examples.ORDER_ID)
-_TIME = {"type": "string", "format": "date-time"}
-_AFTER = {"type": "integer", "minimum": 0, "maximum": MAX_VERSION, "default": 0}
 ORDER_HEADERS = "ETag LedgerPosition LedgerOutcome Replayed Applied"
 PENDING = success("Durable, not decided yet: see `Location`.", responses.CommandOut, "Location Applied")
 ORDER_PATH = f"/orders/{examples.ORDER_ID}"
@@ -47,18 +43,8 @@ LIST_ORDERS = operation(
     {200: success("A page of orders.", responses.OrderPageOut, "Staleness")},
     f"customer-required invalid-cursor {READ}",
     path="/orders",
-    parameters=(
-        "CustomerId",
-        "LedgerPosition",
-        "Prefer",
-        query("status", {"type": "string", "enum": list(get_args(responses.Status))}, "Only orders with this status."),
-        query("customer_id", {"type": "string", "pattern": whole(NAME)}, "Only orders of this customer (not for gateways)."),
-        query("placed_from", _TIME, "Only orders placed at or after this time."),
-        query("placed_to", _TIME, "Only orders placed at or before this time."),
-        query("attention", {"type": "string", "enum": ["true"]}, "Only orders that need attention."),
-        query("limit", {"type": "integer", "minimum": 1, "maximum": 100, "default": 20}, "Maximum number of rows."),
-        query("cursor", {"type": "string"}, "`next_cursor` of the previous page."),
-    ),
+    parameters=("CustomerId", "LedgerPosition", "Prefer"),
+    query=queries.OrdersQuery,
 )
 READ_ORDER = operation(
     "readOrder",
@@ -71,17 +57,8 @@ READ_ORDER = operation(
     },
     f"customer-required order-not-found version-not-found order-frozen {READ}",
     path=ORDER_PATH,
-    parameters=(
-        ORDER_ID,
-        "CustomerId",
-        "LedgerPosition",
-        "Prefer",
-        "IfNoneMatch",
-        query(
-            "version", {"type": "integer", "minimum": 1, "maximum": MAX_VERSION}, "As of this version. Not together with `at`."
-        ),
-        query("at", _TIME, "As of this time: includes all events up to then."),
-    ),
+    parameters=(ORDER_ID, "CustomerId", "LedgerPosition", "Prefer", "IfNoneMatch"),
+    query=queries.OrderQuery,
 )
 READ_EVENTS = operation(
     "readEvents",
@@ -109,15 +86,8 @@ READ_EVENTS = operation(
     },
     f"customer-required order-not-found order-frozen not-acceptable {READ}",
     path=f"{ORDER_PATH}/events",
-    parameters=(
-        ORDER_ID,
-        "CustomerId",
-        "LedgerPosition",
-        "Prefer",
-        "LastEventId",
-        query("after", _AFTER, "Only events with a higher version."),
-        query("limit", {"type": "integer", "minimum": 1, "maximum": 200, "default": 100}, "Maximum number of rows."),
-    ),
+    parameters=(ORDER_ID, "CustomerId", "LedgerPosition", "Prefer", "LastEventId"),
+    query=queries.EventsQuery,
 )
 SET_STATUS = operation(
     "setOrderStatus",
@@ -209,13 +179,8 @@ READ_COMMAND = operation(
     {200: success("Pending, accepted or refused.", responses.CommandOut, "Staleness")},
     f"customer-required command-unknown {READ}",
     path=f"/commands/{examples.COMMAND_ID}",
-    parameters=(
-        in_path("command_id", "The command.", examples.COMMAND_ID),
-        "CustomerId",
-        "LedgerPosition",
-        "Prefer",
-        query("at", {"type": "string", "pattern": whole(POSITION)}, "Partition and offset of the command.", example="3-1017"),
-    ),
+    parameters=(in_path("command_id", "The command.", examples.COMMAND_ID), "CustomerId", "LedgerPosition", "Prefer"),
+    query=queries.CommandQuery,
 )
 ERASE_CUSTOMER = operation(
     "eraseCustomer",
@@ -252,13 +217,8 @@ READ_DAILY = operation(
     {200: success("The totals.", responses.DailyReportOut, "Staleness")},
     f"limit-exceeded {READ}",
     path="/reports/daily",
-    parameters=(
-        "LedgerPosition",
-        "Prefer",
-        query("from", {"type": "string", "format": "date"}, "First day.", True, "2030-01-01"),
-        query("to", {"type": "string", "format": "date"}, "Last day, included; at most 366 days.", True, "2030-01-31"),
-        query("currency", {"type": "string", "pattern": "^[A-Z]{3}$"}, "Only this currency."),
-    ),
+    parameters=("LedgerPosition", "Prefer"),
+    query=queries.DailyQuery,
 )
 
 

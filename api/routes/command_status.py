@@ -12,6 +12,7 @@ from api.callers.auth import Principal
 from api.context import AppContext
 from api.contract import operations as docs
 from api.contract.patterns import NAME
+from api.contract.queries import CommandQuery
 from api.edge import json_response
 from api.problems import Problem
 from api.replies import command_state
@@ -33,9 +34,7 @@ async def read_command(call: Call) -> Response:
     principal = call.allow()
     customer = call.customer(principal)
     command_id: str = call.path_params["command_id"]
-    query = call.query()
-    at = query.text("at")
-    query.done()
+    at = call.query(CommandQuery).at
     ctx = call.ctx
     place = None if at is None else ctx.parse_position(at, "at", "query")
     if not _COMMAND_ID.fullmatch(command_id):

@@ -11,6 +11,7 @@ from api.call import Call
 from api.context import AppContext
 from api.contract import operations as docs
 from api.contract.patterns import NAME
+from api.contract.queries import QueryParameters
 from api.contract.requests import EraseBody
 from api.contract.responses import ErasureOut
 from api.edge import json_response
@@ -65,7 +66,7 @@ async def read_erasure(call: Call) -> Response:
     """Progress of the last erasure of a customer."""
     call.allow("operator")
     customer = _customer(call)
-    call.query().done()
+    call.query(QueryParameters)
     erasure = call.ctx.erasures.last(customer)
     if erasure is None:
         raise Problem("not-found", "No erasure of this customer has been requested.")

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from api.call import Call
 from api.callers.auth import Principal
 from api.contract import desk_operations as docs
+from api.contract.queries import QueryParameters
 from api.contract.requests import (
     CancelLinesBody,
     EmptyBody,
@@ -76,7 +77,7 @@ async def request_refund(call: Call) -> Response:
 async def read_refunds(call: Call) -> Response:
     """`readRefunds`: what was refunded, is being refunded, and is still owed."""
     partition, order = await order_of_path(call)
-    call.query().done()
+    call.query(QueryParameters)
     return json_response(to_json(refund_list(order)), 200, {"Ledger-Position": call.ctx.position(partition)})
 
 

@@ -13,6 +13,7 @@ from api.call import Call
 from api.context import AppContext
 from api.contract import operations as docs
 from api.contract.patterns import MAX_VERSION
+from api.contract.queries import EventsQuery
 from api.contract.responses import EventPageOut
 from api.edge import json_response
 from api.problems import Problem, invalid_header
@@ -20,7 +21,6 @@ from api.representations import event_row, to_json
 from api.visibility import order_of_path
 from ledger.turns import Steps
 
-PAGE_EVENTS = 100
 STREAM_EVENTS = 200  # sent between two checks whether to stop
 COMMENT_S = 15.0
 STREAM_S = 30 * 60.0
@@ -38,9 +38,8 @@ async def read_events(call: Call) -> Response:
     wanted = preferred(call.header(b"accept") or "*/*")
     if wanted is None:
         raise Problem("not-acceptable", f"The events are available as {JSON} and as {SSE}.")
-    query = call.query()
-    after, limit = query.integer("after", 0, MAX_VERSION) or 0, query.integer("limit", 1, 200) or PAGE_EVENTS
-    query.done()
+    query = call.query(EventsQuery)
+    after = query.after
     ctx = call.ctx
     headers = {"Ledger-Position": ctx.position(partition)}
     if wanted == SSE:
@@ -51,7 +50,7 @@ async def read_events(call: Call) -> Response:
             after = int(last)
         headers["X-Accel-Buffering"] = "no"  # a proxy must not buffer what should arrive immediately
         return StreamingResponse(stream(call, partition, order.order_id, after), 200, headers, SSE)
-    body = await call.in_turns(_page(ctx, partition, order.order_id, after, limit))
+    body = await call.in_turns(_page(ctx, partition, order.order_id, after, query.limit))
     return json_response(body, 200, headers)
 
 

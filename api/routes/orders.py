@@ -8,7 +8,7 @@ from starlette.responses import Response
 from api.call import Call
 from api.context import AppContext
 from api.contract import operations as docs
-from api.contract.patterns import MAX_VERSION, NAME
+from api.contract.queries import OrderQuery, OrdersQuery, OwnOrdersQuery
 from api.contract.requests import CancelOrderBody, PlaceOrderBody, SetStatusBody
 from api.contract.responses import OrderPageOut
 from api.cursors import read_cursor, signed_cursor
@@ -17,16 +17,15 @@ from api.problems import FieldError, Problem
 from api.replies import carry_out
 from api.representations import etag, to_json
 from api.routes.content import contact_of, content_of, problem_of_flaw
-from api.visibility import READERS, frozen, order_of_path, order_shown, row_shown
+from api.visibility import READERS, frozen, may_see, order_of_path, order_shown, row_shown
 from commands.flaws import flaws
 from commands.idempotency import NEW_ORDER, command_id_of, order_id_of
 from commands.messages import CancelOrder, OrderCommand, ShipOrder
+from ledger.numbers import read_number
 from ledger.order import FoldError
 from ledger.transitions import Operation, Status
 from ledger.turns import Steps
 from projections.queries import OrderFilter, VersionNotFound
-
-PAGE_ORDERS = 20
 
 # Names of operations in command ids: part of a key's scope, they never change, even if paths do.
 PLACE, SET_STATUS, CANCEL = "PlaceOrder", "SetStatus", "CancelOrder"
@@ -160,9 +159,8 @@ async def cancel_order(call: Call) -> Response:
 async def read_order(call: Call) -> Response:
     """`readOrder`: now, as of a version, or as of a time."""
     partition, order = await order_of_path(call)
-    query = call.query()
-    version, at_ms = query.integer("version", 1, MAX_VERSION), query.time_ms("at")
-    query.done()
+    query = call.query(OrderQuery)
+    version, at_ms = query.version, query.at_ms
     ctx = call.ctx
     try:
         if version is not None and at_ms is not None:
@@ -190,22 +188,39 @@ async def list_orders(call: Call) -> Response:
     """`listOrders`: newest first across all partitions. A gateway sees only its customer's orders, whatever the cursor says."""
     principal = call.allow(*READERS)
     customer = call.customer(principal)
-    query = call.query()
+    query = call.query(OwnOrdersQuery if customer else OrdersQuery)
+    if query.number is not None:
+        await call.caught_up()
+        return json_response(_by_number(call, query, query.number))
+    if query.reference is not None and (query.status or query.attention):
+        error = FieldError("/reference", "excludes-others", "query")
+        raise Problem("invalid-field", "Send `reference` without `status` and `attention`.", errors=[error])
     wanted = OrderFilter(
-        status=query.choice("status", [s.value for s in Status]),
-        customer_id=customer or query.text("customer_id", NAME),
-        placed_from_ms=query.time_ms("placed_from"),
-        placed_to_ms=query.time_ms("placed_to"),
-        attention=True if query.choice("attention", ["true"]) else None,
+        reference=query.reference,
+        status=query.status,
+        customer_id=query.customer_id if isinstance(query, OrdersQuery) else customer,
+        placed_from_ms=query.placed_from_ms,
+        placed_to_ms=query.placed_to_ms,
+        attention=True if query.attention else None,
     )
-    limit = query.integer("limit", 1, 100) or PAGE_ORDERS
-    cursor = query.text("cursor")
-    query.done()
     await call.caught_up()
     ctx = call.ctx
-    resume = None if cursor is None else read_cursor(ctx, wanted, cursor)
-    body = await call.in_turns(_page(call, wanted, limit, resume))
+    resume = None if query.cursor is None else read_cursor(ctx, wanted, query.cursor)
+    body = await call.in_turns(_page(call, wanted, query.limit, resume))
     return json_response(body)
+
+
+def _by_number(call: Call, query: OwnOrdersQuery, number: str) -> bytes:
+    """The page of at most one order."""
+    if query.model_fields_set - {"number", "limit"}:
+        raise Problem("invalid-field", "Send `number` alone.", errors=[FieldError("/number", "excludes-others", "query")])
+    try:
+        number = read_number(number)
+    except ValueError:
+        pass  # perhaps one of an older service, exactly as it was there
+    order = call.ctx.queries.by_number(number)
+    rows = [row_shown(call, order)] if order is not None and may_see(call, order) else []
+    return to_json(OrderPageOut(rows, None))
 
 
 def _page(call: Call, wanted: OrderFilter, limit: int, resume: dict[int, bytes] | None) -> Steps[bytes]:

@@ -15,6 +15,7 @@ from starlette.responses import Response
 from api.call import Call
 from api.context import AppContext
 from api.contract import operations as docs
+from api.contract.queries import QueryParameters
 from api.contract.requests import PayOrderBody
 from api.contract.responses import PaymentOut
 from api.edge import json_response
@@ -164,7 +165,7 @@ async def _confirm(call: Call, order_id: str, payments: PaymentProvider) -> Resp
 async def read_payment(call: Call) -> Response:
     """`readPayment`: the last attempt. Includes the secret only for the customer, and only while it can be used."""
     partition, order = await order_of_path(call)
-    call.query().done()
+    call.query(QueryParameters)
     ctx = call.ctx
     payments = provider(ctx)
     attempt = _last(order)

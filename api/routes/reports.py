@@ -8,6 +8,7 @@ from starlette.responses import Response
 from api.call import Call
 from api.context import AppContext
 from api.contract import operations as docs
+from api.contract.queries import DailyQuery
 from api.contract.responses import DailyReportOut
 from api.edge import json_response
 from api.problems import FieldError, Problem
@@ -25,10 +26,8 @@ def add_routes(router: APIRouter) -> None:
 async def read_daily(call: Call) -> Response:
     """Totals per currency for the UTC days `from` to `to`, both included."""
     call.allow("admin", "reader")
-    query = call.query()
-    first, last = query.day("from"), query.day("to")
-    currency = query.text("currency", r"[A-Z]{3}")
-    query.done()
+    query = call.query(DailyQuery)
+    first, last = query.first, query.last
     if last < first:
         raise Problem("invalid-field", "`to` is before `from`.", errors=[FieldError("/to", "before-from", "query")])
     if (last - first).days >= MAX_DAYS:
@@ -37,7 +36,7 @@ async def read_daily(call: Call) -> Response:
         )
     await call.caught_up()
     # There are no orders before the epoch, and keys count days from it.
-    body = await call.in_turns(_report(call.ctx, day_number(first), day_number(last), currency))
+    body = await call.in_turns(_report(call.ctx, day_number(first), day_number(last), query.currency))
     return json_response(body)
 
 
