@@ -48,7 +48,7 @@ MERCHANDISE = (
     Article("merch", "poster", "Poster “First crack”", 1800),
 )
 SOLD_OUT = Article("merch", "first-edition", "Poster “Opening day”, signed", 4900)
-CURRENCIES = ("EUR", "USD", "GBP")
+CURRENCIES = ("EUR", "USD", "GBP", "JPY")  # the last one without decimals
 
 
 def order_body(cart: int, sold_out: bool = False) -> dict[str, Any]:

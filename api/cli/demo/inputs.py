@@ -37,18 +37,27 @@ LIVES = (
     Life("paid with the second card", "paid", (NO_FUNDS, VISA)),
     Life("paid with 3-D Secure", "processing", (THREE_D_SECURE,), authenticate=True),
     Life("paid and shipped", "shipped", (VISA,)),
-    *(Life("paid and delivered", "delivered", (VISA,)) for _ in range(3)),
+    Life("sent in a parcel from each service", "delivered", (VISA,)),
+    Life("delivered without a unit that was cancelled", "delivered", (VISA,)),
+    Life("delivered, and something given back", "delivered", (VISA,)),
 )
 BY_CUSTOMER, REFUNDED, NEVER_PAID, NOT_THERE = (life.name for life in LIVES[:4])
+IN_PARCELS, UNIT_CANCELLED, GOODWILL = (life.name for life in LIVES[7:])
 
 
 class PlacedOrder(Struct):
-    """An order of the demo as its gateway knows it: the cart, the answer, and its expected course."""
+    """An order of the demo as its gateway knows it: the cart, the answer, and its expected course. `number`: of the cart."""
 
     number: int
     body: dict[str, Any]
     order_id: str
     answer: bytes
+    total_minor: int
+
+    @property
+    def shown_number(self) -> str:
+        """Its number for people."""
+        return str(json.loads(self.answer)["number"])
 
     @property
     def customer(self) -> str:

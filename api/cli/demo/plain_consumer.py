@@ -84,6 +84,7 @@ class TopicFindings:
         self.problems: list[str] = []
         self._ordered: dict[str, Counter[str]] = {}
         self._held: Counter[tuple[str, str]] = Counter()
+        self._parts: dict[str, list[int]] = {}
         self._chain: dict[int, bytes] = {}
         self._commands: set[str] = set()
 
@@ -109,9 +110,18 @@ class TopicFindings:
             ordered = self._ordered[order_id] = Counter()
             for line in event["placed"]["lines"]:
                 ordered[line["service"]] += line["quantity"]
+        back = event["cut"] or (event["refund_request"] if (event["refund_request"] or {}).get("restock") else None)
+        if back:  # each service releases its part under the next number
+            units: Counter[str] = Counter()
+            for line in back["lines"]:
+                units[line["service"]] += line["quantity"]
+            self._parts.setdefault(order_id, []).extend(units.values())
         if event["stock"]:
-            service = event["stock"]["service"]
-            self._held[order_id, service] = self._ordered[order_id][service] * (event["type"] == "StockReserved")
+            service, part = event["stock"]["service"], event["stock"]["part"]
+            if part is None:
+                self._held[order_id, service] = self._ordered[order_id][service] * (event["type"] == "StockReserved")
+            else:
+                self._held[order_id, service] -= self._parts[order_id][part - 1]
         return sum(self._held[order_id, service] for service in self._ordered[order_id])
 
     def report(self) -> dict[str, Any]:

@@ -181,7 +181,7 @@ class Demo:
         for order in self.steps.placed:
             seen = orders.get(order.order_id, {})
             captured = order.body["total_minor"] if order.life.paid else 0
-            wanted = (order.life.status, order.customer, order.body["total_minor"], captured)
+            wanted = (order.life.status, order.customer, order.total_minor, captured)
             shown = tuple(seen.get(name) for name in ("status", "customer_id", "total_minor", "captured_minor"))
             step.expect(shown == wanted, f"{order.order_id}: {shown}, not {wanted}")
         self.steps.steps.append(step)

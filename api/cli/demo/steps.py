@@ -18,12 +18,16 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
+from api.cli.demo import desk
 from api.cli.demo.calls import Calls
 from api.cli.demo.inputs import (
     BY_CUSTOMER,
+    GOODWILL,
+    IN_PARCELS,
     NEVER_PAID,
     NOT_THERE,
     REFUNDED,
+    UNIT_CANCELLED,
     PlacedOrder,
     Wrong,
     cart_of,
@@ -80,10 +84,13 @@ class Steps:
             if self.placed:
                 self.placed.sort(key=lambda order: order.number)
                 await self._retry()
+                await self._cut()
                 await self._fulfil()
+                await self._give_back()
                 await self._cancel()
                 await self._settle()
                 await self._read_past()
+                await self._find()
             await self._list()
             self.outside = await self._calls.sums()
         finally:
@@ -170,7 +177,8 @@ class Steps:
             step.problems.append(f"{key_of(number)}: {answer.status} {answer.text}")
             return
         self.latencies_s.append(took_s)
-        order = PlacedOrder(number, cart_of(number), answer.json()["order_id"], answer.body)
+        cart = cart_of(number)
+        order = PlacedOrder(number, cart, answer.json()["order_id"], answer.body, cart["total_minor"])
         self.placed.append(order)
         # As placed: the reconciler may have reserved stock for it meanwhile.
         location, headers = answer.headers["Location"], self._calls.headers("gateway", order.customer)
@@ -209,11 +217,38 @@ class Steps:
             types = {row["type"] for row in await self._calls.events(order)}
             step.expect(types <= {"OrderPlaced", "StockReserved"}, f"{order.order_id} was changed by a refused request: {types}")
 
+    async def _cut(self) -> None:
+        step = self._step("units cancelled before they were sent", "the total falls, the difference is refunded, stock goes back")
+
+        async def cut(order: PlacedOrder) -> None:
+            step.problems += await desk.cancel_a_unit(self._calls, order)
+
+        await self._each(step, [o for o in self.placed if o.life.name == UNIT_CANCELLED], cut)
+
+    async def _give_back(self) -> None:
+        step = self._step("goodwill refunds", "refunded once, the order goes on")
+
+        async def give(order: PlacedOrder) -> None:
+            step.problems += await desk.give_goodwill(self._calls, order)
+
+        await self._each(step, [o for o in self.placed if o.life.name == GOODWILL], give)
+
+    async def _find(self) -> None:
+        step = self._step("orders found by number", "as people type it: the very order")
+
+        async def find(order: PlacedOrder) -> None:
+            step.problems += await desk.find_by_number(self._calls, order)
+
+        await self._each(step, self.placed[:40], find)
+
     async def _fulfil(self) -> None:
-        step = self._step("orders fulfilled by the desk", "processing, shipped, delivered, one version each")
+        step = self._step("orders fulfilled by the desk", "processing, shipped, delivered; a parcel from each service")
         statuses = ("processing", "shipped", "delivered")
 
         async def fulfil(order: PlacedOrder) -> None:
+            if order.life.name == IN_PARCELS:
+                step.problems += await desk.send_parcels(self._calls, order)
+                return
             for status in statuses[: statuses.index(order.life.status) + 1]:
                 body = {"status": status}
                 if status == "shipped":
@@ -231,8 +266,7 @@ class Steps:
         wanted = {BY_CUSTOMER: (200, "unpaid"), REFUNDED: (200, "refunding"), "paid and shipped": (409, "too-late-to-cancel")}
 
         async def cancel(order: PlacedOrder) -> None:
-            desk = order.life.name == REFUNDED
-            role, customer = ("admin", None) if desk else ("gateway", order.customer)
+            role, customer = ("admin", None) if order.life.name == REFUNDED else ("gateway", order.customer)
             headers = self._calls.headers(role, customer, "cancel")
             answer = await self._calls.final("POST", f"/orders/{order.order_id}/cancel", headers, {})
             shown = answer.json()
