@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 from msgspec import Struct
 
 from commands.sandbox.cards import NO_FUNDS, THREE_D_SECURE, VISA
-from commands.sandbox.catalogue import order_body
+from commands.sandbox.catalogue import CURRENCIES, order_body
 
 CUSTOMERS = 12
+SHOP_CURRENCIES = (*CURRENCIES, "JPY")  # the last one has no decimals
 SHORT_WINDOW_S = 4  # time to pay of the orders that must expire
 USUAL_WINDOW_S = 24 * 60 * 60 - 1  # time to pay of all others: longer than any demo takes
 
@@ -80,7 +81,7 @@ def life_of(number: int) -> Life:
 def cart_of(number: int) -> dict[str, Any]:
     """The body of its `POST /orders`. An order that must expire sets its own time to pay; the others have the default."""
     life = life_of(number)
-    body = order_body(number, sold_out=life.name == NOT_THERE)
+    body = order_body(number, life.name == NOT_THERE, SHOP_CURRENCIES)
     return body | {"payment_window_seconds": SHORT_WINDOW_S} if life.name == NEVER_PAID else body
 
 

@@ -23,14 +23,13 @@ import msgspec
 
 from api.cli.demo import plain_consumer
 from api.cli.demo.calls import PATIENCE_S
-from api.cli.demo.inputs import SHORT_WINDOW_S, USUAL_WINDOW_S
+from api.cli.demo.inputs import SHOP_CURRENCIES, SHORT_WINDOW_S, USUAL_WINDOW_S
 from api.cli.demo.screen import SUMS, StepProgress, show
 from api.cli.demo.steps import Step, Steps
 from api.cli.screens import BrokerProgress
 from api.cli.terminal import Screen, write_json
 from api.processes.signals import on_stop_signals, restore
 from api.processes.up import Up
-from commands.sandbox.catalogue import CURRENCIES
 from ledger.broker.jars import JarCheck
 from ledger.ports import free_port
 from ledger.topics import Topics
@@ -39,7 +38,7 @@ from ledger.topics import Topics
 ENVIRONMENT = {
     "APP_ENV": "development",
     "TOPIC_PREFIX": "",
-    "CURRENCIES": ",".join(CURRENCIES),
+    "CURRENCIES": ",".join(SHOP_CURRENCIES),
     "PARTITIONS": "4",
     "WRITERS": "1",
     "PAYMENT_WINDOW_SECONDS": str(USUAL_WINDOW_S),
