@@ -1,7 +1,7 @@
 """Events as rows of a Parquet file. The only file that imports pyarrow.
 
 The columns are partition and offset, then the fields of the newest event schema: strings and integers unchanged, `occurred_at`
-as timestamp (UTC, ms), `fixed` and `bytes` as binary, each of the eight details as a struct that is null unless set.
+as timestamp (UTC, ms), `fixed` and `bytes` as binary, each of the twelve details as a struct that is null unless set.
 """
 
 from __future__ import annotations

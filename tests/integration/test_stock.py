@@ -14,11 +14,13 @@ import grpc
 import pytest
 
 from commands.messages import RecordStock
-from commands.reconciler.answers import Answer, Done, Unknown
+from commands.reconciler.answers import Answer, Done, No, Unknown
 from commands.reconciler.stock_answers import answer_of, decode
 from commands.reconciler.stock_grpc import GrpcStock
 from commands.reconciler.stock_http import HttpStock
-from commands.reconciler.stock_port import StockService
+from commands.reconciler.stock_port import NO_PARTS, StockService
+from commands.stock_proto import stock_pb2 as pb
+from commands.stock_proto.stock_pb2_grpc import StockServicer, add_StockServicer_to_server
 from ledger import events as e
 from ledger.events import Line, StockItem
 from ledger.ports import free_port
@@ -139,6 +141,98 @@ def test_a_release_of_nothing_succeeds_and_bars_a_late_reserve(sandbox: RunningS
 
     play(go)
     assert sandbox.units("merch", line.sku) == 10
+
+
+def test_a_part_comes_back_once_and_never_more_than_is_held(sandbox: RunningSandbox, play: Callable[[Play], Any]) -> None:
+    order_id, line = fresh(sandbox, 10)
+
+    async def go(stock: StockService) -> None:
+        await stock.reserve(order_id, "EUR", [line], "res")
+        part = [e.Units("merch", line.sku, 1)]
+        for _ in range(2):
+            released = fact(await stock.release_part(order_id, part, 1, f"rel:{order_id}:merch:part:1"))
+            assert (released.fact, released.part) == (e.STOCK_RELEASED, 1)
+        assert sandbox.units("merch", line.sku) == 9
+        await stock.release_part(order_id, [e.Units("merch", line.sku, 5)], 2, f"rel:{order_id}:merch:part:2")
+        assert sandbox.units("merch", line.sku) == 10
+        assert fact(await stock.release(order_id, "rel")).part is None
+        assert sandbox.units("merch", line.sku) == 10
+        assert await stock.knows_parts() is True
+
+    play(go)
+    assert sandbox.effects(order_id) == [("reserved", 2), ("released", 1), ("released", 1)]
+
+
+@pytest.mark.parametrize("fate", ["error", "timeout", "reset_after"])
+def test_a_part_whose_answer_is_lost_is_released_once(sandbox: RunningSandbox, play: Callable[[Play], Any], fate: str) -> None:
+    order_id, line = fresh(sandbox, 10)
+
+    def release(stock: StockService) -> Coroutine[Any, Any, Any]:
+        return stock.release_part(order_id, [e.Units("merch", line.sku, 1)], 1, "part")
+
+    play(lambda stock: stock.reserve(order_id, "EUR", [line], "res"))
+    sandbox.chaos(ports={"merch": {fate: 1.0}}, hold_timeout_ms=30_000)
+    assert isinstance(play(release, TIMEOUT_MS), Unknown)
+    sandbox.chaos()
+    assert fact(play(release)).part == 1
+    assert sandbox.units("merch", line.sku) == 9
+
+
+class OldStock(StockServicer):
+    """A service that was made before parts."""
+
+    async def Release(self, request: Any, context: Any) -> Any:
+        return pb.ReleaseReply()
+
+
+def test_a_service_that_knows_no_parts_says_so_over_grpc() -> None:
+    async def go() -> tuple[Answer, bool | None]:
+        server = grpc.aio.server()
+        add_StockServicer_to_server(OldStock(), server)  # type: ignore[no-untyped-call]
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        stock = GrpcStock("merch", f"127.0.0.1:{port}", PATIENT_MS)
+        try:
+            return await stock.release_part("ord_1", [e.Units("merch", "mug", 1)], 1, "k"), await stock.knows_parts()
+        finally:
+            await stock.close()
+            await server.stop(None)
+
+    assert asyncio.run(go()) == (No(NO_PARTS), False)
+
+
+def test_a_service_that_knows_no_parts_says_so_over_http() -> None:
+    async def old(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    async def go() -> tuple[Answer, bool | None]:
+        server = await asyncio.start_server(old, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        stock = HttpStock("merch", f"http://127.0.0.1:{port}", PATIENT_MS)
+        try:
+            return await stock.release_part("ord_1", [e.Units("merch", "mug", 1)], 1, "k"), await stock.knows_parts()
+        finally:
+            await stock.close()
+            server.close()
+
+    assert asyncio.run(go()) == (No(NO_PARTS), False)
+
+
+@pytest.mark.parametrize("door", [HttpStock, GrpcStock])
+def test_a_service_that_does_not_answer_may_know_parts_or_not(door: Any) -> None:
+    async def go() -> bool | None:
+        port = free_port()
+        stock = door("merch", f"http://127.0.0.1:{port}" if door is HttpStock else f"127.0.0.1:{port}", TIMEOUT_MS)
+        try:
+            known: bool | None = await stock.knows_parts()
+            return known
+        finally:
+            await stock.close()
+
+    assert asyncio.run(go()) is None
 
 
 @pytest.mark.parametrize("fate", ["error", "too_many", "conflict", "reset", "timeout", "reset_after"])
