@@ -21,7 +21,8 @@ from api.services.look_ups import LookUps
 from api.services.loop_lag import LoopLag
 from api.services.submissions import Submissions
 from api.settings import Settings
-from commands.idempotency import contact_digest_of, fingerprint_of
+from commands.idempotency import contact_digest_of, email_digest_of, fingerprint_of
+from commands.mailboxes import mailbox
 from commands.reconciler.payment_port import PaymentProvider
 from ledger.log import EventLog, Sender
 from ledger.turns import Turns
@@ -110,6 +111,10 @@ class AppContext:
 
     def contact_digest(self, contact: object, order_id: str) -> bytes:
         return contact_digest_of(contact, order_id, self.hash_key)
+
+    def email_digest(self, address: str) -> bytes:
+        """For `OrderContact.email_digest`. Raises `ValueError` for what is no e-mail address."""
+        return email_digest_of(mailbox(address), self.hash_key)
 
     def position(self, partition: int) -> str:
         """`Ledger-Position` of a partition: how far this node has folded it."""

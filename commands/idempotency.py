@@ -65,6 +65,11 @@ def contact_digest_of(contact: Any, order_id: str, hash_key: bytes) -> bytes:
     return _keyed(order_id.encode() + b"\0" + canonical(contact), hash_key, CONTACT_DIGEST_BYTES, b"contact")
 
 
+def email_digest_of(address: str, hash_key: bytes) -> bytes:
+    """16 bytes that identify an e-mail address (`mailboxes.mailbox`) to whoever has the key. Case is ignored, as people do."""
+    return _keyed(address.lower().encode(), hash_key, FINGERPRINT_BYTES, b"email")
+
+
 def _keyed(data: bytes, key: bytes, size: int, purpose: bytes) -> bytes:
     """Keyed BLAKE2b (RFC 7693) with `purpose` as personalisation.
 

@@ -10,10 +10,11 @@ from msgspec import Struct
 from ledger.bounds import Count, Id, OptionalId, Text, TimeMs, Word
 
 CONTACT_READ = "contact_read"  # staff received an answer with the contact of an order
+CONTACT_SEARCH = "contact_search"  # staff looked for orders by an e-mail address
 CUSTOMER_ERASURE = "customer_erasure"
 ATTENTION_RESOLUTION = "attention_resolution"  # staff resolved the attention of an order
 TOKENS_RELOAD = "tokens_reload"
-ACTIONS = (CONTACT_READ, CUSTOMER_ERASURE, ATTENTION_RESOLUTION, TOKENS_RELOAD)
+ACTIONS = (CONTACT_READ, CONTACT_SEARCH, CUSTOMER_ERASURE, ATTENTION_RESOLUTION, TOKENS_RELOAD)
 
 DONE = "done"
 REQUESTED = "requested"  # durable, but not done yet
@@ -26,7 +27,7 @@ class AuditRecord(Struct, frozen=True, kw_only=True):
     """`actor` is a principal (`admin:desk`) or, for what a process does by itself, `serve`; then `role` is empty.
 
     `audit_id` identifies a record that was written twice. `occurred_at` is by the clock of `node`, in ms since the epoch.
-    `reason` is the code of the problem of a refusal. `count` is the number of deleted contacts.
+    `reason` is the code of the problem of a refusal. `count` is the number of deleted contacts, or of orders that were listed.
     """
 
     audit_id: Id

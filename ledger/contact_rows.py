@@ -2,6 +2,7 @@
 
     order_id/contact_digest            the contact; nothing if it cannot be decoded, or was written after its erasure
     \\0customer/<customer>NUL<key>      the contacts of a customer; of customer "" are those without a contact
+    \\0email/<digest>/<place>           the contacts of an e-mail address, newest first: 8 bytes of time, then the key
     \\0erased/<key>                     permanently erased
     \\0erasing/<customer>               an erasure in progress (`ledger.erasures`)
     \\0erasure/<customer>               the last finished one
@@ -41,7 +42,7 @@ from ledger.topics import CONTACT_TOMBSTONES_MS
 from ledger.turns import Steps
 
 CONTACTS_STORE = "contacts"
-VERSION = b"1"
+VERSION = b"2"
 TOO_OLD_MS = CONTACT_TOMBSTONES_MS // 2
 NOTE_EVERY_MS = 60_000
 PURGE_KEYS = 10_000  # for more than these, the whole store is purged, which is then cheaper
@@ -50,6 +51,8 @@ MOST_PURGED = 200_000  # handled in one step
 _VERSION, _CURRENT, _CLEARING = b"\0version", b"\0current", b"\0anew"
 _POSITION, _CUSTOMER, _ERASED, _UNPURGED = b"\0position/", b"\0customer/", b"\0erased/", b"\0unpurged/"
 _IN_PROGRESS, _FINISHED = b"\0erasing/", b"\0erasure/"
+_EMAIL = b"\0email/"
+_FAR = (1 << 64) - 1
 _PLACE = struct.Struct(">QQ")
 _FIRST_KEY = b"\x01"  # after the rows that begin with NUL
 _CHUNK = 1_000
@@ -205,12 +208,12 @@ class KeptContacts:
     @staticmethod
     def _replace(rows: Rows, key: bytes, raw: bytes | None, kept: KeptContact | None) -> None:
         if raw is not None:
-            rows[_index_key(_decode(raw).contact, key)] = None
+            rows |= dict.fromkeys(_index_keys(_decode(raw), key))
             if kept is None or kept.contact is None:
                 rows[_UNPURGED + key] = b"%d" % time.time_ns()  # distinguishes this deletion from a later one
         rows[key] = None if kept is None else _encode(kept)
         if kept is not None:
-            rows[_index_key(kept.contact, key)] = b""
+            rows |= dict.fromkeys(_index_keys(kept, key), b"")
 
     def _readable(self, value: bytes) -> OrderContact | None:
         try:
@@ -322,8 +325,22 @@ def _erasure_rows(value: bytes | None, written_at: int) -> Rows:
     return {in_progress: row, finished: None} if erasure.done_at is None else {in_progress: None, finished: row}
 
 
-def _index_key(contact: OrderContact | None, key: bytes) -> bytes:
-    return _CUSTOMER + (contact.customer_id if contact else "").encode() + b"\0" + key
+def _index_keys(kept: KeptContact, key: bytes) -> list[bytes]:
+    contact = kept.contact
+    keys = [_CUSTOMER + (contact.customer_id if contact else "").encode() + b"\0" + key]
+    if contact is not None and contact.email_digest is not None:
+        keys.append(email_prefix(contact.email_digest) + (_FAR - kept.written_at).to_bytes(8, "big") + key)
+    return keys
+
+
+def email_prefix(digest: bytes) -> bytes:
+    """Prefix of the keys of the contacts of an e-mail address. The place follows: see `place_of_contact`."""
+    return _EMAIL + digest.hex().encode() + b"/"
+
+
+def place_of_contact(suffix: bytes) -> bytes:
+    """What follows `email_prefix` in a key, as a place in a list of orders: 8 bytes of time, then the order id."""
+    return suffix[:8] + suffix[8:].split(b"/", 1)[0]
 
 
 def _position_key(tp: TopicPartition) -> bytes:

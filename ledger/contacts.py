@@ -28,7 +28,8 @@ class Address(Struct, frozen=True, omit_defaults=True):
 
 
 class OrderContact(Struct, frozen=True, omit_defaults=True):
-    """Contact of one order. `customer_id` is used to find and erase the contacts of a customer."""
+    """Contact of one order. `customer_id` is used to find and erase the contacts of a customer, `email_digest` (16 bytes, keyed)
+    to find those of an e-mail address."""
 
     customer_id: str
     name: str
@@ -37,6 +38,7 @@ class OrderContact(Struct, frozen=True, omit_defaults=True):
     phone: str | None = None
     billing_address: Address | None = None
     delivery_note: str | None = None
+    email_digest: bytes | None = None
 
 
 # The value of an erased key: not a tombstone, because it must survive compaction. It follows the schema of the topic.

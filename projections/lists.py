@@ -3,12 +3,50 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Protocol
 
+from ledger.contact_rows import KeptContacts, place_of_contact
 from ledger.sparse_keys import SparseKeys
 from ledger.turns import Steps
 from projections.databases import Databases
 from projections.projector import Projector
+from projections.read_models import order_id_of
+
+
+class OrderList(Protocol):
+    """The places of orders, newest first. `reached`: the last returned key of each source."""
+
+    reached: dict[int, bytes]
+
+    def following(self) -> Steps[tuple[int, bytes] | None]:
+        """(partition, place) of the next row; None if there is none."""
+
+
+class ContactList:
+    """Orders whose contacts have one e-mail address, after `reached`: from the one database of contacts."""
+
+    def __init__(
+        self, projector: Projector, prefix: bytes, partition_of: Callable[[str], int], reached: Mapping[int, bytes]
+    ) -> None:
+        self._projector, self._prefix, self._partition_of = projector, prefix, partition_of
+        self.reached = dict(reached)
+        self._contacts: KeptContacts | None = None
+
+    def following(self) -> Steps[tuple[int, bytes] | None]:
+        """As `OrderList.following`."""
+        while True:
+            if self._contacts is not self._projector.contacts:
+                self._contacts, last = self._projector.contacts, self.reached.get(0)
+                self._keys = SparseKeys(self._contacts.store, self._prefix, self._prefix if last is None else last + b"\0")
+            key = yield from self._keys.following()
+            if self._contacts is self._projector.contacts:
+                break
+        if key is None:
+            return None
+        self.reached[0] = key
+        place = place_of_contact(key[len(self._prefix) :])
+        return self._partition_of(order_id_of(place)), place
 
 
 class MergedList:

@@ -16,17 +16,19 @@ from dataclasses import dataclass
 import msgspec
 from msgspec import Struct
 
+from ledger.contact_rows import email_prefix
 from ledger.errors import LedgerError
 from ledger.events import OrderEvent
 from ledger.evolve import evolve
 from ledger.order import Order
 from ledger.outcomes import Outcome, decode_outcome, outcome_key, reused_key
+from ledger.partitioner import partition_for
 from ledger.schemas.codec import event_codec
 from ledger.transitions import Status
 from ledger.turns import Steps
 from projections import read_models
 from projections.databases import Databases
-from projections.lists import MergedList
+from projections.lists import ContactList, MergedList, OrderList
 from projections.projector import Projector
 
 
@@ -60,9 +62,12 @@ class OrderFilter:
     placed_to_ms: int | None = None
     attention: bool | None = None
     reference: str | None = None  # not together with `status` or `attention`
+    email_digest: bytes | None = None  # alone
 
     def prefix(self) -> bytes:
         """The list with exactly these orders, apart from times."""
+        if self.email_digest is not None:
+            return email_prefix(self.email_digest)
         if self.reference is not None:
             return read_models.reference_prefix(self.reference, self.customer_id)
         return read_models.list_prefix(self.customer_id, self.status, bool(self.attention))
@@ -216,7 +221,11 @@ class Queries:
         """At most `limit` orders, newest first, after `resume`."""
         prefix = wanted.prefix()
         start = prefix + read_models.newest_first(wanted.placed_to_ms) if wanted.placed_to_ms is not None else prefix
-        merged = MergedList(self._projector, prefix, start, resume or {})
+        merged: OrderList
+        if wanted.email_digest is not None:
+            merged = ContactList(self._projector, prefix, self._partition_of, resume or {})
+        else:
+            merged = MergedList(self._projector, prefix, start, resume or {})
         orders: list[Order] = []
         while True:
             last = dict(merged.reached)
@@ -241,6 +250,9 @@ class Queries:
             count += 1
             yield
         return count
+
+    def _partition_of(self, order_id: str) -> int:
+        return partition_for(order_id.encode(), self._projector.partitions)
 
     def cursor(self, wanted: OrderFilter, resume: dict[int, bytes]) -> bytes:
         """Content of an opaque cursor, to be signed by the caller."""
@@ -267,6 +279,7 @@ class Queries:
                 wanted.placed_to_ms,
                 wanted.attention,
                 wanted.reference,
+                wanted.email_digest,
             ]
         )
 

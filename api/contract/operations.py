@@ -44,7 +44,7 @@ LIST_ORDERS = operation(
     f"customer-required invalid-cursor {READ}",
     path="/orders",
     parameters=("CustomerId", "LedgerPosition", "Prefer"),
-    query=queries.OrdersQuery,
+    query=queries.AdminOrdersQuery,
 )
 READ_ORDER = operation(
     "readOrder",

@@ -96,6 +96,15 @@ class OrdersQuery(OwnOrdersQuery):
     ] = None
 
 
+class AdminOrdersQuery(OrdersQuery):
+    """`listOrders` of an admin, who may see contacts."""
+
+    email: Annotated[
+        Annotated[str, Field(max_length=254)] | None,
+        Field(description="Only orders with this e-mail address (admins only). Not together with another filter."),
+    ] = None
+
+
 class EventsQuery(QueryParameters):
     """`readEvents`."""
 

@@ -43,7 +43,7 @@ def problem_of_flaw(flaw: Flaw) -> Problem:
     return Problem(slug, flaw.sentence, errors=[FieldError(pointer.format(index=flaw.at), code)])
 
 
-def contact_of(body: ContactBody, customer: str) -> OrderContact:
+def contact_of(body: ContactBody, customer: str, email_digest: bytes) -> OrderContact:
     """Raises `Problem` for a phone number that is not valid, not even in the country of the shipping address."""
     if body.phone is not None:
         try:
@@ -59,6 +59,7 @@ def contact_of(body: ContactBody, customer: str) -> OrderContact:
         phone=body.phone,
         billing_address=None if body.billing_address is None else _address(body.billing_address),
         delivery_note=body.delivery_note,
+        email_digest=email_digest,
     )
 
 

@@ -49,7 +49,9 @@ async def import_order(call: Call) -> Response:
         customer_id=body.customer_id,
         import_order=wanted,
     )
-    contact = None if body.contact is None else contact_of(body.contact, body.customer_id)
+    contact = None
+    if body.contact is not None:
+        contact = contact_of(body.contact, body.customer_id, ctx.email_digest(body.contact.email))
     return await carry_out(call, command, created=True, contact=contact)
 
 
