@@ -103,7 +103,7 @@ UnitsOfLines = Annotated[tuple[Units, ...], Meta(max_length=MAX_LINES)]
 
 
 class Placed(Struct, frozen=True):
-    """The content of the order, when its time to pay ends, and its number for people (`ledger.numbers`)."""
+    """The content of the order, when its time to pay ends, and its number for people (`ledger.order_numbers`)."""
 
     lines: Annotated[tuple[Line, ...], Meta(min_length=1, max_length=MAX_LINES)]
     adjustments: Annotated[tuple[Adjustment, ...], Meta(max_length=MAX_ADJUSTMENTS)]
@@ -233,7 +233,9 @@ class Attention(Struct, frozen=True, omit_defaults=True):
     ticket: Word | None = None
 
 
-Detail = Placed | Imported | Cancel | Cut | Payment | RefundRequest | Refund | Dispute | Stock | Shipment | Attention | MetadataChange
+Detail = (
+    Placed | Imported | Cancel | Cut | Payment | RefundRequest | Refund | Dispute | Stock | Shipment | Attention | MetadataChange
+)
 
 # The detail that each type carries. Also the list of types that this version of the code knows.
 DETAIL_OF: dict[str, str] = {

@@ -22,8 +22,8 @@ from ledger.events import DETAIL_OF, DISPUTE_CLOSED, NO_HASH, OrderEvent
 from ledger.evolve import evolve
 from ledger.log import Record
 from ledger.money import total_of
-from ledger.numbers import is_number_of
 from ledger.order import FoldError, Order, attempt_no, display, dispute_of, refund_of, refund_room_minor, stock_of
+from ledger.order_numbers import is_number_of
 from ledger.partitioner import partition_for
 from ledger.schemas.codec import event_codec, link_of
 from ledger.units import refundable, shippable

@@ -69,7 +69,9 @@ def import_log(
 
 @app.command("import-orders", rich_help_panel=MOVE)
 def import_orders(
-    file: Annotated[Path, typer.Argument(help="One JSON object a line, as `importOrder` of the API.", exists=True, dir_okay=False)],
+    file: Annotated[
+        Path, typer.Argument(help="One JSON object a line, as `importOrder` of the API.", exists=True, dir_okay=False)
+    ],
     data_dir: DataDir = DEFAULT_DATA_DIR,
     url: Url = None,
     token: Token = None,
@@ -78,8 +80,8 @@ def import_orders(
 ) -> None:
     """Import the orders of an older service: with their times, status and numbers, and without anything to do for them.
 
-    Repeat it as often as needed: an order is known by its old id. Lines that are refused are reported, with the reason, and do not
-    stop the others. Exits 1 if there are any.
+    Repeat it as often as needed: an order is known by its old id. Refused lines are reported, with the reason, and do not stop
+    the others. Exits 1 if there are any.
     """
     from api.cli.import_orders import ImportOptions, run_import_orders
 

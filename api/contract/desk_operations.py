@@ -15,8 +15,8 @@ CANCEL_LINES = operation(
     "orders",
     "Cancel units of lines",
     "The order goes on without them: its total falls by what they cost, with their share of the order's taxes, fees and "
-    "discounts; shipping stays unless `shipping` is true. What was paid for them is refunded, and their stock is released. Cancelling the "
-    "last units cancels the order. Customers can do this until processing starts, staff until the units are shipped.",
+    "discounts; shipping stays unless `shipping` is true. What was paid for them is refunded, and their stock is released. "
+    "Cancelling the last units cancels the order. Customers can do this until processing starts, staff until the units are shipped.",
     {200: success("The order without these units.", responses.OrderOut, ORDER_HEADERS), 202: PENDING},
     f"customer-required {ON_ORDER} {COMMAND} too-late-to-cancel order-cancelled order-imported unknown-line "
     "quantity-exceeded order-full",
@@ -31,8 +31,8 @@ REQUEST_REFUND = operation(
     "Staff only. Give an amount, or units whose price is refunded, or both; `shipping` adds what shipping costs. The refund is "
     "made after the answer (`axes.payment`, `readRefunds`). A cancelled order is refunded without a request.",
     {200: success("The order, which owes the refund.", responses.OrderOut, ORDER_HEADERS), 202: PENDING},
-    f"{ON_ORDER} {COMMAND} order-cancelled unknown-line quantity-exceeded not-shipped dispute-open order-imported nothing-to-refund "
-    "refund-exceeds-payment",
+    f"{ON_ORDER} {COMMAND} order-cancelled unknown-line quantity-exceeded not-shipped dispute-open order-imported "
+    "nothing-to-refund refund-exceeds-payment",
     path=f"{ORDER_PATH}/refunds",
     parameters=_STAFF,
     body=requests.RequestRefundBody,
@@ -88,8 +88,8 @@ IMPORT_ORDER = operation(
     "importOrder",
     "orders",
     "Record an order of an older service",
-    "Staff only. The order keeps its times, its status and, if you send one, its number; the ledger owes nothing for it. `old_id` is "
-    "the key: a repetition gets the first answer. `order-ledger import-orders` sends a whole file.",
+    "Staff only. The order keeps its times, its status and, if you send one, its number; the ledger owes nothing for it. "
+    "`old_id` is the key: a repetition gets the first answer. `order-ledger import-orders` sends a whole file.",
     {201: success("The order.", responses.OrderOut, f"Location {ORDER_HEADERS}"), 202: PENDING},
     f"{COMMAND} duplicate-line unknown-line total-mismatch number-in-use",
     path="/imports",

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.contract import responses
-from api.contract.describing import Described, in_path, operation, query, ref
+from api.contract import registry_responses
+from api.contract.describing import Described, in_path, operation, ref
 from api.contract.patterns import SCHEMA_VERSION
 
 REGISTRY_JSON = "application/vnd.schemaregistry.v1+json"
@@ -59,11 +59,16 @@ class SchemaToFindBody(BaseModel):
 _SUBJECT = in_path("subject", "The name of a subject: `<topic>-value`.", "order-events-value")
 _ID = in_path("id", "The schema's id, as in the wire format.", "1017")
 _VERSION = in_path("version", "A number from 1, or `latest`.", "latest", SCHEMA_VERSION)
-# Strings, because clients write booleans as they like; what is not `true` is false.
-_TO_GLOBAL = query(
-    "defaultToGlobal", {"type": "string"}, "`true`: for an unknown subject, answer what the whole registry has.", example="true"
-)
-_VERBOSE = query("verbose", {"type": "string"}, "`true`: also answer `messages`, the reasons against it.", example="true")
+
+
+def _flag(name: str, text: str) -> Described:
+    """A query parameter that is on if it is `true`; anything else, also nothing, is off, as in other registries."""
+    schema = {"type": "string"}
+    return {"name": name, "in": "query", "required": False, "schema": schema, "description": text, "example": "true"}
+
+
+_TO_GLOBAL = _flag("defaultToGlobal", "`true`: for an unknown subject, answer what the whole registry has.")
+_VERBOSE = _flag("verbose", "`true`: also answer `messages`, the reasons against it.")
 _TEXTS = {"type": "array", "items": {"type": "string"}}
 
 
@@ -98,7 +103,7 @@ def _errors(codes: tuple[int, ...]) -> Described:
     """Responses by status, each with one example per code."""
     by_status: dict[str, Described] = {}
     for code in sorted(codes, key=str):
-        content = {"schema": ref(responses.RegistryErrorOut), "examples": {}}
+        content = {"schema": ref(registry_responses.RegistryErrorOut), "examples": {}}
         answer = by_status.setdefault(str(code)[:3], {"description": "", "content": {REGISTRY_JSON: content}})
         answer["description"] += f"`{code}`: {_MEANINGS[code]}\n\n"
         value = {"error_code": code, "message": _MEANINGS[code]}
@@ -112,7 +117,7 @@ READ_SCHEMA = registry(
     "readSchema",
     "A schema by id",
     "What deserialisers ask for once per id that they meet in a record.",
-    ref(responses.RegistrySchemaOut),
+    ref(registry_responses.RegistrySchemaOut),
     {"schema": _AVRO},
     (_ID,),
     codes=(404, NO_SCHEMA),
@@ -139,7 +144,7 @@ SCHEMA_VERSIONS = registry(
     "schemaVersions",
     "Subjects and versions that have a schema",
     "One subject with one version: two schemas of the ledger are never the same.",
-    {"type": "array", "items": ref(responses.RegistrySubjectVersionOut)},
+    {"type": "array", "items": ref(registry_responses.RegistrySubjectVersionOut)},
     [{"subject": "order-events-value", "version": 1}],
     (_ID,),
     codes=(404, NO_SCHEMA),
@@ -153,7 +158,7 @@ LOOK_UP_SCHEMA = registry(
     "lookUpSchema",
     "Look up a schema in a subject",
     "The version whose schema is the one in the body. White space and the order of members do not matter. Nothing is registered.",
-    ref(responses.RegistryVersionOut),
+    ref(registry_responses.RegistryVersionOut),
     {"subject": "order-events-value", "version": 1, "id": 1017, "schema": _AVRO},
     (_SUBJECT,),
     codes=(NO_SUBJECT, NO_SCHEMA),
@@ -172,7 +177,7 @@ READ_VERSION = registry(
     "readVersion",
     "One version of a subject",
     "The schema with its id.",
-    ref(responses.RegistryVersionOut),
+    ref(registry_responses.RegistryVersionOut),
     {"subject": "order-events-value", "version": 1, "id": 1017, "schema": _AVRO},
     (_SUBJECT, _VERSION),
     codes=(NO_SUBJECT, NO_VERSION, BAD_VERSION),
@@ -194,7 +199,7 @@ CHECK_VERSION = registry(
     "checkCompatibility",
     "Compare a schema with one version",
     "Whether the schema in the body and that version can read what the other one wrote. Nothing is registered.",
-    ref(responses.RegistryCompatibilityOut),
+    ref(registry_responses.RegistryCompatibilityOut),
     {"is_compatible": True},
     (_SUBJECT, _VERSION, _VERBOSE),
     codes=(NO_SUBJECT, NO_VERSION, BAD_VERSION),
@@ -204,7 +209,7 @@ CHECK_SUBJECT = registry(
     "checkCompatibilityWithAll",
     "Compare a schema with all versions",
     "Whether the schema in the body could be the next version of the subject. Nothing is registered.",
-    ref(responses.RegistryCompatibilityOut),
+    ref(registry_responses.RegistryCompatibilityOut),
     {"is_compatible": True},
     (_SUBJECT, _VERBOSE),
     codes=(NO_SUBJECT,),
@@ -214,14 +219,14 @@ READ_CONFIG = registry(
     "readConfig",
     "The compatibility of all subjects",
     _COMPATIBILITY,
-    ref(responses.RegistryConfigOut),
+    ref(registry_responses.RegistryConfigOut),
     {"compatibilityLevel": "FULL_TRANSITIVE"},
 )
 READ_SUBJECT_CONFIG = registry(
     "readSubjectConfig",
     "The compatibility of a subject",
     _COMPATIBILITY,
-    ref(responses.RegistryConfigOut),
+    ref(registry_responses.RegistryConfigOut),
     {"compatibilityLevel": "FULL_TRANSITIVE"},
     (_SUBJECT, _TO_GLOBAL),
     codes=(NO_LEVEL,),
@@ -233,14 +238,14 @@ READ_MODE = registry(
     "readMode",
     "The mode of the registry",
     "Read-only: schemas are part of the program.",
-    ref(responses.RegistryModeOut),
+    ref(registry_responses.RegistryModeOut),
     {"mode": "READONLY"},
 )
 READ_SUBJECT_MODE = registry(
     "readSubjectMode",
     "The mode of a subject",
     "Read-only: schemas are part of the program.",
-    ref(responses.RegistryModeOut),
+    ref(registry_responses.RegistryModeOut),
     {"mode": "READONLY"},
     (_SUBJECT, _TO_GLOBAL),
     codes=(NO_MODE,),

@@ -133,8 +133,8 @@ class PlaceOrderBody(RequestBody):
 class ImportOrderBody(RequestBody):
     """An order of an older service, as it was there. `number`: default is a new one. `contact` may be missing.
 
-    `status` is paid, processing, shipped, delivered or cancelled. What the customer paid is `captured_minor`: the whole total, or for
-    a cancelled order what was refunded.
+    `status` is paid, processing, shipped, delivered or cancelled. `captured_minor` is what the customer paid: the whole total, or
+    for a cancelled order what was refunded.
     """
 
     model_config = ConfigDict(

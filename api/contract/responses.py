@@ -100,7 +100,7 @@ class OrderSummaryOut(Response):
     updated_at: Timestamp
     expires_at: Timestamp
     payment: PaymentSummaryOut
-    shipped_at: Annotated[Timestamp | None, Meta(description="when the last parcel was shipped; null as long as units remain")]
+    shipped_at: Annotated[Timestamp | None, Meta(description="null as long as units remain to be shipped")]
     delivered_at: Timestamp | None
 
 
@@ -249,7 +249,7 @@ class RefundOut(Response):
     state: Literal["submitted", "settled", "failed"]
     amount_minor: int
     provider_ref: str | None
-    code: Annotated[str | None, Meta(description="why it failed, in the provider's words")]
+    code: str | None
     updated_at: Timestamp
 
 
@@ -349,54 +349,3 @@ class ProblemTypeOut(Response):
     title: str
     status: int
     meaning: str
-
-
-class RegistryErrorOut(Response):
-    """An error in the shape of the schema registry."""
-
-    EXAMPLES = (examples.REGISTRY_ERROR,)
-
-    error_code: int
-    message: str
-
-
-class RegistrySchemaOut(Response):
-    """A schema of the registry."""
-
-    schema_text: Annotated[str, Meta(description="the Avro schema, minified JSON in a string")] = field(name="schema")
-
-
-class RegistryVersionOut(RegistrySchemaOut):
-    """One version of a subject."""
-
-    subject: str
-    version: int
-    id: int
-
-
-class RegistrySubjectVersionOut(Response):
-    """A subject and version with a schema."""
-
-    subject: str
-    version: int
-
-
-class RegistryConfigOut(Response):
-    """Which versions of a subject must read what the others wrote."""
-
-    level: Annotated[Literal["FULL_TRANSITIVE"], Meta(description="each version reads what every other one wrote")] = field(
-        name="compatibilityLevel"
-    )
-
-
-class RegistryModeOut(Response):
-    """Whether schemas can be registered."""
-
-    mode: Annotated[Literal["READONLY"], Meta(description="schemas are part of the program")]
-
-
-class RegistryCompatibilityOut(Response):
-    """Whether a schema fits the versions that it was compared with."""
-
-    is_compatible: Annotated[bool, Meta(description="whether each can read what the other wrote")]
-    messages: Annotated[list[str], Meta(description="the reasons against it, if `verbose` asked for them")] = []

@@ -13,10 +13,10 @@ from api.contract import desk_operations as docs
 from api.contract.queries import QueryParameters
 from api.contract.requests import (
     CancelLinesBody,
-    EmptyBody,
     ChangeMetadataBody,
-    RequestRefundBody,
     CreateShipmentBody,
+    EmptyBody,
+    RequestRefundBody,
     UnitsBody,
 )
 from api.edge import json_response

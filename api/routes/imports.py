@@ -36,8 +36,8 @@ async def import_order(call: Call) -> Response:
     wanted = import_of(body, ctx.contact_digest(value.get("contact"), order_id))
     for flaw in flaws(wanted.place):
         raise problem_of_flaw(flaw)
-    if flaw := flaw_of_import(wanted, now_ms()):
-        raise Problem("invalid-field", f"{flaw[:1].upper()}{flaw[1:]}.", errors=[FieldError("/status", "impossible")])
+    if why := flaw_of_import(wanted, now_ms()):
+        raise Problem("invalid-field", f"{why[:1].upper()}{why[1:]}.", errors=[FieldError("/status", "impossible")])
     if wanted.number is not None and (other := ctx.queries.by_number(wanted.number)) is not None and other.order_id != order_id:
         raise Problem("number-in-use", members={"order_id": other.order_id})
     command = OrderCommand(

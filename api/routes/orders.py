@@ -22,8 +22,8 @@ from commands.flaws import flaws
 from commands.idempotency import NEW_ORDER, command_id_of, order_id_of
 from commands.messages import CancelOrder, OrderCommand, ShipOrder
 from ledger.audit import CONTACT_SEARCH, DONE
-from ledger.numbers import read_number
 from ledger.order import FoldError
+from ledger.order_numbers import read_number
 from ledger.transitions import Operation, Status
 from ledger.turns import Steps
 from projections.queries import OrderFilter, VersionNotFound

@@ -23,7 +23,7 @@ from api.bodies import MAX_BODY_BYTES, read_raw
 from api.call import Call
 from api.contract import registry as docs
 from api.contract.registry import BAD_SCHEMA, BAD_VERSION, NO_LEVEL, NO_MODE, NO_SCHEMA, NO_SUBJECT, NO_VERSION
-from api.contract.responses import (
+from api.contract.registry_responses import (
     RegistryCompatibilityOut,
     RegistryConfigOut,
     RegistryErrorOut,

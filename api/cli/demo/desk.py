@@ -1,4 +1,4 @@
-"""What the shop's desk does in the demo beyond the statuses: parcels, a cancelled unit, a goodwill refund, a look-up by number."""
+"""What the shop's desk does in the demo beyond statuses: parcels, a cancelled unit, a goodwill refund, a look-up by number."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ async def send_parcels(calls: Calls, order: PlacedOrder) -> list[str]:
     for number, service in enumerate(services, 1):
         lines = [_units(line) for line in order.body["lines"] if line["service"] == service]
         wanted = "shipped" if number == len(services) else "processing"
-        answer = await ask(calls, order, "/shipments", f"parcel-{service}", {"lines": lines, "tracking": f"{number}-{order.number}"})
+        answer = await ask(
+            calls, order, "/shipments", f"parcel-{service}", {"lines": lines, "tracking": f"{number}-{order.number}"}
+        )
         if _status(answer) != (200, wanted):
             problems.append(f"{order.order_id}: parcel {number}: {answer.status} {answer.text}")
     for number in range(1, len(services) + 1):

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from commands.idempotency import order_id_of
-from ledger.numbers import DIGITS, candidate, free_number, is_number_of, read_number
+from ledger.order_numbers import DIGITS, candidate, free_number, is_number_of, read_number
 
 ids = st.text("abcdefghijklmnopqrstuvwxyz234567", min_size=26, max_size=26).map("ord_".__add__)
 

@@ -1,0 +1,91 @@
+"""A ledger with orders of several customers, some of them frozen: for tests of who sees what."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import httpx
+
+from commands.idempotency import fresh_command_id, order_id_of
+from commands.messages import OrderCommand, RaiseAttention
+from ledger.log import NewRecord
+from ledger.schemas.codec import event_codec
+from ledger.transitions import Operation
+from tests.support.harness import RunningLedger, key, order_body
+from tests.support.patience import PATIENCE_S
+
+OWN, OTHERS, MISSING = "own", "another customer's", "missing"
+FROZEN_OWN, FROZEN_OTHERS, FROZEN_UNKNOWN = "own and frozen", "another customer's and frozen", "frozen, of nobody knows whom"
+CUSTOMERS = {OWN: "c-1", FROZEN_OWN: "c-1", OTHERS: "c-2", FROZEN_OTHERS: "c-2"}
+OWNERS = (OWN, OTHERS, MISSING, FROZEN_OWN, FROZEN_OTHERS, FROZEN_UNKNOWN)
+
+
+class World:
+    """One ledger with everybody's orders; `ids` and `commands` (that placed them) by owner."""
+
+    def __init__(self, ledger: RunningLedger) -> None:
+        self.ledger = ledger
+        self.ids, self.commands = {MISSING: order_id_of("cmd_none"), FROZEN_UNKNOWN: order_id_of("cmd_unknown")}, {}
+        for owner in CUSTOMERS:
+            self.ids[owner] = self.place(owner)
+            events = [event_codec().decode(r.value) for r in ledger.records(ledger.topics.events)]
+            self.commands[owner] = next(event.command_id for event in events if event.order_id == self.ids[owner])
+
+    def mark(self, owner: str) -> str:
+        return f"mark-{OWNERS.index(owner)}"
+
+    def body(self, owner: str) -> dict[str, Any]:
+        """Each part of the contact is found in a text by the owner's mark."""
+        mark = self.mark(owner)
+        address = {"line1": f"{mark} Lane", "city": f"{mark} City", "postcode": mark, "country": "GB"}
+        contact = {"name": mark, "email": f"{mark}@example.org", "shipping_address": address, "delivery_note": mark}
+        return order_body(reference=f"reference-{OWNERS.index(owner)}", contact=contact)
+
+    def place(self, owner: str) -> str:
+        headers = key() | {"Prefer": "wait=10"}
+        answer = self.client("gateway", owner).post("/orders", json=self.body(owner), headers=headers)
+        assert answer.status_code == 201, answer.text
+        return str(answer.json()["order_id"])
+
+    def client(self, role: str, owner: str = OWN) -> httpx.Client:
+        return self.ledger.client(role, CUSTOMERS[owner])
+
+    def open_payment(self, owner: str) -> None:
+        body = {"total_minor": order_body()["total_minor"], "currency": "EUR"}
+        headers = key() | {"Prefer": "wait=10"}
+        answer = self.client("gateway", owner).post(f"/orders/{self.ids[owner]}/payment", json=body, headers=headers)
+        assert answer.status_code == 201, answer.text
+
+    def freeze(self) -> None:
+        """Records that are no events, where the processor would write them; it is stopped."""
+        projector, writer = self.ledger.context.projector, self.ledger.log.writer("intruder")
+        writer.start(PATIENCE_S)
+        for owner in (FROZEN_OWN, FROZEN_OTHERS, FROZEN_UNKNOWN):
+            order_id = self.ids[owner]
+            partition = self.ledger.context.partition_of(order_id)
+            (end,) = writer.transact([NewRecord(self.ledger.topics.events, partition, order_id.encode(), b"junk")]).values()
+            deadline = time.monotonic() + PATIENCE_S
+            while projector.position(partition) < end:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+        writer.close()
+
+    def flagged(self, owner: str) -> tuple[str, str]:
+        """A new order that needs a person: its id, and the key of the flag."""
+        order_id, flag = self.place(owner), f"att:{next_number()}"
+        command = OrderCommand(
+            command_id=fresh_command_id(),
+            order_id=order_id,
+            fingerprint=bytes(16),
+            operation=Operation.RAISE_ATTENTION.value,
+            actor="reconciler",
+            raise_attention=RaiseAttention("stuck", flag),
+        )
+        submissions = self.ledger.context.submissions
+        self.ledger.run(submissions.submit(command, PATIENCE_S))
+        return order_id, flag
+
+
+def next_number() -> str:
+    return key()["Idempotency-Key"]
