@@ -13,7 +13,7 @@ from api.context import AppContext
 from api.contract.openapi import openapi_document
 from api.edge import Edge, LedgerRoute, SystemRoute, problem_response
 from api.problems import Problem
-from api.routes import attention, customers, desk, events, imports, orders, payments, registry, reports, system, webhooks
+from api.routes import attention, customers, desk, events, imports, notes, orders, payments, registry, reports, system, webhooks
 from api.routes import command_status as tracking
 
 __all__ = ["AppContext", "build_app"]
@@ -43,7 +43,7 @@ class HttpApp(FastAPI):
 def build_app(ctx: AppContext) -> FastAPI:
     """The ASGI application for `ctx`. Uses neither the log nor an event loop. Call `ctx.end_streams()` when stopping."""
     app = HttpApp(ctx)
-    for module in (orders, payments, events, webhooks, tracking, attention, desk, imports, customers, reports):
+    for module in (orders, payments, events, webhooks, tracking, attention, desk, notes, imports, customers, reports):
         module.add_routes(app.router)
     app.router.route_class = SystemRoute
     for module in (registry, system):

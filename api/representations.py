@@ -10,7 +10,7 @@ from msgspec.structs import asdict
 
 from api.contract import responses
 from ledger.bounds import MAX_LINES
-from ledger.contacts import Address, OrderContact
+from ledger.contacts import Address, Note, OrderContact
 from ledger.erasures import Erasure
 from ledger.order import (
     CANCELLED,
@@ -126,6 +126,11 @@ def refund_list(order: Order) -> responses.RefundListOut:
             for r in order.refunds
         ],
     )
+
+
+def note_shown(note_id: str, note: Note) -> responses.NoteOut:
+    """One note."""
+    return responses.NoteOut(note_id, note.text, note.by, format_ms(note.at))
 
 
 def shipment(parcel: Parcel) -> responses.ShipmentOut:

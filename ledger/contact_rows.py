@@ -31,7 +31,7 @@ import structlog
 from msgspec import Struct
 
 from ledger.clock import now_ms
-from ledger.contacts import BARRIER_KEY, OrderContact, erased_contact
+from ledger.contacts import BARRIER_KEY, Note, OrderContact, erased_contact, note_id_of, note_key
 from ledger.erasures import Erasure, KeptErasure, decode_erasure, is_erasure
 from ledger.errors import DecodeError, LedgerError
 from ledger.log import Record, TopicPartition
@@ -247,6 +247,15 @@ class KeptContacts:
     def is_erased(self, key: bytes) -> bool:
         """Whether the contact with this key is permanently erased."""
         return self.store.get(_ERASED + key) is not None
+
+    def notes(self, order_id: str) -> list[tuple[str, Note]]:
+        """(id, note) of all notes about an order, oldest first."""
+        notes = []
+        for key, row in self.store.scan(note_key(order_id, "")):
+            contact, note_id = _decode(row).contact, note_id_of(key)
+            if contact is not None and contact.note is not None and note_id is not None:
+                notes.append((note_id, contact.note))
+        return sorted(notes, key=lambda row: (row[1].at, row[0]))
 
     def is_order_erased(self, order_id: str) -> bool:
         """Whether a contact of this order is permanently erased."""

@@ -3,6 +3,7 @@
 Records of that topic, by key:
 
     order_id/contact_digest           the contact; a tombstone deletes it
+    order_id/note-<id>                a note of the desk about the order
     order_id/contact_digest/erased    the contact is permanently erased: one written later under its key is ignored
     erasure:<customer_id>             an erasure of the customer, and its progress (`ledger.erasures`)
     barrier                           empty; a reader that has read it has read everything written before it
@@ -27,6 +28,14 @@ class Address(Struct, frozen=True, omit_defaults=True):
     region: str | None = None
 
 
+class Note(Struct, frozen=True):
+    """What somebody at the desk wrote about an order. `by` is the principal, `at` ms since the epoch."""
+
+    text: str
+    by: str
+    at: int
+
+
 class OrderContact(Struct, frozen=True, omit_defaults=True):
     """Contact of one order. `customer_id` is used to find and erase the contacts of a customer, `email_digest` (16 bytes, keyed)
     to find those of an e-mail address."""
@@ -39,15 +48,33 @@ class OrderContact(Struct, frozen=True, omit_defaults=True):
     billing_address: Address | None = None
     delivery_note: str | None = None
     email_digest: bytes | None = None
+    note: Note | None = None  # then only `customer_id` is set besides
 
 
+NOWHERE = Address("", "", "", "")
 # The value of an erased key: not a tombstone, because it must survive compaction. It follows the schema of the topic.
-NOBODY = OrderContact("", "", "", Address("", "", "", ""))
+NOBODY = OrderContact("", "", "", NOWHERE)
 
 
 def contact_key(order_id: str, digest: bytes) -> bytes:
     """Key of the record in `order-contacts`: `order_id/contact_digest`, the digest in hex."""
     return f"{order_id}/{digest.hex()}".encode()
+
+
+def note_of(customer_id: str, note: Note) -> OrderContact:
+    """The record of a note about an order of this customer."""
+    return OrderContact(customer_id, "", "", NOWHERE, note=note)
+
+
+def note_key(order_id: str, note_id: str) -> bytes:
+    """Key of a note."""
+    return f"{order_id}/note-{note_id}".encode()
+
+
+def note_id_of(key: bytes) -> str | None:
+    """The id of the note with this key; None if it is the key of a contact."""
+    _, _, name = key.decode("utf-8", "replace").partition("/note-")
+    return name or None
 
 
 def order_of(key: bytes) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from api.contract import requests, responses
+from api.contract import examples, requests, responses
 from api.contract.describing import in_path, operation, success
 from api.contract.operations import COMMAND, COMMAND_HEADERS, ON_ORDER, ORDER_HEADERS, ORDER_ID, ORDER_PATH, PENDING, READ
 from api.contract.patterns import NUMBER
@@ -16,7 +16,8 @@ CANCEL_LINES = operation(
     "Cancel units of lines",
     "The order goes on without them: its total falls by what they cost, with their share of the order's taxes, fees and "
     "discounts; shipping stays unless `shipping` is true. What was paid for them is refunded, and their stock is released. "
-    "Cancelling the last units cancels the order. Customers can do this until processing starts, staff until the units are shipped.",
+    "Cancelling the last units cancels the order. Customers can do this until processing starts, staff until the units are "
+    "shipped.",
     {200: success("The order without these units.", responses.OrderOut, ORDER_HEADERS), 202: PENDING},
     f"customer-required {ON_ORDER} {COMMAND} too-late-to-cancel order-cancelled order-imported unknown-line "
     "quantity-exceeded order-full",
@@ -95,4 +96,36 @@ IMPORT_ORDER = operation(
     path="/imports",
     parameters=("Prefer",),
     body=requests.ImportOrderBody,
+)
+ADD_NOTE = operation(
+    "addNote",
+    "orders",
+    "Add a note to an order",
+    "Staff only. Notes are personal data: they are stored beside the contact, never in the log of orders, and erased with it. A retry "
+    "with the same key adds none.",
+    {201: success("The note is durable.", responses.NoteOut, "Replayed")},
+    f"{ON_ORDER} {COMMAND}",
+    path=f"{ORDER_PATH}/notes",
+    parameters=(ORDER_ID, *COMMAND_HEADERS),
+    body=requests.NoteBody,
+)
+READ_NOTES = operation(
+    "readNotes",
+    "orders",
+    "Read the notes about an order",
+    "Staff only; oldest first. The audit records it like the reading of a contact.",
+    {200: success("The notes.", responses.NoteListOut, "LedgerPosition Staleness")},
+    f"order-not-found order-frozen {READ}",
+    path=f"{ORDER_PATH}/notes",
+    parameters=(ORDER_ID, "LedgerPosition", "Prefer"),
+)
+DELETE_NOTE = operation(
+    "deleteNote",
+    "orders",
+    "Delete a note",
+    "Staff only. Permanent on every node within seconds.",
+    {204: {"description": "The note is gone."}},
+    f"order-not-found order-frozen not-found {READ}",
+    path=f"{ORDER_PATH}/notes/{examples.NOTE['note_id']}",
+    parameters=(ORDER_ID, in_path("note_id", "The note.", examples.NOTE["note_id"]), "LedgerPosition", "Prefer"),
 )

@@ -61,6 +61,12 @@ EVENT: Json = {
     "partition": 3,
     "offset": 1017,
 }
+NOTE: Json = {
+    "note_id": "2cumvh5jpkvhcxsfqqzwnmx5ei",
+    "text": "The customer called: leave the parcel with the neighbour.",
+    "by": "admin:desk",
+    "at": AT,
+}
 REFUND: Json = {
     "number": 1,
     "state": "settled",

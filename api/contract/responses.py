@@ -264,6 +264,25 @@ class RefundListOut(Response):
     data: list[RefundOut]
 
 
+class NoteOut(Response):
+    """A note of the desk about an order."""
+
+    EXAMPLES = (examples.NOTE,)
+
+    note_id: str
+    text: str
+    by: str
+    at: Timestamp
+
+
+class NoteListOut(Response):
+    """The notes about an order, oldest first."""
+
+    EXAMPLES = ({"data": [examples.NOTE]},)
+
+    data: list[NoteOut]
+
+
 class WebhookOut(Response):
     """Empty: all facts behind the message are durable."""
 

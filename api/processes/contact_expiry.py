@@ -14,7 +14,7 @@ import structlog
 
 from api.context import AppContext
 from ledger.clock import now_ms
-from ledger.contacts import BARRIER_KEY, contact_key, order_of
+from ledger.contacts import BARRIER_KEY, contact_key, note_id_of, order_of
 from ledger.durations import DAY_MS
 from ledger.errors import NotNow, StoreError
 from ledger.log import NewRecord
@@ -101,7 +101,7 @@ def _due(ctx: AppContext, key: bytes, now_ms: int) -> int | None:
     if ctx.frozen(partition, order_id) is not None:
         return None  # an undecodable event may name it
     order = ctx.queries.order(partition, order_id)
-    if order is not None and contact_key(order_id, order.contact_digest) == key:
+    if order is not None and (note_id_of(key) is not None or contact_key(order_id, order.contact_digest) == key):
         days = ctx.settings.contact_retention_days
         ended = is_past_retention(order, None if days is None else days * DAY_MS, now_ms)
     else:

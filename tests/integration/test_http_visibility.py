@@ -197,6 +197,18 @@ ROWS: dict[tuple[str, str], Row] = {
         changes("POST", "/orders/{order_id}/shipments/1/delivered", {}),
         table(admin=cells(404, "id", frozen=STOPPED, unknown=STOPPED)),
     ),
+    ("POST", "/orders/{order_id}/notes"): Row(
+        asks("POST", "/orders/{order_id}/notes", {"text": "n"}),
+        table(admin=cells(201, frozen=(201, set()), unknown=STOPPED)),
+    ),
+    ("GET", "/orders/{order_id}/notes"): Row(
+        asks("GET", "/orders/{order_id}/notes"),
+        table(admin=cells(200, frozen=(200, set()), unknown=STOPPED)),
+    ),
+    ("DELETE", "/orders/{order_id}/notes/{note_id}"): Row(
+        asks("DELETE", "/orders/{order_id}/notes/none"),
+        table(admin=cells(404, frozen=(404, set()), unknown=STOPPED)),
+    ),
     ("PATCH", "/orders/{order_id}/metadata"): Row(
         changes("PATCH", "/orders/{order_id}/metadata", {"metadata": {"till": "7"}}),
         table(admin=cells(200, "id", "order", "contact", frozen=STOPPED, unknown=STOPPED)),
