@@ -20,7 +20,10 @@ from ledger.transitions import Code, Operation
 
 
 def decide(command: OrderCommand, order: Order | None, at_ms: int, number: str = "") -> Decision:
-    """The outcome of `command`. `number` is for a new order: its number for people; empty: it would be a second one's. Raises `MalformedCommand` for a command that no correct sender creates."""
+    """The outcome of `command`. Raises `MalformedCommand` for a command that no correct sender creates.
+
+    `number` is the number for people of a new order; empty if an imported one brings a number that another order has.
+    """
     try:
         operation = Operation(command.operation)
     except ValueError:

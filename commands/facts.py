@@ -142,7 +142,7 @@ def _record_stock(command: OrderCommand, order: Order, at_ms: int) -> Decision:
 
 
 def _record_part(command: OrderCommand, fact: RecordStock, order: Order, at_ms: int) -> Decision:
-    """A part of the order was released, while the order goes on."""
+    """A part of the order was released, while the order continues."""
     if fact.fact != events.STOCK_RELEASED:
         raise MalformedCommand(f"a part of an order cannot be {fact.fact!r}")
     part = next((p for p in order.part_releases if p.no == fact.part and p.service == fact.service), None)

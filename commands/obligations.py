@@ -73,7 +73,7 @@ class StockArgs(Struct, frozen=True):
 
 
 class PartArgs(Struct, frozen=True):
-    """Units of one service that go back while the order goes on; `part` is their number in the order."""
+    """Units of one service that go back while the order continues; `part` is their number in the order."""
 
     service: str
     part: int

@@ -138,7 +138,7 @@ class Cancel(Struct, frozen=True):
 
 
 class Cut(Struct, frozen=True):
-    """Units that were cancelled while the order goes on. `amount_minor`: by how much the total falls.
+    """Units that were cancelled while the order continues. `amount_minor`: by how much the total falls.
 
     `shipping`: the adjustments of kind shipping are cancelled as well.
     """

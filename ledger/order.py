@@ -122,7 +122,7 @@ class Parcel(Struct, frozen=True, array_like=True):
 
 
 class PartRelease(Struct, frozen=True, array_like=True):
-    """Units that a stock service gets back while the order goes on. `no` counts from 1 in the order."""
+    """Units that a stock service gets back while the order continues. `no` counts from 1 in the order."""
 
     no: int
     service: str
@@ -144,7 +144,7 @@ class Order(Struct, frozen=True, array_like=True):
     `total_minor` is what it costs now, `placed_minor` what it cost when it was placed. `counts` are by line, in the order of
     `lines`. `refunded_minor` includes what staff settled elsewhere; `refund_failures` counts all failures ever,
     `refund_failures_recent` those since the last `retry`; `resolved` are obligation keys that staff have resolved.
-    `return_marks`: up to which amount money is to be returned while the order goes on, after each request; increasing.
+    `return_marks`: up to which amount money is to be returned while the order continues, after each request; increasing.
     """
 
     order_id: str

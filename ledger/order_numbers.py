@@ -60,6 +60,6 @@ def _digits(value: int, size: int) -> str:
 
 
 def _shown(plain: str) -> str:
-    """Groups of four from the left; the check character stands alone."""
+    """Groups of four from the left; the check character is alone."""
     body = plain[:-1]
     return "-".join([body[i : i + 4] for i in range(0, len(body), 4)] + [plain[-1]])

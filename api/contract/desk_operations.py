@@ -14,7 +14,7 @@ CANCEL_LINES = operation(
     "cancelLines",
     "orders",
     "Cancel units of lines",
-    "The order goes on without them: its total falls by what they cost, with their share of the order's taxes, fees and "
+    "The order continues without them: its total falls by what they cost, with their share of the order's taxes, fees and "
     "discounts; shipping stays unless `shipping` is true. What was paid for them is refunded, and their stock is released. "
     "Cancelling the last units cancels the order. Customers can do this until processing starts, staff until the units are "
     "shipped.",
@@ -28,7 +28,7 @@ CANCEL_LINES = operation(
 REQUEST_REFUND = operation(
     "requestRefund",
     "orders",
-    "Refund money of an order that goes on",
+    "Refund money of an order that continues",
     "Staff only. Give an amount, or units whose price is refunded, or both; `shipping` adds what shipping costs. The refund is "
     "made after the answer (`axes.payment`, `readRefunds`). A cancelled order is refunded without a request.",
     {200: success("The order, which owes the refund.", responses.OrderOut, ORDER_HEADERS), 202: PENDING},
@@ -101,8 +101,8 @@ ADD_NOTE = operation(
     "addNote",
     "orders",
     "Add a note to an order",
-    "Staff only. Notes are personal data: they are stored beside the contact, never in the log of orders, and erased with it. A retry "
-    "with the same key adds none.",
+    "Staff only. Notes are personal data: they are stored beside the contact, never in the log of orders, and erased with it. "
+    "A retry with the same key adds none.",
     {201: success("The note is durable.", responses.NoteOut, "Replayed")},
     f"{ON_ORDER} {COMMAND}",
     path=f"{ORDER_PATH}/notes",

@@ -154,7 +154,7 @@ SCHEMA_TYPES = registry("schemaTypes", "Types of schemas", "The registry has Avr
 # ---- subjects --------------------------------------------------------------------------------------------------------
 
 LIST_SUBJECTS = registry("listSubjects", "All subjects", "One per topic of the ledger.", _TEXTS, ["order-events-value"])
-LOOK_UP_SCHEMA = registry(
+FIND_SCHEMA = registry(
     "lookUpSchema",
     "Look up a schema in a subject",
     "The version whose schema is the one in the body. White space and the order of members do not matter. Nothing is registered.",

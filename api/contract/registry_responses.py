@@ -58,4 +58,6 @@ class RegistryCompatibilityOut(Response):
     """Whether a schema fits the versions that it was compared with."""
 
     is_compatible: Annotated[bool, Meta(description="whether each can read what the other wrote")]
-    messages: Annotated[list[str], Meta(description="the reasons against it, if `verbose` asked for them")] = []
+    messages: Annotated[list[str], Meta(description="the reasons against it, if `verbose` asked for them")] = field(
+        default_factory=list
+    )

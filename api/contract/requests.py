@@ -254,7 +254,9 @@ class ChangeMetadataBody(RequestBody):
 class NoteBody(RequestBody):
     """A note of the desk. It is personal data: stored beside the contact, and erased with it."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"text": "The customer called: leave the parcel with the neighbour."}]})
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"text": "The customer called: leave the parcel with the neighbour."}]}
+    )
 
     text: Annotated[str, Field(min_length=1, max_length=1000), NO_CARD]
 

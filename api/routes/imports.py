@@ -56,7 +56,7 @@ async def import_order(call: Call) -> Response:
 
 
 def import_of(body: ImportOrderBody, contact_digest: bytes) -> ImportOrder:
-    """What the body says. Raises `Problem` for a time that is none."""
+    """What the body says. Raises `Problem` for an invalid time."""
     return ImportOrder(
         place=content_of(body, contact_digest, 1),
         old_id=body.old_id,

@@ -1,4 +1,4 @@
-"""Notes of the desk about an order (`addNote` to `deleteNote`): free text, so it lives beside the contact and is erased with it."""
+"""Notes of the desk about an order (`addNote` to `deleteNote`): free text, stored beside the contact and erased with it."""
 
 from __future__ import annotations
 

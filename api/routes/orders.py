@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from fastapi import APIRouter
 from starlette.responses import Response
 
@@ -235,10 +237,8 @@ def _by_number(call: Call, query: OwnOrdersQuery, number: str) -> bytes:
     """The page of at most one order."""
     if query.model_fields_set - {"number", "limit"}:
         raise Problem("invalid-field", "Send `number` alone.", errors=[FieldError("/number", "excludes-others", "query")])
-    try:
+    with suppress(ValueError):  # perhaps one of an older service, exactly as it was there
         number = read_number(number)
-    except ValueError:
-        pass  # perhaps one of an older service, exactly as it was there
     order = call.ctx.queries.by_number(number)
     rows = [row_shown(call, order)] if order is not None and may_see(call, order) else []
     return to_json(OrderPageOut(rows, None))

@@ -89,7 +89,7 @@ def add_routes(router: APIRouter) -> None:
     for path, endpoint, described in (
         ("/compatibility/subjects/{subject}/versions", check_subject, docs.CHECK_SUBJECT),
         ("/compatibility/subjects/{subject}/versions/{version}", check_version, docs.CHECK_VERSION),
-        ("/subjects/{subject}", look_up_schema, docs.LOOK_UP_SCHEMA),
+        ("/subjects/{subject}", find_schema, docs.FIND_SCHEMA),
     ):
         router.add_api_route(path, endpoint, methods=["POST"], route_class_override=RegistryRoute, **described)
     for path, endpoint, described in (
@@ -204,10 +204,10 @@ async def read_version_schema(call: Call) -> Response:
 # ---- about the registry and its subjects -----------------------------------------------------------------------------
 
 
-def _require_own(call: Call, what: str, code: int) -> None:
+def _require_own(call: Call, setting: str, code: int) -> None:
     """Raise `RegistryError` for an unknown subject, unless what the whole registry has will do. Known ones have the same."""
     if not _schemas_of(call) and not _is_set(call, "defaultToGlobal"):
-        raise RegistryError(code, f"Subject '{call.path_params['subject']}' does not have subject-level {what} configured")
+        raise RegistryError(code, f"Subject '{call.path_params['subject']}' does not have subject-level {setting} configured")
 
 
 def _is_set(call: Call, flag: str) -> bool:
@@ -273,15 +273,15 @@ async def _judged(call: Call, judge: Callable[[], T]) -> T:
             call.ctx.limits.charge(exchange.principal, exchange.customer, time.perf_counter() - began)
 
 
-async def look_up_schema(call: Call) -> Response:
+async def find_schema(call: Call) -> Response:
     """The version of a subject that has the schema in the body."""
     from ledger.schemas.compatibility import same_schema  # Avro's checker is slow to import, and few ask
 
     schemas, text = _of_subject(call), await _schema_in(call)
-    found = await _judged(call, lambda: next((schema for schema in schemas if same_schema(text, schema)), None))
-    if found is None:
+    match = await _judged(call, lambda: next((schema for schema in schemas if same_schema(text, schema)), None))
+    if match is None:
         raise RegistryError(NO_SCHEMA, "Schema not found")
-    return _answer(RegistryVersionOut(found.text, found.subject(call.ctx.topics.prefix), found.version, found.id))
+    return _answer(RegistryVersionOut(match.text, match.subject(call.ctx.topics.prefix), match.version, match.id))
 
 
 async def check_version(call: Call) -> Response:

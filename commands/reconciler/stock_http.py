@@ -46,6 +46,9 @@ class _Capabilities(msgspec.Struct):
     release_parts: bool = False
 
 
+_decode_capabilities = msgspec.json.Decoder(_Capabilities).decode
+
+
 class HttpStock:
     """One service. `base_url` has no trailing slash. A call with its retries takes at most `timeout_ms`."""
 
@@ -69,7 +72,7 @@ class HttpStock:
         try:
             async with asyncio.timeout(self._timeout_s):
                 said = await self._client.request("GET", "/capabilities", body=None, headers={"Accept": "application/json"})
-            return said.status == 200 and msgspec.json.decode(said.body, type=_Capabilities).release_parts
+            return said.status == 200 and _decode_capabilities(said.body).release_parts
         except (NoAnswer, TimeoutError):
             return None
         except (msgspec.DecodeError, ValueError, RecursionError):

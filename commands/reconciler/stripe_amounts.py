@@ -23,8 +23,8 @@ class NotPayable(ValueError):
 def to_stripe(amount_minor: int, currency: str) -> int:
     """The amount of a request. Raises `NotPayable`."""
     factor, divisor = _ratio(currency)
-    amount, rest = divmod(amount_minor * factor, divisor)
-    if rest or (currency in _TENS and amount % 10):
+    amount, remainder = divmod(amount_minor * factor, divisor)
+    if remainder or (currency in _TENS and amount % 10):
         raise NotPayable(f"Stripe takes no {amount_minor} minor units of {currency}")
     return amount
 

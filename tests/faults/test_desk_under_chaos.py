@@ -1,4 +1,4 @@
-"""The desk's day under chaos: parcels, cancelled lines, refunds and disputes while everything fails and the processor is killed."""
+"""The desk's day under chaos: parcels, cancelled lines and refunds while everything fails and the processor is killed."""
 
 from __future__ import annotations
 
@@ -102,4 +102,3 @@ def test_two_thousand_orders_of_the_desk_under_chaos_and_fifty_kills_end_with_eq
     tmp_path: Path, kafka: KafkaSettings, topics: Topics
 ) -> None:
     run_chaos(tmp_path, kafka, topics, orders=2_000, kills=50, lost=0.1, settle_s=900, kind=CustomersAndDesk)
-

@@ -151,22 +151,10 @@ def run_chaos(
     """Returns how many orders ended in each status. `kind`: who buys."""
     log = KafkaLog(kafka)
     log.ensure_topics(topics.specs(4, 1))
-    port = free_port()
     choice = random.Random(3)
     with running_sandbox(folder) as sandbox:
         stock = _prepare(sandbox, orders, lost)
-        node = LedgerNode(
-            folder,
-            kafka.bootstrap_servers,
-            topics,
-            port=port,
-            env={
-                "SANDBOX_URL": sandbox.url,
-                "PAYMENT_GATEWAY_WEBHOOK_SECRETS": WEBHOOK_SECRET,
-                "OUTSIDE_TIMEOUT_MS": "1000",
-                "OUTBOX_DIR": str(folder / "outbox"),
-            },
-        )
+        node = _node(folder, kafka, topics, sandbox)
         sandbox.sandbox.webhooks.send_to(f"{node.url}/webhooks/stripe", WEBHOOK_SECRET)
         try:
             processor, serve = node.child("commands"), node.child("serve")
@@ -199,13 +187,23 @@ def run_chaos(
         finally:
             node.end()
     states = Counter(order.status for order in ledger.orders.values())
-    fates = Counter()
+    fates: Counter[str] = Counter()
     for (_, _, fate), count in world.calls.items():
         fates[fate] += count
     assert all(fates[fate] for fate in CHAOS)
     print(f"\n{orders} orders, {kills + 1} kills, {time.monotonic() - began:.0f} s: {dict(states)}; {world.sums()}")
     print(f"calls {dict(fates)}; {len(ledger.events)} events; {dict(customers.answers)} answers")
     return states
+
+
+def _node(folder: Path, kafka: KafkaSettings, topics: Topics, sandbox: RunningSandbox) -> LedgerNode:
+    env = {
+        "SANDBOX_URL": sandbox.url,
+        "PAYMENT_GATEWAY_WEBHOOK_SECRETS": WEBHOOK_SECRET,
+        "OUTSIDE_TIMEOUT_MS": "1000",
+        "OUTBOX_DIR": str(folder / "outbox"),
+    }
+    return LedgerNode(folder, kafka.bootstrap_servers, topics, port=free_port(), env=env)
 
 
 def _settled(
@@ -227,7 +225,7 @@ def _check_secrets(node: LedgerNode, log: KafkaLog, secrets: list[str]) -> None:
     assert len(secrets) > 10
     wanted = re.compile("|".join(map(re.escape, secrets)).encode())
     places = {child.log_file.name: child.log_file.read_bytes() for child in node.children}
-    places |= {"arguments": "\n".join(f"{child.process.args}" for child in node.children if child.process).encode()}
+    places |= {"arguments": "\n".join(f"{child.process.args!r}" for child in node.children if child.process).encode()}
     topics = node.topics
     for topic in (topics.commands, topics.events, topics.refusals, topics.contacts):
         raw = read_topic(node.bootstrap, topic)

@@ -15,6 +15,7 @@ PURE = (
     "ledger/events.py",
     "ledger/evolve.py",
     "ledger/order.py",
+    "ledger/order_numbers.py",
     "ledger/shares.py",
     "ledger/transitions.py",
     "ledger/units.py",

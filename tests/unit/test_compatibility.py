@@ -88,7 +88,8 @@ def test_a_field_that_became_nullable_cannot_be_read_by_older_readers() -> None:
 
 def test_a_hash_of_another_size_is_found_at_each_place_it_is_used() -> None:
     version = next_version(lambda s: field(s, "prev_hash")["type"].update(size=64))
-    expected = [(r, w, f) for r, w in ((1, 2), (2, 1)) for f in ("prev_hash", "placed.contact_digest")]
+    places = ("prev_hash", "placed.contact_digest", "imported.placed.contact_digest")
+    expected = [(r, w, f) for r, w in ((1, 2), (2, 1)) for f in places]
     assert problems(version) == expected
 
 
@@ -98,7 +99,12 @@ def test_a_change_inside_a_nullable_detail_is_named_by_its_whole_path() -> None:
         lines["fields"].append({"name": "gift", "type": "boolean"})
         field(inside(schema, "payment"), "attempt")["type"] = "string"
 
-    assert problems(next_version(change)) == [(1, 2, "payment.attempt"), (2, 1, "placed.lines[].gift"), (2, 1, "payment.attempt")]
+    assert problems(next_version(change)) == [
+        (1, 2, "payment.attempt"),
+        (2, 1, "placed.lines[].gift"),
+        (2, 1, "imported.placed.lines[].gift"),
+        (2, 1, "payment.attempt"),
+    ]
 
 
 def test_a_renamed_record_inside_a_nullable_detail_is_found_in_both_directions() -> None:

@@ -49,7 +49,7 @@ async def cancel_a_unit(calls: Calls, order: PlacedOrder) -> list[str]:
 
 
 async def give_goodwill(calls: Calls, order: PlacedOrder) -> list[str]:
-    """Refund a small amount of an order that goes on. Returns what was not as promised."""
+    """Refund a small amount of an order that continues. Returns what was not as promised."""
     answer = await ask(calls, order, "/refunds", "goodwill", {"amount_minor": GOODWILL_MINOR, "reason": "goodwill"})
     if answer.status != 200:
         return [f"{order.order_id}: goodwill refund: {answer.status} {answer.text}"]
@@ -66,8 +66,8 @@ async def find_by_number(calls: Calls, order: PlacedOrder) -> list[str]:
     """Look the order up by its number, as people type it. Returns what was not as promised."""
     typed = order.shown_number.replace("-", " ").lower()
     page = await calls.page(number=typed)
-    found = [row["order_id"] for row in page.get("data", [])]
-    return [] if found == [order.order_id] else [f"{order.order_id}: number {typed!r} finds {found}"]
+    order_ids = [row["order_id"] for row in page.get("data", [])]
+    return [] if order_ids == [order.order_id] else [f"{order.order_id}: number {typed!r} finds {order_ids}"]
 
 
 def _units(line: dict[str, Any]) -> dict[str, Any]:

@@ -226,7 +226,7 @@ class Steps:
         await self._each(step, [o for o in self.placed if o.life.name == UNIT_CANCELLED], cut)
 
     async def _give_back(self) -> None:
-        step = self._step("goodwill refunds", "refunded once, the order goes on")
+        step = self._step("goodwill refunds", "refunded once, the order continues")
 
         async def give(order: PlacedOrder) -> None:
             step.problems += await desk.give_goodwill(self._calls, order)
