@@ -228,6 +228,11 @@ class OrderCommand(Struct, frozen=True, kw_only=True):
     resolve_attention: ResolveAttention | None = None
     change_metadata: ChangeMetadata | None = None
 
+    @property
+    def content(self) -> PlaceOrder | None:
+        """What a new order contains; None for a command about an existing one."""
+        return self.place if self.import_order is None else self.import_order.place
+
 
 PAYLOAD_OF: dict[Operation, str | None] = {
     Operation.PLACE_ORDER: "place",

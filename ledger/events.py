@@ -73,7 +73,7 @@ class Line(Struct, frozen=True):
     unit_price_minor: AmountMinor
 
 
-class Adjustment(Struct, frozen=True):
+class Adjustment(Struct, frozen=True, omit_defaults=True):
     """Shipping, tax or fee (>= 0), or a discount (<= 0): of the line (`service`, `sku`), or of the order if both are None."""
 
     kind: Word

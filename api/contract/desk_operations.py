@@ -107,7 +107,7 @@ ADD_NOTE = operation(
     f"{ON_ORDER} {COMMAND}",
     path=f"{ORDER_PATH}/notes",
     parameters=(ORDER_ID, *COMMAND_HEADERS),
-    body=requests.NoteBody,
+    body=requests.AddNoteBody,
 )
 READ_NOTES = operation(
     "readNotes",

@@ -251,7 +251,7 @@ class ChangeMetadataBody(RequestBody):
     metadata: Annotated[dict[MetadataName, MetadataText | None], Field(min_length=1, max_length=2 * MAX_METADATA)]
 
 
-class NoteBody(RequestBody):
+class AddNoteBody(RequestBody):
     """A note of the desk. It is personal data: stored beside the contact, and erased with it."""
 
     model_config = ConfigDict(

@@ -8,7 +8,7 @@ from starlette.responses import Response
 from api.call import Call
 from api.contract import desk_operations as docs
 from api.contract.queries import QueryParameters
-from api.contract.requests import NoteBody
+from api.contract.requests import AddNoteBody
 from api.contract.responses import NoteListOut
 from api.edge import json_response
 from api.problems import Problem
@@ -36,7 +36,7 @@ async def add_note(call: Call) -> Response:
     principal = call.allow("admin")
     key = call.idempotency_key()
     partition, order = await order_of_path(call)
-    _, body = await call.body_as(NoteBody)
+    _, body = await call.body_as(AddNoteBody)
     ctx = call.ctx
     note_id = command_id_of(principal.name, "", ADD, order.order_id, key).removeprefix("cmd_")
     known = dict(ctx.projector.contacts.notes(order.order_id)).get(note_id)

@@ -119,8 +119,8 @@ class Submissions:
             return Decided(known, replayed=True)
         self.refuse_overload(command.order_id)
         record = None
-        if contact is not None and command.place is not None:
-            key = contact_key(command.order_id, command.place.contact_digest)
+        if contact is not None and (content := command.content) is not None:
+            key = contact_key(command.order_id, content.contact_digest)
             if self._projector.contacts.is_erased(key):
                 contact = None
             elif first is None:  # a reused key will be refused: then do not write a contact that no event would name

@@ -16,12 +16,14 @@ from api.bodies import parse, validated
 from api.callers.auth import Tokens
 from api.context import AppContext
 from api.contract.requests import (
+    AddNoteBody,
     CancelLinesBody,
     CancelOrderBody,
     ChangeMetadataBody,
     CreateShipmentBody,
     EmptyBody,
     EraseBody,
+    ImportOrderBody,
     PayOrderBody,
     PlaceOrderBody,
     RequestRefundBody,
@@ -82,6 +84,16 @@ def test_every_operation_of_the_contract_is_there(document: dict[str, Any]) -> N
         "POST /orders/{order_id}/payment",
         "GET /orders/{order_id}/payment",
         "POST /orders/{order_id}/attention",
+        "POST /orders/{order_id}/lines/cancel",
+        "POST /orders/{order_id}/refunds",
+        "GET /orders/{order_id}/refunds",
+        "POST /orders/{order_id}/shipments",
+        "POST /orders/{order_id}/shipments/{number}/delivered",
+        "PATCH /orders/{order_id}/metadata",
+        "POST /orders/{order_id}/notes",
+        "GET /orders/{order_id}/notes",
+        "DELETE /orders/{order_id}/notes/{note_id}",
+        "POST /imports",
         "POST /webhooks/stripe",
         "GET /commands/{command_id}",
         "POST /customers/{customer_id}/erasure",
@@ -182,6 +194,8 @@ def test_the_examples_of_bodies_are_accepted_by_the_api_itself(document: dict[st
         ("CreateShipment", CreateShipmentBody),
         ("ChangeMetadata", ChangeMetadataBody),
         ("Empty", EmptyBody),
+        ("AddNote", AddNoteBody),
+        ("ImportOrder", ImportOrderBody),
     ):
         for example in document["components"]["schemas"][component]["examples"]:
             validated(model, parse(json.dumps(example).encode()))

@@ -166,7 +166,7 @@ def test_a_part_whose_answer_is_lost_is_released_once(sandbox: RunningSandbox, p
     order_id, line = fresh(sandbox, 10)
 
     def release(stock: StockService) -> Coroutine[Any, Any, Any]:
-        return stock.release_part(order_id, [e.Units("merch", line.sku, 1)], 1, "part")
+        return stock.release_part(order_id, [e.Units("merch", line.sku, 1)], 1, f"part:{order_id}")
 
     play(lambda stock: stock.reserve(order_id, "EUR", [line], "res"))
     sandbox.chaos(ports={"merch": {fate: 1.0}}, hold_timeout_ms=30_000)
