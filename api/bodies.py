@@ -231,5 +231,5 @@ def _problem_of(details: list[ErrorDetails]) -> Problem:
 
 def _field_error(error: ErrorDetails) -> FieldError:
     kind = error["type"]
-    pointer = "".join(f"/{_escaped(part)}" for part in error["loc"])
+    pointer = "".join(f"/{_escaped(part)}" for part in error["loc"] if part != "[key]")
     return FieldError(pointer, _WORDS.get(kind) or kind.replace("_", "-"))

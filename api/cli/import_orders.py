@@ -123,7 +123,13 @@ async def _import(options: ImportOptions, report: Report, advance: Any) -> None:
                 await _send(client, number, raw, report)
                 advance()
 
-        await asyncio.gather(*(work() for _ in range(AT_ONCE)))
+        workers = [asyncio.create_task(work()) for _ in range(AT_ONCE)]
+        try:
+            await asyncio.gather(*workers)
+        finally:  # an error of one ends all, before the client is closed
+            for worker in workers:
+                worker.cancel()
+            await asyncio.gather(*workers, return_exceptions=True)
 
 
 async def _send(client: HttpClient, number: int, raw: bytes, report: Report) -> None:

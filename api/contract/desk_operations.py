@@ -19,8 +19,8 @@ CANCEL_LINES = operation(
     "Cancelling the last units cancels the order. Customers can do this until processing starts, staff until the units are "
     "shipped.",
     {200: success("The order without these units.", responses.OrderOut, ORDER_HEADERS), 202: PENDING},
-    f"customer-required {ON_ORDER} {COMMAND} too-late-to-cancel order-cancelled order-imported unknown-line "
-    "quantity-exceeded order-full",
+    f"customer-required {ON_ORDER} {COMMAND} too-late-to-cancel order-cancelled order-imported duplicate-line "
+    "unknown-line quantity-exceeded order-full",
     path=f"{ORDER_PATH}/lines/cancel",
     parameters=(ORDER_ID, "CustomerId", *COMMAND_HEADERS, "IfMatch"),
     body=requests.CancelLinesBody,
@@ -32,7 +32,7 @@ REQUEST_REFUND = operation(
     "Staff only. Give an amount, or units whose price is refunded, or both; `shipping` adds what shipping costs. The refund is "
     "made after the answer (`axes.payment`, `readRefunds`). A cancelled order is refunded without a request.",
     {200: success("The order, which owes the refund.", responses.OrderOut, ORDER_HEADERS), 202: PENDING},
-    f"{ON_ORDER} {COMMAND} order-cancelled unknown-line quantity-exceeded not-shipped dispute-open order-imported "
+    f"{ON_ORDER} {COMMAND} order-cancelled duplicate-line unknown-line quantity-exceeded not-shipped dispute-open order-imported "
     "nothing-to-refund refund-exceeds-payment",
     path=f"{ORDER_PATH}/refunds",
     parameters=_STAFF,
@@ -55,7 +55,7 @@ CREATE_SHIPMENT = operation(
     "Staff only. The order is `processing` as long as units remain, and `shipped` with the last ones. To ship all that remains, "
     "set the status to `shipped`.",
     {200: success("The order with the shipment.", responses.OrderOut, ORDER_HEADERS), 202: PENDING},
-    f"{ON_ORDER} {COMMAND} not-paid stock-not-reserved dispute-open already-shipped order-cancelled unknown-line "
+    f"{ON_ORDER} {COMMAND} not-paid stock-not-reserved dispute-open already-shipped order-cancelled duplicate-line unknown-line "
     "quantity-exceeded order-full",
     path=f"{ORDER_PATH}/shipments",
     parameters=_STAFF,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 from pydantic_core import PydanticCustomError
 
 from api.contract.card_numbers import no_card_number
@@ -23,6 +23,7 @@ Minor = Annotated[int, Field(ge=-MAX_TOTAL_MINOR, le=MAX_TOTAL_MINOR)]
 # For every text that a client may send: a test checks all requests.
 NO_CARD = AfterValidator(no_card_number)
 MetadataName = Annotated[str, Field(pattern=r"^[a-z0-9_]{1,40}$"), NO_CARD]
+NO_OTHERS: dict[str, JsonValue] = {"additionalProperties": False}  # pydantic says only what names with the pattern hold
 MetadataText = Annotated[str, Field(max_length=200), NO_CARD]
 Country = Annotated[str, Field(pattern=r"^[A-Za-z]{2}$", description="ISO 3166-1 alpha-2"), NO_CARD]
 
@@ -125,7 +126,11 @@ class PlaceOrderBody(RequestBody):
     ] = None
     metadata: Annotated[
         dict[MetadataName, MetadataText],
-        Field(max_length=MAX_METADATA, description="ids of the shop; no personal data, because they stay in the log"),
+        Field(
+            max_length=MAX_METADATA,
+            description="ids of the shop; no personal data, because they stay in the log",
+            json_schema_extra=NO_OTHERS,
+        ),
     ] = {}
     contact: ContactBody
 
@@ -177,7 +182,7 @@ class ImportOrderBody(RequestBody):
     tracking: Annotated[str | None, Field(max_length=64), NO_CARD] = None
     cancel_reason: CancelReason | None = None
     reference: Annotated[str | None, Field(max_length=64), NO_CARD] = None
-    metadata: Annotated[dict[MetadataName, MetadataText], Field(max_length=MAX_METADATA)] = {}
+    metadata: Annotated[dict[MetadataName, MetadataText], Field(max_length=MAX_METADATA, json_schema_extra=NO_OTHERS)] = {}
     contact: ContactBody | None = None
 
 
@@ -248,7 +253,10 @@ class ChangeMetadataBody(RequestBody):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"metadata": {"campaign": "winter-30", "till": None}}]})
 
-    metadata: Annotated[dict[MetadataName, MetadataText | None], Field(min_length=1, max_length=2 * MAX_METADATA)]
+    metadata: Annotated[
+        dict[MetadataName, MetadataText | None],
+        Field(min_length=1, max_length=2 * MAX_METADATA, json_schema_extra=NO_OTHERS),
+    ]
 
 
 class AddNoteBody(RequestBody):

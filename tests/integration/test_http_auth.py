@@ -33,6 +33,16 @@ TABLE = [
     ("POST", f"/orders/{NOBODY}/payment", {"gateway"}, 503),
     ("GET", f"/orders/{NOBODY}/payment", {"gateway", "admin", "reader"}, 404),
     ("POST", f"/orders/{NOBODY}/attention", {"admin", "operator"}, 422),
+    ("POST", f"/orders/{NOBODY}/lines/cancel", {"gateway", "admin"}, 422),
+    ("POST", f"/orders/{NOBODY}/refunds", {"admin"}, 422),
+    ("GET", f"/orders/{NOBODY}/refunds", {"gateway", "admin", "reader"}, 404),
+    ("POST", f"/orders/{NOBODY}/shipments", {"admin"}, 422),
+    ("POST", f"/orders/{NOBODY}/shipments/1/delivered", {"admin"}, 404),
+    ("PATCH", f"/orders/{NOBODY}/metadata", {"admin"}, 422),
+    ("POST", f"/orders/{NOBODY}/notes", {"admin"}, 404),
+    ("GET", f"/orders/{NOBODY}/notes", {"admin"}, 404),
+    ("DELETE", f"/orders/{NOBODY}/notes/1", {"admin"}, 404),
+    ("POST", "/imports", {"admin"}, 422),
     ("GET", "/commands/cmd_x", ALL, 404),
     ("POST", "/customers/nobody/erasure", {"operator"}, 200),
     ("GET", "/customers/somebody/erasure", {"operator"}, 404),
@@ -97,6 +107,7 @@ def test_the_table_has_every_operation_of_the_document(ledger: RunningLedger) ->
         (m, re.sub("/(no|some)body/", "/{customer_id}/", p.replace("cmd_x", "{command_id}").replace("/forbidden", "/{slug}")))
         for m, p in asked
     }
+    asked = {(m, p.replace("/shipments/1/", "/shipments/{number}/").replace("/notes/1", "/notes/{note_id}")) for m, p in asked}
     assert covered == {(m, p) for m, p in asked if not any(p.startswith(t) for t in templates)}
 
 

@@ -73,6 +73,8 @@ def test_every_route_with_a_token_is_limited(ledger: RunningLedger, clock: Clock
         "order_id": "ord_x",
         "command_id": "cmd_x",
         "customer_id": "c-1",
+        "number": "1",
+        "note_id": "n",
         "slug": "forbidden",
         "subject": "order-events-value",
         "version": "latest",

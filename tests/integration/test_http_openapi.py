@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, Phase, Verbosity, given, settings
 from schemathesis.generation import GenerationMode
 from schemathesis.generation.case import Case
 
-from api.contract import operations, registry
+from api.contract import desk_operations, operations, registry
 from ledger.kafka.log import KafkaLog
 from ledger.kafka.settings import KafkaSettings
 from ledger.topics import Topics
@@ -32,7 +32,7 @@ pytestmark = [
 
 OPERATIONS = sorted(
     described["operation_id"]
-    for described in (*vars(operations).values(), *vars(registry).values())
+    for described in (*vars(operations).values(), *vars(desk_operations).values(), *vars(registry).values())
     if isinstance(described, dict) and "operation_id" in described
 )
 NOTHING_TO_BREAK = {"live", "ready"}  # no parameter, no body, no token

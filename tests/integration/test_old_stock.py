@@ -51,6 +51,7 @@ def test_a_service_that_knows_no_parts_says_so_over_http() -> None:
         writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
         await writer.drain()
         writer.close()
+        await writer.wait_closed()
 
     async def go() -> tuple[Answer, bool | None]:
         server = await asyncio.start_server(old, "127.0.0.1", 0)
@@ -61,6 +62,7 @@ def test_a_service_that_knows_no_parts_says_so_over_http() -> None:
         finally:
             await stock.close()
             server.close()
+            await server.wait_closed()
 
     assert asyncio.run(go()) == (No(NO_PARTS), False)
 

@@ -17,7 +17,7 @@ from commands.reconciler.performing import CallReport, Ports, perform
 from commands.reconciler.stripe_gateway import StripeGateway
 from commands.sandbox import SECRET_KEY
 from ledger.events import Line
-from ledger.order import Attempt, Order, StockEntry
+from ledger.order import Attempt, LineCount, Order, StockEntry
 from tests.support.sandboxed import WEBHOOK_SECRET
 
 
@@ -109,10 +109,12 @@ def test_a_capture_that_fails_after_its_look_was_answered_says_so() -> None:
         customer_id="c-1",
         currency="EUR",
         total_minor=1,
+        placed_minor=1,
         placed_at=at,
         updated_at=at,
         expires_at=at + 1_800_000,
         lines=(Line("merch", "mug", "Mug", 1, 1),),
+        counts=(LineCount(),),
         adjustments=(),
         reference=None,
         contact_digest=b"",
