@@ -108,7 +108,7 @@ def _content(place: PlaceOrder, expires_at: int, number: str) -> events.Placed:
         contact_digest=place.contact_digest,
         expires_at=expires_at,
         reference=place.reference,
-        metadata=place.metadata,
+        metadata=tuple(sorted(place.metadata, key=lambda entry: entry.name)),
         number=number,
     )
 

@@ -87,4 +87,6 @@ def malformed(customer_id: str, place: PlaceOrder) -> str:
         return "an amount below zero, or beyond the bounds"
     if any(line.service not in SERVICES for line in place.lines):
         return "an unknown service"
+    if len({entry.name for entry in place.metadata}) < len(place.metadata):
+        return "metadata with the same name twice"
     return ""

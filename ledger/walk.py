@@ -18,11 +18,34 @@ from msgspec import Struct
 from ledger import transitions
 from ledger.envelope import headers, summary
 from ledger.errors import DecodeError
-from ledger.events import DETAIL_OF, DISPUTE_CLOSED, NO_HASH, OrderEvent
+from ledger.events import (
+    DETAIL_OF,
+    DISPUTE_CLOSED,
+    LINES_CANCELLED,
+    NO_HASH,
+    ORDER_CANCELLED,
+    ORDER_DELIVERED,
+    ORDER_SHIPPED,
+    PARCEL_DELIVERED,
+    PARCEL_SHIPPED,
+    OrderEvent,
+)
 from ledger.evolve import evolve
 from ledger.log import Record
 from ledger.money import total_of
-from ledger.order import FoldError, Order, attempt_no, display, dispute_of, refund_of, refund_room_minor, stock_of
+from ledger.order import (
+    DELIVERED,
+    PROCESSING,
+    SHIPPED,
+    FoldError,
+    Order,
+    attempt_no,
+    display,
+    dispute_of,
+    refund_of,
+    refund_room_minor,
+    stock_of,
+)
 from ledger.order_numbers import is_number_of
 from ledger.partitioner import partition_for
 from ledger.schemas.codec import event_codec, link_of
@@ -66,6 +89,13 @@ NO_HEAD = Head(0, -1, NO_HASH)
 _DETAILS = tuple(dict.fromkeys(DETAIL_OF.values()))
 _REQUESTED = {
     outcome for row in transitions.REQUESTS.values() for outcome in row.values() if not isinstance(outcome, transitions.Code)
+}
+# How far the order is after an event about a parcel: the last one is an event about the order.
+_PROGRESS = {
+    PARCEL_SHIPPED: (PROCESSING,),
+    ORDER_SHIPPED: (SHIPPED,),
+    PARCEL_DELIVERED: (PROCESSING, SHIPPED),
+    ORDER_DELIVERED: (DELIVERED,),
 }
 
 
@@ -195,6 +225,10 @@ class Walk:
                 yield fault("placed", f"the number {content.number} does not belong to this order")
         else:
             yield from _faults_of_step(before, event, after, fault)
+        if event.content is not None or event.metadata is not None:
+            names = [entry.name for entry in after.metadata]
+            if names != sorted(set(names)):
+                yield fault("metadata", "has names that are not unique and sorted")
         for name, recomputed in summary(after).items():
             if getattr(event, name) != recomputed:
                 yield fault(name, f"is {getattr(event, name)!r}, the events give {recomputed!r}")
@@ -216,9 +250,28 @@ def _faults_of_step(before: Order, event: OrderEvent, after: Order, fault: Calla
         yield fault("cut", f"says {event.cut.amount_minor}, the units cost {fall}")
     if event.refund_request is not None and not 0 < event.refund_request.amount_minor <= refund_room_minor(before):
         yield fault("refund_request", f"{event.refund_request.amount_minor} of {refund_room_minor(before)} that can be refunded")
+    yield from (fault("type", why) for why in _wrong_parcels(before, event, after))
     for number, (line, count) in enumerate(zip(after.lines, after.counts, strict=True), 1):
         if min(shippable(line, count), refundable(line, count), count.shipped - count.restocked) < 0:
             yield fault("type", f"{event.type} of more units than line {number} has")
+
+
+def _wrong_parcels(before: Order, event: OrderEvent, after: Order) -> Iterator[str]:
+    """What is wrong with an event about a parcel, or about the last unit of the order."""
+    kind, parcel = event.type, event.shipment.parcel if event.shipment is not None else None
+    if kind in (PARCEL_SHIPPED, ORDER_SHIPPED) and parcel != (no := len(before.parcels) + 1):
+        yield f"{kind} of parcel {parcel}, the next one is {no}"
+    about_one = kind == PARCEL_DELIVERED or (kind == ORDER_DELIVERED and parcel is not None)
+    if about_one and not any(p.no == parcel and p.delivered_at is None for p in before.parcels):
+        yield f"{kind} of parcel {parcel}, which is not on its way"
+    if kind in _PROGRESS and after.fulfilment not in _PROGRESS[kind]:
+        yield f"{kind}, and the order is {after.fulfilment} then"
+    if kind == ORDER_CANCELLED and before.parcels:
+        yield f"{kind} of an order with a shipped parcel"
+    if kind == LINES_CANCELLED and all(
+        count.cancelled >= line.quantity for line, count in zip(after.lines, after.counts, strict=True)
+    ):
+        yield f"{kind} of all that was left"
 
 
 def _outcomes(entry: str | transitions.Code) -> tuple[str, ...]:
