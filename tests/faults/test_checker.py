@@ -12,7 +12,19 @@ import pytest
 from tests.support import checker
 from tests.support.checker import Decoded, Ledger, Raw
 
-DETAILS = ("placed", "cancel", "payment", "refund", "dispute", "stock", "shipment", "attention")
+DETAILS = (
+    "placed",
+    "cancel",
+    "cut",
+    "payment",
+    "refund_request",
+    "refund",
+    "dispute",
+    "stock",
+    "shipment",
+    "attention",
+    "metadata",
+)
 LOG = bytes(16)
 
 
@@ -41,7 +53,7 @@ def command(number: int, **members: Any) -> dict[str, Any]:
     return {"command_id": f"cmd_{number}", "fingerprint": b"f", "operation": "Any"} | members
 
 
-LINE = {"service": "product", "quantity": 2, "unit_price_minor": 250}
+LINE = {"service": "product", "sku": "tea", "quantity": 2, "unit_price_minor": 250}
 EVENTS = [
     event(1, "OrderPlaced", 0, placed={"lines": [LINE], "adjustments": []}),
     event(2, "StockReserved", 1, stock={"service": "product"}),
@@ -163,3 +175,126 @@ def test_a_broken_promise_is_found(change: Callable[[Lists], None], problem: str
     change(lists)
     problems = ledger(*lists).problems
     assert any(problem in line for line in problems), problems
+
+
+# ---- the desk's day: an order of two lines, 2 x 250 and 1 x 300, and 200 for shipping -------------------------------
+
+
+def units(sku: str, quantity: int) -> dict[str, Any]:
+    return {"service": {"tea": "product"}.get(sku, "merch"), "sku": sku, "quantity": quantity}
+
+
+def cut(amount: int, *lines: dict[str, Any], shipping: bool = False) -> dict[str, Any]:
+    return {"lines": lines, "amount_minor": amount, "reason": "other", "by": "admin", "shipping": shipping}
+
+
+def asked(amount: int, *lines: dict[str, Any], shipping: bool = False, restock: bool = False) -> dict[str, Any]:
+    return {"amount_minor": amount, "reason": "damaged", "lines": lines, "shipping": shipping, "restock": restock}
+
+
+def shipment(parcel: int | None, *lines: dict[str, Any]) -> dict[str, Any]:
+    return {"carrier": None, "tracking": None, "lines": lines, "parcel": parcel}
+
+
+def refund(no: int, amount: int) -> dict[str, Any]:
+    return {"refund_no": no, "provider_ref": f"re_{no}", "amount_minor": amount, "code": None}
+
+
+MUG = {"service": "merch", "sku": "mug", "quantity": 1, "unit_price_minor": 300}
+POST = {"kind": "shipping", "amount_minor": 200, "service": None, "sku": None}
+DAY: list[dict[str, Any]] = [
+    {"type": "OrderPlaced", "placed": {"lines": [LINE, MUG], "adjustments": [POST]}, "total_minor": 1000},
+    {"type": "StockReserved", "stock": {"service": "product"}},
+    {"type": "StockReserved", "stock": {"service": "merch"}},
+    {"type": "PaymentCaptured", "payment": {"attempt": 1, "amount_minor": 1000}, "captured_minor": 1000, "status": "paid"},
+    {"type": "LinesCancelled", "cut": cut(250, units("tea", 1)), "total_minor": 750},
+    {"type": "StockReleased", "stock": {"service": "product", "part": 1}},
+    {"type": "ParcelShipped", "shipment": shipment(1, units("tea", 1)), "status": "processing"},
+    {"type": "RefundRequested", "refund_request": asked(250, units("tea", 1), restock=True)},
+    {"type": "RefundSettled", "refund": refund(1, 250), "refunded_minor": 250},
+    {"type": "OrderShipped", "shipment": shipment(2, units("mug", 1)), "status": "shipped"},
+    {"type": "ParcelDelivered", "shipment": shipment(2)},
+    {"type": "StockReleased", "stock": {"service": "product", "part": 2}},
+    {"type": "OrderDelivered", "shipment": shipment(1), "status": "delivered"},
+    {"type": "RefundRequested", "refund_request": asked(100)},
+    {"type": "RefundSubmitted", "refund": refund(2, 250)},
+    {"type": "RefundSettled", "refund": refund(2, 250), "refunded_minor": 500},
+    {"type": "MetadataChanged", "metadata": {"entries": [{"name": "a", "text": "1"}, {"name": "b", "text": ""}]}},
+]
+SUMMARY = ("status", "total_minor", "captured_minor", "refunded_minor")
+
+
+def day(**changes: dict[str, Any]) -> Ledger:
+    """The day with some events changed: `e4={"cut": ...}`. What an event's summary does not say is as before it."""
+    events, summary = [], {"status": "pending", "captured_minor": 0, "refunded_minor": 0}
+    for n, told in enumerate(DAY):
+        fields = told | changes.get(f"e{n}", {})
+        summary |= {name: fields[name] for name in SUMMARY if name in fields}
+        events.append(event(n + 1, fields["type"], n, **summary) | fields)
+    return ledger(events, [], [command(n) for n in range(len(DAY))])
+
+
+def test_a_day_of_the_desk_has_no_problem() -> None:
+    found = day()
+    assert found.problems == []
+    order = found.orders["ord_a"]
+    assert (order.total_minor, order.refunded_minor, order.due_back_minor, order.room_minor) == (750, 500, 600, 400)
+    assert order.held() == {("merch", "mug"): 1}, "one cup of tea was cancelled, the other came back"
+    assert order.asked_back_minor == 350
+
+
+@pytest.mark.parametrize(
+    ("at", "members", "problem"),
+    [
+        (4, {"cut": cut(251, units("tea", 1))}, "the total falls by 251, the units cost 250"),
+        (4, {"cut": cut(250, units("tea", 1)), "total_minor": 749}, "total_minor 749, not 750"),
+        (4, {"cut": cut(250, units("tea", 1), shipping=True)}, "the total falls by 250, the units cost 450"),
+        (4, {"cut": cut(750, units("tea", 3))}, "3 of ('product', 'tea') cancelled, of 2"),
+        (4, {"cut": cut(250, units("pot", 1))}, "no line ('merch', 'pot')"),
+        (4, {"cut": cut(800, units("tea", 2), units("mug", 1))}, "nothing is left, and the order is not cancelled"),
+        (13, {"type": "LinesCancelled", "refund_request": None, "cut": cut(1)}, "lines cancelled of an order that is delivered"),
+        (5, {"stock": {"service": "merch", "part": 1}}, "part 1 of merch given back, which is not owed"),
+        (5, {"stock": {"service": "product", "part": 2}}, "part 2 of product given back, which is not owed"),
+        (11, {"stock": {"service": "product", "part": 1}}, "part 1 of product given back, which is not owed"),
+        (5, {"stock": {"service": "product", "part": None}}, "status paid, not pending"),
+        (6, {"shipment": shipment(1, units("tea", 2))}, "2 of ('product', 'tea') shipped, of 1"),
+        (6, {"shipment": shipment(2, units("tea", 1))}, "parcel 2 is the 1th"),
+        (6, {"type": "OrderShipped"}, "OrderShipped, and it is processing then"),
+        (9, {"type": "ParcelShipped"}, "ParcelShipped, and it is shipped then"),
+        (3, {"payment": {"attempt": 1, "amount_minor": 999}}, "status paid, not pending"),
+        (9, {"shipment": shipment(2, units("mug", 1), units("tea", 1))}, "1 of ('product', 'tea') shipped, of 0"),
+        (10, {"shipment": shipment(3)}, "parcel 3 delivered"),
+        (12, {"shipment": shipment(2)}, "parcel 2 delivered"),
+        (12, {"type": "ParcelDelivered"}, "ParcelDelivered, and it is delivered then"),
+        (10, {"type": "OrderDelivered"}, "OrderDelivered, and it is shipped then"),
+        (12, {"type": "OrderCancelled", "shipment": None, "cancel": {}}, "cancelled, and a parcel is on its way"),
+        (7, {"refund_request": asked(751, units("tea", 1))}, "751 asked back, of 750"),
+        (7, {"refund_request": asked(0)}, "0 asked back, of 750"),
+        (7, {"refund_request": asked(250, units("tea", 2))}, "2 of ('product', 'tea') refunded, of 1"),
+        (7, {"refund_request": asked(250, units("mug", 1), restock=True)}, "1 of ('merch', 'mug') back in stock, of 0 that left"),
+        (8, {"refund": refund(1, 251), "refunded_minor": 251}, "refunded_minor 500, not 501"),
+        (14, {"refund": refund(2, 351)}, "601 went back, of 600"),
+        (8, {"refund": refund(1, 501)}, "501 went back, of 500"),
+        (4, {"type": "RefundSettled", "cut": None, "refund": refund(1, 1)}, "1 went back, of 0"),
+        (13, {"refund_request": asked(501)}, "501 asked back, of 500"),
+        (16, {"metadata": {"entries": [{"name": "b", "text": ""}, {"name": "a", "text": ""}]}}, "metadata with the names"),
+        (16, {"metadata": {"entries": [{"name": f"k{n:02}", "text": ""} for n in range(21)]}}, "metadata with the names"),
+    ],
+)
+def test_a_broken_promise_of_the_desk_is_found(at: int, members: dict[str, Any], problem: str) -> None:
+    problems = day(**{f"e{at}": members}).problems
+    assert any(problem in line for line in problems), problems
+
+
+def test_a_refund_in_a_dispute_and_what_staff_settled_elsewhere_are_counted() -> None:
+    opened = {"provider_ref": "dp", "amount_minor": 300, "outcome": None}
+    settled = {"code": "refund_failed", "obligation_key": "k", "action": "settled_elsewhere", "amount_minor": 40}
+    assert any("in dispute" in line for line in day(e5={"type": "DisputeOpened", "stock": None, "dispute": opened}).problems)
+    found = day(e16={"type": "AttentionResolved", "metadata": None, "attention": settled, "refunded_minor": 540})
+    assert found.problems == []
+    order = day(
+        e13={"type": "DisputeOpened", "refund_request": None, "dispute": opened},
+        e14={"type": "DisputeClosed", "refund": None, "dispute": opened | {"outcome": "lost", "amount_minor": None}},
+        e15={"type": "PaymentVoided", "refund": None, "payment": {"attempt": 2}, "refunded_minor": 250},
+    ).orders["ord_a"]
+    assert (order.lost_minor, order.due_back_minor, order.room_minor) == (300, 500, 200)

@@ -1,11 +1,11 @@
-"""An independent checker of the ledger's topics. It imports nothing of the product: its own reader, its own fold.
+"""An independent checker of the ledger's topics. It imports nothing of the product: its own reader, its own fold (`folded`).
 
 `read_topic` reads a topic to its committed end with a plain consumer; `check` walks what was read and returns every broken
 promise as one line. What it knows comes from the contract of the topics alone:
 
     versions 1..n per order, without gaps · one hash chain per partition · one event per accepted command, one refusal per
     refused one, never both · every command answered, each command record at most once, in the order of the command log ·
-    the envelope's status and money are what the details add up to
+    the envelope's status and money are what the details add up to · units, parcels and money that goes back: see `folded`
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 import fastavro
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
+from tests.support.folded import Folded
 from tests.support.patience import PATIENCE_S
 
 AVSC_DIR = Path(__file__).resolve().parents[2] / "avro"
@@ -139,67 +140,19 @@ class RegistrySchemas(Schemas):
         return text
 
 
-# ---- an own, smaller fold: what an order must show after each event -------------------------------------------------
-
-
-@dataclass
-class Folded:
-    """One order, by an independent reading of the contract."""
-
-    order_id: str
-    customer_id: str
-    currency: str
-    total_minor: int
-    version: int = 0
-    occurred_at: int = 0
-    cancelled: bool = False
-    fulfilment: str = ""
-    captured_minor: int = 0
-    refunded_minor: int = 0
-    status: str = "pending"
-    stock: dict[str, str] = field(default_factory=dict)
-    captured: dict[int, int] = field(default_factory=dict)
-    refunds: dict[str, tuple[str, int]] = field(default_factory=dict)
-    types: list[str] = field(default_factory=list)
-
-    def take(self, event: dict[str, Any]) -> None:
-        kind = event["type"]
-        self.types.append(kind)
-        if kind == "OrderCancelled":
-            self.cancelled = True
-        elif kind in _FULFILMENT:
-            self.fulfilment = _FULFILMENT[kind]
-        elif kind in _STOCK:
-            self.stock[event["stock"]["service"]] = _STOCK[kind]
-        elif kind == "PaymentCaptured":
-            payment = event["payment"]
-            no = payment["attempt"]
-            self.captured[no] = max(self.captured.get(no, 0), payment["amount_minor"])
-            self.captured_minor = sum(self.captured.values())
-        elif kind.startswith("Refund"):
-            refund = event["refund"]
-            name = refund["provider_ref"] or str(refund["refund_no"])
-            amount = refund["amount_minor"] or self.refunds.get(name, ("", 0))[1]
-            self.refunds[name] = (kind, amount)
-            self.refunded_minor = sum(minor for state, minor in self.refunds.values() if state == "RefundSettled")
-        elif kind == "AttentionResolved" and event["attention"]["action"] == "settled_elsewhere":
-            self.refunded_minor += event["attention"]["amount_minor"] or 0
-        self.version, self.occurred_at = event["version"], event["occurred_at"]
-        self.status = self._status()
-
-    def _status(self) -> str:
-        if self.cancelled:
-            return "cancelled"
-        if self.fulfilment:
-            return self.fulfilment
-        in_stock = all(state == "reserved" for state in self.stock.values())
-        return "paid" if in_stock and (self.captured_minor or not self.total_minor) else "pending"
-
-
-_DETAILS = ("placed", "cancel", "payment", "refund", "dispute", "stock", "shipment", "attention")
-_FULFILMENT = {"FulfilmentStarted": "processing", "OrderShipped": "shipped", "OrderDelivered": "delivered"}
-_STOCK = {"StockReserved": "reserved", "StockRejected": "rejected", "StockReleased": "released"}
-
+_DETAILS = (
+    "placed",
+    "cancel",
+    "cut",
+    "payment",
+    "refund_request",
+    "refund",
+    "dispute",
+    "stock",
+    "shipment",
+    "attention",
+    "metadata",
+)
 
 # ---- the promises ---------------------------------------------------------------------------------------------------
 
@@ -291,13 +244,10 @@ def _check_orders(ledger: Ledger) -> None:
             if f["type"] != "OrderPlaced":
                 ledger.problems.append(f"{where}: {order_id} begins with {f['type']}")
                 continue
-            placed = f["placed"]
-            total = sum(line["quantity"] * line["unit_price_minor"] for line in placed["lines"])
-            total += sum(adjustment["amount_minor"] for adjustment in placed["adjustments"])
-            if total != f["total_minor"]:
+            order = ledger.orders[order_id] = Folded.placed(f)
+            if order.total_minor != f["total_minor"]:
+                total = order.total_minor
                 ledger.problems.append(f"{where}: total is {f['total_minor']}, lines and adjustments come to {total}")
-            order = ledger.orders[order_id] = Folded(order_id, f["customer_id"], f["currency"], total)
-            order.stock = {line["service"]: "owed" for line in placed["lines"]}
         _check_step(ledger, order, f, where)
 
 
@@ -306,7 +256,7 @@ def _check_step(ledger: Ledger, order: Folded, f: dict[str, Any], where: str) ->
         ledger.problems.append(f"{where}: {order.order_id} version {f['version']} after {order.version}")
     if f["occurred_at"] < order.occurred_at:
         ledger.problems.append(f"{where}: {order.order_id} time went back")
-    order.take(f)
+    ledger.problems += [f"{where}: {order.order_id} v{f['version']} {line}" for line in order.take(f)]
     for name in ("customer_id", "currency", "total_minor", "captured_minor", "refunded_minor", "status"):
         if f[name] != getattr(order, name):
             ledger.problems.append(f"{where}: {order.order_id} v{f['version']} {name} {f[name]}, not {getattr(order, name)}")

@@ -3,9 +3,10 @@
 What it knows comes from the two records alone: `effects` of the journal (what happened outside) and the events (what the ledger
 says happened). `judge` returns every disagreement as one line.
 
-    per order   captured and refunded sums are equal · at most one payment was captured, and never more than the order costs ·
-                a cancelled order keeps no money and holds no units · an order that is paid holds exactly what was ordered ·
-                no payment is left authorised that the order does not wait for
+    per order   captured, refunded and lost sums are equal · at most one payment was captured, and never more than the order cost
+                when it was placed · a cancelled order keeps no money and holds no units · an order that is paid holds exactly
+                what was ordered, less what was cancelled and what came back · it keeps what it costs now, less what was asked
+                back of it · no payment is left authorised that the order does not wait for
     per item    what is reserved was there: nothing is oversold
 """
 
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support import checker
+from tests.support.folded import Folded
 
 
 @dataclass
@@ -28,6 +30,7 @@ class Outside:
     captured: Counter[str] = field(default_factory=Counter)
     voided: set[str] = field(default_factory=set)
     refunded_minor: int = 0
+    lost_minor: int = 0
     units: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     @property
@@ -53,6 +56,7 @@ class World:
         return {
             "captured_minor": sum(o.captured_minor for o in self.orders.values()),
             "refunded_minor": sum(o.refunded_minor for o in self.orders.values()),
+            "lost_minor": sum(o.lost_minor for o in self.orders.values()),
             "units": sum(self.reserved.values()),
         }
 
@@ -85,6 +89,8 @@ def _note(order: Outside, effect: dict[str, Any]) -> None:
             order.refunded_minor += amount
         case "refund_failed":
             order.refunded_minor -= amount
+        case "lost":
+            order.lost_minor += amount
         case "reserved":
             order.units[item] += amount
         case "released":
@@ -94,9 +100,8 @@ def _note(order: Outside, effect: dict[str, Any]) -> None:
 def judge(ledger: checker.Ledger, world: World, stock: dict[tuple[str, str], int] | None = None) -> list[str]:
     """Every disagreement. `stock`: units that each item had at first."""
     wrong: list[str] = []
-    ordered = _ordered(ledger)
     for order_id, o in ledger.orders.items():
-        wrong += [f"{order_id}: {line}" for line in _judge_order(o, world.orders.get(order_id, Outside()), ordered[order_id])]
+        wrong += [f"{order_id}: {line}" for line in _judge_order(o, world.orders.get(order_id, Outside()))]
     for order_id in world.orders.keys() - ledger.orders.keys() - {""}:
         wrong.append(f"{order_id}: something happened outside, and the ledger has no such order")
     for item, units in world.reserved.items():
@@ -107,41 +112,45 @@ def judge(ledger: checker.Ledger, world: World, stock: dict[tuple[str, str], int
     return wrong
 
 
-def _ordered(ledger: checker.Ledger) -> dict[str, Counter[tuple[str, str]]]:
-    ordered: dict[str, Counter[tuple[str, str]]] = {}
-    for event in ledger.events:
-        if event.fields["type"] == "OrderPlaced":
-            units = ordered[event.fields["order_id"]] = Counter()
-            for line in event.fields["placed"]["lines"]:
-                units[line["service"], line["sku"]] += line["quantity"]
-    return ordered
-
-
-def _judge_order(o: checker.Folded, outside: Outside, ordered: Counter[tuple[str, str]]) -> list[str]:
+def _judge_order(o: Folded, outside: Outside) -> list[str]:
     wrong = []
-    if o.captured_minor != outside.captured_minor:
-        wrong.append(f"the ledger says {o.captured_minor} captured, the provider {outside.captured_minor}")
-    if o.refunded_minor != outside.refunded_minor:
-        wrong.append(f"the ledger says {o.refunded_minor} refunded, the provider {outside.refunded_minor}")
-    if len(outside.captured) > 1 or outside.captured_minor > o.total_minor:
-        wrong.append(f"charged twice or too much: {dict(outside.captured)} for {o.total_minor}")
+    for what, ours, theirs in (
+        ("captured", o.captured_minor, outside.captured_minor),
+        ("refunded", o.refunded_minor, outside.refunded_minor),
+        ("lost", o.lost_minor, outside.lost_minor),
+    ):
+        if ours != theirs:
+            wrong.append(f"the ledger says {ours} {what}, the provider {theirs}")
+    if len(outside.captured) > 1 or outside.captured_minor > o.placed_minor:
+        wrong.append(f"charged twice or too much: {dict(outside.captured)} for {o.placed_minor}")
     holds = {item: units for item, units in outside.units.items() if units}
     if any(units < 0 for units in holds.values()):
         wrong.append(f"more came back than went out: {holds}")
+    if outside.held and o.status != "pending":
+        wrong.append(f"{o.status}, and {outside.held} still authorised")
     if o.cancelled:
-        if outside.captured_minor != outside.refunded_minor:
-            wrong.append(f"cancelled, and {outside.captured_minor - outside.refunded_minor} kept")
+        if (kept := outside.captured_minor - outside.refunded_minor - outside.lost_minor) != 0:
+            wrong.append(f"cancelled, and {kept} kept")
         if holds:
             wrong.append(f"cancelled, and holds {holds}")
-        if outside.held:
-            wrong.append(f"cancelled, and {outside.held} still authorised")
     elif o.status != "pending":
-        if holds != dict(ordered):
-            wrong.append(f"{o.status}, and holds {holds} of {dict(ordered)}")
-        if o.total_minor and outside.captured_minor != o.total_minor:
-            wrong.append(f"{o.status}, and {outside.captured_minor} of {o.total_minor} captured")
-        if outside.held:
-            wrong.append(f"{o.status}, and {outside.held} still authorised")
+        wrong += _judge_open(o, outside, holds)
+    return wrong
+
+
+def _judge_open(o: Folded, outside: Outside, holds: dict[tuple[str, str], int]) -> list[str]:
+    """An open order that is paid, to the cent and the unit."""
+    wrong = []
+    if holds != o.held():
+        wrong.append(f"{o.status}, and holds {holds} of {o.held()}")
+    if outside.captured_minor < o.total_minor:
+        wrong.append(f"{o.status}, and {outside.captured_minor} of {o.total_minor} captured")
+    if outside.refunded_minor != o.due_back_minor:
+        wrong.append(f"{o.status}, and {outside.refunded_minor} of {o.due_back_minor} refunded")
+    if not (o.by_hand or o.elsewhere_minor or outside.lost_minor):
+        kept = outside.captured_minor - outside.refunded_minor
+        if kept != o.total_minor - o.asked_back_minor:
+            wrong.append(f"{o.status}, and {kept} kept of {o.total_minor}, of which {o.asked_back_minor} were asked back")
     return wrong
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from ledger.events import Adjustment, Line
 from ledger.money import total_of
 from ledger.shares import line_values, of_units, own_values, shares
+from tests.support.line_costs import Charge, Item, cost_of_units, line_costs
 
 MINOR = st.integers(0, 10**9)
 
@@ -72,6 +73,22 @@ def test_lines_never_cost_less_than_nothing_and_the_remainder_is_shipping(order:
     assert 0 <= total - sum(values) <= sum(a.amount_minor for a in adjustments if a.kind == "shipping")
     if not any(a.service is None for a in adjustments):
         assert values == own_values(lines, adjustments)
+
+
+@given(orders(), st.data())
+def test_lines_and_their_units_cost_what_an_independent_reading_says(order: Content, data: st.DataObject) -> None:
+    lines, adjustments = order
+    items = tuple(Item(line.service, line.sku, line.quantity, line.unit_price_minor) for line in lines)
+    charges = tuple(
+        Charge(a.kind, a.amount_minor, None if a.service is None or a.sku is None else (a.service, a.sku)) for a in adjustments
+    )
+    costs = line_values(lines, adjustments)
+    assert tuple(costs) == line_costs(items, charges)
+    for item, cost in zip(items, costs, strict=True):
+        before = data.draw(st.integers(0, item.quantity))
+        units = data.draw(st.integers(0, item.quantity - before))
+        ours = of_units(cost, item.quantity, before + units) - of_units(cost, item.quantity, before)
+        assert ours == cost_of_units(cost, item.quantity, before, units)
 
 
 @given(MINOR, st.integers(1, 999), st.data())

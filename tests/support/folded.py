@@ -1,0 +1,325 @@
+"""One order of `order-events`, by an independent reading of the contract: for `checker`. It imports nothing of the product.
+
+`take` folds one event after the other and says what is wrong with it: units that are not there, amounts that are not what units
+cost, parcels and parts out of order, money that was not to go back.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from tests.support.line_costs import Charge, Item, cost_of_units, line_costs, total_of
+
+Where = tuple[str, str]  # service and sku of a line
+MAX_METADATA = 20
+# How far the order is after it: the last parcel is an event of the order, any other one of its own.
+_AFTER = {
+    "ParcelShipped": ("processing",),
+    "OrderShipped": ("shipped",),
+    "ParcelDelivered": ("processing", "shipped"),
+    "OrderDelivered": ("delivered",),
+}
+_STOCK = {"StockReserved": "reserved", "StockRejected": "rejected", "StockReleased": "released"}
+
+
+@dataclass
+class OfLine:
+    """A line, what it costs in all, and its units by what became of them. `refunded` ones are not cancelled."""
+
+    quantity: int
+    cost: int
+    cancelled: int = 0
+    shipped: int = 0
+    refunded: int = 0
+    restocked: int = 0
+
+    @property
+    def to_ship(self) -> int:
+        return self.quantity - self.cancelled - self.shipped
+
+    @property
+    def to_refund(self) -> int:
+        return self.quantity - self.cancelled - self.refunded
+
+    def costs(self, before: int, units: int) -> int:
+        return cost_of_units(self.cost, self.quantity, before, units)
+
+
+@dataclass
+class Folded:
+    """`total_minor` is what it costs now, `asked_back_minor` what was asked back of that. `mark`: up to which sum money is to go
+    back while it is open."""
+
+    order_id: str
+    customer_id: str
+    currency: str
+    total_minor: int
+    placed_minor: int = 0
+    version: int = 0
+    occurred_at: int = 0
+    cancelled: bool = False
+    fulfilment: str = ""
+    captured_minor: int = 0
+    refunded_minor: int = 0
+    elsewhere_minor: int = 0
+    by_hand: bool = False
+    mark: int = 0
+    asked_back_minor: int = 0
+    status: str = "pending"
+    shipping: set[str] = field(default_factory=set)  # cancelled, refunded
+    lines: dict[Where, OfLine] = field(default_factory=dict)
+    stock: dict[str, str] = field(default_factory=dict)
+    captured: dict[int, int] = field(default_factory=dict)
+    refunds: dict[str, tuple[str, int]] = field(default_factory=dict)
+    disputes: dict[str, tuple[str, int]] = field(default_factory=dict)
+    parcels: list[bool] = field(default_factory=list)  # whether each was delivered
+    parts: list[tuple[str, bool]] = field(default_factory=list)  # service, whether it was given back
+    metadata: list[dict[str, str]] = field(default_factory=list)
+    types: list[str] = field(default_factory=list)
+
+    @classmethod
+    def placed(cls, event: dict[str, Any]) -> Self:
+        """The order before its first event is taken."""
+        content = event["placed"]
+        items = [Item(x["service"], x["sku"], x["quantity"], x["unit_price_minor"]) for x in content["lines"]]
+        charges = [
+            Charge(x["kind"], x["amount_minor"], (x["service"], x["sku"]) if x.get("service") else None)
+            for x in content["adjustments"]
+        ]
+        total = total_of(items, charges)
+        order = cls(event["order_id"], event["customer_id"], event["currency"], total, total)
+        for item, cost in zip(items, line_costs(tuple(items), tuple(charges)), strict=True):
+            order.lines[item.service, item.sku] = OfLine(item.quantity, cost)
+        order.stock = dict.fromkeys((item.service for item in items), "owed")
+        order.metadata = content.get("metadata") or []
+        return order
+
+    # ---- what follows from it
+
+    @property
+    def lost_minor(self) -> int:
+        return sum(minor for outcome, minor in self.disputes.values() if outcome == "lost")
+
+    @property
+    def returned_minor(self) -> int:
+        """What went back, or is on its way."""
+        return self.refunded_minor + sum(minor for state, minor in self.refunds.values() if state == "RefundSubmitted")
+
+    @property
+    def due_back_minor(self) -> int:
+        """What is to go back in all. Money that a bank took cannot."""
+        kept = self.captured_minor - self.lost_minor
+        return kept if self.cancelled else min(self.mark, kept)
+
+    @property
+    def room_minor(self) -> int:
+        """What can be asked back."""
+        owed = max(0, self.due_back_minor - self.returned_minor)
+        return self.captured_minor - self.lost_minor - self.returned_minor - owed
+
+    @property
+    def shipping_minor(self) -> int:
+        return self.placed_minor - sum(line.cost for line in self.lines.values())
+
+    def held(self) -> dict[Where, int]:
+        """Units that the stock services keep for it while it is open: sent ones too, until they come back."""
+        units = {where: line.quantity - line.cancelled - line.restocked for where, line in self.lines.items()}
+        return {where: quantity for where, quantity in units.items() if quantity}
+
+    def _overpaid(self) -> int:
+        return max(0, min(self.captured_minor, self.placed_minor) - self.total_minor)
+
+    def _to_return(self, minor: int) -> None:
+        """So much more is to go back: on top of what was to go back before, and of what went back unasked."""
+        if minor > 0:
+            self.mark = max(self.mark, self.returned_minor) + minor
+
+    def _status(self) -> str:
+        if self.cancelled:
+            return "cancelled"
+        if self.fulfilment:
+            return self.fulfilment
+        wanted = {service for (service, _), line in self.lines.items() if line.cancelled < line.quantity}
+        in_stock = all(self.stock[service] == "reserved" for service in wanted)
+        return "paid" if in_stock and self.captured_minor >= self.total_minor else "pending"
+
+    # ---- one event after the other
+
+    def take(self, event: dict[str, Any]) -> list[str]:
+        """What is wrong with `event`; nothing if it keeps every promise."""
+        kind = event["type"]
+        self.types.append(kind)
+        wrong = list(self._take(kind, event))
+        self.version, self.occurred_at = event["version"], event["occurred_at"]
+        self.status = self._status()
+        return wrong
+
+    def _take(self, kind: str, event: dict[str, Any]) -> Iterator[str]:
+        match kind:
+            case "OrderCancelled":
+                self.cancelled = True
+                if self.parcels:
+                    yield "cancelled, and a parcel is on its way"
+            case "FulfilmentStarted":
+                self.fulfilment = "processing"
+            case "LinesCancelled":
+                yield from self._cut(event["cut"])
+            case "RefundRequested":
+                yield from self._refund_requested(event["refund_request"])
+            case "ParcelShipped" | "OrderShipped":
+                yield from self._shipped(kind, event["shipment"])
+            case "ParcelDelivered" | "OrderDelivered":
+                yield from self._delivered(kind, event["shipment"])
+            case "StockReleased" if event["stock"].get("part") is not None:
+                yield from self._part_released(event["stock"])
+            case "StockReserved" | "StockRejected" | "StockReleased":
+                self.stock[event["stock"]["service"]] = _STOCK[kind]
+            case "PaymentCaptured":
+                self._captured(event["payment"])
+            case "RefundSubmitted" | "RefundSettled" | "RefundFailed":
+                yield from self._refund(kind, event["refund"])
+            case "DisputeOpened" | "DisputeClosed":
+                self._dispute(event["dispute"])
+            case "AttentionResolved" if event["attention"]["action"] == "settled_elsewhere":
+                self.elsewhere_minor += event["attention"]["amount_minor"] or 0
+                self._sum_up()
+            case "MetadataChanged":
+                self.metadata = event["metadata"]["entries"]
+                names = [entry["name"] for entry in self.metadata]
+                if names != sorted(set(names)) or len(names) > MAX_METADATA:
+                    yield f"metadata with the names {names}"
+
+    def _units(self, lines: Iterable[dict[str, Any]]) -> tuple[Counter[Where], list[str]]:
+        """Units by line, and what of them the order does not have."""
+        wanted = Counter[Where]()
+        for units in lines:
+            wanted[units["service"], units["sku"]] += units["quantity"]
+        unknown = [where for where in wanted if where not in self.lines]
+        return Counter({w: n for w, n in wanted.items() if w in self.lines}), [f"no line {where}" for where in unknown]
+
+    def _cut(self, cut: dict[str, Any]) -> Iterator[str]:
+        wanted, wrong = self._units(cut["lines"])
+        yield from wrong
+        if self.cancelled or self.fulfilment in ("shipped", "delivered"):
+            yield f"lines cancelled of an order that is {self.status}"
+        falls = before = 0  # by so much; and so much of it went back before, for units that were refunded
+        overpaid = self._overpaid()
+        for where, units in wanted.items():
+            line = self.lines[where]
+            if units > line.to_ship:
+                yield f"{units} of {where} cancelled, of {line.to_ship}"
+            again = max(0, units - line.to_refund)
+            fall = line.costs(line.cancelled, units)
+            falls, before = falls + fall, before + fall - line.costs(line.cancelled + line.refunded, units - again)
+            line.cancelled, line.refunded = line.cancelled + units, line.refunded - again
+        if cut["shipping"] and "cancelled" not in self.shipping:
+            falls += self.shipping_minor
+            before += self.shipping_minor if "refunded" in self.shipping else 0
+            self.shipping.add("cancelled")
+        if all(line.cancelled >= line.quantity for line in self.lines.values()):
+            yield "nothing is left, and the order is not cancelled"
+        if falls != cut["amount_minor"]:
+            yield f"the total falls by {cut['amount_minor']}, the units cost {falls}"
+        self.total_minor -= falls
+        self.asked_back_minor -= before
+        self._to_return(self._overpaid() - overpaid - before)
+        self._give_back(cut["lines"])
+        self._fulfil()
+
+    def _refund_requested(self, request: dict[str, Any]) -> Iterator[str]:
+        wanted, wrong = self._units(request["lines"])
+        yield from wrong
+        if self.cancelled or any(outcome == "open" for outcome, _ in self.disputes.values()):
+            yield f"a refund is asked for of an order that is {self.status}, or in dispute"
+        if not 0 < request["amount_minor"] <= self.room_minor:
+            yield f"{request['amount_minor']} asked back, of {self.room_minor}"
+        for where, units in wanted.items():
+            line = self.lines[where]
+            if units > line.to_refund:
+                yield f"{units} of {where} refunded, of {line.to_refund}"
+            if request["restock"] and units > line.shipped - line.restocked:
+                yield f"{units} of {where} back in stock, of {line.shipped - line.restocked} that left"
+            line.refunded += units
+            line.restocked += units if request["restock"] else 0
+        if request["shipping"]:
+            self.shipping.add("refunded")
+        if request["restock"]:
+            self._give_back(request["lines"])
+        self._to_return(request["amount_minor"])
+        self.asked_back_minor += request["amount_minor"]
+
+    def _give_back(self, lines: Iterable[dict[str, Any]]) -> None:
+        self.parts += [(service, False) for service in dict.fromkeys(units["service"] for units in lines)]
+
+    def _part_released(self, stock: dict[str, Any]) -> Iterator[str]:
+        no = stock["part"]
+        known = self.parts[no - 1] if 1 <= no <= len(self.parts) else None
+        if known != (stock["service"], False):
+            yield f"part {no} of {stock['service']} given back, which is not owed"
+        else:
+            self.parts[no - 1] = (stock["service"], True)
+
+    def _shipped(self, kind: str, shipment: dict[str, Any]) -> Iterator[str]:
+        wanted, wrong = self._units(shipment["lines"])
+        yield from wrong
+        if self.status not in ("paid", "processing"):
+            yield f"shipped, and it is {self.status}"
+        for where, units in wanted.items():
+            if units > self.lines[where].to_ship:
+                yield f"{units} of {where} shipped, of {self.lines[where].to_ship}"
+            self.lines[where].shipped += units
+        self.parcels.append(False)
+        if shipment["parcel"] != len(self.parcels):
+            yield f"parcel {shipment['parcel']} is the {len(self.parcels)}th"
+        self._fulfil()
+        if self.fulfilment not in _AFTER[kind]:
+            yield f"{kind}, and it is {self.fulfilment} then"
+
+    def _delivered(self, kind: str, shipment: dict[str, Any]) -> Iterator[str]:
+        no = shipment["parcel"]
+        if no is None:
+            self.parcels = [True] * len(self.parcels)
+        elif not 1 <= no <= len(self.parcels) or self.parcels[no - 1]:
+            yield f"parcel {no} delivered, of {self.parcels}"
+        else:
+            self.parcels[no - 1] = True
+        self._fulfil()
+        if self.fulfilment not in _AFTER[kind]:
+            yield f"{kind}, and it is {self.fulfilment} then"
+
+    def _fulfil(self) -> None:
+        if self.parcels:
+            left = any(line.to_ship > 0 for line in self.lines.values())
+            self.fulfilment = "processing" if left else "delivered" if all(self.parcels) else "shipped"
+
+    def _captured(self, payment: dict[str, Any]) -> None:
+        overpaid, no = self._overpaid(), payment["attempt"]
+        self.captured[no] = max(self.captured.get(no, 0), payment["amount_minor"])
+        self.captured_minor = sum(self.captured.values())
+        self._to_return(self._overpaid() - overpaid)
+
+    def _refund(self, kind: str, refund: dict[str, Any]) -> Iterator[str]:
+        """What the ledger refunds itself has a number, and is no more than what is to go back."""
+        name = refund["provider_ref"] or str(refund["refund_no"])
+        amount = refund["amount_minor"] or self.refunds.get(name, ("", 0))[1]
+        self.refunds[name] = (kind, amount)
+        self._sum_up()
+        self.by_hand = self.by_hand or not refund["refund_no"]
+        as_asked = not (self.by_hand or self.lost_minor or self.elsewhere_minor)
+        if as_asked and kind != "RefundFailed" and self.returned_minor > self.due_back_minor:
+            yield f"{self.returned_minor} went back, of {self.due_back_minor}"
+
+    def _sum_up(self) -> None:
+        settled = sum(minor for state, minor in self.refunds.values() if state == "RefundSettled")
+        self.refunded_minor = settled + self.elsewhere_minor
+
+    def _dispute(self, dispute: dict[str, Any]) -> None:
+        known = self.disputes.get(dispute["provider_ref"], ("", 0))
+        outcome, amount = dispute["outcome"], dispute["amount_minor"]
+        if outcome is None:
+            self.disputes[dispute["provider_ref"]] = ("open", amount or 0)
+        elif known[0]:
+            self.disputes[dispute["provider_ref"]] = (outcome, known[1])
