@@ -16,23 +16,28 @@ S = TypeVar("S", bound=str)
 LEADS_TO: dict[str, Status] = {
     e.ORDER_CANCELLED: Status.CANCELLED,
     e.FULFILMENT_STARTED: Status.PROCESSING,
+    e.PARCEL_SHIPPED: Status.PROCESSING,
     e.ORDER_SHIPPED: Status.SHIPPED,
     e.ORDER_DELIVERED: Status.DELIVERED,
 }
-# Facts move the shown status by what they complete or undo (`order.display`); the exhaustive test sees no other moves.
-FACT_MOVES: tuple[tuple[Status, Status, str], ...] = (
+# Facts, and lines that are cancelled, move the shown status by what they complete or undo (`order.display`); the exhaustive test
+# sees no other moves.
+OTHER_MOVES: tuple[tuple[Status, Status, str], ...] = (
     (Status.PENDING, Status.PAID, e.PAYMENT_CAPTURED),
     (Status.PENDING, Status.PAID, e.STOCK_RESERVED),
     (Status.PAID, Status.PENDING, e.STOCK_RELEASED),
+    (Status.PENDING, Status.PAID, e.LINES_CANCELLED),
+    (Status.PROCESSING, Status.SHIPPED, e.LINES_CANCELLED),
+    (Status.PROCESSING, Status.DELIVERED, e.LINES_CANCELLED),
 )
 
 
 def moves() -> list[tuple[Status, Status, str]]:
     """Every change of the shown status: from, to, and the event that makes it. By status, then by target."""
-    found = list(FACT_MOVES)
+    found = list(OTHER_MOVES)
     for row in t.REQUESTS.values():
         for status, outcome in row.items():
-            if not isinstance(outcome, Code) and outcome in LEADS_TO:
+            if not isinstance(outcome, Code) and outcome in LEADS_TO and LEADS_TO[outcome] is not status:
                 found.append((status, LEADS_TO[outcome], outcome))
     order = list(Status)
     return sorted(set(found), key=lambda m: (order.index(m[0]), order.index(m[1]), m[2]))

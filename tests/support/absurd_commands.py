@@ -19,12 +19,13 @@ from ledger.schemas.versions import COMMANDS, versions_of
 from ledger.topics import Topics
 from tests.support.absurd_shop import PARTITIONS, AbsurdShop
 from tests.support.order_commands import WHOLE, order_command
+from tests.support.order_model import Command
 
 SCHEMA = fastavro.parse_schema(versions_of(COMMANDS)[-1].parsed)
 PREFIX = command_codec().encode(order_command(WHOLE[0]))[:PREFIX_BYTES]
 
 MARK = "zaphod"  # in everything that is personal
-PLACES = [c for c in WHOLE if c["op"] == "PlaceOrder"]
+PLACES: list[Command] = [{"op": "PlaceOrder", "role": "customer"} | cart for cart in ({}, {"cart": "two and one"})]
 CONTACTS_TOPIC = Topics().contacts
 ROUND_COMMANDS, ORDERS, ORDER_COMMANDS = 250, 400, 25
 
@@ -67,6 +68,8 @@ def mutated(fields: dict[str, Any], chance: random.Random) -> dict[str, Any]:
         match value:
             case str():
                 holder[name] = chance.choice(_TEXTS)
+            case bool():
+                holder[name] = not value
             case int():
                 holder[name] = chance.choice(_NUMBERS)
             case list():
@@ -76,7 +79,9 @@ def mutated(fields: dict[str, Any], chance: random.Random) -> dict[str, Any]:
     return fields
 
 
-LIVELY = [c for c in WHOLE if c["op"] in ("RequestPayment", "StartFulfilment", "ShipOrder", "ConfirmDelivery")]
+_LIVELY = ("RequestPayment", "StartFulfilment", "ShipOrder", "ConfirmDelivery")
+_DESK = ("CancelLines", "RequestRefund", "ShipParcel", "ConfirmParcel", "ChangeMetadata")
+LIVELY = [c for c in WHOLE if c["op"] in (*_LIVELY, *_DESK)]
 CONTACTS = [
     (MARK, f"{MARK}@example.org", "+44 113 496 0000"),
     (f"{MARK}\nBcc: all", f"<{MARK}@example.org>", "0"),

@@ -16,8 +16,9 @@ from ledger.evolve import evolve
 from ledger.order import Order
 from ledger.schemas.codec import Codec, audit_codec, contact_codec, event_codec, refusal_codec
 from ledger.schemas.versions import AUDIT, COMMANDS, CONTACTS, EVENTS, REFUSALS
-from tests.support.order_commands import WHOLE, order_command
-from tests.support.order_space import UNIVERSES, history, placed, reach
+from tests.support.order_commands import DESK, WHOLE, order_command, part_back
+from tests.support.order_space import history, placed, reach
+from tests.support.order_universes import UNIVERSES
 
 KINDS: dict[str, tuple[type[Any], Codec[Any]]] = {
     COMMANDS: (OrderCommand, command_codec()),
@@ -98,7 +99,8 @@ def real_records() -> list[tuple[Codec[Any], bytes]]:
     """Encoded commands, events, refusals, a contact and audit records, as they stand in the log."""
     events = event_codec()
     records: list[tuple[Codec[Any], bytes]] = [(events, events.encode(event)) for event in real_events()]
-    records += [(command_codec(), command_codec().encode(order_command(c))) for c in WHOLE[:80:4]]
+    commands = [*WHOLE[:80:4], *(c for kind in DESK for c in kind[:2]), part_back("product", 1)]
+    records += [(command_codec(), command_codec().encode(order_command(c))) for c in commands]
     refusal = OrderRefusal(
         code="payment_open",
         detail="attempt 1 is open",

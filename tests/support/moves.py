@@ -9,21 +9,23 @@ from ledger.order import display
 from tests.support import order_model as model
 from tests.support import order_rules as rules
 from tests.support.order_commands import WHOLE, at_ms, order_command
-from tests.support.order_space import Universe, reach
+from tests.support.order_space import reach
+from tests.support.order_universes import Universe
 
 COMMANDS = [(c, order_command(c)) for c in WHOLE]
 
 
 # Shown statuses that an event may lead to: in one line each.
 MOVES = {
-    ("pending", "paid"): {e.PAYMENT_CAPTURED, e.STOCK_RESERVED},
+    ("pending", "paid"): {e.PAYMENT_CAPTURED, e.STOCK_RESERVED, e.LINES_CANCELLED},
     ("paid", "pending"): {e.STOCK_RELEASED},
     ("pending", "cancelled"): {e.ORDER_CANCELLED},
     ("paid", "cancelled"): {e.ORDER_CANCELLED},
     ("processing", "cancelled"): {e.ORDER_CANCELLED},
-    ("paid", "processing"): {e.FULFILMENT_STARTED},
+    ("paid", "processing"): {e.FULFILMENT_STARTED, e.PARCEL_SHIPPED},
     ("paid", "shipped"): {e.ORDER_SHIPPED},
-    ("processing", "shipped"): {e.ORDER_SHIPPED},
+    ("processing", "shipped"): {e.ORDER_SHIPPED, e.LINES_CANCELLED},
+    ("processing", "delivered"): {e.LINES_CANCELLED},
     ("shipped", "delivered"): {e.ORDER_DELIVERED},
 }
 

@@ -7,7 +7,11 @@ from typing import Any
 import msgspec
 
 from commands.messages import (
+    CancelLines,
     CancelOrder,
+    ChangeMetadata,
+    DeliverParcel,
+    EntryChange,
     OrderCommand,
     PlaceOrder,
     RaiseAttention,
@@ -16,11 +20,13 @@ from commands.messages import (
     RecordRefund,
     RecordStock,
     RequestPayment,
+    RequestRefund,
     ResolveAttention,
     ShipOrder,
 )
-from ledger.events import Adjustment, Line
+from ledger.events import Adjustment, Line, Units
 from ledger.order import Order
+from tests.support.line_costs import Charge, Item, total_of
 from tests.support.order_model import Command
 
 PLACED_AT = 1_700_000_000_000
@@ -51,13 +57,22 @@ def order_command(c: Command, order_id: str = "ord_1", command_id: str = "cmd_x"
 def _payload(c: Command) -> dict[str, Any]:
     match c["op"]:
         case "PlaceOrder":
-            return {"place": place_order(c.get("services", ("product",)), c.get("total", TOTAL))}
+            return {"place": place_order(*cart_of(c))}
         case "CancelOrder":
             return {"cancel": CancelOrder(c["reason"])}
+        case "CancelLines":
+            return {"cancel_lines": CancelLines(_units(c), c["reason"], c["shipping"])}
         case "RequestPayment":
             return {"request_payment": RequestPayment(c["amount"], c.get("currency", "EUR"))}
-        case "ShipOrder":
-            return {"ship": ShipOrder(c.get("carrier"), c.get("tracking"))}
+        case "RequestRefund":
+            wanted = RequestRefund(c["reason"], _units(c), c.get("amount"), c["shipping"], c["restock"])
+            return {"request_refund": wanted}
+        case "ShipOrder" | "ShipParcel":
+            return {"ship": ShipOrder(c.get("carrier"), c.get("tracking"), _units(c))}
+        case "ConfirmParcel":
+            return {"deliver": DeliverParcel(c["parcel"])}
+        case "ChangeMetadata":
+            return {"change_metadata": ChangeMetadata(tuple(EntryChange(*entry) for entry in c["entries"]))}
         case "RecordPayment":
             return {
                 "record_payment": RecordPayment(
@@ -80,7 +95,8 @@ def _payload(c: Command) -> dict[str, Any]:
                 )
             }
         case "RecordStock":
-            return {"record_stock": RecordStock(c["fact"], c["service"], c.get("ref"), c.get("reason"))}
+            stock = RecordStock(c["fact"], c["service"], c.get("ref"), c.get("reason"), part=c.get("part"))
+            return {"record_stock": stock}
         case "RaiseAttention":
             return {"raise_attention": RaiseAttention(c["code"], c["key"])}
         case "ResolveAttention":
@@ -88,12 +104,35 @@ def _payload(c: Command) -> dict[str, Any]:
     return {}
 
 
-def place_order(services: tuple[str, ...], total: int) -> PlaceOrder:
-    """An order of one line a service; the adjustment makes up the total."""
-    lines = tuple(Line(service, f"{service}-1", "A thing", 2, 100) for service in services)
-    rest = total - 200 * len(services)
-    kind = "shipping" if rest >= 0 else "discount"
-    return PlaceOrder("EUR", total, lines, (Adjustment(kind, kind, rest),), bytes(32), WINDOW_MS, "cart-1")
+def _units(c: Command) -> tuple[Units, ...]:
+    return tuple(Units(*units) for units in c.get("lines", ()))
+
+
+# Two lines that cost 165 (own 185, tax 18, voucher -38; one unit 82, two 165) and 267 (300, 29, -62), and shipping 568.
+TWO_AND_ONE = (
+    (Item("product", "product-1", 2, 100), Item("merch", "merch-1", 1, 300)),
+    (
+        Charge("discount", -15, ("product", "product-1")),
+        Charge("shipping", 568),
+        Charge("tax", 47),
+        Charge("discount", -100),
+    ),
+)
+
+
+def cart_of(c: Command) -> tuple[tuple[Item, ...], tuple[Charge, ...]]:
+    """What a PlaceOrder orders: `TWO_AND_ONE`, or two units of a thing of each service, and an adjustment makes up the total."""
+    if c.get("cart") == "two and one":
+        return TWO_AND_ONE
+    items = tuple(Item(service, f"{service}-1", 2, 100) for service in c.get("services", ("product",)))
+    rest = c.get("total", TOTAL) - total_of(items, ())
+    return items, (Charge("shipping" if rest >= 0 else "discount", rest),)
+
+
+def place_order(items: tuple[Item, ...], charges: tuple[Charge, ...]) -> PlaceOrder:
+    lines = tuple(Line(item.service, item.sku, "A thing", item.quantity, item.unit_price) for item in items)
+    adjustments = tuple(Adjustment(c.kind, c.kind, c.amount, *(c.line or ())) for c in charges)
+    return PlaceOrder("EUR", total_of(items, charges), lines, adjustments, bytes(32), WINDOW_MS, "cart-1")
 
 
 def at_ms(c: Command) -> int:
@@ -172,6 +211,36 @@ SECOND_DISPUTE: list[Command] = [
     {"op": "RecordDispute", "fact": "DisputeOpened", "ref": "dp_2", "amount": 300},
     {"op": "RecordDispute", "fact": "DisputeClosed", "ref": "dp_2", "outcome": "lost"},
 ]
+
+
+def cut(*lines: tuple[str, str, int], role: str = "admin", shipping: bool = False) -> Command:
+    return {"op": "CancelLines", "role": role, "lines": lines, "reason": "other", "shipping": shipping}
+
+
+def ask_back(*lines: tuple[str, str, int], amount: int | None = None, shipping: bool = False, restock: bool = False) -> Command:
+    asked: Command = {"op": "RequestRefund", "role": "admin", "lines": lines, "reason": "damaged"}
+    return asked | {"amount": amount, "shipping": shipping, "restock": restock}
+
+
+def parcel(*lines: tuple[str, str, int]) -> Command:
+    return {"op": "ShipParcel", "role": "admin", "lines": lines, "carrier": "UPS"}
+
+
+def arrived(parcel_no: int) -> Command:
+    return {"op": "ConfirmParcel", "role": "admin", "parcel": parcel_no}
+
+
+def notes(**entries: str | None) -> Command:
+    return {"op": "ChangeMetadata", "role": "admin", "entries": tuple(entries.items())}
+
+
+def part_back(service: str, part: int) -> Command:
+    return {"op": "RecordStock", "fact": "StockReleased", "service": service, "part": part}
+
+
+P1, P2, M1 = ("product", "product-1", 1), ("product", "product-1", 2), ("merch", "merch-1", 1)
+PAY_LESS = [PAY | {"amount": amount} for amount in (918, 733, 651)]  # without a product, the merch, or both
+MANY_NOTES = notes(**{f"k{n}": "v" for n in range(20)})
 _FLAG: Command = {"code": "refund_failed", "key": "att:ord_1:refund:1"}
 _RESOLVE: Command = {"op": "ResolveAttention", "role": "admin"} | _FLAG
 ATTENTION: list[Command] = [
@@ -179,6 +248,24 @@ ATTENTION: list[Command] = [
     _RESOLVE | {"action": "retry"},
     _RESOLVE | {"action": "settled_elsewhere"},
 ]
+
+# The desk's own requests; the first of each kind also comes to orders that are full or at another version.
+DESK: list[list[Command]] = [
+    [cut(P1), cut(P1, role="customer"), cut(M1, P1), cut(P2, shipping=True), cut(P1, P1), cut(P2, M1)],
+    [
+        ask_back(P1),
+        ask_back(amount=300),
+        ask_back(M1, shipping=True),
+        ask_back(P1, restock=True),
+        ask_back(P1, P1, amount=1),
+        ask_back(P2, M1, shipping=True),
+        ask_back(amount=0),
+    ],
+    [parcel(P1), parcel(M1), parcel(P2, M1), parcel(P2)],
+    [arrived(1), arrived(2), arrived(0)],
+    [notes(till="7"), notes(till=None, shelf="b"), MANY_NOTES, notes(till="8", **dict.fromkeys(f"k{n}" for n in range(20)))],
+]
+_PARTS = [part_back("product", 1), part_back("product", 2), part_back("merch", 1), part_back("product", 0)]
 
 _REQUESTS = [*CANCELS, *EXPIRES, PAY, *FULFIL, *ATTENTION[1:]]
 WHOLE: list[Command] = [
@@ -217,4 +304,9 @@ WHOLE: list[Command] = [
     _RESOLVE | {"action": "retry", "code": "stuck"},
     _RESOLVE | {"action": "retry", "key": "att:ord_1:refund:2"},
     {"op": "RaiseAttention"} | _FLAG | {"key": "att:ord_1:refund:2"},
+    *(c for kind in DESK for c in kind),
+    *(kind[0] | how for kind in DESK for how in ({"stale": True}, {"matching": True}, {"full": True})),
+    cut(P2, M1) | {"full": True},
+    *_PARTS,
+    PAY_LESS[0],
 ]

@@ -1,9 +1,9 @@
 """The rules of orders once more, as tuples and plain functions: what the tests hold `decide` and `evolve` against.
 
-Here are states, what is read off them and what events make of them; `order_rules` says what is legal when. Both are written from
-tables that are older than the code, row by row, and import nothing of the product. A state holds what
-the rules depend on and no more: no version, no times but "the time to pay is over", no counters of the log. That makes it
-the quotient of the reachable orders too (`order_space`).
+Here are states and what is read off them; `order_rules` and `desk_rules` say what is legal when, `order_steps` what an accepted
+command makes of a state. They are written from tables that are older than the code, row by row, and import nothing of the
+product. A state holds what the rules depend on and no more: no version, no times but "the time to pay is over", no counters of
+the log. That makes it the quotient of the reachable orders too (`order_space`).
 
 A command is a plain dictionary: `op`, `role` (`customer`, `admin` or the name of a part of the system), `late` (it comes at
 or after `expires_at`), `foreign`, `stale` (it expects another version), `full` (the order has 1,000 events), and the fields
@@ -12,12 +12,51 @@ of its payload.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from tests.support.line_costs import Charge, Item, cost_of_units, line_costs, total_of
+
 Command = dict[str, Any]
+Lines = tuple[tuple[str, str, int], ...]  # (service, sku, units), as a command has them
+
+
+class Line(NamedTuple):
+    """A line, what all its units cost, and what became of them. `refunded` are units that are not cancelled."""
+
+    service: str
+    sku: str
+    quantity: int
+    cost: int
+    cancelled: int = 0
+    shipped: int = 0
+    refunded: int = 0
+    restocked: int = 0
+
+    def price(self, before: int, units: int) -> int:
+        """Of `units` after the first `before` ones."""
+        return cost_of_units(self.cost, self.quantity, before, units)
+
+    @property
+    def to_ship(self) -> int:
+        return self.quantity - self.cancelled - self.shipped
+
+    @property
+    def to_refund(self) -> int:
+        return self.quantity - self.cancelled - self.refunded
+
+
+class Part(NamedTuple):
+    """Units that a service gets back while the order goes on; `units` as the command had them: (sku, units)."""
+
+    service: str
+    units: tuple[tuple[str, int], ...]
+    done: bool = False
 
 
 class Attempt(NamedTuple):
+    amount: int
     state: str = "requested"
     ref: str | None = None
     captured: int = 0
@@ -41,7 +80,12 @@ class Dispute(NamedTuple):
 
 
 class State(NamedTuple):
+    """`total` is what the order costs now, `placed` what it cost at first. `parcels`: whether each has arrived. `marks`: up to
+    which sums money is to go back while the order is open, one for each occasion."""
+
     total: int
+    placed: int
+    lines: tuple[Line, ...]
     stock: tuple[tuple[str, str], ...]
     cancelled: bool = False
     fulfilment: str = "none"
@@ -53,6 +97,20 @@ class State(NamedTuple):
     flags: tuple[tuple[str, str], ...] = ()
     elsewhere: int = 0
     late: bool = False
+    parcels: tuple[bool, ...] = ()
+    parts: tuple[Part, ...] = ()
+    marks: tuple[int, ...] = ()
+    shipping_cancelled: bool = False
+    shipping_refunded: bool = False
+    metadata: tuple[tuple[str, str], ...] = ()
+
+
+def placed_state(items: Sequence[Item], charges: Sequence[Charge]) -> State:
+    """An order that was just placed."""
+    costs = line_costs(tuple(items), tuple(charges))
+    lines = tuple(Line(item.service, item.sku, item.quantity, cost) for item, cost in zip(items, costs, strict=True))
+    total = total_of(items, charges)
+    return State(total, total, lines, tuple((service, "owed") for service in dict.fromkeys(item.service for item in items)))
 
 
 class Event(NamedTuple):
@@ -64,6 +122,12 @@ class Event(NamedTuple):
 
 class No(NamedTuple):
     code: str
+
+
+def given(c: Command, *names: str) -> dict[str, Any]:
+    """The fields of `c` that are set, under the event's names: `ours` or `ours:theirs`."""
+    pairs = [(n.split(":")[0], n.split(":")[-1]) for n in names]
+    return {theirs: c[ours] for ours, theirs in pairs if c.get(ours) is not None}
 
 
 # ---- what is read off a state ---------------------------------------------------------------------------------------
@@ -90,8 +154,81 @@ def dispute_open(s: State) -> bool:
     return any(d.outcome == "open" for d in s.disputes)
 
 
+def submitted(s: State) -> int:
+    return sum(r.amount for r in s.refunds if r.state == "submitted")
+
+
+def returned(s: State) -> int:
+    """What went back, or is on its way."""
+    return refunded(s) + submitted(s)
+
+
+def overpaid(s: State) -> int:
+    """What was captured for units that are cancelled now."""
+    return max(0, min(captured(s), s.placed) - s.total)
+
+
+def due_back(s: State) -> int:
+    """What is to go back in all. Money that a bank took cannot."""
+    kept = captured(s) - lost(s)
+    return kept if s.cancelled else min(s.marks[-1] if s.marks else 0, kept)
+
+
+def owed_back(s: State) -> int:
+    return due_back(s) - returned(s)
+
+
+def next_refund(s: State) -> int:
+    """One occasion after the other: a later one changes no refund that may be on its way."""
+    first = [mark for mark in s.marks if mark > returned(s)]
+    return max(0, min(first[0] if first else due_back(s), due_back(s)) - returned(s))
+
+
+def room(s: State) -> int:
+    """What can still be asked back."""
+    return captured(s) - lost(s) - returned(s) - max(0, owed_back(s))
+
+
+def shipping_cost(s: State) -> int:
+    return s.placed - sum(line.cost for line in s.lines)
+
+
+def total_now(s: State) -> int:
+    gone = sum(line.price(0, line.cancelled) for line in s.lines)
+    return s.placed - gone - (shipping_cost(s) if s.shipping_cancelled else 0)
+
+
+def is_cut(s: State, service: str) -> bool:
+    """Whether no unit of the service is left."""
+    return all(line.cancelled == line.quantity for line in s.lines if line.service == service)
+
+
+def asked(s: State, c: Command) -> list[int] | None:
+    """Units that `c` asks for, by line; None if it names a line that the order does not have."""
+    wanted = Counter[tuple[str, str]]()
+    for service, sku, units in c.get("lines", ()):
+        wanted[service, sku] += units
+    if wanted.keys() - {(line.service, line.sku) for line in s.lines}:
+        return None
+    return [wanted[line.service, line.sku] for line in s.lines]
+
+
+def fall(s: State, units: Sequence[int], shipping: bool) -> tuple[int, int]:
+    """By how much the total falls if these units are cancelled, and how much of that was refunded before."""
+    amount = before = 0
+    for line, n in zip(s.lines, units, strict=True):
+        fresh = min(n, line.to_refund)  # the others were refunded
+        of_line = line.price(line.cancelled, n)
+        amount += of_line
+        before += of_line - line.price(line.cancelled + line.refunded, fresh)
+    if shipping and not s.shipping_cancelled:
+        amount += shipping_cost(s)
+        before += shipping_cost(s) if s.shipping_refunded else 0
+    return amount, before
+
+
 def stock_axis(s: State) -> str:
-    states = {state for _, state in s.stock}
+    states = {state for service, state in s.stock if s.cancelled or not is_cut(s, service)}
     if "rejected" in states:
         return "rejected"
     if s.cancelled and not states & {"owed", "reserved"}:
@@ -112,7 +249,7 @@ def payment_axis(s: State) -> str:
         return "refunding"
     if s.refunds and s.refunds[-1].state == "failed":
         return "refund_failed"
-    if s.cancelled:
+    if s.cancelled or owed_back(s) > 0:
         return "refunding"
     return "captured" if money >= s.total else "partly_captured"
 
@@ -131,73 +268,3 @@ def find_refund(s: State, c: Command) -> Refund | None:
         return known[0]
     numbered = [r for r in s.refunds if r.no and r.no == c["no"] and not (r.ref and c.get("ref"))]
     return numbered[0] if numbered else None
-
-
-# ---- what an accepted command leads to ------------------------------------------------------------------------------
-
-
-def after(s: State, c: Command, event: Event) -> State:
-    """The state after the accepted command `c`, which led to `event`."""
-    s = s._replace(late=s.late or bool(c.get("late")))
-    match event.type:
-        case "OrderCancelled":
-            return s._replace(cancelled=True)
-        case "PaymentRequested":
-            return s._replace(attempts=(*s.attempts, Attempt()))
-        case "FulfilmentStarted":
-            return s._replace(fulfilment="processing")
-        case "OrderShipped":
-            return s._replace(fulfilment="shipped")
-        case "OrderDelivered":
-            return s._replace(fulfilment="delivered")
-        case "AttentionRaised":
-            return s._replace(flags=tuple(sorted({*s.flags, (c["code"], c["key"])})))
-        case "AttentionResolved":
-            s = s._replace(flags=tuple(f for f in s.flags if f != (c["code"], c["key"])))
-            if c["action"] == "retry":
-                return s._replace(recent=0)
-            return s._replace(elsewhere=s.elsewhere + event.detail["amount_minor"])
-        case "StockReserved" | "StockRejected" | "StockReleased":
-            new = event.type.removeprefix("Stock").lower()
-            return s._replace(stock=tuple((n, new if n == c["service"] else state) for n, state in s.stock))
-        case "DisputeOpened":
-            others = tuple(d for d in s.disputes if d.ref != c["ref"])
-            opened = Dispute(c["ref"], "open", c["amount"])
-            if len(others) < len(s.disputes):
-                return s._replace(disputes=tuple(opened if d.ref == c["ref"] else d for d in s.disputes))
-            return s._replace(disputes=(*others, opened))
-        case "DisputeClosed":
-            return s._replace(disputes=tuple(d._replace(outcome=c["outcome"]) if d.ref == c["ref"] else d for d in s.disputes))
-        case "RefundSubmitted" | "RefundSettled" | "RefundFailed":
-            return _after_refund(s, c, event.type.removeprefix("Refund").lower())
-        case _:
-            return _after_payment(s, c, event.type.removeprefix("Payment").lower())
-
-
-def _after_refund(s: State, c: Command, new: str) -> State:
-    old = find_refund(s, c)
-    amount = c.get("amount")
-    if old is None:
-        refunds = (*s.refunds, Refund(c["no"], c.get("ref"), new, amount or 0))
-    else:
-        entry = Refund(old.no, c.get("ref") or old.ref, new, old.amount if amount is None else amount)
-        refunds = tuple(entry if r is old else r for r in s.refunds)
-    failed = new == "failed"
-    return s._replace(refunds=refunds, failures=s.failures + failed, recent=s.recent + failed)
-
-
-def _after_payment(s: State, c: Command, new: str) -> State:
-    old = s.attempts[c["attempt"] - 1]
-    if new == "opened":
-        new = "open" if old.state in ("requested", "voided") else old.state
-    only_ref = new == old.state and c["fact"] == "PaymentOpened"
-    entry = Attempt(
-        state=new,
-        ref=c.get("ref") or old.ref,
-        captured=c["amount"] if c["fact"] == "PaymentCaptured" else old.captured,
-        waiting=old.waiting if only_ref else c.get("waiting"),
-        code=old.code if only_ref else c.get("code"),
-        charge=c.get("charge") or old.charge,
-        capture_before=c.get("capture_before") or old.capture_before,
-    )
-    return s._replace(attempts=tuple(entry if a is old else a for a in s.attempts))

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from tests.support import desk_rules
 from tests.support.order_model import (
     Command,
     Event,
     No,
     State,
     captured,
-    dispute_open,
+    due_back,
     find_refund,
-    lost,
+    given,
     payment_axis,
     refunded,
     refused,
@@ -21,6 +20,7 @@ from tests.support.order_model import (
 )
 
 MAX_ATTEMPTS = 10
+NOT_WHEN_FULL = ("RequestPayment", "CancelLines", "ShipParcel", "ChangeMetadata")
 
 
 def expect(s: State, c: Command) -> Event | No:
@@ -34,7 +34,7 @@ def expect(s: State, c: Command) -> Event | No:
     if c.get("stale"):
         return No("version_conflict")
     answer = REQUESTS[op](s, c)
-    if isinstance(answer, Event) and c.get("full") and op == "RequestPayment":
+    if isinstance(answer, Event) and c.get("full") and op in NOT_WHEN_FULL:
         return No("order_full")
     return answer
 
@@ -42,7 +42,7 @@ def expect(s: State, c: Command) -> Event | No:
 def _cancel(s: State, c: Command) -> Event | No:
     if s.cancelled:
         return No("nothing_to_change")
-    legal = s.fulfilment == "none" or (s.fulfilment == "processing" and c["role"] == "admin")
+    legal = s.fulfilment == "none" or (s.fulfilment == "processing" and c["role"] == "admin" and not s.parcels)
     return Event("OrderCancelled", {"reason": c["reason"], "by": c["role"]}) if legal else No("too_late_to_cancel")
 
 
@@ -76,40 +76,13 @@ def _request_payment(s: State, c: Command) -> Event | No:
     return Event("PaymentRequested", {"attempt": len(s.attempts) + 1, "amount_minor": s.total})
 
 
-def _not_ready(s: State) -> No | None:
-    """Why a pending order cannot be worked on, or that a dispute holds it up."""
-    if shown(s) == "pending":
-        return No("stock_not_reserved" if captured(s) >= s.total else "not_paid")
-    return No("dispute_open") if dispute_open(s) else None
-
-
-def _start(s: State, c: Command) -> Event | No:
-    by_status = {"cancelled": "order_cancelled", "processing": "nothing_to_change", "shipped": "already_shipped"}
-    by_status["delivered"] = "already_shipped"
-    if shown(s) in by_status:
-        return No(by_status[shown(s)])
-    return _not_ready(s) or Event("FulfilmentStarted", {})
-
-
-def _ship(s: State, c: Command) -> Event | No:
-    by_status = {"cancelled": "order_cancelled", "shipped": "nothing_to_change", "delivered": "already_shipped"}
-    if shown(s) in by_status:
-        return No(by_status[shown(s)])
-    return _not_ready(s) or Event("OrderShipped", given(c, "carrier", "tracking"))
-
-
-def _deliver(s: State, c: Command) -> Event | No:
-    by_status = {"shipped": None, "delivered": "nothing_to_change", "cancelled": "order_cancelled"}
-    code = by_status.get(shown(s), "not_shipped")
-    return No(code) if code else Event("OrderDelivered", {})
-
-
 def _resolve(s: State, c: Command) -> Event | No:
     if (c["code"], c["key"]) not in s.flags:
         return No("no_such_attention")
     amount = c.get("amount")
     if c["action"] == "settled_elsewhere" and amount is None:
-        amount = max(0, captured(s) - refunded(s) - lost(s)) if s.cancelled else 0
+        about_refunds = s.cancelled or c["code"] in ("refund_failed", "refund_overdue")
+        amount = max(0, due_back(s) - refunded(s)) if about_refunds else 0
     detail = {"code": c["code"], "obligation_key": c["key"], "action": c["action"]} | given(c, "ticket")
     return Event("AttentionResolved", detail | ({"amount_minor": amount} if c["action"] == "settled_elsewhere" else {}))
 
@@ -164,6 +137,10 @@ def _dispute(s: State, c: Command) -> Event | No:
 
 
 def _stock(s: State, c: Command) -> Event | No:
+    if "part" in c:
+        part = s.parts[c["part"] - 1] if 1 <= c["part"] <= len(s.parts) else None
+        waits = part is not None and part.service == c["service"] and not part.done
+        return Event(c["fact"], {"service": c["service"], "part": c["part"]}) if waits else No("already_known")
     state = dict(s.stock).get(c["service"])
     legal = {
         "StockReserved": ("owed", "released"),  # released late
@@ -180,13 +157,10 @@ def _raise(s: State, c: Command) -> Event | No:
     return Event("AttentionRaised", {"code": c["code"], "obligation_key": c["key"]})
 
 
-REQUESTS = {
+REQUESTS = desk_rules.REQUESTS | {
     "CancelOrder": _cancel,
     "ExpireOrder": _expire,
     "RequestPayment": _request_payment,
-    "StartFulfilment": _start,
-    "ShipOrder": _ship,
-    "ConfirmDelivery": _deliver,
     "ResolveAttention": _resolve,
 }
 FACTS = {
@@ -198,7 +172,7 @@ FACTS = {
 }
 
 # What each operation may be refused for besides `order_not_found`.
-CODES = {
+CODES = desk_rules.CODES | {
     "PlaceOrder": {"idempotency_key_reused", "amount_differs"},
     "CancelOrder": {"version_conflict", "too_late_to_cancel", "nothing_to_change"},
     "ExpireOrder": {"version_conflict", "not_due", "nothing_to_change"},
@@ -213,25 +187,6 @@ CODES = {
         "amount_differs",
         "order_full",
     },
-    "StartFulfilment": {
-        "version_conflict",
-        "order_cancelled",
-        "not_paid",
-        "stock_not_reserved",
-        "dispute_open",
-        "already_shipped",
-        "nothing_to_change",
-    },
-    "ShipOrder": {
-        "version_conflict",
-        "order_cancelled",
-        "not_paid",
-        "stock_not_reserved",
-        "dispute_open",
-        "already_shipped",
-        "nothing_to_change",
-    },
-    "ConfirmDelivery": {"version_conflict", "order_cancelled", "not_shipped", "nothing_to_change"},
     "RecordPayment": {"already_known", "unknown_attempt"},
     "RecordRefund": {"already_known"},
     "RecordDispute": {"already_known", "unknown_attempt"},
@@ -239,9 +194,3 @@ CODES = {
     "RaiseAttention": {"already_known"},
     "ResolveAttention": {"version_conflict", "no_such_attention"},
 }
-
-
-def given(c: Command, *names: str) -> dict[str, Any]:
-    """The fields of `c` that are set, under the event's names: `ours` or `ours:theirs`."""
-    pairs = [(n.split(":")[0], n.split(":")[-1]) for n in names]
-    return {theirs: c[ours] for ours, theirs in pairs if c.get(ours) is not None}

@@ -28,7 +28,23 @@ from ledger.transitions import Code
 from projections.databases import Databases
 from tests.support.absurd_commands import MARK, PLACES, as_lists, encoded, feed, mutated, plain
 from tests.support.absurd_shop import AbsurdShop
-from tests.support.order_commands import PLACED_AT, WHOLE, order_command
+from tests.support.order_commands import (
+    M1,
+    P1,
+    PAY,
+    PLACED_AT,
+    WHOLE,
+    arrived,
+    ask_back,
+    cut,
+    notes,
+    order_command,
+    parcel,
+    part_back,
+    payments_of,
+    stock_of,
+)
+from tests.support.order_model import Command
 
 TOPICS = Topics()
 COMMAND_LOG = bytes(range(16))
@@ -112,8 +128,8 @@ HOME = home_id()
 PLACE = plain(order_command(next(c for c in WHOLE if c["op"] == "PlaceOrder"), HOME, "cmd_place"))
 
 
-def changed(path: str, value: Any) -> dict[str, Any]:
-    fields = copy.deepcopy(as_lists(PLACE))
+def changed(path: str, value: Any, sensible: dict[str, Any] = PLACE) -> dict[str, Any]:
+    fields = copy.deepcopy(as_lists(sensible))
     *way, last = path.split(".")
     inner = fields
     for step in way:
@@ -145,6 +161,14 @@ ABSURD = [
     ("actor", "a" * 90_000),
     ("operation", "x" * 1000),
     ("expected_version", -1),
+    ("place.adjustments.0.service", "product"),
+    ("place.adjustments.0", {"kind": "tax", "label": "", "amount_minor": 800, "service": "product", "sku": "none"}),
+    ("place.adjustments.0", {"kind": "shipping", "label": "", "amount_minor": 800, "service": "product", "sku": "product-1"}),
+    ("place.metadata", [{"name": "", "text": ""}]),
+    ("place.metadata", [{"name": "n" * 41, "text": ""}]),
+    ("place.metadata", [{"name": "n", "text": "x" * 201}]),
+    ("place.metadata", [{"name": f"n{n}", "text": ""} for n in range(21)]),
+    ("place.metadata", [{"name": "n", "text": ""}] * 2),
 ]
 
 
@@ -155,6 +179,53 @@ def test_an_absurd_command_is_refused_and_the_next_one_is_decided(path: str, val
     refused = {Code.COULD_NOT_DECIDE, Code.UNDECODABLE, Code.PAYMENT_WINDOW_NOT_ALLOWED, Code.AMOUNT_DIFFERS}
     assert said[0] in refused
     assert said[1] == "OrderPlaced"
+
+
+UNIT = {"service": "product", "sku": "product-1", "quantity": 1}
+REFUND = {"reason": "other", "lines": [], "amount_minor": None, "shipping": False, "restock": False}
+ABSURD_AT_THE_DESK: list[tuple[Command, str, Any]] = [
+    (cut(P1), "cancel_lines", None),
+    (cut(P1), "cancel_lines.lines", []),
+    (cut(P1), "cancel_lines.lines.0.quantity", 0),
+    (cut(P1), "cancel_lines.lines.0.quantity", -1),
+    (cut(P1), "cancel_lines.lines.0.service", ""),
+    (cut(P1), "cancel_lines.lines", [UNIT] * 101),
+    (cut(P1), "cancel_lines.reason", "x" * 65),
+    (parcel(P1), "ship", None),
+    (parcel(P1), "ship.lines", []),
+    (parcel(P1), "ship.lines.0.quantity", -(2**31)),
+    (parcel(P1), "ship.carrier", "x" * 90_000),
+    (arrived(1), "deliver", None),
+    (arrived(1), "deliver.parcel", -1),
+    (ask_back(P1), "request_refund", None),
+    (ask_back(P1), "request_refund", REFUND),
+    (ask_back(P1), "request_refund", REFUND | {"amount_minor": -1}),
+    (ask_back(P1), "request_refund", REFUND | {"amount_minor": 2**62}),
+    (ask_back(P1), "request_refund", REFUND | {"amount_minor": 1, "restock": True}),
+    (ask_back(P1), "request_refund.lines.0.sku", "x" * 65),
+    (notes(till="7"), "change_metadata", None),
+    (notes(till="7"), "change_metadata.entries.0.name", ""),
+    (notes(till="7"), "change_metadata.entries.0.text", "x" * 201),
+    (notes(till="7"), "change_metadata.entries", [{"name": "n", "text": None}] * 41),
+    (part_back("product", 1), "record_stock.part", -1),
+    (part_back("product", 1), "record_stock.fact", "StockReserved"),
+]
+
+
+@pytest.mark.parametrize(
+    ("command", "path", "value"), ABSURD_AT_THE_DESK, ids=[f"{path} {str(value)[:24]}" for _, path, value in ABSURD_AT_THE_DESK]
+)
+def test_an_absurd_command_of_the_desk_is_refused_and_the_next_one_is_decided(command: Command, path: str, value: Any) -> None:
+    """Of a paid order whose first parcel left: for none of them it would be too early or too late."""
+    ledger = Ledger()
+    place = {"op": "PlaceOrder", "role": "customer", "cart": "two and one"}
+    paid = [place, PAY, *payments_of(1)[::9], stock_of("product")[0], stock_of("merch")[0], parcel(P1)]
+    said = ledger.deal(*(encoded(plain(order_command(c, HOME, f"cmd_{n}"))) for n, c in enumerate(paid)))
+    assert said[-1] == "ParcelShipped"
+    absurd = encoded(changed(path, value, plain(order_command(command, HOME, "cmd_absurd"))))
+    said = ledger.deal(absurd, encoded(plain(order_command(cut(M1), HOME, "cmd_next"))))
+    assert said[0] in {Code.COULD_NOT_DECIDE, Code.UNDECODABLE}
+    assert said[1] == "LinesCancelled"
 
 
 @pytest.mark.parametrize("order_id", ["", "a/b", "ord_\n", "o" * 90_000, "ord_é"])

@@ -14,25 +14,25 @@ from commands.messages import PAYLOAD_OF, OrderCommand
 from ledger import events as e
 from ledger.envelope import Written, seal, summary
 from ledger.evolve import evolve
-from ledger.order import Order, display, owed_back_minor, stock_state
+from ledger.order import (
+    Order,
+    display,
+    due_back_minor,
+    next_refund_minor,
+    owed_back_minor,
+    refund_room_minor,
+    stock_state,
+    submitted_minor,
+)
 from ledger.schemas.codec import event_codec, link_of
 from ledger.transitions import Code, Operation
 from tests.support import order_model as model
 from tests.support import order_rules as rules
+from tests.support import order_steps as steps
 from tests.support.moves import COMMANDS, MOVES, moves
 from tests.support.order_commands import WHOLE, at_ms, meet, order_command
-from tests.support.order_space import (
-    KNOWN,
-    LARGE_UNIVERSES,
-    UNIVERSES,
-    Reached,
-    Universe,
-    history,
-    placed,
-    quotient,
-    reach,
-    state_of,
-)
+from tests.support.order_space import Reached, history, placed, quotient, reach, state_of
+from tests.support.order_universes import KNOWN, LARGE_UNIVERSES, UNIVERSES, Universe
 
 in_quick = pytest.mark.parametrize("universe", UNIVERSES, ids=lambda u: u.name)
 in_both = pytest.mark.parametrize(
@@ -43,8 +43,9 @@ in_both = pytest.mark.parametrize(
 
 
 def detail_fields(event: e.OrderEvent) -> dict[str, Any]:
-    """What the event's one detail says: its fields that are set."""
-    return {k: v for k, v in msgspec.structs.asdict(event.detail).items() if v is not None and v != ()}
+    """What the event's one detail says: its fields that are set, with units and entries as tuples."""
+    fields = {k: v for k, v in msgspec.structs.asdict(event.detail).items() if v is not None and v != ()}
+    return {k: tuple(map(msgspec.structs.astuple, v)) if isinstance(v, tuple) else v for k, v in fields.items()}
 
 
 def check(state: model.State, order: Order, c: model.Command, command: OrderCommand) -> None:
@@ -62,7 +63,7 @@ def check(state: model.State, order: Order, c: model.Command, command: OrderComm
     assert (decision.type, detail_fields(decision)) == (expected.type, expected.detail), (state, c)
     check_envelope(order, command, decision, at_ms(c))
     after = evolve(order, decision)
-    assert state_of(after) == quotient(model.after(state, c, expected)), (state, c)
+    assert state_of(after) == quotient(steps.after(state, c, expected)), (state, c)
     assert (after.version, after.updated_at) == (decision.version, decision.occurred_at)
 
 
@@ -89,11 +90,14 @@ def test_what_is_shown_of_every_state_is_what_the_contract_says(universe: Univer
         assert summary(o) == {
             "status": model.shown(state),
             "payment_state": model.payment_axis(state),
+            "total_minor": model.total_now(state),
             "captured_minor": model.captured(state),
             "refunded_minor": model.refunded(state),
         }, state
         assert stock_state(o) == model.stock_axis(state), state
         assert o.lost_minor == model.lost(state), state
+        assert (due_back_minor(o), owed_back_minor(o)) == (model.due_back(state), model.owed_back(state)), state
+        assert (next_refund_minor(o), refund_room_minor(o)) == (model.next_refund(state), model.room(state)), state
 
 
 def test_the_alphabet_knows_every_operation_and_leads_to_every_event_type() -> None:
@@ -192,13 +196,37 @@ def test_facts_alone_never_move_an_order_out_of_a_final_status(universe: Univers
 
 @in_quick
 def test_money_adds_up_unless_a_fact_itself_says_otherwise(universe: Universe) -> None:
-    """refunded + lost <= captured <= total, as long as refunds, disputes and settlements claim no more than was there."""
-    for reached in reach(universe).values():
+    """refunded + lost <= captured <= total as placed, as long as refunds, disputes and settlements claim no more than was there.
+
+    And an open order keeps what it costs, but for what was asked back of it; a cancelled one keeps nothing.
+    """
+    for state, reached in reach(universe).items():
         o = reached.order
         claimed = sum(r.amount_minor for r in o.refunds if r.state != "failed") + sum(d.amount_minor for d in o.disputes)
         settled_elsewhere = o.refunded_minor - sum(r.amount_minor for r in o.refunds if r.state == "settled")
         if len(o.attempts) < 2:
-            assert o.captured_minor <= o.total_minor
+            assert o.captured_minor <= o.placed_minor
         if claimed + settled_elsewhere <= o.captured_minor:
             assert o.refunded_minor + o.lost_minor <= o.captured_minor
-            assert owed_back_minor(o) >= 0
+            assert o.captured_minor - o.lost_minor - o.refunded_minor - submitted_minor(o) >= 0
+        if not o.disputes and len(o.attempts) < 2 and (o.lifecycle == "cancelled" or o.captured_minor >= o.total_minor):
+            costs = 0 if o.lifecycle == "cancelled" else o.total_minor
+            assert o.captured_minor - due_back_minor(o) <= costs, state
+
+
+@in_quick
+def test_units_add_up(universe: Universe) -> None:
+    """No unit is both shipped and cancelled, refunded after it was cancelled, or back in stock without having left."""
+    for reached in reach(universe).values():
+        o = reached.order
+        for line, n in zip(o.lines, o.counts, strict=True):
+            assert min(n.cancelled, n.shipped, n.refunded, n.restocked) >= 0
+            assert n.cancelled + n.shipped <= line.quantity
+            assert n.cancelled + n.refunded <= line.quantity
+            assert n.restocked <= n.shipped
+            packed = [u.quantity for p in o.parcels for u in p.lines if (u.service, u.sku) == (line.service, line.sku)]
+            assert sum(packed) == n.shipped
+            back = [u.quantity for p in o.part_releases for u in p.lines if (u.service, u.sku) == (line.service, line.sku)]
+            assert sum(back) == n.cancelled + n.restocked
+        assert [p.no for p in o.parcels] == list(range(1, len(o.parcels) + 1))
+        assert [p.no for p in o.part_releases] == list(range(1, len(o.part_releases) + 1))

@@ -22,6 +22,7 @@ from ledger.order import Order
 from ledger.schemas.codec import event_codec, link_of
 from tests.support import order_model as model
 from tests.support import order_rules as rules
+from tests.support import order_steps as steps
 from tests.support.desk_line import (
     PAY,
     PLACE,
@@ -33,7 +34,8 @@ from tests.support.desk_line import (
     event_in,
     refusal_in,
 )
-from tests.support.order_commands import PLACED_AT, WHOLE, WINDOW_MS, order_command
+from tests.support.order_commands import DESK, FULFIL, PLACED_AT, WHOLE, WINDOW_MS, cart_of, order_command, payments_of, stock_of
+from tests.support.order_space import quotient, state_of
 
 pytestmark = pytest.mark.usefixtures("logged")
 
@@ -79,7 +81,7 @@ class Expected:
         if state is None:
             if c["op"] != "PlaceOrder":
                 return "order_not_found"
-            self.states[order_id] = model.State(1000, (("product", "owed"),))
+            self.states[order_id] = model.placed_state(*cart_of(c))
             self.versions[order_id], self.expires[order_id] = 1, record.timestamp_ms + WINDOW_MS
             return "OrderPlaced"
         c["late"] = record.timestamp_ms >= self.expires[order_id]
@@ -87,7 +89,7 @@ class Expected:
         expected = rules.expect(state, c)
         if isinstance(expected, model.No):
             return expected.code
-        self.states[order_id] = model.after(state, c, expected)
+        self.states[order_id] = steps.after(state, c, expected)
         self.versions[order_id] += 1
         return expected.type
 
@@ -95,6 +97,10 @@ class Expected:
 order_ids = st.sampled_from(["ord_1", "ord_2", "ord_3"])
 likely = [c for c in WHOLE if not {"stale", "full", "matching", "late"} & set(c)]
 useful = [c for c in likely if c["op"] in ("RequestPayment", "RecordStock", "StartFulfilment", "ShipOrder", "CancelOrder")]
+desk = [c for kind in DESK for c in kind]
+# Of two lines, and of one: a place command is sent again with the same body, so an order has one of them.
+CARTS = {"ord_1": PLACE, "ord_2": PLACE | {"cart": "two and one"}, "ord_3": PLACE | {"cart": "two and one"}}
+PAID = [PAY, payments_of(1)[0], payments_of(1)[9], stock_of("product")[0], stock_of("merch")[0]]
 
 
 class AnyLine(RuleBasedStateMachine):
@@ -119,11 +125,20 @@ class AnyLine(RuleBasedStateMachine):
     @initialize()
     def some_orders_are_placed(self) -> None:
         for order_id in ("ord_1", "ord_2"):
-            self.send(order_id, PLACE, f"cmd_place_{order_id}")
+            self.place(order_id)
 
     @rule(order_id=order_ids)
     def place(self, order_id: str) -> None:
-        self.send(order_id, PLACE, f"cmd_place_{order_id}")
+        self.send(order_id, CARTS[order_id], f"cmd_place_{order_id}")
+
+    @rule(order_id=order_ids, shipped=st.booleans())
+    def pay(self, order_id: str, shipped: bool) -> None:
+        for c in [*PAID, FULFIL[1]] if shipped else PAID:
+            self.send(order_id, c, f"cmd_{len(self.sent)}")
+
+    @rule(order_id=order_ids, c=st.sampled_from(desk))
+    def ask_of_the_desk(self, order_id: str, c: model.Command) -> None:
+        self.send(order_id, c, f"cmd_{len(self.sent)}")
 
     @rule(order_id=order_ids, c=st.one_of(st.sampled_from(useful), st.sampled_from(likely)))
     def command(self, order_id: str, c: model.Command) -> None:
@@ -199,6 +214,8 @@ class AnyLine(RuleBasedStateMachine):
             assert order.version == self.expected.versions[order_id]
             assert summary(order)["status"] == model.shown(state)
             assert summary(order)["payment_state"] == model.payment_axis(state)
+            assert summary(order)["total_minor"] == model.total_now(state)
+            assert state_of(order) == quotient(state)
 
     @invariant()
     def frozen_are_the_orders_whose_log_is_bad_and_no_other(self) -> None:

@@ -15,7 +15,8 @@ from ledger.envelope import summary
 from ledger.evolve import evolve
 from ledger.order import FoldError, Order, display
 from ledger.transitions import ATTEMPT_FACTS, KNOWN, REFUND_FACTS, STOCK_FACTS
-from tests.support.order_space import UNIVERSES, placed, reach, reachable
+from tests.support.order_space import placed, reach, reachable
+from tests.support.order_universes import UNIVERSES
 
 FACTS = (*ATTEMPT_FACTS, *REFUND_FACTS, e.DISPUTE_OPENED, e.DISPUTE_CLOSED, *STOCK_FACTS)
 ORDERS = [reached.order for reached in list(reachable().values())[::11]]
@@ -32,7 +33,7 @@ DETAILS: dict[str, st.SearchStrategy[Any]] = {
     "payment": st.builds(e.Payment, number, money, name, name, name, name, money),
     "refund": st.builds(e.Refund, number, name, money, name),
     "dispute": st.builds(e.Dispute, word, money, name, money, outcome),
-    "stock": st.builds(e.Stock, word, name, name, items),
+    "stock": st.builds(e.Stock, word, name, name, items, st.one_of(st.none(), number)),
 }
 facts = st.sampled_from(FACTS).flatmap(lambda kind: st.tuples(st.just(kind), DETAILS[e.DETAIL_OF[kind]]))
 
@@ -65,7 +66,7 @@ def test_no_fact_however_odd_stops_the_fold(order: Order, odd: list[tuple[str, e
             assert display(order) == shown
 
 
-@pytest.mark.parametrize("kind", [k for k in e.EVENT_TYPES if k not in (e.FULFILMENT_STARTED, e.ORDER_DELIVERED)])
+@pytest.mark.parametrize("kind", [k for k in e.EVENT_TYPES if k != e.FULFILMENT_STARTED])
 def test_an_event_without_its_detail_does_not_follow(kind: str) -> None:
     if kind == e.ORDER_PLACED:
         with pytest.raises(FoldError, match="placed"):
@@ -90,6 +91,20 @@ def test_a_version_that_does_not_follow_is_not_folded(step: int) -> None:
     event = event_after(FIRST, e.STOCK_RESERVED, e.Stock("product"))
     with pytest.raises(FoldError, match="does not follow"):
         evolve(FIRST, replace(event, version=FIRST.version + step))
+
+
+@pytest.mark.parametrize(
+    ("kind", "detail"),
+    [
+        (e.LINES_CANCELLED, e.Cut((e.Units("gifts", "none", 1),), 1, "other", "admin")),
+        (e.REFUND_REQUESTED, e.RefundRequest(1, "other", (e.Units("gifts", "none", 1),))),
+        (e.PARCEL_SHIPPED, e.Shipment(lines=(e.Units("gifts", "none", 1),), parcel=1)),
+        (e.ORDER_SHIPPED, e.Shipment(lines=(e.Units("product", "merch-1", 1),), parcel=1)),
+    ],
+)
+def test_units_of_a_line_that_the_order_does_not_have_do_not_follow(kind: str, detail: e.Detail) -> None:
+    with pytest.raises(FoldError, match=f"{kind}: UnknownLine"):
+        evolve(FIRST, event_after(FIRST, kind, detail))
 
 
 def test_a_type_of_a_later_version_of_the_ledger_is_met_knowingly() -> None:
@@ -119,16 +134,30 @@ def test_folding_twice_gives_the_same_bytes() -> None:
 
 
 def test_what_an_event_does_not_speak_of_stays_as_it_was() -> None:
-    """Identity, prices and deadline never change; each event touches its own axis only."""
-    fixed = ("order_id", "customer_id", "currency", "total_minor", "placed_at", "expires_at", "lines", "adjustments", "reference")
+    """Identity, prices and deadline never change; each event touches its own axis only. The total falls with cancelled lines."""
+    fixed = (
+        "order_id",
+        "customer_id",
+        "currency",
+        "placed_minor",
+        "placed_at",
+        "expires_at",
+        "lines",
+        "adjustments",
+        "reference",
+    )
+    progress = {"fulfilment", "counts", "shipped_at", "delivered_at"}
     own = {
         "cancel": {"lifecycle", "cancel_reason", "cancelled_by"},
-        "payment": {"attempts", "captured_minor"},
+        "cut": {"total_minor", "return_marks", "part_releases", "shipping_cancelled", *progress},
+        "refund_request": {"counts", "return_marks", "part_releases", "shipping_refunded"},
+        "payment": {"attempts", "captured_minor", "return_marks"},
         "refund": {"refunds", "refunded_minor", "refund_failures", "refund_failures_recent"},
         "dispute": {"disputes", "lost_minor"},
-        "stock": {"stock"},
-        "shipment": {"fulfilment", "carrier", "tracking", "shipped_at", "delivered_at"},
+        "stock": {"stock", "part_releases"},
+        "shipment": {"parcels", *progress},
         "attention": {"attention", "resolved", "refunded_minor", "refund_failures_recent"},
+        "metadata": {"metadata"},
     }
     always = {"version", "updated_at"}
     for reached in reachable().values():
@@ -150,7 +179,9 @@ def test_each_reservation_of_a_service_is_counted_so_that_its_release_has_its_ow
 
 def test_times_and_words_of_the_last_event_are_kept_where_readers_look() -> None:
     order = reach(UNIVERSES[0])[next(s for s in reach(UNIVERSES[0]) if s.fulfilment == "delivered")].order
-    assert (order.carrier, order.tracking) == ("DHL", "T1")
+    (parcel,) = order.parcels
+    assert (parcel.no, parcel.carrier, parcel.tracking, parcel.shipped_at) == (1, "DHL", "T1", order.shipped_at)
+    assert parcel.delivered_at == order.delivered_at
     assert order.shipped_at is not None
     assert order.delivered_at is not None
     cancelled = reach(UNIVERSES[0])[next(s for s in reach(UNIVERSES[0]) if s.cancelled)].order

@@ -245,8 +245,7 @@ def story(reached: Reached, topics: Topics) -> list[Record]:
     while at.parent is not None:
         steps.insert(0, at.command)
         at = at.parent
-    services = tuple(entry.service for entry in at.order.stock)
-    steps.insert(0, at.command | {"role": "customer", "services": services, "total": at.order.total_minor})
+    steps.insert(0, at.command)
     desk, found = Desk(MemoryStore(), 0, 1, topics, bytes(16)), []
     for offset, step in enumerate(steps):
         value = command_codec().encode(order_command(step, command_id=f"cmd_{offset}"))

@@ -6,7 +6,7 @@ from ledger.transitions import ATTEMPT_FACTS, REQUESTS, Operation, Status
 from tests.readme import diagram
 from tests.support.moves import MOVES
 from tests.support.moves import moves as moves_reached
-from tests.support.order_space import UNIVERSES
+from tests.support.order_universes import UNIVERSES
 
 
 def test_every_move_that_is_drawn_can_happen_and_every_one_that_can_happen_is_drawn() -> None:
