@@ -12,19 +12,7 @@ import pytest
 from tests.support import checker
 from tests.support.checker import Decoded, Ledger, Raw
 
-DETAILS = (
-    "placed",
-    "cancel",
-    "cut",
-    "payment",
-    "refund_request",
-    "refund",
-    "dispute",
-    "stock",
-    "shipment",
-    "attention",
-    "metadata",
-)
+DETAILS = checker.DETAILS
 LOG = bytes(16)
 
 
@@ -284,6 +272,16 @@ def test_a_day_of_the_desk_has_no_problem() -> None:
 def test_a_broken_promise_of_the_desk_is_found(at: int, members: dict[str, Any], problem: str) -> None:
     problems = day(**{f"e{at}": members}).problems
     assert any(problem in line for line in problems), problems
+
+
+def test_an_order_of_an_older_service_begins_as_it_was_there() -> None:
+    old = {"placed": DAY[0]["placed"], "status": "shipped", "captured_minor": 1000, "refunded_minor": 400}
+    summary = {"total_minor": 1000, "captured_minor": 1000, "refunded_minor": 400}
+    first = event(1, "OrderImported", 0, imported=old, status="shipped", **summary)
+    last = event(2, "OrderDelivered", 1, shipment=shipment(1), status="delivered", **summary)
+    assert ledger([first, last], [], [command(0), command(1)]).problems == []
+    wrong = ledger([first | {"status": "paid"}, last | {"captured_minor": 0}], [], [command(0), command(1)]).problems
+    assert [line.partition("ord_a ")[2] for line in wrong] == ["v1 status paid, not shipped", "v2 captured_minor 0, not 1000"]
 
 
 def test_a_refund_in_a_dispute_and_what_staff_settled_elsewhere_are_counted() -> None:

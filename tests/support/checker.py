@@ -140,17 +140,8 @@ class RegistrySchemas(Schemas):
         return text
 
 
-_DETAILS = (
-    "placed",
-    "cancel",
-    "cut",
-    "payment",
-    "refund_request",
-    "refund",
-    "dispute",
-    "stock",
-    "shipment",
-    "attention",
+DETAILS = (
+    *("placed", "imported", "cancel", "cut", "payment", "refund_request", "refund", "dispute", "stock", "shipment", "attention"),
     "metadata",
 )
 
@@ -241,7 +232,7 @@ def _check_orders(ledger: Ledger) -> None:
             ledger.problems.append(f"{where}: {order_id} is in two partitions")
         order = ledger.orders.get(order_id)
         if order is None:
-            if f["type"] != "OrderPlaced":
+            if f["type"] not in ("OrderPlaced", "OrderImported"):
                 ledger.problems.append(f"{where}: {order_id} begins with {f['type']}")
                 continue
             order = ledger.orders[order_id] = Folded.placed(f)
@@ -260,7 +251,7 @@ def _check_step(ledger: Ledger, order: Folded, f: dict[str, Any], where: str) ->
     for name in ("customer_id", "currency", "total_minor", "captured_minor", "refunded_minor", "status"):
         if f[name] != getattr(order, name):
             ledger.problems.append(f"{where}: {order.order_id} v{f['version']} {name} {f[name]}, not {getattr(order, name)}")
-    details = [name for name in _DETAILS if f[name] is not None]
+    details = [name for name in DETAILS if f[name] is not None]
     if len(details) != 1:
         ledger.problems.append(f"{where}: {f['type']} has the details {details}")
 

@@ -15,6 +15,7 @@ from tests.support.order_model import (
     dispute_open,
     fall,
     given,
+    paid_elsewhere,
     room,
     shipping_cost,
     shown,
@@ -89,6 +90,8 @@ def _cancel_lines(s: State, c: Command) -> Event | No:
         return No("order_cancelled")
     if shown(s) in ("shipped", "delivered") or (shown(s) == "processing" and c["role"] != "admin"):
         return No("too_late_to_cancel")
+    if paid_elsewhere(s):
+        return No("order_imported")
     units = asked(s, c)
     if units is None:
         return No("unknown_line")
@@ -113,6 +116,8 @@ def _request_refund(s: State, c: Command) -> Event | No:
         return No("quantity_exceeded")
     if c["restock"] and any(n > line.shipped - line.restocked for line, n in zip(s.lines, units, strict=True)):
         return No("not_shipped")
+    if s.imported:
+        return No("order_imported" if paid_elsewhere(s) else "nothing_to_refund")
     amount = c.get("amount")
     if amount is None:
         amount = sum(line.price(line.cancelled + line.refunded, n) for line, n in zip(s.lines, units, strict=True))
@@ -158,6 +163,7 @@ CODES = {
         "version_conflict",
         "order_cancelled",
         "too_late_to_cancel",
+        "order_imported",
         "unknown_line",
         "quantity_exceeded",
         "order_full",
@@ -166,6 +172,7 @@ CODES = {
         "version_conflict",
         "order_cancelled",
         "dispute_open",
+        "order_imported",
         "unknown_line",
         "quantity_exceeded",
         "not_shipped",

@@ -66,6 +66,7 @@ class Folded:
     refunded_minor: int = 0
     elsewhere_minor: int = 0
     by_hand: bool = False
+    old: bool = False  # of an older service
     mark: int = 0
     asked_back_minor: int = 0
     status: str = "pending"
@@ -82,8 +83,9 @@ class Folded:
 
     @classmethod
     def placed(cls, event: dict[str, Any]) -> Self:
-        """The order before its first event is taken."""
-        content = event["placed"]
+        """The order before its first event is taken; one of an older service as it was there."""
+        old = event.get("imported")
+        content = old["placed"] if old else event["placed"]
         items = [Item(x["service"], x["sku"], x["quantity"], x["unit_price_minor"]) for x in content["lines"]]
         charges = [
             Charge(x["kind"], x["amount_minor"], (x["service"], x["sku"]) if x.get("service") else None)
@@ -95,7 +97,22 @@ class Folded:
             order.lines[item.service, item.sku] = OfLine(item.quantity, cost)
         order.stock = dict.fromkeys((item.service for item in items), "owed")
         order.metadata = content.get("metadata") or []
+        if old:
+            order._begin_as(old)
         return order
+
+    def _begin_as(self, old: dict[str, Any]) -> None:
+        """The older service keeps its money, its stock and its promises."""
+        self.old = True
+        self.stock = {}
+        self.captured_minor = self.captured[0] = old["captured_minor"]
+        self.refunded_minor = self.elsewhere_minor = old["refunded_minor"]
+        self.cancelled = old["status"] == "cancelled"
+        self.fulfilment = old["status"] if old["status"] in ("processing", "shipped", "delivered") else ""
+        if self.fulfilment in ("shipped", "delivered"):
+            self.parcels = [self.fulfilment == "delivered"]
+            for line in self.lines.values():
+                line.shipped = line.quantity
 
     # ---- what follows from it
 
@@ -143,7 +160,7 @@ class Folded:
         if self.fulfilment:
             return self.fulfilment
         wanted = {service for (service, _), line in self.lines.items() if line.cancelled < line.quantity}
-        in_stock = all(self.stock[service] == "reserved" for service in wanted)
+        in_stock = self.old or all(self.stock[service] == "reserved" for service in wanted)
         return "paid" if in_stock and self.captured_minor >= self.total_minor else "pending"
 
     # ---- one event after the other

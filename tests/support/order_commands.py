@@ -12,6 +12,7 @@ from commands.messages import (
     ChangeMetadata,
     DeliverParcel,
     EntryChange,
+    ImportOrder,
     OrderCommand,
     PlaceOrder,
     RaiseAttention,
@@ -31,6 +32,7 @@ from tests.support.order_model import Command
 
 PLACED_AT = 1_700_000_000_000
 WINDOW_MS = 30 * 60 * 1000
+OLD_AT = PLACED_AT - 10 * 24 * 60 * 60 * 1000  # when an older service took an order
 TOTAL = 1000
 ACTORS = {"customer": "gateway:web", "admin": "admin:desk"}
 
@@ -41,7 +43,7 @@ ACTORS = {"customer": "gateway:web", "admin": "admin:desk"}
 def order_command(c: Command, order_id: str = "ord_1", command_id: str = "cmd_x") -> OrderCommand:
     """The `OrderCommand` that `c` (see `order_model`) stands for."""
     role: str = c.get("role", "reconciler")
-    customer = {"customer": "c-1"}.get(role, "")
+    customer = "c-1" if role == "customer" or c["op"] == "ImportOrder" else ""
     return OrderCommand(
         command_id=command_id,
         order_id=order_id,
@@ -58,6 +60,8 @@ def _payload(c: Command) -> dict[str, Any]:
     match c["op"]:
         case "PlaceOrder":
             return {"place": place_order(*cart_of(c))}
+        case "ImportOrder":
+            return {"import_order": _import_order(c)}
         case "CancelOrder":
             return {"cancel": CancelOrder(c["reason"])}
         case "CancelLines":
@@ -133,6 +137,20 @@ def place_order(items: tuple[Item, ...], charges: tuple[Charge, ...]) -> PlaceOr
     lines = tuple(Line(item.service, item.sku, "A thing", item.quantity, item.unit_price) for item in items)
     adjustments = tuple(Adjustment(c.kind, c.kind, c.amount, *(c.line or ())) for c in charges)
     return PlaceOrder("EUR", total_of(items, charges), lines, adjustments, bytes(32), WINDOW_MS, "cart-1")
+
+
+def _import_order(c: Command) -> ImportOrder:
+    sent, delivered = c["status"] in ("shipped", "delivered"), c["status"] == "delivered"
+    return ImportOrder(
+        place_order(*cart_of(c)),
+        "old-1",
+        OLD_AT,
+        c["status"],
+        c["captured"],
+        c["refunded"],
+        shipped_at=OLD_AT + 1000 if sent else None,
+        delivered_at=OLD_AT + 2000 if delivered else None,
+    )
 
 
 def at_ms(c: Command) -> int:
@@ -268,6 +286,14 @@ DESK: list[list[Command]] = [
 _PARTS = [part_back("product", 1), part_back("product", 2), part_back("merch", 1), part_back("product", 0)]
 
 _REQUESTS = [*CANCELS, *EXPIRES, PAY, *FULFIL, *ATTENTION[1:]]
+IMPORT: Command = {
+    "op": "ImportOrder",
+    "role": "admin",
+    "cart": "two and one",
+    "status": "paid",
+    "captured": TOTAL,
+    "refunded": 0,
+}
 WHOLE: list[Command] = [
     {"op": "PlaceOrder", "role": "customer"},
     *_REQUESTS,
@@ -309,4 +335,5 @@ WHOLE: list[Command] = [
     cut(P2, M1) | {"full": True},
     *_PARTS,
     PAY_LESS[0],
+    IMPORT,
 ]

@@ -103,6 +103,8 @@ class State(NamedTuple):
     shipping_cancelled: bool = False
     shipping_refunded: bool = False
     metadata: tuple[tuple[str, str], ...] = ()
+    imported: bool = False
+    old_captured: int = 0  # by an older service, which refunds it too
 
 
 def placed_state(items: Sequence[Item], charges: Sequence[Charge]) -> State:
@@ -111,6 +113,16 @@ def placed_state(items: Sequence[Item], charges: Sequence[Charge]) -> State:
     lines = tuple(Line(item.service, item.sku, item.quantity, cost) for item, cost in zip(items, costs, strict=True))
     total = total_of(items, charges)
     return State(total, total, lines, tuple((service, "owed") for service in dict.fromkeys(item.service for item in items)))
+
+
+def imported_state(items: Sequence[Item], charges: Sequence[Charge], c: Command) -> State:
+    """An order of an older service, as it was there: it waits for no payment and no stock."""
+    s = placed_state(items, charges)._replace(stock=(), imported=True, late=True)
+    s = s._replace(old_captured=c["captured"], elsewhere=c["refunded"], cancelled=c["status"] == "cancelled")
+    if c["status"] in ("shipped", "delivered"):
+        all_sent = tuple(line._replace(shipped=line.quantity) for line in s.lines)
+        return s._replace(lines=all_sent, parcels=(c["status"] == "delivered",), fulfilment=c["status"])
+    return s._replace(fulfilment="processing") if c["status"] == "processing" else s
 
 
 class Event(NamedTuple):
@@ -134,7 +146,7 @@ def given(c: Command, *names: str) -> dict[str, Any]:
 
 
 def captured(s: State) -> int:
-    return sum(a.captured for a in s.attempts)
+    return s.old_captured + sum(a.captured for a in s.attempts)
 
 
 def refunded(s: State) -> int:
@@ -213,6 +225,11 @@ def asked(s: State, c: Command) -> list[int] | None:
     return [wanted[line.service, line.sku] for line in s.lines]
 
 
+def paid_elsewhere(s: State) -> bool:
+    """An older service has money of it: only that one can give it back."""
+    return s.imported and captured(s) > refunded(s)
+
+
 def fall(s: State, units: Sequence[int], shipping: bool) -> tuple[int, int]:
     """By how much the total falls if these units are cancelled, and how much of that was refunded before."""
     amount = before = 0
@@ -233,7 +250,7 @@ def stock_axis(s: State) -> str:
         return "rejected"
     if s.cancelled and not states & {"owed", "reserved"}:
         return "released"
-    return "reserved" if states == {"reserved"} else "pending"
+    return "reserved" if states <= {"reserved"} else "pending"
 
 
 def payment_axis(s: State) -> str:

@@ -12,6 +12,7 @@ from tests.support.order_model import (
     due_back,
     find_refund,
     given,
+    paid_elsewhere,
     payment_axis,
     refunded,
     refused,
@@ -25,7 +26,7 @@ NOT_WHEN_FULL = ("RequestPayment", "CancelLines", "ShipParcel", "ChangeMetadata"
 
 def expect(s: State, c: Command) -> Event | No:
     op = c["op"]
-    if op == "PlaceOrder":
+    if op in ("PlaceOrder", "ImportOrder"):
         return No("idempotency_key_reused")
     if c.get("foreign"):
         return No("order_not_found")
@@ -43,6 +44,8 @@ def _cancel(s: State, c: Command) -> Event | No:
     if s.cancelled:
         return No("nothing_to_change")
     legal = s.fulfilment == "none" or (s.fulfilment == "processing" and c["role"] == "admin" and not s.parcels)
+    if legal and paid_elsewhere(s):
+        return No("order_imported")
     return Event("OrderCancelled", {"reason": c["reason"], "by": c["role"]}) if legal else No("too_late_to_cancel")
 
 
@@ -139,7 +142,8 @@ def _dispute(s: State, c: Command) -> Event | No:
 def _stock(s: State, c: Command) -> Event | No:
     if "part" in c:
         part = s.parts[c["part"] - 1] if 1 <= c["part"] <= len(s.parts) else None
-        waits = part is not None and part.service == c["service"] and not part.done
+        # The services know nothing of an order of an older one.
+        waits = part is not None and part.service == c["service"] and not part.done and c["service"] in dict(s.stock)
         return Event(c["fact"], {"service": c["service"], "part": c["part"]}) if waits else No("already_known")
     state = dict(s.stock).get(c["service"])
     legal = {
@@ -174,7 +178,8 @@ FACTS = {
 # What each operation may be refused for besides `order_not_found`.
 CODES = desk_rules.CODES | {
     "PlaceOrder": {"idempotency_key_reused", "amount_differs"},
-    "CancelOrder": {"version_conflict", "too_late_to_cancel", "nothing_to_change"},
+    "ImportOrder": {"idempotency_key_reused", "amount_differs", "number_in_use"},
+    "CancelOrder": {"version_conflict", "too_late_to_cancel", "nothing_to_change", "order_imported"},
     "ExpireOrder": {"version_conflict", "not_due", "nothing_to_change"},
     "RequestPayment": {
         "version_conflict",

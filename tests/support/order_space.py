@@ -61,6 +61,8 @@ def state_of(o: Order) -> State:
         shipping_cancelled=o.shipping_cancelled,
         shipping_refunded=o.shipping_refunded,
         metadata=tuple((entry.name, entry.text) for entry in o.metadata),
+        imported=o.imported,
+        old_captured=o.captured_minor - sum(a.captured_minor for a in o.attempts),
     )
 
 

@@ -12,6 +12,7 @@ from tests.support.order_commands import (
     DISPUTES,
     EXPIRES,
     FULFIL,
+    IMPORT,
     M1,
     P1,
     PAY,
@@ -47,10 +48,13 @@ class Universe:
     attempts: int = 1
     cart: str = ""
     occasions: int = 3
+    old: tuple[str, int] | None = None  # of an older service: its status there, and what that refunded
 
     @property
     def opening(self) -> Command:
         """The command that places the order."""
+        if self.old is not None:
+            return IMPORT | {"cart": self.cart, "status": self.old[0], "refunded": self.old[1]}
         return {"op": "PlaceOrder", "role": "customer", "services": self.services, "total": self.total, "cart": self.cart}
 
 
@@ -283,6 +287,15 @@ LARGE_DESK_UNIVERSES = (
     ),
 )
 
-UNIVERSES = (*PAYMENT_UNIVERSES, *DESK_UNIVERSES)
+# Of an older service: they owe nothing.
+_DOOR = [*FULFIL, cut(P1), ask_back(P1), parcel(P1), arrived(1), CANCELS[1], *BY_HAND, DISPUTES[0], DISPUTES[3], notes(till="7")]
+IMPORTED_UNIVERSES = (
+    Universe("imported and paid", _words(_DOOR), cart=_TWO, old=("paid", 0)),
+    Universe("imported and refunded", _words(_DOOR), cart=_TWO, old=("processing", TOTAL)),
+    Universe("imported and shipped", _words(_DOOR), cart=_TWO, old=("shipped", 400)),
+)
+
+OWING_UNIVERSES = (*PAYMENT_UNIVERSES, *DESK_UNIVERSES)
+UNIVERSES = (*OWING_UNIVERSES, *IMPORTED_UNIVERSES)
 SMALL_UNIVERSES = (*SMALL_PAYMENT_UNIVERSES, *SMALL_DESK_UNIVERSES)
 LARGE_UNIVERSES = (*LARGE_PAYMENT_UNIVERSES, *LARGE_DESK_UNIVERSES)

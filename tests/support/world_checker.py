@@ -6,7 +6,8 @@ says happened). `judge` returns every disagreement as one line.
     per order   captured, refunded and lost sums are equal · at most one payment was captured, and never more than the order cost
                 when it was placed · a cancelled order keeps no money and holds no units · an order that is paid holds exactly
                 what was ordered, less what was cancelled and what came back · it keeps what it costs now, less what was asked
-                back of it · no payment is left authorised that the order does not wait for
+                back of it · no payment is left authorised that the order does not wait for · nothing happens for an order of
+                an older service
     per item    what is reserved was there: nothing is oversold
 """
 
@@ -113,6 +114,8 @@ def judge(ledger: checker.Ledger, world: World, stock: dict[tuple[str, str], int
 
 
 def _judge_order(o: Folded, outside: Outside) -> list[str]:
+    if o.old:
+        return [f"of an older service, and {outside} happened"] if outside != Outside() else []
     wrong = []
     for what, ours, theirs in (
         ("captured", o.captured_minor, outside.captured_minor),

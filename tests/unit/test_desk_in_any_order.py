@@ -34,7 +34,18 @@ from tests.support.desk_line import (
     event_in,
     refusal_in,
 )
-from tests.support.order_commands import DESK, FULFIL, PLACED_AT, WHOLE, WINDOW_MS, cart_of, order_command, payments_of, stock_of
+from tests.support.order_commands import (
+    DESK,
+    FULFIL,
+    OLD_AT,
+    PLACED_AT,
+    WHOLE,
+    WINDOW_MS,
+    cart_of,
+    order_command,
+    payments_of,
+    stock_of,
+)
 from tests.support.order_space import quotient, state_of
 
 pytestmark = pytest.mark.usefixtures("logged")
@@ -79,11 +90,7 @@ class Expected:
             return "could_not_decide"
         state = self.states.get(order_id)
         if state is None:
-            if c["op"] != "PlaceOrder":
-                return "order_not_found"
-            self.states[order_id] = model.placed_state(*cart_of(c))
-            self.versions[order_id], self.expires[order_id] = 1, record.timestamp_ms + WINDOW_MS
-            return "OrderPlaced"
+            return self._first(record, order_id, c)
         c["late"] = record.timestamp_ms >= self.expires[order_id]
         c["stale"] = c.get("expected_version") not in (None, self.versions[order_id])
         expected = rules.expect(state, c)
@@ -92,6 +99,16 @@ class Expected:
         self.states[order_id] = steps.after(state, c, expected)
         self.versions[order_id] += 1
         return expected.type
+
+    def _first(self, record: Record, order_id: str, c: model.Command) -> str:
+        if c["op"] not in ("PlaceOrder", "ImportOrder"):
+            return "order_not_found"
+        self.versions[order_id] = 1
+        if c["op"] == "ImportOrder":
+            self.states[order_id], self.expires[order_id] = model.imported_state(*cart_of(c), c), OLD_AT
+            return "OrderImported"
+        self.states[order_id], self.expires[order_id] = model.placed_state(*cart_of(c)), record.timestamp_ms + WINDOW_MS
+        return "OrderPlaced"
 
 
 order_ids = st.sampled_from(["ord_1", "ord_2", "ord_3"])

@@ -71,6 +71,14 @@ def test_what_a_bank_took_is_not_to_be_given_back_again() -> None:
     assert both.judge() == []
 
 
+def test_nothing_happens_for_an_order_of_an_older_service() -> None:
+    both = Both()
+    both.paid.old = True
+    assert any("ord_a: of an older service" in line for line in both.judge())
+    del both.world.orders["ord_a"]
+    assert both.judge() == []
+
+
 def _set(**members: object) -> Callable[[Both], None]:
     """Members of the first order, as the world has it."""
 
