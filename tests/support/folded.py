@@ -49,6 +49,16 @@ class OfLine:
 
 
 @dataclass
+class Refund:
+    """One object at the provider: its reference names it; our number only does while one of the two has no reference."""
+
+    no: int
+    ref: str | None
+    state: str = ""
+    minor: int = 0
+
+
+@dataclass
 class Folded:
     """`total_minor` is what it costs now, `asked_back_minor` what was asked back of that. `mark`: up to which sum money is to go
     back while it is open."""
@@ -74,7 +84,7 @@ class Folded:
     lines: dict[Where, OfLine] = field(default_factory=dict)
     stock: dict[str, str] = field(default_factory=dict)
     captured: dict[int, int] = field(default_factory=dict)
-    refunds: dict[str, tuple[str, int]] = field(default_factory=dict)
+    refunds: list[Refund] = field(default_factory=list)
     disputes: dict[str, tuple[str, int]] = field(default_factory=dict)
     parcels: list[bool] = field(default_factory=list)  # whether each was delivered
     parts: list[tuple[str, bool]] = field(default_factory=list)  # service, whether it was given back
@@ -123,7 +133,7 @@ class Folded:
     @property
     def returned_minor(self) -> int:
         """What went back, or is on its way."""
-        return self.refunded_minor + sum(minor for state, minor in self.refunds.values() if state == "RefundSubmitted")
+        return self.refunded_minor + sum(r.minor for r in self.refunds if r.state == "RefundSubmitted")
 
     @property
     def due_back_minor(self) -> int:
@@ -318,20 +328,26 @@ class Folded:
         self.captured_minor = sum(self.captured.values())
         self._to_return(self._overpaid() - overpaid)
 
-    def _refund(self, kind: str, refund: dict[str, Any]) -> Iterator[str]:
+    def _refund(self, kind: str, told: dict[str, Any]) -> Iterator[str]:
         """What the ledger refunds itself has a number, and is no more than what is to go back."""
-        name = refund["provider_ref"] or str(refund["refund_no"])
-        amount = refund["amount_minor"] or self.refunds.get(name, ("", 0))[1]
-        self.refunds[name] = (kind, amount)
+        refund = self._refund_of(told["refund_no"], told["provider_ref"])
+        refund.state, refund.ref = kind, told["provider_ref"] or refund.ref
+        refund.minor = refund.minor if told["amount_minor"] is None else told["amount_minor"]
         self._sum_up()
-        self.by_hand = self.by_hand or not refund["refund_no"]
+        self.by_hand = self.by_hand or not refund.no
         as_asked = not (self.by_hand or self.lost_minor or self.elsewhere_minor)
         if as_asked and kind != "RefundFailed" and self.returned_minor > self.due_back_minor:
             yield f"{self.returned_minor} went back, of {self.due_back_minor}"
 
+    def _refund_of(self, no: int, ref: str | None) -> Refund:
+        known = [r for r in self.refunds if ref and r.ref == ref]
+        known += [r for r in self.refunds if no and r.no == no and not (ref and r.ref)]
+        if not known:
+            self.refunds.append(Refund(no, ref))
+        return known[0] if known else self.refunds[-1]
+
     def _sum_up(self) -> None:
-        settled = sum(minor for state, minor in self.refunds.values() if state == "RefundSettled")
-        self.refunded_minor = settled + self.elsewhere_minor
+        self.refunded_minor = self.elsewhere_minor + sum(r.minor for r in self.refunds if r.state == "RefundSettled")
 
     def _dispute(self, dispute: dict[str, Any]) -> None:
         known = self.disputes.get(dispute["provider_ref"], ("", 0))

@@ -1,6 +1,6 @@
 """Versions 2 and 3 of the event schema, as they may come one day: for tests alone.
 
-2 adds a field to the envelope, one to a detail, and a twelfth detail with a new event type. 3 takes the first away again, adds
+2 adds a field to the envelope, one to a detail, and a thirteenth detail with a new event type. 3 takes the first away again, adds
 another and a second new type. Both are FULL_TRANSITIVE with version 1 and with each other.
 """
 

@@ -29,6 +29,7 @@ from projections.databases import Databases
 from tests.support.absurd_commands import MARK, PLACES, as_lists, encoded, feed, mutated, plain
 from tests.support.absurd_shop import AbsurdShop
 from tests.support.order_commands import (
+    IMPORT,
     M1,
     P1,
     PAY,
@@ -226,6 +227,32 @@ def test_an_absurd_command_of_the_desk_is_refused_and_the_next_one_is_decided(co
     said = ledger.deal(absurd, encoded(plain(order_command(cut(M1), HOME, "cmd_next"))))
     assert said[0] in {Code.COULD_NOT_DECIDE, Code.UNDECODABLE}
     assert said[1] == "LinesCancelled"
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("import_order", None),
+        ("import_order.status", "pending"),
+        ("import_order.status", ""),
+        ("import_order.captured_minor", 999),
+        ("import_order.refunded_minor", -1),
+        ("import_order.refunded_minor", 1001),
+        ("import_order.placed_at", 2**50),
+        ("import_order.placed_at", PLACED_AT + 10_000),
+        ("import_order.delivered_at", PLACED_AT - 1),
+        ("import_order.carrier", "UPS"),
+        ("import_order.old_id", "x" * 256),
+        ("import_order.place.lines", []),
+        ("import_order.place.metadata", [{"name": "n", "text": ""}] * 2),
+        ("customer_id", ""),
+    ],
+)
+def test_an_absurd_order_of_an_older_service_is_refused_and_the_next_one_is_decided(path: str, value: Any) -> None:
+    ledger = Ledger()
+    sensible = plain(order_command(IMPORT, HOME, "cmd_import"))
+    assert ledger.deal(encoded(changed(path, value, sensible)))[0] in {Code.COULD_NOT_DECIDE, Code.UNDECODABLE}
+    assert ledger.deal(encoded(sensible | {"command_id": "cmd_other"})) == ["OrderImported"]
 
 
 @pytest.mark.parametrize("order_id", ["", "a/b", "ord_\n", "o" * 90_000, "ord_é"])

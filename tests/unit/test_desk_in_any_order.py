@@ -34,6 +34,7 @@ from tests.support.desk_line import (
     event_in,
     refusal_in,
 )
+from tests.support.folded import Folded
 from tests.support.order_commands import (
     DESK,
     FULFIL,
@@ -249,8 +250,8 @@ class AnyLine(RuleBasedStateMachine):
         self.the_log_is_whole()
 
     def the_log_is_whole(self) -> None:
-        """Dense versions, times that never fall, an unbroken chain, a summary that a second fold confirms."""
-        chain, orders = bytes(32), dict[str, Order]()
+        """Dense versions, times that never fall, an unbroken chain, a summary that a second fold confirms, and a judge."""
+        chain, orders, judged = bytes(32), dict[str, Order](), dict[str, Folded]()
         for record in self.line.log[TOPICS.events]:
             value = record.value or b""
             if record.key is not None and record.key.decode() not in self.expected.frozen:
@@ -259,9 +260,20 @@ class AnyLine(RuleBasedStateMachine):
                 assert before is None or event.occurred_at >= before.updated_at
                 orders[event.order_id] = after = evolve(before, event)
                 assert {name: getattr(event, name) for name in summary(after)} == summary(after)
+                fields = event_codec().decode_fields(value)
+                if before is None:
+                    judged[event.order_id] = Folded.placed(fields)
+                assert judge(judged[event.order_id], fields) == []
             if value != UNDECODABLE:
                 assert event_codec().decode(value).prev_hash == chain
             chain = link_of(value)
+
+
+def judge(order: Folded, event: dict[str, Any]) -> list[str]:
+    """What the independent fold finds wrong. Refunds come from anybody here, so more may go back than was asked for."""
+    wrong = [line for line in order.take(event) if "went back" not in line]
+    names = ("status", "total_minor", "captured_minor", "refunded_minor")
+    return wrong + [f"{name} {event[name]}, not {getattr(order, name)}" for name in names if event[name] != getattr(order, name)]
 
 
 AnyLine.TestCase.settings = settings(
