@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import re
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from ledger.events import OrderEvent
 from ledger.order import Order, display, payment_state
+from ledger.rfc3339 import format_ms
 
-CONTENT_TYPE = b"application/avro"
+Headers = tuple[tuple[str, bytes], ...]
+
+_CONTENT_TYPE, _SPECVERSION = ("content-type", b"application/avro"), ("ce_specversion", b"1.0")
+_SOURCE = re.compile(rb"/[A-Za-z0-9._-]{1,249}")  # a slash and the name of a topic
 
 
 class Written(Struct, frozen=True):
@@ -50,11 +55,38 @@ def body_hash(body: bytes) -> bytes:
     return hashlib.sha256(body).digest()
 
 
-def headers(event: OrderEvent, traceparent: bytes | None = None) -> tuple[tuple[str, bytes], ...]:
-    """CloudEvents 1.0 attributes in Kafka's binary mode; only these, because headers can be larger than the event."""
-    named = (
-        ("ce_id", f"{event.order_id}/{event.version}".encode()),
-        ("ce_type", event.type.encode()),
-        ("content-type", CONTENT_TYPE),
-    )
-    return (*named, ("traceparent", traceparent)) if traceparent else named
+class EventHeaders:
+    """Headers of the events of one topic: CloudEvents 1.0 in Kafka's binary mode, the required attributes and `time` alone,
+    because headers can be larger than the event.
+
+    `ce_source` is `/<topic>`, of the topic that the event was written to first: an imported event keeps it.
+    """
+
+    def __init__(self, topic: str) -> None:
+        self._source = ("ce_source", f"/{topic}".encode())
+        self._of_type: dict[str, Headers] = {}  # what all events of a type have in common
+
+    def of(self, event: OrderEvent, traceparent: bytes | None = None) -> Headers:
+        """The headers of `event`, which the ledger decided: its type is a known one."""
+        common = self._of_type.get(event.type)
+        if common is None:
+            common = (("ce_type", event.type.encode()), _CONTENT_TYPE, _SPECVERSION, self._source)
+            self._of_type[event.type] = common
+        ce_id = ("ce_id", f"{event.order_id}/{event.version}".encode())
+        named = (ce_id, *common, ("ce_time", format_ms(event.occurred_at).encode()))
+        return (*named, ("traceparent", traceparent)) if traceparent else named
+
+
+def fits(found: Headers, event: OrderEvent) -> bool:
+    """Whether `found` can be the headers of `event`. Early events have `ce_id`, `ce_type` and `content-type` alone.
+
+    The topic in `ce_source` may be another one: that of the ledger from which the event was imported.
+    """
+    first = (("ce_id", f"{event.order_id}/{event.version}".encode()), ("ce_type", event.type.encode()), _CONTENT_TYPE)
+    more = found[3:]
+    if [name for name, _ in more[:3]] == ["ce_specversion", "ce_source", "ce_time"]:
+        specversion, (_, source), (_, time) = more[:3]
+        if specversion != _SPECVERSION or not _SOURCE.fullmatch(source) or time != format_ms(event.occurred_at).encode():
+            return False
+        more = more[3:]
+    return found[:3] == first and all(name == "traceparent" for name, _ in more)

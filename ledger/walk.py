@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from msgspec import Struct
 
 from ledger import transitions
-from ledger.envelope import headers, summary
+from ledger.envelope import fits, summary
 from ledger.errors import DecodeError
 from ledger.events import (
     DETAIL_OF,
@@ -179,9 +179,7 @@ class Walk:
             yield fault("order_id", "belongs to another partition")
         if record.timestamp_ms != event.occurred_at:
             yield fault("timestamp", f"is {record.timestamp_ms}, the event occurred at {event.occurred_at}")
-        expected = headers(event)
-        more = record.headers[len(expected) :]
-        if record.headers[: len(expected)] != expected or any(name != "traceparent" for name, _ in more):
+        if not fits(record.headers, event):
             yield fault("headers", "do not match the event")
 
     def _check_bookkeeping(self, event: OrderEvent, fault: Callable[[str, str], Fault]) -> Iterator[Fault]:

@@ -28,12 +28,17 @@ _TEXTS = {
         "order_id/contact_digest",
     ),
 }
+# CloudEvents 1.0 in Kafka's binary mode.
 _HEADERS = {
     "type": "object",
+    "required": ["ce_id", "ce_type", "content-type"],
     "properties": {
         "ce_id": {"type": "string", "description": "order_id/version"},
         "ce_type": {"type": "string", "description": "type of the event"},
-        "content-type": {"const": "application/avro"},
+        "content-type": {"const": "application/avro", "description": "a zero byte, a 4-byte schema id, an Avro body"},
+        "ce_specversion": {"const": "1.0", "description": "early events have neither this one nor the next two"},
+        "ce_source": {"type": "string", "description": "a slash and the topic that the event was first written to"},
+        "ce_time": {"type": "string", "format": "date-time", "description": "`occurred_at` of the event, RFC 3339 in UTC"},
         "traceparent": {"type": "string", "description": "W3C trace context, if there is one"},
     },
 }

@@ -25,7 +25,7 @@ from commands.decisions import Decision, MalformedCommand, Refusal
 from commands.messages import CommandHead, OrderCommand, command_codec
 from commands.obligations import due_at
 from ledger.bounds import ID_PATTERN
-from ledger.envelope import Written, headers, seal
+from ledger.envelope import EventHeaders, Written, seal
 from ledger.errors import DecodeError, Hole
 from ledger.events import NO_HASH, OrderEvent, OrderRefusal
 from ledger.evolve import evolve
@@ -91,6 +91,7 @@ class Desk:
         self.partition, self._partitions = partition, partitions
         self._store = store
         self._topics = topics
+        self._headers = EventHeaders(topics.events)
         self._prefix = b"%d/" % partition
         self._rows: dict[bytes, bytes | None] = {}
         self._folded: dict[str, Order] = {}
@@ -326,7 +327,7 @@ class Desk:
         after = evolve(self.order(decided.order_id), decided)
         event = seal(decided, after, written, record.offset, self.meta.chain)
         value = self._events.encode(event)
-        new = NewRecord(self._topics.events, self.partition, record.key, value, event.occurred_at, headers(event))
+        new = NewRecord(self._topics.events, self.partition, record.key, value, event.occurred_at, self._headers.of(event))
         refuse_oversized(new)
         due_at(after)  # if this raises, it must be here, where it affects one command, and not when the rows are built
         self._put_order(after)

@@ -17,11 +17,12 @@ from typing import Any
 import fastavro
 
 from ledger.contacts import Address, OrderContact, contact_key
-from ledger.envelope import headers
+from ledger.envelope import EventHeaders
 from ledger.events import NO_HASH, ORDER_DELIVERED
 from ledger.kafka.log import KafkaLog
 from ledger.log import Acked, NewRecord
 from ledger.partitioner import partition_for
+from ledger.rfc3339 import format_ms
 from ledger.schemas.codec import contact_codec, event_codec
 from ledger.schemas.versions import EVENTS, versions_of
 from ledger.topics import Topics
@@ -99,9 +100,12 @@ def many_events(
                     ("ce_id", f"{order_id}/{step + 1}".encode()),
                     ("ce_type", fields["type"].encode()),
                     ("content-type", b"application/avro"),
+                    ("ce_specversion", b"1.0"),
+                    ("ce_source", f"/{topics.events}".encode()),
+                    ("ce_time", format_ms(fields["occurred_at"]).encode()),
                 )
                 if number == 0:
-                    assert named == headers(typed.decode(prefix + body))
+                    assert named == EventHeaders(topics.events).of(typed.decode(prefix + body))
                 yield NewRecord(topics.events, p, order_id.encode(), prefix + body, fields["occurred_at"], named)
 
 

@@ -165,7 +165,34 @@ def _time(entries: list[Entry], choice: random.Random) -> Place:
     return entries[i].partition, entries[i].offset
 
 
-FORGERIES: tuple[Forgery, ...] = (_flip, _drop, _swap, _duplicate, _truncate, _splice, _key, _time)
+def _header(entries: list[Entry], choice: random.Random) -> Place:
+    """A header changed, or left out; an event without the last three would be an early one."""
+    i = choice.randrange(len(entries))
+    headers = list(entries[i].headers)
+    n = choice.randrange(len(headers))
+    if choice.random() < 0.5:
+        del headers[n]
+    else:
+        name, value = headers[n]
+        headers[n] = (name, value[:-1] + b"!")
+    entries[i] = _with(entries[i], headers=tuple(headers))
+    return entries[i].partition, entries[i].offset
+
+
+FORGERIES: tuple[Forgery, ...] = (_flip, _drop, _swap, _duplicate, _truncate, _splice, _key, _time, _header)
+
+
+def test_events_with_the_headers_of_early_ones_or_of_an_imported_ledger_are_well(
+    whole: tuple[Path, Any], entries: list[Entry], tmp_path: Path
+) -> None:
+    early, imported = list(entries), list(entries)
+    for i, entry in enumerate(entries):
+        early[i] = _with(entry, headers=entry.headers[:3]) if i % 2 else entry
+        imported[i] = _with(entry, headers=(*entry.headers[:4], ("ce_source", b"/eu.order-events"), entry.headers[5]))
+    for changed in (early, imported):
+        assert changed != entries
+        archive(tmp_path / "changed", changed, whole[1])
+        assert check(tmp_path / "changed")[1].events == len(entries)
 
 
 @pytest.mark.parametrize("forgery", FORGERIES, ids=lambda f: f.__name__.strip("_"))

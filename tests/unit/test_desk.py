@@ -51,13 +51,20 @@ def test_an_accepted_command_leads_to_one_event_with_its_place_in_the_log() -> N
     assert (second.status, second.payment_state) == ("pending", "requested")
 
 
-def test_an_event_carries_the_clouds_headers_and_the_orders_key_and_time() -> None:
+def test_an_event_is_a_whole_cloud_event_and_has_the_orders_key_and_time() -> None:
     line = Line()
     line.order(PLACE, at=PLACED_AT + 5)
     (answer,) = line.deal()
     assert answer is not None
     assert (answer.key, answer.timestamp_ms, answer.partition) == (b"ord_1", PLACED_AT + 5, 0)
-    assert dict(answer.headers) == {"ce_id": b"ord_1/1", "ce_type": b"OrderPlaced", "content-type": b"application/avro"}
+    assert answer.headers == (
+        ("ce_id", b"ord_1/1"),
+        ("ce_type", b"OrderPlaced"),
+        ("content-type", b"application/avro"),
+        ("ce_specversion", b"1.0"),
+        ("ce_source", b"/order-events"),
+        ("ce_time", b"2023-11-14T22:13:20.005Z"),
+    )
 
 
 def test_a_refused_command_leads_to_one_refusal_and_leaves_the_order_as_it_was() -> None:
