@@ -6,6 +6,7 @@ A refusal is listed by its slug; its status, title and example come from the tab
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -121,9 +122,11 @@ def operation(  # noqa: PLR0913  # its parts
     if security is not None:
         extra["security"] = security
     if body is not None:
-        extra["requestBody"] = {"required": body_required, "content": content(body)}
+        text_of_body = inspect.getdoc(body) or ""
+        extra["requestBody"] = {"required": body_required, "description": text_of_body, "content": content(body)}
     if raw_body is not None:
-        extra["requestBody"] = {"required": True, "content": {"application/json": {"schema": raw_body}}}
+        described = {"application/json": {"schema": raw_body}}
+        extra["requestBody"] = {"required": True, "description": raw_body["description"], "content": described}
     first, *others = answers
     responses: Described = {str(status): answers[status] for status in (first, *others)}
     responses |= problems(f"{slugs} {always}".split(), path)
@@ -165,16 +168,18 @@ def in_path(name: str, text: str, example: str, pattern: str | None = None) -> D
     return {"name": name, "in": "path", "required": True, "schema": schema, "description": text, "example": example}
 
 
-def plain(
-    name: str, summary: str, media: str, example: object, *, open_to_all: bool = False, slugs: str = "", **more: Any
-) -> Described:
+def plain(name: str, summary: str, text: str, media: str, example: object, *, slugs: str = "", path: str) -> Described:
     """An operation of the `system` tag that answers with a document."""
     schema = {"type": "string"} if isinstance(example, str) else {"type": "object"}
-    answers = {200: {"description": summary, "content": {media: {"schema": schema, "examples": {"example": {"value": example}}}}}}
-    return operation(name, "system", summary, more.pop("text", ""), answers, slugs, security=[] if open_to_all else None, **more)
+    answers = {
+        200: {"description": f"{summary}.", "content": {media: {"schema": schema, "examples": {"example": {"value": example}}}}}
+    }
+    return operation(name, "system", summary, text, answers, slugs, path=path)
 
 
 def health(name: str, path: str, summary: str, text: str, not_ready: bool) -> Described:
     """An operation that reports the health of this node."""
-    answers = {200: success(summary, HealthOut)} | ({503: success("Not ready; see `checks`.", HealthOut)} if not_ready else {})
-    return operation(name, "system", summary, text, answers, path=path, security=[])
+    answers = {200: success(f"{summary}.", HealthOut)} | (
+        {503: success("Not ready; see `checks`.", HealthOut)} if not_ready else {}
+    )
+    return operation(name, "system", summary, text, answers, "header-too-large", path=path, security=[])

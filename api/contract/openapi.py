@@ -16,6 +16,7 @@ from pydantic.json_schema import models_json_schema
 
 from api.contract import registry, registry_responses, requests, responses
 from api.contract.describing import SCHEMAS, component_name
+from api.contract.members import MEMBERS
 from api.contract.patterns import KEY, NAME, POSITION, VERSION_TAG, whole
 from api.settings import Settings
 
@@ -36,6 +37,8 @@ Connections are limited: headers must be complete within 10 s and the body withi
 headers have at most 32 KiB (431, `/problems/header-too-large`), invalid HTTP gets 400 (`/problems/malformed-request`), and if all
 connections are busy, a new one gets 503 (`/problems/too-many-connections`). Each of these closes the connection.
 """
+_CONTACT = {"name": "Order Ledger", "url": "https://order-ledger.example/issues"}  # the `Issues` of pyproject.toml
+_SERVERS = [{"url": "/", "description": "The node that answered this document, or the proxy before it."}]
 _TAGS = {
     "orders": "Place, read, set status, cancel.",
     "payments": "Pay for an order.",
@@ -150,6 +153,8 @@ def openapi_document(app: FastAPI, settings: Settings) -> dict[str, Any]:
         description=_DESCRIPTION,
         routes=app.routes,
         tags=[{"name": name, "description": text} for name, text in _TAGS.items()],
+        servers=_SERVERS,
+        contact=_CONTACT,
         license_info={"name": "Apache 2.0", "identifier": "Apache-2.0"},
     )
     for route in app.routes:
@@ -180,7 +185,21 @@ def component_schemas() -> dict[str, Any]:
         if model.EXAMPLES:
             described[model.__name__]["examples"] = list(model.EXAMPLES)
     schemas = {component_name(name): _renamed(schema) for name, schema in {**models["$defs"], **described}.items()}
-    return {name: schema | {"title": name} for name, schema in schemas.items()}
+    for name, schema in schemas.items():
+        schema["title"] = name
+        _describe_members(name, schema.get("properties", {}))
+    return schemas
+
+
+def _describe_members(component: str, members: dict[str, Any]) -> None:
+    """Describe the members that neither describe themselves nor are a component, which has a description of its own."""
+    for name, member in members.items():
+        if (
+            "description" not in member
+            and "$ref" not in member
+            and (text := MEMBERS.get(f"{component}.{name}", MEMBERS.get(name)))
+        ):
+            member["description"] = text
 
 
 def _classes(module: ModuleType) -> list[type]:

@@ -222,7 +222,13 @@ READ_DAILY = operation(
 )
 
 
-LIVE = health("live", "/live", "The process answers", "", False)
+LIVE = health(
+    "live",
+    "/live",
+    "The process answers",
+    "For a supervisor: if there is no answer, a restart may help. Nothing is checked.",
+    False,
+)
 READY = health(
     "ready",
     "/ready",
@@ -231,11 +237,21 @@ READY = health(
     "marked as stale (`stale`, `staleness_ms`). `reason` names the problem.",
     True,
 )
-METRICS = plain("metrics", "Metrics for Prometheus", "text/plain", "ledger_commands_waiting 0.0\n", path="/metrics")
-OPENAPI = plain("openapi", "This document", "application/json", {"openapi": "3.1.0"}, path="/openapi.json")
+METRICS = plain(
+    "metrics",
+    "Metrics for Prometheus",
+    "Every node counts for itself, from its start. `Accept` chooses between the text formats of Prometheus and OpenMetrics.",
+    "text/plain",
+    "ledger_commands_waiting 0.0\n",
+    path="/metrics",
+)
+OPENAPI = plain(
+    "openapi", "This document", "Made from the running program.", "application/json", {"openapi": "3.1.0"}, path="/openapi.json"
+)
 ASYNCAPI = plain(
     "asyncapi",
     "The topics and their Avro schemas",
+    "An AsyncAPI document for consumers of the topics, made from the running program.",
     "application/json",
     {"asyncapi": "3.0.0"},
     path="/asyncapi.json",

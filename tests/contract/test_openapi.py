@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import json
 import re
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from api.app import build_app
 from api.bodies import parse, validated
 from api.callers.auth import Tokens
 from api.context import AppContext
+from api.contract.members import MEMBERS
 from api.contract.requests import (
     AddNoteBody,
     CancelLinesBody,
@@ -41,6 +44,8 @@ from projections.queries import Queries
 from tests.support.described import validate
 from tests.support.harness import HASH_KEY
 from tests.support.serving import AdjustableStatus
+
+PYPROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
 
 
 @pytest.fixture(scope="module")
@@ -171,6 +176,50 @@ def test_generators_of_clients_find_names_and_optional_members(document: dict[st
     schemas = document["components"]["schemas"]
     assert {name: schema["title"] for name, schema in schemas.items()} == {name: name for name in schemas}
     assert [path for path, member in members(schemas) if isinstance(member, dict) and member.get("default", 0) is None] == []
+
+
+def test_everything_is_described_in_words(document: dict[str, Any]) -> None:
+    """Operations, parameters, headers, bodies, answers, schemas and their members."""
+    missing = [f"tag {tag['name']}" for tag in document["tags"] if not tag.get("description")]
+    for name, operation in operations(document):
+        described = [("summary", operation.get("summary")), ("description", operation.get("description"))]
+        described += [(f"parameter {p['name']}", p.get("description")) for p in map(resolved(document), operation["parameters"])]
+        if "requestBody" in operation:
+            described.append(("body", operation["requestBody"].get("description")))
+        for status, response in operation["responses"].items():
+            described.append((status, response.get("description")))
+            headers = response.get("headers", {}).items()
+            described += [(f"{status} {header}", resolve(document, of).get("description")) for header, of in headers]
+        missing += [f"{name}: {what}" for what, text in described if not text or not text.strip()]
+    for component, schema in document["components"]["schemas"].items():
+        missing += [component] if not schema.get("description") else []
+        for member, described_member in schema.get("properties", {}).items():
+            if not (described_member.get("description") or resolve(document, described_member).get("description")):
+                missing.append(f"{component}.{member}")
+    assert missing == []
+
+
+def resolved(document: dict[str, Any]) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    return lambda node: resolve(document, node)
+
+
+def test_every_description_of_a_member_is_used_and_none_is_said_twice(document: dict[str, Any]) -> None:
+    schemas = document["components"]["schemas"]
+    used = {
+        f"{component}.{member}" if f"{component}.{member}" in MEMBERS else member
+        for component, schema in schemas.items()
+        for member, described in schema.get("properties", {}).items()
+        if described.get("description") == MEMBERS.get(f"{component}.{member}", MEMBERS.get(member))
+    }
+    assert set(MEMBERS) - used == set()
+    special = {name: text for name, text in MEMBERS.items() if "." in name}
+    assert [name for name, text in special.items() if MEMBERS.get(name.partition(".")[2]) == text] == []
+
+
+def test_the_document_says_where_and_from_whom_it_is(document: dict[str, Any]) -> None:
+    assert [server["url"] for server in document["servers"]] == ["/"], "wherever a proxy puts the node"
+    assert document["info"]["contact"]["url"] == tomllib.loads(PYPROJECT.read_text("utf-8"))["project"]["urls"]["Issues"]
+    assert document["info"]["license"]["identifier"] == "Apache-2.0"
 
 
 def members(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
