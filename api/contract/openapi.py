@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
 from typing import Any
@@ -192,7 +193,10 @@ def component_schemas() -> dict[str, Any]:
 
 
 def _describe_members(component: str, members: dict[str, Any]) -> None:
-    """Describe the members that neither describe themselves nor are a component, which has a description of its own."""
+    """Describe the members that neither describe themselves nor are a component, which has a description of its own.
+
+    A default becomes words: generators of clients take a member with a default for one that is always there.
+    """
     for name, member in members.items():
         if (
             "description" not in member
@@ -200,6 +204,8 @@ def _describe_members(component: str, members: dict[str, Any]) -> None:
             and (text := MEMBERS.get(f"{component}.{name}", MEMBERS.get(name)))
         ):
             member["description"] = text
+        if (default := member.pop("default", None)) is not None and "description" in member:
+            member["description"] += f"; default: `{json.dumps(default)}`"
 
 
 def _classes(module: ModuleType) -> list[type]:
@@ -211,15 +217,12 @@ def _bounded(schemas: dict[str, Any], settings: Settings) -> dict[str, Any]:
     window = schemas[component_name(requests.PlaceOrderBody.__name__)]["properties"]["payment_window_seconds"]
     integer = next(kind for kind in window["anyOf"] if kind["type"] == "integer")
     integer |= {"minimum": settings.payment_window_min_seconds, "maximum": settings.payment_window_max_seconds}
-    window["default"] = settings.payment_window_seconds
+    window["description"] += f", {settings.payment_window_seconds} s"
     return schemas
 
 
 def _renamed(value: Any) -> Any:
-    """`value` with all references to schemas replaced by component names.
-
-    Without `default: null`: generators of clients take a member with a default for one that is always there.
-    """
+    """`value` with all references to schemas replaced by component names, and without `default: null`."""
     if isinstance(value, dict):
         renamed = {key: _renamed(member) for key, member in value.items() if not (key == "default" and member is None)}
         if isinstance(target := value.get("$ref"), str):
