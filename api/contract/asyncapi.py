@@ -1,4 +1,4 @@
-"""The AsyncAPI 3.0 document of the topics, including the Avro schemas. Generated from the code."""
+"""The AsyncAPI 3.1 document of the topics, including the Avro schemas. Generated from the code."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def asyncapi_document(topics: Topics, partitions: int, writers: int) -> dict[str
     specs = {spec.name: spec for spec in topics.specs(partitions, writers)}
     messages = {topic: _message(topic, topics.prefix) for topic in names}
     return {
-        "asyncapi": "3.0.0",
+        "asyncapi": "3.1.0",
         "info": {
             "title": "Order Ledger",
             "version": program_version(),

@@ -253,7 +253,7 @@ ASYNCAPI = plain(
     "The topics and their Avro schemas",
     "An AsyncAPI document for consumers of the topics, made from the running program.",
     "application/json",
-    {"asyncapi": "3.0.0"},
+    {"asyncapi": "3.1.0"},
     path="/asyncapi.json",
     slugs="ledger-unavailable not-caught-up",
 )

@@ -100,7 +100,7 @@ def test_every_problem_has_its_page(ledger: RunningLedger) -> None:
 
 def test_the_asyncapi_document_has_the_topics_and_the_schemas_themselves(ledger: RunningLedger) -> None:
     document = ledger.client("reader").get("/asyncapi.json").json()
-    assert document["asyncapi"] == "3.0.0"
+    assert document["asyncapi"] == "3.1.0"
     assert {c["address"] for c in document["channels"].values()} == {
         "order-commands",
         "order-events",
