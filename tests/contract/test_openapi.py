@@ -13,10 +13,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from api.app import build_app
 from api.bodies import parse, validated
-from api.callers.auth import Tokens
-from api.context import AppContext
 from api.contract.members import MEMBERS
 from api.contract.requests import (
     AddNoteBody,
@@ -34,33 +31,17 @@ from api.contract.requests import (
     SetStatusBody,
 )
 from api.problems import PROBLEMS, UNCHANGED, slug_of
-from api.settings import Settings
-from ledger.memory.log import MemoryLog
-from ledger.memory.store import MemoryStore
-from ledger.topics import Topics
 from ledger.transitions import REQUESTS, Code, Operation
-from projections.projector import Projector
-from projections.queries import Queries
 from tests.support.described import validate
 from tests.support.harness import HASH_KEY
-from tests.support.serving import AdjustableStatus
+from tests.support.openapi_document import openapi_of_a_ledger
 
 PYPROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
 
 
 @pytest.fixture(scope="module")
 def document() -> dict[str, Any]:
-    log, settings = MemoryLog(), Settings(_env_file=None, ledger_hash_key=HASH_KEY)
-    projector = Projector.open(lambda name: MemoryStore(), Topics(), 4)
-    sender = log.sender("test")
-    try:
-        context = AppContext(
-            settings, log, sender, projector, Queries(projector), Tokens([]), HASH_KEY.encode(), AdjustableStatus()
-        )
-        found: dict[str, Any] = json.loads(json.dumps(build_app(context).openapi()))
-        return found
-    finally:
-        sender.close()
+    return openapi_of_a_ledger()
 
 
 def operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -327,7 +327,8 @@ def test_every_command_for_contributors_is_one() -> None:
     for module in modules - {"grpc_tools.protoc"}:
         path = ROOT / module.replace(".", "/")
         assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module
-    programs = {part.split()[2] for command in commands for part in command.split(" && ") if part.startswith("uv run ")}
+    parts = [re.sub(r"--with \S+ ", "", part) for command in commands for part in command.split(" && ")]
+    programs = {part.split()[2] for part in parts if part.startswith("uv run ")}
     missing = [name for name in programs if not (Path(sys.executable).parent / name).exists()]
     assert missing == []
 
