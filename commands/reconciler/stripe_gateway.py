@@ -298,14 +298,15 @@ class StripeGateway:
         if intent.amount_received:
             refunds = await self._refunds(ref)
             if intent.charge is None or intent.charge.disputed:
-                disputes = await self._all(
-                    self._client.v1.disputes.list_async({"payment_intent": ref, "limit": PAGE}), StripeDispute
-                )
+                disputes = await self._disputes(ref)
         facts: tuple[Fact, ...] = facts_of(intent, refunds, disputes)
         return Sighting(intent.order_id, facts, intent.id)
 
     async def _refunds(self, ref: str) -> list[StripeRefund]:
         return await self._all(self._client.v1.refunds.list_async({"payment_intent": ref, "limit": PAGE}), StripeRefund)
+
+    async def _disputes(self, ref: str) -> list[StripeDispute]:
+        return await self._all(self._client.v1.disputes.list_async({"payment_intent": ref, "limit": PAGE}), StripeDispute)
 
     async def _intent(self, method: str, path: str, **params: Any) -> Intent:
         """The answer of a request below /v1/payment_intents. Most calls are these, so they bypass the library's objects.
