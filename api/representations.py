@@ -158,6 +158,7 @@ def contact_shown(contact: OrderContact) -> responses.OrderContactOut:
         shipping_address=_address(contact.shipping_address),
         billing_address=None if contact.billing_address is None else _address(contact.billing_address),
         delivery_note=contact.delivery_note,
+        locale=contact.locale,
     )
 
 

@@ -25,6 +25,12 @@ MAX_METADATA = 20  # entries of an order
 ID = r"[A-Za-z0-9_-]{1,64}"  # of customers, orders, commands
 ID_PATTERN = re.compile(ID)
 DOTTED_ID = r"[A-Za-z0-9._-]{1,64}"  # of articles, principals
+# A well-formed language tag (BCP 47, RFC 5646): language, script, region, variants, extensions, private use.
+LANGUAGE_TAG = (
+    r"[A-Za-z]{2,3}(?:-[A-Za-z]{3}){0,3}(?:-[A-Za-z]{4})?(?:-(?:[A-Za-z]{2}|[0-9]{3}))?"
+    r"(?:-(?:[A-Za-z0-9]{5,8}|[0-9][A-Za-z0-9]{3}))*(?:-[0-9A-WYZa-wyz](?:-[A-Za-z0-9]{2,8})+)*(?:-[Xx](?:-[A-Za-z0-9]{1,8})+)?"
+)
+MAX_LANGUAGE_TAG = 35
 
 TimeMs = Annotated[int, Meta(ge=0, le=MAX_TIME_MS)]
 DurationMs = Annotated[int, Meta(ge=0, le=MAX_TIME_MS)]

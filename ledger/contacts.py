@@ -38,7 +38,8 @@ class Note(Struct, frozen=True):
 
 class OrderContact(Struct, frozen=True, omit_defaults=True):
     """Contact of one order. `customer_id` is used to find and erase the contacts of a customer, `email_digest` (16 bytes, keyed)
-    to find those of an e-mail address."""
+    to find those of an e-mail address. `locale` is a language tag (BCP 47): the language of messages to the customer.
+    """
 
     customer_id: str
     name: str
@@ -49,6 +50,7 @@ class OrderContact(Struct, frozen=True, omit_defaults=True):
     delivery_note: str | None = None
     email_digest: bytes | None = None
     note: Note | None = None  # then only `customer_id` is set besides
+    locale: str | None = None
 
 
 NOWHERE = Address("", "", "", "")

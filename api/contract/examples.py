@@ -11,7 +11,7 @@ COMMAND_ID = "cmd_wq6v6d3cbq5plkmwqcxkcqv4aa"
 AT = "2030-01-31T12:00:00.000Z"
 
 ADDRESS: Json = {"line1": "1 Mill Lane", "city": "Leeds", "postcode": "LS1 1AA", "country": "GB"}
-CONTACT: Json = {"name": "Ada Example", "email": "ada@example.org", "shipping_address": ADDRESS}
+CONTACT: Json = {"name": "Ada Example", "email": "ada@example.org", "shipping_address": ADDRESS, "locale": "en-GB"}
 LINE: Json = {
     "service": "product",
     "sku": "espresso-1kg",

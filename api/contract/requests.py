@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 from api.contract.card_numbers import no_card_number
 from api.contract.examples import CONTACT, LINE, ORDER_ID, SHIPPING, UNITS
 from commands.mailboxes import mailbox
-from ledger.bounds import DOTTED_ID, ID, MAX_LINES, MAX_METADATA
+from ledger.bounds import DOTTED_ID, ID, LANGUAGE_TAG, MAX_LANGUAGE_TAG, MAX_LINES, MAX_METADATA
 from ledger.money import MAX_TOTAL_MINOR, MAX_UNIT_PRICE_MINOR
 
 Service = Literal["product", "merch"]
@@ -95,6 +95,15 @@ class ContactBody(RequestBody):
     shipping_address: AddressBody
     billing_address: AddressBody | None = None
     delivery_note: Annotated[str | None, Field(max_length=500), NO_CARD] = None
+    locale: Annotated[
+        str | None,
+        Field(
+            pattern=f"^(?:{LANGUAGE_TAG})$",
+            max_length=MAX_LANGUAGE_TAG,
+            description="language of messages to the customer, a BCP 47 tag such as de-AT; default: that of the shop",
+        ),
+        NO_CARD,
+    ] = None
 
 
 class PlaceOrderBody(RequestBody):

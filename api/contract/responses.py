@@ -147,6 +147,7 @@ class OrderContactOut(Response, kw_only=True):
     shipping_address: OrderAddressOut
     billing_address: OrderAddressOut | None = None
     delivery_note: str | None = None
+    locale: str | None = None
 
 
 class OrderOut(OrderSummaryOut):

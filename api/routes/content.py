@@ -59,6 +59,7 @@ def contact_of(body: ContactBody, customer: str, email_digest: bytes) -> OrderCo
         phone=body.phone,
         billing_address=None if body.billing_address is None else _address(body.billing_address),
         delivery_note=body.delivery_note,
+        locale=body.locale,
         email_digest=email_digest,
     )
 

@@ -52,6 +52,12 @@ class Canaries:
         self.planted["phone"] = number
         return f"+49 151 {number}"
 
+    def subtags(self) -> str:
+        """Private use subtags of a language tag, of at most eight letters each."""
+        text = self("locale")
+        self.planted["locale"] = f"{text[:8]}-{text[8:]}"
+        return self.planted["locale"]
+
     def address(self, name: str) -> dict[str, str]:
         parts = {part: self(f"{name} {part}") for part in ("line1", "line2", "city", "region")}
         return parts | {"postcode": self(f"{name} postcode"), "country": "DE"}
@@ -65,6 +71,7 @@ class Canaries:
             "shipping_address": self.address("shipping"),
             "billing_address": self.address("billing"),
             "delivery_note": self("note"),
+            "locale": f"de-x-{self.subtags()}",
         }
 
     def found_in(self, data: bytes) -> set[str]:

@@ -83,18 +83,18 @@ _LIVELY = ("RequestPayment", "StartFulfilment", "ShipOrder", "ConfirmDelivery")
 _DESK = ("CancelLines", "RequestRefund", "ShipParcel", "ConfirmParcel", "ChangeMetadata")
 LIVELY = [c for c in WHOLE if c["op"] in (*_LIVELY, *_DESK)]
 CONTACTS = [
-    (MARK, f"{MARK}@example.org", "+44 113 496 0000"),
-    (f"{MARK}\nBcc: all", f"<{MARK}@example.org>", "0"),
-    ("", "", ""),
-    (f"\u202e{MARK}", f"{MARK}..a@example.org", None),
-    (f"{MARK}{'Ä' * 120}", f"{MARK}@müller.example", "+1"),
-    ("$name", f"{MARK}@example.org\u200b", None),
+    (MARK, f"{MARK}@example.org", "+44 113 496 0000", "de-AT"),
+    (f"{MARK}\nBcc: all", f"<{MARK}@example.org>", "0", f"../{MARK}"),
+    ("", "", "", ""),
+    (f"\u202e{MARK}", f"{MARK}..a@example.org", None, "ar"),
+    (f"{MARK}{'Ä' * 120}", f"{MARK}@müller.example", "+1", "x" * 300),
+    ("$name", f"{MARK}@example.org\u200b", None, None),
 ]
 
 
 def contact_record(order_id: str, partition: int, chance: random.Random) -> NewRecord:
-    name, email, phone = chance.choice(CONTACTS)
-    value = contact_codec().encode(OrderContact("c-1", name, email, Address("1", "Leeds", "LS1", "GB"), phone))
+    name, email, phone, locale = chance.choice(CONTACTS)
+    value = contact_codec().encode(OrderContact("c-1", name, email, Address("1", "Leeds", "LS1", "GB"), phone, locale=locale))
     return NewRecord(CONTACTS_TOPIC, partition, contact_key(order_id, bytes(32)), value if chance.random() < 0.95 else b"junk")
 
 

@@ -127,7 +127,7 @@ def real_records() -> list[tuple[Codec[Any], bytes]]:
     )
     records += [(refusal_codec(), refusal_codec().encode(r)) for r in (refusal, unreadable)]
     home = Address("1 Main St", "Springfield", "12345", "US", region="OR")
-    contact = OrderContact("c-1", "Ada Løvelace", "ada@example.org", home, "+1 555", home, "ring twice")
+    contact = OrderContact("c-1", "Ada Løvelace", "ada@example.org", home, "+1 555", home, "ring twice", locale="en-US")
     records.append((contact_codec(), contact_codec().encode(contact)))
     read = AuditRecord(
         audit_id="0" * 32,

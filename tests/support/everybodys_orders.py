@@ -39,8 +39,8 @@ class World:
         """Each part of the contact is found in a text by the owner's mark."""
         mark = self.mark(owner)
         address = {"line1": f"{mark} Lane", "city": f"{mark} City", "postcode": mark, "country": "GB"}
-        contact = {"name": mark, "email": f"{mark}@example.org", "shipping_address": address, "delivery_note": mark}
-        return order_body(reference=f"reference-{OWNERS.index(owner)}", contact=contact)
+        texts = {"name": mark, "email": f"{mark}@example.org", "delivery_note": mark, "locale": f"en-x-{mark}"}
+        return order_body(reference=f"reference-{OWNERS.index(owner)}", contact={**texts, "shipping_address": address})
 
     def place(self, owner: str) -> str:
         headers = key() | {"Prefer": "wait=10"}

@@ -149,6 +149,13 @@ def test_unknown_members_are_named_with_their_place() -> None:
         ({"contact": order_body()["contact"] | {"email": "nobody"}}, "/contact/email", "not-an-email-address"),
         ({"contact": order_body()["contact"] | {"phone": "1" * 33}}, "/contact/phone", "string-too-long"),
         ({"contact": order_body()["contact"] | {"delivery_note": "x" * 501}}, "/contact/delivery_note", "string-too-long"),
+        ({"contact": order_body()["contact"] | {"locale": "de_AT"}}, "/contact/locale", "pattern"),
+        ({"contact": order_body()["contact"] | {"locale": "german"}}, "/contact/locale", "pattern"),
+        ({"contact": order_body()["contact"] | {"locale": "de-AT\n"}}, "/contact/locale", "pattern"),
+        ({"contact": order_body()["contact"] | {"locale": "../de"}}, "/contact/locale", "pattern"),
+        ({"contact": order_body()["contact"] | {"locale": ""}}, "/contact/locale", "pattern"),
+        ({"contact": order_body()["contact"] | {"locale": "de" + "-x" * 17}}, "/contact/locale", "string-too-long"),
+        ({"contact": order_body()["contact"] | {"locale": 49}}, "/contact/locale", "string-type"),
         ({"adjustments": [{"kind": "gift", "label": "x", "amount_minor": 1}]}, "/adjustments/0/kind", "not-one-of"),
     ],
 )

@@ -151,6 +151,7 @@ def test_a_record_above_the_limit_is_not_written() -> None:
         replace(CONTACT, phone=7),  # type: ignore[arg-type]
         replace(CONTACT, name=None),  # type: ignore[arg-type]
         replace(CONTACT, delivery_note="\ud800"),
+        replace(CONTACT, locale=b"de-AT"),  # type: ignore[arg-type]
         replace(CONTACT, billing_address=Address("1 Main St", "Springfield", "12345", 7)),  # type: ignore[arg-type]
     ],
 )
