@@ -16,19 +16,18 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from itertools import groupby
 
 import structlog
 from msgspec import Struct
 
+from commands.notifier.followed_contacts import FollowedContacts
 from commands.notifier.message_port import MessageDoor, NotSent, OutMessage
 from commands.notifier.notices import messages_of, notice_of
 from commands.processor.order_book import OrderBook
 from ledger.clock import now_ms
-from ledger.contact_rows import CONTACTS_STORE, KeptContacts
-from ledger.contacts import OrderContact, contact_key, order_of
+from ledger.contacts import contact_key
 from ledger.durations import DAY_MS
 from ledger.errors import DecodeError, Hole, LogError, StoreError
 from ledger.events import OrderEvent
@@ -39,7 +38,6 @@ from ledger.schemas.codec import event_codec
 from ledger.store import Store
 from ledger.supervision import WorkerThread
 from ledger.topics import Topics
-from ledger.turns import in_one_go
 
 MAX_AGE_MS = DAY_MS
 TRY_FOR_S = 15 * 60.0
@@ -47,10 +45,6 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
 MAX_PARKED = 1_000
 POLL_S = 0.2
 WRITE_EVERY_S = 0.25  # after a kill, messages sent since then are sent again
-CONTACTS_S = 10.0
-SILENT_S = 3.0  # after that, the log counts as unreachable
-PURGE_EVERY_S = 5.0
-ARRIVING_S, QUIET_S, PURGE_LATEST_S = 0.5, 2.0, 60.0
 CHUNK = 200
 
 log = structlog.get_logger(__name__)
@@ -84,21 +78,19 @@ class Notifier:
         on_fatal: Callable[[BaseException], None],
         clock: Callable[[], int] = now_ms,
     ) -> None:
-        self._log, self._topics, self._book_of, self._open_store = event_log, topics, book_of, open_store
+        self._log, self._topics, self._book_of = event_log, topics, book_of
         self._doors, self._group, self._clock = doors, group, clock
         self._codec = event_codec()
         self._lock = threading.Lock()
         self._owned: set[int] = set()
         self._changed = threading.Event()
         self._stopping = threading.Event()
+        self._contacts = FollowedContacts(event_log, topics, book_of, open_store, doors, self._stopping, clock)
         self._positions: dict[TopicPartition, int] = {}
         self._written: dict[TopicPartition, int] = {}
         self._parked: deque[Parked] = deque()
         self._thread = WorkerThread("notifier", self._run, on_fatal, again=True, stopping=self._stopping)
         self._lost_place = False
-        self._purge_at = self._purged_at = 0.0
-        self._gone: set[str] = set()  # orders with erased contacts whose messages the doors still keep
-        self._gone_at = 0.0
         self.sent = self.given_up = 0
 
     @property
@@ -153,7 +145,7 @@ class Notifier:
         with ExitStack() as closing:
             self._bookmark = self._log.bookmark(self._group)
             closing.callback(self._bookmark.close)
-            self._open_contacts(closing)
+            self._contacts.open(closing)
             self._reader = self._log.reader("notifier", max_wait_ms=100)
             closing.callback(self._reader.close)
             self._changed.set()
@@ -168,13 +160,13 @@ class Notifier:
                     records = self._reader.poll(CHUNK, POLL_S)
                 else:
                     self._stopping.wait(POLL_S)
-                as_the_log = self._fold_arrived()
+                as_the_log = self._contacts.fold_arrived()
                 if records and not as_the_log:
-                    self._fold_contacts_to_end()
+                    self._contacts.fold_to_end()
                 self._take(records)
                 if as_the_log or records:
                     self._try_parked()
-                self._purge()
+                self._contacts.purge()
                 if (now := time.monotonic()) >= write_at:
                     self._write_positions(again := now > note_again_at)
                     write_at = now + WRITE_EVERY_S
@@ -242,7 +234,7 @@ class Notifier:
         if notice is None or event.occurred_at < self._clock() - MAX_AGE_MS:
             return
         key = self._contact_key(tp.partition, event)
-        contact = None if key is None else self._contact(key)
+        contact = None if key is None else self._contacts.contact(key)
         if key is None or contact is None:
             return
         now = time.monotonic()
@@ -251,6 +243,15 @@ class Notifier:
             parked = Parked(tp, offset, event.order_id, event.version, key, message, now, now)
             if waiting or not self._send(parked):
                 self._parked.append(parked)
+
+    def _contact_key(self, partition: int, event: OrderEvent) -> bytes | None:
+        if (content := event.content) is not None:
+            return contact_key(event.order_id, content.contact_digest)
+        order = self._book_of(partition).order(partition, event.order_id)
+        if order is None:
+            log.warning("order cannot be folded, no message sent", order_id=event.order_id, version=event.version)
+            return None
+        return contact_key(event.order_id, order.contact_digest)
 
     def _send(self, parked: Parked) -> bool:
         """Returns whether the message is finished: sent, or given up."""
@@ -282,7 +283,7 @@ class Notifier:
         waiting: set[tuple[str, str]] = set()
         for parked in self._parked:
             place = (parked.order_id, parked.message.channel)
-            if self._contacts.contact(parked.contact_key) is None:
+            if self._contacts.is_gone(parked.contact_key):
                 log.info("message dropped, its contact is erased", order_id=parked.order_id, version=parked.version)
                 continue
             if place in waiting or time.monotonic() < parked.next_at or self._stopping.is_set() or not self._send(parked):
@@ -299,99 +300,3 @@ class Notifier:
         if news:
             self._bookmark.write(news)
             self._written |= news
-
-    # ---- contacts
-
-    def _open_contacts(self, closing: ExitStack) -> None:
-        """Open the contacts of all partitions, even those of other processes: an erasure must reach every copy."""
-        topic = self._topics.contacts
-        self._contacts = KeptContacts(self._open_store(CONTACTS_STORE), topic, self._log.partitions(topic), self._clock)
-        closing.callback(self._contacts.close)
-        self._contact_reader = self._log.reader("notifier-contacts", eof=True, max_wait_ms=10)
-        closing.callback(self._contact_reader.close)
-        starts, ends = (ask(self._contacts.positions()) for ask in (self._log.starts, self._log.ends))
-        self._contacts.follow(ends)
-        self._contact_reader.assign({tp: max(at, starts[tp]) for tp, at in self._contacts.positions().items()})
-        self._fold_contacts_to_end()
-        # Contacts erased while this process was down, perhaps for longer than the log keeps tombstones.
-        kept = {order_id for door in self._doors.values() for order_id in door.kept()}
-        self._forget({order_id for order_id in kept if not self._contacts.has_order(order_id) and self._is_ours(order_id)})
-
-    def _is_ours(self, order_id: str) -> bool:
-        """Whether the order belongs to this ledger: a folder of messages may be shared."""
-        partition = self._log.partition_for(order_id.encode(), len(self._contacts.positions()))
-        return self._contacts.is_order_erased(order_id) or self._book_of(partition).order(partition, order_id) is not None
-
-    def _contact_key(self, partition: int, event: OrderEvent) -> bytes | None:
-        if (content := event.content) is not None:
-            return contact_key(event.order_id, content.contact_digest)
-        order = self._book_of(partition).order(partition, event.order_id)
-        if order is None:
-            log.warning("order cannot be folded, no message sent", order_id=event.order_id, version=event.version)
-            return None
-        return contact_key(event.order_id, order.contact_digest)
-
-    def _contact(self, key: bytes) -> OrderContact | None:
-        contact = self._contacts.contact(key)
-        if contact is None and not self._contacts.is_erased(key):
-            # A contact is durable before its order, so reading to the current end finds it if it still exists.
-            self._fold_contacts_to_end()
-            contact = self._contacts.contact(key)
-        return contact
-
-    def _fold_contacts_to_end(self) -> None:
-        ends = self._log.ends(self._contacts.positions())
-        deadline = time.monotonic() + CONTACTS_S
-        while behind := [tp.partition for tp, end in ends.items() if self._contacts.position(tp) < end]:
-            if self._stopping.is_set():
-                raise LogError("stopped before all contacts were read")
-            if self._fold_contacts(0.1):
-                deadline = time.monotonic() + CONTACTS_S
-            elif time.monotonic() > deadline:
-                raise LogError(f"contacts could not be read up to their end in partitions {behind}")
-        self._forget_gone()
-
-    def _fold_arrived(self) -> bool:
-        """Returns whether the contacts are up to date: every erasure answered before this call is applied."""
-        until = time.monotonic() + ARRIVING_S  # a large erasure may take a minute, and messages wait
-        while self._fold_contacts(0.0):
-            if self._stopping.is_set() or time.monotonic() > until:
-                self._forget_gone()
-                return False
-        self._forget_gone()
-        if not self._contact_reader.reached_end().keys() >= self._contacts.positions().keys():
-            return False
-        silent_s = self._contact_reader.silent_s()
-        self._contacts.note_current(self._clock() - int(silent_s * 1000))
-        return silent_s < SILENT_S
-
-    def _fold_contacts(self, timeout_s: float) -> bool:
-        """Returns whether anything arrived, tombstones included."""
-        records = self._contact_reader.poll(CHUNK, timeout_s)
-        for tp, group in groupby(records, lambda record: TopicPartition(record.topic, record.partition)):
-            keys = self._contacts.fold(tp, list(group))
-            self._gone |= {order_of(key) for key in keys if self._contacts.contact(key) is None}
-        for tp, at in self._contact_reader.reached_end().items():  # compaction leaves gaps, even before the end
-            self._contacts.reached(tp, at)
-        return bool(records)
-
-    def _forget_gone(self) -> None:
-        """Handle all erased contacts together: a door may have to search everything it keeps."""
-        if self._gone:
-            self._gone_at = time.monotonic()
-            gone, self._gone = self._gone, set()
-            self._forget(gone)
-
-    def _forget(self, order_ids: Collection[str]) -> None:
-        for door in self._doors.values():
-            door.forget(order_ids)
-
-    def _purge(self) -> None:
-        now = time.monotonic()
-        erasing = now - self._gone_at < QUIET_S and now - self._purged_at < PURGE_LATEST_S
-        if now < self._purge_at or erasing:
-            return  # only once, when the whole erasure has arrived
-        self._purge_at, self._purged_at = now + PURGE_EVERY_S, now
-        unpurged = in_one_go(self._contacts.unpurged())
-        if unpurged and self._contacts.purge(unpurged, self._stopping.is_set):
-            in_one_go(self._contacts.purged(unpurged))

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from commands.notifier import loop as notifier_module
+from commands.notifier import followed_contacts
 from commands.notifier.email_door import EmlDoor
-from commands.notifier.loop import Notifier
+from commands.notifier.followed_contacts import FollowedContacts
 from ledger import events as e
 from ledger.contact_rows import TOO_OLD_MS, KeptContacts
 from ledger.contacts import Address, OrderContact, contact_key
@@ -147,9 +147,9 @@ def test_messages_that_a_door_keeps_go_with_their_contact(post: Post, tmp_path: 
 
 def test_messages_go_out_while_contacts_keep_arriving(post: Post, mails: MailServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """As they do for a minute when a customer with many orders is erased."""
-    monkeypatch.setattr(notifier_module, "ARRIVING_S", 0.05)
-    fold = Notifier._fold_contacts
-    monkeypatch.setattr(Notifier, "_fold_contacts", lambda self, timeout_s: fold(self, timeout_s) or timeout_s == 0)
+    monkeypatch.setattr(followed_contacts, "ARRIVING_S", 0.05)
+    fold = FollowedContacts._fold
+    monkeypatch.setattr(FollowedContacts, "_fold", lambda self, timeout_s: fold(self, timeout_s) or timeout_s == 0)
     with running(post):
         post.placed("ord_1")
         until(lambda: len(mails.mails) == 1)
