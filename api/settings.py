@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from datetime import UTC, tzinfo
 from pathlib import Path
 from typing import Literal
+from zoneinfo import ZoneInfo
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings
 
+from ledger.bounds import LANGUAGE_TAG, MAX_LANGUAGE_TAG
 from ledger.currencies import digits
 from ledger.environment import ENVIRONMENT, load
 from ledger.errors import ConfigError
@@ -160,7 +163,19 @@ class Settings(BaseSettings):
         default=None,
         description="text message service as an Apprise URL, such as twilio://sid:token@from; without it, none are sent",
     )
-    notify_from: str = Field(default="Shop <shop@localhost>", description="sender of e-mail")
+    notify_from: str = Field(default="Shop <shop@localhost>", description="sender of e-mail; its name is that of the shop")
+    notify_templates_dir: Path | None = Field(
+        default=None,
+        description="folder with the shop's own templates of messages, such as `de/placed.email.html`; each replaces the shipped "
+        "one of that name",
+    )
+    notify_language: str = Field(
+        default="en",
+        pattern=f"^(?:{LANGUAGE_TAG})$",
+        max_length=MAX_LANGUAGE_TAG,
+        description="language of messages to customers whose own is not known or has no templates, such as de-AT",
+    )
+    notify_time_zone: str = Field(default="UTC", description="time zone of dates in messages, such as Europe/Vienna")
     outbox_dir: Path = Field(
         default=Path(".ledger/outbox"), description="directory for e-mails as `.eml` files, if no mail server is set"
     )
@@ -178,6 +193,12 @@ class Settings(BaseSettings):
         unknown = sorted(word for word in _words(value) if digits(word.upper()) is None)
         if unknown or not _words(value):
             raise ValueError(f"{', '.join(unknown) or 'nothing'}: give codes of ISO 4217 with commas, for instance EUR,JPY")
+        return value
+
+    @field_validator("notify_time_zone")
+    @classmethod
+    def _time_zone_exists(cls, value: str) -> str:
+        _zone(value)
         return value
 
     @field_validator("trusted_proxies")
@@ -209,6 +230,11 @@ class Settings(BaseSettings):
         return frozenset(c.upper() for c in _words(self.currencies))
 
     @property
+    def time_zone(self) -> tzinfo:
+        """That of dates in messages."""
+        return _zone(self.notify_time_zone)
+
+    @property
     def proxies(self) -> tuple[Network, ...]:
         return networks(self.trusted_proxies)
 
@@ -231,6 +257,16 @@ class Settings(BaseSettings):
 def networks(text: str) -> tuple[Network, ...]:
     """The comma-separated addresses and networks in `text`. Raises `ValueError` naming an invalid one."""
     return tuple(ipaddress.ip_network(word) for word in sorted(_words(text)))
+
+
+def _zone(name: str) -> tzinfo:
+    """Raises `ValueError` if this machine has no such time zone."""
+    if name == "UTC":
+        return UTC  # known without a database of time zones
+    try:
+        return ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        raise ValueError("not a time zone of this machine: give a name such as Europe/Vienna") from None
 
 
 def _words(text: str) -> frozenset[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ledger.currencies import digits
 from ledger.events import Adjustment, Line
 
 MAX_TOTAL_MINOR = 10**9
@@ -14,12 +13,3 @@ MAX_UNIT_PRICE_MINOR = 100_000_000
 def total_of(lines: Iterable[Line], adjustments: Iterable[Adjustment]) -> int:
     """The total of an order: quantities times unit prices, plus adjustments (a discount is negative)."""
     return sum(line.quantity * line.unit_price_minor for line in lines) + sum(a.amount_minor for a in adjustments)
-
-
-def in_words(amount_minor: int, currency: str) -> str:
-    """An amount for people: `28.90 EUR`."""
-    decimals = digits(currency)
-    decimals = 2 if decimals is None else decimals
-    whole, fraction = divmod(abs(amount_minor), 10**decimals)
-    sign = "-" if amount_minor < 0 else ""
-    return f"{sign}{whole}{f'.{fraction:0{decimals}}' if decimals else ''} {currency}"

@@ -21,6 +21,7 @@ from api.processes.patient_log import LEAST_PATIENCE_S, patient
 from api.processes.running import commands_status
 from api.processes.wiring import open_log
 from api.settings import Settings
+from commands.notifier.message_port import FAILED_TEMPLATES
 from ledger.clock import now_ms
 from ledger.errors import ConfigError, LedgerError
 from ledger.http_client import BlockingHttp, NoAnswer
@@ -167,6 +168,9 @@ def _status(status: dict[str, Any]) -> list[Finding]:
         Finding("work of commands", "ok", f"writers {status['ready_writers']} are active; {counts or 'nothing done yet'}")
     ]
     findings += [_worker("commands", w["name"], w["running"], w["restarts"], w["last_fault"]) for w in work]
+    if failures := status["counts"].get(FAILED_TEMPLATES):
+        result = f"{failures} messages were composed from shipped templates, because the shop's own failed"
+        findings.append(Finding("templates", "warning", result, "order-ledger messages check"))
     return findings
 
 

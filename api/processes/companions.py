@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from api.processes.doors import build_message_doors, build_ports
+from api.processes.doors import build_composer, build_message_doors, build_ports
 from api.processes.outside import check_outside
 from api.settings import Settings
 from commands.notifier.loop import Notifier
@@ -31,6 +31,7 @@ class Companions:
         self._settings, self._log, self._open_store, self._clock = settings, event_log, open_store, clock
         self._outside = check_outside(settings)
         self._doors = build_message_doors(settings) if self._outside else {}
+        self._composer = build_composer(settings) if self._outside else None
         self._sender: Sender | None = None
         self.reconciler: Reconciler | None = None
         self.notifier: Notifier | None = None
@@ -42,7 +43,7 @@ class Companions:
 
     def make(self, books: Books, on_fatal: Fatal, partitions: int) -> list[Companion]:
         """Empty without external services: obligations then stay open. Does not ask the log, which may be unreachable."""
-        if not self._outside:
+        if self._composer is None:
             return []
         # The writer releases the interpreter at every call of Kafka's client, and gets it back only when another thread's turn
         # ends: the turns of the threads beside it must be short.
@@ -57,7 +58,9 @@ class Companions:
             lambda: build_ports(settings), books, partition_of, self._sender, topics, on_fatal, self._clock
         )
         group = f"{settings.app_id}-notifier"
-        self.notifier = Notifier(self._log, topics, books, self._open_store, self._doors, group, on_fatal, self._clock)
+        self.notifier = Notifier(
+            self._log, topics, books, self._open_store, self._doors, self._composer, group, on_fatal, clock=self._clock
+        )
         return [self.reconciler, self.notifier]
 
     def close(self) -> None:

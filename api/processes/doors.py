@@ -5,16 +5,21 @@ Each door imports its library when it is built: most processes need one or two o
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from api.processes.exposure import Plaintext, refuse_plaintext
 from api.processes.outside import addresses, check_outside, webhook_secrets
 from api.settings import Settings
-from commands.notifier.message_port import MessageDoor
+from commands.notifier.message_port import MessageComposer, MessageDoor
 from commands.reconciler.payment_port import PaymentProvider
 from commands.reconciler.performing import Ports
 from commands.reconciler.stock_port import StockService
 from commands.sandbox import SECRET_KEY
 from ledger.bounds import SERVICES
 from ledger.errors import ConfigError
+
+if TYPE_CHECKING:
+    from commands.notifier.composing import Shop
 
 
 def build_payments(settings: Settings) -> PaymentProvider | None:
@@ -50,6 +55,22 @@ def _stock(settings: Settings, name: str) -> StockService:
     from commands.reconciler.stock_http import HttpStock
 
     return HttpStock(name, url or f"{settings.sandbox_url}/stock/{name}", settings.outside_timeout_ms)
+
+
+def build_composer(settings: Settings) -> MessageComposer:
+    """Composes messages to customers in the name of the shop. Raises `ConfigError`."""
+    from commands.notifier.composing import Composer
+
+    return Composer(shop_of(settings))
+
+
+def shop_of(settings: Settings) -> Shop:
+    """Name, language, time zone and templates of the shop. Raises `ConfigError`."""
+    from commands.notifier.composing import Shop
+    from commands.notifier.email_door import sender_of
+
+    sender = sender_of(settings.notify_from)
+    return Shop(sender.display_name or sender.domain, settings.notify_language, settings.time_zone, settings.notify_templates_dir)
 
 
 def build_message_doors(settings: Settings) -> dict[str, MessageDoor]:

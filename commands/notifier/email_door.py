@@ -28,6 +28,7 @@ from ledger.files import private_folder
 
 TIMEOUT_S = 15.0
 MAX_LINE = 76
+LONGEST_LINE = 998  # RFC 5322
 # Addresses that are valid without parsing; any other is parsed.
 _PLAIN_ADDRESS = re.compile(r"[A-Za-z0-9_+-]+(\.[A-Za-z0-9_+-]+)*@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*")
 _PORTS = {"smtp": 25, "smtp+starttls": 587, "smtps": 465}
@@ -159,12 +160,14 @@ class _KeepPlain(EmailPolicy):
         return super().header_store_parse(name, value)
 
     def header_fetch_parse(self, name: str, value: str) -> Any:
-        return _PARSED_TEXT if value == _TEXT else super().header_fetch_parse(name, value)
+        return _PARSED.get(value) or super().header_fetch_parse(name, value)
 
 
 _POLICY = _KeepPlain()
-_TEXT = 'text/plain; charset="utf-8"'
-_PARSED_TEXT = _POLICY.header_factory("Content-Type", _TEXT)
+_BOUNDARY = "=_order-ledger"  # with these two signs it is in no encoded part (RFC 2045, 6.7)
+_TEXT, _HTML = 'text/plain; charset="utf-8"', 'text/html; charset="utf-8"'
+_ALTERNATIVE = f'multipart/alternative; boundary="{_BOUNDARY}"'
+_PARSED = {value: _POLICY.header_factory("Content-Type", value) for value in (_TEXT, _HTML, _ALTERNATIVE)}
 
 
 def _recipient(message: OutMessage) -> str:
@@ -173,7 +176,10 @@ def _recipient(message: OutMessage) -> str:
 
 
 def as_mail(message: OutMessage, sender: Address) -> EmailMessage:
-    """A text mail in UTF-8. Customer text can only become the value of a header. Raises `NotSent` for an invalid address."""
+    """A mail in UTF-8, of text or of text and HTML. Customer text can only become the value of a header.
+
+    Raises `NotSent` for an invalid address.
+    """
     mail = EmailMessage(_POLICY)
     try:
         mail["From"] = str(sender) if sender.display_name.isascii() else sender
@@ -184,7 +190,9 @@ def as_mail(message: OutMessage, sender: Address) -> EmailMessage:
         raise NotSent("not an e-mail address", again=False) from None
     mail["Date"] = formatdate()
     mail["Auto-Submitted"] = "auto-generated"  # RFC 3834: no vacation replies
-    if message.text.isascii() and "\r" not in message.text and all(len(x) < MAX_LINE for x in message.text.split("\n")):
+    if message.html is not None:
+        _set_parts(mail, message.text, message.html)
+    elif message.text.isascii() and "\r" not in message.text and all(len(x) < MAX_LINE for x in message.text.split("\n")):
         mail["Content-Type"] = _TEXT
         mail["Content-Transfer-Encoding"] = "7bit"
         mail["MIME-Version"] = "1.0"
@@ -192,3 +200,31 @@ def as_mail(message: OutMessage, sender: Address) -> EmailMessage:
     else:
         mail.set_content(message.text)
     return mail
+
+
+def _set_parts(mail: EmailMessage, text: str, html: str) -> None:
+    """Make `mail` one of two parts: mail readers show the last one that they can.
+
+    The library needs a millisecond for that, most of it to parse headers of its own.
+    """
+    if _BOUNDARY in text or _BOUNDARY in html:
+        mail.set_content(text)
+        mail.add_alternative(html, subtype="html")
+        return
+    mail["MIME-Version"] = "1.0"
+    mail["Content-Type"] = _ALTERNATIVE
+    mail.set_payload([_part(text, "plain", _TEXT), _part(html, "html", _HTML)])
+
+
+def _part(content: str, subtype: str, kind: str) -> EmailMessage:
+    """A part of a mail, as it is unless a line is too long for that."""
+    part = EmailMessage(_POLICY)
+    sent = (content if content.endswith("\n") else f"{content}\n").encode()
+    if b"\r" in sent or max(map(len, sent.split(b"\n"))) > LONGEST_LINE:
+        part.set_content(content, subtype=subtype)
+        del part["MIME-Version"]
+        return part
+    part["Content-Type"] = kind
+    part["Content-Transfer-Encoding"] = "7bit" if content.isascii() else "8bit"
+    part.set_payload(sent.decode("ascii", "surrogateescape"))
+    return part

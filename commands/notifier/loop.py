@@ -9,6 +9,7 @@ Edge-triggered, unlike the reconciler: it reads the events in order, from a posi
                    the position stays before it, and only messages of the same order wait
     a contact      comes from a fold of all of `order-contacts` in a separate database, which must reach the end of the log before
                    anything is sent. If it is erased, nothing more is sent, and copies that a door has kept are deleted
+    a template     of the shop that fails is replaced by the shipped one (`composing`)
 """
 
 from __future__ import annotations
@@ -23,17 +24,18 @@ import structlog
 from msgspec import Struct
 
 from commands.notifier.followed_contacts import FollowedContacts
-from commands.notifier.message_port import MessageDoor, NotSent, OutMessage
-from commands.notifier.notices import messages_of, notice_of
+from commands.notifier.message_port import FAILED_TEMPLATES, MessageComposer, MessageDoor, NotSent, OutMessage
+from commands.notifier.notices import notice_of
 from commands.processor.order_book import OrderBook
 from ledger.clock import now_ms
 from ledger.contacts import contact_key
 from ledger.durations import DAY_MS
 from ledger.errors import DecodeError, Hole, LogError, StoreError
 from ledger.events import OrderEvent
+from ledger.evolve import evolve
 from ledger.faults import in_short
 from ledger.log import NOTE_AGAIN_S, EventLog, Record, TopicPartition
-from ledger.order import Order
+from ledger.order import FoldError, Order
 from ledger.schemas.codec import event_codec
 from ledger.store import Store
 from ledger.supervision import WorkerThread
@@ -65,7 +67,7 @@ class Parked(Struct):
 
 
 class Notifier:
-    """A `Companion` of the `commands` process. Its position is stored under `group`; `doors` send messages, by channel."""
+    """A `Companion` of the `commands` process. `doors` send what `composer` makes, by channel; its position is under `group`."""
 
     def __init__(
         self,
@@ -74,12 +76,14 @@ class Notifier:
         book_of: Callable[[int], OrderBook],
         open_store: Callable[[str], Store],
         doors: Mapping[str, MessageDoor],
+        composer: MessageComposer,
         group: str,
         on_fatal: Callable[[BaseException], None],
+        *,
         clock: Callable[[], int] = now_ms,
     ) -> None:
         self._log, self._topics, self._book_of = event_log, topics, book_of
-        self._doors, self._group, self._clock = doors, group, clock
+        self._doors, self._composer, self._group, self._clock = doors, composer, group, clock
         self._codec = event_codec()
         self._lock = threading.Lock()
         self._owned: set[int] = set()
@@ -99,7 +103,8 @@ class Notifier:
         return self._thread.restarts
 
     def counts(self) -> dict[str, int]:
-        return {"messages sent": self.sent, "messages given up": self.given_up}
+        failures = self._composer.failures
+        return {"messages sent": self.sent, "messages given up": self.given_up, FAILED_TEMPLATES: failures}
 
     # ---- from other threads
 
@@ -233,25 +238,29 @@ class Notifier:
         notice = notice_of(event)
         if notice is None or event.occurred_at < self._clock() - MAX_AGE_MS:
             return
-        key = self._contact_key(tp.partition, event)
-        contact = None if key is None else self._contacts.contact(key)
-        if key is None or contact is None:
+        order = self._order(tp.partition, event)
+        if order is None:
+            return
+        key = contact_key(order.order_id, order.contact_digest)
+        contact = self._contacts.contact(key)
+        if contact is None:
             return
         now = time.monotonic()
-        for message in messages_of(event, notice, contact, frozenset(self._doors)):
+        for message in self._composer.messages_of(event, order, notice, contact, frozenset(self._doors)):
             waiting = any(p.order_id == event.order_id and p.message.channel == message.channel for p in self._parked)
             parked = Parked(tp, offset, event.order_id, event.version, key, message, now, now)
             if waiting or not self._send(parked):
                 self._parked.append(parked)
 
-    def _contact_key(self, partition: int, event: OrderEvent) -> bytes | None:
-        if (content := event.content) is not None:
-            return contact_key(event.order_id, content.contact_digest)
-        order = self._book_of(partition).order(partition, event.order_id)
+    def _order(self, partition: int, event: OrderEvent) -> Order | None:
+        """The order as of a first event, else as of now; None if it cannot be folded."""
+        try:
+            order = evolve(None, event) if event.content else self._book_of(partition).order(partition, event.order_id)
+        except FoldError:
+            order = None
         if order is None:
             log.warning("order cannot be folded, no message sent", order_id=event.order_id, version=event.version)
-            return None
-        return contact_key(event.order_id, order.contact_digest)
+        return order
 
     def _send(self, parked: Parked) -> bool:
         """Returns whether the message is finished: sent, or given up."""

@@ -1,4 +1,4 @@
-"""The port that sends messages to customers, at least once; `key` identifies a repeated message."""
+"""The ports through which messages to customers are composed, and sent at least once; `key` identifies a repeated message."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from ledger.contacts import OrderContact
 from ledger.errors import LedgerError
+from ledger.events import OrderEvent
+from ledger.order import Order
+
+FAILED_TEMPLATES = "failures of the shop's templates"  # among the counts of the notifier
 
 
 class NotSent(LedgerError):
@@ -21,16 +26,28 @@ class NotSent(LedgerError):
 
 
 class OutMessage(Struct, frozen=True):
-    """One message. `channel` is `email` or `sms`; `subject` is for e-mail only."""
+    """One message. `channel` is `email` or `sms`; `subject` and `html` are for e-mail only. `html` says the same as `text`."""
 
     key: str
     channel: str
     to: str
     subject: str
     text: str
+    html: str | None = None
 
     def __repr__(self) -> str:
         return f"OutMessage({self.key!r})"
+
+
+class MessageComposer(Protocol):
+    """Composes messages about events. Used by one thread. `failures`: how often a template of the shop could not be used."""
+
+    failures: int
+
+    def messages_of(
+        self, event: OrderEvent, order: Order, notice: str, contact: OrderContact, channels: frozenset[str]
+    ) -> list[OutMessage]:
+        """One message per channel on which the contact can be reached. `order` is as of the event, or later."""
 
 
 class MessageDoor(Protocol):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import html
 from pathlib import Path
 
 import pytest
 
+from commands.notifier.composing import Shop as OurShop
 from commands.notifier.email_door import SmtpDoor, as_mail, sender_of
 from commands.notifier.loop import MAX_AGE_MS
-from commands.notifier.message_port import OutMessage
+from commands.notifier.message_port import FAILED_TEMPLATES, OutMessage
 from ledger import events as e
 from ledger.log import TopicPartition
 from ledger.memory.log import MemoryLog
@@ -16,7 +18,7 @@ from ledger.topics import Topics
 from tests.support.harness import order_body, running_ledger
 from tests.support.patience import until
 from tests.support.paying_shop import Shop
-from tests.support.post import MailServer, Post, running
+from tests.support.post import DIGEST, MailServer, Post, part_of, running
 from tests.support.sandboxed import running_sandbox
 
 
@@ -38,12 +40,46 @@ def test_an_order_is_told_of_from_placed_to_refunded_once_each_and_in_order(post
     told = ["ord_1", "ord_1 is paid", "ord_1 is on its way", "ord_1 has arrived", "ord_2", "ord_2 was cancelled", "refund ord_2"]
     assert mails.subjects() == told
     placed = mails.mails[0][1]
-    text = placed.get_content()
+    text = part_of(placed)
     assert "Hello Ada," in text
     assert "1 x Espresso, 1 kg" in text
-    assert "28.90 EUR" in text
+    assert "€28.90" in text
+    assert (placed.get_content_type(), placed.get_content_charset()) == ("multipart/alternative", None)
+    assert [part.get_content_type() for part in placed.iter_parts()] == ["text/plain", "text/html"]
+    assert "1 × Espresso, 1 kg" in html.unescape(part_of(placed, "html"))
+    assert "€28.90" in part_of(placed, "html")
+    refund = mails.mails[6][1]
+    assert "We have refunded €28.90 for order ord_2." in part_of(refund)
     assert placed["Message-ID"] == "<ord_1.1.email@order-ledger>"
     assert placed["From"] == "Shop <shop@example.org>"
+
+
+def test_a_cut_line_each_parcel_and_each_refund_is_told_of_with_its_own_amount(post: Post, mails: MailServer) -> None:
+    def units(quantity: int) -> tuple[e.Units, ...]:
+        return (e.Units("product", "espresso-1kg", quantity),)
+
+    lines = (e.Line("product", "espresso-1kg", "Espresso, 1 kg", 3, 2890),)
+    paid = {"total_minor": 5780, "captured_minor": 5780, "status": "processing"}
+    with running(post):
+        post.placed("ord_1", placed=e.Placed(lines, (), DIGEST, 10**13), total_minor=8670)
+        post.event("ord_1", e.LINES_CANCELLED, cut=e.Cut(units(1), 2890, "customer_request", "admin"), total_minor=5780)
+        post.event("ord_1", e.PARCEL_SHIPPED, shipment=e.Shipment("DHL", "0034", units(1), 1), **paid)
+        post.event("ord_1", e.ORDER_SHIPPED, shipment=e.Shipment("DHL", "0035", units(1), 2), **paid)
+        post.event("ord_1", e.PARCEL_DELIVERED, shipment=e.Shipment(parcel=1), **paid)
+        for number, amount in ((1, 500), (2, 250)):
+            refund = {"refund": e.Refund(number, f"re_{number}", amount), **paid}
+            post.event("ord_1", e.REFUND_SUBMITTED, payment_state="refunding", refunded_minor=500 * (number - 1), **refund)
+            post.event("ord_1", e.REFUND_SETTLED, payment_state="captured", refunded_minor=500 + 250 * (number - 1), **refund)
+        until(lambda: len(mails.mails) >= 6)
+        until(post.at_end)
+    on_its_way = "A parcel of your order ord_1 is on its way"
+    assert mails.subjects() == ["ord_1", "ord_1 was changed", on_its_way, on_its_way, "refund ord_1", "refund ord_1"]
+    _, cut, first, last, one, two = (part_of(mail) for _, mail in mails.mails)
+    assert "  1 x Espresso, 1 kg\n\nYour order costs €28.90 less." in cut
+    assert "  3 x Espresso, 1 kg: €86.70 (1 cancelled)\n  Cancelled: -€28.90\n\nTotal: €57.80\n" in cut
+    assert ("0034" in first, "0035" in last) == (True, True)
+    assert "We have refunded €5.00 for order ord_1." in one
+    assert "We have refunded €2.50 for order ord_1.\nWith earlier refunds, that is €7.50 in total." in two
 
 
 def test_a_restart_tells_nothing_again_also_with_an_empty_database(post: Post, mails: MailServer) -> None:
@@ -184,7 +220,46 @@ def test_a_name_ends_up_in_no_header(post: Post, mails: MailServer) -> None:
         until(lambda: mails.mails)
     to, mail = mails.mails[0]
     assert (to, mail["Bcc"], mail["To"]) == ("ada@example.org", None, "ada@example.org")
-    assert "$order ${name}" in mail.get_content()
+    assert "Hello Ada Bcc: eve@example.org $order ${name}," in part_of(mail)
+    assert "<p>Hello Ada Bcc: eve@example.org $order ${name},</p>" in part_of(mail, "html")
+
+
+def test_a_customer_is_written_to_in_their_language_and_money(post: Post, mails: MailServer) -> None:
+    with running(post):
+        post.placed("ord_1", locale="de-AT", name="Zoë")
+        post.placed("ord_2", locale="tlh")
+        post.placed("ord_3", locale="ja", currency="JPY")
+        until(lambda: len(mails.mails) == 3)
+    german, unknown, yen = (mail for _, mail in mails.mails)
+    assert german["Subject"] == "Ihre Bestellung ord_1"
+    assert "Guten Tag Zoë," in part_of(german)
+    assert "€\xa028,90" in part_of(german)
+    assert '<html lang="de" dir="ltr">' in part_of(german, "html")
+    assert unknown["Subject"] == "Your order ord_2"
+    assert "Total: ¥2,890\n" in part_of(yen)
+
+
+def test_a_template_that_fails_costs_itself_and_the_message_is_sent(
+    post: Post, mails: MailServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "en").mkdir()
+    (tmp_path / "en" / "placed.email.txt").write_text("Subject: Hi {{ name }}\n{{ order.price }}", "utf-8")
+    (tmp_path / "layout.email.html").write_text("{% block message %}{% endblock %} {{ shop }}'s own", "utf-8")
+    post.shop = OurShop("Shop", folder=tmp_path)
+    with running(post) as notifier:
+        post.placed("ord_1", name="Canary")
+        post.event("ord_1", e.ORDER_CANCELLED, cancel=e.Cancel("out_of_stock", "reconciler"), status="cancelled")
+        until(lambda: notifier.sent == 2)
+        assert notifier.counts() == {"messages sent": 2, "messages given up": 0, FAILED_TEMPLATES: 1}
+        assert notifier.restarts == 0
+    placed, cancelled = (mail for _, mail in mails.mails)
+    assert placed["Subject"] == "Your order ord_1"
+    assert "Hello Canary," in part_of(placed)
+    assert "Shop&#39;s own" not in part_of(placed, "html"), "the whole message is the shipped one"
+    assert "Shop's own" in part_of(cancelled, "html")
+    said = capsys.readouterr()
+    assert "en/placed.email.txt" in said.out + said.err
+    assert "Canary" not in said.out + said.err
 
 
 def test_an_order_through_the_whole_shop_is_told_of(tmp_path: Path, mails: MailServer) -> None:
@@ -201,5 +276,5 @@ def test_an_order_through_the_whole_shop_is_told_of(tmp_path: Path, mails: MailS
         shop.cancel(order)
         shop.until_axes(order, payment="refunded")
         until(lambda: len(mails.subjects("eve@example.org")) >= 4)
-        no = order["order_id"]
+        no = order["number"]
         assert mails.subjects("eve@example.org") == [no, f"{no} is paid", f"{no} was cancelled", f"refund {no}"]

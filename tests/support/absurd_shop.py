@@ -26,6 +26,8 @@ from api.callers.roles import Role
 from api.context import AppContext
 from api.problems import PROBLEMS
 from api.settings import Settings
+from commands.notifier.composing import Composer
+from commands.notifier.composing import Shop as OurShop
 from commands.notifier.email_door import EmlDoor
 from commands.notifier.loop import Notifier
 from commands.notifier.message_port import MessageDoor
@@ -117,9 +119,10 @@ class AbsurdShop:
             books,
             self._open_of_notifier,
             self._doors,
+            Composer(OurShop("Shop")),
             "notifier",
             failed,
-            self._clock,
+            clock=self._clock,
         )
         return [self.reconciler, self.notifier]
 

@@ -16,6 +16,8 @@ import msgspec
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
+from commands.notifier.composing import Composer
+from commands.notifier.composing import Shop as OurShop
 from commands.notifier.email_door import SmtpDoor
 from commands.notifier.loop import Notifier
 from commands.notifier.message_port import MessageDoor
@@ -70,6 +72,13 @@ class MailServer:
         return [x.replace("Your order ", "").replace("Your refund for order ", "refund ") for x in found]
 
 
+def part_of(mail: EmailMessage, kind: str = "plain") -> str:
+    """The text part of a mail, or its `html` part."""
+    part = mail.get_body((kind,))
+    assert part is not None
+    return str(part.get_content()).replace("\r\n", "\n")  # as it went over the wire
+
+
 class Post:
     """A log with a notifier over it; events and contacts are written as the processor and the API do."""
 
@@ -80,6 +89,7 @@ class Post:
         self.folded: dict[str, Order] = {}
         self.failed: list[BaseException] = []
         self.ahead_ms = 0
+        self.shop = OurShop("Shop")
         self.writer = log.writer(f"{topics.prefix}w-{next(_numbers)}")
         self.writer.start(PATIENCE_S)
         self.sender = log.sender("test-post")
@@ -92,18 +102,26 @@ class Post:
             lambda partition: OrderBook(self.orders),
             lambda name: contacts or MemoryStore(),
             doors or {"email": SmtpDoor(self.url, "Shop <shop@example.org>")},
+            Composer(self.shop),
             f"{self.topics.prefix}notifier",
             self.failed.append,
-            lambda: time.time_ns() // 1_000_000 + self.ahead_ms,
+            clock=lambda: time.time_ns() // 1_000_000 + self.ahead_ms,
         )
         notifier.start()
         notifier.own([0])
         return notifier
 
     def contact(
-        self, order_id: str, to: str = "ada@example.org", name: str = "Ada", gone: bool = False, partition: int = 0
+        self,
+        order_id: str,
+        to: str = "ada@example.org",
+        name: str = "Ada",
+        gone: bool = False,
+        partition: int = 0,
+        locale: str | None = None,
     ) -> None:
-        contact = OrderContact("c-1", name, to, Address("1 Mill Lane", "Leeds", "LS1", "GB"), phone="+44 113 496 0000")
+        home = Address("1 Mill Lane", "Leeds", "LS1", "GB")
+        contact = OrderContact("c-1", name, to, home, phone="+44 113 496 0000", locale=locale)
         self.write(contact_key(order_id, DIGEST), None if gone else contact_codec().encode(contact), partition)
 
     def erase(self, order_id: str, partition: int = 0) -> None:
@@ -145,9 +163,11 @@ class Post:
         record = NewRecord(self.topics.events, partition, order_id.encode(), event_codec().encode(event))
         self.writer.transact([record])
 
-    def placed(self, order_id: str, to: str = "ada@example.org", name: str = "Ada") -> None:
-        self.contact(order_id, to, name)
-        self.event(order_id, e.ORDER_PLACED)
+    def placed(
+        self, order_id: str, to: str = "ada@example.org", name: str = "Ada", locale: str | None = None, **fields: Any
+    ) -> None:
+        self.contact(order_id, to, name, locale=locale)
+        self.event(order_id, e.ORDER_PLACED, **fields)
 
     def at_end(self) -> bool:
         tp = TopicPartition(self.topics.events, 0)

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from api.cli import doctor
 from api.metrics import Workers
 from api.settings import Settings
+from commands.notifier.message_port import FAILED_TEMPLATES
 from ledger.log import NewRecord, TopicPartition
 from ledger.memory.log import MemoryLog
 from ledger.supervision import WorkerThread, workers
@@ -86,6 +87,15 @@ def test_work_of_commands_that_began_again_is_a_warning_and_work_that_ended_is_w
     assert (first.verdict, first.result) == ("ok", "writers [0] are active; 7 reserve done")
     assert [(f.subject, f.verdict) for f in rest] == [("notifier of commands", "warning"), ("reconciler of commands", "wrong")]
     assert "restarted 3 times, last error: KeyError at notifier.py:1" in rest[0].result
+
+
+def test_templates_of_the_shop_that_fail_are_a_warning_that_names_the_verb() -> None:
+    status: dict[str, Any] = {"ready_writers": [0], "counts": {"messages sent": 7, FAILED_TEMPLATES: 0}, "workers": []}
+    assert [finding.verdict for finding in doctor._status(status)] == ["ok"]
+    status["counts"][FAILED_TEMPLATES] = 3
+    _, found = doctor._status(status)
+    assert (found.verdict, found.advice) == ("warning", "order-ledger messages check")
+    assert found.result.startswith("3 messages were composed from shipped templates")
 
 
 def test_work_of_serve_is_read_from_its_metrics() -> None:

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("ledger", "commands", "projections", "api")
 README_LINES = 120
 # Folders whose README has a map of what is in them, and ends in recipes.
-MAPPED = (*PACKAGES, "tests", "tests/benchmarks")
+MAPPED = (*PACKAGES, "commands/notifier", "tests", "tests/benchmarks")
 NOT_OURS = {"FULL_TRANSITIVE"}  # a word of schema registries
 
 
@@ -252,6 +252,7 @@ def test_every_name_of_the_code_in_a_recipe_is_one(folder: str) -> None:
 def test_every_recipe_that_the_packages_promise_is_there() -> None:
     there = {heading for folder in (*MAPPED, "avro") for heading in recipes(text_of(f"{folder}/README.md"))}
     added = ("an event", "a command", "an obligation", "a door", "a read model", "a route", "a test", "a benchmark")
+    added += ("a message", "a language")
     assert {f"When you add {thing}" for thing in added} <= there
 
 

@@ -14,6 +14,7 @@ HEAVY = {
     "aiohttp",
     "apprise",
     "avro",
+    "babel",
     "confluent_kafka",
     "fastapi",
     "fastavro",
@@ -21,6 +22,7 @@ HEAVY = {
     "grpc",
     "httpx",
     "jgo",
+    "jinja2",
     "jsonschema",
     "kafka",  # kafka-python: only to ask about transactions
     "pyarrow",

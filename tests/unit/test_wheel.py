@@ -66,6 +66,14 @@ def test_the_wheel_has_the_packages_the_licence_and_nothing_else(wheel: Path) ->
     assert b"Apache License" in zipfile.ZipFile(wheel).read(licence)
 
 
+def test_the_wheel_has_the_templates_of_messages(wheel: Path) -> None:
+    folder = ROOT / "commands" / "notifier" / "templates"
+    templates = {path.relative_to(ROOT).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert len(templates) > 54
+    archive = zipfile.ZipFile(wheel)
+    assert {name: archive.read(name) for name in archive.namelist() if "/templates/" in name} == templates
+
+
 def test_each_package_of_the_wheel_says_that_it_has_types(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {f"{package}/py.typed" for package in ("api", "commands", "ledger", "projections")} <= names
