@@ -27,9 +27,9 @@ def run_history(order_id: str, url: str, token: str, at: str | None, as_json: bo
     rows: list[dict[str, Any]] = []
     until = None if at is None else time_option(at, "--at")
     path = f"/orders/{quote(order_id, safe='')}"
-    with _client(url, token) as client:
+    with api_client(url, token) as client:
         while True:
-            answer = _get(client, f"{path}/events", {"after": rows[-1]["version"] if rows else 0, "limit": 200})
+            answer = read(client, f"{path}/events", {"after": rows[-1]["version"] if rows else 0, "limit": 200})
             if answer is None:
                 err.print(f"no order {' '.join(order_id.split())}", style="red")
                 return 1
@@ -53,8 +53,8 @@ def run_history(order_id: str, url: str, token: str, at: str | None, as_json: bo
 def run_diff(order_id: str, before: int, after: int, url: str, token: str, as_json: bool, err: Screen) -> int:
     """Print the fields in which two versions of an order differ. Returns 1 if there is no such order or version."""
     path = f"/orders/{quote(order_id, safe='')}"
-    with _client(url, token) as client:
-        states = [_get(client, path, {"version": version}) for version in (before, after)]
+    with api_client(url, token) as client:
+        states = [read(client, path, {"version": version}) for version in (before, after)]
     if states[0] is None or states[1] is None:
         err.print(f"no order {' '.join(order_id.split())} with versions {before} and {after}", style="red")
         return 1
@@ -79,8 +79,8 @@ def _flat(value: Any, name: str = "") -> dict[str, Any]:
     return {name: value}
 
 
-def _client(url: str, token: str) -> BlockingHttp:
-    """Raises `ConfigError` for an invalid address or token."""
+def api_client(url: str, token: str) -> BlockingHttp:
+    """A client of the API. Raises `ConfigError` for an invalid address or token."""
     if not token.isascii():
         raise ConfigError("the token contains characters that are not ASCII")
     try:
@@ -89,7 +89,7 @@ def _client(url: str, token: str) -> BlockingHttp:
         raise ConfigError(f"{url!r}: {exc}") from None
 
 
-def _get(client: BlockingHttp, path: str, params: dict[str, Any]) -> dict[str, Any] | None:
+def read(client: BlockingHttp, path: str, params: dict[str, Any]) -> dict[str, Any] | None:
     """The body of the answer; None for 404. Raises `ApiError`."""
     try:
         answer = client.get(with_query(path, params))
