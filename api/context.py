@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -63,6 +64,7 @@ class AppContext:
     turns: Turns = field(default_factory=Turns)
     loop_lag: LoopLag = field(default_factory=LoopLag)
     audit_spool: Path | None = None  # where audit records wait while the log is unreachable
+    commands_counts: Callable[[], dict[str, int]] = dict  # of the `commands` process that uses the same STATE_DIR
     stopping: bool = False
     making: bool = False  # there are no read models yet; they are being built from the log
 

@@ -73,6 +73,12 @@ def commands_status(state_dir: Path) -> dict[str, Any] | None:
     return status if isinstance(status, dict) and _lives(status) else None
 
 
+def commands_counts(state_dir: Path) -> dict[str, int]:
+    """What that process did since its start, by kind; empty if none is running."""
+    status = commands_status(state_dir)
+    return {} if status is None else dict(status.get("counts", {}))
+
+
 def this_process() -> dict[str, Any]:
     """`pid` and `pid_started` of this process: a pid alone may later be reused."""
     import psutil

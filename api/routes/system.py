@@ -121,6 +121,8 @@ def _gauges(ctx: AppContext) -> Iterable[tuple[str, str, str, dict[str, float]]]
     yield "ledger_commands_waiting", "Requests waiting for an outcome.", "", {"": ctx.submissions.waiting}
     yield "ledger_commands_undecided", "Commands answered with 202 and not decided yet.", "", {"": ctx.submissions.undecided}
     yield "ledger_commands_sent", "Commands sent since the start.", "", {"": ctx.submissions.sent}
+    text = "What a `commands` process with the same STATE_DIR did since its start."
+    yield "ledger_commands_work", text, "kind", {kind: float(count) for kind, count in ctx.commands_counts().items()}
 
 
 async def metrics(call: Call) -> Response:

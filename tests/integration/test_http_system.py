@@ -86,6 +86,15 @@ def test_metrics_are_prometheus_text_and_count_what_was_done(ledger: RunningLedg
     assert after["ledger_fold_connected{}"] == 1
 
 
+def test_metrics_have_what_commands_beside_it_did(ledger: RunningLedger, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = ledger.client("reader")
+    assert "ledger_commands_work{" not in client.get("/metrics").text
+    monkeypatch.setattr(ledger.context, "commands_counts", lambda: {"messages sent": 7, "messages given up": 0})
+    text = client.get("/metrics").text
+    assert 'ledger_commands_work{kind="messages sent"} 7.0' in text
+    assert 'ledger_commands_work{kind="messages given up"} 0.0' in text
+
+
 def test_every_problem_has_its_page(ledger: RunningLedger) -> None:
     client = ledger.client("reader")
     for slug, kind in PROBLEMS.items():

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from api.cli.verbs import app
 from api.processes.running import (
     ROLES,
+    commands_counts,
     commands_status,
     read_keys,
     status_file,
@@ -99,13 +100,16 @@ def test_keys_are_made_once_and_those_of_an_earlier_version_get_what_they_lack(t
 
 def test_the_status_of_commands_is_believed_while_its_process_lives(tmp_path: Path) -> None:
     assert commands_status(tmp_path) is None
+    assert commands_counts(tmp_path) == {}
     status_file(tmp_path).parent.mkdir(parents=True)
-    status_writer(tmp_path)({"ready_writers": [0]})
+    status_writer(tmp_path)({"ready_writers": [0], "counts": {"messages sent": 7}})
+    assert commands_counts(tmp_path) == {"messages sent": 7}
     found = commands_status(tmp_path)
     assert found is not None
     assert (found["ready_writers"], found["at_ms"] > 0) == ([0], True)
     status_file(tmp_path).write_text(json.dumps(found | {"pid_started": found["pid_started"] - 1000}))
     assert commands_status(tmp_path) is None
+    assert commands_counts(tmp_path) == {}
     status_file(tmp_path).write_text("{")
     assert commands_status(tmp_path) is None
 
