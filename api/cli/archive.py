@@ -14,7 +14,7 @@ from api.cli.terminal import Screen
 from api.processes.signals import stopper
 from api.processes.wiring import KafkaDoors
 from api.settings import Settings
-from ledger.archive import EVENTS, REFUSALS, ArchiveReader, ArchiveWriter, Entry, Header, Trailer
+from ledger.archive import EVENTS, REFUSALS, ArchiveReader, ArchiveWriter, Contents, Entry, Header
 from ledger.clock import now_ms
 from ledger.errors import LedgerError, LogError
 from ledger.kafka.settings import KafkaSettings
@@ -108,8 +108,8 @@ def run_export_log(kafka: KafkaSettings, settings: Settings, path: Path, out: Sc
     with tempfile.TemporaryDirectory(prefix="export-", dir=path.parent) as folder, LogProgress(err) as bar:
         checker = Checker(doors, topics, partitions, Path(folder))
         try:
-            with part.open("wb") as file:
-                writer = ArchiveWriter(file, header)
+            with part.open("wb") as file, tempfile.TemporaryFile(dir=folder) as scratch:
+                writer = ArchiveWriter(scratch, header)
                 counted = [0, 0]
                 for record in committed_records(event_log, event_log.starts(ends, timeout_s=30.0), ends, bar, stopping):
                     kind = EVENTS if record.topic == topics.events else REFUSALS
@@ -117,7 +117,7 @@ def run_export_log(kafka: KafkaSettings, settings: Settings, path: Path, out: Sc
                     counted[kind] += 1
                     checker.take(record)
                 findings = checker.finish()
-                writer.finish(Trailer(counted[EVENTS], counted[REFUSALS], findings.heads))
+                writer.finish(Contents(counted[EVENTS], counted[REFUSALS], findings.heads), file)
                 file.flush()
                 os.fsync(file.fileno())
         except BaseException:
@@ -211,12 +211,11 @@ def check_archive(path: Path, doors: Doors, bar: RebuildObserver, stopping: thre
             findings = checker.finish()
         finally:
             checker.close()
-        trailer = reader.trailer
-        assert trailer is not None  # `entries` is exhausted
-        if trailer.heads != findings.heads:
-            p = next(p for p in findings.heads if trailer.heads.get(p) != findings.heads[p])
+        heads = reader.contents.heads
+        if heads != findings.heads:
+            p = next(p for p in findings.heads if heads.get(p) != findings.heads[p])
             raise BrokenLog(
-                f"event {p}-{findings.heads[p].offset}: the chain of partition {p} does not end with the head in the trailer"
+                f"event {p}-{findings.heads[p].offset}: the chain of partition {p} does not end with the head in the header"
             )
         return reader.header, findings, refusals
 

@@ -45,7 +45,7 @@ def export_log(
     file: Annotated[Path, typer.Argument(help="File to write; an existing one is replaced.", dir_okay=False)],
     data_dir: DataDir = DEFAULT_DATA_DIR,
 ) -> None:
-    """Write the whole ledger to one file: events and refusals, byte for byte, checked. Contains no personal data."""
+    """Write the whole ledger to one Avro file: events and refusals, byte for byte, checked. Contains no personal data."""
     from api.cli.archive import run_export_log
 
     raise typer.Exit(run_export_log(kafka_of(data_dir), settings_of(data_dir), file, out, err))

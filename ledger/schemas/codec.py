@@ -1,4 +1,4 @@
-"""Record value <-> bytes: the Confluent wire format around an Avro body. The only importer of fastavro.
+"""Record value <-> bytes: the Confluent wire format around an Avro body.
 
 Byte 0 is 0, then a 4-byte big-endian schema id, then the Avro body. For every input, a decoder returns a value or raises
 `DecodeError`. Inputs that fastavro would accept or crash on are checked here: schema ids come from an allow-list, the size is

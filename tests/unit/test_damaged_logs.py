@@ -1,7 +1,7 @@
 """A thousand damaged ledgers in a file: every damage is found, and the place that is named is where it is.
 
 Two kinds. *Accidents* change bytes of the file. *Forgeries* change records and write the file again, checksums, counts and all,
-as somebody with our own program could; only the trailer's heads (or signed ones) and the chain are left to find them.
+as somebody with our own program could; only the header's heads (or signed ones) and the chain are left to find them.
 """
 
 from __future__ import annotations
@@ -14,10 +14,25 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fastavro
 import pytest
 
 from api.cli.archive import BrokenLog, check_archive
-from ledger.archive import EVENTS, ArchiveError, ArchiveReader, ArchiveWriter, Entry, Header, Trailer
+from ledger.archive import (
+    ABOUT,
+    BLOCK_BYTES,
+    CHECKSUM,
+    EVENTS,
+    OLD_FORM,
+    SCHEMA,
+    ArchiveError,
+    ArchiveReader,
+    ArchiveWriter,
+    Contents,
+    Entry,
+    Header,
+    sealed,
+)
 from ledger.log import EventLog, Record, TopicPartition
 from ledger.memory.store import MemoryStore
 from ledger.topics import Topics
@@ -55,13 +70,12 @@ def entries() -> list[Entry]:
     return [Entry(EVENTS, *record[1:]) for record in records]
 
 
-def archive(path: Path, entries: list[Entry], heads: Any) -> None:
-    file = io.BytesIO()
-    writer = ArchiveWriter(file, HEADER)
+def archive(path: Path, entries: list[Entry], heads: Any, block_bytes: int = BLOCK_BYTES) -> None:
+    writer = ArchiveWriter(io.BytesIO(), HEADER, block_bytes)
     for entry in entries:
         writer.write(entry)
-    writer.finish(Trailer(len(entries), 0, heads))
-    path.write_bytes(file.getvalue())
+    with path.open("wb") as file:
+        writer.finish(Contents(len(entries), 0, heads), file)
 
 
 def check(path: Path) -> Any:
@@ -73,7 +87,7 @@ def whole(entries: list[Entry], tmp_path_factory: pytest.TempPathFactory) -> tup
     """An archive that is well, and its heads."""
     path = tmp_path_factory.mktemp("whole") / "ledger"
     archive(path, entries, {})
-    with pytest.raises(BrokenLog, match="does not end with the head in the trailer"):
+    with pytest.raises(BrokenLog, match="does not end with the head in the header"):
         check(path)
     names, findings = Topics(), Findings()
     databases = Databases(lambda name: MemoryStore(), names, range(PARTITIONS), None)
@@ -220,9 +234,16 @@ def test_every_forged_record_is_found_where_it_is(
         assert after <= offset <= int(match[2]) or (offset == last and int(match[2]) == offset - 1), (told, offset)
 
 
-def test_every_accident_to_the_file_is_found_where_it_is(whole: tuple[Path, Any], tmp_path: Path) -> None:
-    data = whole[0].read_bytes()
-    ends = _ends_of_frames(data)
+@pytest.mark.parametrize("block_bytes", [1, BLOCK_BYTES])  # a block for each record, and as many as usual
+def test_every_accident_to_the_file_is_found_where_it_is(
+    block_bytes: int, whole: tuple[Path, Any], entries: list[Entry], tmp_path: Path
+) -> None:
+    path = tmp_path / "damaged"
+    archive(path, entries, whole[1], block_bytes)
+    data = path.read_bytes()
+    ends = _ends_of_blocks(data)
+    assert [entry for _, entry in ends] == entries
+    assert len({end for end, _ in ends}) in ([len(entries)] if block_bytes == 1 else range(3, 10))
     for seed in range(200):
         choice = random.Random(seed)
         at = choice.randrange(len(data))
@@ -235,7 +256,6 @@ def test_every_accident_to_the_file_is_found_where_it_is(whole: tuple[Path, Any]
             damaged = data[:at] + data[at + choice.randrange(1, 50) :]
         else:
             damaged = data[:at] + choice.randbytes(choice.randrange(1, 50)) + data[at:]
-        path = tmp_path / "damaged"
         path.write_bytes(damaged)
         with pytest.raises(ArchiveError) as caught:
             check(path)
@@ -244,11 +264,41 @@ def test_every_accident_to_the_file_is_found_where_it_is(whole: tuple[Path, Any]
         assert caught.value.after == expected, (kind, at, str(caught.value))
 
 
-def _ends_of_frames(data: bytes) -> list[tuple[int, Entry]]:
-    """(where it ends in the file, entry) of every record."""
+def _ends_of_blocks(data: bytes) -> list[tuple[int, Entry]]:
+    """(where its block ends in the file, entry) of every record."""
     file = io.BytesIO(data)
     reader = ArchiveReader(file)
     return [(file.tell(), entry) for entry in reader.entries()]
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"", "not an archive"),
+        (b"no archive", "not an archive"),
+        (b"Obj\x01" + bytes(100), "not an archive"),
+        (b"Obj\x01\x02" + b"\xff" * 9 + b"\x01", "not an archive"),
+        (OLD_FORM + bytes(100), "import it with the program that wrote it, and export it again"),
+    ],
+)
+def test_what_is_no_archive_of_this_form_is_refused_in_words(data: bytes, says: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(data)
+    with pytest.raises(ArchiveError, match=says) as caught:
+        check(tmp_path / "file")
+    assert caught.value.after is None
+
+
+def test_another_avro_file_and_an_archive_of_a_later_form_are_refused(tmp_path: Path) -> None:
+    out, path = io.BytesIO(), tmp_path / "file"
+    fastavro.writer(out, SCHEMA, [], metadata={CHECKSUM: "0" * 8, ABOUT: '{"form": 3}'})
+    for data, says in (
+        (out.getvalue(), "not an archive"),
+        (sealed(out.getvalue()), "has form 3, this program reads form 2"),
+        (sealed(out.getvalue()).replace(ABOUT.encode(), ABOUT.upper().encode()), "not an archive"),
+    ):
+        path.write_bytes(data)
+        with pytest.raises(ArchiveError, match=says):
+            check(path)
 
 
 # ---- heads ----------------------------------------------------------------------------------------------------------
