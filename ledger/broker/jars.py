@@ -1,6 +1,10 @@
 """The jars of the embedded broker: `avro/kafka.lock.json` lists them with their hashes; they are kept in the user's cache folder.
 
 `python -m ledger.broker.jars lock` resolves the jars again and rewrites the lock file.
+
+Not on pooch, which keeps such caches: it has one URL per file, while a jar is looked for in each repository of jgo's
+configuration file in turn (fatiando/pooch#310 is open). It would need that list, its order and the paths of Maven coordinates
+from us, and jgo would stay for the lock file. It also hashes one file after the other at each start, and counts bytes per file.
 """
 
 from __future__ import annotations
