@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from commands.obligations import HOUR_MS, MINUTE_MS, REFUND_OVERDUE_MS
+from commands.obligations import REFUND_OVERDUE_MS
+from ledger.durations import DAY_MS, HOUR_MS, MINUTE_MS
 from ledger.order import Order
-from ledger.topics import DAY_MS
 from tests.support import order_model as model
 
 UNDER_WAY = ("open", "pending", "declined")
