@@ -39,6 +39,7 @@ MADE: dict[tuple[str, str], str] = {
     ("projections/faust_app.py", "add_future"): "of Faust's own services: a fault ends the process",
     ("projections/faust_app.py", "ensure_future"): "the stop, which is waited for",
     ("api/services/erasure.py", "create_task"): "only around `keep_at`",
+    ("api/cli/import_orders.py", "create_task"): "what one raises ends the verb, which waits for all",
     ("api/processes/serve.py", "add_future"): "only around `keep_at`, but for the client that is closed at the end",
 }
 MAKERS = {
