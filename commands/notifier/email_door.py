@@ -160,14 +160,15 @@ class _KeepPlain(EmailPolicy):
         return super().header_store_parse(name, value)
 
     def header_fetch_parse(self, name: str, value: str) -> Any:
-        return _PARSED.get(value) or super().header_fetch_parse(name, value)
+        return _PARSED.get((name, value)) or super().header_fetch_parse(name, value)
 
 
 _POLICY = _KeepPlain()
 _BOUNDARY = "=_order-ledger"  # with these two signs it is in no encoded part (RFC 2045, 6.7)
 _TEXT, _HTML = 'text/plain; charset="utf-8"', 'text/html; charset="utf-8"'
 _ALTERNATIVE = f'multipart/alternative; boundary="{_BOUNDARY}"'
-_PARSED = {value: _POLICY.header_factory("Content-Type", value) for value in (_TEXT, _HTML, _ALTERNATIVE)}
+_KNOWN = {"Content-Type": (_TEXT, _HTML, _ALTERNATIVE), "Content-Transfer-Encoding": ("7bit", "8bit")}
+_PARSED = {(name, value): _POLICY.header_factory(name, value) for name, values in _KNOWN.items() for value in values}
 
 
 def _recipient(message: OutMessage) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from copy import copy
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from decimal import Decimal
 from functools import cache, lru_cache
 
@@ -36,27 +36,49 @@ class Language:
 
         The digits that Babel knows are those of cash: it would round 100.50 RSD.
         """
-        pattern, decimals = _pattern(self._locale, currency)
-        amount = Decimal(amount_minor).scaleb(-decimals)
-        return str(pattern.apply(amount, self._locale, currency=currency, currency_digits=False))
+        return _money(self._locale, amount_minor, currency)
 
     def date(self, at_ms: int, zone: tzinfo) -> str:
         """The day of a time, in `zone`: `November 26, 2026`."""
-        return format_date(_at(at_ms, zone), "long", locale=self._locale)
+        return _day(self._locale, _at(at_ms, zone).date())
 
     def moment(self, at_ms: int, zone: tzinfo) -> str:
         """Day, time and zone: `November 26, 2026, 2:30 PM UTC`."""
         at = _at(at_ms, zone)
-        time = format_time(at, "short", tzinfo=zone, locale=self._locale)
-        return f"{self.date(at_ms, zone)}, {time} {at.tzname()}"
+        return f"{_day(self._locale, at.date())}, {_time_of_day(self._locale, at.hour, at.minute)} {at.tzname()}"
 
     def country(self, code: str) -> str:
         """The name of a country (ISO 3166-1 alpha-2); its code if it has no name in this language."""
-        return str(self._locale.territories.get(code.upper(), code))
+        return _country(self._locale, code.upper())
 
 
 def _at(at_ms: int, zone: tzinfo) -> datetime:
     return (_EPOCH + timedelta(milliseconds=at_ms)).astimezone(zone)
+
+
+# What a shop writes repeats itself: prices, today, countries. Babel needs up to 30 us for each, the cache half of one.
+
+
+@lru_cache(4096)
+def _money(locale: Locale, amount_minor: int, currency: str) -> str:
+    pattern, decimals = _pattern(locale, currency)
+    amount = Decimal(amount_minor).scaleb(-decimals)
+    return str(pattern.apply(amount, locale, currency=currency, currency_digits=False))
+
+
+@lru_cache(1024)
+def _day(locale: Locale, day: date) -> str:
+    return format_date(day, "long", locale=locale)
+
+
+@lru_cache(4096)
+def _time_of_day(locale: Locale, hour: int, minute: int) -> str:
+    return format_time(time(hour, minute), "short", locale=locale)
+
+
+@lru_cache(1024)
+def _country(locale: Locale, code: str) -> str:
+    return str(locale.territories.get(code, code))
 
 
 @lru_cache(256)

@@ -6,11 +6,13 @@ an error. Values in `.html` are escaped, in `.txt` they are not.
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from traceback import walk_tb
-from typing import Any
+from typing import Any, NamedTuple
 
 from jinja2 import BaseLoader, Environment, StrictUndefined, TemplateNotFound, TemplateSyntaxError, select_autoescape
 from jinja2.loaders import split_template_path
@@ -44,7 +46,7 @@ class TemplateFiles:
     """
 
     def __init__(self, folders: Sequence[Path]) -> None:
-        self._folders = [folder.resolve() for folder in folders]
+        self._folders = tuple(folder.resolve() for folder in folders)
         self._environment: Environment = ImmutableSandboxedEnvironment(
             loader=_Folders(self._folders),
             undefined=StrictUndefined,
@@ -56,7 +58,7 @@ class TemplateFiles:
 
     def has(self, name: str) -> bool:
         """Whether there is a template of this name."""
-        return _find(self._folders, name) is not None
+        return _look_up(self._folders, name) is not None
 
     def names(self) -> list[str]:
         """All files that may be templates, sorted; hidden ones are left out."""
@@ -110,20 +112,20 @@ class _Unreadable(Exception):
 class _Folders(BaseLoader):
     """Reads the first file of a name. Jinja's own loaders would not see a file that is added to an earlier folder."""
 
-    def __init__(self, folders: Sequence[Path]) -> None:
+    def __init__(self, folders: tuple[Path, ...]) -> None:
         self._folders = folders
 
     def get_source(self, environment: Environment, template: str) -> tuple[str, str, Callable[[], bool]]:
-        path = _find(self._folders, template)
-        if path is None:
+        found = _look_up(self._folders, template)
+        if found is None:
             raise TemplateNotFound(template)
         try:
-            state, text = _state(path), path.read_text("utf-8")
+            text = found.path.read_text("utf-8")
         except UnicodeDecodeError:
             raise _Unreadable(template, "is not UTF-8") from None
         except OSError as exc:
             raise _Unreadable(template, exc.strerror or type(exc).__name__) from None
-        return text, str(path), lambda: _find(self._folders, template) == path and _state(path) == state
+        return text, str(found.path), lambda: _look_up(self._folders, template) == found
 
 
 def _files(folder: Path, depth: int) -> Iterator[Path]:
@@ -137,19 +139,31 @@ def _files(folder: Path, depth: int) -> Iterator[Path]:
             yield from _files(entry, depth - 1)
 
 
-def _find(folders: Sequence[Path], name: str) -> Path | None:
-    """The first file of this name; None if there is none, or the name leads out of the folders."""
+class _Found(NamedTuple):
+    """A file; it differs once the file is written again."""
+
+    path: Path
+    changed_ns: int
+    size: int
+
+
+def _look_up(folders: tuple[Path, ...], name: str) -> _Found | None:
+    """The first file of this name; None if there is none."""
+    for path in _places(folders, name):
+        try:
+            found = path.stat()
+        except OSError:
+            continue
+        if stat.S_ISREG(found.st_mode):
+            return _Found(path, found.st_mtime_ns, found.st_size)
+    return None
+
+
+@lru_cache(1024)  # tags of languages come from customers
+def _places(folders: tuple[Path, ...], name: str) -> tuple[Path, ...]:
+    """Where a file of this name may be; nowhere if the name leads out of the folders."""
     try:
         parts = split_template_path(name)
     except TemplateNotFound:
-        return None
-    return next((path for folder in folders if (path := folder.joinpath(*parts)).is_file()), None)
-
-
-def _state(path: Path) -> tuple[int, int] | None:
-    """Changes when the file is written; None if it is gone."""
-    try:
-        stat = path.stat()
-    except OSError:
-        return None
-    return stat.st_mtime_ns, stat.st_size
+        return ()
+    return tuple(folder.joinpath(*parts) for folder in folders)
