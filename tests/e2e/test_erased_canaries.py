@@ -54,9 +54,8 @@ class Canaries:
 
     def subtags(self) -> str:
         """Private use subtags of a language tag, of at most eight letters each."""
-        text = self("locale")
-        self.planted["locale"] = f"{text[:8]}-{text[8:]}"
-        return self.planted["locale"]
+        letters = "".join(secrets.choice(ascii_lowercase) for _ in range(16))
+        return self.planted.setdefault("locale", f"{letters[:8]}-{letters[8:]}")
 
     def address(self, name: str) -> dict[str, str]:
         parts = {part: self(f"{name} {part}") for part in ("line1", "line2", "city", "region")}
