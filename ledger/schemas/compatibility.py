@@ -11,7 +11,7 @@ import threading
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import groupby, permutations
+from itertools import chain, groupby, islice, permutations
 
 from avro.compatibility import (
     ReaderWriterCompatibilityChecker,
@@ -28,6 +28,7 @@ from ledger.schemas.versions import SchemaVersion
 
 Pairs = frozenset[tuple[int, int]]
 Parsed = tuple[SchemaVersion, Schema]
+MAX_REASONS = 100  # in a comparison that anybody may ask for
 
 # What Avro's parser raises for JSON that is no schema, besides its own errors.
 _NO_SCHEMA = (AvroException, AttributeError, KeyError, TypeError, ValueError, RecursionError)
@@ -70,14 +71,14 @@ def check_compatible(schemas: Iterable[SchemaVersion]) -> list[Incompatibility]:
 def compare(candidate: SchemaVersion, released: Iterable[SchemaVersion]) -> list[Incompatibility]:
     """Reasons why `candidate` cannot be a version beside each of `released`: one cannot read what the other wrote.
 
-    For a schema of any origin. Raises `ConfigError` if it is not an Avro schema, or has an unusable default.
+    For a schema of any origin: after `MAX_REASONS` the search ends. Raises `ConfigError` if it is not an Avro schema, or has an
+    unusable default.
     """
     new = (candidate, _parse(candidate))
-    problems: list[Incompatibility] = []
     try:
-        for version in released:
-            old = (version, _parse(version))
-            problems += [*_incompatibilities(new, old), *_incompatibilities(old, new)]
+        old = [(version, _parse(version)) for version in released]
+        pairs = [pair for version in old for pair in ((new, version), (version, new))]
+        problems = list(islice(chain.from_iterable(_incompatibilities(*pair) for pair in pairs), MAX_REASONS))
     except (AvroException, RecursionError) as exc:  # a kind of schema that cannot be compared, such as `error_union`
         raise ConfigError(f"{candidate.subject()} version {candidate.version} cannot be compared: {exc}") from exc
     return problems
@@ -96,10 +97,13 @@ def same_schema(text: str, released: SchemaVersion) -> bool:
         raise ConfigError(f"{released.subject()}: the schema is nested too deeply") from exc
 
 
-def _incompatibilities(reader: Parsed, writer: Parsed) -> list[Incompatibility]:
-    """Reasons why `reader` cannot read what `writer` wrote."""
-    reasons = dict.fromkeys(_reasons(reader[1], writer[1], ""))
-    return [Incompatibility(reader[0].subject(), reader[0].version, writer[0].version, *reason) for reason in reasons]
+def _incompatibilities(reader: Parsed, writer: Parsed) -> Iterator[Incompatibility]:
+    """Reasons why `reader` cannot read what `writer` wrote, each once."""
+    known: set[tuple[str, str]] = set()
+    for reason in _reasons(reader[1], writer[1], ""):
+        if reason not in known:
+            known.add(reason)
+            yield Incompatibility(reader[0].subject(), reader[0].version, writer[0].version, *reason)
 
 
 def _parse(version: SchemaVersion) -> Schema:
@@ -151,8 +155,10 @@ def _reasons(reader: Schema, writer: Schema, path: str, seen: Pairs = frozenset(
     verdict = _judge(reader, writer)
     if verdict is None or pair in seen:
         return
-    inner = list(_inner_reasons(reader, writer, path, seen | {pair}))
-    yield from inner or [(path, verdict)]
+    inner = _inner_reasons(reader, writer, path, seen | {pair})
+    first = next(inner, None)
+    yield first or (path, verdict)
+    yield from inner
 
 
 def _inner_reasons(reader: Schema, writer: Schema, path: str, seen: Pairs) -> Iterator[tuple[str, str]]:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from ledger.errors import ConfigError
-from ledger.schemas.compatibility import Incompatibility, check_compatible, compare, same_schema
+from ledger.schemas.compatibility import MAX_REASONS, Incompatibility, check_compatible, compare, same_schema
 from ledger.schemas.versions import EVENTS, SchemaVersion, minify, schema_versions, versions_of
 
 Schema = dict[str, Any]
@@ -230,6 +230,14 @@ def test_a_logical_type_that_nobody_knows_is_ignored_as_readers_do() -> None:
     kind = {"type": "string", "logicalType": "made-up"}
     extra = {"name": "extra", "type": ["null", kind], "default": None}
     assert problems(next_version(lambda s: s["fields"].append(extra))) == []
+
+
+def test_a_hundred_reasons_are_enough_for_whoever_asks() -> None:
+    """A schema of an attacker has thousands, and each costs a comparison."""
+    extra = [{"name": f"f{n}", "type": "int"} for n in range(1_000)]
+    candidate = next_version(lambda s: s["fields"].extend(extra))
+    assert len(compare(candidate, versions_of(EVENTS)[:1])) == MAX_REASONS
+    assert len(problems(candidate)) == len(extra), "but whoever checks released versions is told all of them"
 
 
 def places(value: Any) -> Iterator[tuple[Any, Any]]:
