@@ -52,6 +52,7 @@ MEMBERS: dict[str, str] = {
     # ---- its contact
     "email": "the customer's e-mail address",
     "OrderContact.phone": "the customer's phone number",
+    "OrderContact.locale": "the language of messages to the customer, a BCP 47 tag",
     "billing_address": "where the bill goes; default: the shipping address",
     "delivery_note": "the customer's words to the carrier",
     "line1": "street and number",
