@@ -40,6 +40,7 @@ from tests.support.order_commands import (
     FULFIL,
     OLD_AT,
     PLACED_AT,
+    REFUNDS,
     WHOLE,
     WINDOW_MS,
     cart_of,
@@ -115,9 +116,9 @@ class Expected:
 order_ids = st.sampled_from(["ord_1", "ord_2", "ord_3"])
 likely = [c for c in WHOLE if not {"stale", "full", "matching", "late"} & set(c)]
 useful = [c for c in likely if c["op"] in ("RequestPayment", "RecordStock", "StartFulfilment", "ShipOrder", "CancelOrder")]
-desk = [c for kind in DESK for c in kind]
 # Of two lines, and of one: a place command is sent again with the same body, so an order has one of them.
 CARTS = {"ord_1": PLACE, "ord_2": PLACE | {"cart": "two and one"}, "ord_3": PLACE | {"cart": "two and one"}}
+days = st.lists(st.sampled_from([*DESK, [FULFIL[1]], REFUNDS]).flatmap(st.sampled_from), max_size=8)
 PAID = [PAY, payments_of(1)[0], payments_of(1)[9], stock_of("product")[0], stock_of("merch")[0]]
 
 
@@ -140,23 +141,26 @@ class AnyLine(RuleBasedStateMachine):
         record = self.line.send(order_id.encode(), command_codec().encode(command), self.now)
         self.sent[record.offset] = {"order": order_id, "c": c, "id": command_id, "fingerprint": fingerprint}
 
-    @initialize()
-    def some_orders_are_placed(self) -> None:
+    @initialize(day=days)
+    def some_orders_are_placed(self, day: list[model.Command]) -> None:
         for order_id in ("ord_1", "ord_2"):
             self.place(order_id)
+        self.pay("ord_2", day)
 
     @rule(order_id=order_ids)
     def place(self, order_id: str) -> None:
         self.send(order_id, CARTS[order_id], f"cmd_place_{order_id}")
 
-    @rule(order_id=order_ids, shipped=st.booleans())
-    def pay(self, order_id: str, shipped: bool) -> None:
-        for c in [*PAID, FULFIL[1]] if shipped else PAID:
+    @rule(order_id=order_ids, day=days)
+    def pay(self, order_id: str, day: list[model.Command]) -> None:
+        """And what the desk does then."""
+        for c in [*PAID, *day]:
             self.send(order_id, c, f"cmd_{len(self.sent)}")
 
-    @rule(order_id=order_ids, c=st.sampled_from(desk))
-    def ask_of_the_desk(self, order_id: str, c: model.Command) -> None:
-        self.send(order_id, c, f"cmd_{len(self.sent)}")
+    @rule(order_id=order_ids, day=days)
+    def ask_the_desk(self, order_id: str, day: list[model.Command]) -> None:
+        for c in day:
+            self.send(order_id, c, f"cmd_{len(self.sent)}")
 
     @rule(order_id=order_ids, c=st.one_of(st.sampled_from(useful), st.sampled_from(likely)))
     def command(self, order_id: str, c: model.Command) -> None:
