@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from ledger import events as e
-from ledger.envelope import Written, headers, seal
+from ledger.envelope import EventHeaders, Written, seal
 from ledger.evolve import evolve
 from ledger.log import Record
 from ledger.order import FoldError, Order
@@ -45,6 +45,8 @@ PLACED = STORY[0].placed
 assert PLACED is not None
 DAY = [replace(STORY[0], placed=replace(PLACED, number=candidate("ord_1", 0, 0))), *STORY[1:]]
 
+HEADERS = EventHeaders("order-events")
+
 
 def walked(events: list[e.OrderEvent]) -> list[Fault]:
     """Faults of these events, sealed as a writer would that believes in them."""
@@ -59,7 +61,7 @@ def walked(events: list[e.OrderEvent]) -> list[Fault]:
             assert order is not None
         sealed = seal(replace(event, command_id=f"cmd_{offset}"), order, Written(bytes(16), offset, 1), offset, link)
         value = event_codec().encode(sealed)
-        found += walk.check(Record("order-events", 0, offset, event.occurred_at, b"ord_1", value, headers(sealed)))
+        found += walk.check(Record("order-events", 0, offset, event.occurred_at, b"ord_1", value, HEADERS.of(sealed)))
         link = link_of(value)
     return found
 
