@@ -77,7 +77,14 @@ def test_the_demo_takes_forty_orders_through_the_whole_path_and_everything_is_as
     assert counts["processes that ended by themselves"] == 0
     assert report["statuses"] == {"pending": 0, "paid": 4, "processing": 4, "shipped": 4, "delivered": 12, "cancelled": 16}
     kinds = report["events_by_type"]
-    expected = {"OrderPlaced": 40, "PaymentCaptured": 28, "PaymentDeclined": 4, "RefundRequested": 8, "RefundSettled": 12, "StockRejected": 4}
+    expected = {
+        "OrderPlaced": 40,
+        "PaymentCaptured": 28,
+        "PaymentDeclined": 4,
+        "RefundRequested": 8,
+        "RefundSettled": 12,
+        "StockRejected": 4,
+    }
     assert {kind: kinds[kind] for kind in expected} == expected
     assert counts["orders compared with the sandbox's journal"] == 40
     assert report["sums"]["ledger"] == report["sums"]["journal"]
