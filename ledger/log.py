@@ -162,7 +162,12 @@ OnAck = Callable[[Acked | None, LogError | None], None]
 
 
 class Sender(Protocol):
-    """Idempotent `acks=all` producer of single records."""
+    """Idempotent `acks=all` producer of single records.
+
+    A record is there at most once while no record of this sender fails. When one times out, librdkafka continues with a new
+    producer epoch, and records that were under way, also to other partitions, may be there twice (confluentinc/librdkafka,
+    issue 4953). Whatever reads them must not mind: commands have keys, contacts and audit records have ids.
+    """
 
     def send(self, record: NewRecord, on_ack: OnAck) -> None:
         """Queue `record` and return immediately; `on_ack(acked, error)` runs once, on the sender's own thread.
