@@ -77,16 +77,16 @@ class EventHeaders:
         return (*named, ("traceparent", traceparent)) if traceparent else named
 
 
-def fits(found: Headers, event: OrderEvent) -> bool:
-    """Whether `found` can be the headers of `event`. Early events have `ce_id`, `ce_type` and `content-type` alone.
+def fits(headers: Headers, event: OrderEvent) -> bool:
+    """Whether `headers` can be the headers of `event`. Early events have `ce_id`, `ce_type` and `content-type` alone.
 
     The topic in `ce_source` may be another one: that of the ledger from which the event was imported.
     """
     first = (("ce_id", f"{event.order_id}/{event.version}".encode()), ("ce_type", event.type.encode()), _CONTENT_TYPE)
-    more = found[3:]
+    more = headers[3:]
     if [name for name, _ in more[:3]] == ["ce_specversion", "ce_source", "ce_time"]:
         specversion, (_, source), (_, time) = more[:3]
         if specversion != _SPECVERSION or not _SOURCE.fullmatch(source) or time != format_ms(event.occurred_at).encode():
             return False
         more = more[3:]
-    return found[:3] == first and all(name == "traceparent" for name, _ in more)
+    return headers[:3] == first and all(name == "traceparent" for name, _ in more)

@@ -54,26 +54,26 @@ def run_preview(settings: Settings, source: tuple[str, str, str] | None, preview
     composer = Composer(shop_of(settings))
     channel = SMS if preview.form == "sms" else EMAIL
     try:
-        made = composer.compose(composer.files, of.event, of.order, preview.notice, contact, channel)
+        composed = composer.compose(composer.files, of.event, of.order, preview.notice, contact, channel)
     except TemplateFailed as exc:
         terminal.err.print(f"{exc}: {exc.detail}. The message would be composed from the shipped templates.", style="red")
         return 1
     if terminal.as_json:
-        write_json(msgspec.to_builtins(made))
+        write_json(msgspec.to_builtins(composed))
         return 0
-    terminal.err.print(f"language {made.language}, from {', '.join(made.templates)}", style="dim")
-    return _show(made, preview.form, terminal.err)
+    terminal.err.print(f"language {composed.language}, from {', '.join(composed.templates)}", style="dim")
+    return _show(composed, preview.form, terminal.err)
 
 
-def _show(made: Composed, form: str, err: Screen) -> int:
+def _show(composed: Composed, form: str, err: Screen) -> int:
     if form == "html":
-        if made.html is None:
+        if composed.html is None:
             err.print("this message has no HTML part", style="red")
             return 1
-        write_text([made.html.rstrip("\n")])
+        write_text([composed.html.rstrip("\n")])
         return 0
-    head = [f"Subject: {made.subject}", ""] if made.subject else []
-    write_text([*head, made.text.rstrip("\n")])
+    head = [f"Subject: {composed.subject}", ""] if composed.subject else []
+    write_text([*head, composed.text.rstrip("\n")])
     return 0
 
 
@@ -103,14 +103,14 @@ def _order_of_api(order_id: str, url: str, token: str, notice: str, err: Screen)
     if shown is None:
         err.print(f"no order {' '.join(order_id.split())}", style="red")
         return None
-    made_up = sample(notice)
+    example = sample(notice)
     if shown.get("contact") is None:
         err.print("the contact is erased, or this token may not see it: the sample's is shown", style="yellow")
-        contact = made_up.contact
+        contact = example.contact
     else:
         contact = _contact(shown["contact"], shown["customer_id"])
     order = _order(shown)
-    return Sample(notice, _event(shown, order, made_up.event), order, contact)
+    return Sample(notice, _event(shown, order, example.event), order, contact)
 
 
 def _order(shown: dict[str, Any]) -> Order:
@@ -135,22 +135,22 @@ def _order(shown: dict[str, Any]) -> Order:
     )
 
 
-def _event(shown: dict[str, Any], order: Order, made_up: OrderEvent) -> OrderEvent:
-    """The made-up event, about this order. What the order does not have yet remains made up: a parcel, a reason, a cut line."""
+def _event(shown: dict[str, Any], order: Order, example: OrderEvent) -> OrderEvent:
+    """The example's event, about this order. What the order does not have yet is the example's, such as a parcel."""
     changes: dict[str, Any] = {}
-    if made_up.shipment and shown["shipments"]:
+    if example.shipment and shown["shipments"]:
         last = shown["shipments"][-1]
         changes["shipment"] = Shipment(last["carrier"], last["tracking"], _units(last["lines"]), last["number"])
-    if made_up.cancel and shown["cancel_reason"]:
+    if example.cancel and shown["cancel_reason"]:
         changes["cancel"] = Cancel(shown["cancel_reason"], "")
-    if made_up.refund:
+    if example.refund:
         changes["refund"] = Refund(1, None, shown["refunded_minor"])
-    if made_up.cut:
+    if example.cut:
         cancelled = [line | {"quantity": line.get("cancelled_quantity", 0)} for line in shown["lines"]]
         some = _units(line for line in cancelled if line["quantity"]) or _units([shown["lines"][0] | {"quantity": 1}])
-        changes["cut"] = replace(made_up.cut, lines=some, amount_minor=order.placed_minor - order.total_minor)
+        changes["cut"] = replace(example.cut, lines=some, amount_minor=order.placed_minor - order.total_minor)
     return replace(
-        made_up,
+        example,
         order_id=order.order_id,
         version=order.version,
         occurred_at=order.updated_at,

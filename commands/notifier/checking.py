@@ -44,15 +44,15 @@ def check(shop: Shop) -> Checked:
     names = files.names()
     messages = [name for name in names if _is_message(name)]
     languages = sorted({name.split("/")[0] for name in messages})
-    found = [*_language_faults(languages, shop.language), *_missing(files, languages), *_reference_faults(files, names)]
+    faults = [*_language_faults(languages, shop.language), *_missing(files, languages), *_reference_faults(files, names)]
     rendered = 0
     for name in messages:
         for fault in _renderings(files, name, shop):
             rendered += 1
             if fault is not None:
-                found.append(fault)
+                faults.append(fault)
                 break
-    once = {(fault.template, fault.line or 0, fault.kind): fault for fault in reversed(found)}
+    once = {(fault.template, fault.line or 0, fault.kind): fault for fault in reversed(faults)}
     return Checked(languages, len(messages), rendered, [fault for _, fault in sorted(once.items())])
 
 

@@ -38,7 +38,7 @@ log = structlog.get_logger(__name__)
 
 
 class Composed(Struct, frozen=True):
-    """One message: its language, its parts, and the templates that made them."""
+    """One message: its language, its parts, and the templates they come from."""
 
     language: str
     subject: str
@@ -75,9 +75,9 @@ class Composer:
         messages = []
         for channel, to in ((EMAIL, contact.email), (SMS, _number_of(contact))):
             if channel in channels and to:
-                made = self._composed(event, order, notice, contact, channel)
+                composed = self._composed(event, order, notice, contact, channel)
                 key = f"{event.order_id}:{event.version}:{channel}"
-                messages.append(OutMessage(key, channel, to, made.subject, made.text, made.html))
+                messages.append(OutMessage(key, channel, to, composed.subject, composed.text, composed.html))
         return messages
 
     def _composed(self, event: OrderEvent, order: Order, notice: str, contact: OrderContact, channel: str) -> Composed:

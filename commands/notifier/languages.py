@@ -33,13 +33,13 @@ def lookups(tag: str) -> list[str]:
     written = canonical(tag)
     if written is None:
         return []
-    subtags, found = written.split("-"), []
+    subtags, tags = written.split("-"), []
     while subtags:
-        found.append("-".join(subtags))
+        tags.append("-".join(subtags))
         subtags.pop()
         while subtags and len(subtags[-1]) == 1:
             subtags.pop()  # the sign of an extension alone says nothing
-    return found
+    return tags
 
 
 def chain(wanted: Iterable[str | None]) -> list[str]:

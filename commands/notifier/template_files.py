@@ -58,7 +58,7 @@ class TemplateFiles:
 
     def has(self, name: str) -> bool:
         """Whether there is a template of this name."""
-        return _look_up(self._folders, name) is not None
+        return _first_file(self._folders, name) is not None
 
     def names(self) -> list[str]:
         """All files that may be templates, sorted; hidden ones are left out."""
@@ -94,13 +94,13 @@ class TemplateFiles:
 
     def _place_of(self, exc: BaseException) -> tuple[str, int] | None:
         """(template, line) of the innermost template in the traceback."""
-        found = None
+        place = None
         for frame, line in walk_tb(exc.__traceback__):
             file = Path(frame.f_code.co_filename)
             folder = next((folder for folder in self._folders if file.is_relative_to(folder)), None)
             if folder is not None and file.suffix != ".py":
-                found = (file.relative_to(folder).as_posix(), line)
-        return found
+                place = (file.relative_to(folder).as_posix(), line)
+        return place
 
 
 class _Unreadable(Exception):
@@ -116,16 +116,16 @@ class _Folders(BaseLoader):
         self._folders = folders
 
     def get_source(self, environment: Environment, template: str) -> tuple[str, str, Callable[[], bool]]:
-        found = _look_up(self._folders, template)
-        if found is None:
+        file = _first_file(self._folders, template)
+        if file is None:
             raise TemplateNotFound(template)
         try:
-            text = found.path.read_text("utf-8")
+            text = file.path.read_text("utf-8")
         except UnicodeDecodeError:
             raise _Unreadable(template, "is not UTF-8") from None
         except OSError as exc:
             raise _Unreadable(template, exc.strerror or type(exc).__name__) from None
-        return text, str(found.path), lambda: _look_up(self._folders, template) == found
+        return text, str(file.path), lambda: _first_file(self._folders, template) == file
 
 
 def _files(folder: Path, depth: int) -> Iterator[Path]:
@@ -139,7 +139,7 @@ def _files(folder: Path, depth: int) -> Iterator[Path]:
             yield from _files(entry, depth - 1)
 
 
-class _Found(NamedTuple):
+class _File(NamedTuple):
     """A file; it differs once the file is written again."""
 
     path: Path
@@ -147,15 +147,15 @@ class _Found(NamedTuple):
     size: int
 
 
-def _look_up(folders: tuple[Path, ...], name: str) -> _Found | None:
+def _first_file(folders: tuple[Path, ...], name: str) -> _File | None:
     """The first file of this name; None if there is none."""
     for path in _places(folders, name):
         try:
-            found = path.stat()
+            status = path.stat()
         except OSError:
             continue
-        if stat.S_ISREG(found.st_mode):
-            return _Found(path, found.st_mtime_ns, found.st_size)
+        if stat.S_ISREG(status.st_mode):
+            return _File(path, status.st_mtime_ns, status.st_size)
     return None
 
 

@@ -212,8 +212,8 @@ class _Writer:
     def units(self, units: Iterable[Units], order: Order) -> tuple[LineValues, ...]:
         """Some units of the order's lines."""
         known = {(line.service, line.sku): line for line in order.lines}
-        found = ((known.get((some.service, some.sku)), some.quantity) for some in units)
-        return tuple(self.line(line, quantity) for line, quantity in found if line is not None)
+        pairs = ((known.get((some.service, some.sku)), some.quantity) for some in units)
+        return tuple(self.line(line, quantity) for line, quantity in pairs if line is not None)
 
     def adjustment(self, one: Adjustment) -> AdjustmentValues:
         return AdjustmentValues(one.kind, self.text(one.label), self.money(one.amount_minor))

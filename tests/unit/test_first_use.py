@@ -75,7 +75,12 @@ def test_every_type_is_known_before_it_is_used() -> None:
 
 
 # Where a type is learnt by `convert`, beside a `Decoder` of it that is made at import.
-CONVERTS = {"ledger/schemas/codec.py", "commands/reconciler/stripe_facts.py", "commands/processor/desk.py"}
+CONVERTS = {
+    "ledger/schemas/codec.py",
+    "commands/reconciler/stripe_facts.py",
+    "commands/processor/desk.py",
+    "api/cli/messages.py",  # a verb, which reads one order in one thread
+}
 
 
 def test_nothing_is_converted_into_a_type_that_may_not_be_known() -> None:
