@@ -152,7 +152,8 @@ def _judge_open(o: Folded, outside: Outside, holds: dict[tuple[str, str], int]) 
         wrong.append(f"{o.status}, and {outside.refunded_minor} of {o.due_back_minor} refunded")
     if not (o.by_hand or o.elsewhere_minor or outside.lost_minor):
         kept = outside.captured_minor - outside.refunded_minor
-        if kept != o.total_minor - o.asked_back_minor:
+        # Lines that are cancelled after a refund for nothing in particular may leave nothing of it to keep.
+        if kept != max(0, o.total_minor - o.asked_back_minor):
             wrong.append(f"{o.status}, and {kept} kept of {o.total_minor}, of which {o.asked_back_minor} were asked back")
     return wrong
 

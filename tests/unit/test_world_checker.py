@@ -71,6 +71,15 @@ def test_what_a_bank_took_is_not_to_be_given_back_again() -> None:
     assert both.judge() == []
 
 
+def test_lines_cancelled_after_a_goodwill_refund_may_leave_nothing_to_keep() -> None:
+    both = Both()
+    both.paid.total_minor, both.paid.mark, both.paid.asked_back_minor = 300, 1450, 750
+    both.paid.refunded_minor = both.outside.refunded_minor = 1000
+    assert both.judge() == []
+    both.paid.refunded_minor = both.outside.refunded_minor = 999
+    assert any("999 of 1000 refunded" in line for line in both.judge())
+
+
 def test_nothing_happens_for_an_order_of_an_older_service() -> None:
     both = Both()
     both.paid.old = True
