@@ -5,6 +5,7 @@ A server that can report its port should bind port 0 instead.
 
 from __future__ import annotations
 
+import atexit
 import socket
 import sys
 
@@ -19,6 +20,12 @@ _ATTEMPTS = 200
 
 _held: dict[int, socket.socket] = {}
 """Port -> the socket that holds it until this process ends."""
+
+
+@atexit.register
+def _release() -> None:
+    for probe in _held.values():
+        probe.close()  # closed by the garbage collector, it would be a ResourceWarning of every test run
 
 
 def is_free(port: int) -> bool:
