@@ -81,7 +81,7 @@ def test_the_demo_takes_forty_orders_through_the_whole_path_and_everything_is_as
         "OrderPlaced": 40,
         "PaymentCaptured": 28,
         "PaymentDeclined": 4,
-        "RefundRequested": 8,
+        "RefundRequested": 4,
         "RefundSettled": 12,
         "StockRejected": 4,
     }
