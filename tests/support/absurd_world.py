@@ -1,4 +1,4 @@
-"""What is outside of an absurd shop: a payment provider and stock services that answer anything, and who takes text messages."""
+"""The outside of an absurd shop: a payment provider and stock services that answer anything, and a door for text messages."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ VALUES: list[Any] = [
 
 
 class World:
-    """The payment provider and the stock services: mostly what they are asked for, at times anything else, or nothing."""
+    """The payment provider and the stock services: mostly the right answer, at times anything else, or none."""
 
     def __init__(self, name: str, chance: random.Random) -> None:
         self.name, self._chance = name, chance
@@ -160,7 +160,7 @@ class World:
 
 
 class TextMessages:
-    """Takes what is addressed to a number, and keeps nothing."""
+    """Accepts messages to phone numbers, and keeps nothing."""
 
     channel = SMS
 
@@ -172,4 +172,4 @@ class TextMessages:
         return ()
 
     def forget(self, order_ids: Collection[str]) -> None:
-        """Nothing is kept."""
+        """Does nothing: no message is kept."""

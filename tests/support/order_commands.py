@@ -1,4 +1,4 @@
-"""Commands in words (see `order_model`), as the project knows them; and alphabets of them, the `WHOLE` one last."""
+"""Commands in words (see `order_model`) as commands of the product; and alphabets of them, the `WHOLE` one last."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ TOTAL = 1000
 ACTORS = {"customer": "gateway:web", "admin": "admin:desk"}
 
 
-# ---- a command in words -> the command of the project ---------------------------------------------------------------
+# ---- a command in words -> the command of the product ---------------------------------------------------------------
 
 
 def order_command(c: Command, order_id: str = "ord_1", command_id: str = "cmd_x") -> OrderCommand:
-    """The `OrderCommand` that `c` (see `order_model`) stands for."""
+    """The `OrderCommand` for `c` (see `order_model`)."""
     role: str = c.get("role", "reconciler")
     customer = {"customer": "c-1"}.get(role, "")
     return OrderCommand(
@@ -89,20 +89,20 @@ def _payload(c: Command) -> dict[str, Any]:
 
 
 def place_order(services: tuple[str, ...], total: int) -> PlaceOrder:
-    """An order of one line a service; the adjustment makes up the total."""
+    """An order of one line per service; an adjustment makes up the total."""
     lines = tuple(Line(service, f"{service}-1", "A thing", 2, 100) for service in services)
-    rest = total - 200 * len(services)
-    kind = "shipping" if rest >= 0 else "discount"
-    return PlaceOrder("EUR", total, lines, (Adjustment(kind, kind, rest),), bytes(32), WINDOW_MS, "cart-1")
+    adjustment = total - 200 * len(services)
+    kind = "shipping" if adjustment >= 0 else "discount"
+    return PlaceOrder("EUR", total, lines, (Adjustment(kind, kind, adjustment),), bytes(32), WINDOW_MS, "cart-1")
 
 
 def at_ms(c: Command) -> int:
-    """Broker time of `c`: right after the order was placed (so the clock may fall), or when the time to pay is over."""
+    """Broker time of `c`: right after the order was placed (so the clock may go back), or when the time to pay is over."""
     return PLACED_AT + WINDOW_MS if c.get("late") else PLACED_AT + 1
 
 
 def meet(order: Order, c: Command) -> tuple[OrderCommand, Order]:
-    """`c` as it meets `order`: with its expected version, or with an order that is full."""
+    """`c` and `order` as they meet: the expected version set, or the order full."""
     if c.get("full"):
         order = msgspec.structs.replace(order, version=1000)
     if c.get("stale"):

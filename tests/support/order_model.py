@@ -1,9 +1,9 @@
-"""The rules of orders once more, as tuples and plain functions: what the tests hold `decide` and `evolve` against.
+"""The rules of orders once more, as tuples and plain functions, to compare `decide` and `evolve` with.
 
-Here are states, what is read off them and what events make of them; `order_rules` says what is legal when. Both are written from
-tables that are older than the code, row by row, and import nothing of the product. A state holds what
-the rules depend on and no more: no version, no times but "the time to pay is over", no counters of the log. That makes it
-the quotient of the reachable orders too (`order_space`).
+This file has the states, what is derived from them and how events change them; `order_rules` says what is legal when. Both are
+written from tables that are older than the code, row by row, and import nothing of the product. A state holds what the rules
+depend on and no more: no version, no times but "the time to pay is over", no counters of the log. That makes it the quotient
+of the reachable orders too (`order_space`).
 
 A command is a plain dictionary: `op`, `role` (`customer`, `admin` or the name of a part of the system), `late` (it comes at
 or after `expires_at`), `foreign`, `stale` (it expects another version), `full` (the order has 1,000 events), and the fields
@@ -66,7 +66,7 @@ class No(NamedTuple):
     code: str
 
 
-# ---- what is read off a state ---------------------------------------------------------------------------------------
+# ---- what follows from a state --------------------------------------------------------------------------------------
 
 
 def captured(s: State) -> int:
@@ -126,7 +126,7 @@ def shown(s: State) -> str:
 
 
 def find_refund(s: State, c: Command) -> Refund | None:
-    """One object at the provider is one refund; our number names it only while one of the two has no reference."""
+    """One object at the provider is one refund; the ledger's number names it only while one of the two has no reference."""
     if c.get("ref") and (known := [r for r in s.refunds if r.ref == c["ref"]]):
         return known[0]
     numbered = [r for r in s.refunds if r.no and r.no == c["no"] and not (r.ref and c.get("ref"))]

@@ -1,4 +1,4 @@
-"""What is legal when, once more (see `order_model`): what a command comes to, by the state it meets."""
+"""What is legal when, once more (see `order_model`): the result of a command, by the state it meets."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _request_payment(s: State, c: Command) -> Event | No:
 
 
 def _not_ready(s: State) -> No | None:
-    """Why a pending order cannot be worked on, or that a dispute holds it up."""
+    """Why nothing can be done for a pending order, or that a dispute holds it up."""
     if shown(s) == "pending":
         return No("stock_not_reserved" if captured(s) >= s.total else "not_paid")
     return No("dispute_open") if dispute_open(s) else None
@@ -95,7 +95,7 @@ def _ship(s: State, c: Command) -> Event | No:
     by_status = {"cancelled": "order_cancelled", "shipped": "nothing_to_change", "delivered": "already_shipped"}
     if shown(s) in by_status:
         return No(by_status[shown(s)])
-    return _not_ready(s) or Event("OrderShipped", given(c, "carrier", "tracking"))
+    return _not_ready(s) or Event("OrderShipped", fields_set(c, "carrier", "tracking"))
 
 
 def _deliver(s: State, c: Command) -> Event | No:
@@ -110,7 +110,7 @@ def _resolve(s: State, c: Command) -> Event | No:
     amount = c.get("amount")
     if c["action"] == "settled_elsewhere" and amount is None:
         amount = max(0, captured(s) - refunded(s) - lost(s)) if s.cancelled else 0
-    detail = {"code": c["code"], "obligation_key": c["key"], "action": c["action"]} | given(c, "ticket")
+    detail = {"code": c["code"], "obligation_key": c["key"], "action": c["action"]} | fields_set(c, "ticket")
     return Event("AttentionResolved", detail | ({"amount_minor": amount} if c["action"] == "settled_elsewhere" else {}))
 
 
@@ -119,11 +119,11 @@ def _payment(s: State, c: Command) -> Event | No:
         return No("unknown_attempt")
     a = s.attempts[c["attempt"] - 1]
     names = ("amount:amount_minor", "ref:provider_ref", "waiting:waiting_for", "code", "charge:charge_ref", "capture_before")
-    event = Event(c["fact"], {"attempt": c["attempt"]} | given(c, *names))
-    if c["fact"] == "PaymentCaptured":  # always, if more than known
+    event = Event(c["fact"], {"attempt": c["attempt"]} | fields_set(c, *names))
+    if c["fact"] == "PaymentCaptured":  # always, if more than was known
         return event if (c.get("amount") or 0) > a.captured else No("already_known")
     new_ref = bool(c.get("ref")) and a.ref is None
-    if a.state == "captured" and not (c["fact"] == "PaymentOpened" and new_ref):  # not captured, but for the name it lacked
+    if a.state == "captured" and not (c["fact"] == "PaymentOpened" and new_ref):  # not captured, unless it lacked a name
         return No("already_known")
     same = {
         "PaymentOpened": a.state != "requested",
@@ -141,7 +141,7 @@ def _payment(s: State, c: Command) -> Event | No:
 
 def _refund(s: State, c: Command) -> Event | No:
     known = find_refund(s, c)
-    event = Event(c["fact"], {"refund_no": c["no"]} | given(c, "ref:provider_ref", "amount:amount_minor", "code"))
+    event = Event(c["fact"], {"refund_no": c["no"]} | fields_set(c, "ref:provider_ref", "amount:amount_minor", "code"))
     if known is None:
         return event
     adds = {
@@ -154,7 +154,7 @@ def _refund(s: State, c: Command) -> Event | No:
 
 def _dispute(s: State, c: Command) -> Event | No:
     known = next((d for d in s.disputes if d.ref == c["ref"]), None)
-    event = Event(c["fact"], {"provider_ref": c["ref"]} | given(c, "amount:amount_minor", "reason", "due_by"))
+    event = Event(c["fact"], {"provider_ref": c["ref"]} | fields_set(c, "amount:amount_minor", "reason", "due_by"))
     if c["fact"] == "DisputeOpened":  # without an outcome it is open now
         return No("already_known") if known and (known.outcome == "open" or c.get("outcome")) else event
     event.detail["outcome"] = c["outcome"]
@@ -170,7 +170,7 @@ def _stock(s: State, c: Command) -> Event | No:
         "StockRejected": ("owed",),
         "StockReleased": ("owed", "reserved"),
     }[c["fact"]]
-    detail = {"service": c["service"]} | given(c, "ref:reservation_ref", "reason")
+    detail = {"service": c["service"]} | fields_set(c, "ref:reservation_ref", "reason")
     return Event(c["fact"], detail) if state in legal else No("already_known")
 
 
@@ -241,7 +241,7 @@ CODES = {
 }
 
 
-def given(c: Command, *names: str) -> dict[str, Any]:
-    """The fields of `c` that are set, under the event's names: `ours` or `ours:theirs`."""
+def fields_set(c: Command, *names: str) -> dict[str, Any]:
+    """The fields of `c` that are set, under the event's names: `name` or `name in c:name in the event`."""
     pairs = [(n.split(":")[0], n.split(":")[-1]) for n in names]
     return {theirs: c[ours] for ours, theirs in pairs if c.get(ours) is not None}

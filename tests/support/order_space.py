@@ -1,12 +1,12 @@
-"""Every order that can be reached, up to what the rules cannot tell apart: breadth first over evolve∘decide.
+"""Every order that can be reached, up to what the rules cannot distinguish: breadth first over evolve∘decide.
 
 The quotient is `order_model.State`: dropped are version, times (but whether the time to pay is over), actors, amounts that
 only repeat the fact, reservation references, carriers, `times_reserved` and who cancelled why; failures of refunds count to
-three. `decide` hands the dropped things on without looking at them, except the version (`stale`, `full` are part of the
-command), so one order stands for its class; `test_decide_exhaustive.py` holds this claim too.
+three. `decide` passes the dropped parts on without reading them, except the version (`stale`, `full` are part of the
+command), so one order represents its class; `test_decide_exhaustive.py` checks this claim too.
 
-The axes multiply, so there are several universes, each complete under its own alphabet: whose facts and requests are used
-to go on. Every reached state then meets the *whole* alphabet in the test.
+The axes multiply, so there are several universes, each complete under its own alphabet of facts and requests. In the test,
+every reached state then meets the *whole* alphabet.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def quotient(s: State) -> State:
 
 @dataclass(frozen=True)
 class Universe:
-    """Orders of one kind, and what happens to them. `head` is done first, so that the axis of interest has room.
+    """Orders of one kind, and what happens to them. `head` comes first, so that the axis of interest has room.
 
     Alphabets are numbers into `KNOWN`: commands are dictionaries, which cannot be hashed.
     """
@@ -90,7 +90,7 @@ class Universe:
 
 
 class Reached(NamedTuple):
-    """An order that stands for its class, and how it came about."""
+    """An order that represents its class, and how it was reached."""
 
     order: Order
     parent: Reached | None
@@ -142,7 +142,7 @@ UNIVERSES = (
         _words([CANCELS[1], _CAPTURED, *REFUNDS[:3], *DISPUTES[:3:2], *ATTENTION]),
         head=_PART_PAID,
     ),
-    Universe("captured under a name that nobody told", _words([CANCELS[1], *_P1, *REFUNDS[:3], *_SP]), head=_NAMELESS),
+    Universe("captured under an unknown name", _words([CANCELS[1], *_P1, *REFUNDS[:3], *_SP]), head=_NAMELESS),
     Universe("two disputes on the way to the door", _words([CANCELS[1], *FULFIL, *DISPUTES, *SECOND_DISPUTE, *_SP]), head=_PAID),
     Universe(
         "nothing to pay",
@@ -152,7 +152,7 @@ UNIVERSES = (
     ),
 )
 
-# From fewer states: the ports themselves lead to the others. For questions that go on from each state as far as it goes.
+# Fewer states, because the ports themselves lead to the others: for tests that continue from each state to its end.
 SMALL_UNIVERSES = (
     *UNIVERSES[:2],
     Universe("one refund given back", _words([CANCELS[1], *REFUNDS[:3], DEFINITE_NO, *ATTENTION]), head=_PAID),
@@ -164,7 +164,7 @@ SMALL_UNIVERSES = (
     *UNIVERSES[6:],
 )
 
-# The same questions with more at once: minutes, for the campaign.
+# The same questions with more events together: minutes, for the campaign.
 LARGE_UNIVERSES = (
     Universe(
         "refunds, disputes and attention at once",
@@ -203,18 +203,18 @@ def reach(universe: Universe) -> dict[State, Reached]:
         step = _step(first, KNOWN[number])
         assert step is not None, f"{universe.name}: {KNOWN[number]} is refused in its head"
         first = step[1]
-    found = {state_of(first.order): first}
-    queue = deque(found.values())
+    states = {state_of(first.order): first}
+    queue = deque(states.values())
     while queue:
         reached = queue.popleft()
         for number in universe.alphabet:
             if (step := _step(reached, KNOWN[number])) is None:
                 continue
             state, after = step
-            if state not in found and len(state.attempts) <= universe.attempts:
-                found[state] = after
+            if state not in states and len(state.attempts) <= universe.attempts:
+                states[state] = after
                 queue.append(after)
-    return found
+    return states
 
 
 def _step(reached: Reached, c: Command) -> tuple[State, Reached] | None:

@@ -67,12 +67,12 @@ def test_a_port_that_answers_nothing_for_a_minute_gets_a_new_client_and_an_old_o
         return RESERVED if answering.is_set() else Unknown("time-out")
 
     with Shop([f"ord_{n}" for n in range(8)], says) as shop:
-        shop.until(lambda: len(shop.made) == 2, step_ms=2_000)
-        assert not shop.made[1].closed
+        shop.until(lambda: len(shop.stocks) == 2, step_ms=2_000)
+        assert not shop.stocks[1].closed
         answering.set()
         shop.until(lambda: len({c.order_id for c in shop.sent() if c.record_stock}) == 8, step_ms=1_000)
-        assert len(shop.made) == 2
-    assert [stock.closed for stock in shop.made] == [True, True]
+        assert len(shop.stocks) == 2
+    assert [stock.closed for stock in shop.stocks] == [True, True]
 
 
 def test_many_orders_that_are_due_at_once_wait_as_ids_and_all_get_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:

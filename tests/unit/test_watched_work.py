@@ -47,7 +47,7 @@ def test_a_reconciler_whose_loop_fails_begins_again_and_meets_what_is_owed(monke
         shop.until(lambda: {c.order_id for c in shop.sent() if c.record_stock} == {"ord_1", "ord_2"})
         assert shop.reconciler.restarts == 3
         assert not shop.fatal
-        assert all(stock.closed for stock in shop.made[:-1])
+        assert all(stock.closed for stock in shop.stocks[:-1])
 
 
 def test_a_reconciler_that_is_given_partitions_while_it_begins_again_knows_them(monkeypatch: pytest.MonkeyPatch) -> None:
