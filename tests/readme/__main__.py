@@ -1,6 +1,6 @@
 """`python -m tests.readme`: brings every generated block of the documents up to date, in place.
 
-With `--check` nothing is written: the exit code is 1 when a block is stale. A document whose blocks are not those of `DOCUMENTS`
+With `--check` nothing is written: the exit code is 1 if a block is stale. A document whose blocks are not those of `DOCUMENTS`
 is an error (`generated_blocks.WrongBlocks`).
 """
 
