@@ -129,7 +129,7 @@ def floor_of(path: str) -> int | None:
 
 
 def path_of(name: str) -> str | None:
-    """The file of an imported name of ours, which may be something in a module."""
+    """The file of an imported name of the product, which may be something in a module."""
     while name:
         stem = name.replace(".", "/")
         for path in (f"{stem}.py", f"{stem}/__init__.py"):
@@ -210,7 +210,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "pytest": (),
     "hypothesis": (),
 }
-# Shows that a reader of the topic needs nothing of ours: it comes in through no door, and may import none of our packages.
+# Shows that a reader of the topic needs no code of the product: it uses no door and may import none of our packages.
 STRANGERS = ("api/cli/demo/plain_consumer.py",)
 
 

@@ -52,7 +52,7 @@ IMPURE = (
     "uuid",
 )
 # `fresh_command_id` names the reconciler's facts: it is the one place where an id must not be derived from anything
-# (facts are told apart by state), and it stands beside the rules it is an exception to.
+# (facts are distinguished by state), and it is beside the rules it is an exception to.
 ALLOWED = {("commands/idempotency.py", "secrets"): "fresh_command_id"}
 
 CLOCKS = {"now", "utcnow", "today", "time_ns", "monotonic", "perf_counter", "getenv", "urandom"}

@@ -25,7 +25,7 @@ def test_it_asks_again_until_there_is_an_answer() -> None:
 
 
 @pytest.mark.parametrize("error", [TopicMismatch("no"), Hole("no"), LogError("no"), ValueError("no"), SystemExit(3)])
-def test_any_other_error_is_for_who_asks(error: BaseException) -> None:
+def test_any_other_error_goes_to_the_caller(error: BaseException) -> None:
     def question() -> int:
         raise error
 
@@ -34,7 +34,7 @@ def test_any_other_error_is_for_who_asks(error: BaseException) -> None:
     assert raised.value is error
 
 
-def test_more_may_be_waited_for() -> None:
+def test_the_caller_may_wait_out_other_errors_too() -> None:
     errors: list[LogError] = [LogError("unknown topic"), LogUnavailable("away")]
 
     def question() -> str:

@@ -1,6 +1,6 @@
 """The desk under any commands in any order, with crashes and take-overs.
 
-What must come of each command is said by `Expected`, which knows only `order_model` and dictionaries.
+`Expected` says what each command must lead to; it knows only `order_model` and dictionaries.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ pytestmark = pytest.mark.usefixtures("logged")
 
 
 class Expected:
-    """What must come of each command: first answers, orders, frozen orders. Plain dictionaries."""
+    """What each command must lead to: first answers, orders, frozen orders. Plain dictionaries."""
 
     def __init__(self) -> None:
         self.first: dict[str, bytes] = {}
@@ -98,7 +98,7 @@ useful = [c for c in likely if c["op"] in ("RequestPayment", "RecordStock", "Sta
 
 
 class AnyLine(RuleBasedStateMachine):
-    """Commands of any kind, sent again, sent with another body, unreadable; batches that commit, vanish, or are not stored."""
+    """Commands of any kind, repeated, sent with another body, unreadable; batches that commit, vanish, or are not stored."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -180,7 +180,7 @@ class AnyLine(RuleBasedStateMachine):
 
     @precondition(lambda self: any(r.value != UNDECODABLE for r in self.line.log[TOPICS.events]))
     @rule(order_id=order_ids, how=st.sampled_from(["undecodable", "version does not follow", "unknown type"]))
-    def a_bad_event_stands_in_the_log(self, order_id: str, how: str) -> None:
+    def a_bad_event_is_in_the_log(self, order_id: str, how: str) -> None:
         self.line.fold([bad_event(self.line, order_id, how)])
         self.records += 1
         self.expected.frozen.add(order_id)
