@@ -1,4 +1,4 @@
-"""Audit records while the log is unreachable: they wait, in memory and in a file; those that cannot wait are counted and logged."""
+"""Audit records while the log is unreachable: they wait, in memory and in a file; those that cannot are counted and logged."""
 
 from __future__ import annotations
 

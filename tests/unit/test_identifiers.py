@@ -1,4 +1,4 @@
-"""Words that no name in the packages contains, because each has meant a flag, a path, a message and a summary.
+"""Words that no name contains, because each has meant a flag, a path, a message and a summary.
 
 Only names that the packages define count; those of libraries are theirs.
 """

@@ -1,4 +1,4 @@
-"""What orders owe, in every reachable class of orders: against a table of its own, and the four laws.
+"""What orders owe, in every reachable class of orders: compared with a table of its own, and the four laws.
 
 The expectation is written over `order_model.State` and shares nothing with `commands.obligations`
 but the names of the kinds. Histories are those of `order_space`; their times are close together, so whatever has a time of its
@@ -51,14 +51,14 @@ in_both = pytest.mark.parametrize(
     [*UNIVERSES, *(pytest.param(u, marks=pytest.mark.campaign) for u in LARGE_UNIVERSES)],
     ids=lambda u: u.name,
 )
-UNDER_WAY = ("open", "pending", "declined")
+IN_PROGRESS = ("open", "pending", "declined")
 
 
 # ---- the table ------------------------------------------------------------------------------------------------------
 
 
 def expected(s: model.State, o: Order) -> set[tuple[str, str, int]]:
-    """(kind, key, not before) of everything owed. From `o` come what the class leaves out: times, and what people dealt with."""
+    """(kind, key, not before) of everything owed. `o` has what the class leaves out: times, and what people have settled."""
     i = o.order_id
     owed = set()
     is_open = not s.cancelled
@@ -88,22 +88,24 @@ def _payments(s: model.State, o: Order) -> set[tuple[str, str, int]]:
         last = n == len(s.attempts)
         if waits and last and a.state == "requested":
             owed.add(("create_payment", f"pi:{i}:{n}", 0))
-        if waits and last and a.state in UNDER_WAY:
+        if waits and last and a.state in IN_PROGRESS:
             owed.add(("look_at_payment", f"look:{i}:{n}", since + MINUTE_MS))
         if waits and last and a.state == "authorised" and model.stock_axis(s) == "reserved":
             owed.add(("capture", f"cap:{i}:{n}", 0))
         if a.state not in ("captured", "voided") and not (waits and last):
             owed.add(("void", f"void:{i}:{n}", 0))
         if s.cancelled and a.state == "captured" and a.ref is None and _owed_back(s) > 0:
-            owed.add(("look_at_payment", f"look:{i}:{n}", since + MINUTE_MS))  # to learn its name, or nothing can go back
+            owed.add(
+                ("look_at_payment", f"look:{i}:{n}", since + MINUTE_MS)
+            )  # to learn its name, without which nothing can be refunded
         if a.state == "captured" and a.ref and model.dispute_open(s):
-            owed.add(("look_at_dispute", f"look:{i}:dispute:{n}", o.updated_at + DAY_MS))  # the bank's word may be lost
+            owed.add(("look_at_dispute", f"look:{i}:dispute:{n}", o.updated_at + DAY_MS))  # the bank's message may be lost
     return owed
 
 
 def _owed_back(s: model.State) -> int:
-    under_way = sum(r.amount for r in s.refunds if r.state == "submitted")
-    return model.captured(s) - model.refunded(s) - model.lost(s) - under_way
+    in_progress = sum(r.amount for r in s.refunds if r.state == "submitted")
+    return model.captured(s) - model.refunded(s) - model.lost(s) - in_progress
 
 
 def _refunds(s: model.State, o: Order) -> set[tuple[str, str, int]]:
@@ -119,7 +121,7 @@ def _refunds(s: model.State, o: Order) -> set[tuple[str, str, int]]:
 
 
 def _people(s: model.State, o: Order) -> set[tuple[str, str, int]]:
-    """Calls for a person: each once, but for the money that still has to go back."""
+    """Calls for a person: each once, except for money that still has to go back."""
     i, called = o.order_id, {}
     if s.cancelled and s.recent >= 3 and _owed_back(s) > 0:
         called[f"att:{i}:refund:{max(r.no for r in s.refunds)}"] = (0, True)
@@ -149,20 +151,20 @@ def _people(s: model.State, o: Order) -> set[tuple[str, str, int]]:
 @in_both
 def test_every_order_owes_what_the_table_says_and_nothing_else(universe: Universe) -> None:
     for state, reached in reach(universe).items():
-        found = [(str(x.kind), x.key, x.not_before) for x in obligations(reached.order)]
+        owed_now = [(str(x.kind), x.key, x.not_before) for x in obligations(reached.order)]
         # The class counts failures to three only; numbers and amounts are those of the order.
-        assert set(found) == expected(state, reached.order), state
-        assert len(found) == len(set(found)), state
-        assert len({key for _, key, _ in found}) == len(found), state
-        assert due_at(reached.order) == min((at for _, _, at in found), default=None)
+        assert set(owed_now) == expected(state, reached.order), state
+        assert len(owed_now) == len(set(owed_now)), state
+        assert len({key for _, key, _ in owed_now}) == len(owed_now), state
+        assert due_at(reached.order) == min((at for _, _, at in owed_now), default=None)
         assert all(x.kind is row.kind for row in TABLE for x in row.owed(reached.order)), state
 
 
-# ---- what a port can say --------------------------------------------------------------------------------------------
+# ---- the answers of a port ------------------------------------------------------------------------------------------
 
 
 def outcomes(o: Obligation, order: Order) -> Iterator[tuple[Fact, ...]]:
-    """Everything that can come of meeting an obligation, its own outcome first."""
+    """Every possible outcome of meeting an obligation, its own first."""
     args = o.args
     match o.kind:
         case Kind.RESERVE:
@@ -220,7 +222,7 @@ def own_command(o: Obligation, order: Order) -> OrderCommand | None:
 
 
 def results(o: Obligation, order: Order) -> Iterator[list[e.OrderEvent | Refusal]]:
-    """What the processor makes of each outcome, met when it is due and a moment later than anything before."""
+    """The processor's decision on each outcome, met when it is due and a moment later than anything before."""
     at_ms = max(order.updated_at, o.not_before) + 1
     if (own := own_command(o, order)) is not None:
         yield [decide(own, order, at_ms)]
@@ -246,8 +248,8 @@ def moved(order: Order, decisions: list[e.OrderEvent | Refusal]) -> Order:
 
 
 @in_both
-def test_law_1_whatever_a_port_says_is_taken_or_known_in_every_state(universe: Universe) -> None:
-    """Late answers too: what any state owes may be answered when the order is in any other."""
+def test_law_1_whatever_a_port_says_is_accepted_or_known_in_every_state(universe: Universe) -> None:
+    """Late answers too: the call that any state owes may be answered when the order is in any other."""
     said: dict[str, Fact] = {}
     for reached in reach(universe).values():
         for o in obligations(reached.order):
@@ -263,7 +265,7 @@ def test_law_1_whatever_a_port_says_is_taken_or_known_in_every_state(universe: U
 
 
 def _is_about(fact: Fact, o: Order) -> bool:
-    """Attempts and disputes never go away again: before they are there, nothing can be said of them."""
+    """Attempts and disputes never disappear: before they exist, there can be no fact about them."""
     match fact:
         case RecordPayment():
             return fact.attempt <= len(o.attempts)
@@ -284,11 +286,11 @@ def test_law_2_an_accepted_outcome_ends_the_obligation_or_makes_it_another_one(u
                 after = moved(reached.order, decisions)
                 left = {(x.key, x.not_before) for x in obligations(after)}
                 assert (o.key, o.not_before) not in left or _still_to_do(o, decisions), (state, o, decisions)
-            assert accepted, (state, o, "nothing that can come of it is news")
+            assert accepted, (state, o, "none of its outcomes is news")
 
 
 def _still_to_do(o: Obligation, decisions: list[e.OrderEvent | Refusal]) -> bool:
-    """A look before an act found a payment under way: what was to be done is still to be done, to a payment now known."""
+    """A read before an act showed a payment in progress: the act is still to be done, to a payment that is now known."""
     news = {d.type for d in decisions if isinstance(d, e.OrderEvent)}
     return o.kind in (Kind.CAPTURE, Kind.VOID) and news <= {e.PAYMENT_AUTHORISED, e.PAYMENT_OPENED}
 
@@ -322,13 +324,13 @@ def waits_for_a_person(o: Order) -> bool:
 )
 @pytest.mark.timeout(1800)
 def test_law_4_whatever_the_ports_say_the_end_keeps_no_money_and_no_stock_of_a_cancelled_order(universe: Universe) -> None:
-    """From every state along every outcome until nothing is owed; and some way always leads there."""
+    """From every state along every outcome until nothing is owed; and some path always leads there."""
     known: dict[object, Order] = {}
     leads_to: dict[object, set[object]] = {}
     queue: deque[object] = deque()
 
     def meet(order: Order) -> object:
-        order = replace(order, updated_at=min(order.updated_at, order.expires_at))  # time passes, and means nothing more
+        order = replace(order, updated_at=min(order.updated_at, order.expires_at))  # time has no further meaning
         name = (state_of(order), frozenset(order.resolved))
         if name not in known:
             known[name] = order
@@ -350,12 +352,12 @@ def test_law_4_whatever_the_ports_say_the_end_keeps_no_money_and_no_stock_of_a_c
     for name in quiet:
         o = known[name]
         assert not obligations(o)
-        given_back = o.refunded_minor + o.lost_minor
+        returned = o.refunded_minor + o.lost_minor
         if o.lifecycle == "cancelled":
             assert all(s.state in ("released", "rejected") for s in o.stock), o
-            assert given_back >= o.captured_minor or o.attention, o
-        if given_back > o.captured_minor:
-            assert o.attention or o.resolved, o  # somebody was told that too much went back
+            assert returned >= o.captured_minor or o.attention, o
+        if returned > o.captured_minor:
+            assert o.attention or o.resolved, o  # a person was called because too much went back
     reaches = set(quiet)
     before: dict[object, set[object]] = {}
     for name, next_ones in leads_to.items():
