@@ -35,8 +35,8 @@ def test_every_schema_is_found_by_id_by_subject_and_by_version(ledger: RunningLe
         assert client.get(f"/schemas/ids/{schema.id}/subjects").json() == [subject]
         assert client.get(f"/schemas/ids/{schema.id}/versions").json() == [{"subject": subject, "version": schema.version}]
         assert schema.version in client.get(f"/subjects/{subject}/versions").json()
-        found = client.get(f"/subjects/{subject}/versions/{schema.version}").json()
-        assert found == {"subject": subject, "version": schema.version, "id": schema.id, "schema": schema.text}
+        answer = client.get(f"/subjects/{subject}/versions/{schema.version}").json()
+        assert answer == {"subject": subject, "version": schema.version, "id": schema.id, "schema": schema.text}
         assert client.get(f"/subjects/{subject}/versions/{schema.version}/schema").text == schema.text
     newest = versions_of(EVENTS)[-1]
     for latest in ("latest", "-1"):
@@ -81,7 +81,7 @@ def test_the_registry_is_read_only_and_needs_a_token(ledger: RunningLedger) -> N
 
 def test_confluents_deserialiser_reads_the_topic_with_this_registry_alone(ledger: RunningLedger) -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the client's own imports
+        warnings.simplefilter("ignore")  # from the client's own imports
         from confluent_kafka.schema_registry import SchemaRegistryClient
         from confluent_kafka.schema_registry.avro import AvroDeserializer
         from confluent_kafka.serialization import MessageField, SerializationContext
