@@ -25,7 +25,7 @@ OTHERS = 10_000  # orders of others, a hundred each
 LIMIT = 100  # rows of a page, the most that is allowed
 DEEP_PAGES, ASKED = 200, 200
 MIXED_PER_S, CONNECTIONS = 300, 16
-READS_PER_S, POSTS_PER_S = 40, 10  # seconds beside an erasure
+READS_PER_S, POSTS_PER_S = 40, 10  # beside an erasure
 GOAL_PAGE_MS, GOAL_ERASURE, GOAL_LAG_MS = 5.0, 3.0, 20.0
 
 
@@ -122,7 +122,7 @@ class _Large:
         return rows
 
     def mixed(self, seconds: float) -> list[Row]:
-        """The lag of the loop while orders, lists and histories are placed and read, also those of the large customer."""
+        """The lag of the loop while orders are placed, and orders, lists and histories read, also those of the large customer."""
         self._bench.report(f"{MIXED_PER_S} mixed requests a second")
         choice = random.Random(1)
         posts = list(workload.posts(self._gateway)[:60])

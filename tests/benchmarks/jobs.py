@@ -105,5 +105,5 @@ def run(job: Job) -> Answers:
 
 
 def cpu_s(pids: Sequence[int]) -> list[float]:
-    """CPU seconds used so far by each process, user and system, all threads."""
+    """CPU seconds that each process has used, user and system, all threads."""
     return [times.user + times.system for times in (psutil.Process(pid).cpu_times() for pid in pids)]

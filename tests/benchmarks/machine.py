@@ -48,7 +48,7 @@ def describe(http_protocol: str) -> dict[str, object]:
 
 def _cpu_model() -> str:
     try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:  # noqa: PTH123  # not a file of ours
+        with open("/proc/cpuinfo", encoding="utf-8") as file:  # noqa: PTH123  # a file of the system
             return next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), "unknown")
     except OSError:
         return platform.processor() or "unknown"

@@ -85,7 +85,7 @@ class Processes:
             time.sleep(0.05)
 
     def audit(self) -> list[AuditRecord]:
-        """The audit records so far."""
+        """The audit records until now."""
         tp = TopicPartition(self._topics.audit, 0)
         log = KafkaLog(self._kafka)
         reader, end = log.reader("test-audit", eof=True), log.ends([tp])[tp]

@@ -64,7 +64,7 @@ ERROR = {"error": {"type": "api_error", "message": "x"}}
         ([(401, {}), (200, {})], 1, Unknown),
     ],
 )
-def test_one_call_is_tried_again_only_after_what_is_no_answer(answers: list[Any], calls: int, ends: type[Answer]) -> None:
+def test_a_call_is_tried_again_only_if_it_was_not_answered(answers: list[Any], calls: int, ends: type[Answer]) -> None:
     asked: list[tuple[str, str]] = []
 
     def serve(method: str, path: str) -> tuple[int, dict[str, str], dict[str, Any]]:

@@ -63,7 +63,7 @@ class World:
             self.asked["a no"] += 1
             return No(self._chance.choice(("card_declined", "", "x" * 300)))
         self.asked["raised"] += 1
-        raise self._chance.choice((KeyError, RuntimeError, UnicodeError))("no answer that anybody thought of")
+        raise self._chance.choice((KeyError, RuntimeError, UnicodeError))("an unexpected answer")
 
     def _odd(self, fact: Fact) -> Fact:
         fields = [f.name for f in msgspec.structs.fields(fact)]

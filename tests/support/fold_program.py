@@ -39,7 +39,7 @@ def main(settings: dict[str, Any]) -> int:
 
         def maybe_fail(_: Sequence[Record]) -> None:
             if next(chunks) == settings.get("fails_at"):
-                raise ValueError("as told")
+                raise ValueError("as requested")
 
         counter.before_write = maybe_fail
     else:

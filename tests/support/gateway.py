@@ -93,7 +93,7 @@ class Gateway:
             self.never.append(f"the command of a 202 is unknown: {undecided.headers['Location']}")
 
     async def place(self, number: int, customer: str, key: str | None = None) -> httpx.Response:
-        """Place cart `number`, then read the order at once, on another connection: it must be there, as answered."""
+        """Place cart `number`, then read the order immediately, on another connection: it must be there, as answered."""
         key, body = key or f"cart-{number}", order_body(number)
         async with self._turn:
             answer = await self.final("POST", "/orders", customer, key, body)

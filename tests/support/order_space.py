@@ -167,7 +167,7 @@ SMALL_UNIVERSES = (
 # The same questions with more events together: minutes, for the campaign.
 LARGE_UNIVERSES = (
     Universe(
-        "refunds, disputes and attention at once",
+        "refunds, disputes and attention together",
         _words([CANCELS[1], *REFUNDS, *BY_HAND, *DISPUTES, *ATTENTION]),
         head=_PAID,
     ),

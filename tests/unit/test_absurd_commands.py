@@ -180,20 +180,20 @@ def run(commands: int, seed: int) -> dict[str, int]:
     chance, ledger = random.Random(seed), Ledger()
     homes = [f"ord_{n}" for n in range(400) if partition_for(f"ord_{n}".encode(), 4) == 0]
     counts: dict[str, int] = {}
-    number_made = 0
-    while number_made < commands:
-        if number_made % 20_000 == 0:
+    number_decided = 0
+    while number_decided < commands:
+        if number_decided % 20_000 == 0:
             ledger = Ledger()
         batch = []
         for _ in range(20):
             wish = chance.choice(PLACES if chance.random() < 0.3 else WHOLE)
-            whole = plain(order_command(wish, chance.choice(homes), f"cmd_{number_made}"))
+            whole = plain(order_command(wish, chance.choice(homes), f"cmd_{number_decided}"))
             fields = mutated(whole, chance) if chance.random() < 0.8 else whole
             try:
                 batch.append(encoded(fields))
             except Exception:  # a value that does not fit its Avro type cannot be encoded
                 batch.append(b"junk")
-            number_made += 1
+            number_decided += 1
         for answer in ledger.deal(*batch):
             counts[answer] = counts.get(answer, 0) + 1
     return counts

@@ -194,7 +194,7 @@ def test_an_unchecked_text_is_seen() -> None:
         perhaps: str | None = None
         several: list[str] = []
         anything: Any = None
-        looked_at: Annotated[str, payloads.NO_CARD]
+        checked: Annotated[str, payloads.NO_CARD]
         each: list[Annotated[str, payloads.NO_CARD]] = []
         number: int = 0
         line: payloads.LineBody | None = None

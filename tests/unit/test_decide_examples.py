@@ -170,7 +170,7 @@ def test_an_unpaid_order_expires_and_an_unstocked_one_names_the_stock() -> None:
     given(place(), request_payment(), AUTHORISED).when(EXPIRE, at=late).then("OrderCancelled", reason="stock_timeout")
 
 
-def test_an_order_whose_capture_is_under_way_does_not_expire() -> None:
+def test_an_order_whose_capture_is_in_progress_does_not_expire() -> None:
     given(place(), request_payment(), AUTHORISED, *RESERVED).when(EXPIRE, at=NOON + 30 * MINUTE).refused("not_due")
 
 

@@ -192,7 +192,7 @@ class AnyLine(RuleBasedStateMachine):
         self.line.take_over()
 
     @invariant()
-    def orders_are_what_the_model_says(self) -> None:
+    def orders_agree_with_the_model(self) -> None:
         for order_id, state in self.expected.states.items():
             order = self.line.desk.order(order_id)
             assert order is not None

@@ -65,7 +65,7 @@ def test_no_file_refers_to_a_page_outside_the_project() -> None:
     "text",
     [
         '"""The rules (DESIGN 5)."""',
-        "# (CONTRACT C2), and it stands",
+        "# (CONTRACT C2), and it holds",
         "KEPT_S = 60.0  # CONTRACT A8",
         '"""A7."""',
         "Orders: place, cancel (A1-A3, A6).",

@@ -38,7 +38,7 @@ def test_the_versions_are_the_ones_that_were_read() -> None:
     assert version("mode-streaming") == "0.7.1"
 
 
-def test_a_consumer_has_to_implement_exactly_what_ours_implements() -> None:
+def test_faust_requires_exactly_the_methods_that_the_consumer_implements() -> None:
     assert Consumer.__abstractmethods__ == {
         "_commit",
         "_getmany",
@@ -61,7 +61,7 @@ def test_a_consumer_has_to_implement_exactly_what_ours_implements() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(Consumer.__abstractmethods__))
-def test_a_method_of_our_consumer_takes_what_faust_passes(name: str) -> None:
+def test_methods_of_the_consumer_take_what_faust_passes(name: str) -> None:
     ours = parameters(getattr(faust_app.FeedConsumer, name))
     theirs = parameters(getattr(Consumer, name))
     if name == "create_topic":  # all others go into **_

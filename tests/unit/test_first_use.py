@@ -79,7 +79,7 @@ CONVERTS = {"ledger/schemas/codec.py", "commands/reconciler/stripe_facts.py", "c
 
 
 def test_nothing_is_converted_into_a_type_that_may_not_be_known() -> None:
-    """Seen in a run of the suite: two threads read their first payment at once, and the process died."""
+    """Seen in a run of the suite: two threads read their first payment together, and the process died."""
     conversions = {
         str(path.relative_to(ROOT))
         for package in ("ledger", "commands", "projections", "api")

@@ -78,7 +78,7 @@ def test_a_stop_ends_the_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not thread.is_alive()
 
 
-@pytest.mark.parametrize("fault", [ConfigError("a port that is none"), SystemExit(3)])
+@pytest.mark.parametrize("fault", [ConfigError("an invalid port"), SystemExit(3)])
 def test_a_fault_that_no_pause_cures_ends_the_work_for_good(fault: BaseException) -> None:
     ended: list[BaseException] = []
     thread = WorkerThread("one for good", Work(fault), ended.append, again=True)

@@ -43,13 +43,13 @@ class Service:
 
     def __init__(self, *answers: str | tuple[float, str]) -> None:
         self._answers = list(answers)
-        self.calls = self.under_way = self.cancelled = 0
+        self.calls = self.in_progress = self.cancelled = 0
         self.asked = asyncio.Event()
 
     async def once(self) -> str:
         answer = self._answers[min(self.calls, len(self._answers) - 1)]
         self.calls += 1
-        self.under_way += 1
+        self.in_progress += 1
         self.asked.set()
         try:
             pause_s, text = answer if isinstance(answer, tuple) else (0.0, answer)
@@ -59,7 +59,7 @@ class Service:
             self.cancelled += 1
             raise
         finally:
-            self.under_way -= 1
+            self.in_progress -= 1
 
 
 def again_after(text: str) -> float | None:
@@ -72,7 +72,7 @@ def tried(service: Service, limit_s: float = 30.0, tries: int = TRIES) -> str:
         try:
             return await with_tries(service.once, again_after, limit_s, tries, soon)
         finally:
-            assert service.under_way == 0
+            assert service.in_progress == 0
 
     return run(main())
 
@@ -161,14 +161,14 @@ def test_a_fault_of_the_product_and_a_cancelled_caller_leave_nothing_in_progress
     with pytest.raises(RuntimeError, match="ours"):
         run(main(broken))
 
-    async def given_up() -> None:
+    async def cancelled_caller() -> None:
         task = asyncio.create_task(main(hanging.once))
         await hanging.asked.wait()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        assert hanging.under_way == 0
+        assert hanging.in_progress == 0
 
-    run(given_up())
+    run(cancelled_caller())
     assert hanging.cancelled == 1
 
 

@@ -120,11 +120,11 @@ def test_exceptions_of_steps_reach_the_caller_and_abandoned_work_is_closed() -> 
         turns = every_step_a_turn()
         with pytest.raises(KeyError, match="of the work"):
             await turns.run(failing())
-        given_up = asyncio.create_task(turns.run(endless()))  # type: ignore[arg-type]
+        abandoned = asyncio.create_task(turns.run(endless()))  # type: ignore[arg-type]
         await asyncio.sleep(0)
-        given_up.cancel()
+        abandoned.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await given_up
+            await abandoned
         assert (await turns.run(counted(2, [])))[0] == 2, "the lane is free again"
 
     asyncio.run(main())

@@ -77,7 +77,7 @@ def test_a_reconciler_without_ports_ends_the_process(monkeypatch: pytest.MonkeyP
     shop = Shop([], lambda order_id: RESERVED)
 
     def ports() -> Any:
-        raise ConfigError("a port that is none")
+        raise ConfigError("an invalid port")
 
     shop.reconciler._make_ports = ports
     shop.reconciler.start()
