@@ -36,7 +36,7 @@ from tests.support.patience import PATIENCE_S
 from tests.support.sandboxed import running_sandbox
 
 OWN, OTHERS, MISSING = "own", "another customer's", "missing"
-FROZEN_OWN, FROZEN_OTHERS, FROZEN_UNKNOWN = "own and frozen", "another customer's and frozen", "frozen, of nobody knows whom"
+FROZEN_OWN, FROZEN_OTHERS, FROZEN_UNKNOWN = "own and frozen", "another customer's and frozen", "frozen, of an unknown owner"
 CUSTOMERS = {OWN: "c-1", FROZEN_OWN: "c-1", OTHERS: "c-2", FROZEN_OTHERS: "c-2"}
 OWNERS = (OWN, OTHERS, MISSING, FROZEN_OWN, FROZEN_OTHERS, FROZEN_UNKNOWN)
 
