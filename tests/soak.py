@@ -51,7 +51,7 @@ class Run:
 
 
 def read_report(path: Path) -> tuple[int, list[str]]:
-    """How many tests a JUnit report holds, and the names of those that failed, each once. Raises `FileNotFoundError`,
+    """The number of tests in a JUnit report, and the names of those that failed, each once. Raises `FileNotFoundError`,
     `ElementTree.ParseError`."""
     cases = list(ElementTree.parse(path).iter("testcase"))
     names = {f"{case.get('classname')}::{case.get('name')}": case for case in cases}

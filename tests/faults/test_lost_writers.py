@@ -88,7 +88,7 @@ def test_a_process_killed_between_releasing_and_rejoining_leaves_no_writer_unhel
 
 @pytest.mark.campaign
 @pytest.mark.timeout(7200)
-def test_two_hundred_such_kills_and_every_partition_decides_again_soon(tmp_path: Path, kafka: KafkaSettings) -> None:
+def test_after_each_of_two_hundred_such_kills_every_partition_decides_again_soon(tmp_path: Path, kafka: KafkaSettings) -> None:
     took_s = []
     for number in range(200):
         folder = tmp_path / str(number)

@@ -106,7 +106,7 @@ def test_no_more_than_the_agreed_number_of_chunks_is_read_ahead(tmp_path: Path) 
     assert most == 2
 
 
-def test_the_first_exception_of_a_fold_is_the_last_fold(tmp_path: Path) -> None:
+def test_a_fold_that_raises_is_the_last_fold(tmp_path: Path) -> None:
     log, folder = memory_log(), Counter(MemoryStore())
     failures: list[BaseException] = []
 

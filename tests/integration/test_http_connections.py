@@ -239,7 +239,7 @@ def test_an_endless_header_is_not_read_to_its_end(ledger: RunningLedger) -> None
     assert sent < 32 * 1024 * 1024  # no more was sent than the sockets' buffers hold
 
 
-def test_large_bodies_and_many_requests_in_one_piece_are_no_long_header(ledger: RunningLedger) -> None:
+def test_large_bodies_and_many_requests_in_one_piece_are_not_a_long_header(ledger: RunningLedger) -> None:
     body = b'{"a": "%s"}' % (b"x" * 60_000)
     with connect(ledger) as connection:
         connection.sendall(
@@ -323,7 +323,7 @@ def test_the_address_with_most_resting_connections_makes_room(ledger: RunningLed
     assert len(connections) == 6
 
 
-def test_a_line_of_ipv6_is_one_address() -> None:
+def test_a_network_of_ipv6_is_one_address() -> None:
     assert _network("192.0.2.1") == "192.0.2.1"
     assert _network("2001:db8::1") == _network("2001:db8::ffff:1") != _network("2001:db8:0:1::1")
     assert _network("::ffff:192.0.2.1") == "192.0.2.1"

@@ -52,7 +52,7 @@ class Processes:
             "STATE_DIR": str(folder / "state"),
             "LEDGER_HASH_KEY": HASH_KEY,
             "LEDGER_TOKENS_FILE": str(self.write_tokens(known)),
-            "LIMIT_STAFF_PER_SECOND": "1000000",  # a test asks as fast as it can
+            "LIMIT_STAFF_PER_SECOND": "1000000",  # a test sends requests as fast as it can
             "PORT": str(self.port),
         }
         self._running: dict[str, subprocess.Popen[bytes]] = {}

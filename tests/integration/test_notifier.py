@@ -150,7 +150,7 @@ def test_an_odd_but_valid_address_gets_its_message(post: Post, mails: MailServer
     with running(post):
         post.placed("ord_1", typed)
         until(lambda: mails.mails)
-    assert mails.asked[0] in (sent, typed)  # the server of the tests takes quotes off
+    assert mails.asked[0] in (sent, typed)  # the tests' mail server removes quotes
     mail = as_mail(OutMessage("ord_1:1:email", "email", typed, "Hello", "Hello"), sender_of("shop@example.org"))
     assert f"To: {sent}\n".encode() in mail.as_bytes()
 

@@ -25,7 +25,7 @@ from tests.support.post import DIGEST, MailServer, Post, running
 def test_contacts_of_a_new_topic_are_read_from_their_start(post: Post, mails: MailServer) -> None:
     post.contact("ord_1")
     kept = MemoryStore()
-    KeptContacts(kept, post.topics.contacts, 2).reached(TopicPartition(post.topics.contacts, 0), 1_000)  # of the topic before
+    KeptContacts(kept, post.topics.contacts, 2).reached(TopicPartition(post.topics.contacts, 0), 1_000)  # of the previous topic
     with running(post, contacts=kept):
         post.event("ord_1", e.ORDER_PLACED)
         until(lambda: mails.mails)

@@ -44,7 +44,7 @@ from tests.support.stripe_door import TIMEOUT_MS, facts, opened, played
 pytestmark = pytest.mark.usefixtures("calm")
 
 
-def test_a_payment_goes_from_open_over_authorised_to_captured(sandbox: RunningSandbox) -> None:
+def test_a_payment_goes_from_open_to_authorised_to_captured(sandbox: RunningSandbox) -> None:
     async def play(door: StripeGateway) -> None:
         payment = await opened(door, "ord_1")
         ref = payment["provider_ref"]
@@ -191,7 +191,7 @@ def test_a_key_is_forgotten_after_a_day_and_the_payment_is_still_found(sandbox: 
         try:
             assert facts(await door.find("ord_7", 1, int(time.time() * 1000))) == [e.PAYMENT_OPENED, e.PAYMENT_OPENED]
             answer = await door.create("ord_7", 1, 2890, "EUR", "pi:ord_7:1")
-            assert isinstance(answer, Done)  # a second payment: this is why it is searched for first
+            assert isinstance(answer, Done)  # a second payment, which is why the ledger searches first
             search = sandbox.dashboard.get("/v1/payment_intents/search", params={"query": "metadata['order']:'ord_7'"}).json()
             assert len(search["data"]) == 2
         finally:

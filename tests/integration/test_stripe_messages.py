@@ -62,7 +62,7 @@ def test_a_thousand_forged_messages_are_all_refused_before_anything_is_read(sand
                 at = signature.index("v1=") + 3 + choice.randrange(64)
                 digit = choice.choice([d for d in "0123456789abcdef" if d != signature[at]])
                 return good, signature[:at] + digit + signature[at + 1 :], now
-            case 2:  # another time than the signed one
+            case 2:  # a time other than the signed one
                 return good, signature.replace(str(now), str(now + choice.choice([-1, 1]) * choice.randint(1, 10_000))), now
             case 3:  # too old, or from the future
                 return good, signature, now + choice.choice([-1, 1]) * choice.randint(301, 10**6)

@@ -14,7 +14,7 @@ from tests.readme import diagram, generated_blocks, obligations_table, privacy_t
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# document -> its blocks, by name, and what makes each
+# document -> its blocks, by name, and the function for each
 DOCUMENTS: dict[str, dict[str, Callable[[], str]]] = {
     "OPERATIONS.md": {"privacy": privacy_table.table, "settings": settings_table.table},
     "commands/README.md": {"states": diagram.states_and_requests, "obligations": obligations_table.table},
@@ -22,7 +22,7 @@ DOCUMENTS: dict[str, dict[str, Callable[[], str]]] = {
 
 
 def main(arguments: list[str], root: Path = ROOT) -> int:
-    """Rewrite the documents below `root`, or with `--check` only compare; 0 when all is up to date afterwards."""
+    """Rewrite the documents below `root`, or with `--check` only compare. Returns 0 if all is up to date afterwards."""
     if arguments not in ([], ["--check"]):
         print("usage: python -m tests.readme [--check]")
         return 2

@@ -1,4 +1,4 @@
-"""What no erasure reaches, as tables. Pure."""
+"""The texts that no erasure reaches, as tables. Pure."""
 
 from __future__ import annotations
 

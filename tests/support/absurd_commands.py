@@ -23,14 +23,14 @@ from tests.support.order_commands import WHOLE, order_command
 SCHEMA = fastavro.parse_schema(versions_of(COMMANDS)[-1].parsed)
 PREFIX = command_codec().encode(order_command(WHOLE[0]))[:PREFIX_BYTES]
 
-MARK = "zaphod"  # in everything that is personal
+MARK = "zaphod"  # in every personal value
 PLACES = [c for c in WHOLE if c["op"] == "PlaceOrder"]
 CONTACTS_TOPIC = Topics().contacts
 ROUND_COMMANDS, ORDERS, ORDER_COMMANDS = 250, 400, 25
 
 
 def plain(command: OrderCommand) -> dict[str, Any]:
-    """Its fields as Avro sees them: nothing checks them on the way."""
+    """Its fields as Avro sees them, without any checks."""
     fields: dict[str, Any] = {f.name: None for f in msgspec.structs.fields(OrderCommand)}
     fields |= {"customer_id": ""} | msgspec.to_builtins(command, builtin_types=(bytes,))
     return fields

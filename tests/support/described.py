@@ -38,7 +38,7 @@ def check_described(document: dict[str, Any], response: httpx.Response) -> None:
         return
     assert media in contents, f"{where}: {media} is not among {list(contents)}"
     if head:
-        assert media == "text/event-stream" or response.content == b"", f"{where}: an answer without a body has one"
+        assert media == "text/event-stream" or response.content == b"", f"{where}: a body where there must be none"
         return
     if media.endswith("json"):
         validate(document, contents[media]["schema"], response.json(), where)

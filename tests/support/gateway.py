@@ -20,7 +20,7 @@ from tests.support.patience import PATIENCE_S
 
 
 class Acknowledged(NamedTuple):
-    """A final 2xx: the order as it was at that version is a promise."""
+    """A final 2xx: a promise of the order as of that version."""
 
     order_id: str
     customer: str

@@ -50,7 +50,7 @@ class Ledger:
         self.running: list[Running] = []
 
     def start(self, instance: str = "one") -> Running:
-        """A `commands` process; its stores survive it by name."""
+        """Start a `commands` process; its stores outlive it, by name."""
 
         def open_store(name: str) -> KeptStore:
             return self.stores.setdefault(f"{instance}/{name}", KeptStore())

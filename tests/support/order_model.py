@@ -47,7 +47,7 @@ class State(NamedTuple):
     fulfilment: str = "none"
     attempts: tuple[Attempt, ...] = ()
     refunds: tuple[Refund, ...] = ()
-    failures: int = 0  # ever; refunds are numbered by it
+    failures: int = 0  # in total; the next refund's number follows from it
     recent: int = 0  # since the last retry
     disputes: tuple[Dispute, ...] = ()
     flags: tuple[tuple[str, str], ...] = ()

@@ -197,7 +197,7 @@ FACTS = {
     "RaiseAttention": _raise,
 }
 
-# What each operation may be refused for besides `order_not_found`.
+# The codes with which each operation may be refused, besides `order_not_found`.
 CODES = {
     "PlaceOrder": {"idempotency_key_reused", "amount_differs"},
     "CancelOrder": {"version_conflict", "too_late_to_cancel", "nothing_to_change"},

@@ -45,7 +45,7 @@ class Child:
         self.exits.append(self._running().wait())
 
     def stop(self, timeout_s: float = PATIENCE_S) -> int:
-        """SIGTERM; the exit code."""
+        """SIGTERM. Returns the exit code."""
         self.signal(signal.SIGTERM)
         try:
             return self._running().wait(timeout_s)

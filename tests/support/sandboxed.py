@@ -31,7 +31,7 @@ class RunningSandbox:
         self.dashboard = loopback.client(base_url=url, headers={"Authorization": f"Bearer {SECRET_KEY}"}, trust_env=False)
 
     def pay(self, payment: dict[str, Any], card: str = VISA) -> str:
-        """Confirm a payment (the body of `payOrder`) with a card, as Stripe.js does; the intent's status, or the decline code."""
+        """Confirm a payment (the body of `payOrder`) with a card, as Stripe.js does. Returns its status or the decline code."""
         form = confirm_form(payment["client_secret"], card)
         answer = self.browser.post(f"/v1/payment_intents/{payment['provider_ref']}/confirm", data=form).json()
         error = answer.get("error")

@@ -63,7 +63,7 @@ class Server:
             access_log=False,
             timeout_graceful_shutdown=5,
             proxy_headers=False,
-            http=context.connections.protocol,  # type: ignore[arg-type]  # whatever makes a protocol will do
+            http=context.connections.protocol,  # type: ignore[arg-type]  # uvicorn accepts anything that creates a protocol
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=lambda: asyncio.run(self._main()), name="serve")

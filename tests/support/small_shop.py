@@ -78,7 +78,7 @@ class Shop:
 
         def ports() -> Ports:
             self.stocks.append(kind(says))
-            return Ports(NoPayments(), {"product": self.stocks[-1]})  # type: ignore[arg-type]  # no payment is ever asked for
+            return Ports(NoPayments(), {"product": self.stocks[-1]})  # type: ignore[arg-type]  # no order here is paid
 
         self.reconciler = Reconciler(
             ports, lambda partition: OrderBook(store), lambda order_id: 0, sender, TOPICS, self.fatal.append, self.clock

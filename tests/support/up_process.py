@@ -80,7 +80,7 @@ class UpProcess:
         psutil.Process(self.pid(name)).kill()
 
     def interrupt(self, timeout_s: float = PATIENCE_S, number: signal.Signals = signal.SIGINT) -> int:
-        """Ctrl-C (or another signal); the exit code."""
+        """Send Ctrl-C or another signal. Returns the exit code."""
         assert self.process is not None
         self.process.send_signal(number)
         return self.process.wait(timeout_s)

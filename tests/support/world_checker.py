@@ -146,7 +146,7 @@ def _judge_order(o: checker.Folded, outside: Outside, ordered: Counter[tuple[str
 
 
 def unresolved(ledger: checker.Ledger) -> list[str]:
-    """Orders that are neither paid nor cancelled, or wait for a person: none may be left at quiet."""
+    """Orders that are neither paid nor cancelled, or wait for a person: none may be left once all is quiet."""
     flagged: Counter[str] = Counter()
     for event in ledger.events:
         flagged[event.fields["order_id"]] += {"AttentionRaised": 1, "AttentionResolved": -1}.get(event.fields["type"], 0)

@@ -96,7 +96,7 @@ def test_every_pure_module_is_there() -> None:
 
 
 def test_pure_modules_depend_on_pure_modules_and_few_others() -> None:
-    """Else the clock comes in through the back door."""
+    """Otherwise the clock would come in by the back door."""
     fit = {p.removesuffix(".py").replace("/", ".") for p in PURE}
     fit |= {"ledger.errors", "ledger.topics", "ledger.contacts", "ledger.log.Record"}  # words only
     fit |= {"ledger.partitioner"}  # a function of its key

@@ -1,4 +1,4 @@
-"""Asking the log until it answers: what is asked again, what is not, and that a stop is heard while a client waits."""
+"""Asking the log until it answers: which questions are repeated, which are not; and a stop is noticed while a client waits."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_the_caller_may_wait_out_other_errors_too() -> None:
     assert until_answered(question, threading.Event(), LogError) == "there"
 
 
-def test_a_stop_is_heard_while_a_client_waits() -> None:
+def test_a_stop_is_noticed_while_a_client_waits() -> None:
     stopping, released, answers = threading.Event(), threading.Event(), list[object]()
 
     def question() -> str:

@@ -64,7 +64,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Repo
             self.wfile.write(content or b"")
 
         def log_message(self, format: str, *args: object) -> None:
-            """Quiet."""
+            """Log nothing."""
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
@@ -172,7 +172,7 @@ def flip_a_byte(path: Path) -> None:
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
-def test_a_flipped_byte_is_named_in_one_line_and_mended_by_fetching_that_jar(
+def test_a_flipped_byte_is_named_in_one_line_and_repaired_by_fetching_that_jar(
     repository: Repository, lock: JarLock, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = ensure_jars(tmp_path / "cache", lock=lock)[7]
@@ -301,7 +301,7 @@ def test_leftovers_of_a_killed_download_are_deleted(repository: Repository, lock
     assert not abandoned.exists()
 
 
-def test_a_cache_that_is_no_directory_is_named(lock: JarLock, tmp_path: Path) -> None:
+def test_a_cache_that_is_not_a_directory_is_named(lock: JarLock, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(BrokerError, match=re.escape(str(tmp_path / "file"))) as caught:
         ensure_jars(tmp_path / "file" / "cache", lock=lock)
@@ -316,7 +316,7 @@ def test_jars_that_cannot_fit_on_the_disk_are_not_downloaded(repository: Reposit
     assert repository.requests == []
 
 
-def test_the_lock_is_made_of_what_the_repository_declares(repository: Repository, tmp_path: Path) -> None:
+def test_the_lock_is_built_from_what_the_repository_declares(repository: Repository, tmp_path: Path) -> None:
     kafka, simple, shared = "org.apache.kafka:kafka_2.13:9.9", "org.slf4j:slf4j-simple:1.7.36", "org.example:shared:2.0"
     expected = [repository.publish(coordinate, os.urandom(3000)) for coordinate in (shared, kafka, simple)]
     needs_shared = "<dependency><groupId>org.example</groupId><artifactId>shared</artifactId><version>2.0</version></dependency>"

@@ -1,4 +1,4 @@
-"""Real records, damaged: a value or one `DecodeError`, in little time and little memory. Never a crash, a hang, another error."""
+"""Real records, damaged: a value or one `DecodeError`, in little time and memory. Never a crash, a hang or another error."""
 
 from __future__ import annotations
 

@@ -138,7 +138,7 @@ def test_a_message_names_subject_versions_direction_and_field() -> None:
     assert "(forward): the record: " in str(Incompatibility("s", 1, 2, "", "reason"))
 
 
-def test_a_file_that_is_no_avro_schema_is_named() -> None:
+def test_a_file_that_is_not_an_avro_schema_is_named() -> None:
     broken = SchemaVersion(EVENTS, 2, '{"type":"record","name":"OrderEvent","fields":[{"name":"a","type":"strnig"}]}')
     with pytest.raises(ConfigError, match="order-events-value version 2 is not an Avro schema"):
         check_compatible([broken])

@@ -141,7 +141,7 @@ def test_ten_attempts_are_enough() -> None:
     story.when(request_payment()).refused("too_many_attempts")
 
 
-def test_a_webhook_that_overtakes_our_own_call_does_not_lose_the_providers_reference() -> None:
+def test_a_webhook_that_overtakes_the_ledgers_own_call_does_not_lose_the_providers_reference() -> None:
     story = given(place(), request_payment(), payment("PaymentPending", waiting_for="customer_action"))
     order = story.when(OPENED).then("PaymentOpened", provider_ref="pi_1")
     assert (order.attempts[0].state, order.attempts[0].provider_ref) == ("pending", "pi_1")
@@ -212,7 +212,7 @@ def test_a_refund_may_fail_even_after_it_settled_and_is_then_owed_again() -> Non
     assert (owed_back_minor(order), order.refunded_minor, order.refund_failures) == (2200, 0, 1)
 
 
-def test_a_refund_known_by_the_provider_is_not_counted_again_under_our_number() -> None:
+def test_a_refund_known_by_the_provider_is_not_counted_again_under_the_ledgers_number() -> None:
     story = given(*CANCELLED_PAID, refund("RefundFailed", ref=None, amount=None), refund("RefundSettled", no=0, ref="re_9"))
     story.when(refund("RefundSettled", no=1, ref="re_9")).refused("already_known")
 

@@ -26,7 +26,7 @@ def ids(folder: Path) -> dict[str, str]:
     return dict(line.split("=") for line in lines if ".id=" in line)
 
 
-def test_everything_is_the_same_but_the_two_ids(formatted: Path, tmp_path: Path) -> None:
+def test_everything_is_the_same_except_the_two_ids(formatted: Path, tmp_path: Path) -> None:
     text = formatting.keep(formatted)
     assert text is not None
     assert formatting.lay_out(text, tmp_path / "one")

@@ -243,7 +243,7 @@ def threaded_service() -> Iterator[str]:
         loop.close()
 
 
-def test_how_long_a_service_asks_to_be_left_alone() -> None:
+def test_how_long_a_service_asks_its_client_to_wait() -> None:
     assert retry_after_s({}, 0) == 0
     assert retry_after_s({"Retry-After": "7"}, 0) == 7
     assert retry_after_s({"Retry-After": "Fri, 31 Dec 1999 23:59:59 GMT"}, 946_684_790) == 9

@@ -12,7 +12,7 @@ from ledger.log import TopicPartition
 TP, OTHER = TopicPartition("order-events", 3), TopicPartition("order-events", 4)
 
 
-def test_an_invalid_offset_is_no_end_of_the_log() -> None:
+def test_an_invalid_offset_is_not_the_end_of_the_log() -> None:
     with pytest.raises(LogUnavailable, match="order-events/3"):
         refuse_unknown({OTHER: 7, TP: OFFSET_INVALID}, least=0)
 

@@ -45,7 +45,7 @@ def texts_of(topic: str) -> set[str]:
     return {text for version in versions_of(topic) for text in texts_in(json.loads(version.text), {})}
 
 
-def test_every_text_of_an_event_is_listed_or_our_own() -> None:
+def test_every_text_of_an_event_is_listed_or_the_ledgers_own() -> None:
     listed = [text.field for text in TEXTS]
     assert len(set(listed)) == len(listed)
     assert not set(listed) & OWN

@@ -62,7 +62,7 @@ class Node:
     async def until(self, holds: Callable[[], object]) -> None:
         tending = asyncio.create_task(self.live.tend_for_ever())
         async with asyncio.timeout(PATIENCE_S):
-            while not holds():  # noqa: ASYNC110  of the file system, which tells nobody
+            while not holds():  # noqa: ASYNC110  the file system sends no events
                 await asyncio.sleep(0.01)
         tending.cancel()
 
@@ -85,7 +85,7 @@ def test_a_question_is_answered_in_pieces_with_every_checkpoint(tmp_path: Path, 
     async def ask() -> None:
         tending = asyncio.create_task(node.live.tend_for_ever())
         async with asyncio.timeout(PATIENCE_S):
-            while not (tmp_path / "serving.json").exists():  # noqa: ASYNC110  before that it clears what it finds
+            while not (tmp_path / "serving.json").exists():  # noqa: ASYNC110  it deletes leftovers first
                 await asyncio.sleep(0.01)
             question.parent.mkdir(exist_ok=True)
             question.write_text(json.dumps({"want": "digests"}))

@@ -67,7 +67,7 @@ def test_the_ledgers_and_the_systems_own_words_about_a_fault_are_logged() -> Non
     assert "canary" not in without_values(fault())
 
 
-def test_other_libraries_write_no_exception_out_either(lines: Callable[[], list[dict[str, Any]]]) -> None:
+def test_other_libraries_log_no_message_of_an_exception_either(lines: Callable[[], list[dict[str, Any]]]) -> None:
     logging.getLogger("mode.service").error("Crashed reason=%r in %s", fault(), "App")
     logging.getLogger("mode.service").error("No exception: %(a)s", {"a": 1})
 

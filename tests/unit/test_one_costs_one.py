@@ -94,7 +94,7 @@ def test_many_orders_that_are_due_together_wait_as_ids_and_all_get_their_turn(mo
         assert shop.reconciler._backlog.waiting() == 0
 
 
-def test_a_port_that_hangs_holds_up_nobody_elses_orders_and_keeps_none_of_its_own_in_memory_but_by_id() -> None:
+def test_a_port_that_hangs_holds_up_no_other_orders_and_keeps_its_own_in_memory_only_by_id() -> None:
     hanging = threading.Event()
 
     class Hanging(Stock):

@@ -30,7 +30,7 @@ def proxies(text: str) -> Proxies:
 
 @contextmanager
 def serving(options: dict[str, Any]) -> Iterator[str]:
-    """A server with the options of `serve` that answers with the client and the scheme it believes in."""
+    """A server with the options of `serve` that answers with the client and the scheme that it sees."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         body = f"{scope['client'][0]} {scope['scheme']}".encode()

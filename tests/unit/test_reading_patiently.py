@@ -70,7 +70,7 @@ def test_a_verb_that_ends_gives_up_and_one_that_follows_does_not(log: MemoryLog)
     assert len(said) == 4
 
 
-def test_a_log_without_news_is_no_silence(log: MemoryLog) -> None:
+def test_a_log_without_news_is_not_silent(log: MemoryLog) -> None:
     said: list[str] = []
     reader = patient(log, said.append).reader("r", eof=True)
     reader.assign({TP: 4})

@@ -88,7 +88,7 @@ class ImportModeRegistry:
 
 @pytest.fixture
 def server() -> Iterator[tuple[ImportModeRegistry, str]]:
-    """The registry and host:port of it."""
+    """Yields the registry and its host:port."""
     rules = ImportModeRegistry()
 
     class Handler(BaseHTTPRequestHandler):

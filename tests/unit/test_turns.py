@@ -1,4 +1,4 @@
-"""Long work on an event loop leaves a turn to everybody else, and only one piece of it has a turn at a time."""
+"""Long work on an event loop lets others have their turn, and only one piece of it has a turn at a time."""
 
 from __future__ import annotations
 
