@@ -1,4 +1,4 @@
-"""The checker itself: a small ledger that keeps every promise, and one broken promise after the other."""
+"""The checker itself: a small ledger that keeps every promise, and then one broken promise after the other."""
 
 from __future__ import annotations
 
@@ -65,13 +65,13 @@ COMMANDS = [*(command(n) for n in range(6)), command(6, command_id=None)]
 
 
 def chained(fields: list[dict[str, Any]]) -> list[Decoded]:
-    """Events of one partition, each naming the hash of the one before; a broken link stays as it is."""
-    found, last = [], bytes(32)
+    """Events of one partition, each with the hash of the one before; a broken link stays as it is."""
+    chain, last = [], bytes(32)
     for offset, one in enumerate(fields):
         body = json.dumps(one, default=str, sort_keys=True).encode()
-        found.append(Decoded(Raw(0, offset, 0, one.get("key", b"ord_a"), b"\0" * 5 + body), {"prev_hash": last} | one))
+        chain.append(Decoded(Raw(0, offset, 0, one.get("key", b"ord_a"), b"\0" * 5 + body), {"prev_hash": last} | one))
         last = hashlib.sha256(body).digest()
-    return found
+    return chain
 
 
 def ledger(events: list[dict[str, Any]], refusals: list[dict[str, Any]], commands: list[dict[str, Any]]) -> Ledger:
@@ -85,9 +85,9 @@ def ledger(events: list[dict[str, Any]], refusals: list[dict[str, Any]], command
 
 
 def test_a_ledger_that_keeps_every_promise_has_no_problem() -> None:
-    found = ledger(EVENTS, REFUSALS, COMMANDS)
-    assert found.problems == []
-    order = found.orders["ord_a"]
+    checked = ledger(EVENTS, REFUSALS, COMMANDS)
+    assert checked.problems == []
+    order = checked.orders["ord_a"]
     assert (order.version, order.status, order.captured_minor, order.refunded_minor) == (5, "cancelled", 500, 500)
 
 

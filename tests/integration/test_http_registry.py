@@ -36,8 +36,8 @@ def test_every_schema_is_found_by_id_by_subject_and_by_version(ledger: RunningLe
         assert client.get(f"/schemas/ids/{schema.id}/subjects").json() == [subject]
         assert client.get(f"/schemas/ids/{schema.id}/versions").json() == [{"subject": subject, "version": schema.version}]
         assert schema.version in client.get(f"/subjects/{subject}/versions").json()
-        found = client.get(f"/subjects/{subject}/versions/{schema.version}").json()
-        assert found == {"subject": subject, "version": schema.version, "id": schema.id, "schema": schema.text}
+        answer = client.get(f"/subjects/{subject}/versions/{schema.version}").json()
+        assert answer == {"subject": subject, "version": schema.version, "id": schema.id, "schema": schema.text}
         assert client.get(f"/subjects/{subject}/versions/{schema.version}/schema").text == schema.text
     newest = versions_of(EVENTS)[-1]
     for latest in ("latest", "-1"):
@@ -196,7 +196,7 @@ def test_work_for_a_caller_is_charged_to_the_caller(ledger: RunningLedger) -> No
 
 def test_confluents_deserialiser_reads_the_topic_with_this_registry_alone(ledger: RunningLedger) -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the client's own imports
+        warnings.simplefilter("ignore")  # from the client's own imports
         from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
         from confluent_kafka.schema_registry.avro import AvroDeserializer
         from confluent_kafka.serialization import MessageField, SerializationContext

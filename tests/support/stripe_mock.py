@@ -64,7 +64,7 @@ def running_stripe_mock(folder: Path) -> Iterator[str]:
 def _wait_for_port(process: subprocess.Popen[bytes], log: Path) -> int:
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline and process.poll() is None:
-        if found := _LISTENS.search(log.read_text("utf-8", errors="replace")):
-            return int(found[1])
+        if match := _LISTENS.search(log.read_text("utf-8", errors="replace")):
+            return int(match[1])
         time.sleep(0.05)
     raise RuntimeError(f"stripe-mock did not start ({process.poll()}):\n{log.read_text('utf-8', errors='replace')[-4000:]}")

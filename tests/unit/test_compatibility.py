@@ -1,6 +1,6 @@
 """`schema check`: the released schemas, and changes of them that must not pass.
 
-Each bad change is made to the real event schema, so what is found is what a developer would be told.
+Each bad change is made to the real event schema, so a developer would see the same problems.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ Schema = dict[str, Any]
 
 def field(record: Schema, name: str) -> Schema:
     """The field `name` of a record."""
-    found: Schema = next(f for f in record["fields"] if f["name"] == name)
-    return found
+    declared: Schema = next(f for f in record["fields"] if f["name"] == name)
+    return declared
 
 
 def inside(record: Schema, name: str) -> Schema:
     """The record inside the nullable field `name`."""
-    found: Schema = field(record, name)["type"][1]
-    return found
+    nested: Schema = field(record, name)["type"][1]
+    return nested
 
 
 def next_version(change: Callable[[Schema], object], version: int = 2, of: SchemaVersion | None = None) -> SchemaVersion:
@@ -40,9 +40,9 @@ def next_version(change: Callable[[Schema], object], version: int = 2, of: Schem
 
 
 def problems(*versions: SchemaVersion) -> list[tuple[int, int, str]]:
-    """(reader, writer, field) of what is found between the first released event schema and `versions`."""
-    found = check_compatible([versions_of(EVENTS)[0], *versions])
-    return [(p.reader_version, p.writer_version, p.field) for p in found]
+    """(reader, writer, field) of each problem between the first released event schema and `versions`."""
+    incompatible = check_compatible([versions_of(EVENTS)[0], *versions])
+    return [(p.reader_version, p.writer_version, p.field) for p in incompatible]
 
 
 def test_every_released_schema_version_can_read_every_other_one() -> None:
@@ -132,21 +132,21 @@ def test_schemas_of_different_subjects_are_not_compared() -> None:
 
 def test_a_recursive_schema_that_does_not_fit_ends_the_search() -> None:
     node = '{"type":"record","name":"Node","fields":[{"name":"next","type":["null","Node"]},{"name":"n","type":"%s"}]}'
-    found = check_compatible([SchemaVersion("nodes", 1, node % "int"), SchemaVersion("nodes", 2, node % "string")])
-    assert (1, 2, "n") in [(p.reader_version, p.writer_version, p.field) for p in found]
+    incompatible = check_compatible([SchemaVersion("nodes", 1, node % "int"), SchemaVersion("nodes", 2, node % "string")])
+    assert (1, 2, "n") in [(p.reader_version, p.writer_version, p.field) for p in incompatible]
 
 
 def test_a_message_names_subject_versions_direction_and_field() -> None:
     version = next_version(lambda s: s["fields"].append({"name": "channel", "type": "string"}))
-    (found,) = check_compatible([versions_of(EVENTS)[0], version])
-    assert str(found) == (
+    (problem,) = check_compatible([versions_of(EVENTS)[0], version])
+    assert str(problem) == (
         "order-events-value: version 2 cannot read what version 1 wrote (backward): field channel: "
         "it is not written, and the reader has no default for it"
     )
     assert "(forward): the record: " in str(Incompatibility("s", 1, 2, "", "reason"))
 
 
-def test_a_file_that_is_no_avro_schema_is_named() -> None:
+def test_a_file_that_is_not_an_avro_schema_is_named() -> None:
     broken = SchemaVersion(EVENTS, 2, '{"type":"record","name":"OrderEvent","fields":[{"name":"a","type":"strnig"}]}')
     with pytest.raises(ConfigError, match="order-events-value version 2 is not an Avro schema"):
         check_compatible([broken])
@@ -157,7 +157,7 @@ def test_a_file_that_is_no_avro_schema_is_named() -> None:
     [("int", "zero"), (["null", "string"], "EUR"), (["string", "null"], None), ({"type": "array", "items": "int"}, None)],
 )
 def test_a_default_that_does_not_fit_its_type_is_named(kind: object, default: object) -> None:
-    """Readers of older events would be given it, or refuse the whole schema."""
+    """Readers of older events would get it, or refuse the whole schema."""
     version = next_version(lambda s: inside(s, "refund")["fields"].append({"name": "extra", "type": kind, "default": default}))
     with pytest.raises(ConfigError, match=r"order-events-value version 2: the default of Refund\.extra"):
         problems(version)
