@@ -171,7 +171,7 @@ def test_everything_is_described_in_words(document: dict[str, Any]) -> None:
             described.append((status, response.get("description")))
             headers = response.get("headers", {}).items()
             described += [(f"{status} {header}", resolve(document, of).get("description")) for header, of in headers]
-        missing += [f"{name}: {what}" for what, text in described if not text or not text.strip()]
+        missing += [f"{name}: {part}" for part, text in described if not text or not text.strip()]
     for component, schema in document["components"]["schemas"].items():
         missing += [component] if not schema.get("description") else []
         for member, described_member in schema.get("properties", {}).items():

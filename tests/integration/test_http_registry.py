@@ -141,9 +141,9 @@ def test_compatibility_is_judged_against_one_version_and_against_all(ledger: Run
         path = f"/compatibility/subjects/{EVENTS_SUBJECT}/{place}"
         assert client.post(path, json={"schema": same}).json() == {"is_compatible": True}
         assert client.post(path, json={"schema": without("currency")}).json() == {"is_compatible": False}
-        told = client.post(f"{path}?verbose=True", json={"schema": without("currency")}).json()
-        assert told["is_compatible"] is False
-        assert [message for message in told["messages"] if "field currency: it is not written" in message]
+        answer = client.post(f"{path}?verbose=True", json={"schema": without("currency")}).json()
+        assert answer["is_compatible"] is False
+        assert [message for message in answer["messages"] if "field currency: it is not written" in message]
     for place, text, status, code in (
         ("nothing-value/versions/latest", same, 404, 40401),
         ("nothing-value/versions", same, 404, 40401),

@@ -80,8 +80,8 @@ def test_a_cut_line_each_parcel_and_each_refund_gets_a_message_with_its_own_amou
             post.event("ord_1", e.REFUND_SETTLED, payment_state="captured", refunded_minor=500 + 250 * (number - 1), **refund)
         until(lambda: len(mails.mails) >= 6)
         until(post.at_end)
-    on_its_way = "A parcel of your order ord_1 is on its way"
-    assert mails.subjects() == ["ord_1", "ord_1 was changed", on_its_way, on_its_way, "refund ord_1", "refund ord_1"]
+    parcel_subject = "A parcel of your order ord_1 is on its way"
+    assert mails.subjects() == ["ord_1", "ord_1 was changed", parcel_subject, parcel_subject, "refund ord_1", "refund ord_1"]
     _, cut, first, last, one, two = (part_of(mail) for _, mail in mails.mails)
     assert "  1 x Espresso, 1 kg\n\nYour order costs €28.90 less." in cut
     assert "  3 x Espresso, 1 kg: €86.70 (1 cancelled)\n  Cancelled: -€28.90\n\nTotal: €57.80\n" in cut

@@ -48,7 +48,7 @@ class Line(NamedTuple):
 
 
 class Part(NamedTuple):
-    """Units that a service gets back while the order goes on; `units` as the command had them: (sku, units)."""
+    """Units that a service gets back while the order continues; `units` as the command had them: (sku, units)."""
 
     service: str
     units: tuple[tuple[str, int], ...]

