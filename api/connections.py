@@ -118,7 +118,7 @@ class Connections:
         for connection in list(self._open):
             try:
                 connection.check(now)
-            except Exception as exc:  # affects only this connection: the checks must go on
+            except Exception as exc:  # affects only this connection: the checks must continue
                 log.error("connection could not be checked", why=in_short(exc))
                 connection.transport.abort()
         self._sweep = loop.call_later(self.limits.sweep_s, self._check_all, loop) if self._open else None

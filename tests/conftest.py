@@ -18,10 +18,10 @@ _numbers = itertools.count(1)
 
 
 def pytest_configure() -> None:
-    """Let programs that tests start get signals as in a terminal, however this run was started.
+    """Give programs that tests start the signals they would get in a terminal, however this run was started.
 
-    Under `nohup`, and in the background of a script, some are ignored, and what is ignored stays so in children. What is handled,
-    here by nothing, does not.
+    Under `nohup`, and in the background of a script, some signals are ignored, and children inherit that. They do not inherit
+    a handler, here one that does nothing.
     """
     for name in ("SIGINT", "SIGHUP"):
         number = getattr(signal, name, None)  # no SIGHUP on Windows

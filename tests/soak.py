@@ -1,11 +1,11 @@
-"""The suite again and again, if wanted beside busy loops: which tests fail how often, and how long a run takes.
+"""Runs the suite again and again, beside busy loops if wanted: which tests fail how often, and how long a run takes.
 
     uv run python -m tests.soak --runs 10 --busy 2
     uv run python -m tests.soak --runs 20 -k rebuild --json
     uv run python -m tests.soak --runs 5 -- tests/faults -m "kafka and not campaign" -x
 
-What stands behind `--` is for pytest. The report and output of every run that failed stay in the folder that is named at
-the end. Exit code 1 if any run failed.
+Arguments after `--` go to pytest. The report and the output of every failed run stay in the folder that is named at the
+end. Exit code 1 if any run failed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 ROOT = Path(__file__).resolve().parents[1]
-# Its argument is the process that it ends with, however that one ends.
+# Its argument is a process id; it ends when that process does, however that happens.
 BUSY_LOOP = "import os, sys\nwhile os.getppid() == int(sys.argv[1]):\n    sum(range(100_000))\n"
 
 
@@ -51,7 +51,7 @@ class Run:
 
 
 def read_report(path: Path) -> tuple[int, list[str]]:
-    """How many tests a JUnit report holds, and the names of those that failed, each once. Raises `FileNotFoundError`,
+    """The number of tests in a JUnit report, and the names of those that failed, each once. Raises `FileNotFoundError`,
     `ElementTree.ParseError`."""
     cases = list(ElementTree.parse(path).iter("testcase"))
     names = {f"{case.get('classname')}::{case.get('name')}": case for case in cases}
@@ -79,7 +79,7 @@ def run_once(number: int, folder: Path, arguments: Sequence[str]) -> Run:
 
 @contextmanager
 def busy_loops(count: int) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """So many processes that use all the CPU they get."""
+    """`count` processes that use all the CPU they get."""
     command = [sys.executable, "-c", BUSY_LOOP, str(os.getpid())]
     loops = [subprocess.Popen(command, stdin=subprocess.DEVNULL) for _ in range(count)]
     try:
@@ -91,7 +91,7 @@ def busy_loops(count: int) -> Iterator[list[subprocess.Popen[bytes]]]:
 
 
 def soak(runs: int, busy: int, folder: Path, arguments: Sequence[str]) -> list[Run]:
-    """All runs, each said on stderr when it ends. After Ctrl-C those that ended before it."""
+    """All runs, each reported on stderr when it ends. After Ctrl-C, those that had ended."""
     done: list[Run] = []
     try:
         with busy_loops(busy):
@@ -121,7 +121,7 @@ def summary(done: Sequence[Run]) -> dict[str, object]:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--runs", type=int, default=10)
-    parser.add_argument("--busy", type=int, default=0, help="how many busy loops run beside it")
+    parser.add_argument("--busy", type=int, default=0, help="number of busy loops beside it")
     parser.add_argument("-k", dest="expression", help="only these tests, as pytest's -k")
     parser.add_argument("--folder", type=Path, help="where failed runs are kept; a new temporary one by default")
     parser.add_argument("--json", action="store_true", help="the result as JSON on stdout")
@@ -130,16 +130,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = [*options.pytest, *(["-k", options.expression] if options.expression else [])]
     folder = options.folder or Path(tempfile.mkdtemp(prefix="order-ledger-soak-"))
     done = soak(options.runs, options.busy, folder, arguments)
-    found = summary(done)
-    complete = len(done) == options.runs and found["passed"] == options.runs
+    result = summary(done)
+    complete = len(done) == options.runs and result["passed"] == options.runs
     if options.json:
-        print(json.dumps(found | {"each": [asdict(run) for run in done], "folder": str(folder)}))
+        print(json.dumps(result | {"each": [asdict(run) for run in done], "folder": str(folder)}))
     else:
-        print(f"{found['passed']} of {found['runs']} runs passed; median {found['median_s']} s, longest {found['longest_s']} s")
+        print(
+            f"{result['passed']} of {result['runs']} runs passed; median {result['median_s']} s, longest {result['longest_s']} s"
+        )
         for name, times in Counter(name for run in done for name in run.failed).most_common():
             print(f"{times:4} x {name}")
     if not complete:
-        print(f"what failed is kept in {folder}", file=sys.stderr)
+        print(f"failed runs are kept in {folder}", file=sys.stderr)
     elif options.folder is None:
         folder.rmdir()
     return 0 if complete else 1

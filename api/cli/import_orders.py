@@ -27,7 +27,7 @@ from ledger.http_client import HttpAnswer, HttpClient, NoAnswer, retry_after_s
 
 AT_ONCE = 16
 CALL_S = 60.0
-TRIES, PAUSE_S = 60, 1.0  # of one line, while the ledger is away or asks to wait
+TRIES, PAUSE_S = 60, 1.0  # of one line, while the ledger is unreachable or asks to wait
 MOST_SHOWN = 20
 _LATER = frozenset({202, 408, 429, 500, 502, 503, 504})
 

@@ -385,7 +385,7 @@ class EmbeddedBroker:
         return tail("\n".join(texts))
 
 
-# ---- Kafka's protocol, as far as readiness needs it
+# ---- Kafka's protocol, only what readiness needs
 
 
 # ---- Files

@@ -1,6 +1,6 @@
 """`uv run python -m tests.benchmarks`: bring the ledger up in a temporary directory, measure, check, print.
 
-Ends 0 when the numbers were printed (a missed goal is said in the table), 1 when anything was not correct: then no number is.
+Exit code 0 when the numbers were printed (the table shows missed goals), 1 when anything was not correct: then no number is.
 """
 
 from __future__ import annotations
@@ -42,21 +42,21 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--pairs", type=int, metavar="N", help="interleaved pairs of system and reference, 1 to 50")
     calm = "let each pair wait up to S seconds for other processes"
     parser.add_argument("--calm", type=float, default=0.0, metavar="S", help=calm)
-    given = parser.parse_args()
-    if given.pairs is not None and not 1 <= given.pairs <= 50:
+    options = parser.parse_args()
+    if options.pairs is not None and not 1 <= options.pairs <= 50:
         parser.error("--pairs must be from 1 to 50")
-    return given
+    return options
 
 
 def _measure(bench: Bench, only: set[str]) -> list[Row]:
-    """Every row that was asked for. Raises `Incorrect`."""
-    bench.tell("warming up")
+    """Every requested row. Raises `Incorrect`."""
+    bench.report("warming up")
     accepted.warm_up(bench)
     rows: list[Row] = []
     if only & {"accepted", "cpu"}:
         connections = (32, 128) if "accepted" in only else (128,)
-        found = accepted.measure(bench, connections, "cpu" in only)
-        rows += [row for row in found if row.benchmark in only]
+        measured = accepted.measure(bench, connections, "cpu" in only)
+        rows += [row for row in measured if row.benchmark in only]
     others: dict[str, Callable[[Bench], list[Row]]] = {
         "latency": latency.measure,
         "reads": reads.measure,
@@ -87,7 +87,7 @@ def _run(form: Form, only: set[str], calm_s: float, folder: Path) -> _Measured:
         with System(folder) as system:
             bench = Bench(system, noop, form, status.update, calm_s)
             rows = _measure(bench, only)
-            bench.tell("checking that all of it was correct")
+            bench.report("checking that everything was correct")
             counted = check_everything(bench)
     return _Measured(described, rows, counted, bench.neighbours.shares)
 
@@ -97,15 +97,15 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def main() -> int:
-    given = _arguments()
-    form = QUICK if given.quick else FULL
-    if given.pairs is not None:
-        form = replace(form, pairs=given.pairs)
-    signal.signal(signal.SIGTERM, _interrupt)  # so that what was started is stopped
+    options = _arguments()
+    form = QUICK if options.quick else FULL
+    if options.pairs is not None:
+        form = replace(form, pairs=options.pairs)
+    signal.signal(signal.SIGTERM, _interrupt)  # so that started processes are stopped
     began = datetime.now(UTC)
     try:
         with tempfile.TemporaryDirectory(prefix="order-ledger-bench-") as folder:
-            described, rows, counted, foreign_cpus = _run(form, set(given.only), given.calm, Path(folder))
+            described, rows, counted, foreign_cpus = _run(form, set(options.only), options.calm, Path(folder))
     except (Incorrect, RuntimeError) as exc:
         err.print("[red]not correct, so no number is shown:[/]", escape(str(exc)), soft_wrap=True)
         return 1
@@ -113,19 +113,21 @@ def main() -> int:
         err.print("stopped")
         return 130
     show(out, rows, described, form.pairs, foreign_cpus)
-    told = ", ".join(f"{count:,} {name}" for name, count in counted.items())
-    out.print(f"Checked before printing: {told}; all readable, versions dense, one event per accepted command.", highlight=False)
-    if given.json is not None:
+    checked = ", ".join(f"{count:,} {name}" for name, count in counted.items())
+    out.print(
+        f"Checked before printing: {checked}; all readable, versions dense, one event per accepted command.", highlight=False
+    )
+    if options.json is not None:
         document = {
             "at": began.isoformat(timespec="seconds"),
-            "form": "quick" if given.quick else "full",
+            "form": "quick" if options.quick else "full",
             "pairs": form.pairs,
             "machine": described,
             "checked": counted,
             "foreign_cpus": foreign_cpus,
             "rows": [row.as_json() for row in rows],
         }
-        given.json.write_text(json.dumps(document, indent=2) + "\n")
+        options.json.write_text(json.dumps(document, indent=2) + "\n")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Orders accepted, decided and folded per second, as a share of what validated no-ops reach; and the CPU that they take."""
+"""Orders accepted, decided and folded per second, as a share of validated no-ops per second; and the CPU that they take."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class _Figures:
 
 
 def warm_up(bench: Bench) -> None:
-    """Java compiles what is hot for half a minute and takes twice the CPU meanwhile; nobody runs a ledger for so short."""
+    """Java compiles its hot code for half a minute and takes twice the CPU meanwhile; no ledger runs for so short a time."""
     bench.wait_until_decided()
     bench.post(128, bench.form.warm_up_s)
     bench.post(32, bench.form.closed_s)
@@ -44,7 +44,7 @@ def measure(bench: Bench, connections: Sequence[int], with_cpu: bool) -> list[Ro
     figures = {n: _Figures() for n in connections}
     for pair, noop_first in bench.pairs():
         for n in connections:
-            bench.tell(f"orders per second, {n} connections, pair {pair + 1} of {bench.form.pairs}")
+            bench.report(f"orders per second, {n} connections, pair {pair + 1} of {bench.form.pairs}")
             with bench.watched():
                 for noop in (noop_first, not noop_first):
                     (_run_noop if noop else _run_orders)(bench, n, figures[n])

@@ -1,7 +1,7 @@
 """A crowd of bad clients in a process of its own: silent connections, endless headers, slow bodies, lists that cost.
 
-Arguments are `Attack` as JSON. Each of them connects again when it is cut off. What it did is printed at the
-end of standard input, as JSON.
+Arguments are `Attack` as JSON. Each client connects again when it is cut off. At the end of standard input, counts of what they
+did are printed as JSON.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ TRICKLE_S = 1.0
 
 
 class Attack(Struct, frozen=True, kw_only=True):
-    """How many of each; `lists` are whole requests, asked over and over by `readers` clients each."""
+    """How many of each; `lists` are whole requests, each sent over and over by `readers` clients."""
 
     port: int
     silent: int
@@ -29,7 +29,7 @@ class Attack(Struct, frozen=True, kw_only=True):
     bodies: int
     readers: int
     lists: tuple[str, ...]
-    post: str  # the header of a post with a body that never comes
+    post: str  # the header of a post whose body comes a byte at a time
 
 
 class Crowd:

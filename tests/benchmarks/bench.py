@@ -1,4 +1,4 @@
-"""What every benchmark works with: the system, the no-op server, the load, and the list of what was accepted."""
+"""The parts that every benchmark uses: the system, the no-op server, the load, and the list of accepted orders."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from tests.benchmarks.system import Noop, System
 Orders = Sequence[tuple[int, str]]  # (index of the post, order id)
 
 
-FIRST_S = 10  # for the first order, while the processor still starts
+FIRST_S = 10  # for the first order, while the processor is still starting
 
 
 class Incorrect(Exception):
-    """Something was not as promised: no number is worth showing."""
+    """Something was not as promised, so no number is worth showing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Form:
     closed_s: float
     open_s: float
     references: int  # single produces and transactions of a pair
-    events: int  # of the topic that is folded
+    events: int  # events of the topic that is folded
 
 
 QUICK = Form(pairs=2, warm_up_s=8.0, closed_s=3.0, open_s=4.0, references=150, events=20_000)
@@ -42,12 +42,12 @@ FULL = Form(pairs=5, warm_up_s=30.0, closed_s=6.0, open_s=10.0, references=400, 
 
 @dataclass
 class Bench:
-    """One run of the benchmarks. Every post to the system goes through here, so that nothing accepted goes unchecked."""
+    """One run of the benchmarks. Every post to the system goes through here, so that every accepted order is checked."""
 
     system: System
     noop: Noop
     form: Form
-    tell: Callable[[str], None]
+    report: Callable[[str], None]
     calm_s: float = 0.0  # how long a pair may wait for other processes to leave the machine alone
     neighbours: Neighbours = field(default_factory=Neighbours)
     orders: list[tuple[int, str]] = field(default_factory=list)
@@ -67,17 +67,17 @@ class Bench:
         return KafkaLog(self.kafka)
 
     def pairs(self) -> Iterator[tuple[int, bool]]:
-        """(number, whether the reference goes first): turns alternate, so that a drift favours neither."""
+        """(number, whether the reference goes first) of each pair; turns alternate, so that a drift favours neither."""
         for number in range(self.form.pairs):
             if self.calm_s:
-                self.tell("waiting for other processes")
+                self.report("waiting for other processes")
                 self.neighbours.wait_for_calm(self.pids(), self.calm_s)
             yield number, number % 2 == 0
 
     # ---- load
 
     def start_posts(self, connections: int, seconds: float, rate: float | None = None) -> Load:
-        """Begin to place orders; hand what comes back to `accept`."""
+        """Begin to place orders; pass the answers to `accept`."""
         return Load(
             Job(
                 port=self.system.port,
@@ -91,13 +91,13 @@ class Bench:
         )
 
     def wait_until_decided(self) -> None:
-        """Place one order, waiting as long for it as the API allows: `up` is ready when orders are taken, not yet decided."""
+        """Place one order with the longest wait that the API allows: `up` is ready before orders are decided."""
         request = self._posts[0].replace("\r\n", f"\r\nPrefer: wait={FIRST_S}\r\n", 1)
         job = Job(port=self.system.port, requests=[request], connections=1, key_prefix="first-", collect_ids=True)
         self.accept(Load(job).answers())
 
     def accept(self, answers: Answers) -> Answers:
-        """Note what was accepted. Raises `Incorrect` unless every post was."""
+        """Note the accepted orders. Raises `Incorrect` unless every post was accepted."""
         self.must(answers, 201, "POST /orders")
         if len(answers.order_ids) != answers.count:
             raise Incorrect(f"{answers.count} answers name {len(answers.order_ids)} orders")
@@ -109,7 +109,7 @@ class Bench:
         return self.accept(self.start_posts(connections, seconds, rate).answers())
 
     def post_again(self, index: int, count: int) -> None:
-        """Place one of the orders `count` times, under a key each: they are one customer's."""
+        """Place one of the orders `count` times, each under its own key: all are one customer's."""
         prefix = f"bench-{next(self._runs)}-"
         job = Job(
             port=self.system.port, requests=[self._posts[index]] * count, connections=32, key_prefix=prefix, collect_ids=True
@@ -123,7 +123,7 @@ class Bench:
         return self.must(Load(job).answers(), 201, "no-op POST")
 
     def start_gets(self, port: int, orders: Orders, seconds: float | None, connections: int, rate: float | None) -> Load:
-        """Begin to read `orders`, over and over for `seconds`, or each once (None)."""
+        """Begin to read `orders`, over and over for `seconds`, or each once if None."""
         return Load(
             Job(
                 port=port,
@@ -136,7 +136,7 @@ class Bench:
         )
 
     def get(self, orders: Orders, seconds: float | None, connections: int = 32, rate: float | None = None) -> Answers:
-        """Read `orders`. Raises `Incorrect` unless every read gave the order it asked for."""
+        """Read `orders`. Raises `Incorrect` unless every read returned the requested order."""
         load = self.start_gets(self.system.port, orders, seconds, connections, rate)
         return self.must(load.answers(), 200, "GET of an order")
 
@@ -144,20 +144,20 @@ class Bench:
         """The same requests to the reference."""
         return self.must(self.start_gets(self.noop.port, orders, seconds, connections, None).answers(), 200, "no-op GET")
 
-    def must(self, answers: Answers, status: int, what: str) -> Answers:
+    def must(self, answers: Answers, status: int, subject: str) -> Answers:
         if (wrong := answers.wrong(status)) is not None:
-            raise Incorrect(f"{what}: {wrong}")
+            raise Incorrect(f"{subject}: {wrong}")
         return answers
 
-    # ---- who else is at work
+    # ---- other processes
 
     def pids(self) -> list[int]:
         return [*self.system.pids(), self.system.info["pid"], self.noop.pid]
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Note what other processes take of the machine meanwhile."""
+        """Note the CPU that other processes take meanwhile."""
         pids = self.pids()
-        before = self.neighbours.look(pids)
+        before = self.neighbours.usage(pids)
         yield
         self.neighbours.note(before, pids)

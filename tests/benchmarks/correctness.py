@@ -1,4 +1,4 @@
-"""Before any number: every accepted order is readable over HTTP and stands in the log exactly as promised."""
+"""Before any number: every accepted order is readable over HTTP and is in the log exactly as promised."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from tests.support.checker import describe, read_ledger
 
 
 def check_everything(bench: Bench) -> dict[str, int]:
-    """What was counted. Raises `Incorrect`, naming what is wrong."""
+    """The counts. Raises `Incorrect`, which names what is wrong."""
     if restarts := bench.system.restarts():
         raise Incorrect(f"a process of the system died: {restarts[:3]}")
     posted = {order_id for _, order_id in bench.orders}

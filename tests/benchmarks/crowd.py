@@ -1,7 +1,7 @@
 """An ordinary client beside a crowd of bad ones: 20 orders a second, while 2,300 connections do their worst.
 
-The crowd: 2,000 connections that say nothing, 20 headers without end, 300 bodies that come a byte a second, and 8 clients that
-read lists of one customer's 3,000 orders, filtered so that none fits. Whoever is cut off comes back half a second later.
+The crowd: 2,000 connections that send nothing, 20 headers without end, 300 bodies that come a byte a second, and 8 clients that
+read lists of one customer's 3,000 orders, with a filter that none passes. A client that is cut off returns half a second later.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tests.benchmarks.workload import customer_of
 SILENT, HEADERS, BODIES, READERS = 2_000, 20, 300, 4
 ORDERS, RATE_PER_S, CONNECTIONS = 3_000, 20, 8
 GOAL_P99_MS, GOAL_FILES, GOAL_MEMORY = 500.0, 20, 1.2
-CALM_S = 120.0  # the end of patience with connections that should be closed
+CALM_S = 120.0  # the longest wait for connections that should be closed
 
 
 def measure(bench: Bench) -> list[Row]:
@@ -33,10 +33,10 @@ def measure(bench: Bench) -> list[Row]:
     seconds = 60.0 if bench.form.pairs > 2 else 15.0
     customer = _large_customer(bench)
     serve = psutil.Process(bench.system.pids()[0])
-    bench.tell("an ordinary client alone")
+    bench.report("an ordinary client alone")
     alone = bench.post(CONNECTIONS, seconds / 2, RATE_PER_S).ms()
     files, memory = serve.num_fds(), serve.memory_info().rss
-    bench.tell("an ordinary client beside a crowd")
+    bench.report("an ordinary client beside a crowd")
     crowd = subprocess.Popen(
         [sys.executable, "-m", "tests.benchmarks.attackers", msgspec.json.encode(_attack(bench, customer)).decode()],
         cwd=ROOT,
@@ -51,7 +51,7 @@ def measure(bench: Bench) -> list[Row]:
     finally:
         said, _ = crowd.communicate()
     did = json.loads(said)
-    bench.tell("after the crowd")
+    bench.report("after the crowd")
     _until(lambda: serve.num_fds() <= files + GOAL_FILES, "connections are left open")
     after = serve.memory_info().rss
     detail = {"crowd": did, "most_files": most, "loop_lag_ms": lag_ms}
@@ -85,8 +85,8 @@ def _until(met: object, otherwise: str) -> None:
 
 
 def _large_customer(bench: Bench) -> str:
-    """Somebody with `ORDERS` orders."""
-    bench.tell(f"placing {ORDERS} orders of one customer")
+    """A customer with `ORDERS` orders."""
+    bench.report(f"placing {ORDERS} orders of one customer")
     bench.post_again(0, ORDERS)
     return customer_of(0)
 

@@ -1,4 +1,4 @@
-"""A customer with 200,000 orders (quick: 40,000): what pages of them cost, what others notice of their erasure, and how late the
+"""A customer with 200,000 orders (quick: 40,000): what pages of them cost, how their erasure affects others, and how late the
 event loop is under a mixed load."""
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.benchmarks.spread import Spread, percentile
 
 PREFIX, PARTITIONS, BIG = "bench-customer.", 4, "big"
 OTHERS = 10_000  # orders of others, a hundred each
-LIMIT = 100  # rows of a page, the most there may be
+LIMIT = 100  # rows of a page, the most that is allowed
 DEEP_PAGES, ASKED = 200, 200
 MIXED_PER_S, CONNECTIONS = 300, 16
 READS_PER_S, POSTS_PER_S = 40, 10  # beside an erasure
@@ -33,14 +33,14 @@ def measure(bench: Bench) -> list[Row]:
     """Rows of this benchmark. Raises `Incorrect` when an answer is not as it should be."""
     full = bench.form.pairs > 2
     orders = (200_000 if full else 40_000) + OTHERS
-    bench.tell(f"writing the events and contacts of {orders:,} orders")
+    bench.report(f"writing the events and contacts of {orders:,} orders")
     write_many(
         bench.log, Topics(PREFIX), PARTITIONS, orders, customer=_customer_of, began_ms=int(time.time() * 1000) - orders * 10
     )
     write_contacts(bench.log, Topics(PREFIX), PARTITIONS, orders, _customer_of)
     node = Node(bench, PREFIX)
     try:
-        bench.tell("a node folds them")
+        bench.report("a node folds them")
         node.decide()
         node.start()
         _until_decided(node)
@@ -55,7 +55,7 @@ def _customer_of(number: int, orders: int) -> str:
 
 
 def _until_decided(node: Node) -> None:
-    """`commands` has folded the whole topic before it decides."""
+    """Wait for a decision: before that, `commands` folds the whole topic."""
     began = time.monotonic()
     headers = {"Authorization": f"Bearer {node.token('gateway')}", "Customer-Id": "first", "Prefer": "wait=10"}
     while httpx.post(
@@ -65,7 +65,7 @@ def _until_decided(node: Node) -> None:
 
 
 class _Beside(NamedTuple):
-    """Latencies in ms of what another customer does."""
+    """Latencies in ms of another customer's requests."""
 
     reads: list[float]
     posts: list[float]
@@ -87,7 +87,7 @@ class _Large:
         return workload.get(self._gateway, customer, path)
 
     def _cursor(self) -> str:
-        """Of a page far behind the first."""
+        """The cursor of a page far after the first."""
         headers, cursor = {"Authorization": f"Bearer {self._gateway}", "Customer-Id": BIG}, ""
         with httpx.Client(base_url=self._node.url, headers=headers, timeout=30.0) as client:
             for _ in range(DEEP_PAGES):
@@ -105,25 +105,25 @@ class _Large:
         }
 
     def pages(self) -> list[Row]:
-        """CPU of `serve` for each kind of page, less what it takes when nobody asks."""
+        """CPU of `serve` for each kind of page, less its CPU without requests."""
         rows, pid = [], self._node.pid()
         began, before = time.monotonic(), cpu_s([pid])[0]
         time.sleep(3.0)
         idle = (cpu_s([pid])[0] - before) / (time.monotonic() - began)
         for kind, path in self._paths().items():
-            self._bench.tell(f"{kind} of {self._orders:,} orders")
+            self._bench.report(f"{kind} of {self._orders:,} orders")
             self._end(self._start([self._get(path)] * 20, 1, None, None), {200})
             began, before = time.monotonic(), cpu_s([pid])[0]
             answers = self._end(self._start([self._get(path)] * ASKED, 1, None, None), {200})
             used = cpu_s([pid])[0] - before - idle * (time.monotonic() - began)
-            what = f"CPU of a {kind} of {LIMIT}, a customer with {self._orders:,} orders"
+            figure = f"CPU of a {kind} of {LIMIT}, a customer with {self._orders:,} orders"
             detail = {"p99_ms": percentile(answers.ms(), 99)}
-            rows.append(Row("customer", what, "ms", Spread.of([used * 1000 / ASKED]), at_most(GOAL_PAGE_MS), detail))
+            rows.append(Row("customer", figure, "ms", Spread.of([used * 1000 / ASKED]), at_most(GOAL_PAGE_MS), detail))
         return rows
 
     def mixed(self, seconds: float) -> list[Row]:
-        """The lag of the loop while orders are placed and read, lists and histories too, also those of the large customer."""
-        self._bench.tell(f"{MIXED_PER_S} mixed requests a second")
+        """The lag of the loop while orders are placed, and orders, lists and histories read, also those of the large customer."""
+        self._bench.report(f"{MIXED_PER_S} mixed requests a second")
         choice = random.Random(1)
         posts = list(workload.posts(self._gateway)[:60])
         reads = [self._get(f"/orders/{order_id_of(n)}", _customer_of(n, 0)) for n in choice.sample(range(OTHERS), 150)]
@@ -142,10 +142,10 @@ class _Large:
         ]
 
     def erased(self, seconds: float) -> list[Row]:
-        """What another customer notices of the erasure, until what was deleted is gone from the files as well."""
-        self._bench.tell("another customer alone")
+        """How the erasure affects another customer, until the deleted rows have left the files too."""
+        self._bench.report("another customer alone")
         idle = self._beside(seconds)
-        self._bench.tell(f"erasing a customer with {self._orders:,} orders")
+        self._bench.report(f"erasing a customer with {self._orders:,} orders")
         headers = {"Authorization": f"Bearer {self._operator}", "Prefer": "respond-async"}
         lag_before, began = lag_counts(self._node.url, self._operator), time.monotonic()
         asked = httpx.post(f"{self._node.url}/customers/{BIG}/erasure", json={"force": True}, headers=headers, timeout=60.0)
@@ -177,7 +177,7 @@ class _Large:
         return answer
 
     def _beside(self, seconds: float) -> _Beside:
-        """Another customer's reads, and orders placed, for so long."""
+        """Another customer's reads and orders, for `seconds`."""
         choice = random.Random(2)
         mine = [n for n in range(OTHERS) if _customer_of(n, 0) == "other-7"]
         reads = [self._get(f"/orders/{order_id_of(n)}", "other-7") for n in choice.sample(mine, 40)]

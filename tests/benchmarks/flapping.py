@@ -1,7 +1,7 @@
 """How long a customer waits for a payment to be opened while more than half of all calls to the provider fail.
 
 A second ledger whose sandbox fails as in the campaign of payments under chaos, drawn with a seed; a call may take a second.
-Customers ask again, under the same key, as long as they are told to wait. No message is lost: nothing here hangs on one.
+Customers ask again, under the same key, as long as the answer is to wait. No message is lost: nothing here depends on one.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ CHAOS = {"seed": 11, "hold_timeout_ms": 1_500, "ports": {"payments": PROVIDER, "
 
 
 class _Customers:
-    """`waited_s` is from the first request for a payment to its secret; `asked` how many requests that took."""
+    """`waited_s` is the time from the first request for a payment to its secret; `asked` is the number of requests."""
 
     def __init__(self, system: System) -> None:
         self._system = system
@@ -77,7 +77,7 @@ def measure(bench: Bench) -> list[Row]:
     with System(folder, sandbox=True, settings={"OUTSIDE_TIMEOUT_MS": str(TIMEOUT_MS)}) as system:
         page = {"Authorization": f"Bearer {SECRET_KEY}"}
         httpx.put(f"{system.info['sandbox_url']}/sandbox/chaos", json=CHAOS, headers=page).raise_for_status()
-        bench.tell(f"opening {PAYMENTS} payments while most calls fail")
+        bench.report(f"opening {PAYMENTS} payments while most calls fail")
         customers = _Customers(system)
         asyncio.run(customers.run())
         opened_s = _opened_after_s(system, customers.orders)
@@ -95,7 +95,7 @@ def measure(bench: Bench) -> list[Row]:
 
 
 def _opened_after_s(system: System, orders: set[str]) -> list[float]:
-    """From the first command for each payment to the event that it was opened, by the log's own clock."""
+    """Seconds from the first command for each payment to the event that it was opened, by the log's own clock."""
     ledger = checker.read_ledger(system.bootstrap_servers)
     if ledger.problems:
         raise Incorrect(checker.describe(ledger.problems))
@@ -108,15 +108,15 @@ def _opened_after_s(system: System, orders: set[str]) -> list[float]:
 
 
 def _check_keys(database: Any) -> tuple[int, int]:
-    """(calls, those that chaos let fail) by the sandbox's journal. Raises `Incorrect` for a key that stood for two things."""
+    """(calls, failed calls) by the sandbox's journal. Raises `Incorrect` for a key that was used for two things."""
     uses: dict[tuple[str, str], set[tuple[str, str]]] = defaultdict(set)
     with closing(sqlite3.connect(database)) as db:
-        # Of a call that is answered with what it was answered before, the journal does not know the order.
+        # For a call that gets its earlier answer again, the journal does not know the order.
         for port, verb, key, request in db.execute("select port, verb, key, request from calls where key <> ''"):
             uses[port, key].add((verb.removesuffix(" replayed"), request))
         misused = db.execute("select count(*) from calls where response like '%idempotency_error%'").fetchone()[0]
         calls, failed = db.execute("select count(*), sum(fate not in ('none', 'slow')) from calls").fetchone()
     twice = [key for key, things in uses.items() if len(things) > 1]
     if twice or misused or not uses:
-        raise Incorrect(f"keys that stood for two things: {twice[:5]}, {misused} answers say so")
+        raise Incorrect(f"keys that were used for two things: {twice[:5]}, {misused} answers say so")
     return calls, failed

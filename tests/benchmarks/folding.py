@@ -22,19 +22,19 @@ LIMIT_S = 120.0
 
 def measure(bench: Bench) -> list[Row]:
     events = bench.form.events
-    bench.tell(f"writing {events:,} events to fold")
+    bench.report(f"writing {events:,} events to fold")
     orders = write_lives(bench.log, Topics(PREFIX), PARTITIONS, events)
     per_s: dict[str, list[float]] = {"fold": [], "raw": []}
     cpu: dict[str, list[float]] = {"fold": [], "raw": []}
     for pair, raw_first in bench.pairs():
-        bench.tell(f"folding {events:,} events, pair {pair + 1} of {bench.form.pairs}")
+        bench.report(f"folding {events:,} events, pair {pair + 1} of {bench.form.pairs}")
         with bench.watched():
-            for way in ("raw", "fold") if raw_first else ("fold", "raw"):
-                result = _run(bench, way, events)
+            for mode in ("raw", "fold") if raw_first else ("fold", "raw"):
+                result = _run(bench, mode, events)
                 if (result["events"], result["orders"]) != (events, orders):
-                    raise Incorrect(f"{way}: {events} events about {orders} orders were written, found {result}")
-                per_s[way].append(events / result["took_s"])
-                cpu[way].append(result["cpu_s"] / events * 1e6)
+                    raise Incorrect(f"{mode}: {events} events about {orders} orders were written, found {result}")
+                per_s[mode].append(events / result["took_s"])
+                cpu[mode].append(result["cpu_s"] / events * 1e6)
     name, share = "folding", ratios(per_s["fold"], per_s["raw"])
     return [
         Row(name, "agent : raw consume and decode, from an empty state", "ratio", share, at_least(GOAL)),
@@ -45,19 +45,19 @@ def measure(bench: Bench) -> list[Row]:
     ]
 
 
-def _run(bench: Bench, way: str, events: int) -> dict[str, float]:
+def _run(bench: Bench, mode: str, events: int) -> dict[str, float]:
     state = bench.system.folder / "fold-state"
     shutil.rmtree(state, ignore_errors=True)
     state.mkdir()
     arguments = ["--bootstrap", bench.system.bootstrap_servers, "--prefix", PREFIX, "--partitions", str(PARTITIONS)]
     done = subprocess.run(
-        [sys.executable, "-m", "tests.benchmarks.folding_run", way, *arguments, "--events", str(events), "--state", str(state)],
+        [sys.executable, "-m", "tests.benchmarks.folding_run", mode, *arguments, "--events", str(events), "--state", str(state)],
         cwd=ROOT,
         capture_output=True,
         timeout=LIMIT_S,
         check=False,
     )
     if done.returncode:
-        raise Incorrect(f"{way} ended with {done.returncode}: {done.stderr.decode(errors='replace')[-2000:]}")
-    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])  # log lines come before it
+        raise Incorrect(f"{mode} ended with {done.returncode}: {done.stderr.decode(errors='replace')[-2000:]}")
+    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])  # log lines precede it
     return result

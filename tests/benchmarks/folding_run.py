@@ -2,7 +2,7 @@
 rebuild does it, or `raw` with a bare loop.
 
 `raw` is the least that any consumer in Python does: poll, decode Avro, count. `fold` is what `serve` runs: reader thread, Faust
-agent, read models, RocksDB. Both are timed from their first record in hand to the last one done with, so neither start counts.
+agent, read models, RocksDB. Both are timed from their first record to the end of their last one, so neither start counts.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from tests.benchmarks.jobs import cpu_s
 
 
 class TimedProjector:
-    """The projector, with a look at the clock before the first and after the last record."""
+    """The projector, which reads the clock before the first and after the last record."""
 
     def __init__(self, projector: Projector, events: int) -> None:
         self._projector, self._events = projector, events
@@ -76,7 +76,7 @@ def fold(log: KafkaLog, topics: Topics, partitions: int, events: int, state: Pat
 def bulk(
     kafka: KafkaSettings, log: KafkaLog, topics: Topics, partitions: int, group: int, groups: int, state: Path
 ) -> dict[str, float]:
-    """The part of one process of a rebuild in `groups` processes, connecting and writing everything out included."""
+    """The share of one process of a rebuild in `groups` processes, including its connection and the final write."""
     own = list(range(group, partitions, groups))
     until = log.ends([TopicPartition(topics.events, p) for p in own])
     began, cpu_began = time.time(), cpu_s([os.getpid()])[0]
@@ -117,7 +117,7 @@ def raw(log: KafkaLog, topics: Topics, partitions: int, events: int) -> dict[str
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("way", choices=("fold", "bulk", "raw"))
+    parser.add_argument("mode", choices=("fold", "bulk", "raw"))
     parser.add_argument("--bootstrap", required=True)
     parser.add_argument("--prefix", required=True)
     parser.add_argument("--partitions", type=int, required=True)
@@ -125,17 +125,17 @@ def main() -> None:
     parser.add_argument("--state", type=Path, required=True)
     parser.add_argument("--group", type=int, default=0)
     parser.add_argument("--groups", type=int, default=1)
-    given = parser.parse_args()
-    name = f"benchmark-{given.way}"
-    kafka = KafkaSettings(bootstrap_servers=given.bootstrap, security_protocol="PLAINTEXT", client_id=name)
+    options = parser.parse_args()
+    name = f"benchmark-{options.mode}"
+    kafka = KafkaSettings(bootstrap_servers=options.bootstrap, security_protocol="PLAINTEXT", client_id=name)
     log = KafkaLog(kafka)
-    topics = Topics(given.prefix)
-    if given.way == "fold":
-        result = fold(log, topics, given.partitions, given.events, given.state)
-    elif given.way == "bulk":
-        result = bulk(kafka, log, topics, given.partitions, given.group, given.groups, given.state)
+    topics = Topics(options.prefix)
+    if options.mode == "fold":
+        result = fold(log, topics, options.partitions, options.events, options.state)
+    elif options.mode == "bulk":
+        result = bulk(kafka, log, topics, options.partitions, options.group, options.groups, options.state)
     else:
-        result = raw(log, topics, given.partitions, given.events)
+        result = raw(log, topics, options.partitions, options.events)
     sys.stdout.write(json.dumps(result) + "\n")
 
 

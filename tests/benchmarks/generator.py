@@ -1,10 +1,10 @@
 """The load generator: prepared bytes over keep-alive connections, and just enough HTTP to read status and length.
 
-It shares the machine with what it measures, so it must cost little: 20-30 us of CPU a request where a client library takes a
+It shares the machine with the measured system, so it must cost little: 20-30 us of CPU a request where a client library takes a
 millisecond. Reads one `Job` from standard input, writes one `Answers` to standard output.
 
 Open loop without coordinated omission: requests are due on a fixed grid, whatever the answers do; the latency of a request
-counts from when it was due, so a stall of the server shows in everything that became due meanwhile.
+counts from when it was due, so a stall of the server shows in every request that became due meanwhile.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ import uvloop
 
 from tests.benchmarks.jobs import KEY, SETTLE_S, Answers, Job
 
-MAX_CONNECTIONS = 512  # of an open loop; what is due beyond them waits, and the wait counts
+MAX_CONNECTIONS = 512  # of an open loop; requests that are due beyond them wait, and the wait counts
 _ID = b'"order_id":"'
 
 
 class Connection(asyncio.Protocol):
-    """One keep-alive connection with at most one request under way."""
+    """One keep-alive connection with at most one request in progress."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -78,7 +78,7 @@ class Connection(asyncio.Protocol):
 
 
 class Run:
-    """One job under way."""
+    """One running job."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
@@ -87,7 +87,7 @@ class Run:
         self._expect = None if job.expect is None else [e.encode() for e in job.expect]
         self._prefix = job.key_prefix.encode()
         self._connections: list[Connection] = []
-        self._free: deque[Connection] = deque()  # who has rested longest is next, or a server would close it
+        self._free: deque[Connection] = deque()  # the connection that rested longest is next, or a server would close it
         self._backlog: deque[tuple[int, float]] = deque()
         self._opening = 0
         self._sent = self._answered = 0
@@ -115,7 +115,7 @@ class Run:
         if job.seconds is not None:
             await asyncio.sleep(job.seconds)
             self._close()
-        with contextlib.suppress(TimeoutError):  # told as unanswered
+        with contextlib.suppress(TimeoutError):  # counted as unanswered
             await asyncio.wait_for(self.all_answered.wait(), SETTLE_S if job.seconds is not None else 300.0)
         cpu_s = time.process_time() - cpu_began
         for connection in self._connections:
@@ -139,7 +139,7 @@ class Run:
         return connection
 
     def _close(self) -> None:
-        """Send nothing more that is not due already."""
+        """Send nothing more except what is already due."""
         self._closing = True
         self._check_end()
 
@@ -166,7 +166,7 @@ class Run:
     # ---- open loop
 
     def _tick(self) -> None:
-        """Send all that is due, come back when the next one is."""
+        """Send all that is due, and run again when the next one is."""
         now = time.monotonic()
         while self._due <= now and not self._closing:
             number, due = self._sent, self._due

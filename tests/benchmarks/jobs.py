@@ -1,4 +1,4 @@
-"""What the load generator is asked and what it answers; and `run`, which asks it in a process of its own."""
+"""The job and the answers of the load generator; and `run`, which runs it in a process of its own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from msgspec import Struct
 
 ROOT = Path(__file__).parents[2]
 KEY = "\x00"  # where the generator writes a fresh idempotency key
-SETTLE_S = 20.0  # how long the last answers of a job are waited for
+SETTLE_S = 20.0  # how long to wait for the last answers of a job
 
 
 class Job(Struct, frozen=True, kw_only=True):
@@ -22,7 +22,7 @@ class Job(Struct, frozen=True, kw_only=True):
 
     `rate` None: closed loop, every one of `connections` sends as soon as it has its answer. Else open loop: a request is due
     every 1/`rate` seconds whatever the answers do, and its latency counts from when it was due. Ends after `seconds`, or when
-    every request was sent once (`seconds` None). The answer to `requests[i]` must contain `expect[i]`, when given.
+    every request was sent once (`seconds` None). The answer to `requests[i]` must contain `expect[i]`, if there is one.
     """
 
     port: int
@@ -36,18 +36,18 @@ class Job(Struct, frozen=True, kw_only=True):
 
 
 class Answers(Struct, frozen=True, kw_only=True):
-    """What came back. `latencies_us` and `lags_us` (how late a due request was sent; open loop) are in the order of answers."""
+    """The results. `latencies_us` and `lags_us` (how late a due request was sent; open loop) are in the order of answers."""
 
     statuses: dict[int, int]
     latencies_us: list[int]
     lags_us: list[int]
     order_ids: list[tuple[int, str]]  # (index of the request, id in the answer)
-    unexpected: int  # answers without what was expected in them
+    unexpected: int  # answers without the expected content
     unanswered: int
     broken: list[str]  # connections that failed, and why
     wall_s: float  # from the first request to the last answer
-    cpu_s: float  # what the generator itself took
-    backlog: int  # most requests that were due and had no free connection
+    cpu_s: float  # of the generator itself
+    backlog: int  # the most requests that were due without a free connection
 
     @property
     def count(self) -> int:
@@ -61,7 +61,7 @@ class Answers(Struct, frozen=True, kw_only=True):
         return [us / 1000 for us in self.latencies_us]
 
     def wrong(self, status: int) -> str | None:
-        """What is not as it should be when every answer must have this status; None when all is well."""
+        """What is wrong if every answer must have this status; None if nothing is."""
         if self.broken or self.unanswered:
             return f"{self.unanswered} requests without an answer; {self.broken[:3]}"
         if set(self.statuses) != {status}:
@@ -105,5 +105,5 @@ def run(job: Job) -> Answers:
 
 
 def cpu_s(pids: Sequence[int]) -> list[float]:
-    """CPU seconds used so far by each process, user and system, all threads."""
+    """CPU seconds that each process has used, user and system, all threads."""
     return [times.user + times.system for times in (psutil.Process(pid).cpu_times() for pid in pids)]

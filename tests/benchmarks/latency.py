@@ -18,7 +18,7 @@ from tests.benchmarks.spread import Spread, percentile, ratios
 TOPIC = "benchmark-reference"
 RATE_PER_S = 200
 CONNECTIONS = 32
-VALUE_BYTES = 500  # about an event
+VALUE_BYTES = 500  # about the size of an event
 P50_MS, P99_MS, TRANSACTION_MS = 20.0, 60.0, 5.0
 
 
@@ -38,7 +38,7 @@ def measure(bench: Bench) -> list[Row]:
     post, produce, transaction, lag = _Latencies(), _Latencies(), _Latencies(), _Latencies()
     bench.log.ensure_topics([TopicSpec(TOPIC, 4)])
     for pair, reference_first in bench.pairs():
-        bench.tell(f"latency at {RATE_PER_S} orders/s, pair {pair + 1} of {bench.form.pairs}")
+        bench.report(f"latency at {RATE_PER_S} orders/s, pair {pair + 1} of {bench.form.pairs}")
         with bench.watched():
             for reference in (reference_first, not reference_first):
                 if reference:
@@ -52,7 +52,7 @@ def measure(bench: Bench) -> list[Row]:
 
 
 def _rows(post: _Latencies, produce: _Latencies, transaction: _Latencies, lag: _Latencies) -> list[Row]:
-    # The goals are for a machine on which a transaction takes 4-5 ms; on a slower one they move with it.
+    # The goals are for a machine on which a transaction takes 4-5 ms; on a slower one they scale with it.
     slower = max(1.0, Spread.of(transaction.p50).median / TRANSACTION_MS)
     where = "" if slower == 1.0 else f"(a transaction takes {slower:.1f} x 5 ms)"
     name, at = "latency", f"at {RATE_PER_S}/s"
@@ -75,13 +75,13 @@ def _record(number: int) -> NewRecord:
 
 
 def _paced(count: int, once: Callable[[int], float]) -> list[float]:
-    """`once(number)` gives seconds; one is begun every 1/rate seconds, or when the last one ends."""
-    found, due = [], time.monotonic()
+    """Milliseconds of each `once(number)`, which returns seconds; one begins every 1/rate seconds, or when the last one ends."""
+    ms, due = [], time.monotonic()
     for number in range(count):
         time.sleep(max(0.0, due - time.monotonic()))
-        found.append(once(number) * 1000)
+        ms.append(once(number) * 1000)
         due = max(due + 1 / RATE_PER_S, time.monotonic())
-    return found
+    return ms
 
 
 def _produces(log: KafkaLog, count: int) -> list[float]:

@@ -29,7 +29,7 @@ from ledger.transitions import Operation
 from tests.benchmarks import workload
 from tests.benchmarks.bench import Incorrect
 
-TOGETHER = 100  # orders that live at the same time
+TOGETHER = 100  # orders that are open at the same time
 BATCH = 500
 COMMAND_LOG = bytes(range(16))
 CONTACT_DIGEST = bytes(range(32))
@@ -110,7 +110,7 @@ def decided_lives(topics: Topics, partitions: int, events: int, now_ms: int | No
 
 
 def read_back(records: Iterable[NewRecord]) -> Iterator[Record]:
-    """The records as a reader of a log would get them, one after the other in each partition, without gaps."""
+    """The records as a reader of a log would get them, consecutive in each partition, without gaps."""
     offsets: dict[tuple[str, int], int] = {}
     for new in records:
         offset = offsets[new.topic, new.partition] = offsets.get((new.topic, new.partition), -1) + 1
@@ -118,7 +118,7 @@ def read_back(records: Iterable[NewRecord]) -> Iterator[Record]:
 
 
 def write_lives(log: KafkaLog, topics: Topics, partitions: int, events: int) -> int:
-    """Commit `events` events to `topics.events`; how many orders they are about. Raises `Incorrect` if one was refused."""
+    """Commit `events` events to `topics.events`. Returns the number of their orders. Raises `Incorrect` if one was refused."""
     log.ensure_topics(topics.specs(partitions, 1))
     orders: set[bytes] = set()
     writer = log.writer(f"{topics.prefix}benchmark-lives")

@@ -1,10 +1,10 @@
 """Bytes that an order takes in `order-events`, beside the raw Avro bytes of its events.
 
-On disk: what the broker's segment files have grown by, batch headers and transaction markers included, in the product's
+On disk: the growth of the broker's segment files, batch headers and transaction markers included, in the product's
 compression. Plain: the same files with the records of every compressed batch counted at their uncompressed size, which follows
 from the record format (keys, headers, deltas) and is checked against the batches that are not compressed.
 
-A lone order is a batch of its own and does not shrink; orders that arrive together do. Both are told.
+A lone order is a batch of its own and does not shrink; orders that arrive together do. Both are reported.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def batches(segment: Path, start: int, end: int) -> Iterator[Batch]:
 
 
 def _varint_bytes(value: int) -> int:
-    """Of a zigzag varint."""
+    """Size of a zigzag varint."""
     zigzag = (value << 1) ^ (value >> 63)
     return max(1, (zigzag.bit_length() + 6) // 7)
 
@@ -76,7 +76,7 @@ def record_bytes(record: Record, batch: Batch) -> int:
 def measure(bench: Bench) -> list[Row]:
     rows: list[Row] = []
     for at, connections, rate in PHASES:
-        bench.tell(f"log bytes, {at}")
+        bench.report(f"log bytes, {at}")
         plain, disk, counts = [], [], []
         for _ in range(bench.form.pairs if rate is None else 1):
             before = _sizes(bench)
@@ -117,10 +117,10 @@ class _Sizes:
 def _segments(bench: Bench) -> list[tuple[int, Path]]:
     """(partition, newest segment file) of `order-events`."""
     folders = sorted((bench.system.folder / "broker" / "log").glob(f"{Topics().events}-*"))
-    found = [(int(folder.name.rsplit("-", 1)[1]), max(folder.glob("*.log"))) for folder in folders]
-    if not found:
+    segments = [(int(folder.name.rsplit("-", 1)[1]), max(folder.glob("*.log"))) for folder in folders]
+    if not segments:
         raise Incorrect("the broker's segment files are not where they were expected")
-    return found
+    return segments
 
 
 def _sizes(bench: Bench) -> dict[int, tuple[Path, int]]:
@@ -136,12 +136,12 @@ def _measure(bench: Bench, before: Mapping[int, tuple[Path, int]], posted: int) 
             raise Incorrect("a segment file was rolled meanwhile: run it again")
         written[partition] = list(batches(path, start, end))
     sizes = _Sizes()
-    found = {p: _read(bench, p, [b for b in of if not b.control]) for p, of in written.items()}
+    records_by_partition = {p: _read(bench, p, [b for b in of if not b.control]) for p, of in written.items()}
     for partition, of in written.items():
         sizes.disk_bytes += sum(batch.size_bytes for batch in of)
         sizes.marker_bytes += sum(batch.size_bytes for batch in of if batch.control)
         sizes.plain_bytes += sum(batch.size_bytes for batch in of if batch.control)
-        records = iter(found[partition])
+        records = iter(records_by_partition[partition])
         for batch in (b for b in of if not b.control):
             held = [next(records) for _ in range(batch.last_offset - batch.base_offset + 1)]
             size = HEADER_BYTES + sum(record_bytes(record, batch) for record in held)
@@ -152,7 +152,9 @@ def _measure(bench: Bench, before: Mapping[int, tuple[Path, int]], posted: int) 
             sizes.records += len(held)
             sizes.batches += 1
             sizes.codecs |= {batch.codec}
-    orders = sum(1 for of in found.values() for record in of if dict(record.headers).get("ce_type") == b"OrderPlaced")
+    orders = sum(
+        1 for of in records_by_partition.values() for record in of if dict(record.headers).get("ce_type") == b"OrderPlaced"
+    )
     if orders != posted:
         raise Incorrect(f"{posted} orders were accepted, the segments have {orders}")
     return sizes
@@ -164,14 +166,14 @@ def _read(bench: Bench, partition: int, of: list[Batch]) -> list[Record]:
     if not count:
         return []
     reader = bench.log.reader("benchmark-bytes", headers=True)
-    found: list[Record] = []
+    records_read: list[Record] = []
     try:
         reader.assign({TopicPartition(Topics().events, partition): of[0].base_offset})
-        while len(found) < count:
+        while len(records_read) < count:
             records = reader.poll(1000, 5.0)
             if not records:
                 raise Incorrect("the events that the segments hold cannot be read")
-            found += records
+            records_read += records
     finally:
         reader.close()
-    return found[:count]
+    return records_read[:count]

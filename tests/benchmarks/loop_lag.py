@@ -12,16 +12,16 @@ Counts = Mapping[float, float]  # by upper bound in seconds, cumulative
 
 
 def lag_counts(url: str, token: str) -> Counts:
-    """What the histogram has now. `token` is any member of staff's."""
+    """The present counts of the histogram. `token` is that of any member of staff."""
     text = loopback.get(f"{url}/metrics", headers={"Authorization": f"Bearer {token}"}).text
     lines = [line for line in text.splitlines() if line.startswith(NAME)]
     return {float(line.split('le="')[1].split('"')[0]): float(line.rsplit(" ", 1)[1]) for line in lines}
 
 
 def lag_p99_ms(before: Counts, after: Counts) -> float:
-    """The 99th percentile of what was measured between two looks, between the bounds of its bucket as if all were spread evenly.
+    """The 99th percentile of the measurements between two readings, interpolated within its bucket.
 
-    Raises `ValueError` when nothing was.
+    Raises `ValueError` when there are none.
     """
     counts = {edge: count - before.get(edge, 0.0) for edge, count in after.items()}
     total = counts.get(float("inf"), 0.0)

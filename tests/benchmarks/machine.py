@@ -1,4 +1,4 @@
-"""What the numbers were measured on, and how much of it others took meanwhile."""
+"""The machine of the measurements, and how much of it other processes took meanwhile."""
 
 from __future__ import annotations
 
@@ -48,26 +48,26 @@ def describe(http_protocol: str) -> dict[str, object]:
 
 def _cpu_model() -> str:
     try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:  # noqa: PTH123  # not a file of ours
+        with open("/proc/cpuinfo", encoding="utf-8") as file:  # noqa: PTH123  # a file of the system
             return next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), "unknown")
     except OSError:
         return platform.processor() or "unknown"
 
 
 @dataclass(frozen=True, slots=True)
-class _Look:
+class _Usage:
     at: float
     busy_s: float
     ours_s: float
 
 
 class Neighbours:
-    """How many CPUs other processes kept busy while we measured: what makes a run more or less worth."""
+    """How many CPUs other processes kept busy during the measurements: the fewer, the more a run is worth."""
 
     def __init__(self) -> None:
         self.shares: list[float] = []
 
-    def look(self, pids: Sequence[int]) -> _Look:
+    def usage(self, pids: Sequence[int]) -> _Usage:
         times = psutil.cpu_times()
         busy = sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0)
         own = os.times()
@@ -75,21 +75,21 @@ class Neighbours:
         for pid in pids:
             used = psutil.Process(pid).cpu_times()
             ours += used.user + used.system
-        return _Look(time.monotonic(), busy, ours)
+        return _Usage(time.monotonic(), busy, ours)
 
-    def since(self, before: _Look, pids: Sequence[int]) -> float:
-        """CPUs busy with something else since `before`. Our finished children count as ours."""
-        now = self.look(pids)
+    def since(self, before: _Usage, pids: Sequence[int]) -> float:
+        """CPUs busy with other processes since `before`. Finished children of the benchmark count as its own."""
+        now = self.usage(pids)
         return max(0.0, (now.busy_s - before.busy_s) - (now.ours_s - before.ours_s)) / (now.at - before.at)
 
-    def note(self, before: _Look, pids: Sequence[int]) -> None:
+    def note(self, before: _Usage, pids: Sequence[int]) -> None:
         self.shares.append(self.since(before, pids))
 
     def wait_for_calm(self, pids: Sequence[int], limit_s: float) -> None:
-        """Until others leave the machine to us, `limit_s` at most."""
+        """Wait until other processes leave the machine alone, `limit_s` at most."""
         deadline = time.monotonic() + limit_s
         while time.monotonic() < deadline:
-            before = self.look(pids)
+            before = self.usage(pids)
             time.sleep(CALM_WINDOW_S)
             if self.since(before, pids) < CALM_CPUS:
                 return

@@ -1,7 +1,7 @@
 """Large topics of events, quickly: decided lives, whole or their beginnings, copied under new order ids, in a chain of their own.
 
-Everything a fold looks at is as a writer would have left it: dense versions, states that follow, places by the partitioner, the
-chain. Only the ids are made up.
+Everything that a fold reads is as a writer would have written it: dense versions, states that follow, partitions by the
+partitioner, the chain. Only the ids are invented.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from tests.benchmarks.bench import Incorrect
 from tests.benchmarks.lives import CONTACT_DIGEST, decided_lives
 
 POOL = 100  # different lives
-TOGETHER = 100  # orders that live at the same time
+TOGETHER = 100  # orders that are open at the same time
 BATCH = 2_000
 CUSTOMER_ORDERS = 100  # per customer: pages of 50 are full
 T0_MS = 1_700_000_000_000
@@ -110,7 +110,7 @@ def many_events(
 
 
 def write_many(log: KafkaLog, topics: Topics, partitions: int, orders: int, whole: bool = False, **more: Any) -> int:
-    """Commit the events of `orders` orders; how many they are."""
+    """Commit the events of `orders` orders. Returns their number."""
     log.ensure_topics(topics.specs(partitions, 1))
     writer = log.writer(f"{topics.prefix}benchmark-many")
     count = 0

@@ -1,4 +1,4 @@
-"""A node of its own over topics that were written beforehand: `serve`, and `commands` when orders are to be decided, too."""
+"""A separate node over topics that were written beforehand: `serve`, and also `commands` when orders are to be decided."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LIMIT_S = 900.0
 
 
 def environment() -> dict[str, str]:
-    """Without settings of the ledger that is measured beside it."""
+    """The environment without settings of the ledger that is measured beside it."""
     return {name: value for name, value in os.environ.items() if not name.startswith(("KAFKA_", "STATE_DIR", "TOPIC_PREFIX"))}
 
 
@@ -51,7 +51,7 @@ class Node:
         return self._bench.system.token(role)
 
     def start(self) -> float:
-        """Start `serve`; seconds until it is ready. Raises `Incorrect` when it does not become so."""
+        """Start `serve`. Returns the seconds until it is ready. Raises `Incorrect` if it does not become ready."""
         began = time.monotonic()
         self._start("serve")
         while True:
@@ -74,7 +74,7 @@ class Node:
             self._running[verb] = subprocess.Popen(command, cwd=ROOT, env=dict(self._env), stdout=log, stderr=log)
 
     def check(self, began: float) -> None:
-        """Raises `Incorrect` when a process has ended, or when it is too late."""
+        """Raises `Incorrect` when a process has ended, or when the time is over."""
         if any(process.poll() is not None for process in self._running.values()) or time.monotonic() - began > LIMIT_S:
             raise Incorrect(f"a node did not become ready: {self._log.read_text()[-2000:]}")
 

@@ -1,7 +1,7 @@
 """The reference: a FastAPI application that validates the same body with the same model and does nothing.
 
-It is what a FastAPI service costs before it has done anything: the ordinary body parameter, a small JSON answer, no token is
-looked at, nothing is stored. Served by uvicorn on uvloop and httptools with the options that `serve` uses.
+It is what a FastAPI service costs before it does anything: the ordinary body parameter, a small JSON answer, no check of a
+token, nothing stored. Served by uvicorn on uvloop and httptools with the options that `serve` uses.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ async def read_order(order_id: str) -> dict[str, object]:
 
 
 def main() -> None:
-    """Serve on a free port, told as a line of JSON, until standard input ends."""
+    """Serve on a free port, printed as a line of JSON, until standard input ends."""
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     config = uvicorn.Config(app, log_config=None, access_log=False, loop="none", **UVICORN_OPTIONS)

@@ -1,8 +1,8 @@
-"""Orders all the way to paid through the sandbox, as a share of orders that are only accepted; what one costs; how long it takes.
+"""Orders paid through the sandbox, as a share of orders that are only accepted; what one costs; how long it takes.
 
-Both sides are driven by the same client, in turns: a ledger without a world outside takes orders, one with the sandbox (no
-delays, no failures) has them reserved, paid by card and captured. The client and the sandbox use the same two CPUs. Before
-anything is measured the second ledger is warm: the broker's CPU for an order no longer falls, for Java has compiled its code.
+The same client drives both sides, in turns: a ledger without outside services accepts orders, one with the sandbox (no delays,
+no failures) has them reserved, paid by card and captured. The client and the sandbox use the same two CPUs. Before anything is
+measured the second ledger is warm: the broker's CPU for an order no longer falls, because Java has compiled its code.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _numbers = itertools.count(1)
 
 
 class _Shop:
-    """Customers of one system. `pay` goes on until the order is paid. `cpu_ms` is of an order, by process, one per run."""
+    """Customers of one system; with `pays` they pay each order. `cpu_ms` is of an order, by process, one per run."""
 
     def __init__(self, system: System, pays: bool) -> None:
         self._system, self._pays = system, pays
@@ -40,7 +40,7 @@ class _Shop:
         self.cpu_ms: dict[str, list[float]] = {name: [] for name in PROCESSES}
 
     def run(self, connections: int, seconds: float) -> float:
-        """Orders per second, by `connections` customers at once. Raises `Incorrect`."""
+        """Orders per second, by `connections` customers at the same time. Raises `Incorrect`."""
         orders, before = len(self.placed), cpu_s(self._system.pids())
         rate = asyncio.run(self._run(connections, seconds))
         for name, was, now in zip(PROCESSES, before, cpu_s(self._system.pids()), strict=True):
@@ -48,7 +48,7 @@ class _Shop:
         return rate
 
     def warm_up(self, seconds: float) -> None:
-        """At least for `seconds`, and until the broker's code is compiled."""
+        """Run at least for `seconds`, and until the broker's code is compiled."""
         began, broker = time.monotonic(), self.cpu_ms["broker"]
         for _ in range(WARM_ROUNDS):
             self.run(CONNECTIONS, WARM_ROUND_S)
@@ -92,15 +92,15 @@ class _Shop:
         while (await _must(shop.get(path), 200))["status"] != "paid":
             if time.monotonic() > deadline:
                 raise Incorrect(f"{order['order_id']} was not paid in 30 s")
-            await asyncio.sleep(0.4)  # asking more often would measure the asking
+            await asyncio.sleep(0.4)  # more frequent requests would measure the requests
 
 
 async def _must(asked: Any, status: int) -> dict[str, Any]:
     answer: httpx.Response = await asked
     if answer.status_code != status:
         raise Incorrect(f"{answer.request.method} {answer.request.url.path}: {answer.status_code} {answer.text[:200]}")
-    found: dict[str, Any] = answer.json()
-    return found
+    body: dict[str, Any] = answer.json()
+    return body
 
 
 def measure(bench: Bench) -> list[Row]:
@@ -110,16 +110,16 @@ def measure(bench: Bench) -> list[Row]:
     accepted, paid = [], []
     with System(folder, sandbox=True) as system:
         accepting, paying = _Shop(bench.system, pays=False), _Shop(system, pays=True)
-        bench.tell("paying: warming up")
+        bench.report("paying: warming up")
         paying.warm_up(bench.form.warm_up_s)
         for pair, accept_first in bench.pairs():
-            bench.tell(f"orders paid, pair {pair + 1} of {bench.form.pairs}")
+            bench.report(f"orders paid, pair {pair + 1} of {bench.form.pairs}")
             for accept in (accept_first, not accept_first):
-                found = (accepting if accept else paying).run(CONNECTIONS, bench.form.open_s)
-                (accepted if accept else paid).append(found)
+                rate = (accepting if accept else paying).run(CONNECTIONS, bench.form.open_s)
+                (accepted if accept else paid).append(rate)
         bench.orders += [(0, order_id) for order_id in accepting.placed]  # checked with everything else
         cpu_ms = {name: Spread.of(samples) for name, samples in paying.cpu_ms.items()}
-        bench.tell("paying: how long it takes")
+        bench.report("paying: how long it takes")
         before = len(paying.placed)
         paying.run(CALM_CONNECTIONS, bench.form.open_s)
         times_ms = _paid_after_ms(system, set(paying.placed[before:]))
@@ -138,17 +138,17 @@ def measure(bench: Bench) -> list[Row]:
 
 
 def _paid_after_ms(system: System, orders: set[str]) -> list[float]:
-    """From the authorisation's command to that of the event that made each of `orders` paid, by the log's own clock."""
+    """Milliseconds from the authorisation of each of `orders` to the event that made it paid, by the log's own clock."""
     ledger = checker.read_ledger(system.bootstrap_servers)
     if ledger.problems:
         raise Incorrect(checker.describe(ledger.problems))
     authorised: dict[str, int] = {}
-    found = []
+    took_ms = []
     for fields in (event.fields for event in ledger.events if event.fields["order_id"] in orders):
         if fields["type"] == "PaymentAuthorised":
             authorised[fields["order_id"]] = fields["occurred_at"]
         elif fields["status"] == "paid" and (at := authorised.pop(fields["order_id"], None)) is not None:
-            found.append(float(fields["occurred_at"] - at))
-    if not found:
+            took_ms.append(float(fields["occurred_at"] - at))
+    if not took_ms:
         raise Incorrect("nothing was paid")
-    return found
+    return took_ms

@@ -19,7 +19,7 @@ def measure(bench: Bench) -> list[Row]:
         bench.post(32, bench.form.closed_s)
     reads, noops, p99_alone, p50_busy, p99_busy, arrived = [], [], [], [], [], []
     for pair, noop_first in bench.pairs():
-        bench.tell(f"reads, pair {pair + 1} of {bench.form.pairs}")
+        bench.report(f"reads, pair {pair + 1} of {bench.form.pairs}")
         orders = random.Random(pair).sample(bench.orders, min(SAMPLE, len(bench.orders)))
         with bench.watched():
             for noop in (noop_first, not noop_first):

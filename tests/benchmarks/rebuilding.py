@@ -28,7 +28,7 @@ def measure(bench: Bench) -> list[Row]:
     """Quick: 23,000 whole lives. Full: also 1 M and 5 M events, and `serve` at 10 k and at 2 M orders."""
     full = bench.form.events >= 60_000
     orders = 60_000 if full else 24_000
-    bench.tell(f"writing the events of {orders:,} orders")
+    bench.report(f"writing the events of {orders:,} orders")
     events = write_many(bench.log, Topics(WHOLE), PARTITIONS, orders, whole=True)
     rows = _speed(bench, events) + _beside(bench)
     if full:
@@ -42,10 +42,10 @@ def measure(bench: Bench) -> list[Row]:
 def _speed(bench: Bench, events: int) -> list[Row]:
     rate: dict[str, list[float]] = {"raw": [], "one": [], "two": []}
     for pair, raw_first in bench.pairs():
-        bench.tell(f"folding {events:,} events in bulk, pair {pair + 1} of {bench.form.pairs}")
+        bench.report(f"folding {events:,} events in bulk, pair {pair + 1} of {bench.form.pairs}")
         with bench.watched():
-            for way in ("raw", "one", "two") if raw_first else ("two", "one", "raw"):
-                rate[way].append(_rate(bench, way, WHOLE, events))
+            for mode in ("raw", "one", "two") if raw_first else ("two", "one", "raw"):
+                rate[mode].append(_rate(bench, mode, WHOLE, events))
     name = "rebuild"
     return [
         Row(name, "rebuild, one process : raw consume and decode", "ratio", ratios(rate["one"], rate["raw"]), at_least(0.6)),
@@ -56,23 +56,23 @@ def _speed(bench: Bench, events: int) -> list[Row]:
     ]
 
 
-def _rate(bench: Bench, way: str, prefix: str, events: int) -> float:
-    """Events a second. Raises `Incorrect` unless all of them were folded."""
-    if way == "raw":
-        found = _finish([_start(bench, "raw", prefix, events, 0, 1)])
-        return found[0]["events"] / found[0]["took_s"]
-    groups = 1 if way == "one" else 2
-    found = _finish([_start(bench, "bulk", prefix, events, group, groups) for group in range(groups)])
-    folded = sum(result["events"] for result in found)
+def _rate(bench: Bench, mode: str, prefix: str, events: int) -> float:
+    """Events a second. Raises `Incorrect` unless all events were folded."""
+    if mode == "raw":
+        results = _finish([_start(bench, "raw", prefix, events, 0, 1)])
+        return results[0]["events"] / results[0]["took_s"]
+    groups = 1 if mode == "one" else 2
+    results = _finish([_start(bench, "bulk", prefix, events, group, groups) for group in range(groups)])
+    folded = sum(result["events"] for result in results)
     if folded != events:
         raise Incorrect(f"{events} events were written, {folded} folded in bulk")
-    return folded / (max(result["ended"] for result in found) - min(result["began"] for result in found))
+    return folded / (max(result["ended"] for result in results) - min(result["began"] for result in results))
 
 
-def _start(bench: Bench, way: str, prefix: str, events: int, group: int, groups: int) -> subprocess.Popen[bytes]:
+def _start(bench: Bench, mode: str, prefix: str, events: int, group: int, groups: int) -> subprocess.Popen[bytes]:
     state = bench.system.folder / f"bulk-state-{group}"
     shutil.rmtree(state, ignore_errors=True)
-    given = {
+    options = {
         "--bootstrap": bench.system.bootstrap_servers,
         "--prefix": prefix,
         "--partitions": PARTITIONS,
@@ -81,19 +81,19 @@ def _start(bench: Bench, way: str, prefix: str, events: int, group: int, groups:
         "--group": group,
         "--groups": groups,
     }
-    arguments = [str(word) for pair in given.items() for word in pair]
-    command = [sys.executable, "-m", "tests.benchmarks.folding_run", way, *arguments]
+    arguments = [str(word) for pair in options.items() for word in pair]
+    command = [sys.executable, "-m", "tests.benchmarks.folding_run", mode, *arguments]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def _finish(running: list[subprocess.Popen[bytes]]) -> list[dict[str, Any]]:
-    found = []
+    results = []
     for process in running:
         out, err = process.communicate(timeout=LIMIT_S)
         if process.returncode:
             raise Incorrect(f"a fold ended with {process.returncode}: {err.decode(errors='replace')[-2000:]}")
-        found.append(json.loads(out.splitlines()[-1]))
-    return found
+        results.append(json.loads(out.splitlines()[-1]))
+    return results
 
 
 # ---- beside a serve -------------------------------------------------------------------------------------------------
@@ -105,7 +105,7 @@ def _beside(bench: Bench) -> list[Row]:
         bench.post(32, bench.form.closed_s * 2)
     idle, busy, rebuilds = [], [], 0
     for pair, idle_first in bench.pairs():
-        bench.tell(f"reads beside a rebuild, pair {pair + 1} of {bench.form.pairs}")
+        bench.report(f"reads beside a rebuild, pair {pair + 1} of {bench.form.pairs}")
         orders = random.Random(pair).sample(bench.orders, min(2_000, len(bench.orders)))
         for alone in (idle_first, not idle_first):
             if alone:
@@ -137,7 +137,7 @@ def _reads_beside_rebuilds(bench: Bench, orders: list[tuple[int, str]]) -> tuple
             raise Incorrect(f"a rebuild differs from what is live: {out.decode()}{err.decode(errors='replace')[-1000:]}")
 
     running, ended = start(), 0
-    time.sleep(1.5)  # until it is at work
+    time.sleep(1.5)  # until it is working
     reading = bench.start_gets(bench.system.port, orders, bench.form.open_s, 8, READ_PER_S)
     deadline = time.monotonic() + bench.form.open_s
     while time.monotonic() < deadline:
@@ -157,17 +157,17 @@ def _large(bench: Bench) -> list[Row]:
     sizes = {SMALL: 10_000, MIDDLE: 400_000, LARGE: 2_000_000}
     written = {}
     for prefix, orders in sizes.items():
-        bench.tell(f"writing the events of {orders:,} orders")
+        bench.report(f"writing the events of {orders:,} orders")
         written[prefix] = write_many(bench.log, Topics(prefix), PARTITIONS, orders)
-    bench.tell("writing 200,000 events")
+    bench.report("writing 200,000 events")
     few = write_many(bench.log, Topics("bench-few."), PARTITIONS, 80_000)
     memory = {}
     for prefix, events in (("bench-few.", few), (LARGE, written[LARGE])):
-        bench.tell(f"memory of rebuilding {events:,} events")
-        found = _finish([_start(bench, "bulk", prefix, events, 0, 1)])[0]
-        if found["events"] != events:
-            raise Incorrect(f"{events} events were written, {found['events']} folded")
-        memory[prefix] = float(found["peak_bytes"])
+        bench.report(f"memory of rebuilding {events:,} events")
+        result = _finish([_start(bench, "bulk", prefix, events, 0, 1)])[0]
+        if result["events"] != events:
+            raise Incorrect(f"{events} events were written, {result['events']} folded")
+        memory[prefix] = float(result["peak_bytes"])
     rows = [
         Row(
             "large",
@@ -182,7 +182,7 @@ def _large(bench: Bench) -> list[Row]:
     try:
         cold = {}
         for prefix, node in nodes.items():
-            bench.tell(f"a node folds {written[prefix]:,} events from nothing")
+            bench.report(f"a node folds {written[prefix]:,} events from nothing")
             cold[prefix] = node.start()
         again = []
         for _ in range(bench.form.pairs):
@@ -204,7 +204,7 @@ def _large(bench: Bench) -> list[Row]:
 def _reads_by_size(bench: Bench, small: Node, few: int, large: Node, many: int) -> list[Row]:
     p99: dict[tuple[str, str], list[float]] = {}
     for pair, small_first in bench.pairs():
-        bench.tell(f"reads at {few:,} and {many:,} orders, pair {pair + 1} of {bench.form.pairs}")
+        bench.report(f"reads at {few:,} and {many:,} orders, pair {pair + 1} of {bench.form.pairs}")
         choice = random.Random(pair)
         for kind in ("order", "page"):
             for name in ("small", "large") if small_first else ("large", "small"):

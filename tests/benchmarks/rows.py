@@ -41,7 +41,7 @@ class Row:
     """One figure. Without a goal it explains others."""
 
     benchmark: str
-    what: str
+    figure: str
     unit: str
     spread: Spread
     goal: Goal | None = None
@@ -56,7 +56,7 @@ class Row:
     def as_json(self) -> dict[str, Any]:
         return {
             "benchmark": self.benchmark,
-            "what": self.what,
+            "what": self.figure,
             "unit": self.unit,
             "median": self.spread.median,
             "min": self.spread.least,
@@ -75,24 +75,24 @@ def _number(value: float) -> str:
 
 
 def table(rows: Sequence[Row]) -> Table:
-    found = Table(show_edge=False, pad_edge=False, header_style="bold")
+    grid = Table(show_edge=False, pad_edge=False, header_style="bold")
     for name in ("what", "unit"):
-        found.add_column(name)
+        grid.add_column(name)
     for name in ("median", "min", "max"):
-        found.add_column(name, justify="right")
-    found.add_column("goal")
-    found.add_column("result")
+        grid.add_column(name, justify="right")
+    grid.add_column("goal")
+    grid.add_column("result")
     for place, row in enumerate(rows):
         numbers = (_number(v) for v in (row.spread.median, row.spread.least, row.spread.largest))
         result = {"ok": "[green]ok[/]", "missed": "[red]missed[/]"}.get(row.result, "")
         end_section = place + 1 < len(rows) and rows[place + 1].benchmark != row.benchmark
         goal = "" if row.goal is None else str(row.goal)
-        found.add_row(row.what, row.unit, *numbers, goal, result, style=None if row.goal else "dim", end_section=end_section)
-    return found
+        grid.add_row(row.figure, row.unit, *numbers, goal, result, style=None if row.goal else "dim", end_section=end_section)
+    return grid
 
 
 def show(out: Console, rows: Sequence[Row], machine: dict[str, Any], pairs: int, foreign_cpus: Sequence[float]) -> None:
-    """Print machine, table and how noisy it was."""
+    """Print the machine, the table, and how busy other processes were."""
     libraries = ", ".join(f"{name} {version}" for name, version in machine["libraries"].items())
     box = f"{machine['cpus']} CPUs ({machine['cpu_model']}), {machine['memory_gib']} GiB, {machine['system']}"
     out.print(box, highlight=False)

@@ -16,7 +16,7 @@ class Spread:
 
     @classmethod
     def of(cls, samples: Sequence[float]) -> Spread:
-        """Raises `ValueError` when there are none."""
+        """Raises `ValueError` when there are no samples."""
         if not samples:
             raise ValueError("no samples")
         return cls(tuple(samples))

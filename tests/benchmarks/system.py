@@ -1,4 +1,4 @@
-"""What is measured: the whole ledger as `order-ledger up` runs it, and the no-op server beside it. Both end with this process."""
+"""The measured system: the whole ledger as `order-ledger up` runs it, and the no-op server. Both end with this process."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ _SETTINGS = (
 )
 
 
-# A benchmark asks as fast as it can, in the names of few.
+# A benchmark sends requests as fast as it can, as few principals.
 NO_LIMITS = {f"LIMIT_{who}_PER_SECOND": "1000000" for who in ("GATEWAY", "CUSTOMER", "STAFF")}
 
 
 def _clean_environment() -> dict[str, str]:
-    """Without settings that are meant for another ledger."""
+    """The environment without settings for another ledger."""
     return {name: value for name, value in os.environ.items() if not name.startswith(_SETTINGS)}
 
 
 def _end_with_parent() -> None:
-    """In the child: end when this benchmark does, in whatever way. Linux only; elsewhere a killed benchmark leaves its ledger."""
+    """In the child: end when this benchmark does, however it ends. Linux only; elsewhere a killed benchmark leaves its ledger."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 class System:
-    """`order-ledger up` in `folder`, until the `with` ends; with a `sandbox` what is accepted is also paid and reserved.
+    """`order-ledger up` in `folder`, until the `with` ends; with a `sandbox`, accepted orders are also reserved and paid.
 
     `settings` are environment variables of its own.
     """
@@ -106,11 +106,11 @@ class System:
         return servers
 
     def pids(self) -> list[int]:
-        """Of `PROCESSES`, in that order."""
+        """Process ids of `PROCESSES`, in that order."""
         return [int((self.folder / "run" / f"{name}.pid").read_text()) for name in PROCESSES]
 
     def restarts(self) -> list[str]:
-        """What `up` said that is not about starting: a process of the system died."""
+        """Output of `up` that is not about starting: a process of the system died."""
         return [line for line in (self.folder / "up.out").read_text().splitlines() if "again" in line]
 
 
@@ -122,9 +122,9 @@ class Noop:
             [sys.executable, "-m", "tests.benchmarks.noop_server"], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         assert self._process.stdout is not None
-        told = json.loads(self._process.stdout.readline())
-        self.port: int = told["port"]
-        self.stack: str = told["stack"]
+        announced = json.loads(self._process.stdout.readline())
+        self.port: int = announced["port"]
+        self.stack: str = announced["stack"]
         self.pid = self._process.pid
         return self
 

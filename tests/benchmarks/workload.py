@@ -1,4 +1,4 @@
-"""Orders to post, alike in shape and different in content: a shop's own articles, many customers, one to three lines.
+"""Orders to post, alike in shape and different in content: a shop's articles, many customers, one to three lines.
 
 Bodies differ because the log is compressed: a thousand copies of one body would flatter it.
 """
@@ -29,17 +29,17 @@ def _article(rng: random.Random) -> dict[str, Any]:
 
 
 def bodies(count: int = BODIES, seed: int = 1) -> list[dict[str, Any]]:
-    """Valid bodies of `POST /orders`; the same ones for the same arguments."""
+    """Valid bodies of `POST /orders`; the same arguments give the same bodies."""
     rng = random.Random(seed)
     articles = [_article(rng) for _ in range(300)]
-    found = []
+    orders = []
     for number in range(count):
         chosen = rng.sample(articles, rng.choice((1, 2, 2, 3)))
         lines = [article | {"quantity": rng.choice((1, 1, 1, 2, 3))} for article in chosen]
         shipping = rng.choice((390, 490, 790))
         city, postcode, country = rng.choice(_CITIES)
         person = rng.choice(_NAMES)
-        found.append(
+        orders.append(
             {
                 "currency": rng.choice(("EUR", "EUR", "GBP")),
                 "lines": lines,
@@ -58,7 +58,7 @@ def bodies(count: int = BODIES, seed: int = 1) -> list[dict[str, Any]]:
                 },
             }
         )
-    return found
+    return orders
 
 
 def customer_of(number: int) -> str:
@@ -66,7 +66,7 @@ def customer_of(number: int) -> str:
 
 
 def posts(token: str) -> list[str]:
-    """Requests that place an order each, with the place of the idempotency key left open."""
+    """Requests that place an order each, with a gap for the idempotency key."""
     requests = []
     for number, body in enumerate(bodies()):
         text = json.dumps(body, separators=(",", ":"))
@@ -93,5 +93,5 @@ def gets(token: str, orders: Sequence[tuple[int, str]]) -> list[str]:
 
 
 def names(orders: Sequence[tuple[int, str]]) -> list[str]:
-    """What the answer to each of `gets` must contain."""
+    """The text that the answer to each of `gets` must contain."""
     return [f'"order_id":"{order_id}"' for _, order_id in orders]

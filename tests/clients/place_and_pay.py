@@ -34,14 +34,14 @@ BODY = PlaceOrder(
 )
 
 
-def until(kind: type[T], ask: Callable[[], Any], holds: Callable[[T], bool] = lambda found: True) -> T:
+def until(kind: type[T], ask: Callable[[], Any], holds: Callable[[T], bool] = lambda answer: True) -> T:
     """The first answer of this kind that holds."""
     deadline = time.monotonic() + 100
-    while not (isinstance(found := ask(), kind) and holds(found)):
+    while not (isinstance(answer := ask(), kind) and holds(answer)):
         if time.monotonic() > deadline:
-            raise SystemExit(f"no {kind.__name__}: {found}")
+            raise SystemExit(f"no {kind.__name__}: {answer}")
         time.sleep(0.05)
-    return found
+    return answer
 
 
 with AuthenticatedClient(base_url=url, token=token, timeout=httpx.Timeout(30)) as api:
@@ -66,6 +66,6 @@ with AuthenticatedClient(base_url=url, token=token, timeout=httpx.Timeout(30)) a
     paid = until(
         Order,
         lambda: read_order.sync(order.order_id, client=api, customer_id=CUSTOMER),
-        lambda found: found.status.value == "paid",
+        lambda order: order.status.value == "paid",
     )
     print(json.dumps(paid.to_dict()))

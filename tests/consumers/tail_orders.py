@@ -1,7 +1,7 @@
-"""Tails `order-events` with nothing of ours: python tail_orders.py BROKERS TOPIC REGISTRY_URL TOKEN [EVENTS]
+"""Tails `order-events` without the product's code: python tail_orders.py BROKERS TOPIC REGISTRY_URL TOKEN [EVENTS]
 
-Prints a JSON line per event; ends after EVENTS, or at Ctrl-C. On its way it checks what the ledger promises its readers:
-versions 1..n per order without gaps, and the chain of each partition.
+Prints a JSON line per event; ends after EVENTS, or at Ctrl-C. It checks the ledger's promises to
+readers: versions 1..n per order without gaps, and the chain of each partition.
 """
 
 import base64

@@ -28,20 +28,20 @@ def openapi() -> dict[str, Any]:
 
 
 def redocly(bench: Workbench, document: dict[str, Any]) -> list[dict[str, Any]]:
-    """What Redocly finds wrong with a document."""
+    """The problems that Redocly reports in a document."""
     (bench.folder / "openapi.json").write_text(json.dumps(document))
     done = bench.tool("redocly", "lint", "openapi.json", "--config", "redocly.yaml", "--format", "json")
     try:
-        found: dict[str, Any] = json.loads(done.stdout)
+        report: dict[str, Any] = json.loads(done.stdout)
     except ValueError:
         pytest.fail(f"{done.stdout}\n{done.stderr}")
-    problems: list[dict[str, Any]] = found["problems"]
+    problems: list[dict[str, Any]] = report["problems"]
     assert (done.returncode == 0) is (not problems), done.stderr
     return problems
 
 
 def spectral(bench: Workbench, document: dict[str, Any]) -> list[dict[str, Any]]:
-    """What Spectral finds wrong with a document, hints included."""
+    """The problems that Spectral reports in a document, hints included."""
     (bench.folder / "openapi.json").write_text(json.dumps(document))
     arguments = (
         "--ruleset",
@@ -56,9 +56,9 @@ def spectral(bench: Workbench, document: dict[str, Any]) -> list[dict[str, Any]]
     )
     done = bench.tool("spectral", "lint", "openapi.json", *arguments)
     assert done.returncode in (0, 1), f"{done.stdout}\n{done.stderr}"
-    found: list[dict[str, Any]] = json.loads((bench.folder / "spectral.json").read_text())
-    assert (done.returncode == 0) is (not found), done.stderr
-    return found
+    problems: list[dict[str, Any]] = json.loads((bench.folder / "spectral.json").read_text())
+    assert (done.returncode == 0) is (not problems), done.stderr
+    return problems
 
 
 def said(problems: list[dict[str, Any]]) -> list[str]:
@@ -88,8 +88,8 @@ def test_both_see_what_is_missing(bench: Workbench, openapi: dict[str, Any]) -> 
 
 @pytest.fixture(scope="module")
 def asyncapi() -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(json.dumps(asyncapi_document(Topics("eu."), 4, 2)))
-    return found
+    document: dict[str, Any] = json.loads(json.dumps(asyncapi_document(Topics("eu."), 4, 2)))
+    return document
 
 
 def parsed(bench: Workbench, document: dict[str, Any]) -> dict[str, Any]:
@@ -97,12 +97,12 @@ def parsed(bench: Workbench, document: dict[str, Any]) -> dict[str, Any]:
     (bench.folder / "asyncapi.json").write_text(json.dumps(document))
     done = bench.node("validate_asyncapi.mjs", "asyncapi.json")
     assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    report: dict[str, Any] = json.loads(done.stdout)
+    return report
 
 
 def faults(document: dict[str, Any]) -> list[str]:
-    """What the official schema of AsyncAPI 3.1 finds."""
+    """The faults by the official schema of AsyncAPI 3.1."""
     schema = json.loads((node_modules() / "@asyncapi/specs/schemas/3.1.0-without-$id.json").read_text("utf-8"))
     return [f"{'/'.join(map(str, e.absolute_path))}: {e.message[:300]}" for e in Draft7Validator(schema).iter_errors(document)]
 

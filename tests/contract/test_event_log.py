@@ -48,7 +48,7 @@ def test_transactions_leave_gaps_in_the_offsets(stage: Stage) -> None:
     assert stage.log.ends([tp]) == {tp: 5}
 
 
-def test_an_open_transaction_is_not_read_and_holds_back_what_follows(stage: Stage) -> None:
+def test_an_open_transaction_is_not_read_and_holds_back_later_records(stage: Stage) -> None:
     topic = stage.topic(partitions=2)
     tps = [TopicPartition(topic, 0), TopicPartition(topic, 1)]
     stage.transact(*records(topic, 0, "before"))
@@ -67,7 +67,7 @@ def test_a_successor_ends_the_open_transaction_and_its_records_are_never_read(st
     stage.backstage.leave_open(transactional_id, records(topic, 0, "torn"))
     successor = stage.log.writer(transactional_id)
     successor.start(PATIENCE_S)
-    # final from here on: this is what the fold of a take-over relies on
+    # final from here on: the fold of a take-over relies on it
     assert stage.log.ends([tp]) == stage.log.ends([tp], "read_uncommitted") == {tp: 2}
     successor.transact(records(topic, 0, "whole"))
     successor.close()
@@ -75,7 +75,7 @@ def test_a_successor_ends_the_open_transaction_and_its_records_are_never_read(st
     assert values(stage.read_to_end({tp: 0}, isolation="read_uncommitted")) == ["torn", "whole"]
 
 
-def test_a_fenced_writer_commits_nothing_and_takes_nothing_more(stage: Stage) -> None:
+def test_a_fenced_writer_commits_nothing_and_accepts_nothing_more(stage: Stage) -> None:
     topic, transactional_id = stage.topic(), stage.name("writer")
     old, new = stage.log.writer(transactional_id), stage.log.writer(transactional_id)
     old.start(PATIENCE_S)
@@ -110,7 +110,7 @@ def test_a_writer_starts_once_and_not_without_a_start(stage: Stage) -> None:
     assert stage.read_to_end({TopicPartition(topic, 0): 0}) == []
 
 
-def test_a_record_too_large_is_refused_and_the_writer_goes_on(stage: Stage) -> None:
+def test_a_record_too_large_is_refused_and_the_writer_continues(stage: Stage) -> None:
     topic = stage.topic()
     writer = stage.log.writer(stage.name("writer"))
     writer.start(PATIENCE_S)
@@ -145,7 +145,7 @@ def test_log_append_time_is_the_logs_own(stage: Stage) -> None:
     assert abs(read.timestamp_ms - time.time() * 1000) < 60_000
 
 
-def test_a_record_that_the_log_refuses_is_named_and_the_next_writer_goes_on(stage: Stage) -> None:
+def test_a_record_that_the_log_refuses_is_named_and_the_next_writer_continues(stage: Stage) -> None:
     topic = stage.topic(message_timestamp_type="CreateTime", message_timestamp_after_max_ms="3600000")
     writer = stage.log.writer(name := stage.name("writer"))
     writer.start(60)
@@ -160,7 +160,7 @@ def test_a_record_that_the_log_refuses_is_named_and_the_next_writer_goes_on(stag
     assert [r.value for r in stage.read_to_end({TopicPartition(topic, 0): 0})] == [b"next"]
 
 
-def test_the_ledgers_own_topics_take_any_time(stage: Stage, topics: Topics) -> None:
+def test_the_ledgers_own_topics_accept_any_time(stage: Stage, topics: Topics) -> None:
     stage.log.ensure_topics(topics.specs(1, 1))
     far_ms = 253_402_300_799_000  # the year 9999
     for topic in (topics.events, topics.refusals, topics.contacts):
@@ -178,7 +178,7 @@ def test_offset_at_finds_the_first_record_not_older(stage: Stage) -> None:
     assert stage.log.offset_at(tps, 0) == {tps[0]: 0, tps[1]: 0}
     assert stage.log.offset_at(tps, 1500) == {tps[0]: 1, tps[1]: 0}
     assert stage.log.offset_at(tps, 3000) == {tps[0]: 3, tps[1]: 0}
-    # a marker has a time of its own: behind the last record, before or at the end
+    # a marker has a time of its own: the answer is after the last record, before or at the end
     behind = stage.log.offset_at(tps, 3001)
     assert 4 <= behind[tps[0]] <= 5
     assert stage.read_to_end(behind) == []
@@ -199,7 +199,7 @@ def test_topics_are_created_once_and_counted(stage: Stage) -> None:
     assert stage.log.ends([]) == stage.log.starts([]) == {}
 
 
-def test_a_topic_made_anew_has_another_id_and_is_empty(stage: Stage) -> None:
+def test_a_topic_that_is_deleted_and_created_again_has_another_id_and_is_empty(stage: Stage) -> None:
     spec = TopicSpec(stage.name("topic"), 1)
     stage.log.ensure_topics([spec])
     before = stage.log.topic_id(spec.name)

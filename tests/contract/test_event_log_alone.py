@@ -1,4 +1,4 @@
-"""What only one adapter of `ledger.log` can show: faults that tests ask the memory for, and a Kafka that is not there."""
+"""What only one adapter of `ledger.log` can show: faults on request of the log in memory, and an unreachable Kafka."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_memory_fences_on_request() -> None:
         writer.transact(records("t", 0, "x"))
 
 
-def test_memory_that_is_away_answers_nobody_and_comes_back_whole() -> None:
+def test_an_unreachable_memory_log_answers_nobody_and_comes_back_whole() -> None:
     log = MemoryLog()
     log.ensure_topics([TopicSpec("t", 1)])
     tp = TopicPartition("t", 0)
@@ -63,14 +63,14 @@ def test_memory_that_is_away_answers_nobody_and_comes_back_whole() -> None:
     sender.close()
 
 
-def test_memory_tells_a_member_that_did_not_poll_what_it_lost() -> None:
+def test_memory_reports_lost_partitions_to_a_member_that_did_not_poll() -> None:
     log = MemoryLog()
     log.ensure_topics([TopicSpec("t", 2)])
-    told: list[tuple[str, str, list[int]]] = []
+    calls: list[tuple[str, str, list[int]]] = []
 
     def member(name: str) -> Lease:
         def note(word: str) -> object:
-            return lambda partitions: told.append((name, word, partitions))
+            return lambda partitions: calls.append((name, word, partitions))
 
         return log.lease("t", "g", name, note("taken"), note("revoked"), note("lost"))  # type: ignore[arg-type]
 
@@ -80,20 +80,20 @@ def test_memory_tells_a_member_that_did_not_poll_what_it_lost() -> None:
     log.expire("g", "a")
     b.poll(0)
     a.poll(0)
-    assert told == [("a", "taken", [0]), ("b", "taken", [1]), ("b", "taken", [0]), ("a", "lost", [0])]
+    assert calls == [("a", "taken", [0]), ("b", "taken", [1]), ("b", "taken", [0]), ("a", "lost", [0])]
     b.poll(0)
     a.poll(0)
-    assert told[4:] == [("b", "revoked", [0]), ("a", "taken", [0])] or told[4:] == [("b", "revoked", [1]), ("a", "taken", [1])]
+    assert calls[4:] == [("b", "revoked", [0]), ("a", "taken", [0])] or calls[4:] == [("b", "revoked", [1]), ("a", "taken", [1])]
     a.commit({TopicPartition("t", 0): 7})
     assert log.progress("g", [TopicPartition("t", 0)]) == {TopicPartition("t", 0): 7}
 
 
 @pytest.mark.kafka
-def test_nothing_listens_there_is_an_answer_in_time_that_says_so() -> None:
+def test_where_nothing_listens_an_error_says_so_in_time() -> None:
     log = KafkaLog(KafkaSettings(bootstrap_servers="127.0.0.1:1"))
     began = time.monotonic()
     with pytest.raises(LogUnavailable, match=r"127\.0\.0\.1:1.*refused"):
         log.ends([TopicPartition("t", 0)], timeout_s=1)
     with pytest.raises(LogUnavailable):
         log.writer("w").start(1)
-    assert time.monotonic() - began < 60  # of the clients' own patience: without the limits it is minutes
+    assert time.monotonic() - began < 60  # the clients' own limits; without them it takes minutes

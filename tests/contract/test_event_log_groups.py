@@ -20,7 +20,7 @@ from tests.support.stage import Stage
 
 
 class Member:
-    """A process that polls its lease and remembers what it was told."""
+    """A process that polls its lease and records the callbacks."""
 
     def __init__(self, stage: Stage, topic: str, group: str, instance: str) -> None:
         self.held: set[int] = set()
@@ -32,7 +32,7 @@ class Member:
         self._thread.start()
 
     def taken(self, partitions: list[int]) -> None:
-        assert not self.held & set(partitions), "a partition was given that is held already"
+        assert not self.held & set(partitions), "a partition was assigned that is already held"
         self.held |= set(partitions)
 
     def revoked(self, partitions: list[int]) -> None:
@@ -88,7 +88,7 @@ def test_the_same_instance_gets_its_share_back_without_waiting_for_the_session(
     again.leave()
 
 
-def test_a_second_process_of_the_same_name_ends_the_first_ones_lease_for_ever(stage: Stage) -> None:
+def test_a_second_process_of_the_same_name_ends_the_lease_of_the_first_for_good(stage: Stage) -> None:
     topic, group = stage.topic(partitions=2), stage.name("group")
     first = Member(stage, topic, group, "a")
     until(lambda: len(first.held) == 2)
@@ -100,7 +100,7 @@ def test_a_second_process_of_the_same_name_ends_the_first_ones_lease_for_ever(st
     first.leave()
 
 
-def test_what_nobody_holds_is_told_and_a_member_that_joins_again_makes_the_group_share_again(stage: Stage) -> None:
+def test_unheld_partitions_are_listed_and_a_member_that_rejoins_makes_the_group_share_again(stage: Stage) -> None:
     topic, group = stage.topic(partitions=2), stage.name("group")
     assert stage.log.unheld(topic, group) == [0, 1]
     held: set[int] = set()
@@ -113,7 +113,7 @@ def test_what_nobody_holds_is_told_and_a_member_that_joins_again_makes_the_group
     lease.close()
 
 
-def test_what_a_callback_raises_comes_out_of_poll(stage: Stage) -> None:
+def test_poll_raises_what_a_callback_raises(stage: Stage) -> None:
     def broken(partitions: list[int]) -> None:
         raise ZeroDivisionError("a bug")
 
@@ -130,7 +130,7 @@ def test_what_a_callback_raises_comes_out_of_poll(stage: Stage) -> None:
     lease.close()
 
 
-def test_a_bookmark_is_there_for_whoever_asks_next_and_none_where_none_was_written(stage: Stage) -> None:
+def test_a_bookmark_is_read_back_and_is_none_where_none_was_written(stage: Stage) -> None:
     topic = stage.topic(partitions=3)
     tps = [TopicPartition(topic, p) for p in range(3)]
     group = stage.name("bookmark")
@@ -142,7 +142,7 @@ def test_a_bookmark_is_there_for_whoever_asks_next_and_none_where_none_was_writt
     second = stage.log.bookmark(group)
     assert second.read(tps) == {tps[0]: 8, tps[1]: 0, tps[2]: None}
     assert second.read([]) == {}
-    second.write({tps[0]: 3})  # back, too: it is a position and no high mark
+    second.write({tps[0]: 3})  # backwards too: it is a position, not a high-water mark
     assert second.read(tps[:1]) == {tps[0]: 3}
     second.close()
     other = stage.log.bookmark(stage.name("other-bookmark"))
@@ -150,13 +150,13 @@ def test_a_bookmark_is_there_for_whoever_asks_next_and_none_where_none_was_writt
     other.close()
 
 
-def test_progress_is_noted_for_monitors_at_any_time_and_harms_nobody(stage: Stage) -> None:
+def test_progress_is_committed_for_monitors_at_any_time_and_harms_nobody(stage: Stage) -> None:
     topic, commands, group = stage.topic(partitions=2), stage.topic(partitions=2), stage.name("group")
     noted = {TopicPartition(commands, 0): 7, TopicPartition(commands, 1): 9}
     assert stage.log.progress(group, noted) == dict.fromkeys(noted, 0)
     held: set[int] = set()
     lease = stage.log.lease(topic, group, "a", held.update, held.difference_update, held.difference_update)
-    lease.commit({TopicPartition(commands, 0): 3})  # before the group has let us in
+    lease.commit({TopicPartition(commands, 0): 3})  # before the group has admitted this member
     until(lambda: lease.poll(0.1) or held == {0, 1})
     lease.commit(noted)
     until(lambda: lease.poll(0.1) or stage.log.progress(group, noted) == noted)
@@ -165,7 +165,7 @@ def test_progress_is_noted_for_monitors_at_any_time_and_harms_nobody(stage: Stag
 
 
 @pytest.mark.kafka
-def test_a_note_that_lands_after_a_later_one_is_written_over(kafka: KafkaSettings, topics: Topics) -> None:
+def test_progress_that_arrives_after_a_later_one_is_overwritten(kafka: KafkaSettings, topics: Topics) -> None:
     """librdkafka retries a commit while the coordinator loads, and sends the next one meanwhile."""
     log, topic, commands = KafkaLog(kafka), f"{topics.prefix}writers", f"{topics.prefix}commands"
     log.ensure_topics([TopicSpec(topic, 1), TopicSpec(commands, 1)])
@@ -184,23 +184,23 @@ def test_a_note_that_lands_after_a_later_one_is_written_over(kafka: KafkaSetting
 
 
 @pytest.mark.kafka
-def test_a_group_that_cannot_be_joined_just_now_is_joined_later(
+def test_a_group_that_cannot_be_joined_now_is_joined_later(
     kafka: KafkaSettings, topics: Topics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The lease that asked for it goes on: it ended `commands`."""
+    """The lease that asked for it continues; it used to end `commands`."""
     log, topic = KafkaLog(kafka), f"{topics.prefix}writers"
     log.ensure_topics([TopicSpec(topic, 2)])
     held: set[int] = set()
     member = log.lease(topic, f"{topics.prefix}group", "a", held.update, held.difference_update, held.difference_update)
     until(lambda: member.poll(0.1) or held == {0, 1})
-    made, refused = lease.Consumer, 2
+    real_consumer, refused = lease.Consumer, 2
 
     def consumer(*arguments: object, **named: object) -> object:
         nonlocal refused
         if refused:
             refused -= 1
-            raise KafkaException(KafkaError(KafkaError._CRIT_SYS_RESOURCE, "no thread can be made"))
-        return made(*arguments, **named)
+            raise KafkaException(KafkaError(KafkaError._CRIT_SYS_RESOURCE, "no thread can be created"))
+        return real_consumer(*arguments, **named)
 
     monkeypatch.setattr(lease, "Consumer", consumer)
     monkeypatch.setattr(lease, "JOIN_AGAIN_S", 0.2)

@@ -30,7 +30,7 @@ def test_a_reader_begins_in_the_middle_and_follows_new_records(stage: Stage) -> 
     until(lambda: reader.poll(10, 0.05) == [] and reader.silent_s() < 3)
 
 
-def test_a_reader_of_nothing_waits_and_reads_once_it_is_told_what(stage: Stage) -> None:
+def test_a_reader_of_nothing_waits_and_reads_once_it_is_assigned(stage: Stage) -> None:
     topic = stage.topic()
     stage.transact(*records(topic, 0, "a"))
     reader = stage.reader({})
@@ -92,7 +92,7 @@ def test_assign_replaces_the_assignment(stage: Stage) -> None:
     assert values(poll_some(reader, 1)) == ["b"]
 
 
-def test_the_end_reached_is_the_end_told_also_behind_an_aborted_tail(stage: Stage) -> None:
+def test_the_end_reached_is_the_end_of_the_log_also_behind_an_aborted_tail(stage: Stage) -> None:
     topic, transactional_id = stage.topic(), stage.name("writer")
     tp = TopicPartition(topic, 0)
     stage.transact(*records(topic, 0, "a"))
@@ -106,7 +106,7 @@ def test_the_end_reached_is_the_end_told_also_behind_an_aborted_tail(stage: Stag
     assert reader.reached_end() == stage.log.ends([tp]) == {tp: 5}
 
 
-def test_an_end_is_met_again_after_new_records(stage: Stage) -> None:
+def test_the_end_is_reached_again_after_new_records(stage: Stage) -> None:
     topic = stage.topic()
     tp = TopicPartition(topic, 0)
     reader = stage.reader({tp: 0}, eof=True, max_wait_ms=10)
@@ -141,17 +141,17 @@ def test_a_position_behind_the_end_is_a_hole(stage: Stage) -> None:
         poll_some(stage.reader({TopicPartition(topic, 0): 100}), 1)
 
 
-def test_what_was_read_before_a_hole_is_returned_first(stage: Stage) -> None:
+def test_records_read_before_a_hole_are_returned_first(stage: Stage) -> None:
     topic = stage.topic(partitions=2)
     stage.transact(*records(topic, 0, *"abc"), *records(topic, 1, "x"))
     reader = stage.reader({TopicPartition(topic, 0): 0, TopicPartition(topic, 1): 100})
     read: list[Record] = []
     with pytest.raises(Hole):
         read_for_ever(reader, read)
-    assert values(read) in (list("abc"), [])  # all that was fetched before, or nothing: the order of partitions is free
+    assert values(read) in (list("abc"), [])  # everything fetched before, or nothing: the order of partitions is free
 
 
-def test_a_reader_of_nothing_there_says_so(stage: Stage) -> None:
+def test_a_reader_of_a_missing_topic_says_so(stage: Stage) -> None:
     reader = stage.reader({TopicPartition(stage.name("missing"), 0): 0})
     with pytest.raises(LogError):
         poll_some(reader, 1)

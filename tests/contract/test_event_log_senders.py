@@ -19,7 +19,7 @@ from tests.support.patience import PATIENCE_S, until
 from tests.support.stage import Acks, Stage, values
 
 
-def test_every_record_sent_is_answered_once_with_where_and_when_it_landed(stage: Stage) -> None:
+def test_every_record_sent_is_answered_once_with_its_position_and_time(stage: Stage) -> None:
     topic = stage.topic(partitions=2, message_timestamp_type="LogAppendTime")
     sender, acks = stage.log.sender("sender-under-test"), Acks()
     for n in range(300):
@@ -33,7 +33,7 @@ def test_every_record_sent_is_answered_once_with_where_and_when_it_landed(stage:
     sender.close()
 
 
-def test_an_answer_may_send_again(stage: Stage) -> None:
+def test_a_callback_may_send_again(stage: Stage) -> None:
     topic = stage.topic()
     sender, acks = stage.log.sender(stage.name("sender")), Acks()
 
@@ -53,7 +53,7 @@ def test_an_answer_may_send_again(stage: Stage) -> None:
     sender.close()
 
 
-def test_closing_answers_everything_and_nothing_is_taken_afterwards(stage: Stage) -> None:
+def test_closing_answers_everything_and_nothing_is_accepted_afterwards(stage: Stage) -> None:
     topic = stage.topic()
     sender, acks = stage.log.sender(stage.name("sender")), Acks()
     for n in range(1000):
@@ -74,7 +74,7 @@ def test_a_record_too_large_is_refused_before_it_is_sent(stage: Stage) -> None:
     sender.close()
 
 
-def test_a_callback_that_raises_keeps_no_answer_from_others_and_stops_the_sender(stage: Stage) -> None:
+def test_a_callback_that_raises_withholds_no_other_answer_and_stops_the_sender(stage: Stage) -> None:
     topic = stage.topic()
     sender, acks = stage.log.sender(stage.name("sender")), Acks()
 
@@ -100,7 +100,7 @@ def test_a_sender_takes_a_bounded_number_of_records(stage: Stage) -> None:
     sender.send(NewRecord(topic, 0, None, b"first"), waits)
     sent = 0
     try:
-        while sent < 200_000:  # the sender's thread waits in the first answer, so nothing is taken off the queue
+        while sent < 200_000:  # the sender's thread waits in the first answer, so nothing leaves the queue
             sender.send(NewRecord(topic, 0, None, b"x"), acks)
             sent += 1
     except LogUnavailable:
@@ -111,7 +111,7 @@ def test_a_sender_takes_a_bounded_number_of_records(stage: Stage) -> None:
 
 
 @pytest.mark.kafka
-def test_a_sender_whose_producer_met_a_fatal_error_goes_on_with_another(kafka: KafkaSettings, topics: Topics) -> None:
+def test_a_sender_whose_producer_had_a_fatal_error_continues_with_another(kafka: KafkaSettings, topics: Topics) -> None:
     log, topic = KafkaLog(kafka), f"{topics.prefix}topic"
     log.ensure_topics([TopicSpec(topic, 1)])
     sender, acks = log.sender("sender"), Acks()
@@ -130,7 +130,7 @@ def test_a_sender_whose_producer_met_a_fatal_error_goes_on_with_another(kafka: K
 
 
 class FaultyProducer:
-    """A producer whose first polls raise what nobody thought of."""
+    """A producer whose first polls raise unexpected errors."""
 
     def __init__(self, producer: Any, faults: int) -> None:
         self._producer, self.faults = producer, faults
@@ -146,8 +146,8 @@ class FaultyProducer:
 
 
 @pytest.mark.kafka
-def test_a_sender_whose_thread_met_a_fault_answers_all_the_same(kafka: KafkaSettings, topics: Topics) -> None:
-    """Its thread was gone, and every record without an answer for good."""
+def test_a_sender_whose_thread_had_an_error_still_answers(kafka: KafkaSettings, topics: Topics) -> None:
+    """Its thread used to end, and no record ever got an answer."""
     log, topic = KafkaLog(kafka), f"{topics.prefix}topic"
     log.ensure_topics([TopicSpec(topic, 1)])
     sender, acks = log.sender(f"{topics.prefix}sender"), Acks()

@@ -1,4 +1,4 @@
-"""Transactions without an end, in both adapters: who still ends them, which nobody ends, and ending those from outside."""
+"""Open transactions in both adapters: some that their coordinator ends, some that nobody ends, and how those are ended."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def values(stage: Stage, tp: TopicPartition) -> list[bytes | None]:
     return [record.value for record in stage.read_to_end({tp: 0})]
 
 
-def test_a_log_without_open_transactions_tells_of_none(stage: Stage) -> None:
+def test_a_log_without_open_transactions_lists_none(stage: Stage) -> None:
     topic = stage.topic(partitions=2)
     stage.transact(*records(topic, 0, "a"), *records(topic, 1, "b"))
     assert stage.log.open_transactions([TopicPartition(topic, p) for p in range(2)]) == []
@@ -45,10 +45,10 @@ def test_a_log_without_open_transactions_tells_of_none(stage: Stage) -> None:
 def test_a_transaction_that_its_coordinator_will_end_is_known(stage: Stage) -> None:
     topic, transactional_id = stage.topic(partitions=2), stage.name("writer")
     stage.backstage.leave_open(transactional_id, [*records(topic, 0, "x"), *records(topic, 1, "y", "z")])
-    found = stage.log.open_transactions([TopicPartition(topic, p) for p in range(2)])
-    assert sorted((one.partition.partition, one.start_offset) for one in found) == [(0, 0), (1, 0)]
-    assert {(one.transactional_id, one.state, one.known) for one in found} == {(transactional_id, "Ongoing", True)}
-    assert all(one.timeout_ms >= 10_000 and one.last_timestamp_ms > 0 for one in found)
+    transactions = stage.log.open_transactions([TopicPartition(topic, p) for p in range(2)])
+    assert sorted((one.partition.partition, one.start_offset) for one in transactions) == [(0, 0), (1, 0)]
+    assert {(one.transactional_id, one.state, one.known) for one in transactions} == {(transactional_id, "Ongoing", True)}
+    assert all(one.timeout_ms >= 10_000 and one.last_timestamp_ms > 0 for one in transactions)
 
 
 @pytest.mark.parametrize("commit", [True, False])
@@ -60,21 +60,21 @@ def test_a_transaction_that_nobody_ends_hangs_until_it_is_ended_from_outside(sta
     stage.transact(*records(topic, 1, "elsewhere"))
 
     successor = stage.log.writer(transactional_id)
-    successor.start(PATIENCE_S)  # ends whatever its coordinator knows of, and so not this
+    successor.start(PATIENCE_S)  # ends the transactions that its coordinator knows, so not this one
     successor.close()
     assert stage.log.ends([tp]) == {tp: 2}
     assert stage.log.ends([tp], "read_uncommitted") == {tp: 4}
     assert values(stage, tp) == [b"before"]
 
-    (found,) = stage.log.open_transactions([tp, TopicPartition(topic, 1)])
-    assert (found.partition, found.start_offset, found.transactional_id, found.known) == (tp, 2, transactional_id, False)
-    assert f"{topic}/0 from offset 2, of {transactional_id}" in str(found)
+    (hanging,) = stage.log.open_transactions([tp, TopicPartition(topic, 1)])
+    assert (hanging.partition, hanging.start_offset, hanging.transactional_id, hanging.known) == (tp, 2, transactional_id, False)
+    assert f"{topic}/0 from offset 2, of {transactional_id}" in str(hanging)
 
-    stage.log.end_transaction(found, commit)
+    stage.log.end_transaction(hanging, commit)
     assert stage.log.open_transactions([tp]) == []
     assert stage.log.ends([tp]) == stage.log.ends([tp], "read_uncommitted") == {tp: 5}
     assert values(stage, tp) == [b"before", *([b"lost", b"too"] if commit else [])]
-    stage.log.end_transaction(found, not commit)  # it has ended
+    stage.log.end_transaction(hanging, not commit)  # it has already ended
     assert stage.log.ends([tp], "read_uncommitted") == {tp: 5}
 
     writer = stage.log.writer(transactional_id)
@@ -89,16 +89,16 @@ def test_two_hanging_transactions_are_ended_one_by_one(stage: Stage) -> None:
     tp = TopicPartition(topic, 0)
     stage.backstage.leave_hanging(first, records(topic, 0, "a"))
     stage.backstage.leave_hanging(second, records(topic, 0, "b"))
-    found = {one.transactional_id: one for one in stage.log.open_transactions([tp])}
-    assert set(found) == {first, second}
-    stage.log.end_transaction(found[second], commit=True)
+    hanging = {one.transactional_id: one for one in stage.log.open_transactions([tp])}
+    assert set(hanging) == {first, second}
+    stage.log.end_transaction(hanging[second], commit=True)
     assert stage.log.ends([tp]) == {tp: 0}
-    stage.log.end_transaction(found[first], commit=False)
+    stage.log.end_transaction(hanging[first], commit=False)
     assert values(stage, tp) == [b"b"]
 
 
 @pytest.mark.kafka
-def test_questions_about_transactions_that_nobody_answers_say_so_and_leave_no_thread() -> None:
+def test_where_no_broker_answers_an_error_says_so_and_no_thread_is_left() -> None:
     log = KafkaLog(KafkaSettings(bootstrap_servers="127.0.0.1:1"))
     with pytest.raises(LogUnavailable, match=r"127\.0\.0\.1:1"):
         log.open_transactions([TopicPartition("t", 0)], timeout_s=1)

@@ -1,4 +1,4 @@
-"""The OpenAPI document: whole, true to itself, every operation with parameters, bodies, errors and examples that fit."""
+"""The OpenAPI document: complete and consistent, every operation with parameters, bodies, errors and examples that fit."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_every_operation_of_the_contract_is_there(document: dict[str, Any]) -> N
     }
 
 
-def test_every_reference_points_to_something_and_nothing_is_left_over(document: dict[str, Any]) -> None:
+def test_every_reference_points_to_something_and_no_component_is_unused(document: dict[str, Any]) -> None:
     text = json.dumps(document)
     refs = set(re.findall(r'"\$ref": "([^"]+)"', text))
     for ref in refs:
@@ -143,8 +143,8 @@ def test_every_operation_is_described_with_examples_for_bodies_answers_and_error
 
 def test_every_placeholder_of_a_path_is_a_parameter(document: dict[str, Any]) -> None:
     for name, operation in operations(document):
-        found = {p["name"] for p in (resolve(document, p) for p in operation.get("parameters", [])) if p["in"] == "path"}
-        assert found == set(re.findall(r"\{(\w+)\}", name)), name
+        placeholders = {p["name"] for p in (resolve(document, p) for p in operation.get("parameters", [])) if p["in"] == "path"}
+        assert placeholders == set(re.findall(r"\{(\w+)\}", name)), name
 
 
 def test_every_schema_is_a_valid_json_schema(document: dict[str, Any]) -> None:
@@ -171,7 +171,7 @@ def test_everything_is_described_in_words(document: dict[str, Any]) -> None:
             described.append((status, response.get("description")))
             headers = response.get("headers", {}).items()
             described += [(f"{status} {header}", resolve(document, of).get("description")) for header, of in headers]
-        missing += [f"{name}: {what}" for what, text in described if not text or not text.strip()]
+        missing += [f"{name}: {part}" for part, text in described if not text or not text.strip()]
     for component, schema in document["components"]["schemas"].items():
         missing += [component] if not schema.get("description") else []
         for member, described_member in schema.get("properties", {}).items():
@@ -231,7 +231,7 @@ def test_the_examples_of_bodies_are_accepted_by_the_api_itself(document: dict[st
             validated(model, parse(json.dumps(example).encode()))
 
 
-def test_every_refusal_a_request_can_meet_is_among_the_answers(document: dict[str, Any]) -> None:
+def test_every_refusal_of_a_request_is_among_the_answers(document: dict[str, Any]) -> None:
     always = {
         Code.ORDER_NOT_FOUND,
         Code.IDEMPOTENCY_KEY_REUSED,
@@ -287,7 +287,7 @@ def test_every_problem_that_can_be_answered_is_described_somewhere(document: dic
         ("GET /orders/{order_id}/events", "after", [0, 2**31 - 1], [-1, 2**31]),
     ],
 )
-def test_what_the_door_refuses_of_a_parameter_the_document_refuses_too(
+def test_parameters_that_the_api_refuses_are_refused_by_the_document_too(
     document: dict[str, Any], operation: str, name: str, taken: list[Any], refused: list[Any]
 ) -> None:
     parameters = (resolve(document, p) for p in dict(operations(document))[operation]["parameters"])
@@ -296,7 +296,7 @@ def test_what_the_door_refuses_of_a_parameter_the_document_refuses_too(
     assert [value for value in refused if schema.is_valid(value)] == []
 
 
-def test_an_order_may_hold_what_no_request_may_hold_now(document: dict[str, Any]) -> None:
+def test_an_order_may_hold_values_that_requests_may_no_longer_hold(document: dict[str, Any]) -> None:
     order = copy.deepcopy(document["components"]["schemas"]["Order"]["examples"][0])
     order["lines"][0] |= {"sku": "x" * 300, "name": "", "quantity": 100_000}
     order["adjustments"][0] |= {"kind": "stamp", "label": ""}
@@ -304,6 +304,6 @@ def test_an_order_may_hold_what_no_request_may_hold_now(document: dict[str, Any]
     validate(document, {"$ref": "#/components/schemas/Order"}, order, "an order")
 
 
-def test_no_secret_and_no_machine_is_in_the_document(document: dict[str, Any]) -> None:
+def test_no_secret_and_no_name_of_a_machine_is_in_the_document(document: dict[str, Any]) -> None:
     assert HASH_KEY not in json.dumps(document)
     assert "127.0.0.1" not in json.dumps(document)

@@ -34,7 +34,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
 ROWS = {b"a": b"0", b"o/1": b"1", b"o/2": b"2", b"o/3": b"3", b"o/\xff\xff": b"4", b"o0": b"5", b"\xff": b"6", b"\xff\xff": b"7"}
 
 
-def test_what_is_written_is_read_and_what_is_deleted_is_gone(store: Store) -> None:
+def test_written_rows_are_read_and_deleted_rows_are_gone(store: Store) -> None:
     store.write({b"k": b"v", b"empty": b"", b"gone": b"x"})
     store.write({b"gone": None, b"never there": None, b"k": b"w"})
     assert store.get(b"k") == b"w"
@@ -94,7 +94,7 @@ def test_a_scan_sees_the_store_as_of_its_call(store: Store) -> None:
         (b"z", None, []),
     ],
 )
-def test_keys_of_a_stretch_are_those_of_the_prefix_from_its_start_to_before_its_end(
+def test_keys_of_a_range_are_those_of_the_prefix_from_its_start_to_before_its_end(
     store: Store, start: bytes, end: bytes | None, wanted: list[bytes]
 ) -> None:
     store.write(ROWS)
@@ -130,7 +130,7 @@ keys = st.binary(max_size=4).map(lambda key: key.replace(b"\x05", b"\xff"))
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], tuple[MemoryStore, RocksStore]]]:
-    """Makes two empty stores, one per adapter."""
+    """Creates two empty stores, one per adapter."""
     opened: list[RocksStore] = []
     memory = StoreMemory(8 * MIB, 4 * MIB)
 
@@ -150,7 +150,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], tupl
     batches=st.lists(st.dictionaries(keys, st.none() | st.binary(max_size=3), max_size=8), max_size=6),
     scans=st.lists(st.tuples(st.binary(max_size=2), st.none() | keys, st.booleans()), max_size=8),
 )
-def test_both_stores_give_the_same_answers(
+def test_both_stores_return_the_same(
     pair: Callable[[], tuple[MemoryStore, RocksStore]],
     batches: list[dict[bytes, bytes | None]],
     scans: list[tuple[bytes, bytes | None, bool]],
@@ -217,7 +217,7 @@ def test_a_store_that_is_open_is_not_opened_twice(tmp_path: Path) -> None:
     RocksStore(tmp_path / "store").close()
 
 
-def test_a_stretch_in_which_much_was_deleted_is_given_up(tmp_path: Path) -> None:
+def test_a_scan_over_many_deleted_rows_ends_with_an_error(tmp_path: Path) -> None:
     store = RocksStore(tmp_path / "store")
     store.write({b"k%03d" % n: b"" for n in range(1000)})
     store.write({b"k%03d" % n: None for n in range(1, 999)})
@@ -225,14 +225,14 @@ def test_a_stretch_in_which_much_was_deleted_is_given_up(tmp_path: Path) -> None
     assert next(keys) == b"k000"
     with pytest.raises(ManyDeleted):
         next(keys)
-    assert list(keys) == [], "it has ended"
+    assert list(keys) == [], "the scan has ended"
     assert list(store.keys(b"k", b"k001", b"k050", 100)) == []
     assert list(store.keys(b"k", b"", None, 2_000)) == [b"k000", b"k999"]
     assert list(store.keys(b"k", b"", None, 0)) == [b"k000", b"k999"], "however many"
     store.close()
 
 
-def test_a_file_in_the_place_of_the_store_is_a_named_error(tmp_path: Path) -> None:
+def test_a_file_where_the_store_should_be_is_an_error_that_names_it(tmp_path: Path) -> None:
     (tmp_path / "store").write_text("not a folder")
     with pytest.raises(StoreError, match="cannot be opened"):
         RocksStore(tmp_path / "store")
@@ -249,7 +249,7 @@ def test_a_forgotten_scan_does_not_keep_the_store_locked(tmp_path: Path) -> None
         next(scan)
 
 
-def test_a_key_or_value_that_is_no_bytes_is_the_callers_mistake(tmp_path: Path) -> None:
+def test_a_key_or_value_that_is_not_bytes_is_the_callers_mistake(tmp_path: Path) -> None:
     store = RocksStore(tmp_path / "store")
     for mistake in ({"text": b"v"}, {b"k": "text"}):
         with pytest.raises((KeyError, TypeError, ValueError)):
@@ -264,9 +264,9 @@ def test_stores_share_one_bound_of_memory(tmp_path: Path) -> None:
     value = os.urandom(1000)
     for n in range(0, 20_000, 100):
         for store in stores:
-            store.write({f"k{m}".encode(): value for m in range(n, n + 100)})  # 80 MB in all
+            store.write({f"k{m}".encode(): value for m in range(n, n + 100)})  # 80 MB in total
     deadline = time.monotonic() + PATIENCE_S
-    while memory.used_bytes() > 16 * MIB:  # what is over the bound is written out in the background, as more is written
+    while memory.used_bytes() > 16 * MIB:  # later writes flush the excess in the background
         assert time.monotonic() < deadline, f"{memory.used_bytes()} bytes are in use"
         time.sleep(0.05)
         for store in stores:
@@ -281,7 +281,7 @@ def in_files(folder: Path, secret: bytes) -> list[str]:
 
 
 @pytest.mark.parametrize("written_out", [False, True])
-def test_what_was_deleted_and_purged_is_in_no_file(tmp_path: Path, written_out: bool) -> None:
+def test_deleted_and_purged_rows_are_in_no_file(tmp_path: Path, written_out: bool) -> None:
     rows = {f"k{n:06}".encode(): os.urandom(200) for n in range(20_000)}
     secrets = {f"k{n:06}x".encode(): f"secret-{os.urandom(20).hex()}".encode() for n in (0, 7, 9_999, 19_999)}
     store = RocksStore(tmp_path / "store", write_buffer_bytes=MIB)
@@ -301,7 +301,7 @@ def test_what_was_deleted_and_purged_is_in_no_file(tmp_path: Path, written_out: 
     assert [in_files(tmp_path, secret) for secret in secrets.values()] == [[]] * 4
 
 
-def test_a_purge_can_be_stopped_and_closing_waits_for_the_piece_under_way(tmp_path: Path) -> None:
+def test_a_purge_can_be_stopped_and_closing_waits_for_its_current_piece(tmp_path: Path) -> None:
     store = RocksStore(tmp_path / "store", write_buffer_bytes=MIB)
     for begin in range(0, 100_000, 1000):
         store.write({f"k{n:06}".encode(): os.urandom(200) for n in range(begin, begin + 1000)})
@@ -320,14 +320,14 @@ def test_a_purge_can_be_stopped_and_closing_waits_for_the_piece_under_way(tmp_pa
     time.sleep(0.05)
     store.close()
     thread.join(PATIENCE_S)
-    assert len(ended) == 1, "it hears that the store was closed"
+    assert len(ended) == 1, "the purge sees that the store was closed"
     again = RocksStore(tmp_path / "store")
     assert len(list(again.scan(b""))) == 100_000
     again.close()
 
 
 def test_no_write_is_torn_and_none_that_returned_is_lost_when_the_process_is_killed(tmp_path: Path) -> None:
-    """A child writes rows and their count in one write each, and says which it has written; it is killed in the middle."""
+    """A child writes rows and their count in one write each, and prints each count; it is killed in the middle."""
     code = (
         "import sys; from ledger.rocks_store import RocksStore, MIB\n"
         "store = RocksStore(sys.argv[1], write_buffer_bytes=MIB)\n"

@@ -1,4 +1,4 @@
-"""One `order-ledger up` for all end-to-end tests; a test that ends it leaves the next one to start it again."""
+"""One `order-ledger up` for all end-to-end tests; after a test that ends it, the next test starts it again."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def the_up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[UpProcess]:
 
 @pytest.fixture
 def up(the_up: UpProcess) -> UpProcess:
-    """A running one."""
+    """The shared `up`, running."""
     if not the_up.running():
         the_up.start()
     return the_up

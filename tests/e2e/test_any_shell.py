@@ -50,7 +50,10 @@ UTF_16 = "LOG_LEVEL=INFO\n".encode("utf-16")
             (UTF_16, verb)
             for verb in (("doctor",), ("tail",), ("serve",), ("verify",), ("sandbox",), ("up",), ("schema", "check"))
         ),
-        ("LOG_LEVEL=INFO\n".encode("utf-16-le"), ("schema", "check")),  # without a mark: UTF-8 with NULs, and sets nothing
+        (
+            "LOG_LEVEL=INFO\n".encode("utf-16-le"),
+            ("schema", "check"),
+        ),  # without a byte order mark: UTF-8 with NULs, which sets nothing
         ("LOG_LEVEL=INFO\n".encode("utf-32"), ("schema", "check")),
         ("NOTIFY_FROM=Käthe <k@example.org>\n".encode("latin-1"), ("schema", "check")),
     ],
@@ -62,7 +65,7 @@ def test_an_env_file_that_is_not_utf_8_is_named(tmp_path: Path, content: bytes, 
     assert "UTF-8" in said
 
 
-def test_an_env_file_in_utf_8_counts_with_and_without_a_mark(tmp_path: Path) -> None:
+def test_an_env_file_in_utf_8_is_read_with_and_without_a_mark(tmp_path: Path) -> None:
     for encoding in ("utf-8", "utf-8-sig"):
         (tmp_path / ".env").write_text("LOG_LEVEL=LOUD\nNOTIFY_FROM=Käthe <k@example.org>\n", encoding)
         assert "LOG_LEVEL" in one_line(run("schema", "check", folder=tmp_path))
@@ -76,7 +79,7 @@ C_ONLY = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
 
 @pytest.mark.parametrize("terminal", [LATIN, C_ONLY, {}], ids=["latin-1", "c", "bare"])
 @pytest.mark.parametrize("arguments", [("schema", "check"), ("doctor", "--help")])
-def test_a_terminal_that_lacks_a_sign_gets_another_one(
+def test_a_terminal_that_lacks_a_character_gets_another_one(
     tmp_path: Path, terminal: dict[str, str], arguments: tuple[str, ...]
 ) -> None:
     shown = run(*arguments, folder=tmp_path, **terminal)
@@ -85,8 +88,10 @@ def test_a_terminal_that_lacks_a_sign_gets_another_one(
 
 
 @pytest.mark.parametrize("terminal", [LATIN, C_ONLY, {}], ids=["latin-1", "c", "bare"])
-def test_what_machines_read_is_json_on_every_terminal(tmp_path: Path, terminal: dict[str, str]) -> None:
-    name = "Kasse 7 :100: [red]" if terminal is C_ONLY else "Kasse № 7 :100: [red]"  # there an argument has no other signs
+def test_output_for_machines_is_json_on_every_terminal(tmp_path: Path, terminal: dict[str, str]) -> None:
+    name = (
+        "Kasse 7 :100: [red]" if terminal is C_ONLY else "Kasse № 7 :100: [red]"
+    )  # there an argument cannot have other characters
     shown = run("token", "reader", "--name", name, "--json", folder=tmp_path, **terminal)
     assert json.loads(shown.stdout)["entry"]["name"] == name
 
@@ -102,7 +107,7 @@ def test_a_full_device_is_one_line_and_no_success(tmp_path: Path, arguments: tup
 
 
 @pytest.mark.parametrize("arguments", [("--help",), ("schema", "check"), ("schema", "check", "--json")])
-def test_a_reader_that_has_seen_enough_ends_the_program_well(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+def test_a_reader_that_closes_the_pipe_ends_the_program_without_an_error(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     reading, writing = os.pipe()
     os.close(reading)  # as `head` does, before the program has written anything
     try:
@@ -123,7 +128,7 @@ def test_an_error_that_nobody_can_read_keeps_its_code(tmp_path: Path) -> None:
     assert subprocess.run(["sh", "-c", command], cwd=tmp_path, timeout=TIMEOUT_S, check=False).returncode == 1
 
 
-# ---- what people type -----------------------------------------------------------------------------------------------
+# ---- input by people ------------------------------------------------------------------------------------------------
 
 NOBODY = {"LEDGER_URL": "http://127.0.0.1:9", "LEDGER_TOKEN": "x", "NO_PROXY": "127.0.0.1"}
 
@@ -140,14 +145,14 @@ NOBODY = {"LEDGER_URL": "http://127.0.0.1:9", "LEDGER_TOKEN": "x", "NO_PROXY": "
         (("import-log", "[x].log", "--check"), "archive"),
     ],
 )
-def test_whatever_is_typed_is_shown_as_typed_in_one_line(tmp_path: Path, arguments: tuple[str, ...], says: str) -> None:
+def test_any_input_is_shown_as_typed_in_one_line(tmp_path: Path, arguments: tuple[str, ...], says: str) -> None:
     (tmp_path / "[x].log").write_bytes(b"no archive")
     said = one_line(run(*arguments, folder=tmp_path, **NOBODY))
     assert says in said
 
 
 @pytest.mark.parametrize("arguments", [("[/]",), ("--[/]",), ("token", "[/]"), ("tail", "--[/]"), ("diff", "a", "[/]", "2")])
-def test_a_wrong_word_is_no_stack_trace(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+def test_a_wrong_word_causes_no_stack_trace(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     shown = run(*arguments, folder=tmp_path)
     assert shown.returncode == 2
     assert b"Traceback" not in shown.stderr

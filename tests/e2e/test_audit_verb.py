@@ -1,4 +1,4 @@
-"""The audit of a running `up`: read by a verb, and whole after its `serve` was killed while Kafka stood still."""
+"""The audit of a running `up`: read by a verb, and complete after its `serve` was killed while Kafka was frozen."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ def staff(up: UpProcess, role: str) -> httpx.Client:
 
 def until(condition: Callable[[], Any], up: UpProcess) -> Any:
     deadline = time.monotonic() + PATIENCE_S
-    while not (found := condition()):
+    while not (result := condition()):
         assert time.monotonic() < deadline, up.said()
         time.sleep(0.1)
-    return found
+    return result
 
 
 def audit(up: UpProcess, *arguments: str) -> list[dict[str, Any]]:
@@ -64,7 +64,7 @@ def test_a_verb_shows_who_saw_a_contact_and_who_erased_it(up: UpProcess) -> None
     )
     assert abs(time.time() * 1000 - iso_ms(read["written_at"])) < 3_600_000
     erased = audit(up, "--customer", "audited", "--action", "customer_erasure")
-    assert [(found["actor"], found["outcome"], found["count"]) for found in erased] == [
+    assert [(record["actor"], record["outcome"], record["count"]) for record in erased] == [
         ("operator:operator", "requested", None),
         ("serve", "done", 1),
     ]
@@ -89,7 +89,7 @@ def refusal(up: UpProcess, *arguments: str) -> str:
     return done.stderr
 
 
-def test_what_was_seen_while_kafka_stood_still_is_on_record_although_serve_was_killed(up: UpProcess) -> None:
+def test_reads_while_kafka_is_frozen_are_on_record_although_serve_was_killed(up: UpProcess) -> None:
     order = place(up, 2, "unseen")
     waiting = up.data / "state" / "audit.waiting"
     pause(up.pid("broker"))
@@ -104,7 +104,7 @@ def test_what_was_seen_while_kafka_stood_still_is_on_record_although_serve_was_k
         until(lambda: up.pid("serve") != before, up)
     finally:
         resume(up.pid("broker"))
-    found = until(lambda: audit(up, "--order", order), up)
-    assert {(record["actor"], record["action"]) for record in found} == {("admin:admin", "contact_read")}
-    assert len({record["audit_id"] for record in found}) == 1
+    records = until(lambda: audit(up, "--order", order), up)
+    assert {(record["actor"], record["action"]) for record in records} == {("admin:admin", "contact_read")}
+    assert len({record["audit_id"] for record in records}) == 1
     until(lambda: not waiting.exists(), up)

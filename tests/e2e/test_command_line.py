@@ -1,4 +1,4 @@
-"""The program as a person meets it: help for every verb, and a demo that proves itself."""
+"""The program as a new user sees it: help for every verb, and a demo that proves itself."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from tests.support.up_process import PROGRAM
 
 def verbs(command: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
     """Every verb of the program, groups included."""
-    found = [path]
+    paths = [path]
     for name, child in getattr(command, "commands", {}).items():
-        found += verbs(child, (*path, name))
-    return found
+        paths += verbs(child, (*path, name))
+    return paths
 
 
 def run(*arguments: str, folder: Path, timeout_s: float = PATIENCE_S) -> subprocess.CompletedProcess[str]:
@@ -43,7 +43,7 @@ def test_every_verb_explains_itself() -> None:
         assert " ".join(("Usage: order-ledger", *verb)) in shown.output
 
 
-def test_help_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_help_writes_no_file(tmp_path: Path) -> None:
     shown = run("--help", folder=tmp_path)
     assert (shown.returncode, shown.stderr) == (0, "")
     assert "Usage: order-ledger" in shown.stdout
@@ -95,12 +95,12 @@ def test_the_demo_takes_forty_orders_through_the_whole_path_and_everything_is_as
     assert parts["in all"] / 2 < sum(parts.values()) - parts["in all"] < parts["in all"] + 1
     assert all(step["seconds"] > 0 for step in report["steps"] if step["name"].startswith("orders p"))
     assert parts["for all steps"] / 2 < sum(step["seconds"] for step in report["steps"]) < parts["for all steps"] + 1
-    assert list(tmp_path.iterdir()) == []  # nothing is left behind
+    assert list(tmp_path.iterdir()) == []  # nothing is left over
 
 
 @pytest.mark.kafka
-def test_the_demo_says_what_was_not_as_promised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A setting under which carts cannot be placed must end the demo non-zero, with the reason and the logs kept."""
+def test_the_demo_names_what_was_not_as_promised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A setting under which carts cannot be placed must end the demo non-zero; the reason and the logs are kept."""
     from api.cli.demo import run as demo
     from api.cli.terminal import Screen
 

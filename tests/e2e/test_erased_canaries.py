@@ -1,8 +1,8 @@
 """After an erasure nothing of the person is left: not in any file of the data directory, topic, log line, metric or argument.
 
-The broker deletes in its own time: a contact's bytes leave `order-contacts` when the segment they are in is compacted, which is a
-day after the next write to that partition (`max.compaction.lag.ms`). Here the topic is told to hurry, which changes nothing but
-the time. What `up` keeps is for its owner alone.
+The broker deletes in its own time: a contact's bytes leave `order-contacts` when their segment is compacted, a day after the next
+write to that partition (`max.compaction.lag.ms`). Here the topic is set to hurry, which changes nothing but the time. Files that
+`up` keeps are for its owner alone.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ TOPICS = Topics()
 
 
 class Canaries:
-    """A text of its own for each place that a client can write to, found again wherever it was copied to.
+    """A distinct text for each place that a client can write to; finds it wherever it was copied to.
 
-    They have nothing in common: what repeats itself is written only once by a compressed file.
+    The texts have nothing in common: a compressed file writes repetitions only once.
     """
 
     def __init__(self) -> None:
@@ -62,7 +62,7 @@ class Canaries:
         return parts | {"postcode": self(f"{name} postcode"), "country": "DE"}
 
     def contact(self) -> dict[str, Any]:
-        """With every member that a contact has."""
+        """A contact with every member."""
         return {
             "name": self("name"),
             "email": f"{self('email')}@example.org",
@@ -73,24 +73,24 @@ class Canaries:
             "locale": f"de-x-{self.subtags()}",
         }
 
-    def found_in(self, data: bytes) -> set[str]:
+    def names_in(self, data: bytes) -> set[str]:
         return {name for name, text in self.planted.items() if text.encode() in data}
 
     def in_files(self, folder: Path) -> dict[str, list[str]]:
-        """Where each is, by the name of the file."""
-        found: dict[str, list[str]] = {}
+        """The files that hold each text, by its name."""
+        places_by_name: dict[str, list[str]] = {}
         for path in folder.rglob("*"):
             try:
-                names = self.found_in(content_of(path)) if path.is_file() else set()
+                names = self.names_in(content_of(path)) if path.is_file() else set()
             except FileNotFoundError:
-                continue  # a segment or a table that is just replaced
+                continue  # a segment or a table that is being replaced
             for name in names:
-                found.setdefault(name, []).append(str(path.relative_to(folder)))
-        return found
+                places_by_name.setdefault(name, []).append(str(path.relative_to(folder)))
+        return places_by_name
 
 
 def content_of(path: Path) -> bytes:
-    """What is in a file, without its holes: Kafka's indexes are 10 MB of nothing each."""
+    """The content of a file without its holes: each of Kafka's indexes is 10 MB of nothing."""
     if not hasattr(os, "SEEK_DATA"):
         return path.read_bytes()
     parts, at = [], 0
@@ -99,7 +99,7 @@ def content_of(path: Path) -> bytes:
             try:
                 at = os.lseek(file.fileno(), at, os.SEEK_DATA)
             except OSError as exc:
-                if exc.errno != errno.ENXIO:  # behind the last byte
+                if exc.errno != errno.ENXIO:  # after the last byte
                     raise
                 return b"".join(parts)
             end = os.lseek(file.fileno(), at, os.SEEK_HOLE)
@@ -121,15 +121,15 @@ def client(up: UpProcess, role: str, **headers: str) -> httpx.Client:
     return loopback.client(base_url=up.url, headers=sent, timeout=PATIENCE_S)
 
 
-def until(holds: Callable[[], object], what: Callable[[], object]) -> None:
+def until(holds: Callable[[], object], state: Callable[[], object]) -> None:
     deadline = time.monotonic() + PATIENCE_S
     while not holds():
-        assert time.monotonic() < deadline, what()
+        assert time.monotonic() < deadline, state()
         time.sleep(0.2)
 
 
 def compact_soon(up: UpProcess) -> None:
-    """Let the broker do in seconds what it does in days."""
+    """Make the broker do in seconds what it does in days."""
     admin = AdminClient({"bootstrap.servers": up.bootstrap_servers})
     topic = {
         "segment.ms": "100",
@@ -150,26 +150,26 @@ def everything_in(up: UpProcess, topic: str) -> bytes:
     log = KafkaLog(KafkaSettings(_env_file=None, bootstrap_servers=up.bootstrap_servers))
     tps = [TopicPartition(topic, p) for p in range(log.partitions(topic))]
     starts, ends = log.starts(tps), log.ends(tps, "read_uncommitted")
-    reader, found = log.reader("canaries", isolation="read_uncommitted", eof=True, headers=True), b""
+    reader, data = log.reader("canaries", isolation="read_uncommitted", eof=True, headers=True), b""
     try:
         reader.assign(starts)
         deadline = time.monotonic() + PATIENCE_S
         while {tp for tp in tps if starts[tp] < ends[tp]} - set(reader.reached_end()):
             assert time.monotonic() < deadline
             for record in reader.poll(500, 0.2):
-                found += (record.key or b"") + b"\0" + (record.value or b"") + repr(record.headers).encode()
+                data += (record.key or b"") + b"\0" + (record.value or b"") + repr(record.headers).encode()
     finally:
         reader.close()
-    return found
+    return data
 
 
-def test_what_a_client_wrote_is_nowhere_after_its_erasure_and_its_words_never_were_in_a_log(up: UpProcess) -> None:
+def test_personal_data_is_nowhere_after_an_erasure_and_a_clients_words_were_never_in_a_log(up: UpProcess) -> None:
     person, words = Canaries(), Canaries()
     headers = key() | {"Prefer": "wait=10"}
     with client(up, "gateway", **{"Customer-Id": "c-canary"}) as gateway:
         placed = gateway.post("/orders", json=order_body(contact=person.contact()), headers=headers)
         assert placed.status_code == 201, placed.text
-        # Refused ones: their contact may be written nowhere.
+        # Refused orders: their contact may be written nowhere.
         for wrong in ({"total_minor": 1}, {"currency": "XXX"}, {"unknown": 1}, {"lines": []}):
             refused = gateway.post("/orders", json=order_body(contact=words.contact()) | wrong, headers=key())
             assert refused.status_code == 422
@@ -182,10 +182,10 @@ def test_what_a_client_wrote_is_nowhere_after_its_erasure_and_its_words_never_we
         gateway.post("/orders", content=f'{{"{words("member")}": "{words("text")}"'.encode(), headers=key())
     outbox = up.data / "outbox"
     until(lambda: any(outbox.glob("*.eml")), up.said)
-    up.interrupt()  # what is in memory goes to the files
+    up.interrupt()  # this flushes memory to the files
     up.start()
     before = person.in_files(up.data)
-    assert set(before) == set(person.planted), "else the search finds nothing"
+    assert set(before) == set(person.planted), "otherwise the search would prove nothing"
     assert {place.split("/")[0] for places in before.values() for place in places} == {"broker", "outbox", "state"}
     assert words.in_files(up.data) == {}
 
@@ -195,8 +195,12 @@ def test_what_a_client_wrote_is_nowhere_after_its_erasure_and_its_words_never_we
         assert answer.status_code in (200, 202)
 
         def elsewhere() -> dict[str, list[str]]:
-            found = person.in_files(up.data)
-            return {n: rest for n, places in found.items() if (rest := [p for p in places if not p.startswith("broker/")])}
+            places_by_name = person.in_files(up.data)
+            return {
+                n: others
+                for n, places in places_by_name.items()
+                if (others := [p for p in places if not p.startswith("broker/")])
+            }
 
         until(lambda: not elsewhere(), elsewhere)
         compact_soon(up)
@@ -212,7 +216,7 @@ def test_what_a_client_wrote_is_nowhere_after_its_erasure_and_its_words_never_we
     said["arguments"] = "\n".join(" ".join(process.cmdline()) for process in up.processes()).encode()
     for name, data in said.items():
         assert data, name
-        assert person.found_in(data) | words.found_in(data) == set(), name
+        assert person.names_in(data) | words.names_in(data) == set(), name
     assert placed.json()["order_id"].encode() in said[TOPICS.events], "the order itself is for ever"
     assert readable_by_others(up.data) == []
     assert up.interrupt() == 0
@@ -220,7 +224,7 @@ def test_what_a_client_wrote_is_nowhere_after_its_erasure_and_its_words_never_we
 
 
 def readable_by_others(folder: Path) -> list[str]:
-    """Everything in it that its owner does not have alone, but what this test made."""
+    """Everything in the folder that others than its owner can read, except what this test created."""
     return [
         f"{stat.filemode(path.stat().st_mode)} {path.relative_to(folder)}"
         for path in [folder, *folder.rglob("*")]

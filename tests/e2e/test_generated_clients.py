@@ -38,10 +38,10 @@ def check_paid(up: UpProcess, done: subprocess.CompletedProcess[str], customer: 
     assert done.returncode == 0, done.stderr
     order: dict[str, Any] = json.loads(done.stdout)
     headers = {"Authorization": f"Bearer {up.token('admin')}"}
-    found = loopback.get(f"{up.url}/orders/{order['order_id']}", headers=headers).json()
-    assert (found["customer_id"], found["status"], found["captured_minor"]) == (customer, "paid", 2490)
+    shown = loopback.get(f"{up.url}/orders/{order['order_id']}", headers=headers).json()
+    assert (shown["customer_id"], shown["status"], shown["captured_minor"]) == (customer, "paid", 2490)
     assert {name: order[name] for name in ("order_id", "version", "lines", "total_minor")} == {
-        name: found[name] for name in ("order_id", "version", "lines", "total_minor")
+        name: shown[name] for name in ("order_id", "version", "lines", "total_minor")
     }
 
 

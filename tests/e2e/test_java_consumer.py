@@ -59,7 +59,7 @@ def test_a_java_consumer_of_under_sixty_lines_reads_every_event(up: UpProcess, t
         [java, "-cp", class_path, "OrderTail", *arguments], capture_output=True, text=True, timeout=PATIENCE_S, check=False
     )
     assert shown.returncode == 0, shown.stderr[-3000:]
-    found = [line.split() for line in shown.stdout.splitlines()]
+    rows = [line.split() for line in shown.stdout.splitlines()]
     mine = [(event["version"], event["type"], event["status"]) for event in events if event["order_id"] == order_id]
-    assert [(int(version), kind, status) for order, version, kind, status in found if order == order_id][: len(mine)] == mine
-    assert len(found) == len(events)
+    assert [(int(version), kind, status) for order, version, kind, status in rows if order == order_id][: len(mine)] == mine
+    assert len(rows) == len(events)

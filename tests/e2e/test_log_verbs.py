@@ -39,34 +39,34 @@ def orders(up: UpProcess) -> list[httpx.Response]:
     return asyncio.run(place())
 
 
-def test_tail_shows_what_was_asked_for_in_every_form(up: UpProcess, orders: list[httpx.Response]) -> None:
+def test_tail_shows_the_requested_events_in_every_form(up: UpProcess, orders: list[httpx.Response]) -> None:
     order_id = orders[1].json()["order_id"]
-    found = lines(run(up, "tail", "--from", "beginning", "--no-follow", "--order", order_id, "--json"))
-    assert {event["order_id"] for event in found} == {order_id}
-    assert [event["version"] for event in found] == list(range(1, len(found) + 1))
-    assert (found[0]["type"], "OrderCancelled" in {event["type"] for event in found}) == ("OrderPlaced", True)
-    place = f"{found[0]['partition']}-{found[0]['offset']}"
+    events = lines(run(up, "tail", "--from", "beginning", "--no-follow", "--order", order_id, "--json"))
+    assert {event["order_id"] for event in events} == {order_id}
+    assert [event["version"] for event in events] == list(range(1, len(events) + 1))
+    assert (events[0]["type"], "OrderCancelled" in {event["type"] for event in events}) == ("OrderPlaced", True)
+    place = f"{events[0]['partition']}-{events[0]['offset']}"
     again = lines(run(up, "tail", "--from", place, "--no-follow", "--order", order_id, "--raw"))
-    assert [(line["partition"], line["offset"]) for line in again] == [(e["partition"], e["offset"]) for e in found]
+    assert [(line["partition"], line["offset"]) for line in again] == [(e["partition"], e["offset"]) for e in events]
     assert again[0]["headers"]["ce_id"] == f"{order_id}/1"
     assert bytes.fromhex(again[0]["value_hex"])[0] == 0
     everything = ("tail", "--from", "beginning", "--no-follow", "--json")
     of_customer = lines(run(up, *everything, "--customer", "verbs", "--type", "OrderPlaced"))
     assert {order.json()["order_id"] for order in orders} <= {event["order_id"] for event in of_customer}
     shown = run(up, "tail", "--from", orders[1].json()["placed_at"], "--no-follow", "--order", order_id)
-    assert [line.split()[4] for line in shown.splitlines()] == [event["type"] for event in found]
+    assert [line.split()[4] for line in shown.splitlines()] == [event["type"] for event in events]
     assert run(up, "tail", "--from", "beginning", "--no-follow", "--check") == ""
 
 
-def test_history_ends_where_it_is_told_and_diff_says_what_changed(up: UpProcess, orders: list[httpx.Response]) -> None:
+def test_history_ends_at_the_given_version_and_diff_says_what_changed(up: UpProcess, orders: list[httpx.Response]) -> None:
     order = orders[1].json()
     whole = json.loads(run(up, "history", order["order_id"], "--json"))
     assert len(whole) >= 2
     until = json.loads(run(up, "history", order["order_id"], "--at", whole[0]["occurred_at"], "--json"))
     assert until == [row for row in whole if row["occurred_at"] <= whole[0]["occurred_at"]]
     cancelled = next(row["version"] for row in whole if row["type"] == "OrderCancelled")
-    told = json.loads(run(up, "diff", order["order_id"], "1", str(cancelled), "--json"))
-    changes = {change["field"]: (change["before"], change["after"]) for change in told["changes"]}
+    shown = json.loads(run(up, "diff", order["order_id"], "1", str(cancelled), "--json"))
+    changes = {change["field"]: (change["before"], change["after"]) for change in shown["changes"]}
     assert changes["status"] == ("pending", "cancelled")
     assert changes["version"] == (1, cancelled)
     assert "lines[0].sku" not in changes
@@ -74,18 +74,18 @@ def test_history_ends_where_it_is_told_and_diff_says_what_changed(up: UpProcess,
     run(up, "diff", order["order_id"], "1", "999", code=1)
 
 
-def test_verify_proves_the_log_and_the_read_models_and_holds_heads_against_it(
+def test_verify_proves_the_log_and_the_read_models_and_compares_heads_with_it(
     up: UpProcess, orders: list[httpx.Response], tmp_path: Path
 ) -> None:
     heads = tmp_path / "heads.json"
-    found = json.loads(run(up, "verify", "--write-heads", str(heads), "--json"))
-    assert (found["ok"], found["faults"], found["differences"], found["compared_with"]) == (True, 0, 0, "g000001")
-    assert found["events"] >= 4
-    assert found["rows"] > found["events"]
+    report = json.loads(run(up, "verify", "--write-heads", str(heads), "--json"))
+    assert (report["ok"], report["faults"], report["differences"], report["compared_with"]) == (True, 0, 0, "g000001")
+    assert report["events"] >= 4
+    assert report["rows"] > report["events"]
     assert json.loads(run(up, "verify", "--heads", str(heads), "--log-only", "--json"))["ok"] is True
-    told = json.loads(heads.read_text())
-    told["partitions"]["0"]["events"] += 1
-    heads.write_text(json.dumps(told))
+    content = json.loads(heads.read_text())
+    content["partitions"]["0"]["events"] += 1
+    heads.write_text(json.dumps(content))
     run(up, "verify", "--heads", str(heads), code=1)
 
 
@@ -109,10 +109,12 @@ def test_the_queries_of_the_readme_run_on_an_export(up: UpProcess, orders: list[
     assert len(paid) == 1
 
 
-def test_a_consumer_with_nothing_of_ours_reads_every_event(up: UpProcess, orders: list[httpx.Response], tmp_path: Path) -> None:
+def test_a_consumer_without_the_products_code_reads_every_event(
+    up: UpProcess, orders: list[httpx.Response], tmp_path: Path
+) -> None:
     code = (ROOT / "tests/consumers/tail_orders.py").read_text()
     assert len(code.splitlines()) < 60
-    (tmp_path / "tail_orders.py").write_text(code)  # elsewhere: nothing of the project can be imported by accident
+    (tmp_path / "tail_orders.py").write_text(code)  # another folder: nothing of the project can be imported by accident
     count = len(run(up, "tail", "--from", "beginning", "--no-follow", "--json").splitlines())
     arguments = [up.bootstrap_servers, "order-events", up.url, up.token("reader"), str(count)]
     command = [sys.executable, "-I", "tail_orders.py", *arguments]
@@ -129,7 +131,7 @@ def test_an_export_of_the_log_is_whole_and_a_changed_byte_is_refused(
     file = tmp_path / "ledger.log"
     run(up, "export-log", str(file))
     assert "is complete" in run(up, "import-log", str(file), "--check")
-    run(up, "import-log", str(file), code=1)  # this ledger is not empty
+    run(up, "import-log", str(file), code=1)  # the ledger is not empty
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 1
     file.write_bytes(data)
@@ -145,7 +147,7 @@ NARROW = {"COLUMNS": "40", "NO_COLOR": "1"}
 
 @pytest.fixture
 def odd_order(up: UpProcess) -> str:
-    """The id of an order whose article has a name full of signs that rich would make something of."""
+    """The id of an order whose article has a name full of characters that rich would interpret."""
     body = order_body(1)
     body["lines"][0]["name"] = ODD_NAME
     headers = {"Authorization": f"Bearer {up.token('gateway')}", "Customer-Id": "odd", "Idempotency-Key": "odd-1"}
@@ -164,9 +166,7 @@ def shown_in(environment: dict[str, str], up: UpProcess, *arguments: str) -> str
 
 
 @pytest.mark.parametrize("environment", [NARROW, NARROW | {"PYTHONIOENCODING": "latin-1"}, NARROW | {"FORCE_COLOR": "1"}])
-def test_what_machines_read_of_an_event_is_exactly_what_was_recorded(
-    up: UpProcess, odd_order: str, environment: dict[str, str]
-) -> None:
+def test_output_for_machines_is_exactly_the_recorded_event(up: UpProcess, odd_order: str, environment: dict[str, str]) -> None:
     asked = ("tail", "--from", "beginning", "--no-follow", "--order", odd_order)
     events = lines(shown_in(environment, up, *asked, "--json"))
     assert events[0]["placed"]["lines"][0]["name"] == ODD_NAME
@@ -186,7 +186,7 @@ def test_a_person_too_sees_the_values_as_they_are_and_one_line_for_each_event(up
     assert "\x1b" not in history
 
 
-def test_a_reader_that_has_seen_enough_of_the_log_ends_tail_well(up: UpProcess, orders: list[httpx.Response]) -> None:
+def test_a_reader_that_closes_the_pipe_ends_tail_without_an_error(up: UpProcess, orders: list[httpx.Response]) -> None:
     for form in ((), ("--json",), ("--raw",)):
         command = (
             f"'{PROGRAM}' tail --from beginning --data-dir '{up.data}' {' '.join(form)} | head -n 1; echo ${{PIPESTATUS[*]}}"
@@ -211,7 +211,7 @@ def test_a_reader_that_has_seen_enough_of_the_log_ends_tail_well(up: UpProcess, 
         (("history", "a\nb/../c"), "no order"),
     ],
 )
-def test_whatever_is_typed_is_shown_as_typed_and_is_one_line(
+def test_any_input_is_shown_as_typed_and_in_one_line(
     up: UpProcess, tmp_path: Path, arguments: tuple[str, ...], says: str
 ) -> None:
     (tmp_path / "[odd].json").write_bytes(b"\xff[/]")
@@ -235,7 +235,7 @@ def test_a_file_in_a_folder_with_brackets_is_written_and_named(
 
 
 @pytest.mark.parametrize("verb", ["export", "export-log"])
-def test_a_file_that_finds_no_room_is_one_line_and_leaves_nothing(
+def test_a_file_that_does_not_fit_on_the_disk_is_one_line_and_leaves_nothing(
     up: UpProcess, orders: list[httpx.Response], tmp_path: Path, verb: str
 ) -> None:
     command = f"ulimit -f 1; exec '{PROGRAM}' {verb} '{tmp_path / 'x'}' --data-dir '{up.data}'"

@@ -30,7 +30,7 @@ def headers(up: UpProcess, customer: str, key: str | None = None) -> dict[str, s
 
 
 async def place_all(up: UpProcess) -> tuple[Gateway, set[str]]:
-    """Every tenth order is posted twice at once, and once more afterwards."""
+    """Every tenth order is posted twice at the same time, and once more afterwards."""
     answers: dict[int, httpx.Response] = {}
     twice: dict[int, httpx.Response] = {}
     async with Gateway(up.url, up.token("gateway"), connections=32) as gateway:
@@ -41,18 +41,18 @@ async def place_all(up: UpProcess) -> tuple[Gateway, set[str]]:
             if number % 10 == 0:
                 await gateway.again(number, customer, answers[number])
 
-        async def place_as_well(number: int) -> None:
+        async def place_another(number: int) -> None:
             twice[number] = await gateway.place(number, f"many-{number % 50}")
 
-        await asyncio.gather(*(place(n) for n in range(ORDERS)), *(place_as_well(n) for n in range(0, ORDERS, 10)))
+        await asyncio.gather(*(place(n) for n in range(ORDERS)), *(place_another(n) for n in range(0, ORDERS, 10)))
         assert all(answer.content == answers[number].content for number, answer in twice.items())
         return gateway, {answer.json()["order_id"] for answer in answers.values()}
 
 
-def test_two_thousand_orders_with_retries_are_two_thousand_orders_each_readable_at_once(up: UpProcess) -> None:
+def test_two_thousand_orders_with_retries_are_two_thousand_orders_each_readable_immediately(up: UpProcess) -> None:
     gateway, order_ids = asyncio.run(place_all(up))
     assert gateway.never == [], checker.describe(gateway.never)
-    # 202 is an honest answer while the processor starts, or on a busy machine; no other one is.
+    # 202 is an honest answer while the processor starts, or on a busy machine; no other answer is.
     assert set(gateway.seen) <= {"200", "201", "202"}, gateway.seen
     assert len(order_ids) == ORDERS
     ledger = checker.read_settled_ledger(up.bootstrap_servers)
@@ -63,8 +63,8 @@ def test_two_thousand_orders_with_retries_are_two_thousand_orders_each_readable_
     print(f"{ORDERS} orders at 32 connections: POST to 201 p50 {p50:.0f} ms, p99 {p99:.0f} ms")
 
 
-async def cancel_at_once(up: UpProcess, number: int, client: httpx.AsyncClient) -> list[str]:
-    """Four cancellations of one order, each under two equal requests at once, and all of them again afterwards."""
+async def cancel_together(up: UpProcess, number: int, client: httpx.AsyncClient) -> list[str]:
+    """Four cancellations of one order, each in two equal requests at the same time, and all of them again afterwards."""
     placed = await client.post("/orders", json=order_body(number), headers=headers(up, "hasty", f"hasty-{number}"))
     path = f"/orders/{placed.json()['order_id']}/cancel"
 
@@ -80,12 +80,12 @@ async def cancel_at_once(up: UpProcess, number: int, client: httpx.AsyncClient) 
     return wrong if sorted(outcomes) == ["changed"] * 2 + ["unchanged"] * 6 else [*wrong, str(outcomes)]
 
 
-def test_of_four_cancellations_at_once_one_changes_the_order_and_all_show_it_cancelled(up: UpProcess) -> None:
+def test_of_four_simultaneous_cancellations_one_changes_the_order_and_all_show_it_cancelled(up: UpProcess) -> None:
     async def run() -> list[str]:
         limits = httpx.Limits(max_connections=16)
         async with loopback.async_client(base_url=up.url, timeout=httpx.Timeout(20.0, pool=None), limits=limits) as client:
-            found = await asyncio.gather(*(cancel_at_once(up, number, client) for number in range(60)))
-        return [line for lines in found for line in lines]
+            results = await asyncio.gather(*(cancel_together(up, number, client) for number in range(60)))
+        return [line for lines in results for line in lines]
 
     wrong = asyncio.run(run())
     assert wrong == [], checker.describe(wrong)
@@ -144,19 +144,19 @@ def test_the_plain_consumer_finds_the_same_with_and_without_confluents_deseriali
         arguments, stdin=subprocess.DEVNULL, capture_output=True, env=environment, cwd=tmp_path, timeout=PATIENCE_S, check=False
     )
     assert ran.returncode == 0, ran.stderr.decode()
-    found = json.loads(ran.stdout)
-    assert found["decoder"].startswith("confluent_kafka" if registry_client else "fastavro")
-    assert found["problems"] == []
+    report = json.loads(ran.stdout)
+    assert report["decoder"].startswith("confluent_kafka" if registry_client else "fastavro")
+    assert report["problems"] == []
     ledger = checker.read_settled_ledger(up.bootstrap_servers)
-    assert found["events"] == len(ledger.events)
-    assert {order_id: order["status"] for order_id, order in found["orders"].items()} == {
+    assert report["events"] == len(ledger.events)
+    assert {order_id: order["status"] for order_id, order in report["orders"].items()} == {
         order_id: order.status for order_id, order in ledger.orders.items()
     }
 
 
 def read_stream(client: httpx.Client, path: str, sent: dict[str, str], count: int) -> list[dict[str, str]]:
     """The first `count` events of a stream; then the client hangs up."""
-    found: list[dict[str, str]] = []
+    events: list[dict[str, str]] = []
     event: dict[str, str] = {}
     with client.stream("GET", path, headers=sent | {"Accept": "text/event-stream"}) as answer:
         assert answer.status_code == 200
@@ -167,14 +167,14 @@ def read_stream(client: httpx.Client, path: str, sent: dict[str, str], count: in
                 name, _, value = line.partition(":")
                 event[name] = value.strip()
             elif event:
-                found.append(event)
+                events.append(event)
                 event = {}
-                if len(found) == count:
+                if len(events) == count:
                     break
-    return found
+    return events
 
 
-def test_an_event_stream_goes_on_where_its_client_left_it(up: UpProcess) -> None:
+def test_an_event_stream_resumes_where_its_client_left_it(up: UpProcess) -> None:
     with loopback.client(base_url=up.url, timeout=PATIENCE_S) as client:
         placed = client.post("/orders", json=order_body(3), headers=headers(up, "watcher", "k")).json()
         path = f"/orders/{placed['order_id']}"
@@ -209,7 +209,7 @@ def test_an_event_reaches_an_open_stream_as_it_happens(up: UpProcess) -> None:
     assert set(seen[1:-1]) <= {"StockReserved"}
 
 
-def test_what_up_writes_about_itself_is_for_its_owner_only_and_true(up: UpProcess) -> None:
+def test_files_about_a_running_up_are_for_its_owner_only_and_true(up: UpProcess) -> None:
     run = up.data / "run"
     for private in (run / "up.json", up.data / "keys.json", up.data / "tokens.json"):
         assert stat.S_IMODE(private.stat().st_mode) == 0o600, private

@@ -1,4 +1,4 @@
-"""Everything that `up` runs may be killed at any moment, `up` itself too: it comes back, and nothing acknowledged is lost."""
+"""Every process of `up` may be killed at any moment, `up` itself too: it comes back, and nothing acknowledged is lost."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.kafka
 
 
 async def under_load(up: UpProcess, first: int, strike: Callable[[], None], after_s: float) -> Gateway:
-    """Sessions of a gateway while `strike` happens, and for `after_s` after everything takes orders again."""
+    """Sessions of a gateway during `strike`, and for `after_s` after orders are accepted again."""
     token, numbers = up.token("gateway"), iter(range(first, first + 100_000))
     async with Gateway(up.url, token, connections=8, give_up_s=PATIENCE_S) as gateway:
         stop = asyncio.Event()
@@ -89,7 +89,7 @@ def java_of(up: UpProcess) -> psutil.Process | None:
 
 
 def place(up: UpProcess, key: str) -> None:
-    """Place an order, however long it takes until one can be."""
+    """Place an order, however long it takes until that is possible."""
     sent = {"Authorization": f"Bearer {up.token('gateway')}", "Customer-Id": "c-1", "Idempotency-Key": key, "Prefer": "wait=10"}
     deadline = time.monotonic() + PATIENCE_S
     with loopback.client(base_url=up.url, timeout=PATIENCE_S) as client:
@@ -119,7 +119,7 @@ def test_a_broker_killed_while_serve_starts_delays_the_start(up: UpProcess) -> N
     killed: list[int] = []
 
     def kill_the_broker() -> None:
-        """As soon as it is ready, which is before `serve` is."""
+        """Kill it as soon as it is ready, which is before `serve` is."""
         file, deadline = up.data / "run" / "broker.pid", time.monotonic() + PATIENCE_S
         while not (file.exists() and file.read_text().strip()) and time.monotonic() < deadline:
             time.sleep(0.005)
@@ -135,7 +135,7 @@ def test_a_broker_killed_while_serve_starts_delays_the_start(up: UpProcess) -> N
     assert up.pid("broker") != killed[0]
 
 
-def test_a_killed_up_leaves_a_directory_in_which_the_next_one_goes_on(up: UpProcess) -> None:
+def test_a_killed_up_leaves_a_directory_from_which_the_next_one_resumes(up: UpProcess) -> None:
     token = up.token("gateway")
     sent = {"Authorization": f"Bearer {token}", "Customer-Id": "survivor", "Idempotency-Key": "before-the-kill"}
     with loopback.client(base_url=up.url, timeout=PATIENCE_S) as client:

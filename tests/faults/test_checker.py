@@ -1,4 +1,4 @@
-"""The checker itself: a small ledger that keeps every promise, and one broken promise after the other."""
+"""The checker itself: a small ledger that keeps every promise, and then one broken promise after the other."""
 
 from __future__ import annotations
 
@@ -65,13 +65,13 @@ COMMANDS = [*(command(n) for n in range(6)), command(6, command_id=None)]
 
 
 def chained(fields: list[dict[str, Any]]) -> list[Decoded]:
-    """Events of one partition, each naming the hash of the one before; a broken link stays as it is."""
-    found, last = [], bytes(32)
+    """Events of one partition, each with the hash of the one before; a broken link stays as it is."""
+    chain, last = [], bytes(32)
     for offset, one in enumerate(fields):
         body = json.dumps(one, default=str, sort_keys=True).encode()
-        found.append(Decoded(Raw(0, offset, 0, one.get("key", b"ord_a"), b"\0" * 5 + body), {"prev_hash": last} | one))
+        chain.append(Decoded(Raw(0, offset, 0, one.get("key", b"ord_a"), b"\0" * 5 + body), {"prev_hash": last} | one))
         last = hashlib.sha256(body).digest()
-    return found
+    return chain
 
 
 def ledger(events: list[dict[str, Any]], refusals: list[dict[str, Any]], commands: list[dict[str, Any]]) -> Ledger:
@@ -85,9 +85,9 @@ def ledger(events: list[dict[str, Any]], refusals: list[dict[str, Any]], command
 
 
 def test_a_ledger_that_keeps_every_promise_has_no_problem() -> None:
-    found = ledger(EVENTS, REFUSALS, COMMANDS)
-    assert found.problems == []
-    order = found.orders["ord_a"]
+    checked = ledger(EVENTS, REFUSALS, COMMANDS)
+    assert checked.problems == []
+    order = checked.orders["ord_a"]
     assert (order.version, order.status, order.captured_minor, order.refunded_minor) == (5, "cancelled", 500, 500)
 
 
@@ -215,17 +215,17 @@ SUMMARY = ("status", "total_minor", "captured_minor", "refunded_minor")
 def day(**changes: dict[str, Any]) -> Ledger:
     """The day with some events changed: `e4={"cut": ...}`. What an event's summary does not say is as before it."""
     events, summary = [], {"status": "pending", "captured_minor": 0, "refunded_minor": 0}
-    for n, told in enumerate(DAY):
-        fields = told | changes.get(f"e{n}", {})
+    for n, usual in enumerate(DAY):
+        fields = usual | changes.get(f"e{n}", {})
         summary |= {name: fields[name] for name in SUMMARY if name in fields}
         events.append(event(n + 1, fields["type"], n, **summary) | fields)
     return ledger(events, [], [command(n) for n in range(len(DAY))])
 
 
 def test_a_day_of_the_desk_has_no_problem() -> None:
-    found = day()
-    assert found.problems == []
-    order = found.orders["ord_a"]
+    checked = day()
+    assert checked.problems == []
+    order = checked.orders["ord_a"]
     assert (order.total_minor, order.refunded_minor, order.due_back_minor, order.room_minor) == (750, 500, 600, 400)
     assert order.held() == {("merch", "mug"): 1}, "one cup of tea was cancelled, the other came back"
     assert order.asked_back_minor == 350
@@ -288,8 +288,8 @@ def test_a_refund_in_a_dispute_and_what_staff_settled_elsewhere_are_counted() ->
     opened = {"provider_ref": "dp", "amount_minor": 300, "outcome": None}
     settled = {"code": "refund_failed", "obligation_key": "k", "action": "settled_elsewhere", "amount_minor": 40}
     assert any("in dispute" in line for line in day(e5={"type": "DisputeOpened", "stock": None, "dispute": opened}).problems)
-    found = day(e16={"type": "AttentionResolved", "metadata": None, "attention": settled, "refunded_minor": 540})
-    assert found.problems == []
+    checked = day(e16={"type": "AttentionResolved", "metadata": None, "attention": settled, "refunded_minor": 540})
+    assert checked.problems == []
     order = day(
         e13={"type": "DisputeOpened", "refund_request": None, "dispute": opened},
         e14={"type": "DisputeClosed", "refund": None, "dispute": opened | {"outcome": "lost", "amount_minor": None}},

@@ -17,7 +17,7 @@ from tests.support.chaotic_shop import PATIENCE_S, Customers, run_chaos
 
 pytestmark = pytest.mark.kafka
 
-# What the desk may be told when it asks for something that another request, a customer or a dispute made impossible.
+# The desk's answers to a request that another request, a customer or a dispute made impossible.
 NO = frozenset(
     {
         "already-shipped",

@@ -1,4 +1,4 @@
-"""A ledger that is moved to other topics by file: the same events, the same answers, and it goes on from there."""
+"""A ledger that is moved to other topics by file: the same events, the same answers, and it continues from there."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def verb(node: processes.LedgerNode, *arguments: str) -> subprocess.CompletedPro
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
 
 
-def test_a_moved_ledger_is_the_same_and_goes_on(tmp_path: Path, kafka: KafkaSettings, topics: Topics) -> None:
+def test_a_moved_ledger_is_the_same_and_continues(tmp_path: Path, kafka: KafkaSettings, topics: Topics) -> None:
     file, old, new = tmp_path / "ledger.log", tmp_path / "old", tmp_path / "new"
     old.mkdir()
     new.mkdir()
@@ -37,7 +37,7 @@ def test_a_moved_ledger_is_the_same_and_goes_on(tmp_path: Path, kafka: KafkaSett
             answers = [await gateway.place(number, "c-1") for number in range(20)]
             for answer in answers[:5]:
                 await gateway.cancel(answer.json()["order_id"], "c-1")
-            await gateway.other_body(7, "c-1")  # a refusal, which has to move too
+            await gateway.other_body(7, "c-1")  # a refusal, which must move too
             assert gateway.never == []
             return [answer.content for answer in answers], [answer.json()["order_id"] for answer in answers]
 
@@ -70,7 +70,7 @@ def test_a_moved_ledger_is_the_same_and_goes_on(tmp_path: Path, kafka: KafkaSett
 
 
 def _values(kafka: KafkaSettings, topic: str) -> list[tuple[int, bytes | None, int, bytes | None]]:
-    """Everything but offsets, which transactions decide."""
+    """Everything except offsets, which depend on transactions."""
     records = checker.read_topic(kafka.bootstrap_servers, topic)
     return [(raw.partition, raw.key, raw.timestamp_ms, raw.value) for raw in records]
 

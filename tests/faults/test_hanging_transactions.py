@@ -47,18 +47,18 @@ def kafka(broker: EmbeddedBroker) -> KafkaSettings:
 @pytest.fixture
 def node(tmp_path: Path, kafka: KafkaSettings, topics: Topics) -> Iterator[LedgerNode]:
     KafkaLog(kafka).ensure_topics(topics.specs(PARTITIONS, 1))
-    made = LedgerNode(tmp_path, kafka.bootstrap_servers, topics, partitions=PARTITIONS)
-    yield made
-    made.end()
+    created = LedgerNode(tmp_path, kafka.bootstrap_servers, topics, partitions=PARTITIONS)
+    yield created
+    created.end()
 
 
 def in_each_partition(log: KafkaLog, first: int) -> dict[int, OrderCommand]:
-    found: dict[int, OrderCommand] = {}
-    while len(found) < PARTITIONS:
+    commands: dict[int, OrderCommand] = {}
+    while len(commands) < PARTITIONS:
         command = place(first, "c-1")
-        found.setdefault(log.partition_for(command.order_id.encode(), PARTITIONS), command)
+        commands.setdefault(log.partition_for(command.order_id.encode(), PARTITIONS), command)
         first += 1
-    return found
+    return commands
 
 
 def send(log: KafkaLog, topics: Topics, commands: dict[int, OrderCommand]) -> None:
@@ -71,28 +71,28 @@ def send(log: KafkaLog, topics: Topics, commands: dict[int, OrderCommand]) -> No
 
 
 def next_event(log: KafkaLog, topics: Topics, command: OrderCommand) -> NewRecord:
-    """What the writer of the hung partition would write for `command`, which lies in the log: folded and decided as it does."""
+    """The record that the writer of the hung partition would write for `command` in the log: folded and decided as it would."""
     tp, commands = TopicPartition(topics.events, HUNG), TopicPartition(topics.commands, HUNG)
     desk = Desk(MemoryStore(), HUNG, PARTITIONS, topics, log.topic_id(topics.commands))
     for record in read(log, tp):
         desk.fold(record)
     at = next(r for r in read(log, commands) if command_codec().decode(r.value).command_id == command.command_id)
-    made = desk.deal(at, Written(log.topic_id(topics.commands), at.offset, desk.meta.epoch))
-    assert made is not None
-    return made
+    event = desk.deal(at, Written(log.topic_id(topics.commands), at.offset, desk.meta.epoch))
+    assert event is not None
+    return event
 
 
 def read(log: KafkaLog, tp: TopicPartition) -> list[Record]:
-    reader, found = log.reader("test", eof=True), list[Record]()
+    reader, records = log.reader("test", eof=True), list[Record]()
     deadline = time.monotonic() + PATIENCE_S
     try:
         reader.assign({tp: 0})
         while tp not in reader.reached_end():
             assert time.monotonic() < deadline
-            found += reader.poll(100, 0.2)
+            records += reader.poll(100, 0.2)
     finally:
         reader.close()
-    return found
+    return records
 
 
 def verb(node: LedgerNode, *arguments: str) -> tuple[int, Any]:
@@ -101,15 +101,15 @@ def verb(node: LedgerNode, *arguments: str) -> tuple[int, Any]:
     return ran.exit_code, json.loads(ran.stdout)
 
 
-def until(what: Callable[[], bool], node: LedgerNode) -> None:
+def until(condition: Callable[[], bool], node: LedgerNode) -> None:
     deadline = time.monotonic() + PATIENCE_S
-    while not what():
+    while not condition():
         assert time.monotonic() < deadline, node.tails()
         time.sleep(0.05)
 
 
 @pytest.mark.parametrize("how", ["commit", "abort"])
-def test_it_is_named_costs_its_partition_alone_and_is_ended_by_the_verb(
+def test_it_is_named_affects_its_partition_alone_and_is_ended_by_the_verb(
     node: LedgerNode, kafka: KafkaSettings, topics: Topics, how: str
 ) -> None:
     log = KafkaLog(kafka)
@@ -120,7 +120,7 @@ def test_it_is_named_costs_its_partition_alone_and_is_ended_by_the_verb(
     wait_answered(node.bootstrap, topics.prefix, PATIENCE_S)
     deciding.kill()
 
-    # Decided and written by the writer, whose coordinator is done with the transaction; the marker of one partition is missing.
+    # The writer decided and wrote; its coordinator has finished the transaction; the marker of one partition is missing.
     lost = in_each_partition(log, 100)[HUNG]
     send(log, topics, {HUNG: lost})
     tp = TopicPartition(topics.events, HUNG)
@@ -129,9 +129,9 @@ def test_it_is_named_costs_its_partition_alone_and_is_ended_by_the_verb(
     deciding.start()
     until(lambda: '"hanging_transaction"' in deciding.log_file.read_text(), node)
     named = next(line for line in deciding.log_file.read_text().splitlines() if '"code": "hanging_transaction"' in line)
-    told = json.loads(named)
-    assert (told["topic"], told["partition"], told["offset"]) == (topics.events, HUNG, stable)
-    assert told["transactional_id"] == f"{topics.prefix}ledger-0"
+    logged = json.loads(named)
+    assert (logged["topic"], logged["partition"], logged["offset"]) == (topics.events, HUNG, stable)
+    assert logged["transactional_id"] == f"{topics.prefix}ledger-0"
 
     more = in_each_partition(log, 200)
     send(log, topics, more)
@@ -171,7 +171,7 @@ def test_it_is_named_costs_its_partition_alone_and_is_ended_by_the_verb(
     assert verb(node, *arguments, "--yes") == (0, {"ok": True, "ended": [], "refused": []})
 
 
-def test_what_its_coordinator_will_end_is_left_alone_by_the_verb(node: LedgerNode, kafka: KafkaSettings, topics: Topics) -> None:
+def test_the_verb_leaves_alone_what_its_coordinator_will_end(node: LedgerNode, kafka: KafkaSettings, topics: Topics) -> None:
     from confluent_kafka import Producer
 
     producer = Producer(kafka.client_config() | {"transactional.id": f"{topics.prefix}somebody", "log_level": 0})
@@ -190,7 +190,7 @@ def test_what_its_coordinator_will_end_is_left_alone_by_the_verb(node: LedgerNod
 
 
 @pytest.mark.parametrize(("option", "value"), [("--as", "perhaps"), ("--topic", "order-events"), ("--partition", "-1")])
-def test_what_the_verb_cannot_mean_is_refused(node: LedgerNode, option: str, value: str) -> None:
+def test_invalid_options_of_the_verb_are_refused(node: LedgerNode, option: str, value: str) -> None:
     ran = CliRunner().invoke(app, ["transactions", "end", "--partition", "0", option, value], env=node.child("doctor").env)
     assert ran.exit_code == 2
     assert option in ran.stderr

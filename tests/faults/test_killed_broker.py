@@ -1,4 +1,4 @@
-"""A broker killed again and again under load, with a processor and a serving process that live on."""
+"""A broker killed again and again under load, while a processor and a serving process keep running."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ KILLS = 6
 
 
 class Striker(threading.Thread):
-    """SIGKILL after a random pause, and a new start after another one; what went wrong is in `error`."""
+    """SIGKILL after a random pause, and a new start after another pause; a failure is in `error`."""
 
     def __init__(self, broker: EmbeddedBroker) -> None:
         super().__init__(name="striker", daemon=True)

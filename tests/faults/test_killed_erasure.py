@@ -1,4 +1,4 @@
-"""An erasure that was answered is finished, also by a `serve` that was killed in the middle of it."""
+"""An erasure that was acknowledged is finished, even by a `serve` that was killed in the middle of it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.patience import PATIENCE_S
 
 pytestmark = pytest.mark.kafka
 
-PARTITIONS, CONTACTS = 4, 40_000  # with the pauses between slices at least four seconds of work
+PARTITIONS, CONTACTS = 4, 40_000  # at least four seconds of work, with the pauses between slices
 ADA = OrderContact("c-1", "Ada", "ada@example.org", Address("1 Mill Lane", "Leeds", "LS1 1AA", "GB"))
 
 
@@ -32,7 +32,7 @@ def until(holds: Callable[[], bool], node: processes.LedgerNode) -> None:
 
 
 def write_contacts(log: KafkaLog, topics: Topics) -> set[bytes]:
-    """A customer's contacts, as many commands under way leave them."""
+    """A customer's contacts, as many undecided commands would leave them."""
     sender, acks, keys = log.sender("test"), list[Acked | None](), set[bytes]()
     value = contact_codec().encode(ADA)
     try:
@@ -52,7 +52,7 @@ def write_contacts(log: KafkaLog, topics: Topics) -> set[bytes]:
 
 
 class Watch:
-    """Keys that have a tombstone, as the log grows."""
+    """Follows the keys that have a tombstone as the log grows."""
 
     def __init__(self, log: KafkaLog, topics: Topics) -> None:
         self._reader = log.reader("test-tombstones", eof=True)
@@ -60,7 +60,7 @@ class Watch:
         self._reader.assign(log.ends(tps))
         self.gone: set[bytes | None] = set()
 
-    def look(self) -> int:
+    def count(self) -> int:
         records: list[Record] = self._reader.poll(5_000, 0.05)
         self.gone |= {record.key for record in records if record.value is None and record.key != BARRIER_KEY}
         return len(self.gone)
@@ -69,7 +69,7 @@ class Watch:
         self._reader.close()
 
 
-def test_an_erasure_goes_on_after_a_kill_and_its_progress_is_shown(tmp_path: Path, kafka: KafkaSettings, topics: Topics) -> None:
+def test_an_erasure_resumes_after_a_kill_and_its_progress_is_shown(tmp_path: Path, kafka: KafkaSettings, topics: Topics) -> None:
     log, node = KafkaLog(kafka), processes.LedgerNode(tmp_path, kafka.bootstrap_servers, topics)
     log.ensure_topics(topics.specs(PARTITIONS, 1))
     keys = write_contacts(log, topics)
@@ -82,9 +82,9 @@ def test_an_erasure_goes_on_after_a_kill_and_its_progress_is_shown(tmp_path: Pat
         with loopback.client(base_url=node.url, headers=headers, timeout=PATIENCE_S) as client:
             asked = client.post("/customers/c-1/erasure", headers={"Prefer": "respond-async"})
             assert (asked.status_code, asked.json()["state"]) == (202, "running")
-            until(lambda: watch.look() > 0, node)
+            until(lambda: watch.count() > 0, node)
             serve.kill()
-            while (before := len(watch.gone)) != watch.look():
+            while (before := len(watch.gone)) != watch.count():
                 pass
             assert before < CONTACTS, "it was killed in the middle"
             serve.start()
@@ -92,7 +92,7 @@ def test_an_erasure_goes_on_after_a_kill_and_its_progress_is_shown(tmp_path: Pat
             state = client.get("/customers/c-1/erasure")
             assert state.json()["requested_at"] == asked.json()["requested_at"], node.tails()
             until(lambda: client.get("/customers/c-1/erasure").json()["state"] == "done", node)
-            until(lambda: watch.look() >= CONTACTS, node)
+            until(lambda: watch.count() >= CONTACTS, node)
             assert watch.gone == keys
             metrics = client.get("/metrics").text
             assert "ledger_loop_lag_seconds_bucket" in metrics

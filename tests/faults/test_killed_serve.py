@@ -1,4 +1,4 @@
-"""Serving processes and processors killed under load: what was acknowledged is there, once, and the read models are the fold."""
+"""Serving processes and processors killed under load: acknowledged orders are there, once, and the read models are the fold."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def run_kills(
         node.end()
 
 
-def test_killed_processors_and_serving_processes_lose_nothing_that_was_acknowledged(
+def test_killed_processors_and_serving_processes_lose_nothing_acknowledged(
     tmp_path: Path, kafka: KafkaSettings, topics: Topics
 ) -> None:
     run_kills(tmp_path, kafka, topics, kills=(4, 3), pauses_s=(2.0, 4.0), writers=1)
@@ -49,7 +49,7 @@ def test_killed_processors_and_serving_processes_lose_nothing_that_was_acknowled
 @pytest.mark.campaign
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("writers", [1, 2])
-def test_twenty_killed_processors_and_ten_killed_serving_processes_lose_nothing_that_was_acknowledged(
+def test_twenty_killed_processors_and_ten_killed_serving_processes_lose_nothing_acknowledged(
     tmp_path: Path, kafka: KafkaSettings, topics: Topics, writers: int
 ) -> None:
     run_kills(tmp_path, kafka, topics, kills=(20, 10), pauses_s=(2.0, 6.0), writers=writers)

@@ -1,4 +1,4 @@
-"""The Kafka adapter while its broker is killed or stands still: nothing acknowledged is lost, nothing is read twice."""
+"""The Kafka adapter while its broker is killed or frozen: nothing acknowledged is lost, nothing is read twice."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TRANSACTIONS, SINGLES, WRITERS = "transactions", "singles", "writers"
 
 
 class Actor(threading.Thread):
-    """A thread that does `step` until it is told to end; what it raises is kept."""
+    """A thread that calls `step` until `end`; keeps the exception that it raises."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -52,7 +52,7 @@ class Actor(threading.Thread):
 
 
 class Transactor(Actor):
-    """Commits one transaction over all partitions after the other; a new writer after every trouble."""
+    """Commits one transaction over all partitions after the other, with a new writer after every failure."""
 
     def __init__(self, log: KafkaLog) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class Transactor(Actor):
     def step(self) -> None:
         writer = self.log.writer("transactor")
         try:
-            writer.start(10)  # a start that a dead broker interrupts is one of the discarded ones
+            writer.start(10)  # a start that a dead broker interrupts counts as discarded
             while not self.ending.is_set():
                 self.sequence += 1
                 value = b"%d" % self.sequence
@@ -79,7 +79,7 @@ class Transactor(Actor):
 
 
 class SingleSender(Actor):
-    """Sends numbered records and notes every answer."""
+    """Sends numbered records and records every answer."""
 
     def __init__(self, log: KafkaLog) -> None:
         super().__init__()
@@ -120,7 +120,7 @@ class Tail(Actor):
 
 
 class Leaser(Actor):
-    """Holds the lease, and notes progress for lag monitors all the time."""
+    """Holds the lease, and commits progress for lag monitors all the time."""
 
     def __init__(self, log: KafkaLog) -> None:
         super().__init__()
@@ -149,20 +149,20 @@ def node(tmp_path: Path) -> Iterator[EmbeddedBroker]:
 def kill(node: EmbeddedBroker, tail: Tail) -> None:
     os.kill(node.pid, signal.SIGKILL)
     node.wait(PATIENCE_S)
-    until(lambda: tail.silent_s > 2.5)  # the reader says that the broker is away
+    until(lambda: tail.silent_s > 2.5)  # the reader says that the broker is unreachable
     node.start()
 
 
 def freeze(node: EmbeddedBroker, tail: Tail) -> None:
     pause(node.pid)
-    until(lambda: tail.silent_s > 6)  # longer than a request may take: connections are given up without an answer
+    until(lambda: tail.silent_s > 6)  # longer than a request may take: connections are closed without an answer
     resume(node.pid)
 
 
 def everything(log: KafkaLog, topic: str) -> list[Record]:
     """All committed records of `topic`, by a fresh reader."""
     tps = [TopicPartition(topic, p) for p in range(PARTITIONS)]
-    until(lambda: log.ends(tps) == log.ends(tps, "read_uncommitted"))  # the last markers are there
+    until(lambda: log.ends(tps) == log.ends(tps, "read_uncommitted"))  # the last markers have arrived
     reader = log.reader("fresh", eof=True)
     reader.assign(dict.fromkeys(tps, 0))
     records: list[Record] = []
@@ -207,7 +207,7 @@ def run(node: EmbeddedBroker, faults: list[str]) -> None:
 
 
 def check_transactions(log: KafkaLog, transactor: Transactor, faults: int) -> None:
-    """Each is there whole or not at all, and every one that returned is there, below the position it returned."""
+    """Each transaction is there whole or not at all, and every one that returned is there, below the position it returned."""
     assert transactor.discarded >= faults
     by_sequence: dict[int, list[Record]] = defaultdict(list)
     for record in everything(log, TRANSACTIONS):
@@ -220,7 +220,7 @@ def check_transactions(log: KafkaLog, transactor: Transactor, faults: int) -> No
 
 
 def check_singles(log: KafkaLog, single: SingleSender) -> None:
-    """Each was answered once and is where its answer said, in order; none is there twice unless one of them failed."""
+    """Each record was answered once and is at the position in its answer, in order; none is there twice unless one failed."""
     assert single.answers == Counter(range(single.sent))
     copies: dict[int, list[Acked]] = defaultdict(list)
     for record in everything(log, SINGLES):
@@ -235,7 +235,7 @@ def check_singles(log: KafkaLog, single: SingleSender) -> None:
     assert [place for place in at.values() if place not in there] == []
     later_ms = [acked.timestamp_ms - there[at[n]] for n, acked in single.acked.items()]
     assert min(later_ms) == 0
-    assert max(later_ms) <= PATIENCE_S * 1000  # a record that had to be sent twice has the later time
+    assert max(later_ms) <= PATIENCE_S * 1000  # a record that was sent twice has the later time
     for p in range(PARTITIONS):
         first = {n: min(place.offset for place in places) for n, places in copies.items() if places[0].partition == p}
         assert sorted(first, key=first.__getitem__) == sorted(first)
@@ -245,8 +245,8 @@ def test_readers_writers_senders_and_leases_outlive_the_broker(node: EmbeddedBro
     run(node, ["kill", "freeze", "kill"])
 
 
-def test_a_lease_fenced_by_its_own_ghost_takes_its_name_back_and_leaves_it_to_a_stranger(node: EmbeddedBroker) -> None:
-    """A broker that was away for a session may know a member by the identity that it had before, or has since."""
+def test_a_lease_fenced_by_its_own_ghost_takes_its_name_back_but_leaves_it_to_a_stranger(node: EmbeddedBroker) -> None:
+    """After an outage as long as a session, a broker may know a member by its earlier identity or by the one it has since."""
     log = KafkaLog(KafkaSettings(bootstrap_servers=node.bootstrap_servers, client_id="faults"))
     log.ensure_topics([TopicSpec(WRITERS, 2), TopicSpec(SINGLES, PARTITIONS)])
     leaser = Leaser(log)
@@ -255,7 +255,7 @@ def test_a_lease_fenced_by_its_own_ghost_takes_its_name_back_and_leaves_it_to_a_
         held: set[int] = set()
         other = log.lease(WRITERS, "writers", "one", held.update, held.difference_update, held.difference_update)
         until(lambda: other.poll(0.1) or held == {0, 1})
-        other.close()  # as a static member: the group goes on believing in it
+        other.close()  # as a static member: the group keeps it
 
     leaser.start()
     try:
@@ -279,5 +279,5 @@ def test_a_lease_fenced_by_its_own_ghost_takes_its_name_back_and_leaves_it_to_a_
 
 
 @pytest.mark.campaign
-def test_readers_writers_senders_and_leases_outlive_many_ends_of_the_broker(node: EmbeddedBroker) -> None:
+def test_readers_writers_senders_and_leases_outlive_many_outages_of_the_broker(node: EmbeddedBroker) -> None:
     run(node, ["kill", "kill", "freeze", "kill", "kill"] * 5)

@@ -1,4 +1,4 @@
-"""Two `commands` processes share the writers, and one is killed just after it gave its writers up: none may be left alone."""
+"""Two `commands` processes share the writers, and one is killed just after it released its own: each must get a process again."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def start_dying(child: Child) -> None:
 
 
 def wait_ready(child: Child, writers: int, timeout_s: float = 120.0) -> None:
-    """Until this process says that it is ready as so many writers."""
+    """Wait until this process says that it is ready with this many writers."""
     deadline = time.monotonic() + timeout_s
     while not child.log_file.exists() or child.log_file.read_text().count('"writer ready"') < writers:
         assert child.ended() is None, child.log_file.read_text()[-3000:]
@@ -40,7 +40,7 @@ def wait_ready(child: Child, writers: int, timeout_s: float = 120.0) -> None:
 
 
 def place_everywhere(log: KafkaLog, topics: Topics, first: int) -> None:
-    """Commands for every partition, durable when this returns."""
+    """Send commands for every partition; durable on return."""
     sender, left = log.sender("orders"), set(range(PARTITIONS))
     number = first
     while left:
@@ -56,7 +56,7 @@ def place_everywhere(log: KafkaLog, topics: Topics, first: int) -> None:
 
 
 def lose_and_decide(folder: Path, kafka: KafkaSettings, topics: Topics) -> float:
-    """One kill between giving up and joining again; how long after the restart every partition has decided, in seconds."""
+    """One kill between releasing and rejoining. Returns the seconds from the restart until every partition has decided."""
     log = KafkaLog(kafka)
     log.ensure_topics(topics.specs(PARTITIONS, WRITERS))
     node = LedgerNode(folder, kafka.bootstrap_servers, topics, WRITERS, PARTITIONS)
@@ -67,7 +67,7 @@ def lose_and_decide(folder: Path, kafka: KafkaSettings, topics: Topics) -> float
         taker.start()
         assert giver.process is not None
         assert giver.process.wait(120) == -signal.SIGKILL
-        time.sleep(1)  # what was seen to lose the writer: back a second later, well within the session time-out
+        time.sleep(1)  # this used to lose the writer: back a second later, well within the session time-out
         giver.start()
         place_everywhere(log, topics, 0)
         began = time.monotonic()
@@ -80,7 +80,7 @@ def lose_and_decide(folder: Path, kafka: KafkaSettings, topics: Topics) -> float
         node.end()
 
 
-def test_a_process_killed_between_giving_up_and_joining_again_leaves_no_writer_alone(
+def test_a_process_killed_between_releasing_and_rejoining_leaves_no_writer_unheld(
     tmp_path: Path, kafka: KafkaSettings, topics: Topics
 ) -> None:
     lose_and_decide(tmp_path, kafka, topics)
@@ -88,7 +88,7 @@ def test_a_process_killed_between_giving_up_and_joining_again_leaves_no_writer_a
 
 @pytest.mark.campaign
 @pytest.mark.timeout(7200)
-def test_two_hundred_such_kills_and_every_partition_decides_again_soon(tmp_path: Path, kafka: KafkaSettings) -> None:
+def test_after_each_of_two_hundred_such_kills_every_partition_decides_again_soon(tmp_path: Path, kafka: KafkaSettings) -> None:
     took_s = []
     for number in range(200):
         folder = tmp_path / str(number)

@@ -1,4 +1,4 @@
-"""A processor that is frozen while it is the writer: another takes over, and the woken one can commit nothing."""
+"""A processor that is frozen while it is the writer: another takes over, and the first one can commit nothing when it wakes."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ PAUSES, PAUSE_S = 6, 15.0
 
 
 def takings(child: Child) -> list[tuple[str, int]]:
-    """(when, writer) of every time this process became a writer, from its log."""
+    """(time, writer) each time this process became a writer, from its log."""
     lines = (json.loads(line) for line in child.log_file.read_text().splitlines() if line.startswith("{"))
     return [(line["timestamp"], line["writer"]) for line in lines if line["event"] == "writer ready"]
 
 
 def owner(children: list[Child], writer: int) -> Child:
-    """Who became this writer last."""
+    """The process that became this writer last."""
     latest = [max((at for at, w in takings(child) if w == writer), default="") for child in children]
     assert any(latest), "nobody is the writer yet"
     return children[latest.index(max(latest))]
 
 
 def wait_taken(child: Child, writer: int, since: int, timeout_s: float = PATIENCE_S) -> float:
-    """How long until this process has become the writer once more than `since` times."""
+    """Wait until this process has become the writer more than `since` times. Returns the seconds."""
     began = time.monotonic()
     while sum(w == writer for _, w in takings(child)) <= since:
         assert time.monotonic() - began < timeout_s, "nobody took over"
@@ -47,7 +47,7 @@ def wait_taken(child: Child, writer: int, since: int, timeout_s: float = PATIENC
 
 
 def pause_owner(children: list[Child], writer: int, pause_s: float) -> float:
-    """Freeze who is this writer for `pause_s`; how long the other took to take over."""
+    """Freeze the process that is this writer for `pause_s`. Returns how long the other took to take over."""
     frozen = owner(children, writer)
     other = children[1 - children.index(frozen)]
     since = sum(w == writer for _, w in takings(other))
@@ -85,7 +85,7 @@ def test_a_frozen_writer_is_replaced_and_commits_nothing_when_it_wakes(
         ledger = wait_answered(kafka.bootstrap_servers, topics.prefix)
         assert ledger.problems == [], checker.describe(ledger.problems) + node.tails()
         assert [child.ended() for child in children] == [None, None], node.tails()
-        time.sleep(1.5)  # for the hot standby to fold the last batch
+        time.sleep(1.5)  # until the hot standby has folded the last batch
         assert [child.stop() for child in children] == [0, 0], node.tails()
         for name in ("one", "two"):
             rows = desk_differences(node.state_dir(name), kafka.bootstrap_servers, log, topics, writers, PARTITIONS)

@@ -1,4 +1,4 @@
-"""Payments and stock while the world outside fails in every way and the processor is killed: judged from both records alone."""
+"""Payments and stock while the outside fails in every way and the processor is killed, judged from two records alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A bug in a projection, from its discovery to its end: found by `verify`, mended by a rebuild, and no read fails meanwhile."""
+"""A bug in a projection, from its discovery to its end: found by `verify`, fixed by a rebuild, and no read fails meanwhile."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.rebuilds import Traffic, rebuild, running
 
 pytestmark = pytest.mark.kafka
 
-# Python imports `sitecustomize` before anything else: so the real program runs, with one rule of it changed.
+# Python imports `sitecustomize` before anything else, so the real program runs with one rule changed.
 BUG = """
 from msgspec.structs import replace
 from projections import read_models
@@ -38,7 +38,7 @@ read_models.VERSION += 1
 
 
 def program(folder: Path, name: str, change: str) -> dict[str, str]:
-    """The environment of a program with a change."""
+    """The environment for a program with a change."""
     place = folder / name
     place.mkdir()
     (place / "sitecustomize.py").write_text(change)
@@ -54,25 +54,25 @@ def verify(node: processes.LedgerNode, env: dict[str, str]) -> tuple[int, dict[s
     return done.returncode, json.loads(done.stdout)
 
 
-# the client may be making a connection at the moment the old node stops listening
+# the client may be connecting at the moment the old node stops listening
 @pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
-def test_a_planted_bug_is_named_and_mended_beside_live_traffic(tmp_path: Path, kafka: KafkaSettings, topics: Topics) -> None:
+def test_a_planted_bug_is_named_and_fixed_beside_live_traffic(tmp_path: Path, kafka: KafkaSettings, topics: Topics) -> None:
     buggy, fixed = program(tmp_path, "buggy", BUG), program(tmp_path, "fixed", FIX)
     with running(tmp_path, kafka, topics, **buggy) as (node, serve), ExitStack() as ends, Traffic(node, connections=2) as traffic:
         while not any(order.status == "cancelled" for order in traffic.gateway.acknowledged):
             time.sleep(0.1)
 
-        code, found = verify(node, {"PYTHONPATH": ""})
-        assert (code, found["ok"], found["faults"]) == (1, False, 0)
-        first = found["first_differences"][0]
+        code, report = verify(node, {"PYTHONPATH": ""})
+        assert (code, report["ok"], report["faults"]) == (1, False, 0)
+        first = report["first_differences"][0]
         assert (first["row"], first["field"], first["live"], first["fold"]) == ("order", "cancelled_by", "'nobody'", "'customer'")
         cancelled = {order.order_id for order in traffic.gateway.acknowledged if order.status == "cancelled"}
-        named = {difference["order_id"] for difference in found["first_differences"] if difference["row"] == "order"}
+        named = {difference["order_id"] for difference in report["first_differences"] if difference["row"] == "order"}
         assert named & cancelled
-        assert {difference["row"] for difference in found["first_differences"]} <= {"order"}
+        assert {difference["row"] for difference in report["first_differences"]} <= {"order"}
 
-        code, found = verify(node, buggy)
-        assert (code, found["differences"]) == (0, 0), "the bug itself sees nothing, for it is the same fold"
+        code, report = verify(node, buggy)
+        assert (code, report["differences"]) == (0, 0), "the buggy program sees nothing, because it is the same fold"
 
         node._env |= fixed
         report = rebuild(node)
@@ -82,14 +82,14 @@ def test_a_planted_bug_is_named_and_mended_beside_live_traffic(tmp_path: Path, k
         node.port = free_port()
         node.url = f"http://127.0.0.1:{node.port}"
         node._env |= {"PORT": str(node.port)}
-        node.child("serve").start()  # beside the old one, on the same databases' directory
+        node.child("serve").start()  # beside the old one, in the same directory of databases
         node.wait_ready()
         successor = ends.enter_context(Traffic(node, connections=2, first=100_000))
         traffic.__exit__()
         assert serve.stop() == 0
         time.sleep(0.5)
-        code, found = verify(node, fixed)
-        assert (code, found["ok"], found["compared_with"]) == (0, True, "g000002"), found
+        code, report = verify(node, fixed)
+        assert (code, report["ok"], report["compared_with"]) == (0, True, "g000002"), report
         while not successor.gateway.acknowledged:
             time.sleep(0.1)
     traffic.check()

@@ -1,4 +1,4 @@
-"""A rebuild in its real processes, beside a `serve` that takes orders and answers reads; killed, and gone on with."""
+"""A rebuild in its real processes, beside a `serve` that takes orders and answers reads; killed, and resumed."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_beside_live_orders_it_is_the_same_and_no_read_is_lost(tmp_path: Path, k
 
 
 @pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.campaign)])
-def test_killed_again_and_again_it_goes_on_and_ends_the_same(
+def test_killed_again_and_again_it_resumes_and_ends_the_same(
     tmp_path: Path, kafka: KafkaSettings, topics: Topics, kills: int
 ) -> None:
     events = 10_000 * kills
@@ -113,7 +113,7 @@ def test_an_empty_node_folds_in_bulk_before_it_answers(tmp_path: Path, kafka: Ka
         assert differences(node) == []
 
 
-def test_a_fold_that_was_not_that_of_the_log_is_found_and_mended(tmp_path: Path, kafka: KafkaSettings, topics: Topics) -> None:
+def test_a_fold_that_differs_from_the_log_is_found_and_replaced(tmp_path: Path, kafka: KafkaSettings, topics: Topics) -> None:
     write_lives(KafkaLog(kafka), topics, 4, 4_000)
     with running(tmp_path, kafka, topics) as (node, serve):
         assert serve.stop() == 0
@@ -122,14 +122,14 @@ def test_a_fold_that_was_not_that_of_the_log_is_found_and_mended(tmp_path: Path,
         assert (dry["equal"], dry["generation"], generations(node)) == (True, None, ["g000001"])
         store = RocksStore(folder)
         row = store.get(b"\0digest") or b""
-        store.write({b"\0digest": row[:-1] + bytes([row[-1] ^ 1])})  # as a fold with another rule would have left it
+        store.write({b"\0digest": row[:-1] + bytes([row[-1] ^ 1])})  # as a fold with another rule would leave it
         store.close()
         process = start_rebuild(node)
         out, _ = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 1
-        told = json.loads(out)
-        assert (told["equal"], told["generation"]) == (False, None)
-        assert [difference["partition"] for difference in told["differences"]] == [2]
+        report = json.loads(out)
+        assert (report["equal"], report["generation"]) == (False, None)
+        assert [difference["partition"] for difference in report["differences"]] == [2]
         assert generations(node) == ["g000001", "g000002.building"]
         mended = rebuild(node, "--accept-difference")
         assert (mended["resumed"], mended["generation"], mended["taken_over"]) == (True, "g000002", "nobody serves")
@@ -137,7 +137,7 @@ def test_a_fold_that_was_not_that_of_the_log_is_found_and_mended(tmp_path: Path,
         assert differences(node) == []
 
 
-def test_what_was_begun_from_another_log_is_not_gone_on_with(tmp_path: Path, kafka: KafkaSettings, topics: Topics) -> None:
+def test_a_build_begun_from_another_log_is_not_resumed(tmp_path: Path, kafka: KafkaSettings, topics: Topics) -> None:
     write_lives(KafkaLog(kafka), topics, 4, 2_000)
     node = processes.LedgerNode(tmp_path, kafka.bootstrap_servers, topics)
     building = node.state_dir("one") / "projections" / "g000001.building"
@@ -147,7 +147,7 @@ def test_what_was_begun_from_another_log_is_not_gone_on_with(tmp_path: Path, kaf
     assert (report["resumed"], report["events"], report["generation"]) == (False, 2_000, "g000001")
 
 
-def test_two_at_a_time_are_one_too_many(tmp_path: Path, kafka: KafkaSettings, topics: Topics) -> None:
+def test_a_second_rebuild_at_the_same_time_is_refused(tmp_path: Path, kafka: KafkaSettings, topics: Topics) -> None:
     write_lives(KafkaLog(kafka), topics, 4, 20_000)
     node = processes.LedgerNode(tmp_path, kafka.bootstrap_servers, topics)
     first = start_rebuild(node)

@@ -1,4 +1,4 @@
-"""How long the shop stands still after a kill: measured, not judged. For a quiet machine:
+"""How long the shop is down after a kill: measured, not judged. For a quiet machine:
 
     uv run pytest -m campaign tests/faults/test_recovery_times.py -n0 -s          RECOVERIES=10 of each kind, about 20 minutes
 
@@ -28,11 +28,11 @@ from tests.support.up_process import UpProcess
 pytestmark = [pytest.mark.kafka, pytest.mark.campaign, pytest.mark.timeout(7200)]
 
 RECOVERIES = int(os.environ.get("RECOVERIES", "10"))
-CALM_S = 11.0  # as long must a child of `up` have lived, to be started again at once
+CALM_S = 11.0  # a child of `up` must have lived this long to be restarted immediately
 
 
 class Shop:
-    """A gateway's view of one `serve`: places one order after the other and remembers what was acknowledged."""
+    """A gateway's view of one `serve`: places one order after the other and remembers the acknowledged ones."""
 
     def __init__(self, url: str, token: str) -> None:
         self._url, self._token = url, token
@@ -40,7 +40,7 @@ class Shop:
         self.acknowledged: dict[str, str] = {}  # order id -> customer
 
     def place(self, read_too: bool = False) -> None:
-        """Place an order, and read it, each however long it takes. A fresh connection for each try."""
+        """Place an order, and read it, however long each takes. A fresh connection for each try."""
         self._number += 1
         customer = f"recovery-{self._number}"
         headers = {"Authorization": f"Bearer {self._token}", "Customer-Id": customer}
@@ -51,7 +51,7 @@ class Shop:
             assert self._until(200, "GET", answer.headers["Location"], headers, None).content == answer.content
 
     def ready(self) -> None:
-        """Wait until `/ready` says so, and not for stale reads only."""
+        """Wait until `/ready` says ready, and not for stale reads only."""
         while "stale" in self._until(200, "GET", "/ready", {}, None).json():
             time.sleep(0.02)
 
@@ -75,16 +75,16 @@ class Shop:
             return client.request(method, path, headers=headers, json=body)
 
     def prove(self, bootstrap: str, prefix: str = "") -> None:
-        """Every acknowledged order is in the topic, once, and the topic is sound."""
+        """Every acknowledged order is in the topic, once, and the topic keeps its promises."""
         ledger = checker.read_ledger(bootstrap, prefix)
         assert ledger.problems == [], checker.describe(ledger.problems)
         assert {order_id: ledger.orders[order_id].customer_id for order_id in self.acknowledged} == self.acknowledged
 
 
 def measure(
-    what: str, goal_s: float, strike: Callable[[], None], recovered: Callable[[], None], calm: Callable[[], None]
+    label: str, goal_s: float, strike: Callable[[], None], recovered: Callable[[], None], calm: Callable[[], None]
 ) -> None:
-    """Strike and wait for the recovery, again and again; prints the row."""
+    """Strike and wait for the recovery, again and again; print the row."""
     took_s = []
     for _ in range(RECOVERIES):
         calm()
@@ -96,7 +96,7 @@ def measure(
     p50, p95 = (ordered[min(len(ordered) - 1, int(len(ordered) * share))] for share in (0.5, 0.95))
     verdict = "met" if p95 <= goal_s else "MISSED"
     shown = " ".join(f"{s:.1f}" for s in took_s)
-    print(f"\n{what}: p50 {p50:.1f} s, p95 {p95:.1f} s (goal {goal_s:.0f} s, {verdict}; {shown})", flush=True)
+    print(f"\n{label}: p50 {p50:.1f} s, p95 {p95:.1f} s (goal {goal_s:.0f} s, {verdict}; {shown})", flush=True)
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +114,7 @@ def shop(up: UpProcess) -> Shop:
 
 
 def is_calm(up: UpProcess, shop: Shop) -> None:
-    """Everything lives, has lived for a while, and takes orders."""
+    """Every process runs, has run for a while, and orders are accepted."""
     shop.place()
     time.sleep(CALM_S)
     shop.place()
@@ -132,8 +132,8 @@ def test_serve_is_killed(up: UpProcess, shop: Shop) -> None:
 
 
 def test_the_only_broker_is_killed(up: UpProcess, shop: Shop) -> None:
-    what = "broker killed: next order decided and readable"
-    measure(what, 10, lambda: up.kill_one("broker"), lambda: shop.place(read_too=True), lambda: is_calm(up, shop))
+    label = "broker killed: next order decided and readable"
+    measure(label, 10, lambda: up.kill_one("broker"), lambda: shop.place(read_too=True), lambda: is_calm(up, shop))
     shop.prove(up.bootstrap_servers)
 
 
@@ -166,7 +166,7 @@ def test_commands_are_killed_beside_a_standby(tmp_path: Path, kafka: KafkaSettin
                 if child.ended() is not None:
                     child.start()
             shop.place()
-            time.sleep(CALM_S)  # until the one that is back has joined, and has taken what the group gives it
+            time.sleep(CALM_S)  # until the restarted one has joined and taken its writers
             shop.place()
 
         measure(
@@ -182,7 +182,7 @@ def test_commands_are_killed_beside_a_standby(tmp_path: Path, kafka: KafkaSettin
 
 
 def owner_of(children: list[Child]) -> Child:
-    """The one that became ready last: each says so with the time."""
+    """The process that became ready last: each logs that with the time."""
 
     def ready_at(child: Child) -> str:
         lines = [json.loads(line) for line in child.log_file.read_text().splitlines() if '"writer ready"' in line]

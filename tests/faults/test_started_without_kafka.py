@@ -1,4 +1,4 @@
-"""Processes started while Kafka is away: they answer what they can, say how old it is, and become whole by themselves."""
+"""Processes started while Kafka is unreachable: they answer what they can, say how old it is, and recover on their own."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.kafka, pytest.mark.timeout(900)]
 
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[EmbeddedBroker]:
-    """One of its own, running."""
+    """A running broker for this test alone."""
     node = EmbeddedBroker(tmp_path / "broker", log_file=tmp_path / "broker.log", jit="quick")
     node.start()
     yield node
@@ -36,16 +36,16 @@ def broker(tmp_path: Path) -> Iterator[EmbeddedBroker]:
 
 @pytest.fixture
 def ledger(tmp_path: Path, broker: EmbeddedBroker, topics: Topics) -> Iterator[LedgerNode]:
-    """No process of it is started yet."""
+    """A ledger of which no process has started."""
     node = LedgerNode(tmp_path, broker.bootstrap_servers, topics)
     yield node
     node.end()
 
 
-def until(met: Callable[[], bool], what: str, ledger: LedgerNode) -> None:
+def until(met: Callable[[], bool], missing: str, ledger: LedgerNode) -> None:
     deadline = time.monotonic() + PATIENCE_S
     while not met():
-        assert time.monotonic() < deadline, f"{what}: {ledger.tails()}"
+        assert time.monotonic() < deadline, f"{missing}: {ledger.tails()}"
         time.sleep(0.05)
 
 
@@ -72,11 +72,11 @@ class Client:
         return self.ask("GET", path, **headers)
 
     def post(self, key: str, number: int = 1) -> httpx.Response:
-        """Order `number` under `key`, once."""
+        """Post order `number` under `key`, once."""
         return self.ask("POST", "/orders", body=order_body(number), Idempotency_Key=key, Prefer="wait=10")
 
     def place(self, key: str, number: int = 1) -> httpx.Response:
-        """The same until it is placed."""
+        """Repeat that until it is placed."""
         deadline = time.monotonic() + PATIENCE_S
         while (answer := self.post(key, number)).status_code != 201:
             assert time.monotonic() < deadline, answer.text + self._ledger.tails()
@@ -90,22 +90,22 @@ class Client:
         try:
             return self.get("/live").status_code == 200
         except httpx.TransportError:
-            return False  # it does not listen yet
+            return False  # it is not listening yet
 
     def wait_for_reason(self, reason: str) -> dict[str, Any]:
-        """What `/ready` says once it says `reason`."""
+        """The answer of `/ready` once its reason is `reason`."""
         until(lambda: self.get("/ready").json().get("reason") == reason, reason, self._ledger)
-        found: dict[str, Any] = self.get("/ready").json()
-        return found
+        body: dict[str, Any] = self.get("/ready").json()
+        return body
 
 
 def wait_noted(ledger: LedgerNode, node: str) -> None:
-    """Until it is on disk when that node's read models were current."""
+    """Wait until the time at which that node's read models were current is on disk."""
     folder = ledger.state_dir(node) / "projections"
     until(lambda: any(folder.glob("g*/current_at.json")), "never noted as current", ledger)
 
 
-def test_serve_answers_from_its_databases_while_kafka_is_away_and_becomes_whole_when_it_is_back(
+def test_serve_answers_from_its_databases_while_kafka_is_unreachable_and_recovers_when_it_is_back(
     ledger: LedgerNode, broker: EmbeddedBroker
 ) -> None:
     commands, serve = ledger.child("commands"), ledger.child("serve")
@@ -118,7 +118,7 @@ def test_serve_answers_from_its_databases_while_kafka_is_away_and_becomes_whole_
         history = client.get(f"{path}/events").content
         wait_noted(ledger, "one")
         serve.kill()
-        other = ledger.child("serve", "two")  # folds on while the first is down
+        other = ledger.child("serve", "two")  # continues to fold while the first is down
         other.start()
         ledger.wait_ready()
         unknown = client.place("meanwhile", 2).headers["Location"]
@@ -134,7 +134,7 @@ def test_serve_answers_from_its_databases_while_kafka_is_away_and_becomes_whole_
         assert (ready["status"], ready["stale"]) == ("ready", True)
         assert ready["checks"] == {"fold": "waiting", "caught_up": "behind by ?", "log": "away"}
         away_ms = (time.monotonic() - away_at) * 1000
-        assert client.get("/ready").json()["staleness_ms"] >= away_ms, "it was current before Kafka went away"
+        assert client.get("/ready").json()["staleness_ms"] >= away_ms, "it was current before the outage"
 
         for read, content in ((path, placed.content), (f"{path}?version=1", placed.content), (f"{path}/events", history)):
             answer = client.get(read)
@@ -168,7 +168,7 @@ def test_serve_answers_from_its_databases_while_kafka_is_away_and_becomes_whole_
 
 
 def check_only_a_retry_is_answered(client: Client, placed: httpx.Response) -> None:
-    """Of what changes something, while Kafka is away. `placed` is the answer to the order "before"."""
+    """Of all changes, while Kafka is unreachable. `placed` is the answer to the order "before"."""
     path = placed.headers["Location"]
     refused = [
         client.post("new"),
@@ -183,7 +183,7 @@ def check_only_a_retry_is_answered(client: Client, placed: httpx.Response) -> No
     assert (again.status_code, again.content, again.headers["Idempotency-Replayed"]) == (201, placed.content, "true")
 
 
-def test_a_first_start_without_kafka_is_live_says_why_it_is_not_ready_and_makes_everything_later(
+def test_a_first_start_without_kafka_is_live_says_why_it_is_not_ready_and_does_everything_later(
     broker: EmbeddedBroker, topics: Topics, tmp_path: Path
 ) -> None:
     outbox = tmp_path / "outbox"
@@ -206,7 +206,7 @@ def start_first_without_kafka(ledger: LedgerNode, broker: EmbeddedBroker, outbox
         ready = client.wait_for_reason("no-read-models")
         assert (client.get("/ready").status_code, client.get("/ready").headers["Retry-After"]) == (503, "1")
         assert (ready["status"], ready["checks"]["fold"]) == ("not_ready", "waiting")
-        until(lambda: client.get("/ready").json()["checks"]["log"] == "away", "not said to be away", ledger)
+        until(lambda: client.get("/ready").json()["checks"]["log"] == "away", "not reported as unreachable", ledger)
         refused = [
             client.post("first"),
             client.get("/orders"),
@@ -223,7 +223,7 @@ def start_first_without_kafka(ledger: LedgerNode, broker: EmbeddedBroker, outbox
             assert (answer.status_code, answer.json()["code"]) == (503, "ledger-unavailable"), answer.request.url
             assert answer.headers["Retry-After"] == "1"
         for path in ("/openapi.json", "/problems/not-found", "/subjects", "/metrics"):
-            assert client.ask("GET", path, role="operator").status_code == 200, "it says nothing of orders"
+            assert client.ask("GET", path, role="operator").status_code == 200, "it says nothing about orders"
         broker.start()
         ledger.wait_ready()
         path = client.place("first").headers["Location"]
@@ -235,7 +235,7 @@ def start_first_without_kafka(ledger: LedgerNode, broker: EmbeddedBroker, outbox
     assert projection_differences(ledger.state_dir("one"), ledger.bootstrap, ledger.topics, ledger.partitions) == []
 
 
-def test_processes_that_wait_for_kafka_end_in_order_when_told_to(ledger: LedgerNode, broker: EmbeddedBroker) -> None:
+def test_processes_that_wait_for_kafka_stop_in_order(ledger: LedgerNode, broker: EmbeddedBroker) -> None:
     commands, serve = ledger.child("commands"), ledger.child("serve")
     broker.stop()
     commands.start()
@@ -265,7 +265,7 @@ def test_read_models_of_another_cluster_end_a_start_with_one_line(
         again = stranger.child("serve")
         try:
             again.start()
-            until(lambda: again.ended() is not None, "it goes on", stranger)
+            until(lambda: again.ended() is not None, "it does not end", stranger)
             assert again.ended() == 1
             assert "has 2 partitions" in again.log_file.read_text()
             assert "Traceback" not in again.log_file.read_text()

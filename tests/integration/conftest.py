@@ -35,7 +35,7 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSandbox
 
 @pytest.fixture
 def calm(sandbox: RunningSandbox) -> Iterator[None]:
-    """Afterwards the sandbox answers as it should again."""
+    """Afterwards the sandbox works normally again."""
     yield
     sandbox.chaos()
 

@@ -77,7 +77,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def register(url: str, subject: str, text: str) -> int:
-    """Register a schema as anybody would; the id that the registry chose."""
+    """Register a schema as anybody would. Returns the id that the registry chose."""
     answer = httpx.post(f"{url}/subjects/{subject}/versions", json={"schema": text, "schemaType": "AVRO"})
     return int(answer.raise_for_status().json()["id"])
 
@@ -87,7 +87,7 @@ def changed(text: str) -> str:
 
 
 def import_content(url: str, schema_id: int, text: str) -> None:
-    """Put a text under an id, whatever it is."""
+    """Import any text under an id."""
     httpx.post(
         url.replace("/ccompat/v7", "/registry/v3/admin/import"),
         params={"requireEmptyRegistry": "false"},
@@ -102,8 +102,8 @@ def test_an_empty_registry_is_refused_and_publishing_loads_every_schema_under_it
     assert publish(registry) == schema_versions()
     check_registry(registry)
     for schema in schema_versions():
-        found = httpx.get(f"{registry}/subjects/{schema.subject()}/versions/{schema.version}").json()
-        assert (found["id"], found["version"], found["schema"]) == (schema.id, schema.version, schema.text)
+        registered = httpx.get(f"{registry}/subjects/{schema.subject()}/versions/{schema.version}").json()
+        assert (registered["id"], registered["version"], registered["schema"]) == (schema.id, schema.version, schema.text)
     subjects = httpx.get(f"{registry}/subjects").json()
     assert sorted(subjects) == sorted({schema.subject() for schema in schema_versions()})
 
@@ -120,7 +120,7 @@ def test_ledgers_with_other_prefixes_share_ids_under_subjects_of_their_own(publi
         assert {schema.subject(), schema.subject("eu.")} <= set(subjects)
 
 
-def test_another_schema_under_our_id_is_found_and_nothing_is_written(registry: str) -> None:
+def test_another_schema_under_an_id_of_the_ledger_is_found_and_nothing_is_written(registry: str) -> None:
     (event,) = versions_of(EVENTS)[:1]
     import_content(registry, event.id, changed(event.text))
     assert register(registry, "somebody-elses", changed(event.text)) == event.id
@@ -137,7 +137,7 @@ def test_a_start_is_refused_when_a_published_schema_is_not_the_same(registry: st
         check_registry(registry)
 
 
-def test_our_schema_under_an_id_of_the_registrys_choice_is_found_and_nothing_is_written(registry: str) -> None:
+def test_a_schema_of_the_ledger_under_an_id_of_the_registrys_choice_is_found_and_nothing_is_written(registry: str) -> None:
     (event,) = versions_of(EVENTS)[:1]
     chosen = register(registry, event.subject(), event.text)
     assert chosen != event.id
@@ -146,7 +146,7 @@ def test_our_schema_under_an_id_of_the_registrys_choice_is_found_and_nothing_is_
     assert httpx.get(f"{registry}/subjects").json() == [event.subject()]
 
 
-def test_another_schema_in_our_place_is_found_and_nothing_is_written(registry: str) -> None:
+def test_another_schema_in_the_place_of_the_ledgers_is_found_and_nothing_is_written(registry: str) -> None:
     register(registry, "order-events-value", '{"type":"record","name":"Other","fields":[]}')
     with pytest.raises(ConfigError, match="another schema as order-events-value version 1: delete the subject"):
         publish(registry)
@@ -163,11 +163,11 @@ def test_another_schema_in_our_place_is_found_and_nothing_is_written(registry: s
     ],
     ids=["placed", "stock", "refusal", "contact"],
 )
-def test_confluents_deserialiser_reads_our_records_with_nothing_of_ours(published: str, codec: Any, value: Any) -> None:
+def test_confluents_deserialiser_reads_the_ledgers_records_without_its_code(published: str, codec: Any, value: Any) -> None:
     data = codec.encode(value)
     with SchemaRegistryClient({"url": published}) as registry:
-        found = AvroDeserializer(registry)(data, SerializationContext("any-topic", MessageField.VALUE))
-    assert found == codec.decode_fields(data)
+        decoded = AvroDeserializer(registry)(data, SerializationContext("any-topic", MessageField.VALUE))
+    assert decoded == codec.decode_fields(data)
     assert codec.decode(data) == value
 
 
@@ -201,7 +201,7 @@ def test_later_versions_are_published_under_their_own_ids_beside_the_first(
         assert publish(registry) == later
         check_registry(registry)
         for schema in later:
-            found = httpx.get(f"{registry}/subjects/{schema.subject()}/versions/{schema.version}").json()
-            assert (found["id"], found["version"], found["schema"]) == (schema.id, schema.version, schema.text)
+            registered = httpx.get(f"{registry}/subjects/{schema.subject()}/versions/{schema.version}").json()
+            assert (registered["id"], registered["version"], registered["schema"]) == (schema.id, schema.version, schema.text)
     finally:
         schema_versions.cache_clear()

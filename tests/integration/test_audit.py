@@ -1,4 +1,4 @@
-"""The audit over HTTP: who saw a contact, erased a customer, resolved attention; of others nothing, and nothing personal."""
+"""The audit over HTTP: who saw a contact, erased a customer, resolved attention; nothing else, and nothing personal."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.patience import PATIENCE_S, until
 
 
 def records(ledger: RunningLedger) -> list[AuditRecord]:
-    """All that is durable, once nothing waits any more."""
+    """All durable records, once none waits any more."""
     until(lambda: not ledger.context.audit.waiting)
     return [audit_codec().decode(record.value) for record in ledger.records(ledger.topics.audit)]
 
@@ -39,18 +39,18 @@ def test_each_answer_in_which_staff_see_a_contact_is_recorded_with_who_and_when(
     request_id = "0123456789abcdef0123456789abcdef"
     answer = client.get(f"/orders/{order}", headers={"Request-Id": request_id})
     assert answer.json()["contact"]["name"] == "Ada Example"
-    (found,) = since(ledger, before)
-    about = (found.actor, found.role, found.action, found.outcome, found.order_id, found.customer_id, found.request_id)
+    (record,) = since(ledger, before)
+    about = (record.actor, record.role, record.action, record.outcome, record.order_id, record.customer_id, record.request_id)
     assert about == ("admin:admin", "admin", CONTACT_READ, DONE, order, "ann", request_id)
-    assert abs(found.occurred_at - time.time() * 1000) < PATIENCE_S * 1000
-    assert (found.node, len(found.audit_id)) == (ledger.context.settings.node_id, 32)
+    assert abs(record.occurred_at - time.time() * 1000) < PATIENCE_S * 1000
+    assert (record.node, len(record.audit_id)) == (ledger.context.settings.node_id, 32)
 
     before = records(ledger)
     for path in (f"/orders/{order}?version=1", f"/orders/{order}"):
         assert client.get(path).json()["contact"] is not None
     answer = client.post(f"/orders/{order}/cancel", json={}, headers=key())
-    assert answer.json()["contact"] is not None, "an answer to a command shows it as well"
-    assert [(found.action, found.order_id) for found in since(ledger, before)] == [(CONTACT_READ, order)] * 3
+    assert answer.json()["contact"] is not None, "an answer to a command shows it too"
+    assert [(record.action, record.order_id) for record in since(ledger, before)] == [(CONTACT_READ, order)] * 3
 
 
 def test_answers_without_a_contact_are_not_recorded(ledger: RunningLedger) -> None:
@@ -67,15 +67,15 @@ def test_answers_without_a_contact_are_not_recorded(ledger: RunningLedger) -> No
     assert since(ledger, before) == []
 
 
-def test_an_erasure_is_recorded_when_it_is_asked_for_and_when_it_is_done(ledger: RunningLedger) -> None:
+def test_an_erasure_is_recorded_when_it_is_requested_and_when_it_is_done(ledger: RunningLedger) -> None:
     place(ledger, "eve"), place(ledger, "eve")
     before, operator = records(ledger), ledger.client("operator")
     assert operator.post("/customers/eve/erasure").json()["code"] == "open-orders"
     answer = operator.post("/customers/eve/erasure", json={"force": True}, headers={"Prefer": "wait=10"})
     assert answer.json() == {"contacts_deleted": 2}
     refused, requested, done = since(ledger, before)
-    assert {found.action for found in (refused, requested, done)} == {CUSTOMER_ERASURE}
-    assert {found.customer_id for found in (refused, requested, done)} == {"eve"}
+    assert {record.action for record in (refused, requested, done)} == {CUSTOMER_ERASURE}
+    assert {record.customer_id for record in (refused, requested, done)} == {"eve"}
     assert (refused.actor, refused.outcome, refused.reason) == ("operator:operator", REFUSED, "open-orders")
     assert (requested.actor, requested.outcome, requested.request_id) == (
         "operator:operator",
@@ -86,7 +86,7 @@ def test_an_erasure_is_recorded_when_it_is_asked_for_and_when_it_is_done(ledger:
 
 
 class Gate:
-    """The ledger's own sender; records of the audit wait in it until they are let through."""
+    """The ledger's own sender; records of the audit wait in it until `let_through`."""
 
     def __init__(self, sender: Sender, topic: str) -> None:
         self._sender, self._topic = sender, topic
@@ -125,7 +125,7 @@ def gate(ledger: RunningLedger, monkeypatch: pytest.MonkeyPatch) -> Gate:
 
 
 def ask_for_erasure(operator: httpx.Client, customer: str, gate: Gate) -> tuple[threading.Thread, list[httpx.Response]]:
-    """Ask on a thread of its own; the request's record waits in the gate on return, and the answer will stand in the list."""
+    """Ask on a thread. On return the request's record waits in the gate; the answer will be added to the list."""
     answers: list[httpx.Response] = []
 
     def ask() -> None:
@@ -165,13 +165,13 @@ def test_a_read_of_a_contact_does_not_wait_for_its_record(ledger: RunningLedger,
     assert ledger.client("admin").get(f"/orders/{order}").status_code == 200
     assert len(gate.held) == 1
     assert "\nledger_audit_waiting 1.0\n" in ledger.client("operator").get("/metrics").text
-    gate.refuse()  # it is sent again
+    gate.refuse()  # the record is sent again
     gate.open.set()
-    assert [found.customer_id for found in records(ledger)[before:]] == ["moe"]
+    assert [record.customer_id for record in records(ledger)[before:]] == ["moe"]
 
 
 def raise_attention(ledger: RunningLedger, order: str) -> None:
-    """As the reconciler would."""
+    """Raise it as the reconciler would."""
     command = OrderCommand(
         command_id=f"cmd_raise_{order}",
         order_id=order,
@@ -188,7 +188,7 @@ def raise_attention(ledger: RunningLedger, order: str) -> None:
 
 
 @pytest.mark.parametrize("role", ["admin", "operator"])
-def test_what_staff_say_of_attention_is_recorded_and_what_is_refused_as_well(ledger: RunningLedger, role: str) -> None:
+def test_resolutions_of_attention_are_recorded_and_refused_ones_too(ledger: RunningLedger, role: str) -> None:
     order = place(ledger, "nan")
     raise_attention(ledger, order)
     before, client = records(ledger), ledger.client(role)
@@ -196,8 +196,8 @@ def test_what_staff_say_of_attention_is_recorded_and_what_is_refused_as_well(led
     assert client.post(f"/orders/{order}/attention", json=body, headers=key()).status_code == 200
     answer = client.post(f"/orders/{order}/attention", json=body, headers=key())
     assert (answer.status_code, answer.json()["code"]) == (409, "no-such-attention")
-    found = [record for record in since(ledger, before) if record.action == ATTENTION_RESOLUTION]
-    assert [(r.actor, r.outcome, r.reason, r.order_id) for r in found] == [
+    resolutions = [record for record in since(ledger, before) if record.action == ATTENTION_RESOLUTION]
+    assert [(r.actor, r.outcome, r.reason, r.order_id) for r in resolutions] == [
         (f"{role}:{role}", DONE, None, order),
         (f"{role}:{role}", REFUSED, "no-such-attention", order),
     ]
@@ -216,7 +216,7 @@ def test_no_record_holds_anything_of_a_person(ledger: RunningLedger) -> None:
         assert word not in everything
 
 
-def test_what_is_recorded_is_counted(ledger: RunningLedger) -> None:
+def test_records_are_counted(ledger: RunningLedger) -> None:
     def count() -> float:
         lines = ledger.client("operator").get("/metrics").text.splitlines()
         values = [line.split()[1] for line in lines if line.startswith('ledger_audit_records_total{action="contact_read"}')]

@@ -21,17 +21,17 @@ def test_every_event_is_a_cloud_event_to_the_official_sdk(ledger: RunningLedger)
     for record in records:
         headers = dict(record.headers)
         assert len(headers) == len(record.headers)
-        found = from_kafka(KafkaMessage(headers, record.key, record.value or b""), JSONFormat(), CloudEvent)
+        cloud_event = from_kafka(KafkaMessage(headers, record.key, record.value or b""), JSONFormat(), CloudEvent)
         event = event_codec().decode(record.value)
-        assert found.get_specversion() == "1.0"
-        assert (found.get_id(), found.get_type()) == (f"{event.order_id}/{event.version}", event.type)
-        assert found.get_source() == f"/{ledger.topics.events}"
-        assert found.get_datacontenttype() == "application/avro"
-        assert found.get_time() == datetime.fromtimestamp(event.occurred_at / 1000, UTC)
-        assert found.get_extension("partitionkey") == event.order_id
-        data = found.get_data()
+        assert cloud_event.get_specversion() == "1.0"
+        assert (cloud_event.get_id(), cloud_event.get_type()) == (f"{event.order_id}/{event.version}", event.type)
+        assert cloud_event.get_source() == f"/{ledger.topics.events}"
+        assert cloud_event.get_datacontenttype() == "application/avro"
+        assert cloud_event.get_time() == datetime.fromtimestamp(event.occurred_at / 1000, UTC)
+        assert cloud_event.get_extension("partitionkey") == event.order_id
+        data = cloud_event.get_data()
         assert (data.encode() if isinstance(data, str) else data) == record.value
-        ids.add((found.get_source(), found.get_id()))
+        ids.add((cloud_event.get_source(), cloud_event.get_id()))
     assert len(ids) == len(records) >= 2
 
 

@@ -1,4 +1,4 @@
-"""The end of contacts: what no event names goes after a day, what ended long ago when the settings say so, nothing else."""
+"""The end of contacts: those that no event names go after a day, those of ended orders when the settings say so, no others."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def swept(ledger: RunningLedger, at_ms: int) -> int:
 
 
 def left_in_log(ledger: RunningLedger) -> dict[bytes | None, bytes | None]:
-    """What compaction will leave: the last value of every key."""
+    """The contacts that compaction will leave: the last value of every key."""
     return {r.key: r.value for r in ledger.records(ledger.topics.contacts)}
 
 
@@ -49,7 +49,7 @@ def write_contact(ledger: RunningLedger, order_id: str, written_at: int, value: 
 
 
 def placed(ledger: RunningLedger, in_partition_of: str | None = None) -> str:
-    """A new order's id; if asked, the last of several, the first that lives where another one does."""
+    """A new order's id; with `in_partition_of`, the first of several that is in that order's partition."""
     while True:
         order_id = str(ledger.client().post("/orders", json=order_body(), headers=key()).json()["order_id"])
         if in_partition_of is None or ledger.context.partition_of(order_id) == ledger.context.partition_of(in_partition_of):
@@ -69,7 +69,7 @@ def test_a_contact_that_no_event_names_goes_after_a_day_and_not_before(ledger: R
     last = left_in_log(ledger)
     assert (last[old], last[unreadable], last[young]) == (None, None, ADA)
     assert all(has_contact(ledger, order_id) for order_id in named)
-    assert swept(ledger, now_ms()) == 0, "gone here at once"
+    assert swept(ledger, now_ms()) == 0, "gone here immediately"
 
 
 def test_a_contact_of_an_order_that_has_another_one_is_not_named(ledger: RunningLedger) -> None:
@@ -83,7 +83,7 @@ def test_a_contact_of_an_order_that_has_another_one_is_not_named(ledger: Running
 def test_a_contact_whose_command_may_still_be_waiting_stays() -> None:
     written = 1_800_000_000_000
     assert is_unnamed(written, written + HOUR_MS, written + DAY_MS)
-    assert not is_unnamed(written, written + HOUR_MS - 1, written + DAY_MS), "not decided so far"
+    assert not is_unnamed(written, written + HOUR_MS - 1, written + DAY_MS), "not decided yet"
     assert not is_unnamed(written, written + HOUR_MS, written + DAY_MS - 1), "not a day"
 
 
@@ -101,7 +101,7 @@ def test_contacts_of_ended_orders_go_only_when_the_settings_say_so(
     assert (has_contact(ledger, ended), has_contact(ledger, still_open)) == (False, True)
 
 
-def test_more_contacts_than_one_slice_are_all_looked_at(ledger: RunningLedger, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_contacts_than_one_slice_are_all_checked(ledger: RunningLedger, monkeypatch: pytest.MonkeyPatch) -> None:
     names = [write_contact(ledger, f"ord_many{n}", now_ms() - 2 * DAY_MS) for n in range(30)]
     for n in range(30):
         if ledger.context.projector.log_time(ledger.context.partition_of(f"ord_many{n}")) == 0:
@@ -145,7 +145,7 @@ def test_a_frozen_order_keeps_its_contact(ledger: RunningLedger) -> None:
     assert left_in_log(ledger)[name] is None
 
 
-def test_with_the_broker_away_nothing_is_deleted(ledger: RunningLedger) -> None:
+def test_while_the_broker_is_unreachable_nothing_is_deleted(ledger: RunningLedger) -> None:
     if not isinstance(ledger.log, MemoryLog):
         pytest.skip("the outages of a real broker are in test_http_outage")
     name = write_contact(ledger, "ord_away", now_ms() - 2 * DAY_MS)

@@ -1,4 +1,4 @@
-"""The embedded broker on the real Java: what a start promises, and what a kill of anybody leaves behind."""
+"""The embedded broker on the real Java: what a start promises, and what is left after a kill of any process."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedBroker]:
-    """A broker of this module's own, which its tests kill: running when a test begins. The odd path is part of the test."""
+    """A broker of this module's own, which its tests kill; it runs when a test begins. The odd path is part of the test."""
     node = EmbeddedBroker(tmp_path_factory.mktemp("a, b ü") / "data", jit="quick")
     node.start()
     yield node
@@ -141,7 +141,9 @@ def test_a_second_owner_of_the_same_data_is_refused_and_harms_nothing(broker: Em
     produce(broker, new_topic(broker), b"still there")
 
 
-def test_stop_ends_the_broker_in_order_and_the_remembered_port_is_left_to_whoever_took_it(broker: EmbeddedBroker) -> None:
+def test_stop_ends_the_broker_in_order_and_the_remembered_port_is_left_to_the_process_that_took_it(
+    broker: EmbeddedBroker,
+) -> None:
     topic, data, address = new_topic(broker), broker.data_dir, broker.bootstrap_servers
     produce(broker, topic, b"kept")
     broker.stop()
@@ -176,7 +178,7 @@ def test_a_start_that_fails_quotes_kafkas_reason_and_leaves_the_data_free(data: 
         broken.start()
     assert caught.value.code == "start_failed"
     assert javas_of(data) == []
-    # The lock is free again: the next owner gets as far as its own reason.
+    # The lock is free again: the next owner fails for its own reason.
     with pytest.raises(BrokerError, match="listener") as caught:
         EmbeddedBroker(data, properties={"listeners": "nonsense"}).start()
     assert caught.value.code == "start_failed"
@@ -223,7 +225,7 @@ time.sleep(600)
 
 
 def run_owner(data: Path, *, die_with_parent: bool, then: str) -> tuple[subprocess.Popen[bytes], int]:
-    """A process that owns a broker on `data`, and the broker's pid."""
+    """Start a process that owns a broker on `data`. Returns it and the broker's pid."""
     command = [sys.executable, "-c", OWNER, str(data), "yes" if die_with_parent else "no", then]
     owner = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     assert owner.stdout is not None
@@ -246,15 +248,15 @@ def test_a_broker_whose_owner_was_killed_is_stopped_by_the_next_owner(data: Path
     try:
         assert javas_of(data) == [heir.pid]
         assert heir.pid != orphan
-        produce(heir, new_topic(heir), b"anew")
+        produce(heir, new_topic(heir), b"again")
     finally:
         heir.stop()
 
 
 def test_with_die_with_parent_the_broker_ends_when_its_owner_is_killed(data: Path) -> None:
-    """Also when another thread than the main one started it (`OWNER`)."""
+    """Also when a thread other than the main one started it (`OWNER`)."""
     owner, _ = run_owner(data, die_with_parent=True, then="sleep")
-    assert len(javas_of(data)) == 2  # the owner's own command line names the data, too
+    assert len(javas_of(data)) == 2  # the owner's own command line names the data too
     owner.kill()
     owner.wait()
     wait_for(lambda: javas_of(data) == [])
@@ -266,7 +268,7 @@ def test_an_owner_that_ends_with_an_exception_leaves_no_broker(data: Path) -> No
     assert javas_of(data) == []
 
 
-def test_a_cache_that_java_does_not_take_is_dropped_with_one_line(
+def test_a_cache_that_java_does_not_accept_is_dropped_with_one_line(
     data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     cache = tmp_path / "cache"
@@ -304,7 +306,7 @@ def test_clients_of_the_second_listener_reach_the_broker_only_through_the_proxy(
 
 @contextmanager
 def forwarder(target: int) -> Iterator[tuple[int, list[socket.socket]]]:
-    """A TCP proxy on loopback: its port, and the connections it has accepted."""
+    """A TCP proxy on loopback; yields its port and the connections it has accepted."""
     accepted: list[socket.socket] = []
 
     def pump(source: socket.socket, sink: socket.socket) -> None:

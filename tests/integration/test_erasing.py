@@ -1,4 +1,4 @@
-"""The erasure of a customer with many contacts: in pieces, shown while it goes on, finished by whoever is there, exact."""
+"""The erasure of a customer with many contacts: in pieces, shown while it runs, finished by any node, exact."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ def on_loop(ledger: RunningLedger, coroutine: Coroutine[Any, Any, Any]) -> Any:
 
 @contextmanager
 def held_up(ledger: RunningLedger) -> Iterator[None]:
-    """Erasures are promised and do not go further than that."""
-    erasures, go_on = ledger.context.erasures, threading.Event()
+    """Erasures are promised, and wait there until the block ends."""
+    erasures, released = ledger.context.erasures, threading.Event()
     work = erasures._erase
 
     async def work_when_let(promised: Erasure) -> int:
-        await asyncio.to_thread(go_on.wait)
+        await asyncio.to_thread(released.wait)
         return await work(promised)
 
     erasures._erase = work_when_let  # type: ignore[method-assign]
@@ -56,11 +56,11 @@ def held_up(ledger: RunningLedger) -> Iterator[None]:
         yield
     finally:
         erasures._erase = work  # type: ignore[method-assign]
-        go_on.set()
+        released.set()
 
 
 def write_contacts(ledger: RunningLedger, customer: str, count: int, first: int = 0, value: bytes | None = None) -> list[bytes]:
-    """Contacts that no order names yet, as those of commands under way; folded when this returns. Their keys."""
+    """Write contacts that no order names yet, like those of undecided commands; folded on return. Returns their keys."""
     address = Address("1 Mill Lane", "Leeds", "LS1 1AA", "GB")
     contact = value or contact_codec().encode(OrderContact(customer, "Ada", "ada@example.org", address))
     keys, acks = [], list[Acked | None]()
@@ -96,7 +96,7 @@ def state(ledger: RunningLedger, customer: str) -> dict[str, Any]:
     return answer
 
 
-def test_many_contacts_go_in_pieces_and_nobody_elses(ledger: RunningLedger) -> None:
+def test_many_contacts_go_in_pieces_and_no_others(ledger: RunningLedger) -> None:
     mine, others = write_contacts(ledger, "c-9", 60), write_contacts(ledger, "c-99", 5)
     answer = erase(ledger, "c-9")
     assert (answer.status_code, answer.json()) == (200, {"contacts_deleted": len(mine)})
@@ -107,7 +107,9 @@ def test_many_contacts_go_in_pieces_and_nobody_elses(ledger: RunningLedger) -> N
     assert set(others) <= kept(ledger)
 
 
-def test_what_takes_longer_is_promised_and_its_progress_is_shown(ledger: RunningLedger, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_erasure_that_takes_longer_is_promised_and_its_progress_is_shown(
+    ledger: RunningLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(erasure, "NOTE_S", 0.0)
     mine = write_contacts(ledger, "c-9", 60)
     with held_up(ledger):
@@ -122,11 +124,11 @@ def test_what_takes_longer_is_promised_and_its_progress_is_shown(ledger: Running
     assert done["done_at"] >= done["requested_at"]
     assert not set(mine) & left(ledger)
     noted = [r for r in ledger.records(ledger.topics.contacts) if is_erasure(r.key or b"")]
-    assert len(noted) > 5, "progress was noted on the way"
+    assert len(noted) > 5, "progress was noted meanwhile"
 
 
-def test_an_order_under_way_when_its_customer_is_erased_loses_its_contact(ledger: RunningLedger) -> None:
-    """Its command is durable and not decided, so no order names the contact."""
+def test_an_order_undecided_when_its_customer_is_erased_loses_its_contact(ledger: RunningLedger) -> None:
+    """Its command is durable and undecided, so no order names the contact."""
     ledger.stop_deciding()
     before = left(ledger)
     client = ledger.client(customer="c-9")
@@ -136,12 +138,12 @@ def test_an_order_under_way_when_its_customer_is_erased_loses_its_contact(ledger
     assert left(ledger) == before
 
 
-def test_what_comes_while_it_goes_on_goes_too(ledger: RunningLedger) -> None:
+def test_contacts_that_arrive_meanwhile_go_too(ledger: RunningLedger) -> None:
     before = write_contacts(ledger, "c-9", 20)
     with held_up(ledger):
         assert erase(ledger, "c-9", "respond-async").status_code == 202
         after = write_contacts(ledger, "c-9", 20, first=20)
-        assert erase(ledger, "c-9", "respond-async").status_code == 202, "again, while the first is at work"
+        assert erase(ledger, "c-9", "respond-async").status_code == 202, "again, while the first one runs"
     until(lambda: state(ledger, "c-9")["state"] == "done")
     assert not set(before + after) & left(ledger)
     assert state(ledger, "c-9")["contacts_deleted"] == 40
@@ -149,7 +151,9 @@ def test_what_comes_while_it_goes_on_goes_too(ledger: RunningLedger) -> None:
     assert set(last) <= left(ledger), "it is over"
 
 
-def test_with_the_broker_away_it_waits_and_goes_on(ledger: RunningLedger, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_while_the_broker_is_unreachable_it_waits_and_then_resumes(
+    ledger: RunningLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert isinstance(ledger.log, MemoryLog)
     mine, log = write_contacts(ledger, "c-9", 60), ledger.log
     slices, send_all = 0, ledger.context.submissions.send_all
@@ -170,11 +174,11 @@ def test_with_the_broker_away_it_waits_and_goes_on(ledger: RunningLedger, monkey
     assert not set(mine) & left(ledger)
 
 
-# ---- whoever goes on ------------------------------------------------------------------------------------------------
+# ---- who resumes ----------------------------------------------------------------------------------------------------
 
 
 async def stop_in_the_middle(context: AppContext, customer: str, slices: int) -> Erasure:
-    """Promise, do some of the work, and stop as a killed process does: nothing more is said or done."""
+    """Promise, do some of the work, and stop as a killed process does: nothing more is written or done."""
     send_all, done = context.submissions.send_all, asyncio.Event()
     count = 0
 
@@ -209,24 +213,24 @@ def test_a_node_that_was_killed_or_another_one_finishes_it(monkeypatch: pytest.M
         if other_node:
             erasures._node = "another"
         contacts = ledger.context.projector.contacts
-        looks, under_way = 0, contacts.erasures_in_progress
+        reads, erasures_in_progress = 0, contacts.erasures_in_progress
 
-        def look() -> list[KeptErasure]:
-            nonlocal looks
-            looks += 1
-            return under_way()
+        def counted_read() -> list[KeptErasure]:
+            nonlocal reads
+            reads += 1
+            return erasures_in_progress()
 
-        contacts.erasures_in_progress = look  # type: ignore[method-assign]
-        going_on = asyncio.run_coroutine_threadsafe(erasures.go_on_for_ever(), ledger.loop)
+        contacts.erasures_in_progress = counted_read  # type: ignore[method-assign]
+        working = asyncio.run_coroutine_threadsafe(erasures.go_on_for_ever(), ledger.loop)
         try:
             if other_node:
-                seen = looks
-                until(lambda: looks > seen + 3)
+                seen = reads
+                until(lambda: reads > seen + 3)
                 assert set(mine) & left(ledger) == set(mine) & some, "the first node may come back"
                 monkeypatch.setattr(erasure, "TAKE_OVER_MS", 0)
             until(lambda: state(ledger, "c-9")["state"] == "done")
         finally:
-            going_on.cancel()
+            working.cancel()
         assert not set(mine) & left(ledger)
         last = erasures.last("c-9")
         assert last is not None
@@ -234,7 +238,7 @@ def test_a_node_that_was_killed_or_another_one_finishes_it(monkeypatch: pytest.M
         assert last.node == ("another" if other_node else promised.node)
 
 
-def test_it_goes_on_in_databases_that_are_taken_over_meanwhile(ledger: RunningLedger, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_continues_in_databases_that_are_taken_over_meanwhile(ledger: RunningLedger, monkeypatch: pytest.MonkeyPatch) -> None:
     mine, others = write_contacts(ledger, "c-9", 60), write_contacts(ledger, "c-99", 5)
     projector, send_all = ledger.context.projector, ledger.context.submissions.send_all
     taken_over = 0
@@ -247,7 +251,7 @@ def test_it_goes_on_in_databases_that_are_taken_over_meanwhile(ledger: RunningLe
             bulk = BulkFold(ledger.log, other, "other")
             bulk.run(bulk.ends())
             bulk.close()
-            projector.take_over(other).close()  # nothing is awaited since the fold to the end: no chunk comes between
+            projector.take_over(other).close()  # nothing is awaited after the fold to the end, so no chunk comes between
             taken_over += 1
         return acks
 

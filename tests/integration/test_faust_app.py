@@ -51,7 +51,7 @@ def test_it_folds_every_record_of_all_topics_once_and_says_so(tmp_path: Path) ->
     assert set(folder.counts().values()) == {1}
 
 
-def test_it_begins_where_the_databases_stand(tmp_path: Path) -> None:
+def test_it_begins_where_the_databases_end(tmp_path: Path) -> None:
     log, store = memory_log(), MemoryStore()
     write(log, range(100))
 
@@ -94,19 +94,19 @@ def test_no_more_than_the_agreed_number_of_chunks_is_read_ahead(tmp_path: Path) 
         nonlocal most
         async with folding(log, folder, tmp_path, chunk_records=10, ahead=2) as app:
 
-            def look(_: Sequence[Record]) -> None:
+            def count_ahead(_: Sequence[Record]) -> None:
                 nonlocal most
-                time.sleep(0.005)  # the reader thread would run away in this time
+                time.sleep(0.005)  # long enough for the reader thread to run ahead
                 most = max(most, app.feed.number - app.status().chunks)
 
-            folder.before_write = look
+            folder.before_write = count_ahead
             await until_async(lambda: len(folder.counts()) == 200)
 
     asyncio.run(main())
     assert most == 2
 
 
-def test_the_first_exception_of_a_fold_is_the_last_fold(tmp_path: Path) -> None:
+def test_a_fold_that_raises_is_the_last_fold(tmp_path: Path) -> None:
     log, folder = memory_log(), Counter(MemoryStore())
     failures: list[BaseException] = []
 
@@ -133,7 +133,7 @@ def test_the_first_exception_of_a_fold_is_the_last_fold(tmp_path: Path) -> None:
 
 
 def lose(app: FoldApp, number: int) -> None:
-    """Make chunk `number` disappear between the agent and the fold (one that waits for it already cannot be robbed earlier)."""
+    """Make chunk `number` disappear between the agent and the fold (a fold that waits for it already cannot lose it earlier)."""
     fold = app.feed.take
 
     async def losing(chunk: Chunk) -> None:
@@ -186,7 +186,7 @@ def test_records_that_do_not_follow_the_databases_are_not_folded(tmp_path: Path)
     assert isinstance(asyncio.run(main()), ChunkLost)
 
 
-def test_a_reposition_reads_from_where_the_folder_stands_now(tmp_path: Path) -> None:
+def test_a_reposition_reads_from_where_the_folder_is_now(tmp_path: Path) -> None:
     log, folder = memory_log(), Counter(MemoryStore())
     write(log, range(300))
 
@@ -204,7 +204,7 @@ def test_a_reposition_reads_from_where_the_folder_stands_now(tmp_path: Path) -> 
     assert set(folder.counts().values()) == {1}
 
 
-def test_reads_are_stale_while_the_log_is_away_and_current_after(tmp_path: Path) -> None:
+def test_reads_are_stale_while_the_log_is_unreachable_and_current_after(tmp_path: Path) -> None:
     log, folder = memory_log(), Counter(MemoryStore())
     write(log, range(10))
 
@@ -259,7 +259,7 @@ def test_an_app_that_waits_reads_nothing_and_says_how_old_it_is_until_it_begins(
     asyncio.run(main())
 
 
-def test_an_app_may_be_told_to_begin_before_it_has_started(tmp_path: Path) -> None:
+def test_begin_may_be_called_before_the_app_has_started(tmp_path: Path) -> None:
     log, folder = memory_log(), Counter(MemoryStore())
     write(log, range(10))
 

@@ -33,7 +33,7 @@ PROGRAM = "tests.support.fold_program"
 
 
 class Process:
-    """The program, running. `first_line` is what it printed first: its port."""
+    """The running program. `first_line` is the first line it printed: its port."""
 
     def __init__(self, scenario: str, folder: Path, **settings: Any) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -50,7 +50,7 @@ class Process:
             return json.load(answer)
 
     def end(self, number: int | None = None, timeout_s: float = PATIENCE_S) -> tuple[int, float]:
-        """Exit code and seconds until the end, after sending signal `number`."""
+        """Send signal `number`. Returns the exit code and the seconds until the end."""
         began = time.monotonic()
         if number is not None:
             self.popen.send_signal(number)
@@ -76,7 +76,7 @@ def test_a_signal_ends_it_cleanly_and_open_streams_do_not_hold_it(tmp_path: Path
         assert b"200 OK" in stream.recv(1000)
         code, took_s = child.end(number)
         assert code == 0
-        assert took_s < 50  # ten times the usual: two of them uvicorn's patience with open requests
+        assert took_s < 50  # ten times the usual; two seconds are uvicorn's patience with open requests
         assert child.popen.stdout is not None
         assert child.popen.stdout.read() == "", "Faust printed something"
 
@@ -86,7 +86,7 @@ def test_a_request_that_waits_for_the_fold_gets_its_answer_during_a_stop(tmp_pat
         request.sendall(b"GET /write-later HTTP/1.1\r\nHost: x\r\n\r\n")
         request.settimeout(PATIENCE_S)
         said = request.recv(1000)
-        assert b"200 OK" in said  # it is under way
+        assert b"200 OK" in said  # it has begun
         child.popen.send_signal(signal.SIGTERM)
         while chunk := request.recv(1000):
             said += chunk
@@ -94,7 +94,7 @@ def test_a_request_that_waits_for_the_fold_gets_its_answer_during_a_stop(tmp_pat
         assert child.end()[0] == 0
 
 
-def test_faust_opens_no_connection_and_makes_no_topic(tmp_path: Path) -> None:
+def test_faust_opens_no_connection_and_creates_no_topic(tmp_path: Path) -> None:
     with process("plain", tmp_path) as child:
         connections = psutil.Process(child.popen.pid).net_connections()
         assert {c.laddr.port for c in connections if c.status == psutil.CONN_LISTEN} == {child.port}
@@ -124,7 +124,7 @@ def test_a_port_in_use_ends_it_non_zero(tmp_path: Path) -> None:
         assert "address already in use" in child.stderr.read_text()
 
 
-def test_a_process_that_was_stopped_and_woken_goes_on(tmp_path: Path) -> None:
+def test_a_process_that_was_stopped_and_continued_resumes(tmp_path: Path) -> None:
     with process("plain", tmp_path, stall_limit_s=4.0, still_limit_s=4.0) as child:
         pause(child.popen.pid)
         time.sleep(6)
@@ -148,16 +148,16 @@ def test_kills_and_random_failures_fold_every_committed_record_once(tmp_path: Pa
         write(log, list(itertools.islice(numbers, count)), names, per_transaction=50)
 
     for life in range(9):
-        if life % 2:  # at least three chunks to fold, so that the one it fails at comes
+        if life % 2:  # at least three chunks to fold, so that it reaches the one at which it fails
             produce(3_000)
             with process("kafka", tmp_path, fails_at=seed.randint(1, 3), **settings) as child:
                 codes.append(child.end()[0])
         else:
             with process("kafka", tmp_path, fails_at=None, **settings) as child:
-                produce(1_000)  # beside its folding
+                produce(1_000)  # while it folds
                 time.sleep(seed.uniform(0.0, 0.5))
                 codes.append(child.end(signal.SIGKILL)[0])
-    produce(total)  # the rest
+    produce(total)  # the remaining ones
     assert codes == [-signal.SIGKILL, EXIT_FAILED] * 4 + [-signal.SIGKILL]
     with process("kafka", tmp_path, **settings) as child:
         deadline = time.monotonic() + PATIENCE_S

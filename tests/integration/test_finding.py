@@ -30,7 +30,7 @@ def placed(ledger: RunningLedger, customer: str = "c-1", email: str = "ada@examp
     return order
 
 
-def found(ledger: RunningLedger, role: str = "admin", customer: str | None = None, **params: str) -> list[str]:
+def ids_of(ledger: RunningLedger, role: str = "admin", customer: str | None = None, **params: str) -> list[str]:
     answer = ledger.client(role, customer).get("/orders", params=params)
     assert answer.status_code == 200, answer.text
     return [row["order_id"] for row in answer.json()["data"]]
@@ -45,11 +45,11 @@ def test_an_order_is_found_by_its_number_as_people_type_it_and_only_by_who_may_s
     order, other = placed(ledger), placed(ledger, "c-2")
     assert order["number"] != other["number"]
     for typed in (order["number"], order["number"].lower().replace("-", " ")):
-        assert found(ledger, number=typed) == [order["order_id"]]
-        assert found(ledger, "reader", number=typed) == [order["order_id"]]
-        assert found(ledger, "gateway", "c-1", number=typed) == [order["order_id"]]
-        assert found(ledger, "gateway", "c-2", number=typed) == []
-    assert found(ledger, number="AAAA-AAAA-A") == []
+        assert ids_of(ledger, number=typed) == [order["order_id"]]
+        assert ids_of(ledger, "reader", number=typed) == [order["order_id"]]
+        assert ids_of(ledger, "gateway", "c-1", number=typed) == [order["order_id"]]
+        assert ids_of(ledger, "gateway", "c-2", number=typed) == []
+    assert ids_of(ledger, number="AAAA-AAAA-A") == []
     refused = ledger.client("admin").get("/orders", params={"number": order["number"], "status": "pending"})
     assert (refused.status_code, refused.json()["errors"][0]["code"]) == (422, "excludes-others")
 
@@ -66,8 +66,8 @@ def test_orders_of_a_reference_are_listed_newest_first_page_by_page(ledger: Runn
             break
         params["cursor"] = page["next_cursor"]
     assert listed == ids[::-1]
-    assert found(ledger, "gateway", "c-1", reference="cart-7") == ids[::-1][::2]
-    assert found(ledger, reference="cart-7", customer_id="c-0") == ids[::-1][1::2]
+    assert ids_of(ledger, "gateway", "c-1", reference="cart-7") == ids[::-1][::2]
+    assert ids_of(ledger, reference="cart-7", customer_id="c-0") == ids[::-1][1::2]
     refused = desk.get("/orders", params={"reference": "cart-7", "status": "paid"})
     assert refused.status_code == 422
 
@@ -75,11 +75,11 @@ def test_orders_of_a_reference_are_listed_newest_first_page_by_page(ledger: Runn
 def test_orders_of_an_address_are_listed_for_admins_and_no_longer_after_an_erasure(ledger: RunningLedger) -> None:
     mine = [placed(ledger, "c-1", email="Zoe@Example.org")["order_id"] for _ in range(3)]
     placed(ledger, "c-2", email="bob@example.org")
-    assert found(ledger, email="zoe@example.org") == mine[::-1]
+    assert ids_of(ledger, email="zoe@example.org") == mine[::-1]
     first = ledger.client("admin").get("/orders", params={"email": "zoe@example.org", "limit": "2"}).json()
     cursor = first["next_cursor"]
     assert [row["order_id"] for row in first["data"]] == mine[:0:-1]
-    assert found(ledger, email="zoe@example.org", cursor=cursor, limit="2") == mine[:1]
+    assert ids_of(ledger, email="zoe@example.org", cursor=cursor, limit="2") == mine[:1]
     for role in ("reader", "gateway"):
         refused = ledger.client(role, "c-1").get("/orders", params={"email": "zoe@example.org"})
         assert (refused.status_code, refused.json()["code"]) == (422, "unknown-field")
@@ -88,4 +88,4 @@ def test_orders_of_an_address_are_listed_for_admins_and_no_longer_after_an_erasu
     assert "zoe@" not in repr(searches(ledger)).lower()
     erased = ledger.client("operator").post("/customers/c-1/erasure", json={"force": True}, headers={"Prefer": "wait=10"})
     assert erased.status_code in (200, 202), erased.text
-    until(lambda: found(ledger, email="zoe@example.org") == [])
+    until(lambda: ids_of(ledger, email="zoe@example.org") == [])

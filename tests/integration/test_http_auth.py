@@ -1,4 +1,4 @@
-"""Who may do what, over HTTP: every role at every route, and what a stranger gets."""
+"""Who may do what over HTTP: every role at every route, and what a stranger gets."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NOBODY = "ord_" + "a" * 26
 ALL = set(ROLES)
 TODAY = "from=2030-01-01&to=2030-01-01"
 
-# method, path, roles, and the status that shows that the role was let through
+# method, path, roles, and the status that shows that the role passed
 TABLE = [
     ("POST", "/orders", {"gateway"}, 422),
     ("GET", "/orders", {"gateway", "admin", "reader"}, 200),
@@ -87,7 +87,7 @@ def test_each_operation_is_for_these_roles_and_no_other(
 
 @pytest.mark.parametrize(("method", "path"), [row[:2] for row in TABLE])
 @pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer wrong", "Basic d3Jvbmc=", "Basic !", "wrong"])
-def test_without_a_known_token_nothing_is_answered(ledger: RunningLedger, method: str, path: str, header: str | None) -> None:
+def test_without_a_known_token_every_request_is_401(ledger: RunningLedger, method: str, path: str, header: str | None) -> None:
     with loopback.client(base_url=ledger.url, headers={} if header is None else {"Authorization": header}) as client:
         answer = ask(client, method, path)
     assert answer.status_code == 401
@@ -115,7 +115,7 @@ def test_the_table_has_every_operation_of_the_document(ledger: RunningLedger) ->
 @pytest.mark.parametrize(
     ("method", "path"), [row[:2] for row in TABLE if row[1].startswith(("/orders", "/commands")) and "gateway" in row[2]]
 )
-def test_a_gateway_must_say_for_which_customer(ledger: RunningLedger, method: str, path: str, customer: str | None) -> None:
+def test_a_gateway_must_name_its_customer(ledger: RunningLedger, method: str, path: str, customer: str | None) -> None:
     with loopback.client(base_url=ledger.url, headers={"Authorization": f"Bearer {ledger.tokens['gateway']}"}) as client:
         headers = {} if customer is None else {b"Customer-Id": customer.encode()}
         answer = client.request(method, path, json={} if method != "GET" else None, headers={**headers, b"Idempotency-Key": b"k"})
@@ -123,14 +123,14 @@ def test_a_gateway_must_say_for_which_customer(ledger: RunningLedger, method: st
 
 
 @pytest.mark.parametrize("customer", [b"c-1\xa0", b"\xa0c-1", b"c-1\x85", b"c-1\xc2\xa0", b"c-1\xad", b"\xe2\x80\x8bc-1"])
-def test_only_a_space_or_a_tab_around_a_customer_is_no_part_of_it(ledger: RunningLedger, customer: bytes) -> None:
+def test_no_other_white_space_around_a_customer_is_removed(ledger: RunningLedger, customer: bytes) -> None:
     token = f"Bearer {ledger.tokens['gateway']}".encode()
     with loopback.client(base_url=ledger.url) as client:
         answer = client.get("/orders", headers=[(b"Authorization", token), (b"Customer-Id", customer)])
         assert (answer.status_code, answer.json()["code"]) == (400, "customer-required")
 
 
-def test_a_space_or_a_tab_around_a_customer_is_taken_off(ledger: RunningLedger) -> None:
+def test_a_space_or_a_tab_around_a_customer_is_removed(ledger: RunningLedger) -> None:
     address = httpx.URL(ledger.url)
     connection = HTTPConnection(address.host, address.port or 0, timeout=PATIENCE_S)  # the other client sends no such header
     connection.request(
@@ -157,7 +157,7 @@ def test_a_card_number_as_the_customers_id_is_stored_nowhere(ledger: RunningLedg
     assert [ledger.count(topic) for topic in (ledger.topics.commands, ledger.topics.contacts)] == before
 
 
-def test_a_header_that_says_who_is_not_taken_twice(ledger: RunningLedger) -> None:
+def test_a_header_that_names_the_caller_is_not_accepted_twice(ledger: RunningLedger) -> None:
     token = f"Bearer {ledger.tokens['gateway']}"
     twice = [("Authorization", token), ("Customer-Id", "c-1"), ("Customer-Id", "c-2")]
     with loopback.client(base_url=ledger.url) as client:
@@ -189,7 +189,7 @@ def test_no_answer_allows_other_origins_and_the_docs_page_is_for_development_onl
         assert (shown.status_code, "placeOrder" in shown.text) == (200, True)
 
 
-def test_an_expired_token_is_told_so_and_ends_the_stream_it_began(ledger: RunningLedger) -> None:
+def test_an_expired_token_is_refused_as_such_and_ends_the_stream_it_began(ledger: RunningLedger) -> None:
     token, known = "ol_reader_x", ledger.context.tokens
     expires_at_ms = now_ms() + 3_600_000
     before, clock = known.known, known._clock
@@ -204,7 +204,7 @@ def test_an_expired_token_is_told_so_and_ends_the_stream_it_began(ledger: Runnin
             known._clock = lambda: expires_at_ms
             try:
                 ledger.client().post(f"/orders/{order}/cancel", json={}, headers=key())  # wakes the stream
-                assert "".join(parts).count("OrderCancelled") <= 1  # ends: else this would wait for half an hour
+                assert "".join(parts).count("OrderCancelled") <= 1  # ends: otherwise this would wait for half an hour
                 answer = client.get(f"/orders/{order}")
             finally:
                 known._clock = clock
@@ -215,7 +215,7 @@ def test_an_expired_token_is_told_so_and_ends_the_stream_it_began(ledger: Runnin
     assert answer.headers["www-authenticate"] == challenge
 
 
-def test_metrics_tell_how_long_tokens_last_and_whether_the_file_is_of_use(ledger: RunningLedger) -> None:
+def test_metrics_show_how_long_tokens_last_and_whether_the_file_is_valid(ledger: RunningLedger) -> None:
     known = ledger.context.tokens
     before = known.known
     try:
@@ -233,7 +233,7 @@ def test_metrics_tell_how_long_tokens_last_and_whether_the_file_is_of_use(ledger
     assert "\nledger_tokens_stale 0.0\n" in ledger.client("operator").get("/metrics").text
 
 
-def test_a_body_is_not_looked_at_before_the_token(ledger: RunningLedger) -> None:
+def test_a_body_is_not_read_before_the_token(ledger: RunningLedger) -> None:
     answer = loopback.post(f"{ledger.url}/orders", content=b"{", headers={"Content-Type": "application/json"})
     assert answer.status_code == 401
     assert ledger.client("reader").post("/orders", json=order_body(), headers=key()).status_code == 403

@@ -1,4 +1,4 @@
-"""Commands over HTTP, decided: placed, replayed, cancelled, moved along. In memory, and on Kafka."""
+"""Commands over HTTP that are decided: placed, replayed, cancelled, moved along. In memory, and on Kafka."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.patience import PATIENCE_S, until
 
 
 def report(ledger: RunningLedger, order_id: str, **fields: Any) -> None:
-    """Send what the reconciler would: an observed fact about the order."""
+    """Send an observed fact about the order, as the reconciler would."""
     command = OrderCommand(
         command_id=f"fct_{time.time_ns()}", order_id=order_id, fingerprint=bytes(16), actor="reconciler", **fields
     )
@@ -71,7 +71,7 @@ def test_a_retry_gets_the_first_answer_and_leaves_no_second_record(ledger: Runni
     client.post(f"/orders/{first.json()['order_id']}/cancel", headers=key())
     commands, events = ledger.count(ledger.topics.commands), ledger.count(ledger.topics.events)
     again = client.post("/orders", json=dict(reversed(order_body().items())), headers=headers)
-    assert (again.status_code, again.content) == (201, first.content), "as of the version which the command made"
+    assert (again.status_code, again.content) == (201, first.content), "as of the version that the command led to"
     assert again.headers["idempotency-replayed"] == "true"
     assert again.headers["location"] == first.headers["location"]
     assert (ledger.count(ledger.topics.commands), ledger.count(ledger.topics.events)) == (commands, events)
@@ -83,7 +83,7 @@ def window_ms(order: dict[str, Any]) -> float:
     return (expires_at - placed_at) / timedelta(milliseconds=1)
 
 
-def test_an_order_may_bring_its_own_time_to_pay_and_without_one_has_the_usual(ledger: RunningLedger) -> None:
+def test_an_order_may_bring_its_own_time_to_pay_and_otherwise_has_the_usual_one(ledger: RunningLedger) -> None:
     client = ledger.client()
     for asked, recorded_ms in ((1, 1_000), (7_200, 7_200_000), (86_399, 86_399_000), (None, 1_800_000)):
         order = placed(client, order_body(payment_window_seconds=asked))
@@ -123,7 +123,7 @@ def test_a_retry_gets_the_first_answer_although_its_time_to_pay_and_currency_are
         new = client.post("/orders", json=body, headers=key())
         assert new.json()["code"] == "payment-window-not-allowed"
     assert ledger.count(ledger.topics.commands) == commands
-    for changed in (600, None):  # the key was used for another time to pay
+    for changed in (600, None):  # the key was used with another time to pay
         other = client.post("/orders", json=body | {"payment_window_seconds": changed}, headers=headers)
         assert (other.status_code, other.json()["code"]) == (422, "idempotency-key-reused")
     currencies, ledger.context.currencies = ledger.context.currencies, frozenset({"CHF"})
@@ -194,7 +194,7 @@ def test_nothing_personal_and_nothing_secret_is_in_commands_events_or_refusals(l
     assert b"ada@example.org" in contacts
 
 
-def test_words_in_the_place_of_an_order_are_kept_nowhere(ledger: RunningLedger) -> None:
+def test_text_in_place_of_an_order_id_is_kept_nowhere(ledger: RunningLedger) -> None:
     before = [ledger.count(topic) for topic in (ledger.topics.commands, ledger.topics.refusals)]
     for name in ("Ada-Example", "ord_ada", "ord_" + "A" * 26, "ord_" + "a" * 27, "x" * 64):
         for client in (ledger.client(), ledger.client("admin")):
@@ -203,7 +203,7 @@ def test_words_in_the_place_of_an_order_are_kept_nowhere(ledger: RunningLedger) 
     assert [ledger.count(topic) for topic in (ledger.topics.commands, ledger.topics.refusals)] == before
 
 
-def test_the_trace_goes_along_with_the_command(ledger: RunningLedger) -> None:
+def test_the_trace_travels_with_the_command(ledger: RunningLedger) -> None:
     trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     mine = "7f6c2d1e-8a3b-4c5d-9e0f-a1b2c3d4e5f6"
     answer = ledger.client().post("/orders", json=order_body(), headers=key() | {"traceparent": trace, "Request-Id": mine})
@@ -216,11 +216,11 @@ def test_command_event_and_contact_share_the_partition_of_the_order(ledger: Runn
     order_id = placed(ledger.client())["order_id"]
     partition = ledger.log.partition_for(order_id.encode(), 4)
     for topic in (ledger.topics.commands, ledger.topics.events, ledger.topics.contacts):
-        found = [r for r in ledger.records(topic) if (r.key or b"").split(b"/")[0] == order_id.encode()]
-        assert [r.partition for r in found] == [partition], topic
+        records = [r for r in ledger.records(topic) if (r.key or b"").split(b"/")[0] == order_id.encode()]
+        assert [r.partition for r in records] == [partition], topic
 
 
-def test_the_contact_is_read_at_once_also_when_its_topic_is_folded_late(
+def test_the_contact_is_read_immediately_even_if_its_topic_is_folded_late(
     ledger: RunningLedger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client, contacts, late = ledger.client(), ledger.context.projector.contacts, []
@@ -301,7 +301,7 @@ def test_if_match_is_obeyed_and_a_refusal_stays_a_refusal(ledger: RunningLedger)
     assert client.post(path, headers=key() | {"If-Match": '"1"'}).status_code == 200
 
 
-def test_another_customers_order_and_none_look_the_same(ledger: RunningLedger) -> None:
+def test_another_customers_order_looks_like_a_missing_one(ledger: RunningLedger) -> None:
     order_id = placed(ledger.client(customer="c-1"))["order_id"]
     stranger = ledger.client(customer="c-2")
     nobodys = "ord_" + "a" * 26

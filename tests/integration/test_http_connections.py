@@ -1,4 +1,4 @@
-"""What one client's connections cost: that client its connections, and nobody else anything."""
+"""Connections of one client cost that client its connections, and nobody else anything."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HASTY = ConnectionLimits(connections=12, per_address=10, header_s=1.0, body_s=1.
 
 @pytest.fixture(scope="module")
 def ledger() -> Iterator[RunningLedger]:
-    """A node that waits ten times shorter than others, and takes few connections."""
+    """A node that waits a tenth of the usual time, and accepts few connections."""
     with running_ledger(MemoryLog(), Topics("connections."), limits=HASTY) as running:
         for client in running.clients:
             client.close()
@@ -46,14 +46,14 @@ def connect(ledger: RunningLedger, **options: int) -> socket.socket:
 
 
 def everything(connection: socket.socket) -> bytes:
-    """What comes until the server closes."""
-    found = b""
+    """Everything received until the server closes."""
+    received = b""
     try:
         while chunk := connection.recv(65536):
-            found += chunk
+            received += chunk
     except ConnectionResetError:
         pass
-    return found
+    return received
 
 
 def answer(raw: bytes) -> httpx.Response:
@@ -63,12 +63,12 @@ def answer(raw: bytes) -> httpx.Response:
 
 
 def is_problem(raw: bytes, status: int, code: str) -> None:
-    found = answer(raw)
-    assert (found.status_code, found.json()["code"]) == (status, code)
-    assert found.headers["content-type"] == "application/problem+json"
-    assert found.headers["connection"] == "close"
-    assert found.headers["request-id"]
-    assert found.json()["instance"] == "/"
+    read_answer = answer(raw)
+    assert (read_answer.status_code, read_answer.json()["code"]) == (status, code)
+    assert read_answer.headers["content-type"] == "application/problem+json"
+    assert read_answer.headers["connection"] == "close"
+    assert read_answer.headers["request-id"]
+    assert read_answer.json()["instance"] == "/"
 
 
 def ended(ledger: RunningLedger, why: str) -> int:
@@ -105,7 +105,7 @@ def get(ledger: RunningLedger, path: str, headers: bytes = b"") -> bytes:
     ],
     ids=["nothing", "half a header", "half a body", "no body"],
 )
-def test_a_request_that_is_never_whole_ends_its_connection(
+def test_a_request_that_is_never_complete_ends_its_connection(
     ledger: RunningLedger, begins: Callable[[RunningLedger], bytes], why: str, problem: bool
 ) -> None:
     before = ended(ledger, why)
@@ -135,7 +135,7 @@ def test_a_byte_now_and_then_buys_no_time(ledger: RunningLedger, begin: bytes) -
         is_problem(raw + everything(connection), 408, "request-timeout")
 
 
-def test_a_connection_that_is_kept_alive_ends_when_it_is_not_used(ledger: RunningLedger) -> None:
+def test_a_connection_that_is_kept_alive_ends_if_it_is_not_used(ledger: RunningLedger) -> None:
     before = ended(ledger, "idle")
     with connect(ledger) as connection:
         connection.sendall(b"GET /live HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -143,9 +143,9 @@ def test_a_connection_that_is_kept_alive_ends_when_it_is_not_used(ledger: Runnin
     assert ended(ledger, "idle") == before + 1
 
 
-def test_a_fault_in_one_connection_is_no_end_to_the_looks_at_all(ledger: RunningLedger, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing begins the looks again: from then on no connection would ever have been too slow."""
-    check, faults = BoundedProtocol.check, [ZeroDivisionError("a fault of ours")]
+def test_a_fault_in_one_connection_does_not_end_the_checks_of_all(ledger: RunningLedger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing restarts the checks: from then on no connection would ever have been too slow."""
+    check, faults = BoundedProtocol.check, [ZeroDivisionError("a fault of the product")]
 
     def faulty(self: BoundedProtocol, now: float) -> None:
         if faults:
@@ -154,7 +154,7 @@ def test_a_fault_in_one_connection_is_no_end_to_the_looks_at_all(ledger: Running
 
     monkeypatch.setattr(BoundedProtocol, "check", faulty)
     with connect(ledger) as connection:
-        assert everything(connection) == b""  # the one it was met at
+        assert everything(connection) == b""  # the connection at which it happened
     assert faults == []
     before = ended(ledger, "silent")
     with connect(ledger) as connection:
@@ -181,14 +181,14 @@ def test_a_client_that_reads_nothing_of_its_answers_is_disconnected(ledger: Runn
 
 
 def test_a_client_whose_answer_takes_long_is_not_too_slow(ledger: RunningLedger) -> None:
-    """Longer than a header or a body may take: the node waits, not the client. Also what was sent behind it waits."""
+    """Longer than a header or a body may take: the node waits, not the client. The requests sent behind it wait too."""
     body = b"{}"
     ledger.folding.clear()
     try:
         with connect(ledger) as connection:
             wait = get(ledger, "/orders", b"Ledger-Position: 0-999999\r\nPrefer: wait=3\r\n")
             connection.sendall(wait + post(ledger, len(body)) + body[:1])
-            time.sleep(1.5)  # not a condition: nothing may happen in this time
+            time.sleep(1.5)  # no condition to wait for: nothing may happen in this time
             connection.sendall(body[1:])
             raw = everything(connection)
     finally:
@@ -219,10 +219,10 @@ def test_a_header_has_a_largest_size(ledger: RunningLedger, size: int, status: i
     assert answer(raw).status_code == status
 
 
-@pytest.mark.parametrize("what", [b"GET /" + b"x" * 40_000, b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 7_000])
-def test_a_long_path_and_many_headers_are_a_long_header_too(ledger: RunningLedger, what: bytes) -> None:
+@pytest.mark.parametrize("bytes_sent", [b"GET /" + b"x" * 40_000, b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 7_000])
+def test_a_long_path_and_many_headers_are_a_long_header_too(ledger: RunningLedger, bytes_sent: bytes) -> None:
     with connect(ledger) as connection:
-        connection.sendall(what)
+        connection.sendall(bytes_sent)
         is_problem(everything(connection), 431, "header-too-large")
 
 
@@ -236,10 +236,10 @@ def test_an_endless_header_is_not_read_to_its_end(ledger: RunningLedger) -> None
         except ConnectionError:
             pass
     assert ended(ledger, "long header") == before + 1
-    assert sent < 32 * 1024 * 1024  # what the sockets' buffers hold was sent, and not more
+    assert sent < 32 * 1024 * 1024  # no more was sent than the sockets' buffers hold
 
 
-def test_large_bodies_and_many_requests_in_one_piece_are_no_long_header(ledger: RunningLedger) -> None:
+def test_large_bodies_and_many_requests_in_one_piece_are_not_a_long_header(ledger: RunningLedger) -> None:
     body = b'{"a": "%s"}' % (b"x" * 60_000)
     with connect(ledger) as connection:
         connection.sendall(
@@ -253,18 +253,18 @@ def test_large_bodies_and_many_requests_in_one_piece_are_no_long_header(ledger: 
 
 
 @pytest.mark.parametrize(
-    "what", [b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"HELO x\r\n\r\n", b"GET / HTTP/1.1\r\nA b\r\n\r\n"]
+    "bytes_sent", [b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"HELO x\r\n\r\n", b"GET / HTTP/1.1\r\nA b\r\n\r\n"]
 )
-def test_what_is_not_http_is_answered_in_our_form(ledger: RunningLedger, what: bytes) -> None:
+def test_bytes_that_are_not_http_get_a_problem_as_answer(ledger: RunningLedger, bytes_sent: bytes) -> None:
     with connect(ledger) as connection:
-        connection.sendall(what)
+        connection.sendall(bytes_sent)
         is_problem(everything(connection), 400, "malformed-request")
 
 
 # ---- number ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_new_connection_takes_the_place_of_the_one_that_rested_longest(ledger: RunningLedger) -> None:
+def test_a_new_connection_replaces_the_one_that_rested_longest(ledger: RunningLedger) -> None:
     with ExitStack() as stack:
         silent = [stack.enter_context(connect(ledger)) for _ in range(HASTY.per_address)]
         until(lambda: len(ledger.context.connections) == HASTY.per_address)
@@ -276,7 +276,7 @@ def test_a_new_connection_takes_the_place_of_the_one_that_rested_longest(ledger:
         assert answer(everything(silent[-1])).status_code == 200
 
 
-def test_where_every_connection_has_a_request_under_way_a_new_one_is_refused(ledger: RunningLedger) -> None:
+def test_where_every_connection_has_a_request_in_progress_a_new_one_is_refused(ledger: RunningLedger) -> None:
     with ledger.client() as client:
         path = client.post("/orders", json=order_body(), headers=key() | {"Prefer": "wait=10"}).headers["location"]
     stream = get(ledger, f"{path}/events", b"Accept: text/event-stream\r\n")
@@ -296,7 +296,7 @@ def test_where_every_connection_has_a_request_under_way_a_new_one_is_refused(led
 
 
 def test_the_address_with_most_resting_connections_makes_room(ledger: RunningLedger) -> None:
-    """Here a stand-in for uvicorn's connections: a machine has one loopback address for clients of IPv4 and one of IPv6."""
+    """With a stand-in for uvicorn's connections: a machine has one loopback address for clients of IPv4 and one of IPv6."""
 
     class Resting:
         loop: Any = type("Loop", (), {"call_later": staticmethod(lambda *_: None)})
@@ -311,19 +311,19 @@ def test_the_address_with_most_resting_connections_makes_room(ledger: RunningLed
         name = ""
 
     connections = Connections(ConnectionLimits(connections=6, per_address=5))
-    made: list[Resting] = []
+    resting: list[Resting] = []
     for name in ("a", "b", "b", "b", "b", "c", "d", "d"):
         one = Resting()
         one.name = name
         address = connections.admit(one, name)  # type: ignore[arg-type]
         assert address is not None
         address.silent[one] = None  # type: ignore[index]
-        made.append(one)
-    assert [(one.name, one.why) for one in made if one.why] == [("b", "crowded out"), ("b", "crowded out")]
+        resting.append(one)
+    assert [(one.name, one.why) for one in resting if one.why] == [("b", "crowded out"), ("b", "crowded out")]
     assert len(connections) == 6
 
 
-def test_a_line_of_ipv6_is_one_address() -> None:
+def test_a_network_of_ipv6_is_one_address() -> None:
     assert _network("192.0.2.1") == "192.0.2.1"
     assert _network("2001:db8::1") == _network("2001:db8::ffff:1") != _network("2001:db8:0:1::1")
     assert _network("::ffff:192.0.2.1") == "192.0.2.1"
@@ -336,7 +336,7 @@ def test_fewer_files_mean_fewer_connections() -> None:
     assert limits_within(8192, 4096, 256)[:2] == (64, 64)
 
 
-def test_what_was_ended_is_counted(ledger: RunningLedger) -> None:
+def test_ended_connections_are_counted(ledger: RunningLedger) -> None:
     with connect(ledger) as connection:
         connection.sendall(b"\0\0\0\0")
         everything(connection)

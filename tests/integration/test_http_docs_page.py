@@ -29,13 +29,13 @@ class Addresses(HTMLParser):
 
     def __init__(self, page: str) -> None:
         super().__init__()
-        self.found: list[str] = []
+        self.addresses: list[str] = []
         self.inline: list[str] = []
         self._in_script = False
         self.feed(page)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found += [value or "" for name, value in attrs if name in ("href", "src", "srcset", "action", "data", "content")]
+        self.addresses += [value or "" for name, value in attrs if name in ("href", "src", "srcset", "action", "data", "content")]
         self.inline += [name for name, _ in attrs if name.startswith("on") or name == "style"]
         self._in_script = tag == "script"
 
@@ -53,7 +53,7 @@ def test_the_page_is_made_of_files_of_this_server_alone(ledger: RunningLedger) -
     assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
     read = Addresses(page.text)
     assert read.inline == [], "the policy permits no script within the page"
-    files = [address for address in read.found if "." in address]
+    files = [address for address in read.addresses if "." in address]
     assert len(files) == 3
     for address in files:
         assert not urlsplit(address).scheme
@@ -79,7 +79,7 @@ def test_the_policy_permits_nothing_from_outside(ledger: RunningLedger) -> None:
 def test_the_style_sheet_fetches_nothing(ledger: RunningLedger) -> None:
     sheet = loopback.get(f"{ledger.url}/docs/swagger-ui.css").text
     assert "@import" not in sheet
-    assert [found for found in re.findall(r"url\(\s*[\"']?([^\"')]{1,60})", sheet) if not found.startswith("data:")] == []
+    assert [url for url in re.findall(r"url\(\s*[\"']?([^\"')]{1,60})", sheet) if not url.startswith("data:")] == []
 
 
 def test_the_script_shows_the_document_of_this_program_and_asks_no_validator(ledger: RunningLedger) -> None:

@@ -31,7 +31,7 @@ def erase(ledger: RunningLedger, customer: str, **body: Any) -> httpx.Response:
 
 
 def contacts_in_log(ledger: RunningLedger) -> dict[bytes | None, bytes | None]:
-    """The last value of every key but those that say what was promised to be erased."""
+    """The last value of every key, except the keys of promised erasures."""
     return {r.key: r.value for r in ledger.records(ledger.topics.contacts) if not is_erasure(r.key or b"")}
 
 
@@ -47,7 +47,7 @@ def test_open_orders_keep_the_contact_unless_forced(ledger: RunningLedger) -> No
     assert client.get(f"/orders/{order_id}").json()["contact"] is None
 
 
-def test_all_contacts_of_the_customer_go_and_nobody_elses(ledger: RunningLedger) -> None:
+def test_all_contacts_of_the_customer_go_and_no_others(ledger: RunningLedger) -> None:
     mine, other, headers = ledger.client(customer="ann"), ledger.client(customer="bob"), key()
     first = mine.post("/orders", json=order_body(), headers=headers)
     orders = [first.json()["order_id"], *(placed(mine) for _ in range(4))]
@@ -63,7 +63,7 @@ def test_all_contacts_of_the_customer_go_and_nobody_elses(ledger: RunningLedger)
     last = contacts_in_log(ledger)
     assert {k.split(b"/")[0].decode() for k, v in last.items() if k is not None and v is None} >= set(orders)
     assert [r.value for r in ledger.records(ledger.topics.events)] == events, "the ledger stays as it is"
-    assert erase(ledger, "ann").json() == {"contacts_deleted": 0}, "doing it again is harmless"
+    assert erase(ledger, "ann").json() == {"contacts_deleted": 0}, "a second erasure is harmless"
     replay = mine.post("/orders", json=order_body(), headers=headers)
     assert (replay.headers["idempotency-replayed"], replay.json()) == ("true", first.json() | {"contact": None})
     assert contacts_in_log(ledger) == last, "a retry brings nothing back"
@@ -92,13 +92,13 @@ def test_a_wrong_body_erases_nothing(ledger: RunningLedger) -> None:
 
 
 def last_of_each(ledger: RunningLedger) -> dict[str, list[bytes | None]]:
-    """What compaction leaves of the contacts of each order, but for the records that say that they are erased."""
+    """What compaction leaves of the contacts of each order, except the records that say that they are erased."""
     last = {r.key: r.value for r in ledger.records(ledger.topics.contacts) if r.key is not None}
-    found: dict[str, list[bytes | None]] = {}
+    values: dict[str, list[bytes | None]] = {}
     for name, value in last.items():
         if b"/" in name and erased_contact(name) is None:
-            found.setdefault(name.split(b"/")[0].decode(), []).append(value)
-    return found
+            values.setdefault(name.split(b"/")[0].decode(), []).append(value)
+    return values
 
 
 def until_placed(client: httpx.Client, order_id: str) -> dict[str, Any]:
@@ -106,8 +106,8 @@ def until_placed(client: httpx.Client, order_id: str) -> dict[str, Any]:
     while (answer := client.get(f"/orders/{order_id}")).status_code != 200:
         assert time.monotonic() < deadline, answer.text
         time.sleep(0.05)
-    found: dict[str, Any] = answer.json()
-    return found
+    order: dict[str, Any] = answer.json()
+    return order
 
 
 @pytest.fixture(params=["memory", pytest.param("kafka", marks=pytest.mark.kafka)])
@@ -158,7 +158,7 @@ def test_a_retry_at_a_node_that_has_folded_neither_order_nor_erasure_leaves_noth
     assert client.get(f"/orders/{order_id}").json()["contact"] is None
 
 
-def test_a_contact_that_comes_after_its_erasure_is_found_by_the_sweep_too(ledger: RunningLedger) -> None:
+def test_a_contact_that_arrives_after_its_erasure_is_found_by_the_sweep_too(ledger: RunningLedger) -> None:
     client = ledger.client(customer="gus")
     order_id = placed(client)
     kept = next(r for r in ledger.records(ledger.topics.contacts) if (r.key or b"").startswith(order_id.encode()))
@@ -222,7 +222,7 @@ def test_a_node_that_does_not_fold_erases_nothing_and_says_so(ledger: RunningLed
 
 
 @pytest.mark.parametrize("staleness_ms", [None, DAY_MS])
-def test_a_node_that_is_not_caught_up_takes_no_command(ledger: RunningLedger, staleness_ms: int | None) -> None:
+def test_a_node_that_is_not_caught_up_accepts_no_command(ledger: RunningLedger, staleness_ms: int | None) -> None:
     order_id = placed(ledger.client())
     with another_node(ledger, folding=False) as node:
         node.status.staleness_ms = staleness_ms

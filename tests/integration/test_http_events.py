@@ -36,7 +36,7 @@ def cancel(client: httpx.Client, order_id: str) -> None:
     assert client.post(f"/orders/{order_id}/cancel", headers=key()).status_code == 200
 
 
-def test_a_page_holds_every_event_with_its_place_in_the_log(ledger: RunningLedger) -> None:
+def test_a_page_has_every_event_with_its_position_in_the_log(ledger: RunningLedger) -> None:
     client = ledger.client()
     order_id = placed(client)
     cancel(client, order_id)
@@ -109,7 +109,7 @@ class Stream(threading.Thread):
         return self.events()
 
 
-def test_a_stream_tells_what_was_and_then_what_happens(ledger: RunningLedger) -> None:
+def test_a_stream_sends_past_events_and_then_new_ones(ledger: RunningLedger) -> None:
     client = ledger.client()
     order_id = placed(client)
     stream = Stream(client, order_id)
@@ -136,7 +136,7 @@ def test_a_stream_resumes_behind_the_last_event_seen(ledger: RunningLedger) -> N
         assert (answer.status_code, answer.json()["code"]) == (422, "invalid-field"), wrong
 
 
-def test_a_stream_of_anothers_order_is_404(ledger: RunningLedger) -> None:
+def test_a_stream_of_another_customers_order_is_404(ledger: RunningLedger) -> None:
     order_id = placed(ledger.client())
     answer = ledger.client(customer="c-2").get(f"/orders/{order_id}/events", headers={"Accept": "text/event-stream"})
     assert (answer.status_code, answer.json()["code"]) == (404, "order-not-found")
@@ -155,7 +155,7 @@ def test_an_idle_stream_sends_comments_and_ends_in_time(ledger: RunningLedger, m
     assert stream.events() == [("1", "OrderPlaced")]
 
 
-def test_streams_end_at_once_when_the_process_stops(ledger: RunningLedger) -> None:
+def test_streams_end_immediately_when_the_process_stops(ledger: RunningLedger) -> None:
     client = ledger.client()
     streams = [Stream(client, placed(client)) for _ in range(5)]
     for stream in streams:
@@ -166,7 +166,7 @@ def test_streams_end_at_once_when_the_process_stops(ledger: RunningLedger) -> No
     for stream in streams:
         stream.join(PATIENCE_S)
         assert not stream.is_alive()
-    assert time.monotonic() - began < events.COMMENT_S  # asleep, they would notice the stop only then
+    assert time.monotonic() - began < events.COMMENT_S  # streams that sleep would notice the stop only then
     assert client.get("/ready").status_code == 503, "no new requests for a process that stops"
 
 
@@ -175,7 +175,7 @@ def test_a_client_that_leaves_is_noticed(ledger: RunningLedger) -> None:
     order_id = placed(client)
     waiters = ledger.context.projector.waiters._orders
     with client.stream("GET", f"/orders/{order_id}/events", headers={"Accept": "text/event-stream"}) as answer:
-        lines = answer.iter_lines()  # to drop it would close the stream
+        lines = answer.iter_lines()  # kept: dropping it would close the stream
         next(lines)
         deadline = time.monotonic() + PATIENCE_S
         while order_id not in waiters:
@@ -183,5 +183,5 @@ def test_a_client_that_leaves_is_noticed(ledger: RunningLedger) -> None:
             time.sleep(0.01)
     deadline = time.monotonic() + PATIENCE_S
     while order_id in waiters:
-        assert time.monotonic() < deadline, "the stream goes on for nobody"
+        assert time.monotonic() < deadline, "the stream continues for nobody"
         time.sleep(0.01)

@@ -1,4 +1,4 @@
-"""Anything at all, sent to every operation: a documented answer below 500, nothing written for what the door refuses."""
+"""Anything at all, sent to every operation: a documented answer below 500, and nothing written for a refused request."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def written(ledger: RunningLedger) -> tuple[int, ...]:
 
 
 def check(ledger: RunningLedger, before: tuple[int, ...], answer: httpx.Response) -> None:
-    """Documented (the client checks that), never a 5xx, and a refusal at the door leaves nothing behind."""
+    """The answer is documented (the client checks that) and never a 5xx, and a refusal at the door writes nothing."""
     assert answer.status_code < 500, answer.text
     if answer.status_code >= 400 and "command_id" not in answer.text:
         assert written(ledger) == before, (answer.status_code, answer.text)

@@ -1,4 +1,4 @@
-"""Limits over HTTP: who asks for too much gets 429 and a time to wait, on every route; nobody else notices."""
+"""Limits over HTTP: a client that asks for too much gets 429 and a time to wait, on every route; nobody else notices."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def ledger() -> Iterator[RunningLedger]:
 
 @pytest.fixture
 def clock(ledger: RunningLedger) -> Clock:
-    """Fresh limits, whose clock stands: three requests a second of anybody."""
+    """Fresh limits with a clock that stands still: three requests a second for everybody."""
     clock = Clock()
     settings = Settings(_env_file=None, limit_gateway_per_second=3_000, limit_customer_per_second=3, limit_staff_per_second=3)
     ledger.context.limits = RateLimits(settings, clock)
@@ -59,7 +59,7 @@ def test_long_work_for_a_customer_is_counted(ledger: RunningLedger, clock: Clock
     before = ledger.context.limits._customers._left("reader-of-lists", 3.0, clock.now)
     assert client.get("/orders").status_code == 200
     after = ledger.context.limits._customers._left("reader-of-lists", 3.0, clock.now)
-    assert after < before - 1, "the request, and what was done for it"
+    assert after < before - 1, "the request, and the work for it"
     ledger.context.limits.charge(principal, "reader-of-lists", 5.0)
     answer = client.get("/orders")
     assert answer.status_code == 429
@@ -69,7 +69,7 @@ def test_long_work_for_a_customer_is_counted(ledger: RunningLedger, clock: Clock
 
 
 def test_every_route_with_a_token_is_limited(ledger: RunningLedger, clock: Clock) -> None:
-    """Generated from the routes, so that a new one is there."""
+    """Generated from the routes, so that a new one is included."""
     known = {
         "order_id": "ord_x",
         "command_id": "cmd_x",
@@ -100,7 +100,7 @@ def test_every_route_with_a_token_is_limited(ledger: RunningLedger, clock: Clock
                 assert (answer.status_code, "retry-after" in answer.headers) == (429, True), (role, method, path)
 
 
-def test_what_needs_no_token_is_not_limited(ledger: RunningLedger, clock: Clock) -> None:
+def test_routes_that_need_no_token_are_not_limited(ledger: RunningLedger, clock: Clock) -> None:
     client = ledger.client()
     for _ in range(BURST + 5):
         assert client.get("/live").status_code == 200

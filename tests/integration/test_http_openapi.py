@@ -1,7 +1,7 @@
-"""Every operation of the OpenAPI document, called in every way that the document tells of, allows or forbids.
+"""Every operation of the OpenAPI document, called in every form that the document describes, allows or forbids.
 
-The ledger under test is a whole one, over the broker and with the sandbox behind it (`openapi_calls`). The campaign is the same
-with many more calls, other ones each time:
+The ledger under test is a whole one, on the broker and with the sandbox (`openapi_calls`). The campaign is the same with many
+more calls, different ones each time:
 
     uv run pytest -m campaign tests/integration/test_http_openapi.py -s
 """
@@ -26,7 +26,7 @@ from tests.support.sandboxed import running_sandbox
 
 pytestmark = [
     pytest.mark.kafka,
-    # said of the jitter that threads of the ledger take while hypothesis draws
+    # about the jitter of the ledger's threads while hypothesis draws
     pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies"),
 ]
 
@@ -83,7 +83,7 @@ def test_an_operation_answers_as_the_document_says(fuzzed: Fuzzed, operation_id:
     call_often(fuzzed, operation_id, SHORT)
 
 
-def test_after_all_of_that_orders_are_placed_as_before(fuzzed: Fuzzed) -> None:
+def test_after_all_these_calls_orders_are_placed_as_before(fuzzed: Fuzzed) -> None:
     assert fuzzed.placed(order_body())
     assert fuzzed.ledger.context.projector.frozen_count == 0
 

@@ -1,4 +1,4 @@
-"""When something behind the API is away: the broker, the processor, room for more. Commands say so at once, reads go on."""
+"""When something behind the API is unreachable or full: broker, processor, queue. Commands fail immediately, reads continue."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def wait_for(ledger: RunningLedger, connected: bool) -> None:
         time.sleep(0.01)
 
 
-def test_without_the_broker_commands_are_503_at_once_and_reads_go_on_marked_stale(
+def test_without_the_broker_commands_are_503_immediately_and_reads_continue_marked_stale(
     log: MemoryLog, ledger: RunningLedger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     only_the_asked_for_wait(monkeypatch)
@@ -59,13 +59,13 @@ def test_without_the_broker_commands_are_503_at_once_and_reads_go_on_marked_stal
     began = time.monotonic()
     answer = client.post("/orders", json=order_body(), headers=key())
     assert (answer.status_code, answer.json()["code"], answer.headers["retry-after"]) == (503, "ledger-unavailable", "1")
-    assert time.monotonic() - began < PATIENCE_S  # it waited for nothing
+    assert time.monotonic() - began < PATIENCE_S  # it did not wait
     read = client.get(f"/orders/{order['order_id']}")
     assert (read.status_code, read.json()) == (200, order)
     for path in (f"/orders/{order['order_id']}", "/orders", f"/orders/{order['order_id']}/events"):
         assert int(client.get(path).headers["ledger-staleness-ms"]) > 0
     replay = client.post("/orders", json=order_body(), headers=headers)
-    assert (replay.status_code, replay.json()) == (201, order), "what is known is answered"
+    assert (replay.status_code, replay.json()) == (201, order), "known results are answered"
     ready = client.get("/ready")
     assert (ready.status_code, ready.json()["checks"]["log"]) == (200, "away")
     assert ledger.client("operator").post("/customers/c-1/erasure", json={"force": True}).status_code == 503
@@ -76,7 +76,7 @@ def test_without_the_broker_commands_are_503_at_once_and_reads_go_on_marked_stal
 
 
 def test_a_node_that_is_behind_marks_its_reads_and_erases_nothing(ledger: RunningLedger, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Connected again, or started a moment ago: what is in the log and not here is not known to be missing."""
+    """Connected again, or started a moment ago: orders that are in the log and not here are not known to be missing."""
     client, operator = ledger.client(), ledger.client("operator")
     path = client.post("/orders", json=order_body(), headers=key()).headers["location"]
     with monkeypatch.context() as behind:
@@ -84,7 +84,7 @@ def test_a_node_that_is_behind_marks_its_reads_and_erases_nothing(ledger: Runnin
         for read in (path, "/orders", f"{path}/events", "/orders/ord_unknown"):
             assert client.get(read).headers["ledger-staleness-ms"] == "4711"
         for other in ("/live", "/ready", "/problems/not-found", "/subjects"):
-            assert "ledger-staleness-ms" not in client.get(other).headers, "it says nothing of orders"
+            assert "ledger-staleness-ms" not in client.get(other).headers, "it says nothing about orders"
         erasure = operator.post("/customers/c-1/erasure", json={"force": True})
         assert (erasure.status_code, erasure.json()["code"], erasure.headers["retry-after"]) == (503, "not-caught-up", "1")
     assert operator.post("/customers/c-1/erasure", json={"force": True}).json() == {"contacts_deleted": 1}
@@ -118,7 +118,7 @@ def test_ready_says_whether_and_why(
     assert answer.json()["status"] == ("ready" if code == 200 else "not_ready")
 
 
-def test_a_node_without_read_models_says_what_it_waits_for_and_answers_nothing_of_orders(ledger: RunningLedger) -> None:
+def test_a_node_without_read_models_says_what_it_waits_for_and_answers_nothing_about_orders(ledger: RunningLedger) -> None:
     placed = ledger.client().post("/orders", json=order_body(), headers=key())
     path = placed.headers["location"]
     with another_node(ledger, folding=False, projector=Projector(nothing(ledger.topics))) as node:
@@ -164,9 +164,9 @@ def test_a_node_without_read_models_says_what_it_waits_for_and_answers_nothing_o
         assert len(client.get("/asyncapi.json").json()["channels"]) > 0
 
 
-def test_a_command_the_broker_does_not_take_is_503_and_its_retry_is_safe(log: MemoryLog, ledger: RunningLedger) -> None:
+def test_a_command_the_broker_does_not_accept_is_503_and_its_retry_is_safe(log: MemoryLog, ledger: RunningLedger) -> None:
     client, headers = ledger.client(), key()
-    ledger.folding.clear()  # so that nobody has noticed yet
+    ledger.folding.clear()  # so that nothing has noticed yet
     log.away(True)
     answer = client.post("/orders", json=order_body(), headers=headers)
     assert (answer.status_code, answer.json()["code"]) == (503, "ledger-unavailable")
@@ -176,19 +176,19 @@ def test_a_command_the_broker_does_not_take_is_503_and_its_retry_is_safe(log: Me
     wait_for(ledger, connected=True)
     deadline = time.monotonic() + PATIENCE_S
     while (retried := client.post("/orders", json=order_body(), headers=headers)).status_code == 503:
-        assert time.monotonic() < deadline, retried.text  # the fold may be about to notice the outage that is over
+        assert time.monotonic() < deadline, retried.text  # the fold may only now notice the outage, which is over
     assert retried.status_code == 201
     assert client.post("/orders", json=order_body(), headers=headers).content == retried.content
 
 
 def only_the_asked_for_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make every other wait of an answer longer than a test's patience."""
+    """Make every other wait for an answer longer than a test's patience."""
     monkeypatch.setattr(outcomes, "DEFAULT_WAIT_S", 2 * PATIENCE_S)
     monkeypatch.setattr(call, "MAX_WAIT_S", 2 * PATIENCE_S)
 
 
 class SilentSender:
-    """A sender whose broker has stopped answering: records are taken and nothing is called back until `answer`."""
+    """A sender whose broker has stopped answering: it accepts records and calls nothing back until `answer`."""
 
     def __init__(self, below: Sender) -> None:
         self._below = below
@@ -250,7 +250,7 @@ def test_a_full_queue_behind_an_acknowledged_contact_is_503(ledger: RunningLedge
 
 
 def key_of(ledger: RunningLedger, partition: int) -> dict[str, str]:
-    """A new key whose new order lives in this partition."""
+    """A new key whose order is in this partition."""
     while True:
         headers = key()
         command_id = command_id_of("gateway", "c-1", "PlaceOrder", "-", headers["Idempotency-Key"])

@@ -52,20 +52,20 @@ class Processes:
             "STATE_DIR": str(folder / "state"),
             "LEDGER_HASH_KEY": HASH_KEY,
             "LEDGER_TOKENS_FILE": str(self.write_tokens(known)),
-            "LIMIT_STAFF_PER_SECOND": "1000000",  # a test asks as fast as it can
+            "LIMIT_STAFF_PER_SECOND": "1000000",  # a test sends requests as fast as it can
             "PORT": str(self.port),
         }
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
     def write_tokens(self, known: list[dict[str, Any]]) -> Path:
-        """Put the tokens file in place; `known` are its entries."""
+        """Write the tokens file; `known` are its entries."""
         path = self.folder / "tokens.json"
         fresh = path.with_suffix(".new")
         fresh.write_text(json.dumps({"tokens": known}))
         return fresh.replace(path)
 
     def start(self, name: str, *before: str) -> None:
-        """Start a process; `before` is what starts it, if not Python itself."""
+        """Start a process; `before` is the command that starts Python, if any."""
         with (self.folder / f"{name}.log").open("ab") as log:
             self._running[name] = subprocess.Popen(
                 [*before, sys.executable, "-m", "api.cli", name], env=self._env, cwd=self.folder, stdout=log, stderr=log
@@ -81,29 +81,29 @@ class Processes:
                 if answer.status_code == 200 and "stale" not in answer.json():
                     return
             except httpx.TransportError:
-                pass  # it does not listen yet
+                pass  # it is not listening yet
             time.sleep(0.05)
 
     def audit(self) -> list[AuditRecord]:
-        """What is in the audit by now."""
+        """The audit records until now."""
         tp = TopicPartition(self._topics.audit, 0)
         log = KafkaLog(self._kafka)
         reader, end = log.reader("test-audit", eof=True), log.ends([tp])[tp]
         reader.assign({tp: 0})
-        found = []
-        while len(found) < end and reader.reached_end().get(tp, 0) < end:
-            found += reader.poll(500, 0.2)
+        records = []
+        while len(records) < end and reader.reached_end().get(tp, 0) < end:
+            records += reader.poll(500, 0.2)
         reader.close()
-        return [audit_codec().decode(record.value) for record in found]
+        return [audit_codec().decode(record.value) for record in records]
 
     def send(self, name: str, number: signal.Signals) -> int:
-        """Signal a process and wait for its end; its exit code."""
+        """Signal a process and wait for its end. Returns its exit code."""
         process = self._running.pop(name)
         process.send_signal(number)
         return process.wait(PATIENCE_S)
 
     def pause(self, name: str) -> None:
-        """SIGSTOP: it lives and does nothing."""
+        """SIGSTOP: the process stays alive and does nothing."""
         pause(self._running[name].pid)
 
     def stop(self) -> None:
@@ -120,14 +120,14 @@ class Processes:
 
 @pytest.fixture
 def processes(tmp_path: Path, kafka: KafkaSettings, topics: Topics) -> Iterator[Processes]:
-    found = Processes(tmp_path, kafka, topics)
-    found.start("commands")
-    found.start("serve")
+    running = Processes(tmp_path, kafka, topics)
+    running.start("commands")
+    running.start("serve")
     try:
-        found.wait_ready()
-        yield found
+        running.wait_ready()
+        yield running
     finally:
-        found.stop()
+        running.stop()
 
 
 def place(client: httpx.Client, headers: dict[str, str] | None = None) -> httpx.Response:
@@ -154,7 +154,7 @@ def test_an_answer_survives_kill_9_of_the_process_that_gave_it(processes: Proces
         assert client.post(f"{path}/cancel", headers=key()).json()["status"] == "cancelled"
 
 
-def test_a_stop_ends_streams_and_answers_what_is_under_way(processes: Processes) -> None:
+def test_a_stop_ends_streams_and_answers_open_requests(processes: Processes) -> None:
     with processes.client() as client, processes.client() as other:
         order = place(client).json()
         ended: list[float] = []
@@ -177,10 +177,10 @@ def test_a_stop_ends_streams_and_answers_what_is_under_way(processes: Processes)
         assert time.monotonic() - began < PATIENCE_S
 
 
-def test_whoever_waits_when_the_process_stops_gets_an_answer_in_our_shape(processes: Processes) -> None:
+def test_a_request_that_waits_when_the_process_stops_gets_a_problem_as_answer(processes: Processes) -> None:
     with processes.client() as client:
         place(client)
-        processes.pause("commands")  # nothing is decided from here on
+        processes.pause("commands")  # from here on nothing is decided
         answers: list[httpx.Response] = []
 
         def ask(method: str, path: str, headers: dict[str, str], body: dict[str, Any] | None) -> None:
@@ -188,7 +188,9 @@ def test_whoever_waits_when_the_process_stops_gets_an_answer_in_our_shape(proces
                 answers.append(other.request(method, path, headers=headers | {"Prefer": "wait=10"}, json=body))
 
         asked = [("POST", "/orders", key(), order_body()) for _ in range(6)]
-        asked += [("GET", "/orders", {"Ledger-Position": f"{p}-1000000"}, None) for p in range(4)]  # wait for what never comes
+        asked += [
+            ("GET", "/orders", {"Ledger-Position": f"{p}-1000000"}, None) for p in range(4)
+        ]  # wait for positions that never come
         threads = [threading.Thread(target=ask, args=one) for one in asked]
         for thread in threads:
             thread.start()
@@ -216,11 +218,11 @@ def test_commands_without_a_processor_are_202_and_decided_when_it_is_back(proces
         headers = key()
         waiting = client.post("/orders", json=order_body(), headers=headers | {"Prefer": "wait=1"})
         assert waiting.status_code == 202
-        place_to_look = waiting.headers["location"]
-        assert client.get(place_to_look).json()["state"] == "pending"
+        location = waiting.headers["location"]
+        assert client.get(location).json()["state"] == "pending"
         processes.start("commands")
         deadline = time.monotonic() + PATIENCE_S
-        while (state := client.get(place_to_look).json())["state"] == "pending":
+        while (state := client.get(location).json())["state"] == "pending":
             assert time.monotonic() < deadline, processes.log("commands")
             time.sleep(0.1)
         assert (state["state"], state["version"]) == ("accepted", 1)
@@ -263,7 +265,7 @@ def test_a_token_is_rotated_under_a_running_serve(processes: Processes) -> None:
             assert before.get("/orders").status_code == 200
             processes.write_tokens([entry(processes.tokens["gateway"])])
             wait_for(401, before)
-            # the name stayed, and with it the key
+            # the name stayed the same, and so did the key
             assert client.post("/orders", json=order_body(), headers=headers).content == first.content
             (processes.folder / "tokens.json").write_text("{")
             deadline = time.monotonic() + PATIENCE_S
@@ -272,12 +274,12 @@ def test_a_token_is_rotated_under_a_running_serve(processes: Processes) -> None:
                 time.sleep(0.1)
             assert client.get("/orders").status_code == 200
             assert "ledger_tokens_stale 1.0" in client.get("/metrics").text
-    found: list[AuditRecord] = []
+    records: list[AuditRecord] = []
     deadline = time.monotonic() + PATIENCE_S
-    while len(found) < 3:
+    while len(records) < 3:
         assert time.monotonic() < deadline, processes.log("serve")
-        found = processes.audit()
-    assert [(record.action, record.actor, record.outcome) for record in found] == [
+        records = processes.audit()
+    assert [(record.action, record.actor, record.outcome) for record in records] == [
         (TOKENS_RELOAD, "serve", DONE),
         (TOKENS_RELOAD, "serve", DONE),
         (TOKENS_RELOAD, "serve", REFUSED),
@@ -285,7 +287,7 @@ def test_a_token_is_rotated_under_a_running_serve(processes: Processes) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sockets are no files there")
-def test_more_idle_connections_than_files_end_nothing(processes: Processes) -> None:
+def test_more_idle_connections_than_files_stop_nothing(processes: Processes) -> None:
     """With the usual limit of 1,024 open files, which the process may not raise here."""
     processes.send("serve", signal.SIGTERM)
     processes.start("serve", "sh", "-c", 'ulimit -n 1024 && exec "$@"', "sh")

@@ -128,7 +128,7 @@ def test_the_contact_is_for_the_owner_and_staff_but_not_for_readers(ledger: Runn
 
 
 @pytest.mark.parametrize("order_id", ["nothing", "ord_" + "a" * 26, "x" * 65, "a%00b", "a.b", "%2e%2e", "ord_%F0%9F%98%80"])
-def test_what_is_no_order_is_404(ledger: RunningLedger, order_id: str) -> None:
+def test_an_id_of_no_order_is_404(ledger: RunningLedger, order_id: str) -> None:
     for path in (f"/orders/{order_id}", f"/orders/{order_id}/events"):
         assert code(ledger.client("admin").get(path)) == (404, "order-not-found")
 
@@ -137,23 +137,23 @@ def test_what_is_no_order_is_404(ledger: RunningLedger, order_id: str) -> None:
 
 
 def pages(client: httpx.Client, **params: Any) -> list[list[dict[str, Any]]]:
-    found = []
+    pages_read = []
     while True:
         answer = client.get("/orders", params=params)
         assert answer.status_code == 200, answer.text
-        found.append(answer.json()["data"])
+        pages_read.append(answer.json()["data"])
         if answer.json()["next_cursor"] is None:
-            return found
+            return pages_read
         params["cursor"] = answer.json()["next_cursor"]
 
 
 def test_pages_hold_every_order_once_newest_first(ledger: RunningLedger) -> None:
     client = ledger.client(customer="pager")
-    made = [placed(client)["order_id"] for _ in range(7)]
-    found = pages(client, limit=3)
-    rows = [row for page in found for row in page]
-    assert [len(page) for page in found if page] == [3, 3, 1]
-    assert {row["order_id"] for row in rows} == set(made)
+    order_ids = [placed(client)["order_id"] for _ in range(7)]
+    pages_read = pages(client, limit=3)
+    rows = [row for page in pages_read for row in page]
+    assert [len(page) for page in pages_read if page] == [3, 3, 1]
+    assert {row["order_id"] for row in rows} == set(order_ids)
     assert len(rows) == 7
     assert [row["placed_at"] for row in rows] == sorted((row["placed_at"] for row in rows), reverse=True)
     assert all(not {"lines", "adjustments", "contact"} & set(row) for row in rows)
@@ -170,7 +170,7 @@ def test_a_gateway_sees_its_customers_orders_only(ledger: RunningLedger) -> None
     assert {own, foreign} <= {r["order_id"] for page in pages(staff, limit=100) for r in page}
 
 
-def test_a_cursor_of_another_customer_or_filter_or_nobody_is_refused(ledger: RunningLedger) -> None:
+def test_a_cursor_of_another_customer_or_filter_or_of_nobody_is_refused(ledger: RunningLedger) -> None:
     mine, other = ledger.client(customer="cursor-1"), ledger.client(customer="cursor-2")
     for _ in range(3):
         placed(mine)
@@ -294,7 +294,7 @@ def commit(ledger: RunningLedger, *records: NewRecord) -> None:
         time.sleep(0.01)
 
 
-def test_an_order_whose_fold_stopped_is_shown_frozen_and_others_go_on() -> None:
+def test_an_order_whose_fold_stopped_is_shown_frozen_and_others_continue() -> None:
     with running_ledger(MemoryLog(), Topics()) as ledger:
         client, desk = ledger.client(), ledger.client("admin")
         order, other = placed(client), placed(client)
@@ -309,10 +309,10 @@ def test_an_order_whose_fold_stopped_is_shown_frozen_and_others_go_on() -> None:
 
         frozen = client.get(f"/orders/{order_id}").json()["frozen"]
         assert (frozen["partition"], "version 7" in frozen["reason"]) == (partition, True)
-        position = ledger.log.reader("look", isolation="read_uncommitted")
+        position = ledger.log.reader("inspection", isolation="read_uncommitted")
         position.assign({TopicPartition(ledger.topics.events, partition): frozen["offset"]})
-        found: list[Record] = position.poll(1, 2)
-        assert found[0].key == order_id.encode()
+        records: list[Record] = position.poll(1, 2)
+        assert records[0].key == order_id.encode()
         assert client.get(f"/orders/{order_id}?version=1").json() == order | {"frozen": frozen}
         later = client.get(f"/orders/{order_id}?version=8")
         assert (code(later), later.json()["frozen"]) == ((409, "order-frozen"), frozen)
@@ -326,4 +326,4 @@ def test_an_order_whose_fold_stopped_is_shown_frozen_and_others_go_on() -> None:
         commit(ledger, NewRecord(ledger.topics.events, where, unknown.encode(), b"not an event"))
         assert code(desk.get(f"/orders/{unknown}")) == (409, "order-frozen")
         assert desk.get(f"/orders/{unknown}").json()["frozen"]["partition"] == where
-        assert code(client.get(f"/orders/{unknown}")) == (404, "order-not-found"), "whose it is nobody knows"
+        assert code(client.get(f"/orders/{unknown}")) == (404, "order-not-found"), "its owner is unknown"

@@ -36,8 +36,8 @@ def test_every_schema_is_found_by_id_by_subject_and_by_version(ledger: RunningLe
         assert client.get(f"/schemas/ids/{schema.id}/subjects").json() == [subject]
         assert client.get(f"/schemas/ids/{schema.id}/versions").json() == [{"subject": subject, "version": schema.version}]
         assert schema.version in client.get(f"/subjects/{subject}/versions").json()
-        found = client.get(f"/subjects/{subject}/versions/{schema.version}").json()
-        assert found == {"subject": subject, "version": schema.version, "id": schema.id, "schema": schema.text}
+        answer = client.get(f"/subjects/{subject}/versions/{schema.version}").json()
+        assert answer == {"subject": subject, "version": schema.version, "id": schema.id, "schema": schema.text}
         assert client.get(f"/subjects/{subject}/versions/{schema.version}/schema").text == schema.text
     newest = versions_of(EVENTS)[-1]
     for latest in ("latest", "-1"):
@@ -141,9 +141,9 @@ def test_compatibility_is_judged_against_one_version_and_against_all(ledger: Run
         path = f"/compatibility/subjects/{EVENTS_SUBJECT}/{place}"
         assert client.post(path, json={"schema": same}).json() == {"is_compatible": True}
         assert client.post(path, json={"schema": without("currency")}).json() == {"is_compatible": False}
-        told = client.post(f"{path}?verbose=True", json={"schema": without("currency")}).json()
-        assert told["is_compatible"] is False
-        assert [message for message in told["messages"] if "field currency: it is not written" in message]
+        answer = client.post(f"{path}?verbose=True", json={"schema": without("currency")}).json()
+        assert answer["is_compatible"] is False
+        assert [message for message in answer["messages"] if "field currency: it is not written" in message]
     for place, text, status, code in (
         ("nothing-value/versions/latest", same, 404, 40401),
         ("nothing-value/versions", same, 404, 40401),
@@ -196,7 +196,7 @@ def test_work_for_a_caller_is_charged_to_the_caller(ledger: RunningLedger) -> No
 
 def test_confluents_deserialiser_reads_the_topic_with_this_registry_alone(ledger: RunningLedger) -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the client's own imports
+        warnings.simplefilter("ignore")  # from the client's own imports
         from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
         from confluent_kafka.schema_registry.avro import AvroDeserializer
         from confluent_kafka.serialization import MessageField, SerializationContext

@@ -1,4 +1,4 @@
-"""Health, metrics, documents, the rim: headers every answer has, errors nobody expected, what the logs say and do not say."""
+"""Health, metrics, documents; headers of every answer, unexpected errors, what the logs say and do not say."""
 
 from __future__ import annotations
 
@@ -98,8 +98,8 @@ def test_metrics_have_what_commands_beside_it_did(ledger: RunningLedger, monkeyp
 def test_every_problem_has_its_page(ledger: RunningLedger) -> None:
     client = ledger.client("reader")
     for slug, kind in PROBLEMS.items():
-        found = client.get(f"/problems/{slug}").json()
-        assert found == {"type": f"/problems/{slug}", "title": kind.title, "status": kind.status, "meaning": kind.meaning}
+        described = client.get(f"/problems/{slug}").json()
+        assert described == {"type": f"/problems/{slug}", "title": kind.title, "status": kind.status, "meaning": kind.meaning}
     page = client.get("/problems/total-mismatch", headers={"Accept": "text/html,*/*"})
     assert page.headers["content-type"].startswith("text/html")
     assert "<h1>Total mismatch</h1>" in page.text
@@ -140,7 +140,7 @@ def test_the_asyncapi_document_has_the_topics_and_the_schemas_themselves(ledger:
         ("OPTIONS", "/orders", "GET, HEAD, POST"),
     ],
 )
-def test_another_method_is_405_with_those_there_are(ledger: RunningLedger, method: str, path: str, allow: str) -> None:
+def test_another_method_is_405_with_the_allowed_ones(ledger: RunningLedger, method: str, path: str, allow: str) -> None:
     answer = ledger.client().request(method, path)
     assert (answer.status_code, answer.json()["code"], answer.headers["allow"]) == (405, "method-not-allowed", allow)
 
@@ -178,13 +178,13 @@ def test_every_get_answers_head_with_the_same_status_and_headers_and_no_body(led
             assert (head.status_code, head.content) == (get.status_code, b""), path
             assert set(head.headers) == set(get.headers), path
             for name in set(get.headers) - {"date", "request-id"}:
-                if (path, name) != ("/metrics", "content-length"):  # the numbers in it grow
+                if (path, name) != ("/metrics", "content-length"):  # its numbers grow
                     assert head.headers[name] == get.headers[name], (path, name)
             assert int(head.headers["content-length"]) > 0
     assert {200, 403, 404} <= statuses
 
 
-def test_head_of_an_event_stream_tells_of_it_and_does_not_begin_it(ledger: RunningLedger) -> None:
+def test_head_of_an_event_stream_describes_it_and_does_not_begin_it(ledger: RunningLedger) -> None:
     path = next(path for path in gets(ledger) if path.endswith("/events"))
     head = ledger.client().head(path, headers={"Accept": "text/event-stream"})
     assert (head.status_code, head.content) == (200, b"")
@@ -264,7 +264,7 @@ def test_a_client_that_leaves_in_the_middle_of_its_body_hurts_nobody(ledger: Run
     assert ledger.client().post("/orders", json=order_body(), headers=key()).status_code == 201
 
 
-def test_a_bug_is_a_500_that_tells_nothing_but_its_request_id(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_bug_is_a_500_that_shows_nothing_but_its_request_id(capfd: pytest.CaptureFixture[str]) -> None:
     async def broken(call: Call) -> Response:
         raise RuntimeError("secret detail")
 
@@ -355,16 +355,16 @@ def test_the_access_log_names_the_request_and_no_secret(capfd: pytest.CaptureFix
 
 
 @pytest.mark.parametrize(("path", "role"), [("/openapi.json", "reader"), ("/docs/start.js", "reader")])
-def test_the_document_is_made_once_and_not_by_the_event_loop(path: str, role: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_document_is_built_once_and_not_by_the_event_loop(path: str, role: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It takes a tenth of a second."""
     makers: list[int] = []
     make = app.openapi_document
 
-    def made(*arguments: Any) -> dict[str, Any]:
+    def counted_make(*arguments: Any) -> dict[str, Any]:
         makers.append(threading.get_ident())
         return make(*arguments)
 
-    monkeypatch.setattr(app, "openapi_document", made)
+    monkeypatch.setattr(app, "openapi_document", counted_make)
     with running_ledger(MemoryLog(), Topics()) as ledger:
         makers.clear()
         ledger.app.openapi_schema = None

@@ -13,7 +13,7 @@ from tests.support.harness import RunningLedger, key, order_body, placed
 from tests.support.patience import PATIENCE_S
 
 
-def test_respond_async_answers_when_the_command_is_durable_and_tells_where_to_look(ledger: RunningLedger) -> None:
+def test_respond_async_answers_when_the_command_is_durable_and_names_its_location(ledger: RunningLedger) -> None:
     client, headers = ledger.client(), key()
     ledger.folding.clear()
     try:
@@ -48,7 +48,7 @@ def test_a_command_that_is_not_decided_in_time_is_202(
     ledger: RunningLedger, monkeypatch: pytest.MonkeyPatch, prefer: str, applied: str
 ) -> None:
     for module, name in ((outcomes, "DEFAULT_WAIT_S"), (call, "MAX_WAIT_S")):
-        monkeypatch.setattr(module, name, 2 * PATIENCE_S)  # any other wait than the one asked for would take this long
+        monkeypatch.setattr(module, name, 2 * PATIENCE_S)  # any wait other than the requested one would take this long
     client, headers = ledger.client(), key()
     ledger.folding.clear()
     try:
@@ -61,7 +61,7 @@ def test_a_command_that_is_not_decided_in_time_is_202(
     assert client.post("/orders", json=order_body(), headers=headers).status_code == 201
 
 
-def test_a_wait_that_is_too_long_is_cut_and_said_so_and_nonsense_is_ignored(ledger: RunningLedger) -> None:
+def test_a_wait_that_is_too_long_is_cut_as_the_answer_says_and_nonsense_is_ignored(ledger: RunningLedger) -> None:
     client = ledger.client()
     answer = client.post("/orders", json=order_body(), headers=key() | {"Prefer": "handling=lenient, wait=99"})
     assert answer.headers["preference-applied"] == "wait=10"
@@ -69,7 +69,7 @@ def test_a_wait_that_is_too_long_is_cut_and_said_so_and_nonsense_is_ignored(ledg
     assert (answer.status_code, "preference-applied" in answer.headers) == (201, False)
 
 
-def test_what_became_of_a_command_of_staff_is_shown_to_whoever_sent_it(ledger: RunningLedger) -> None:
+def test_the_outcome_of_a_command_of_staff_is_shown_to_its_sender(ledger: RunningLedger) -> None:
     client, admin = ledger.client(), ledger.client("admin")
     order_id = placed(client)["order_id"]
     place = admin.post(f"/orders/{order_id}/cancel", headers=key() | {"Prefer": "respond-async"}).headers["location"]
@@ -90,7 +90,7 @@ def test_look_ups_of_another_nodes_commands_share_one_reader(ledger: RunningLedg
             client.post("/orders", json=order_body(), headers=key() | {"Prefer": "respond-async"}).headers["location"]
             for _ in range(12)
         ]
-        ledger.context.look_ups.forget()  # as a node that sent none of them
+        ledger.context.look_ups.forget()  # as on a node that sent none of them
         threads = None
         for place in places:
             assert client.get(place).json()["state"] == "pending"
@@ -100,7 +100,7 @@ def test_look_ups_of_another_nodes_commands_share_one_reader(ledger: RunningLedg
         ledger.folding.set()
 
 
-def test_a_refused_command_is_told_as_refused_with_its_problem(ledger: RunningLedger) -> None:
+def test_a_refused_command_is_shown_as_refused_with_its_problem(ledger: RunningLedger) -> None:
     client = ledger.client()
     order_id = placed(client)["order_id"]
     headers = key() | {"If-Match": '"9"', "Prefer": "respond-async"}
@@ -112,7 +112,7 @@ def test_a_refused_command_is_told_as_refused_with_its_problem(ledger: RunningLe
     assert state["problem"]["instance"] == place.split("?")[0]
 
 
-def test_the_place_of_a_reused_key_tells_of_the_refusal_and_not_of_the_first_command(ledger: RunningLedger) -> None:
+def test_the_location_of_a_reused_key_shows_the_refusal_and_not_the_first_command(ledger: RunningLedger) -> None:
     client, headers = ledger.client(), key()
     assert client.post("/orders", json=order_body(), headers=headers).status_code == 201
     place = client.post("/orders", json=order_body(reference="x"), headers=headers | {"Prefer": "wait=0"}).headers["location"]

@@ -2,11 +2,11 @@
 
 `ROWS` has a row per route; a route without one fails. A cell is the status and what the answer shows of the order:
 
-    id        its id, as a member of the answer         contact   name, address, number, note
-    order     its reference, and with it all the rest   secret    what the customer's browser pays with
+    id        its id, as a member of the answer          contact   name, address, number, note
+    order     its reference, and with it all other data   secret    what the customer's browser pays with
     frozen    where its fold stopped
 
-What a gateway may not see must be answered, word for word, like an order that is not there.
+An order that a gateway may not see must be answered, word for word, like one that does not exist.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         ledger.stop_deciding()
         world.freeze()
         with deciding_again(ledger):
-            world.place(OWN)  # it decides
+            world.place(OWN)  # the processor decides
             yield world
 
 
@@ -65,14 +65,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 
 class Row(NamedTuple):
-    """`send(world, role, owner)` asks about the owner's order, a gateway as customer c-1; `cells` by role, then by owner."""
+    """`send(world, role, owner)` asks about the owner's order, a gateway as customer c-1. `cells` are by role, then by owner."""
 
     send: Callable[[World, str, str], httpx.Response]
     cells: dict[str, dict[str, Cell]]
 
 
 def asks(method: str, path: str, body: Any = None) -> Callable[[World, str, str], httpx.Response]:
-    """About an order that is there, and stays as it is."""
+    """A call about an order that exists, and does not change it."""
 
     def send(world: World, role: str, owner: str) -> httpx.Response:
         headers = key() if method != "GET" else {}
@@ -82,7 +82,7 @@ def asks(method: str, path: str, body: Any = None) -> Callable[[World, str, str]
 
 
 def changes(method: str, path: str, body: Any) -> Callable[[World, str, str], httpx.Response]:
-    """About a new order where this one would be changed."""
+    """A call about a new order, because it would change the existing one."""
 
     def send(world: World, role: str, owner: str) -> httpx.Response:
         order_id = world.place(owner) if owner in (OWN, OTHERS) else world.ids[owner]
@@ -117,13 +117,13 @@ def follows(world: World, role: str, owner: str) -> httpx.Response:
 
 
 def cells(status: int, *shown: str, frozen: Cell, unknown: Cell) -> dict[str, Cell]:
-    """Of one who sees everybody's orders: the same of each."""
+    """Cells of a role that sees everybody's orders: the same for each owner."""
     whole = (status, set(shown))
     return dict(zip(OWNERS, (whole, whole, HIDDEN, frozen, frozen, unknown), strict=True))
 
 
 def of_gateway(status: int, *shown: str, frozen: Cell) -> dict[str, Cell]:
-    """Of one who sees its customer's orders."""
+    """Cells of a role that sees its customer's orders."""
     return dict.fromkeys(OWNERS, HIDDEN) | {OWN: (status, set(shown)), FROZEN_OWN: frozen}
 
 
@@ -233,7 +233,7 @@ ROWS: dict[tuple[str, str], Row] = {
         dict.fromkeys(ROLES, NOT_THEIRS) | {"gateway": NOT_THEIRS | dict.fromkeys((OWN, FROZEN_OWN), (200, {"id"}))},
     ),
 }
-# Routes that answer about no order: nothing of any customer may be in what they say, whoever asks.
+# Routes that answer about no order: their answers may hold nothing of any customer, whoever asks.
 ABOUT_NO_ORDER: dict[tuple[str, str], tuple[str, Any]] = {
     ("POST", "/customers/{customer_id}/erasure"): ("/customers/c-3/erasure", {}),
     ("GET", "/customers/{customer_id}/erasure"): ("/customers/c-3/erasure", None),
@@ -271,7 +271,7 @@ ABOUT_NO_ORDER: dict[tuple[str, str], tuple[str, Any]] = {
 }
 
 
-def test_every_route_has_a_row_and_every_role_a_sight(world: World) -> None:
+def test_every_route_has_a_row_and_every_role_a_cell(world: World) -> None:
     routes = {
         (method, route.path)
         for route in world.ledger.app.router.routes
@@ -286,45 +286,45 @@ def test_every_route_has_a_row_and_every_role_a_sight(world: World) -> None:
 
 
 def shown(world: World, answer: httpx.Response, owner: str) -> set[str]:
-    """What is in the answer of the owner's orders."""
-    found, text = set(), answer.text
+    """The parts of the owner's orders that are in the answer."""
+    parts, text = set(), answer.text
     body = answer.json()
     if f'"reference-{OWNERS.index(owner)}"' in text:
-        found.add("order")
+        parts.add("order")
     if world.mark(owner) in text:
-        found.add("contact")
+        parts.add("contact")
     if isinstance(body, dict):
-        found |= {"id"} if body.get("order_id") else set()
-        found |= {"secret"} if body.get("client_secret") else set()
-        found |= {"frozen"} if body.get("frozen") else set()
-    return found
+        parts |= {"id"} if body.get("order_id") else set()
+        parts |= {"secret"} if body.get("client_secret") else set()
+        parts |= {"frozen"} if body.get("frozen") else set()
+    return parts
 
 
 @pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize(("method", "path"), list(ROWS))
-def test_a_role_sees_of_everybodys_orders_what_its_row_says(world: World, method: str, path: str, role: str) -> None:
+def test_a_role_sees_the_parts_of_everybodys_orders_that_its_row_says(world: World, method: str, path: str, role: str) -> None:
     row = ROWS[method, path]
-    found: dict[str, Cell] = {}
+    seen: dict[str, Cell] = {}
     for owner in row.cells[role]:
         if row.send in (places, imports) and owner not in CUSTOMERS:
             continue
         answer = row.send(world, role, owner)
-        found[owner] = answer.status_code, shown(world, answer, owner)
+        seen[owner] = answer.status_code, shown(world, answer, owner)
         for other in set(CUSTOMERS) - {owner}:
             if path != "/orders" or method != "GET":
-                assert not shown(world, answer, other) & {"order", "contact"}, "of somebody else's"
-    assert found == {owner: cell for owner, cell in row.cells[role].items() if owner in found}
+                assert not shown(world, answer, other) & {"order", "contact"}, "of another owner's"
+    assert seen == {owner: cell for owner, cell in row.cells[role].items() if owner in seen}
 
 
 def plain(answer: httpx.Response) -> tuple[int, Any]:
-    """Without the ids that were asked about."""
+    """The answer without the ids of the request."""
     return answer.status_code, json.loads(re.sub(r"\b(ord|cmd)_[a-z0-9]+", r"\1_x", answer.text))
 
 
 @pytest.mark.parametrize(
     ("method", "path"), [place for place, row in ROWS.items() if row.cells["gateway"].get(MISSING) == HIDDEN]
 )
-def test_what_a_gateway_may_not_see_is_answered_like_what_is_not_there(world: World, method: str, path: str) -> None:
+def test_an_order_that_a_gateway_may_not_see_is_answered_like_a_missing_one(world: World, method: str, path: str) -> None:
     send = ROWS[method, path].send
     missing = send(world, "gateway", MISSING)
     for owner in (OTHERS, FROZEN_OTHERS, FROZEN_UNKNOWN):
@@ -333,7 +333,7 @@ def test_what_a_gateway_may_not_see_is_answered_like_what_is_not_there(world: Wo
         assert set(answer.headers) == set(missing.headers), owner
 
 
-def test_a_stream_of_events_is_for_who_may_see_the_order(world: World) -> None:
+def test_a_stream_of_events_is_for_those_who_may_see_the_order(world: World) -> None:
     for owner in OWNERS:
         headers = {"Accept": "text/event-stream"}
         with world.client("gateway").stream("GET", f"/orders/{world.ids[owner]}/events", headers=headers) as answer:
@@ -342,7 +342,7 @@ def test_a_stream_of_events_is_for_who_may_see_the_order(world: World) -> None:
 
 @pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize(("method", "path"), list(ABOUT_NO_ORDER))
-def test_what_is_about_no_order_says_nothing_of_any(world: World, method: str, path: str, role: str) -> None:
+def test_routes_that_are_about_no_order_say_nothing_about_any(world: World, method: str, path: str, role: str) -> None:
     asked, body = ABOUT_NO_ORDER[method, path]
     text = world.client(role).request(method, asked, json=body, headers=key()).text
     marks = [world.mark(owner) for owner in CUSTOMERS] + [f"reference-{OWNERS.index(owner)}" for owner in CUSTOMERS]

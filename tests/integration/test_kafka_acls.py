@@ -1,4 +1,4 @@
-"""Least privilege on Kafka: both processes run under the rules of OPERATIONS.md, which grant what is used and nothing else."""
+"""Least privilege on Kafka: both processes run under the ACLs of OPERATIONS.md, which grant what is used and nothing else."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _KINDS = {"Topic": "TOPIC", "Group": "GROUP", "TransactionalId": "TRANSACTIONAL_
 
 
 class Cluster:
-    """A broker on which everybody but the one who starts it needs a right for everything; and the ledger's processes on it."""
+    """A broker on which every user but its owner needs a right for everything; and the ledger's processes on it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.port = folder, free_port()
@@ -150,29 +150,29 @@ class Cluster:
                 if condition():
                     return
             except httpx.TransportError:
-                pass  # it does not listen yet
+                pass  # it is not listening yet
             for name, process in self._running.items():
                 assert process.poll() is None, self.log(name)
             assert time.monotonic() < deadline, self.log("serve") + self.log("commands") + self.log("kafka")
             time.sleep(0.1)
 
     def asked(self) -> tuple[set[tuple[str, str, str, str]], set[tuple[str, str, str, str]]]:
-        """(allowed, denied): what each principal asked for, as (principal, operation, resource, name)."""
-        found: dict[str, set[tuple[str, str, str, str]]] = {"Allowed": set(), "Denied": set()}
+        """(allowed, denied): the requests of each principal, as (principal, operation, resource, name)."""
+        asked_for: dict[str, set[tuple[str, str, str, str]]] = {"Allowed": set(), "Denied": set()}
         for user, verdict, operation, kind, name in _SEEN.findall((self.folder / "kafka.log").read_text("utf-8", "replace")):
-            if user in USERS and not name.startswith("__"):  # Kafka's own topics, which a list of all would have
-                found[verdict].add((user, operation, _KINDS[kind], name))
-        return found["Allowed"], found["Denied"]
+            if user in USERS and not name.startswith("__"):  # Kafka's own topics, which a list of all topics includes
+                asked_for[verdict].add((user, operation, _KINDS[kind], name))
+        return asked_for["Allowed"], asked_for["Denied"]
 
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    found = Cluster(tmp_path)
-    found.broker.start()
+    running = Cluster(tmp_path)
+    running.broker.start()
     try:
-        yield found
+        yield running
     finally:
-        found.end()
+        running.end()
 
 
 def pay(cluster: Cluster, gateway: httpx.Client, order: dict[str, Any]) -> None:
@@ -186,7 +186,7 @@ def pay(cluster: Cluster, gateway: httpx.Client, order: dict[str, Any]) -> None:
 
 
 def use_everything(cluster: Cluster) -> None:
-    """Orders placed, paid, refused, found again by their commands, erased; then both processes again."""
+    """Place, pay, refuse and erase orders, and find them by their commands; then restart both processes."""
     for name in ("commands", "serve"):
         cluster.start(name)
         cluster.until(lambda: "order-writers" in topics_of(cluster))
@@ -212,7 +212,7 @@ def topics_of(cluster: Cluster) -> set[str]:
     return set(AdminClient({"bootstrap.servers": cluster.broker.bootstrap_servers}).list_topics(timeout=PATIENCE_S).topics)
 
 
-def test_both_processes_work_under_the_rules_of_the_page_and_use_each_of_them(cluster: Cluster, tmp_path: Path) -> None:
+def test_both_processes_work_under_the_acls_of_the_page_and_use_each_of_them(cluster: Cluster, tmp_path: Path) -> None:
     rights = acls.granted(acls.commands(tmp_path))
     cluster.allow(rights)
     cluster.start("sandbox", "--port", str(cluster.sandbox), "--data-dir", str(tmp_path / "sandbox"))
@@ -230,22 +230,22 @@ def test_both_processes_work_under_the_rules_of_the_page_and_use_each_of_them(cl
 
 
 def is_used(right: acls.Acl, asked: tuple[str, str, str, str]) -> bool:
-    """Whether what was asked for, and allowed, needed this right."""
+    """Whether an allowed request needed this right."""
     user, operation, resource, name = asked
     fits = name.startswith(right.name) if right.pattern == "PREFIXED" else name == right.name
     return (user, operation, resource) == (right.principal, right.operation, right.resource) and fits
 
 
 def read_as(cluster: Cluster, user: str, topic: str, group: str) -> int:
-    """How many records of the topic this user gets to see. Raises `PermissionError`."""
-    commits = not group.endswith("-unused")  # as the product's own readers, which name a group only because they must
+    """Number of records of the topic that this user can read. Raises `PermissionError`."""
+    commits = not group.endswith("-unused")  # like the product's own readers, which name a group only because they must
     settings = {"group.id": group, "enable.partition.eof": True, "enable.auto.commit": commits}
     consumer = Consumer(cluster.client_config(user) | settings)
     try:
-        found = consumer.list_topics(topic, PATIENCE_S).topics[topic]
-        if found.error is not None:
-            raise PermissionError(found.error.str())
-        partitions = found.partitions
+        described = consumer.list_topics(topic, PATIENCE_S).topics[topic]
+        if described.error is not None:
+            raise PermissionError(described.error.str())
+        partitions = described.partitions
         consumer.assign([TopicPartition(topic, p, 0) for p in partitions])
         count, ended, deadline = 0, set(), time.monotonic() + PATIENCE_S
         while len(ended) < len(partitions):
@@ -283,7 +283,7 @@ FORBIDDEN_READS = [
 ]
 
 
-def test_nobody_may_do_what_is_anothers(cluster: Cluster, tmp_path: Path) -> None:
+def test_no_user_may_do_what_is_for_another(cluster: Cluster, tmp_path: Path) -> None:
     cluster.allow(acls.granted(acls.commands(tmp_path)))
     log = KafkaLog(KafkaSettings(_env_file=None, bootstrap_servers=cluster.broker.bootstrap_servers))
     log.ensure_topics(Topics().specs(1, 1))

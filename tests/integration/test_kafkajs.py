@@ -46,7 +46,7 @@ def check_whole(events: list[dict[str, Any]]) -> None:
     for event in events:
         versions.setdefault(event["order_id"], []).append(event["version"])
         assert event["ce_id"] == f"{event['order_id']}/{event['version']}"
-    assert all(found == list(range(1, len(found) + 1)) for found in versions.values())
+    assert all(seen == list(range(1, len(seen) + 1)) for seen in versions.values())
 
 
 def test_lz4_stops_plain_kafkajs_and_a_codec_lets_it_read_every_event(

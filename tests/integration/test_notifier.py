@@ -22,7 +22,7 @@ from tests.support.post import DIGEST, MailServer, Post, part_of, running
 from tests.support.sandboxed import running_sandbox
 
 
-def test_an_order_is_told_of_from_placed_to_refunded_once_each_and_in_order(post: Post, mails: MailServer) -> None:
+def test_each_step_of_an_order_from_placed_to_refunded_is_notified_once_and_in_order(post: Post, mails: MailServer) -> None:
     with running(post):
         post.placed("ord_1")
         post.event("ord_1", e.PAYMENT_REQUESTED, payment=e.Payment(1))
@@ -37,8 +37,16 @@ def test_an_order_is_told_of_from_placed_to_refunded_once_each_and_in_order(post
         post.event("ord_2", e.REFUND_SETTLED, payment_state="refunded", refunded_minor=2890, **settled)
         until(lambda: len(mails.mails) >= 7)
         until(post.at_end)
-    told = ["ord_1", "ord_1 is paid", "ord_1 is on its way", "ord_1 has arrived", "ord_2", "ord_2 was cancelled", "refund ord_2"]
-    assert mails.subjects() == told
+    expected = [
+        "ord_1",
+        "ord_1 is paid",
+        "ord_1 is on its way",
+        "ord_1 has arrived",
+        "ord_2",
+        "ord_2 was cancelled",
+        "refund ord_2",
+    ]
+    assert mails.subjects() == expected
     placed = mails.mails[0][1]
     text = part_of(placed)
     assert "Hello Ada," in text
@@ -54,7 +62,7 @@ def test_an_order_is_told_of_from_placed_to_refunded_once_each_and_in_order(post
     assert placed["From"] == "Shop <shop@example.org>"
 
 
-def test_a_cut_line_each_parcel_and_each_refund_is_told_of_with_its_own_amount(post: Post, mails: MailServer) -> None:
+def test_a_cut_line_each_parcel_and_each_refund_gets_a_message_with_its_own_amount(post: Post, mails: MailServer) -> None:
     def units(quantity: int) -> tuple[e.Units, ...]:
         return (e.Units("product", "espresso-1kg", quantity),)
 
@@ -72,8 +80,8 @@ def test_a_cut_line_each_parcel_and_each_refund_is_told_of_with_its_own_amount(p
             post.event("ord_1", e.REFUND_SETTLED, payment_state="captured", refunded_minor=500 + 250 * (number - 1), **refund)
         until(lambda: len(mails.mails) >= 6)
         until(post.at_end)
-    on_its_way = "A parcel of your order ord_1 is on its way"
-    assert mails.subjects() == ["ord_1", "ord_1 was changed", on_its_way, on_its_way, "refund ord_1", "refund ord_1"]
+    parcel_subject = "A parcel of your order ord_1 is on its way"
+    assert mails.subjects() == ["ord_1", "ord_1 was changed", parcel_subject, parcel_subject, "refund ord_1", "refund ord_1"]
     _, cut, first, last, one, two = (part_of(mail) for _, mail in mails.mails)
     assert "  1 x Espresso, 1 kg\n\nYour order costs €28.90 less." in cut
     assert "  3 x Espresso, 1 kg: €86.70 (1 cancelled)\n  Cancelled: -€28.90\n\nTotal: €57.80\n" in cut
@@ -82,7 +90,7 @@ def test_a_cut_line_each_parcel_and_each_refund_is_told_of_with_its_own_amount(p
     assert "We have refunded €2.50 for order ord_1.\nWith earlier refunds, that is €7.50 in total." in two
 
 
-def test_a_restart_tells_nothing_again_also_with_an_empty_database(post: Post, mails: MailServer) -> None:
+def test_a_restart_repeats_no_message_even_with_an_empty_database(post: Post, mails: MailServer) -> None:
     with running(post):
         post.placed("ord_1")
         until(lambda: mails.mails)
@@ -93,7 +101,7 @@ def test_a_restart_tells_nothing_again_also_with_an_empty_database(post: Post, m
     assert mails.subjects() == ["ord_1", "ord_2"]
 
 
-def test_the_first_start_tells_nothing_of_what_was_before_and_later_starts_all_since(post: Post, mails: MailServer) -> None:
+def test_the_first_start_skips_earlier_events_and_later_starts_report_all_since(post: Post, mails: MailServer) -> None:
     post.placed("ord_old")
     with running(post):
         pass
@@ -110,14 +118,14 @@ def test_a_kill_between_sending_and_noting_repeats_the_message_under_the_same_id
         until(post.at_end)
     tp = TopicPartition(post.topics.events, 0)
     bookmark = post.log.bookmark(f"{post.topics.prefix}notifier")
-    bookmark.write({tp: 0})  # as if the process had died before it could note how far it got
+    bookmark.write({tp: 0})  # as if the process had died before it could note its progress
     bookmark.close()
     with running(post):
         until(lambda: len(mails.mails) == 2)
     assert mails.mails[0][1]["Message-ID"] == mails.mails[1][1]["Message-ID"]
 
 
-def test_nothing_older_than_a_day_is_told(post: Post, mails: MailServer) -> None:
+def test_nothing_older_than_a_day_is_notified(post: Post, mails: MailServer) -> None:
     with running(post):
         pass
     post.placed("ord_1")
@@ -128,7 +136,7 @@ def test_nothing_older_than_a_day_is_told(post: Post, mails: MailServer) -> None
     assert mails.mails == []
 
 
-def test_another_partition_is_somebody_elses(post: Post, mails: MailServer) -> None:
+def test_another_partition_belongs_to_another_notifier(post: Post, mails: MailServer) -> None:
     with running(post):
         post.event("ord_1", e.ORDER_PLACED, partition=1)
         post.placed("ord_2")
@@ -153,7 +161,7 @@ def test_a_refused_recipient_is_given_up_and_a_busy_server_asked_again(post: Pos
 
 
 @pytest.mark.parametrize("odd", ["<ada@example.org>", "ada@example..org", "ada@.example.org", "ada@example.org\u200b", "\ud7ff@"])
-def test_an_address_that_no_door_let_in_costs_its_message_and_is_not_repeated(
+def test_an_address_that_the_api_would_refuse_costs_its_message_and_is_not_repeated(
     post: Post, mails: MailServer, odd: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with running(post) as notifier:
@@ -174,17 +182,17 @@ def test_an_address_that_no_door_let_in_costs_its_message_and_is_not_repeated(
         ("info@m\u00fcller.example.com", "info@xn--mller-kva.example.com"),
     ],
 )
-def test_an_odd_address_that_is_one_is_written_to(post: Post, mails: MailServer, typed: str, sent: str) -> None:
+def test_an_odd_but_valid_address_gets_its_message(post: Post, mails: MailServer, typed: str, sent: str) -> None:
     with running(post):
         post.placed("ord_1", typed)
         until(lambda: mails.mails)
-    assert mails.asked[0] in (sent, typed)  # the server of the tests takes quotes off
+    assert mails.asked[0] in (sent, typed)  # the tests' mail server removes quotes
     mail = as_mail(OutMessage("ord_1:1:email", "email", typed, "Hello", "Hello"), sender_of("shop@example.org"))
     assert f"To: {sent}\n".encode() in mail.as_bytes()
 
 
 class BrokenDoor(SmtpDoor):
-    """A door with a fault that nobody thought of, for one message."""
+    """A door with an unexpected fault, for one message."""
 
     def send(self, message: OutMessage) -> None:
         if "ord_1" in message.subject:
@@ -202,7 +210,7 @@ def test_a_door_that_raises_costs_one_message(post: Post, mails: MailServer, cap
     assert "secret" not in (said := capsys.readouterr()).out + said.err
 
 
-def test_a_mail_server_that_is_away_is_waited_for(post: Post) -> None:
+def test_an_unreachable_mail_server_is_waited_for(post: Post) -> None:
     late = MailServer()
     with running(post, doors={"email": SmtpDoor(late.url, "shop@example.org")}) as notifier:
         post.placed("ord_1")
@@ -214,7 +222,7 @@ def test_a_mail_server_that_is_away_is_waited_for(post: Post) -> None:
             late.controller.stop()
 
 
-def test_a_name_ends_up_in_no_header(post: Post, mails: MailServer) -> None:
+def test_no_name_gets_into_a_header(post: Post, mails: MailServer) -> None:
     with running(post):
         post.placed("ord_1", name="Ada\r\nBcc: eve@example.org\r\n\r\n$order ${name}")
         until(lambda: mails.mails)
@@ -262,12 +270,12 @@ def test_a_template_that_fails_costs_itself_and_the_message_is_sent(
     assert "Canary" not in said.out + said.err
 
 
-def test_an_order_through_the_whole_shop_is_told_of(tmp_path: Path, mails: MailServer) -> None:
-    """Placed, paid, cancelled, refunded: the reconciler does it, the notifier tells it."""
+def test_an_order_through_the_whole_shop_is_notified(tmp_path: Path, mails: MailServer) -> None:
+    """Placed, paid, cancelled, refunded: the reconciler acts, the notifier reports."""
 
     with (
         running_sandbox(tmp_path) as sandbox,
-        running_ledger(MemoryLog(), Topics("told."), sandbox=sandbox, email_url=mails.url) as ledger,
+        running_ledger(MemoryLog(), Topics("notified."), sandbox=sandbox, email_url=mails.url) as ledger,
     ):
         shop = Shop(ledger, sandbox)
         order = shop.place(contact=order_body()["contact"] | {"email": "eve@example.org"})

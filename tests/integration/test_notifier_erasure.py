@@ -1,4 +1,4 @@
-"""What the notifier keeps of customers, and that it goes with their contacts."""
+"""Personal data that the notifier keeps goes with the contacts."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from tests.support.patience import until
 from tests.support.post import DIGEST, MailServer, Post, running
 
 
-def test_contacts_that_were_made_anew_are_read_from_their_start(post: Post, mails: MailServer) -> None:
+def test_contacts_of_a_new_topic_are_read_from_their_start(post: Post, mails: MailServer) -> None:
     post.contact("ord_1")
     kept = Kept()  # also when Kafka makes the notifier start over
-    KeptContacts(kept, post.topics.contacts, 2).reached(TopicPartition(post.topics.contacts, 0), 1_000)  # of the topic before
+    KeptContacts(kept, post.topics.contacts, 2).reached(TopicPartition(post.topics.contacts, 0), 1_000)  # of the previous topic
     with running(post, contacts=kept):
         post.event("ord_1", e.ORDER_PLACED)
         until(lambda: mails.mails)
@@ -42,7 +42,7 @@ def test_an_erased_contact_gets_no_message(post: Post, mails: MailServer) -> Non
     assert mails.subjects() == []
 
 
-def test_what_waits_to_be_sent_goes_with_its_contact(post: Post, mails: MailServer) -> None:
+def test_a_message_that_waits_to_be_sent_goes_with_its_contact(post: Post, mails: MailServer) -> None:
     mails.refuse = {"busy@example.org": "451 try later"}
     with running(post) as notifier:
         post.placed("ord_1", "busy@example.org")
@@ -58,9 +58,7 @@ def test_what_waits_to_be_sent_goes_with_its_contact(post: Post, mails: MailServ
 
 
 @pytest.mark.parametrize("for_good", [True, False])
-def test_what_was_erased_while_nobody_was_here_is_known_before_anything_is_sent(
-    post: Post, mails: MailServer, for_good: bool
-) -> None:
+def test_erasures_while_no_notifier_ran_are_known_before_anything_is_sent(post: Post, mails: MailServer, for_good: bool) -> None:
     kept = Kept()
     with running(post, contacts=kept):
         post.placed("ord_1")
@@ -75,7 +73,7 @@ def test_what_was_erased_while_nobody_was_here_is_known_before_anything_is_sent(
     assert kept.customers() == {"bob@example.org"}
 
 
-def test_who_was_away_for_longer_than_the_log_tells_of_erasures_reads_contacts_anew(post: Post, mails: MailServer) -> None:
+def test_a_notifier_away_for_longer_than_the_log_keeps_erasures_reads_contacts_again(post: Post, mails: MailServer) -> None:
     kept = Kept()
     contacts = KeptContacts(kept, post.topics.contacts, 2)
     contact = OrderContact("c-1", "Ada", "ada@example.org", Address("1 Mill Lane", "Leeds", "LS1", "GB"))
@@ -89,7 +87,7 @@ def test_who_was_away_for_longer_than_the_log_tells_of_erasures_reads_contacts_a
     assert kept.customers() == {"bob@example.org"}
 
 
-def test_an_erasure_reaches_what_is_kept_of_partitions_that_are_somebody_elses(post: Post, mails: MailServer) -> None:
+def test_an_erasure_reaches_contacts_of_partitions_that_another_notifier_has(post: Post, mails: MailServer) -> None:
     kept = Kept()
     with running(post, contacts=kept):
         post.contact("ord_1", "eve@example.org", partition=1)
@@ -114,7 +112,7 @@ class Kept(MemoryStore):
         pass
 
     def customers(self) -> set[str]:
-        """The addresses in it."""
+        """The customers of its contacts."""
         with self._one_at_a_time:
             return self._customers()
 
@@ -146,7 +144,7 @@ def test_messages_that_a_door_keeps_go_with_their_contact(post: Post, tmp_path: 
 
 
 def test_messages_go_out_while_contacts_keep_arriving(post: Post, mails: MailServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As they do for a minute when a customer with many orders is erased."""
+    """They do so for a minute when a customer with many orders is erased."""
     monkeypatch.setattr(followed_contacts, "ARRIVING_S", 0.05)
     fold = FollowedContacts._fold
     monkeypatch.setattr(FollowedContacts, "_fold", lambda self, timeout_s: fold(self, timeout_s) or timeout_s == 0)
@@ -155,12 +153,12 @@ def test_messages_go_out_while_contacts_keep_arriving(post: Post, mails: MailSer
         until(lambda: len(mails.mails) == 1)
 
 
-def test_what_a_door_has_kept_is_looked_through_once_for_many_erasures(post: Post) -> None:
+def test_messages_that_a_door_keeps_are_searched_once_for_many_erasures(post: Post) -> None:
     class Counting(EmlDoor):
-        looks = 0
+        searches = 0
 
         def forget(self, order_ids: Collection[str]) -> None:
-            self.looks += 1
+            self.searches += 1
             super().forget(order_ids)
 
     door = Counting(Path("no such folder"), "Shop <shop@example.org>")
@@ -168,4 +166,4 @@ def test_what_a_door_has_kept_is_looked_through_once_for_many_erasures(post: Pos
         post.contact(f"ord_{number}")
         post.erase(f"ord_{number}")
     with running(post, doors={"email": door}):
-        assert 0 < door.looks <= 2, "one for what came, one for what was kept before"
+        assert 0 < door.searches <= 2, "one for new erasures, one for earlier messages"

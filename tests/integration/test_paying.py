@@ -1,4 +1,4 @@
-"""Orders through the sandbox, whole: API, processor, reconciler, Stripe's client over HTTP, stock over HTTP, signed webhooks.
+"""Whole orders through the sandbox: API, processor, reconciler, Stripe's client over HTTP, stock over HTTP, signed webhooks.
 
 The scenarios are those of commands/README.md.
 """
@@ -91,7 +91,7 @@ def test_after_a_decline_the_same_payment_takes_another_card(shop: Shop) -> None
     shop.until_status(order, "paid")
 
 
-def test_three_d_secure_waits_for_the_customer_and_then_goes_on(shop: Shop) -> None:
+def test_three_d_secure_waits_for_the_customer_and_then_continues(shop: Shop) -> None:
     order = shop.place()
     payment = shop.open_payment(order)
     assert shop.sandbox.pay(payment, THREE_D_SECURE) == "requires_action"
@@ -114,7 +114,7 @@ def test_confirm_asks_the_provider_when_no_message_comes(shop: Shop) -> None:
     shop.until_status(order, "paid")
 
 
-def test_a_look_finds_what_no_message_told(shop: Shop) -> None:
+def test_a_read_finds_a_payment_without_a_message(shop: Shop) -> None:
     shop.sandbox.chaos(webhook_lost=1.0)
     order = shop.place()
     shop.sandbox.pay(shop.open_payment(order))
@@ -123,8 +123,8 @@ def test_a_look_finds_what_no_message_told(shop: Shop) -> None:
     shop.until_status(order, "paid")
 
 
-def test_thirty_confirms_are_two_looks_and_a_message_is_followed_once(shop: Shop) -> None:
-    """However often a page asks or a message is repeated, the provider is asked once in two seconds, and once a message."""
+def test_thirty_confirms_are_two_reads_and_a_message_is_followed_once(shop: Shop) -> None:
+    """However often a page asks or a message is repeated, the provider gets one read in two seconds, and one for a message."""
     shop.sandbox.chaos(webhook_lost=1.0)
     order = shop.place()
     payment = shop.open_payment(order)
@@ -134,7 +134,7 @@ def test_thirty_confirms_are_two_looks_and_a_message_is_followed_once(shop: Shop
         answers = list(customers.map(lambda _: shop.customer.post(path, json={"action": "confirm"}), range(30)))
     assert {(a.status_code, a.json()["state"]) for a in answers} == {(200, "open")}
     began = len(shop.sandbox.calls("payments")) - before
-    assert 1 <= began <= 6  # the first look, the one that the others share, and those of a machine that takes seconds for it all
+    assert 1 <= began <= 6  # the first read, the one that the others share, and more on a machine that takes seconds for all this
     charge = {"object": "charge", "id": "ch_1", "payment_intent": payment["provider_ref"]}
     body = json.dumps({"id": "evt_repeated", "type": "charge.updated", "livemode": False, "data": {"object": charge}}).encode()
     before = len(shop.sandbox.calls("payments"))
@@ -146,7 +146,9 @@ def test_thirty_confirms_are_two_looks_and_a_message_is_followed_once(shop: Shop
     assert shop.ledger.context.metrics.webhooks["repeated"] == counted + 19
 
 
-def test_while_the_log_is_away_news_of_payments_is_asked_for_again(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_while_the_log_is_unreachable_messages_about_payments_are_to_be_sent_again(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shop.sandbox.chaos(webhook_lost=1.0)
     order = shop.place()
     payment = shop.open_payment(order)
@@ -174,21 +176,21 @@ def test_while_the_log_is_away_news_of_payments_is_asked_for_again(shop: Shop, m
     shop.until_status(order, "paid")
 
 
-def test_a_message_that_tells_what_the_ledger_shows_asks_the_provider_nothing(shop: Shop) -> None:
+def test_a_message_about_what_the_ledger_already_shows_causes_no_read(shop: Shop) -> None:
     order = shop.place()
     payment = shop.open_payment(order)
     shop.sandbox.pay(payment)
     shop.until_status(order, "paid")
     total, ref = order["total_minor"], payment["provider_ref"]
     deadline = time.monotonic() + 60
-    while shop.sandbox.sandbox.journal.rows("select id from messages"):  # those of the sandbox itself are through
+    while shop.sandbox.sandbox.journal.rows("select id from messages"):  # the sandbox's own messages are delivered
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
     numbers = itertools.count(1)
 
-    def looks(kind: str, **about: Any) -> int:
-        """How many calls the provider gets because of a message about this payment."""
+    def reads_for(kind: str, **about: Any) -> int:
+        """Number of calls that the provider gets because of a message about this payment."""
         before = len(shop.sandbox.calls("payments"))
         metadata = {"order": order["order_id"], "attempt": "1"}
         thing = {"metadata": metadata, "currency": "eur", "amount": total, "status": "succeeded"} | about
@@ -200,16 +202,16 @@ def test_a_message_that_tells_what_the_ledger_shows_asks_the_provider_nothing(sh
     intent: dict[str, Any] = {"object": "payment_intent", "id": ref}
     charge: dict[str, Any] = {"object": "charge", "id": "ch_1", "payment_intent": ref, "captured": True}
     charge |= {"amount_captured": total, "amount_refunded": 0, "disputed": False}
-    assert looks("payment_intent.succeeded", **intent, amount_received=total) == 0
-    assert looks("payment_intent.amount_capturable_updated", **intent | {"status": "requires_capture"}) == 0
-    assert looks("charge.captured", **charge) == 0
-    # More was captured than is known, of an attempt that is not known, money went back, a dispute, or it does not say: a look.
-    assert looks("payment_intent.succeeded", **intent, amount_received=total + 1) > 0
-    assert looks("payment_intent.canceled", **intent, metadata={"order": order["order_id"], "attempt": "2"}) > 0
-    assert looks("charge.refunded", **charge | {"amount_refunded": 1}) > 0
-    assert looks("charge.dispute.created", object="dispute", id="du_1", payment_intent=ref, amount=1) > 0
-    assert looks("charge.updated", **charge | {"metadata": {}}) > 0
-    assert looks("refund.created", object="refund", id="re_1", payment_intent=ref, amount=1) > 0
+    assert reads_for("payment_intent.succeeded", **intent, amount_received=total) == 0
+    assert reads_for("payment_intent.amount_capturable_updated", **intent | {"status": "requires_capture"}) == 0
+    assert reads_for("charge.captured", **charge) == 0
+    # More was captured than is known, of an unknown attempt, money went back, a dispute, or the message does not say: a read.
+    assert reads_for("payment_intent.succeeded", **intent, amount_received=total + 1) > 0
+    assert reads_for("payment_intent.canceled", **intent, metadata={"order": order["order_id"], "attempt": "2"}) > 0
+    assert reads_for("charge.refunded", **charge | {"amount_refunded": 1}) > 0
+    assert reads_for("charge.dispute.created", object="dispute", id="du_1", payment_intent=ref, amount=1) > 0
+    assert reads_for("charge.updated", **charge | {"metadata": {}}) > 0
+    assert reads_for("refund.created", object="refund", id="re_1", payment_intent=ref, amount=1) > 0
     assert shop.types(order).count("PaymentCaptured") == 1
 
 

@@ -1,4 +1,4 @@
-"""Money and stock that go back: cancelled orders, refunds, disputes, and what is found without a message. With the sandbox."""
+"""Money and stock that go back: cancelled orders, refunds, disputes, and facts without a message. With the sandbox."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_an_authorised_payment_of_a_cancelled_order_is_voided_and_no_money_moves
     assert "captured" not in dict(shop.sandbox.effects(order["order_id"]))
 
 
-def test_what_is_out_of_stock_cancels_the_order_and_gives_back_the_rest(shop: Shop) -> None:
+def test_an_item_out_of_stock_cancels_the_order_and_the_other_items_are_released(shop: Shop) -> None:
     shop.sandbox.sandbox.rooms.put("merch", "mug", 0, 900)
     try:
         order = shop.place()
@@ -145,7 +145,7 @@ def test_a_lost_dispute_counts_as_given_back(shop: Shop) -> None:
     assert "refunded" not in dict(shop.sandbox.effects(order["order_id"]))
 
 
-def test_what_staff_do_in_the_dashboard_is_followed(shop: Shop) -> None:
+def test_refunds_in_the_dashboard_are_followed(shop: Shop) -> None:
     order = shop.place()
     payment = shop.open_payment(order)
     shop.sandbox.pay(payment)
@@ -156,7 +156,7 @@ def test_what_staff_do_in_the_dashboard_is_followed(shop: Shop) -> None:
     shop.until(order, lambda o: any(f["code"] == "refunded_open_order" for f in o["attention"]))
 
 
-def test_the_daily_sweep_finds_refunds_and_disputes_that_no_message_told(shop: Shop) -> None:
+def test_the_daily_sweep_finds_refunds_and_disputes_without_a_message(shop: Shop) -> None:
     orders = []
     for _ in range(2):
         order = shop.place()
@@ -164,12 +164,12 @@ def test_the_daily_sweep_finds_refunds_and_disputes_that_no_message_told(shop: S
         shop.sandbox.pay(payment)
         shop.until_status(order, "paid")
         orders.append((order, payment["provider_ref"]))
-    time.sleep(0.5)  # for the messages about these to be through
+    time.sleep(0.5)  # until the messages about these are delivered
     shop.sandbox.chaos(webhook_lost=1.0)
     (refunded, refunded_ref), (disputed, disputed_ref) = orders
     shop.sandbox.by_staff("/v1/refunds", payment_intent=refunded_ref)
     shop.sandbox.by_staff(f"/sandbox/payments/{disputed_ref}/dispute", reason="fraudulent")
-    shop.sandbox.by_staff("/v1/payment_intents", amount="100", currency="eur")  # of somebody else's shop
+    shop.sandbox.by_staff("/v1/payment_intents", amount="100", currency="eur")  # a dispute of another shop
     assert shop.read(refunded)["refunded_minor"] == 0
     assert shop.ledger.companions is not None
     reconciler = shop.ledger.companions.reconciler
@@ -207,11 +207,11 @@ def test_an_order_expires_after_its_own_time_to_pay_and_takes_no_other_with_it(t
         short, usual = shop.place(payment_window_seconds=600), shop.place()
         for order in (short, usual):
             shop.until_axes(order, payment="unpaid", stock="reserved")
-        clock.ahead_ms = 600_000  # for the log, by whose time is decided
-        shop.later(600_000)  # and for the reconciler, which asks
+        clock.ahead_ms = 600_000  # for the log, whose time decides
+        shop.later(600_000)  # and for the reconciler, which sends the command
         now = shop.until_axes(short, payment="unpaid", stock="released")
         assert (now["status"], now["cancel_reason"]) == ("cancelled", "unpaid")
         assert shop.read(usual)["status"] == "pending"
-        payment = shop.open_payment(usual)  # and it can still be paid for
+        payment = shop.open_payment(usual)  # and it can still be paid
         sandbox.pay(payment)
         shop.until(usual, lambda o: o["status"] == "paid")

@@ -1,4 +1,4 @@
-"""Paying while something is in the way: a provider that is away, pay against cancel, lost and shuffled messages, a restart."""
+"""Paying under disturbances: an unreachable provider, pay against cancel, lost and shuffled messages, a restart."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_an_authorisation_that_lapses_can_be_paid_again(shop: Shop) -> None:
     shop.until_status(order, "paid")
 
 
-def test_a_provider_that_is_away_keeps_the_order_waiting_and_says_so(shop: Shop) -> None:
+def test_an_unreachable_provider_keeps_the_order_waiting_and_says_so(shop: Shop) -> None:
     shop.sandbox.chaos(ports={"payments": {"reset": 1.0}})
     order = shop.place()
     answer = shop.initiate(order, Prefer="wait=1")
@@ -57,9 +57,9 @@ def test_a_provider_that_is_away_keeps_the_order_waiting_and_says_so(shop: Shop)
     assert (away.status_code, away.json()["code"]) == (503, "provider-unavailable")
 
 
-@pytest.mark.parametrize("way", ["the same key", "another key", "confirm"])
-def test_a_customer_who_asks_again_need_not_wait_for_a_pause_that_grew_to_minutes(shop: Shop, way: str) -> None:
-    """By the clock of the reconciler, which stands still while the customer asks: nothing but the asking makes it try."""
+@pytest.mark.parametrize("retry", ["the same key", "another key", "confirm"])
+def test_a_customer_who_asks_again_need_not_wait_for_a_pause_that_grew_to_minutes(shop: Shop, retry: str) -> None:
+    """The clock of the reconciler stands still while the customer asks, so only the request can make it try."""
     shop.sandbox.chaos(ports={"payments": {"error": 1.0}})
     order, headers = shop.place(), key()
     path = f"/orders/{order['order_id']}/payment"
@@ -70,25 +70,25 @@ def test_a_customer_who_asks_again_need_not_wait_for_a_pause_that_grew_to_minute
         shop.until(order, lambda o: shop.failed("create_payment") >= enough, step_ms=5_000)
         shop.sandbox.chaos()
         assert shop.customer.get(path).json()["state"] == "requested"
-        shop.later(WAITED_PAUSES_MS[0])  # so often may anybody ask
-        if way == "the same key":
+        shop.later(WAITED_PAUSES_MS[0])  # a customer may ask that often
+        if retry == "the same key":
             answer = shop.customer.post(path, json=body, headers=headers | {"Prefer": "wait=30"})
             assert (answer.status_code, answer.json()["state"]) == (201, "open")
             assert answer.headers["Idempotency-Replayed"] == "true"
-        elif way == "confirm":
+        elif retry == "confirm":
             answer = shop.customer.post(path, json={"action": "confirm"}, headers={"Prefer": "wait=30"})
             assert (answer.status_code, answer.json()["state"]) == (200, "open")
         else:
             assert shop.initiate(order).json()["code"] == "payment-open"
             shop.until_axes(order, payment="open")
-    # What only reminds leaves no record; what is refused leaves the one of its refusal.
+    # A reminder leaves no record; a refused command leaves its refusal.
     refusals = [refusal_codec().decode(r.value) for r in shop.ledger.records(shop.ledger.topics.refusals)]
     by_customers = [r.code for r in refusals if r.order_id == order["order_id"] and r.actor != "reconciler"]
-    assert by_customers == (["payment_open"] if way == "another key" else [])
+    assert by_customers == (["payment_open"] if retry == "another key" else [])
     assert shop.types(order).count("PaymentRequested") == 1
 
 
-def test_a_call_that_fails_for_an_hour_calls_a_person_once_and_goes_on(shop: Shop) -> None:
+def test_a_call_that_fails_for_an_hour_calls_a_person_once_and_continues(shop: Shop) -> None:
     shop.sandbox.chaos(ports={"merch": {"error": 1.0}})
     order = shop.place()
     shop.until(order, lambda o: len(shop.sandbox.calls("merch")) > 0)
@@ -113,9 +113,9 @@ def test_a_call_that_fails_for_an_hour_calls_a_person_once_and_goes_on(shop: Sho
 
 
 def race(shop: Shop, count: int) -> None:
-    """Customers who pay and cancel at once: each order ends captured and open, or cancelled with all of it given back.
+    """Customers who pay and cancel together: each order ends captured and open, or cancelled with everything refunded.
 
-    One in eight cancels first, and one in eight when the order is paid: no chance decides whether both ends are seen.
+    One in eight cancels first, and one in eight when the order is paid, so both ends occur without chance.
     """
     choice = random.Random(count)
     done: list[dict[str, Any]] = []
@@ -182,7 +182,7 @@ def test_pay_and_cancel_raced_five_hundred_times_end_with_nothing_kept(shop: Sho
 
 
 def test_lost_repeated_and_shuffled_messages_lead_to_the_same_events(shop: Shop) -> None:
-    """The same shopping twice: with every message once and in order, and with one in ten lost and the others up to five times."""
+    """The same orders twice: with every message once and in order, and with one in ten lost and the others up to five times."""
 
     def bought(card: str, cancelled: bool) -> dict[str, Any]:
         order = shop.place()
@@ -207,16 +207,16 @@ def test_lost_repeated_and_shuffled_messages_lead_to_the_same_events(shop: Shop)
                 (order, cancelled)
                 for order, (_, cancelled) in zip(customers.map(lambda c: bought(*c), carts), carts, strict=True)
             ]
-        shop.later(3 * HOUR_MS)  # what no message told is found by looking
-        found = []
+        shop.later(3 * HOUR_MS)  # a read finds what no message reported
+        types = []
         for order, cancelled in orders:
             payment, stock = ("refunded", "released") if cancelled else ("captured", "reserved")
             shop.until_axes(order, MINUTE_MS, payment=payment, stock=stock)
-            found.append(sorted(shop.types(order)))
-        return found
+            types.append(sorted(shop.types(order)))
+        return types
 
     def confirmed(order: dict[str, Any], state: str) -> None:
-        """The customer's page tells the shop after each step, as often as it takes: then no step is passed over."""
+        """The customer's page notifies the shop after each step, as often as needed, so that no step is skipped."""
         path, deadline = f"/orders/{order['order_id']}/payment", time.monotonic() + PATIENCE_S
         while shop.customer.post(path, json={"action": "confirm"}).json()["state"] != state:
             assert time.monotonic() < deadline
@@ -227,7 +227,7 @@ def test_lost_repeated_and_shuffled_messages_lead_to_the_same_events(shop: Shop)
     assert shopping() == orderly
 
 
-def test_a_reconciler_that_starts_with_an_empty_store_calls_nobody_about_what_is_settled(tmp_path: Path) -> None:
+def test_a_reconciler_that_starts_with_an_empty_store_calls_nobody_about_settled_orders(tmp_path: Path) -> None:
     log, topics = MemoryLog(), Topics("settled.")
     with running_sandbox(tmp_path) as sandbox:
         with running_ledger(log, topics, sandbox=sandbox) as ledger:
@@ -249,7 +249,7 @@ def test_a_reconciler_that_starts_with_an_empty_store_calls_nobody_about_what_is
             mails = {path.name: path.stat().st_mtime_ns for path in outbox.iterdir()}
             assert len(mails) >= 8
         sandbox.sandbox.rooms.put("merch", "mug", 1_000, 900)
-        with running_ledger(log, topics, sandbox=sandbox) as ledger:  # stores in memory: everything is folded from the log anew
+        with running_ledger(log, topics, sandbox=sandbox) as ledger:  # stores in memory: everything is folded from the log again
             assert ledger.companions is not None
             assert ledger.companions.reconciler is not None
             Shop(ledger, sandbox).until(paid, lambda o: o["status"] == "paid")

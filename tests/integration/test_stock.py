@@ -26,7 +26,7 @@ from tests.support.patience import PATIENCE_S
 from tests.support.sandboxed import RunningSandbox, running_sandbox
 
 pytestmark = pytest.mark.usefixtures("calm")
-TIMEOUT_MS = 500  # for calls that are to be given up; every other has a patient door
+TIMEOUT_MS = 500  # for calls that must time out; all others have a patient door
 PATIENT_MS = int(PATIENCE_S * 1000)
 Play = Callable[[StockService], Coroutine[Any, Any, Any]]
 PROTO = Path(__file__).resolve().parents[2] / "commands" / "stock_proto"
@@ -40,7 +40,7 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSandbox
 
 @pytest.fixture(params=["http", "grpc"])
 def play(request: pytest.FixtureRequest, sandbox: RunningSandbox) -> Callable[[Play], Any]:
-    """Runs something with a door to the merchandise service, on a loop of its own."""
+    """Runs calls with a door to the merchandise service, on a loop of its own."""
 
     def door(timeout_ms: int) -> StockService:
         if request.param == "http":
@@ -48,11 +48,11 @@ def play(request: pytest.FixtureRequest, sandbox: RunningSandbox) -> Callable[[P
         assert sandbox.sandbox.grpc is not None
         return GrpcStock("merch", f"127.0.0.1:{sandbox.sandbox.grpc.ports['merch']}", timeout_ms)
 
-    def run(what: Play, timeout_ms: int = PATIENT_MS) -> Any:
+    def run(calls: Play, timeout_ms: int = PATIENT_MS) -> Any:
         async def main() -> Any:
             stock = door(timeout_ms)
             try:
-                return await what(stock)
+                return await calls(stock)
             finally:
                 await stock.close()
 
@@ -73,10 +73,10 @@ def fresh(sandbox: RunningSandbox, units: int, price: int = 900) -> tuple[str, L
 
 def fact(answer: Answer) -> RecordStock:
     assert isinstance(answer, Done), answer
-    (found,) = answer.facts
-    assert isinstance(found, RecordStock)
-    assert found.service == "merch"
-    return found
+    (reported,) = answer.facts
+    assert isinstance(reported, RecordStock)
+    assert reported.service == "merch"
+    return reported
 
 
 def test_a_reservation_takes_the_units_once_and_a_release_brings_them_back_once(
@@ -101,7 +101,7 @@ def test_a_reservation_takes_the_units_once_and_a_release_brings_them_back_once(
     ("units", "price", "sku", "reason", "available"),
     [(1, 900, None, "out_of_stock", 1), (5, 901, None, "price_changed", 5), (5, 900, "nothing", "unknown_item", 0)],
 )
-def test_what_cannot_be_reserved_is_rejected_with_its_reason_and_takes_nothing(
+def test_an_item_that_cannot_be_reserved_is_rejected_with_its_reason_and_takes_nothing(
     sandbox: RunningSandbox,
     play: Callable[[Play], Any],
     units: int,
@@ -113,14 +113,14 @@ def test_what_cannot_be_reserved_is_rejected_with_its_reason_and_takes_nothing(
     order_id, good = fresh(sandbox, 10)
     _, line = fresh(sandbox, units, price)
     line = Line("merch", sku or line.sku, "Item", 2, 900)
-    found = fact(play(lambda stock: stock.reserve(order_id, "EUR", [good, line], "k")))
-    assert (found.fact, found.reason) == (e.STOCK_REJECTED, reason)
-    assert found.items == (e.StockItem(line.sku, available),)
+    rejected = fact(play(lambda stock: stock.reserve(order_id, "EUR", [good, line], "k")))
+    assert (rejected.fact, rejected.reason) == (e.STOCK_REJECTED, reason)
+    assert rejected.items == (e.StockItem(line.sku, available),)
     assert sandbox.units("merch", good.sku) == 10
     assert sandbox.effects(order_id) == []
 
 
-def test_a_service_on_this_machine_is_asked_through_no_proxy(
+def test_calls_to_a_service_on_this_machine_use_no_proxy(
     sandbox: RunningSandbox, play: Callable[[Play], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("http_proxy", "https_proxy", "all_proxy", "grpc_proxy"):
@@ -177,7 +177,7 @@ def test_a_part_whose_answer_is_lost_is_released_once(sandbox: RunningSandbox, p
 
 
 @pytest.mark.parametrize("fate", ["error", "too_many", "conflict", "reset", "timeout", "reset_after"])
-def test_whatever_is_no_answer_is_unknown_and_the_same_call_tells_afterwards(
+def test_a_missing_answer_is_unknown_and_the_same_call_shows_the_result_later(
     sandbox: RunningSandbox, play: Callable[[Play], Any], fate: str
 ) -> None:
     order_id, line = fresh(sandbox, 10)
@@ -200,7 +200,7 @@ def test_a_slow_answer_within_the_time_is_an_answer(sandbox: RunningSandbox, pla
     assert fact(play(lambda stock: stock.reserve(order_id, "EUR", [line], "k"))).fact == e.STOCK_RESERVED
 
 
-def test_many_orders_at_once_oversell_nothing(sandbox: RunningSandbox, play: Callable[[Play], Any]) -> None:
+def test_many_orders_together_oversell_nothing(sandbox: RunningSandbox, play: Callable[[Play], Any]) -> None:
     _, line = fresh(sandbox, 101)
 
     async def go(stock: StockService) -> list[str]:
@@ -210,13 +210,13 @@ def test_many_orders_at_once_oversell_nothing(sandbox: RunningSandbox, play: Cal
         return await asyncio.gather(*(reserve(number) for number in range(200)))
 
     sandbox.chaos()
-    found = play(go)
-    assert (found.count(e.STOCK_RESERVED), found.count(e.STOCK_REJECTED)) == (50, 150)
+    facts = play(go)
+    assert (facts.count(e.STOCK_RESERVED), facts.count(e.STOCK_REJECTED)) == (50, 150)
     assert sandbox.units("merch", line.sku) == 1
 
 
 @pytest.mark.parametrize("door", [HttpStock, GrpcStock])
-def test_a_service_that_is_not_there_is_unknown(door: Any) -> None:
+def test_the_answer_of_a_missing_service_is_unknown(door: Any) -> None:
     async def go() -> Answer:
         port = free_port()
         stock = door("merch", f"http://127.0.0.1:{port}" if door is HttpStock else f"127.0.0.1:{port}", TIMEOUT_MS)
@@ -251,7 +251,7 @@ HOSTILE = {
 }
 
 
-def test_more_available_than_a_record_takes_is_as_much_as_it_takes() -> None:
+def test_a_larger_available_than_a_record_holds_becomes_the_largest_it_holds() -> None:
     said = decode(b'{"status":"rejected","reason":"out_of_stock","items":[{"sku":"mug","available":99999999999999999999}]}')
     answer = answer_of("merch", said, released_only=False)
     assert isinstance(answer, Done)
@@ -281,7 +281,7 @@ def test_an_answer_that_makes_no_sense_says_nothing_about_the_order(said: str) -
 
 
 @pytest.mark.parametrize("verb", ["reserve", "release"])
-def test_bytes_that_are_no_protobuf_say_nothing_about_the_order(verb: str) -> None:
+def test_bytes_that_are_not_protobuf_say_nothing_about_the_order(verb: str) -> None:
     async def reply(request: bytes, context: object) -> bytes:
         return b"\xff"
 
@@ -327,16 +327,16 @@ def test_an_answer_that_drips_is_given_up_in_time() -> None:
 
     answer, took_s = asyncio.run(go())
     assert answer == Unknown("time-out")
-    assert took_s < 25  # to the last drip it would be 50
+    assert took_s < 25  # until the last drip it would be 50
 
 
-def test_the_generated_code_is_what_protoc_makes_of_the_contract(tmp_path: Path) -> None:
+def test_the_generated_code_is_what_protoc_generates_from_the_contract(tmp_path: Path) -> None:
     arguments = [f"--python_out={tmp_path}", f"--pyi_out={tmp_path}", f"--grpc_python_out={tmp_path}"]
     command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{PROTO.parents[1]}", *arguments, str(PROTO / "stock.proto")]
     subprocess.run(command, check=True, timeout=PATIENCE_S)
-    made = sorted((tmp_path / "commands" / "stock_proto").iterdir())
-    assert len(made) == 3
-    for file in made:
+    generated = sorted((tmp_path / "commands" / "stock_proto").iterdir())
+    assert len(generated) == 3
+    for file in generated:
         hint = (
             "run: python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. commands/stock_proto/stock.proto"
         )

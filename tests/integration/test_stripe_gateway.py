@@ -1,7 +1,7 @@
 """The door to Stripe against the sandbox over HTTP: what each answer means, and what a request may hold.
 
-What a request may hold is not asked of the sandbox, which is ours, but of the parameter types that Stripe generates from its
-OpenAPI description and ships with its client.
+What a request may hold does not come from the sandbox, which is the product's, but from the parameter types that Stripe
+generates from its OpenAPI description and ships with its client.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from stripe.params import (
     RefundListParams,
     RefundRetrieveParams,
 )
-from typing_extensions import is_typeddict  # the client's types are made with it, whatever the version of Python
+from typing_extensions import is_typeddict  # the client's types use it, whatever the version of Python
 
 from commands.messages import RecordDispute, RecordPayment, RecordRefund
 from commands.reconciler.answers import Done, No, Unknown
@@ -44,7 +44,7 @@ from tests.support.stripe_door import TIMEOUT_MS, facts, opened, played
 pytestmark = pytest.mark.usefixtures("calm")
 
 
-def test_a_payment_goes_from_open_over_authorised_to_captured(sandbox: RunningSandbox) -> None:
+def test_a_payment_goes_from_open_to_authorised_to_captured(sandbox: RunningSandbox) -> None:
     async def play(door: StripeGateway) -> None:
         payment = await opened(door, "ord_1")
         ref = payment["provider_ref"]
@@ -141,7 +141,9 @@ def test_a_cancelled_payment_is_voided_and_can_be_found_by_its_order(sandbox: Ru
     played(sandbox, play)
 
 
-def test_refunds_are_numbered_found_by_their_number_and_told_from_those_of_the_dashboard(sandbox: RunningSandbox) -> None:
+def test_refunds_are_numbered_found_by_their_number_and_distinguished_from_those_of_the_dashboard(
+    sandbox: RunningSandbox,
+) -> None:
     async def play(door: StripeGateway) -> None:
         payment = await opened(door, "ord_3")
         ref = payment["provider_ref"]
@@ -149,18 +151,18 @@ def test_refunds_are_numbered_found_by_their_number_and_told_from_those_of_the_d
         await asyncio.to_thread(sandbox.pay, payment, REFUND_PENDS)
         await door.capture(ref, 2890, "EUR", "cap:ord_3:1")
         assert await door.find_refund(ref, 2) == No("no_such_refund")
-        made = await door.refund(ref, "ord_3", 2, 2000, "EUR", "ref:ord_3:2")
-        assert facts(made) == [e.REFUND_SUBMITTED]
-        assert isinstance(made, Done)
-        assert await door.find_refund(ref, 2) == made
+        refund = await door.refund(ref, "ord_3", 2, 2000, "EUR", "ref:ord_3:2")
+        assert facts(refund) == [e.REFUND_SUBMITTED]
+        assert isinstance(refund, Done)
+        assert await door.find_refund(ref, 2) == refund
         await asyncio.to_thread(sandbox.by_staff, "/v1/refunds", payment_intent=ref, amount="890")
         seen = await door.fetch(ref)
         assert isinstance(seen, Done)
         numbers = [(f.refund_no, f.amount_minor) for f in seen.facts if isinstance(f, RecordRefund)]
         assert sorted(numbers) == [(0, 890), (2, 2000)]
-        assert isinstance(made.facts[0], RecordRefund)
+        assert isinstance(refund.facts[0], RecordRefund)
         deadline = time.monotonic() + PATIENCE_S
-        while facts(await door.fetch_refund(made.facts[0].provider_ref or "")) != [e.REFUND_SETTLED]:
+        while facts(await door.fetch_refund(refund.facts[0].provider_ref or "")) != [e.REFUND_SETTLED]:
             assert time.monotonic() < deadline
             await asyncio.sleep(0.05)
         assert await door.refund(ref, "ord_3", 3, 1, "EUR", "ref:ord_3:3") == No("charge_already_refunded")
@@ -204,7 +206,7 @@ def test_more_refunds_than_a_page_holds_are_all_listed(sandbox: RunningSandbox) 
 
 
 @pytest.mark.parametrize("fate", ["error", "too_many", "conflict", "reset", "timeout", "reset_after"])
-def test_whatever_is_no_answer_is_unknown_and_the_same_key_tells_afterwards(sandbox: RunningSandbox, fate: str) -> None:
+def test_a_missing_answer_is_unknown_and_the_same_key_shows_the_result_later(sandbox: RunningSandbox, fate: str) -> None:
     order_id = f"ord_{fate}"
 
     async def play(door: StripeGateway) -> None:
@@ -220,14 +222,14 @@ def test_whatever_is_no_answer_is_unknown_and_the_same_key_tells_afterwards(sand
     async def play_again(door: StripeGateway) -> None:
         again = await door.create(order_id, 1, 2890, "EUR", f"pi:{order_id}:1")
         assert facts(again) == [e.PAYMENT_OPENED]
-        found = sandbox.dashboard.get("/v1/payment_intents/search", params={"query": f"metadata['order']:'{order_id}'"}).json()
-        assert len(found["data"]) == 1
+        search = sandbox.dashboard.get("/v1/payment_intents/search", params={"query": f"metadata['order']:'{order_id}'"}).json()
+        assert len(search["data"]) == 1
 
     played(sandbox, play, timeout_ms=TIMEOUT_MS)
     played(sandbox, play_again)
 
 
-def test_a_key_used_for_something_else_is_our_fault_and_no_answer(sandbox: RunningSandbox) -> None:
+def test_a_key_used_for_something_else_is_a_fault_of_the_ledger_and_no_answer(sandbox: RunningSandbox) -> None:
     async def play(door: StripeGateway) -> None:
         await door.create("ord_6", 1, 2890, "EUR", "pi:ord_6:1")
         assert await door.create("ord_6", 1, 2891, "EUR", "pi:ord_6:1") == Unknown("idempotency_error (400)")
@@ -235,23 +237,23 @@ def test_a_key_used_for_something_else_is_our_fault_and_no_answer(sandbox: Runni
     played(sandbox, play)
 
 
-def test_a_key_is_forgotten_after_a_day_and_the_payment_is_found_all_the_same(sandbox: RunningSandbox) -> None:
+def test_a_key_is_forgotten_after_a_day_and_the_payment_is_still_found(sandbox: RunningSandbox) -> None:
     async def play(door: StripeGateway) -> None:
         await opened(door, "ord_7")
         sandbox.sandbox.clock.move(25 * 3600)
         try:
             assert facts(await door.find("ord_7", 1, int(time.time() * 1000))) == [e.PAYMENT_OPENED, e.PAYMENT_OPENED]
             answer = await door.create("ord_7", 1, 2890, "EUR", "pi:ord_7:1")
-            assert isinstance(answer, Done)  # a second payment: this is why it is searched for first
-            found = sandbox.dashboard.get("/v1/payment_intents/search", params={"query": "metadata['order']:'ord_7'"}).json()
-            assert len(found["data"]) == 2
+            assert isinstance(answer, Done)  # a second payment, which is why the ledger searches first
+            search = sandbox.dashboard.get("/v1/payment_intents/search", params={"query": "metadata['order']:'ord_7'"}).json()
+            assert len(search["data"]) == 2
         finally:
             sandbox.sandbox.clock.move(0)
 
     played(sandbox, play)
 
 
-def test_a_real_key_is_not_taken_and_a_refused_key_says_nothing_about_the_payment(sandbox: RunningSandbox) -> None:
+def test_a_real_key_is_not_accepted_and_a_refused_key_says_nothing_about_the_payment(sandbox: RunningSandbox) -> None:
     async def play(door: StripeGateway) -> None:
         assert await door.fetch("pi_any") == Unknown("invalid_request_error (401)")
 
@@ -276,13 +278,13 @@ PARAMETERS = {
 def closed(kind: Any) -> TypeAdapter[Any]:
     """Validates a request of this kind; a parameter that Stripe does not know, at whatever depth, is an error."""
     names = vars(sys.modules[kind.__module__])
-    # A class of the client that may stand for a mapping; pydantic cannot look into it, and nothing of ours is one.
+    # A class of the client that may replace a mapping; pydantic cannot see into it, and the product uses none.
     names["UntypedStripeObject"] = typing.List  # noqa: UP006
     for described in names.values():
         if is_typeddict(described):
             described.__pydantic_config__ = ConfigDict(extra="forbid")
     adapter = TypeAdapter(kind, config=None)
-    # The options of a request (keys, headers) are its base class; one of their types is there for type checkers only.
+    # The options of a request (keys, headers) are its base class; one of their types exists for type checkers only.
     adapter.rebuild(_types_namespace={**vars(typing), **names, "StripeContext": Any})
     return adapter
 

@@ -1,4 +1,4 @@
-"""Messages of Stripe: which are genuine, and what follows one."""
+"""Messages of Stripe: which are genuine, and what happens after one."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def message(ref: str, **changes: Any) -> bytes:
     return json.dumps(event | changes).encode()
 
 
-def test_a_genuine_message_is_followed_by_a_look(sandbox: RunningSandbox) -> None:
+def test_a_genuine_message_is_followed_by_a_read(sandbox: RunningSandbox) -> None:
     async def play(door: StripeGateway) -> None:
         ref = (await opened(door, "ord_9"))["provider_ref"]
         body, now = message(ref), 1_900_000_000
@@ -46,7 +46,7 @@ def test_a_genuine_message_is_followed_by_a_look(sandbox: RunningSandbox) -> Non
     played(sandbox, play)
 
 
-def test_a_thousand_forged_messages_are_all_refused_before_anything_is_asked(sandbox: RunningSandbox) -> None:
+def test_a_thousand_forged_messages_are_all_refused_before_anything_is_read(sandbox: RunningSandbox) -> None:
     choice = random.Random(17)
     now = 1_900_000_000
     good = message("pi_1")
@@ -62,7 +62,7 @@ def test_a_thousand_forged_messages_are_all_refused_before_anything_is_asked(san
                 at = signature.index("v1=") + 3 + choice.randrange(64)
                 digit = choice.choice([d for d in "0123456789abcdef" if d != signature[at]])
                 return good, signature[:at] + digit + signature[at + 1 :], now
-            case 2:  # another time than the signed one
+            case 2:  # a time other than the signed one
                 return good, signature.replace(str(now), str(now + choice.choice([-1, 1]) * choice.randint(1, 10_000))), now
             case 3:  # too old, or from the future
                 return good, signature, now + choice.choice([-1, 1]) * choice.randint(301, 10**6)

@@ -1,4 +1,4 @@
-"""The door to Stripe against a provider whose every answer the test chooses: what is tried again, and what is no answer."""
+"""The door to Stripe against a provider whose answers the test chooses: which calls are tried again, and what is no answer."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ ERROR = {"error": {"type": "api_error", "message": "x"}}
         ([(401, {}), (200, {})], 1, Unknown),
     ],
 )
-def test_one_call_is_tried_again_only_after_what_is_no_answer(answers: list[Any], calls: int, ends: type[Answer]) -> None:
+def test_a_call_is_tried_again_only_if_it_was_not_answered(answers: list[Any], calls: int, ends: type[Answer]) -> None:
     asked: list[tuple[str, str]] = []
 
     def serve(method: str, path: str) -> tuple[int, dict[str, str], dict[str, Any]]:
@@ -86,7 +86,7 @@ def test_one_call_is_tried_again_only_after_what_is_no_answer(answers: list[Any]
 
 
 @pytest.mark.parametrize("name", [7, None, "x" * 300], ids=["a number", "null", "longer than a record takes"])
-def test_a_payment_that_is_found_under_no_name_is_not_found(name: object) -> None:
+def test_a_payment_without_a_name_is_not_found(name: object) -> None:
     def serve(method: str, path: str) -> tuple[int, dict[str, str], dict[str, Any]]:
         intent = {"id": "pi_1", "object": "payment_intent", "status": "processing", "amount": 1, "currency": "eur"}
         if path.startswith("/v1/payment_intents/search"):
@@ -100,8 +100,8 @@ def test_a_payment_that_is_found_under_no_name_is_not_found(name: object) -> Non
     assert asyncio.run(go()) == Unknown("ValidationError")
 
 
-def test_a_capture_that_fails_after_its_look_was_answered_says_so() -> None:
-    """The other side is there: such a failure does not let the pauses grow to minutes."""
+def test_a_capture_that_fails_after_its_read_was_answered_says_so() -> None:
+    """The other side is reachable: such a failure does not let the pauses grow to minutes."""
     at = 1_700_000_000_000
     order = Order(
         order_id="ord_1",
@@ -124,8 +124,8 @@ def test_a_capture_that_fails_after_its_look_was_answered_says_so() -> None:
     (obligation,) = [o for o in obligations(order) if o.kind is Kind.CAPTURE]
     intent = {"id": "pi_1", "object": "payment_intent", "status": "requires_capture", "amount": 1, "currency": "eur"}
 
-    async def go(look: int) -> CallReport:
-        said = (look, {}, intent if look == 200 else ERROR)
+    async def go(read_status: int) -> CallReport:
+        said = (read_status, {}, intent if read_status == 200 else ERROR)
         async with provider(lambda method, path: said if method == "GET" else (503, {}, ERROR)) as door:
             return await perform(obligation, order, Ports(door, {}), order.updated_at)
 

@@ -1,4 +1,4 @@
-"""Topics are made as the ledger needs them, and others are refused, on a real broker."""
+"""Topics are created as the ledger needs them, and others are refused, on a real broker."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_all_topics_of_a_ledger_are_created_and_then_accepted(kafka: KafkaSettin
     assert log.ensure_topics(specs) == []
     assert [log.partitions(spec.name) for spec in specs] == [4, 4, 4, 4, 1, 2]
     assert len({log.topic_id(spec.name) for spec in specs}) == 6
-    # every partition answers at once: there is a leader
+    # every partition answers immediately: it has a leader
     tps = [TopicPartition(spec.name, p) for spec in specs for p in range(spec.partitions)]
     assert log.ends(tps) == dict.fromkeys(tps, 0)
 
@@ -71,7 +71,7 @@ def test_a_topic_with_another_number_of_partitions_is_refused(kafka: KafkaSettin
         log.ensure_topics(topics.specs(partitions=2, writers=1))
 
 
-def test_several_processes_may_create_the_topics_at_once(kafka: KafkaSettings, topics: Topics) -> None:
+def test_several_processes_may_create_the_topics_together(kafka: KafkaSettings, topics: Topics) -> None:
     specs = topics.specs(partitions=3, writers=1)
     created: list[str] = []
     errors: list[BaseException] = []

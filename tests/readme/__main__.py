@@ -1,6 +1,6 @@
 """`python -m tests.readme`: brings every generated block of the documents up to date, in place.
 
-With `--check` nothing is written: the exit code is 1 when a block is stale. A document whose blocks are not those of `DOCUMENTS`
+With `--check` nothing is written: the exit code is 1 if a block is stale. A document whose blocks are not those of `DOCUMENTS`
 is an error (`generated_blocks.WrongBlocks`).
 """
 
@@ -14,7 +14,7 @@ from tests.readme import diagram, generated_blocks, obligations_table, privacy_t
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# document -> its blocks, by name, and what makes each
+# document -> its blocks, by name, and the function for each
 DOCUMENTS: dict[str, dict[str, Callable[[], str]]] = {
     "OPERATIONS.md": {"privacy": privacy_table.table, "settings": settings_table.table},
     "commands/README.md": {"states": diagram.states_and_requests, "obligations": obligations_table.table},
@@ -22,7 +22,7 @@ DOCUMENTS: dict[str, dict[str, Callable[[], str]]] = {
 
 
 def main(arguments: list[str], root: Path = ROOT) -> int:
-    """Rewrite the documents below `root`, or with `--check` only compare; 0 when all is up to date afterwards."""
+    """Rewrite the documents below `root`, or with `--check` only compare. Returns 0 if all is up to date afterwards."""
     if arguments not in ([], ["--check"]):
         print("usage: python -m tests.readme [--check]")
         return 2

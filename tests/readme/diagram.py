@@ -1,4 +1,4 @@
-"""The rules as a picture and as tables: drawn from the transition tables, so they always agree with the code. Pure."""
+"""The rules as a picture and as tables, made from the transition tables, so that they always agree with the code. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ledger.transitions import Code, Status
 START = "[*]"
 S = TypeVar("S", bound=str)
 
-# What a request's event makes of the shown status.
+# The shown status after a request's event.
 LEADS_TO: dict[str, Status] = {
     e.ORDER_CANCELLED: Status.CANCELLED,
     e.FULFILMENT_STARTED: Status.PROCESSING,
@@ -33,14 +33,14 @@ OTHER_MOVES: tuple[tuple[Status, Status, str], ...] = (
 
 
 def moves() -> list[tuple[Status, Status, str]]:
-    """Every change of the shown status: from, to, and the event that makes it. By status, then by target."""
-    found = list(OTHER_MOVES)
+    """Every change of the shown status: from, to, and the event that causes it. By status, then by target."""
+    changes = list(OTHER_MOVES)
     for row in t.REQUESTS.values():
         for status, outcome in row.items():
             if not isinstance(outcome, Code) and outcome in LEADS_TO and LEADS_TO[outcome] is not status:
-                found.append((status, LEADS_TO[outcome], outcome))
+                changes.append((status, LEADS_TO[outcome], outcome))
     order = list(Status)
-    return sorted(set(found), key=lambda m: (order.index(m[0]), order.index(m[1]), m[2]))
+    return sorted(set(changes), key=lambda m: (order.index(m[0]), order.index(m[1]), m[2]))
 
 
 def states() -> str:
@@ -56,13 +56,13 @@ def states() -> str:
 
 
 def requests() -> str:
-    """What each request leads to from each shown status: an event, or the refusal's code."""
+    """The result of each request in each shown status: an event, or the refusal's code."""
     rows: dict[str, dict[Status, str | Code]] = {str(operation): row for operation, row in t.REQUESTS.items()}
     return _table("request", rows, [(status, str(status)) for status in Status])
 
 
 def facts() -> str:
-    """What each observed fact makes of the thing it is about; never a refusal for state."""
+    """The state after each observed fact, by the state before; never a refusal for state."""
     attempts = [(state, state) for state in t.ATTEMPT_STATES]
     refunds = [(state, state or "not known") for state in t.REFUND_STATES]
     stock = [(state, state) for state in t.STOCK_STATES]
@@ -86,10 +86,10 @@ def _row(cells: list[str]) -> str:
 
 
 def _cell(outcome: str | Code) -> str:
-    """Events and states stand as they are, codes as code."""
+    """Events and states are plain text, codes are code."""
     return f"`{outcome}`" if isinstance(outcome, Code) else outcome
 
 
 def states_and_requests() -> str:
-    """The diagram, and under it what each request leads to."""
+    """The diagram, and below it the results of requests."""
     return f"{states()}\n\n{requests()}"

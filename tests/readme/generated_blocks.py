@@ -1,4 +1,4 @@
-"""Blocks of a text that are made from code, between `<!-- generated: name -->` and `<!-- end generated -->`. Pure."""
+"""Blocks of a text that are generated from code, between `<!-- generated: name -->` and `<!-- end generated -->`. Pure."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ _BLOCK = re.compile(rf"<!-- generated: ([a-z]+) -->\n((?:(?!<!-- generated: ).)*
 
 
 class WrongBlocks(LedgerError, ValueError):
-    """A text lacks the place for a block, has one for a block that nobody makes, or has one twice."""
+    """A text lacks the markers of a block, has those of an unknown block, or has some twice."""
 
     code = "wrong_blocks"
 
 
 def begin(name: str) -> str:
-    """The line that a block begins with."""
+    """The first line of a block."""
     return f"<!-- generated: {name} -->\n"
 
 
 def in_place(name: str, content: str) -> str:
-    """A whole block, as it is in a document."""
+    """A whole block, as it appears in a document."""
     return f"{begin(name)}{content}\n{END}"
 
 
 def rewritten(text: str, blocks: Mapping[str, Callable[[], str]]) -> str:
-    """`text` with each of `blocks` up to date. Raises `WrongBlocks` unless `text` has one place for each, and no other."""
+    """`text` with each of `blocks` up to date. Raises `WrongBlocks` unless `text` has markers for exactly these, once each."""
     _check(text, blocks)
     return _BLOCK.sub(lambda block: in_place(block[1], blocks[block[1]]()), text)
 

@@ -1,4 +1,4 @@
-"""What an order owes in which state, as a table. Pure."""
+"""The obligations of an order in each state, as a table. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What no erasure reaches, as tables. Pure."""
+"""The texts that no erasure reaches, as tables. Pure."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ def table() -> str:
     rows = ["| field of an event | written by | for | not for |", "|---|---|---|---|"]
     rows += [f"| `{text.field}` | {text.writer} | {text.meant} | {text.wrong} |" for text in TEXTS]
     rows += ["", "| where | what an erasure leaves |", "|---|---|"]
-    rows += [f"| {where} | {what} |" for where, what in ELSEWHERE]
+    rows += [f"| {where} | {left} |" for where, left in ELSEWHERE]
     return "\n".join(rows)

@@ -1,4 +1,4 @@
-"""Commands that make no sense: made of sensible ones, with values, members and addressees changed. And contacts like that."""
+"""Commands that make no sense: sensible ones with values, members and addressees changed. And such contacts."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from tests.support.order_model import Command
 SCHEMA = fastavro.parse_schema(versions_of(COMMANDS)[-1].parsed)
 PREFIX = command_codec().encode(order_command(WHOLE[0]))[:PREFIX_BYTES]
 
-MARK = "zaphod"  # in everything that is personal
+MARK = "zaphod"  # in every personal value
 PLACES: list[Command] = [{"op": "PlaceOrder", "role": "customer"} | cart for cart in ({}, {"cart": "two and one"})]
 CONTACTS_TOPIC = Topics().contacts
 ROUND_COMMANDS, ORDERS, ORDER_COMMANDS = 250, 400, 25
 
 
 def plain(command: OrderCommand) -> dict[str, Any]:
-    """Its fields as Avro sees them: nothing checks them on the way."""
+    """Its fields as Avro sees them, without any checks."""
     fields: dict[str, Any] = {f.name: None for f in msgspec.structs.fields(OrderCommand)}
     fields |= {"customer_id": ""} | msgspec.to_builtins(command, builtin_types=(bytes,))
     return fields
@@ -99,46 +99,48 @@ def contact_record(order_id: str, partition: int, chance: random.Random) -> NewR
 
 
 def absurd(order_id: str, command_id: str, chance: random.Random) -> bytes:
-    """A command that can be decoded: four in ten as any sender would send it, the others changed."""
+    """A command that can be decoded: four in ten as a real sender would send it, the others changed."""
     while True:
         wishes = chance.choices((PLACES, LIVELY, WHOLE), (1, 4, 5))[0]
         fields = plain(order_command(chance.choice(wishes), order_id, command_id))
         if chance.random() < 0.6:
-            if chance.random() < 0.1:  # with the payload of another operation beside its own
+            if chance.random() < 0.1:  # a second payload, of another operation
                 other = plain(order_command(chance.choice(WHOLE)))
                 fields |= {name: value for name, value in other.items() if isinstance(value, dict)}
             fields = mutated(fields, chance)
         try:
             return encoded(fields)
-        except Exception:  # a value that its Avro type does not hold is no record
+        except Exception:  # a value that does not fit its Avro type cannot be encoded
             continue
 
 
 def feed(shop: AbsurdShop, commands: int, chance: random.Random, first: int) -> None:
-    """So many commands, to `ORDERS` orders at a time and some `ORDER_COMMANDS` to each."""
-    made = first
-    while made < first + commands:
-        turn, of_turn = divmod(made - first, ORDERS * ORDER_COMMANDS)
+    """Sends this many commands, to `ORDERS` orders at a time and about `ORDER_COMMANDS` to each."""
+    number_sent = first
+    while number_sent < first + commands:
+        turn, of_turn = divmod(number_sent - first, ORDERS * ORDER_COMMANDS)
         homes = {id_: partition_for(id_.encode(), PARTITIONS) for id_ in (f"ord_{turn}_{n}" for n in range(ORDERS))}
         ids = list(homes)
         records = [contact_record(order_id, p, chance) for order_id, p in homes.items()] if of_turn < ROUND_COMMANDS else []
         for _ in range(ROUND_COMMANDS - PARTITIONS):
             order_id = chance.choice(ids)
-            number = made if chance.random() < 0.97 else chance.randrange(made + 1)
+            number = number_sent if chance.random() < 0.97 else chance.randrange(number_sent + 1)
             value = absurd(order_id, f"cmd_{number}", chance) if chance.random() < 0.995 else b"junk"
             astray = chance.random()
             partition = homes[order_id] if astray > 0.02 else chance.randrange(PARTITIONS)
             key = order_id.encode() if astray < 0.98 else chance.choice((None, b"", b"\xff", b"ord_other"))
             if len(value) < 500_000:
                 records.append(NewRecord(shop.topics.commands, partition, key, value))
-            made += 1
+            number_sent += 1
         last = []
         for partition in range(PARTITIONS):
             order_id = next(
-                f"ord_last_{made}_{n}" for n in range(1000) if partition_for(f"ord_last_{made}_{n}".encode(), 4) == partition
+                f"ord_last_{number_sent}_{n}"
+                for n in range(1000)
+                if partition_for(f"ord_last_{number_sent}_{n}".encode(), 4) == partition
             )
-            last.append(f"cmd_{made}")
+            last.append(f"cmd_{number_sent}")
             value = command_codec().encode(order_command(PLACES[0], order_id, last[-1]))
             records.append(NewRecord(shop.topics.commands, partition, order_id.encode(), value))
-            made += 1
+            number_sent += 1
         shop.feed(records, last)

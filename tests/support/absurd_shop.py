@@ -1,7 +1,7 @@
-"""A whole ledger in one process, in a world that answers anything: for commands that make no sense.
+"""A whole ledger in one process, in a world that answers anything, for commands that make no sense.
 
-Everything of ours is real: the log in memory, the `commands` process with its writer, reconciler and notifier on threads of their
-own, the read models in RocksDB, the application, called in process. Time is a number that `feed` moves on.
+The product is real: the log in memory, the `commands` process with its writer, reconciler and notifier on threads of their
+own, the read models in RocksDB, the application, called in process. Time is a number that `feed` advances.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ from tests.support.serving import AdjustableStatus
 
 PARTITIONS = 4
 ROLES: tuple[Role, ...] = ("gateway", "admin", "reader")
-JUDGED_IN_FULL = 20  # every so many answers are held against their schema, which takes longer than making them
+JUDGED_IN_FULL = 20  # one answer in so many is checked against its schema, which takes longer than the answer itself
 
 
 class Clock:
@@ -69,7 +69,7 @@ class Clock:
 
 
 class AbsurdShop:
-    """Use as a context manager. `feed` sends commands and comes back when all of them are decided, folded and read."""
+    """Use as a context manager. `feed` sends commands and returns when all of them are decided, folded and read."""
 
     def __init__(self, folder: Path, seed: int) -> None:
         self._chance = random.Random(seed)
@@ -90,7 +90,7 @@ class AbsurdShop:
     def _run(self) -> None:
         try:
             self._ended.append(self._process.run())
-        except BaseException as exc:  # told by whoever waits for a command
+        except BaseException as exc:  # reported by whoever waits for a command
             self._fatal.append(exc)
             self._ended.append(EXIT_FAILED)
 
@@ -175,7 +175,7 @@ class AbsurdShop:
     # ---- deciding and folding
 
     def feed(self, records: Sequence[NewRecord], last: Sequence[str]) -> None:
-        """`last`: per partition the id of the last command of `records`, one that is in order: decided when all are."""
+        """`last`: per partition the id of the last command of `records`, a valid one: once it is decided, all are."""
         self._clock.now_ms += self._chance.choices((1, 1_000, 10_000, 60_000, 7_200_000), (40, 30, 20, 9, 1))[0]
         self._writer.transact(records)
         self._fed += sum(record.topic == self.topics.commands for record in records)
@@ -190,11 +190,11 @@ class AbsurdShop:
         self._runner.run(self._read(sorted(changed)))
 
     def _fold(self, timeout_s: float) -> set[str]:
-        """What has arrived; the orders that changed."""
-        found = self._reader.poll(1_000, timeout_s)
-        self._projector.apply_chunk(found)
-        self._count(found)
-        return {(record.key or b"").decode() for record in found if record.topic == self.topics.events}
+        """Fold what has arrived. Returns the ids of the changed orders."""
+        records = self._reader.poll(1_000, timeout_s)
+        self._projector.apply_chunk(records)
+        self._count(records)
+        return {(record.key or b"").decode() for record in records if record.topic == self.topics.events}
 
     def _count(self, records: Sequence[Record]) -> None:
         for record in records:
@@ -206,8 +206,8 @@ class AbsurdShop:
                 self._counts[f"refused {refusal.code}{f' {refusal.detail}' if raised else ''}"] += 1
 
     def quiet_down(self) -> None:
-        """Until customers are told of every event. Then the process ends, and everybody must have folded the same: the writer,
-        the read models, and whoever begins again."""
+        """Waits until customers are notified of every event, and ends the process. Then all folds must be equal: the writer's,
+        the read models', and one from scratch."""
         tps = [TopicPartition(self.topics.events, p) for p in range(PARTITIONS)]
         bookmark, deadline = self.log.bookmark("notifier"), time.monotonic() + PATIENCE_S
         while any(end - (bookmark.read([tp])[tp] or 0) > 1 for tp, end in self.log.ends(tps).items()):  # 1: a marker
@@ -231,15 +231,15 @@ class AbsurdShop:
         again = Databases(lambda name: MemoryStore(), self.topics, range(PARTITIONS), None)
         reader = self.log.reader("again")
         reader.assign(again.positions())
-        while found := reader.poll(1_000, 0):
-            for tp in {TopicPartition(record.topic, record.partition) for record in found}:
-                again.write_chunk(tp, [record for record in found if (record.topic, record.partition) == tp])
+        while records := reader.poll(1_000, 0):
+            for tp in {TopicPartition(record.topic, record.partition) for record in records}:
+                again.write_chunk(tp, [record for record in records if (record.topic, record.partition) == tp])
         assert again.digests() == self._projector.databases.digests()
 
     # ---- reading
 
     async def _read(self, changed: Sequence[str]) -> None:
-        """One read of each order that changed, and some of what is not about one order: all routes in turn."""
+        """Reads each changed order once, and a few things that are not about one order; takes all routes in turn."""
         for order_id in changed:
             await self._get(next(self._about_orders), order_id)
         for order_id in changed[:5]:
@@ -308,15 +308,15 @@ class AbsurdShop:
     # ---- what happened
 
     def counts(self) -> Counter[str]:
-        """Of all that happened so far."""
-        found = self._counts + Counter({"commands fed": self._fed, "GETs": self._reads.total()})
+        """Counts of everything that has happened."""
+        counts = self._counts + Counter({"commands fed": self._fed, "GETs": self._reads.total()})
         for world in self._worlds.values():
-            found.update({f"world: {what}": n for what, n in world.asked.items()})
-        found.update({f"reconciler: {what}": n for what, n in self.reconciler.done.items()})
-        found.update({"messages sent": self.notifier.sent, "messages given up": self.notifier.given_up})
-        found["notifier began again"] = self.notifier.restarts
-        return found
+            counts.update({f"world: {name}": n for name, n in world.asked.items()})
+        counts.update({f"reconciler: {name}": n for name, n in self.reconciler.done.items()})
+        counts.update({"messages sent": self.notifier.sent, "messages given up": self.notifier.given_up})
+        counts["notifier restarts"] = self.notifier.restarts
+        return counts
 
     def unread(self) -> set[str]:
-        """Routes that were not asked for yet."""
+        """Routes that were not called yet."""
         return set(self._routes) - set(self._reads)

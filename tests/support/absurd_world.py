@@ -1,4 +1,4 @@
-"""What is outside of an absurd shop: a payment provider and stock services that answer anything, and who takes text messages."""
+"""The outside of an absurd shop: a payment provider and stock services that answer anything, and a door for text messages."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ VALUES: list[Any] = [
 
 
 class World:
-    """The payment provider and the stock services: mostly what they are asked for, at times anything else, or nothing."""
+    """The payment provider and the stock services: mostly the right answer, at times anything else, or none."""
 
     def __init__(self, name: str, chance: random.Random) -> None:
         self.name, self._chance = name, chance
@@ -63,7 +63,7 @@ class World:
             self.asked["a no"] += 1
             return No(self._chance.choice(("card_declined", "", "x" * 300)))
         self.asked["raised"] += 1
-        raise self._chance.choice((KeyError, RuntimeError, UnicodeError))("no answer that anybody thought of")
+        raise self._chance.choice((KeyError, RuntimeError, UnicodeError))("an unexpected answer")
 
     def _odd(self, fact: Fact) -> Fact:
         fields = [f.name for f in msgspec.structs.fields(fact)]
@@ -168,7 +168,7 @@ class World:
 
 
 class TextMessages:
-    """Takes what is addressed to a number, and keeps nothing."""
+    """Accepts messages to phone numbers, and keeps nothing."""
 
     channel = SMS
 
@@ -180,4 +180,4 @@ class TextMessages:
         return ()
 
     def forget(self, order_ids: Collection[str]) -> None:
-        """Nothing is kept."""
+        """Does nothing: no message is kept."""

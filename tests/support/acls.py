@@ -1,4 +1,4 @@
-"""The ACLs of OPERATIONS.md: a shell runs the block as a person would paste it, with a tool that notes what it is asked for."""
+"""The ACLs of OPERATIONS.md: a shell runs the block as a person would paste it, with a tool that records its arguments."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Acl(NamedTuple):
 
 
 def commands(folder: Path) -> list[list[str]]:
-    """Arguments of each `kafka-acls.sh` in the block. `folder` gets the tool that notes them."""
+    """Arguments of each `kafka-acls.sh` in the block. The tool that records them is written to `folder`."""
     text = OPERATIONS.read_text("utf-8")
     block = text.split("<!-- acls -->\n```sh\n", 1)[1].split("```\n", 1)[0]
     noted, tool = folder / "noted", folder / "kafka-acls.sh"
@@ -41,20 +41,20 @@ def commands(folder: Path) -> list[list[str]]:
 
 
 def granted(arguments: list[list[str]]) -> list[Acl]:
-    """What these commands allow."""
-    found: list[Acl] = []
+    """The rights that these commands grant."""
+    rights: list[Acl] = []
     for words in arguments:
         assert words[4:6] == ["--add", "--allow-principal"], words
         principal = words[6].removeprefix("User:")
         operations, resources, pattern = [], [], "LITERAL"
-        rest = iter(words[7:])
-        for word in rest:
-            value = next(rest)
+        arguments_left = iter(words[7:])
+        for word in arguments_left:
+            value = next(arguments_left)
             if word == "--operation":
                 operations.append(_NAMES.get(value, value.upper()))
             elif word == "--resource-pattern-type":
                 pattern = value.upper()
             else:
                 resources.append((_RESOURCES[word], value))
-        found += [Acl(principal, op, kind, pattern, name) for op in operations for kind, name in resources]
-    return found
+        rights += [Acl(principal, op, kind, pattern, name) for op in operations for kind, name in resources]
+    return rights

@@ -31,7 +31,7 @@ START_S = 60.0
 STOP_S = 10.0
 _LISTENS = re.compile(r"Listening on: http://127\.0\.0\.1:(\d+)")
 
-# Becomes Java in the new process: the registry ends when the process that started it does, in whatever way (Linux only).
+# Becomes Java in the new process: the registry ends when the process that started it does, however that ends (Linux only).
 _DIE_WITH_PARENT = """
 import ctypes, os, signal, sys
 if sys.platform == "linux":
@@ -43,7 +43,7 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 
 def ensure_apicurio() -> Path:
-    """The unpacked distribution, after fetching it if it is not there. Raises what jgo raises without a network."""
+    """The unpacked distribution, fetched first if it is missing. Raises what jgo raises without a network."""
     home = cache_root() / f"apicurio-{VERSION}"
     if home.is_dir():
         return home
@@ -53,7 +53,7 @@ def ensure_apicurio() -> Path:
         if not home.is_dir():
             with tarfile.open(_fetch(Path(scratch) / "repository")) as archive:
                 archive.extractall(Path(scratch) / "unpacked", filter="data")
-            (Path(scratch) / "unpacked").rename(home)  # whole or not at all
+            (Path(scratch) / "unpacked").rename(home)  # atomically
     return home
 
 
@@ -66,15 +66,15 @@ def _fetch(repository: Path) -> Path:
     maven = MavenContext(repo_cache=repository, remote_repos=repositories, timeout=60)
     path = maven.project("io.apicurio", "apicurio-registry-app").at_version(VERSION).artifact("all", "tar.gz").resolve()
     with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != SHA256:
-        raise ValueError(f"Apicurio {VERSION} came with SHA-256 {found}, not {SHA256}")
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != SHA256:
+        raise ValueError(f"Apicurio {VERSION} came with SHA-256 {digest}, not {SHA256}")
     return Path(path)
 
 
 @contextmanager
 def running_apicurio(folder: Path, environment: Mapping[str, str] | None = None) -> Iterator[str]:
-    """A registry on a free loopback port, its Confluent address; without `environment` it keeps everything in memory.
+    """A registry on a free loopback port; yields its Confluent address. Without `environment` it keeps everything in memory.
 
     `folder` gets its log and temporary files. Raises `RuntimeError` with the end of the log when it does not start.
     """
@@ -108,10 +108,10 @@ def running_apicurio(folder: Path, environment: Mapping[str, str] | None = None)
 
 
 def _wait_for_port(process: subprocess.Popen[bytes], log: Path) -> int:
-    """The port that Apicurio took, once it says so. It answers from then on."""
+    """The port that Apicurio took, once its log names it. It answers from then on."""
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline and process.poll() is None:
-        if found := _LISTENS.search(log.read_text("utf-8", errors="replace")):
-            return int(found[1])
+        if match := _LISTENS.search(log.read_text("utf-8", errors="replace")):
+            return int(match[1])
         time.sleep(0.05)
     raise RuntimeError(f"Apicurio did not start ({process.poll()}):\n{log.read_text('utf-8', errors='replace')[-4000:]}")

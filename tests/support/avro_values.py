@@ -80,23 +80,23 @@ def _integers(any_of: st.SearchStrategy[int], beyond: int, kind: Any) -> st.Sear
 
 def real_events() -> list[OrderEvent]:
     """At least one sealed event of every type."""
-    found: dict[str, OrderEvent] = {}
+    events: dict[str, OrderEvent] = {}
     written = Written(bytes(range(16)), 41, 3)
     for universe in UNIVERSES:
         opening = placed(universe)[1]
-        found.setdefault(universe.name, seal(opening, evolve(None, opening), written, 41, bytes(32)))
+        events.setdefault(universe.name, seal(opening, evolve(None, opening), written, 41, bytes(32)))
         for reached in reach(universe).values():
-            if reached.event.type not in found:
+            if reached.event.type not in events:
                 order: Order | None = None
                 for event in history(reached):
                     order = evolve(order, event)
                 assert order is not None
-                found[reached.event.type] = seal(reached.event, order, written, 42, bytes(range(32)))
-    return list(found.values())
+                events[reached.event.type] = seal(reached.event, order, written, 42, bytes(range(32)))
+    return list(events.values())
 
 
 def real_records() -> list[tuple[Codec[Any], bytes]]:
-    """Encoded commands, events, refusals, a contact and audit records, as they stand in the log."""
+    """Encoded commands, events, refusals, a contact and audit records, as the log has them."""
     events = event_codec()
     records: list[tuple[Codec[Any], bytes]] = [(events, events.encode(event)) for event in real_events()]
     commands = [*WHOLE[:80:4], *(c for kind in DESK for c in kind[:2]), part_back("product", 1)]

@@ -1,7 +1,7 @@
 """A shop whose customers pay while the world outside fails in every way and the processor is killed.
 
-What happened outside stands in the sandbox's journal, what the ledger says in its topic; `world_checker` holds the two together
-and imports no rule of the product.
+The sandbox's journal says what happened outside, the topic says what the ledger knows; `world_checker` compares the two and
+imports no rule of the product.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from tests.support.sandboxed import WEBHOOK_SECRET, RunningSandbox, running_sand
 CHAOS = {"timeout": 0.25, "error": 0.10, "too_many": 0.05, "conflict": 0.05, "reset": 0.05, "reset_after": 0.05}
 STOCK_CHAOS = {"timeout": 0.10, "error": 0.10, "too_many": 0.02, "reset": 0.05, "reset_after": 0.05}
 AT_ONCE = 24
-PATIENCE_S = 600.0  # all of them are done within half a minute, unless the machine is slow
+PATIENCE_S = 600.0  # usually all done within half a minute
 LIVES = ("paid",) * 6 + ("declined first", "3-D Secure", "cancelled before", "cancelled at the same time")
 
 
 class Customers(threading.Thread):
-    """Place, pay, sometimes cancel: each order until its customer is done with it. Whatever is no answer is asked again."""
+    """Place, pay, sometimes cancel, until each order's customer is done. A request without an answer is sent again."""
 
     def __init__(self, node: LedgerNode, sandbox: RunningSandbox, orders: int, deadline_s: float) -> None:
         super().__init__(name="customers")
@@ -100,11 +100,11 @@ class Customers(threading.Thread):
             return
         body = {"total_minor": order["total_minor"], "currency": order["currency"]}
         opened = await self._final("POST", f"{path}/payment", body, f"pay-{number}")
-        if opened.status_code != 201:  # nothing left to buy: the order was cancelled meanwhile
+        if opened.status_code != 201:  # nothing left to pay: the order was cancelled meanwhile
             assert opened.json()["code"] == "order-cancelled", opened.text
             return
         payment = opened.json()
-        if payment["client_secret"] is None:  # cancelled since, and voided
+        if payment["client_secret"] is None:  # cancelled meanwhile, and voided
             return
         self.secrets.append(payment["client_secret"])
         cancelling: asyncio.Task[httpx.Response] | None = None
@@ -116,14 +116,14 @@ class Customers(threading.Thread):
             await asyncio.to_thread(self._sandbox.pay, payment, card)
         if life == "3-D Secure":
             await self._browser.post(f"/sandbox/payments/{payment['provider_ref']}/authenticate", data={"outcome": "success"})
-        if self._choice.random() < 0.7:  # the others close the page at once
+        if self._choice.random() < 0.7:  # the others close the page immediately
             await self._final("POST", f"{path}/payment", {"action": "confirm"}, None)
         if cancelling is not None:
             await cancelling
 
 
 def _prepare(sandbox: RunningSandbox, orders: int, lost: float) -> dict[tuple[str, str], int]:
-    """Stock for nearly all `orders`, by service and SKU; and from now on chaos, with this share of webhooks `lost`."""
+    """Put in stock for nearly all `orders`, by service and SKU, and start the chaos, with this share of webhooks `lost`."""
     stock = {("product", "espresso-1kg"): int(orders * 2 * 0.95), ("merch", "mug"): orders}
     for (service, sku), units in stock.items():
         sandbox.sandbox.rooms.put(service, sku, units, {"espresso-1kg": 1200, "mug": 900}[sku])
@@ -173,7 +173,7 @@ def run_chaos(
             if customers.error is not None:
                 raise customers.error
             assert killer.unexpected == [], node.tails()
-            # What failed often is tried again later, unless the process that remembers it dies.
+            # Obligations that failed often are tried later, unless the process that remembers that dies.
             sandbox.chaos()
             processor.kill()
             processor.start()
@@ -209,7 +209,7 @@ def _node(folder: Path, kafka: KafkaSettings, topics: Topics, sandbox: RunningSa
 def _settled(
     kafka: KafkaSettings, topics: Topics, sandbox: RunningSandbox, stock: dict[tuple[str, str], int], settle_s: float
 ) -> tuple[list[str], checker.Ledger, world_checker.World]:
-    """What is still wrong once everything is quiet, at the latest after `settle_s`."""
+    """Everything that is still wrong once all is quiet, at the latest after `settle_s`."""
     deadline = time.monotonic() + settle_s
     while True:
         world = world_checker.read_journal(sandbox.database)
@@ -221,7 +221,7 @@ def _settled(
 
 
 def _check_secrets(node: LedgerNode, log: KafkaLog, secrets: list[str]) -> None:
-    """What was handed around on the way is in no topic, no database, no log and no argument of a process."""
+    """The secrets that were used are in no topic, no database, no log and no argument of a process."""
     assert len(secrets) > 10
     wanted = re.compile("|".join(map(re.escape, secrets)).encode())
     places = {child.log_file.name: child.log_file.read_bytes() for child in node.children}

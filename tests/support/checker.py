@@ -1,11 +1,11 @@
 """An independent checker of the ledger's topics. It imports nothing of the product: its own reader, its own fold (`folded`).
 
-`read_topic` reads a topic to its committed end with a plain consumer; `check` walks what was read and returns every broken
-promise as one line. What it knows comes from the contract of the topics alone:
+`read_topic` reads a topic to its committed end with a plain consumer; `check` walks the records and returns every broken
+promise as one line. Its knowledge comes from the contract of the topics alone:
 
     versions 1..n per order, without gaps · one hash chain per partition · one event per accepted command, one refusal per
     refused one, never both · every command answered, each command record at most once, in the order of the command log ·
-    the envelope's status and money are what the details add up to · units, parcels and money that goes back: see `folded`
+    the envelope's status and money agree with the details · units, parcels and money that goes back: see `folded`
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ UNANSWERED = "has no answer"
 
 
 class Raw(NamedTuple):
-    """A record as the consumer gave it."""
+    """A record as the consumer returned it."""
 
     partition: int
     offset: int
@@ -51,11 +51,11 @@ class Decoded(NamedTuple):
 
 
 def read_topic(bootstrap: str, topic: str, isolation: str = "read_committed", timeout_s: float = PATIENCE_S) -> list[Raw]:
-    """Every record of `topic` up to the end it has now, partition by partition in order."""
+    """Every record of `topic` up to its present end, partition by partition, in order."""
     consumer = Consumer(
         {
             "bootstrap.servers": bootstrap,
-            "group.id": "independent-checker",  # mandatory for librdkafka; no offset is ever committed
+            "group.id": "independent-checker",  # librdkafka requires one; no offset is ever committed
             "enable.auto.commit": False,
             "isolation.level": isolation,
             "enable.partition.eof": True,
@@ -66,7 +66,7 @@ def read_topic(bootstrap: str, topic: str, isolation: str = "read_committed", ti
     try:
         partitions = consumer.list_topics(topic, timeout=PATIENCE_S).topics[topic].partitions
         consumer.assign([TopicPartition(topic, p, 0) for p in partitions])
-        left, found = set(partitions), []
+        left, records = set(partitions), []
         deadline = time.monotonic() + timeout_s
         while left:
             assert time.monotonic() < deadline, f"{topic}: no end of partitions {left} in {timeout_s} s"
@@ -79,13 +79,13 @@ def read_topic(bootstrap: str, topic: str, isolation: str = "read_committed", ti
                 partition, offset = message.partition(), message.offset()
                 assert partition is not None
                 assert offset is not None
-                found.append(Raw(partition, offset, message.timestamp()[1], message.key(), message.value()))
+                records.append(Raw(partition, offset, message.timestamp()[1], message.key(), message.value()))
     finally:
         consumer.close()
-    return sorted(found)
+    return sorted(records)
 
 
-# ---- schemas, read twice over: from the files, or from the paths of a schema registry -------------------------------
+# ---- schemas, from the files or from the paths of a schema registry -------------------------------------------------
 
 
 class Schemas:
@@ -150,7 +150,7 @@ DETAILS = (
 
 @dataclass
 class Ledger:
-    """What was read, decoded, and the problems found in it. Empty `problems`: every promise holds."""
+    """The decoded records and the problems in them. Empty `problems`: every promise holds."""
 
     events: list[Decoded]
     refusals: list[Decoded]
@@ -166,7 +166,7 @@ class Ledger:
 def read_ledger(bootstrap: str, prefix: str = "", schemas: Schemas | None = None) -> Ledger:
     """Read the three topics as any client of the cluster can, and check them."""
     schemas = schemas or FileSchemas()
-    # Answers first: whatever they answer is then in the commands, also while the ledger is at work.
+    # Answers first: the commands read afterwards then contain what they answer, even while the ledger works.
     events, refusals = (
         [Decoded(raw, schemas.decode(raw.value)) for raw in read_topic(bootstrap, f"{prefix}order-{name}")]
         for name in ("events", "refusals")
@@ -178,7 +178,7 @@ def read_ledger(bootstrap: str, prefix: str = "", schemas: Schemas | None = None
 def read_settled_ledger(
     bootstrap: str, prefix: str = "", schemas: Schemas | None = None, patience_s: float = PATIENCE_S
 ) -> Ledger:
-    """As `read_ledger`, once every command has its answer, or after `patience_s`: loops of the ledger send some at any time."""
+    """As `read_ledger`, once every command has its answer, or after `patience_s`: the ledger's loops may send one at any time."""
     deadline = time.monotonic() + patience_s
     while True:
         ledger = read_ledger(bootstrap, prefix, schemas)
@@ -188,15 +188,15 @@ def read_settled_ledger(
 
 
 def _command(raw: Raw, schemas: Schemas) -> Decoded:
-    """A command; without any fields when its bytes are not one, for anybody may write to that topic."""
+    """A command; without fields when its bytes are not one, because anybody may write to that topic."""
     try:
         return Decoded(raw, schemas.decode(raw.value))
-    except Exception:  # whatever a decoder makes of junk
+    except Exception:  # a decoder may raise anything on junk
         return Decoded(raw, {"command_id": None})
 
 
 def check(ledger: Ledger) -> Ledger:
-    """Walk every promise; broken ones are added to `ledger.problems`."""
+    """Check every promise; broken ones are added to `ledger.problems`."""
     _check_chain(ledger)
     _check_orders(ledger)
     _check_outcomes(ledger)
@@ -221,7 +221,7 @@ def _check_chain(ledger: Ledger) -> None:
 
 
 def _check_orders(ledger: Ledger) -> None:
-    """Versions are dense, times do not fall, the summary is what the details come to, all of one order in one partition."""
+    """Versions are dense, times do not fall, the summary agrees with the details, an order is in one partition."""
     homes: dict[str, int] = {}
     for event in ledger.events:
         f, where = event.fields, _where(event)
@@ -269,7 +269,7 @@ def _check_outcomes(ledger: Ledger) -> None:
         f = refusal.fields
         command_id = f["command_id"]
         if command_id is None:
-            continue  # undecodable: known by its place alone
+            continue  # undecodable: identified by its position alone
         body = (command_id, f["fingerprint"])
         if body in refused:
             ledger.problems.append(f"{_where(refusal)}: {command_id} was refused before, at {refused[body]}")
@@ -279,7 +279,7 @@ def _check_outcomes(ledger: Ledger) -> None:
 
 
 def _check_answers(ledger: Ledger) -> None:
-    """A command record has at most one answer, in its own partition; answers stand in the order of the command log."""
+    """A command record has at most one answer, in its own partition; answers follow the order of the command log."""
     commands = {(c.raw.partition, c.raw.offset): c for c in ledger.commands}
     answered: dict[tuple[bytes, int, int], str] = {}
     for answers in (ledger.events, ledger.refusals):

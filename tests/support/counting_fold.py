@@ -1,4 +1,4 @@
-"""A fold that counts how often it met each record, over topics of numbers."""
+"""A fold that counts how often it saw each record, over topics of numbers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PARTITIONS = 3
 
 
 class Counter:
-    """A folder that counts how often each record was folded, in a store that also has the positions."""
+    """Counts how often each record was folded, in a store that also has the positions."""
 
     def __init__(self, store: Store, topics: Sequence[str] = TOPICS, partitions: int = PARTITIONS) -> None:
         self.store = store
@@ -56,7 +56,7 @@ def memory_log() -> MemoryLog:
 
 
 def write(log: MemoryLog | KafkaLog, numbers: Sequence[int], topics: Sequence[str] = TOPICS, per_transaction: int = 7) -> None:
-    """Numbers as values, spread over topics and partitions, some transactions of them."""
+    """Writes numbers as values, spread over topics and partitions, in several transactions."""
     writer = log.writer("test")
     writer.start(PATIENCE_S)
     for i in range(0, len(numbers), per_transaction):

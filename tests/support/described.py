@@ -1,4 +1,4 @@
-"""The OpenAPI document as a contract: every answer is held against it.
+"""The OpenAPI document as a contract: every answer is checked against it.
 
 The operation is described, the status is one of its statuses, the body fits the schema of its media type.
 """
@@ -38,7 +38,7 @@ def check_described(document: dict[str, Any], response: httpx.Response) -> None:
         return
     assert media in contents, f"{where}: {media} is not among {list(contents)}"
     if head:
-        assert media == "text/event-stream" or response.content == b"", f"{where}: an answer without a body has one"
+        assert media == "text/event-stream" or response.content == b"", f"{where}: a body where there must be none"
         return
     if media.endswith("json"):
         validate(document, contents[media]["schema"], response.json(), where)
@@ -60,16 +60,16 @@ _documents: dict[int, dict[str, Any]] = {}
 
 def _validator(number: int, schema: str, document: dict[str, Any]) -> Draft202012Validator:
     _documents[number] = document
-    return _made(number, schema)
+    return _cached_validator(number, schema)
 
 
 @functools.cache
-def _made(number: int, schema: str) -> Draft202012Validator:
+def _cached_validator(number: int, schema: str) -> Draft202012Validator:
     return Draft202012Validator(json.loads(schema) | {"components": _documents[number]["components"]})
 
 
 def template_of(document: dict[str, Any], path: str) -> str | None:
-    """The document's path that `path` is an instance of; a literal one wins."""
+    """The document's path that `path` is an instance of; a literal path wins over a template."""
     if path in document["paths"]:
         return path
     for template in document["paths"]:

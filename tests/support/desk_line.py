@@ -31,7 +31,7 @@ class Line:
         self.log: dict[str, list[Record]] = {TOPICS.events: [], TOPICS.refusals: []}
         self.store = MemoryStore()
         self.desk = Desk(self.store, 0, 1, TOPICS, COMMAND_LOG)
-        self.read = 0  # index of the next command to deal with
+        self.read = 0  # index of the next command to process
         self.epoch = 1
         self._gaps = random.Random(seed)
 
@@ -46,7 +46,7 @@ class Line:
         return command
 
     def deal(self, commit: bool = True, store: bool = True) -> list[NewRecord | None]:
-        """Deal with everything sent: one batch, one transaction."""
+        """Process everything sent: one batch, one transaction."""
         todo = self.commands[self.read :]
         written = Written(COMMAND_LOG, todo[0].offset, self.epoch)
         answers = [self.desk.deal(record, written) for record in todo]
@@ -65,7 +65,7 @@ class Line:
         return answers
 
     def append(self, records: list[NewRecord]) -> dict[str, int]:
-        """The transaction: offsets rise, with a gap for its marker now and then."""
+        """Append a transaction: offsets rise, with a gap for its marker now and then."""
         for new in records:
             offset = self._next(self.log[new.topic])
             self.log[new.topic].append(Record(new.topic, new.partition, offset, new.timestamp_ms, new.key, new.value))
@@ -84,7 +84,7 @@ class Line:
         self.save()
 
     def take_over(self) -> None:
-        """Another incarnation: what the store has, the rest from the log, commands from the last batch's first on."""
+        """Another process takes over: the store's rows, then the log after them, then commands from the last batch's first."""
         self.desk = Desk(self.store, 0, 1, TOPICS, COMMAND_LOG)
         self.epoch += 1
         meta = self.desk.meta
@@ -108,14 +108,14 @@ class Line:
 
 
 def rows_of(desk: Desk) -> tuple[Row, Meta]:
-    """Every row of the desk's store, and the position apart: the loop knows more of it than the log says."""
+    """Every row of the desk's store, and the position separately: the loop knows more of it than the log says."""
     rows = dict(desk._store.scan(b""))
     meta = msgspec.msgpack.decode(rows.pop(b"0/meta"), type=Meta)
     return rows, meta
 
 
 def assert_same_rows(line: Line, seed: int = 1) -> None:
-    """The desk that decided and one that only folded its output agree, bit for bit."""
+    """The desk that decided and one that only folded its output agree bit for bit."""
     decided, met = rows_of(line.desk)
     folded, read = rows_of(line.rebuilt(seed))
     assert decided == folded
@@ -154,7 +154,7 @@ UNDECODABLE = b"\0\0\0\0\1junk"
 
 
 def bad_event(line: Line, order_id: str, how: str) -> Record:
-    """An event record of `order_id` that no correct writer can have written, at the end of the log."""
+    """An event record of `order_id` at the end of the log that no correct writer can have written."""
     last = event_codec().decode(next(r.value for r in reversed(line.log[TOPICS.events]) if r.value != UNDECODABLE))
     event = replace(last, order_id=order_id, prev_hash=line.desk.meta.chain, command_id=f"cmd_bad_{how}")
     value = {

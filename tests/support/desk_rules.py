@@ -14,7 +14,7 @@ from tests.support.order_model import (
     captured,
     dispute_open,
     fall,
-    given,
+    fields_set,
     paid_elsewhere,
     room,
     shipping_cost,
@@ -25,7 +25,7 @@ MAX_METADATA = 20
 
 
 def _not_ready(s: State) -> No | None:
-    """Why a pending order cannot be worked on, or that a dispute holds it up."""
+    """Why nothing can be done for a pending order, or that a dispute holds it up."""
     if shown(s) == "pending":
         return No("stock_not_reserved" if captured(s) >= s.total else "not_paid")
     return No("dispute_open") if dispute_open(s) else None
@@ -48,7 +48,7 @@ def _ship(s: State, c: Command) -> Event | No:
 
 
 def _parcel(kind: str, s: State, c: Command, lines: Lines) -> Event:
-    return Event(kind, given(c, "carrier", "tracking") | {"lines": lines, "parcel": len(s.parcels) + 1})
+    return Event(kind, fields_set(c, "carrier", "tracking") | {"lines": lines, "parcel": len(s.parcels) + 1})
 
 
 def _ship_parcel(s: State, c: Command) -> Event | No:
@@ -152,7 +152,7 @@ REQUESTS: dict[str, Callable[[State, Command], Event | No]] = {
 }
 _NOT_NOW = {"version_conflict", "order_cancelled", "not_paid", "stock_not_reserved", "dispute_open", "already_shipped"}
 
-# What each operation may be refused for besides `order_not_found`.
+# The codes with which each operation may be refused, besides `order_not_found`.
 CODES = {
     "StartFulfilment": _NOT_NOW | {"nothing_to_change"},
     "ShipOrder": _NOT_NOW | {"nothing_to_change"},

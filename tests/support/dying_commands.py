@@ -1,4 +1,4 @@
-"""`commands`, but killed at the moment that used to lose writers: it has given up what it held and has not joined again.
+"""`commands`, killed at the moment that used to lose writers: it has released its writers and has not joined again.
 
 python -m tests.support.dying_commands commands
 """

@@ -16,7 +16,7 @@ from tests.support.harness import RunningLedger, key, order_body
 from tests.support.patience import PATIENCE_S
 
 OWN, OTHERS, MISSING = "own", "another customer's", "missing"
-FROZEN_OWN, FROZEN_OTHERS, FROZEN_UNKNOWN = "own and frozen", "another customer's and frozen", "frozen, of nobody knows whom"
+FROZEN_OWN, FROZEN_OTHERS, FROZEN_UNKNOWN = "own and frozen", "another customer's and frozen", "frozen, of an unknown owner"
 CUSTOMERS = {OWN: "c-1", FROZEN_OWN: "c-1", OTHERS: "c-2", FROZEN_OTHERS: "c-2"}
 OWNERS = (OWN, OTHERS, MISSING, FROZEN_OWN, FROZEN_OTHERS, FROZEN_UNKNOWN)
 
@@ -36,7 +36,7 @@ class World:
         return f"mark-{OWNERS.index(owner)}"
 
     def body(self, owner: str) -> dict[str, Any]:
-        """Each part of the contact is found in a text by the owner's mark."""
+        """Every part of the contact carries the owner's mark, by which a text is searched."""
         mark = self.mark(owner)
         address = {"line1": f"{mark} Lane", "city": f"{mark} City", "postcode": mark, "country": "GB"}
         texts = {"name": mark, "email": f"{mark}@example.org", "delivery_note": mark, "locale": f"en-x-{mark}"}
@@ -58,7 +58,7 @@ class World:
         assert answer.status_code == 201, answer.text
 
     def freeze(self) -> None:
-        """Records that are no events, where the processor would write them; it is stopped."""
+        """Write records that are not events where the processor would write; it is stopped."""
         projector, writer = self.ledger.context.projector, self.ledger.log.writer("intruder")
         writer.start(PATIENCE_S)
         for owner in (FROZEN_OWN, FROZEN_OTHERS, FROZEN_UNKNOWN):

@@ -1,4 +1,4 @@
-"""A program: the Faust app over a counting fold, with a few answers over HTTP. Its only argument is its settings as JSON."""
+"""A program: the Faust app over a counting fold, with a small HTTP server. Its only argument is its settings as JSON."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def main(settings: dict[str, Any]) -> int:
 
         def maybe_fail(_: Sequence[Record]) -> None:
             if next(chunks) == settings.get("fails_at"):
-                raise ValueError("as told")
+                raise ValueError("as requested")
 
         counter.before_write = maybe_fail
     else:
@@ -83,7 +83,7 @@ def main(settings: dict[str, Any]) -> int:
 
 
 class Asgi:
-    """A few answers over HTTP."""
+    """A small HTTP server."""
 
     def __init__(self, app: FoldApp, log: MemoryLog | KafkaLog, counter: Counter) -> None:
         self.app, self.log, self.counter = app, log, counter

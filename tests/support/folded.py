@@ -328,11 +328,11 @@ class Folded:
         self.captured_minor = sum(self.captured.values())
         self._to_return(self._overpaid() - overpaid)
 
-    def _refund(self, kind: str, told: dict[str, Any]) -> Iterator[str]:
+    def _refund(self, kind: str, facts: dict[str, Any]) -> Iterator[str]:
         """What the ledger refunds itself has a number, and is no more than what is to go back."""
-        refund = self._refund_of(told["refund_no"], told["provider_ref"])
-        refund.state, refund.ref = kind, told["provider_ref"] or refund.ref
-        refund.minor = refund.minor if told["amount_minor"] is None else told["amount_minor"]
+        refund = self._refund_of(facts["refund_no"], facts["provider_ref"])
+        refund.state, refund.ref = kind, facts["provider_ref"] or refund.ref
+        refund.minor = refund.minor if facts["amount_minor"] is None else facts["amount_minor"]
         self._sum_up()
         self.by_hand = self.by_hand or not refund.no
         as_asked = not (self.by_hand or self.lost_minor or self.elsewhere_minor)

@@ -1,4 +1,4 @@
-"""Opens the databases that a stopped process left behind and compares every row with a fresh fold of the log."""
+"""Opens the databases of a stopped process and compares every row with a fresh fold of the log."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Rows = dict[bytes, bytes]
 
 
 def differences(live: Mapping[bytes, bytes], fold: Mapping[bytes, bytes]) -> list[str]:
-    """Rows that one side lacks or has otherwise."""
+    """Rows that one side lacks or that differ."""
     keys = {key for key in live.keys() | fold.keys() if live.get(key) != fold.get(key)}
     return [f"{key!r}: live {live.get(key)!r}, fold {fold.get(key)!r}" for key in sorted(keys)]
 
@@ -31,15 +31,15 @@ def _records(bootstrap: str, topic: str) -> list[Record]:
 
 
 def _rows(store: Store) -> Rows:
-    """But those that say when it was last looked at, and what is still to be removed from its files."""
+    """All rows but those that say when the store was last checked and what is still to be removed from its files."""
     return {key: row for key, row in store.scan(b"") if key != b"\0current" and not key.startswith(b"\0unpurged/")}
 
 
 def desk_differences(state_dir: Path, bootstrap: str, log: KafkaLog, topics: Topics, writers: int, partitions: int) -> list[str]:
-    """The processor's databases against a fold of events and refusals. Positions (`meta`) may differ in how a batch ended."""
+    """Compares the processor's databases with a fold of events and refusals. Positions (`meta`) may differ by a batch's end."""
     events, refusals = _records(bootstrap, topics.events), _records(bootstrap, topics.refusals)
     command_log = log.topic_id(topics.commands)
-    found: list[str] = []
+    faults: list[str] = []
     for writer in range(writers):
         fresh = MemoryStore()
         for partition in range(writer, partitions, writers):
@@ -59,12 +59,12 @@ def desk_differences(state_dir: Path, bootstrap: str, log: KafkaLog, topics: Top
         for rows in (live, fold):
             for key in metas:
                 del rows[key]
-        found += [f"writer-{writer} {line}" for line in differences(live, fold)]
-    return found
+        faults += [f"writer-{writer} {line}" for line in differences(live, fold)]
+    return faults
 
 
 def projection_differences(state_dir: Path, bootstrap: str, topics: Topics, partitions: int) -> list[str]:
-    """The read models, positions and contacts included, against a fold of the three topics into fresh databases."""
+    """Compares the read models, with positions and contacts, with a fold of the three topics into fresh databases."""
     fresh: dict[str, MemoryStore] = {}
 
     def open_store(name: str) -> Store:
@@ -77,13 +77,13 @@ def projection_differences(state_dir: Path, bootstrap: str, topics: Topics, part
             projector.apply_chunk(records)
     root = state_dir / "projections"
     folder = root / json.loads((root / "current.json").read_text())["current"]
-    found: list[str] = []
+    faults: list[str] = []
     for name, fold in fresh.items():
         if name == CONTACTS_STORE and not (folder / name).exists():
-            continue  # a rebuild makes none: whoever reads its generation does
+            continue  # a rebuild writes none: `serve` does when it opens the generation
         store = RocksStore(folder / name)
         try:
-            found += [f"{name} {line}" for line in differences(_rows(store), _rows(fold))]
+            faults += [f"{name} {line}" for line in differences(_rows(store), _rows(fold))]
         finally:
             store.close()
-    return found
+    return faults

@@ -1,6 +1,6 @@
-"""The shop's gateway in miniature: one key per intent, and the same key again until the answer is final.
+"""The shop's gateway in miniature: one key per intent, sent again until the answer is final.
 
-It notes every final answer (`acknowledged`) and everything a gateway must never see (`never`): an accepted order that cannot
+It records every final answer (`acknowledged`) and everything a gateway must never see (`never`): an accepted order that cannot
 be read, two answers for one key, a 500.
 """
 
@@ -20,7 +20,7 @@ from tests.support.patience import PATIENCE_S
 
 
 class Acknowledged(NamedTuple):
-    """A final 2xx: the order as it was at that version is a promise."""
+    """A final 2xx: a promise of the order as of that version."""
 
     order_id: str
     customer: str
@@ -36,7 +36,7 @@ class Gateway:
         self._token, self._give_up_s = token, give_up_s
         limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
         self._client = loopback.async_client(base_url=url, limits=limits, timeout=httpx.Timeout(PATIENCE_S, pool=None))
-        # for reads that must not depend on what their own connection has just done
+        # for reads on another connection than the write
         self._fresh = loopback.async_client(base_url=url, limits=httpx.Limits(max_keepalive_connections=0), timeout=PATIENCE_S)
         self._turn = asyncio.Semaphore(connections)
         self.acknowledged: list[Acknowledged] = []
@@ -73,7 +73,7 @@ class Gateway:
         return answer
 
     async def final(self, method: str, path: str, customer: str, key: str | None = None, body: Any = None) -> httpx.Response:
-        """The same request until its answer is final: neither silence, 202, 429 nor 503."""
+        """Repeat the request until its answer is final: not silence, 202, 429 or 503."""
         headers, deadline = self.headers(customer, key), time.monotonic() + self._give_up_s
         while True:
             answer = await self.once(method, path, headers, body)
@@ -87,13 +87,13 @@ class Gateway:
             await asyncio.sleep(random.uniform(0.02, 0.2))
 
     async def _follow(self, undecided: httpx.Response, customer: str) -> None:
-        """Look at the place that a 202 names: a durable command is pending, accepted or refused, never unknown."""
+        """GET the location that a 202 names: a durable command is pending, accepted or refused, never unknown."""
         answer = await self.once("GET", undecided.headers["Location"], self.headers(customer))
         if answer is not None and answer.status_code == 404:
             self.never.append(f"the command of a 202 is unknown: {undecided.headers['Location']}")
 
     async def place(self, number: int, customer: str, key: str | None = None) -> httpx.Response:
-        """Place cart `number`, then read the order at once, on another connection: it must be there, as answered."""
+        """Place cart `number`, then read the order immediately, on another connection: it must be there, as answered."""
         key, body = key or f"cart-{number}", order_body(number)
         async with self._turn:
             answer = await self.final("POST", "/orders", customer, key, body)
@@ -107,14 +107,14 @@ class Gateway:
         return answer
 
     async def again(self, number: int, customer: str, first: httpx.Response) -> None:
-        """The same key and body again: the first answer, to the byte."""
+        """The same key and body again: the first answer, byte for byte."""
         async with self._turn:
             answer = await self.final("POST", "/orders", customer, f"cart-{number}", order_body(number))
         if (answer.status_code, answer.content) != (first.status_code, first.content):
             self.never.append(f"cart {number}: first {first.status_code} {first.text}, then {answer.status_code} {answer.text}")
 
     async def other_body(self, number: int, customer: str) -> None:
-        """The same key for another cart is refused."""
+        """The same key with another cart is refused."""
         async with self._turn:
             answer = await self.final("POST", "/orders", customer, f"cart-{number}", order_body(number + 1_000_000))
         if answer.status_code != 422 or answer.json()["code"] != "idempotency-key-reused":
@@ -137,7 +137,7 @@ class Gateway:
         )
 
     async def session(self, number: int, customer: str) -> None:
-        """One customer's way: place, perhaps impatiently again, perhaps with a mistaken key, perhaps cancel."""
+        """One customer's session: place, perhaps retry too early, perhaps reuse the key by mistake, perhaps cancel."""
         choice = random.Random(number)
         placed = await self.place(number, customer)
         if placed.status_code != 201:

@@ -1,9 +1,9 @@
 """A real transaction that hangs, on a real broker.
 
-What Kafka itself does only under overload, or with producers older than KIP-890: records are in a partition after the coordinator
-has ended their transaction, so nobody will ever write the marker that ends them there. Written here as a raw Produce request with
-the id and the epoch of the real producer, to a broker that does not check against just that. Such a broker is the test's own:
-to switch the check on and off again fails the transactions of others that are on their way just then (INVALID_TXN_STATE).
+Kafka itself does this only under overload, or with producers older than KIP-890: records reach a partition after the coordinator
+has ended their transaction, so nobody will ever write the marker that ends them there. Here a raw Produce request with the id
+and the epoch of the real producer goes to a broker whose check against just that is off. Each test has such a broker of its
+own: switching the check on a shared one fails the transactions of others at that moment (INVALID_TXN_STATE).
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ OLD_PRODUCE = 11  # with later versions the broker adds the partition to a trans
 
 @contextmanager
 def unchecking_broker(folder: Path) -> Iterator[EmbeddedBroker]:
-    """A broker that never asks the coordinator whether the transaction of a record goes on."""
+    """A broker that never asks the coordinator whether the transaction of a record is open."""
     properties = {"transaction.partition.verification.enable": "false"}
     with EmbeddedBroker(folder / "data", log_file=folder / "broker.log", jit="quick", properties=properties) as broker:
         yield broker
 
 
 def leave_hanging(settings: KafkaSettings, transactional_id: str, records: Sequence[NewRecord]) -> None:
-    """Append `records`, all of one partition, as the producer of that id would, after its last transaction has ended.
+    """Append `records`, all of one partition, as the producer of that id would, after its last transaction ended.
 
     The broker is one of `unchecking_broker`.
     """
     tp = KafkaTopicPartition(records[0].topic, records[0].partition)
     client = KafkaAdminClient(bootstrap_servers=settings.bootstrap_servers, client_id="hanging")
     try:
-        told = client.describe_transactions([transactional_id])[transactional_id]
+        transaction = client.describe_transactions([transactional_id])[transactional_id]
         producers = client.describe_producers([tp])[tp].active_producers
-        mine = next((p for p in producers if p.producer_id == told.producer_id), None)
-        epoch = told.producer_epoch if mine is None else mine.producer_epoch
+        mine = next((p for p in producers if p.producer_id == transaction.producer_id), None)
+        epoch = transaction.producer_epoch if mine is None else mine.producer_epoch
         batch = MemoryRecordsBuilder(magic=2, compression_type=0, batch_size=1_000_000)
-        batch.set_producer_state(told.producer_id, epoch, 0 if mine is None else mine.last_sequence + 1, True)
+        batch.set_producer_state(transaction.producer_id, epoch, 0 if mine is None else mine.last_sequence + 1, True)
         for record in records:
             batch.append(record.timestamp_ms or int(time.time() * 1000), record.key, record.value, list(record.headers))
         batch.close()

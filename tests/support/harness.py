@@ -1,6 +1,6 @@
 """A whole ledger in one process for tests: any log, the real processor, the real API on loopback, and a small fold loop.
 
-Every answer that goes through its clients is held against the OpenAPI document (`described`).
+Every answer that goes through its clients is checked against the OpenAPI document (`described`).
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ from tests.support.serving import AdjustableStatus, Server
 HASH_KEY = "0123456789abcdef0123456789abcdef"
 ROLES: tuple[Role, ...] = ("gateway", "admin", "reader", "operator")
 PARTITIONS = 4
-ASKED_WITHOUT_PAUSE = 1_000_000  # requests per second: no test meets a limit unless it sets one
+ASKED_WITHOUT_PAUSE = 1_000_000  # requests per second: no test reaches a limit unless it sets one
 OUTSIDE_TIMEOUT_MS = 1_500  # of a test: long for a loopback call, short for one that is never answered
 _keys = itertools.count(1)
 T = TypeVar("T")
 
 
 class Clock:
-    """The reconciler's: the machine's, moved on by `ahead_ms`."""
+    """The reconciler's clock: the machine's, `ahead_ms` ahead."""
 
     def __init__(self) -> None:
         self.ahead_ms = 0
@@ -70,7 +70,7 @@ class Clock:
 
 @dataclass
 class RunningLedger:
-    """Where everything is. Clearing `folding` pauses the fold; `stop_deciding` ends the processor."""
+    """The parts of the ledger. Clearing `folding` pauses the fold; `stop_deciding` ends the processor."""
 
     url: str
     log: EventLog
@@ -101,11 +101,11 @@ class RunningLedger:
         check_described(self.app.openapi(), response)
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Its result, run on the event loop of the API and the fold."""
+        """Runs it on the event loop of the API and the fold; returns its result."""
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(PATIENCE_S)
 
     def count(self, topic: str) -> int:
-        """How many offsets of `topic` are taken (transaction markers included)."""
+        """Number of offsets used in `topic`, transaction markers included."""
         tps = [TopicPartition(topic, p) for p in range(self.log.partitions(topic))]
         return sum(self.log.ends(tps, "read_uncommitted").values())
 
@@ -116,18 +116,18 @@ class RunningLedger:
         reader = self.log.reader("test-records", eof=True, headers=True)
         try:
             reader.assign(starts)
-            found: list[Record] = []
+            records_read: list[Record] = []
             deadline = time.monotonic() + PATIENCE_S
             while {tp for tp in tps if starts[tp] < ends[tp]} - set(reader.reached_end()):
                 assert time.monotonic() < deadline
-                found += reader.poll(500, 0.2)
+                records_read += reader.poll(500, 0.2)
         finally:
             reader.close()
-        return found
+        return records_read
 
 
 def key() -> dict[str, str]:
-    """Headers of a command nobody sent before."""
+    """Headers of a command that nobody has sent."""
     return {"Idempotency-Key": f"key-{next(_keys)}"}
 
 
@@ -155,7 +155,7 @@ def order_body(**changes: Any) -> dict[str, Any]:
 
 
 def free_order_body(**changes: Any) -> dict[str, Any]:
-    """An order that costs nothing: paid as soon as its stock is reserved."""
+    """An order that costs nothing: it is paid as soon as its stock is reserved."""
     line = {"service": "product", "sku": "sample", "name": "Sample", "quantity": 1, "unit_price_minor": 0}
     return order_body(lines=[line], adjustments=[], total_minor=0) | changes
 
@@ -210,11 +210,11 @@ def running_ledger(
     email_url: str | None = None,
     limits: ConnectionLimits | None = None,
 ) -> Iterator[RunningLedger]:
-    """Topics, processor, fold and API over `log`, until the block ends; with a `sandbox` also the reconciler."""
+    """Topics, processor, fold and API over `log` until the block ends; with a `sandbox`, the reconciler too."""
     settings = _settings(topics, env, log_level, sandbox, payment_window_s, email_url)
     log.ensure_topics(topics.specs(settings.partitions, settings.writers))
     clock = Clock()
-    # The API of production is tested without the services outside that production refuses to start without.
+    # Tests of production's API run without the outside services, without which production refuses to start.
     outside = settings.model_copy(update={"app_env": "development"})
     companions = Companions(outside, log, lambda name: MemoryStore(), clock)
     process = CommandsProcess(log, lambda name: MemoryStore(), topics, settings.app_id, "one", companions.make)
@@ -249,7 +249,7 @@ def running_ledger(
 
 @contextmanager
 def another_node(ledger: RunningLedger, folding: bool = True, projector: Projector | None = None) -> Iterator[RunningLedger]:
-    """A second `serve` of the same ledger, with a fold of its own, which begins with the log, paused unless `folding`."""
+    """A second `serve` of the same ledger, with a fold of its own from the start of the log, paused unless `folding`."""
     first = ledger.context
     projector = projector or Projector.open(lambda name: MemoryStore(), ledger.topics, first.partitions)
     sender, status = ledger.log.sender("another-serve"), AdjustableStatus()
@@ -263,7 +263,7 @@ def another_node(ledger: RunningLedger, folding: bool = True, projector: Project
 
 @contextmanager
 def deciding_again(ledger: RunningLedger) -> Iterator[None]:
-    """Another processor, after the ledger's own was stopped; it begins with the log."""
+    """Another processor, after the ledger's own was stopped; it folds from the start of the log."""
     process = CommandsProcess(ledger.log, lambda name: MemoryStore(), ledger.topics, f"{ledger.topics.prefix}app", "two")
     stop = _start_deciding(process)
     try:
@@ -273,7 +273,7 @@ def deciding_again(ledger: RunningLedger) -> Iterator[None]:
 
 
 def _start_deciding(process: CommandsProcess) -> Callable[[], None]:
-    """Run `process` on a thread. What comes back ends it, also when called again."""
+    """Run `process` on a thread. Returns a function that ends it and may be called twice."""
     thread = threading.Thread(target=process.run, name="commands")
     thread.start()
 
@@ -312,7 +312,7 @@ def _serving(
 
 
 def _wait_until_deciding(running: RunningLedger) -> None:
-    """Until the processor owns its partitions: an order of nobody who appears in a test is placed."""
+    """Wait until the processor owns its partitions: place an order for a customer that no test uses."""
     client = running.client(customer="warm-up")
     body, headers, deadline = order_body(), key() | {"Prefer": "wait=10"}, time.monotonic() + PATIENCE_S
     while (answer := client.post("/orders", json=body, headers=headers)).status_code != 201:

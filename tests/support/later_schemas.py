@@ -1,7 +1,7 @@
-"""Versions 2 and 3 of the event schema, as they may come one day: for tests alone.
+"""Versions 2 and 3 of the event schema as they might be one day, for tests only.
 
-2 adds a field to the envelope, one to a detail, and a thirteenth detail with a new event type. 3 takes the first away again, adds
-another and a second new type. Both are FULL_TRANSITIVE with version 1 and with each other.
+2 adds a field to the envelope, one to a detail, and a thirteenth detail with a new event type. 3 removes the first of these
+fields, and adds another and a second new type. Both are FULL_TRANSITIVE with version 1 and with each other.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def _inside(schema: dict[str, Any], name: str) -> list[dict[str, Any]]:
 
 
 def event_versions() -> tuple[SchemaVersion, SchemaVersion, SchemaVersion]:
-    """The released version 1, and the two that nobody released."""
+    """The released version 1, and the two unreleased ones."""
     first = versions_of(EVENTS)[0]
     second = first.parsed
     second["fields"].append(_nullable("sales_channel", "string"))
@@ -45,7 +45,7 @@ def event_versions() -> tuple[SchemaVersion, SchemaVersion, SchemaVersion]:
 
 
 def folder_with_them(folder: Path) -> Path:
-    """A copy of `avro/` that holds them as files."""
+    """A copy of `avro/` with them as files."""
     shutil.copytree(data_dir(), folder)
     for schema in event_versions()[1:]:
         (folder / f"{schema.topic}-value.v{schema.version}.avsc").write_text(schema.text)

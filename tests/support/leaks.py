@@ -1,10 +1,10 @@
-"""What a test leaves open fails that test, not whichever runs when the garbage is collected.
+"""A test that leaves something open fails itself, not the test that runs when the garbage is collected.
 
 Sockets, files, event loops and pipes warn when they are collected unclosed, and `filterwarnings` makes an error of that. So
 garbage is collected at the end of each test that has more files open, or more threads or children, than before it, and at
 the end of each module. Collecting after every test would cost a fifth of the quick ones.
 
-Children that run on and threads that hold the program up are leaks whether or not anybody still refers to them.
+Children that still run and threads that delay the program's exit are leaks, whether or not anything still refers to them.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-PATIENCE_S = 60.0  # for threads that are about to end
+PATIENCE_S = 60.0  # for threads that are ending
 # They belong to the default executor of a loop that may live longer than the test: started as needed, joined with the loop.
 POOLED = ("asyncio_", "ThreadPoolExecutor")
-# Fixtures whose processes live on, and are ended by a fixture of the session or module.
+# Fixtures whose processes outlive the test and are ended by a fixture of the session or module.
 KEEPERS = frozenset({"up", "the_up", "broker", "stopped_data"})  # end to end, and in test_embedded_broker
 
 
 def open_files() -> int:
-    """How many file descriptors are open; 0 where that is not known."""
+    """Number of open file descriptors; 0 where that cannot be known."""
     try:
         return len(os.listdir("/proc/self/fd"))  # noqa: PTH208  # the quickest; it is called twice a test
     except FileNotFoundError:
@@ -34,7 +34,7 @@ def open_files() -> int:
 
 
 def children() -> set[int]:
-    """Processes of ours that run, without the embedded broker that the whole run shares."""
+    """Running child processes, without the embedded broker that the whole run shares."""
     try:
         running = {int(pid) for task in os.listdir("/proc/self/task") for pid in _children_of(task)}  # noqa: PTH208
     except FileNotFoundError:
@@ -55,7 +55,7 @@ def threads() -> set[threading.Thread]:
 
 
 def ends_by_itself(pid: int) -> bool:
-    """Whether it is what the broker does in the background of its first run on a machine."""
+    """Whether it is the broker's training, which runs in the background of its first start on a machine."""
     try:
         return "ledger.broker.aot_training" in psutil.Process(pid).cmdline()
     except psutil.Error:
@@ -71,14 +71,14 @@ def described(pid: int) -> str:
 
 @pytest.fixture(autouse=True, scope="module")
 def _nothing_left_by_the_module() -> Iterator[None]:
-    """The first fixture of a module, so the last to end: after what its other fixtures opened."""
+    """The first fixture of a module, so the last to end, after the module's other fixtures."""
     yield
     gc.collect()
 
 
 @pytest.fixture(autouse=True)
 def _nothing_left_by_the_test(request: pytest.FixtureRequest) -> Iterator[None]:
-    """The first of a test's fixtures, so the last to end. What wider fixtures opened for it counts as there before."""
+    """The first of a test's fixtures, so the last to end. What fixtures of a wider scope opened counts as open before."""
     files, processes, running = open_files(), children(), threads()
     yield
     deadline = time.monotonic() + PATIENCE_S
@@ -93,12 +93,12 @@ def _nothing_left_by_the_test(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 def excused(request: pytest.FixtureRequest) -> bool:
-    """Whether a resource warning is expected of the test: then while that holds, and not in the next one."""
+    """Whether the test expects a resource warning: then garbage is collected while that holds, not in the next test."""
     marks = request.node.iter_markers("filterwarnings")
     return any("ResourceWarning" in rule for mark in marks for rule in mark.args)
 
 
 def shared_processes(config: pytest.Config) -> set[int]:
-    """The broker's, which a test may have been the first to ask for."""
+    """The broker's processes, which this test may have been the first to need."""
     shared = config.pluginmanager.get_plugin("tests.support.workers")
     return set() if shared is None else shared.broker_processes(config)

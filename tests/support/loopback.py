@@ -1,6 +1,6 @@
 """HTTP clients for servers of the tests, all on 127.0.0.1: without TLS, without a proxy of the environment.
 
-httpx reads all certificates of the system for each client that is made: 23 ms, hundreds of times in a run.
+httpx reads all certificates of the system for each new client: 23 ms, hundreds of times in a run.
 """
 
 from __future__ import annotations

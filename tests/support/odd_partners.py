@@ -1,8 +1,8 @@
 """A payment provider and stock services over HTTP and gRPC whose answers look right and mostly are not.
 
-`OddServer` answers whatever Stripe's client and the HTTP door to a stock service ask, with the object that the path is about: as
-it should be, with members missing, null, of other types and sizes, in bytes that are no JSON or no UTF-8, under another status,
-with odd headers, broken off in the middle. `odd_stock_over_grpc` does the same with protobuf.
+`OddServer` answers every request of Stripe's client and of the HTTP door to a stock service with the object that the path is
+about: correct, or with members missing, null, of other types and sizes, in bytes that are not JSON or not UTF-8, under another
+status, with odd headers, cut off in the middle. `odd_stock_over_grpc` does the same with protobuf.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import grpc
 from commands.stock_proto import stock_pb2 as pb
 from tests.support.stripe_objects import CHARGE, DISPUTE, INTENT, REFUND, mutated
 
-MARK = "zaphod"  # in everything of an answer that no log line may repeat
+MARK = "zaphod"  # marks everything in an answer that no log line may repeat
 STATUSES = ["requires_payment_method", "requires_action", "processing", "requires_capture", "succeeded", "canceled"]
 ERROR = {
     "error": {
@@ -62,7 +62,7 @@ HEADERS = [
 
 
 class OddServer:
-    """Use as an async context manager; `url` is where it is then. `answered` counts what it did."""
+    """Use as an async context manager, which sets `url`. `answered` counts its answers by kind."""
 
     def __init__(self, chance: random.Random) -> None:
         self._chance = chance
@@ -122,13 +122,13 @@ class OddServer:
         return status, extra, b"" if status == 204 else body
 
     def _mutated(self, thing: dict[str, Any]) -> dict[str, Any]:
-        """Of a list now the list itself, now one of what is in it."""
+        """Of a list: sometimes the list itself, sometimes one of its items."""
         if isinstance(inner := thing.get("data"), list) and inner and self._chance.random() < 0.7:
             return thing | {"data": [mutated(one, self._chance) for one in inner]}
         return mutated(thing, self._chance)
 
     def _thing(self, method: str, path: str) -> dict[str, Any]:
-        """What a provider that works would answer."""
+        """The answer of a provider that works."""
         chance = self._chance
         parts = path.strip("/").split("/")
         if parts[0] == "reservations":
@@ -161,7 +161,7 @@ class OddServer:
 
 @contextlib.asynccontextmanager
 async def odd_stock_over_grpc(chance: random.Random) -> AsyncIterator[str]:
-    """Where it listens (host:port)."""
+    """Yields where it listens (host:port)."""
 
     async def reply(request: bytes, context: grpc.aio.ServicerContext) -> bytes:
         if chance.random() < 0.1:
@@ -169,13 +169,13 @@ async def odd_stock_over_grpc(chance: random.Random) -> AsyncIterator[str]:
         items = [
             pb.Item(sku=chance.choice(("mug", "", "é" * 100)), available=chance.choice((0, -1, 2**31, 2**62))) for _ in range(3)
         ]
-        made = pb.ReserveReply(
+        reply_message = pb.ReserveReply(
             status=chance.choice((0, 1, 2, 3, 99, -1)),  # type: ignore[arg-type]  # an open enum on the wire
             reservation_ref=chance.choice(("", "r-1", "é", "x" * 200, "r 1")),
             reason=chance.choice((0, 1, 2, 3, 77)),  # type: ignore[arg-type]
             items=items * chance.choice((0, 1, 100)),
         )
-        raw = bytearray(made.SerializeToString())
+        raw = bytearray(reply_message.SerializeToString())
         for _ in range(chance.choice((0, 0, 1, 3)) if raw else 0):
             raw[chance.randrange(len(raw))] = chance.randrange(256)
         return bytes(raw) if chance.random() < 0.9 else bytes(raw[: len(raw) // 2])

@@ -1,4 +1,4 @@
-"""Real `commands` processes over the shipped in-memory log, and what a reader of it sees."""
+"""Real `commands` processes over the in-memory log, and what a reader of it sees."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TOPICS = Topics()
 
 
 class KeptStore(MemoryStore):
-    """A store that outlives the process that closes it, as a disk does."""
+    """A store that keeps its rows when a process closes it, as a disk does."""
 
     def close(self) -> None:
         pass
@@ -39,7 +39,7 @@ class Running:
 
 
 class Ledger:
-    """A log, processes over it, and what a reader sees of it."""
+    """A log, processes over it, and a reader's view of it."""
 
     def __init__(self, specs: Iterable[TopicSpec] = TOPICS.specs(PARTITIONS, WRITERS)) -> None:
         self.ahead_ms = 0  # of the log's clock
@@ -50,7 +50,7 @@ class Ledger:
         self.running: list[Running] = []
 
     def start(self, instance: str = "one") -> Running:
-        """A `commands` process; its stores survive it by name."""
+        """Start a `commands` process; its stores outlive it, by name."""
 
         def open_store(name: str) -> KeptStore:
             return self.stores.setdefault(f"{instance}/{name}", KeptStore())
@@ -84,11 +84,11 @@ class Ledger:
         tps = {TopicPartition(topic, p): 0 for p in range(PARTITIONS)}
         reader = self.log.reader("check", eof=True)
         reader.assign(tps)
-        found: list[Record] = []
+        records_read: list[Record] = []
         while len(reader.reached_end()) < PARTITIONS:
-            found += reader.poll(1000, 0.05)
+            records_read += reader.poll(1000, 0.05)
         reader.close()
-        return found
+        return records_read
 
     def events(self) -> list[OrderEvent]:
         return [event_codec().decode(r.value) for r in self.records(TOPICS.events)]
@@ -100,9 +100,9 @@ class Ledger:
         ids = [e.command_id for e in self.events()] + [r.command_id or "?" for r in self.refusals()]
         return Counter(ids)
 
-    def wait_for(self, what: Callable[[], bool], timeout_s: float = PATIENCE_S) -> None:
+    def wait_for(self, holds: Callable[[], bool], timeout_s: float = PATIENCE_S) -> None:
         deadline = time.monotonic() + timeout_s
-        while not what():
+        while not holds():
             assert time.monotonic() < deadline, "it did not happen in time"
             time.sleep(0.02)
 

@@ -1,12 +1,12 @@
-"""Calls of the API's operations as schemathesis makes them of the OpenAPI document, sent to a running ledger and judged.
+"""Calls of the API's operations that schemathesis generates from the OpenAPI document, sent to a running ledger and judged.
 
-schemathesis knows the document and nothing else: its order ids are of no order, its tokens of nobody. Here a call gets a role
-that may make it, and half of the time the name of something that is there; everything else stays as it was made. Judged is what
+schemathesis knows the document and nothing else: its order ids and its tokens do not exist. Here a call gets a role that may
+make it, and half of the time the name of something that exists; everything else stays as generated. An answer is judged as
 schemathesis judges by the document (status, content type, headers, body, success for what the document forbids), and:
 
-    below 500, but for a 503 that is described
+    below 500, except for a 503 that is described
     a problem's slug is described for the operation
-    what the document allows is refused only by rules that no schema can tell (`UNTOLD`)
+    what the document allows is refused only by rules that no schema can express (`BEYOND_SCHEMAS`)
     without a token 401, unless the operation is open to all
 """
 
@@ -57,9 +57,9 @@ RESTOCK_CALLS = 50
 STAFF = {"setOrderStatus": "admin", "resolveAttention": "admin", "eraseCustomer": "operator", "readDailyReport": "reader"}
 STAFF |= dict.fromkeys(("requestRefund", "createShipment", "confirmShipment", "changeMetadata", "importOrder"), "admin")
 STAFF |= dict.fromkeys(("addNote", "readNotes", "deleteNote"), "admin")
-# Codes of problems, or of their errors, for what the document says in words: sums, pairs, the state of an order, that 1.0 is no
-# integer. "42201" and "42202" are the registry's, for a text that is no schema and a version that is no number of one.
-UNTOLD = frozenset(
+# Codes of problems, or of their errors, for rules that the document states in words: sums, pairs, the state of an order, that
+# 1.0 is not an integer. "42201" and "42202" are the registry's, for a text that is not a schema and an invalid version number.
+BEYOND_SCHEMAS = frozenset(
     {
         *("currency-not-supported", "total-mismatch", "duplicate-line", "wrong-sign", "not-a-phone-number", "control-character"),
         *("not-an-email-address", "looks-like-a-card-number", "idempotency-key-reused", "idempotency-key-required"),
@@ -72,7 +72,7 @@ UNTOLD = frozenset(
 
 
 class Choice(NamedTuple):
-    """Who sends a call, whether its names are of what is there, and of which of those. The plain choice comes first: hypothesis
+    """Who sends a call, whether its names exist, and which existing ones they are. The plain choice comes first: hypothesis
     draws it most often."""
 
     role: Literal["right", "any", "none"] = "right"
@@ -86,7 +86,7 @@ CHOICES = st.builds(
 
 
 class Fuzzed:
-    """A running ledger with a few orders, and what was answered so far."""
+    """A running ledger with a few orders, and the answers it has given."""
 
     def __init__(self, ledger: RunningLedger, sandbox: RunningSandbox) -> None:
         self.ledger, self.document = ledger, json.loads(json.dumps(ledger.app.openapi()))
@@ -102,7 +102,7 @@ class Fuzzed:
         self.session.close()
 
     def _stock(self, sandbox: RunningSandbox) -> None:
-        """Orders in several states, and the names of all other things that calls are about."""
+        """Place orders in several states, and collect the names of everything else that calls are about."""
         client, staff, placed, final = self._customer, self.ledger.client("admin"), self.placed, self._final
 
         def until(order_id: str, status: str) -> str:
@@ -135,14 +135,14 @@ class Fuzzed:
 
     @staticmethod
     def _final(client: httpx.Client, method: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        """What a command led to, asked again under its key until it is decided."""
+        """The answer to a command, sent again under its key until it is decided."""
         headers, deadline = key() | {"Prefer": "wait=10"}, time.monotonic() + PATIENCE_S
         while (answer := client.request(method, path, json=body, headers=headers)).status_code in (202, 503):
             assert time.monotonic() < deadline, answer.text
             time.sleep(0.1)
         assert answer.is_success, answer.text
-        found: dict[str, Any] = answer.json()
-        return found
+        final_answer: dict[str, Any] = answer.json()
+        return final_answer
 
     # ---- making
 
@@ -150,14 +150,14 @@ class Fuzzed:
         return self.operations[operation_id].as_strategy(generation_mode=mode)
 
     def at_the_bounds(self, operation_id: str) -> Iterator[Call]:
-        """Each bound and each kind of violation of each parameter and of the body, once."""
+        """Cases for each bound and each kind of violation of each parameter and of the body."""
         operation = self.operations[operation_id]
         modes, config = list(GenerationMode), self.schema.config.generation_for(operation=operation)
         for case in self.schema.iter_coverage_cases(operation, generation_modes=modes, generation_config=config):
             yield _without_stopgaps(case)
 
     def _make_real(self, case: Call, choice: Choice) -> None:
-        """Names of things that are there, where the case has well-formed ones."""
+        """Replace the well-formed names of the case by names that exist."""
         assert case.meta is not None
         modes = {location.name: info.mode for location, info in case.meta.components.items()}
         number = choice.number
@@ -183,9 +183,9 @@ class Fuzzed:
             names = {"cursor": self.cursor, "at": self.place, "customer_id": CUSTOMER}
             if case.operation.label == "GET /commands/{command_id}":
                 case.query = case.query | {name: names[name] for name in case.query if name in names}
-            elif "cursor" in case.query:  # which belongs to its filters: one of none, or filters without one
-                rest = {name: value for name, value in case.query.items() if name != "cursor"}
-                case.query = {"cursor": self.cursor} if number % 4 == 0 else rest
+            elif "cursor" in case.query:  # a cursor belongs to its filters: a cursor without filters, or filters without a cursor
+                other_filters = {name: value for name, value in case.query.items() if name != "cursor"}
+                case.query = {"cursor": self.cursor} if number % 4 == 0 else other_filters
         if real("HEADER") and "Ledger-Position" in case.headers:
             case.headers["Ledger-Position"] = self.position
         if real("BODY") and isinstance(case.body, dict) and "schema" in case.body:
@@ -202,7 +202,7 @@ class Fuzzed:
                 units |= {"service": "product", "sku": "espresso-1kg"}
 
     def _make_payable(self, body: dict[str, Any]) -> None:
-        """A well-formed order whose total is right, a payment of what is to be paid."""
+        """Correct the total of a well-formed order, and the amount of a payment."""
         if "lines" in body and "contact" in body:
             for number, line in enumerate(body["lines"]):
                 line["sku"] = f"sku-{number}"
@@ -233,19 +233,19 @@ class Fuzzed:
     def call(self, case: Call, choice: Choice = Choice()) -> requests.Response:
         """Send `case` and judge the answer. Raises `AssertionError`, or an exception group of schemathesis, with a curl line."""
         operation, role = case.operation.definition.raw, self._role(case, choice)
-        if self.answers.total() % RESTOCK_CALLS == 0:  # what was placed before may be cancelled by now
+        if self.answers.total() % RESTOCK_CALLS == 0:  # orders placed earlier may be cancelled by now
             self.orders[1], self.orders[4] = self.placed(order_body()), self.placed(free_order_body())
         if choice.real:
             self._make_real(case, choice)
         if role not in (None, "gateway"):
-            case.headers.pop("Customer-Id", None)  # ignored from others, whatever it is
+            case.headers.pop("Customer-Id", None)  # ignored from other roles, whatever its value
         headers: dict[str, str] = {}
         if role is not None:
             headers["Authorization"] = f"Bearer {self.ledger.tokens[role]}"
         if role == "gateway" and (choice.real or "Customer-Id" not in case.headers) and self._is_well_formed(case, "HEADER"):
             headers["Customer-Id"] = CUSTOMER
         if "Ledger-Position" in case.headers:
-            headers["Prefer"] = "wait=0"  # a position that nobody has reached is not waited for
+            headers["Prefer"] = "wait=0"  # do not wait for a position that nobody has reached
         if "text/html" in next(r for status, r in operation["responses"].items() if status[0] == "2").get("content", {}):
             headers["Accept"] = ("text/html", "*/*")[choice.number % 2]
         sent = requests.Request(**case.as_transport_kwargs(base_url=self.ledger.url, headers=headers)).prepare()
@@ -280,14 +280,14 @@ class Fuzzed:
             codes = {problem.get("code") or str(problem["error_code"])} | {error["code"] for error in problem.get("errors", ())}
             theirs = {"gateway": {"customer_id", "email"}, "reader": {"email"}}.get(role or "", set())
             not_for_them = bool(theirs & case.query.keys()) and "unknown-field" in codes
-            assert not_for_them or codes & UNTOLD, self._story(case, answer)
+            assert not_for_them or codes & BEYOND_SCHEMAS, self._story(case, answer)
 
     def _story(self, case: Call, answer: requests.Response) -> str:
         return f"{answer.status_code} {answer.text[:1000]}\n{case.as_curl_command(base_url=self.ledger.url)}"
 
 
 def _described_operations(schema: BaseSchema) -> Iterator[tuple[str, Operation]]:
-    """All of the document, by operation id."""
+    """All operations of the document, by operation id."""
     for result in schema.get_all_operations():
         assert isinstance(result, Ok), result
         yield result.ok().definition.raw["operationId"], result.ok()
@@ -295,7 +295,7 @@ def _described_operations(schema: BaseSchema) -> Iterator[tuple[str, Operation]]
 
 def _without_stopgaps(case: Call) -> Call:
     """schemathesis 4.32 finds no value for a pattern that begins with digits or quotes, and fills in `0`: in every case of the
-    operation, which then tests the header alone. Such a header is left out, unless the case is about it."""
+    operation, which then tests that header alone. Such a header is left out, unless the case is about it."""
     assert case.meta is not None
     about = case.meta.phase.data.parameter if isinstance(case.meta.phase.data, CoveragePhaseData) else None
     for parameter in case.operation.headers:
@@ -307,7 +307,7 @@ def _without_stopgaps(case: Call) -> Call:
 
 
 def _as_httpx(answer: requests.Response) -> httpx.Response:
-    """For the harness, which judges the answers of every other test."""
+    """The answer for the harness, which judges those of every other test."""
     assert answer.request.method is not None
     assert answer.request.url is not None
     headers = {k: v for k, v in answer.headers.items() if k.lower() not in ("content-length", "transfer-encoding")}

@@ -30,7 +30,7 @@ def openapi_of_a_ledger() -> dict[str, Any]:
         context = AppContext(
             settings, log, sender, projector, Queries(projector), Tokens([]), HASH_KEY.encode(), AdjustableStatus()
         )
-        found: dict[str, Any] = json.loads(json.dumps(build_app(context).openapi()))
-        return found
+        built: dict[str, Any] = json.loads(json.dumps(build_app(context).openapi()))
+        return built
     finally:
         sender.close()

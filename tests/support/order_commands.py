@@ -1,4 +1,4 @@
-"""Commands in words (see `order_model`), as the project knows them; and alphabets of them, the `WHOLE` one last."""
+"""Commands in words (see `order_model`) as commands of the product; and alphabets of them, the `WHOLE` one last."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ TOTAL = 1000
 ACTORS = {"customer": "gateway:web", "admin": "admin:desk"}
 
 
-# ---- a command in words -> the command of the project ---------------------------------------------------------------
+# ---- a command in words -> the command of the product ---------------------------------------------------------------
 
 
 def order_command(c: Command, order_id: str = "ord_1", command_id: str = "cmd_x") -> OrderCommand:
-    """The `OrderCommand` that `c` (see `order_model`) stands for."""
+    """The `OrderCommand` for `c` (see `order_model`)."""
     role: str = c.get("role", "reconciler")
     customer = "c-1" if role == "customer" or c["op"] == "ImportOrder" else ""
     return OrderCommand(
@@ -125,12 +125,12 @@ TWO_AND_ONE = (
 
 
 def cart_of(c: Command) -> tuple[tuple[Item, ...], tuple[Charge, ...]]:
-    """What a PlaceOrder orders: `TWO_AND_ONE`, or two units of a thing of each service, and an adjustment makes up the total."""
+    """The lines and charges of PlaceOrder: `TWO_AND_ONE`, or two units of a thing per service, adjusted to make up the total."""
     if c.get("cart") == "two and one":
         return TWO_AND_ONE
     items = tuple(Item(service, f"{service}-1", 2, 100) for service in c.get("services", ("product",)))
-    rest = c.get("total", TOTAL) - total_of(items, ())
-    return items, (Charge("shipping" if rest >= 0 else "discount", rest),)
+    adjustment = c.get("total", TOTAL) - total_of(items, ())
+    return items, (Charge("shipping" if adjustment >= 0 else "discount", adjustment),)
 
 
 def place_order(items: tuple[Item, ...], charges: tuple[Charge, ...]) -> PlaceOrder:
@@ -154,12 +154,12 @@ def _import_order(c: Command) -> ImportOrder:
 
 
 def at_ms(c: Command) -> int:
-    """Broker time of `c`: right after the order was placed (so the clock may fall), or when the time to pay is over."""
+    """Broker time of `c`: right after the order was placed (so the clock may go back), or when the time to pay is over."""
     return PLACED_AT + WINDOW_MS if c.get("late") else PLACED_AT + 1
 
 
 def meet(order: Order, c: Command) -> tuple[OrderCommand, Order]:
-    """`c` as it meets `order`: with its expected version, or with an order that is full."""
+    """`c` and `order` as they meet: the expected version set, or the order full."""
     if c.get("full"):
         order = msgspec.structs.replace(order, version=1000)
     if c.get("stale"):

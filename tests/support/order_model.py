@@ -1,9 +1,9 @@
-"""The rules of orders once more, as tuples and plain functions: what the tests hold `decide` and `evolve` against.
+"""The rules of orders once more, as tuples and plain functions, to compare `decide` and `evolve` with.
 
-Here are states and what is read off them; `order_rules` and `desk_rules` say what is legal when, `order_steps` what an accepted
-command makes of a state. They are written from tables that are older than the code, row by row, and import nothing of the
-product. A state holds what the rules depend on and no more: no version, no times but "the time to pay is over", no counters of
-the log. That makes it the quotient of the reachable orders too (`order_space`).
+This file has the states and what is derived from them; `order_rules` and `desk_rules` say what is legal when, `order_steps` how
+an accepted command changes a state. They are written from tables that are older than the code, row by row, and import nothing of
+the product. A state holds what the rules depend on and no more: no version, no times but "the time to pay is over", no counters
+of the log. That makes it the quotient of the reachable orders too (`order_space`).
 
 A command is a plain dictionary: `op`, `role` (`customer`, `admin` or the name of a part of the system), `late` (it comes at
 or after `expires_at`), `foreign`, `stale` (it expects another version), `full` (the order has 1,000 events), and the fields
@@ -48,7 +48,7 @@ class Line(NamedTuple):
 
 
 class Part(NamedTuple):
-    """Units that a service gets back while the order goes on; `units` as the command had them: (sku, units)."""
+    """Units that a service gets back while the order continues; `units` as the command had them: (sku, units)."""
 
     service: str
     units: tuple[tuple[str, int], ...]
@@ -91,7 +91,7 @@ class State(NamedTuple):
     fulfilment: str = "none"
     attempts: tuple[Attempt, ...] = ()
     refunds: tuple[Refund, ...] = ()
-    failures: int = 0  # ever; refunds are numbered by it
+    failures: int = 0  # in total; the next refund's number follows from it
     recent: int = 0  # since the last retry
     disputes: tuple[Dispute, ...] = ()
     flags: tuple[tuple[str, str], ...] = ()
@@ -136,13 +136,13 @@ class No(NamedTuple):
     code: str
 
 
-def given(c: Command, *names: str) -> dict[str, Any]:
-    """The fields of `c` that are set, under the event's names: `ours` or `ours:theirs`."""
+def fields_set(c: Command, *names: str) -> dict[str, Any]:
+    """The fields of `c` that are set, under the event's names: `name` or `name in c:name in the event`."""
     pairs = [(n.split(":")[0], n.split(":")[-1]) for n in names]
     return {theirs: c[ours] for ours, theirs in pairs if c.get(ours) is not None}
 
 
-# ---- what is read off a state ---------------------------------------------------------------------------------------
+# ---- what follows from a state ----------------------------------------------------------------------------------------
 
 
 def captured(s: State) -> int:
@@ -280,7 +280,7 @@ def shown(s: State) -> str:
 
 
 def find_refund(s: State, c: Command) -> Refund | None:
-    """One object at the provider is one refund; our number names it only while one of the two has no reference."""
+    """One object at the provider is one refund; the ledger's number names it only while one of the two has no reference."""
     if c.get("ref") and (known := [r for r in s.refunds if r.ref == c["ref"]]):
         return known[0]
     numbered = [r for r in s.refunds if r.no and r.no == c["no"] and not (r.ref and c.get("ref"))]

@@ -7,11 +7,11 @@ from ledger.durations import DAY_MS, HOUR_MS, MINUTE_MS
 from ledger.order import Order
 from tests.support import order_model as model
 
-UNDER_WAY = ("open", "pending", "declined")
+IN_PROGRESS = ("open", "pending", "declined")
 
 
 def expected(s: model.State, o: Order) -> set[tuple[str, str, int]]:
-    """(kind, key, not before) of everything owed. From `o` come what the class leaves out: times, and what people dealt with."""
+    """(kind, key, not before) of everything owed. `o` has what the class leaves out: times, and what people have settled."""
     if s.imported:
         return set()
     i = o.order_id
@@ -64,14 +64,14 @@ def _payments(s: model.State, o: Order) -> set[tuple[str, str, int]]:
         last = n == len(s.attempts)
         if waits and last and a.state == "requested":
             owed.add(("create_payment", f"pi:{i}:{n}", 0))
-        if waits and last and a.state in UNDER_WAY:
+        if waits and last and a.state in IN_PROGRESS:
             owed.add(("look_at_payment", f"look:{i}:{n}", since + MINUTE_MS))
         if a.state not in ("captured", "voided") and not (waits and last):
             owed.add(("void", f"void:{i}:{n}", 0))
         if a.state == "captured" and a.ref is None and model.owed_back(s) > 0:
-            owed.add(("look_at_payment", f"look:{i}:{n}", since + MINUTE_MS))  # to learn its name, or nothing can go back
+            owed.add(("look_at_payment", f"look:{i}:{n}", since + MINUTE_MS))  # its name is needed for refunds
         if a.state == "captured" and a.ref and model.dispute_open(s):
-            owed.add(("look_at_dispute", f"look:{i}:dispute:{n}", o.updated_at + DAY_MS))  # the bank's word may be lost
+            owed.add(("look_at_dispute", f"look:{i}:dispute:{n}", o.updated_at + DAY_MS))  # the bank's message may be lost
     return owed
 
 
@@ -88,7 +88,7 @@ def _refunds(s: model.State, o: Order) -> set[tuple[str, str, int]]:
 
 
 def _people(s: model.State, o: Order) -> set[tuple[str, str, int]]:
-    """Calls for a person: each once, but for the money that still has to go back."""
+    """Calls for a person: each once, except for money that still has to go back."""
     i, called = o.order_id, {}
     if s.recent >= 3 and model.owed_back(s) > 0:
         called[f"att:{i}:refund:{max(r.no for r in s.refunds)}"] = (0, True)

@@ -1,4 +1,4 @@
-"""What is legal when, once more (see `order_model`): what a command comes to, by the state it meets."""
+"""What is legal when, once more (see `order_model`): the result of a command, by the state it meets."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from tests.support.order_model import (
     State,
     captured,
     due_back,
+    fields_set,
     find_refund,
-    given,
     paid_elsewhere,
     payment_axis,
     refunded,
@@ -86,7 +86,7 @@ def _resolve(s: State, c: Command) -> Event | No:
     if c["action"] == "settled_elsewhere" and amount is None:
         about_refunds = s.cancelled or c["code"] in ("refund_failed", "refund_overdue")
         amount = max(0, due_back(s) - refunded(s)) if about_refunds else 0
-    detail = {"code": c["code"], "obligation_key": c["key"], "action": c["action"]} | given(c, "ticket")
+    detail = {"code": c["code"], "obligation_key": c["key"], "action": c["action"]} | fields_set(c, "ticket")
     return Event("AttentionResolved", detail | ({"amount_minor": amount} if c["action"] == "settled_elsewhere" else {}))
 
 
@@ -95,11 +95,11 @@ def _payment(s: State, c: Command) -> Event | No:
         return No("unknown_attempt")
     a = s.attempts[c["attempt"] - 1]
     names = ("amount:amount_minor", "ref:provider_ref", "waiting:waiting_for", "code", "charge:charge_ref", "capture_before")
-    event = Event(c["fact"], {"attempt": c["attempt"]} | given(c, *names))
-    if c["fact"] == "PaymentCaptured":  # always, if more than known
+    event = Event(c["fact"], {"attempt": c["attempt"]} | fields_set(c, *names))
+    if c["fact"] == "PaymentCaptured":  # always, if more than was known
         return event if (c.get("amount") or 0) > a.captured else No("already_known")
     new_ref = bool(c.get("ref")) and a.ref is None
-    if a.state == "captured" and not (c["fact"] == "PaymentOpened" and new_ref):  # not captured, but for the name it lacked
+    if a.state == "captured" and not (c["fact"] == "PaymentOpened" and new_ref):  # not captured, unless it lacked a name
         return No("already_known")
     same = {
         "PaymentOpened": a.state != "requested",
@@ -117,7 +117,7 @@ def _payment(s: State, c: Command) -> Event | No:
 
 def _refund(s: State, c: Command) -> Event | No:
     known = find_refund(s, c)
-    event = Event(c["fact"], {"refund_no": c["no"]} | given(c, "ref:provider_ref", "amount:amount_minor", "code"))
+    event = Event(c["fact"], {"refund_no": c["no"]} | fields_set(c, "ref:provider_ref", "amount:amount_minor", "code"))
     if known is None:
         return event
     adds = {
@@ -130,7 +130,7 @@ def _refund(s: State, c: Command) -> Event | No:
 
 def _dispute(s: State, c: Command) -> Event | No:
     known = next((d for d in s.disputes if d.ref == c["ref"]), None)
-    event = Event(c["fact"], {"provider_ref": c["ref"]} | given(c, "amount:amount_minor", "reason", "due_by"))
+    event = Event(c["fact"], {"provider_ref": c["ref"]} | fields_set(c, "amount:amount_minor", "reason", "due_by"))
     if c["fact"] == "DisputeOpened":  # without an outcome it is open now
         return No("already_known") if known and (known.outcome == "open" or c.get("outcome")) else event
     event.detail["outcome"] = c["outcome"]
@@ -151,7 +151,7 @@ def _stock(s: State, c: Command) -> Event | No:
         "StockRejected": ("owed",),
         "StockReleased": ("owed", "reserved"),
     }[c["fact"]]
-    detail = {"service": c["service"]} | given(c, "ref:reservation_ref", "reason")
+    detail = {"service": c["service"]} | fields_set(c, "ref:reservation_ref", "reason")
     return Event(c["fact"], detail) if state in legal else No("already_known")
 
 
@@ -175,7 +175,7 @@ FACTS = {
     "RaiseAttention": _raise,
 }
 
-# What each operation may be refused for besides `order_not_found`.
+# The codes with which each operation may be refused, besides `order_not_found`.
 CODES = desk_rules.CODES | {
     "PlaceOrder": {"idempotency_key_reused", "amount_differs"},
     "ImportOrder": {"idempotency_key_reused", "amount_differs", "number_in_use"},

@@ -1,12 +1,12 @@
-"""Every order that can be reached, up to what the rules cannot tell apart: breadth first over evolve∘decide.
+"""Every order that can be reached, up to what the rules cannot distinguish: breadth first over evolve∘decide.
 
 The quotient is `order_model.State`: dropped are version, times (but whether the time to pay is over), actors, amounts that
 only repeat the fact, reservation references, carriers and contents of parcels, `times_reserved` and who cancelled why; failures
-of refunds count to three. `decide` hands the dropped things on without looking at them, except the version (`stale`, `full` are
-part of the command), so one order stands for its class; `test_decide_exhaustive.py` holds this claim too.
+of refunds count to three. `decide` passes the dropped parts on without reading them, except the version (`stale`, `full` are
+part of the command), so one order represents its class; `test_decide_exhaustive.py` checks this claim too.
 
-The axes multiply, so there are several universes, each complete under its own alphabet: whose facts and requests are used
-to go on. Every reached state then meets the *whole* alphabet in the test.
+The axes multiply, so there are several universes, each complete under its own alphabet of facts and requests. In the test,
+every reached state then meets the *whole* alphabet.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def quotient(s: State) -> State:
 
 
 class Reached(NamedTuple):
-    """An order that stands for its class, and how it came about."""
+    """An order that represents its class, and how it was reached."""
 
     order: Order
     parent: Reached | None
@@ -110,8 +110,8 @@ def reach(universe: Universe) -> dict[State, Reached]:
         step = _step(first, KNOWN[number])
         assert step is not None, f"{universe.name}: {KNOWN[number]} is refused in its head"
         first = step[1]
-    found = {state_of(first.order): first}
-    queue = deque(found.values())
+    states = {state_of(first.order): first}
+    queue = deque(states.values())
     while queue:
         reached = queue.popleft()
         for number in universe.alphabet:
@@ -119,10 +119,10 @@ def reach(universe: Universe) -> dict[State, Reached]:
                 continue
             state, after = step
             within = len(state.attempts) <= universe.attempts and len(state.marks) <= universe.occasions
-            if within and state not in found:
-                found[state] = after
+            if within and state not in states:
+                states[state] = after
                 queue.append(after)
-    return found
+    return states
 
 
 def _step(reached: Reached, c: Command) -> tuple[State, Reached] | None:

@@ -77,7 +77,7 @@ def _after_cut(s: State, c: Command) -> State:
         for x, n in zip(s.lines, units, strict=True)
     )
     cut = s._replace(lines=lines, total=s.total - amount, shipping_cancelled=s.shipping_cancelled or c["shipping"])
-    return _fulfilled(_given_back(_to_return(cut, overpaid(cut) - overpaid(s) - before), c["lines"]))
+    return _fulfilled(_returned(_to_return(cut, overpaid(cut) - overpaid(s) - before), c["lines"]))
 
 
 def _after_request(s: State, c: Command, amount: int) -> State:
@@ -87,7 +87,7 @@ def _after_request(s: State, c: Command, amount: int) -> State:
         for x, n in zip(s.lines, asked(s, c) or [], strict=True)
     )
     s = _to_return(s, amount)._replace(lines=lines, shipping_refunded=s.shipping_refunded or bool(c.get("shipping")))
-    return _given_back(s, c["lines"]) if again else s
+    return _returned(s, c["lines"]) if again else s
 
 
 def _to_return(s: State, amount: int) -> State:
@@ -97,7 +97,7 @@ def _to_return(s: State, amount: int) -> State:
     return s._replace(marks=(*s.marks, max(0, *s.marks[-1:], returned(s)) + amount))
 
 
-def _given_back(s: State, lines: Lines) -> State:
+def _returned(s: State, lines: Lines) -> State:
     """Each service gets its part of these units back."""
     services = dict.fromkeys(service for service, _, _ in lines)
     new = (Part(name, tuple((sku, n) for service, sku, n in lines if service == name)) for name in services)

@@ -34,7 +34,7 @@ from tests.support.order_model import Command
 
 @dataclass(frozen=True)
 class Universe:
-    """Orders of one kind, and what happens to them. `head` is done first, so that the axis of interest has room.
+    """Orders of one kind, and what happens to them. `head` comes first, so that the axis of interest has room.
 
     `occasions`: how many times money may come to be owed back while the order is open; its history would not end otherwise.
     `at_once`: where everything that ports can say is followed to its end, refunds succeed or fail and are not on their way first;
@@ -104,7 +104,7 @@ PAYMENT_UNIVERSES = (
         _words([CANCELS[1], _CAPTURED, *REFUNDS[:3], *DISPUTES[:3:2], *ATTENTION]),
         head=_PART_PAID,
     ),
-    Universe("captured under a name that nobody told", _words([CANCELS[1], *_P1, *REFUNDS[:3], *_SP]), head=_NAMELESS),
+    Universe("captured under an unknown name", _words([CANCELS[1], *_P1, *REFUNDS[:3], *_SP]), head=_NAMELESS),
     Universe("two disputes on the way to the door", _words([CANCELS[1], *FULFIL, *DISPUTES, *SECOND_DISPUTE, *_SP]), head=_PAID),
     Universe(
         "nothing to pay",
@@ -182,7 +182,7 @@ DESK_UNIVERSES = (
     ),
 )
 
-# From fewer states: the ports themselves lead to the others. For questions that go on from each state as far as it goes.
+# Fewer states, because the ports themselves lead to the others: for tests that continue from each state to its end.
 SMALL_PAYMENT_UNIVERSES = (
     *PAYMENT_UNIVERSES[:2],
     Universe("one refund given back", _words([CANCELS[1], *REFUNDS[:3], DEFINITE_NO, *ATTENTION]), head=_PAID),
@@ -236,10 +236,10 @@ SMALL_DESK_UNIVERSES = (
     ),
 )
 
-# The same questions with more at once: minutes, for the campaign.
+# The same questions with more events together: minutes, for the campaign.
 LARGE_PAYMENT_UNIVERSES = (
     Universe(
-        "refunds, disputes and attention at once",
+        "refunds, disputes and attention together",
         _words([CANCELS[1], *REFUNDS, *BY_HAND, *DISPUTES, *ATTENTION]),
         head=_PAID,
     ),

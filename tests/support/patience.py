@@ -6,13 +6,13 @@ import asyncio
 import time
 from collections.abc import Callable
 
-# Ten times what the slowest such wait takes on an idle machine, and less than `timeout` of pytest's settings, so that a wait
-# that fails says for what.
+# Ten times the slowest such wait on an idle machine, and less than pytest's `timeout`, so that a wait that fails says what
+# it waited for.
 PATIENCE_S = 240.0
 
 
 def until(holds: Callable[[], object], timeout_s: float = PATIENCE_S) -> None:
-    """Wait until `holds` returns something true, asked fifty times a second. Raises `AssertionError` at the end of the time."""
+    """Call `holds` fifty times a second until it returns something true. Raises `AssertionError` after `timeout_s`."""
     deadline = time.monotonic() + timeout_s
     while not holds():
         assert time.monotonic() < deadline, "not in time"
@@ -20,7 +20,7 @@ def until(holds: Callable[[], object], timeout_s: float = PATIENCE_S) -> None:
 
 
 async def until_async(holds: Callable[[], object], timeout_s: float = PATIENCE_S) -> None:
-    """The same on an event loop, which goes on meanwhile."""
+    """The same on an event loop, without blocking it."""
     deadline = time.monotonic() + timeout_s
     while not holds():
         assert time.monotonic() < deadline, "not in time"

@@ -13,7 +13,7 @@ from tests.support.patience import PATIENCE_S
 from tests.support.sandboxed import RunningSandbox
 
 
-def made(answer: httpx.Response) -> dict[str, Any]:
+def body_of(answer: httpx.Response) -> dict[str, Any]:
     """The body of a 201."""
     assert answer.status_code == 201, answer.text
     body: dict[str, Any] = answer.json()
@@ -29,7 +29,7 @@ class Shop:
 
     def place(self, **changes: Any) -> dict[str, Any]:
         answer = self.customer.post("/orders", json=order_body(**changes), headers=key())
-        return made(answer)
+        return body_of(answer)
 
     def initiate(self, order: dict[str, Any], **headers: str) -> httpx.Response:
         body = {"total_minor": order["total_minor"], "currency": order["currency"]}
@@ -37,20 +37,20 @@ class Shop:
 
     def open_payment(self, order: dict[str, Any]) -> dict[str, Any]:
         answer = self.initiate(order, Prefer="wait=10")
-        return made(answer)
+        return body_of(answer)
 
     def cancel(self, order: dict[str, Any]) -> httpx.Response:
         return self.customer.post(f"/orders/{order['order_id']}/cancel", json={}, headers=key())
 
     def read(self, order: dict[str, Any]) -> dict[str, Any]:
-        found: dict[str, Any] = self.admin.get(f"/orders/{order['order_id']}").json()
-        return found
+        body: dict[str, Any] = self.admin.get(f"/orders/{order['order_id']}").json()
+        return body
 
     def until(
         self, order: dict[str, Any], wanted: Callable[[dict[str, Any]], bool], timeout_s: float = PATIENCE_S, step_ms: int = 0
     ) -> dict[str, Any]:
-        """The order once it is as wanted. With `step_ms` the reconciler's clock goes on by as much from one look to the next:
-        for what waits for a pause that began after the last jump, behind a call that failed or found nothing new yet."""
+        """The order once `wanted` is true of it. With `step_ms`, the reconciler's clock advances by that much after each read:
+        for pauses that began after the last jump of the clock, because a call failed or brought nothing new."""
         deadline = time.monotonic() + timeout_s
         while not wanted(now := self.read(order)):
             assert time.monotonic() < deadline, (now, self.types(order))
@@ -70,13 +70,13 @@ class Shop:
         return [row["type"] for row in rows]
 
     def failed(self, kind: str) -> int:
-        """How many obligations of this kind were not met so far."""
+        """How many tries of this kind of obligation have failed."""
         assert self.ledger.companions is not None
         assert self.ledger.companions.reconciler is not None
         return self.ledger.companions.reconciler.done[f"{kind} failed"]
 
     def later(self, ms: int) -> None:
-        """Let the reconciler's clock jump: what was to be done then is due now."""
+        """Advance the reconciler's clock: what was to be done then is due now."""
         self.ledger.clock.ahead_ms += ms
         assert self.ledger.companions is not None
         reconciler = self.ledger.companions.reconciler

@@ -67,9 +67,9 @@ class MailServer:
         return f"smtp://127.0.0.1:{self.controller.port}"
 
     def subjects(self, to: str = "ada@example.org") -> list[str]:
-        """What they were told, without the words that are always there."""
-        found = [str(mail["Subject"]) for at, mail in self.mails if at == to]
-        return [x.replace("Your order ", "").replace("Your refund for order ", "refund ") for x in found]
+        """Subjects of their messages, without the words that are in all of them."""
+        subjects = [str(mail["Subject"]) for at, mail in self.mails if at == to]
+        return [x.replace("Your order ", "").replace("Your refund for order ", "refund ") for x in subjects]
 
 
 def part_of(mail: EmailMessage, kind: str = "plain") -> str:
@@ -173,7 +173,7 @@ class Post:
         tp = TopicPartition(self.topics.events, 0)
         bookmark = self.log.bookmark(f"{self.topics.prefix}notifier")
         try:
-            return (bookmark.read([tp])[tp] or 0) >= self.log.ends([tp])[tp] - 1  # the last marker is no record
+            return (bookmark.read([tp])[tp] or 0) >= self.log.ends([tp])[tp] - 1  # the last marker is not a record
         finally:
             bookmark.close()
 
@@ -185,7 +185,7 @@ class Post:
 
 @contextmanager
 def running(post: Post, contacts: Store | None = None, doors: Mapping[str, MessageDoor] | None = None) -> Iterator[Notifier]:
-    """A notifier that has begun to read, until the block ends."""
+    """A notifier that has started to read, until the block ends."""
     notifier = post.notifier(contacts, doors)
     until(lambda: notifier._positions)
     try:

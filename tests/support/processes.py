@@ -1,4 +1,4 @@
-"""Real processes of one ledger, to be killed, frozen and started again."""
+"""Real processes of one ledger, to kill, freeze and restart."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TOKEN_FILE = {"tokens": [{"name": role, "role": role, "sha256": [hash_token(toke
 
 
 class Child:
-    """`python -m api.cli <verb>` with its own environment. A killed one is started again by `start`."""
+    """`python -m api.cli <verb>` with its own environment. `start` also restarts a killed one."""
 
     def __init__(self, verb: str, env: dict[str, str], log_file: Path) -> None:
         self.verb, self.env, self.log_file = verb, env, log_file
@@ -45,7 +45,7 @@ class Child:
         self.exits.append(self._running().wait())
 
     def stop(self, timeout_s: float = PATIENCE_S) -> int:
-        """SIGTERM; the exit code."""
+        """SIGTERM. Returns the exit code."""
         self.signal(signal.SIGTERM)
         try:
             return self._running().wait(timeout_s)
@@ -58,11 +58,11 @@ class Child:
         return self._running().pid
 
     def ended(self) -> int | None:
-        """Exit code if it ended by itself."""
+        """Exit code if it ended on its own."""
         return self._running().poll()
 
     def end(self) -> None:
-        """End it in whatever state it is; for clean-up."""
+        """End it, whatever its state; for clean-up."""
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
             self.process.wait()
@@ -98,7 +98,7 @@ class LedgerNode:
             "WRITERS": str(writers),
             "LEDGER_HASH_KEY": "a key that only this test knows",
             "LEDGER_TOKENS": json.dumps(TOKEN_FILE),
-            "LIMIT_CUSTOMER_PER_SECOND": "1000000",  # a test asks as fast as it can
+            "LIMIT_CUSTOMER_PER_SECOND": "1000000",  # a test sends requests as fast as it can
             "LIMIT_STAFF_PER_SECOND": "1000000",
             "HOST": "127.0.0.1",
             "PORT": str(self.port),
@@ -112,12 +112,12 @@ class LedgerNode:
     def child(self, verb: str, node: str = "one") -> Child:
         """A process of this ledger, not started yet."""
         env = self._env | {"NODE_ID": node, "STATE_DIR": str(self.state_dir(node))}
-        made = Child(verb, env, self.folder / f"{verb}-{node}.log")
-        self.children.append(made)
-        return made
+        child = Child(verb, env, self.folder / f"{verb}-{node}.log")
+        self.children.append(child)
+        return child
 
     def wait_ready(self, timeout_s: float = PATIENCE_S) -> None:
-        """Until `serve` says it is ready, and not only for stale reads."""
+        """Wait until `serve` says it is ready, and not only for stale reads."""
         deadline = time.monotonic() + timeout_s
         with loopback.client(timeout=2.0) as client:
             while time.monotonic() < deadline:
@@ -140,7 +140,7 @@ class LedgerNode:
 
 
 class Killer(threading.Thread):
-    """Kills a child again and again at random moments and starts it again at once; `pauses_s` are the times between."""
+    """Kills a child again and again at random moments and restarts it immediately; `pauses_s` are the times between."""
 
     def __init__(self, child: Child, pauses_s: list[float]) -> None:
         super().__init__(name=f"killer-{child.verb}", daemon=True)
@@ -152,7 +152,7 @@ class Killer(threading.Thread):
             deadline = time.monotonic() + pause_s
             while time.monotonic() < deadline:
                 if (code := self._child.ended()) is not None:
-                    self.unexpected.append(code)  # it gave up by itself, which no kill of another process may cause
+                    self.unexpected.append(code)  # it ended on its own, which no kill of another process may cause
                     self._child.start()
                 time.sleep(0.02)
             self._child.kill()

@@ -1,4 +1,4 @@
-"""A gateway's load while something is struck, and the proof afterwards: topic, API and databases agree, nothing is lost."""
+"""A gateway's load during a fault, and the proof afterwards: topic, API and databases agree, nothing is lost."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SESSIONS = 16
 
 
 async def load_during(node: LedgerNode, striking: Callable[[], bool]) -> tuple[Gateway, int]:
-    """Sessions for as long as `striking()`, and a hundred more after it. The gateway, and how many there were."""
+    """Sessions while `striking()`, and a hundred more. Returns the gateway and the number of sessions."""
     async with Gateway(node.url, TOKENS["gateway"], connections=SESSIONS) as gateway:
         number, after = 0, AFTERWARDS_ORDERS
         running: set[asyncio.Task[None]] = set()
@@ -38,7 +38,7 @@ async def load_during(node: LedgerNode, striking: Callable[[], bool]) -> tuple[G
 
 
 def check_acknowledged(gateway: Gateway, ledger: checker.Ledger) -> None:
-    """Every final 2xx stands in the log: that order, that customer, that version, that status."""
+    """Every final 2xx is in the log: that order, that customer, that version, that status."""
     events = {(e.fields["order_id"], e.fields["version"]): e.fields for e in ledger.events}
     for ack in gateway.acknowledged:
         event = events.get((ack.order_id, ack.version))
@@ -64,7 +64,7 @@ async def _read_all(url: str, order_ids: list[str]) -> dict[str, dict[str, objec
 
 
 def check_reads(url: str, ledger: checker.Ledger) -> None:
-    """What the API shows of each order is what an independent fold of the topic shows."""
+    """The API shows each order as an independent fold of the topic does."""
     for order_id, shown in asyncio.run(_read_all(url, list(ledger.orders))).items():
         folded = ledger.orders[order_id]
         for name in ("version", "status", "customer_id", "currency", "total_minor", "captured_minor", "refunded_minor"):
@@ -72,7 +72,7 @@ def check_reads(url: str, ledger: checker.Ledger) -> None:
 
 
 def prove(node: LedgerNode, gateway: Gateway, orders: int) -> str:
-    """Everything that must hold once the load is over; stops the processes. A line about what was proven."""
+    """Check everything that must hold after the load; stops the processes. Returns a line about what was proven."""
     assert gateway.never == [], checker.describe(gateway.never) + node.tails()
     node.wait_ready()
     ledger = checker.read_ledger(node.bootstrap, node.topics.prefix)

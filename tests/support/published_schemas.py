@@ -8,7 +8,7 @@ from typing import Any
 
 
 def published_schema(name: str) -> dict[str, Any]:
-    """A JSON schema as its owners publish it and check-jsonschema ships it."""
+    """A JSON schema as its owners publish it, from the copy in check-jsonschema."""
     schema: dict[str, Any] = json.loads(
         (files("check_jsonschema") / "builtin_schemas" / "vendor" / f"{name}.json").read_text("utf-8")
     )

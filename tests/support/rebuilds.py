@@ -20,7 +20,7 @@ from tests.support.patience import PATIENCE_S
 
 
 class Traffic(threading.Thread):
-    """Orders placed, cancelled and read back through the API until the `with` ends; and a reader who only reads."""
+    """Places, cancels and reads back orders through the API until the `with` ends; another reader only reads."""
 
     def __init__(self, node: processes.LedgerNode, connections: int = 4, first: int = 0) -> None:
         super().__init__(daemon=True)
@@ -34,7 +34,7 @@ class Traffic(threading.Thread):
     def run(self) -> None:
         try:
             asyncio.run(self._main())
-        except BaseException as exc:  # told to the test by __exit__
+        except BaseException as exc:  # __exit__ raises it in the test
             self.failed = exc
 
     async def _main(self) -> None:
@@ -111,7 +111,7 @@ def start_rebuild(node: processes.LedgerNode, *arguments: str) -> subprocess.Pop
 
 
 def rebuild(node: processes.LedgerNode, *arguments: str) -> dict[str, Any]:
-    """The report of a rebuild that ends well."""
+    """The report of a rebuild that succeeds."""
     process = start_rebuild(node, *arguments)
     out, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, f"{out}\n{err}\n{node.tails()}"

@@ -1,4 +1,4 @@
-"""The sandbox for tests: the shipped one, on a loopback port in a thread, and the customer's and the bank's side of it."""
+"""The product's sandbox on a loopback port in a thread, with the customer's and the bank's side of it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WEBHOOK_SECRET = "whsec_of_the_tests"
 
 
 class RunningSandbox:
-    """`sandbox` is the real thing; the methods are what a customer's browser, the bank and the dashboard do."""
+    """`sandbox` is the real one; the methods do what a customer's browser, the bank and the dashboard do."""
 
     def __init__(self, sandbox: Sandbox, url: str, database: Path) -> None:
         self.sandbox, self.url, self.database = sandbox, url, database
@@ -31,7 +31,7 @@ class RunningSandbox:
         self.dashboard = loopback.client(base_url=url, headers={"Authorization": f"Bearer {SECRET_KEY}"}, trust_env=False)
 
     def pay(self, payment: dict[str, Any], card: str = VISA) -> str:
-        """Confirm a payment (the body of `payOrder`) with a card, as Stripe.js does; the intent's status, or the decline code."""
+        """Confirm a payment (the body of `payOrder`) with a card, as Stripe.js does. Returns its status or the decline code."""
         form = confirm_form(payment["client_secret"], card)
         answer = self.browser.post(f"/v1/payment_intents/{payment['provider_ref']}/confirm", data=form).json()
         error = answer.get("error")
@@ -42,11 +42,11 @@ class RunningSandbox:
         self.browser.post(path, data={"outcome": outcome}).raise_for_status()
 
     def by_staff(self, path: str, **form: str) -> dict[str, Any]:
-        """What staff or the bank do: POST `path` with the secret key."""
+        """POST `path` with the secret key, as staff or the bank would."""
         answer = self.dashboard.post(path, data=form)
         answer.raise_for_status()
-        found: dict[str, Any] = answer.json()
-        return found
+        reply: dict[str, Any] = answer.json()
+        return reply
 
     def chaos(self, **config: Any) -> None:
         self.sandbox.chaos.set(msgspec.convert(config, ChaosConfig))
@@ -55,7 +55,7 @@ class RunningSandbox:
         return self.sandbox.journal.rows("select * from calls where port = ? and verb like ? order by id", port, verb)
 
     def effects(self, order_id: str) -> list[tuple[str, int]]:
-        """(kind, amount) of everything that was done for an order, in order."""
+        """(kind, amount) of every effect for an order, in the order in which they happened."""
         rows = self.sandbox.journal.rows("select kind, amount from effects where order_id = ? order by id", order_id)
         return [(row["kind"], row["amount"]) for row in rows]
 
@@ -65,7 +65,7 @@ class RunningSandbox:
 
 @contextmanager
 def running_sandbox(folder: Path, grpc: bool = False) -> Iterator[RunningSandbox]:
-    """Until the block ends. The articles of the tests' orders are there in plenty."""
+    """Runs until the block ends. The articles of the tests' orders are in stock in plenty."""
     database = folder / "sandbox.db"
     sandbox = Sandbox(database, grpc_ports={"product": 0, "merch": 0} if grpc else None)
     for service, sku, price in (("product", "espresso-1kg", 1200), ("merch", "mug", 900), ("product", "sample", 0)):

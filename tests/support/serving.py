@@ -1,4 +1,4 @@
-"""The HTTP application and the fold on one event loop in a thread, as `serve` has them in its process."""
+"""The HTTP application and the fold on one event loop in a thread, as `serve` runs them in its process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.patience import PATIENCE_S
 
 @dataclass
 class AdjustableStatus:
-    """What the API asks of the fold; a test may set each part, `connected` and `staleness_ms` on Kafka only."""
+    """The status of the fold that the API asks for. A test may set each part; `connected` and `staleness_ms` on Kafka only."""
 
     begun: bool = True
     folding: bool = True
@@ -63,7 +63,7 @@ class Server:
             access_log=False,
             timeout_graceful_shutdown=5,
             proxy_headers=False,
-            http=context.connections.protocol,  # type: ignore[arg-type]  # whatever makes a protocol will do
+            http=context.connections.protocol,  # type: ignore[arg-type]  # uvicorn accepts anything that creates a protocol
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=lambda: asyncio.run(self._main()), name="serve")

@@ -1,4 +1,4 @@
-"""The least shop: a reconciler over a log in memory, with ports that the test directs."""
+"""The smallest shop: a reconciler over a log in memory, with ports that the test directs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Clock:
 
 
 class Stock:
-    """A stock service as its door shows it; `says` is asked for every call."""
+    """A stock service as its door presents it; `says` answers every call."""
 
     name = "product"
 
@@ -59,7 +59,7 @@ class Stock:
 
 
 class NoPayments:
-    """Nothing of these orders is paid."""
+    """No order here is paid."""
 
     name = "stripe"
 
@@ -68,7 +68,7 @@ class NoPayments:
 
 
 class Shop:
-    """Placed orders in a store, a reconciler that owns them, and what it sends."""
+    """Placed orders in a store, a reconciler that owns them, and the commands it sends."""
 
     def __init__(self, orders: Sequence[str], says: Callable[[str], Answer], kind: type[Stock] = Stock) -> None:
         self.log, self.clock, store = MemoryLog(), Clock(), MemoryStore()
@@ -79,13 +79,13 @@ class Shop:
             record = Record(TOPICS.commands, 0, offset, PLACED_AT, order_id.encode(), command_codec().encode(command))
             assert desk.deal(record, Written(bytes(16), 0, 1)) is not None
         store.write(desk.rows())
-        self.made: list[Stock] = []
+        self.stocks: list[Stock] = []
         self.fatal: list[BaseException] = []
         sender = self.log.sender("reconciler")
 
         def ports() -> Ports:
-            self.made.append(kind(says))
-            return Ports(NoPayments(), {"product": self.made[-1]})  # type: ignore[arg-type]  # no payment is ever asked for
+            self.stocks.append(kind(says))
+            return Ports(NoPayments(), {"product": self.stocks[-1]})  # type: ignore[arg-type]  # no order here is paid
 
         self.reconciler = Reconciler(
             ports, lambda partition: OrderBook(store), lambda order_id: 0, sender, TOPICS, self.fatal.append, self.clock
@@ -105,11 +105,11 @@ class Shop:
         tp = TopicPartition(TOPICS.commands, 0)
         reader = self.log.reader("test", eof=True)
         reader.assign({tp: 0})
-        found: list[Record] = []
+        records: list[Record] = []
         while tp not in reader.reached_end():
-            found += reader.poll(1000, 0.05)
+            records += reader.poll(1000, 0.05)
         reader.close()
-        return [command_codec().decode(record.value) for record in found]
+        return [command_codec().decode(record.value) for record in records]
 
     def until(self, holds: Callable[[], object], step_ms: int = 0) -> None:
         deadline = time.monotonic() + 40

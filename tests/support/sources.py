@@ -23,8 +23,8 @@ def module(path: str, source: str) -> Module:
 
 @functools.cache
 def modules() -> tuple[Module, ...]:
-    found = [p for package in PACKAGES for p in sorted((ROOT / package).rglob("*.py"))]
-    return tuple(module(p.relative_to(ROOT).as_posix(), p.read_text("utf-8")) for p in found)
+    paths = [p for package in PACKAGES for p in sorted((ROOT / package).rglob("*.py"))]
+    return tuple(module(p.relative_to(ROOT).as_posix(), p.read_text("utf-8")) for p in paths)
 
 
 def imports(m: Module) -> Iterator[str]:

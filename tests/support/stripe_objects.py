@@ -1,4 +1,4 @@
-"""Objects as Stripe sends them, and what they look like when its types do not hold."""
+"""Objects as Stripe sends them, and such objects with other types than Stripe promises."""
 
 from __future__ import annotations
 

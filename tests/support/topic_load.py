@@ -20,8 +20,8 @@ from tests.support import checker
 from tests.support.patience import PATIENCE_S
 
 
-def _fingerprint(what: object) -> bytes:
-    return hashlib.sha256(canonical(what)).digest()[:16]
+def _fingerprint(body: object) -> bytes:
+    return hashlib.sha256(canonical(body)).digest()[:16]
 
 
 def place(number: int, customer: str) -> m.OrderCommand:
@@ -59,7 +59,7 @@ def _fact(order: m.OrderCommand, operation: str, actor: str, **payload: object) 
 
 
 def life(order: m.OrderCommand, choice: random.Random) -> Iterator[m.OrderCommand]:
-    """What happens to one order after it was placed: paid and shipped, or cancelled, with facts reported twice."""
+    """What happens to an order after it was placed: paid and shipped, or cancelled, with facts reported twice."""
     place_order = order.place
     assert place_order is not None
     if choice.random() < 0.2:
@@ -94,7 +94,7 @@ def life(order: m.OrderCommand, choice: random.Random) -> Iterator[m.OrderComman
 
 
 class TopicLoad(threading.Thread):
-    """Sends `orders` lives at `per_s` commands a second, again and again what is not known to be durable, until all is."""
+    """Sends `orders` lives at `per_s` commands a second; repeats what is not known to be durable until everything is."""
 
     def __init__(self, log: KafkaLog, topics: Topics, partitions: int, orders: int, per_s: float, seed: int) -> None:
         super().__init__(name="topic-load", daemon=True)
@@ -149,7 +149,7 @@ class TopicLoad(threading.Thread):
                 command = following
             yield self._record(command), command
             dice = self._choice.random()
-            if dice < 0.1:  # a retry of a sender that heard nothing
+            if dice < 0.1:  # a retry of a sender that got no answer
                 self.duplicates += 1
                 yield self._record(command), None
             elif dice < 0.13:
@@ -170,7 +170,7 @@ class TopicLoad(threading.Thread):
         def acked(ack: Acked | None, error: LogError | None) -> None:
             if ack is None:
                 self.resent += 1
-                sender.send(record, acked)  # the same command again: its id makes it safe
+                sender.send(record, acked)  # send the same command again: its id makes that safe
                 return
             with self._lock:
                 self._open -= 1
@@ -183,7 +183,7 @@ class TopicLoad(threading.Thread):
 
 
 def wait_answered(bootstrap: str, prefix: str, timeout_s: float = PATIENCE_S) -> checker.Ledger:
-    """The ledger once every command on the topic has its answer (or as it is at the end of the time)."""
+    """The ledger once every command on the topic has its answer, or as it is when the time is over."""
     deadline = time.monotonic() + timeout_s
     while True:
         ledger = checker.read_ledger(bootstrap, prefix)

@@ -20,7 +20,7 @@ PROCESSES = ("broker", "commands", "serve")
 
 
 class UpProcess:
-    """One data directory, and the `up` that runs in it, if one does."""
+    """One data directory, and the `up` that runs in it, if any."""
 
     def __init__(self, data: Path) -> None:
         self.data, self.port = data, free_port()
@@ -43,30 +43,30 @@ class UpProcess:
             time.sleep(0.05)
 
     def is_ready(self) -> bool:
-        """Whether this very process has written where everything is."""
+        """Whether this process, not an earlier one, has written its addresses."""
         try:
             return self.process is not None and self.info()["pid"] == self.process.pid
         except FileNotFoundError:
             return False
 
     def info(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads((self.data / "run" / "up.json").read_text())
-        return found
+        addresses: dict[str, Any] = json.loads((self.data / "run" / "up.json").read_text())
+        return addresses
 
     def token(self, role: str) -> str:
-        found: str = self.info()["tokens"][role]
-        return found
+        token: str = self.info()["tokens"][role]
+        return token
 
     @property
     def bootstrap_servers(self) -> str:
-        found: str = self.info()["bootstrap_servers"]
-        return found
+        servers: str = self.info()["bootstrap_servers"]
+        return servers
 
     def running(self) -> bool:
         return self.process is not None and self.process.poll() is None
 
     def pid(self, name: str) -> int:
-        """Of broker, commands or serve, as its pid file says."""
+        """The process id of broker, commands or serve, from its pid file."""
         return int((self.data / "run" / f"{name}.pid").read_text())
 
     def processes(self) -> list[psutil.Process]:
@@ -80,7 +80,7 @@ class UpProcess:
         psutil.Process(self.pid(name)).kill()
 
     def interrupt(self, timeout_s: float = PATIENCE_S, number: signal.Signals = signal.SIGINT) -> int:
-        """Ctrl-C (or another signal); the exit code."""
+        """Send Ctrl-C or another signal. Returns the exit code."""
         assert self.process is not None
         self.process.send_signal(number)
         return self.process.wait(timeout_s)

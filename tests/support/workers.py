@@ -1,7 +1,7 @@
-"""How a run of the suite is divided: three worker processes, one broker for all of them.
+"""Divides a run of the suite: three worker processes, one broker for all of them.
 
 Half of a run is waiting (for processes, for Kafka, for pauses): two workers leave two cores idle for a third of the time.
-Whoever names a file or a test gets one process, as with plain pytest; `-n 0` forces that, `-n 3` another number.
+A run of named files or tests gets one process, as with plain pytest; `-n 0` forces that, `-n 3` another number.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from ledger.kafka.settings import KafkaSettings
 
 WORKERS = 3
 
-# Long tests that have nothing in common but the broker: each may run wherever there is room. The tests of any other file share
-# fixtures or caches of their module, and stay together.
+# Long tests that share nothing but the broker: each may run in any worker. The tests of every other file share fixtures or
+# caches of their module, and stay together.
 INDEPENDENT = ("tests/faults/", "tests/integration/test_faust_app.py", "tests/integration/test_faust_app_process.py")
 
 
@@ -39,7 +39,7 @@ class Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # it has no type i
 
 
 class SharedRun:
-    """A folder that all workers of one run know: who is still at work (a lock each), and where the broker is."""
+    """A folder that all workers of one run share: who is still running (a lock each), and where the broker is."""
 
     def __init__(self, folder: Path, worker: str) -> None:
         self._folder = folder
@@ -49,7 +49,7 @@ class SharedRun:
         self.processes: set[int] = set()  # of the broker, if this worker owns it
 
     def bootstrap_servers(self, data: Path) -> str:
-        """Of the run's broker. The first who asks starts it, in `data`."""
+        """Addresses of the run's broker. The first worker that asks starts it, in `data`."""
         address = self._folder / "bootstrap"
         with FileLock(self._folder / "starting"):
             if not address.exists():
@@ -62,7 +62,7 @@ class SharedRun:
         return address.read_text()
 
     def leave(self) -> None:
-        """After the last test. The broker's owner waits for the other workers; the lock of a dead one is free, too."""
+        """Called after the last test. The broker's owner waits for the other workers; the lock of a dead one is free, too."""
         self._presence.release()
         if self._broker is not None:
             for presence in self._folder.glob("at-work-*"):
@@ -87,23 +87,23 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Before xdist starts its workers."""
-    gc.set_threshold(50_000)  # exhaustive searches keep what they make: looking through it costs a third of their time
+    gc.set_threshold(50_000)  # exhaustive searches keep their objects: scanning them costs a third of the time
     if not hasattr(config, "workerinput"):
         config.stash[FOLDER] = Path(tempfile.mkdtemp(prefix="order-ledger-tests-"))
         share_bytecode(config)
 
 
 def share_bytecode(config: pytest.Config) -> None:
-    """Have each module compiled once, not by each of the hundred processes of a run, where Python keeps no bytecode.
+    """Compile each module once, not in each of the hundred processes of a run, where Python keeps no bytecode.
 
-    Container images often set PYTHONDONTWRITEBYTECODE. Without bytecode, to import `serve` takes 2.8 s instead of 0.8 s.
+    Container images often set PYTHONDONTWRITEBYTECODE. Without bytecode, importing `serve` takes 2.8 s instead of 0.8 s.
     """
     if os.environ.pop("PYTHONDONTWRITEBYTECODE", None) and getattr(config, "cache", None) is not None:
         os.environ["PYTHONPYCACHEPREFIX"] = str(config.cache.mkdir("bytecode"))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    gc.freeze()  # modules and tests stay: no later collection need look at them
+    gc.freeze()  # modules and tests stay: no later collection need scan them
 
 
 def pytest_configure_node(node: Any) -> None:
@@ -120,7 +120,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Last: the fixtures of the session are gone by now. Outside any test, so no test's timeout counts the waiting."""
+    """Runs last, after the fixtures of the session. Outside any test, so the wait counts against no test's timeout."""
     if (run := session.config.stash.get(SHARED_RUN, None)) is not None:
         run.leave()
 
@@ -131,12 +131,12 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def broker_processes(config: pytest.Config) -> set[int]:
-    """Of the broker of the run, if this process owns it."""
+    """Processes of the run's broker, if this process owns it."""
     return config.stash[SHARED_RUN].processes
 
 
 @pytest.fixture(scope="session")
 def kafka(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> KafkaSettings:
-    """How to reach the broker that most tests share. A test that kills a broker starts one of its own."""
+    """Settings of the broker that most tests share. A test that kills a broker starts one of its own."""
     data = tmp_path_factory.mktemp("broker") / "data"
     return KafkaSettings(bootstrap_servers=pytestconfig.stash[SHARED_RUN].bootstrap_servers(data), client_id="tests")

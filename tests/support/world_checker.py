@@ -1,14 +1,14 @@
-"""Holds the sandbox's journal against the topic, to the cent and the unit. It imports no rule of the product.
+"""Compares the sandbox's journal with the topic, to the cent and the unit. It imports no rule of the product.
 
-What it knows comes from the two records alone: `effects` of the journal (what happened outside) and the events (what the ledger
-says happened). `judge` returns every disagreement as one line.
+It knows the two records alone: `effects` of the journal (what happened outside) and the events (what the ledger says
+happened). `judge` returns every disagreement as one line.
 
     per order   captured, refunded and lost sums are equal · at most one payment was captured, and never more than the order cost
                 when it was placed · a cancelled order keeps no money and holds no units · an order that is paid holds exactly
                 what was ordered, less what was cancelled and what came back · it keeps what it costs now, less what was asked
                 back of it · no payment is left authorised that the order does not wait for · nothing happens for an order of
                 an older service
-    per item    what is reserved was there: nothing is oversold
+    per item    what is reserved was in stock: nothing is oversold
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tests.support.folded import Folded
 
 @dataclass
 class Outside:
-    """What the journal says of one order. Units are by (service, sku), payments and refunds by their reference."""
+    """One order in the journal. Units are by (service, sku), payments and refunds by their reference."""
 
     authorised: dict[str, int] = field(default_factory=dict)
     captured: Counter[str] = field(default_factory=Counter)
@@ -40,20 +40,20 @@ class Outside:
 
     @property
     def held(self) -> set[str]:
-        """Payments that are authorised and neither captured nor voided."""
+        """Payments that are authorised, and neither captured nor voided."""
         return self.authorised.keys() - self.captured.keys() - self.voided
 
 
 @dataclass
 class World:
-    """The whole journal. `reserved` are the units of each item that are out."""
+    """The whole journal. `reserved` are the units of each item that are reserved."""
 
     orders: dict[str, Outside]
     reserved: Counter[tuple[str, str]]
     calls: Counter[tuple[str, str, str]]  # port, verb, fate
 
     def sums(self) -> dict[str, int]:
-        """What all orders come to, for a table."""
+        """The sums of all orders, for a table."""
         return {
             "captured_minor": sum(o.captured_minor for o in self.orders.values()),
             "refunded_minor": sum(o.refunded_minor for o in self.orders.values()),
@@ -99,7 +99,7 @@ def _note(order: Outside, effect: dict[str, Any]) -> None:
 
 
 def judge(ledger: checker.Ledger, world: World, stock: dict[tuple[str, str], int] | None = None) -> list[str]:
-    """Every disagreement. `stock`: units that each item had at first."""
+    """Every disagreement. `stock`: units of each item at the start."""
     wrong: list[str] = []
     for order_id, o in ledger.orders.items():
         wrong += [f"{order_id}: {line}" for line in _judge_order(o, world.orders.get(order_id, Outside()))]
@@ -117,13 +117,13 @@ def _judge_order(o: Folded, outside: Outside) -> list[str]:
     if o.old:
         return [f"of an older service, and {outside} happened"] if outside != Outside() else []
     wrong = []
-    for what, ours, theirs in (
+    for sum_name, ours, theirs in (
         ("captured", o.captured_minor, outside.captured_minor),
         ("refunded", o.refunded_minor, outside.refunded_minor),
         ("lost", o.lost_minor, outside.lost_minor),
     ):
         if ours != theirs:
-            wrong.append(f"the ledger says {ours} {what}, the provider {theirs}")
+            wrong.append(f"the ledger says {ours} {sum_name}, the provider {theirs}")
     if len(outside.captured) > 1 or outside.captured_minor > o.placed_minor:
         wrong.append(f"charged twice or too much: {dict(outside.captured)} for {o.placed_minor}")
     holds = {item: units for item, units in outside.units.items() if units}
@@ -159,7 +159,7 @@ def _judge_open(o: Folded, outside: Outside, holds: dict[tuple[str, str], int]) 
 
 
 def unresolved(ledger: checker.Ledger) -> list[str]:
-    """Orders that are neither paid nor cancelled, or wait for a person: none may be left at quiet."""
+    """Orders that are neither paid nor cancelled, or wait for a person: none may be left once all is quiet."""
     flagged: Counter[str] = Counter()
     for event in ledger.events:
         flagged[event.fields["order_id"]] += {"AttentionRaised": 1, "AttentionResolved": -1}.get(event.fields["type"], 0)

@@ -1,4 +1,4 @@
-"""What several files here share."""
+"""Fixtures that several files here share."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ import structlog.testing
 
 @pytest.fixture
 def logged() -> Iterator[list[Any]]:
-    """What is logged meanwhile, and shown nowhere: tests of the desk meet thousands of bad records."""
+    """The captured log lines, which are shown nowhere: tests of the desk produce thousands of bad records."""
     with structlog.testing.capture_logs() as lines:
         yield lines

@@ -1,4 +1,4 @@
-"""Commands that can be decoded and make no sense: each costs itself, and leaves nothing that a fold or a reader trips over."""
+"""Commands that can be decoded and make no sense: each costs only itself, and leaves nothing that breaks a fold or a reader."""
 
 from __future__ import annotations
 
@@ -53,29 +53,29 @@ COMMAND_LOG = bytes(range(16))
 
 @pytest.fixture(autouse=True)
 def quiet() -> Iterator[None]:
-    """What the desk logs of bad records; here there are thousands."""
+    """Drops what the desk logs about bad records; here there are thousands."""
     with structlog.testing.capture_logs():
         yield
 
 
 @pytest.fixture
 def said() -> Iterator[list[str]]:
-    """Log lines that repeat something of a contact; all others are dropped, a million of them."""
-    told: list[str] = []
+    """Log lines that repeat part of a contact; the others, a million, are dropped."""
+    lines: list[str] = []
 
     def judge(logger: Any, method: str, line: Any) -> Any:
         text = f"{line} {traceback.format_exc() if line.get('exc_info') else ''}"
         if MARK in text:
-            told.append(text)
+            lines.append(text)
         raise structlog.DropEvent
 
     structlog.configure(processors=[judge])
-    yield told
+    yield lines
     structlog.reset_defaults()
 
 
 class Ledger:
-    """One desk of one of four partitions, and read models over what it writes."""
+    """The desk of one of four partitions, and read models over its output."""
 
     def __init__(self) -> None:
         self.store = MemoryStore()
@@ -86,7 +86,7 @@ class Ledger:
         self.answers: list[tuple[str, Any]] = []
 
     def deal(self, *values: bytes, key: bytes | None = None) -> list[str]:
-        """One batch; what each value led to: the event's type, the refusal's code, or "nothing"."""
+        """Decide one batch. Returns the result of each value: the event's type, the refusal's code, or "nothing"."""
         written = Written(COMMAND_LOG, self.offset, 1)
         said, records = [], []
         for value in values:
@@ -131,9 +131,9 @@ PLACE = plain(order_command(next(c for c in WHOLE if c["op"] == "PlaceOrder"), H
 
 def changed(path: str, value: Any, sensible: dict[str, Any] = PLACE) -> dict[str, Any]:
     fields = copy.deepcopy(as_lists(sensible))
-    *way, last = path.split(".")
+    *path_to_it, last = path.split(".")
     inner = fields
-    for step in way:
+    for step in path_to_it:
         inner = inner[int(step)] if isinstance(inner, list) else inner[step]
     inner[int(last) if isinstance(inner, list) else last] = value
     return fields | {"command_id": f"cmd_{abs(hash((path, str(value)[:50]))) % 10**9}"}
@@ -274,24 +274,24 @@ def test_the_refusal_of_an_absurd_command_names_it_and_a_retry_leaves_no_second_
 
 
 def run(commands: int, seed: int) -> dict[str, int]:
-    """Deal with so many mutated commands, twenty to a batch; how often each answer was given."""
+    """Decide this many mutated commands, twenty to a batch. Returns how often each answer came."""
     chance, ledger = random.Random(seed), Ledger()
     homes = [f"ord_{n}" for n in range(400) if partition_for(f"ord_{n}".encode(), 4) == 0]
     counts: dict[str, int] = {}
-    made = 0
-    while made < commands:
-        if made % 20_000 == 0:
+    number_decided = 0
+    while number_decided < commands:
+        if number_decided % 20_000 == 0:
             ledger = Ledger()
         batch = []
         for _ in range(20):
             wish = chance.choice(PLACES if chance.random() < 0.3 else WHOLE)
-            whole = plain(order_command(wish, chance.choice(homes), f"cmd_{made}"))
+            whole = plain(order_command(wish, chance.choice(homes), f"cmd_{number_decided}"))
             fields = mutated(whole, chance) if chance.random() < 0.8 else whole
             try:
                 batch.append(encoded(fields))
-            except Exception:  # a value that its Avro type does not hold is no record
+            except Exception:  # a value that does not fit its Avro type cannot be encoded
                 batch.append(b"junk")
-            made += 1
+            number_decided += 1
         for answer in ledger.deal(*batch):
             counts[answer] = counts.get(answer, 0) + 1
     return counts
@@ -303,13 +303,13 @@ def test_thousands_of_mutated_commands_each_cost_only_themselves() -> None:
     assert counts[Code.COULD_NOT_DECIDE] > 300
 
 
-# ---- the same through everything ------------------------------------------------------------------------------------
+# ---- the same through a whole ledger --------------------------------------------------------------------------------
 
 LIFE_COMMANDS = 50_000
 
 
 def lived(folder: Path, said: list[str], commands: int, seed: int, first: int = 0) -> Counter[str]:
-    """One ledger's life: counts of everything that happened in it."""
+    """Run one ledger. Returns counts of everything that happened in it."""
     chance = random.Random(seed)
     with AbsurdShop(folder, seed) as shop:
         feed(shop, commands, chance, first)

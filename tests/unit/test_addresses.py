@@ -1,4 +1,4 @@
-"""Addresses and numbers as customers give them, and as they are written to."""
+"""Addresses and numbers as customers type them, and as messages are sent to them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from commands.phone_numbers import dialled
 MAILBOXES = {
     "ada@example.org": "ada@example.org",
     "ADA+tag@EXAMPLE.org": "ADA+tag@example.org",
-    "taro..yamada@example.ne.jp": '"taro..yamada"@example.ne.jp',  # as carriers in Japan gave them out
+    "taro..yamada@example.ne.jp": '"taro..yamada"@example.ne.jp',  # as carriers in Japan issued them
     "taro.@example.ne.jp": '"taro."@example.ne.jp',
     '"taro..yamada"@example.ne.jp': '"taro..yamada"@example.ne.jp',
     "info@m\u00fcller.example.com": "info@xn--mller-kva.example.com",
@@ -45,7 +45,7 @@ def test_an_address_is_sent_in_the_form_that_every_server_takes(typed: str, sent
 
 
 @pytest.mark.parametrize("typed", NONE)
-def test_what_is_no_address_is_refused_without_being_repeated(typed: str) -> None:
+def test_an_invalid_address_is_refused_without_being_repeated(typed: str) -> None:
     with pytest.raises(ValueError, match=r"^not an e-mail address$"):
         mailbox(typed)
 
@@ -69,6 +69,6 @@ UNDIALLED = [("", "DE"), ("call me", "DE"), ("1", "DE"), ("0151 23456789", "ZZ")
 
 
 @pytest.mark.parametrize(("typed", "country"), UNDIALLED)
-def test_what_cannot_be_dialled_is_refused_without_being_repeated(typed: str, country: str) -> None:
+def test_an_invalid_number_is_refused_without_being_repeated(typed: str, country: str) -> None:
     with pytest.raises(ValueError, match=r"^not a phone number$"):
         dialled(typed, country)

@@ -1,4 +1,4 @@
-"""Java's ahead-of-time cache as a file: its name, when it is made, who gives way to whom."""
+"""Java's ahead-of-time cache as a file: its name, when it is created, which of two trainings gives way."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_few_caches_of_other_versions_are_kept(tmp_path: Path) -> None:
     assert sorted(tmp_path.iterdir()) == [files[0], files[3], files[4]]
 
 
-def test_nothing_is_trained_before_its_time_nor_where_a_cache_is_or_cannot_be(tmp_path: Path) -> None:
+def test_nothing_is_trained_too_early_nor_where_a_cache_exists_or_cannot(tmp_path: Path) -> None:
     before = psutil.Process().children()
     there = tmp_path / "broker-0.aot"
     assert aot_cache.is_missing(there)
@@ -73,7 +73,7 @@ def test_a_training_that_is_stopped_leaves_nothing_behind_and_a_second_one_gives
     jars = ensure_jars(tmp_path)
     target = aot_cache.cache_file(java_path(), jars)
     with FileLock(tmp_path / ".aot.lock"):
-        assert aot_training.make(tmp_path) is None  # another process is at it
+        assert aot_training.make(tmp_path) is None  # another process is training
     before = set(psutil.process_iter())
     training = aot_cache.Training(target, tmp_path / "training.log", calm_s=0)
     training.tend()

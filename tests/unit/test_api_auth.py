@@ -28,9 +28,9 @@ def text(*entries: dict[str, Any]) -> str:
 
 
 def principal_of(tokens: Tokens, token: str) -> Principal:
-    found = tokens.find(token.encode())
-    assert found is not None
-    return found.principal
+    known = tokens.find(token.encode())
+    assert known is not None
+    return known.principal
 
 
 def test_both_tokens_of_a_rotation_are_the_same_principal() -> None:
@@ -41,7 +41,7 @@ def test_both_tokens_of_a_rotation_are_the_same_principal() -> None:
     assert Principal("desk", "admin").actor == "admin:desk"
 
 
-def test_a_hash_is_no_token_and_neither_is_nothing() -> None:
+def test_neither_a_hash_nor_an_empty_text_is_a_token() -> None:
     token = new_token("reader")
     tokens = load_tokens(settings(ledger_tokens=text(entry("bi", "reader", token))))
     for wrong in (hash_token(token), token[:-1], token + "x", "", "\xff"):
@@ -49,9 +49,9 @@ def test_a_hash_is_no_token_and_neither_is_nothing() -> None:
 
 
 def test_tokens_are_long_random_and_show_their_role() -> None:
-    made = {new_token(role) for role in ROLES for _ in range(50)}
-    assert len(made) == 50 * len(ROLES)
-    assert all(len(token) > 45 for token in made)
+    new_tokens = {new_token(role) for role in ROLES for _ in range(50)}
+    assert len(new_tokens) == 50 * len(ROLES)
+    assert all(len(token) > 45 for token in new_tokens)
     assert new_token("admin").startswith("ol_admin_")
 
 

@@ -1,4 +1,4 @@
-"""Request bodies: what is JSON for us and what is not, and where an error points."""
+"""Request bodies: what counts as JSON and what does not, and where an error points."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def refused_order(**changes: Any) -> Problem:
         b'{"a":"\\ude00\\ud83d"}',
     ],
 )
-def test_what_is_not_one_json_value_without_duplicate_keys_is_malformed(raw: bytes) -> None:
+def test_anything_but_one_json_value_without_duplicate_keys_is_malformed(raw: bytes) -> None:
     problem = refused(raw)
     assert (problem.slug, problem.status) == ("malformed-json", 400)
 
@@ -71,7 +71,7 @@ def test_what_is_not_one_json_value_without_duplicate_keys_is_malformed(raw: byt
         ('{"a":{"\\u0007":1}}', "/a", "control-character"),
     ],
 )
-def test_text_that_two_readers_could_take_for_different_text_is_refused_with_a_pointer(raw: str, pointer: str, code: str) -> None:
+def test_text_that_two_readers_could_read_differently_is_refused_with_a_pointer(raw: str, pointer: str, code: str) -> None:
     problem = refused(raw)
     assert (problem.slug, problem.status) == ("invalid-field", 422)
     assert [(e.pointer, e.code) for e in problem.errors] == [(pointer, code)]
@@ -237,7 +237,7 @@ def test_a_compressed_body_is_an_unsupported_media_type() -> None:
         read([b"{}"], content_type="application/json", content_encoding="gzip")
 
 
-def test_sixty_four_kib_pass_and_one_byte_more_does_not_said_or_unsaid() -> None:
+def test_sixty_four_kib_pass_and_one_byte_more_does_not_declared_or_not() -> None:
     full = b'"' + b"x" * (MAX_BODY_BYTES - 2) + b'"'
     assert read([full], content_type="application/json") == full
     with pytest.raises(Problem, match="body-too-large"):
@@ -287,7 +287,7 @@ _spelled = st.recursive(
 )
 
 
-def told(raw: bytes) -> str:
+def described(raw: bytes) -> str:
     """The value with its types, or the problem."""
     result = tried(lambda: parse(raw))
     return f"problem {result.shown('/')}" if isinstance(result, Problem) else repr(result)
@@ -298,15 +298,15 @@ def told(raw: bytes) -> str:
 @example(b'{"a":{"a":1,"b":2,"a":1}}')
 @example(b"\xef\xbb\xbf{}")
 @example(b"[" * 20_000 + b"]" * 20_000)
-def test_the_fast_way_takes_and_refuses_what_the_strict_reader_does(raw: bytes) -> None:
-    fast = told(raw)
+def test_the_fast_reader_accepts_and_refuses_what_the_strict_one_does(raw: bytes) -> None:
+    fast = described(raw)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(bodies, "_plainly_spelled", lambda _: bodies._OTHERWISE)
-        assert fast == told(raw)
+        assert fast == described(raw)
 
 
 @given(_values)
-def test_json_without_white_space_goes_the_fast_way(value: Any) -> None:
+def test_json_without_white_space_is_read_by_the_fast_reader(value: Any) -> None:
     raw = msgspec.json.encode(value)
     assert bodies._plainly_spelled(raw) == value
 
@@ -328,7 +328,7 @@ def test_any_json_is_validated_or_a_named_problem_that_can_be_sent(value: Any) -
 
 
 @given(_values, st.booleans())
-def test_what_passes_is_the_value_that_was_sent(value: Any, ascii_only: bool) -> None:
+def test_an_accepted_value_is_the_value_that_was_sent(value: Any, ascii_only: bool) -> None:
     result = tried(lambda: parse(json.dumps(value, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")))
     if isinstance(result, Problem):
         assert result.slug in ("invalid-field", "malformed-json", "limit-exceeded")
@@ -360,5 +360,5 @@ def test_a_card_number_in_free_text_is_refused_and_not_repeated(text: str) -> No
 @pytest.mark.parametrize(
     "text", ["", "Ring twice", "+44 113 496 0000", "4242 4242 4242 4243", "1234567890123456", "424242424242424242424"]
 )
-def test_what_only_has_digits_is_no_card_number(text: str) -> None:
+def test_other_digits_are_not_a_card_number(text: str) -> None:
     assert not has_card_number(text)

@@ -129,7 +129,7 @@ def floor_of(path: str) -> int | None:
 
 
 def path_of(name: str) -> str | None:
-    """The file of an imported name of ours, which may be something in a module."""
+    """The file of an imported name of the product, which may be something in a module."""
     while name:
         stem = name.replace(".", "/")
         for path in (f"{stem}.py", f"{stem}/__init__.py"):
@@ -165,7 +165,7 @@ def test_within_a_package_imports_go_down() -> None:
     assert [wrong for m in modules() for wrong in wrong_directions(m)] == []
 
 
-def test_every_place_in_the_floors_is_there_so_that_the_list_stays_true() -> None:
+def test_every_path_in_the_floors_exists_so_that_the_list_stays_true() -> None:
     paths = {m.path for m in modules()}
     places = [place for floors in FLOORS.values() for floor in floors for place in floor]
     places += [place for pair in STRANGE_TO_EACH_OTHER for place in pair] + list(IMPORTED_ONLY_BY) + list(NO_HTTP)
@@ -216,7 +216,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "pytest": (),
     "hypothesis": (),
 }
-# Shows that a reader of the topic needs nothing of ours: it comes in through no door, and may import none of our packages.
+# Shows that a reader of the topic needs no code of the product: it uses no door and may import none of our packages.
 STRANGERS = ("api/cli/demo/plain_consumer.py",)
 
 

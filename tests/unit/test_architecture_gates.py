@@ -1,4 +1,4 @@
-"""What goes through one module only: what people read, and what a role sees of an order."""
+"""Two things that go through one module only: output for people, and what a role sees of an order."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.support.sources import Module, imports, module, modules, name_of, wit
 
 
 def prints_past_the_screen(m: Module) -> list[str]:
-    """Whoever makes a console of rich's shows people something else than the value; whoever prints JSON with it, machines too."""
+    """Who creates a console of rich shows people something other than the value; who prints JSON with it, machines too."""
     if m.path == "api/cli/terminal.py":
         return []
     wrong = [
@@ -46,13 +46,13 @@ def test_a_print_past_the_screen_is_seen(source: str) -> None:
     assert prints_past_the_screen(module("api/cli/doctor.py", "from api.cli.terminal import Screen")) == []
 
 
-# What shows an order, or a part of it that not every role may see; and the one place that decides about it.
+# Functions that show an order, or a part of it that not every role may see; and the one place that decides about it.
 SHOWS_ORDERS = ("whole_order", "order_summary", "contact_shown", "frozen_shown")
 VISIBILITY = "api/visibility.py"
 
 
 def shows_orders_by_itself(m: Module) -> list[str]:
-    """Whoever shows an order past `api/visibility.py`, or reads a contact there."""
+    """Uses of functions that show an order past `api/visibility.py`, or that read a contact."""
     if not m.path.startswith("api/") or m.path in (VISIBILITY, "api/representations.py"):
         return []
     wrong = [f"{m.path} imports {name}" for name in imports(m) if name.rpartition(".")[2] in SHOWS_ORDERS]

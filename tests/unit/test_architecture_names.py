@@ -1,4 +1,4 @@
-"""What modules are named, and that none is imported past the rules about imports."""
+"""Names of modules; and no module is imported past the rules about imports."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def imports_by_name_at_run_time(m: Module) -> list[str]:
     return [f"{m.path} uses {name}" for name in names]
 
 
-def test_nobody_imports_by_a_name_made_at_run_time() -> None:
+def test_nobody_imports_by_a_name_built_at_run_time() -> None:
     assert [wrong for m in modules() for wrong in imports_by_name_at_run_time(m)] == []
 
 
@@ -58,11 +58,11 @@ LIBRARIES = {
 
 
 def bad_names(paths: list[str]) -> list[str]:
-    """Modules named for nothing, or like a library: what `import stripe` means must not hang on where it stands."""
+    """Modules with a name that says nothing, or with a library's: `import stripe` must mean the same everywhere."""
     return [p for p in paths if Path(p).stem in VAGUE | LIBRARIES | set(sys.stdlib_module_names) - {"__init__"}]
 
 
-def test_no_module_is_named_for_nothing_or_like_a_library() -> None:
+def test_no_module_has_a_vague_name_or_that_of_a_library() -> None:
     assert bad_names([m.path for m in modules()]) == []
 
 

@@ -63,7 +63,7 @@ IMPURE = (
     "uuid",
 )
 # `fresh_command_id` names the reconciler's facts: it is the one place where an id must not be derived from anything
-# (facts are told apart by state), and it stands beside the rules it is an exception to.
+# (facts are distinguished by state), and it is beside the rules it is an exception to.
 ALLOWED = {("commands/idempotency.py", "secrets"): "fresh_command_id"}
 
 CLOCKS = {"now", "utcnow", "today", "time_ns", "monotonic", "perf_counter", "getenv", "urandom"}
@@ -107,7 +107,7 @@ def test_every_pure_module_is_there() -> None:
 
 
 def test_pure_modules_depend_on_pure_modules_and_few_others() -> None:
-    """Else the clock comes in through the back door."""
+    """Otherwise the clock would come in by the back door."""
     fit = {p.removesuffix(".py").replace("/", ".") for p in PURE}
     fit |= {"ledger.errors", "ledger.topics", "ledger.contacts", "ledger.log.Record"}  # words only
     fit |= {"ledger.partitioner", "ledger.rfc3339"}  # functions of their input

@@ -1,4 +1,4 @@
-"""No file is longer than a reader takes in at once, and no function."""
+"""No file and no function is longer than a reader can take in."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ def everything() -> Iterator[tuple[Module, str]]:
 
 
 def too_long(m: Module, text: str) -> list[str]:
-    """The file, if it is, and each of its functions that is, as `file function`."""
-    found = [m.path] if len(text.splitlines()) > FILE_LINES else []
+    """The file, if it is too long, and each of its functions that is, as `file function`."""
+    too_long_ones = [m.path] if len(text.splitlines()) > FILE_LINES else []
     for node in ast.walk(m.tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert node.end_lineno is not None
             if node.end_lineno - node.lineno >= FUNCTION_LINES:
-                found.append(f"{m.path} {node.name}")
-    return found
+                too_long_ones.append(f"{m.path} {node.name}")
+    return too_long_ones
 
 
 def test_no_file_and_no_function_is_too_long() -> None:
-    found = [one for m, text in everything() for one in too_long(m, text)]
-    assert sorted(found) == sorted(LONG)
+    too_long_ones = [one for m, text in everything() for one in too_long(m, text)]
+    assert sorted(too_long_ones) == sorted(LONG)
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("text", "expected"),
     [
         ("x = 1\n" * 400, []),
         ("x = 1\n" * 401, ["api/app.py"]),
@@ -49,5 +49,5 @@ def test_no_file_and_no_function_is_too_long() -> None:
         ("class A:\n    async def f(self):\n" + "        x = 1\n" * 60, ["api/app.py f"]),
     ],
 )
-def test_what_is_too_long_is_seen(text: str, found: list[str]) -> None:
-    assert too_long(module("api/app.py", text), text) == found
+def test_a_file_or_function_that_is_too_long_is_seen(text: str, expected: list[str]) -> None:
+    assert too_long(module("api/app.py", text), text) == expected

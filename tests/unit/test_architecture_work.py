@@ -1,4 +1,4 @@
-"""Whatever works by itself, a thread or a task, is watched (ARCHITECTURE, Packages)."""
+"""Everything that runs on its own, a thread or a task, is watched (ARCHITECTURE, Packages)."""
 
 from __future__ import annotations
 
@@ -9,38 +9,38 @@ import pytest
 
 from tests.support.sources import Module, module, modules, name_of
 
-# What may be made where, and who sees it end. Everything else that works for long is a `WorkerThread` or under `keep_at`
-# (`ledger/supervision.py`), which begin it again or hand its fault to its owner, and count it. What is awaited where it is made
+# What may be started where, and who sees it end. Everything else that runs for long is a `WorkerThread` or under `keep_at`
+# (`ledger/supervision.py`), which restart it or pass its fault to its owner, and count it. What is awaited where it is started
 # (`await`, `async with`, `asyncio.to_thread`, `asyncio.gather`) ends there and needs no watcher.
-MADE: dict[tuple[str, str], str] = {
+EXCEPTIONS: dict[tuple[str, str], str] = {
     ("ledger/supervision.py", "Thread"): "the watcher itself",
-    ("ledger/asking.py", "Thread"): "one question; whoever asked waits for it and raises what it raised",
-    ("ledger/broker/jars.py", "Thread"): "waited for by who uses its result; what it did not find right is looked at again",
+    ("ledger/asking.py", "Thread"): "one question; the caller waits for it and raises what it raised",
+    ("ledger/broker/jars.py", "Thread"): "the user of its result waits for it; what it could not confirm is checked again",
     ("api/cli/demo/run.py", "Thread"): "joined by the demo, which shows its fault and ends non-zero",
-    ("api/cli/demo/plain_consumer.py", "Thread"): "imports nothing of ours; whatever ends it is the last call",
+    ("api/cli/demo/plain_consumer.py", "Thread"): "imports nothing of the product; its last call reports whatever ended it",
     ("ledger/broker/aot_training.py", "Thread"): "whatever ends it ends the process, whose work is only a cache",
     ("projections/feed.py", "Thread"): "the last second of a process that ends: log lines are flushed beside it",
-    ("projections/feed.py", "Timer"): "ends the process whatever hangs",
+    ("projections/feed.py", "Timer"): "ends the process even if something hangs",
     ("ledger/broker/fetching.py", "ThreadPoolExecutor"): "the caller waits for its futures, and raises what they raise",
     ("ledger/broker/jars.py", "ThreadPoolExecutor"): "the caller waits for its futures, and raises what they raise",
     ("projections/rebuild.py", "get_context"): "the rebuild watches its processes and raises what they report",
     (
         "api/edge.py",
         "call_later",
-    ): "writes lines of the access log; a fault is the event loop's to log, and the next line asks again",
-    ("api/connections.py", "call_later"): "the look at all connections, which a fault in one does not end; and the end of one",
-    ("api/routes/payments.py", "ensure_future"): "one look at the provider; the request waits for it",
+    ): "writes lines of the access log; the event loop logs a fault, and the next line schedules it again",
+    ("api/connections.py", "call_later"): "the check of all connections, which a fault in one does not end; and the end of one",
+    ("api/routes/payments.py", "ensure_future"): "one read from the provider; the request waits for it",
     ("commands/sandbox/webhooks.py", "call_later"): "sets an event",
-    ("commands/sandbox/webhooks.py", "create_task"): "one message; what it raises is caught in it",
+    ("commands/sandbox/webhooks.py", "create_task"): "one message; it catches its own exceptions",
     ("commands/sandbox/server.py", "create_task"): "only around `keep_at`",
     ("commands/reconciler/tries.py", "create_task"): "one try; the call waits for it and takes its result",
-    ("commands/reconciler/shared_reads.py", "create_task"): "one look; whoever asked waits for it",
-    ("commands/reconciler/loop.py", "create_task"): "a fault of one ends the loop, which begins again (`_ended`)",
-    ("projections/faust_app.py", "add_future"): "of Faust's own services: a fault ends the process",
+    ("commands/reconciler/shared_reads.py", "create_task"): "one read; the caller waits for it",
+    ("commands/reconciler/loop.py", "create_task"): "a fault in one ends the loop, which restarts (`_ended`)",
+    ("projections/faust_app.py", "add_future"): "Faust's own services: a fault ends the process",
     ("projections/faust_app.py", "ensure_future"): "the stop, which is waited for",
     ("api/services/erasure.py", "create_task"): "only around `keep_at`",
     ("api/cli/import_orders.py", "create_task"): "what one raises ends the verb, which waits for all",
-    ("api/processes/serve.py", "add_future"): "only around `keep_at`, but for the client that is closed at the end",
+    ("api/processes/serve.py", "add_future"): "only around `keep_at`, except for the client that is closed at the end",
 }
 MAKERS = {
     "Thread",
@@ -57,7 +57,7 @@ MAKERS = {
     "call_at",
     "start_new_thread",
 }
-# (file, maker): what the first argument of every call must be a call of, with exceptions
+# (file, maker): the functions of which the first argument of every call must be a call, with exceptions
 ONLY_AROUND = {
     ("commands/sandbox/server.py", "create_task"): {"keep_at"},
     ("api/processes/serve.py", "add_future"): {"keep_at", "_close_at_the_end"},
@@ -67,7 +67,7 @@ AWAITED_TIMERS = {("api/services/submissions.py", "call_at")}  # wakes the waite
 
 
 def makings(m: Module) -> Iterator[tuple[str, ast.Call | ast.ClassDef]]:
-    """Everything in `m` that begins to work by itself, by the name of what makes it."""
+    """Everything in `m` that starts to run on its own, by the name of its maker."""
     for node in ast.walk(m.tree):
         if isinstance(node, ast.Call) and name_of(node) in MAKERS:
             yield name_of(node), node
@@ -81,22 +81,22 @@ def unwatched(m: Module) -> list[str]:
         place = (m.path, maker)
         if place in AWAITED_TIMERS:
             continue
-        if place not in MADE:
+        if place not in EXCEPTIONS:
             wrong.append(f"{m.path}:{node.lineno} makes a {maker} that nobody watches")
         inner = ONLY_AROUND.get(place)
         if inner is not None and isinstance(node, ast.Call) and not (node.args and name_of(node.args[0]) in inner):
-            wrong.append(f"{m.path}:{node.lineno}: {maker} around something else than {sorted(inner)}")
+            wrong.append(f"{m.path}:{node.lineno}: {maker} around something other than {sorted(inner)}")
     return wrong
 
 
-def test_whatever_works_by_itself_is_watched() -> None:
+def test_everything_that_runs_on_its_own_is_watched() -> None:
     assert [wrong for m in modules() for wrong in unwatched(m)] == []
 
 
-def test_every_reason_is_still_one_so_that_the_list_stays_true() -> None:
-    made = {(m.path, maker) for m in modules() for maker, _ in makings(m)}
-    assert MADE.keys() | AWAITED_TIMERS <= made
-    assert ONLY_AROUND.keys() <= MADE.keys()
+def test_every_exception_is_still_needed_so_that_the_list_stays_true() -> None:
+    exceptions = {(m.path, maker) for m in modules() for maker, _ in makings(m)}
+    assert EXCEPTIONS.keys() | AWAITED_TIMERS <= exceptions
+    assert ONLY_AROUND.keys() <= EXCEPTIONS.keys()
 
 
 @pytest.mark.parametrize(
@@ -111,6 +111,6 @@ def test_every_reason_is_still_one_so_that_the_list_stays_true() -> None:
         ("ledger/kafka/sender.py", "t = threading.Timer(1, f)"),
     ],
 )
-def test_what_nobody_watches_is_seen(path: str, source: str) -> None:
+def test_unwatched_work_is_seen(path: str, source: str) -> None:
     assert unwatched(module(path, source))
     assert unwatched(module("api/processes/serve.py", "app.add_future(keep_at('x', f))")) == []

@@ -1,4 +1,4 @@
-"""An archive is read by other Avro tools, with nothing of ours: plain fastavro, and Apache's own package."""
+"""An archive is read by other Avro tools, without the ledger's own code: plain fastavro, and Apache's own package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Asking the log until it answers: what is asked again, what is not, and that a stop is heard while a client waits."""
+"""Asking the log until it answers: which questions are repeated, which are not; and a stop is noticed while a client waits."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_it_asks_again_until_there_is_an_answer() -> None:
 
 
 @pytest.mark.parametrize("error", [TopicMismatch("no"), Hole("no"), LogError("no"), ValueError("no"), SystemExit(3)])
-def test_any_other_error_is_for_who_asks(error: BaseException) -> None:
+def test_any_other_error_goes_to_the_caller(error: BaseException) -> None:
     def question() -> int:
         raise error
 
@@ -34,7 +34,7 @@ def test_any_other_error_is_for_who_asks(error: BaseException) -> None:
     assert raised.value is error
 
 
-def test_more_may_be_waited_for() -> None:
+def test_the_caller_may_wait_out_other_errors_too() -> None:
     errors: list[LogError] = [LogError("unknown topic"), LogUnavailable("away")]
 
     def question() -> str:
@@ -45,7 +45,7 @@ def test_more_may_be_waited_for() -> None:
     assert until_answered(question, threading.Event(), LogError) == "there"
 
 
-def test_a_stop_is_heard_while_a_client_waits() -> None:
+def test_a_stop_is_noticed_while_a_client_waits() -> None:
     stopping, released, answers = threading.Event(), threading.Event(), list[object]()
 
     def question() -> str:

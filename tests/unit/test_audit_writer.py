@@ -1,4 +1,4 @@
-"""Audit records while the log is away: they wait, in memory and in a file; what cannot even wait is counted and told."""
+"""Audit records while the log is unreachable: they wait, in memory and in a file; those that cannot are counted and logged."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ DESK = By("admin:desk", "admin", "f" * 32)
 
 
 class Node:
-    """The audit of one process on a log in memory, tended by hand."""
+    """The audit of one process on a log in memory, driven by the test."""
 
     def __init__(self, log: MemoryLog, spool: Path | None = None) -> None:
         self.log, self.sender = log, log.sender("serve")
         self.audit = Audit(self.sender, self._send_all, TOPICS, "serve-1", spool, clock=lambda: 1_700_000_000_000)
 
     async def _send_all(self, records: object) -> list[Acked]:
-        raise AssertionError("nobody keeps anything here")
+        raise AssertionError("nothing is recorded through `keep` here")
 
     def read(self, *orders: str) -> None:
         for order in orders:
@@ -54,7 +54,7 @@ class Node:
         self.audit.end()
 
     def kill(self) -> None:
-        """Without a word to the audit."""
+        """End without closing the audit."""
         self.sender.close()
 
 
@@ -67,7 +67,7 @@ def log() -> MemoryLog:
 
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What waits is kept at the next look, and sent again at the one after."""
+    """Waiting records are written to the file at the next check, and sent again at the one after."""
     monkeypatch.setattr(audit_module, "SPOOL_AFTER_S", 0.0)
     monkeypatch.setattr(audit_module, "RETRY_S", 0.0)
     with structlog.testing.capture_logs():
@@ -77,9 +77,9 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def durable(log: MemoryLog) -> list[AuditRecord]:
     reader = log.reader("test", eof=True)
     reader.assign({TopicPartition(TOPICS.audit, 0): 0})
-    found = reader.poll(100_000, 0.1)
+    records = reader.poll(100_000, 0.1)
     reader.close()
-    return [audit_codec().decode(record.value) for record in found]
+    return [audit_codec().decode(record.value) for record in records]
 
 
 def orders(log: MemoryLog) -> list[str | None]:
@@ -87,7 +87,7 @@ def orders(log: MemoryLog) -> list[str | None]:
 
 
 def in_any_order(log: MemoryLog) -> list[str]:
-    """What was sent again may have been overtaken; the times in the records still tell."""
+    """Records that were sent again may be out of order; their times are not."""
     return sorted(str(order) for order in orders(log))
 
 
@@ -113,7 +113,7 @@ def test_the_key_is_what_a_record_is_about(log: MemoryLog) -> None:
     reader.close()
 
 
-def test_what_waits_for_the_log_is_written_when_it_is_back_and_the_file_is_gone(log: MemoryLog, tmp_path: Path) -> None:
+def test_waiting_records_are_written_when_the_log_is_back_and_the_file_is_deleted(log: MemoryLog, tmp_path: Path) -> None:
     node = Node(log, spool := tmp_path / "state" / "audit.waiting")
     log.away(True)
     node.read("ord_1", "ord_2", "ord_3")
@@ -127,7 +127,7 @@ def test_what_waits_for_the_log_is_written_when_it_is_back_and_the_file_is_gone(
     node.stop()
 
 
-def test_a_log_that_is_away_is_said_once_and_so_is_its_return(log: MemoryLog) -> None:
+def test_an_unreachable_log_is_reported_once_and_so_is_its_return(log: MemoryLog) -> None:
     node = Node(log)
     with structlog.testing.capture_logs() as logs:
         log.away(True)
@@ -161,7 +161,7 @@ def test_the_next_start_sends_what_the_last_process_could_not(end: str, log: Mem
     assert not spool.exists()
 
 
-def test_a_stop_keeps_what_was_noted_a_moment_ago(log: MemoryLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stop_keeps_the_records_of_a_moment_ago(log: MemoryLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audit_module, "SPOOL_AFTER_S", 3600.0)
     node = Node(log, spool := tmp_path / "audit.waiting")
     log.away(True)
@@ -176,7 +176,7 @@ def test_a_stop_keeps_what_was_noted_a_moment_ago(log: MemoryLog, tmp_path: Path
     assert orders(log) == ["ord_1"]
 
 
-def test_what_was_written_twice_is_known_by_its_id(log: MemoryLog, tmp_path: Path) -> None:
+def test_a_record_written_twice_is_recognised_by_its_id(log: MemoryLog, tmp_path: Path) -> None:
     """Killed between the log's answer and the end of the file."""
     spool = tmp_path / "audit.waiting"
     node = Node(log, spool)
@@ -195,7 +195,7 @@ def test_what_was_written_twice_is_known_by_its_id(log: MemoryLog, tmp_path: Pat
     assert first == second
 
 
-def test_without_a_file_what_a_stop_could_not_write_is_counted_and_told(log: MemoryLog) -> None:
+def test_without_a_file_records_that_a_stop_could_not_write_are_counted_and_logged(log: MemoryLog) -> None:
     node = Node(log)
     log.away(True)
     node.read("ord_1", "ord_2")
@@ -205,7 +205,7 @@ def test_without_a_file_what_a_stop_could_not_write_is_counted_and_told(log: Mem
     assert "audit records are lost" in [entry["event"] for entry in logs]
 
 
-def test_more_than_may_wait_is_counted_and_harms_nobody(log: MemoryLog, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_records_beyond_the_limit_are_counted_and_harm_nobody(log: MemoryLog, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audit_module, "MAX_WAITING", 5)
     node = Node(log)
     log.away(True)

@@ -1,4 +1,4 @@
-"""How long the reconciler waits after what failed, and when it calls a person: by a clock that the test moves."""
+"""How long the reconciler waits after a failure, and when it calls a person, on a clock that the test moves."""
 
 from __future__ import annotations
 
@@ -23,35 +23,35 @@ class Clock:
 
 
 def pauses(kind: Kind, report: CallReport, count: int) -> tuple[list[int], Tries]:
-    """The pauses after `count` failures, each of which came as soon as it might."""
+    """The pauses after `count` failures, each at the first moment it can happen."""
     clock, t = Clock(), Tries()
-    found = []
+    waits = []
     for _ in range(count):
         t.fail(kind, clock.now_ms, report)
-        found.append(t.next_at - clock.now_ms)
+        waits.append(t.next_at - clock.now_ms)
         clock.now_ms = t.next_at
-    return found, t
+    return waits, t
 
 
 @pytest.mark.parametrize("kind", WAITED)
-def test_what_a_customer_waits_for_comes_again_after_a_fifth_of_a_second_then_less_and_less_often(kind: Kind) -> None:
+def test_what_a_customer_waits_for_is_tried_again_after_a_fifth_of_a_second_then_ever_later(kind: Kind) -> None:
     exact = [pause_ms(kind, n, reachable=False) for n in range(20)]
     assert exact[:8] == [200, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000]
     assert all(b in (2 * a, LONGEST_PAUSE_MS) for a, b in pairwise(exact[3:]))
     assert exact[-1] == LONGEST_PAUSE_MS
-    found, _ = pauses(kind, CallReport(failed="x"), 8)
-    assert all(0.75 * e - 1 <= p <= 1.25 * e + 1 for p, e in zip(found, exact, strict=False))
+    waits, _ = pauses(kind, CallReport(failed="x"), 8)
+    assert all(0.75 * e - 1 <= p <= 1.25 * e + 1 for p, e in zip(waits, exact, strict=False))
 
 
 @pytest.mark.parametrize("kind", [k for k in Kind if k not in WAITED])
-def test_the_rest_begins_with_a_second(kind: Kind) -> None:
+def test_everything_else_begins_with_a_second(kind: Kind) -> None:
     assert [pause_ms(kind, n, reachable=False) for n in range(4)] == [1_000, 2_000, 4_000, 8_000]
     assert pause_ms(kind, 60, reachable=False) == LONGEST_PAUSE_MS
 
 
-def test_while_looks_are_answered_and_only_the_act_fails_no_pause_grows_to_minutes() -> None:
-    found, t = pauses(Kind.CAPTURE, CallReport(failed="x", reachable=True), 60)
-    assert max(found) <= 15_000 * 1.25
+def test_while_reads_succeed_and_only_the_act_fails_no_pause_grows_to_minutes() -> None:
+    waits, t = pauses(Kind.CAPTURE, CallReport(failed="x", reachable=True), 60)
+    assert max(waits) <= 15_000 * 1.25
     assert (t.failed, t.blind) == (60, 0)
 
 
@@ -70,7 +70,7 @@ def test_a_person_is_called_after_twenty_blind_failures_or_an_hour_of_any() -> N
 
 
 def test_a_pause_that_the_other_side_asks_for_is_kept_up_to_a_minute() -> None:
-    found, _ = pauses(Kind.CREATE_PAYMENT, CallReport(failed="x", after_s=7.0), 3)
-    assert all(p == 7_000 for p in found)
-    found, _ = pauses(Kind.CREATE_PAYMENT, CallReport(failed="x", after_s=86_400.0), 3)
-    assert all(p == MINUTE_MS for p in found)
+    waits, _ = pauses(Kind.CREATE_PAYMENT, CallReport(failed="x", after_s=7.0), 3)
+    assert all(p == 7_000 for p in waits)
+    waits, _ = pauses(Kind.CREATE_PAYMENT, CallReport(failed="x", after_s=86_400.0), 3)
+    assert all(p == MINUTE_MS for p in waits)

@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass
 class Repository:
-    """A Maven repository on loopback. `files` is what it has; `cut` names a file of which it sends half, so many times."""
+    """A Maven repository on loopback with these `files`. `cut` names a file of which it sends half, and how many times."""
 
     url: str = ""
     files: dict[str, bytes] = field(default_factory=dict)
@@ -64,7 +64,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Repo
             self.wfile.write(content or b"")
 
         def log_message(self, format: str, *args: object) -> None:
-            """Quiet."""
+            """Log nothing."""
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
@@ -86,7 +86,7 @@ def use_repository(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.fixture
 def lock(repository: Repository) -> JarLock:
-    """Of twelve jars that `repository` has."""
+    """A lock of twelve jars that `repository` has."""
     jars = tuple(repository.publish(f"org.example:part-{n}:1.{n}", os.urandom(20_000 + n)) for n in range(12))
     return JarLock("1.0", ("org.example:part-0:1.0",), jars)
 
@@ -165,14 +165,14 @@ def test_a_cached_jar_that_was_altered_is_fetched_again(repository: Repository, 
 
 
 def flip_a_byte(path: Path) -> None:
-    """Leaves size and times as they were."""
+    """Keeps size and times."""
     before, content = path.stat(), bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
-def test_a_flipped_byte_is_named_in_one_line_and_mended_by_fetching_that_jar(
+def test_a_flipped_byte_is_named_in_one_line_and_repaired_by_fetching_that_jar(
     repository: Repository, lock: JarLock, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = ensure_jars(tmp_path / "cache", lock=lock)[7]
@@ -187,7 +187,7 @@ def test_a_flipped_byte_is_named_in_one_line_and_mended_by_fetching_that_jar(
     assert "\n" not in line
 
 
-# what fails at once in several downloads: see `test_without_a_network_the_error_says_what_to_do`
+# several downloads fail together: see `test_without_a_network_the_error_says_what_to_do`
 @pytest.mark.filterwarnings("ignore:unclosed <socket.socket \\[closed\\]:ResourceWarning")
 def test_without_a_network_damaged_jars_are_refused_by_name_each_time(
     repository: Repository, lock: JarLock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -206,7 +206,7 @@ def test_without_a_network_damaged_jars_are_refused_by_name_each_time(
     ensure_jars(tmp_path / "cache", lock=lock)
 
 
-def test_what_a_check_has_hashed_beforehand_is_not_hashed_again_unless_it_changed_since(
+def test_a_jar_that_a_check_has_hashed_is_not_hashed_again_unless_it_changed(
     repository: Repository, lock: JarLock, tmp_path: Path
 ) -> None:
     paths = ensure_jars(tmp_path / "cache", lock=lock)
@@ -257,9 +257,9 @@ def test_a_connection_lost_in_the_middle_of_a_jar_is_tried_again(repository: Rep
     assert repository.requests.count(first) == 1
 
 
-# jgo asks with `stream=True` and lets an answer that is not 200 go unread and unclosed
+# jgo asks with `stream=True`, and neither reads nor closes an answer that is not 200
 @pytest.mark.filterwarnings("ignore:unclosed <socket.socket \\[closed\\]:ResourceWarning")
-def test_what_did_arrive_is_not_fetched_again_after_a_failure(repository: Repository, lock: JarLock, tmp_path: Path) -> None:
+def test_jars_that_arrived_are_not_fetched_again_after_a_failure(repository: Repository, lock: JarLock, tmp_path: Path) -> None:
     last = sorted_paths(repository, lock)[-1]
     content = repository.files.pop(last)
     with pytest.raises(BrokerError, match="is it missing in a mirror") as caught:
@@ -271,7 +271,7 @@ def test_what_did_arrive_is_not_fetched_again_after_a_failure(repository: Reposi
     assert repository.jar_requests() == [last]
 
 
-# two downloads fail at once, and urllib3 may meet a socket that is being collected and closed at the same moment
+# two downloads fail together, and urllib3 may see a socket that is being collected and closed at the same moment
 @pytest.mark.filterwarnings("ignore:unclosed <socket.socket \\[closed\\]:ResourceWarning")
 def test_without_a_network_the_error_says_what_to_do(lock: JarLock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use_repository("http://127.0.0.1:1", tmp_path, monkeypatch)
@@ -293,7 +293,7 @@ def test_two_processes_that_fill_one_cache_fetch_each_jar_once(repository: Repos
     assert sorted(repository.jar_requests()) == sorted(sorted_paths(repository, lock))
 
 
-def test_the_rest_of_a_killed_download_is_cleared_away(repository: Repository, lock: JarLock, tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_download_are_deleted(repository: Repository, lock: JarLock, tmp_path: Path) -> None:
     abandoned = tmp_path / "cache" / "incoming-abandoned"
     abandoned.mkdir(parents=True)
     (abandoned / "half.jar").write_bytes(b"half")
@@ -301,14 +301,14 @@ def test_the_rest_of_a_killed_download_is_cleared_away(repository: Repository, l
     assert not abandoned.exists()
 
 
-def test_a_cache_that_is_no_directory_is_named(lock: JarLock, tmp_path: Path) -> None:
+def test_a_cache_that_is_not_a_directory_is_named(lock: JarLock, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(BrokerError, match=re.escape(str(tmp_path / "file"))) as caught:
         ensure_jars(tmp_path / "file" / "cache", lock=lock)
     assert caught.value.code == "directory_unusable"
 
 
-def test_jars_that_cannot_fit_on_the_disk_are_not_begun(repository: Repository, lock: JarLock, tmp_path: Path) -> None:
+def test_jars_that_cannot_fit_on_the_disk_are_not_downloaded(repository: Repository, lock: JarLock, tmp_path: Path) -> None:
     huge = replace(lock, jars=tuple(replace(jar, size_bytes=2**50) for jar in lock.jars))
     with pytest.raises(BrokerError, match="MB free") as caught:
         ensure_jars(tmp_path / "cache", lock=huge)
@@ -316,7 +316,7 @@ def test_jars_that_cannot_fit_on_the_disk_are_not_begun(repository: Repository, 
     assert repository.requests == []
 
 
-def test_the_lock_is_made_of_what_the_repository_declares(repository: Repository, tmp_path: Path) -> None:
+def test_the_lock_is_built_from_what_the_repository_declares(repository: Repository, tmp_path: Path) -> None:
     kafka, simple, shared = "org.apache.kafka:kafka_2.13:9.9", "org.slf4j:slf4j-simple:1.7.36", "org.example:shared:2.0"
     expected = [repository.publish(coordinate, os.urandom(3000)) for coordinate in (shared, kafka, simple)]
     needs_shared = "<dependency><groupId>org.example</groupId><artifactId>shared</artifactId><version>2.0</version></dependency>"
@@ -358,7 +358,7 @@ def test_the_cache_can_be_put_elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert cache_root().is_absolute()
 
 
-def test_a_user_without_a_home_directory_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_user_without_a_home_directory_learns_what_to_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def no_entry(uid: int) -> None:
         raise KeyError(f"getpwuid(): uid not found: {uid}")
 
@@ -379,7 +379,7 @@ def test_every_listener_of_the_broker_is_on_loopback() -> None:
     assert settings["listener.security.protocol.map"] == "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,PROXIED:PLAINTEXT"
 
 
-def test_what_the_broker_decides_itself_cannot_be_set(tmp_path: Path) -> None:
+def test_properties_that_the_broker_sets_itself_cannot_be_set(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"these properties cannot be set: log\.dirs"):
         EmbeddedBroker(tmp_path, properties={"log.dirs": "/elsewhere"})
 

@@ -1,4 +1,4 @@
-"""What is a card number, whatever people write it with, and what only has digits; and that every text is looked at."""
+"""Which texts are a card number, however people write it, and which only have digits; and every text is checked."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ CARDS = [
     "6073849700004947",
     "6362970000457013",
     "6062826786276634",
-    # with what else belongs to one
+    # with an expiry date, a code, a prefix
     "378282246310005 12/27",
     "5555 5555 5555 4444 7/27",
     "5555 5555 5555 4444 07/2027 123",
@@ -72,7 +72,7 @@ CARDS = [
     "4242\u200b4242\u200d4242\u00ad4242",
     "4242\u00b74242\u20224242\u00b74242",
     "4242\t4242\n4242 4242",
-    # in other digits
+    # in digits of other scripts
     "\uff14\uff12\uff14\uff12 \uff14\uff12\uff14\uff12 \uff14\uff12\uff14\uff12 \uff14\uff12\uff14\uff12",
     "\u0664\u0662\u0664\u0662 \u0664\u0662\u0664\u0662 \u0664\u0662\u0664\u0662 \u0664\u0662\u0664\u0662",
     "4\ufe0f\u20e32\ufe0f\u20e3" * 8,
@@ -88,7 +88,7 @@ NO_CARDS = [
     "424242424242424",
     "42424242424242424",
     "424242424242424242424242",
-    # no issuer gives out such a number
+    # no issuer has such numbers
     "1234567890123456",
     "0000 0000 0000 0000",
     "7992739871300000",
@@ -147,7 +147,7 @@ def test_a_card_number_is_seen(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", NO_CARDS)
-def test_what_only_has_digits_is_no_card_number(text: str) -> None:
+def test_other_digits_are_not_a_card_number(text: str) -> None:
     assert not has_card_number(text)
     assert not has_card_number(f"Please take {text}, thanks")
 
@@ -156,15 +156,15 @@ def test_what_only_has_digits_is_no_card_number(text: str) -> None:
 
 
 def requests() -> list[type[payloads.RequestBody]]:
-    found, left = [], [payloads.RequestBody]
+    models, left = [], [payloads.RequestBody]
     while left:
         below = left.pop().__subclasses__()
         left += below
-        found += [model for model in below if model.__module__.startswith("api.")]
-    return found
+        models += [model for model in below if model.__module__.startswith("api.")]
+    return models
 
 
-def unlooked_at(model: type[BaseModel]) -> list[str]:
+def unchecked(model: type[BaseModel]) -> list[str]:
     """Fields of `model` with a text that may be a card number: those that take a `str` and not the rule."""
     return [
         f"{model.__name__}.{name}"
@@ -174,7 +174,7 @@ def unlooked_at(model: type[BaseModel]) -> list[str]:
 
 
 def has_text(kind: Any) -> bool:
-    """Whether values of this type are, or hold, a `str` that is not that of another request or of a fixed list."""
+    """Whether values of this type are, or hold, a `str`, except of another request or from a fixed list."""
     if get_origin(kind) in (Union, types.UnionType, list, tuple, set, dict):
         return any(has_text(part) for part in get_args(kind))
     if get_origin(kind) is Annotated:
@@ -182,25 +182,25 @@ def has_text(kind: Any) -> bool:
     return kind is Any or (isinstance(kind, type) and issubclass(kind, str))
 
 
-def test_every_text_of_every_request_is_looked_at() -> None:
+def test_every_text_of_every_request_is_checked() -> None:
     models = requests()
     assert {"PlaceOrderBody", "LineBody", "ContactBody", "AddressBody", "ResolveAttentionBody"} <= {m.__name__ for m in models}
-    assert [text for model in models for text in unlooked_at(model)] == []
+    assert [text for model in models for text in unchecked(model)] == []
 
 
-def test_a_text_that_is_not_looked_at_is_seen() -> None:
+def test_an_unchecked_text_is_seen() -> None:
     class Forgotten(BaseModel):
         plain: str
         perhaps: str | None = None
         several: list[str] = []
         anything: Any = None
-        looked_at: Annotated[str, payloads.NO_CARD]
+        checked: Annotated[str, payloads.NO_CARD]
         each: list[Annotated[str, payloads.NO_CARD]] = []
         number: int = 0
         line: payloads.LineBody | None = None
         fixed: payloads.Service = "merch"
 
-    assert unlooked_at(Forgotten) == [f"Forgotten.{name}" for name in ("plain", "perhaps", "several", "anything")]
+    assert unchecked(Forgotten) == [f"Forgotten.{name}" for name in ("plain", "perhaps", "several", "anything")]
 
 
 def texts_of(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -216,7 +216,7 @@ def texts_of(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]
 
 
 def whole_order() -> dict[str, Any]:
-    """An order with every member that there is."""
+    """An order with every member set."""
     body = order_body()
     address = {"line1": "1 Mill Lane", "line2": "b", "city": "Leeds", "region": "York", "postcode": "LS1 1AA", "country": "GB"}
     body["contact"] |= {"shipping_address": address, "billing_address": dict(address), "delivery_note": "Ring twice"}

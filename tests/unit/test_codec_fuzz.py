@@ -1,4 +1,4 @@
-"""Real records, damaged: a value or one `DecodeError`, in little time and little memory. Never a crash, a hang, another error."""
+"""Real records, damaged: a value or one `DecodeError`, in little time and memory. Never a crash, a hang or another error."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def damaged(rng: random.Random, data: bytes) -> bytes:
 
 
 def fuzz(seed: int, rounds: int) -> dict[str, int]:
-    """How often each answer was given."""
+    """How often each answer came."""
     rng = random.Random(seed)
     answers: dict[str, int] = {}
     for _ in range(rounds):
@@ -68,7 +68,7 @@ def fuzz(seed: int, rounds: int) -> dict[str, int]:
 
 
 def check_readable(codec: Codec[Any], value: Any) -> None:
-    """What was read can be written again and read as the same, or does not fit and says so."""
+    """A decoded value can be encoded and decoded again as the same, or an error says that it does not fit."""
     try:
         again = codec.encode(value)
     except EncodeError:
@@ -91,7 +91,7 @@ def test_five_million_damaged_records_each_get_a_value_or_a_decode_error(seed: i
 
 
 def peak_bytes(codec: Codec[Any], data: bytes) -> int:
-    """What decoding `data` took at most, besides `data`."""
+    """Peak memory of decoding `data`, without `data` itself."""
     tracemalloc.reset_peak()
     before = tracemalloc.get_traced_memory()[0]
     with contextlib.suppress(DecodeError):
@@ -99,7 +99,7 @@ def peak_bytes(codec: Codec[Any], data: bytes) -> int:
     return tracemalloc.get_traced_memory()[1] - before
 
 
-def test_no_length_or_count_anywhere_in_a_record_can_ask_for_memory_that_is_not_there() -> None:
+def test_no_length_or_count_anywhere_in_a_record_can_ask_for_too_much_memory() -> None:
     """Every place of every kind of record, every size up to 2**63. (Six bytes of some other schemas cost fastavro gigabytes.)"""
     highest, slowest = 0, 0.0
     tracemalloc.start()

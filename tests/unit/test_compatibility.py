@@ -1,6 +1,6 @@
 """`schema check`: the released schemas, and changes of them that must not pass.
 
-Each bad change is made to the real event schema, so what is found is what a developer would be told.
+Each bad change is made to the real event schema, so a developer would see the same problems.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ Schema = dict[str, Any]
 
 def field(record: Schema, name: str) -> Schema:
     """The field `name` of a record."""
-    found: Schema = next(f for f in record["fields"] if f["name"] == name)
-    return found
+    declared: Schema = next(f for f in record["fields"] if f["name"] == name)
+    return declared
 
 
 def inside(record: Schema, name: str) -> Schema:
     """The record inside the nullable field `name`."""
-    found: Schema = field(record, name)["type"][1]
-    return found
+    nested: Schema = field(record, name)["type"][1]
+    return nested
 
 
 def next_version(change: Callable[[Schema], object], version: int = 2, of: SchemaVersion | None = None) -> SchemaVersion:
@@ -40,9 +40,9 @@ def next_version(change: Callable[[Schema], object], version: int = 2, of: Schem
 
 
 def problems(*versions: SchemaVersion) -> list[tuple[int, int, str]]:
-    """(reader, writer, field) of what is found between the first released event schema and `versions`."""
-    found = check_compatible([versions_of(EVENTS)[0], *versions])
-    return [(p.reader_version, p.writer_version, p.field) for p in found]
+    """(reader, writer, field) of each problem between the first released event schema and `versions`."""
+    incompatible = check_compatible([versions_of(EVENTS)[0], *versions])
+    return [(p.reader_version, p.writer_version, p.field) for p in incompatible]
 
 
 def test_every_released_schema_version_can_read_every_other_one() -> None:
@@ -132,21 +132,21 @@ def test_schemas_of_different_subjects_are_not_compared() -> None:
 
 def test_a_recursive_schema_that_does_not_fit_ends_the_search() -> None:
     node = '{"type":"record","name":"Node","fields":[{"name":"next","type":["null","Node"]},{"name":"n","type":"%s"}]}'
-    found = check_compatible([SchemaVersion("nodes", 1, node % "int"), SchemaVersion("nodes", 2, node % "string")])
-    assert (1, 2, "n") in [(p.reader_version, p.writer_version, p.field) for p in found]
+    incompatible = check_compatible([SchemaVersion("nodes", 1, node % "int"), SchemaVersion("nodes", 2, node % "string")])
+    assert (1, 2, "n") in [(p.reader_version, p.writer_version, p.field) for p in incompatible]
 
 
 def test_a_message_names_subject_versions_direction_and_field() -> None:
     version = next_version(lambda s: s["fields"].append({"name": "channel", "type": "string"}))
-    (found,) = check_compatible([versions_of(EVENTS)[0], version])
-    assert str(found) == (
+    (problem,) = check_compatible([versions_of(EVENTS)[0], version])
+    assert str(problem) == (
         "order-events-value: version 2 cannot read what version 1 wrote (backward): field channel: "
         "it is not written, and the reader has no default for it"
     )
     assert "(forward): the record: " in str(Incompatibility("s", 1, 2, "", "reason"))
 
 
-def test_a_file_that_is_no_avro_schema_is_named() -> None:
+def test_a_file_that_is_not_an_avro_schema_is_named() -> None:
     broken = SchemaVersion(EVENTS, 2, '{"type":"record","name":"OrderEvent","fields":[{"name":"a","type":"strnig"}]}')
     with pytest.raises(ConfigError, match="order-events-value version 2 is not an Avro schema"):
         check_compatible([broken])
@@ -157,7 +157,7 @@ def test_a_file_that_is_no_avro_schema_is_named() -> None:
     [("int", "zero"), (["null", "string"], "EUR"), (["string", "null"], None), ({"type": "array", "items": "int"}, None)],
 )
 def test_a_default_that_does_not_fit_its_type_is_named(kind: object, default: object) -> None:
-    """Readers of older events would be given it, or refuse the whole schema."""
+    """Readers of older events would get it, or refuse the whole schema."""
     version = next_version(lambda s: inside(s, "refund")["fields"].append({"name": "extra", "type": kind, "default": default}))
     with pytest.raises(ConfigError, match=r"order-events-value version 2: the default of Refund\.extra"):
         problems(version)
@@ -206,10 +206,10 @@ NO_SCHEMAS = {
     "a number": "7",
     "an unknown type": '"strnig"',
     "no type": "{}",
-    "a type that is none": '{"type":{"type":["int"]},"name":7}',
+    "an invalid type": '{"type":{"type":["int"]},"name":7}',
     "a record without fields": '{"type":"record","name":"A"}',
-    "a field that is none": '{"type":"record","name":"A","fields":[7]}',
-    "a name that is none": '{"type":"record","name":"a b","fields":[]}',
+    "an invalid field": '{"type":"record","name":"A","fields":[7]}',
+    "an invalid name": '{"type":"record","name":"a b","fields":[]}',
     "a union in a union": '[["int"]]',
     "too deep": '{"type":"array","items":' * 5_000 + '"int"' + "}" * 5_000,
     "a default for an empty union": '{"type":"record","name":"A","fields":[{"name":"a","type":[],"default":1}]}',
@@ -237,7 +237,7 @@ def test_a_hundred_reasons_are_enough_for_whoever_asks() -> None:
     extra = [{"name": f"f{n}", "type": "int"} for n in range(1_000)]
     candidate = next_version(lambda s: s["fields"].extend(extra))
     assert len(compare(candidate, versions_of(EVENTS)[:1])) == MAX_REASONS
-    assert len(problems(candidate)) == len(extra), "but whoever checks released versions is told all of them"
+    assert len(problems(candidate)) == len(extra), "but a check of released versions lists all of them"
 
 
 def places(value: Any) -> Iterator[tuple[Any, Any]]:
@@ -273,9 +273,9 @@ def test_whatever_is_asked_about_the_answer_is_reasons_or_one_error() -> None:
             holder, key = chance.choice(list(places(schema)))
             holder[key] = copy.deepcopy(chance.choice(odd))
         try:
-            found = compare(SchemaVersion(EVENTS, 2, json.dumps(schema)), [event])
+            problems = compare(SchemaVersion(EVENTS, 2, json.dumps(schema)), [event])
         except ConfigError:
             continue
         judged += 1
-        assert all(isinstance(problem, Incompatibility) for problem in found)
+        assert all(isinstance(problem, Incompatibility) for problem in problems)
     assert judged > 10

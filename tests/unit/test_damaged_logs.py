@@ -1,7 +1,7 @@
-"""A thousand damaged ledgers in a file: every damage is found, and the place that is named is where it is.
+"""A thousand damaged ledgers in files: all damage is found, and the place that is named is the right one.
 
 Two kinds. *Accidents* change bytes of the file. *Forgeries* change records and write the file again, checksums, counts and all,
-as somebody with our own program could; only the header's heads (or signed ones) and the chain are left to find them.
+as somebody with the product's own code could; only the header's heads (or signed ones) and the chain reveal them.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def check(path: Path) -> Any:
 
 @pytest.fixture(scope="module")
 def whole(entries: list[Entry], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
-    """An archive that is well, and its heads."""
+    """An intact archive, and its heads."""
     path = tmp_path_factory.mktemp("whole") / "ledger"
     archive(path, entries, {})
     with pytest.raises(BrokenLog, match="does not end with the head in the header"):
@@ -103,7 +103,7 @@ def whole(entries: list[Entry], tmp_path_factory: pytest.TempPathFactory) -> tup
     return path, findings.heads
 
 
-def test_a_whole_archive_is_well_and_comes_back_byte_for_byte(whole: tuple[Path, Any], entries: list[Entry]) -> None:
+def test_an_intact_archive_passes_and_comes_back_byte_for_byte(whole: tuple[Path, Any], entries: list[Entry]) -> None:
     path, heads = whole
     header, findings, refusals = check(path)
     assert (header, findings.events, refusals, findings.heads) == (HEADER, len(entries), 0, heads)
@@ -221,17 +221,17 @@ def test_every_forged_record_is_found_where_it_is(
         archive(path, forged, heads)
         with pytest.raises(BrokenLog) as caught:
             check(path)
-        told = str(caught.value)
-        match = re.match(r"event (\d+)-(\d+)(?: \(after (\d+)\))?", told)
-        assert match, told
-        if forgery is _truncate:  # everything behind a place is gone: any partition's end may be named, the last that is left
+        message = str(caught.value)
+        match = re.match(r"event (\d+)-(\d+)(?: \(after (\d+)\))?", message)
+        assert match, message
+        if forgery is _truncate:  # everything after a place is gone: any partition's end may be named, by the last one left
             left = {p: max((e.offset for e in forged if e.partition == p), default=-1) for p in range(PARTITIONS)}
-            assert int(match[2]) == left[int(match[1])], told
+            assert int(match[2]) == left[int(match[1])], message
             continue
-        assert int(match[1]) == partition, told
+        assert int(match[1]) == partition, message
         after = int(match[3]) if match[3] is not None else -1
-        last = heads[partition].offset  # what is wrong with the last one is seen at the end, which names the last that is left
-        assert after <= offset <= int(match[2]) or (offset == last and int(match[2]) == offset - 1), (told, offset)
+        last = heads[partition].offset  # damage to the last one is seen at the end, which names the last one left
+        assert after <= offset <= int(match[2]) or (offset == last and int(match[2]) == offset - 1), (message, offset)
 
 
 @pytest.mark.parametrize("block_bytes", [1, BLOCK_BYTES])  # a block for each record, and as many as usual

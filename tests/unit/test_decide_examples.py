@@ -88,7 +88,7 @@ def test_an_order_that_costs_nothing_is_paid_as_soon_as_its_stock_is_reserved() 
     assert display(story.when(RESERVED[1]).then("StockReserved")) == "paid"
 
 
-def test_staff_may_ship_at_once_or_start_first_and_delivery_ends_it() -> None:
+def test_staff_may_ship_immediately_or_start_first_and_delivery_ends_it() -> None:
     everything = units(TEA=2, MUG=1)
     order = given(*PAID).when(SHIP).then("OrderShipped", carrier="DHL", tracking="JD01", lines=everything, parcel=1)
     assert display(order) == "shipped"
@@ -144,7 +144,7 @@ def test_ten_attempts_are_enough() -> None:
     story.when(request_payment()).refused("too_many_attempts")
 
 
-def test_a_webhook_that_overtakes_our_own_call_does_not_lose_the_providers_reference() -> None:
+def test_a_webhook_that_overtakes_the_ledgers_own_call_does_not_lose_the_providers_reference() -> None:
     story = given(place(), request_payment(), payment("PaymentPending", waiting_for="customer_action"))
     order = story.when(OPENED).then("PaymentOpened", provider_ref="pi_1")
     assert (order.attempts[0].state, order.attempts[0].provider_ref) == ("pending", "pi_1")
@@ -173,7 +173,7 @@ def test_an_unpaid_order_expires_and_an_unstocked_one_names_the_stock() -> None:
     given(place(), request_payment(), AUTHORISED).when(EXPIRE, at=late).then("OrderCancelled", reason="stock_timeout")
 
 
-def test_an_order_whose_capture_is_under_way_does_not_expire() -> None:
+def test_an_order_whose_capture_is_in_progress_does_not_expire() -> None:
     given(place(), request_payment(), AUTHORISED, *RESERVED).when(EXPIRE, at=NOON + 30 * MINUTE).refused("not_due")
 
 
@@ -215,7 +215,7 @@ def test_a_refund_may_fail_even_after_it_settled_and_is_then_owed_again() -> Non
     assert (owed_back_minor(order), order.refunded_minor, order.refund_failures) == (2200, 0, 1)
 
 
-def test_a_refund_known_by_the_provider_is_not_counted_again_under_our_number() -> None:
+def test_a_refund_known_by_the_provider_is_not_counted_again_under_the_ledgers_number() -> None:
     story = given(*CANCELLED_PAID, refund("RefundFailed", ref=None, amount=None), refund("RefundSettled", no=0, ref="re_9"))
     story.when(refund("RefundSettled", no=1, ref="re_9")).refused("already_known")
 
@@ -250,8 +250,8 @@ def test_an_order_of_which_a_part_was_captured_is_not_paid_and_a_person_is_calle
     story.when(request_payment()).refused("already_paid")
     story.when(EXPIRE, at=NOON + 31 * MINUTE).refused("not_due")
     assert [(x.kind, x.key) for x in obligations(order)] == [(Kind.CALL_PERSON, f"att:{order.order_id}:captured:1000")]
-    rest = story.when(CAPTURED).then("PaymentCaptured")
-    assert (display(rest), payment_state(rest)) == ("paid", "captured")
+    paid_in_full = story.when(CAPTURED).then("PaymentCaptured")
+    assert (display(paid_in_full), payment_state(paid_in_full)) == ("paid", "captured")
     cancelled = story.when(cancel()).then("OrderCancelled")
     assert [x.kind for x in obligations(cancelled)].count(Kind.REFUND) == 1
 
@@ -299,7 +299,7 @@ def test_a_person_who_settles_a_flag_of_an_open_order_gives_no_money_back_unless
 
 
 def full_order() -> Story:
-    """Two looks that disagree, until the order has a thousand events."""
+    """Two readings that disagree, until the order has a thousand events."""
     story = given(place(), request_payment(), OPENED)
     while story.order is not None and story.order.version < 1000:
         waits = payment("PaymentPending", waiting_for="provider")
@@ -318,9 +318,9 @@ def test_a_payment_that_the_provider_refuses_to_open_is_no_attempt_of_the_custom
     assert keys == [f"att:{order.order_id}:payment_refused:amount_too_small"]
     opened = story.when(request_payment()).then("PaymentRequested")
     assert len(opened.attempts) == 12
-    given_up = given(place(), *RESERVED, request_payment(), payment("PaymentVoided", code="never_opened"))
-    assert given_up.order is not None
-    assert not [x for x in obligations(given_up.order) if x.kind is Kind.CALL_PERSON]
+    abandoned = given(place(), *RESERVED, request_payment(), payment("PaymentVoided", code="never_opened"))
+    assert abandoned.order is not None
+    assert not [x for x in obligations(abandoned.order) if x.kind is Kind.CALL_PERSON]
 
 
 def test_a_full_order_takes_no_further_payment_but_every_fact_and_its_own_end() -> None:

@@ -43,7 +43,7 @@ in_both = pytest.mark.parametrize(
 
 
 def detail_fields(event: e.OrderEvent) -> dict[str, Any]:
-    """What the event's one detail says: its fields that are set, with units and entries as tuples."""
+    """The fields that are set in the event's one detail, with units and entries as tuples."""
     fields = {k: v for k, v in msgspec.structs.asdict(event.detail).items() if v is not None and v != ()}
     return {k: tuple(map(msgspec.structs.astuple, v)) if isinstance(v, tuple) else v for k, v in fields.items()}
 
@@ -84,7 +84,7 @@ def test_every_command_in_every_state_ends_as_the_contract_says(universe: Univer
 
 
 @in_both
-def test_what_is_shown_of_every_state_is_what_the_contract_says(universe: Universe) -> None:
+def test_every_state_is_shown_as_the_contract_says(universe: Universe) -> None:
     for state, reached in reach(universe).items():
         o = reached.order
         assert summary(o) == {
@@ -106,7 +106,7 @@ def test_the_alphabet_knows_every_operation_and_leads_to_every_event_type() -> N
     assert types == set(e.EVENT_TYPES)
 
 
-def test_every_code_that_decide_can_give_is_met_somewhere() -> None:
+def test_every_code_of_decide_occurs_somewhere() -> None:
     met = {
         answer.code
         for universe in UNIVERSES
@@ -120,11 +120,11 @@ def test_every_code_that_decide_can_give_is_met_somewhere() -> None:
 
 
 @in_quick
-def test_orders_of_one_class_are_told_apart_by_no_command(universe: Universe) -> None:
-    """The quotient is sound: another way to a class, with other versions and times, leads to the same answers."""
+def test_no_command_distinguishes_orders_of_one_class(universe: Universe) -> None:
+    """The quotient is sound: another path to a class, with other versions and times, leads to the same answers."""
     compared = 0
     enough, limit = (200, 600) if universe in PAYMENT_UNIVERSES else (30, 150)
-    for first, second in other_ways(universe, limit):
+    for first, second in other_paths(universe, limit):
         for c, command in COMMANDS[compared % 3 :: 3] if compared > enough else COMMANDS:
             answers = []
             for order in (first, second):
@@ -135,20 +135,20 @@ def test_orders_of_one_class_are_told_apart_by_no_command(universe: Universe) ->
                     answers.append(decision and decision.code)
             assert answers[0] == answers[1], (state_of(first), c)
         compared += 1
-    assert compared > 20, "no class was reached in two ways: nothing was compared"
+    assert compared > 20, "no class was reached by two paths: nothing was compared"
 
 
-def other_ways(universe: Universe, limit: int) -> Iterator[tuple[Order, Order]]:
+def other_paths(universe: Universe, limit: int) -> Iterator[tuple[Order, Order]]:
     """Pairs of different orders of one class."""
-    found = reach(universe)
-    for reached in found.values():
+    states = reach(universe)
+    for reached in states.values():
         for number in universe.alphabet:
             c, command = ALPHABET[number]
             event = decide(command, reached.order, at_ms(c))
             if not isinstance(event, e.OrderEvent):
                 continue
             after = evolve(reached.order, event)
-            first = found.get(state_of(after))
+            first = states.get(state_of(after))
             if first is not None and first.order != after and first.order.version != after.version:
                 yield first.order, after
                 if (limit := limit - 1) == 0:
@@ -199,7 +199,7 @@ def test_facts_alone_never_move_an_order_out_of_a_final_status(universe: Univers
 def test_money_adds_up_unless_a_fact_itself_says_otherwise(universe: Universe) -> None:
     """refunded + lost <= captured <= total as placed, as long as refunds, disputes and settlements claim no more than was there.
 
-    And an open order keeps what it costs, but for what was asked back of it; a cancelled one keeps nothing.
+    And an open order keeps what it costs, except what was asked back of it; a cancelled one keeps nothing.
     """
     for state, reached in reach(universe).items():
         o = reached.order

@@ -31,7 +31,7 @@ def test_patience_is_over_only_when_nothing_has_moved_for_all_of_it(monkeypatch:
     now = 1000.0
     monkeypatch.setattr(demo_calls.time, "monotonic", lambda: now)
     patience = StepPatience()
-    for _ in range(20):  # far longer than the patience in all
+    for _ in range(20):  # in total far longer than the patience
         now += PATIENCE_S - 1
         assert not patience.over
         patience.moved()
@@ -48,12 +48,12 @@ def stock(*rows: tuple[str, str]) -> list[dict[str, Any]]:
     ("rows", "finished"),
     [
         ([], set()),
-        ([("StockReserved", "product"), ("StockRejected", "merch")], {"merch"}),  # the reservation is still to be given back
+        ([("StockReserved", "product"), ("StockRejected", "merch")], {"merch"}),  # the reservation is still to be released
         ([("StockReserved", "product"), ("StockRejected", "merch"), ("StockReleased", "product")], {"merch", "product"}),
-        ([("StockReleased", "product"), ("StockReserved", "product")], set()),  # late, and to be given back again
+        ([("StockReleased", "product"), ("StockReserved", "product")], set()),  # late, and to be released again
     ],
 )
-def test_an_order_is_at_its_end_when_no_service_has_anything_of_it(rows: list[tuple[str, str]], finished: set[str]) -> None:
+def test_an_order_is_finished_when_no_service_holds_anything_for_it(rows: list[tuple[str, str]], finished: set[str]) -> None:
     assert _finished_with(stock(*rows)) == finished
 
 
@@ -92,7 +92,7 @@ class Failed:
         return 17
 
 
-def test_the_consumer_reads_on_after_what_passes_and_notes_where_a_partition_ends() -> None:
+def test_the_consumer_continues_after_passing_errors_and_notes_where_a_partition_ends() -> None:
     reached: dict[int, int] = {}
     assert not plain_consumer._is_event(Failed(KafkaError._TRANSPORT), reached)  # type: ignore[arg-type]
     assert not plain_consumer._is_event(Failed(KafkaError.UNKNOWN_LEADER_EPOCH), reached)  # type: ignore[arg-type]

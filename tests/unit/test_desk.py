@@ -78,7 +78,7 @@ def test_a_refused_command_leads_to_one_refusal_and_leaves_the_order_as_it_was()
     assert line.desk.order("ord_1") == before
 
 
-def test_the_outcome_of_a_command_says_what_came_of_it_and_who_sent_it() -> None:
+def test_the_outcome_of_a_command_says_its_result_and_who_sent_it() -> None:
     line = a_line(PLACE)
     line.order(PAY | {"fingerprint": b"f" * 16}, command_id="cmd_pay", at=PLACED_AT + 1)
     line.order(PAY, command_id="cmd_again", at=PLACED_AT + 2)
@@ -145,7 +145,7 @@ def test_an_order_that_is_placed_under_a_second_command_id_is_refused_once() -> 
     assert_same_rows(line)
 
 
-def test_another_customers_order_is_refused_as_if_it_were_not_there() -> None:
+def test_another_customers_order_is_refused_as_if_it_did_not_exist() -> None:
     line = a_line(PLACE)
     line.order(CANCEL | {"foreign": True})
     line.order(CANCEL, order_id="ord_none")
@@ -164,12 +164,12 @@ def test_a_stale_version_is_a_conflict_that_names_the_current_one() -> None:
 
 def test_a_full_order_refuses_a_payment_takes_facts_and_can_still_expire() -> None:
     line = a_line(PLACE, PAY)
-    looks: list[model.Command] = [
+    readings: list[model.Command] = [
         {"op": "RecordPayment", "attempt": 1, "fact": "PaymentPending", "waiting": "provider"},
         {"op": "RecordPayment", "attempt": 1, "fact": "PaymentDeclined", "code": "card_declined"},
     ]
     for i in range(998):
-        line.order(looks[i % 2])
+        line.order(readings[i % 2])
     assert None not in line.deal()
     line.order({"op": "RecordPayment", "attempt": 1, "fact": "PaymentVoided", "code": "expired"})
     line.order(PAY)
@@ -209,7 +209,7 @@ def test_the_same_offset_of_another_incarnation_of_the_command_log_is_another_co
     assert (other.meta.dealt, other.meta.resume) == (line.commands[0].offset + 1, line.commands[0].offset)
 
 
-def test_a_desk_opened_again_goes_on_where_the_last_one_was_even_behind_duplicates() -> None:
+def test_a_desk_opened_again_resumes_where_the_last_one_was_even_behind_duplicates() -> None:
     line = a_line(PLACE, PAY)
     line.order(PAY, command_id="cmd_1")
     assert line.deal() == [None]
@@ -257,7 +257,7 @@ def test_a_command_too_large_for_its_refusal_to_fit_is_unreadable_and_stops_nobo
     ],
     ids=["unknown operation", "no payload", "another payload"],
 )
-def test_a_command_that_cannot_be_decided_is_refused_and_the_next_one_goes_on(wrong: dict[str, Any]) -> None:
+def test_a_command_that_cannot_be_decided_is_refused_and_the_next_one_is_decided(wrong: dict[str, Any]) -> None:
     line = a_line(PLACE)
     bad = replace(order_command(CANCEL, command_id="cmd_bad"), **wrong)
     line.send(b"ord_1", command_codec().encode(bad))

@@ -206,7 +206,7 @@ def test_an_order_that_costs_nothing_any_more_needs_no_payment() -> None:
 # ---- refunds by request ---------------------------------------------------------------------------------------------
 
 
-def test_a_goodwill_refund_is_paid_and_the_order_goes_on() -> None:
+def test_a_goodwill_refund_is_paid_and_the_order_continues() -> None:
     story = given(*PAID, SHIP)
     wanted = request_refund(300, reason="goodwill")
     order = story.when(wanted).then("RefundRequested", amount_minor=300, reason="goodwill", lines=())

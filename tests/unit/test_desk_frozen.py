@@ -59,12 +59,12 @@ def test_an_event_that_does_not_fold_freezes_its_order_and_no_other(how: str) ->
     assert_same_rows(line)
 
 
-def test_a_frozen_order_that_is_not_the_customers_is_refused_as_if_it_were_not_there() -> None:
+def test_a_frozen_order_that_is_not_the_customers_is_refused_as_if_it_did_not_exist() -> None:
     line = a_line(PLACE)
     for order_id in ("ord_1", "ord_2"):
         line.fold([bad_event(line, order_id, "undecodable")])
     line.order(CANCEL | {"foreign": True}, "ord_1", "cmd_foreign")
-    line.order(CANCEL, "ord_2", "cmd_nobodys")  # no event of it can be read, so whose it is nobody knows
+    line.order(CANCEL, "ord_2", "cmd_nobodys")  # no event of it can be read, so its owner is unknown
     line.order(CANCEL, "ord_0", "cmd_missing")
     line.order(CANCEL, "ord_1", "cmd_own")
     line.order(CANCEL | {"role": "admin"}, "ord_2", "cmd_staffs")
@@ -88,7 +88,7 @@ def test_later_events_of_a_frozen_order_wait_but_their_commands_are_known() -> N
     assert line.desk._get(outcome_key("cmd_later")) is not None
 
 
-def test_an_unreadable_event_without_a_key_freezes_nobody_and_is_passed() -> None:
+def test_an_unreadable_event_without_a_key_freezes_nobody_and_is_skipped() -> None:
     line = a_line(PLACE)
     line.append([NewRecord(TOPICS.events, 0, None, UNDECODABLE)])
     line.fold(line.log[TOPICS.events][-1:])
@@ -113,14 +113,14 @@ def test_a_broken_chain_stops_the_fold_for_a_person() -> None:
         desk.fold(line.log[TOPICS.events][1])
 
 
-def test_a_refusal_that_cannot_be_read_is_passed_over() -> None:
+def test_a_refusal_that_cannot_be_read_is_skipped() -> None:
     line = a_line(PLACE)
     line.append([NewRecord(TOPICS.refusals, 0, b"ord_1", b"junk")])
     line.fold(line.log[TOPICS.refusals])
     assert line.desk.meta.refusals == line.log[TOPICS.refusals][0].offset + 1
 
 
-def test_every_bad_record_is_logged_with_where_to_look(logged: list[dict[str, Any]]) -> None:
+def test_every_bad_record_is_logged_with_its_position(logged: list[dict[str, Any]]) -> None:
     line = a_line(PLACE)
     junk = line.send(b"ord_1", b"junk")
     line.send(b"ord_1", command_codec().encode(replace(order_command(PAY, command_id="cmd_tea"), operation="MakeTea")))

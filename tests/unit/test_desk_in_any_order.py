@@ -1,6 +1,6 @@
 """The desk under any commands in any order, with crashes and take-overs.
 
-What must come of each command is said by `Expected`, which knows only `order_model` and dictionaries.
+`Expected` says what each command must lead to; it knows only `order_model` and dictionaries.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ pytestmark = pytest.mark.usefixtures("logged")
 
 
 class Expected:
-    """What must come of each command: first answers, orders, frozen orders. Plain dictionaries."""
+    """What each command must lead to: first answers, orders, frozen orders. Plain dictionaries."""
 
     def __init__(self) -> None:
         self.first: dict[str, bytes] = {}
@@ -123,7 +123,7 @@ PAID = [PAY, payments_of(1)[0], payments_of(1)[9], stock_of("product")[0], stock
 
 
 class AnyLine(RuleBasedStateMachine):
-    """Commands of any kind, sent again, sent with another body, unreadable; batches that commit, vanish, or are not stored."""
+    """Commands of any kind, repeated, sent with another body, unreadable; batches that commit, vanish, or are not stored."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -217,7 +217,7 @@ class AnyLine(RuleBasedStateMachine):
 
     @precondition(lambda self: any(r.value != UNDECODABLE for r in self.line.log[TOPICS.events]))
     @rule(order_id=order_ids, how=st.sampled_from(["undecodable", "version does not follow", "unknown type"]))
-    def a_bad_event_stands_in_the_log(self, order_id: str, how: str) -> None:
+    def a_bad_event_is_in_the_log(self, order_id: str, how: str) -> None:
         self.line.fold([bad_event(self.line, order_id, how)])
         self.records += 1
         self.expected.frozen.add(order_id)
@@ -229,7 +229,7 @@ class AnyLine(RuleBasedStateMachine):
         self.line.take_over()
 
     @invariant()
-    def orders_are_what_the_model_says(self) -> None:
+    def orders_agree_with_the_model(self) -> None:
         for order_id, state in self.expected.states.items():
             order = self.line.desk.order(order_id)
             assert order is not None

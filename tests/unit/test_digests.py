@@ -1,4 +1,4 @@
-"""The digest of a database: the same for the same rows however they came, another one for any other row."""
+"""The digest of a database: equal for equal rows however they were written, different for any other row."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def fold(records: Sequence[Record], chunks: random.Random | None = None) -> Data
 
 
 @pytest.fixture(scope="module")
-def at_once(log: list[Record]) -> Databases:
+def in_one_chunk(log: list[Record]) -> Databases:
     return fold(log)
 
 
@@ -44,18 +44,18 @@ def rows(databases: Databases) -> list[tuple[bytes, bytes]]:
     return list(databases.stores[0].scan(b""))
 
 
-def test_the_kept_digest_is_that_of_the_rows(log: list[Record], at_once: Databases) -> None:
-    digest = at_once.digest(0)
-    assert digest.value == digest_of(rows(at_once))
+def test_the_kept_digest_is_that_of_the_rows(log: list[Record], in_one_chunk: Databases) -> None:
+    digest = in_one_chunk.digest(0)
+    assert digest.value == digest_of(rows(in_one_chunk))
     assert (digest.events, digest.position) == (len(log), len(log))
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_it_does_not_depend_on_how_the_log_was_cut(log: list[Record], at_once: Databases, seed: int) -> None:
+def test_it_does_not_depend_on_how_the_log_was_cut(log: list[Record], in_one_chunk: Databases, seed: int) -> None:
     in_chunks = fold(log, random.Random(seed))
-    assert in_chunks.digests() == at_once.digests()
-    assert list(in_chunks.checkpoints(0)) == list(at_once.checkpoints(0))
-    assert rows(in_chunks) == rows(at_once)
+    assert in_chunks.digests() == in_one_chunk.digests()
+    assert list(in_chunks.checkpoints(0)) == list(in_one_chunk.checkpoints(0))
+    assert rows(in_chunks) == rows(in_one_chunk)
 
 
 def test_it_is_kept_every_ten_thousand_events_as_it_was_then(log: list[Record]) -> None:
@@ -85,7 +85,7 @@ def test_any_changed_byte_of_any_row_changes_it(log: list[Record]) -> None:
                 damaged.append([(key, value[:place] + bytes([value[place] ^ (1 << choice.randrange(8))]) + value[place + 1 :])])
             for instead in damaged:
                 if kind == b"c/" and instead and instead[0][0] == key:
-                    continue  # may no longer decode: the next test has it
+                    continue  # may no longer decode: see the next test
                 assert digest_of([*all_rows[:i], *instead, *all_rows[i + 1 :]]) != digest
 
 

@@ -1,4 +1,4 @@
-"""What `doctor` says of writers nobody holds, of transactions that hang, and of work that had to begin again."""
+"""What `doctor` says about writers nobody holds, about hanging transactions, and about work that was restarted."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ SETTINGS = Settings(_env_file=None, app_id="app")
 def ledger(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ledger]:
     monkeypatch.setattr(doctor, "STALL_PATIENCE_S", 0.2)
     monkeypatch.setattr(doctor, "STALL_PAUSE_S", 0.02)
-    made = Ledger()
-    yield made
-    for running in list(made.running):
-        made.stop(running)
+    ledger = Ledger()
+    yield ledger
+    for running in list(ledger.running):
+        ledger.stop(running)
 
 
 def test_a_writer_that_nobody_holds_is_wrong_and_one_that_is_held_is_not(ledger: Ledger) -> None:
-    found = doctor._held(ledger.log, SETTINGS)
-    assert found.verdict == "wrong"
-    assert "writers [0, 1] are held by no process" in found.result
+    finding = doctor._held(ledger.log, SETTINGS)
+    assert finding.verdict == "wrong"
+    assert "writers [0, 1] are held by no process" in finding.result
     running = ledger.start()
     ledger.wait_for(lambda: running.process.ready_writers == [0, 1])
     assert doctor._held(ledger.log, SETTINGS).verdict == "ok"
     ledger.log.orphan("app", 1)
-    found = doctor._held(ledger.log, SETTINGS)
-    assert found.verdict == "wrong"
-    assert "writers [1] are held by no process" in found.result
+    finding = doctor._held(ledger.log, SETTINGS)
+    assert finding.verdict == "wrong"
+    assert "writers [1] are held by no process" in finding.result
 
 
 def test_a_transaction_that_hangs_is_wrong_and_names_the_verb(ledger: Ledger) -> None:
@@ -56,15 +56,15 @@ def test_a_transaction_that_hangs_is_wrong_and_names_the_verb(ledger: Ledger) ->
     writer = ledger.log.writer("app-0")
     writer.start(PATIENCE_S)
     writer.transact([NewRecord(*tp, b"k", b"v")])
-    found = doctor._transactions(ledger.log, SETTINGS)
-    assert (found.verdict, found.advice) == ("wrong", "order-ledger transactions")
-    assert "order-events/2 from offset 0, of app-0" in found.result
+    finding = doctor._transactions(ledger.log, SETTINGS)
+    assert (finding.verdict, finding.advice) == ("wrong", "order-ledger transactions")
+    assert "order-events/2 from offset 0, of app-0" in finding.result
     ledger.log.away(True)
     assert doctor._transactions(ledger.log, SETTINGS).verdict == "warning"
     ledger.log.away(False)
 
 
-def test_commands_tells_who_works_what_was_done_and_what_hangs(ledger: Ledger) -> None:
+def test_the_line_of_commands_shows_who_works_what_was_done_and_what_hangs(ledger: Ledger) -> None:
     running = ledger.start()
     ledger.send(place("a"))
     ledger.wait_for(lambda: running.process.ready_writers == [0, 1])
@@ -73,7 +73,7 @@ def test_commands_tells_who_works_what_was_done_and_what_hangs(ledger: Ledger) -
     assert {"writer-0", "writer-1"} <= {worker["name"] for worker in status["workers"] if worker["running"]}
 
 
-def test_work_of_commands_that_began_again_is_a_warning_and_work_that_ended_is_wrong() -> None:
+def test_work_of_commands_that_restarted_is_a_warning_and_work_that_ended_is_wrong() -> None:
     status: dict[str, Any] = {
         "ready_writers": [0],
         "counts": {"reserve done": 7},
@@ -83,19 +83,19 @@ def test_work_of_commands_that_began_again_is_a_warning_and_work_that_ended_is_w
             {"name": "writer-0", "running": 1, "restarts": 0, "last_fault": ""},
         ],
     }
-    first, *rest = doctor._status(status)
+    first, *others = doctor._status(status)
     assert (first.verdict, first.result) == ("ok", "writers [0] are active; 7 reserve done")
-    assert [(f.subject, f.verdict) for f in rest] == [("notifier of commands", "warning"), ("reconciler of commands", "wrong")]
-    assert "restarted 3 times, last error: KeyError at notifier.py:1" in rest[0].result
+    assert [(f.subject, f.verdict) for f in others] == [("notifier of commands", "warning"), ("reconciler of commands", "wrong")]
+    assert "restarted 3 times, last error: KeyError at notifier.py:1" in others[0].result
 
 
 def test_templates_of_the_shop_that_fail_are_a_warning_that_names_the_verb() -> None:
     status: dict[str, Any] = {"ready_writers": [0], "counts": {"messages sent": 7, FAILED_TEMPLATES: 0}, "workers": []}
     assert [finding.verdict for finding in doctor._status(status)] == ["ok"]
     status["counts"][FAILED_TEMPLATES] = 3
-    _, found = doctor._status(status)
-    assert (found.verdict, found.advice) == ("warning", "order-ledger messages check")
-    assert found.result.startswith("3 messages were composed from shipped templates")
+    _, finding = doctor._status(status)
+    assert (finding.verdict, finding.advice) == ("warning", "order-ledger messages check")
+    assert finding.result.startswith("3 messages were composed from shipped templates")
 
 
 def test_work_of_serve_is_read_from_its_metrics() -> None:

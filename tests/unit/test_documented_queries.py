@@ -78,16 +78,14 @@ def documented(path: Path) -> list[str]:
 def test_money_per_day_counts_a_refund_that_settled_and_failed_once_and_two_captures_once(
     parquet: Path, database: duckdb.DuckDBPyConnection
 ) -> None:
-    found = {day: money for day, *money in database.sql(documented(parquet)[0]).fetchall()}
+    sums = {day: money for day, *money in database.sql(documented(parquet)[0]).fetchall()}
     expected = [("EUR", 400, 0), ("EUR", 600, 1000), ("EUR", 0, 0), ("EUR", 0, -1000), ("EUR", 1000, 1000)]
-    assert found == {FIRST_DAY + timedelta(days=day): list(money) for day, money in enumerate(expected)}
+    assert sums == {FIRST_DAY + timedelta(days=day): list(money) for day, money in enumerate(expected)}
     last = (
         "SELECT sum(c), sum(r) FROM (SELECT max_by(captured_minor, version) AS c, max_by(refunded_minor, version) AS r "
         f"FROM '{parquet}' GROUP BY order_id)"
     )
-    assert (
-        database.sql(last).fetchall() == [(2000, 1000)] == [tuple(map(sum, zip(*(m[1:] for m in found.values()), strict=True)))]
-    )
+    assert database.sql(last).fetchall() == [(2000, 1000)] == [tuple(map(sum, zip(*(m[1:] for m in sums.values()), strict=True)))]
 
 
 def test_the_sum_over_a_type_is_another_one(parquet: Path, database: duckdb.DuckDBPyConnection) -> None:

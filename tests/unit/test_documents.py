@@ -1,4 +1,4 @@
-"""The documents: whole, true to the tree, and the only ones that anything in the project refers to."""
+"""The documents: complete, true to the tree, and the only ones that anything in the project refers to."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ledger import events as e
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("ledger", "commands", "projections", "api")
 README_LINES = 120
-# Folders whose README has a map of what is in them, and ends in recipes.
+# Folders whose README has a map of their contents, and ends in recipes.
 MAPPED = (*PACKAGES, "commands/notifier", "tests", "tests/benchmarks")
 NOT_OURS = {"FULL_TRANSITIVE"}  # a word of schema registries
 
@@ -53,19 +53,19 @@ _OUTSIDE = re.compile(
 
 def outside(text: str) -> list[str]:
     """Everything in `text` that names a page, or a row of a table, outside the project."""
-    return [f"line {text.count(chr(10), 0, found.start()) + 1}: {found[0]}" for found in _OUTSIDE.finditer(text)]
+    return [f"line {text.count(chr(10), 0, match.start()) + 1}: {match[0]}" for match in _OUTSIDE.finditer(text)]
 
 
 def test_no_file_refers_to_a_page_outside_the_project() -> None:
     own = Path(__file__).relative_to(ROOT).as_posix()
-    assert {name: found for name in tracked() if name != own and (found := outside(text_of(name)))} == {}
+    assert {name: match for name in tracked() if name != own and (match := outside(text_of(name)))} == {}
 
 
 @pytest.mark.parametrize(
     "text",
     [
         '"""The rules (DESIGN 5)."""',
-        "# (CONTRACT C2), and it stands",
+        "# (CONTRACT C2), and it holds",
         "KEPT_S = 60.0  # CONTRACT A8",
         '"""A7."""',
         "Orders: place, cancel (A1-A3, A6).",
@@ -88,7 +88,7 @@ def test_what_only_looks_like_one_is_not(text: str) -> None:
     assert outside(text) == []
 
 
-# ---- what is cited is there -----------------------------------------------------------------------------------------
+# ---- everything that is cited exists --------------------------------------------------------------------------------
 
 
 def headings(text: str) -> list[str]:
@@ -96,12 +96,12 @@ def headings(text: str) -> list[str]:
 
 
 def anchor(heading: str) -> str:
-    """As GitHub makes it."""
+    """The anchor that GitHub gives a heading."""
     return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
 
 
 def unwrapped(text: str) -> str:
-    """`text` in one line, without the signs that comments begin with."""
+    """`text` in one line, without the marks of comments."""
     return re.sub(r"\s*\n\s*(?:#(?!#) ?)?", " ", text)
 
 
@@ -141,7 +141,7 @@ def test_every_heading_that_a_document_quotes_is_there(document: str) -> None:
 
 
 def resolved(document: str, path: str) -> Path | None:
-    """What a path in a document names, seen from its folder, from the root, or anywhere below its folder; None if nothing."""
+    """The file that a path in a document names, from its folder, from the root, or anywhere below its folder; None if none."""
     folder = (ROOT / document).parent
     for base in (folder, ROOT):
         target = (base / path).resolve()
@@ -154,7 +154,7 @@ def resolved(document: str, path: str) -> Path | None:
 
 
 def links(text: str) -> list[str]:
-    """Targets of all links in the prose of a document but those to other hosts."""
+    """Targets of all links in the prose of a document, except links to other hosts."""
     prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
     return [target for target in re.findall(r"\]\(([^)\s]+)\)", prose) if not re.match(r"[a-z]+:", target)]
 
@@ -191,7 +191,7 @@ def test_every_file_that_a_document_names_is_there(document: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("text", "expected"),
     [
         ("see `decide.py` and `reconciler/`", ["decide.py", "reconciler/"]),
         ("`uv run pytest tests/unit/test_x.py -n0`", ["tests/unit/test_x.py"]),
@@ -201,15 +201,15 @@ def test_every_file_that_a_document_names_is_there(document: str) -> None:
         ("`avro/kafka.lock.json` `.ci/run`", ["avro/kafka.lock.json", ".ci/run"]),
     ],
 )
-def test_which_words_are_taken_for_files(text: str, found: list[str]) -> None:
-    assert paths(text) == found
+def test_which_words_are_taken_for_files(text: str, expected: list[str]) -> None:
+    assert paths(text) == expected
 
 
 # ---- what a README must have ----------------------------------------------------------------------------------------
 
 
 def in_folder(folder: str) -> set[str]:
-    """What a map of a folder must name: its modules and its folders, as far as they are tracked."""
+    """The names that a map of a folder must have: its tracked modules and folders."""
     names = {name.removeprefix(f"{folder}/") for name in tracked() if name.startswith(f"{folder}/")}
     modules = {name for name in names if "/" not in name and name.endswith(".py") and not name.startswith("__")}
     return modules | {f"{name.split('/')[0]}/" for name in names if "/" in name}
@@ -219,7 +219,7 @@ def in_folder(folder: str) -> set[str]:
 def test_the_map_of_a_folder_names_everything_in_it(folder: str) -> None:
     text = text_of(f"{folder}/README.md")
     listed = {word for part in re.findall(r"`([^`\n]+)`", text) for word in part.split()}
-    shared = {"conftest.py"}  # pytest's own name for it says what it is
+    shared = {"conftest.py"}  # the name is pytest's, and says what it is
     assert in_folder(folder) - listed - shared == set()
 
 
@@ -233,10 +233,10 @@ def recipes(text: str) -> dict[str, str]:
 def test_a_readme_ends_in_a_recipe_with_files_in_their_order(folder: str) -> None:
     document = f"{folder}/README.md"
     text = text_of(document)
-    found = recipes(text)
-    assert found
-    assert headings(text)[-1] in found
-    first = next(iter(found.values()))
+    sections = recipes(text)
+    assert sections
+    assert headings(text)[-1] in sections
+    first = next(iter(sections.values()))
     assert [int(number) for number in re.findall(r"^(\d+)\. ", first, re.MULTILINE)][:3] == [1, 2, 3]
     assert len(paths(first)) >= 3
 

@@ -1,4 +1,4 @@
-"""The fold of an order: what it raises for, what it never raises for, and that its value survives a store."""
+"""The fold of an order: when it raises, when it never does, and that its value survives a store."""
 
 from __future__ import annotations
 
@@ -108,14 +108,14 @@ def test_units_of_a_line_that_the_order_does_not_have_do_not_follow(kind: str, d
         evolve(FIRST, event_after(FIRST, kind, detail))
 
 
-def test_a_type_of_a_later_version_of_the_ledger_is_met_knowingly() -> None:
+def test_a_type_of_a_later_version_of_the_ledger_is_an_error_that_names_it() -> None:
     with pytest.raises(FoldError, match="unknown type 'OrderRevised'"):
         evolve(FIRST, replace(event_after(FIRST, e.STOCK_RESERVED, e.Stock("product")), type="OrderRevised"))
 
 
 def test_the_fold_knows_every_event_type() -> None:
-    told = {r.event.type for r in reachable().values()} | {placed(u)[1].type for u in UNIVERSES}
-    assert told == set(e.EVENT_TYPES)
+    types = {r.event.type for r in reachable().values()} | {placed(u)[1].type for u in UNIVERSES}
+    assert types == set(e.EVENT_TYPES)
 
 
 def test_every_reachable_order_is_the_same_after_the_store() -> None:
@@ -134,7 +134,7 @@ def test_folding_twice_gives_the_same_bytes() -> None:
             assert encode(evolve(reached.parent.order, reached.event)) == encode(reached.order)
 
 
-def test_what_an_event_does_not_speak_of_stays_as_it_was() -> None:
+def test_parts_that_an_event_is_not_about_stay_as_they_were() -> None:
     """Identity, prices and deadline never change; each event touches its own axis only. The total falls with cancelled lines."""
     fixed = (
         "order_id",
@@ -189,8 +189,8 @@ def test_times_and_words_of_the_last_event_are_kept_where_readers_look() -> None
     assert (cancelled.cancel_reason, cancelled.cancelled_by) == ("customer_request", "customer")
 
 
-def test_a_fact_that_adds_nothing_moves_nothing_even_if_it_stands_in_the_log() -> None:
-    """`already_known` loses nothing: what `decide` refuses so for the state, `evolve` would have ignored."""
+def test_a_fact_that_adds_nothing_moves_nothing_even_if_it_is_in_the_log() -> None:
+    """`already_known` loses nothing: `evolve` would have ignored what `decide` refuses with it."""
     moved = 0
     for order in ORDERS:
         for attempt in order.attempts:

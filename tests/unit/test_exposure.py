@@ -30,8 +30,8 @@ ENCRYPTED: dict[str, Any] = {
 }
 
 
-def settings(**given: Any) -> Settings:
-    return Settings(_env_file=None, **given)
+def settings(**chosen: Any) -> Settings:
+    return Settings(_env_file=None, **chosen)
 
 
 def kafka(protocol: str) -> KafkaSettings:
@@ -39,7 +39,7 @@ def kafka(protocol: str) -> KafkaSettings:
     return KafkaSettings(_env_file=None, security_protocol=protocol, **(sasl if "SASL" in protocol else {}))
 
 
-OPEN: list[tuple[str, str, str, dict[str, Any]]] = [  # protocol of Kafka, name, setting, what else is set
+OPEN: list[tuple[str, str, str, dict[str, Any]]] = [  # protocol of Kafka, name, setting, other settings
     ("PLAINTEXT", "kafka", "KAFKA_SECURITY_PROTOCOL", {}),
     ("SASL_PLAINTEXT", "kafka", "KAFKA_SECURITY_PROTOCOL", {}),
     ("SSL", "smtp", "NOTIFY_EMAIL_URL", {"notify_email_url": SecretStr("SMTP://user:canary@mail.internal")}),
@@ -50,11 +50,11 @@ OPEN: list[tuple[str, str, str, dict[str, Any]]] = [  # protocol of Kafka, name,
 ]
 
 
-@pytest.mark.parametrize(("protocol", "name", "setting", "given"), OPEN)
+@pytest.mark.parametrize(("protocol", "name", "setting", "other_settings"), OPEN)
 def test_production_refuses_each_open_connection_unless_its_name_is_allowed(
-    protocol: str, name: str, setting: str, given: dict[str, Any]
+    protocol: str, name: str, setting: str, other_settings: dict[str, Any]
 ) -> None:
-    wanted = ENCRYPTED | given | {"app_env": "production"}
+    wanted = ENCRYPTED | other_settings | {"app_env": "production"}
     with pytest.raises(ConfigError) as caught:
         check_exposure(settings(**wanted), kafka(protocol))
     (line,) = str(caught.value).splitlines()
@@ -74,16 +74,16 @@ def test_production_refuses_each_open_connection_unless_its_name_is_allowed(
 @pytest.mark.parametrize("protocol", ["SSL", "SASL_SSL"])
 @pytest.mark.parametrize("mail", ["smtp+starttls://mail.internal", "smtps://mail.internal", None])
 def test_production_starts_where_everything_is_encrypted(protocol: str, mail: str | None) -> None:
-    given = ENCRYPTED | {"notify_email_url": mail and SecretStr(mail)}
+    chosen = ENCRYPTED | {"notify_email_url": mail and SecretStr(mail)}
     with structlog.testing.capture_logs() as logs:
-        check_exposure(settings(app_env="production", **given), kafka(protocol))
+        check_exposure(settings(app_env="production", **chosen), kafka(protocol))
     assert logs == []
 
 
-def test_all_of_it_is_named_at_once_a_line_each() -> None:
-    given = {"notify_email_url": SecretStr("smtp://m"), "product_service_url": "http://p", "merch_service_grpc_target": "m:1"}
+def test_all_of_it_is_named_together_a_line_each() -> None:
+    chosen = {"notify_email_url": SecretStr("smtp://m"), "product_service_url": "http://p", "merch_service_grpc_target": "m:1"}
     with pytest.raises(ConfigError) as caught:
-        check_exposure(settings(app_env="production", **given), kafka("PLAINTEXT"))
+        check_exposure(settings(app_env="production", **chosen), kafka("PLAINTEXT"))
     names = [line.split()[0] for line in str(caught.value).splitlines()]
     assert names == ["KAFKA_SECURITY_PROTOCOL", "NOTIFY_EMAIL_URL", "PRODUCT_SERVICE_URL", "MERCH_SERVICE_GRPC_TARGET"]
 
@@ -93,8 +93,8 @@ def test_all_of_it_is_named_at_once_a_line_each() -> None:
     [("json://sms.internal/", True), ("jsons://sms.internal/", False), (f"twilio://AC{'a' * 32}:{'b' * 32}@15005550006", False)],
 )
 def test_text_messages_without_tls_are_refused_as_well(url: str, is_open: bool) -> None:
-    def start(**given: Any) -> Companions:
-        chosen = settings(app_env="production", notify_sms_url=SecretStr(url), **ENCRYPTED, **given)
+    def start(**more: Any) -> Companions:
+        chosen = settings(app_env="production", notify_sms_url=SecretStr(url), **ENCRYPTED, **more)
         return Companions(chosen, MemoryLog(), lambda name: MemoryStore())
 
     if is_open:
@@ -105,7 +105,7 @@ def test_text_messages_without_tls_are_refused_as_well(url: str, is_open: bool) 
     start(allow_plaintext="sms")
 
 
-def test_a_name_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_unknown_name_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ALLOW_PLAINTEXT", "kafka,smpt,Stock")
     with pytest.raises(ConfigError, match=r"^ALLOW_PLAINTEXT: .*Stock, smpt is not one of kafka, sms, smtp, stock$"):
@@ -113,7 +113,7 @@ def test_a_name_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.7", "ledger.internal"])
-def test_other_machines_reach_no_process_that_was_not_told_what_it_is(host: str) -> None:
+def test_other_machines_reach_no_process_whose_environment_is_not_set(host: str) -> None:
     with pytest.raises(ConfigError, match=rf"^HOST is {host}, .* set APP_ENV to production, or to development"):
         check_exposure(settings(host=host), kafka("PLAINTEXT"))
     check_exposure(settings(host=host, app_env="development"), kafka("PLAINTEXT"))

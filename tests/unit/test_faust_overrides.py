@@ -1,6 +1,6 @@
-"""Every name of faust and mode that `projections.faust_app` overrides, calls past its documentation or counts on is still there.
+"""Every name of faust and mode that `projections.faust_app` overrides, calls undocumented or relies on still exists.
 
-A failure here after an upgrade says which assumption to look at; `tests/integration/test_faust_app.py` says whether it holds.
+A failure here after an upgrade says which assumption to check; `tests/integration/test_faust_app.py` says whether it holds.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def test_the_versions_are_the_ones_that_were_read() -> None:
     assert version("mode-streaming") == "0.7.1"
 
 
-def test_a_consumer_has_to_implement_exactly_what_ours_implements() -> None:
+def test_faust_requires_exactly_the_methods_that_the_consumer_implements() -> None:
     assert Consumer.__abstractmethods__ == {
         "_commit",
         "_getmany",
@@ -61,10 +61,10 @@ def test_a_consumer_has_to_implement_exactly_what_ours_implements() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(Consumer.__abstractmethods__))
-def test_a_method_of_our_consumer_takes_what_faust_passes(name: str) -> None:
+def test_methods_of_the_consumer_take_what_faust_passes(name: str) -> None:
     ours = parameters(getattr(faust_app.FeedConsumer, name))
     theirs = parameters(getattr(Consumer, name))
-    if name == "create_topic":  # the rest goes into **_
+    if name == "create_topic":  # all others go into **_
         theirs = [*theirs[:3], "_"]
     assert ours == theirs
 
@@ -124,7 +124,7 @@ def test_tables_are_waited_for_a_second_before_recovery_begins_and_for_nothing_e
     ]
 
 
-def test_the_app_keeps_its_web_service_and_generation_where_we_look() -> None:
+def test_the_app_keeps_its_web_service_and_generation_where_they_are_read() -> None:
     assert App._web_server_service_instance is None
     assert App.consumer_generation_id == 0
 
@@ -149,7 +149,7 @@ def test_a_crashing_supervisor_sets_no_supervisor_so_that_a_crash_goes_up() -> N
     assert "_contribute_to_service" in vars(CrashingSupervisor)
 
 
-def test_a_message_takes_the_fields_a_chunk_is_given() -> None:
+def test_a_message_takes_the_fields_of_a_chunk() -> None:
     assert {
         "topic",
         "partition",

@@ -1,4 +1,4 @@
-"""Several threads may use a type for the first time at once: msgspec 0.22 crashed the process then (SIGSEGV)."""
+"""Several threads may use a type for the first time together: msgspec 0.22 crashed the process then (SIGSEGV)."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ print(crashed)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
-def test_six_threads_may_read_the_first_event_and_payment_of_a_process_at_once() -> None:
+def test_six_threads_may_read_the_first_event_and_payment_of_a_process_together() -> None:
     value = event_codec().encode(real_events()[0]).hex()
     done = subprocess.run([sys.executable, "-c", PROGRAM, value], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["0"]
@@ -74,7 +74,7 @@ def test_every_type_is_known_before_it_is_used() -> None:
     assert calls == []
 
 
-# Where a type is learnt by `convert`, beside a `Decoder` of it that is made at import.
+# Where `convert` learns a type, beside a `Decoder` of it that is created at import.
 CONVERTS = {
     "ledger/schemas/codec.py",
     "commands/reconciler/stripe_facts.py",
@@ -84,11 +84,11 @@ CONVERTS = {
 
 
 def test_nothing_is_converted_into_a_type_that_may_not_be_known() -> None:
-    """Seen in a run of the suite: two threads read their first payment at once, and the process died."""
-    found = {
+    """Seen in a run of the suite: two threads read their first payment together, and the process died."""
+    conversions = {
         str(path.relative_to(ROOT))
         for package in ("ledger", "commands", "projections", "api")
         for path in sorted((ROOT / package).rglob("*.py"))
         if re.search(r"from msgspec import .*\bconvert\b|msgspec\.convert\(", path.read_text())
     }
-    assert found == CONVERTS
+    assert conversions == CONVERTS

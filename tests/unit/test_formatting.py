@@ -1,4 +1,4 @@
-"""A formatted directory that is kept is laid out again with ids of its own."""
+"""A saved formatted directory is copied for a new broker with ids of its own."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def ids(folder: Path) -> dict[str, str]:
     return dict(line.split("=") for line in lines if ".id=" in line)
 
 
-def test_everything_is_the_same_but_the_two_ids(formatted: Path, tmp_path: Path) -> None:
+def test_everything_is_the_same_except_the_two_ids(formatted: Path, tmp_path: Path) -> None:
     text = formatting.keep(formatted)
     assert text is not None
     assert formatting.lay_out(text, tmp_path / "one")
@@ -45,7 +45,7 @@ def test_a_directory_with_an_id_elsewhere_is_not_kept(formatted: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [lambda t: t[:-20], lambda t: t.replace("AAEC", "AAED"), lambda _: "[]", lambda _: ""])
-def test_a_damaged_one_is_not_laid_out(formatted: Path, tmp_path: Path, damage: object) -> None:
+def test_a_damaged_one_is_not_copied(formatted: Path, tmp_path: Path, damage: object) -> None:
     text = formatting.keep(formatted)
     assert text is not None
     assert callable(damage)

@@ -1,4 +1,4 @@
-"""What a node may answer from its disk before the log answers: only read models that are known to have been current, and when."""
+"""What a node may answer from its disk before the log answers: only from read models that are known to have been current."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def generations(settings: Settings) -> Generations:
-    """With one generation of empty databases, at the end of an empty log, noted as current an hour ago."""
-    found = projections_of(settings.state_dir)
-    opened = caught_up(found, settings)
-    write_note(found.folder(opened.name), Note(time.time() - 3600, opened.databases.positions()))
+    """One generation of empty databases, at the end of an empty log, noted as current an hour ago."""
+    kept = projections_of(settings.state_dir)
+    opened = caught_up(kept, settings)
+    write_note(kept.folder(opened.name), Note(time.time() - 3600, opened.databases.positions()))
     opened.databases.close()
-    return found
+    return kept
 
 
 def caught_up(generations: Generations, settings: Settings) -> Opened:
@@ -52,7 +52,7 @@ def rewrite(generations: Generations, text: str) -> None:
     (generations.folder(name) / "current_at.json").write_text(text)
 
 
-def test_what_was_current_is_read_and_is_as_old_as_that(generations: Generations) -> None:
+def test_read_models_that_were_current_are_read_and_are_as_old_as_that(generations: Generations) -> None:
     opened = open_known(generations, Topics())
     assert opened is not None
     assert 3600 <= time.monotonic() - opened.current_at < 3900
@@ -60,7 +60,7 @@ def test_what_was_current_is_read_and_is_as_old_as_that(generations: Generations
     opened.databases.close()
 
 
-def test_a_clock_that_was_set_back_makes_nothing_younger_than_now(generations: Generations) -> None:
+def test_a_clock_that_was_set_back_makes_nothing_newer_than_now(generations: Generations) -> None:
     name = generations.current()
     assert name is not None
     note = read_note(generations.folder(name))
@@ -80,7 +80,7 @@ def test_nothing_is_read_before_the_first_note(settings: Settings) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "7", "null", '{"at": "x"}', '{"at": 1}', '{"at": 1, "positions": [[1]]}'])
-def test_a_note_that_cannot_be_read_is_none(generations: Generations, text: str) -> None:
+def test_a_note_that_cannot_be_read_counts_as_none(generations: Generations, text: str) -> None:
     rewrite(generations, text)
     assert open_known(generations, Topics()) is None
 
@@ -91,17 +91,17 @@ def test_databases_that_lost_rows_since_are_not_read(generations: Generations) -
     assert open_known(generations, Topics()) is None
 
 
-def test_a_note_about_other_topics_is_none_about_these(generations: Generations) -> None:
+def test_a_note_about_other_topics_does_not_count_for_these(generations: Generations) -> None:
     assert open_known(generations, Topics("other.")) is None
 
 
 def test_other_read_models_are_not_read(generations: Generations, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(databases, "VERSION", databases.VERSION + 1)
     assert open_known(generations, Topics()) is None
-    assert generations.current() == "g000001", "what is made anew is made when the log answers"
+    assert generations.current() == "g000001", "it is replaced only when the log answers"
 
 
-def test_a_note_holds_for_databases_that_stand_further() -> None:
+def test_a_note_holds_for_databases_that_are_further() -> None:
     tp = TopicPartition("order-events", 0)
     note = Note(0.0, {tp: 7})
     assert [note.holds_for({tp: at}) for at in (6, 7, 8)] == [False, True, True]

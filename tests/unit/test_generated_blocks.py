@@ -1,4 +1,4 @@
-"""The generated blocks of the documents are what the code says today, and the command that makes them names what is wrong."""
+"""The generated blocks of the documents agree with the code, and the command that makes them names what is wrong."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ each_block = pytest.mark.parametrize(("document", "name"), BLOCKS)
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    """A folder with the documents as they are."""
+    """A folder with a copy of the documents."""
     for document in DOCUMENTS:
         (tmp_path / document).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / document, tmp_path / document)
@@ -34,7 +34,7 @@ def test_every_block_is_up_to_date(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--check"]) == 0, f"run `uv run python -m tests.readme` and commit the change\n{capsys.readouterr().out}"
 
 
-def test_each_block_is_made_in_one_place_only() -> None:
+def test_each_block_is_in_one_place_only() -> None:
     names = [name for _, name in BLOCKS]
     assert len(set(names)) == len(names)
     tracked = subprocess.run(["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
@@ -62,7 +62,7 @@ def test_a_stale_block_is_found_and_brought_up_to_date(
 
 
 @each_block
-def test_a_document_without_a_place_for_a_block_is_an_error_that_names_it(
+def test_a_missing_block_marker_is_an_error_that_names_it(
     document: str, name: str, copy: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path, good = copy / document, (ROOT / document).read_text("utf-8")
@@ -86,13 +86,13 @@ def test_a_document_without_a_place_for_a_block_is_an_error_that_names_it(
         (f"{begin('a').strip()} x\n{END}", "no block 'a'"),
     ],
 )
-def test_blocks_that_are_not_as_they_should_be_are_named(text: str, says: str) -> None:
-    for look in (generated_blocks.rewritten, generated_blocks.stale):
+def test_wrong_markers_are_named(text: str, says: str) -> None:
+    for function in (generated_blocks.rewritten, generated_blocks.stale):
         with pytest.raises(WrongBlocks, match=says):
-            look(text, {"a": lambda: "x"})
+            function(text, {"a": lambda: "x"})
 
 
-def test_only_what_is_between_the_marks_changes() -> None:
+def test_only_the_text_between_the_markers_changes() -> None:
     text = f"one\n{in_place('a', 'old')}\ntwo\n{in_place('b', 'old')}\nthree\n"
     blocks = {"a": lambda: "new", "b": lambda: "old"}
     assert generated_blocks.stale(text, blocks) == ["a"]

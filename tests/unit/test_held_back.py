@@ -1,4 +1,4 @@
-"""A transaction that Kafka left open costs its partition alone, is named, and leaves every fold right however it is ended."""
+"""A transaction that Kafka left open affects its partition alone, is named, and leaves every fold right however it ends."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from tests.support.patience import PATIENCE_S
 def ledger(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ledger]:
     monkeypatch.setattr("commands.processor.held_back.CHECK_EVERY_S", 0.2)
     monkeypatch.setattr("commands.processor.writer_loop.CHECK_EVERY_S", 0.2)
-    made = Ledger()
-    yield made
-    for running in list(made.running):
-        made.stop(running)
+    ledger = Ledger()
+    yield ledger
+    for running in list(ledger.running):
+        ledger.stop(running)
 
 
 def partition_of(ledger: Ledger, command: OrderCommand) -> int:
@@ -32,17 +32,17 @@ def partition_of(ledger: Ledger, command: OrderCommand) -> int:
 
 
 def one_in_each_partition(ledger: Ledger, word: str) -> dict[int, OrderCommand]:
-    found: dict[int, OrderCommand] = {}
+    commands: dict[int, OrderCommand] = {}
     number = 0
-    while len(found) < PARTITIONS:
+    while len(commands) < PARTITIONS:
         command = place(f"{word}{number}")
-        found.setdefault(partition_of(ledger, command), command)
+        commands.setdefault(partition_of(ledger, command), command)
         number += 1
-    return found
+    return commands
 
 
 def hang(ledger: Ledger, command: OrderCommand, topic: str = TOPICS.events) -> OpenTransaction:
-    """`command` is decided, its writer told that this was committed, and the marker of its partition never written."""
+    """`command` is decided, its writer believes in the commit, and the marker of its partition is never written."""
     tp = TopicPartition(topic, partition_of(ledger, command))
     before = ledger.log.ends([tp], "read_uncommitted")[tp]
     ledger.log.lose_marker(tp)
@@ -62,22 +62,24 @@ def answered(ledger: Ledger, *commands: OrderCommand) -> bool:
 
 @pytest.mark.parametrize("commit", [True, False])
 @pytest.mark.parametrize("topic", [TOPICS.events, TOPICS.refusals])
-def test_it_costs_its_partition_alone_and_every_fold_is_right_when_it_has_ended(ledger: Ledger, topic: str, commit: bool) -> None:
-    """The owner's store is ahead of what is committed: it was told of a commit that nobody else sees."""
+def test_it_affects_its_partition_alone_and_every_fold_is_right_when_it_has_ended(
+    ledger: Ledger, topic: str, commit: bool
+) -> None:
+    """The owner's store is ahead of the committed records: Kafka confirmed a commit that nobody else sees."""
     running = ledger.start()
     first = one_in_each_partition(ledger, "first")
     for command in first.values():
         ledger.send(command)
     ledger.wait_for(lambda: answered(ledger, *first.values()))
     # A placed order that is cancelled leads to an event, one that is cancelled twice to a refusal.
-    told = cancel(first[1], "once")
-    sent = [*first.values(), told]
+    last = cancel(first[1], "once")
+    sent = [*first.values(), last]
     if topic == TOPICS.refusals:
-        ledger.send(told)
-        ledger.wait_for(lambda: answered(ledger, told))
-        told = cancel(first[1], "twice")
-        sent.append(told)
-    one = hang(ledger, told, topic)
+        ledger.send(last)
+        ledger.wait_for(lambda: answered(ledger, last))
+        last = cancel(first[1], "twice")
+        sent.append(last)
+    one = hang(ledger, last, topic)
     with capture_logs() as lines:
         ledger.wait_for(lambda: [h[:1] + h[4:5] for h in hanging(running)] == [(one.partition, one.start_offset)])
         named = [line for line in lines if line.get("code") == "hanging_transaction"]
@@ -90,10 +92,10 @@ def test_it_costs_its_partition_alone_and_every_fold_is_right_when_it_has_ended(
     elsewhere = [command for p, command in more.items() if p != 1]
     ledger.wait_for(lambda: answered(ledger, *elsewhere))
     assert not answered(ledger, more[1])
-    assert not answered(ledger, told)
+    assert not answered(ledger, last)
 
     ledger.log.end_transaction(one, commit)
-    ledger.wait_for(lambda: answered(ledger, more[1], told))
+    ledger.wait_for(lambda: answered(ledger, more[1], last))
     ledger.wait_for(lambda: hanging(running) == [])
     assert running.codes == []
     ledger.send(cancel(more[1], "after"))
@@ -102,7 +104,7 @@ def test_it_costs_its_partition_alone_and_every_fold_is_right_when_it_has_ended(
     assert_log_is_whole(ledger, {c.command_id for c in sent})
 
 
-def test_a_process_that_starts_behind_an_abort_does_not_believe_what_it_had_folded(ledger: Ledger) -> None:
+def test_a_process_that_starts_behind_an_abort_does_not_trust_its_earlier_fold(ledger: Ledger) -> None:
     running = ledger.start()
     first = one_in_each_partition(ledger, "first")
     for command in first.values():
@@ -120,7 +122,7 @@ def test_a_process_that_starts_behind_an_abort_does_not_believe_what_it_had_fold
 
 
 def test_a_standby_that_is_ahead_waits_and_takes_over(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It was the owner when Kafka told it of the commit, then lost the writer: it must not end as if the log were another."""
+    """It was the owner when Kafka confirmed the commit, then lost the writer: it must not end as if the log were another."""
     monkeypatch.setattr("commands.processor.fold_check.AHEAD_S", 0.5)
     running = ledger.start()
     first = one_in_each_partition(ledger, "first")
@@ -135,7 +137,7 @@ def test_a_standby_that_is_ahead_waits_and_takes_over(ledger: Ledger, monkeypatc
     ledger.wait_for(lambda: running.process.ready_writers == [])
     follows = [loop for loop in running.process._loops.values() if 3 in loop._desks]
     ledger.wait_for(lambda: follows[0]._where == "follow")
-    with pytest.raises(AssertionError, match="in time"):  # longer than AHEAD_S, after which it used to end
+    with pytest.raises(AssertionError, match="in time"):  # longer than AHEAD_S, after which the process used to end
         ledger.wait_for(lambda: running.codes != [] or not running.thread.is_alive(), 2)
     ledger.log.end_transaction(one, commit=True)
     ledger.wait_for(lambda: answered(ledger, lost))
@@ -143,7 +145,7 @@ def test_a_standby_that_is_ahead_waits_and_takes_over(ledger: Ledger, monkeypatc
 
 
 def test_an_open_transaction_that_will_end_is_waited_for_and_not_named(ledger: Ledger) -> None:
-    """Another producer's, which its coordinator knows."""
+    """The transaction of another producer, known to its coordinator."""
     ledger.log.fail_next_commit("before")
     foreign = ledger.log.writer("somebody-else")
     foreign.start(5)
@@ -166,7 +168,7 @@ def test_a_commit_that_readers_do_not_see_is_noticed_while_nothing_else_happens(
     ledger.wait_for(lambda: [h.start_offset for h in hanging(running)] == [one.start_offset])
 
 
-def test_the_records_of_a_hanging_transaction_tell_how_it_should_end(ledger: Ledger) -> None:
+def test_the_records_of_a_hanging_transaction_show_how_it_should_end(ledger: Ledger) -> None:
     running = ledger.start()
     first = one_in_each_partition(ledger, "first")
     for command in first.values():
@@ -179,7 +181,7 @@ def test_the_records_of_a_hanging_transaction_tell_how_it_should_end(ledger: Led
     assert advise(ledger.log, TOPICS, one._replace(state="CompleteAbort")).end == "abort"
     assert why_not_to_end(one, 0) == ""
 
-    # An older batch, appended late: it follows upon nothing that is committed.
+    # An older batch, appended late: it follows nothing that is committed.
     ledger.log.end_transaction(one, commit=True)
     late = ledger.records(TOPICS.events)
     old = next(r for r in late if r.partition == 0)
@@ -187,8 +189,8 @@ def test_the_records_of_a_hanging_transaction_tell_how_it_should_end(ledger: Led
     zombie = ledger.log.writer("app-0")
     zombie.start(5)
     zombie.transact([NewRecord(TOPICS.events, 0, old.key, old.value)])
-    (found,) = ledger.log.open_transactions([TopicPartition(TOPICS.events, 0)])
-    advice = advise(ledger.log, TOPICS, found)
+    (late_transaction,) = ledger.log.open_transactions([TopicPartition(TOPICS.events, 0)])
+    advice = advise(ledger.log, TOPICS, late_transaction)
     assert advice.end is None
     assert "does not follow" in advice.why
 
@@ -203,7 +205,7 @@ def test_the_records_of_a_hanging_transaction_tell_how_it_should_end(ledger: Led
         ({"known": True, "state": "Ongoing"}, 10**12 + 310_001, ""),
     ],
 )
-def test_what_its_coordinator_will_end_is_left_to_it(change: dict[str, Any], now_ms: int, refused: str) -> None:
+def test_a_transaction_that_its_coordinator_will_end_is_left_to_it(change: dict[str, Any], now_ms: int, refused: str) -> None:
     one = OpenTransaction(TopicPartition("t", 0), 1, 0, 0, 0, 10**12, "w", "Empty", 10_000, False)._replace(**change)
     said = why_not_to_end(one, now_ms)
     assert refused in said
@@ -211,7 +213,7 @@ def test_what_its_coordinator_will_end_is_left_to_it(change: dict[str, Any], now
 
 
 def test_a_store_of_another_log_is_a_hole_and_not_folded_again(ledger: Ledger) -> None:
-    """The same offsets, other records: nothing that was aborted, so a person has to look."""
+    """The same offsets, other records: nothing was aborted, so a person has to check."""
     running = ledger.start()
     ledger.send(place("a"))
     ledger.wait_for(lambda: len(ledger.events()) == 1)

@@ -1,4 +1,4 @@
-"""The project's HTTP clients: what they ask through a proxy, what counts as an answer, and that nothing is left open."""
+"""The project's HTTP clients: which calls go through a proxy, what counts as an answer, and that nothing is left open."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Serve = Callable[[bytes, asyncio.StreamWriter], Awaitable[None]]
 
 @asynccontextmanager
 async def service(serve: Serve) -> AsyncIterator[str]:
-    """Its address. `serve(head, writer)` answers each request; connections are kept."""
+    """Yields its address. `serve(head, writer)` answers each request; connections are kept open."""
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
@@ -72,7 +72,7 @@ def test_another_host_is_not_loopback(host: str) -> None:
 
 
 @pytest.mark.parametrize("proxy", ["http://proxy.example:3128", "socks5://proxy.example:1080", "http://:x", "nonsense://"])
-def test_loopback_is_asked_through_no_proxy_whatever_the_environment_says(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
+def test_calls_to_loopback_use_no_proxy_whatever_the_environment_says(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         monkeypatch.setenv(name.lower(), proxy)
 
@@ -86,7 +86,7 @@ def test_loopback_is_asked_through_no_proxy_whatever_the_environment_says(monkey
     assert asyncio.run(main()) == "direct"
 
 
-def test_another_host_is_asked_through_the_proxy_unless_it_is_named_as_an_exception(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_calls_to_another_host_use_the_proxy_unless_it_is_named_as_an_exception(monkeypatch: pytest.MonkeyPatch) -> None:
     heads: list[bytes] = []
 
     async def proxy(head: bytes, writer: asyncio.StreamWriter) -> None:
@@ -134,7 +134,7 @@ def test_a_proxy_that_cannot_be_used_is_one_line_that_names_the_variable_and_no_
 
 
 @pytest.mark.parametrize("url", ["", "stock.example", "ftp://stock.example", "http://", "http://x:canary", "http://[canary"])
-def test_an_address_that_is_none_is_said_so(url: str) -> None:
+def test_an_invalid_address_is_an_error_that_says_so(url: str) -> None:
     with pytest.raises(ConfigError) as caught:
         HttpClient(url)
     assert "canary" not in str(caught.value)
@@ -175,7 +175,7 @@ def test_a_redirect_is_an_answer_and_is_not_followed() -> None:
     assert len(asked) == 1
 
 
-def test_too_large_an_answer_is_none_and_its_connection_is_closed() -> None:
+def test_an_answer_that_is_too_large_is_an_error_and_its_connection_is_closed() -> None:
     gone = asyncio.Event()
 
     async def answer(head: bytes, writer: asyncio.StreamWriter) -> None:
@@ -198,7 +198,7 @@ def test_too_large_an_answer_is_none_and_its_connection_is_closed() -> None:
     asyncio.run(main())
 
 
-def test_code_without_a_loop_asks_the_same_way_and_is_given_its_time_as_a_whole() -> None:
+def test_code_without_a_loop_makes_the_same_calls_with_one_limit_for_the_whole_call() -> None:
     with threaded_service() as url, BlockingHttp(url, timeout_s=0.3) as http:
         assert http.get("/").json() == {}
         assert http.request("POST", "/", body=b"{}").status == 200
@@ -243,7 +243,7 @@ def threaded_service() -> Iterator[str]:
         loop.close()
 
 
-def test_how_long_a_service_asks_to_be_left_alone() -> None:
+def test_how_long_a_service_asks_its_client_to_wait() -> None:
     assert retry_after_s({}, 0) == 0
     assert retry_after_s({"Retry-After": "7"}, 0) == 7
     assert retry_after_s({"Retry-After": "Fri, 31 Dec 1999 23:59:59 GMT"}, 946_684_790) == 9
@@ -260,7 +260,7 @@ def open_sockets() -> int:
 
 
 def test_calls_that_end_in_the_middle_of_everything_leave_no_place_taken_and_no_socket_open() -> None:
-    """What time-outs that fire while a connection is being made did to httpx's pool: places that were never free again."""
+    """Time-outs that fire while a connection is being made left places in httpx's pool that were never free again."""
     choice = random.Random(1)
     stalls = True
 
@@ -282,12 +282,12 @@ def test_calls_that_end_in_the_middle_of_everything_leave_no_place_taken_and_no_
             ends: set[str] = set()
             for _ in range(6):
                 calls = [asyncio.create_task(one(number)) for number in range(150)]
-                for call in calls[::7]:  # some callers give up by themselves, at any moment
+                for call in calls[::7]:  # some callers give up on their own, at any moment
                     asyncio.get_running_loop().call_later(choice.uniform(0, 0.2), call.cancel)
                 ends |= {type(end).__name__ for end in await asyncio.gather(*calls, return_exceptions=True)}
             assert ends == {"Done", "Unknown", "CancelledError"}
             stalls = False
-            stock._timeout_s = 60.0  # what is asked from here on is whether there is a place at all, not how fast
+            stock._timeout_s = 60.0  # from here on the question is whether there is a place at all, not how soon
             after = await asyncio.gather(*(one(number) for number in range(200)))
             assert {type(end).__name__ for end in after} == {"Done"}
             connector = stock._client._session().connector
@@ -296,7 +296,7 @@ def test_calls_that_end_in_the_middle_of_everything_leave_no_place_taken_and_no_
             assert not connector._waiters
             await stock.close()
         deadline = asyncio.get_running_loop().time() + 30
-        while open_sockets() > before - 1:  # the listening socket is closed as well
+        while open_sockets() > before - 1:  # the listening socket is closed too
             assert asyncio.get_running_loop().time() < deadline, (before, open_sockets())
             await asyncio.sleep(0.02)
 

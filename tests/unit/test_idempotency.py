@@ -1,4 +1,4 @@
-"""Names that make a retry meet its first attempt: what changes them, what does not, and that they never do by accident."""
+"""Names by which a retry meets its first attempt: what changes them, what does not, and that no accident does."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ names = st.text(st.characters(exclude_categories=("Cs",)), max_size=6)
 
 
 def test_a_retry_has_the_command_id_and_order_id_of_its_first_attempt() -> None:
-    """Both stand in logs that are kept for ever: a change of the derivation is a change of contract."""
+    """Both are in logs that are kept for ever: a change of the derivation is a change of contract."""
     command_id = command_id_of("web", "ada", "PlaceOrder", NEW_ORDER, "key-1")
     assert command_id == "cmd_cxiaa4w57zrgj77bl7vgybja5e"
     assert order_id_of(command_id) == "ord_a445z3orgozfihykyesesl2hwy"
@@ -109,7 +109,7 @@ def test_every_byte_of_a_long_key_counts(length: int) -> None:
     assert contact_digest_of({}, "ord_1", long) != contact_digest_of({}, "ord_1", long[:-1] + b"x")
 
 
-def test_what_stands_in_the_log_is_derived_in_the_same_way_for_ever() -> None:
+def test_ids_in_the_log_are_derived_in_the_same_way_for_ever() -> None:
     assert fingerprint_of({"b": 1, "a": "é"}, KEY).hex() == "53dd3cfb119a861de42c45a4a0324c34"
     contact_digest = contact_digest_of({"name": "Ada"}, "ord_1", KEY).hex()
     assert contact_digest == "a5709206fbc83b735d4cb7d769c4acda9c902cf849a0019f34e433307d3533e1"
@@ -129,7 +129,7 @@ def fixed_size(topic: str, field: str) -> int:
 # ---- contacts -------------------------------------------------------------------------------------------------------
 
 
-def test_a_contacts_digest_tells_neither_who_it_is_nor_that_two_orders_are_the_same_persons() -> None:
+def test_a_contacts_digest_shows_neither_who_it_is_nor_that_two_orders_are_the_same_persons() -> None:
     contact = {"name": "Ada", "email": "ada@example.org"}
     digest = contact_digest_of(contact, "ord_1", KEY)
     assert len(digest) == CONTACT_DIGEST_BYTES == 32

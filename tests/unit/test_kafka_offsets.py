@@ -1,4 +1,4 @@
-"""Answers of a broker that are no offsets: they must not be taken for an end of the log."""
+"""Answers of a broker that are not offsets: they must not be taken for an end of the log."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from ledger.log import TopicPartition
 TP, OTHER = TopicPartition("order-events", 3), TopicPartition("order-events", 4)
 
 
-def test_an_invalid_offset_is_no_end_of_the_log() -> None:
+def test_an_invalid_offset_is_not_the_end_of_the_log() -> None:
     with pytest.raises(LogUnavailable, match="order-events/3"):
         refuse_unknown({OTHER: 7, TP: OFFSET_INVALID}, least=0)
 
 
-def test_nothing_that_young_is_an_answer_to_a_question_about_time_only() -> None:
+def test_no_record_that_new_is_an_answer_only_to_a_question_about_time() -> None:
     assert refuse_unknown({TP: OFFSET_END}, least=-1) == {TP: -1}
     with pytest.raises(LogUnavailable):
         refuse_unknown({TP: OFFSET_END}, least=0)

@@ -1,4 +1,4 @@
-"""What `ledger/kafka/transactions.py` uses of kafka-python beyond its public face is there and is called like that."""
+"""The private names of kafka-python that `ledger/kafka/transactions.py` uses still exist, with the same parameters."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ def test_the_private_names_are_there_with_these_parameters() -> None:
 def test_a_marker_that_commits_is_one_flag_of_the_request_that_aborts() -> None:
     marker = WriteTxnMarkersRequest.WritableTxnMarker
     topics = [marker.WritableTxnMarkerTopic(name="t", partition_indexes=[3])]
-    made = [
+    requests = [
         WriteTxnMarkersRequest(
             markers=[marker(producer_id=7, producer_epoch=2, transaction_result=commit, topics=topics, coordinator_epoch=1)],
             version=1,
         ).encode()
         for commit in (False, True)
     ]
-    assert len(made[0]) == len(made[1])
-    assert [(a, b) for a, b in zip(*made, strict=True) if a != b] == [(0, 1)]
+    assert len(requests[0]) == len(requests[1])
+    assert [(a, b) for a, b in zip(*requests, strict=True) if a != b] == [(0, 1)]
 
 
 def test_the_states_in_which_a_coordinator_still_ends_a_transaction_are_among_kafkas() -> None:
@@ -73,5 +73,5 @@ def test_every_setting_of_the_connection_arrives_under_a_name_that_the_client_kn
         "sasl_plain_username": "ada",
         "sasl_plain_password": "p",
     }
-    # a setting that is added for librdkafka must not be forgotten here
+    # a new setting for librdkafka must not be forgotten here
     assert len(config) - 2 == len(settings.client_config())

@@ -1,4 +1,4 @@
-"""The fold of contacts: what is kept of each, whose it is, what is erased for good, and when it is begun anew."""
+"""The fold of contacts: what is kept of each, its customer, what is erased for good, and when the fold starts over."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ ADA = encode(contact())
 
 
 class Fold:
-    """Contacts in memory, a clock that stands, and the topic they are folded from."""
+    """Contacts in memory, a clock that stands still, and the topic they are folded from."""
 
     def __init__(self, store: Store | None = None) -> None:
         self.store, self.now, self.offset = store or MemoryStore(), NOW, 0
@@ -49,10 +49,10 @@ class Fold:
         return self.contacts
 
     def take(self, *records: tuple[bytes, bytes | None]) -> None:
-        """Fold these (key, value), each in the next offset."""
-        found = [Record(TOPIC, 0, self.offset + n, NOW + n, key, value) for n, (key, value) in enumerate(records)]
-        self.offset += len(found)
-        self.contacts.fold(HERE, found)
+        """Fold these (key, value), each at the next offset."""
+        batch = [Record(TOPIC, 0, self.offset + n, NOW + n, key, value) for n, (key, value) in enumerate(records)]
+        self.offset += len(batch)
+        self.contacts.fold(HERE, batch)
 
     def of(self, customer: str, most: int = 100) -> list[bytes]:
         return in_one_go(self.contacts.keys_of(customer, b"", most))
@@ -84,14 +84,14 @@ def test_a_contact_that_changes_hands_has_one_customer() -> None:
     assert (fold.of("ada"), fold.of("bob")) == ([], [A])
 
 
-def test_what_is_erased_for_good_is_not_kept_again_whatever_is_written() -> None:
+def test_an_erased_contact_is_not_kept_again_whatever_is_written() -> None:
     fold = Fold()
     fold.take((A, ADA), (erased_key(A), MARK), (A, None))
     assert (fold.contacts.contact(A), fold.contacts.is_erased(A), fold.contacts.is_order_erased("ord_a")) == (None, True, True)
     assert not fold.contacts.has_late
     fold.take((A, ADA))
     assert (fold.contacts.contact(A), fold.of("ada"), fold.of("")) == (None, [], [A])
-    assert fold.contacts.written_at(A) is not None, "the log has it, so somebody must delete it"
+    assert fold.contacts.written_at(A) is not None, "the log has it, so it must be deleted there"
     assert (fold.contacts.late(), fold.contacts.late()) == ([A], [])
     assert b"Ada" not in b"".join(value for _, value in fold.store.scan(b""))
     fold.take((A, None))
@@ -107,14 +107,14 @@ def test_an_erasure_without_its_tombstone_leaves_nothing_to_read_but_something_t
     assert b"Ada" not in b"".join(value for _, value in fold.store.scan(b""))
 
 
-def test_junk_and_barriers_are_passed_over() -> None:
+def test_junk_and_barriers_are_skipped() -> None:
     fold = Fold()
     fold.take((A, b"junk"), (BARRIER_KEY, None), (b"", b"x"), (b"\0version", ADA), (BARRIER_KEY, ADA))
     assert (fold.contacts.contact(A), fold.of(""), in_one_go(fold.contacts.keys(b"", 100))) == (None, [A], [A])
     assert fold.contacts.position(HERE) == 5
 
 
-def test_what_is_put_ahead_of_the_fold_ends_as_the_fold_does() -> None:
+def test_contacts_put_ahead_of_the_fold_end_as_the_fold_does() -> None:
     fold = Fold()
     fold.contacts.put([(A, ADA, NOW)])
     assert (fold.contacts.contact(A), fold.contacts.position(HERE)) == (contact(), 0)
@@ -152,12 +152,12 @@ def test_the_fold_is_what_the_records_say_however_they_are_cut(records: list[tup
 # ---- erasures -------------------------------------------------------------------------------------------------------
 
 
-def test_an_erasure_is_under_way_until_its_record_says_that_it_is_done() -> None:
+def test_an_erasure_is_in_progress_until_its_record_says_that_it_is_done() -> None:
     fold, running, done = Fold(), Erasure("ada", NOW, "one"), Erasure("ada", NOW, "one", 7, NOW + 9)
-    for erasure, under_way in ((running, [KeptErasure(NOW, running)]), (done, []), (running, [KeptErasure(NOW, running)])):
+    for erasure, in_progress in ((running, [KeptErasure(NOW, running)]), (done, []), (running, [KeptErasure(NOW, running)])):
         fold.take((erasure_key("ada"), encode_erasure(erasure)))
         assert fold.contacts.last_erasure("ada") == erasure
-        assert fold.contacts.erasures_in_progress() == under_way
+        assert fold.contacts.erasures_in_progress() == in_progress
         assert fold.contacts.last_erasure("ad") is None
     assert in_one_go(fold.contacts.keys(b"", 100)) == [], "no contact of anybody"
 
@@ -171,10 +171,10 @@ def test_an_erasure_that_cannot_be_read_changes_nothing(value: bytes | None) -> 
     assert fold.contacts.position(HERE) == 1
 
 
-# ---- begun anew -----------------------------------------------------------------------------------------------------
+# ---- starting over --------------------------------------------------------------------------------------------------
 
 
-def test_a_fold_goes_on_where_it_was_within_half_of_what_tombstones_live() -> None:
+def test_a_fold_resumes_within_half_the_lifetime_of_tombstones() -> None:
     assert TOO_OLD_MS * 2 == CONTACT_TOMBSTONES_MS == 7 * DAY_MS
     fold = Fold()
     fold.take((A, ADA))
@@ -184,7 +184,7 @@ def test_a_fold_goes_on_where_it_was_within_half_of_what_tombstones_live() -> No
 
 
 @pytest.mark.parametrize("away_ms", [TOO_OLD_MS + 1, 100 * TOO_OLD_MS, -TOO_OLD_MS - 1])
-def test_a_fold_that_was_away_for_longer_is_thrown_away(away_ms: int) -> None:
+def test_a_fold_that_is_older_is_discarded(away_ms: int) -> None:
     fold = Fold()
     fold.take((A, ADA), (erased_key(B), MARK))
     fold.now += away_ms
@@ -196,7 +196,7 @@ def test_a_fold_that_was_away_for_longer_is_thrown_away(away_ms: int) -> None:
     assert fold.contacts.contact(B) == contact()
 
 
-def test_what_is_noted_as_current_keeps_a_fold() -> None:
+def test_a_fold_that_is_noted_as_current_is_kept() -> None:
     fold = Fold()
     fold.take((A, ADA))
     for _ in range(5):
@@ -206,16 +206,16 @@ def test_what_is_noted_as_current_keeps_a_fold() -> None:
     assert fold.contacts.contact(A) == contact()
 
 
-def test_what_is_thrown_away_half_is_thrown_away_whole_at_the_next_start() -> None:
+def test_a_fold_that_is_half_discarded_is_discarded_whole_at_the_next_start() -> None:
     fold = Fold()
     fold.take((A, ADA), (B, ADA))
-    fold.store.write({b"\0anew": b"", A: None})  # as a kill in the middle leaves it
+    fold.store.write({b"\0anew": b"", A: None})  # as a kill in the middle would leave it
     fold.open()
     assert (fold.contacts.position(HERE), in_one_go(fold.contacts.keys(b"", 100))) == (0, [])
     assert fold.store.get(b"\0anew") is None
 
 
-def test_a_running_fold_that_comes_back_too_late_takes_nothing_and_is_begun_anew_when_it_is_opened() -> None:
+def test_a_running_fold_that_comes_back_too_late_takes_nothing_and_starts_over_when_it_is_opened() -> None:
     fold = Fold()
     fold.take((A, ADA))
     fold.now += TOO_OLD_MS + 1
@@ -225,14 +225,14 @@ def test_a_running_fold_that_comes_back_too_late_takes_nothing_and_is_begun_anew
     assert (fold.contacts.position(HERE), in_one_go(fold.contacts.keys(b"", 100))) == (0, [])
 
 
-def test_rows_of_another_form_are_read_anew() -> None:
+def test_rows_of_another_format_are_folded_again() -> None:
     store = MemoryStore()
     store.write({A: b"as an earlier program kept it", b"\0position/" + TOPIC.encode() + b"/0": bytes(7) + b"\7" + bytes(8)})
     contacts = KeptContacts(store, TOPIC, 1, lambda: NOW)
     assert (contacts.position(HERE), in_one_go(contacts.keys(b"", 100))) == (0, [])
 
 
-def test_a_topic_that_ends_before_the_fold_is_another_one() -> None:
+def test_a_topic_that_ends_before_the_fold_is_another_topic() -> None:
     fold = Fold()
     fold.take((A, ADA))
     fold.contacts.follow({HERE: 1, TopicPartition("other", 7): 0})
@@ -244,7 +244,7 @@ def test_a_topic_that_ends_before_the_fold_is_another_one() -> None:
 # ---- removed from the files -----------------------------------------------------------------------------------------
 
 
-def test_what_is_deleted_waits_to_be_purged_and_what_is_replaced_by_a_retry_does_not() -> None:
+def test_a_deleted_contact_waits_to_be_purged_and_one_replaced_by_a_retry_does_not() -> None:
     fold = Fold()
     fold.take((A, ADA), (A, ADA), (B, ADA))
     assert in_one_go(fold.contacts.unpurged()) == {}
@@ -258,8 +258,8 @@ def test_what_is_deleted_waits_to_be_purged_and_what_is_replaced_by_a_retry_does
     assert [row.removeprefix(b"\0unpurged/") for row in in_one_go(fold.contacts.unpurged())] == [A]
 
 
-def test_what_many_deletions_leave_is_purged_and_passed_over_in_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a disk: in memory nothing is left of what was deleted."""
+def test_leftovers_of_many_deletions_are_purged_and_passed_over_in_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a disk: in memory nothing is left of deleted rows."""
     monkeypatch.setattr(kept_contacts, "PURGE_KEYS", 100)
     monkeypatch.setattr(sparse_keys, "MOST_DELETED", 20)
     fold = Fold(RocksStore(tmp_path / "contacts"))
@@ -274,11 +274,11 @@ def test_what_many_deletions_leave_is_purged_and_passed_over_in_steps(tmp_path: 
             try:
                 next(steps)
             except StopIteration as done:
-                found = done.value
+                keys_left = done.value
                 break
             taken += 1
-        assert found == sorted(other)
-        assert taken > 1_000 // 20, "more was passed over in one step than may be"
+        assert keys_left == sorted(other)
+        assert taken > 1_000 // 20, "one step passed over more than it may"
         unpurged = in_one_go(fold.contacts.unpurged())
         assert len(unpurged) == 1_000
         assert fold.contacts.purge(unpurged, lambda: False)

@@ -1,4 +1,4 @@
-"""Every text of an event is somebody's: what no erasure reaches is listed, and nothing is forgotten."""
+"""Every text of an event is personal or the ledger's own: all that no erasure reaches is listed."""
 
 from __future__ import annotations
 
@@ -45,19 +45,19 @@ def texts_of(topic: str) -> set[str]:
     return {text for version in versions_of(topic) for text in texts_in(json.loads(version.text), {})}
 
 
-def test_every_text_of_an_event_is_listed_or_our_own() -> None:
+def test_every_text_of_an_event_is_listed_or_the_ledgers_own() -> None:
     listed = [text.field for text in TEXTS]
     assert len(set(listed)) == len(listed)
     assert not set(listed) & OWN
     assert texts_of(EVENTS) == set(listed) | OWN
 
 
-# The same fields by other names, in what is kept for weeks.
+# The same fields under other names, in topics that are kept for weeks.
 OF_EVENTS = {"place": "placed", "cancel": "cancel", "ship": "shipment", "resolve_attention": "attention"}
 OF_EVENTS |= {"raise_attention": "attention", "record_payment": "payment", "record_refund": "refund"}
 OF_EVENTS |= {"record_dispute": "dispute", "record_stock": "stock", "cancel_lines": "cut", "request_refund": "refund_request"}
 OF_EVENTS |= {"change_metadata": "metadata", "import_order": "imported"}
-# `detail` is a sentence of ours; `original` are bytes that nobody can read, from a sender that is none of ours.
+# `detail` is a sentence of the ledger; `original` are unreadable bytes, from a sender that is not the ledger.
 OF_COMMANDS_ALONE = {"operation", "place.currency", "import_order.place.currency", "request_payment.currency"} | {
     f"record_{kind}.fact" for kind in ("payment", "refund", "dispute", "stock")
 }
@@ -67,18 +67,18 @@ OF_REFUSALS_ALONE = {"code", "detail", "original"}
 def test_commands_and_refusals_have_no_text_that_events_do_not_have() -> None:
     known = {text.field for text in TEXTS} | OWN
     for text in texts_of(COMMANDS) - OF_COMMANDS_ALONE:
-        first, _, rest = text.partition(".")
+        first, _, below = text.partition(".")
         if first == "import_order":  # what was ordered is one member there, too
-            rest = "placed.number" if rest == "number" else rest.replace("place.", "placed.", 1)
-        assert (f"{OF_EVENTS[first]}.{rest}" if rest else first) in known, text
+            below = "placed.number" if below == "number" else below.replace("place.", "placed.", 1)
+        assert (f"{OF_EVENTS[first]}.{below}" if below else first) in known, text
     assert texts_of(REFUSALS) - OF_REFUSALS_ALONE <= known
 
 
 def test_the_verb_says_all_of_it_to_people_and_to_programs(capsys: pytest.CaptureFixture[str]) -> None:
     run_privacy(as_json=True, out=Screen())
-    told = json.loads(capsys.readouterr().out)
-    assert [row["field"] for row in told["kept_for_ever"]] == [text.field for text in TEXTS]
-    assert len(told["elsewhere"]) == len(ELSEWHERE)
+    shown = json.loads(capsys.readouterr().out)
+    assert [row["field"] for row in shown["kept_for_ever"]] == [text.field for text in TEXTS]
+    assert len(shown["elsewhere"]) == len(ELSEWHERE)
     run_privacy(as_json=False, out=Screen())
     said = capsys.readouterr().out
     assert "placed.lines.name" in said

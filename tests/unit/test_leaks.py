@@ -1,4 +1,4 @@
-"""What a test leaves open is that test's failure."""
+"""A test that leaves something open fails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Token buckets: what each may take, what long work costs, how long to wait, and what is forgotten."""
+"""Token buckets: how much each may take, what long work costs, how long to wait, and when a bucket is forgotten."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def limits(clock: Clock, gateway: int = 1_000, customer: int = 10, staff: int = 
 
 
 def taken(take: Callable[[], None], most: int = 10_000) -> int:
-    """How often it could be done."""
+    """How often `take` succeeded."""
     count = 0
     while count <= most:
         try:
@@ -50,51 +50,51 @@ def taken(take: Callable[[], None], most: int = 10_000) -> int:
     return count
 
 
-def test_ten_seconds_worth_may_come_at_once_and_then_so_many_a_second(clock: Clock) -> None:
-    made = limits(clock)
-    assert taken(lambda: made.take_customer("c-1")) == 10 * BURST_S
-    assert taken(lambda: made.take_customer("c-2")) == 10 * BURST_S, "another customer's are the other's"
+def test_ten_seconds_worth_may_come_together_and_then_so_many_a_second(clock: Clock) -> None:
+    rate_limits = limits(clock)
+    assert taken(lambda: rate_limits.take_customer("c-1")) == 10 * BURST_S
+    assert taken(lambda: rate_limits.take_customer("c-2")) == 10 * BURST_S, "another customer has a bucket of their own"
     clock.now += 1
-    assert taken(lambda: made.take_customer("c-1")) == 10
+    assert taken(lambda: rate_limits.take_customer("c-1")) == 10
     clock.now += 0.5
-    assert taken(lambda: made.take_customer("c-1")) == 5
+    assert taken(lambda: rate_limits.take_customer("c-1")) == 5
     clock.now += 1_000_000
-    assert taken(lambda: made.take_customer("c-1")) == 10 * BURST_S, "never more"
+    assert taken(lambda: rate_limits.take_customer("c-1")) == 10 * BURST_S, "never more"
 
 
 def test_staff_and_gateways_have_limits_of_their_own(clock: Clock) -> None:
-    made = limits(clock)
-    assert taken(lambda: made.take(DESK)) == 20 * BURST_S
-    assert taken(lambda: made.take(Principal("desk", "reader"))) == 20 * BURST_S, "one name, two roles"
-    assert taken(lambda: made.take(WEB)) == 1_000 * BURST_S
+    rate_limits = limits(clock)
+    assert taken(lambda: rate_limits.take(DESK)) == 20 * BURST_S
+    assert taken(lambda: rate_limits.take(Principal("desk", "reader"))) == 20 * BURST_S, "one name, two roles"
+    assert taken(lambda: rate_limits.take(WEB)) == 1_000 * BURST_S
 
 
-def test_who_waits_as_long_as_it_is_said_gets_one(clock: Clock) -> None:
-    made = limits(clock, customer=1)
-    taken(lambda: made.take_customer("c-1"))
+def test_a_client_that_waits_as_long_as_it_should_gets_one(clock: Clock) -> None:
+    rate_limits = limits(clock, customer=1)
+    taken(lambda: rate_limits.take_customer("c-1"))
     with pytest.raises(Problem) as refused:
-        made.take_customer("c-1")
+        rate_limits.take_customer("c-1")
     clock.now += int(refused.value.headers["Retry-After"])
-    made.take_customer("c-1")
+    rate_limits.take_customer("c-1")
 
 
 def test_long_work_is_paid_afterwards_by_principal_and_customer(clock: Clock) -> None:
-    made = limits(clock)
-    made.charge(WEB, "c-1", 0.095)
-    assert taken(lambda: made.take_customer("c-1")) == 10 * BURST_S - 95
-    assert taken(lambda: made.take(WEB)) == 1_000 * BURST_S - 95
-    made.charge(DESK, "", 1.0)
+    rate_limits = limits(clock)
+    rate_limits.charge(WEB, "c-1", 0.095)
+    assert taken(lambda: rate_limits.take_customer("c-1")) == 10 * BURST_S - 95
+    assert taken(lambda: rate_limits.take(WEB)) == 1_000 * BURST_S - 95
+    rate_limits.charge(DESK, "", 1.0)
     with pytest.raises(Problem) as refused:
-        made.take(DESK)
+        rate_limits.take(DESK)
     assert refused.value.headers["Retry-After"] == "41", "800 tokens are owed, 20 come a second"
     clock.now += 40
-    assert taken(lambda: made.take(DESK)) == 0
+    assert taken(lambda: rate_limits.take(DESK)) == 0
     clock.now += 1
-    assert taken(lambda: made.take(DESK)) > 0
+    assert taken(lambda: rate_limits.take(DESK)) > 0
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_it_is_what_a_simple_bucket_says(seed: int, clock: Clock) -> None:
+def test_it_agrees_with_a_simple_bucket(seed: int, clock: Clock) -> None:
     choice, buckets = random.Random(seed), Buckets(clock)
     expected = dict.fromkeys("abc", (70.0, clock.now))
     for _ in range(2_000):

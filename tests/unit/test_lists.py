@@ -1,4 +1,4 @@
-"""Lists read what they show and nothing else, whatever they are filtered by and whatever has left them; as-of folds little."""
+"""Lists read only the rows they show, whatever the filter and whatever has left them; an order as of a time folds little."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from tests.benchmarks.lives import COMMAND_LOG, read_back
 
 TOPICS, PARTITIONS = Topics(), 3
 T0_MS = 1_700_000_000_000
-CUSTOMERS = ("c-1", "c-2", "c-10")  # one is the beginning of another
+CUSTOMERS = ("c-1", "c-2", "c-10")  # one is a prefix of another
 LINE = Line("product", "mug", "Mug", 1, 1000)
 
 
@@ -66,7 +66,7 @@ class CountedStore(MemoryStore):
 
 
 class Shop:
-    """Orders decided by the product's own desks, folded as `serve` folds them, and what a plain loop says of them."""
+    """Orders decided by the product's own desks, folded as `serve` folds them, and the same orders by a plain loop."""
 
     def __init__(self, open_store: Callable[[str], MemoryStore | RocksStore] = lambda name: CountedStore()) -> None:
         stores = [MemoryStore() for _ in range(PARTITIONS)]
@@ -108,14 +108,14 @@ class Shop:
 
     def orders(self) -> list[Order]:
         """Every order, newest first, ties as the lists have them."""
-        found: dict[str, Order] = {}
+        orders_by_id: dict[str, Order] = {}
         for new in self.records:
             event = event_codec().decode(new.value)
-            found[event.order_id] = evolve(found.get(event.order_id), event)
-        return sorted(found.values(), key=lambda order: (-order.placed_at, order.order_id))
+            orders_by_id[event.order_id] = evolve(orders_by_id.get(event.order_id), event)
+        return sorted(orders_by_id.values(), key=lambda order: (-order.placed_at, order.order_id))
 
     def reads(self) -> Counter[bytes]:
-        """Rows read since this was last asked."""
+        """Rows read since the last call."""
         total: Counter[bytes] = Counter()
         for store in self.projector.stores:
             assert isinstance(store, CountedStore)
@@ -149,12 +149,12 @@ def random_shop(seed: int) -> Shop:
 
 
 def pages(shop: Shop, wanted: OrderFilter, limit: int) -> list[Page]:
-    found, resume = [], None
+    pages_read, resume = [], None
     while True:
         page = in_one_go(shop.queries.page(wanted, limit, resume))
-        found.append(page)
+        pages_read.append(page)
         if page.resume is None:
-            return found
+            return pages_read
         resume = shop.queries.read_cursor(wanted, shop.queries.cursor(wanted, page.resume))
 
 
@@ -177,13 +177,13 @@ def test_every_combination_of_filters_shows_its_orders_and_reads_no_others(seed:
         ]
         limit = choice.choice((1, 3, 100))
         shop.reads()
-        found = pages(shop, wanted, limit)
-        assert [order.order_id for page in found for order in page.orders] == expected, wanted
-        assert all(len(page.orders) == limit for page in found[:-1])
+        pages_read = pages(shop, wanted, limit)
+        assert [order.order_id for page in pages_read for order in page.orders] == expected, wanted
+        assert all(len(page.orders) == limit for page in pages_read[:-1])
         reads = shop.reads()
         assert reads.pop(b"o/", 0) == len(expected), "an order was read that is not shown"
-        # Of each partition the next key is looked at, too, whether or not a page has room for it.
-        assert sum(reads.values()) <= len(expected) + (PARTITIONS + 1) * len(found)
+        # In each partition the next key is read too, whether or not a page has room for it.
+        assert sum(reads.values()) <= len(expected) + (PARTITIONS + 1) * len(pages_read)
         shown += len(expected)
     assert shown > 200
 
@@ -225,7 +225,7 @@ def steps_of(steps: Steps[Page]) -> tuple[Page, int]:
 
 @pytest.mark.parametrize("apart_ms", [1, 1000, 10**8])
 def test_a_list_that_everything_has_left_is_read_in_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, apart_ms: int) -> None:
-    """Until RocksDB has compacted, what was deleted is still in the way, and passing over it cannot be interrupted."""
+    """Until RocksDB has compacted, deleted rows are still in the way, and passing over them cannot be interrupted."""
     monkeypatch.setattr(sparse_keys, "MOST_DELETED", 20)
     shop = Shop(lambda name: RocksStore(tmp_path / name))
     try:
@@ -241,7 +241,7 @@ def test_a_list_that_everything_has_left_is_read_in_steps(tmp_path: Path, monkey
         pending = OrderFilter("pending", "c-1")
         page, steps = steps_of(shop.queries.page(pending, 10))
         assert ([order.order_id for order in page.orders], page.resume) == (["ord_201", "ord_200", "ord_3"], None)
-        assert steps > len(left) // 20, "more was passed over in one step than may be"
+        assert steps > len(left) // 20, "one step passed over more than it may"
         assert [len(page.orders) for page in pages(shop, pending, 1)] == [1, 1, 1]
         assert len(steps_of(shop.queries.page(OrderFilter("cancelled"), 500))[0].orders) == len(left)
     finally:
@@ -267,7 +267,7 @@ def test_many_deleted_rows_of_one_millisecond_are_passed_over(tmp_path: Path, mo
 # ---- other databases between two steps ------------------------------------------------------------------------------
 
 
-def test_a_read_goes_on_in_the_databases_that_are_taken_over_meanwhile() -> None:
+def test_a_read_continues_in_the_databases_that_are_taken_over_meanwhile() -> None:
     shop = random_shop(3)
     orders = shop.orders()
     busiest = max(orders, key=lambda order: order.version)
@@ -338,6 +338,6 @@ def test_an_order_as_of_any_time_is_that_of_the_fold_and_few_events_are_read(lon
         in_one_go(shop.queries.as_of_time(partition, "ord_1", then[0].updated_at - 1))
 
 
-def test_what_a_database_holds_has_another_version_than_before_there_were_these_lists() -> None:
+def test_databases_have_another_version_than_before_there_were_these_lists() -> None:
     assert VERSION >= 5
     assert order_key("ord_1") == b"o/ord_1"

@@ -1,4 +1,4 @@
-"""What a running node does for the verbs beside it keeps the event loop from nobody: files and old databases are a thread's."""
+"""A running node's work for the verbs beside it does not block the event loop: a thread handles files and old databases."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TOPICS = Topics()
 
 
 class Node:
-    """A live node in `root` over a little more than two checkpoints of events; which threads removed what."""
+    """A live node in `root` over a little more than two checkpoints of events; records which threads removed what."""
 
     def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.root, self.removers = root, set[int]()
@@ -62,12 +62,12 @@ class Node:
     async def until(self, holds: Callable[[], object]) -> None:
         tending = asyncio.create_task(self.live.tend_for_ever())
         async with asyncio.timeout(PATIENCE_S):
-            while not holds():  # noqa: ASYNC110  of the file system, which tells nobody
+            while not holds():  # noqa: ASYNC110  the file system sends no events
                 await asyncio.sleep(0.01)
         tending.cancel()
 
 
-def test_what_is_left_of_earlier_runs_is_removed_by_a_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_leftovers_of_earlier_runs_are_removed_by_a_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     node = Node(tmp_path, monkeypatch)
     (tmp_path / "requests" / "copy").mkdir(parents=True)
     old = tmp_path / "g000099" / "p0"
@@ -85,7 +85,7 @@ def test_a_question_is_answered_in_pieces_with_every_checkpoint(tmp_path: Path, 
     async def ask() -> None:
         tending = asyncio.create_task(node.live.tend_for_ever())
         async with asyncio.timeout(PATIENCE_S):
-            while not (tmp_path / "serving.json").exists():  # noqa: ASYNC110  before that it clears what it finds
+            while not (tmp_path / "serving.json").exists():  # noqa: ASYNC110  it deletes leftovers first
                 await asyncio.sleep(0.01)
             question.parent.mkdir(exist_ok=True)
             question.write_text(json.dumps({"want": "digests"}))
@@ -94,14 +94,14 @@ def test_a_question_is_answered_in_pieces_with_every_checkpoint(tmp_path: Path, 
         tending.cancel()
 
     asyncio.run(ask())
-    told = json.loads(answer.read_text())
-    assert [checkpoint["events"] for checkpoint in told["checkpoints"]["0"]] == [CHECKPOINT_EVENTS, 2 * CHECKPOINT_EVENTS]
-    assert told["digests"]["0"]["events"] == 2 * CHECKPOINT_EVENTS + 1
+    answered = json.loads(answer.read_text())
+    assert [checkpoint["events"] for checkpoint in answered["checkpoints"]["0"]] == [CHECKPOINT_EVENTS, 2 * CHECKPOINT_EVENTS]
+    assert answered["digests"]["0"]["events"] == 2 * CHECKPOINT_EVENTS + 1
     assert not question.exists()
 
 
-def test_a_take_over_wakes_who_waits_for_outcomes_some_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever waits when a thousand outcomes were folded elsewhere is woken, and others have their turns meanwhile."""
+def test_a_take_over_wakes_those_who_wait_for_outcomes_some_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everyone who waits when a thousand outcomes were folded elsewhere is woken, and others have their turns meanwhile."""
     node = Node(tmp_path, monkeypatch)
     empty = Projector(Databases(lambda name: MemoryStore(), TOPICS, [0], 1))
     rows = itertools.islice(node.databases.stores[0].scan(b"e/"), 1_000)
@@ -111,7 +111,7 @@ def test_a_take_over_wakes_who_waits_for_outcomes_some_at_a_time(tmp_path: Path,
         waiting = [empty.waiters.outcome(event.command_id, event.fingerprint) for event in known]
         unknown = empty.waiters.outcome("cmd_nobody", bytes(16))
         empty.take_over(node.databases)
-        assert not any(waiter.done() for waiter in waiting), "no look at a thousand outcomes in one go"
+        assert not any(waiter.done() for waiter in waiting), "a thousand outcomes are not checked in one go"
         steps = sum(1 for _ in empty.wake_outcomes())
         assert steps == len(known) + 1
         assert all(waiter.done() for waiter in waiting)

@@ -1,4 +1,4 @@
-"""What may be in a line of the log: where a fault came from, never what a client sent."""
+"""A line of the log may say where a fault came from, never what a client sent."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def fault() -> BaseException:
         return exc
 
 
-def test_an_exception_is_told_by_kind_and_place_and_with_what_led_to_it(lines: Callable[[], list[dict[str, Any]]]) -> None:
+def test_an_exception_is_logged_by_kind_and_place_with_its_cause(lines: Callable[[], list[dict[str, Any]]]) -> None:
     log = structlog.get_logger("ledger.test")
     log.error("failed", exc_info=fault())
     try:
@@ -49,9 +49,9 @@ def test_an_exception_is_told_by_kind_and_place_and_with_what_led_to_it(lines: C
     except ValueError:
         log.error("failed", exc_info=True)
         logging.getLogger("uvicorn.error").exception("Exception in ASGI application\n")
-    found = lines()
-    assert len(found) == 3
-    for line in found:
+    written = lines()
+    assert len(written) == 3
+    for line in written:
         text = line["exception"]
         assert "canary" not in json.dumps(line)
         assert text.index("KeyError") < text.index("which led to") < text.index("ValueError")
@@ -59,7 +59,7 @@ def test_an_exception_is_told_by_kind_and_place_and_with_what_led_to_it(lines: C
         assert " in fault" in text
 
 
-def test_what_we_or_the_system_say_of_a_fault_is_told() -> None:
+def test_the_ledgers_and_the_systems_own_words_about_a_fault_are_logged() -> None:
     assert named(StoreError("store p0 is in use")) == "StoreError: store p0 is in use"
     assert named(OSError(28, "No space left on device")) == "OSError: [Errno 28] No space left on device"
     assert without_values(StoreError("store p0 is in use")) == "StoreError: store p0 is in use"
@@ -67,7 +67,7 @@ def test_what_we_or_the_system_say_of_a_fault_is_told() -> None:
     assert "canary" not in without_values(fault())
 
 
-def test_other_libraries_write_no_exception_out_either(lines: Callable[[], list[dict[str, Any]]]) -> None:
+def test_other_libraries_log_no_message_of_an_exception_either(lines: Callable[[], list[dict[str, Any]]]) -> None:
     logging.getLogger("mode.service").error("Crashed reason=%r in %s", fault(), "App")
     logging.getLogger("mode.service").error("No exception: %(a)s", {"a": 1})
 
@@ -82,19 +82,19 @@ def test_other_libraries_write_no_exception_out_either(lines: Callable[[], list[
     import gc
 
     gc.collect()
-    found = lines()
-    assert "canary" not in json.dumps(found)
-    assert found[0]["event"].startswith("Crashed reason='ValueError at test_log_lines.py:")
-    assert found[1]["event"] == "No exception: 1"
-    assert [line["event"] for line in found[2:]] == ["Task exception was never retrieved"]
+    written = lines()
+    assert "canary" not in json.dumps(written)
+    assert written[0]["event"].startswith("Crashed reason='ValueError at test_log_lines.py:")
+    assert written[1]["event"] == "No exception: 1"
+    assert [line["event"] for line in written[2:]] == ["Task exception was never retrieved"]
 
 
-def test_an_id_is_told_only_in_our_own_form(lines: Callable[[], list[dict[str, Any]]]) -> None:
+def test_an_id_is_logged_only_in_the_ledgers_own_form(lines: Callable[[], list[dict[str, Any]]]) -> None:
     log, ours, command = structlog.get_logger("ledger.test"), order_id_of("cmd_1"), fresh_command_id()
     log.warning("x", order_id=ours, command_id=command)
     log.warning("x", order_id="Ada-Example", command_id="ada@example.org")
     log.warning("x", order_id=None)
-    found = lines()
-    assert (found[0]["order_id"], found[0]["command_id"]) == (ours, command)
-    assert (found[1]["order_id"], found[1]["command_id"]) == (NOT_AN_ID, NOT_AN_ID)
-    assert found[2]["order_id"] is None
+    written = lines()
+    assert (written[0]["order_id"], written[0]["command_id"]) == (ours, command)
+    assert (written[1]["order_id"], written[1]["command_id"]) == (NOT_AN_ID, NOT_AN_ID)
+    assert written[2]["order_id"] is None

@@ -1,4 +1,4 @@
-"""Commands by their place, from a log that is not always whole."""
+"""Commands by their position, from a log that is not always complete."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ def command(number: int) -> OrderCommand:
 
 @pytest.fixture
 def log() -> MemoryLog:
-    made = MemoryLog()
-    made.ensure_topics(Topics().specs(1, 1))
-    return made
+    created = MemoryLog()
+    created.ensure_topics(Topics().specs(1, 1))
+    return created
 
 
 @pytest.fixture
 def look_ups(log: MemoryLog) -> Iterator[LookUps]:
-    made = LookUps(log, TOPIC)
-    yield made
-    made.close()
+    created = LookUps(log, TOPIC)
+    yield created
+    created.close()
 
 
 def send(log: MemoryLog, *values: bytes) -> None:
@@ -45,38 +45,38 @@ def send(log: MemoryLog, *values: bytes) -> None:
     writer.close()
 
 
-def found(look_ups: LookUps, offset: int) -> str | None:
+def command_id_at(look_ups: LookUps, offset: int) -> str | None:
     command = asyncio.run(look_ups.at(0, offset))
     return None if command is None else command.command_id
 
 
-def test_each_place_names_its_command_and_a_place_without_one_names_none(log: MemoryLog, look_ups: LookUps) -> None:
+def test_each_position_names_its_command_and_a_position_without_one_names_none(log: MemoryLog, look_ups: LookUps) -> None:
     send(log, command_codec().encode(command(0)), b"junk", command_codec().encode(command(2)))
-    assert [found(look_ups, offset) for offset in (0, 1, 2, 4, 1000)] == ["cmd_0", None, "cmd_2", None, None]
-    assert found(look_ups, 0) == "cmd_0"
+    assert [command_id_at(look_ups, offset) for offset in (0, 1, 2, 4, 1000)] == ["cmd_0", None, "cmd_2", None, None]
+    assert command_id_at(look_ups, 0) == "cmd_0"
 
 
-def test_what_retention_removed_is_none_any_more(log: MemoryLog, look_ups: LookUps) -> None:
+def test_a_command_that_retention_removed_is_none(log: MemoryLog, look_ups: LookUps) -> None:
     send(log, *(command_codec().encode(command(n)) for n in range(3)))
     log.truncate(TP, 2)
-    assert [found(look_ups, offset) for offset in (0, 2)] == [None, "cmd_2"]
+    assert [command_id_at(look_ups, offset) for offset in (0, 2)] == [None, "cmd_2"]
 
 
-def test_what_the_log_has_and_does_not_show_now_is_not_unknown(log: MemoryLog, look_ups: LookUps) -> None:
+def test_a_command_that_the_log_has_but_does_not_show_is_not_unknown(log: MemoryLog, look_ups: LookUps) -> None:
     log.fail_next_commit("before")  # the transaction stays open, and holds readers back
     with pytest.raises(LogError):
         send(log, command_codec().encode(command(0)))
     with pytest.raises(LogUnavailable):
-        found(look_ups, 0)
+        command_id_at(look_ups, 0)
 
 
-def test_a_log_that_is_away_is_no_answer_and_the_next_look_up_works(log: MemoryLog, look_ups: LookUps) -> None:
+def test_an_unreachable_log_is_an_error_and_the_next_look_up_works(log: MemoryLog, look_ups: LookUps) -> None:
     send(log, command_codec().encode(command(0)))
     log.away(True)
     with pytest.raises(LogUnavailable):
-        found(look_ups, 0)
+        command_id_at(look_ups, 0)
     log.away(False)
-    assert found(look_ups, 0) == "cmd_0"
+    assert command_id_at(look_ups, 0) == "cmd_0"
 
 
 def test_more_look_ups_than_one_reader_serves_are_refused_and_harm_nobody(log: MemoryLog, look_ups: LookUps) -> None:
@@ -89,4 +89,4 @@ def test_more_look_ups_than_one_reader_serves_are_refused_and_harm_nobody(log: M
 
     results = asyncio.run(many())
     assert sum(isinstance(r, TooManyLookUps) for r in results) == 1
-    assert found(look_ups, 0) == "cmd_0"
+    assert command_id_at(look_ups, 0) == "cmd_0"

@@ -1,4 +1,4 @@
-"""The loop's lag is measured by the loop itself: what blocks it shows, and nothing is lost in the histogram."""
+"""The loop measures its own lag: whatever blocks it shows, and nothing is lost in the histogram."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def samples(lag: LoopLag) -> dict[str, float]:
 
 
 class Watched(LoopLag):
-    """Tells of every measurement."""
+    """Announces every measurement."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ def test_a_loop_that_was_blocked_is_seen_to_be_late(monkeypatch: pytest.MonkeyPa
         measuring.cancel()
         after = samples(lag)
         assert after["_sum"] - before["_sum"] > 0.25
-        assert after['_bucket{le="0.25"}'] == before['_bucket{le="0.25"}'], "it was later than that"
+        assert after['_bucket{le="0.25"}'] == before['_bucket{le="0.25"}'], "the measurement was later than that"
 
     asyncio.run(main())
 
@@ -54,8 +54,8 @@ def test_every_measurement_is_in_its_bucket_and_those_above() -> None:
     lag = LoopLag()
     for late_s in (0.0, 0.001, 0.02, 0.021, 99.0):
         lag.note(late_s)
-    found = samples(lag)
-    assert (found["_count"], found['_bucket{le="+Inf"}']) == (5, 5)
-    assert [found[f'_bucket{{le="{edge}"}}'] for edge in (0.001, 0.01, 0.02, 0.05, 10.0)] == [2, 2, 3, 4, 4]
-    assert found["_sum"] == pytest.approx(99.042)
+    counted = samples(lag)
+    assert (counted["_count"], counted['_bucket{le="+Inf"}']) == (5, 5)
+    assert [counted[f'_bucket{{le="{edge}"}}'] for edge in (0.001, 0.01, 0.02, 0.05, 10.0)] == [2, 2, 3, 4, 4]
+    assert counted["_sum"] == pytest.approx(99.042)
     assert 0.02 in BUCKETS_S, "what p99 must stay below"

@@ -25,9 +25,9 @@ def faults(folder: Path, language: str = "en") -> list[tuple[str, int | None, st
     return [(one.template, one.line, one.kind) for one in check(Shop("Shop", language, folder=folder)).faults]
 
 
-@pytest.mark.parametrize("what", BROKEN)
-def test_each_kind_of_broken_template_is_found_with_its_line(what: str, tmp_path: Path) -> None:
-    source, kind, line = BROKEN[what]
+@pytest.mark.parametrize("breakage", BROKEN)
+def test_each_kind_of_broken_template_is_found_with_its_line(breakage: str, tmp_path: Path) -> None:
+    source, kind, line = BROKEN[breakage]
     write(tmp_path, "en/placed.email.txt", source)
     assert faults(tmp_path) == [("en/placed.email.txt", line, kind)]
 
@@ -45,8 +45,8 @@ def test_each_kind_of_broken_template_is_found_with_its_line(what: str, tmp_path
 )
 def test_what_fails_for_some_orders_only_is_found(name: str, source: str, kind: str, tmp_path: Path) -> None:
     write(tmp_path, name, source)
-    ((template, _, found),) = faults(tmp_path)
-    assert (template, found) == (name, kind)
+    ((template, _, fault),) = faults(tmp_path)
+    assert (template, fault) == (name, kind)
 
 
 def test_a_fault_of_an_included_file_is_named_once_with_the_file(tmp_path: Path) -> None:
@@ -86,9 +86,9 @@ def test_names_that_nobody_uses_are_found(tmp_path: Path) -> None:
 def test_a_folder_that_is_no_language_is_found(folder: str, says: str, tmp_path: Path) -> None:
     for notice in NOTICES:
         write(tmp_path, f"{folder}/{notice}.email.txt", "Subject: x\nx")
-    found = check(Shop("Shop", folder=tmp_path)).faults
-    assert (f"{folder}/", "language") in [(one.template, one.kind) for one in found]
-    assert any(says in one.detail for one in found)
+    reported = check(Shop("Shop", folder=tmp_path)).faults
+    assert (f"{folder}/", "language") in [(one.template, one.kind) for one in reported]
+    assert any(says in one.detail for one in reported)
 
 
 def test_a_language_of_the_shop_without_templates_is_found(tmp_path: Path) -> None:

@@ -264,9 +264,9 @@ def test_a_name_cannot_forge_lines_or_headers(tmp_path: Path) -> None:
     message = mail(sample("placed"), shop=Shop("Shop", folder=tmp_path), name=name)
     assert message.subject == "Ada Bcc: eve@example.org [2J Eve, your order"
     assert message.text == "Ada Bcc: eve@example.org [2J Eve!\n"
-    made = as_mail(message, sender_of("shop@example.org"))
-    assert (made["Bcc"], made["Subject"]) == (None, message.subject)
-    assert b"\nBcc:" not in made.as_bytes()
+    sent = as_mail(message, sender_of("shop@example.org"))
+    assert (sent["Bcc"], sent["Subject"]) == (None, message.subject)
+    assert b"\nBcc:" not in sent.as_bytes()
 
 
 def test_a_name_from_right_to_left_changes_nothing_around_it() -> None:

@@ -1,4 +1,4 @@
-"""Which events customers are told of, and how a mail is made of what they are told."""
+"""Which events customers are notified of, and how a mail is built from them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ledger import events as e
 from ledger.errors import ConfigError
 
 
-def test_only_the_event_that_makes_an_order_paid_and_each_refund_is_told_of() -> None:
+def test_only_the_event_that_makes_an_order_paid_and_each_refund_is_notified() -> None:
     def notice(kind: str, **fields: Any) -> str | None:
         base: dict[str, Any] = {"order_id": "o", "version": 2, "occurred_at": 1, "customer_id": "c", "currency": "EUR"}
         base |= {"total_minor": 1, "actor": "a", "command_id": "c", "fingerprint": bytes(16)} | fields
@@ -77,7 +77,7 @@ def test_without_a_server_each_message_is_a_file_for_its_owner_only(tmp_path: Pa
     ],
 )
 @pytest.mark.parametrize("sender", ["Shop <shop@localhost>", "Läden & Co <shop@example.org>", "shop@example.org"])
-def test_a_mail_that_is_made_the_short_way_is_what_the_library_makes_of_it(to: str, subject: str, text: str, sender: str) -> None:
+def test_a_mail_built_by_the_short_path_is_the_one_that_the_library_builds(to: str, subject: str, text: str, sender: str) -> None:
     address = sender_of(sender)
     mail = as_mail(OutMessage("ord_1:2:email", "email", to, subject, text), address)
     whole = EmailMessage()

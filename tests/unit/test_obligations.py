@@ -1,4 +1,4 @@
-"""What orders owe, in every reachable class of orders: against the table of `order_owed`, and the five laws.
+"""What orders owe, in every reachable class of orders: compared with the table of `order_owed`, and the five laws.
 
 Histories are those of `order_space`; their times are close together, so whatever has a time of its own is asked after it.
 """
@@ -67,12 +67,12 @@ in_both = pytest.mark.parametrize(
 @in_both
 def test_every_order_owes_what_the_table_says_and_nothing_else(universe: Universe) -> None:
     for state, reached in reach(universe).items():
-        found = [(str(x.kind), x.key, x.not_before) for x in obligations(reached.order)]
+        owed_now = [(str(x.kind), x.key, x.not_before) for x in obligations(reached.order)]
         # The class counts failures to three only; numbers and amounts are those of the order.
-        assert set(found) == order_owed.expected(state, reached.order), state
-        assert len(found) == len(set(found)), state
-        assert len({key for _, key, _ in found}) == len(found), state
-        assert due_at(reached.order) == min((at for _, _, at in found), default=None)
+        assert set(owed_now) == order_owed.expected(state, reached.order), state
+        assert len(owed_now) == len(set(owed_now)), state
+        assert len({key for _, key, _ in owed_now}) == len(owed_now), state
+        assert due_at(reached.order) == min((at for _, _, at in owed_now), default=None)
         assert all(x.kind is row.kind for row in TABLE for x in row.owed(reached.order)), state
         check_contents(state, reached.order)
 
@@ -101,11 +101,11 @@ def check_contents(state: model.State, o: Order) -> None:
                 assert refund.amount_minor == model.next_refund(state)
 
 
-# ---- what a port can say --------------------------------------------------------------------------------------------
+# ---- the answers of a port ------------------------------------------------------------------------------------------
 
 
 def outcomes(o: Obligation, order: Order) -> Iterator[tuple[Fact, ...]]:
-    """Everything that can come of meeting an obligation, its own outcome first."""
+    """Every possible outcome of meeting an obligation, its own first."""
     args = o.args
     match o.kind:
         case Kind.RESERVE:
@@ -166,7 +166,7 @@ def own_command(o: Obligation, order: Order) -> OrderCommand | None:
 
 
 def results(o: Obligation, order: Order) -> Iterator[list[e.OrderEvent | Refusal]]:
-    """What the processor makes of each outcome, met when it is due and a moment later than anything before."""
+    """The processor's decision on each outcome, met when it is due and a moment later than anything before."""
     at_ms = max(order.updated_at, o.not_before) + 1
     if (own := own_command(o, order)) is not None:
         yield [decide(own, order, at_ms)]
@@ -192,8 +192,8 @@ def moved(order: Order, decisions: list[e.OrderEvent | Refusal]) -> Order:
 
 
 @in_both
-def test_law_1_whatever_a_port_says_is_taken_or_known_in_every_state(universe: Universe) -> None:
-    """Late answers too: what any state owes may be answered when the order is in any other."""
+def test_law_1_whatever_a_port_says_is_accepted_or_known_in_every_state(universe: Universe) -> None:
+    """Late answers too: the call that any state owes may be answered when the order is in any other."""
     said: dict[str, Fact] = {}
     for reached in reach(universe).values():
         for o in obligations(reached.order):
@@ -209,7 +209,7 @@ def test_law_1_whatever_a_port_says_is_taken_or_known_in_every_state(universe: U
 
 
 def _is_about(fact: Fact, o: Order) -> bool:
-    """Attempts and disputes never go away again: before they are there, nothing can be said of them."""
+    """Attempts and disputes never disappear: before they exist, there can be no fact about them."""
     match fact:
         case RecordPayment():
             return fact.attempt <= len(o.attempts)
@@ -230,11 +230,11 @@ def test_law_2_an_accepted_outcome_ends_the_obligation_or_makes_it_another_one(u
                 after = moved(reached.order, decisions)
                 left = {(x.key, x.not_before) for x in obligations(after)}
                 assert (o.key, o.not_before) not in left or _still_to_do(o, decisions), (state, o, decisions)
-            assert accepted, (state, o, "nothing that can come of it is news")
+            assert accepted, (state, o, "none of its outcomes is news")
 
 
 def _still_to_do(o: Obligation, decisions: list[e.OrderEvent | Refusal]) -> bool:
-    """A look before an act found a payment under way: what was to be done is still to be done, to a payment now known."""
+    """A read before an act showed a payment in progress: the act is still to be done, to a payment that is now known."""
     news = {d.type for d in decisions if isinstance(d, e.OrderEvent)}
     return o.kind in (Kind.CAPTURE, Kind.VOID) and news <= {e.PAYMENT_AUTHORISED, e.PAYMENT_OPENED}
 
@@ -268,13 +268,13 @@ def waits_for_a_person(o: Order) -> bool:
 )
 @pytest.mark.timeout(1800)
 def test_law_4_whatever_the_ports_say_the_end_keeps_no_money_and_no_stock_of_a_cancelled_order(universe: Universe) -> None:
-    """From every state along every outcome until nothing is owed; and some way always leads there."""
+    """From every state along every outcome until nothing is owed; and some path always leads there."""
     known: dict[object, Order] = {}
     leads_to: dict[object, set[object]] = {}
     queue: deque[object] = deque()
 
     def meet(order: Order) -> object:
-        order = replace(order, updated_at=min(order.updated_at, order.expires_at))  # time passes, and means nothing more
+        order = replace(order, updated_at=min(order.updated_at, order.expires_at))  # time has no further meaning
         name = (state_of(order), frozenset(order.resolved))
         if name not in known:
             known[name] = order
@@ -296,14 +296,14 @@ def test_law_4_whatever_the_ports_say_the_end_keeps_no_money_and_no_stock_of_a_c
     for name in quiet:
         o = known[name]
         assert not obligations(o)
-        given_back = o.refunded_minor + o.lost_minor
+        returned = o.refunded_minor + o.lost_minor
         if o.lifecycle == "cancelled":
             assert all(s.state in ("released", "rejected") for s in o.stock), o
-            assert given_back >= o.captured_minor or o.attention, o
+            assert returned >= o.captured_minor or o.attention, o
         else:
             check_quiet(o)
-        if given_back > o.captured_minor:
-            assert o.attention or o.resolved, o  # somebody was told that too much went back
+        if returned > o.captured_minor:
+            assert o.attention or o.resolved, o  # a person was called because too much went back
     reaches = set(quiet)
     before: dict[object, set[object]] = {}
     for name, next_ones in leads_to.items():
@@ -345,7 +345,7 @@ def test_law_5_no_key_means_two_things_over_any_history(universe: Universe) -> N
         now = {o.key: means(o) for o in obligations(reached.order)}
         meant[id(reached)] = before | now
         if outside(reached):
-            meant[id(reached)] = {key: what for key, what in meant[id(reached)].items() if not key.startswith("ref:")} | now
+            meant[id(reached)] = {key: asked for key, asked in meant[id(reached)].items() if not key.startswith("ref:")} | now
             continue
         for key in before.keys() & now.keys():
             assert before[key] == now[key], (key, reached.command, reached.order)
@@ -363,7 +363,7 @@ def outside(reached: Reached) -> bool:
 
 
 def means(o: Obligation) -> tuple[object, ...]:
-    """What is asked for under its key, but for names and times that are only learnt later."""
+    """What is asked for under its key, except for names and times that are only learnt later."""
     args: Args = o.args
     match args:
         case PaymentArgs():

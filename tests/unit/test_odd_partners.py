@@ -1,8 +1,7 @@
-"""Answers and messages of partners that keep no promise: each is facts that fit the ledger, a no, or nothing known.
+"""Answers and messages of partners that keep no promise: each is read as facts that fit the ledger, a no, or nothing.
 
-The doors are the real ones, over HTTP and gRPC on loopback; what they are asked for is what orders owe, in every state that can
-be reached. Nothing raises, whatever is answered: an exception would be a fault of ours. The campaign is the same, 200 times as
-long:
+The doors are the real ones, over HTTP and gRPC on loopback; they meet what orders owe, in every state that can be reached.
+Nothing raises, whatever the answer: an exception would be a fault of the product. The campaign is the same, 200 times as long:
 
     uv run pytest -m campaign tests/unit/test_odd_partners.py -s
 """
@@ -59,37 +58,37 @@ from tests.support.serving import AdjustableStatus
 from tests.support.stripe_objects import CHARGE, DISPUTE, INTENT, REFUND, SECRET, mutated
 
 AT_ONCE = 40
-TIMEOUT_MS = 5_000  # of calls whose answers come at once, or never
+TIMEOUT_MS = 5_000  # of calls that are answered immediately or never
 
 
 @pytest.fixture
-def told() -> Iterator[list[str]]:
-    """Log lines that repeat what no line may; the others are dropped."""
-    found: list[str] = []
+def leaking_lines() -> Iterator[list[str]]:
+    """Log lines that repeat something that no line may; the others are dropped."""
+    lines: list[str] = []
 
     def judge(logger: Any, method: str, line: Any) -> Any:
         if MARK in str(line) or line.get("exc_info"):
-            found.append(str(line))
+            lines.append(str(line))
         raise structlog.DropEvent
 
     structlog.configure(processors=[judge])
-    yield found
+    yield lines
     structlog.reset_defaults()
 
 
 @cache
 def owed() -> dict[Kind, list[tuple[Order, Obligation]]]:
-    """What orders owe that takes a call, by kind, in every state that can be reached."""
-    found: dict[Kind, list[tuple[Order, Obligation]]] = {}
+    """The obligations that need a call, by kind, in every state that can be reached."""
+    obligations_by_kind: dict[Kind, list[tuple[Order, Obligation]]] = {}
     for reached in reachable().values():
         for obligation in obligations(reached.order):
             if obligation.kind not in (Kind.CALL_PERSON, Kind.EXPIRE, Kind.CANCEL):
-                found.setdefault(obligation.kind, []).append((reached.order, obligation))
-    return found
+                obligations_by_kind.setdefault(obligation.kind, []).append((reached.order, obligation))
+    return obligations_by_kind
 
 
 def check(order: Order, commands: tuple[OrderCommand, ...]) -> None:
-    """Each of them fits a record, leads to an event, and the order after it owes what can be told."""
+    """Each command fits a record and leads to an event, and the obligations of the order after it can be derived."""
     for command in commands:
         assert command_codec().decode(command_codec().encode(command)) == command
         event = decide(command, order, PLACED_AT + 1)
@@ -99,7 +98,7 @@ def check(order: Order, commands: tuple[OrderCommand, ...]) -> None:
 
 
 async def often(times: int, once: Callable[[], Awaitable[None]]) -> None:
-    """`AT_ONCE` at a time, so that pauses and slow answers of some do not hold up the others."""
+    """Call `once` that often, `AT_ONCE` at a time, so that pauses and slow answers of some do not hold up the others."""
     left = iter(range(times))
 
     async def work() -> None:
@@ -110,7 +109,7 @@ async def often(times: int, once: Callable[[], Awaitable[None]]) -> None:
 
 
 async def meet(times: int, seed: int) -> Counter[str]:
-    """So many obligations, met or not."""
+    """Try to meet this many obligations."""
     chance, counts = random.Random(seed), Counter[str]()
     kinds = sorted(owed())
     async with OddServer(random.Random(seed + 1)) as server:
@@ -132,8 +131,8 @@ async def meet(times: int, seed: int) -> Counter[str]:
     return counts + Counter({f"server: {kind}": n for kind, n in server.answered.items()})
 
 
-async def look(times: int, seed: int) -> Counter[str]:
-    """What requests of the API and the daily sweep ask the provider."""
+async def read(times: int, seed: int) -> Counter[str]:
+    """Ask the provider what requests of the API and the daily sweep ask it."""
     chance, counts = random.Random(seed), Counter[str]()
     async with OddServer(random.Random(seed + 1)) as server:
         payments = StripeGateway("sk_test_odd", api_base=server.url, timeout_ms=TIMEOUT_MS)
@@ -180,7 +179,7 @@ async def ask_over_grpc(times: int, seed: int) -> Counter[str]:
 
 
 async def hear(times: int, seed: int) -> Counter[str]:
-    """Messages of the provider at the webhook's door, about an order in some state that this node has folded."""
+    """Send messages of the provider to the webhook, about an order in some state that this node has folded."""
     chance, counts = random.Random(seed), Counter[str]()
     topics, log = Topics(), MemoryLog()
     log.ensure_topics(topics.specs(1, 1))
@@ -215,12 +214,12 @@ async def hear(times: int, seed: int) -> Counter[str]:
         command = command_codec().decode(record.value)
         assert (command.order_id.encode(), command.actor) == (record.key, "stripe")
         counts["commands"] += 1
-    return counts + Counter({f"webhook: {what}": n for what, n in context.metrics.webhooks.items()})
+    return counts + Counter({f"webhook: {name}": n for name, n in context.metrics.webhooks.items()})
 
 
 def message(chance: random.Random) -> bytes:
     """An event about an object, with something wrong in the object, in the event, in its bytes, or nowhere."""
-    thing, ref = chance.choice((CHARGE, INTENT, REFUND, DISPUTE)), f"pi_{chance.getrandbits(64)}"  # looks at one are shared
+    thing, ref = chance.choice((CHARGE, INTENT, REFUND, DISPUTE)), f"pi_{chance.getrandbits(64)}"  # reads of one are shared
     thing = thing | {"id" if thing is INTENT else "payment_intent": ref}
     kind = chance.choice(
         ("payment_intent.succeeded", "charge.refunded", "refund.updated", "charge.dispute.created", "a.new.kind")
@@ -246,29 +245,29 @@ def story(reached: Reached, topics: Topics) -> list[Record]:
         steps.insert(0, at.command)
         at = at.parent
     steps.insert(0, at.command)
-    desk, found = Desk(MemoryStore(), 0, 1, topics, bytes(16)), []
+    desk, records = Desk(MemoryStore(), 0, 1, topics, bytes(16)), []
     for offset, step in enumerate(steps):
         value = command_codec().encode(order_command(step, command_id=f"cmd_{offset}"))
         record = Record(topics.commands, 0, offset, at_ms(step) if offset else PLACED_AT, b"ord_1", value)
         new = desk.deal(record, Written(bytes(16), offset, 1))
         assert new is not None
         assert new.topic == topics.events
-        found.append(Record(new.topic, 0, offset, new.timestamp_ms, new.key, new.value))
-    return found
+        records.append(Record(new.topic, 0, offset, new.timestamp_ms, new.key, new.value))
+    return records
 
 
 def sent(log: MemoryLog, topics: Topics) -> list[Record]:
     reader = log.reader("sent")
     reader.assign({TopicPartition(topics.commands, 0): 0})
-    found: list[Record] = []
+    records: list[Record] = []
     while more := reader.poll(10_000, 0):
-        found += more
-    return found
+        records += more
+    return records
 
 
 def merged(times: int, seed: int) -> Counter[str]:
-    """Everything, each so often."""
-    counts = asyncio.run(meet(times, seed)) + asyncio.run(look(times // 4, seed)) + asyncio.run(ask_over_grpc(times // 4, seed))
+    """All of the above, each in its share."""
+    counts = asyncio.run(meet(times, seed)) + asyncio.run(read(times // 4, seed)) + asyncio.run(ask_over_grpc(times // 4, seed))
     for state in range(5):
         counts += asyncio.run(hear(times // 5, seed + state))
     return counts
@@ -276,23 +275,23 @@ def merged(times: int, seed: int) -> Counter[str]:
 
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody folds here, so what an act of our own would bring is not waited for."""
+    """Nobody folds here, so do not wait for the results of the ledger's own acts."""
     monkeypatch.setattr(webhooks, "OWN_ACT_S", 0.0)
 
 
-def test_whatever_partners_say_is_facts_or_nothing(told: list[str]) -> None:
+def test_whatever_partners_say_is_facts_or_nothing(leaking_lines: list[str]) -> None:
     counts = merged(1_500, 1)
     assert {kind for kind in owed() if not counts[f"{kind}: failed"]} == set()
-    assert sum(n for what, n in counts.items() if what.endswith(": facts")) > 100
+    assert sum(n for name, n in counts.items() if name.endswith(": facts")) > 100
     assert counts["commands"] > 20
-    assert told == []
+    assert leaking_lines == []
 
 
 @pytest.mark.campaign
 @pytest.mark.timeout(7200)
-def test_hundreds_of_thousands_of_answers_and_messages_are_facts_or_nothing(told: list[str]) -> None:
+def test_hundreds_of_thousands_of_answers_and_messages_are_facts_or_nothing(leaking_lines: list[str]) -> None:
     counts: Counter[str] = Counter()
     for seed in range(100, 110):
         counts += merged(30_000, seed)
         print(seed, dict(sorted(counts.items())), flush=True)
-    assert told == []
+    assert leaking_lines == []

@@ -1,4 +1,4 @@
-"""An exception about one order, message or answer costs that one: what works beside the writers goes on."""
+"""An exception about one order, message or answer affects only that one: work beside the writers continues."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ HOUR_MS = 3_600_000
 
 @pytest.fixture
 def lines() -> Iterator[list[Any]]:
-    with structlog.testing.capture_logs() as found:
-        yield found
+    with structlog.testing.capture_logs() as logged:
+        yield logged
 
 
 def raising(order_id: str) -> Answer:
@@ -39,7 +39,7 @@ def test_an_obligation_that_raises_costs_its_order_and_a_person_is_called(lines:
         shop.until(lambda: [c.order_id for c in shop.sent()] == ["ord_good"])
         shop.until(lambda: shop.reconciler.done["reserve raised"] >= 3, step_ms=500)
         shop.until(lambda: "RaiseAttention" in [c.operation for c in shop.sent()], step_ms=HOUR_MS // 10)
-        said = {(c.order_id, c.operation) for c in shop.sent() if c.operation != "ExpireOrder"}  # the clock has passed that, too
+        said = {(c.order_id, c.operation) for c in shop.sent() if c.operation != "ExpireOrder"}  # the clock has passed that too
         assert said == {("ord_bad", "RaiseAttention"), ("ord_good", "RecordStock")}
     assert SECRET not in str(lines)
     assert any("KeyError at test_one_costs_one.py" in str(line.get("why")) for line in lines)
@@ -67,16 +67,16 @@ def test_a_port_that_answers_nothing_for_a_minute_gets_a_new_client_and_an_old_o
         return RESERVED if answering.is_set() else Unknown("time-out")
 
     with Shop([f"ord_{n}" for n in range(8)], says) as shop:
-        shop.until(lambda: len(shop.made) == 2, step_ms=2_000)
-        assert not shop.made[1].closed
+        shop.until(lambda: len(shop.stocks) == 2, step_ms=2_000)
+        assert not shop.stocks[1].closed
         answering.set()
         shop.until(lambda: len({c.order_id for c in shop.sent() if c.record_stock}) == 8, step_ms=1_000)
-        assert len(shop.made) == 2
-    assert [stock.closed for stock in shop.made] == [True, True]
+        assert len(shop.stocks) == 2
+    assert [stock.closed for stock in shop.stocks] == [True, True]
 
 
-def test_many_orders_that_are_due_at_once_wait_as_ids_and_all_get_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """When a service comes back, or a process starts, a hundred thousand may be due: no call is made for each, nobody starves."""
+def test_many_orders_that_are_due_together_wait_as_ids_and_all_get_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When a service comes back, or a process starts, a hundred thousand may be due: not each gets a call, and none starves."""
     monkeypatch.setattr(reconciler, "MAX_TASKS_PER_PORT", 10)
     monkeypatch.setattr(reconciler, "SOME_ROWS", 7)
     monkeypatch.setattr(reconciler, "SOME_CHECKS", 3)
@@ -94,7 +94,7 @@ def test_many_orders_that_are_due_at_once_wait_as_ids_and_all_get_their_turn(mon
         assert shop.reconciler._backlog.waiting() == 0
 
 
-def test_a_port_that_hangs_holds_up_nobody_elses_orders_and_keeps_none_of_its_own_in_memory_but_by_id() -> None:
+def test_a_port_that_hangs_holds_up_no_other_orders_and_keeps_its_own_in_memory_only_by_id() -> None:
     hanging = threading.Event()
 
     class Hanging(Stock):
@@ -105,7 +105,7 @@ def test_a_port_that_hangs_holds_up_nobody_elses_orders_and_keeps_none_of_its_ow
     orders = [f"ord_{n}" for n in range(300)]
     with Shop(orders, lambda order_id: RESERVED, Hanging) as shop:
         shop.until(lambda: shop.reconciler._backlog.waiting() == len(orders) - reconciler.MAX_TASKS_PER_PORT)
-        shop.clock.now_ms += WINDOW_MS  # now they are to expire as well, which needs no port
+        shop.clock.now_ms += WINDOW_MS  # now they must expire too, which needs no port
         shop.until(lambda: len({c.order_id for c in shop.sent() if c.operation == "ExpireOrder"}) == len(orders))
         hanging.set()
         shop.until(lambda: len({c.order_id for c in shop.sent() if c.record_stock}) == len(orders))

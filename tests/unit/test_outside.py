@@ -1,4 +1,4 @@
-"""Which world outside the settings name, and that production takes none by accident."""
+"""Which outside services the settings name, and that production uses none by accident."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ REAL: dict[str, Any] = {
 }
 
 
-def settings(**given: Any) -> Settings:
-    return Settings(_env_file=None, **given)
+def settings(**chosen: Any) -> Settings:
+    return Settings(_env_file=None, **chosen)
 
 
 def test_production_starts_with_all_of_it() -> None:
@@ -41,13 +41,13 @@ def test_production_starts_with_all_of_it() -> None:
 
 @pytest.mark.parametrize("missing", REAL)
 def test_production_names_what_is_missing_and_shows_no_secret(missing: str) -> None:
-    given = {name: value for name, value in REAL.items() if name != missing}
+    chosen = {name: value for name, value in REAL.items() if name != missing}
     with pytest.raises(ConfigError) as caught:
-        check_outside(settings(app_env="production", **given))
+        check_outside(settings(app_env="production", **chosen))
     assert missing.upper() in str(caught.value)
     assert "canary" not in str(caught.value)
     with pytest.raises(ConfigError):
-        build_payments(settings(app_env="production", **given))
+        build_payments(settings(app_env="production", **chosen))
 
 
 def test_production_refuses_the_sandbox_however_it_is_asked_for(tmp_path: Any) -> None:
@@ -59,7 +59,7 @@ def test_production_refuses_the_sandbox_however_it_is_asked_for(tmp_path: Any) -
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_of_chaos_that_is_none_is_named(tmp_path: Any) -> None:
+def test_an_invalid_file_of_chaos_is_named(tmp_path: Any) -> None:
     wrong = tmp_path / "chaos.json"
     wrong.write_text('{"ports": {"payments": {"explode": 1}}}')
     with pytest.raises(ConfigError, match=r"chaos\.json: .*explode"):
@@ -72,7 +72,7 @@ def test_the_sandbox_is_on_this_machine_only(url: str) -> None:
         check_outside(settings(sandbox_url=url))
 
 
-def test_development_without_anything_has_no_world_outside_and_up_starts_the_sandbox() -> None:
+def test_development_without_settings_has_nothing_outside_and_up_starts_the_sandbox() -> None:
     assert not check_outside(settings())
     assert needs_sandbox(settings())
     assert build_payments(settings()) is None
@@ -106,7 +106,7 @@ def test_without_a_mail_server_messages_are_files(tmp_path: Any) -> None:
         ("", REAL | {"product_service_url": "product.internal"}, "PRODUCT_SERVICE_URL: not an address"),
     ],
 )
-def test_what_cannot_be_asked_is_one_line_before_anything_starts(
+def test_an_address_that_cannot_be_called_is_one_line_before_anything_starts(
     monkeypatch: pytest.MonkeyPatch, proxy: str, settings_of: dict[str, Any], said: str
 ) -> None:
     for name in ("http_proxy", "https_proxy", "no_proxy"):
@@ -136,7 +136,7 @@ def test_the_host_of_a_grpc_target_is_found(target: str, host: str) -> None:
     assert _host_of(target) == host
 
 
-def test_contacts_of_a_notifier_that_runs_no_more_are_deleted(tmp_path: Any) -> None:
+def test_contacts_of_a_notifier_that_no_longer_runs_are_deleted(tmp_path: Any) -> None:
     store = RocksStore(tmp_path / CONTACTS_STORE)
     store.write({b"ord_1/d": b"ada@example.org"})
     store.close()

@@ -77,11 +77,11 @@ def said(capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
     return read
 
 
-@pytest.mark.parametrize("what", BROKEN)
+@pytest.mark.parametrize("breakage", BROKEN)
 def test_a_template_that_fails_is_replaced_by_the_shipped_one_counted_and_logged(
-    what: str, tmp_path: Path, said: Callable[[], str]
+    breakage: str, tmp_path: Path, said: Callable[[], str]
 ) -> None:
-    source, kind, _ = BROKEN[what]
+    source, kind, _ = BROKEN[breakage]
     write(tmp_path / "messages", "en/placed.email.txt", source)
     write(tmp_path, "secret.txt", "secret")
     composer, of = Composer(Shop("Bean & Leaf", folder=tmp_path / "messages")), sample("placed")

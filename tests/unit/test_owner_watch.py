@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="without effect 
 ROOT = Path(__file__).parents[2]
 WARD = "import signal, sys, time; {}; print('up', flush=True); time.sleep(600)"
 STUBBORN = "signal.signal(signal.SIGTERM, signal.SIG_IGN)"
-# Starts the ward and its watch on a thread that ends at once, then waits to be killed.
+# Starts the ward and its watch on a thread that ends immediately, then waits to be killed.
 OWNER = """
 import subprocess, sys, threading, time
 from ledger.owner_watch import OwnerWatch

@@ -1,4 +1,4 @@
-"""What is shipped: the list of settings, the compose file, the image."""
+"""The files that ship: the list of settings, the compose file, the image."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_env_example_has_no_secret_and_a_default_for_everything_that_has_one() -
             assert not ("SecretStr" in str(field.annotation) and has_default), name
 
 
-def test_every_setting_in_env_example_stands_under_a_comment() -> None:
+def test_every_setting_in_env_example_has_a_comment() -> None:
     lines = example_lines()
     for number, line in enumerate(lines):
         if line and not line.startswith("#"):
@@ -121,7 +121,7 @@ def test_the_compose_file_keeps_the_compose_specification(compose: dict[str, Any
     assert not validator.is_valid(broken)
 
 
-def test_compose_sets_nothing_that_is_no_setting(compose: dict[str, Any]) -> None:
+def test_compose_sets_only_settings(compose: dict[str, Any]) -> None:
     services = ours(compose)
     assert set(services) == {"schemas", "commands", "serve"}
     for name, service in services.items():
@@ -129,7 +129,7 @@ def test_compose_sets_nothing_that_is_no_setting(compose: dict[str, Any]) -> Non
         assert service["environment"]["KAFKA_BOOTSTRAP_SERVERS"] == "kafka:19092"
 
 
-def test_what_compose_sets_is_accepted_by_the_settings(
+def test_the_settings_accept_what_compose_sets(
     compose: dict[str, Any], no_settings: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for service in ours(compose).values():
@@ -143,9 +143,9 @@ def test_what_compose_sets_is_accepted_by_the_settings(
 def interpolated(text: str, environment: Mapping[str, str]) -> str:
     """`text` as compose reads it: `${NAME:-default}` where NAME is not set or empty, `${NAME:?message}`."""
 
-    def value(found: re.Match[str]) -> str:
-        name, kind, rest = found.groups()
-        return environment.get(name) or (rest if kind == ":-" else f"({name})")
+    def value(match: re.Match[str]) -> str:
+        name, kind, alternative = match.groups()
+        return environment.get(name) or (alternative if kind == ":-" else f"({name})")
 
     return re.sub(r"\$\{(\w+)(:-|:\?)([^}]*)\}", value, text)
 
@@ -153,12 +153,12 @@ def interpolated(text: str, environment: Mapping[str, str]) -> str:
 @pytest.mark.parametrize(
     ("chosen", "kept"), [({}, "production"), ({"APP_ENV": ""}, "production"), ({"APP_ENV": "development"}, "development")]
 )
-def test_compose_and_the_image_are_production_unless_told_otherwise(
+def test_compose_and_the_image_are_production_unless_set_otherwise(
     chosen: dict[str, str], kept: str, compose: dict[str, Any], no_settings: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for service in ours(compose).values():
         assert interpolated(service["environment"]["APP_ENV"], chosen) == kept
-    # `docker run` without compose: what is empty overrides the image's, and is not taken for a word
+    # `docker run` without compose: an empty value overrides the image's, and is not taken for a word
     for name, value in (image_environment() | chosen).items():
         monkeypatch.setenv(name, value)
     if chosen.get("APP_ENV") == "":
@@ -228,21 +228,21 @@ def test_the_registry_address_is_where_apicurio_answers_confluents_api(compose: 
 
 
 def instructions() -> list[tuple[str, str]]:
-    """(instruction, rest) of the Dockerfile, continued lines joined."""
+    """(instruction, arguments) of the Dockerfile, continued lines joined."""
     text = re.sub(r"^\s*#.*\n", "", (ROOT / "Dockerfile").read_text("utf-8"), flags=re.MULTILINE)
     lines = re.sub(r"\\\n\s*", " ", text).splitlines()
     return [(line.split(maxsplit=1)[0], line.split(maxsplit=1)[1]) for line in lines if line.strip()]
 
 
 def last_stage() -> list[tuple[str, str]]:
-    found = instructions()
-    start = max(number for number, (name, _) in enumerate(found) if name == "FROM")
+    lines = instructions()
+    start = max(number for number, (name, _) in enumerate(lines) if name == "FROM")
     assert start > 0, "the image is built in more than one stage"
-    return found[start:]
+    return lines[start:]
 
 
 def image_environment() -> dict[str, str]:
-    pairs = (pair.split("=", 1) for name, rest in last_stage() if name == "ENV" for pair in rest.split())
+    pairs = (pair.split("=", 1) for name, arguments in last_stage() if name == "ENV" for pair in arguments.split())
     return dict(pairs)
 
 
@@ -250,11 +250,11 @@ STATE_DIR = image_environment()["STATE_DIR"]
 
 
 def test_the_image_runs_as_a_user_without_rights() -> None:
-    users = [rest for name, rest in last_stage() if name == "USER"]
+    users = [arguments for name, arguments in last_stage() if name == "USER"]
     assert len(users) == 1
     uid, gid = map(int, users[0].split(":"))
     assert min(uid, gid) >= 10_000
-    setup = " ".join(rest for name, rest in last_stage() if name == "RUN")
+    setup = " ".join(arguments for name, arguments in last_stage() if name == "RUN")
     assert f"--uid {uid}" in setup
     assert f"install -d -o ledger -g ledger -m 0750 {STATE_DIR}" in setup
     order = [name for name, _ in last_stage()]
@@ -264,7 +264,7 @@ def test_the_image_runs_as_a_user_without_rights() -> None:
 
 def test_the_image_starts_a_command_that_the_project_has() -> None:
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
-    (command,) = [json.loads(rest) for name, rest in last_stage() if name == "CMD"]
+    (command,) = [json.loads(arguments) for name, arguments in last_stage() if name == "CMD"]
     assert command == ["order-ledger", "serve"]
     assert command[0] in scripts
     helping = [sys.executable, "-m", "api.cli", *command[1:], "--help"]
@@ -272,21 +272,21 @@ def test_the_image_starts_a_command_that_the_project_has() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_the_image_keeps_its_state_on_a_volume_and_sets_nothing_that_is_no_setting() -> None:
-    assert [rest for name, rest in last_stage() if name == "VOLUME"] == [STATE_DIR]
+def test_the_image_keeps_its_state_on_a_volume_and_sets_only_settings() -> None:
+    assert [arguments for name, arguments in last_stage() if name == "VOLUME"] == [STATE_DIR]
     assert set(image_environment()) - {"PATH", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED"} <= SETTING_NAMES
 
 
 def test_the_image_has_a_python_that_the_project_supports() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    versions = {re.search(r"python:(\d+\.\d+)", rest)[1] for name, rest in instructions() if name == "FROM"}  # type: ignore[index]
+    versions = {re.search(r"python:(\d+\.\d+)", arguments)[1] for name, arguments in instructions() if name == "FROM"}  # type: ignore[index]
     assert len(versions) == 1
     assert f"Programming Language :: Python :: {versions.pop()}" in project["classifiers"]
 
 
 @contextmanager
 def answering(status: int) -> Iterator[tuple[int, list[str]]]:
-    """A server on loopback that answers everything with `status`: its port, and the paths it is asked for."""
+    """A server on loopback that answers everything with `status`; yields its port and the requested paths."""
     paths: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -309,7 +309,7 @@ def answering(status: int) -> Iterator[tuple[int, list[str]]]:
 
 @pytest.mark.parametrize(("status", "code"), [(200, 0), (503, 1)])
 def test_the_images_health_check_asks_whether_serve_is_ready(status: int, code: int) -> None:
-    (check,) = [rest for name, rest in last_stage() if name == "HEALTHCHECK"]
+    (check,) = [arguments for name, arguments in last_stage() if name == "HEALTHCHECK"]
     command = json.loads(check.split("CMD ", 1)[1])
     assert command[0] == "python"
     with answering(status) as (port, paths):

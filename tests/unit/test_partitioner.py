@@ -44,8 +44,8 @@ def test_keys_land_where_librdkafka_puts_them(kafka: KafkaSettings, topics: Topi
     assert producer.flush(PATIENCE_S) == 0
     reader = log.reader("reader", eof=True)
     reader.assign({TopicPartition(topic, p): 0 for p in range(12)})
-    found: dict[bytes, int] = {}
+    placed: dict[bytes, int] = {}
     while len(reader.reached_end()) < 12:
-        found |= {record.key or b"": record.partition for record in reader.poll(500, 1)}
+        placed |= {record.key or b"": record.partition for record in reader.poll(500, 1)}
     reader.close()
-    assert found == {key: partition_for(key, 12) for key in keys - {b""}}
+    assert placed == {key: partition_for(key, 12) for key in keys - {b""}}

@@ -1,4 +1,4 @@
-"""Patience follows progress: seen with a clock that is moved by hand."""
+"""Patience follows progress, with a clock that the test moves."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def clock() -> Clock:
     return Clock()
 
 
-def test_what_gets_on_is_waited_for_long_past_the_time_of_one_that_does_not(clock: Clock) -> None:
+def test_work_that_progresses_is_waited_for_long_past_the_limit_without_progress(clock: Clock) -> None:
     patience = Patience(clock=clock)
     for step in range(13):
         assert not patience.is_over(step)
@@ -34,7 +34,7 @@ def test_what_gets_on_is_waited_for_long_past_the_time_of_one_that_does_not(cloc
     assert patience.is_over("moved")
 
 
-def test_without_progress_it_ends_after_a_minute_and_at_last_in_any_case(clock: Clock) -> None:
+def test_without_progress_it_ends_after_a_minute_and_finally_in_any_case(clock: Clock) -> None:
     still = Patience(clock=clock)
     assert not still.is_over(0)
     clock.now_s += STILL_S - 1
@@ -49,7 +49,7 @@ def test_without_progress_it_ends_after_a_minute_and_at_last_in_any_case(clock: 
     assert busy.is_over("still busy")
 
 
-def test_a_long_wait_is_spoken_of_once_in_a_while(clock: Clock) -> None:
+def test_a_long_wait_is_reported_now_and_then(clock: Clock) -> None:
     said: list[float] = []
     patience = Patience(say=said.append, clock=clock)
     for step in range(200):
@@ -60,6 +60,6 @@ def test_a_long_wait_is_spoken_of_once_in_a_while(clock: Clock) -> None:
 
 def test_signs_of_progress_are_whole_seconds_of_cpu_and_sizes(tmp_path: Path) -> None:
     used = os.times()
-    assert abs(cpu_of([os.getpid(), 2**22 + 1]) - (used.user + used.system)) <= 2  # one that is gone counts nothing
+    assert abs(cpu_of([os.getpid(), 2**22 + 1]) - (used.user + used.system)) <= 2  # a process that has ended counts nothing
     (tmp_path / "log").write_bytes(b"12345")
     assert sizes_of([tmp_path / "log", tmp_path / "none"]) == (5, 0)

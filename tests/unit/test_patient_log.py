@@ -1,4 +1,4 @@
-"""Verbs ask a cluster that cannot answer just now again, and give up only where waiting does not help."""
+"""Verbs ask again when a cluster cannot answer, and give up only where waiting does not help."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ QUESTIONS: dict[str, Callable[[EventLog], Any]] = {
 
 
 class Away(MemoryLog):
-    """A log whose first answers to every question are these errors."""
+    """A log that answers every question with these errors first."""
 
     def __init__(self, *errors: LogError) -> None:
         super().__init__()
@@ -68,13 +68,13 @@ def test_every_question_is_asked_again_until_there_is_an_answer(question: str) -
 
 
 def test_the_questions_are_all_that_the_log_has() -> None:
-    """What is not asked again here opens a client, which gets over such a time by itself, or needs no cluster."""
+    """The other methods open a client, which recovers on its own, or need no cluster."""
     others = {"partition_for", "bookmark", "reader", "writer", "sender", "lease"}
     assert {name for name in vars(EventLog) if not name.startswith("_")} == set(QUESTIONS) | others
 
 
 @pytest.mark.parametrize("error", [LogError("no such topic"), Hole("gone")])
-def test_what_waiting_does_not_help_against_is_raised(error: LogError) -> None:
+def test_an_error_that_waiting_cannot_cure_is_raised(error: LogError) -> None:
     said: list[str] = []
     with pytest.raises(type(error)):
         patient(Away(error), said.append).partitions(TOPICS.events)
@@ -90,7 +90,7 @@ def test_patience_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(away.errors) == 96
 
 
-def test_a_stop_is_an_end_of_patience() -> None:
+def test_a_stop_ends_the_patience() -> None:
     stopping = threading.Event()
     away = Away(*[LogUnavailable("nobody")] * 100)
     with pytest.raises(LogUnavailable):

@@ -1,4 +1,4 @@
-"""Ports for whoever has to be told one: never of the range from which the system takes ports for outgoing connections."""
+"""Free ports for servers: never from the range from which the system takes ports for outgoing connections."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ledger.errors import NoFreePort
 
 ROOT = Path(__file__).parents[2]
 EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
-# Keeps the socket it has bound, so nobody can take the port in between.
+# Keeps the socket it has bound, so no other process can take the port in between.
 KEEPS_ITS_SOCKET = {"tests/benchmarks/noop_server.py"}
 
 
@@ -50,7 +50,7 @@ def test_a_port_is_given_to_one_process_before_its_server_starts_and_between_two
         socket.create_connection(("127.0.0.1", port))
 
 
-def test_a_machine_without_a_free_port_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_without_a_free_port_is_an_error_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ports, "_bound", lambda port, shared: None)
     with pytest.raises(NoFreePort, match="200 ports between 20000 and 30000") as caught:
         ports.free_port()
@@ -58,7 +58,7 @@ def test_a_machine_without_a_free_port_is_said_so(monkeypatch: pytest.MonkeyPatc
 
 
 def binds_port_0_and_lets_go(path: Path) -> bool:
-    """Whether a file asks the system for a port by `bind((host, 0))`, which is only good for a socket that is kept."""
+    """Whether a file asks the system for a port by `bind((host, 0))`, which is right only for a socket that stays open."""
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "bind":
             address = node.args[0] if node.args else None

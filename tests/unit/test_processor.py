@@ -1,4 +1,4 @@
-"""The command processor against a log that fails in every way the port allows (the shipped in-memory log)."""
+"""The command processor against a log that fails in every way the port allows (the in-memory log)."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from tests.support.patience import PATIENCE_S
 
 @pytest.fixture
 def ledger() -> Iterator[Ledger]:
-    made = Ledger()
-    yield made
-    for running in list(made.running):
-        made.stop(running)
+    ledger = Ledger()
+    yield ledger
+    for running in list(ledger.running):
+        ledger.stop(running)
 
 
 def test_each_accepted_command_is_one_event_and_each_refused_one_refusal(ledger: Ledger) -> None:
@@ -101,7 +101,7 @@ def test_a_store_ahead_of_the_log_ends_the_process(ledger: Ledger, monkeypatch: 
     assert again.codes == [EXIT_FAILED]
 
 
-def test_a_leader_that_tells_too_low_an_end_for_a_while_ends_nothing(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_leader_that_reports_too_low_an_end_for_a_while_ends_nothing(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     running = ledger.start()
     first = [place(f"a{i}") for i in range(8)]
     for command in first:
@@ -110,10 +110,10 @@ def test_a_leader_that_tells_too_low_an_end_for_a_while_ends_nothing(ledger: Led
     ledger.stop(running)
     low, true_ends = 6, ledger.log.ends
 
-    def ends(partitions: Iterable[TopicPartition], *rest: Any) -> dict[TopicPartition, int]:
+    def ends(partitions: Iterable[TopicPartition], *options: Any) -> dict[TopicPartition, int]:
         nonlocal low
         low -= 1
-        return {tp: max(0, end - (low > 0)) for tp, end in true_ends(partitions, *rest).items()}
+        return {tp: max(0, end - (low > 0)) for tp, end in true_ends(partitions, *options).items()}
 
     monkeypatch.setattr(ledger.log, "ends", ends)
     ledger.start()
@@ -124,7 +124,7 @@ def test_a_leader_that_tells_too_low_an_end_for_a_while_ends_nothing(ledger: Led
     assert_log_is_whole(ledger, {c.command_id for c in first + more})
 
 
-def test_commands_removed_before_they_were_dealt_with_end_the_process(ledger: Ledger) -> None:
+def test_commands_removed_before_they_were_processed_end_the_process(ledger: Ledger) -> None:
     for key in "abcdefgh":
         ledger.send(place(key))
     for p in range(PARTITIONS):
@@ -180,7 +180,7 @@ def test_a_writer_that_the_group_forgot_is_noticed_and_taken_again(ledger: Ledge
     assert_log_is_whole(ledger, {c.command_id for c in sent})
 
 
-def test_a_process_started_while_the_log_is_away_waits_for_it(ledger: Ledger) -> None:
+def test_a_process_started_while_the_log_is_unreachable_waits_for_it(ledger: Ledger) -> None:
     ledger.log.away(True)
     running = ledger.start()
     time.sleep(0.2)

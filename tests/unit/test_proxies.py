@@ -30,7 +30,7 @@ def proxies(text: str) -> Proxies:
 
 @contextmanager
 def serving(options: dict[str, Any]) -> Iterator[str]:
-    """A server with the options of `serve` that answers with the client and the scheme it believes in."""
+    """A server with the options of `serve` that answers with the client and the scheme that it sees."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         body = f"{scope['client'][0]} {scope['scheme']}".encode()
@@ -58,7 +58,7 @@ def serving(options: dict[str, Any]) -> Iterator[str]:
     ],
 )
 @pytest.mark.parametrize("of_environment", [None, "*", "127.0.0.1"])
-def test_whose_word_counts_is_said_by_the_setting_alone(
+def test_the_setting_alone_says_whose_headers_count(
     trusted: str, believed: str, of_environment: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("FORWARDED_ALLOW_IPS", raising=False)
@@ -94,7 +94,7 @@ def test_a_proxy_is_known_by_its_address(host: str, is_one: bool) -> None:
 
 
 @pytest.mark.parametrize("wrong", ["*", "proxy.internal", "10.0.0.1/8", "10.0.0.0/33", "0.0.0.0/0", "::/0", "127.0.0.1,x"])
-def test_what_is_no_address_or_everybody_is_refused(wrong: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_invalid_address_or_everybody_is_refused(wrong: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TRUSTED_PROXIES", wrong)
     with pytest.raises(ConfigError, match=r"^TRUSTED_PROXIES: "):
@@ -119,15 +119,15 @@ class Resting:
 
 def test_a_proxy_holds_as_many_connections_as_there_may_be_at_all() -> None:
     connections = Connections(ConnectionLimits(connections=8, per_address=2), proxies("10.0.0.7"))
-    made = []
+    admitted = []
     for host in ["10.0.0.7"] * 5 + ["192.0.2.1"] * 3:
         one = Resting(connections, host)
         address = connections.admit(one, host, host)  # type: ignore[arg-type]
         assert address is not None
         address.silent[one] = None  # type: ignore[index]
-        made.append(one)
-    assert [one.name for one in made if one.why] == ["192.0.2.1"]
-    for _ in range(4):  # the bound of all holds for it, too
+        admitted.append(one)
+    assert [one.name for one in admitted if one.why] == ["192.0.2.1"]
+    for _ in range(4):  # the bound for all connections holds for it too
         one = Resting(connections, "10.0.0.7")
         assert connections.admit(one, "10.0.0.7", "10.0.0.7")  # type: ignore[arg-type]
     assert len(connections) == 8

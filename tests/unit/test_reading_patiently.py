@@ -1,4 +1,4 @@
-"""A verb that reads the log while its broker is away says so; silence looks like a log without news."""
+"""A verb that reads the log while its broker is unreachable says so: silence would look like a log without news."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ TP = TopicPartition(TOPICS.events, 0)
 def log(monkeypatch: pytest.MonkeyPatch) -> Iterator[MemoryLog]:
     monkeypatch.setattr(patient_log, "SILENT_S", 0.05)
     monkeypatch.setattr(patient_log, "SAY_AGAIN_S", 0.1)
-    made = MemoryLog()
-    made.ensure_topics(TOPICS.specs(1, 1))
-    writer = made.writer("w")
+    created = MemoryLog()
+    created.ensure_topics(TOPICS.specs(1, 1))
+    writer = created.writer("w")
     writer.start(1)
     writer.transact([NewRecord(*TP, b"k", b"%d" % n) for n in range(3)])
-    yield made
-    made.away(False)
+    yield created
+    created.away(False)
 
 
 def read(log: MemoryLog, said: list[str], patience_s: float, stopping: threading.Event) -> list[bytes | None]:
@@ -41,22 +41,22 @@ def read(log: MemoryLog, said: list[str], patience_s: float, stopping: threading
         reader.close()
 
 
-def test_a_reader_whose_broker_left_says_so_and_reads_on_when_it_is_back(log: MemoryLog) -> None:
-    """It waited for ever without a line."""
+def test_a_reader_whose_broker_left_says_so_and_resumes_when_it_is_back(log: MemoryLog) -> None:
+    """It used to wait for ever without a line."""
     said: list[str] = []
 
-    def tell(line: str) -> None:
+    def note(line: str) -> None:
         said.append(line)
         if len(said) == 3:
             log.away(False)
 
     log.away(True)
-    reader = patient(log, tell).reader("r", eof=True)
-    found = [record.value for record in committed(reader, {TP: 0}, {TP: 4}, threading.Event())]
+    reader = patient(log, note).reader("r", eof=True)
+    values = [record.value for record in committed(reader, {TP: 0}, {TP: 4}, threading.Event())]
     reader.close()
-    assert found == [b"0", b"1", b"2"]
+    assert values == [b"0", b"1", b"2"]
     assert [line.split(" for ")[0] for line in said[:3]] == ["Kafka has not answered"] * 3
-    assert said[3:] in ([], ["Kafka answers again"])  # the first records say it as well
+    assert said[3:] in ([], ["Kafka answers again"])  # the first records show it too
 
 
 def test_a_verb_that_ends_gives_up_and_one_that_follows_does_not(log: MemoryLog) -> None:
@@ -70,7 +70,7 @@ def test_a_verb_that_ends_gives_up_and_one_that_follows_does_not(log: MemoryLog)
     assert len(said) == 4
 
 
-def test_a_log_without_news_is_no_silence(log: MemoryLog) -> None:
+def test_a_log_without_news_is_not_silent(log: MemoryLog) -> None:
     said: list[str] = []
     reader = patient(log, said.append).reader("r", eof=True)
     reader.assign({TP: 4})

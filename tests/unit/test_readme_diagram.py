@@ -1,4 +1,4 @@
-"""The picture of the rules in the documents is the one that the transition tables draw."""
+"""The picture of the rules in the documents agrees with the transition tables."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def test_every_move_that_is_drawn_can_happen_and_every_one_that_can_happen_is_dr
     assert drawn == MOVES == moves_reached(MOVING_UNIVERSES)
 
 
-def test_the_diagram_names_every_status_and_ends_where_nothing_leads_on() -> None:
+def test_the_diagram_names_every_status_and_ends_at_final_ones() -> None:
     drawn = diagram.states()
     assert all(f" {status}" in drawn for status in Status)
     assert [line.split()[0] for line in drawn.splitlines() if line.endswith("--> [*]")] == ["delivered", "cancelled"]

@@ -1,6 +1,6 @@
-"""Publishing to a registry with Confluent's IMPORT mode, played by a server on loopback that keeps its rules.
+"""Publishing to a registry with Confluent's IMPORT mode: a server on loopback that keeps its rules.
 
-Apicurio, which has other ways, is the real one in tests/integration/test_apicurio.py.
+The real registry, Apicurio, which works differently, is in tests/integration/test_apicurio.py.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ledger.schemas.versions import EVENTS, SchemaVersion, minify, schema_versio
 
 
 class Refused(Exception):
-    """Answered with a status and Confluent's error body."""
+    """Answered by a status and Confluent's error body."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -31,7 +31,7 @@ class Refused(Exception):
 
 
 class ImportModeRegistry:
-    """The rules: an id and a version are taken in IMPORT mode only and required there; a subject that has versions enters it
+    """The rules: an id and a version are accepted in IMPORT mode only and required there; a subject that has versions enters it
     only with force. `refuse` makes registering fail, `seen` collects the Authorization headers."""
 
     def __init__(self) -> None:
@@ -41,17 +41,17 @@ class ImportModeRegistry:
         self.seen: list[str | None] = []
 
     def answer(self, method: str, path: str, body: dict[str, Any]) -> Any:
-        if found := re.fullmatch(r"/schemas/ids/(\d+)", path):
-            return {"schema": self._by_id(int(found[1]))}
-        if found := re.fullmatch(r"/mode/([^/?]+)(\?force=true)?", path):
-            return self._mode(method, found[1], forced=bool(found[2]), mode=body.get("mode"))
-        if found := re.fullmatch(r"/subjects/([^/]+)/versions", path):
-            return self._register(found[1], body)
-        if found := re.fullmatch(r"/subjects/([^/]+)/versions/(\d+)", path):
-            return self._row(found[1], int(found[2]))
-        if found := re.fullmatch(r"/subjects/([^/]+)", path):
-            versions = self.subjects.get(found[1], {})
-            return self._row(found[1], next((v for v, (_, text) in versions.items() if text == body["schema"]), 0))
+        if match := re.fullmatch(r"/schemas/ids/(\d+)", path):
+            return {"schema": self._by_id(int(match[1]))}
+        if match := re.fullmatch(r"/mode/([^/?]+)(\?force=true)?", path):
+            return self._mode(method, match[1], forced=bool(match[2]), mode=body.get("mode"))
+        if match := re.fullmatch(r"/subjects/([^/]+)/versions", path):
+            return self._register(match[1], body)
+        if match := re.fullmatch(r"/subjects/([^/]+)/versions/(\d+)", path):
+            return self._row(match[1], int(match[2]))
+        if match := re.fullmatch(r"/subjects/([^/]+)", path):
+            versions = self.subjects.get(match[1], {})
+            return self._row(match[1], next((v for v, (_, text) in versions.items() if text == body["schema"]), 0))
         raise Refused(404, f"no such path: {path}")
 
     def _by_id(self, schema_id: int) -> str:
@@ -88,7 +88,7 @@ class ImportModeRegistry:
 
 @pytest.fixture
 def server() -> Iterator[tuple[ImportModeRegistry, str]]:
-    """The registry and host:port of it."""
+    """Yields the registry and its host:port."""
     rules = ImportModeRegistry()
 
     class Handler(BaseHTTPRequestHandler):
@@ -127,14 +127,14 @@ def test_every_schema_is_imported_with_its_id_and_no_subject_stays_in_import_mod
     assert publish(f"http://{address}/", "eu.") == ()
 
 
-def test_a_subjects_own_mode_is_put_back_as_it_was(server: tuple[ImportModeRegistry, str]) -> None:
+def test_a_subjects_own_mode_is_restored(server: tuple[ImportModeRegistry, str]) -> None:
     rules, address = server
     rules.modes["order-events-value"] = "READONLY"
     publish(f"http://{address}")
     assert rules.modes == {"order-events-value": "READONLY"}
 
 
-def test_a_refusal_is_told_in_the_registrys_words_and_the_mode_is_put_back(server: tuple[ImportModeRegistry, str]) -> None:
+def test_a_refusal_is_reported_in_the_registrys_words_and_the_mode_is_restored(server: tuple[ImportModeRegistry, str]) -> None:
     rules, address = server
     rules.refuse = "the disk is full"
     with pytest.raises(ConfigError, match="answers 422 to registering order-audit-value version 1: the disk is full"):
@@ -163,7 +163,7 @@ def test_a_password_in_the_address_is_sent_as_basic_credentials_and_never_logged
     with caplog.at_level(logging.DEBUG):
         publish(f"http://ledger:pass%40word@{address}")
     assert set(rules.seen) == {"Basic " + base64.b64encode(b"ledger:pass@word").decode()}
-    assert "DEBUG" in caplog.text  # everything is logged that anybody wants to
+    assert "DEBUG" in caplog.text  # log everything
     assert "pass%40word" not in caplog.text
     assert "pass@word" not in caplog.text
 
@@ -175,7 +175,7 @@ def test_a_registry_that_does_not_answer_is_named_by_its_setting(server: tuple[I
             check_registry(url, timeout_s=2.0)
 
 
-def test_an_answer_that_is_no_schema_is_named(server: tuple[ImportModeRegistry, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_that_is_not_a_schema_is_named(server: tuple[ImportModeRegistry, str], monkeypatch: pytest.MonkeyPatch) -> None:
     rules, address = server
     monkeypatch.setattr(rules, "_by_id", lambda _: "<html>")
     with pytest.raises(ConfigError, match=r"is SCHEMA_REGISTRY_URL a schema registry\?"):

@@ -1,4 +1,4 @@
-"""What a dead `up` left behind is not believed."""
+"""Files that a dead `up` left behind are ignored."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def write(data: Path, **more: Any) -> None:
 
 def test_a_living_up_is_found(tmp_path: Path) -> None:
     write(tmp_path, **this_process())
-    found = up_info(tmp_path)
-    assert found is not None
-    assert found["url"] == INFO["url"]
+    info = up_info(tmp_path)
+    assert info is not None
+    assert info["url"] == INFO["url"]
 
 
 @pytest.mark.parametrize("left", ["dead", "another process", "an older version's", "torn", "nothing"])
-def test_files_of_a_dead_up_count_as_none(tmp_path: Path, left: str) -> None:
+def test_files_of_a_dead_up_are_ignored(tmp_path: Path, left: str) -> None:
     mine = this_process()
     write(tmp_path, **mine)
     if left == "dead":
@@ -74,8 +74,10 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize("damage", DAMAGED)
-def test_damaged_keys_are_one_line_that_says_what_helps(tmp_path: Path, damage: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It was a stack trace, from `up` and from every verb that reads beside it."""
+def test_damaged_keys_are_an_error_of_one_line_that_says_what_to_do(
+    tmp_path: Path, damage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It used to be a stack trace, from `up` and from every verb that reads beside it."""
     (tmp_path / "keys.json").write_bytes(DAMAGED[damage])
     with pytest.raises(ConfigError, match=r"keys\.json is damaged: restore a copy of it") as said:
         Up(tmp_path, 1, lambda line: None)._keys()
@@ -88,26 +90,26 @@ def test_damaged_keys_are_one_line_that_says_what_helps(tmp_path: Path, damage: 
     assert (tmp_path / "keys.json").read_bytes() == DAMAGED[damage]
 
 
-def test_keys_are_made_once_and_those_of_an_earlier_version_get_what_they_lack(tmp_path: Path) -> None:
+def test_keys_are_created_once_and_those_of_an_earlier_version_get_what_they_lack(tmp_path: Path) -> None:
     machine = Up(tmp_path, 1, lambda line: None)
-    made = machine._keys()
-    assert machine._keys() == made == read_keys(tmp_path)
-    (tmp_path / "keys.json").write_text(json.dumps({name: made[name] for name in ("hash_key", "tokens")}))
+    keys = machine._keys()
+    assert machine._keys() == keys == read_keys(tmp_path)
+    (tmp_path / "keys.json").write_text(json.dumps({name: keys[name] for name in ("hash_key", "tokens")}))
     again = machine._keys()
-    assert {name: again[name] for name in ("hash_key", "tokens")} == {name: made[name] for name in ("hash_key", "tokens")}
+    assert {name: again[name] for name in ("hash_key", "tokens")} == {name: keys[name] for name in ("hash_key", "tokens")}
     assert again["webhook_secret"].startswith("whsec_")
 
 
-def test_the_status_of_commands_is_believed_while_its_process_lives(tmp_path: Path) -> None:
+def test_the_status_of_commands_counts_while_its_process_lives(tmp_path: Path) -> None:
     assert commands_status(tmp_path) is None
     assert commands_counts(tmp_path) == {}
     status_file(tmp_path).parent.mkdir(parents=True)
     status_writer(tmp_path)({"ready_writers": [0], "counts": {"messages sent": 7}})
     assert commands_counts(tmp_path) == {"messages sent": 7}
-    found = commands_status(tmp_path)
-    assert found is not None
-    assert (found["ready_writers"], found["at_ms"] > 0) == ([0], True)
-    status_file(tmp_path).write_text(json.dumps(found | {"pid_started": found["pid_started"] - 1000}))
+    status = commands_status(tmp_path)
+    assert status is not None
+    assert (status["ready_writers"], status["at_ms"] > 0) == ([0], True)
+    status_file(tmp_path).write_text(json.dumps(status | {"pid_started": status["pid_started"] - 1000}))
     assert commands_status(tmp_path) is None
     assert commands_counts(tmp_path) == {}
     status_file(tmp_path).write_text("{")

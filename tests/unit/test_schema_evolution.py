@@ -50,20 +50,20 @@ def log() -> list[tuple[Record, dict[str, Any], int]]:
     """(record, its plain fields, version of its schema): lives of orders in which program versions follow one another, go back
     and forth during roll-outs."""
     today = Codec(OrderEvent, VERSIONS[:1])
-    found = []
+    versioned = []
     for number, record in enumerate(read_back(decided_lives(TOPICS, 1, 900, now_ms=1_700_000_000_000))):
         version = 1 + min(2, number // 300) if number % 7 else 1 + number % 3
         fields = today.decode_fields(record.value)
         later = fields | LATER[version]
         if version > 1 and fields["placed"] is not None:
             later = later | {"placed": fields["placed"] | {"campaign": "spring"}}
-        found.append((record._replace(value=wire(later, version)), fields, version))
-    assert {version for _, _, version in found} == {1, 2, 3}
-    return found
+        versioned.append((record._replace(value=wire(later, version)), fields, version))
+    assert {version for _, _, version in versioned} == {1, 2, 3}
+    return versioned
 
 
 def rows(records: list[Record]) -> dict[bytes, bytes]:
-    """What a fold of them leaves, without positions."""
+    """The rows after a fold of them, without positions."""
     folded = Databases(lambda name: MemoryStore(), TOPICS, [0], None)
     folded.write_chunk(TP, records)
     return {key: row for key, row in folded.stores[0].scan(b"") if not key.startswith(b"\0")}
@@ -80,16 +80,16 @@ def test_a_log_of_three_versions_folds_into_what_a_log_of_one_does(
     of_one = [record._replace(value=wire(fields, 1)) for record, fields, _ in log]
     expected = rows(of_one)
     monkeypatch.setattr(databases, "event_codec", lambda: Codec(OrderEvent, VERSIONS))
-    found = rows([record for record, _, _ in log])
-    assert found.keys() == expected.keys()
+    folded = rows([record for record, _, _ in log])
+    assert folded.keys() == expected.keys()
     for key in expected:
-        if not key.startswith(b"e/"):  # the history keeps the bytes as they stand in the log
-            assert found[key] == expected[key], key
-    assert not any(key.startswith(b"f/") for key in found)
+        if not key.startswith(b"e/"):  # the history keeps the bytes as they are in the log
+            assert folded[key] == expected[key], key
+    assert not any(key.startswith(b"f/") for key in folded)
 
 
 def test_readers_of_version_one_read_what_later_versions_wrote(log: list[tuple[Record, dict[str, Any], int]]) -> None:
-    """As a consumer does that was made in the days of version 1: the writer's schema from a registry, its own for reading."""
+    """As a consumer from the days of version 1: the writer's schema comes from a registry, its own is for reading."""
     own = fastavro.parse_schema(VERSIONS[0].parsed)
     apache = avro.schema.parse(VERSIONS[0].text)
     for record, fields, version in log[:60] + log[300:360] + log[-60:]:
@@ -105,30 +105,30 @@ def test_readers_of_later_versions_read_the_oldest_events(log: list[tuple[Record
         own = fastavro.parse_schema(reader.parsed)
         for _, fields, _ in log[:60]:
             body = io.BytesIO(wire(fields, 1)[5:])
-            found = fastavro.schemaless_reader(body, fastavro.parse_schema(VERSIONS[0].parsed), own)
-            assert {name: found[name] for name in fields if name not in {"placed", "shipment"}} == {
+            decoded = fastavro.schemaless_reader(body, fastavro.parse_schema(VERSIONS[0].parsed), own)
+            assert {name: decoded[name] for name in fields if name not in {"placed", "shipment"}} == {
                 name: value for name, value in fields.items() if name not in {"placed", "shipment"}
             }
-            assert found["gift"] is None
+            assert decoded["gift"] is None
 
 
-def test_an_event_of_a_type_that_today_does_not_know_freezes_its_order_and_no_other(
+def test_an_event_of_an_unknown_type_freezes_its_order_and_no_other(
     log: list[tuple[Record, dict[str, Any], int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not read over, not guessed at: the order waits for a program that knows the type, and is whole after its rebuild."""
+    """Neither skipped nor guessed: the order waits for a program that knows the type, and is complete after its rebuild."""
     records = [record for record, _, _ in log]
     at = next(n for n in range(len(log)) if log[n][1]["type"] == "FulfilmentStarted")
     order_id = log[at][1]["order_id"]
     unknown = log[at][1] | {"type": "GiftWrapped", "shipment": None, "gift": {"wrapped": True}}
     records[at] = records[at]._replace(value=wire(unknown, 2))
     monkeypatch.setattr(databases, "event_codec", lambda: Codec(OrderEvent, VERSIONS))
-    found = rows(records)
-    frozen = [key for key in found if key.startswith(b"f/")]
+    folded = rows(records)
+    frozen = [key for key in folded if key.startswith(b"f/")]
     assert frozen == [b"f/" + order_id.encode()]
     whole = rows([record for record, _, _ in log])
     orders = {key for key in whole if key.startswith(b"o/")} - {b"o/" + order_id.encode()}
-    assert all(found[key] == whole[key] for key in orders)
-    history = [key for key in found if key.startswith(b"e/" + order_id.encode())]
+    assert all(folded[key] == whole[key] for key in orders)
+    history = [key for key in folded if key.startswith(b"e/" + order_id.encode())]
     assert len(history) == len([key for key in whole if key.startswith(b"e/" + order_id.encode())])
 
 
@@ -140,8 +140,8 @@ def test_schema_check_knows_the_files_of_all_versions(
     schemas.schema_versions.cache_clear()
     try:
         assert run_check(None, "", True, Screen()) == 0
-        told = json.loads(capsys.readouterr().out)
-        events = [(s["version"], s["id"]) for s in told["schemas"] if s["subject"] == "order-events-value"]
+        listed = json.loads(capsys.readouterr().out)
+        events = [(s["version"], s["id"]) for s in listed["schemas"] if s["subject"] == "order-events-value"]
         assert events == [(version.version, version.id) for version in VERSIONS]
         broken = json.loads((folder / "order-events-value.v3.avsc").read_text())
         broken["fields"].append({"name": "mandatory", "type": "string"})

@@ -1,4 +1,4 @@
-"""The schema files: fit for every Avro reader, of the same shape as the Python types, with ids anybody can compute."""
+"""The schema files: fit for every Avro reader, with the shape of the Python types, with ids that anybody can compute."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_white_space_does_not_change_an_id_but_anything_else_does() -> None:
     assert one.id == same.id != other.id
 
 
-# ---- what every Avro reader can live with ---------------------------------------------------------------------------
+# ---- only what every Avro reader supports ---------------------------------------------------------------------------
 
 
 @every_topic
@@ -147,7 +147,7 @@ def test_no_type_contains_itself(topic: str) -> None:
 
 @every_topic
 def test_the_end_of_the_data_is_noticed_in_every_array_item(topic: str) -> None:
-    """An item of no bytes lets six bytes ask for gigabytes; one of only fixed bytes lets a reader skip for ever."""
+    """An item of no bytes lets six bytes ask for gigabytes; an item of only fixed bytes lets a reader skip for ever."""
     records = {record["name"]: record for record in records_in(NEWEST[topic])}
     for kind in types_in(NEWEST[topic]):
         if isinstance(kind, dict) and kind["type"] == "array":
@@ -163,19 +163,19 @@ def test_apache_avro_reads_the_file(topic: str) -> None:
 # ---- the Python types say the same ----------------------------------------------------------------------------------
 
 
-def struct_types(kind: type[Any], found: dict[str, type[Any]] | None = None) -> dict[str, type[Any]]:
+def struct_types(kind: type[Any], known: dict[str, type[Any]] | None = None) -> dict[str, type[Any]]:
     """Every Struct that `kind` is made of, by name."""
-    found = {} if found is None else found
-    found[kind.__name__] = kind
+    known = {} if known is None else known
+    known[kind.__name__] = kind
     for hint in typing.get_type_hints(kind).values():
         for part in (hint, *typing.get_args(hint), *(a for p in typing.get_args(hint) for a in typing.get_args(p))):
-            if isinstance(part, type) and issubclass(part, msgspec.Struct) and part.__name__ not in found:
-                struct_types(part, found)
-    return found
+            if isinstance(part, type) and issubclass(part, msgspec.Struct) and part.__name__ not in known:
+                struct_types(part, known)
+    return known
 
 
 def avro_type(hint: Any) -> Any:
-    """What a Python type is called in a schema; integers and bytes have two spellings each."""
+    """The name of a Python type in a schema; integers and bytes have two spellings each."""
     if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
         inner = [a for a in typing.get_args(hint) if a is not type(None)]
         return ("null", avro_type(inner[0]))
@@ -185,7 +185,7 @@ def avro_type(hint: Any) -> Any:
 
 
 def spelled(kind: Any, fixed: set[str]) -> Any:
-    """The same for a type as it stands in the schema."""
+    """The same for a type as the schema has it."""
     if isinstance(kind, list):
         return ("null", spelled(kind[1], fixed))
     if isinstance(kind, dict) and kind["type"] == "array":
@@ -197,7 +197,7 @@ def spelled(kind: Any, fixed: set[str]) -> Any:
 
 
 @every_topic
-def test_every_record_and_field_of_the_schema_is_a_struct_and_field_of_ours(topic: str) -> None:
+def test_every_record_and_field_of_the_schema_is_a_struct_and_field_of_the_product(topic: str) -> None:
     structs = struct_types(KINDS[topic][0])
     fixed = {t["name"] for t in types_in(NEWEST[topic]) if isinstance(t, dict) and t["type"] == "fixed"}
     assert {r["name"] for r in records_in(NEWEST[topic])} == set(structs)
@@ -208,7 +208,7 @@ def test_every_record_and_field_of_the_schema_is_a_struct_and_field_of_ours(topi
 
 
 @every_topic
-def test_what_a_struct_may_leave_out_the_schema_fills_with_the_same(topic: str) -> None:
+def test_fields_that_a_struct_may_leave_out_have_the_same_default_in_the_schema(topic: str) -> None:
     for record in records_in(NEWEST[topic]):
         kind = struct_types(KINDS[topic][0])[record["name"]]
         by_name = {f.name: f for f in msgspec.structs.fields(kind)}
@@ -247,7 +247,7 @@ def apache_decode(topic: str, body: bytes) -> Any:
     return avro.io.DatumReader(APACHE[topic]).read(avro.io.BinaryDecoder(BytesIO(body)))
 
 
-def test_apache_avro_reads_every_kind_of_record_that_we_write_and_writes_the_same_bytes() -> None:
+def test_apache_avro_reads_every_kind_of_record_that_the_product_writes_and_writes_the_same_bytes() -> None:
     topic_of = {id(codec): topic for topic, (_, codec) in KINDS.items()}
     for codec, data in real_records():
         topic = topic_of[id(codec)]
@@ -259,7 +259,9 @@ def test_apache_avro_reads_every_kind_of_record_that_we_write_and_writes_the_sam
 @every_topic
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
-def test_we_and_apache_avro_write_any_value_as_the_same_bytes_and_read_them_alike(topic: str, data: st.DataObject) -> None:
+def test_the_product_and_apache_avro_write_any_value_as_the_same_bytes_and_read_them_alike(
+    topic: str, data: st.DataObject
+) -> None:
     kind, codec = KINDS[topic]
     fields = data.draw(values_of(NEWEST[topic], kind=msgspec.inspect.type_info(kind)))
     value = msgspec.convert(fields, kind)

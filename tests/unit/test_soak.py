@@ -1,4 +1,4 @@
-"""The soak command: what it counts, what it keeps, and that it leaves nothing behind."""
+"""The soak command: what it counts, what it keeps, and that nothing outlives it."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ def test_sometimes(fresh): assert fresh % 2 == 0
 """
 
 
-def test_it_says_which_test_failed_how_often_and_keeps_only_the_runs_that_failed(tmp_path: Path) -> None:
+def test_it_says_how_often_each_test_failed_and_keeps_only_the_runs_that_failed(tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text(FAILS_EVERY_OTHER_TIME)
     kept = tmp_path / "kept"
     command = [sys.executable, "-m", "tests.soak", "--runs", "2", "--json", "--folder", str(kept)]
     command += ["--", "-n", "0", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", str(tmp_path), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=soak.ROOT, timeout=PATIENCE_S, check=False)
     assert done.returncode == 1, done.stderr
-    found = json.loads(done.stdout)
-    assert (found["runs"], found["passed"], found["failures"]) == (2, 1, {"test_it::test_sometimes": 1})
-    assert [(run["tests"], run["exit_code"]) for run in found["each"]] == [(2, 0), (2, 1)]
+    result = json.loads(done.stdout)
+    assert (result["runs"], result["passed"], result["failures"]) == (2, 1, {"test_it::test_sometimes": 1})
+    assert [(run["tests"], run["exit_code"]) for run in result["each"]] == [(2, 0), (2, 1)]
     assert sorted(path.name for path in kept.iterdir()) == ["run-2"]
     assert "assert 1 % 2 == 0" in (kept / "run-2" / "output.txt").read_text().replace("(", "").replace(")", "")
     assert str(kept) in done.stderr
@@ -49,9 +49,9 @@ def test_it_says_which_test_failed_how_often_and_keeps_only_the_runs_that_failed
 
 def test_failures_are_counted_over_all_runs_most_often_first() -> None:
     runs = [soak.Run(1, 3.0, 1, 9, ["a"]), soak.Run(2, 1.0, 1, 9, ["b", "a"]), soak.Run(3, 2.0, 0, 9)]
-    found = soak.summary(runs)
-    assert (found["runs"], found["passed"], found["median_s"], found["longest_s"]) == (3, 1, 2.0, 3.0)
-    assert list(found["failures"].items()) == [("a", 2), ("b", 1)]  # type: ignore[attr-defined]
+    result = soak.summary(runs)
+    assert (result["runs"], result["passed"], result["median_s"], result["longest_s"]) == (3, 1, 2.0, 3.0)
+    assert list(result["failures"].items()) == [("a", 2), ("b", 1)]  # type: ignore[attr-defined]
 
 
 def test_a_run_without_a_report_is_a_failed_run(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_a_run_without_a_report_is_a_failed_run(tmp_path: Path) -> None:
     assert run.failed == ["the run itself: exit code 4, FileNotFoundError"]
 
 
-def test_ctrl_c_ends_the_busy_loops_and_says_what_there_was(tmp_path: Path) -> None:
+def test_ctrl_c_ends_the_busy_loops_and_reports_the_runs_before_it(tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text("import time\ndef test_long(): time.sleep(600)\n")
     command = [sys.executable, "-m", "tests.soak", "--runs", "2", "--busy", "2", "--folder", str(tmp_path / "kept")]
     command += ["--", "-n", "0", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", str(tmp_path), str(tmp_path)]
@@ -69,7 +69,7 @@ def test_ctrl_c_ends_the_busy_loops_and_says_what_there_was(tmp_path: Path) -> N
     while len(started := me.children(recursive=True)) < 3:
         assert time.monotonic() < deadline, started
         time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to everything that it runs
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process that it runs
     out, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 1
     assert "0 of 0 runs passed" in out
@@ -77,7 +77,7 @@ def test_ctrl_c_ends_the_busy_loops_and_says_what_there_was(tmp_path: Path) -> N
     assert [p for p in started if p.is_running() and p.status() != psutil.STATUS_ZOMBIE] == []
 
 
-def test_a_busy_loop_ends_with_whoever_started_it() -> None:
+def test_a_busy_loop_ends_with_the_process_that_started_it() -> None:
     start = (
         "import os, subprocess, sys\n"
         "loop = subprocess.Popen([sys.executable, '-c', sys.argv[1], str(os.getpid())], stdout=subprocess.DEVNULL)\n"

@@ -1,4 +1,4 @@
-"""Objects that look like Stripe's and are not what its types promise: facts that can be reported, or one error each."""
+"""Objects that look like Stripe's but break its types: each is read as facts that can be reported, or as one error."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ KINDS: list[tuple[dict[str, Any], type[Any]]] = [(INTENT, Intent), (REFUND, Stri
 
 
 def reported(facts: tuple[Fact, ...]) -> None:
-    """Each of them fits a command, and is read again from it."""
+    """Each fact fits a command that can be encoded and decoded."""
     for fact in facts:
         command = command_of(fact, "ord_1", "cmd_1", "stripe")
         assert command_codec().decode(command_codec().encode(command)) == command
@@ -34,23 +34,27 @@ def whole(kind: type[Any], thing: dict[str, Any]) -> Any:
         return None
 
 
-def test_twenty_thousand_mutated_objects_are_facts_or_no_object() -> None:
+def test_twenty_thousand_mutated_objects_are_facts_or_invalid() -> None:
     chance, taken = random.Random(5), 0
     intent, refund, dispute = (read(thing, kind) for thing, kind in KINDS)
     for _ in range(20_000):
         thing, kind = chance.choice(KINDS)
-        found = whole(kind, mutated(thing, chance))
-        if found is None:
+        read_object = whole(kind, mutated(thing, chance))
+        if read_object is None:
             continue
         taken += 1
         if kind is Intent:
-            reported(facts_of(found, [refund], [dispute]))
+            reported(facts_of(read_object, [refund], [dispute]))
         else:
-            reported(facts_of(intent, [found] if kind is StripeRefund else [refund], [found] if kind is StripeDispute else []))
+            reported(
+                facts_of(
+                    intent, [read_object] if kind is StripeRefund else [refund], [read_object] if kind is StripeDispute else []
+                )
+            )
     assert taken > 4_000
 
 
-def test_what_stripes_own_types_call_nullable_stops_no_look() -> None:
+def test_fields_that_stripes_own_types_call_nullable_stop_no_read() -> None:
     bare = {"id": "re_9", "status": None, "amount": 2200, "payment_intent": {"id": "pi_1"}, "metadata": None}
     refund = read(bare, StripeRefund)
     assert refund.payment_ref == "pi_1"
@@ -100,13 +104,13 @@ def test_twenty_thousand_signed_messages_are_events_or_not_for_us() -> None:
             continue
         taken += 1
         assert event_read.payment_ref is None or isinstance(event_read.payment_ref, str)
-        if (told := hint_in(event_read.data.object)) is not None:
-            reported(told.facts)
+        if (hint := hint_in(event_read.data.object)) is not None:
+            reported(hint.facts)
     assert taken > 10_000
 
 
 @pytest.mark.parametrize(("kind", "thing"), [(Intent, INTENT), (StripeRefund, REFUND), (StripeDispute, DISPUTE)])
-def test_an_object_without_a_name_is_none(kind: type[Any], thing: dict[str, Any]) -> None:
+def test_an_object_without_a_name_is_invalid(kind: type[Any], thing: dict[str, Any]) -> None:
     assert whole(kind, thing) is not None
     assert whole(kind, thing | {"id": ""}) is None
 

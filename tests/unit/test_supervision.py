@@ -1,4 +1,4 @@
-"""Whatever works as long as its process begins again when it fails, is counted, and is told of by name."""
+"""Work that lasts as long as its process restarts when it fails, is counted, and is reported by name."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervision, "LONGEST_PAUSE_S", 0.004)
 
 
-def told(name: str) -> Worker:
+def worker_named(name: str) -> Worker:
     return next(worker for worker in workers() if worker.name == name)
 
 
@@ -39,13 +39,13 @@ class Work:
         assert self.done.wait(PATIENCE_S)
 
 
-def test_a_thread_that_fails_begins_again_and_is_counted_without_its_words() -> None:
+def test_a_thread_that_fails_restarts_and_is_counted_without_its_message() -> None:
     work, ended = Work(ValueError("ada@example.org"), KeyError("secret"), LogUnavailable("nobody")), list[BaseException]()
     thread = WorkerThread("one that fails", work, ended.append, again=True)
     with capture_logs() as lines:
         thread.start()
         assert work.working.wait(PATIENCE_S)
-    worker = told("one that fails")
+    worker = worker_named("one that fails")
     assert (worker.running, worker.restarts, thread.restarts) == (1, 3, 3)
     assert worker.last_fault.startswith("LogUnavailable at test_supervision.py:")
     assert "ada@example.org" not in str(lines)
@@ -54,18 +54,18 @@ def test_a_thread_that_fails_begins_again_and_is_counted_without_its_words() -> 
     assert lines[2]["why"] == "nobody"  # the log's own words name no person
     work.done.set()
     thread.join(PATIENCE_S)
-    assert (told("one that fails").running, ended) == (0, [])
+    assert (worker_named("one that fails").running, ended) == (0, [])
 
 
-def test_pauses_grow_and_begin_anew_after_a_calm_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pauses_grow_and_start_over_after_a_calm_time(monkeypatch: pytest.MonkeyPatch) -> None:
     now = iter([0.0, 1.0, 1.0, 2.0, 2.0, 3.0, 3.0, 100.0])
     monkeypatch.setattr(supervision.time, "monotonic", lambda: next(now))
     pauses = supervision._Pauses()
-    found = [pauses.next_s()]
+    waits = [pauses.next_s()]
     for _ in range(3):
         pauses.begin()
-        found.append(pauses.next_s())
-    assert found == [0.001, 0.002, 0.004, 0.001]
+        waits.append(pauses.next_s())
+    assert waits == [0.001, 0.002, 0.004, 0.001]
 
 
 def test_a_stop_ends_the_pause(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,24 +78,24 @@ def test_a_stop_ends_the_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not thread.is_alive()
 
 
-@pytest.mark.parametrize("fault", [ConfigError("a port that is none"), SystemExit(3)])
-def test_what_no_pause_mends_ends_the_work_for_good(fault: BaseException) -> None:
+@pytest.mark.parametrize("fault", [ConfigError("an invalid port"), SystemExit(3)])
+def test_a_fault_that_no_pause_cures_ends_the_work_for_good(fault: BaseException) -> None:
     ended: list[BaseException] = []
     thread = WorkerThread("one for good", Work(fault), ended.append, again=True)
     thread.start()
     thread.join(PATIENCE_S)
-    assert (ended, told("one for good").running) == ([fault], 0)
+    assert (ended, worker_named("one for good").running) == ([fault], 0)
 
 
-def test_work_that_its_process_cannot_do_without_hands_its_fault_on() -> None:
+def test_work_that_its_process_cannot_do_without_passes_its_fault_on() -> None:
     fault, ended = ValueError("x"), list[BaseException]()
     thread = WorkerThread("one that must not fail", Work(fault), ended.append, again=False)
     thread.start()
     thread.join(PATIENCE_S)
-    assert (ended, told("one that must not fail").last_fault[:10]) == ([fault], "ValueError")
+    assert (ended, worker_named("one that must not fail").last_fault[:10]) == ([fault], "ValueError")
 
 
-def test_a_task_begins_again_and_ends_when_it_is_cancelled() -> None:
+def test_a_task_restarts_and_ends_when_it_is_cancelled() -> None:
     faults: list[Exception] = [ValueError("ada@example.org"), OSError("full")]
 
     async def main() -> list[Any]:
@@ -109,10 +109,10 @@ def test_a_task_begins_again_and_ends_when_it_is_cancelled() -> None:
 
         task = asyncio.create_task(keep_at("a task", work))
         await asyncio.wait_for(working.wait(), PATIENCE_S)
-        seen = told("a task")
+        seen = worker_named("a task")
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        return [seen, told("a task"), task.cancelled()]
+        return [seen, worker_named("a task"), task.cancelled()]
 
     with capture_logs() as lines:
         during, after, cancelled = asyncio.run(main())
@@ -121,15 +121,15 @@ def test_a_task_begins_again_and_ends_when_it_is_cancelled() -> None:
     assert "ada@example.org" not in str(lines)
 
 
-def test_two_of_one_name_are_told_as_one() -> None:
+def test_two_of_one_name_are_reported_as_one() -> None:
     first, second = Work(ValueError()), Work()
     threads = [WorkerThread("twins", work, lambda exc: None, again=True) for work in (first, second)]
     for thread in threads:
         thread.start()
     until(lambda: first.working.is_set() and second.working.is_set())
-    assert (told("twins").running, told("twins").restarts) == (2, 1)
+    assert (worker_named("twins").running, worker_named("twins").restarts) == (2, 1)
     for work in (first, second):
         work.done.set()
     for thread in threads:
         thread.join(PATIENCE_S)
-    assert told("twins").running == 0
+    assert worker_named("twins").running == 0

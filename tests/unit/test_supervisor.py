@@ -1,6 +1,6 @@
-"""How `up` asks whether `serve` is ready: directly, whatever proxy the environment names; stale reads are not enough for it.
+"""How `up` asks whether `serve` is ready: directly, whatever proxy the environment names; stale reads are not enough.
 
-And when it starts again what has ended.
+And when it restarts a child that has ended.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Ready(BaseHTTPRequestHandler):
         self.wfile.write(self.body)
 
     def log_message(self, format: str, *arguments: object) -> None:
-        """Nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def server() -> Iterator[HTTPServer]:
 
 
 @pytest.mark.parametrize("scheme", ["http", "socks5"])
-def test_no_proxy_of_the_environment_stands_between_up_and_serve(
+def test_no_proxy_of_the_environment_is_between_up_and_serve(
     server: HTTPServer, monkeypatch: pytest.MonkeyPatch, scheme: str
 ) -> None:
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
@@ -56,7 +56,7 @@ def test_no_proxy_of_the_environment_stands_between_up_and_serve(
     assert _is_ready(server.server_port)
 
 
-def test_not_ready_is_another_status_or_nobody_there(server: HTTPServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_status_or_no_answer_means_not_ready(server: HTTPServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Ready, "status", 503)
     assert not _is_ready(server.server_port)
     assert not _is_ready(free_port())
@@ -68,19 +68,19 @@ def test_a_node_that_can_only_answer_stale_reads_is_waited_for(server: HTTPServe
 
 
 def ended_again(child: Child) -> str:
-    """What is told of the next end of a child."""
+    """The message about the next end of a child."""
     deadline = time.monotonic() + PATIENCE_S
-    while (told := child.tend()) is None:
+    while (message := child.tend()) is None:
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    return told
+    return message
 
 
-def test_a_child_that_has_worked_is_started_again_at_once_and_another_after_ever_longer_pauses(
+def test_a_child_that_has_worked_is_restarted_immediately_and_another_after_ever_longer_pauses(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "run").mkdir()
-    child = Child("helping", ["--help"], os.environ, tmp_path)  # ends by itself, soon
+    child = Child("helping", ["--help"], os.environ, tmp_path)  # ends on its own, soon
     try:
         monkeypatch.setattr(child_module, "CALM_S", 1e9)
         child.tend()
@@ -93,6 +93,6 @@ def test_a_child_that_has_worked_is_started_again_at_once_and_another_after_ever
         assert "restarting it (" in ended_again(child)
         assert (child.pid is not None, child.ends, child.restarts) == (True, 3, 3)
         monkeypatch.setattr(child_module, "CALM_S", 1e9)
-        assert "restarting it in 0.5 s" in ended_again(child), "it begins with the first pause"
+        assert "restarting it in 0.5 s" in ended_again(child), "it starts over with the first pause"
     finally:
         child.wait_stopped(PATIENCE_S)

@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class JumpingLoop(asyncio.SelectorEventLoop):
-    """Its clock jumps to the next timer as soon as nothing else is left to do: what takes minutes here takes no time."""
+    """Its clock jumps to the next timer as soon as nothing else is left to do, so that minutes take no time."""
 
     _ahead_s = 0.0
 
@@ -39,17 +39,17 @@ def soon(low: float, high: float) -> float:
 
 
 class Service:
-    """Answers in turn with what it is given: a text, or (seconds, text). Notes what is under way and what was cut off."""
+    """Gives these answers in turn: a text, or (seconds, text). Counts calls in progress and calls that were cut off."""
 
     def __init__(self, *answers: str | tuple[float, str]) -> None:
         self._answers = list(answers)
-        self.calls = self.under_way = self.cancelled = 0
+        self.calls = self.in_progress = self.cancelled = 0
         self.asked = asyncio.Event()
 
     async def once(self) -> str:
         answer = self._answers[min(self.calls, len(self._answers) - 1)]
         self.calls += 1
-        self.under_way += 1
+        self.in_progress += 1
         self.asked.set()
         try:
             pause_s, text = answer if isinstance(answer, tuple) else (0.0, answer)
@@ -59,7 +59,7 @@ class Service:
             self.cancelled += 1
             raise
         finally:
-            self.under_way -= 1
+            self.in_progress -= 1
 
 
 def again_after(text: str) -> float | None:
@@ -72,57 +72,57 @@ def tried(service: Service, limit_s: float = 30.0, tries: int = TRIES) -> str:
         try:
             return await with_tries(service.once, again_after, limit_s, tries, soon)
         finally:
-            assert service.under_way == 0
+            assert service.in_progress == 0
 
     return run(main())
 
 
 @pytest.mark.parametrize("failures", [0, 1, 2])
-def test_a_call_that_is_told_not_now_is_made_again_until_it_is_answered(failures: int) -> None:
+def test_a_call_that_gets_not_now_is_made_again_until_it_is_answered(failures: int) -> None:
     service = Service(*[NOT_NOW] * failures, "done")
     assert tried(service) == "done"
     assert service.calls == failures + 1
 
 
-def test_after_three_tries_the_last_answer_stands() -> None:
+def test_after_three_tries_the_last_answer_counts() -> None:
     service = Service(NOT_NOW)
     assert tried(service) == NOT_NOW
     assert service.calls == 3
 
 
-def test_a_definite_answer_is_never_asked_for_again() -> None:
+def test_a_call_with_a_definite_answer_is_never_repeated() -> None:
     service = Service("refused", "done")
     assert tried(service) == "refused"
     assert service.calls == 1
 
 
-def test_what_may_not_be_repeated_is_tried_once() -> None:
+def test_a_call_that_may_not_be_repeated_is_tried_once() -> None:
     service = Service(NOT_NOW, "done")
     assert tried(service, tries=1) == NOT_NOW
     assert service.calls == 1
 
 
-def test_a_try_that_hangs_gets_another_one_beside_it_and_is_ended_when_that_one_is_answered() -> None:
+def test_a_try_that_hangs_gets_another_one_beside_it_and_ends_when_that_one_is_answered() -> None:
     service = Service((600.0, "late"), "done")
     assert tried(service, limit_s=10.0) == "done"
     assert (service.calls, service.cancelled) == (2, 1)
 
 
 def test_an_answer_that_comes_after_half_of_the_time_still_counts() -> None:
-    """A service that is always as slow is not cut off at a share of the time: it is what it was without tries."""
+    """A service that is always that slow is not cut off at a share of the time: it works as it did without tries."""
     service = Service((9.0, "late"), (600.0, "never"), (600.0, "never"))
     assert tried(service, limit_s=10.0) == "late"
     assert service.calls == 3
 
 
-def test_when_the_time_is_over_nothing_is_left_under_way() -> None:
+def test_when_the_time_is_over_nothing_is_left_in_progress() -> None:
     service = Service((600.0, "never"))
     with pytest.raises(TimeoutError):
         tried(service, limit_s=10.0)
     assert service.calls == service.cancelled == 3
 
 
-def test_a_pause_that_is_asked_for_is_kept_or_the_call_fails_at_once() -> None:
+def test_a_pause_that_is_asked_for_is_kept_or_the_call_fails_immediately() -> None:
     async def main(service: Service, limit_s: float) -> tuple[str, float]:
         loop = asyncio.get_running_loop()
         began = loop.time()
@@ -149,7 +149,7 @@ def test_pauses_are_short_and_never_the_same_for_all() -> None:
     assert len(asked) == 3
 
 
-def test_a_fault_of_ours_and_a_cancelled_caller_leave_nothing_under_way() -> None:
+def test_a_fault_of_the_product_and_a_cancelled_caller_leave_nothing_in_progress() -> None:
     hanging = Service((600.0, "never"))
 
     async def broken() -> str:
@@ -161,14 +161,14 @@ def test_a_fault_of_ours_and_a_cancelled_caller_leave_nothing_under_way() -> Non
     with pytest.raises(RuntimeError, match="ours"):
         run(main(broken))
 
-    async def given_up() -> None:
+    async def cancelled_caller() -> None:
         task = asyncio.create_task(main(hanging.once))
         await hanging.asked.wait()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        assert hanging.under_way == 0
+        assert hanging.in_progress == 0
 
-    run(given_up())
+    run(cancelled_caller())
     assert hanging.cancelled == 1
 
 

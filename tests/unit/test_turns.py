@@ -1,4 +1,4 @@
-"""Long work on an event loop leaves a turn to everybody else, and only one piece of it has a turn at a time."""
+"""Long work on an event loop lets others have their turn, and only one piece of it has a turn at a time."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_work_is_done_in_steps_and_others_have_their_turn_between_two() -> None:
     asyncio.run(main())
 
 
-def test_short_work_is_done_at_once_whoever_has_a_turn() -> None:
+def test_short_work_is_done_immediately_whoever_has_a_turn() -> None:
     async def main() -> None:
         turns, seen = Turns(short_s=60.0, turn_s=1e-9), list[str]()
         async with turns._lane:
@@ -71,7 +71,7 @@ def test_however_many_work_a_round_of_the_loop_has_one_turn() -> None:
     asyncio.run(main())
 
 
-def test_what_many_begin_at_the_same_moment_waits_for_turns_however_short_it_is() -> None:
+def test_work_that_many_begin_at_the_same_moment_waits_for_turns_however_short_it_is() -> None:
     async def main() -> None:
         turns, seen = Turns(), list[str]()
         works = [asyncio.create_task(turns.run(counted(1, seen, str(n)), wait_turn=True)) for n in range(8)]
@@ -85,7 +85,7 @@ def test_what_many_begin_at_the_same_moment_waits_for_turns_however_short_it_is(
 
 
 def test_nothing_is_awaited_after_the_last_step() -> None:
-    """Whoever finds nothing new and then waits for news must not miss what comes between."""
+    """A caller that sees nothing new and then waits for news must not miss what comes between."""
 
     async def main() -> None:
         turns, done = every_step_a_turn(), list[str]()
@@ -102,7 +102,7 @@ def test_nothing_is_awaited_after_the_last_step() -> None:
     asyncio.run(main())
 
 
-def test_what_steps_raise_comes_out_and_work_that_is_given_up_is_closed() -> None:
+def test_exceptions_of_steps_reach_the_caller_and_abandoned_work_is_closed() -> None:
     closed: list[str] = []
 
     def failing() -> Steps[None]:
@@ -120,11 +120,11 @@ def test_what_steps_raise_comes_out_and_work_that_is_given_up_is_closed() -> Non
         turns = every_step_a_turn()
         with pytest.raises(KeyError, match="of the work"):
             await turns.run(failing())
-        given_up = asyncio.create_task(turns.run(endless()))  # type: ignore[arg-type]
+        abandoned = asyncio.create_task(turns.run(endless()))  # type: ignore[arg-type]
         await asyncio.sleep(0)
-        given_up.cancel()
+        abandoned.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await given_up
+            await abandoned
         assert (await turns.run(counted(2, [])))[0] == 2, "the lane is free again"
 
     asyncio.run(main())

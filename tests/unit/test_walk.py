@@ -52,7 +52,7 @@ def walked(events: list[e.OrderEvent]) -> list[Fault]:
     """Faults of these events, sealed as a writer would that believes in them."""
     walk = Walk(0, 1, lambda order_id: None, lambda command_id: False)
     order: Order | None = None
-    found: list[Fault] = []
+    faults: list[Fault] = []
     link = e.NO_HASH
     for offset, event in enumerate(events):
         try:
@@ -61,9 +61,9 @@ def walked(events: list[e.OrderEvent]) -> list[Fault]:
             assert order is not None
         sealed = seal(replace(event, command_id=f"cmd_{offset}"), order, Written(bytes(16), offset, 1), offset, link)
         value = event_codec().encode(sealed)
-        found += walk.check(Record("order-events", 0, offset, event.occurred_at, b"ord_1", value, HEADERS.of(sealed)))
+        faults += walk.check(Record("order-events", 0, offset, event.occurred_at, b"ord_1", value, HEADERS.of(sealed)))
         link = link_of(value)
-    return found
+    return faults
 
 
 def test_a_whole_day_has_no_fault() -> None:

@@ -1,4 +1,4 @@
-"""Each thread and task of the product that may fail: it begins again, its work is done all the same, and the count says so."""
+"""Each thread and task of the product that may fail: it restarts, its work is still done, and the count says so."""
 
 from __future__ import annotations
 
@@ -27,31 +27,31 @@ def restarts(name: str) -> int:
 
 
 def failing(times: int, then: Callable[..., Any]) -> Callable[..., Any]:
-    """`then`, but for the first calls, which raise."""
+    """`then`, except for the first calls, which raise."""
     left = times
 
     def call(*arguments: Any, **named: Any) -> Any:
         nonlocal left
         if left:
             left -= 1
-            raise RuntimeError("a fault of ours")
+            raise RuntimeError("a fault of the product")
         return then(*arguments, **named)
 
     return call
 
 
-def test_a_reconciler_whose_loop_fails_begins_again_and_meets_what_is_owed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It ended the process, and with it every writer."""
+def test_a_reconciler_whose_loop_fails_restarts_and_meets_what_is_owed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It used to end the process, and with it every writer."""
     monkeypatch.setattr(Reconciler, "_check_due", failing(3, Reconciler._check_due))
     with Shop(["ord_1", "ord_2"], lambda order_id: RESERVED) as shop:
         shop.until(lambda: {c.order_id for c in shop.sent() if c.record_stock} == {"ord_1", "ord_2"})
         assert shop.reconciler.restarts == 3
         assert not shop.fatal
-        assert all(stock.closed for stock in shop.made[:-1])
+        assert all(stock.closed for stock in shop.stocks[:-1])
 
 
-def test_a_reconciler_that_is_given_partitions_while_it_begins_again_knows_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its loop is closed just then, and hears of nothing."""
+def test_a_reconciler_that_gets_partitions_while_it_restarts_knows_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its loop is closed at that moment, and receives nothing."""
     monkeypatch.setattr(supervision, "FIRST_PAUSE_S", 0.3)
     shop = Shop(["ord_1"], lambda order_id: RESERVED)
     monkeypatch.setattr(Reconciler, "_check_due", failing(1, Reconciler._check_due))
@@ -64,7 +64,7 @@ def test_a_reconciler_that_is_given_partitions_while_it_begins_again_knows_them(
         shop.__exit__()
 
 
-def test_a_reconciler_stops_while_it_waits_to_begin_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reconciler_stops_while_it_waits_to_restart(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervision, "FIRST_PAUSE_S", 10 * PATIENCE_S)
     monkeypatch.setattr(Reconciler, "_check_due", failing(1, Reconciler._check_due))
     with Shop(["ord_1"], lambda order_id: RESERVED) as shop:
@@ -73,11 +73,11 @@ def test_a_reconciler_stops_while_it_waits_to_begin_again(monkeypatch: pytest.Mo
 
 
 def test_a_reconciler_without_ports_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Settings that contradict each other get no better by waiting."""
+    """Waiting does not cure settings that contradict each other."""
     shop = Shop([], lambda order_id: RESERVED)
 
     def ports() -> Any:
-        raise ConfigError("a port that is none")
+        raise ConfigError("an invalid port")
 
     shop.reconciler._make_ports = ports
     shop.reconciler.start()
@@ -86,8 +86,8 @@ def test_a_reconciler_without_ports_ends_the_process(monkeypatch: pytest.MonkeyP
     shop.__exit__()
 
 
-def test_the_sandboxes_tasks_begin_again(tmp_path: Path) -> None:
-    """Nobody saw them end before the sandbox did: refunds never turned, and no message came any more."""
+def test_the_sandboxes_tasks_restart(tmp_path: Path) -> None:
+    """Nobody used to see them end before the sandbox did: refunds never turned, and no more messages came."""
     before = restarts("refunds"), restarts("messages")
     with running_sandbox(tmp_path) as running:
         turned: list[int] = []
@@ -97,14 +97,14 @@ def test_the_sandboxes_tasks_begin_again(tmp_path: Path) -> None:
         assert restarts("refunds") == before[0] + 2
         rows, asked = journal.rows, list[str]()
 
-        def look(sql: str, *values: Any) -> Any:
+        def rows_or_error(sql: str, *values: Any) -> Any:
             if "from messages" in sql:
                 asked.append(sql)
                 if len(asked) == 1:
-                    raise RuntimeError("a fault of ours")
+                    raise RuntimeError("a fault of the product")
             return rows(sql, *values)
 
-        journal.rows = look  # type: ignore[method-assign]
+        journal.rows = rows_or_error  # type: ignore[method-assign]
         running.sandbox.webhooks.send_to("http://127.0.0.1:1", "whsec_x")
         loop_wakes = running.sandbox.webhooks
         until(lambda: (loop_wakes.wake(), len(asked) > 1)[1])

@@ -1,4 +1,4 @@
-"""What is in the wheel, and that an installed one works without the source tree."""
+"""The contents of the wheel; and an installed one works without the source tree."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def docker_context() -> list[str]:
-    """What `.dockerignore` lets in: everything is out but what is named."""
+    """The files that `.dockerignore` lets in: everything is out except what it names."""
     lines = [line for line in (ROOT / ".dockerignore").read_text("utf-8").splitlines() if line and not line.startswith("#")]
     assert lines[0] == "*"
     return [line[1:] for line in lines if line.startswith("!")]
@@ -28,7 +28,7 @@ def docker_context() -> list[str]:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built as the image builds it: from what is in Docker's context, nothing else."""
+    """The wheel, built as the image builds it: from Docker's context and nothing else."""
     source, out = tmp_path_factory.mktemp("context"), tmp_path_factory.mktemp("dist")
     for name in docker_context():
         if (ROOT / name).is_dir():
@@ -82,7 +82,7 @@ def test_each_package_of_the_wheel_says_that_it_has_types(wheel: Path) -> None:
     assert {f"{package}/py.typed" for package in ("api", "commands", "ledger", "projections")} <= names
 
 
-def test_the_wheel_says_where_the_project_is_and_what_is_optional(wheel: Path) -> None:
+def test_the_wheel_has_the_projects_address_and_its_extras(wheel: Path) -> None:
     archive = zipfile.ZipFile(wheel)
     (metadata,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
     lines = archive.read(metadata).decode().splitlines()
@@ -91,7 +91,7 @@ def test_the_wheel_says_where_the_project_is_and_what_is_optional(wheel: Path) -
     assert {f"Provides-Extra: {name}" for name in ("embedded", "export", "registry", "sms")} <= set(lines)
 
 
-def test_what_is_optional_is_there_for_the_tests() -> None:
+def test_the_tests_have_the_extras() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     (own,) = [one for one in map(Requirement, project["dependency-groups"]["dev"]) if one.name == "order-ledger"]
     assert own.extras == set(project["project"]["optional-dependencies"])

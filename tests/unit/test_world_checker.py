@@ -98,7 +98,7 @@ def _set(**members: object) -> Callable[[Both], None]:
     return change
 
 
-def _told(**members: object) -> Callable[[Both], None]:
+def _in_ledger(**members: object) -> Callable[[Both], None]:
     """Members of the first order, as the ledger has it."""
 
     def change(both: Both) -> None:
@@ -174,8 +174,8 @@ def _fallen_total(both: Both) -> None:
         (_both_refunded(599), "ord_a: shipped, and 599 of 600 refunded"),
         (_both_refunded(601), "ord_a: shipped, and 601 of 600 refunded"),
         (_fallen_total, "ord_a: shipped, and 600 of 900 refunded"),
-        (_told(asked_back_minor=250), "ord_a: shipped, and 400 kept of 750, of which 250 were asked back"),
-        (_told(total_minor=751), "ord_a: shipped, and 400 kept of 751"),
+        (_in_ledger(asked_back_minor=250), "ord_a: shipped, and 400 kept of 750, of which 250 were asked back"),
+        (_in_ledger(total_minor=751), "ord_a: shipped, and 400 kept of 751"),
         (_set(units=Counter({TEA: 1, MUG: 1})), "ord_a: shipped, and holds"),
         (_set(units=Counter()), "ord_a: shipped, and holds {}"),
         (_set(units=Counter({TEA: -1, MUG: 1})), "more came back than went out"),
