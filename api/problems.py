@@ -291,3 +291,8 @@ def problem_of(error: NotNow) -> Problem:
     detail = str(error) if isinstance(error, NotCaughtUp) else ""
     members = {"command_id": error.command_id} if isinstance(error, NotDurable) else {}
     return Problem(_SLUG_OF_ERROR[type(error)], detail, members=members)
+
+
+def sentence(detail: str) -> str:
+    """`detail` as `Problem` shows it: a capital first, a full stop last. Empty if it is."""
+    return f"{detail[:1].upper()}{detail[1:]}." if detail else ""

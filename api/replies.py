@@ -14,7 +14,7 @@ from api import visibility
 from api.call import DEFAULT_WAIT_S, Call, Preferences
 from api.contract.responses import CommandOut, CurrentOut
 from api.edge import json_response
-from api.problems import UNCHANGED, Problem, slug_of
+from api.problems import UNCHANGED, Problem, sentence, slug_of
 from api.representations import etag, shown_status, to_json
 from api.services.submissions import Decided, Pending
 from commands.messages import OrderCommand
@@ -105,11 +105,7 @@ async def refused(call: Call, command_id: str, outcome: Outcome, headers: dict[s
         members["frozen"] = visibility.frozen(call, outcome.order_id)
     elif slug != "idempotency-key-reused" and (order := await order_then(call, partition, outcome)) is not None:
         members["current"] = CurrentOut(order.version, shown_status(order))
-    return Problem(slug, _sentence(outcome.detail), members=members, headers=headers)
-
-
-def _sentence(detail: str) -> str:
-    return f"{detail[:1].upper()}{detail[1:]}." if detail else ""
+    return Problem(slug, sentence(outcome.detail), members=members, headers=headers)
 
 
 async def command_state(call: Call, command_id: str, order_id: str, outcome: Outcome | None) -> bytes:

@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from api.bodies import parse, validated
 from api.cli.terminal import Terminal, write_json
 from api.contract.requests import ImportOrderBody
-from api.problems import Problem
+from api.problems import Problem, sentence
 from api.routes.imports import import_of
 from commands.flaws import flaw_of_import, flaws
 from ledger.clock import now_ms
@@ -103,7 +103,7 @@ def _check(number: int, raw: bytes, seen: dict[str, int], report: Report) -> Non
     elif flaw := next(flaws(wanted.place), None):
         report.refuse(number, flaw.kind.replace("_", "-"), flaw.sentence)
     elif text := flaw_of_import(wanted, now_ms()):
-        report.refuse(number, "invalid-field", f"{text[:1].upper()}{text[1:]}.")
+        report.refuse(number, "invalid-field", sentence(text))
     else:
         report.counts["valid"] += 1
 
@@ -171,8 +171,8 @@ def _show(options: ImportOptions, report: Report, terminal: Terminal) -> None:
         rows = [{"line": line, "code": code, "detail": detail} for line, code, detail in report.refused]
         write_json({"ok": not rows, "dry_run": options.dry_run, **report.counts, "refused": rows})
         return
-    for line, code, sentence in report.refused[:MOST_SHOWN]:
-        terminal.out.print(f"line {line}: {code}: {sentence}", style="red")
+    for line, code, why in report.refused[:MOST_SHOWN]:
+        terminal.out.print(f"line {line}: {code}: {why}", style="red")
     if len(report.refused) > MOST_SHOWN:
         terminal.out.print(f"... and {len(report.refused) - MOST_SHOWN} more; --json lists all", style="red")
     parts = [f"{count:,} {name}" for name, count in report.counts.items()]

@@ -8,7 +8,7 @@ from starlette.responses import Response
 from api.call import Call
 from api.contract import desk_operations as docs
 from api.contract.requests import ImportOrderBody
-from api.problems import FieldError, Problem
+from api.problems import FieldError, Problem, sentence
 from api.replies import carry_out
 from api.routes.content import contact_of, content_of, problem_of_flaw
 from commands.flaws import flaw_of_import, flaws
@@ -37,7 +37,7 @@ async def import_order(call: Call) -> Response:
     for flaw in flaws(wanted.place):
         raise problem_of_flaw(flaw)
     if why := flaw_of_import(wanted, now_ms()):
-        raise Problem("invalid-field", f"{why[:1].upper()}{why[1:]}.", errors=[FieldError("/status", "impossible")])
+        raise Problem("invalid-field", sentence(why), errors=[FieldError("/status", "impossible")])
     if wanted.number is not None and (other := ctx.queries.by_number(wanted.number)) is not None and other.order_id != order_id:
         raise Problem("number-in-use", members={"order_id": other.order_id})
     command = OrderCommand(
