@@ -136,17 +136,20 @@ def _lines_cancelled(o: Order, event: events.OrderEvent) -> Changes:
     return {
         "total_minor": total,
         "shipping_cancelled": o.shipping_cancelled or cut.shipping,
+        "shipping_withheld_minor": taken.shipping_withheld_minor,
         "part_releases": _part_releases(o, cut.lines),
-        "return_marks": _to_return(o, owed),
+        **_overpaid(o, owed),
         **_fulfilled(o, taken.counts, o.parcels, event.occurred_at),
     }
 
 
 def _refund_requested(o: Order, event: events.OrderEvent) -> Changes:
     request = _detail(event.refund_request, event)
+    taken = units.refunded(o, request.lines, request.shipping, request.restock, request.amount_minor)
     return {
-        "counts": units.refunded(o, request.lines, request.shipping, request.restock).counts,
+        "counts": taken.counts,
         "shipping_refunded": o.shipping_refunded or request.shipping,
+        "shipping_withheld_minor": taken.shipping_withheld_minor,
         "part_releases": _part_releases(o, request.lines) if request.restock else o.part_releases,
         "return_marks": _to_return(o, request.amount_minor),
     }
@@ -164,6 +167,12 @@ def _to_return(o: Order, amount_minor: int) -> tuple[int, ...]:
         return o.return_marks
     returned = o.refunded_minor + submitted_minor(o)
     return (*o.return_marks, max(o.return_marks[-1] if o.return_marks else 0, returned) + amount_minor)
+
+
+def _overpaid(o: Order, amount_minor: int) -> Changes:
+    """`amount_minor` more is overpaid, and not refunded before. Negative: so much was refunded before it was paid."""
+    owed = amount_minor - o.refunded_ahead_minor
+    return {"return_marks": _to_return(o, owed), "refunded_ahead_minor": max(0, -owed)}
 
 
 def _metadata_changed(o: Order, event: events.OrderEvent) -> Changes:
@@ -203,7 +212,7 @@ def _payment_fact(o: Order, event: events.OrderEvent) -> Changes:
     if captured != before.captured_minor:
         total = o.captured_minor + captured - before.captured_minor
         overpaid = overpaid_minor(replace(o, captured_minor=total)) - overpaid_minor(o)
-        changed |= {"captured_minor": total, "return_marks": _to_return(o, overpaid)}
+        changed |= {"captured_minor": total, **_overpaid(o, overpaid)}
     return changed
 
 

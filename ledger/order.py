@@ -102,12 +102,16 @@ class StockEntry(Struct, frozen=True, array_like=True):
 
 
 class LineCount(Struct, frozen=True, array_like=True):
-    """Units of one line (`ledger.units`). `refunded` does not count cancelled ones; `restocked` ones came back."""
+    """Units of one line (`ledger.units`). `refunded` does not count cancelled ones; `restocked` ones came back.
+
+    `withheld_minor`: what the refunds of the `refunded` units did not give back of their price.
+    """
 
     cancelled: int = 0
     shipped: int = 0
     refunded: int = 0
     restocked: int = 0
+    withheld_minor: int = 0
 
 
 class Parcel(Struct, frozen=True, array_like=True):
@@ -145,6 +149,8 @@ class Order(Struct, frozen=True, array_like=True):
     `lines`. `refunded_minor` includes what staff settled elsewhere; `refund_failures` counts all failures ever,
     `refund_failures_recent` those since the last `retry`; `resolved` are obligation keys that staff have resolved.
     `return_marks`: up to which amount money is to be returned while the order continues, after each request; increasing.
+    `refunded_ahead_minor`: what was refunded for units that are cancelled now and were not paid for; a later payment does not
+    return it again. `shipping_withheld_minor`: what the refund of shipping did not give back of its price.
     """
 
     order_id: str
@@ -181,8 +187,10 @@ class Order(Struct, frozen=True, array_like=True):
     resolved: tuple[str, ...] = ()
     part_releases: tuple[PartRelease, ...] = ()
     return_marks: tuple[int, ...] = ()
+    refunded_ahead_minor: int = 0
     shipping_cancelled: bool = False
     shipping_refunded: bool = False
+    shipping_withheld_minor: int = 0
     metadata: tuple[events.Entry, ...] = ()
     number: str = ""
     imported: bool = False

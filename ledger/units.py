@@ -2,6 +2,9 @@
 
 Per line: `cancelled + shipped <= quantity`, and `refunded` counts units that are not cancelled. Units have no identity: a unit
 that is cancelled is one that was not refunded, as long as there is one.
+
+A refund may give back less than its units cost. The difference is withheld, and due when these units are cancelled, which nobody
+pays for then.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from msgspec.structs import replace
 
 from ledger.events import Line, Units
 from ledger.order import DELIVERED, PROCESSING, SHIPPED, Fulfilment, LineCount, Order, Parcel
-from ledger.shares import line_values, of_units
+from ledger.shares import line_values, of_units, shares
 
 
 class UnknownLine(ValueError):
@@ -54,11 +57,15 @@ def shipping_minor(o: Order) -> int:
 
 
 class Taken(NamedTuple):
-    """Units taken from an order. `amount_minor`: what they cost. `repaid_minor`: what of that was refunded before."""
+    """Units taken from an order. `amount_minor`: what they cost. `repaid_minor`: what of that was refunded before.
+
+    `shipping_withheld_minor`: of the order, afterwards.
+    """
 
     counts: tuple[LineCount, ...]
     amount_minor: int
     repaid_minor: int = 0
+    shipping_withheld_minor: int = 0
 
 
 def cancelled(o: Order, units: Iterable[Units], shipping: bool) -> Taken:
@@ -69,27 +76,53 @@ def cancelled(o: Order, units: Iterable[Units], shipping: bool) -> Taken:
         line, count, value = o.lines[i], counts[i], values[i]
         again = max(0, n - refundable(line, count))  # units that were refunded, and are cancelled now
         fresh = n - again
-        counts[i] = replace(count, cancelled=count.cancelled + n, refunded=count.refunded - again)
+        after = replace(count, cancelled=count.cancelled + n, refunded=count.refunded - again)
         fall = _between(value, line, count.cancelled, n)
+        before = fall - _between(value, line, count.cancelled + count.refunded, fresh)
+        withheld = _still_withheld(count, after, before, _between(value, line, after.cancelled, after.refunded))
+        counts[i] = replace(after, withheld_minor=withheld)
         amount += fall
-        repaid += fall - _between(value, line, count.cancelled + count.refunded, fresh)
-    if shipping and not o.shipping_cancelled:
-        amount += shipping_minor(o)
-        repaid += shipping_minor(o) if o.shipping_refunded else 0
+        repaid += before - (count.withheld_minor - withheld)
+    if not shipping or o.shipping_cancelled:
+        return Taken(tuple(counts), amount, repaid, o.shipping_withheld_minor)
+    amount += shipping_minor(o)
+    repaid += shipping_minor(o) - o.shipping_withheld_minor if o.shipping_refunded else 0
     return Taken(tuple(counts), amount, repaid)
 
 
-def refunded(o: Order, units: Iterable[Units], shipping: bool, restock: bool = False) -> Taken:
-    """`units` of `o`, and if wanted the shipping, are refunded. Raises `UnknownLine`."""
-    counts, amount = list(o.counts), 0
+def _still_withheld(count: LineCount, after: LineCount, repaid_minor: int, left_minor: int) -> int:
+    """What is withheld of a line after some of its units are cancelled: of the refunded ones that are left, which cost
+    `left_minor`. `repaid_minor` is what the cancelled ones cost that were refunded: no more of them can have been withheld.
+    """
+    if not count.withheld_minor:
+        return 0
+    share = of_units(count.withheld_minor, count.refunded, count.refunded - after.refunded)
+    return max(0, min(count.withheld_minor - min(share, max(0, repaid_minor)), left_minor))
+
+
+def refunded(o: Order, units: Iterable[Units], shipping: bool, restock: bool = False, amount_minor: int | None = None) -> Taken:
+    """`units` of `o`, and if wanted the shipping, are refunded, for `amount_minor` or else their price. Raises `UnknownLine`.
+
+    What the amount lacks of the price is withheld: of each line, and of the shipping, in proportion to what it costs here.
+    """
+    counts, quantities = list(o.counts), chosen(o, units)
     values = line_values(o.lines, o.adjustments)
-    for i, n in chosen(o, units).items():
-        line, count = o.lines[i], counts[i]
-        counts[i] = replace(count, refunded=count.refunded + n, restocked=count.restocked + n * restock)
-        amount += _between(values[i], line, count.cancelled + count.refunded, n)
-    if shipping and not (o.shipping_cancelled or o.shipping_refunded):
-        amount += shipping_minor(o)
-    return Taken(tuple(counts), amount)
+    prices = [
+        _between(values[i], o.lines[i], count.cancelled + count.refunded, quantities.get(i, 0)) for i, count in enumerate(counts)
+    ]
+    prices.append(shipping_minor(o) if shipping and not (o.shipping_cancelled or o.shipping_refunded) else 0)
+    price = sum(prices)
+    short = 0 if amount_minor is None else price - amount_minor
+    withheld = shares(short, prices) if short > 0 else [0] * len(prices)
+    for i, n in quantities.items():
+        count = counts[i]
+        counts[i] = replace(
+            count,
+            refunded=count.refunded + n,
+            restocked=count.restocked + n * restock,
+            withheld_minor=count.withheld_minor + withheld[i],
+        )
+    return Taken(tuple(counts), price, shipping_withheld_minor=o.shipping_withheld_minor + withheld[-1])
 
 
 def _between(value_minor: int, line: Line, before: int, units: int) -> int:

@@ -41,7 +41,7 @@ from ledger.outcomes import event_row
 from ledger.transitions import Status
 from projections.digests import row_hash, sum_of
 
-VERSION = 6
+VERSION = 7
 SNAPSHOT_EVERY = 50  # versions of an order
 _FAR = (1 << 64) - 1
 

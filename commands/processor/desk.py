@@ -45,7 +45,7 @@ MAX_ORIGINAL_BYTES = 64 * 1024
 MAX_COMMAND_BYTES = 128 * 1024
 MAX_KEY_BYTES = 1024
 CLEAR_ROWS = 10_000  # in one write
-VERSION = b"2"
+VERSION = b"3"
 _META, _VERSION = b"meta", b"version"
 
 log = structlog.get_logger(__name__)

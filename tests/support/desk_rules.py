@@ -16,8 +16,8 @@ from tests.support.order_model import (
     fall,
     fields_set,
     paid_elsewhere,
+    price_of,
     room,
-    shipping_cost,
     shown,
 )
 
@@ -120,8 +120,7 @@ def _request_refund(s: State, c: Command) -> Event | No:
         return No("order_imported" if paid_elsewhere(s) else "nothing_to_refund")
     amount = c.get("amount")
     if amount is None:
-        amount = sum(line.price(line.cancelled + line.refunded, n) for line, n in zip(s.lines, units, strict=True))
-        amount += shipping_cost(s) if c["shipping"] and not (s.shipping_cancelled or s.shipping_refunded) else 0
+        amount = sum(price_of(s, units, c["shipping"]))
     if amount <= 0 or room(s) <= 0:
         return No("nothing_to_refund")
     if amount > room(s):

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from tests.support.line_costs import Charge, Item, cost_of_units, line_costs, total_of
+from tests.support.folded_line import OfLine
+from tests.support.line_costs import Charge, Item, line_costs, shared, total_of
 
 Where = tuple[str, str]  # service and sku of a line
 MAX_METADATA = 20
@@ -23,29 +24,6 @@ _AFTER = {
     "OrderDelivered": ("delivered",),
 }
 _STOCK = {"StockReserved": "reserved", "StockRejected": "rejected", "StockReleased": "released"}
-
-
-@dataclass
-class OfLine:
-    """A line, what it costs in all, and its units by what became of them. `refunded` ones are not cancelled."""
-
-    quantity: int
-    cost: int
-    cancelled: int = 0
-    shipped: int = 0
-    refunded: int = 0
-    restocked: int = 0
-
-    @property
-    def to_ship(self) -> int:
-        return self.quantity - self.cancelled - self.shipped
-
-    @property
-    def to_refund(self) -> int:
-        return self.quantity - self.cancelled - self.refunded
-
-    def costs(self, before: int, units: int) -> int:
-        return cost_of_units(self.cost, self.quantity, before, units)
 
 
 @dataclass
@@ -61,7 +39,8 @@ class Refund:
 @dataclass
 class Folded:
     """`total_minor` is what it costs now, `asked_back_minor` what was asked back of that. `mark`: up to which sum money is to go
-    back while it is open."""
+    back while it is open. `ahead_minor`: so much went back for what is cancelled and was not paid; `shipping_back_minor`: and so
+    much for the shipping."""
 
     order_id: str
     customer_id: str
@@ -79,6 +58,8 @@ class Folded:
     old: bool = False  # of an older service
     mark: int = 0
     asked_back_minor: int = 0
+    ahead_minor: int = 0
+    shipping_back_minor: int = 0
     status: str = "pending"
     shipping: set[str] = field(default_factory=set)  # cancelled, refunded
     lines: dict[Where, OfLine] = field(default_factory=dict)
@@ -164,6 +145,12 @@ class Folded:
         if minor > 0:
             self.mark = max(self.mark, self.returned_minor) + minor
 
+    def _costs_less(self, minor: int) -> None:
+        """By so much less than was paid and went back; what went back ahead of a payment is taken from it first."""
+        minor -= self.ahead_minor
+        self.ahead_minor = max(0, -minor)
+        self._to_return(minor)
+
     def _status(self) -> str:
         if self.cancelled:
             return "cancelled"
@@ -238,13 +225,11 @@ class Folded:
             line = self.lines[where]
             if units > line.to_ship:
                 yield f"{units} of {where} cancelled, of {line.to_ship}"
-            again = max(0, units - line.to_refund)
-            fall = line.costs(line.cancelled, units)
-            falls, before = falls + fall, before + fall - line.costs(line.cancelled + line.refunded, units - again)
-            line.cancelled, line.refunded = line.cancelled + units, line.refunded - again
+            falls += line.costs(line.cancelled, units)
+            before += line.cut(units)
         if cut["shipping"] and "cancelled" not in self.shipping:
             falls += self.shipping_minor
-            before += self.shipping_minor if "refunded" in self.shipping else 0
+            before += self.shipping_back_minor
             self.shipping.add("cancelled")
         if all(line.cancelled >= line.quantity for line in self.lines.values()):
             yield "nothing is left, and the order is not cancelled"
@@ -252,7 +237,7 @@ class Folded:
             yield f"the total falls by {cut['amount_minor']}, the units cost {falls}"
         self.total_minor -= falls
         self.asked_back_minor -= before
-        self._to_return(self._overpaid() - overpaid - before)
+        self._costs_less(self._overpaid() - overpaid - before)
         self._give_back(cut["lines"])
         self._fulfil()
 
@@ -263,6 +248,7 @@ class Folded:
             yield f"a refund is asked for of an order that is {self.status}, or in dispute"
         if not 0 < request["amount_minor"] <= self.room_minor:
             yield f"{request['amount_minor']} asked back, of {self.room_minor}"
+        self._give(wanted, request["shipping"], request["amount_minor"])
         for where, units in wanted.items():
             line = self.lines[where]
             if units > line.to_refund:
@@ -277,6 +263,16 @@ class Folded:
             self._give_back(request["lines"])
         self._to_return(request["amount_minor"])
         self.asked_back_minor += request["amount_minor"]
+
+    def _give(self, wanted: Counter[Where], shipping: bool, minor: int) -> None:
+        """So much goes back for these units and the shipping; what it lacks of what they cost, each of them lacks in part."""
+        costs = [line.costs(line.cancelled + line.refunded, wanted[where]) for where, line in self.lines.items()]
+        costs.append(self.shipping_minor if shipping and not self.shipping else 0)
+        lacks = shared(max(0, sum(costs) - minor), costs)
+        *for_lines, for_shipping = (cost - lack for cost, lack in zip(costs, lacks, strict=True))
+        for line, part in zip(self.lines.values(), for_lines, strict=True):
+            line.back_minor += part
+        self.shipping_back_minor += for_shipping
 
     def _give_back(self, lines: Iterable[dict[str, Any]]) -> None:
         self.parts += [(service, False) for service in dict.fromkeys(units["service"] for units in lines)]
@@ -326,7 +322,7 @@ class Folded:
         overpaid, no = self._overpaid(), payment["attempt"]
         self.captured[no] = max(self.captured.get(no, 0), payment["amount_minor"])
         self.captured_minor = sum(self.captured.values())
-        self._to_return(self._overpaid() - overpaid)
+        self._costs_less(self._overpaid() - overpaid)
 
     def _refund(self, kind: str, facts: dict[str, Any]) -> Iterator[str]:
         """What the ledger refunds itself has a number, and is no more than what is to go back."""

@@ -23,7 +23,8 @@ Lines = tuple[tuple[str, str, int], ...]  # (service, sku, units), as a command 
 
 
 class Line(NamedTuple):
-    """A line, what all its units cost, and what became of them. `refunded` are units that are not cancelled."""
+    """A line, what all its units cost, and what became of them. `refunded` are units that are not cancelled, `unpaid` what their
+    refunds lacked of their price."""
 
     service: str
     sku: str
@@ -33,6 +34,7 @@ class Line(NamedTuple):
     shipped: int = 0
     refunded: int = 0
     restocked: int = 0
+    unpaid: int = 0
 
     def price(self, before: int, units: int) -> int:
         """Of `units` after the first `before` ones."""
@@ -45,6 +47,20 @@ class Line(NamedTuple):
     @property
     def to_refund(self) -> int:
         return self.quantity - self.cancelled - self.refunded
+
+    @property
+    def went_back(self) -> int:
+        """What went to the customer for units that were refunded and are not cancelled."""
+        return self.price(self.cancelled, self.refunded) - self.unpaid
+
+    def cut(self, units: int) -> Line:
+        """Without `units`, first those that were not refunded. The last ones lack what is left, the others their part of it."""
+        again = max(0, units - self.to_refund)
+        left = self._replace(cancelled=self.cancelled + units, refunded=self.refunded - again)
+        price, price_left = self.price(self.cancelled, self.refunded), left.price(left.cancelled, left.refunded)
+        part = self.unpaid * again // self.refunded if self.refunded else 0
+        part = max(0, min(part, price - price_left))
+        return left._replace(unpaid=min(self.unpaid - part, price_left))
 
 
 class Part(NamedTuple):
@@ -81,7 +97,8 @@ class Dispute(NamedTuple):
 
 class State(NamedTuple):
     """`total` is what the order costs now, `placed` what it cost at first. `parcels`: whether each has arrived. `marks`: up to
-    which sums money is to go back while the order is open, one for each occasion."""
+    which sums money is to go back while the order is open, one for each occasion. `ahead`: what went back for units that are
+    cancelled, before they were paid for. `shipping_unpaid`: what its refund lacked of what shipping costs."""
 
     total: int
     placed: int
@@ -102,6 +119,8 @@ class State(NamedTuple):
     marks: tuple[int, ...] = ()
     shipping_cancelled: bool = False
     shipping_refunded: bool = False
+    shipping_unpaid: int = 0
+    ahead: int = 0
     metadata: tuple[tuple[str, str], ...] = ()
     imported: bool = False
     old_captured: int = 0  # by an older service, which refunds it too
@@ -231,17 +250,22 @@ def paid_elsewhere(s: State) -> bool:
 
 
 def fall(s: State, units: Sequence[int], shipping: bool) -> tuple[int, int]:
-    """By how much the total falls if these units are cancelled, and how much of that was refunded before."""
+    """By how much the total falls if these units are cancelled, and how much of that was given back before."""
     amount = before = 0
     for line, n in zip(s.lines, units, strict=True):
-        fresh = min(n, line.to_refund)  # the others were refunded
-        of_line = line.price(line.cancelled, n)
-        amount += of_line
-        before += of_line - line.price(line.cancelled + line.refunded, fresh)
+        amount += line.price(line.cancelled, n)
+        before += line.went_back - line.cut(n).went_back
     if shipping and not s.shipping_cancelled:
         amount += shipping_cost(s)
-        before += shipping_cost(s) if s.shipping_refunded else 0
+        before += shipping_cost(s) - s.shipping_unpaid if s.shipping_refunded else 0
     return amount, before
+
+
+def price_of(s: State, units: Sequence[int], shipping: bool) -> tuple[int, ...]:
+    """What is refunded for these units of each line, and last for the shipping, if no amount is named."""
+    first = shipping and not (s.shipping_cancelled or s.shipping_refunded)
+    of_lines = (line.price(line.cancelled + line.refunded, n) for line, n in zip(s.lines, units, strict=True))
+    return (*of_lines, shipping_cost(s) if first else 0)
 
 
 def stock_axis(s: State) -> str:

@@ -19,7 +19,7 @@ from commands.decide import decide
 from commands.messages import OrderCommand
 from ledger.events import Adjustment, Line, OrderEvent
 from ledger.evolve import evolve
-from ledger.order import Order
+from ledger.order import LineCount, Order
 from tests.support import order_model as model
 from tests.support.line_costs import Charge, Item, line_costs
 from tests.support.order_commands import PLACED_AT, at_ms, order_command
@@ -36,8 +36,7 @@ def state_of(o: Order) -> State:
         total=o.total_minor,
         placed=o.placed_minor,
         lines=tuple(
-            model.Line(line.service, line.sku, line.quantity, cost, n.cancelled, n.shipped, n.refunded, n.restocked)
-            for line, cost, n in zip(o.lines, _costs(o.lines, o.adjustments), o.counts, strict=True)
+            _line(line, cost, n) for line, cost, n in zip(o.lines, _costs(o.lines, o.adjustments), o.counts, strict=True)
         ),
         stock=tuple((s.service, s.state) for s in o.stock),
         cancelled=o.lifecycle == "cancelled",
@@ -60,6 +59,8 @@ def state_of(o: Order) -> State:
         marks=o.return_marks,
         shipping_cancelled=o.shipping_cancelled,
         shipping_refunded=o.shipping_refunded,
+        shipping_unpaid=o.shipping_withheld_minor,
+        ahead=o.refunded_ahead_minor,
         metadata=tuple((entry.name, entry.text) for entry in o.metadata),
         imported=o.imported,
         old_captured=o.captured_minor - sum(a.captured_minor for a in o.attempts),
@@ -75,6 +76,11 @@ def _costs(lines: tuple[Line, ...], adjustments: tuple[Adjustment, ...]) -> tupl
         for a in adjustments
     )
     return line_costs(tuple(items), tuple(charges))
+
+
+def _line(line: Line, cost: int, n: LineCount) -> model.Line:
+    units = (n.cancelled, n.shipped, n.refunded, n.restocked)
+    return model.Line(line.service, line.sku, line.quantity, cost, *units, n.withheld_minor)
 
 
 def quotient(s: State) -> State:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.support.line_costs import shared
 from tests.support.order_model import (
     Attempt,
     Command,
@@ -15,6 +16,7 @@ from tests.support.order_model import (
     fall,
     find_refund,
     overpaid,
+    price_of,
     returned,
 )
 
@@ -72,22 +74,30 @@ def after(s: State, c: Command, event: Event) -> State:
 def _after_cut(s: State, c: Command) -> State:
     units = asked(s, c) or []
     amount, before = fall(s, units, c["shipping"])
-    lines = tuple(
-        x._replace(cancelled=x.cancelled + n, refunded=x.refunded - max(0, n - x.to_refund))
-        for x, n in zip(s.lines, units, strict=True)
-    )
-    cut = s._replace(lines=lines, total=s.total - amount, shipping_cancelled=s.shipping_cancelled or c["shipping"])
-    return _fulfilled(_returned(_to_return(cut, overpaid(cut) - overpaid(s) - before), c["lines"]))
+    cut = s._replace(lines=tuple(x.cut(n) for x, n in zip(s.lines, units, strict=True)), total=s.total - amount)
+    if c["shipping"]:
+        cut = cut._replace(shipping_cancelled=True, shipping_unpaid=0)
+    return _fulfilled(_returned(_costs_less(cut, overpaid(cut) - overpaid(s) - before), c["lines"]))
 
 
 def _after_request(s: State, c: Command, amount: int) -> State:
-    again = bool(c.get("restock"))
+    again, units = bool(c.get("restock")), asked(s, c) or []
+    prices = price_of(s, units, bool(c.get("shipping")))
+    *lacks, shipping_lacks = shared(max(0, sum(prices) - amount), prices)
     lines = tuple(
-        x._replace(refunded=x.refunded + n, restocked=x.restocked + n * again)
-        for x, n in zip(s.lines, asked(s, c) or [], strict=True)
+        x._replace(refunded=x.refunded + n, restocked=x.restocked + n * again, unpaid=x.unpaid + lack)
+        for x, n, lack in zip(s.lines, units, lacks, strict=True)
     )
     s = _to_return(s, amount)._replace(lines=lines, shipping_refunded=s.shipping_refunded or bool(c.get("shipping")))
+    s = s._replace(shipping_unpaid=s.shipping_unpaid + shipping_lacks)
     return _returned(s, c["lines"]) if again else s
+
+
+def _costs_less(s: State, amount: int) -> State:
+    """The order costs `amount` less than was paid and went back; below 0 more went back than was paid, and later payments make
+    up for that first."""
+    amount -= s.ahead
+    return _to_return(s, amount)._replace(ahead=max(0, -amount))
 
 
 def _to_return(s: State, amount: int) -> State:
@@ -141,4 +151,4 @@ def _after_payment(s: State, c: Command, new: str) -> State:
         capture_before=c.get("capture_before") or old.capture_before,
     )
     paid = s._replace(attempts=tuple(entry if a is old else a for a in s.attempts))
-    return _to_return(paid, overpaid(paid) - overpaid(s))
+    return _costs_less(paid, overpaid(paid) - overpaid(s))

@@ -15,6 +15,7 @@ from tests.support.order_commands import (
     IMPORT,
     M1,
     P1,
+    P2,
     PAY,
     PAY_LESS,
     REFUNDS,
@@ -116,6 +117,7 @@ PAYMENT_UNIVERSES = (
 
 _TWO = "two and one"
 _PAID_TWO = _words([PAY, _OPENED, _CAPTURED, _SP[0], _SM[0]])
+_PART_PAID_TWO = _words([PAY, _OPENED, _P1[8], _SP[0], _SM[0]])
 _CAPTURED_LESS: Command = {"op": "RecordPayment", "attempt": 1, "fact": "PaymentCaptured", "ref": "pi_1", "amount": 918}
 _GOODWILL = ask_back(amount=600)
 
@@ -175,6 +177,23 @@ DESK_UNIVERSES = (
         cart=_TWO,
         at_once=True,
         occasions=2,
+    ),
+    Universe(
+        "units refunded for less than they cost, and cancelled",
+        _words(
+            [ask_back(P1, amount=50), ask_back(P2, amount=1), ask_back(M1, P1, amount=301, shipping=True)],
+            [cut(P1), cut(M1), cut(P1, shipping=True), CANCELS[1], notes(till="7"), notes(till=None)],
+        ),
+        head=_PAID_TWO,
+        cart=_TWO,
+        occasions=4,
+    ),
+    Universe(
+        "units refunded and cancelled before all is paid",
+        _words([ask_back(P1), ask_back(P1, amount=50), cut(P1), cut(P1, shipping=True), _CAPTURED_LESS, _CAPTURED]),
+        head=_PART_PAID_TWO,
+        cart=_TWO,
+        occasions=4,
     ),
     Universe(
         "notes on an order",

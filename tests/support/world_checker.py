@@ -153,8 +153,9 @@ def _judge_open(o: Folded, outside: Outside, holds: dict[tuple[str, str], int]) 
     if not (o.by_hand or o.elsewhere_minor or outside.lost_minor):
         kept = outside.captured_minor - outside.refunded_minor
         # Lines that are cancelled after a refund for nothing in particular may leave nothing of it to keep.
-        if kept != max(0, o.total_minor - o.asked_back_minor):
-            wrong.append(f"{o.status}, and {kept} kept of {o.total_minor}, of which {o.asked_back_minor} were asked back")
+        back = o.asked_back_minor + o.ahead_minor
+        if kept != max(0, o.total_minor - back):
+            wrong.append(f"{o.status}, and {kept} kept of {o.total_minor}, of which {back} were asked back")
     return wrong
 
 

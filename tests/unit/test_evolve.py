@@ -147,12 +147,13 @@ def test_parts_that_an_event_is_not_about_stay_as_they_were() -> None:
         "adjustments",
         "reference",
     )
+    back = {"return_marks", "refunded_ahead_minor"}
     progress = {"fulfilment", "counts", "shipped_at", "delivered_at"}
     own = {
         "cancel": {"lifecycle", "cancel_reason", "cancelled_by"},
-        "cut": {"total_minor", "return_marks", "part_releases", "shipping_cancelled", *progress},
-        "refund_request": {"counts", "return_marks", "part_releases", "shipping_refunded"},
-        "payment": {"attempts", "captured_minor", "return_marks"},
+        "cut": {"total_minor", *back, "part_releases", "shipping_cancelled", "shipping_withheld_minor", *progress},
+        "refund_request": {"counts", "return_marks", "part_releases", "shipping_refunded", "shipping_withheld_minor"},
+        "payment": {"attempts", "captured_minor", *back},
         "refund": {"refunds", "refunded_minor", "refund_failures", "refund_failures_recent"},
         "dispute": {"disputes", "lost_minor"},
         "stock": {"stock", "part_releases"},

@@ -70,6 +70,16 @@ def test_a_whole_day_has_no_fault() -> None:
     assert walked(DAY) == []
 
 
+def test_the_room_for_a_refund_shrinks_by_what_is_due_for_cancelled_units_that_were_refunded_for_less() -> None:
+    story = given(*PAID, request_refund(50, TEA=2), cancel_lines(TEA=2), request_refund(1300)).events
+    less = [DAY[0], *story[1:]]
+    assert walked(less) == []
+    request = less[-1].refund_request
+    assert request is not None
+    (fault,) = walked([*less[:-1], replace(less[-1], refund_request=replace(request, amount_minor=1301))])
+    assert (fault.field, fault.message) == ("refund_request", "1301 of 1300 that can be refunded")
+
+
 def _detail(kind: str, nth: int = 0, **members: Any) -> list[e.OrderEvent]:
     """The day, with these members in the detail of the nth event of a kind."""
     at = [n for n, event in enumerate(DAY) if event.type == kind][nth]

@@ -80,6 +80,17 @@ def test_lines_cancelled_after_a_goodwill_refund_may_leave_nothing_to_keep() -> 
     assert any("999 of 1000 refunded" in line for line in both.judge())
 
 
+def test_what_was_refunded_for_cancelled_units_before_they_were_paid_is_not_kept_either() -> None:
+    """The tea that was cancelled was refunded before, for 250, and then all but 250 was paid, so that those are still missing."""
+    both = Both()
+    both.paid.captured_minor, both.paid.ahead_minor = 750, 250
+    both.outside.authorised, both.outside.captured = {"pi_1": 750}, Counter({"pi_1": 750})
+    both.paid.refunded_minor = both.outside.refunded_minor = 600
+    assert both.judge() == []
+    both.paid.ahead_minor = 0
+    assert both.judge() == ["ord_a: shipped, and 150 kept of 750, of which 350 were asked back"]
+
+
 def test_nothing_happens_for_an_order_of_an_older_service() -> None:
     both = Both()
     both.paid.old = True
