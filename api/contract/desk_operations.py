@@ -29,8 +29,9 @@ REQUEST_REFUND = operation(
     "requestRefund",
     "orders",
     "Refund money of an order that continues",
-    "Staff only. Give an amount, or units whose price is refunded, or both; `shipping` adds what shipping costs. The refund is "
-    "made after the answer (`axes.payment`, `readRefunds`). A cancelled order is refunded without a request.",
+    "Staff only. Give an amount, or units whose price is refunded, or both; `shipping` adds what shipping costs. What the amount "
+    "lacks of the price is refunded if these units, or the shipping, are cancelled later. The refund is made after the answer "
+    "(`axes.payment`, `readRefunds`). A cancelled order is refunded without a request.",
     {200: success("The order, which owes the refund.", responses.OrderOut, ORDER_HEADERS), 202: PENDING},
     f"{ON_ORDER} {COMMAND} order-cancelled duplicate-line unknown-line quantity-exceeded not-shipped dispute-open order-imported "
     "nothing-to-refund refund-exceeds-payment",
