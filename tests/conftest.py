@@ -12,6 +12,7 @@ import structlog
 
 from ledger.topics import Topics
 
+pytest.register_assert_rewrite("tests.support")  # so that what they assert is shown with its values
 pytest_plugins = ["tests.support.workers", "tests.support.leaks"]
 
 _numbers = itertools.count(1)

@@ -21,7 +21,7 @@ from xdist.scheduler import LoadScopeScheduling
 from ledger.broker.node import EmbeddedBroker
 from ledger.kafka.settings import KafkaSettings
 
-WORKERS = 3
+WORKERS = 4
 
 # Long tests that share nothing but the broker: each may run in any worker. The tests of every other file share fixtures or
 # caches of their module, and stay together.
