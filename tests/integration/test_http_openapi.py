@@ -37,7 +37,7 @@ OPERATIONS = sorted(
 )
 NOTHING_TO_BREAK = {"live", "ready"}  # no parameter, no body, no token
 SHORT = settings(
-    max_examples=15,
+    max_examples=10,
     derandomize=True,
     database=None,
     deadline=None,

@@ -18,6 +18,9 @@ from ledger.topics import Topics
 from tests.support import folds, gateway, loopback, processes
 from tests.support.patience import PATIENCE_S
 
+# Between two orders of one connection, and between two reads: traffic as fast as it can go takes the rebuild's CPU.
+SESSION_PAUSE_S, READ_PAUSE_S = 0.1, 0.02
+
 
 class Traffic(threading.Thread):
     """Places, cancels and reads back orders through the API until the `with` ends; another reader only reads."""
@@ -48,6 +51,7 @@ class Traffic(threading.Thread):
         while not self._ending.is_set():
             await self.gateway.session(number, f"c-{number % 50}")
             number += self._connections
+            await asyncio.sleep(SESSION_PAUSE_S)
 
     async def _read(self) -> None:
         """Every read is answered, and no order is ever older than it was."""
@@ -69,6 +73,7 @@ class Traffic(threading.Thread):
                 if answer.json()["version"] < version:
                     self.wrong_reads.append(f"{order.order_id}: {version} was known, {answer.json()['version']} is read")
                 newest[order.order_id] = answer.json()["version"]
+                await asyncio.sleep(READ_PAUSE_S)
 
     def __enter__(self) -> Traffic:
         self.start()

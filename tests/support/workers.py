@@ -1,6 +1,6 @@
-"""Divides a run of the suite: three worker processes, one broker for all of them.
+"""Divides a run of the suite: four worker processes, one broker for all of them.
 
-Half of a run is waiting (for processes, for Kafka, for pauses): two workers leave two cores idle for a third of the time.
+Half of a run is waiting (for processes, for Kafka, for pauses): with two workers, two cores are idle for a third of the time.
 A run of named files or tests gets one process, as with plain pytest; `-n 0` forces that, `-n 3` another number.
 """
 

@@ -32,12 +32,12 @@ TOPICS = Topics()
 
 
 class Node:
-    """A live node in `root` over a little more than two checkpoints of events; records which threads removed what."""
+    """A live node in `root` over so many events; records which threads removed what."""
 
-    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch, events: int) -> None:
         self.root, self.removers = root, set[int]()
         self.databases = Databases(lambda name: MemoryStore(), TOPICS, [0], 1)
-        records = list(read_back(decided_lives(TOPICS, 1, 2 * CHECKPOINT_EVENTS + 1, now_ms=1_700_000_000_000)))
+        records = list(read_back(decided_lives(TOPICS, 1, events, now_ms=1_700_000_000_000)))
         for start in range(0, len(records), 5_000):
             self.databases.write_chunk(TopicPartition(TOPICS.events, 0), records[start : start + 5_000])
         rmtree = shutil.rmtree
@@ -68,7 +68,7 @@ class Node:
 
 
 def test_leftovers_of_earlier_runs_are_removed_by_a_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    node = Node(tmp_path, monkeypatch)
+    node = Node(tmp_path, monkeypatch, 100)
     (tmp_path / "requests" / "copy").mkdir(parents=True)
     old = tmp_path / "g000099" / "p0"
     old.mkdir(parents=True)
@@ -79,7 +79,7 @@ def test_leftovers_of_earlier_runs_are_removed_by_a_thread(tmp_path: Path, monke
 
 def test_a_question_is_answered_in_pieces_with_every_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "SOME_CHECKPOINTS", 1)
-    node = Node(tmp_path, monkeypatch)
+    node = Node(tmp_path, monkeypatch, 2 * CHECKPOINT_EVENTS + 1)
     question, answer = tmp_path / "requests" / "q.json", tmp_path / "requests" / "q.answer.json"
 
     async def ask() -> None:
@@ -102,7 +102,7 @@ def test_a_question_is_answered_in_pieces_with_every_checkpoint(tmp_path: Path, 
 
 def test_a_take_over_wakes_those_who_wait_for_outcomes_some_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Everyone who waits when a thousand outcomes were folded elsewhere is woken, and others have their turns meanwhile."""
-    node = Node(tmp_path, monkeypatch)
+    node = Node(tmp_path, monkeypatch, 2_000)
     empty = Projector(Databases(lambda name: MemoryStore(), TOPICS, [0], 1))
     rows = itertools.islice(node.databases.stores[0].scan(b"e/"), 1_000)
     known = [event_codec().decode(read_history_value(row)[1]) for _, row in rows]
