@@ -6,6 +6,7 @@ Heavy modules are imported inside the verbs, so that `--help` is quick.
 from __future__ import annotations
 
 import errno
+import faulthandler
 import os
 import sys
 
@@ -42,6 +43,7 @@ def main() -> None:
     """Entry point. A `LedgerError`, or a file that cannot be used, is shown as one line with its code, never as a stack trace."""
     os.umask(0o077)  # files may hold what no other user of this machine may read
     take_over()
+    faulthandler.enable(2)  # without it, a crash in native code ends the process silently
     try:
         try:
             app()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from ledger.ports import free_port
 from tests.support.up_process import PROGRAM
 
 TIMEOUT_S = 300.0
@@ -156,3 +158,19 @@ def test_a_wrong_word_causes_no_stack_trace(tmp_path: Path, arguments: tuple[str
     shown = run(*arguments, folder=tmp_path)
     assert shown.returncode == 2
     assert b"Traceback" not in shown.stderr
+
+
+# ---- native code ----------------------------------------------------------------------------------------------------
+
+
+def test_a_crash_in_native_code_shows_where(tmp_path: Path) -> None:
+    """As `abort()` in a library would end it; any verb will do."""
+    process = subprocess.Popen([PROGRAM, "sandbox", "--port", str(free_port())], stderr=subprocess.PIPE, cwd=tmp_path)
+    assert process.stderr is not None
+    with process.stderr:
+        first = process.stderr.readline()  # it runs
+        process.send_signal(signal.SIGABRT)
+        shown = (first + process.stderr.read()).decode()
+    assert process.wait(TIMEOUT_S) == -signal.SIGABRT
+    assert "Fatal Python error: Aborted" in shown
+    assert "in run_stand_ins" in shown
