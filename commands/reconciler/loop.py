@@ -74,6 +74,7 @@ class Reconciler:
         self._due: list[tuple[int, str]] = []
         self._due_at: dict[str, int] = {}
         self._calls: set[asyncio.Task[None]] = set()
+        self._closing = False  # whether its loop ends now, and begins nothing more
         self._slots: dict[str, asyncio.Semaphore] = {}
         self._backlog = Backlog(MAX_TASKS_PER_PORT)
         self.done: Counter[str] = Counter()
@@ -130,8 +131,11 @@ class Reconciler:
         """Run event loops until stopped. After a fault, a new loop starts: no obligation exists only in memory."""
         try:
             with asyncio.Runner(loop_factory=new_event_loop) as runner:
-                self._loop = runner.get_loop()
-                runner.run(self._main())
+                self._loop, self._closing = runner.get_loop(), False
+                try:
+                    runner.run(self._main())
+                finally:
+                    self._closing = True  # other threads may call until the loop is closed
         finally:
             self._started.set()
 
@@ -201,6 +205,9 @@ class Reconciler:
                     await asyncio.sleep(0)
 
     def _begin(self, work: Coroutine[None, None, None]) -> None:
+        if self._closing:
+            work.close()
+            return
         task = self._loop.create_task(work)
         self._calls.add(task)
         task.add_done_callback(self._ended)

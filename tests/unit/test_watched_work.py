@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,27 @@ def test_a_reconciler_stops_while_it_waits_to_restart(monkeypatch: pytest.Monkey
     with Shop(["ord_1"], lambda order_id: RESERVED) as shop:
         until(lambda: shop.reconciler.restarts == 1)
     assert not shop.reconciler._thread.is_alive()
+
+
+@pytest.mark.parametrize("turns", range(6))
+def test_a_reconciler_that_gets_partitions_while_its_loop_closes_leaves_no_work_behind(turns: int) -> None:
+    """In any of the last turns of its loop; which of them is too late for a new task depends on the loop."""
+    with Shop(["ord_1"], lambda order_id: RESERVED) as shop:
+        loop = shop.reconciler._loop
+        last_step = loop.shutdown_default_executor
+
+        def own_after(turns_left: int) -> None:
+            if turns_left:
+                loop.call_soon(own_after, turns_left - 1)
+            else:
+                shop.reconciler.own([0])
+
+        async def with_a_call_from_another_thread(*arguments: Any) -> None:
+            own_after(turns)
+            await last_step(*arguments)
+
+        loop.shutdown_default_executor = with_a_call_from_another_thread  # type: ignore[method-assign]
+    assert asyncio.all_tasks(loop) == set()
 
 
 def test_a_reconciler_without_ports_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
