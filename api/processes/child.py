@@ -16,8 +16,7 @@ from ledger.files import write_whole
 FIRST_BACKOFF_S, MAX_BACKOFF_S = 0.5, 10.0
 STOP_S = 12.0
 MOST_ENDS = 6  # of one child before the first "ready": waiting longer would not help
-
-
+CLOCKS_DIFFER_S = 60.0  # a pid is not reused so soon
 CALM_S = 10.0  # a child that lived this long worked: it is restarted immediately
 
 
@@ -115,10 +114,12 @@ class Child:
 
 
 def _living(pid_file: Path, argument: str) -> psutil.Process | None:
-    """The process named by a pid file, if it lives and is one of the ledger's: a pid may have been reused."""
+    """The process named by a pid file, if it lives. The pid may have been reused, even by a process of another ledger: that
+    one is younger than the file.
+    """
     try:
         process = psutil.Process(int(pid_file.read_text()))
-        line = process.cmdline()
+        line, younger_s = process.cmdline(), process.create_time() - pid_file.stat().st_mtime
     except (OSError, ValueError, psutil.Error):
         return None
-    return process if "api.cli" in line and argument in line else None
+    return process if "api.cli" in line and argument in line and younger_s < CLOCKS_DIFFER_S else None
