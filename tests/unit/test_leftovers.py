@@ -46,7 +46,7 @@ def test_a_child_that_outlived_its_up_is_ended(tmp_path: Path, living: subproces
 def test_a_process_of_another_ledger_that_got_the_pid_later_is_left_alone(
     tmp_path: Path, living: subprocess.Popen[bytes]
 ) -> None:
-    """As after a reboot: pids begin again, and the file is from before."""
+    """As after a reboot: pids restart at 1, and the file is from before."""
     file = pid_file(tmp_path, living.pid)
     os.utime(file, (time.time() - 3600, time.time() - 3600))
     Child("commands", ["commands"], {}, tmp_path).end_leftover()
