@@ -215,8 +215,11 @@ def stock_state(o: Order) -> StockAxis:
 
 
 def paid_in_full(o: Order) -> bool:
-    """Whether the total was captured, even if it was refunded later. True for an order that costs nothing."""
-    return o.captured_minor >= o.total_minor
+    """Whether the total was captured, even if it was refunded later. True for an order that costs nothing.
+
+    What was refunded for units that were never paid for is lacking, although it was captured.
+    """
+    return o.captured_minor >= o.total_minor and not o.refunded_ahead_minor
 
 
 def paid_in_part(o: Order) -> bool:

@@ -11,10 +11,10 @@ from tests.support.order_model import (
     No,
     State,
     asked,
-    captured,
     dispute_open,
     fall,
     fields_set,
+    fully_paid,
     paid_elsewhere,
     price_of,
     room,
@@ -27,7 +27,7 @@ MAX_METADATA = 20
 def _not_ready(s: State) -> No | None:
     """Why nothing can be done for a pending order, or that a dispute holds it up."""
     if shown(s) == "pending":
-        return No("stock_not_reserved" if captured(s) >= s.total else "not_paid")
+        return No("stock_not_reserved" if fully_paid(s) else "not_paid")
     return No("dispute_open") if dispute_open(s) else None
 
 

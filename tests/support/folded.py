@@ -158,7 +158,7 @@ class Folded:
             return self.fulfilment
         wanted = {service for (service, _), line in self.lines.items() if line.cancelled < line.quantity}
         in_stock = self.old or all(self.stock[service] == "reserved" for service in wanted)
-        return "paid" if in_stock and self.captured_minor >= self.total_minor else "pending"
+        return "paid" if in_stock and self.captured_minor >= self.total_minor and not self.ahead_minor else "pending"
 
     # ---- one event after the other
 

@@ -277,6 +277,11 @@ def stock_axis(s: State) -> str:
     return "reserved" if states <= {"reserved"} else "pending"
 
 
+def fully_paid(s: State) -> bool:
+    """All that the order costs is paid. What went back for units that nobody had paid for is not."""
+    return captured(s) >= s.total and s.ahead == 0
+
+
 def payment_axis(s: State) -> str:
     money = captured(s)
     if money == 0:
@@ -292,7 +297,7 @@ def payment_axis(s: State) -> str:
         return "refund_failed"
     if s.cancelled or owed_back(s) > 0:
         return "refunding"
-    return "captured" if money >= s.total else "partly_captured"
+    return "captured" if fully_paid(s) else "partly_captured"
 
 
 def shown(s: State) -> str:
@@ -300,7 +305,7 @@ def shown(s: State) -> str:
         return "cancelled"
     if s.fulfilment != "none":
         return s.fulfilment
-    return "paid" if stock_axis(s) == "reserved" and captured(s) >= s.total else "pending"
+    return "paid" if stock_axis(s) == "reserved" and fully_paid(s) else "pending"
 
 
 def find_refund(s: State, c: Command) -> Refund | None:

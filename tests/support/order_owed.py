@@ -30,7 +30,7 @@ def expected(s: model.State, o: Order) -> set[tuple[str, str, int]]:
     owed |= _payments(s, o)
     owed |= _refunds(s, o)
     at_work = is_open and model.payment_axis(s) == "authorised" and model.stock_axis(s) == "reserved"
-    in_part = 0 < model.captured(s) < s.total
+    in_part = model.captured(s) > 0 and not model.fully_paid(s)
     if model.shown(s) == "pending" and not at_work and not in_part:
         owed.add(("expire", f"exp:{i}", o.expires_at))
     return owed | _people(s, o)
@@ -99,7 +99,7 @@ def _people(s: model.State, o: Order) -> set[tuple[str, str, int]]:
         if d.outcome == "open":
             called[f"att:{i}:dispute:{d.ref}" + (f":{opened.times}" if opened.times > 1 else "")] = (0, False)
     back, money = model.refunded(s) + model.lost(s), model.captured(s)
-    if money > s.placed or (not s.cancelled and 0 < money < s.total):
+    if money > s.placed or (not s.cancelled and money and not model.fully_paid(s)):
         called[f"att:{i}:captured:{money}"] = (0, False)
     if back > money:
         called[f"att:{i}:given_back:{back}"] = (0, False)

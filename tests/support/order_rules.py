@@ -12,6 +12,7 @@ from tests.support.order_model import (
     due_back,
     fields_set,
     find_refund,
+    fully_paid,
     paid_elsewhere,
     payment_axis,
     refunded,
@@ -55,7 +56,7 @@ def _expire(s: State, c: Command) -> Event | No:
     due = (s.late or c.get("late")) and shown(s) == "pending"
     if not due or (payment_axis(s) == "authorised" and stock_axis(s) == "reserved"):
         return No("not_due")
-    if 0 < captured(s) < s.total:
+    if captured(s) and not fully_paid(s):
         return No("not_due")
     paid = s.total == 0 or captured(s) > 0 or payment_axis(s) == "authorised"
     return Event("OrderCancelled", {"reason": "stock_timeout" if paid else "unpaid", "by": "reconciler"})

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from commands.obligations import Kind, RefundArgs, obligations
 from ledger.events import Adjustment, Line
 from ledger.memory.store import MemoryStore
-from ledger.order import Order, due_back_minor, owed_back_minor, refund_room_minor
+from ledger.order import Order, display, due_back_minor, owed_back_minor, payment_state, refund_room_minor
 from ledger.shares import line_values
 from projections.databases import Databases, OtherReadModels
 from tests.support.desk_line import PAY, PLACE, TOPICS, a_line, assert_same_rows
@@ -174,6 +174,18 @@ def test_a_later_cancellation_does_not_return_again_what_was_refunded_before_it_
     assert (order.total_minor, due(story), order.refunded_ahead_minor) == (900, 900, 800)
     story.given(CAPTURED)
     assert (due(story), order_of(story).refunded_ahead_minor) == (1300, 0)
+
+
+def test_what_was_refunded_for_units_that_were_never_paid_for_is_still_to_be_paid() -> None:
+    """1000 captured, 900 of it refunded: 100 is left for an order that costs 900."""
+    story = given(*PART_PAID, request_refund(TEA=2), cancel_lines(TEA=2, shipping=True))
+    order = order_of(story)
+    assert order.captured_minor > order.total_minor == 900
+    assert (display(order), payment_state(order)) == ("pending", "refunding")
+    story.given(refund("RefundSubmitted", amount=900), refund("RefundSettled", amount=900))
+    assert (display(order_of(story)), payment_state(order_of(story))) == ("pending", "partly_captured")
+    story.given(CAPTURED)
+    assert display(order_of(story)) == "paid"
 
 
 # ---- what was folded without it -------------------------------------------------------------------------------------
