@@ -56,7 +56,7 @@ class Beginning:
         self._stopping = threading.Event()
         self._served = threading.Event()
         # A fault ends the process, like any error at its start.
-        self._thread = WorkerThread("beginning", self._prepare, self._fail, again=False)
+        self._thread = WorkerThread("beginning", self._prepare, self._fail, again=False, ends=True)
         self.error: BaseException | None = None
 
     def start(self) -> None:

@@ -15,8 +15,8 @@ import typer
 from typer.testing import CliRunner
 
 from api.cli.verbs import app
-from tests.support.patience import PATIENCE_S
-from tests.support.up_process import PROGRAM
+from tests.support.patience import PATIENCE_S, until
+from tests.support.up_process import PROGRAM, UpProcess
 
 
 def verbs(command: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
@@ -32,6 +32,21 @@ def run(*arguments: str, folder: Path, timeout_s: float = PATIENCE_S) -> subproc
     return subprocess.run(
         [PROGRAM, *arguments], capture_output=True, text=True, timeout=timeout_s, cwd=folder, env=environment, check=False
     )
+
+
+def test_doctor_finds_nothing_wrong_with_a_healthy_ledger(up: UpProcess, tmp_path: Path) -> None:
+    report: dict[str, Any] = {}
+
+    def is_well() -> bool:
+        """Soon after a start, a process may still report what it is about to do."""
+        ran = run("doctor", "--data-dir", str(up.data), "--json", folder=tmp_path)
+        report.update(json.loads(ran.stdout), code=ran.returncode)
+        return ran.returncode == 0
+
+    until(is_well)
+    assert report["ok"]
+    assert [one for one in report["findings"] if one["verdict"] == "wrong"] == []
+    assert {"Kafka", "topics", "commands", "writers", "API"} <= {one["subject"] for one in report["findings"]}
 
 
 def test_every_verb_explains_itself() -> None:
