@@ -47,17 +47,13 @@ def workers() -> list[Worker]:
         return [replace(worker) for _, worker in sorted(_workers.items())]
 
 
-def _note(name: str, running: int = 0, restarts: int = 0, fault: str = "") -> None:
+def _note(name: str, running: int = 0, restarts: int = 0, fault: str = "", done: bool = False) -> None:
     with _lock:
         worker = _workers.setdefault(name, Worker(name))
         worker.running += running
         worker.restarts += restarts
         worker.last_fault = fault or worker.last_fault
-
-
-def _remove(name: str) -> None:
-    with _lock:
-        if not _workers[name].running:
+        if done and not worker.running:
             del _workers[name]
 
 
@@ -123,9 +119,7 @@ class WorkerThread(threading.Thread):
                 log.critical("worker stopped for good", worker=self.name, exc_info=True)
             self._on_fault(exc)
         finally:
-            _note(self.name, running=-1)
-            if done:
-                _remove(self.name)
+            _note(self.name, running=-1, done=done)
 
     def _run_again_and_again(self) -> None:
         pauses = _Pauses()
