@@ -55,6 +55,12 @@ class Story:
         return Then(self.order, decide(command, self.order, at))
 
 
+def order_of(story: Story) -> Order:
+    """Its order, which has been placed."""
+    assert story.order is not None
+    return story.order
+
+
 class Then:
     def __init__(self, order: Order | None, decision: Decision) -> None:
         self.order, self.decision = order, decision

@@ -7,7 +7,7 @@ import pytest
 from commands.decisions import MalformedCommand
 from commands.obligations import Kind, Obligation, PartArgs, PaymentArgs, RefundArgs, obligations
 from ledger.events import Line
-from ledger.order import Order, display, next_refund_minor, owed_back_minor, payment_state, refund_room_minor, stock_state
+from ledger.order import display, next_refund_minor, owed_back_minor, payment_state, refund_room_minor, stock_state
 from tests.support.story import (
     AUTHORISED,
     CAPTURED,
@@ -27,6 +27,7 @@ from tests.support.story import (
     delivered,
     dispute,
     given,
+    order_of,
     payment,
     place,
     refund,
@@ -37,11 +38,6 @@ from tests.support.story import (
     stock,
     units,
 )
-
-
-def order_of(story: Story) -> Order:
-    assert story.order is not None
-    return story.order
 
 
 def owed(story: Story, kind: Kind) -> list[Obligation]:

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from commands.obligations import Kind, RefundArgs, obligations
 from ledger.events import Adjustment, Line
 from ledger.memory.store import MemoryStore
-from ledger.order import Order, display, due_back_minor, owed_back_minor, payment_state, refund_room_minor
+from ledger.order import display, due_back_minor, owed_back_minor, payment_state, refund_room_minor
 from ledger.shares import line_values
 from projections.databases import Databases, OtherReadModels
 from tests.support.desk_line import PAY, PLACE, TOPICS, a_line, assert_same_rows
@@ -23,6 +23,7 @@ from tests.support.story import (
     Story,
     cancel_lines,
     given,
+    order_of,
     payment,
     place,
     raise_attention,
@@ -31,11 +32,6 @@ from tests.support.story import (
     request_refund,
     resolve,
 )
-
-
-def order_of(story: Story) -> Order:
-    assert story.order is not None
-    return story.order
 
 
 def due(story: Story) -> int:
