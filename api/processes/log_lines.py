@@ -87,8 +87,19 @@ def shorten_arguments(record: logging.LogRecord) -> bool:
 
 
 def log_to_stderr() -> None:
-    """For verbs that end by themselves: readable lines on standard error, so that standard output stays clean."""
+    """For verbs that end by themselves: readable lines on standard error, so that standard output stays clean.
+
+    structlog's own default would show an exception with its message and all local variables.
+    """
     structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="%Y-%m-%d %H:%M:%S", utc=False),
+            shorten_exception,
+            only_our_ids,
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback),
+        ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )

@@ -52,6 +52,7 @@ AWAY = frozenset(
     {
         KafkaError._ALL_BROKERS_DOWN,
         KafkaError._MSG_TIMED_OUT,
+        KafkaError._NOENT,  # no broker leads the partition now: the answer of list_offsets while a broker has no session
         KafkaError._RESOLVE,
         KafkaError._TIMED_OUT,
         KafkaError._TIMED_OUT_QUEUE,

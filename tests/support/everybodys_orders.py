@@ -43,18 +43,14 @@ class World:
         return order_body(reference=f"reference-{OWNERS.index(owner)}", contact={**texts, "shipping_address": address})
 
     def place(self, owner: str) -> str:
-        headers = key() | {"Prefer": "wait=10"}
-        answer = self.client("gateway", owner).post("/orders", json=self.body(owner), headers=headers)
-        assert answer.status_code == 201, answer.text
-        return str(answer.json()["order_id"])
+        return str(placed(self.client("gateway", owner), self.body(owner))["order_id"])
 
     def client(self, role: str, owner: str = OWN) -> httpx.Client:
         return self.ledger.client(role, CUSTOMERS[owner])
 
     def open_payment(self, owner: str) -> None:
         body = {"total_minor": order_body()["total_minor"], "currency": "EUR"}
-        headers = key() | {"Prefer": "wait=10"}
-        answer = self.client("gateway", owner).post(f"/orders/{self.ids[owner]}/payment", json=body, headers=headers)
+        answer = decided(self.client("gateway", owner), f"/orders/{self.ids[owner]}/payment", body)
         assert answer.status_code == 201, answer.text
 
     def freeze(self) -> None:

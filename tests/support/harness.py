@@ -87,8 +87,8 @@ class RunningLedger:
     companions: Companions | None = None
 
     def client(self, role: str = "gateway", customer: str | None = "c-1", **headers: str) -> httpx.Client:
-        """A client with this role's token; a gateway acts for `customer`."""
-        sent = {"Authorization": f"Bearer {self.tokens[role]}"} | headers
+        """A client with this role's token; a gateway acts for `customer`. It waits for a decision as long as it may."""
+        sent = {"Authorization": f"Bearer {self.tokens[role]}", "Prefer": "wait=10"} | headers
         if role == "gateway" and customer is not None:
             sent["Customer-Id"] = customer
         client = loopback.client(base_url=self.url, headers=sent, timeout=PATIENCE_S, event_hooks={"response": [self._check]})
@@ -192,10 +192,22 @@ def _settings(
 
 def placed(client: httpx.Client, body: dict[str, Any] | None = None) -> dict[str, Any]:
     """A new order, as `placeOrder` shows it."""
-    answer = client.post("/orders", json=body or order_body(), headers=key())
+    answer = decided(client, "/orders", body or order_body())
     assert answer.status_code == 201, answer.text
     order: dict[str, Any] = answer.json()
     return order
+
+
+def decided(client: httpx.Client, path: str, body: dict[str, Any], **headers: str) -> httpx.Response:
+    """The final answer to a POST, which is sent again under its key as long as a slow machine has no decision yet."""
+    headers = key() | headers
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        answer = client.post(path, json=body, headers=headers)
+        if answer.status_code not in (202, 503):
+            return answer
+        assert time.monotonic() < deadline, answer.text
+        time.sleep(0.1)
 
 
 @contextmanager

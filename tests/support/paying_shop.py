@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from tests.support.harness import RunningLedger, key, order_body
+from tests.support.harness import RunningLedger, decided, key, order_body, placed
 from tests.support.patience import PATIENCE_S
 from tests.support.sandboxed import RunningSandbox
 
@@ -28,16 +28,15 @@ class Shop:
         self.customer, self.admin = ledger.client(), ledger.client("admin")
 
     def place(self, **changes: Any) -> dict[str, Any]:
-        answer = self.customer.post("/orders", json=order_body(**changes), headers=key())
-        return body_of(answer)
+        return placed(self.customer, order_body(**changes))
 
     def initiate(self, order: dict[str, Any], **headers: str) -> httpx.Response:
         body = {"total_minor": order["total_minor"], "currency": order["currency"]}
         return self.customer.post(f"/orders/{order['order_id']}/payment", json=body, headers=key() | headers)
 
     def open_payment(self, order: dict[str, Any]) -> dict[str, Any]:
-        answer = self.initiate(order, Prefer="wait=10")
-        return body_of(answer)
+        body = {"total_minor": order["total_minor"], "currency": order["currency"]}
+        return body_of(decided(self.customer, f"/orders/{order['order_id']}/payment", body))
 
     def cancel(self, order: dict[str, Any]) -> httpx.Response:
         return self.customer.post(f"/orders/{order['order_id']}/cancel", json={}, headers=key())

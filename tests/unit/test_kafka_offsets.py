@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from confluent_kafka import OFFSET_END, OFFSET_INVALID
+from confluent_kafka import OFFSET_END, OFFSET_INVALID, KafkaError, KafkaException
 
 from ledger.errors import LogUnavailable
 from ledger.kafka.admin import refuse_unknown
+from ledger.kafka.connection import from_exception
 from ledger.log import TopicPartition
 
 TP, OTHER = TopicPartition("order-events", 3), TopicPartition("order-events", 4)
@@ -21,3 +22,9 @@ def test_no_record_that_new_is_an_answer_only_to_a_question_about_time() -> None
     assert refuse_unknown({TP: OFFSET_END}, least=-1) == {TP: -1}
     with pytest.raises(LogUnavailable):
         refuse_unknown({TP: OFFSET_END}, least=0)
+
+
+def test_a_partition_that_no_broker_leads_is_unavailable_and_nothing_lasting() -> None:
+    """So a broker answers `list_offsets` while it has lost its session with the controller."""
+    answer = KafkaException(KafkaError(KafkaError._NOENT, "Failed to query partition leaders: No leaders found"))
+    assert isinstance(from_exception(answer, "reading offsets"), LogUnavailable)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import structlog
 
-from api.processes.log_lines import NOT_AN_ID, configure_logging
+from api.processes.log_lines import NOT_AN_ID, configure_logging, log_to_stderr
 from commands.idempotency import fresh_command_id, order_id_of
 from ledger.errors import StoreError
 from ledger.faults import named, without_values
@@ -57,6 +57,30 @@ def test_an_exception_is_logged_by_kind_and_place_with_its_cause(lines: Callable
         assert text.index("KeyError") < text.index("which led to") < text.index("ValueError")
         assert "test_log_lines.py" in text
         assert " in fault" in text
+
+
+@pytest.fixture
+def verbs_lines(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
+    written, before = io.StringIO(), structlog.get_config()
+    monkeypatch.setattr("sys.stderr", written)
+    log_to_stderr()
+    yield written
+    structlog.configure(**before)
+
+
+def test_a_verb_logs_neither_the_message_nor_the_variables_of_an_exception(verbs_lines: io.StringIO) -> None:
+    secret = "canary in a variable"
+    log = structlog.get_logger("ledger.test")
+    try:
+        raise fault()
+    except ValueError:
+        log.exception("failed", order_id=secret)
+        log.error("failed", exc_info=True)
+    written = verbs_lines.getvalue()
+    assert written.count("which led to") == 2
+    assert " in fault" in written
+    assert NOT_AN_ID in written
+    assert "canary" not in written
 
 
 def test_the_ledgers_and_the_systems_own_words_about_a_fault_are_logged() -> None:
