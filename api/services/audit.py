@@ -170,18 +170,23 @@ class Audit:
         self._send()
 
     def _take_answers(self) -> None:
+        answered: list[_Item] = []
         failed: list[_Item] = []
+        why: LogError | None = None
         while self._answers:
             item, error, is_durable = self._answers.popleft()
-            del self._in_progress[item]
+            answered.append(item)
             if is_durable:
                 self.written[item.action] += 1
             else:
                 failed.append(item)
-                self._in_trouble(error)
+                why = error
+        self._waiting.extendleft(reversed(failed))
+        for item in answered:  # last, so that a failed record never counts as neither waiting nor sent
+            del self._in_progress[item]
         if failed:
-            self._waiting.extendleft(reversed(failed))
             self._again_at = time.monotonic() + RETRY_S
+            self._in_trouble(why)
         elif self._troubled and not self.waiting:
             self._troubled = False
             self._said.clear()

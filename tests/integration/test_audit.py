@@ -111,9 +111,9 @@ class Gate:
             self._sender.send(record, on_ack)
 
     def refuse(self) -> None:
-        for _, on_ack in self.held:
+        held, self.held = self.held, []
+        for _, on_ack in held:
             on_ack(None, LogUnavailable("refused"))
-        self.held.clear()
 
 
 @pytest.fixture
@@ -165,8 +165,8 @@ def test_a_read_of_a_contact_does_not_wait_for_its_record(ledger: RunningLedger,
     assert ledger.client("admin").get(f"/orders/{order}").status_code == 200
     assert len(gate.held) == 1
     assert "\nledger_audit_waiting 1.0\n" in ledger.client("operator").get("/metrics").text
-    gate.refuse()  # the record is sent again
     gate.open.set()
+    gate.refuse()  # the record is sent again
     assert [record.customer_id for record in records(ledger)[before:]] == ["moe"]
 
 

@@ -12,7 +12,7 @@ from commands.messages import OrderCommand, RaiseAttention
 from ledger.log import NewRecord
 from ledger.schemas.codec import event_codec
 from ledger.transitions import Operation
-from tests.support.harness import RunningLedger, key, order_body
+from tests.support.harness import RunningLedger, decided, key, order_body, placed
 from tests.support.patience import PATIENCE_S
 
 OWN, OTHERS, MISSING = "own", "another customer's", "missing"

@@ -17,7 +17,8 @@ from api.services import audit as audit_module
 from api.services.audit import BY_ITSELF, Audit, By
 from api.services.audit_spool import AuditSpool
 from ledger.audit import CONTACT_READ, DONE, TOKENS_RELOAD, AuditRecord
-from ledger.log import Acked, NewRecord, TopicPartition
+from ledger.errors import LogUnavailable
+from ledger.log import Acked, NewRecord, OnAck, TopicPartition
 from ledger.memory.log import MemoryLog
 from ledger.schemas.codec import audit_codec
 from ledger.topics import Topics
@@ -139,6 +140,28 @@ def test_an_unreachable_log_is_reported_once_and_so_is_its_return(log: MemoryLog
         node.tend_until(lambda: not node.audit.waiting)
     assert [entry["event"] for entry in logs] == ["audit records are waiting for the log", "all audit records are durable"]
     node.stop()
+
+
+class Refusing:
+    """A sender to which the log answers that it does not take the record."""
+
+    def send(self, record: NewRecord, on_ack: OnAck) -> None:
+        on_ack(None, LogUnavailable("refused"))
+
+    def flush(self, timeout_s: float) -> int:
+        return 0
+
+    def close(self) -> None: ...
+
+
+def test_refused_records_count_as_waiting_in_the_line_about_them(log: MemoryLog) -> None:
+    node = Node(log)
+    node.audit = Audit(Refusing(), node._send_all, TOPICS, "serve-1")
+    node.read("ord_1", "ord_2", "ord_3")
+    with structlog.testing.capture_logs() as logs:
+        node.audit.tend()
+    assert [(entry["waiting"], entry["why"]) for entry in logs] == [(3, "refused")]
+    node.kill()
 
 
 @pytest.mark.parametrize("end", ["kill", "stop"])
