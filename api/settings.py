@@ -41,6 +41,11 @@ class Settings(BaseSettings):
     allow_plaintext: str = Field(
         default="", description="connections that may be unencrypted in production, comma-separated: kafka, smtp, sms, stock"
     )
+    allow_few_replicas: bool = Field(
+        default=False,
+        description="true: production also starts on a cluster that may lose accepted orders when one broker fails (fewer than "
+        "three replicas, or two in sync)",
+    )
     host: str = Field(default="127.0.0.1", description="interface on which `serve` listens")
     port: int = Field(default=8000, ge=0, le=65535, description="port of the HTTP API; 0 picks a free one")
 

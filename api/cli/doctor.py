@@ -23,6 +23,7 @@ from api.processes.wiring import open_log
 from api.settings import Settings
 from commands.notifier.message_port import FAILED_TEMPLATES
 from ledger.clock import now_ms
+from ledger.durability import weaknesses
 from ledger.errors import ConfigError, LedgerError
 from ledger.http_client import BlockingHttp, NoAnswer
 from ledger.kafka.settings import KafkaSettings
@@ -65,7 +66,7 @@ def run_doctor(kafka: KafkaSettings, settings: Settings, options: DoctorOptions,
     findings = [_broker(event_log, kafka, settings)]
     if findings[0].verdict == "ok":
         findings += [_topics(event_log, settings), _writers(event_log, settings), _held(event_log, settings)]
-        findings.append(_transactions(event_log, settings))
+        findings += [_transactions(event_log, settings), _replicas(event_log, settings)]
     if (status := commands_status(settings.state_dir)) is not None:
         findings += _status(status)
     if settings.schema_registry_url:
@@ -158,6 +159,20 @@ def _transactions(event_log: EventLog, settings: Settings) -> Finding:
         text = "; ".join(f"{one} has hung since {format_ms(one.last_timestamp_ms)}" for one in hanging)
         return Finding("transactions", "wrong", text, "order-ledger transactions")
     return Finding("transactions", "ok", "none hangs")
+
+
+def _replicas(event_log: EventLog, settings: Settings) -> Finding:
+    """Whether accepted orders survive a failed broker. Production refuses to start otherwise, unless that is allowed."""
+    try:
+        lines = weaknesses(event_log.durability(settings.topics.names))
+    except LedgerError as exc:
+        return Finding("replicas", "warning", f"unknown: {exc}", "see the log of `commands`")
+    if not lines:
+        return Finding("replicas", "ok", "what is accepted survives one failed broker")
+    if settings.app_env != "production":
+        return Finding("replicas", "ok", "what is accepted may be lost with a broker; production needs three replicas")
+    advice = "change the topics, or set ALLOW_FEW_REPLICAS=true"
+    return Finding("replicas", "warning" if settings.allow_few_replicas else "wrong", "; ".join(lines), advice)
 
 
 def _status(status: dict[str, Any]) -> list[Finding]:
