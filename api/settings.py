@@ -71,7 +71,7 @@ class Settings(BaseSettings):
     topic_prefix: str = Field(
         default="",
         pattern=r"^[A-Za-z0-9._-]{0,64}$",
-        description="prefix of every topic name, for several ledgers on one cluster",
+        description="prefix of every topic, group and transactional id, for several ledgers on one cluster",
     )
     partitions: int = Field(
         default=4,
@@ -83,7 +83,9 @@ class Settings(BaseSettings):
         default=1, ge=1, le=1000, description="partitions of order-writers, used when it is created; cannot be changed later"
     )
     app_id: str = Field(
-        default="order-ledger", pattern=r"^[A-Za-z0-9._-]{1,100}$", description="prefix of transactional ids and consumer groups"
+        default="order-ledger",
+        pattern=r"^[A-Za-z0-9._-]{1,100}$",
+        description="begins transactional ids and consumer groups, after `TOPIC_PREFIX`",
     )
     node_id: str = Field(
         default_factory=socket.gethostname, description="stable name of this node: group instance id and Faust app id"
@@ -246,6 +248,11 @@ class Settings(BaseSettings):
     @property
     def plaintext_allowed(self) -> frozenset[str]:
         return _words(self.allow_plaintext)
+
+    @property
+    def ledger_id(self) -> str:
+        """Begins the names that the ledgers of one cluster must not share: transactional ids and consumer groups."""
+        return f"{self.topic_prefix}{self.app_id}"
 
     def hash_key(self) -> bytes:
         """Key of the keyed hashes. Raises `ConfigError` if it is missing or too short."""

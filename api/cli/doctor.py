@@ -135,7 +135,7 @@ def _held(event_log: EventLog, settings: Settings) -> Finding:
     """Writers that no process holds although their group is stable. After a process died, this is normal for a moment."""
     deadline = time.monotonic() + STALL_PATIENCE_S
     try:
-        while (unheld := event_log.unheld(settings.topics.writers, settings.app_id)) and time.monotonic() < deadline:
+        while (unheld := event_log.unheld(settings.topics.writers, settings.ledger_id)) and time.monotonic() < deadline:
             time.sleep(STALL_PAUSE_S)
     except LedgerError as exc:
         return Finding("writers", "wrong", str(exc), "see the log of `commands`")
@@ -202,7 +202,7 @@ def _worker(process: str, name: str, running: float, restarts: float, fault: str
 
 def _undealt(event_log: EventLog, settings: Settings, tps: list[TopicPartition]) -> tuple[int, int]:
     """(number of pending commands, sum of the offsets up to which commands are processed)."""
-    ends, dealt, starts = event_log.ends(tps), event_log.progress(settings.app_id, tps), event_log.starts(tps)
+    ends, dealt, starts = event_log.ends(tps), event_log.progress(settings.ledger_id, tps), event_log.starts(tps)
     reached = {tp: max(dealt[tp], starts[tp]) for tp in tps}
     return sum(ends[tp] - reached[tp] for tp in tps), sum(reached.values())
 
