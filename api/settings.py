@@ -41,6 +41,11 @@ class Settings(BaseSettings):
     allow_plaintext: str = Field(
         default="", description="connections that may be unencrypted in production, comma-separated: kafka, smtp, sms, stock"
     )
+    allow_few_replicas: bool = Field(
+        default=False,
+        description="true: production also starts on a cluster that may lose accepted orders when one broker fails (fewer than "
+        "three replicas, or two in sync)",
+    )
     host: str = Field(default="127.0.0.1", description="interface on which `serve` listens")
     port: int = Field(default=8000, ge=0, le=65535, description="port of the HTTP API; 0 picks a free one")
 
@@ -66,7 +71,7 @@ class Settings(BaseSettings):
     topic_prefix: str = Field(
         default="",
         pattern=r"^[A-Za-z0-9._-]{0,64}$",
-        description="prefix of every topic name, for several ledgers on one cluster",
+        description="prefix of every topic, group and transactional id, for several ledgers on one cluster",
     )
     partitions: int = Field(
         default=4,
@@ -78,7 +83,9 @@ class Settings(BaseSettings):
         default=1, ge=1, le=1000, description="partitions of order-writers, used when it is created; cannot be changed later"
     )
     app_id: str = Field(
-        default="order-ledger", pattern=r"^[A-Za-z0-9._-]{1,100}$", description="prefix of transactional ids and consumer groups"
+        default="order-ledger",
+        pattern=r"^[A-Za-z0-9._-]{1,100}$",
+        description="begins transactional ids and consumer groups, after `TOPIC_PREFIX`",
     )
     node_id: str = Field(
         default_factory=socket.gethostname, description="stable name of this node: group instance id and Faust app id"
@@ -241,6 +248,11 @@ class Settings(BaseSettings):
     @property
     def plaintext_allowed(self) -> frozenset[str]:
         return _words(self.allow_plaintext)
+
+    @property
+    def ledger_id(self) -> str:
+        """Begins the names that the ledgers of one cluster must not share: transactional ids and consumer groups."""
+        return f"{self.topic_prefix}{self.app_id}"
 
     def hash_key(self) -> bytes:
         """Key of the keyed hashes. Raises `ConfigError` if it is missing or too short."""

@@ -23,6 +23,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple, Protocol
 
+from ledger.durability import Durability
 from ledger.errors import EncodeError, LogError, TopicMismatch
 from ledger.topics import MAX_RECORD_BYTES, TopicSpec
 
@@ -236,6 +237,9 @@ class EventLog(Protocol):
 
     def check_topics(self, specs: Iterable[TopicSpec]) -> None:
         """Compare without creating anything. Raises `TopicMismatch`, or `LogError` if a topic is missing."""
+
+    def durability(self, topics: Iterable[str]) -> list[Durability]:
+        """How `topics` are replicated, and what commits depend on besides. Raises `LogError` if a topic is missing."""
 
     def partitions(self, topic: str) -> int:
         """Number of partitions of `topic`. Raises `LogUnavailable`, or `LogError` if there is no such topic."""

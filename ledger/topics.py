@@ -66,6 +66,10 @@ class Topics:
     def writers(self) -> str:
         return f"{self.prefix}order-writers"
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (self.commands, self.events, self.refusals, self.contacts, self.audit, self.writers)
+
     def specs(self, partitions: int, writers: int) -> tuple[TopicSpec, ...]:
         """The required topics: order topics and contacts with `partitions`, the audit with one, writers with `writers`."""
         ledger = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}

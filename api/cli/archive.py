@@ -185,7 +185,7 @@ def run_import_log(kafka: KafkaSettings, settings: Settings, path: Path, check_o
         event_log.ensure_topics(topics.specs(header.partitions, settings.writers))
         _refuse_filled(event_log, topics, header.partitions)
         bar.phase("writing")
-        _write(event_log, topics, path, settings.app_id, bar, stopping)
+        _write(event_log, topics, path, settings.ledger_id, bar, stopping)
     out.print(f"wrote {counts} to {topics.events} and {topics.refusals}")
     return 0
 

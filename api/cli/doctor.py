@@ -23,6 +23,7 @@ from api.processes.wiring import open_log
 from api.settings import Settings
 from commands.notifier.message_port import FAILED_TEMPLATES
 from ledger.clock import now_ms
+from ledger.durability import weaknesses
 from ledger.errors import ConfigError, LedgerError
 from ledger.http_client import BlockingHttp, NoAnswer
 from ledger.kafka.settings import KafkaSettings
@@ -65,7 +66,7 @@ def run_doctor(kafka: KafkaSettings, settings: Settings, options: DoctorOptions,
     findings = [_broker(event_log, kafka, settings)]
     if findings[0].verdict == "ok":
         findings += [_topics(event_log, settings), _writers(event_log, settings), _held(event_log, settings)]
-        findings.append(_transactions(event_log, settings))
+        findings += [_transactions(event_log, settings), _replicas(event_log, settings)]
     if (status := commands_status(settings.state_dir)) is not None:
         findings += _status(status)
     if settings.schema_registry_url:
@@ -134,7 +135,7 @@ def _held(event_log: EventLog, settings: Settings) -> Finding:
     """Writers that no process holds although their group is stable. After a process died, this is normal for a moment."""
     deadline = time.monotonic() + STALL_PATIENCE_S
     try:
-        while (unheld := event_log.unheld(settings.topics.writers, settings.app_id)) and time.monotonic() < deadline:
+        while (unheld := event_log.unheld(settings.topics.writers, settings.ledger_id)) and time.monotonic() < deadline:
             time.sleep(STALL_PAUSE_S)
     except LedgerError as exc:
         return Finding("writers", "wrong", str(exc), "see the log of `commands`")
@@ -158,6 +159,20 @@ def _transactions(event_log: EventLog, settings: Settings) -> Finding:
         text = "; ".join(f"{one} has hung since {format_ms(one.last_timestamp_ms)}" for one in hanging)
         return Finding("transactions", "wrong", text, "order-ledger transactions")
     return Finding("transactions", "ok", "none hangs")
+
+
+def _replicas(event_log: EventLog, settings: Settings) -> Finding:
+    """Whether accepted orders survive a failed broker. Production refuses to start otherwise, unless that is allowed."""
+    try:
+        lines = weaknesses(event_log.durability(settings.topics.names))
+    except LedgerError as exc:
+        return Finding("replicas", "warning", f"unknown: {exc}", "see the log of `commands`")
+    if not lines:
+        return Finding("replicas", "ok", "what is accepted survives one failed broker")
+    if settings.app_env != "production":
+        return Finding("replicas", "ok", "what is accepted may be lost with a broker; production needs three replicas")
+    advice = "change the topics, or set ALLOW_FEW_REPLICAS=true"
+    return Finding("replicas", "warning" if settings.allow_few_replicas else "wrong", "; ".join(lines), advice)
 
 
 def _status(status: dict[str, Any]) -> list[Finding]:
@@ -187,7 +202,7 @@ def _worker(process: str, name: str, running: float, restarts: float, fault: str
 
 def _undealt(event_log: EventLog, settings: Settings, tps: list[TopicPartition]) -> tuple[int, int]:
     """(number of pending commands, sum of the offsets up to which commands are processed)."""
-    ends, dealt, starts = event_log.ends(tps), event_log.progress(settings.app_id, tps), event_log.starts(tps)
+    ends, dealt, starts = event_log.ends(tps), event_log.progress(settings.ledger_id, tps), event_log.starts(tps)
     reached = {tp: max(dealt[tp], starts[tp]) for tp in tps}
     return sum(ends[tp] - reached[tp] for tp in tps), sum(reached.values())
 

@@ -57,7 +57,7 @@ class Companions:
         self.reconciler = Reconciler(
             lambda: build_ports(settings), books, partition_of, self._sender, topics, on_fatal, self._clock
         )
-        group = f"{settings.app_id}-notifier"
+        group = f"{settings.ledger_id}-notifier"
         self.notifier = Notifier(
             self._log, topics, books, self._open_store, self._doors, self._composer, group, on_fatal, clock=self._clock
         )

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar, cast
 
+from ledger.durability import Durability
 from ledger.errors import LogUnavailable
 from ledger.log import EventLog, Isolation, OpenTransaction, Reader, Record, TopicPartition
 
@@ -55,6 +56,10 @@ class _PatientLog:
 
     def reader(self, name: str, **how: Any) -> Reader:
         return cast("Reader", _PatientReader(self._log.reader(name, **how), self._report, self._read_patience_s))
+
+    def durability(self, topics: Iterable[str]) -> list[Durability]:
+        wanted = list(topics)
+        return self._ask(lambda: self._log.durability(wanted))
 
     def partitions(self, topic: str) -> int:
         return self._ask(lambda: self._log.partitions(topic))

@@ -77,7 +77,7 @@ class _Node:
         self._projector = Projector(self._opened.databases if self._opened else nothing(settings.topics))
         self._sender = event_log.sender("serve")
         self._app = faust_app.build_app(
-            app_id=f"{settings.app_id}-serve-{settings.node_id}",
+            app_id=f"{settings.ledger_id}-serve-{settings.node_id}",
             log=event_log,
             folder=self._projector,
             state_dir=Path(settings.state_dir),

@@ -259,6 +259,7 @@ class Up:
             "KAFKA_BOOTSTRAP_SERVERS": bootstrap_servers,
             "KAFKA_SECURITY_PROTOCOL": "PLAINTEXT",
             "ALLOW_PLAINTEXT": ",".join(sorted(allowed | {"kafka"})),  # the embedded broker, on loopback
+            "ALLOW_FEW_REPLICAS": "true",
             "LEDGER_HASH_KEY": keys["hash_key"],
             "LEDGER_TOKENS_FILE": str(self.data / "tokens.json"),
             "STATE_DIR": str(self.data / "state"),

@@ -17,6 +17,7 @@ import structlog
 
 from api.processes.log_lines import log_to_stderr
 from api.processes.patient_log import READ_PATIENCE_S, patient
+from api.processes.replicas import check_replicas
 from api.processes.running import status_writer
 from api.processes.signals import on_stop_signals, stop_with_parent
 from api.settings import Settings
@@ -38,7 +39,7 @@ def open_log(kafka: KafkaSettings) -> KafkaLog:
 
 
 def prepare_topics(event_log: EventLog, settings: Settings, stopping: threading.Event) -> bool:
-    """Create missing topics, check existing ones and the registry. Waits for a cluster that does not answer yet.
+    """Create missing topics, check existing ones, their replicas and the registry. Waits for a cluster that does not answer yet.
 
     Returns False if stopped meanwhile. Raises `TopicMismatch`, `ConfigError`.
     """
@@ -52,7 +53,7 @@ def prepare_topics(event_log: EventLog, settings: Settings, stopping: threading.
         from ledger.schemas.registry import check_registry
 
         check_registry(settings.schema_registry_url, settings.topic_prefix)
-    return True
+    return check_replicas(event_log, settings, stopping)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +106,7 @@ def run_commands(settings: Settings, kafka: KafkaSettings, with_parent: bool = F
         forget_contacts(settings.state_dir / "commands")
     on_status = status_writer(settings.state_dir)
     process = CommandsProcess(
-        event_log, open_store, settings.topics, settings.app_id, settings.node_id, companions.make, on_status
+        event_log, open_store, settings.topics, settings.ledger_id, settings.node_id, companions.make, on_status
     )
 
     def stop(*_: object) -> None:

@@ -174,7 +174,9 @@ class WriterLoop(WorkerThread):
         now = time.monotonic()
         self._fences = [at for at in self._fences if at > now - 60] + [now]
         if len(self._fences) > MAX_FENCES_PER_MINUTE:
-            raise RuntimeError("fenced repeatedly while owning the writer: does another ledger use the same APP_ID?") from exc
+            raise RuntimeError(
+                "fenced repeatedly while owning the writer: does another ledger use the same TOPIC_PREFIX and APP_ID?"
+            ) from exc
         return True
 
     def _narrow(self, exc: Rejected) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from ledger.durability import Durability
 from ledger.kafka import admin
 from ledger.kafka.bookmark import KafkaBookmark
+from ledger.kafka.durability import durability
 from ledger.kafka.lease import KafkaLease
 from ledger.kafka.reader import KafkaReader
 from ledger.kafka.sender import KafkaSender
@@ -27,6 +29,9 @@ class KafkaLog:
 
     def check_topics(self, specs: Iterable[TopicSpec]) -> None:
         admin.check_topics(self._settings, list(specs))
+
+    def durability(self, topics: Iterable[str]) -> list[Durability]:
+        return durability(self._settings, topics)
 
     def partitions(self, topic: str) -> int:
         return admin.partitions(self._settings, topic)

@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable
 from typing import Literal
 
 from ledger.clock import now_ms
+from ledger.durability import Durability
 from ledger.log import Isolation, OpenTransaction, TopicPartition, compare_topic
 from ledger.memory.clients import MemoryBookmark, MemoryReader, MemorySender, MemoryWriter
 from ledger.memory.lease import Group, MemoryLease, OnPartitions
@@ -129,6 +130,10 @@ class MemoryLog:
         with self._state.reachable():
             noted = self._groups[group].committed if group in self._groups else {}
             return {tp: noted.get(tp, 0) for tp in partitions}
+
+    def durability(self, topics: Iterable[str]) -> list[Durability]:
+        with self._state.reachable():
+            return [Durability(self._state.topic(topic).spec.name, 1, 1, False) for topic in topics]
 
     def unheld(self, topic: str, group: str, timeout_s: float = 5.0) -> list[int]:
         with self._state.reachable():

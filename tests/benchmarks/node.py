@@ -36,7 +36,7 @@ class Node:
             **NO_LIMITS,
             "KAFKA_BOOTSTRAP_SERVERS": bench.system.bootstrap_servers,
             "TOPIC_PREFIX": prefix,
-            "APP_ID": f"{prefix}ledger",
+            "APP_ID": "ledger",
             "STATE_DIR": str(state),
             "OUTBOX_DIR": str(state / "outbox"),
             "NODE_ID": prefix.strip("."),

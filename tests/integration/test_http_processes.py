@@ -47,7 +47,7 @@ class Processes:
         self._env = os.environ | {
             "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
             "TOPIC_PREFIX": topics.prefix,
-            "APP_ID": f"{topics.prefix}app",
+            "APP_ID": "app",
             "NODE_ID": "one",
             "STATE_DIR": str(folder / "state"),
             "LEDGER_HASH_KEY": HASH_KEY,

@@ -183,7 +183,7 @@ def _settings(
         outside_timeout_ms=OUTSIDE_TIMEOUT_MS,
         notify_email_url=SecretStr(email_url) if email_url else None,
         outbox_dir=sandbox.database.parent / "outbox" if sandbox else Path("outbox"),
-        app_id=f"{topics.prefix}app",
+        app_id="app",
         limit_gateway_per_second=ASKED_WITHOUT_PAUSE,
         limit_customer_per_second=ASKED_WITHOUT_PAUSE,
         limit_staff_per_second=ASKED_WITHOUT_PAUSE,
@@ -229,7 +229,7 @@ def running_ledger(
     # Tests of production's API run without the outside services, without which production refuses to start.
     outside = settings.model_copy(update={"app_env": "development"})
     companions = Companions(outside, log, lambda name: MemoryStore(), clock)
-    process = CommandsProcess(log, lambda name: MemoryStore(), topics, settings.app_id, "one", companions.make)
+    process = CommandsProcess(log, lambda name: MemoryStore(), topics, settings.ledger_id, "one", companions.make)
     stop_deciding = _start_deciding(process)
     projector = Projector.open(lambda name: MemoryStore(), topics, settings.partitions)
     sender = log.sender("test-serve")

@@ -93,7 +93,7 @@ class LedgerNode:
             **os.environ,
             "KAFKA_BOOTSTRAP_SERVERS": bootstrap,
             "TOPIC_PREFIX": topics.prefix,
-            "APP_ID": f"{topics.prefix}ledger",
+            "APP_ID": "ledger",
             "PARTITIONS": str(partitions),
             "WRITERS": str(writers),
             "LEDGER_HASH_KEY": "a key that only this test knows",
