@@ -1,0 +1,249 @@
+"""A TCP proxy in front of Kafka that delays, loses or repeats the replies of chosen requests, as a seed says.
+
+It knows the framing of Kafka's protocol and nothing else of it: a request is its size, the key and version of its API, a
+correlation id and the name of the client; a reply is its size and that id (https://kafka.apache.org/protocol). A broker whose
+advertised listener is a port of the proxy is reached only through it: `proxied_ports` of `EmbeddedBroker`.
+
+    with running_proxy({advertised: listening}) as proxy:
+        proxy.rules = Rules(seed=7, of={Api.END_TXN: Rule(share=0.1)})
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import struct
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import IntEnum, StrEnum
+from typing import NamedTuple
+
+from tests.support.patience import PATIENCE_S
+
+_SIZE = struct.Struct(">i")
+_REQUEST = struct.Struct(">hhih")  # API, its version, correlation id, length of the client's name (-1: none)
+_REPLY = struct.Struct(">i")  # correlation id
+LATE_S = 5.0  # so long a request of a client that has left may be on its way
+
+
+class Api(IntEnum):
+    """Keys of the APIs whose replies may be disturbed."""
+
+    PRODUCE = 0
+    FETCH = 1
+    JOIN_GROUP = 11
+    INIT_PRODUCER_ID = 22
+    ADD_PARTITIONS_TO_TXN = 24
+    END_TXN = 26
+
+
+class Fate(StrEnum):
+    """What becomes of one request and its reply. The broker always does what it was asked."""
+
+    PASS = "pass"
+    DELAY = "delay"  # the reply comes late, and later ones of its connection behind it
+    DROP = "drop"  # the reply never comes; the connection stays open
+    DUPLICATE = "duplicate"  # the reply comes twice
+    CUT = "cut"  # the connection ends instead
+    LATE = "late"  # the request reaches the broker late, also if the client has left by then
+
+
+class Rule(NamedTuple):
+    """The fates of one API: `share` of its requests have one of `fates`, each at most `most` times. Delays are drawn evenly."""
+
+    share: float
+    fates: tuple[Fate, ...] = (Fate.DELAY, Fate.DROP, Fate.DUPLICATE)
+    delay_s: tuple[float, float] = (0.05, 0.5)
+    most: int | None = None
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Which requests have which fate: a function of the seed, the API and the number of the request among those of its API.
+
+    `client`: only requests of clients whose names begin so.
+    """
+
+    seed: int = 0
+    of: Mapping[Api, Rule] = field(default_factory=dict)
+    client: str = ""
+
+    def draw(self, api: int, number: int) -> tuple[Fate, float]:
+        """(fate, delay in s) of the request with this number, from 0."""
+        rule = next((rule for key, rule in self.of.items() if key == api), None)
+        chance = random.Random(f"{self.seed} {api} {number}")
+        if rule is None or chance.random() >= rule.share:
+            return Fate.PASS, 0.0
+        return chance.choice(rule.fates), chance.uniform(*rule.delay_s)
+
+
+class Asked(NamedTuple):
+    """A request without a reply yet."""
+
+    api: int
+    fate: Fate
+    delay_s: float
+
+
+class KafkaProxy:
+    """Forwards each port of `targets` to another one, both on 127.0.0.1. Use it as an async context manager.
+
+    `rules` may be replaced at any time, from any thread. `seen` counts requests by API, `done` disturbed ones by API and fate.
+    """
+
+    def __init__(self, targets: Mapping[int, int], rules: Rules | None = None) -> None:
+        self.rules = rules or Rules()
+        self.seen: Counter[int] = Counter()
+        self.done: Counter[tuple[Api, Fate]] = Counter()
+        self._drawn: Counter[tuple[int, Fate]] = Counter()
+        self._targets = dict(targets)
+        self._servers: list[asyncio.Server] = []
+        self._connections: set[asyncio.Task[None]] = set()
+        self._bugs: list[BaseException] = []
+
+    async def __aenter__(self) -> KafkaProxy:
+        for port, target in self._targets.items():
+            self._servers.append(await asyncio.start_server(self._accepting(target), "127.0.0.1", port))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for server in self._servers:
+            server.close()
+        while connections := list(self._connections):
+            for connection in connections:
+                connection.cancel()
+            await asyncio.gather(*connections, return_exceptions=True)
+        await asyncio.sleep(0)  # transports close in the next turn of the loop
+        if self._bugs:
+            raise self._bugs[0]
+
+    def _accepting(self, target: int) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], None]:
+        def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = asyncio.get_running_loop().create_task(self._connection(target, reader, writer))
+            self._connections.add(task)
+            task.add_done_callback(self._ended)
+
+        return accept
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._connections.discard(task)
+        if not task.cancelled() and (exc := task.exception()) is not None:
+            self._bugs.append(exc)
+
+    async def _connection(self, target: int, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
+        """One connection of a client and its connection to the broker: both end together."""
+        try:
+            broker, to_broker = await asyncio.open_connection("127.0.0.1", target)
+        except OSError:  # no broker: the client meets what it would meet without a proxy
+            to_client.close()
+            return
+        waiting: dict[int, Asked] = {}
+        pumps = [
+            asyncio.create_task(self._requests(client, to_broker, waiting)),
+            asyncio.create_task(self._replies(broker, to_client, waiting)),
+        ]
+        try:
+            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+            if pumps[0].done() and any(asked.fate is Fate.LATE for asked in waiting.values()):
+                await asyncio.wait(pumps[1:], timeout=LATE_S)
+        finally:
+            for pump in pumps:
+                pump.cancel()
+            for writer in (to_client, to_broker):
+                writer.close()
+            outcomes = await asyncio.gather(*pumps, return_exceptions=True)
+            # Whatever else was raised than the end of a connection is a bug of the proxy.
+            self._bugs += [one for one in outcomes if isinstance(one, Exception) and not isinstance(one, OSError)]
+
+    async def _requests(self, client: asyncio.StreamReader, to_broker: asyncio.StreamWriter, waiting: dict[int, Asked]) -> None:
+        while (frame := await _frame(client)) is not None:
+            api, _, correlation_id, length = _REQUEST.unpack_from(frame)
+            asked = self._asked(api, frame[_REQUEST.size : _REQUEST.size + max(0, length)])
+            waiting[correlation_id] = asked
+            if asked.fate is Fate.LATE:
+                self._note(asked)
+                await asyncio.sleep(asked.delay_s)
+            to_broker.write(_SIZE.pack(len(frame)) + frame)
+            await to_broker.drain()
+
+    async def _replies(self, broker: asyncio.StreamReader, to_client: asyncio.StreamWriter, waiting: dict[int, Asked]) -> None:
+        while (frame := await _frame(broker)) is not None:
+            asked = waiting.pop(_REPLY.unpack_from(frame)[0])
+            copies = 1
+            if asked.fate not in (Fate.PASS, Fate.LATE):
+                self._note(asked)
+            match asked.fate:
+                case Fate.DELAY:
+                    await asyncio.sleep(asked.delay_s)
+                case Fate.DROP:
+                    continue
+                case Fate.DUPLICATE:
+                    copies = 2
+                case Fate.CUT:
+                    return
+            to_client.write((_SIZE.pack(len(frame)) + frame) * copies)
+            await to_client.drain()
+
+    def _asked(self, api: int, client: bytes) -> Asked:
+        rules = self.rules
+        if not client.startswith(rules.client.encode()):
+            return Asked(api, Fate.PASS, 0.0)
+        fate, delay_s = rules.draw(api, self.seen[api])
+        self.seen[api] += 1
+        if fate is not Fate.PASS:
+            most = rules.of[Api(api)].most
+            if most is not None and self._drawn[api, fate] >= most:
+                return Asked(api, Fate.PASS, 0.0)
+            self._drawn[api, fate] += 1
+        return Asked(api, fate, delay_s)
+
+    def _note(self, asked: Asked) -> None:
+        self.done[Api(asked.api), asked.fate] += 1
+
+
+async def _frame(reader: asyncio.StreamReader) -> bytes | None:
+    """The next request or reply without its size; None at the end of the connection, also in the middle of one."""
+    try:
+        (size,) = _SIZE.unpack(await reader.readexactly(_SIZE.size))
+        return await reader.readexactly(size)
+    except (asyncio.IncompleteReadError, OSError):
+        return None
+
+
+@contextmanager
+def running_proxy(targets: Mapping[int, int], rules: Rules | None = None) -> Iterator[KafkaProxy]:
+    """A proxy on an event loop in a thread, until the block ends."""
+    proxy, ready = KafkaProxy(targets, rules), threading.Event()
+    loop, failed = asyncio.new_event_loop(), list[BaseException]()
+    ending = asyncio.Event()
+
+    async def run() -> None:
+        async with proxy:
+            ready.set()
+            await ending.wait()
+
+    def work() -> None:
+        try:
+            loop.run_until_complete(run())
+        except BaseException as exc:
+            failed.append(exc)
+        finally:
+            ready.set()
+            loop.close()
+
+    thread = threading.Thread(target=work, name="kafka-proxy")
+    thread.start()
+    try:
+        assert ready.wait(PATIENCE_S)
+        if not failed:
+            yield proxy
+    finally:
+        if not failed:
+            loop.call_soon_threadsafe(ending.set)
+        thread.join(PATIENCE_S)
+        assert not thread.is_alive()
+    if failed:
+        raise failed[0]
