@@ -5,7 +5,7 @@ correlation id and the name of the client; a reply is its size and that id (http
 advertised listener is a port of the proxy is reached only through it: `proxied_ports` of `EmbeddedBroker`.
 
     with running_proxy({advertised: listening}) as proxy:
-        proxy.rules = Rules(seed=7, of={Api.END_TXN: Rule(share=0.1)})
+        proxy.obey(Rules(seed=7, of={Api.END_TXN: Rule(share=0.1)}))
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import random
 import struct
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
@@ -71,13 +71,31 @@ class Rules:
     of: Mapping[Api, Rule] = field(default_factory=dict)
     client: str = ""
 
-    def draw(self, api: int, number: int) -> tuple[Fate, float]:
-        """(fate, delay in s) of the request with this number, from 0."""
+    def draw(self, api: int, number: int, spent: Container[Fate] = ()) -> tuple[Fate, float]:
+        """(fate, delay in s) of the request with this number, from 0; never a fate that is `spent`."""
         rule = next((rule for key, rule in self.of.items() if key == api), None)
         chance = random.Random(f"{self.seed} {api} {number}")
-        if rule is None or chance.random() >= rule.share:
+        if rule is None or chance.random() >= rule.share or not (left := [fate for fate in rule.fates if fate not in spent]):
             return Fate.PASS, 0.0
-        return chance.choice(rule.fates), chance.uniform(*rule.delay_s)
+        return chance.choice(left), chance.uniform(*rule.delay_s)
+
+
+@dataclass
+class Tally:
+    """What happened under some rules: requests by API, and disturbed ones by API and fate, as drawn and as done."""
+
+    rules: Rules
+    seen: Counter[int] = field(default_factory=Counter)
+    drawn: Counter[tuple[int, Fate]] = field(default_factory=Counter)
+    done: Counter[tuple[Api, Fate]] = field(default_factory=Counter)
+
+    def is_complete(self) -> bool:
+        """Whether each fate of each rule happened as often as it may. Never true for a rule without `most`."""
+        return all(
+            rule.most is not None and self.done[api, fate] >= rule.most
+            for api, rule in self.rules.of.items()
+            for fate in rule.fates
+        )
 
 
 class Asked(NamedTuple):
@@ -86,23 +104,26 @@ class Asked(NamedTuple):
     api: int
     fate: Fate
     delay_s: float
+    tally: Tally
+
+    def note(self) -> None:
+        """Its fate has happened."""
+        self.tally.done[Api(self.api), self.fate] += 1
 
 
 class KafkaProxy:
-    """Forwards each port of `targets` to another one, both on 127.0.0.1. Use it as an async context manager.
-
-    `rules` may be replaced at any time, from any thread. `seen` counts requests by API, `done` disturbed ones by API and fate.
-    """
+    """Forwards each port of `targets` to another one, both on 127.0.0.1. Use it as an async context manager."""
 
     def __init__(self, targets: Mapping[int, int], rules: Rules | None = None) -> None:
-        self.rules = rules or Rules()
-        self.seen: Counter[int] = Counter()
-        self.done: Counter[tuple[Api, Fate]] = Counter()
-        self._drawn: Counter[tuple[int, Fate]] = Counter()
+        self.tally = Tally(rules or Rules())
         self._targets = dict(targets)
         self._servers: list[asyncio.Server] = []
         self._connections: set[asyncio.Task[None]] = set()
         self._bugs: list[BaseException] = []
+
+    def obey(self, rules: Rules) -> None:
+        """From now on; the tally starts over. May be called from any thread."""
+        self.tally = Tally(rules)
 
     async def __aenter__(self) -> KafkaProxy:
         for port, target in self._targets.items():
@@ -164,7 +185,7 @@ class KafkaProxy:
             asked = self._asked(api, frame[_REQUEST.size : _REQUEST.size + max(0, length)])
             waiting[correlation_id] = asked
             if asked.fate is Fate.LATE:
-                self._note(asked)
+                asked.note()
                 await asyncio.sleep(asked.delay_s)
             to_broker.write(_SIZE.pack(len(frame)) + frame)
             await to_broker.drain()
@@ -174,7 +195,7 @@ class KafkaProxy:
             asked = waiting.pop(_REPLY.unpack_from(frame)[0])
             copies = 1
             if asked.fate not in (Fate.PASS, Fate.LATE):
-                self._note(asked)
+                asked.note()
             match asked.fate:
                 case Fate.DELAY:
                     await asyncio.sleep(asked.delay_s)
@@ -188,20 +209,15 @@ class KafkaProxy:
             await to_client.drain()
 
     def _asked(self, api: int, client: bytes) -> Asked:
-        rules = self.rules
-        if not client.startswith(rules.client.encode()):
-            return Asked(api, Fate.PASS, 0.0)
-        fate, delay_s = rules.draw(api, self.seen[api])
-        self.seen[api] += 1
-        if fate is not Fate.PASS:
-            most = rules.of[Api(api)].most
-            if most is not None and self._drawn[api, fate] >= most:
-                return Asked(api, Fate.PASS, 0.0)
-            self._drawn[api, fate] += 1
-        return Asked(api, fate, delay_s)
-
-    def _note(self, asked: Asked) -> None:
-        self.done[Api(asked.api), asked.fate] += 1
+        tally = self.tally
+        if not client.startswith(tally.rules.client.encode()):
+            return Asked(api, Fate.PASS, 0.0, tally)
+        most = next((rule.most for key, rule in tally.rules.of.items() if key == api), None)
+        spent = [fate for fate in Fate if most is not None and tally.drawn[api, fate] >= most]
+        fate, delay_s = tally.rules.draw(api, tally.seen[api], spent)
+        tally.seen[api] += 1
+        tally.drawn[api, fate] += 1
+        return Asked(api, fate, delay_s, tally)
 
 
 async def _frame(reader: asyncio.StreamReader) -> bytes | None:

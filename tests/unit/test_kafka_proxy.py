@@ -103,8 +103,8 @@ def test_everything_passes_unchanged_in_order_whatever_its_size() -> None:
         client = await connect()
         sent = [client.ask(api, body=bytes(200_000)) for api in (Api.FETCH, METADATA, Api.PRODUCE, METADATA)]
         assert await client.answers(4) == sent == broker.asked
-        assert proxy.seen == Counter({Api.FETCH: 1, METADATA: 2, Api.PRODUCE: 1})
-        assert proxy.done == Counter()
+        assert proxy.tally.seen == Counter({Api.FETCH: 1, METADATA: 2, Api.PRODUCE: 1})
+        assert proxy.tally.done == Counter()
 
     through_a_proxy(story, always(Fate.DROP), Broker(reply=bytes(300_000)))
 
@@ -116,7 +116,7 @@ def test_a_dropped_reply_never_comes_and_the_next_one_does() -> None:
         later = client.ask(METADATA)
         assert await client.answers(1) == [later]
         assert broker.asked == [1, 2], "the broker did what it was asked"
-        assert proxy.done == Counter({(Api.END_TXN, Fate.DROP): 1})
+        assert proxy.tally.done == Counter({(Api.END_TXN, Fate.DROP): 1})
 
     through_a_proxy(story, always(Fate.DROP))
 
@@ -172,6 +172,21 @@ def test_a_late_request_arrives_although_its_client_has_left() -> None:
         await until_async(lambda: broker.asked == [1, 1])
 
     through_a_proxy(story, always(Fate.LATE, delay_s=1.0))
+
+
+def test_each_fate_happens_as_often_as_it_may_and_then_everything_passes() -> None:
+    async def story(proxy: KafkaProxy, broker: Broker, connect: Any) -> None:
+        client = await connect()
+        assert not proxy.tally.is_complete()
+        for _ in range(10):
+            client.ask(Api.END_TXN)
+        assert len(await client.answers(10)) == 10, "two are lost, two come twice"
+        assert proxy.tally.done == Counter({(Api.END_TXN, fate): 2 for fate in (Fate.DELAY, Fate.DROP, Fate.DUPLICATE)})
+        assert proxy.tally.is_complete()
+        proxy.obey(proxy.tally.rules)
+        assert (proxy.tally.done, proxy.tally.is_complete()) == (Counter(), False)
+
+    through_a_proxy(story, Rules(of={Api.END_TXN: Rule(1.0, delay_s=(0.0, 0.0), most=2)}))
 
 
 def test_only_requests_of_the_named_clients_are_disturbed() -> None:
@@ -247,7 +262,7 @@ def test_it_runs_in_a_thread_beside_a_test() -> None:
 
     with running_proxy({port: broker_port}) as proxy:
         assert asyncio.run(serve_and_ask()) == [1]
-    assert proxy.seen == Counter({METADATA: 1})
+    assert proxy.tally.seen == Counter({METADATA: 1})
 
 
 def test_a_port_that_is_taken_fails_the_block() -> None:
