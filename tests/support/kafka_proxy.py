@@ -26,7 +26,7 @@ from tests.support.patience import PATIENCE_S
 _SIZE = struct.Struct(">i")
 _REQUEST = struct.Struct(">hhih")  # API, its version, correlation id, length of the client's name (-1: none)
 _REPLY = struct.Struct(">i")  # correlation id
-LATE_S = 5.0  # so long a request of a client that has left may be on its way
+LATE_S = 5.0  # so long the broker may take for a request whose client is gone
 
 
 class Api(IntEnum):
@@ -48,7 +48,7 @@ class Fate(StrEnum):
     DROP = "drop"  # the reply never comes; the connection stays open
     DUPLICATE = "duplicate"  # the reply comes twice
     CUT = "cut"  # the connection ends instead
-    LATE = "late"  # the request reaches the broker late, also if the client has left by then
+    LATE = "late"  # the connection ends, and only then does the request reach the broker: perhaps after its repetition
 
 
 class Rule(NamedTuple):
@@ -108,7 +108,12 @@ class Asked(NamedTuple):
 
     def note(self) -> None:
         """Its fate has happened."""
-        self.tally.done[Api(self.api), self.fate] += 1
+        if self.fate is not Fate.PASS:
+            self.tally.done[Api(self.api), self.fate] += 1
+
+    def withdraw(self) -> None:
+        """Its fate will not happen, because its connection has ended."""
+        self.tally.drawn[self.api, self.fate] -= 1
 
 
 class KafkaProxy:
@@ -163,7 +168,7 @@ class KafkaProxy:
             return
         waiting: dict[int, Asked] = {}
         pumps = [
-            asyncio.create_task(self._requests(client, to_broker, waiting)),
+            asyncio.create_task(self._requests(client, to_client, to_broker, waiting)),
             asyncio.create_task(self._replies(broker, to_client, waiting)),
         ]
         try:
@@ -171,6 +176,8 @@ class KafkaProxy:
             if pumps[0].done() and any(asked.fate is Fate.LATE for asked in waiting.values()):
                 await asyncio.wait(pumps[1:], timeout=LATE_S)
         finally:
+            for asked in waiting.values():
+                asked.withdraw()
             for pump in pumps:
                 pump.cancel()
             for writer in (to_client, to_broker):
@@ -179,34 +186,37 @@ class KafkaProxy:
             # Whatever else was raised than the end of a connection is a bug of the proxy.
             self._bugs += [one for one in outcomes if isinstance(one, Exception) and not isinstance(one, OSError)]
 
-    async def _requests(self, client: asyncio.StreamReader, to_broker: asyncio.StreamWriter, waiting: dict[int, Asked]) -> None:
+    async def _requests(
+        self,
+        client: asyncio.StreamReader,
+        to_client: asyncio.StreamWriter,
+        to_broker: asyncio.StreamWriter,
+        waiting: dict[int, Asked],
+    ) -> None:
         while (frame := await _frame(client)) is not None:
             api, _, correlation_id, length = _REQUEST.unpack_from(frame)
             asked = self._asked(api, frame[_REQUEST.size : _REQUEST.size + max(0, length)])
-            waiting[correlation_id] = asked
             if asked.fate is Fate.LATE:
-                asked.note()
+                to_client.close()
                 await asyncio.sleep(asked.delay_s)
+            waiting[correlation_id] = asked
             to_broker.write(_SIZE.pack(len(frame)) + frame)
             await to_broker.drain()
+            if asked.fate is Fate.LATE:
+                return
 
     async def _replies(self, broker: asyncio.StreamReader, to_client: asyncio.StreamWriter, waiting: dict[int, Asked]) -> None:
         while (frame := await _frame(broker)) is not None:
             asked = waiting.pop(_REPLY.unpack_from(frame)[0])
-            copies = 1
-            if asked.fate not in (Fate.PASS, Fate.LATE):
-                asked.note()
-            match asked.fate:
-                case Fate.DELAY:
-                    await asyncio.sleep(asked.delay_s)
-                case Fate.DROP:
-                    continue
-                case Fate.DUPLICATE:
-                    copies = 2
-                case Fate.CUT:
-                    return
-            to_client.write((_SIZE.pack(len(frame)) + frame) * copies)
-            await to_client.drain()
+            if asked.fate is Fate.DELAY:
+                await asyncio.sleep(asked.delay_s)
+            asked.note()
+            if asked.fate in (Fate.CUT, Fate.LATE):
+                return
+            copies = {Fate.DROP: 0, Fate.DUPLICATE: 2}.get(asked.fate, 1)
+            if copies and not to_client.is_closing():
+                to_client.write((_SIZE.pack(len(frame)) + frame) * copies)
+                await to_client.drain()
 
     def _asked(self, api: int, client: bytes) -> Asked:
         tally = self.tally

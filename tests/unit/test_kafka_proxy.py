@@ -16,21 +16,28 @@ from tests.support.kafka_proxy import Api, Fate, KafkaProxy, Rule, Rules, runnin
 from tests.support.patience import PATIENCE_S, until_async
 
 METADATA = 3  # an API whose replies are never disturbed
+SILENT = Api.JOIN_GROUP  # one that may wait long for its reply
 
 
 class Broker:
-    """Answers each request with its correlation id and `reply`; `asked` are the correlation ids that arrived."""
+    """Answers each request with its correlation id and `reply`; `asked` are the correlation ids that arrived.
+
+    Requests of the API `silent` get no reply.
+    """
 
     def __init__(self, reply: bytes = b"reply") -> None:
         self.asked: list[int] = []
+        self.silent: int | None = None
         self._reply = reply
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while header := await reader.read(4):
                 (size,) = struct.unpack(">i", header)
-                _, _, correlation_id = struct.unpack_from(">hhi", await reader.readexactly(size))
+                api, _, correlation_id = struct.unpack_from(">hhi", await reader.readexactly(size))
                 self.asked.append(correlation_id)
+                if api == self.silent:
+                    continue
                 answer = struct.pack(">i", correlation_id) + self._reply
                 writer.write(struct.pack(">i", len(answer)) + answer)
         finally:
@@ -160,18 +167,39 @@ def test_a_connection_is_cut_instead_of_a_reply_and_the_next_one_works() -> None
     through_a_proxy(story, always(Fate.CUT, most=1))
 
 
-def test_a_late_request_arrives_although_its_client_has_left() -> None:
+def test_a_late_request_arrives_after_its_connection_has_ended_and_after_its_repetition() -> None:
     async def story(proxy: KafkaProxy, broker: Broker, connect: Any) -> None:
         client = await connect()
-        client.ask(Api.END_TXN)
-        client.close()
-        next_one = await connect()
-        next_one.ask(METADATA)
-        assert await next_one.answers(1) == [1]
-        assert broker.asked == [1], "only the second client's has arrived"
-        await until_async(lambda: broker.asked == [1, 1])
+        for _ in range(2):
+            client.ask(METADATA)
+        late = client.ask(Api.END_TXN)
+        assert await client.answers(3) in ([1, 2], [1], []), "the connection ends"
+        again = await connect()
+        again.number = 10
+        repeated = again.ask(Api.END_TXN)
+        assert await again.answers(1) == [repeated]
+        await until_async(lambda: late in broker.asked)
+        assert broker.asked == [1, 2, repeated, late]
+        await until_async(lambda: proxy.tally.done == Counter({(Api.END_TXN, Fate.LATE): 1}))
 
-    through_a_proxy(story, always(Fate.LATE, delay_s=1.0))
+    through_a_proxy(story, always(Fate.LATE, delay_s=1.0, most=1))
+
+
+def test_a_fate_that_cannot_happen_any_more_happens_to_a_later_request() -> None:
+    async def story(proxy: KafkaProxy, broker: Broker, connect: Any) -> None:
+        silent = await connect()
+        silent.ask(SILENT)
+        await until_async(lambda: broker.asked == [1])
+        silent.close()
+        await until_async(lambda: proxy.tally.drawn[SILENT, Fate.DUPLICATE] == 0)
+        broker.silent = None
+        client = await connect()
+        client.ask(SILENT)
+        assert await client.answers(2) == [1, 1]
+
+    broker = Broker()
+    broker.silent = SILENT
+    through_a_proxy(story, always(Fate.DUPLICATE, api=SILENT, most=1), broker)
 
 
 def test_each_fate_happens_as_often_as_it_may_and_then_everything_passes() -> None:
