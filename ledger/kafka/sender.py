@@ -32,21 +32,37 @@ def sender_config(settings: KafkaSettings, name: str, linger_ms: float) -> dict[
     }
 
 
+class _Client:
+    """One producer, and the fatal error after which it accepts nothing more."""
+
+    def __init__(self, config: dict[str, object], client_log: ClientLog) -> None:
+        self.fatal: KafkaError | None = None
+        self._log = client_log
+        self.producer = Producer(config | {"error_cb": self._error}, logger=client_log)
+
+    def _error(self, error: KafkaError) -> None:
+        self._log.error(error)
+        if is_fatal(error):
+            self.fatal = error
+
+
 class KafkaSender:
     """`ledger.log.Sender` on Kafka. `send` may be called from any thread; every `on_ack` runs on the sender's own.
 
     After a fatal error, an idempotent producer accepts nothing more; it is replaced, and its records are called back with the
-    error. An exception in an `on_ack` is a bug: the other callbacks still run, and further sends are refused with it.
+    error. An `on_ack` that sends again then reaches the new one. An exception in an `on_ack` is a bug: the other callbacks still
+    run, and further sends are refused with it.
     """
 
     def __init__(self, settings: KafkaSettings, name: str, linger_ms: float) -> None:
         self._name = name
         self._log = ClientLog(name)
-        self._config = sender_config(settings, name, linger_ms) | {"error_cb": self._error}
-        self._producer = self._new_producer()
+        self._config = sender_config(settings, name, linger_ms)
+        self._client = self._new_client()
+        self._replaced: list[_Client] = []
+        self._replacing = threading.RLock()
         self._unanswered = 0
         self._changed = threading.Condition()
-        self._fatal: KafkaError | None = None
         self._bug: BaseException | None = None
         self._closing = False
         self._ending = threading.Event()
@@ -56,16 +72,11 @@ class KafkaSender:
     def _stopped(self, exc: BaseException) -> None:
         self._bug = exc  # raised by the next send
 
-    def _new_producer(self) -> Producer:
+    def _new_client(self) -> _Client:
         try:
-            return Producer(self._config, logger=self._log)
+            return _Client(self._config, self._log)
         except KafkaException as exc:
             raise from_exception(exc, f"sender {self._name}") from exc
-
-    def _error(self, error: KafkaError) -> None:
-        self._log.error(error)
-        if is_fatal(error):
-            self._fatal = error
 
     def send(self, record: NewRecord, on_ack: OnAck) -> None:
         refuse_oversized(record)
@@ -73,20 +84,10 @@ class KafkaSender:
             raise LogError(f"sender {self._name} is closed")
         if self._bug is not None:
             raise LogError(f"sender {self._name} stopped: an on_ack raised {self._bug!r}") from self._bug
-        topic, partition, key, value, timestamp_ms, headers = record
-        producer = self._producer
         with self._changed:
             self._unanswered += 1
         try:
-            producer.produce(
-                topic,
-                value,
-                key,
-                partition,
-                on_delivery=lambda error, message: self._answer(on_ack, error, message),
-                timestamp=timestamp_ms,
-                headers=list(headers) or None,
-            )
+            self._produce(record, on_ack)
         except BaseException as exc:
             self._answered()
             if isinstance(exc, BufferError):
@@ -94,11 +95,32 @@ class KafkaSender:
                     f"{QUEUED_RECORDS} records or 64 MiB are waiting in sender {self._name}{self._log.said()}"
                 ) from exc
             if isinstance(exc, (KafkaException, SystemError)):
-                error = kafka_error(exc)
-                if error is not None and is_fatal(error) and producer is self._producer:
-                    self._fatal = error
-                raise from_exception(exc, f"sender {self._name}: {topic}/{partition}") from exc
+                raise from_exception(exc, f"sender {self._name}: {record.topic}/{record.partition}") from exc
             raise
+
+    def _produce(self, record: NewRecord, on_ack: OnAck) -> None:
+        """Hand `record` to the producer; to a new one if a fatal error has ended this one."""
+        client = self._client
+        try:
+            self._produce_with(client, record, on_ack)
+        except (KafkaException, SystemError) as exc:
+            error = kafka_error(exc)
+            if error is None or not is_fatal(error):
+                raise
+            self._replace(client, error)
+            self._produce_with(self._client, record, on_ack)
+
+    def _produce_with(self, client: _Client, record: NewRecord, on_ack: OnAck) -> None:
+        topic, partition, key, value, timestamp_ms, headers = record
+        client.producer.produce(
+            topic,
+            value,
+            key,
+            partition,
+            on_delivery=lambda error, message: self._answer(on_ack, error, message),
+            timestamp=timestamp_ms,
+            headers=list(headers) or None,
+        )
 
     def _answer(self, on_ack: OnAck, error: KafkaError | None, message: Message) -> None:
         try:
@@ -126,25 +148,35 @@ class KafkaSender:
 
     def _serve(self) -> None:
         while not (self._closing and not self._unanswered):
+            client = self._client
             try:
-                self._producer.poll(0.1)
-                if self._fatal is not None:
-                    self._replace(self._fatal)
+                client.producer.poll(0.1)
             except (KafkaException, SystemError) as exc:
                 error = kafka_error(exc)
                 if error is None:
                     raise
-                self._fatal = error
+                client.fatal = error
+            if client.fatal is not None:
+                self._replace(client, client.fatal)
+            self._drain()
             if not self._unanswered:
                 self._log.lines.clear()  # old trouble does not explain a new failure
 
-    def _replace(self, error: KafkaError) -> None:
-        log.warning("%s: new producer after fatal %s", self._name, error)
-        # from here on, other threads send to the new producer; the old one refuses late sends
-        old, self._producer, self._fatal = self._producer, self._new_producer(), None
-        old.purge()
-        while len(old):
-            old.poll(0.1)
+    def _replace(self, client: _Client, error: KafkaError) -> None:
+        """Use a new producer from here on, unless another thread has replaced this one; it refuses late sends."""
+        with self._replacing:
+            if client is self._client:
+                log.warning("%s: new producer after fatal %s", self._name, error)
+                self._client = self._new_client()
+                self._replaced.append(client)
+
+    def _drain(self) -> None:
+        """Call back the records of replaced producers."""
+        while self._replaced:
+            producer = self._replaced.pop().producer
+            producer.purge()
+            while len(producer):
+                producer.poll(0.1)
 
     def flush(self, timeout_s: float) -> int:
         deadline = time.monotonic() + timeout_s
@@ -159,7 +191,7 @@ class KafkaSender:
             return
         self._closing = True
         if self.flush(MESSAGE_TIMEOUT_S + 1):
-            self._producer.purge()  # the thread delivers these answers, too
+            self._client.producer.purge()  # the thread delivers these answers, too
         self._ending.set()
         self._thread.join(5)
         if self._thread.is_alive():

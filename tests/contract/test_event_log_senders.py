@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, KafkaException
 
 from ledger.errors import EncodeError, LogError, LogUnavailable
 from ledger.kafka.log import KafkaLog
@@ -117,9 +117,9 @@ def test_a_sender_whose_producer_had_a_fatal_error_continues_with_another(kafka:
     sender, acks = log.sender("sender"), Acks()
     for n in range(100):
         sender.send(NewRecord(topic, 0, None, b"%d" % n), acks)
-    old = sender._producer
-    sender._error(KafkaError(KafkaError._FATAL, "as an idempotent producer reports it", True))
-    until(lambda: sender._producer is not old)
+    old = sender._client
+    old._error(KafkaError(KafkaError._FATAL, "as an idempotent producer reports it", True))
+    until(lambda: sender._client is not old)
     assert sender.flush(PATIENCE_S) == 0
     before = len(acks.acked) + len(acks.errors)
     sender.send(NewRecord(topic, 0, None, b"after"), acks)
@@ -127,6 +127,41 @@ def test_a_sender_whose_producer_had_a_fatal_error_continues_with_another(kafka:
     sender.close()
     assert before == 100
     assert log.ends([TopicPartition(topic, 0)]) == {TopicPartition(topic, 0): acks.acked[-1].offset + 1}
+
+
+class EndedProducer:
+    """A producer after a fatal error, before anybody has noticed: it accepts nothing."""
+
+    def __init__(self, producer: Any) -> None:
+        self._producer = producer
+
+    def produce(self, *_: object, **__: object) -> None:
+        raise KafkaException(KafkaError(KafkaError._FATAL, "Unable to produce message: Local: Fatal error", True))
+
+    def __len__(self) -> int:
+        return len(self._producer)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._producer, name)
+
+
+@pytest.mark.kafka
+def test_a_record_sent_after_a_fatal_error_reaches_the_next_producer(kafka: KafkaSettings, topics: Topics) -> None:
+    """Also from the answer to a record that the error failed: that used to raise inside it, which stopped the sender for good."""
+    log, topic = KafkaLog(kafka), f"{topics.prefix}topic"
+    log.ensure_topics([TopicSpec(topic, 1)])
+    sender, acks = log.sender("sender"), Acks()
+
+    def again(acked: Acked | None, error: LogError | None) -> None:
+        sender._client.producer = EndedProducer(sender._client.producer)  # type: ignore[assignment]
+        sender.send(NewRecord(topic, 0, None, b"again"), acks)
+
+    sender.send(NewRecord(topic, 0, None, b"first"), again)
+    assert sender.flush(PATIENCE_S) == 0
+    sender.send(NewRecord(topic, 0, None, b"after"), acks)
+    assert sender.flush(PATIENCE_S) == 0
+    sender.close()
+    assert (len(acks.acked), acks.errors) == (2, [])
 
 
 class FaultyProducer:
@@ -151,7 +186,7 @@ def test_a_sender_whose_thread_had_an_error_still_answers(kafka: KafkaSettings, 
     log, topic = KafkaLog(kafka), f"{topics.prefix}topic"
     log.ensure_topics([TopicSpec(topic, 1)])
     sender, acks = log.sender(f"{topics.prefix}sender"), Acks()
-    faulty = sender._producer = FaultyProducer(sender._producer, 2)  # type: ignore[assignment]
+    faulty = sender._client.producer = FaultyProducer(sender._client.producer, 2)  # type: ignore[assignment]
     until(lambda: faulty.faults == 0)
     for n in range(10):
         sender.send(NewRecord(topic, 0, None, b"%d" % n), acks)
