@@ -65,8 +65,8 @@ def transact_trusting(kafka: Proxied, topic: str) -> list[str]:
             current.commit_transaction(PATIENCE_S)
         except KafkaException:
             current = producer()
-            if found := torn(copies(kafka, topic)):
-                return found
+            if halves := torn(copies(kafka, topic)):
+                return halves
     return []
 
 

@@ -19,7 +19,7 @@ TODAY, TOMORROW = "2024-10-04", "2024-10-05"
 SUMMARY = {"status": "pending", "payment_state": "none", "total_minor": 500, "captured_minor": 0, "refunded_minor": 0}
 DIGESTS = {order_id: hashlib.sha256(order_id.encode()).digest() for order_id in ("ord_a", "ord_b", "ord_c")}
 CUSTOMERS = {"ord_a": "ada", "ord_b": "bob", "ord_c": "ada"}
-GIVEN = {
+SENT = {
     order_id: {
         "name": "Ada" if customer == "ada" else "Bob",
         "email": f"{order_id}@{customer}.example",
@@ -94,8 +94,8 @@ def row(order_id: str) -> dict[str, Any]:
 
 def contact(order_id: str) -> Decoded:
     key = f"{order_id}/{DIGESTS[order_id].hex()}".encode()
-    fields = GIVEN[order_id] | {"customer_id": CUSTOMERS[order_id], "billing_address": None, "note": None, "locale": None}
-    fields["shipping_address"] = GIVEN[order_id]["shipping_address"] | {"line2": None, "region": None}
+    fields = SENT[order_id] | {"customer_id": CUSTOMERS[order_id], "billing_address": None, "note": None, "locale": None}
+    fields["shipping_address"] = SENT[order_id]["shipping_address"] | {"line2": None, "region": None}
     return Decoded(Raw(0, 0, 0, key, b"value"), fields)
 
 
@@ -114,12 +114,12 @@ def everything() -> Shown:
             day | {"day": TODAY, "currency": "EUR", "placed": 3, "placed_minor": 1500, "captured_minor": 500},
             day | {"day": TOMORROW, "currency": "EUR", "cancelled": 1},
         ],
-        orders={order_id: row(order_id) | {"contact": GIVEN[order_id]} for order_id in CUSTOMERS},
+        orders={order_id: row(order_id) | {"contact": SENT[order_id]} for order_id in CUSTOMERS},
         contacts=[contact(order_id) for order_id in CUSTOMERS],
         mails=[
-            *(Mail(order_id, 1, GIVEN[order_id]["email"], "Your order costs €5.00.") for order_id in CUSTOMERS),
-            Mail("ord_a", 3, GIVEN["ord_a"]["email"], "Your order is paid."),
-            Mail("ord_b", 4, GIVEN["ord_b"]["email"], "Your order is cancelled."),
+            *(Mail(order_id, 1, SENT[order_id]["email"], "Your order costs €5.00.") for order_id in CUSTOMERS),
+            Mail("ord_a", 3, SENT["ord_a"]["email"], "Your order is paid."),
+            Mail("ord_b", 4, SENT["ord_b"]["email"], "Your order is cancelled."),
         ],
     )
 
@@ -127,11 +127,11 @@ def everything() -> Shown:
 def test_a_shop_that_shows_everything_right_has_no_problem() -> None:
     judged = ledger()
     assert judged.problems == []
-    assert shown_checker.judge(judged, everything(), GIVEN) == []
+    assert shown_checker.judge(judged, everything(), SENT) == []
 
 
 def in_row(**members: Any) -> Callable[[Shown], None]:
-    """In the list of all orders, row 1 of order c has other members."""
+    """In the list of all orders, the row of order c has other members."""
 
     def change(shown: Shown) -> None:
         shown.lists[Wanted()][1] |= members
@@ -188,7 +188,7 @@ def in_mail(index: int, **members: Any) -> Callable[[Shown], None]:
         (lambda s: s.contacts.append(Decoded(s.contacts[0].raw, {})), "ord_a: its contact is not in the topic"),
         (in_contact(email="bob@bob.example"), "ord_a: the contact in the topic is not the one that was sent"),
         (in_contact(customer_id="bob"), "ord_a: the contact in the topic is not the one that was sent"),
-        (lambda s: s.orders["ord_a"].update(contact=GIVEN["ord_b"]), "ord_a: the contact in its answer is not the one"),
+        (lambda s: s.orders["ord_a"].update(contact=SENT["ord_b"]), "ord_a: the contact in its answer is not the one"),
         (lambda s: s.orders["ord_a"].update(contact=None), "ord_a: the contact in its answer is not the one"),
         (lambda s: s.mails.pop(), "ord_b v4 OrderCancelled was not announced"),
         (lambda s: s.mails.pop(3), "ord_a v3 PaymentCaptured was not announced"),
@@ -201,7 +201,7 @@ def in_mail(index: int, **members: Any) -> Callable[[Shown], None]:
 def test_a_broken_promise_is_found(change: Callable[[Shown], object], problem: str) -> None:
     shown = copy.deepcopy(everything())
     change(shown)
-    problems = shown_checker.judge(ledger(), shown, GIVEN)
+    problems = shown_checker.judge(ledger(), shown, SENT)
     assert any(problem in line for line in problems), problems
 
 
@@ -211,14 +211,14 @@ def test_a_contact_in_another_topic_is_found(topic: str, secret: str) -> None:
     judged = ledger()
     fields = judged.events[-1].fields | {"type": "MetadataChanged", "version": 5}
     getattr(judged, topic).append(Decoded(Raw(1, 7, 0, b"key", f"junk {secret}".encode()), fields))
-    assert shown_checker.judge(judged, everything(), GIVEN) == [f"{topic} 1-7 contains a contact"]
+    assert shown_checker.judge(judged, everything(), SENT) == [f"{topic} 1-7 contains a contact"]
 
 
 def test_events_before_the_notifier_began_need_no_message() -> None:
     shown = everything()
     shown.mails = shown.mails[-1:]
-    assert shown_checker.judge(ledger(), shown, GIVEN, announced_from_ms=NOON + DAY_MS) == []
-    assert len(shown_checker.judge(ledger(), shown, GIVEN, announced_from_ms=NOON + 1)) == 3
+    assert shown_checker.judge(ledger(), shown, SENT, announced_from_ms=NOON + DAY_MS) == []
+    assert len(shown_checker.judge(ledger(), shown, SENT, announced_from_ms=NOON + 1)) == 3
 
 
 @pytest.mark.parametrize(

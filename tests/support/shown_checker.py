@@ -1,7 +1,7 @@
 """Compares what people are shown with the topic: lists, totals, flags, contacts, messages. It imports no rule of the product.
 
-`Shown` is what was read through the API, from `order-contacts` and from the outbox; `Given` is what the customers sent. Each
-function returns every disagreement as one line:
+`Shown` is what was read through the API, from `order-contacts` and from the outbox; `buyers` are the contacts that customers
+sent, by order. Each function returns every disagreement as one line:
 
     lists      each list has exactly its orders, newest first, each once, and each row is the order as the topic has it
     totals     per UTC day and currency: orders placed, cancelled, shipped, delivered; amounts placed, captured, refunded
@@ -57,14 +57,14 @@ class Shown:
     mails: list[Mail] = field(default_factory=list)
 
 
-def judge(ledger: Ledger, shown: Shown, given: Mapping[str, dict[str, Any]], announced_from_ms: int = 0) -> list[str]:
-    """Every disagreement. `given`: the contact sent with each order; `announced_from_ms`: earlier events need no message."""
+def judge(ledger: Ledger, shown: Shown, buyers: Mapping[str, dict[str, Any]], announced_from_ms: int = 0) -> list[str]:
+    """Every disagreement. `buyers`: the contact sent with each order; `announced_from_ms`: earlier events need no message."""
     return [
         *(line for wanted, rows in shown.lists.items() for line in judge_list(ledger, wanted, rows)),
         *judge_totals(ledger, shown.daily),
         *judge_flags(ledger, shown.orders.values()),
-        *judge_contacts(ledger, shown, given),
-        *judge_mails(ledger, shown.mails, given, announced_from_ms),
+        *judge_contacts(ledger, shown, buyers),
+        *judge_mails(ledger, shown.mails, buyers, announced_from_ms),
     ]
 
 
@@ -188,7 +188,7 @@ def judge_flags(ledger: Ledger, orders: Iterable[dict[str, Any]]) -> list[str]:
 # ---- contacts -------------------------------------------------------------------------------------------------------
 
 
-def judge_contacts(ledger: Ledger, shown: Shown, given: Mapping[str, dict[str, Any]]) -> list[str]:
+def judge_contacts(ledger: Ledger, shown: Shown, buyers: Mapping[str, dict[str, Any]]) -> list[str]:
     """Contacts of accepted orders, none of them erased; and where no contact may be."""
     current: dict[bytes, dict[str, Any]] = {}
     for record in shown.contacts:
@@ -196,17 +196,17 @@ def judge_contacts(ledger: Ledger, shown: Shown, given: Mapping[str, dict[str, A
         current[record.raw.key] = record.fields
     wrong = []
     for order_id, first in _first_events(ledger).items():
-        if order_id not in given or first.get("placed") is None:
+        if order_id not in buyers or first.get("placed") is None:
             continue
         contact = current.get(f"{order_id}/{first['placed']['contact_digest'].hex()}".encode())
         if not contact:
             wrong.append(f"{order_id}: its contact is not in the topic")
-        elif _plain(contact) != _plain(given[order_id]) or contact["customer_id"] != first["customer_id"]:
+        elif _plain(contact) != _plain(buyers[order_id]) or contact["customer_id"] != first["customer_id"]:
             wrong.append(f"{order_id}: the contact in the topic is not the one that was sent")
         answered = shown.orders.get(order_id, {}).get("contact", {})
-        if order_id in shown.orders and (answered is None or _plain(answered) != _plain(given[order_id])):
+        if order_id in shown.orders and (answered is None or _plain(answered) != _plain(buyers[order_id])):
             wrong.append(f"{order_id}: the contact in its answer is not the one that was sent")
-    return [*wrong, *_leaks(ledger, given.values())]
+    return [*wrong, *_leaks(ledger, buyers.values())]
 
 
 def _plain(contact: Mapping[str, Any]) -> dict[str, Any]:
@@ -248,7 +248,7 @@ def is_announced(f: Mapping[str, Any]) -> bool:
 
 
 def judge_mails(
-    ledger: Ledger, mails: Iterable[Mail], given: Mapping[str, dict[str, Any]], announced_from_ms: int = 0
+    ledger: Ledger, mails: Iterable[Mail], buyers: Mapping[str, dict[str, Any]], announced_from_ms: int = 0
 ) -> list[str]:
     """Every mail belongs to an announced event, and the other way round; each went to the address of its order."""
     mails = list(mails)
@@ -257,14 +257,14 @@ def judge_mails(
     wrong = [
         f"{order_id} v{version} {f['type']} was not announced"
         for (order_id, version), f in events.items()
-        if order_id in given and is_announced(f) and f["occurred_at"] >= announced_from_ms and (order_id, version) not in sent
+        if order_id in buyers and is_announced(f) and f["occurred_at"] >= announced_from_ms and (order_id, version) not in sent
     ]
     for mail in mails:
         f = events.get((mail.order_id, mail.version))
         if f is None or not is_announced(f):
             wrong.append(f"{mail.order_id} v{mail.version}: a message about {f['type'] if f else 'nothing'}")
             continue
-        if mail.order_id in given and mail.to != given[mail.order_id]["email"]:
+        if mail.order_id in buyers and mail.to != buyers[mail.order_id]["email"]:
             wrong.append(f"{mail.order_id} v{mail.version}: the message went to another address")
         if f["type"] == "OrderPlaced" and f"{f['total_minor'] / 100:.2f}" not in mail.text.replace(",", ""):
             wrong.append(f"{mail.order_id} v{mail.version}: the message does not name the total, {f['total_minor']}")
