@@ -42,8 +42,11 @@ def keep(directory: Path) -> str | None:
     return json.dumps({"sha256": _digest(kept), "files": kept}, indent=1)
 
 
-def lay_out(text: str, directory: Path) -> bool:
-    """Write the result of `keep` into the new `directory`, with new ids. False, without writing, if it is damaged."""
+def lay_out(text: str, directory: Path, cluster_id: str | None = None) -> bool:
+    """Write the result of `keep` into the new `directory`, with new ids, or with this `cluster_id`.
+
+    False, without writing, if it is damaged.
+    """
     try:
         document = json.loads(text)
         kept = document["files"]
@@ -56,7 +59,8 @@ def lay_out(text: str, directory: Path) -> bool:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(base64.b64decode(content))
     meta = directory / _META
-    meta.write_text(_ID.sub(lambda match: f"{match[1]}={new_id()}", meta.read_text("utf-8")), "utf-8")
+    ids = {"cluster.id": cluster_id or new_id(), "directory.id": new_id()}
+    meta.write_text(_ID.sub(lambda match: f"{match[1]}={ids[match[1]]}", meta.read_text("utf-8")), "utf-8")
     return True
 
 

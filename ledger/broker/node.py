@@ -32,7 +32,8 @@ from ledger.broker import aot_cache, formatting
 from ledger.broker.fetching import Report, StartProgress
 from ledger.broker.jars import JarCheck, ensure_jars, jar_paths, one_at_a_time
 from ledger.broker.java import LogLevel, broker_command, java_environment, java_path, stop_leftovers, tail
-from ledger.broker.properties import OWNED_PROPERTIES, cluster_id_of, server_properties, write_properties
+from ledger.broker.properties import OWNED_PROPERTIES, cluster_id_of, format_properties, server_properties, write_properties
+from ledger.broker.quorum import Quorum
 from ledger.broker.readiness import ask_metadata
 from ledger.errors import BrokerError
 from ledger.files import errors_of_the_disk, private_folder, require_disk, write_whole
@@ -63,6 +64,7 @@ class EmbeddedBroker:
     min_free_mb: `start` fails with less free disk space.
     aot_output: where Java writes its ahead-of-time cache when it stops; None: use the cache beside the jars, if any.
     check: a check of the jars that has already begun, for the first start. Later starts hash the jars themselves.
+    quorum: the cluster that this node belongs to. `start` then returns when the cluster knows it, so start all nodes together.
     """
 
     def __init__(  # noqa: PLR0913  # its parts
@@ -82,6 +84,7 @@ class EmbeddedBroker:
         min_free_mb: int = _MIN_FREE_MB,
         aot_output: Path | None = None,
         check: JarCheck | None = None,
+        quorum: Quorum | None = None,
     ) -> None:
         if owned := OWNED_PROPERTIES & set(properties or {}):
             raise ValueError(f"these properties cannot be set: {', '.join(sorted(owned))}")
@@ -96,6 +99,8 @@ class EmbeddedBroker:
         self._die_with_parent = die_with_parent and sys.platform != "win32"
         self._cache = aot_cache.Offered(aot_output)
         self._check = check
+        self._quorum = quorum
+        self._cluster_id = quorum.cluster_id if quorum else None
         self._watch: OwnerWatch | None = None
         self._proxied_ports = proxied_ports
         self._cache_dir = cache_dir
@@ -239,9 +244,9 @@ class EmbeddedBroker:
             report(StartProgress("format", 0, 1, "steps"))
             fresh = self._dir / "log.new"
             shutil.rmtree(fresh, ignore_errors=True)
-            properties = self._server_properties(9092, 9093) | {"log.dirs": fresh.name}
+            properties = format_properties(self._quorum) | self._properties | {"log.dirs": fresh.name}
             kept = formatting.kept_file(jars, {name: properties[name] for name in properties if "listener" not in name})
-            if not (kept.exists() and formatting.lay_out(kept.read_text("utf-8"), fresh)):
+            if not (kept.exists() and formatting.lay_out(kept.read_text("utf-8"), fresh, self._cluster_id)):
                 shutil.rmtree(fresh, ignore_errors=True)
                 self._run_format(jars, properties, patience)
                 with suppress(OSError):  # without a writable cache it is just slower
@@ -253,7 +258,7 @@ class EmbeddedBroker:
 
     def _run_format(self, jars: list[Path], properties: Mapping[str, str], patience: Patience) -> None:
         write_properties(self._dir / "format.properties", properties)
-        tool = ["kafka.tools.StorageTool", "format", "-t", formatting.new_id(), "-c", "format.properties"]
+        tool = ["kafka.tools.StorageTool", "format", "-t", self._cluster_id or formatting.new_id(), "-c", "format.properties"]
         command = [*self._java(jars, _QUICK), *tool]
         said = self._dir / "format.out"
         with said.open("wb") as out:
@@ -281,8 +286,10 @@ class EmbeddedBroker:
                 raise BrokerError(
                     "port_taken", f"port {port} on 127.0.0.1 is in use by another process: choose another port, or 0"
                 )
-            controller_port = free_port(remembered.get("controller_port"), avoid=port)
-            write_properties(self._dir / "server.properties", self._server_properties(port, controller_port))
+            fixed_port = self._quorum.controller_port if self._quorum else None
+            controller_port = fixed_port or free_port(remembered.get("controller_port"), avoid=port)
+            properties = server_properties(port, controller_port, self._proxied_ports, self._quorum) | self._properties
+            write_properties(self._dir / "server.properties", properties)
             self._spawn(jars)
             self._port = port
             self._write_state(port, controller_port)
@@ -329,9 +336,6 @@ class EmbeddedBroker:
         every = [*options, *self._cache.options(java_path(), jars)]
         return broker_command(jars, every, self._mark, self._heap_mb, self._dir, self._log_file, self._log_levels)
 
-    def _server_properties(self, port: int, controller_port: int) -> dict[str, str]:
-        return server_properties(port, controller_port, self._proxied_ports) | self._properties
-
     def _write_state(self, port: int, controller_port: int) -> None:
         process = self._started()
         try:
@@ -364,7 +368,7 @@ class EmbeddedBroker:
                 if cluster.cluster_id != cluster_id:
                     self._kill()
                     return False  # another Kafka took the port
-                if cluster.brokers and not cluster.leaderless:
+                if cluster.brokers and (self._quorum or not cluster.leaderless):  # leaders may be on nodes that are down
                     return True
                 seen = f"it answers with {cluster.brokers} broker(s); partitions without a leader: {cluster.leaderless or 'none'}"
             time.sleep(_POLL_INTERVAL_S)
@@ -383,12 +387,6 @@ class EmbeddedBroker:
         """The end of Kafka's log and output, without stack frames."""
         texts = [path.read_text("utf-8", errors="replace") for path in (self._log_file, self._out_file) if path.exists()]
         return tail("\n".join(texts))
-
-
-# ---- Kafka's protocol, only what readiness needs
-
-
-# ---- Files
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
+from ledger.broker.quorum import Quorum
 from ledger.errors import BrokerError
 from ledger.files import write_whole
 
 OWNED_PROPERTIES = frozenset({"process.roles", "node.id", "controller.quorum.voters", "log.dirs"})
 
 
-def server_properties(port: int, controller_port: int, proxied_ports: tuple[int, int] | None = None) -> dict[str, str]:
-    """Kafka's settings for one node on 127.0.0.1 with its log in `log/` of the working directory."""
+def server_properties(
+    port: int, controller_port: int, proxied_ports: tuple[int, int] | None = None, quorum: Quorum | None = None
+) -> dict[str, str]:
+    """Kafka's settings for one node on 127.0.0.1 with its log in `log/` of the working directory; alone unless in a `quorum`."""
+    node_id, voters = (quorum.node_id, quorum.controller_ports) if quorum else (1, {1: controller_port})
     listeners = {"PLAINTEXT": port, "CONTROLLER": controller_port}
     advertised = {"PLAINTEXT": port}
     if proxied_ports:
         listeners["PROXIED"], advertised["PROXIED"] = proxied_ports
     return {
         "process.roles": "broker,controller",
-        "node.id": "1",
-        "controller.quorum.voters": f"1@127.0.0.1:{controller_port}",
+        "node.id": str(node_id),
+        "controller.quorum.voters": ",".join(f"{node}@127.0.0.1:{voter}" for node, voter in voters.items()),
         "controller.listener.names": "CONTROLLER",
         "inter.broker.listener.name": "PLAINTEXT",
         "listeners": _listeners(listeners),
@@ -46,6 +51,14 @@ def server_properties(port: int, controller_port: int, proxied_ports: tuple[int,
         "num.io.threads": "2",
         "group.coordinator.threads": "1",
     }
+
+
+def format_properties(quorum: Quorum | None) -> dict[str, str]:
+    """Settings for formatting, which does not depend on the ports: always the same ones, so that the output can be cached."""
+    if quorum is None:
+        return server_properties(9092, 9093)
+    usual = {node: 9093 + n for n, node in enumerate(sorted(quorum.controller_ports))}
+    return server_properties(9092, usual[quorum.node_id], quorum=replace(quorum, controller_ports=usual))
 
 
 def _listeners(ports: Mapping[str, int]) -> str:

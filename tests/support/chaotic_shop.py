@@ -87,9 +87,13 @@ class Customers(threading.Thread):
                 return answer
             await asyncio.sleep(0.1)
 
+    def _body(self, number: int) -> dict[str, Any]:
+        """What is ordered, by whom."""
+        return order_body()
+
     async def _buy(self, number: int, life: str) -> None:
         """One customer's way, and whatever the desk does about the order."""
-        placed = await self._final("POST", "/orders", order_body(), f"cart-{number}")
+        placed = await self._final("POST", "/orders", self._body(number), f"cart-{number}")
         assert placed.status_code == 201, placed.text
         order = placed.json()
         order_id = order["order_id"]

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import httpx
@@ -31,9 +32,11 @@ class Child:
         self.process: subprocess.Popen[bytes] | None = None
         self.exits: list[int] = []
 
-    def start(self) -> None:
+    def start(self, before: Sequence[str] = ()) -> None:
+        """`before`: words before the command, such as those of another program that starts it in its own place."""
+        command = [*before, sys.executable, "-m", "api.cli", self.verb]
         with self.log_file.open("ab") as out:
-            self.process = subprocess.Popen([sys.executable, "-m", "api.cli", self.verb], env=self.env, stdout=out, stderr=out)
+            self.process = subprocess.Popen(command, env=self.env, stdout=out, stderr=out)
 
     def signal(self, number: signal.Signals) -> None:
         assert self.process is not None
@@ -116,13 +119,13 @@ class LedgerNode:
         self.children.append(child)
         return child
 
-    def wait_ready(self, timeout_s: float = PATIENCE_S) -> None:
-        """Wait until `serve` says it is ready, and not only for stale reads."""
+    def wait_ready(self, timeout_s: float = PATIENCE_S, url: str | None = None) -> None:
+        """Wait until `serve`, or the one at `url`, says it is ready, and not only for stale reads."""
         deadline = time.monotonic() + timeout_s
         with loopback.client(timeout=2.0) as client:
             while time.monotonic() < deadline:
                 try:
-                    answer = client.get(f"{self.url}/ready")
+                    answer = client.get(f"{url or self.url}/ready")
                     if answer.status_code == 200 and "stale" not in answer.json():
                         return
                 except httpx.TransportError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 import httpx
 
@@ -11,7 +11,7 @@ from ledger.kafka.log import KafkaLog
 from ledger.kafka.settings import KafkaSettings
 from tests.support import checker, loopback
 from tests.support.folds import desk_differences, projection_differences
-from tests.support.gateway import Gateway
+from tests.support.gateway import Acknowledged, Gateway
 from tests.support.patience import PATIENCE_S
 from tests.support.processes import TOKENS, LedgerNode
 
@@ -37,13 +37,17 @@ async def load_during(node: LedgerNode, striking: Callable[[], bool]) -> tuple[G
         return gateway, number
 
 
-def check_acknowledged(gateway: Gateway, ledger: checker.Ledger) -> None:
-    """Every final 2xx is in the log: that order, that customer, that version, that status."""
+def lost(acknowledged: Iterable[Acknowledged], ledger: checker.Ledger) -> list[str]:
+    """Final 2xx that are not in the log with that order, that customer, that version, that status."""
     events = {(e.fields["order_id"], e.fields["version"]): e.fields for e in ledger.events}
-    for ack in gateway.acknowledged:
+    missing = []
+    for ack in acknowledged:
         event = events.get((ack.order_id, ack.version))
-        assert event is not None, f"lost: {ack}"
-        assert (event["customer_id"], event["status"], event["total_minor"]) == (ack.customer, ack.status, ack.total_minor)
+        if event is None:
+            missing.append(f"lost: {ack}")
+        elif (event["customer_id"], event["status"], event["total_minor"]) != (ack.customer, ack.status, ack.total_minor):
+            missing.append(f"answered {ack}, and it is {event['customer_id']}, {event['status']}, {event['total_minor']}")
+    return missing
 
 
 async def _read_all(url: str, order_ids: list[str]) -> dict[str, dict[str, object]]:
@@ -78,7 +82,7 @@ def prove(node: LedgerNode, gateway: Gateway, orders: int) -> str:
     ledger = checker.read_ledger(node.bootstrap, node.topics.prefix)
     assert ledger.problems == [], checker.describe(ledger.problems) + node.tails()
     assert len(ledger.orders) == orders
-    check_acknowledged(gateway, ledger)
+    assert lost(gateway.acknowledged, ledger) == []
     check_reads(node.url, ledger)
     assert [child.stop() for child in node.children] == [0] * len(node.children), node.tails()
     log = KafkaLog(KafkaSettings(bootstrap_servers=node.bootstrap))

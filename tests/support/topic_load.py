@@ -94,12 +94,17 @@ def life(order: m.OrderCommand, choice: random.Random) -> Iterator[m.OrderComman
 
 
 class TopicLoad(threading.Thread):
-    """Sends `orders` lives at `per_s` commands a second; repeats what is not known to be durable until everything is."""
+    """Sends `orders` lives at `per_s` commands a second; repeats what is not known to be durable until everything is.
 
-    def __init__(self, log: KafkaLog, topics: Topics, partitions: int, orders: int, per_s: float, seed: int) -> None:
+    `first` is the number of the first order: the same number is the same order.
+    """
+
+    def __init__(
+        self, log: KafkaLog, topics: Topics, partitions: int, orders: int, per_s: float, seed: int, first: int = 0
+    ) -> None:
         super().__init__(name="topic-load", daemon=True)
         self._log, self._topics, self._partitions = log, topics, partitions
-        self._orders, self._per_s, self._choice = orders, per_s, random.Random(seed)
+        self._orders, self._per_s, self._choice, self._first = orders, per_s, random.Random(seed), first
         self._codec = m.command_codec()
         self.durable: list[m.OrderCommand] = []
         self.duplicates = self.sent = self.resent = 0
@@ -137,7 +142,8 @@ class TopicLoad(threading.Thread):
         placed = 0
         while placed < self._orders or alive:
             if placed < self._orders and (len(alive) < 20 or self._choice.random() < 0.3):
-                command = place(placed, f"c-{placed % 17}")
+                number = self._first + placed
+                command = place(number, f"c-{number % 17}")
                 placed += 1
                 alive.append(life(command, self._choice))
             else:

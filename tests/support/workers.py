@@ -27,14 +27,17 @@ WORKERS = 4
 # caches of their module, and stay together.
 INDEPENDENT = ("tests/faults/", "tests/integration/test_faust_app.py", "tests/integration/test_faust_app_process.py")
 
+TOGETHER = ("tests/e2e/", "tests/cluster/")
+
 
 class Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # it has no type information
-    """Which tests belong together: all end-to-end tests (they share an `up`), a file's, or none."""
+    """Which tests belong together: all end-to-end tests (they share an `up`), all on a cluster, a file's, or none."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        if file.startswith("tests/e2e/"):
-            return "tests/e2e/"
+        for together in TOGETHER:
+            if file.startswith(together):
+                return together
         return nodeid if file.startswith(INDEPENDENT) else file
 
 

@@ -19,7 +19,6 @@ import pytest
 
 from ledger.broker.jars import LOCK_FILE, Jar, JarCheck, JarLock, StartProgress, cache_root, ensure_jars, write_jar_lock
 from ledger.broker.node import EmbeddedBroker
-from ledger.broker.properties import server_properties
 from ledger.errors import BrokerError
 from ledger.schemas.data_files import data_file
 
@@ -370,13 +369,6 @@ def test_a_user_without_a_home_directory_learns_what_to_set(monkeypatch: pytest.
     assert caught.value.code == "directory_unusable"
     monkeypatch.setenv("ORDER_LEDGER_CACHE", str(tmp_path))
     assert cache_root() == tmp_path
-
-
-def test_every_listener_of_the_broker_is_on_loopback() -> None:
-    settings = server_properties(20_001, 20_002, proxied_ports=(20_003, 20_004))
-    assert settings["listeners"] == "PLAINTEXT://127.0.0.1:20001,CONTROLLER://127.0.0.1:20002,PROXIED://127.0.0.1:20003"
-    assert settings["advertised.listeners"] == "PLAINTEXT://127.0.0.1:20001,PROXIED://127.0.0.1:20004"
-    assert settings["listener.security.protocol.map"] == "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,PROXIED:PLAINTEXT"
 
 
 def test_properties_that_the_broker_sets_itself_cannot_be_set(tmp_path: Path) -> None:

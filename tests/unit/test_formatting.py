@@ -39,6 +39,16 @@ def test_everything_is_the_same_except_the_two_ids(formatted: Path, tmp_path: Pa
     assert (tmp_path / "one" / "meta.properties").read_text().endswith("\nnode.id=1\nversion=1\n")
 
 
+def test_the_nodes_of_a_cluster_share_the_id_of_the_cluster_alone(formatted: Path, tmp_path: Path) -> None:
+    text, cluster_id = formatting.keep(formatted), formatting.new_id()
+    assert text is not None
+    assert formatting.lay_out(text, tmp_path / "one", cluster_id)
+    assert formatting.lay_out(text, tmp_path / "two", cluster_id)
+    one, two = ids(tmp_path / "one"), ids(tmp_path / "two")
+    assert one["cluster.id"] == two["cluster.id"] == cluster_id
+    assert len({one["directory.id"], two["directory.id"], cluster_id}) == 3
+
+
 def test_a_directory_with_an_id_elsewhere_is_not_kept(formatted: Path) -> None:
     (formatted / "quorum-state").write_text(json.dumps({"clusterId": ids(formatted)["cluster.id"]}))
     assert formatting.keep(formatted) is None

@@ -7,7 +7,7 @@ import pytest
 from tests.support.sources import PACKAGES, ROOT, Module, imports, module
 
 JUDGES = (
-    *("checker", "folded", "folded_line", "world_checker", "line_costs"),
+    *("checker", "folded", "folded_line", "world_checker", "shown_checker", "line_costs"),
     *("order_model", "order_steps", "order_rules", "desk_rules"),
 )
 MAY_HELP = ("patience",)
