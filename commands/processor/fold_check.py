@@ -41,6 +41,13 @@ class FoldCheck:
         self._unsure |= ahead
         return ahead
 
+    def wrote(self, partitions: Iterable[int]) -> None:
+        """The log confirmed records of these partitions. Whether they stayed there is checked before this process decides again.
+
+        If their marker was lost, they hang, and the abort of the writer's next transaction takes them with it.
+        """
+        self._unsure.update(partitions)
+
     def check(self, desks: Mapping[int, Desk], positions: Ends, stable: Ends) -> bool:
         """Returns False if part of the store was cleared, so that desks and positions must be created again.
 

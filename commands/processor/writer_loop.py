@@ -329,6 +329,7 @@ class WriterLoop(WorkerThread):
                     self._where = "commit"
                     positions = writer.transact(new)
                     landed.note(positions)
+                    self._fold_check.wrote(p for _, p in positions)
                     for (topic, p), position in positions.items():
                         self._desks[p].landed(topic, position)
                 self._finish(records)

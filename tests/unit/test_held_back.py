@@ -168,6 +168,23 @@ def test_a_commit_that_readers_do_not_see_is_noticed_while_nothing_else_happens(
     ledger.wait_for(lambda: [h.start_offset for h in hanging(running)] == [one.start_offset])
 
 
+@pytest.mark.parametrize("refused", [False, True])
+def test_records_that_hang_and_are_aborted_with_the_next_transaction_are_decided_again(ledger: Ledger, refused: bool) -> None:
+    """One marker ends all that a producer has open in a partition: an abort also takes what was confirmed to be committed."""
+    ledger.start()
+    order = one_in_each_partition(ledger, "first")[0]
+    if refused:
+        for command in (order, cancel(order, "x")):
+            ledger.send(command)
+        ledger.wait_for(lambda: answered(ledger, order, cancel(order, "x")))
+    hidden, after = (cancel(order, "y"), cancel(order, "z")) if refused else (order, cancel(order, "x"))
+    hang(ledger, hidden, TOPICS.refusals if refused else TOPICS.events)
+    ledger.log.fail_next_commit("before")
+    ledger.send(after)
+    ledger.wait_for(lambda: answered(ledger, hidden, after))
+    assert_log_is_whole(ledger, {c.command_id for c in (order, cancel(order, "x"), hidden, after)})
+
+
 def test_the_records_of_a_hanging_transaction_show_how_it_should_end(ledger: Ledger) -> None:
     running = ledger.start()
     first = one_in_each_partition(ledger, "first")
