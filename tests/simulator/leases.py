@@ -58,11 +58,11 @@ class Leases:
 
         self._scheduler.after(after_s + self._chance.random() * 0.05, take)
 
-    def settle(self, asleep: str) -> None:
-        """Each writer has one holder, which runs."""
+    def settle(self, asleep: str, again: bool) -> None:
+        """Each writer has one holder, which runs. `again`: it takes its writer again, because it may have missed an event."""
         for w, owner in list(self.owners.items()):
             to = self.other(owner) if owner.name == asleep else owner
             for node in self._nodes:
-                if node is not to:
+                if again or node is not to:
                     node.leave(w)
             self.give(w, to)

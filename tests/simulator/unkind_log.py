@@ -68,6 +68,8 @@ class UnkindState(State):
         return stored
 
     def mark(self, partition: Partition, transaction: Transaction, state: Literal["committed", "aborted"]) -> None:
+        hung = [t for t in partition.open if t.transactional_id == transaction.transactional_id and t.state == "committed"]
+        self.seen["confirmed records aborted"] += state == "aborted" and bool(hung)
         super().mark(partition, transaction, state)
         for tp in transaction.first:
             self._tell(tp, only_uncommitted=False)
