@@ -113,10 +113,13 @@ def _frozen(run: Simulation, ledger: checker.Ledger) -> Iterator[str]:
 
 
 def _decisions(run: Simulation, ledger: checker.Ledger) -> Iterator[str]:
-    """Which event or refusal each command led to, under faults and in peace, unless an order froze or a record was rejected."""
-    topics = run.plant.topics
+    """Which event or refusal each command led to, under faults and in peace, unless an order froze or a record was rejected.
+
+    Nor where a marker was lost: half a batch that hangs is committed, and the other half is decided after it.
+    """
+    topics, seen = run.plant.topics, run.log.state.seen
     for p in range(run.plan.partitions):
-        if TopicPartition(topics.events, p) in run.bad or run.log.state.seen["records rejected"]:
+        if TopicPartition(topics.events, p) in run.bad or seen["records rejected"] or seen["markers lost"]:
             continue
         really = {
             a.fields["command_offset"]: _essence(a.fields) for a in (*ledger.events, *ledger.refusals) if a.raw.partition == p
