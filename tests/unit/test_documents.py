@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("ledger", "commands", "projections", "api")
 README_LINES = 120
 # Folders whose README has a map of their contents, and ends in recipes.
-MAPPED = (*PACKAGES, "commands/notifier", "tests", "tests/benchmarks")
+MAPPED = (*PACKAGES, "commands/notifier", "tests", "tests/benchmarks", "tests/simulator")
 NOT_OURS = {"FULL_TRANSITIVE"}  # a word of schema registries
 
 

@@ -1,0 +1,1 @@
+"""A whole ledger, simulated from a seed; README.md has the map."""

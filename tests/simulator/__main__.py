@@ -1,0 +1,55 @@
+"""Runs seeds, or replays one with its history: `uv run python -m tests.simulator --help`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections import Counter
+
+from tests.simulator.plans import plan_of
+from tests.simulator.planted import BUGS, planted
+from tests.simulator.running import failures, run_plan, shrunk
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.simulator", description="Simulate whole ledgers under faults.")
+    parser.add_argument("seed", nargs="?", type=int, help="replay this seed with its history")
+    parser.add_argument("--shrink", action="store_true", help="leave out the steps that the failure does not need")
+    parser.add_argument("--seeds", type=int, default=20_000, metavar="N", help="without a seed: run so many (%(default)s)")
+    parser.add_argument("--first", type=int, default=0, metavar="SEED", help="and begin with this one")
+    parser.add_argument("--bug", choices=sorted(BUGS), metavar="NAME", help=f"plant a bug: {', '.join(sorted(BUGS))}")
+    options = parser.parse_args()
+    if options.bug is not None:
+        with planted(options.bug):
+            return _run(options)
+    return _run(options)
+
+
+def _run(options: argparse.Namespace) -> int:
+    return _replay(options.seed, options.shrink) if options.seed is not None else _campaign(options.first, options.seeds)
+
+
+def _replay(seed: int, shrink: bool) -> int:
+    plan = plan_of(seed)
+    problems = run_plan(shrunk(plan) if shrink else plan, print).problems
+    print("\n".join([f"\nseed {seed}: {len(problems)} problems", *problems]))
+    return int(bool(problems))
+
+
+def _campaign(first: int, count: int) -> int:
+    began, found = time.process_time(), 0
+
+    def progress(seed: int, _seen: Counter[str]) -> None:
+        done = seed - first + 1
+        if done % 1_000 == 0 or done == count:
+            print(f"{done} seeds, {found} failed, {time.process_time() - began:.0f} s of CPU", file=sys.stderr, flush=True)
+
+    for failure in failures(range(first, first + count), progress):
+        found += 1
+        print(failure, flush=True)
+    return int(bool(found))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
