@@ -6,6 +6,7 @@ topic has another id. In addition, it can fail on request:
 
     log.fail_next_commit("before")     the next transaction stays open and its writer raises Discard
     log.fail_next_commit("after")      the next transaction commits, but its writer raises Discard
+    log.delay_markers(True / False)    transactions end for their writers, but get their markers only when this is over
     log.lose_marker(tp)                the next transaction with records there hangs there, however it ends
     log.fence(transactional_id)        like the start of a successor (or the coordinator's time-out)
     log.truncate(tp, before)           records before an offset are deleted, as by retention
@@ -47,6 +48,13 @@ class MemoryLog:
         """Fence the writers of `transactional_id` and end their open transaction, as a successor would."""
         with self._state.changed:
             self._state.fence(transactional_id)
+
+    def delay_markers(self, late: bool) -> None:
+        """While `late`, a commit is answered before its markers are written, as in Kafka, where that takes milliseconds."""
+        with self._state.changed:
+            self._state.markers_are_late = late
+            for transactional_id in [] if late else list(self._state.unmarked):
+                self._state.write_markers(transactional_id)
 
     def lose_marker(self, tp: TopicPartition) -> None:
         """The next transaction with records in `tp` gets no marker there, ever."""
