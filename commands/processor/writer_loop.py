@@ -25,9 +25,11 @@ from typing import Protocol
 
 import structlog
 
+from commands.processor.claims import Claims
 from commands.processor.desk import Desk
 from commands.processor.fold_check import FoldCheck
 from commands.processor.held_back import CHECK_EVERY_S, HeldBack, Landed
+from commands.processor.retention import Retention
 from ledger.envelope import Written
 from ledger.errors import Discard, Fenced, HangingTransaction, Hole, LogError, Rejected
 from ledger.jitter import between
@@ -86,6 +88,7 @@ class WriterLoop(WorkerThread):
         writer: int,
         owned: list[int],
         partitions: int,
+        claims: Claims,
         on_fatal: Callable[[BaseException], None],
         on_dealt: Callable[[dict[TopicPartition, int]], None] = lambda positions: None,
         watchers: Sequence[OrderListener] = (),
@@ -109,6 +112,7 @@ class WriterLoop(WorkerThread):
         self._unwritable: set[tuple[int, int]] = set()  # (partition, offset) of commands
         self.held = HeldBack(event_log, writer)
         self._fold_check = FoldCheck(event_log, store, topics, owned)
+        self._claims, self._retention = claims, Retention(event_log, topics, claims)
 
     # ---- what the group says
 
@@ -209,7 +213,7 @@ class WriterLoop(WorkerThread):
         self._where = "follow"
         reader = self._log.reader(f"follow-{self.writer}", max_wait_ms=500)
         try:
-            self._skip_expired()
+            self._retention.skip_expired(self._desks)
             positions = self._positions()
             stable, end = self._log.ends(positions), self._log.ends(positions, "read_uncommitted")
             # An open transaction in the log: it may yet be aborted, so nothing behind it is folded.
@@ -222,17 +226,19 @@ class WriterLoop(WorkerThread):
                 self._alive = time.monotonic()
                 if ahead and self._alive > check_at:
                     return
-                if records := reader.poll(STORE_EVERY_RECORDS, STANDBY_S):
+                if records := self._poll(reader, STORE_EVERY_RECORDS, STANDBY_S):
                     self._fold(records)
         finally:
             reader.close()
 
-    def _skip_expired(self) -> None:
-        """Skip refusals that the log has deleted: it keeps them 60 days, and a key is honoured for 30."""
-        starts = self._log.starts(TopicPartition(self._topics.refusals, p) for p in self._desks)
-        for tp, start in starts.items():
-            if self._desks[tp.partition].meta.refusals < start:
-                self._desks[tp.partition].landed(tp.topic, start)
+    def _poll(self, reader: Reader, most: int, wait_s: float) -> list[Record]:
+        """What has arrived. If retention has deleted the position meanwhile, starting over shows whether it was needed."""
+        try:
+            return reader.poll(most, wait_s)
+        except Hole as exc:
+            if self._retention.has_moved(self._desks):
+                raise Discard(f"the log now begins later: {exc}") from exc
+            raise
 
     def _fold(self, records: list[Record]) -> None:
         for record in records:
@@ -250,7 +256,7 @@ class WriterLoop(WorkerThread):
     def _fold_to_the_end(self) -> int:
         """Step 1 has ended every older transaction, so the current committed end is final. Returns the number of records."""
         self._where = "fold"
-        self._skip_expired()
+        self._retention.skip_expired(self._desks)
         positions = self._positions()
         stable, end = self._log.ends(positions), self._log.ends(positions, "read_uncommitted")
         self._fold_check.ahead_of_open(positions, stable, end)
@@ -270,7 +276,7 @@ class WriterLoop(WorkerThread):
             while todo:
                 if time.monotonic() > deadline or not self._owned.is_set():
                     raise Discard("the fold did not reach the end in time")
-                if records := reader.poll(STORE_EVERY_RECORDS, 1.0):
+                if records := self._poll(reader, STORE_EVERY_RECORDS, 1.0):
                     self._fold(records)
                     folded += len(records)
                     deadline = time.monotonic() + FOLD_S
@@ -298,7 +304,9 @@ class WriterLoop(WorkerThread):
             epoch = 1 + max(desk.meta.epoch for desk in self._desks.values())
             reader = self._log.reader(f"commands-{self.writer}", max_wait_ms=100)
             decided = [p for p in self._desks if p not in self._left_out]
-            reader.assign(self._resume_at(decided))
+            reader.assign(self._retention.resume_at(self._desks, decided))
+            # Once more, although nothing was decided: a group forgets what was noted for a partition a week ago.
+            self._on_dealt({TopicPartition(self._topics.commands, p): self._desks[p].meta.dealt for p in decided})
             log.info(
                 "writer ready",
                 writer=self.writer,
@@ -318,8 +326,9 @@ class WriterLoop(WorkerThread):
                     raise Discard(f"connection trouble: {trouble}")
                 if self.held.has_ended():
                     raise Discard("a hanging transaction has ended: its partition is resumed")
-                records = self._dealing = reader.poll(self._most, 0.1)
+                records = self._dealing = self._poll(reader, self._most, 0.1)
                 landed.check(idle=not records)
+                self._claims.check({p: self._desks[p] for p in decided})
                 if not records:
                     continue
                 if time.monotonic() - self._alive > ASLEEP_S:
@@ -339,20 +348,6 @@ class WriterLoop(WorkerThread):
             if reader is not None:
                 reader.close()
             writer.close()
-
-    def _resume_at(self, partitions: Sequence[int]) -> dict[TopicPartition, int]:
-        """Each partition from the first command of its last batch, not from behind it.
-
-        If that transaction was ever cut short, the commands without an outcome are decided now; the others are recognised.
-        """
-        tps = {TopicPartition(self._topics.commands, p): self._desks[p].meta for p in partitions}
-        starts = self._log.starts(tps)
-        for tp, meta in tps.items():
-            if starts[tp] > meta.dealt:
-                raise Hole(
-                    f"commands {meta.dealt}..{starts[tp] - 1} of {tp.topic}/{tp.partition} are gone and were never processed"
-                )
-        return {tp: max(starts[tp], meta.resume) for tp, meta in tps.items()}
 
     def _deal(self, records: list[Record], epoch: int) -> list[NewRecord]:
         self._where = "decide"

@@ -115,6 +115,28 @@ class State:
         del partition.slots[:gone]
         partition.start += gone
 
+    def delete_expired(self) -> None:
+        """Delete what is older than its topic keeps it. Kafka deletes whole segments, and so no earlier than this."""
+        for name, topic in self.topics.items():
+            keep_ms = int(topic.spec.settings.get("retention.ms", "-1"))
+            if keep_ms < 0:
+                continue
+            oldest = self._clock_ms() - keep_ms
+            for number, partition in enumerate(topic.partitions):
+                kept = (i for i, slot in enumerate(partition.slots) if slot is not None and slot[0].timestamp_ms >= oldest)
+                self.truncate(TopicPartition(name, number), partition.start + next(kept, len(partition.slots)))
+
+    def compact(self) -> None:
+        """Delete all but the last record of each key, where the topic is compacted."""
+        for topic in self.topics.values():
+            if topic.spec.settings.get("cleanup.policy") != "compact":
+                continue
+            for partition in topic.partitions:
+                last = {slot[0].key: i for i, slot in enumerate(partition.slots) if slot is not None}
+                for i, slot in enumerate(partition.slots):
+                    if slot is not None and last[slot[0].key] != i:
+                        partition.slots[i] = None
+
     def append(self, record: NewRecord, transaction: Transaction | None) -> Record:
         tp = TopicPartition(record.topic, record.partition)
         partition = self.partition(tp)

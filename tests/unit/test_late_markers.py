@@ -14,7 +14,7 @@ from ledger.errors import Discard, Hole, LogUnavailable
 from ledger.log import NewRecord, TopicPartition
 from ledger.memory.log import MemoryLog
 from ledger.memory.store import MemoryStore
-from tests.support.one_log import PARTITIONS, TOPICS, Ledger, Running, assert_log_is_whole, place
+from tests.support.one_log import TOPICS, Ledger, Running, assert_log_is_whole, places
 
 TP, OTHER = TopicPartition(TOPICS.events, 0), TopicPartition(TOPICS.events, 1)
 
@@ -32,10 +32,9 @@ def ledger(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ledger]:
 
 def send_some(ledger: Ledger, word: str) -> list[OrderCommand]:
     """Orders in every partition."""
-    sent: list[OrderCommand] = []
-    while {ledger.log.partition_for(command.order_id.encode(), PARTITIONS) for command in sent} != set(range(PARTITIONS)):
-        sent.append(place(f"{word}{len(sent)}"))
-        ledger.send(sent[-1])
+    sent = places(word)
+    for command in sent:
+        ledger.send(command)
     return sent
 
 
