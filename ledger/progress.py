@@ -18,12 +18,13 @@ import msgspec
 import structlog
 from msgspec import Struct
 
-from ledger.errors import LogUnavailable
-from ledger.log import EventLog, NewRecord, TopicPartition
+from ledger.errors import LogError, LogUnavailable
+from ledger.log import Acked, EventLog, NewRecord, TopicPartition
 from ledger.reading import committed
 from ledger.topics import Topics
 
 ANSWER_S = 60.0
+KEY = b"progress/"
 
 log = structlog.get_logger(__name__)
 
@@ -49,7 +50,7 @@ _decode = msgspec.json.Decoder(Claim).decode
 
 def record_of(topics: Topics, claim: Claim) -> NewRecord:
     """The record of `order-progress` for `claim`."""
-    return NewRecord(topics.progress, 0, f"{claim.partition}/{claim.by}".encode(), _encode(claim))
+    return NewRecord(topics.progress, 0, KEY + f"{claim.partition}/{claim.by}".encode(), _encode(claim))
 
 
 def read_claims(event_log: EventLog, topics: Topics, command_log: bytes) -> tuple[Claim, ...]:
@@ -61,6 +62,8 @@ def read_claims(event_log: EventLog, topics: Topics, command_log: bytes) -> tupl
     reader = event_log.reader("progress", eof=True, max_wait_ms=10)
     try:
         for record in committed(reader, {tp: start}, {tp: end}, threading.Event(), lambda: time.monotonic() > deadline):
+            if not (record.key or b"").startswith(KEY):
+                continue
             try:
                 claims[record.key] = _decode(record.value or b"")
             except msgspec.DecodeError as exc:
@@ -75,3 +78,27 @@ def read_claims(event_log: EventLog, topics: Topics, command_log: bytes) -> tupl
 def claimed(claims: Iterable[Claim], partition: int, events: int) -> int:
     """One past the last command of `partition` that is decided according to `claims`, for a fold that has reached `events`."""
     return max((claim.decided for claim in claims if claim.partition == partition and claim.events <= events), default=0)
+
+
+def accept_gap(event_log: EventLog, topics: Topics, partition: int, by: str) -> int:
+    """Claim for a person (`by`) that the deleted commands of `partition` need no decision any more; durable on return.
+
+    Returns the offset of the first command that the log still has. Raises `LogError`.
+    """
+    tp = TopicPartition(topics.commands, partition)
+    start = event_log.starts([tp])[tp]
+    claim = Claim(partition, event_log.topic_id(topics.commands).hex(), start, 0, by)
+    errors: list[LogError] = []
+
+    def on_ack(acked: Acked | None, error: LogError | None) -> None:
+        if acked is None:
+            errors.append(error or LogError("neither acknowledged nor refused"))
+
+    sender = event_log.sender("accept-gap")
+    try:
+        sender.send(record_of(topics, claim), on_ack)
+    finally:
+        sender.close()
+    if errors:
+        raise errors[0]
+    return start

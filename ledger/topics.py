@@ -27,6 +27,9 @@ CONTACT_TOMBSTONES_MS = 7 * DAY_MS
 # How long the audit is kept. It names customers by pseudonym, so it is not kept for ever.
 AUDIT_MS = 2 * 365 * DAY_MS
 
+# Every start of `commands` reads all of the progress.
+PROGRESS_COMPACTION_MS = DAY_MS
+
 # A record of the ledger has a few hundred bytes; a command has at most a 64 KiB request. Brokers accept 1 MiB by default.
 MAX_RECORD_BYTES = 256 * 1024
 
@@ -120,5 +123,13 @@ class Topics:
                 },
             ),
             TopicSpec(self.writers, writers, {"cleanup.policy": "delete"}),
-            TopicSpec(self.progress, 1, {"cleanup.policy": "compact"}),
+            TopicSpec(
+                self.progress,
+                1,
+                {
+                    "cleanup.policy": "compact",
+                    "max.compaction.lag.ms": str(PROGRESS_COMPACTION_MS),
+                    "message.timestamp.type": "LogAppendTime",
+                },
+            ),
         )

@@ -70,17 +70,7 @@ class Retention:
             log.info("commands were decided and left no record", partition=desk.partition, first=desk.meta.dealt, next=decided)
             desk.passed(decided - 1)
 
-    def has_moved(self, desks: Desks) -> bool:
-        """Whether the log now begins behind a position of one of these desks. Raises `LogError`."""
-        t = self._topics
-        positions = {
-            TopicPartition(topic, p): position
-            for p, desk in desks.items()
-            for topic, position in (
-                (t.commands, desk.meta.resume),
-                (t.events, desk.meta.events),
-                (t.refusals, desk.meta.refusals),
-            )
-        }
+    def has_passed(self, positions: Mapping[TopicPartition, int]) -> bool:
+        """Whether the log now begins behind one of these positions. Raises `LogError`."""
         starts = self._log.starts(positions)
         return any(starts[tp] > position for tp, position in positions.items())

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Protocol
 
 import structlog
@@ -42,6 +42,7 @@ from ledger.topics import Topics
 BATCH_COMMANDS = 500
 INIT_S, FOLD_S = 10.0, 60.0  # every wait is bounded: after that, start over with a new writer
 STANDBY_S = 0.5
+MARKERS_S = 0.1  # markers come milliseconds after the answer to a commit; later checks are rarer, up to `CHECK_EVERY_S`
 REFUSED_WAIT_S = 10.0  # somebody has to change the topic
 FENCED_WAIT_S = 2.0  # several heartbeats of the group
 ASLEEP_S = 5.0
@@ -106,7 +107,7 @@ class WriterLoop(WorkerThread):
         self._fences: list[float] = []
         self._alive = time.monotonic()
         self._where = "start"
-        self._most = BATCH_COMMANDS
+        self._most, self._recheck_s = BATCH_COMMANDS, MARKERS_S
         self._left_out: frozenset[int] = frozenset()
         self._dealing: list[Record] = []
         self._unwritable: set[tuple[int, int]] = set()  # (partition, offset) of commands
@@ -221,22 +222,23 @@ class WriterLoop(WorkerThread):
             if not self._fold_check.check(self._desks, self._positions(ahead), stable):
                 return
             reader.assign(self._positions(ahead))
-            check_at = time.monotonic() + CHECK_EVERY_S
+            self._recheck_s = min(2 * self._recheck_s, CHECK_EVERY_S) if ahead else MARKERS_S
+            check_at = time.monotonic() + self._recheck_s
             while not self._owned.is_set() and not self._stopping.is_set():
                 self._alive = time.monotonic()
                 if ahead and self._alive > check_at:
                     return
-                if records := self._poll(reader, STORE_EVERY_RECORDS, STANDBY_S):
+                if records := self._poll(reader, STORE_EVERY_RECORDS, STANDBY_S, self._positions):
                     self._fold(records)
         finally:
             reader.close()
 
-    def _poll(self, reader: Reader, most: int, wait_s: float) -> list[Record]:
-        """What has arrived. If retention has deleted the position meanwhile, starting over shows whether it was needed."""
+    def _poll(self, reader: Reader, most: int, wait_s: float, at: Callable[[], Mapping[TopicPartition, int]]) -> list[Record]:
+        """What has arrived. If retention has deleted a position (`at`) meanwhile, starting over shows whether it was needed."""
         try:
             return reader.poll(most, wait_s)
         except Hole as exc:
-            if self._retention.has_moved(self._desks):
+            if self._retention.has_passed(at()):
                 raise Discard(f"the log now begins later: {exc}") from exc
             raise
 
@@ -276,7 +278,7 @@ class WriterLoop(WorkerThread):
             while todo:
                 if time.monotonic() > deadline or not self._owned.is_set():
                     raise Discard("the fold did not reach the end in time")
-                if records := self._poll(reader, STORE_EVERY_RECORDS, 1.0):
+                if records := self._poll(reader, STORE_EVERY_RECORDS, 1.0, self._positions):
                     self._fold(records)
                     folded += len(records)
                     deadline = time.monotonic() + FOLD_S
@@ -304,7 +306,8 @@ class WriterLoop(WorkerThread):
             epoch = 1 + max(desk.meta.epoch for desk in self._desks.values())
             reader = self._log.reader(f"commands-{self.writer}", max_wait_ms=100)
             decided = [p for p in self._desks if p not in self._left_out]
-            reader.assign(self._retention.resume_at(self._desks, decided))
+            begins = self._retention.resume_at(self._desks, decided)
+            reader.assign(begins)
             # Once more, although nothing was decided: a group forgets what was noted for a partition a week ago.
             self._on_dealt({TopicPartition(self._topics.commands, p): self._desks[p].meta.dealt for p in decided})
             log.info(
@@ -321,14 +324,14 @@ class WriterLoop(WorkerThread):
                 watcher.own(decided)
             landed = Landed(self._log)
             while self._owned.is_set():
+                self._claims.check({p: self._desks[p] for p in decided})
                 self._where, self._alive = "read", time.monotonic()
                 if trouble := writer.trouble():
                     raise Discard(f"connection trouble: {trouble}")
                 if self.held.has_ended():
                     raise Discard("a hanging transaction has ended: its partition is resumed")
-                records = self._dealing = self._poll(reader, self._most, 0.1)
+                records = self._dealing = self._poll(reader, self._most, 0.1, lambda: self._read_to(begins))
                 landed.check(idle=not records)
-                self._claims.check({p: self._desks[p] for p in decided})
                 if not records:
                     continue
                 if time.monotonic() - self._alive > ASLEEP_S:
@@ -348,6 +351,10 @@ class WriterLoop(WorkerThread):
             if reader is not None:
                 reader.close()
             writer.close()
+
+    def _read_to(self, begins: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
+        """Positions in the commands, read from `begins` on."""
+        return {tp: max(at, self._desks[tp.partition].meta.resume) for tp, at in begins.items()}
 
     def _deal(self, records: list[Record], epoch: int) -> list[NewRecord]:
         self._where = "decide"

@@ -10,10 +10,15 @@ import pytest
 from commands.messages import OrderCommand
 from commands.processor.process import EXIT_FAILED
 from ledger.durations import DAY_MS
+from ledger.errors import LogUnavailable
 from ledger.log import TopicPartition
-from ledger.progress import Claim, claimed, read_claims, record_of
+from ledger.memory.store import MemoryStore
+from ledger.progress import Claim, accept_gap, claimed, read_claims, record_of
 from ledger.topics import COMMANDS_MS, REFUSALS_MS
 from ledger.transitions import Code
+from projections.bulk import BulkFold
+from projections.projector import Projector
+from projections.queries import Queries
 from tests.support.one_log import PARTITIONS, TOPICS, Ledger, Running, assert_log_is_whole, cancel, place, places
 from tests.support.patience import PATIENCE_S
 
@@ -129,10 +134,24 @@ def test_commands_that_nobody_decided_are_a_hole_until_a_person_accepts_it(ledge
     assert "order-ledger accept-gap" in str(again.process._fatal)
     ledger.running.remove(again)
 
-    claim = Claim(partition, ledger.log.topic_id(TOPICS.commands).hex(), end, 0, "operator:ada")
-    ledger.sender.send(record_of(TOPICS, claim), lambda acked, error: None)
-    assert ledger.sender.flush(PATIENCE_S) == 0
+    assert accept_gap(ledger.log, TOPICS, partition, "operator:ada") == end
     decides(ledger, ledger.start(), "after")
+
+
+def test_a_gap_that_could_not_be_noted_is_not_accepted(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    topic_id = ledger.log.topic_id
+
+    def topic_id_before_an_outage(topic: str) -> bytes:
+        known = topic_id(topic)
+        ledger.log.away(True)
+        return known
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ledger.log, "topic_id", topic_id_before_an_outage)
+        with pytest.raises(LogUnavailable):
+            accept_gap(ledger.log, TOPICS, 0, "operator:ada")
+    ledger.log.away(False)
+    assert claims(ledger) == ()
 
 
 @pytest.mark.parametrize("flaw", ["another log", "later events"])
@@ -228,6 +247,38 @@ def test_records_that_are_deleted_while_a_writer_is_about_to_read_them_are_skipp
     monkeypatch.setattr(ledger.log, "starts", starts)
     decides(ledger, ledger.start(), "after")
     assert deleted
+
+
+@pytest.mark.parametrize("all_of_them", [True, False])
+def test_refusals_that_are_deleted_while_read_models_are_built_are_skipped(
+    ledger: Ledger, all_of_them: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = ledger.start()
+    decides(ledger, running, "before")
+    order = place("a")
+    ledger.send(order)
+    for number in range(6):
+        ledger.send(cancel(order, f"x{number}"))
+    ledger.wait_for(lambda: len(ledger.refusals()) == 5)
+    ledger.stop(running)
+    tp = TopicPartition(TOPICS.refusals, partition_of(ledger, order))
+    end, true_starts, deleted = ledger.log.ends([tp])[tp], ledger.log.starts, []
+
+    def starts(partitions: Iterable[TopicPartition], *options: Any, **named: Any) -> dict[TopicPartition, int]:
+        asked = true_starts(partitions, *options, **named)
+        if tp in asked and not deleted:
+            deleted.append(tp)
+            ledger.log.truncate(tp, end if all_of_them else end - 2)
+        return asked
+
+    monkeypatch.setattr(ledger.log, "starts", starts)
+    projector = Projector.open(lambda name: MemoryStore(), TOPICS, PARTITIONS)
+    bulk = BulkFold(ledger.log, projector.databases, "test")
+    bulk.run(bulk.ends())
+    assert deleted
+    assert sum(Queries(projector).counts().values()) == len(ledger.events()) - 1  # one of the events cancels the first order
+    bulk.close()
+    projector.close()
 
 
 def test_events_that_are_deleted_are_a_hole(ledger: Ledger) -> None:
