@@ -1,4 +1,7 @@
-"""Claims of one writer: how far its partitions are decided, where neither events nor the offsets of a group say it for ever."""
+"""Claims of one writer: how far its partitions are decided, where neither events nor the offsets of a group say it for ever.
+
+The first claim about each partition is made in any case: its acknowledgement measures the log's clock.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import structlog
 from commands.processor.desk import Desk
 from ledger.errors import LogError
 from ledger.log import Acked, EventLog, Sender, TopicPartition
+from ledger.log_clock import LogClock
 from ledger.progress import Claim, claimed, read_claims, record_of
 from ledger.topics import Topics
 
@@ -23,9 +27,16 @@ class Claims:
     """Used by the thread of one writer. `known`: claims that were read when this process started; `by`: its name."""
 
     def __init__(
-        self, event_log: EventLog, sender: Sender, topics: Topics, command_log: bytes, by: str, known: Sequence[Claim] = ()
+        self,
+        event_log: EventLog,
+        sender: Sender,
+        topics: Topics,
+        command_log: bytes,
+        by: str,
+        known: Sequence[Claim],
+        clock: LogClock,
     ) -> None:
-        self._log, self._sender, self._topics = event_log, sender, topics
+        self._log, self._sender, self._topics, self._clock = event_log, sender, topics, clock
         self._command_log, self._by, self._known = command_log, by, tuple(known)
         self._seen: dict[int, int] = {}  # by partition, as of the last check
         self._sent: dict[int, int] = {}
@@ -46,12 +57,14 @@ class Claims:
             return
         self._next_check = time.monotonic() + QUIET_S
         decided = {p: desk.meta.dealt for p, desk in desks.items()}
-        quiet = [
-            p for p, at in decided.items() if self._seen.get(p) == at and at > max(desks[p].meta.lasting, self._sent.get(p, 0))
-        ]
+        quiet = [p for p, at in decided.items() if self._seen.get(p) == at and self._is_news(desks[p])]
         self._seen = decided
         for p in self._visible(quiet, desks) if quiet else ():
             self._claim(Claim(p, self._command_log.hex(), decided[p], desks[p].meta.events, self._by))
+
+    def _is_news(self, desk: Desk) -> bool:
+        sent = self._sent.get(desk.partition)
+        return sent is None or desk.meta.dealt > max(desk.meta.lasting, sent)
 
     def _visible(self, partitions: Sequence[int], desks: Mapping[int, Desk]) -> list[int]:
         """Those of which readers see everything that was committed: what is not visible may yet be aborted by a person."""
@@ -73,6 +86,8 @@ class Claims:
             if acked is None:
                 log.warning("progress not noted", partition=claim.partition, decided=claim.decided, why=str(error))
                 self._sent.pop(claim.partition, None)  # the next check repeats it
+            else:
+                self._clock.appended(acked.timestamp_ms)
 
         self._sent[claim.partition] = claim.decided
         try:

@@ -21,6 +21,7 @@ from ledger.asking import until_answered
 from ledger.errors import ConfigError, LogError
 from ledger.jitter import between
 from ledger.log import EventLog, Lease, Sender, TopicPartition
+from ledger.log_clock import LogClock
 from ledger.progress import Claim, read_claims
 from ledger.store import Store
 from ledger.supervision import workers
@@ -62,7 +63,8 @@ class CommandsProcess:
 
     `open_store(name)` opens or creates the fold of one writer (`writer-0`, ...). `instance` is this process's stable name in
     the group: two processes must not share one. `companions(books, on_fatal, partitions)` creates the companions; calling
-    `on_fatal` from any thread ends the process. `on_status(status)` receives `status()` every few seconds, to publish it.
+    `on_fatal` from any thread ends the process. `on_status(status)` receives `status()` every few seconds, to publish it. The
+    companions share `clock`.
     """
 
     def __init__(
@@ -74,10 +76,12 @@ class CommandsProcess:
         instance: str,
         companions: Callable[[Books, Fatal, int], Sequence[Companion]] = _alone,
         on_status: Callable[[dict[str, Any]], None] = lambda status: None,
+        clock: LogClock | None = None,
     ) -> None:
         self._log, self._open_store, self._topics = event_log, open_store, topics
         self._app_id, self._instance = app_id, instance
         self._make_companions, self._on_status = companions, on_status
+        self._clock = LogClock() if clock is None else clock
         self._companions: list[Companion] = []
         self._loops: dict[int, WriterLoop] = {}
         self._stores: list[Store] = []
@@ -169,7 +173,7 @@ class CommandsProcess:
                 w,
                 owned,
                 partitions,
-                Claims(self._log, self._sender, self._topics, command_log, self._instance, claims),
+                Claims(self._log, self._sender, self._topics, command_log, self._instance, claims, self._clock),
                 self._failed,
                 self._dealt,
                 tuple(self._companions),
@@ -227,7 +231,7 @@ class CommandsProcess:
         self._unheld = unheld
 
     def status(self) -> dict[str, Any]:
-        """State of this process as JSON: writers, hanging transactions, workers with their restarts, counts."""
+        """State of this process as JSON: writers, hanging transactions, clocks, workers with their restarts, counts."""
         counts: dict[str, int] = {"joined the group again": self._rejoins} if self._rejoins else {}
         for companion in self._companions:
             counts |= companion.counts()
@@ -235,6 +239,7 @@ class CommandsProcess:
             "ready_writers": self.ready_writers,
             "unheld_writers": sorted(self._unheld),
             "hanging": [str(one) for loop in self._loops.values() for one in loop.held.hanging],
+            "clock_skews_ms": {str(partition): skew_ms for partition, skew_ms in self._clock.skews_ms().items()},
             "workers": [asdict(worker) for worker in workers()],
             "counts": counts,
         }

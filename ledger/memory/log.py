@@ -10,6 +10,7 @@ topic has another id. In addition, it can fail on request:
     log.lose_marker(tp)                the next transaction with records there hangs there, however it ends
     log.fence(transactional_id)        like the start of a successor (or the coordinator's time-out)
     log.truncate(tp, before)           records before an offset are deleted, as by retention
+    log.skew(partition, ms)            the leader of these partitions has another clock
     log.clean()                        what is older than its topic keeps it is deleted, compacted topics are compacted
     log.recreate(topic)                the topic is deleted and created again
     log.expire(group, instance)        the group removes a member that did not poll in time
@@ -66,6 +67,11 @@ class MemoryLog:
         """Remove the records of `tp` below offset `before`."""
         with self._state.changed:
             self._state.truncate(tp, before)
+
+    def skew(self, partition: int, ms: int) -> None:
+        """From now on, the clock of the leader of this partition of every topic is `ms` ahead of the log's own."""
+        with self._state.changed:
+            self._state.skews_ms[partition] = ms
 
     def clean(self) -> None:
         """Delete and compact as the settings of the topics say, by the log's clock."""

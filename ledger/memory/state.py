@@ -61,6 +61,7 @@ class State:
         self.epochs: dict[str, int] = {}
         self.open: dict[str, Transaction] = {}
         self.markers_are_late = False
+        self.skews_ms: dict[int, int] = {}  # by partition number
         self.unmarked: dict[str, Transaction] = {}  # ended for their writers, but without markers yet
         self.fail_next_commit: Literal["before", "after"] | None = None
         self.away_since: float | None = None
@@ -141,7 +142,7 @@ class State:
         tp = TopicPartition(record.topic, record.partition)
         partition = self.partition(tp)
         by_log = self.topics[tp.topic].spec.settings.get("message.timestamp.type") == "LogAppendTime"
-        now = self._clock_ms()
+        now = self._clock_ms() + self.skews_ms.get(tp.partition, 0)
         timestamp_ms = now if by_log or not record.timestamp_ms else record.timestamp_ms
         if timestamp_ms - now > int(self.topics[tp.topic].spec.settings.get("message.timestamp.after.max.ms", HOUR_MS)):
             raise Rejected(f"{tp.topic}/{tp.partition}: INVALID_TIMESTAMP: {timestamp_ms} is too far ahead of {now}")
