@@ -26,6 +26,7 @@ from commands.idempotency import contact_digest_of, email_digest_of, fingerprint
 from commands.mailboxes import mailbox
 from commands.reconciler.payment_port import PaymentProvider
 from ledger.log import EventLog, Sender
+from ledger.log_clock import LogClock
 from ledger.turns import Turns
 from projections.feed import FoldStatus
 from projections.projector import Projector
@@ -63,8 +64,10 @@ class AppContext:
     followed: FollowedMessages = field(default_factory=FollowedMessages)
     turns: Turns = field(default_factory=Turns)
     loop_lag: LoopLag = field(default_factory=LoopLag)
+    clock: LogClock = field(default_factory=LogClock)
     audit_spool: Path | None = None  # where audit records wait while the log is unreachable
     commands_counts: Callable[[], dict[str, int]] = dict  # of the `commands` process that uses the same STATE_DIR
+    commands_skews_s: Callable[[], dict[str, float]] = dict  # its clock, by partition
     stopping: bool = False
     making: bool = False  # there are no read models yet; they are being built from the log
 
@@ -84,6 +87,7 @@ class AppContext:
             self.partition_of,
             lambda: self.status(),  # noqa: PLW0108  # as it is then
             self.metrics.outcomes,
+            clock=self.clock,
         )
         node = self.settings.node_id
         self.audit = Audit(self.sender, self.submissions.send_all, self.topics, node, self.audit_spool)

@@ -10,8 +10,9 @@ The contract
       one that was aborted. Readers never see past the first record of an open transaction of their partition.
     * `Writer.start` fences every older writer with the same transactional id and ends its open transaction. From then on
       the committed end of every partition that only this id writes is final until this writer writes.
-    * `Writer.transact` either returns the positions after its records (they are committed), or raises `Discard`: then the
-      outcome is unknown, the writer is dead, and only the log shows what was committed.
+    * `Writer.transact` either returns the positions after its records, or raises `Discard`: then the outcome is unknown, the
+      writer is dead, and only the log shows what was committed. What it returned is committed, but readers see it only when the
+      markers of the transaction are written, usually milliseconds later: until then, the committed end is below the position.
     * `Sender.send` is idempotent against its own retries and calls back exactly once: with an offset (durable on all in-sync
       replicas) or an error (it may still be durable).
 

@@ -15,6 +15,10 @@ from ledger.durations import DAY_MS
 # log's time of its decision: one clock that was briefly wrong would stop the order, or the whole writer.
 _ANY_TIME = {"message.timestamp.before.max.ms": str(2**63 - 1), "message.timestamp.after.max.ms": str(2**63 - 1)}
 
+# A retry of a command within this time meets its first attempt in the log, and its outcome for twice as long.
+COMMANDS_MS = 30 * DAY_MS
+REFUSALS_MS = 60 * DAY_MS
+
 # After this time, an erased or replaced contact is compacted away, once a newer segment exists.
 CONTACT_COMPACTION_MS = DAY_MS
 # How long Kafka keeps the tombstone of an erased contact: a reader that reads at least this often misses none.
@@ -22,6 +26,9 @@ CONTACT_TOMBSTONES_MS = 7 * DAY_MS
 
 # How long the audit is kept. It names customers by pseudonym, so it is not kept for ever.
 AUDIT_MS = 2 * 365 * DAY_MS
+
+# Every start of `commands` reads all of the progress.
+PROGRESS_COMPACTION_MS = DAY_MS
 
 # A record of the ledger has a few hundred bytes; a command has at most a 64 KiB request. Brokers accept 1 MiB by default.
 MAX_RECORD_BYTES = 256 * 1024
@@ -38,7 +45,7 @@ class TopicSpec:
 
 @dataclass(frozen=True, slots=True)
 class Topics:
-    """The six topic names of one ledger. `prefix` separates ledgers on one cluster (each test uses a new one)."""
+    """The seven topic names of one ledger. `prefix` separates ledgers on one cluster (each test uses a new one)."""
 
     prefix: str = ""
 
@@ -67,11 +74,15 @@ class Topics:
         return f"{self.prefix}order-writers"
 
     @property
+    def progress(self) -> str:
+        return f"{self.prefix}order-progress"
+
+    @property
     def names(self) -> tuple[str, ...]:
-        return (self.commands, self.events, self.refusals, self.contacts, self.audit, self.writers)
+        return tuple(spec.name for spec in self.specs(partitions=1, writers=1))
 
     def specs(self, partitions: int, writers: int) -> tuple[TopicSpec, ...]:
-        """The required topics: order topics and contacts with `partitions`, the audit with one, writers with `writers`."""
+        """All topics: order topics and contacts with `partitions`, writers with `writers`, audit and progress with one."""
         ledger = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
         return (
             TopicSpec(
@@ -79,7 +90,7 @@ class Topics:
                 partitions,
                 {
                     "cleanup.policy": "delete",
-                    "retention.ms": str(30 * DAY_MS),
+                    "retention.ms": str(COMMANDS_MS),
                     "message.timestamp.type": "LogAppendTime",
                 },
             ),
@@ -89,7 +100,7 @@ class Topics:
                 partitions,
                 {
                     "cleanup.policy": "delete",
-                    "retention.ms": str(60 * DAY_MS),
+                    "retention.ms": str(REFUSALS_MS),
                     "message.timestamp.type": "CreateTime",
                     **_ANY_TIME,
                 },
@@ -116,4 +127,13 @@ class Topics:
                 },
             ),
             TopicSpec(self.writers, writers, {"cleanup.policy": "delete"}),
+            TopicSpec(
+                self.progress,
+                1,
+                {
+                    "cleanup.policy": "compact",
+                    "max.compaction.lag.ms": str(PROGRESS_COMPACTION_MS),
+                    "message.timestamp.type": "LogAppendTime",
+                },
+            ),
         )

@@ -85,7 +85,7 @@ class BulkFold:
         while left:
             if stopping():
                 raise Interrupted("stopped before the end; run it again to resume")
-            for (topic, partition), group in groupby(self._reader.poll(POLL_RECORDS, POLL_S), _PLACE):
+            for (topic, partition), group in groupby(self._poll(waiting, left), _PLACE):
                 tp = TopicPartition(topic, partition)
                 if (end := left.get(tp)) is None:
                     continue
@@ -105,6 +105,24 @@ class BulkFold:
                 on_progress(self._progress())
                 reported_at = time.monotonic() + REPORT_S
         on_progress(self._progress())
+
+    def _poll(self, waiting: dict[TopicPartition, list[Record]], left: dict[TopicPartition, int]) -> list[Record]:
+        """What has arrived. Refusals that retention has deleted since the start of the fold are skipped."""
+        try:
+            return self._reader.poll(POLL_RECORDS, POLL_S)
+        except Hole:
+            starts = self._log.starts(left, timeout_s=30.0)
+            for tp in left:
+                self._fold(tp, waiting)
+            before = self._databases.positions()
+            self._databases.skip_expired(starts)
+            if before == self._databases.positions():
+                raise
+        for tp in [tp for tp, end in left.items() if self._databases.position(tp) >= end]:
+            del left[tp]
+        self._check_starts({tp: starts[tp] for tp in left})
+        self._reader.assign({tp: self._databases.position(tp) for tp in left})
+        return []
 
     def _check_starts(self, starts: Mapping[TopicPartition, int]) -> None:
         """Raises `Hole` if the log begins after a position; but compaction leaves gaps in contacts."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -35,6 +35,7 @@ LEAST_FREE_BYTES = 1 << 30
 STALL_PATIENCE_S = 20.0  # for one pending command to be decided, which takes 0.01 s
 STALL_PAUSE_S = 0.5
 ANSWER_S = 50.0
+SKEW_S = 5.0  # NTP keeps machines within a tenth of a second
 
 Verdict = Literal["ok", "warning", "wrong"]
 
@@ -182,11 +183,28 @@ def _status(status: dict[str, Any]) -> list[Finding]:
     findings = [
         Finding("work of commands", "ok", f"writers {status['ready_writers']} are active; {counts or 'nothing done yet'}")
     ]
+    findings += _clocks("commands", {p: ms / 1000 for p, ms in status.get("clock_skews_ms", {}).items()})
     findings += [_worker("commands", w["name"], w["running"], w["restarts"], w["last_fault"]) for w in work]
     if failures := status["counts"].get(FAILED_TEMPLATES):
         result = f"{failures} messages were composed from shipped templates, because the shop's own failed"
         findings.append(Finding("templates", "warning", result, "order-ledger messages check"))
     return findings
+
+
+def _clocks(process: str, skews_s: Mapping[str, float]) -> list[Finding]:
+    """`skews_s`: by partition, how far Kafka's clock is ahead of that of the machine where `process` runs."""
+    if not skews_s:
+        return []
+    subject, advice = f"clock of {process}", "set the clocks of all machines by NTP: orders expire by those of Kafka's brokers"
+    partition = max(skews_s, key=lambda p: abs(skews_s[p]))
+    apart_s = max(skews_s.values()) - min(skews_s.values())
+    if apart_s > SKEW_S:
+        return [Finding(subject, "warning", f"the clocks of Kafka's brokers are {apart_s:.0f} s apart", advice)]
+    skew_s = skews_s[partition]
+    if abs(skew_s) > SKEW_S:
+        result = f"{abs(skew_s):.0f} s {'behind' if skew_s > 0 else 'ahead of'} that of Kafka"
+        return [Finding(subject, "warning", result, advice)]
+    return [Finding(subject, "ok", f"within {max(0.1, abs(skew_s)):.1f} s of that of Kafka")]
 
 
 def _worker(process: str, name: str, running: float, restarts: float, fault: str = "") -> Finding:
@@ -276,6 +294,7 @@ def _of_metrics(metrics: str) -> list[Finding]:
         findings.append(Finding("tokens of serve", "wrong", result, "see the log of `serve`"))
     frozen = [line for line in metrics.splitlines() if line.startswith("ledger_orders_frozen ")]
     findings += _workers_of_serve(metrics)
+    findings += _clocks("serve", _samples(metrics, "ledger_clock_skew_seconds", "partition"))
     if frozen and float(frozen[0].split()[1]) > 0:
         count = int(float(frozen[0].split()[1]))
         advice = "`order-ledger history ORDER` and the order's `frozen` name the record; see Frozen orders in OPERATIONS.md"
@@ -283,6 +302,11 @@ def _of_metrics(metrics: str) -> list[Finding]:
     elif frozen:
         findings.append(Finding("frozen orders", "ok", "none"))
     return findings
+
+
+def _samples(metrics: str, name: str, label: str) -> dict[str, float]:
+    families = (family for family in text_string_to_metric_families(metrics) if family.name == name)
+    return {sample.labels[label]: sample.value for family in families for sample in family.samples}
 
 
 def _workers_of_serve(metrics: str) -> list[Finding]:

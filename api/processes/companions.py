@@ -11,24 +11,25 @@ from api.settings import Settings
 from commands.notifier.loop import Notifier
 from commands.processor.process import Books, Companion, Fatal
 from commands.reconciler.loop import Reconciler
-from ledger.clock import now_ms
 from ledger.log import EventLog, Sender
+from ledger.log_clock import LogClock
 from ledger.store import Store
 
 SWITCH_S = 0.0005
 
 
 class Companions:
-    """Builds them for `CommandsProcess`. Raises `ConfigError` if the settings contradict each other."""
+    """Builds them for `CommandsProcess`; they share `clock`. Raises `ConfigError` if the settings contradict each other."""
 
     def __init__(
         self,
         settings: Settings,
         event_log: EventLog,
         open_store: Callable[[str], Store],
-        clock: Callable[[], int] = now_ms,
+        clock: LogClock | None = None,
     ) -> None:
-        self._settings, self._log, self._open_store, self._clock = settings, event_log, open_store, clock
+        self._settings, self._log, self._open_store = settings, event_log, open_store
+        self.clock = LogClock() if clock is None else clock
         self._outside = check_outside(settings)
         self._doors = build_message_doors(settings) if self._outside else {}
         self._composer = build_composer(settings) if self._outside else None
@@ -55,11 +56,11 @@ class Companions:
             return self._log.partition_for(order_id.encode(), partitions)
 
         self.reconciler = Reconciler(
-            lambda: build_ports(settings), books, partition_of, self._sender, topics, on_fatal, self._clock
+            lambda: build_ports(settings), books, partition_of, self._sender, topics, on_fatal, self.clock
         )
         group = f"{settings.ledger_id}-notifier"
         self.notifier = Notifier(
-            self._log, topics, books, self._open_store, self._doors, self._composer, group, on_fatal, clock=self._clock
+            self._log, topics, books, self._open_store, self._doors, self._composer, group, on_fatal, clock=self.clock
         )
         return [self.reconciler, self.notifier]
 

@@ -103,7 +103,8 @@ def _due(ctx: AppContext, key: bytes, now_ms: int) -> int | None:
     order = ctx.queries.order(partition, order_id)
     if order is not None and (note_id_of(key) is not None or contact_key(order_id, order.contact_digest) == key):
         days = ctx.settings.contact_retention_days
-        ended = is_past_retention(order, None if days is None else days * DAY_MS, now_ms)
+        log_ms = now_ms - ctx.clock.machine_ahead_ms(partition)  # a contact that is deleted too early does not come back
+        ended = is_past_retention(order, None if days is None else days * DAY_MS, log_ms)
     else:
         ended = is_unnamed(contacts.written_at(key) or now_ms, ctx.projector.log_time(partition), now_ms)
     return partition if ended else None

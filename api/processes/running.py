@@ -79,6 +79,12 @@ def commands_counts(state_dir: Path) -> dict[str, int]:
     return {} if status is None else dict(status.get("counts", {}))
 
 
+def commands_skews_s(state_dir: Path) -> dict[str, float]:
+    """By partition, how far Kafka's clock is ahead of that process's machine; empty if none is running."""
+    status = commands_status(state_dir)
+    return {} if status is None else {p: ms / 1000 for p, ms in status.get("clock_skews_ms", {}).items()}
+
+
 def this_process() -> dict[str, Any]:
     """`pid` and `pid_started` of this process: a pid alone may later be reused."""
     import psutil

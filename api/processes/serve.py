@@ -21,7 +21,7 @@ from api.processes.background import Works, background, beside_the_fold
 from api.processes.beginning import Beginning
 from api.processes.doors import build_payments
 from api.processes.exposure import check_exposure
-from api.processes.running import commands_counts
+from api.processes.running import commands_counts, commands_skews_s
 from api.processes.signals import hang_up_is_terminate, on_stop_signals, restore, stop_with_parent
 from api.processes.wiring import open_log
 from api.services.audit import BY_ITSELF
@@ -96,6 +96,7 @@ class _Node:
             payments=self._payments,
             audit_spool=settings.state_dir / "audit.waiting",
             commands_counts=lambda: commands_counts(settings.state_dir),
+            commands_skews_s=lambda: commands_skews_s(settings.state_dir),
             connections=Connections(
                 limits_within(settings.max_connections, settings.max_connections_per_address, files), self._proxies
             ),

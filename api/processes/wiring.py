@@ -106,7 +106,7 @@ def run_commands(settings: Settings, kafka: KafkaSettings, with_parent: bool = F
         forget_contacts(settings.state_dir / "commands")
     on_status = status_writer(settings.state_dir)
     process = CommandsProcess(
-        event_log, open_store, settings.topics, settings.ledger_id, settings.node_id, companions.make, on_status
+        event_log, open_store, settings.topics, settings.ledger_id, settings.node_id, companions.make, on_status, companions.clock
     )
 
     def stop(*_: object) -> None:

@@ -109,6 +109,10 @@ def _gauges(ctx: AppContext) -> Iterable[tuple[str, str, str, dict[str, float]]]
     yield "ledger_log_held_back_seconds", text, "", {"": status.held_back_s}
     positions = {str(p): float(ctx.projector.position(p)) for p in range(ctx.partitions)}
     yield "ledger_fold_position", "Next offset of order-events to fold.", "partition", positions
+    text = "How far Kafka's clock is ahead of this machine's, as of the last command that this node sent to the partition."
+    yield "ledger_clock_skew_seconds", text, "partition", {str(p): ms / 1000 for p, ms in ctx.clock.skews_ms().items()}
+    text = "The same as measured by a `commands` process with the same STATE_DIR."
+    yield "ledger_commands_clock_skew_seconds", text, "partition", ctx.commands_skews_s()
     yield "ledger_orders", "Orders by status.", "status", {s: float(n) for s, n in ctx.queries.counts().items()}
     yield "ledger_orders_frozen", "Orders whose fold stopped.", "", {"": ctx.projector.frozen_count}
     yield "ledger_http_requests_in_progress", "Requests in progress, including this one.", "", {"": ctx.metrics.in_progress}

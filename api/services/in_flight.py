@@ -15,16 +15,20 @@ import threading
 
 from ledger.errors import LedgerError
 from ledger.log import Acked, NewRecord, Sender
+from ledger.log_clock import LogClock
 from projections.waiters import Waiter
 
 
 class SentCommand:
-    """One sent command. The loop writes `waiter` and `wants_ack`, the sender's thread all other attributes."""
+    """One sent command. The loop writes `waiter` and `wants_ack`, the sender's thread all other attributes.
 
-    __slots__ = ("acked", "command", "contact", "contact_acked", "error", "loop", "sender", "waiter", "wants_ack")
+    The acknowledgement of the command is a measure of the log's `clock`.
+    """
 
-    def __init__(self, sender: Sender, command: NewRecord, contact: NewRecord | None, waiter: Waiter) -> None:
-        self.sender, self.command, self.contact = sender, command, contact
+    __slots__ = ("acked", "clock", "command", "contact", "contact_acked", "error", "loop", "sender", "waiter", "wants_ack")
+
+    def __init__(self, sender: Sender, command: NewRecord, contact: NewRecord | None, waiter: Waiter, clock: LogClock) -> None:
+        self.sender, self.command, self.contact, self.clock = sender, command, contact, clock
         self.loop = asyncio.get_running_loop()
         self.waiter = waiter
         self.wants_ack = False
@@ -54,6 +58,7 @@ class SentCommand:
             self._fail(error)
             return
         self.acked = acked
+        self.clock.appended(acked.timestamp_ms, acked.partition)
         if self.wants_ack:
             self._wake_from_thread()
 

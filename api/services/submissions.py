@@ -20,6 +20,7 @@ from commands.messages import OrderCommand, command_codec
 from ledger.contacts import OrderContact, contact_key
 from ledger.errors import DecisionsBehind, LedgerError, NotCaughtUp, NotDurable, Overloaded
 from ledger.log import Acked, Headers, NewRecord, Sender
+from ledger.log_clock import LogClock
 from ledger.outcomes import Outcome
 from ledger.schemas.codec import contact_codec
 from ledger.topics import Topics
@@ -69,15 +70,17 @@ class Submissions:
         partition_of: Callable[[str], int],
         status: Callable[[], FoldStatus],
         answers: Counter[str],
+        *,
+        clock: LogClock,
     ) -> None:
         """`partition_of`: by order id. `status`: of this node's fold; must be cheap, because each new command calls it.
 
-        `answers` counts answers: `replayed`, `undecided`, `accepted`, or the code of a refusal.
+        `answers` counts answers: `replayed`, `undecided`, `accepted`, or the code of a refusal. `clock` is measured.
         """
         self._sender, self._projector, self._queries, self._topics = sender, projector, queries, topics
         self._look_ups, self._partition_of, self._status = look_ups, partition_of, status
         self._codec, self._contact_codec = command_codec(), contact_codec()
-        self._answers = answers
+        self._answers, self._clock = answers, clock
         # By partition: a stuck writer must not affect commands of others.
         self._undecided: defaultdict[int, dict[Waiter, tuple[str, float]]] = defaultdict(dict)
         self._in_progress: set[SentCommand] = set()
@@ -177,7 +180,8 @@ class Submissions:
         Raises `NotDurable` if durability is unknown; both records may still become durable, so a retry must have the same key.
         """
         record = self.record_of(command, (("traceparent", traceparent),) if traceparent else ())
-        sent = SentCommand(self._sender, record, contact, self._waiters.outcome(command.command_id, command.fingerprint))
+        waiter = self._waiters.outcome(command.command_id, command.fingerprint)
+        sent = SentCommand(self._sender, record, contact, waiter, self._clock)
         self.waiting += 1
         self._in_progress.add(sent)
         try:

@@ -27,7 +27,6 @@ from commands.notifier.followed_contacts import FollowedContacts
 from commands.notifier.message_port import FAILED_TEMPLATES, MessageComposer, MessageDoor, NotSent, OutMessage
 from commands.notifier.notices import notice_of
 from commands.processor.order_book import OrderBook
-from ledger.clock import now_ms
 from ledger.contacts import contact_key
 from ledger.durations import DAY_MS
 from ledger.errors import DecodeError, Hole, LogError, StoreError
@@ -35,6 +34,7 @@ from ledger.events import OrderEvent
 from ledger.evolve import evolve
 from ledger.faults import in_short
 from ledger.log import NOTE_AGAIN_S, EventLog, Record, TopicPartition
+from ledger.log_clock import LogClock
 from ledger.order import FoldError, Order
 from ledger.schemas.codec import event_codec
 from ledger.store import Store
@@ -80,7 +80,7 @@ class Notifier:
         group: str,
         on_fatal: Callable[[BaseException], None],
         *,
-        clock: Callable[[], int] = now_ms,
+        clock: LogClock,
     ) -> None:
         self._log, self._topics, self._book_of = event_log, topics, book_of
         self._doors, self._composer, self._group, self._clock = doors, composer, group, clock
@@ -89,7 +89,7 @@ class Notifier:
         self._owned: set[int] = set()
         self._changed = threading.Event()
         self._stopping = threading.Event()
-        self._contacts = FollowedContacts(event_log, topics, book_of, open_store, doors, self._stopping, clock)
+        self._contacts = FollowedContacts(event_log, topics, book_of, open_store, doors, self._stopping, clock.machine_ms)
         self._positions: dict[TopicPartition, int] = {}
         self._written: dict[TopicPartition, int] = {}
         self._parked: deque[Parked] = deque()
@@ -236,7 +236,7 @@ class Notifier:
 
     def _notify(self, tp: TopicPartition, offset: int, event: OrderEvent) -> None:
         notice = notice_of(event)
-        if notice is None or event.occurred_at < self._clock() - MAX_AGE_MS:
+        if notice is None or event.occurred_at < self._clock.earliest_ms(tp.partition) - MAX_AGE_MS:
             return
         order = self._order(tp.partition, event)
         if order is None:

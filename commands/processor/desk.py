@@ -24,6 +24,7 @@ from commands.decide import decide, is_foreign
 from commands.decisions import Decision, MalformedCommand, Refusal
 from commands.messages import CommandHead, OrderCommand, command_codec
 from commands.obligations import due_at
+from commands.processor.refusing import refusal_again, refusal_of, refusal_of_unreadable
 from ledger.bounds import ID_PATTERN
 from ledger.envelope import EventHeaders, Written, seal
 from ledger.errors import DecodeError, Hole
@@ -32,15 +33,13 @@ from ledger.evolve import evolve
 from ledger.log import NewRecord, Record, refuse_oversized
 from ledger.order import FoldError, Order
 from ledger.order_numbers import free_number
-from ledger.outcomes import decode_outcome, event_row, outcome_key, refusal_row, reused_key
+from ledger.outcomes import Outcome, decode_outcome, event_row, outcome_key, refusal_row, reused_key
 from ledger.partitioner import partition_for
 from ledger.schemas.codec import event_codec, link_of, refusal_codec
 from ledger.store import Store
 from ledger.topics import Topics
 from ledger.transitions import Code, Operation
 
-# An unreadable command is kept in full up to this size; no correct sender writes a larger one, and its head is enough.
-MAX_ORIGINAL_BYTES = 64 * 1024
 # A refusal repeats key, ids and names of its command: a readable command must leave room for it in a record.
 MAX_COMMAND_BYTES = 128 * 1024
 MAX_KEY_BYTES = 1024
@@ -60,8 +59,9 @@ msgspec.msgpack.Decoder(CommandHead)  # built here, like all types that several 
 class Meta(Struct, frozen=True, array_like=True):
     """Position of the fold of one partition. `chain` and `refusal` are hashes of the last event and the last refusal.
 
-    `events`, `refusals`: next offset to fold. `dealt`: one past the highest command offset with an outcome. `resume`: first
-    command of the last batch, where a new incarnation starts reading. Both are valid only for the log `command_log`.
+    `events`, `refusals`: next offset to fold. `dealt`: one past the highest command offset with an outcome. `lasting`: one past
+    the highest one that led to an event, which is kept for ever. `resume`: first command of the last batch, where a new
+    incarnation starts reading. These three are valid only for the log `command_log`.
     """
 
     command_log: bytes
@@ -72,6 +72,7 @@ class Meta(Struct, frozen=True, array_like=True):
     epoch: int = 0
     chain: bytes = NO_HASH
     refusal: bytes = b""
+    lasting: int = 0
 
 
 class FrozenOrder(Struct, frozen=True, array_like=True):
@@ -104,7 +105,9 @@ class Desk:
             raw = None
         meta = _decode_meta(raw) if raw else Meta(command_log)
         # Offsets of another incarnation of order-commands are meaningless in this one.
-        self.meta = meta if meta.command_log == command_log else replace(meta, command_log=command_log, dealt=0, resume=0)
+        self.meta = (
+            meta if meta.command_log == command_log else replace(meta, command_log=command_log, dealt=0, resume=0, lasting=0)
+        )
 
     # ---- rows
 
@@ -205,7 +208,8 @@ class Desk:
         if (content := event.content) is not None and content.number:
             self._rows[b"n/" + content.number.encode()] = event.order_id.encode()
         self._dealt(event.command_log, event.command_offset, event.batch_first, event.writer_epoch)
-        self.meta = replace(self.meta, chain=chain)
+        lasting = event.command_offset + 1 if event.command_log == self.meta.command_log else 0
+        self.meta = replace(self.meta, chain=chain, lasting=max(self.meta.lasting, lasting))
 
     def _note_refusal(self, refusal: OrderRefusal) -> None:
         if (row := refusal_row(refusal)) is not None:
@@ -237,6 +241,7 @@ class Desk:
     def deal(self, record: Record, written: Written, unwritable: bool = False) -> NewRecord | None:
         """The record that this command leads to, already folded; None for a duplicate, whose first outcome remains.
 
+        A duplicate of a command whose refusal the log may have deleted is refused again: newer folds do not know the first one.
         `unwritable`: the log rejected that record, so the command is refused instead.
         """
         flaw = ""
@@ -247,11 +252,11 @@ class Desk:
             if head is None:
                 return self._unreadable(record, written, exc)
             command, flaw = head, str(exc)
-        first = self._get(outcome_key(command.command_id))
-        if first is not None and decode_outcome(first).fingerprint == command.fingerprint:
+        first = self._outcome(outcome_key(command.command_id))
+        if first is not None and first.fingerprint == command.fingerprint:
             if command.operation == Operation.REQUEST_PAYMENT:
                 self._asked.add(command.order_id)
-            return None
+            return self._repeat(first, command, record, written)
         decision: Decision
         if first is not None:
             decision = Refusal(Code.IDEMPOTENCY_KEY_REUSED, "this key was already used for another request")
@@ -274,10 +279,19 @@ class Desk:
             except Exception as exc:  # a bug here or in a sender: refuse this command, other orders continue
                 log.error("could not decide", command_id=command.command_id, order_id=command.order_id, exc_info=True)
                 decision = Refusal(Code.COULD_NOT_DECIDE, type(exc).__name__)
-        if self._get(reused_key(command.command_id, command.fingerprint)):
-            return None  # refused before for a reused key, which is final
+        if (reused := self._outcome(reused_key(command.command_id, command.fingerprint))) is not None:
+            return self._repeat(reused, command, record, written)  # refused before for a reused key, which is final
         new = self._refuse(decision, command, record, written)
         return new._replace(timestamp_ms=0) if unwritable else new  # the log may have rejected the time: let it use its own
+
+    def _outcome(self, key: bytes) -> Outcome | None:
+        row = self._get(key)
+        return None if row is None else decode_outcome(row)
+
+    def _repeat(self, outcome: Outcome, command: OrderCommand, record: Record, written: Written) -> NewRecord | None:
+        """The refusal of a duplicate if the log may have deleted the first one; else None."""
+        again = refusal_again(outcome, command.command_id, record, written)
+        return None if again is None else self._record_refusal(again, record.key)
 
     def _number(self, command: OrderCommand) -> str:
         """The number that a new order gets; empty for other commands, and if the number of an imported one is in use."""
@@ -339,42 +353,13 @@ class Desk:
         met = self.order(command.order_id)
         if why.code is Code.ORDER_NOT_FOUND or is_foreign(command, met):
             met = None
-        return self._record_refusal(
-            OrderRefusal(
-                code=why.code,
-                detail=why.detail,
-                occurred_at=record.timestamp_ms,
-                command_log=written.command_log,
-                command_offset=record.offset,
-                batch_first=written.batch_first,
-                writer_epoch=written.writer_epoch,
-                order_id=command.order_id,
-                command_id=command.command_id,
-                fingerprint=command.fingerprint,
-                actor=command.actor,
-                customer_id=command.customer_id,
-                order_version=met.version if met is not None else None,
-            ),
-            record.key,
-        )
+        return self._record_refusal(refusal_of(why, command, met, record, written), record.key)
 
     def _unreadable(self, record: Record, written: Written, why: DecodeError) -> NewRecord | None:
         if self._get(_unreadable_key(written.command_log, record.offset)) is not None:
             return None  # read again after a restart; it has no command id by which to recognise it
         log.error("undecodable command", partition=self.partition, offset=record.offset, reason=str(why))
-        return self._record_refusal(
-            OrderRefusal(
-                code=Code.UNDECODABLE,
-                detail=str(why),
-                occurred_at=record.timestamp_ms,
-                command_log=written.command_log,
-                command_offset=record.offset,
-                batch_first=written.batch_first,
-                writer_epoch=written.writer_epoch,
-                original=(record.value or b"")[:MAX_ORIGINAL_BYTES],
-            ),
-            record.key,
-        )
+        return self._record_refusal(refusal_of_unreadable(why, record, written), record.key)
 
     def _record_refusal(self, refusal: OrderRefusal, key: bytes | None) -> NewRecord:
         value = self._refusals.encode(refusal)

@@ -21,6 +21,8 @@ from ledger.store import Store
 from ledger.topics import Topics
 
 AHEAD_S = 60.0  # a leader that reports too low an end corrects it within seconds
+# At most so much of `AHEAD_S` passes between two answers: while nobody answers, no leader can correct anything.
+BETWEEN_ANSWERS_S = 5.0
 
 Ends = Mapping[TopicPartition, int]
 
@@ -33,7 +35,8 @@ class FoldCheck:
     def __init__(self, event_log: EventLog, store: Store, topics: Topics, partitions: Iterable[int]) -> None:
         self._log, self._store, self._topics = event_log, store, topics
         self._unsure = set(partitions)  # whose last folded record is not yet confirmed in the log
-        self._ahead_since: float | None = None
+        self._ahead_s: dict[TopicPartition, float] = {}  # how long the log has answered that it ends before the fold
+        self._answered_at = time.monotonic()
 
     def ahead_of_open(self, positions: Ends, stable: Ends, end: Ends) -> set[int]:
         """Partitions folded beyond the committed end, with records that are in the log: their transaction is still open there."""
@@ -73,18 +76,16 @@ class FoldCheck:
         return not written
 
     def _not_ahead(self, positions: Ends, stable: Ends) -> None:
-        """Raises `Discard` for `AHEAD_S`, then `Hole`: a new leader reports too low an end until it hears from its followers.
-
-        Also, the markers of a transaction come after the answer to its commit.
-        """
-        ahead = [(tp, at) for tp, at in positions.items() if at > stable[tp]]
-        if not ahead:
-            self._ahead_since = None
-            return
+        """Raises `Discard` for `AHEAD_S`, then `Hole`: a new leader reports too low an end until it hears from its followers."""
         now = time.monotonic()
-        self._ahead_since = now if self._ahead_since is None else self._ahead_since
-        tp, at = ahead[0]
-        text = f"the store has folded {tp.topic}/{tp.partition} up to {at}, but the log ends at {stable[tp]}"
-        if now - self._ahead_since < AHEAD_S:
+        passed_s = min(now - self._answered_at, BETWEEN_ANSWERS_S)
+        self._answered_at = now
+        ahead = [tp for tp, at in positions.items() if at > stable[tp]]
+        self._ahead_s = {tp: self._ahead_s[tp] + passed_s if tp in self._ahead_s else 0.0 for tp in ahead}
+        if not ahead:
+            return
+        tp = max(ahead, key=lambda tp: self._ahead_s[tp])
+        text = f"the store has folded {tp.topic}/{tp.partition} up to {positions[tp]}, but the log ends at {stable[tp]}"
+        if self._ahead_s[tp] < AHEAD_S:
             raise Discard(f"{text}: retrying")
         raise Hole(f"{text}: the log lost records, or is another log. Find out which before you change anything")

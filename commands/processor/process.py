@@ -14,12 +14,15 @@ from typing import Any, Protocol
 
 import structlog
 
+from commands.processor.claims import Claims
 from commands.processor.order_book import OrderBook
 from commands.processor.writer_loop import OrderListener, WriterLoop
 from ledger.asking import until_answered
 from ledger.errors import ConfigError, LogError
 from ledger.jitter import between
-from ledger.log import EventLog, Lease, TopicPartition
+from ledger.log import EventLog, Lease, Sender, TopicPartition
+from ledger.log_clock import LogClock
+from ledger.progress import Claim, read_claims
 from ledger.store import Store
 from ledger.supervision import workers
 from ledger.topics import Topics
@@ -60,7 +63,8 @@ class CommandsProcess:
 
     `open_store(name)` opens or creates the fold of one writer (`writer-0`, ...). `instance` is this process's stable name in
     the group: two processes must not share one. `companions(books, on_fatal, partitions)` creates the companions; calling
-    `on_fatal` from any thread ends the process. `on_status(status)` receives `status()` every few seconds, to publish it.
+    `on_fatal` from any thread ends the process. `on_status(status)` receives `status()` every few seconds, to publish it. The
+    companions share `clock`.
     """
 
     def __init__(
@@ -72,13 +76,16 @@ class CommandsProcess:
         instance: str,
         companions: Callable[[Books, Fatal, int], Sequence[Companion]] = _alone,
         on_status: Callable[[dict[str, Any]], None] = lambda status: None,
+        clock: LogClock | None = None,
     ) -> None:
         self._log, self._open_store, self._topics = event_log, open_store, topics
         self._app_id, self._instance = app_id, instance
         self._make_companions, self._on_status = companions, on_status
+        self._clock = LogClock() if clock is None else clock
         self._companions: list[Companion] = []
         self._loops: dict[int, WriterLoop] = {}
         self._stores: list[Store] = []
+        self._sender: Sender | None = None
         self._fatal: BaseException | None = None
         self._stopping = threading.Event()
         self._progress: dict[TopicPartition, int] = {}
@@ -122,29 +129,33 @@ class CommandsProcess:
             self._end_loops()
             for store in self._stores:
                 store.close()
+            if self._sender is not None:
+                self._sender.close()
         return EXIT_FAILED if self._fatal is not None else 0
 
-    def _layout(self) -> tuple[int, int, bytes] | None:
-        """(partitions, writers, id of the commands topic), read from the cluster; waits until it answers.
+    def _layout(self) -> tuple[int, int, bytes, tuple[Claim, ...]] | None:
+        """(partitions, writers, id of the commands topic, claims), read from the cluster; waits until it answers.
 
         None if stopped meanwhile.
         """
         t = self._topics
 
-        def question() -> tuple[dict[str, int], bytes]:
+        def question() -> tuple[dict[str, int], bytes, tuple[Claim, ...]]:
             count = {name: self._log.partitions(name) for name in (t.commands, t.events, t.refusals, t.writers)}
-            return count, self._log.topic_id(t.commands)
+            command_log = self._log.topic_id(t.commands)
+            return count, command_log, read_claims(self._log, t, command_log)
 
         answer = until_answered(question, self._stopping, LogError)
         if answer is None:
             return None
-        count, command_log = answer
+        count, command_log, claims = answer
         partitions, writers = count[t.commands], count[t.writers]
         if not count[t.events] == count[t.refusals] == partitions >= writers > 0:
             raise ConfigError(f"topics have different numbers of partitions: {count}")
-        return partitions, writers, command_log
+        return partitions, writers, command_log, claims
 
-    def _start_loops(self, partitions: int, writers: int, command_log: bytes) -> None:
+    def _start_loops(self, partitions: int, writers: int, command_log: bytes, claims: tuple[Claim, ...]) -> None:
+        self._sender = self._log.sender("progress")
         for w in range(writers):
             self._stores.append(self._open_store(f"writer-{w}"))
         books = [OrderBook(store) for store in self._stores]
@@ -162,6 +173,7 @@ class CommandsProcess:
                 w,
                 owned,
                 partitions,
+                Claims(self._log, self._sender, self._topics, command_log, self._instance, claims, self._clock),
                 self._failed,
                 self._dealt,
                 tuple(self._companions),
@@ -219,7 +231,7 @@ class CommandsProcess:
         self._unheld = unheld
 
     def status(self) -> dict[str, Any]:
-        """State of this process as JSON: writers, hanging transactions, workers with their restarts, counts."""
+        """State of this process as JSON: writers, hanging transactions, clocks, workers with their restarts, counts."""
         counts: dict[str, int] = {"joined the group again": self._rejoins} if self._rejoins else {}
         for companion in self._companions:
             counts |= companion.counts()
@@ -227,6 +239,7 @@ class CommandsProcess:
             "ready_writers": self.ready_writers,
             "unheld_writers": sorted(self._unheld),
             "hanging": [str(one) for loop in self._loops.values() for one in loop.held.hanging],
+            "clock_skews_ms": {str(partition): skew_ms for partition, skew_ms in self._clock.skews_ms().items()},
             "workers": [asdict(worker) for worker in workers()],
             "counts": counts,
         }

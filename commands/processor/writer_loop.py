@@ -20,14 +20,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Protocol
 
 import structlog
 
+from commands.processor.claims import Claims
 from commands.processor.desk import Desk
 from commands.processor.fold_check import FoldCheck
 from commands.processor.held_back import CHECK_EVERY_S, HeldBack, Landed
+from commands.processor.retention import Retention
 from ledger.envelope import Written
 from ledger.errors import Discard, Fenced, HangingTransaction, Hole, LogError, Rejected
 from ledger.jitter import between
@@ -40,6 +42,7 @@ from ledger.topics import Topics
 BATCH_COMMANDS = 500
 INIT_S, FOLD_S = 10.0, 60.0  # every wait is bounded: after that, start over with a new writer
 STANDBY_S = 0.5
+MARKERS_S = 0.1  # markers come milliseconds after the answer to a commit; later checks are rarer, up to `CHECK_EVERY_S`
 REFUSED_WAIT_S = 10.0  # somebody has to change the topic
 FENCED_WAIT_S = 2.0  # several heartbeats of the group
 ASLEEP_S = 5.0
@@ -86,6 +89,7 @@ class WriterLoop(WorkerThread):
         writer: int,
         owned: list[int],
         partitions: int,
+        claims: Claims,
         on_fatal: Callable[[BaseException], None],
         on_dealt: Callable[[dict[TopicPartition, int]], None] = lambda positions: None,
         watchers: Sequence[OrderListener] = (),
@@ -103,12 +107,13 @@ class WriterLoop(WorkerThread):
         self._fences: list[float] = []
         self._alive = time.monotonic()
         self._where = "start"
-        self._most = BATCH_COMMANDS
+        self._most, self._recheck_s = BATCH_COMMANDS, MARKERS_S
         self._left_out: frozenset[int] = frozenset()
         self._dealing: list[Record] = []
         self._unwritable: set[tuple[int, int]] = set()  # (partition, offset) of commands
         self.held = HeldBack(event_log, writer)
         self._fold_check = FoldCheck(event_log, store, topics, owned)
+        self._claims, self._retention = claims, Retention(event_log, topics, claims)
 
     # ---- what the group says
 
@@ -211,7 +216,7 @@ class WriterLoop(WorkerThread):
         self._where = "follow"
         reader = self._log.reader(f"follow-{self.writer}", max_wait_ms=500)
         try:
-            self._skip_expired()
+            self._retention.skip_expired(self._desks)
             positions = self._positions()
             stable, end = self._log.ends(positions), self._log.ends(positions, "read_uncommitted")
             # An open transaction in the log: it may yet be aborted, so nothing behind it is folded.
@@ -219,22 +224,25 @@ class WriterLoop(WorkerThread):
             if not self._fold_check.check(self._desks, self._positions(ahead), stable):
                 return
             reader.assign(self._positions(ahead))
-            check_at = time.monotonic() + CHECK_EVERY_S
+            self._recheck_s = min(2 * self._recheck_s, CHECK_EVERY_S) if ahead else MARKERS_S
+            check_at = time.monotonic() + self._recheck_s
             while not self._owned.is_set() and not self._stopping.is_set():
                 self._alive = time.monotonic()
                 if ahead and self._alive > check_at:
                     return
-                if records := reader.poll(STORE_EVERY_RECORDS, STANDBY_S):
+                if records := self._poll(reader, STORE_EVERY_RECORDS, STANDBY_S, self._positions):
                     self._fold(records)
         finally:
             reader.close()
 
-    def _skip_expired(self) -> None:
-        """Skip refusals that the log has deleted: it keeps them 60 days, and a key is honoured for 30."""
-        starts = self._log.starts(TopicPartition(self._topics.refusals, p) for p in self._desks)
-        for tp, start in starts.items():
-            if self._desks[tp.partition].meta.refusals < start:
-                self._desks[tp.partition].landed(tp.topic, start)
+    def _poll(self, reader: Reader, most: int, wait_s: float, at: Callable[[], Mapping[TopicPartition, int]]) -> list[Record]:
+        """What has arrived. If retention has deleted a position (`at`) meanwhile, starting over shows whether it was needed."""
+        try:
+            return reader.poll(most, wait_s)
+        except Hole as exc:
+            if self._retention.has_passed(at()):
+                raise Discard(f"the log now begins later: {exc}") from exc
+            raise
 
     def _fold(self, records: list[Record]) -> None:
         for record in records:
@@ -252,7 +260,7 @@ class WriterLoop(WorkerThread):
     def _fold_to_the_end(self) -> int:
         """Step 1 has ended every older transaction, so the current committed end is final. Returns the number of records."""
         self._where = "fold"
-        self._skip_expired()
+        self._retention.skip_expired(self._desks)
         positions = self._positions()
         stable, end = self._log.ends(positions), self._log.ends(positions, "read_uncommitted")
         self._fold_check.ahead_of_open(positions, stable, end)
@@ -272,7 +280,7 @@ class WriterLoop(WorkerThread):
             while todo:
                 if time.monotonic() > deadline or not self._owned.is_set():
                     raise Discard("the fold did not reach the end in time")
-                if records := reader.poll(STORE_EVERY_RECORDS, 1.0):
+                if records := self._poll(reader, STORE_EVERY_RECORDS, 1.0, self._positions):
                     self._fold(records)
                     folded += len(records)
                     deadline = time.monotonic() + FOLD_S
@@ -300,7 +308,10 @@ class WriterLoop(WorkerThread):
             epoch = 1 + max(desk.meta.epoch for desk in self._desks.values())
             reader = self._log.reader(f"commands-{self.writer}", max_wait_ms=100)
             decided = [p for p in self._desks if p not in self._left_out]
-            reader.assign(self._resume_at(decided))
+            begins = self._retention.resume_at(self._desks, decided)
+            reader.assign(begins)
+            # Once more, although nothing was decided: a group forgets what was noted for a partition a week ago.
+            self._on_dealt({TopicPartition(self._topics.commands, p): self._desks[p].meta.dealt for p in decided})
             log.info(
                 "writer ready",
                 writer=self.writer,
@@ -315,12 +326,13 @@ class WriterLoop(WorkerThread):
                 watcher.own(decided)
             landed = Landed(self._log)
             while self._owned.is_set():
+                self._claims.check({p: self._desks[p] for p in decided})
                 self._where, self._alive = "read", time.monotonic()
                 if trouble := writer.trouble():
                     raise Discard(f"connection trouble: {trouble}")
                 if self.held.has_ended():
                     raise Discard("a hanging transaction has ended: its partition is resumed")
-                records = self._dealing = reader.poll(self._most, 0.1)
+                records = self._dealing = self._poll(reader, self._most, 0.1, lambda: self._read_to(begins))
                 landed.check(idle=not records)
                 if not records:
                     continue
@@ -343,19 +355,9 @@ class WriterLoop(WorkerThread):
                 reader.close()
             writer.close()
 
-    def _resume_at(self, partitions: Sequence[int]) -> dict[TopicPartition, int]:
-        """Each partition from the first command of its last batch, not from behind it.
-
-        If that transaction was ever cut short, the commands without an outcome are decided now; the others are recognised.
-        """
-        tps = {TopicPartition(self._topics.commands, p): self._desks[p].meta for p in partitions}
-        starts = self._log.starts(tps)
-        for tp, meta in tps.items():
-            if starts[tp] > meta.dealt:
-                raise Hole(
-                    f"commands {meta.dealt}..{starts[tp] - 1} of {tp.topic}/{tp.partition} are gone and were never processed"
-                )
-        return {tp: max(starts[tp], meta.resume) for tp, meta in tps.items()}
+    def _read_to(self, begins: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
+        """Positions in the commands, read from `begins` on."""
+        return {tp: max(at, self._desks[tp.partition].meta.resume) for tp, at in begins.items()}
 
     def _deal(self, records: list[Record], epoch: int) -> list[NewRecord]:
         self._where = "decide"

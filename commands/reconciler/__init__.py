@@ -2,6 +2,7 @@
 
 loop            performs obligations and reports facts as commands
 backlog         orders that wait for a busy port
+schedule        when an order is checked: at a time of the log, or after a pause
 pauses          when an obligation is retried
 reports         sends facts as commands
 clients         the clients of the ports

@@ -5,6 +5,7 @@ are only in memory, so a restart loses nothing that matters: the same obligation
 
     woken by      a writer that became ready (all orders with obligations), a stored batch (its orders), a clock, a customer
                   who requests again a payment that is not open yet
+    clocks        due times are those of the log's clock, which decides; pauses those of the monotonic one
     processes     `obligations(order)`; one call per key at a time, at most 32 per port
     afterwards    facts -> commands -> the order changes -> woken again. Without news or answer: later, with back-off
     back-off      obligations that a customer waits for are retried after 0.2, 0.5, 1, 2 s, others after a second; then the pause
@@ -17,14 +18,14 @@ calls with the same keys. Runs on an event loop in its own thread, never in the 
 from __future__ import annotations
 
 import asyncio
-import heapq
 import threading
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 
 import structlog
 
-from commands.obligations import Obligation, obligations
+from commands.obligations import Kind, Obligation, obligations
 from commands.processor.order_book import OrderBook
 from commands.reconciler.backlog import Backlog
 from commands.reconciler.clients import Clients
@@ -32,11 +33,12 @@ from commands.reconciler.pauses import WAITED_FOR, Tries
 from commands.reconciler.payment_port import ProviderUnavailable, Sighting
 from commands.reconciler.performing import CallReport, Ports, perform, report_of, stuck
 from commands.reconciler.reports import Reports
-from ledger.clock import now_ms
-from ledger.durations import HOUR_MS
+from commands.reconciler.schedule import Schedule
+from ledger.durations import HOUR_MS, MINUTE_MS
 from ledger.event_loop import new_event_loop
 from ledger.faults import in_short
 from ledger.log import Sender
+from ledger.log_clock import LogClock
 from ledger.order import Order
 from ledger.supervision import WorkerThread
 from ledger.topics import Topics
@@ -47,11 +49,12 @@ SOME_CHECKS, SOME_ROWS = 20, 200  # in one turn, which takes about a millisecond
 CALL_S = 60.0  # ports have shorter time-outs of their own; this guards against one without
 # Webhooks can be lost, and a manual refund triggers no obligation: once a day, fetch what happened in the last three days.
 FIRST_SWEEP_S, SWEEP_EVERY_S, SWEEP_BACK_MS = 600.0, 86_400.0, 3 * 24 * HOUR_MS
+LONGEST_SLEEP_S = 30.0  # a clock may be set meanwhile
 log = structlog.get_logger(__name__)
 
 
 class Reconciler:
-    """One per `commands` process. `book_of(partition)` is the store of its writer; `clock` returns ms since the epoch.
+    """One per `commands` process. `book_of(partition)` is the store of its writer.
 
     `start` and `stop` are for the owner; `own`, `disown` and `changed` may be called from any thread.
     """
@@ -64,18 +67,18 @@ class Reconciler:
         sender: Sender,
         topics: Topics,
         on_fatal: Callable[[BaseException], None],
-        clock: Callable[[], int] = now_ms,
+        clock: LogClock,
     ) -> None:
         self._make_ports, self._book_of, self._partition_of = ports, book_of, partition_of
         self._clock = clock
-        self._reports = Reports(sender, topics, partition_of)
+        self._reports = Reports(sender, topics, partition_of, clock)
         self._owned: set[int] = set()
         self._tries: dict[str, dict[str, Tries]] = {}
-        self._due: list[tuple[int, str]] = []
-        self._due_at: dict[str, int] = {}
+        self._schedule = Schedule(clock.monotonic_ms, clock.latest_ms)
         self._calls: set[asyncio.Task[None]] = set()
         self._closing = False  # whether its loop ends now, and begins nothing more
         self._slots: dict[str, asyncio.Semaphore] = {}
+        self._turns: dict[int, asyncio.Lock] = {}
         self._backlog = Backlog(MAX_TASKS_PER_PORT)
         self.done: Counter[str] = Counter()
         self._ended_for_good = threading.Event()
@@ -112,7 +115,7 @@ class Reconciler:
         self._call_soon(self._asked, order_ids)
 
     def clock_moved(self) -> None:
-        """The clock was moved: check again what is due."""
+        """A clock was moved: check again what is due."""
         self._call_soon(self._wake_up)
 
     def _wake_up(self) -> None:
@@ -161,7 +164,8 @@ class Reconciler:
     async def _main(self) -> None:
         self._stopping, self._wake = asyncio.Event(), asyncio.Event()
         self._bug: BaseException | None = None
-        self._calls, self._slots, self._due, self._due_at = set(), {}, [], {}  # drop those of an earlier loop
+        self._calls, self._slots, self._turns = set(), {}, {}  # drop those of an earlier loop
+        self._schedule = Schedule(self._clock.monotonic_ms, self._clock.latest_ms)
         self._backlog = Backlog(MAX_TASKS_PER_PORT)
         self._clients = Clients(self._make_ports, self.done)
         self._start_scheduling(sorted(self._owned))
@@ -188,8 +192,9 @@ class Reconciler:
             await asyncio.gather(*self._calls, return_exceptions=True)
             await self._clients.close()
 
-    def _pause_s(self) -> float | None:
-        return max(0.0, (self._due[0][0] - self._clock()) / 1000) if self._due else None
+    def _pause_s(self) -> float:
+        pause_ms = self._schedule.pause_ms()
+        return LONGEST_SLEEP_S if pause_ms is None else min(LONGEST_SLEEP_S, pause_ms / 1000)
 
     def _start_scheduling(self, partitions: Sequence[int]) -> None:
         self._begin(self._schedule_all(partitions))
@@ -199,7 +204,7 @@ class Reconciler:
         count = 0
         for partition in partitions:
             for order_id, due in self._book_of(partition).owing(partition):
-                self._schedule(order_id, due)
+                self._wake_if(self._schedule.at(partition, order_id, due))
                 count += 1
                 if count % SOME_ROWS == 0:
                     await asyncio.sleep(0)
@@ -227,23 +232,17 @@ class Reconciler:
                 tries[key].ask()
             self._check_order(order_id, order)
 
-    def _schedule(self, order_id: str, at_ms: int) -> None:
-        known = self._due_at.get(order_id)
-        if known is None or at_ms < known:
-            self._due_at[order_id] = at_ms
-            heapq.heappush(self._due, (at_ms, order_id))
+    def _wake_if(self, earlier: bool) -> None:
+        if earlier:
             self._wake.set()
 
     async def _check_due(self) -> None:
-        now, checks = self._clock(), 0
-        while self._due and self._due[0][0] <= now and not self._stopping.is_set():
-            at_ms, order_id = heapq.heappop(self._due)
-            if self._due_at.get(order_id) == at_ms:
-                del self._due_at[order_id]
-                self._check(order_id)
-                checks += 1
-                if checks % SOME_CHECKS == 0:
-                    await asyncio.sleep(0)
+        for checks, order_id in enumerate(self._schedule.due(), 1):
+            self._check(order_id)
+            if checks % SOME_CHECKS == 0:
+                await asyncio.sleep(0)
+            if self._stopping.is_set():
+                return
 
     def _check(self, order_id: str) -> None:
         self._check_order(order_id, self._order(order_id))
@@ -254,14 +253,17 @@ class Reconciler:
         tries = self._tries.get(order_id, {})
         wanted = {o.key for o in owed}
         left = {key: t for key, t in tries.items() if key in wanted or t.calling}
-        now = self._clock()
+        partition, now = self._partition_of(order_id), self._clock.monotonic_ms()
         for obligation in owed:
             t = left.setdefault(obligation.key, Tries())
             if t.calling:
                 continue
-            at_ms = max(obligation.not_before, t.next_at)
+            if obligation.not_before > self._clock.latest_ms(partition):
+                self._wake_if(self._schedule.at(partition, order_id, obligation.not_before))
+                continue
+            at_ms = now + MINUTE_MS if self._is_early(obligation, partition) else t.next_at
             if at_ms > now:
-                self._schedule(order_id, at_ms)
+                self._wake_if(self._schedule.after(order_id, at_ms))
                 continue
             port = self._clients.ports.name_of(obligation)
             if self._backlog.take(port, order_id):
@@ -284,14 +286,26 @@ class Reconciler:
 
     # ---- one obligation
 
+    def _is_early(self, obligation: Obligation, partition: int) -> bool:
+        """Whether it may not be due yet, as the clocks are now. A flag for staff cannot be taken back: it waits for certainty."""
+        earliest_ms, latest_ms = self._clock.bounds_ms(partition)
+        return obligation.not_before > (earliest_ms if obligation.kind is Kind.CALL_PERSON else latest_ms)
+
+    def _turn(self, obligation: Obligation, partition: int) -> AbstractAsyncContextManager[object]:
+        """While the log's clock is uncertain, orders of a partition expire one at a time: the answer to the first is the time."""
+        if obligation.kind is not Kind.EXPIRE or self._clock.is_certain(partition):
+            return nullcontext()
+        return self._turns.setdefault(partition, asyncio.Lock())
+
     async def _meet(self, order_id: str, obligation: Obligation, t: Tries, port: str) -> None:
         slots = self._slots.setdefault(port, asyncio.Semaphore(MAX_CALLS_PER_PORT))
+        partition = self._partition_of(order_id)
         try:
-            async with slots:
-                # Waiting for a slot took time: the order and its obligations may have changed.
+            async with slots, self._turn(obligation, partition):
+                # Waiting took time: the order and its obligations may have changed, or the clock is known better.
                 order = self._order(order_id)
                 current = next((o for o in self._owed(order) if o.key == obligation.key), None) if order else None
-                if order is not None and current is not None:
+                if order is not None and current is not None and not self._is_early(current, partition):
                     await self._call(current, order, t)
         finally:
             t.calling = False
@@ -302,10 +316,10 @@ class Reconciler:
             await asyncio.sleep(0)
 
     async def _call(self, obligation: Obligation, order: Order, t: Tries) -> None:
-        now = self._clock()
+        log_ms, clock = self._clock.latest_ms(self._partition_of(order.order_id)), self._clock.monotonic_ms
         try:
             async with asyncio.timeout(CALL_S):
-                report = await perform(obligation, order, self._clients.ports, now)
+                report = await perform(obligation, order, self._clients.ports, log_ms)
         except TimeoutError:
             log.error("a port exceeded its time-out", key=obligation.key)
             report = CallReport(failed="no answer in time", answered=False)
@@ -315,21 +329,21 @@ class Reconciler:
             report = CallReport(failed=type(exc).__name__)
         self.done[f"{obligation.kind} {'failed' if report.failed else 'done'}"] += 1
         if obligation.args is not None:
-            self._clients.heard(self._clients.ports.name_of(obligation), report.answered, self._clock())
+            self._clients.heard(self._clients.ports.name_of(obligation), report.answered, clock())
         commands = report.commands
         if report.failed is not None:
             log.warning("obligation not met", order_id=order.order_id, key=obligation.key, why=report.failed, tries=t.failed + 1)
-            t.fail(obligation.kind, self._clock(), report)
-            if t.is_stuck(self._clock()) and not t.person_called:
-                commands = stuck(obligation, order, now)
+            t.fail(obligation.kind, clock(), report)
+            if t.is_stuck(clock()) and not t.person_called:
+                commands = stuck(obligation, order, log_ms)
                 t.person_called = True
         elif not commands:
-            t.nothing_new(obligation.kind, self._clock())
+            t.nothing_new(obligation.kind, clock())
         if commands and not await self._reports.send(commands):
-            t.fail(obligation.kind, self._clock())
-            t.person_called = t.is_stuck(self._clock()) and await self._reports.send(stuck(obligation, order, now))
+            t.fail(obligation.kind, clock())
+            t.person_called = t.is_stuck(clock()) and await self._reports.send(stuck(obligation, order, log_ms))
         elif commands and report.failed is None:
-            t.report(self._clock())
+            t.report(clock())
 
     # ---- the daily sweep
 
@@ -344,7 +358,7 @@ class Reconciler:
         """Report refunds and disputes of the last days that no webhook reported. A failure ends this sweep, not the next."""
         fact_count = unknown = 0
         try:
-            async for sighting in self._clients.ports.payments.recent(self._clock() - SWEEP_BACK_MS):
+            async for sighting in self._clients.ports.payments.recent(self._clock.machine_ms() - SWEEP_BACK_MS):
                 try:
                     facts = await self._report_sighting(sighting)
                 except Exception as exc:
@@ -369,6 +383,6 @@ class Reconciler:
         if order is None:
             log.warning("payment belongs to no known order", provider_ref=sighting.provider_ref, order_id=sighting.order_id)
             return None
-        commands = report_of(sighting.facts, order, self._clients.ports.payments.name, self._clock())
+        commands = report_of(sighting.facts, order, self._clients.ports.payments.name, self._clock.latest_ms(partition))
         await self._reports.send(commands)
         return len(commands)

@@ -1,4 +1,4 @@
-"""When an obligation is retried, and when attention is raised. Times are in ms of the reconciler's clock."""
+"""When an obligation is retried, and when attention is raised. Times are in ms of a clock that never jumps."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Tries(Struct):
         self.next_at = now + REPORTED_MS
 
     def nothing_new(self, kind: Kind, now: int) -> None:
-        """Note a read without news; or a command that is not legal yet, because clocks differ."""
+        """Note a read without news; or a command that is not legal yet."""
         self.failed = self.blind = self.pauses = 0
         first, longest = CHECK_PAUSES_MS.get(kind, (FIRST_PAUSE_MS, LONGEST_PAUSE_MS))
         self.next_at = now + round(min(first << min(self.quiet + 1, 20), longest) * between(1.0, 1.1))

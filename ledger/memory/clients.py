@@ -12,6 +12,8 @@ from ledger.log import Acked, Isolation, NewRecord, OnAck, Record, TopicPartitio
 from ledger.memory.state import State, Transaction
 from ledger.supervision import WorkerThread
 
+COMMIT_TIMEOUT_S = 10.0
+
 
 class MemoryReader:
     """`ledger.log.Reader` on a MemoryLog."""
@@ -83,6 +85,8 @@ class MemoryWriter:
         if self._epoch is not None:
             raise LogError(f"writer {self._id} was already started: use a new one")
         with self._state.reachable():
+            if not self._state.wait_for_markers(self._id, timeout_s):
+                raise LogUnavailable(f"starting writer {self._id}: the markers of its last transaction are not written yet")
             self._epoch = self._state.fence(self._id)
 
     def trouble(self) -> str | None:
@@ -99,6 +103,8 @@ class MemoryWriter:
             trouble = self.trouble()
             if trouble:
                 raise self._discarded(Discard(f"writer {self._id} is in doubt: {trouble}"))
+            if not self._state.wait_for_markers(self._id, COMMIT_TIMEOUT_S):
+                raise self._discarded(Discard(f"writer {self._id}: the markers of its last transaction are not written yet"))
             if self._state.epochs[self._id] != self._epoch:
                 raise self._discarded(Fenced(f"writer {self._id} is fenced"))
             if self._state.away_since is not None:

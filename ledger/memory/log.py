@@ -6,9 +6,12 @@ topic has another id. In addition, it can fail on request:
 
     log.fail_next_commit("before")     the next transaction stays open and its writer raises Discard
     log.fail_next_commit("after")      the next transaction commits, but its writer raises Discard
+    log.delay_markers(True / False)    transactions end for their writers, but get their markers only when this is over
     log.lose_marker(tp)                the next transaction with records there hangs there, however it ends
     log.fence(transactional_id)        like the start of a successor (or the coordinator's time-out)
     log.truncate(tp, before)           records before an offset are deleted, as by retention
+    log.skew(partition, ms)            the leader of these partitions has another clock
+    log.clean()                        what is older than its topic keeps it is deleted, compacted topics are compacted
     log.recreate(topic)                the topic is deleted and created again
     log.expire(group, instance)        the group removes a member that did not poll in time
     log.orphan(group, partition)       a partition loses its holder and is not assigned again
@@ -49,6 +52,13 @@ class MemoryLog:
         with self._state.changed:
             self._state.fence(transactional_id)
 
+    def delay_markers(self, late: bool) -> None:
+        """While `late`, a commit is answered before its markers are written, as in Kafka, where that takes milliseconds."""
+        with self._state.changed:
+            self._state.markers_are_late = late
+            for transactional_id in [] if late else list(self._state.unmarked):
+                self._state.write_markers(transactional_id)
+
     def lose_marker(self, tp: TopicPartition) -> None:
         """The next transaction with records in `tp` gets no marker there, ever."""
         with self._state.changed:
@@ -58,6 +68,17 @@ class MemoryLog:
         """Remove the records of `tp` below offset `before`."""
         with self._state.changed:
             self._state.truncate(tp, before)
+
+    def skew(self, partition: int, ms: int) -> None:
+        """From now on, the clock of the leader of this partition of every topic is `ms` ahead of the log's own."""
+        with self._state.changed:
+            self._state.skews_ms[partition] = ms
+
+    def clean(self) -> None:
+        """Delete and compact as the settings of the topics say, by the log's clock."""
+        with self._state.changed:
+            self._state.delete_expired()
+            self._state.compact()
 
     def recreate(self, topic: str) -> None:
         """Delete `topic` with all its records and create it again: empty, with another id."""

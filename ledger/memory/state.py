@@ -60,6 +60,9 @@ class State:
         self.topics: dict[str, Topic] = {}
         self.epochs: dict[str, int] = {}
         self.open: dict[str, Transaction] = {}
+        self.markers_are_late = False
+        self.skews_ms: dict[int, int] = {}  # by partition number
+        self.unmarked: dict[str, Transaction] = {}  # ended for their writers, but without markers yet
         self.fail_next_commit: Literal["before", "after"] | None = None
         self.away_since: float | None = None
         self._clock_ms = clock_ms
@@ -113,11 +116,33 @@ class State:
         del partition.slots[:gone]
         partition.start += gone
 
+    def delete_expired(self) -> None:
+        """Delete what is older than its topic keeps it. Kafka deletes whole segments, and so no earlier than this."""
+        for name, topic in self.topics.items():
+            keep_ms = int(topic.spec.settings.get("retention.ms", "-1"))
+            if keep_ms < 0:
+                continue
+            oldest = self._clock_ms() - keep_ms
+            for number, partition in enumerate(topic.partitions):
+                kept = (i for i, slot in enumerate(partition.slots) if slot is not None and slot[0].timestamp_ms >= oldest)
+                self.truncate(TopicPartition(name, number), partition.start + next(kept, len(partition.slots)))
+
+    def compact(self) -> None:
+        """Delete all but the last record of each key, where the topic is compacted."""
+        for topic in self.topics.values():
+            if topic.spec.settings.get("cleanup.policy") != "compact":
+                continue
+            for partition in topic.partitions:
+                last = {slot[0].key: i for i, slot in enumerate(partition.slots) if slot is not None}
+                for i, slot in enumerate(partition.slots):
+                    if slot is not None and last[slot[0].key] != i:
+                        partition.slots[i] = None
+
     def append(self, record: NewRecord, transaction: Transaction | None) -> Record:
         tp = TopicPartition(record.topic, record.partition)
         partition = self.partition(tp)
         by_log = self.topics[tp.topic].spec.settings.get("message.timestamp.type") == "LogAppendTime"
-        now = self._clock_ms()
+        now = self._clock_ms() + self.skews_ms.get(tp.partition, 0)
         timestamp_ms = now if by_log or not record.timestamp_ms else record.timestamp_ms
         if timestamp_ms - now > int(self.topics[tp.topic].spec.settings.get("message.timestamp.after.max.ms", HOUR_MS)):
             raise Rejected(f"{tp.topic}/{tp.partition}: INVALID_TIMESTAMP: {timestamp_ms} is too far ahead of {now}")
@@ -131,21 +156,36 @@ class State:
 
     def fence(self, transactional_id: str) -> int:
         """A new epoch for `transactional_id`; its open transaction is aborted."""
+        self.write_markers(transactional_id)
         self.epochs[transactional_id] = epoch = self.epochs.get(transactional_id, -1) + 1
         if transactional_id in self.open:
             self.finish(transactional_id, "aborted")
         return epoch
 
     def finish(self, transactional_id: str, state: Literal["committed", "aborted"]) -> None:
+        """End the transaction; its markers follow immediately, or when they are written."""
         transaction = self.open.pop(transactional_id)
         transaction.state = state
+        self.unmarked[transactional_id] = transaction
+        if not self.markers_are_late:
+            self.write_markers(transactional_id)
+
+    def write_markers(self, transactional_id: str) -> None:
+        """Write the markers of the last transaction of this id, if it has none yet."""
+        transaction = self.unmarked.pop(transactional_id, None)
+        if transaction is None:
+            return
         for tp in transaction.first:
             partition = self.partition(tp)
             if partition.loses_marker:
                 partition.loses_marker = False
                 continue
-            self.mark(partition, transaction, state)
+            self.mark(partition, transaction, "committed" if transaction.state == "committed" else "aborted")
         self.changed.notify_all()
+
+    def wait_for_markers(self, transactional_id: str, timeout_s: float) -> bool:
+        """Whether the last transaction of this id has its markers: until then, a coordinator begins no other one."""
+        return self.changed.wait_for(lambda: transactional_id not in self.unmarked, timeout_s)
 
     def mark(self, partition: Partition, transaction: Transaction, state: Literal["committed", "aborted"]) -> None:
         """Write a marker: it ends `transaction` in `partition`, and anything else the same producer left open there."""
@@ -159,8 +199,10 @@ class State:
         """`transaction`, which is open in `tp`, as a broker would report it."""
         name, slots = transaction.transactional_id, self.partition(tp).slots
         times = [slot[0].timestamp_ms for slot in slots if slot is not None and slot[1] is transaction]
-        known = self.open.get(name) is transaction
+        ending = self.unmarked.get(name) is transaction
+        known = ending or self.open.get(name) is transaction
         state = {"open": "Ongoing", "committed": "CompleteCommit", "aborted": "CompleteAbort"}[transaction.state]
+        state = state.replace("Complete", "Prepare") if ending else state
         return OpenTransaction(
             partition=tp,
             producer_id=list(self.epochs).index(name),

@@ -14,7 +14,7 @@ from ledger.kafka.log import KafkaLog
 from ledger.log import EventLog
 from ledger.memory.log import MemoryLog
 from ledger.topics import Topics
-from tests.support.harness import RunningLedger, running_ledger
+from tests.support.harness import Clock, RunningLedger, running_ledger
 from tests.support.paying_shop import Shop
 from tests.support.post import MailServer, Post
 from tests.support.sandboxed import RunningSandbox, running_sandbox
@@ -42,7 +42,9 @@ def calm(sandbox: RunningSandbox) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def shop(sandbox: RunningSandbox) -> Iterator[Shop]:
-    with running_ledger(MemoryLog(), Topics("paying."), sandbox=sandbox) as ledger:
+    clock = Clock()
+    # Tests advance the clock by hours: no order may expire meanwhile.
+    with running_ledger(MemoryLog(clock), Topics("paying."), sandbox=sandbox, payment_window_s=86_000, clock=clock) as ledger:
         yield Shop(ledger, sandbox)
 
 

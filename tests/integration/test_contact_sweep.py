@@ -101,6 +101,19 @@ def test_contacts_of_ended_orders_go_only_when_the_settings_say_so(
     assert (has_contact(ledger, ended), has_contact(ledger, still_open)) == (False, True)
 
 
+def test_a_machine_whose_clock_is_a_month_ahead_of_the_logs_deletes_no_contact_early(
+    ledger: RunningLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger.context.settings, "contact_retention_days", 30)
+    monkeypatch.setattr(ledger.context.clock, "machine_ms", lambda: now_ms() + 31 * DAY_MS)
+    ended = placed(ledger)
+    assert ledger.client().post(f"/orders/{ended}/cancel", headers=key()).status_code == 200
+    swept(ledger, now_ms() + 31 * DAY_MS)
+    assert has_contact(ledger, ended)
+    swept(ledger, now_ms() + 62 * DAY_MS)
+    assert not has_contact(ledger, ended)
+
+
 def test_more_contacts_than_one_slice_are_all_checked(ledger: RunningLedger, monkeypatch: pytest.MonkeyPatch) -> None:
     names = [write_contact(ledger, f"ord_many{n}", now_ms() - 2 * DAY_MS) for n in range(30)]
     for n in range(30):

@@ -201,14 +201,13 @@ def test_an_order_expires_after_its_own_time_to_pay_and_takes_no_other_with_it(t
     clock = Clock()
     with (
         running_sandbox(tmp_path) as sandbox,
-        running_ledger(MemoryLog(clock), Topics("own-window."), sandbox=sandbox) as ledger,
+        running_ledger(MemoryLog(clock), Topics("own-window."), sandbox=sandbox, clock=clock) as ledger,
     ):
         shop = Shop(ledger, sandbox)
         short, usual = shop.place(payment_window_seconds=600), shop.place()
         for order in (short, usual):
             shop.until_axes(order, payment="unpaid", stock="reserved")
-        clock.ahead_ms = 600_000  # for the log, whose time decides
-        shop.later(600_000)  # and for the reconciler, which sends the command
+        shop.later(600_000)
         now = shop.until_axes(short, payment="unpaid", stock="released")
         assert (now["status"], now["cancel_reason"]) == ("cancelled", "unpaid")
         assert shop.read(usual)["status"] == "pending"

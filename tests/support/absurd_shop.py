@@ -37,6 +37,7 @@ from commands.processor.process import EXIT_FAILED, Books, CommandsProcess, Comp
 from commands.reconciler.loop import Reconciler
 from commands.reconciler.performing import Ports
 from ledger.log import NewRecord, Record, TopicPartition
+from ledger.log_clock import LogClock
 from ledger.memory.log import MemoryLog
 from ledger.memory.store import MemoryStore
 from ledger.rocks_store import RocksStore
@@ -111,8 +112,8 @@ class AbsurdShop:
         def ports() -> Ports:
             return Ports(self._worlds["stripe"], {name: self._worlds[name] for name in ("product", "merch")})
 
-        self._reports = self.log.sender("reconciler")
-        self.reconciler = Reconciler(ports, books, self._partition_of, self._reports, self.topics, failed, self._clock)
+        self._reports, clock = self.log.sender("reconciler"), LogClock(self._clock, self._clock)
+        self.reconciler = Reconciler(ports, books, self._partition_of, self._reports, self.topics, failed, clock)
         self.notifier = Notifier(
             self.log,
             self.topics,
@@ -122,7 +123,7 @@ class AbsurdShop:
             Composer(OurShop("Shop")),
             "notifier",
             failed,
-            clock=self._clock,
+            clock=clock,
         )
         return [self.reconciler, self.notifier]
 

@@ -29,6 +29,7 @@ from api.processes.doors import build_payments
 from api.settings import Env, Settings
 from commands.processor.process import CommandsProcess
 from ledger.log import EventLog, Record, TopicPartition
+from ledger.log_clock import LogClock
 from ledger.memory.store import MemoryStore
 from ledger.topics import Topics
 from projections.projector import Projector
@@ -49,13 +50,19 @@ T = TypeVar("T")
 
 
 class Clock:
-    """The reconciler's clock: the machine's, `ahead_ms` ahead."""
+    """The clock of the reconciler, and of a log in memory that has it: this machine's, `ahead_ms` ahead.
+
+    `jump_ms`: somebody has set the machine's clock, which the monotonic one does not notice.
+    """
 
     def __init__(self) -> None:
-        self.ahead_ms = 0
+        self.ahead_ms = self.jump_ms = 0
         self._stands_at_ms: int | None = None
 
     def __call__(self) -> int:
+        return self.monotonic_ms() + self.jump_ms
+
+    def monotonic_ms(self) -> int:
         return (time.time_ns() // 1_000_000 if self._stands_at_ms is None else self._stands_at_ms) + self.ahead_ms
 
     @contextmanager
@@ -221,15 +228,21 @@ def running_ledger(
     payment_window_s: int = 1800,
     email_url: str | None = None,
     limits: ConnectionLimits | None = None,
+    clock: Clock | None = None,
 ) -> Iterator[RunningLedger]:
-    """Topics, processor, fold and API over `log` until the block ends; with a `sandbox`, the reconciler too."""
+    """Topics, processor, fold and API over `log` until the block ends; with a `sandbox`, the reconciler too.
+
+    `clock` moves the pauses of the reconciler, and what it takes for the machine's time.
+    """
     settings = _settings(topics, env, log_level, sandbox, payment_window_s, email_url)
     log.ensure_topics(topics.specs(settings.partitions, settings.writers))
-    clock = Clock()
+    clock = clock or Clock()
     # Tests of production's API run without the outside services, without which production refuses to start.
     outside = settings.model_copy(update={"app_env": "development"})
-    companions = Companions(outside, log, lambda name: MemoryStore(), clock)
-    process = CommandsProcess(log, lambda name: MemoryStore(), topics, settings.ledger_id, "one", companions.make)
+    companions = Companions(outside, log, lambda name: MemoryStore(), LogClock(clock, clock.monotonic_ms))
+    process = CommandsProcess(
+        log, lambda name: MemoryStore(), topics, settings.ledger_id, "one", companions.make, clock=companions.clock
+    )
     stop_deciding = _start_deciding(process)
     projector = Projector.open(lambda name: MemoryStore(), topics, settings.partitions)
     sender = log.sender("test-serve")

@@ -16,6 +16,7 @@ from ledger.events import NO_HASH, Line, OrderEvent, OrderRefusal
 from ledger.log import NewRecord, Record, TopicPartition
 from ledger.memory.log import MemoryLog
 from ledger.memory.store import MemoryStore
+from ledger.partitioner import partition_for
 from ledger.schemas.codec import event_codec, link_of, refusal_codec
 from ledger.topics import Topics, TopicSpec
 from tests.support.patience import PATIENCE_S
@@ -81,7 +82,7 @@ class Ledger:
         assert not errors
 
     def records(self, topic: str) -> list[Record]:
-        tps = {TopicPartition(topic, p): 0 for p in range(PARTITIONS)}
+        tps = self.log.starts(TopicPartition(topic, p) for p in range(PARTITIONS))
         reader = self.log.reader("check", eof=True)
         reader.assign(tps)
         records_read: list[Record] = []
@@ -119,6 +120,14 @@ def place(key: str, fingerprint: bytes = b"f" * 16, total: int = 1000) -> OrderC
         customer_id="c-1",
         place=PlaceOrder("EUR", total, (line,), (), bytes(32), 60_000),
     )
+
+
+def places(word: str) -> list[OrderCommand]:
+    """New orders, at least one in every partition."""
+    orders: list[OrderCommand] = []
+    while {partition_for(order.order_id.encode(), PARTITIONS) for order in orders} != set(range(PARTITIONS)):
+        orders.append(place(f"{word}{len(orders)}"))
+    return orders
 
 
 def cancel(of: OrderCommand, key: str) -> OrderCommand:

@@ -48,8 +48,8 @@ class Shop:
     def until(
         self, order: dict[str, Any], wanted: Callable[[dict[str, Any]], bool], timeout_s: float = PATIENCE_S, step_ms: int = 0
     ) -> dict[str, Any]:
-        """The order once `wanted` is true of it. With `step_ms`, the reconciler's clock advances by that much after each read:
-        for pauses that began after the last jump of the clock, because a call failed or brought nothing new."""
+        """The order once `wanted` is true of it. With `step_ms`, the clock advances by that much after each read: for pauses that
+        began after its last jump, because a call failed or brought nothing new."""
         deadline = time.monotonic() + timeout_s
         while not wanted(now := self.read(order)):
             assert time.monotonic() < deadline, (now, self.types(order))
@@ -75,7 +75,7 @@ class Shop:
         return self.ledger.companions.reconciler.done[f"{kind} failed"]
 
     def later(self, ms: int) -> None:
-        """Advance the reconciler's clock: what was to be done then is due now."""
+        """Advance the clock: what was to be done then is due now."""
         self.ledger.clock.ahead_ms += ms
         assert self.ledger.companions is not None
         reconciler = self.ledger.companions.reconciler

@@ -23,9 +23,11 @@ from commands.notifier.loop import Notifier
 from commands.notifier.message_port import MessageDoor
 from commands.processor.order_book import OrderBook
 from ledger import events as e
+from ledger.clock import now_ms
 from ledger.contacts import NOBODY, Address, OrderContact, contact_key, erased_key
 from ledger.evolve import evolve
 from ledger.log import EventLog, NewRecord, TopicPartition
+from ledger.log_clock import LogClock
 from ledger.memory.store import MemoryStore
 from ledger.order import Order
 from ledger.ports import free_port
@@ -105,7 +107,7 @@ class Post:
             Composer(self.shop),
             f"{self.topics.prefix}notifier",
             self.failed.append,
-            clock=lambda: time.time_ns() // 1_000_000 + self.ahead_ms,
+            clock=LogClock(lambda: now_ms() + self.ahead_ms),
         )
         notifier.start()
         notifier.own([0])

@@ -15,6 +15,7 @@ from ledger import events as e
 from ledger.envelope import Written
 from ledger.events import Line, Units
 from ledger.log import Record, TopicPartition
+from ledger.log_clock import LogClock
 from ledger.memory.log import MemoryLog
 from ledger.memory.store import MemoryStore
 from ledger.topics import Topics
@@ -68,10 +69,16 @@ class NoPayments:
 
 
 class Shop:
-    """Placed orders in a store, a reconciler that owns them, and the commands it sends."""
+    """Placed orders in a store, a reconciler that owns them, and the commands it sends.
 
-    def __init__(self, orders: Sequence[str], says: Callable[[str], Answer], kind: type[Stock] = Stock) -> None:
-        self.log, self.clock, store = MemoryLog(), Clock(), MemoryStore()
+    `clock` is that of the log, and moves the pauses; the machine's is `machine_ahead_ms` ahead of it.
+    """
+
+    def __init__(
+        self, orders: Sequence[str], says: Callable[[str], Answer], kind: type[Stock] = Stock, machine_ahead_ms: int = 0
+    ) -> None:
+        self.clock, store = Clock(), MemoryStore()
+        self.log = MemoryLog(self.clock)
         self.log.ensure_topics(TOPICS.specs(1, 1))
         desk = Desk(store, 0, 1, TOPICS, bytes(16))
         for offset, order_id in enumerate(orders):
@@ -88,7 +95,13 @@ class Shop:
             return Ports(NoPayments(), {"product": self.stocks[-1]})  # type: ignore[arg-type]  # no order here is paid
 
         self.reconciler = Reconciler(
-            ports, lambda partition: OrderBook(store), lambda order_id: 0, sender, TOPICS, self.fatal.append, self.clock
+            ports,
+            lambda partition: OrderBook(store),
+            lambda order_id: 0,
+            sender,
+            TOPICS,
+            self.fatal.append,
+            LogClock(lambda: self.clock() + machine_ahead_ms, self.clock),
         )
         self._close = sender.close
 

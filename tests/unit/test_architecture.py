@@ -82,6 +82,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
             "ledger/contact_rows.py",
             "ledger/hanging.py",
             "ledger/last_record.py",
+            "ledger/progress.py",
             "ledger/reading.py",
             "ledger/sparse_keys.py",
             "ledger/walk.py",

@@ -160,3 +160,28 @@ def test_options_override_the_running_ledger_and_its_token_goes_nowhere_else(
     info = {"url": "http://up", "tokens": {"operator": "of up"}} if running else None
     options = doctor.DoctorOptions(data_dir=tmp_path, info=info, url=url, token=token)
     assert doctor._address(options, SETTINGS) == expected
+
+
+@pytest.mark.parametrize(
+    ("skews_ms", "verdict", "words"),
+    [
+        ({"0": 40, "1": -20}, "ok", "within 0.1 s"),
+        ({"0": 7_200_000, "1": 7_200_010}, "warning", "7200 s behind that of Kafka"),
+        ({"0": -7_200_000}, "warning", "7200 s ahead of that of Kafka"),
+        ({"0": 0, "1": 3_600_000, "2": 10}, "warning", "Kafka's brokers are 3600 s apart"),
+    ],
+)
+def test_clocks_that_differ_are_a_warning(skews_ms: dict[str, int], verdict: str, words: str) -> None:
+    status: dict[str, Any] = {"ready_writers": [0], "counts": {}, "workers": [], "clock_skews_ms": skews_ms}
+    (finding,) = [f for f in doctor._status(status) if f.subject == "clock of commands"]
+    assert finding.verdict == verdict
+    assert words in finding.result
+    lines = "".join(f'ledger_clock_skew_seconds{{partition="{p}"}} {ms / 1000}\n' for p, ms in skews_ms.items())
+    (same,) = [f for f in doctor._of_metrics(f"# TYPE ledger_clock_skew_seconds gauge\n{lines}") if f.subject == "clock of serve"]
+    assert (same.verdict, same.result) == (finding.verdict, finding.result)
+
+
+def test_a_process_that_has_measured_no_clock_says_nothing_about_it() -> None:
+    status: dict[str, Any] = {"ready_writers": [0], "counts": {}, "workers": [], "clock_skews_ms": {}}
+    assert [f for f in doctor._status(status) if "clock" in f.subject] == []
+    assert [f for f in doctor._of_metrics("") if "clock" in f.subject] == []
