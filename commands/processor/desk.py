@@ -22,6 +22,7 @@ from msgspec.structs import replace
 
 from commands.decide import decide, is_foreign
 from commands.decisions import Decision, MalformedCommand, Refusal
+from commands.holds import refuse_held
 from commands.messages import CommandHead, OrderCommand, command_codec
 from commands.obligations import due_at
 from ledger.bounds import ID_PATTERN
@@ -266,7 +267,8 @@ class Desk:
         else:
             try:
                 self._check_home(command, record)
-                decision = decide(command, self.order(command.order_id), record.timestamp_ms, self._number(command))
+                order, number = self.order(command.order_id), self._number(command)
+                decision = refuse_held(command, order) or decide(command, order, record.timestamp_ms, number)
                 if isinstance(decision, OrderEvent):
                     return self._accept(decision, record, written)
                 if decision.code is Code.PAYMENT_OPEN:
