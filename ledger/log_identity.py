@@ -6,7 +6,7 @@ hash of that record's body (`link_of`). Each event contains the link of the one 
     same        the topic has the same id, and the record before the position is the same
     mirrored    the topic has another id (a mirror, a copied disk) and the same record there: reading continues
     moved       the record is in the log at another offset (`import-log`): everything is folded again, from the start of the log
-    other       the record is not in the log: it lost records, was restored too short or grew anew, or is another ledger's
+    other       the record is not in the log: it lost records, was restored too short or has grown again, or is another ledger's
 
 `order-refusals` has no chain, and its records expire. It is judged like that while its last record can still be there.
 """
@@ -93,10 +93,10 @@ def judge(
             missing[tp] = mark.link
         else:
             judged[tp] = Judged(mark, "other", None, _why(mark, starts[tp], ends[tp], ids[tp.topic]))
-    found = _find(event_log, missing, starts, ends)
+    places = _find(event_log, missing, starts, ends)
     for tp in missing:
-        verdict: Verdict = "moved" if tp in found else "other"
-        judged[tp] = Judged(marks[tp], verdict, found.get(tp), _why(marks[tp], starts[tp], ends[tp], ids[tp.topic]))
+        verdict: Verdict = "moved" if tp in places else "other"
+        judged[tp] = Judged(marks[tp], verdict, places.get(tp), _why(marks[tp], starts[tp], ends[tp], ids[tp.topic]))
     return judged
 
 
@@ -138,10 +138,10 @@ def _find(
     ends: Mapping[TopicPartition, int],
 ) -> dict[TopicPartition, int]:
     """The positions behind the records with these links, of partitions that have them. Raises `LogError`."""
-    found: dict[TopicPartition, int] = {}
+    places: dict[TopicPartition, int] = {}
     left = {tp: link for tp, link in links.items() if starts[tp] < ends[tp]}
     if not left:
-        return found
+        return places
     log.warning("the log has other records than before, searching it", partitions=sorted(f"{t}/{p}" for t, p in left))
     reader = event_log.reader("log-identity", eof=True, max_wait_ms=10)
     read, said_at, deadline = 0, time.monotonic(), time.monotonic() + ANSWER_S
@@ -152,8 +152,8 @@ def _find(
                 tp = TopicPartition(record.topic, record.partition)
                 read, deadline = read + 1, time.monotonic() + ANSWER_S
                 if tp in left and link_of(record.value or b"") == left[tp]:
-                    found[tp] = record.offset + 1
-                if tp in found or record.offset + 1 >= ends[tp]:
+                    places[tp] = record.offset + 1
+                if tp in places or record.offset + 1 >= ends[tp]:
                     left.pop(tp, None)
             left = {tp: link for tp, link in left.items() if reader.reached_end().get(tp, 0) < ends[tp]}
             if time.monotonic() > deadline:
@@ -163,7 +163,7 @@ def _find(
                 log.info("searching the log", records=read)
     finally:
         reader.close()
-    return found
+    return places
 
 
 def verdict_of(judged: Mapping[TopicPartition, Judged], topics: Topics) -> Verdict:
@@ -181,10 +181,10 @@ def refusal(judged: Mapping[TopicPartition, Judged], whose: str) -> NotThisLog:
     return not_this_log(f"{whose} followed {tp.topic}/{tp.partition} up to {one.mark.position}, but this log {one.why}")
 
 
-def not_this_log(what: str) -> NotThisLog:
+def not_this_log(flaw: str) -> NotThisLog:
     """The error, with the sentence that says what to do."""
     return NotThisLog(
-        f"{what}: use the log from before (KAFKA_BOOTSTRAP_SERVERS, TOPIC_PREFIX), or restore it whole, or take this one as it "
+        f"{flaw}: use the log from before (KAFKA_BOOTSTRAP_SERVERS, TOPIC_PREFIX), or restore it whole, or take this one as it "
         "is with `order-ledger adopt-log`"
     )
 

@@ -69,18 +69,18 @@ class Node:
     def holders(self, notifier_group: str) -> list[Holder]:
         """Compare everything. Raises `LogError`."""
         folders = list(self._folders())
-        found = [self._generation(name, path) for name, path in folders]
-        found += [self._writer(w) for w in self.writers_here()]
-        found += [self._contacts(f"contacts of {path.name}", path, "serve") for _, path in folders if _has_contacts(path)]
+        kept_here = [self._generation(name, path) for name, path in folders]
+        kept_here += [self._writer(w) for w in self.writers_here()]
+        kept_here += [self._contacts(f"contacts of {path.name}", path, "serve") for _, path in folders if _has_contacts(path)]
         if _has_contacts(self._commands_dir):
-            found.append(self._contacts("contacts of the notifier", self._commands_dir, "commands"))
-        return [*found, self._notifier(notifier_group)]
+            kept_here.append(self._contacts("contacts of the notifier", self._commands_dir, "commands"))
+        return [*kept_here, self._notifier(notifier_group)]
 
     def _folders(self) -> Iterator[tuple[str, Path]]:
         current, kept, building = self._generations.current(), self._generations.kept(), self._generations.building()
-        for name, what in ((current, "read models"), (kept, "read models kept for --back")):
+        for name, label in ((current, "read models"), (kept, "read models kept for --back")):
             if name is not None and (self._generations.folder(name) / store_name(0)).is_dir():
-                yield f"{what} {name}", self._generations.folder(name)
+                yield f"{label} {name}", self._generations.folder(name)
         if building is not None and (building / store_name(0)).is_dir():
             yield f"unfinished rebuild {building.name}", building
 

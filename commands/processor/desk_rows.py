@@ -19,8 +19,8 @@ def clear(store: Store, partition: int) -> None:
 
 def is_of_other_version(store: Store, partition: int, version: bytes) -> bool:
     """Whether `store` has rows of the partition, of another version."""
-    meta, found = store.get_many([b"%d/%b" % (partition, name) for name in (META, VERSION_KEY)])
-    return meta is not None and found != version
+    meta, stored = store.get_many([b"%d/%b" % (partition, name) for name in (META, VERSION_KEY)])
+    return meta is not None and stored != version
 
 
 def unreadable_key(command_log: bytes, command_offset: int) -> bytes:

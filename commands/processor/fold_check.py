@@ -90,10 +90,9 @@ class FoldCheck:
         return not cleared | aborted
 
     def compare(self, desks: Sequence[Desk], change: bool = True) -> set[int]:
-        """Compare desks whose last records are not known to be in the log. Returns partitions to fold again, after clearing them
-        unless `change` is False.
+        """Compare desks whose last records are not known to be in the log. Returns partitions to fold again.
 
-        Raises `NotThisLog`, `LogError`.
+        Unless `change` is False, these are cleared, and the others get the ids of a copy. Raises `NotThisLog`, `LogError`.
         """
         marks = {tp: mark for desk in desks for tp, mark in marks_of(desk, self._topics).items()}
         judged = judge(self._log, marks, self._ids, self._topics, patience_s=0.0)
@@ -107,6 +106,8 @@ class FoldCheck:
                 again.add(desk.partition)
             elif verdict == "mirrored":
                 log.warning("the log is a copy of the one before, with the same records: continuing", partition=desk.partition)
+                if change:
+                    self._store.write(desk.rows())  # with the new ids
         for p in sorted(again) if change else ():
             log.warning("the log has the same records at other offsets, folding the partition again", partition=p)
             clear(self._store, p)

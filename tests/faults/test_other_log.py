@@ -25,7 +25,7 @@ from tests.support.processes import TOKENS, Child, LedgerNode
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(900)]
 ORDERS = 24
-SAYS_WHAT_TO_DO = "order-ledger adopt-log"
+ADVICE = "order-ledger adopt-log"
 
 
 @pytest.fixture
@@ -91,14 +91,14 @@ def assert_refused(node: LedgerNode) -> None:
             assert ended(child) == 1, node.tails()
             last = child.log_file.read_text().splitlines()[-1]
             assert "error (not_this_log)" in last, last
-            assert SAYS_WHAT_TO_DO in last
+            assert ADVICE in last
             assert "Traceback" not in child.log_file.read_text()
     for name in ("rebuild", "verify"):
-        assert SAYS_WHAT_TO_DO in verb(node, name, code=1).stderr
-    found = json.loads(verb(node, "inspect", "--json", code=1).stdout)
-    assert not found["ok"]
-    assert {holder["log"] for holder in found["holders"] if holder["name"].startswith(("read", "orders"))} == {"other"}
-    assert SAYS_WHAT_TO_DO in verb(node, "inspect", code=1).stdout
+        assert ADVICE in verb(node, name, code=1).stderr
+    shown = json.loads(verb(node, "inspect", "--json", code=1).stdout)
+    assert not shown["ok"]
+    assert {holder["log"] for holder in shown["holders"] if holder["name"].startswith(("read", "orders"))} == {"other"}
+    assert ADVICE in verb(node, "inspect", code=1).stdout
 
 
 def test_a_restored_log_is_folded_again_and_continues(node: LedgerNode, tmp_path: Path) -> None:
@@ -106,8 +106,8 @@ def test_a_restored_log_is_folded_again_and_continues(node: LedgerNode, tmp_path
     verb(node, "export-log", str(tmp_path / "ledger.avro"))
     delete_topics(node)
     verb(node, "import-log", str(tmp_path / "ledger.avro"))
-    found = json.loads(verb(node, "inspect", "--json").stdout)
-    assert "moved" in {holder["log"] for holder in found["holders"]}
+    shown = json.loads(verb(node, "inspect", "--json").stdout)
+    assert "moved" in {holder["log"] for holder in shown["holders"]}
     report = json.loads(verb(node, "verify", "--json").stdout)
     assert (report["ok"], report["events"]) == (True, ORDERS)
 
@@ -126,8 +126,8 @@ def test_a_restored_log_is_folded_again_and_continues(node: LedgerNode, tmp_path
     assert json.loads(verb(node, "rebuild", "--json").stdout)["equal"] is True
     assert [serve.stop(), commands.stop()] == [0, 0], node.tails()
     assert projection_differences(node.state_dir("one"), node.bootstrap, node.topics, node.partitions) == []
-    found = json.loads(verb(node, "inspect", "--json").stdout)
-    assert {holder["log"] for holder in found["holders"]} == {"same"}
+    shown = json.loads(verb(node, "inspect", "--json").stdout)
+    assert {holder["log"] for holder in shown["holders"]} == {"same"}
 
 
 def test_a_recreated_log_is_refused_until_it_is_adopted(node: LedgerNode, kafka: KafkaSettings) -> None:

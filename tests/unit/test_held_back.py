@@ -229,4 +229,4 @@ def test_a_store_of_another_log_is_a_hole_and_not_folded_again(ledger: Ledger) -
     last = other.start()
     last.thread.join(PATIENCE_S)
     assert [exc.code for exc in last.refused] == ["not_this_log"], "at its start, because the topic has another id"
-    assert "is not the one before" in str(last.process._fatal)
+    assert "has another record before that" in str(last.refused[0])

@@ -24,7 +24,7 @@ from tests.support.changed_logs import (
 from tests.support.one_log import PARTITIONS, TOPICS, Ledger, assert_log_is_whole, cancel, place
 from tests.support.patience import PATIENCE_S
 
-SAYS_WHAT_TO_DO = r"TOPIC_PREFIX.*restore it whole.*order-ledger adopt-log"
+ADVICE = r"TOPIC_PREFIX.*restore it whole.*order-ledger adopt-log"
 
 # ---- the ledger before ----------------------------------------------------------------------------------------------
 
@@ -69,7 +69,7 @@ def test_commands_refuse_any_other_log_and_write_nothing(ledger: Ledger, change:
             assert running.codes == [EXIT_FAILED]
         else:
             assert [exc.code for exc in running.refused] == ["not_this_log"]
-            with pytest.raises(NotThisLog, match=SAYS_WHAT_TO_DO):
+            with pytest.raises(NotThisLog, match=ADVICE):
                 raise running.refused[0]
         ledger.stop(running)
     assert read_all(ledger) == before

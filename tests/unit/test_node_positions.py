@@ -111,12 +111,12 @@ def test_looking_changes_nothing(shop: Shop) -> None:
     recreate_all(shop.log)
 
     def rows() -> dict[str, dict[bytes, bytes]]:
-        found = {}
+        by_folder = {}
         for path in sorted(shop.state_dir.glob("**/CURRENT")):
             store = RocksStore(path.parent)
-            found[str(path.parent)] = dict(store.scan(b""))
+            by_folder[str(path.parent)] = dict(store.scan(b""))
             store.close()
-        return found
+        return by_folder
 
     before = rows()
     node = shop.node()
@@ -154,10 +154,11 @@ def test_a_node_that_adopted_a_log_knows_that_log_and_nothing_else(shop: Shop) -
     assert {event.order_id for event in shop.events()} == {place(key).order_id for key in ("new1", "new2", "new3", KEYS[0])}
 
 
-def test_a_restored_log_needs_no_adoption(shop: Shop) -> None:
+@pytest.mark.parametrize("change", [mirrored, restored])
+def test_a_copy_and_a_restored_log_need_no_adoption(shop: Shop, change: Callable[[Ledger], None]) -> None:
     shop.work(*KEYS)
-    restored(shop)
-    shop.work("more")
+    change(shop)
+    shop.work("more")  # one partition: the others note the new ids, too
     assert set(shop.verdicts().values()) == {"same"}
     assert len(shop.events()) == len(KEYS) + 1
 
@@ -222,11 +223,11 @@ def test_what_was_found_is_json(shop: Shop) -> None:
     shop.work(*KEYS)
     recreate_all(shop.log)
     node = shop.node()
-    found = as_json(node, node.holders(GROUP), node.missing_commands())
-    models = next(holder for holder in found["holders"] if holder["name"] == "read models g000001")
+    members = as_json(node, node.holders(GROUP), node.missing_commands())
+    models = next(holder for holder in members["holders"] if holder["name"] == "read models g000001")
     assert models["log"] == "other"
     events = [place for place in models["positions"] if place["topic"] == TOPICS.events]
     assert {(place["log"], place["found_at"]) for place in events} == {("other", None)}
-    assert all(place["topic_id"] != found["topic_ids"][TOPICS.events] for place in events)
+    assert all(place["topic_id"] != members["topic_ids"][TOPICS.events] for place in events)
     assert all(len(bytes.fromhex(place["link"])) == 32 for place in events)
-    assert found["missing_commands"] == []
+    assert members["missing_commands"] == []

@@ -40,7 +40,7 @@ from tests.support.changed_logs import (
 )
 from tests.support.one_log import PARTITIONS, TOPICS, WRITERS, Ledger, place
 
-SAYS_WHAT_TO_DO = r"TOPIC_PREFIX.*restore it whole.*order-ledger adopt-log"
+ADVICE = r"TOPIC_PREFIX.*restore it whole.*order-ledger adopt-log"
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_read_models_know_their_log(ledger: Ledger, change: Change) -> None:
         assert databases.log_ids() == topic_ids(ledger.log, FOLDED)
     else:
         before = databases.log_ids()
-        with pytest.raises(NotThisLog, match=SAYS_WHAT_TO_DO):
+        with pytest.raises(NotThisLog, match=ADVICE):
             check_log(databases, ledger.log)
         assert databases.log_ids() == before
 
@@ -115,7 +115,7 @@ def test_read_models_of_an_earlier_version_get_their_log_unless_it_ends_before_t
     assert databases.log_ids() == topic_ids(ledger.log, FOLDED)
     databases.note_log(dict.fromkeys(FOLDED, b""))
     recreate_all(ledger.log)
-    with pytest.raises(NotThisLog, match=SAYS_WHAT_TO_DO):
+    with pytest.raises(NotThisLog, match=ADVICE):
         check_log(databases, ledger.log)
 
 
@@ -135,7 +135,7 @@ def test_a_node_starts_on_the_same_log_folds_a_restored_one_again_and_refuses_ot
     first.databases.close()
     change(ledger)
     if change not in CONTINUES:
-        with pytest.raises(NotThisLog, match=SAYS_WHAT_TO_DO):
+        with pytest.raises(NotThisLog, match=ADVICE):
             open_node(ledger, tmp_path)
         assert projections_of(tmp_path).current() == first.name
         return
@@ -287,7 +287,7 @@ def test_read_models_are_compared_with_topics_of_another_prefix_too(ledger: Ledg
     there = under_another_prefix(databases, other)
     assert [mark.position for mark in there.marks().values()] == [mark.position for mark in databases.marks().values()]
     if not is_a_copy:
-        with pytest.raises(NotThisLog, match=SAYS_WHAT_TO_DO):
+        with pytest.raises(NotThisLog, match=ADVICE):
             check_log(there, ledger.log)
         return
     check_log(there, ledger.log)
