@@ -110,7 +110,8 @@ PROBLEMS: dict[str, ProblemType] = {
     "order-frozen": ProblemType(
         409,
         "Order frozen",
-        f"An event of this order could not be folded; `frozen` names it. Staff must investigate. {_NEW_KEY}",
+        "An event of this order could not be folded (`frozen` names it), or an operator froze it (`attention` has the flag). "
+        f"Staff must investigate. {_NEW_KEY}",
     ),
     "could-not-decide": ProblemType(
         409,

@@ -118,13 +118,19 @@ class Obligation(Struct, frozen=True):
 # Codes of attention flags.
 REFUND_FAILED, REFUND_OVERDUE, PAYMENT_REFUSED = "refund_failed", "refund_overdue", "payment_refused"
 DISPUTE, AMOUNT_MISMATCH, REFUNDED_OPEN, STUCK = "dispute", "amount_mismatch", "refunded_open_order", "stuck"
+FROZEN_BY_OPERATOR = "frozen_by_operator"  # see `commands.holds`
 
 
 def obligations(order: Order) -> tuple[Obligation, ...]:
-    """All obligations, in the order of `TABLE`. Empty: the order is final, waits for staff, or is of an older service."""
-    if order.imported:
+    """All obligations, in the order of `TABLE`. Empty: the order is final, waits for staff, is frozen, or of an older service."""
+    if order.imported or is_held(order):
         return ()
     return tuple(obligation for row in TABLE for obligation in row.owed(order))
+
+
+def is_held(order: Order) -> bool:
+    """Whether an operator froze the order: nothing is done for it until the flag is resolved."""
+    return any(flag.code == FROZEN_BY_OPERATOR for flag in order.attention)
 
 
 def due_at(order: Order) -> int | None:

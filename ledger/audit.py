@@ -14,7 +14,20 @@ CONTACT_SEARCH = "contact_search"  # staff looked for orders by an e-mail addres
 CUSTOMER_ERASURE = "customer_erasure"
 ATTENTION_RESOLUTION = "attention_resolution"  # staff resolved the attention of an order
 TOKENS_RELOAD = "tokens_reload"
-ACTIONS = (CONTACT_READ, CONTACT_SEARCH, CUSTOMER_ERASURE, ATTENTION_RESOLUTION, TOKENS_RELOAD)
+LOG_ADOPTION = "log_adoption"  # a node took a log as it is, instead of the one from before
+GAP_ACCEPTANCE = "gap_acceptance"  # commands that were deleted before they were decided were given up
+ORDER_FREEZE, ORDER_THAW = "order_freeze", "order_thaw"
+ACTIONS = (
+    CONTACT_READ,
+    CONTACT_SEARCH,
+    CUSTOMER_ERASURE,
+    ATTENTION_RESOLUTION,
+    TOKENS_RELOAD,
+    LOG_ADOPTION,
+    GAP_ACCEPTANCE,
+    ORDER_FREEZE,
+    ORDER_THAW,
+)
 
 DONE = "done"
 REQUESTED = "requested"  # durable, but not done yet
@@ -24,10 +37,12 @@ OUTCOMES = (DONE, REQUESTED, UNDECIDED, REFUSED)
 
 
 class AuditRecord(Struct, frozen=True, kw_only=True):
-    """`actor` is a principal (`admin:desk`) or, for what a process does by itself, `serve`; then `role` is empty.
+    """`actor` is a principal (`admin:desk`), `serve` for what a process does by itself, or `cli:` and a user for a verb; then
+    `role` is empty.
 
     `audit_id` identifies a record that was written twice. `occurred_at` is by the clock of `node`, in ms since the epoch.
-    `reason` is the code of the problem of a refusal. `count` is the number of deleted contacts, or of orders that were listed.
+    `reason` is the code of the problem of a refusal. `count` is the number of deleted contacts, of orders that were listed, or of
+    commands that were given up. `why` is the reason that a person gave.
     """
 
     audit_id: Id
@@ -42,3 +57,4 @@ class AuditRecord(Struct, frozen=True, kw_only=True):
     customer_id: OptionalId | None = None
     request_id: OptionalId | None = None
     count: Count | None = None
+    why: Text | None = None

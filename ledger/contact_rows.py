@@ -8,6 +8,7 @@
     \\0erasure/<customer>               the last finished one
     \\0unpurged/<key>                   deleted, but perhaps still readable in the files of the store: see `purge`
     \\0position/<topic>/<p>             next offset to fold, timestamp of the record before it
+    \\0log                              the id of the topic; no link of a record, because compaction deletes records
     \\0current                          everything written before this time is known to be folded, ms since the epoch
     \\0version                          of these rows
     \\0anew                             they are being deleted
@@ -48,7 +49,7 @@ NOTE_EVERY_MS = 60_000
 PURGE_KEYS = 10_000  # for more than these, the whole store is purged, which is then cheaper
 MOST_PURGED = 200_000  # handled in one step
 
-_VERSION, _CURRENT, _CLEARING = b"\0version", b"\0current", b"\0anew"
+_VERSION, _CURRENT, _CLEARING, _LOG = b"\0version", b"\0current", b"\0anew", b"\0log"
 _POSITION, _CUSTOMER, _ERASED, _UNPURGED = b"\0position/", b"\0customer/", b"\0erased/", b"\0unpurged/"
 _IN_PROGRESS, _FINISHED = b"\0erasing/", b"\0erasure/"
 _EMAIL = b"\0email/"
@@ -124,10 +125,24 @@ class KeptContacts:
         self._begin()
         self._positions = dict.fromkeys(self._partitions, 0)
 
-    def follow(self, ends: Mapping[TopicPartition, int]) -> None:
-        """Start from scratch if the topic ends before the fold: it is another topic. `ends` may have other partitions, too."""
-        if any(at > ends[tp] for tp, at in self._positions.items()):
-            self.start_over("their topic was recreated")
+    def follow(self, ends: Mapping[TopicPartition, int], log_id: bytes) -> None:
+        """Start from scratch if it is another topic than that of the fold: by its id, or because it ends before the fold.
+
+        A mirror of the same topic is read again, too: nothing else shows whether it is one. `ends` may have other partitions.
+        """
+        if self.log_id not in (b"", log_id) or any(at > ends[tp] for tp, at in self._positions.items()):
+            self.start_over("their topic was recreated, or is a copy")
+        self.note_log(log_id)
+
+    @property
+    def log_id(self) -> bytes:
+        """The id of the topic from which this is folded; empty if unknown."""
+        return log_id_in(self.store)
+
+    def note_log(self, log_id: bytes) -> None:
+        """Note that the positions are of the topic with this id."""
+        if self.log_id != log_id:
+            self.store.write({_LOG: log_id})
 
     # ---- how far
 
@@ -340,6 +355,11 @@ def _index_keys(kept: KeptContact, key: bytes) -> list[bytes]:
     if contact is not None and contact.email_digest is not None:
         keys.append(email_prefix(contact.email_digest) + (_FAR - kept.written_at).to_bytes(8, "big") + key)
     return keys
+
+
+def log_id_in(store: Store) -> bytes:
+    """The id of the topic from which contacts were folded into `store`; empty if unknown. Changes nothing."""
+    return store.get(_LOG) or b""
 
 
 def email_prefix(digest: bytes) -> bytes:

@@ -115,6 +115,18 @@ class Hole(LogError):
     code = "hole"
 
 
+class NotThisLog(Hole):
+    """The log is not the one that was folded, or has lost records. The message says what to do (`ledger.log_identity`)."""
+
+    code = "not_this_log"
+
+
+class Gap(Hole):
+    """Commands were deleted before they were decided. The message says what to do."""
+
+    code = "gap"
+
+
 class TopicMismatch(ConfigError):
     """A topic exists with other settings than the ledger needs. The message names topic, setting, wanted and found."""
 

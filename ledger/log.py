@@ -221,8 +221,14 @@ class Bookmark(Protocol):
     def read(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int | None]:
         """The last written positions; None if there is none. Raises `LogError`."""
 
-    def write(self, positions: Mapping[TopicPartition, int]) -> None:
-        """Store positions; returns when the log has them. Raises `LogError`. The log may forget them after a week."""
+    def notes(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, str]:
+        """The note that was written beside each position; empty if there is none. Raises `LogError`."""
+
+    def write(self, positions: Mapping[TopicPartition, int], notes: Mapping[TopicPartition, str] | None = None) -> None:
+        """Store positions, each with its note (at most 4,096 bytes; without one: an empty note).
+
+        Returns when the log has them. Raises `LogError`. The log may forget them after a week.
+        """
 
     def close(self) -> None: ...
 

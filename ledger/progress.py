@@ -80,14 +80,12 @@ def claimed(claims: Iterable[Claim], partition: int, events: int) -> int:
     return max((claim.decided for claim in claims if claim.partition == partition and claim.events <= events), default=0)
 
 
-def accept_gap(event_log: EventLog, topics: Topics, partition: int, by: str) -> int:
-    """Claim for a person (`by`) that the deleted commands of `partition` need no decision any more; durable on return.
+def accept_gap(event_log: EventLog, topics: Topics, partition: int, before: int, by: str) -> None:
+    """Claim for a person (`by`) that commands below offset `before` of `partition` need no decision any more; durable on return.
 
-    Returns the offset of the first command that the log still has. Raises `LogError`.
+    Every node respects it. Raises `LogError`.
     """
-    tp = TopicPartition(topics.commands, partition)
-    start = event_log.starts([tp])[tp]
-    claim = Claim(partition, event_log.topic_id(topics.commands).hex(), start, 0, by)
+    claim = Claim(partition, event_log.topic_id(topics.commands).hex(), before, 0, by)
     errors: list[LogError] = []
 
     def on_ack(acked: Acked | None, error: LogError | None) -> None:
@@ -101,4 +99,3 @@ def accept_gap(event_log: EventLog, topics: Topics, partition: int, by: str) -> 
         sender.close()
     if errors:
         raise errors[0]
-    return start

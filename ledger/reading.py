@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 
 from ledger.log import Reader, Record, TopicPartition
+from ledger.log_identity import EndWatch
 
 
 def committed(
@@ -15,7 +16,11 @@ def committed(
     stopping: threading.Event,
     enough: Callable[[], bool] = lambda: False,
 ) -> Iterator[Record]:
-    """Records from `positions` on, up to `until` if set, until `stopping` or `enough`. `reader` must report partition ends."""
+    """Records from `positions` on, up to `until` if set, until `stopping` or `enough`. `reader` must report partition ends.
+
+    Raises `NotThisLog` if the log keeps ending before `until`, `LogError`.
+    """
+    watch = EndWatch()
     reader.assign(positions)
     left = set(positions) if until is None else {tp for tp, position in positions.items() if position < until[tp]}
     while left and not stopping.is_set() and not enough():
@@ -26,4 +31,6 @@ def committed(
             if until is not None and record.offset + 1 >= until[tp]:
                 left.discard(tp)
         if until is not None:
-            left -= {tp for tp, end in reader.reached_end().items() if end >= until[tp]}
+            reached = reader.reached_end()
+            left -= {tp for tp, end in reached.items() if end >= until[tp]}
+            watch.check(reached, {tp: until[tp] for tp in left})

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from ledger.errors import Hole, LedgerError
 from ledger.log import EventLog, Record, TopicPartition
+from ledger.log_identity import EndWatch
 from projections.databases import Databases
 
 BATCH_RECORDS = 5_000  # of one partition, folded in one write
@@ -68,8 +69,8 @@ class BulkFold:
     ) -> None:
         """Fold all records before `until`, which is at most the committed end, and nothing behind it.
 
-        Partitions that are not in `until` are left alone. Raises `Hole` if records are gone, `Interrupted`, `LogError`,
-        `StoreError`.
+        Partitions that are not in `until` are left alone. Raises `Hole` if records are gone, `NotThisLog` if the log keeps ending
+        before `until`, `Interrupted`, `LogError`, `StoreError`.
         """
         databases = self._databases
         starts = self._log.starts(until, timeout_s=30.0)
@@ -81,7 +82,7 @@ class BulkFold:
         self._check_starts({tp: starts[tp] for tp in left})
         self._reader.assign({tp: databases.position(tp) for tp in left})
         waiting: dict[TopicPartition, list[Record]] = {tp: [] for tp in left}
-        reported_at = 0.0
+        reported_at, watch = 0.0, EndWatch()
         while left:
             if stopping():
                 raise Interrupted("stopped before the end; run it again to resume")
@@ -98,9 +99,11 @@ class BulkFold:
                     self._fold(tp, waiting)
                 if last + 1 >= end:  # or beyond it, if the end is behind the marker of a transaction
                     self._done(tp, waiting, left)
-            for tp, end in self._reader.reached_end().items():
+            reached = self._reader.reached_end()
+            for tp, end in reached.items():
                 if tp in left and end >= left[tp]:
                     self._done(tp, waiting, left)
+            watch.check(reached, left)
             if time.monotonic() >= reported_at:
                 on_progress(self._progress())
                 reported_at = time.monotonic() + REPORT_S

@@ -9,7 +9,8 @@ same `write_chunk`, so there is only one definition of the content of a database
 Bookkeeping rows begin with NUL:
 
     \\0version                    of the read models
-    \\0position/<topic>/<p>       next offset to fold, timestamp of the record before it
+    \\0position/<topic>/<p>       next offset to fold, timestamp and link of the record before it (`ledger.log_identity`)
+    \\0log/<topic>                the id of the topic that the position is of
     \\0digest                     the current digest of the database
     \\0digest/<events>            the digest after every 10,000th record of `order-events`
 """
@@ -27,9 +28,10 @@ from ledger.contact_rows import CONTACTS_STORE, KeptContacts
 from ledger.errors import ConfigError, DecodeError, Hole
 from ledger.events import OrderEvent, OrderRefusal
 from ledger.log import Record, TopicPartition
+from ledger.log_identity import Mark
 from ledger.order import FoldError
 from ledger.outcomes import decode_outcome, refusal_row
-from ledger.schemas.codec import event_codec, refusal_codec
+from ledger.schemas.codec import event_codec, link_of, refusal_codec
 from ledger.store import Store
 from ledger.topics import Topics
 from projections import digests
@@ -38,7 +40,7 @@ from projections.read_models import VERSION, PartitionFold, Rows
 
 log = structlog.get_logger(__name__)
 
-_POSITION = b"\0position/"
+_POSITION, _LOG = b"\0position/", b"\0log/"
 _PLACE = struct.Struct(">QQ")  # next offset, timestamp (ms) of the record before it
 _VERSION = b"\0version"
 _DIGEST = b"\0digest"
@@ -81,6 +83,9 @@ class Databases:
         self.contacts: KeptContacts | None = None
         self._events, self._refusals = event_codec(), refusal_codec()
         self._positions: dict[TopicPartition, int] = {}
+        self._links: dict[TopicPartition, bytes] = {}
+        self._log_ids: dict[TopicPartition, bytes] = {}
+        self._renamed: dict[TopicPartition, bytes] = {}  # names of topics under which positions are kept until `note_log`
         self._log_times: dict[TopicPartition, int] = {}
         self._digests: dict[int, Digest] = {}
         self._frozen: dict[int, set[str]] = {}
@@ -109,8 +114,19 @@ class Databases:
         self._frozen[p] = {key[2:].decode() for key, _ in store.scan(b"f/")}
 
     def _load_position(self, store: Store, tp: TopicPartition) -> None:
-        raw = store.get(_position_key(tp))
-        self._positions[tp], self._log_times[tp] = _PLACE.unpack(raw) if raw else (0, 0)
+        raw, topic = store.get(_position_key(tp)), tp.topic.encode()
+        if raw is None and (before := self._under_another_prefix(store, tp)) is not None:
+            raw, topic = before
+            self._renamed[tp] = topic
+        self._positions[tp], self._log_times[tp] = _PLACE.unpack(raw[: _PLACE.size]) if raw else (0, 0)
+        self._links[tp] = raw[_PLACE.size :] if raw else b""  # empty also in a row of an earlier version
+        self._log_ids[tp] = store.get(_LOG + topic) or b""
+
+    def _under_another_prefix(self, store: Store, tp: TopicPartition) -> tuple[bytes, bytes] | None:
+        """(position row, topic) if the database was folded under another TOPIC_PREFIX: its rows are those of that position."""
+        base = tp.topic.removeprefix(self.topics.prefix).encode()
+        rows = ((key[len(_POSITION) :].rpartition(b"/")[0], row) for key, row in store.scan(_POSITION))
+        return next(((row, topic) for topic, row in rows if topic.endswith(base)), None)
 
     # ---- how far
 
@@ -122,6 +138,32 @@ class Databases:
         if tp.topic == self.topics.contacts and self.contacts is not None:
             return self.contacts.position(tp)
         return self._positions[tp]
+
+    def marks(self) -> dict[TopicPartition, Mark]:
+        """The positions of events and refusals, with what is kept beside them."""
+        return {tp: Mark(position, self._log_ids[tp], self._links[tp]) for tp, position in self._positions.items()}
+
+    def log_ids(self) -> dict[str, bytes]:
+        """The ids of the topics of events and refusals from which these databases are folded; empty where unknown."""
+        return {tp.topic: log_id for tp, log_id in self._log_ids.items()}
+
+    def note_log(self, ids: Mapping[str, bytes]) -> None:
+        """Note that the positions are of the topics with these ids, which the caller has checked. Raises `StoreError`."""
+        for p, store in self.stores.items():
+            rows: Rows = {}
+            for tp in [tp for tp in self._log_ids if tp.partition == p]:
+                if self._log_ids[tp] != ids[tp.topic] or tp in self._renamed:
+                    rows[_LOG + tp.topic.encode()] = ids[tp.topic]
+                if (before := self._renamed.get(tp)) is not None:
+                    rows[_position_key(tp)] = self._place_row(tp)
+                    rows[_POSITION + before + b"/%d" % p] = rows[_LOG + before] = None
+            if rows:
+                store.write(rows)
+        self._log_ids = {tp: ids[tp.topic] for tp in self._log_ids}
+        self._renamed.clear()
+
+    def _place_row(self, tp: TopicPartition) -> bytes:
+        return _PLACE.pack(self._positions[tp], self._log_times[tp]) + self._links[tp]
 
     def log_time(self, tp: TopicPartition) -> int:
         """Timestamp of the last folded event or refusal, ms since the epoch (0: none)."""
@@ -179,13 +221,24 @@ class Databases:
             folded.contacts.extend(self.contacts.fold(tp, records))
         return folded
 
+    def breaks_chain(self, tp: TopicPartition, record: Record) -> bool:
+        """Whether `record`, the next event of a partition whose log is known, does not follow the last one that was folded."""
+        link = self._links[tp] if tp.topic == self.topics.events and self._log_ids[tp] else b""
+        if not link or record.offset < self._positions[tp]:
+            return False
+        try:
+            return self._events.decode(record.value).prev_hash != link
+        except DecodeError:
+            return False  # it freezes its order
+
     def _write(self, store: Store, tp: TopicPartition, rows: Rows, last: Record) -> None:
         position = last.offset + 1
         if position <= self._positions[tp]:
             raise Hole(f"{tp.topic}/{tp.partition}: position would move back from {self._positions[tp]} to {position}")
-        rows[_position_key(tp)] = _PLACE.pack(position, last.timestamp_ms)
+        link = link_of(last.value or b"")
+        rows[_position_key(tp)] = _PLACE.pack(position, last.timestamp_ms) + link
         store.write(rows)
-        self._positions[tp], self._log_times[tp] = position, last.timestamp_ms
+        self._positions[tp], self._log_times[tp], self._links[tp] = position, last.timestamp_ms, link
 
     def _fold_events(self, tp: TopicPartition, records: Sequence[Record], done: list[OrderEvent] | None) -> None:
         start = 0

@@ -3,7 +3,7 @@
 The databases of a running `serve` cannot be opened by another process, so `rebuild` and `verify` ask:
 
     requests/<id>.json           {"want": "digests"} or {"want": "copy", "folder": ...}
-    requests/<id>.answer.json    {"generation", "read_models", "digests", "checkpoints"} or {"error": ...}
+    requests/<id>.answer.json    {"generation", "read_models", "log_ids", "digests", "checkpoints"} or {"error": ...}
 
 A copy is a set of RocksDB checkpoints: files are linked, so it is cheap, and each database is consistent at some position.
 
@@ -18,14 +18,14 @@ import asyncio
 import shutil
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
 import structlog
 
-from ledger.errors import LedgerError, LogError, StoreError
+from ledger.errors import ConfigError, LedgerError, LogError, StoreError
 from ledger.files import write_json
 from ledger.log import EventLog
 from ledger.turns import Turns
@@ -55,10 +55,11 @@ class NodeSilent(LedgerError):
 # ---- the requesting side
 
 
-def ask(root: Path, want: str, timeout_s: float = ANSWER_S, **more: Any) -> dict[str, Any]:
-    """The answer of the `serve` that uses `root`.
+def ask(root: Path, want: str, log_ids: Mapping[str, bytes], timeout_s: float = ANSWER_S, **more: Any) -> dict[str, Any]:
+    """The answer of the `serve` that uses `root`. `log_ids`: of the topics that the asking verb reads.
 
-    Raises `OtherReadModels` if it has another version, `NodeSilent`, or `LedgerError` if it answers with an error.
+    Raises `OtherReadModels` if it has another version, `NodeSilent`, `ConfigError` if it reads other topics, or `LedgerError` if
+    it answers with an error.
     """
     name = uuid.uuid4().hex
     question, answer = root / "requests" / f"{name}.json", root / "requests" / f"{name}.answer.json"
@@ -76,6 +77,11 @@ def ask(root: Path, want: str, timeout_s: float = ANSWER_S, **more: Any) -> dict
         raise LedgerError(f"`serve` answers: {content['error']}")
     if content["read_models"] != VERSION:
         raise OtherReadModels(f"the running `serve` has read models of version {content['read_models']}, this program {VERSION}")
+    for topic, log_id in content.get("log_ids", {}).items():
+        if log_id not in ("", log_ids[topic].hex()):
+            raise ConfigError(
+                f"the running `serve` reads another {topic}: run this with its KAFKA_BOOTSTRAP_SERVERS and TOPIC_PREFIX"
+            )
     reply: dict[str, Any] = content
     return reply
 
@@ -188,6 +194,7 @@ class LiveNode:
         answer = {
             "generation": self._name,
             "read_models": VERSION,
+            "log_ids": {topic: log_id.hex() for topic, log_id in databases.log_ids().items()},
             "digests": {str(p): digest_to_json(digest) for p, digest in databases.digests().items()},
         }
         return answer | {"checkpoints": await self._checkpoints(databases)}
@@ -235,6 +242,11 @@ class LiveNode:
                 "this version cannot read the new generation, start the version that built it", generation=wanted, why=str(exc)
             )
             return
+        if not await asyncio.to_thread(self._is_of_this_log, databases):
+            self._refused = wanted
+            log.error("the new generation was built from another log, staying with the old one", generation=wanted)
+            await asyncio.to_thread(databases.close)
+            return
         bulk = BulkFold(self._log, databases, "take-over")
         try:
             await asyncio.to_thread(lambda: bulk.run(bulk.ends()))
@@ -256,6 +268,17 @@ class LiveNode:
         log.info("switched to another generation", generation=wanted, before=before)
         await asyncio.to_thread(old.close)
         await asyncio.to_thread(self._put_aside, before)
+
+    def _is_of_this_log(self, databases: Databases) -> bool:
+        """Whether `databases` are folded from the topics that this process reads; notes these beside positions without any."""
+        live = self._projector.databases
+        ids, built = live.log_ids(), databases.log_ids()
+        if any(built[topic] and log_id and built[topic] != log_id for topic, log_id in ids.items()):
+            return False
+        databases.note_log({topic: log_id or built[topic] for topic, log_id in ids.items()})
+        if live.contacts is not None and databases.contacts is not None:
+            databases.contacts.note_log(live.contacts.log_id)
+        return True
 
     def _put_aside(self, before: str) -> None:
         if self._generations.kept() == before:  # contacts can be erased, even while nobody folds this generation

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import structlog
 
 from ledger.asking import until_answered
-from ledger.errors import LogUnavailable
+from ledger.errors import LedgerError, LogUnavailable
 from ledger.files import write_json
 from ledger.log import EventLog, TopicPartition
 from ledger.rocks_store import remove_store, store_opener
@@ -20,6 +20,7 @@ from projections.bulk import BulkFold, FoldProgress, Interrupted, OnProgress, ig
 from projections.databases import Databases, OtherReadModels
 from projections.freshness import read_note
 from projections.generations import Generations
+from projections.origin import OtherOffsets, check_log
 
 log = structlog.get_logger(__name__)
 
@@ -28,11 +29,15 @@ LOG_EVERY_S = 5.0
 
 
 class Opened(NamedTuple):
-    """An open generation. At `current_at` (`time.monotonic`, s) it had everything that was committed."""
+    """An open generation. At `current_at` (`time.monotonic`, s) it had everything that was committed.
+
+    `moved`: its offsets are not those of the generation before, because the log is a restored one.
+    """
 
     name: str
     databases: Databases
     current_at: float
+    moved: bool = False
 
 
 def projections_of(state_dir: Path) -> Generations:
@@ -79,17 +84,50 @@ def open_caught_up(
 ) -> Opened | None:
     """The current generation, open, after folding the log to its end in bulk. For a node that does not answer reads yet.
 
-    Databases of another version are left untouched and rebuilt from the log in a new generation: a node must start after an
-    update, even if `rebuild` was not run first. The file `progress` shows the progress. Returns None if stopped.
+    Databases of another version, or with other offsets, are left untouched and rebuilt from the log in a new generation: a node
+    must start after an update, even if `rebuild` was not run first. The file `progress` shows the progress. Returns None if
+    stopped. Raises `NotThisLog`.
     """
     name = generations.first()
     try:
         databases = open_generation(generations, name, topics, partitions)
     except OtherReadModels as exc:
-        log.warning("building new read models from the log", why=str(exc))
-        name = generations.create()
-        generations.point(name, None)  # immediately: if this process is killed, its next start resumes here
-        databases = open_generation(generations, name, topics, partitions)
+        return build_new(generations, topics, event_log, partitions, stopping, progress, exc)
+    try:
+        until_answered(lambda: check_log(databases, event_log, stopping), stopping)
+    except OtherOffsets as exc:
+        databases.close()
+        return build_new(generations, topics, event_log, partitions, stopping, progress, exc)
+    except BaseException:
+        databases.close()
+        raise
+    return _caught_up(name, databases, event_log, stopping, progress)
+
+
+def build_new(
+    generations: Generations,
+    topics: Topics,
+    event_log: EventLog,
+    partitions: int,
+    stopping: threading.Event,
+    progress: Path,
+    why: LedgerError,
+) -> Opened | None:
+    """A new generation, folded from the log to its end, instead of the current one. Returns None if stopped."""
+    log.warning("building new read models from the log", why=str(why))
+    name = generations.create()
+    generations.point(name, None)  # immediately: if this process is killed, its next start resumes here
+    databases = open_generation(generations, name, topics, partitions)
+    try:
+        until_answered(lambda: check_log(databases, event_log, stopping), stopping)
+    except BaseException:
+        databases.close()
+        raise
+    opened = _caught_up(name, databases, event_log, stopping, progress)
+    return None if opened is None else opened._replace(moved=isinstance(why, OtherOffsets))
+
+
+def _caught_up(name: str, databases: Databases, event_log: EventLog, stopping: threading.Event, progress: Path) -> Opened | None:
     try:
         current_at = _catch_up(databases, event_log, stopping, progress)
     except BaseException:
@@ -109,11 +147,12 @@ def _catch_up(databases: Databases, event_log: EventLog, stopping: threading.Eve
             starts = until_answered(lambda: expirable_starts(databases, event_log), stopping)
             asked_at = time.monotonic()
             ends = until_answered(bulk.ends, stopping)
-            if starts is None or ends is None:
+            contacts_id = until_answered(lambda: event_log.topic_id(databases.topics.contacts), stopping)
+            if starts is None or ends is None or contacts_id is None:
                 return None
             databases.skip_expired(starts)
             if databases.contacts is not None:
-                databases.contacts.follow(ends)
+                databases.contacts.follow(ends, contacts_id)
             behind = sum(end - databases.position(tp) for tp, end in ends.items())
             on_progress: OnProgress = ignore_progress
             if behind > FAR_BEHIND_RECORDS:

@@ -14,6 +14,7 @@ from ledger.contacts import OrderContact
 from ledger.errors import Hole
 from ledger.events import OrderRefusal
 from ledger.log import Acked, NewRecord, Record, TopicPartition
+from ledger.log_identity import not_this_log
 from ledger.outcomes import decode_outcome, outcome_key, reused_key
 from ledger.store import Store
 from ledger.topics import Topics
@@ -34,6 +35,7 @@ class Projector:
         self.waiters = Waiters(lambda tp: self._databases.position(tp))  # noqa: PLW0108  # of the databases as they are then
         self._early: dict[str, list[tuple[int, str, bytes]]] = {}  # refusals folded before the version that they refer to
         self._ahead: dict[bytes, tuple[Acked, bytes | None]] = {}  # contacts that are durable but not folded yet
+        self._followed: set[TopicPartition] = set()  # folded since these databases were compared with the log
         self.contacts_late = asyncio.Event()  # set when a contact was written after its erasure: see `contacts.late()`
         self.folded_count = 0
 
@@ -73,6 +75,9 @@ class Projector:
     def apply_chunk(self, records: Sequence[Record]) -> None:
         """Fold one chunk, skipping records below the position.
 
+        Raises `NotThisLog` if a chunk of events does not follow the last one: the topic was replaced while this process ran.
+        Directly after a start the log is known to be the right one, so a broken chain is its own, and `verify` reports it.
+
         After any exception the databases are at an earlier position, and the process must end: the restart folds the rest again.
         """
         by_tp: dict[TopicPartition, list[Record]] = {}
@@ -80,6 +85,11 @@ class Projector:
             by_tp.setdefault(TopicPartition(record.topic, record.partition), []).append(record)
         for tp, own in by_tp.items():
             before = self._databases.position(tp)
+            if tp in self._followed and self._databases.breaks_chain(tp, own[0]):
+                raise not_this_log(
+                    f"the event at {own[0].offset} of {tp.topic}/{tp.partition} does not follow the one before {before}"
+                )
+            self._followed.add(tp)
             folded = self._databases.write_chunk(tp, own)
             if self._databases.position(tp) == before:
                 continue
@@ -120,19 +130,21 @@ class Projector:
 
     # ---- other databases
 
-    def take_over(self, databases: Databases) -> Databases:
+    def take_over(self, databases: Databases, moved: bool = False) -> Databases:
         """Switch to `databases`. Returns the previous ones, which the caller must close. Then call `wake_outcomes`.
 
-        Raises `Hole` if a new one is behind the old one: readers would go back in time.
+        `moved`: they have other offsets, those of a restored log. Otherwise raises `Hole` if a new one is behind the old one:
+        readers would go back in time.
         """
         old = self._databases
         for tp, position in old.positions().items():
-            if databases.position(tp) < position:
+            if not moved and databases.position(tp) < position:
                 raise Hole(f"{tp.topic}/{tp.partition}: folded to {position}, the other database to {databases.position(tp)}")
         self._databases, self.partitions = databases, len(databases.stores)
         ahead, self._ahead = self._ahead, {}
         self._remember((key, value, acked) for key, (acked, value) in ahead.items())
         self._early.clear()
+        self._followed.clear()
         self.waiters.wake_positions()
         self.waiters.wake_orders()
         return old

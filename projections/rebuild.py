@@ -20,15 +20,17 @@ from typing import Literal, Protocol
 from filelock import FileLock, Timeout
 
 from ledger.contact_rows import CONTACTS_STORE
-from ledger.errors import LedgerError, StoreError
+from ledger.errors import LedgerError, NotThisLog, StoreError
 from ledger.files import write_json
 from ledger.log import TopicPartition
+from ledger.log_identity import topic_ids
 from ledger.topics import Topics
 from projections.bulk import BulkFold, Interrupted
 from projections.databases import Databases, OtherReadModels, store_name
 from projections.digests import Digest
 from projections.generations import Generations, NoSuchGeneration, read_json
 from projections.live import ask, digest_from_json, serving
+from projections.origin import OtherOffsets, check_log
 from projections.rebuild_jobs import Doors, JobFailed, Share, _groups, _Job, _job
 
 NEAR_RECORDS = 2_000  # this close to the end of the log, `serve` can fold the remaining records
@@ -108,7 +110,8 @@ class Rebuild:
     def run(self, *, keep_old: bool, dry_run: bool, back: bool, fresh: bool, accept_difference: bool) -> RebuildReport:
         """Build, compare, swap. A difference leaves everything unchanged unless it is accepted.
 
-        Raises `InProgress`, `Interrupted`, `JobFailed`, `NoSuchGeneration`, `LogError`, `StoreError`.
+        Raises `InProgress`, `Interrupted`, `JobFailed`, `NoSuchGeneration`, `LogError` (`NotThisLog` if the current read models
+        are of another log), `StoreError`.
         """
         lock = FileLock(self._generations.root / "rebuild.lock")
         self._generations.root.mkdir(parents=True, exist_ok=True)
@@ -157,9 +160,15 @@ class Rebuild:
         if (begun := read_json(folder / "log.json")) is None or begun["topic_id"] != log_id:
             return False
         try:
-            self._open(folder).close()
+            databases = self._open(folder)
         except OtherReadModels:
             return False
+        try:
+            check_log(databases, self._log)
+        except (NotThisLog, OtherOffsets):
+            return False
+        finally:
+            databases.close()
         return True
 
     def _open(self, folder: Path) -> Databases:
@@ -175,8 +184,11 @@ class Rebuild:
     def _load(self, folder: Path) -> None:
         ends = self._ends()
         databases = self._open(folder)
-        at = databases.positions()
-        databases.close()
+        try:
+            check_log(databases, self._log)
+            at = databases.positions()
+        finally:
+            databases.close()
         total, done = sum(ends.values()), sum(min(at[tp], end) for tp, end in ends.items())
         self._watcher.started(total, done)
         if total == done:
@@ -258,13 +270,18 @@ class Rebuild:
         except StoreError:  # another process has them open
             return self._ask()
         try:
+            check_log(databases, self._log)
             return databases.digests(), {p: list(databases.checkpoints(p)) for p in databases.stores}
+        except OtherOffsets as exc:
+            self._report.not_compared_because = str(exc)
+            return None
         finally:
             databases.close()
 
     def _ask(self) -> tuple[dict[int, Digest], dict[int, list[Digest]]] | None:
         try:
-            reply = ask(self._generations.root, "digests")
+            ids = topic_ids(self._log, (self._topics.events, self._topics.refusals))
+            reply = ask(self._generations.root, "digests", ids)
         except OtherReadModels as exc:
             self._other_program, self._report.not_compared_because = True, str(exc)
             return None

@@ -9,12 +9,14 @@ from pathlib import Path
 
 from ledger.errors import StoreError
 from ledger.log import EventLog
+from ledger.log_identity import topic_ids
 from ledger.topics import Topics
 from ledger.walk import Head
 from projections.bulk import BulkFold, FoldProgress
 from projections.databases import Databases, OtherReadModels, store_name
 from projections.generations import Generations
 from projections.live import ask
+from projections.origin import OtherOffsets, check_log
 from projections.rebuild import RebuildObserver
 from projections.rebuild_jobs import Doors
 from projections.verify import Findings, LogWalk, compare
@@ -44,7 +46,10 @@ class Verification:
         self._findings = Findings()
 
     def run(self, heads: dict[int, list[Head]], *, log_only: bool) -> Findings:
-        """Read the whole log. `heads`: by partition, heads that the log must contain. Raises `LogError`, `Interrupted`."""
+        """Read the whole log. `heads`: by partition, heads that the log must contain.
+
+        Raises `LogError` (`NotThisLog` if the read models are of another log), `Interrupted`.
+        """
         folder = self._generations.root / "requests" / f"{uuid.uuid4().hex}.verify"
         try:
             live = None if log_only else self._copy_of_live(folder / "live")
@@ -71,18 +76,29 @@ class Verification:
             try:
                 source = self._open(self._generations.folder(current))
             except StoreError:  # open elsewhere
-                name = str(ask(root, "copy", timeout_s=COPY_S, folder=str(folder.absolute()))["generation"])
+                ids = topic_ids(self._log, (self._topics.events, self._topics.refusals))
+                name = str(ask(root, "copy", ids, timeout_s=COPY_S, folder=str(folder.absolute()))["generation"])
             else:
                 try:
                     for p, store in source.stores.items():
                         store.copy_to(folder / store_name(p))
                 finally:
                     source.close()
-            self._findings.compared_with = name
-            return self._open(folder)
+            databases = self._open(folder)
         except OtherReadModels as exc:
             self._findings.not_compared_because = str(exc)
             return None
+        try:
+            check_log(databases, self._log)
+        except OtherOffsets as exc:
+            databases.close()
+            self._findings.not_compared_because = str(exc)
+            return None
+        except BaseException:
+            databases.close()
+            raise
+        self._findings.compared_with = name
+        return databases
 
     def _walk(self, folder: Path, live: Databases | None, heads: dict[int, list[Head]]) -> None:
         fold = self._open(folder, loading=True)

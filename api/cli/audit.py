@@ -11,7 +11,7 @@ from api.cli.terminal import has_reader, write_line, write_text
 from api.processes.signals import stopper
 from api.processes.wiring import KafkaDoors
 from api.settings import Settings
-from ledger.audit import ACTIONS, AuditRecord
+from ledger.audit import ACTIONS, GAP_ACCEPTANCE, AuditRecord
 from ledger.errors import ConfigError, DecodeError
 from ledger.kafka.settings import KafkaSettings
 from ledger.log import Record
@@ -76,7 +76,14 @@ def _members(entry: AuditRecord, record: Record) -> dict[str, Any]:
 
 
 def _line(entry: AuditRecord, place: str) -> str:
-    about = [entry.order_id, entry.customer_id, entry.reason, None if entry.count is None else f"{entry.count} contacts"]
+    counted = "commands" if entry.action == GAP_ACCEPTANCE else "contacts"
+    about = [
+        entry.order_id,
+        entry.customer_id,
+        entry.reason,
+        None if entry.count is None else f"{entry.count} {counted}",
+        entry.why,
+    ]
     return (
         f"{format_ms(entry.occurred_at)}  {place:>9}  {entry.actor:<20} {entry.action:<20} {entry.outcome:<9}  "
         f"{'  '.join(word for word in about if word)}"

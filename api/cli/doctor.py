@@ -16,6 +16,7 @@ from rich.text import Text
 
 from api.callers.auth import read_tokens
 from api.callers.tokens_file import WARN_MS
+from api.cli.inspection import node_of
 from api.cli.terminal import Terminal, write_json
 from api.processes.patient_log import LEAST_PATIENCE_S, patient
 from api.processes.running import commands_status
@@ -67,7 +68,7 @@ def run_doctor(kafka: KafkaSettings, settings: Settings, options: DoctorOptions,
     findings = [_broker(event_log, kafka, settings)]
     if findings[0].verdict == "ok":
         findings += [_topics(event_log, settings), _writers(event_log, settings), _held(event_log, settings)]
-        findings += [_transactions(event_log, settings), _replicas(event_log, settings)]
+        findings += [_transactions(event_log, settings), _replicas(event_log, settings), _log(kafka, settings)]
     if (status := commands_status(settings.state_dir)) is not None:
         findings += _status(status)
     if settings.schema_registry_url:
@@ -174,6 +175,17 @@ def _replicas(event_log: EventLog, settings: Settings) -> Finding:
         return Finding("replicas", "ok", "what is accepted may be lost with a broker; production needs three replicas")
     advice = "change the topics, or set ALLOW_FEW_REPLICAS=true"
     return Finding("replicas", "warning" if settings.allow_few_replicas else "wrong", "; ".join(lines), advice)
+
+
+def _log(kafka: KafkaSettings, settings: Settings) -> Finding:
+    """Whether what this node keeps is of this log. A running process has its part open, and compares it itself."""
+    try:
+        holders = node_of(kafka, settings).holders(f"{settings.ledger_id}-notifier")
+    except LedgerError as exc:
+        return Finding("log", "warning", f"not compared: {exc}", "order-ledger inspect")
+    if other := [holder.name for holder in holders if holder.verdict == "other"]:
+        return Finding("log", "wrong", f"not the log from before of: {', '.join(other)}", "order-ledger inspect")
+    return Finding("log", "ok", "nothing here is of another log")
 
 
 def _status(status: dict[str, Any]) -> list[Finding]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 out = Screen()
 err = Screen(stderr=True)
 
-RUN, READ, PROVE, MOVE, SET_UP = "Run", "Read", "Prove", "Move", "Set up"  # panels of the help
+RUN, READ, PROVE, REPAIR, MOVE, SET_UP = "Run", "Read", "Prove", "Repair", "Move", "Set up"  # panels of the help
 
 DEFAULT_DATA_DIR = Path(".ledger")
 

@@ -12,7 +12,7 @@ import sys
 
 import typer
 
-from api.cli import message_verbs, move_verbs, prove_verbs, read_verbs, run_verbs, setup_verbs
+from api.cli import message_verbs, move_verbs, prove_verbs, read_verbs, repair_verbs, run_verbs, setup_verbs
 from api.cli.options import err
 from api.cli.terminal import take_over
 from ledger.errors import LedgerError
@@ -23,7 +23,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for verbs in (run_verbs, read_verbs, message_verbs, prove_verbs, move_verbs, setup_verbs):
+for verbs in (run_verbs, read_verbs, message_verbs, prove_verbs, repair_verbs, move_verbs, setup_verbs):
     app.add_typer(verbs.app)
 
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})  # of a write: its error names no file

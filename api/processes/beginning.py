@@ -25,7 +25,8 @@ from ledger.log import EventLog, TopicPartition
 from ledger.supervision import WorkerThread
 from projections.faust_app import FoldApp
 from projections.generations import Generations
-from projections.opening import Opened, expirable_starts, open_caught_up
+from projections.opening import Opened, build_new, expirable_starts, open_caught_up
+from projections.origin import OtherOffsets, check_log
 
 STOP_S = 10.0  # a bulk batch is folded in well below a second
 
@@ -35,6 +36,7 @@ class Bounds(NamedTuple):
 
     refusal_starts: Mapping[TopicPartition, int]
     contact_ends: Mapping[TopicPartition, int]
+    contacts_id: bytes
 
 
 class Beginning:
@@ -88,32 +90,37 @@ class Beginning:
         if partitions is None:
             return
         caught_up: Opened | None = None
-        bounds: Bounds | None = Bounds({}, {})
+        bounds: Bounds | None = None
+        place = (self._generations, settings.topics, self._log, partitions, stopping, self._generations.root / FOLDING_FILE)
         if self._opened is None:
             self._ctx.making = True
-            caught_up = open_caught_up(
-                self._generations, settings.topics, self._log, partitions, stopping, self._generations.root / FOLDING_FILE
-            )
-            if caught_up is None:
-                return
+            caught_up = open_caught_up(*place)
         elif self._projector.partitions != partitions:
             raise ConfigError(
                 f"{settings.topics.events} has {partitions} partitions, the read models in {self._generations.root} have "
                 f"{self._projector.partitions}: were they built from another cluster?"
             )
         else:
-            bounds = until_answered(self._bounds, stopping)
-            if bounds is not None:
-                self._projector.contacts.follow(bounds.contact_ends)  # nothing folds yet; forgetting them all takes a while
+            try:
+                until_answered(lambda: check_log(self._projector.databases, self._log, stopping), stopping)
+                bounds = until_answered(self._bounds, stopping)
+            except OtherOffsets as exc:
+                caught_up = build_new(*place, exc)  # meanwhile, reads are answered from what is open, marked stale
+            else:
+                if bounds is not None:  # nothing folds yet; forgetting them all takes a while
+                    self._projector.contacts.follow(bounds.contact_ends, bounds.contacts_id)
+        if caught_up is None and bounds is None:
+            return
         self._served.wait()
-        if not stopping.is_set() and bounds is not None:
+        if not stopping.is_set():
             self._loop.call_soon_threadsafe(self._begin, caught_up, bounds)
         elif caught_up is not None:
             caught_up.databases.close()
 
     def _bounds(self) -> Bounds:
         contacts = [TopicPartition(self._settings.topics.contacts, p) for p in range(self._projector.partitions)]
-        return Bounds(expirable_starts(self._projector.databases, self._log), self._log.ends(contacts))
+        starts = expirable_starts(self._projector.databases, self._log)
+        return Bounds(starts, self._log.ends(contacts), self._log.topic_id(self._settings.topics.contacts))
 
     def _fail(self, exc: BaseException) -> None:
         self.error = exc
@@ -123,14 +130,14 @@ class Beginning:
 
     # ---- on the event loop
 
-    def _begin(self, caught_up: Opened | None, bounds: Bounds) -> None:
+    def _begin(self, caught_up: Opened | None, bounds: Bounds | None) -> None:
         opened = caught_up or self._opened
         assert opened is not None
         try:
             if caught_up is not None:
-                self._projector.take_over(caught_up.databases).close()
+                self._projector.take_over(caught_up.databases, caught_up.moved).close()
                 self._ctx.making = False
-            else:
+            elif bounds is not None:
                 self._projector.databases.skip_expired(bounds.refusal_starts)
             self._app.begin(opened.current_at)
             self._on_begun(opened.name)

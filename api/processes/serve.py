@@ -140,8 +140,6 @@ class _Node:
         _freeze_objects()
         log.info("serving", host=self._settings.host, port=port)
         self._keep_at({**background(self._context), "tokens file": self._tokens_file.check_for_ever})
-        if self._opened is not None:
-            self._tend(self._opened.name)
         if self._payments is not None:
             self._app.add_future(_close_at_the_end(self._payments))
         self._beginning.served(self._begun)
@@ -149,8 +147,8 @@ class _Node:
     def _begun(self, generation: str) -> None:
         """Called when the log answers and the fold begins."""
         log.info("folding", generation=generation, partitions=self._projector.partitions)
-        if self._opened is None:
-            self._tend(generation)
+        self._tend(generation)
+        if self._opened is None or self._opened.name != generation:
             _freeze_objects()
         self._keep_at(beside_the_fold(self._context))
 

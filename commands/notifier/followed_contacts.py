@@ -52,7 +52,7 @@ class FollowedContacts:
         self._reader = self._log.reader("notifier-contacts", eof=True, max_wait_ms=10)
         closing.callback(self._reader.close)
         starts, ends = (ask(self._contacts.positions()) for ask in (self._log.starts, self._log.ends))
-        self._contacts.follow(ends)
+        self._contacts.follow(ends, self._log.topic_id(topic))
         self._reader.assign({tp: max(at, starts[tp]) for tp, at in self._contacts.positions().items()})
         self.fold_to_end()
         # Contacts erased while this process was down, perhaps for longer than the log keeps tombstones.

@@ -26,6 +26,7 @@ from msgspec import Struct
 from commands.notifier.followed_contacts import FollowedContacts
 from commands.notifier.message_port import FAILED_TEMPLATES, MessageComposer, MessageDoor, NotSent, OutMessage
 from commands.notifier.notices import notice_of
+from commands.notifier.resuming import mark_of, note_of, resume_at
 from commands.processor.order_book import OrderBook
 from ledger.contacts import contact_key
 from ledger.durations import DAY_MS
@@ -35,8 +36,9 @@ from ledger.evolve import evolve
 from ledger.faults import in_short
 from ledger.log import NOTE_AGAIN_S, EventLog, Record, TopicPartition
 from ledger.log_clock import LogClock
+from ledger.log_identity import Mark
 from ledger.order import FoldError, Order
-from ledger.schemas.codec import event_codec
+from ledger.schemas.codec import event_codec, link_of
 from ledger.store import Store
 from ledger.supervision import WorkerThread
 from ledger.topics import Topics
@@ -53,10 +55,11 @@ log = structlog.get_logger(__name__)
 
 
 class Parked(Struct):
-    """An unsent message of the event at `offset`, waiting for a retry. Times are `time.monotonic`."""
+    """An unsent message of the event at `offset`, behind the one with `link`, waiting for a retry. Times are `time.monotonic`."""
 
     tp: TopicPartition
     offset: int
+    link: bytes
     order_id: str
     version: int
     contact_key: bytes
@@ -91,6 +94,8 @@ class Notifier:
         self._stopping = threading.Event()
         self._contacts = FollowedContacts(event_log, topics, book_of, open_store, doors, self._stopping, clock.machine_ms)
         self._positions: dict[TopicPartition, int] = {}
+        self._links: dict[TopicPartition, bytes] = {}  # of the records before them; empty: unknown
+        self._log_id = b""
         self._written: dict[TopicPartition, int] = {}
         self._parked: deque[Parked] = deque()
         self._thread = WorkerThread("notifier", self._run, on_fatal, again=True, stopping=self._stopping)
@@ -188,23 +193,29 @@ class Notifier:
             del self._positions[tp]
             self._written.pop(tp, None)
         self._parked = deque(p for p in self._parked if p.tp in wanted)
-        fresh = sorted(wanted - self._positions.keys())
-        known = self._bookmark.read(fresh)
-        first = [tp for tp in fresh if known[tp] is None]
-        ends = self._log.ends(first) if first else {}
-        if ends:
-            self._bookmark.write(ends)  # immediately: later events are announced, whenever the next start is
-        starts = self._log.starts(fresh) if fresh else {}
-        for tp in fresh:
-            at = known[tp]
-            self._positions[tp] = self._written[tp] = ends[tp] if at is None else max(at, starts[tp])
+        if fresh := sorted(wanted - self._positions.keys()):
+            self._resume(fresh)
         self._reader.assign(self._positions)
+
+    def _resume(self, fresh: Sequence[TopicPartition]) -> None:
+        self._log_id = self._log.topic_id(self._topics.events)
+        known, notes = self._bookmark.read(fresh), self._bookmark.notes(fresh)
+        marks = {tp: mark_of(at, notes[tp]) for tp, at in known.items() if at is not None}
+        ends = self._log.ends([tp for tp in fresh if tp not in marks])
+        if ends:  # immediately: later events are announced, whenever the next start is
+            self._bookmark.write(ends, dict.fromkeys(ends, note_of(self._log_id, b"")))
+        places = {tp: Mark(end, self._log_id, b"") for tp, end in ends.items()}
+        places |= resume_at(self._log, self._topics, self._log_id, marks)
+        starts = self._log.starts(fresh)
+        for tp, place in places.items():
+            self._positions[tp] = self._written[tp] = max(place.position, starts[tp])
+            self._links[tp] = place.link
 
     def _forget_positions(self) -> None:
         ends = self._log.ends(self._positions)
         bookmark = self._log.bookmark(self._group)
         try:
-            bookmark.write(ends)
+            bookmark.write(ends, dict.fromkeys(ends, note_of(self._log.topic_id(self._topics.events), b"")))
         finally:
             bookmark.close()
         self._lost_place = False
@@ -230,7 +241,7 @@ class Notifier:
                     raise  # a fault of the log or the disk, not of this event: it is read again
                 except Exception as exc:
                     self._give_up(event.order_id, event.version, "any", exc)
-            self._positions[tp] = record.offset + 1
+            self._positions[tp], self._links[tp] = record.offset + 1, link_of(record.value or b"")
             if self._stopping.is_set():
                 return
 
@@ -248,7 +259,7 @@ class Notifier:
         now = time.monotonic()
         for message in self._composer.messages_of(event, order, notice, contact, frozenset(self._doors)):
             waiting = any(p.order_id == event.order_id and p.message.channel == message.channel for p in self._parked)
-            parked = Parked(tp, offset, event.order_id, event.version, key, message, now, now)
+            parked = Parked(tp, offset, event.prev_hash, event.order_id, event.version, key, message, now, now)
             if waiting or not self._send(parked):
                 self._parked.append(parked)
 
@@ -302,10 +313,11 @@ class Notifier:
 
     def _write_positions(self, all_of_them: bool = False) -> None:
         """Write the positions up to the first waiting message."""
-        safe = dict(self._positions)
+        safe, links = dict(self._positions), dict(self._links)
         for parked in self._parked:
-            safe[parked.tp] = min(safe[parked.tp], parked.offset)
+            if parked.offset < safe[parked.tp]:
+                safe[parked.tp], links[parked.tp] = parked.offset, parked.link
         news = {tp: at for tp, at in safe.items() if all_of_them or at > self._written[tp]}
         if news:
-            self._bookmark.write(news)
+            self._bookmark.write(news, {tp: note_of(self._log_id, links[tp]) for tp in news})
             self._written |= news

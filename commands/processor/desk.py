@@ -22,8 +22,10 @@ from msgspec.structs import replace
 
 from commands.decide import decide, is_foreign
 from commands.decisions import Decision, MalformedCommand, Refusal
+from commands.holds import refuse_held
 from commands.messages import CommandHead, OrderCommand, command_codec
 from commands.obligations import due_at
+from commands.processor.desk_rows import META, VERSION_KEY, clear, is_of_other_version, unreadable_key
 from commands.processor.refusing import refusal_again, refusal_of, refusal_of_unreadable
 from ledger.bounds import ID_PATTERN
 from ledger.envelope import EventHeaders, Written, seal
@@ -43,9 +45,7 @@ from ledger.transitions import Code, Operation
 # A refusal repeats key, ids and names of its command: a readable command must leave room for it in a record.
 MAX_COMMAND_BYTES = 128 * 1024
 MAX_KEY_BYTES = 1024
-CLEAR_ROWS = 10_000  # in one write
 VERSION = b"3"
-_META, _VERSION = b"meta", b"version"
 
 log = structlog.get_logger(__name__)
 
@@ -61,7 +61,8 @@ class Meta(Struct, frozen=True, array_like=True):
 
     `events`, `refusals`: next offset to fold. `dealt`: one past the highest command offset with an outcome. `lasting`: one past
     the highest one that led to an event, which is kept for ever. `resume`: first command of the last batch, where a new
-    incarnation starts reading. These three are valid only for the log `command_log`.
+    incarnation starts reading. These three are valid only for the log `command_log`. `log_ids`: of the topics of events and
+    refusals (`ledger.log_identity`); empty: kept by an earlier version.
     """
 
     command_log: bytes
@@ -73,6 +74,7 @@ class Meta(Struct, frozen=True, array_like=True):
     chain: bytes = NO_HASH
     refusal: bytes = b""
     lasting: int = 0
+    log_ids: tuple[bytes, bytes] = (b"", b"")
 
 
 class FrozenOrder(Struct, frozen=True, array_like=True):
@@ -88,7 +90,17 @@ _decode_meta, _decode_frozen = msgspec.msgpack.Decoder(Meta).decode, msgspec.msg
 class Desk:
     """One partition. Not thread-safe. Write `rows()` to the store atomically, then call `written()`."""
 
-    def __init__(self, store: Store, partition: int, partitions: int, topics: Topics, command_log: bytes) -> None:
+    def __init__(
+        self,
+        store: Store,
+        partition: int,
+        partitions: int,
+        topics: Topics,
+        command_log: bytes,
+        log_ids: tuple[bytes, bytes] = (b"", b""),
+    ) -> None:
+        """`log_ids`, of events and refusals, are stored with the next rows: compare the log first (`fold_check`)."""
+        self._log_ids = log_ids
         self.partition, self._partitions = partition, partitions
         self._store = store
         self._topics = topics
@@ -98,8 +110,8 @@ class Desk:
         self._folded: dict[str, Order] = {}
         self._asked: set[str] = set()
         self._commands, self._events, self._refusals = command_codec(), event_codec(), refusal_codec()
-        raw = store.get(self._prefix + _META)
-        if raw is not None and store.get(self._prefix + _VERSION) != VERSION:
+        raw = store.get(self._prefix + META)
+        if is_of_other_version(store, partition, VERSION):
             log.warning("folding the partition again: its store is of another version", partition=partition)
             clear(store, partition)
             raw = None
@@ -139,8 +151,9 @@ class Desk:
         """All changes since the last write, with the position, for one atomic write."""
         due = {self._prefix + b"w/" + order.order_id.encode(): self._due_row(order) for order in self._folded.values()}
         changed = {self._prefix + key: value for key, value in self._rows.items()} | due
-        changed[self._prefix + _VERSION] = VERSION
-        changed[self._prefix + _META] = _encode(self.meta)
+        changed[self._prefix + VERSION_KEY] = VERSION
+        log_ids = self._log_ids if any(self._log_ids) else self.meta.log_ids
+        changed[self._prefix + META] = _encode(replace(self.meta, log_ids=log_ids))
         return changed
 
     def _due_row(self, order: Order) -> bytes | None:
@@ -215,7 +228,7 @@ class Desk:
         if (row := refusal_row(refusal)) is not None:
             self._rows[row[0]] = row[1]
         else:
-            self._rows[_unreadable_key(refusal.command_log, refusal.command_offset)] = b""
+            self._rows[unreadable_key(refusal.command_log, refusal.command_offset)] = b""
         self._dealt(refusal.command_log, refusal.command_offset, refusal.batch_first, refusal.writer_epoch)
 
     def _dealt(self, command_log: bytes, offset: int, batch_first: int, epoch: int) -> None:
@@ -271,7 +284,8 @@ class Desk:
         else:
             try:
                 self._check_home(command, record)
-                decision = decide(command, self.order(command.order_id), record.timestamp_ms, self._number(command))
+                order, number = self.order(command.order_id), self._number(command)
+                decision = refuse_held(command, order) or decide(command, order, record.timestamp_ms, number)
                 if isinstance(decision, OrderEvent):
                     return self._accept(decision, record, written)
                 if decision.code is Code.PAYMENT_OPEN:
@@ -356,7 +370,7 @@ class Desk:
         return self._record_refusal(refusal_of(why, command, met, record, written), record.key)
 
     def _unreadable(self, record: Record, written: Written, why: DecodeError) -> NewRecord | None:
-        if self._get(_unreadable_key(written.command_log, record.offset)) is not None:
+        if self._get(unreadable_key(written.command_log, record.offset)) is not None:
             return None  # read again after a restart; it has no command id by which to recognise it
         log.error("undecodable command", partition=self.partition, offset=record.offset, reason=str(why))
         return self._record_refusal(refusal_of_unreadable(why, record, written), record.key)
@@ -366,17 +380,3 @@ class Desk:
         self._note_refusal(refusal)
         self.meta = replace(self.meta, refusal=link_of(value))
         return NewRecord(self._topics.refusals, self.partition, key and key[:MAX_KEY_BYTES], value, refusal.occurred_at)
-
-
-def clear(store: Store, partition: int) -> None:
-    """Delete the fold of `partition`. The position is deleted last, so that an interrupted deletion is repeated."""
-    prefix = b"%d/" % partition
-    keys = [key for key, _ in store.scan(prefix) if key != prefix + _META]
-    for first in range(0, len(keys), CLEAR_ROWS):
-        store.write(dict.fromkeys(keys[first : first + CLEAR_ROWS]))
-    store.write({prefix + _META: None})
-
-
-def _unreadable_key(command_log: bytes, command_offset: int) -> bytes:
-    """Includes the id of the command log: an offset is meaningless in another incarnation of the topic."""
-    return b"u/" + command_log + command_offset.to_bytes(8, "big")

@@ -22,6 +22,7 @@ from ledger.errors import ConfigError, LogError
 from ledger.jitter import between
 from ledger.log import EventLog, Lease, Sender, TopicPartition
 from ledger.log_clock import LogClock
+from ledger.log_identity import topic_ids
 from ledger.progress import Claim, read_claims
 from ledger.store import Store
 from ledger.supervision import workers
@@ -108,7 +109,8 @@ class CommandsProcess:
     def run(self) -> int:
         """Run until stopped (returns 0) or until this process cannot recover (returns 70).
 
-        Raises `ConfigError` if the topics do not match, `StoreError` if the state is open elsewhere.
+        Raises `ConfigError` if the topics do not match, `NotThisLog` if the log is not the one from before, `StoreError` if the
+        state is open elsewhere.
         """
         layout = self._layout()
         if layout is None:
@@ -133,51 +135,54 @@ class CommandsProcess:
                 self._sender.close()
         return EXIT_FAILED if self._fatal is not None else 0
 
-    def _layout(self) -> tuple[int, int, bytes, tuple[Claim, ...]] | None:
-        """(partitions, writers, id of the commands topic, claims), read from the cluster; waits until it answers.
+    def _layout(self) -> tuple[int, int, dict[str, bytes], tuple[Claim, ...]] | None:
+        """(partitions, writers, ids of the three topics, claims), read from the cluster; waits until it answers.
 
         None if stopped meanwhile.
         """
         t = self._topics
 
-        def question() -> tuple[dict[str, int], bytes, tuple[Claim, ...]]:
+        def question() -> tuple[dict[str, int], dict[str, bytes], tuple[Claim, ...]]:
             count = {name: self._log.partitions(name) for name in (t.commands, t.events, t.refusals, t.writers)}
-            command_log = self._log.topic_id(t.commands)
-            return count, command_log, read_claims(self._log, t, command_log)
+            ids = topic_ids(self._log, (t.commands, t.events, t.refusals))
+            return count, ids, read_claims(self._log, t, ids[t.commands])
 
         answer = until_answered(question, self._stopping, LogError)
         if answer is None:
             return None
-        count, command_log, claims = answer
+        count, ids, claims = answer
         partitions, writers = count[t.commands], count[t.writers]
         if not count[t.events] == count[t.refusals] == partitions >= writers > 0:
             raise ConfigError(f"topics have different numbers of partitions: {count}")
-        return partitions, writers, command_log, claims
+        return partitions, writers, ids, claims
 
-    def _start_loops(self, partitions: int, writers: int, command_log: bytes, claims: tuple[Claim, ...]) -> None:
+    def _start_loops(self, partitions: int, writers: int, ids: dict[str, bytes], claims: tuple[Claim, ...]) -> None:
         self._sender = self._log.sender("progress")
         for w in range(writers):
             self._stores.append(self._open_store(f"writer-{w}"))
         books = [OrderBook(store) for store in self._stores]
-        for companion in self._make_companions(lambda partition: books[partition % writers], self._failed, partitions):
-            companion.start()
-            self._companions.append(companion)
+        companions = self._make_companions(lambda partition: books[partition % writers], self._failed, partitions)
         for w, store in enumerate(self._stores):
             owned = list(range(w, partitions, writers))
             self._loops[w] = WriterLoop(
                 self._log,
                 store,
                 self._topics,
-                command_log,
+                ids,
                 self._app_id,
                 w,
                 owned,
                 partitions,
-                Claims(self._log, self._sender, self._topics, command_log, self._instance, claims, self._clock),
+                Claims(self._log, self._sender, self._topics, ids[self._topics.commands], self._instance, claims, self._clock),
                 self._failed,
                 self._dealt,
-                tuple(self._companions),
+                tuple(companions),
             )
+            # Before anything is sent or deleted because of what another log says.
+            until_answered(self._loops[w].check_log, self._stopping)
+        for companion in companions:
+            companion.start()
+            self._companions.append(companion)
         for loop in self._loops.values():
             loop.start()
 

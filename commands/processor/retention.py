@@ -3,7 +3,7 @@
 events      kept for ever: one that is gone is a hole
 refusals    kept for 60 days: older ones are skipped; a retry of such a command is refused again (`desk`)
 commands    kept for 30 days: those that are decided are not needed. The fold shows it, or a claim (`ledger.progress`);
-            one that nobody decided is a hole
+            one that nobody decided is a gap (`gaps`)
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import structlog
 
 from commands.processor.claims import Claims
 from commands.processor.desk import Desk
+from commands.processor.gaps import check_gap
 from ledger.errors import Hole
 from ledger.log import EventLog, TopicPartition
 from ledger.topics import Topics
@@ -46,7 +47,7 @@ class Retention:
         """Where to read commands: each partition from the first command of its last batch, not from behind it.
 
         If that transaction was ever cut short, the commands without an outcome are decided now; the others are recognised. Raises
-        `Hole` if the log has deleted commands that were not decided.
+        `Gap` if the log has deleted commands that were not decided.
         """
         tps = {TopicPartition(self._topics.commands, p): desks[p] for p in partitions}
         starts = self._log.starts(tps)
@@ -58,10 +59,7 @@ class Retention:
                 continue
             self._pass(desk, self._claims.decided(desk, again=True))
             if start > desk.meta.dealt:
-                raise Hole(
-                    f"commands {desk.meta.dealt}..{start - 1} of {tp.topic}/{tp.partition} are gone and were never decided. "
-                    "Nobody got an answer to them. If nothing can bring them back, accept it: order-ledger accept-gap"
-                )
+                check_gap(self._log, self._topics, desk.meta, tp, start)
         return {tp: max(starts[tp], desk.meta.resume) for tp, desk in tps.items()}
 
     @staticmethod

@@ -31,7 +31,7 @@ from commands.processor.fold_check import FoldCheck
 from commands.processor.held_back import CHECK_EVERY_S, HeldBack, Landed
 from commands.processor.retention import Retention
 from ledger.envelope import Written
-from ledger.errors import Discard, Fenced, HangingTransaction, Hole, LogError, Rejected
+from ledger.errors import Discard, Fenced, Gap, HangingTransaction, Hole, LogError, NotThisLog, Rejected
 from ledger.jitter import between
 from ledger.log import EventLog, NewRecord, Reader, Record, TopicPartition
 from ledger.order import Order
@@ -75,8 +75,8 @@ class OrderListener(Protocol):
 class WriterLoop(WorkerThread):
     """One writer in this process: follows while another process owns it, decides while this process owns it.
 
-    `on_fatal(exc)` is called once, from this thread, when this process cannot recover on its own: a hole, a bug, a full disk,
-    repeated fencing while owning the writer.
+    `ids` are those of the log's topics, by name. `on_fatal(exc)` is called once, from this thread, when this process cannot
+    recover on its own: a hole, a bug, a full disk, repeated fencing while owning the writer.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917  # its parts
@@ -84,7 +84,7 @@ class WriterLoop(WorkerThread):
         event_log: EventLog,
         store: Store,
         topics: Topics,
-        command_log: bytes,
+        ids: Mapping[str, bytes],
         app_id: str,
         writer: int,
         owned: list[int],
@@ -101,9 +101,9 @@ class WriterLoop(WorkerThread):
         self._transactional_id = f"{app_id}-{writer}"
         self._on_dealt, self._watchers = on_dealt, watchers
         self._owned, self._stopping = threading.Event(), threading.Event()
-        self._command_log = command_log
+        self._command_log, self._log_ids = ids[topics.commands], (ids[topics.events], ids[topics.refusals])
         self._partitions = partitions
-        self._desks = {p: Desk(store, p, partitions, topics, command_log) for p in owned}
+        self._desks = {p: self._desk(p) for p in owned}
         self._fences: list[float] = []
         self._alive = time.monotonic()
         self._where = "start"
@@ -112,8 +112,15 @@ class WriterLoop(WorkerThread):
         self._dealing: list[Record] = []
         self._unwritable: set[tuple[int, int]] = set()  # (partition, offset) of commands
         self.held = HeldBack(event_log, writer)
-        self._fold_check = FoldCheck(event_log, store, topics, owned)
+        self._fold_check = FoldCheck(event_log, store, topics, owned, ids)
         self._claims, self._retention = claims, Retention(event_log, topics, claims)
+
+    def _desk(self, partition: int) -> Desk:
+        return Desk(self._store, partition, self._partitions, self._topics, self._command_log, self._log_ids)
+
+    def check_log(self) -> None:
+        """Before this is started: compare what was folded from topics with other ids with the log. Raises `NotThisLog`."""
+        self._fold_check.compare([d for d in self._desks.values() if self._fold_check.is_of_other_topics(d)], change=False)
 
     # ---- what the group says
 
@@ -158,6 +165,9 @@ class WriterLoop(WorkerThread):
                 finally:
                     self._not_ready()
                     self._forget()
+        except (NotThisLog, Gap) as exc:  # says by itself what to do
+            log.critical("writer stopped for good", writer=self.writer, where=self._where, error=exc.code, why=str(exc))
+            raise
         except BaseException:  # passed to the process, which exits non-zero: nothing is swallowed
             log.critical("writer stopped for good", writer=self.writer, where=self._where, exc_info=True)
             raise
@@ -199,7 +209,7 @@ class WriterLoop(WorkerThread):
 
     def _forget(self) -> None:
         """Drop decisions that are not stored: only the log knows whether they were committed."""
-        self._desks = {p: Desk(self._store, p, self._partitions, self._topics, self._command_log) for p in self._desks}
+        self._desks = {p: self._desk(p) for p in self._desks}
 
     # ---- folding
 
@@ -269,6 +279,7 @@ class WriterLoop(WorkerThread):
             raise HangingTransaction(f"nothing can be decided behind {'; '.join(map(str, self.held.hanging))}")
         if not self._fold_check.check(self._desks, self._positions(self._left_out), stable):
             self._forget()
+            self._retention.skip_expired(self._desks)  # a partition that is folded again begins where its log does
         positions = self._positions(self._left_out)
         todo = {tp for tp, position in positions.items() if position < stable[tp]}
         if not todo:

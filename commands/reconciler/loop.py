@@ -275,6 +275,7 @@ class Reconciler:
             self._tries.pop(order_id, None)
 
     def _order(self, order_id: str) -> Order | None:
+        """The order; None if it is unknown, not decided here, or frozen."""
         partition = self._partition_of(order_id)
         return self._book_of(partition).order(partition, order_id) if partition in self._owned else None
 

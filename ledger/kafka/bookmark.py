@@ -32,16 +32,27 @@ class KafkaBookmark:
             raise from_exception(exc, self._label) from exc
 
     def read(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int | None]:
+        return {
+            TopicPartition(tp.topic, tp.partition): tp.offset if tp.offset >= 0 else None for tp in self._committed(partitions)
+        }
+
+    def notes(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, str]:
+        return {TopicPartition(tp.topic, tp.partition): tp.metadata or "" for tp in self._committed(partitions)}
+
+    def _committed(self, partitions: Iterable[TopicPartition]) -> list[KafkaTopicPartition]:
         asked = [KafkaTopicPartition(t, p) for t, p in partitions]
         try:
             answered = self._consumer.committed(asked, timeout=ANSWER_S) if asked else []
         except (KafkaException, SystemError) as exc:
             raise from_exception(exc, f"{self._label}: reading") from exc
         self._check(answered)
-        return {TopicPartition(tp.topic, tp.partition): tp.offset if tp.offset >= 0 else None for tp in answered}
+        return answered
 
-    def write(self, positions: Mapping[TopicPartition, int]) -> None:
-        offsets = [KafkaTopicPartition(t, p, offset) for (t, p), offset in positions.items()]
+    def write(self, positions: Mapping[TopicPartition, int], notes: Mapping[TopicPartition, str] | None = None) -> None:
+        beside = notes or {}
+        offsets = [
+            KafkaTopicPartition(tp.topic, tp.partition, offset, metadata=beside.get(tp, "")) for tp, offset in positions.items()
+        ]
         try:
             answered = self._consumer.commit(offsets=offsets, asynchronous=False) if offsets else []
         except (KafkaException, SystemError) as exc:

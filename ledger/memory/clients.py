@@ -211,16 +211,21 @@ class MemorySender:
 class MemoryBookmark:
     """`ledger.log.Bookmark`; `kept` belongs to the log."""
 
-    def __init__(self, state: State, kept: dict[TopicPartition, int]) -> None:
+    def __init__(self, state: State, kept: dict[TopicPartition, tuple[int, str]]) -> None:
         self._state, self._kept = state, kept
 
     def read(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int | None]:
         with self._state.reachable():
-            return {tp: self._kept.get(tp) for tp in partitions}
+            return {tp: self._kept[tp][0] if tp in self._kept else None for tp in partitions}
 
-    def write(self, positions: Mapping[TopicPartition, int]) -> None:
+    def notes(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, str]:
         with self._state.reachable():
-            self._kept.update(positions)
+            return {tp: self._kept[tp][1] if tp in self._kept else "" for tp in partitions}
+
+    def write(self, positions: Mapping[TopicPartition, int], notes: Mapping[TopicPartition, str] | None = None) -> None:
+        beside = notes or {}
+        with self._state.reachable():
+            self._kept.update({tp: (position, beside.get(tp, "")) for tp, position in positions.items()})
 
     def close(self) -> None:
         pass

@@ -13,6 +13,8 @@ topic has another id. In addition, it can fail on request:
     log.skew(partition, ms)            the leader of these partitions has another clock
     log.clean()                        what is older than its topic keeps it is deleted, compacted topics are compacted
     log.recreate(topic)                the topic is deleted and created again
+    log.mirror(topic)                  the topic has another id and the same records, as a copy of it would
+    log.lose_end(tp, position)         records from an offset on are lost, as by an unclean leader election
     log.expire(group, instance)        the group removes a member that did not poll in time
     log.orphan(group, partition)       a partition loses its holder and is not assigned again
     log.away(True) / log.away(False)   the broker is unreachable / back
@@ -40,7 +42,7 @@ class MemoryLog:
     def __init__(self, clock_ms: Callable[[], int] = now_ms) -> None:
         self._state = State(clock_ms)
         self._groups: dict[str, Group] = {}
-        self._bookmarks: dict[str, dict[TopicPartition, int]] = {}
+        self._bookmarks: dict[str, dict[TopicPartition, tuple[int, str]]] = {}
 
     # ---- failures on request -----------------------------------------------------------------------------------------
     def fail_next_commit(self, when: Literal["before", "after"]) -> None:
@@ -84,6 +86,16 @@ class MemoryLog:
         """Delete `topic` with all its records and create it again: empty, with another id."""
         with self._state.changed:
             self._state.recreate(topic)
+
+    def mirror(self, topic: str) -> None:
+        """Give `topic` another id; its records stay."""
+        with self._state.changed:
+            self._state.mirror(topic)
+
+    def lose_end(self, tp: TopicPartition, position: int) -> None:
+        """Remove the records of `tp` from offset `position` on. Later ones get these offsets."""
+        with self._state.changed:
+            self._state.lose_end(tp, position)
 
     def expire(self, group: str, instance: str) -> None:
         """Expire the session of `instance`: others get its partitions, and its next poll reports them as lost."""

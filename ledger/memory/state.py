@@ -85,6 +85,14 @@ class State:
         self.create(self.topic(name).spec)
         self.changed.notify_all()
 
+    def mirror(self, name: str) -> None:
+        self.topic(name).id = uuid.uuid4().bytes
+
+    def lose_end(self, tp: TopicPartition, position: int) -> None:
+        partition = self.partition(tp)
+        del partition.slots[max(0, position - partition.start) :]
+        self.changed.notify_all()
+
     def topic(self, name: str) -> Topic:
         try:
             return self.topics[name]

@@ -150,6 +150,22 @@ def test_a_bookmark_is_read_back_and_is_none_where_none_was_written(stage: Stage
     other.close()
 
 
+def test_a_bookmark_keeps_a_note_beside_each_position(stage: Stage) -> None:
+    topic = stage.topic(partitions=3)
+    tps = [TopicPartition(topic, p) for p in range(3)]
+    group, note = stage.name("bookmark"), f"{'a1' * 16} {'0f' * 32}"
+    first = stage.log.bookmark(group)
+    assert first.notes(tps) == dict.fromkeys(tps, "")
+    first.write({tps[0]: 7, tps[1]: 9}, {tps[0]: note})
+    first.close()
+    second = stage.log.bookmark(group)
+    assert second.notes(tps) == {tps[0]: note, tps[1]: "", tps[2]: ""}
+    assert second.read(tps) == {tps[0]: 7, tps[1]: 9, tps[2]: None}
+    second.write({tps[0]: 8})  # a note belongs to one position
+    assert (second.notes(tps[:1]), second.read(tps[:1])) == ({tps[0]: ""}, {tps[0]: 8})
+    second.close()
+
+
 def test_progress_is_committed_for_monitors_at_any_time_and_harms_nobody(stage: Stage) -> None:
     topic, commands, group = stage.topic(partitions=2), stage.topic(partitions=2), stage.name("group")
     noted = {TopicPartition(commands, 0): 7, TopicPartition(commands, 1): 9}

@@ -10,12 +10,15 @@ import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from commands.processor.claims import Claims
 from commands.processor.order_book import OrderBook
 from commands.processor.writer_loop import WriterLoop
 from commands.reconciler.loop import Reconciler
 from commands.reconciler.performing import Ports
 from ledger.errors import LogUnavailable
 from ledger.log import TopicPartition
+from ledger.log_clock import LogClock
+from ledger.log_identity import topic_ids
 from ledger.memory.store import MemoryStore
 from ledger.partitioner import partition_for
 from ledger.topics import Topics
@@ -63,6 +66,7 @@ class Plant:
     partitions: int
     writers: int
     wall_ms: Callable[[], int]
+    monotonic_ms: Callable[[], int]
     mishaps: Callable[[], float]
     ended: Callable[[str, BaseException], None]
 
@@ -90,6 +94,8 @@ class Commands:
         plant, self.machine = self._plant, Machine(self.name)
         books = [OrderBook(store) for store in self.stores]
         self._sender = UnkindSender(plant.log.state, plant.mishaps)
+        progress = self._progress = UnkindSender(plant.log.state, plant.mishaps)
+        clock, topics = LogClock(self._clock, plant.monotonic_ms), plant.topics
         self.reconciler = reconciler = Reconciler(
             self._ports,
             lambda partition: books[partition % plant.writers],
@@ -97,15 +103,16 @@ class Commands:
             self._sender,
             plant.topics,
             self._failed,
-            self._clock,
+            clock,
         )
         self._loop = reconciler._loop = SimulatedLoop(plant.scheduler)
         self._loop.spawn(self.machine, reconciler._main())
-        command_log = plant.log.state.topic(plant.topics.commands).id  # a process waits until it has this answer
+        ids = topic_ids(plant.log, (topics.commands, topics.events, topics.refusals))  # a process waits for this answer
         for w, store in enumerate(self.stores):
             owned = list(range(w, plant.partitions, plant.writers))
+            claims = Claims(plant.log, progress, topics, ids[topics.commands], self.name, (), clock)
             loop = WriterLoop(
-                plant.log, store, plant.topics, command_log, APP, w, owned, plant.partitions, self._failed, watchers=(reconciler,)
+                plant.log, store, topics, ids, APP, w, owned, plant.partitions, claims, self._failed, watchers=(reconciler,)
             )
             loop._stopping = Flag(plant.scheduler)  # type: ignore[assignment]  # its `wait` would stop the only thread
             self.loops[w] = loop
@@ -130,6 +137,7 @@ class Commands:
             return
         self._plant.scheduler.kill(self.machine)
         self._sender.close()
+        self._progress.close()
         self._loop.bury()
         self.loops = {}
         self.reconciler = None

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from commands.processor import fold_check, held_back, writer_loop
+from commands.processor import claims, fold_check, held_back, writer_loop
 from commands.reconciler import clients, performing
-from ledger import hanging, jitter, last_record
+from ledger import hanging, jitter, last_record, log_identity, progress
 from ledger.contact_rows import KeptContacts
 from ledger.schemas.codec import Codec
 from ledger.store import Store
@@ -17,11 +17,14 @@ from tests.simulator.scheduling import Scheduler
 
 TIMED: tuple[Any, ...] = (
     writer_loop,
+    claims,
     fold_check,
     held_back,
     clients,
     last_record,
     hanging,
+    log_identity,
+    progress,
 )  # they import `time`, to wait and measure
 
 

@@ -59,7 +59,15 @@ class Simulation:
         self.log.state.on_append = self._note_append if say is not None else None
         self.universe = Universe(scheduler, chance, self.wall_ms, plan.units, self.note)
         self.plant = Plant(
-            scheduler, self.log, TOPICS, plan.partitions, plan.writers, self.wall_ms, lambda: self.mishaps, self._ended
+            scheduler,
+            self.log,
+            TOPICS,
+            plan.partitions,
+            plan.writers,
+            self.wall_ms,
+            lambda: self.wall_ms() - PLACED_AT,
+            lambda: self.mishaps,
+            self._ended,
         )
         self.nodes = [Commands(self.plant, f"commands-{n}", self.universe.ports, self._clock(n)) for n in range(NODES)]
         self.serves = [Serve(self.plant, f"serve-{n}", lambda: chance.choice((2, 50, 50))) for n in range(plan.serves)]
@@ -170,7 +178,7 @@ class Simulation:
 
     def compact(self) -> None:
         for tp in self._contact_partitions():
-            self.log.state.compact(tp, self.wall_ms() - CONTACT_TOMBSTONES_MS)
+            self.log.state.compact_partition(tp, self.wall_ms() - CONTACT_TOMBSTONES_MS)
 
     def _let_days_pass(self, days: float) -> None:
         """Days in which nobody sends anything. Retention deletes what is old, up to the very end."""
@@ -233,7 +241,8 @@ class Simulation:
             if at != quiet_at:
                 quiet_at = at
                 continue
-            due = min((r._due[0][0] - r._clock() for r in self._reconcilers() if r._due), default=None)
+            pauses = [r._schedule.pause_ms() for r in self._reconcilers()]
+            due = min((pause for pause in pauses if pause is not None), default=None)
             if due is None:
                 return
             self.passed_ms += max(0, due) + self.leap_ms

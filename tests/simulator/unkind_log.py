@@ -147,7 +147,7 @@ class UnkindState(State):
                 return partition.start + n + 1
         return 0
 
-    def compact(self, tp: TopicPartition, tombstones_before_ms: int) -> None:
+    def compact_partition(self, tp: TopicPartition, tombstones_before_ms: int) -> None:
         """Delete all but the last record of each key, and tombstones that are old enough. Offsets stay."""
         slots = self.partition(tp).slots
         last = {slot[0].key: n for n, slot in enumerate(slots) if slot is not None}

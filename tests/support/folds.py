@@ -31,8 +31,9 @@ def _records(bootstrap: str, topic: str) -> list[Record]:
 
 
 def _rows(store: Store) -> Rows:
-    """All rows but those that say when the store was last checked and what is still to be removed from its files."""
-    return {key: row for key, row in store.scan(b"") if key != b"\0current" and not key.startswith(b"\0unpurged/")}
+    """All rows but those that say when the store was last checked, of which topic it is, and what its files still contain."""
+    beside = (b"\0current", b"\0unpurged/", b"\0log")
+    return {key: row for key, row in store.scan(b"") if not key.startswith(beside)}
 
 
 def desk_differences(state_dir: Path, bootstrap: str, log: KafkaLog, topics: Topics, writers: int, partitions: int) -> list[str]:

@@ -12,6 +12,7 @@ from commands.idempotency import command_id_of, order_id_of
 from commands.messages import CancelOrder, OrderCommand, PlaceOrder, command_codec
 from commands.processor.process import CommandsProcess
 from ledger.clock import now_ms
+from ledger.errors import LedgerError
 from ledger.events import NO_HASH, Line, OrderEvent, OrderRefusal
 from ledger.log import NewRecord, Record, TopicPartition
 from ledger.memory.log import MemoryLog
@@ -37,6 +38,7 @@ class Running:
     process: CommandsProcess
     thread: threading.Thread
     codes: list[int] = field(default_factory=list)
+    refused: list[LedgerError] = field(default_factory=list)  # what it ended with, before it ran
 
 
 class Ledger:
@@ -57,11 +59,16 @@ class Ledger:
             return self.stores.setdefault(f"{instance}/{name}", KeptStore())
 
         process = CommandsProcess(self.log, open_store, TOPICS, "app", instance)
-        codes: list[int] = []
-        thread = threading.Thread(target=lambda: codes.append(process.run()), daemon=True)
-        running = Running(process, thread, codes)
+
+        def run() -> None:
+            try:
+                running.codes.append(process.run())
+            except LedgerError as exc:
+                running.refused.append(exc)
+
+        running = Running(process, threading.Thread(target=run, daemon=True))
         self.running.append(running)
-        thread.start()
+        running.thread.start()
         return running
 
     def stop(self, running: Running) -> None:

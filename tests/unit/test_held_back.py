@@ -9,7 +9,6 @@ import pytest
 from structlog.testing import capture_logs
 
 from commands.messages import OrderCommand
-from commands.processor.process import EXIT_FAILED
 from ledger.errors import Discard
 from ledger.hanging import advise, why_not_to_end
 from ledger.log import NewRecord, OpenTransaction, TopicPartition
@@ -246,5 +245,5 @@ def test_a_store_of_another_log_is_a_hole_and_not_folded_again(ledger: Ledger) -
         other.stores[name].write(dict(store.scan(b"")))
     last = other.start()
     last.thread.join(PATIENCE_S)
-    assert last.codes == [EXIT_FAILED]
-    assert "is not the one before" in str(last.process._fatal)
+    assert [exc.code for exc in last.refused] == ["not_this_log"], "at its start, because the topic has another id"
+    assert "has another record before that" in str(last.refused[0])

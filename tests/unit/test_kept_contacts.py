@@ -28,6 +28,7 @@ NOW = 1_900_000_000_000
 A, B = contact_key("ord_a", b"a" * 32), contact_key("ord_b", b"b" * 32)
 encode = contact_codec().encode
 MARK = encode(NOBODY)
+LOG_ID = bytes(range(16))
 
 
 def contact(customer: str = "ada", name: str = "Ada") -> OrderContact:
@@ -235,10 +236,28 @@ def test_rows_of_another_format_are_folded_again() -> None:
 def test_a_topic_that_ends_before_the_fold_is_another_topic() -> None:
     fold = Fold()
     fold.take((A, ADA))
-    fold.contacts.follow({HERE: 1, TopicPartition("other", 7): 0})
+    fold.contacts.follow({HERE: 1, TopicPartition("other", 7): 0}, LOG_ID)
     assert fold.contacts.contact(A) == contact()
-    fold.contacts.follow({HERE: 0})
+    fold.contacts.follow({HERE: 0}, LOG_ID)
     assert (fold.contacts.position(HERE), fold.contacts.contact(A)) == (0, None)
+
+
+def test_a_topic_with_another_id_is_another_topic_however_much_is_in_it() -> None:
+    fold = Fold()
+    fold.contacts.follow({HERE: 0}, LOG_ID)
+    fold.take((A, ADA))
+    fold.open().follow({HERE: 1}, LOG_ID)
+    assert fold.contacts.contact(A) == contact()
+    fold.open().follow({HERE: 1}, bytes(16))
+    assert (fold.contacts.position(HERE), fold.contacts.contact(A), fold.contacts.log_id) == (0, None, bytes(16))
+
+
+def test_contacts_of_an_earlier_version_get_the_id_of_the_topic() -> None:
+    fold = Fold()
+    fold.take((A, ADA))
+    assert fold.contacts.log_id == b""
+    fold.contacts.follow({HERE: 1}, LOG_ID)
+    assert (fold.contacts.contact(A), fold.open().log_id) == (contact(), LOG_ID)
 
 
 # ---- removed from the files -----------------------------------------------------------------------------------------

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from ledger.errors import ConfigError
+from ledger.files import write_json
 from ledger.log import TopicPartition
 from ledger.memory.log import MemoryLog
 from ledger.memory.store import MemoryStore
@@ -24,7 +26,7 @@ from projections.digests import CHECKPOINT_EVENTS
 from projections.generations import Generations
 from projections.live import LiveNode
 from projections.projector import Projector
-from projections.read_models import read_history_value
+from projections.read_models import VERSION, read_history_value
 from tests.benchmarks.lives import decided_lives, read_back
 from tests.support.patience import PATIENCE_S
 
@@ -118,3 +120,36 @@ def test_a_take_over_wakes_those_who_wait_for_outcomes_some_at_a_time(tmp_path: 
         assert not unknown.done()
 
     asyncio.run(main())
+
+
+def test_a_generation_of_another_log_is_not_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    node = Node(tmp_path, monkeypatch, 100)
+    node.databases.note_log({TOPICS.events: b"e" * 16, TOPICS.refusals: b"r" * 16})
+    other = Databases(lambda name: MemoryStore(), TOPICS, [0], 1)
+    other.note_log({TOPICS.events: b"x" * 16, TOPICS.refusals: b"r" * 16})
+    assert not node.live._is_of_this_log(other)
+    unknown = Databases(lambda name: MemoryStore(), TOPICS, [0], 1)  # built by an earlier version
+    assert node.live._is_of_this_log(unknown)
+    assert unknown.log_ids() == node.databases.log_ids()
+
+
+def test_an_answer_says_of_which_log_it_is(tmp_path: Path) -> None:
+    ids = {TOPICS.events: b"e" * 16, TOPICS.refusals: b"r" * 16}
+
+    def reply(log_ids: dict[str, str]) -> None:
+        while not (questions := list((tmp_path / "requests").glob("*.json"))):
+            threading.Event().wait(0.01)
+        content = {"generation": "g000001", "read_models": VERSION, "digests": {}, "checkpoints": {}, "log_ids": log_ids}
+        write_json(questions[0].with_name(f"{questions[0].stem}.answer.json"), content)
+
+    for log_ids, refused in (({}, False), ({TOPICS.events: ids[TOPICS.events].hex()}, False), ({TOPICS.events: "00" * 16}, True)):
+        thread = threading.Thread(target=reply, args=(log_ids,))
+        thread.start()
+        try:
+            if refused:
+                with pytest.raises(ConfigError, match="reads another order-events"):
+                    live.ask(tmp_path, "digests", ids)
+            else:
+                assert live.ask(tmp_path, "digests", ids)["generation"] == "g000001"
+        finally:
+            thread.join(PATIENCE_S)

@@ -121,7 +121,9 @@ def server() -> Iterator[tuple[ImportModeRegistry, str]]:
 def test_every_schema_is_imported_with_its_id_and_no_subject_stays_in_import_mode(server: tuple[ImportModeRegistry, str]) -> None:
     rules, address = server
     assert publish(f"http://{address}", "eu.") == schema_versions()
-    expected = {s.subject("eu."): {s.version: (s.id, s.text)} for s in schema_versions()}
+    expected: dict[str, dict[int, tuple[int, str]]] = {}
+    for s in schema_versions():
+        expected.setdefault(s.subject("eu."), {})[s.version] = s.id, s.text
     assert rules.subjects == expected
     assert rules.modes == {}
     assert publish(f"http://{address}/", "eu.") == ()

@@ -130,11 +130,11 @@ def test_commands_that_nobody_decided_are_a_hole_until_a_person_accepts_it(ledge
     again.thread.join(PATIENCE_S)
     assert again.codes == [EXIT_FAILED]
     tp, end = TopicPartition(TOPICS.commands, partition), end_of_commands(ledger, partition)
-    assert f"commands {end - 1}..{end - 1} of {tp.topic}/{partition} are gone" in str(again.process._fatal)
+    assert f"commands {end - 1} to {end - 1} of {tp.topic}/{partition} were deleted" in str(again.process._fatal)
     assert "order-ledger accept-gap" in str(again.process._fatal)
     ledger.running.remove(again)
 
-    assert accept_gap(ledger.log, TOPICS, partition, "operator:ada") == end
+    accept_gap(ledger.log, TOPICS, partition, end, "operator:ada")
     decides(ledger, ledger.start(), "after")
 
 
@@ -149,7 +149,7 @@ def test_a_gap_that_could_not_be_noted_is_not_accepted(ledger: Ledger, monkeypat
     with monkeypatch.context() as patched:
         patched.setattr(ledger.log, "topic_id", topic_id_before_an_outage)
         with pytest.raises(LogUnavailable):
-            accept_gap(ledger.log, TOPICS, 0, "operator:ada")
+            accept_gap(ledger.log, TOPICS, 0, 1, "operator:ada")
     ledger.log.away(False)
     assert claims(ledger) == ()
 

@@ -1,0 +1,233 @@
+"""What a node keeps beside a log, and what the verbs do about it: `inspect`, `adopt-log`, `accept-gap`."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from api.cli.acts import Acts, actor
+from api.cli.adopt_log import accept, forget
+from api.cli.inspection import as_json
+from api.cli.positions import Node
+from commands.processor.process import CommandsProcess
+from ledger.audit import DONE, LOG_ADOPTION, REQUESTED
+from ledger.errors import Gap, LedgerError, NotThisLog
+from ledger.log import TopicPartition
+from ledger.rocks_store import RocksStore
+from ledger.schemas.codec import audit_codec
+from ledger.store import Store
+from projections.opening import open_caught_up, projections_of
+from tests.support.changed_logs import mirrored, recreate_all, restored, send
+from tests.support.one_log import PARTITIONS, TOPICS, Ledger, Running, cancel, place
+from tests.support.patience import PATIENCE_S
+
+GROUP = "app-notifier"
+
+
+def opener(folder: Path) -> Callable[[str], Store]:
+    return lambda name: RocksStore(folder / name)
+
+
+class Shop(Ledger):
+    """A ledger whose `commands` keeps its stores on the disk of one node, and its `serve`."""
+
+    def __init__(self, state_dir: Path) -> None:
+        super().__init__()
+        self.state_dir, self.generations = state_dir, projections_of(state_dir)
+
+    def start(self, instance: str = "one") -> Running:
+        process = CommandsProcess(self.log, opener(self.state_dir / "commands"), TOPICS, "app", instance)
+
+        def run() -> None:
+            try:
+                running.codes.append(process.run())
+            except LedgerError as exc:
+                running.refused.append(exc)
+
+        running = Running(process, threading.Thread(target=run, daemon=True))
+        self.running.append(running)
+        running.thread.start()
+        return running
+
+    def serve(self) -> None:
+        """Start, fold everything, stop. Raises what ends a start."""
+        progress = self.generations.root / "folding.json"
+        opened = open_caught_up(self.generations, TOPICS, self.log, PARTITIONS, threading.Event(), progress)
+        assert opened is not None
+        opened.databases.close()
+
+    def work(self, *keys: str) -> None:
+        running = self.start()
+        send(self, [place(key) for key in keys])
+        self.stop(running)
+        self.serve()
+
+    def node(self) -> Node:
+        return Node(self.log, TOPICS, self.generations, self.state_dir, opener)
+
+    def verdicts(self) -> dict[str, str | None]:
+        return {holder.name: holder.verdict for holder in self.node().holders(GROUP)}
+
+    def settings(self) -> Any:
+        return SimpleNamespace(state_dir=self.state_dir, topics=TOPICS, node_id="one")
+
+
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
+    for module in ("ledger.log_identity", "commands.processor.fold_check"):
+        monkeypatch.setattr(f"{module}.AHEAD_S", 0.3)
+    shop = Shop(tmp_path)
+    yield shop
+    for running in list(shop.running):
+        shop.stop(running)
+
+
+KEYS = [f"k{n}" for n in range(16)]
+COMPARED = ("read models g000001", "orders of writer-0", "orders of writer-1")
+EVERYTHING = (*COMPARED, "contacts of g000001", "messages sent")
+
+
+def test_the_same_log_a_copy_a_restored_and_an_empty_one(shop: Shop) -> None:
+    shop.work(*KEYS[:8])
+    shop.work(*KEYS[8:])  # in other transactions: a restored log has fewer of them
+    assert shop.verdicts() == dict.fromkeys(EVERYTHING, "same")
+    mirrored(shop)
+    verdicts = shop.verdicts()
+    assert {verdicts[name] for name in COMPARED} == {"mirrored"}
+    restored(shop)
+    assert shop.verdicts()["read models g000001"] == "moved"
+    recreate_all(shop.log)
+    verdicts = shop.verdicts()
+    assert {verdicts[name] for name in COMPARED} == {"other"}
+
+
+def test_looking_changes_nothing(shop: Shop) -> None:
+    shop.work(*KEYS)
+    recreate_all(shop.log)
+
+    def rows() -> dict[str, dict[bytes, bytes]]:
+        by_folder = {}
+        for path in sorted(shop.state_dir.glob("**/CURRENT")):
+            store = RocksStore(path.parent)
+            by_folder[str(path.parent)] = dict(store.scan(b""))
+            store.close()
+        return by_folder
+
+    before = rows()
+    node = shop.node()
+    node.holders(GROUP)
+    node.missing_commands()
+    assert rows() == before
+
+
+def test_what_a_process_has_open_is_not_compared(shop: Shop) -> None:
+    shop.work(*KEYS)
+    running = shop.start()
+    shop.wait_for(lambda: running.process.ready_writers == [0, 1])
+    holders = {holder.name: holder for holder in shop.node().holders(GROUP)}
+    assert (holders["orders of writer-0"].verdict, holders["orders of writer-0"].in_use) == (None, True)
+    assert "`commands` is running" in holders["orders of writer-0"].why
+
+
+def test_a_node_that_adopted_a_log_knows_that_log_and_nothing_else(shop: Shop) -> None:
+    shop.work(*KEYS)
+    (shop.state_dir / "commands" / "contacts").mkdir()
+    recreate_all(shop.log)
+    fresh = Shop(shop.state_dir / "fresh")
+    fresh.log, fresh.sender = shop.log, shop.log.sender("fresh")
+    fresh.work("new1", "new2")
+    with pytest.raises(NotThisLog):
+        shop.serve()
+    node = shop.node()
+    other = [holder for holder in node.holders(GROUP) if holder.verdict == "other"]
+    forget(node, shop.generations, shop.settings(), other)
+    assert set(shop.verdicts().values()) == {"same"}
+    assert not (shop.state_dir / "commands" / "contacts").exists()
+    assert shop.generations.current() == "g000002"
+    assert not shop.generations.folder("g000001").exists()
+    shop.work("new3", KEYS[0])
+    assert {event.order_id for event in shop.events()} == {place(key).order_id for key in ("new1", "new2", "new3", KEYS[0])}
+
+
+@pytest.mark.parametrize("change", [mirrored, restored])
+def test_a_copy_and_a_restored_log_need_no_adoption(shop: Shop, change: Callable[[Ledger], None]) -> None:
+    shop.work(*KEYS)
+    change(shop)
+    shop.work("more")  # one partition: the others note the new ids, too
+    assert set(shop.verdicts().values()) == {"same"}
+    assert len(shop.events()) == len(KEYS) + 1
+
+
+def lose_commands(shop: Shop) -> int:
+    """Commands are sent while nobody decides, and then deleted. Returns their number."""
+    tps = [TopicPartition(TOPICS.commands, p) for p in range(PARTITIONS)]
+    before = shop.log.ends(tps)
+    for n in range(20):
+        shop.send(place(f"lost{n}"))
+    ends = shop.log.ends(tps)
+    for tp, end in ends.items():
+        shop.log.truncate(tp, end)
+    return sum(ends.values()) - sum(before.values())
+
+
+def test_commands_that_are_gone_are_given_up_once_and_the_rest_continues(shop: Shop) -> None:
+    shop.work(*KEYS)
+    lost = lose_commands(shop)
+    running = shop.start()
+    running.thread.join(PATIENCE_S)
+    assert isinstance(running.process._fatal, Gap)
+    shop.stop(running)
+    node = shop.node()
+    assert node.unfolded() == []
+    missing = node.missing_commands()
+    assert sum(gap.last - gap.first + 1 for gap in missing) == lost
+    accept(node, missing)
+    assert shop.node().missing_commands() == []
+    shop.work("after1", "after2")
+    assert {e.order_id for e in shop.events()} == {place(key).order_id for key in [*KEYS, "after1", "after2"]}
+    assert shop.verdicts()["orders of writer-0"] == "same"
+
+
+def test_a_gap_is_not_known_before_the_log_is_folded(shop: Shop) -> None:
+    shop.work(*KEYS)
+    elsewhere = Shop(shop.state_dir / "elsewhere")
+    elsewhere.log, elsewhere.sender = shop.log, shop.log.sender("elsewhere")
+    running = elsewhere.start()
+    send(elsewhere, [cancel(place(key), "later") for key in KEYS])
+    elsewhere.stop(running)
+    assert shop.node().unfolded() != []
+
+
+def test_the_audit_has_who_when_and_why_before_and_after(shop: Shop) -> None:
+    acts = Acts(shop.log, shop.settings(), LOG_ADOPTION, "the cluster was lost")
+    acts.record(REQUESTED)
+    acts.record(DONE, count=3)
+    tp = TopicPartition(TOPICS.audit, 0)
+    reader = shop.log.reader("audit", eof=True)
+    reader.assign({tp: 0})
+    records = [audit_codec().decode(record.value) for record in reader.poll(10, PATIENCE_S)]
+    reader.close()
+    assert [(r.actor, r.node, r.action, r.outcome, r.why, r.count) for r in records] == [
+        (actor(), "one", "log_adoption", "requested", "the cluster was lost", None),
+        (actor(), "one", "log_adoption", "done", "the cluster was lost", 3),
+    ]
+    assert records[0].audit_id != records[1].audit_id
+
+
+def test_what_was_found_is_json(shop: Shop) -> None:
+    shop.work(*KEYS)
+    recreate_all(shop.log)
+    node = shop.node()
+    members = as_json(node, node.holders(GROUP), node.missing_commands())
+    models = next(holder for holder in members["holders"] if holder["name"] == "read models g000001")
+    assert models["log"] == "other"
+    events = [place for place in models["positions"] if place["topic"] == TOPICS.events]
+    assert {(place["log"], place["found_at"]) for place in events} == {("other", None)}
+    assert all(place["topic_id"] != members["topic_ids"][TOPICS.events] for place in events)
+    assert all(len(bytes.fromhex(place["link"])) == 32 for place in events)
+    assert members["missing_commands"] == []
