@@ -18,7 +18,6 @@ from commands.reconciler.performing import Ports
 from ledger.errors import LogUnavailable
 from ledger.log import TopicPartition
 from ledger.log_clock import LogClock
-from ledger.log_identity import topic_ids
 from ledger.memory.store import MemoryStore
 from ledger.partitioner import partition_for
 from ledger.topics import Topics
@@ -107,7 +106,8 @@ class Commands:
         )
         self._loop = reconciler._loop = SimulatedLoop(plant.scheduler)
         self._loop.spawn(self.machine, reconciler._main())
-        ids = topic_ids(plant.log, (topics.commands, topics.events, topics.refusals))  # a process waits for this answer
+        # A process waits until it has this answer.
+        ids = {name: plant.log.state.topic(name).id for name in (topics.commands, topics.events, topics.refusals)}
         for w, store in enumerate(self.stores):
             owned = list(range(w, plant.partitions, plant.writers))
             claims = Claims(plant.log, progress, topics, ids[topics.commands], self.name, (), clock)

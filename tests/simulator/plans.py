@@ -13,7 +13,7 @@ from tests.support.order_commands import M1, P1, P2, PAY, PAY_LESS, ask_back, cu
 from tests.support.order_model import Command
 
 ACTIVE_MS = 3_000  # the steps of a chapter come within this time
-KEY_DAYS, REFUSAL_DAYS = 25, 60  # a key is honoured for 30 days
+KEY_DAYS = 25  # a key is honoured for 30 days
 NODES, SERVES = 2, 2
 
 
@@ -85,8 +85,6 @@ def plan_of(seed: int) -> Plan:
     if days:
         if days >= KEY_DAYS:
             sent.clear()
-        if days >= REFUSAL_DAYS:
-            faults.discard("disk")  # see `simulation.RETENTION_TO_THE_END`
         chapters.append(Chapter(_in_order([*_orders(chance, sent, 10), *_faults(chance, faults)])))
     partitions = chance.choice((1, 2, 2))
     return Plan(
@@ -105,7 +103,7 @@ def _sleep(chance: random.Random, days: float) -> list[Step]:
     """A process that does not run in the days that follow."""
     if not days or chance.random() < 0.3:
         return []
-    names = ["serve-0", "serve-0", *(("commands-0", "commands-1") if days < REFUSAL_DAYS else ())]
+    names = ["serve-0", "serve-0", "commands-0", "commands-1"]
     return [Step(chance.randrange(ACTIVE_MS), "sleep", {"name": chance.choice(names)})]
 
 

@@ -187,6 +187,15 @@ class Condition:
             self._waiting.remove(task)
         return True
 
+    def wait_for(self, predicate: Callable[[], bool], timeout: float | None = None) -> bool:
+        deadline = None if timeout is None else self._scheduler.monotonic() + timeout
+        while not predicate():
+            left = None if deadline is None else deadline - self._scheduler.monotonic()
+            if left is not None and left <= 0:
+                return False
+            self.wait(left)
+        return True
+
     def notify_all(self) -> None:
         for task in self._waiting:
             self._scheduler.wake(task)

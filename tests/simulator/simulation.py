@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from commands.messages import command_codec
+from commands.processor.claims import QUIET_S
 from ledger.contact_rows import ContactsTooOld
 from ledger.durations import DAY_MS, HOUR_MS
 from ledger.errors import DecodeError
@@ -15,7 +16,7 @@ from ledger.hanging import advise
 from ledger.log import Record, TopicPartition
 from ledger.outcomes import Outcome
 from ledger.schemas.codec import Codec, event_codec, refusal_codec
-from ledger.topics import CONTACT_TOMBSTONES_MS, Topics
+from ledger.topics import COMMANDS_MS, CONTACT_TOMBSTONES_MS, REFUSALS_MS, Topics
 from tests.simulator.judging import judge
 from tests.simulator.leases import Leases
 from tests.simulator.nodes import Commands, Plant, Serve
@@ -23,18 +24,12 @@ from tests.simulator.outside import Universe
 from tests.simulator.plans import ACTIVE_MS, NODES, Chapter, Plan, Step
 from tests.simulator.scheduling import Scheduler
 from tests.simulator.steps import Steps
-from tests.simulator.unkind_log import ALL, UnkindLog, UnkindSender
-from tests.support.desk_line import UNDECODABLE
+from tests.simulator.unkind_log import UnkindLog, UnkindSender
 from tests.support.order_commands import PLACED_AT
 
 TOPICS = Topics()
 ROUNDS = 200  # of settling: usually about 15
 ROUND_S = 0.25
-KEPT_MS = {TOPICS.commands: 30 * DAY_MS, TOPICS.refusals: 60 * DAY_MS}
-# A writer that did not decide a partition itself learns only from events and refusals how far its commands are decided. Where the
-# last commands were duplicates, or their refusals have expired, it takes what retention deleted for commands that nobody decided.
-# So those are kept here until the ledger stores its progress elsewhere; then this is True, and `plans` need not spare disks.
-RETENTION_TO_THE_END = False
 
 
 def _answers() -> dict[str, Codec[Any]]:
@@ -177,31 +172,23 @@ class Simulation:
     # ---- between chapters
 
     def compact(self) -> None:
-        for tp in self._contact_partitions():
+        for tp in (*self._contact_partitions(), TopicPartition(TOPICS.progress, 0)):
             self.log.state.compact_partition(tp, self.wall_ms() - CONTACT_TOMBSTONES_MS)
 
     def _let_days_pass(self, days: float) -> None:
         """Days in which nobody sends anything. Retention deletes what is old, up to the very end."""
+        self.scheduler.run_for(3 * QUIET_S)  # what is quiet is claimed: there are days for it
         self.note(f"** {days} days pass, {self.asleep or 'nobody'} is asleep")
         self.passed_ms += int(days * DAY_MS)
         self.compact()
         state, now = self.log.state, self.wall_ms()
         for p in range(self.plan.partitions):
-            state.expire(TopicPartition(TOPICS.refusals, p), now - KEPT_MS[TOPICS.refusals], ALL)
-            state.expire(TopicPartition(TOPICS.commands, p), now - KEPT_MS[TOPICS.commands], self._kept_from(p))
+            state.expire(TopicPartition(TOPICS.refusals, p), now - REFUSALS_MS)
+            state.expire(TopicPartition(TOPICS.commands, p), now - COMMANDS_MS)
         self.clock_moved()
         self.asleep = ""
         for node in self.processes():
             self.start(node)
-
-    def _kept_from(self, partition: int) -> int:
-        """Commands from here on are kept longer: see `RETENTION_TO_THE_END`."""
-        if RETENTION_TO_THE_END:
-            return ALL
-        codecs = _answers()
-        slots = [slot for topic in codecs for slot in self.log.state.partition(TopicPartition(topic, partition)).slots]
-        left = [slot[0] for slot in slots if slot is not None and slot[0].value != UNDECODABLE]
-        return max((1 + codecs[r.topic].decode(r.value).command_offset for r in left), default=0)
 
     # ---- the end
 

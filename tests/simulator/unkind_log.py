@@ -29,7 +29,6 @@ from ledger.memory.state import Partition, State, Transaction
 from tests.simulator.scheduling import Condition, Scheduler
 
 IDLE = 8  # times as long as asked for, a reader may wait
-ALL = 1 << 62
 TRANSACTION_S = 2.0  # then the coordinator aborts it and fences its writer
 MARKERS_S = 10.0  # a writer waits for those of its last transaction for so long
 Fate = Literal["request lost", "reply lost", "repeated"]
@@ -158,10 +157,10 @@ class UnkindState(State):
                     slots[n] = None
                     self.seen["tombstones expired" if old else "records compacted"] += 1
 
-    def expire(self, tp: TopicPartition, before_ms: int, keep_from: int) -> None:
-        """Retention: delete the oldest records, up to the first that is younger than `before_ms`, at `keep_from`, or open."""
+    def expire(self, tp: TopicPartition, before_ms: int) -> None:
+        """Retention: delete the oldest records, up to the first that is younger than `before_ms`, or open."""
         partition, count = self.partition(tp), 0
-        stable = min(self.end(tp, "read_committed"), keep_from) - partition.start
+        stable = self.end(tp, "read_committed") - partition.start
         while count < stable and ((slot := partition.slots[count]) is None or slot[0].timestamp_ms < before_ms):
             count += 1
         if count:
