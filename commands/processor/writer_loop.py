@@ -21,18 +21,18 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Container, Sequence
-from typing import Protocol
 
 import structlog
 
 from commands.processor.desk import Desk
 from commands.processor.fold_check import FoldCheck
 from commands.processor.held_back import CHECK_EVERY_S, HeldBack, Landed
+from commands.processor.order_listener import OrderListener
 from ledger.envelope import Written
 from ledger.errors import Discard, Fenced, HangingTransaction, Hole, LogError, Rejected
 from ledger.jitter import between
 from ledger.log import EventLog, NewRecord, Reader, Record, TopicPartition
-from ledger.order import Order
+from ledger.schemas.of_the_ledger import learned
 from ledger.store import Store
 from ledger.supervision import WorkerThread
 from ledger.topics import Topics
@@ -51,22 +51,6 @@ GROUP_WAIT_S = 0.003
 STORE_EVERY_RECORDS = 1000
 
 log = structlog.get_logger(__name__)
-
-
-class OrderListener(Protocol):
-    """Observes the orders of this process's writers. Called by the thread of a writer; must not block."""
-
-    def own(self, partitions: Sequence[int]) -> None:
-        """From now on, these partitions are decided here; they are folded to the end."""
-
-    def disown(self, partitions: Sequence[int]) -> None:
-        """These partitions are not decided here, or not for now."""
-
-    def changed(self, orders: Sequence[Order]) -> None:
-        """Orders of own partitions that were just stored."""
-
-    def asked(self, order_ids: Sequence[str]) -> None:
-        """Payments of these orders were requested again, which changed nothing."""
 
 
 class WriterLoop(WorkerThread):
@@ -107,6 +91,7 @@ class WriterLoop(WorkerThread):
         self._left_out: frozenset[int] = frozenset()
         self._dealing: list[Record] = []
         self._unwritable: set[tuple[int, int]] = set()  # (partition, offset) of commands
+        self._learned = 0  # schemas that were known when frozen orders were last tried
         self.held = HeldBack(event_log, writer)
         self._fold_check = FoldCheck(event_log, store, topics, owned)
 
@@ -216,12 +201,15 @@ class WriterLoop(WorkerThread):
             ahead = self._fold_check.ahead_of_open(positions, stable, end)
             if not self._fold_check.check(self._desks, self._positions(ahead), stable):
                 return
+            self._thaw()
             reader.assign(self._positions(ahead))
             check_at = time.monotonic() + CHECK_EVERY_S
             while not self._owned.is_set() and not self._stopping.is_set():
                 self._alive = time.monotonic()
                 if ahead and self._alive > check_at:
                     return
+                if learned() != self._learned:
+                    self._thaw()
                 if records := reader.poll(STORE_EVERY_RECORDS, STANDBY_S):
                     self._fold(records)
         finally:
@@ -238,6 +226,16 @@ class WriterLoop(WorkerThread):
         for record in records:
             self._desks[record.partition].fold(record)
         self._save()
+
+    def _thaw(self) -> None:
+        """Fold what waits for frozen orders, if this program can now."""
+        self._learned = learned()
+        for desk in self._desks.values():
+            desk.thaw()
+        changed = [order for desk in self._desks.values() for order in desk.changed()]
+        self._save()
+        for watcher in self._watchers if self.ready.is_set() else ():
+            watcher.changed(changed)
 
     def _save(self) -> None:
         rows: dict[bytes, bytes | None] = {}
@@ -259,6 +257,7 @@ class WriterLoop(WorkerThread):
             raise HangingTransaction(f"nothing can be decided behind {'; '.join(map(str, self.held.hanging))}")
         if not self._fold_check.check(self._desks, self._positions(self._left_out), stable):
             self._forget()
+        self._thaw()
         positions = self._positions(self._left_out)
         todo = {tp for tp, position in positions.items() if position < stable[tp]}
         if not todo:
@@ -318,6 +317,8 @@ class WriterLoop(WorkerThread):
                     raise Discard(f"connection trouble: {trouble}")
                 if self.held.has_ended():
                     raise Discard("a hanging transaction has ended: its partition is resumed")
+                if learned() != self._learned:
+                    self._thaw()
                 records = self._dealing = reader.poll(self._most, 0.1)
                 landed.check(idle=not records)
                 if not records:
