@@ -55,6 +55,12 @@ def _note(name: str, running: int = 0, restarts: int = 0, fault: str = "") -> No
         worker.last_fault = fault or worker.last_fault
 
 
+def _remove(name: str) -> None:
+    with _lock:
+        if not _workers[name].running:
+            del _workers[name]
+
+
 class _Pauses:
     """The pauses before restarts."""
 
@@ -94,19 +100,23 @@ class WorkerThread(threading.Thread):
         *,
         again: bool,
         stopping: threading.Event | None = None,
+        ends: bool = False,
     ) -> None:
+        """`ends`: the work is done at some time; it is not among the `workers` any more then, unless it failed."""
         super().__init__(name=name, daemon=True)
-        self._work, self._on_fault, self._again = work, on_fault, again
+        self._work, self._on_fault, self._again, self._ends = work, on_fault, again, ends
         self._ending = stopping or threading.Event()
         self.restarts = 0
 
     def run(self) -> None:
+        done = False
         _note(self.name, running=1)
         try:
             if self._again:
                 self._run_again_and_again()
             else:
                 self._work()
+            done = self._ends
         except BaseException as exc:
             _note(self.name, fault=in_short(exc))
             if self._again:  # otherwise the owner logs it, because it knows the consequence
@@ -114,6 +124,8 @@ class WorkerThread(threading.Thread):
             self._on_fault(exc)
         finally:
             _note(self.name, running=-1)
+            if done:
+                _remove(self.name)
 
     def _run_again_and_again(self) -> None:
         pauses = _Pauses()

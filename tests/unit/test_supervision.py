@@ -133,3 +133,20 @@ def test_two_of_one_name_are_reported_as_one() -> None:
     for thread in threads:
         thread.join(PATIENCE_S)
     assert worker_named("twins").running == 0
+
+
+def test_a_thread_whose_work_is_done_is_not_missed_but_one_that_failed_is() -> None:
+    """`doctor` called every `serve` unwell, because the thread of its beginning had ended."""
+    faults: list[BaseException] = []
+
+    def fail() -> None:
+        raise ConfigError("no")
+
+    for name, work in (("done", lambda: None), ("failed", fail)):
+        thread = WorkerThread(f"beginning that {name}", work, faults.append, again=False, ends=True)
+        thread.start()
+        thread.join(PATIENCE_S)
+    assert [(worker.name, worker.running) for worker in workers() if worker.name.startswith("beginning that")] == [
+        ("beginning that failed", 0)
+    ]
+    assert [str(fault) for fault in faults] == ["no"]
