@@ -23,6 +23,9 @@ CONTACT_TOMBSTONES_MS = 7 * DAY_MS
 # How long the audit is kept. It names customers by pseudonym, so it is not kept for ever.
 AUDIT_MS = 2 * 365 * DAY_MS
 
+# Every node writes a small record a minute to the control topic, and every start reads all of it.
+CONTROL_COMPACTION_MS = DAY_MS
+
 # A record of the ledger has a few hundred bytes; a command has at most a 64 KiB request. Brokers accept 1 MiB by default.
 MAX_RECORD_BYTES = 256 * 1024
 
@@ -38,7 +41,7 @@ class TopicSpec:
 
 @dataclass(frozen=True, slots=True)
 class Topics:
-    """The six topic names of one ledger. `prefix` separates ledgers on one cluster (each test uses a new one)."""
+    """The seven topic names of one ledger. `prefix` separates ledgers on one cluster (each test uses a new one)."""
 
     prefix: str = ""
 
@@ -66,8 +69,12 @@ class Topics:
     def writers(self) -> str:
         return f"{self.prefix}order-writers"
 
+    @property
+    def control(self) -> str:
+        return f"{self.prefix}order-control"
+
     def specs(self, partitions: int, writers: int) -> tuple[TopicSpec, ...]:
-        """The required topics: order topics and contacts with `partitions`, the audit with one, writers with `writers`."""
+        """The required topics: order topics and contacts with `partitions`, writers with `writers`, the others with one."""
         ledger = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
         return (
             TopicSpec(
@@ -112,4 +119,13 @@ class Topics:
                 },
             ),
             TopicSpec(self.writers, writers, {"cleanup.policy": "delete"}),
+            TopicSpec(
+                self.control,
+                1,
+                {
+                    "cleanup.policy": "compact",
+                    "max.compaction.lag.ms": str(CONTROL_COMPACTION_MS),
+                    "message.timestamp.type": "LogAppendTime",
+                },
+            ),
         )

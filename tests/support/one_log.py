@@ -13,7 +13,7 @@ from commands.messages import CancelOrder, OrderCommand, PlaceOrder, command_cod
 from commands.processor.process import CommandsProcess
 from ledger.clock import now_ms
 from ledger.events import NO_HASH, Line, OrderEvent, OrderRefusal
-from ledger.log import NewRecord, Record, TopicPartition
+from ledger.log import EventLog, NewRecord, Record, TopicPartition
 from ledger.memory.log import MemoryLog
 from ledger.memory.store import MemoryStore
 from ledger.schemas.codec import event_codec, link_of, refusal_codec
@@ -49,13 +49,13 @@ class Ledger:
         self.stores: dict[str, KeptStore] = {}
         self.running: list[Running] = []
 
-    def start(self, instance: str = "one") -> Running:
-        """Start a `commands` process; its stores outlive it, by name."""
+    def start(self, instance: str = "one", log: EventLog | None = None) -> Running:
+        """Start a `commands` process; its stores outlive it, by name. `log`: this log as the process sees it."""
 
         def open_store(name: str) -> KeptStore:
             return self.stores.setdefault(f"{instance}/{name}", KeptStore())
 
-        process = CommandsProcess(self.log, open_store, TOPICS, "app", instance)
+        process = CommandsProcess(log or self.log, open_store, TOPICS, "app", instance)
         codes: list[int] = []
         thread = threading.Thread(target=lambda: codes.append(process.run()), daemon=True)
         running = Running(process, thread, codes)
