@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from api.contract.responses import ProblemErrorOut, ProblemOut
-from ledger.errors import DecisionsBehind, NotCaughtUp, NotDurable, NotNow, Overloaded
+from ledger.errors import DecisionsBehind, NotCaughtUp, NotDurable, NotNow, NotUpgraded, Overloaded
 from ledger.transitions import Code
 
 PROBLEM_JSON = b"application/problem+json"
@@ -187,6 +187,13 @@ PROBLEMS: dict[str, ProblemType] = {
     "not-caught-up": ProblemType(
         503, "Not caught up", "This node has not folded the log far enough to answer; another node may have. A retry is safe.", 1
     ),
+    "not-upgraded": ProblemType(
+        503,
+        "Not upgraded",
+        "The request needs records that an older program, which is still part of this ledger, could not read. It was not sent; a "
+        "retry with the same key is safe, and succeeds when the upgrade is finished.",
+        60,
+    ),
     "payment-refused": ProblemType(
         422,
         "Payment refused",
@@ -284,6 +291,7 @@ _SLUG_OF_ERROR: dict[type[NotNow], str] = {
     Overloaded: "too-many-requests",
     DecisionsBehind: "decisions-behind",
     NotCaughtUp: "not-caught-up",
+    NotUpgraded: "not-upgraded",
 }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 from datetime import UTC, tzinfo
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 from zoneinfo import ZoneInfo
@@ -288,3 +289,11 @@ def _words(text: str) -> frozenset[str]:
 def load_settings() -> Settings:
     """Settings from the environment. Raises `ConfigError` naming every invalid variable, never its value."""
     return load(Settings)
+
+
+def program_version() -> str:
+    """Version of the installed program; `0` in a source tree that is not installed."""
+    try:
+        return version("order-ledger")
+    except PackageNotFoundError:
+        return "0"

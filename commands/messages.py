@@ -270,7 +270,7 @@ def who(command: OrderCommand) -> str:
 @cache
 def command_codec() -> Codec[OrderCommand]:
     """The codec of `order-commands`."""
-    return Codec(OrderCommand, versions_of(COMMANDS))
+    return Codec(OrderCommand, versions_of(COMMANDS), word="operation")
 
 
 command_codec()  # built here, while a single thread imports this: see `Codec`

@@ -64,6 +64,12 @@ class EncodeError(LedgerError):
     code = "unencodable"
 
 
+class TooNew(EncodeError):
+    """A value may not be written yet, because a node with an older program could not read it (`ledger.levels`)."""
+
+    code = "too_new"
+
+
 class LogError(LedgerError):
     """The log rejected a request or did not answer. Whether something was written is unknown unless a subclass says so."""
 
@@ -173,6 +179,12 @@ class DecisionsBehind(NotNow):
     """Commands of a partition are durable, but its writer does not decide them."""
 
     code = "decisions_behind"
+
+
+class NotUpgraded(NotNow):
+    """The request leads to a record that the feature level in use does not allow (`ledger.levels`)."""
+
+    code = "not_upgraded"
 
 
 class NotCaughtUp(NotNow):

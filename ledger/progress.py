@@ -1,4 +1,4 @@
-"""How far commands are decided, for when the log no longer shows it: claims in `order-progress`, which is compacted.
+"""How far commands are decided, for when the log no longer shows it: claims in `order-control`.
 
 Events and refusals say which command each of them answers. But a retry leaves no record, and a refusal expires: of a partition
 whose last commands were such, the log forgets that they were decided, and `order-commands` forgets the commands themselves. A
@@ -49,13 +49,13 @@ _decode = msgspec.json.Decoder(Claim).decode
 
 
 def record_of(topics: Topics, claim: Claim) -> NewRecord:
-    """The record of `order-progress` for `claim`."""
-    return NewRecord(topics.progress, 0, KEY + f"{claim.partition}/{claim.by}".encode(), _encode(claim))
+    """The record of `order-control` for `claim`."""
+    return NewRecord(topics.control, 0, KEY + f"{claim.partition}/{claim.by}".encode(), _encode(claim))
 
 
 def read_claims(event_log: EventLog, topics: Topics, command_log: bytes) -> tuple[Claim, ...]:
     """All claims about this `order-commands`. Raises `LogError`."""
-    tp = TopicPartition(topics.progress, 0)
+    tp = TopicPartition(topics.control, 0)
     start, end = event_log.starts([tp])[tp], event_log.ends([tp])[tp]
     claims: dict[bytes | None, Claim] = {}
     deadline = time.monotonic() + ANSWER_S

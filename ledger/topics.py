@@ -27,8 +27,8 @@ CONTACT_TOMBSTONES_MS = 7 * DAY_MS
 # How long the audit is kept. It names customers by pseudonym, so it is not kept for ever.
 AUDIT_MS = 2 * 365 * DAY_MS
 
-# Every start of `commands` reads all of the progress.
-PROGRESS_COMPACTION_MS = DAY_MS
+# Every node writes a small record a minute to the control topic, and every start reads all of it.
+CONTROL_COMPACTION_MS = DAY_MS
 
 # A record of the ledger has a few hundred bytes; a command has at most a 64 KiB request. Brokers accept 1 MiB by default.
 MAX_RECORD_BYTES = 256 * 1024
@@ -74,15 +74,15 @@ class Topics:
         return f"{self.prefix}order-writers"
 
     @property
-    def progress(self) -> str:
-        return f"{self.prefix}order-progress"
+    def control(self) -> str:
+        return f"{self.prefix}order-control"
 
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(spec.name for spec in self.specs(partitions=1, writers=1))
 
     def specs(self, partitions: int, writers: int) -> tuple[TopicSpec, ...]:
-        """All topics: order topics and contacts with `partitions`, writers with `writers`, audit and progress with one."""
+        """The required topics: order topics and contacts with `partitions`, writers with `writers`, the others with one."""
         ledger = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
         return (
             TopicSpec(
@@ -128,11 +128,11 @@ class Topics:
             ),
             TopicSpec(self.writers, writers, {"cleanup.policy": "delete"}),
             TopicSpec(
-                self.progress,
+                self.control,
                 1,
                 {
                     "cleanup.policy": "compact",
-                    "max.compaction.lag.ms": str(PROGRESS_COMPACTION_MS),
+                    "max.compaction.lag.ms": str(CONTROL_COMPACTION_MS),
                     "message.timestamp.type": "LogAppendTime",
                 },
             ),

@@ -36,7 +36,7 @@ from ledger.store import Store
 from ledger.topics import Topics
 from projections import digests
 from projections.digests import CHECKPOINT_EVENTS, Digest
-from projections.read_models import VERSION, PartitionFold, Rows
+from projections.read_models import VERSION, PartitionFold, Rows, held_prefix
 
 log = structlog.get_logger(__name__)
 
@@ -112,6 +112,8 @@ class Databases:
         kept = store.get(_DIGEST)
         self._digests[p] = _decode_digest(kept) if kept else _NO_DIGEST
         self._frozen[p] = {key[2:].decode() for key, _ in store.scan(b"f/")}
+        for order_id in sorted(self._frozen[p]):
+            self.thaw(p, order_id)  # this program may know more than the one that froze it
 
     def _load_position(self, store: Store, tp: TopicPartition) -> None:
         raw, topic = store.get(_position_key(tp)), tp.topic.encode()
@@ -256,34 +258,82 @@ class Databases:
             try:
                 event = decode(value)
             except DecodeError as exc:
-                self._freeze(fold, (record.key or b"").decode("utf-8", "replace"), record.offset, str(exc))
+                self._freeze(fold, (record.key or b"").decode("utf-8", "replace"), record.offset, str(exc), value)
                 continue
             if done is not None:
                 done.append(event)
-            if fold.frozen(event.order_id):
-                fold.note(event, record.offset, value)
-                continue
-            try:
-                fold.fold(event, record.offset, value)
-            except FoldError as exc:
-                self._freeze(fold, event.order_id, record.offset, str(exc))
-                before = fold.order(event.order_id)
-                if event.version == (before.version if before else 0) + 1:
-                    fold.note(event, record.offset, value)  # its version is valid: shown in the history, and its command answered
+            self._fold_event(fold, event, record.offset, value)
         rows = fold.finish()
         was, last = self._digests[p], records[-1]
-        value = digests.as_bytes(digests.moved(digests.from_bytes(was.value), fold.change))
-        digest = Digest(was.events + len(records), last.offset + 1, value)
+        digest = Digest(was.events + len(records), last.offset + 1, _moved(was, fold.change))
         rows[_DIGEST] = row = _encode_digest(digest)
         if digest.events % CHECKPOINT_EVENTS == 0:
             rows[_DIGEST + b"/" + digest.events.to_bytes(8, "big")] = row
         self._write(store, tp, rows, last)
         self._digests[p] = digest
 
+    def _fold_event(self, fold: PartitionFold, event: OrderEvent, offset: int, value: bytes) -> None:
+        if fold.frozen(event.order_id):
+            fold.note(event, offset, value)
+            return
+        try:
+            fold.fold(event, offset, value)
+        except FoldError as exc:
+            self._freeze(fold, event.order_id, offset, str(exc), value)
+            before = fold.order(event.order_id)
+            if event.version == (before.version if before else 0) + 1:
+                fold.note(event, offset, value)  # its version is valid: shown in the history, and its command answered
+
     @staticmethod
-    def _freeze(fold: PartitionFold, order_id: str, offset: int, reason: str) -> None:
-        if fold.freeze(order_id, offset, reason):
+    def _freeze(fold: PartitionFold, order_id: str, offset: int, reason: str, value: bytes) -> None:
+        if fold.freeze(order_id, offset, reason, value):
             log.error("order frozen", order_id=order_id, offset=offset, reason=reason)
+
+    # ---- frozen orders, when this program can read more than the one that froze them
+
+    def thaw(self, partition: int, order_id: str) -> list[OrderEvent]:
+        """Fold the records that wait for a frozen order again, in one write, because this program may know more than before.
+
+        Afterwards rows and digest are those of a fold from the beginning. If they changed, checkpoints since then are deleted,
+        because at that time other rows were right. Returns the events of these records; empty if nothing changed.
+        """
+        store = self.stores[partition]
+        prefix = held_prefix(order_id)
+        rows = [(key, value) for key, value in store.scan(prefix) if len(key) == len(prefix) + 8]
+        held = {int.from_bytes(key[-8:], "big"): (value, self._event_of(order_id, value)) for key, value in rows}
+        fold = PartitionFold(store.get, self._frozen[partition])
+        if not held:
+            return []
+        events = {offset: event for offset, (_, event) in held.items() if isinstance(event, OrderEvent)}
+        fold.thaw(order_id, {offset: (value, events.get(offset)) for offset, (value, _) in held.items()})
+        for offset, (value, event) in held.items():
+            if isinstance(event, OrderEvent):
+                self._fold_event(fold, event, offset, value)
+            else:
+                self._freeze(fold, order_id, offset, str(event), value)
+        changed, was = fold.finish(), self._digests[partition]
+        if not fold.change:
+            return []
+        digest = Digest(was.events, was.position, _moved(was, fold.change))
+        changed[_DIGEST] = _encode_digest(digest)
+        since = next(iter(held))
+        changed |= {key: None for key, row in store.scan(_DIGEST + b"/") if _decode_digest(row).position > since}
+        store.write(changed)
+        self._digests[partition] = digest
+        log.warning("frozen order folded again", order_id=order_id, partition=partition, frozen=fold.frozen(order_id))
+        return list(events.values())
+
+    def _event_of(self, order_id: str, value: bytes) -> OrderEvent | DecodeError:
+        """The event in a held record, or why there is none."""
+        try:
+            event = self._events.decode(value)
+        except DecodeError as exc:
+            return exc
+        return event if event.order_id == order_id else DecodeError("malformed", "the event has the key of another order")
+
+    def frozen_orders(self) -> list[tuple[int, str]]:
+        """(partition, id) of every frozen order."""
+        return [(p, order_id) for p, order_ids in self._frozen.items() for order_id in sorted(order_ids)]
 
     def _fold_refusals(self, tp: TopicPartition, records: Sequence[Record], refusals: list[OrderRefusal]) -> None:
         store = self.stores[tp.partition]
@@ -307,6 +357,10 @@ class Databases:
             store.close()
         if self.contacts is not None:
             self.contacts.close()
+
+
+def _moved(digest: Digest, change: int) -> bytes:
+    return digests.as_bytes(digests.moved(digests.from_bytes(digest.value), change))
 
 
 def _position_key(tp: TopicPartition) -> bytes:

@@ -108,6 +108,19 @@ class Projector:
                 self.contacts_late.set()
             self.waiters.wake_position(tp)
 
+    def thaw(self) -> Steps[None]:
+        """Fold what waits for frozen orders, if this program can now: an order in each step."""
+        databases = self._databases
+        for partition, order_id in databases.frozen_orders():
+            if self._databases is not databases:
+                return  # the other ones were tried when they were opened
+            for event in databases.thaw(partition, order_id):
+                self.waiters.wake_outcome(event.command_id, event.fingerprint)
+                self.waiters.wake_order(order_id)
+                if order_id in self._early:
+                    self._wake_early(order_id, event.version)
+            yield
+
     def _wake_refused(self, partition: int, refusal: OrderRefusal) -> None:
         """Wake now, or when the order is folded up to the version that the refusal refers to: the topics arrive in any order."""
         if refusal.command_id is None or refusal.fingerprint is None or not self.waiters.waits_for(refusal.command_id):

@@ -15,6 +15,7 @@
     d/<day><currency>                  daily totals
     q/<status>                         number of orders with this displayed status
     f/<order_id>                       frozen orders: reason and position (of the first record that could not be folded)
+    h/<order_id>NUL<offset>            records of a frozen order from that one on, as in the log: they wait for a later program
     \\0...                              positions, digest and its checkpoints (`databases`)
 
 A list has one row per order, without a value. `<place>` is the big-endian complement of `placed_at`, which puts the newest first,
@@ -27,7 +28,7 @@ rows, raise `VERSION`: a database of another version is not read but rebuilt.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 from msgspec import Struct
@@ -41,7 +42,7 @@ from ledger.outcomes import event_row
 from ledger.transitions import Status
 from projections.digests import row_hash, sum_of
 
-VERSION = 7
+VERSION = 8
 SNAPSHOT_EVERY = 50  # versions of an order
 _FAR = (1 << 64) - 1
 
@@ -84,6 +85,11 @@ def order_key(order_id: str) -> bytes:
 def frozen_key(order_id: str) -> bytes:
     """Key of an order whose fold stopped."""
     return b"f/" + order_id.encode()
+
+
+def held_prefix(order_id: str) -> bytes:
+    """Prefix of the records that wait for a frozen order. An offset of 8 bytes follows; or more, in an id with a NUL."""
+    return b"h/" + order_id.encode() + b"\0"
 
 
 def history_prefix(order_id: str) -> bytes:
@@ -213,13 +219,37 @@ class PartitionFold:
     def frozen(self, order_id: str) -> bool:
         return order_id in self._frozen
 
-    def freeze(self, order_id: str, offset: int, reason: str) -> bool:
-        """Freeze the order. Returns whether this is its first record that cannot be folded."""
+    def freeze(self, order_id: str, offset: int, reason: str, value: bytes) -> bool:
+        """Freeze the order at a record. Returns whether this is its first one that cannot be folded."""
+        self._hold(order_id, offset, value)
         if order_id in self._frozen:
             return False
         self._frozen.add(order_id)
         self.rows[frozen_key(order_id)] = encode(Frozen(order_id, offset, reason))
         return True
+
+    def _hold(self, order_id: str, offset: int, value: bytes) -> None:
+        self.rows[held_prefix(order_id) + offset.to_bytes(8, "big")] = value
+
+    def thaw(self, order_id: str, held: Mapping[int, tuple[bytes, OrderEvent | None]]) -> None:
+        """Remove all rows of the records of a frozen order. Then fold them again, in their order, as if they came now.
+
+        `held`: by offset, the value and the event in it; None if it still cannot be decoded.
+        """
+        self._frozen.discard(order_id)
+        self._remove(frozen_key(order_id))
+        for offset, (value, event) in held.items():
+            self._remove(held_prefix(order_id) + offset.to_bytes(8, "big"))
+            if event is None or self._get(key := history_key(event.order_id, event.version)) != history_value(offset, value):
+                continue
+            self._remove(key)  # it was noted when the order was frozen
+            outcome, row = event_row(event)
+            if self._get(outcome) == row:
+                self._remove(outcome)
+
+    def _remove(self, key: bytes) -> None:
+        self._replaces(key, self._get(key))
+        self.rows[key] = None
 
     def fold(self, event: OrderEvent, offset: int, value: bytes) -> Order:
         """Fold one event. Raises `ledger.order.FoldError` before anything is changed."""
@@ -240,7 +270,9 @@ class PartitionFold:
         return after
 
     def note(self, event: OrderEvent, offset: int, value: bytes) -> None:
-        """Add the rows that need no fold: history and outcome. Later events of a frozen order have only these."""
+        """Add the rows that need no fold: history and outcome. Later events of a frozen order have only these, and wait."""
+        if event.order_id in self._frozen:
+            self._hold(event.order_id, offset, value)
         key = history_key(event.order_id, event.version)
         if key not in self.rows:
             self._replaces(key, self._get(key))
@@ -249,8 +281,8 @@ class PartitionFold:
 
     def _outcome(self, event: OrderEvent) -> None:
         key, row = event_row(event)
-        if key in self.rows:  # an id with two events: both count, in one batch as in two
-            self.change += row_hash(key, self.rows[key] or b"")
+        if (other := self.rows.get(key)) is not None:  # an id with two events: both count, in one batch as in two
+            self.change += row_hash(key, other)
         self.rows[key] = row
 
     def _replaces(self, key: bytes, row: bytes | None) -> None:

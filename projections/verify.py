@@ -183,6 +183,7 @@ _KINDS = {
     b"d/": "totals of a day",
     b"q/": "count of a status",
     b"f/": "frozen order",
+    b"h/": "record that waits for a frozen order",
 }
 
 
@@ -205,6 +206,8 @@ def _order_of(key: bytes, live: bytes | None, fold: bytes | None) -> str:
     match key[:2]:
         case b"o/" | b"f/":
             return key[2:].decode("utf-8", "replace")
+        case b"h/":
+            return key[2:-9].decode("utf-8", "replace")
         case b"e/" | b"g/":
             return key[2:-5].decode("utf-8", "replace")
         case b"n/" | b"u/" | b"s/" | b"v/" | b"tn" | b"tu" | b"ts" | b"tv":

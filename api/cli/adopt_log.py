@@ -45,7 +45,7 @@ def run_adopt_log(kafka: KafkaSettings, settings: Settings, options: ActOptions,
         )
     if not confirmed(options, terminal, ask):
         return 2
-    acts = Acts(patient(open_log(kafka)), settings, LOG_ADOPTION, options.why)
+    acts = Acts(patient(open_log(kafka, settings.topics)), settings, LOG_ADOPTION, options.why)
     acts.record(REQUESTED)
     forget(node, projections_of(settings.state_dir), settings, other)
     acts.record(DONE)
@@ -106,7 +106,7 @@ def run_accept_gap(kafka: KafkaSettings, settings: Settings, options: ActOptions
         terminal.out.print(f"{count} commands are given up: their senders got 202 and will get no outcome.")
     if not confirmed(options, terminal, ask):
         return 2
-    event_log = patient(open_log(kafka))
+    event_log = patient(open_log(kafka, settings.topics))
     acts = Acts(event_log, settings, GAP_ACCEPTANCE, options.why)
     acts.record(REQUESTED, count=count)
     for gap in missing:

@@ -7,6 +7,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 
 from api.cli.screens import LogProgress
@@ -21,10 +22,13 @@ from ledger.kafka.settings import KafkaSettings
 from ledger.log import EventLog, NewRecord, Record, TopicPartition
 from ledger.reading import committed
 from ledger.rfc3339 import format_ms
+from ledger.schemas.of_the_ledger import learn, unusable
 from ledger.schemas.versions import EVENTS as EVENT_SCHEMAS
 from ledger.schemas.versions import REFUSALS as REFUSAL_SCHEMAS
-from ledger.schemas.versions import versions_of
+from ledger.schemas.versions import SchemaVersion, schema_id, schema_versions, versions_of
 from ledger.topics import Topics
+from ledger.upgrades.control import Control, schemas_in
+from ledger.upgrades.records import schema_record
 from projections.bulk import Interrupted
 from projections.databases import Databases
 from projections.rebuild import RebuildObserver
@@ -91,11 +95,13 @@ class Checker:
 
 def run_export_log(kafka: KafkaSettings, settings: Settings, path: Path, out: Screen, err: Screen) -> int:
     """Write the ledger up to its current end to `path` and check it. Raises `BrokenLog`, `LogError`, `Interrupted`."""
-    stopping, doors, topics = stopper(), KafkaDoors(kafka), settings.topics
+    stopping, doors, topics = stopper(), KafkaDoors(kafka, settings.topics), settings.topics
     event_log = doors.open_log(stopping)
     partitions = event_log.partitions(topics.events)
     ends = event_log.ends(_both(topics, partitions), timeout_s=30.0)
     schemas = {s.id: s.text for s in (*versions_of(EVENT_SCHEMAS), *versions_of(REFUSAL_SCHEMAS))}
+    later = schemas_in(event_log, topics).items()
+    schemas |= {identity: s.text for identity, s in later if s.topic in (EVENT_SCHEMAS, REFUSAL_SCHEMAS)}
     header = Header(
         format_ms(now_ms()),
         partitions,
@@ -174,7 +180,7 @@ def run_import_log(kafka: KafkaSettings, settings: Settings, path: Path, check_o
     Raises `ArchiveError`, `BrokenLog`, `NotEmpty`, `LogError`, `Interrupted`, all before anything is written, except `LogError`
     if the log fails halfway: then the topics must be deleted before the next attempt.
     """
-    stopping, doors, topics = stopper(), KafkaDoors(kafka), settings.topics
+    stopping, doors, topics = stopper(), KafkaDoors(kafka, settings.topics), settings.topics
     with LogProgress(err) as bar:
         header, findings, refusals = check_archive(path, doors, bar, stopping)
         counts = f"{findings.events:,} events and {refusals:,} refusals"
@@ -184,6 +190,8 @@ def run_import_log(kafka: KafkaSettings, settings: Settings, path: Path, check_o
         event_log = doors.open_log(stopping)
         event_log.ensure_topics(topics.specs(header.partitions, settings.writers))
         _refuse_filled(event_log, topics, header.partitions)
+        with closing(Control(event_log, topics)) as control:  # before the records that are written with them
+            control.write(schema_record(schema) for schema in _later_schemas(header))
         bar.phase("writing")
         _write(event_log, topics, path, settings.ledger_id, bar, stopping)
     out.print(f"wrote {counts} to {topics.events} and {topics.refusals}")
@@ -195,6 +203,8 @@ def check_archive(path: Path, doors: Doors, bar: RebuildObserver, stopping: thre
     names = Topics()
     with path.open("rb") as file, tempfile.TemporaryDirectory(prefix="import-", dir=path.parent) as folder:
         reader = ArchiveReader(file)
+        for schema in _later_schemas(reader.header):
+            learn(schema)
         bar.started(path.stat().st_size, 0)
         checker = Checker(doors, names, reader.header.partitions, Path(folder))
         refusals = 0
@@ -218,6 +228,18 @@ def check_archive(path: Path, doors: Doors, bar: RebuildObserver, stopping: thre
                 f"event {p}-{findings.heads[p].offset}: the chain of partition {p} does not end with the head in the header"
             )
         return reader.header, findings, refusals
+
+
+def _later_schemas(header: Header) -> list[SchemaVersion]:
+    """The usable schemas of later programs in an archive, which does not say their version."""
+    own = {schema.id for schema in schema_versions()}
+    candidates = [
+        SchemaVersion(topic, len(versions_of(topic)) + 1, text)
+        for identity, text in header.schemas.items()
+        for topic in (EVENT_SCHEMAS, REFUSAL_SCHEMAS)
+        if identity not in own and schema_id(text) == identity
+    ]
+    return [schema for schema in candidates if unusable(schema) is None]
 
 
 def _record(entry: Entry, topics: Topics) -> Record:

@@ -36,7 +36,7 @@ def run_audit(
     if (action := wanted.get("action")) is not None and action not in ACTIONS:
         raise ConfigError(f"--action takes one of {', '.join(ACTIONS)}")
     stopping = stopper()
-    event_log = KafkaDoors(kafka).open_log(stopping, for_ever=follow)
+    event_log = KafkaDoors(kafka, settings.topics).open_log(stopping, for_ever=follow)
     positions = start_positions(event_log, settings.topics.audit, start)
     ends = event_log.ends(positions)
     reader = event_log.reader("audit", eof=True)

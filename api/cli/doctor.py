@@ -18,6 +18,7 @@ from api.callers.auth import read_tokens
 from api.callers.tokens_file import WARN_MS
 from api.cli.inspection import node_of
 from api.cli.terminal import Terminal, write_json
+from api.cli.upgrade import advice, view_of
 from api.processes.patient_log import LEAST_PATIENCE_S, patient
 from api.processes.running import commands_status
 from api.processes.wiring import open_log
@@ -28,6 +29,7 @@ from ledger.durability import weaknesses
 from ledger.errors import ConfigError, LedgerError
 from ledger.http_client import BlockingHttp, NoAnswer
 from ledger.kafka.settings import KafkaSettings
+from ledger.levels import LEVEL
 from ledger.log import EventLog, TopicPartition
 from ledger.rfc3339 import format_ms
 from ledger.schemas.registry import check_registry
@@ -64,11 +66,12 @@ class DoctorOptions:
 def run_doctor(kafka: KafkaSettings, settings: Settings, options: DoctorOptions, terminal: Terminal) -> int:
     """Run all checks and show the findings. Returns 1 if anything is wrong (a warning is not)."""
     data_dir, info = options.data_dir, options.info
-    event_log = patient(open_log(kafka), lambda _: None, LEAST_PATIENCE_S)
+    event_log = patient(open_log(kafka, settings.topics), lambda _: None, LEAST_PATIENCE_S)
     findings = [_broker(event_log, kafka, settings)]
     if findings[0].verdict == "ok":
         findings += [_topics(event_log, settings), _writers(event_log, settings), _held(event_log, settings)]
         findings += [_transactions(event_log, settings), _replicas(event_log, settings), _log(kafka, settings)]
+        findings += [_level(event_log, settings)]
     if (status := commands_status(settings.state_dir)) is not None:
         findings += _status(status)
     if settings.schema_registry_url:
@@ -186,6 +189,17 @@ def _log(kafka: KafkaSettings, settings: Settings) -> Finding:
     if other := [holder.name for holder in holders if holder.verdict == "other"]:
         return Finding("log", "wrong", f"not the log from before of: {', '.join(other)}", "order-ledger inspect")
     return Finding("log", "ok", "nothing here is of another log")
+
+
+def _level(event_log: EventLog, settings: Settings) -> Finding:
+    """Whether all nodes have this program, and the feature level in use is its own."""
+    try:
+        view = view_of(event_log, settings.topics)
+    except LedgerError as exc:
+        return Finding("versions", "warning", f"unknown: {exc}", "start a `commands` of this version: it creates the topic")
+    programs = ", ".join(sorted({f"{node.program} (level {node.level})" for node in view.live()})) or "none"
+    result = f"feature level {view.level} is in use; running programs: {programs}"
+    return Finding("versions", "ok", result) if view.level == LEVEL else Finding("versions", "warning", result, advice(view))
 
 
 def _status(status: dict[str, Any]) -> list[Finding]:

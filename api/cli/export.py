@@ -23,7 +23,7 @@ def run_export(kafka: KafkaSettings, settings: Settings, path: Path, start: str,
     Raises `ConfigError`, `LogError`, `Interrupted`.
     """
     stopping = stopper()
-    event_log = KafkaDoors(kafka).open_log(stopping)
+    event_log = KafkaDoors(kafka, settings.topics).open_log(stopping)
     starts = start_positions(event_log, settings.topics.events, start)
     ends = event_log.ends(starts, timeout_s=30.0)
     decode, left_out = event_codec().decode_fields, 0

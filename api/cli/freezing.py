@@ -48,7 +48,7 @@ def run_freeze(kafka: KafkaSettings, settings: Settings, options: FreezeOptions,
         raise ConfigError("this is not the id of an order")
     if not confirmed(options, terminal, ask):
         return 2
-    event_log = patient(open_log(kafka))
+    event_log = patient(open_log(kafka, settings.topics))
     action = ORDER_FREEZE if options.deed == "freeze" else ORDER_THAW
     acts = Acts(event_log, settings, action, options.why, options.order_id)
     acts.record(REQUESTED)

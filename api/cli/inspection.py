@@ -28,8 +28,8 @@ MEANING = {
 
 def node_of(kafka: KafkaSettings, settings: Settings) -> Node:
     """This node beside the log of the settings. Raises `LogError`."""
-    doors = KafkaDoors(kafka)
-    event_log = patient(open_log(kafka))
+    doors = KafkaDoors(kafka, settings.topics)
+    event_log = patient(open_log(kafka, settings.topics))
     return Node(
         event_log,
         settings.topics,

@@ -32,7 +32,7 @@ class RebuildOptions:
 def run_rebuild(kafka: KafkaSettings, settings: Settings, options: RebuildOptions, terminal: Terminal) -> int:
     """Rebuild the read models of the node in `settings`. Returns 1 if the current ones differ from the log."""
     stopping = stopper()
-    doors = KafkaDoors(kafka)
+    doors = KafkaDoors(kafka, settings.topics)
     doors.enter_process()
     partitions = doors.open_log(stopping).partitions(settings.topics.events)
     with LogProgress(terminal.err) as bar:

@@ -1,4 +1,4 @@
-"""Verbs for the set-up: tokens, schemas in a registry."""
+"""Verbs for the set-up: tokens, schemas in a registry, upgrades."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from typing import Annotated, Any
 
 import typer
 
-from api.cli.options import SET_UP, AsJson, out
+from api.cli.options import DEFAULT_DATA_DIR, SET_UP, AsJson, DataDir, kafka_of, out, settings_of
 from api.cli.terminal import write_json
 
 app = typer.Typer()
 schema_app = typer.Typer(help="The Avro schemas of the topics.", no_args_is_help=True)
 app.add_typer(schema_app, name="schema", rich_help_panel=SET_UP)
+upgrade_app = typer.Typer(help="Programs of several versions on one ledger.", no_args_is_help=True)
+app.add_typer(upgrade_app, name="upgrade", rich_help_panel=SET_UP)
 
 
 @app.command(rich_help_panel=SET_UP)
@@ -67,3 +69,22 @@ def schema_publish(
     from api.settings import load_settings
 
     raise typer.Exit(run_publish(registry, load_settings().topic_prefix, out))
+
+
+@upgrade_app.command("status")
+def upgrade_status(data_dir: DataDir = DEFAULT_DATA_DIR, as_json: AsJson = False) -> None:
+    """Show which programs run as which nodes, the feature level in use, and what to do next."""
+    from api.cli.upgrade import run_status
+
+    raise typer.Exit(run_status(kafka_of(data_dir), settings_of(data_dir), as_json, out))
+
+
+@upgrade_app.command("finish")
+def upgrade_finish(data_dir: DataDir = DEFAULT_DATA_DIR, as_json: AsJson = False) -> None:
+    """Allow what this program adds to the log. Run it when every node has this program, and none will return to an older one.
+
+    It is refused while an older program runs. From then on, older programs refuse to start: they could not read the log.
+    """
+    from api.cli.upgrade import run_finish
+
+    raise typer.Exit(run_finish(kafka_of(data_dir), settings_of(data_dir), as_json, out))

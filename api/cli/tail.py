@@ -132,7 +132,7 @@ def run_tail(kafka: KafkaSettings, settings: Settings, options: TailOptions, ter
     With `check`, prints only faults and returns 1 if there are any.
     """
     stopping = stopper()
-    event_log = KafkaDoors(kafka).open_log(stopping, for_ever=options.follow)
+    event_log = KafkaDoors(kafka, settings.topics).open_log(stopping, for_ever=options.follow)
     positions = start_positions(event_log, settings.topics.events, options.start)
     ends = event_log.ends(positions)
     reader = event_log.reader("tail", eof=True, headers=options.form == "raw")

@@ -48,7 +48,7 @@ def find(event_log: EventLog, topics: Topics, partition: int | None = None, topi
 
 def run_transactions(kafka: KafkaSettings, settings: Settings, as_json: bool, out: Screen) -> int:
     """Show every open transaction. Returns 1 if one hangs."""
-    transactions = find(patient(open_log(kafka)), settings.topics)
+    transactions = find(patient(open_log(kafka, settings.topics)), settings.topics)
     hanging = [f for f in transactions if f.advice is not None]
     if as_json:
         write_json({"ok": not hanging, "transactions": [_row(f) for f in transactions]})
@@ -92,7 +92,7 @@ def run_end(kafka: KafkaSettings, settings: Settings, options: EndOptions, termi
 
     `ask(question)` returns the person's answer.
     """
-    event_log = patient(open_log(kafka))
+    event_log = patient(open_log(kafka, settings.topics))
     every = find(event_log, settings.topics, options.partition, options.topic)
     ended: list[tuple[Advised, End]] = []
     refused: list[tuple[Advised, str]] = []

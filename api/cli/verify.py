@@ -38,7 +38,7 @@ def run_verify(kafka: KafkaSettings, settings: Settings, options: VerifyOptions,
     stopping = stopper()
     if options.write_heads is not None:
         settings.hash_key()  # fail now rather than at the end
-    doors, topics = KafkaDoors(kafka), settings.topics
+    doors, topics = KafkaDoors(kafka, settings.topics), settings.topics
     doors.enter_process()
     event_log = doors.open_log(stopping)
     topic_id = event_log.topic_id(topics.events)

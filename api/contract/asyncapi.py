@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from api.contract.openapi import program_version
+from api.settings import program_version
 from ledger.schemas.versions import AUDIT, COMMANDS, CONTACTS, EVENTS, REFUSALS, versions_of
 from ledger.topics import Topics, TopicSpec
 

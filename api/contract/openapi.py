@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
 from typing import Any
 
@@ -19,7 +18,7 @@ from api.contract import registry, registry_responses, requests, responses
 from api.contract.describing import SCHEMAS, component_name
 from api.contract.members import MEMBERS
 from api.contract.patterns import KEY, NAME, POSITION, VERSION_TAG, whole
-from api.settings import Settings
+from api.settings import Settings, program_version
 
 _DESCRIPTION = """\
 Orders as an event-sourced ledger on Kafka.
@@ -229,11 +228,3 @@ def _renamed(value: Any) -> Any:
             renamed["$ref"] = SCHEMAS.format(model=component_name(target.rpartition("/")[2]))
         return renamed
     return [_renamed(item) for item in value] if isinstance(value, list) else value
-
-
-def program_version() -> str:
-    """Version of the installed program; `0` in a source tree that is not installed."""
-    try:
-        return version("order-ledger")
-    except PackageNotFoundError:
-        return "0"

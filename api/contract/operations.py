@@ -13,7 +13,7 @@ COMMAND_HEADERS = ("IdempotencyKey", "Prefer")
 _DOOR = "malformed-json body-too-large unsupported-media-type unknown-field invalid-field limit-exceeded"
 COMMAND = (
     f"idempotency-key-required idempotency-key-invalid {_DOOR} idempotency-key-reused order-frozen could-not-decide "
-    "too-many-requests ledger-unavailable decisions-behind not-caught-up"
+    "too-many-requests ledger-unavailable decisions-behind not-caught-up not-upgraded"
 )
 ON_ORDER = "order-not-found invalid-if-match version-conflict"
 READ = "not-caught-up ledger-unavailable invalid-field unknown-field"

@@ -23,6 +23,7 @@ from ledger.asking import until_answered
 from ledger.errors import ConfigError, LogError
 from ledger.log import EventLog, TopicPartition
 from ledger.supervision import WorkerThread
+from ledger.upgrades.membership import Membership
 from projections.faust_app import FoldApp
 from projections.generations import Generations
 from projections.opening import Opened, build_new, expirable_starts, open_caught_up
@@ -50,15 +51,17 @@ class Beginning:
         opened: Opened | None,
         app: FoldApp,
         ctx: AppContext,
+        membership: Membership,
         end_process: Callable[[], object],
     ) -> None:
         """`end_process` stops the process in order; the reason is then in `error`."""
+        self._membership = membership
         self._settings, self._log, self._generations, self._opened = settings, event_log, generations, opened
         self._app, self._ctx, self._projector, self._end_process = app, ctx, ctx.projector, end_process
         self._stopping = threading.Event()
         self._served = threading.Event()
         # A fault ends the process, like any error at its start.
-        self._thread = WorkerThread("beginning", self._prepare, self._fail, again=False, ends=True)
+        self._thread = WorkerThread("beginning", self._prepare, self.fail, again=False, ends=True)
         self.error: BaseException | None = None
 
     def start(self) -> None:
@@ -84,7 +87,7 @@ class Beginning:
 
     def _prepare(self) -> None:
         settings, stopping = self._settings, self._stopping
-        if not prepare_topics(self._log, settings, stopping):
+        if not prepare_topics(self._log, settings, stopping, self._membership):
             return
         partitions = until_answered(lambda: self._log.partitions(settings.topics.events), stopping, LogError)
         if partitions is None:
@@ -122,7 +125,8 @@ class Beginning:
         starts = expirable_starts(self._projector.databases, self._log)
         return Bounds(starts, self._log.ends(contacts), self._log.topic_id(self._settings.topics.contacts))
 
-    def _fail(self, exc: BaseException) -> None:
+    def fail(self, exc: BaseException) -> None:
+        """End the process with this error. From any thread."""
         self.error = exc
         self._served.wait()
         if not self._stopping.is_set():
@@ -142,4 +146,4 @@ class Beginning:
             self._app.begin(opened.current_at)
             self._on_begun(opened.name)
         except BaseException as exc:
-            self._fail(exc)
+            self.fail(exc)

@@ -25,13 +25,14 @@ from api.processes.running import commands_counts, commands_skews_s
 from api.processes.signals import hang_up_is_terminate, on_stop_signals, restore, stop_with_parent
 from api.processes.wiring import open_log
 from api.services.audit import BY_ITSELF
-from api.settings import Settings
+from api.settings import Settings, program_version
 from commands.reconciler.payment_port import PaymentProvider
 from ledger.audit import DONE, REFUSED, TOKENS_RELOAD
 from ledger.files import private_folder
 from ledger.kafka.settings import KafkaSettings
 from ledger.log import EventLog
 from ledger.supervision import keep_at
+from ledger.upgrades.membership import Membership
 from projections import faust_app
 from projections.live import LiveNode
 from projections.opening import nothing, open_generation, open_known, projections_of
@@ -52,7 +53,7 @@ def run_serve(settings: Settings, kafka: KafkaSettings, with_parent: bool = Fals
     before = on_stop_signals(stopping.set)
     if with_parent:
         stop_with_parent(_stop_in_order)
-    node = _Node(settings, open_log(kafka), tokens_file, hash_key)
+    node = _Node(settings, open_log(kafka, settings.topics), tokens_file, hash_key)
     try:
         if stopping.is_set():
             return 0
@@ -102,8 +103,9 @@ class _Node:
             ),
         )
         tokens_file.on_reload = self._tokens_reloaded
+        self._membership = Membership(event_log, settings.topics, "serve", settings.node_id, program_version(), self._too_old)
         self._beginning = Beginning(
-            settings, event_log, self._generations, self._opened, self._app, self._context, _stop_in_order
+            settings, event_log, self._generations, self._opened, self._app, self._context, self._membership, _stop_in_order
         )
 
     def run(self) -> int:
@@ -126,8 +128,12 @@ class _Node:
             raise self._beginning.error
         return code
 
+    def _too_old(self, exc: BaseException) -> None:
+        self._beginning.fail(exc)
+
     def close(self) -> None:
         try:
+            self._membership.leave()
             self._sender.close()
         finally:
             self._context.audit.end()

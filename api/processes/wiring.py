@@ -20,7 +20,7 @@ from api.processes.patient_log import READ_PATIENCE_S, patient
 from api.processes.replicas import check_replicas
 from api.processes.running import status_writer
 from api.processes.signals import on_stop_signals, stop_with_parent
-from api.settings import Settings
+from api.settings import Settings, program_version
 from ledger.asking import until_answered
 from ledger.contact_rows import CONTACTS_STORE
 from ledger.files import private_folder
@@ -29,19 +29,24 @@ from ledger.kafka.settings import KafkaSettings
 from ledger.log import EventLog
 from ledger.rocks_store import MIB, RocksStore, remove_store, store_opener
 from ledger.store import Store
+from ledger.topics import Topics
+from ledger.upgrades.membership import Membership
+from ledger.upgrades.resolving import resolving
 
 log = structlog.get_logger(__name__)
 
 
-def open_log(kafka: KafkaSettings) -> KafkaLog:
-    """The log of the cluster in the settings. Connects lazily."""
-    return KafkaLog(kafka)
+def open_log(kafka: KafkaSettings, topics: Topics) -> EventLog:
+    """The log of the cluster in the settings. Connects lazily. Its readers look up the schemas of later programs."""
+    return resolving(KafkaLog(kafka), topics)
 
 
-def prepare_topics(event_log: EventLog, settings: Settings, stopping: threading.Event) -> bool:
-    """Create missing topics, check existing ones, their replicas and the registry. Waits for a cluster that does not answer yet.
+def prepare_topics(event_log: EventLog, settings: Settings, stopping: threading.Event, membership: Membership) -> bool:
+    """Create missing topics, check existing ones, their replicas and the registry, join the other nodes.
 
-    Returns False if stopped meanwhile. Raises `TopicMismatch`, `ConfigError`.
+    Waits until the cluster answers.
+
+    Returns False if stopped meanwhile. Raises `TopicMismatch`, `ProgramTooOld`, `ConfigError`.
     """
     specs = settings.topics.specs(settings.partitions, settings.writers)
     created = until_answered(lambda: event_log.ensure_topics(specs), stopping)
@@ -53,7 +58,12 @@ def prepare_topics(event_log: EventLog, settings: Settings, stopping: threading.
         from ledger.schemas.registry import check_registry
 
         check_registry(settings.schema_registry_url, settings.topic_prefix)
-    return check_replicas(event_log, settings, stopping)
+    if not check_replicas(event_log, settings, stopping):
+        return False
+    if until_answered(lambda: membership.join(settings.topics.events in created), stopping) is None:
+        return False
+    membership.follow()
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +71,7 @@ class KafkaDoors:
     """Opens the log and the stores of a bulk fold. Can be pickled for another process (`projections.rebuild.Doors`)."""
 
     kafka: KafkaSettings
+    topics: Topics
 
     def enter_process(self) -> None:
         """Call this first in a new process."""
@@ -70,7 +81,8 @@ class KafkaDoors:
 
     def open_log(self, stopping: threading.Event | None = None, for_ever: bool = False) -> EventLog:
         """The log, with retries until `stopping`. If `for_ever`, readers wait for a broker without limit."""
-        return patient(KafkaLog(self.kafka), stopping=stopping, read_patience_s=math.inf if for_ever else READ_PATIENCE_S)
+        read_patience_s = math.inf if for_ever else READ_PATIENCE_S
+        return patient(open_log(self.kafka, self.topics), stopping=stopping, read_patience_s=read_patience_s)
 
     def opener(self, folder: Path, loading: bool) -> Callable[[str], Store]:
         """Returns a function that opens a store. It raises `StoreError` immediately if the database is open elsewhere."""
@@ -98,7 +110,7 @@ def run_commands(settings: Settings, kafka: KafkaSettings, with_parent: bool = F
 
     check_exposure(settings, kafka)
     stopping = threading.Event()
-    event_log = open_log(kafka)
+    event_log = open_log(kafka, settings.topics)
     private_folder(settings.state_dir)
     open_store = store_opener(settings.state_dir / "commands")
     companions = Companions(settings, event_log, open_store)
@@ -109,16 +121,27 @@ def run_commands(settings: Settings, kafka: KafkaSettings, with_parent: bool = F
         event_log, open_store, settings.topics, settings.ledger_id, settings.node_id, companions.make, on_status, companions.clock
     )
 
+    too_old: list[BaseException] = []
+
     def stop(*_: object) -> None:
         stopping.set()
         process.stop()
 
+    def end(exc: BaseException) -> None:
+        too_old.append(exc)
+        stop()
+
+    membership = Membership(event_log, settings.topics, "commands", settings.node_id, program_version(), end)
     on_stop_signals(stop)
     if with_parent:
         stop_with_parent(stop)
-    if not prepare_topics(event_log, settings, stopping):
-        return 0
     try:
-        return process.run()
+        if not prepare_topics(event_log, settings, stopping, membership):
+            return 0
+        code = process.run()
     finally:
+        membership.leave()
         companions.close()
+    if too_old:
+        raise too_old[0]
+    return code

@@ -1,6 +1,6 @@
 """Performs commands: returns a known outcome, or sends the command and waits. Answers come from this node's fold.
 
-Knows no HTTP: errors are `NotDurable`, `Overloaded`, `DecisionsBehind`, `NotCaughtUp`.
+Knows no HTTP: errors are `NotDurable`, `Overloaded`, `DecisionsBehind`, `NotCaughtUp`, `NotUpgraded`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TypeVar
 
 import structlog
 from msgspec import Struct
@@ -18,16 +19,18 @@ from api.services.in_flight import SentBatch, SentCommand
 from api.services.look_ups import LookUps
 from commands.messages import OrderCommand, command_codec
 from ledger.contacts import OrderContact, contact_key
-from ledger.errors import DecisionsBehind, LedgerError, NotCaughtUp, NotDurable, Overloaded
+from ledger.errors import DecisionsBehind, LedgerError, NotCaughtUp, NotDurable, NotUpgraded, Overloaded, TooNew
 from ledger.log import Acked, Headers, NewRecord, Sender
 from ledger.log_clock import LogClock
 from ledger.outcomes import Outcome
-from ledger.schemas.codec import contact_codec
+from ledger.schemas.codec import Codec, contact_codec
 from ledger.topics import Topics
 from projections.feed import FoldStatus
 from projections.projector import Projector
 from projections.queries import Queries
 from projections.waiters import Waiter, Waiters
+
+T = TypeVar("T", bound=Struct)
 
 log = structlog.get_logger(__name__)
 
@@ -109,7 +112,8 @@ class Submissions:
         """Perform `command`: return the outcome if this node knows it, else send the command.
 
         `contact` becomes durable before the command of a new order, unless it was erased. Returns `Pending` if the command is
-        durable but not decided within `wait_s`. Raises `NotDurable`, `Overloaded`, `DecisionsBehind`, `NotCaughtUp`.
+        durable but not decided within `wait_s`. Raises `NotDurable`, `Overloaded`, `DecisionsBehind`, `NotCaughtUp`,
+        `NotUpgraded`.
         """
         partition = self._partition_of(command.order_id)
         first = self._queries.outcome(partition, command.command_id)
@@ -127,7 +131,7 @@ class Submissions:
             if self._projector.contacts.is_erased(key):
                 contact = None
             elif first is None:  # a reused key will be refused: then do not write a contact that no event would name
-                record = NewRecord(self._topics.contacts, partition, key, self._contact_codec.encode(contact))
+                record = NewRecord(self._topics.contacts, partition, key, _encoded(self._contact_codec, contact))
         result = await self.submit(command, wait_s, record, traceparent)
         if isinstance(result, Pending):
             self._answers["undecided"] += 1
@@ -168,9 +172,9 @@ class Submissions:
             raise DecisionsBehind(f"partition {partition}: {len(self._undecided[partition])} commands are not decided")
 
     def record_of(self, command: OrderCommand, headers: Headers = ()) -> NewRecord:
-        """The record of `order-commands` for `command`."""
+        """The record of `order-commands` for `command`. Raises `NotUpgraded`."""
         partition = self._partition_of(command.order_id)
-        return NewRecord(self._topics.commands, partition, command.order_id.encode(), self._codec.encode(command), 0, headers)
+        return NewRecord(self._topics.commands, partition, command.order_id.encode(), _encoded(self._codec, command), 0, headers)
 
     async def submit(
         self, command: OrderCommand, wait_s: float, contact: NewRecord | None = None, traceparent: bytes | None = None
@@ -290,3 +294,10 @@ class Submissions:
                 return now - since
             self._decided(waiter, partition)
         return 0.0
+
+
+def _encoded(codec: Codec[T], value: T) -> bytes:
+    try:
+        return codec.encode(value)
+    except TooNew as exc:
+        raise NotUpgraded(str(exc)) from None

@@ -1,11 +1,16 @@
 """Deciding: the writer of each partition.
 
-writer_loop   one writer: reads commands, decides, commits in transactions
-desk          the fold of one partition, and the outcome of the next command
-refusing      the refusals that it records
-process       the writers that the group assigns to this process
-fold_check    whether the fold is still in the log
-retention     what the log has deleted, and whether it was needed
-claims        how far commands are decided, when no record shows it
-held_back     partitions blocked by an open transaction
+writer_loop     one writer: reads commands, decides, commits in transactions
+desk            the fold of one partition, and the outcome of the next command
+desk_rows       where its rows are
+readable        the command in a record
+refusing        the refusals that a desk records
+frozen_orders   orders whose fold stopped, and how it resumes
+process         the writers that the group assigns to this process
+order_listener  what observes the orders of the writers
+fold_check      whether the fold is still in the log, and the log is the one from before
+retention       what the log has deleted, and whether it was needed
+gaps            commands that were deleted before they were decided
+claims          how far commands are decided, when no record shows it
+held_back       partitions blocked by an open transaction
 """

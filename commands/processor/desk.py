@@ -7,7 +7,7 @@ decided, so both lead to the same rows. Key spaces, all prefixed with `<partitio
     c/, x/                    outcomes of commands (`ledger.outcomes`)
     n/<number>                the order with this number (`ledger.order_numbers`)
     w/<order_id>              when the next obligation is due: ms since the epoch (`obligations.due_at`)
-    f/<order_id>              the order is frozen: the reason, and the offset of the event that could not be folded
+    f/, h/                    frozen orders, and their records that wait (`frozen_orders`)
     u/<command log, offset>   an unreadable command was refused
     version                   of these rows: a store of another version is deleted and folded again
     meta                      `Meta`: positions, chain, epoch
@@ -17,17 +17,18 @@ from __future__ import annotations
 
 import msgspec
 import structlog
-from msgspec import Struct, ValidationError, convert
+from msgspec import Struct
 from msgspec.structs import replace
 
 from commands.decide import decide, is_foreign
-from commands.decisions import Decision, MalformedCommand, Refusal
+from commands.decisions import Decision, Refusal
 from commands.holds import refuse_held
-from commands.messages import CommandHead, OrderCommand, command_codec
+from commands.messages import OrderCommand
 from commands.obligations import due_at
 from commands.processor.desk_rows import META, VERSION_KEY, clear, is_of_other_version, unreadable_key
+from commands.processor.frozen_orders import FROZEN, FrozenOrder, decode_frozen, fold_held, held_in, held_key
+from commands.processor.readable import check_home, head_of, readable
 from commands.processor.refusing import refusal_again, refusal_of, refusal_of_unreadable
-from ledger.bounds import ID_PATTERN
 from ledger.envelope import EventHeaders, Written, seal
 from ledger.errors import DecodeError, Hole
 from ledger.events import NO_HASH, OrderEvent, OrderRefusal
@@ -36,24 +37,18 @@ from ledger.log import NewRecord, Record, refuse_oversized
 from ledger.order import FoldError, Order
 from ledger.order_numbers import free_number
 from ledger.outcomes import Outcome, decode_outcome, event_row, outcome_key, refusal_row, reused_key
-from ledger.partitioner import partition_for
 from ledger.schemas.codec import event_codec, link_of, refusal_codec
 from ledger.store import Store
 from ledger.topics import Topics
 from ledger.transitions import Code, Operation
 
-# A refusal repeats key, ids and names of its command: a readable command must leave room for it in a record.
-MAX_COMMAND_BYTES = 128 * 1024
 MAX_KEY_BYTES = 1024
-VERSION = b"3"
+VERSION = b"4"
 
 log = structlog.get_logger(__name__)
 
 _decode_order = msgspec.msgpack.Decoder(Order).decode
 _encode = msgspec.msgpack.Encoder().encode
-
-
-msgspec.msgpack.Decoder(CommandHead)  # built here, like all types that several threads use (see `ledger.schemas.codec`)
 
 
 class Meta(Struct, frozen=True, array_like=True):
@@ -77,14 +72,7 @@ class Meta(Struct, frozen=True, array_like=True):
     log_ids: tuple[bytes, bytes] = (b"", b"")
 
 
-class FrozenOrder(Struct, frozen=True, array_like=True):
-    """An order whose fold stopped: the record at `offset` of the partition's events could not be decoded or folded."""
-
-    offset: int
-    reason: str
-
-
-_decode_meta, _decode_frozen = msgspec.msgpack.Decoder(Meta).decode, msgspec.msgpack.Decoder(FrozenOrder).decode
+_decode_meta = msgspec.msgpack.Decoder(Meta).decode
 
 
 class Desk:
@@ -109,7 +97,7 @@ class Desk:
         self._rows: dict[bytes, bytes | None] = {}
         self._folded: dict[str, Order] = {}
         self._asked: set[str] = set()
-        self._commands, self._events, self._refusals = command_codec(), event_codec(), refusal_codec()
+        self._events, self._refusals = event_codec(), refusal_codec()
         raw = store.get(self._prefix + META)
         if is_of_other_version(store, partition, VERSION):
             log.warning("folding the partition again: its store is of another version", partition=partition)
@@ -135,8 +123,8 @@ class Desk:
 
     def frozen(self, order_id: str) -> FrozenOrder | None:
         """Why the fold of this order stopped, if it did."""
-        raw = self._get(b"f/" + order_id.encode())
-        return _decode_frozen(raw) if raw else None
+        raw = self._get(FROZEN + order_id.encode())
+        return decode_frozen(raw) if raw else None
 
     def changed(self) -> list[Order]:
         """Orders folded since the last write."""
@@ -162,7 +150,7 @@ class Desk:
             due = due_at(order)
         except Exception as exc:  # a bug triggered by this order: it must affect only this order
             log.error("obligations of order could not be derived", order_id=order.order_id, exc_info=True)
-            self._freeze(order.order_id, self.meta.events - 1, f"obligations: {type(exc).__name__}")
+            self._freeze(order.order_id, self.meta.events - 1, f"obligations: {type(exc).__name__}", None)
             return None
         return None if due is None else due.to_bytes(8, "big")
 
@@ -192,7 +180,7 @@ class Desk:
         try:
             event = self._events.decode(value)
         except DecodeError as exc:
-            self._freeze((record.key or b"").decode("utf-8", "replace"), record.offset, str(exc))
+            self._freeze((record.key or b"").decode("utf-8", "replace"), record.offset, str(exc), value)
             self.meta = replace(self.meta, chain=chain)
             return
         if event.prev_hash != self.meta.chain:
@@ -201,10 +189,13 @@ class Desk:
             try:
                 after = evolve(self.order(event.order_id), event)
             except FoldError as exc:
-                self._freeze(event.order_id, record.offset, str(exc))
+                self._freeze(event.order_id, record.offset, str(exc), value)
             else:
                 self._put_order(after)
-        self._note_event(event, chain)
+        else:
+            self._rows[held_key(event.order_id, record.offset)] = value
+        self._note_event(event)
+        self.meta = replace(self.meta, chain=chain)
 
     def _fold_refusal(self, record: Record) -> None:
         try:
@@ -215,14 +206,14 @@ class Desk:
             self._note_refusal(refusal)
         self.meta = replace(self.meta, refusal=link_of(record.value or b""))
 
-    def _note_event(self, event: OrderEvent, chain: bytes) -> None:
+    def _note_event(self, event: OrderEvent) -> None:
         key, row = event_row(event)
         self._rows[key] = row
         if (content := event.content) is not None and content.number:
             self._rows[b"n/" + content.number.encode()] = event.order_id.encode()
         self._dealt(event.command_log, event.command_offset, event.batch_first, event.writer_epoch)
         lasting = event.command_offset + 1 if event.command_log == self.meta.command_log else 0
-        self.meta = replace(self.meta, chain=chain, lasting=max(self.meta.lasting, lasting))
+        self.meta = replace(self.meta, lasting=max(self.meta.lasting, lasting))
 
     def _note_refusal(self, refusal: OrderRefusal) -> None:
         if (row := refusal_row(refusal)) is not None:
@@ -237,9 +228,37 @@ class Desk:
             meta = replace(meta, dealt=max(meta.dealt, offset + 1), resume=max(meta.resume, batch_first))
         self.meta = replace(meta, epoch=max(meta.epoch, epoch))
 
-    def _freeze(self, order_id: str, offset: int, reason: str) -> None:
-        log.error("order frozen", order_id=order_id, partition=self.partition, offset=offset, reason=reason)
-        self._rows[b"f/" + order_id.encode()] = _encode(FrozenOrder(offset, reason))
+    def _freeze(self, order_id: str, offset: int, reason: str, value: bytes | None) -> None:
+        """`value`: of the record that cannot be folded; None if all are. The first reason remains."""
+        if value is not None:
+            self._rows[held_key(order_id, offset)] = value
+        if self.frozen(order_id) is None:
+            log.error("order frozen", order_id=order_id, partition=self.partition, offset=offset, reason=reason)
+            self._rows[FROZEN + order_id.encode()] = _encode(FrozenOrder(offset, reason))
+
+    def thaw(self) -> None:
+        """Fold the records that wait for frozen orders, up to the first that this program still cannot fold.
+
+        Then store `rows()`. Call it only when everything before is stored.
+        """
+        prefix = self._prefix + FROZEN
+        for key, raw in list(self._store.scan(prefix)):
+            self._thaw(key[len(prefix) :].decode(), decode_frozen(raw))
+
+    def _thaw(self, order_id: str, frozen: FrozenOrder) -> None:
+        held = held_in(self._store, self._prefix, order_id)
+        thawed = fold_held(order_id, self.order(order_id), frozen, held, self._events.decode)
+        for event in thawed.events:
+            self._note_event(event)
+        if thawed.stopped is frozen:
+            return
+        for offset, _ in held:
+            if thawed.stopped is None or offset < thawed.stopped.offset:
+                self._rows[held_key(order_id, offset)] = None
+        self._rows[FROZEN + order_id.encode()] = None if thawed.stopped is None else _encode(thawed.stopped)
+        if thawed.order is not None:
+            self._put_order(thawed.order)
+        log.warning("order thawed", order_id=order_id, partition=self.partition, offset=frozen.offset, again=thawed.stopped)
 
     def landed(self, topic: str, position: int) -> None:
         """A transaction of this writer ended at `position`, the lowest offset of the next record of `topic` to fold."""
@@ -259,9 +278,9 @@ class Desk:
         """
         flaw = ""
         try:
-            command = self._readable(record)
+            command = readable(record)
         except DecodeError as exc:
-            head = self._head(record)
+            head = head_of(record)
             if head is None:
                 return self._unreadable(record, written, exc)
             command, flaw = head, str(exc)
@@ -283,7 +302,7 @@ class Desk:
                 decision = Refusal(Code.ORDER_NOT_FOUND, "there is no such order")
         else:
             try:
-                self._check_home(command, record)
+                check_home(command, record, self.partition, self._partitions)
                 order, number = self.order(command.order_id), self._number(command)
                 decision = refuse_held(command, order) or decide(command, order, record.timestamp_ms, number)
                 if isinstance(decision, OrderEvent):
@@ -318,39 +337,6 @@ class Desk:
     def _in_use(self, number: str) -> bool:
         return self._get(b"n/" + number.encode()) is not None
 
-    def _readable(self, record: Record) -> OrderCommand:
-        if record.value is not None and len(record.value) > MAX_COMMAND_BYTES:
-            raise DecodeError("too_large", f"{len(record.value)} bytes, more than {MAX_COMMAND_BYTES}")
-        return self._commands.decode(record.value)
-
-    def _head(self, record: Record) -> OrderCommand | None:
-        """The head of a command outside the bounds, if that can be decoded."""
-        if record.value is None or len(record.value) > MAX_COMMAND_BYTES:
-            return None
-        try:
-            head = convert(self._commands.decode_fields(record.value), CommandHead)
-        except (DecodeError, ValidationError):
-            return None
-        if not (ID_PATTERN.fullmatch(head.command_id) and ID_PATTERN.fullmatch(head.order_id)):
-            return None
-        return OrderCommand(
-            command_id=head.command_id,
-            order_id=head.order_id,
-            fingerprint=head.fingerprint,
-            operation="",
-            actor=head.actor,
-            customer_id=head.customer_id,
-        )
-
-    def _check_home(self, command: OrderCommand, record: Record) -> None:
-        """Raises `MalformedCommand` if the order would get an unreachable history, or two."""
-        if not (ID_PATTERN.fullmatch(command.order_id) and ID_PATTERN.fullmatch(command.command_id)):
-            raise MalformedCommand("the order id has an invalid form")
-        if record.key != command.order_id.encode():
-            raise MalformedCommand("the key of the record is not the order id")
-        if partition_for(record.key, self._partitions) != self.partition:
-            raise MalformedCommand("the order belongs to another partition")
-
     def _accept(self, decided: OrderEvent, record: Record, written: Written) -> NewRecord:
         after = evolve(self.order(decided.order_id), decided)
         event = seal(decided, after, written, record.offset, self.meta.chain)
@@ -359,7 +345,8 @@ class Desk:
         refuse_oversized(new)
         due_at(after)  # if this raises, it must be here, where it affects one command, and not when the rows are built
         self._put_order(after)
-        self._note_event(event, link_of(value))
+        self._note_event(event)
+        self.meta = replace(self.meta, chain=link_of(value))
         return new
 
     def _refuse(self, why: Refusal, command: OrderCommand, record: Record, written: Written) -> NewRecord:

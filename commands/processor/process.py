@@ -16,7 +16,8 @@ import structlog
 
 from commands.processor.claims import Claims
 from commands.processor.order_book import OrderBook
-from commands.processor.writer_loop import OrderListener, WriterLoop
+from commands.processor.order_listener import OrderListener
+from commands.processor.writer_loop import WriterLoop
 from ledger.asking import until_answered
 from ledger.errors import ConfigError, LogError
 from ledger.jitter import between

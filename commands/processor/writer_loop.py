@@ -21,7 +21,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Container, Mapping, Sequence
-from typing import Protocol
 
 import structlog
 
@@ -29,12 +28,13 @@ from commands.processor.claims import Claims
 from commands.processor.desk import Desk
 from commands.processor.fold_check import FoldCheck
 from commands.processor.held_back import CHECK_EVERY_S, HeldBack, Landed
+from commands.processor.order_listener import OrderListener
 from commands.processor.retention import Retention
 from ledger.envelope import Written
 from ledger.errors import Discard, Fenced, Gap, HangingTransaction, Hole, LogError, NotThisLog, Rejected
 from ledger.jitter import between
 from ledger.log import EventLog, NewRecord, Reader, Record, TopicPartition
-from ledger.order import Order
+from ledger.schemas.of_the_ledger import learned
 from ledger.store import Store
 from ledger.supervision import WorkerThread
 from ledger.topics import Topics
@@ -54,22 +54,6 @@ GROUP_WAIT_S = 0.003
 STORE_EVERY_RECORDS = 1000
 
 log = structlog.get_logger(__name__)
-
-
-class OrderListener(Protocol):
-    """Observes the orders of this process's writers. Called by the thread of a writer; must not block."""
-
-    def own(self, partitions: Sequence[int]) -> None:
-        """From now on, these partitions are decided here; they are folded to the end."""
-
-    def disown(self, partitions: Sequence[int]) -> None:
-        """These partitions are not decided here, or not for now."""
-
-    def changed(self, orders: Sequence[Order]) -> None:
-        """Orders of own partitions that were just stored."""
-
-    def asked(self, order_ids: Sequence[str]) -> None:
-        """Payments of these orders were requested again, which changed nothing."""
 
 
 class WriterLoop(WorkerThread):
@@ -111,6 +95,7 @@ class WriterLoop(WorkerThread):
         self._left_out: frozenset[int] = frozenset()
         self._dealing: list[Record] = []
         self._unwritable: set[tuple[int, int]] = set()  # (partition, offset) of commands
+        self._learned = 0  # schemas that were known when frozen orders were last tried
         self.held = HeldBack(event_log, writer)
         self._fold_check = FoldCheck(event_log, store, topics, owned, ids)
         self._claims, self._retention = claims, Retention(event_log, topics, claims)
@@ -233,6 +218,7 @@ class WriterLoop(WorkerThread):
             ahead = self._fold_check.ahead_of_open(positions, stable, end)
             if not self._fold_check.check(self._desks, self._positions(ahead), stable):
                 return
+            self._thaw()
             reader.assign(self._positions(ahead))
             self._recheck_s = min(2 * self._recheck_s, CHECK_EVERY_S) if ahead else MARKERS_S
             check_at = time.monotonic() + self._recheck_s
@@ -240,6 +226,8 @@ class WriterLoop(WorkerThread):
                 self._alive = time.monotonic()
                 if ahead and self._alive > check_at:
                     return
+                if learned() != self._learned:
+                    self._thaw()
                 if records := self._poll(reader, STORE_EVERY_RECORDS, STANDBY_S, self._positions):
                     self._fold(records)
         finally:
@@ -258,6 +246,16 @@ class WriterLoop(WorkerThread):
         for record in records:
             self._desks[record.partition].fold(record)
         self._save()
+
+    def _thaw(self) -> None:
+        """Fold what waits for frozen orders, if this program can now."""
+        self._learned = learned()
+        for desk in self._desks.values():
+            desk.thaw()
+        changed = [order for desk in self._desks.values() for order in desk.changed()]
+        self._save()
+        for watcher in self._watchers if self.ready.is_set() else ():
+            watcher.changed(changed)
 
     def _save(self) -> None:
         rows: dict[bytes, bytes | None] = {}
@@ -280,6 +278,7 @@ class WriterLoop(WorkerThread):
         if not self._fold_check.check(self._desks, self._positions(self._left_out), stable):
             self._forget()
             self._retention.skip_expired(self._desks)  # a partition that is folded again begins where its log does
+        self._thaw()
         positions = self._positions(self._left_out)
         todo = {tp for tp, position in positions.items() if position < stable[tp]}
         if not todo:
@@ -343,6 +342,8 @@ class WriterLoop(WorkerThread):
                     raise Discard(f"connection trouble: {trouble}")
                 if self.held.has_ended():
                     raise Discard("a hanging transaction has ended: its partition is resumed")
+                if learned() != self._learned:
+                    self._thaw()
                 records = self._dealing = self._poll(reader, self._most, 0.1, lambda: self._read_to(begins))
                 landed.check(idle=not records)
                 if not records:

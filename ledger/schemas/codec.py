@@ -3,7 +3,8 @@
 Byte 0 is 0, then a 4-byte big-endian schema id, then the Avro body. For every input, a decoder returns a value or raises
 `DecodeError`. Inputs that fastavro would accept or crash on are checked here: schema ids come from an allow-list, the size is
 limited before anything is read, every byte must be used, and the schemas have neither recursion nor array items of zero bytes
-(`tests/unit/test_schemas.py`), so the cost of junk is bounded by its length.
+(`tests/unit/test_schemas.py`), so the cost of junk is bounded by its length. The same holds for schemas of later programs, which
+are learned while the process runs (`of_the_ledger`).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import struct
 from collections.abc import Iterable
 from functools import cache
 from io import BytesIO
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import fastavro
 import msgspec
@@ -21,8 +22,10 @@ from fastavro.types import Schema
 from ledger.audit import AuditRecord
 from ledger.contacts import OrderContact
 from ledger.envelope import body_hash
-from ledger.errors import DecodeError, EncodeError
+from ledger.errors import DecodeError, EncodeError, TooNew
 from ledger.events import OrderEvent, OrderRefusal
+from ledger.levels import LEVEL, level_of_schema, level_of_word
+from ledger.schemas.of_the_ledger import later_schema, level_in_use
 from ledger.schemas.versions import AUDIT, CONTACTS, EVENTS, REFUSALS, SchemaVersion, versions_of
 from ledger.topics import MAX_RECORD_BYTES
 
@@ -32,43 +35,77 @@ PREFIX_BYTES = _PREFIX.size
 _INT_MIN, _INT_MAX = -(2**31), 2**31 - 1
 
 
-class Codec(Generic[T]):
-    """Encodes with the newest schema of a topic, decodes every released one. Thread-safe and stateless."""
+class _Writing(NamedTuple):
+    """How values are written at one feature level."""
 
-    def __init__(self, kind: type[T], schemas: Iterable[SchemaVersion], max_bytes: int = MAX_RECORD_BYTES) -> None:
-        """`schemas`: oldest first, at least one; `kind` has the fields of the newest schema."""
-        self._kind = kind
+    level: int
+    id: int
+    prefix: bytes
+    schema: Schema
+    shape: _Shape
+
+
+class Codec(Generic[T]):
+    """Encodes with the newest schema of a topic that the level in use allows, decodes every known one. Thread-safe."""
+
+    def __init__(
+        self, kind: type[T], schemas: Iterable[SchemaVersion], max_bytes: int = MAX_RECORD_BYTES, word: str = ""
+    ) -> None:
+        """`schemas`: oldest first, at least one; `kind` has the fields of the newest schema.
+
+        `word`: the field with the type of an event or the operation of a command, whose values belong to feature levels.
+        """
+        self._kind, self._word = kind, word
         # msgspec 0.22 inspects a type at its first use, and two threads that do so simultaneously crash the process. From here
         # on it knows `kind` and all nested types.
         msgspec.msgpack.Decoder(kind)
         self._max_bytes = max_bytes
         self._writers: dict[int, Schema] = {}
-        for version in schemas:
+        self._versions = list(schemas)
+        for version in self._versions:
             self._writers[version.id] = fastavro.parse_schema(version.parsed)
-            self._newest_id = version.id
-        self._newest = self._writers[self._newest_id]
-        self._prefix = _PREFIX.pack(0, self._newest_id)
-        self._shape = _Shape(self._newest, {})
+        self._topic = version.topic
+        self._newest = self._writers[version.id]
+        self._prefix = _PREFIX.pack(0, version.id)
+        self._writing = self._at_level(level_in_use())
         # `to_builtins` may leave these out (omit_defaults), and Avro has a default for nullable fields only.
         self._defaults = {f.name: f.default for f in msgspec.structs.fields(kind) if isinstance(f.default, str)}
 
     @property
     def schema_id(self) -> int:
         """Id of the schema used by `encode`."""
-        return self._newest_id
+        return self._write_now().id
+
+    def _at_level(self, level: int) -> _Writing:
+        version = max((v for v in self._versions if level_of_schema(v.topic, v.version) <= level), key=lambda v: v.version)
+        schema = self._writers[version.id]
+        shape = _Shape(schema, {}, refuse_others=version is not self._versions[-1])
+        return _Writing(level, version.id, _PREFIX.pack(0, version.id), schema, shape)
+
+    def _write_now(self) -> _Writing:
+        if self._writing.level != level_in_use():
+            self._writing = self._at_level(level_in_use())
+        return self._writing
 
     def encode(self, value: T) -> bytes:
         """Bytes of `value`. Raises `EncodeError` if it violates the schema, the bounds or the size limit; never repeats it.
 
-        Checking the bounds ensures that it can be decoded: sums of values within them may be outside.
+        Checking the bounds ensures that it can be decoded: sums of values within them may be outside. Raises `TooNew` if the
+        level in use does not allow it.
         """
-        out = BytesIO()
-        out.write(self._prefix)
+        out, writing = BytesIO(), self._write_now()
+        if writing.level < LEVEL and self._word and level_of_word(word := getattr(value, self._word)) > writing.level:
+            raise TooNew(f"{self._kind.__name__} {word} needs feature level {level_of_word(word)}, {writing.level} is in use")
+        out.write(writing.prefix)
         try:
             fields = {**self._defaults, **msgspec.to_builtins(value, builtin_types=(bytes,))}
             msgspec.convert(fields, self._kind)
-            self._shape.prepare(fields)
-            fastavro.schemaless_writer(out, self._newest, fields)
+            writing.shape.prepare(fields)
+            fastavro.schemaless_writer(out, writing.schema, fields)
+        except TooNew as exc:
+            raise TooNew(
+                f"{self._kind.__name__} {exc} needs a later feature level than {writing.level}, which is in use"
+            ) from None
         except msgspec.ValidationError as exc:
             where = str(exc).rpartition("`$.")[2].rstrip("`") or "?"
             raise EncodeError(f"{self._kind.__name__} is out of its bounds: {where}") from None
@@ -125,7 +162,9 @@ class Codec(Generic[T]):
             raise DecodeError("wrong_magic", f"first byte is {data[0]}")
         writer = self._writers.get(schema_id)
         if writer is None:
-            raise DecodeError("unknown_schema_id", str(schema_id))
+            if (later := later_schema(self._topic, schema_id)) is None:
+                raise DecodeError("unknown_schema_id", str(schema_id))
+            writer = self._writers[schema_id] = fastavro.parse_schema(later.parsed)
         return writer
 
 
@@ -135,10 +174,13 @@ class _Shape:
     A record in a union must be named, or fastavro first validates it against each branch (half the time of an event). It would
     take a tuple in a union for such a name, so arrays become lists. It would also write an `int` beyond 32 bits, which no other
     reader could read.
+
+    With `refuse_others`, a value of a field that the schema does not have is refused: fastavro would leave it out.
     """
 
-    def __init__(self, schema: Any, named: dict[str, _Shape]) -> None:
+    def __init__(self, schema: Any, named: dict[str, _Shape], refuse_others: bool = False) -> None:
         named[schema["name"]] = self
+        self._only = {field["name"] for field in schema["fields"]} if refuse_others else None
         self._ints: list[str] = []
         self._records: list[tuple[str, _Shape, str | None]] = []  # the name is set only in a union
         self._arrays: list[tuple[str, _Shape]] = []
@@ -150,15 +192,22 @@ class _Shape:
         if in_union:
             kind = kind[1]
         if isinstance(kind, dict) and kind["type"] == "array":
-            self._arrays.append((name, _shape_of(kind["items"], named)))
+            self._arrays.append((name, self._shape_of(kind["items"], named)))
         elif kind == "int":
             self._ints.append(name)
         elif kind in named if isinstance(kind, str) else kind["type"] == "record":
             tag = (kind if isinstance(kind, str) else kind["name"]) if in_union else None
-            self._records.append((name, _shape_of(kind, named), tag))
+            self._records.append((name, self._shape_of(kind, named), tag))
+
+    def _shape_of(self, kind: Any, named: dict[str, _Shape]) -> _Shape:
+        return named[kind] if isinstance(kind, str) else _Shape(kind, named, self._only is not None)
 
     def prepare(self, fields: dict[str, Any]) -> None:
-        """Adjust `fields` for fastavro. Raises `OverflowError`."""
+        """Adjust `fields` for fastavro. Raises `OverflowError`, `TooNew`."""
+        if self._only is not None:
+            for name in fields.keys() - self._only:
+                if fields[name] not in (None, (), [], ""):
+                    raise TooNew(f"with {name}")
         for name in self._ints:
             number = fields.get(name)
             if number is not None and not _INT_MIN <= number <= _INT_MAX:
@@ -177,10 +226,6 @@ class _Shape:
                 fields[name] = list(items)
 
 
-def _shape_of(kind: Any, named: dict[str, _Shape]) -> _Shape:
-    return named[kind] if isinstance(kind, str) else _Shape(kind, named)
-
-
 def link_of(data: bytes) -> bytes:
     """The `prev_hash` of the next event of the partition: the hash of this value's Avro body."""
     return body_hash(data[PREFIX_BYTES:])
@@ -189,7 +234,7 @@ def link_of(data: bytes) -> bytes:
 @cache
 def event_codec() -> Codec[OrderEvent]:
     """The codec of `order-events`."""
-    return Codec(OrderEvent, versions_of(EVENTS))
+    return Codec(OrderEvent, versions_of(EVENTS), word="type")
 
 
 @cache

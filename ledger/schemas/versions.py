@@ -55,6 +55,13 @@ def schema_id(minified: str) -> int:
     return int.from_bytes(hashlib.sha256(minified.encode()).digest()[:4], "big") >> 1
 
 
+def published(topic: str, version: int, text: str, identity: int) -> SchemaVersion:
+    """A schema as another program published it. Raises `ValueError` if `identity` is not the id of `text`."""
+    if schema_id(text) != identity:
+        raise ValueError(f"schema {identity} of {topic} has another content than its id says")
+    return SchemaVersion(topic, version, text)
+
+
 @cache
 def schema_versions() -> tuple[SchemaVersion, ...]:
     """All released schemas, by topic and version. Raises `ConfigError` if two have the same id or a version is missing."""

@@ -80,7 +80,7 @@ def bulk(
     own = list(range(group, partitions, groups))
     until = log.ends([TopicPartition(topics.events, p) for p in own])
     began, cpu_began = time.time(), cpu_s([os.getpid()])[0]
-    digests = fold_share(KafkaDoors(kafka), Share(topics, state, own, until), ignore_progress)
+    digests = fold_share(KafkaDoors(kafka, topics), Share(topics, state, own, until), ignore_progress)
     ended, used_s = time.time(), cpu_s([os.getpid()])[0] - cpu_began
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     events = sum(digest.events for digest in digests.values())

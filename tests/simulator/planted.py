@@ -63,7 +63,7 @@ def a_refusal_is_dropped() -> Names:
 def a_freeze_is_forgotten_after_a_restart() -> Names:
     def frozen(self: Desk, order_id: str) -> Any:
         raw = self._rows.get(b"f/" + order_id.encode())
-        return desk._decode_frozen(raw) if raw else None
+        return desk.decode_frozen(raw) if raw else None
 
     return [(Desk, "frozen", frozen)]
 

@@ -172,7 +172,7 @@ class Simulation:
     # ---- between chapters
 
     def compact(self) -> None:
-        for tp in (*self._contact_partitions(), TopicPartition(TOPICS.progress, 0)):
+        for tp in (*self._contact_partitions(), TopicPartition(TOPICS.control, 0)):
             self.log.state.compact_partition(tp, self.wall_ms() - CONTACT_TOMBSTONES_MS)
 
     def _let_days_pass(self, days: float) -> None:

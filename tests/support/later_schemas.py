@@ -8,9 +8,17 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
+
+from ledger.events import OrderEvent
+from ledger.log import Record
+from ledger.schemas import of_the_ledger
+from ledger.schemas.codec import Codec, event_codec, link_of
 from ledger.schemas.data_files import data_dir
 from ledger.schemas.versions import EVENTS, SchemaVersion, minify, versions_of
 
@@ -44,9 +52,43 @@ def event_versions() -> tuple[SchemaVersion, SchemaVersion, SchemaVersion]:
     )
 
 
-def folder_with_them(folder: Path) -> Path:
-    """A copy of `avro/` with them as files."""
+def folder_with_them(folder: Path, versions: int = 3) -> Path:
+    """A copy of `avro/` with them as files, up to that version."""
     shutil.copytree(data_dir(), folder)
-    for schema in event_versions()[1:]:
+    for schema in event_versions()[1:versions]:
         (folder / f"{schema.topic}-value.v{schema.version}.avsc").write_text(schema.text)
     return folder
+
+
+def rewritten(records: Iterable[Record], version_of: Callable[[int, OrderEvent], int]) -> list[Record]:
+    """The same events as programs of other versions would have written them, with unbroken chains.
+
+    `version_of(number, event)`: 1, 2 or 3.
+    """
+    writers = [Codec(OrderEvent, event_versions()[: n + 1]) for n in range(3)]
+    chains, again = dict[int, bytes](), []
+    for number, record in enumerate(records):
+        event = event_codec().decode(record.value)
+        event = replace(event, prev_hash=chains.get(record.partition, bytes(32)))
+        value = writers[version_of(number, event) - 1].encode(event)
+        chains[record.partition] = link_of(value)
+        again.append(record._replace(value=value))
+    return again
+
+
+@contextmanager
+def nothing_learned() -> Iterator[None]:
+    """As in a process that has just started; the block may learn schemas, and they are forgotten at its end."""
+    own = {schema.id for schema in versions_of(EVENTS)}
+
+    def forget() -> None:
+        of_the_ledger._later.clear()
+        of_the_ledger.use_level(1)
+        for identity in event_codec()._writers.keys() - own:
+            del event_codec()._writers[identity]
+
+    forget()
+    try:
+        yield
+    finally:
+        forget()

@@ -14,7 +14,7 @@ from commands.processor.process import CommandsProcess
 from ledger.clock import now_ms
 from ledger.errors import LedgerError
 from ledger.events import NO_HASH, Line, OrderEvent, OrderRefusal
-from ledger.log import NewRecord, Record, TopicPartition
+from ledger.log import EventLog, NewRecord, Record, TopicPartition
 from ledger.memory.log import MemoryLog
 from ledger.memory.store import MemoryStore
 from ledger.partitioner import partition_for
@@ -52,13 +52,13 @@ class Ledger:
         self.stores: dict[str, KeptStore] = {}
         self.running: list[Running] = []
 
-    def start(self, instance: str = "one") -> Running:
-        """Start a `commands` process; its stores outlive it, by name."""
+    def start(self, instance: str = "one", log: EventLog | None = None) -> Running:
+        """Start a `commands` process; its stores outlive it, by name. `log`: this log as the process sees it."""
 
         def open_store(name: str) -> KeptStore:
             return self.stores.setdefault(f"{instance}/{name}", KeptStore())
 
-        process = CommandsProcess(self.log, open_store, TOPICS, "app", instance)
+        process = CommandsProcess(log or self.log, open_store, TOPICS, "app", instance)
 
         def run() -> None:
             try:

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -19,24 +18,25 @@ from ledger.ports import free_port
 from ledger.topics import Topics
 from tests.support import loopback
 from tests.support.patience import PATIENCE_S
+from tests.support.programs import THIS, Program
 
 TOKENS = {role: f"test-{role}-token" for role in ("gateway", "admin", "reader", "operator")}
 TOKEN_FILE = {"tokens": [{"name": role, "role": role, "sha256": [hash_token(token)]} for role, token in TOKENS.items()]}
 
 
 class Child:
-    """`python -m api.cli <verb>` with its own environment. `start` also restarts a killed one."""
+    """`python -m api.cli <verb>` with its own environment. `start` also restarts a killed one, perhaps as another `program`."""
 
-    def __init__(self, verb: str, env: dict[str, str], log_file: Path) -> None:
-        self.verb, self.env, self.log_file = verb, env, log_file
+    def __init__(self, verb: str, env: dict[str, str], log_file: Path, program: Program = THIS) -> None:
+        self.verb, self.env, self.log_file, self.program = verb, env, log_file, program
         self.process: subprocess.Popen[bytes] | None = None
         self.exits: list[int] = []
 
     def start(self, before: Sequence[str] = ()) -> None:
         """`before`: words before the command, such as those of another program that starts it in its own place."""
-        command = [*before, sys.executable, "-m", "api.cli", self.verb]
+        command = [*before, *self.program.interpreter, "-m", "api.cli", self.verb]
         with self.log_file.open("ab") as out:
-            self.process = subprocess.Popen(command, env=self.env, stdout=out, stderr=out)
+            self.process = subprocess.Popen(command, env={**self.env, **self.program.env}, stdout=out, stderr=out)
 
     def signal(self, number: signal.Signals) -> None:
         assert self.process is not None
@@ -112,10 +112,10 @@ class LedgerNode:
     def state_dir(self, node: str) -> Path:
         return self.folder / f"state-{node}"
 
-    def child(self, verb: str, node: str = "one") -> Child:
+    def child(self, verb: str, node: str = "one", program: Program = THIS) -> Child:
         """A process of this ledger, not started yet."""
         env = self._env | {"NODE_ID": node, "STATE_DIR": str(self.state_dir(node))}
-        child = Child(verb, env, self.folder / f"{verb}-{node}.log")
+        child = Child(verb, env, self.folder / f"{verb}-{node}.log", program)
         self.children.append(child)
         return child
 

@@ -19,10 +19,13 @@ AFTERWARDS_ORDERS = 100
 SESSIONS = 16
 
 
-async def load_during(node: LedgerNode, striking: Callable[[], bool]) -> tuple[Gateway, int]:
-    """Sessions while `striking()`, and a hundred more. Returns the gateway and the number of sessions."""
+async def load_during(node: LedgerNode, striking: Callable[[], bool], first: int = 1) -> tuple[Gateway, int]:
+    """Sessions while `striking()`, and a hundred more. Returns the gateway and the number of sessions.
+
+    `first`: number of the first session; loads that run beside each other need numbers of their own.
+    """
     async with Gateway(node.url, TOKENS["gateway"], connections=SESSIONS) as gateway:
-        number, after = 0, AFTERWARDS_ORDERS
+        number, after = first - 1, AFTERWARDS_ORDERS
         running: set[asyncio.Task[None]] = set()
         while after:
             if not striking():
@@ -34,7 +37,7 @@ async def load_during(node: LedgerNode, striking: Callable[[], bool]) -> tuple[G
                 for task in done:
                     task.result()
         await asyncio.gather(*running)
-        return gateway, number
+        return gateway, number + 1 - first
 
 
 def lost(acknowledged: Iterable[Acknowledged], ledger: checker.Ledger) -> list[str]:

@@ -86,6 +86,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
             "ledger/progress.py",
             "ledger/reading.py",
             "ledger/sparse_keys.py",
+            "ledger/upgrades/",
             "ledger/walk.py",
         ),
         ("ledger/log.py", "ledger/store.py"),

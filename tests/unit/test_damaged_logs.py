@@ -16,6 +16,7 @@ from typing import Any
 
 import fastavro
 import pytest
+from msgspec.structs import replace
 
 from api.cli.archive import BrokenLog, check_archive
 from ledger.archive import (
@@ -35,10 +36,12 @@ from ledger.archive import (
 )
 from ledger.log import EventLog, Record, TopicPartition
 from ledger.memory.store import MemoryStore
+from ledger.schemas.of_the_ledger import learn
 from ledger.topics import Topics
 from projections.databases import Databases, OpenStore
 from projections.verify import Findings, HeadsError, LogWalk, read_heads, sign_heads
 from tests.benchmarks.lives import decided_lives, read_back
+from tests.support import later_schemas
 
 PARTITIONS = 2
 HEADER = Header("2030-01-01T00:00:00+00:00", PARTITIONS, ("order-events", "order-refusals"), bytes(16), {})
@@ -70,8 +73,8 @@ def entries() -> list[Entry]:
     return [Entry(EVENTS, *record[1:]) for record in records]
 
 
-def archive(path: Path, entries: list[Entry], heads: Any, block_bytes: int = BLOCK_BYTES) -> None:
-    writer = ArchiveWriter(io.BytesIO(), HEADER, block_bytes)
+def archive(path: Path, entries: list[Entry], heads: Any, block_bytes: int = BLOCK_BYTES, header: Header = HEADER) -> None:
+    writer = ArchiveWriter(io.BytesIO(), header, block_bytes)
     for entry in entries:
         writer.write(entry)
     with path.open("wb") as file:
@@ -89,6 +92,13 @@ def whole(entries: list[Entry], tmp_path_factory: pytest.TempPathFactory) -> tup
     archive(path, entries, {})
     with pytest.raises(BrokenLog, match="does not end with the head in the header"):
         check(path)
+    heads = heads_of(entries)
+    archive(path, entries, heads)
+    return path, heads
+
+
+def heads_of(entries: list[Entry]) -> Any:
+    """The heads of the chains of a correct log."""
     names, findings = Topics(), Findings()
     databases = Databases(lambda name: MemoryStore(), names, range(PARTITIONS), None)
     walk = LogWalk(databases, findings, {})
@@ -99,8 +109,24 @@ def whole(entries: list[Entry], tmp_path_factory: pytest.TempPathFactory) -> tup
         databases.write_chunk(tp, [record])
     walk.end()
     assert findings.well
-    archive(path, entries, findings.heads)
-    return path, findings.heads
+    return findings.heads
+
+
+def test_an_archive_of_a_later_program_is_checked_with_the_schemas_in_its_header(tmp_path: Path) -> None:
+    first, second, _ = later_schemas.event_versions()
+    with later_schemas.nothing_learned():
+        assert learn(second)
+        lives = read_back(decided_lives(Topics(), PARTITIONS, 60, now_ms=1_700_000_000_000))
+        entries = [Entry(EVENTS, *record[1:]) for record in later_schemas.rewritten(lives, lambda number, event: 1 + number % 2)]
+        heads = heads_of(entries)
+    one = tmp_path / "one"
+    schemas = {first.id: first.text, second.id: second.text, 7: "{", second.id ^ 1: second.text}
+    archive(one, entries, heads, header=replace(HEADER, schemas=schemas))
+    with later_schemas.nothing_learned():
+        assert check(one)[1].events == len(entries)
+    archive(one, entries, heads, header=replace(HEADER, schemas={first.id: first.text}))
+    with later_schemas.nothing_learned(), pytest.raises(BrokenLog, match="unknown_schema_id"):
+        check(one)
 
 
 def test_an_intact_archive_passes_and_comes_back_byte_for_byte(whole: tuple[Path, Any], entries: list[Entry]) -> None:

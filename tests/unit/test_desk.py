@@ -8,7 +8,8 @@ import pytest
 from msgspec.structs import replace
 
 from commands.messages import command_codec
-from commands.processor.desk import MAX_COMMAND_BYTES, Desk
+from commands.processor.desk import Desk
+from commands.processor.readable import MAX_COMMAND_BYTES
 from commands.processor.refusing import MAX_ORIGINAL_BYTES
 from ledger import events as e
 from ledger.envelope import Written

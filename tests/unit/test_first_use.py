@@ -78,7 +78,7 @@ def test_every_type_is_known_before_it_is_used() -> None:
 CONVERTS = {
     "ledger/schemas/codec.py",
     "commands/reconciler/stripe_facts.py",
-    "commands/processor/desk.py",
+    "commands/processor/readable.py",
     "api/cli/messages.py",  # a verb, which reads one order in one thread
 }
 
