@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from api.cli.acts import ActOptions, Acts, Ask, actor, confirmed
 from api.cli.inspection import as_json, node_of, show
-from api.cli.positions import Holder, Node
+from api.cli.positions import Holder, MissingCommands, Node
 from api.cli.terminal import Terminal, write_json
 from api.processes.patient_log import patient
 from api.processes.wiring import forget_contacts, open_log
@@ -13,6 +13,7 @@ from commands.processor.desk_rows import clear
 from ledger.audit import DONE, GAP_ACCEPTANCE, LOG_ADOPTION, REQUESTED
 from ledger.errors import ConfigError
 from ledger.kafka.settings import KafkaSettings
+from ledger.log import EventLog
 from ledger.log_identity import verdict_of
 from ledger.progress import accept_gap
 from ledger.topics import Topics
@@ -109,8 +110,7 @@ def run_accept_gap(kafka: KafkaSettings, settings: Settings, options: ActOptions
     event_log = patient(open_log(kafka, settings.topics))
     acts = Acts(event_log, settings, GAP_ACCEPTANCE, options.why)
     acts.record(REQUESTED, count=count)
-    for gap in missing:
-        accept_gap(event_log, settings.topics, gap.partition, gap.last + 1, actor())
+    accept(event_log, settings.topics, missing)
     acts.record(DONE, count=count)
     if terminal.as_json:
         rows = [{"partition": gap.partition, "first": gap.first, "last": gap.last} for gap in missing]
@@ -118,3 +118,9 @@ def run_accept_gap(kafka: KafkaSettings, settings: Settings, options: ActOptions
     else:
         terminal.out.print("Done. `commands` of every node continues behind them at its next start.")
     return 0
+
+
+def accept(event_log: EventLog, topics: Topics, missing: list[MissingCommands]) -> None:
+    """Note in the log, for every node, that the missing commands will never be decided. Raises `LogError`."""
+    for gap in missing:
+        accept_gap(event_log, topics, gap.partition, gap.last + 1, actor())

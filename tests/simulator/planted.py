@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from commands.processor import desk, fold_check
+from commands.processor import fold_check, frozen_orders
 from commands.processor.desk import Desk
 from commands.processor.fold_check import FoldCheck
 from commands.processor.held_back import HeldBack
@@ -63,7 +63,7 @@ def a_refusal_is_dropped() -> Names:
 def a_freeze_is_forgotten_after_a_restart() -> Names:
     def frozen(self: Desk, order_id: str) -> Any:
         raw = self._rows.get(b"f/" + order_id.encode())
-        return desk.decode_frozen(raw) if raw else None
+        return frozen_orders.decode_frozen(raw) if raw else None
 
     return [(Desk, "frozen", frozen)]
 

@@ -186,7 +186,7 @@ def test_commands_that_are_gone_are_given_up_once_and_the_rest_continues(shop: S
     assert node.unfolded() == []
     missing = node.missing_commands()
     assert sum(gap.last - gap.first + 1 for gap in missing) == lost
-    accept(node, missing)
+    accept(shop.log, TOPICS, missing)
     assert shop.node().missing_commands() == []
     shop.work("after1", "after2")
     assert {e.order_id for e in shop.events()} == {place(key).order_id for key in [*KEYS, "after1", "after2"]}

@@ -11,7 +11,7 @@ from ledger.errors import Discard, Fenced
 from ledger.log import NewRecord, TopicPartition
 from ledger.topics import Topics
 from tests.simulator.scheduling import Machine, Scheduler
-from tests.simulator.unkind_log import ALL, Fate, UnkindLog, UnkindWriter
+from tests.simulator.unkind_log import Fate, UnkindLog, UnkindWriter
 
 TOPICS = Topics()
 EVENTS, REFUSALS = TopicPartition(TOPICS.events, 0), TopicPartition(TOPICS.refusals, 0)
@@ -140,6 +140,6 @@ def test_retention_and_compaction_keep_offsets_and_what_was_committed_is_known()
     world.does(lambda: [writer.transact(BOTH) for _ in range(3)])
     state.expire(EVENTS, 1 << 50, keep_from=3)
     assert world.log.starts([EVENTS]) == {EVENTS: 3}
-    state.expire(EVENTS, 1 << 50, ALL)
+    state.expire(EVENTS, 1 << 50)
     assert world.log.starts([EVENTS]) == world.log.ends([EVENTS])
     assert world.values(EVENTS) == [b"one"] * 3
