@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from commands.processor import fold_check, frozen_orders
+from commands.processor import desk, fold_check, frozen_orders
 from commands.processor.desk import Desk
 from commands.processor.fold_check import FoldCheck
 from commands.processor.held_back import HeldBack
