@@ -22,10 +22,10 @@ def check_replicas(event_log: EventLog, settings: Settings, stopping: threading.
     """
     if settings.app_env != "production":
         return True
-    found = until_answered(lambda: event_log.durability(settings.topics.names), stopping)
-    if found is None:
+    topics = until_answered(lambda: event_log.durability(settings.topics.names), stopping)
+    if topics is None:
         return False
-    lines = weaknesses(found)
+    lines = weaknesses(topics)
     if lines and not settings.allow_few_replicas:
         needed = "production needs what is named, or ALLOW_FEW_REPLICAS=true"
         raise ConfigError("\n".join(f"{line}: {needed}" for line in lines))

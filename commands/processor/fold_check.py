@@ -83,7 +83,10 @@ class FoldCheck:
             self._not_ahead({tp: at for tp, at in positions.items() if tp.partition not in cleared}, stable)
         except NotThisLog:
             ahead = {tp.partition for tp, at in positions.items() if at > stable[tp]}
-            cleared |= self.compare([desks[p] for p in sorted(ahead)])  # a restored log, if these have no topic ids
+            again = self.compare([desks[p] for p in sorted(ahead)])  # a restored log, if these have no topic ids
+            if ahead - again:
+                raise
+            cleared |= again
             unsure -= ahead
         links = {TopicPartition(self._topics.events, p): desks[p].meta.chain for p in unsure - other}
         links |= {TopicPartition(self._topics.refusals, p): desks[p].meta.refusal for p in unsure - other}

@@ -322,29 +322,17 @@ class WriterLoop(WorkerThread):
             reader.assign(begins)
             # Once more, although nothing was decided: a group forgets what was noted for a partition a week ago.
             self._on_dealt({TopicPartition(self._topics.commands, p): self._desks[p].meta.dealt for p in decided})
-            log.info(
-                "writer ready",
-                writer=self.writer,
-                partitions=decided,
-                epoch=epoch,
-                folded=folded,
-                init_ms=round((inited - began) * 1000),
-                fold_ms=round((time.monotonic() - inited) * 1000),
-            )
+            took = {"init_ms": round((inited - began) * 1000), "fold_ms": round((time.monotonic() - inited) * 1000)}
+            log.info("writer ready", writer=self.writer, partitions=decided, epoch=epoch, folded=folded, **took)
             self.ready.set()
             for watcher in self._watchers:
                 watcher.own(decided)
             landed = Landed(self._log)
             while self._owned.is_set():
                 self._claims.check({p: self._desks[p] for p in decided})
-                self._where, self._alive = "read", time.monotonic()
                 if trouble := writer.trouble():
                     raise Discard(f"connection trouble: {trouble}")
-                if self.held.has_ended():
-                    raise Discard("a hanging transaction has ended: its partition is resumed")
-                if learned() != self._learned:
-                    self._thaw()
-                records = self._dealing = self._poll(reader, self._most, 0.1, lambda: self._read_to(begins))
+                records = self._next_commands(reader, begins)
                 landed.check(idle=not records)
                 if not records:
                     continue
@@ -366,6 +354,16 @@ class WriterLoop(WorkerThread):
             if reader is not None:
                 reader.close()
             writer.close()
+
+    def _next_commands(self, reader: Reader, begins: Mapping[TopicPartition, int]) -> list[Record]:
+        """Raises `Discard` if the incarnation must start over."""
+        self._where, self._alive = "read", time.monotonic()
+        if self.held.has_ended():
+            raise Discard("a hanging transaction has ended: its partition is resumed")
+        if learned() != self._learned:
+            self._thaw()
+        self._dealing = self._poll(reader, self._most, 0.1, lambda: self._read_to(begins))
+        return self._dealing
 
     def _read_to(self, begins: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
         """Positions in the commands, read from `begins` on."""

@@ -11,7 +11,7 @@ from tests.support.stage import Stage
 
 def test_one_broker_keeps_one_replica_and_a_missing_topic_is_named(stage: Stage) -> None:
     topic = stage.topic(partitions=2)
-    found = stage.log.durability([topic])
-    assert found[0] == Durability(topic, 1, 1, False)
+    topics = stage.log.durability([topic])
+    assert topics[0] == Durability(topic, 1, 1, False)
     with pytest.raises(LogError, match="nowhere"):
         stage.log.durability([topic, "nowhere"])

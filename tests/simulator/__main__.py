@@ -38,17 +38,17 @@ def _replay(seed: int, shrink: bool) -> int:
 
 
 def _campaign(first: int, count: int) -> int:
-    began, found = time.process_time(), 0
+    began, failed = time.process_time(), 0
 
     def progress(seed: int, _seen: Counter[str]) -> None:
         done = seed - first + 1
         if done % 1_000 == 0 or done == count:
-            print(f"{done} seeds, {found} failed, {time.process_time() - began:.0f} s of CPU", file=sys.stderr, flush=True)
+            print(f"{done} seeds, {failed} failed, {time.process_time() - began:.0f} s of CPU", file=sys.stderr, flush=True)
 
     for failure in failures(range(first, first + count), progress):
-        found += 1
+        failed += 1
         print(failure, flush=True)
-    return int(bool(found))
+    return int(bool(failed))
 
 
 if __name__ == "__main__":

@@ -82,7 +82,7 @@ class Universe:
         """Clients of one process."""
         return Ports(PaymentDoor(self), {service: StockDoor(self, service) for service in SERVICES})
 
-    async def ask(self, what: str, act: Callable[[], Answer]) -> Answer:
+    async def ask(self, call: str, act: Callable[[], Answer]) -> Answer:
         """A request and its answer, over a network."""
         chance, loop = self._chance, asyncio.get_running_loop()
         happens = (
@@ -96,7 +96,7 @@ class Universe:
 
         def arrive() -> None:
             answer = act() if happens != "lost" else Unknown("lost")
-            self.note(f"{what}: {answer}{f', {happens}' if happens else ''}")
+            self.note(f"{call}: {answer}{f', {happens}' if happens else ''}")
             if happens in ("lost", "unanswered"):
                 answer = Unknown(happens)
             if happens == "twice":

@@ -135,8 +135,8 @@ def _orders(chance: random.Random, sent: list[dict[str, Any]], first: int) -> li
     for _ in range(chance.randint(0, 3)):
         steps.append(Step(chance.randrange(ACTIVE_MS), "webhook", {"order": chance.choice(sent)["order"]}))
     for _ in range(chance.randint(0, 4)):
-        looked = chance.choice(sent)
-        steps.append(Step(chance.randrange(ACTIVE_MS), "look", {"id": looked["id"], "serve": chance.randrange(SERVES)}))
+        command = chance.choice(sent)
+        steps.append(Step(chance.randrange(ACTIVE_MS), "read outcome", {"id": command["id"], "serve": chance.randrange(SERVES)}))
     return steps
 
 

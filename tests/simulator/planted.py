@@ -201,7 +201,7 @@ def a_reservation_is_repeated_under_another_key() -> Names:
 
 
 @bug
-def an_order_that_changed_is_not_looked_at() -> Names:
+def an_order_that_changed_is_not_checked() -> Names:
     """The reconciler learns of no batch, only of what is owed when a writer becomes ready."""
     finish = WriterLoop._finish
 

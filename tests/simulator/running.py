@@ -55,20 +55,20 @@ def run_plan(plan: Plan, say: Callable[[str], None] | None = None) -> Outcome:
     simulation = Simulation(plan, say)
     with (
         simulated(simulation.scheduler, simulation.wall_ms, simulation.fresh_id, plan.seed),
-        quiet() if say is None else _told(simulation),
+        quiet() if say is None else _noted(simulation),
     ):
         problems = simulation.run()
     return Outcome(problems, simulation.log.state.seen)
 
 
 @contextmanager
-def _told(simulation: Simulation) -> Iterator[None]:
+def _noted(simulation: Simulation) -> Iterator[None]:
     """Log lines of the product go to the history of the run."""
 
     def line(logger: Any, method: str, event: EventDict) -> EventDict:
         event.pop("exc_info", None)
-        what = event.pop("event")
-        simulation.note(f"{what} {' '.join(f'{name}={value}' for name, value in event.items())}")
+        message = event.pop("event")
+        simulation.note(f"{message} {' '.join(f'{name}={value}' for name, value in event.items())}")
         raise structlog.DropEvent
 
     structlog.configure(processors=[line])

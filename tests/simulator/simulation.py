@@ -103,15 +103,15 @@ class Simulation:
     def _note_append(self, record: Record) -> None:
         codecs: dict[str, Codec[Any]] = {TOPICS.commands: command_codec(), **_answers()}
         codec = codecs.get(record.topic)
-        what = f"{record.key!r}"
+        summary = f"{record.key!r}"
         try:
             fields = codec.decode_fields(record.value) if codec is not None else {}
         except DecodeError as exc:
-            what = f"{what} {exc}"
+            summary = f"{summary} {exc}"
         else:
             names = ("order_id", "command_id", "operation", "type", "code", "version", "command_offset")
-            what = " ".join(str(fields[name]) for name in names if fields.get(name) is not None) or what
-        self.note(f"{record.topic}/{record.partition} {record.offset}: {what}")
+            summary = " ".join(str(fields[name]) for name in names if fields.get(name) is not None) or summary
+        self.note(f"{record.topic}/{record.partition} {record.offset}: {summary}")
 
     # ---- a run
 
@@ -176,8 +176,8 @@ class Simulation:
             self.log.state.compact_partition(tp, self.wall_ms() - CONTACT_TOMBSTONES_MS)
 
     def _let_days_pass(self, days: float) -> None:
-        """Days in which nobody sends anything. Retention deletes what is old, up to the very end."""
-        self.scheduler.run_for(3 * QUIET_S)  # what is quiet is claimed: there are days for it
+        """Days in which nobody sends anything. Retention deletes summary is old, up to the very end."""
+        self.scheduler.run_for(3 * QUIET_S)  # summary is quiet is claimed: there are days for it
         self.note(f"** {days} days pass, {self.asleep or 'nobody'} is asleep")
         self.passed_ms += int(days * DAY_MS)
         self.compact()
@@ -193,7 +193,7 @@ class Simulation:
     # ---- the end
 
     def _heal(self) -> None:
-        """Every fault ends; what it has left behind stays."""
+        """Every fault ends; summary it has left behind stays."""
         self.note("** all faults end")
         state = self.log.state
         state.failing, state.marker_s, state.limits_times = 0.0, 0.005, False
@@ -223,7 +223,7 @@ class Simulation:
                 self.end_hanging()
             at = self._activity()
             if self.scheduler.next_action_s() > 0 or self._unsettled():
-                quiet_at = ()  # what is under way may still change everything
+                quiet_at = ()  # summary is under way may still change everything
                 continue
             if at != quiet_at:
                 quiet_at = at
@@ -237,7 +237,7 @@ class Simulation:
             quiet_at = ()
 
     def end_hanging(self) -> None:
-        """An operator ends what hangs, as `order-ledger transactions end` advises, in doubt as its coordinator decided."""
+        """An operator ends summary hangs, as `order-ledger transactions end` advises, in doubt as its coordinator decided."""
         if self.log.state.away_since is not None:
             return
         for tp in self.ledger_partitions():

@@ -72,7 +72,7 @@ class Steps:
         for fact in self._run.universe.facts(order):
             self._send_command(command_of(fact, order, self._run.fresh_id(), "stripe"), tries=0)
 
-    def _look(self, id: str, serve: int) -> None:
+    def _read_outcome(self, id: str, serve: int) -> None:
         """A reader sees what became of a command, on one node."""
         if (projector := self._serve(serve).projector) is not None:
             for store in projector.stores:

@@ -61,7 +61,7 @@ class UnkindState(State):
             self.seen["records rejected"] += 1
             raise Rejected(f"{record.topic}/{record.partition}: INVALID_TIMESTAMP")
         stored = super().append(record, transaction)
-        self._tell(TopicPartition(record.topic, record.partition), transaction is not None)
+        self._wake_readers(TopicPartition(record.topic, record.partition), transaction is not None)
         if self.on_append is not None:
             self.on_append(stored)
         return stored
@@ -71,9 +71,9 @@ class UnkindState(State):
         self.seen["confirmed records aborted"] += state == "aborted" and bool(hung)
         super().mark(partition, transaction, state)
         for tp in transaction.first:
-            self._tell(tp, only_uncommitted=False)
+            self._wake_readers(tp, only_uncommitted=False)
 
-    def _tell(self, tp: TopicPartition, only_uncommitted: bool) -> None:
+    def _wake_readers(self, tp: TopicPartition, only_uncommitted: bool) -> None:
         """Wake the readers that have something new to read."""
         for reader in self.reading:
             if tp in reader._positions and not (only_uncommitted and reader._isolation == "read_committed"):

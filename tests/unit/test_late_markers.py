@@ -9,6 +9,7 @@ import pytest
 
 from commands.messages import OrderCommand
 from commands.processor import fold_check
+from commands.processor.desk import Desk
 from commands.processor.fold_check import AHEAD_S, BETWEEN_ANSWERS_S, FoldCheck
 from ledger.errors import Discard, Hole, LogUnavailable
 from ledger.log import NewRecord, TopicPartition
@@ -103,13 +104,17 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
+def check_of_two() -> FoldCheck:
+    return FoldCheck(MemoryLog(), MemoryStore(), TOPICS, [0, 1], {TOPICS.events: bytes(16), TOPICS.refusals: bytes(16)})
+
+
 def too_low(check: FoldCheck, tp: TopicPartition = TP) -> None:
     """The log answers that it ends before the fold of `tp`."""
-    check.check({}, {tp: 8}, {tp: 7})
+    check.check({p: Desk(MemoryStore(), p, 2, TOPICS, bytes(16)) for p in (0, 1)}, {tp: 8}, {tp: 7})
 
 
 def test_a_log_that_answers_for_a_minute_that_it_ends_too_early_has_lost_records(clock: Clock) -> None:
-    check = FoldCheck(MemoryLog(), MemoryStore(), TOPICS, [0, 1])
+    check = check_of_two()
     ends_at = clock.now_s + AHEAD_S
     while clock.now_s < ends_at:
         with pytest.raises(Discard):
@@ -121,7 +126,7 @@ def test_a_log_that_answers_for_a_minute_that_it_ends_too_early_has_lost_records
 
 def test_an_outage_is_no_evidence_that_the_log_lost_records(clock: Clock) -> None:
     """Two leaders in a row report too low an end, and between them nobody answers for an hour."""
-    check = FoldCheck(MemoryLog(), MemoryStore(), TOPICS, [0, 1])
+    check = check_of_two()
     with pytest.raises(Discard):
         too_low(check)
     clock.now_s += 3600
@@ -133,7 +138,7 @@ def test_an_outage_is_no_evidence_that_the_log_lost_records(clock: Clock) -> Non
 
 
 def test_each_partition_has_its_own_patience(clock: Clock) -> None:
-    check = FoldCheck(MemoryLog(), MemoryStore(), TOPICS, [0, 1])
+    check = check_of_two()
     for tp in (TP, OTHER) * 40:
         with pytest.raises(Discard):
             too_low(check, tp)

@@ -18,6 +18,7 @@ from ledger.topics import Topics
 TOPICS = Topics()
 TP = TopicPartition(TOPICS.events, 0)
 QUESTIONS: dict[str, Callable[[EventLog], Any]] = {
+    "durability": lambda log: log.durability([TOPICS.events]),
     "partitions": lambda log: log.partitions(TOPICS.events),
     "topic_id": lambda log: log.topic_id(TOPICS.events),
     "check_topics": lambda log: log.check_topics(TOPICS.specs(4, 1)),

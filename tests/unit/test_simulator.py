@@ -33,8 +33,8 @@ def run() -> tuple[list[Failure], Counter[str]]:
     return list(failures(range(SEEDS), lambda seed, happened: seen.update(happened))), seen
 
 
-def report(found: list[Failure]) -> str:
-    return "\n\n".join(map(str, found[:5]))
+def report(failed: list[Failure]) -> str:
+    return "\n\n".join(map(str, failed[:5]))
 
 
 def test_every_seed_keeps_every_promise(run: tuple[list[Failure], Counter[str]]) -> None:
@@ -50,9 +50,9 @@ def test_the_log_was_unkind_in_every_way(run: tuple[list[Failure], Counter[str]]
 def test_twenty_thousand_seeds_keep_every_promise() -> None:
     seen: Counter[str] = Counter()
     began = time.process_time()
-    found = list(failures(range(CAMPAIGN_SEEDS), lambda seed, happened: seen.update(happened)))
+    failed = list(failures(range(CAMPAIGN_SEEDS), lambda seed, happened: seen.update(happened)))
     print(f"\n{CAMPAIGN_SEEDS} seeds in {time.process_time() - began:.0f} s of CPU: {dict(seen)}")
-    assert found == [], report(found)
+    assert failed == [], report(failed)
 
 
 # ---- a seed is one run
@@ -86,15 +86,15 @@ def test_a_seed_is_the_same_run_in_another_process() -> None:
 
 def find(name: str, seeds: int) -> Failure:
     with planted(name):
-        found = next(failures(range(seeds)), None)
-    assert found is not None, f"{name}: not found in {seeds} seeds"
-    return found
+        failure = next(failures(range(seeds)), None)
+    assert failure is not None, f"{name}: not found in {seeds} seeds"
+    return failure
 
 
 @pytest.mark.parametrize("name", [name for name in BUGS if name not in RARE])
 def test_a_planted_bug_is_found_in_the_seeds_of_the_suite(name: str) -> None:
-    found = find(name, SEEDS)
-    assert outcome_of(plan_of(found.seed)).problems == [], "without the bug, the same seed goes well"
+    failure = find(name, SEEDS)
+    assert outcome_of(plan_of(failure.seed)).problems == [], "without the bug, the same seed goes well"
 
 
 @pytest.mark.campaign
@@ -105,9 +105,9 @@ def test_a_rare_bug_is_found_in_the_seeds_of_the_campaign(name: str) -> None:
 
 def test_a_failure_says_how_to_replay_it() -> None:
     with planted("a refusal is dropped"):
-        found = next(failures(range(10)))
-    assert f"uv run python -m tests.simulator {found.seed}" in str(found)
-    assert "has no answer" in str(found)
+        failure = next(failures(range(10)))
+    assert f"uv run python -m tests.simulator {failure.seed}" in str(failure)
+    assert "has no answer" in str(failure)
 
 
 def test_a_failure_is_shrunk_to_the_steps_that_it_needs() -> None:
