@@ -81,7 +81,16 @@ class Settings(BaseSettings):
         description="partitions of the order topics, used when they are created; cannot be changed later",
     )
     writers: int = Field(
-        default=1, ge=1, le=1000, description="partitions of order-writers, used when it is created; cannot be changed later"
+        default=1,
+        ge=1,
+        le=1000,
+        description="partitions of order-writers, used when it is created; changed by `order-ledger writers set`",
+    )
+    standby_writers: int = Field(
+        default=1,
+        ge=0,
+        le=1000,
+        description="writers that a `commands` follows besides its own, to take them over within seconds",
     )
     app_id: str = Field(
         default="order-ledger",

@@ -16,6 +16,7 @@ ATTENTION_RESOLUTION = "attention_resolution"  # staff resolved the attention of
 TOKENS_RELOAD = "tokens_reload"
 LOG_ADOPTION = "log_adoption"  # a node took a log as it is, instead of the one from before
 GAP_ACCEPTANCE = "gap_acceptance"  # commands that were deleted before they were decided were given up
+WRITERS_CHANGE = "writers_change"  # the number of writers was set
 ORDER_FREEZE, ORDER_THAW = "order_freeze", "order_thaw"
 ACTIONS = (
     CONTACT_READ,
@@ -27,6 +28,7 @@ ACTIONS = (
     GAP_ACCEPTANCE,
     ORDER_FREEZE,
     ORDER_THAW,
+    WRITERS_CHANGE,
 )
 
 DONE = "done"

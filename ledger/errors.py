@@ -127,6 +127,12 @@ class NotThisLog(Hole):
     code = "not_this_log"
 
 
+class OtherLayout(LedgerError):
+    """The number of writers was changed while this process ran. The message says what to do."""
+
+    code = "other_layout"
+
+
 class Gap(Hole):
     """Commands were deleted before they were decided. The message says what to do."""
 

@@ -245,6 +245,12 @@ class EventLog(Protocol):
     def check_topics(self, specs: Iterable[TopicSpec]) -> None:
         """Compare without creating anything. Raises `TopicMismatch`, or `LogError` if a topic is missing."""
 
+    def replace_topic(self, spec: TopicSpec, timeout_s: float = 30.0) -> None:
+        """Delete a topic without records, if it exists, and create it as `spec` says, with another id and no history.
+
+        On return, every partition has a leader. Raises `LogError`, also if the topic has records.
+        """
+
     def durability(self, topics: Iterable[str]) -> list[Durability]:
         """How `topics` are replicated, and what commits depend on besides. Raises `LogError` if a topic is missing."""
 

@@ -9,6 +9,8 @@ import typer
 from api.cli.options import DEFAULT_DATA_DIR, REPAIR, AsJson, DataDir, kafka_of, settings_of, terminal
 
 app = typer.Typer()
+writers_app = typer.Typer(help="How many writers share the partitions: show them, change their number.", no_args_is_help=True)
+app.add_typer(writers_app, name="writers", rich_help_panel=REPAIR)
 
 Why = Annotated[str, typer.Option("--why", help="The reason, for the audit. No personal data.", show_default=False)]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
@@ -87,3 +89,30 @@ def thaw(
 
     options = FreezeOptions(why=why, yes=yes, order_id=order, deed="thaw", fold_again=fold_again)
     raise typer.Exit(run_freeze(kafka_of(data_dir), settings_of(data_dir), options, terminal(as_json), typer.confirm))
+
+
+@writers_app.command("show")
+def show_writers(data_dir: DataDir = DEFAULT_DATA_DIR, as_json: AsJson = False) -> None:
+    """Show which partitions each writer decides, and whether a process holds it."""
+    from api.cli.writers import run_show
+
+    raise typer.Exit(run_show(kafka_of(data_dir), settings_of(data_dir), terminal(as_json)))
+
+
+@writers_app.command("set")
+def set_writers(
+    count: Annotated[int, typer.Argument(min=1, help="The new number of writers, at most the number of partitions.")],
+    why: Why,
+    yes: Yes = False,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    as_json: AsJson = False,
+) -> None:
+    """Change the number of writers, so that more or fewer processes share the work.
+
+    Stop every `commands` of this ledger first; `serve` may run. Then set WRITERS to the new number for every process, and start
+    `commands` again. One that still runs with the old number ends before it decides anything. Recorded in the audit.
+    """
+    from api.cli.writers import WritersOptions, run_set
+
+    options = WritersOptions(why=why, yes=yes, count=count)
+    raise typer.Exit(run_set(kafka_of(data_dir), settings_of(data_dir), options, terminal(as_json), typer.confirm))

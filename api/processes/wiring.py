@@ -118,7 +118,15 @@ def run_commands(settings: Settings, kafka: KafkaSettings, with_parent: bool = F
         forget_contacts(settings.state_dir / "commands")
     on_status = status_writer(settings.state_dir)
     process = CommandsProcess(
-        event_log, open_store, settings.topics, settings.ledger_id, settings.node_id, companions.make, on_status, companions.clock
+        event_log,
+        open_store,
+        settings.topics,
+        settings.ledger_id,
+        settings.node_id,
+        companions.make,
+        on_status,
+        clock=companions.clock,
+        standby_writers=settings.standby_writers,
     )
 
     too_old: list[BaseException] = []

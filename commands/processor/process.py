@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from typing import Any, Protocol
 
@@ -60,13 +60,25 @@ def _alone(_books: Books, _on_fatal: Fatal, _partitions: int) -> Sequence[Compan
     return ()
 
 
+def to_follow(owned: Collection[int], writers: int, standby: int) -> set[int]:
+    """Writers that a process keeps up with: its own, and as many others as `standby`, the next after its own.
+
+    The group gives each process neighbouring writers, so the next are those that it gets when a neighbour ends. A process that
+    owns none is there to take over whatever becomes free, and follows all.
+    """
+    if not owned:
+        return set(range(writers))
+    ring = [(max(owned) + n) % writers for n in range(1, writers)]
+    return set(owned) | set([w for w in ring if w not in owned][:standby])
+
+
 class CommandsProcess:
     """The writers of one ledger, as seen by one process.
 
     `open_store(name)` opens or creates the fold of one writer (`writer-0`, ...). `instance` is this process's stable name in
     the group: two processes must not share one. `companions(books, on_fatal, partitions)` creates the companions; calling
     `on_fatal` from any thread ends the process. `on_status(status)` receives `status()` every few seconds, to publish it. The
-    companions share `clock`.
+    companions share `clock`. `standby_writers`: how many writers it keeps up with besides its own (`followed`).
     """
 
     def __init__(
@@ -78,12 +90,15 @@ class CommandsProcess:
         instance: str,
         companions: Callable[[Books, Fatal, int], Sequence[Companion]] = _alone,
         on_status: Callable[[dict[str, Any]], None] = lambda status: None,
+        *,
         clock: LogClock | None = None,
+        standby_writers: int = 1,
     ) -> None:
         self._log, self._open_store, self._topics = event_log, open_store, topics
         self._app_id, self._instance = app_id, instance
         self._make_companions, self._on_status = companions, on_status
         self._clock = LogClock() if clock is None else clock
+        self._standby_writers, self._taken_writers = standby_writers, set[int]()
         self._companions: list[Companion] = []
         self._loops: dict[int, WriterLoop] = {}
         self._stores: list[Store] = []
@@ -137,7 +152,7 @@ class CommandsProcess:
         return EXIT_FAILED if self._fatal is not None else 0
 
     def _layout(self) -> tuple[int, int, dict[str, bytes], tuple[Claim, ...]] | None:
-        """(partitions, writers, ids of the three topics, claims), read from the cluster; waits until it answers.
+        """(partitions, writers, ids of their topics, claims), read from the cluster; waits until it answers.
 
         None if stopped meanwhile.
         """
@@ -145,7 +160,7 @@ class CommandsProcess:
 
         def question() -> tuple[dict[str, int], dict[str, bytes], tuple[Claim, ...]]:
             count = {name: self._log.partitions(name) for name in (t.commands, t.events, t.refusals, t.writers)}
-            ids = topic_ids(self._log, (t.commands, t.events, t.refusals))
+            ids = topic_ids(self._log, (t.commands, t.events, t.refusals, t.writers))
             return count, ids, read_claims(self._log, t, ids[t.commands])
 
         answer = until_answered(question, self._stopping, LogError)
@@ -184,6 +199,7 @@ class CommandsProcess:
         for companion in companions:
             companion.start()
             self._companions.append(companion)
+        self._follow_next()
         for loop in self._loops.values():
             loop.start()
 
@@ -243,6 +259,7 @@ class CommandsProcess:
             counts |= companion.counts()
         return {
             "ready_writers": self.ready_writers,
+            "followed_writers": [w for w, loop in self._loops.items() if loop.follows],
             "unheld_writers": sorted(self._unheld),
             "hanging": [str(one) for loop in self._loops.values() for one in loop.held.hanging],
             "clock_skews_ms": {str(partition): skew_ms for partition, skew_ms in self._clock.skews_ms().items()},
@@ -265,13 +282,29 @@ class CommandsProcess:
                     f"{self._topics.writers} has more partitions now: stop all processes before changing the number of writers"
                 )
             self._loops[w].take()
+        self._taken_writers |= set(writers)
+        self._follow_next()
 
     def _revoked(self, writers: list[int]) -> None:
         log.info("writers revoked", writers=writers)
         for w in writers:
             self._loops[w].leave(REVOKED_WAIT_S)
+        self._released(writers)
 
     def _lost(self, writers: list[int]) -> None:
         log.warning("writers lost", writers=writers)
         for w in writers:
             self._loops[w].leave(0)
+        self._released(writers)
+
+    def _released(self, writers: list[int]) -> None:
+        # They are still followed: in most rebalances they come back at once.
+        self._taken_writers -= set(writers)
+        for w in writers:
+            self._loops[w].follow(True)
+
+    def _follow_next(self) -> None:
+        """Keep up with the own writers and those that this process would take over next."""
+        followed = to_follow(self._taken_writers, len(self._loops), self._standby_writers)
+        for w, loop in self._loops.items():
+            loop.follow(w in followed)

@@ -31,7 +31,7 @@ from commands.processor.held_back import CHECK_EVERY_S, HeldBack, Landed
 from commands.processor.order_listener import OrderListener
 from commands.processor.retention import Retention
 from ledger.envelope import Written
-from ledger.errors import Discard, Fenced, Gap, HangingTransaction, Hole, LogError, NotThisLog, Rejected
+from ledger.errors import Discard, Fenced, Gap, HangingTransaction, Hole, LogError, NotThisLog, OtherLayout, Rejected
 from ledger.jitter import between
 from ledger.log import EventLog, NewRecord, Reader, Record, TopicPartition
 from ledger.schemas.of_the_ledger import learned
@@ -57,7 +57,7 @@ log = structlog.get_logger(__name__)
 
 
 class WriterLoop(WorkerThread):
-    """One writer in this process: follows while another process owns it, decides while this process owns it.
+    """One writer in this process: decides while this process owns it; until then it follows the owner, if it is told to.
 
     `ids` are those of the log's topics, by name. `on_fatal(exc)` is called once, from this thread, when this process cannot
     recover on its own: a hole, a bug, a full disk, repeated fencing while owning the writer.
@@ -85,6 +85,9 @@ class WriterLoop(WorkerThread):
         self._transactional_id = f"{app_id}-{writer}"
         self._on_dealt, self._watchers = on_dealt, watchers
         self._owned, self._stopping = threading.Event(), threading.Event()
+        self._followed = threading.Event()
+        self._wake = threading.Event()  # by the group, or to stop
+        self._writers_topic = ids[topics.writers]
         self._command_log, self._log_ids = ids[topics.commands], (ids[topics.events], ids[topics.refusals])
         self._partitions = partitions
         self._desks = {p: self._desk(p) for p in owned}
@@ -112,6 +115,20 @@ class WriterLoop(WorkerThread):
     def take(self) -> None:
         """From now on, this process owns the writer."""
         self._owned.set()
+        self._wake.set()
+
+    def follow(self, follows: bool) -> None:
+        """Whether to keep up with the owner, so that taking over is quick. Without that, it costs nothing, and folds later."""
+        if follows:
+            self._followed.set()
+        else:
+            self._followed.clear()
+        self._wake.set()
+
+    @property
+    def follows(self) -> bool:
+        """Whether it keeps up with the log."""
+        return self._followed.is_set() or self._owned.is_set()
 
     def leave(self, wait_s: float) -> None:
         """This process no longer owns it. Waits up to `wait_s` for the current batch; the next owner fences anything later."""
@@ -124,6 +141,7 @@ class WriterLoop(WorkerThread):
         """End after the current batch; then call `join`."""
         self._stopping.set()
         self._owned.clear()
+        self._wake.set()
 
     # ---- thread
 
@@ -134,8 +152,10 @@ class WriterLoop(WorkerThread):
                 try:
                     if self._owned.is_set():
                         self._incarnation()
-                    else:
+                    elif self._followed.is_set():
                         self._follow()
+                    else:
+                        self._idle()
                     wait_s = 0.05
                 except Hole:
                     raise
@@ -150,7 +170,7 @@ class WriterLoop(WorkerThread):
                 finally:
                     self._not_ready()
                     self._forget()
-        except (NotThisLog, Gap) as exc:  # says by itself what to do
+        except (NotThisLog, Gap, OtherLayout) as exc:  # says by itself what to do
             log.critical("writer stopped for good", writer=self.writer, where=self._where, error=exc.code, why=str(exc))
             raise
         except BaseException:  # passed to the process, which exits non-zero: nothing is swallowed
@@ -206,6 +226,11 @@ class WriterLoop(WorkerThread):
             for topic, position in ((self._topics.events, desk.meta.events), (self._topics.refusals, desk.meta.refusals))
         }
 
+    def _idle(self) -> None:
+        self._where = "idle"
+        self._wake.wait()
+        self._wake.clear()
+
     def _follow(self) -> None:
         """Hot standby: fold what the owner commits, until this process becomes the owner."""
         self._where = "follow"
@@ -222,7 +247,7 @@ class WriterLoop(WorkerThread):
             reader.assign(self._positions(ahead))
             self._recheck_s = min(2 * self._recheck_s, CHECK_EVERY_S) if ahead else MARKERS_S
             check_at = time.monotonic() + self._recheck_s
-            while not self._owned.is_set() and not self._stopping.is_set():
+            while self._followed.is_set() and not self._owned.is_set() and not self._stopping.is_set():
                 self._alive = time.monotonic()
                 if ahead and self._alive > check_at:
                     return
@@ -313,6 +338,9 @@ class WriterLoop(WorkerThread):
         reader: Reader | None = None
         try:
             writer.start(INIT_S)
+            # After that, so that nobody decides by an older layout: `writers set` replaces the topic, then fences everybody.
+            if self._log.topic_id(self._topics.writers) != self._writers_topic:
+                raise OtherLayout("the number of writers was changed: set WRITERS to the new number, and start `commands` again")
             inited = time.monotonic()
             folded = self._fold_to_the_end()
             epoch = 1 + max(desk.meta.epoch for desk in self._desks.values())

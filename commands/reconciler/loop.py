@@ -380,6 +380,8 @@ class Reconciler:
     async def _report_sighting(self, sighting: Sighting) -> int | None:
         """Number of new facts; None if it belongs to no order of this ledger."""
         partition = self._partition_of(sighting.order_id)
+        if sighting.order_id and partition not in self._owned:
+            return 0  # the owner sweeps, too; this process may not follow the partition
         order = self._book_of(partition).order(partition, sighting.order_id) if sighting.order_id else None
         if order is None:
             log.warning("payment belongs to no known order", provider_ref=sighting.provider_ref, order_id=sighting.order_id)

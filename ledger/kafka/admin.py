@@ -156,6 +156,27 @@ def _check(client: AdminClient, specs: Sequence[TopicSpec]) -> None:
         compare_topic(spec, len(topics[spec.name].partitions), settings)
 
 
+def replace_topic(settings: KafkaSettings, spec: TopicSpec, timeout_s: float) -> None:
+    """See `EventLog.replace_topic`."""
+    deadline = time.monotonic() + timeout_s
+    with asking(settings, f"replacing topic {spec.name}") as client:
+        present = client.list_topics(timeout=timeout_s).topics
+        if spec.name in present:
+            tps = [TopicPartition(spec.name, p) for p in present[spec.name].partitions]
+            first, end = starts(settings, tps, timeout_s), ends(settings, tps, "read_uncommitted", timeout_s)
+            if any(end[tp] > first[tp] for tp in tps):
+                raise LogError(f"topic {spec.name} has records: it is not replaced")
+            _answer(
+                client.delete_topics([spec.name], operation_timeout=timeout_s, request_timeout=timeout_s)[spec.name], timeout_s
+            )
+        # A deletion is answered before every broker has done it; until then the name is taken.
+        while spec.name not in _create(client, [spec], settings.replication_factor):
+            if time.monotonic() > deadline:
+                raise LogUnavailable(f"topic {spec.name} could not be created again within {timeout_s:.0f} s")
+            time.sleep(0.05)
+        _wait_for_leaders(client, [spec.name], deadline)
+
+
 def progress(settings: KafkaSettings, group: str, wanted: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
     """The committed offsets of the group; 0 if there are none. See `EventLog.progress`."""
     tps = list(wanted)

@@ -30,6 +30,9 @@ class KafkaLog:
     def check_topics(self, specs: Iterable[TopicSpec]) -> None:
         admin.check_topics(self._settings, list(specs))
 
+    def replace_topic(self, spec: TopicSpec, timeout_s: float = 30.0) -> None:
+        admin.replace_topic(self._settings, spec, timeout_s)
+
     def durability(self, topics: Iterable[str]) -> list[Durability]:
         return durability(self._settings, topics)
 

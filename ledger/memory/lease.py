@@ -21,6 +21,11 @@ class Group:
         self.holder: dict[int, MemoryLease | None] = dict.fromkeys(range(partitions))
         self.wanted: dict[int, MemoryLease | None] = dict.fromkeys(range(partitions))
 
+    def fit(self, partitions: int) -> None:
+        """Its topic has so many partitions now. They are assigned once the members that knew another number have left."""
+        if partitions != len(self.holder) and not self.members:
+            self.holder, self.wanted = dict.fromkeys(range(partitions)), dict.fromkeys(range(partitions))
+
     def join(self, lease: MemoryLease) -> None:
         """Add a member. A second one of the same name fences the first and gets its share immediately."""
         old = self.members.get(lease.instance)

@@ -28,6 +28,7 @@ from typing import Literal
 
 from ledger.clock import now_ms
 from ledger.durability import Durability
+from ledger.errors import LogError
 from ledger.log import Isolation, OpenTransaction, TopicPartition, compare_topic
 from ledger.memory.clients import MemoryBookmark, MemoryReader, MemorySender, MemoryWriter
 from ledger.memory.lease import Group, MemoryLease, OnPartitions
@@ -128,6 +129,13 @@ class MemoryLog:
                     compare_topic(spec, topic.spec.partitions, topic.spec.settings)
         return created
 
+    def replace_topic(self, spec: TopicSpec, timeout_s: float = 30.0) -> None:
+        with self._state.reachable():
+            topic = self._state.topics.get(spec.name)
+            if topic is not None and any(partition.end > partition.start for partition in topic.partitions):
+                raise LogError(f"topic {spec.name} has records: it is not replaced")
+            self._state.create(spec)
+
     def check_topics(self, specs: Iterable[TopicSpec]) -> None:
         with self._state.reachable():
             for spec in specs:
@@ -216,5 +224,7 @@ class MemoryLog:
         on_lost: OnPartitions,
     ) -> MemoryLease:
         with self._state.reachable():
-            members = self._groups.setdefault(group, Group(len(self._state.topic(topic).partitions)))
+            partitions = len(self._state.topic(topic).partitions)
+            members = self._groups.setdefault(group, Group(partitions))
+            members.fit(partitions)
             return MemoryLease(self._state, members, instance, on_taken, on_revoked, on_lost)

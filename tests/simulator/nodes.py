@@ -57,7 +57,11 @@ class Store(MemoryStore):
 
 @dataclass(frozen=True)
 class Plant:
-    """What all nodes share. `ended` receives the name of a process that ended by itself, and why."""
+    """What all nodes share.
+
+    `follows`: whether a process keeps up with a writer that it does not own. `ended` receives the name of a process that ended by
+    itself, and why.
+    """
 
     scheduler: Scheduler
     log: UnkindLog
@@ -67,6 +71,7 @@ class Plant:
     wall_ms: Callable[[], int]
     monotonic_ms: Callable[[], int]
     mishaps: Callable[[], float]
+    follows: Callable[[], bool]
     ended: Callable[[str, BaseException], None]
 
     def store(self) -> Store:
@@ -107,14 +112,16 @@ class Commands:
         self._loop = reconciler._loop = SimulatedLoop(plant.scheduler)
         self._loop.spawn(self.machine, reconciler._main())
         # A process waits until it has this answer.
-        ids = {name: plant.log.state.topic(name).id for name in (topics.commands, topics.events, topics.refusals)}
+        ids = {name: plant.log.state.topic(name).id for name in (topics.commands, topics.events, topics.refusals, topics.writers)}
         for w, store in enumerate(self.stores):
             owned = list(range(w, plant.partitions, plant.writers))
             claims = Claims(plant.log, progress, topics, ids[topics.commands], self.name, (), clock)
             loop = WriterLoop(
                 plant.log, store, topics, ids, APP, w, owned, plant.partitions, claims, self._failed, watchers=(reconciler,)
             )
-            loop._stopping = Flag(plant.scheduler)  # type: ignore[assignment]  # its `wait` would stop the only thread
+            # Their `wait` would stop the only thread.
+            loop._stopping, loop._wake = Flag(plant.scheduler), Flag(plant.scheduler)  # type: ignore[assignment]
+            loop.follow(plant.follows())
             self.loops[w] = loop
             plant.scheduler.spawn(self.machine, self._runs(loop))
 
@@ -145,6 +152,11 @@ class Commands:
     def lose_disk(self) -> None:
         assert not self.machine.alive
         self.stores = self._empty()
+
+    def follow_all(self) -> None:
+        """Keep up with every writer, so that all stores can be compared."""
+        for loop in self.loops.values():
+            loop.follow(True)
 
     def doom(self, kill: Callable[[], None]) -> None:
         """Have it killed in its next write."""

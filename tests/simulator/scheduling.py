@@ -216,6 +216,9 @@ class Flag:
         self._is_set = True
         self._changed.notify_all()
 
+    def clear(self) -> None:
+        self._is_set = False
+
     def wait(self, timeout: float | None = None) -> bool:
         deadline = None if timeout is None else self._scheduler.monotonic() + timeout
         while not self._is_set:

@@ -30,6 +30,7 @@ from tests.support.order_commands import PLACED_AT
 TOPICS = Topics()
 ROUNDS = 200  # of settling: usually about 15
 ROUND_S = 0.25
+FOLLOWED = 0.7  # of the writers that a process does not own
 
 
 def _answers() -> dict[str, Codec[Any]]:
@@ -47,6 +48,7 @@ class Simulation:
         self.passed_ms = 0  # days that passed in a moment
         self.skew_ms = [0] * NODES
         self.mishaps, self.problems = 0.0, list[str]()
+        self.in_peace = False
         self.log = UnkindLog(scheduler, chance, self.wall_ms)
         self.log.ensure_topics(TOPICS.specs(plan.partitions, plan.writers))
         for n, topic in enumerate(self.log.state.topics.values()):
@@ -62,6 +64,7 @@ class Simulation:
             self.wall_ms,
             lambda: self.wall_ms() - PLACED_AT,
             lambda: self.mishaps,
+            lambda: self.in_peace or chance.random() < FOLLOWED,
             self._ended,
         )
         self.nodes = [Commands(self.plant, f"commands-{n}", self.universe.ports, self._clock(n)) for n in range(NODES)]
@@ -135,7 +138,7 @@ class Simulation:
         return [*self.nodes, *self.serves]
 
     def _play(self, chapter: Chapter) -> None:
-        self.mishaps, self.universe.mishaps = self.plan.mishaps, self.plan.calls_fail
+        self.mishaps, self.universe.mishaps, self.in_peace = self.plan.mishaps, self.plan.calls_fail, False
         for step in chapter.steps:
             self.scheduler.after(step.at_ms / 1_000, self._doing(step))
         self.scheduler.run_for(ACTIVE_MS / 1_000)
@@ -198,7 +201,9 @@ class Simulation:
         state = self.log.state
         state.failing, state.marker_s, state.limits_times = 0.0, 0.005, False
         state.fates.clear()
-        self.mishaps = self.universe.mishaps = 0.0
+        self.mishaps, self.universe.mishaps, self.in_peace = 0.0, 0.0, True
+        for commands in self.nodes:
+            commands.follow_all()
         state.skew_ms, self.skew_ms = {}, [0] * NODES
         self.clock_moved()
         for topic in state.topics.values():

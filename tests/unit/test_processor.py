@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from commands.messages import OrderCommand
-from commands.processor.process import EXIT_FAILED
+from commands.processor.process import EXIT_FAILED, to_follow
 from ledger.log import TopicPartition
 from ledger.transitions import Code
 from tests.support.one_log import PARTITIONS, TOPICS, WRITERS, Ledger, assert_log_is_whole, cancel, place
@@ -165,6 +165,43 @@ def test_a_standby_takes_over_when_the_owner_stops(ledger: Ledger) -> None:
         ledger.send(command)
     ledger.wait_for(lambda: len(ledger.events()) == 20)
     assert sorted(second.process.ready_writers) == [0, 1]
+    assert_log_is_whole(ledger, {c.command_id for c in sent + more})
+
+
+@pytest.mark.parametrize(
+    ("owned", "standby", "followed"),
+    [
+        (set(), 1, {0, 1, 2, 3, 4, 5}),
+        ({0, 1}, 0, {0, 1}),
+        ({0, 1}, 1, {0, 1, 2}),
+        ({4, 5}, 1, {4, 5, 0}),
+        ({0, 1, 5}, 1, {0, 1, 5, 2}),
+        ({2}, 9, {0, 1, 2, 3, 4, 5}),
+        ({0, 1, 2, 3, 4, 5}, 1, {0, 1, 2, 3, 4, 5}),
+    ],
+)
+def test_a_process_follows_its_own_writers_and_the_next(owned: set[int], standby: int, followed: set[int]) -> None:
+    assert to_follow(owned, 6, standby) == followed
+
+
+def test_a_writer_that_was_not_followed_is_folded_when_it_is_taken(ledger: Ledger) -> None:
+    first, second = ledger.start("one"), ledger.start("two")
+    ledger.wait_for(lambda: len(first.process.ready_writers) == len(second.process.ready_writers) == 1)
+    (own,), (other,) = second.process.ready_writers, first.process.ready_writers
+    idle = second.process._loops[other]
+    idle.follow(False)
+    ledger.wait_for(lambda: idle._where == "idle")
+    sent = [place(f"n{i}") for i in range(10)]
+    for command in sent:
+        ledger.send(command)
+    ledger.wait_for(lambda: len(ledger.events()) == 10)
+    assert [desk.meta.events for desk in idle._desks.values()] == [0] * len(idle._desks)
+    assert second.process.status()["followed_writers"] == [own]
+    ledger.stop(first)
+    more = [place(f"m{i}") for i in range(10)]
+    for command in more:
+        ledger.send(command)
+    ledger.wait_for(lambda: len(ledger.events()) == 20)
     assert_log_is_whole(ledger, {c.command_id for c in sent + more})
 
 
