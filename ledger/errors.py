@@ -128,9 +128,12 @@ class NotThisLog(Hole):
 
 
 class OtherLayout(LedgerError):
-    """The number of writers was changed while this process ran. The message says what to do."""
+    """The number of writers was changed while this process ran."""
 
     code = "other_layout"
+
+    def __init__(self) -> None:
+        super().__init__("the number of writers was changed: set WRITERS to the new number, and start this process again")
 
 
 class Gap(Hole):

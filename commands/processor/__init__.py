@@ -1,6 +1,7 @@
 """Deciding: the writer of each partition.
 
 writer_loop     one writer: reads commands, decides, commits in transactions
+batches         how many commands are decided together, and which the log rejects
 desk            the fold of one partition, and the outcome of the next command
 desk_rows       where its rows are
 readable        the command in a record

@@ -19,7 +19,7 @@ from commands.processor.order_book import OrderBook
 from commands.processor.order_listener import OrderListener
 from commands.processor.writer_loop import WriterLoop
 from ledger.asking import until_answered
-from ledger.errors import ConfigError, LogError
+from ledger.errors import ConfigError, LogError, OtherLayout
 from ledger.jitter import between
 from ledger.log import EventLog, Lease, Sender, TopicPartition
 from ledger.log_clock import LogClock
@@ -276,32 +276,29 @@ class CommandsProcess:
 
     def _taken(self, writers: list[int]) -> None:
         log.info("writers taken", writers=writers)
+        if not self._loops.keys() >= set(writers):
+            exc = OtherLayout()
+            log.critical("writers are unknown here", error=exc.code, why=str(exc))
+            self._failed(exc)
+            return
         for w in writers:
-            if w not in self._loops:
-                raise ConfigError(
-                    f"{self._topics.writers} has more partitions now: stop all processes before changing the number of writers"
-                )
             self._loops[w].take()
         self._taken_writers |= set(writers)
         self._follow_next()
 
     def _revoked(self, writers: list[int]) -> None:
         log.info("writers revoked", writers=writers)
-        for w in writers:
-            self._loops[w].leave(REVOKED_WAIT_S)
-        self._released(writers)
+        self._release(writers, REVOKED_WAIT_S)
 
     def _lost(self, writers: list[int]) -> None:
         log.warning("writers lost", writers=writers)
-        for w in writers:
-            self._loops[w].leave(0)
-        self._released(writers)
+        self._release(writers, 0)
 
-    def _released(self, writers: list[int]) -> None:
-        # They are still followed: in most rebalances they come back at once.
+    def _release(self, writers: list[int], wait_s: float) -> None:
         self._taken_writers -= set(writers)
-        for w in writers:
-            self._loops[w].follow(True)
+        for w in self._loops.keys() & set(writers):
+            self._loops[w].follow(True)  # in most rebalances it comes back immediately
+            self._loops[w].leave(wait_s)
 
     def _follow_next(self) -> None:
         """Keep up with the own writers and those that this process would take over next."""

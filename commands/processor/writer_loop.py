@@ -24,6 +24,7 @@ from collections.abc import Callable, Container, Mapping, Sequence
 
 import structlog
 
+from commands.processor.batches import Batches, Fences
 from commands.processor.claims import Claims
 from commands.processor.desk import Desk
 from commands.processor.fold_check import FoldCheck
@@ -39,14 +40,11 @@ from ledger.store import Store
 from ledger.supervision import WorkerThread
 from ledger.topics import Topics
 
-BATCH_COMMANDS = 500
 INIT_S, FOLD_S = 10.0, 60.0  # every wait is bounded: after that, start over with a new writer
 STANDBY_S = 0.5
 MARKERS_S = 0.1  # markers come milliseconds after the answer to a commit; later checks are rarer, up to `CHECK_EVERY_S`
-REFUSED_WAIT_S = 10.0  # somebody has to change the topic
 FENCED_WAIT_S = 2.0  # several heartbeats of the group
 ASLEEP_S = 5.0
-MAX_FENCES_PER_MINUTE = 5
 # Transactions, not the commands in them, set the cost on a small machine; and librdkafka waits 20 ms when a transaction
 # meets the last one's markers. A lone command never waits (ARCHITECTURE, One writer).
 GROUP_ABOVE_COMMANDS = 4
@@ -57,7 +55,7 @@ log = structlog.get_logger(__name__)
 
 
 class WriterLoop(WorkerThread):
-    """One writer in this process: decides while this process owns it; until then it follows the owner, if it is told to.
+    """One writer in this process: decides while this process owns it; until then it follows the owner, or does nothing.
 
     `ids` are those of the log's topics, by name. `on_fatal(exc)` is called once, from this thread, when this process cannot
     recover on its own: a hole, a bug, a full disk, repeated fencing while owning the writer.
@@ -84,20 +82,18 @@ class WriterLoop(WorkerThread):
         self._log, self._store, self._topics = event_log, store, topics
         self._transactional_id = f"{app_id}-{writer}"
         self._on_dealt, self._watchers = on_dealt, watchers
-        self._owned, self._stopping = threading.Event(), threading.Event()
-        self._followed = threading.Event()
+        self._owned, self._followed, self._stopping = threading.Event(), threading.Event(), threading.Event()
         self._wake = threading.Event()  # by the group, or to stop
         self._writers_topic = ids[topics.writers]
         self._command_log, self._log_ids = ids[topics.commands], (ids[topics.events], ids[topics.refusals])
         self._partitions = partitions
         self._desks = {p: self._desk(p) for p in owned}
-        self._fences: list[float] = []
+        self._fences = Fences()
         self._alive = time.monotonic()
         self._where = "start"
-        self._most, self._recheck_s = BATCH_COMMANDS, MARKERS_S
+        self._batches, self._recheck_s = Batches(self._stopping), MARKERS_S
         self._left_out: frozenset[int] = frozenset()
         self._dealing: list[Record] = []
-        self._unwritable: set[tuple[int, int]] = set()  # (partition, offset) of commands
         self._learned = 0  # schemas that were known when frozen orders were last tried
         self.held = HeldBack(event_log, writer)
         self._fold_check = FoldCheck(event_log, store, topics, owned, ids)
@@ -119,10 +115,7 @@ class WriterLoop(WorkerThread):
 
     def follow(self, follows: bool) -> None:
         """Whether to keep up with the owner, so that taking over is quick. Without that, it costs nothing, and folds later."""
-        if follows:
-            self._followed.set()
-        else:
-            self._followed.clear()
+        (self._followed.set if follows else self._followed.clear)()
         self._wake.set()
 
     @property
@@ -162,7 +155,7 @@ class WriterLoop(WorkerThread):
                 except LogError as exc:
                     was_ready = self._not_ready()
                     if isinstance(exc, Rejected):
-                        self._narrow(exc)
+                        self._batches.rejected(self._dealing, exc)
                     doubtful = self._note(exc) or time.monotonic() - self._alive > ASLEEP_S
                     wait_s = 0.05 if was_ready else min(wait_s * 2, 1.0)
                     pause = wait_s * between(0.5, 1.5)
@@ -191,26 +184,8 @@ class WriterLoop(WorkerThread):
         log.warning("writer starts over", writer=self.writer, where=self._where, error=exc.code, why=str(exc))
         if not isinstance(exc, Fenced):
             return False
-        now = time.monotonic()
-        self._fences = [at for at in self._fences if at > now - 60] + [now]
-        if len(self._fences) > MAX_FENCES_PER_MINUTE:
-            raise RuntimeError(
-                "fenced repeatedly while owning the writer: does another ledger use the same TOPIC_PREFIX and APP_ID?"
-            ) from exc
+        self._fences.note(exc)
         return True
-
-    def _narrow(self, exc: Rejected) -> None:
-        """The log rejects the outcome of one of these commands: halve the batch until one is left, and refuse that."""
-        records = self._dealing
-        if len(records) > 1:
-            self._most = len(records) // 2
-            return
-        for record in records:
-            if (record.partition, record.offset) in self._unwritable:
-                log.error("the log rejects the refusal, too", partition=record.partition, offset=record.offset, why=str(exc))
-                self._stopping.wait(REFUSED_WAIT_S)
-            log.error("the log rejects the outcome of a command", partition=record.partition, offset=record.offset, why=str(exc))
-            self._unwritable.add((record.partition, record.offset))
 
     def _forget(self) -> None:
         """Drop decisions that are not stored: only the log knows whether they were committed."""
@@ -340,7 +315,7 @@ class WriterLoop(WorkerThread):
             writer.start(INIT_S)
             # After that, so that nobody decides by an older layout: `writers set` replaces the topic, then fences everybody.
             if self._log.topic_id(self._topics.writers) != self._writers_topic:
-                raise OtherLayout("the number of writers was changed: set WRITERS to the new number, and start `commands` again")
+                raise OtherLayout
             inited = time.monotonic()
             folded = self._fold_to_the_end()
             epoch = 1 + max(desk.meta.epoch for desk in self._desks.values())
@@ -375,7 +350,7 @@ class WriterLoop(WorkerThread):
                     for (topic, p), position in positions.items():
                         self._desks[p].landed(topic, position)
                 self._finish(records)
-                self._most = min(self._most * 2, BATCH_COMMANDS)
+                self._batches.committed()
                 if len(records) > GROUP_ABOVE_COMMANDS:
                     time.sleep(GROUP_WAIT_S)
         finally:
@@ -390,7 +365,7 @@ class WriterLoop(WorkerThread):
             raise Discard("a hanging transaction has ended: its partition is resumed")
         if learned() != self._learned:
             self._thaw()
-        self._dealing = self._poll(reader, self._most, 0.1, lambda: self._read_to(begins))
+        self._dealing = self._poll(reader, self._batches.most, 0.1, lambda: self._read_to(begins))
         return self._dealing
 
     def _read_to(self, begins: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
@@ -405,8 +380,7 @@ class WriterLoop(WorkerThread):
             written = batches.get(record.partition)
             if written is None:
                 written = batches[record.partition] = Written(self._command_log, record.offset, epoch)
-            unwritable = (record.partition, record.offset) in self._unwritable
-            if (new := self._desks[record.partition].deal(record, written, unwritable)) is not None:
+            if (new := self._desks[record.partition].deal(record, written, self._batches.is_unwritable(record))) is not None:
                 decided.append(new)
         return decided
 

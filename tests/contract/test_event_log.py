@@ -211,3 +211,19 @@ def test_a_topic_that_is_deleted_and_created_again_has_another_id_and_is_empty(s
     assert after != before
     tp = TopicPartition(spec.name, 0)
     assert stage.log.ends([tp]) == {tp: 0}
+
+
+def test_a_topic_without_records_is_replaced_by_one_with_other_partitions(stage: Stage) -> None:
+    topic = stage.topic(partitions=3)
+    before = stage.log.topic_id(topic)
+    for partitions in (5, 2):
+        stage.log.replace_topic(TopicSpec(topic, partitions))
+        assert stage.log.partitions(topic) == partitions
+    assert stage.log.topic_id(topic) != before
+    stage.transact(*records(topic, 1, "a"))
+    with pytest.raises(LogError, match="has records"):
+        stage.log.replace_topic(TopicSpec(topic, 4))
+    assert values(stage.read_to_end({TopicPartition(topic, 1): 0})) == ["a"]
+    new = stage.name("new")
+    stage.log.replace_topic(TopicSpec(new, 2))
+    assert stage.log.partitions(new) == 2

@@ -121,6 +121,7 @@ class Commands:
             )
             # Their `wait` would stop the only thread.
             loop._stopping, loop._wake = Flag(plant.scheduler), Flag(plant.scheduler)  # type: ignore[assignment]
+            loop._batches._stopping = loop._stopping
             loop.follow(plant.follows())
             self.loops[w] = loop
             plant.scheduler.spawn(self.machine, self._runs(loop))

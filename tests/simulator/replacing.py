@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from commands.processor import claims, fold_check, held_back, writer_loop
+from commands.processor import batches, claims, fold_check, held_back, writer_loop
 from commands.reconciler import clients, performing
 from ledger import hanging, jitter, last_record, log_identity, progress
 from ledger.contact_rows import KeptContacts
@@ -17,6 +17,7 @@ from tests.simulator.scheduling import Scheduler
 
 TIMED: tuple[Any, ...] = (
     writer_loop,
+    batches,
     claims,
     fold_check,
     held_back,
