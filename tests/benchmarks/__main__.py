@@ -20,13 +20,26 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.markup import escape
 
-from tests.benchmarks import accepted, crowd, customer, flapping, folding, latency, log_bytes, machine, paying, reads, rebuilding
+from tests.benchmarks import (
+    accepted,
+    crowd,
+    customer,
+    flapping,
+    folding,
+    latency,
+    log_bytes,
+    machine,
+    nodes,
+    paying,
+    reads,
+    rebuilding,
+)
 from tests.benchmarks.bench import FULL, QUICK, Bench, Form, Incorrect
 from tests.benchmarks.correctness import check_everything
 from tests.benchmarks.rows import Row, show
 from tests.benchmarks.system import Noop, System
 
-NAMES = ("accepted", "cpu", "latency", "reads", "folding", "bytes", "paying", "flapping", "rebuild", "crowd", "customer")
+NAMES = ("accepted", "cpu", "latency", "reads", "folding", "bytes", "paying", "flapping", "rebuild", "crowd", "customer", "nodes")
 
 out = Console(width=None if sys.stdout.isatty() else 150)
 err = Console(stderr=True, highlight=False)
@@ -67,6 +80,7 @@ def _measure(bench: Bench, only: set[str]) -> list[Row]:
         "rebuild": rebuilding.measure,
         "crowd": crowd.measure,
         "customer": customer.measure,
+        "nodes": nodes.measure,
     }
     for name, measure in others.items():
         if name in only:
