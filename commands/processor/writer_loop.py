@@ -20,15 +20,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
 from commands.processor.batches import Batches, Fences
 from commands.processor.claims import Claims
-from commands.processor.desk import Desk
+from commands.processor.desks import Desks
 from commands.processor.fold_check import FoldCheck
 from commands.processor.held_back import CHECK_EVERY_S, HeldBack, Landed
+from commands.processor.meters import WriterMeters
 from commands.processor.order_listener import OrderListener
 from commands.processor.retention import Retention
 from ledger.envelope import Written
@@ -79,15 +80,14 @@ class WriterLoop(WorkerThread):
         super().__init__(f"writer-{writer}", self._decide_or_follow, on_fatal, again=False)
         self.writer = writer
         self.ready = threading.Event()
-        self._log, self._store, self._topics = event_log, store, topics
+        self._log, self._topics = event_log, topics
         self._transactional_id = f"{app_id}-{writer}"
         self._on_dealt, self._watchers = on_dealt, watchers
         self._owned, self._followed, self._stopping = threading.Event(), threading.Event(), threading.Event()
         self._wake = threading.Event()  # by the group, or to stop
         self._writers_topic = ids[topics.writers]
-        self._command_log, self._log_ids = ids[topics.commands], (ids[topics.events], ids[topics.refusals])
-        self._partitions = partitions
-        self._desks = {p: self._desk(p) for p in owned}
+        self._command_log = ids[topics.commands]
+        self._desks = Desks(store, topics, ids, owned, partitions)
         self._fences = Fences()
         self._alive = time.monotonic()
         self._where = "start"
@@ -98,9 +98,7 @@ class WriterLoop(WorkerThread):
         self.held = HeldBack(event_log, writer)
         self._fold_check = FoldCheck(event_log, store, topics, owned, ids)
         self._claims, self._retention = claims, Retention(event_log, topics, claims)
-
-    def _desk(self, partition: int) -> Desk:
-        return Desk(self._store, partition, self._partitions, self._topics, self._command_log, self._log_ids)
+        self.meters = WriterMeters()
 
     def check_log(self) -> None:
         """Before this is started: compare what was folded from topics with other ids with the log. Raises `NotThisLog`."""
@@ -162,7 +160,7 @@ class WriterLoop(WorkerThread):
                     self._stopping.wait(pause + (FENCED_WAIT_S if doubtful and self._owned.is_set() else 0))
                 finally:
                     self._not_ready()
-                    self._forget()
+                    self._desks.forget()
         except (NotThisLog, Gap, OtherLayout) as exc:  # says by itself what to do
             log.critical("writer stopped for good", writer=self.writer, where=self._where, error=exc.code, why=str(exc))
             raise
@@ -181,25 +179,14 @@ class WriterLoop(WorkerThread):
 
     def _note(self, exc: LogError) -> bool:
         """Log `exc`. Returns whether another process may own the writer now. Raises if fenced too often."""
+        self.meters.starts_over(exc)
         log.warning("writer starts over", writer=self.writer, where=self._where, error=exc.code, why=str(exc))
         if not isinstance(exc, Fenced):
             return False
         self._fences.note(exc)
         return True
 
-    def _forget(self) -> None:
-        """Drop decisions that are not stored: only the log knows whether they were committed."""
-        self._desks = {p: self._desk(p) for p in self._desks}
-
     # ---- folding
-
-    def _positions(self, but: Container[int] = ()) -> dict[TopicPartition, int]:
-        return {
-            TopicPartition(topic, p): position
-            for p, desk in self._desks.items()
-            if p not in but
-            for topic, position in ((self._topics.events, desk.meta.events), (self._topics.refusals, desk.meta.refusals))
-        }
 
     def _idle(self) -> None:
         self._where = "idle"
@@ -212,14 +199,14 @@ class WriterLoop(WorkerThread):
         reader = self._log.reader(f"follow-{self.writer}", max_wait_ms=500)
         try:
             self._retention.skip_expired(self._desks)
-            positions = self._positions()
+            positions = self._desks.positions()
             stable, end = self._log.ends(positions), self._log.ends(positions, "read_uncommitted")
             # An open transaction in the log: it may yet be aborted, so nothing behind it is folded.
             ahead = self._fold_check.ahead_of_open(positions, stable, end)
-            if not self._fold_check.check(self._desks, self._positions(ahead), stable):
+            if not self._fold_check.check(self._desks, self._desks.positions(ahead), stable):
                 return
             self._thaw()
-            reader.assign(self._positions(ahead))
+            reader.assign(self._desks.positions(ahead))
             self._recheck_s = min(2 * self._recheck_s, CHECK_EVERY_S) if ahead else MARKERS_S
             check_at = time.monotonic() + self._recheck_s
             while self._followed.is_set() and not self._owned.is_set() and not self._stopping.is_set():
@@ -228,8 +215,8 @@ class WriterLoop(WorkerThread):
                     return
                 if learned() != self._learned:
                     self._thaw()
-                if records := self._poll(reader, STORE_EVERY_RECORDS, STANDBY_S, self._positions):
-                    self._fold(records)
+                if records := self._poll(reader, STORE_EVERY_RECORDS, STANDBY_S, self._desks.positions):
+                    self._desks.fold(records)
         finally:
             reader.close()
 
@@ -242,44 +229,28 @@ class WriterLoop(WorkerThread):
                 raise Discard(f"the log now begins later: {exc}") from exc
             raise
 
-    def _fold(self, records: list[Record]) -> None:
-        for record in records:
-            self._desks[record.partition].fold(record)
-        self._save()
-
     def _thaw(self) -> None:
         """Fold what waits for frozen orders, if this program can now."""
         self._learned = learned()
-        for desk in self._desks.values():
-            desk.thaw()
-        changed = [order for desk in self._desks.values() for order in desk.changed()]
-        self._save()
+        changed = self._desks.thaw()
         for watcher in self._watchers if self.ready.is_set() else ():
             watcher.changed(changed)
-
-    def _save(self) -> None:
-        rows: dict[bytes, bytes | None] = {}
-        for desk in self._desks.values():
-            rows |= desk.rows()
-        self._store.write(rows)
-        for desk in self._desks.values():
-            desk.written()
 
     def _fold_to_the_end(self) -> int:
         """Step 1 has ended every older transaction, so the current committed end is final. Returns the number of records."""
         self._where = "fold"
         self._retention.skip_expired(self._desks)
-        positions = self._positions()
+        positions = self._desks.positions()
         stable, end = self._log.ends(positions), self._log.ends(positions, "read_uncommitted")
         self._fold_check.ahead_of_open(positions, stable, end)
         self._left_out = self.held.left_out(stable, end)
         if len(self._left_out) == len(self._desks):
             raise HangingTransaction(f"nothing can be decided behind {'; '.join(map(str, self.held.hanging))}")
-        if not self._fold_check.check(self._desks, self._positions(self._left_out), stable):
-            self._forget()
+        if not self._fold_check.check(self._desks, self._desks.positions(self._left_out), stable):
+            self._desks.forget()
             self._retention.skip_expired(self._desks)  # a partition that is folded again begins where its log does
         self._thaw()
-        positions = self._positions(self._left_out)
+        positions = self._desks.positions(self._left_out)
         todo = {tp for tp, position in positions.items() if position < stable[tp]}
         if not todo:
             return 0
@@ -290,17 +261,17 @@ class WriterLoop(WorkerThread):
             while todo:
                 if time.monotonic() > deadline or not self._owned.is_set():
                     raise Discard("the fold did not reach the end in time")
-                if records := self._poll(reader, STORE_EVERY_RECORDS, 1.0, self._positions):
-                    self._fold(records)
+                if records := self._poll(reader, STORE_EVERY_RECORDS, 1.0, self._desks.positions):
+                    self._desks.fold(records)
                     folded += len(records)
                     deadline = time.monotonic() + FOLD_S
-                at = self._positions() | dict(reader.reached_end())
+                at = self._desks.positions() | dict(reader.reached_end())
                 todo = {tp for tp in todo if at[tp] < stable[tp]}
             for tp, position in reader.reached_end().items():
-                self._desks[tp.partition].landed(tp.topic, max(position, self._positions()[tp]))
+                self._desks[tp.partition].landed(tp.topic, max(position, self._desks.positions()[tp]))
         finally:
             reader.close()
-        self._save()
+        self._desks.save()
         return folded
 
     # ---- deciding
@@ -391,7 +362,7 @@ class WriterLoop(WorkerThread):
         for p, offset in last.items():
             self._desks[p].passed(offset)
         changed = [order for p in last for order in self._desks[p].changed()]
-        self._save()
+        self._desks.save()
         asked = [order_id for p in last for order_id in self._desks[p].take_asked()]
         for watcher in self._watchers:
             watcher.changed(changed)

@@ -255,7 +255,7 @@ class Reconciler:
         left = {key: t for key, t in tries.items() if key in wanted or t.calling}
         partition, now = self._partition_of(order_id), self._clock.monotonic_ms()
         for obligation in owed:
-            t = left.setdefault(obligation.key, Tries())
+            t = left.setdefault(obligation.key, Tries(obligation.kind))
             if t.calling:
                 continue
             if obligation.not_before > self._clock.latest_ms(partition):

@@ -27,6 +27,7 @@ CHECK_PAUSES_MS = {
 class Tries(Struct):
     """The memory of one obligation."""
 
+    kind: Kind | None = None
     next_at: int = 0
     quiet: int = 0  # consecutive answers without news
     failed: int = 0  # consecutive failures

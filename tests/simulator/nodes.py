@@ -171,7 +171,7 @@ class Commands:
     def position(self, tp: TopicPartition) -> int:
         """How far it has folded `tp`; 0 if it does not run."""
         loop = self.loops.get(tp.partition % self._plant.writers)
-        return loop._positions()[tp] if loop is not None else 0
+        return loop._desks.positions()[tp] if loop is not None else 0
 
     def responds(self) -> bool:
         return self.machine.alive and not self.machine.suspended

@@ -103,7 +103,7 @@ def _sleep(chance: random.Random, days: float) -> list[Step]:
     """A process that does not run in the days that follow."""
     if not days or chance.random() < 0.3:
         return []
-    names = ["serve-0", "serve-0", "commands-0", "commands-1"]
+    names = [*("serve-0",) * 4, "commands-0", "commands-1"]
     return [Step(chance.randrange(ACTIVE_MS), "sleep", {"name": chance.choice(names)})]
 
 

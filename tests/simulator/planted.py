@@ -9,8 +9,10 @@ from typing import Any
 
 from commands.processor import desk, fold_check, frozen_orders
 from commands.processor.desk import Desk
+from commands.processor.desks import Desks
 from commands.processor.fold_check import FoldCheck
 from commands.processor.held_back import HeldBack
+from commands.processor.retention import Retention
 from commands.processor.writer_loop import WriterLoop
 from ledger.contact_rows import KeptContacts
 from ledger.log import Isolation, NewRecord, Record, TopicPartition
@@ -70,7 +72,7 @@ def a_freeze_is_forgotten_after_a_restart() -> Names:
 
 @bug
 def decisions_survive_a_commit_in_doubt() -> Names:
-    return [(WriterLoop, "_forget", lambda self: None)]
+    return [(Desks, "forget", lambda self: None)]
 
 
 # ---- taking over
@@ -98,15 +100,15 @@ def the_log_is_not_folded_before_deciding() -> Names:
 
 @bug
 def commands_are_read_from_the_end() -> Names:
-    def resume_at(self: WriterLoop, partitions: Iterable[int]) -> dict[TopicPartition, int]:
+    def resume_at(self: Retention, desks: Mapping[int, Desk], partitions: Iterable[int]) -> dict[TopicPartition, int]:
         return self._log.ends([TopicPartition(self._topics.commands, p) for p in partitions])
 
-    return [(WriterLoop, "_resume_at", resume_at)]
+    return [(Retention, "resume_at", resume_at)]
 
 
 @bug
 def expired_refusals_are_not_skipped() -> Names:
-    return [(WriterLoop, "_skip_expired", lambda self: None)]
+    return [(Retention, "skip_expired", lambda self, desks: None)]
 
 
 # ---- the log
@@ -136,8 +138,8 @@ def a_torn_batch_is_left_as_it_is() -> Names:
         self._suspect = None
         return write(self, records)
 
-    def resume_at(self: WriterLoop, partitions: Iterable[int]) -> dict[TopicPartition, int]:
-        tps = {TopicPartition(self._topics.commands, p): self._desks[p].meta.dealt for p in partitions}
+    def resume_at(self: Retention, desks: Mapping[int, Desk], partitions: Iterable[int]) -> dict[TopicPartition, int]:
+        tps = {TopicPartition(self._topics.commands, p): desks[p].meta.dealt for p in partitions}
         starts = self._log.starts(tps)
         return {tp: max(starts[tp], dealt) for tp, dealt in tps.items()}
 
@@ -145,7 +147,7 @@ def a_torn_batch_is_left_as_it_is() -> Names:
     return [
         (UnkindWriter, "trouble", lambda self: self._dead),
         (UnkindWriter, "transact", transact),
-        (WriterLoop, "_resume_at", resume_at),
+        (Retention, "resume_at", resume_at),
     ]
 
 
@@ -170,16 +172,16 @@ def a_position_is_stored_before_its_rows() -> Names:
 
 @bug
 def a_writer_stores_its_position_first() -> Names:
-    def save(self: WriterLoop) -> None:
+    def save(self: Desks) -> None:
         rows: dict[bytes, bytes | None] = {}
-        for one in self._desks.values():
+        for one in self.values():
             rows |= one.rows()
         self._store.write({key: value for key, value in rows.items() if key.endswith((b"/meta", b"/version"))})
         self._store.write({key: value for key, value in rows.items() if not key.endswith((b"/meta", b"/version"))})
-        for one in self._desks.values():
+        for one in self.values():
             one.written()
 
-    return [(WriterLoop, "_save", save)]
+    return [(Desks, "save", save)]
 
 
 @bug

@@ -58,7 +58,7 @@ def test_a_writer_that_is_revoked_right_after_a_commit_waits_for_its_markers(led
     ahead = {
         tp: at
         for loop in loops
-        for tp, at in loop._positions().items()
+        for tp, at in loop._desks.positions().items()
         if ledger.log.ends([tp])[tp] < at <= ledger.log.ends([tp], "read_uncommitted")[tp]
     }
     assert ahead, "a store is ahead of what readers see"
