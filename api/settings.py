@@ -92,6 +92,10 @@ class Settings(BaseSettings):
         le=1000,
         description="writers that a `commands` follows besides its own, to take them over within seconds",
     )
+    metrics_host: str = Field(
+        default="127.0.0.1", description="address of the health and metrics of `commands`, `sandbox` and the embedded broker"
+    )
+    metrics_port: int = Field(default=0, ge=0, le=65535, description="their port; 0: any free one, which `doctor` names")
     app_id: str = Field(
         default="order-ledger",
         pattern=r"^[A-Za-z0-9._-]{1,100}$",

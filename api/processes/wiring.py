@@ -104,8 +104,10 @@ def forget_contacts(root: Path) -> None:
 
 def run_commands(settings: Settings, kafka: KafkaSettings, with_parent: bool = False) -> int:
     """Run the `commands` process until a signal. Returns its exit code."""
+    from api.processes.commands_metrics import readiness, registry_of
     from api.processes.companions import Companions
     from api.processes.exposure import check_exposure
+    from api.processes.health import HealthServer
     from commands.processor.process import CommandsProcess
 
     check_exposure(settings, kafka)
@@ -129,6 +131,13 @@ def run_commands(settings: Settings, kafka: KafkaSettings, with_parent: bool = F
         standby_writers=settings.standby_writers,
     )
 
+    health = HealthServer(
+        "commands",
+        settings.metrics_host,
+        settings.metrics_port,
+        registry_of(process, event_log, companions.clock, lambda: companions.reconciler, lambda: companions.notifier),
+        lambda: readiness(process),
+    )
     too_old: list[BaseException] = []
 
     def stop(*_: object) -> None:
@@ -143,11 +152,14 @@ def run_commands(settings: Settings, kafka: KafkaSettings, with_parent: bool = F
     on_stop_signals(stop)
     if with_parent:
         stop_with_parent(stop)
+    health.start()
+    process.metrics_url = health.url
     try:
         if not prepare_topics(event_log, settings, stopping, membership):
             return 0
         code = process.run()
     finally:
+        health.stop()
         membership.leave()
         companions.close()
     if too_old:

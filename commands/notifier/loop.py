@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 
@@ -44,6 +44,7 @@ from ledger.supervision import WorkerThread
 from ledger.topics import Topics
 
 MAX_AGE_MS = DAY_MS
+SENT, GIVEN_UP = "sent", "given_up"
 TRY_FOR_S = 15 * 60.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
 MAX_PARKED = 1_000
@@ -100,7 +101,7 @@ class Notifier:
         self._parked: deque[Parked] = deque()
         self._thread = WorkerThread("notifier", self._run, on_fatal, again=True, stopping=self._stopping)
         self._lost_place = False
-        self.sent = self.given_up = 0
+        self.fates: Counter[tuple[str, str]] = Counter()  # messages by channel and what became of them: `SENT`, `GIVEN_UP`
 
     @property
     def restarts(self) -> int:
@@ -109,7 +110,16 @@ class Notifier:
 
     def counts(self) -> dict[str, int]:
         failures = self._composer.failures
-        return {"messages sent": self.sent, "messages given up": self.given_up, FAILED_TEMPLATES: failures}
+        return {"messages sent": self.with_fate(SENT), "messages given up": self.with_fate(GIVEN_UP), FAILED_TEMPLATES: failures}
+
+    def with_fate(self, fate: str) -> int:
+        """Number of messages of all channels, since the start."""
+        return sum(count for (_, one), count in self.fates.copy().items() if one == fate)
+
+    @property
+    def parked(self) -> int:
+        """Messages that wait to be sent again."""
+        return len(self._parked)
 
     # ---- from other threads
 
@@ -287,15 +297,15 @@ class Notifier:
                 parked.next_at = time.monotonic() + min(FIRST_PAUSE_S * 2 ** (parked.tries - 1), LONGEST_PAUSE_S)
                 log.warning("message not sent yet", tries=parked.tries, **about)
                 return False
-            self.given_up += 1
+            self.fates[parked.message.channel, GIVEN_UP] += 1
             log.error("message given up", tries=parked.tries, **about)
             return True
-        self.sent += 1
+        self.fates[parked.message.channel, SENT] += 1
         return True
 
     def _give_up(self, order_id: str, version: int, channel: str, exc: Exception) -> None:
         """Drop the message after an unexpected error. The error text is not logged: it may contain an address."""
-        self.given_up += 1
+        self.fates[channel, GIVEN_UP] += 1
         log.error("message given up", order_id=order_id, version=version, channel=channel, why=in_short(exc))
 
     def _try_parked(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from ledger.errors import LedgerError
 from ledger.histogram import Histogram
@@ -25,10 +25,13 @@ class WriterMeters:
         self.taken_over_s = Histogram(SECONDS)
         self.folded = 0
 
-    def dealt(self, topics: Iterable[str | None], events: str) -> None:
-        """A batch was decided: `topics` of the records to which its commands led, None for a duplicate."""
-        for topic in topics:
-            self.decided[REPEATED if topic is None else ACCEPTED if topic == events else REFUSED] += 1
+    def committed(self, commands: int, topics: Sequence[str], events: str) -> None:
+        """A batch of so many commands is stored; `topics` are those of its new records, `events` that of events."""
+        accepted = sum(topic == events for topic in topics)
+        self.batch_commands.note(commands)
+        self.decided[ACCEPTED] += accepted
+        self.decided[REFUSED] += len(topics) - accepted
+        self.decided[REPEATED] += commands - len(topics)
 
     def starts_over(self, exc: LedgerError) -> None:
         """Count what ended an incarnation."""

@@ -110,6 +110,7 @@ class CommandsProcess:
         self._next_note = 0.0
         self._next_status = 0.0
         self._rejoins = 0
+        self.metrics_url: str | None = None  # for `status`
         self._unheld: set[int] = set()
         self._next_unheld_check = time.monotonic() + UNHELD_EVERY_S
 
@@ -121,6 +122,16 @@ class CommandsProcess:
     def ready_writers(self) -> list[int]:
         """Writers that this process runs and that accept commands now."""
         return [w for w, loop in self._loops.items() if loop.ready.is_set()]
+
+    @property
+    def loops(self) -> list[WriterLoop]:
+        """Its writers; none before the log has answered."""
+        return list(self._loops.values())
+
+    @property
+    def rejoins(self) -> int:
+        """How often it joined the group again because a writer was held by nobody."""
+        return self._rejoins
 
     def run(self) -> int:
         """Run until stopped (returns 0) or until this process cannot recover (returns 70).
@@ -258,6 +269,7 @@ class CommandsProcess:
         for companion in self._companions:
             counts |= companion.counts()
         return {
+            "metrics_url": self.metrics_url,
             "ready_writers": self.ready_writers,
             "followed_writers": [w for w, loop in self._loops.items() if loop.follows],
             "unheld_writers": sorted(self._unheld),

@@ -35,7 +35,7 @@ from commands.processor.retention import Retention
 from ledger.envelope import Written
 from ledger.errors import Discard, Fenced, Gap, HangingTransaction, Hole, LogError, NotThisLog, OtherLayout, Rejected
 from ledger.jitter import between
-from ledger.log import EventLog, NewRecord, Reader, Record, TopicPartition
+from ledger.log import EventLog, NewRecord, Reader, Record, TopicPartition, Writer
 from ledger.schemas.of_the_ledger import learned
 from ledger.store import Store
 from ledger.supervision import WorkerThread
@@ -115,6 +115,19 @@ class WriterLoop(WorkerThread):
         """Whether to keep up with the owner, so that taking over is quick. Without that, it costs nothing, and folds later."""
         (self._followed.set if follows else self._followed.clear)()
         self._wake.set()
+
+    @property
+    def owns(self) -> bool:
+        """Whether the group says that this process owns the writer."""
+        return self._owned.is_set()
+
+    def decided(self) -> dict[TopicPartition, int]:
+        """By partition of the commands, one past the last one that is decided. Safe from any thread."""
+        return {TopicPartition(self._topics.commands, p): desk.meta.dealt for p, desk in self._desks.items()}
+
+    def folded(self) -> dict[TopicPartition, int]:
+        """The next offsets to fold. Safe from any thread."""
+        return self._desks.positions()
 
     @property
     def follows(self) -> bool:
@@ -217,6 +230,7 @@ class WriterLoop(WorkerThread):
                     self._thaw()
                 if records := self._poll(reader, STORE_EVERY_RECORDS, STANDBY_S, self._desks.positions):
                     self._desks.fold(records)
+                    self.meters.folded += len(records)
         finally:
             reader.close()
 
@@ -264,6 +278,7 @@ class WriterLoop(WorkerThread):
                 if records := self._poll(reader, STORE_EVERY_RECORDS, 1.0, self._desks.positions):
                     self._desks.fold(records)
                     folded += len(records)
+                    self.meters.folded += len(records)
                     deadline = time.monotonic() + FOLD_S
                 at = self._desks.positions() | dict(reader.reached_end())
                 todo = {tp for tp in todo if at[tp] < stable[tp]}
@@ -297,6 +312,7 @@ class WriterLoop(WorkerThread):
             # Once more, although nothing was decided: a group forgets what was noted for a partition a week ago.
             self._on_dealt({TopicPartition(self._topics.commands, p): self._desks[p].meta.dealt for p in decided})
             took = {"init_ms": round((inited - began) * 1000), "fold_ms": round((time.monotonic() - inited) * 1000)}
+            self.meters.taken_over_s.note(time.monotonic() - began)
             log.info("writer ready", writer=self.writer, partitions=decided, epoch=epoch, folded=folded, **took)
             self.ready.set()
             for watcher in self._watchers:
@@ -314,13 +330,9 @@ class WriterLoop(WorkerThread):
                     raise Fenced("this process was suspended; another one may own the writer")
                 new = self._deal(records, epoch)
                 if new:
-                    self._where = "commit"
-                    positions = writer.transact(new)
-                    landed.note(positions)
-                    self._fold_check.wrote(p for _, p in positions)
-                    for (topic, p), position in positions.items():
-                        self._desks[p].landed(topic, position)
+                    self._commit(writer, new, landed)
                 self._finish(records)
+                self.meters.committed(len(records), [record.topic for record in new], self._topics.events)
                 self._batches.committed()
                 if len(records) > GROUP_ABOVE_COMMANDS:
                     time.sleep(GROUP_WAIT_S)
@@ -354,6 +366,16 @@ class WriterLoop(WorkerThread):
             if (new := self._desks[record.partition].deal(record, written, self._batches.is_unwritable(record))) is not None:
                 decided.append(new)
         return decided
+
+    def _commit(self, writer: Writer, new: list[NewRecord], landed: Landed) -> None:
+        self._where = "commit"
+        began = time.monotonic()
+        positions = writer.transact(new)
+        self.meters.transaction_s.note(time.monotonic() - began)
+        landed.note(positions)
+        self._fold_check.wrote(p for _, p in positions)
+        for (topic, p), position in positions.items():
+            self._desks[p].landed(topic, position)
 
     def _finish(self, records: list[Record]) -> None:
         """The batch is committed: store its fold, and report progress to lag monitors."""

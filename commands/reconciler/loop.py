@@ -29,6 +29,7 @@ from commands.obligations import Kind, Obligation, obligations
 from commands.processor.order_book import OrderBook
 from commands.reconciler.backlog import Backlog
 from commands.reconciler.clients import Clients
+from commands.reconciler.meters import CallMeters, Census, census
 from commands.reconciler.pauses import WAITED_FOR, Tries
 from commands.reconciler.payment_port import ProviderUnavailable, Sighting
 from commands.reconciler.performing import CallReport, Ports, perform, report_of, stuck
@@ -81,6 +82,7 @@ class Reconciler:
         self._turns: dict[int, asyncio.Lock] = {}
         self._backlog = Backlog(MAX_TASKS_PER_PORT)
         self.done: Counter[str] = Counter()
+        self.calls = CallMeters()
         self._ended_for_good = threading.Event()
         self._thread = WorkerThread("reconciler", self._run, on_fatal, again=True, stopping=self._ended_for_good)
         self._started = threading.Event()
@@ -149,6 +151,10 @@ class Reconciler:
 
     def counts(self) -> dict[str, int]:
         return dict(self.done)
+
+    def census(self) -> Census:
+        """What is owed now, as far as it was scheduled or tried. Safe from any thread."""
+        return census([one for tries in list(self._tries.values()) for one in list(tries.values())], self._clock.monotonic_ms())
 
     def _owed(self, order: Order) -> tuple[Obligation, ...]:
         """Obligations of `order`. A bug in deriving them affects only this order, which is retried when it changes."""
@@ -318,6 +324,7 @@ class Reconciler:
 
     async def _call(self, obligation: Obligation, order: Order, t: Tries) -> None:
         log_ms, clock = self._clock.latest_ms(self._partition_of(order.order_id)), self._clock.monotonic_ms
+        began_ms = clock()
         try:
             async with asyncio.timeout(CALL_S):
                 report = await perform(obligation, order, self._clients.ports, log_ms)
@@ -329,8 +336,10 @@ class Reconciler:
             self.done[f"{obligation.kind} raised"] += 1
             report = CallReport(failed=type(exc).__name__)
         self.done[f"{obligation.kind} {'failed' if report.failed else 'done'}"] += 1
+        port = self._clients.ports.name_of(obligation)
+        self.calls.note(port, obligation.kind, report, (clock() - began_ms) / 1000)
         if obligation.args is not None:
-            self._clients.heard(self._clients.ports.name_of(obligation), report.answered, clock())
+            self._clients.heard(port, report.answered, clock())
         commands = report.commands
         if report.failed is not None:
             log.warning("obligation not met", order_id=order.order_id, key=obligation.key, why=report.failed, tries=t.failed + 1)

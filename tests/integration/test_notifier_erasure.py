@@ -12,6 +12,7 @@ import pytest
 from commands.notifier import followed_contacts
 from commands.notifier.email_door import EmlDoor
 from commands.notifier.followed_contacts import FollowedContacts
+from commands.notifier.loop import GIVEN_UP
 from ledger import events as e
 from ledger.contact_rows import TOO_OLD_MS, KeptContacts
 from ledger.contacts import Address, OrderContact, contact_key
@@ -53,7 +54,7 @@ def test_a_message_that_waits_to_be_sent_goes_with_its_contact(post: Post, mails
         post.placed("ord_2")
         until(lambda: mails.mails)
         until(post.at_end)
-        assert notifier.given_up == 0
+        assert notifier.with_fate(GIVEN_UP) == 0
     assert mails.subjects("busy@example.org") == []
 
 

@@ -314,7 +314,7 @@ class AbsurdShop:
         for world in self._worlds.values():
             counts.update({f"world: {name}": n for name, n in world.asked.items()})
         counts.update({f"reconciler: {name}": n for name, n in self.reconciler.done.items()})
-        counts.update({"messages sent": self.notifier.sent, "messages given up": self.notifier.given_up})
+        counts.update(self.notifier.counts())
         counts["notifier restarts"] = self.notifier.restarts
         return counts
 

@@ -1,0 +1,99 @@
+"""Health and metrics of `commands`, over HTTP, with a log in memory behind them."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+import structlog
+from prometheus_client.parser import text_string_to_metric_families
+
+from api.processes.commands_metrics import readiness, registry_of
+from api.processes.health import HealthServer
+from ledger.log_clock import LogClock
+from tests.support import loopback
+from tests.support.one_log import PARTITIONS, WRITERS, Ledger, Running, cancel, place
+
+BOUNDED = {"outcome", "cause", "writer", "partition", "worker", "kind", "state", "port", "answer", "channel", "fate", "le"}
+
+
+@pytest.fixture
+def ledger() -> Iterator[Ledger]:
+    ledger = Ledger()
+    yield ledger
+    for running in list(ledger.running):
+        ledger.stop(running)
+
+
+@pytest.fixture
+def running(ledger: Ledger) -> Running:
+    running = ledger.start()
+    ledger.wait_for(lambda: sorted(running.process.ready_writers) == list(range(WRITERS)))
+    return running
+
+
+@pytest.fixture
+def health(ledger: Ledger, running: Running) -> Iterator[HealthServer]:
+    registry = registry_of(running.process, ledger.log, LogClock(), lambda: None, lambda: None)
+    server = HealthServer("commands", "127.0.0.1", 0, registry, lambda: readiness(running.process))
+    server.start()
+    yield server
+    server.stop()
+
+
+def values(health: HealthServer) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    answer = loopback.get(f"{health.url}/metrics")
+    assert answer.status_code == 200
+    families = text_string_to_metric_families(answer.text)
+    return {(s.name, tuple(sorted(s.labels.items()))): s.value for family in families for s in family.samples}
+
+
+def test_what_was_decided_is_counted(ledger: Ledger, health: HealthServer) -> None:
+    order = place("a")
+    for command in (order, order, cancel(order, "x"), cancel(order, "y")):
+        ledger.send(command)
+    name = "ledger_commands_decided_total"
+    wanted = {"accepted": 2.0, "refused": 1.0, "repeated": 1.0}
+    ledger.wait_for(lambda: {o: values(health).get((name, (("outcome", o),))) for o in wanted} == wanted)
+    shown = values(health)
+    assert [shown["ledger_commands_undecided", (("partition", str(p)),)] for p in range(PARTITIONS)] == [0.0] * PARTITIONS
+    assert sum(value for (one, _), value in shown.items() if one == "ledger_commands_batch_size_sum") == 4
+    assert shown["ledger_commands_log_reachable", ()] == 1
+    assert {shown["ledger_commands_writer_ready", (("writer", str(w)),)] for w in range(WRITERS)} == {1.0}
+    labels = {label for _, pairs in shown for label, _ in pairs}
+    assert labels <= BOUNDED
+
+
+def test_a_process_is_ready_when_it_decides_for_each_of_its_writers(
+    ledger: Ledger, running: Running, health: HealthServer
+) -> None:
+    assert loopback.get(f"{health.url}/live").json() == {"status": "live"}
+    answer = loopback.get(f"{health.url}/ready")
+    assert (answer.status_code, answer.json()["status"]) == (200, "ready")
+    assert answer.json()["checks"]["owned"] == "0, 1"
+    ledger.log.away(True)
+    running.process._loops[0].ready.clear()
+    answer = loopback.get(f"{health.url}/ready")
+    assert (answer.status_code, answer.json()["checks"]["writers"]) == (503, "not deciding: 0")
+    assert values(health)["ledger_commands_log_reachable", ()] == 0
+    ledger.log.away(False)
+    assert loopback.get(f"{health.url}/orders").status_code == 404
+
+
+def test_starts_over_are_counted_by_cause(ledger: Ledger, health: HealthServer) -> None:
+    ledger.log.fail_next_commit("before")
+    ledger.send(place("a"))
+    ledger.wait_for(lambda: len(ledger.events()) == 1)
+    assert values(health)["ledger_commands_starts_over_total", (("cause", "discard"),)] == 1
+
+
+def test_a_port_in_use_costs_the_process_nothing_else(ledger: Ledger, running: Running) -> None:
+    registry = registry_of(running.process, ledger.log, LogClock(), lambda: None, lambda: None)
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken, structlog.testing.capture_logs() as logs:
+        server = HealthServer("commands", "127.0.0.1", taken.getsockname()[1], registry, lambda: (True, {}))
+        server.start()
+        server.stop()
+    assert server.url is None
+    assert [line["event"] for line in logs if line["log_level"] == "error"] == ["health and metrics are not served"]
