@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 import msgspec
@@ -11,6 +12,7 @@ import structlog
 import uvicorn
 
 from api.processes.outside import webhook_secrets
+from api.processes.process_metrics import health_of_sandbox
 from api.processes.signals import hang_up_is_terminate, stop_with_parent
 from api.settings import Settings
 from commands.sandbox.catalogue import COFFEE, MERCHANDISE, SOLD_OUT
@@ -51,10 +53,14 @@ def run_stand_ins(
         def stop(*_: object) -> None:
             server.should_exit = True
 
+        health = health_of_sandbox(settings.metrics_host, settings.metrics_port, lambda: server.started)
+        health.start()
+        closing.callback(health.stop)
         if with_parent:
             stop_with_parent(stop)
         signal.signal(signal.SIGTERM, stop)
         hang_up_is_terminate()
         log.info("sandbox started, no real money moves here", port=port, database=str(data_dir / DATABASE))
 
-    return serve_sandbox(sandbox, "127.0.0.1", port, on_server)
+    with ExitStack() as closing:
+        return serve_sandbox(sandbox, "127.0.0.1", port, on_server)

@@ -26,7 +26,7 @@ import time
 from collections.abc import Callable, Mapping
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
@@ -44,6 +44,9 @@ from ledger.errors import BrokerError, ConfigError
 from ledger.files import private_folder, write_whole
 from ledger.patience import Patience, cpu_of
 from ledger.ports import free_port, is_free
+
+if TYPE_CHECKING:
+    from api.processes.health import HealthServer
 
 CHECK_S = 0.05
 BROKER_PAUSE_S = 0.5
@@ -75,6 +78,8 @@ class Up:
         self._environment = dict(environment or {})
         self._sandboxed, self._stand_ins, self._train = sandboxed, stand_ins, train
         self._sandbox_port: int | None = None
+        self._metrics_ports: dict[str, int] = {}  # by process
+        self._broker_health: HealthServer | None = None
         self._stopping = threading.Event()
         self.broker = EmbeddedBroker(self.data / "broker", log_file=self.data / "log" / "broker.log", check=check)
         self.children: list[Child] = []
@@ -113,6 +118,8 @@ class Up:
             raise ConfigError(f"port {self._port} is in use; choose another one with --port")
         if self._sandboxed or (self._stand_ins and needs_sandbox(load_settings())):
             self._sandbox_port = free_port()
+        names = ["commands", "broker", *(["sandbox"] if self._sandbox_port is not None else [])]
+        self._metrics_ports = {name: free_port() for name in names}
         # The children take seconds to import; they wait for the broker themselves.
         self._start_broker(keys, progress)
         write_whole(self.data / "run" / "broker.pid", f"{self.broker.pid}\n", private=True)
@@ -122,12 +129,17 @@ class Up:
             "bootstrap_servers": self.broker.bootstrap_servers,
             "schema_registry_url": url,
             "sandbox_url": self._sandbox_url,
+            "metrics": {
+                "serve": f"{url}/metrics",
+                **{name: f"http://127.0.0.1:{port}/metrics" for name, port in self._metrics_ports.items()},
+            },
             "tokens": keys["tokens"],
             **this_process(),
         }
         if self._wait_ready():
             write_whole(up_file(self.data), json.dumps(self.info, indent=2) + "\n", private=True)
             on_ready(self.info)
+            self._show_health_of_broker()
             if self._train:
                 self._training = self.broker.training(self.data / "log" / "java-cache.log")
         while not self._stopping.wait(CHECK_S):
@@ -135,6 +147,12 @@ class Up:
             if self._training is not None:
                 self._training.tend()
         return 0
+
+    def _show_health_of_broker(self) -> None:
+        from api.processes.process_metrics import health_of_broker  # takes a while to load, and nobody waits for it
+
+        self._broker_health = health_of_broker(self.broker, "127.0.0.1", self._metrics_ports["broker"])
+        self._broker_health.start()
 
     def _start_broker(self, keys: Mapping[str, Any], progress: Callable[[StartProgress], None] | None = None) -> None:
         self.broker.start(
@@ -160,7 +178,7 @@ class Up:
         arguments = [["serve"], ["commands"]]  # the slowest one first
         if self._sandbox_port is not None:
             arguments.append(["sandbox", "--data-dir", str(self.data / "sandbox"), "--port", str(self._sandbox_port)])
-        self.children = [Child(own[0], own, env, self.data, folder) for own in arguments]
+        self.children = [Child(own[0], own, env | self._metrics_environment(own[0]), self.data, folder) for own in arguments]
         for child in self.children:
             child.tend()
 
@@ -218,6 +236,8 @@ class Up:
     def _end(self) -> None:
         if self._training is not None:
             self._training.stop()
+        if self._broker_health is not None:
+            self._broker_health.stop()
         self._end_children()
         self.broker.stop()
         (self.data / "run" / "broker.pid").unlink(missing_ok=True)
@@ -240,6 +260,10 @@ class Up:
         hashes = [{"name": role, "role": role, "sha256": [hash_token(token)]} for role, token in keys["tokens"].items()]
         write_whole(self.data / "tokens.json", json.dumps({"tokens": hashes}, indent=2) + "\n", private=True)
         return keys
+
+    def _metrics_environment(self, name: str) -> dict[str, str]:
+        port = self._metrics_ports.get(name)
+        return {} if port is None else {"METRICS_HOST": "127.0.0.1", "METRICS_PORT": str(port)}
 
     def _child_environment(self, bootstrap_servers: str, keys: Mapping[str, Any]) -> dict[str, str]:
         around = {name: value for name, value in os.environ.items() if not (self._sandboxed and name in OUTSIDE)}

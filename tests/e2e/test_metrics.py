@@ -1,0 +1,29 @@
+"""Health and metrics of every process of a running `up`, at the addresses that `up.json` names."""
+
+from __future__ import annotations
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.support import loopback
+from tests.support.up_process import UpProcess
+
+pytestmark = pytest.mark.kafka
+SHOWN = {
+    "commands": ("ledger_commands_decided_total", "ledger_commands_transaction_seconds_count", "process_open_fds"),
+    "sandbox": ("ledger_sandbox_ready", "process_resident_memory_bytes"),
+    "broker": ("ledger_broker_ready", "ledger_broker_process_resident_memory_bytes"),
+    "serve": ("ledger_orders", "ledger_loop_lag_seconds_count"),
+}
+
+
+@pytest.mark.parametrize("process", SHOWN)
+def test_each_process_shows_its_metrics(up: UpProcess, process: str) -> None:
+    url = up.info()["metrics"][process]
+    headers = {"Authorization": f"Bearer {up.token('operator')}"} if process == "serve" else {}
+    answer = loopback.get(url, headers=headers)
+    assert answer.status_code == 200
+    names = {sample.name for family in text_string_to_metric_families(answer.text) for sample in family.samples}
+    assert set(SHOWN[process]) <= names
+    root = url.removesuffix("/metrics")
+    assert [loopback.get(f"{root}/{path}").status_code for path in ("live", "ready")] == [200, 200]
