@@ -130,7 +130,7 @@ class WriterMetrics(Collector):
             return
         reachable.add_metric((), 1)
         yield reachable
-        yield _gauge("undecided", "Commands of an own partition that are not decided yet.", "partition", _behind(decided, ends))
+        yield _gauge("behind", "Commands of an own partition that are not decided yet.", "partition", _behind(decided, ends))
         standby = {str(tp.partition): 0.0 for tp in folded}
         for tp, at in folded.items():
             standby[str(tp.partition)] += max(0, ends[tp] - at)

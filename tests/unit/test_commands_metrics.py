@@ -58,7 +58,7 @@ def test_what_was_decided_is_counted(ledger: Ledger, health: HealthServer) -> No
     wanted = {"accepted": 2.0, "refused": 1.0, "repeated": 1.0}
     ledger.wait_for(lambda: {o: values(health).get((name, (("outcome", o),))) for o in wanted} == wanted)
     shown = values(health)
-    assert [shown["ledger_commands_undecided", (("partition", str(p)),)] for p in range(PARTITIONS)] == [0.0] * PARTITIONS
+    assert [shown["ledger_commands_behind", (("partition", str(p)),)] for p in range(PARTITIONS)] == [0.0] * PARTITIONS
     assert sum(value for (one, _), value in shown.items() if one == "ledger_commands_batch_size_sum") == 4
     assert shown["ledger_commands_log_reachable", ()] == 1
     assert {shown["ledger_commands_writer_ready", (("writer", str(w)),)] for w in range(WRITERS)} == {1.0}
