@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 
 from api.metrics import Workers
 from commands.notifier.loop import Notifier
+from commands.processor.meters import ACCEPTED, REFUSED, REPEATED
 from commands.processor.process import CommandsProcess
 from commands.processor.writer_loop import WriterLoop
 from commands.reconciler.loop import Reconciler
@@ -73,10 +74,10 @@ class WriterMetrics(Collector):
 
     def collect(self) -> Iterable[Metric]:
         loops = self._process.loops
-        decided, started_over = Counter[str](), Counter[str]()
+        decided, started_over = Counter(dict.fromkeys((ACCEPTED, REFUSED, REPEATED), 0)), Counter[str]()
         for loop in loops:
-            decided += loop.meters.decided
-            started_over += loop.meters.started_over
+            decided.update(loop.meters.decided)
+            started_over.update(loop.meters.started_over)
         yield _counter("decided", "Commands decided, by outcome; `repeated` ones had been decided before.", "outcome", decided)
         yield _counter("starts_over", "How often a writer started over, by what ended it.", "cause", started_over)
         folded = CounterMetricFamily(PREFIX + "folded", "Records of other processes that were folded.")
