@@ -146,9 +146,11 @@ def partition_of(order_id: str) -> int:
 
 
 def lonely(cluster: Cluster, topics: Topics, partition: int, broker: int) -> None:
-    """Create the topic of events with one partition that only one broker has."""
+    """Create the topic of events with one replica of each partition: that of `partition` on `broker`, the others elsewhere."""
     (spec,) = (spec for spec in topics.specs(PARTITIONS, WRITERS) if spec.name == topics.events)
-    replicas = [[broker] if p == partition else list(cluster.nodes) for p in range(PARTITIONS)]
+    others = [node for node in cluster.nodes if node != broker]
+    replicas = [[broker] if p == partition else [others[p % len(others)]] for p in range(PARTITIONS)]
     topic = NewTopic(spec.name, PARTITIONS, replica_assignment=replicas, config={**spec.settings, "min.insync.replicas": "1"})
-    for future in AdminClient({"bootstrap.servers": cluster.bootstrap_servers}).create_topics([topic]).values():
+    admin = AdminClient({"bootstrap.servers": cluster.bootstrap_servers})
+    for future in admin.create_topics([topic]).values():
         future.result(PATIENCE_S)

@@ -6,6 +6,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support import loopback
+from tests.support.patience import until
 from tests.support.up_process import UpProcess
 
 pytestmark = pytest.mark.kafka
@@ -26,4 +27,5 @@ def test_each_process_shows_its_metrics(up: UpProcess, process: str) -> None:
     names = {sample.name for family in text_string_to_metric_families(answer.text) for sample in family.samples}
     assert set(SHOWN[process]) <= names
     root = url.removesuffix("/metrics")
-    assert [loopback.get(f"{root}/{path}").status_code for path in ("live", "ready")] == [200, 200]
+    assert loopback.get(f"{root}/live").status_code == 200
+    until(lambda: loopback.get(f"{root}/ready").status_code == 200)
