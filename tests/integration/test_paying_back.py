@@ -13,7 +13,7 @@ from commands.sandbox.cards import DISPUTED, REFUND_FAILS, REFUND_PENDS, THREE_D
 from ledger.memory.log import MemoryLog
 from ledger.topics import Topics
 from tests.support.harness import Clock, key, running_ledger
-from tests.support.patience import PATIENCE_S
+from tests.support.patience import PATIENCE_S, until
 from tests.support.paying_shop import Shop
 from tests.support.sandboxed import running_sandbox
 
@@ -164,7 +164,7 @@ def test_the_daily_sweep_finds_refunds_and_disputes_without_a_message(shop: Shop
         shop.sandbox.pay(payment)
         shop.until_status(order, "paid")
         orders.append((order, payment["provider_ref"]))
-    time.sleep(0.5)  # until the messages about these are delivered
+    until(lambda: not shop.sandbox.sandbox.journal.rows("select id from messages"))  # those about these are delivered
     shop.sandbox.chaos(webhook_lost=1.0)
     (refunded, refunded_ref), (disputed, disputed_ref) = orders
     shop.sandbox.by_staff("/v1/refunds", payment_intent=refunded_ref)

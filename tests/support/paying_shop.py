@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import httpx
 
 from tests.support.harness import RunningLedger, decided, key, order_body, placed
-from tests.support.patience import PATIENCE_S
+from tests.support.patience import PATIENCE_S, until
 from tests.support.sandboxed import RunningSandbox
 
 
@@ -37,6 +38,22 @@ class Shop:
     def open_payment(self, order: dict[str, Any]) -> dict[str, Any]:
         body = {"total_minor": order["total_minor"], "currency": order["currency"]}
         return body_of(decided(self.customer, f"/orders/{order['order_id']}/payment", body))
+
+    @contextmanager
+    def unreconciled(self) -> Iterator[None]:
+        """The reconciler does nothing until the block ends, and nothing that it began is under way.
+
+        Its clock may be ahead, because an earlier test moved it: then it looks at a payment as soon as that is open.
+        """
+        companions = self.ledger.companions
+        assert companions is not None
+        reconciler = companions.reconciler
+        assert reconciler is not None
+        owned = sorted(reconciler._owned)
+        reconciler.disown(owned)
+        until(lambda: not sum(reconciler._backlog._running.values()))
+        yield
+        reconciler.own(owned)
 
     def cancel(self, order: dict[str, Any]) -> httpx.Response:
         return self.customer.post(f"/orders/{order['order_id']}/cancel", json={}, headers=key())
