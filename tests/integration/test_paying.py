@@ -185,10 +185,7 @@ def test_a_message_about_what_the_ledger_already_shows_causes_no_read(shop: Shop
     shop.sandbox.pay(payment)
     shop.until_status(order, "paid")
     total, ref = order["total_minor"], payment["provider_ref"]
-    deadline = time.monotonic() + 60
-    while shop.sandbox.sandbox.journal.rows("select id from messages"):  # the sandbox's own messages are delivered
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    shop.until_messages_delivered()
 
     numbers = itertools.count(1)
 
