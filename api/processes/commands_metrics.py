@@ -153,7 +153,7 @@ class ReconcilerMetrics(Collector):
         if reconciler is None:
             return
         now = reconciler.census()
-        states = (("owed", now.owed), ("under_way", now.under_way), ("failing", now.failing), ("stuck", now.stuck))
+        states = (("owed", now.owed), ("under_way", now.calling), ("failing", now.failing), ("stuck", now.stuck))
         family = GaugeMetricFamily(
             PREFIX + "obligations", "Obligations of own orders, by kind and state.", labels=("kind", "state")
         )

@@ -5,11 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
+from prometheus_client import CollectorRegistry
+
+from api.processes.commands_metrics import registry_of
 from api.processes.doors import build_composer, build_message_doors, build_ports
 from api.processes.outside import check_outside
 from api.settings import Settings
 from commands.notifier.loop import Notifier
-from commands.processor.process import Books, Companion, Fatal
+from commands.processor.process import Books, CommandsProcess, Companion, Fatal
 from commands.reconciler.loop import Reconciler
 from ledger.log import EventLog, Sender
 from ledger.log_clock import LogClock
@@ -63,6 +66,10 @@ class Companions:
             self._log, topics, books, self._open_store, self._doors, self._composer, group, on_fatal, clock=self.clock
         )
         return [self.reconciler, self.notifier]
+
+    def registry(self, process: CommandsProcess) -> CollectorRegistry:
+        """All metrics of the process with these companions."""
+        return registry_of(process, self._log, self.clock, lambda: self.reconciler, lambda: self.notifier)
 
     def close(self) -> None:
         """Call after the process has ended."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -11,7 +12,9 @@ from prometheus_client.registry import Collector
 
 from api.metrics import Workers
 from api.processes.health import HealthServer
-from ledger.broker.node import EmbeddedBroker
+
+if TYPE_CHECKING:
+    from ledger.broker.node import EmbeddedBroker
 
 ANSWER_S = 2.0
 

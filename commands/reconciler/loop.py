@@ -153,7 +153,7 @@ class Reconciler:
         return dict(self.done)
 
     def census(self) -> Census:
-        """What is owed now, as far as it was scheduled or tried. Safe from any thread."""
+        """Counts of the obligations that are scheduled or were tried. Safe from any thread."""
         return census([one for tries in list(self._tries.values()) for one in list(tries.values())], self._clock.monotonic_ms())
 
     def _owed(self, order: Order) -> tuple[Obligation, ...]:

@@ -31,7 +31,7 @@ class Census:
     """Obligations by kind. `oldest_failing_ms`: for how long the oldest of them has been failing."""
 
     owed: Counter[str] = field(default_factory=Counter)
-    under_way: Counter[str] = field(default_factory=Counter)
+    calling: Counter[str] = field(default_factory=Counter)
     failing: Counter[str] = field(default_factory=Counter)
     stuck: Counter[str] = field(default_factory=Counter)
     oldest_failing_ms: dict[str, int] = field(default_factory=dict)
@@ -43,7 +43,7 @@ def census(tries: Iterable[Tries], now_ms: int) -> Census:
     for one in tries:
         kind = one.kind.value if one.kind is not None else "unknown"
         result.owed[kind] += 1
-        result.under_way[kind] += one.calling
+        result.calling[kind] += one.calling
         if one.failed:
             result.failing[kind] += 1
             result.stuck[kind] += one.is_stuck(now_ms)

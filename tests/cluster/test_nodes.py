@@ -122,7 +122,7 @@ def test_a_partition_without_a_leader_stops_no_other(cluster: Cluster, topics: T
             answers: list[httpx.Response] = []
 
             def is_clear(number: int = number, answers: list[httpx.Response] = answers) -> bool:
-                """It is placed, or known to belong to the partition that is away."""
+                """It is placed, or known to belong to the partition that has no leader."""
                 answers.append(client.post("/orders", json=order_body(number), headers={"Idempotency-Key": f"cart-{number}"}))
                 return answers[-1].status_code == 201 or (
                     answers[-1].status_code == 202 and partition_of(answers[-1].json()["order_id"]) == 0

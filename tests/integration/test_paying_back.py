@@ -164,16 +164,14 @@ def test_the_daily_sweep_finds_refunds_and_disputes_without_a_message(shop: Shop
         shop.sandbox.pay(payment)
         shop.until_status(order, "paid")
         orders.append((order, payment["provider_ref"]))
-    time.sleep(0.5)  # until the messages about these are delivered
+    shop.until_messages_delivered()  # those about these orders
     shop.sandbox.chaos(webhook_lost=1.0)
     (refunded, refunded_ref), (disputed, disputed_ref) = orders
     shop.sandbox.by_staff("/v1/refunds", payment_intent=refunded_ref)
     shop.sandbox.by_staff(f"/sandbox/payments/{disputed_ref}/dispute", reason="fraudulent")
     shop.sandbox.by_staff("/v1/payment_intents", amount="100", currency="eur")  # a dispute of another shop
     assert shop.read(refunded)["refunded_minor"] == 0
-    assert shop.ledger.companions is not None
-    reconciler = shop.ledger.companions.reconciler
-    assert reconciler is not None
+    reconciler = shop.reconciler
     asyncio.run_coroutine_threadsafe(reconciler.sweep(), reconciler._loop).result(PATIENCE_S)
     shop.until(refunded, lambda o: o["refunded_minor"] == refunded["total_minor"])
     shop.until(disputed, lambda o: any(f["code"] == "dispute" for f in o["attention"]))

@@ -30,9 +30,9 @@ from tests.support.patience import until_async
 def main(settings: dict[str, Any]) -> int:
     logging.basicConfig()
     # Not structlog's default: it shows an exception with rich, which takes the event loop seconds on a busy machine.
-    lines = [structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)]
     structlog.configure(
-        processors=[structlog.processors.format_exc_info, *lines], logger_factory=structlog.PrintLoggerFactory(sys.stderr)
+        processors=[structlog.processors.format_exc_info, structlog.dev.ConsoleRenderer(colors=False)],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
     scenario, folder = settings["scenario"], Path(settings["folder"])
     log: MemoryLog | KafkaLog

@@ -25,12 +25,23 @@ POOLED = ("asyncio_", "ThreadPoolExecutor")
 KEEPERS = frozenset({"up", "the_up", "broker", "stopped_data", "cluster"})  # end to end, in test_embedded_broker, on a cluster
 
 
-def open_files() -> int:
-    """Number of open file descriptors; 0 where that cannot be known."""
+def open_files() -> set[tuple[str, str]]:
+    """Open file descriptors with what they are, such as `socket:[4711]`; empty where that cannot be known.
+
+    Not their number: a test that leaves one open may close another one.
+    """
     try:
-        return len(os.listdir("/proc/self/fd"))  # noqa: PTH208  # the quickest; it is called twice a test
+        fds = os.listdir("/proc/self/fd")  # noqa: PTH208  # the quickest; it is called twice a test
     except FileNotFoundError:
-        return 0
+        return set()
+    return {(fd, target) for fd in fds if (target := _target(fd))}
+
+
+def _target(fd: str) -> str:
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}")  # noqa: PTH115
+    except FileNotFoundError:  # it was that of the listing
+        return ""
 
 
 def children() -> set[int]:
@@ -85,7 +96,7 @@ def _nothing_left_by_the_test(request: pytest.FixtureRequest) -> Iterator[None]:
     while (left := {t for t in threads() - running if t.is_alive()}) and time.monotonic() < deadline:
         time.sleep(0.002)
     new = set() if KEEPERS & set(request.fixturenames) else children() - processes
-    if open_files() > files or new or left or excused(request):
+    if open_files() - files or new or left or excused(request):
         gc.collect()
     new = {pid for pid in new - shared_processes(request.config) if not ends_by_itself(pid)}
     assert not new, f"processes were left running: {[described(pid) for pid in new]}"

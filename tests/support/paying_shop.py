@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import httpx
 
+from commands.reconciler.loop import Reconciler
 from tests.support.harness import RunningLedger, decided, key, order_body, placed
-from tests.support.patience import PATIENCE_S
+from tests.support.patience import PATIENCE_S, until
 from tests.support.sandboxed import RunningSandbox
 
 
@@ -18,6 +20,12 @@ def body_of(answer: httpx.Response) -> dict[str, Any]:
     assert answer.status_code == 201, answer.text
     body: dict[str, Any] = answer.json()
     return body
+
+
+def payment_of(order: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Path and body of a request for a payment of the whole order."""
+    body = {"total_minor": order["total_minor"], "currency": order["currency"]}
+    return f"/orders/{order['order_id']}/payment", body
 
 
 class Shop:
@@ -31,12 +39,33 @@ class Shop:
         return placed(self.customer, order_body(**changes))
 
     def initiate(self, order: dict[str, Any], **headers: str) -> httpx.Response:
-        body = {"total_minor": order["total_minor"], "currency": order["currency"]}
-        return self.customer.post(f"/orders/{order['order_id']}/payment", json=body, headers=key() | headers)
+        path, body = payment_of(order)
+        return self.customer.post(path, json=body, headers=key() | headers)
 
     def open_payment(self, order: dict[str, Any]) -> dict[str, Any]:
-        body = {"total_minor": order["total_minor"], "currency": order["currency"]}
-        return body_of(decided(self.customer, f"/orders/{order['order_id']}/payment", body))
+        return body_of(decided(self.customer, *payment_of(order)))
+
+    @property
+    def reconciler(self) -> Reconciler:
+        companions = self.ledger.companions
+        assert companions is not None
+        assert companions.reconciler is not None
+        return companions.reconciler
+
+    @contextmanager
+    def unreconciled(self) -> Iterator[None]:
+        """The reconciler does nothing until the block ends, and nothing that it began is under way.
+
+        Its clock may be ahead, because an earlier test moved it: then it looks at a payment as soon as that is open.
+        """
+        reconciler = self.reconciler
+        owned = sorted(reconciler._owned)
+        reconciler.disown(owned)
+        try:
+            until(lambda: not sum(reconciler._backlog._running.values()))
+            yield
+        finally:
+            reconciler.own(owned)
 
     def cancel(self, order: dict[str, Any]) -> httpx.Response:
         return self.customer.post(f"/orders/{order['order_id']}/cancel", json={}, headers=key())
@@ -58,6 +87,10 @@ class Shop:
             time.sleep(0.02)
         return now
 
+    def until_messages_delivered(self) -> None:
+        """Wait until the sandbox has no message left to send."""
+        until(lambda: not self.sandbox.sandbox.journal.rows("select id from messages"))
+
     def until_status(self, order: dict[str, Any], status: str) -> dict[str, Any]:
         return self.until(order, lambda o: o["status"] == status)
 
@@ -70,14 +103,9 @@ class Shop:
 
     def failed(self, kind: str) -> int:
         """How many tries of this kind of obligation have failed."""
-        assert self.ledger.companions is not None
-        assert self.ledger.companions.reconciler is not None
-        return self.ledger.companions.reconciler.done[f"{kind} failed"]
+        return self.reconciler.done[f"{kind} failed"]
 
     def later(self, ms: int) -> None:
         """Advance the clock: what was to be done then is due now."""
         self.ledger.clock.ahead_ms += ms
-        assert self.ledger.companions is not None
-        reconciler = self.ledger.companions.reconciler
-        assert reconciler is not None
-        reconciler.clock_moved()
+        self.reconciler.clock_moved()

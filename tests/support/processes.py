@@ -17,7 +17,7 @@ from api.callers.auth import hash_token
 from ledger.ports import free_port
 from ledger.topics import Topics
 from tests.support import loopback
-from tests.support.patience import PATIENCE_S
+from tests.support.patience import PATIENCE_S, until
 from tests.support.programs import THIS, Program
 
 TOKENS = {role: f"test-{role}-token" for role in ("gateway", "admin", "reader", "operator")}
@@ -48,7 +48,8 @@ class Child:
         self.exits.append(self._running().wait())
 
     def stop(self, timeout_s: float = PATIENCE_S) -> int:
-        """SIGTERM. Returns the exit code."""
+        """SIGTERM, once the process handles it: one that was just started ends of it like any program. Returns the exit code."""
+        until(lambda: self.ended() is not None or handles(self.pid, signal.SIGTERM))
         self.signal(signal.SIGTERM)
         try:
             return self._running().wait(timeout_s)
@@ -73,6 +74,16 @@ class Child:
     def _running(self) -> subprocess.Popen[bytes]:
         assert self.process is not None
         return self.process
+
+
+def handles(pid: int, number: signal.Signals) -> bool:
+    """Whether the process has a handler for the signal; True where that cannot be known."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text("ascii", "replace")
+    except OSError:
+        return True
+    (caught,) = (line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:"))
+    return bool(int(caught, 16) >> (number - 1) & 1)
 
 
 class LedgerNode:

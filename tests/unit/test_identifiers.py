@@ -27,7 +27,7 @@ ALLOWED = {
     r"(?i)commands/obligations.py:_?look_at_(payment|refund|dispute)": "a kind of obligation, which status and metrics show",
     r"ledger/walk.py:told": "a member of the JSON of `verify`: attention was raised",
     r"(ledger/archive|projections/verify|api/cli/verify).py:made_at": "a member of the files of heads and of archives",
-    r"commands/notifier/loop.py:given_up": "a count: messages that were given up",
+    r"(?i)commands/notifier/loop.py:given_up": "a count: messages that were given up",
     r"(api/connections|tests/benchmarks/generator).py:connection_made": "a method of asyncio's protocols",
     r"tests/support/story.py:given": "the first of the words given, when, then",
     r"tests/.*:test_\w+": "a sentence",

@@ -33,6 +33,11 @@ def test_good_because_it_is_excused():
     Cycle(held.dup())
     held.close()
 def test_good_after_it(): gc.collect()
+older = socket.socket()
+def test_leaks_a_socket_and_closes_an_older_one():
+    Cycle(socket.socket())
+    older.close()
+def test_good_after_that(): gc.collect()
 def test_leaks_a_file(tmp_path): Cycle((tmp_path / "f").open("w"))
 def test_good_2(): gc.collect()
 def test_leaks_a_loop(): Cycle(asyncio.new_event_loop())
@@ -97,6 +102,6 @@ def test_each_leak_fails_the_test_that_leaks_and_no_other(tmp_path: Path) -> Non
     bad = [c.get("name") for c in cases if c.find("failure") is not None or c.find("error") is not None]
     names = [c.get("name", "") for c in cases]
     assert bad == [name for name in names if name.startswith("test_leaks")], done.stdout
-    assert len(set(names)) == 17
+    assert len(set(names)) == 19
     for word in ("unclosed <socket", "unclosed file", "unclosed event loop", "time.sleep(600)", "Thread(left"):
         assert word in done.stdout
