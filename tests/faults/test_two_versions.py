@@ -25,11 +25,12 @@ from tests.support import checker, later_schemas, loopback
 from tests.support.gateway import Gateway
 from tests.support.patience import PATIENCE_S, until
 from tests.support.processes import TOKENS, Child, LedgerNode
-from tests.support.programs import LATER_VERSION, THIS, Program, later, released
+from tests.support.programs import LATER_VERSION, THIS, Program, has_release, later, released
 from tests.support.proof import check_acknowledged, check_reads, load_during
 from tests.support.topic_load import wait_answered
 
 pytestmark = pytest.mark.kafka
+needs_release = pytest.mark.skipif(not has_release(), reason="this copy of the project has no history to build the release from")
 PARTITIONS, WRITERS = 4, 2
 SECOND_LOAD = 5_000_000  # number of its first session
 GROWTH_RECORDS = 150  # between two steps: so much is decided while the programs run as they do then
@@ -183,12 +184,14 @@ def reaches(node: LedgerNode, ledger: checker.Ledger) -> bool:
         return all(client.get(f"{node.url}/orders", headers=position).status_code == 200 for position in positions)
 
 
+@needs_release
 def test_the_released_program_and_this_one_share_a_ledger_while_each_replaces_the_other(
     tmp_path: Path, kafka: KafkaSettings, topics: Topics
 ) -> None:
     run_side_by_side(tmp_path, kafka, topics, released(), THIS, until_s=0)
 
 
+@needs_release
 @pytest.mark.campaign
 @pytest.mark.timeout(2400)
 def test_the_released_program_and_this_one_share_a_ledger_for_ten_minutes(

@@ -25,8 +25,8 @@ from ledger.schemas.versions import EVENTS
 from tests.support import later_schemas
 
 ROOT = Path(__file__).parents[2]
-# The release that this program must run beside: a tag, or, until there is one, the commit before version 0.2.0 was prepared.
-RELEASE = "394659da586580e62db51985d8276b4d00ac64c0"
+# The release that this program must run beside: a tag, or, until there is one, the commit with the formats of 0.2.0.
+RELEASE = "d2ae0250591094a36cac53dbb8d402304ef6ab04"
 BUILD_S, INSTALL_S = 300.0, 900.0
 LATER_VERSION = "99.0.0"
 
@@ -61,6 +61,12 @@ def _wheel(source: Path, out: Path) -> Path:
     _run([_uv(), "build", "--wheel", "--out-dir", str(out)], source, BUILD_S)
     (wheel,) = out.glob("*.whl")
     return wheel
+
+
+def has_release() -> bool:
+    """Whether the history here has the release; a shallow clone has not."""
+    asked = ["git", "cat-file", "-e", f"{RELEASE}^{{commit}}"]
+    return subprocess.run(asked, cwd=ROOT, capture_output=True, check=False).returncode == 0
 
 
 @cache
