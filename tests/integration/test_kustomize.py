@@ -16,7 +16,7 @@ from tests.support.kubernetes_policy import Object, literals, named, objects, of
 
 pytestmark = [pytest.mark.kubeconform, pytest.mark.timeout(4_000)]  # the first one builds both programs
 
-KUSTOMIZE, KUSTOMIZE_VERSION = "sigs.k8s.io/kustomize/kustomize/v5", "v5.8.0"
+KUSTOMIZE, KUSTOMIZE_VERSION = "sigs.k8s.io/kustomize/kustomize/v5", "v5.8.2"
 KUBECONFORM, KUBECONFORM_VERSION = "github.com/yannh/kubeconform", "v0.7.0"
 OVERLAYS = ("dev", "production")
 VERSION = "1.37.0"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from api.processes.commands_metrics import registry_of
@@ -53,6 +56,13 @@ def test_every_metric_is_on_the_dashboard_or_in_an_alert(metrics: Labels) -> Non
     used = {family(name) for query in queries for name in names(query)}
     there = {family(name) for name in metrics if name not in OF_PROMETHEUS}
     assert there - used == set(NOT_SHOWN)
+
+
+@pytest.mark.parametrize("document", ["OPERATIONS.md", "api/ops/RUNBOOK.md", "api/ops/README.md"])
+def test_every_metric_that_a_document_names_exists(metrics: Labels, document: str) -> None:
+    text = (Path(__file__).parents[2] / document).read_text("utf-8")
+    words = set(re.findall(r"\bledger_[a-z_]+\b", text))
+    assert {word for word in words if family(word) not in {family(name) for name in metrics}} == set()
 
 
 def family(name: str) -> str:

@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 import yaml
 from typer.testing import CliRunner
 
 from api.cli.ops import ALERTS, DASHBOARD, DASHBOARD_COPY, RULE_OBJECT, RUNBOOK, contents
 from api.cli.verbs import app
-from ledger.errors import ConfigError
+from api.problems import PROBLEMS
+from ledger.errors import ConfigError, LedgerError
 from tests.support.alert_drills import DRILLS
+from tests.support.kubernetes_policy import SETTINGS
 from tests.support.operators_files import alerts, dashboard, panels, parsed, queries_of_dashboard, selectors, unknown
 
 OPS = Path(__file__).parents[2] / "api" / "ops"
@@ -81,6 +84,48 @@ def test_the_rules_for_the_operator_of_prometheus_are_the_same_rules() -> None:
     assert (rule["apiVersion"], rule["kind"]) == ("monitoring.coreos.com/v1", "PrometheusRule")
     assert rule["spec"] == yaml.safe_load(contents()[ALERTS])
     assert contents()[DASHBOARD_COPY] == contents()[DASHBOARD]
+
+
+# ---- names in the pages ---------------------------------------------------------------------------------------------
+
+
+PAGES = {"runbook": "api/ops/RUNBOOK.md", "README": "api/ops/README.md", "operations": "OPERATIONS.md"}
+
+
+def page(name: str) -> str:
+    """Text of a page; of OPERATIONS.md only what is about Kubernetes and systemd, without the tables of settings."""
+    text = (OPS.parents[1] / PAGES[name]).read_text("utf-8")
+    return text.partition("## On Kubernetes and with systemd\n")[2].partition("\n## ")[0] if name == "operations" else text
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_verb_that_a_page_names_exists(name: str) -> None:
+    known = typer.main.get_command(app)
+    named = re.findall(r"order-ledger ([a-z][a-z-]+(?: (?:end|export|finish|set|show|status)\b)?)", page(name))
+    assert named
+    for words in named:
+        command: Any = known
+        for word in words.split():
+            assert word in getattr(command, "commands", {}) or not hasattr(command, "commands"), words
+            command = getattr(command, "commands", {}).get(word, command)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_setting_that_a_page_names_exists(name: str) -> None:
+    named = set(re.findall(r"\b[A-Z]+(?:_[A-Z]+)+\b", page(name)))
+    assert named - SETTINGS == set()
+
+
+def test_every_code_that_the_runbook_names_is_one_of_the_program() -> None:
+    text = contents()[RUNBOOK]
+    codes = {cls.code for cls in every(LedgerError)}
+    named = set(re.findall(r"`([a-z]+(?:[_-][a-z]+)+)`", text))
+    assert len(named) > 8
+    assert named - codes - set(PROBLEMS) - {"settled_elsewhere", "order-events"} == set()
+
+
+def every(cls: type[LedgerError]) -> set[type[LedgerError]]:
+    return {cls}.union(*(every(one) for one in cls.__subclasses__()))
 
 
 # ---- the dashboard --------------------------------------------------------------------------------------------------
