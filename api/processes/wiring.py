@@ -136,7 +136,7 @@ def run_commands(settings: Settings, kafka: KafkaSettings, with_parent: bool = F
         settings.metrics_host,
         settings.metrics_port,
         registry_of(process, event_log, companions.clock, lambda: companions.reconciler, lambda: companions.notifier),
-        lambda: readiness(process),
+        lambda: readiness(process, event_log),
     )
     too_old: list[BaseException] = []
 

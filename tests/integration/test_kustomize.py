@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from importlib.resources import files
 from pathlib import Path
@@ -20,6 +21,15 @@ KUSTOMIZE, KUSTOMIZE_VERSION = "sigs.k8s.io/kustomize/kustomize/v5", "v5.8.2"
 KUBECONFORM, KUBECONFORM_VERSION = "github.com/yannh/kubeconform", "v0.7.0"
 OVERLAYS = ("dev", "production")
 VERSION = "1.37.0"
+SCHEMAS = (
+    "configmap-v1.json",
+    "namespace-v1.json",
+    "networkpolicy-networking-v1.json",
+    "poddisruptionbudget-policy-v1.json",
+    "service-v1.json",
+    "serviceaccount-v1.json",
+    "statefulset-apps-v1.json",
+)
 
 
 @pytest.fixture(scope="module")
@@ -87,19 +97,30 @@ def test_each_overlay_is_what_its_name_says(overlay: tuple[str, str]) -> None:
     assert named(built, "ConfigMap", "order-ledger-dashboard")["metadata"]["labels"]["grafana_dashboard"] == "1"
 
 
-def kubeconform(text: str, *arguments: str) -> tuple[int, str]:
+@pytest.fixture(scope="module")
+def schemas(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The schemas of the kinds that are used, each whole: those of kubernetes-validate refer to a file of definitions."""
+    source = files("kubernetes_validate") / "kubernetes-json-schema" / f"v{VERSION}-local-strict"
+    outside = '"/api/_definitions.json#/'
+    definitions = json.loads((source / "_definitions.json").read_text("utf-8").replace(outside, '"#/'))
+    folder = tmp_path_factory.mktemp("schemas")
+    for name in SCHEMAS:
+        schema = json.loads((source / name).read_text("utf-8").replace(outside, '"#/'))
+        (folder / name).write_text(json.dumps(schema | definitions), "utf-8")
+    return folder
+
+
+def kubeconform(schemas: Path, text: str) -> tuple[int, str]:
     program = on_path_or_built("kubeconform", f"{KUBECONFORM}/cmd/kubeconform", KUBECONFORM, KUBECONFORM_VERSION, "kubeconform")
-    folder = files("kubernetes_validate") / "kubernetes-json-schema" / f"v{VERSION}-local-strict"
     # Objects of operators have no schema there.
     command = [str(program), "-strict", "-ignore-missing-schemas", "-summary", "-kubernetes-version", VERSION]
-    location = f"{folder}/{{{{ .ResourceKind }}}}{{{{ .KindSuffix }}}}.json"
-    command += ["-schema-location", location, *arguments, "-"]
+    command += ["-schema-location", f"{schemas}/{{{{ .ResourceKind }}}}{{{{ .KindSuffix }}}}.json", "-"]
     done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=600, check=False)
     return done.returncode, done.stdout + done.stderr
 
 
-def test_kubeconform_finds_every_object_valid(overlay: tuple[str, str]) -> None:
-    code, said = kubeconform(overlay[1])
+def test_kubeconform_finds_every_object_valid(overlay: tuple[str, str], schemas: Path) -> None:
+    code, said = kubeconform(schemas, overlay[1])
     assert code == 0, said
     assert "Invalid: 0, Errors: 0" in said
     built = objects_of(overlay[1])
@@ -108,7 +129,7 @@ def test_kubeconform_finds_every_object_valid(overlay: tuple[str, str]) -> None:
     assert f"Skipped: {len(unknown)}" in said
 
 
-def test_kubeconform_finds_a_misspelt_member(overlay: tuple[str, str]) -> None:
-    code, said = kubeconform(overlay[1].replace("readOnlyRootFilesystem", "readOnlyRootFileSystem"))
+def test_kubeconform_finds_a_misspelt_member(overlay: tuple[str, str], schemas: Path) -> None:
+    code, said = kubeconform(schemas, overlay[1].replace("readOnlyRootFilesystem", "readOnlyRootFileSystem"))
     assert code != 0
     assert "readOnlyRootFileSystem" in said

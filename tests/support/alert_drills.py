@@ -109,19 +109,19 @@ class Drill:
     minute: int = 60
 
 
-C1, S1 = {"job": COMMANDS, "instance": "c1"}, {"job": SERVE, "instance": "s1"}
+COMMANDS_1, SERVE_1 = {"job": COMMANDS, "instance": "c1"}, {"job": SERVE, "instance": "s1"}
 
 DRILLS: Mapping[str, Drill] = {
     "OrderLedgerNoCommands": Drill({series("up", t): always(0) for t in ("c1", "c2")}),
     "OrderLedgerNoServe": Drill({series("up", "s1"): None}),
-    "OrderLedgerProcessDown": Drill({series("up", "c1"): always(0)}, C1),
-    "OrderLedgerKafkaUnreachable": Drill({series("ledger_commands_log_reachable", "c1"): always(0)}, C1),
+    "OrderLedgerProcessDown": Drill({series("up", "c1"): always(0)}, COMMANDS_1),
+    "OrderLedgerKafkaUnreachable": Drill({series("ledger_commands_log_reachable", "c1"): always(0)}, COMMANDS_1),
     "OrderLedgerWorkerRestarts": Drill(
-        {series("ledger_worker_restarts_total", "s1", worker="contacts"): rising(1)}, S1 | {"worker": "contacts"}
+        {series("ledger_worker_restarts_total", "s1", worker="contacts"): rising(1)}, SERVE_1 | {"worker": "contacts"}
     ),
-    "OrderLedgerManyOpenFiles": Drill({series("process_open_fds", "s1"): always(60_000)}, S1),
+    "OrderLedgerManyOpenFiles": Drill({series("process_open_fds", "s1"): always(60_000)}, SERVE_1),
     "OrderLedgerClockSkew": Drill(
-        {series("ledger_clock_skew_seconds", "s1", partition="0"): always(-7)}, S1 | {"partition": "0"}
+        {series("ledger_clock_skew_seconds", "s1", partition="0"): always(-7)}, SERVE_1 | {"partition": "0"}
     ),
     "OrderLedgerWriterWithoutOwner": Drill(
         {series("ledger_commands_writer_owned", "c1", writer="0"): always(0)}, {"writer": "0"}
@@ -142,7 +142,7 @@ DRILLS: Mapping[str, Drill] = {
         {series("ledger_commands_starts_over_total", "c1", cause="discard"): rising(1)}, {"instance": "c1", "cause": "discard"}
     ),
     "OrderLedgerSlowTransactions": Drill(slow(*TRANSACTION, writer="0"), {"instance": "c1"}),
-    "OrderLedgerTransactionLeftOpen": Drill({series("ledger_commands_hanging_transactions", "c1"): always(1)}, C1),
+    "OrderLedgerTransactionLeftOpen": Drill({series("ledger_commands_hanging_transactions", "c1"): always(1)}, COMMANDS_1),
     "OrderLedgerReadersHeldBack": Drill({series("ledger_log_held_back_seconds", "s1"): rising(60)}),
     "OrderLedgerNoAnswerFromOutside": Drill({UNANSWERED: rising(30)}, {"port": "stripe"}),
     "OrderLedgerObligationsStuck": Drill(
@@ -156,20 +156,20 @@ DRILLS: Mapping[str, Drill] = {
     "OrderLedgerMessagesGivenUp": Drill({GIVEN_UP: "_x60 1+0x29"}, {"channel": "email"}, minute=65),
     "OrderLedgerMessagesWaiting": Drill({series("ledger_commands_messages_waiting", "c1"): always(500)}),
     "OrderLedgerOrdersFrozen": Drill({series("ledger_orders_frozen", "s1"): always(2)}),
-    "OrderLedgerReadsStale": Drill({series("ledger_fold_staleness_seconds", "s1"): rising(60)}, S1),
-    "OrderLedgerFoldBehind": Drill({series("ledger_fold_behind", "s1"): always(90_000)}, S1),
+    "OrderLedgerReadsStale": Drill({series("ledger_fold_staleness_seconds", "s1"): rising(60)}, SERVE_1),
+    "OrderLedgerFoldBehind": Drill({series("ledger_fold_behind", "s1"): always(90_000)}, SERVE_1),
     "OrderLedgerServerErrors": Drill({http("503"): rising(30)}),
     "OrderLedgerUnexpectedError": Drill({http("500"): "_x60 1+0x29"}, {"method": "POST", "route": "/orders"}, minute=65),
     "OrderLedgerSlowReads": Drill(slow(*READ, method="GET", route="/orders/{order_id}")),
     "OrderLedgerEventLoopLag": Drill(slow(*LAG), {"instance": "s1"}),
-    "OrderLedgerTokensStale": Drill({series("ledger_tokens_stale", "s1"): always(1)}, S1),
+    "OrderLedgerTokensStale": Drill({series("ledger_tokens_stale", "s1"): always(1)}, SERVE_1),
     "OrderLedgerTokenExpires": Drill(
         {series("ledger_token_expires_in_seconds", "s1", role="gateway"): always(13 * DAY_S)}, {"role": "gateway"}, minute=80
     ),
     "OrderLedgerAuditLost": Drill(
         {series("ledger_audit_lost_total", "s1", action="contact_read"): "_x60 1+0x29"}, {"instance": "s1"}, minute=61
     ),
-    "OrderLedgerAuditWaiting": Drill({series("ledger_audit_waiting", "s1"): always(9_000)}, S1),
+    "OrderLedgerAuditWaiting": Drill({series("ledger_audit_waiting", "s1"): always(9_000)}, SERVE_1),
 }
 
 
