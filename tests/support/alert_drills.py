@@ -46,7 +46,7 @@ TRANSACTION = ("ledger_commands_transaction_seconds", "c1", "0.1", 60)
 READ = ("ledger_http_request_duration_seconds", "s1", "0.1", 60)
 LAG = ("ledger_loop_lag_seconds", "s1", "0.01", 600)
 UNANSWERED = series("ledger_commands_call_seconds_count", "c1", port="stripe", kind="capture", answer="none")
-GIVEN_UP = series("ledger_commands_messages_total", "c1", channel="email", fate="given_up")
+NOT_SENT = series("ledger_commands_messages_total", "c1", channel="email", fate="given_up")
 
 
 def http(status: str, route: str = "/orders", method: str = "POST") -> str:
@@ -153,7 +153,7 @@ DRILLS: Mapping[str, Drill] = {
     ),
     "OrderLedgerWebhooksRefused": Drill({series("ledger_webhooks_total", "s1", kind="invalid"): rising(1)}),
     # The counter begins at its first event, as it does in the program.
-    "OrderLedgerMessagesGivenUp": Drill({GIVEN_UP: "_x60 1+0x29"}, {"channel": "email"}, minute=65),
+    "OrderLedgerMessagesGivenUp": Drill({NOT_SENT: "_x60 1+0x29"}, {"channel": "email"}, minute=65),
     "OrderLedgerMessagesWaiting": Drill({series("ledger_commands_messages_waiting", "c1"): always(500)}),
     "OrderLedgerOrdersFrozen": Drill({series("ledger_orders_frozen", "s1"): always(2)}),
     "OrderLedgerReadsStale": Drill({series("ledger_fold_staleness_seconds", "s1"): rising(60)}, SERVE_1),
