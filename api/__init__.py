@@ -15,5 +15,6 @@ connections   limits on connections; query: strict parameters; metrics: those of
 callers/      who calls, and how much they may request
 services/     shared by routes and background tasks; knows no HTTP
 contract/     shapes of requests and answers; bodies: strict JSON; representations: domain values as JSON
+ops/          files for operators: dashboard, alert rules, runbook, Kubernetes, systemd; no code
 problems      every error as `application/problem+json`; settings: all but those of Kafka
 """

@@ -1,12 +1,13 @@
-"""Verbs for the set-up: tokens, schemas in a registry, upgrades."""
+"""Verbs for the set-up: tokens, schemas in a registry, upgrades, files for operators."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from api.cli.options import DEFAULT_DATA_DIR, SET_UP, AsJson, DataDir, kafka_of, out, settings_of
+from api.cli.options import DEFAULT_DATA_DIR, SET_UP, AsJson, DataDir, kafka_of, out, settings_of, terminal
 from api.cli.terminal import write_json
 
 app = typer.Typer()
@@ -14,6 +15,8 @@ schema_app = typer.Typer(help="The Avro schemas of the topics.", no_args_is_help
 app.add_typer(schema_app, name="schema", rich_help_panel=SET_UP)
 upgrade_app = typer.Typer(help="Programs of several versions on one ledger.", no_args_is_help=True)
 app.add_typer(upgrade_app, name="upgrade", rich_help_panel=SET_UP)
+ops_app = typer.Typer(help="Files for whoever runs the ledger.", no_args_is_help=True)
+app.add_typer(ops_app, name="ops", rich_help_panel=SET_UP)
 
 
 @app.command(rich_help_panel=SET_UP)
@@ -88,3 +91,22 @@ def upgrade_finish(data_dir: DataDir = DEFAULT_DATA_DIR, as_json: AsJson = False
     from api.cli.upgrade import run_finish
 
     raise typer.Exit(run_finish(kafka_of(data_dir), settings_of(data_dir), as_json, out))
+
+
+@ops_app.command("export")
+def ops_export(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Directory to write to; created if needed.", file_okay=False)],
+    runbook_url: Annotated[
+        str | None, typer.Option(help="Address of RUNBOOK.md where alerts are read, for example in a wiki.", show_default=False)
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace files that were changed.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write a Grafana dashboard, Prometheus alert rules with their runbook, and files for Kubernetes and systemd.
+
+    Files that were changed there are not replaced: then nothing is written.
+    """
+    from api.cli.ops import ExportOptions, run_export
+
+    options = ExportOptions(folder=folder, runbook_url=runbook_url, replace=force)
+    raise typer.Exit(run_export(options, terminal(as_json)))

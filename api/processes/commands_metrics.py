@@ -21,6 +21,8 @@ from ledger.log import EventLog, TopicPartition
 from ledger.log_clock import LogClock
 
 PREFIX = "ledger_commands_"
+STANDBY_BEHIND = 10_000  # offsets that a take-over folds in half a second
+READY_S = 2.0  # for the log's answer: whoever asks for `/ready` does not wait long
 
 
 def registry_of(
@@ -40,16 +42,28 @@ def registry_of(
     return registry
 
 
-def readiness(process: CommandsProcess) -> tuple[bool, dict[str, str]]:
+def readiness(process: CommandsProcess, event_log: EventLog) -> tuple[bool, dict[str, str]]:
     """Ready is a process that decides for each writer that it owns, and keeps up with those that it follows."""
     loops = process.loops
     waiting = [str(loop.writer) for loop in loops if loop.owns and not loop.ready.is_set()]
+    folded = _standby(loops)
+    behind: float | None
+    try:
+        behind = sum(_offsets_behind(folded, event_log.ends(folded, timeout_s=READY_S)).values()) if folded else 0
+    except LogError:
+        behind = None
     checks = {
-        "log": "ok" if loops else "waiting",
+        "log": "away" if behind is None else "ok" if loops else "waiting",
         "owned": ", ".join(str(loop.writer) for loop in loops if loop.owns) or "none",
         "writers": f"not deciding: {', '.join(waiting)}" if waiting else "ok",
+        "standby": "unknown" if behind is None else f"behind by {behind:.0f}" if behind > STANDBY_BEHIND else "ok",
     }
-    return bool(loops) and not waiting, checks
+    return bool(loops) and not waiting and behind is not None and behind <= STANDBY_BEHIND, checks
+
+
+def _standby(loops: list[WriterLoop]) -> dict[TopicPartition, int]:
+    """Next offsets to fold of the writers that the process follows and does not own."""
+    return {tp: at for loop in loops if loop.follows and not loop.owns for tp, at in loop.folded().items()}
 
 
 def _counter(name: str, text: str, label: str, values: Counter[str]) -> Metric:
@@ -121,7 +135,7 @@ class WriterMetrics(Collector):
 
     def _lags(self, loops: list[WriterLoop]) -> Iterable[Metric]:
         decided = {tp: at for loop in loops if loop.owns for tp, at in loop.decided().items()}
-        folded = {tp: at for loop in loops if loop.follows and not loop.owns for tp, at in loop.folded().items()}
+        folded = _standby(loops)
         reachable = GaugeMetricFamily(PREFIX + "log_reachable", "1 if the log answered this scrape.")
         try:
             ends = self._log.ends([*decided, *folded]) if decided or folded else {}
@@ -131,15 +145,18 @@ class WriterMetrics(Collector):
             return
         reachable.add_metric((), 1)
         yield reachable
-        yield _gauge("behind", "Commands of an own partition that are not decided yet.", "partition", _behind(decided, ends))
-        standby = {str(tp.partition): 0.0 for tp in folded}
-        for tp, at in folded.items():
-            standby[str(tp.partition)] += max(0, ends[tp] - at)
-        yield _gauge("standby_behind", "Offsets between the fold of a followed partition and its end.", "partition", standby)
+        text = "Commands of an own partition that are not decided yet."
+        yield _gauge("behind", text, "partition", _offsets_behind(decided, ends))
+        text = "Offsets between the fold of a followed partition and its end."
+        yield _gauge("standby_behind", text, "partition", _offsets_behind(folded, ends))
 
 
-def _behind(positions: dict[TopicPartition, int], ends: dict[TopicPartition, int]) -> dict[str, float]:
-    return {str(tp.partition): float(max(0, ends[tp] - at)) for tp, at in positions.items()}
+def _offsets_behind(positions: dict[TopicPartition, int], ends: dict[TopicPartition, int]) -> dict[str, float]:
+    """By partition, in all its topics."""
+    behind = {str(tp.partition): 0.0 for tp in positions}
+    for tp, at in positions.items():
+        behind[str(tp.partition)] += max(0, ends[tp] - at)
+    return behind
 
 
 class ReconcilerMetrics(Collector):

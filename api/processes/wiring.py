@@ -132,7 +132,9 @@ def run_commands(settings: Settings, kafka: KafkaSettings, with_parent: bool = F
     )
 
     metrics = companions.registry(process)
-    health = HealthServer("commands", settings.metrics_host, settings.metrics_port, metrics, lambda: readiness(process))
+    health = HealthServer(
+        "commands", settings.metrics_host, settings.metrics_port, metrics, lambda: readiness(process, event_log)
+    )
     too_old: list[BaseException] = []
 
     def stop(*_: object) -> None:

