@@ -19,6 +19,7 @@ from api.routes import (
     desk,
     docs_page,
     events,
+    feed,
     imports,
     notes,
     orders,
@@ -57,7 +58,7 @@ class HttpApp(FastAPI):
 def build_app(ctx: AppContext) -> FastAPI:
     """The ASGI application for `ctx`. Uses neither the log nor an event loop. Call `ctx.end_streams()` when stopping."""
     app = HttpApp(ctx)
-    for module in (orders, payments, events, webhooks, tracking, attention, desk, notes, imports, customers, reports):
+    for module in (orders, payments, events, feed, webhooks, tracking, attention, desk, notes, imports, customers, reports):
         module.add_routes(app.router)
     app.router.route_class = SystemRoute
     for module in (registry, system):

@@ -28,6 +28,7 @@ from commands.reconciler.payment_port import PaymentProvider
 from ledger.log import EventLog, Sender
 from ledger.log_clock import LogClock
 from ledger.turns import Turns
+from projections.all_events import AllEvents
 from projections.feed import FoldStatus
 from projections.projector import Projector
 from projections.queries import Queries
@@ -76,6 +77,7 @@ class AppContext:
         self.currencies = self.settings.allowed_currencies
         self.payment_window_bounds_s = (self.settings.payment_window_min_seconds, self.settings.payment_window_max_seconds)
         self.limits = RateLimits(self.settings)
+        self.all_events = AllEvents(self.projector)
         self.secrets = ClientSecrets()
         self.look_ups = LookUps(self.log, self.topics.commands)
         self.submissions = Submissions(
@@ -150,4 +152,4 @@ class AppContext:
         """End all event streams, because the process is stopping; clients resume elsewhere. Call it on the event loop."""
         self.stopping = True
         self.submissions.stop()
-        self.projector.waiters.wake_orders()
+        self.projector.waiters.wake_streams()

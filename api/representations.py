@@ -204,6 +204,22 @@ def event_row(past: Past) -> responses.EventOut:
     )
 
 
+def feed_row(past: Past) -> responses.FeedEventOut:
+    """One event of the feed."""
+    event = past.event
+    return responses.FeedEventOut(
+        **asdict(event_row(past)),
+        event_id=f"{event.order_id}/{event.version}",
+        order_id=event.order_id,
+        customer_id=event.customer_id,
+        payment_state=event.payment_state,
+        currency=event.currency,
+        total_minor=event.total_minor,
+        captured_minor=event.captured_minor,
+        refunded_minor=event.refunded_minor,
+    )
+
+
 def _detail_member(name: str, value: Any) -> Any:
     if isinstance(value, bytes):
         return value.hex()

@@ -16,6 +16,7 @@ from pydantic.json_schema import models_json_schema
 
 from api.contract import registry, registry_responses, requests, responses
 from api.contract.describing import SCHEMAS, component_name
+from api.contract.examples import CURSOR
 from api.contract.members import MEMBERS
 from api.contract.patterns import KEY, NAME, POSITION, VERSION_TAG, whole
 from api.settings import Settings, program_version
@@ -41,6 +42,7 @@ _CONTACT = {"name": "Order Ledger", "url": "https://order-ledger.example/issues"
 _SERVERS = [{"url": "/", "description": "The node that answered this document, or the proxy before it."}]
 _TAGS = {
     "orders": "Place, read, set status, cancel.",
+    "events": "The events of all orders.",
     "payments": "Pay for an order.",
     "commands": "The state of a command.",
     "customers": "Erasure of personal data.",
@@ -100,6 +102,7 @@ _PARAMETERS = {
         "Ledger-Position", "Wait (1 s, or `Prefer`) until this node has folded up to this position.", _POSITION, "3-1017"
     ),
     "LastEventId": _parameter("Last-Event-ID", "Version of the last received event; resumes a stream.", _TEXT, "7"),
+    "LastCursor": _parameter("Last-Event-ID", "`id` of the last received event of the feed; resumes a stream.", _TEXT, CURSOR),
     "RequestId": _parameter(
         "Request-Id",
         "A UUID, or 32 hexadecimal digits: echoed and logged. Anything else is replaced by a generated id.",

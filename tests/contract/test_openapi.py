@@ -65,6 +65,7 @@ def test_every_operation_of_the_contract_is_there(document: dict[str, Any]) -> N
         "GET /orders",
         "GET /orders/{order_id}",
         "GET /orders/{order_id}/events",
+        "GET /events",
         "PUT /orders/{order_id}/status",
         "POST /orders/{order_id}/cancel",
         "POST /orders/{order_id}/payment",
@@ -285,6 +286,8 @@ def test_every_problem_that_can_be_answered_is_described_somewhere(document: dic
         ("GET /subjects/{subject}/versions/{version}", "version", ["latest", "-1", "1"], ["newest", "1.0", "-2"]),
         ("GET /orders/{order_id}", "version", [1, 2**31 - 1], [0, 2**31]),
         ("GET /orders/{order_id}/events", "after", [0, 2**31 - 1], [-1, 2**31]),
+        ("GET /events", "type", ["OrderPlaced", "OrderPlaced,OrderShipped"], ["", "OrderPlaced, OrderShipped", ",OrderPlaced"]),
+        ("GET /events", "customer", ["c-1"], ["", "ada@example.org", "c" * 65]),
     ],
 )
 def test_parameters_that_the_api_refuses_are_refused_by_the_document_too(

@@ -28,6 +28,7 @@ TABLE = [
     ("GET", "/orders", {"gateway", "admin", "reader"}, 200),
     ("GET", f"/orders/{NOBODY}", {"gateway", "admin", "reader"}, 404),
     ("GET", f"/orders/{NOBODY}/events", {"gateway", "admin", "reader"}, 404),
+    ("GET", "/events", {"gateway", "admin", "reader"}, 200),
     ("PUT", f"/orders/{NOBODY}/status", {"admin"}, 422),
     ("POST", f"/orders/{NOBODY}/cancel", {"gateway", "admin"}, 404),
     ("POST", f"/orders/{NOBODY}/payment", {"gateway"}, 503),
