@@ -21,6 +21,7 @@ from api.services.followed_messages import FollowedMessages
 from api.services.look_ups import LookUps
 from api.services.loop_lag import LoopLag
 from api.services.submissions import Submissions
+from api.services.webhook_endpoints import WebhookEndpoints
 from api.settings import Settings
 from commands.idempotency import contact_digest_of, email_digest_of, fingerprint_of
 from commands.mailboxes import mailbox
@@ -78,6 +79,7 @@ class AppContext:
         self.payment_window_bounds_s = (self.settings.payment_window_min_seconds, self.settings.payment_window_max_seconds)
         self.limits = RateLimits(self.settings)
         self.all_events = AllEvents(self.projector)
+        self.webhook_endpoints = WebhookEndpoints(self.log, self.topics)
         self.secrets = ClientSecrets()
         self.look_ups = LookUps(self.log, self.topics.commands)
         self.submissions = Submissions(

@@ -150,6 +150,15 @@ class FeedQuery(OwnFeedQuery):
     ] = None
 
 
+class DeliveriesQuery(QueryParameters):
+    """`readWebhookDeliveries`."""
+
+    before: Annotated[
+        Annotated[int, Field(ge=0, le=2**62), INTEGER] | None, Field(description="Only tries before: `next_before` of a page.")
+    ] = None
+    limit: Annotated[int, Field(ge=1, le=200, description="Maximum number of rows."), INTEGER] = 50
+
+
 class CommandQuery(QueryParameters):
     """`readCommand`. How many partitions there are is known to the route: it checks the position as a whole."""
 

@@ -104,7 +104,7 @@ def forget_contacts(root: Path) -> None:
 
 def run_commands(settings: Settings, kafka: KafkaSettings, with_parent: bool = False) -> int:
     """Run the `commands` process until a signal. Returns its exit code."""
-    from api.processes.commands_metrics import readiness, registry_of
+    from api.processes.commands_metrics import readiness
     from api.processes.companions import Companions
     from api.processes.exposure import check_exposure
     from api.processes.health import HealthServer
@@ -131,13 +131,8 @@ def run_commands(settings: Settings, kafka: KafkaSettings, with_parent: bool = F
         standby_writers=settings.standby_writers,
     )
 
-    health = HealthServer(
-        "commands",
-        settings.metrics_host,
-        settings.metrics_port,
-        registry_of(process, event_log, companions.clock, lambda: companions.reconciler, lambda: companions.notifier),
-        lambda: readiness(process),
-    )
+    metrics = companions.registry(process)
+    health = HealthServer("commands", settings.metrics_host, settings.metrics_port, metrics, lambda: readiness(process))
     too_old: list[BaseException] = []
 
     def stop(*_: object) -> None:

@@ -222,11 +222,11 @@ def test_a_stream_resumes_behind_any_event_also_as_pages(ledger: RunningLedger) 
     expected, cursors = stream.ids(), [m["id"] for m in stream.messages if "data" in m]
     assert len(set(cursors)) == len(cursors)
     for number, cursor in enumerate(cursors):
-        rest = expected[number + 1 :]
-        assert [row["event_id"] for row in pages(admin, cursor, 3)][: len(rest)] == rest
+        following = expected[number + 1 :]
+        assert [row["event_id"] for row in pages(admin, cursor, 3)][: len(following)] == following
         resumed = Stream(admin, f"?after={after}", last=cursor)  # the header has precedence
-        resumed.wait_until(lambda resumed=resumed, rest=rest: len(resumed.ids()) >= len(rest))
-        assert resumed.ids()[: len(rest)] == rest
+        resumed.wait_until(lambda resumed=resumed, following=following: len(resumed.ids()) >= len(following))
+        assert resumed.ids()[: len(following)] == following
 
 
 def test_a_stream_of_a_customer_is_not_woken_by_others(ledger: RunningLedger) -> None:

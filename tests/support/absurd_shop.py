@@ -254,6 +254,7 @@ class AbsurdShop:
             "customer_id": "c-1",
             "slug": chance.choice(list(PROBLEMS)),
             "id": str(schema.id),
+            "name": "none",
             "subject": schema.subject(""),
             "version": chance.choice(("latest", "1", "7")),
         }

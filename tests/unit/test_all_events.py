@@ -134,8 +134,8 @@ def test_the_cursor_of_each_event_resumes_behind_it(lives: list[Record]) -> None
     feed = AllEvents(folded(lives[:300]))
     page = in_one_go(feed.page(EventFilter(), feed.beginning(EventFilter()), 500, cursors=True))
     for number in range(0, 300, 37):
-        rest, _ = everything(feed, EventFilter(), 500, page.cursors[number])
-        assert list(map(place_of, rest)) == list(map(place_of, page.events[number + 1 :]))
+        following, _ = everything(feed, EventFilter(), 500, page.cursors[number])
+        assert list(map(place_of, following)) == list(map(place_of, page.events[number + 1 :]))
 
 
 def test_a_reader_that_begins_at_the_end_sees_only_what_comes(lives: list[Record]) -> None:
