@@ -168,9 +168,8 @@ class AllEvents:
             for customer in (wanted.customer_id, "")  # the latter: of unknown customers, so perhaps of this one
         ]
         for offset in heapq.merge(*((event_rows.offset_of(key) for key, _ in one) for one in lists)):
-            row = self._projector.store(p).get(event_rows.place_key(offset))
-            if row is not None:
-                yield offset, row
+            if (listed := self._projector.store(p).get(event_rows.place_key(offset))) is not None:
+                yield offset, listed
 
     @staticmethod
     def _push(heads: list[tuple[int, int, int, bytes]], p: int, rows: Iterator[tuple[int, bytes]]) -> None:
