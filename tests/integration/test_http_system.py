@@ -160,6 +160,7 @@ def gets(ledger: RunningLedger) -> list[str]:
         "subject": "order-events-value",
         "version": "latest",
         "id": str(versions_of(EVENTS)[0].id),
+        "name": "none",
     }
     queries = {"/reports/daily": "?from=2030-01-01&to=2030-01-31"}
     templates = [route.path for route in ledger.app.routes if "GET" in (getattr(route, "methods", None) or ())]
