@@ -21,6 +21,7 @@ from api.services.followed_messages import FollowedMessages
 from api.services.look_ups import LookUps
 from api.services.loop_lag import LoopLag
 from api.services.submissions import Submissions
+from api.services.webhook_endpoints import WebhookEndpoints
 from api.settings import Settings
 from commands.idempotency import contact_digest_of, email_digest_of, fingerprint_of
 from commands.mailboxes import mailbox
@@ -28,6 +29,7 @@ from commands.reconciler.payment_port import PaymentProvider
 from ledger.log import EventLog, Sender
 from ledger.log_clock import LogClock
 from ledger.turns import Turns
+from projections.all_events import AllEvents
 from projections.feed import FoldStatus
 from projections.projector import Projector
 from projections.queries import Queries
@@ -76,6 +78,8 @@ class AppContext:
         self.currencies = self.settings.allowed_currencies
         self.payment_window_bounds_s = (self.settings.payment_window_min_seconds, self.settings.payment_window_max_seconds)
         self.limits = RateLimits(self.settings)
+        self.all_events = AllEvents(self.projector)
+        self.webhook_endpoints = WebhookEndpoints(self.log, self.topics)
         self.secrets = ClientSecrets()
         self.look_ups = LookUps(self.log, self.topics.commands)
         self.submissions = Submissions(
@@ -150,4 +154,4 @@ class AppContext:
         """End all event streams, because the process is stopping; clients resume elsewhere. Call it on the event loop."""
         self.stopping = True
         self.submissions.stop()
-        self.projector.waiters.wake_orders()
+        self.projector.waiters.wake_streams()

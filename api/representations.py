@@ -9,9 +9,11 @@ import msgspec
 from msgspec.structs import asdict
 
 from api.contract import responses
+from api.contract.webhook_responses import WebhookMessageOut
 from ledger.bounds import MAX_LINES
 from ledger.contacts import Address, Note, OrderContact
 from ledger.erasures import Erasure
+from ledger.events import OrderEvent
 from ledger.order import (
     CANCELLED,
     LineCount,
@@ -202,6 +204,28 @@ def event_row(past: Past) -> responses.EventOut:
         partition=past.partition,
         offset=past.offset,
     )
+
+
+def feed_row(past: Past) -> responses.FeedEventOut:
+    """One event of the feed."""
+    event = past.event
+    return responses.FeedEventOut(
+        **asdict(event_row(past)),
+        event_id=f"{event.order_id}/{event.version}",
+        order_id=event.order_id,
+        customer_id=event.customer_id,
+        payment_state=event.payment_state,
+        currency=event.currency,
+        total_minor=event.total_minor,
+        captured_minor=event.captured_minor,
+        refunded_minor=event.refunded_minor,
+    )
+
+
+def webhook_body(event: OrderEvent, partition: int, offset: int) -> bytes:
+    """The body of a message to a webhook endpoint, as Standard Webhooks recommends: type, time, and the event as in the feed."""
+    row = feed_row(Past(event, partition, offset))
+    return to_json(WebhookMessageOut(event.type, row.occurred_at, row))
 
 
 def _detail_member(name: str, value: Any) -> Any:

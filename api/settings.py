@@ -26,7 +26,7 @@ from ledger.transitions import MAX_PAYMENT_WINDOW_S
 Env = Literal["development", "production"]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-PLAINTEXT = frozenset({"kafka", "smtp", "sms", "stock"})
+PLAINTEXT = frozenset({"kafka", "smtp", "sms", "stock", "webhooks"})
 
 
 class Settings(BaseSettings):
@@ -40,7 +40,8 @@ class Settings(BaseSettings):
         "elsewhere development, which then requires a loopback HOST",
     )
     allow_plaintext: str = Field(
-        default="", description="connections that may be unencrypted in production, comma-separated: kafka, smtp, sms, stock"
+        default="",
+        description="connections that may be unencrypted in production, comma-separated: kafka, smtp, sms, stock, webhooks",
     )
     allow_few_replicas: bool = Field(
         default=False,
@@ -111,7 +112,7 @@ class Settings(BaseSettings):
     )
 
     ledger_hash_key: SecretStr | None = Field(
-        default=None, description="key of fingerprints and contact digests, at least 16 characters"
+        default=None, description="key of fingerprints, contact digests and webhook secrets, at least 16 characters"
     )
     ledger_tokens_file: Path | None = Field(
         default=None, description="JSON file of the API's callers: names, roles, token hashes"
@@ -173,6 +174,11 @@ class Settings(BaseSettings):
     )
     sandbox_webhook_url: str | None = Field(
         default=None, description="where the sandbox sends webhooks: /webhooks/stripe of `serve`"
+    )
+
+    webhooks_allow_private: bool = Field(
+        default=False,
+        description="true: events are also delivered to webhook endpoints with loopback, private and link-local addresses",
     )
 
     notify_email_url: SecretStr | None = Field(
@@ -262,6 +268,11 @@ class Settings(BaseSettings):
     @property
     def plaintext_allowed(self) -> frozenset[str]:
         return _words(self.allow_plaintext)
+
+    @property
+    def plain_webhooks_allowed(self) -> bool:
+        """Whether the URL of a webhook endpoint may begin with http."""
+        return self.app_env != "production" or "webhooks" in self.plaintext_allowed
 
     @property
     def ledger_id(self) -> str:

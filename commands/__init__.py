@@ -4,5 +4,6 @@ rules        messages, decide, flaws, idempotency, obligations: pure
 processor/   the writer of each partition
 reconciler/  payments and stock: calls and the facts they bring
 notifier/    messages to customers
+webhooks/    events for endpoints of others
 sandbox/     stand-ins for the external services, for development and tests
 """

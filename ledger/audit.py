@@ -17,6 +17,8 @@ TOKENS_RELOAD = "tokens_reload"
 LOG_ADOPTION = "log_adoption"  # a node took a log as it is, instead of the one from before
 GAP_ACCEPTANCE = "gap_acceptance"  # commands that were deleted before they were decided were given up
 WRITERS_CHANGE = "writers_change"  # the number of writers was set
+WEBHOOK_CHANGE = "webhook_change"  # an endpoint was set, deleted, begun elsewhere, or got a new secret
+WEBHOOK_KEY_READ = "webhook_key_read"  # the secret of an endpoint was shown
 ORDER_FREEZE, ORDER_THAW = "order_freeze", "order_thaw"
 ACTIONS = (
     CONTACT_READ,
@@ -29,6 +31,8 @@ ACTIONS = (
     ORDER_FREEZE,
     ORDER_THAW,
     WRITERS_CHANGE,
+    WEBHOOK_CHANGE,
+    WEBHOOK_KEY_READ,
 )
 
 DONE = "done"

@@ -2,6 +2,7 @@
 
 proxies     never used for a loopback address. For others, HTTPS_PROXY, HTTP_PROXY or ALL_PROXY applies unless NO_PROXY names
             the host; looked up once per client. A SOCKS proxy or an invalid address is a `ConfigError`
+addresses   with `resolve`, a call goes to the addresses that it returns and to no others, without any proxy
 time        no time-outs here: callers limit a call as a whole, with `asyncio.timeout`
 connections kept for the next call; a cancelled or aborted call closes its connection, and its slot is free again
 answers     read completely, up to `max_bytes`
@@ -14,11 +15,12 @@ import base64
 import ipaddress
 import json
 import os
+import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 from urllib.parse import SplitResult, unquote, urlencode, urlsplit, urlunsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 
 MAX_ANSWER_BYTES = 8 * 1024 * 1024
 MAX_CONNECTIONS = 32
+Resolve: TypeAlias = Callable[[str, int], Awaitable[Sequence[str]]]  # raises `OSError`
+
 _SCHEMES = ("http", "https")
 _EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104  # a server on all interfaces is reached on this machine
 
@@ -84,10 +88,12 @@ class HttpClient:
         connections: int = MAX_CONNECTIONS,
         max_bytes: int = MAX_ANSWER_BYTES,
         tls_ca_file: str | None = None,
+        resolve: Resolve | None = None,
     ) -> None:
+        """`resolve(host, port)` is not asked about a host that is an address."""
         parts = _parsed(base_url)
         self.base_url = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), "", ""))
-        self._proxy = proxy_for(base_url)
+        self._proxy, self._resolve = (proxy_for(base_url) if resolve is None else None), resolve
         self._headers, self._connections, self._max_bytes = dict(headers or {}), connections, max_bytes
         if parts.username:
             named = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
@@ -137,7 +143,12 @@ class HttpClient:
 
         if self._open_session is None:
             self._open_session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=self._connections, ssl=self._context() if self._tls else True),
+                connector=aiohttp.TCPConnector(
+                    limit=self._connections,
+                    ssl=self._context() if self._tls else True,
+                    resolver=None if self._resolve is None else _pinned(self._resolve),
+                    use_dns_cache=self._resolve is None,
+                ),
                 headers=self._headers,
                 proxy=self._proxy,
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
@@ -243,6 +254,32 @@ def retry_after_s(headers: Mapping[str, str], now_s: float) -> float:
         return max(0.0, parsedate_to_datetime(text).timestamp() - now_s)
     except (ValueError, OverflowError):
         return 0.0
+
+
+def _pinned(resolve: Resolve) -> aiohttp.abc.AbstractResolver:
+    """A resolver with exactly the addresses of `resolve`: what was checked is where the connection goes."""
+    from aiohttp import abc
+
+    class Pinned(abc.AbstractResolver):
+        async def resolve(
+            self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+        ) -> list[abc.ResolveResult]:
+            return [
+                abc.ResolveResult(
+                    hostname=host,
+                    host=address,
+                    port=port,
+                    family=socket.AF_INET6 if ":" in address else socket.AF_INET,
+                    proto=0,
+                    flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+                )
+                for address in await resolve(host, port)
+            ]
+
+        async def close(self) -> None:
+            """Nothing is kept."""
+
+    return Pinned()
 
 
 def _parsed(url: str) -> SplitResult:

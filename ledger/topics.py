@@ -27,6 +27,9 @@ CONTACT_TOMBSTONES_MS = 7 * DAY_MS
 # How long the audit is kept. It names customers by pseudonym, so it is not kept for ever.
 AUDIT_MS = 2 * 365 * DAY_MS
 
+# How long the tries to deliver events to webhook endpoints are kept, for whoever looks into one.
+DELIVERIES_MS = 30 * DAY_MS
+
 # Every node writes a small record a minute to the control topic, and every start reads all of it.
 CONTROL_COMPACTION_MS = DAY_MS
 
@@ -45,7 +48,7 @@ class TopicSpec:
 
 @dataclass(frozen=True, slots=True)
 class Topics:
-    """The seven topic names of one ledger. `prefix` separates ledgers on one cluster (each test uses a new one)."""
+    """The eight topic names of one ledger. `prefix` separates ledgers on one cluster (each test uses a new one)."""
 
     prefix: str = ""
 
@@ -76,6 +79,10 @@ class Topics:
     @property
     def control(self) -> str:
         return f"{self.prefix}order-control"
+
+    @property
+    def deliveries(self) -> str:
+        return f"{self.prefix}order-deliveries"
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -116,16 +123,7 @@ class Topics:
                     **_ANY_TIME,
                 },
             ),
-            TopicSpec(
-                self.audit,
-                1,
-                {
-                    "cleanup.policy": "delete",
-                    "retention.ms": str(AUDIT_MS),
-                    "retention.bytes": "-1",
-                    "message.timestamp.type": "LogAppendTime",
-                },
-            ),
+            _kept(self.audit, AUDIT_MS),
             TopicSpec(self.writers, writers, {"cleanup.policy": "delete"}),
             TopicSpec(
                 self.control,
@@ -136,4 +134,11 @@ class Topics:
                     "message.timestamp.type": "LogAppendTime",
                 },
             ),
+            _kept(self.deliveries, DELIVERIES_MS),
         )
+
+
+def _kept(name: str, ms: int) -> TopicSpec:
+    """A topic with one partition, whose records are kept for a time."""
+    settings = {"cleanup.policy": "delete", "retention.ms": str(ms), "retention.bytes": "-1"}
+    return TopicSpec(name, 1, {**settings, "message.timestamp.type": "LogAppendTime"})

@@ -6,5 +6,6 @@ fold      databases (rows, position and digest of a generation, in one write), g
 serve     projector (chunks -> databases, and waiting requests), feed, watchdog, faust_app (the only faust file)
 bulk      bulk (folds the log as fast as one process can), rebuild (several of them, comparison, swap), verify (log and rows),
           live (how a running `serve` answers both, and switches generations)
-reads     queries (one order, its past, pages, outcomes, totals), lists (their keys, across partitions)
+reads     queries (one order, its past, pages, outcomes, totals), lists (their keys, across partitions), all_events (the
+          feed; its rows: event_rows, pure)
 """

@@ -98,6 +98,8 @@ class Projector:
                 self.waiters.wake_order(event.order_id)
                 if event.order_id in self._early:
                     self._wake_early(event.order_id, event.version)
+            if folded.events:
+                self.waiters.wake_feeds(event.customer_id for event in folded.events)
             for refusal in folded.refusals:
                 self._wake_refused(tp.partition, refusal)
             for key in folded.contacts:
@@ -115,6 +117,7 @@ class Projector:
             if self._databases is not databases:
                 return  # the other ones were tried when they were opened
             for event in databases.thaw(partition, order_id):
+                self.waiters.wake_feeds([event.customer_id])
                 self.waiters.wake_outcome(event.command_id, event.fingerprint)
                 self.waiters.wake_order(order_id)
                 if order_id in self._early:
@@ -159,7 +162,7 @@ class Projector:
         self._early.clear()
         self._followed.clear()
         self.waiters.wake_positions()
-        self.waiters.wake_orders()
+        self.waiters.wake_streams()
         return old
 
     def wake_outcomes(self) -> Steps[None]:

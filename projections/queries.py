@@ -91,7 +91,7 @@ class Page:
     resume: dict[int, bytes] | None
 
 
-class _Rows(Iterator[tuple[bytes, bytes]]):
+class PartitionRows(Iterator[tuple[bytes, bytes]]):
     """Rows of one partition from `start` on; continues in the new databases after a switch."""
 
     def __init__(self, projector: Projector, partition: int, prefix: bytes, start: bytes) -> None:
@@ -143,7 +143,7 @@ class Queries:
         return past_events
 
     def _past(self, partition: int, order_id: str, after: int) -> Iterator[Past]:
-        for _, row in _Rows(
+        for _, row in PartitionRows(
             self._projector, partition, read_models.history_prefix(order_id), read_models.history_key(order_id, after + 1)
         ):
             offset, value = read_models.read_history_value(row)
@@ -289,7 +289,7 @@ class Queries:
         """Totals by (UTC day since the epoch, currency), both days inclusive, for all partitions."""
         totals: dict[tuple[int, str], read_models.DailyTotals] = {}
         for p in range(self._projector.partitions):
-            for key, row in _Rows(self._projector, p, read_models.daily_prefix(), read_models.daily_key(from_day, "")):
+            for key, row in PartitionRows(self._projector, p, read_models.daily_prefix(), read_models.daily_key(from_day, "")):
                 day, of = read_models.read_daily_key(key)
                 if day > to_day:
                     break

@@ -16,6 +16,7 @@
     q/<status>                         number of orders with this displayed status
     f/<order_id>                       frozen orders: reason and position (of the first record that could not be folded)
     h/<order_id>NUL<offset>            records of a frozen order from that one on, as in the log: they wait for a later program
+    l/, m/                             all events, and those of a customer, in the order of the log (`event_rows`)
     \\0...                              positions, digest and its checkpoints (`databases`)
 
 A list has one row per order, without a value. `<place>` is the big-endian complement of `placed_at`, which puts the newest first,
@@ -41,8 +42,9 @@ from ledger.order import Order, display
 from ledger.outcomes import event_row
 from ledger.transitions import Status
 from projections.digests import row_hash, sum_of
+from projections.event_rows import customer_key, place_key, place_row, read_place, unread_row
 
-VERSION = 8
+VERSION = 9
 SNAPSHOT_EVERY = 50  # versions of an order
 _FAR = (1 << 64) - 1
 
@@ -229,7 +231,17 @@ class PartitionFold:
         return True
 
     def _hold(self, order_id: str, offset: int, value: bytes) -> None:
+        order = self.order(order_id)
+        self._list(offset, unread_row(order_id, order.customer_id if order else ""), order.customer_id if order else "")
         self.rows[held_prefix(order_id) + offset.to_bytes(8, "big")] = value
+
+    def _list(self, offset: int, row: bytes, customer_id: str) -> None:
+        """Add the rows of the feed for the record at `offset`, instead of those with which it was held."""
+        key = place_key(offset)
+        if (held := self.rows.get(key)) is not None:
+            self.rows[customer_key(read_place(held).customer_id, offset)] = None
+        self.rows[key] = row
+        self.rows[customer_key(customer_id, offset)] = b""
 
     def thaw(self, order_id: str, held: Mapping[int, tuple[bytes, OrderEvent | None]]) -> None:
         """Remove all rows of the records of a frozen order. Then fold them again, in their order, as if they came now.
@@ -240,6 +252,9 @@ class PartitionFold:
         self._remove(frozen_key(order_id))
         for offset, (value, event) in held.items():
             self._remove(held_prefix(order_id) + offset.to_bytes(8, "big"))
+            if (listed := self._get(place_key(offset))) is not None:
+                self._remove(place_key(offset))
+                self._remove(customer_key(read_place(listed).customer_id, offset))
             if event is None or self._get(key := history_key(event.order_id, event.version)) != history_value(offset, value):
                 continue
             self._remove(key)  # it was noted when the order was frozen
@@ -257,6 +272,7 @@ class PartitionFold:
         before = self._orders.get(order_id) or self.order(order_id)
         after = self._orders[order_id] = evolve(before, event)
         self.rows[history_key(order_id, event.version)] = history_value(offset, value)  # the next version: no row existed
+        self._list(offset, place_row(event), event.customer_id)
         if event.version % SNAPSHOT_EVERY == 0:
             self.rows[snapshot_key(order_id, event.version)] = encode(after)
         self._outcome(event)
@@ -277,6 +293,7 @@ class PartitionFold:
         if key not in self.rows:
             self._replaces(key, self._get(key))
         self.rows[key] = history_value(offset, value)
+        self._list(offset, place_row(event), event.customer_id)
         self._outcome(event)
 
     def _outcome(self, event: OrderEvent) -> None:

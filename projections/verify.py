@@ -27,6 +27,7 @@ from ledger.store import Store
 from ledger.walk import Fault, Head, Mismatch, Walk
 from projections import digests, read_models
 from projections.databases import Databases
+from projections.event_rows import offset_of, read_place
 
 SHOWN = 20  # number of faults and differences kept; all are counted
 
@@ -184,6 +185,8 @@ _KINDS = {
     b"q/": "count of a status",
     b"f/": "frozen order",
     b"h/": "record that waits for a frozen order",
+    b"l/": "list of all events",
+    b"m/": "list of a customer's events",
 }
 
 
@@ -212,6 +215,8 @@ def _order_of(key: bytes, live: bytes | None, fold: bytes | None) -> str:
             return key[2:-5].decode("utf-8", "replace")
         case b"n/" | b"u/" | b"s/" | b"v/" | b"tn" | b"tu" | b"ts" | b"tv":
             return read_models.place_in(key)[8:].decode("utf-8", "replace")
+        case b"l/":
+            return read_place(fold or live or b"").order_id
         case b"c/" | b"x/":
             for row in (fold, live):
                 try:
@@ -222,6 +227,8 @@ def _order_of(key: bytes, live: bytes | None, fold: bytes | None) -> str:
 
 
 def _offset_of(fold: Store, key: bytes, order_id: str, live: bytes | None, folded: bytes | None) -> int | None:
+    if key.startswith((b"l/", b"m/")):
+        return offset_of(key)
     if key.startswith(b"e/"):
         return read_models.read_history_value(folded or live or bytes(8))[0]
     last = None

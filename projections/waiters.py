@@ -1,4 +1,4 @@
-"""Waits for the fold: for the outcome of a command, a position of a partition, or the next event of an order.
+"""Waits for the fold: for the outcome of a command, a position of a partition, the next event of an order or of the feed.
 
 On one event loop. A waiter is woken after the write that it waits for.
 """
@@ -6,11 +6,13 @@ On one event loop. A waiter is woken after the write that it waits for.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 from ledger.log import TopicPartition
 
 Waiter = asyncio.Future[None]
+K = TypeVar("K")
 
 
 class Waiters:
@@ -21,6 +23,7 @@ class Waiters:
         self._outcomes: dict[str, list[tuple[bytes, Waiter]]] = {}
         self._positions: dict[TopicPartition, list[tuple[int, Waiter]]] = {}
         self._orders: dict[str, list[Waiter]] = {}
+        self._feeds: dict[str | None, list[Waiter]] = {}  # by customer; None: of all
 
     # ---- outcomes
 
@@ -83,27 +86,47 @@ class Waiters:
 
     async def news(self, order_id: str, timeout_s: float) -> bool:
         """Wait for the next event of an order. Returns whether one came in time."""
-        waiter: Waiter = asyncio.get_running_loop().create_future()
-        self._orders.setdefault(order_id, []).append(waiter)
-        try:
-            await asyncio.wait_for(waiter, timeout_s)
-        except TimeoutError:
-            return False
-        finally:
-            left = self._orders[order_id]
-            left.remove(waiter)
-            if not left:
-                del self._orders[order_id]
-        return True
+        return await _next(self._orders, order_id, timeout_s)
 
     def wake_order(self, order_id: str) -> None:
         for waiter in self._orders.get(order_id, ()):
             _wake(waiter)
 
-    def wake_orders(self) -> None:
-        """Wake all waiters for events of orders, so that they check, for example, whether the process is stopping."""
-        for order_id in list(self._orders):
-            self.wake_order(order_id)
+    # ---- the feed of all events
+
+    async def feed_news(self, customer_id: str | None, timeout_s: float) -> bool:
+        """Wait for the next event of a customer (None: of anybody). Returns whether one came in time."""
+        return await _next(self._feeds, customer_id, timeout_s)
+
+    def wake_feeds(self, customer_ids: Iterable[str]) -> None:
+        """Wake whoever waits for events of these customers, or of anybody."""
+        if self._feeds:
+            for customer_id in {None, *customer_ids}:
+                for waiter in self._feeds.get(customer_id, ()):
+                    _wake(waiter)
+
+    # ---- both
+
+    def wake_streams(self) -> None:
+        """Wake all waiters for events, so that they check, for example, whether the process is stopping."""
+        for waiting in (*self._orders.values(), *self._feeds.values()):
+            for waiter in waiting:
+                _wake(waiter)
+
+
+async def _next(waiting: dict[K, list[Waiter]], key: K, timeout_s: float) -> bool:
+    waiter: Waiter = asyncio.get_running_loop().create_future()
+    waiting.setdefault(key, []).append(waiter)
+    try:
+        await asyncio.wait_for(waiter, timeout_s)
+    except TimeoutError:
+        return False
+    finally:
+        left = waiting[key]
+        left.remove(waiter)
+        if not left:
+            del waiting[key]
+    return True
 
 
 def _wake(waiter: Waiter) -> None:

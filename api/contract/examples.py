@@ -61,6 +61,17 @@ EVENT: Json = {
     "partition": 3,
     "offset": 1017,
 }
+FEED_EVENT: Json = EVENT | {
+    "event_id": f"{ORDER_ID}/2",
+    "order_id": ORDER_ID,
+    "customer_id": "c-1",
+    "payment_state": "unpaid",
+    "currency": "EUR",
+    "total_minor": 2890,
+    "captured_minor": 0,
+    "refunded_minor": 0,
+}
+CURSOR = "9uV9lGnPq4Vd2e7mO2Z1kZPEAsDAkgCDAJIqkA"
 NOTE: Json = {
     "note_id": "2cumvh5jpkvhcxsfqqzwnmx5ei",
     "text": "The customer called: leave the parcel with the neighbour.",

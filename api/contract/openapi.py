@@ -14,10 +14,12 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from api.contract import registry, registry_responses, requests, responses
+from api.contract import registry, registry_responses, requests, responses, webhook_responses
 from api.contract.describing import SCHEMAS, component_name
+from api.contract.examples import CURSOR
 from api.contract.members import MEMBERS
 from api.contract.patterns import KEY, NAME, POSITION, VERSION_TAG, whole
+from api.contract.webhook_operations import MESSAGES
 from api.settings import Settings, program_version
 
 _DESCRIPTION = """\
@@ -41,6 +43,8 @@ _CONTACT = {"name": "Order Ledger", "url": "https://order-ledger.example/issues"
 _SERVERS = [{"url": "/", "description": "The node that answered this document, or the proxy before it."}]
 _TAGS = {
     "orders": "Place, read, set status, cancel.",
+    "events": "The events of all orders.",
+    "webhooks": "Events delivered to endpoints of others.",
     "payments": "Pay for an order.",
     "commands": "The state of a command.",
     "customers": "Erasure of personal data.",
@@ -100,6 +104,7 @@ _PARAMETERS = {
         "Ledger-Position", "Wait (1 s, or `Prefer`) until this node has folded up to this position.", _POSITION, "3-1017"
     ),
     "LastEventId": _parameter("Last-Event-ID", "Version of the last received event; resumes a stream.", _TEXT, "7"),
+    "LastCursor": _parameter("Last-Event-ID", "`id` of the last received event of the feed; resumes a stream.", _TEXT, CURSOR),
     "RequestId": _parameter(
         "Request-Id",
         "A UUID, or 32 hexadecimal digits: echoed and logged. Anything else is replaced by a generated id.",
@@ -169,6 +174,7 @@ def openapi_document(app: FastAPI, settings: Settings) -> dict[str, Any]:
         "headers": _HEADERS,
         "securitySchemes": _SECURITY,
     }
+    document["webhooks"] = MESSAGES
     document["security"] = [{"bearer": []}]
     return document
 
@@ -177,7 +183,7 @@ def component_schemas() -> dict[str, Any]:
     """Schemas of all requests and responses, by component name."""
     bodies: list[type[BaseModel]] = [registry.SchemaToFindBody]
     bodies += [m for m in _classes(requests) if issubclass(m, requests.RequestBody) and m is not requests.RequestBody]
-    classes = _classes(responses) + _classes(registry_responses)
+    classes = _classes(responses) + _classes(registry_responses) + _classes(webhook_responses)
     answers = [m for m in classes if issubclass(m, responses.Response) and m is not responses.Response]
     _, models = models_json_schema([(model, "validation") for model in bodies], ref_template=SCHEMAS)
     _, described = msgspec.json.schema_components(answers, ref_template="#/components/schemas/{name}")

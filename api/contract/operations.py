@@ -10,9 +10,9 @@ from api.contract.describing import content, headers_named, health, in_path, ope
 from api.contract.patterns import NAME
 
 COMMAND_HEADERS = ("IdempotencyKey", "Prefer")
-_DOOR = "malformed-json body-too-large unsupported-media-type unknown-field invalid-field limit-exceeded"
+BODY = "malformed-json body-too-large unsupported-media-type unknown-field invalid-field limit-exceeded"
 COMMAND = (
-    f"idempotency-key-required idempotency-key-invalid {_DOOR} idempotency-key-reused order-frozen could-not-decide "
+    f"idempotency-key-required idempotency-key-invalid {BODY} idempotency-key-reused order-frozen could-not-decide "
     "too-many-requests ledger-unavailable decisions-behind not-caught-up not-upgraded"
 )
 ON_ORDER = "order-not-found invalid-if-match version-conflict"
@@ -193,7 +193,7 @@ ERASE_CUSTOMER = operation(
         200: success("The erasure is durable.", responses.ErasureOut, "Applied"),
         202: success("Durable and in progress: see `Location`.", responses.ErasureStateOut, "Location Applied"),
     },
-    f"open-orders {_DOOR} not-caught-up ledger-unavailable",
+    f"open-orders {BODY} not-caught-up ledger-unavailable",
     path="/customers/c-1/erasure",
     parameters=(in_path("customer_id", "The customer, a pseudonym.", "c-1", NAME), "LedgerPosition", "Prefer"),
     body=requests.EraseBody,

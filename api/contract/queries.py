@@ -16,9 +16,11 @@ from pydantic_core import PydanticCustomError
 
 from api.contract.patterns import MAX_VERSION, NAME, POSITION, whole
 from api.contract.responses import Status
+from ledger.events import EVENT_TYPES
 from ledger.rfc3339 import parse_ms
 
 _DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
+_EVENT_TYPES = frozenset(EVENT_TYPES)
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
 
 
@@ -42,6 +44,13 @@ def _day(text: str) -> date:
         except ValueError:
             pass  # such as 30 February: refused below
     raise PydanticCustomError("not_a_date", "must be a date, for example 2030-01-31.")
+
+
+def _event_types(text: str) -> tuple[str, ...]:
+    types = tuple(sorted(set(text.split(","))))
+    if not set(types) <= _EVENT_TYPES:
+        raise PydanticCustomError("not_an_event_type", "must be types of events, comma-separated, for example OrderPlaced.")
+    return types
 
 
 INTEGER = BeforeValidator(_integer)
@@ -110,6 +119,44 @@ class EventsQuery(QueryParameters):
 
     after: Annotated[int, Field(ge=0, le=MAX_VERSION, description="Only events with a higher version."), INTEGER] = 0
     limit: Annotated[int, Field(ge=1, le=200, description="Maximum number of rows."), INTEGER] = 100
+
+
+class OwnFeedQuery(QueryParameters):
+    """`readFeed` of a gateway, which sees only the events of its customer's orders."""
+
+    after: Annotated[
+        Annotated[str, Field(max_length=4096)] | None,
+        Field(description="Only events behind this cursor: `next_cursor` of the previous page, or the `id` of a streamed event."),
+    ] = None
+    start: Annotated[
+        Literal["beginning", "end"],
+        Field(description="Where to begin without `after`: at the first event, or behind the last one that this node knows."),
+    ] = "beginning"
+    types: Annotated[
+        tuple[str, ...] | None,
+        BeforeValidator(_event_types),
+        WithJsonSchema({"type": "string", "pattern": "^[A-Za-z]+(,[A-Za-z]+)*$"}),
+        Field(alias="type", description="Only events of these types, comma-separated.", examples=["OrderPlaced,OrderShipped"]),
+    ] = None
+    limit: Annotated[int, Field(ge=1, le=500, description="Maximum number of rows."), INTEGER] = 100
+
+
+class FeedQuery(OwnFeedQuery):
+    """`readFeed` of staff."""
+
+    customer: Annotated[
+        Annotated[str, Field(pattern=whole(NAME))] | None,
+        Field(description="Only events of this customer's orders (not for gateways)."),
+    ] = None
+
+
+class DeliveriesQuery(QueryParameters):
+    """`readWebhookDeliveries`."""
+
+    before: Annotated[
+        Annotated[int, Field(ge=0, le=2**62), INTEGER] | None, Field(description="Only tries before: `next_before` of a page.")
+    ] = None
+    limit: Annotated[int, Field(ge=1, le=200, description="Maximum number of rows."), INTEGER] = 50
 
 
 class CommandQuery(QueryParameters):

@@ -14,6 +14,7 @@ from api.contract.card_numbers import no_card_number
 from api.contract.examples import CONTACT, LINE, ORDER_ID, SHIPPING, UNITS
 from commands.mailboxes import mailbox
 from ledger.bounds import DOTTED_ID, ID, LANGUAGE_TAG, MAX_LANGUAGE_TAG, MAX_LINES, MAX_METADATA
+from ledger.events import EVENT_TYPES
 from ledger.money import MAX_TOTAL_MINOR, MAX_UNIT_PRICE_MINOR
 
 Service = Literal["product", "merch"]
@@ -322,6 +323,40 @@ class ResolveAttentionBody(RequestBody):
     action: Literal["retry", "settled_elsewhere"]
     amount_minor: Annotated[int | None, Field(ge=0, le=MAX_TOTAL_MINOR)] = None
     ticket: Annotated[str | None, Field(pattern=r"^[A-Za-z0-9#_-]{0,64}$"), NO_CARD] = None
+
+
+def _is_event_type(text: str) -> str:
+    if text not in EVENT_TYPES:
+        raise PydanticCustomError("not_an_event_type", "is not a type of events")
+    return text
+
+
+class SetWebhookEndpointBody(RequestBody):
+    """Where events are delivered. `types` and `customer_id` restrict them; without them, all are."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"url": "https://erp.example.org/hooks/orders", "types": ["OrderPlaced", "OrderCancelled"]}]
+        }
+    )
+
+    url: Annotated[str, Field(min_length=1, max_length=2048), NO_CARD]
+    types: Annotated[
+        list[Annotated[str, Field(pattern=r"^[A-Za-z]{1,64}$"), AfterValidator(_is_event_type), NO_CARD]] | None,
+        Field(min_length=1, max_length=100),
+    ] = None
+    customer_id: Annotated[str | None, Field(pattern=f"^{ID}$"), NO_CARD] = None
+    description: Annotated[str, Field(max_length=200), NO_CARD] = ""
+    enabled: bool = True
+
+
+class ReplayBody(RequestBody):
+    """From which place on events are delivered again: one of the two."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"from": "2030-01-31T12:00:00Z"}]})
+
+    from_time: Annotated[str | None, Field(alias="from", max_length=40, description="a time, RFC 3339"), NO_CARD] = None
+    after: Annotated[str | None, Field(max_length=4096, description="a cursor of the feed without filters"), NO_CARD] = None
 
 
 class EraseBody(RequestBody):

@@ -196,6 +196,31 @@ class EventPageOut(Response):
     data: list[EventOut]
 
 
+class FeedEventOut(EventOut):
+    """One event of the feed: an event as in the history of its order, and what a reader without that order needs."""
+
+    EXAMPLES = (examples.FEED_EVENT,)
+
+    event_id: Annotated[str, Meta(description="order and version: the same for every reader, and in `ce_id` of the topic")]
+    order_id: str
+    customer_id: str
+    payment_state: Annotated[str, Meta(description="state of the payment after this event")]
+    currency: str
+    total_minor: Annotated[int, Meta(description="after this event, without what was cancelled")]
+    captured_minor: int
+    refunded_minor: int
+
+
+class FeedPageOut(Response):
+    """Events of all orders; those of one order in their order. Continue with `after` = `next_cursor`, for ever."""
+
+    EXAMPLES = ({"data": [examples.FEED_EVENT], "next_cursor": examples.CURSOR, "at_end": True},)
+
+    data: list[FeedEventOut]
+    next_cursor: Annotated[str, Meta(description="where to continue; it never expires")]
+    at_end: Annotated[bool, Meta(description="whether this node has no more events now; a short page alone does not say that")]
+
+
 class ProblemErrorOut(Response):
     """One fault: a JSON pointer into the body, or `/<name>` of a parameter or header, where `in` is query, header or path."""
 

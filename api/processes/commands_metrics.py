@@ -15,6 +15,8 @@ from commands.processor.meters import ACCEPTED, REFUSED, REPEATED
 from commands.processor.process import CommandsProcess
 from commands.processor.writer_loop import WriterLoop
 from commands.reconciler.loop import Reconciler
+from commands.webhooks.loop import Webhooks
+from commands.webhooks.tries import DeliveryLog
 from ledger.errors import LogError
 from ledger.histogram import Histogram
 from ledger.log import EventLog, TopicPartition
@@ -31,6 +33,7 @@ def registry_of(
     clock: LogClock,
     reconciler: Callable[[], Reconciler | None],
     notifier: Callable[[], Notifier | None],
+    webhooks: Callable[[], tuple[Webhooks, DeliveryLog] | None] = lambda: None,
 ) -> CollectorRegistry:
     """All metrics of one process, in a registry of its own. The companions exist once the log has answered."""
     registry = CollectorRegistry()
@@ -39,6 +42,7 @@ def registry_of(
     registry.register(WriterMetrics(process, event_log, clock))
     registry.register(ReconcilerMetrics(reconciler))
     registry.register(NotifierMetrics(notifier))
+    registry.register(WebhookMetrics(webhooks))
     return registry
 
 
@@ -210,3 +214,30 @@ class NotifierMetrics(Collector):
         waiting = GaugeMetricFamily(PREFIX + "messages_waiting", "Messages that are sent again later.")
         waiting.add_metric((), notifier.parked)
         yield waiting
+
+
+class WebhookMetrics(Collector):
+    """What became of deliveries to webhook endpoints, without their names: the delivery log has them."""
+
+    def __init__(self, webhooks: Callable[[], tuple[Webhooks, DeliveryLog] | None]) -> None:
+        self._webhooks = webhooks
+
+    def collect(self) -> Iterable[Metric]:
+        parts = self._webhooks()
+        if parts is None:
+            return
+        webhooks, tries = parts
+        family = CounterMetricFamily(PREFIX + "webhook_tries", "Tries to deliver an event, by result.", labels=("result",))
+        for result, count in sorted(tries.results.copy().items()):
+            family.add_metric((result,), count)
+        yield family
+        lost = CounterMetricFamily(PREFIX + "webhook_tries_lost", "Tries that are missing in the delivery log.")
+        lost.add_metric((), tries.lost)
+        yield lost
+        healths = webhooks.healths()
+        waiting = GaugeMetricFamily(PREFIX + "webhooks_waiting", "Events that failed and are delivered again later.")
+        waiting.add_metric((), sum(health.waiting for health in healths))
+        yield waiting
+        failing = GaugeMetricFamily(PREFIX + "webhook_endpoints_failing", "Endpoints whose last delivery failed.")
+        failing.add_metric((), sum(health.failing_since > 0 for health in healths))
+        yield failing

@@ -1,24 +1,31 @@
-"""Reconciler and notifier of a `commands` process, if the settings name external services."""
+"""Companions of a `commands` process: webhooks, and reconciler and notifier if the settings name external services."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
 
+import structlog
 from prometheus_client import CollectorRegistry
 
 from api.processes.commands_metrics import registry_of
 from api.processes.doors import build_composer, build_message_doors, build_ports
 from api.processes.outside import check_outside
+from api.representations import webhook_body
 from api.settings import Settings
 from commands.notifier.loop import Notifier
 from commands.processor.process import Books, CommandsProcess, Companion, Fatal
 from commands.reconciler.loop import Reconciler
+from commands.webhooks.delivering import WithEndpoints
+from commands.webhooks.loop import Webhooks
+from commands.webhooks.tries import DeliveryLog
 from ledger.log import EventLog, Sender
 from ledger.log_clock import LogClock
 from ledger.store import Store
 
 SWITCH_S = 0.0005
+
+log = structlog.get_logger(__name__)
 
 
 class Companions:
@@ -36,9 +43,11 @@ class Companions:
         self._outside = check_outside(settings)
         self._doors = build_message_doors(settings) if self._outside else {}
         self._composer = build_composer(settings) if self._outside else None
-        self._sender: Sender | None = None
+        self._senders: list[Sender] = []
         self.reconciler: Reconciler | None = None
         self.notifier: Notifier | None = None
+        self.webhooks: Webhooks | None = None
+        self.delivery_log: DeliveryLog | None = None
 
     @property
     def keeps_contacts(self) -> bool:
@@ -46,32 +55,60 @@ class Companions:
         return self._outside
 
     def make(self, books: Books, on_fatal: Fatal, partitions: int) -> list[Companion]:
-        """Empty without external services: obligations then stay open. Does not ask the log, which may be unreachable."""
+        """Without external services, obligations stay open. Does not ask the log, which may be unreachable."""
+        webhooks = self._make_webhooks(on_fatal)
         if self._composer is None:
-            return []
+            return webhooks
         # The writer releases the interpreter at every call of Kafka's client, and gets it back only when another thread's turn
         # ends: the turns of the threads beside it must be short.
         sys.setswitchinterval(SWITCH_S)
         settings, topics = self._settings, self._settings.topics
-        self._sender = self._log.sender("reconciler")
+        self._senders.append(sender := self._log.sender("reconciler"))
 
         def partition_of(order_id: str) -> int:
             return self._log.partition_for(order_id.encode(), partitions)
 
-        self.reconciler = Reconciler(
-            lambda: build_ports(settings), books, partition_of, self._sender, topics, on_fatal, self.clock
-        )
+        self.reconciler = Reconciler(lambda: build_ports(settings), books, partition_of, sender, topics, on_fatal, self.clock)
         group = f"{settings.ledger_id}-notifier"
         self.notifier = Notifier(
             self._log, topics, books, self._open_store, self._doors, self._composer, group, on_fatal, clock=self.clock
         )
-        return [self.reconciler, self.notifier]
+        return [self.reconciler, self.notifier, *webhooks]
+
+    def _make_webhooks(self, on_fatal: Fatal) -> list[Companion]:
+        """Empty without the key from which the secrets of endpoints are derived."""
+        settings = self._settings
+        if settings.ledger_hash_key is None:
+            log.warning("LEDGER_HASH_KEY is not set: no webhooks are delivered by this process")
+            return []
+        self._senders.append(sender := self._log.sender("webhooks"))
+        self.delivery_log = DeliveryLog(sender, settings.topics.deliveries)
+        shared = WithEndpoints(
+            log=self._log,
+            topics=settings.topics,
+            hash_key=settings.hash_key(),
+            group=f"{settings.ledger_id}-webhook",
+            node=settings.node_id,
+            compose=webhook_body,
+            allow_private=settings.webhooks_allow_private,
+            on_tried=self.delivery_log.note,
+            clock_ms=self.clock.machine_ms,
+        )
+        self.webhooks = Webhooks(shared, on_fatal)
+        return [self.webhooks]
 
     def registry(self, process: CommandsProcess) -> CollectorRegistry:
         """All metrics of the process with these companions."""
-        return registry_of(process, self._log, self.clock, lambda: self.reconciler, lambda: self.notifier)
+        return registry_of(
+            process,
+            self._log,
+            self.clock,
+            lambda: self.reconciler,
+            lambda: self.notifier,
+            lambda: None if self.webhooks is None or self.delivery_log is None else (self.webhooks, self.delivery_log),
+        )
 
     def close(self) -> None:
         """Call after the process has ended."""
-        if self._sender is not None:
-            self._sender.close()
+        for sender in self._senders:
+            sender.close()

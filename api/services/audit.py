@@ -58,6 +58,7 @@ class About(TypedDict, total=False):
     customer_id: str | None
     reason: str | None
     count: int | None
+    why: str | None
 
 
 class _Item:

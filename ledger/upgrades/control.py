@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable
+from typing import Protocol, TypeVar
 
 from ledger.errors import LogError, LogUnavailable
-from ledger.log import Acked, EventLog, NewRecord, Sender, TopicPartition
+from ledger.log import Acked, EventLog, NewRecord, Record, Sender, TopicPartition
 from ledger.reading import committed
 from ledger.schemas.versions import SchemaVersion
 from ledger.topics import Topics
@@ -21,6 +22,18 @@ def schemas_in(event_log: EventLog, topics: Topics) -> dict[int, SchemaVersion]:
     """The schemas that programs of this ledger have published, by id; none if it has no control topic. Raises `LogError`."""
     control = Control(event_log, topics)
     return dict(control.read(View()).schemas) if control.exists() else {}
+
+
+class Readable(Protocol):
+    """What records of the topic say. `position` is the next offset to read."""
+
+    position: int
+
+    def apply(self, records: Iterable[Record]) -> None:
+        """Apply records in their order."""
+
+
+V = TypeVar("V", bound=Readable)
 
 
 class Control:
@@ -41,7 +54,7 @@ class Control:
             return False
         return True
 
-    def read(self, view: View) -> View:
+    def read(self, view: V) -> V:
         """Apply everything that is in the topic now to `view`. Raises `LogError`."""
         start, end = self._log.starts([self.partition])[self.partition], self._log.ends([self.partition])[self.partition]
         if view.position >= end:

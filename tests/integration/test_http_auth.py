@@ -28,6 +28,7 @@ TABLE = [
     ("GET", "/orders", {"gateway", "admin", "reader"}, 200),
     ("GET", f"/orders/{NOBODY}", {"gateway", "admin", "reader"}, 404),
     ("GET", f"/orders/{NOBODY}/events", {"gateway", "admin", "reader"}, 404),
+    ("GET", "/events", {"gateway", "admin", "reader"}, 200),
     ("PUT", f"/orders/{NOBODY}/status", {"admin"}, 422),
     ("POST", f"/orders/{NOBODY}/cancel", {"gateway", "admin"}, 404),
     ("POST", f"/orders/{NOBODY}/payment", {"gateway"}, 503),
@@ -43,6 +44,14 @@ TABLE = [
     ("GET", f"/orders/{NOBODY}/notes", {"admin"}, 404),
     ("DELETE", f"/orders/{NOBODY}/notes/1", {"admin"}, 404),
     ("POST", "/imports", {"admin"}, 422),
+    ("GET", "/webhook-endpoints", {"admin"}, 200),
+    ("GET", "/webhook-endpoints/none", {"admin"}, 404),
+    ("PUT", "/webhook-endpoints/none", {"admin"}, 422),
+    ("DELETE", "/webhook-endpoints/none", {"admin"}, 404),
+    ("GET", "/webhook-endpoints/none/secret", {"admin"}, 404),
+    ("POST", "/webhook-endpoints/none/secret", {"admin"}, 404),
+    ("POST", "/webhook-endpoints/none/replay", {"admin"}, 404),
+    ("GET", "/webhook-endpoints/none/deliveries", {"admin"}, 404),
     ("GET", "/commands/cmd_x", ALL, 404),
     ("POST", "/customers/nobody/erasure", {"operator"}, 200),
     ("GET", "/customers/somebody/erasure", {"operator"}, 404),
@@ -108,6 +117,7 @@ def test_the_table_has_every_operation_of_the_document(ledger: RunningLedger) ->
         for m, p in asked
     }
     asked = {(m, p.replace("/shipments/1/", "/shipments/{number}/").replace("/notes/1", "/notes/{note_id}")) for m, p in asked}
+    asked = {(m, p.replace("/webhook-endpoints/none", "/webhook-endpoints/{name}")) for m, p in asked}
     assert covered == {(m, p) for m, p in asked if not any(p.startswith(t) for t in templates)}
 
 

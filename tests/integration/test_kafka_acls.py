@@ -108,6 +108,7 @@ class Cluster:
             "KAFKA_SASL_USERNAME": name,
             "KAFKA_SASL_PASSWORD": f"{name}-secret",
             "NODE_ID": "one",
+            "WEBHOOKS_ALLOW_PRIVATE": "true",
             "STATE_DIR": str(self.folder / name),
             "OUTBOX_DIR": str(self.folder / "outbox"),
             "LEDGER_HASH_KEY": HASH_KEY,
@@ -192,6 +193,8 @@ def use_everything(cluster: Cluster) -> None:
         cluster.until(lambda: "order-writers" in topics_of(cluster))
     with cluster.client("gateway") as gateway, cluster.client("admin") as admin, cluster.client("operator") as operator:
         cluster.until(lambda: gateway.get("/ready").status_code == 200)
+        url = f"http://127.0.0.1:{cluster.http}/live"  # answers a POST with 405
+        assert admin.put("/webhook-endpoints/own", json={"url": url}).status_code == 201
         headers = key()
         cluster.until(lambda: gateway.post("/orders", json=order_body(1), headers=headers).status_code == 201)
         order = gateway.post("/orders", json=order_body(1), headers=headers).json()
@@ -201,6 +204,7 @@ def use_everything(cluster: Cluster) -> None:
         assert gateway.get("/commands/cmd_unknown?at=0-0").status_code == 404
         assert admin.get(f"/orders/{order['order_id']}").json()["contact"] is not None
         assert operator.post("/customers/c-1/erasure", json={"force": True}).json() == {"contacts_deleted": 2}
+        cluster.until(lambda: bool(admin.get("/webhook-endpoints/own/deliveries").json()["data"]))
         for name in ("serve", "commands"):
             cluster.stop(name)
             cluster.start(name)
@@ -267,6 +271,7 @@ def read_as(cluster: Cluster, user: str, topic: str, group: str) -> int:
 FORBIDDEN_WRITES = [
     ("serve", "order-events"),
     ("serve", "order-refusals"),
+    ("serve", "order-deliveries"),
     ("commands", "order-contacts"),
     ("commands", "order-audit"),
     ("analytics", "order-commands"),
@@ -279,6 +284,7 @@ FORBIDDEN_READS = [
     ("auditor", "order-contacts"),
     ("auditor", "order-events"),
     ("commands", "order-audit"),
+    ("commands", "order-deliveries"),
     ("serve", "order-audit"),
 ]
 

@@ -254,6 +254,7 @@ class AbsurdShop:
             "customer_id": "c-1",
             "slug": chance.choice(list(PROBLEMS)),
             "id": str(schema.id),
+            "name": "none",
             "subject": schema.subject(""),
             "version": chance.choice(("latest", "1", "7")),
         }
@@ -266,6 +267,9 @@ class AbsurdShop:
                 query = chance.choice([{}, {}, {"version": chance.randint(1, 9)}, {"at": "2023-11-14T22:20:00Z"}])
             case "/orders/{order_id}/events":
                 query = {"after": chance.choice((0, 1, 2**31 - 1)), "limit": chance.choice((1, 100, 200))}
+            case "/events":
+                query = {"limit": chance.choice((1, 100, 500)), "start": chance.choice(("beginning", "end"))}
+                query |= chance.choice([{}, {"type": "OrderPlaced,OrderCancelled"}])
             case "/reports/daily":
                 query = {"from": "2023-11-01", "to": "2024-10-31"}
             case "/commands/{command_id}" if chance.random() < 0.5:

@@ -191,6 +191,7 @@ def _settings(
         notify_email_url=SecretStr(email_url) if email_url else None,
         outbox_dir=sandbox.database.parent / "outbox" if sandbox else Path("outbox"),
         app_id="app",
+        webhooks_allow_private=True,
         limit_gateway_per_second=ASKED_WITHOUT_PAUSE,
         limit_customer_per_second=ASKED_WITHOUT_PAUSE,
         limit_staff_per_second=ASKED_WITHOUT_PAUSE,

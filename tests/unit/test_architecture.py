@@ -52,6 +52,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
     ),
     "commands": (
         ("commands/__init__.py", "commands/sandbox/"),
+        ("commands/webhooks/",),
         ("commands/notifier/", "commands/reconciler/"),
         ("commands/processor/",),
         ("commands/",),  # the rules
@@ -65,12 +66,14 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
             "projections/verify.py",
             "projections/verification.py",
         ),
+        ("projections/all_events.py",),
         ("projections/feed.py", "projections/watchdog.py", "projections/freshness.py", "projections/queries.py"),
         ("projections/lists.py",),
         ("projections/rebuild_jobs.py",),
         ("projections/projector.py", "projections/bulk.py", "projections/origin.py"),
         ("projections/databases.py", "projections/generations.py", "projections/waiters.py"),
         ("projections/read_models.py", "projections/digests.py"),
+        ("projections/event_rows.py",),
     ),
     "ledger": (
         ("ledger/__init__.py", "ledger/broker/"),
@@ -96,6 +99,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
 # Neither of these imports the other.
 STRANGE_TO_EACH_OTHER = (
     ("commands/reconciler/", "commands/notifier/"),
+    ("commands/reconciler/", "commands/webhooks/"),
     ("ledger/kafka/", "ledger/memory/"),
     ("ledger/kafka/", "ledger/rocks_store.py"),
     ("ledger/memory/", "ledger/rocks_store.py"),

@@ -41,7 +41,12 @@ PURE = (
     "commands/reconciler/stripe_facts.py",
     "commands/reconciler/stock_answers.py",
     "commands/reconciler/answers.py",
+    "commands/webhooks/addresses.py",
+    "commands/webhooks/endpoints.py",
+    "commands/webhooks/queues.py",
+    "commands/webhooks/signing.py",
     "projections/digests.py",
+    "projections/event_rows.py",
     "projections/read_models.py",
 )
 

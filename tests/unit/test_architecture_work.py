@@ -36,6 +36,10 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("commands/reconciler/tries.py", "create_task"): "one try; the call waits for it and takes its result",
     ("commands/reconciler/shared_reads.py", "create_task"): "one read; the caller waits for it",
     ("commands/reconciler/loop.py", "create_task"): "a fault in one ends the loop, which restarts (`_ended`)",
+    (
+        "commands/webhooks/delivering.py",
+        "create_task",
+    ): "one delivery; a fault in one ends the loop, which restarts (`_finished`)",
     ("projections/faust_app.py", "add_future"): "Faust's own services: a fault ends the process",
     ("projections/faust_app.py", "ensure_future"): "the stop, which is waited for",
     ("api/services/erasure.py", "create_task"): "only around `keep_at`",

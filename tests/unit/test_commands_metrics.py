@@ -17,7 +17,21 @@ from ledger.log_clock import LogClock
 from tests.support import loopback
 from tests.support.one_log import PARTITIONS, WRITERS, Ledger, Running, cancel, place, places
 
-BOUNDED = {"outcome", "cause", "writer", "partition", "worker", "kind", "state", "port", "answer", "channel", "fate", "le"}
+BOUNDED = {
+    "outcome",
+    "cause",
+    "writer",
+    "partition",
+    "worker",
+    "kind",
+    "state",
+    "port",
+    "answer",
+    "channel",
+    "fate",
+    "result",
+    "le",
+}
 
 
 @pytest.fixture

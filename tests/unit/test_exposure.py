@@ -108,7 +108,7 @@ def test_text_messages_without_tls_are_refused_as_well(url: str, is_open: bool) 
 def test_an_unknown_name_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ALLOW_PLAINTEXT", "kafka,smpt,Stock")
-    with pytest.raises(ConfigError, match=r"^ALLOW_PLAINTEXT: .*Stock, smpt is not one of kafka, sms, smtp, stock$"):
+    with pytest.raises(ConfigError, match=r"^ALLOW_PLAINTEXT: .*Stock, smpt is not one of kafka, sms, smtp, stock, webhooks$"):
         load_settings()
 
 

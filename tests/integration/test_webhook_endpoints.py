@@ -1,0 +1,74 @@
+"""Which webhook endpoints an admin can have: their URLs, names, types and number; and the judge of their messages."""
+
+from __future__ import annotations
+
+import pytest
+
+from commands.webhooks.endpoints import EndpointsView
+from ledger.memory.log import MemoryLog
+from ledger.topics import Topics
+from tests.support.harness import RunningLedger, running_ledger
+from tests.support.webhook_receiver import OK, Got
+
+URL = "https://a.example/hook"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "ftp://a.example/",
+        "https://",
+        "https://user:pw@a.example/",
+        "https://a.example/#x",
+        "https://a b/",
+        "javascript:alert(1)",
+    ],
+)
+def test_an_invalid_url_is_refused(ledger: RunningLedger, url: str) -> None:
+    answer = ledger.client("admin").put("/webhook-endpoints/wrong", json={"url": url})
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid-field")
+
+
+def test_names_types_and_numbers_of_endpoints_are_bounded(ledger: RunningLedger) -> None:
+    admin = ledger.client("admin")
+    for name in ("UP", "-a", "a_b", "a" * 41):
+        assert admin.put(f"/webhook-endpoints/{name}", json={"url": URL}).status_code == 404
+    for body in ({"url": URL, "types": []}, {"url": URL, "types": ["OrderEaten"]}):
+        assert admin.put("/webhook-endpoints/wrong", json=body).status_code == 422
+    for number in range(20):
+        assert admin.put(f"/webhook-endpoints/many-{number}", json={"url": URL, "enabled": False}).status_code == 201
+    answer = admin.put("/webhook-endpoints/too-many", json={"url": URL})
+    assert (answer.status_code, answer.json()["code"]) == (422, "limit-exceeded")
+
+
+def test_production_delivers_to_public_addresses_and_by_https_alone() -> None:
+    with running_ledger(MemoryLog(), Topics(), env="production") as ledger:
+        ledger.context.settings = ledger.context.settings.model_copy(update={"webhooks_allow_private": False})
+        admin = ledger.client("admin")
+        for url in (
+            "https://127.0.0.1/",
+            "https://[::1]/",
+            "https://10.1.2.3/",
+            "https://localhost/",
+            "https://169.254.169.254/",
+        ):
+            answer = admin.put("/webhook-endpoints/inside", json={"url": url})
+            assert answer.json()["errors"][0]["code"] == "private-address", url
+        answer = admin.put("/webhook-endpoints/plain", json={"url": "http://a.example/"})
+        assert answer.json()["errors"][0]["code"] == "not-a-webhook-url"
+        assert (
+            admin.put("/webhook-endpoints/fine", json={"url": "https://a.example:8443/x?y=1", "enabled": False}).status_code
+            == 201
+        )
+        view = ledger.run(ledger.context.webhook_endpoints.view())
+        assert isinstance(view, EndpointsView)
+        assert list(view.endpoints) == ["fine"]
+
+
+def test_got_is_what_it_says() -> None:
+    """The judge itself: a message with another body is not signed."""
+    got = Got(OK, "/", {"webhook-id": "msg_p5jXN8AQM9LWM0D4loKWxJek", "webhook-timestamp": "1614265330"}, b'{"test": 2432232314}')
+    got.headers["webhook-signature"] = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+    assert got.is_signed("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+    assert not got._replace(body=b"{}").is_signed("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
