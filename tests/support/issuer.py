@@ -105,7 +105,7 @@ class Code:
 
 
 def rsa_key(kid: str, **parameters: Any) -> RSAKey:
-    return RSAKey.generate_key(2048, {"kid": kid, **parameters})  # type: ignore[typeddict-item]
+    return RSAKey.generate_key(2048, {"kid": kid, **parameters})  # type: ignore[arg-type]
 
 
 class RunningIssuer:
@@ -304,7 +304,7 @@ class Clocks:
 def rules(url: str, **changes: Any) -> Rules:
     """The rules for the issuer at `url`."""
     chosen = {"oidc_issuer": url, "oidc_audience": AUDIENCE, "oidc_roles": ROLES} | changes
-    checked = rules_of(Settings(_env_file=None, **chosen))
+    checked = rules_of(Settings(_env_file=None, **chosen))  # type: ignore[call-arg]
     assert checked is not None
     return checked
 
