@@ -11,6 +11,8 @@ from starlette.requests import Request
 
 from api.bodies import parse, read_body, validated
 from api.callers.auth import Principal, Token, bearer_token
+from api.callers.issuer_rules import FORBIDDEN, RefusedToken
+from api.callers.oidc import IssuerUnavailable
 from api.context import AppContext
 from api.contract import patterns
 from api.contract.card_numbers import has_card_number
@@ -49,11 +51,12 @@ _NO_PREFERENCES = Preferences(None, False, "")
 class Exchange:
     """What is known about a request before it reaches a route; kept in the ASGI scope as `exchange`."""
 
-    __slots__ = ("ctx", "customer", "headers", "request_id", "token", "traceparent")
+    __slots__ = ("ctx", "customer", "headers", "keys_awaited", "request_id", "token", "traceparent")
 
     def __init__(self, ctx: AppContext, headers: dict[bytes, bytes], request_id: bytes, traceparent: bytes | None) -> None:
         self.ctx, self.headers, self.request_id, self.traceparent = ctx, headers, request_id, traceparent
         self.token: Token | None = None  # the accepted one
+        self.keys_awaited = False  # the request has waited for keys of the issuer
         self.customer = ""
 
     @property
@@ -87,20 +90,11 @@ class Call(Request):
     def allow(self, *roles: str, basic_too: bool = False) -> Principal:
         """The principal, if its role is one of `roles` (empty: any role). Counts one request towards its limit.
 
-        Raises `unauthenticated`, `forbidden`, `too-many-requests`.
+        Raises `unauthenticated`, `forbidden`, `issuer-unavailable`, `too-many-requests`, and `KeysWanted`: then the route is
+        called again when they are known.
         """
         exchange = self.exchange
-        header = exchange.headers.get(b"authorization")
-        token = bearer_token(header, basic_too) if header else None
-        tokens = exchange.ctx.tokens
-        known = tokens.find(token) if token else None
-        if known is None or tokens.is_expired(known):
-            error, detail = ', error="invalid_token"' if token else "", ""
-            if known is not None and known.expires_at_ms is not None:
-                detail = f"The token expired at {format_ms(known.expires_at_ms)}."
-                error += ', error_description="The token expired"'
-            challenge = f'Bearer realm="order-ledger"{error}' + (', Basic realm="order-ledger"' if basic_too else "")
-            raise Problem("unauthenticated", detail, headers={"WWW-Authenticate": challenge})
+        known = exchange.token or self._authenticated(basic_too)
         principal = known.principal
         if exchange.token is None:
             exchange.token = known
@@ -108,6 +102,38 @@ class Call(Request):
         if roles and principal.role not in roles:
             raise Problem("forbidden", f"This requires the role {' or '.join(roles)}; the role of the token is {principal.role}.")
         return principal
+
+    def _authenticated(self, basic_too: bool) -> Token:
+        """The token of the request, which is valid. A `WWW-Authenticate` says why it is not (RFC 6750, 3.1)."""
+        exchange, tokens = self.exchange, self.ctx.tokens
+        header = exchange.headers.get(b"authorization")
+        token = bearer_token(header, basic_too) if header else None
+        if not token:
+            raise _unauthenticated(basic_too, invalid=False)
+        known = tokens.find(token)
+        if known is None:
+            return self._signed(token, basic_too)
+        if tokens.is_expired(known):
+            assert known.expires_at_ms is not None
+            detail = f"The token expired at {format_ms(known.expires_at_ms)}."
+            raise _unauthenticated(basic_too, why="The token expired", detail=detail)
+        return known
+
+    def _signed(self, token: bytes, basic_too: bool) -> Token:
+        """The same for a token that is not in the tokens file."""
+        oidc = self.ctx.oidc
+        if oidc is None or b"." not in token:
+            raise _unauthenticated(basic_too)
+        try:
+            return oidc.find(token, may_fetch=not self.exchange.keys_awaited)
+        except IssuerUnavailable:
+            raise Problem("issuer-unavailable") from None
+        except RefusedToken as refused:
+            detail = f"{refused.description}."
+            if refused.reason in FORBIDDEN:
+                challenge = f'Bearer realm="order-ledger", error="insufficient_scope", error_description="{refused.description}"'
+                raise Problem("forbidden", detail, headers={"WWW-Authenticate": challenge}) from None
+            raise _unauthenticated(basic_too, why=refused.description, detail=detail) from None
 
     @property
     def by(self) -> By:
@@ -119,11 +145,16 @@ class Call(Request):
     def customer(self, principal: Principal) -> str:
         """The customer for whom a gateway acts; "" for staff. Counts one request towards the customer's limit.
 
-        Raises `customer-required`, `too-many-requests`, and `invalid-field` for an id that must not be stored.
+        A token that is for one customer needs no `Customer-Id`. Raises `forbidden` if it names another one, `customer-required`,
+        `too-many-requests`, and `invalid-field` for an id that must not be stored.
         """
         if principal.role != "gateway":
             return ""
         customer = self.header(b"customer-id")
+        if principal.customer:
+            if customer is not None and customer != principal.customer:
+                raise Problem("forbidden", "The token is for one customer, and Customer-Id names another.")
+            customer = principal.customer
         if customer is None or not _NAME.fullmatch(customer):
             raise Problem("customer-required")
         if not self.exchange.customer:
@@ -230,6 +261,16 @@ class Call(Request):
         """The body as JSON value and as `model`. A missing body counts as an empty object."""
         value = await self.json()
         return value, validated(model, value)
+
+
+def _unauthenticated(basic_too: bool, invalid: bool = True, why: str = "", detail: str = "") -> Problem:
+    """`invalid`: a token was sent; `why` it is not accepted, if that can be said."""
+    challenge = 'Bearer realm="order-ledger"'
+    if invalid:
+        challenge += ', error="invalid_token"' + (f', error_description="{why}"' if why else "")
+    if basic_too:
+        challenge += ', Basic realm="order-ledger"'
+    return Problem("unauthenticated", detail, headers={"WWW-Authenticate": challenge})
 
 
 # A proxy and this program must never read different values from one request.

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from api.callers.auth import Tokens
+from api.callers.auth import Token, Tokens
 from api.callers.limits import RateLimits
+from api.callers.oidc import Oidc
 from api.connections import Connections
 from api.contract.patterns import POSITION
 from api.metrics import HttpMetrics
@@ -49,7 +50,7 @@ class AppContext:
     """Everything a request may use. All of it belongs to the event loop that folds, except `sender` and `log`.
 
     `hash_key` keys fingerprints, contact digests and cursors. `status` must be cheap, because every request calls it. Without
-    `payments`, no payment can be opened here.
+    `payments`, no payment can be opened here; without `oidc`, only `tokens` are accepted.
     """
 
     settings: Settings
@@ -61,6 +62,7 @@ class AppContext:
     hash_key: bytes
     status: StatusOf
     payments: PaymentProvider | None = None
+    oidc: Oidc | None = None
     metrics: HttpMetrics = field(default_factory=HttpMetrics)
     connections: Connections = field(default_factory=Connections)
     followed: FollowedMessages = field(default_factory=FollowedMessages)
@@ -98,6 +100,12 @@ class AppContext:
         self.erasures = Erasures(
             self.log, self.topics, self.submissions, self.projector, self.queries, self.turns, node, self.audit
         )
+
+    def accepts(self, token: Token) -> bool:
+        """Whether an accepted token is still valid."""
+        if token.key:
+            return self.oidc is not None and self.oidc.accepts(token)
+        return self.tokens.accepts(token)
 
     @property
     def partitions(self) -> int:

@@ -14,6 +14,7 @@ import re
 import secrets
 import sys
 import time
+from collections.abc import Awaitable, Callable
 
 import msgspec
 import structlog
@@ -24,6 +25,7 @@ from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.call import Call, Exchange, headers_of
+from api.callers.oidc import KeysWanted
 from api.context import AppContext
 from api.contract.patterns import COMMAND_ID, ORDER_ID
 from api.metrics import METHODS, OTHER, UNMATCHED
@@ -157,7 +159,7 @@ class LedgerRoute(APIRoute):
                 raise Problem("method-not-allowed", headers={"Allow": ", ".join(allowed_methods(scope))})
             if self.needs_read_models:
                 call.ctx.refuse_unreadable()
-            response: Response = await self.endpoint(call)
+            response = await with_keys(call, self.endpoint)
         except Problem as problem:
             response = problem_response(problem, call.instance)
         except NotNow as exc:
@@ -178,6 +180,20 @@ class LedgerRoute(APIRoute):
             await send({"type": "http.response.body", "body": b""})
         else:
             await response(scope, receive, send)
+
+
+async def with_keys(call: Call, endpoint: Callable[[Call], Awaitable[Response]]) -> Response:
+    """What `endpoint` answers; if the token's key is unknown, after the issuer's keys were fetched.
+
+    Endpoints begin with `Call.allow`, so that none has done anything yet when it is called again.
+    """
+    try:
+        return await endpoint(call)
+    except KeysWanted:
+        assert call.ctx.oidc is not None
+        await call.ctx.oidc.issuer.fetch()
+        call.exchange.keys_awaited = True
+        return await endpoint(call)
 
 
 class SystemRoute(LedgerRoute):

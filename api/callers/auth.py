@@ -7,6 +7,8 @@ The tokens file (`LEDGER_TOKENS_FILE`, or the same JSON in `LEDGER_TOKENS`):
 
 Several hashes under one name allow rotation: the name stays, and with it the scope of its idempotency keys. Times are RFC 3339
 and optional; a hash expires at its own time or at that of its entry, whichever comes first. `tokens_file` reloads the file.
+
+Signed tokens of an issuer are accepted beside these (`oidc`). Names that begin with `oidc.` are theirs alone.
 """
 
 from __future__ import annotations
@@ -29,12 +31,18 @@ from ledger.clock import now_ms
 from ledger.errors import ConfigError
 from ledger.rfc3339 import parse_ms
 
+ISSUERS_NAMES = "oidc."  # begins the names of an issuer's callers
+
 
 class Principal(NamedTuple):
-    """The owner of a token. `actor` is its name in commands and events."""
+    """The owner of a token. `actor` is its name in commands and events.
+
+    `customer`: the only one for whom this gateway may act; empty for every one, and for other roles.
+    """
 
     name: str
     role: Role
+    customer: str = ""
 
     @property
     def actor(self) -> str:
@@ -42,11 +50,15 @@ class Principal(NamedTuple):
 
 
 class Token(NamedTuple):
-    """What is known about one token. `expires_at_ms` is since the epoch; None means never."""
+    """What is known about one token. `expires_at_ms` is since the epoch; None means never.
+
+    `key`: thumbprint of the issuer's key that signed it; empty for a token of the file.
+    """
 
     sha256: bytes
     principal: Principal
     expires_at_ms: int | None = None
+    key: str = ""
 
     def is_expired(self, now_ms: int) -> bool:
         return self.expires_at_ms is not None and self.expires_at_ms <= now_ms
@@ -139,7 +151,7 @@ def load_tokens(settings: Settings) -> Tokens:
 
 
 def read_tokens(settings: Settings) -> list[Token]:
-    """The tokens of the settings. Raises `ConfigError` if there are none or a fault; the message contains no value."""
+    """The tokens of the settings; none are required if there is an issuer. Raises `ConfigError`, whose message has no value."""
     if settings.ledger_tokens is not None and settings.ledger_tokens_file is not None:
         raise ConfigError("set LEDGER_TOKENS_FILE or LEDGER_TOKENS, not both")
     if settings.ledger_tokens is not None:
@@ -150,6 +162,8 @@ def read_tokens(settings: Settings) -> list[Token]:
             text = settings.ledger_tokens_file.read_text("utf-8")
         except (OSError, UnicodeDecodeError) as exc:
             raise ConfigError(f"{where} cannot be read: {exc}") from exc
+    elif settings.oidc_issuer is not None:
+        return []
     else:
         raise ConfigError("no tokens: set LEDGER_TOKENS_FILE or LEDGER_TOKENS. Create a token with: order-ledger token gateway")
     try:
@@ -157,6 +171,8 @@ def read_tokens(settings: Settings) -> list[Token]:
     except ValidationError as exc:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in exc.errors(include_input=False))
         raise ConfigError(f"{where}: {wrong}") from None
+    if settings.oidc_issuer is not None and (taken := [e.name for e in entries if e.name.startswith(ISSUERS_NAMES)]):
+        raise ConfigError(f"{where}: {', '.join(taken)} begins like the names of the issuer's callers: give it another name")
     return _flatten(entries, where)
 
 

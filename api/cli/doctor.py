@@ -318,6 +318,7 @@ def _of_metrics(metrics: str) -> list[Finding]:
     if "\nledger_tokens_stale 1.0" in metrics:
         result = "the tokens file is invalid; the previous tokens stay in use"
         findings.append(Finding("tokens of serve", "wrong", result, "see the log of `serve`"))
+    findings += _issuer(metrics)
     frozen = [line for line in metrics.splitlines() if line.startswith("ledger_orders_frozen ")]
     findings += _workers_of_serve(metrics)
     findings += _clocks("serve", _samples(metrics, "ledger_clock_skew_seconds", "partition"))
@@ -328,6 +329,21 @@ def _of_metrics(metrics: str) -> list[Finding]:
     elif frozen:
         findings.append(Finding("frozen orders", "ok", "none"))
     return findings
+
+
+def _issuer(metrics: str) -> list[Finding]:
+    """The keys of the issuer of signed tokens, if `serve` has one."""
+    values = {family.name: family.samples[0].value for family in text_string_to_metric_families(metrics) if family.samples}
+    if (failing := values.get("ledger_oidc_issuer_failing")) is None:
+        return []
+    keys, age_s = values["ledger_oidc_keys"], values.get("ledger_oidc_keys_age_seconds")
+    advice = "see the log of `serve`, and check OIDC_ISSUER; tokens of the file are not affected"
+    if not keys:
+        return [Finding("issuer of serve", "wrong", "its keys are not known: no signed token is accepted", advice)]
+    known = f"{keys:.0f} keys, confirmed {0 if age_s is None else age_s:.0f} s ago"
+    if failing:
+        return [Finding("issuer of serve", "warning", f"does not answer; tokens with other keys are refused ({known})", advice)]
+    return [Finding("issuer of serve", "ok", known)]
 
 
 def _samples(metrics: str, name: str, label: str) -> dict[str, float]:

@@ -115,7 +115,9 @@ def operation(  # noqa: PLR0913  # its parts
 
     `raw_body` is the schema of a body with an external shape.
     """
-    always = "internal-error" if security == [] else "unauthenticated forbidden too-many-requests internal-error"
+    always = "internal-error"
+    if security != []:
+        always += " unauthenticated forbidden too-many-requests issuer-unavailable"
     listed = (*parameters, *query_parameters(query), *_COMMON)
     named = [{"$ref": f"#/components/parameters/{n}"} if isinstance(n, str) else n for n in listed]
     extra: Described = {"parameters": named}

@@ -118,6 +118,18 @@ READY_WITHOUT_LOG: Json = {
     "stale": True,
     "staleness_ms": 61_000,
 }
+CONSOLE_CONFIG: Json = {
+    "login": {
+        "issuer": "https://login.example.org/realms/shop",
+        "client_id": "order-ledger-console",
+        "scopes": "openid",
+        "parameters": {"audience": "https://ledger.example.org"},
+        "authorization_endpoint": "https://login.example.org/realms/shop/authorize",
+        "token_endpoint": "https://login.example.org/realms/shop/token",
+        "end_session_endpoint": "https://login.example.org/realms/shop/logout",
+    }
+}
+CONSOLE_CONFIG_WITHOUT_ISSUER: Json = {}
 PROBLEM_TYPE: Json = {
     "type": "/problems/total-mismatch",
     "title": "Total mismatch",

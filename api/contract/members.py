@@ -148,6 +148,15 @@ MEMBERS: dict[str, str] = {
     # ---- health
     "Health.status": "the health of the node",
     "checks": "one word for each thing that was checked",
+    # ---- the console
+    "login": "how to get a token from the issuer; null if the console has no client there",
+    "issuer": "the issuer of tokens",
+    "client_id": "the console's public client",
+    "scopes": "scopes to ask for, separated by spaces",
+    "parameters": "further parameters of the authorisation request, by name",
+    "authorization_endpoint": "where the browser goes; null while the issuer was never reached",
+    "token_endpoint": "where the console gets its token; null as above",
+    "end_session_endpoint": "where the browser logs out; null if the issuer has none",
     "Health.reason": "why the node is not ready, or not quite",
     "stale": "whether reads may be old, because the log does not answer",
     "staleness_ms": "how old they may be, in milliseconds",

@@ -144,7 +144,11 @@ _HEADERS = {
     "Challenge": {"description": "How to authenticate.", "schema": _TEXT},
 }
 _SECURITY = {
-    "bearer": {"type": "http", "scheme": "bearer", "description": "A token of the role gateway, admin, reader or operator."},
+    "bearer": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "A token of the role gateway, admin, reader or operator: one of the tokens file, or a JWT of the issuer.",
+    },
     "basic": {"type": "http", "scheme": "basic", "description": "The token as password, with any user; only on registry paths."},
 }
 

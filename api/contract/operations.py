@@ -237,6 +237,18 @@ READY = health(
     "marked as stale (`stale`, `staleness_ms`). `reason` names the problem.",
     True,
 )
+CONSOLE_CONFIG = operation(
+    "consoleConfig",
+    "system",
+    "How the console logs people in",
+    "For the console's page, before anybody has logged in; no token. Empty if the console has no client at an issuer: then "
+    "people enter a token. The page asks for `scopes`, with `parameters` and PKCE (S256), and sends the access token that it "
+    "gets as bearer token.",
+    {200: success("What the page needs.", responses.ConsoleConfigOut)},
+    "header-too-large",
+    path="/console/config.json",
+    security=[],
+)
 METRICS = plain(
     "metrics",
     "Metrics for Prometheus",

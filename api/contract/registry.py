@@ -24,6 +24,7 @@ BAD_SCHEMA, BAD_VERSION = 42201, 42202
 _MEANINGS = {
     400: "The body is not JSON.",
     401: "No token, or an unknown one.",
+    403: "The token gives no role.",
     404: "Not an id.",
     NO_SUBJECT: "No such subject.",
     NO_VERSION: "The subject has no such version.",
@@ -37,8 +38,9 @@ _MEANINGS = {
     BAD_VERSION: "Not a version.",
     429: "Too many requests.",
     500: "A bug in the server.",
+    503: "The key of the token is unknown, and the issuer of tokens does not answer.",
 }
-_ALWAYS, _BODY = (401, 429, 500), (400, 413, 415, 422, BAD_SCHEMA)
+_ALWAYS, _BODY = (401, 403, 429, 500, 503), (400, 413, 415, 422, BAD_SCHEMA)
 
 
 class SchemaToFindBody(BaseModel):

@@ -17,7 +17,10 @@ Works = Mapping[str, Callable[[], Coroutine[None, None, None]]]
 
 def background(ctx: AppContext) -> Works:
     """Tasks that run from the start."""
-    return {"loop lag": ctx.loop_lag.measure_for_ever, "audit": ctx.audit.tend_for_ever}
+    works = {"loop lag": ctx.loop_lag.measure_for_ever, "audit": ctx.audit.tend_for_ever}
+    if ctx.oidc is not None:
+        works["keys of the issuer"] = ctx.oidc.issuer.keep_for_ever
+    return works
 
 
 def beside_the_fold(ctx: AppContext) -> Works:

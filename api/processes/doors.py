@@ -19,6 +19,7 @@ from ledger.bounds import SERVICES
 from ledger.errors import ConfigError
 
 if TYPE_CHECKING:
+    from api.callers.oidc import Oidc
     from commands.notifier.composing import Shop
 
 
@@ -36,6 +37,21 @@ def build_payments(settings: Settings) -> PaymentProvider | None:
         api_base=None if key else settings.sandbox_url,
         timeout_ms=settings.outside_timeout_ms,
     )
+
+
+def build_oidc(settings: Settings) -> Oidc | None:
+    """The issuer whose tokens `serve` accepts, with the keys of the last run; None without one. Raises `ConfigError`."""
+    from api.callers.issuer_rules import rules_of
+
+    rules = rules_of(settings)
+    if rules is None:
+        return None
+    from api.callers.issuer import Issuer
+    from api.callers.oidc import Oidc
+    from api.callers.signed_tokens import TokenVerifier
+
+    verifier = TokenVerifier(rules)
+    return Oidc(rules, Issuer(rules, verifier, settings.state_dir / "oidc.json"), verifier)
 
 
 def build_ports(settings: Settings) -> Ports:

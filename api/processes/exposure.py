@@ -35,7 +35,7 @@ def check_exposure(settings: Settings, kafka: KafkaSettings) -> None:
     if settings.app_env is None and not is_loopback(settings.host):
         where = f"HOST is {settings.host}, which other machines can reach"
         raise ConfigError(f"{where}: set APP_ENV to production, or to development if that is intended")
-    refuse_plaintext(settings, [*_kafka(kafka), *_mail(settings), *_stock(settings)])
+    refuse_plaintext(settings, [*_kafka(kafka), *_mail(settings), *_stock(settings), *_oidc(settings)])
 
 
 def refuse_plaintext(settings: Settings, plaintexts: list[Plaintext]) -> None:
@@ -61,6 +61,12 @@ def _mail(settings: Settings) -> Iterator[Plaintext]:
     url = settings.notify_email_url
     if url is not None and url.get_secret_value().lower().startswith("smtp:"):
         yield Plaintext("smtp", "NOTIFY_EMAIL_URL", "begins with smtp://", "smtp+starttls:// or smtps://")
+
+
+def _oidc(settings: Settings) -> Iterator[Plaintext]:
+    for name, url in (("OIDC_ISSUER", settings.oidc_issuer), ("OIDC_JWKS_URL", settings.oidc_jwks_url)):
+        if url is not None and not url.lower().startswith("https:"):
+            yield Plaintext("oidc", name, "does not begin with https://", "an https:// address")
 
 
 def _stock(settings: Settings) -> Iterator[Plaintext]:

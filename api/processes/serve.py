@@ -13,13 +13,14 @@ from pathlib import Path
 import structlog
 
 from api.app import build_app as build_api
+from api.callers.oidc import Oidc
 from api.callers.proxies import Proxies
 from api.callers.tokens_file import TokensFile
 from api.connections import Connections, limits_within, raise_file_limit
 from api.context import AppContext
 from api.processes.background import Works, background, beside_the_fold
 from api.processes.beginning import Beginning
-from api.processes.doors import build_payments
+from api.processes.doors import build_oidc, build_payments
 from api.processes.exposure import check_exposure
 from api.processes.running import commands_counts, commands_skews_s
 from api.processes.signals import hang_up_is_terminate, on_stop_signals, restore, stop_with_parent
@@ -48,12 +49,12 @@ def run_serve(settings: Settings, kafka: KafkaSettings, with_parent: bool = Fals
     Returns the exit code. Raises `ConfigError`, `StoreError`, and any other error that prevents the start.
     """
     check_exposure(settings, kafka)
-    tokens_file, hash_key = TokensFile(settings), settings.hash_key()
+    tokens_file, hash_key, oidc = TokensFile(settings), settings.hash_key(), build_oidc(settings)
     stopping = threading.Event()
     before = on_stop_signals(stopping.set)
     if with_parent:
         stop_with_parent(_stop_in_order)
-    node = _Node(settings, open_log(kafka, settings.topics), tokens_file, hash_key)
+    node = _Node(settings, open_log(kafka, settings.topics), tokens_file, hash_key, oidc)
     try:
         if stopping.is_set():
             return 0
@@ -67,7 +68,9 @@ def run_serve(settings: Settings, kafka: KafkaSettings, with_parent: bool = Fals
 class _Node:
     """The parts of one `serve` process, and when each of them starts."""
 
-    def __init__(self, settings: Settings, event_log: EventLog, tokens_file: TokensFile, hash_key: bytes) -> None:
+    def __init__(
+        self, settings: Settings, event_log: EventLog, tokens_file: TokensFile, hash_key: bytes, oidc: Oidc | None
+    ) -> None:
         """Open the databases on disk. Raises `StoreError`, `ConfigError`."""
         files = raise_file_limit()
         self._settings, self._log, self._tokens_file = settings, event_log, tokens_file
@@ -95,6 +98,7 @@ class _Node:
             hash_key=hash_key,
             status=self._app.status,
             payments=self._payments,
+            oidc=oidc,
             audit_spool=settings.state_dir / "audit.waiting",
             commands_counts=lambda: commands_counts(settings.state_dir),
             commands_skews_s=lambda: commands_skews_s(settings.state_dir),

@@ -87,7 +87,7 @@ async def stream(call: Call, partition: int, order_id: str, after: int) -> Async
     assert token is not None
     end_at = time.monotonic() + STREAM_S
     yield KEEPALIVE_COMMENT  # tells the client immediately that the stream is open
-    while not ctx.stopping and ctx.tokens.accepts(token):
+    while not ctx.stopping and ctx.accepts(token):
         # One event may wake a thousand streams. Nothing is awaited between this and waiting for news, so none is missed.
         (text, last), _ = await ctx.turns.run(_streamed(ctx, partition, order_id, after), wait_turn=True)
         if last > after:

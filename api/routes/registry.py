@@ -32,7 +32,7 @@ from api.contract.registry_responses import (
     RegistrySubjectVersionOut,
     RegistryVersionOut,
 )
-from api.edge import LedgerRoute, allowed_methods
+from api.edge import LedgerRoute, allowed_methods, with_keys
 from api.problems import Problem
 from api.representations import to_json
 from ledger.errors import ConfigError
@@ -64,13 +64,17 @@ class RegistryRoute(LedgerRoute):
                 headers = {"Allow": ", ".join(allowed_methods(scope))}
                 response = error_response(405, "HTTP 405 Method Not Allowed: this registry is read-only", headers)
             else:
-                call.allow(basic_too=True)
-                response = await self.endpoint(call)
+                response = await with_keys(call, self.answered)
         except RegistryError as error:
             response = error_response(error.code, error.message)
         except Problem as problem:
             response = error_response(problem.status, problem.detail, problem.headers)
         await self.respond(response, scope, receive, send)
+
+    async def answered(self, call: Call) -> Response:
+        call.allow(basic_too=True)
+        response: Response = await self.endpoint(call)
+        return response
 
 
 def error_response(code: int, message: str, headers: dict[str, str] | None = None) -> Response:

@@ -96,6 +96,11 @@ def metrics_registry(ctx: AppContext) -> CollectorRegistry:
     text = "Audit records that could be neither written nor spooled."
     registry.register(Counts("ledger_audit_lost", text, "action", ctx.audit.lost))
     registry.register(Counts("ledger_token_reloads", "Changes of the tokens file, by outcome.", "outcome", reloads))
+    if ctx.oidc is not None:
+        checks, fetches = ctx.oidc.checks, ctx.oidc.issuer.fetches
+        registry.register(Counts("ledger_oidc_checks", "Signed tokens checked, by outcome.", "outcome", checks))
+        registry.register(Counts("ledger_oidc_fetches", "Fetches of the issuer's keys, by outcome.", "outcome", fetches))
+        registry.register(Gauges(ctx.oidc.gauges))
     return registry
 
 

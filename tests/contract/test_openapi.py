@@ -95,6 +95,7 @@ def test_every_operation_of_the_contract_is_there(document: dict[str, Any]) -> N
         "GET /customers/{customer_id}/erasure",
         "GET /reports/daily",
         "GET /live",
+        "GET /console/config.json",
         "GET /ready",
         "GET /metrics",
         "GET /openapi.json",

@@ -257,6 +257,7 @@ ABOUT_NO_ORDER: dict[tuple[str, str], tuple[str, Any]] = {
     ("GET", "/webhook-endpoints/{name}/deliveries"): ("/webhook-endpoints/none/deliveries", None),
     ("GET", "/live"): ("/live", None),
     ("GET", "/ready"): ("/ready", None),
+    ("GET", "/console/config.json"): ("/console/config.json", None),
     ("GET", "/metrics"): ("/metrics", None),
     ("GET", "/openapi.json"): ("/openapi.json", None),
     ("GET", "/asyncapi.json"): ("/asyncapi.json", None),

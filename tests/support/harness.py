@@ -21,6 +21,7 @@ from pydantic import SecretStr
 
 from api.app import build_app
 from api.callers.auth import Principal, Token, Tokens, hash_token, new_token
+from api.callers.oidc import Oidc
 from api.callers.roles import Role
 from api.connections import ConnectionLimits, Connections
 from api.context import AppContext
@@ -230,10 +231,12 @@ def running_ledger(
     email_url: str | None = None,
     limits: ConnectionLimits | None = None,
     clock: Clock | None = None,
+    oidc: Oidc | None = None,
 ) -> Iterator[RunningLedger]:
     """Topics, processor, fold and API over `log` until the block ends; with a `sandbox`, the reconciler too.
 
-    `clock` moves the pauses of the reconciler, and what it takes for the machine's time.
+    `clock` moves the pauses of the reconciler, and what it takes for the machine's time. Keys of `oidc` are fetched only when a
+    test asks for it, or sends a token with an unknown one.
     """
     settings = _settings(topics, env, log_level, sandbox, payment_window_s, email_url)
     log.ensure_topics(topics.specs(settings.partitions, settings.writers))
@@ -258,6 +261,7 @@ def running_ledger(
         HASH_KEY.encode(),
         status := AdjustableStatus(),
         build_payments(outside),
+        oidc,
         connections=Connections(limits),
     )
     try:

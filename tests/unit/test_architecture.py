@@ -207,6 +207,8 @@ DOORS: dict[str, tuple[str, ...]] = {
     "pydantic": ("api/", "ledger/environment.py", "ledger/kafka/settings.py"),
     "pydantic_settings": ("api/settings.py", "ledger/environment.py", "ledger/kafka/settings.py"),
     "pydantic_extra_types": ("api/contract/card_numbers.py",),
+    "joserfc": ("api/callers/signed_tokens.py",),
+    "authlib": (),  # the registry extra's, and the issuer of the tests
     "stripe": ("commands/reconciler/stripe_gateway.py",),
     "aiohttp": ("ledger/http_client.py",),
     "httpx": (),  # the tests' own client
@@ -309,6 +311,7 @@ def test_a_wrong_direction_is_seen(path: str, source: str) -> None:
         ("commands/processor/process.py", "from fastapi import FastAPI"),
         ("ledger/events.py", "from pydantic import BaseModel"),
         ("commands/reconciler/payment_port.py", "import stripe"),
+        ("api/callers/oidc.py", "from joserfc import jwt"),
         ("commands/reconciler/stock_http.py", "import httpx"),
         ("commands/reconciler/stock_http.py", "import aiohttp"),
         ("commands/notifier/composing.py", "from jinja2 import Environment"),

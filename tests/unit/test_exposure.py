@@ -47,6 +47,8 @@ OPEN: list[tuple[str, str, str, dict[str, Any]]] = [  # protocol of Kafka, name,
     ("SSL", "stock", "MERCH_SERVICE_URL", {"merch_service_url": "http://merch.internal", "merch_service_grpc_target": None}),
     ("SSL", "stock", "MERCH_SERVICE_GRPC_TARGET", {"merch_service_grpc_target": "merch.internal:443"}),
     ("SSL", "stock", "MERCH_SERVICE_GRPC_TARGET", {"merch_service_grpc_target": "dns:///merch.internal:443"}),
+    ("SSL", "oidc", "OIDC_ISSUER", {"oidc_issuer": "http://login.internal"}),
+    ("SSL", "oidc", "OIDC_JWKS_URL", {"oidc_issuer": "https://login.internal", "oidc_jwks_url": "http://login.internal/keys"}),
 ]
 
 
@@ -62,7 +64,7 @@ def test_production_refuses_each_open_connection_unless_its_name_is_allowed(
     assert line.endswith(f"or {name} in ALLOW_PLAINTEXT")
     assert "canary" not in line
 
-    others = ",".join({"kafka", "smtp", "sms", "stock"} - {name})
+    others = ",".join({"kafka", "oidc", "smtp", "sms", "stock"} - {name})
     with pytest.raises(ConfigError, match=setting):
         check_exposure(settings(**wanted, allow_plaintext=others), kafka(protocol))
     with structlog.testing.capture_logs() as logs:
@@ -108,7 +110,9 @@ def test_text_messages_without_tls_are_refused_as_well(url: str, is_open: bool) 
 def test_an_unknown_name_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ALLOW_PLAINTEXT", "kafka,smpt,Stock")
-    with pytest.raises(ConfigError, match=r"^ALLOW_PLAINTEXT: .*Stock, smpt is not one of kafka, sms, smtp, stock, webhooks$"):
+    with pytest.raises(
+        ConfigError, match=r"^ALLOW_PLAINTEXT: .*Stock, smpt is not one of kafka, oidc, sms, smtp, stock, webhooks$"
+    ):
         load_settings()
 
 

@@ -28,6 +28,7 @@ ROOT = Path(__file__).parents[2]
 NEED_AN_EXTRA = {
     "embedded": {"api.cli.demo.run", "api.processes.up"} | {f"ledger.broker.{name}" for name in ("aot_training", "java", "node")},
     "export": {"api.cli.export", "api.cli.parquet"},
+    "oidc": {"api.callers.signed_tokens"},
     "sms": {"commands.notifier.sms_door"},
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import ssl
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -301,3 +302,13 @@ def test_calls_that_end_in_the_middle_of_everything_leave_no_place_taken_and_no_
             await asyncio.sleep(0.02)
 
     asyncio.run(main())
+
+
+def test_certificates_are_read_before_the_first_request_if_that_is_wanted() -> None:
+    async def prepared(url: str) -> object:
+        async with HttpClient(url) as client:
+            await client.prepare()
+            return client._trusted
+
+    assert isinstance(asyncio.run(prepared("https://login.example.org")), ssl.SSLContext)
+    assert asyncio.run(prepared("http://127.0.0.1:9")) is None

@@ -95,7 +95,7 @@ def test_the_wheel_has_the_projects_address_and_its_extras(wheel: Path) -> None:
     lines = archive.read(metadata).decode().splitlines()
     urls = {line.removeprefix("Project-URL: ").partition(",")[0] for line in lines if line.startswith("Project-URL: ")}
     assert urls == {"Repository", "Documentation", "Changelog", "Issues"}
-    assert {f"Provides-Extra: {name}" for name in ("embedded", "export", "registry", "sms")} <= set(lines)
+    assert {f"Provides-Extra: {name}" for name in ("embedded", "export", "oidc", "registry", "sms")} <= set(lines)
 
 
 def test_the_tests_have_the_extras() -> None:
