@@ -140,24 +140,28 @@ def load_tokens(settings: Settings) -> Tokens:
 
 def read_tokens(settings: Settings) -> list[Token]:
     """The tokens of the settings. Raises `ConfigError` if there are none or a fault; the message contains no value."""
-    if settings.ledger_tokens is not None and settings.ledger_tokens_file is not None:
-        raise ConfigError("set LEDGER_TOKENS_FILE or LEDGER_TOKENS, not both")
-    if settings.ledger_tokens is not None:
-        where, text = "LEDGER_TOKENS", settings.ledger_tokens.get_secret_value()
-    elif settings.ledger_tokens_file is not None:
-        where = f"LEDGER_TOKENS_FILE ({settings.ledger_tokens_file})"
-        try:
-            text = settings.ledger_tokens_file.read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as exc:
-            raise ConfigError(f"{where} cannot be read: {exc}") from exc
-    else:
-        raise ConfigError("no tokens: set LEDGER_TOKENS_FILE or LEDGER_TOKENS. Create a token with: order-ledger token gateway")
+    where, text = tokens_text(settings)
     try:
         entries = _File.model_validate_json(text).tokens
     except ValidationError as exc:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in exc.errors(include_input=False))
         raise ConfigError(f"{where}: {wrong}") from None
     return _flatten(entries, where)
+
+
+def tokens_text(settings: Settings) -> tuple[str, str]:
+    """(name of the setting, its JSON), not checked. Raises `ConfigError` if there are no tokens."""
+    if settings.ledger_tokens is not None and settings.ledger_tokens_file is not None:
+        raise ConfigError("set LEDGER_TOKENS_FILE or LEDGER_TOKENS, not both")
+    if settings.ledger_tokens is not None:
+        return "LEDGER_TOKENS", settings.ledger_tokens.get_secret_value()
+    if settings.ledger_tokens_file is not None:
+        where = f"LEDGER_TOKENS_FILE ({settings.ledger_tokens_file})"
+        try:
+            return where, settings.ledger_tokens_file.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as exc:
+            raise ConfigError(f"{where} cannot be read: {exc}") from exc
+    raise ConfigError("no tokens: set LEDGER_TOKENS_FILE or LEDGER_TOKENS. Create a token with: order-ledger token gateway")
 
 
 def _flatten(entries: list[_Entry], where: str) -> list[Token]:
