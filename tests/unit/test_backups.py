@@ -1,0 +1,364 @@
+"""Backups: what an increment adds, what a restored ledger has, and who stays erased."""
+
+from __future__ import annotations
+
+import json
+import stat
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from api.cli.archive import NotEmpty
+from api.cli.backup.manifest import CONTACTS, HEADS, LEDGER, BackupError
+from api.cli.backup.surroundings import settings_of
+from api.settings import Settings
+from ledger.contact_rows import TOO_OLD_MS
+from ledger.contacts import erased_key
+from ledger.durations import DAY_MS
+from ledger.erasures import decode_erasure, erasure_key
+from ledger.kafka.settings import KafkaSettings
+from ledger.log import NewRecord
+from ledger.memory.log import MemoryLog
+from ledger.progress import Claim, record_of
+from ledger.upgrades.control import Control
+from ledger.upgrades.membership import ProgramTooOld
+from ledger.upgrades.records import LEVEL_KEY, announcement, node_key, schema_record
+from projections.verify import HeadsError, read_heads
+from tests.support import later_schemas
+from tests.support.backed_up import EMAIL, HASH_KEY, NAME, BackedUp, bytes_of, contacts_in, records_in, settings
+from tests.support.changed_logs import REFUSES, Change, mirrored, restored
+from tests.support.one_log import PARTITIONS, TOPICS
+
+
+@pytest.fixture
+def backed(tmp_path: Path) -> BackedUp:
+    return BackedUp(tmp_path / "backup")
+
+
+# ---- increments -----------------------------------------------------------------------------------------------------
+
+
+def test_a_restored_ledger_has_every_record_of_all_increments(backed: BackedUp) -> None:
+    first = backed.orders("first")
+    keys = [backed.contact(order) for order in first]
+    backed.backup()
+    keys += [backed.contact(order) for order in backed.orders("second")]
+    backed.backup()
+    proven, log = backed.restore()
+    for topic in (TOPICS.events, TOPICS.refusals):
+        assert bytes_of(log, topic) == bytes_of(backed.before.log, topic)
+    assert contacts_in(log) == contacts_in(backed.before.log)
+    assert (proven.events, proven.refusals) == (len(backed.before.events()), len(backed.before.refusals()))
+    assert (proven.fates["contacts"], len(keys)) == (16, 16)
+    assert records_in(log, TOPICS.commands) == []
+
+
+def test_an_increment_has_only_what_is_new(backed: BackedUp) -> None:
+    backed.contact(backed.orders("first")[0])
+    _, first = backed.backup()
+    before = backed.files()
+    backed.contact(backed.orders("second", 4)[0])
+    _, second = backed.backup()
+    assert first is not None
+    assert second is not None
+    assert (first.no, first.events, first.refusals, first.contacts, first.all_contacts) == (1, 12, 2, 1, True)
+    assert (second.no, second.events, second.refusals, second.contacts, second.all_contacts) == (2, 6, 1, 1, False)
+    after = backed.files()
+    assert {name: after[name] for name in before if name != "manifest.json"} == {
+        name: content for name, content in before.items() if name != "manifest.json"
+    }
+    assert backed.prove().events == 18
+
+
+def test_nothing_new_adds_nothing_and_a_changed_setting_is_new(backed: BackedUp) -> None:
+    backed.contact(backed.orders("first", 4)[0])
+    backed.backup()
+    before = set(backed.files())
+    backed.clock_ms += DAY_MS
+    manifest, increment = backed.backup()
+    assert (increment, set(backed.files())) == (None, before)
+    assert manifest.as_of_ms == backed.clock_ms == backed.manifest().as_of_ms
+    backed.surroundings["settings.json"] = b'{"settings":{"PARTITIONS":"4"}}'
+    _, increment = backed.backup()
+    assert increment is not None
+    assert (increment.events, increment.contacts, LEDGER in increment.parts, CONTACTS in increment.parts) == (0, 0, False, False)
+    assert backed.prove().events == 6
+
+
+def test_after_half_the_life_of_a_tombstone_all_contacts_are_read_again_and_the_old_ones_deleted(backed: BackedUp) -> None:
+    kept, forgotten = (backed.contact(order) for order in backed.orders("first", 2))
+    backed.backup()
+    backed.write(forgotten, None)
+    backed.before.ahead_ms = 2 * TOO_OLD_MS + DAY_MS
+    backed.before.log.clean()  # the tombstone is gone
+    backed.clock_ms += TOO_OLD_MS + 1
+    _, increment = backed.backup()
+    assert increment is not None
+    assert increment.all_contacts
+    assert "000001/contacts.age" not in backed.files()
+    _, log = backed.restore()
+    assert set(contacts_in(log)) == {kept}
+
+
+def test_all_contacts_are_read_again_on_request(backed: BackedUp) -> None:
+    order = backed.orders("first", 1)[0]
+    key = backed.contact(order)
+    backed.backup()
+    backed.mark_erased(key)
+    _, increment = backed.backup(all_contacts=True)
+    assert increment is not None
+    assert increment.all_contacts
+    assert [name for name in backed.files() if name.endswith(".age")] == ["000002/contacts.age"]
+    assert set(contacts_in(backed.restore()[1])) == {erased_key(key)}
+
+
+def test_what_a_killed_backup_left_is_deleted_by_the_next_one(backed: BackedUp) -> None:
+    backed.contact(backed.orders("first", 4)[0])
+    for left in ("draft", "000001"):
+        (backed.folder / left).mkdir(parents=True)
+        (backed.folder / left / "ledger.avro").write_bytes(b"half")
+    backed.backup()
+    assert not (backed.folder / "draft").exists()
+    assert backed.prove().events == 6
+
+
+def test_a_folder_with_other_files_is_not_written_to(backed: BackedUp) -> None:
+    backed.folder.mkdir()
+    (backed.folder / "holiday.jpg").write_bytes(b"x")
+    with pytest.raises(BackupError) as error:
+        backed.backup()
+    assert error.value.code == "not_a_backup"
+    assert set(backed.files()) <= {"holiday.jpg", ".lock"}
+
+
+# ---- another log ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("change", [restored, *REFUSES])
+def test_another_log_is_refused_and_the_backup_stays_as_it_was(
+    backed: BackedUp, change: Change, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ledger.log_identity.AHEAD_S", 0.3)
+    backed.orders("k", 24)
+    backed.backup()
+    before = backed.files()
+    change(backed.before)
+    with pytest.raises(BackupError) as error:
+        backed.backup()
+    assert (error.value.code, "another folder" in str(error.value)) == ("other_ledger", True)
+    assert backed.files() == before
+
+
+def test_a_mirror_is_backed_up_into_the_same_folder(backed: BackedUp) -> None:
+    backed.contact(backed.orders("first", 4)[0])
+    backed.backup()
+    mirrored(backed.before)
+    backed.orders("second", 4)
+    _, increment = backed.backup()
+    assert increment is not None
+    assert (increment.events, increment.all_contacts) == (6, True)
+    assert backed.prove().events == 12
+
+
+# ---- who comes back -------------------------------------------------------------------------------------------------
+
+
+def test_a_contact_that_was_erased_after_its_backup_does_not_come_back(backed: BackedUp) -> None:
+    erased, kept = backed.orders("first", 2)
+    keys = backed.contact(erased), backed.contact(kept)
+    backed.backup()
+    backed.mark_erased(keys[0])
+    backed.backup()
+    proven, log = backed.restore()
+    assert set(contacts_in(log)) == {keys[1], erased_key(keys[0])}
+    assert proven.fates["contacts"] == 1
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_an_erasure_that_is_newer_than_a_contact_keeps_it_out_also_without_a_mark(backed: BackedUp, finished: bool) -> None:
+    """The ends of partitions are not read in one instant, so a backup can have an erasure without all of its marks."""
+    mine, others = backed.orders("mine", 2, "c-gone"), backed.orders("others", 2, "c-2")
+    for order in (*mine, *others):
+        backed.contact(order)
+    note = backed.note(mine[0])
+    backed.backup()
+    backed.erasure("c-gone", backed.clock_ms + 5, backed.clock_ms + 9 if finished else None)
+    backed.backup()
+    proven, log = backed.restore()
+    contacts = contacts_in(log)
+    assert proven.fates["erased"] == 3
+    assert note not in contacts
+    assert not [key for key, value in contacts.items() if key.startswith(mine[0].order_id.encode()) and NAME.encode() in value]
+    assert [key for key in contacts if key.endswith(b"/erased")]  # a retry of the order does not bring it back
+    assert (decode_erasure(contacts[erasure_key("c-gone")] or b"").done_at is not None) == finished
+    assert len([key for key in contacts if key.split(b"/")[0].decode() in {order.order_id for order in others}]) == 2
+
+
+def test_a_contact_written_after_a_finished_erasure_comes_back(backed: BackedUp) -> None:
+    order = backed.orders("new", 1)[0]
+    backed.erasure("c-1", backed.clock_ms - 9, backed.clock_ms - 5)
+    key = backed.contact(order)
+    backed.backup()
+    assert key in contacts_in(backed.restore()[1])
+
+
+def test_an_unreadable_erasure_keeps_its_customer_out(backed: BackedUp) -> None:
+    key = backed.contact(backed.orders("first", 1)[0])
+    backed.write(erasure_key("c-1"), b"junk")
+    backed.backup()
+    assert key not in contacts_in(backed.restore()[1])
+
+
+def test_customers_erased_after_the_last_backup_are_named_at_the_restore(backed: BackedUp) -> None:
+    gone, kept = backed.orders("gone", 1, "c-gone")[0], backed.orders("kept", 1, "c-2")[0]
+    keys = backed.contact(gone), backed.contact(kept)
+    backed.backup()
+    _, log = backed.restore(also_erased=["c-gone"])
+    contacts = contacts_in(log)
+    assert set(contacts) == {erased_key(keys[0]), keys[1], erasure_key("c-gone")}
+    promised = decode_erasure(contacts[erasure_key("c-gone")] or b"")
+    assert (promised.node, promised.done_at) == ("restored", None)  # `serve` finishes it, and records it in the audit
+
+
+def test_a_contact_without_its_order_does_not_come_back(backed: BackedUp) -> None:
+    placed = backed.orders("first", 1)[0]
+    key = backed.contact(placed)
+    nobodys = f"{placed.order_id}/{'ab' * 32}".encode()  # of an attempt that no event names
+    for other in (b"ord_unknown/" + b"00" * 32, nobodys, b"ord_unknown/note-1"):
+        backed.write(other, b"\0")
+    backed.backup()
+    proven, log = backed.restore()
+    assert set(contacts_in(log)) == {key}
+    assert proven.fates["without_order"] == 3
+
+
+def test_notes_and_the_last_value_of_a_key_come_back(backed: BackedUp) -> None:
+    order = backed.orders("first", 1)[0]
+    key, note = backed.contact(order), backed.note(order, "first")
+    backed.backup()
+    backed.contact(order, at=backed.clock_ms + 5)
+    backed.note(order, "last")
+    backed.backup()
+    proven, log = backed.restore()
+    assert contacts_in(log) == contacts_in(backed.before.log)
+    assert {record.key for record in records_in(log, TOPICS.contacts)} == {key, note}
+    assert [r.timestamp_ms for r in records_in(log, TOPICS.contacts) if r.key == key] == [backed.clock_ms + 5]
+    assert (proven.fates["contacts"], proven.fates["notes"], proven.fates["superseded"]) == (1, 1, 2)
+
+
+# ---- what else is in it ---------------------------------------------------------------------------------------------
+
+
+def test_nothing_personal_is_readable_and_only_the_owner_reads_anything(backed: BackedUp) -> None:
+    for order in backed.orders("first"):
+        backed.contact(order)
+    backed.backup()
+    files = backed.files()
+    assert files["000001/contacts.age"].startswith(b"age-encryption.org/v1\n-> X25519 ")
+    for name, content in files.items():
+        assert NAME.encode() not in content, name
+        assert EMAIL.encode() not in content, name
+    modes = {path: stat.S_IMODE(path.stat().st_mode) for path in (backed.folder, *backed.folder.rglob("*"))}
+    assert {mode for path, mode in modes.items() if path.is_dir()} == {0o700}
+    assert {mode for path, mode in modes.items() if path.is_file()} == {0o600}
+
+
+def test_signed_heads_are_those_of_verify(backed: BackedUp) -> None:
+    backed.orders("first")
+    backed.backup()
+    content = json.loads(backed.files()[f"000001/{HEADS}"])
+    heads, topic_id = read_heads(content, HASH_KEY.encode())
+    assert (heads, topic_id) == (backed.prove().heads, backed.before.log.topic_id(TOPICS.events))
+    with pytest.raises(HeadsError):
+        read_heads(content, b"another key of the ledger")
+    backed.prove(heads=heads)
+
+
+def test_heads_kept_elsewhere_show_that_a_backup_is_older_than_them(backed: BackedUp) -> None:
+    backed.orders("first")
+    backed.backup()
+    old = backed.files()
+    backed.orders("second")
+    backed.backup()
+    newer = backed.prove().heads
+    for name, content in old.items():  # somebody has put the old backup back
+        (backed.folder / name).write_bytes(content)
+    assert backed.prove().events == 12
+    with pytest.raises(Exception, match="a head kept elsewhere has"):
+        backed.prove(heads=newer)
+
+
+def write_control(backed: BackedUp, *records: tuple[bytes, bytes]) -> None:
+    with closing(Control(backed.before.log, TOPICS)) as control:
+        control.write(records)
+
+
+def test_the_level_and_later_schemas_are_restored_before_the_ledger_and_nodes_and_claims_are_not(
+    backed: BackedUp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later = later_schemas.event_versions()[1]
+    claim = record_of(TOPICS, Claim(0, "00", 7, 7, "one"))
+    level, schema = (LEVEL_KEY, announcement(2, "0.3.0")), schema_record(later)
+    backed.orders("first", 2)
+    write_control(
+        backed, level, schema, (node_key("serve", "one"), announcement(2, "0.3.0")), (claim.key or b"", claim.value or b"")
+    )
+    backed.backup()
+    monkeypatch.setattr("api.cli.backup.proving.LEVEL", 2)
+    with later_schemas.nothing_learned():
+        proven, log = backed.restore()
+    assert (proven.control.level, proven.control.raised_by) == (2, "0.3.0")
+    assert [(record.key, record.value) for record in records_in(log, TOPICS.control)] == [schema, level]
+
+
+def test_a_backup_of_a_later_level_is_refused_by_this_program(backed: BackedUp) -> None:
+    backed.orders("first", 1)
+    write_control(backed, (LEVEL_KEY, announcement(99, "9.9.0")))
+    backed.backup()
+    with pytest.raises(ProgramTooOld, match=r"version 9\.9\.0 or later"):
+        backed.prove()
+
+
+def test_settings_have_no_secret_and_name_those_that_were_set() -> None:
+    some = settings(
+        backup_identity="AGE-SECRET-KEY-1SECRET",
+        notify_email_url="smtp://user:password@mail",
+        product_service_url="https://stock:password@product",
+        merch_service_url="https://merch.internal",
+    )
+    text = settings_of(some, KafkaSettings(_env_file=None, sasl_password="password")).decode()  # type: ignore[call-arg, arg-type]
+    content = json.loads(text)
+    assert "SECRET" not in text.replace("SECRET_KEY", "").replace("SECRETS", "")
+    assert "password@" not in text
+    assert HASH_KEY not in text
+    assert content["secrets"] == [
+        "BACKUP_IDENTITY",
+        "KAFKA_SASL_PASSWORD",
+        "LEDGER_HASH_KEY",
+        "NOTIFY_EMAIL_URL",
+        "PRODUCT_SERVICE_URL",
+    ]
+    assert content["settings"]["MERCH_SERVICE_URL"] == "https://merch.internal"
+    assert content["settings"]["PARTITIONS"] == "4"
+    assert set(content["settings"]) | set(content["secrets"]) >= {"KAFKA_BOOTSTRAP_SERVERS", "CURRENCIES"}
+    assert set(content["settings"]) <= {f.upper() for f in Settings.model_fields} | {
+        f"KAFKA_{f}".upper() for f in KafkaSettings.model_fields
+    }
+
+
+# ---- the target -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("topic", [TOPICS.events, TOPICS.refusals, TOPICS.commands, TOPICS.contacts])
+def test_a_ledger_with_records_is_not_written_to(backed: BackedUp, topic: str) -> None:
+    backed.orders("first", 1)
+    backed.backup()
+    log = MemoryLog()
+    log.ensure_topics(TOPICS.specs(PARTITIONS, 2))
+    sender = log.sender("somebody")
+    sender.send(NewRecord(topic, 1, b"key", b"value"), lambda acked, error: None)
+    sender.close()
+    with pytest.raises(NotEmpty, match=f"{topic}/1"):
+        backed.restore(log)
+    assert [len(records_in(log, name)) for name in (TOPICS.events, TOPICS.control)] == [int(topic == TOPICS.events), 0]
