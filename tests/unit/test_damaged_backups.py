@@ -122,7 +122,7 @@ def test_the_next_backup_sees_a_part_that_is_lost_or_shorter(backed: BackedUp) -
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b"\xff\xfe", b'{"signature": "00", "manifest": 7}'])
-def test_a_manifest_that_is_none_is_named(backed: BackedUp, content: bytes) -> None:
+def test_another_content_of_the_manifest_is_named(backed: BackedUp, content: bytes) -> None:
     (backed.folder / MANIFEST).write_bytes(content)
     assert refusal_of(backed).code in ("not_a_backup", "backup_signature")
 
@@ -152,14 +152,14 @@ def test_another_hash_key_is_named_by_both_verbs(backed: BackedUp) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "age1nonsense", "AGE-SECRET-KEY-1NONSENSE", RECIPIENT])
-def test_a_secret_key_that_is_none_is_not_repeated(backed: BackedUp, text: str) -> None:
+def test_an_invalid_secret_key_is_not_repeated(backed: BackedUp, text: str) -> None:
     with pytest.raises(ConfigError, match="BACKUP_IDENTITY") as error:
         backed.prove(identity=text)
     assert not text or text not in str(error.value)
 
 
 @pytest.mark.parametrize("text", ["", "age1nonsense", f"{RECIPIENT},x"])
-def test_a_public_key_that_is_none_is_refused(text: str) -> None:
+def test_an_invalid_public_key_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="BACKUP_RECIPIENTS"):
         recipients_of(text)
 

@@ -102,5 +102,5 @@ def _erasure_of(line: ContactLine) -> Erasure:
 def _customer_of(value: bytes) -> str:
     try:
         return contact_codec().decode(value).customer_id
-    except DecodeError:  # its order still says whose it is
+    except DecodeError:  # its order still names the customer
         return ""

@@ -1,7 +1,7 @@
 """Adds an increment to a backup: everything that the log has since the last one, up to its current end.
 
-The ends of events and refusals are taken first, those of contacts afterwards: whoever orders writes the contact before the order,
-so no order of a backup lacks its contact. An increment checks the chain and that it continues the one before; whether every event
+The ledger is read first, the contacts afterwards, each up to its end by then: a contact is written before its order, so no order
+of a backup lacks its contact, and erasures are as new as they can be. An increment checks the chain and that it continues the one before; whether every event
 follows from the ones before it is proven by `restore --check`.
 """
 
@@ -179,12 +179,12 @@ class Backup:
     def _draft(self, before: Manifest | None, draft: Path, now: int, all_contacts: bool) -> tuple[Manifest, Increment | None]:
         topics, partitions = self._topics, self._log.partitions(self._topics.events)
         ends = self._log.ends(partitions_of_ledger(topics, partitions), timeout_s=ENDS_S)
-        contact_ends = self._log.ends([TopicPartition(topics.contacts, p) for p in range(partitions)], timeout_s=ENDS_S)
-        contacts_id = self._log.topic_id(topics.contacts).hex()
-        whole = all_contacts or _needs_all_contacts(before, contacts_id, contact_ends, now)
         chains = Chains(before.heads if before else {}, partitions)
         refusals = dict(before.refusals) if before else {}
         events, refused = self._write_ledger(draft, ends, chains, refusals)
+        contact_ends = self._log.ends([TopicPartition(topics.contacts, p) for p in range(partitions)], timeout_s=ENDS_S)
+        contacts_id = self._log.topic_id(topics.contacts).hex()
+        whole = all_contacts or _needs_all_contacts(before, contacts_id, contact_ends, now)
         contacts = self._write_contacts(draft, contact_ends, {} if whole or before is None else before.contacts)
         ids = topic_ids(self._log, (topics.events, topics.refusals))
         small = dict(self._surroundings) | {CONTROL: control_of(self._log, topics)}

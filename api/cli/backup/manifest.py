@@ -55,10 +55,10 @@ class Part(Struct, frozen=True):
 
 
 class Increment(Struct, frozen=True):
-    """What one `backup` added. `contacts` counts records, also deletions; `all_contacts`: earlier ones are not needed."""
+    """What one `backup` added. `at` is RFC 3339, `contacts` counts records, also deletions; `all_contacts`: earlier ones are not needed."""
 
     no: int
-    made_at: str
+    at: str
     program: str
     events: int
     refusals: int

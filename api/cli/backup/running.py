@@ -50,13 +50,13 @@ def run_backup(kafka: KafkaSettings, settings: Settings, folder: Path, all_conta
         work = Backup(event_log, settings.topics, folder, secrets, surroundings, program_version(), bar, stopping)
         manifest, increment = work.run(all_contacts)
     if terminal.as_json:
-        write_json(_made(folder, manifest, increment))
+        write_json(_added(folder, manifest, increment))
     else:
-        _show_made(folder, manifest, increment, TOKENS in surroundings, terminal.out)
+        _show_added(folder, manifest, increment, TOKENS in surroundings, terminal.out)
     return 0
 
 
-def _made(folder: Path, manifest: Manifest, increment: Increment | None) -> dict[str, Any]:
+def _added(folder: Path, manifest: Manifest, increment: Increment | None) -> dict[str, Any]:
     added = None
     if increment is not None:
         added = {name: getattr(increment, name) for name in ("no", "events", "refusals", "contacts", "all_contacts")}
@@ -73,7 +73,7 @@ def _made(folder: Path, manifest: Manifest, increment: Increment | None) -> dict
     }
 
 
-def _show_made(folder: Path, manifest: Manifest, increment: Increment | None, has_tokens: bool, out: Screen) -> None:
+def _show_added(folder: Path, manifest: Manifest, increment: Increment | None, has_tokens: bool, out: Screen) -> None:
     if increment is None:
         out.print(f"nothing new since the last backup: {folder} is up to date")
         return
@@ -119,7 +119,7 @@ def _restored(folder: Path, proven: Proven, options: RestoreOptions) -> dict[str
         "ok": True,
         "folder": str(folder),
         "restored": not options.check,
-        "made_at": proven.manifest.increments[-1].made_at,
+        "as_of": proven.manifest.increments[-1].at,
         "increments": len(proven.manifest.increments),
         "events": proven.events,
         "refusals": proven.refusals,
@@ -135,7 +135,7 @@ def _show_restored(folder: Path, proven: Proven, options: RestoreOptions, out: S
     fates, last = proven.fates, proven.manifest.increments[-1]
     counts = f"{proven.events:,} events, {proven.refusals:,} refusals, {fates['contacts']:,} contacts, {fates['notes']:,} notes"
     verb = "is complete" if options.check else "was restored"
-    out.print(f"{folder} {verb}, as of {last.made_at}: {counts}; chain, heads and keys checked")
+    out.print(f"{folder} {verb}, as of {last.at}: {counts}; chain, heads and keys checked")
     if fates["erased"] or fates["without_order"]:
         out.print(f"left out: {fates['erased']:,} contacts of erased people, {fates['without_order']:,} whose order is not there")
     if not options.check:

@@ -7,7 +7,6 @@ from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Struct
-from pydantic_settings import BaseSettings
 
 from api.callers.auth import read_tokens, tokens_text
 from api.cli.backup.manifest import SETTINGS, TOKENS
@@ -59,7 +58,7 @@ def control_of(event_log: EventLog, topics: Topics) -> bytes:
     return _indented(msgspec.json.encode(ControlState(view.level, view.raised_by, known)))
 
 
-def settings_of(*settings: BaseSettings) -> bytes:
+def settings_of(*settings: Settings | KafkaSettings) -> bytes:
     """`settings.json`: the variables of `settings` as text, and the names of those that are secret and set.
 
     Secret is what is declared so, and every address with a user or a password in it.
