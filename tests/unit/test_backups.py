@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import stat
 from contextlib import closing
 from pathlib import Path
 
+import pyrage
 import pytest
 
 from api.cli.archive import NotEmpty
+from api.cli.backup.age import identities_of, recipients_of
 from api.cli.backup.manifest import CONTACTS, HEADS, LEDGER, BackupError
+from api.cli.backup.running import run_backup_key
 from api.cli.backup.surroundings import settings_of
+from api.cli.terminal import Screen, Terminal
 from api.settings import Settings
 from ledger.contact_rows import TOO_OLD_MS
 from ledger.contacts import erased_key
@@ -21,12 +26,13 @@ from ledger.kafka.settings import KafkaSettings
 from ledger.log import NewRecord
 from ledger.memory.log import MemoryLog
 from ledger.progress import Claim, record_of
+from ledger.schemas.codec import contact_codec
 from ledger.upgrades.control import Control
 from ledger.upgrades.membership import ProgramTooOld
 from ledger.upgrades.records import LEVEL_KEY, announcement, node_key, schema_record
 from projections.verify import HeadsError, read_heads
 from tests.support import later_schemas
-from tests.support.backed_up import EMAIL, HASH_KEY, NAME, BackedUp, bytes_of, contacts_in, records_in, settings
+from tests.support.backed_up import EMAIL, HASH_KEY, IDENTITY, NAME, BackedUp, bytes_of, contacts_in, records_in, settings
 from tests.support.changed_logs import REFUSES, Change, mirrored, restored
 from tests.support.one_log import PARTITIONS, TOPICS
 
@@ -65,9 +71,8 @@ def test_an_increment_has_only_what_is_new(backed: BackedUp) -> None:
     assert (first.no, first.events, first.refusals, first.contacts, first.all_contacts) == (1, 12, 2, 1, True)
     assert (second.no, second.events, second.refusals, second.contacts, second.all_contacts) == (2, 6, 1, 1, False)
     after = backed.files()
-    assert {name: after[name] for name in before if name != "manifest.json"} == {
-        name: content for name, content in before.items() if name != "manifest.json"
-    }
+    assert [name for name, content in before.items() if after[name] != content] == ["manifest.json"]
+    assert after.keys() - before.keys() == {"000002/ledger.avro", "000002/contacts.age", "000002/heads.json"}
     assert backed.prove().events == 18
 
 
@@ -125,11 +130,13 @@ def test_what_a_killed_backup_left_is_deleted_by_the_next_one(backed: BackedUp) 
 
 def test_a_folder_with_other_files_is_not_written_to(backed: BackedUp) -> None:
     backed.folder.mkdir()
+    backed.folder.chmod(0o755)
     (backed.folder / "holiday.jpg").write_bytes(b"x")
     with pytest.raises(BackupError) as error:
         backed.backup()
     assert error.value.code == "not_a_backup"
-    assert set(backed.files()) <= {"holiday.jpg", ".lock"}
+    assert set(backed.files()) == {"holiday.jpg"}
+    assert stat.S_IMODE(backed.folder.stat().st_mode) == 0o755
 
 
 # ---- another log ----------------------------------------------------------------------------------------------------
@@ -262,6 +269,24 @@ def test_nothing_personal_is_readable_and_only_the_owner_reads_anything(backed: 
     modes = {path: stat.S_IMODE(path.stat().st_mode) for path in (backed.folder, *backed.folder.rglob("*"))}
     assert {mode for path, mode in modes.items() if path.is_dir()} == {0o700}
     assert {mode for path, mode in modes.items() if path.is_file()} == {0o600}
+
+
+def test_age_alone_reads_the_contacts(backed: BackedUp) -> None:
+    order = backed.orders("first", 1)[0]
+    key = backed.contact(order)
+    backed.backup()
+    content = pyrage.decrypt(backed.files()["000001/contacts.age"], [pyrage.x25519.Identity.from_str(IDENTITY)])
+    (line,) = content.decode().splitlines()
+    row = json.loads(line)
+    assert (base64.b64decode(row["key"]), row["offset"], row["at"]) == (key, 0, backed.clock_ms)
+    assert contact_codec().decode(base64.b64decode(row["value"])).name == NAME
+
+
+def test_a_pair_of_keys_is_shown_and_fits(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_backup_key(Terminal(Screen(), Screen(stderr=True), True)) == 0
+    pair = json.loads(capsys.readouterr().out)
+    content = pyrage.encrypt(b"x", recipients_of(pair["recipient"]))
+    assert pyrage.decrypt(content, identities_of(pair["identity"])) == b"x"
 
 
 def test_signed_heads_are_those_of_verify(backed: BackedUp) -> None:

@@ -1,12 +1,15 @@
 """Adds an increment to a backup: everything that the log has since the last one, up to its current end.
 
 The ledger is read first, the contacts afterwards, each up to its end by then: a contact is written before its order, so no order
-of a backup lacks its contact, and erasures are as new as they can be. An increment checks the chain and that it continues the one before; whether every event
-follows from the ones before it is proven by `restore --check`.
+of a backup lacks its contact, and erasures are as new as they can be. An increment checks the chain and that it continues the one
+before; whether every event follows from the ones before it is proven by `restore --check`.
+
+A small file that is as it was in the increment before is not written again: the manifest names the earlier one.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -34,7 +37,6 @@ from api.cli.backup.manifest import (
     Increment,
     LastRefusal,
     Manifest,
-    Part,
     check_sizes,
     locked,
     part_of,
@@ -58,6 +60,7 @@ from projections.rebuild import RebuildObserver
 from projections.verify import sign_heads
 
 ENDS_S = 30.0
+DRAFT = "draft"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +114,8 @@ class Backup:
 
         Raises `BackupError`, `BrokenLog`, `Interrupted`, `LogError`; the folder then has the backup from before.
         """
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._refuse_other_files()
         private_folder(self._folder)
         with locked(self._folder):
             before = self._before()
@@ -118,7 +123,7 @@ class Backup:
                 self._refuse_other_log(before)
             self._clear(before)
             now = self._clock()
-            draft = self._folder / "draft"
+            draft = self._folder / DRAFT
             draft.mkdir(mode=0o700)
             try:
                 manifest, increment = self._draft(before, draft, now, all_contacts)
@@ -136,15 +141,17 @@ class Backup:
 
     # ---- what was there before
 
-    def _before(self) -> Manifest | None:
-        if (self._folder / MANIFEST).exists():
-            manifest = read_manifest(self._folder, self._secrets.hash_key)
-            check_sizes(self._folder, manifest)
-            return manifest
-        others = [entry.name for entry in self._folder.iterdir() if entry.name not in (LOCK, "draft") and not _is_ours(entry)]
-        if others:
+    def _refuse_other_files(self) -> None:
+        others = [entry for entry in self._folder.iterdir() if entry.name not in (LOCK, DRAFT, MANIFEST) and not _is_ours(entry)]
+        if others and not (self._folder / MANIFEST).exists():
             raise BackupError("not_a_backup", f"{self._folder} has other files and no {MANIFEST}: choose an empty folder")
-        return None
+
+    def _before(self) -> Manifest | None:
+        if not (self._folder / MANIFEST).exists():
+            return None
+        manifest = read_manifest(self._folder, self._secrets.hash_key)
+        check_sizes(self._folder, manifest)
+        return manifest
 
     def _refuse_other_log(self, before: Manifest) -> None:
         topics, folded = self._topics, {p: head for p, head in before.heads.items() if head.events}
@@ -167,7 +174,7 @@ class Backup:
         """Delete what belongs to no increment: of a killed run, and contacts that a later increment has again."""
         kept = {part.path for part in manifest.parts} if manifest else set()
         for entry in self._folder.iterdir():
-            if entry.name == "draft" or (_is_ours(entry) and not any(path.startswith(f"{entry.name}/") for path in kept)):
+            if entry.name == DRAFT or (_is_ours(entry) and not any(path.startswith(f"{entry.name}/") for path in kept)):
                 shutil.rmtree(entry)
             elif _is_ours(entry):
                 for file in entry.iterdir():
@@ -198,18 +205,29 @@ class Backup:
             contacts={tp.partition: end for tp, end in contact_ends.items()},
             increments=before.increments if before else (),
         )
-        no = 1 + (before.increments[-1].no if before and before.increments else 0)
+        last = before.increments[-1] if before and before.increments else None
+        no = 1 + (last.no if last else 0)
         signed = sign_heads(chains.heads, topics.events, ids[topics.events], format_ms(now), self._secrets.hash_key)
         small[HEADS] = (json.dumps(signed, indent=2) + "\n").encode()
-        for name, content in small.items():
-            _write(draft / name, content)
-        parts = {file.name: replace(part_of(draft, file.name), path=f"{no:06}/{file.name}") for file in sorted(draft.iterdir())}
-        sync_folder(draft)
-        if not events + refused + contacts and before and not whole and not _is_changed(before.increments[-1].parts, parts):
+        unchanged = self._write_small(draft, small, last.parts if last else {})
+        if last and not whole and not events + refused + contacts and small.keys() == unchanged.keys() | {HEADS}:
             return manifest, None
+        new = {file.name: replace(part_of(draft, file.name), path=f"{no:06}/{file.name}") for file in draft.iterdir()}
+        sync_folder(draft)
+        parts = dict(sorted((unchanged | new).items()))
         increment = Increment(no, format_ms(now), self._program, events, refused, contacts, whole, parts)
         earlier = [_without_contacts(one) if whole else one for one in manifest.increments]
         return replace(manifest, increments=(*earlier, increment)), increment
+
+    def _write_small(self, draft: Path, small: Mapping[str, bytes], before: Mapping[str, Part]) -> dict[str, Part]:
+        """Write the files that are not as they were `before`. Returns the parts of the others."""
+        unchanged: dict[str, Part] = {}
+        for name, content in small.items():
+            if name in before and before[name].sha256 == hashlib.sha256(content).hexdigest():
+                unchanged[name] = before[name]
+            else:
+                _write(draft / name, content)
+        return unchanged
 
     def _write_ledger(
         self, draft: Path, ends: Mapping[TopicPartition, int], chains: Chains, refusals: dict[int, LastRefusal]
@@ -266,12 +284,6 @@ def _needs_all_contacts(before: Manifest | None, contacts_id: str, ends: Mapping
         return True
     is_ahead = any(position > ends[tp] for tp in ends if (position := before.contacts.get(tp.partition, 0)))
     return is_ahead or not 0 <= now - before.as_of_ms <= TOO_OLD_MS
-
-
-def _is_changed(before: Mapping[str, Part], parts: Mapping[str, Part]) -> bool:
-    """Whether a small file differs; heads do in their time alone."""
-    small = {name: part.sha256 for name, part in parts.items() if name != HEADS}
-    return any(name not in before or before[name].sha256 != sha256 for name, sha256 in small.items())
 
 
 def _without_contacts(increment: Increment) -> Increment:

@@ -55,7 +55,10 @@ class Part(Struct, frozen=True):
 
 
 class Increment(Struct, frozen=True):
-    """What one `backup` added. `at` is RFC 3339, `contacts` counts records, also deletions; `all_contacts`: earlier ones are not needed."""
+    """What one `backup` added. `at` is RFC 3339; `contacts` counts records, also deletions.
+
+    `all_contacts`: contacts of earlier increments are not needed.
+    """
 
     no: int
     at: str
@@ -91,8 +94,8 @@ class Manifest(Struct, frozen=True):
 
     @property
     def parts(self) -> Iterator[Part]:
-        for increment in self.increments:
-            yield from increment.parts.values()
+        """Every file once: an increment may name one of an earlier increment."""
+        yield from {part.path: part for increment in self.increments for part in increment.parts.values()}.values()
 
     def with_contacts(self) -> tuple[Increment, ...]:
         """The increments whose contacts are needed: from the last one on that has all of them."""
