@@ -131,19 +131,23 @@ class BackedUp:
         with closing(self._proof(key, identity)) as proof:
             return proof.run(heads or {})
 
-    def restore(self, log: MemoryLog | None = None, also_erased: Collection[str] = ()) -> tuple[Proven, MemoryLog]:
-        """Restore into `log`, or an empty one."""
+    def restore(
+        self, log: MemoryLog | None = None, also_erased: Collection[str] = (), stopping: threading.Event | None = None
+    ) -> tuple[Proven, MemoryLog]:
+        """Restore into `log`, or an empty one; `stopping` is set between the proof and the writing."""
         log = log or MemoryLog()
-        with closing(self._proof(HASH_KEY, IDENTITY)) as proof:
+        with closing(self._proof(HASH_KEY, IDENTITY, stopping)) as proof:
             proven = proof.run({}, also_erased)
             refuse_used(log, settings(), proven.manifest.partitions)
-            restore(log, settings(), proof, proven, threading.Event())
+            if stopping is not None:
+                stopping.set()
+            restore(log, settings(), proof, proven, stopping or threading.Event())
             return proven, log
 
-    def _proof(self, key: str, identity: str) -> Proof:
+    def _proof(self, key: str, identity: str, stopping: threading.Event | None = None) -> Proof:
         keys = RestoreKeys(hash_key=key.encode(), identities=identities_of(identity))
         opener = lambda folder, loading: lambda name: MemoryStore()  # noqa: E731
-        return Proof(self.folder, keys, opener, self.folder, LogProgress(Screen(stderr=True)), threading.Event())
+        return Proof(self.folder, keys, opener, self.folder, LogProgress(Screen(stderr=True)), stopping or threading.Event())
 
 
 def records_in(log: MemoryLog, topic: str) -> list[Record]:

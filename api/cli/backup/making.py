@@ -37,6 +37,7 @@ from api.cli.backup.manifest import (
     Increment,
     LastRefusal,
     Manifest,
+    Part,
     check_sizes,
     locked,
     part_of,

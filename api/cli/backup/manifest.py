@@ -137,7 +137,7 @@ def read_manifest(folder: Path, key: bytes) -> Manifest:
     except (msgspec.MsgspecError, UnicodeDecodeError):
         raise BackupError("not_a_backup", f"{path} cannot be read: it is damaged, or something else") from None
     raw = bytes(signed.manifest)
-    if not hmac.compare_digest(_signature(raw, key), signed.signature):
+    if not hmac.compare_digest(_signature(raw, key).encode(), signed.signature.encode()):
         raise BackupError("backup_signature", f"{path} was changed, or signed with another LEDGER_HASH_KEY")
     form = _decode_form(raw).form
     if form != FORM:

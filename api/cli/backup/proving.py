@@ -35,6 +35,7 @@ from api.cli.backup.manifest import (
 )
 from api.cli.backup.surroundings import ControlState, decode_control, is_json
 from ledger.archive import REFUSALS, ArchiveError, ArchiveReader, Entry
+from ledger.errors import LogError
 from ledger.levels import LEVEL
 from ledger.schemas.of_the_ledger import learn
 from ledger.topics import Topics
@@ -77,6 +78,7 @@ class Proof:
         self._folder, self._keys, self._bar, self._stopping = folder, keys, bar, stopping
         self._opener, self._scratch = opener, scratch
         self._checker: Checker | None = None
+        self.is_writing = False  # what is read is being written to a cluster
 
     def close(self) -> None:
         """Close the temporary databases, which the `choice` of what was proven asks."""
@@ -125,6 +127,9 @@ class Proof:
                 raise BackupError("backup_damaged", f"{part.path} is not JSON")
 
     def _go_on(self) -> None:
+        """Raises `Interrupted` if stopped, `LogError` if records may have been written by then."""
+        if self._stopping.is_set() and self.is_writing:
+            raise LogError("stopped halfway: delete the topics before the next attempt")
         if self._stopping.is_set():
             raise Interrupted("stopped; nothing was written")
 

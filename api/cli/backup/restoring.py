@@ -36,7 +36,7 @@ def refuse_used(event_log: EventLog, settings: Settings, partitions: int) -> Non
 
 def restore(event_log: EventLog, settings: Settings, proof: Proof, proven: Proven, stopping: threading.Event) -> None:
     """Write everything that was proven. Raises `LogError`, also if stopped halfway: then the topics must be deleted."""
-    topics, control = settings.topics, proven.control
+    topics, control, proof.is_writing = settings.topics, proven.control, True
     with closing(Control(event_log, topics)) as records:  # before what is written with them
         written = [schema_record(schema) for schema in control.later()]
         if control.level > FIRST:
