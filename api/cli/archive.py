@@ -60,13 +60,22 @@ class NotEmpty(LedgerError):
 
 
 class Checker:
-    """Checks records as `verify` does, folding them into temporary databases. The chains must contain `heads` (by partition)."""
+    """Checks records as `verify` does, folding them into temporary databases.
+
+    The chains must contain `heads` (by partition). With `accept_faults`, faults are only counted in `findings`.
+    """
 
     def __init__(
-        self, opener: Opener, topics: Topics, partitions: int, folder: Path, heads: Mapping[int, list[Head]] | None = None
+        self,
+        opener: Opener,
+        topics: Topics,
+        partitions: int,
+        folder: Path,
+        heads: Mapping[int, list[Head]] | None = None,
+        accept_faults: bool = False,
     ) -> None:
         self.findings = Findings()
-        self._topics = topics
+        self._topics, self._accept_faults = topics, accept_faults
         self._fold = Databases(opener(folder, True), topics, range(partitions), None)
         self._walk = LogWalk(self._fold, self.findings, heads or {})
         self._waiting: dict[TopicPartition, list[Record]] = {}
@@ -98,8 +107,12 @@ class Checker:
         raw = self._fold.stores[partition].get(read_models.order_key(order_id))
         return read_models.decode_order(raw) if raw else None
 
+    def is_frozen(self, partition: int, order_id: str) -> bool:
+        """Whether the order has a record that cannot be folded."""
+        return self._fold.stores[partition].get(read_models.frozen_key(order_id)) is not None
+
     def _refuse(self) -> None:
-        if self.findings.faults:
+        if self.findings.faults and not self._accept_faults:
             raise BrokenLog(f"event {self.findings.faults[0]}")
 
     def close(self) -> None:

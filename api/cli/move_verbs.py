@@ -115,6 +115,9 @@ def restore(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that `backup` wrote.", exists=True, file_okay=False)],
     data_dir: DataDir = DEFAULT_DATA_DIR,
     check: Annotated[bool, typer.Option("--check", help="Only prove the backup; needs no Kafka.")] = False,
+    accept_faults: Annotated[
+        bool, typer.Option("--accept-faults", help="Also take a ledger with events that no correct writer wrote, as they are.")
+    ] = False,
     heads: Annotated[
         Path | None,
         typer.Option("--heads", help="Also check that it contains the heads in this file.", exists=True, dir_okay=False),
@@ -136,7 +139,7 @@ def restore(
     """
     from api.cli.backup.running import RestoreOptions, run_restore
 
-    options = RestoreOptions(check=check, heads_file=heads, erased_file=erased)
+    options = RestoreOptions(check=check, accept_faults=accept_faults, heads_file=heads, erased_file=erased)
     raise typer.Exit(run_restore(kafka_of(data_dir), settings_of(data_dir), folder, options, terminal(as_json)))
 
 

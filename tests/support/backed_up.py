@@ -127,17 +127,23 @@ class BackedUp:
 
     # ---- the way back
 
-    def prove(self, key: str = HASH_KEY, identity: str = IDENTITY, heads: Mapping[int, Head] | None = None) -> Proven:
+    def prove(
+        self, key: str = HASH_KEY, identity: str = IDENTITY, heads: Mapping[int, Head] | None = None, accept_faults: bool = False
+    ) -> Proven:
         with closing(self._proof(key, identity)) as proof:
-            return proof.run(heads or {})
+            return proof.run(heads or {}, accept_faults=accept_faults)
 
     def restore(
-        self, log: MemoryLog | None = None, also_erased: Collection[str] = (), stopping: threading.Event | None = None
+        self,
+        log: MemoryLog | None = None,
+        also_erased: Collection[str] = (),
+        stopping: threading.Event | None = None,
+        accept_faults: bool = False,
     ) -> tuple[Proven, MemoryLog]:
         """Restore into `log`, or an empty one; `stopping` is set between the proof and the writing."""
         log = log or MemoryLog()
         with closing(self._proof(HASH_KEY, IDENTITY, stopping)) as proof:
-            proven = proof.run({}, also_erased)
+            proven = proof.run({}, also_erased, accept_faults)
             refuse_used(log, settings(), proven.manifest.partitions)
             if stopping is not None:
                 stopping.set()

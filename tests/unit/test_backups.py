@@ -56,7 +56,7 @@ def test_a_restored_ledger_has_every_record_of_all_increments(backed: BackedUp) 
     for topic in (TOPICS.events, TOPICS.refusals):
         assert bytes_of(log, topic) == bytes_of(backed.before.log, topic)
     assert contacts_in(log) == contacts_in(backed.before.log)
-    assert (proven.events, proven.refusals) == (len(backed.before.events()), len(backed.before.refusals()))
+    assert (proven.findings.events, proven.refusals) == (len(backed.before.events()), len(backed.before.refusals()))
     assert (proven.fates["contacts"], len(keys)) == (16, 16)
     assert records_in(log, TOPICS.commands) == []
 
@@ -74,7 +74,7 @@ def test_an_increment_has_only_what_is_new(backed: BackedUp) -> None:
     after = backed.files()
     assert [name for name, content in before.items() if after[name] != content] == ["manifest.json"]
     assert after.keys() - before.keys() == {"000002/ledger.avro", "000002/contacts.age", "000002/heads.json"}
-    assert backed.prove().events == 18
+    assert backed.prove().findings.events == 18
 
 
 def test_nothing_new_adds_nothing_and_a_changed_setting_is_new(backed: BackedUp) -> None:
@@ -89,7 +89,7 @@ def test_nothing_new_adds_nothing_and_a_changed_setting_is_new(backed: BackedUp)
     _, increment = backed.backup()
     assert increment is not None
     assert (increment.events, increment.contacts, LEDGER in increment.parts, CONTACTS in increment.parts) == (0, 0, False, False)
-    assert backed.prove().events == 6
+    assert backed.prove().findings.events == 6
 
 
 def test_after_half_the_life_of_a_tombstone_all_contacts_are_read_again_and_the_old_ones_deleted(backed: BackedUp) -> None:
@@ -126,7 +126,7 @@ def test_what_a_killed_backup_left_is_deleted_by_the_next_one(backed: BackedUp) 
         (backed.folder / left / "ledger.avro").write_bytes(b"half")
     backed.backup()
     assert not (backed.folder / "draft").exists()
-    assert backed.prove().events == 6
+    assert backed.prove().findings.events == 6
 
 
 def test_a_folder_with_other_files_is_not_written_to(backed: BackedUp) -> None:
@@ -166,7 +166,7 @@ def test_a_mirror_is_backed_up_into_the_same_folder(backed: BackedUp) -> None:
     _, increment = backed.backup()
     assert increment is not None
     assert (increment.events, increment.all_contacts) == (6, True)
-    assert backed.prove().events == 12
+    assert backed.prove().findings.events == 12
 
 
 # ---- what else is in it ---------------------------------------------------------------------------------------------
@@ -209,7 +209,7 @@ def test_signed_heads_are_those_of_verify(backed: BackedUp) -> None:
     backed.backup()
     content = json.loads(backed.files()[f"000001/{HEADS}"])
     heads, topic_id = read_heads(content, HASH_KEY.encode())
-    assert (heads, topic_id) == (backed.prove().heads, backed.before.log.topic_id(TOPICS.events))
+    assert (heads, topic_id) == (backed.prove().findings.heads, backed.before.log.topic_id(TOPICS.events))
     with pytest.raises(HeadsError):
         read_heads(content, b"another key of the ledger")
     backed.prove(heads=heads)
@@ -221,10 +221,10 @@ def test_heads_kept_elsewhere_show_that_a_backup_is_older_than_them(backed: Back
     old = backed.files()
     backed.orders("second")
     backed.backup()
-    newer = backed.prove().heads
+    newer = backed.prove().findings.heads
     for name, content in old.items():  # somebody has put the old backup back
         (backed.folder / name).write_bytes(content)
-    assert backed.prove().events == 12
+    assert backed.prove().findings.events == 12
     with pytest.raises(Exception, match="a head kept elsewhere has"):
         backed.prove(heads=newer)
 

@@ -29,8 +29,12 @@ from api.cli.backup.manifest import (
     write_manifest,
 )
 from ledger.errors import ConfigError, LedgerError
+from ledger.log import NewRecord
+from ledger.partitioner import partition_for
 from projections.verify import HeadsError
-from tests.support.backed_up import EMAIL, HASH_KEY, IDENTITY, NAME, RECIPIENT, BackedUp
+from tests.support.backed_up import EMAIL, HASH_KEY, IDENTITY, NAME, RECIPIENT, BackedUp, bytes_of, contacts_in
+from tests.support.one_log import PARTITIONS, TOPICS
+from tests.support.patience import PATIENCE_S
 
 PARTS = ("ledger.avro", "contacts.age", "heads.json", "control.json", "settings.json", "tokens.json")
 FLIPS = 300
@@ -231,3 +235,25 @@ def test_contacts_that_are_no_records_are_seen_and_not_quoted(backed: BackedUp, 
     sign_again(backed, lambda manifest: manifest)
     error = refusal_of(backed)
     assert (error.code, "000001/contacts.age" in str(error)) == ("backup_damaged", True)
+
+
+# ---- the log itself -------------------------------------------------------------------------------------------------
+
+
+def test_a_bad_record_of_the_log_is_backed_up_and_restored_only_on_request(tmp_path: Path) -> None:
+    """It has frozen its own order for ever, and the backup of all others must not depend on it."""
+    backed = BackedUp(tmp_path / "backup")
+    bad, *_ = orders = backed.orders("first", 4)
+    key = backed.contact(bad)
+    junk = NewRecord(TOPICS.events, partition_for(bad.order_id.encode(), PARTITIONS), bad.order_id.encode(), b"junk")
+    backed.before.sender.send(junk, lambda acked, error: None)
+    assert backed.before.sender.flush(PATIENCE_S) == 0
+    _, increment = backed.backup()
+    assert increment is not None
+    assert increment.faults == 1
+    assert increment.first_fault.startswith(f"event {junk.partition}-")
+    assert isinstance(refusal_of(backed), BrokenLog)
+    proven, log = backed.restore(accept_faults=True)
+    assert (proven.findings.fault_count, proven.findings.events) == (1, len(orders) + 3)
+    assert bytes_of(log, TOPICS.events) == bytes_of(backed.before.log, TOPICS.events)
+    assert set(contacts_in(log)) == {key}

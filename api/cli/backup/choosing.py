@@ -25,9 +25,18 @@ Fate = Literal["contacts", "notes", "erased", "without_order", "erasures", "supe
 class Choice:
     """Two passes over the same lines: `note` all of them, then ask for the `fate` of each."""
 
-    def __init__(self, partitions: int, order: Callable[[int, str], Order | None], also_erased: Collection[str] = ()) -> None:
-        """`order(partition, order_id)` is a restored order; `also_erased` are customers whom no record of the backup erases."""
-        self._partitions, self._order, self._also = partitions, order, frozenset(also_erased)
+    def __init__(
+        self,
+        partitions: int,
+        order: Callable[[int, str], Order | None],
+        is_frozen: Callable[[int, str], bool],
+        also_erased: Collection[str] = (),
+    ) -> None:
+        """`order(partition, order_id)` is a restored order. A frozen one keeps all its contacts: a later program may know more.
+
+        `also_erased` are customers whom no record of the backup erases.
+        """
+        self._partitions, self._order, self._is_frozen, self._also = partitions, order, is_frozen, frozenset(also_erased)
         self._last: dict[bytes, int] = {}  # by key: number of its last line
         self._erased: set[bytes] = set()
         self._erasures: dict[str, Erasure] = {}
@@ -51,15 +60,17 @@ class Choice:
         if erased_contact(line.key) is not None or is_erasure(line.key):
             return "erasures"
         order_id = order_of(line.key)
-        order = self._order(partition_for(order_id.encode(), self._partitions), order_id)
+        partition = partition_for(order_id.encode(), self._partitions)
+        order, is_frozen = self._order(partition, order_id), self._is_frozen(partition, order_id)
         customers = {_customer_of(line.value), order.customer_id if order else ""} - {""}
         if line.key in self._erased or any(self._is_erased(customer, line.at) for customer in customers):
             return "erased"
-        if order is None:
+        if order is None and not is_frozen:
             return "without_order"
         if note_id_of(line.key) is not None:
             return "notes"
-        return "contacts" if contact_key(order_id, order.contact_digest) == line.key else "without_order"
+        is_named = order is not None and contact_key(order_id, order.contact_digest) == line.key
+        return "contacts" if is_named or is_frozen else "without_order"
 
     def _is_erased(self, customer_id: str, written_at: int) -> bool:
         erasure = self._erasures.get(customer_id)

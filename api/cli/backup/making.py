@@ -1,8 +1,8 @@
 """Adds an increment to a backup: everything that the log has since the last one, up to its current end.
 
 The ledger is read first, the contacts afterwards, each up to its end by then: a contact is written before its order, so no order
-of a backup lacks its contact, and erasures are as new as they can be. An increment checks the chain and that it continues the one
-before; whether every event follows from the ones before it is proven by `restore --check`.
+of a backup lacks its contact, and erasures are as new as they can be. An increment checks the chain from the one before on, and
+counts faults; whether every event follows from the ones before it is proven by `restore --check`.
 
 A small file that is as it was in the increment before is not written again: the manifest names the earlier one.
 """
@@ -22,7 +22,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from api.cli.archive import BrokenLog, committed_records, header_of, partitions_of_ledger
+from api.cli.archive import committed_records, header_of, partitions_of_ledger
 from api.cli.backup.age import encrypt
 from api.cli.backup.contact_lines import lines_of
 from api.cli.backup.manifest import (
@@ -73,21 +73,29 @@ class Secrets:
 
 
 class Chains:
-    """The heads of the chains, moved on by each event. Raises `BrokenLog` for one that does not continue its chain."""
+    """The heads of the chains, moved on by each event. `faults` are events that do not continue their chain: they are kept, too.
+
+    A backup that is refused for one bad record would be none for all others. `restore` shows each fault and wants a confirmation.
+    """
 
     def __init__(self, heads: Mapping[int, Head], partitions: int) -> None:
         self.heads = {p: heads.get(p, NO_HEAD) for p in range(partitions)}
+        self.faults = 0
+        self.first_fault = ""
         self._decode = event_codec().decode
 
     def take(self, record: Record) -> None:
         head, value = self.heads[record.partition], record.value or b""
         try:
-            continues = self._decode(value).prev_hash == head.link
+            if self._decode(value).prev_hash != head.link:
+                self._fault(record, "does not continue the chain")
         except DecodeError as exc:
-            raise BrokenLog(f"event {record.partition}-{record.offset}: {exc}") from None
-        if not continues or record.offset <= head.offset:
-            raise BrokenLog(f"event {record.partition}-{record.offset} does not continue the chain after {head.offset}")
+            self._fault(record, f"cannot be read ({exc.reason})")
         self.heads[record.partition] = Head(head.events + 1, record.offset, link_of(value))
+
+    def _fault(self, record: Record, why: str) -> None:
+        self.faults += 1
+        self.first_fault = self.first_fault or f"event {record.partition}-{record.offset} {why}"
 
 
 class Backup:
@@ -113,7 +121,7 @@ class Backup:
     def run(self, all_contacts: bool = False) -> tuple[Manifest, Increment | None]:
         """Add what is new. Returns the manifest and the increment, None if there is nothing new.
 
-        Raises `BackupError`, `BrokenLog`, `Interrupted`, `LogError`; the folder then has the backup from before.
+        Raises `BackupError`, `Interrupted`, `LogError`; the folder then has the backup from before.
         """
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._refuse_other_files()
@@ -216,7 +224,8 @@ class Backup:
         new = {file.name: replace(part_of(draft, file.name), path=f"{no:06}/{file.name}") for file in draft.iterdir()}
         sync_folder(draft)
         parts = dict(sorted((unchanged | new).items()))
-        increment = Increment(no, format_ms(now), self._program, events, refused, contacts, whole, parts)
+        faults, first = chains.faults, chains.first_fault
+        increment = Increment(no, format_ms(now), self._program, events, refused, contacts, whole, faults, first, parts)
         earlier = [_without_contacts(one) if whole else one for one in manifest.increments]
         return replace(manifest, increments=(*earlier, increment)), increment
 

@@ -57,7 +57,7 @@ class Part(Struct, frozen=True):
 class Increment(Struct, frozen=True):
     """What one `backup` added. `at` is RFC 3339; `contacts` counts records, also deletions.
 
-    `all_contacts`: contacts of earlier increments are not needed.
+    `all_contacts`: contacts of earlier increments are not needed. `faults` counts events that do not continue their chain.
     """
 
     no: int
@@ -67,6 +67,8 @@ class Increment(Struct, frozen=True):
     refusals: int
     contacts: int
     all_contacts: bool
+    faults: int
+    first_fault: str
     parts: dict[str, Part]
 
 

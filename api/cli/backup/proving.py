@@ -43,7 +43,7 @@ from ledger.upgrades.membership import ProgramTooOld
 from ledger.walk import Head
 from projections.bulk import Interrupted
 from projections.rebuild import RebuildObserver
-from projections.verify import read_heads
+from projections.verify import Findings, read_heads
 
 REPORT_RECORDS = 2_000
 
@@ -62,9 +62,8 @@ class Proven:
 
     manifest: Manifest
     control: ControlState
-    events: int
+    findings: Findings
     refusals: int
-    heads: Mapping[int, Head]
     choice: Choice
     fates: Counter[Fate]
 
@@ -85,8 +84,10 @@ class Proof:
         if self._checker is not None:
             self._checker.close()
 
-    def run(self, heads: Mapping[int, Head], also_erased: Collection[str] = ()) -> Proven:
-        """Raises `BackupError`, `WrongKey`, `Undecryptable`, `HeadsError`, `BrokenLog`, `ProgramTooOld`, `Interrupted`."""
+    def run(self, heads: Mapping[int, Head], also_erased: Collection[str] = (), accept_faults: bool = False) -> Proven:
+        """With `accept_faults`, events that no correct writer can have written are only counted.
+
+        Raises `BackupError`, `WrongKey`, `Undecryptable`, `HeadsError`, `BrokenLog`, `ProgramTooOld`, `Interrupted`."""
         manifest = read_manifest(self._folder, self._keys.hash_key)
         if not manifest.increments:
             raise BackupError("not_a_backup", f"{self._folder} has no increment")
@@ -96,16 +97,16 @@ class Proof:
         kept = self._kept_heads(manifest)
         for p, head in heads.items():
             kept.setdefault(p, []).append(head)
-        self._checker = checker = Checker(self._opener, Topics(), manifest.partitions, self._scratch, kept)
+        self._checker = checker = Checker(self._opener, Topics(), manifest.partitions, self._scratch, kept, accept_faults)
         refusals = self._check_ledger(manifest, checker)
         findings = checker.finish()
         if findings.heads != manifest.heads:
             p = next(p for p, head in findings.heads.items() if manifest.heads.get(p) != head)
             raise BrokenLog(f"event {p}-{findings.heads[p].offset}: the chain of partition {p} does not end with its head")
-        choice, fates = Choice(manifest.partitions, checker.order, also_erased), Counter[Fate]()
+        choice, fates = Choice(manifest.partitions, checker.order, checker.is_frozen, also_erased), Counter[Fate]()
         self.read_contacts(manifest, choice.note)
         self.read_contacts(manifest, lambda number, line: fates.update([choice.fate(number, line)]))
-        return Proven(manifest, control, findings.events, refusals, findings.heads, choice, fates)
+        return Proven(manifest, control, findings, refusals, choice, fates)
 
     # ---- files
 

@@ -34,6 +34,7 @@ class RestoreOptions:
     """`heads_file`: heads kept elsewhere that the ledger must contain. `erased_file`: ids of customers, one a line."""
 
     check: bool
+    accept_faults: bool
     heads_file: Path | None
     erased_file: Path | None
 
@@ -41,7 +42,7 @@ class RestoreOptions:
 def run_backup(kafka: KafkaSettings, settings: Settings, folder: Path, all_contacts: bool, terminal: Terminal) -> int:
     """Add what is new to the backup in `folder`.
 
-    Raises `BackupError`, `BrokenLog`, `ConfigError`, `LogError`, `Interrupted`.
+    Raises `BackupError`, `ConfigError`, `LogError`, `Interrupted`.
     """
     secrets = Secrets(hash_key=settings.hash_key(), recipients=recipients_of(settings.backup_recipients))
     surroundings, stopping = surroundings_of(kafka, settings), stopper()
@@ -59,7 +60,10 @@ def run_backup(kafka: KafkaSettings, settings: Settings, folder: Path, all_conta
 def _added(folder: Path, manifest: Manifest, increment: Increment | None) -> dict[str, Any]:
     added = None
     if increment is not None:
-        added = {name: getattr(increment, name) for name in ("no", "events", "refusals", "contacts", "all_contacts")}
+        added = {
+            name: getattr(increment, name)
+            for name in ("no", "events", "refusals", "contacts", "all_contacts", "faults", "first_fault")
+        }
         added["bytes"] = sum(part.size for part in increment.parts.values())
     return {
         "ok": True,
@@ -80,6 +84,9 @@ def _show_added(folder: Path, manifest: Manifest, increment: Increment | None, h
     size = sum(part.size for part in increment.parts.values()) / 1e6
     records = f"{increment.events:,} events, {increment.refusals:,} refusals and {increment.contacts:,} records of contacts"
     out.print(f"added {records} to {folder} as {increment.no:06} ({size:,.1f} MB), chain checked")
+    if increment.faults:
+        text = f"{increment.faults:,} faults, kept as they are, the first: {increment.first_fault}; see `order-ledger verify`"
+        out.print(text, style="red")
     if not has_tokens:
         out.print("the settings name no tokens, so the backup has none: LEDGER_TOKENS_FILE", style="yellow")
     out.print(f"{len(manifest.increments)} increments; `order-ledger restore {folder} --check` proves them")
@@ -101,7 +108,7 @@ def run_restore(kafka: KafkaSettings, settings: Settings, folder: Path, options:
         LogProgress(terminal.err) as bar,
         closing(Proof(folder, keys, doors.opener, Path(scratch), bar, stopping)) as proof,
     ):
-        proven = proof.run(heads, also_erased)
+        proven = proof.run(heads, also_erased, options.accept_faults)
         if not options.check:
             event_log = doors.open_log(stopping)
             refuse_used(event_log, settings, proven.manifest.partitions)
@@ -121,21 +128,26 @@ def _restored(folder: Path, proven: Proven, options: RestoreOptions) -> dict[str
         "restored": not options.check,
         "as_of": proven.manifest.increments[-1].at,
         "increments": len(proven.manifest.increments),
-        "events": proven.events,
+        "events": proven.findings.events,
         "refusals": proven.refusals,
         "contacts": fates["contacts"],
         "notes": fates["notes"],
         "not_restored": {"erased": fates["erased"], "without_order": fates["without_order"]},
+        "faults": proven.findings.fault_count,
+        "first_faults": msgspec.to_builtins(proven.findings.faults),
         "level": proven.control.level,
-        "heads": heads_to_json(proven.heads),
+        "heads": heads_to_json(proven.findings.heads),
     }
 
 
 def _show_restored(folder: Path, proven: Proven, options: RestoreOptions, out: Screen) -> None:
     fates, last = proven.fates, proven.manifest.increments[-1]
-    counts = f"{proven.events:,} events, {proven.refusals:,} refusals, {fates['contacts']:,} contacts, {fates['notes']:,} notes"
+    events = proven.findings.events
+    counts = f"{events:,} events, {proven.refusals:,} refusals, {fates['contacts']:,} contacts, {fates['notes']:,} notes"
     verb = "is complete" if options.check else "was restored"
     out.print(f"{folder} {verb}, as of {last.at}: {counts}; chain, heads and keys checked")
+    if proven.findings.fault_count:
+        out.print(f"{proven.findings.fault_count:,} faults accepted, the first: {proven.findings.faults[0]}", style="red")
     if fates["erased"] or fates["without_order"]:
         out.print(f"left out: {fates['erased']:,} contacts of erased people, {fates['without_order']:,} whose order is not there")
     if not options.check:
