@@ -58,15 +58,15 @@ class _Contacts:
     """Sends records some at a time; whatever was sent is durable after `flush`."""
 
     def __init__(self, sender: Sender) -> None:
-        self._sender, self._under_way = sender, 0
+        self._sender, self._unanswered = sender, 0
         self._errors: list[LogError] = []
 
     def send(self, records: Sequence[NewRecord]) -> None:
         """Raises `LogError`."""
         for record in records:
             self._sender.send(record, self._answered)
-            self._under_way += 1
-            if self._under_way >= BATCH:
+            self._unanswered += 1
+            if self._unanswered >= BATCH:
                 self.flush()
 
     def flush(self) -> None:
@@ -75,7 +75,7 @@ class _Contacts:
             raise LogUnavailable(f"contacts were not acknowledged within {DURABLE_S:.0f} s: delete the topics and repeat it")
         if self._errors:
             raise self._errors[0]
-        self._under_way = 0
+        self._unanswered = 0
 
     def _answered(self, acked: Acked | None, error: LogError | None) -> None:
         if acked is None:
