@@ -164,6 +164,16 @@ class Settings(BaseSettings):
         description="further parameters of the console's authorisation request, as a query string, such as "
         "audience=https://ledger.example.org",
     )
+    backup_recipients: str = Field(
+        default="",
+        description="public keys (age1...), comma-separated, for which `backup` encrypts contacts; `order-ledger backup-key` "
+        "creates a pair",
+    )
+    backup_identity: SecretStr | None = Field(
+        default=None,
+        description="secret key (AGE-SECRET-KEY-1...) of one of them, only for `restore`: keep it away from the machine that "
+        "makes backups",
+    )
     limit_gateway_per_second: int = Field(
         default=10_000,
         ge=1,

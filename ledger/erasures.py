@@ -48,6 +48,11 @@ def is_erasure(key: bytes) -> bool:
     return key.startswith(_PREFIX.encode())
 
 
+def erased_customer(key: bytes) -> str:
+    """The customer whom the key of an erasure names."""
+    return key.decode("utf-8", "replace").removeprefix(_PREFIX)
+
+
 def encode_erasure(erasure: Erasure) -> bytes:
     """The record's value."""
     return contact_codec().encode(replace(NOBODY, delivery_note=msgspec.json.encode(erasure).decode()))

@@ -119,5 +119,10 @@ ELSEWHERE = (
     ("databases of every node, messages in OUTBOX_DIR", "nothing, seconds after the node has received it"),
     ("log lines, metrics, exports, archives", "nothing: they never contain contacts"),
     ("mail servers, the text message service, the carrier", "what they received: they must erase it"),
-    ("backups, mirrors of topics, snapshots of disks", "what they contained: you must erase it"),
+    (
+        "backups of `order-ledger backup`",
+        "the contact, encrypted, until the next one with --all-contacts; a restore of any backup that has the erasure leaves the "
+        "contact out",
+    ),
+    ("other backups, mirrors of topics, snapshots of disks", "what they contained: you must erase it"),
 )

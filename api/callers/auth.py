@@ -152,20 +152,9 @@ def load_tokens(settings: Settings) -> Tokens:
 
 def read_tokens(settings: Settings) -> list[Token]:
     """The tokens of the settings; none are required if there is an issuer. Raises `ConfigError`, whose message has no value."""
-    if settings.ledger_tokens is not None and settings.ledger_tokens_file is not None:
-        raise ConfigError("set LEDGER_TOKENS_FILE or LEDGER_TOKENS, not both")
-    if settings.ledger_tokens is not None:
-        where, text = "LEDGER_TOKENS", settings.ledger_tokens.get_secret_value()
-    elif settings.ledger_tokens_file is not None:
-        where = f"LEDGER_TOKENS_FILE ({settings.ledger_tokens_file})"
-        try:
-            text = settings.ledger_tokens_file.read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as exc:
-            raise ConfigError(f"{where} cannot be read: {exc}") from exc
-    elif settings.oidc_issuer is not None:
+    where, text = tokens_text(settings)
+    if text is None:
         return []
-    else:
-        raise ConfigError("no tokens: set LEDGER_TOKENS_FILE or LEDGER_TOKENS. Create a token with: order-ledger token gateway")
     try:
         entries = _File.model_validate_json(text).tokens
     except ValidationError as exc:
@@ -174,6 +163,23 @@ def read_tokens(settings: Settings) -> list[Token]:
     if settings.oidc_issuer is not None and (taken := [e.name for e in entries if e.name.startswith(ISSUERS_NAMES)]):
         raise ConfigError(f"{where}: {', '.join(taken)} begins like the names of the issuer's callers: give it another name")
     return _flatten(entries, where)
+
+
+def tokens_text(settings: Settings) -> tuple[str, str | None]:
+    """(name of the setting, its JSON), not checked; None if there is only an issuer. Raises `ConfigError` if there is neither."""
+    if settings.ledger_tokens is not None and settings.ledger_tokens_file is not None:
+        raise ConfigError("set LEDGER_TOKENS_FILE or LEDGER_TOKENS, not both")
+    if settings.ledger_tokens is not None:
+        return "LEDGER_TOKENS", settings.ledger_tokens.get_secret_value()
+    if settings.ledger_tokens_file is not None:
+        where = f"LEDGER_TOKENS_FILE ({settings.ledger_tokens_file})"
+        try:
+            return where, settings.ledger_tokens_file.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as exc:
+            raise ConfigError(f"{where} cannot be read: {exc}") from exc
+    if settings.oidc_issuer is not None:
+        return "LEDGER_TOKENS_FILE", None
+    raise ConfigError("no tokens: set LEDGER_TOKENS_FILE or LEDGER_TOKENS. Create a token with: order-ledger token gateway")
 
 
 def _flatten(entries: list[_Entry], where: str) -> list[Token]:

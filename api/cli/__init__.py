@@ -8,6 +8,7 @@ terminal    standard output and error in any shell
 screens     progress bars and panels for people
 positions   every position that a node keeps, compared with the log; acts: what an operator decides, with its record in the audit
 demo/       the demo: the whole system in a temporary directory, checked from outside
+backup/     a backup of the whole ledger in a folder, and the way back
 
 Each of the other files does the work of the verb it is named after.
 """

@@ -6,7 +6,7 @@ import itertools
 import os
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from ledger.clock import now_ms
 from ledger.errors import LedgerError, LogError
 from ledger.kafka.settings import KafkaSettings
 from ledger.log import EventLog, NewRecord, Record, TopicPartition
+from ledger.order import Order
 from ledger.reading import committed
 from ledger.rfc3339 import format_ms
 from ledger.schemas.of_the_ledger import learn, unusable
@@ -29,8 +30,10 @@ from ledger.schemas.versions import SchemaVersion, schema_id, schema_versions, v
 from ledger.topics import Topics
 from ledger.upgrades.control import Control, schemas_in
 from ledger.upgrades.records import schema_record
+from ledger.walk import Head
+from projections import read_models
 from projections.bulk import Interrupted
-from projections.databases import Databases
+from projections.databases import Databases, OpenStore
 from projections.rebuild import RebuildObserver
 from projections.rebuild_jobs import Doors
 from projections.verify import Findings, LogWalk
@@ -39,6 +42,9 @@ BATCH = 500  # records of one transaction of an import
 WALK_BATCH = 5_000
 REPORT_RECORDS = 2_000
 WRITER_S = 100.0  # patience with opening a transactional writer, which usually takes 0.1 s
+
+
+Opener = Callable[[Path, bool], OpenStore]  # `Doors.opener`
 
 
 class BrokenLog(LedgerError):
@@ -54,13 +60,24 @@ class NotEmpty(LedgerError):
 
 
 class Checker:
-    """Checks records as `verify` does, folding them into temporary databases."""
+    """Checks records as `verify` does, folding them into temporary databases.
 
-    def __init__(self, doors: Doors, topics: Topics, partitions: int, folder: Path) -> None:
+    The chains must contain `heads` (by partition). With `accept_faults`, faults are only counted in `findings`.
+    """
+
+    def __init__(
+        self,
+        opener: Opener,
+        topics: Topics,
+        partitions: int,
+        folder: Path,
+        heads: Mapping[int, list[Head]] | None = None,
+        accept_faults: bool = False,
+    ) -> None:
         self.findings = Findings()
-        self._topics = topics
-        self._fold = Databases(doors.opener(folder, True), topics, range(partitions), None)
-        self._walk = LogWalk(self._fold, self.findings, {})
+        self._topics, self._accept_faults = topics, accept_faults
+        self._fold = Databases(opener(folder, True), topics, range(partitions), None)
+        self._walk = LogWalk(self._fold, self.findings, heads or {})
         self._waiting: dict[TopicPartition, list[Record]] = {}
 
     def take(self, record: Record) -> None:
@@ -85,8 +102,17 @@ class Checker:
         self._refuse()
         return self.findings
 
+    def order(self, partition: int, order_id: str) -> Order | None:
+        """The order as of the checked records, after `finish`."""
+        raw = self._fold.stores[partition].get(read_models.order_key(order_id))
+        return read_models.decode_order(raw) if raw else None
+
+    def is_frozen(self, partition: int, order_id: str) -> bool:
+        """Whether the order has a record that cannot be folded."""
+        return self._fold.stores[partition].get(read_models.frozen_key(order_id)) is not None
+
     def _refuse(self) -> None:
-        if self.findings.faults:
+        if self.findings.faults and not self._accept_faults:
             raise BrokenLog(f"event {self.findings.faults[0]}")
 
     def close(self) -> None:
@@ -98,21 +124,12 @@ def run_export_log(kafka: KafkaSettings, settings: Settings, path: Path, out: Sc
     stopping, doors, topics = stopper(), KafkaDoors(kafka, settings.topics), settings.topics
     event_log = doors.open_log(stopping)
     partitions = event_log.partitions(topics.events)
-    ends = event_log.ends(_both(topics, partitions), timeout_s=30.0)
-    schemas = {s.id: s.text for s in (*versions_of(EVENT_SCHEMAS), *versions_of(REFUSAL_SCHEMAS))}
-    later = schemas_in(event_log, topics).items()
-    schemas |= {identity: s.text for identity, s in later if s.topic in (EVENT_SCHEMAS, REFUSAL_SCHEMAS)}
-    header = Header(
-        format_ms(now_ms()),
-        partitions,
-        (topics.events, topics.refusals),
-        event_log.topic_id(topics.events),
-        schemas,
-    )
+    ends = event_log.ends(partitions_of_ledger(topics, partitions), timeout_s=30.0)
+    header = header_of(event_log, topics, partitions)
     part = path.with_name(path.name + ".part")
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="export-", dir=path.parent) as folder, LogProgress(err) as bar:
-        checker = Checker(doors, topics, partitions, Path(folder))
+        checker = Checker(doors.opener, topics, partitions, Path(folder))
         try:
             with part.open("wb") as file, tempfile.TemporaryFile(dir=folder) as scratch:
                 writer = ArchiveWriter(scratch, header)
@@ -138,7 +155,17 @@ def run_export_log(kafka: KafkaSettings, settings: Settings, path: Path, out: Sc
     return 0
 
 
-def _both(topics: Topics, partitions: int) -> list[TopicPartition]:
+def header_of(event_log: EventLog, topics: Topics, partitions: int) -> Header:
+    """The header of an archive of this log, with the schemas of every program. Raises `LogError`."""
+    schemas = {s.id: s.text for s in (*versions_of(EVENT_SCHEMAS), *versions_of(REFUSAL_SCHEMAS))}
+    later = schemas_in(event_log, topics).items()
+    schemas |= {identity: s.text for identity, s in later if s.topic in (EVENT_SCHEMAS, REFUSAL_SCHEMAS)}
+    topic_id = event_log.topic_id(topics.events)
+    return Header(format_ms(now_ms()), partitions, (topics.events, topics.refusals), topic_id, schemas)
+
+
+def partitions_of_ledger(topics: Topics, partitions: int) -> list[TopicPartition]:
+    """All partitions of events and refusals."""
     return [TopicPartition(topic, p) for topic in (topics.events, topics.refusals) for p in range(partitions)]
 
 
@@ -189,11 +216,15 @@ def run_import_log(kafka: KafkaSettings, settings: Settings, path: Path, check_o
             return 0
         event_log = doors.open_log(stopping)
         event_log.ensure_topics(topics.specs(header.partitions, settings.writers))
-        _refuse_filled(event_log, topics, header.partitions)
+        refuse_filled(event_log, topics, header.partitions, [topics.events, topics.refusals, topics.commands])
         with closing(Control(event_log, topics)) as control:  # before the records that are written with them
-            control.write(schema_record(schema) for schema in _later_schemas(header))
+            control.write(schema_record(schema) for schema in later_schemas(header))
         bar.phase("writing")
-        _write(event_log, topics, path, settings.ledger_id, bar, stopping)
+        with path.open("rb") as file:
+            entries = ArchiveReader(file).entries()
+            write_entries(
+                event_log, topics, entries, settings.ledger_id, lambda: bar.moved(file.tell(), 0, file.tell()), stopping
+            )
     out.print(f"wrote {counts} to {topics.events} and {topics.refusals}")
     return 0
 
@@ -203,10 +234,10 @@ def check_archive(path: Path, doors: Doors, bar: RebuildObserver, stopping: thre
     names = Topics()
     with path.open("rb") as file, tempfile.TemporaryDirectory(prefix="import-", dir=path.parent) as folder:
         reader = ArchiveReader(file)
-        for schema in _later_schemas(reader.header):
+        for schema in later_schemas(reader.header):
             learn(schema)
         bar.started(path.stat().st_size, 0)
-        checker = Checker(doors, names, reader.header.partitions, Path(folder))
+        checker = Checker(doors.opener, names, reader.header.partitions, Path(folder))
         refusals = 0
         try:
             for number, entry in enumerate(reader.entries()):
@@ -217,7 +248,7 @@ def check_archive(path: Path, doors: Doors, bar: RebuildObserver, stopping: thre
                 if not 0 <= entry.partition < reader.header.partitions:
                     raise BrokenLog(f"event {entry.partition}-{entry.offset} is in a partition beyond those of the header")
                 refusals += entry.kind == REFUSALS
-                checker.take(_record(entry, names))
+                checker.take(record_of(entry, names))
             findings = checker.finish()
         finally:
             checker.close()
@@ -230,7 +261,7 @@ def check_archive(path: Path, doors: Doors, bar: RebuildObserver, stopping: thre
         return reader.header, findings, refusals
 
 
-def _later_schemas(header: Header) -> list[SchemaVersion]:
+def later_schemas(header: Header) -> list[SchemaVersion]:
     """The usable schemas of later programs in an archive, which does not say their version."""
     own = {schema.id for schema in schema_versions()}
     candidates = [
@@ -242,7 +273,8 @@ def _later_schemas(header: Header) -> list[SchemaVersion]:
     return [schema for schema in candidates if unusable(schema) is None]
 
 
-def _record(entry: Entry, topics: Topics) -> Record:
+def record_of(entry: Entry, topics: Topics) -> Record:
+    """An archived record as a reader of the log returns it."""
     topic = topics.events if entry.kind == EVENTS else topics.refusals
     return Record(topic, entry.partition, entry.offset, entry.timestamp_ms, entry.key, entry.value, entry.headers)
 
@@ -252,30 +284,34 @@ def _new_record(entry: Entry, topics: Topics) -> NewRecord:
     return NewRecord(topic, entry.partition, entry.key, entry.value, entry.timestamp_ms, entry.headers)
 
 
-def _refuse_filled(event_log: EventLog, topics: Topics, partitions: int) -> None:
+def refuse_filled(event_log: EventLog, topics: Topics, partitions: int, names: Iterable[str]) -> None:
+    """Raises `NotEmpty` if one of the topics `names` has a record, or the ledger another number of partitions."""
     existing = event_log.partitions(topics.events)
     if existing != partitions:
         raise NotEmpty(f"{topics.events} has {existing} partitions, the archive {partitions}: orders would change partition")
-    for tp, end in event_log.ends([*_both(topics, partitions), *_commands(topics, partitions)], "read_uncommitted").items():
+    tps = [TopicPartition(name, p) for name in names for p in range(partitions)]
+    for tp, end in event_log.ends(tps, "read_uncommitted").items():
         if end:
             raise NotEmpty(f"{tp.topic}/{tp.partition} is not empty: import only into a new ledger")
 
 
-def _commands(topics: Topics, partitions: int) -> list[TopicPartition]:
-    return [TopicPartition(topics.commands, p) for p in range(partitions)]
-
-
-def _write(event_log: EventLog, topics: Topics, path: Path, app_id: str, bar: RebuildObserver, stopping: threading.Event) -> None:
+def write_entries(
+    event_log: EventLog,
+    topics: Topics,
+    entries: Iterator[Entry],
+    app_id: str,
+    moved: Callable[[], object],
+    stopping: threading.Event,
+) -> None:
+    """Commit all records of an archive; `moved` after each transaction. Raises `LogError`, also if stopped halfway."""
     # The transactional id of writer 0: a `commands` process that starts now fences this import instead of interleaving with it.
     writer = event_log.writer(f"{app_id}-0")
     try:
         writer.start(WRITER_S)
-        with path.open("rb") as file:
-            entries = ArchiveReader(file).entries()
-            while batch := list(itertools.islice(entries, BATCH)):
-                if stopping.is_set():
-                    raise LogError("stopped halfway: delete the topics before the next attempt")
-                writer.transact([_new_record(entry, topics) for entry in batch])
-                bar.moved(file.tell(), 0, file.tell())
+        while batch := list(itertools.islice(entries, BATCH)):
+            if stopping.is_set():
+                raise LogError("stopped halfway: delete the topics before the next attempt")
+            writer.transact([_new_record(entry, topics) for entry in batch])
+            moved()
     finally:
         writer.close()

@@ -1,4 +1,4 @@
-"""Verbs that export and import the ledger."""
+"""Verbs that export and import the ledger, back it up and restore it."""
 
 from __future__ import annotations
 
@@ -88,3 +88,64 @@ def import_orders(
     address, secret = ("", "") if dry_run else api_of(data_dir, url, token)
     options = ImportOptions(file=file, dry_run=dry_run, url=address, token=secret)
     raise typer.Exit(run_import_orders(options, terminal(as_json)))
+
+
+@app.command(rich_help_panel=MOVE)
+def backup(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the backup; created if missing.", file_okay=False)],
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    all_contacts: Annotated[
+        bool,
+        typer.Option("--all-contacts", help="Read all contacts again, and delete those of earlier increments from DIR."),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Back up the whole ledger to DIR: orders, contacts (encrypted), token hashes, settings without secrets, signed heads.
+
+    A second run into the same DIR adds only what is new, and is refused if the log is not the one from before. Works beside
+    running processes and changes nothing in Kafka. Needs BACKUP_RECIPIENTS and LEDGER_HASH_KEY.
+    """
+    from api.cli.backup.running import run_backup
+
+    raise typer.Exit(run_backup(kafka_of(data_dir), settings_of(data_dir), folder, all_contacts, terminal(as_json)))
+
+
+@app.command(rich_help_panel=MOVE)
+def restore(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that `backup` wrote.", exists=True, file_okay=False)],
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    check: Annotated[bool, typer.Option("--check", help="Only prove the backup; needs no Kafka.")] = False,
+    accept_faults: Annotated[
+        bool, typer.Option("--accept-faults", help="Also take a ledger with events that no correct writer wrote, as they are.")
+    ] = False,
+    heads: Annotated[
+        Path | None,
+        typer.Option("--heads", help="Also check that it contains the heads in this file.", exists=True, dir_okay=False),
+    ] = None,
+    erased: Annotated[
+        Path | None,
+        typer.Option(
+            "--erased",
+            help="Customer ids, one a line, whose erasure was requested after the last backup.",
+            exists=True,
+            dir_okay=False,
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Prove a backup from end to end, then write it to an empty cluster. Erased people stay erased.
+
+    Run this before the first `commands` and `serve` of the new cluster. Needs BACKUP_IDENTITY and the LEDGER_HASH_KEY of before.
+    """
+    from api.cli.backup.running import RestoreOptions, run_restore
+
+    options = RestoreOptions(check=check, accept_faults=accept_faults, heads_file=heads, erased_file=erased)
+    raise typer.Exit(run_restore(kafka_of(data_dir), settings_of(data_dir), folder, options, terminal(as_json)))
+
+
+@app.command("backup-key", rich_help_panel=MOVE)
+def backup_key(as_json: AsJson = False) -> None:
+    """Create a pair of keys for backups. The secret key is shown once and stored nowhere."""
+    from api.cli.backup.running import run_backup_key
+
+    raise typer.Exit(run_backup_key(terminal(as_json)))

@@ -220,6 +220,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "markupsafe": (),  # Jinja's: what is safe is decided by the name of a template, never by a value
     "smtplib": ("commands/notifier/email_door.py",),
     "avro": ("ledger/schemas/compatibility.py",),
+    "pyrage": ("api/cli/backup/age.py",),
     "pyarrow": ("api/cli/parquet.py",),
     "random": ("ledger/jitter.py", "commands/sandbox/"),  # the shared generator is not for threads beside somebody's tests
     "kubernetes_validate": (),
@@ -310,6 +311,7 @@ def test_a_wrong_direction_is_seen(path: str, source: str) -> None:
         ("projections/projector.py", "import faust.app"),
         ("commands/processor/process.py", "from fastapi import FastAPI"),
         ("ledger/events.py", "from pydantic import BaseModel"),
+        ("api/cli/backup/making.py", "import pyrage"),
         ("commands/reconciler/payment_port.py", "import stripe"),
         ("api/callers/oidc.py", "from joserfc import jwt"),
         ("commands/reconciler/stock_http.py", "import httpx"),
