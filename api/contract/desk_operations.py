@@ -49,6 +49,17 @@ READ_REFUNDS = operation(
     path=f"{ORDER_PATH}/refunds",
     parameters=(ORDER_ID, "CustomerId", "LedgerPosition", "Prefer"),
 )
+READ_OUTLOOK = operation(
+    "readOutlook",
+    "orders",
+    "Read what an order owes, and what can be done with it",
+    "Staff only. `actions` are the requests that the ledger would accept of the caller's role now; send them with `If-Match` and "
+    "the `version` of the answer.",
+    {200: success("The outlook.", responses.OutlookOut, "ETag LedgerPosition Staleness")},
+    f"order-not-found order-frozen {READ}",
+    path=f"{ORDER_PATH}/outlook",
+    parameters=(ORDER_ID, "LedgerPosition", "Prefer"),
+)
 CREATE_SHIPMENT = operation(
     "createShipment",
     "orders",

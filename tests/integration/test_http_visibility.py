@@ -189,6 +189,10 @@ ROWS: dict[tuple[str, str], Row] = {
         asks("GET", "/orders/{order_id}/refunds"),
         table(gateway=of_gateway(200, frozen=(200, set())), admin=PAYMENT, reader=PAYMENT),
     ),
+    ("GET", "/orders/{order_id}/outlook"): Row(
+        asks("GET", "/orders/{order_id}/outlook"),
+        table(admin=PAYMENT, reader=PAYMENT),
+    ),
     ("POST", "/orders/{order_id}/shipments"): Row(
         changes("POST", "/orders/{order_id}/shipments", {"lines": [UNIT]}),
         table(admin=cells(409, "id", frozen=STOPPED, unknown=STOPPED)),
