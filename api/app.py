@@ -15,6 +15,7 @@ from api.edge import Edge, LedgerRoute, SystemRoute, problem_response
 from api.problems import Problem
 from api.routes import (
     attention,
+    console,
     customers,
     desk,
     docs_page,
@@ -60,7 +61,7 @@ def build_app(ctx: AppContext) -> FastAPI:
     for module in (orders, payments, events, webhooks, tracking, attention, desk, notes, imports, customers, reports):
         module.add_routes(app.router)
     app.router.route_class = SystemRoute
-    for module in (registry, system):
+    for module in (registry, system, console):
         module.add_routes(app.router)
     if ctx.settings.app_env != "production":
         docs_page.add_docs_page(app)

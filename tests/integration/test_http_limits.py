@@ -14,6 +14,7 @@ from ledger.topics import Topics
 from tests.support.harness import ROLES, RunningLedger, key, order_body, running_ledger
 
 OPEN = {("GET", "/live"), ("GET", "/ready"), ("POST", "/webhooks/stripe")}
+OPEN |= {("GET", path) for path in ("/console", "/console/{asset}")}
 OPEN |= {("GET", path) for path in ("/docs", "/docs/start.js", "/docs/{asset}")}  # in development
 
 

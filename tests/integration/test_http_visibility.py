@@ -248,6 +248,8 @@ ABOUT_NO_ORDER: dict[tuple[str, str], tuple[str, Any]] = {
     ("GET", "/metrics"): ("/metrics", None),
     ("GET", "/openapi.json"): ("/openapi.json", None),
     ("GET", "/asyncapi.json"): ("/asyncapi.json", None),
+    ("GET", "/console"): ("/console", None),
+    ("GET", "/console/{asset}"): ("/console/main.js", None),
     ("GET", "/problems/{slug}"): ("/problems/forbidden", None),
     ("GET", "/config"): ("/config", None),
     ("GET", "/config/{subject}"): ("/config/visibility.order-events-value", None),
