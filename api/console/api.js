@@ -22,6 +22,7 @@ export class Problem extends Error {
 export class NoAnswer extends Error {}
 
 let aged = () => {};
+const sentWith = new WeakMap(); // response -> token: a late answer to an earlier token says nothing about this one
 const positions = new Map(); // order id -> `Ledger-Position` after its last command: another node may be behind
 
 /** Call `listener(ms)` after each read: how old its answer may be. */
@@ -36,8 +37,12 @@ function headersFor(more) {
 }
 
 async function send(path, options) {
+  const token = tokenOf();
   try {
-    return await fetch(new URL(path, ROOT), { credentials: "omit", cache: "no-store", referrerPolicy: "no-referrer", ...options });
+    const common = { credentials: "omit", cache: "no-store", referrerPolicy: "no-referrer" };
+    const response = await fetch(new URL(path, ROOT), { ...common, ...options });
+    sentWith.set(response, token);
+    return response;
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new NoAnswer("The server does not answer.");
@@ -53,7 +58,7 @@ async function problemOf(response) {
     body = { title: `Status ${response.status}`, detail: "The answer is not from the ledger; a proxy may have given it." };
   }
   const problem = new Problem(response.status, body, response.headers.get("Request-Id"));
-  if (response.status === 401) signOut(problem.detail || "The token is not valid any more.");
+  if (response.status === 401 && sentWith.get(response) === tokenOf()) signOut(problem.detail || "The token is not valid any more.");
   return problem;
 }
 

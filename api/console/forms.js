@@ -35,13 +35,21 @@ class ActionDialog {
       this.answer,
       h("div", { class: "foot" }, this.cancel, this.submit),
     );
-    const close = () => this.dialog.remove();
-    this.dialog = h("dialog", { "aria-labelledby": "dialog-title", onclose: close }, this.form);
+    this.dialog = h("dialog", { "aria-labelledby": "dialog-title", onclose: () => this.closed() }, this.form);
   }
 
   open() {
+    this.opener = document.activeElement?.getAttribute("data-keep");
     document.body.append(this.dialog);
     this.dialog.showModal();
+  }
+
+  /** The focus returns to the button, or to one that took its place meanwhile. */
+  closed() {
+    this.dialog.remove();
+    if (document.activeElement !== document.body) return;
+    const button = document.querySelector(`[data-keep="${this.opener}"]`);
+    (button ?? document.getElementById("main"))?.focus({ preventScroll: true });
   }
 
   async send(event) {

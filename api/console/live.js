@@ -3,7 +3,7 @@
  * themselves when the server comes back, and say whether they are connected.
  */
 
-import { openStream, pause, Problem } from "./api.js";
+import { NoAnswer, openStream, pause, Problem } from "./api.js";
 
 const FIRST_MS = 500;
 const MOST_MS = 15_000;
@@ -14,7 +14,7 @@ export async function* messages(response) {
   let partial = "";
   let message = { data: [] };
   for (;;) {
-    const { value, done } = await reader.read();
+    const { value, done } = await reader.read().catch(broken);
     if (done) return;
     const lines = (partial + value).split(/\r\n|\n|\r/);
     partial = lines.pop();
@@ -29,6 +29,15 @@ export async function* messages(response) {
       }
     }
   }
+}
+
+function broken(error) {
+  if (error.name === "AbortError") throw error;
+  throw new NoAnswer("The stream broke off.");
+}
+
+function isOfNetwork(error) {
+  return error instanceof NoAnswer || error instanceof Problem;
 }
 
 /**
@@ -48,6 +57,7 @@ export async function follow(path, { last, signal, heard, state }) {
       }
     } catch (error) {
       if (signal.aborted) return;
+      if (!isOfNetwork(error)) throw error;
       if (error instanceof Problem && ![429, 502, 503, 504].includes(error.status)) return;
     }
     state("waiting");
@@ -60,7 +70,7 @@ export async function follow(path, { last, signal, heard, state }) {
  * Call `work()` now, and again `every` ms after it ended, while the page is visible and until `signal` aborts. It waits longer after
  * each failure; `state` is as for `follow`, and `failed(error)` gets the first failure in a row.
  */
-export async function repeat(work, { every, signal, state = () => {}, failed = () => {} }) {
+export async function repeat(work, { every, signal, state = () => {}, failed = mustBeOfNetwork }) {
   let wait = every;
   let failures = 0;
   while (!signal.aborted) {
@@ -80,6 +90,10 @@ export async function repeat(work, { every, signal, state = () => {}, failed = (
     }
     await Promise.race([pause(wait, signal), visible(signal)]).catch(() => {});
   }
+}
+
+function mustBeOfNetwork(error) {
+  if (!isOfNetwork(error)) throw error;
 }
 
 function visible(signal) {

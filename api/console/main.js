@@ -25,7 +25,7 @@ const STALE_MS = 3_000;
 
 const app = document.getElementById("app");
 let leaving = null; // AbortController of what the current screen does
-let frame = null; // {main, links, close}
+let frame = null; // {main, content, links, close}
 let shownBefore = false; // on the first screen the focus stays where the browser has it
 
 /** The screen in the address: {name, id, query}. */
@@ -41,7 +41,9 @@ function openFrame() {
     Object.entries(SCREENS).map(([name, [title]]) => [name, h("a", { href: `#/${name}` }, icon(name), h("span", null, title))]),
   );
   const badge = h("span", { class: "count" });
-  const main = h("main", { class: "main", id: "main", tabindex: "-1" });
+  const old = h("p", { class: "notice-line", role: "status", hidden: true });
+  const content = h("div", { class: "main" });
+  const main = h("main", { id: "main", tabindex: "-1" }, old, content);
   const skip = h("button", { type: "button", class: "skip", onclick: () => main.focus() }, "Skip to content");
   const leave = h("button", { type: "button", class: "button plain", onclick: () => signOut() }, "Sign out");
   const help = h("button", { type: "button", class: "button plain wide", onclick: showHelp }, "Keys");
@@ -49,25 +51,24 @@ function openFrame() {
   const side = h(
     "header",
     { class: "side" },
+    skip,
     h("div", { class: "brand" }, logo, "Order Ledger"),
     h("nav", { class: "nav", "aria-label": "Screens" }, Object.values(links)),
     h("div", { class: "side-foot" }, help, leave),
   );
-  const old = h("p", { class: "notice-line", role: "status", hidden: true });
   whenRead((ms) => {
     old.hidden = ms < STALE_MS;
     old.textContent = old.hidden ? "" : `The log does not answer this node: what you see may be ${span(ms)} old.`;
   });
-  show(app, skip, h("div", { class: "frame" }, side, h("div", null, old, main)), h("div", { class: "toasts" }));
+  show(app, h("div", { class: "frame" }, side, main), h("div", { class: "toasts" }));
   repeat(() => countFlags(links.attention, badge, closing.signal), { every: BADGE_MS, signal: closing.signal });
-  return { main, links, close: () => closing.abort() };
+  return { main, content, links, close: () => closing.abort() };
 }
 
 async function countFlags(link, badge, signal) {
   const { body } = await read("orders", { query: { attention: "true", limit: MOST_COUNTED }, signal });
   const number = body.data.length;
-  badge.textContent = body.next_cursor ? `${count(number)}+` : count(number);
-  badge.setAttribute("aria-label", `${badge.textContent} orders`);
+  show(badge, body.next_cursor ? `${count(number)}+` : count(number), h("span", { class: "hidden" }, " orders"));
   if (number) link.append(badge);
   else badge.remove();
 }
@@ -87,7 +88,7 @@ function render() {
   const element = place.name === "orders" && place.id ? orderScreen(place.id, leaving.signal) : screen(place.query, leaving.signal);
   document.title = `${title} · Order Ledger`;
   const kept = document.activeElement?.getAttribute("data-keep");
-  show(frame.main, element);
+  show(frame.content, element);
   if (!shownBefore || !kept) window.scrollTo(0, 0);
   if (shownBefore) {
     const same = kept && frame.main.querySelector(`[data-keep="${kept}"]`);

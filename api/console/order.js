@@ -25,19 +25,23 @@ class OrderScreen {
     Object.assign(this, { id, signal, events: [], order: null, past: null });
     this.mark = h("span", { class: "live" });
     this.state = liveMark(this.mark);
-    this.content = h("div", { class: "stack" }, h("p", { class: "muted" }, "Reading…"));
+    this.problems = h("div", null, h("p", { class: "muted" }, "Reading…"));
+    this.above = h("div", { class: "stack" });
+    this.below = h("div", { class: "columns" });
     const crumbs = h("nav", { class: "crumbs", "aria-label": "Where you are" }, h("a", { href: "#/orders" }, "Orders"), "/", "Order");
-    this.element = h("div", { class: "screen" }, h("div", { class: "screen-head" }, crumbs, h("div", { class: "end" }, this.mark)), this.content);
-    this.slider = new VersionSlider(this);
+    const head = h("div", { class: "screen-head" }, crumbs, h("div", { class: "end" }, this.mark));
+    this.slider = new VersionSlider(this); // stays in the page: an element that is moved cannot be dragged
+    this.slider.element.hidden = true;
+    this.element = h("div", { class: "screen" }, head, this.problems, this.above, this.slider.element, this.below);
     this.begin();
   }
 
   async begin() {
     try {
-      await this.readEvents();
+      await Promise.all([this.readEvents(), this.readNotes()]);
       await this.refresh();
     } catch (error) {
-      if (!this.signal.aborted) show(this.content, failure(error, () => this.begin()));
+      if (!this.signal.aborted) show(this.problems, failure(error, () => this.begin()));
       return;
     }
     const last = String(this.events.at(-1)?.version ?? 0);
@@ -49,14 +53,20 @@ class OrderScreen {
     for (;;) {
       const query = { after: this.events.at(-1)?.version ?? 0, limit: EVENTS_PAGE };
       const { body } = await read(`orders/${this.id}/events`, { query, signal: this.signal, orderId: this.id });
-      this.events.push(...body.data);
+      for (const event of body.data) this.add(event);
       if (body.data.length < EVENTS_PAGE) return;
     }
   }
 
-  heard(event) {
-    if (event.version <= (this.events.at(-1)?.version ?? 0)) return;
+  /** Add an event, unless it is known: the stream and a read may both bring it. */
+  add(event) {
+    if (event.version <= (this.events.at(-1)?.version ?? 0)) return false;
     this.events.push(event);
+    return true;
+  }
+
+  heard(event) {
+    if (!this.add(event)) return;
     announce(`Version ${event.version}: ${eventWords(event.type).say}`);
     clearTimeout(this.settling);
     this.settling = setTimeout(() => this.refresh().catch((error) => this.fail(error)), SETTLE_MS);
@@ -64,15 +74,15 @@ class OrderScreen {
 
   /** Read the order and all about it again, and show it. */
   async refresh() {
-    const [order, outlook, refunds, notes] = await Promise.all([
-      this.part(""),
-      this.part("/outlook"),
-      this.part("/refunds"),
-      this.part("/notes").catch(ifForbidden),
-    ]);
-    Object.assign(this, { order, outlook, refunds, notes });
+    const [order, outlook, refunds] = await Promise.all([this.part(""), this.part("/outlook"), this.part("/refunds")]);
+    Object.assign(this, { order, outlook, refunds });
     this.slider.keep(order);
     this.render();
+  }
+
+  /** Notes are no events, and each reading of them is audited: they are read with the page, and after one's own change. */
+  async readNotes() {
+    this.notes = await this.part("/notes").catch(ifForbidden);
   }
 
   async part(path) {
@@ -81,7 +91,8 @@ class OrderScreen {
   }
 
   fail(error) {
-    if (!this.signal.aborted) this.content.prepend(failure(error, () => this.refresh().catch((again) => this.fail(again))));
+    const retry = () => this.refresh().catch((again) => this.fail(again));
+    if (!this.signal.aborted) show(this.problems, failure(error, retry));
   }
 
   /** Show the order as of an earlier version; null: as it is now. */
@@ -92,7 +103,7 @@ class OrderScreen {
 
   /** A command was decided: show what it led to. The stream brings the event too, perhaps later. */
   async done() {
-    await this.readEvents();
+    await Promise.all([this.readEvents(), this.readNotes()]);
     await this.refresh();
   }
 
@@ -100,32 +111,33 @@ class OrderScreen {
     const order = this.past ?? this.order;
     const focused = document.activeElement?.getAttribute("data-keep");
     const isNow = this.past === null;
+    show(this.problems);
     show(
-      this.content,
+      this.above,
       titleOf(order),
       isNow && attentionPart(this),
       isNow && order.frozen && frozenMessage(order.frozen),
       figures(order),
       isNow && actionBar(this),
-      this.slider.element,
+    );
+    show(
+      this.below,
+      h("div", { class: "stack" }, linesPart(order), timelinePart(this.events, order), refundsPart(this.refunds, order)),
       h(
         "div",
-        { class: "columns" },
-        h("div", { class: "stack" }, linesPart(order), timelinePart(this.events, order), refundsPart(this.refunds, order)),
-        h(
-          "div",
-          { class: "stack" },
-          isNow && owesPart(this.outlook),
-          parcelsPart(order),
-          contactPart(order),
-          isNow && this.notes && notesPart(this),
-          detailsPart(order),
-        ),
+        { class: "stack" },
+        isNow && owesPart(this.outlook),
+        parcelsPart(order),
+        contactPart(order),
+        isNow && this.notes && notesPart(this),
+        detailsPart(order),
       ),
     );
+    this.slider.element.hidden = false;
     this.slider.render();
-    if (focused) this.content.querySelector(`[data-keep="${focused}"]`)?.focus({ preventScroll: true });
     document.title = `${order.number} · Order Ledger`;
+    const lost = focused && document.activeElement === document.body;
+    if (lost) this.element.querySelector(`[data-keep="${focused}"]`)?.focus({ preventScroll: true });
   }
 }
 
@@ -141,8 +153,9 @@ function titleOf(order) {
 }
 
 function frozenMessage(frozen) {
-  const text = `The record at partition ${frozen.partition}, offset ${frozen.offset} could not be applied (${frozen.reason}). Nothing can be done with this order until an operator has investigated it.`;
-  return h("div", { class: "message bad" }, h("strong", null, "This order is frozen"), h("span", null, text));
+  const text = `The record at partition ${frozen.partition}, offset ${frozen.offset} could not be applied (${frozen.reason}).`;
+  const then = "Nothing can be done with this order until an operator has investigated it.";
+  return h("div", { class: "message bad" }, h("strong", null, "This order is frozen"), h("span", null, text, " ", then));
 }
 
 function figures(order) {
