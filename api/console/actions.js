@@ -13,13 +13,15 @@ const CARRIER = () => [
   text("tracking", "Tracking number", { maxlength: 64 }),
 ];
 
+const FORWARD = new Set(["setOrderStatus", "createShipment", "confirmShipment"]);
+
 /** The buttons of an order; the first one is the usual next step. */
 export function actionBar(screen) {
   const shown = screen.outlook.actions.filter((action) => DIALOGS[action.operation]);
   if (!shown.length) return null;
   const buttons = shown.map((action, index) => {
     const { label, danger } = labelOf(action);
-    const kind = danger ? "danger" : index === 0 && action.operation !== "requestRefund" && action.operation !== "changeMetadata" ? "primary" : "";
+    const kind = danger ? "danger" : index === 0 && FORWARD.has(action.operation) ? "primary" : "";
     const open = () => openAction(screen, DIALOGS[action.operation](action, screen.order));
     return h("button", { type: "button", class: `button ${kind}`, "data-keep": label, onclick: open }, `${label}…`);
   });

@@ -26,6 +26,7 @@ const STALE_MS = 3_000;
 const app = document.getElementById("app");
 let leaving = null; // AbortController of what the current screen does
 let frame = null; // {main, content, links, close}
+let reason = ""; // why the last token is not used any more
 let shownBefore = false; // on the first screen the focus stays where the browser has it
 
 /** The screen in the address: {name, id, query}. */
@@ -77,7 +78,8 @@ function render() {
   leaving?.abort();
   leaving = new AbortController();
   document.querySelectorAll("dialog").forEach((dialog) => dialog.close());
-  if (!tokenOf()) return askForToken("");
+  if (!tokenOf()) return askForToken(reason);
+  reason = "";
   frame ??= openFrame();
   const place = placeOf();
   for (const [name, link] of Object.entries(frame.links)) {
@@ -100,6 +102,7 @@ function render() {
 }
 
 function askForToken(why) {
+  reason = why;
   leaving?.abort();
   frame?.close();
   frame = null;

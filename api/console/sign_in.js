@@ -7,7 +7,8 @@ import { failure } from "./toasts.js";
 
 /** `why`: why the last token is not used any more; `done()` is called with a token that works. */
 export function signInScreen(why, done) {
-  const said = h("div", null);
+  const before = h("div", { class: "message warn", role: "alert" }, h("strong", null, "The token is not accepted"), h("span", null, why));
+  const said = h("div", null, why && before);
   const field = h("input", { type: "password", name: "token", required: true, autocomplete: "current-password", spellcheck: "false" });
   const keep = h("input", { type: "checkbox", checked: true });
   const button = h("button", { class: "button primary" }, "Sign in");
@@ -17,6 +18,7 @@ export function signInScreen(why, done) {
     const token = field.value.trim().replace(/^Bearer\s+/i, "");
     if (!/^[\x21-\x7e]+$/.test(token)) return field.focus();
     button.disabled = true;
+    show(said);
     signIn(token, keep.checked);
     try {
       await read("orders", { query: { limit: 1 } });
@@ -35,7 +37,6 @@ export function signInScreen(why, done) {
     { onsubmit: tried },
     h("div", { class: "brand" }, h("img", { src: "console/icon.svg", alt: "" }), "Order Ledger"),
     h("div", null, h("h1", null, "Sign in"), h("p", { class: "muted" }, "With the token of the shop's staff.")),
-    why && h("div", { class: "message warn", role: "alert" }, h("strong", null, "The token is not accepted"), h("span", null, why)),
     said,
     h("label", { class: "field" }, h("span", null, "Token"), field),
     h("label", { class: "check" }, keep, "Keep it until this tab is closed"),

@@ -31,7 +31,7 @@ def test_a_whole_life_from_the_desk(shop: Shop, chromium: Browser) -> None:
         desk.picture("order-paid")
         desk.act("Start processing")
         desk.closed()
-        expect(page.get_by_text("Processing started")).to_be_visible()
+        desk.happened("Processing started")
         assert "Start processing…" not in desk.actions()
         # A parcel with one of three units.
         page.get_by_role("button", name="Ship a parcel…").click()
@@ -48,15 +48,15 @@ def test_a_whole_life_from_the_desk(shop: Shop, chromium: Browser) -> None:
         assert "Cancel order…" not in desk.actions(), "a parcel is gone"
         desk.act("Ship all that remains")
         desk.closed()
-        expect(page.get_by_text("Order shipped")).to_be_visible()
+        desk.happened("Order shipped")
         assert {"Parcel 1 delivered…", "Parcel 2 delivered…", "Mark as delivered…"} <= set(desk.actions())
         for number in (1, 2):
             desk.act(f"Parcel {number} delivered")
             desk.closed()
-        expect(page.get_by_text("Order delivered")).to_be_visible()
+        desk.happened("Order delivered")
         desk.act("Refund", amount="5,00", reason="damaged")
         desk.closed()
-        expect(page.get_by_text("Refund settled")).to_be_visible()
+        desk.happened("Refund settled")
         expect(page.get_by_text("€5.00").first).to_be_visible()
         desk.act("Change metadata", name="ticket", value="T-1")
         desk.closed()
@@ -88,11 +88,11 @@ def test_units_and_orders_are_cancelled(shop: Shop, chromium: Browser) -> None:
         page.get_by_role("spinbutton").first.fill("1")
         desk.send()
         desk.closed()
-        expect(page.get_by_text("Units cancelled").first).to_be_visible()
+        desk.happened("Units cancelled")
         desk.act("Cancel order", reason="fraud")
         desk.closed()
-        expect(page.get_by_text("Order cancelled")).to_be_visible()
-        expect(page.get_by_text("Refund settled").first).to_be_visible()
+        desk.happened("Order cancelled")
+        desk.happened("Refund settled")
         assert desk.actions() == ["Change metadata…"]
     shop.until_axes(order, payment="refunded", stock="released")
 
@@ -193,7 +193,7 @@ def test_a_flag_is_listed_oldest_first_and_resolved(shop: Shop, chromium: Browse
         expect(page.get_by_text("A call keeps failing")).to_be_visible()
         desk.act("Resolve", action="retry", ticket="T-9")
         desk.closed()
-        expect(page.get_by_text("Flag resolved")).to_be_visible()
+        desk.happened("Flag resolved")
     assert shop.read(first)["attention"] == []
 
 

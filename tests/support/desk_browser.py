@@ -107,6 +107,10 @@ class Desk:
         """Wait until no dialog is open: what was sent is decided."""
         expect(self.page.get_by_role("dialog")).to_have_count(0)
 
+    def happened(self, sentence: str) -> None:
+        """Wait until the timeline of the order has an event with these words, perhaps behind a dialog."""
+        expect(self.page.locator(".timeline .say", has_text=sentence).first).to_be_attached()
+
     def actions(self) -> list[str]:
         """The labels of the actions that are offered."""
         labels: list[str] = self.page.get_by_role("group", name="Actions").get_by_role("button").all_inner_texts()
