@@ -160,7 +160,8 @@ export function addNoteButton(screen) {
       fields: [longText("text", "Note", { maxlength: 1000, hint: "Staff read it, the customer does not. It is erased with the contact." })],
       submit: "Add note",
       unversioned: true, // a note is no part of the order
-      request: ({ text: said }) => ({ method: "POST", path: "/notes", body: { text: said } }),
+      // The API takes no control characters, so a line break is a space.
+      request: ({ text: said }) => ({ method: "POST", path: "/notes", body: { text: said.replace(/\s+/g, " ") } }),
       done: "Note added",
     });
   return h("div", null, h("button", { type: "button", class: "button", "data-keep": "note", onclick: open }, "Add a note…"));

@@ -28,7 +28,7 @@ class OrderScreen {
     this.problems = h("div", null, h("p", { class: "muted" }, "Reading…"));
     this.above = h("div", { class: "stack" });
     this.below = h("div", { class: "columns" });
-    const crumbs = h("nav", { class: "crumbs", "aria-label": "Where you are" }, h("a", { href: "#/orders" }, "Orders"), "/", "Order");
+    const crumbs = h("nav", { class: "crumbs", "aria-label": "Where you are" }, h("a", { href: "#/orders" }, "Orders"), h("span", { "aria-hidden": "true" }, "/"), h("span", null, "Order"));
     const head = h("div", { class: "screen-head" }, crumbs, h("div", { class: "end" }, this.mark));
     this.slider = new VersionSlider(this); // stays in the page: an element that is moved cannot be dragged
     this.slider.element.hidden = true;

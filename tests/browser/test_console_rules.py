@@ -113,7 +113,7 @@ def test_a_stream_is_read_whole_however_it_is_cut(page: Page, size: int) -> None
     })()"""
     assert run(page, "live.js", expression, text, size) == [
         {"id": "1", "event": "OrderPlaced", "data": '{"a":\n"ä"}'},
-        {"id": "2", "data": "x"},
+        {"id": "2", "event": None, "data": "x"},
     ]
 
 

@@ -59,6 +59,18 @@ def test_axe_finds_nothing_on_any_screen(shop: Shop, chromium: Browser, scheme: 
     assert {name: faults for name, faults in problems.items() if faults} == {}
 
 
+def test_what_shuts_somebody_out_is_seen(shop: Shop, chromium: Browser) -> None:
+    """A judge that finds nothing anywhere would pass every screen."""
+    from tests.support.desk_browser import at_desk
+
+    with at_desk(chromium, shop.ledger.url) as desk:
+        desk.page.goto(f"{desk.url}/console")
+        desk.page.evaluate("document.querySelector('input').closest('label').replaceWith(document.querySelector('input'))")
+        desk.page.evaluate("document.querySelector('h1').style.color = '#ccc'")
+        rules = {line.partition(":")[0] for line in desk.unreachable_to_some()}
+    assert {"label", "color-contrast"} <= rules
+
+
 def test_everything_is_reached_by_keys(shop: Shop, chromium: Browser) -> None:
     from playwright.sync_api import expect
 

@@ -49,7 +49,7 @@ def running_chromium() -> Iterator[Browser]:
 
 
 class Desk:
-    """One person with one tab. `check` says whether the tab did what a page of ours may do; call it last."""
+    """One person with one tab. `check` says whether the tab did what a page of the console may do; call it last."""
 
     def __init__(self, context: BrowserContext, url: str) -> None:
         self.context, self.url = context, url
