@@ -99,7 +99,7 @@ def test_an_order_that_an_operator_froze_accepts_only_that_the_flag_is_resolved(
 
 
 def test_what_is_owed_is_owed_since_the_event_that_began_it() -> None:
-    story = given(place(), at=NOON)
+    story = given(place())
     story.given(RESERVED[0], at=NOON + 1_000)
     story.given(request_payment(), at=NOON + 2_000)
     story.given(OPENED, at=NOON + 3_000)
