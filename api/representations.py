@@ -8,7 +8,7 @@ from typing import Any, cast
 import msgspec
 from msgspec.structs import asdict
 
-from api.contract import responses
+from api.contract import desk_responses, responses
 from commands.obligations import obligations
 from commands.outlook import Action
 from ledger.bounds import MAX_LINES
@@ -146,19 +146,19 @@ _CALLS: dict[Operation, tuple[str, responses.Status | None]] = {
 }
 
 
-def outlook(order: Order, since: dict[str, int], actions: tuple[Action, ...], notes: bool) -> responses.OutlookOut:
+def outlook(order: Order, since: dict[str, int], actions: tuple[Action, ...], notes: bool) -> desk_responses.OutlookOut:
     """What an order owes, and what can be done with it. `since`: since when, by key, ms since the epoch."""
     owes = [
-        responses.OwedOut(owed.kind.value, owed.key, format_ms(since[owed.key]), _time(owed.not_before or None))
+        desk_responses.OwedOut(owed.kind.value, owed.key, format_ms(since[owed.key]), _time(owed.not_before or None))
         for owed in obligations(order)
     ]
     shown = [_action(action) for action in actions]
-    return responses.OutlookOut(order.version, owes, [*shown, responses.ActionOut("addNote")] if notes else shown)
+    return desk_responses.OutlookOut(order.version, owes, [*shown, desk_responses.ActionOut("addNote")] if notes else shown)
 
 
-def _action(action: Action) -> responses.ActionOut:
+def _action(action: Action) -> desk_responses.ActionOut:
     operation, status = _CALLS[action.operation]
-    return responses.ActionOut(
+    return desk_responses.ActionOut(
         operation=operation,
         status=status,
         number=action.parcel,
