@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from msgspec import Meta
+from msgspec import Meta, field
 
 from api.contract import examples
 from api.contract.responses import Response, ShipmentLineOut, Status, Timestamp
@@ -25,7 +25,7 @@ class ActionOut(Response):
     operation: Annotated[str, Meta(description="the id of the operation")]
     status: Annotated[Status | None, Meta(description="of `setOrderStatus`")] = None
     number: Annotated[int | None, Meta(description="of `confirmShipment`: the parcel")] = None
-    lines: Annotated[list[ShipmentLineOut], Meta(description="of at most these units")] = []
+    lines: Annotated[list[ShipmentLineOut], Meta(description="of at most these units")] = field(default_factory=list)
     amount_minor: Annotated[int | None, Meta(description="of `requestRefund`: at most this amount, in minor units")] = None
     code: Annotated[str | None, Meta(description="of `resolveAttention`: the code of the flag")] = None
     obligation_key: Annotated[str | None, Meta(description="of `resolveAttention`: the key of the flag")] = None
