@@ -5,7 +5,7 @@ Each part imports only those below it:
 cli/          the verbs
 processes/    `serve`, `commands`, `sandbox`, `up`, and their composition
 app           the HTTP application
-routes/       one module per kind of resource
+routes/       one module per kind of resource; console/: static files of `/console`
 replies       responses for outcomes of commands; cursors: signed positions in lists
 edge          the outermost ASGI layer: request ids, common headers, access log, unexpected errors
 visibility    what each role may see of an order

@@ -15,6 +15,7 @@ from api.edge import Edge, LedgerRoute, SystemRoute, problem_response
 from api.problems import Problem
 from api.routes import (
     attention,
+    console,
     console_config,
     customers,
     desk,
@@ -80,7 +81,7 @@ def build_app(ctx: AppContext) -> FastAPI:
     for module in _LEDGER:
         module.add_routes(app.router)
     app.router.route_class = SystemRoute
-    for module in (registry, system, console_config):
+    for module in (registry, system, console_config, console):
         module.add_routes(app.router)
     if ctx.settings.app_env != "production":
         docs_page.add_docs_page(app)

@@ -51,13 +51,14 @@ _NO_PREFERENCES = Preferences(None, False, "")
 class Exchange:
     """What is known about a request before it reaches a route; kept in the ASGI scope as `exchange`."""
 
-    __slots__ = ("ctx", "customer", "headers", "keys_awaited", "request_id", "token", "traceparent")
+    __slots__ = ("ctx", "customer", "headers", "keys_awaited", "may_be_kept", "request_id", "token", "traceparent")
 
     def __init__(self, ctx: AppContext, headers: dict[bytes, bytes], request_id: bytes, traceparent: bytes | None) -> None:
         self.ctx, self.headers, self.request_id, self.traceparent = ctx, headers, request_id, traceparent
         self.token: Token | None = None  # the accepted one
         self.keys_awaited = False  # the request has waited for keys of the issuer
         self.customer = ""
+        self.may_be_kept = False  # by the client, which checks at each use whether it has changed
 
     @property
     def principal(self) -> Principal | None:

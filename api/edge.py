@@ -41,7 +41,8 @@ _REQUEST_ID = re.compile(rb"(?=[0-9-]*[a-fA-F])([0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _QUIET = frozenset({"/live", "/ready", "/metrics"})  # polled by machines every few seconds
 _ID_FORMS = {"order_id": re.compile(ORDER_ID), "command_id": re.compile(COMMAND_ID)}
-_ALWAYS = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
+_NOSNIFF = (b"x-content-type-options", b"nosniff")
+_NOT_KEPT, _KEPT = (b"cache-control", b"no-store"), (b"cache-control", b"no-cache")
 _READING = ("GET", "HEAD")
 CLIENT_LEFT = 499
 LINES_S, MAX_LINES = 0.1, 500
@@ -70,7 +71,7 @@ class Edge:
         if traceparent is not None and not _TRACEPARENT.fullmatch(traceparent):
             traceparent = None
         exchange = scope["exchange"] = Exchange(self._ctx, headers, request_id, traceparent)
-        own = [*_ALWAYS, (b"request-id", request_id)]
+        own = [_NOSNIFF, (b"request-id", request_id)]
         if traceparent is not None:
             own.append((b"traceparent", traceparent))
         status, took_s = 0, 0.0
@@ -79,7 +80,7 @@ class Edge:
             nonlocal status, took_s
             if message["type"] == "http.response.start":
                 status, took_s = message["status"], time.perf_counter() - began
-                message["headers"] = [*message["headers"], *own]
+                message["headers"] = [*message["headers"], _KEPT if exchange.may_be_kept else _NOT_KEPT, *own]
             await send(message)
 
         self._ctx.metrics.in_progress += 1

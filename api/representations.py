@@ -8,8 +8,10 @@ from typing import Any, cast
 import msgspec
 from msgspec.structs import asdict
 
-from api.contract import responses
+from api.contract import desk_responses, responses
 from api.contract.webhook_responses import WebhookMessageOut
+from commands.obligations import obligations
+from commands.outlook import Action
 from ledger.bounds import MAX_LINES
 from ledger.contacts import Address, Note, OrderContact
 from ledger.erasures import Erasure
@@ -26,6 +28,7 @@ from ledger.order import (
     stock_state,
 )
 from ledger.rfc3339 import format_ms
+from ledger.transitions import Operation
 from projections.queries import Past
 from projections.read_models import DailyTotals, Frozen
 
@@ -127,6 +130,44 @@ def refund_list(order: Order) -> responses.RefundListOut:
             responses.RefundOut(r.no, r.state or "submitted", r.amount_minor, r.provider_ref, r.code, format_ms(r.since))
             for r in order.refunds
         ],
+    )
+
+
+# The operation of the API, and the status that it sets, for each request of the desk.
+_CALLS: dict[Operation, tuple[str, responses.Status | None]] = {
+    Operation.START_FULFILMENT: ("setOrderStatus", "processing"),
+    Operation.SHIP_ORDER: ("setOrderStatus", "shipped"),
+    Operation.CONFIRM_DELIVERY: ("setOrderStatus", "delivered"),
+    Operation.SHIP_PARCEL: ("createShipment", None),
+    Operation.CONFIRM_PARCEL: ("confirmShipment", None),
+    Operation.REQUEST_REFUND: ("requestRefund", None),
+    Operation.CANCEL_LINES: ("cancelLines", None),
+    Operation.CANCEL_ORDER: ("cancelOrder", None),
+    Operation.RESOLVE_ATTENTION: ("resolveAttention", None),
+    Operation.CHANGE_METADATA: ("changeMetadata", None),
+}
+
+
+def outlook(order: Order, since: dict[str, int], actions: tuple[Action, ...], notes: bool) -> desk_responses.OutlookOut:
+    """What an order owes, and what can be done with it. `since`: since when, by key, ms since the epoch."""
+    owes = [
+        desk_responses.OwedOut(owed.kind.value, owed.key, format_ms(since[owed.key]), _time(owed.not_before or None))
+        for owed in obligations(order)
+    ]
+    shown = [_action(action) for action in actions]
+    return desk_responses.OutlookOut(order.version, owes, [*shown, desk_responses.ActionOut("addNote")] if notes else shown)
+
+
+def _action(action: Action) -> desk_responses.ActionOut:
+    operation, status = _CALLS[action.operation]
+    return desk_responses.ActionOut(
+        operation=operation,
+        status=status,
+        number=action.parcel,
+        lines=cast("list[responses.ShipmentLineOut]", list(action.lines)),
+        amount_minor=action.amount_minor,
+        code=action.flag.code if action.flag else None,
+        obligation_key=action.flag.obligation_key if action.flag else None,
     )
 
 

@@ -111,6 +111,7 @@ def show_up(console: Screen, info: dict[str, Any], data: Path) -> None:
     """Show where everything runs, and a first command to try."""
     table = Table.grid(padding=(0, 2))
     table.add_row("API", f"{info['url']}   (docs: {info['url']}/docs)")
+    table.add_row("Console", f"{info['url']}/console   (the desk's screens; sign in with the admin's token)")
     table.add_row("Kafka", info["bootstrap_servers"])
     table.add_row("Schema registry", f"{info['schema_registry_url']}   (read-only, the API itself)")
     if info["sandbox_url"]:

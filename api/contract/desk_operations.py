@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from api.contract import examples, requests, responses
+from api.contract import desk_responses, examples, requests, responses
 from api.contract.describing import in_path, operation, success
 from api.contract.operations import COMMAND, COMMAND_HEADERS, ON_ORDER, ORDER_HEADERS, ORDER_ID, ORDER_PATH, PENDING, READ
 from api.contract.patterns import NUMBER
@@ -48,6 +48,17 @@ READ_REFUNDS = operation(
     f"customer-required order-not-found order-frozen {READ}",
     path=f"{ORDER_PATH}/refunds",
     parameters=(ORDER_ID, "CustomerId", "LedgerPosition", "Prefer"),
+)
+READ_OUTLOOK = operation(
+    "readOutlook",
+    "orders",
+    "Read what an order owes, and what can be done with it",
+    "Staff only. `actions` are the requests that the ledger would accept of the caller's role now; send them with `If-Match` and "
+    "the `version` of the answer.",
+    {200: success("The outlook.", desk_responses.OutlookOut, "ETag LedgerPosition Staleness")},
+    f"order-not-found order-frozen {READ}",
+    path=f"{ORDER_PATH}/outlook",
+    parameters=(ORDER_ID, "LedgerPosition", "Prefer"),
 )
 CREATE_SHIPMENT = operation(
     "createShipment",

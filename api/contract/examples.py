@@ -78,6 +78,14 @@ NOTE: Json = {
     "by": "admin:desk",
     "at": AT,
 }
+OUTLOOK: Json = {
+    "version": 7,
+    "owes": [{"kind": "refund", "key": f"ref:{ORDER_ID}:1", "since": AT, "due_at": None}],
+    "actions": [
+        {"operation": "setOrderStatus", "status": "processing"},
+        {"operation": "requestRefund", "lines": [UNITS], "amount_minor": 2390},
+    ],
+}
 REFUND: Json = {
     "number": 1,
     "state": "settled",

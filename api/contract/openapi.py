@@ -14,7 +14,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from api.contract import registry, registry_responses, requests, responses, webhook_responses
+from api.contract import desk_responses, registry, registry_responses, requests, responses, webhook_responses
 from api.contract.describing import SCHEMAS, component_name
 from api.contract.examples import CURSOR
 from api.contract.members import MEMBERS
@@ -187,7 +187,7 @@ def component_schemas() -> dict[str, Any]:
     """Schemas of all requests and responses, by component name."""
     bodies: list[type[BaseModel]] = [registry.SchemaToFindBody]
     bodies += [m for m in _classes(requests) if issubclass(m, requests.RequestBody) and m is not requests.RequestBody]
-    classes = _classes(responses) + _classes(registry_responses) + _classes(webhook_responses)
+    classes = _classes(responses) + _classes(desk_responses) + _classes(registry_responses) + _classes(webhook_responses)
     answers = [m for m in classes if issubclass(m, responses.Response) and m is not responses.Response]
     _, models = models_json_schema([(model, "validation") for model in bodies], ref_template=SCHEMAS)
     _, described = msgspec.json.schema_components(answers, ref_template="#/components/schemas/{name}")

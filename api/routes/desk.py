@@ -1,4 +1,4 @@
-"""What a shop's desk does with an order: parcels, cancelled lines, refunds, metadata (`cancelLines` to `changeMetadata`)."""
+"""What a shop's desk does with an order (`cancelLines` to `changeMetadata`), and what it can do (`readOutlook`)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from api.call import Call
 from api.callers.auth import Principal
+from api.context import AppContext
 from api.contract import desk_operations as docs
 from api.contract.queries import QueryParameters
 from api.contract.requests import (
@@ -22,12 +23,17 @@ from api.contract.requests import (
 from api.edge import json_response
 from api.problems import FieldError, Problem
 from api.replies import carry_out
-from api.representations import refund_list, to_json
+from api.representations import etag, outlook, refund_list, to_json
 from api.visibility import order_of_path
 from commands.idempotency import command_id_of
 from commands.messages import CancelLines, ChangeMetadata, DeliverParcel, EntryChange, OrderCommand, RequestRefund, ShipOrder
+from commands.outlook import allowed, since_when
+from ledger.clock import now_ms
 from ledger.events import Units
+from ledger.evolve import evolve
+from ledger.order import Order
 from ledger.transitions import Operation
+from ledger.turns import Steps
 
 # Names of operations in command ids: part of a key's scope, they never change, even if paths do.
 CANCEL_LINES, REFUND, SHIPMENT, DELIVERED, METADATA = (
@@ -45,6 +51,7 @@ def add_routes(router: APIRouter) -> None:
     router.add_api_route(f"{order}/lines/cancel", cancel_lines, methods=["POST"], **docs.CANCEL_LINES)
     router.add_api_route(f"{order}/refunds", request_refund, methods=["POST"], **docs.REQUEST_REFUND)
     router.add_api_route(f"{order}/refunds", read_refunds, methods=["GET"], **docs.READ_REFUNDS)
+    router.add_api_route(f"{order}/outlook", read_outlook, methods=["GET"], **docs.READ_OUTLOOK)
     router.add_api_route(f"{order}/shipments", create_shipment, methods=["POST"], **docs.CREATE_SHIPMENT)
     router.add_api_route(f"{order}/shipments/{{number}}/delivered", confirm_shipment, methods=["POST"], **docs.CONFIRM_SHIPMENT)
     router.add_api_route(f"{order}/metadata", change_metadata, methods=["PATCH"], **docs.CHANGE_METADATA)
@@ -79,6 +86,29 @@ async def read_refunds(call: Call) -> Response:
     partition, order = await order_of_path(call)
     call.query(QueryParameters)
     return json_response(to_json(refund_list(order)), 200, {"Ledger-Position": call.ctx.position(partition)})
+
+
+async def read_outlook(call: Call) -> Response:
+    """`readOutlook`. An order whose fold stopped accepts no command, and may get notes."""
+    principal = call.allow("admin", "reader")
+    partition, order = await order_of_path(call)
+    call.query(QueryParameters)
+    acts = principal.role == "admin"
+    actions = allowed(order, now_ms()) if acts and call.ctx.frozen(partition, order.order_id) is None else ()
+    since = await call.in_turns(_owed_since(call.ctx, partition, order))
+    body = to_json(outlook(order, since, actions, notes=acts))
+    return json_response(body, 200, {"ETag": etag(order.version), "Ledger-Position": call.ctx.position(partition)})
+
+
+def _owed_since(ctx: AppContext, partition: int, order: Order) -> Steps[dict[str, int]]:
+    """Since when the order owes what it owes, by key: from its whole history."""
+    folded: Order | None = None
+    since: dict[str, int] = {}
+    for past in (yield from ctx.queries.history(partition, order.order_id, 0, order.version)):
+        folded = evolve(folded, past.event)
+        since = since_when(folded, past.event.occurred_at, since)
+        yield
+    return since
 
 
 async def create_shipment(call: Call) -> Response:

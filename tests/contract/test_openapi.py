@@ -82,6 +82,7 @@ def test_every_operation_of_the_contract_is_there(document: dict[str, Any]) -> N
         "POST /orders/{order_id}/lines/cancel",
         "POST /orders/{order_id}/refunds",
         "GET /orders/{order_id}/refunds",
+        "GET /orders/{order_id}/outlook",
         "POST /orders/{order_id}/shipments",
         "POST /orders/{order_id}/shipments/{number}/delivered",
         "PATCH /orders/{order_id}/metadata",

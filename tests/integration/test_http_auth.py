@@ -37,6 +37,7 @@ TABLE = [
     ("POST", f"/orders/{NOBODY}/lines/cancel", {"gateway", "admin"}, 422),
     ("POST", f"/orders/{NOBODY}/refunds", {"admin"}, 422),
     ("GET", f"/orders/{NOBODY}/refunds", {"gateway", "admin", "reader"}, 404),
+    ("GET", f"/orders/{NOBODY}/outlook", {"admin", "reader"}, 404),
     ("POST", f"/orders/{NOBODY}/shipments", {"admin"}, 422),
     ("POST", f"/orders/{NOBODY}/shipments/1/delivered", {"admin"}, 404),
     ("PATCH", f"/orders/{NOBODY}/metadata", {"admin"}, 422),

@@ -13,7 +13,8 @@ from ledger.memory.log import MemoryLog
 from ledger.topics import Topics
 from tests.support.harness import ROLES, RunningLedger, key, order_body, running_ledger
 
-OPEN = {("GET", "/live"), ("GET", "/ready"), ("GET", "/console/config.json"), ("POST", "/webhooks/stripe")}
+OPEN = {("GET", "/live"), ("GET", "/ready"), ("POST", "/webhooks/stripe")}
+OPEN |= {("GET", path) for path in ("/console", "/console/config.json", "/console/{asset}")}
 OPEN |= {("GET", path) for path in ("/docs", "/docs/start.js", "/docs/{asset}")}  # in development
 
 

@@ -197,6 +197,10 @@ ROWS: dict[tuple[str, str], Row] = {
         asks("GET", "/orders/{order_id}/refunds"),
         table(gateway=of_gateway(200, frozen=(200, set())), admin=PAYMENT, reader=PAYMENT),
     ),
+    ("GET", "/orders/{order_id}/outlook"): Row(
+        asks("GET", "/orders/{order_id}/outlook"),
+        table(admin=PAYMENT, reader=PAYMENT),
+    ),
     ("POST", "/orders/{order_id}/shipments"): Row(
         changes("POST", "/orders/{order_id}/shipments", {"lines": [UNIT]}),
         table(admin=cells(409, "id", frozen=STOPPED, unknown=STOPPED)),
@@ -261,6 +265,8 @@ ABOUT_NO_ORDER: dict[tuple[str, str], tuple[str, Any]] = {
     ("GET", "/metrics"): ("/metrics", None),
     ("GET", "/openapi.json"): ("/openapi.json", None),
     ("GET", "/asyncapi.json"): ("/asyncapi.json", None),
+    ("GET", "/console"): ("/console", None),
+    ("GET", "/console/{asset}"): ("/console/main.js", None),
     ("GET", "/problems/{slug}"): ("/problems/forbidden", None),
     ("GET", "/config"): ("/config", None),
     ("GET", "/config/{subject}"): ("/config/visibility.order-events-value", None),

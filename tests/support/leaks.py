@@ -22,7 +22,8 @@ PATIENCE_S = 60.0  # for threads that are ending
 # They belong to the default executor of a loop that may live longer than the test: started as needed, joined with the loop.
 POOLED = ("asyncio_", "ThreadPoolExecutor")
 # Fixtures whose processes outlive the test and are ended by a fixture of the session or module.
-KEEPERS = frozenset({"up", "the_up", "broker", "stopped_data", "cluster"})  # end to end, in test_embedded_broker, on a cluster
+# End to end, in test_embedded_broker, on a cluster, in a browser.
+KEEPERS = frozenset({"up", "the_up", "broker", "stopped_data", "cluster", "chromium"})
 
 
 def open_files() -> set[tuple[str, str]]:

@@ -56,7 +56,7 @@ CUSTOMER = "c-1"
 RESTOCK_CALLS = 50
 STAFF = {"setOrderStatus": "admin", "resolveAttention": "admin", "eraseCustomer": "operator", "readDailyReport": "reader"}
 STAFF |= dict.fromkeys(("requestRefund", "createShipment", "confirmShipment", "changeMetadata", "importOrder"), "admin")
-STAFF |= dict.fromkeys(("addNote", "readNotes", "deleteNote"), "admin")
+STAFF |= dict.fromkeys(("addNote", "readNotes", "deleteNote", "readOutlook"), "admin")
 # Codes of problems, or of their errors, for rules that the document states in words: sums, pairs, the state of an order, that
 # 1.0 is not an integer. "42201" and "42202" are the registry's, for a text that is not a schema and an invalid version number.
 BEYOND_SCHEMAS = frozenset(

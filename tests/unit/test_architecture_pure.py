@@ -36,6 +36,7 @@ PURE = (
     "commands/notifier/notices.py",
     "commands/notifier/samples.py",
     "commands/obligations.py",
+    "commands/outlook.py",
     "commands/processor/readable.py",
     "commands/reconciler/stripe_amounts.py",
     "commands/reconciler/stripe_facts.py",

@@ -19,6 +19,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("ledger", "commands", "projections", "api")
 TEMPLATES = "commands/notifier/templates/"
+CONSOLE = "api/console/"
 # Files whose subject is the words themselves.
 EXCEPT = {"tests/unit/test_language.py", "tests/unit/test_identifiers.py"}
 
@@ -92,7 +93,8 @@ def banned(line: str) -> list[str]:
 
 def texts() -> list[str]:
     """Paths of all files with texts that a person reads."""
-    sources = [name for name in tracked(*PACKAGES, "tests") if name.endswith((".py", ".java")) or name.startswith(TEMPLATES)]
+    kinds, folders = (".py", ".java"), (TEMPLATES, CONSOLE)
+    sources = [name for name in tracked(*PACKAGES, "tests") if name.endswith(kinds) or name.startswith(folders)]
     return [name for name in (*sources, *tracked("*.md", ".env.example")) if name not in EXCEPT]
 
 

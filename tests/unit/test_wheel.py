@@ -84,6 +84,13 @@ def test_the_wheel_has_the_files_for_operators(wheel: Path) -> None:
     assert {name: archive.read(name) for name in archive.namelist() if name.startswith("api/ops/")} == files
 
 
+def test_the_wheel_has_the_console(wheel: Path) -> None:
+    files = {path.relative_to(ROOT).as_posix(): path.read_bytes() for path in (ROOT / "api" / "console").iterdir()}
+    assert len(files) > 25
+    archive = zipfile.ZipFile(wheel)
+    assert {name: archive.read(name) for name in archive.namelist() if name.startswith("api/console/")} == files
+
+
 def test_each_package_of_the_wheel_says_that_it_has_types(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {f"{package}/py.typed" for package in ("api", "commands", "ledger", "projections")} <= names

@@ -1,0 +1,113 @@
+/**
+ * Server-sent events with a token (`EventSource` cannot send one), and reading again where there is no stream. Both resume by
+ * themselves when the server comes back, and say whether they are connected.
+ */
+
+import { NoAnswer, openStream, pause, Problem } from "./api.js";
+
+const FIRST_MS = 500;
+const MOST_MS = 15_000;
+
+/** Messages of an event stream, as {id, event, data}. Lines are as the HTML standard has them. */
+export async function* messages(response) {
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let partial = "";
+  let message = { data: [] };
+  for (;;) {
+    const { value, done } = await reader.read().catch(broken);
+    if (done) return;
+    const lines = (partial + value).split(/\r\n|\n|\r/);
+    partial = lines.pop();
+    for (const line of lines) {
+      if (line === "") {
+        if (message.data.length) yield { id: message.id, event: message.event, data: message.data.join("\n") };
+        message = { data: [] };
+      } else if (!line.startsWith(":")) {
+        const [, name, text] = /^([^:]*):? ?(.*)$/.exec(line);
+        if (name === "data") message.data.push(text);
+        else if (name === "id" || name === "event") message[name] = text;
+      }
+    }
+  }
+}
+
+function broken(error) {
+  if (error.name === "AbortError") throw error;
+  throw new NoAnswer("The stream broke off.");
+}
+
+function isOfNetwork(error) {
+  return error instanceof NoAnswer || error instanceof Problem;
+}
+
+/**
+ * Follow a stream until `signal` aborts: `heard(message)` for each message, `state("live" | "waiting")` when that changes. `last` is
+ * the id after which to begin. Ends quietly for a problem that no retry mends (a token that expired, an order that is gone).
+ */
+export async function follow(path, { last, signal, heard, state }) {
+  let wait = FIRST_MS;
+  while (!signal.aborted) {
+    try {
+      const response = await openStream(path, { last, signal });
+      state("live");
+      for await (const message of messages(response)) {
+        wait = FIRST_MS;
+        last = message.id ?? last;
+        heard(message);
+      }
+    } catch (error) {
+      if (signal.aborted) return;
+      if (!isOfNetwork(error)) throw error;
+      if (error instanceof Problem && ![429, 502, 503, 504].includes(error.status)) return;
+    }
+    state("waiting");
+    await pause(wait * (0.75 + Math.random() / 2), signal).catch(() => {});
+    wait = Math.min(MOST_MS, wait * 2);
+  }
+}
+
+/**
+ * Call `work()` now, and again `every` ms after it ended, while the page is visible and until `signal` aborts. It waits longer after
+ * each failure; `state` is as for `follow`, and `failed(error)` gets the first failure in a row.
+ */
+export async function repeat(work, { every, signal, state = () => {}, failed = mustBeOfNetwork }) {
+  let wait = every;
+  let failures = 0;
+  while (!signal.aborted) {
+    if (!document.hidden) {
+      try {
+        await work();
+        failures = 0;
+        wait = every;
+        state("live");
+      } catch (error) {
+        if (signal.aborted) return;
+        failures += 1;
+        wait = Math.min(MOST_MS, every * 2 ** failures);
+        state("waiting");
+        if (failures === 1) failed(error);
+      }
+    }
+    await Promise.race([pause(wait, signal), visible(signal)]).catch(() => {});
+  }
+}
+
+function mustBeOfNetwork(error) {
+  if (!isOfNetwork(error)) throw error;
+}
+
+function visible(signal) {
+  return new Promise((done) => {
+    const options = { signal, once: true };
+    if (document.hidden) document.addEventListener("visibilitychange", done, options);
+  });
+}
+
+/** A mark that says whether what is shown is current. Returns [element, state function]. */
+export function liveMark(element) {
+  const words = { live: "Live", waiting: "Not connected. What you see may be old." };
+  return (state) => {
+    element.className = `live ${state}`;
+    element.textContent = words[state];
+  };
+}

@@ -1,0 +1,215 @@
+/**
+ * Orders: found by number, reference, e-mail address or customer; filtered; newest first; live. Filters are in the address of the page,
+ * an e-mail address never is.
+ */
+
+import { addressOf, read } from "./api.js";
+import { announce, empty, h, show } from "./dom.js";
+import { count } from "./format.js";
+import { liveMark, repeat } from "./live.js";
+import { orderRow, orderTable } from "./order_table.js";
+import { failure } from "./toasts.js";
+import { capital, STATUSES } from "./words.js";
+
+const PAGE = 50;
+const LIVE_MS = 3_000;
+// What to find by: the parameter of `listOrders`. Alone: it excludes every filter.
+const FIND = { number: "Number", reference: "Reference", email: "E-mail address", customer_id: "Customer" };
+const ALONE = new Set(["number", "email"]);
+const WITHOUT_STATUS = new Set(["number", "email", "reference"]);
+const IN_ADDRESS = ["status", "attention", "placed_from", "placed_to", "number", "reference", "customer_id"];
+
+export function ordersScreen(query, signal) {
+  const wanted = Object.fromEntries(IN_ADDRESS.map((name) => [name, query.get(name) ?? ""]));
+  const list = new OrderList(signal);
+  const mark = h("span", { class: "live" });
+  list.state = liveMark(mark);
+  const head = h("div", { class: "screen-head" }, h("h1", null, "Orders"), h("div", { class: "end" }, mark));
+  const parts = [head, findForm(wanted, list), filters(wanted), list.element];
+  list.read(wanted);
+  return h("div", { class: "screen" }, parts);
+}
+
+/** The page with other filters: a new address, so that the browser's back button works. */
+function go(wanted) {
+  const kept = Object.fromEntries(Object.entries(wanted).filter(([name]) => IN_ADDRESS.includes(name)));
+  const address = addressOf("#/orders", kept);
+  if (location.hash === address) window.dispatchEvent(new HashChangeEvent("hashchange"));
+  else location.hash = address;
+}
+
+function findForm(wanted, list) {
+  const by = Object.keys(FIND).find((name) => wanted[name]) ?? "number";
+  const choice = h("select", null, Object.entries(FIND).map(([name, text]) => h("option", { value: name, selected: name === by }, text)));
+  const field = h("input", {
+    type: "search",
+    "data-find": "",
+    value: wanted[by] ?? "",
+    autocomplete: "off",
+    spellcheck: "false",
+    maxlength: 254,
+    oninput: () => {
+      if (field.value.includes("@")) choice.value = "email";
+    },
+  });
+  async function search(event) {
+    event.preventDefault();
+    const text = field.value.trim();
+    const others = Object.fromEntries(Object.keys(FIND).map((name) => [name, ""]));
+    if (/^ord_[a-z2-7]{26}$/.test(text)) location.hash = `#/orders/${text}`;
+    else if (choice.value === "email" && text) await list.read({ email: text });
+    else if (ALONE.has(choice.value) || (WITHOUT_STATUS.has(choice.value) && text)) go({ [choice.value]: text });
+    else go({ ...wanted, ...others, [choice.value]: text });
+  }
+  return h(
+    "form",
+    { class: "find", role: "search", onsubmit: search },
+    h("label", { class: "field" }, h("span", null, "Find by"), choice),
+    h("label", { class: "field" }, h("span", null, "Text to find"), field),
+    h("button", { class: "button primary" }, "Find"),
+  );
+}
+
+function filters(wanted) {
+  const tab = (status, text) => {
+    const isOn = wanted.status === status;
+    const chosen = () => go({ ...cleared(wanted), status });
+    return h("button", { type: "button", "aria-pressed": String(isOn), "data-keep": `status ${status}`, onclick: chosen }, text);
+  };
+  const flag = h("input", {
+    type: "checkbox",
+    "data-keep": "attention",
+    checked: wanted.attention === "true",
+    onchange: () => go({ ...cleared(wanted), attention: flag.checked ? "true" : "" }),
+  });
+  const dates = ["placed_from", "placed_to"].map((name) => {
+    const changed = (event) => go({ ...cleared(wanted), [name]: event.target.value ? boundary(event.target.value, name) : "" });
+    return h("input", { type: "date", "data-keep": name, value: localDay(wanted[name]), onchange: changed });
+  });
+  return [
+    h(
+      "div",
+      { class: "tabs", role: "group", "aria-label": "Status" },
+      tab("", "All"),
+      STATUSES.map((status) => tab(status, capital(status))),
+    ),
+    h(
+      "div",
+      { class: "row" },
+      h("label", { class: "field" }, h("span", null, "Placed from"), dates[0]),
+      h("label", { class: "field" }, h("span", null, "to"), dates[1]),
+      h("label", { class: "check" }, flag, "Only what needs attention"),
+    ),
+  ];
+}
+
+/** Filters without what cannot be combined with a status. */
+function cleared(wanted) {
+  return { ...wanted, number: "", reference: "" };
+}
+
+/** The first or last millisecond of a day in the reader's zone. */
+function boundary(day, name) {
+  return new Date(`${day}T${name === "placed_from" ? "00:00:00.000" : "23:59:59.999"}`).toISOString();
+}
+
+function localDay(at) {
+  if (!at || Number.isNaN(Date.parse(at))) return "";
+  const date = new Date(at);
+  return new Date(date.getTime() - date.getTimezoneOffset() * 60_000).toISOString().slice(0, 10);
+}
+
+/** The orders that were read, newest first: pages by cursor, and the first page again and again. */
+class OrderList {
+  constructor(signal) {
+    this.signal = signal;
+    this.body = h("tbody", null);
+    this.foot = h("div", { class: "row" });
+    this.said = h("div", null);
+    this.table = orderTable("Orders, newest first", this.body);
+    this.element = h("section", { class: "part", "aria-label": "Orders" }, this.said, this.table, this.foot);
+    this.state = () => {};
+  }
+
+  /** Show other orders, from the first page on. */
+  async read(wanted) {
+    this.stopping?.abort();
+    this.stopping = new AbortController();
+    const signal = AbortSignal.any([this.signal, this.stopping.signal]);
+    this.rows = new Map();
+    this.wanted = wanted;
+    this.cursor = undefined;
+    show(this.body);
+    show(this.foot);
+    show(this.said, h("p", { class: "muted" }, "Reading…"));
+    const every = wanted.email || wanted.number ? LIVE_MS * 10 : LIVE_MS; // a search by e-mail address is audited
+    await repeat(() => this.refresh(signal), { every, signal, state: this.state, failed: (error) => this.fail(error) });
+  }
+
+  async refresh(signal) {
+    const { body } = await read("orders", { query: { ...this.wanted, limit: PAGE }, signal });
+    const first = this.cursor === undefined;
+    this.merge(body.data, !first);
+    if (first) this.cursor = body.next_cursor;
+    this.summary();
+  }
+
+  async more() {
+    const { body } = await read("orders", { query: { ...this.wanted, limit: PAGE, cursor: this.cursor }, signal: this.signal });
+    this.cursor = body.next_cursor;
+    const at = this.rows.size;
+    for (const order of body.data) this.put(order, false, null);
+    this.summary();
+    [...this.body.rows][at]?.querySelector("a").focus();
+    announce(`${count(body.data.length)} more orders`);
+  }
+
+  /** Put the first page on top: new orders, and changes of those that are there. */
+  merge(orders, fresh) {
+    let before = this.body.firstElementChild;
+    for (const order of orders) {
+      const known = this.rows.get(order.order_id);
+      if (!known) this.put(order, fresh, before);
+      else if (known.version !== order.version) this.replace(order, known);
+      before = this.rows.get(order.order_id).row.nextElementSibling;
+    }
+  }
+
+  put(order, fresh, before) {
+    const known = this.rows.get(order.order_id);
+    if (known) return;
+    const row = orderRow(order, fresh);
+    this.body.insertBefore(row, before);
+    this.rows.set(order.order_id, { version: order.version, row });
+  }
+
+  replace(order, known) {
+    const row = orderRow(order, true);
+    const focused = known.row.contains(document.activeElement);
+    known.row.replaceWith(row);
+    if (focused) row.querySelector("a").focus();
+    this.rows.set(order.order_id, { version: order.version, row });
+  }
+
+  summary() {
+    const none = this.rows.size === 0;
+    show(this.said, none && empty("No orders", "Nothing matches. Check the spelling, or take a filter away."));
+    this.table.hidden = none;
+    const load = h("button", { type: "button", class: "button", onclick: () => this.loadMore(load) }, "Show more");
+    show(this.foot, !none && h("span", { class: "muted small" }, `${count(this.rows.size)} shown`), this.cursor && load);
+  }
+
+  async loadMore(button) {
+    button.disabled = true;
+    try {
+      await this.more();
+    } catch (error) {
+      if (!this.signal.aborted) show(this.foot, failure(error, () => this.loadMore(button)));
+    }
+  }
+
+  fail(error) {
+    if (!this.rows.size) this.table.hidden = true;
+    show(this.said, failure(error));
+  }
+}
