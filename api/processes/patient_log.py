@@ -75,6 +75,9 @@ class _PatientLog:
         specs = list(specs)
         return self._ask(lambda: self._log.ensure_topics(specs, timeout_s))
 
+    def replace_topic(self, spec: Any, timeout_s: float = 30.0) -> None:
+        self._ask(lambda: self._log.replace_topic(spec, timeout_s))  # one without records: repeating it changes nothing
+
     def starts(self, partitions: Iterable[TopicPartition], timeout_s: float = 5.0) -> dict[TopicPartition, int]:
         wanted = list(partitions)
         return self._ask(lambda: self._log.starts(wanted, timeout_s))

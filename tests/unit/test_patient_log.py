@@ -13,7 +13,7 @@ from api.processes.patient_log import patient
 from ledger.errors import Hole, LogError, LogUnavailable
 from ledger.log import EventLog, OpenTransaction, TopicPartition
 from ledger.memory.log import MemoryLog
-from ledger.topics import Topics
+from ledger.topics import Topics, TopicSpec
 
 TOPICS = Topics()
 TP = TopicPartition(TOPICS.events, 0)
@@ -23,6 +23,7 @@ QUESTIONS: dict[str, Callable[[EventLog], Any]] = {
     "topic_id": lambda log: log.topic_id(TOPICS.events),
     "check_topics": lambda log: log.check_topics(TOPICS.specs(4, 1)),
     "ensure_topics": lambda log: log.ensure_topics(TOPICS.specs(4, 1)),
+    "replace_topic": lambda log: log.replace_topic(TopicSpec(TOPICS.writers, 2)),
     "starts": lambda log: log.starts(iter([TP])),
     "ends": lambda log: log.ends(iter([TP]), "read_uncommitted"),
     "offset_at": lambda log: log.offset_at(iter([TP]), 1),
