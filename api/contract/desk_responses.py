@@ -1,4 +1,4 @@
-"""The answer of `readOutlook`: what an order owes, and what staff may do with it. See `responses`."""
+"""Answers for the desk: what an order owes, what staff may do with it, how the console logs them in. See `responses`."""
 
 from __future__ import annotations
 
@@ -39,3 +39,23 @@ class OutlookOut(Response):
     version: int
     owes: Annotated[list[OwedOut], Meta(description="what it still owes the outside world")]
     actions: Annotated[list[ActionOut], Meta(description="requests that would be accepted now; none for a reader")]
+
+
+class ConsoleLoginOut(Response):
+    """How the console logs somebody in at the issuer (authorisation code with PKCE), which gives it a token of its own."""
+
+    issuer: str
+    client_id: str
+    scopes: str
+    parameters: dict[str, str]
+    authorization_endpoint: str | None = None
+    token_endpoint: str | None = None
+    end_session_endpoint: str | None = None
+
+
+class ConsoleConfigOut(Response):
+    """What the console must know before somebody has logged in."""
+
+    EXAMPLES = (examples.CONSOLE_CONFIG, examples.CONSOLE_CONFIG_WITHOUT_ISSUER)
+
+    login: ConsoleLoginOut | None = None

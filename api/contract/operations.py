@@ -5,7 +5,7 @@ Each constant contains the arguments of `APIRouter.add_api_route` except path an
 
 from __future__ import annotations
 
-from api.contract import examples, queries, requests, responses
+from api.contract import desk_responses, examples, queries, requests, responses
 from api.contract.describing import content, headers_named, health, in_path, operation, plain, success
 from api.contract.patterns import NAME
 
@@ -244,7 +244,7 @@ CONSOLE_CONFIG = operation(
     "For the console's page, before anybody has logged in; no token. Empty if the console has no client at an issuer: then "
     "people enter a token. The page asks for `scopes`, with `parameters` and PKCE (S256), and sends the access token that it "
     "gets as bearer token.",
-    {200: success("What the page needs.", responses.ConsoleConfigOut)},
+    {200: success("What the page needs.", desk_responses.ConsoleConfigOut)},
     "header-too-large",
     path="/console/config.json",
     security=[],

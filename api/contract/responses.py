@@ -385,26 +385,6 @@ class HealthOut(Response):
     staleness_ms: int | None = None
 
 
-class ConsoleLoginOut(Response):
-    """How the console logs somebody in at the issuer (authorisation code with PKCE), which gives it a token of its own."""
-
-    issuer: str
-    client_id: str
-    scopes: str
-    parameters: dict[str, str]
-    authorization_endpoint: str | None = None
-    token_endpoint: str | None = None
-    end_session_endpoint: str | None = None
-
-
-class ConsoleConfigOut(Response):
-    """What the console must know before somebody has logged in."""
-
-    EXAMPLES = (examples.CONSOLE_CONFIG, examples.CONSOLE_CONFIG_WITHOUT_ISSUER)
-
-    login: ConsoleLoginOut | None = None
-
-
 class ProblemTypeOut(Response):
     """A problem type."""
 

@@ -8,7 +8,7 @@ from starlette.responses import Response
 from api.call import Call
 from api.callers.oidc import Oidc
 from api.contract import operations as docs
-from api.contract.responses import ConsoleConfigOut, ConsoleLoginOut
+from api.contract.desk_responses import ConsoleConfigOut, ConsoleLoginOut
 from api.edge import json_response
 from api.representations import to_json
 

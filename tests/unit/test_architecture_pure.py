@@ -29,6 +29,7 @@ PURE = (
     "commands/decisions.py",
     "commands/facts.py",
     "commands/flaws.py",
+    "commands/holds.py",
     "commands/requests.py",
     "commands/messages.py",
     "commands/idempotency.py",

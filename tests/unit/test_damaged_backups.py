@@ -155,14 +155,18 @@ def test_another_hash_key_is_named_by_both_verbs(backed: BackedUp) -> None:
     assert error.value.code == "backup_signature"
 
 
-@pytest.mark.parametrize("text", ["", "age1nonsense", "AGE-SECRET-KEY-1NONSENSE", RECIPIENT])
+@pytest.mark.parametrize(
+    "text",
+    ["", "age1nonsense", "AGE-SECRET-KEY-1NONSENSE", RECIPIENT],
+    ids=["empty", "nonsense", "nonsense-secret", "a-public-key"],
+)
 def test_an_invalid_secret_key_is_not_repeated(backed: BackedUp, text: str) -> None:
     with pytest.raises(ConfigError, match="BACKUP_IDENTITY") as error:
         backed.prove(identity=text)
     assert not text or text not in str(error.value)
 
 
-@pytest.mark.parametrize("text", ["", "age1nonsense", f"{RECIPIENT},x"])
+@pytest.mark.parametrize("text", ["", "age1nonsense", f"{RECIPIENT},x"], ids=["empty", "nonsense", "one-of-two"])
 def test_an_invalid_public_key_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="BACKUP_RECIPIENTS"):
         recipients_of(text)
