@@ -7,13 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from api.processes.commands_metrics import registry_of
 from commands.processor.process import CommandsProcess
-from ledger.log_clock import LogClock
 from ledger.memory.store import MemoryStore
 from tests.support.alert_drills import DRILLS, HEALTHY
 from tests.support.operators_files import OF_PROMETHEUS, Labels, alerts, metrics_of, names, queries_of_dashboard, unknown
 from tests.support.paying_shop import Shop
+from tests.support.trusted import running_trusted
 
 # Metrics that neither the dashboard nor an alert needs, and why.
 NOT_SHOWN = {
@@ -27,15 +26,18 @@ NOT_SHOWN = {
 
 @pytest.fixture
 def metrics(shop: Shop) -> Labels:
-    """Those of both processes, and what Prometheus adds."""
+    """Those of both processes, also with an issuer of tokens, and what Prometheus adds."""
     ledger = shop.ledger
     companions = ledger.companions
     assert companions is not None
     assert companions.reconciler is not None
     assert companions.notifier is not None
+    assert companions.webhooks is not None
     process = CommandsProcess(ledger.log, lambda name: MemoryStore(), ledger.topics, "app", "metrics")
-    commands = registry_of(process, ledger.log, LogClock(), lambda: companions.reconciler, lambda: companions.notifier)
-    return {**metrics_of(commands), **metrics_of(ledger.app.state.registry), **OF_PROMETHEUS}
+    commands = metrics_of(companions.registry(process))
+    with running_trusted() as trusted:
+        served = metrics_of(trusted.ledger.app.state.registry)
+    return {**commands, **served, **metrics_of(ledger.app.state.registry), **OF_PROMETHEUS}
 
 
 def test_every_panel_shows_metrics_and_labels_that_exist(metrics: Labels) -> None:

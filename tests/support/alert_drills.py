@@ -86,6 +86,8 @@ HEALTHY: Mapping[str, str] = {
     series("ledger_webhooks_total", "s1", kind="invalid"): "0+0x20 1+0x69",
     series("ledger_commands_messages_total", "c1", channel="email", fate="sent"): rising(5),
     series("ledger_commands_messages_waiting", "c1"): always(3),
+    series("ledger_commands_webhook_endpoints_failing", "c1"): "0+0x20 1+0x30 0+0x39",
+    series("ledger_commands_webhook_tries_total", "c1", result="delivered"): rising(60),
     series("ledger_orders_frozen", "s1"): always(0),
     series("ledger_fold_staleness_seconds", "s1"): always(0),
     series("ledger_fold_behind", "s1"): always(12),
@@ -96,6 +98,7 @@ HEALTHY: Mapping[str, str] = {
     **buckets(*LAG),
     series("ledger_tokens_stale", "s1"): always(0),
     series("ledger_token_expires_in_seconds", "s1", role="gateway"): always(90 * DAY_S),
+    series("ledger_oidc_issuer_failing", "s1"): "0+0x20 1+0x5 0+0x64",
     series("ledger_audit_waiting", "s1"): always(10),
 }
 
@@ -155,6 +158,10 @@ DRILLS: Mapping[str, Drill] = {
     # The counter begins at its first event, as it does in the program.
     "OrderLedgerMessagesGivenUp": Drill({NOT_SENT: "_x60 1+0x29"}, {"channel": "email"}, minute=65),
     "OrderLedgerMessagesWaiting": Drill({series("ledger_commands_messages_waiting", "c1"): always(500)}),
+    "OrderLedgerWebhookEndpointFailing": Drill({series("ledger_commands_webhook_endpoints_failing", "c1"): always(1)}, minute=80),
+    "OrderLedgerWebhookAbandoned": Drill(
+        {series("ledger_commands_webhook_tries_total", "c1", result="abandoned"): "_x60 1+0x29"}, minute=65
+    ),
     "OrderLedgerOrdersFrozen": Drill({series("ledger_orders_frozen", "s1"): always(2)}),
     "OrderLedgerReadsStale": Drill({series("ledger_fold_staleness_seconds", "s1"): rising(60)}, SERVE_1),
     "OrderLedgerFoldBehind": Drill({series("ledger_fold_behind", "s1"): always(90_000)}, SERVE_1),
@@ -166,6 +173,7 @@ DRILLS: Mapping[str, Drill] = {
     "OrderLedgerTokenExpires": Drill(
         {series("ledger_token_expires_in_seconds", "s1", role="gateway"): always(13 * DAY_S)}, {"role": "gateway"}, minute=80
     ),
+    "OrderLedgerIssuerFailing": Drill({series("ledger_oidc_issuer_failing", "s1"): always(1)}, SERVE_1),
     "OrderLedgerAuditLost": Drill(
         {series("ledger_audit_lost_total", "s1", action="contact_read"): "_x60 1+0x29"}, {"instance": "s1"}, minute=61
     ),
