@@ -19,9 +19,9 @@ ENV VIRTUAL_ENV=/opt/order-ledger
 WORKDIR /src
 # The dependencies in a layer of their own: they rarely change.
 COPY pyproject.toml ./
-# `sms` for NOTIFY_SMS_URL, `oidc` for OIDC_ISSUER; to `export` from the image too, add `--extra export` to them (OPERATIONS.md,
-# Installing).
-ARG EXTRAS="--extra sms --extra oidc"
+# `sms` for NOTIFY_SMS_URL, `oidc` for OIDC_ISSUER, `traces` for a collector; to `export` from the image too, add `--extra export` to
+# them (OPERATIONS.md, Installing).
+ARG EXTRAS="--extra sms --extra oidc --extra traces"
 RUN uv pip install -r pyproject.toml $EXTRAS
 COPY . .
 RUN uv build --wheel --out-dir /dist && uv pip install --no-deps /dist/*.whl

@@ -30,6 +30,7 @@ from api.context import AppContext
 from api.contract.patterns import COMMAND_ID, ORDER_ID
 from api.metrics import METHODS, OTHER, UNMATCHED
 from api.problems import PROBLEM_JSON, Problem, problem_of
+from ledger import tracing
 from ledger.errors import NotNow
 from ledger.faults import without_values
 from ledger.rfc3339 import format_us
@@ -38,7 +39,6 @@ log = structlog.get_logger(__name__)
 
 # Client ids that are echoed and logged: neither words nor numbers. Any other is replaced by a generated one.
 _REQUEST_ID = re.compile(rb"(?=[0-9-]*[a-fA-F])([0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9a-fA-F]{32})")
-_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _QUIET = frozenset({"/live", "/ready", "/metrics"})  # polled by machines every few seconds
 _ID_FORMS = {"order_id": re.compile(ORDER_ID), "command_id": re.compile(COMMAND_ID)}
 _NOSNIFF = (b"x-content-type-options", b"nosniff")
@@ -68,9 +68,11 @@ class Edge:
         if not _REQUEST_ID.fullmatch(request_id):
             request_id = b"%s-%x" % (self._process_id, next(self._ids))
         traceparent = headers.get(b"traceparent")
-        if traceparent is not None and not _TRACEPARENT.fullmatch(traceparent):
+        if traceparent is not None and not tracing.FORM.fullmatch(traceparent):
             traceparent = None
-        exchange = scope["exchange"] = Exchange(self._ctx, headers, request_id, traceparent)
+        tracer = tracing.tracer()
+        span = tracer.begin("request", "server", traceparent) if tracer is not None else None
+        exchange = scope["exchange"] = Exchange(self._ctx, headers, request_id, span.traceparent if span else traceparent)
         own = [_NOSNIFF, (b"request-id", request_id)]
         if traceparent is not None:
             own.append((b"traceparent", traceparent))
@@ -105,6 +107,8 @@ class Edge:
         finally:
             self._ctx.metrics.in_progress -= 1
             self._note(scope, exchange, status or CLIENT_LEFT, took_s or time.perf_counter() - began)
+            if span is not None:
+                end_span(span, scope, status or CLIENT_LEFT)
 
     def _note(self, scope: Scope, exchange: Exchange, status: int, took_s: float) -> None:
         template = template_of(scope)
@@ -122,6 +126,16 @@ class Edge:
             timestamp=format_us(time.time_ns() // 1000),
         )
         self._lines.write(_encode(line) + b"\n")
+
+
+def end_span(span: tracing.Span, scope: Scope, status: int) -> None:
+    """Polls of machines get no span: one that is not ended is not reported."""
+    template, method = template_of(scope), scope["method"] if scope["method"] in METHODS else OTHER
+    if template not in _QUIET:
+        span.note(http__request__method=method, http__route=template, http__response__status_code=status)
+        if status >= 500:
+            span.fail(str(status))
+        span.end(f"{method} {template}")
 
 
 def template_of(scope: Scope) -> str:

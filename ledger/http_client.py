@@ -26,6 +26,7 @@ from urllib.request import getproxies, proxy_bypass
 
 from msgspec import Struct
 
+from ledger import tracing
 from ledger.errors import ConfigError, LedgerError
 
 if TYPE_CHECKING:
@@ -111,6 +112,8 @@ class HttpClient:
         from yarl import URL
 
         url = URL(path if "://" in path else self.base_url + path, encoded=True)
+        if context := tracing.current():
+            headers = {**(headers or {}), tracing.NAME: context.decode()}
         try:
             async with self._session().request(method, url, data=body, headers=headers, allow_redirects=False) as response:
                 raw = b""

@@ -16,6 +16,7 @@ from typing import Protocol
 
 import structlog
 
+from ledger import tracing
 from ledger.errors import LedgerError
 from ledger.faults import named
 from ledger.log import EventLog, Reader, Record, TopicPartition
@@ -314,7 +315,8 @@ class Feed:
 
     def _read(self) -> None:
         """Runs until the process ends, or ends it: see `reposition`."""
-        with closing(self._log.reader(self._name, eof=True, max_wait_ms=self._max_wait_ms)) as reader:
+        traced = tracing.tracer() is not None
+        with closing(self._log.reader(self._name, eof=True, max_wait_ms=self._max_wait_ms, headers=traced)) as reader:
             self._pump(reader)
 
     def _pump(self, reader: Reader) -> None:

@@ -7,8 +7,10 @@ each write it wakes requests that wait for it (`waiters`). `take_over` replaces 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterable, Mapping, Sequence
 
+from ledger import tracing
 from ledger.contact_rows import KeptContacts
 from ledger.contacts import OrderContact
 from ledger.errors import Hole
@@ -22,6 +24,8 @@ from ledger.turns import Steps
 from projections import read_models
 from projections.databases import Databases, OpenStore
 from projections.waiters import Waiters
+
+TRACED_MS = 600_000
 
 
 class Projector:
@@ -38,6 +42,7 @@ class Projector:
         self._followed: set[TopicPartition] = set()  # folded since these databases were compared with the log
         self.contacts_late = asyncio.Event()  # set when a contact was written after its erasure: see `contacts.late()`
         self.folded_count = 0
+        self.traces = tracing.OrderTraces()  # of the events that were folded here
 
     @classmethod
     def open(cls, open_store: OpenStore, topics: Topics, partitions: int) -> Projector:
@@ -80,6 +85,7 @@ class Projector:
 
         After any exception the databases are at an earlier position, and the process must end: the restart folds the rest again.
         """
+        began_ns = 0 if tracing.tracer() is None else time.time_ns()
         by_tp: dict[TopicPartition, list[Record]] = {}
         for record in records:
             by_tp.setdefault(TopicPartition(record.topic, record.partition), []).append(record)
@@ -106,9 +112,23 @@ class Projector:
                 self._forget_ahead(key)
             if tp.topic == self.topics.events:
                 self.folded_count += len(own)
+                if began_ns:
+                    self._trace(own, began_ns)
             elif self.contacts.has_late:
                 self.contacts_late.set()
             self.waiters.wake_position(tp)
+
+    def _trace(self, records: Sequence[Record], began_ns: int) -> None:
+        """A span for each event that came with a context, except of old ones: a fold from the beginning is nobody's request."""
+        tracer, oldest_ms = tracing.tracer(), began_ns // 1_000_000 - TRACED_MS
+        for record in records:
+            context = tracing.context_in(record.headers)
+            if tracer is None or context is None or record.timestamp_ms < oldest_ms:
+                continue
+            span = tracer.begin("fold", "consumer", context, began_ns=began_ns)
+            span.note(ledger__partition=record.partition, ledger__event_offset=record.offset)
+            span.end()
+            self.traces.note((record.key or b"").decode("utf-8", "replace"), span.traceparent)
 
     def thaw(self) -> Steps[None]:
         """Fold what waits for frozen orders, if this program can now: an order in each step."""

@@ -85,13 +85,15 @@ def serve(with_parent: WithParent = False) -> None:
     """Run the HTTP API and this node's read models (settings from the environment; see .env.example)."""
     with _without_collections():
         from api.processes.log_lines import configure_logging
+        from api.processes.otel import traced
         from api.processes.serve import run_serve
         from api.settings import load_settings
         from ledger.kafka.settings import load_kafka_settings
 
     settings, kafka = load_settings(), load_kafka_settings()
     configure_logging("serve", settings.log_level)
-    raise typer.Exit(run_serve(settings, kafka, with_parent))
+    with traced("serve", settings.node_id):
+        raise typer.Exit(run_serve(settings, kafka, with_parent))
 
 
 @app.command(rich_help_panel=RUN)
@@ -99,13 +101,15 @@ def commands(with_parent: WithParent = False) -> None:
     """Run the command processor, the only writer of the ledger (settings from the environment; see .env.example)."""
     with _without_collections():
         from api.processes.log_lines import configure_logging
+        from api.processes.otel import traced
         from api.processes.wiring import run_commands
         from api.settings import load_settings
         from ledger.kafka.settings import load_kafka_settings
 
     settings, kafka = load_settings(), load_kafka_settings()
     configure_logging("commands", settings.log_level)
-    raise typer.Exit(run_commands(settings, kafka, with_parent))
+    with traced("commands", settings.node_id):
+        raise typer.Exit(run_commands(settings, kafka, with_parent))
 
 
 @app.command(rich_help_panel=RUN)

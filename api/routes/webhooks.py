@@ -26,7 +26,7 @@ from commands.messages import OrderCommand, RecordPayment
 from commands.reconciler.answers import Hint, command_of
 from commands.reconciler.payment_port import InvalidSignature, NotForUs, ProviderUnavailable, Repeated, Sighting
 from commands.reconciler.performing import all_known, report_of
-from ledger import events
+from ledger import events, tracing
 from ledger.clock import now_ms
 from ledger.order import Order, attempt_no
 
@@ -75,7 +75,11 @@ async def receive_message(call: Call) -> Response:
     commands = _news(sighting, ctx.queries.order(partition, sighting.order_id), payments.name)
     if commands and not ctx.status().connected:
         raise Problem("ledger-unavailable")  # the provider will send it again
-    await ctx.submissions.send_all([ctx.submissions.record_of(command) for command in commands])
+    # The provider knows nothing of traces: what it reports belongs to that of the order.
+    with tracing.span("payment reported", "internal", ctx.projector.traces.of(sighting.order_id), own_context(call)) as span:
+        span.note(ledger__order_id=sighting.order_id, ledger__facts=len(commands))
+        records = [ctx.submissions.record_of(command, tracing.headers()) for command in commands]
+        await ctx.submissions.send_all(records)
     ctx.followed.add(sighting.message_id)
     ctx.metrics.webhooks[_kind(sighting, bool(commands))] += 1
     return json_response(b"{}", 200, {})
@@ -103,6 +107,12 @@ def _news(sighting: Sighting, order: Order | None, actor: str) -> Sequence[Order
     if order is None or any(isinstance(f, RecordPayment) and attempt_no(order, f.attempt) is None for f in sighting.facts):
         return [command_of(fact, sighting.order_id, fresh_command_id(), actor) for fact in sighting.facts]
     return report_of(sighting.facts, order, actor, now_ms())
+
+
+def own_context(call: Call) -> Sequence[bytes]:
+    """The span of the request, to be linked."""
+    context = call.exchange.traceparent
+    return () if context is None else (context,)
 
 
 def _kind(sighting: Sighting, news: bool) -> str:

@@ -28,6 +28,7 @@ from commands.notifier.message_port import FAILED_TEMPLATES, MessageComposer, Me
 from commands.notifier.notices import notice_of
 from commands.notifier.resuming import mark_of, note_of, resume_at
 from commands.processor.order_book import OrderBook
+from ledger import tracing
 from ledger.contacts import contact_key
 from ledger.durations import DAY_MS
 from ledger.errors import DecodeError, Hole, LogError, StoreError
@@ -67,6 +68,7 @@ class Parked(Struct):
     message: OutMessage
     since: float
     next_at: float
+    trace: bytes | None
     tries: int = 0
 
 
@@ -166,7 +168,7 @@ class Notifier:
             self._bookmark = self._log.bookmark(self._group)
             closing.callback(self._bookmark.close)
             self._contacts.open(closing)
-            self._reader = self._log.reader("notifier", max_wait_ms=100)
+            self._reader = self._log.reader("notifier", max_wait_ms=100, headers=tracing.tracer() is not None)
             closing.callback(self._reader.close)
             self._changed.set()
             note_again_at, write_at = time.monotonic() + NOTE_AGAIN_S, 0.0
@@ -246,7 +248,7 @@ class Notifier:
                 event = None
             if event is not None:
                 try:
-                    self._notify(tp, record.offset, event)
+                    self._notify(tp, record.offset, event, tracing.context_in(record.headers))
                 except (LogError, StoreError):
                     raise  # a fault of the log or the disk, not of this event: it is read again
                 except Exception as exc:
@@ -255,7 +257,7 @@ class Notifier:
             if self._stopping.is_set():
                 return
 
-    def _notify(self, tp: TopicPartition, offset: int, event: OrderEvent) -> None:
+    def _notify(self, tp: TopicPartition, offset: int, event: OrderEvent, trace: bytes | None) -> None:
         notice = notice_of(event)
         if notice is None or event.occurred_at < self._clock.earliest_ms(tp.partition) - MAX_AGE_MS:
             return
@@ -269,7 +271,7 @@ class Notifier:
         now = time.monotonic()
         for message in self._composer.messages_of(event, order, notice, contact, frozenset(self._doors)):
             waiting = any(p.order_id == event.order_id and p.message.channel == message.channel for p in self._parked)
-            parked = Parked(tp, offset, event.prev_hash, event.order_id, event.version, key, message, now, now)
+            parked = Parked(tp, offset, event.prev_hash, event.order_id, event.version, key, message, now, now, trace)
             if waiting or not self._send(parked):
                 self._parked.append(parked)
 
@@ -287,7 +289,9 @@ class Notifier:
         """Returns whether the message is finished: sent, or given up."""
         parked.tries += 1
         try:
-            self._doors[parked.message.channel].send(parked.message)
+            with tracing.span(f"send {parked.message.channel}", "client", parked.trace) as span:
+                span.note(ledger__order_id=parked.order_id, ledger__version=parked.version)
+                self._doors[parked.message.channel].send(parked.message)
         except Exception as exc:
             if not isinstance(exc, NotSent):
                 self._give_up(parked.order_id, parked.version, parked.message.channel, exc)

@@ -270,11 +270,13 @@ class Desk:
 
     # ---- deciding
 
-    def deal(self, record: Record, written: Written, unwritable: bool = False) -> NewRecord | None:
+    def deal(
+        self, record: Record, written: Written, unwritable: bool = False, traceparent: bytes | None = None
+    ) -> NewRecord | None:
         """The record that this command leads to, already folded; None for a duplicate, whose first outcome remains.
 
         A duplicate of a command whose refusal the log may have deleted is refused again: newer folds do not know the first one.
-        `unwritable`: the log rejected that record, so the command is refused instead.
+        `unwritable`: the log rejected that record, so the command is refused instead. `traceparent`: for the event.
         """
         flaw = ""
         try:
@@ -306,7 +308,7 @@ class Desk:
                 order, number = self.order(command.order_id), self._number(command)
                 decision = refuse_held(command, order) or decide(command, order, record.timestamp_ms, number)
                 if isinstance(decision, OrderEvent):
-                    return self._accept(decision, record, written)
+                    return self._accept(decision, record, written, traceparent)
                 if decision.code is Code.PAYMENT_OPEN:
                     self._asked.add(command.order_id)
             except Exception as exc:  # a bug here or in a sender: refuse this command, other orders continue
@@ -337,11 +339,12 @@ class Desk:
     def _in_use(self, number: str) -> bool:
         return self._get(b"n/" + number.encode()) is not None
 
-    def _accept(self, decided: OrderEvent, record: Record, written: Written) -> NewRecord:
+    def _accept(self, decided: OrderEvent, record: Record, written: Written, traceparent: bytes | None) -> NewRecord:
         after = evolve(self.order(decided.order_id), decided)
         event = seal(decided, after, written, record.offset, self.meta.chain)
         value = self._events.encode(event)
-        new = NewRecord(self._topics.events, self.partition, record.key, value, event.occurred_at, self._headers.of(event))
+        headers = self._headers.of(event, traceparent)
+        new = NewRecord(self._topics.events, self.partition, record.key, value, event.occurred_at, headers)
         refuse_oversized(new)
         due_at(after)  # if this raises, it must be here, where it affects one command, and not when the rows are built
         self._put_order(after)

@@ -32,6 +32,7 @@ from commands.processor.held_back import CHECK_EVERY_S, HeldBack, Landed
 from commands.processor.meters import WriterMeters
 from commands.processor.order_listener import OrderListener
 from commands.processor.retention import Retention
+from commands.processor.traced import Decisions
 from ledger.envelope import Written
 from ledger.errors import Discard, Fenced, Gap, HangingTransaction, Hole, LogError, NotThisLog, OtherLayout, Rejected
 from ledger.jitter import between
@@ -93,6 +94,7 @@ class WriterLoop(WorkerThread):
         self._where = "start"
         self._batches, self._recheck_s = Batches(self._stopping), MARKERS_S
         self._left_out: frozenset[int] = frozenset()
+        self._traced = Decisions()
         self._dealing: list[Record] = []
         self._learned = 0  # schemas that were known when frozen orders were last tried
         self.held = HeldBack(event_log, writer)
@@ -165,6 +167,7 @@ class WriterLoop(WorkerThread):
                     raise
                 except LogError as exc:
                     was_ready = self._not_ready()
+                    self._traced.settle(exc.code)
                     if isinstance(exc, Rejected):
                         self._batches.rejected(self._dealing, exc)
                     doubtful = self._note(exc) or time.monotonic() - self._alive > ASLEEP_S
@@ -305,7 +308,7 @@ class WriterLoop(WorkerThread):
             inited = time.monotonic()
             folded = self._fold_to_the_end()
             epoch = 1 + max(desk.meta.epoch for desk in self._desks.values())
-            reader = self._log.reader(f"commands-{self.writer}", max_wait_ms=100)
+            reader = self._log.reader(f"commands-{self.writer}", max_wait_ms=100, headers=True)
             decided = [p for p in self._desks if p not in self._left_out]
             begins = self._retention.resume_at(self._desks, decided)
             reader.assign(begins)
@@ -363,7 +366,10 @@ class WriterLoop(WorkerThread):
             written = batches.get(record.partition)
             if written is None:
                 written = batches[record.partition] = Written(self._command_log, record.offset, epoch)
-            if (new := self._desks[record.partition].deal(record, written, self._batches.is_unwritable(record))) is not None:
+            context = self._traced.begin(record)
+            new = self._desks[record.partition].deal(record, written, self._batches.is_unwritable(record), context)
+            self._traced.decided(new, self._topics.events)
+            if new is not None:
                 decided.append(new)
         return decided
 
@@ -380,6 +386,7 @@ class WriterLoop(WorkerThread):
     def _finish(self, records: list[Record]) -> None:
         """The batch is committed: store its fold, and report progress to lag monitors."""
         self._where = "store"
+        self._traced.settle()
         last = {record.partition: record.offset for record in records}
         for p, offset in last.items():
             self._desks[p].passed(offset)

@@ -27,6 +27,7 @@ import structlog
 
 from commands.obligations import Kind, Obligation, obligations
 from commands.processor.order_book import OrderBook
+from commands.processor.traced import following
 from commands.reconciler.backlog import Backlog
 from commands.reconciler.clients import Clients
 from commands.reconciler.meters import CallMeters, Census, census
@@ -103,7 +104,7 @@ class Reconciler:
     def own(self, partitions: Sequence[int]) -> None:
         """These partitions are decided here now: schedule all orders with obligations."""
         self._owned.update(partitions)  # not on the loop: a restarted loop must know them
-        self._call_soon(self._start_scheduling, partitions)
+        self._call_soon(lambda: self._begin(self._schedule_all(partitions)))
 
     def disown(self, partitions: Sequence[int]) -> None:
         self._owned.difference_update(partitions)
@@ -174,7 +175,7 @@ class Reconciler:
         self._schedule = Schedule(self._clock.monotonic_ms, self._clock.latest_ms)
         self._backlog = Backlog(MAX_TASKS_PER_PORT)
         self._clients = Clients(self._make_ports, self.done)
-        self._start_scheduling(sorted(self._owned))
+        self._begin(self._schedule_all(sorted(self._owned)))
         self._started.set()
         if self._ended_for_good.is_set():
             self._stopping.set()
@@ -201,9 +202,6 @@ class Reconciler:
     def _pause_s(self) -> float:
         pause_ms = self._schedule.pause_ms()
         return LONGEST_SLEEP_S if pause_ms is None else min(LONGEST_SLEEP_S, pause_ms / 1000)
-
-    def _start_scheduling(self, partitions: Sequence[int]) -> None:
-        self._begin(self._schedule_all(partitions))
 
     async def _schedule_all(self, partitions: Sequence[int]) -> None:
         """Schedule every order with obligations, a few at a time, so that calls and new orders continue meanwhile."""
@@ -313,7 +311,9 @@ class Reconciler:
                 order = self._order(order_id)
                 current = next((o for o in self._owed(order) if o.key == obligation.key), None) if order else None
                 if order is not None and current is not None and not self._is_early(current, partition):
-                    await self._call(current, order, t)
+                    with following(order_id, str(current.kind), port) as span:
+                        if not await self._call(current, order, t, port):
+                            span.fail("not met")
         finally:
             t.calling = False
             self._backlog.done(port)
@@ -322,7 +322,7 @@ class Reconciler:
             self._check(waiting)
             await asyncio.sleep(0)
 
-    async def _call(self, obligation: Obligation, order: Order, t: Tries) -> None:
+    async def _call(self, obligation: Obligation, order: Order, t: Tries, port: str) -> bool:
         log_ms, clock = self._clock.latest_ms(self._partition_of(order.order_id)), self._clock.monotonic_ms
         began_ms = clock()
         try:
@@ -336,7 +336,6 @@ class Reconciler:
             self.done[f"{obligation.kind} raised"] += 1
             report = CallReport(failed=type(exc).__name__)
         self.done[f"{obligation.kind} {'failed' if report.failed else 'done'}"] += 1
-        port = self._clients.ports.name_of(obligation)
         self.calls.note(port, obligation.kind, report, (clock() - began_ms) / 1000)
         if obligation.args is not None:
             self._clients.heard(port, report.answered, clock())
@@ -354,6 +353,7 @@ class Reconciler:
             t.person_called = t.is_stuck(clock()) and await self._reports.send(stuck(obligation, order, log_ms))
         elif commands and report.failed is None:
             t.report(clock())
+        return report.failed is None
 
     # ---- the daily sweep
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from commands.messages import OrderCommand, command_codec
+from ledger import tracing
 from ledger.errors import LedgerError
 from ledger.log import Acked, NewRecord, Sender
 from ledger.log_clock import LogClock
@@ -46,7 +47,8 @@ class Reports:
                 loop.call_soon_threadsafe(settle, acked is not None)
 
         try:
-            record = NewRecord(self._topics.commands, partition, command.order_id.encode(), self._codec.encode(command))
+            key, value = command.order_id.encode(), self._codec.encode(command)
+            record = NewRecord(self._topics.commands, partition, key, value, headers=tracing.headers())
             self._sender.send(record, on_ack)
         except LedgerError as exc:
             on_ack(None, exc)

@@ -14,6 +14,7 @@ from commands.reconciler.stock_port import NO_PARTS
 from commands.reconciler.tries import with_tries
 from commands.stock_proto import stock_pb2 as pb
 from commands.stock_proto.stock_pb2_grpc import StockStub
+from ledger import tracing
 from ledger.events import Line, Units
 from ledger.http_client import is_loopback
 
@@ -55,7 +56,7 @@ class GrpcStock:
     async def reserve(self, order_id: str, currency: str, lines: Sequence[Line], key: str) -> Answer:
         wanted = [pb.Line(sku=x.sku, name=x.name, quantity=x.quantity, unit_price_minor=x.unit_price_minor) for x in lines]
         request = pb.ReserveRequest(order_id=order_id, key=key, currency=currency, lines=wanted)
-        reply = await self._call(lambda: self._stub.Reserve(request, timeout=self._timeout_s))
+        reply = await self._call(lambda: self._stub.Reserve(request, timeout=self._timeout_s, metadata=_metadata()))
         if isinstance(reply, Unknown):
             return reply
         said = StockAnswer(
@@ -68,13 +69,13 @@ class GrpcStock:
 
     async def release(self, order_id: str, key: str) -> Answer:
         request = pb.ReleaseRequest(order_id=order_id, key=key)
-        reply = await self._call(lambda: self._stub.Release(request, timeout=self._timeout_s))
+        reply = await self._call(lambda: self._stub.Release(request, timeout=self._timeout_s, metadata=_metadata()))
         return reply if isinstance(reply, Unknown) else answer_of(self.name, StockAnswer("released"), released_only=True)
 
     async def release_part(self, order_id: str, lines: Sequence[Units], part: int, key: str) -> Answer:
         units = [pb.Units(sku=x.sku, quantity=x.quantity) for x in lines]
         request = pb.ReleasePartRequest(order_id=order_id, key=key, units=units)
-        reply = await self._call(lambda: self._stub.ReleasePart(request, timeout=self._timeout_s))
+        reply = await self._call(lambda: self._stub.ReleasePart(request, timeout=self._timeout_s, metadata=_metadata()))
         if isinstance(reply, Unknown):
             return No(NO_PARTS) if reply.why == grpc.StatusCode.UNIMPLEMENTED.name else reply
         return answer_of(self.name, StockAnswer("released"), released_only=True, part=part)
@@ -105,6 +106,11 @@ class GrpcStock:
         if reply is None:  # gRPC's result for bytes that cannot be decoded
             return Unknown("answer does not follow the contract")
         return Unknown(reply.code().name) if isinstance(reply, grpc.aio.AioRpcError) else reply
+
+
+def _metadata() -> list[tuple[str, str]] | None:
+    """The trace around the call."""
+    return [(name, value.decode()) for name, value in tracing.headers()] or None
 
 
 # Temporary failures: gRPC's codes for 5xx, 429, 409, a time-out and a broken connection.

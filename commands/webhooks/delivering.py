@@ -23,6 +23,7 @@ from commands.webhooks.endpoints import Endpoint, Health
 from commands.webhooks.queues import Delivery, Place, Queues, note_of, place_of
 from commands.webhooks.signing import digest_of, headers, secret_of
 from commands.webhooks.tries import Tried
+from ledger import tracing
 from ledger.clock import now_ms
 from ledger.errors import ConfigError, DecodeError, Hole
 from ledger.events import OrderEvent
@@ -108,7 +109,7 @@ class EndpointLoop:
         self._fault: BaseException | None = None
         self._door = WebhookDoor(self.endpoint.url, allow_private=self._shared.allow_private)
         bookmark = await asyncio.to_thread(self._shared.log.bookmark, f"{self._shared.group}-{self.name}")
-        reader = self._shared.log.reader(f"webhook-{self.name}", max_wait_ms=100)
+        reader = self._shared.log.reader(f"webhook-{self.name}", max_wait_ms=100, headers=tracing.tracer() is not None)
         try:
             self._changed.set()
             await self._deliver_for_ever(bookmark, reader)
@@ -216,7 +217,8 @@ class EndpointLoop:
                 log.error("event cannot be read, its order waits", partition=record.partition, offset=record.offset, why=str(exc))
             order_id = (record.key or b"").decode("utf-8", "replace") if event is None else event.order_id
             value = b"" if event else record.value or b""
-            delivery = Delivery(record.partition, record.offset, link, order_id, event, value)
+            trace = tracing.context_in(record.headers)
+            delivery = Delivery(record.partition, record.offset, link, order_id, event, value, trace=trace)
             wanted = event is None or self.endpoint.wants(event.type, event.customer_id)
             self._queues.take(delivery, wanted, link_of(record.value or b""))
 
@@ -239,7 +241,11 @@ class EndpointLoop:
         """One try, and what follows from it. Whatever goes wrong costs this delivery alone."""
         began, at = time.monotonic(), self._shared.clock_ms()
         try:
-            attempt = await self._attempt(delivery, at)
+            with tracing.span("deliver webhook", "client", delivery.trace) as span:
+                attempt = await self._attempt(delivery, at)
+                span.note(ledger__order_id=delivery.order_id, ledger__result=attempt.result)
+                if attempt.result not in ("delivered", "not_wanted"):
+                    span.fail(attempt.result)
         except Exception as exc:
             log.error("webhook not sent", endpoint=self.name, order_id=delivery.order_id, why=in_short(exc))
             attempt = Attempt("no_answer", detail=type(exc).__name__)

@@ -36,6 +36,7 @@ class Delivery(Struct):
     failed_since: int = 0
     tries: int = 0
     next_at: int = 0
+    trace: bytes | None = None
 
 
 class Place(Struct, array_like=True):

@@ -89,7 +89,7 @@ class Server:
 
     async def _main(self) -> None:
         context, self.loop = self._context, asyncio.get_running_loop()
-        reader = context.log.reader("test-fold", eof=True, max_wait_ms=10)
+        reader = context.log.reader("test-fold", eof=True, max_wait_ms=10, headers=True)
         reader.assign(context.projector.positions())
         folding = asyncio.create_task(self._fold(reader))
         auditing = asyncio.create_task(context.audit.tend_for_ever())

@@ -207,6 +207,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "pydantic": ("api/", "ledger/environment.py", "ledger/kafka/settings.py"),
     "pydantic_settings": ("api/settings.py", "ledger/environment.py", "ledger/kafka/settings.py"),
     "pydantic_extra_types": ("api/contract/card_numbers.py",),
+    "opentelemetry": ("api/processes/otel.py",),
     "joserfc": ("api/callers/signed_tokens.py",),
     "authlib": (),  # the registry extra's, and the issuer of the tests
     "stripe": ("commands/reconciler/stripe_gateway.py",),
