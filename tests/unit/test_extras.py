@@ -93,7 +93,8 @@ def run(program: str, *arguments: str, folder: Path, **environment: str) -> subp
 
 def test_what_is_refused_is_what_an_installation_without_extras_lacks() -> None:
     names = set(refused().split(","))
-    assert {library for _, libraries in EXTRAS.values() for library in libraries} <= names
+    # Of OpenTelemetry, the interface comes with other libraries; what the extra brings is below it.
+    assert {library for _, libraries in EXTRAS.values() for library in libraries if "." not in library} <= names
     assert {"pytest", "hypothesis", "duckdb", "grpc_tools"} <= names
     assert names & {"grpc", "stripe", "confluent_kafka", "fastavro", "avro", "phonenumbers", "faust", "typer", "rich"} == set()
 
