@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from ledger.histogram import Histogram
+from ledger.store_figures import FIGURES, figures
 from ledger.supervision import workers
 
 BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -27,6 +29,7 @@ class HttpMetrics(Collector):
         self.in_progress = 0
         self.outcomes: Counter[str] = Counter()
         self.webhooks: Counter[str] = Counter()
+        self.contacts_deleted = 0  # by the sweep
 
     def note(self, method: str, route: str, status: int, took_s: float) -> None:
         """Count one request. `status` 499: the client left before the response began."""
@@ -59,6 +62,7 @@ class HttpMetrics(Collector):
         for kind, count in sorted(self.webhooks.items()):
             webhooks.add_metric((kind,), count)
         yield webhooks
+        yield CounterMetricFamily("ledger_contacts_deleted", "Contacts deleted by the sweep.", self.contacts_deleted)
 
 
 class Counts(Collector):
@@ -95,6 +99,27 @@ class Workers(Collector):
             restarts.add_metric((worker.name,), worker.restarts)
         yield running
         yield restarts
+
+
+class Stores(Collector):
+    """RocksDB's own figures, summed over the databases of the process."""
+
+    def collect(self) -> Iterable[Metric]:
+        for name, value in figures().items():
+            yield GaugeMetricFamily(f"ledger_rocksdb_{name}", FIGURES[name], value)
+
+
+class ChunkTimes(Collector):
+    """How long the fold of a chunk kept the event loop."""
+
+    def __init__(self, histogram: Callable[[], Histogram]) -> None:
+        self._histogram = histogram
+
+    def collect(self) -> Iterable[Metric]:
+        family = HistogramMetricFamily("ledger_fold_chunk_seconds", "Time to fold one chunk of the log.")
+        histogram = self._histogram()
+        family.add_metric((), histogram.cumulative(), histogram.total)
+        yield family
 
 
 class Gauges(Collector):

@@ -31,9 +31,20 @@ from rocksdict import (
 from ledger.errors import StoreError
 from ledger.files import private_folder
 from ledger.store import ManyDeleted, Store, after_prefix, never
+from ledger.store_figures import announce
 
 MIB = 1024 * 1024
 
+# Figures and RocksDB's names for them.
+_PROPERTIES = {
+    "memtable_bytes": "rocksdb.cur-size-all-mem-tables",
+    "file_bytes": "rocksdb.total-sst-files-size",
+    "pending_compaction_bytes": "rocksdb.estimate-pending-compaction-bytes",
+    "running_compactions": "rocksdb.num-running-compactions",
+    "running_flushes": "rocksdb.num-running-flushes",
+    "writes_stopped": "rocksdb.is-write-stopped",
+    "background_errors": "rocksdb.background-errors",
+}
 # Raised by rocksdict for a key or value that is not bytes: an error of the caller, not of the store.
 _MISTAKES = (KeyError, TypeError, ValueError)
 
@@ -48,6 +59,10 @@ class StoreMemory:
         self._cache = Cache(cache_bytes)
         # memtables are charged to the cache; a full one is flushed earlier, writes are never stalled for it
         self._buffers = WriteBufferManager.new_write_buffer_manager_with_cache(memtable_bytes, False, self._cache)
+        announce(self)
+
+    def figures(self) -> Mapping[str, int]:
+        return {"cache_bytes": self.used_bytes()}
 
     def used_bytes(self) -> int:
         """Current bytes of blocks and memtables."""
@@ -135,6 +150,15 @@ class RocksStore:
         except Exception as exc:
             in_use = "lock" in str(exc).lower()
             raise StoreError(f"store {self.path} {'is in use' if in_use else 'cannot be opened'}: {exc}") from exc
+        announce(self)
+
+    def figures(self) -> Mapping[str, int]:
+        """See `store_figures`."""
+        with self._closing:
+            try:
+                return {name: self._db.property_int_value(of) or 0 for name, of in _PROPERTIES.items()}
+            except DbClosedError:
+                return {}
 
     def get(self, key: bytes) -> bytes | None:
         try:

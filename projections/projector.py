@@ -15,6 +15,7 @@ from ledger.contact_rows import KeptContacts
 from ledger.contacts import OrderContact
 from ledger.errors import Hole
 from ledger.events import OrderRefusal
+from ledger.histogram import Histogram
 from ledger.log import Acked, NewRecord, Record, TopicPartition
 from ledger.log_identity import not_this_log
 from ledger.outcomes import decode_outcome, outcome_key, reused_key
@@ -26,6 +27,7 @@ from projections.databases import Databases, OpenStore
 from projections.waiters import Waiters
 
 TRACED_MS = 600_000
+CHUNK_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 
 
 class Projector:
@@ -42,6 +44,7 @@ class Projector:
         self._followed: set[TopicPartition] = set()  # folded since these databases were compared with the log
         self.contacts_late = asyncio.Event()  # set when a contact was written after its erasure: see `contacts.late()`
         self.folded_count = 0
+        self.chunk_s = Histogram(CHUNK_S)
         self.traces = tracing.OrderTraces()  # of the events that were folded here
 
     @classmethod
@@ -85,6 +88,11 @@ class Projector:
 
         After any exception the databases are at an earlier position, and the process must end: the restart folds the rest again.
         """
+        began = time.perf_counter()
+        self._apply(records)
+        self.chunk_s.note(time.perf_counter() - began)
+
+    def _apply(self, records: Sequence[Record]) -> None:
         began_ns = 0 if tracing.tracer() is None else time.time_ns()
         by_tp: dict[TopicPartition, list[Record]] = {}
         for record in records:

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from api.metrics import Workers
+from api.metrics import Stores, Workers
 from commands.notifier.loop import Notifier
 from commands.processor.meters import ACCEPTED, REFUSED, REPEATED
 from commands.processor.process import CommandsProcess
@@ -39,6 +39,7 @@ def registry_of(
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     registry.register(Workers())
+    registry.register(Stores())
     registry.register(WriterMetrics(process, event_log, clock))
     registry.register(ReconcilerMetrics(reconciler))
     registry.register(NotifierMetrics(notifier))

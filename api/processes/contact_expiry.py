@@ -75,6 +75,7 @@ async def sweep(ctx: AppContext, now_ms: int) -> int:
         (due, last), _ = await ctx.turns.run(_some_due(ctx, after, now_ms))
         await delete_contacts(ctx, due)
         deleted += len(due)
+        ctx.metrics.contacts_deleted += len(due)
         if last is None:
             return deleted
         after = last

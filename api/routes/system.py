@@ -17,7 +17,7 @@ from api.contract import operations as docs
 from api.contract.asyncapi import asyncapi_document
 from api.contract.responses import HealthOut, NotReady, ProblemTypeOut
 from api.edge import json_response
-from api.metrics import Counts, Gauges, Workers
+from api.metrics import ChunkTimes, Counts, Gauges, Stores, Workers
 from api.problems import PROBLEMS, Problem
 from api.representations import to_json
 from projections.feed import FoldStatus
@@ -88,6 +88,8 @@ def metrics_registry(ctx: AppContext) -> CollectorRegistry:
     registry.register(ctx.metrics)
     registry.register(ctx.loop_lag)
     registry.register(Workers())
+    registry.register(Stores())
+    registry.register(ChunkTimes(lambda: ctx.projector.chunk_s))
     registry.register(Gauges(lambda: _gauges(ctx)))
     ended, reloads = ctx.connections.ended, ctx.tokens.reloads
     registry.register(Counts("ledger_http_connections_ended", "Connections closed by the server.", "why", ended))

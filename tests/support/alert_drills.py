@@ -62,6 +62,8 @@ HEALTHY: Mapping[str, str] = {
     series("ledger_worker_restarts_total", "s1", worker="contacts"): "0+0x20 1+0x69",
     series("process_open_fds", "s1"): always(900),
     series("process_max_fds", "s1"): always(65_536),
+    series("ledger_rocksdb_writes_stopped", "s1"): "0+0x20 1+0x1 0+0x68",
+    series("ledger_rocksdb_background_errors", "s1"): always(0),
     series("ledger_commands_log_clock_skew_seconds", "c1", partition="0"): always(-0.01),
     series("ledger_clock_skew_seconds", "s1", partition="0"): always(0.01),
     **{
@@ -123,6 +125,8 @@ DRILLS: Mapping[str, Drill] = {
         {series("ledger_worker_restarts_total", "s1", worker="contacts"): rising(1)}, SERVE_1 | {"worker": "contacts"}
     ),
     "OrderLedgerManyOpenFiles": Drill({series("process_open_fds", "s1"): always(60_000)}, SERVE_1),
+    "OrderLedgerStoreWritesStopped": Drill({series("ledger_rocksdb_writes_stopped", "s1"): always(1)}, SERVE_1),
+    "OrderLedgerStoreErrors": Drill({series("ledger_rocksdb_background_errors", "s1"): always(1)}, SERVE_1),
     "OrderLedgerClockSkew": Drill(
         {series("ledger_clock_skew_seconds", "s1", partition="0"): always(-7)}, SERVE_1 | {"partition": "0"}
     ),
