@@ -170,7 +170,9 @@ def test_a_contact_that_arrives_after_its_erasure_is_found_by_the_sweep_too(ledg
         assert time.monotonic() < deadline
         time.sleep(0.01)
     contacts.late()
+    deleted = ledger.context.metrics.contacts_deleted
     assert ledger.run(sweep(ledger.context, now_ms())) == 1
+    assert ledger.context.metrics.contacts_deleted == deleted + 1
     assert last_of_each(ledger)[order_id] == [None]
 
 
