@@ -42,13 +42,13 @@ function isOfNetwork(error) {
 
 /**
  * Follow a stream until `signal` aborts: `heard(message)` for each message, `state("live" | "waiting")` when that changes. `last` is
- * the id after which to begin. Ends quietly for a problem that no retry mends (a token that expired, an order that is gone).
+ * the id after which to begin; without it, `query` says where. Ends quietly for a problem that no retry mends (a token that expired, an order that is gone).
  */
-export async function follow(path, { last, signal, heard, state }) {
+export async function follow(path, { query, last, signal, heard, state }) {
   let wait = FIRST_MS;
   while (!signal.aborted) {
     try {
-      const response = await openStream(path, { last, signal });
+      const response = await openStream(path, { query, last, signal });
       state("live");
       for await (const message of messages(response)) {
         wait = FIRST_MS;
@@ -101,6 +101,39 @@ function visible(signal) {
     const options = { signal, once: true };
     if (document.hidden) document.addEventListener("visibilitychange", done, options);
   });
+}
+
+/**
+ * Call `work()` now, again `after` ms or more after the last call whenever it was asked for, and again after each failure, while the
+ * page is visible and until `signal` aborts. Returns what asks. `failed(error)` gets the first failure in a row.
+ */
+export function whenAsked(work, { after, signal, failed }) {
+  let failures = 0;
+  let wake = () => {};
+  let isAsked = true;
+  async function run() {
+    while (!signal.aborted) {
+      if (!isAsked) await new Promise((done) => (wake = done));
+      if (document.hidden) await visible(signal);
+      isAsked = false;
+      try {
+        await work();
+        failures = 0;
+      } catch (error) {
+        if (signal.aborted) return;
+        failures += 1;
+        isAsked = true;
+        if (failures === 1) failed(error);
+      }
+      await pause(Math.min(MOST_MS, after * 2 ** failures), signal).catch(() => {});
+    }
+  }
+  signal.addEventListener("abort", () => wake(), { once: true });
+  run();
+  return () => {
+    isAsked = true;
+    wake();
+  };
 }
 
 /** A mark that says whether what is shown is current. Returns [element, state function]. */

@@ -6,13 +6,14 @@
 import { addressOf, read } from "./api.js";
 import { announce, empty, h, show } from "./dom.js";
 import { count } from "./format.js";
-import { liveMark, repeat } from "./live.js";
+import { follow, liveMark, repeat, whenAsked } from "./live.js";
 import { orderRow, orderTable } from "./order_table.js";
 import { failure } from "./toasts.js";
 import { capital, STATUSES } from "./words.js";
 
 const PAGE = 50;
-const LIVE_MS = 3_000;
+const SEARCHED_MS = 30_000; // a search by e-mail address is audited
+const LEAST_MS = 1_000; // between two reads, however many events there are
 // What to find by: the parameter of `listOrders`. Alone: it excludes every filter.
 const FIND = { number: "Number", reference: "Reference", email: "E-mail address", customer_id: "Customer" };
 const ALONE = new Set(["number", "email"]);
@@ -142,8 +143,18 @@ class OrderList {
     show(this.body);
     show(this.foot);
     show(this.said, h("p", { class: "muted" }, "Reading…"));
-    const every = wanted.email || wanted.number ? LIVE_MS * 10 : LIVE_MS; // a search by e-mail address is audited
-    await repeat(() => this.refresh(signal), { every, signal, state: this.state, failed: (error) => this.fail(error) });
+    const failed = (error) => this.fail(error);
+    if (wanted.email || wanted.number) {
+      await repeat(() => this.refresh(signal), { every: SEARCHED_MS, signal, state: this.state, failed });
+      return;
+    }
+    const ask = whenAsked(() => this.refresh(signal), { after: LEAST_MS, signal, failed });
+    const state = (now) => {
+      this.state(now);
+      if (now === "live") ask(); // for what happened before the stream was there
+    };
+    const query = { start: "end", customer: wanted.customer_id };
+    await follow("events", { query, signal, heard: ask, state });
   }
 
   async refresh(signal) {
