@@ -19,6 +19,7 @@ from ledger.errors import LogError
 from ledger.histogram import Histogram
 from ledger.log import EventLog, TopicPartition
 from ledger.log_clock import LogClock
+from ledger.reading import of_led
 
 PREFIX = "ledger_commands_"
 
@@ -124,7 +125,7 @@ class WriterMetrics(Collector):
         folded = {tp: at for loop in loops if loop.follows and not loop.owns for tp, at in loop.folded().items()}
         reachable = GaugeMetricFamily(PREFIX + "log_reachable", "1 if the log answered this scrape.")
         try:
-            ends = self._log.ends([*decided, *folded]) if decided or folded else {}
+            ends, _ = of_led(self._log.ends, [*decided, *folded])
         except LogError:
             reachable.add_metric((), 0)
             yield reachable
@@ -134,12 +135,13 @@ class WriterMetrics(Collector):
         yield _gauge("behind", "Commands of an own partition that are not decided yet.", "partition", _behind(decided, ends))
         standby = {str(tp.partition): 0.0 for tp in folded}
         for tp, at in folded.items():
-            standby[str(tp.partition)] += max(0, ends[tp] - at)
+            standby[str(tp.partition)] += max(0, ends.get(tp, at) - at)
         yield _gauge("standby_behind", "Offsets between the fold of a followed partition and its end.", "partition", standby)
 
 
 def _behind(positions: dict[TopicPartition, int], ends: dict[TopicPartition, int]) -> dict[str, float]:
-    return {str(tp.partition): float(max(0, ends[tp] - at)) for tp, at in positions.items()}
+    """A partition without a leader is missing: nobody knows its end."""
+    return {str(tp.partition): float(max(0, ends[tp] - at)) for tp, at in positions.items() if tp in ends}
 
 
 class ReconcilerMetrics(Collector):
