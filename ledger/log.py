@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple, Protocol
 
 from ledger.durability import Durability
-from ledger.errors import EncodeError, LogError, TopicMismatch
+from ledger.errors import EncodeError, LogError, LogUnavailable, TopicMismatch
 from ledger.topics import MAX_RECORD_BYTES, TopicSpec
 
 Headers = tuple[tuple[str, bytes], ...]
@@ -38,6 +38,14 @@ class TopicPartition(NamedTuple):
 
     topic: str
     partition: int
+
+
+class NoLeader(LogUnavailable):
+    """Some of the partitions, `missing`, have no leader now. The log can be asked about the others."""
+
+    def __init__(self, missing: Iterable[TopicPartition]) -> None:
+        self.missing = frozenset(missing)
+        super().__init__(f"no broker leads {', '.join(f'{tp.topic}/{tp.partition}' for tp in sorted(self.missing))}")
 
 
 class Record(NamedTuple):

@@ -3,10 +3,25 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from ledger.log import Reader, Record, TopicPartition
+from ledger.log import NoLeader, Reader, Record, TopicPartition
 from ledger.log_identity import EndWatch
+
+
+def of_led(
+    ask: Callable[[list[TopicPartition]], dict[TopicPartition, int]], partitions: Iterable[TopicPartition]
+) -> tuple[dict[TopicPartition, int], frozenset[TopicPartition]]:
+    """What `ask` answers about those of `partitions` that have a leader, and the others. Raises `LogError` like `ask`."""
+    missing: frozenset[TopicPartition] = frozenset()
+    left = list(partitions)
+    while left:
+        try:
+            return ask(left), missing
+        except NoLeader as exc:
+            missing |= exc.missing
+            left = [tp for tp in left if tp not in missing]
+    return {}, missing
 
 
 def committed(

@@ -67,7 +67,13 @@ class FoldStatus:
     records: int  # folded since start
     chunks: int  # folded since start
     failure: str | None
+    led_staleness_ms: int | None  # the same of the partitions that have a leader
+    leaderless: frozenset[TopicPartition] = frozenset()  # partitions that had none at the last check
     held_back_s: float = 0.0  # at the last check, how long an open transaction has blocked readers of a partition
+
+    def is_leaderless(self, partition: int) -> bool:
+        """Whether one of the topics has no leader for this partition: nothing is decided or read there, whatever others do."""
+        return any(tp.partition == partition for tp in self.leaderless)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +96,15 @@ class Chunk:
 class Check:
     """The watchdog's last check of the end of the log. Everything committed by `current_at` (monotonic, s) is folded.
 
-    None until that was the case once since the start.
+    None until that was the case once since the start. `led_at`: the same of the partitions that have a leader.
     """
 
     answered: bool = False
     behind: int | None = None
     current_at: float | None = None
     held_back_s: float = 0.0  # how long an open transaction has blocked a committed end
+    led_at: float | None = None
+    leaderless: frozenset[TopicPartition] = frozenset()
 
 
 class Feed:
@@ -262,10 +270,15 @@ class Feed:
         # At a start, the watchdog gets an answer of the log before the reader does: a ready node is connected.
         heard_at = self._heard_at if current_at is None else max(self._heard_at, current_at)
         connected = now - heard_at < SILENT_S
+        led_at, fresh_at = check.led_at, now if connected else heard_at
         if current_at is None:
             current_at = self.known_current_at
+        elif check.answered and not check.behind and not check.leaderless:
+            current_at = fresh_at
+        if led_at is None:
+            led_at = current_at
         elif check.answered and not check.behind:
-            current_at = now if connected else heard_at
+            led_at = fresh_at
         begun = self.begun.is_set()
         return FoldStatus(
             begun=begun,
@@ -275,6 +288,8 @@ class Feed:
             caught_up=check.current_at is not None,
             behind=check.behind,
             staleness_ms=None if current_at is None else int((now - current_at) * 1000),
+            led_staleness_ms=None if led_at is None else int((now - led_at) * 1000),
+            leaderless=check.leaderless,
             idle_ms=None if self._folded_at is None else int((now - self._folded_at) * 1000),
             records=self._records,
             chunks=self._chunks,

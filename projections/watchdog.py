@@ -9,12 +9,14 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import TypeVar
 
 import structlog
 
 from ledger.errors import LogError
-from ledger.log import EventLog, TopicPartition
+from ledger.log import EventLog, NoLeader, TopicPartition
+from ledger.reading import of_led
 from ledger.supervision import WorkerThread
 from projections.feed import Check, Feed, Folder, FoldStuck, leave
 
@@ -89,12 +91,15 @@ class Watchdog:
         """Compare the fold with the end of the log. Returns whether it is there."""
         asked_at, before = time.monotonic(), self._feed.check
         try:
-            ends = self._log.ends(partitions, "read_committed")
-            written = self._log.ends(partitions, "read_uncommitted")
+            ends, leaderless = of_led(self._log.ends, partitions)
+            if partitions and not ends:
+                raise NoLeader(leaderless)
+            written, lost = of_led(lambda tps: self._log.ends(tps, "read_uncommitted"), ends)
+            ends, leaderless = {tp: ends[tp] for tp in written}, leaderless | lost
         except LogError as exc:
             if before.answered:
                 log.warning("log does not answer, reads continue and are stale", error=str(exc))
-            self._feed.check = Check(False, before.behind, before.current_at, before.held_back_s)
+            self._feed.check = replace(before, answered=False)
             self._stuck = {}
             return False
         below = self._ask(lambda: self._feed.below(ends))
@@ -102,9 +107,14 @@ class Watchdog:
             below = self._ask(lambda: self._feed.below(ends))  # records that were just committed are on their way
         behind = sum(end - offset for offset, end in below.values())
         held_back_s = self._held_back_s(ends, written)
-        self._feed.check = Check(True, behind, before.current_at if below else asked_at, held_back_s)
+        led_at = before.led_at if below else asked_at
+        current_at = before.current_at if leaderless else led_at
+        self._feed.check = Check(True, behind, current_at, held_back_s, led_at, leaderless)
         if not before.answered:
             log.info("log answers", behind=behind)
+        if leaderless != before.leaderless:
+            places = [f"{tp.topic}/{tp.partition}" for tp in sorted(leaderless)]
+            (log.warning if places else log.info)("partitions without a leader", partitions=places)
         self._judge({tp: offset for tp, (offset, _) in below.items()})
         return not below
 

@@ -21,6 +21,7 @@ from ledger.errors import LogError
 from ledger.histogram import Histogram
 from ledger.log import EventLog, TopicPartition
 from ledger.log_clock import LogClock
+from ledger.reading import of_led
 
 PREFIX = "ledger_commands_"
 STANDBY_BEHIND = 10_000  # offsets that a take-over folds in half a second
@@ -54,7 +55,8 @@ def readiness(process: CommandsProcess, event_log: EventLog) -> tuple[bool, dict
     folded = _standby(loops)
     behind: float | None
     try:
-        behind = sum(_offsets_behind(folded, event_log.ends(folded, timeout_s=READY_S)).values()) if folded else 0
+        ends, _ = of_led(lambda tps: event_log.ends(tps, timeout_s=READY_S), folded)
+        behind = sum(_offsets_behind(folded, ends).values())
     except LogError:
         behind = None
     checks = {
@@ -143,7 +145,7 @@ class WriterMetrics(Collector):
         folded = _standby(loops)
         reachable = GaugeMetricFamily(PREFIX + "log_reachable", "1 if the log answered this scrape.")
         try:
-            ends = self._log.ends([*decided, *folded]) if decided or folded else {}
+            ends, _ = of_led(self._log.ends, [*decided, *folded])
         except LogError:
             reachable.add_metric((), 0)
             yield reachable
@@ -157,10 +159,10 @@ class WriterMetrics(Collector):
 
 
 def _offsets_behind(positions: dict[TopicPartition, int], ends: dict[TopicPartition, int]) -> dict[str, float]:
-    """By partition, in all its topics."""
+    """By partition, in all its topics. A topic's partition without a leader does not count: nobody knows its end."""
     behind = {str(tp.partition): 0.0 for tp in positions}
     for tp, at in positions.items():
-        behind[str(tp.partition)] += max(0, ends[tp] - at)
+        behind[str(tp.partition)] += max(0, ends.get(tp, at) - at)
     return behind
 
 

@@ -51,7 +51,7 @@ async def ready(call: Call) -> Response:
     checks = {
         "fold": "ok" if status.folding else "stopped" if status.begun else "waiting",
         "caught_up": "ok" if status.caught_up else f"behind by {'?' if status.behind is None else status.behind}",
-        "log": "ok" if status.connected else "connecting" if status.connecting else "away",
+        "log": _log_check(status),
     }
     reason = _not_ready(ctx, status)
     if reason:
@@ -61,6 +61,13 @@ async def ready(call: Call) -> Response:
     else:
         body = HealthOut("ready", checks)
     return json_response(to_json(body), 503 if reason else 200, {"Retry-After": "1"} if reason else {})
+
+
+def _log_check(status: FoldStatus) -> str:
+    if not status.connected:
+        return "connecting" if status.connecting else "away"
+    places = ", ".join(f"{tp.topic}/{tp.partition}" for tp in sorted(status.leaderless))
+    return f"no leader: {places}" if places else "ok"
 
 
 def _not_ready(ctx: AppContext, status: FoldStatus) -> NotReady | None:
@@ -108,6 +115,8 @@ def metrics_registry(ctx: AppContext) -> CollectorRegistry:
 
 def _gauges(ctx: AppContext) -> Iterable[tuple[str, str, str, dict[str, float]]]:
     status = ctx.status()
+    text = "Partitions of the ledger's topics that no broker leads."
+    yield "ledger_log_partitions_without_leader", text, "", {"": len(status.leaderless)}
     yield "ledger_fold_connected", "1 while the log answers, else 0.", "", {"": float(status.connected)}
     if status.behind is not None:
         yield "ledger_fold_behind", "Offsets between the fold and the end of the log.", "", {"": status.behind}

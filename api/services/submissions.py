@@ -164,7 +164,10 @@ class Submissions:
         status, partition = self._status(), self._partition_of(order_id)
         if not status.connected:
             raise NotDurable("the log does not answer")
-        if status.staleness_ms is None or status.staleness_ms > LAGGING_MS:
+        staleness_ms = status.staleness_ms if status.is_leaderless(partition) else status.led_staleness_ms
+        if staleness_ms is None or staleness_ms > LAGGING_MS:
+            if status.is_leaderless(partition):
+                raise NotDurable(f"no broker leads partition {partition}")
             raise NotCaughtUp("This node has not folded the whole log; another node may have.")
         if self.waiting >= MAX_WAITING:
             raise Overloaded(f"{self.waiting} commands are waiting for their outcome")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import contextmanager
@@ -29,7 +29,7 @@ from ledger.errors import LogError, LogUnavailable
 from ledger.kafka.connection import AWAY, ClientLog, client_config, from_exception, kafka_error
 from ledger.kafka.lease import progress_group
 from ledger.kafka.settings import KafkaSettings
-from ledger.log import Isolation, TopicPartition, compare_topic
+from ledger.log import Isolation, NoLeader, TopicPartition, compare_topic
 from ledger.topics import TopicSpec
 
 REQUEST_TIMEOUT_S = 10.0
@@ -101,7 +101,7 @@ def _offsets(
 ) -> dict[TopicPartition, int]:
     """The offset for `spec` in each partition; -1 if it is a time and no record is that recent.
 
-    Raises `LogUnavailable` if a partition gives no valid answer now.
+    Raises `NoLeader`, or `LogUnavailable` if a partition gives no valid answer now.
     """
     timed = spec not in (EARLIEST, LATEST)
     asked = {KafkaTopicPartition(t, p): TopicPartition(t, p) for t, p in wanted}
@@ -110,10 +110,18 @@ def _offsets(
     deadline = time.monotonic() + timeout_s
     with asking(settings, "reading offsets") as client:
         # Connects first: otherwise one call in 25 hangs for 1-3 s while librdkafka waits for its first metadata.
-        client.list_topics(timeout=timeout_s)
+        topics = client.list_topics(timeout=timeout_s).topics
+        if missing := leaderless(topics, asked.values()):
+            raise NoLeader(missing)  # list_offsets would wait for them until its time-out, and answer for none
         futures = client.list_offsets(dict.fromkeys(asked, spec), isolation_level=LEVELS[isolation], request_timeout=timeout_s)
         offsets = {asked[tp]: _answer(f, max(0.0, deadline - time.monotonic())).offset for tp, f in futures.items()}
     return refuse_unknown(offsets, least=-1 if timed else 0)
+
+
+def leaderless(topics: Mapping[str, TopicMetadata], wanted: Iterable[TopicPartition]) -> list[TopicPartition]:
+    """Those of `wanted` that exist and have no leader, as the metadata says."""
+    known = {TopicPartition(name, p): one for name, topic in topics.items() for p, one in topic.partitions.items()}
+    return [tp for tp in wanted if tp in known and known[tp].leader < 0]
 
 
 def refuse_unknown(offsets: dict[TopicPartition, int], least: int) -> dict[TopicPartition, int]:

@@ -13,8 +13,8 @@ from api import call
 from api import replies as outcomes
 from api.services import submissions
 from commands.idempotency import command_id_of, order_id_of
-from ledger.errors import LogUnavailable
-from ledger.log import Acked, NewRecord, OnAck, Sender
+from ledger.errors import LogUnavailable, NotDurable
+from ledger.log import Acked, NewRecord, OnAck, Sender, TopicPartition
 from ledger.memory.log import MemoryLog
 from ledger.memory.store import MemoryStore
 from ledger.topics import Topics
@@ -325,3 +325,22 @@ def test_nobody_is_left_waiting_in_the_projector(ledger: RunningLedger) -> None:
     while ledger.context.projector.waiters._outcomes:
         assert time.monotonic() < deadline, ledger.context.projector.waiters._outcomes
         time.sleep(0.01)
+
+
+def test_a_partition_without_a_leader_refuses_only_its_own_commands(ledger: RunningLedger) -> None:
+    with another_node(ledger, folding=False) as node:  # so that nothing but the test sets the status
+        lost = TopicPartition(node.topics.events, 0)
+        node.status.staleness_ms, node.status.leaderless = 2 * submissions.LAGGING_MS, frozenset({lost})
+        partitions = set()
+        for number in range(40):
+            order_id = f"ord_{number}"
+            partitions.add(partition := node.context.partition_of(order_id))
+            if partition == 0:
+                with pytest.raises(NotDurable, match="no broker leads partition 0"):
+                    node.context.submissions.refuse_overload(order_id)
+            else:
+                node.context.submissions.refuse_overload(order_id)
+        assert partitions == {0, 1, 2, 3}
+        ready = node.client().get("/ready")
+        assert (ready.status_code, ready.json()["checks"]["log"]) == (200, f"no leader: {lost.topic}/0")
+        assert int(node.client().get("/orders").headers["ledger-staleness-ms"]) > 0

@@ -59,6 +59,7 @@ HEALTHY: Mapping[str, str] = {
     series("up", "s1"): always(1),
     series("ledger_commands_log_reachable", "c1"): always(1),
     series("ledger_fold_connected", "s1"): always(1),
+    series("ledger_log_partitions_without_leader", "s1"): "0+0x20 1+0x0 0+0x69",
     series("ledger_worker_restarts_total", "s1", worker="contacts"): "0+0x20 1+0x69",
     series("process_open_fds", "s1"): always(900),
     series("process_max_fds", "s1"): always(65_536),
@@ -121,6 +122,7 @@ DRILLS: Mapping[str, Drill] = {
     "OrderLedgerNoServe": Drill({series("up", "s1"): None}),
     "OrderLedgerProcessDown": Drill({series("up", "c1"): always(0)}, COMMANDS_1),
     "OrderLedgerKafkaUnreachable": Drill({series("ledger_commands_log_reachable", "c1"): always(0)}, COMMANDS_1),
+    "OrderLedgerPartitionWithoutLeader": Drill({series("ledger_log_partitions_without_leader", "s1"): always(1)}),
     "OrderLedgerWorkerRestarts": Drill(
         {series("ledger_worker_restarts_total", "s1", worker="contacts"): rising(1)}, SERVE_1 | {"worker": "contacts"}
     ),

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 
 from api.context import AppContext
 from ledger.errors import LogUnavailable
-from ledger.log import Reader
+from ledger.log import Reader, TopicPartition
 from ledger.memory.log import MemoryLog
 from projections.feed import FoldStatus
 from tests.support.patience import PATIENCE_S
@@ -30,6 +30,7 @@ class AdjustableStatus:
     behind: int | None = 0
     staleness_ms: int | None = 0
     held_back_s: float = 0.0
+    leaderless: frozenset[TopicPartition] = frozenset()
 
     def __call__(self) -> FoldStatus:
         return FoldStatus(
@@ -40,6 +41,8 @@ class AdjustableStatus:
             caught_up=self.caught_up,
             behind=self.behind,
             staleness_ms=self.staleness_ms,
+            led_staleness_ms=0 if self.leaderless else self.staleness_ms,
+            leaderless=self.leaderless,
             idle_ms=None,
             records=0,
             chunks=0,
