@@ -17,6 +17,7 @@ TOKENS_RELOAD = "tokens_reload"
 LOG_ADOPTION = "log_adoption"  # a node took a log as it is, instead of the one from before
 GAP_ACCEPTANCE = "gap_acceptance"  # commands that were deleted before they were decided were given up
 WRITERS_CHANGE = "writers_change"  # the number of writers was set
+LOG_COPY = "log_copy"  # the ledger was copied to more partitions
 ORDER_FREEZE, ORDER_THAW = "order_freeze", "order_thaw"
 ACTIONS = (
     CONTACT_READ,
@@ -29,6 +30,7 @@ ACTIONS = (
     ORDER_FREEZE,
     ORDER_THAW,
     WRITERS_CHANGE,
+    LOG_COPY,
 )
 
 DONE = "done"
