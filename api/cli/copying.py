@@ -198,12 +198,12 @@ class Copying:
     def _event(self, record: Record, command_log: bytes) -> NewRecord:
         try:
             event = event_codec().decode(record.value)
-            made = self._making.event(record)
+            copied = self._making.event(record)
         except DecodeError as exc:
             raise ConfigError(f"the event {record.partition}-{record.offset} cannot be read: {exc}") from None
         if event.command_log == command_log:
             self._decided(record.partition, event.command_offset)
-        return made
+        return copied
 
     def _decided(self, partition: int, offset: int) -> None:
         self._copied.decided[partition] = max(self._copied.decided.get(partition, 0), offset + 1)
@@ -239,8 +239,8 @@ class Copying:
 
         with closing(self._log.sender("copy")) as sender:
             for record in committed_records(self._log, self._log.starts(ends, timeout_s=ENDS_S), ends, bar, self._stopping):
-                if (made := self._making.contact(record)) is not None:
-                    sender.send(made, answered)
+                if (copied := self._making.contact(record)) is not None:
+                    sender.send(copied, answered)
                     self._copied.contacts += 1
                     if self._copied.contacts % BATCH == 0:
                         _flush(sender.flush(WRITER_S), errors)
@@ -262,10 +262,10 @@ class Copying:
                 if record.topic == self._new.events:
                     content.add(decode(record.value))
             checker.finish()
-        made = self._making.content
-        if (content.events, content.digest) != (made.events, made.digest):
+        written = self._making.content
+        if (content.events, content.digest) != (written.events, written.digest):
             raise NotTheSame(
-                f"copied {made.events} events with content {made.digest}, read {content.events} with {content.digest}"
+                f"copied {written.events} events with content {written.digest}, read {content.events} with {content.digest}"
             )
         self._copied.digest = content.digest
 

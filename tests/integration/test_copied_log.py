@@ -94,8 +94,8 @@ def test_orders_contacts_and_answers_are_the_same_and_the_ledger_continues() -> 
         numbers = {order["number"] for order in orders}
         numbers |= {decided(client, "/orders", order_body()).json()["number"] for _ in range(20)}
         assert len(numbers) == 60
-        found = client.get("/orders", params={"number": orders[3]["number"]}).json()["data"]
-        assert [order["order_id"] for order in found] == [orders[3]["order_id"]]
+        listed = client.get("/orders", params={"number": orders[3]["number"]}).json()["data"]
+        assert [order["order_id"] for order in listed] == [orders[3]["order_id"]]
 
 
 def without_position(row: dict[str, Any]) -> dict[str, Any]:
