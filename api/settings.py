@@ -79,7 +79,7 @@ class Settings(BaseSettings):
         default=4,
         ge=1,
         le=1000,
-        description="partitions of the order topics, used when they are created; cannot be changed later",
+        description="partitions of the order topics, used when they are created; changed by `order-ledger copy-log`",
     )
     writers: int = Field(
         default=1,

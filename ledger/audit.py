@@ -19,6 +19,7 @@ GAP_ACCEPTANCE = "gap_acceptance"  # commands that were deleted before they were
 WRITERS_CHANGE = "writers_change"  # the number of writers was set
 WEBHOOK_CHANGE = "webhook_change"  # an endpoint was set, deleted, begun elsewhere, or got a new secret
 WEBHOOK_KEY_READ = "webhook_key_read"  # the secret of an endpoint was shown
+LOG_COPY = "log_copy"  # the ledger was copied to more partitions
 ORDER_FREEZE, ORDER_THAW = "order_freeze", "order_thaw"
 ACTIONS = (
     CONTACT_READ,
@@ -33,6 +34,7 @@ ACTIONS = (
     WRITERS_CHANGE,
     WEBHOOK_CHANGE,
     WEBHOOK_KEY_READ,
+    LOG_COPY,
 )
 
 DONE = "done"

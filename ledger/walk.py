@@ -219,7 +219,7 @@ class Walk:
             total = total_of(content.lines, content.adjustments)
             if total != event.total_minor:
                 yield fault("total_minor", f"is {event.total_minor}, lines and adjustments add up to {total}")
-            if event.imported is None and not is_number_of(content.number, event.order_id, self._partition):
+            if event.imported is None and not is_number_of(content.number, event.order_id, self._partition, self._partitions):
                 yield fault("placed", f"the number {content.number} does not belong to this order")
         else:
             yield from _faults_of_step(before, event, after, fault)

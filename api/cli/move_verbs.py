@@ -14,6 +14,8 @@ from api.cli.options import (
     DataDir,
     Token,
     Url,
+    Why,
+    Yes,
     api_of,
     err,
     kafka_of,
@@ -65,6 +67,27 @@ def import_log(
     from api.cli.archive import run_import_log
 
     raise typer.Exit(run_import_log(kafka_of(data_dir), settings_of(data_dir), file, check, out, err))
+
+
+@app.command("copy-log", rich_help_panel=MOVE)
+def copy_log(
+    partitions: Annotated[int, typer.Option(help="The new number of partitions, a multiple of the one now.", min=2, max=1000)],
+    to_prefix: Annotated[str, typer.Option("--to-prefix", help="TOPIC_PREFIX of the copy.")],
+    why: Why,
+    yes: Yes = False,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    as_json: AsJson = False,
+) -> None:
+    """Copy the ledger to more partitions, in topics with another prefix, prove the copy, and close the old ledger.
+
+    Stop every node first, `serve` before `commands`, so that every command is decided. Orders, contacts, notes and the answers to
+    retries are the same in the copy; its chain is a new one. Until the last step, the old ledger is as it was. It is recorded in
+    the audit.
+    """
+    from api.cli.copying import CopyOptions, run_copy_log
+
+    options = CopyOptions(why=why, yes=yes, prefix=to_prefix, partitions=partitions)
+    raise typer.Exit(run_copy_log(kafka_of(data_dir), settings_of(data_dir), options, terminal(as_json), typer.confirm))
 
 
 @app.command("import-orders", rich_help_panel=MOVE)

@@ -26,6 +26,8 @@ DataDir = Annotated[
     Path, typer.Option("--data-dir", help="Directory where `up` keeps everything: broker, databases, logs, keys.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+Why = Annotated[str, typer.Option("--why", help="The reason, for the audit. No personal data.", show_default=False)]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
 WithParent = Annotated[bool, typer.Option("--with-parent", hidden=True)]
 Url = Annotated[str | None, typer.Option(envvar="LEDGER_URL", help="URL of the API; default: that of the running `up`.")]
 Token = Annotated[

@@ -6,14 +6,12 @@ from typing import Annotated
 
 import typer
 
-from api.cli.options import DEFAULT_DATA_DIR, REPAIR, AsJson, DataDir, kafka_of, settings_of, terminal
+from api.cli.options import DEFAULT_DATA_DIR, REPAIR, AsJson, DataDir, Why, Yes, kafka_of, settings_of, terminal
 
 app = typer.Typer()
 writers_app = typer.Typer(help="How many writers share the partitions: show them, change their number.", no_args_is_help=True)
 app.add_typer(writers_app, name="writers", rich_help_panel=REPAIR)
 
-Why = Annotated[str, typer.Option("--why", help="The reason, for the audit. No personal data.", show_default=False)]
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
 OrderId = Annotated[str, typer.Argument(help="The order's id.")]
 
 

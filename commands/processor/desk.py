@@ -35,7 +35,7 @@ from ledger.events import NO_HASH, OrderEvent, OrderRefusal
 from ledger.evolve import evolve
 from ledger.log import NewRecord, Record, refuse_oversized
 from ledger.order import FoldError, Order
-from ledger.order_numbers import free_number
+from ledger.order_numbers import free_number, place_of
 from ledger.outcomes import Outcome, decode_outcome, event_row, outcome_key, refusal_row, reused_key
 from ledger.schemas.codec import event_codec, link_of, refusal_codec
 from ledger.store import Store
@@ -334,7 +334,7 @@ class Desk:
             return "" if self._in_use(own) else own
         if command.operation not in (Operation.PLACE_ORDER, Operation.IMPORT_ORDER):
             return ""
-        return free_number(command.order_id, self.partition, self._in_use)
+        return free_number(command.order_id, place_of(self.partition, self._partitions), self._in_use)
 
     def _in_use(self, number: str) -> bool:
         return self._get(b"n/" + number.encode()) is not None

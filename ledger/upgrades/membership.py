@@ -28,7 +28,7 @@ from ledger.schemas.versions import schema_versions
 from ledger.supervision import WorkerThread
 from ledger.topics import Topics
 from ledger.upgrades.control import Control
-from ledger.upgrades.records import ANNOUNCE_EVERY_MS, LEVEL_KEY, View, announcement, node_key, schema_record
+from ledger.upgrades.records import ANNOUNCE_EVERY_MS, LEVEL_KEY, Moved, View, announcement, node_key, schema_record
 
 POLL_S, MAX_WAIT_MS = 0.2, 1_000
 USE_AFTER_S = 15.0  # every other node sees it within a second or two
@@ -42,6 +42,16 @@ class ProgramTooOld(ConfigError):
     """The ledger may contain what this program cannot read. Start a later one."""
 
     code = "program_too_old"
+
+
+class LedgerMoved(ConfigError):
+    """The ledger was copied to other topics, and this one is closed. The message says where it is."""
+
+    code = "ledger_moved"
+
+    def __init__(self, moved: Moved) -> None:
+        where = f"TOPIC_PREFIX={moved.prefix} with PARTITIONS={moved.partitions}"
+        super().__init__(f"this ledger was copied to {where}, and is closed")
 
 
 class NotAllUpgraded(ConfigError):
@@ -84,7 +94,7 @@ class Membership:
 
         `new_ledger`: its topics were created just now, so the level of this program is in use from the start.
 
-        Raises `ProgramTooOld`, `LogError`.
+        Raises `ProgramTooOld`, `LedgerMoved`, `LogError`.
         """
         view = self._control.read(self._view)
         self._refuse()
@@ -96,7 +106,7 @@ class Membership:
         self._control.read(view)
         try:
             self._refuse()
-        except ProgramTooOld:
+        except (LedgerMoved, ProgramTooOld):
             self._control.write([(self._key, None)])
             raise
         self._learn()
@@ -150,6 +160,8 @@ class Membership:
                     self._announce_at = time.monotonic() + ANNOUNCE_EVERY_MS / 1000
 
     def _refuse(self) -> None:
+        if (moved := self._view.moved) is not None:
+            raise LedgerMoved(moved)
         if self._view.level > self._level:
             raise ProgramTooOld(
                 f"this ledger uses feature level {self._view.level}, raised by version {self._view.raised_by}; this program, "

@@ -4,6 +4,7 @@
     schema/<id>            {"topic", "version", "schema"}: of a topic (name without prefix), `schema` as text
     node/<kind>/<name>     {"level", "program"}: a running `commands` or `serve`, repeated every minute; deleted at its stop
     level                  {"level", "program"}: the feature level in use, and which program raised it
+    moved                  {"prefix", "partitions"}: the ledger was copied to other topics, and this one is closed
 
 JSON, because whoever reads an Avro record needs its schema first.
 """
@@ -24,7 +25,9 @@ from ledger.schemas.versions import SchemaVersion, published
 ANNOUNCE_EVERY_MS = MINUTE_MS
 # Five announcements are missing: the node was killed, or has been unreachable for so long that it no longer takes part.
 LIVES_MS = 5 * ANNOUNCE_EVERY_MS
-LEVEL_KEY, SCHEMA, NODE = b"level", b"schema/", b"node/"
+LEVEL_KEY, SCHEMA, NODE, MOVED_KEY = b"level", b"schema/", b"node/", b"moved"
+# Above every level: programs that do not know the record `moved` refuse a closed ledger, too.
+CLOSED_LEVEL = 1_000_000
 
 
 class Published(Struct, frozen=True):
@@ -42,6 +45,13 @@ class Announced(Struct, frozen=True):
     program: str
 
 
+class Moved(Struct, frozen=True):
+    """Where the ledger is now: the prefix of its topics, and how many partitions it has there."""
+
+    prefix: str
+    partitions: int
+
+
 @dataclass(frozen=True, slots=True)
 class Node:
     """A node that announced itself. `at_ms`: when it last did, by the log's clock."""
@@ -53,6 +63,7 @@ class Node:
 
 
 _encode = msgspec.json.Encoder().encode
+_decode_moved = msgspec.json.Decoder(Moved).decode
 _decode_published, _decode_announced = msgspec.json.Decoder(Published).decode, msgspec.json.Decoder(Announced).decode
 
 
@@ -71,6 +82,11 @@ def announcement(level: int, program: str) -> bytes:
     return _encode(Announced(level, program))
 
 
+def moved_records(moved: Moved, program: str) -> list[tuple[bytes, bytes]]:
+    """Keys and values that close a ledger for good."""
+    return [(MOVED_KEY, _encode(moved)), (LEVEL_KEY, announcement(CLOSED_LEVEL, program))]
+
+
 @dataclass(slots=True)
 class View:
     """What the records up to `position` say. `faults`: of records that are not understood."""
@@ -82,6 +98,7 @@ class View:
     schemas: dict[int, SchemaVersion] = field(default_factory=dict)
     nodes: dict[bytes, Node] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
+    moved: Moved | None = None
 
     def apply(self, records: Iterable[Record]) -> None:
         """Apply records in their order. One that is not understood changes nothing."""
@@ -99,6 +116,8 @@ class View:
             raised = _decode_announced(record.value)
             if raised.level > self.level:  # it is never lowered: records of that level are in the log
                 self.level, self.raised_by = raised.level, raised.program
+        elif key == MOVED_KEY:
+            self.moved = _decode_moved(record.value)
         elif key.startswith(NODE):
             node = _decode_announced(record.value)
             self.nodes[key] = Node(key[len(NODE) :].decode(), node.level, node.program, record.timestamp_ms)

@@ -175,12 +175,13 @@ def _settings(
     sandbox: RunningSandbox | None,
     payment_window_s: int,
     email_url: str | None,
+    partitions: int,
 ) -> Settings:
     return Settings(
         _env_file=None,  # type: ignore[call-arg]
         app_env=env,
         topic_prefix=topics.prefix,
-        partitions=PARTITIONS,
+        partitions=partitions,
         writers=1,
         ledger_hash_key=SecretStr(HASH_KEY),
         log_level=log_level,
@@ -232,13 +233,14 @@ def running_ledger(
     limits: ConnectionLimits | None = None,
     clock: Clock | None = None,
     oidc: Oidc | None = None,
+    partitions: int = PARTITIONS,
 ) -> Iterator[RunningLedger]:
     """Topics, processor, fold and API over `log` until the block ends; with a `sandbox`, the reconciler too.
 
     `clock` moves the pauses of the reconciler, and what it takes for the machine's time. Keys of `oidc` are fetched only when a
     test asks for it, or sends a token with an unknown one.
     """
-    settings = _settings(topics, env, log_level, sandbox, payment_window_s, email_url)
+    settings = _settings(topics, env, log_level, sandbox, payment_window_s, email_url, partitions)
     log.ensure_topics(topics.specs(settings.partitions, settings.writers))
     clock = clock or Clock()
     # Tests of production's API run without the outside services, without which production refuses to start.

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from commands.idempotency import order_id_of
-from ledger.order_numbers import DIGITS, candidate, free_number, is_number_of, read_number
+from ledger.order_numbers import DIGITS, candidate, free_number, is_number_of, place_of, read_number
 
 ids = st.text("abcdefghijklmnopqrstuvwxyz234567", min_size=26, max_size=26).map("ord_".__add__)
 
@@ -20,8 +20,25 @@ def test_a_number_is_read_as_people_type_it(order_id: str, partition: int) -> No
     assert read_number(number) == number
     typed = number.lower().replace("-", " ").replace("0", "o").replace("1", "l")
     assert read_number(typed) == read_number(number.replace("-", "")) == number
-    assert is_number_of(number, order_id, partition)
-    assert not is_number_of(number, order_id, partition + 1)
+
+
+@given(ids, st.integers(1, 60), st.integers(1, 12), st.data())
+def test_a_number_stays_that_of_its_order_when_the_ledger_gets_more_partitions(
+    order_id: str, before: int, times: int, data: st.DataObject
+) -> None:
+    partition = data.draw(st.integers(0, before - 1))
+    now = partition + before * data.draw(st.integers(0, times - 1))
+    for place in (place_of(partition, before), partition):  # also an early one
+        number = candidate(order_id, place, 0)
+        assert is_number_of(number, order_id, now, before * times)
+        assert not is_number_of(number, f"{order_id[:-1]}z" if order_id[-1] != "z" else f"{order_id[:-1]}y", now, before * times)
+
+
+def test_no_two_partitions_of_any_counts_have_one_place_nor_that_of_an_early_number() -> None:
+    places = [place_of(partition, count) for count in range(1, 200) for partition in range(count)]
+    assert len(set(places)) == len(places)
+    for count in range(1, 200):
+        assert min(place_of(partition, count) for partition in range(count)) >= count, "early places are below the count"
 
 
 def test_partitions_never_share_a_number_whatever_the_order() -> None:

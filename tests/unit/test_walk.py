@@ -12,7 +12,7 @@ from ledger.envelope import EventHeaders, Written, seal
 from ledger.evolve import evolve
 from ledger.log import Record
 from ledger.order import FoldError, Order
-from ledger.order_numbers import candidate
+from ledger.order_numbers import candidate, place_of
 from ledger.schemas.codec import event_codec, link_of
 from ledger.walk import Fault, Walk
 from tests.support.story import (
@@ -43,7 +43,7 @@ STORY = given(
 ).events
 PLACED = STORY[0].placed
 assert PLACED is not None
-DAY = [replace(STORY[0], placed=replace(PLACED, number=candidate("ord_1", 0, 0))), *STORY[1:]]
+DAY = [replace(STORY[0], placed=replace(PLACED, number=candidate("ord_1", place_of(0, 1), 0))), *STORY[1:]]
 
 HEADERS = EventHeaders("order-events")
 
@@ -105,7 +105,7 @@ def _cancelled(kind: str) -> list[e.OrderEvent]:
 @pytest.mark.parametrize(
     ("events", "field", "says"),
     [
-        (_detail(e.ORDER_PLACED, number=candidate("ord_2", 0, 0)), "placed", "does not belong to this order"),
+        (_detail(e.ORDER_PLACED, number=candidate("ord_2", place_of(0, 1), 0)), "placed", "does not belong to this order"),
         (_detail(e.LINES_CANCELLED, amount_minor=451), "cut", "says 451, the units cost 450"),
         (_detail(e.LINES_CANCELLED, shipping=True), "cut", "says 450, the units cost 850"),
         (_detail(e.LINES_CANCELLED, lines=units(TEA=3)), "type", "LinesCancelled of more units than line 1 has"),
