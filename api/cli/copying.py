@@ -254,7 +254,7 @@ class Copying:
         ends = self._log.ends(tps, timeout_s=ENDS_S)
         with (
             tempfile.TemporaryDirectory(prefix="copy-") as folder,
-            closing(Checker(self._doors, self._new, count, Path(folder))) as checker,
+            closing(Checker(self._doors.opener, self._new, count, Path(folder))) as checker,
         ):
             bar.phase("proving")
             for record in committed_records(self._log, self._log.starts(tps, timeout_s=ENDS_S), ends, bar, self._stopping):
