@@ -58,6 +58,11 @@ class WithEndpoints(Struct, frozen=True):
     clock_ms: Callable[[], int] = now_ms
 
 
+def group_of(shared: WithEndpoints, name: str) -> str:
+    """Under which the log stores the position of an endpoint."""
+    return f"{shared.group}-{name}"
+
+
 class EndpointLoop:
     """Delivers to `endpoint`, whose name is `name`, on a thread of its own, until `stop`."""
 
@@ -108,7 +113,7 @@ class EndpointLoop:
         self._tasks: set[asyncio.Task[None]] = set()
         self._fault: BaseException | None = None
         self._door = WebhookDoor(self.endpoint.url, allow_private=self._shared.allow_private)
-        bookmark = await asyncio.to_thread(self._shared.log.bookmark, f"{self._shared.group}-{self.name}")
+        bookmark = await asyncio.to_thread(self._shared.log.bookmark, group_of(self._shared, self.name))
         reader = self._shared.log.reader(f"webhook-{self.name}", max_wait_ms=100, headers=tracing.tracer() is not None)
         try:
             self._changed.set()

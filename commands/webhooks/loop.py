@@ -14,8 +14,9 @@ from contextlib import closing
 
 import structlog
 
-from commands.webhooks.delivering import EndpointLoop, WithEndpoints
+from commands.webhooks.delivering import EndpointLoop, WithEndpoints, group_of
 from commands.webhooks.endpoints import FAILING, GONE, EndpointsView, Health, Off, encode, health_key, is_hopeless, off_key
+from ledger.log import NOTE_AGAIN_S, TopicPartition
 from ledger.order import Order
 from ledger.supervision import WorkerThread
 from ledger.upgrades.control import Control
@@ -24,6 +25,7 @@ POLL_S = 0.2
 PUBLISH_EVERY_S = 5.0
 COUNTS_EVERY_S = 60.0  # a start reads all that was published since the last compaction
 STOP_S = 5.0
+KEEP_EVERY_S = NOTE_AGAIN_S
 
 log = structlog.get_logger(__name__)
 
@@ -96,13 +98,16 @@ class Webhooks:
         ):
             self._view = control.read(EndpointsView())
             reader.assign({control.partition: self._view.position})
-            publish_at = 0.0
+            publish_at = keep_at = 0.0
             try:
                 while not self._stopping.is_set():
                     self._follow()
                     if (now := time.monotonic()) >= publish_at:
                         self._publish(control)
                         publish_at = now + PUBLISH_EVERY_S
+                    if now >= keep_at:
+                        self._keep_positions()
+                        keep_at = now + KEEP_EVERY_S
                     self._view.apply(reader.poll(500, POLL_S))
             finally:
                 self._end(list(self._loops))
@@ -132,6 +137,18 @@ class Webhooks:
             with self._lock:
                 del self._loops[one.name]
                 _add(self._totals, one.health)
+
+    def _keep_positions(self) -> None:
+        """Write those of disabled endpoints again: the log forgets them after a week, and enabled later they continue there."""
+        with self._lock:
+            own = [TopicPartition(self._shared.topics.events, p) for p in sorted(self._owned)]
+        for name in self._view.endpoints if own else ():
+            if name in self._loops:
+                continue
+            with closing(self._shared.log.bookmark(group_of(self._shared, name))) as bookmark:
+                known, notes = bookmark.read(own), bookmark.notes(own)
+                if kept := {tp: at for tp, at in known.items() if at is not None}:
+                    bookmark.write(kept, {tp: notes[tp] for tp in kept})
 
     def _publish(self, writer: Control) -> None:
         """Write what changed since the last time: health, and endpoints that are disabled from now on."""

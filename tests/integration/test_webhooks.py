@@ -5,17 +5,19 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import httpx
 import pytest
 
 from commands.webhooks import door, loop
+from commands.webhooks.delivering import group_of
 from commands.webhooks.endpoints import DISABLE_MS, GIVE_UP_MS
 from commands.webhooks.loop import Webhooks
 from ledger.durations import DAY_MS, MINUTE_MS
 from ledger.kafka.log import KafkaLog
-from ledger.log import EventLog
+from ledger.log import Bookmark, EventLog, TopicPartition
 from ledger.memory.log import MemoryLog
 from ledger.ports import free_port
 from ledger.topics import Topics
@@ -234,6 +236,40 @@ def test_a_week_without_one_success_disables_it_and_enabled_again_it_continues(l
     until(lambda: f"{later}/1" in receiver.ids())
     assert desk.shown()["state"] == "active"
     assert order_id != later
+
+
+def test_the_position_of_a_disabled_endpoint_is_written_again_before_the_log_forgets_it(
+    ledger: RunningLedger, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = Desk(ledger, receiver.url)
+    desk.place()
+    until(lambda: len(receiver.ids()) == 1)
+    desk.put(url=receiver.url, enabled=False)
+    webhooks = webhooks_of(ledger)
+    until(lambda: not webhooks._loops)
+    group = group_of(webhooks._shared, desk.path.rpartition("/")[2])
+    written: list[str] = []
+    make = ledger.log.bookmark
+
+    def noted(name: str) -> Bookmark:
+        written.append(name)
+        return make(name)
+
+    before = positions(ledger, group)
+    monkeypatch.setattr(ledger.log, "bookmark", noted)
+    webhooks._keep_positions()
+    assert written == [group]
+    assert positions(ledger, group) == before
+    assert any(before.values())
+    desk.put(url=receiver.url, enabled=True)
+    desk.place()
+    until(lambda: len(receiver.ids()) == 2)
+
+
+def positions(ledger: RunningLedger, group: str) -> dict[TopicPartition, int | None]:
+    own = [TopicPartition(ledger.topics.events, p) for p in range(ledger.context.partitions)]
+    with closing(ledger.log.bookmark(group)) as bookmark:
+        return dict(bookmark.read(own))
 
 
 def test_a_receiver_that_is_gone_is_disabled_immediately(ledger: RunningLedger, receiver: Receiver) -> None:
