@@ -149,6 +149,14 @@ async function decided(location, orderId) {
   throw new NoAnswer("The command is durable, but nothing has decided it for a minute.");
 }
 
+/** How people log in at an issuer (`/console/config.json`), if they can. Needs no token. Raises `Problem`, `NoAnswer`. */
+export async function loginOffered() {
+  const response = await send("console/config.json", { headers: { Accept: "application/json" } });
+  if (!response.ok) throw await problemOf(response);
+  const { login } = await response.json();
+  return login?.authorization_endpoint && login?.token_endpoint ? login : null;
+}
+
 /** The response of a stream of server-sent events. Raises `Problem`, `NoAnswer`. */
 export async function openStream(path, { query, last, signal }) {
   const headers = headersFor({ Accept: "text/event-stream", "Last-Event-ID": last || null });

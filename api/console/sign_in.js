@@ -1,7 +1,8 @@
-/** The screen that asks for a token. It is tried before it is kept. */
+/** The screen that asks for a token, or leads to the issuer that gives one. A token is tried before it is kept. */
 
-import { Problem, read } from "./api.js";
+import { loginOffered, Problem, read } from "./api.js";
 import { h, show } from "./dom.js";
+import { beginLogin, finishLogin, returned } from "./login.js";
 import { signIn } from "./session.js";
 import { failure } from "./toasts.js";
 
@@ -19,7 +20,11 @@ export function signInScreen(why, done) {
     if (!/^[\x21-\x7e]+$/.test(token)) return field.focus();
     button.disabled = true;
     show(said);
-    signIn(token, keep.checked);
+    return use(token, keep.checked);
+  }
+
+  async function use(token, untilClosed) {
+    signIn(token, untilClosed);
     try {
       await read("orders", { query: { limit: 1 } });
       done();
@@ -32,18 +37,40 @@ export function signInScreen(why, done) {
     return undefined;
   }
 
+  const issuers = h("div", { class: "issuer", hidden: true });
   const form = h(
     "form",
     { onsubmit: tried },
     h("div", { class: "brand" }, h("img", { src: "console/icon.svg", alt: "" }), "Order Ledger"),
     h("div", null, h("h1", null, "Sign in"), h("p", { class: "muted" }, "With the token of the shop's staff.")),
     said,
+    issuers,
     h("label", { class: "field" }, h("span", null, "Token"), field),
     h("label", { class: "check" }, keep, "Keep it until this tab is closed"),
     button,
   );
   requestAnimationFrame(() => field.focus());
+  offerLogin(issuers, said, use);
   return h("main", { class: "sign-in" }, form);
+}
+
+/** Show the button of the issuer, if there is one; after a return from it, finish the login with `use(token, untilClosed)`. */
+async function offerLogin(place, said, use) {
+  const back = returned();
+  try {
+    const login = await loginOffered();
+    if (login === null) return;
+    const begin = () => beginLogin(login).catch((error) => show(said, failure(error)));
+    const name = new URL(login.issuer).host;
+    show(place, h("button", { type: "button", class: "button primary", onclick: begin }, `Log in at ${name}`), h("p", { class: "muted small" }, "or"));
+    place.hidden = false;
+    if (back === null) return;
+    place.querySelector("button").disabled = true;
+    await use(await finishLogin(login, back), true);
+  } catch (error) {
+    show(said, failure(error));
+    place.querySelector("button")?.removeAttribute("disabled");
+  }
 }
 
 /** What to say to a token that is valid, but not for staff. */

@@ -2,6 +2,7 @@
 
 import { announce, h, own } from "./dom.js";
 import { NoAnswer, Problem } from "./api.js";
+import { LoginFailed } from "./login.js";
 
 const SHOWN_MS = 6_000;
 
@@ -34,6 +35,7 @@ function wordsOf(error) {
     return { title: error.message, text: [error.detail, places].filter(Boolean).join(" "), more: `${error.status} ${error.code}${id}` };
   }
   if (error instanceof NoAnswer) return { title: "No answer", text: error.message };
+  if (error instanceof LoginFailed) return { title: "You are not logged in", text: error.message };
   console.error(error);
   return { title: "The console has a fault", text: `${error.name}: ${error.message}` };
 }

@@ -42,14 +42,17 @@ class Trusted(NamedTuple):
 
 
 @contextmanager
-def running_trusted() -> Iterator[Trusted]:
-    """Its issuer publishes the key that signs, an elliptic one, one for encryption, and by mistake a secret."""
+def running_trusted(**changes: Any) -> Iterator[Trusted]:
+    """Its issuer publishes the key that signs, an elliptic one, one for encryption, and by mistake a secret.
+
+    `changes`: of the settings.
+    """
     clocks = Clocks()
     with running_issuer() as issuer:
         elliptic = ECKey.generate_key("P-256", {"kid": "elliptic", "use": "sig"})
         secret = OctKey.import_key("a secret of the issuer, published by mistake", {"kid": "shared"})
         issuer.published += [elliptic, rsa_key("for encryption", use="enc"), secret]
-        oidc = trusting(issuer.url, clocks)
+        oidc = trusting(issuer.url, clocks, **changes)
         with running_ledger(MemoryLog(), Topics(), oidc=oidc) as ledger:
             ledger.run(oidc.issuer.fetch())
             yield Trusted(ledger, issuer, oidc, clocks, elliptic, rsa_key("attacker"))
