@@ -27,8 +27,10 @@ def trusted() -> Iterator[Trusted]:
 
 def leave_for_the_issuer(desk: Desk, place: str = "") -> None:
     desk.page.goto(f"{desk.url}/console{place}")
+    desk.page.get_by_role("button", name="Log in at").wait_for()
+    desk.picture("sign-in-with-issuer")
     desk.page.get_by_role("button", name="Log in at").click()
-    desk.page.get_by_role("button", name="Log in").wait_for()
+    desk.page.get_by_role("button", name="Log in", exact=True).wait_for()
 
 
 def log_in(desk: Desk, user: str = "ada") -> None:
@@ -45,7 +47,6 @@ def test_a_person_logs_in_and_works_where_they_were_going(trusted: Trusted, chro
         order = placed(client, order_body())
     with at_desk(chromium, trusted.ledger.url, trusted.issuer.url) as desk:
         leave_for_the_issuer(desk, f"#/orders/{order['order_id']}")
-        desk.picture("sign-in-at-the-issuer")
         log_in(desk)
         expect(desk.page.get_by_role("heading", name=order["number"], level=1)).to_be_visible()
         assert desk.page.url == f"{desk.url}/console#/orders/{order['order_id']}", "nothing of the issuer stays in the address"
