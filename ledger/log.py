@@ -132,8 +132,8 @@ class Reader(Protocol):
         The end is that of `ends` for the reader's isolation; `poll` has returned everything before it.
         """
 
-    def silent_s(self) -> float:
-        """How long ago the log was last known to answer for every assigned partition, in seconds.
+    def silent_s(self, any_leader: bool = False) -> float:
+        """How long ago the log was last known to answer for every assigned partition, or with `any_leader` for one, in seconds.
 
         Updated by `poll`, to about a second: below 2 normally, growing while a broker is unreachable. What has been read is at
         most this stale.

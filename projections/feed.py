@@ -347,7 +347,7 @@ class Feed:
                 reader.assign(positions)
                 epoch, follows = current, dict[Place, int](positions.items())
             records = reader.poll(self._chunk_records, POLL_S)
-            self._heard_at = time.monotonic() - reader.silent_s()
+            self._heard_at = time.monotonic() - reader.silent_s(any_leader=True)
             if records:
                 self._hand_over(epoch, follows, records, dict(reader.reached_end()))
             else:

@@ -51,7 +51,7 @@ class KafkaReader:
         self._log = ClientLog(name)
         self._ends: dict[TopicPartition, int] = {}
         self._assigned: list[TopicPartition] = []
-        self._answered = time.monotonic()
+        self._answered = self._one_answered = time.monotonic()
         self._failure: LogError | None = None
         callbacks = {"error_cb": self._error, "stats_cb": self._note_statistics}
         self._config = reader_config(settings, name, isolation, eof, max_wait_ms) | callbacks
@@ -59,7 +59,8 @@ class KafkaReader:
 
     def assign(self, positions: Mapping[TopicPartition, int]) -> None:
         self._assigned = list(positions)
-        self._ends, self._failure, self._answered = {}, None, time.monotonic()
+        self._ends, self._failure = {}, None
+        self._answered = self._one_answered = time.monotonic()
         if not positions and self._consumer is None:
             return
         try:
@@ -116,11 +117,13 @@ class KafkaReader:
     def reached_end(self) -> Mapping[TopicPartition, int]:
         return dict(self._ends)
 
-    def silent_s(self) -> float:
-        return time.monotonic() - self._answered if self._assigned else 0.0
+    def silent_s(self, any_leader: bool = False) -> float:
+        if not self._assigned:
+            return 0.0
+        return time.monotonic() - (self._one_answered if any_leader else self._answered)
 
     def _note_statistics(self, text: str) -> None:
-        """Note when the leaders of all assigned partitions last answered; librdkafka reports once a second.
+        """Note when the leaders of all assigned partitions last answered, and when one did; librdkafka reports once a second.
 
         A leader answers at least every `max_wait_ms`, with or without records, unless the local queue is full: then there are
         no requests, and the state of the connection is used instead.
@@ -130,14 +133,19 @@ class KafkaReader:
         topics = statistics["topics"]
         assigned = [topics.get(topic, {}).get("partitions", {}).get(str(partition)) for topic, partition in self._assigned]
         unread = any(p and p["fetchq_cnt"] for p in assigned)
-        now, silent_us = time.monotonic(), 0
+        now = time.monotonic()
+        silent_us: list[int | None] = []
         for partition_statistics in assigned:
             leader = leaders.get(partition_statistics["leader"]) if partition_statistics else None
             if leader is None or leader["rxidle"] < 0:
-                return  # no leader, or an unknown one: nothing to note
-            if not (unread and leader["state"] == "UP"):
-                silent_us = max(silent_us, leader["rxidle"])
-        self._answered = max(self._answered, now - silent_us / 1e6)
+                silent_us.append(None)  # no leader, or an unknown one: nothing to note
+            else:
+                silent_us.append(0 if unread and leader["state"] == "UP" else leader["rxidle"])
+        known = [one for one in silent_us if one is not None]
+        if known:
+            self._one_answered = max(self._one_answered, now - min(known) / 1e6)
+        if len(known) == len(silent_us):
+            self._answered = max(self._answered, now - max(known, default=0) / 1e6)
 
     def close(self) -> None:
         if self._consumer is not None:

@@ -66,7 +66,7 @@ class MemoryReader:
     def reached_end(self) -> Mapping[TopicPartition, int]:
         return dict(self._ends)
 
-    def silent_s(self) -> float:
+    def silent_s(self, any_leader: bool = False) -> float:
         return time.monotonic() - self._silent_since if self._silent_since is not None else 0.0
 
     def close(self) -> None:

@@ -26,7 +26,7 @@ from tests.support.gateway import Gateway
 from tests.support.patience import PATIENCE_S, until
 from tests.support.processes import TOKENS, Child, LedgerNode
 from tests.support.programs import LATER_VERSION, THIS, Program, has_release, later, released
-from tests.support.proof import check_acknowledged, check_reads, load_during
+from tests.support.proof import check_reads, load_during, lost
 from tests.support.topic_load import wait_answered
 
 pytestmark = pytest.mark.kafka
@@ -154,7 +154,7 @@ def prove_both(nodes: TwoNodes, gateways: list[Gateway], orders: int) -> str:
     for name, gateway in zip(("a", "b"), gateways, strict=True):
         node = nodes.nodes[name]
         node.wait_ready()
-        check_acknowledged(gateway, ledger)
+        assert lost(gateway.acknowledged, ledger) == []
         until(lambda node=node: reaches(node, ledger))
         check_reads(node.url, ledger)
         assert frozen_orders(node) == 0
@@ -234,7 +234,7 @@ def test_a_later_program_writes_what_this_one_reads_until_the_upgrade_is_finishe
         assert schema_ids(nodes) == {first.id}
         for gateway in gateways:
             assert gateway.never == []
-            check_acknowledged(gateway, ledger)
+            assert lost(gateway.acknowledged, ledger) == []
 
         refused = verb(nodes.nodes["b"], later(), "upgrade", "finish")
         assert refused.returncode == 1

@@ -26,7 +26,7 @@ from tests.support import later_schemas
 
 ROOT = Path(__file__).parents[2]
 # The release that this program must run beside: a tag, or, until there is one, the commit with the formats of 0.2.0.
-RELEASE = "d2ae0250591094a36cac53dbb8d402304ef6ab04"
+RELEASE = "33ef26ae870af6e1b339fdbbbddc24a893cd7cf6"
 BUILD_S, INSTALL_S = 300.0, 900.0
 LATER_VERSION = "99.0.0"
 

@@ -188,11 +188,11 @@ class TopicLoad(threading.Thread):
         sender.send(record, acked)
 
 
-def wait_answered(bootstrap: str, prefix: str, timeout_s: float = PATIENCE_S) -> checker.Ledger:
+def wait_answered(bootstrap: str, prefix: str, timeout_s: float = PATIENCE_S, copied_from: bytes | None = None) -> checker.Ledger:
     """The ledger once every command on the topic has its answer, or as it is when the time is over."""
     deadline = time.monotonic() + timeout_s
     while True:
-        ledger = checker.read_ledger(bootstrap, prefix)
+        ledger = checker.read_ledger(bootstrap, prefix, copied_from=copied_from)
         if not any("no answer" in p or "not kept" in p for p in ledger.problems) or time.monotonic() > deadline:
             return ledger
         time.sleep(0.3)
