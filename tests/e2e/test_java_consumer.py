@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import subprocess
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 
 from ledger.broker.jars import ensure_jars
 from tests.support.gateway import Gateway
+from tests.support.maven import fetch
 from tests.support.patience import PATIENCE_S
 from tests.support.up_process import UpProcess
 from tests.support.verbs import lines, run
@@ -23,18 +23,6 @@ JARS = {
     "org.apache.avro:avro:1.12.2": "6522e2a146b859ad158bb024dcc3b0bc826680794a2523b0881dafcbd59ce2df",
     "org.eclipse.jdt:ecj:3.44.0": "14c46ddc2e511c46c998da728f6a80f13a689c920f3832402f7ad150f6a6188d",
 }
-
-
-def fetch(coordinate: str, sha256: str, repository: Path) -> Path:
-    from jgo.config import GlobalSettings
-    from jgo.constants import MAVEN_CENTRAL_URL
-    from jgo.maven import MavenContext
-
-    repositories = {"central": MAVEN_CENTRAL_URL} | GlobalSettings.load().repositories
-    maven = MavenContext(repo_cache=repository, remote_repos=repositories, timeout=PATIENCE_S)
-    path = Path(maven.create_dependency(coordinate).artifact.resolve())
-    assert hashlib.sha256(path.read_bytes()).hexdigest() == sha256, coordinate
-    return path
 
 
 def test_a_java_consumer_of_under_sixty_lines_reads_every_event(up: UpProcess, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from commands.notifier.composing import Shop as OurShop
 from commands.notifier.email_door import SmtpDoor, as_mail, sender_of
-from commands.notifier.loop import MAX_AGE_MS
+from commands.notifier.loop import GIVEN_UP, MAX_AGE_MS, SENT
 from commands.notifier.message_port import FAILED_TEMPLATES, OutMessage
 from ledger import events as e
 from ledger.log import TopicPartition
@@ -151,7 +151,7 @@ def test_a_refused_recipient_is_given_up_and_a_busy_server_asked_again(post: Pos
         post.placed("ord_2", "busy@example.org")
         post.placed("ord_3")
         until(mails.subjects)
-        until(lambda: notifier.given_up == 1)
+        until(lambda: notifier.with_fate(GIVEN_UP) == 1)
         assert not post.at_end()  # ord_2 still waits, and a restart must find it
         mails.refuse.clear()
         until(lambda: mails.subjects("busy@example.org") == ["ord_2"])
@@ -168,7 +168,7 @@ def test_an_address_that_the_api_would_refuse_costs_its_message_and_is_not_repea
         post.placed("ord_1", odd)
         post.placed("ord_2")
         until(lambda: mails.subjects() == ["ord_2"])
-        assert (notifier.given_up, notifier.restarts) == (1, 0)
+        assert (notifier.with_fate(GIVEN_UP), notifier.restarts) == (1, 0)
         until(post.at_end)
     assert not post.failed
     said = capsys.readouterr()
@@ -205,7 +205,7 @@ def test_a_door_that_raises_costs_one_message(post: Post, mails: MailServer, cap
         post.placed("ord_1", "secret@example.org")
         post.placed("ord_2")
         until(lambda: mails.subjects() == ["ord_2"])
-        assert (notifier.given_up, notifier.restarts) == (1, 0)
+        assert (notifier.with_fate(GIVEN_UP), notifier.restarts) == (1, 0)
     assert not post.failed
     assert "secret" not in (said := capsys.readouterr()).out + said.err
 
@@ -257,7 +257,7 @@ def test_a_template_that_fails_costs_itself_and_the_message_is_sent(
     with running(post) as notifier:
         post.placed("ord_1", name="Canary")
         post.event("ord_1", e.ORDER_CANCELLED, cancel=e.Cancel("out_of_stock", "reconciler"), status="cancelled")
-        until(lambda: notifier.sent == 2)
+        until(lambda: notifier.with_fate(SENT) == 2)
         assert notifier.counts() == {"messages sent": 2, "messages given up": 0, FAILED_TEMPLATES: 1}
         assert notifier.restarts == 0
     placed, cancelled = (mail for _, mail in mails.mails)
