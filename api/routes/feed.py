@@ -71,7 +71,7 @@ async def _stream(call: Call, events: EventFilter, place: bytes) -> AsyncIterato
     end_at = time.monotonic() + STREAM_S
     known = place  # to the client
     yield KEEPALIVE_COMMENT  # tells the client immediately that the stream is open
-    while not ctx.stopping and ctx.tokens.accepts(token) and (left_s := end_at - time.monotonic()) > 0:
+    while not ctx.stopping and ctx.accepts(token) and (left_s := end_at - time.monotonic()) > 0:
         # Nothing is awaited between this and waiting for news, so none is missed.
         try:
             (text, place, at_end), _ = await ctx.turns.run(_streamed(ctx, events, place), wait_turn=True)

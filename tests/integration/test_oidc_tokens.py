@@ -168,20 +168,24 @@ def test_a_token_that_was_accepted_ends_at_its_time(trusted: Trusted) -> None:
         trusted.clocks.now_ms = before_ms
 
 
-def test_a_stream_ends_with_its_signed_token(trusted: Trusted) -> None:
-    order = trusted.ledger.client().post("/orders", json=order_body(), headers=key()).json()["order_id"]
+@pytest.mark.parametrize(
+    ("path", "customer"), [("/orders/{order}/events", "c-1"), ("/events?customer=c-streamed", "c-streamed")], ids=["order", "all"]
+)
+def test_a_stream_ends_with_its_signed_token(trusted: Trusted, path: str, customer: str) -> None:
+    gateway = trusted.ledger.client(customer=customer)
+    order = gateway.post("/orders", json=order_body(), headers=key()).json()["order_id"]
     token, before_ms = trusted.issuer.token(trusted.now_s, sub="u-stream"), trusted.clocks.now_ms
     headers = {"Authorization": f"Bearer {token}", "Accept": "text/event-stream"}
     with (
         loopback.client(base_url=trusted.ledger.url, headers=headers) as client,
-        client.stream("GET", f"/orders/{order}/events") as stream,
+        client.stream("GET", path.format(order=order)) as stream,
     ):
         arrived = stream.iter_text()
         while "OrderPlaced" not in next(arrived):
             pass
         trusted.clocks.now_ms = before_ms + (600 + SKEW_S + 1) * 1000
         try:
-            trusted.ledger.client().post(f"/orders/{order}/cancel", json={}, headers=key())  # wakes the stream
+            gateway.post(f"/orders/{order}/cancel", json={}, headers=key())  # wakes the stream
             assert "".join(arrived).count("OrderCancelled") <= 1  # ends: otherwise this would wait for half an hour
         finally:
             trusted.clocks.now_ms = before_ms
