@@ -181,6 +181,8 @@ class AllEvents:
 
     def _released(self, wanted: EventFilter, p: int, at: Read, show: Show) -> Steps[bool]:
         """Show the events of orders that can be read now, up to the place. Returns whether there is room for more."""
+        if at.held and self._projector.position(p) < at.position:
+            return True  # this node lags behind the cursor: events before the place are not folded here yet
         for offset in list(at.held):
             first = self._place(p, offset)
             if first is None or first.version == UNREAD:

@@ -215,6 +215,24 @@ def test_a_cursor_of_an_older_program_is_resumed_by_a_later_one(lives: list[Reco
     assert sorted(map(place_of, before + after)) == sorted((r.partition, r.offset) for r in log)
 
 
+def test_a_node_that_lags_behind_a_cursor_keeps_what_waits_until_it_has_folded_that_far(lives: list[Record]) -> None:
+    numbers: dict[str, list[int]] = {}
+    for number, record in enumerate(lives):
+        numbers.setdefault(of(record).order_id, []).append(number)
+    longest = sorted(numbers.values(), key=len)[-3:]
+    log = later_schemas.rewritten(lives, lambda number, event: 2 if number in [one[1] for one in longest] else 1)
+    before, cursor = everything(AllEvents(folded(log)), EventFilter(), 50)
+    assert learn(VERSIONS[1])
+    for one in longest:
+        assert len(one) > 2
+        node = folded(log[: one[-1]])
+        between, at = everything(AllEvents(node), EventFilter(), 50, cursor)
+        node.apply_chunk(log[one[-1] :])
+        after, _ = everything(AllEvents(node), EventFilter(), 50, at)
+        assert in_order(before + between + after)
+        assert sorted(map(place_of, before + between + after)) == sorted((r.partition, r.offset) for r in log)
+
+
 def test_a_partition_waits_at_the_record_that_is_one_too_many(lives: list[Record], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(all_events, "MOST_HELD", 2)
     log = later_schemas.rewritten(lives, rare)
