@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import stat
 import threading
@@ -14,7 +15,7 @@ import pytest
 
 from api.cli.archive import NotEmpty
 from api.cli.backup.age import identities_of, recipients_of
-from api.cli.backup.manifest import CONTACTS, HEADS, LEDGER, BackupError
+from api.cli.backup.manifest import CONTACTS, HEADS, LEDGER, LOCK, MANIFEST, BackupError
 from api.cli.backup.running import run_backup_key
 from api.cli.backup.surroundings import settings_of
 from api.cli.terminal import Screen, Terminal
@@ -41,6 +42,11 @@ from tests.support.one_log import PARTITIONS, TOPICS
 @pytest.fixture
 def backed(tmp_path: Path) -> BackedUp:
     return BackedUp(tmp_path / "backup")
+
+
+def write(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"half")
 
 
 # ---- increments -----------------------------------------------------------------------------------------------------
@@ -121,11 +127,53 @@ def test_all_contacts_are_read_again_on_request(backed: BackedUp) -> None:
 
 def test_what_a_killed_backup_left_is_deleted_by_the_next_one(backed: BackedUp) -> None:
     backed.contact(backed.orders("first", 4)[0])
-    for left in ("draft", "000001"):
-        (backed.folder / left).mkdir(parents=True)
-        (backed.folder / left / "ledger.avro").write_bytes(b"half")
+    for left in (LOCK, "draft/ledger.avro"):
+        write(backed.folder / left)
+    backed.backup()
+    for left in ("draft/ledger.avro", "000002/ledger.avro"):
+        write(backed.folder / left)
+    backed.orders("second", 4)
     backed.backup()
     assert not (backed.folder / "draft").exists()
+    assert backed.prove().findings.events == 12
+
+
+@pytest.mark.parametrize("left", ["000001/ledger.avro", "202501/a.jpg", "draft/novel.txt"])
+def test_a_folder_without_a_manifest_is_not_written_to(backed: BackedUp, left: str) -> None:
+    """Whatever it is: the leftover of a first backup that was killed, or of one whose manifest is lost, or somebody else's."""
+    write(backed.folder / left)
+    with pytest.raises(BackupError) as error:
+        backed.backup()
+    assert (error.value.code, set(backed.files())) == ("not_a_backup", {left})
+
+
+def test_a_backup_whose_manifest_is_lost_is_not_deleted(backed: BackedUp) -> None:
+    for word in ("first", "second"):
+        backed.contact(backed.orders(word, 4)[0])
+        backed.backup()
+    (backed.folder / MANIFEST).unlink()
+    before = backed.files()
+    with pytest.raises(BackupError, match="increments and no manifest") as error:
+        backed.backup()
+    assert error.value.code == "not_a_backup"
+    after = backed.files()
+    assert {name: after.get(name) for name in before if name != LOCK} == {k: v for k, v in before.items() if k != LOCK}
+
+
+def test_a_first_backup_that_fails_at_its_end_is_repeated(backed: BackedUp, monkeypatch: pytest.MonkeyPatch) -> None:
+    replace_file = Path.replace
+
+    def on_full_disk(source: Path, target: Path) -> Path:
+        if target.name == MANIFEST:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return replace_file(source, target)
+
+    backed.orders("first", 4)
+    with monkeypatch.context() as full:
+        full.setattr(Path, "replace", on_full_disk)
+        with pytest.raises(OSError, match="No space"):
+            backed.backup()
+    backed.backup()
     assert backed.prove().findings.events == 6
 
 

@@ -15,7 +15,7 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,9 +124,11 @@ class Backup:
         Raises `BackupError`, `Interrupted`, `LogError`; the folder then has the backup from before.
         """
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._refuse_other_files()
+        if not (self._folder / LOCK).exists():
+            self._refuse_other_files(())  # what was never a backup stays as it is
         private_folder(self._folder)
         with locked(self._folder):
+            self._refuse_other_files((LOCK, DRAFT))
             before = self._before()
             if before is not None:
                 self._refuse_other_log(before)
@@ -141,19 +143,28 @@ class Backup:
                 else:
                     draft.replace(self._folder / f"{increment.no:06}")
                     sync_folder(self._folder)
+                write_manifest(self._folder, manifest, self._secrets.hash_key)
             except BaseException:
                 shutil.rmtree(draft, ignore_errors=True)
+                if not (self._folder / MANIFEST).exists():  # of a first run, and the next one would refuse it
+                    shutil.rmtree(self._folder / f"{1:06}", ignore_errors=True)
                 raise
-            write_manifest(self._folder, manifest, self._secrets.hash_key)
             self._clear(manifest)
         return manifest, increment
 
     # ---- what was there before
 
-    def _refuse_other_files(self) -> None:
-        others = [entry for entry in self._folder.iterdir() if entry.name not in (LOCK, DRAFT, MANIFEST) and not _is_ours(entry)]
-        if others and not (self._folder / MANIFEST).exists():
-            raise BackupError("not_a_backup", f"{self._folder} has other files and no {MANIFEST}: choose an empty folder")
+    def _refuse_other_files(self, allowed: Sequence[str]) -> None:
+        """Without a manifest, nobody knows whether increments are those of a backup: they are neither continued nor deleted."""
+        if (self._folder / MANIFEST).exists():
+            return
+        others = [entry for entry in self._folder.iterdir() if entry.name not in allowed]
+        if not others:
+            return
+        why = f"{self._folder} has other files and no {MANIFEST}"
+        if all(map(_is_ours, others)):
+            why = f"{self._folder} has increments and no {MANIFEST}: take it from a copy, or delete them if no backup ever ended"
+        raise BackupError("not_a_backup", f"{why}; or choose an empty folder")
 
     def _before(self) -> Manifest | None:
         if not (self._folder / MANIFEST).exists():
