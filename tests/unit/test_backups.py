@@ -25,7 +25,7 @@ from ledger.contacts import erased_key
 from ledger.durations import DAY_MS
 from ledger.errors import LogError
 from ledger.kafka.settings import KafkaSettings
-from ledger.log import NewRecord
+from ledger.log import NewRecord, TopicPartition
 from ledger.memory.log import MemoryLog
 from ledger.progress import Claim, record_of
 from ledger.schemas.codec import contact_codec
@@ -204,6 +204,28 @@ def test_another_log_is_refused_and_the_backup_stays_as_it_was(
         backed.backup()
     assert (error.value.code, "another folder" in str(error.value)) == ("other_ledger", True)
     assert backed.files() == before
+
+
+@pytest.mark.parametrize("all_contacts", [False, True])
+@pytest.mark.parametrize("is_recreated", [False, True])
+def test_a_topic_of_contacts_that_lost_its_records_deletes_none_of_the_backup(
+    backed: BackedUp, is_recreated: bool, all_contacts: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ledger.log_identity.AHEAD_S", 0.3)
+    orders = backed.orders("first", 4)
+    for order in orders:
+        backed.contact(order)
+    backed.backup()
+    before = backed.files()
+    if is_recreated:
+        backed.before.log.recreate(TOPICS.contacts)
+        backed.contact(orders[0])
+    else:
+        for p in range(PARTITIONS):
+            backed.before.log.lose_end(TopicPartition(TOPICS.contacts, p), 0)
+    with pytest.raises(BackupError, match="another folder") as error:
+        backed.backup(all_contacts)
+    assert (error.value.code, backed.files()) == ("other_ledger", before)
 
 
 def test_a_mirror_is_backed_up_into_the_same_folder(backed: BackedUp) -> None:

@@ -177,13 +177,19 @@ class Backup:
         topics, folded = self._topics, {p: head for p, head in before.heads.items() if head.events}
         if (partitions := self._log.partitions(topics.events)) != before.partitions:
             raise BackupError("other_ledger", f"this ledger has {partitions} partitions, the backup {before.partitions}")
-        ids = topic_ids(self._log, (topics.events, topics.refusals))
-        events_id, refusals_id = (bytes.fromhex(before.topic_ids[kind]) for kind in ("events", "refusals"))
+        ids = topic_ids(self._log, (topics.events, topics.refusals, topics.contacts))
+        events_id, refusals_id, contacts_id = (
+            bytes.fromhex(before.topic_ids[kind]) for kind in ("events", "refusals", "contacts")
+        )
         marks = {TopicPartition(topics.events, p): Mark(head.offset + 1, events_id, head.link) for p, head in folded.items()}
         marks |= {
             TopicPartition(topics.refusals, p): Mark(last.offset + 1, refusals_id, last.link)
             for p, last in before.refusals.items()
         }
+        if contacts_id == ids[topics.contacts]:
+            marks |= {TopicPartition(topics.contacts, p): Mark(at, contacts_id, b"") for p, at in before.contacts.items()}
+        elif events_id == ids[topics.events]:  # not a mirror: whoever read all contacts again would delete those of the backup
+            raise BackupError("other_ledger", f"{topics.contacts} was created again since: back up into another folder")
         for tp, one in sorted(judge(self._log, marks, ids, topics, self._stopping).items()):
             if one.verdict in ("moved", "other"):
                 where = f"{tp.topic}/{tp.partition} up to {one.mark.position}"
@@ -211,7 +217,7 @@ class Backup:
         events, refused = self._write_ledger(draft, ends, chains, refusals)
         contact_ends = self._log.ends([TopicPartition(topics.contacts, p) for p in range(partitions)], timeout_s=ENDS_S)
         contacts_id = self._log.topic_id(topics.contacts).hex()
-        whole = all_contacts or _needs_all_contacts(before, contacts_id, contact_ends, now)
+        whole = all_contacts or _needs_all_contacts(before, contacts_id, now)
         contacts = self._write_contacts(draft, contact_ends, {} if whole or before is None else before.contacts)
         ids = topic_ids(self._log, (topics.events, topics.refusals))
         small = dict(self._surroundings) | {CONTROL: control_of(self._log, topics)}
@@ -296,15 +302,14 @@ class Backup:
         return counted
 
 
-def _needs_all_contacts(before: Manifest | None, contacts_id: str, ends: Mapping[TopicPartition, int], now: int) -> bool:
-    """Whether deletions since the last backup may be missing in the topic, or it is another topic.
+def _needs_all_contacts(before: Manifest | None, contacts_id: str, now: int) -> bool:
+    """Whether deletions since the last backup may be missing in the topic, or it is another topic: that of a mirror.
 
     Kafka forgets a tombstone after a while, and who was offline for longer reads all contacts again (`ledger.contact_rows`).
     """
     if before is None or before.topic_ids["contacts"] != contacts_id:
         return True
-    is_ahead = any(position > ends[tp] for tp in ends if (position := before.contacts.get(tp.partition, 0)))
-    return is_ahead or not 0 <= now - before.as_of_ms <= TOO_OLD_MS
+    return not 0 <= now - before.as_of_ms <= TOO_OLD_MS
 
 
 def _without_contacts(increment: Increment) -> Increment:
