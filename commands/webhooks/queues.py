@@ -1,8 +1,9 @@
 """What one endpoint is still owed, and which position is safe to store. Pure: times are arguments, in ms since the epoch.
 
 Events of one order are delivered one after the other, in their order; one that failed lets only its order wait. A stored place
-is a position, and the events before it that failed and wait, each the first of its order. Whoever resumes there reads from the
-first of them on, and delivers, before the position, only events of their orders: everything at least once, almost all once.
+is a position, and the events before it that are late, each the first of its order: those that failed and wait, and those that
+waited behind one. Whoever resumes there reads from the first of them on, and delivers, before the position, only events of their
+orders: everything at least once, almost all once.
 """
 
 from __future__ import annotations
@@ -85,6 +86,7 @@ class Queues:
     def __init__(self) -> None:
         self._orders: dict[str, deque[Delivery]] = {}
         self._busy: set[str] = set()
+        self._late: set[str] = set()  # orders whose events have waited, until all of them are delivered
         self._parts: dict[int, _Part] = {}
         self.queued = 0
 
@@ -101,6 +103,7 @@ class Queues:
         for order_id in [o for o, queue in self._orders.items() if queue[0].partition == partition]:
             self.queued -= len(self._orders.pop(order_id))
             self._busy.discard(order_id)
+            self._late.discard(order_id)
 
     def partitions(self) -> set[int]:
         return set(self._parts)
@@ -126,6 +129,8 @@ class Queues:
             if queue is None:
                 queue = self._orders[delivery.order_id] = deque()
             queue.append(delivery)
+            if known is not None or delivery.offset < part.known:
+                self._late.add(delivery.order_id)
             self.queued += 1
 
     def has_room(self) -> bool:
@@ -152,6 +157,9 @@ class Queues:
         self.queued -= 1
         if not queue:
             del self._orders[delivery.order_id]
+            self._late.discard(delivery.order_id)
+        elif delivery.tries:
+            self._late.add(delivery.order_id)  # else the next one would lower the position that is stored
 
     def failed(self, delivery: Delivery, now: int, at_least: int = 0) -> bool:
         """It was not delivered: try again after a pause, of at least `at_least` ms. Returns whether it is given up instead."""
@@ -172,12 +180,13 @@ class Queues:
 
     def waiting(self) -> int:
         """Events that failed and wait for a retry."""
-        return sum(map(len, self._parked().values()))
+        return sum(queue[0].tries > 0 for queue in self._orders.values())
 
     def _parked(self) -> dict[int, list[Delivery]]:
+        """By partition, the first event of each order that is late."""
         parked: dict[int, list[Delivery]] = {}
-        for queue in self._orders.values():
-            if queue[0].tries:
+        for order_id, queue in self._orders.items():
+            if queue[0].tries or order_id in self._late:
                 parked.setdefault(queue[0].partition, []).append(queue[0])
         return parked
 
@@ -189,8 +198,9 @@ class Queues:
                 safe[partition] = part.known, part.place
                 continue
             waits = sorted(parked.get(partition, []), key=lambda one: one.offset)
-            begun = [q[0] for q in self._orders.values() if q[0].partition == partition and not q[0].tries]
-            first = min((*begun, *waits[MAX_PARKED:]), key=lambda one: one.offset, default=None)
+            late = {one.offset for one in waits[:MAX_PARKED]}
+            others = [q[0] for q in self._orders.values() if q[0].partition == partition and q[0].offset not in late]
+            first = min(others, key=lambda one: one.offset, default=None)
             at, link = (part.position, part.link) if first is None else (first.offset, first.link)
             entries = [(one.offset, one.failed_since, one.tries) for one in waits[:MAX_PARKED]]
             safe[partition] = at, Place(part.place.log_id, link, part.place.started_at, entries)

@@ -116,6 +116,32 @@ def test_a_resumed_endpoint_reads_again_from_what_waits_and_delivers_only_what_i
     assert due(queues, 99) == [5, 10]
 
 
+@pytest.mark.parametrize("is_abandoned", [False, True])
+def test_what_waited_behind_a_late_event_does_not_lower_the_position(is_abandoned: bool) -> None:
+    queues = begun(10)
+    take(queues, (10, "a"), (20, "a"), *((n, f"o{n}") for n in range(21, 100)))
+    late, *others = queues.due(5, 99)
+    assert not queues.failed(late, 5)
+    for one in others:
+        queues.done(one)
+    assert queues.places()[0] == (100, Place(b"", LINK, 0, [(10, 5, 1)]))
+    (late,) = queues.due(5 + GIVE_UP_MS, 99)
+    if is_abandoned:
+        assert queues.failed(late, 5 + GIVE_UP_MS)
+    else:
+        queues.done(late)
+    at, place = queues.places()[0]
+    assert (at, place.parked, queues.waiting()) == (100, [(20, 0, 0)], 0)
+    resumed = begun(at, place)
+    take(resumed, (20, "a"), (21, "o21"), (100, "a"))
+    assert resumed.places()[0] == (101, Place(b"", LINK, 0, [(20, 0, 0)]))
+    for offset in (20, 100):
+        (one,) = resumed.due(5, 99)
+        assert one.offset == offset
+        resumed.done(one)
+    assert resumed.places()[0] == (101, Place(b"", LINK, 0, []))
+
+
 def test_more_waiting_orders_than_fit_into_the_note_lower_the_position() -> None:
     queues = begun()
     take(queues, *((n, f"o{n}") for n in range(MAX_PARKED + 20)))
@@ -174,7 +200,8 @@ def test_whatever_fails_and_whenever_it_is_killed_every_event_is_delivered_in_it
                 got.append((one.offset, one.order_id))
                 queues.done(one)
         if choice.random() < 0.5:
-            stored, place = queues.places()[0]
+            before, (stored, place) = stored, queues.places()[0]
+            assert stored >= before
             place = place_of(note_of(place)) or place
         if choice.random() < 0.05:  # killed
             queues = Queues()
