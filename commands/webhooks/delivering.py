@@ -112,6 +112,7 @@ class EndpointLoop:
         self._queues, self._written = Queues(), {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._fault: BaseException | None = None
+        self._is_ending = False
         self._door = WebhookDoor(self.endpoint.url, allow_private=self._shared.allow_private)
         bookmark = await asyncio.to_thread(self._shared.log.bookmark, group_of(self._shared, self.name))
         reader = self._shared.log.reader(f"webhook-{self.name}", max_wait_ms=100, headers=tracing.tracer() is not None)
@@ -119,6 +120,7 @@ class EndpointLoop:
             self._changed.set()
             await self._deliver_for_ever(bookmark, reader)
         finally:
+            self._is_ending = True
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -228,7 +230,7 @@ class EndpointLoop:
             self._queues.take(delivery, wanted, link_of(record.value or b""))
 
     def _dispatch(self) -> None:
-        if self._stopping.is_set() or self.is_gone:
+        if self._stopping.is_set() or self.is_gone or self._is_ending:
             return
         for delivery in list(self._queues.due(self._shared.clock_ms(), MAX_CONNECTIONS - len(self._tasks))):
             task = asyncio.create_task(self._deliver(delivery))

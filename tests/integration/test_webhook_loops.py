@@ -1,0 +1,65 @@
+"""The loop of one webhook endpoint: what a fault of the loop costs, and what a URL that cannot be used."""
+
+from __future__ import annotations
+
+import pytest
+
+from api.representations import webhook_body
+from commands.webhooks import door
+from commands.webhooks.delivering import EndpointLoop, WithEndpoints
+from commands.webhooks.door import MAX_CONNECTIONS
+from commands.webhooks.endpoints import Endpoint
+from commands.webhooks.signing import digest_of, secret_of
+from commands.webhooks.tries import Tried
+from tests.support.changed_logs import send
+from tests.support.one_log import TOPICS, Ledger, place
+from tests.support.patience import PATIENCE_S, until
+from tests.support.webhook_receiver import Receiver
+
+HASH_KEY = b"0123456789abcdef"
+
+
+@pytest.fixture
+def ledger() -> Ledger:
+    """With the first events of forty orders, and no process."""
+    ledger = Ledger()
+    running = ledger.start()
+    send(ledger, [place(f"k{n}") for n in range(40)])
+    ledger.stop(running)
+    return ledger
+
+
+def loop_of(ledger: Ledger, url: str) -> tuple[EndpointLoop, list[Tried]]:
+    """The loop of an endpoint for three of the four partitions, and its tries."""
+    tries: list[Tried] = []
+    shared = WithEndpoints(
+        log=ledger.log,
+        topics=TOPICS,
+        hash_key=HASH_KEY,
+        group="app-webhook",
+        node="one",
+        compose=webhook_body,
+        allow_private=True,
+        on_tried=lambda name, tried: tries.append(tried),
+    )
+    digest = digest_of(secret_of(HASH_KEY, "shop", "s1"))
+    endpoint = Endpoint(url=url, created_at=1, enabled_at=1, salt="s1", digest=digest, start={}, started_at=1)
+    return EndpointLoop(shared, "shop", endpoint, {0, 1, 2}), tries
+
+
+def test_a_fault_of_the_loop_begins_no_other_delivery(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(door, "TIMEOUT_S", PATIENCE_S)
+    receiver = Receiver(lambda got: "silent")
+    one, tries = loop_of(ledger, receiver.url)
+    one.start()
+    try:
+        until(lambda: len(receiver.got) == MAX_CONNECTIONS)
+        ledger.log.away(True)
+        one.own({0, 1, 2, 3})  # the position in the fourth partition cannot be read
+        until(lambda: one._thread.restarts)
+        assert (len(receiver.got), receiver.connections, tries) == (MAX_CONNECTIONS, MAX_CONNECTIONS, [])
+    finally:
+        ledger.log.away(False)
+        one.stop()
+        one.join(PATIENCE_S)
+        receiver.close()
