@@ -201,12 +201,16 @@ def refuse_url(url: str, plain_allowed: bool, private_allowed: bool) -> None:
         text = f"url must begin with {schemes} and a host, and have no user, password or fragment."
         raise Problem("invalid-field", text, errors=[FieldError("/url", "not-a-webhook-url")])
     address = address_in(match["host"])
+    is_bracketed = match["host"].startswith("[")
+    if not 0 < int(match["port"] or 1) < 65_536 or (is_bracketed and (address is None or address.version != 6)):
+        text = "url must have a valid port and, in brackets, an IPv6 address."
+        raise Problem("invalid-field", text, errors=[FieldError("/url", "not-a-webhook-url")])
     if not private_allowed and (is_loopback(match["host"]) or (address is not None and not is_public(address))):
         raise Problem("invalid-field", "url has an address that is not public.", errors=[FieldError("/url", "private-address")])
 
 
 _URL = re.compile(
-    r"(?P<scheme>https?)://(?P<host>[A-Za-z0-9.-]{1,253}|\[[0-9a-fA-F:.]{2,45}\])(?::[0-9]{1,5})?(?:[/?][!\"$-~]*)?"
+    r"(?P<scheme>https?)://(?P<host>[A-Za-z0-9.-]{1,253}|\[[0-9a-fA-F:.]{2,45}\])(?::(?P<port>[0-9]{1,5}))?(?:[/?][!\"$-~]*)?"
 )
 
 

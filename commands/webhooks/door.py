@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 
 from commands.webhooks.addresses import address_in, is_public
+from ledger.errors import ConfigError
 from ledger.http_client import HttpClient, NoAnswer, retry_after_s
 
 TIMEOUT_S = 15.0
@@ -46,22 +47,28 @@ class NotPublic(OSError):
 
 
 class WebhookDoor:
-    """Posts to one endpoint. Use and close it on one event loop. Raises `ConfigError` for an invalid URL."""
+    """Posts to one endpoint. Use and close it on one event loop. With an invalid URL, each delivery fails."""
 
     def __init__(self, url: str, *, allow_private: bool, timeout_s: float | None = None, tls_ca_file: str | None = None) -> None:
         self._allow_private, self._timeout_s = allow_private, timeout_s or TIMEOUT_S
-        self._host, self._was_private = urlsplit(url).hostname or "", False
-        self._url = url
-        self._client = HttpClient(
-            url,
-            connections=MAX_CONNECTIONS,
-            max_bytes=MAX_ANSWER_BYTES,
-            resolve=self._addresses,
-            tls_ca_file=tls_ca_file,
-        )
+        self._url, self._was_private = url, False
+        self._client: HttpClient | None = None
+        try:
+            self._host = urlsplit(url).hostname or ""
+            self._client = HttpClient(
+                url,
+                connections=MAX_CONNECTIONS,
+                max_bytes=MAX_ANSWER_BYTES,
+                resolve=self._addresses,
+                tls_ca_file=tls_ca_file,
+            )
+        except (ValueError, ConfigError):
+            self._host = ""  # of an endpoint that was set by an earlier program; `post` says what is wrong
 
     async def post(self, body: bytes, headers: Mapping[str, str], now_s: float) -> Attempt:
         """Deliver `body`. Raises nothing that the other side could cause."""
+        if self._client is None:
+            return Attempt("no_answer", detail="the URL cannot be used")
         literal = address_in(self._host)
         if literal is not None and not self._allow_private and not is_public(literal):
             return Attempt("private_address")
@@ -92,4 +99,5 @@ class WebhookDoor:
         return addresses
 
     async def close(self) -> None:
-        await self._client.close()
+        if self._client is not None:
+            await self._client.close()

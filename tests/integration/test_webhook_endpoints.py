@@ -23,6 +23,12 @@ URL = "https://a.example/hook"
         "https://a.example/#x",
         "https://a b/",
         "javascript:alert(1)",
+        "https://a.example:0/",
+        "https://a.example:65536/",
+        "https://a.example:99999/",
+        "https://[1:2]/",
+        "https://[::1::]/",
+        "https://[127.0.0.1]/",
     ],
 )
 def test_an_invalid_url_is_refused(ledger: RunningLedger, url: str) -> None:

@@ -63,3 +63,18 @@ def test_a_fault_of_the_loop_begins_no_other_delivery(ledger: Ledger, monkeypatc
         one.stop()
         one.join(PATIENCE_S)
         receiver.close()
+
+
+@pytest.mark.parametrize("url", ["https://a.example:99999/", "https://[1:2]/"])
+def test_a_url_that_cannot_be_used_fails_its_deliveries_and_says_so(ledger: Ledger, url: str) -> None:
+    """`serve` refuses it now; an earlier one stored it."""
+    one, tries = loop_of(ledger, url)
+    one.start()
+    try:
+        until(lambda: tries or one._thread.restarts or not one._thread.is_alive())
+        assert (one._thread.restarts, one._thread.is_alive()) == (0, True)
+        assert (tries[0].result, tries[0].status, tries[0].detail) == ("no_answer", 0, "the URL cannot be used")
+        assert one.health.error == "no_answer"
+    finally:
+        one.stop()
+        one.join(PATIENCE_S)
