@@ -107,6 +107,8 @@ class TokenVerifier:
     def _signing_key(self, row: Any) -> _SigningKey:
         """Raises one of `_WRONG_SHAPE` or `JoseError` for a key that is not usable here."""
         kty, use, algorithm = row["kty"], row.get("use", "sig"), row.get("alg", "")
+        if not isinstance(row["kid"], str):
+            raise TypeError("not a text")
         if use != "sig" or "verify" not in row.get("key_ops", ["verify"]) or not 0 < len(row["kid"]) <= MAX_KEY_ID_CHARS:
             raise ValueError("not for signatures")
         if any(member in row for member in _PRIVATE):

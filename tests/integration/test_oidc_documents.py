@@ -154,6 +154,8 @@ def useless_keys() -> list[Any]:
         elliptic | {"key_ops": ["sign"]},
         elliptic | {"alg": "ES512"},
         elliptic | {"kid": 5},
+        elliptic | {"kid": ["a"]},
+        elliptic | {"kid": {"a": 1}},
         elliptic | {"kid": ""},
         {name: value for name, value in elliptic.items() if name != "kid"},
         dict(ECKey.generate_key("P-256", {"kid": "private"}).as_dict(private=True)),
