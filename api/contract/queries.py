@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from api.contract.patterns import MAX_VERSION, NAME, POSITION, whole
+from api.contract.patterns import MAX_FEED_CURSOR, MAX_VERSION, NAME, POSITION, whole
 from api.contract.responses import Status
 from ledger.events import EVENT_TYPES
 from ledger.rfc3339 import parse_ms
@@ -125,7 +125,7 @@ class OwnFeedQuery(QueryParameters):
     """`readFeed` of a gateway, which sees only the events of its customer's orders."""
 
     after: Annotated[
-        Annotated[str, Field(max_length=4096)] | None,
+        Annotated[str, Field(max_length=MAX_FEED_CURSOR)] | None,
         Field(description="Only events behind this cursor: `next_cursor` of the previous page, or the `id` of a streamed event."),
     ] = None
     start: Annotated[

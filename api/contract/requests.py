@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from api.contract.card_numbers import no_card_number
 from api.contract.examples import CONTACT, LINE, ORDER_ID, SHIPPING, UNITS
+from api.contract.patterns import MAX_FEED_CURSOR
 from commands.mailboxes import mailbox
 from ledger.bounds import DOTTED_ID, ID, LANGUAGE_TAG, MAX_LANGUAGE_TAG, MAX_LINES, MAX_METADATA
 from ledger.events import EVENT_TYPES
@@ -356,7 +357,9 @@ class ReplayBody(RequestBody):
     model_config = ConfigDict(json_schema_extra={"examples": [{"from": "2030-01-31T12:00:00Z"}]})
 
     from_time: Annotated[str | None, Field(alias="from", max_length=40, description="a time, RFC 3339"), NO_CARD] = None
-    after: Annotated[str | None, Field(max_length=4096, description="a cursor of the feed without filters"), NO_CARD] = None
+    after: Annotated[
+        str | None, Field(max_length=MAX_FEED_CURSOR, description="a cursor of the feed without filters"), NO_CARD
+    ] = None
 
 
 class EraseBody(RequestBody):

@@ -11,12 +11,15 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import httpx
+import msgspec
 import pytest
 
+from api.cursors import signed_place
 from api.routes import feed
 from ledger.memory.log import MemoryLog
 from ledger.schemas.codec import event_codec
 from ledger.topics import Topics
+from projections.all_events import MOST_HELD, EventFilter, FeedPlace, Read
 from tests.support.harness import RunningLedger, key, order_body, running_ledger
 from tests.support.patience import PATIENCE_S
 
@@ -189,6 +192,19 @@ def test_a_forged_cursor_is_refused(ledger: RunningLedger) -> None:
         assert (answer.status_code, answer.json()["code"]) == (400, "invalid-cursor"), text
         answer = admin.get("/events", headers={"Accept": "text/event-stream", "Last-Event-ID": text})
         assert (answer.status_code, answer.json()["code"]) == (400, "invalid-cursor"), text
+
+
+def test_the_cursor_of_a_thousand_partitions_is_accepted(ledger: RunningLedger) -> None:
+    """`PARTITIONS` allows so many, with any positions and as many records held as there may be."""
+    context, wanted, far = ledger.context, EventFilter(), 2**40
+    read = {p: Read(far, list(range(far - MOST_HELD, far)) if p == 0 else []) for p in range(1000)}
+    log_id = context.projector.databases.log_ids().get(ledger.topics.events, b"")
+    cursor = signed_place(context, msgspec.msgpack.encode(FeedPlace(wanted.digest(), log_id, read)))
+    admin, path = ledger.client("admin"), "/webhook-endpoints/wide"
+    assert page(admin, after=cursor)["data"] == []
+    assert admin.put(path, json={"url": "https://a.example/hook", "enabled": False}).status_code == 201
+    assert admin.post(f"{path}/replay", json={"after": cursor}).status_code == 200
+    assert admin.delete(path).status_code == 204
 
 
 def test_another_representation_is_not_acceptable(ledger: RunningLedger) -> None:
