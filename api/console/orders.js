@@ -120,7 +120,10 @@ function localDay(at) {
   return new Date(date.getTime() - date.getTimezoneOffset() * 60_000).toISOString().slice(0, 10);
 }
 
-/** The orders that were read, newest first: pages by cursor, and the first page again and again. */
+/**
+ * The orders that were read, newest first. The first page is read again and again, and is always as the ledger has it now. Below it is
+ * what was read by "Show more", as it was then, without a gap: if more than a page is new, the list starts over.
+ */
 class OrderList {
   constructor(signal) {
     this.signal = signal;
@@ -137,10 +140,9 @@ class OrderList {
     this.stopping?.abort();
     this.stopping = new AbortController();
     const signal = AbortSignal.any([this.signal, this.stopping.signal]);
-    this.rows = new Map();
     this.wanted = wanted;
     this.cursor = undefined;
-    show(this.body);
+    this.clear();
     show(this.foot);
     show(this.said, h("p", { class: "muted" }, "Reading…"));
     const failed = (error) => this.fail(error);
@@ -160,19 +162,47 @@ class OrderList {
   async refresh(signal) {
     const { body } = await read("orders", { query: { ...this.wanted, limit: PAGE }, signal });
     const first = this.cursor === undefined;
-    this.merge(body.data, !first);
-    if (first) this.cursor = body.next_cursor;
+    const isGap = body.next_cursor && !body.data.some((order) => this.rows.has(order.order_id));
+    if (isGap) this.clear();
+    if (!body.next_cursor) this.hasMore = false;
+    this.prune(body.data);
+    this.merge(body.data, !first && !isGap);
+    if (!this.hasMore) this.cursor = body.next_cursor;
+    this.live = body.data.length;
     this.summary();
   }
 
   async more() {
-    const { body } = await read("orders", { query: { ...this.wanted, limit: PAGE, cursor: this.cursor }, signal: this.signal });
+    const { rows, cursor } = this;
+    this.hasMore = true; // from now on the first page does not move the cursor
+    const { body } = await read("orders", { query: { ...this.wanted, limit: PAGE, cursor }, signal: this.signal });
+    if (this.rows !== rows) return; // the list has started over
     this.cursor = body.next_cursor;
     const at = this.rows.size;
     for (const order of body.data) this.put(order, false, null);
     this.summary();
     [...this.body.rows][at]?.querySelector("a").focus();
     announce(`${count(body.data.length)} more orders`);
+  }
+
+  clear() {
+    this.rows = new Map();
+    this.hasMore = false;
+    show(this.body);
+  }
+
+  /** Remove the rows that belong to the first page and are not in it any more: another status, or further down by now. */
+  prune(orders) {
+    const page = new Set(orders.map((order) => order.order_id));
+    const last = orders.at(-1)?.placed_at ?? "";
+    for (const [id, known] of this.rows) if (!page.has(id) && (!this.hasMore || known.placedAt > last)) this.remove(id, known.row);
+  }
+
+  remove(id, row) {
+    const near = row.contains(document.activeElement) && (row.nextElementSibling ?? row.previousElementSibling);
+    row.remove();
+    this.rows.delete(id);
+    if (near) near.querySelector("a").focus();
   }
 
   /** Put the first page on top: new orders, and changes of those that are there. */
@@ -191,7 +221,7 @@ class OrderList {
     if (known) return;
     const row = orderRow(order, fresh);
     this.body.insertBefore(row, before);
-    this.rows.set(order.order_id, { version: order.version, row });
+    this.rows.set(order.order_id, { version: order.version, placedAt: order.placed_at, row });
   }
 
   replace(order, known) {
@@ -199,7 +229,7 @@ class OrderList {
     const focused = known.row.contains(document.activeElement);
     known.row.replaceWith(row);
     if (focused) row.querySelector("a").focus();
-    this.rows.set(order.order_id, { version: order.version, row });
+    this.rows.set(order.order_id, { version: order.version, placedAt: order.placed_at, row });
   }
 
   summary() {
@@ -207,7 +237,10 @@ class OrderList {
     show(this.said, none && empty("No orders", "Nothing matches. Check the spelling, or take a filter away."));
     this.table.hidden = none;
     const load = h("button", { type: "button", class: "button", onclick: () => this.loadMore(load) }, "Show more");
-    show(this.foot, !none && h("span", { class: "muted small" }, `${count(this.rows.size)} shown`), this.cursor && load);
+    const older = this.rows.size - this.live;
+    const asked = older > 0 ? `, the last ${count(older)} as they were when you asked for them` : "";
+    const text = `${count(this.rows.size)} shown${asked}`;
+    show(this.foot, !none && h("span", { class: "muted small" }, text), this.cursor && load);
   }
 
   async loadMore(button) {
