@@ -5,6 +5,8 @@
 
 import { signOut, tokenOf } from "./session.js";
 
+export const ORDER_ID = /^ord_[a-z2-7]{26}$/;
+
 const ROOT = new URL("../", import.meta.url);
 const READ_TRIES = 4;
 const DECISION_S = 10; // `Prefer: wait`, the most that the API allows

@@ -1,6 +1,6 @@
 /** The frame: who is signed in, which screen is shown, and the keys. The address has the screen and its filters, nothing personal. */
 
-import { read, whenRead } from "./api.js";
+import { ORDER_ID, read, whenRead } from "./api.js";
 import { announce, h, icon, show } from "./dom.js";
 import { listenToKeys, showHelp } from "./keys.js";
 import { repeat } from "./live.js";
@@ -29,11 +29,12 @@ let frame = null; // {main, content, links, close}
 let reason = ""; // why the last token is not used any more
 let shownBefore = false; // on the first screen the focus stays where the browser has it
 
-/** The screen in the address: {name, id, query}. */
+/** The screen in the address: {name, id, query}. Anybody can make an address: only an id of an order gets into a request. */
 function placeOf() {
   const [path, query] = location.hash.replace(/^#\/?/, "").split("?");
   const [name, id] = path.split("/");
-  return { name: SCREENS[name] ? name : "orders", id: id || null, query: new URLSearchParams(query ?? "") };
+  const known = Object.hasOwn(SCREENS, name);
+  return { name: known ? name : "orders", id: ORDER_ID.test(id) ? id : null, query: new URLSearchParams(query ?? "") };
 }
 
 function openFrame() {

@@ -3,7 +3,7 @@
  * an e-mail address never is.
  */
 
-import { addressOf, read } from "./api.js";
+import { addressOf, ORDER_ID, read } from "./api.js";
 import { announce, empty, h, show } from "./dom.js";
 import { count } from "./format.js";
 import { follow, liveMark, repeat, whenAsked } from "./live.js";
@@ -57,7 +57,7 @@ function findForm(wanted, list) {
     event.preventDefault();
     const text = field.value.trim();
     const others = Object.fromEntries(Object.keys(FIND).map((name) => [name, ""]));
-    if (/^ord_[a-z2-7]{26}$/.test(text)) location.hash = `#/orders/${text}`;
+    if (ORDER_ID.test(text)) location.hash = `#/orders/${text}`;
     else if (choice.value === "email" && text) await list.read({ email: text });
     else if (ALONE.has(choice.value) || (WITHOUT_STATUS.has(choice.value) && text)) go({ [choice.value]: text });
     else go({ ...wanted, ...others, [choice.value]: text });

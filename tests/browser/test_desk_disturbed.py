@@ -99,6 +99,26 @@ def test_a_wrong_token_and_one_of_a_gateway_are_refused_in_words(shop: Shop, chr
         expect(desk.page.get_by_label("Token")).to_be_visible()
 
 
+def test_an_address_of_no_order_asks_for_nothing_but_the_list(shop: Shop, chromium: Browser) -> None:
+    """Somebody else may have written the address that a person of the desk opens."""
+    from playwright.sync_api import expect
+
+    from tests.support.desk_browser import at_desk
+
+    order = paid(shop, reference="forged-1")
+    forged = ("orders/..\\webhook-endpoints\\erp\\secret#", "orders/..%2fready", "orders/ord_x", "constructor", "__proto__/x")
+    with at_desk(chromium, shop.ledger.url) as desk:
+        desk.sign_in(shop.ledger.tokens["admin"]).open_order(order)
+        before = len(desk.asked)
+        for place in forged:
+            desk.go(f"#/{place}")
+            expect(desk.page.get_by_role("heading", name="Orders", level=1)).to_be_visible()
+            desk.open_order(order)
+        asked = [address.removeprefix(desk.url) for _, address, _ in desk.asked[before:]]
+        expected = ("/orders?", f"/orders/{order['order_id']}", "/events?")
+        assert [address for address in asked if not address.startswith(expected)] == []
+
+
 def test_when_the_network_fails_the_page_says_so_and_catches_up_by_itself(shop: Shop, chromium: Browser) -> None:
     from playwright.sync_api import expect
 

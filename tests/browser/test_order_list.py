@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 pytestmark = pytest.mark.browser
-SHOW = "v => { Object.defineProperty(document, 'hidden', { value: v, configurable: true }); "
-SHOW += "document.dispatchEvent(new Event('visibilitychange')); }"
+SHOW = """hidden => {
+    Object.defineProperty(document, 'hidden', { value: hidden, configurable: true });
+    document.dispatchEvent(new Event('visibilitychange'));
+}"""
 
 
 def hide(page: Page, hidden: bool) -> None:
