@@ -28,7 +28,16 @@ from api.edge import json_response
 from api.problems import FieldError, Problem
 from api.representations import to_json
 from commands.webhooks.addresses import address_in, is_public
-from commands.webhooks.endpoints import GONE, MAX_ENDPOINTS, Endpoint, EndpointsView, encode, endpoint_key, off_key
+from commands.webhooks.endpoints import (
+    GONE,
+    MAX_ENDPOINTS,
+    Endpoint,
+    EndpointsView,
+    encode,
+    endpoint_key,
+    health_key,
+    off_key,
+)
 from commands.webhooks.signing import digest_of, secret_of, shown
 from commands.webhooks.tries import Tried
 from ledger.audit import DONE, WEBHOOK_CHANGE, WEBHOOK_KEY_READ
@@ -116,8 +125,9 @@ async def delete_endpoint(call: Call) -> Response:
     """`deleteWebhookEndpoint`."""
     name, view, _ = await _endpoint(call)
     call.query(QueryParameters)
-    gone = [(endpoint_key(name), None)] + ([(off_key(name), None)] if name in view.offs else [])
-    await call.ctx.webhook_endpoints.write(gone)
+    keys = [endpoint_key(name), *([off_key(name)] if name in view.offs else [])]
+    keys += [health_key(name, node) for node in view.healths.get(name, {})]  # also of nodes that are no more
+    await call.ctx.webhook_endpoints.write([(key, None) for key in keys])
     call.ctx.audit.note(call.by, WEBHOOK_CHANGE, DONE, why=name)
     return Response(None, 204)
 

@@ -3,9 +3,9 @@
     key                              value (JSON), written by
     webhook/<name>                   the endpoint; `serve`, when an admin sets it; deleted with it
     webhook-off/<name>               that it was disabled; `commands`
-    webhook-health/<name>/<node>     how deliveries of one node go; `commands`
+    webhook-health/<name>/<node>     how deliveries of one node go; `commands`, and `serve` deletes it with the endpoint
 
-No record contains a secret: see `signing`. Two writers never write the same key, so none undoes what the other wrote. A URL may
+No record contains a secret: see `signing`. Two writers never set the same key, so none undoes what the other wrote. A URL may
 be confidential: it appears in no log line and no metric.
 """
 
@@ -148,9 +148,16 @@ class EndpointsView:
         endpoint = self.endpoints.get(name)
         return endpoint is not None and endpoint.is_enabled and self.off(name) is None
 
+    def healths_of(self, name: str) -> dict[str, Health]:
+        """By node, without what is older than the endpoint: that was another one with its name."""
+        endpoint = self.endpoints.get(name)
+        since = 0 if endpoint is None else endpoint.created_at
+        healths = self.healths.get(name, {})
+        return {node: one for node, one in healths.items() if max(one.failed_at, one.succeeded_at) >= since}
+
     def health(self, name: str) -> Health:
         """That of all nodes together: the endpoint is failing while no node has succeeded since the first failure."""
-        nodes = list(self.healths.get(name, {}).values())
+        nodes = list(self.healths_of(name).values())
         latest = max(nodes, key=lambda one: one.failed_at, default=Health())
         succeeded_at = max((one.succeeded_at for one in nodes), default=0)
         failing = [one.failing_since for one in nodes if one.failing_since > succeeded_at]

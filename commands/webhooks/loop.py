@@ -123,7 +123,7 @@ class Webhooks:
         for name, endpoint in self._view.endpoints.items():
             if name not in self._loops and self._view.is_active(name):
                 with self._lock:
-                    before = self._view.healths.get(name, {}).get(self._node)
+                    before = self._view.healths_of(name).get(self._node)
                     one = self._loops[name] = EndpointLoop(self._shared, name, endpoint, self._owned, before)
                 one.start()
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
-from commands.webhooks.endpoints import EndpointsView
+from commands.webhooks.endpoints import EndpointsView, Health, encode, health_key
+from ledger.clock import now_ms
 from ledger.memory.log import MemoryLog
 from ledger.topics import Topics
 from tests.support.harness import RunningLedger, running_ledger
@@ -34,6 +36,23 @@ URL = "https://a.example/hook"
 def test_an_invalid_url_is_refused(ledger: RunningLedger, url: str) -> None:
     answer = ledger.client("admin").put("/webhook-endpoints/wrong", json={"url": url})
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid-field")
+
+
+def test_the_health_of_a_deleted_endpoint_is_deleted_also_that_of_nodes_that_are_no_more(ledger: RunningLedger) -> None:
+    admin, endpoints, body = ledger.client("admin"), ledger.context.webhook_endpoints, {"url": URL, "enabled": False}
+    assert admin.put("/webhook-endpoints/again", json=body).status_code == 201
+    before = Health(failing_since=now_ms(), failed_at=now_ms(), error="timed_out", failed=4, waiting=2)
+    ledger.run(endpoints.write([(health_key("again", "old"), encode(before))]))
+    assert admin.get("/webhook-endpoints/again").json()["health"]["waiting"] == 2
+    assert admin.delete("/webhook-endpoints/again").status_code == 204
+    view = ledger.run(endpoints.view())
+    assert not view.healths["again"]
+    late = replace(before, failing_since=1, failed_at=1)  # by a node that still knew the deleted one
+    ledger.run(endpoints.write([(health_key("again", "old"), encode(late))]))
+    assert admin.put("/webhook-endpoints/again", json=body).status_code == 201
+    health = admin.get("/webhook-endpoints/again").json()["health"]
+    assert not any(health.values()), health
+    assert admin.delete("/webhook-endpoints/again").status_code == 204
 
 
 def test_names_types_and_numbers_of_endpoints_are_bounded(ledger: RunningLedger) -> None:

@@ -8,6 +8,7 @@ import hmac
 import ipaddress
 
 import pytest
+from msgspec.structs import replace
 
 from commands.webhooks.addresses import address_in, is_public
 from commands.webhooks.endpoints import (
@@ -130,6 +131,17 @@ def test_an_endpoint_fails_only_while_no_node_succeeds() -> None:
     assert view_of(a, b).health("shop") == Health(50, 40, 90, "timed_out", 3, 4, 0, 2)
     c = (health_key("shop", "b"), encode(Health(succeeded_at=60, delivered=4)))
     assert view_of(a, b, c).health("shop").failing_since == 0
+
+
+def test_the_health_of_an_earlier_endpoint_with_the_name_does_not_count() -> None:
+    shop, again = endpoint_key("shop"), replace(ENDPOINT, created_at=100)
+    old = (health_key("shop", "old"), encode(Health(failing_since=50, failed_at=90, error="timed_out", failed=4, waiting=2)))
+    now = (health_key("shop", "now"), encode(Health(succeeded_at=100, delivered=1)))
+    assert view_of((shop, encode(ENDPOINT)), old).health("shop").failed == 4
+    recreated = view_of((shop, encode(ENDPOINT)), old, (shop, None), (shop, encode(again)))
+    assert recreated.health("shop") == Health()
+    assert recreated.healths_of("shop") == {}
+    assert view_of(old, (shop, encode(again)), now).health("shop") == Health(succeeded_at=100, delivered=1)
 
 
 def test_a_week_of_failures_since_it_was_enabled_is_hopeless() -> None:
