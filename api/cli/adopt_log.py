@@ -9,8 +9,9 @@ from api.cli.terminal import Terminal, write_json
 from api.processes.patient_log import patient
 from api.processes.wiring import forget_contacts, open_log
 from api.settings import Settings
+from commands.notifier.resuming import notifier_group
 from commands.processor.desk_rows import clear
-from ledger.audit import DONE, GAP_ACCEPTANCE, LOG_ADOPTION, REQUESTED
+from ledger.audit import DONE, GAP_ACCEPTANCE, LOG_ADOPTION
 from ledger.errors import ConfigError
 from ledger.kafka.settings import KafkaSettings
 from ledger.log import EventLog
@@ -27,7 +28,7 @@ def run_adopt_log(kafka: KafkaSettings, settings: Settings, options: ActOptions,
     Raises `ConfigError` while `serve` or `commands` of this node runs, `NotDurable`, `LogError`, `StoreError`.
     """
     node = node_of(kafka, settings)
-    holders = node.holders(f"{settings.ledger_id}-notifier")
+    holders = node.holders(notifier_group(settings.ledger_id))
     if running := [holder for holder in holders if holder.in_use]:
         raise ConfigError(f"{running[0].name}: {running[0].why}; stop it first")
     other = [holder for holder in holders if holder.verdict == "other"]
@@ -47,7 +48,7 @@ def run_adopt_log(kafka: KafkaSettings, settings: Settings, options: ActOptions,
     if not confirmed(options, terminal, ask):
         return 2
     acts = Acts(patient(open_log(kafka, settings.topics)), settings, LOG_ADOPTION, options.why)
-    acts.record(REQUESTED)
+    acts.request()
     forget(node, projections_of(settings.state_dir), settings, other)
     acts.record(DONE)
     if terminal.as_json:
@@ -109,7 +110,7 @@ def run_accept_gap(kafka: KafkaSettings, settings: Settings, options: ActOptions
         return 2
     event_log = patient(open_log(kafka, settings.topics))
     acts = Acts(event_log, settings, GAP_ACCEPTANCE, options.why)
-    acts.record(REQUESTED, count=count)
+    acts.request(count=count)
     accept(event_log, settings.topics, missing)
     acts.record(DONE, count=count)
     if terminal.as_json:

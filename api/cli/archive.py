@@ -12,12 +12,13 @@ from pathlib import Path
 
 from api.cli.screens import LogProgress
 from api.cli.terminal import Screen
+from api.cli.writers import fence_writers
 from api.processes.signals import stopper
 from api.processes.wiring import KafkaDoors
 from api.settings import Settings
 from ledger.archive import EVENTS, REFUSALS, ArchiveReader, ArchiveWriter, Contents, Entry, Header
 from ledger.clock import now_ms
-from ledger.errors import LedgerError, LogError
+from ledger.errors import ConfigError, LedgerError, LogError
 from ledger.kafka.settings import KafkaSettings
 from ledger.log import EventLog, NewRecord, Record, TopicPartition
 from ledger.reading import committed
@@ -28,7 +29,7 @@ from ledger.schemas.versions import REFUSALS as REFUSAL_SCHEMAS
 from ledger.schemas.versions import SchemaVersion, schema_id, schema_versions, versions_of
 from ledger.topics import Topics
 from ledger.upgrades.control import Control, schemas_in
-from ledger.upgrades.records import schema_record
+from ledger.upgrades.records import View, schema_record
 from projections.bulk import Interrupted
 from projections.databases import Databases
 from projections.rebuild import RebuildObserver
@@ -171,14 +172,14 @@ def committed_records(
         reader.close()
     report()
     if stopping.is_set():
-        raise Interrupted("stopped before the end; no file was written")
+        raise Interrupted("stopped before the end")
 
 
 def run_import_log(kafka: KafkaSettings, settings: Settings, path: Path, check_only: bool, out: Screen, err: Screen) -> int:
     """Check the archive at `path` from end to end, then write it into the empty ledger of the settings.
 
-    Raises `ArchiveError`, `BrokenLog`, `NotEmpty`, `LogError`, `Interrupted`, all before anything is written, except `LogError`
-    if the log fails halfway: then the topics must be deleted before the next attempt.
+    Raises `ArchiveError`, `BrokenLog`, `NotEmpty`, `ConfigError`, `Interrupted`, all before anything is written; `LogError`: if the
+    log fails halfway, the topics must be deleted before the next attempt.
     """
     stopping, doors, topics = stopper(), KafkaDoors(kafka, settings.topics), settings.topics
     with LogProgress(err) as bar:
@@ -190,7 +191,11 @@ def run_import_log(kafka: KafkaSettings, settings: Settings, path: Path, check_o
         event_log = doors.open_log(stopping)
         event_log.ensure_topics(topics.specs(header.partitions, settings.writers))
         _refuse_filled(event_log, topics, header.partitions)
-        with closing(Control(event_log, topics)) as control:  # before the records that are written with them
+        with closing(Control(event_log, topics)) as control:
+            if names := control.read_now(View()).names_of_live():
+                raise ConfigError(f"nodes run on these topics already: stop {names}, and repeat this")
+            fence_writers(event_log, settings.ledger_id, header.partitions)  # who was ready folds before it decides
+            # before the records that are written with them
             control.write(schema_record(schema) for schema in _later_schemas(header))
         bar.phase("writing")
         _write(event_log, topics, path, settings.ledger_id, bar, stopping)

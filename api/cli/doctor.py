@@ -24,6 +24,7 @@ from api.processes.running import commands_status
 from api.processes.wiring import open_log
 from api.settings import Settings
 from commands.notifier.message_port import FAILED_TEMPLATES
+from commands.notifier.resuming import notifier_group
 from ledger.clock import now_ms
 from ledger.durability import weaknesses
 from ledger.errors import ConfigError, LedgerError
@@ -183,7 +184,7 @@ def _replicas(event_log: EventLog, settings: Settings) -> Finding:
 def _log(kafka: KafkaSettings, settings: Settings) -> Finding:
     """Whether what this node keeps is of this log. A running process has its part open, and compares it itself."""
     try:
-        holders = node_of(kafka, settings).holders(f"{settings.ledger_id}-notifier")
+        holders = node_of(kafka, settings).holders(notifier_group(settings.ledger_id))
     except LedgerError as exc:
         return Finding("log", "warning", f"not compared: {exc}", "order-ledger inspect")
     if other := [holder.name for holder in holders if holder.verdict == "other"]:

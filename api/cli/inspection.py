@@ -12,6 +12,7 @@ from api.cli.terminal import Screen, Terminal, write_json
 from api.processes.patient_log import patient
 from api.processes.wiring import KafkaDoors, open_log
 from api.settings import Settings
+from commands.notifier.resuming import notifier_group
 from ledger.errors import StoreError
 from ledger.kafka.settings import KafkaSettings
 from projections.opening import projections_of
@@ -42,7 +43,7 @@ def node_of(kafka: KafkaSettings, settings: Settings) -> Node:
 def run_inspect(kafka: KafkaSettings, settings: Settings, terminal: Terminal) -> int:
     """Returns 1 if the log is not the one from before, or lacks commands that were never decided. Changes nothing."""
     node = node_of(kafka, settings)
-    holders = node.holders(f"{settings.ledger_id}-notifier")
+    holders = node.holders(notifier_group(settings.ledger_id))
     try:
         missing = node.missing_commands()
     except StoreError:

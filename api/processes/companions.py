@@ -12,6 +12,7 @@ from api.processes.doors import build_composer, build_message_doors, build_ports
 from api.processes.outside import check_outside
 from api.settings import Settings
 from commands.notifier.loop import Notifier
+from commands.notifier.resuming import notifier_group
 from commands.processor.process import Books, CommandsProcess, Companion, Fatal
 from commands.reconciler.loop import Reconciler
 from ledger.log import EventLog, Sender
@@ -61,7 +62,7 @@ class Companions:
         self.reconciler = Reconciler(
             lambda: build_ports(settings), books, partition_of, self._sender, topics, on_fatal, self.clock
         )
-        group = f"{settings.ledger_id}-notifier"
+        group = notifier_group(settings.ledger_id)
         self.notifier = Notifier(
             self._log, topics, books, self._open_store, self._doors, self._composer, group, on_fatal, clock=self.clock
         )
