@@ -6,13 +6,16 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from commands.notifier.resuming import mark_of
-from commands.processor.desk import VERSION, Desk
+from commands.processor.desk import VERSION, Desk, Meta
 from commands.processor.desk_rows import is_of_other_version
 from commands.processor.fold_check import marks_of
 from commands.processor.gaps import check_gap
 from ledger.contact_rows import CONTACTS_STORE, log_id_in
 from ledger.errors import Gap, LogError, LogUnavailable, StoreError
+from ledger.last_record import last_before
 from ledger.log import EventLog, TopicPartition
 from ledger.log_identity import Judged, Verdict, judge, topic_ids, verdict_of
 from ledger.progress import claimed, read_claims
@@ -104,8 +107,9 @@ class Node:
         return [w for w in range(self.writers) if (self._commands_dir / f"writer-{w}").is_dir()]
 
     def desks(self, writer: int, store: Store) -> list[Desk]:
-        """The desks of a writer, as they are in its store."""
-        owned = range(writer, self.partitions, self.writers)
+        """The desks of a writer, as they are in its store; none for rows of another version, which a desk would delete."""
+        parts = range(writer, self.partitions, self.writers)
+        owned = [p for p in parts if not is_of_other_version(store, p, VERSION)]
         return [Desk(store, p, self.partitions, self._topics, self.ids[self._topics.commands]) for p in owned]
 
     def judged(self, desk: Desk) -> dict[TopicPartition, Judged]:
@@ -170,40 +174,53 @@ class Node:
     # ---- what is missing
 
     def missing_commands(self) -> list[MissingCommands]:
-        """Commands without an outcome that the log no longer has. Raises `LogError`, `StoreError` if `commands` is running."""
+        """Commands without an outcome that the log no longer has, in the partitions that are not `unfolded`.
+
+        Raises `LogError`, `StoreError` if `commands` is running.
+        """
         claims = read_claims(self._log, self._topics, self.ids[self._topics.commands])
         missing = []
         for writer in self.writers_here():
-            store = self.open_writer(writer)
-            try:
-                for desk in self.desks(writer, store):
-                    tp = TopicPartition(self._topics.commands, desk.partition)
-                    start = self._log.starts([tp])[tp]
-                    if (decided := claimed(claims, desk.partition, desk.meta.events)) > desk.meta.dealt:
-                        desk.passed(decided - 1)
-                    if start > desk.meta.dealt:
-                        try:
-                            check_gap(self._log, self._topics, desk.meta, tp, start)
-                        except Gap:
-                            missing.append(MissingCommands(writer, desk.partition, desk.meta.dealt, start - 1))
-            finally:
-                store.close()
+            for partition, meta in self._folded(writer).items():
+                tp = TopicPartition(self._topics.commands, partition)
+                start = self._log.starts([tp])[tp]
+                dealt = max(meta.dealt, claimed(claims, partition, meta.events))
+                if start > dealt:
+                    try:
+                        check_gap(self._log, self._topics, replace(meta, dealt=dealt), tp, start)
+                    except Gap:
+                        missing.append(MissingCommands(writer, partition, dealt, start - 1))
         return missing
 
     def unfolded(self) -> list[int]:
-        """Partitions whose orders are not folded to the end of the log: what of them is decided is not known yet."""
-        behind = set[int]()
+        """Partitions of which this node does not know what is decided: not folded to the end of the log, or by another version.
+
+        Those of writers that it does not follow, for example. Raises `LogError`, `StoreError` if `commands` is running.
+        """
+        unfolded: list[int] = []
         for writer in self.writers_here():
-            store = self.open_writer(writer)
-            try:
-                metas = {desk.partition: desk.meta for desk in self.desks(writer, store)}
-            finally:
-                store.close()
-            at = {TopicPartition(self._topics.events, p): meta.events for p, meta in metas.items()}
-            at |= {TopicPartition(self._topics.refusals, p): meta.refusals for p, meta in metas.items()}
-            # The last marker is not a record.
-            behind |= {tp.partition for tp, end in self._log.ends(at).items() if at[tp] < end - 1}
-        return sorted(behind)
+            folded = self._folded(writer)
+            unfolded += [p for p in range(writer, self.partitions, self.writers) if p not in folded]
+        return sorted(unfolded)
+
+    def _folded(self, writer: int) -> dict[int, Meta]:
+        """By partition of the writer that is folded to the end of the log: its meta, with that end as the position of events.
+
+        The last marker is not a record, so a fold that only followed may be before it. A claim may name the position behind it.
+        """
+        store = self.open_writer(writer)
+        try:
+            metas = {desk.partition: desk.meta for desk in self.desks(writer, store)}
+        finally:
+            store.close()
+        events = {TopicPartition(self._topics.events, p): meta.events for p, meta in metas.items()}
+        at = events | {TopicPartition(self._topics.refusals, p): meta.refusals for p, meta in metas.items()}
+        ends = self._log.ends(at)
+        short = {tp: end for tp, end in ends.items() if at[tp] < end}
+        last = last_before(self._log, short) if short else {}
+        other = {tp.partition for tp, record in last.items() if record.offset >= at[tp]}
+        other |= {tp.partition for tp, end in ends.items() if at[tp] > end}  # a hanging transaction, or another log
+        return {tp.partition: replace(metas[tp.partition], events=ends[tp]) for tp in events if tp.partition not in other}
 
 
 def _has_contacts(folder: Path) -> bool:

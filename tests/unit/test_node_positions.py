@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,18 +14,22 @@ import pytest
 
 from api.cli.acts import Acts, actor
 from api.cli.adopt_log import accept, forget
-from api.cli.inspection import as_json
+from api.cli.inspection import as_json, inspect_node
 from api.cli.positions import Node
+from api.cli.terminal import Screen, Terminal
+from commands.processor.desk import Desk
+from commands.processor.desk_rows import clear
 from commands.processor.process import CommandsProcess
 from ledger.audit import DONE, LOG_ADOPTION, REQUESTED
 from ledger.errors import Gap, LedgerError, NotThisLog
-from ledger.log import TopicPartition
+from ledger.log import NewRecord, TopicPartition
+from ledger.progress import Claim, record_of
 from ledger.rocks_store import RocksStore
 from ledger.schemas.codec import audit_codec
 from ledger.store import Store
 from projections.opening import open_caught_up, projections_of
 from tests.support.changed_logs import mirrored, recreate_all, restored, send
-from tests.support.one_log import PARTITIONS, TOPICS, Ledger, Running, cancel, place
+from tests.support.one_log import PARTITIONS, TOPICS, WRITERS, Ledger, Running, cancel, place
 from tests.support.patience import PATIENCE_S
 
 GROUP = "app-notifier"
@@ -73,6 +79,28 @@ class Shop(Ledger):
     def verdicts(self) -> dict[str, str | None]:
         return {holder.name: holder.verdict for holder in self.node().holders(GROUP)}
 
+    def rows(self) -> dict[str, dict[bytes, bytes]]:
+        """All rows of all databases, by folder."""
+        by_folder = {}
+        for path in sorted(self.state_dir.glob("**/CURRENT")):
+            with closing(RocksStore(path.parent)) as store:
+                by_folder[str(path.parent)] = dict(store.scan(b""))
+        return by_folder
+
+    def inspect(self) -> tuple[int, str]:
+        """Exit code and output of `inspect`."""
+        out = io.StringIO()
+        screen = Screen(file=out, width=200)
+        return inspect_node(self.node(), GROUP, Terminal(screen, screen, False)), out.getvalue()
+
+    def desks(self, writer: int) -> list[Desk]:
+        with closing(self.node().open_writer(writer)) as store:
+            return self.node().desks(writer, store)
+
+    def write(self, record: NewRecord) -> None:
+        self.sender.send(record, lambda acked, error: None)
+        assert self.sender.flush(PATIENCE_S) == 0
+
     def settings(self) -> Any:
         return SimpleNamespace(state_dir=self.state_dir, topics=TOPICS, node_id="one")
 
@@ -109,20 +137,11 @@ def test_the_same_log_a_copy_a_restored_and_an_empty_one(shop: Shop) -> None:
 def test_looking_changes_nothing(shop: Shop) -> None:
     shop.work(*KEYS)
     recreate_all(shop.log)
-
-    def rows() -> dict[str, dict[bytes, bytes]]:
-        by_folder = {}
-        for path in sorted(shop.state_dir.glob("**/CURRENT")):
-            store = RocksStore(path.parent)
-            by_folder[str(path.parent)] = dict(store.scan(b""))
-            store.close()
-        return by_folder
-
-    before = rows()
+    before = shop.rows()
     node = shop.node()
     node.holders(GROUP)
     node.missing_commands()
-    assert rows() == before
+    assert shop.rows() == before
 
 
 def test_what_a_process_has_open_is_not_compared(shop: Shop) -> None:
@@ -191,6 +210,58 @@ def test_commands_that_are_gone_are_given_up_once_and_the_rest_continues(shop: S
     shop.work("after1", "after2")
     assert {e.order_id for e in shop.events()} == {place(key).order_id for key in [*KEYS, "after1", "after2"]}
     assert shop.verdicts()["orders of writer-0"] == "same"
+
+
+def expire_commands(shop: Shop) -> None:
+    """As retention does after 30 days."""
+    tps = [TopicPartition(TOPICS.commands, p) for p in range(PARTITIONS)]
+    for tp, end in shop.log.ends(tps).items():
+        shop.log.truncate(tp, end)
+
+
+def test_decided_commands_are_not_missing_because_a_writer_was_not_followed_here(shop: Shop) -> None:
+    shop.work(*KEYS)
+    with closing(shop.node().open_writer(1)) as store:
+        for p in (1, 3):
+            clear(store, p)
+    expire_commands(shop)
+    node = shop.node()
+    assert (node.missing_commands(), node.unfolded()) == ([], [1, 3])
+    code, said = shop.inspect()
+    assert code == 0
+    assert "partitions 1, 3: not folded here" in said
+
+
+def test_rows_of_another_version_stay_and_say_nothing_about_commands(shop: Shop) -> None:
+    """After an upgrade, the fold of the program before is there until `commands` starts."""
+    shop.work(*KEYS)
+    for writer in range(WRITERS):
+        with closing(shop.node().open_writer(writer)) as store:
+            store.write({key: b"0" for key, _ in store.scan(b"") if key.endswith(b"/version")})
+    expire_commands(shop)
+    before = shop.rows()
+    code, said = shop.inspect()
+    assert shop.rows() == before
+    assert (code, shop.node().missing_commands(), shop.node().unfolded()) == (0, [], list(range(PARTITIONS)))
+    assert "of another version" in said
+
+
+def test_a_claim_of_another_node_counts_from_the_last_marker_on(shop: Shop) -> None:
+    """The other node folded to the end, this one to the last record before it. Then only retries came, and all of it expired."""
+    shop.work(*KEYS)
+    log_id = shop.log.topic_id(TOPICS.commands).hex()
+    for key in KEYS:
+        shop.send(place(key))
+    tps = [TopicPartition(TOPICS.commands, p) for p in range(PARTITIONS)]
+    events = shop.log.ends([TopicPartition(TOPICS.events, p) for p in range(PARTITIONS)])
+    folded = [desk.meta.events for writer in range(WRITERS) for desk in shop.desks(writer)]
+    assert sum(folded) < sum(events.values()), "every fold is behind its last marker"
+    for tp, end in shop.log.ends(tps).items():
+        claim = Claim(tp.partition, log_id, end, events[TopicPartition(TOPICS.events, tp.partition)], "two")
+        shop.write(record_of(TOPICS, claim))
+    expire_commands(shop)
+    node = shop.node()
+    assert (node.missing_commands(), node.unfolded()) == ([], [])
 
 
 def test_a_gap_is_not_known_before_the_log_is_folded(shop: Shop) -> None:
