@@ -59,14 +59,14 @@ class Node:
 
     def __init__(self, event_log: EventLog, topics: Topics, generations: Generations, state_dir: Path, opener: Opener) -> None:
         """Raises `LogError`."""
-        self._log, self._topics, self._generations = event_log, topics, generations
+        self.event_log, self._topics, self._generations = event_log, topics, generations
         self._commands_dir, self._opener = state_dir / "commands", opener
         self.partitions, self.writers = event_log.partitions(topics.events), event_log.partitions(topics.writers)
         self.ids = topic_ids(event_log, (topics.commands, topics.events, topics.refusals, topics.contacts))
 
     def partition_of(self, order_id: str) -> int:
         """The partition of an order."""
-        return self._log.partition_for(order_id.encode(), self.partitions)
+        return self.event_log.partition_for(order_id.encode(), self.partitions)
 
     # ---- what is kept
 
@@ -97,7 +97,7 @@ class Node:
         except StoreError:
             return _in_use(name, "serve")
         try:
-            judged, verdict = compare(databases, self._log, self.ids)
+            judged, verdict = compare(databases, self.event_log, self.ids)
         finally:
             databases.close()
         return Holder(name, verdict, "", judged, folder=folder)
@@ -114,7 +114,7 @@ class Node:
 
     def judged(self, desk: Desk) -> dict[TopicPartition, Judged]:
         """Compare one desk. Raises `LogError`."""
-        return judge(self._log, marks_of(desk, self._topics), self.ids, self._topics)
+        return judge(self.event_log, marks_of(desk, self._topics), self.ids, self._topics)
 
     def open_writer(self, writer: int) -> Store:
         """Raises `StoreError` if `commands` has it open."""
@@ -132,7 +132,7 @@ class Node:
             marks = {tp: mark for desk in self.desks(writer, store) for tp, mark in marks_of(desk, self._topics).items()}
         finally:
             store.close()
-        judged = judge(self._log, marks, self.ids, self._topics)
+        judged = judge(self.event_log, marks, self.ids, self._topics)
         return Holder(name, verdict_of(judged, self._topics), "", judged)
 
     def _contacts(self, name: str, folder: Path, process: str) -> Holder:
@@ -150,7 +150,7 @@ class Node:
 
     def _notifier(self, group: str) -> Holder:
         name, tps = "messages sent", [TopicPartition(self._topics.events, p) for p in range(self.partitions)]
-        bookmark = self._log.bookmark(group)
+        bookmark = self.event_log.bookmark(group)
         try:
             places, notes = bookmark.read(tps), bookmark.notes(tps)
         except LogUnavailable:
@@ -161,7 +161,7 @@ class Node:
             bookmark.close()
         marks = {tp: mark_of(at, notes[tp]) for tp, at in places.items() if at is not None}
         strange = {tp: mark for tp, mark in marks.items() if mark.log_id not in (b"", self.ids[tp.topic])}
-        judged = judge(self._log, strange, self.ids, self._topics)
+        judged = judge(self.event_log, strange, self.ids, self._topics)
         if not judged:
             return Holder(name, "same", "", {})
         why = (
@@ -178,16 +178,16 @@ class Node:
 
         Raises `LogError`, `StoreError` if `commands` is running.
         """
-        claims = read_claims(self._log, self._topics, self.ids[self._topics.commands])
+        claims = read_claims(self.event_log, self._topics, self.ids[self._topics.commands])
         missing = []
         for writer in self.writers_here():
             for partition, meta in self._folded(writer).items():
                 tp = TopicPartition(self._topics.commands, partition)
-                start = self._log.starts([tp])[tp]
+                start = self.event_log.starts([tp])[tp]
                 dealt = max(meta.dealt, claimed(claims, partition, meta.events))
                 if start > dealt:
                     try:
-                        check_gap(self._log, self._topics, replace(meta, dealt=dealt), tp, start)
+                        check_gap(self.event_log, self._topics, replace(meta, dealt=dealt), tp, start)
                     except Gap:
                         missing.append(MissingCommands(writer, partition, dealt, start - 1))
         return missing
@@ -215,9 +215,9 @@ class Node:
             store.close()
         events = {TopicPartition(self._topics.events, p): meta.events for p, meta in metas.items()}
         at = events | {TopicPartition(self._topics.refusals, p): meta.refusals for p, meta in metas.items()}
-        ends = self._log.ends(at)
+        ends = self.event_log.ends(at)
         short = {tp: end for tp, end in ends.items() if at[tp] < end}
-        last = last_before(self._log, short) if short else {}
+        last = last_before(self.event_log, short) if short else {}
         other = {tp.partition for tp, record in last.items() if record.offset >= at[tp]}
         other |= {tp.partition for tp, end in ends.items() if at[tp] > end}  # a hanging transaction, or another log
         return {tp.partition: replace(metas[tp.partition], events=ends[tp]) for tp in events if tp.partition not in other}

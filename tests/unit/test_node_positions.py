@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,16 +12,17 @@ from typing import Any
 
 import pytest
 
-from api.cli.acts import Acts, actor
-from api.cli.adopt_log import accept, forget
+from api.cli.acts import ActOptions, Acts, actor
+from api.cli.adopt_log import accept, forget, give_up
 from api.cli.inspection import as_json, inspect_node
 from api.cli.positions import Node
 from api.cli.terminal import Screen, Terminal
+from commands.messages import OrderCommand
 from commands.processor.desk import Desk
 from commands.processor.desk_rows import clear
 from commands.processor.process import CommandsProcess
 from ledger.audit import DONE, LOG_ADOPTION, REQUESTED
-from ledger.errors import Gap, LedgerError, NotThisLog
+from ledger.errors import ConfigError, Gap, LedgerError, NotThisLog
 from ledger.log import NewRecord, TopicPartition
 from ledger.progress import Claim, record_of
 from ledger.rocks_store import RocksStore
@@ -92,6 +93,14 @@ class Shop(Ledger):
         out = io.StringIO()
         screen = Screen(file=out, width=200)
         return inspect_node(self.node(), GROUP, Terminal(screen, screen, False)), out.getvalue()
+
+    def give_up(self) -> int:
+        """Exit code of `accept-gap`."""
+        screen, options = Screen(file=io.StringIO()), ActOptions(why="the cluster was lost", yes=True)
+        return give_up(self.node(), self.settings(), options, Terminal(screen, screen, False), lambda _: False)
+
+    def partition_of(self, command: OrderCommand) -> int:
+        return self.log.partition_for(command.order_id.encode(), PARTITIONS)
 
     def desks(self, writer: int) -> list[Desk]:
         with closing(self.node().open_writer(writer)) as store:
@@ -182,12 +191,13 @@ def test_a_copy_and_a_restored_log_need_no_adoption(shop: Shop, change: Callable
     assert len(shop.events()) == len(KEYS) + 1
 
 
-def lose_commands(shop: Shop) -> int:
+def lose_commands(shop: Shop, partitions: Sequence[int] = range(PARTITIONS)) -> int:
     """Commands are sent while nobody decides, and then deleted. Returns their number."""
-    tps = [TopicPartition(TOPICS.commands, p) for p in range(PARTITIONS)]
+    tps = [TopicPartition(TOPICS.commands, p) for p in partitions]
     before = shop.log.ends(tps)
-    for n in range(20):
-        shop.send(place(f"lost{n}"))
+    for n in range(40):
+        if shop.partition_of(lost := place(f"lost{n}")) in partitions:
+            shop.send(lost)
     ends = shop.log.ends(tps)
     for tp, end in ends.items():
         shop.log.truncate(tp, end)
@@ -262,6 +272,25 @@ def test_a_claim_of_another_node_counts_from_the_last_marker_on(shop: Shop) -> N
     expire_commands(shop)
     node = shop.node()
     assert (node.missing_commands(), node.unfolded()) == ([], [])
+
+
+def test_a_gap_is_accepted_on_a_node_that_does_not_fold_every_writer(shop: Shop) -> None:
+    """It has a store for each writer, but keeps up only with its own and its standby ones."""
+    shop.work(*KEYS)
+    lost = lose_commands(shop, [0])
+    running = shop.start()
+    running.thread.join(PATIENCE_S)
+    assert isinstance(running.process._fatal, Gap)
+    shop.stop(running)
+    with closing(shop.node().open_writer(1)) as store:
+        clear(store, 3)
+    assert shop.give_up() == 0
+    assert shop.node().missing_commands() == []
+    with pytest.raises(ConfigError, match="partitions 3 are not folded here"):
+        shop.give_up()
+    shop.work("after1", "after2")
+    assert len(shop.events()) == len(KEYS) + 2
+    assert lost > 0
 
 
 def test_a_gap_is_not_known_before_the_log_is_folded(shop: Shop) -> None:
