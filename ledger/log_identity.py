@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Literal, NamedTuple
 
 import structlog
@@ -172,7 +172,12 @@ def verdict_of(judged: Mapping[TopicPartition, Judged], topics: Topics) -> Verdi
     of_refusals = {one.verdict for tp, one in judged.items() if tp.topic != topics.events}
     if of_events & {"other", "moved"}:
         of_refusals = set()  # events say enough: a restored log may lack refusals that have expired
-    return next((verdict for verdict in WORST_FIRST if verdict in of_events | of_refusals), "same")
+    return worst(of_events | of_refusals)
+
+
+def worst(verdicts: Collection[Verdict]) -> Verdict:
+    """The verdict on several things, of which each is judged by itself; `same` if there are none."""
+    return next((verdict for verdict in WORST_FIRST if verdict in verdicts), "same")
 
 
 def refusal(judged: Mapping[TopicPartition, Judged], whose: str) -> NotThisLog:

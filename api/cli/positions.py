@@ -17,7 +17,7 @@ from ledger.contact_rows import CONTACTS_STORE, log_id_in
 from ledger.errors import Gap, LogError, LogUnavailable, StoreError
 from ledger.last_record import last_before
 from ledger.log import EventLog, TopicPartition
-from ledger.log_identity import Judged, Verdict, judge, topic_ids, verdict_of
+from ledger.log_identity import Judged, Verdict, judge, topic_ids, verdict_of, worst
 from ledger.progress import claimed, read_claims
 from ledger.store import Store
 from ledger.topics import Topics
@@ -127,13 +127,19 @@ class Node:
         except StoreError:
             return _in_use(name, "commands")
         try:
-            if any(is_of_other_version(store, p, VERSION) for p in range(writer, self.partitions, self.writers)):
+            desks = self.desks(writer, store)
+            if not desks:
                 return Holder(name, None, "of another version: `commands` folds them again", {})
-            marks = {tp: mark for desk in self.desks(writer, store) for tp, mark in marks_of(desk, self._topics).items()}
+            marks = {tp: mark for desk in desks for tp, mark in marks_of(desk, self._topics).items()}
         finally:
             store.close()
         judged = judge(self.event_log, marks, self.ids, self._topics)
-        return Holder(name, verdict_of(judged, self._topics), "", judged)
+        by_partition: dict[int, dict[TopicPartition, Judged]] = {}
+        for tp, one in judged.items():
+            by_partition.setdefault(tp.partition, {})[tp] = one
+        # As in `commands`, where each partition is followed, folded again or refused by itself.
+        verdict = worst([verdict_of(own, self._topics) for own in by_partition.values()])
+        return Holder(name, verdict, "", judged)
 
     def _contacts(self, name: str, folder: Path, process: str) -> Holder:
         try:

@@ -29,7 +29,7 @@ from ledger.rocks_store import RocksStore
 from ledger.schemas.codec import audit_codec
 from ledger.store import Store
 from projections.opening import open_caught_up, projections_of
-from tests.support.changed_logs import mirrored, recreate_all, restored, send
+from tests.support.changed_logs import mirrored, read_all, recreate_all, restored, send, write_again
 from tests.support.one_log import PARTITIONS, TOPICS, WRITERS, Ledger, Running, cancel, place
 from tests.support.patience import PATIENCE_S
 
@@ -189,6 +189,30 @@ def test_a_copy_and_a_restored_log_need_no_adoption(shop: Shop, change: Callable
     shop.work("more")  # one partition: the others note the new ids, too
     assert set(shop.verdicts().values()) == {"same"}
     assert len(shop.events()) == len(KEYS) + 1
+
+
+def test_each_partition_of_a_writer_is_judged_by_itself(shop: Shop) -> None:
+    """One was restored without its last refusal, which another one with events does not excuse."""
+    first, second = ([c for c in map(place, KEYS) if shop.partition_of(c) == p][:2] for p in (0, 2))
+    for number in range(2):
+        running = shop.start()
+        send(shop, [cancel(first[number], "unknown"), second[number]])
+        shop.stop(running)
+    records = read_all(shop)
+    assert {record.partition for record in records if record.topic == TOPICS.events} == {2}
+    recreate_all(shop.log)
+    write_again(shop.log, [r for r in records if r != [x for x in records if x.partition == 0][-1]])
+    running = shop.start()
+    running.thread.join(PATIENCE_S)
+    assert [exc.code for exc in running.refused] == ["not_this_log"]
+    shop.stop(running)
+    node = shop.node()
+    other = [holder for holder in node.holders(GROUP) if holder.verdict == "other"]
+    assert [holder.name for holder in other] == ["orders of writer-0"]
+    forget(node, shop.generations, shop.settings(), other)
+    running = shop.start()
+    send(shop, [place("after")])
+    assert running.refused == []
 
 
 def lose_commands(shop: Shop, partitions: Sequence[int] = range(PARTITIONS)) -> int:
