@@ -113,8 +113,8 @@ class Node:
         return [Desk(store, p, self.partitions, self._topics, self.ids[self._topics.commands]) for p in owned]
 
     def judged(self, desk: Desk) -> dict[TopicPartition, Judged]:
-        """Compare one desk. Raises `LogError`."""
-        return judge(self.event_log, marks_of(desk, self._topics), self.ids, self._topics)
+        """Compare one desk, after `holders` has waited for the ends of the log. Raises `LogError`."""
+        return judge(self.event_log, marks_of(desk, self._topics), self.ids, self._topics, patience_s=0.0)
 
     def open_writer(self, writer: int) -> Store:
         """Raises `StoreError` if `commands` has it open."""

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from api.cli.acts import ActOptions, Acts, actor
-from api.cli.adopt_log import accept, forget, give_up
+from api.cli.adopt_log import accept, forget, forget_partitions, give_up
 from api.cli.inspection import as_json, inspect_node
 from api.cli.positions import Node
 from api.cli.terminal import Screen, Terminal
@@ -213,6 +213,25 @@ def test_each_partition_of_a_writer_is_judged_by_itself(shop: Shop) -> None:
     running = shop.start()
     send(shop, [place("after")])
     assert running.refused == []
+
+
+def test_adopting_a_log_waits_once_for_its_ends(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the two records of the audit nothing is left to wait for, and the lines of the verb are long since printed."""
+    shop.work(*KEYS)
+    ends, asked = shop.log.ends, list[int]()
+    for p in (0, 1):
+        tp = TopicPartition(TOPICS.events, p)
+        shop.log.lose_end(tp, ends([tp])[tp] - 3)
+
+    def counted(*arguments: Any, **named: Any) -> dict[TopicPartition, int]:
+        asked.append(1)
+        return ends(*arguments, **named)
+
+    monkeypatch.setattr("ledger.log_identity.AHEAD_S", 5.0)
+    monkeypatch.setattr(shop.log, "ends", counted)
+    forget_partitions(shop.node(), TOPICS)
+    assert len(asked) == PARTITIONS
+    assert [desk.meta.events for writer in range(WRITERS) for desk in shop.desks(writer) if desk.partition in (0, 1)] == [0, 0]
 
 
 def lose_commands(shop: Shop, partitions: Sequence[int] = range(PARTITIONS)) -> int:
