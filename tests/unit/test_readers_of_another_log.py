@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from threading import Event
 
 import pytest
 
+from commands.notifier.message_port import OutMessage
 from commands.notifier.resuming import mark_of, note_of, resume_at
 from ledger import log_identity
 from ledger.errors import NotThisLog
@@ -39,6 +40,9 @@ from tests.support.changed_logs import (
     send,
 )
 from tests.support.one_log import PARTITIONS, TOPICS, WRITERS, Ledger, place
+from tests.support.patience import until
+from tests.support.post import Post
+from tests.support.post import running as notifying
 
 ADVICE = r"TOPIC_PREFIX.*restore it whole.*order-ledger adopt-log"
 
@@ -215,6 +219,43 @@ def test_notifier_positions_follow_their_records_and_are_at_the_end_of_another_l
     another_ledgers(ledger)
     log_id = ledger.log.topic_id(TOPICS.events)
     assert resumed() == {tp: Mark(end, log_id, b"") for tp, end in ledger.log.ends(marks).items()}
+
+
+class Door:
+    """Sends e-mail by noting it."""
+
+    channel = "email"
+
+    def __init__(self) -> None:
+        self.subjects: list[str] = []
+
+    def send(self, message: OutMessage) -> None:
+        self.subjects.append(message.subject)
+
+    def kept(self) -> Collection[str]:
+        return ()
+
+    def forget(self, order_ids: Collection[str]) -> None:
+        pass
+
+
+def test_a_notifier_that_resumed_at_the_end_of_another_log_announces_everything_since() -> None:
+    """It used to note that end with its next message only, and a restart resumed at the end again."""
+    log, topics, door = MemoryLog(), Topics(), Door()
+    post = Post(log, topics, "smtp://127.0.0.1:1")
+    with notifying(post, doors={"email": door}):
+        post.placed("ord_1")
+        until(lambda: door.subjects)
+        until(post.at_end)
+    log.recreate(topics.events)
+    post.placed("ord_2")
+    with notifying(post, doors={"email": door}):
+        pass
+    post.placed("ord_3")
+    with notifying(post, doors={"email": door}):
+        until(lambda: len(door.subjects) == 2)
+    post.close()
+    assert ["ord_1" in door.subjects[0], "ord_3" in door.subjects[1]] == [True, True]
 
 
 @pytest.mark.parametrize("note", ["", "x", "zz zz", "00", "0102 0"])
