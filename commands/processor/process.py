@@ -287,6 +287,7 @@ class CommandsProcess:
     # ---- what the group says; called inside `lease.poll`
 
     def _taken(self, writers: list[int]) -> None:
+        """`writers` may be empty: then this process follows all, to take over whatever becomes free."""
         log.info("writers taken", writers=writers)
         if not self._loops.keys() >= set(writers):
             exc = OtherLayout()

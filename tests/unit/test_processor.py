@@ -218,6 +218,23 @@ def test_a_writer_that_the_group_forgot_is_noticed_and_taken_again(ledger: Ledge
     assert_log_is_whole(ledger, {c.command_id for c in sent})
 
 
+def test_a_process_that_lost_its_last_writer_follows_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It used to follow only those that it had followed before, and nobody was the hot standby for the others."""
+    monkeypatch.setattr("commands.processor.process.UNHELD_EVERY_S", 10 * PATIENCE_S)
+    ledger = Ledger(TOPICS.specs(PARTITIONS, PARTITIONS))
+    first, second = ledger.start("one"), ledger.start("two")
+    try:
+        ledger.wait_for(lambda: len(first.process.ready_writers) == len(second.process.ready_writers) == 2)
+        assert len(second.process.status()["followed_writers"]) == 3
+        for writer in second.process.ready_writers:
+            ledger.log.orphan("app", writer)
+            ledger.wait_for(lambda writer=writer: writer not in second.process.ready_writers)  # type: ignore[misc]
+        ledger.wait_for(lambda: second.process.status()["followed_writers"] == list(range(PARTITIONS)))
+    finally:
+        ledger.stop(second)
+        ledger.stop(first)
+
+
 def test_a_process_started_while_the_log_is_unreachable_waits_for_it(ledger: Ledger) -> None:
     ledger.log.away(True)
     running = ledger.start()
