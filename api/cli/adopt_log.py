@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from api.cli.acts import ActOptions, Acts, Ask, actor, confirmed
-from api.cli.inspection import as_json, node_of, show
+from api.cli.inspection import as_json, listed, node_of, show
 from api.cli.positions import Holder, MissingCommands, Node
 from api.cli.terminal import Terminal, write_json
-from api.processes.patient_log import patient
-from api.processes.wiring import forget_contacts, open_log
+from api.processes.wiring import forget_contacts
 from api.settings import Settings
 from commands.notifier.resuming import notifier_group
 from commands.processor.desk_rows import clear
@@ -47,7 +46,7 @@ def run_adopt_log(kafka: KafkaSettings, settings: Settings, options: ActOptions,
         )
     if not confirmed(options, terminal, ask):
         return 2
-    acts = Acts(patient(open_log(kafka, settings.topics)), settings, LOG_ADOPTION, options.why)
+    acts = Acts(node.event_log, settings, LOG_ADOPTION, options.why)
     acts.request()
     forget(node, projections_of(settings.state_dir), settings, other)
     acts.record(DONE)
@@ -85,37 +84,44 @@ def forget_partitions(node: Node, topics: Topics) -> None:
 
 
 def run_accept_gap(kafka: KafkaSettings, settings: Settings, options: ActOptions, terminal: Terminal, ask: Ask) -> int:
+    """`give_up` for this node."""
+    return give_up(node_of(kafka, settings), settings, options, terminal, ask)
+
+
+def give_up(node: Node, settings: Settings, options: ActOptions, terminal: Terminal, ask: Ask) -> int:
     """Give up commands that were deleted before they were decided. Returns 2 if not confirmed; then nothing is done.
 
-    Raises `ConfigError` while `commands` of this node runs or has not folded the log to its end, `NotDurable`, `LogError`.
+    Raises `StoreError` while `commands` of this node runs, `ConfigError` if nothing is missing in the partitions that are folded
+    here and others are not folded, `NotDurable`, `LogError`.
     """
-    node = node_of(kafka, settings)
-    if behind := node.unfolded():
+    missing, unfolded = node.missing_commands(), node.unfolded()
+    if unfolded and not missing:
         raise ConfigError(
-            f"partitions {behind} are not folded to their end: start `commands` once, it ends when it has folded them"
+            f"partitions {listed(unfolded)} are not folded here, and no command of the others is missing: run this on the node "
+            "whose `commands` ended with `gap`"
         )
-    missing = node.missing_commands()
     count = sum(gap.last - gap.first + 1 for gap in missing)
     if not missing:
         if terminal.as_json:
-            write_json({"ok": True, "accepted": 0, "missing_commands": []})
+            write_json({"ok": True, "accepted": 0, "missing_commands": [], "unfolded_partitions": []})
         else:
             terminal.out.print("no command is missing")
         return 0
     if not terminal.as_json:
         for gap in missing:
             terminal.out.print(f"partition {gap.partition}: commands {gap.first} to {gap.last} are gone")
+        if unfolded:
+            terminal.out.print(f"partitions {listed(unfolded)}: not folded here, not examined")
         terminal.out.print(f"{count} commands are given up: their senders got 202 and will get no outcome.")
     if not confirmed(options, terminal, ask):
         return 2
-    event_log = patient(open_log(kafka, settings.topics))
-    acts = Acts(event_log, settings, GAP_ACCEPTANCE, options.why)
+    acts = Acts(node.event_log, settings, GAP_ACCEPTANCE, options.why)
     acts.request(count=count)
-    accept(event_log, settings.topics, missing)
+    accept(node.event_log, settings.topics, missing)
     acts.record(DONE, count=count)
     if terminal.as_json:
         rows = [{"partition": gap.partition, "first": gap.first, "last": gap.last} for gap in missing]
-        write_json({"ok": True, "accepted": count, "missing_commands": rows})
+        write_json({"ok": True, "accepted": count, "missing_commands": rows, "unfolded_partitions": unfolded})
     else:
         terminal.out.print("Done. `commands` of every node continues behind them at its next start.")
     return 0

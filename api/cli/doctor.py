@@ -28,7 +28,7 @@ from commands.notifier.resuming import notifier_group
 from ledger.clock import now_ms
 from ledger.durability import weaknesses
 from ledger.errors import ConfigError, LedgerError
-from ledger.http_client import BlockingHttp, NoAnswer
+from ledger.http_client import BlockingHttp, NoAnswer, url_of
 from ledger.kafka.settings import KafkaSettings
 from ledger.levels import LEVEL
 from ledger.log import EventLog, TopicPartition
@@ -286,7 +286,7 @@ def _address(options: DoctorOptions, settings: Settings) -> tuple[str, str | Non
     if options.url is not None:
         return options.url, options.token
     if info is None:
-        return f"http://{settings.host}:{settings.port}", options.token
+        return url_of(settings.host, settings.port), options.token
     return info["url"], options.token or info["tokens"]["operator"]
 
 

@@ -42,15 +42,19 @@ def registry_of(
 
 
 def readiness(process: CommandsProcess) -> tuple[bool, dict[str, str]]:
-    """Ready is a process that decides for each writer that it owns, and keeps up with those that it follows."""
+    """Ready is a process that decides for each writer that it owns, and keeps up with those that it follows.
+
+    One that first folds the whole log, before it takes any, is not: whoever replaces nodes one after the other waits for it.
+    """
     loops = process.loops
     waiting = [str(loop.writer) for loop in loops if loop.owns and not loop.ready.is_set()]
     checks = {
         "log": "ok" if loops else "waiting",
         "owned": ", ".join(str(loop.writer) for loop in loops if loop.owns) or "none",
         "writers": f"not deciding: {', '.join(waiting)}" if waiting else "ok",
+        "fold": "behind" if process.folds_first else "ok",
     }
-    return bool(loops) and not waiting, checks
+    return bool(loops) and not waiting and not process.folds_first, checks
 
 
 def _counter(name: str, text: str, label: str, values: Counter[str]) -> Metric:

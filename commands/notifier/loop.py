@@ -220,6 +220,9 @@ class Notifier:
         for tp, place in places.items():
             self._positions[tp] = self._written[tp] = max(place.position, starts[tp])
             self._links[tp] = place.link
+        moved = {tp: self._positions[tp] for tp, mark in marks.items() if places[tp] != mark}
+        if moved:  # immediately, too: compared again, another log may be announced from a later end
+            self._bookmark.write(moved, {tp: note_of(self._log_id, self._links[tp]) for tp in moved})
 
     def _forget_positions(self) -> None:
         ends = self._log.ends(self._positions)

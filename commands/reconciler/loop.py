@@ -21,13 +21,12 @@ import asyncio
 import threading
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
 
 import structlog
 
 from commands.obligations import Kind, Obligation, obligations
 from commands.processor.order_book import OrderBook
-from commands.reconciler.backlog import Backlog
+from commands.reconciler.backlog import Backlog, Place, take_each
 from commands.reconciler.clients import Clients
 from commands.reconciler.meters import CallMeters, Census, census
 from commands.reconciler.pauses import WAITED_FOR, Tries
@@ -79,8 +78,7 @@ class Reconciler:
         self._calls: set[asyncio.Task[None]] = set()
         self._closing = False  # whether its loop ends now, and begins nothing more
         self._slots: dict[str, asyncio.Semaphore] = {}
-        self._turns: dict[int, asyncio.Lock] = {}
-        self._backlog = Backlog(MAX_TASKS_PER_PORT)
+        self._backlog, self._turns = Backlog(MAX_TASKS_PER_PORT), Backlog(1)  # by port, and by partition
         self.done: Counter[str] = Counter()
         self.calls = CallMeters()
         self._ended_for_good = threading.Event()
@@ -170,9 +168,9 @@ class Reconciler:
     async def _main(self) -> None:
         self._stopping, self._wake = asyncio.Event(), asyncio.Event()
         self._bug: BaseException | None = None
-        self._calls, self._slots, self._turns = set(), {}, {}  # drop those of an earlier loop
+        self._calls, self._slots = set(), {}  # drop those of an earlier loop
         self._schedule = Schedule(self._clock.monotonic_ms, self._clock.latest_ms)
-        self._backlog = Backlog(MAX_TASKS_PER_PORT)
+        self._backlog, self._turns = Backlog(MAX_TASKS_PER_PORT), Backlog(1)
         self._clients = Clients(self._make_ports, self.done)
         self._start_scheduling(sorted(self._owned))
         self._started.set()
@@ -271,10 +269,9 @@ class Reconciler:
             if at_ms > now:
                 self._wake_if(self._schedule.after(order_id, at_ms))
                 continue
-            port = self._clients.ports.name_of(obligation)
-            if self._backlog.take(port, order_id):
+            if take_each(places := self._places(obligation, partition), order_id):
                 t.calling = True
-                self._begin(self._meet(order_id, obligation, t, port))
+                self._begin(self._meet(order_id, obligation, t, places))
         if left:
             self._tries[order_id] = left
         else:
@@ -298,29 +295,32 @@ class Reconciler:
         earliest_ms, latest_ms = self._clock.bounds_ms(partition)
         return obligation.not_before > (earliest_ms if obligation.kind is Kind.CALL_PERSON else latest_ms)
 
-    def _turn(self, obligation: Obligation, partition: int) -> AbstractAsyncContextManager[object]:
-        """While the log's clock is uncertain, orders of a partition expire one at a time: the answer to the first is the time."""
-        if obligation.kind is not Kind.EXPIRE or self._clock.is_certain(partition):
-            return nullcontext()
-        return self._turns.setdefault(partition, asyncio.Lock())
+    def _places(self, obligation: Obligation, partition: int) -> list[Place]:
+        """While the log's clock is uncertain, orders of a partition expire in turn, too: the answer to the first is the time."""
+        places = [(self._backlog, self._clients.ports.name_of(obligation))]
+        in_turn = obligation.kind is Kind.EXPIRE and not self._clock.is_certain(partition)
+        return [(self._turns, str(partition)), *places] if in_turn else places
 
-    async def _meet(self, order_id: str, obligation: Obligation, t: Tries, port: str) -> None:
-        slots = self._slots.setdefault(port, asyncio.Semaphore(MAX_CALLS_PER_PORT))
+    async def _meet(self, order_id: str, obligation: Obligation, t: Tries, places: list[Place]) -> None:
+        slots = self._slots.setdefault(places[-1][1], asyncio.Semaphore(MAX_CALLS_PER_PORT))
         partition = self._partition_of(order_id)
         try:
-            async with slots, self._turn(obligation, partition):
+            async with slots:
                 # Waiting took time: the order and its obligations may have changed, or the clock is known better.
                 order = self._order(order_id)
                 current = next((o for o in self._owed(order) if o.key == obligation.key), None) if order else None
-                if order is not None and current is not None and not self._is_early(current, partition):
+                is_due = current is not None and not self._is_early(current, partition)
+                if order and current and is_due and len(self._places(current, partition)) <= len(places):
                     await self._call(current, order, t)
         finally:
             t.calling = False
-            self._backlog.done(port)
+            for backlog, name in places:
+                backlog.done(name)
         self._check(order_id)
-        while (waiting := self._backlog.next(port)) is not None:
-            self._check(waiting)
-            await asyncio.sleep(0)
+        for backlog, name in places:
+            while (waiting := backlog.next(name)) is not None:
+                self._check(waiting)
+                await asyncio.sleep(0)
 
     async def _call(self, obligation: Obligation, order: Order, t: Tries) -> None:
         log_ms, clock = self._clock.latest_ms(self._partition_of(order.order_id)), self._clock.monotonic_ms
