@@ -23,9 +23,11 @@ from jsonschema.validators import validator_for
 from pydantic_settings import BaseSettings
 
 from api.processes.exposure import check_exposure
+from api.processes.replicas import check_replicas
 from api.settings import Settings
 from ledger.errors import ConfigError
 from ledger.kafka.settings import KafkaSettings
+from ledger.memory.log import MemoryLog
 from tests.support.published_schemas import published_schema
 
 ROOT = Path(__file__).parents[2]
@@ -178,6 +180,24 @@ def test_the_kafka_of_compose_is_allowed_by_name(
     monkeypatch.delenv("ALLOW_PLAINTEXT")
     with pytest.raises(ConfigError, match=r"^KAFKA_SECURITY_PROTOCOL "):
         check_exposure(Settings(), KafkaSettings())
+
+
+def test_a_copy_of_env_example_with_the_required_lines_set_starts_on_the_one_broker_of_compose(
+    compose: dict[str, Any], no_settings: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The head of the compose file says to copy it. An `environment` wins over an `env_file`, and is interpolated from `.env`."""
+    copied = example() | {"LEDGER_HASH_KEY": "k" * 32, "LEDGER_TOKENS_FILE": "tokens.json"}
+    for service in ours(compose).values():
+        assert [file["path"] for file in service["env_file"]] == [".env"]
+        own = {name: interpolated(str(value), copied) for name, value in service["environment"].items()}
+        for name, value in (image_environment() | copied | own).items():
+            if name in SETTING_NAMES:
+                monkeypatch.setenv(name, value)
+        settings, log = Settings(), MemoryLog()
+        log.ensure_topics(settings.topics.specs(1, 1))
+        assert settings.app_env == "production"
+        check_exposure(settings, KafkaSettings())
+        assert check_replicas(log, settings, threading.Event())
 
 
 def test_each_long_running_service_has_a_place_name_and_a_volume_of_its_own(compose: dict[str, Any]) -> None:
