@@ -89,7 +89,7 @@ class Up:
         self.info: dict[str, Any] = {}
 
     def stop(self) -> None:
-        """Ask it to end; safe to call from a signal handler."""
+        """Ask it to end, at any time: the start of the broker ends early."""
         self._stopping.set()
 
     def run(self, on_ready: Callable[[dict[str, Any]], None], progress: Callable[[StartProgress], None] | None = None) -> int:
@@ -120,8 +120,13 @@ class Up:
             self._sandbox_port = free_port()
         names = ["commands", "broker", *(["sandbox"] if self._sandbox_port is not None else [])]
         self._metrics_ports = {name: free_port() for name in names}
-        # The children take seconds to import; they wait for the broker themselves.
-        self._start_broker(keys, progress)
+        try:
+            # The children take seconds to import; they wait for the broker themselves.
+            self._start_broker(keys, progress)
+        except BrokerError:
+            if self._stopping.is_set():
+                return 0
+            raise
         write_whole(self.data / "run" / "broker.pid", f"{self.broker.pid}\n", private=True)
         url = f"http://127.0.0.1:{self._port}"
         self.info = {
@@ -159,6 +164,7 @@ class Up:
             progress=progress,
             on_address=lambda servers: self._start_children(servers, keys),
             on_slow=lambda waited_s: self._say_slow("Kafka", waited_s),
+            stopping=self._stopping.is_set,
         )
 
     def _new_patience(self) -> Patience:
@@ -191,10 +197,12 @@ class Up:
             self._restart_broker()
 
     def _restart_broker(self) -> None:
-        """Raises `BrokerError` after `MOST_ENDS` failed starts in a row, or if a retry cannot help."""
+        """Raises `BrokerError` after `MOST_ENDS` failed starts in a row, or if a retry cannot help; not when it is to end."""
         try:
             self._start_broker(self._keys())
         except BrokerError as exc:
+            if self._stopping.is_set():
+                return
             self._broker_failures += 1
             if exc.code != "start_failed" or self._broker_failures >= MOST_ENDS:
                 raise

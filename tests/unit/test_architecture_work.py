@@ -21,7 +21,7 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("ledger/broker/aot_training.py", "Thread"): "whatever ends it ends the process, whose work is only a cache",
     ("projections/feed.py", "Thread"): "the last second of a process that ends: log lines are flushed beside it",
     ("projections/feed.py", "Timer"): "ends the process even if something hangs",
-    ("ledger/broker/fetching.py", "ThreadPoolExecutor"): "the caller waits for its futures, and raises what they raise",
+    ("ledger/broker/fetching.py", "Thread"): "the caller waits for them and raises what one raises, unless the program is to end",
     ("ledger/broker/jars.py", "ThreadPoolExecutor"): "the caller waits for its futures, and raises what they raise",
     ("projections/rebuild.py", "get_context"): "the rebuild watches its processes and raises what they report",
     (
