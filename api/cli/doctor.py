@@ -28,7 +28,7 @@ from commands.notifier.resuming import notifier_group
 from ledger.clock import now_ms
 from ledger.durability import weaknesses
 from ledger.errors import ConfigError, LedgerError
-from ledger.http_client import BlockingHttp, NoAnswer
+from ledger.http_client import BlockingHttp, HttpClient, NoAnswer
 from ledger.kafka.settings import KafkaSettings
 from ledger.levels import LEVEL
 from ledger.log import EventLog, TopicPartition
@@ -255,7 +255,7 @@ def _undealt(event_log: EventLog, settings: Settings, tps: list[TopicPartition])
 def _registry(url: str, prefix: str) -> Finding:
     def check() -> str:
         check_registry(url, prefix)
-        return f"{url} has the same schemas under the same ids"
+        return f"{HttpClient(url).base_url} has the same schemas under the same ids"  # `url` may have a password
 
     return _attempt("schema registry", "order-ledger schema publish", check)
 
@@ -293,6 +293,7 @@ def _address(options: DoctorOptions, settings: Settings) -> tuple[str, str | Non
 def _api(url: str, token: str | None) -> list[Finding]:
     try:
         with BlockingHttp(url, ANSWER_S) as client:
+            url = client.base_url  # without a password
             ready = client.get("/ready")
             metrics = client.get("/metrics", {"Authorization": f"Bearer {token}"}) if token else None
     except (NoAnswer, ConfigError) as exc:

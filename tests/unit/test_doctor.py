@@ -144,6 +144,16 @@ def test_the_metrics_of_serve_are_read_with_a_token_and_missed_without() -> None
         assert not {subject for subject, _, _ in others} & {"metrics of serve", "tokens of serve"}
 
 
+def test_no_address_is_shown_with_its_password() -> None:
+    with running_ledger(MemoryLog(), Topics()) as running:
+        token = running.tokens["reader"]
+        address = running.url.replace("http://", f"http://reader:{token}@")
+        registry = doctor._registry(address, "")
+        assert (registry.verdict, registry.result) == ("ok", f"{running.url} has the same schemas under the same ids")
+        assert token not in repr(doctor._api(address, None))
+    assert token not in repr([doctor._registry(address, ""), *doctor._api(address, None)])  # nothing answers
+
+
 @pytest.mark.parametrize(
     ("url", "token", "running", "expected"),
     [
