@@ -40,8 +40,10 @@ from ledger.broker.aot_cache import Training
 from ledger.broker.fetching import StartProgress
 from ledger.broker.jars import JarCheck
 from ledger.broker.node import EmbeddedBroker
+from ledger.environment import is_in_env_file
 from ledger.errors import BrokerError, ConfigError
 from ledger.files import private_folder, write_whole
+from ledger.kafka.settings import KafkaSettings
 from ledger.patience import Patience, cpu_of
 from ledger.ports import free_port, is_free
 
@@ -55,7 +57,7 @@ BROKER_PAUSE_S = 0.5
 class Up:
     """Everything that `order-ledger up` runs. `report(line)` shows a line on the screen.
 
-    `sandboxed`: ignore settings of external services in the environment and in `.env`; the demo must not charge anybody.
+    `sandboxed`: ignore all settings in the environment, except LOG_LEVEL, and `.env`; the demo must not charge anybody.
     `stand_ins`: start the sandbox for services that are not set; without it, orders are accepted and nothing else happens.
     `train`: create Java's cache for later starts in the background (`ledger.broker.aot_cache`).
     `check`: a check of the broker's jars that has already begun.
@@ -116,7 +118,7 @@ class Up:
             Child(name, [name], {}, self.data).end_leftover()
         if not is_free(self._port):
             raise ConfigError(f"port {self._port} is in use; choose another one with --port")
-        if self._sandboxed or (self._stand_ins and needs_sandbox(load_settings())):
+        if self._sandboxed or (needs_sandbox(_settings()) and self._stand_ins):
             self._sandbox_port = free_port()
         names = ["commands", "broker", *(["sandbox"] if self._sandbox_port is not None else [])]
         self._metrics_ports = {name: free_port() for name in names}
@@ -274,8 +276,7 @@ class Up:
         return {} if port is None else {"METRICS_HOST": "127.0.0.1", "METRICS_PORT": str(port)}
 
     def _child_environment(self, bootstrap_servers: str, keys: Mapping[str, Any]) -> dict[str, str]:
-        around = {name: value for name, value in os.environ.items() if not (self._sandboxed and name in OUTSIDE)}
-        allowed = load_settings().plaintext_allowed
+        allowed = frozenset() if self._sandboxed else load_settings().plaintext_allowed
         sandbox = {}
         if self._sandbox_url is not None:
             sandbox = {
@@ -283,13 +284,13 @@ class Up:
                 "SANDBOX_WEBHOOK_URL": f"http://127.0.0.1:{self._port}/webhooks/stripe",
                 "PAYMENT_GATEWAY_WEBHOOK_SECRETS": keys["webhook_secret"],
             }
-        return {
-            **around,
+        own = {
             "OUTBOX_DIR": str(self.data / "outbox"),
             **sandbox,
             **self._environment,
             "KAFKA_BOOTSTRAP_SERVERS": bootstrap_servers,
             "KAFKA_SECURITY_PROTOCOL": "PLAINTEXT",
+            "KAFKA_REPLICATION_FACTOR": "-1",  # as many as the embedded broker has: one
             "ALLOW_PLAINTEXT": ",".join(sorted(allowed | {"kafka"})),  # the embedded broker, on loopback
             "ALLOW_FEW_REPLICAS": "true",
             "LEDGER_HASH_KEY": keys["hash_key"],
@@ -299,13 +300,21 @@ class Up:
             "HOST": "127.0.0.1",
             "PORT": str(self._port),
         }
+        replaced = own.keys() | OF_UP | (SETTINGS - {"LOG_LEVEL"} if self._sandboxed else frozenset())
+        # A name counts in any case, and one of two that differ only in case would win by chance.
+        return {name: value for name, value in os.environ.items() if name.upper() not in replaced} | own
 
 
-OUTSIDE = frozenset(
-    name.upper()
-    for name in Settings.model_fields
-    if name.startswith(("payment_gateway_", "product_service_", "merch_service_", "sandbox_", "notify_", "outbox_"))
-)
+OF_UP = frozenset({"LEDGER_TOKENS", "METRICS_HOST", "METRICS_PORT"})  # LEDGER_TOKENS_FILE replaces the first; ports are its own
+SETTINGS = frozenset(name.upper() for name in (*Settings.model_fields, *(f"kafka_{name}" for name in KafkaSettings.model_fields)))
+
+
+def _settings() -> Settings:
+    """The settings around `up`. Raises `ConfigError` also for tokens in `.env`: its children read that file, too."""
+    settings = load_settings()
+    if is_in_env_file(Settings, "ledger_tokens"):
+        raise ConfigError("LEDGER_TOKENS is set in .env, but `up` has tokens of its own (run/up.json): remove it there")
+    return settings
 
 
 def _is_ready(port: int) -> bool:
