@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -28,7 +27,7 @@ from commands.notifier.resuming import notifier_group
 from ledger.clock import now_ms
 from ledger.durability import weaknesses
 from ledger.errors import ConfigError, LedgerError
-from ledger.http_client import BlockingHttp, HttpClient, NoAnswer
+from ledger.http_client import BlockingHttp, HttpAnswer, HttpClient, NoAnswer
 from ledger.kafka.settings import KafkaSettings
 from ledger.levels import LEVEL
 from ledger.log import EventLog, TopicPartition
@@ -286,7 +285,8 @@ def _address(options: DoctorOptions, settings: Settings) -> tuple[str, str | Non
     if options.url is not None:
         return options.url, options.token
     if info is None:
-        return f"http://{settings.host}:{settings.port}", options.token
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        return f"http://{host}:{settings.port}", options.token
     return info["url"], options.token or info["tokens"]["operator"]
 
 
@@ -295,12 +295,15 @@ def _api(url: str, token: str | None) -> list[Finding]:
         with BlockingHttp(url, ANSWER_S) as client:
             url = client.base_url  # without a password
             ready = client.get("/ready")
+            state = _object(ready)
+            if ready.status < 500 and state.get("status") not in ("ready", "not_ready"):
+                return [Finding("API", "wrong", f"{url} is not the ledger's API", "check HOST and PORT, or pass --url")]
             metrics = client.get("/metrics", {"Authorization": f"Bearer {token}"}) if token else None
     except (NoAnswer, ConfigError) as exc:
         return [Finding("API", "wrong", f"{url} does not answer: {exc}", "is `serve` running?")]
     if ready.status != 200:
         findings = [Finding("API", "wrong", f"{url} is not ready: {ready.text[:300]}", "see the log of `serve`")]
-    elif json.loads(ready.text).get("stale", False):
+    elif state.get("stale", False):
         findings = [
             Finding("API", "warning", f"{url} answers only reads, and those are stale: {ready.text[:300]}", "is Kafka running?")
         ]
@@ -311,7 +314,20 @@ def _api(url: str, token: str | None) -> list[Finding]:
     if metrics.status != 200:
         result = f"not read: {url} answered {metrics.status}"
         return [*findings, Finding("metrics of serve", "warning", result, "pass a valid token of any role as --token")]
-    return findings + _of_metrics(metrics.text)
+    try:
+        return findings + _of_metrics(metrics.text)
+    except (ValueError, LookupError):
+        advice = "check HOST and PORT, or pass --url"
+        return [*findings, Finding("metrics of serve", "wrong", f"{url}/metrics is not that of the ledger's API", advice)]
+
+
+def _object(answer: HttpAnswer) -> dict[str, Any]:
+    """The JSON object in `answer`; empty if there is none."""
+    try:
+        value = answer.json()
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def _of_metrics(metrics: str) -> list[Finding]:
