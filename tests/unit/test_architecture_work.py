@@ -14,6 +14,7 @@ from tests.support.sources import Module, module, modules, name_of
 # (`await`, `async with`, `asyncio.to_thread`, `asyncio.gather`) ends there and needs no watcher.
 EXCEPTIONS: dict[tuple[str, str], str] = {
     ("ledger/supervision.py", "Thread"): "the watcher itself",
+    ("api/processes/signals.py", "start_new_thread"): "asks the process to end, which sets events",
     ("ledger/asking.py", "Thread"): "one question; the caller waits for it and raises what it raised",
     ("ledger/broker/jars.py", "Thread"): "the user of its result waits for it; what it could not confirm is checked again",
     ("api/cli/demo/run.py", "Thread"): "joined by the demo, which shows its fault and ends non-zero",
