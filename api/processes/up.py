@@ -44,7 +44,7 @@ from ledger.environment import is_in_env_file
 from ledger.errors import BrokerError, ConfigError
 from ledger.files import private_folder, write_whole
 from ledger.kafka.settings import KafkaSettings
-from ledger.patience import Patience, cpu_of
+from ledger.patience import Patience, changed_ns, cpu_of
 from ledger.ports import free_port, is_free
 
 if TYPE_CHECKING:
@@ -228,9 +228,8 @@ class Up:
                 if child.ends >= MOST_ENDS:
                     raise ConfigError(f"{child.name} exited {child.ends} times; see {child.log_file}")
             pids = [child.pid for child in self.children if child.pid is not None]
-            changed_ns = folding.stat().st_mtime_ns if folding.exists() else 0
-            if changed_ns != folded_ns:  # it first folds a long log, which may take any time
-                folded_ns, patience = changed_ns, self._new_patience()
+            if (changed := changed_ns(folding)) != folded_ns:  # it first folds a long log, which may take any time
+                folded_ns, patience = changed, self._new_patience()
             if patience.is_over(cpu_of(pids)):
                 raise ConfigError(f"not ready after {patience.waited_s:.0f} s; see the logs in {self.data / 'log'}")
             if _is_ready(self._port):
