@@ -89,6 +89,7 @@ class Up:
         self._bootstrap_servers = ""
         self._broker_failures, self._broker_not_before = 0, 0.0
         self.info: dict[str, Any] = {}
+        self._was_ready = False
 
     def stop(self) -> None:
         """Ask it to end, at any time: the start of the broker ends early."""
@@ -144,7 +145,8 @@ class Up:
             **this_process(),
         }
         if self._wait_ready():
-            write_whole(up_file(self.data), json.dumps(self.info, indent=2) + "\n", private=True)
+            self._was_ready = True
+            self._write_info()
             on_ready(self.info)
             self._show_health_of_broker()
             if self._train:
@@ -214,6 +216,11 @@ class Up:
         self._broker_failures = 0
         self.info["bootstrap_servers"] = self.broker.bootstrap_servers
         write_whole(self.data / "run" / "broker.pid", f"{self.broker.pid}\n", private=True)
+        if self._was_ready:  # its port may be another one
+            self._write_info()
+
+    def _write_info(self) -> None:
+        write_whole(up_file(self.data), json.dumps(self.info, indent=2) + "\n", private=True)
 
     def _wait_ready(self) -> bool:
         """Wait until `serve` is ready. Returns False if stopped meanwhile.
