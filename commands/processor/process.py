@@ -119,7 +119,7 @@ class CommandsProcess:
         self._next_unheld_check = time.monotonic() + UNHELD_EVERY_S
 
     def stop(self) -> None:
-        """Ask it to end; safe to call from a signal handler."""
+        """Ask it to end. From any thread."""
         self._stopping.set()
 
     @property
