@@ -3,7 +3,8 @@
 No client may slow down others. Uvicorn's protocol parses; this one adds what uvicorn leaves to a reverse proxy:
 
 - headers must be complete 10 s after the connection or their first byte, a body 10 s after its headers (408);
-- headers have at most 32 KiB (431), because the cost of the parser grows with the square of their length;
+- headers have at most 32 KiB (431), because the cost of the parser grows with the square of their length, and so have chunk
+  headers and trailers together, up to the next byte of the body; a trailer never counts as a header (RFC 9110, 6.5.1);
 - a client that reads nothing of its answer for a minute is disconnected;
 - at the maximum number of connections, the one that has been idle longest is closed, of the address that has most of them. Only
   if all connections are busy, a new one is refused (503).
@@ -141,6 +142,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._state = "header"
         self._since = 0.0
         self._header_bytes = 0
+        self._framing_bytes = 0  # since the last byte of the body, roughly: chunk headers, extensions, trailers
         self._completed = False  # the headers, in the chunk that is being parsed
         self._unread_since: float | None = None
         self._lingers: asyncio.TimerHandle | None = None
@@ -226,7 +228,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._state == "idle":
             self._state, self._since, self._header_bytes = "header", self.loop.time(), 0
         limit = self._limits.header_bytes
-        if len(data) <= limit and self._state != "header":
+        if len(data) <= limit and self._state not in ("header", "body"):
             super().data_received(data)
             return
         while data and self._state != "ending" and not self.transport.is_closing():
@@ -234,6 +236,7 @@ class BoundedProtocol(HttpToolsProtocol):
             room = limit - self._header_bytes if in_header else limit
             piece, data = data[:room], data[room:]
             self._completed = False
+            self._framing_bytes += len(piece)
             super().data_received(piece)
             if self._state == "header":
                 # Headers that began after another request in this chunk are counted from the next chunk on.
@@ -241,21 +244,33 @@ class BoundedProtocol(HttpToolsProtocol):
                 if self._header_bytes >= limit:
                     self.end("long header", Problem("header-too-large"))
                     return
+            elif self._state == "body" and self._framing_bytes >= limit and not self.transport.is_closing():
+                self.end("long trailer", Problem("header-too-large"))
+                return
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._state = "header"
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._state != "body":  # there, it is a trailer: nobody needs any
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         if self._address is not None:
             self._address.silent.pop(self, None)
             self._address.idle.pop(self, None)
         self._state, self._since, self._completed = "body", self.loop.time(), True
+        self._framing_bytes = 0
         super().on_headers_complete()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._answering = cycle
         super()._start_asgi_task(cycle, app)
+
+    def on_body(self, body: bytes) -> None:
+        self._framing_bytes = 0
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         super().on_message_complete()

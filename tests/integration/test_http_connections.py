@@ -239,6 +239,37 @@ def test_an_endless_header_is_not_read_to_its_end(ledger: RunningLedger) -> None
     assert sent < 32 * 1024 * 1024  # no more was sent than the sockets' buffers hold
 
 
+CHUNKED = b"POST /orders HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
+
+
+@pytest.mark.parametrize(
+    ("begins", "piece"),
+    [(b"0\r\nX: ", b"x" * 65_536), (b"0\r\n", b"a:b\r\n" * 13_000), (b"1;x=", b"x" * 65_536)],
+    ids=["one trailer", "many trailers", "an extension of a chunk"],
+)
+def test_endless_trailers_are_not_read_to_their_end(ledger: RunningLedger, begins: bytes, piece: bytes) -> None:
+    before, sent = ended(ledger, "long trailer"), 0
+    with connect(ledger) as connection:
+        try:
+            connection.sendall(CHUNKED + b"\r\n" + begins + piece)
+            while sent < 64 * 1024 * 1024:
+                sent += connection.send(piece)
+        except ConnectionError:
+            pass
+    assert ended(ledger, "long trailer") == before + 1
+    assert sent < 32 * 1024 * 1024  # no more was sent than the sockets' buffers hold
+
+
+def test_a_trailer_is_no_header(ledger: RunningLedger) -> None:
+    """It arrives in one piece with the headers, before the request is answered."""
+    token = f"Authorization: Bearer {ledger.tokens['gateway']}\r\n".encode()
+    named = b"Customer-Id: c-1\r\nIdempotency-Key: k\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    for headers, trailers, status in ((named, token, 401), (named + token, b"Customer-Id: c-2\r\n", 422)):
+        with connect(ledger) as connection:
+            connection.sendall(CHUNKED + headers + b"\r\n2\r\n{}\r\n0\r\n" + trailers + b"\r\n")
+            assert answer(everything(connection)).status_code == status
+
+
 def test_large_bodies_and_many_requests_in_one_piece_are_not_a_long_header(ledger: RunningLedger) -> None:
     body = b'{"a": "%s"}' % (b"x" * 60_000)
     with connect(ledger) as connection:
