@@ -6,12 +6,11 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from typing import Any
 
 import httpx
 import pytest
 
-from api.connections import BoundedProtocol, ConnectionLimits, Connections, _network, limits_within
+from api.connections import BoundedProtocol, ConnectionLimits
 from ledger.memory.log import MemoryLog
 from ledger.topics import Topics
 from tests.support.harness import RunningLedger, key, order_body, running_ledger
@@ -324,47 +323,6 @@ def test_where_every_connection_has_a_request_in_progress_a_new_one_is_refused(l
         assert ended(ledger, "refused") == before + 1
     until(lambda: len(ledger.context.connections) == 0)
     still_serves(ledger)
-
-
-def test_the_address_with_most_resting_connections_makes_room(ledger: RunningLedger) -> None:
-    """With a stand-in for uvicorn's connections: a machine has one loopback address for clients of IPv4 and one of IPv6."""
-
-    class Resting:
-        loop: Any = type("Loop", (), {"call_later": staticmethod(lambda *_: None)})
-
-        def __init__(self) -> None:
-            self.why = ""
-
-        def end(self, why: str) -> None:
-            self.why = why
-            connections.forget(self, self.name)  # type: ignore[arg-type]
-
-        name = ""
-
-    connections = Connections(ConnectionLimits(connections=6, per_address=5))
-    resting: list[Resting] = []
-    for name in ("a", "b", "b", "b", "b", "c", "d", "d"):
-        one = Resting()
-        one.name = name
-        address = connections.admit(one, name)  # type: ignore[arg-type]
-        assert address is not None
-        address.silent[one] = None  # type: ignore[index]
-        resting.append(one)
-    assert [(one.name, one.why) for one in resting if one.why] == [("b", "crowded out"), ("b", "crowded out")]
-    assert len(connections) == 6
-
-
-def test_a_network_of_ipv6_is_one_address() -> None:
-    assert _network("192.0.2.1") == "192.0.2.1"
-    assert _network("2001:db8::1") == _network("2001:db8::ffff:1") != _network("2001:db8:0:1::1")
-    assert _network("::ffff:192.0.2.1") == "192.0.2.1"
-    assert _network("fe80::1%eth0") == _network("fe80::2")
-
-
-def test_fewer_files_mean_fewer_connections() -> None:
-    assert limits_within(8192, 4096, 65_536)[:2] == (8192, 4096)
-    assert limits_within(8192, 4096, 1024)[:2] == (512, 512)
-    assert limits_within(8192, 4096, 256)[:2] == (64, 64)
 
 
 def test_ended_connections_are_counted(ledger: RunningLedger) -> None:
