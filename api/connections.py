@@ -172,8 +172,11 @@ class BoundedProtocol(HttpToolsProtocol):
         """Close it, with `problem` as the answer if none has begun. A route that reads the body gets a disconnect."""
         self._all.ended[why] += 1
         self._all.forget(self, self._name)  # now: a slot is needed, and the transport closes one iteration later
-        if self._answers() and (self._answering is not self.cycle or self.cycle.response_started):
+        begun = self.cycle is not None and self.cycle.response_started
+        if self._answers() and (self._answering is not self.cycle or begun):
             problem = None  # it would be taken for the answer to another request
+        elif self._state == "body" and begun:
+            problem = None  # it was answered before its body was complete
         for cycle in (self._answering, *(queued for queued, _ in self.pipeline)):
             if cycle is not None:
                 cycle.disconnected = True
@@ -200,6 +203,8 @@ class BoundedProtocol(HttpToolsProtocol):
             self.end("slow header" if begun else "silent", Problem("request-timeout") if begun else None)
         elif self._state == "body" and waits_s > self._limits.body_s:
             self.end("slow body", Problem("request-timeout"))
+        elif self._state == "idle" and waits_s > self._limits.idle_s:
+            self.end("idle")  # the rest of a body that arrives after its answer cancels uvicorn's timer
 
     def timeout_keep_alive_handler(self) -> None:
         """Uvicorn's own timer of an idle connection."""

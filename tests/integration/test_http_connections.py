@@ -142,6 +142,43 @@ def test_a_connection_that_is_kept_alive_ends_if_it_is_not_used(ledger: RunningL
     assert ended(ledger, "idle") == before + 1
 
 
+def asked_without_token(connection: socket.socket, headers: bytes) -> bytes:
+    """A POST without its body; the answer, which comes before the body."""
+    connection.sendall(b"POST /orders HTTP/1.1\r\nHost: x\r\n" + headers + b"\r\n")
+    raw = b""
+    while not raw.endswith(b"}"):
+        chunk = connection.recv(65536)
+        assert chunk, raw
+        raw += chunk
+    assert answer(raw).status_code == 401
+    return raw
+
+
+def test_a_connection_whose_body_came_after_the_answer_ends_if_it_is_not_used(
+    ledger: RunningLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stayed open for ever: the body cancels the timer that the answer has started."""
+    monkeypatch.setattr(ledger.context.connections, "limits", HASTY._replace(body_s=PATIENCE_S))
+    before = ended(ledger, "idle")
+    with connect(ledger) as connection:
+        asked_without_token(connection, b"Content-Length: 2\r\n")
+        connection.sendall(b"{}")
+        assert everything(connection) == b""
+    assert ended(ledger, "idle") == before + 1
+
+
+@pytest.mark.parametrize(
+    ("headers", "body"), [(b"Content-Length: 2\r\n", b""), (b"Transfer-Encoding: chunked\r\n", b"zz\r\n")], ids=["slow", "wrong"]
+)
+def test_a_request_that_is_answered_before_its_body_gets_no_second_answer(
+    ledger: RunningLedger, headers: bytes, body: bytes
+) -> None:
+    with connect(ledger) as connection:
+        asked_without_token(connection, headers)
+        connection.sendall(body)
+        assert everything(connection) == b""
+
+
 def test_a_fault_in_one_connection_does_not_end_the_checks_of_all(ledger: RunningLedger, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing restarts the checks: from then on no connection would ever have been too slow."""
     check, faults = BoundedProtocol.check, [ZeroDivisionError("a fault of the product")]
