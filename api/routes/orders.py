@@ -228,6 +228,7 @@ async def _by_email(call: Call, query: AdminOrdersQuery, email: str) -> Response
         error = FieldError("/email", "not-an-email-address", "query")
         raise Problem("invalid-field", "email must be an e-mail address.", errors=[error]) from None
     await call.caught_up()
+    ctx.refuse_unfolded_contacts()
     resume = None if query.cursor is None else read_cursor(ctx, wanted, query.cursor)
     body = await call.in_turns(_page(call, wanted, query.limit, resume))
     ctx.audit.note(call.by, CONTACT_SEARCH, DONE)
