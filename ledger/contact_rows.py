@@ -263,6 +263,11 @@ class KeptContacts:
         """Whether the contact with this key is permanently erased."""
         return self.store.get(_ERASED + key) is not None
 
+    def note(self, order_id: str, note_id: str) -> Note | None:
+        """The note with this id, if the order has it."""
+        contact = self.contact(note_key(order_id, note_id))
+        return contact.note if contact else None
+
     def notes(self, order_id: str) -> list[tuple[str, Note]]:
         """(id, note) of all notes about an order, oldest first."""
         notes = []
