@@ -139,7 +139,7 @@ PROBLEMS: dict[str, ProblemType] = {
         422, "Unknown field", "`errors` points to members or parameters that this operation does not have."
     ),
     "invalid-field": ProblemType(422, "Invalid field", "`errors` points to values that are missing or not allowed."),
-    "limit-exceeded": ProblemType(422, "Limit exceeded", "Too many lines, adjustments, levels or days; see `errors`."),
+    "limit-exceeded": ProblemType(422, "Limit exceeded", "Too many lines, adjustments, levels, days or notes; see `errors`."),
     "duplicate-line": ProblemType(422, "Duplicate line", "Two lines have the same service and sku: send one line with the sum."),
     "unknown-line": ProblemType(422, "Unknown line", "The order has no line with this service and sku."),
     "too-much-metadata": ProblemType(422, "Too much metadata", "An order has at most 20 entries of metadata."),

@@ -6,6 +6,7 @@ from api.contract import examples, requests, responses
 from api.contract.describing import in_path, operation, success
 from api.contract.operations import COMMAND, COMMAND_HEADERS, ON_ORDER, ORDER_HEADERS, ORDER_ID, ORDER_PATH, PENDING, READ
 from api.contract.patterns import NUMBER
+from ledger.bounds import MAX_NOTES
 
 _NUMBER = in_path("number", "The shipment, counted from 1 in the order.", "1", NUMBER)
 _STAFF = (ORDER_ID, *COMMAND_HEADERS, "IfMatch")
@@ -103,7 +104,7 @@ ADD_NOTE = operation(
     "orders",
     "Add a note to an order",
     "Staff only. Notes are personal data: they are stored beside the contact, never in the log of orders, and erased with it. "
-    "A retry with the same key adds none.",
+    f"A retry with the same key adds none. An order has at most {MAX_NOTES} (`limit-exceeded`).",
     {201: success("The note is durable.", responses.NoteOut, "Replayed")},
     f"{ON_ORDER} {COMMAND}",
     path=f"{ORDER_PATH}/notes",
