@@ -3,7 +3,7 @@
 retries      not those of the library: `tries` within the time of the call, then the reconciler, which reads first; always
              under the same key
 definite no  400, 402 and 404; any other failure means that the result is unknown: also 401 and 403, which an operator can
-             fix, and an `idempotency_error`, which is a bug here
+             fix, and an `idempotency_error`, which is a bug here unless a refund gets it: `_ALSO_DEFINITE`
 secrets      exceptions and DEBUG logs of the library contain bodies: none of them is chained or passed on
 time         a method of the port, with all its requests and their retries, takes at most `timeout_ms`
 messages     a message whose content this node's fold already shows causes no fetch; the others share one per payment
@@ -27,7 +27,7 @@ from msgspec.structs import replace
 
 from commands.messages import RecordPayment
 from commands.reconciler.answers import Answer, Done, Fact, Hint, No, Unknown
-from commands.reconciler.payment_port import PaymentView, ProviderUnavailable, Repeated, Sighting, nothing_known
+from commands.reconciler.payment_port import KEY_REUSED, PaymentView, ProviderUnavailable, Repeated, Sighting, nothing_known
 from commands.reconciler.shared_reads import SharedReads
 from commands.reconciler.stripe_amounts import NotPayable, to_stripe
 from commands.reconciler.stripe_facts import (
@@ -120,6 +120,16 @@ def _again_after(said: HttpAnswer | NoAnswer) -> float | None:
     return retry_after_s(said.headers, time.time())
 
 
+def _is_used_up(exc: stripe.StripeError) -> bool:
+    """Whether the key was used for another request, which has ended."""
+    return isinstance(exc, stripe.IdempotencyError) and exc.http_status == 400 and exc.code not in _NOT_DEFINITE
+
+
+Definite = Callable[[stripe.StripeError], bool]
+# What else is a definite no, by method of the port. A refund was searched for before, so there is none with this number.
+_ALSO_DEFINITE: Mapping[str, Definite] = {"refund": _is_used_up}
+
+
 def _answered(
     method: Callable[Concatenate[StripeGateway, P], Awaitable[Answer]],
 ) -> Callable[Concatenate[StripeGateway, P], Coroutine[Any, Any, Answer]]:
@@ -128,7 +138,7 @@ def _answered(
     @wraps(method)
     async def answered(self: StripeGateway, /, *args: P.args, **kwargs: P.kwargs) -> Answer:
         try:
-            return await self.guarded(lambda: method(self, *args, **kwargs))
+            return await self.guarded(lambda: method(self, *args, **kwargs), _ALSO_DEFINITE.get(method.__name__))
         except Refused as exc:
             return No(exc.code)
         except ProviderUnavailable as exc:
@@ -330,7 +340,7 @@ class StripeGateway:
             raise KeyError(code)
         raise ProviderUnavailable(f"the provider refused: {code}")
 
-    async def guarded(self, call: Callable[[], Awaitable[T]]) -> T:
+    async def guarded(self, call: Callable[[], Awaitable[T]], also_definite: Definite | None = None) -> T:
         """Raises `Refused` or `ProviderUnavailable`, which contain nothing of the answer except its code."""
         status, after_s, definite = None, 0.0, False
         ends = _ends_at.set(asyncio.get_running_loop().time() + self._timeout_s)
@@ -339,7 +349,8 @@ class StripeGateway:
                 return await call()
         except stripe.StripeError as exc:
             status, code = exc.http_status, _code(exc)
-            definite = status in _DEFINITE and code not in _NOT_DEFINITE and not isinstance(exc, stripe.IdempotencyError)
+            is_no = status in _DEFINITE and code not in _NOT_DEFINITE and not isinstance(exc, stripe.IdempotencyError)
+            definite = is_no or (also_definite is not None and also_definite(exc))
             after_s = retry_after_s(exc.headers or {}, time.time())
         except TimeoutError:
             code = "time-out"
@@ -361,7 +372,7 @@ class StripeGateway:
 
 def _code(exc: stripe.StripeError) -> str:
     if isinstance(exc, stripe.IdempotencyError):
-        return "idempotency_error"
+        return KEY_REUSED
     error = exc.error
     decline = getattr(error, "decline_code", None) if error is not None else None
     return str(decline or exc.code or getattr(error, "type", None) or type(exc).__name__)[:64]
