@@ -37,6 +37,7 @@ from commands.reconciler.stripe_facts import (
     StripeRefund,
     facts_of,
     hint_in,
+    payment_in,
     read,
     refund_fact,
     state_of,
@@ -54,6 +55,7 @@ API_BASE = "https://api.stripe.com"
 PAGE = 100  # the maximum page size of a list
 MAX_CONNECTIONS = 32 * TRIES  # as many calls as the reconciler makes in parallel per port, each with all its tries
 SEARCH_SLACK_S = 3600  # between this clock and the provider's
+MOST_UNREAD = 5  # payments in a row that the daily sweep cannot read before it ends
 _DEFINITE = frozenset({400, 402, 404})
 _NOT_DEFINITE = frozenset({"rate_limit", "lock_timeout", "idempotency_key_in_use"})  # sometimes sent with a 400
 
@@ -281,18 +283,24 @@ class StripeGateway:
 
     async def recent(self, since_ms: int) -> AsyncIterator[Sighting]:
         v1, since_s = self._client.v1, since_ms // 1000
-        refunds = await self._ask(
-            lambda: self._all(v1.refunds.list_async({"limit": PAGE, "created": {"gte": since_s}}), StripeRefund)
-        )
+        refunds = await self._ask(lambda: self._payments_in(v1.refunds.list_async({"limit": PAGE, "created": {"gte": since_s}})))
         disputes = await self._ask(
-            lambda: self._all(v1.disputes.list_async({"limit": PAGE, "created": {"gte": since_s}}), StripeDispute)
+            lambda: self._payments_in(v1.disputes.list_async({"limit": PAGE, "created": {"gte": since_s}}))
         )
-        refs = dict.fromkeys(ref for ref in (*(r.payment_ref for r in refunds), *(d.payment_ref for d in disputes)) if ref)
-        for ref in refs:
+        unread = 0
+        for ref in dict.fromkeys((*refunds, *disputes)):
             try:
-                yield await self.sighting(ref)
+                sighting = await self.sighting(ref)
             except KeyError:
-                yield Sighting("", (), ref)
+                sighting = Sighting("", (), ref)
+            except ProviderUnavailable as exc:
+                log.warning("payment could not be read", provider_ref=ref, why=str(exc))
+                unread += 1
+                if unread == MOST_UNREAD:
+                    raise
+                continue
+            unread = 0
+            yield sighting
 
     async def close(self) -> None:
         await self._reads.close()
@@ -329,6 +337,10 @@ class StripeGateway:
     async def _all(self, first: Awaitable[Any], kind: type[T]) -> list[T]:
         page = await first
         return [read(thing.to_dict(), kind) async for thing in page.auto_paging_iter()]
+
+    async def _payments_in(self, first: Awaitable[Any]) -> list[str]:
+        """References of the payments that the refunds or disputes of a list belong to."""
+        return [ref async for thing in (await first).auto_paging_iter() if (ref := payment_in(thing.to_dict()))]
 
     async def _ask(self, call: Callable[[], Awaitable[T]]) -> T:
         """Raises `ProviderUnavailable`; `KeyError` if the object does not exist."""
