@@ -345,14 +345,14 @@ class Reconciler:
         if report.failed is not None:
             log.warning("obligation not met", order_id=order.order_id, key=obligation.key, why=report.failed, tries=t.failed + 1)
             t.fail(obligation.kind, clock(), report)
-            if t.is_stuck(clock()) and not t.person_called:
+            if t.is_stuck(clock()):
                 commands = stuck(obligation, order, log_ms)
-                t.person_called = True
         elif not commands:
             t.nothing_new(obligation.kind, clock())
         if commands and not await self._reports.send(commands):
             t.fail(obligation.kind, clock())
-            t.person_called = t.is_stuck(clock()) and await self._reports.send(stuck(obligation, order, log_ms))
+            if t.is_stuck(clock()):
+                await self._reports.send(stuck(obligation, order, log_ms))
         elif commands and report.failed is None:
             t.report(clock())
 
