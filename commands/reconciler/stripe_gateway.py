@@ -3,7 +3,7 @@
 retries      not those of the library: `tries` within the time of the call, then the reconciler, which reads first; always
              under the same key
 definite no  400, 402 and 404; any other failure means that the result is unknown: also 401 and 403, which an operator can
-             fix, and an `idempotency_error`, which is a bug here unless a refund gets it: `_ALSO_DEFINITE`
+             fix. Two exceptions are in `_is_definite`
 secrets      exceptions and DEBUG logs of the library contain bodies: none of them is chained or passed on
 time         a method of the port, with all its requests and their retries, takes at most `timeout_ms`
 messages     a message whose content this node's fold already shows causes no fetch; the others share one per payment
@@ -122,14 +122,16 @@ def _again_after(said: HttpAnswer | NoAnswer) -> float | None:
     return retry_after_s(said.headers, time.time())
 
 
-def _is_used_up(exc: stripe.StripeError) -> bool:
-    """Whether the key was used for another request, which has ended."""
-    return isinstance(exc, stripe.IdempotencyError) and exc.http_status == 400 and exc.code not in _NOT_DEFINITE
-
-
-Definite = Callable[[stripe.StripeError], bool]
-# What else is a definite no, by method of the port. A refund was searched for before, so there is none with this number.
-_ALSO_DEFINITE: Mapping[str, Definite] = {"refund": _is_used_up}
+def _is_definite(exc: stripe.StripeError, method: str) -> bool:
+    """Whether this failure of a method of the port means that nothing was done, nor will be under the same key."""
+    status = exc.http_status or 0
+    if isinstance(exc, stripe.IdempotencyError):
+        # A refund was searched for before, so there is none with this number. For anything else it is a bug here.
+        return method == "refund" and status == 400 and exc.code not in _NOT_DEFINITE
+    if status >= 500 and (exc.headers or {}).get("Idempotent-Replayed") == "true":
+        # Kept as the answer for this key. A payment that exists nevertheless cannot be paid, because nobody has its secret.
+        return method == "create"
+    return status in _DEFINITE and _code(exc) not in _NOT_DEFINITE
 
 
 def _answered(
@@ -140,7 +142,7 @@ def _answered(
     @wraps(method)
     async def answered(self: StripeGateway, /, *args: P.args, **kwargs: P.kwargs) -> Answer:
         try:
-            return await self.guarded(lambda: method(self, *args, **kwargs), _ALSO_DEFINITE.get(method.__name__))
+            return await self.guarded(lambda: method(self, *args, **kwargs), method.__name__)
         except Refused as exc:
             return No(exc.code)
         except ProviderUnavailable as exc:
@@ -352,7 +354,7 @@ class StripeGateway:
             raise KeyError(code)
         raise ProviderUnavailable(f"the provider refused: {code}")
 
-    async def guarded(self, call: Callable[[], Awaitable[T]], also_definite: Definite | None = None) -> T:
+    async def guarded(self, call: Callable[[], Awaitable[T]], method: str = "") -> T:
         """Raises `Refused` or `ProviderUnavailable`, which contain nothing of the answer except its code."""
         status, after_s, definite = None, 0.0, False
         ends = _ends_at.set(asyncio.get_running_loop().time() + self._timeout_s)
@@ -361,8 +363,7 @@ class StripeGateway:
                 return await call()
         except stripe.StripeError as exc:
             status, code = exc.http_status, _code(exc)
-            is_no = status in _DEFINITE and code not in _NOT_DEFINITE and not isinstance(exc, stripe.IdempotencyError)
-            definite = is_no or (also_definite is not None and also_definite(exc))
+            definite = _is_definite(exc, method)
             after_s = retry_after_s(exc.headers or {}, time.time())
         except TimeoutError:
             code = "time-out"

@@ -57,6 +57,22 @@ def test_an_unreachable_provider_keeps_the_order_waiting_and_says_so(shop: Shop)
     assert (away.status_code, away.json()["code"]) == (503, "provider-unavailable")
 
 
+def test_a_failure_that_the_provider_keeps_as_its_answer_voids_the_attempt_and_the_next_one_opens(shop: Shop) -> None:
+    """Under the same key it would come again for a day, as a customer waits."""
+    shop.sandbox.chaos(ports={"payments": {"error_kept": 1.0}})
+    order = shop.place()
+    answer = shop.initiate(order, Prefer="wait=30")
+    assert (answer.status_code, answer.json()["code"]) == (422, "payment-refused")
+    now = shop.until(order, lambda o: any(f["code"] == "payment_refused" for f in o["attention"]))
+    assert (now["axes"]["payment"], now["status"]) == ("unpaid", "pending")
+    shop.sandbox.chaos()
+    payment = shop.open_payment(order)
+    assert payment["attempt"] == 2
+    shop.sandbox.pay(payment)
+    shop.until_status(order, "paid")
+    assert shop.types(order).count("PaymentVoided") == 1
+
+
 @pytest.mark.parametrize("retry", ["the same key", "another key", "confirm"])
 def test_a_customer_who_asks_again_need_not_wait_for_a_pause_that_grew_to_minutes(shop: Shop, retry: str) -> None:
     """The clock of the reconciler stands still while the customer asks, so only the request can make it try."""
