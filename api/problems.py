@@ -100,6 +100,12 @@ PROBLEMS: dict[str, ProblemType] = {
     "nothing-to-refund": ProblemType(
         409, "Nothing to refund", f"Nothing was paid for that, or it was refunded already. {_NEW_KEY}"
     ),
+    "amount-not-payable": ProblemType(
+        409,
+        "Amount not payable",
+        "Some currencies are paid and refunded in steps of 10 or 100 minor units. What the order would cost, or what is to "
+        f"be refunded, is no such amount. {_NEW_KEY}",
+    ),
     "refund-exceeds-payment": ProblemType(
         409, "Refund exceeds payment", f"Less can be refunded: see `refundable_minor` of the order's refunds. {_NEW_KEY}"
     ),

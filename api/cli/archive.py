@@ -178,8 +178,8 @@ def committed_records(
 def run_import_log(kafka: KafkaSettings, settings: Settings, path: Path, check_only: bool, out: Screen, err: Screen) -> int:
     """Check the archive at `path` from end to end, then write it into the empty ledger of the settings.
 
-    Raises `ArchiveError`, `BrokenLog`, `NotEmpty`, `ConfigError`, `Interrupted`, all before anything is written; `LogError`: if the
-    log fails halfway, the topics must be deleted before the next attempt.
+    Raises `ArchiveError`, `BrokenLog`, `NotEmpty`, `ConfigError`, `Interrupted`, all before anything is written; `LogError`: if
+    the log fails halfway, the topics must be deleted before the next attempt.
     """
     stopping, doors, topics = stopper(), KafkaDoors(kafka, settings.topics), settings.topics
     with LogProgress(err) as bar:

@@ -21,7 +21,7 @@ CANCEL_LINES = operation(
     "shipped.",
     {200: success("The order without these units.", responses.OrderOut, ORDER_HEADERS), 202: PENDING},
     f"customer-required {ON_ORDER} {COMMAND} too-late-to-cancel order-cancelled order-imported duplicate-line "
-    "unknown-line quantity-exceeded order-full",
+    "unknown-line quantity-exceeded amount-not-payable order-full",
     path=f"{ORDER_PATH}/lines/cancel",
     parameters=(ORDER_ID, "CustomerId", *COMMAND_HEADERS, "IfMatch"),
     body=requests.CancelLinesBody,
@@ -35,7 +35,7 @@ REQUEST_REFUND = operation(
     "(`axes.payment`, `readRefunds`). A cancelled order is refunded without a request.",
     {200: success("The order, which owes the refund.", responses.OrderOut, ORDER_HEADERS), 202: PENDING},
     f"{ON_ORDER} {COMMAND} order-cancelled duplicate-line unknown-line quantity-exceeded not-shipped dispute-open order-imported "
-    "nothing-to-refund refund-exceeds-payment",
+    "nothing-to-refund refund-exceeds-payment amount-not-payable",
     path=f"{ORDER_PATH}/refunds",
     parameters=_STAFF,
     body=requests.RequestRefundBody,

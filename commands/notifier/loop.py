@@ -25,7 +25,7 @@ from msgspec import Struct
 
 from commands.notifier.followed_contacts import FollowedContacts
 from commands.notifier.message_port import FAILED_TEMPLATES, MessageComposer, MessageDoor, NotSent, OutMessage
-from commands.notifier.notices import notice_of
+from commands.notifier.notices import completes_nothing, notice_of
 from commands.notifier.resuming import mark_of, note_of, resume_at
 from commands.processor.order_book import OrderBook
 from ledger.contacts import contact_key
@@ -263,7 +263,7 @@ class Notifier:
         if notice is None or event.occurred_at < self._clock.earliest_ms(tp.partition) - MAX_AGE_MS:
             return
         order = self._order(tp.partition, event)
-        if order is None:
+        if order is None or completes_nothing(event, order):
             return
         key = contact_key(order.order_id, order.contact_digest)
         contact = self._contacts.contact(key)

@@ -30,10 +30,11 @@ from commands.reconciler.backlog import Backlog, Place, take_each
 from commands.reconciler.clients import Clients
 from commands.reconciler.meters import CallMeters, Census, census
 from commands.reconciler.pauses import WAITED_FOR, Tries
-from commands.reconciler.payment_port import ProviderUnavailable, Sighting
+from commands.reconciler.payment_port import Sighting
 from commands.reconciler.performing import CallReport, Ports, perform, report_of, stuck
 from commands.reconciler.reports import Reports
 from commands.reconciler.schedule import Schedule
+from commands.reconciler.sweep import sweep
 from ledger.durations import HOUR_MS, MINUTE_MS
 from ledger.event_loop import new_event_loop
 from ledger.faults import in_short
@@ -344,14 +345,14 @@ class Reconciler:
         if report.failed is not None:
             log.warning("obligation not met", order_id=order.order_id, key=obligation.key, why=report.failed, tries=t.failed + 1)
             t.fail(obligation.kind, clock(), report)
-            if t.is_stuck(clock()) and not t.person_called:
+            if t.is_stuck(clock()):
                 commands = stuck(obligation, order, log_ms)
-                t.person_called = True
         elif not commands:
             t.nothing_new(obligation.kind, clock())
         if commands and not await self._reports.send(commands):
             t.fail(obligation.kind, clock())
-            t.person_called = t.is_stuck(clock()) and await self._reports.send(stuck(obligation, order, log_ms))
+            if t.is_stuck(clock()):
+                await self._reports.send(stuck(obligation, order, log_ms))
         elif commands and report.failed is None:
             t.report(clock())
 
@@ -360,37 +361,20 @@ class Reconciler:
     async def _sweep_for_ever(self) -> None:
         await asyncio.sleep(FIRST_SWEEP_S)
         while True:
-            if 0 in self._owned:  # one process is enough: the owner of partition 0
+            if self._owned:  # each process: facts about an order are reported by the owner of its partition
                 await self.sweep()
             await asyncio.sleep(SWEEP_EVERY_S)
 
     async def sweep(self) -> None:
-        """Report refunds and disputes of the last days that no webhook reported. A failure ends this sweep, not the next."""
-        fact_count = unknown = 0
-        try:
-            async for sighting in self._clients.ports.payments.recent(self._clock.machine_ms() - SWEEP_BACK_MS):
-                try:
-                    facts = await self._report_sighting(sighting)
-                except Exception as exc:
-                    self.done["sweep raised"] += 1
-                    log.error("payment could not be reported", provider_ref=sighting.provider_ref, why=in_short(exc))
-                    continue
-                fact_count += facts or 0
-                unknown += facts is None
-        except ProviderUnavailable as exc:
-            log.warning("sweep ended early", why=str(exc))
-        except Exception as exc:
-            self.done["sweep raised"] += 1
-            log.error("sweep ended early", why=in_short(exc))
-        self.done["sweep found"] += fact_count
-        self.done["sweep unknown"] += unknown
-        log.info("sweep", facts=fact_count, unknown=unknown)
+        """Report refunds and disputes of the last days that no webhook reported, if they belong to orders decided here."""
+        since_ms = self._clock.machine_ms() - SWEEP_BACK_MS
+        await sweep(self._clients.ports.payments, since_ms, self._report_sighting, self.done)
 
     async def _report_sighting(self, sighting: Sighting) -> int | None:
         """Number of new facts; None if it belongs to no order of this ledger."""
         partition = self._partition_of(sighting.order_id)
-        if sighting.order_id and partition not in self._owned:
-            return 0  # the owner sweeps, too; this process may not follow the partition
+        if partition not in self._owned:
+            return 0  # its owner sweeps, too; this process may not follow the partition
         order = self._book_of(partition).order(partition, sighting.order_id) if sighting.order_id else None
         if order is None:
             log.warning("payment belongs to no known order", provider_ref=sighting.provider_ref, order_id=sighting.order_id)
