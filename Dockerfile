@@ -54,8 +54,8 @@ USER 10001:10001
 EXPOSE 8000
 STOPSIGNAL SIGTERM
 
-# For `serve`. `commands` has its health at METRICS_PORT, and exits non-zero when it cannot continue: disable this check for it.
+# For `serve`. `commands` answers /ready on METRICS_PORT, and exits non-zero when it cannot continue: disable this check for it.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --start-interval=1s --retries=3 \
-    CMD ["python", "-c", "import os, urllib.request as u; u.urlopen(f'http://127.0.0.1:{os.environ[\"PORT\"]}/ready', timeout=4)"]
+    CMD ["python", "-c", "import os, urllib.request as u; u.build_opener(u.ProxyHandler({})).open(f'http://127.0.0.1:{os.environ[\"PORT\"]}/ready', timeout=4)"]
 
 CMD ["order-ledger", "serve"]

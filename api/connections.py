@@ -3,7 +3,8 @@
 No client may slow down others. Uvicorn's protocol parses; this one adds what uvicorn leaves to a reverse proxy:
 
 - headers must be complete 10 s after the connection or their first byte, a body 10 s after its headers (408);
-- headers have at most 32 KiB (431), because the cost of the parser grows with the square of their length;
+- headers have at most 32 KiB (431), because the cost of the parser grows with the square of their length, and so have chunk
+  headers and trailers together, up to the next byte of the body; a trailer never counts as a header (RFC 9110, 6.5.1);
 - a client that reads nothing of its answer for a minute is disconnected;
 - at the maximum number of connections, the one that has been idle longest is closed, of the address that has most of them. Only
   if all connections are busy, a new one is refused (503).
@@ -141,6 +142,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._state = "header"
         self._since = 0.0
         self._header_bytes = 0
+        self._framing_bytes = 0  # since the last byte of the body, roughly: chunk headers, extensions, trailers
         self._completed = False  # the headers, in the chunk that is being parsed
         self._unread_since: float | None = None
         self._lingers: asyncio.TimerHandle | None = None
@@ -170,8 +172,11 @@ class BoundedProtocol(HttpToolsProtocol):
         """Close it, with `problem` as the answer if none has begun. A route that reads the body gets a disconnect."""
         self._all.ended[why] += 1
         self._all.forget(self, self._name)  # now: a slot is needed, and the transport closes one iteration later
-        if self._answers() and (self._answering is not self.cycle or self.cycle.response_started):
+        begun = self.cycle is not None and self.cycle.response_started
+        if self._answers() and (self._answering is not self.cycle or begun):
             problem = None  # it would be taken for the answer to another request
+        elif self._state == "body" and begun:
+            problem = None  # it was answered before its body was complete
         for cycle in (self._answering, *(queued for queued, _ in self.pipeline)):
             if cycle is not None:
                 cycle.disconnected = True
@@ -198,6 +203,8 @@ class BoundedProtocol(HttpToolsProtocol):
             self.end("slow header" if begun else "silent", Problem("request-timeout") if begun else None)
         elif self._state == "body" and waits_s > self._limits.body_s:
             self.end("slow body", Problem("request-timeout"))
+        elif self._state == "idle" and waits_s > self._limits.idle_s:
+            self.end("idle")  # the rest of a body that arrives after its answer cancels uvicorn's timer
 
     def timeout_keep_alive_handler(self) -> None:
         """Uvicorn's own timer of an idle connection."""
@@ -226,7 +233,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._state == "idle":
             self._state, self._since, self._header_bytes = "header", self.loop.time(), 0
         limit = self._limits.header_bytes
-        if len(data) <= limit and self._state != "header":
+        if len(data) <= limit and self._state not in ("header", "body"):
             super().data_received(data)
             return
         while data and self._state != "ending" and not self.transport.is_closing():
@@ -234,6 +241,7 @@ class BoundedProtocol(HttpToolsProtocol):
             room = limit - self._header_bytes if in_header else limit
             piece, data = data[:room], data[room:]
             self._completed = False
+            self._framing_bytes += len(piece)
             super().data_received(piece)
             if self._state == "header":
                 # Headers that began after another request in this chunk are counted from the next chunk on.
@@ -241,21 +249,33 @@ class BoundedProtocol(HttpToolsProtocol):
                 if self._header_bytes >= limit:
                     self.end("long header", Problem("header-too-large"))
                     return
+            elif self._state == "body" and self._framing_bytes >= limit and not self.transport.is_closing():
+                self.end("long trailer", Problem("header-too-large"))
+                return
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._state = "header"
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._state != "body":  # there, it is a trailer: nobody needs any
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         if self._address is not None:
             self._address.silent.pop(self, None)
             self._address.idle.pop(self, None)
         self._state, self._since, self._completed = "body", self.loop.time(), True
+        self._framing_bytes = 0
         super().on_headers_complete()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._answering = cycle
         super()._start_asgi_task(cycle, app)
+
+    def on_body(self, body: bytes) -> None:
+        self._framing_bytes = 0
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         super().on_message_complete()

@@ -27,7 +27,7 @@ from api.settings import Settings
 from commands.idempotency import contact_digest_of, email_digest_of, fingerprint_of
 from commands.mailboxes import mailbox
 from commands.reconciler.payment_port import PaymentProvider
-from ledger.log import EventLog, Sender
+from ledger.log import EventLog, Sender, TopicPartition
 from ledger.log_clock import LogClock
 from ledger.turns import Turns
 from projections.all_events import AllEvents
@@ -119,6 +119,17 @@ class AppContext:
         if self.making:
             raise Problem("not-caught-up", "This node has no read models yet: it is building them from the log.")
         raise Problem("ledger-unavailable", "This node has no read models yet: it will build them when the log answers.")
+
+    def refuse_unfolded_contacts(self, partition: int | None = None) -> None:
+        """Raises `Problem` `not-caught-up` while contacts of a partition (None: of any) may have been erased unnoticed.
+
+        That is from a start until their fold has reached the end. If the log is unreachable from the start on, nobody knows when
+        that will be: they are shown, and the answer says how old they may be.
+        """
+        status, partitions = self.status(), range(self.partitions) if partition is None else (partition,)
+        folded = all(status.was_at_end(TopicPartition(self.topics.contacts, p)) for p in partitions)
+        if status.staleness_ms is None or ((status.begun or status.connecting) and not folded):
+            raise Problem("not-caught-up", "This node has not folded all contacts since its start: some may have been erased.")
 
     def partition_of(self, order_id: str) -> int:
         """The partition of an order's commands, events, refusals and contact."""

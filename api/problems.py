@@ -100,6 +100,12 @@ PROBLEMS: dict[str, ProblemType] = {
     "nothing-to-refund": ProblemType(
         409, "Nothing to refund", f"Nothing was paid for that, or it was refunded already. {_NEW_KEY}"
     ),
+    "amount-not-payable": ProblemType(
+        409,
+        "Amount not payable",
+        "Some currencies are paid and refunded in steps of 10 or 100 minor units. What the order would cost, or what is to "
+        f"be refunded, is no such amount. {_NEW_KEY}",
+    ),
     "refund-exceeds-payment": ProblemType(
         409, "Refund exceeds payment", f"Less can be refunded: see `refundable_minor` of the order's refunds. {_NEW_KEY}"
     ),
@@ -139,7 +145,7 @@ PROBLEMS: dict[str, ProblemType] = {
         422, "Unknown field", "`errors` points to members or parameters that this operation does not have."
     ),
     "invalid-field": ProblemType(422, "Invalid field", "`errors` points to values that are missing or not allowed."),
-    "limit-exceeded": ProblemType(422, "Limit exceeded", "Too many lines, adjustments, levels or days; see `errors`."),
+    "limit-exceeded": ProblemType(422, "Limit exceeded", "Too many lines, adjustments, levels, days or notes; see `errors`."),
     "duplicate-line": ProblemType(422, "Duplicate line", "Two lines have the same service and sku: send one line with the sum."),
     "unknown-line": ProblemType(422, "Unknown line", "The order has no line with this service and sku."),
     "too-much-metadata": ProblemType(422, "Too much metadata", "An order has at most 20 entries of metadata."),

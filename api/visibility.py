@@ -112,8 +112,7 @@ def sees_client_secret(call: Call) -> bool:
 
 
 def _contact(call: Call, order: Order) -> OrderContact | None:
-    if call.ctx.status().staleness_ms is None:  # has not reached the end of the log since its start: it may have been erased
-        raise Problem("not-caught-up")
+    call.ctx.refuse_unfolded_contacts(call.ctx.partition_of(order.order_id))
     contact = call.ctx.projector.contact(contact_key(order.order_id, order.contact_digest))
     if contact is not None and call.method != "HEAD" and not sight(call).own_orders_only:
         call.ctx.audit.note(call.by, CONTACT_READ, DONE, order_id=order.order_id, customer_id=order.customer_id)

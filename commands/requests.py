@@ -14,13 +14,16 @@ from commands.decisions import Decision, MalformedCommand, Refusal, event_of, ne
 from commands.messages import ChangeMetadata, OrderCommand, RequestRefund, ShipOrder, who
 from ledger import events, transitions, units
 from ledger.bounds import MAX_METADATA
+from ledger.currencies import payable_step
 from ledger.events import Line
+from ledger.evolve import evolve
 from ledger.order import (
     DISPUTE_OPEN,
     LineCount,
     Order,
     display,
     dispute_state,
+    owed_back_minor,
     paid_in_full,
     paid_in_part,
     payment_state,
@@ -77,7 +80,26 @@ def _guard_cancel_lines(command: OrderCommand, order: Order, status: Status, at_
         raise MalformedCommand("CancelLines without lines")
     if status is Status.PROCESSING and who(command) != "admin":
         return Refusal(Code.TOO_LATE_TO_CANCEL, "the order is being processed; only staff can cancel lines")
-    return _imported(order) or _unavailable(order, wanted.lines, units.shippable)
+    return _imported(order) or _unavailable(order, wanted.lines, units.shippable) or _unpayable_cut(command, order, at_ms)
+
+
+def _unpayable_cut(command: OrderCommand, order: Order, at_ms: int) -> Refusal | None:
+    """Why the order cannot be paid without these units, or what was paid for them cannot be refunded; None if both can."""
+    if payable_step(order.currency) == 1 or order.imported:
+        return None
+    detail = _cut(command, order)
+    if not isinstance(detail, events.Cut):  # the whole order, of which everything goes back
+        return None
+    after = evolve(order, event_of(command, order, at_ms, events.LINES_CANCELLED, detail))
+    return _unpayable(order, after.total_minor) or _unpayable(order, owed_back_minor(after) - max(0, owed_back_minor(order)))
+
+
+def _unpayable(order: Order, amount_minor: int) -> Refusal | None:
+    step = payable_step(order.currency)
+    if amount_minor % step:
+        detail = f"{order.currency} is paid and refunded in multiples of {step} minor units, not {amount_minor}"
+        return Refusal(Code.AMOUNT_NOT_PAYABLE, detail)
+    return None
 
 
 def _unavailable(order: Order, wanted: tuple[events.Units, ...], left: Callable[[Line, LineCount], int]) -> Refusal | None:
@@ -167,7 +189,7 @@ def _guard_refund(command: OrderCommand, order: Order, status: Status, at_ms: in
         return Refusal(Code.NOTHING_TO_REFUND, "nothing was paid for that, or it was refunded")
     if amount > room:
         return Refusal(Code.REFUND_EXCEEDS_PAYMENT, f"{room} {order.currency} (minor units) can still be refunded, not {amount}")
-    return None
+    return _unpayable(order, amount)
 
 
 def refund_amount(wanted: RequestRefund, order: Order) -> int:

@@ -20,6 +20,7 @@ MAX_INT = 2**31 - 1
 MAX_WORD = 64
 MAX_LINES, MAX_ADJUSTMENTS, MAX_ITEMS = 100, 20, 100
 MAX_METADATA = 20  # entries of an order
+MAX_NOTES = 100  # of the desk about an order
 
 # Ids that a path of the API can contain. Not part of `Id`: a pattern costs half a microsecond per value in every decode.
 ID = r"[A-Za-z0-9_-]{1,64}"  # of customers, orders, commands

@@ -208,7 +208,7 @@ class KeptContacts:
                 if (raw := get(erased)) is not None:  # its tombstone comes next, or is still to be written
                     self._replace(rows, erased, raw, KeptContact(_decode(raw).written_at, None))
             elif is_erasure(key):
-                rows |= _erasure_rows(value, written_at)
+                rows |= _erasure_rows(value, written_at, get)
             elif key and key[0] and key != BARRIER_KEY:
                 raw = get(key)
                 if value is None and raw is None:
@@ -262,6 +262,11 @@ class KeptContacts:
     def is_erased(self, key: bytes) -> bool:
         """Whether the contact with this key is permanently erased."""
         return self.store.get(_ERASED + key) is not None
+
+    def note(self, order_id: str, note_id: str) -> Note | None:
+        """The note with this id, if the order has it."""
+        contact = self.contact(note_key(order_id, note_id))
+        return contact.note if contact else None
 
     def notes(self, order_id: str) -> list[tuple[str, Note]]:
         """(id, note) of all notes about an order, oldest first."""
@@ -338,13 +343,16 @@ class KeptContacts:
         self.store.close()
 
 
-def _erasure_rows(value: bytes | None, written_at: int) -> Rows:
+def _erasure_rows(value: bytes | None, written_at: int, get: Callable[[bytes], bytes | None]) -> Rows:
+    """A record of an earlier request does not end a later one: the node that wrote it may not have known of that."""
     try:
         erasure = decode_erasure(value or b"")
     except DecodeError as exc:
         log.error("undecodable erasure", reason=exc.reason)
         return {}
     in_progress, finished = _IN_PROGRESS + erasure.customer_id.encode(), _FINISHED + erasure.customer_id.encode()
+    if (raw := get(in_progress)) is not None and _decode_erasure(raw).erasure.requested_at > erasure.requested_at:
+        return {}
     row = _encode(KeptErasure(written_at, erasure))
     return {in_progress: row, finished: None} if erasure.done_at is None else {in_progress: None, finished: row}
 

@@ -6,6 +6,8 @@ from functools import cache
 
 from iso4217 import Currency
 
+_PAYABLE_STEPS = dict.fromkeys(("BHD", "JOD", "KWD", "OMR", "TND"), 10) | {"MGA": 100}
+
 
 @cache
 def digits(currency: str) -> int | None:
@@ -15,3 +17,11 @@ def digits(currency: str) -> int | None:
     except ValueError:
         return None
     return exponent
+
+
+def payable_step(currency: str) -> int:
+    """Minor units of which every payment and refund in `currency` is a multiple: the payment provider takes no other amounts.
+
+    Three decimals are paid with two, and the ariary without any (`stripe_amounts`).
+    """
+    return _PAYABLE_STEPS.get(currency, 1)

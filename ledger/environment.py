@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, DotEnvSettingsSource, SettingsConfigDict
 
 from ledger.errors import ConfigError
 
@@ -45,3 +45,8 @@ def _check_env_file(path: Path) -> None:
         text = "\0"
     if "\0" in text:  # UTF-16 can look like UTF-8 with a NUL at every other position
         raise ConfigError(f"{path.absolute()} is not in UTF-8: save it as UTF-8")
+
+
+def is_in_env_file(kind: type[BaseSettings], name: str) -> bool:
+    """Whether `.env` sets the field `name`. Call `load` first, which checks the file."""
+    return name in DotEnvSettingsSource(kind).env_vars

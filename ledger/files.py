@@ -72,3 +72,12 @@ def write_json(path: Path, value: Any) -> None:
     """Write `value` as JSON atomically and durably, creating the folder. Raises `OSError`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, json.dumps(value), durable=True)
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in `path`; empty if there is none. For files that can be lost."""
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

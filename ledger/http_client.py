@@ -224,6 +224,11 @@ def is_loopback(host: str) -> bool:
     return address.is_loopback
 
 
+def url_of(host: str, port: int) -> str:
+    """Where a server that listens on `host` answers. `host` may be an IPv6 address, without brackets."""
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
 def proxy_for(url: str) -> str | None:
     """The proxy for `url`; None for a direct connection. Raises `ConfigError` if the environment names an unusable one."""
     parts = _parsed(url)

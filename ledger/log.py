@@ -326,7 +326,10 @@ class EventLog(Protocol):
         on_revoked: Callable[[list[int]], None],
         on_lost: Callable[[list[int]], None],
     ) -> Lease:
-        """Join `group` (static membership as `instance`, session 6 s) over `topic`; callbacks receive partition numbers."""
+        """Join `group` (static membership as `instance`, session 6 s) over `topic`; callbacks receive partition numbers.
+
+        `on_taken` also receives none, if the group has no share for this member.
+        """
 
 
 def refuse_oversized(record: NewRecord) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Literal, NamedTuple
 
 import structlog
@@ -28,6 +28,9 @@ from ledger.topics import Topics
 
 AHEAD_S = 60.0  # a new leader reports too low an end until it hears from its followers: seconds
 PAUSE_S = 0.5
+# At most so much of it passes between two answers: while nobody answers, no leader can correct anything.
+BETWEEN_ANSWERS_S = 5.0
+SILENT_S = 3.0  # a reader that has no answer for so long; below 2 normally
 ANSWER_S = 60.0
 SAY_EVERY_S = 10.0
 
@@ -43,6 +46,18 @@ class Mark(NamedTuple):
     position: int
     log_id: bytes
     link: bytes
+
+
+class Answered:
+    """Measures for how long the log has answered. Created with the first answer."""
+
+    def __init__(self) -> None:
+        self._at = time.monotonic()
+
+    def passed_s(self) -> float:
+        """Since the last answer; call it with each one. At most `BETWEEN_ANSWERS_S`."""
+        before, self._at = self._at, time.monotonic()
+        return min(self._at - before, BETWEEN_ANSWERS_S)
 
 
 class Judged(NamedTuple):
@@ -113,13 +128,14 @@ def _ends(
     patience_s: float,
 ) -> dict[TopicPartition, int]:
     """The committed ends, after waiting for those of the topics from before."""
-    deadline = time.monotonic() + patience_s
+    ends, answered, waited_s = event_log.ends(marks), Answered(), 0.0
     while True:
-        ends = event_log.ends(marks)
         low = [tp for tp, mark in marks.items() if ends[tp] < mark.position and mark.log_id == ids[tp.topic]]
-        if not low or stopping.is_set() or time.monotonic() > deadline:
+        if not low or stopping.is_set() or waited_s >= patience_s:
             return ends
         stopping.wait(PAUSE_S)
+        ends = event_log.ends(marks)
+        waited_s += answered.passed_s()
 
 
 def _why(mark: Mark, start: int, end: int, log_id: bytes) -> str:
@@ -172,7 +188,12 @@ def verdict_of(judged: Mapping[TopicPartition, Judged], topics: Topics) -> Verdi
     of_refusals = {one.verdict for tp, one in judged.items() if tp.topic != topics.events}
     if of_events & {"other", "moved"}:
         of_refusals = set()  # events say enough: a restored log may lack refusals that have expired
-    return next((verdict for verdict in WORST_FIRST if verdict in of_events | of_refusals), "same")
+    return worst(of_events | of_refusals)
+
+
+def worst(verdicts: Collection[Verdict]) -> Verdict:
+    """The verdict on several things, of which each is judged by itself; `same` if there are none."""
+    return next((verdict for verdict in WORST_FIRST if verdict in verdicts), "same")
 
 
 def refusal(judged: Mapping[TopicPartition, Judged], whose: str) -> NotThisLog:
@@ -193,13 +214,21 @@ class EndWatch:
     """Ends a read that would wait for ever, because the log ends before a position that it had: for one loop over a reader."""
 
     def __init__(self) -> None:
-        self._short: dict[TopicPartition, tuple[int, float]] = {}  # end reached, since when
+        self._short: dict[TopicPartition, tuple[int, float]] = {}  # end reached, for how long the log has answered that
+        self._answered = Answered()
 
-    def check(self, reached: Mapping[TopicPartition, int], wanted: Mapping[TopicPartition, int]) -> None:
-        """Call it after each poll. Raises `NotThisLog` if a partition ended before its wanted position for `AHEAD_S`."""
-        now, before = time.monotonic(), self._short
-        short = {tp: end for tp, end in reached.items() if end < wanted.get(tp, 0)}
-        self._short = {tp: (end, before[tp][1] if before.get(tp, (-1, 0.0))[0] == end else now) for tp, end in short.items()}
-        for tp, (end, since) in self._short.items():
-            if now - since > AHEAD_S:
+    def check(self, reached: Mapping[TopicPartition, int], wanted: Mapping[TopicPartition, int], silent_s: float) -> None:
+        """Call it after each poll, with the `silent_s` of the reader.
+
+        Raises `NotThisLog` if the log has answered for `AHEAD_S` that a partition ends before its wanted position.
+        """
+        passed_s = self._answered.passed_s()
+        passed_s, before = 0.0 if silent_s > SILENT_S else passed_s, self._short
+        self._short = {}
+        for tp, end in reached.items():
+            if end < wanted.get(tp, 0):
+                known = before.get(tp)
+                self._short[tp] = end, known[1] + passed_s if known is not None and known[0] == end else 0.0
+        for tp, (end, short_s) in self._short.items():
+            if short_s > AHEAD_S:
                 raise not_this_log(f"{tp.topic}/{tp.partition} was known up to {wanted[tp]}, but this log ends at {end}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -61,4 +62,17 @@ def cpu_of(pids: Iterable[int]) -> int:
 
 def sizes_of(files: Iterable[Path]) -> tuple[int, ...]:
     """Sizes of growing files, in bytes; 0 if a file does not exist."""
-    return tuple(file.stat().st_size if file.exists() else 0 for file in files)
+    return tuple(status.st_size if (status := _status_of(file)) else 0 for file in files)
+
+
+def changed_ns(file: Path) -> int:
+    """Time of its last change, in ns since the epoch; 0 if it does not exist."""
+    status = _status_of(file)
+    return status.st_mtime_ns if status else 0
+
+
+def _status_of(file: Path) -> os.stat_result | None:
+    try:
+        return file.stat()
+    except FileNotFoundError:
+        return None

@@ -48,4 +48,4 @@ def committed(
         if until is not None:
             reached = reader.reached_end()
             left -= {tp for tp, end in reached.items() if end >= until[tp]}
-            watch.check(reached, {tp: until[tp] for tp in left})
+            watch.check(reached, {tp: until[tp] for tp in left}, reader.silent_s())

@@ -50,6 +50,7 @@ class Code(StrEnum):
     UNKNOWN_PARCEL = "unknown_parcel"
     NOTHING_TO_REFUND = "nothing_to_refund"
     REFUND_EXCEEDS_PAYMENT = "refund_exceeds_payment"
+    AMOUNT_NOT_PAYABLE = "amount_not_payable"
     TOO_MUCH_METADATA = "too_much_metadata"
     NUMBER_IN_USE = "number_in_use"
     ORDER_IMPORTED = "order_imported"

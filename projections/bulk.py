@@ -103,7 +103,7 @@ class BulkFold:
             for tp, end in reached.items():
                 if tp in left and end >= left[tp]:
                     self._done(tp, waiting, left)
-            watch.check(reached, left)
+            watch.check(reached, left, self._reader.silent_s())
             if time.monotonic() >= reported_at:
                 on_progress(self._progress())
                 reported_at = time.monotonic() + REPORT_S

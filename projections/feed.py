@@ -70,6 +70,11 @@ class FoldStatus:
     led_staleness_ms: int | None  # the same of the partitions that have a leader
     leaderless: frozenset[TopicPartition] = frozenset()  # partitions that had none at the last check
     held_back_s: float = 0.0  # at the last check, how long an open transaction has blocked readers of a partition
+    reached: frozenset[TopicPartition] = frozenset()  # partitions whose end the fold has reached once since the start
+
+    def was_at_end(self, tp: TopicPartition) -> bool:
+        """Whether the fold of a partition has reached its end once since the start."""
+        return self.caught_up or tp in self.reached
 
     def is_leaderless(self, partition: int) -> bool:
         """Whether one of the topics has no leader for this partition: nothing is decided or read there, whatever others do."""
@@ -105,6 +110,7 @@ class Check:
     held_back_s: float = 0.0  # how long an open transaction has blocked a committed end
     led_at: float | None = None
     leaderless: frozenset[TopicPartition] = frozenset()
+    reached: frozenset[TopicPartition] = frozenset()  # partitions that were at their end at any check
 
 
 class Feed:
@@ -136,8 +142,7 @@ class Feed:
         self._outstanding = 0  # chunks of this epoch polled and not folded
         self._epoch = 0
         self._from: Mapping[TopicPartition, int] = {}
-        self._number = 0  # of the last chunk
-        self._next_number = 1  # to fold
+        self._number, self._next_number = 0, 1  # of the last chunk; of the next one to fold
         self._stopping = False
         self._failure: BaseException | None = None
         self._reached: Mapping[TopicPartition, int] = {}
@@ -149,8 +154,7 @@ class Feed:
         self._slice_records = min(chunk_records, 200)  # before the first measurement
         self._folded_at: float | None = None
         self._heard_at = float("-inf")  # when the reader last had an answer of the log
-        self._records = self._chunks = 0
-        self.idle_polls = 0
+        self._records = self._chunks = self.idle_polls = 0
         self.begun = threading.Event()
         if not wait:
             self.begun.set()
@@ -269,7 +273,7 @@ class Feed:
         current_at = check.current_at
         # At a start, the watchdog gets an answer of the log before the reader does: a ready node is connected.
         heard_at = self._heard_at if current_at is None else max(self._heard_at, current_at)
-        connected = now - heard_at < SILENT_S
+        connected, begun = now - heard_at < SILENT_S, self.begun.is_set()
         led_at, fresh_at = check.led_at, now if connected else heard_at
         if current_at is None:
             current_at = self.known_current_at
@@ -279,7 +283,6 @@ class Feed:
             led_at = current_at
         elif check.answered and not check.behind:
             led_at = fresh_at
-        begun = self.begun.is_set()
         return FoldStatus(
             begun=begun,
             folding=self._thread is not None and self._failure is None and not self._stopping,
@@ -295,6 +298,7 @@ class Feed:
             chunks=self._chunks,
             failure=None if self._failure is None else repr(self._failure),
             held_back_s=check.held_back_s,
+            reached=check.reached,
         )
 
     def fail(self, exc: BaseException) -> None:

@@ -109,7 +109,8 @@ class Watchdog:
         held_back_s = self._held_back_s(ends, written)
         led_at = before.led_at if below else asked_at
         current_at = before.current_at if leaderless else led_at
-        self._feed.check = Check(True, behind, current_at, held_back_s, led_at, leaderless)
+        reached = before.reached | (ends.keys() - below.keys())
+        self._feed.check = Check(True, behind, current_at, held_back_s, led_at, leaderless, reached)
         if not before.answered:
             log.info("log answers", behind=behind)
         if leaderless != before.leaderless:

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 
 from api.cli.terminal import Terminal
 from api.settings import Settings
-from ledger.audit import AuditRecord
+from ledger.audit import REQUESTED, AuditRecord
 from ledger.bounds import MAX_WORD
 from ledger.clock import now_ms
 from ledger.errors import ConfigError, LogError, NotDurable
 from ledger.log import Acked, EventLog, NewRecord, Sender
 from ledger.schemas.codec import audit_codec
+from ledger.upgrades.membership import refuse_moved
 
 DURABLE_S = 60.0
 MAX_WHY = 255
@@ -54,8 +55,13 @@ class Acts:
     """Writes the audit of one verb. Each record is durable when its method returns."""
 
     def __init__(self, event_log: EventLog, settings: Settings, action: str, why: str, order_id: str | None = None) -> None:
-        self._log, self._topic, self._node = event_log, settings.topics.audit, settings.node_id
+        self._log, self._topics, self._node = event_log, settings.topics, settings.node_id
         self._action, self._why, self._order_id = action, why, order_id
+
+    def request(self, count: int | None = None) -> None:
+        """Record that the act begins. Raises `LedgerMoved` if nobody decides here any more, `NotDurable`, `LogError`."""
+        refuse_moved(self._log, self._topics)
+        self.record(REQUESTED, count=count)
 
     def record(self, outcome: str, reason: str | None = None, count: int | None = None) -> None:
         """Raises `NotDurable`."""
@@ -73,7 +79,7 @@ class Acts:
             why=self._why,
         )
         key = None if self._order_id is None else self._order_id.encode()
-        send_one(self._log, NewRecord(self._topic, 0, key, audit_codec().encode(record)))
+        send_one(self._log, NewRecord(self._topics.audit, 0, key, audit_codec().encode(record)))
 
 
 def send_one(event_log: EventLog, record: NewRecord) -> Acked:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from api.cli.acts import ActOptions, Acts, Ask, actor, confirmed
-from api.cli.inspection import as_json, node_of, show
+from api.cli.inspection import as_json, listed, node_of, show
 from api.cli.positions import Holder, MissingCommands, Node
 from api.cli.terminal import Terminal, write_json
-from api.processes.patient_log import patient
-from api.processes.wiring import forget_contacts, open_log
+from api.processes.wiring import forget_contacts
 from api.settings import Settings
+from commands.notifier.resuming import notifier_group
 from commands.processor.desk_rows import clear
-from ledger.audit import DONE, GAP_ACCEPTANCE, LOG_ADOPTION, REQUESTED
+from ledger.audit import DONE, GAP_ACCEPTANCE, LOG_ADOPTION
 from ledger.errors import ConfigError
 from ledger.kafka.settings import KafkaSettings
 from ledger.log import EventLog
@@ -27,7 +27,7 @@ def run_adopt_log(kafka: KafkaSettings, settings: Settings, options: ActOptions,
     Raises `ConfigError` while `serve` or `commands` of this node runs, `NotDurable`, `LogError`, `StoreError`.
     """
     node = node_of(kafka, settings)
-    holders = node.holders(f"{settings.ledger_id}-notifier")
+    holders = node.holders(notifier_group(settings.ledger_id))
     if running := [holder for holder in holders if holder.in_use]:
         raise ConfigError(f"{running[0].name}: {running[0].why}; stop it first")
     other = [holder for holder in holders if holder.verdict == "other"]
@@ -46,8 +46,8 @@ def run_adopt_log(kafka: KafkaSettings, settings: Settings, options: ActOptions,
         )
     if not confirmed(options, terminal, ask):
         return 2
-    acts = Acts(patient(open_log(kafka, settings.topics)), settings, LOG_ADOPTION, options.why)
-    acts.record(REQUESTED)
+    acts = Acts(node.event_log, settings, LOG_ADOPTION, options.why)
+    acts.request()
     forget(node, projections_of(settings.state_dir), settings, other)
     acts.record(DONE)
     if terminal.as_json:
@@ -84,37 +84,44 @@ def forget_partitions(node: Node, topics: Topics) -> None:
 
 
 def run_accept_gap(kafka: KafkaSettings, settings: Settings, options: ActOptions, terminal: Terminal, ask: Ask) -> int:
+    """`give_up` for this node."""
+    return give_up(node_of(kafka, settings), settings, options, terminal, ask)
+
+
+def give_up(node: Node, settings: Settings, options: ActOptions, terminal: Terminal, ask: Ask) -> int:
     """Give up commands that were deleted before they were decided. Returns 2 if not confirmed; then nothing is done.
 
-    Raises `ConfigError` while `commands` of this node runs or has not folded the log to its end, `NotDurable`, `LogError`.
+    Raises `StoreError` while `commands` of this node runs, `ConfigError` if nothing is missing in the partitions that are folded
+    here and others are not folded, `NotDurable`, `LogError`.
     """
-    node = node_of(kafka, settings)
-    if behind := node.unfolded():
+    missing, unfolded = node.missing_commands(), node.unfolded()
+    if unfolded and not missing:
         raise ConfigError(
-            f"partitions {behind} are not folded to their end: start `commands` once, it ends when it has folded them"
+            f"partitions {listed(unfolded)} are not folded here, and no command of the others is missing: run this on the node "
+            "whose `commands` ended with `gap`"
         )
-    missing = node.missing_commands()
     count = sum(gap.last - gap.first + 1 for gap in missing)
     if not missing:
         if terminal.as_json:
-            write_json({"ok": True, "accepted": 0, "missing_commands": []})
+            write_json({"ok": True, "accepted": 0, "missing_commands": [], "unfolded_partitions": []})
         else:
             terminal.out.print("no command is missing")
         return 0
     if not terminal.as_json:
         for gap in missing:
             terminal.out.print(f"partition {gap.partition}: commands {gap.first} to {gap.last} are gone")
+        if unfolded:
+            terminal.out.print(f"partitions {listed(unfolded)}: not folded here, not examined")
         terminal.out.print(f"{count} commands are given up: their senders got 202 and will get no outcome.")
     if not confirmed(options, terminal, ask):
         return 2
-    event_log = patient(open_log(kafka, settings.topics))
-    acts = Acts(event_log, settings, GAP_ACCEPTANCE, options.why)
-    acts.record(REQUESTED, count=count)
-    accept(event_log, settings.topics, missing)
+    acts = Acts(node.event_log, settings, GAP_ACCEPTANCE, options.why)
+    acts.request(count=count)
+    accept(node.event_log, settings.topics, missing)
     acts.record(DONE, count=count)
     if terminal.as_json:
         rows = [{"partition": gap.partition, "first": gap.first, "last": gap.last} for gap in missing]
-        write_json({"ok": True, "accepted": count, "missing_commands": rows})
+        write_json({"ok": True, "accepted": count, "missing_commands": rows, "unfolded_partitions": unfolded})
     else:
         terminal.out.print("Done. `commands` of every node continues behind them at its next start.")
     return 0

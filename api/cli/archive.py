@@ -12,12 +12,13 @@ from pathlib import Path
 
 from api.cli.screens import LogProgress
 from api.cli.terminal import Screen
+from api.cli.writers import fence_writers
 from api.processes.signals import stopper
 from api.processes.wiring import KafkaDoors
 from api.settings import Settings
 from ledger.archive import EVENTS, REFUSALS, ArchiveReader, ArchiveWriter, Contents, Entry, Header
 from ledger.clock import now_ms
-from ledger.errors import LedgerError, LogError
+from ledger.errors import ConfigError, LedgerError, LogError
 from ledger.kafka.settings import KafkaSettings
 from ledger.log import EventLog, NewRecord, Record, TopicPartition
 from ledger.order import Order
@@ -29,7 +30,7 @@ from ledger.schemas.versions import REFUSALS as REFUSAL_SCHEMAS
 from ledger.schemas.versions import SchemaVersion, schema_id, schema_versions, versions_of
 from ledger.topics import Topics
 from ledger.upgrades.control import Control, schemas_in
-from ledger.upgrades.records import schema_record
+from ledger.upgrades.records import View, schema_record
 from ledger.walk import Head
 from projections import read_models
 from projections.bulk import Interrupted
@@ -198,14 +199,14 @@ def committed_records(
         reader.close()
     report()
     if stopping.is_set():
-        raise Interrupted("stopped before the end; no file was written")
+        raise Interrupted("stopped before the end")
 
 
 def run_import_log(kafka: KafkaSettings, settings: Settings, path: Path, check_only: bool, out: Screen, err: Screen) -> int:
     """Check the archive at `path` from end to end, then write it into the empty ledger of the settings.
 
-    Raises `ArchiveError`, `BrokenLog`, `NotEmpty`, `LogError`, `Interrupted`, all before anything is written, except `LogError`
-    if the log fails halfway: then the topics must be deleted before the next attempt.
+    Raises `ArchiveError`, `BrokenLog`, `NotEmpty`, `ConfigError`, `Interrupted`, all before anything is written; `LogError`: if
+    the log fails halfway, the topics must be deleted before the next attempt.
     """
     stopping, doors, topics = stopper(), KafkaDoors(kafka, settings.topics), settings.topics
     with LogProgress(err) as bar:
@@ -216,7 +217,8 @@ def run_import_log(kafka: KafkaSettings, settings: Settings, path: Path, check_o
             return 0
         event_log = doors.open_log(stopping)
         event_log.ensure_topics(topics.specs(header.partitions, settings.writers))
-        refuse_filled(event_log, topics, header.partitions, [topics.events, topics.refusals, topics.commands])
+        names = [topics.events, topics.refusals, topics.commands]
+        refuse_used(event_log, topics, settings.ledger_id, header.partitions, names)
         with closing(Control(event_log, topics)) as control:  # before the records that are written with them
             control.write(schema_record(schema) for schema in later_schemas(header))
         bar.phase("writing")
@@ -284,8 +286,13 @@ def _new_record(entry: Entry, topics: Topics) -> NewRecord:
     return NewRecord(topic, entry.partition, entry.key, entry.value, entry.timestamp_ms, entry.headers)
 
 
-def refuse_filled(event_log: EventLog, topics: Topics, partitions: int, names: Iterable[str]) -> None:
-    """Raises `NotEmpty` if one of the topics `names` has a record, or the ledger another number of partitions."""
+def refuse_used(event_log: EventLog, topics: Topics, ledger_id: str, partitions: int, names: Iterable[str]) -> None:
+    """Raises `NotEmpty` if one of the topics `names` has a record, or the ledger another number of partitions; `ConfigError` while a
+    node runs on it. Then fences all writers: one that was ready on the empty topics must fold before it decides.
+    """
+    with closing(Control(event_log, topics)) as control:
+        if running := control.read_now(View()).names_of_live():
+            raise ConfigError(f"nodes run on these topics already: stop {running}, and repeat this")
     existing = event_log.partitions(topics.events)
     if existing != partitions:
         raise NotEmpty(f"{topics.events} has {existing} partitions, the archive {partitions}: orders would change partition")
@@ -293,6 +300,7 @@ def refuse_filled(event_log: EventLog, topics: Topics, partitions: int, names: I
     for tp, end in event_log.ends(tps, "read_uncommitted").items():
         if end:
             raise NotEmpty(f"{tp.topic}/{tp.partition} is not empty: import only into a new ledger")
+    fence_writers(event_log, ledger_id, partitions)
 
 
 def write_entries(

@@ -1,10 +1,11 @@
 """The verb `copy-log`: the ledger with more partitions, under another prefix of the same cluster. The old one is closed.
 
-1  refuse while a node of the ledger runs, or a command is not decided
-2  fence the writers of the old topics: what they contain now is final
+1  refuse while a node of either ledger runs, or a command is not decided, or a message is not sent
+2  fence the writers of the old topics, and wait until no transaction is open: what they contain now is final
 3  copy schemas and level, events and refusals, contacts
 4  prove it: the new log is one of a correct writer, and its events say the same as the old ones
-5  close the old ledger: every program refuses it from then on, with the name of the new one
+5  refuse if anything was written to the old ledger meanwhile; then close it: every program refuses it from then on, with the
+   name of the new one
 """
 
 from __future__ import annotations
@@ -12,42 +13,58 @@ from __future__ import annotations
 import re
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import structlog
 
 from api.cli.acts import ActOptions, Acts, Ask, confirmed
 from api.cli.archive import BATCH, WRITER_S, Checker, NotEmpty, committed_records
 from api.cli.screens import LogProgress
 from api.cli.terminal import Terminal, write_json
-from api.cli.writers import FENCE_S, current, wait_until_unheld
+from api.cli.writers import fence_writers, wait_until_unheld
 from api.processes.patient_log import patient
 from api.processes.signals import stopper
 from api.processes.wiring import KafkaDoors, open_log
 from api.settings import Settings, program_version
-from ledger.audit import DONE, LOG_COPY, REQUESTED
+from commands.notifier.resuming import note_of, notifier_group
+from ledger.audit import DONE, LOG_COPY
 from ledger.errors import ConfigError, DecodeError, LedgerError, LogError
 from ledger.kafka.settings import KafkaSettings
+from ledger.last_record import last_before
+from ledger.levels import LEVEL
 from ledger.log import Acked, EventLog, NewRecord, Record, TopicPartition
 from ledger.progress import claimed, read_claims
 from ledger.repartitioning import Content, Repartitioning
 from ledger.schemas.codec import event_codec, refusal_codec
 from ledger.topics import Topics
 from ledger.upgrades.control import Control
-from ledger.upgrades.membership import LedgerMoved
+from ledger.upgrades.membership import USE_AFTER_S, LedgerMoved, ProgramTooOld
 from ledger.upgrades.records import LEVEL_KEY, Moved, View, announcement, moved_records, schema_record
 from projections.rebuild import RebuildObserver
 from projections.rebuild_jobs import Doors
 
 ENDS_S = 30.0
+OPEN_S, PAUSE_S = 60.0, 0.5  # until an aborted transaction has its markers
 PREFIX = re.compile(r"[A-Za-z0-9._-]{1,64}")  # that of TOPIC_PREFIX, and not empty
+
+
+log = structlog.get_logger(__name__)
 
 
 class NotTheSame(LedgerError):
     """What was read back from the new topics is not what was copied. The old ledger is as it was; delete the new topics."""
 
     code = "not_the_same"
+
+
+class LateRecords(LedgerError):
+    """The ledger is copied and closed, but a node wrote to it just before. The message says where."""
+
+    code = "late_records"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +90,7 @@ def run_copy_log(kafka: KafkaSettings, settings: Settings, options: CopyOptions,
     """Returns 2 if not confirmed; then nothing is done.
 
     Raises `ConfigError` for a wrong number or prefix, while a node runs, and while commands are not decided; `NotEmpty`,
-    `NotTheSame`, `BrokenLog`, `NotDurable`, `Interrupted`, `LogError`: the old ledger is then as it was.
+    `NotTheSame`, `BrokenLog`, `NotDurable`, `Interrupted`, `LogError`: the old ledger is then as it was. `LateRecords`.
     """
     if options.prefix == settings.topic_prefix or not PREFIX.fullmatch(options.prefix):
         raise ConfigError("the copy needs another prefix for its topics: letters, digits, dots, - and _")
@@ -90,7 +107,7 @@ def run_copy_log(kafka: KafkaSettings, settings: Settings, options: CopyOptions,
         return 2
     wait_until_unheld(event_log, settings.topics, settings.ledger_id, terminal.err.print)
     acts = Acts(event_log, settings, LOG_COPY, options.why)
-    acts.record(REQUESTED, count=options.partitions)
+    acts.request(count=options.partitions)
     with LogProgress(terminal.err) as bar:
         copied = copying.run(bar)
     acts.record(DONE, count=copied.events)
@@ -122,41 +139,80 @@ class Copying:
 
     def refuse_running(self) -> None:
         """Raises `ConfigError` while a node of the ledger runs, `LedgerMoved` if it is closed."""
-        view = Control(self._log, self._old).read(View())
+        with closing(Control(self._log, self._old)) as control:
+            view = control.read_now(View())
         if view.moved is not None:
             raise LedgerMoved(view.moved)
-        if nodes := view.live():
-            names = ", ".join(node.name for node in nodes)
+        if view.level > LEVEL:
+            raise ProgramTooOld(f"this ledger uses feature level {view.level}: copy it with version {view.raised_by} or later")
+        if names := view.names_of_live():
             raise ConfigError(f"stop every node first: {names} (one that was killed is forgotten after five minutes)")
 
     def run(self, bar: RebuildObserver) -> Copied:
         """Everything from the fencing on. Raises as `run_copy_log` says."""
-        self._fence()
-        ends = self._log.ends(_all(self._old, self.partitions), timeout_s=ENDS_S)
+        fence_writers(self._log, self._source.ledger_id, self.partitions)
+        ends = self._ends()
         self._prepare()
         self._copy_control()
-        self._copy_records({tp: end for tp, end in ends.items() if tp.topic != self._old.contacts}, bar)
-        self._refuse_undecided()
+        self._copy_records({tp: end for tp, end in ends.items() if tp.topic in (self._old.events, self._old.refusals)}, bar)
+        self._refuse_undecided(ends)
+        bookmark = self._announced(ends)
         self._copy_contacts({tp: end for tp, end in ends.items() if tp.topic == self._old.contacts}, bar)
         self._prove(bar)
+        self._refuse_new_nodes()
+        fence_writers(self._log, self._target.ledger_id, self._target.partitions)
+        if bookmark:
+            self._announce_from_here()
+        self.refuse_running()
+        self._refuse_changed(ends)
         self._close()
+        self._confirm_closed(ends)
         return self._copied
 
-    def _fence(self) -> None:
-        for w in range(current(self._log, self._old)):
-            writer = self._log.writer(f"{self._source.ledger_id}-{w}")
-            try:
-                writer.start(FENCE_S)
-            finally:
-                writer.close()
+    def _ends(self) -> dict[TopicPartition, int]:
+        """Of all that is copied, and of the commands. Raises `ConfigError` while a transaction is open."""
+        tps = _all(self._old, self.partitions)
+        deadline = time.monotonic() + OPEN_S
+        while True:
+            ends, written = self._log.ends(tps, timeout_s=ENDS_S), self._log.ends(tps, "read_uncommitted", ENDS_S)
+            if not (held := [tp for tp in tps if ends[tp] < written[tp]]):
+                return ends
+            if time.monotonic() > deadline or self._stopping.wait(PAUSE_S):
+                places = ", ".join(f"{tp.topic}/{tp.partition}" for tp in held)
+                raise ConfigError(f"open transactions hold back {places}: see `order-ledger transactions`, then repeat this")
+
+    def _refuse_changed(self, before: Mapping[TopicPartition, int]) -> None:
+        if places := self._changed(before):
+            raise NotTheSame(
+                f"records were written to the old ledger during the copy: {places}; stop every node, and repeat this"
+            )
+
+    def _changed(self, before: Mapping[TopicPartition, int]) -> str:
+        now = self._log.ends(before, "read_uncommitted", ENDS_S)
+        return ", ".join(f"{tp.topic}/{tp.partition}" for tp in before if now[tp] != before[tp])
+
+    def _confirm_closed(self, before: Mapping[TopicPartition, int]) -> None:
+        """A node that started in the last second sees the end of the ledger, and leaves; what it wrote until then is named."""
+        deadline = time.monotonic() + USE_AFTER_S
+        while Control(self._log, self._old).read(View()).live() and time.monotonic() < deadline:
+            self._stopping.wait(PAUSE_S)
+        if places := self._changed(before):
+            raise LateRecords(
+                f"the copy is complete up to its beginning, and the old ledger is closed, but a node wrote to it in the last "
+                f"seconds: {places}. These records are not in the copy: read them with `order-ledger tail`, and place them again"
+            )
+
+    def _refuse_new_nodes(self) -> None:
+        with closing(Control(self._log, self._new)) as control:
+            if names := control.read_now(View()).names_of_live():
+                raise ConfigError(f"nodes run on the new topics: {names}. Stop them, delete those topics, and repeat this")
 
     def _prepare(self) -> None:
         count = self._target.partitions
         self._log.ensure_topics(self._new.specs(count, self._target.writers))
-        topics = (*_topics(self._new), self._new.commands)
-        for tp, end in self._log.ends(
-            [TopicPartition(topic, p) for topic in topics for p in range(count)], "read_uncommitted", ENDS_S
-        ).items():
+        self._refuse_new_nodes()
+        fence_writers(self._log, self._target.ledger_id, count)  # who was ready there folds before it decides
+        for tp, end in self._log.ends(_all(self._new, count), "read_uncommitted", ENDS_S).items():
             if end:
                 raise NotEmpty(f"{tp.topic}/{tp.partition} is not empty: delete the topics of that prefix, or choose another one")
 
@@ -173,7 +229,6 @@ class Copying:
         command_log = self._log.topic_id(self._old.commands)
         # The transactional id of writer 0: a `commands` that starts there fences this copy instead of interleaving with it.
         writer = self._log.writer(f"{self._target.ledger_id}-0")
-        refusals = refusal_codec()
         batch: list[NewRecord] = []
         try:
             writer.start(WRITER_S)
@@ -182,9 +237,7 @@ class Copying:
                     batch.append(self._event(record, command_log))
                     self._copied.events += 1
                 else:
-                    refusal = refusals.decode(record.value)
-                    if refusal.command_log == command_log:
-                        self._decided(record.partition, refusal.command_offset)
+                    self._refused(record, command_log)
                     batch.append(self._making.refusal(record))
                     self._copied.refusals += 1
                 if len(batch) == BATCH:
@@ -205,19 +258,27 @@ class Copying:
             self._decided(record.partition, event.command_offset)
         return copied
 
+    def _refused(self, record: Record, command_log: bytes) -> None:
+        try:
+            refusal = refusal_codec().decode(record.value)
+        except DecodeError as exc:  # it is copied as it is, and nobody reads it there either
+            log.warning("a refusal cannot be read", partition=record.partition, offset=record.offset, why=str(exc))
+            return
+        if refusal.command_log == command_log:
+            self._decided(record.partition, refusal.command_offset)
+
     def _decided(self, partition: int, offset: int) -> None:
         self._copied.decided[partition] = max(self._copied.decided.get(partition, 0), offset + 1)
 
-    def _refuse_undecided(self) -> None:
+    def _refuse_undecided(self, ends: Mapping[TopicPartition, int]) -> None:
         """Raises `ConfigError` for commands that may be accepted and would be lost."""
         tps = [TopicPartition(self._old.commands, p) for p in range(self.partitions)]
-        ends, noted = self._log.ends(tps, timeout_s=ENDS_S), self._log.progress(self._source.ledger_id, tps)
+        noted = self._log.progress(self._source.ledger_id, tps)
         claims = read_claims(self._log, self._old, self._log.topic_id(self._old.commands))
-        events = self._log.ends([TopicPartition(self._old.events, p) for p in range(self.partitions)], timeout_s=ENDS_S)
         left: dict[int, int] = {}
         for tp in tps:
             p = tp.partition
-            done = max(self._copied.decided.get(p, 0), noted[tp], claimed(claims, p, events[TopicPartition(self._old.events, p)]))
+            done = max(self._copied.decided.get(p, 0), noted[tp], claimed(claims, p, ends[TopicPartition(self._old.events, p)]))
             if done < ends[tp]:
                 left[p] = ends[tp] - done
         if left:
@@ -226,6 +287,28 @@ class Copying:
                 f"commands are not decided, or nothing says that they are: {places}. Start `commands`, wait until `doctor` says "
                 "that all are decided, stop it, delete the new topics, and repeat this"
             )
+
+    # ---- messages
+
+    def _announced(self, ends: Mapping[TopicPartition, int]) -> bool:
+        """Whether messages are sent from this ledger. Raises `ConfigError` while one waits: it would never be sent."""
+        tps = [TopicPartition(self._old.events, p) for p in range(self.partitions)]
+        with closing(self._log.bookmark(notifier_group(self._source.ledger_id))) as bookmark:
+            places = {tp: at for tp, at in bookmark.read(tps).items() if at is not None}
+        last = last_before(self._log, {tp: ends[tp] for tp in places})
+        if waiting := sorted(tp.partition for tp, record in last.items() if record.offset >= places[tp]):
+            raise ConfigError(
+                f"messages about events of partitions {waiting} are not sent: start `commands` until they are (its metric "
+                "ledger_commands_messages_waiting is 0), stop it, delete the new topics, and repeat this"
+            )
+        return bool(places)
+
+    def _announce_from_here(self) -> None:
+        """The first `commands` of the new ledger announces whatever is decided there, also before it has read all contacts."""
+        tps = [TopicPartition(self._new.events, p) for p in range(self._target.partitions)]
+        ends, log_id = self._log.ends(tps, timeout_s=ENDS_S), self._log.topic_id(self._new.events)
+        with closing(self._log.bookmark(notifier_group(self._target.ledger_id))) as bookmark:
+            bookmark.write(ends, dict.fromkeys(ends, note_of(log_id, b"")))
 
     # ---- contacts
 
@@ -278,8 +361,8 @@ def _topics(topics: Topics) -> tuple[str, ...]:
     return topics.events, topics.refusals, topics.contacts
 
 
-def _all(topics: Topics, partitions: int) -> Iterator[TopicPartition]:
-    return (TopicPartition(topic, p) for topic in _topics(topics) for p in range(partitions))
+def _all(topics: Topics, partitions: int) -> list[TopicPartition]:
+    return [TopicPartition(topic, p) for topic in (*_topics(topics), topics.commands) for p in range(partitions)]
 
 
 def _flush(unanswered: int, errors: list[LogError]) -> None:

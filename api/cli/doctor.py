@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -24,10 +23,11 @@ from api.processes.running import commands_status
 from api.processes.wiring import open_log
 from api.settings import Settings
 from commands.notifier.message_port import FAILED_TEMPLATES
+from commands.notifier.resuming import notifier_group
 from ledger.clock import now_ms
 from ledger.durability import weaknesses
 from ledger.errors import ConfigError, LedgerError
-from ledger.http_client import BlockingHttp, NoAnswer
+from ledger.http_client import BlockingHttp, HttpAnswer, HttpClient, NoAnswer, url_of
 from ledger.kafka.settings import KafkaSettings
 from ledger.levels import LEVEL
 from ledger.log import EventLog, TopicPartition
@@ -183,7 +183,7 @@ def _replicas(event_log: EventLog, settings: Settings) -> Finding:
 def _log(kafka: KafkaSettings, settings: Settings) -> Finding:
     """Whether what this node keeps is of this log. A running process has its part open, and compares it itself."""
     try:
-        holders = node_of(kafka, settings).holders(f"{settings.ledger_id}-notifier")
+        holders = node_of(kafka, settings).holders(notifier_group(settings.ledger_id))
     except LedgerError as exc:
         return Finding("log", "warning", f"not compared: {exc}", "order-ledger inspect")
     if other := [holder.name for holder in holders if holder.verdict == "other"]:
@@ -254,7 +254,7 @@ def _undealt(event_log: EventLog, settings: Settings, tps: list[TopicPartition])
 def _registry(url: str, prefix: str) -> Finding:
     def check() -> str:
         check_registry(url, prefix)
-        return f"{url} has the same schemas under the same ids"
+        return f"{HttpClient(url).base_url} has the same schemas under the same ids"  # `url` may have a password
 
     return _attempt("schema registry", "order-ledger schema publish", check)
 
@@ -285,20 +285,24 @@ def _address(options: DoctorOptions, settings: Settings) -> tuple[str, str | Non
     if options.url is not None:
         return options.url, options.token
     if info is None:
-        return f"http://{settings.host}:{settings.port}", options.token
+        return url_of(settings.host, settings.port), options.token
     return info["url"], options.token or info["tokens"]["operator"]
 
 
 def _api(url: str, token: str | None) -> list[Finding]:
     try:
         with BlockingHttp(url, ANSWER_S) as client:
+            url = client.base_url  # without a password
             ready = client.get("/ready")
+            state = _object(ready)
+            if ready.status < 500 and state.get("status") not in ("ready", "not_ready"):
+                return [Finding("API", "wrong", f"{url} is not the ledger's API", "check HOST and PORT, or pass --url")]
             metrics = client.get("/metrics", {"Authorization": f"Bearer {token}"}) if token else None
     except (NoAnswer, ConfigError) as exc:
         return [Finding("API", "wrong", f"{url} does not answer: {exc}", "is `serve` running?")]
     if ready.status != 200:
         findings = [Finding("API", "wrong", f"{url} is not ready: {ready.text[:300]}", "see the log of `serve`")]
-    elif json.loads(ready.text).get("stale", False):
+    elif state.get("stale", False):
         findings = [
             Finding("API", "warning", f"{url} answers only reads, and those are stale: {ready.text[:300]}", "is Kafka running?")
         ]
@@ -309,7 +313,20 @@ def _api(url: str, token: str | None) -> list[Finding]:
     if metrics.status != 200:
         result = f"not read: {url} answered {metrics.status}"
         return [*findings, Finding("metrics of serve", "warning", result, "pass a valid token of any role as --token")]
-    return findings + _of_metrics(metrics.text)
+    try:
+        return findings + _of_metrics(metrics.text)
+    except (ValueError, LookupError):
+        advice = "check HOST and PORT, or pass --url"
+        return [*findings, Finding("metrics of serve", "wrong", f"{url}/metrics is not that of the ledger's API", advice)]
+
+
+def _object(answer: HttpAnswer) -> dict[str, Any]:
+    """The JSON object in `answer`; empty if there is none."""
+    try:
+        value = answer.json()
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def _of_metrics(metrics: str) -> list[Finding]:

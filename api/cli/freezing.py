@@ -17,7 +17,7 @@ from commands.idempotency import fresh_command_id
 from commands.messages import OrderCommand, RaiseAttention, ResolveAttention, command_codec
 from commands.obligations import FROZEN_BY_OPERATOR
 from commands.processor.desk_rows import clear
-from ledger.audit import DONE, ORDER_FREEZE, ORDER_THAW, REFUSED, REQUESTED, UNDECIDED
+from ledger.audit import DONE, ORDER_FREEZE, ORDER_THAW, REFUSED, UNDECIDED
 from ledger.bounds import ID_PATTERN
 from ledger.errors import ConfigError, DecodeError
 from ledger.events import OrderEvent, OrderRefusal
@@ -51,7 +51,7 @@ def run_freeze(kafka: KafkaSettings, settings: Settings, options: FreezeOptions,
     event_log = patient(open_log(kafka, settings.topics))
     action = ORDER_FREEZE if options.deed == "freeze" else ORDER_THAW
     acts = Acts(event_log, settings, action, options.why, options.order_id)
-    acts.record(REQUESTED)
+    acts.request()
     if options.fold_again:
         partition = forget_fold(kafka, settings, options.order_id)
         acts.record(DONE)

@@ -29,7 +29,7 @@ def run_history(order_id: str, url: str, token: str, at: str | None, as_json: bo
     path = f"/orders/{quote(order_id, safe='')}"
     with api_client(url, token) as client:
         while True:
-            answer = read(client, f"{path}/events", {"after": rows[-1]["version"] if rows else 0, "limit": 200})
+            answer = read(client, f"{path}/events", {"after": rows[-1]["version"] if rows else 0, "limit": 200}, "data")
             if answer is None:
                 err.print(f"no order {' '.join(order_id.split())}", style="red")
                 return 1
@@ -54,7 +54,7 @@ def run_diff(order_id: str, before: int, after: int, url: str, token: str, as_js
     """Print the fields in which two versions of an order differ. Returns 1 if there is no such order or version."""
     path = f"/orders/{quote(order_id, safe='')}"
     with api_client(url, token) as client:
-        states = [read(client, path, {"version": version}) for version in (before, after)]
+        states = [read(client, path, {"version": version}, "order_id") for version in (before, after)]
     if states[0] is None or states[1] is None:
         err.print(f"no order {' '.join(order_id.split())} with versions {before} and {after}", style="red")
         return 1
@@ -89,8 +89,8 @@ def api_client(url: str, token: str) -> BlockingHttp:
         raise ConfigError(f"{url!r}: {exc}") from None
 
 
-def read(client: BlockingHttp, path: str, params: dict[str, Any]) -> dict[str, Any] | None:
-    """The body of the answer; None for 404. Raises `ApiError`."""
+def read(client: BlockingHttp, path: str, params: dict[str, Any], member: str) -> dict[str, Any] | None:
+    """The body of the answer, which has this member; None for 404. Raises `ApiError`."""
     try:
         answer = client.get(with_query(path, params))
     except NoAnswer as exc:
@@ -100,7 +100,9 @@ def read(client: BlockingHttp, path: str, params: dict[str, Any]) -> dict[str, A
     if answer.status != 200:
         raise ApiError(f"{answer.status} {answer.text[:300]}")
     try:
-        body: dict[str, Any] = answer.json()
+        body = answer.json()
     except ValueError:
-        raise ApiError(f"{client.base_url} is not the ledger's API: its answer is not JSON") from None
+        body = None
+    if not isinstance(body, dict) or member not in body:
+        raise ApiError(f"{client.base_url} is not the ledger's API")
     return body

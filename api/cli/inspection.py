@@ -12,6 +12,7 @@ from api.cli.terminal import Screen, Terminal, write_json
 from api.processes.patient_log import patient
 from api.processes.wiring import KafkaDoors, open_log
 from api.settings import Settings
+from commands.notifier.resuming import notifier_group
 from ledger.errors import StoreError
 from ledger.kafka.settings import KafkaSettings
 from projections.opening import projections_of
@@ -40,25 +41,36 @@ def node_of(kafka: KafkaSettings, settings: Settings) -> Node:
 
 
 def run_inspect(kafka: KafkaSettings, settings: Settings, terminal: Terminal) -> int:
+    """`inspect_node` for this node. Raises `LogError`."""
+    return inspect_node(node_of(kafka, settings), notifier_group(settings.ledger_id), terminal)
+
+
+def inspect_node(node: Node, group: str, terminal: Terminal) -> int:
     """Returns 1 if the log is not the one from before, or lacks commands that were never decided. Changes nothing."""
-    node = node_of(kafka, settings)
-    holders = node.holders(f"{settings.ledger_id}-notifier")
+    holders = node.holders(group)
     try:
-        missing = node.missing_commands()
+        missing, unfolded = node.missing_commands(), node.unfolded()
     except StoreError:
-        missing = []  # `commands` is running, and would have ended
+        missing, unfolded = [], []  # `commands` is running, and would have ended
     ok = not missing and all(holder.verdict != "other" for holder in holders)
     if terminal.as_json:
-        write_json({"ok": ok, **as_json(node, holders, missing)})
+        write_json({"ok": ok, **as_json(node, holders, missing), "unfolded_partitions": unfolded})
         return int(not ok)
     show(holders, terminal.out)
     for gap in missing:
         terminal.out.print(f"commands {gap.first} to {gap.last} of partition {gap.partition} are gone, undecided", style="red")
+    if unfolded:
+        terminal.out.print(f"partitions {listed(unfolded)}: not folded here, not examined for missing commands")
     if any(holder.verdict == "other" for holder in holders):
         terminal.out.print("use the log from before, or restore it whole, or take this one as it is: order-ledger adopt-log")
     if missing:
         terminal.out.print("ask their senders what is missing, then: order-ledger accept-gap")
     return int(not ok)
+
+
+def listed(partitions: list[int]) -> str:
+    """The numbers, for people."""
+    return ", ".join(map(str, partitions))
 
 
 def show(holders: list[Holder], out: Screen) -> None:

@@ -99,7 +99,7 @@ def run_check(settings: Settings, terminal: Terminal) -> int:
 def _order_of_api(order_id: str, url: str, token: str, notice: str, err: Screen) -> Sample | None:
     """The order as of now, with an event that has its amounts; None if there is no such order."""
     with api_client(url, token) as client:
-        shown = read(client, f"/orders/{quote(order_id, safe='')}", {})
+        shown = read(client, f"/orders/{quote(order_id, safe='')}", {}, "order_id")
     if shown is None:
         err.print(f"no order {' '.join(order_id.split())}", style="red")
         return None

@@ -70,13 +70,19 @@ def kafka_of(data_dir: Path) -> KafkaSettings:
 
 
 def api_of(data_dir: Path, url: str | None, token: str | None) -> tuple[str, str]:
-    """(url, token) from the options, else of the running `up`. Exits 2 with a hint if there is neither."""
+    """(url, token) from the options, else of the running `up`, whose token is used only for its own API.
+
+    Exits 2 with a hint if one of them is missing.
+    """
     info = up_info(data_dir)
     if url is None and info is not None:
         url = info["url"]
-    if token is None and info is not None:
+    if token is None and info is not None and url is not None and url.rstrip("/") == info["url"]:
         token = info["tokens"]["admin"]
     if url is None or token is None:
-        err.print(f"no ledger is running in {data_dir}: start one with `order-ledger up`, or pass --url and --token", style="red")
+        hint = f"no ledger is running in {data_dir}: start one with `order-ledger up`, or pass --url and --token"
+        if info is not None:
+            hint = f"the token of the ledger in {data_dir} is only for {info['url']}: pass --token, or leave out --url"
+        err.print(hint, style="red")
         raise typer.Exit(2)
     return url, token

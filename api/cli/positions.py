@@ -6,15 +6,18 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from commands.notifier.resuming import mark_of
-from commands.processor.desk import VERSION, Desk
+from commands.processor.desk import VERSION, Desk, Meta
 from commands.processor.desk_rows import is_of_other_version
 from commands.processor.fold_check import marks_of
 from commands.processor.gaps import check_gap
 from ledger.contact_rows import CONTACTS_STORE, log_id_in
 from ledger.errors import Gap, LogError, LogUnavailable, StoreError
+from ledger.last_record import last_before
 from ledger.log import EventLog, TopicPartition
-from ledger.log_identity import Judged, Verdict, judge, topic_ids, verdict_of
+from ledger.log_identity import Judged, Verdict, judge, topic_ids, verdict_of, worst
 from ledger.progress import claimed, read_claims
 from ledger.store import Store
 from ledger.topics import Topics
@@ -56,14 +59,14 @@ class Node:
 
     def __init__(self, event_log: EventLog, topics: Topics, generations: Generations, state_dir: Path, opener: Opener) -> None:
         """Raises `LogError`."""
-        self._log, self._topics, self._generations = event_log, topics, generations
+        self.event_log, self._topics, self._generations = event_log, topics, generations
         self._commands_dir, self._opener = state_dir / "commands", opener
         self.partitions, self.writers = event_log.partitions(topics.events), event_log.partitions(topics.writers)
         self.ids = topic_ids(event_log, (topics.commands, topics.events, topics.refusals, topics.contacts))
 
     def partition_of(self, order_id: str) -> int:
         """The partition of an order."""
-        return self._log.partition_for(order_id.encode(), self.partitions)
+        return self.event_log.partition_for(order_id.encode(), self.partitions)
 
     # ---- what is kept
 
@@ -94,7 +97,7 @@ class Node:
         except StoreError:
             return _in_use(name, "serve")
         try:
-            judged, verdict = compare(databases, self._log, self.ids)
+            judged, verdict = compare(databases, self.event_log, self.ids)
         finally:
             databases.close()
         return Holder(name, verdict, "", judged, folder=folder)
@@ -104,13 +107,14 @@ class Node:
         return [w for w in range(self.writers) if (self._commands_dir / f"writer-{w}").is_dir()]
 
     def desks(self, writer: int, store: Store) -> list[Desk]:
-        """The desks of a writer, as they are in its store."""
-        owned = range(writer, self.partitions, self.writers)
+        """The desks of a writer, as they are in its store; none for rows of another version, which a desk would delete."""
+        parts = range(writer, self.partitions, self.writers)
+        owned = [p for p in parts if not is_of_other_version(store, p, VERSION)]
         return [Desk(store, p, self.partitions, self._topics, self.ids[self._topics.commands]) for p in owned]
 
     def judged(self, desk: Desk) -> dict[TopicPartition, Judged]:
-        """Compare one desk. Raises `LogError`."""
-        return judge(self._log, marks_of(desk, self._topics), self.ids, self._topics)
+        """Compare one desk, after `holders` has waited for the ends of the log. Raises `LogError`."""
+        return judge(self.event_log, marks_of(desk, self._topics), self.ids, self._topics, patience_s=0.0)
 
     def open_writer(self, writer: int) -> Store:
         """Raises `StoreError` if `commands` has it open."""
@@ -123,13 +127,19 @@ class Node:
         except StoreError:
             return _in_use(name, "commands")
         try:
-            if any(is_of_other_version(store, p, VERSION) for p in range(writer, self.partitions, self.writers)):
+            desks = self.desks(writer, store)
+            if not desks:
                 return Holder(name, None, "of another version: `commands` folds them again", {})
-            marks = {tp: mark for desk in self.desks(writer, store) for tp, mark in marks_of(desk, self._topics).items()}
+            marks = {tp: mark for desk in desks for tp, mark in marks_of(desk, self._topics).items()}
         finally:
             store.close()
-        judged = judge(self._log, marks, self.ids, self._topics)
-        return Holder(name, verdict_of(judged, self._topics), "", judged)
+        judged = judge(self.event_log, marks, self.ids, self._topics)
+        by_partition: dict[int, dict[TopicPartition, Judged]] = {}
+        for tp, one in judged.items():
+            by_partition.setdefault(tp.partition, {})[tp] = one
+        # As in `commands`, where each partition is followed, folded again or refused by itself.
+        verdict = worst([verdict_of(own, self._topics) for own in by_partition.values()])
+        return Holder(name, verdict, "", judged)
 
     def _contacts(self, name: str, folder: Path, process: str) -> Holder:
         try:
@@ -146,7 +156,7 @@ class Node:
 
     def _notifier(self, group: str) -> Holder:
         name, tps = "messages sent", [TopicPartition(self._topics.events, p) for p in range(self.partitions)]
-        bookmark = self._log.bookmark(group)
+        bookmark = self.event_log.bookmark(group)
         try:
             places, notes = bookmark.read(tps), bookmark.notes(tps)
         except LogUnavailable:
@@ -157,7 +167,7 @@ class Node:
             bookmark.close()
         marks = {tp: mark_of(at, notes[tp]) for tp, at in places.items() if at is not None}
         strange = {tp: mark for tp, mark in marks.items() if mark.log_id not in (b"", self.ids[tp.topic])}
-        judged = judge(self._log, strange, self.ids, self._topics)
+        judged = judge(self.event_log, strange, self.ids, self._topics)
         if not judged:
             return Holder(name, "same", "", {})
         why = (
@@ -170,40 +180,53 @@ class Node:
     # ---- what is missing
 
     def missing_commands(self) -> list[MissingCommands]:
-        """Commands without an outcome that the log no longer has. Raises `LogError`, `StoreError` if `commands` is running."""
-        claims = read_claims(self._log, self._topics, self.ids[self._topics.commands])
+        """Commands without an outcome that the log no longer has, in the partitions that are not `unfolded`.
+
+        Raises `LogError`, `StoreError` if `commands` is running.
+        """
+        claims = read_claims(self.event_log, self._topics, self.ids[self._topics.commands])
         missing = []
         for writer in self.writers_here():
-            store = self.open_writer(writer)
-            try:
-                for desk in self.desks(writer, store):
-                    tp = TopicPartition(self._topics.commands, desk.partition)
-                    start = self._log.starts([tp])[tp]
-                    if (decided := claimed(claims, desk.partition, desk.meta.events)) > desk.meta.dealt:
-                        desk.passed(decided - 1)
-                    if start > desk.meta.dealt:
-                        try:
-                            check_gap(self._log, self._topics, desk.meta, tp, start)
-                        except Gap:
-                            missing.append(MissingCommands(writer, desk.partition, desk.meta.dealt, start - 1))
-            finally:
-                store.close()
+            for partition, meta in self._folded(writer).items():
+                tp = TopicPartition(self._topics.commands, partition)
+                start = self.event_log.starts([tp])[tp]
+                dealt = max(meta.dealt, claimed(claims, partition, meta.events))
+                if start > dealt:
+                    try:
+                        check_gap(self.event_log, self._topics, replace(meta, dealt=dealt), tp, start)
+                    except Gap:
+                        missing.append(MissingCommands(writer, partition, dealt, start - 1))
         return missing
 
     def unfolded(self) -> list[int]:
-        """Partitions whose orders are not folded to the end of the log: what of them is decided is not known yet."""
-        behind = set[int]()
+        """Partitions of which this node does not know what is decided: not folded to the end of the log, or by another version.
+
+        Those of writers that it does not follow, for example. Raises `LogError`, `StoreError` if `commands` is running.
+        """
+        unfolded: list[int] = []
         for writer in self.writers_here():
-            store = self.open_writer(writer)
-            try:
-                metas = {desk.partition: desk.meta for desk in self.desks(writer, store)}
-            finally:
-                store.close()
-            at = {TopicPartition(self._topics.events, p): meta.events for p, meta in metas.items()}
-            at |= {TopicPartition(self._topics.refusals, p): meta.refusals for p, meta in metas.items()}
-            # The last marker is not a record.
-            behind |= {tp.partition for tp, end in self._log.ends(at).items() if at[tp] < end - 1}
-        return sorted(behind)
+            folded = self._folded(writer)
+            unfolded += [p for p in range(writer, self.partitions, self.writers) if p not in folded]
+        return sorted(unfolded)
+
+    def _folded(self, writer: int) -> dict[int, Meta]:
+        """By partition of the writer that is folded to the end of the log: its meta, with that end as the position of events.
+
+        The last marker is not a record, so a fold that only followed may be before it. A claim may name the position behind it.
+        """
+        store = self.open_writer(writer)
+        try:
+            metas = {desk.partition: desk.meta for desk in self.desks(writer, store)}
+        finally:
+            store.close()
+        events = {TopicPartition(self._topics.events, p): meta.events for p, meta in metas.items()}
+        at = events | {TopicPartition(self._topics.refusals, p): meta.refusals for p, meta in metas.items()}
+        ends = self.event_log.ends(at)
+        short = {tp: end for tp, end in ends.items() if at[tp] < end}
+        last = last_before(self.event_log, short) if short else {}
+        other = {tp.partition for tp, record in last.items() if record.offset >= at[tp]}
+        other |= {tp.partition for tp, end in ends.items() if at[tp] > end}  # a hanging transaction, or another log
+        return {tp.partition: replace(metas[tp.partition], events=ends[tp]) for tp in events if tp.partition not in other}
 
 
 def _has_contacts(folder: Path) -> bool:

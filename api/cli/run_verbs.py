@@ -159,16 +159,23 @@ def broker(
     from api.cli.screens import BrokerProgress
     from api.processes.signals import stopper
     from ledger.broker.node import EmbeddedBroker
+    from ledger.errors import BrokerError
 
     stopping = stopper()
     node = EmbeddedBroker(data_dir / "broker", port=port, log_file=data_dir / "log" / "broker.log", check=check)
-    with BrokerProgress(err) as progress:
-        node.start(
-            progress=progress.update,
-            on_slow=lambda waited_s: err.print(
-                f"slow machine: Kafka is not ready after {waited_s:.0f} s, but is making progress", style="yellow"
-            ),
-        )
+    try:
+        with BrokerProgress(err) as progress:
+            node.start(
+                progress=progress.update,
+                on_slow=lambda waited_s: err.print(
+                    f"slow machine: Kafka is not ready after {waited_s:.0f} s, but is making progress", style="yellow"
+                ),
+                stopping=stopping.is_set,
+            )
+    except BrokerError:
+        if stopping.is_set():
+            return
+        raise
     out.print(f"Kafka answers on {node.bootstrap_servers} (data in {data_dir / 'broker'}). Ctrl-C stops it.")
     training = node.training(data_dir / "log" / "java-cache.log")
     try:

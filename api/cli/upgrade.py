@@ -18,7 +18,7 @@ from ledger.log import EventLog
 from ledger.rfc3339 import format_ms
 from ledger.topics import Topics
 from ledger.upgrades.control import Control
-from ledger.upgrades.membership import finish
+from ledger.upgrades.membership import LedgerMoved, finish
 from ledger.upgrades.records import View
 
 
@@ -46,6 +46,8 @@ def run_status(kafka: KafkaSettings, settings: Settings, as_json: bool, out: Scr
 
 def advice(view: View) -> str:
     """What to do next, as a sentence."""
+    if view.moved is not None:
+        return f"{LedgerMoved(view.moved)}."
     if view.level > LEVEL:
         return "This program is too old for this ledger: use that of its nodes."
     if view.level == LEVEL:

@@ -13,7 +13,7 @@ from api.cli.terminal import Terminal, write_json
 from api.processes.patient_log import patient
 from api.processes.wiring import open_log
 from api.settings import Settings
-from ledger.audit import DONE, REQUESTED, WRITERS_CHANGE
+from ledger.audit import DONE, WRITERS_CHANGE
 from ledger.errors import ConfigError, LogError, LogUnavailable
 from ledger.kafka.settings import KafkaSettings
 from ledger.log import EventLog
@@ -66,7 +66,7 @@ def run_set(kafka: KafkaSettings, settings: Settings, options: WritersOptions, t
     if not confirmed(options, terminal, ask):
         return 2
     acts = Acts(event_log, settings, WRITERS_CHANGE, options.why)
-    acts.record(REQUESTED, count=options.count)
+    acts.request(count=options.count)
     change(event_log, topics, settings.ledger_id, before, options.count)
     acts.record(DONE, count=options.count)
     if terminal.as_json:
@@ -104,7 +104,13 @@ def change(event_log: EventLog, topics: Topics, ledger_id: str, before: int, cou
     if before != count:
         (spec,) = (spec for spec in topics.specs(partitions=count, writers=count) if spec.name == topics.writers)
         event_log.replace_topic(spec)
-    for w in range(max(before, count)):
+    # However many there were: of an interrupted change, only the new number is known.
+    fence_writers(event_log, ledger_id, max(count, event_log.partitions(topics.events)))
+
+
+def fence_writers(event_log: EventLog, ledger_id: str, count: int) -> None:
+    """End whatever writers 0 to `count` - 1 have begun. Who writes next under their names must fold first. Raises `LogError`."""
+    for w in range(count):
         writer = event_log.writer(f"{ledger_id}-{w}")
         try:
             writer.start(FENCE_S)

@@ -6,6 +6,7 @@ from api.contract import desk_responses, examples, requests, responses
 from api.contract.describing import in_path, operation, success
 from api.contract.operations import COMMAND, COMMAND_HEADERS, ON_ORDER, ORDER_HEADERS, ORDER_ID, ORDER_PATH, PENDING, READ
 from api.contract.patterns import NUMBER
+from ledger.bounds import MAX_NOTES
 
 _NUMBER = in_path("number", "The shipment, counted from 1 in the order.", "1", NUMBER)
 _STAFF = (ORDER_ID, *COMMAND_HEADERS, "IfMatch")
@@ -20,7 +21,7 @@ CANCEL_LINES = operation(
     "shipped.",
     {200: success("The order without these units.", responses.OrderOut, ORDER_HEADERS), 202: PENDING},
     f"customer-required {ON_ORDER} {COMMAND} too-late-to-cancel order-cancelled order-imported duplicate-line "
-    "unknown-line quantity-exceeded order-full",
+    "unknown-line quantity-exceeded amount-not-payable order-full",
     path=f"{ORDER_PATH}/lines/cancel",
     parameters=(ORDER_ID, "CustomerId", *COMMAND_HEADERS, "IfMatch"),
     body=requests.CancelLinesBody,
@@ -34,7 +35,7 @@ REQUEST_REFUND = operation(
     "(`axes.payment`, `readRefunds`). A cancelled order is refunded without a request.",
     {200: success("The order, which owes the refund.", responses.OrderOut, ORDER_HEADERS), 202: PENDING},
     f"{ON_ORDER} {COMMAND} order-cancelled duplicate-line unknown-line quantity-exceeded not-shipped dispute-open order-imported "
-    "nothing-to-refund refund-exceeds-payment",
+    "nothing-to-refund refund-exceeds-payment amount-not-payable",
     path=f"{ORDER_PATH}/refunds",
     parameters=_STAFF,
     body=requests.RequestRefundBody,
@@ -114,7 +115,7 @@ ADD_NOTE = operation(
     "orders",
     "Add a note to an order",
     "Staff only. Notes are personal data: they are stored beside the contact, never in the log of orders, and erased with it. "
-    "A retry with the same key adds none.",
+    f"A retry with the same key adds none. An order has at most {MAX_NOTES} (`limit-exceeded`).",
     {201: success("The note is durable.", responses.NoteOut, "Replayed")},
     f"{ON_ORDER} {COMMAND}",
     path=f"{ORDER_PATH}/notes",

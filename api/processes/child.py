@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -39,12 +40,13 @@ class Child:
         """End the child of a killed earlier `up`, if its pid file names a living process."""
         leftover = _living(self._pid_file, self._arguments[0])
         if leftover is not None:
-            leftover.terminate()
-            try:
-                leftover.wait(STOP_S)
-            except psutil.TimeoutExpired:
-                leftover.kill()
-                leftover.wait(STOP_S)
+            with suppress(psutil.NoSuchProcess):  # it may end at any moment
+                leftover.terminate()
+                try:
+                    leftover.wait(STOP_S)
+                except psutil.TimeoutExpired:
+                    leftover.kill()
+                    leftover.wait(STOP_S)
         self._pid_file.unlink(missing_ok=True)
 
     def tend(self) -> str | None:

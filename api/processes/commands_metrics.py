@@ -49,7 +49,10 @@ def registry_of(
 
 
 def readiness(process: CommandsProcess, event_log: EventLog) -> tuple[bool, dict[str, str]]:
-    """Ready is a process that decides for each writer that it owns, and keeps up with those that it follows."""
+    """Ready is a process that decides for each writer that it owns, and keeps up with those that it follows.
+
+    One that first folds the whole log, before it takes any, is not: whoever replaces nodes one after the other waits for it.
+    """
     loops = process.loops
     waiting = [str(loop.writer) for loop in loops if loop.owns and not loop.ready.is_set()]
     folded = _standby(loops)
@@ -64,8 +67,10 @@ def readiness(process: CommandsProcess, event_log: EventLog) -> tuple[bool, dict
         "owned": ", ".join(str(loop.writer) for loop in loops if loop.owns) or "none",
         "writers": f"not deciding: {', '.join(waiting)}" if waiting else "ok",
         "standby": "unknown" if behind is None else f"behind by {behind:.0f}" if behind > STANDBY_BEHIND else "ok",
+        "fold": "behind" if process.folds_first else "ok",
     }
-    return bool(loops) and not waiting and behind is not None and behind <= STANDBY_BEHIND, checks
+    is_current = behind is not None and behind <= STANDBY_BEHIND
+    return bool(loops) and not waiting and is_current and not process.folds_first, checks
 
 
 def _standby(loops: list[WriterLoop]) -> dict[TopicPartition, int]:

@@ -14,6 +14,7 @@ from api.processes.outside import check_outside
 from api.representations import webhook_body
 from api.settings import Settings
 from commands.notifier.loop import Notifier
+from commands.notifier.resuming import notifier_group
 from commands.processor.process import Books, CommandsProcess, Companion, Fatal
 from commands.reconciler.loop import Reconciler
 from commands.webhooks.delivering import WithEndpoints
@@ -69,7 +70,7 @@ class Companions:
             return self._log.partition_for(order_id.encode(), partitions)
 
         self.reconciler = Reconciler(lambda: build_ports(settings), books, partition_of, sender, topics, on_fatal, self.clock)
-        group = f"{settings.ledger_id}-notifier"
+        group = notifier_group(settings.ledger_id)
         self.notifier = Notifier(
             self._log, topics, books, self._open_store, self._doors, self._composer, group, on_fatal, clock=self.clock
         )

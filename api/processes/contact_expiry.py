@@ -13,10 +13,11 @@ from collections.abc import Sequence
 import structlog
 
 from api.context import AppContext
+from api.services.submissions import LAGGING_MS
 from ledger.clock import now_ms
 from ledger.contacts import BARRIER_KEY, contact_key, note_id_of, order_of
 from ledger.durations import DAY_MS
-from ledger.errors import NotNow, StoreError
+from ledger.errors import NotCaughtUp, NotNow, StoreError
 from ledger.log import NewRecord
 from ledger.order import Order, display
 from ledger.topics import CONTACT_COMPACTION_MS
@@ -53,25 +54,32 @@ def is_past_retention(order: Order, retention_ms: int | None, now_ms: int) -> bo
 
 
 async def sweep_for_ever(ctx: AppContext) -> None:
-    """Sweep immediately and then every hour."""
+    """Sweep as soon as this node is caught up, and then every hour."""
     while True:
+        pause_s = EVERY_S
         try:
             deleted = await sweep(ctx, now_ms())
             if deleted:
                 log.info("contacts deleted", count=deleted)
             await let_the_log_compact(ctx, now_ms())
+        except NotCaughtUp:
+            pause_s = TEND_EVERY_S
         except NotNow as exc:  # the broker is unreachable: the next sweep finds the same
             log.warning("contacts not swept", why=exc.code)
-        await asyncio.sleep(EVERY_S)
+        await asyncio.sleep(pause_s)
 
 
 async def sweep(ctx: AppContext, now_ms: int) -> int:
     """Check every contact of this node once. Returns the number of durable deletions.
 
-    Raises `NotDurable`; earlier deletions remain.
+    Raises `NotDurable`, or `NotCaughtUp` when this node is behind: its orders may have changed, and a contact that is deleted too
+    early does not come back. Earlier deletions remain.
     """
     deleted, after = 0, b""
     while True:
+        staleness_ms = ctx.status().staleness_ms
+        if staleness_ms is None or staleness_ms > LAGGING_MS:
+            raise NotCaughtUp("This node has not folded the whole log, so it does not know which orders have ended.")
         (due, last), _ = await ctx.turns.run(_some_due(ctx, after, now_ms))
         await delete_contacts(ctx, due)
         deleted += len(due)

@@ -6,6 +6,7 @@ Nothing here is secret, and nothing can be changed. A port that is taken costs t
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -15,6 +16,7 @@ import structlog
 from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.exposition import ThreadingWSGIServer
 
+from ledger.http_client import url_of
 from ledger.supervision import WorkerThread
 
 SILENT_S = 10.0  # a connection without a request is closed
@@ -31,6 +33,12 @@ class _Handler(WSGIRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         """Log nothing: a scrape every few seconds says nothing."""
+
+
+class _Server6(ThreadingWSGIServer):
+    """For an IPv6 address. `::` takes IPv4, too, where the system does so."""
+
+    address_family = socket.AF_INET6
 
 
 class HealthServer:
@@ -50,14 +58,13 @@ class HealthServer:
         """Where it answers; None if it could not listen."""
         if self._server is None:
             return None
-        host = self._address[0]
-        return f"http://{f'[{host}]' if ':' in host else host}:{self._server.server_port}"
+        return url_of(self._address[0], self._server.server_port)
 
     def start(self) -> None:
         """Listen and answer from now on. A port in use is logged."""
         host, port = self._address
         try:
-            self._server = make_server(host, port, self._answer, ThreadingWSGIServer, _Handler)
+            self._server = make_server(host, port, self._answer, _Server6 if ":" in host else ThreadingWSGIServer, _Handler)
         except OSError as exc:
             log.error("health and metrics are not served", process=self._name, port=port, why=exc.strerror or str(exc))
             return

@@ -51,16 +51,14 @@ def run_serve(settings: Settings, kafka: KafkaSettings, with_parent: bool = Fals
     check_exposure(settings, kafka)
     tokens_file, hash_key, oidc = TokensFile(settings), settings.hash_key(), build_oidc(settings)
     stopping = threading.Event()
-    before = on_stop_signals(stopping.set)
+    before = on_stop_signals(stopping.set, in_thread=False)
     if with_parent:
         stop_with_parent(_stop_in_order)
     node = _Node(settings, open_log(kafka, settings.topics), tokens_file, hash_key, oidc)
     try:
-        if stopping.is_set():
-            return 0
         restore(before)  # from here on, the Faust worker handles INT and TERM
         hang_up_is_terminate()
-        return node.run()
+        return 0 if stopping.is_set() else node.run()
     finally:
         node.close()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from _thread import start_new_thread
 from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import Any
@@ -21,9 +22,20 @@ def stop_signals() -> list[signal.Signals]:
     return numbers
 
 
-def on_stop_signals(stop: Callable[[], object]) -> Mapping[signal.Signals, Handler]:
-    """Call `stop` on each of them from now on. Returns the previous handlers. Call it on the main thread."""
-    return {number: signal.signal(number, lambda *_: stop()) for number in stop_signals()}
+def on_stop_signals(stop: Callable[[], object], in_thread: bool = True) -> Mapping[signal.Signals, Handler]:
+    """Call `stop` on each of them from now on. Returns the previous handlers. Call it on the main thread.
+
+    A handler interrupts the main thread anywhere, also where that holds the lock of the very event that `stop` sets. So a thread
+    calls `stop`. Without `in_thread`, `stop` has returned before the next line of the main thread, which must not wait for it.
+    """
+
+    def handle(*_: object) -> None:
+        try:
+            start_new_thread(stop, ())  # not `threading.Thread`, which takes locks of its own
+        except RuntimeError:  # no more threads, or Python is ending
+            stop()
+
+    return {number: signal.signal(number, handle if in_thread else lambda *_: stop()) for number in stop_signals()}
 
 
 def restore(handlers: Mapping[signal.Signals, Handler]) -> None:

@@ -40,9 +40,11 @@ from ledger.broker.aot_cache import Training
 from ledger.broker.fetching import StartProgress
 from ledger.broker.jars import JarCheck
 from ledger.broker.node import EmbeddedBroker
+from ledger.environment import is_in_env_file
 from ledger.errors import BrokerError, ConfigError
 from ledger.files import private_folder, write_whole
-from ledger.patience import Patience, cpu_of
+from ledger.kafka.settings import KafkaSettings
+from ledger.patience import Patience, changed_ns, cpu_of
 from ledger.ports import free_port, is_free
 
 if TYPE_CHECKING:
@@ -55,7 +57,7 @@ BROKER_PAUSE_S = 0.5
 class Up:
     """Everything that `order-ledger up` runs. `report(line)` shows a line on the screen.
 
-    `sandboxed`: ignore settings of external services in the environment and in `.env`; the demo must not charge anybody.
+    `sandboxed`: ignore all settings in the environment, except LOG_LEVEL, and `.env`; the demo must not charge anybody.
     `stand_ins`: start the sandbox for services that are not set; without it, orders are accepted and nothing else happens.
     `train`: create Java's cache for later starts in the background (`ledger.broker.aot_cache`).
     `check`: a check of the broker's jars that has already begun.
@@ -87,9 +89,10 @@ class Up:
         self._bootstrap_servers = ""
         self._broker_failures, self._broker_not_before = 0, 0.0
         self.info: dict[str, Any] = {}
+        self._was_ready = False
 
     def stop(self) -> None:
-        """Ask it to end; safe to call from a signal handler."""
+        """Ask it to end, at any time: the start of the broker ends early."""
         self._stopping.set()
 
     def run(self, on_ready: Callable[[dict[str, Any]], None], progress: Callable[[StartProgress], None] | None = None) -> int:
@@ -116,12 +119,17 @@ class Up:
             Child(name, [name], {}, self.data).end_leftover()
         if not is_free(self._port):
             raise ConfigError(f"port {self._port} is in use; choose another one with --port")
-        if self._sandboxed or (self._stand_ins and needs_sandbox(load_settings())):
+        if self._sandboxed or (needs_sandbox(_settings()) and self._stand_ins):
             self._sandbox_port = free_port()
         names = ["commands", "broker", *(["sandbox"] if self._sandbox_port is not None else [])]
         self._metrics_ports = {name: free_port() for name in names}
-        # The children take seconds to import; they wait for the broker themselves.
-        self._start_broker(keys, progress)
+        try:
+            # The children take seconds to import; they wait for the broker themselves.
+            self._start_broker(keys, progress)
+        except BrokerError:
+            if self._stopping.is_set():
+                return 0
+            raise
         write_whole(self.data / "run" / "broker.pid", f"{self.broker.pid}\n", private=True)
         url = f"http://127.0.0.1:{self._port}"
         self.info = {
@@ -137,7 +145,8 @@ class Up:
             **this_process(),
         }
         if self._wait_ready():
-            write_whole(up_file(self.data), json.dumps(self.info, indent=2) + "\n", private=True)
+            self._was_ready = True
+            self._write_info()
             on_ready(self.info)
             self._show_health_of_broker()
             if self._train:
@@ -159,6 +168,7 @@ class Up:
             progress=progress,
             on_address=lambda servers: self._start_children(servers, keys),
             on_slow=lambda waited_s: self._say_slow("Kafka", waited_s),
+            stopping=self._stopping.is_set,
         )
 
     def _new_patience(self) -> Patience:
@@ -191,10 +201,12 @@ class Up:
             self._restart_broker()
 
     def _restart_broker(self) -> None:
-        """Raises `BrokerError` after `MOST_ENDS` failed starts in a row, or if a retry cannot help."""
+        """Raises `BrokerError` after `MOST_ENDS` failed starts in a row, or if a retry cannot help; not when it is to end."""
         try:
             self._start_broker(self._keys())
         except BrokerError as exc:
+            if self._stopping.is_set():
+                return
             self._broker_failures += 1
             if exc.code != "start_failed" or self._broker_failures >= MOST_ENDS:
                 raise
@@ -204,6 +216,11 @@ class Up:
         self._broker_failures = 0
         self.info["bootstrap_servers"] = self.broker.bootstrap_servers
         write_whole(self.data / "run" / "broker.pid", f"{self.broker.pid}\n", private=True)
+        if self._was_ready:  # its port may be another one
+            self._write_info()
+
+    def _write_info(self) -> None:
+        write_whole(up_file(self.data), json.dumps(self.info, indent=2) + "\n", private=True)
 
     def _wait_ready(self) -> bool:
         """Wait until `serve` is ready. Returns False if stopped meanwhile.
@@ -218,9 +235,8 @@ class Up:
                 if child.ends >= MOST_ENDS:
                     raise ConfigError(f"{child.name} exited {child.ends} times; see {child.log_file}")
             pids = [child.pid for child in self.children if child.pid is not None]
-            changed_ns = folding.stat().st_mtime_ns if folding.exists() else 0
-            if changed_ns != folded_ns:  # it first folds a long log, which may take any time
-                folded_ns, patience = changed_ns, self._new_patience()
+            if (changed := changed_ns(folding)) != folded_ns:  # it first folds a long log, which may take any time
+                folded_ns, patience = changed, self._new_patience()
             if patience.is_over(cpu_of(pids)):
                 raise ConfigError(f"not ready after {patience.waited_s:.0f} s; see the logs in {self.data / 'log'}")
             if _is_ready(self._port):
@@ -266,8 +282,7 @@ class Up:
         return {} if port is None else {"METRICS_HOST": "127.0.0.1", "METRICS_PORT": str(port)}
 
     def _child_environment(self, bootstrap_servers: str, keys: Mapping[str, Any]) -> dict[str, str]:
-        around = {name: value for name, value in os.environ.items() if not (self._sandboxed and name in OUTSIDE)}
-        allowed = load_settings().plaintext_allowed
+        allowed = frozenset() if self._sandboxed else load_settings().plaintext_allowed
         sandbox = {}
         if self._sandbox_url is not None:
             sandbox = {
@@ -275,13 +290,13 @@ class Up:
                 "SANDBOX_WEBHOOK_URL": f"http://127.0.0.1:{self._port}/webhooks/stripe",
                 "PAYMENT_GATEWAY_WEBHOOK_SECRETS": keys["webhook_secret"],
             }
-        return {
-            **around,
+        own = {
             "OUTBOX_DIR": str(self.data / "outbox"),
             **sandbox,
             **self._environment,
             "KAFKA_BOOTSTRAP_SERVERS": bootstrap_servers,
             "KAFKA_SECURITY_PROTOCOL": "PLAINTEXT",
+            "KAFKA_REPLICATION_FACTOR": "-1",  # as many as the embedded broker has: one
             "ALLOW_PLAINTEXT": ",".join(sorted(allowed | {"kafka"})),  # the embedded broker, on loopback
             "ALLOW_FEW_REPLICAS": "true",
             "LEDGER_HASH_KEY": keys["hash_key"],
@@ -291,13 +306,21 @@ class Up:
             "HOST": "127.0.0.1",
             "PORT": str(self._port),
         }
+        replaced = own.keys() | OF_UP | (SETTINGS - {"LOG_LEVEL"} if self._sandboxed else frozenset())
+        # A name counts in any case, and one of two that differ only in case would win by chance.
+        return {name: value for name, value in os.environ.items() if name.upper() not in replaced} | own
 
 
-OUTSIDE = frozenset(
-    name.upper()
-    for name in Settings.model_fields
-    if name.startswith(("payment_gateway_", "product_service_", "merch_service_", "sandbox_", "notify_", "outbox_"))
-)
+OF_UP = frozenset({"LEDGER_TOKENS", "METRICS_HOST", "METRICS_PORT"})  # LEDGER_TOKENS_FILE replaces the first; ports are its own
+SETTINGS = frozenset(name.upper() for name in (*Settings.model_fields, *(f"kafka_{name}" for name in KafkaSettings.model_fields)))
+
+
+def _settings() -> Settings:
+    """The settings around `up`. Raises `ConfigError` also for tokens in `.env`: its children read that file, too."""
+    settings = load_settings()
+    if is_in_env_file(Settings, "ledger_tokens"):
+        raise ConfigError("LEDGER_TOKENS is set in .env, but `up` has tokens of its own (run/up.json): remove it there")
+    return settings
 
 
 def _is_ready(port: int) -> bool:

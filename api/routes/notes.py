@@ -16,6 +16,7 @@ from api.representations import note_shown, to_json
 from api.visibility import order_of_path
 from commands.idempotency import command_id_of
 from ledger.audit import CONTACT_READ, DONE
+from ledger.bounds import MAX_NOTES
 from ledger.clock import now_ms
 from ledger.contacts import Note, note_key, note_of
 from ledger.log import NewRecord
@@ -39,9 +40,12 @@ async def add_note(call: Call) -> Response:
     _, body = await call.body_as(AddNoteBody)
     ctx = call.ctx
     note_id = command_id_of(principal.name, "", ADD, order.order_id, key).removeprefix("cmd_")
-    known = dict(ctx.projector.contacts.notes(order.order_id)).get(note_id)
+    contacts = ctx.projector.contacts
+    known = contacts.note(order.order_id, note_id)
     if known is not None and known.text != body.text:
         raise Problem("idempotency-key-reused")
+    if known is None and len(contacts.notes(order.order_id)) >= MAX_NOTES:
+        raise Problem("limit-exceeded", f"An order has at most {MAX_NOTES} notes: delete one first.")
     note = known or Note(body.text, principal.actor, now_ms())
     if known is None:
         value = contact_codec().encode(note_of(order.customer_id, note))
@@ -55,8 +59,7 @@ async def read_notes(call: Call) -> Response:
     call.allow("admin")
     partition, order = await order_of_path(call)
     call.query(QueryParameters)
-    if call.ctx.status().staleness_ms is None:  # has not reached the end of the log since its start: they may have been erased
-        raise Problem("not-caught-up")
+    call.ctx.refuse_unfolded_contacts(partition)
     notes = [note_shown(note_id, note) for note_id, note in call.ctx.projector.contacts.notes(order.order_id)]
     if notes:
         call.ctx.audit.note(call.by, CONTACT_READ, DONE, order_id=order.order_id, customer_id=order.customer_id)
@@ -69,7 +72,7 @@ async def delete_note(call: Call) -> Response:
     partition, order = await order_of_path(call)
     call.query(QueryParameters)
     note_id: str = call.path_params["note_id"]
-    if note_id not in dict(call.ctx.projector.contacts.notes(order.order_id)):
+    if call.ctx.projector.contacts.note(order.order_id, note_id) is None:
         raise Problem("not-found")
     record = NewRecord(call.ctx.topics.contacts, partition, note_key(order.order_id, note_id), None)
     await call.ctx.submissions.keep([record])

@@ -55,9 +55,10 @@ async def place_order(call: Call) -> Response:
     ctx = call.ctx
     command_id = command_id_of(principal.name, customer, PLACE, NEW_ORDER, key)
     order_id = order_id_of(command_id)
+    fingerprint = ctx.fingerprint(value)
     not_allowed = _not_allowed(body, ctx)
-    # A setting may now forbid what was placed before: a retry still gets its first answer.
-    if not_allowed is not None and ctx.queries.outcome(ctx.partition_of(order_id), command_id) is None:
+    # A setting may now forbid what was placed before: a retry still gets its first answer, but not another body under its key.
+    if not_allowed is not None and ctx.queries.outcome(ctx.partition_of(order_id), command_id, fingerprint) is None:
         raise not_allowed
     contact = contact_of(body.contact, customer, ctx.email_digest(body.contact.email))
     window_ms = 1000 * (body.payment_window_seconds or ctx.settings.payment_window_seconds)
@@ -67,7 +68,7 @@ async def place_order(call: Call) -> Response:
     command = OrderCommand(
         command_id=command_id,
         order_id=order_id,
-        fingerprint=ctx.fingerprint(value),
+        fingerprint=fingerprint,
         operation=Operation.PLACE_ORDER.value,
         actor=principal.actor,
         customer_id=customer,
@@ -227,6 +228,7 @@ async def _by_email(call: Call, query: AdminOrdersQuery, email: str) -> Response
         error = FieldError("/email", "not-an-email-address", "query")
         raise Problem("invalid-field", "email must be an e-mail address.", errors=[error]) from None
     await call.caught_up()
+    ctx.refuse_unfolded_contacts()
     resume = None if query.cursor is None else read_cursor(ctx, wanted, query.cursor)
     body = await call.in_turns(_page(call, wanted, query.limit, resume))
     ctx.audit.note(call.by, CONTACT_SEARCH, DONE)

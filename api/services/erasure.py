@@ -87,7 +87,8 @@ class Erasures:
         await self._fold_all_there_is()
         before = self.last(customer_id)
         deleted = before.contacts_deleted if before is not None and before.done_at is None else 0
-        erasure = Erasure(customer_id, now_ms(), self._node, deleted)
+        requested_at = now_ms() if before is None else max(now_ms(), before.requested_at + 1)  # later than all before
+        erasure = Erasure(customer_id, requested_at, self._node, deleted)
         await self._note(erasure)
         self._begin(customer_id)
         return erasure
@@ -98,9 +99,13 @@ class Erasures:
             await asyncio.wait({job}, timeout=timeout_s)
 
     async def _note(self, erasure: Erasure) -> None:
+        """Make the record durable. A later request is noted again after it: compaction keeps only the last record."""
         key = erasure_key(erasure.customer_id)
         partition = self._log.partition_for(key, self._projector.partitions)
         await self._submissions.keep([NewRecord(self._topics.contacts, partition, key, encode_erasure(erasure))])
+        last = self.last(erasure.customer_id)
+        if last is not None and last.requested_at > erasure.requested_at:
+            await self._note(last)
 
     # ---- which node does it
 

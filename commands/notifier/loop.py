@@ -25,7 +25,7 @@ from msgspec import Struct
 
 from commands.notifier.followed_contacts import FollowedContacts
 from commands.notifier.message_port import FAILED_TEMPLATES, MessageComposer, MessageDoor, NotSent, OutMessage
-from commands.notifier.notices import notice_of
+from commands.notifier.notices import completes_nothing, notice_of
 from commands.notifier.resuming import mark_of, note_of, resume_at
 from commands.processor.order_book import OrderBook
 from ledger import tracing
@@ -222,6 +222,9 @@ class Notifier:
         for tp, place in places.items():
             self._positions[tp] = self._written[tp] = max(place.position, starts[tp])
             self._links[tp] = place.link
+        moved = {tp: self._positions[tp] for tp, mark in marks.items() if places[tp] != mark}
+        if moved:  # immediately, too: compared again, another log may be announced from a later end
+            self._bookmark.write(moved, {tp: note_of(self._log_id, self._links[tp]) for tp in moved})
 
     def _forget_positions(self) -> None:
         ends = self._log.ends(self._positions)
@@ -262,7 +265,7 @@ class Notifier:
         if notice is None or event.occurred_at < self._clock.earliest_ms(tp.partition) - MAX_AGE_MS:
             return
         order = self._order(tp.partition, event)
-        if order is None:
+        if order is None or completes_nothing(event, order):
             return
         key = contact_key(order.order_id, order.contact_digest)
         contact = self._contacts.contact(key)

@@ -18,6 +18,11 @@ from ledger.topics import Topics
 log = structlog.get_logger(__name__)
 
 
+def notifier_group(ledger_id: str) -> str:
+    """The group of the positions."""
+    return f"{ledger_id}-notifier"
+
+
 def note_of(log_id: bytes, link: bytes) -> str:
     """The note beside a position. `link` may be empty: unknown."""
     return f"{log_id.hex()} {link.hex()}"

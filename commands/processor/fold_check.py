@@ -7,7 +7,6 @@ one, `ledger.log_identity` says what follows: a copy is followed on, a restored 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping, Sequence
 
 import structlog
@@ -17,13 +16,10 @@ from commands.processor.desk_rows import clear
 from ledger.errors import Discard, NotThisLog
 from ledger.last_record import last_before
 from ledger.log import EventLog, TopicPartition
-from ledger.log_identity import AHEAD_S, Mark, judge, not_this_log, refusal, verdict_of
+from ledger.log_identity import AHEAD_S, Answered, Mark, judge, not_this_log, refusal, verdict_of
 from ledger.schemas.codec import link_of
 from ledger.store import Store
 from ledger.topics import Topics
-
-# At most so much of `AHEAD_S` passes between two answers: while nobody answers, no leader can correct anything.
-BETWEEN_ANSWERS_S = 5.0
 
 Ends = Mapping[TopicPartition, int]
 
@@ -50,7 +46,7 @@ class FoldCheck:
         self._log, self._store, self._topics, self._ids = event_log, store, topics, ids
         self._unsure = set(partitions)  # whose last folded record is not yet confirmed in the log
         self._ahead_s: dict[TopicPartition, float] = {}  # how long the log has answered that it ends before the fold
-        self._answered_at = time.monotonic()
+        self._answered = Answered()
 
     def ahead_of_open(self, positions: Ends, stable: Ends, end: Ends) -> set[int]:
         """Partitions folded beyond the committed end, with records that are in the log: their transaction is still open there."""
@@ -138,9 +134,7 @@ class FoldCheck:
 
         Also, the markers of a transaction come after the answer to its commit.
         """
-        now = time.monotonic()
-        passed_s = min(now - self._answered_at, BETWEEN_ANSWERS_S)
-        self._answered_at = now
+        passed_s = self._answered.passed_s()
         ahead = [tp for tp, at in positions.items() if at > stable[tp]]
         self._ahead_s = {tp: self._ahead_s[tp] + passed_s if tp in self._ahead_s else 0.0 for tp in ahead}
         if not ahead:

@@ -1,10 +1,11 @@
 """Fulfils the obligations of orders to the payment provider and the stock services.
 
 loop            performs obligations and reports facts as commands
-backlog         orders that wait for a busy port
+backlog         orders that wait for a busy port, or for their turn
 schedule        when an order is checked: at a time of the log, or after a pause
 pauses          when an obligation is retried
 reports         sends facts as commands
+sweep           once a day: what no message reported
 clients         the clients of the ports
 performing      which call fulfils an obligation, and what its answer means
 answers         the answers of a port

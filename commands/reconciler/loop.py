@@ -21,21 +21,21 @@ import asyncio
 import threading
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
 
 import structlog
 
 from commands.obligations import Kind, Obligation, obligations
 from commands.processor.order_book import OrderBook
 from commands.processor.traced import following
-from commands.reconciler.backlog import Backlog
+from commands.reconciler.backlog import Backlog, Place, take_each
 from commands.reconciler.clients import Clients
 from commands.reconciler.meters import CallMeters, Census, census
 from commands.reconciler.pauses import WAITED_FOR, Tries
-from commands.reconciler.payment_port import ProviderUnavailable, Sighting
+from commands.reconciler.payment_port import Sighting
 from commands.reconciler.performing import CallReport, Ports, perform, report_of, stuck
 from commands.reconciler.reports import Reports
 from commands.reconciler.schedule import Schedule
+from commands.reconciler.sweep import sweep
 from ledger.durations import HOUR_MS, MINUTE_MS
 from ledger.event_loop import new_event_loop
 from ledger.faults import in_short
@@ -80,8 +80,7 @@ class Reconciler:
         self._calls: set[asyncio.Task[None]] = set()
         self._closing = False  # whether its loop ends now, and begins nothing more
         self._slots: dict[str, asyncio.Semaphore] = {}
-        self._turns: dict[int, asyncio.Lock] = {}
-        self._backlog = Backlog(MAX_TASKS_PER_PORT)
+        self._backlog, self._turns = Backlog(MAX_TASKS_PER_PORT), Backlog(1)  # by port, and by partition
         self.done: Counter[str] = Counter()
         self.calls = CallMeters()
         self._ended_for_good = threading.Event()
@@ -171,9 +170,9 @@ class Reconciler:
     async def _main(self) -> None:
         self._stopping, self._wake = asyncio.Event(), asyncio.Event()
         self._bug: BaseException | None = None
-        self._calls, self._slots, self._turns = set(), {}, {}  # drop those of an earlier loop
+        self._calls, self._slots = set(), {}  # drop those of an earlier loop
         self._schedule = Schedule(self._clock.monotonic_ms, self._clock.latest_ms)
-        self._backlog = Backlog(MAX_TASKS_PER_PORT)
+        self._backlog, self._turns = Backlog(MAX_TASKS_PER_PORT), Backlog(1)
         self._clients = Clients(self._make_ports, self.done)
         self._begin(self._schedule_all(sorted(self._owned)))
         self._started.set()
@@ -269,10 +268,9 @@ class Reconciler:
             if at_ms > now:
                 self._wake_if(self._schedule.after(order_id, at_ms))
                 continue
-            port = self._clients.ports.name_of(obligation)
-            if self._backlog.take(port, order_id):
+            if take_each(places := self._places(obligation, partition), order_id):
                 t.calling = True
-                self._begin(self._meet(order_id, obligation, t, port))
+                self._begin(self._meet(order_id, obligation, t, places))
         if left:
             self._tries[order_id] = left
         else:
@@ -296,31 +294,34 @@ class Reconciler:
         earliest_ms, latest_ms = self._clock.bounds_ms(partition)
         return obligation.not_before > (earliest_ms if obligation.kind is Kind.CALL_PERSON else latest_ms)
 
-    def _turn(self, obligation: Obligation, partition: int) -> AbstractAsyncContextManager[object]:
-        """While the log's clock is uncertain, orders of a partition expire one at a time: the answer to the first is the time."""
-        if obligation.kind is not Kind.EXPIRE or self._clock.is_certain(partition):
-            return nullcontext()
-        return self._turns.setdefault(partition, asyncio.Lock())
+    def _places(self, obligation: Obligation, partition: int) -> list[Place]:
+        """While the log's clock is uncertain, orders of a partition expire in turn, too: the answer to the first is the time."""
+        places = [(self._backlog, self._clients.ports.name_of(obligation))]
+        in_turn = obligation.kind is Kind.EXPIRE and not self._clock.is_certain(partition)
+        return [(self._turns, str(partition)), *places] if in_turn else places
 
-    async def _meet(self, order_id: str, obligation: Obligation, t: Tries, port: str) -> None:
+    async def _meet(self, order_id: str, obligation: Obligation, t: Tries, places: list[Place]) -> None:
+        partition, port = self._partition_of(order_id), places[-1][1]
         slots = self._slots.setdefault(port, asyncio.Semaphore(MAX_CALLS_PER_PORT))
-        partition = self._partition_of(order_id)
         try:
-            async with slots, self._turn(obligation, partition):
+            async with slots:
                 # Waiting took time: the order and its obligations may have changed, or the clock is known better.
                 order = self._order(order_id)
                 current = next((o for o in self._owed(order) if o.key == obligation.key), None) if order else None
-                if order is not None and current is not None and not self._is_early(current, partition):
+                is_due = current is not None and not self._is_early(current, partition)
+                if order and current and is_due and len(self._places(current, partition)) <= len(places):
                     with following(order_id, str(current.kind), port) as span:
                         if not await self._call(current, order, t, port):
                             span.fail("not met")
         finally:
             t.calling = False
-            self._backlog.done(port)
+            for backlog, name in places:
+                backlog.done(name)
         self._check(order_id)
-        while (waiting := self._backlog.next(port)) is not None:
-            self._check(waiting)
-            await asyncio.sleep(0)
+        for backlog, name in places:
+            while (waiting := backlog.next(name)) is not None:
+                self._check(waiting)
+                await asyncio.sleep(0)
 
     async def _call(self, obligation: Obligation, order: Order, t: Tries, port: str) -> bool:
         log_ms, clock = self._clock.latest_ms(self._partition_of(order.order_id)), self._clock.monotonic_ms
@@ -343,14 +344,14 @@ class Reconciler:
         if report.failed is not None:
             log.warning("obligation not met", order_id=order.order_id, key=obligation.key, why=report.failed, tries=t.failed + 1)
             t.fail(obligation.kind, clock(), report)
-            if t.is_stuck(clock()) and not t.person_called:
+            if t.is_stuck(clock()):
                 commands = stuck(obligation, order, log_ms)
-                t.person_called = True
         elif not commands:
             t.nothing_new(obligation.kind, clock())
         if commands and not await self._reports.send(commands):
             t.fail(obligation.kind, clock())
-            t.person_called = t.is_stuck(clock()) and await self._reports.send(stuck(obligation, order, log_ms))
+            if t.is_stuck(clock()):
+                await self._reports.send(stuck(obligation, order, log_ms))
         elif commands and report.failed is None:
             t.report(clock())
         return report.failed is None
@@ -360,37 +361,20 @@ class Reconciler:
     async def _sweep_for_ever(self) -> None:
         await asyncio.sleep(FIRST_SWEEP_S)
         while True:
-            if 0 in self._owned:  # one process is enough: the owner of partition 0
+            if self._owned:  # each process: facts about an order are reported by the owner of its partition
                 await self.sweep()
             await asyncio.sleep(SWEEP_EVERY_S)
 
     async def sweep(self) -> None:
-        """Report refunds and disputes of the last days that no webhook reported. A failure ends this sweep, not the next."""
-        fact_count = unknown = 0
-        try:
-            async for sighting in self._clients.ports.payments.recent(self._clock.machine_ms() - SWEEP_BACK_MS):
-                try:
-                    facts = await self._report_sighting(sighting)
-                except Exception as exc:
-                    self.done["sweep raised"] += 1
-                    log.error("payment could not be reported", provider_ref=sighting.provider_ref, why=in_short(exc))
-                    continue
-                fact_count += facts or 0
-                unknown += facts is None
-        except ProviderUnavailable as exc:
-            log.warning("sweep ended early", why=str(exc))
-        except Exception as exc:
-            self.done["sweep raised"] += 1
-            log.error("sweep ended early", why=in_short(exc))
-        self.done["sweep found"] += fact_count
-        self.done["sweep unknown"] += unknown
-        log.info("sweep", facts=fact_count, unknown=unknown)
+        """Report refunds and disputes of the last days that no webhook reported, if they belong to orders decided here."""
+        since_ms = self._clock.machine_ms() - SWEEP_BACK_MS
+        await sweep(self._clients.ports.payments, since_ms, self._report_sighting, self.done)
 
     async def _report_sighting(self, sighting: Sighting) -> int | None:
         """Number of new facts; None if it belongs to no order of this ledger."""
         partition = self._partition_of(sighting.order_id)
-        if sighting.order_id and partition not in self._owned:
-            return 0  # the owner sweeps, too; this process may not follow the partition
+        if partition not in self._owned:
+            return 0  # its owner sweeps, too; this process may not follow the partition
         order = self._book_of(partition).order(partition, sighting.order_id) if sighting.order_id else None
         if order is None:
             log.warning("payment belongs to no known order", provider_ref=sighting.provider_ref, order_id=sighting.order_id)

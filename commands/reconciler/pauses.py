@@ -36,7 +36,6 @@ class Tries(Struct):
     failing_since: int = 0
     failed_at: int = 0
     calling: bool = False
-    person_called: bool = False
 
     def fail(self, kind: Kind, now: int, report: CallReport | None = None) -> None:
         """Note a failure. `report`: the result of the port; None if a fact could not be sent."""

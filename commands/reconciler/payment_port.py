@@ -14,6 +14,8 @@ from msgspec import Struct
 from commands.reconciler.answers import Answer, Fact, Hint
 from ledger.errors import LedgerError
 
+KEY_REUSED = "idempotency_error"  # code of a No: this key was used for another request
+
 
 class ProviderUnavailable(LedgerError):
     """The provider does not answer, or cannot at the moment. `after_s`: the pause that it requests."""
@@ -97,7 +99,10 @@ class PaymentProvider(Protocol):
     async def refund(
         self, provider_ref: str, order_id: str, refund_no: int, amount_minor: int, currency: str, key: str
     ) -> Answer:
-        """Done: RefundSubmitted or RefundSettled. No: there is definitely no refund."""
+        """Done: RefundSubmitted or RefundSettled. No: this call made no refund, nor will another one with this key.
+
+        `KEY_REUSED`: the key was used for another amount.
+        """
 
     async def find_refund(self, provider_ref: str, refund_no: int) -> Answer:
         """The refund of this payment with the number `refund_no`, in any state. No: there is none."""

@@ -31,7 +31,7 @@ from commands.obligations import (
     attention_key,
 )
 from commands.reconciler.answers import Answer, Done, Fact, No, Unknown, command_of
-from commands.reconciler.payment_port import PaymentProvider
+from commands.reconciler.payment_port import KEY_REUSED, PaymentProvider
 from commands.reconciler.stock_port import StockService
 from ledger import events
 from ledger.durations import HOUR_MS
@@ -231,10 +231,25 @@ async def _refund(obligation: Obligation, order: Order, ports: Ports, now_ms: in
     answer = await pay.refund(
         args.provider_ref, order.order_id, args.refund_no, args.amount_minor, order.currency, obligation.key
     )
-    answer = await _or_read(answer, args.provider_ref, order, ports)  # it may have been refunded manually
     if isinstance(answer, No):
-        return Done((RecordRefund(events.REFUND_FAILED, args.refund_no, amount_minor=args.amount_minor, code=answer.code),))
+        return await _number_used_up(args, answer, ports)
     return _after_a_read(answer)
+
+
+async def _number_used_up(args: RefundArgs, answer: No, ports: Ports) -> Answer:
+    """After a definite no: the refund of this number failed. The provider keeps that answer under the key, for any later amount.
+
+    The reason may be a fact that the order does not know yet, such as a refund in the dashboard, and the next number is for what
+    is left after it. So facts come first: until the number is used up, the obligation has its key, which is not called again.
+    """
+    current = await ports.payments.fetch(args.provider_ref)
+    facts = current.facts if isinstance(current, Done) else ()
+    if any(isinstance(fact, RecordRefund) and fact.refund_no == args.refund_no for fact in facts):
+        return Done(facts)  # there is such a refund: the search was behind
+    if answer.code == KEY_REUSED and not isinstance(current, Done):
+        return _after_a_read(current) if isinstance(current, Unknown) else Unknown(answer.code, reachable=True)
+    failed = RecordRefund(events.REFUND_FAILED, args.refund_no, amount_minor=args.amount_minor, code=answer.code)
+    return Done((*facts, failed))
 
 
 async def _read_refund(obligation: Obligation, order: Order, ports: Ports, now_ms: int) -> Answer:

@@ -4,16 +4,15 @@ An order has minor units of ISO 4217; Stripe has a list of its own (Stripe docum
 
     zero-decimal      whole units: MGA, too, which has a hundredth in ISO 4217
     ISK, UGX          whole units in ISO 4217, and two decimals at Stripe, which are always 00
-    three decimals    the last digit must be 0
+    three decimals    the last digit must be 0 (`payable_step`)
 """
 
 from __future__ import annotations
 
-from ledger.currencies import digits
+from ledger.currencies import digits, payable_step
 
 _WHOLE_UNITS = "BIF CLP DJF GNF JPY KMF KRW MGA PYG RWF VND VUV XAF XOF XPF"
 _DIGITS = dict.fromkeys(_WHOLE_UNITS.split(), 0) | {"ISK": 2, "UGX": 2}
-_TENS = frozenset({"BHD", "JOD", "KWD", "OMR", "TND"})
 
 
 class NotPayable(ValueError):
@@ -24,7 +23,7 @@ def to_stripe(amount_minor: int, currency: str) -> int:
     """The amount of a request. Raises `NotPayable`."""
     factor, divisor = _ratio(currency)
     amount, remainder = divmod(amount_minor * factor, divisor)
-    if remainder or (currency in _TENS and amount % 10):
+    if remainder or amount_minor % payable_step(currency):
         raise NotPayable(f"Stripe takes no {amount_minor} minor units of {currency}")
     return amount
 

@@ -126,13 +126,8 @@ class StripeRefund(Struct, frozen=True):
     amount: StripeAmount
     currency: str = ""
     created: int | None = None
-    payment_intent: Expandable = None
     failure_reason: str | None = None
     metadata: Metadata = None
-
-    @property
-    def payment_ref(self) -> str | None:
-        return name_of(self.payment_intent)
 
 
 class Evidence(Struct, frozen=True):
@@ -149,21 +144,28 @@ class StripeDispute(Struct, frozen=True):
     amount: StripeAmount
     currency: str = ""
     reason: str | None = None
-    payment_intent: Expandable = None
     evidence_details: Evidence | None = None
 
-    @property
-    def payment_ref(self) -> str | None:
-        return name_of(self.payment_intent)
+
+class _OfPayment(Struct, frozen=True):
+    payment_intent: Expandable = None
 
 
-for _kind in (Intent, StripeRefund, StripeDispute):
+for _kind in (Intent, StripeRefund, StripeDispute, _OfPayment):
     msgspec.json.Decoder(_kind)  # built here, because several threads may read their first object simultaneously (see `codec`)
 
 
 def read(value: Any, kind: type[S]) -> S:
     """A Stripe object as `kind`. Raises `msgspec.ValidationError` if it is not one."""
     return msgspec.convert(value, kind)
+
+
+def payment_in(value: Any) -> str | None:
+    """The payment that a refund or dispute belongs to, even if it is invalid otherwise; None if it names none."""
+    try:
+        return name_of(read(value, _OfPayment).payment_intent)
+    except msgspec.ValidationError:
+        return None
 
 
 STATE_OF = {

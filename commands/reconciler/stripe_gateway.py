@@ -3,7 +3,7 @@
 retries      not those of the library: `tries` within the time of the call, then the reconciler, which reads first; always
              under the same key
 definite no  400, 402 and 404; any other failure means that the result is unknown: also 401 and 403, which an operator can
-             fix, and an `idempotency_error`, which is a bug here
+             fix. Two exceptions are in `_is_definite`
 secrets      exceptions and DEBUG logs of the library contain bodies: none of them is chained or passed on
 time         a method of the port, with all its requests and their retries, takes at most `timeout_ms`
 messages     a message whose content this node's fold already shows causes no fetch; the others share one per payment
@@ -27,7 +27,7 @@ from msgspec.structs import replace
 
 from commands.messages import RecordPayment
 from commands.reconciler.answers import Answer, Done, Fact, Hint, No, Unknown
-from commands.reconciler.payment_port import PaymentView, ProviderUnavailable, Repeated, Sighting, nothing_known
+from commands.reconciler.payment_port import KEY_REUSED, PaymentView, ProviderUnavailable, Repeated, Sighting, nothing_known
 from commands.reconciler.shared_reads import SharedReads
 from commands.reconciler.stripe_amounts import NotPayable, to_stripe
 from commands.reconciler.stripe_facts import (
@@ -37,6 +37,7 @@ from commands.reconciler.stripe_facts import (
     StripeRefund,
     facts_of,
     hint_in,
+    payment_in,
     read,
     refund_fact,
     state_of,
@@ -54,6 +55,7 @@ API_BASE = "https://api.stripe.com"
 PAGE = 100  # the maximum page size of a list
 MAX_CONNECTIONS = 32 * TRIES  # as many calls as the reconciler makes in parallel per port, each with all its tries
 SEARCH_SLACK_S = 3600  # between this clock and the provider's
+MOST_UNREAD = 5  # payments in a row that the daily sweep cannot read before it ends
 _DEFINITE = frozenset({400, 402, 404})
 _NOT_DEFINITE = frozenset({"rate_limit", "lock_timeout", "idempotency_key_in_use"})  # sometimes sent with a 400
 
@@ -120,6 +122,18 @@ def _again_after(said: HttpAnswer | NoAnswer) -> float | None:
     return retry_after_s(said.headers, time.time())
 
 
+def _is_definite(exc: stripe.StripeError, method: str) -> bool:
+    """Whether this failure of a method of the port means that nothing was done, nor will be under the same key."""
+    status = exc.http_status or 0
+    if isinstance(exc, stripe.IdempotencyError):
+        # A refund was searched for before, so there is none with this number. For anything else it is a bug here.
+        return method == "refund" and status == 400 and exc.code not in _NOT_DEFINITE
+    if status >= 500 and (exc.headers or {}).get("Idempotent-Replayed") == "true":
+        # Kept as the answer for this key. A payment that exists nevertheless cannot be paid, because nobody has its secret.
+        return method == "create"
+    return status in _DEFINITE and _code(exc) not in _NOT_DEFINITE
+
+
 def _answered(
     method: Callable[Concatenate[StripeGateway, P], Awaitable[Answer]],
 ) -> Callable[Concatenate[StripeGateway, P], Coroutine[Any, Any, Answer]]:
@@ -128,7 +142,7 @@ def _answered(
     @wraps(method)
     async def answered(self: StripeGateway, /, *args: P.args, **kwargs: P.kwargs) -> Answer:
         try:
-            return await self.guarded(lambda: method(self, *args, **kwargs))
+            return await self.guarded(lambda: method(self, *args, **kwargs), method.__name__)
         except Refused as exc:
             return No(exc.code)
         except ProviderUnavailable as exc:
@@ -271,18 +285,24 @@ class StripeGateway:
 
     async def recent(self, since_ms: int) -> AsyncIterator[Sighting]:
         v1, since_s = self._client.v1, since_ms // 1000
-        refunds = await self._ask(
-            lambda: self._all(v1.refunds.list_async({"limit": PAGE, "created": {"gte": since_s}}), StripeRefund)
-        )
+        refunds = await self._ask(lambda: self._payments_in(v1.refunds.list_async({"limit": PAGE, "created": {"gte": since_s}})))
         disputes = await self._ask(
-            lambda: self._all(v1.disputes.list_async({"limit": PAGE, "created": {"gte": since_s}}), StripeDispute)
+            lambda: self._payments_in(v1.disputes.list_async({"limit": PAGE, "created": {"gte": since_s}}))
         )
-        refs = dict.fromkeys(ref for ref in (*(r.payment_ref for r in refunds), *(d.payment_ref for d in disputes)) if ref)
-        for ref in refs:
+        unread = 0
+        for ref in dict.fromkeys((*refunds, *disputes)):
             try:
-                yield await self.sighting(ref)
+                sighting = await self.sighting(ref)
             except KeyError:
-                yield Sighting("", (), ref)
+                sighting = Sighting("", (), ref)
+            except ProviderUnavailable as exc:
+                log.warning("payment could not be read", provider_ref=ref, why=str(exc))
+                unread += 1
+                if unread == MOST_UNREAD:
+                    raise
+                continue
+            unread = 0
+            yield sighting
 
     async def close(self) -> None:
         await self._reads.close()
@@ -320,6 +340,10 @@ class StripeGateway:
         page = await first
         return [read(thing.to_dict(), kind) async for thing in page.auto_paging_iter()]
 
+    async def _payments_in(self, first: Awaitable[Any]) -> list[str]:
+        """References of the payments that the refunds or disputes of a list belong to."""
+        return [ref async for thing in (await first).auto_paging_iter() if (ref := payment_in(thing.to_dict()))]
+
     async def _ask(self, call: Callable[[], Awaitable[T]]) -> T:
         """Raises `ProviderUnavailable`; `KeyError` if the object does not exist."""
         try:
@@ -330,7 +354,7 @@ class StripeGateway:
             raise KeyError(code)
         raise ProviderUnavailable(f"the provider refused: {code}")
 
-    async def guarded(self, call: Callable[[], Awaitable[T]]) -> T:
+    async def guarded(self, call: Callable[[], Awaitable[T]], method: str = "") -> T:
         """Raises `Refused` or `ProviderUnavailable`, which contain nothing of the answer except its code."""
         status, after_s, definite = None, 0.0, False
         ends = _ends_at.set(asyncio.get_running_loop().time() + self._timeout_s)
@@ -339,7 +363,7 @@ class StripeGateway:
                 return await call()
         except stripe.StripeError as exc:
             status, code = exc.http_status, _code(exc)
-            definite = status in _DEFINITE and code not in _NOT_DEFINITE and not isinstance(exc, stripe.IdempotencyError)
+            definite = _is_definite(exc, method)
             after_s = retry_after_s(exc.headers or {}, time.time())
         except TimeoutError:
             code = "time-out"
@@ -361,7 +385,7 @@ class StripeGateway:
 
 def _code(exc: stripe.StripeError) -> str:
     if isinstance(exc, stripe.IdempotencyError):
-        return "idempotency_error"
+        return KEY_REUSED
     error = exc.error
     decline = getattr(error, "decline_code", None) if error is not None else None
     return str(decline or exc.code or getattr(error, "type", None) or type(exc).__name__)[:64]

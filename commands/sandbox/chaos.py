@@ -22,6 +22,8 @@ class Fate(StrEnum):
     RESET_AFTER = "reset_after"  # done, and the connection is closed
     SLOW = "slow"  # done and answered, late
 
+    ERROR_KEPT = "error_kept"  # payments only, with a key: 500, nothing done, and the same answer under this key for a day
+
     NONE = "none"
 
 
@@ -35,6 +37,7 @@ class PortChaos(Struct, frozen=True, forbid_unknown_fields=True):
     timeout: float = 0.0
     reset_after: float = 0.0
     slow: float = 0.0
+    error_kept: float = 0.0
     slow_ms: int = 1_000
 
 

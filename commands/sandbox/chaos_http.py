@@ -58,7 +58,7 @@ class ChaosMiddleware:
             case Fate.SLOW:
                 await asyncio.sleep(self._chaos.of(port).slow_ms / 2000)
                 await self._app(scope, receive, _late(send, self._chaos.of(port).slow_ms / 2000))
-            case Fate.NONE:
+            case Fate.NONE | Fate.ERROR_KEPT:
                 await self._app(scope, receive, send)
 
 

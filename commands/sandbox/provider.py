@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+from commands.sandbox.chaos import Fate
 from commands.sandbox.disputes import Disputes
 from commands.sandbox.intents import Intents
 from commands.sandbox.journal import Journal
@@ -61,6 +62,8 @@ class Provider:
     def _carry_out(self, db: Db, request: ProviderRequest, work: Callable[[Db, ProviderRequest], Body]) -> tuple[int, Body]:
         db.execute("savepoint work")
         try:
+            if request.key and request.fate == Fate.ERROR_KEPT:
+                raise StripeProblem(500, "api_error", "chaos: the answer to this key for a day", kind="api_error")
             status, answer, keep = 200, work(db, request), True
         except StripeProblem as problem:
             status, answer, keep = problem.status, {"error": problem.error}, problem.kept

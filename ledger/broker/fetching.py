@@ -7,7 +7,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 Phase = Literal["download", "verify", "format", "start"]
 
 _DOWNLOAD_ATTEMPTS = 3
+_CHECK_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,27 +37,62 @@ class StartProgress:
 
 
 Report = Callable[[StartProgress], None]
+Stopping = Callable[[], bool]
 
 
-def fetch_jars(directory: Path, missing: Sequence[Jar], report: Report, jobs: int) -> None:
+def never() -> bool:
+    """The `Stopping` of a start that nobody ends early."""
+    return False
+
+
+def end_if(stopping: Stopping) -> None:
+    """Raises `BrokerError` `not_running` once the start is to end."""
+    if stopping():
+        raise BrokerError("not_running", "stopped before Kafka was ready")
+
+
+def fetch_jars(directory: Path, missing: Sequence[Jar], report: Report, jobs: int, stopping: Stopping = never) -> None:
     """Fetch `missing` into `directory`, `jobs` at a time. Raises `BrokerError`."""
     for abandoned in directory.glob("incoming-*"):
-        shutil.rmtree(abandoned)
+        shutil.rmtree(abandoned, ignore_errors=True)  # its process may be ending
     if not missing:
         return
     # jgo writes in place and trusts existing files: in the user's own Maven repository, an interrupted download would leave a
     # broken jar. A temporary directory is harmless.
     incoming = Path(tempfile.mkdtemp(prefix="incoming-", dir=directory))
     download = _Download(incoming, sum(jar.size_bytes for jar in missing), report)
-    pool = ThreadPoolExecutor(jobs, thread_name_prefix="jars")
     try:
-        futures = [pool.submit(download.fetch, jar, directory / jar.file_name) for jar in missing]
-        finished, _ = wait(futures, return_when=FIRST_EXCEPTION)
-        for future in finished:
-            future.result()
+        _in_threads(jobs, lambda jar: download.fetch(jar, directory / jar.file_name), missing, stopping)
     finally:
-        pool.shutdown(cancel_futures=True)
-        shutil.rmtree(incoming)
+        shutil.rmtree(incoming, ignore_errors=True)  # after a stop, a thread may still write there
+
+
+def _in_threads(jobs: int, fetch: Callable[[Jar], None], jars: Sequence[Jar], stopping: Stopping) -> None:
+    """Call `fetch` for each of `jars`, `jobs` at a time. Raises the first error, once all threads have ended.
+
+    Raises `BrokerError` `not_running` without waiting for them: jgo may wait minutes for a slow repository, and nothing ends that
+    from outside. So they are no pool, which the end of the program would wait for.
+    """
+    left = iter(tuple(jars))  # shared: each thread takes the next one
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            while not (errors or stopping()) and (jar := next(left, None)) is not None:
+                fetch(jar)
+        except BaseException as exc:  # raised by the caller
+            errors.append(exc)
+
+    threads = [threading.Thread(target=work, name=f"jars-{n}", daemon=True) for n in range(min(jobs, len(jars)))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        while thread.is_alive():
+            end_if(stopping)
+            thread.join(_CHECK_S)
+    end_if(stopping)
+    if errors:
+        raise errors[0]
 
 
 class _Download:

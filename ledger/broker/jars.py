@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 from platformdirs import user_cache_path
 
-from ledger.broker.fetching import Report, StartProgress, fetch_jars, maven_context
+from ledger.broker.fetching import Report, StartProgress, Stopping, end_if, fetch_jars, maven_context, never
 from ledger.broker.lock import LOCK_FILE, Jar, JarLock, sha256_of
 from ledger.errors import BrokerError, LedgerError
 from ledger.files import errors_of_the_disk, require_disk
@@ -71,6 +71,7 @@ def ensure_jars(
     jobs: int = 8,
     lock: JarLock | None = None,
     check: JarCheck | None = None,
+    stopping: Stopping = never,
 ) -> list[Path]:
     """Paths of all jars of `lock` (default: the shipped one) in the cache, each with the SHA-256 in `lock`.
 
@@ -79,20 +80,21 @@ def ensure_jars(
     logged. The usual call writes nothing and opens no connection.
 
     Raises `BrokerError`: `no_network`, `download_failed`, `bad_hash` (also for a damaged jar that could not be fetched again),
-    `no_disk_space`, `directory_unusable`, `already_running`.
+    `no_disk_space`, `directory_unusable`, `already_running`; `not_running` soon after `stopping()` returns True.
     """
     lock = lock or JarLock.read()
     paths = jar_paths(cache_dir, lock)
     known = check.right() if check else {}
-    directory, report = paths[0].parent, one_at_a_time(progress)
+    directory, report = paths[0].parent, one_at_a_time(progress, stopping)
     with errors_of_the_disk(directory):
         unknown = [(jar, path) for jar, path in zip(lock.jars, paths, strict=True) if known.get(path) != (jar, _identity(path))]
         if wrong := [jar for jar, actual in _hashes(directory, [jar for jar, _ in unknown], report) if actual != jar.sha256]:
             directory.mkdir(parents=True, exist_ok=True)
             try:
-                with FileLock(directory / ".lock", timeout=_CACHE_WAIT_S, thread_local=False):
-                    _fill(directory, wrong, report, jobs)
+                with FileLock(directory / ".lock", timeout=_CACHE_WAIT_S, thread_local=False).acquire(cancel_check=stopping):
+                    _fill(directory, wrong, report, jobs, stopping)
             except Timeout as error:
+                end_if(stopping)
                 raise BrokerError(
                     "already_running", f"another process has been filling {directory} for {_CACHE_WAIT_S:.0f} s: is it stuck?"
                 ) from error
@@ -148,7 +150,7 @@ def _hashes(directory: Path, jars: Sequence[Jar], report: Report) -> Iterator[tu
             yield jar, actual
 
 
-def _fill(directory: Path, wrong: Sequence[Jar], report: Report, jobs: int) -> None:
+def _fill(directory: Path, wrong: Sequence[Jar], report: Report, jobs: int, stopping: Stopping) -> None:
     """Download missing or damaged jars. The caller holds the lock of the directory; an earlier holder may have done it."""
     hashes = {jar: sha256_of(directory / jar.file_name) for jar in wrong}
     wrong = [jar for jar in wrong if hashes[jar] != jar.sha256]
@@ -158,9 +160,9 @@ def _fill(directory: Path, wrong: Sequence[Jar], report: Report, jobs: int) -> N
     if wrong:
         require_disk(directory, sum(jar.size_bytes for jar in wrong) // 2**20 + 64)
     try:
-        fetch_jars(directory, wrong, report, jobs)
+        fetch_jars(directory, wrong, report, jobs, stopping)
     except BrokerError as error:
-        if not damaged:
+        if not damaged or error.code == "not_running":
             raise
         names = ", ".join(jar.file_name for jar in damaged)
         raise BrokerError(
@@ -201,15 +203,15 @@ def _lock_jar(maven: MavenContext, group: str, name: str, version: str, classifi
     return Jar(coordinate, hashlib.sha256(content).hexdigest(), len(content))
 
 
-def one_at_a_time(progress: Report | None) -> Report:
-    """`progress` (or nothing), made safe to call from several threads."""
-    if progress is None:
-        return lambda _: None
+def one_at_a_time(progress: Report | None, stopping: Stopping = never) -> Report:
+    """`progress` (or nothing), made safe to call from several threads. Raises `BrokerError` once the start is to end."""
     reporting = threading.RLock()
 
     def report(step: StartProgress) -> None:
-        with reporting:
-            progress(step)
+        end_if(stopping)
+        if progress is not None:
+            with reporting:
+                progress(step)
 
     return report
 

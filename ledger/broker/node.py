@@ -23,20 +23,20 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import psutil
 from filelock import FileLock, Timeout
 
 from ledger.broker import aot_cache, formatting
-from ledger.broker.fetching import Report, StartProgress
+from ledger.broker.fetching import Report, StartProgress, Stopping, end_if, never
 from ledger.broker.jars import JarCheck, ensure_jars, jar_paths, one_at_a_time
 from ledger.broker.java import LogLevel, broker_command, java_environment, java_path, stop_leftovers, tail
 from ledger.broker.properties import OWNED_PROPERTIES, cluster_id_of, format_properties, server_properties, write_properties
 from ledger.broker.quorum import Quorum
 from ledger.broker.readiness import ask_metadata
 from ledger.errors import BrokerError
-from ledger.files import errors_of_the_disk, private_folder, require_disk, write_whole
+from ledger.files import errors_of_the_disk, private_folder, read_object, require_disk, write_whole
 from ledger.owner_watch import OwnerWatch
 from ledger.patience import STILL_S, Patience, cpu_of, sizes_of
 from ledger.ports import free_port, is_free
@@ -100,6 +100,7 @@ class EmbeddedBroker:
         self._cache = aot_cache.Offered(aot_output)
         self._check = check
         self._quorum = quorum
+        self._stopping: Stopping = never
         self._cluster_id = quorum.cluster_id if quorum else None
         self._watch: OwnerWatch | None = None
         self._proxied_ports = proxied_ports
@@ -134,6 +135,7 @@ class EmbeddedBroker:
         progress: Report | None = None,
         on_address: Callable[[str], None] | None = None,
         on_slow: Callable[[float], None] | None = None,
+        stopping: Stopping = never,
     ) -> None:
         """Download the jars, format the data directory, start Kafka: each only if needed.
 
@@ -142,15 +144,16 @@ class EmbeddedBroker:
         behind by a killed owner of this data directory is stopped first. May be called again after `stop` and after the broker
         died. `on_address(bootstrap_servers)` is called as soon as the address is known, seconds before the broker answers there,
         and again if it changes. `on_slow(seconds)` is called now and then if the start takes longer than usual.
+        Ends with `not_running` soon after `stopping()` returns True.
 
         Raises `BrokerError` (`start_failed` quotes the end of Kafka's log), leaving no process behind.
         """
         if self._process is not None and self._process.poll() is None:
             raise BrokerError("already_running", f"this broker is already running, with pid {self._process.pid}")
-        report = one_at_a_time(progress)
+        report, self._stopping = one_at_a_time(progress, stopping), stopping
         self._take_ownership()
         try:
-            jars = ensure_jars(self._cache_dir, report, check=self._check)
+            jars = ensure_jars(self._cache_dir, report, check=self._check, stopping=stopping)
             self._check = None
             patience = Patience(still_s, on_slow)
             with errors_of_the_disk(self._dir):
@@ -160,11 +163,11 @@ class EmbeddedBroker:
                 cluster_id = self._format(jars, patience, report)
                 report(StartProgress("start", 0, 1, "steps"))
                 self._launch(jars, cluster_id, patience, on_address)
+            report(StartProgress("start", 1, 1, "steps"))
         except BaseException:
             self.stop(timeout_s=0)
             raise
         atexit.register(self.stop)
-        report(StartProgress("start", 1, 1, "steps"))
 
     def stop(self, timeout_s: float = 10.0) -> None:
         """Stop the broker (SIGTERM, after `timeout_s` SIGKILL) and release the data directory. Idempotent."""
@@ -219,13 +222,13 @@ class EmbeddedBroker:
             try:
                 self._owner_lock.acquire(timeout=0)
             except Timeout as error:
-                owner = _read_json(state_file)
+                owner = read_object(state_file)
                 raise BrokerError(
                     "already_running",
                     f"process {owner.get('owner_pid', '?')} runs a broker on {self._dir} (port {owner.get('port', '?')}): stop "
                     "it, or use another data directory",
                 ) from error
-            write_whole(state_file, json.dumps(_read_json(state_file) | {"owner_pid": os.getpid()}))
+            write_whole(state_file, json.dumps(read_object(state_file) | {"owner_pid": os.getpid()}))
 
     def _end_watch(self) -> None:
         """End the watch after its process has ended: the pid may be reused."""
@@ -267,6 +270,7 @@ class EmbeddedBroker:
             )
         try:
             while process.poll() is None:
+                end_if(self._stopping)
                 if patience.is_over(cpu_of([process.pid])):
                     raise BrokerError("start_failed", f"formatting {self._dir} made no progress: is the machine busy?")
                 time.sleep(_POLL_INTERVAL_S)
@@ -279,7 +283,7 @@ class EmbeddedBroker:
         said.unlink()
 
     def _launch(self, jars: list[Path], cluster_id: str, patience: Patience, on_address: Callable[[str], None] | None) -> None:
-        remembered = _read_json(self._dir / "broker.json")
+        remembered = read_object(self._dir / "broker.json")
         for _ in range(_ATTEMPTS):
             port = self._wanted_port or free_port(remembered.get("port"))
             if not is_free(port):
@@ -354,6 +358,7 @@ class EmbeddedBroker:
         seen = "it did not answer on its port"
         files = (self._log_file, self._out_file)
         while not patience.is_over((cpu_of([process.pid]), sizes_of(files))):
+            end_if(self._stopping)
             if (status := process.poll()) is not None:
                 if status in _CRASHES and self._cache.drop_if_refused(self._out_file, crashed=True):
                     return False
@@ -387,12 +392,3 @@ class EmbeddedBroker:
         """The end of Kafka's log and output, without stack frames."""
         texts = [path.read_text("utf-8", errors="replace") for path in (self._log_file, self._out_file) if path.exists()]
         return tail("\n".join(texts))
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """The object in `path`; empty if there is none. Such files can be lost."""
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except (FileNotFoundError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}

@@ -100,7 +100,7 @@ class KafkaLease:
         def taken(_: Consumer, partitions: list[KafkaTopicPartition]) -> None:
             consumer.assign(partitions)
             consumer.pause(partitions)  # this consumer only keeps the assignment
-            self._call(self._on_taken, partitions)
+            self._call(self._on_taken, partitions, none_too=True)
 
         def released(notify: OnPartitions) -> Callable[[Consumer, list[KafkaTopicPartition]], None]:
             def callback(_: Consumer, partitions: list[KafkaTopicPartition]) -> None:
@@ -151,10 +151,10 @@ class KafkaLease:
         }
         return Consumer(config, logger=ClientLog(f"progress-{instance}"))
 
-    def _call(self, callback: OnPartitions, partitions: list[KafkaTopicPartition]) -> None:
+    def _call(self, callback: OnPartitions, partitions: list[KafkaTopicPartition], none_too: bool = False) -> None:
         """Keep an exception of `callback` for `poll`: the rebalance must be completed anyway."""
         try:
-            if partitions:
+            if partitions or none_too:
                 callback([tp.partition for tp in partitions])
         except BaseException as exc:
             self._raised = self._raised or exc

@@ -103,6 +103,7 @@ class MemoryLease:
         self.instance = instance
         self.fenced = False
         self.lost: list[int] | None = None
+        self._has_none = False  # and knows it
         self._state, self._group = state, group
         self._on_taken, self._on_revoked, self._on_lost = on_taken, on_revoked, on_lost
         group.join(self)
@@ -138,7 +139,9 @@ class MemoryLease:
         with self._state.changed:
             taken = self._group.to_take(self)
             self._group.holder.update(dict.fromkeys(taken, self))
-        if taken:
+            has_none, knew_it = not self._group.held(self), self._has_none
+            self._has_none = has_none
+        if taken or (has_none and not knew_it):
             self._on_taken(taken)
         return bool(lost or released or taken)
 

@@ -185,10 +185,12 @@ class Membership:
 def finish(event_log: EventLog, topics: Topics, program: str, level: int = LEVEL) -> View:
     """Raise the level in use to `level`, that of this program. Returns what the control topic says then.
 
-    Nothing is written if it is in use already. Raises `NotAllUpgraded`, `ProgramTooOld`, `LogError`.
+    Nothing is raised if it is in use already. Raises `LedgerMoved`, `NotAllUpgraded`, `ProgramTooOld`, `LogError`.
     """
     with closing(Control(event_log, topics)) as control:
-        view = control.read(View())
+        view = control.read_now(View())
+        if view.moved is not None:
+            raise LedgerMoved(view.moved)
         if view.level > level:
             raise ProgramTooOld(f"level {view.level} is in use already; this program, version {program}, has level {level}")
         _refuse_older(view, level)
@@ -196,6 +198,13 @@ def finish(event_log: EventLog, topics: Topics, program: str, level: int = LEVEL
             control.write([(LEVEL_KEY, announcement(level, program))])
             _refuse_older(control.read(view), level)
         return view
+
+
+def refuse_moved(event_log: EventLog, topics: Topics) -> None:
+    """Raises `LedgerMoved` for a ledger that was copied elsewhere; `LogError`."""
+    control = Control(event_log, topics)
+    if control.exists() and (moved := control.read(View()).moved) is not None:
+        raise LedgerMoved(moved)
 
 
 def _refuse_older(view: View, level: int) -> None:

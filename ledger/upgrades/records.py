@@ -130,6 +130,10 @@ class View:
         alive = (node for node in self.nodes.values() if self.now_ms - node.at_ms <= LIVES_MS)
         return sorted(alive, key=lambda node: node.name)
 
+    def names_of_live(self) -> str:
+        """Their names, as text; empty if none runs."""
+        return ", ".join(node.name for node in self.live())
+
     def too_old_for(self, level: int) -> list[Node]:
         """Running nodes that could not read records of `level`."""
         return [node for node in self.live() if node.level < level]

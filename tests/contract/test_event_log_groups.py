@@ -24,6 +24,7 @@ class Member:
 
     def __init__(self, stage: Stage, topic: str, group: str, instance: str) -> None:
         self.held: set[int] = set()
+        self.shares: list[list[int]] = []
         self.lost: list[int] = []
         self.error: LogError | None = None
         self._stop = threading.Event()
@@ -34,6 +35,7 @@ class Member:
     def taken(self, partitions: list[int]) -> None:
         assert not self.held & set(partitions), "a partition was assigned that is already held"
         self.held |= set(partitions)
+        self.shares.append(partitions)
 
     def revoked(self, partitions: list[int]) -> None:
         self.held -= set(partitions)
@@ -68,6 +70,14 @@ def test_two_members_share_the_writers_and_the_one_that_stays_takes_over(stage: 
     assert kept <= a.held
     assert a.lost == []
     a.leave()
+
+
+def test_a_member_for_which_there_is_no_share_knows_that(stage: Stage) -> None:
+    topic, group = stage.topic(partitions=1), stage.name("group")
+    a, b = Member(stage, topic, group, "a"), Member(stage, topic, group, "b")
+    until(lambda: sorted([a.shares[-1:], b.shares[-1:]]) == [[[]], [[0]]])
+    a.leave()
+    b.leave()
 
 
 def test_the_same_instance_gets_its_share_back_without_waiting_for_the_session(

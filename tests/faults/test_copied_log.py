@@ -59,7 +59,10 @@ def test_a_copied_ledger_is_the_same_and_continues(tmp_path: Path, kafka: KafkaS
         done = verb(old, *copy)
         assert done.returncode == 0, done.stderr
         report = json.loads(done.stdout)
-        assert (report["events"], report["partitions"], report["contacts"]) == (25, 8, 20)
+        assert (report["events"], report["partitions"]) == (25, 8)
+        assert report["contacts"] >= 20, "a request that was repeated before it was decided writes its contact again"
+        contacts = checker.read_topic(kafka.bootstrap_servers, copied.contacts)
+        assert len({raw.key for raw in contacts}) == 20
 
         before, after = (checker.read_topic(kafka.bootstrap_servers, t.events) for t in (topics, copied))
         assert sorted((raw.key, raw.timestamp_ms) for raw in after) == sorted((raw.key, raw.timestamp_ms) for raw in before)

@@ -20,7 +20,7 @@ from ledger.log import NewRecord
 from ledger.topics import TopicSpec
 from tests.support import checker
 from tests.support.kafka_proxy import Api, Fate, Rule, Rules
-from tests.support.patience import PATIENCE_S
+from tests.support.patience import PATIENCE_S, until
 from tests.support.proxied import Proxied, proxied_broker
 
 pytestmark = pytest.mark.kafka
@@ -28,9 +28,9 @@ PARTITIONS, HALVES = 3, 2
 LATE = 8
 
 
-def late(most: int | None) -> Rules:
+def late(most: int | None, delays_s: tuple[float, float] = (0.03, 0.5)) -> Rules:
     """A third of the commits. The ledger's writer, and librdkafka with its settings, need 20 ms for the next connection."""
-    return Rules(5, {Api.END_TXN: Rule(0.3, (Fate.LATE,), (0.03, 0.5), most)})
+    return Rules(5, {Api.END_TXN: Rule(0.3, (Fate.LATE,), delays_s, most)})
 
 
 def copies(kafka: Proxied, topic: str) -> Counter[int]:
@@ -44,7 +44,10 @@ def torn(there: Counter[int]) -> list[str]:
 
 
 def transact_trusting(kafka: Proxied, topic: str) -> list[str]:
-    """Each transaction in two halves with a pause; its producer is used until it fails. Returns transactions that were torn."""
+    """Each transaction in two halves; its producer is used until it fails. Returns transactions that were torn.
+
+    Between the halves it waits until no commit is late any more: one that still is then ends the first half.
+    """
     quick = {"reconnect.backoff.ms": 20, "retry.backoff.ms": 1, "retry.backoff.max.ms": 5, "linger.ms": 0, "log_level": 0}
 
     def producer() -> Producer:
@@ -52,6 +55,7 @@ def transact_trusting(kafka: Proxied, topic: str) -> list[str]:
         new.init_transactions(PATIENCE_S)
         return new
 
+    tally = kafka.proxy.tally
     current, number, deadline = producer(), 0, time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
         number += 1
@@ -61,6 +65,7 @@ def transact_trusting(kafka: Proxied, topic: str) -> list[str]:
                 for partition in range(PARTITIONS):
                     current.produce(topic, b"%d" % number, partition=partition)
                 current.flush(PATIENCE_S)
+                until(lambda: tally.drawn[Api.END_TXN, Fate.LATE] == tally.done[Api.END_TXN, Fate.LATE])
                 time.sleep(0.05)
             current.commit_transaction(PATIENCE_S)
         except KafkaException:
@@ -75,6 +80,7 @@ def transact_with_the_writer(kafka: Proxied, topic: str) -> tuple[set[int], int]
     log = KafkaLog(KafkaSettings(bootstrap_servers=kafka.through))
     committed, discarded, number, deadline = set[int](), 0, 0, time.monotonic() + PATIENCE_S
     while not kafka.proxy.tally.is_complete():
+        assert time.monotonic() < deadline, kafka.proxy.tally.done
         writer = log.writer("careful")
         try:
             writer.start(10)
@@ -95,7 +101,7 @@ def test_a_late_commit_tears_a_transaction_of_a_trusting_producer_and_none_of_th
     with proxied_broker(tmp_path) as kafka:
         log = KafkaLog(KafkaSettings(bootstrap_servers=kafka.direct))
         log.ensure_topics([TopicSpec("trusting", PARTITIONS), TopicSpec("careful", PARTITIONS)])
-        kafka.proxy.obey(late(None))
+        kafka.proxy.obey(late(None, (0.3, 3.0)))
         trusting = transact_trusting(kafka, "trusting")
         kafka.proxy.obey(late(LATE))
         committed, discarded = transact_with_the_writer(kafka, "careful")

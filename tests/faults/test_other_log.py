@@ -6,6 +6,7 @@ import asyncio
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -46,12 +47,13 @@ def verb(node: LedgerNode, *arguments: str, code: int = 0, state: str = "one") -
 
 def run_beside(node: LedgerNode, numbers: range, state: str = "one") -> dict[str, dict[str, Any]]:
     """Start both processes, place these orders, wait until this is noted as current, and stop. The answers by order id."""
-    commands, serve = node.child("commands", state), node.child("serve", state)
+    commands, serve, began = node.child("commands", state), node.child("serve", state), time.time()
     commands.start()
     serve.start()
     node.wait_ready()
     answers = asyncio.run(place(node, numbers))
-    until(lambda: any((node.state_dir(state) / "projections").glob("g*/current_at.json")))
+    notes = node.state_dir(state) / "projections"
+    until(lambda: any(note.stat().st_mtime >= began for note in notes.glob("g*/current_at.json")))
     assert [serve.stop(), commands.stop()] == [0, 0], node.tails()
     return answers
 
@@ -178,10 +180,13 @@ def test_an_order_is_frozen_and_thawed(node: LedgerNode) -> None:
             "Authorization": f"Bearer {TOKENS['gateway']}",
             "Customer-Id": "c-1",
             "Idempotency-Key": key,
-            "Prefer": "wait=30",
+            "Prefer": "wait=10",
         }
+        deadline = time.monotonic() + PATIENCE_S
         with loopback.client(base_url=node.url, headers=headers, timeout=PATIENCE_S) as client:
-            return client.post(f"/orders/{order_id}/cancel", json={})
+            while (answer := client.post(f"/orders/{order_id}/cancel", json={})).status_code in (202, 503):
+                assert time.monotonic() < deadline, answer.text
+            return answer
 
     frozen = json.loads(verb(node, "freeze", order_id, "--why", "fraud?", "--yes", "--json").stdout)
     assert (frozen["ok"], frozen["order_id"]) == (True, order_id)

@@ -90,7 +90,8 @@ class Ledger:
         """The command of each event and each refusal that the log still has."""
         ids: list[str] = []
         for topic, codec in ((self.topics.events, event_codec()), (self.topics.refusals, refusal_codec())):
-            starts, ends = self.log.starts(self.tps(topic)), self.log.ends(self.tps(topic))
+            starts = self.log.starts(self.tps(topic), timeout_s=PATIENCE_S)
+            ends = self.log.ends(self.tps(topic), timeout_s=PATIENCE_S)
             reader = self.log.reader("test", eof=True)
             reader.assign({tp: at for tp, at in starts.items() if at < ends[tp]})
             while any(reader.reached_end().get(tp, 0) < end for tp, end in ends.items() if starts[tp] < end):
@@ -99,7 +100,7 @@ class Ledger:
         return ids
 
     def delete_everything(self, topic: str) -> None:
-        ends = self.log.ends(self.tps(topic), "read_uncommitted")
+        ends = self.log.ends(self.tps(topic), "read_uncommitted", PATIENCE_S)
         wanted = [KafkaTopicPartition(topic, tp.partition, end) for tp, end in ends.items()]
         for future in self._admin.delete_records(wanted).values():
             future.result(PATIENCE_S)
@@ -127,7 +128,7 @@ def running(
         assert not thread.is_alive()
 
 
-def test_writers_that_are_revoked_right_after_a_commit_wait_for_its_markers(
+def test_writers_that_are_revoked_right_after_a_commit_decide_each_command_once(
     kafka: KafkaSettings, topics: Topics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ledger, revoking, ahead_count = Ledger(kafka, topics, PARTITIONS, WRITERS), Revoking(), 0
@@ -171,7 +172,7 @@ def test_a_node_without_any_store_decides_when_all_that_may_expire_has_expired(
     try:
         with running(ledger, "one"):
             ledger.send(*commands)
-            (end,) = ledger.log.ends(ledger.tps(topics.commands)).values()
+            (end,) = ledger.log.ends(ledger.tps(topics.commands), timeout_s=PATIENCE_S).values()
             until(lambda: claimed(read_claims(ledger.log, topics, command_log), 0, 1 << 60) == end)
         ledger.delete_everything(topics.commands)
         ledger.delete_everything(topics.refusals)

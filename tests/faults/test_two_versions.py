@@ -29,7 +29,7 @@ from tests.support.programs import LATER_VERSION, THIS, Program, has_release, la
 from tests.support.proof import check_reads, load_during, lost
 from tests.support.topic_load import wait_answered
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(1800)]  # the first of them builds the other program
 needs_release = pytest.mark.skipif(not has_release(), reason="this copy of the project has no history to build the release from")
 PARTITIONS, WRITERS = 4, 2
 SECOND_LOAD = 5_000_000  # number of its first session
@@ -72,8 +72,13 @@ class TwoNodes:
     def grow(self) -> None:
         """Wait until the log has grown: the processes as they are now take part in that."""
         tps = [TopicPartition(self.topics.events, p) for p in range(PARTITIONS)]
-        wanted = sum(self.log.ends(tps).values()) + GROWTH_RECORDS
-        until(lambda: sum(self.log.ends(tps).values()) >= wanted)
+
+        def total() -> int:
+            time.sleep(0.25)
+            return sum(self.log.ends(tps, timeout_s=PATIENCE_S).values())
+
+        wanted = total() + GROWTH_RECORDS
+        until(lambda: total() >= wanted)
 
     def tails(self) -> str:
         return "\n".join(node.tails() for node in self.nodes.values())

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from api.cli import copying as copying_verb
+from api.cli.acts import Acts
 from api.cli.archive import BrokenLog, NotEmpty
 from api.cli.copying import Copied, Copying, NotTheSame
-from ledger.errors import ConfigError
+from api.cli.upgrade import advice
+from commands.notifier.resuming import notifier_group
+from ledger.audit import WRITERS_CHANGE
+from ledger.durations import MINUTE_MS
+from ledger.errors import ConfigError, LogError
+from ledger.levels import LEVEL
 from ledger.log import NewRecord, TopicPartition
 from ledger.memory.log import MemoryLog
 from ledger.memory.store import MemoryStore
@@ -20,8 +28,11 @@ from ledger.partitioner import partition_for
 from ledger.schemas.codec import event_codec
 from ledger.store import Store
 from ledger.topics import Topics
-from ledger.upgrades.membership import LedgerMoved, Membership
-from tests.support.harness import PARTITIONS, RunningLedger, decided, key, order_body, running_ledger
+from ledger.upgrades.control import Control
+from ledger.upgrades.membership import LedgerMoved, Membership, ProgramTooOld, finish
+from ledger.upgrades.records import LEVEL_KEY, LIVES_MS, View, announcement
+from tests.support.harness import PARTITIONS, Clock, RunningLedger, decided, key, order_body, running_ledger
+from tests.support.patience import PATIENCE_S
 
 OLD, NEW = Topics("old."), Topics("new.")
 MORE = 3 * PARTITIONS
@@ -217,3 +228,164 @@ def test_a_copy_that_somebody_disturbed_is_not_proven() -> None:
     member = Membership(log, OLD, "serve", "one", "0.2.0", lambda exc: None)
     member.join()  # the old ledger was not closed
     member.leave()
+
+
+def send(log: MemoryLog, topic: str, partition: int = 0, value: bytes = b"v") -> None:
+    sender = log.sender("somebody")
+    sender.send(NewRecord(topic, partition, b"k", value), lambda acked, error: None)
+    assert sender.flush(PATIENCE_S) == 0
+    sender.close()
+
+
+def is_open(log: MemoryLog) -> bool:
+    """Whether a node can still start on the old ledger."""
+    member = Membership(log, OLD, "serve", "late", "0.2.0", lambda exc: None)
+    member.join()
+    member.leave()
+    return True
+
+
+@pytest.mark.parametrize("topic", [OLD.commands, OLD.events, OLD.contacts])
+def test_whatever_is_written_to_the_old_ledger_during_the_copy_stops_it(topic: str) -> None:
+    log = MemoryLog()
+    with running_ledger(log, OLD) as ledger, ledger.client() as client:
+        decided(client, "/orders", order_body())
+        ledger.stop_deciding()
+        with copying(log, ledger) as one:
+            prove = one._prove
+
+            def disturbed(bar: Any) -> None:
+                send(log, topic)
+                prove(bar)
+
+            one._prove = disturbed  # type: ignore[method-assign]
+            with pytest.raises(NotTheSame, match=re.escape(f"during the copy: {topic}/0")):
+                one.run(Quiet())
+    assert is_open(log)
+
+
+def test_a_node_that_starts_during_the_copy_stops_it() -> None:
+    log = MemoryLog()
+    with running_ledger(log, OLD) as ledger, ledger.client() as client:
+        decided(client, "/orders", order_body())
+        ledger.stop_deciding()
+        member = Membership(log, OLD, "commands", "early", "0.2.0", lambda exc: None)
+        with copying(log, ledger) as one:
+            prove = one._prove
+
+            def disturbed(bar: Any) -> None:
+                prove(bar)
+                member.join()
+
+            one._prove = disturbed  # type: ignore[method-assign]
+            with pytest.raises(ConfigError, match="stop every node first: commands/early"):
+                one.run(Quiet())
+    member.leave()
+    assert is_open(log)
+
+
+def test_it_is_refused_while_a_node_of_the_new_ledger_runs() -> None:
+    log = MemoryLog()
+    log.ensure_topics(NEW.specs(MORE, 1))
+    member = Membership(log, NEW, "commands", "early", "0.2.0", lambda exc: None)
+    member.join()
+    with running_ledger(log, OLD) as ledger:
+        ledger.stop_deciding()
+        with pytest.raises(ConfigError, match="nodes run on the new topics: commands/early"):
+            copy(log, ledger)
+        member.leave()
+        copy(log, ledger)
+
+
+def test_a_writer_that_was_ready_on_the_empty_topics_is_fenced() -> None:
+    log = MemoryLog()
+    with running_ledger(log, OLD) as ledger, ledger.client() as client:
+        decided(client, "/orders", order_body())
+        ledger.stop_deciding()
+        target = ledger.context.settings.model_copy(update={"topic_prefix": NEW.prefix})
+        early = log.writer(f"{target.ledger_id}-{MORE - 1}")
+        early.start(PATIENCE_S)
+        copy(log, ledger)
+        with pytest.raises(LogError):
+            early.transact([NewRecord(NEW.events, 0, b"k", b"v")])
+
+
+def test_what_a_lost_marker_hides_is_not_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(copying_verb, "OPEN_S", 0.0)
+    log = MemoryLog()
+    with running_ledger(log, OLD) as ledger, ledger.client() as client:
+        decided(client, "/orders", order_body())
+        ledger.stop_deciding()
+        log.lose_marker(TopicPartition(OLD.events, 1))
+        writer = log.writer("hanging")
+        writer.start(PATIENCE_S)
+        writer.transact([NewRecord(OLD.events, 1, b"k", b"v")])
+        writer.close()
+        with pytest.raises(ConfigError, match=r"open transactions hold back old\.order-events/1"):
+            copy(log, ledger)
+    assert is_open(log)
+
+
+def test_an_earlier_program_does_not_copy_what_it_cannot_read() -> None:
+    log = MemoryLog()
+    with running_ledger(log, OLD) as ledger:
+        ledger.stop_deciding()
+        with closing(Control(log, OLD)) as control:
+            control.write([(LEVEL_KEY, announcement(LEVEL + 1, "9.9.9"))])
+        with pytest.raises(ProgramTooOld, match=r"copy it with version 9\.9\.9 or later"):
+            copy(log, ledger)
+
+
+def test_a_node_that_was_killed_is_forgotten_although_nobody_else_runs() -> None:
+    clock = Clock()
+    log = MemoryLog(clock)
+    with running_ledger(log, OLD, clock=clock) as ledger:
+        ledger.stop_deciding()
+        Membership(log, OLD, "serve", "killed", "0.2.0", lambda exc: None).join()
+        with pytest.raises(ConfigError, match="serve/killed"):
+            copy(log, ledger)
+        clock.ahead_ms += LIVES_MS + MINUTE_MS
+        copy(log, ledger)
+
+
+def test_a_message_that_waits_is_not_left_behind_and_the_new_ledger_announces_from_its_beginning() -> None:
+    log = MemoryLog()
+    with running_ledger(log, OLD) as ledger, ledger.client() as client:
+        decided(client, "/orders", order_body())
+        ledger.stop_deciding()
+        source = ledger.context.settings
+        bookmark = log.bookmark(notifier_group(source.ledger_id))
+        events = [TopicPartition(OLD.events, p) for p in range(PARTITIONS)]
+        bookmark.write(dict.fromkeys(events, 0))
+        with pytest.raises(ConfigError, match=r"messages about events of partitions .* are not sent"):
+            copy(log, ledger)
+        bookmark.write(log.ends(events))
+        log.recreate(NEW.events)
+        log.recreate(NEW.refusals)
+        copied = copy(log, ledger)
+        target = source.model_copy(update={"topic_prefix": NEW.prefix})
+        new = [TopicPartition(NEW.events, p) for p in range(MORE)]
+        assert log.bookmark(notifier_group(target.ledger_id)).read(new) == log.ends(new)
+        assert copied.events > 0
+
+
+def test_a_refusal_that_nobody_can_read_is_copied_as_it_is() -> None:
+    log = MemoryLog()
+    with running_ledger(log, OLD) as ledger:
+        ledger.stop_deciding()
+        send(log, OLD.refusals, 2, b"junk")
+        assert copy(log, ledger).refusals == 1
+        assert b"junk" in [record.value for record in ledger.records(NEW.refusals)]
+
+
+def test_verbs_say_where_a_closed_ledger_is() -> None:
+    log = MemoryLog()
+    with running_ledger(log, OLD) as ledger:
+        ledger.stop_deciding()
+        copy(log, ledger)
+        acts = Acts(log, ledger.context.settings, WRITERS_CHANGE, "more")
+        with pytest.raises(LedgerMoved, match=r"TOPIC_PREFIX=new\."):
+            acts.request()
+        with pytest.raises(LedgerMoved, match=r"TOPIC_PREFIX=new\."):
+            finish(log, OLD, "0.2.0")
+    assert "TOPIC_PREFIX=new." in advice(Control(log, OLD).read(View()))

@@ -184,6 +184,20 @@ def test_a_start_that_fails_quotes_kafkas_reason_and_leaves_the_data_free(data: 
     assert caught.value.code == "start_failed"
 
 
+@pytest.mark.parametrize("phase", ["format", "start"])
+def test_a_start_can_be_stopped_while_java_works_and_repeated(phase: str, tmp_path: Path) -> None:
+    phases: list[str] = []
+    # with a setting of this run alone, no format is kept beside the jars
+    own = {"test.run": uuid.uuid4().hex} if phase == "format" else {}
+    node = EmbeddedBroker(tmp_path / "data", jit="quick", properties=own)
+    with pytest.raises(BrokerError, match="stopped before Kafka was ready") as caught:
+        node.start(progress=lambda step: phases.append(step.phase), stopping=lambda: phases[-1:] == [phase])
+    assert caught.value.code == "not_running"
+    assert javas_of(tmp_path / "data") == []
+    with EmbeddedBroker(tmp_path / "data", jit="quick") as again:
+        assert again.poll() is None
+
+
 def test_an_interrupted_format_is_done_again(tmp_path: Path) -> None:
     half = tmp_path / "data" / "log.new"
     half.mkdir(parents=True)

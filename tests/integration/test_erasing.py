@@ -12,8 +12,10 @@ import pytest
 
 from api.context import AppContext
 from api.services import erasure
+from api.services.audit import By
+from ledger.audit import DONE
 from ledger.contacts import Address, OrderContact, contact_key, erased_contact
-from ledger.erasures import Erasure, KeptErasure, is_erasure
+from ledger.erasures import Erasure, KeptErasure, decode_erasure, is_erasure
 from ledger.log import Acked, NewRecord
 from ledger.memory.log import MemoryLog
 from ledger.memory.store import MemoryStore
@@ -149,6 +151,49 @@ def test_contacts_that_arrive_meanwhile_go_too(ledger: RunningLedger) -> None:
     assert state(ledger, "c-9")["contacts_deleted"] == 40
     last = write_contacts(ledger, "c-9", 20, first=40)
     assert set(last) <= left(ledger), "it is over"
+
+
+@contextmanager
+def finishing(ledger: RunningLedger, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """The next erasure waits, with all its work done, until the block ends; the event is set when it does."""
+    reached, released = threading.Event(), threading.Event()
+    keep = ledger.context.audit.keep
+
+    async def keep_when_let(by: By, action: str, outcome: str, **about: Any) -> None:
+        if outcome == DONE:
+            reached.set()
+            await asyncio.to_thread(released.wait)
+        await keep(by, action, outcome, **about)
+
+    monkeypatch.setattr(ledger.context.audit, "keep", keep_when_let)
+    try:
+        yield reached
+    finally:
+        released.set()
+
+
+def test_an_erasure_that_is_requested_while_an_earlier_one_finishes_is_performed_too(
+    ledger: RunningLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(erasure, "NOTE_S", 10 * PATIENCE_S)
+    before = write_contacts(ledger, "c-9", 3)
+    with finishing(ledger, monkeypatch) as reached:
+        first = erase(ledger, "c-9", "respond-async")
+        until(reached.is_set)
+        after = write_contacts(ledger, "c-9", 3, first=3)
+        second = erase(ledger, "c-9", "respond-async")
+        assert (first.status_code, second.status_code) == (202, 202)
+    until(lambda: state(ledger, "c-9")["state"] == "done")
+    assert not set(before + after) & left(ledger)
+    noted = [decode_erasure(r.value or b"") for r in ledger.records(ledger.topics.contacts) if is_erasure(r.key or b"")]
+    times = sorted({one.requested_at for one in noted})
+    assert [(times.index(one.requested_at), one.done_at is not None) for one in noted] == [
+        (0, False),
+        (1, False),
+        (0, True),
+        (1, False),  # repeated: compaction keeps only the last record
+        (1, True),
+    ]
 
 
 def test_while_the_broker_is_unreachable_it_waits_and_then_resumes(

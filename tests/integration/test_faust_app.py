@@ -299,6 +299,29 @@ def test_a_node_that_answers_and_is_behind_says_how_old_it_is_until_it_is_curren
     asyncio.run(main())
 
 
+def test_a_partition_whose_end_was_reached_is_known_while_others_are_behind(tmp_path: Path) -> None:
+    log, folder = memory_log(), Counter(MemoryStore())
+    write(log, range(10))
+    ends, behind = log.ends, TopicPartition("a", 1)
+
+    def further(*args: Any, **kwargs: Any) -> dict[TopicPartition, int]:
+        return {tp: end + (tp == behind) for tp, end in ends(*args, **kwargs).items()}
+
+    log.ends = further  # type: ignore[method-assign]
+
+    async def main() -> None:
+        async with folding(log, folder, tmp_path, still_limit_s=PATIENCE_S) as app:
+            others = folder.positions().keys() - {behind}
+            await until_async(lambda: app.status().reached == others)
+            status = app.status()
+            assert (status.caught_up, status.was_at_end(behind), all(map(status.was_at_end, others))) == (False, False, True)
+            log.ends = ends  # type: ignore[method-assign]
+            await until_async(lambda: app.status().caught_up)
+            assert app.status().reached == others | {behind}
+
+    asyncio.run(main())
+
+
 def test_a_partition_that_stands_still_below_the_end_is_a_failure(tmp_path: Path) -> None:
     log, folder = memory_log(), Counter(MemoryStore())
     write(log, range(10))

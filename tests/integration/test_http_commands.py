@@ -126,6 +126,10 @@ def test_a_retry_gets_the_first_answer_although_its_time_to_pay_and_currency_are
     for changed in (600, None):  # the key was used with another time to pay
         other = client.post("/orders", json=body | {"payment_window_seconds": changed}, headers=headers)
         assert (other.status_code, other.json()["code"]) == (422, "idempotency-key-reused")
+    for impossible in (-1, 2**53, 10**30):  # no command can hold it
+        other = client.post("/orders", json=body | {"payment_window_seconds": impossible}, headers=headers)
+        assert (other.status_code, other.json()["code"]) == (422, "payment-window-not-allowed")
+    assert ledger.count(ledger.topics.commands) == commands + 2
     currencies, ledger.context.currencies = ledger.context.currencies, frozenset({"CHF"})
     try:
         again = client.post("/orders", json=body, headers=headers)

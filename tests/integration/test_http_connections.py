@@ -6,12 +6,11 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from typing import Any
 
 import httpx
 import pytest
 
-from api.connections import BoundedProtocol, ConnectionLimits, Connections, _network, limits_within
+from api.connections import BoundedProtocol, ConnectionLimits
 from ledger.memory.log import MemoryLog
 from ledger.topics import Topics
 from tests.support.harness import RunningLedger, key, order_body, running_ledger
@@ -143,6 +142,43 @@ def test_a_connection_that_is_kept_alive_ends_if_it_is_not_used(ledger: RunningL
     assert ended(ledger, "idle") == before + 1
 
 
+def asked_without_token(connection: socket.socket, headers: bytes) -> bytes:
+    """A POST without its body; the answer, which comes before the body."""
+    connection.sendall(b"POST /orders HTTP/1.1\r\nHost: x\r\n" + headers + b"\r\n")
+    raw = b""
+    while not raw.endswith(b"}"):
+        chunk = connection.recv(65536)
+        assert chunk, raw
+        raw += chunk
+    assert answer(raw).status_code == 401
+    return raw
+
+
+def test_a_connection_whose_body_came_after_the_answer_ends_if_it_is_not_used(
+    ledger: RunningLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stayed open for ever: the body cancels the timer that the answer has started."""
+    monkeypatch.setattr(ledger.context.connections, "limits", HASTY._replace(body_s=PATIENCE_S))
+    before = ended(ledger, "idle")
+    with connect(ledger) as connection:
+        asked_without_token(connection, b"Content-Length: 2\r\n")
+        connection.sendall(b"{}")
+        assert everything(connection) == b""
+    assert ended(ledger, "idle") == before + 1
+
+
+@pytest.mark.parametrize(
+    ("headers", "body"), [(b"Content-Length: 2\r\n", b""), (b"Transfer-Encoding: chunked\r\n", b"zz\r\n")], ids=["slow", "wrong"]
+)
+def test_a_request_that_is_answered_before_its_body_gets_no_second_answer(
+    ledger: RunningLedger, headers: bytes, body: bytes
+) -> None:
+    with connect(ledger) as connection:
+        asked_without_token(connection, headers)
+        connection.sendall(body)
+        assert everything(connection) == b""
+
+
 def test_a_fault_in_one_connection_does_not_end_the_checks_of_all(ledger: RunningLedger, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing restarts the checks: from then on no connection would ever have been too slow."""
     check, faults = BoundedProtocol.check, [ZeroDivisionError("a fault of the product")]
@@ -239,6 +275,37 @@ def test_an_endless_header_is_not_read_to_its_end(ledger: RunningLedger) -> None
     assert sent < 32 * 1024 * 1024  # no more was sent than the sockets' buffers hold
 
 
+CHUNKED = b"POST /orders HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
+
+
+@pytest.mark.parametrize(
+    ("begins", "piece"),
+    [(b"0\r\nX: ", b"x" * 65_536), (b"0\r\n", b"a:b\r\n" * 13_000), (b"1;x=", b"x" * 65_536)],
+    ids=["one trailer", "many trailers", "an extension of a chunk"],
+)
+def test_endless_trailers_are_not_read_to_their_end(ledger: RunningLedger, begins: bytes, piece: bytes) -> None:
+    before, sent = ended(ledger, "long trailer"), 0
+    with connect(ledger) as connection:
+        try:
+            connection.sendall(CHUNKED + b"\r\n" + begins + piece)
+            while sent < 64 * 1024 * 1024:
+                sent += connection.send(piece)
+        except ConnectionError:
+            pass
+    assert ended(ledger, "long trailer") == before + 1
+    assert sent < 32 * 1024 * 1024  # no more was sent than the sockets' buffers hold
+
+
+def test_a_trailer_is_no_header(ledger: RunningLedger) -> None:
+    """It arrives in one piece with the headers, before the request is answered."""
+    token = f"Authorization: Bearer {ledger.tokens['gateway']}\r\n".encode()
+    named = b"Customer-Id: c-1\r\nIdempotency-Key: k\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    for headers, trailers, status in ((named, token, 401), (named + token, b"Customer-Id: c-2\r\n", 422)):
+        with connect(ledger) as connection:
+            connection.sendall(CHUNKED + headers + b"\r\n2\r\n{}\r\n0\r\n" + trailers + b"\r\n")
+            assert answer(everything(connection)).status_code == status
+
+
 def test_large_bodies_and_many_requests_in_one_piece_are_not_a_long_header(ledger: RunningLedger) -> None:
     body = b'{"a": "%s"}' % (b"x" * 60_000)
     with connect(ledger) as connection:
@@ -293,47 +360,6 @@ def test_where_every_connection_has_a_request_in_progress_a_new_one_is_refused(l
         assert ended(ledger, "refused") == before + 1
     until(lambda: len(ledger.context.connections) == 0)
     still_serves(ledger)
-
-
-def test_the_address_with_most_resting_connections_makes_room(ledger: RunningLedger) -> None:
-    """With a stand-in for uvicorn's connections: a machine has one loopback address for clients of IPv4 and one of IPv6."""
-
-    class Resting:
-        loop: Any = type("Loop", (), {"call_later": staticmethod(lambda *_: None)})
-
-        def __init__(self) -> None:
-            self.why = ""
-
-        def end(self, why: str) -> None:
-            self.why = why
-            connections.forget(self, self.name)  # type: ignore[arg-type]
-
-        name = ""
-
-    connections = Connections(ConnectionLimits(connections=6, per_address=5))
-    resting: list[Resting] = []
-    for name in ("a", "b", "b", "b", "b", "c", "d", "d"):
-        one = Resting()
-        one.name = name
-        address = connections.admit(one, name)  # type: ignore[arg-type]
-        assert address is not None
-        address.silent[one] = None  # type: ignore[index]
-        resting.append(one)
-    assert [(one.name, one.why) for one in resting if one.why] == [("b", "crowded out"), ("b", "crowded out")]
-    assert len(connections) == 6
-
-
-def test_a_network_of_ipv6_is_one_address() -> None:
-    assert _network("192.0.2.1") == "192.0.2.1"
-    assert _network("2001:db8::1") == _network("2001:db8::ffff:1") != _network("2001:db8:0:1::1")
-    assert _network("::ffff:192.0.2.1") == "192.0.2.1"
-    assert _network("fe80::1%eth0") == _network("fe80::2")
-
-
-def test_fewer_files_mean_fewer_connections() -> None:
-    assert limits_within(8192, 4096, 65_536)[:2] == (8192, 4096)
-    assert limits_within(8192, 4096, 1024)[:2] == (512, 512)
-    assert limits_within(8192, 4096, 256)[:2] == (64, 64)
 
 
 def test_ended_connections_are_counted(ledger: RunningLedger) -> None:

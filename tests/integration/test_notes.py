@@ -88,6 +88,19 @@ def test_a_sweep_keeps_the_notes_of_an_order_that_is_not_over(ledger: RunningLed
     assert [row["text"] for row in listed(ledger, path)] == [CANARY]
 
 
+def test_an_order_has_a_largest_number_of_notes(ledger: RunningLedger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.routes.notes.MAX_NOTES", 3)
+    path, headers = notes_of(ledger), [key() for _ in range(3)]
+    notes = [added(ledger, path, f"{CANARY} {n}", headers[n]).json() for n in range(3)]
+    refused = added(ledger, path, f"{CANARY} 3")
+    assert (refused.status_code, refused.json()["code"]) == (422, "limit-exceeded")
+    assert added(ledger, path, f"{CANARY} 2", headers[2]).status_code == 201, "a retry of the last one"
+    assert added(ledger, notes_of(ledger), CANARY).status_code == 201, "another order has its own"
+    assert ledger.client("admin").delete(f"{path}/{notes[0]['note_id']}").status_code == 204
+    assert added(ledger, path, f"{CANARY} 3").status_code == 201
+    assert [row["text"] for row in listed(ledger, path)] == [f"{CANARY} {n}" for n in (1, 2, 3)]
+
+
 @pytest.mark.parametrize("text", ["", "x" * 1001, "4111 1111 1111 1111"])
 def test_a_note_has_its_bounds(ledger: RunningLedger, text: str) -> None:
     assert added(ledger, notes_of(ledger), text).status_code == 422

@@ -90,6 +90,33 @@ def test_a_cut_line_each_parcel_and_each_refund_gets_a_message_with_its_own_amou
     assert "We have refunded €2.50 for order ord_1.\nWith earlier refunds, that is €7.50 in total." in two
 
 
+def test_a_late_reservation_of_a_service_without_units_left_is_not_notified(post: Post, mails: MailServer) -> None:
+    mug = (e.Units("merch", "mug", 1),)
+    lines = (e.Line("product", "espresso-1kg", "Espresso, 1 kg", 1, 2890), e.Line("merch", "mug", "Mug", 1, 900))
+    less = {"total_minor": 2890, "captured_minor": 2890, "status": "paid", "payment_state": "captured"}
+    with running(post):
+        for order_id in ("ord_1", "ord_2"):
+            post.placed(order_id, placed=e.Placed(lines, (), DIGEST, 10**13), total_minor=3790)
+            post.event(order_id, e.PAYMENT_REQUESTED, payment=e.Payment(1, 3790), total_minor=3790)
+            post.event(order_id, e.STOCK_RESERVED, stock=e.Stock("product"), total_minor=3790)
+        post.event("ord_1", e.LINES_CANCELLED, cut=e.Cut(mug, 900, "other", "admin"), total_minor=2890)
+        post.event("ord_1", e.PAYMENT_CAPTURED, payment=e.Payment(1, 2890), **less)
+        post.event("ord_1", e.STOCK_RELEASED, stock=e.Stock("merch"), **less)
+        post.event("ord_1", e.STOCK_RESERVED, stock=e.Stock("merch"), **less)
+        post.event("ord_1", e.STOCK_RELEASED, stock=e.Stock("merch"), **less)
+        whole = {"total_minor": 3790, "captured_minor": 3790}
+        post.event("ord_2", e.PAYMENT_CAPTURED, payment=e.Payment(1, 3790), **whole)
+        until(lambda: len(mails.mails) >= 4)
+        until(post.at_end)
+    post.event("ord_2", e.STOCK_RESERVED, stock=e.Stock("merch"), status="paid", **whole)
+    post.event("ord_2", e.LINES_CANCELLED, cut=e.Cut(mug, 900, "other", "admin"), status="paid", total_minor=2890)
+    with running(post):  # the mug is cancelled when the reservation is read, but not when it was made
+        until(lambda: len(mails.mails) >= 6)
+        until(post.at_end)
+    expected = ["ord_1", "ord_2", "ord_1 was changed", "ord_1 is paid", "ord_2 is paid", "ord_2 was changed"]
+    assert mails.subjects() == expected
+
+
 def test_a_restart_repeats_no_message_even_with_an_empty_database(post: Post, mails: MailServer) -> None:
     with running(post):
         post.placed("ord_1")

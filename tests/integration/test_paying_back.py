@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,28 @@ def test_refunds_in_the_dashboard_are_followed(shop: Shop) -> None:
     now = shop.until(order, lambda o: o["refunded_minor"] == order["total_minor"])
     assert now["status"] == "paid"
     shop.until(order, lambda o: any(f["code"] == "refunded_open_order" for f in o["attention"]))
+
+
+def test_a_refund_in_the_dashboard_without_a_message_leaves_the_rest_to_be_refunded_under_the_next_number(shop: Shop) -> None:
+    """The first refund is refused, because it is for everything; the provider keeps that answer under its key for a day."""
+    order = shop.place()
+    payment = shop.open_payment(order)
+    shop.sandbox.pay(payment)
+    shop.until_status(order, "paid")
+    shop.until_messages_delivered()
+    shop.sandbox.chaos(webhook_lost=1.0)
+    before = len(shop.sandbox.calls("payments"))
+    shop.sandbox.by_staff("/v1/refunds", payment_intent=payment["provider_ref"], amount="1000")
+    shop.cancel(order)
+    shop.until_axes(order, payment="refunded")
+    refunds = [n for kind, n in shop.sandbox.effects(order["order_id"]) if kind == "refunded"]
+    assert refunds == [1000, order["total_minor"] - 1000]
+    types = shop.types(order)
+    assert (types.count("RefundSettled"), types.count("RefundFailed")) == (2, 1)
+    answers = [json.loads(call["response"]) or {} for call in shop.sandbox.calls("payments")[before:]]
+    codes = {answer.get("code") for answer in answers}
+    assert "amount_too_large" in codes
+    assert "idempotency_error" not in codes
 
 
 def test_the_daily_sweep_finds_refunds_and_disputes_without_a_message(shop: Shop) -> None:

@@ -57,6 +57,22 @@ def test_an_unreachable_provider_keeps_the_order_waiting_and_says_so(shop: Shop)
     assert (away.status_code, away.json()["code"]) == (503, "provider-unavailable")
 
 
+def test_a_failure_that_the_provider_keeps_as_its_answer_voids_the_attempt_and_the_next_one_opens(shop: Shop) -> None:
+    """Under the same key it would come again for a day, as a customer waits."""
+    shop.sandbox.chaos(ports={"payments": {"error_kept": 1.0}})
+    order = shop.place()
+    answer = shop.initiate(order, Prefer="wait=30")
+    assert (answer.status_code, answer.json()["code"]) == (422, "payment-refused")
+    now = shop.until(order, lambda o: any(f["code"] == "payment_refused" for f in o["attention"]))
+    assert (now["axes"]["payment"], now["status"]) == ("unpaid", "pending")
+    shop.sandbox.chaos()
+    payment = shop.open_payment(order)
+    assert payment["attempt"] == 2
+    shop.sandbox.pay(payment)
+    shop.until_status(order, "paid")
+    assert shop.types(order).count("PaymentVoided") == 1
+
+
 @pytest.mark.parametrize("retry", ["the same key", "another key", "confirm"])
 def test_a_customer_who_asks_again_need_not_wait_for_a_pause_that_grew_to_minutes(shop: Shop, retry: str) -> None:
     """The clock of the reconciler stands still while the customer asks, so only the request can make it try."""
@@ -88,7 +104,7 @@ def test_a_customer_who_asks_again_need_not_wait_for_a_pause_that_grew_to_minute
     assert shop.types(order).count("PaymentRequested") == 1
 
 
-def test_a_call_that_fails_for_an_hour_calls_a_person_once_and_continues(shop: Shop) -> None:
+def test_a_call_that_fails_for_an_hour_calls_a_person_and_again_if_the_flag_is_closed_too_early(shop: Shop) -> None:
     shop.sandbox.chaos(ports={"merch": {"error": 1.0}})
     order = shop.place()
     shop.until(order, lambda o: len(shop.sandbox.calls("merch")) > 0)
@@ -96,20 +112,30 @@ def test_a_call_that_fails_for_an_hour_calls_a_person_once_and_continues(shop: S
     def stuck(o: dict[str, Any]) -> list[str]:
         return [f["obligation_key"] for f in o["attention"] if f["code"] == "stuck"]
 
-    deadline = time.monotonic() + PATIENCE_S
-    while not stuck(shop.read(order)):
-        assert time.monotonic() < deadline
-        shop.later(20 * MINUTE_MS)  # its pauses grow to minutes
-        time.sleep(0.1)
+    def until_a_person_is_called() -> None:
+        deadline = time.monotonic() + PATIENCE_S
+        while not stuck(shop.read(order)):
+            assert time.monotonic() < deadline
+            shop.later(20 * MINUTE_MS)  # its pauses grow to minutes
+            time.sleep(0.1)
+
+    def close_the_flag() -> None:
+        flag = {"code": "stuck", "obligation_key": stuck(shop.read(order))[0], "action": "retry"}
+        answer = shop.admin.post(f"/orders/{order['order_id']}/attention", json=flag, headers=key())
+        assert answer.json()["attention"] == []
+
+    until_a_person_is_called()
     shop.later(HOUR_MS)
     time.sleep(0.3)
+    assert stuck(shop.read(order)) == [f"att:{order['order_id']}:res:{order['order_id']}:merch"], "one flag, not one for each try"
+    close_the_flag()
+    until_a_person_is_called()
     assert stuck(shop.read(order)) == [f"att:{order['order_id']}:res:{order['order_id']}:merch"]
     shop.sandbox.chaos()
     shop.later(HOUR_MS)
     shop.until_axes(order, MINUTE_MS, stock="reserved")
-    flag = {"code": "stuck", "obligation_key": stuck(shop.read(order))[0], "action": "retry"}
-    answer = shop.admin.post(f"/orders/{order['order_id']}/attention", json=flag, headers=key())
-    assert answer.json()["attention"] == []
+    close_the_flag()
+    assert shop.types(order).count("AttentionRaised") == 2
 
 
 def race(shop: Shop, count: int) -> None:

@@ -32,7 +32,7 @@ from typing_extensions import is_typeddict  # the client's types use it, whateve
 
 from commands.messages import RecordDispute, RecordPayment, RecordRefund
 from commands.reconciler.answers import Done, No, Unknown
-from commands.reconciler.payment_port import ProviderUnavailable
+from commands.reconciler.payment_port import KEY_REUSED, ProviderUnavailable
 from commands.reconciler.stripe_gateway import StripeGateway
 from commands.sandbox import SECRET_KEY
 from commands.sandbox.cards import DISPUTED, NO_FUNDS, REFUND_PENDS, THREE_D_SECURE, VISA
@@ -233,6 +233,20 @@ def test_a_key_used_for_something_else_is_a_fault_of_the_ledger_and_no_answer(sa
     async def play(door: StripeGateway) -> None:
         await door.create("ord_6", 1, 2890, "EUR", "pi:ord_6:1")
         assert await door.create("ord_6", 1, 2891, "EUR", "pi:ord_6:1") == Unknown("idempotency_error (400)")
+
+    played(sandbox, play)
+
+
+def test_a_refund_whose_key_was_used_for_another_amount_is_definitely_not_made(sandbox: RunningSandbox) -> None:
+    async def play(door: StripeGateway) -> None:
+        payment = await opened(door, "ord_9")
+        ref = payment["provider_ref"]
+        await asyncio.to_thread(sandbox.pay, payment)
+        await door.capture(ref, 2890, "EUR", "cap:ord_9:1")
+        await asyncio.to_thread(sandbox.by_staff, "/v1/refunds", payment_intent=ref, amount="1000")
+        assert await door.refund(ref, "ord_9", 1, 2890, "EUR", "ref:ord_9:1") == No("amount_too_large")
+        assert await door.refund(ref, "ord_9", 1, 1890, "EUR", "ref:ord_9:1") == No(KEY_REUSED)
+        assert facts(await door.refund(ref, "ord_9", 2, 1890, "EUR", "ref:ord_9:2")) == [e.REFUND_SETTLED]
 
     played(sandbox, play)
 

@@ -13,12 +13,14 @@ import pytest
 
 from commands.obligations import Kind, obligations
 from commands.reconciler.answers import Answer, Done, No, Unknown
+from commands.reconciler.payment_port import ProviderUnavailable
 from commands.reconciler.performing import CallReport, Ports, perform
 from commands.reconciler.stripe_gateway import StripeGateway
 from commands.sandbox import SECRET_KEY
 from ledger.events import Line
 from ledger.order import Attempt, LineCount, Order, StockEntry
 from tests.support.sandboxed import WEBHOOK_SECRET
+from tests.support.stripe_objects import INTENT, REFUND
 
 
 @asynccontextmanager
@@ -131,3 +133,57 @@ def test_a_capture_that_fails_after_its_read_was_answered_says_so() -> None:
 
     assert asyncio.run(go(200)) == CallReport(failed="api_error (503)", reachable=True)
     assert asyncio.run(go(500)) == CallReport(failed="api_error (500)", answered=False)
+
+
+def recent(readable: str) -> tuple[list[str], list[str], bool]:
+    """A sweep over a refund of each payment, of which the `+` can be read: those that were asked for, those that were shown, and
+    whether it ended before the last one."""
+    asked: list[str] = []
+    names = [f"pi_{n}" for n in range(len(readable))]
+    refunds = [REFUND | {"id": f"re_{name}", "payment_intent": name} for name in names]
+
+    def serve(method: str, path: str) -> tuple[int, dict[str, str], dict[str, Any]]:
+        kind, _, name = path.partition("?")[0].removeprefix("/v1/").partition("/")
+        if kind != "payment_intents":
+            return 200, {}, {"object": "list", "url": path, "has_more": False, "data": refunds if kind == "refunds" else []}
+        asked.append(name)
+        odd = {} if readable[names.index(name)] == "+" else {"amount": "x"}
+        return 200, {}, INTENT | {"id": name} | odd
+
+    async def go() -> tuple[list[str], bool]:
+        shown: list[str] = []
+        async with provider(serve) as door:
+            try:
+                async for sighting in door.recent(0):
+                    shown.append(sighting.provider_ref)
+            except ProviderUnavailable:
+                return shown, True
+        return shown, False
+
+    shown, ended = asyncio.run(go())
+    return asked, shown, ended
+
+
+def test_a_payment_that_cannot_be_read_costs_the_daily_sweep_only_itself() -> None:
+    asked, shown, ended = recent("-++")
+    assert (asked, shown, ended) == (["pi_0", "pi_1", "pi_2"], ["pi_1", "pi_2"], False)
+
+
+def test_five_payments_in_a_row_that_cannot_be_read_end_the_daily_sweep() -> None:
+    asked, shown, ended = recent("----+----+-----++")
+    assert (len(asked), shown, ended) == (15, ["pi_4", "pi_9"], True)
+
+
+def test_a_refund_that_cannot_be_read_names_its_payment_still() -> None:
+    refunds = [REFUND | {"amount": "x"}, REFUND | {"id": "re_2", "payment_intent": 7}, REFUND | {"id": "re_3"}]
+
+    def serve(method: str, path: str) -> tuple[int, dict[str, str], dict[str, Any]]:
+        if path.startswith("/v1/payment_intents"):
+            return 200, {}, INTENT
+        return 200, {}, {"object": "list", "url": path, "has_more": False, "data": refunds if "refunds" in path else []}
+
+    async def go() -> list[str]:
+        async with provider(serve) as door:
+            return [sighting.provider_ref async for sighting in door.recent(0)]
+
+    assert asyncio.run(go()) == ["pi_1"]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from commands.processor import batches, claims, fold_check, held_back, writer_loop
+from commands.processor import batches, claims, held_back, writer_loop
 from commands.reconciler import clients, performing
 from ledger import hanging, jitter, last_record, log_identity, progress
 from ledger.contact_rows import KeptContacts
@@ -19,7 +19,6 @@ TIMED: tuple[Any, ...] = (
     writer_loop,
     batches,
     claims,
-    fold_check,
     held_back,
     clients,
     last_record,

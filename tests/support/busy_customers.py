@@ -22,6 +22,7 @@ from tests.support import loopback
 from tests.support.chaotic_shop import LIVES, Customers
 from tests.support.gateway import Acknowledged
 from tests.support.harness import order_body
+from tests.support.patience import PATIENCE_S
 from tests.support.processes import TOKENS, LedgerNode
 from tests.support.sandboxed import RunningSandbox
 
@@ -65,10 +66,11 @@ class BusyCustomers(Customers):
         browser = {"Authorization": self._sandbox.browser.headers["Authorization"]}
         async with AsyncExitStack() as open_clients:
 
-            async def client(url: str, headers: dict[str, str]) -> httpx.AsyncClient:
-                return await open_clients.enter_async_context(loopback.async_client(base_url=url, headers=headers, timeout=15))
+            async def client(url: str, headers: dict[str, str], timeout_s: float = PATIENCE_S) -> httpx.AsyncClient:
+                opened = loopback.async_client(base_url=url, headers=headers, timeout=timeout_s)
+                return await open_clients.enter_async_context(opened)
 
-            self._shops = [await client(url, {}) for url in self._urls]
+            self._shops = [await client(url, {}, 15.0) for url in self._urls]
             self._browser = await client(self._sandbox.url, browser)
             numbers = itertools.count()
             await asyncio.gather(*(self._work(numbers) for _ in range(AT_ONCE)))

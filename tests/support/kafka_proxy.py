@@ -196,10 +196,10 @@ class KafkaProxy:
         while (frame := await _frame(client)) is not None:
             api, _, correlation_id, length = _REQUEST.unpack_from(frame)
             asked = self._asked(api, frame[_REQUEST.size : _REQUEST.size + max(0, length)])
+            waiting[correlation_id] = asked  # from here on, the end of the connection withdraws it
             if asked.fate is Fate.LATE:
                 to_client.close()
                 await asyncio.sleep(asked.delay_s)
-            waiting[correlation_id] = asked
             to_broker.write(_SIZE.pack(len(frame)) + frame)
             await to_broker.drain()
             if asked.fate is Fate.LATE:
@@ -207,9 +207,11 @@ class KafkaProxy:
 
     async def _replies(self, broker: asyncio.StreamReader, to_client: asyncio.StreamWriter, waiting: dict[int, Asked]) -> None:
         while (frame := await _frame(broker)) is not None:
-            asked = waiting.pop(_REPLY.unpack_from(frame)[0])
+            number = _REPLY.unpack_from(frame)[0]
+            asked = waiting[number]
             if asked.fate is Fate.DELAY:
                 await asyncio.sleep(asked.delay_s)
+            del waiting[number]
             asked.note()
             if asked.fate in (Fate.CUT, Fate.LATE):
                 return

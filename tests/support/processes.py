@@ -146,7 +146,11 @@ class LedgerNode:
 
     def tails(self) -> str:
         """The ends of the logs, for an assertion's message."""
-        return "\n".join(f"--- {c.log_file.name}\n{c.log_file.read_text('utf-8', 'replace')[-3000:]}" for c in self.children)
+        return "\n".join(
+            f"--- {c.log_file.name}\n{c.log_file.read_text('utf-8', 'replace')[-3000:]}"
+            for c in self.children
+            if c.log_file.exists()  # it was started
+        )
 
     def end(self) -> None:
         for child in self.children:

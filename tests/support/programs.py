@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import time
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -117,8 +118,9 @@ def later() -> Program:
         home.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(home.with_name("later.lock")):
             if not home.is_dir():
-                for older in home.parent.glob("later-*"):  # of this tree as it was before
-                    shutil.rmtree(older, ignore_errors=True)
+                for older in home.parent.glob("later-*"):  # of earlier trees; not of one whose tests run beside these
+                    if older.stat().st_mtime < time.time() - 86_400:
+                        shutil.rmtree(older, ignore_errors=True)
                 unpacked = Path(scratch) / "unpacked"
                 zipfile.ZipFile(_wheel(source, Path(scratch) / "dist")).extractall(unpacked)
                 shutil.move(unpacked, home)

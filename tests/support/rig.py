@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import psutil
 
 from ledger.kafka.log import KafkaLog
@@ -82,7 +83,7 @@ class Rig:
         self.filled = 0  # disks
         self._longest_s = longest_s
         self._to_fill: dict[str, bool] = {}  # whether only when there are databases
-        self._excused_until: dict[str, float] = {}
+        self._excused: dict[str, tuple[int, float]] = {}  # process id, and until when (monotonic)
         self._limits: dict[str, tuple[int, tuple[int, int]]] = {}
         for number in range(1, nodes + 1):
             self._add("commands", number)
@@ -124,12 +125,16 @@ class Rig:
             while len(announced) < PARTITIONS:
                 assert time.monotonic() < deadline, self.node.tails()
                 answer = client.post("/orders", json=order_body(), headers={"Idempotency-Key": f"warm-up-{len(orders)}"})
+                if _is_undecided(answer):
+                    continue
                 assert answer.status_code == 201, answer.text
                 orders.append(answer.json()["order_id"])
                 time.sleep(0.1)
                 announced = {partition_for(mail.order_id.encode(), PARTITIONS) for mail in read_mails(self.outbox)}
             for order_id in orders:
-                answer = client.post(f"/orders/{order_id}/cancel", json={}, headers={"Idempotency-Key": f"cancel-{order_id}"})
+                key = {"Idempotency-Key": f"cancel-{order_id}"}
+                while _is_undecided(answer := client.post(f"/orders/{order_id}/cancel", json={}, headers=key)):
+                    assert time.monotonic() < deadline, self.node.tails()
                 assert answer.status_code == 200, answer.text
 
     # ---- faults
@@ -163,18 +168,18 @@ class Rig:
                 child.start()
             case Kind.WIPE:
                 child.kill()
-                shutil.rmtree(self.node.state_dir(name))
+                shutil.rmtree(self.node.state_dir(name), ignore_errors=True)  # it may not have begun to write
                 child.start()
             case Kind.PAUSE:
                 pause(child.pid)
             case Kind.FULL_DISK:
                 child.kill()
-                self._excused_until[name] = float("inf")
                 self._to_fill[name] = fault.seed % 2 == 0
                 self.node.state_dir(name).mkdir(exist_ok=True)
                 child.start(small_disk.on_small_disk(self.node.state_dir(name), DISK_MB))
+                self._excused[name] = (child.pid, float("inf"))
             case Kind.FILE_LIMIT:
-                self._excused_until[name] = float("inf")
+                self._excused[name] = (child.pid, float("inf"))
                 process = psutil.Process(child.pid)
                 soft, hard = process.rlimit(psutil.RLIMIT_NOFILE)
                 self._limits[name] = (child.pid, (soft, hard))
@@ -203,7 +208,7 @@ class Rig:
         while name in self._to_fill:  # on a machine that is slower than the plan
             self.watch()
             time.sleep(0.02)
-        self._excused_until[name] = time.monotonic() + EXCUSED_S
+        self._excuse_no_longer(name)
         child = self.processes[name]
         if small_disk.used_mb(child.pid, self.node.state_dir(name)) is not None:
             child.kill()
@@ -213,16 +218,24 @@ class Rig:
         pid, limits = self._limits.pop(name)
         if self.processes[name].ended() is None and self.processes[name].pid == pid:
             psutil.Process(pid).rlimit(psutil.RLIMIT_NOFILE, limits)
-        self._excused_until[name] = time.monotonic() + EXCUSED_S
+        self._excuse_no_longer(name)
+
+    def _excuse_no_longer(self, name: str) -> None:
+        if name in self._excused:
+            self._excused[name] = (self._excused[name][0], time.monotonic() + EXCUSED_S)
 
     def watch(self) -> None:
         """Restart what ended, on the usual disk, and fill the small disks."""
         for name, child in self.processes.items():
             if (code := child.ended()) is not None:
-                self.ended.append(Ended(name, code, time.monotonic() < self._excused_until.get(name, 0.0)))
+                excused, _ = self._excused.pop(name, (None, 0.0))
+                self.ended.append(Ended(name, code, excused == child.pid))
                 self._to_fill.pop(name, None)
                 child.start()
-            elif name in self._to_fill:
+                continue
+            if name in self._excused and time.monotonic() > self._excused[name][1]:
+                del self._excused[name]
+            if name in self._to_fill:
                 used_mb = small_disk.used_mb(child.pid, self.node.state_dir(name))
                 if used_mb is not None and (used_mb > 1 or not self._to_fill[name]):
                     del self._to_fill[name]
@@ -244,6 +257,11 @@ class Rig:
                 child.kill()
                 child.start()
         self.wait_ready()
+
+
+def _is_undecided(answer: httpx.Response) -> bool:
+    """Whether the request must be repeated, with its key."""
+    return answer.status_code in (202, 429, 503)
 
 
 @contextmanager

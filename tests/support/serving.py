@@ -31,6 +31,7 @@ class AdjustableStatus:
     staleness_ms: int | None = 0
     held_back_s: float = 0.0
     leaderless: frozenset[TopicPartition] = frozenset()
+    reached: frozenset[TopicPartition] = frozenset()
 
     def __call__(self) -> FoldStatus:
         return FoldStatus(
@@ -48,6 +49,7 @@ class AdjustableStatus:
             chunks=0,
             failure=None,
             held_back_s=self.held_back_s,
+            reached=self.reached,
         )
 
 

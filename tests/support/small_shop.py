@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from commands.messages import OrderCommand, RecordStock, command_codec
 from commands.processor.desk import Desk
@@ -14,17 +15,20 @@ from commands.reconciler.performing import Ports
 from ledger import events as e
 from ledger.envelope import Written
 from ledger.events import Line, Units
-from ledger.log import Record, TopicPartition
+from ledger.log import NewRecord, OnAck, Record, Sender, TopicPartition
 from ledger.log_clock import LogClock
 from ledger.memory.log import MemoryLog
 from ledger.memory.store import MemoryStore
+from ledger.partitioner import partition_for
 from ledger.topics import Topics
 from tests.support.order_commands import PLACED_AT, WHOLE, order_command
+from tests.support.order_model import Command
 
 TOPICS = Topics()
 
 
 PLACE = next(c for c in WHOLE if c["op"] == "PlaceOrder")
+REJECTED: Command = {"op": "RecordStock", "service": "product", "fact": "StockRejected", "reason": "out_of_stock"}
 
 
 class Clock:
@@ -68,27 +72,65 @@ class NoPayments:
         pass
 
 
-class Shop:
-    """Placed orders in a store, a reconciler that owns them, and the commands it sends.
+class HalfSender:
+    """A sender; records for the partition `silent` wait until `answer`."""
 
-    `clock` is that of the log, and moves the pauses; the machine's is `machine_ahead_ms` ahead of it.
+    def __init__(self, sender: Sender, silent: int | None) -> None:
+        self._sender, self._silent, self._lock = sender, silent, threading.Lock()
+        self.waiting: list[tuple[NewRecord, OnAck]] = []
+
+    def send(self, record: NewRecord, on_ack: OnAck) -> None:
+        with self._lock:
+            if record.partition == self._silent:
+                self.waiting.append((record, on_ack))
+            else:
+                self._sender.send(record, on_ack)
+
+    def answer(self) -> None:
+        with self._lock:
+            self._silent = None
+            for record, on_ack in self.waiting:
+                self._sender.send(record, on_ack)
+
+    def flush(self, timeout_s: float) -> int:
+        return self._sender.flush(timeout_s)
+
+    def close(self) -> None:
+        self._sender.close()
+
+
+class Shop:
+    """Placed orders in a store, a reconciler that owns those of partition 0, and the commands it sends.
+
+    `clock` is that of the log, and moves the pauses; the machine's is `machine_ahead_ms` ahead of it. The stock of `rejected`
+    orders was rejected. Commands of the partition `silent` get no answer at first.
     """
 
     def __init__(
-        self, orders: Sequence[str], says: Callable[[str], Answer], kind: type[Stock] = Stock, machine_ahead_ms: int = 0
+        self,
+        orders: Sequence[str],
+        says: Callable[[str], Answer],
+        kind: type[Stock] = Stock,
+        machine_ahead_ms: int = 0,
+        partitions: int = 1,
+        rejected: Collection[str] = (),
+        silent: int | None = None,
     ) -> None:
-        self.clock, store = Clock(), MemoryStore()
+        self.clock, self.partitions, store = Clock(), partitions, MemoryStore()
         self.log = MemoryLog(self.clock)
-        self.log.ensure_topics(TOPICS.specs(1, 1))
-        desk = Desk(store, 0, 1, TOPICS, bytes(16))
-        for offset, order_id in enumerate(orders):
-            command = order_command(PLACE, order_id, f"cmd_{order_id}")
-            record = Record(TOPICS.commands, 0, offset, PLACED_AT, order_id.encode(), command_codec().encode(command))
-            assert desk.deal(record, Written(bytes(16), 0, 1)) is not None
-        store.write(desk.rows())
+        self.log.ensure_topics(TOPICS.specs(partitions, 1))
+        for partition in range(partitions):
+            desk = Desk(store, partition, partitions, TOPICS, bytes(16))
+            commands = [order_command(PLACE, one, f"cmd_{one}") for one in orders if self.partition_of(one) == partition]
+            commands += [order_command(REJECTED, one, f"no_{one}") for one in rejected if self.partition_of(one) == partition]
+            for offset, command in enumerate(commands):
+                key, value = command.order_id.encode(), command_codec().encode(command)
+                record = Record(TOPICS.commands, partition, offset, PLACED_AT, key, value)
+                assert desk.deal(record, Written(bytes(16), 0, 1)) is not None
+            store.write(desk.rows())
         self.stocks: list[Stock] = []
         self.fatal: list[BaseException] = []
-        sender = self.log.sender("reconciler")
+        self.sender = HalfSender(self.log.sender("reconciler"), silent)
 
         def ports() -> Ports:
             self.stocks.append(kind(says))
@@ -97,13 +139,12 @@ class Shop:
         self.reconciler = Reconciler(
             ports,
             lambda partition: OrderBook(store),
-            lambda order_id: 0,
-            sender,
+            self.partition_of,
+            self.sender,
             TOPICS,
             self.fatal.append,
             LogClock(lambda: self.clock() + machine_ahead_ms, self.clock),
         )
-        self._close = sender.close
 
     def __enter__(self) -> Shop:
         self.reconciler.start()
@@ -112,14 +153,17 @@ class Shop:
 
     def __exit__(self, *_: object) -> None:
         self.reconciler.stop(60)
-        self._close()
+        self.sender.close()
+
+    def partition_of(self, order_id: str) -> int:
+        return partition_for(order_id.encode(), self.partitions)
 
     def sent(self) -> list[OrderCommand]:
-        tp = TopicPartition(TOPICS.commands, 0)
+        tps = {TopicPartition(TOPICS.commands, p): 0 for p in range(self.partitions)}
         reader = self.log.reader("test", eof=True)
-        reader.assign({tp: 0})
+        reader.assign(tps)
         records: list[Record] = []
-        while tp not in reader.reached_end():
+        while len(reader.reached_end()) < self.partitions:
             records += reader.poll(1000, 0.05)
         reader.close()
         return [command_codec().decode(record.value) for record in records]

@@ -14,6 +14,7 @@ from tests.support.sources import Module, module, modules, name_of
 # (`await`, `async with`, `asyncio.to_thread`, `asyncio.gather`) ends there and needs no watcher.
 EXCEPTIONS: dict[tuple[str, str], str] = {
     ("ledger/supervision.py", "Thread"): "the watcher itself",
+    ("api/processes/signals.py", "start_new_thread"): "asks the process to end, which sets events",
     ("ledger/asking.py", "Thread"): "one question; the caller waits for it and raises what it raised",
     ("api/processes/otel.py", "Thread"): "the caller waits for it, a moment; what it could not send is lost, and said so",
     ("ledger/broker/jars.py", "Thread"): "the user of its result waits for it; what it could not confirm is checked again",
@@ -22,7 +23,7 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("ledger/broker/aot_training.py", "Thread"): "whatever ends it ends the process, whose work is only a cache",
     ("projections/feed.py", "Thread"): "the last second of a process that ends: log lines are flushed beside it",
     ("projections/feed.py", "Timer"): "ends the process even if something hangs",
-    ("ledger/broker/fetching.py", "ThreadPoolExecutor"): "the caller waits for its futures, and raises what they raise",
+    ("ledger/broker/fetching.py", "Thread"): "the caller waits for them and raises what one raises, unless the program is to end",
     ("ledger/broker/jars.py", "ThreadPoolExecutor"): "the caller waits for its futures, and raises what they raise",
     ("projections/rebuild.py", "get_context"): "the rebuild watches its processes and raises what they report",
     (

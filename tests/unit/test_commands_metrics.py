@@ -8,6 +8,7 @@ from contextlib import closing
 
 import pytest
 import structlog
+from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from api.processes import commands_metrics
@@ -126,3 +127,24 @@ def test_a_port_in_use_costs_the_process_nothing_else(ledger: Ledger, running: R
         server.stop()
     assert server.url is None
     assert [line["event"] for line in logs if line["log_level"] == "error"] == ["health and metrics are not served"]
+
+
+def has_ipv6() -> bool:
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            return True
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6 loopback")
+@pytest.mark.parametrize("host", ["::1", "::"])
+def test_health_is_served_on_an_ipv6_address(running: Running, host: str) -> None:
+    server = HealthServer("commands", host, 0, CollectorRegistry(), lambda: readiness(running.process))
+    server.start()
+    try:
+        assert server.url is not None
+        assert server.url.startswith(f"http://[{host}]:")
+        assert loopback.get(f"{server.url.replace('[::]', '[::1]')}/live").json() == {"status": "live"}
+    finally:
+        server.stop()

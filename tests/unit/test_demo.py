@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,11 +12,14 @@ from confluent_kafka import KafkaError, KafkaException
 
 from api.cli.demo import calls as demo_calls
 from api.cli.demo import plain_consumer
+from api.cli.demo import run as demo_run
 from api.cli.demo.calls import PATIENCE_S, StepPatience
 from api.cli.demo.inputs import LIVES, NEVER_PAID, cart_of, life_of
 from api.cli.demo.run import ENVIRONMENT
 from api.cli.demo.steps import _finished_with
+from api.cli.terminal import Screen
 from api.settings import Settings
+from ledger.errors import ConfigError
 
 
 def test_only_orders_that_nobody_pays_for_can_expire_while_the_demo_runs() -> None:
@@ -101,3 +107,18 @@ def test_the_consumer_continues_after_passing_errors_and_notes_where_a_partition
     assert reached == {3: 17}
     with pytest.raises(KafkaException):
         plain_consumer._is_event(Failed(KafkaError.OFFSET_OUT_OF_RANGE), reached)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_demo_that_cannot_begin_leaves_a_folder_only_if_asked_to_and_names_it(
+    keep: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    shown = io.StringIO()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        monkeypatch.setattr(demo_run, "free_port", lambda: taken.getsockname()[1])
+        with pytest.raises(ConfigError, match="is in use"):
+            demo_run.run_demo(10, keep, False, Screen(file=shown), Screen(file=shown))
+    kept = [str(folder) for folder in tmp_path.glob("order-ledger-demo-*")]
+    assert shown.getvalue() == "".join(f"All files are kept in {folder}\n" for folder in kept)
+    assert len(kept) == keep

@@ -1,20 +1,25 @@
-"""What `doctor` says about writers nobody holds, about hanging transactions, and about work that was restarted."""
+"""What `doctor` says about writers nobody holds, hanging transactions, restarted work, and others in the place of `serve`."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from api.cli import doctor
+from api.cli import doctor, history
+from api.cli.messages import Preview, run_preview
+from api.cli.terminal import Screen, Terminal
 from api.metrics import Workers
 from api.settings import Settings
 from commands.notifier.message_port import FAILED_TEMPLATES
+from ledger.http_client import HttpClient
 from ledger.log import NewRecord, TopicPartition
 from ledger.memory.log import MemoryLog
 from ledger.supervision import WorkerThread, workers
@@ -142,6 +147,89 @@ def test_the_metrics_of_serve_are_read_with_a_token_and_missed_without() -> None
         first, *others = findings(running.tokens["reader"])
         assert (first, others[-1]) == (ready, ("frozen orders", "ok", "none"))
         assert not {subject for subject, _, _ in others} & {"metrics of serve", "tokens of serve"}
+
+
+def test_no_address_is_shown_with_its_password() -> None:
+    with running_ledger(MemoryLog(), Topics()) as running:
+        token = running.tokens["reader"]
+        address = running.url.replace("http://", f"http://reader:{token}@")
+        registry = doctor._registry(address, "")
+        assert (registry.verdict, registry.result) == ("ok", f"{running.url} has the same schemas under the same ids")
+        assert token not in repr(doctor._api(address, None))
+    assert token not in repr([doctor._registry(address, ""), *doctor._api(address, None)])  # nothing answers
+
+
+@contextmanager
+def answering(answers: dict[str, bytes]) -> Iterator[tuple[str, list[str]]]:
+    """A server that is not the ledger's and answers each path 200; yields its URL and the paths that were asked for."""
+    paths: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            paths.append(self.path)
+            body = answers.get(self.path, answers["/"])
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
+        thread = threading.Thread(target=http.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"http://127.0.0.1:{http.server_port}", paths
+        http.shutdown()
+        thread.join()
+
+
+STRANGE = [b"<html>", b"", b"[]", b'"x"', b"{}", b'{"status": "UP"}', b"\xff"]
+
+
+@pytest.mark.parametrize("body", STRANGE)
+def test_something_else_that_answers_there_is_wrong_in_a_line_and_gets_no_token(body: bytes) -> None:
+    with answering({"/": body}) as (url, paths):
+        (finding,) = doctor._api(url, "secret")
+    assert (finding.verdict, finding.result) == ("wrong", f"{url} is not the ledger's API")
+    assert paths == ["/ready"]
+
+
+@pytest.mark.parametrize("body", [*STRANGE, b'{"data"', b'{"detail": {}}'])
+def test_the_verbs_about_an_order_say_so_as_well(body: bytes) -> None:
+    err = Screen(stderr=True)
+    with answering({"/": body}) as (url, _):
+        for ask in (
+            lambda: history.run_history("ord_x", url, "t", None, False, err),
+            lambda: history.run_diff("ord_x", 1, 2, url, "t", False, err),
+            lambda: run_preview(SETTINGS, ("ord_x", url, "t"), Preview("placed"), Terminal(err, err, False)),
+        ):
+            with pytest.raises(history.ApiError, match=f"^{url} is not the ledger's API$"):
+                ask()
+
+
+@pytest.mark.parametrize(
+    "metrics",
+    [
+        b"<html>{",
+        b"# TYPE ledger_clock_skew_seconds gauge\nledger_clock_skew_seconds 1\n",
+        b"# TYPE ledger_workers_running gauge\nledger_workers_running 1\n",
+        b"ledger_orders_frozen \n",
+    ],
+)
+def test_metrics_that_are_not_those_of_serve_are_wrong_in_a_line(metrics: bytes) -> None:
+    with answering({"/": metrics, "/ready": b'{"status": "ready"}'}) as (url, _):
+        first, second = doctor._api(url, "secret")
+    assert (first.subject, first.verdict) == ("API", "ok")
+    assert (second.subject, second.verdict) == ("metrics of serve", "wrong")
+
+
+@pytest.mark.parametrize(("host", "address"), [("::1", "http://[::1]:8000"), ("::", "http://[::]:8000")])
+def test_an_ipv6_host_is_in_brackets(host: str, address: str, tmp_path: Path) -> None:
+    options = doctor.DoctorOptions(data_dir=tmp_path, info=None, url=None, token=None)
+    url, _ = doctor._address(options, SETTINGS.model_copy(update={"host": host}))
+    assert url == address
+    assert HttpClient(url).base_url == address
 
 
 @pytest.mark.parametrize(

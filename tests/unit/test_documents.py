@@ -299,6 +299,11 @@ def test_the_catalogue_has_every_type_of_event_with_its_detail_and_every_field()
     assert {field for field in fields if f"`{field}`" not in catalogue} == set()
 
 
+def test_the_architecture_counts_the_details_of_an_event() -> None:
+    assert len(set(e.DETAIL_OF.values())) == 12
+    assert "twelve nullable details" in unwrapped(text_of("ARCHITECTURE.md"))
+
+
 # ---- contributing ---------------------------------------------------------------------------------------------------
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,14 @@ from pydantic import SecretStr
 
 from api.processes.companions import Companions
 from api.processes.exposure import check_exposure
+from api.processes.outside import check_outside
 from api.processes.up import Up
 from api.settings import Settings, load_settings
 from ledger.errors import ConfigError
-from ledger.kafka.settings import KafkaSettings
+from ledger.kafka.settings import KafkaSettings, load_kafka_settings
 from ledger.memory.log import MemoryLog
 from ledger.memory.store import MemoryStore
+from ledger.ports import free_port
 
 ENCRYPTED: dict[str, Any] = {
     "payment_gateway_secret_key": SecretStr("sk_live_canary"),
@@ -151,3 +155,58 @@ def test_the_broker_of_up_is_allowed_beside_what_the_shop_allows(tmp_path: Path,
     monkeypatch.setenv("ALLOW_PLAINTEXT", "stock")
     environment = Up(tmp_path, 1, print)._child_environment("127.0.0.1:1", {"hash_key": "k", "tokens": {}})
     assert environment["ALLOW_PLAINTEXT"] == "kafka,stock"
+
+
+# ---- the environment of `up`'s children -----------------------------------------------------------------------------
+
+KEYS: dict[str, Any] = {"hash_key": "k" * 32, "tokens": {}, "webhook_secret": "whsec_x"}
+OPERATIONS = (Path(__file__).parents[2] / "OPERATIONS.md").read_text("utf-8")
+# the lines that set up `commands` and `serve` on a cluster
+DOCUMENTED = dict(
+    word.split("=", 1) for line in re.findall(r"^export (\S+=.*)$", OPERATIONS, re.MULTILINE) for word in line.split()
+)
+
+
+def settings_of_children(up: Up, monkeypatch: pytest.MonkeyPatch) -> tuple[Settings, KafkaSettings]:
+    monkeypatch.setattr(os, "environ", up._child_environment("127.0.0.1:1", KEYS))
+    return load_settings(), load_kafka_settings()
+
+
+@pytest.mark.parametrize("sandboxed", [False, True])
+@pytest.mark.parametrize("written", [str.upper, str.lower])
+def test_up_and_the_demo_start_in_an_environment_for_a_cluster(
+    written: Callable[[str], str], sandboxed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert DOCUMENTED["KAFKA_REPLICATION_FACTOR"] == "3"
+    monkeypatch.chdir(tmp_path)
+    for name, value in (DOCUMENTED | {"LEDGER_TOKENS": '{"tokens": []}', "METRICS_PORT": "1"}).items():
+        monkeypatch.setenv(written(name), value)
+    up = Up(tmp_path, 1, print, sandboxed=sandboxed)
+    chosen, cluster = settings_of_children(up, monkeypatch)
+    check_exposure(chosen, cluster)
+    assert (cluster.bootstrap_servers, cluster.security_protocol, cluster.replication_factor) == ("127.0.0.1:1", "PLAINTEXT", -1)
+    assert (chosen.ledger_tokens, chosen.ledger_tokens_file) == (None, tmp_path / "tokens.json")
+    assert chosen.hash_key() == KEYS["hash_key"].encode()
+    assert chosen.metrics_port == 0
+    assert check_outside(chosen) != sandboxed  # the shop's own services; the demo must not charge anybody
+
+
+def test_the_demo_takes_no_setting_from_around_it_except_how_much_to_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text("ALLOW_PLAINTEXT=nonsense\n")  # the children have another working directory
+    names = [*Settings.model_fields, *(f"kafka_{name}" for name in KafkaSettings.model_fields)]
+    for name in names:
+        monkeypatch.setenv(name, "from around")
+        monkeypatch.setenv(name.upper(), "from around")
+    environment = Up(tmp_path / "data", 1, print, sandboxed=True)._child_environment("127.0.0.1:1", KEYS)
+    assert {name for name, value in environment.items() if value == "from around"} == {"log_level", "LOG_LEVEL"}
+
+
+def test_tokens_in_the_env_file_of_up_are_an_error_that_names_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text('LEDGER_TOKENS={"tokens": []}\n')
+    for stand_ins in (True, False):
+        with pytest.raises(ConfigError, match=r"^LEDGER_TOKENS is set in \.env, but `up` has tokens of its own"):
+            Up(tmp_path / "data", free_port(), print, stand_ins=stand_ins).run(lambda _: None)
+    assert not (tmp_path / "data" / "broker").exists()
+    assert not (tmp_path / "data" / "run" / "up.json").exists()

@@ -182,7 +182,7 @@ def test_a_late_request_arrives_after_its_connection_has_ended_and_after_its_rep
         assert broker.asked == [1, 2, repeated, late]
         await until_async(lambda: proxy.tally.done == Counter({(Api.END_TXN, Fate.LATE): 1}))
 
-    through_a_proxy(story, always(Fate.LATE, delay_s=1.0, most=1))
+    through_a_proxy(story, always(Fate.LATE, delay_s=3.0, most=1))
 
 
 def test_a_fate_that_cannot_happen_any_more_happens_to_a_later_request() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from commands.idempotency import order_id_of
 from ledger import contact_rows as kept_contacts
@@ -161,6 +162,21 @@ def test_an_erasure_is_in_progress_until_its_record_says_that_it_is_done() -> No
         assert fold.contacts.erasures_in_progress() == in_progress
         assert fold.contacts.last_erasure("ad") is None
     assert in_one_go(fold.contacts.keys(b"", 100)) == [], "no contact of anybody"
+
+
+def test_a_record_of_an_earlier_erasure_does_not_end_a_later_one() -> None:
+    first, second = Erasure("ada", NOW, "one"), Erasure("ada", NOW + 1, "two")
+    late = [replace(first, contacts_deleted=5), replace(first, done_at=NOW + 9)]
+    fold = Fold()
+    for erasure in (first, second, *late):
+        fold.take((erasure_key("ada"), encode_erasure(erasure)))
+    assert fold.contacts.last_erasure("ada") == second
+    together = Fold()
+    together.take(*((erasure_key("ada"), encode_erasure(erasure)) for erasure in (first, second, *late)))
+    assert together.contacts.last_erasure("ada") == second
+    assert [kept.erasure for kept in together.contacts.erasures_in_progress()] == [second]
+    fold.take((erasure_key("ada"), encode_erasure(done := replace(second, done_at=NOW + 9))))
+    assert (fold.contacts.last_erasure("ada"), fold.contacts.erasures_in_progress()) == (done, [])
 
 
 @pytest.mark.parametrize("value", [None, b"", b"junk", MARK, ADA])

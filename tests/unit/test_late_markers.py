@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import pytest
 
 from commands.messages import OrderCommand
-from commands.processor import fold_check
 from commands.processor.desk import Desk
-from commands.processor.fold_check import AHEAD_S, BETWEEN_ANSWERS_S, FoldCheck
+from commands.processor.fold_check import FoldCheck
+from ledger import log_identity
 from ledger.errors import Discard, Hole, LogUnavailable
 from ledger.log import NewRecord, TopicPartition
+from ledger.log_identity import AHEAD_S, BETWEEN_ANSWERS_S
 from ledger.memory.log import MemoryLog
 from ledger.memory.store import MemoryStore
 from tests.support.one_log import TOPICS, Ledger, Running, assert_log_is_whole, places
@@ -100,7 +101,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(fold_check, "time", clock)
+    monkeypatch.setattr(log_identity, "time", clock)
     return clock
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from api.processes import child
 from api.processes.child import Child
 
 
@@ -51,4 +52,15 @@ def test_a_process_of_another_ledger_that_got_the_pid_later_is_left_alone(
     os.utime(file, (time.time() - 3600, time.time() - 3600))
     Child("commands", ["commands"], {}, tmp_path).end_leftover()
     assert living.poll() is None
+    assert not file.exists()
+
+
+def test_a_child_that_ends_before_it_is_ended_is_no_error(
+    tmp_path: Path, living: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, leftover = pid_file(tmp_path, living.pid), psutil.Process(living.pid)
+    monkeypatch.setattr(child, "_living", lambda *_: leftover)
+    living.kill()
+    living.wait()
+    Child("commands", ["commands"], {}, tmp_path).end_leftover()
     assert not file.exists()

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from commands.processor.process import EXIT_FAILED
-from ledger.errors import NotThisLog
+from ledger.errors import Gap, NotThisLog
 from ledger.log import TopicPartition
 from tests.support.changed_logs import (
     CONTINUES,
@@ -118,6 +118,34 @@ def test_mirrored_commands_of_which_the_first_have_expired_are_no_gap(ledger: Le
     assert (running.codes, running.refused) == ([0], [])
 
 
+def test_mirrored_commands_that_have_all_expired_are_a_gap_that_says_that_they_may_be_a_mirror(ledger: Ledger) -> None:
+    live(ledger)
+    tps = [TopicPartition(TOPICS.commands, p) for p in range(PARTITIONS)]
+    before = ledger.log.topic_id(TOPICS.commands)
+    mirrored(ledger)
+    for tp, end in ledger.log.ends(tps).items():
+        ledger.log.truncate(tp, end)
+    running = ledger.start()
+    running.thread.join(PATIENCE_S)
+    assert running.codes == [EXIT_FAILED]
+    assert f"mirror with the same offsets of the one with the id {before.hex()}" in str(running.process._fatal)
+
+
+def test_commands_that_are_gone_after_a_restore_are_a_gap(ledger: Ledger) -> None:
+    """Its last events name offsets of commands that the new topic has not reached, which were waited for in vain."""
+    live(ledger)
+    restored(ledger)
+    for n in range(12):
+        ledger.send(place(f"unheard{n}"))
+    for p in range(PARTITIONS):
+        tp = TopicPartition(TOPICS.commands, p)
+        ledger.log.truncate(tp, ledger.log.ends([tp])[tp])
+    running = ledger.start()
+    running.thread.join(PATIENCE_S)
+    assert running.codes == [EXIT_FAILED]
+    assert isinstance(running.process._fatal, Gap)
+
+
 def test_commands_that_are_gone_without_an_outcome_are_a_gap_that_says_what_to_do(ledger: Ledger) -> None:
     live(ledger)
     for n in range(40):
@@ -130,3 +158,4 @@ def test_commands_that_are_gone_without_an_outcome_are_a_gap_that_says_what_to_d
     assert running.codes == [EXIT_FAILED]
     assert running.process._fatal is not None
     assert "order-ledger accept-gap" in str(running.process._fatal)
+    assert "mirror" not in str(running.process._fatal)

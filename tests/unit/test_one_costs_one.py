@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 import structlog
 
-from commands.messages import RecordStock
+from commands.messages import RecordStock, command_codec
 from commands.reconciler import loop as reconciler
 from commands.reconciler.answers import Answer, Done, Unknown
 from ledger import events as e
 from ledger.events import Line
+from ledger.partitioner import partition_for
 from tests.support.order_commands import WINDOW_MS
 from tests.support.small_shop import RESERVED, Shop, Stock
 
@@ -109,3 +110,24 @@ def test_a_port_that_hangs_holds_up_no_other_orders_and_keeps_its_own_in_memory_
         shop.until(lambda: len({c.order_id for c in shop.sent() if c.operation == "ExpireOrder"}) == len(orders))
         hanging.set()
         shop.until(lambda: len({c.order_id for c in shop.sent() if c.record_stock}) == len(orders))
+
+
+def test_a_partition_without_answers_holds_up_no_other_orders_while_the_clock_is_uncertain() -> None:
+    """A hundred orders of one partition seem due; the first is asked about, and the others have no place at the port."""
+    names = [f"ord_{n}" for n in range(300)]
+    silent = [name for name in names if partition_for(name.encode(), 2) == 0][:100]
+    rejected = next(name for name in names if partition_for(name.encode(), 2) == 1)
+    two: dict[str, Any] = {"partitions": 2, "rejected": [rejected], "silent": 0}
+    with Shop([*silent, rejected], lambda _: RESERVED, machine_ahead_ms=2 * HOUR_MS, **two) as shop:
+
+        def expiries() -> list[str]:
+            waiting = [command_codec().decode(record.value) for record, _ in shop.sender.waiting]
+            return [command.order_id for command in waiting if command.operation == "ExpireOrder"]
+
+        shop.until(expiries)
+        shop.reconciler.own([1])
+        shop.until(lambda: (rejected, "CancelOrder") in [(c.order_id, c.operation) for c in shop.sent()])
+        assert len(expiries()) == 1
+        shop.sender.answer()
+        shop.clock.now_ms += WINDOW_MS
+        shop.until(lambda: {c.order_id for c in shop.sent() if c.operation == "ExpireOrder"} >= set(silent))

@@ -23,9 +23,11 @@ from jsonschema.validators import validator_for
 from pydantic_settings import BaseSettings
 
 from api.processes.exposure import check_exposure
+from api.processes.replicas import check_replicas
 from api.settings import Settings
 from ledger.errors import ConfigError
 from ledger.kafka.settings import KafkaSettings
+from ledger.memory.log import MemoryLog
 from tests.support.published_schemas import published_schema
 
 ROOT = Path(__file__).parents[2]
@@ -180,6 +182,24 @@ def test_the_kafka_of_compose_is_allowed_by_name(
         check_exposure(Settings(), KafkaSettings())
 
 
+def test_a_copy_of_env_example_with_the_required_lines_set_starts_on_the_one_broker_of_compose(
+    compose: dict[str, Any], no_settings: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The head of the compose file says to copy it. An `environment` wins over an `env_file`, and is interpolated from `.env`."""
+    copied = example() | {"LEDGER_HASH_KEY": "k" * 32, "LEDGER_TOKENS_FILE": "tokens.json"}
+    for service in ours(compose).values():
+        assert [file["path"] for file in service["env_file"]] == [".env"]
+        own = {name: interpolated(str(value), copied) for name, value in service["environment"].items()}
+        for name, value in (image_environment() | copied | own).items():
+            if name in SETTING_NAMES:
+                monkeypatch.setenv(name, value)
+        settings, log = Settings(), MemoryLog()
+        log.ensure_topics(settings.topics.specs(1, 1))
+        assert settings.app_env == "production"
+        check_exposure(settings, KafkaSettings())
+        assert check_replicas(log, settings, threading.Event())
+
+
 def test_each_long_running_service_has_a_place_name_and_a_volume_of_its_own(compose: dict[str, Any]) -> None:
     services = {name: service for name, service in ours(compose).items() if service["restart"] == "unless-stopped"}
     assert set(services) == {"commands", "serve"}
@@ -313,7 +333,10 @@ def test_the_images_health_check_asks_whether_serve_is_ready(status: int, code: 
     command = json.loads(check.split("CMD ", 1)[1])
     assert command[0] == "python"
     with answering(status) as (port, paths):
-        environment = {**os.environ, "PORT": str(port)}
+        # `docker` passes the proxies of its configuration on; none of them reaches this machine's loopback
+        proxies = dict.fromkeys(("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"), "http://127.0.0.1:9")
+        around = {name: value for name, value in os.environ.items() if name.upper() != "NO_PROXY"}
+        environment = around | proxies | {"PORT": str(port)}
         done = subprocess.run([sys.executable, *command[1:]], env=environment, capture_output=True, check=False)
     assert done.returncode == code
     assert paths == ["/ready"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ledger.patience import AT_MOST_S, SLOW_AFTER_S, STILL_S, Patience, cpu_of, sizes_of
+from ledger.patience import AT_MOST_S, SLOW_AFTER_S, STILL_S, Patience, changed_ns, cpu_of, sizes_of
 
 
 class Clock:
@@ -63,3 +63,12 @@ def test_signs_of_progress_are_whole_seconds_of_cpu_and_sizes(tmp_path: Path) ->
     assert abs(cpu_of([os.getpid(), 2**22 + 1]) - (used.user + used.system)) <= 2  # a process that has ended counts nothing
     (tmp_path / "log").write_bytes(b"12345")
     assert sizes_of([tmp_path / "log", tmp_path / "none"]) == (5, 0)
+    assert changed_ns(tmp_path / "log") == (tmp_path / "log").stat().st_mtime_ns
+    assert changed_ns(tmp_path / "none") == 0
+
+
+def test_a_file_that_vanishes_between_two_calls_is_one_that_does_not_exist(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "exists", lambda _: True)  # as it was a moment before
+    assert (sizes_of([tmp_path / "log"]), changed_ns(tmp_path / "log")) == ((0,), 0)

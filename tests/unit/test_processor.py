@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -11,9 +12,11 @@ from typing import Any
 
 import pytest
 
+from api.processes.commands_metrics import readiness
 from commands.messages import OrderCommand
 from commands.processor.process import EXIT_FAILED, to_follow
-from ledger.log import TopicPartition
+from ledger.log import Reader, Record, TopicPartition
+from ledger.memory.log import MemoryLog
 from ledger.transitions import Code
 from tests.support.one_log import PARTITIONS, TOPICS, WRITERS, Ledger, assert_log_is_whole, cancel, place
 from tests.support.patience import PATIENCE_S
@@ -205,6 +208,85 @@ def test_a_writer_that_was_not_followed_is_folded_when_it_is_taken(ledger: Ledge
     assert_log_is_whole(ledger, {c.command_id for c in sent + more})
 
 
+class SlowLog:
+    """A log as one process sees it: who follows it gets nothing until `folds`. `asked`: how often it was asked who holds what."""
+
+    def __init__(self, log: MemoryLog) -> None:
+        self._log, self.folds, self.asked = log, threading.Event(), 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._log, name)
+
+    def unheld(self, topic: str, group: str) -> list[int]:
+        self.asked += 1
+        return self._log.unheld(topic, group)
+
+    def reader(self, name: str, **how: Any) -> Reader:
+        reader = self._log.reader(name, **how)
+        return SlowReader(reader, self.folds) if name.startswith("follow") else reader  # type: ignore[return-value]
+
+
+class SlowReader:
+    def __init__(self, reader: Reader, folds: threading.Event) -> None:
+        self._reader, self._folds = reader, folds
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reader, name)
+
+    def poll(self, most: int, timeout_s: float) -> list[Record]:
+        return self._reader.poll(most, timeout_s) if self._folds.wait(timeout_s) else []
+
+
+def lose_stores(ledger: Ledger, instance: str) -> None:
+    """As by an upgrade that changes their version."""
+    for name in [name for name in ledger.stores if name.startswith(f"{instance}/")]:
+        del ledger.stores[name]
+
+
+def test_a_process_that_must_fold_the_whole_log_leaves_the_writers_to_others_meanwhile(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("commands.processor.process.FAR_BEHIND", 5)
+    monkeypatch.setattr("commands.processor.process.FOLD_CHECK_S", 0.02)
+    first, second = ledger.start("one"), ledger.start("two")
+    ledger.wait_for(lambda: len(first.process.ready_writers) == len(second.process.ready_writers) == 1)
+    sent = [place(f"k{i}") for i in range(30)]
+    for command in sent:
+        ledger.send(command)
+    ledger.wait_for(lambda: len(ledger.events()) == len(sent))
+    ledger.stop(first)
+    ledger.wait_for(lambda: second.process.ready_writers == [0, 1])
+    lose_stores(ledger, "one")
+    slow = SlowLog(ledger.log)
+    for wanted in (3, 6):  # the first one is stopped meanwhile
+        again = ledger.start("one", slow)  # type: ignore[arg-type]
+        ledger.wait_for(lambda wanted=wanted: slow.asked >= wanted)  # type: ignore[misc]
+        assert second.process.ready_writers == [0, 1]
+        assert readiness(again.process) == (False, {"log": "ok", "owned": "none", "writers": "ok", "fold": "behind"})
+        if wanted == 3:
+            ledger.stop(again)
+            assert again.codes == [0]
+    slow.folds.set()
+    ledger.wait_for(lambda: len(again.process.ready_writers) == len(second.process.ready_writers) == 1)
+    assert readiness(again.process)[0]
+    ledger.send(place("more"))
+    ledger.wait_for(lambda: len(ledger.events()) == len(sent) + 1)
+    assert_log_is_whole(ledger, {c.command_id for c in [*sent, place("more")]})
+
+
+def test_a_process_without_a_fold_takes_writers_that_nobody_holds(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("commands.processor.process.FAR_BEHIND", 5)
+    first = ledger.start("one")
+    sent = [place(f"k{i}") for i in range(30)]
+    for command in sent:
+        ledger.send(command)
+    ledger.wait_for(lambda: len(ledger.events()) == len(sent))
+    ledger.stop(first)
+    lose_stores(ledger, "one")
+    again = ledger.start("one", SlowLog(ledger.log))  # type: ignore[arg-type]
+    ledger.wait_for(lambda: sorted(again.process.ready_writers) == [0, 1])
+
+
 def test_a_writer_that_the_group_forgot_is_noticed_and_taken_again(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("commands.processor.process.UNHELD_EVERY_S", 0.05)
     running = ledger.start()
@@ -216,6 +298,23 @@ def test_a_writer_that_the_group_forgot_is_noticed_and_taken_again(ledger: Ledge
         ledger.send(command)
     ledger.wait_for(lambda: len(ledger.events()) == 10)
     assert_log_is_whole(ledger, {c.command_id for c in sent})
+
+
+def test_a_process_that_lost_its_last_writer_follows_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It used to follow only those that it had followed before, and nobody was the hot standby for the others."""
+    monkeypatch.setattr("commands.processor.process.UNHELD_EVERY_S", 10 * PATIENCE_S)
+    ledger = Ledger(TOPICS.specs(PARTITIONS, PARTITIONS))
+    first, second = ledger.start("one"), ledger.start("two")
+    try:
+        ledger.wait_for(lambda: len(first.process.ready_writers) == len(second.process.ready_writers) == 2)
+        assert len(second.process.status()["followed_writers"]) == 3
+        for writer in second.process.ready_writers:
+            ledger.log.orphan("app", writer)
+            ledger.wait_for(lambda writer=writer: writer not in second.process.ready_writers)  # type: ignore[misc]
+        ledger.wait_for(lambda: second.process.status()["followed_writers"] == list(range(PARTITIONS)))
+    finally:
+        ledger.stop(second)
+        ledger.stop(first)
 
 
 def test_a_process_started_while_the_log_is_unreachable_waits_for_it(ledger: Ledger) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from threading import Event
+from types import SimpleNamespace
 
 import pytest
 
+from commands.notifier.message_port import OutMessage
 from commands.notifier.resuming import mark_of, note_of, resume_at
 from ledger import log_identity
 from ledger.errors import NotThisLog
-from ledger.log import TopicPartition
+from ledger.log import NewRecord, TopicPartition
 from ledger.log_identity import EndWatch, Mark, judge, topic_ids
 from ledger.memory.log import MemoryLog
 from ledger.memory.store import MemoryStore
@@ -39,6 +41,9 @@ from tests.support.changed_logs import (
     send,
 )
 from tests.support.one_log import PARTITIONS, TOPICS, WRITERS, Ledger, place
+from tests.support.patience import PATIENCE_S, until
+from tests.support.post import Post
+from tests.support.post import running as notifying
 
 ADVICE = r"TOPIC_PREFIX.*restore it whole.*order-ledger adopt-log"
 
@@ -217,6 +222,43 @@ def test_notifier_positions_follow_their_records_and_are_at_the_end_of_another_l
     assert resumed() == {tp: Mark(end, log_id, b"") for tp, end in ledger.log.ends(marks).items()}
 
 
+class Door:
+    """Sends e-mail by noting it."""
+
+    channel = "email"
+
+    def __init__(self) -> None:
+        self.subjects: list[str] = []
+
+    def send(self, message: OutMessage) -> None:
+        self.subjects.append(message.subject)
+
+    def kept(self) -> Collection[str]:
+        return ()
+
+    def forget(self, order_ids: Collection[str]) -> None:
+        pass
+
+
+def test_a_notifier_that_resumed_at_the_end_of_another_log_announces_everything_since() -> None:
+    """It used to note that end with its next message only, and a restart resumed at the end again."""
+    log, topics, door = MemoryLog(), Topics(), Door()
+    post = Post(log, topics, "smtp://127.0.0.1:1")
+    with notifying(post, doors={"email": door}):
+        post.placed("ord_1")
+        until(lambda: door.subjects)
+        until(post.at_end)
+    log.recreate(topics.events)
+    post.placed("ord_2")
+    with notifying(post, doors={"email": door}):
+        pass
+    post.placed("ord_3")
+    with notifying(post, doors={"email": door}):
+        until(lambda: len(door.subjects) == 2)
+    post.close()
+    assert ["ord_1" in door.subjects[0], "ord_3" in door.subjects[1]] == [True, True]
+
+
 @pytest.mark.parametrize("note", ["", "x", "zz zz", "00", "0102 0"])
 def test_a_note_that_cannot_be_read_is_none(note: str) -> None:
     mark = mark_of(7, note)
@@ -246,18 +288,67 @@ def test_a_read_beyond_the_end_of_the_log_ends(ledger: Ledger) -> None:
     reader.close()
 
 
-def test_an_end_that_still_moves_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time of `ledger.log_identity`, which the test moves."""
     now = [0.0]
-    monkeypatch.setattr(log_identity.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(log_identity, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    return now
+
+
+def test_an_end_that_still_moves_is_waited_for(now: list[float]) -> None:
     tp, watch = TopicPartition("t", 0), EndWatch()
+
+    def answers_for(seconds: float, end: int, wanted: dict[TopicPartition, int]) -> None:
+        ends_at = now[0] + seconds
+        while now[0] < ends_at:
+            now[0] += 1.0
+            watch.check({tp: end}, wanted, 0.0)
+
     for end in range(20):
-        now[0] += 50.0
-        watch.check({tp: end}, {tp: 100})
-    watch.check({tp: 19}, {})  # not wanted any more
-    watch.check({tp: 19}, {tp: 100})
-    now[0] += 61.0
+        answers_for(50.0, end, {tp: 100})
+    answers_for(1.0, 19, {})  # not wanted any more
+    answers_for(50.0, 19, {tp: 100})
     with pytest.raises(NotThisLog):
-        watch.check({tp: 19}, {tp: 100})
+        answers_for(15.0, 19, {tp: 100})
+
+
+def test_a_reader_without_answers_is_no_evidence_that_the_log_ends_there(now: list[float]) -> None:
+    """The broker left for an hour, or this process was suspended for one: both while too low an end was known."""
+    tp, watch = TopicPartition("t", 0), EndWatch()
+    watch.check({tp: 90}, {tp: 100}, 0.0)
+    for silent_s in range(3, 3600):
+        now[0] += 1.0
+        watch.check({tp: 90}, {tp: 100}, silent_s + 0.5)
+    now[0] += 3600.0
+    watch.check({tp: 90}, {tp: 100}, 0.0)
+    for _ in range(12):
+        now[0] += 4.5
+        watch.check({tp: 90}, {tp: 100}, 0.0)
+    now[0] += 4.5
+    with pytest.raises(NotThisLog):
+        watch.check({tp: 90}, {tp: 100}, 0.0)
+
+
+def test_an_outage_between_two_low_ends_is_no_evidence_that_the_log_is_another_one(
+    now: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, tp = MemoryLog(), TopicPartition(TOPICS.events, 0)
+    log.ensure_topics(TOPICS.specs(PARTITIONS, WRITERS))
+    writer = log.writer("w")
+    writer.start(PATIENCE_S)
+    writer.transact([NewRecord(*tp, b"k", b"v")])
+    ids, true_ends, answers = topic_ids(log, FOLDED), log.ends, iter((0.0, 70.0))
+
+    def ends(partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        silent_s = next(answers, None)
+        now[0] += silent_s or 0.0
+        return true_ends(partitions) if silent_s is None else dict.fromkeys(partitions, 0)
+
+    monkeypatch.setattr(log_identity, "PAUSE_S", 0.0)
+    monkeypatch.setattr(log, "ends", ends)
+    judged = judge(log, {tp: Mark(1, ids[tp.topic], link_of(b"v"))}, ids, TOPICS)
+    assert judged[tp].verdict == "same"
 
 
 def test_a_partition_that_was_never_folded_fits_every_log() -> None:

@@ -10,6 +10,7 @@ import psutil
 import pytest
 from typer.testing import CliRunner
 
+from api.cli.options import api_of
 from api.cli.verbs import app
 from api.processes.running import (
     ROLES,
@@ -58,6 +59,25 @@ def test_files_of_a_dead_up_are_ignored(tmp_path: Path, left: str) -> None:
     shown = CliRunner().invoke(app, ["history", "ord_x", "--data-dir", str(tmp_path)])
     assert shown.exit_code == 2
     assert "no ledger is running" in shown.output
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("history", "ord_x"), ("diff", "ord_x", "1", "2"), ("messages", "preview", "ord_x"), ("import-orders", "f.jsonl")],
+)
+def test_the_token_of_a_living_up_is_for_its_own_api_only(
+    arguments: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "f.jsonl").write_text("{}\n")
+    write(tmp_path, **this_process())
+    for url in (INFO["url"], f"{INFO['url']}/", None):
+        assert api_of(tmp_path, url, None) == (url or INFO["url"], "t")
+    for url in ("http://other.example", "http://127.0.0.1:10", f"{INFO['url']}.example"):
+        shown = CliRunner().invoke(app, [*arguments, "--data-dir", str(tmp_path), "--url", url])
+        assert shown.exit_code == 2
+        assert f"is only for {INFO['url']}: pass --token" in shown.output
+        assert api_of(tmp_path, url, "mine") == (url, "mine")
 
 
 KEYS: dict[str, Any] = {"hash_key": "0" * 64, "tokens": dict.fromkeys(ROLES, "t"), "webhook_secret": "whsec_x"}

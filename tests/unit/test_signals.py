@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from api.processes.signals import on_stop_signals, restore
+from tests.support.patience import PATIENCE_S
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 
@@ -55,3 +59,30 @@ def test_with_nohup_a_closed_terminal_stays_ignored() -> None:
     for asked in ("stopper()", "hang_up_is_terminate()", "restore(on_stop_signals(print))"):
         command = ["sh", "-c", "trap '' HUP; exec \"$@\"", "sh", sys.executable, "-c", source.format(asked)]
         assert subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout == "SIG_IGN\n"
+
+
+ANYWHERE = """
+import os, signal
+from api.processes.signals import stopper
+stopping = stopper()
+with stopping._cond:  # as in `wait`, where the main thread spends its time
+    os.kill(os.getpid(), signal.SIGTERM)
+print(stopping.wait(60))
+"""
+
+
+def test_a_signal_stops_a_process_wherever_it_interrupts_it() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", ANYWHERE], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S, check=True
+    )
+    assert done.stdout == "True\n"
+
+
+def test_without_a_thread_a_stop_has_happened_by_the_next_line() -> None:
+    stops: list[str] = []
+    before = on_stop_signals(lambda: stops.append("stop"), in_thread=False)
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stops == ["stop"]
+    finally:
+        restore(before)

@@ -6,7 +6,7 @@ import iso4217
 import pytest
 
 from commands.reconciler.stripe_amounts import NotPayable, from_stripe, to_stripe
-from ledger.currencies import digits
+from ledger.currencies import digits, payable_step
 
 
 @pytest.mark.parametrize(
@@ -48,3 +48,20 @@ def test_every_currency_goes_both_ways() -> None:
 )
 def test_digits_are_those_of_iso_4217(code: str, expected: int | None) -> None:
     assert digits(code) == expected
+
+
+def test_the_ledger_knows_the_steps_in_which_stripe_takes_each_currency() -> None:
+    def takes(amount_minor: int, currency: str) -> bool:
+        try:
+            to_stripe(amount_minor, currency)
+        except NotPayable:
+            return False
+        return True
+
+    for known in iso4217.Currency:
+        if digits(known.code) is not None:
+            least = next(step for step in (1, 10, 100) if takes(step, known.code))
+            assert payable_step(known.code) == least, known.code
+            assert takes(7 * least, known.code)
+    assert {payable_step(code) for code in ("EUR", "ISK", "JPY", "CLF")} == {1}
+    assert (payable_step("KWD"), payable_step("MGA")) == (10, 100)

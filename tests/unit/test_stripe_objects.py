@@ -12,7 +12,7 @@ import pytest
 from commands.messages import RecordPayment, command_codec
 from commands.reconciler.answers import Fact, command_of
 from commands.reconciler.payment_port import InvalidSignature, NotForUs
-from commands.reconciler.stripe_facts import Intent, StripeDispute, StripeRefund, facts_of, hint_in, read, state_of
+from commands.reconciler.stripe_facts import Intent, StripeDispute, StripeRefund, facts_of, hint_in, payment_in, read, state_of
 from commands.reconciler.stripe_webhook import read_event, sign
 from tests.support.stripe_objects import CHARGE, DISPUTE, INTENT, NOW, REFUND, SECRET, mutated
 
@@ -57,7 +57,8 @@ def test_twenty_thousand_mutated_objects_are_facts_or_invalid() -> None:
 def test_fields_that_stripes_own_types_call_nullable_stop_no_read() -> None:
     bare = {"id": "re_9", "status": None, "amount": 2200, "payment_intent": {"id": "pi_1"}, "metadata": None}
     refund = read(bare, StripeRefund)
-    assert refund.payment_ref == "pi_1"
+    assert payment_in(bare) == payment_in(bare | {"payment_intent": "pi_1", "amount": "x"}) == "pi_1"
+    assert payment_in(bare | {"payment_intent": None}) is payment_in(bare | {"payment_intent": 7}) is payment_in({}) is None
     intent = read(INTENT | {"metadata": {"order": "ord_1", "attempt": "1"}, "latest_charge": None}, Intent)
     assert [type(f).__name__ for f in facts_of(intent, [refund])] == ["RecordPayment", "RecordRefund"]
     assert facts_of(read(INTENT | {"metadata": None}, Intent)) == ()

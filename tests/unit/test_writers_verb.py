@@ -72,6 +72,16 @@ def test_an_interrupted_change_is_completed(ledger: Ledger) -> None:
         writer.transact([NewRecord(TOPICS.events, 0, b"k", b"v")])
 
 
+def test_an_interrupted_change_to_fewer_writers_fences_those_that_are_no_more(ledger: Ledger) -> None:
+    last = ledger.log.writer(f"app-{PARTITIONS - 1}")
+    last.start(PATIENCE_S)
+    spec = next(spec for spec in TOPICS.specs(PARTITIONS, 1) if spec.name == TOPICS.writers)
+    ledger.log.replace_topic(spec)  # and killed there
+    change(ledger.log, TOPICS, "app", current(ledger.log, TOPICS), 1)
+    with pytest.raises(LogError):
+        last.transact([NewRecord(TOPICS.events, 0, b"k", b"v")])
+
+
 def test_it_is_refused_while_a_process_holds_a_writer(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writers, "HELD_S", 0.0)
     running = ledger.start()

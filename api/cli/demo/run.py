@@ -50,13 +50,18 @@ ENVIRONMENT = {
 def run_demo(orders: int, keep: bool, as_json: bool, out: Screen, err: Screen, check: JarCheck | None = None) -> int:
     """Run it. Returns 0, 1 if something was not as promised, 130 if interrupted. Raises `BrokerError`, `ConfigError`."""
     folder = Path(tempfile.mkdtemp(prefix="order-ledger-demo-"))
-    demo = Demo(folder, orders, err, check)
     try:
+        demo = Demo(folder, orders, err, check)
         interrupted = demo.run()
-    finally:
-        failed = not (demo.passed or demo.interrupted)
-        if not (keep or failed):
+    except BaseException:
+        if keep or any(folder.glob("log/*")):
+            err.print(f"All files are kept in {folder}")
+        else:  # nothing has begun
             shutil.rmtree(folder, ignore_errors=True)
+        raise
+    failed = not (demo.passed or interrupted)
+    if not (keep or failed):
+        shutil.rmtree(folder, ignore_errors=True)
     if as_json:
         write_json(demo.report())
     elif not interrupted:
@@ -85,8 +90,9 @@ class Demo:
         self._machine = Up(folder, free_port(), self._show_line, ENVIRONMENT, sandboxed=True, train=False, check=check)
         self._ended: list[str] = []
         self._worker: threading.Thread | None = None
+        self._reader: subprocess.Popen[bytes] | None = None
         self._checked_at: float | None = None
-        self._done = self.interrupted = False
+        self._done = self._ending = self.interrupted = False
 
     @property
     def passed(self) -> bool:
@@ -118,6 +124,7 @@ class Demo:
 
                 self._machine.run(ready, starting.update)
         finally:
+            self._end_reader()
             if self._worker is not None:
                 self._worker.join()
             restore(before)
@@ -126,6 +133,12 @@ class Demo:
             self.seconds["to stop everything"] = ended - self._checked_at
         self.seconds["in all"] = ended - self.began
         return self.interrupted
+
+    def _end_reader(self) -> None:
+        """End the independent consumer, if it still runs: without a broker it would wait for its whole patience."""
+        self._ending = True  # first: the worker may be about to start it
+        if self._reader is not None:
+            self._reader.kill()
 
     def _show_line(self, line: str) -> None:
         if "restarting it" in line:  # otherwise it is about a slow machine, which breaks no promise
@@ -146,7 +159,10 @@ class Demo:
     def _do(self, info: dict[str, Any], progress: StepProgress) -> None:
         topics = Topics(ENVIRONMENT["TOPIC_PREFIX"])
         with start_consumer(info, topics.events) as consumer:
+            self._reader = consumer
             try:
+                if self._ending:
+                    raise RuntimeError("everything was stopped before the first step")
                 self.steps = Steps(self._orders, info, progress.advance)
                 began = time.monotonic()
                 asyncio.run(self.steps.run())
