@@ -218,7 +218,7 @@ def run_import_log(kafka: KafkaSettings, settings: Settings, path: Path, check_o
         event_log = doors.open_log(stopping)
         event_log.ensure_topics(topics.specs(header.partitions, settings.writers))
         names = [topics.events, topics.refusals, topics.commands]
-        refuse_used(event_log, topics, settings.ledger_id, header.partitions, names)
+        refuse_filled(event_log, topics, settings.ledger_id, header.partitions, names)
         with closing(Control(event_log, topics)) as control:  # before the records that are written with them
             control.write(schema_record(schema) for schema in later_schemas(header))
         bar.phase("writing")
@@ -286,9 +286,9 @@ def _new_record(entry: Entry, topics: Topics) -> NewRecord:
     return NewRecord(topic, entry.partition, entry.key, entry.value, entry.timestamp_ms, entry.headers)
 
 
-def refuse_used(event_log: EventLog, topics: Topics, ledger_id: str, partitions: int, names: Iterable[str]) -> None:
-    """Raises `NotEmpty` if one of the topics `names` has a record, or the ledger another number of partitions; `ConfigError` while a
-    node runs on it. Then fences all writers: one that was ready on the empty topics must fold before it decides.
+def refuse_filled(event_log: EventLog, topics: Topics, ledger_id: str, partitions: int, names: Iterable[str]) -> None:
+    """Raises `NotEmpty` if one of the topics `names` has a record, or the ledger another number of partitions; `ConfigError`
+    while a node runs on it. Then fences all writers: one that was ready on the empty topics must fold before it decides.
     """
     with closing(Control(event_log, topics)) as control:
         if running := control.read_now(View()).names_of_live():

@@ -31,7 +31,9 @@ def refuse_used(event_log: EventLog, settings: Settings, partitions: int) -> Non
     if settings.writers > partitions:
         raise ConfigError(f"WRITERS is {settings.writers}, the backup has {partitions} partitions: set it to at most that")
     event_log.ensure_topics(topics.specs(partitions, settings.writers))
-    refuse_filled(event_log, topics, partitions, [topics.events, topics.refusals, topics.commands, topics.contacts])
+    refuse_filled(
+        event_log, topics, settings.ledger_id, partitions, [topics.events, topics.refusals, topics.commands, topics.contacts]
+    )
 
 
 def restore(event_log: EventLog, settings: Settings, proof: Proof, proven: Proven, stopping: threading.Event) -> None:
