@@ -15,7 +15,7 @@ from tests.support.patience import PATIENCE_S
 def fetch(coordinate: str, sha256: str, repository: Path) -> Path:
     """Download the jar of `coordinate` into `repository` and return its path. Raises `AssertionError` on another SHA-256."""
     repositories = {"central": MAVEN_CENTRAL_URL} | GlobalSettings.load().repositories
-    maven = MavenContext(repo_cache=repository, remote_repos=repositories, timeout=PATIENCE_S)
+    maven = MavenContext(repo_cache=repository, remote_repos=repositories, timeout=int(PATIENCE_S))
     path = Path(maven.create_dependency(coordinate).artifact.resolve())
     assert hashlib.sha256(path.read_bytes()).hexdigest() == sha256, coordinate
     return path
