@@ -41,7 +41,8 @@ from mode.supervisors import CrashingSupervisor
 from ledger.event_loop import new_event_loop
 from ledger.faults import named
 from ledger.log import EventLog
-from projections.feed import EXIT_FAILED, Chunk, Feed, Folder, FoldStatus, end_in
+from projections.fail_stop import EXIT_FAILED, end_in
+from projections.feed import Chunk, Feed, Folder, FoldStatus
 from projections.watchdog import Watchdog
 
 log = structlog.get_logger(__name__)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import os
-import sys
 import threading
 import time
 from collections import deque
@@ -21,10 +18,10 @@ from ledger.errors import LedgerError
 from ledger.faults import named
 from ledger.log import EventLog, Reader, Record, TopicPartition
 from ledger.supervision import WorkerThread
+from projections.fail_stop import end_in
 
 log = structlog.get_logger(__name__)
 
-EXIT_FAILED = 70  # EX_SOFTWARE: the projection failed, or stopping took too long
 POLL_S = 0.2  # longest wait for a record; also how late the reader thread notices a stop
 SILENT_S = 3.0  # after that, the log counts as unreachable
 Place = tuple[str, int]  # topic, partition: equal to and hashed like TopicPartition, cheaper to make once per record
@@ -334,8 +331,8 @@ class Feed:
 
     def _read(self) -> None:
         """Runs until the process ends, or ends it: see `reposition`."""
-        traced = tracing.tracer() is not None
-        with closing(self._log.reader(self._name, eof=True, max_wait_ms=self._max_wait_ms, headers=traced)) as reader:
+        reader = self._log.reader(self._name, eof=True, max_wait_ms=self._max_wait_ms, headers=tracing.tracer() is not None)
+        with closing(reader):
             self._pump(reader)
 
     def _pump(self, reader: Reader) -> None:
@@ -378,25 +375,3 @@ class Feed:
             if epoch == self._epoch and self._outstanding == 0:
                 self._reached = reached  # nothing is in progress: the ends reached by the reader are folded
                 self.idle_polls += 1
-
-
-def end_in(grace_s: float) -> threading.Timer:
-    """End the process with `EXIT_FAILED` after `grace_s`, even if something hangs, unless the timer is cancelled."""
-    timer = threading.Timer(grace_s, leave)
-    timer.daemon = True
-    timer.start()
-    return timer
-
-
-def leave() -> None:
-    """End the process immediately with `EXIT_FAILED`, after at most a second to write log lines."""
-    flush = threading.Thread(target=_flush, daemon=True)  # may wait for ever on a lock or a full pipe
-    flush.start()
-    flush.join(1.0)
-    os._exit(EXIT_FAILED)
-
-
-def _flush() -> None:
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()

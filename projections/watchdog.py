@@ -18,7 +18,8 @@ from ledger.errors import LogError
 from ledger.log import EventLog, NoLeader, TopicPartition
 from ledger.reading import of_led
 from ledger.supervision import WorkerThread
-from projections.feed import Check, Feed, Folder, FoldStuck, leave
+from projections.fail_stop import leave
+from projections.feed import Check, Feed, Folder, FoldStuck
 
 log = structlog.get_logger(__name__)
 

@@ -188,9 +188,11 @@ def finish(event_log: EventLog, topics: Topics, program: str, level: int = LEVEL
     Nothing is raised if it is in use already. Raises `LedgerMoved`, `NotAllUpgraded`, `ProgramTooOld`, `LogError`.
     """
     with closing(Control(event_log, topics)) as control:
-        view = control.read_now(View())
+        view = control.read(View())
         if view.moved is not None:
             raise LedgerMoved(view.moved)
+        if view.too_old_for(level):
+            control.read_now(view)
         if view.level > level:
             raise ProgramTooOld(f"level {view.level} is in use already; this program, version {program}, has level {level}")
         _refuse_older(view, level)

@@ -75,7 +75,7 @@ def test_a_login_that_was_not_begun_here_is_refused(trusted: Trusted, chromium: 
     assert trusted.issuer.asked["/token"] == before, "the code was not used"
 
 
-def test_a_person_who_is_refused_or_has_no_role_is_told_so(trusted: Trusted, chromium: Browser) -> None:
+def test_a_person_who_is_refused_or_has_no_role_sees_why(trusted: Trusted, chromium: Browser) -> None:
     from playwright.sync_api import expect
 
     from tests.support.desk_browser import at_desk
@@ -92,7 +92,7 @@ def test_a_person_who_is_refused_or_has_no_role_is_told_so(trusted: Trusted, chr
         expect(desk.page.get_by_text("This token cannot be used here")).to_be_visible()
 
 
-def test_an_issuer_that_is_away_leaves_the_field_for_a_token(trusted: Trusted, chromium: Browser) -> None:
+def test_an_issuer_that_is_unreachable_leaves_the_field_for_a_token(trusted: Trusted, chromium: Browser) -> None:
     from playwright.sync_api import expect
 
     from tests.support.desk_browser import at_desk

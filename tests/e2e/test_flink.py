@@ -144,8 +144,8 @@ class Flink:
 
     def newest_checkpoint(self) -> Path | None:
         """A checkpoint is complete once it has its metadata."""
-        found = list(self.checkpoints.glob("*/chk-*/_metadata"))
-        return max(found, key=lambda path: path.stat().st_mtime).parent if found else None
+        complete = list(self.checkpoints.glob("*/chk-*/_metadata"))
+        return max(complete, key=lambda path: path.stat().st_mtime).parent if complete else None
 
     def said(self) -> str:
         return "\n".join(path.read_text(errors="replace")[-4000:] for path in sorted(self.home.glob("flink-*.log")))

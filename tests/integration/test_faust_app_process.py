@@ -23,7 +23,7 @@ from ledger.kafka.log import KafkaLog
 from ledger.kafka.settings import KafkaSettings
 from ledger.rocks_store import RocksStore
 from ledger.topics import Topics, TopicSpec
-from projections.feed import EXIT_FAILED
+from projections.fail_stop import EXIT_FAILED
 from tests.support.counting_fold import PARTITIONS, TOPICS, Counter, write
 from tests.support.patience import PATIENCE_S
 from tests.support.pausing import pause, resume

@@ -22,10 +22,6 @@ from fastapi.routing import APIRoute
 
 from api.callers.roles import ROLES
 from api.visibility import SIGHT
-from ledger.log import TopicPartition
-from ledger.memory.log import MemoryLog
-from ledger.topics import Topics
-from tests.support import loopback
 from tests.support.everybodys_orders import (
     CUSTOMERS,
     FROZEN_OTHERS,
@@ -36,11 +32,10 @@ from tests.support.everybodys_orders import (
     OWN,
     OWNERS,
     World,
+    everybodys_orders,
     next_number,
 )
-from tests.support.harness import deciding_again, key, order_body, running_ledger
-from tests.support.sandboxed import running_sandbox
-from tests.support.serving import AdjustableStatus
+from tests.support.harness import key, order_body
 
 Cell = tuple[int, set[str]]
 FORBIDDEN: Cell = (403, set())
@@ -49,18 +44,8 @@ HIDDEN: Cell = (404, set())
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with (
-        running_sandbox(tmp_path_factory.mktemp("sandbox")) as sandbox,
-        running_ledger(MemoryLog(), Topics("visibility."), sandbox=sandbox, env="production") as ledger,
-    ):
-        world = World(ledger)
-        for owner in CUSTOMERS:
-            world.open_payment(owner)
-        ledger.stop_deciding()
-        world.freeze()
-        with deciding_again(ledger):
-            world.place(OWN)  # the processor decides
-            yield world
+    with everybodys_orders(tmp_path_factory.mktemp("sandbox")) as world:
+        yield world
 
 
 # ---- the matrix -----------------------------------------------------------------------------------------------------
@@ -372,51 +357,3 @@ def test_routes_that_are_about_no_order_say_nothing_about_any(world: World, meth
     text = world.client(role).request(method, asked, json=body, headers=key()).text
     marks = [world.mark(owner) for owner in CUSTOMERS] + [f"reference-{OWNERS.index(owner)}" for owner in CUSTOMERS]
     assert not [mark for mark in [*marks, *world.ids.values(), *world.commands.values()] if mark in text]
-
-
-def test_a_node_that_never_was_at_the_end_of_the_log_shows_no_contact(world: World) -> None:
-    world.ledger.status.staleness_ms, before = None, world.ledger.status.staleness_ms
-    world.ledger.folding.clear()
-    try:
-        world.ledger.status.staleness_ms = None
-        for role, status in (("gateway", 503), ("admin", 503), ("reader", 200)):
-            with loopback.client(base_url=world.ledger.url, headers=world.client(role).headers) as client:
-                answer = client.get(f"/orders/{world.ids[OWN]}")
-            assert answer.status_code == status, role
-            assert "mark-" not in answer.text
-    finally:
-        world.ledger.status.staleness_ms = before
-        world.ledger.folding.set()
-
-
-@pytest.mark.parametrize("beginning", [{"begun": True}, {"begun": False, "connecting": True}], ids=["begun", "connecting"])
-def test_a_node_shows_no_contact_before_it_has_folded_them_all_since_its_start(
-    world: World, monkeypatch: pytest.MonkeyPatch, beginning: dict[str, bool]
-) -> None:
-    """They may have been erased while it was down."""
-    status = AdjustableStatus(caught_up=False, staleness_ms=60_000, **beginning)
-    monkeypatch.setattr(world.ledger.context, "status", status)
-    order = f"/orders/{world.ids[OWN]}"
-    of_order = [("gateway", order), ("admin", order), ("admin", f"{order}/notes")]
-    of_all = [*of_order, ("admin", "/orders?email=ada@example.org")]
-
-    def statuses(asked: list[tuple[str, str]]) -> set[int]:
-        answers = [world.client(role).get(path) for role, path in asked]
-        assert all("mark-" not in answer.text or answer.status_code == 200 for answer in answers)
-        assert {answer.json()["code"] for answer in answers if answer.status_code == 503} <= {"not-caught-up"}
-        return {answer.status_code for answer in answers}
-
-    assert statuses(of_all) == {503}
-    assert statuses([("reader", order), ("reader", "/orders"), ("gateway", "/orders"), ("gateway", f"{order}/events")]) == {200}
-    contacts = [TopicPartition(world.ledger.topics.contacts, p) for p in range(world.ledger.context.partitions)]
-    mine = world.ledger.context.partition_of(world.ids[OWN])
-    status.reached = frozenset(tp for tp in contacts if tp.partition != mine)
-    assert statuses(of_all) == {503}
-    status.reached = frozenset({contacts[mine]})
-    assert (statuses(of_order), statuses(of_all[-1:])) == ({200}, {503})
-    status.reached = frozenset(contacts)
-    assert statuses(of_all) == {200}
-    # The log is unreachable since the start: stale, and marked.
-    status.reached, status.begun, status.connecting, status.connected = frozenset(), False, False, False
-    assert statuses(of_all) == {200}
-    assert world.client("gateway").get(order).headers["ledger-staleness-ms"] == "60000"

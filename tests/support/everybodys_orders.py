@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -10,10 +13,13 @@ import httpx
 from commands.idempotency import fresh_command_id, order_id_of
 from commands.messages import OrderCommand, RaiseAttention
 from ledger.log import NewRecord
+from ledger.memory.log import MemoryLog
 from ledger.schemas.codec import event_codec
+from ledger.topics import Topics
 from ledger.transitions import Operation
-from tests.support.harness import RunningLedger, decided, key, order_body, placed
+from tests.support.harness import RunningLedger, decided, deciding_again, key, order_body, placed, running_ledger
 from tests.support.patience import PATIENCE_S
+from tests.support.sandboxed import running_sandbox
 
 OWN, OTHERS, MISSING = "own", "another customer's", "missing"
 FROZEN_OWN, FROZEN_OTHERS, FROZEN_UNKNOWN = "own and frozen", "another customer's and frozen", "frozen, of an unknown owner"
@@ -85,3 +91,20 @@ class World:
 
 def next_number() -> str:
     return key()["Idempotency-Key"]
+
+
+@contextmanager
+def everybodys_orders(folder: Path) -> Iterator[World]:
+    """A world with an open payment of every customer, and frozen orders; the processor decides."""
+    with (
+        running_sandbox(folder) as sandbox,
+        running_ledger(MemoryLog(), Topics("visibility."), sandbox=sandbox, env="production") as ledger,
+    ):
+        world = World(ledger)
+        for owner in CUSTOMERS:
+            world.open_payment(owner)
+        ledger.stop_deciding()
+        world.freeze()
+        with deciding_again(ledger):
+            world.place(OWN)
+            yield world

@@ -49,6 +49,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("api/representations.py", "api/bodies.py", "api/contract/"),
         ("api/problems.py", "api/settings.py"),
         ("api/contract/responses.py", "api/contract/requests.py", "api/contract/examples.py", "api/contract/card_numbers.py"),
+        ("api/contract/patterns.py",),
     ),
     "commands": (
         ("commands/__init__.py", "commands/sandbox/"),
@@ -73,7 +74,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("projections/projector.py", "projections/bulk.py", "projections/origin.py"),
         ("projections/databases.py", "projections/generations.py", "projections/waiters.py"),
         ("projections/read_models.py", "projections/digests.py"),
-        ("projections/event_rows.py",),
+        ("projections/event_rows.py", "projections/fail_stop.py"),
     ),
     "ledger": (
         ("ledger/__init__.py", "ledger/broker/"),

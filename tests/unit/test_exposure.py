@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -163,7 +164,9 @@ KEYS: dict[str, Any] = {"hash_key": "k" * 32, "tokens": {}, "webhook_secret": "w
 OPERATIONS = (Path(__file__).parents[2] / "OPERATIONS.md").read_text("utf-8")
 # the lines that set up `commands` and `serve` on a cluster
 DOCUMENTED = dict(
-    word.split("=", 1) for line in re.findall(r"^export (\S+=.*)$", OPERATIONS, re.MULTILINE) for word in line.split()
+    word.split("=", 1)
+    for line in re.findall(r"^export (\S+=.*)$", OPERATIONS, re.MULTILINE)
+    for word in shlex.split(line, comments=True)
 )
 
 

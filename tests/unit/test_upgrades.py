@@ -239,7 +239,7 @@ def test_a_stop_does_not_wait_for_a_log_that_is_unreachable(ledger: Ledger, monk
     monkeypatch.setattr(membership, "SILENT_S", 0.05)
     until(lambda: node._silent_s > 0.05)
     written: list[object] = []
-    monkeypatch.setattr(node._control, "write", lambda *what: written.append(what))
+    monkeypatch.setattr(node._control, "write", lambda *arguments: written.append(arguments))
     node.leave()
     assert written == []
     ledger.log.away(False)
