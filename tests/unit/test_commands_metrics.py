@@ -139,8 +139,8 @@ def has_ipv6() -> bool:
 
 @pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6 loopback")
 @pytest.mark.parametrize("host", ["::1", "::"])
-def test_health_is_served_on_an_ipv6_address(running: Running, host: str) -> None:
-    server = HealthServer("commands", host, 0, CollectorRegistry(), lambda: readiness(running.process))
+def test_health_is_served_on_an_ipv6_address(ledger: Ledger, running: Running, host: str) -> None:
+    server = HealthServer("commands", host, 0, CollectorRegistry(), lambda: readiness(running.process, ledger.log))
     server.start()
     try:
         assert server.url is not None

@@ -132,7 +132,7 @@ def test_mirrored_commands_that_have_all_expired_are_a_gap_that_says_that_they_m
 
 
 def test_commands_that_are_gone_after_a_restore_are_a_gap(ledger: Ledger) -> None:
-    """Its last events name offsets of commands that the new topic has not reached, which were waited for in vain."""
+    """Its last events name offsets of commands that the new topic has not reached, where nothing can be read."""
     live(ledger)
     restored(ledger)
     for n in range(12):
