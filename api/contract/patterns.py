@@ -14,7 +14,6 @@ VERSION_TAG = r'"(0|[1-9][0-9]{0,8})"'
 ENDPOINT_NAME = r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?"  # of a webhook endpoint
 SCHEMA_VERSION = r"latest|-1|[0-9]{1,10}"
 MAX_VERSION = 2**31 - 1  # of an order
-MAX_FEED_CURSOR = 24_576  # characters, for 1,000 partitions and any positions; all headers may have 32 KiB (`api.connections`)
 
 
 def whole(pattern: str) -> str:

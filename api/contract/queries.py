@@ -14,7 +14,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from api.contract.patterns import MAX_FEED_CURSOR, MAX_VERSION, NAME, POSITION, whole
+from api.contract.patterns import MAX_VERSION, NAME, POSITION, whole
+from api.contract.requests import MAX_FEED_CURSOR
 from api.contract.responses import Status
 from ledger.events import EVENT_TYPES
 from ledger.rfc3339 import parse_ms

@@ -12,7 +12,6 @@ from pydantic_core import PydanticCustomError
 
 from api.contract.card_numbers import no_card_number
 from api.contract.examples import CONTACT, LINE, ORDER_ID, SHIPPING, UNITS
-from api.contract.patterns import MAX_FEED_CURSOR
 from commands.mailboxes import mailbox
 from ledger.bounds import DOTTED_ID, ID, LANGUAGE_TAG, MAX_LANGUAGE_TAG, MAX_LINES, MAX_METADATA
 from ledger.events import EVENT_TYPES
@@ -25,6 +24,7 @@ Minor = Annotated[int, Field(ge=-MAX_TOTAL_MINOR, le=MAX_TOTAL_MINOR)]
 # For every text that a client may send: a test checks all requests.
 NO_CARD = AfterValidator(no_card_number)
 MetadataName = Annotated[str, Field(pattern=r"^[a-z0-9_]{1,40}$"), NO_CARD]
+MAX_FEED_CURSOR = 24_576  # characters, for 1,000 partitions and any positions; all headers may have 32 KiB (`api.connections`)
 NO_OTHERS: dict[str, JsonValue] = {"additionalProperties": False}  # pydantic says only what names with the pattern hold
 MetadataText = Annotated[str, Field(max_length=200), NO_CARD]
 Country = Annotated[str, Field(pattern=r"^[A-Za-z]{2}$", description="ISO 3166-1 alpha-2"), NO_CARD]

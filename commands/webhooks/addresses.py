@@ -8,9 +8,9 @@ from typing import TypeAlias
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")  # RFC 6052: the last 32 bits are an IPv4 address
-# Global to `ipaddress`, and yet of whoever runs the network: protocol assignments, among them the metadata of Oracle's cloud;
-# the host of each virtual machine of Azure; translation to IPv4 inside a network (RFC 8215), and its segments (RFC 9602).
-_INSIDE = tuple(map(ipaddress.ip_network, ("192.0.0.0/24", "168.63.129.16/32", "64:ff9b:1::/48", "5f00::/16")))
+# Global to `ipaddress`, and yet of whoever runs the network: protocol assignments, among them the metadata of Oracle's cloud, and
+# the host of each virtual machine of Azure.
+_INSIDE = tuple(map(ipaddress.ip_network, ("192.0.0.0/24", "168.63.129.16/32")))
 
 
 def address_in(host: str) -> Address | None:

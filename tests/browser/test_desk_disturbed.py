@@ -115,7 +115,7 @@ def test_an_address_of_no_order_asks_for_nothing_but_the_list(shop: Shop, chromi
             expect(desk.page.get_by_role("heading", name="Orders", level=1)).to_be_visible()
             desk.open_order(order)
         asked = [address.removeprefix(desk.url) for _, address, _ in desk.asked[before:]]
-        expected = ("/orders?", f"/orders/{order['order_id']}", "/events?")
+        expected = ("/orders?", f"/orders/{order['order_id']}", "/events?", "/console/icon.svg")
         assert [address for address in asked if not address.startswith(expected)] == []
 
 

@@ -179,9 +179,11 @@ def answering(answers: dict[str, bytes]) -> Iterator[tuple[str, list[str]]]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
         thread = threading.Thread(target=http.serve_forever, args=(0.01,))
         thread.start()
-        yield f"http://127.0.0.1:{http.server_port}", paths
-        http.shutdown()
-        thread.join()
+        try:
+            yield f"http://127.0.0.1:{http.server_port}", paths
+        finally:
+            http.shutdown()
+            thread.join()
 
 
 STRANGE = [b"<html>", b"", b"[]", b'"x"', b"{}", b'{"status": "UP"}', b"\xff"]
