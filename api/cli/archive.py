@@ -290,9 +290,6 @@ def refuse_filled(event_log: EventLog, topics: Topics, ledger_id: str, partition
     """Raises `NotEmpty` if one of the topics `names` has a record, or the ledger another number of partitions; `ConfigError`
     while a node runs on it. Then fences all writers: one that was ready on the empty topics must fold before it decides.
     """
-    with closing(Control(event_log, topics)) as control:
-        if running := control.read_now(View()).names_of_live():
-            raise ConfigError(f"nodes run on these topics already: stop {running}, and repeat this")
     existing = event_log.partitions(topics.events)
     if existing != partitions:
         raise NotEmpty(f"{topics.events} has {existing} partitions, the archive {partitions}: orders would change partition")
@@ -300,6 +297,9 @@ def refuse_filled(event_log: EventLog, topics: Topics, ledger_id: str, partition
     for tp, end in event_log.ends(tps, "read_uncommitted").items():
         if end:
             raise NotEmpty(f"{tp.topic}/{tp.partition} is not empty: import only into a new ledger")
+    with closing(Control(event_log, topics)) as control:
+        if running := control.read_now(View()).names_of_live():
+            raise ConfigError(f"nodes run on these topics already: stop {running}, and repeat this")
     fence_writers(event_log, ledger_id, partitions)
 
 
