@@ -13,6 +13,7 @@ import pytest
 from api.cli.backup.age import new_pair
 from commands.sandbox.catalogue import order_body
 from tests.support import loopback
+from tests.support.harness import decided
 from tests.support.patience import PATIENCE_S
 from tests.support.up_process import PROGRAM, UpProcess
 
@@ -32,8 +33,9 @@ def verb(up: UpProcess, *arguments: str, code: int = 0, **keys: str) -> subproce
 
 
 def place(up: UpProcess, number: int) -> dict[str, Any]:
-    headers = {"Authorization": f"Bearer {up.token('gateway')}", "Customer-Id": "backup", "Idempotency-Key": f"backup-{number}"}
-    answer = loopback.post(f"{up.url}/orders", json=order_body(number), headers=headers, timeout=100, trust_env=False)
+    headers = {"Authorization": f"Bearer {up.token('gateway')}", "Customer-Id": "backup"}
+    with loopback.client(base_url=up.url, headers=headers) as client:
+        answer = decided(client, "/orders", order_body(number), **{"Idempotency-Key": f"backup-{number}"})
     assert answer.status_code == 201, answer.text
     order: dict[str, Any] = answer.json()
     return order

@@ -26,7 +26,7 @@ from ledger.kafka.settings import KafkaSettings
 from ledger.log import TopicPartition
 from ledger.topics import Topics
 from tests.support import loopback
-from tests.support.harness import key, order_body
+from tests.support.harness import decided, key, order_body
 from tests.support.patience import PATIENCE_S
 from tests.support.up_process import UpProcess
 
@@ -167,7 +167,7 @@ def test_personal_data_is_nowhere_after_an_erasure_and_a_clients_words_were_neve
     person, words = Canaries(), Canaries()
     headers = key() | {"Prefer": "wait=10"}
     with client(up, "gateway", **{"Customer-Id": "c-canary"}) as gateway:
-        placed = gateway.post("/orders", json=order_body(contact=person.contact()), headers=headers)
+        placed = decided(gateway, "/orders", order_body(contact=person.contact()), **headers)
         assert placed.status_code == 201, placed.text
         # Refused orders: their contact may be written nowhere.
         for wrong in ({"total_minor": 1}, {"currency": "XXX"}, {"unknown": 1}, {"lines": []}):

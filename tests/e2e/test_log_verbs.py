@@ -17,6 +17,7 @@ import pytest
 from commands.sandbox.catalogue import order_body
 from tests.support import loopback
 from tests.support.gateway import Gateway
+from tests.support.harness import decided
 from tests.support.patience import PATIENCE_S
 from tests.support.up_process import PROGRAM, UpProcess
 from tests.support.verbs import lines, run
@@ -150,8 +151,9 @@ def odd_order(up: UpProcess) -> str:
     """The id of an order whose article has a name full of characters that rich would interpret."""
     body = order_body(1)
     body["lines"][0]["name"] = ODD_NAME
-    headers = {"Authorization": f"Bearer {up.token('gateway')}", "Customer-Id": "odd", "Idempotency-Key": "odd-1"}
-    answer = loopback.post(f"{up.url}/orders", json=body, headers=headers, timeout=100, trust_env=False)
+    headers = {"Authorization": f"Bearer {up.token('gateway')}", "Customer-Id": "odd"}
+    with loopback.client(base_url=up.url, headers=headers) as client:
+        answer = decided(client, "/orders", body, **{"Idempotency-Key": "odd-1"})
     assert answer.status_code == 201, answer.text
     order_id: str = answer.json()["order_id"]
     return order_id

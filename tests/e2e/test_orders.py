@@ -17,6 +17,7 @@ from api.cli.demo import plain_consumer
 from commands.sandbox.catalogue import order_body
 from tests.support import checker, loopback
 from tests.support.gateway import Gateway
+from tests.support.harness import decided
 from tests.support.patience import PATIENCE_S
 from tests.support.up_process import PROCESSES, UpProcess
 
@@ -117,7 +118,7 @@ def test_anyone_can_read_the_topic_with_plain_kafka_and_avro_tools(up: UpProcess
     from confluent_kafka.schema_registry.avro import AvroDeserializer
 
     with loopback.client(base_url=up.url, timeout=PATIENCE_S) as client:
-        answer = client.post("/orders", json=order_body(2), headers=headers(up, "reader-test", "k"))
+        answer = decided(client, "/orders", order_body(2), **headers(up, "reader-test", "k"))
         assert answer.status_code == 201
     ledger = checker.read_settled_ledger(up.bootstrap_servers, schemas=checker.RegistrySchemas(up.url, up.token("reader")))
     assert ledger.problems == [], checker.describe(ledger.problems)
@@ -134,7 +135,7 @@ def test_the_plain_consumer_finds_the_same_with_and_without_confluents_deseriali
     up: UpProcess, tmp_path: Path, registry_client: bool
 ) -> None:
     with loopback.client(base_url=up.url, timeout=PATIENCE_S) as client:
-        assert client.post("/orders", json=order_body(5), headers=headers(up, "plain", "k")).status_code == 201
+        assert decided(client, "/orders", order_body(5), **headers(up, "plain", "k")).status_code == 201
     environment = os.environ | {"REGISTRY_TOKEN": up.token("reader")}
     if not registry_client:
         (tmp_path / "authlib.py").write_text("raise ImportError('as if it were not installed')")

@@ -9,12 +9,14 @@ import threading
 import time
 from collections.abc import Callable
 
+import httpx
 import psutil
 import pytest
 
 from commands.sandbox.catalogue import order_body
 from tests.support import checker, loopback
 from tests.support.gateway import Gateway
+from tests.support.harness import decided
 from tests.support.patience import PATIENCE_S, until
 from tests.support.up_process import PROCESSES, UpProcess
 
@@ -89,6 +91,13 @@ def java_of(up: UpProcess) -> psutil.Process | None:
     return None
 
 
+def is_ready(up: UpProcess) -> bool:
+    try:
+        return loopback.get(f"{up.url}/ready").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
 def place(up: UpProcess, key: str) -> None:
     """Place an order, however long it takes until that is possible."""
     sent = {"Authorization": f"Bearer {up.token('gateway')}", "Customer-Id": "c-1", "Idempotency-Key": key, "Prefer": "wait=10"}
@@ -119,15 +128,26 @@ def test_a_broker_that_comes_back_on_another_port_is_named_by_up(up: UpProcess) 
     before, port = up.bootstrap_servers, int(up.bootstrap_servers.rpartition(":")[2])
     assert up.process is not None
     itself, broker = psutil.Process(up.process.pid), psutil.Process(up.pid("broker"))
-    itself.suspend()  # so that it restarts the broker only when the port is taken
-    try:
-        broker.kill()
-        until(lambda: broker.status() == psutil.STATUS_ZOMBIE)
-        taken = socket.create_server(("127.0.0.1", port))
-    finally:
-        itself.resume()
-    with taken:
+    other = socket.socket()
+
+    def is_taken() -> bool:
+        try:
+            other.bind(("127.0.0.1", port))
+        except OSError:  # the broker is still ending
+            return False
+        other.listen()
+        return True
+
+    with other:
+        itself.suspend()  # so that it restarts the broker only when the port is taken
+        try:
+            broker.kill()
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # its connections may still be ending
+            until(is_taken)
+        finally:
+            itself.resume()
         until(lambda: up.bootstrap_servers != before or not up.running())
+        until(lambda: is_ready(up) or not up.running())  # its clients are started again
         place(up, "on-another-port")
     assert up.running(), up.said()
 
@@ -157,7 +177,7 @@ def test_a_killed_up_leaves_a_directory_from_which_the_next_one_resumes(up: UpPr
     token = up.token("gateway")
     sent = {"Authorization": f"Bearer {token}", "Customer-Id": "survivor", "Idempotency-Key": "before-the-kill"}
     with loopback.client(base_url=up.url, timeout=PATIENCE_S) as client:
-        placed = client.post("/orders", json=order_body(7), headers=sent)
+        placed = decided(client, "/orders", order_body(7), **sent)
         assert placed.status_code == 201
         processes = up.processes()
         assert up.process is not None
