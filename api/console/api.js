@@ -159,6 +159,15 @@ export async function loginOffered() {
   return login?.authorization_endpoint && login?.token_endpoint ? login : null;
 }
 
+/** The issuer's answer to a form, as {ok, status, body}. It gets the form and nothing else. Raises `NoAnswer`. */
+export async function askIssuer(address, form) {
+  const options = { method: "POST", body: form, credentials: "omit", cache: "no-store", referrerPolicy: "no-referrer" };
+  const response = await fetch(address, options).catch(() => {
+    throw new NoAnswer("The issuer does not answer this page.");
+  });
+  return { ok: response.ok, status: response.status, body: await response.json().catch(() => ({})) };
+}
+
 /** The response of a stream of server-sent events. Raises `Problem`, `NoAnswer`. */
 export async function openStream(path, { query, last, signal }) {
   const headers = headersFor({ Accept: "text/event-stream", "Last-Event-ID": last || null });

@@ -7,15 +7,20 @@ import { NoAnswer, openStream, pause, Problem } from "./api.js";
 
 const FIRST_MS = 500;
 const MOST_MS = 15_000;
+const SILENT_MS = 60_000; // the server sends a comment every 15 s: the connection is gone, though nobody said so
 
-/** Messages of an event stream, as {id, event, data}. Lines are as the HTML standard has them. */
-export async function* messages(response) {
+/**
+ * Messages of an event stream, as {id, event, data}; `arrived()` is called for whatever arrives. Lines are as the HTML standard has
+ * them.
+ */
+async function* messages(response, arrived) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let partial = "";
   let message = { data: [] };
   for (;;) {
     const { value, done } = await reader.read().catch(broken);
     if (done) return;
+    arrived();
     const lines = (partial + value).split(/\r\n|\n|\r/);
     partial = lines.pop();
     for (const line of lines) {
@@ -47,23 +52,47 @@ function isOfNetwork(error) {
 export async function follow(path, { query, last, signal, heard, state }) {
   let wait = FIRST_MS;
   while (!signal.aborted) {
+    const line = lineUntil(signal);
     try {
-      const response = await openStream(path, { query, last, signal });
+      const response = await openStream(path, { query, last, signal: line.signal });
       state("live");
-      for await (const message of messages(response)) {
+      for await (const message of messages(response, line.arrived)) {
         wait = FIRST_MS;
         last = message.id ?? last;
         heard(message);
       }
     } catch (error) {
       if (signal.aborted) return;
-      if (!isOfNetwork(error)) throw error;
+      if (!isOfNetwork(error) && error.name !== "AbortError") throw error;
       if (error instanceof Problem && ![429, 502, 503, 504].includes(error.status)) return;
+    } finally {
+      line.release();
     }
     state("waiting");
     await pause(wait * (0.75 + Math.random() / 2), signal).catch(() => {});
     wait = Math.min(MOST_MS, wait * 2);
   }
+}
+
+/** A signal that aborts with `outer`, when the browser goes offline, and after `SILENT_MS` without `arrived()`. */
+function lineUntil(outer) {
+  const line = new AbortController();
+  const cut = () => line.abort();
+  let timer = setTimeout(cut, SILENT_MS);
+  outer.addEventListener("abort", cut);
+  window.addEventListener("offline", cut);
+  return {
+    signal: line.signal,
+    arrived() {
+      clearTimeout(timer);
+      timer = setTimeout(cut, SILENT_MS);
+    },
+    release() {
+      clearTimeout(timer);
+      outer.removeEventListener("abort", cut);
+      window.removeEventListener("offline", cut);
+    },
+  };
 }
 
 /**

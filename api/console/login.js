@@ -3,7 +3,7 @@
  * What the issuer gives is a token like any other: the ledger checks it, and when it expires, the person logs in again.
  */
 
-import { NoAnswer } from "./api.js";
+import { askIssuer } from "./api.js";
 
 const PENDING = "order-ledger.login"; // in this tab's session storage, only while the person is at the issuer
 const VERIFIER_BYTES = 32;
@@ -59,15 +59,11 @@ export async function finishLogin(login, { answer, pending }) {
     client_id: login.client_id,
     code_verifier: pending.verifier,
   });
-  const options = { method: "POST", body, credentials: "omit", cache: "no-store", referrerPolicy: "no-referrer" };
-  const response = await fetch(login.token_endpoint, options).catch(() => {
-    throw new NoAnswer("The issuer does not answer this page.");
-  });
-  const given = await response.json().catch(() => ({}));
-  if (!response.ok || typeof given.access_token !== "string") {
-    throw new LoginFailed(`The issuer gave no token (${word(given.error ?? String(response.status))}).`);
+  const { ok, status, body: answered } = await askIssuer(login.token_endpoint, body);
+  if (!ok || typeof answered.access_token !== "string") {
+    throw new LoginFailed(`The issuer gave no token (${word(answered.error ?? String(status))}).`);
   }
-  return given.access_token;
+  return answered.access_token;
 }
 
 /** Where the issuer sends the person back: it must be registered there. */
