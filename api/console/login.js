@@ -4,8 +4,8 @@
  */
 
 import { askIssuer } from "./api.js";
+import { keepLogin, takeLogin } from "./session.js";
 
-const PENDING = "order-ledger.login"; // in this tab's session storage, only while the person is at the issuer
 const VERIFIER_BYTES = 32;
 
 /** The person is not logged in; the text says why. */
@@ -29,7 +29,7 @@ export async function beginLogin(login) {
     code_challenge_method: "S256",
   };
   for (const [name, value] of Object.entries(parameters)) address.searchParams.set(name, value);
-  sessionStorage.setItem(PENDING, JSON.stringify({ state, verifier, place: location.hash }));
+  keepLogin({ state, verifier, place: location.hash });
   location.assign(address.href);
 }
 
@@ -40,9 +40,7 @@ export async function beginLogin(login) {
 export function returned() {
   const answer = new URLSearchParams(location.search);
   if (!answer.has("state") || !(answer.has("code") || answer.has("error"))) return null;
-  const kept = sessionStorage.getItem(PENDING);
-  sessionStorage.removeItem(PENDING);
-  const pending = kept ? JSON.parse(kept) : null;
+  const pending = takeLogin();
   history.replaceState(null, "", location.pathname + (pending?.place ?? ""));
   return { answer, pending };
 }

@@ -15,8 +15,6 @@ from contextlib import contextmanager
 from typing import Any
 
 from confluent_kafka import (
-    ConsumerGroupState,
-    ConsumerGroupTopicPartitions,
     IsolationLevel,
     KafkaError,
     KafkaException,
@@ -27,7 +25,6 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetS
 
 from ledger.errors import LogError, LogUnavailable
 from ledger.kafka.connection import AWAY, ClientLog, client_config, from_exception, kafka_error
-from ledger.kafka.lease import progress_group
 from ledger.kafka.settings import KafkaSettings
 from ledger.log import Isolation, NoLeader, TopicPartition, compare_topic
 from ledger.topics import TopicSpec
@@ -183,34 +180,6 @@ def replace_topic(settings: KafkaSettings, spec: TopicSpec, timeout_s: float) ->
                 raise LogUnavailable(f"topic {spec.name} could not be created again within {timeout_s:.0f} s")
             time.sleep(0.05)
         _wait_for_leaders(client, [spec.name], deadline)
-
-
-def progress(settings: KafkaSettings, group: str, wanted: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
-    """The committed offsets of the group; 0 if there are none. See `EventLog.progress`."""
-    tps = list(wanted)
-    group = progress_group(group)
-    with asking(settings, f"reading the offsets of group {group}") as client:
-        asked = ConsumerGroupTopicPartitions(group, [KafkaTopicPartition(t, p) for t, p in tps])
-        futures = client.list_consumer_group_offsets([asked], request_timeout=REQUEST_TIMEOUT_S)
-        committed = {TopicPartition(tp.topic, tp.partition): tp.offset for tp in _answer(futures[group]).topic_partitions}
-    return {tp: max(0, committed.get(tp, 0)) for tp in tps}
-
-
-def unheld(settings: KafkaSettings, topic: str, group: str, timeout_s: float) -> list[int]:
-    """Partitions of `topic` that no member of `group` holds, while the group is stable. See `EventLog.unheld`."""
-    with asking(settings, f"reading the assignment of {topic}") as client:
-        wanted = range(len(client.list_topics(topic, timeout=timeout_s).topics[topic].partitions))
-        try:
-            described = _answer(client.describe_consumer_groups([group], request_timeout=timeout_s)[group], timeout_s)
-        except KafkaException as exc:
-            error = kafka_error(exc)
-            if error is None or error.code() != KafkaError.GROUP_ID_NOT_FOUND:
-                raise
-            return list(wanted)
-    if described.state not in (ConsumerGroupState.STABLE, ConsumerGroupState.EMPTY, ConsumerGroupState.DEAD):
-        return []
-    held = {tp.partition for member in described.members for tp in member.assignment.topic_partitions if tp.topic == topic}
-    return [partition for partition in wanted if partition not in held]
 
 
 def _create(client: AdminClient, missing: list[TopicSpec], replication_factor: int) -> list[str]:

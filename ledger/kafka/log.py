@@ -57,13 +57,17 @@ class KafkaLog:
         return admin.offset_at(self._settings, partitions, timestamp_ms)
 
     def progress(self, group: str, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
-        return admin.progress(self._settings, group, partitions)
+        from ledger.kafka import groups  # a second Kafka client: loaded only if it is needed
+
+        return groups.progress(self._settings, group, partitions)
 
     def unheld(self, topic: str, group: str, timeout_s: float = 5.0) -> list[int]:
-        return admin.unheld(self._settings, topic, group, timeout_s)
+        from ledger.kafka import groups
+
+        return groups.unheld(self._settings, topic, group, timeout_s)
 
     def open_transactions(self, partitions: Iterable[TopicPartition], timeout_s: float = 10.0) -> list[OpenTransaction]:
-        from ledger.kafka import transactions  # a second Kafka client: loaded only if it is needed
+        from ledger.kafka import transactions
 
         return transactions.open_transactions(self._settings, partitions, timeout_s)
 

@@ -66,7 +66,8 @@ def admin_config(settings: KafkaSettings, timeout_s: float) -> dict[str, Any]:
 
 
 @contextmanager
-def _asking(settings: KafkaSettings, doing: str, timeout_s: float) -> Iterator[Any]:
+def asking_admin(settings: KafkaSettings, doing: str, timeout_s: float) -> Iterator[Any]:
+    """A new client of kafka-python. Its errors become those of the ledger."""
     with asking(settings, doing) as known:
         known.list_topics(timeout=timeout_s)  # kafka-python does not close a refused socket
     try:
@@ -86,7 +87,7 @@ def _asking(settings: KafkaSettings, doing: str, timeout_s: float) -> Iterator[A
 def open_transactions(settings: KafkaSettings, partitions: Iterable[TopicPartition], timeout_s: float) -> list[OpenTransaction]:
     """See `EventLog.open_transactions`."""
     wanted = [KafkaTopicPartition(*tp) for tp in partitions]
-    with _asking(settings, "reading open transactions", timeout_s) as client:
+    with asking_admin(settings, "reading open transactions", timeout_s) as client:
         before = _open_producers(client, wanted)
         if not before:
             return []
@@ -136,7 +137,7 @@ def end_transaction(settings: KafkaSettings, open_one: OpenTransaction, commit: 
     """See `EventLog.end_transaction`. Does what Kafka's own tool does for an abort, with the epochs of the partition."""
     tp = KafkaTopicPartition(*open_one.partition)
     doing = f"{'committing' if commit else 'aborting'} the transaction in {open_one}"
-    with _asking(settings, doing, timeout_s) as client:
+    with asking_admin(settings, doing, timeout_s) as client:
         if (tp, open_one.producer_id, open_one.start_offset) not in _open_producers(client, [tp]):
             return  # it has ended
         answer = client._manager.run(_send_marker, client, tp, open_one, commit)

@@ -94,7 +94,17 @@ def test_with_two_brokers_down_commands_are_refused_for_now_and_reads_are_marked
         read = client.get(path)
         assert (read.status_code, read.json()["order_id"]) == (200, first.json()["order_id"])
         cluster.start()
-        until(lambda: post(2).status_code == 201)
+        seen: list[str] = []
+
+        def done() -> bool:
+            answer = post(2)
+            seen.append(f"{answer.status_code} {answer.json().get('code')}")
+            return answer.status_code == 201
+
+        try:
+            until(done)
+        except AssertionError as exc:
+            raise AssertionError(f"{seen[:3]} {seen[-3:]} {node.tails()}") from exc
         until(lambda: "Ledger-Staleness-Ms" not in client.get(path).headers)
     ledger = checker.read_settled_ledger(cluster.bootstrap_servers, node.topics.prefix)
     assert ledger.problems == [], checker.describe(ledger.problems) + node.tails()

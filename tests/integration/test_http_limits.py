@@ -77,6 +77,7 @@ def test_every_route_with_a_token_is_limited(ledger: RunningLedger, clock: Clock
         "customer_id": "c-1",
         "number": "1",
         "note_id": "n",
+        "name": "erp",
         "slug": "forbidden",
         "subject": "order-events-value",
         "version": "latest",

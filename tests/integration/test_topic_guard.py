@@ -29,7 +29,7 @@ def test_all_topics_of_a_ledger_are_created_and_then_accepted(kafka: KafkaSettin
     log, specs = KafkaLog(kafka), topics.specs(partitions=4, writers=2)
     assert log.ensure_topics(specs) == [spec.name for spec in specs]
     assert log.ensure_topics(specs) == []
-    assert [log.partitions(spec.name) for spec in specs] == [4, 4, 4, 4, 1, 2, 1]
+    assert [log.partitions(spec.name) for spec in specs] == [4, 4, 4, 4, 1, 2, 1, 1]
     assert len({log.topic_id(spec.name) for spec in specs}) == len(specs)
     # every partition answers immediately: it has a leader
     tps = [TopicPartition(spec.name, p) for spec in specs for p in range(spec.partitions)]

@@ -1,4 +1,4 @@
-"""The private names of kafka-python that `ledger/kafka/transactions.py` uses still exist, with the same parameters."""
+"""The private names of kafka-python that `ledger/kafka/{transactions,groups}.py` use still exist, with the same parameters."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ def test_the_private_names_are_there_with_these_parameters() -> None:
     assert list(inspect.signature(KafkaConnectionManager.run).parameters) == ["self", "coro", "args"]
     assert list(inspect.signature(KafkaConnectionManager.send).parameters)[:3] == ["self", "request", "node_id"]
     assert inspect.iscoroutinefunction(KafkaAdminClient._async_get_leader_for_partitions)
+    assert inspect.iscoroutinefunction(KafkaAdminClient._find_coordinator_ids)
+    assert list(inspect.signature(KafkaAdminClient._describe_groups_request).parameters) == ["self", "group_ids"]
     source = inspect.getsource(KafkaAdminClient.__init__)
     assert source.index("self._client =") < source.index("self._net.start()") < source.index(".bootstrap(")
     assert "_net.close()" in inspect.getsource(KafkaNetClient.close)
