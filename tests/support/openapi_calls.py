@@ -31,6 +31,7 @@ from schemathesis.generation.meta import CoveragePhaseData
 from schemathesis.schemas import APIOperation, BaseSchema
 from schemathesis.specs.openapi import checks
 
+from api.connections import ConnectionLimits
 from api.problems import PROBLEMS
 from commands.reconciler.stripe_webhook import sign
 from commands.sandbox.cards import VISA
@@ -72,6 +73,9 @@ BEYOND_SCHEMAS = frozenset(
         *("not-a-webhook-url", "private-address", "not-an-event-type", "excludes-from"),
     }
 )
+
+
+HEADER_BYTES = ConnectionLimits().header_bytes
 
 
 class Choice(NamedTuple):
@@ -260,6 +264,9 @@ class Fuzzed:
             sent.headers["Stripe-Signature"] = sign(signed, WEBHOOK_SECRET, int(time.time()))
         answer = self.session.send(sent, timeout=PATIENCE_S, allow_redirects=False)
         self.answers[f"{case.operation.label} {answer.status_code}"] += 1
+        if len(sent.path_url) > HEADER_BYTES - 2_000:  # only a cursor of the feed may be so long: too long, percent-encoded
+            assert answer.status_code in (422, 431), self._story(case, answer)
+            return answer
         self._judge(case, answer, role, operation)
         return answer
 
