@@ -277,7 +277,11 @@ def test_stores_share_one_bound_of_memory(tmp_path: Path) -> None:
 
 
 def in_files(folder: Path, secret: bytes) -> list[str]:
-    return [path.name for path in folder.rglob("*") if path.is_file() and secret in path.read_bytes()]
+    while True:
+        try:
+            return [path.name for path in folder.rglob("*") if path.is_file() and secret in path.read_bytes()]
+        except FileNotFoundError:  # RocksDB has just replaced it: its content is in another file now
+            continue
 
 
 @pytest.mark.parametrize("written_out", [False, True])
