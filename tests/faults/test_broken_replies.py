@@ -11,11 +11,12 @@ from confluent_kafka import Producer
 
 from ledger.kafka.log import KafkaLog
 from ledger.kafka.settings import KafkaSettings
+from ledger.log import TopicPartition
 from ledger.topics import Topics, TopicSpec
 from tests.support import checker
 from tests.support.folds import desk_differences
 from tests.support.kafka_proxy import Api, Fate, Rule, Rules
-from tests.support.patience import PATIENCE_S
+from tests.support.patience import PATIENCE_S, until
 from tests.support.processes import LedgerNode
 from tests.support.proxied import Proxied, proxied_broker
 from tests.support.topic_load import TopicLoad, wait_answered
@@ -83,10 +84,17 @@ def decide_disturbed(folder: Path, kafka: Proxied, topics: Topics, chosen: Rules
     orders, durable, began = 0, set[tuple[str, bytes]](), time.monotonic()
     deadline = began + PATIENCE_S * max(rule.most or 0 for rule in chosen.of.values())
     kafka.proxy.obey(chosen)
+    outcomes = [TopicPartition(topic, p) for topic in (topics.events, topics.refusals) for p in range(PARTITIONS)]
+
+    def decided() -> int:
+        time.sleep(0.1)
+        return sum(log.ends(outcomes, timeout_s=PATIENCE_S).values())
+
     try:
         processor.start()
         while not kafka.proxy.tally.is_complete():
             assert time.monotonic() < deadline, f"{kafka.proxy.tally.done} {node.tails()}"
+            before = decided()
             load = TopicLoad(through, topics, PARTITIONS, orders=100, per_s=400, seed=orders, first=orders)
             load.start()
             load.join(PATIENCE_S)
@@ -96,6 +104,7 @@ def decide_disturbed(folder: Path, kafka: Proxied, topics: Topics, chosen: Rules
             durable |= {(command.command_id, command.fingerprint) for command in load.durable}
             orders += 100
             print(orders, _words(kafka.proxy.tally.done))
+            until(lambda before=before: decided() > before or processor.ended() is not None)  # otherwise it never gets that far
             processor.kill()  # its next start joins the group and initialises its producer
             processor.start()
         tally = kafka.proxy.tally
