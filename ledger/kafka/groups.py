@@ -19,7 +19,7 @@ from ledger.kafka.transactions import asking_admin
 from ledger.log import TopicPartition
 
 REQUEST_TIMEOUT_S = 10.0
-AT_REST = frozenset({"Stable", "Empty", "Dead"})
+SETTLED = frozenset({"Stable", "Empty", "Dead"})
 
 
 def progress(settings: KafkaSettings, group: str, wanted: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
@@ -41,7 +41,7 @@ def unheld(settings: KafkaSettings, topic: str, group: str, timeout_s: float) ->
         described = client._manager.run(_described, client, group)
     if described is None:
         return sorted(wanted)
-    if described.group_state not in AT_REST:
+    if described.group_state not in SETTLED:
         return []
     held = {partition for member in described.members for partition in _held(member.member_assignment, topic)}
     return sorted(set(wanted) - held)
