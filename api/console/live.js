@@ -13,7 +13,7 @@ const SILENT_MS = 60_000; // the server sends a comment every 15 s: the connecti
  * Messages of an event stream, as {id, event, data}; `arrived()` is called for whatever arrives. Lines are as the HTML standard has
  * them.
  */
-async function* messages(response, arrived) {
+export async function* messages(response, arrived = () => {}) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let partial = "";
   let message = { data: [] };
