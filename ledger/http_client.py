@@ -73,6 +73,14 @@ class HttpAnswer(Struct, frozen=True):
         """Raises `ValueError` for a body that is not JSON."""
         return json.loads(self.body)
 
+    def json_object(self) -> dict[str, Any]:
+        """The JSON object of the body; empty if it is none."""
+        try:
+            value = self.json()
+        except ValueError:
+            return {}
+        return value if isinstance(value, dict) else {}
+
 
 class HttpClient:
     """Client of one service. `base_url` may contain `user:password@` for Basic authentication.

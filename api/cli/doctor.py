@@ -27,7 +27,7 @@ from commands.notifier.resuming import notifier_group
 from ledger.clock import now_ms
 from ledger.durability import weaknesses
 from ledger.errors import ConfigError, LedgerError
-from ledger.http_client import BlockingHttp, HttpAnswer, HttpClient, NoAnswer, url_of
+from ledger.http_client import BlockingHttp, HttpClient, NoAnswer, url_of
 from ledger.kafka.settings import KafkaSettings
 from ledger.levels import LEVEL
 from ledger.log import EventLog, TopicPartition
@@ -294,7 +294,7 @@ def _api(url: str, token: str | None) -> list[Finding]:
         with BlockingHttp(url, ANSWER_S) as client:
             url = client.base_url  # without a password
             ready = client.get("/ready")
-            state = _object(ready)
+            state = ready.json_object()
             if ready.status < 500 and state.get("status") not in ("ready", "not_ready"):
                 return [Finding("API", "wrong", f"{url} is not the ledger's API", "check HOST and PORT, or pass --url")]
             metrics = client.get("/metrics", {"Authorization": f"Bearer {token}"}) if token else None
@@ -318,15 +318,6 @@ def _api(url: str, token: str | None) -> list[Finding]:
     except (ValueError, LookupError):
         advice = "check HOST and PORT, or pass --url"
         return [*findings, Finding("metrics of serve", "wrong", f"{url}/metrics is not that of the ledger's API", advice)]
-
-
-def _object(answer: HttpAnswer) -> dict[str, Any]:
-    """The JSON object in `answer`; empty if there is none."""
-    try:
-        value = answer.json()
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def _of_metrics(metrics: str) -> list[Finding]:

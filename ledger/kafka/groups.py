@@ -13,12 +13,12 @@ from kafka import errors
 from kafka.protocol.consumer.metadata import ConsumerProtocolAssignment
 from kafka.structs import TopicPartition as KafkaTopicPartition
 
+from ledger.kafka.admin import REQUEST_TIMEOUT_S
 from ledger.kafka.lease import progress_group
 from ledger.kafka.settings import KafkaSettings
 from ledger.kafka.transactions import asking_admin
 from ledger.log import TopicPartition
 
-REQUEST_TIMEOUT_S = 10.0
 SETTLED = frozenset({"Stable", "Empty", "Dead"})
 
 

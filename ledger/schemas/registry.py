@@ -106,7 +106,7 @@ def _import(client: BlockingHttp, schemas: Iterable[SchemaVersion], prefix: str)
         finally:
             doing = f"restoring the mode of {schema.subject(prefix)}"
             if before.status == 200:
-                _require_success(_ask(client, "PUT", mode, doing, {"mode": _json(before).get("mode")}), doing)
+                _require_success(_ask(client, "PUT", mode, doing, {"mode": before.json_object().get("mode")}), doing)
             else:
                 _require_success(_ask(client, "DELETE", mode, doing), doing)
 
@@ -116,7 +116,7 @@ def _register(client: BlockingHttp, schema: SchemaVersion, prefix: str, numbers:
     body = {"schema": schema.text, "schemaType": "AVRO", **numbers}
     answer = _ask(client, "POST", f"subjects/{schema.subject(prefix)}/versions", doing, body)
     _require_success(answer, doing)
-    if (actual := _json(answer).get("id")) != schema.id:
+    if (actual := answer.json_object().get("id")) != schema.id:
         raise ConfigError(
             f"the registry gave {_name(schema, prefix)} the id {actual}, not {schema.id}: delete that version there and try again"
         )
@@ -130,7 +130,7 @@ def _is_registered(client: BlockingHttp, schema: SchemaVersion, prefix: str) -> 
     if answer.status == 404:
         return False
     _require_success(answer, doing)
-    registered = _json(answer)
+    registered = answer.json_object()
     if (registered.get("id"), registered.get("version")) != (schema.id, schema.version):
         raise ConfigError(
             f"the registry has {_name(schema, prefix)} as version {registered.get('version')} with id {registered.get('id')}, "
@@ -160,7 +160,7 @@ def _check(client: BlockingHttp, schema: SchemaVersion, prefix: str) -> None:
         )
     _require_success(answer, doing)
     try:
-        registered = json.loads(_json(answer)["schema"])
+        registered = json.loads(answer.json_object()["schema"])
     except (KeyError, TypeError, ValueError):
         raise ConfigError(
             f"invalid answer of the registry for schema {schema.id}: is SCHEMA_REGISTRY_URL a schema registry?"
@@ -198,18 +198,9 @@ def _ask(
 
 def _require_success(answer: HttpAnswer, doing: str) -> None:
     if not answer.ok:
-        said = _json(answer)
+        said = answer.json_object()
         why = said.get("message") or said.get("title") or answer.reason
         raise ConfigError(f"the registry answers {answer.status} to {doing}: {why}")
-
-
-def _json(answer: HttpAnswer) -> dict[str, Any]:
-    """The object in `answer`; empty if there is none."""
-    try:
-        value = answer.json()
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def _name(schema: SchemaVersion, prefix: str) -> str:
