@@ -21,6 +21,7 @@ from ledger.topics import Topics
 from tests.support import loopback
 from tests.support.folds import projection_differences
 from tests.support.gateway import Gateway
+from tests.support.harness import decided
 from tests.support.patience import PATIENCE_S, until
 from tests.support.processes import TOKENS, Child, LedgerNode
 
@@ -176,17 +177,9 @@ def test_an_order_is_frozen_and_thawed(node: LedgerNode) -> None:
     order_id = next(iter(asyncio.run(place(node, range(1)))))
 
     def cancel(key: str) -> httpx.Response:
-        headers = {
-            "Authorization": f"Bearer {TOKENS['gateway']}",
-            "Customer-Id": "c-1",
-            "Idempotency-Key": key,
-            "Prefer": "wait=10",
-        }
-        deadline = time.monotonic() + PATIENCE_S
+        headers = {"Authorization": f"Bearer {TOKENS['gateway']}", "Customer-Id": "c-1", "Prefer": "wait=10"}
         with loopback.client(base_url=node.url, headers=headers, timeout=PATIENCE_S) as client:
-            while (answer := client.post(f"/orders/{order_id}/cancel", json={})).status_code in (202, 503):
-                assert time.monotonic() < deadline, answer.text
-            return answer
+            return decided(client, f"/orders/{order_id}/cancel", {}, **{"Idempotency-Key": key})
 
     frozen = json.loads(verb(node, "freeze", order_id, "--why", "fraud?", "--yes", "--json").stdout)
     assert (frozen["ok"], frozen["order_id"]) == (True, order_id)

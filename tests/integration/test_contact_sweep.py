@@ -8,17 +8,14 @@ import time
 import pytest
 
 from api.processes.contact_expiry import is_unnamed, let_the_log_compact, sweep
-from commands.idempotency import fresh_command_id
-from commands.messages import OrderCommand, RaiseAttention
 from ledger.contacts import BARRIER_KEY, Address, OrderContact, contact_key
 from ledger.errors import NotCaughtUp, NotDurable
 from ledger.log import Acked, NewRecord
 from ledger.memory.log import MemoryLog
-from ledger.outcomes import Outcome
 from ledger.schemas.codec import contact_codec
 from ledger.topics import DAY_MS
-from ledger.transitions import Operation
 from projections.read_models import Frozen, encode
+from tests.support.everybodys_orders import raise_attention
 from tests.support.harness import RunningLedger, another_node, key, order_body
 from tests.support.patience import PATIENCE_S, until
 from tests.support.serving import AdjustableStatus
@@ -106,18 +103,6 @@ def test_contacts_of_ended_orders_go_only_when_the_settings_say_so(
     assert (has_contact(ledger, ended), has_contact(ledger, still_open)) == (False, True)
 
 
-def raise_attention(ledger: RunningLedger, order_id: str) -> None:
-    command = OrderCommand(
-        command_id=fresh_command_id(),
-        order_id=order_id,
-        fingerprint=bytes(16),
-        operation=Operation.RAISE_ATTENTION.value,
-        actor="reconciler",
-        raise_attention=RaiseAttention("stuck", f"att:{order_id}"),
-    )
-    assert isinstance(ledger.run(ledger.context.submissions.submit(command, PATIENCE_S)), Outcome)
-
-
 @pytest.mark.parametrize("staleness_ms", [None, 60_000])
 def test_a_node_that_is_behind_deletes_nothing(
     ledger: RunningLedger, monkeypatch: pytest.MonkeyPatch, staleness_ms: int | None
@@ -143,7 +128,7 @@ def test_a_node_that_does_not_know_yet_that_an_ended_order_needs_a_person_keeps_
     with another_node(ledger) as node:
         until(lambda: node.client("reader").get(f"/orders/{ended}").json().get("status") == "cancelled")
         node.folding.clear()
-        raise_attention(ledger, ended)
+        raise_attention(ledger, ended, "att:x")
         monkeypatch.setattr(node.context, "status", AdjustableStatus(staleness_ms=60_000))
         with pytest.raises(NotCaughtUp):
             swept(node, now_ms() + 31 * DAY_MS)

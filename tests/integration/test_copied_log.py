@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,25 @@ def copy(log: MemoryLog, ledger: RunningLedger, partitions: int = MORE) -> Copie
     with copying(log, ledger, partitions) as one:
         one.refuse_running()
         return one.run(Quiet())
+
+
+def send(log: MemoryLog, topic: str, partition: int = 0, key: bytes | None = b"k", value: bytes | None = b"v") -> None:
+    sender = log.sender("somebody")
+    sender.send(NewRecord(topic, partition, key, value), lambda acked, error: None)
+    assert sender.flush(PATIENCE_S) == 0
+    sender.close()
+
+
+def around_the_proof(one: Copying, work: Callable[[], object], after: Callable[[], object] = lambda: None) -> None:
+    """Call `work` when all is copied and not proven yet, `after` when it is."""
+    prove = one._prove
+
+    def disturbed(bar: Any) -> None:
+        work()
+        prove(bar)
+        after()
+
+    one._prove = disturbed  # type: ignore[method-assign]
 
 
 def test_orders_contacts_and_answers_are_the_same_and_the_ledger_continues() -> None:
@@ -195,10 +214,7 @@ def test_a_command_that_nobody_decided_is_not_left_behind() -> None:
 def test_a_prefix_with_records_is_not_written_to() -> None:
     log = MemoryLog()
     log.ensure_topics(NEW.specs(MORE, 1))
-    sender = log.sender("somebody")
-    sender.send(NewRecord(NEW.events, 5, b"k", b"v"), lambda acked, error: None)
-    sender.flush(10.0)
-    sender.close()
+    send(log, NEW.events, 5)
     with running_ledger(log, OLD) as ledger:
         ledger.stop_deciding()
         with pytest.raises(NotEmpty, match=r"new\.order-events/5"):
@@ -211,30 +227,18 @@ def test_a_copy_that_somebody_disturbed_is_not_proven() -> None:
         decided(client, "/orders", order_body())
         ledger.stop_deciding()
         with copying(log, ledger) as one:
-            prove = one._prove
 
-            def disturbed(bar: Any) -> None:
+            def repeat_the_last() -> None:
                 event = ledger.records(NEW.events)[-1]
-                sender = log.sender("somebody")
-                sender.send(NewRecord(NEW.events, event.partition, event.key, event.value), lambda acked, error: None)
-                sender.flush(10.0)
-                sender.close()
-                prove(bar)
+                send(log, NEW.events, event.partition, event.key, event.value)
 
-            one._prove = disturbed  # type: ignore[method-assign]
+            around_the_proof(one, repeat_the_last)
             with pytest.raises((BrokenLog, NotTheSame)):
                 one.run(Quiet())
     assert log.ends([TopicPartition(OLD.control, 0)])[TopicPartition(OLD.control, 0)] >= 0
     member = Membership(log, OLD, "serve", "one", "0.2.0", lambda exc: None)
     member.join()  # the old ledger was not closed
     member.leave()
-
-
-def send(log: MemoryLog, topic: str, partition: int = 0, value: bytes = b"v") -> None:
-    sender = log.sender("somebody")
-    sender.send(NewRecord(topic, partition, b"k", value), lambda acked, error: None)
-    assert sender.flush(PATIENCE_S) == 0
-    sender.close()
 
 
 def is_open(log: MemoryLog) -> bool:
@@ -252,13 +256,7 @@ def test_whatever_is_written_to_the_old_ledger_during_the_copy_stops_it(topic: s
         decided(client, "/orders", order_body())
         ledger.stop_deciding()
         with copying(log, ledger) as one:
-            prove = one._prove
-
-            def disturbed(bar: Any) -> None:
-                send(log, topic)
-                prove(bar)
-
-            one._prove = disturbed  # type: ignore[method-assign]
+            around_the_proof(one, lambda: send(log, topic))
             with pytest.raises(NotTheSame, match=re.escape(f"during the copy: {topic}/0")):
                 one.run(Quiet())
     assert is_open(log)
@@ -271,13 +269,7 @@ def test_a_node_that_starts_during_the_copy_stops_it() -> None:
         ledger.stop_deciding()
         member = Membership(log, OLD, "commands", "early", "0.2.0", lambda exc: None)
         with copying(log, ledger) as one:
-            prove = one._prove
-
-            def disturbed(bar: Any) -> None:
-                prove(bar)
-                member.join()
-
-            one._prove = disturbed  # type: ignore[method-assign]
+            around_the_proof(one, lambda: None, after=member.join)
             with pytest.raises(ConfigError, match="stop every node first: commands/early"):
                 one.run(Quiet())
     member.leave()
@@ -373,7 +365,7 @@ def test_a_refusal_that_nobody_can_read_is_copied_as_it_is() -> None:
     log = MemoryLog()
     with running_ledger(log, OLD) as ledger:
         ledger.stop_deciding()
-        send(log, OLD.refusals, 2, b"junk")
+        send(log, OLD.refusals, 2, value=b"junk")
         assert copy(log, ledger).refusals == 1
         assert b"junk" in [record.value for record in ledger.records(NEW.refusals)]
 

@@ -14,6 +14,7 @@ from commands.idempotency import fresh_command_id, order_id_of
 from commands.messages import OrderCommand, RaiseAttention
 from ledger.log import NewRecord
 from ledger.memory.log import MemoryLog
+from ledger.outcomes import Outcome
 from ledger.schemas.codec import event_codec
 from ledger.topics import Topics
 from ledger.transitions import Operation
@@ -25,6 +26,19 @@ OWN, OTHERS, MISSING = "own", "another customer's", "missing"
 FROZEN_OWN, FROZEN_OTHERS, FROZEN_UNKNOWN = "own and frozen", "another customer's and frozen", "frozen, of an unknown owner"
 CUSTOMERS = {OWN: "c-1", FROZEN_OWN: "c-1", OTHERS: "c-2", FROZEN_OTHERS: "c-2"}
 OWNERS = (OWN, OTHERS, MISSING, FROZEN_OWN, FROZEN_OTHERS, FROZEN_UNKNOWN)
+
+
+def raise_attention(ledger: RunningLedger, order_id: str, flag: str) -> None:
+    """The order needs a person, as the reconciler says it; `flag` is the key of the flag. Returns when it is decided."""
+    command = OrderCommand(
+        command_id=fresh_command_id(),
+        order_id=order_id,
+        fingerprint=bytes(16),
+        operation=Operation.RAISE_ATTENTION.value,
+        actor="reconciler",
+        raise_attention=RaiseAttention("stuck", flag),
+    )
+    assert isinstance(ledger.run(ledger.context.submissions.submit(command, PATIENCE_S)), Outcome)
 
 
 class World:
@@ -76,16 +90,7 @@ class World:
     def flagged(self, owner: str) -> tuple[str, str]:
         """A new order that needs a person: its id, and the key of the flag."""
         order_id, flag = self.place(owner), f"att:{next_number()}"
-        command = OrderCommand(
-            command_id=fresh_command_id(),
-            order_id=order_id,
-            fingerprint=bytes(16),
-            operation=Operation.RAISE_ATTENTION.value,
-            actor="reconciler",
-            raise_attention=RaiseAttention("stuck", flag),
-        )
-        submissions = self.ledger.context.submissions
-        self.ledger.run(submissions.submit(command, PATIENCE_S))
+        raise_attention(self.ledger, order_id, flag)
         return order_id, flag
 
 

@@ -15,7 +15,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 import psutil
 
 from ledger.kafka.log import KafkaLog
@@ -26,7 +25,7 @@ from tests.support import loopback, small_disk
 from tests.support.chaotic_shop import CHAOS, STOCK_CHAOS
 from tests.support.cluster import Cluster
 from tests.support.fault_plan import Fault, Kind, Site
-from tests.support.harness import order_body
+from tests.support.harness import decided, placed
 from tests.support.kafka_proxy import Api, Fate, KafkaProxy, Rule, Rules, running_proxy
 from tests.support.patience import PATIENCE_S
 from tests.support.pausing import pause, resume
@@ -124,17 +123,11 @@ class Rig:
         with loopback.client(base_url=self.urls[0], headers=headers) as client:
             while len(announced) < PARTITIONS:
                 assert time.monotonic() < deadline, self.node.tails()
-                answer = client.post("/orders", json=order_body(), headers={"Idempotency-Key": f"warm-up-{len(orders)}"})
-                if _is_undecided(answer):
-                    continue
-                assert answer.status_code == 201, answer.text
-                orders.append(answer.json()["order_id"])
+                orders.append(placed(client)["order_id"])
                 time.sleep(0.1)
                 announced = {partition_for(mail.order_id.encode(), PARTITIONS) for mail in read_mails(self.outbox)}
             for order_id in orders:
-                key = {"Idempotency-Key": f"cancel-{order_id}"}
-                while _is_undecided(answer := client.post(f"/orders/{order_id}/cancel", json={}, headers=key)):
-                    assert time.monotonic() < deadline, self.node.tails()
+                answer = decided(client, f"/orders/{order_id}/cancel", {})
                 assert answer.status_code == 200, answer.text
 
     # ---- faults
@@ -257,11 +250,6 @@ class Rig:
                 child.kill()
                 child.start()
         self.wait_ready()
-
-
-def _is_undecided(answer: httpx.Response) -> bool:
-    """Whether the request must be repeated, with its key."""
-    return answer.status_code in (202, 429, 503)
 
 
 @contextmanager

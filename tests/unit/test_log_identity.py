@@ -21,7 +21,7 @@ from tests.support.changed_logs import (
     restored,
     send,
 )
-from tests.support.one_log import PARTITIONS, TOPICS, Ledger, assert_log_is_whole, cancel, place
+from tests.support.one_log import PARTITIONS, TOPICS, Ledger, Running, assert_log_is_whole, cancel, place
 from tests.support.patience import PATIENCE_S
 
 ADVICE = r"TOPIC_PREFIX.*restore it whole.*order-ledger adopt-log"
@@ -131,18 +131,24 @@ def test_mirrored_commands_that_have_all_expired_are_a_gap_that_says_that_they_m
     assert f"mirror with the same offsets of the one with the id {before.hex()}" in str(running.process._fatal)
 
 
-def test_commands_that_are_gone_after_a_restore_are_a_gap(ledger: Ledger) -> None:
-    """Its last events name offsets of commands that the new topic has not reached, where nothing can be read."""
-    live(ledger)
-    restored(ledger)
-    for n in range(12):
-        ledger.send(place(f"unheard{n}"))
+def started_without_commands(ledger: Ledger) -> Running:
+    """A process that met the deletion of all commands, and ended."""
     for p in range(PARTITIONS):
         tp = TopicPartition(TOPICS.commands, p)
         ledger.log.truncate(tp, ledger.log.ends([tp])[tp])
     running = ledger.start()
     running.thread.join(PATIENCE_S)
     assert running.codes == [EXIT_FAILED]
+    return running
+
+
+def test_commands_that_are_gone_after_a_restore_are_a_gap(ledger: Ledger) -> None:
+    """Its last events name offsets of commands that the new topic has not reached, where nothing can be read."""
+    live(ledger)
+    restored(ledger)
+    for n in range(12):
+        ledger.send(place(f"unheard{n}"))
+    running = started_without_commands(ledger)
     assert isinstance(running.process._fatal, Gap)
 
 
@@ -150,12 +156,7 @@ def test_commands_that_are_gone_without_an_outcome_are_a_gap_that_says_what_to_d
     live(ledger)
     for n in range(40):
         ledger.send(place(f"unheard{n}"))
-    for p in range(PARTITIONS):
-        tp = TopicPartition(TOPICS.commands, p)
-        ledger.log.truncate(tp, ledger.log.ends([tp])[tp])
-    running = ledger.start()
-    running.thread.join(PATIENCE_S)
-    assert running.codes == [EXIT_FAILED]
+    running = started_without_commands(ledger)
     assert running.process._fatal is not None
     assert "order-ledger accept-gap" in str(running.process._fatal)
     assert "mirror" not in str(running.process._fatal)
