@@ -124,6 +124,12 @@ PROBLEMS: dict[str, ProblemType] = {
         "Could not decide",
         f"The decision failed because of a bug; the order is unchanged and the error is logged. {_NEW_KEY}",
     ),
+    "newer-refusal": ProblemType(
+        409,
+        "Newer refusal",
+        "An upgraded node refused the command for a reason that this older node has no words for; the order is unchanged. "
+        f"Ask again after the upgrade. {_NEW_KEY}",
+    ),
     "not-due": ProblemType(409, "Not due", f"It is too early for this operation. {_NEW_KEY}"),
     "unknown-attempt": ProblemType(409, "Unknown attempt", f"The order has no such payment attempt or dispute. {_NEW_KEY}"),
     "undecodable": ProblemType(409, "Undecodable", "The bytes of the command could not be decoded; they are kept for staff."),
@@ -218,16 +224,16 @@ PROBLEMS: dict[str, ProblemType] = {
     ),
 }
 
-_SLUG_OF = {Code.AMOUNT_DIFFERS: "total-mismatch", Code.UNKNOWN_PARCEL: "shipment-not-found"}
+_SLUG_OF = {Code.AMOUNT_DIFFERS.value: "total-mismatch", Code.UNKNOWN_PARCEL.value: "shipment-not-found"}
 
 # Refused because the request is already fulfilled: answered with the order and 200.
 UNCHANGED = frozenset({Code.NOTHING_TO_CHANGE.value, Code.ALREADY_KNOWN.value})
 
 
 def slug_of(code: str) -> str:
-    """Slug of a refusal's code. Raises `ValueError` for a code unknown to this version of the program."""
-    known = Code(code)
-    return _SLUG_OF.get(known) or known.value.replace("_", "-")
+    """Slug of a refusal's code; `newer-refusal` for one that came with a later version of the program."""
+    slug = _SLUG_OF.get(code) or code.replace("_", "-")
+    return slug if slug in PROBLEMS else "newer-refusal"
 
 
 Where = Literal["body", "query", "header", "path"]

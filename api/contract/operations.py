@@ -12,7 +12,7 @@ from api.contract.patterns import NAME
 COMMAND_HEADERS = ("IdempotencyKey", "Prefer")
 BODY = "malformed-json body-too-large unsupported-media-type unknown-field invalid-field limit-exceeded"
 COMMAND = (
-    f"idempotency-key-required idempotency-key-invalid {BODY} idempotency-key-reused order-frozen could-not-decide "
+    f"idempotency-key-required idempotency-key-invalid {BODY} idempotency-key-reused order-frozen could-not-decide newer-refusal "
     "too-many-requests ledger-unavailable decisions-behind not-caught-up not-upgraded"
 )
 ON_ORDER = "order-not-found invalid-if-match version-conflict"

@@ -153,7 +153,8 @@ def test_every_refusal_code_has_a_problem_or_is_success() -> None:
 
 
 def test_the_slug_of_a_refusal_is_its_code_with_hyphens_except_for_two() -> None:
-    assert {c.value: slug_of(c) for c in Code if slug_of(c) != c.value.replace("_", "-")} == {
+    answered = [code for code in Code if code.value not in UNCHANGED]
+    assert {c.value: slug_of(c) for c in answered if slug_of(c) != c.value.replace("_", "-")} == {
         "amount_differs": "total-mismatch",
         "unknown_parcel": "shipment-not-found",
     }
