@@ -104,6 +104,11 @@ class Rig:
         kinds = tuple(kind for kind in Kind if kind is not Kind.FULL_DISK or small_disk.is_possible())
         return Site(tuple(self.processes), tuple(str(node) for node in self.cluster.nodes), kinds)
 
+    def running(self) -> dict[int, str]:
+        """The process ids of all, with their kind."""
+        children = {child.pid: child.verb for child in list(self.processes.values()) if child.process is not None}
+        return children | {broker.pid: "broker" for broker in list(self.cluster.brokers.values())}
+
     def start(self) -> None:
         """Start all processes; returns when each is ready and customers get messages."""
         for child in self.processes.values():

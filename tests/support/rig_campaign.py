@@ -22,6 +22,7 @@ from tests.support.patience import PATIENCE_S
 from tests.support.proof import lost
 from tests.support.reading_shown import read_shown
 from tests.support.rig import PARTITIONS, Rig
+from tests.support.rig_usage import Usage
 
 WATCH_EVERY_S = 0.05
 STANDBY_S = 2.0  # a standby has folded the last batch by then
@@ -111,14 +112,17 @@ def campaign(
     faults = plan(seed, seconds, every_s, lasts_s, rig.site())
     breaking = Breaking(rig, faults, seconds, say)
     customers = BusyCustomers(rig.node, rig.sandbox, rig.urls, breaking.is_alive, per_s, seconds + 2 * PATIENCE_S, seed)
+    usage = Usage(rig.running)
     breaking.start()
     customers.start()
+    usage.start()
     try:
         while breaking.is_alive() and customers.error is None:
             breaking.join(0.5)
     finally:
         breaking.ending.set()
         breaking.join(PATIENCE_S)
+        usage.stop()
     if breaking.error is not None:
         raise breaking.error
     say("calm again")
@@ -132,7 +136,7 @@ def campaign(
         seconds,
         Counter(str(fault.kind) for fault in faults),
         {f"{api.name} {fate}": count for (api, fate), count in sorted(rig.replies.items())},
-        {"processes": len(rig.processes), "brokers": len(rig.cluster.nodes)},
+        {"processes": len(rig.processes), "brokers": len(rig.cluster.nodes), **usage.figures(seconds)},
     )
     _judge(rig, customers, report, settle_s, say)
     report.figures["whole_s"] = round(time.monotonic() - began, 1)
