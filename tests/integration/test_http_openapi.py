@@ -1,7 +1,7 @@
 """Every operation of the OpenAPI document, called in every form that the document describes, allows or forbids.
 
 The ledger under test is a whole one, on the broker and with the sandbox (`openapi_calls`). The campaign is the same with many
-more calls, different ones each time:
+more calls (CALLS of each form of each operation, 200 unless set), different ones each time:
 
     uv run pytest -m campaign tests/integration/test_http_openapi.py -s
 """
@@ -46,7 +46,8 @@ SHORT = settings(
     suppress_health_check=list(HealthCheck),
     verbosity=Verbosity.quiet,
 )
-LONG = settings(SHORT, max_examples=2_000, derandomize=False, phases=[Phase.generate, Phase.shrink])
+CALLS = int(os.environ.get("CALLS", "200"))
+LONG = settings(SHORT, max_examples=CALLS, derandomize=False, phases=[Phase.generate, Phase.shrink])
 
 
 @pytest.fixture(scope="module")

@@ -74,6 +74,8 @@ BEYOND_SCHEMAS = frozenset(
     }
 )
 
+# Operations that fill up an order, or the ledger, after a hundred accepted calls, and how they say so.
+FILLED = {"addNote": "limit-exceeded", "putWebhookEndpoint": "limit-exceeded", "changeMetadata": "too-much-metadata"}
 
 HEADER_BYTES = ConnectionLimits().header_bytes
 
@@ -291,7 +293,8 @@ class Fuzzed:
             codes = {problem.get("code") or str(problem["error_code"])} | {error["code"] for error in problem.get("errors", ())}
             theirs = {"gateway": {"customer_id", "customer", "email"}, "reader": {"email"}}.get(role or "", set())
             not_for_them = bool(theirs & case.query.keys()) and "unknown-field" in codes
-            assert not_for_them or codes & BEYOND_SCHEMAS, self._story(case, answer)
+            filled = FILLED.get(operation["operationId"]) in codes
+            assert not_for_them or filled or codes & BEYOND_SCHEMAS, self._story(case, answer)
 
     def _story(self, case: Call, answer: requests.Response) -> str:
         return f"{answer.status_code} {answer.text[:1000]}\n{case.as_curl_command(base_url=self.ledger.url)}"
