@@ -35,6 +35,11 @@ log = structlog.get_logger(__name__)
 LINGER_S, LINGER_BYTES = 2.0, 1024 * 1024  # to read what a client still sends, or a reset would overtake the answer
 OWN_FILES = 512  # databases, sockets to Kafka and to the provider
 FILES = 65_536  # nobody needs more, and some systems have no limit
+# Why the server closes a connection. Each is shown from the start: an increase from nothing to 1 is none to Prometheus.
+ENDINGS = (
+    *("refused", "crowded out", "malformed", "silent", "idle", "slow header", "slow body"),
+    *("long header", "long trailer", "unread answer"),
+)
 
 
 class ConnectionLimits(NamedTuple):
@@ -69,7 +74,7 @@ class Connections:
 
     def __init__(self, limits: ConnectionLimits | None = None, proxies: Proxies | None = None) -> None:
         self.limits, self._proxies = limits or ConnectionLimits(), proxies or Proxies()
-        self.ended: Counter[str] = Counter()  # by the server, by reason
+        self.ended = Counter(dict.fromkeys(ENDINGS, 0))  # by the server
         self._open: dict[BoundedProtocol, None] = {}
         self._addresses: dict[str, ClientAddress] = {}
         self._sweep: asyncio.TimerHandle | None = None

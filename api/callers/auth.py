@@ -111,7 +111,7 @@ class Tokens:
 
     def __init__(self, known: Sequence[Token], clock: Callable[[], int] = now_ms) -> None:
         self.known, self._clock = tuple(known), clock
-        self.reloads: Counter[str] = Counter()  # by outcome: taken, refused
+        self.reloads = Counter(taken=0, refused=0)
         self.is_stale = False  # the file has changed, but is invalid
 
     def replace(self, known: Sequence[Token]) -> None:

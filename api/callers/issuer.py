@@ -73,7 +73,7 @@ class Issuer:
         self.discovery = Discovery()
         self.confirmed_at_ms: int | None = None
         self.failure = ""
-        self.fetches: Counter[str] = Counter()  # by outcome: taken, unchanged, failed
+        self.fetches = Counter(taken=0, unchanged=0, failed=0)
         self._verifier, self._file, self._clock, self._monotonic = verifier, file, clock, monotonic
         self._began_at_s: float | None = None  # the last fetch
         self._ended = 0  # how many fetches have

@@ -22,7 +22,7 @@ from typing import NamedTuple, TypedDict, Unpack
 import structlog
 
 from api.services.audit_spool import AuditSpool
-from ledger.audit import AuditRecord
+from ledger.audit import ACTIONS, AuditRecord
 from ledger.clock import now_ms
 from ledger.errors import LedgerError, LogError
 from ledger.log import Acked, NewRecord, Sender
@@ -38,6 +38,8 @@ SLICE, PAUSE_S = 100, 0.02  # sent without interruption: 1 ms
 SAY_AGAIN_S = 60.0
 
 log = structlog.get_logger(__name__)
+
+UNKNOWN = "unknown"  # the action of a waiting record that a crash cut short
 
 
 class By(NamedTuple):
@@ -94,8 +96,8 @@ class Audit:
         self._again_at = 0.0
         self._said: dict[str, float] = {}  # time of the last line, by event
         self._troubled = False
-        self.written: Counter[str] = Counter()
-        self.lost: Counter[str] = Counter()
+        self.written = Counter(dict.fromkeys(ACTIONS, 0))
+        self.lost = Counter(dict.fromkeys((*ACTIONS, UNKNOWN), 0))
         self._spool = None if spool is None else AuditSpool(spool)
         self._load()
 
@@ -220,7 +222,7 @@ class Audit:
             item.kept = True
             self._waiting.append(item)
         if torn:
-            self.lost["unknown"] += torn
+            self.lost[UNKNOWN] += torn
             log.error("audit records are lost", count=torn, why="the spool file is damaged")
 
     def close(self) -> None:

@@ -74,7 +74,7 @@ def test_a_key_that_is_new_is_fetched_when_a_token_names_it(both: Both) -> None:
     both.clocks.pass_s(issuer_keys.FETCH_AGAIN_S)
     assert both.status(both.token()) == 200
     assert both.status(old) == 200, "its key is still published"
-    assert both.oidc.issuer.fetches == {"taken": 2}
+    assert +both.oidc.issuer.fetches == {"taken": 2}
 
 
 def test_tokens_with_unknown_keys_cause_few_fetches_whatever_they_name(both: Both) -> None:
@@ -87,7 +87,7 @@ def test_tokens_with_unknown_keys_cause_few_fetches_whatever_they_name(both: Bot
     both.clocks.pass_s(issuer_keys.FETCH_AGAIN_S)
     for number in range(50):
         assert both.status(sign(claims, attacker, kid=f"{number}")) == 401
-    assert both.oidc.issuer.fetches == {"taken": 1, "unchanged": 1}
+    assert +both.oidc.issuer.fetches == {"taken": 1, "unchanged": 1}
     assert both.status(both.token()) == 200
 
 
@@ -155,7 +155,7 @@ def test_an_unreachable_issuer_costs_only_tokens_with_unknown_keys(both: Both) -
         assert (unknown.status_code, unknown.json()["code"]) == (503, "issuer-unavailable")
         assert int(unknown.headers["retry-after"]) > 0
         assert both.status(both.token()) == 503, "without a fetch of its own"
-        assert both.oidc.issuer.fetches == {"taken": 1, "failed": 1}
+        assert +both.oidc.issuer.fetches == {"taken": 1, "failed": 1}
         assert both.status(known) == 200
         forged = sign(both.issuer.claims(both.clocks.now_ms / 1000), rsa_key("x"), kid="first")
         assert both.status(forged) == 401

@@ -98,7 +98,7 @@ def test_records_are_durable_in_the_order_in_which_things_happened(log: MemoryLo
     node.tend_until(lambda: not node.audit.waiting)
     node.stop()
     assert orders(log) == [f"ord_{n}" for n in range(300)]
-    assert node.audit.written == {CONTACT_READ: 300}
+    assert +node.audit.written == {CONTACT_READ: 300}
     assert len({record.audit_id for record in durable(log)}) == 300
 
 
@@ -224,7 +224,7 @@ def test_without_a_file_records_that_a_stop_could_not_write_are_counted_and_logg
     node.read("ord_1", "ord_2")
     with structlog.testing.capture_logs() as logs:
         node.stop()
-    assert node.audit.lost == {CONTACT_READ: 2}
+    assert +node.audit.lost == {CONTACT_READ: 2}
     assert "audit records are lost" in [entry["event"] for entry in logs]
 
 
@@ -233,7 +233,7 @@ def test_records_beyond_the_limit_are_counted_and_harm_nobody(log: MemoryLog, mo
     node = Node(log)
     log.away(True)
     node.read(*(f"ord_{n}" for n in range(8)))
-    assert (node.audit.waiting, node.audit.lost) == (5, {CONTACT_READ: 3})
+    assert (node.audit.waiting, +node.audit.lost) == (5, {CONTACT_READ: 3})
     log.away(False)
     node.tend_until(lambda: not node.audit.waiting)
     node.stop()
@@ -279,7 +279,7 @@ def test_a_torn_line_costs_itself_and_is_counted(log: MemoryLog, tmp_path: Path)
     node.kill()
     log.away(False)
     heir = Node(log, spool)
-    assert heir.audit.lost == {"unknown": 1}
+    assert +heir.audit.lost == {"unknown": 1}
     heir.tend_until(lambda: not heir.audit.waiting)
     heir.stop()
     assert in_any_order(log) == ["ord_1", "ord_3"]

@@ -76,7 +76,7 @@ def test_a_changed_file_is_reloaded_without_a_restart(tmp_path: Path) -> None:
     assert (watched.takes(old), watched.takes(new)) == (False, True)
     assert watched.heard == ["taken"]
     assert watched.check(5) == []
-    assert watched.file.tokens.reloads == {"taken": 1}
+    assert +watched.file.tokens.reloads == {"taken": 1}
 
 
 def test_a_file_that_is_being_written_is_left_until_it_is_complete(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_a_broken_file_keeps_the_previous_tokens_and_is_logged_once(content: str
     watched.check()
     assert watched.takes(new)
     assert not watched.file.tokens.is_stale
-    assert watched.file.tokens.reloads == {"refused": 1, "taken": 1}
+    assert +watched.file.tokens.reloads == {"refused": 1, "taken": 1}
 
 
 def test_a_missing_file_is_a_broken_one_and_may_come_back(tmp_path: Path) -> None:
@@ -201,4 +201,4 @@ def test_tokens_of_the_variable_are_never_read_again_and_still_expire() -> None:
     with structlog.testing.capture_logs() as logs:
         file.check()
     assert [line["event"] for line in logs] == ["token has expired"]
-    assert file.tokens.reloads == {}
+    assert +file.tokens.reloads == {}
