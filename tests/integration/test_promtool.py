@@ -11,17 +11,14 @@ import yaml
 
 from api.cli.ops import ALERTS, contents
 from tests.support.alert_drills import DRILLS, drill_file
-from tests.support.go_programs import on_path_or_built
+from tests.support.prometheus import program
 
 pytestmark = [pytest.mark.promtool, pytest.mark.timeout(4_000)]  # the first one builds it, unless the machine has it
-
-MODULE, VERSION = "github.com/prometheus/prometheus", "v0.316.0"
 
 
 @pytest.fixture(scope="module")
 def promtool() -> Path:
-    # Without its service discovery, which is most of the program.
-    return on_path_or_built("promtool", f"{MODULE}/cmd/promtool", MODULE, VERSION, "promtool", tags="remove_all_sd")
+    return program("promtool")
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import shutil
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,6 +77,7 @@ class Rig:
         self.cluster, self.proxy, self.sandbox, self.node = cluster, proxy, sandbox, node
         self.processes: dict[str, Child] = {}
         self.urls: list[str] = []
+        self.metrics: list[str] = []  # host:port of each `commands`
         self.ended: list[Ended] = []
         self.replies: Counter[tuple[Api, Fate]] = Counter()
         self.filled = 0  # disks
@@ -85,7 +86,9 @@ class Rig:
         self._excused: dict[str, tuple[int, float]] = {}  # process id, and until when (monotonic)
         self._limits: dict[str, tuple[int, tuple[int, int]]] = {}
         for number in range(1, nodes + 1):
-            self._add("commands", number)
+            commands, metrics = self._add("commands", number), free_port()
+            commands.env["METRICS_PORT"] = str(metrics)
+            self.metrics.append(f"127.0.0.1:{metrics}")
             serve, port = self._add("serve", number), free_port()
             serve.env["PORT"] = str(port)
             self.urls.append(f"http://127.0.0.1:{port}")
@@ -258,8 +261,13 @@ class Rig:
 
 
 @contextmanager
-def running_rig(folder: Path, brokers: int = 1, nodes: int = 1, longest_s: float = 0.5) -> Iterator[Rig]:
-    """One `commands` and one `serve` on each of `nodes`; as many writers. Replies of Kafka are up to `longest_s` late."""
+def running_rig(
+    folder: Path, brokers: int = 1, nodes: int = 1, longest_s: float = 0.5, env: Mapping[str, str] | None = None
+) -> Iterator[Rig]:
+    """One `commands` and one `serve` on each of `nodes`; as many writers. Replies of Kafka are up to `longest_s` late.
+
+    `env`: more settings of all processes.
+    """
     cluster = Cluster(folder / "kafka", brokers, proxied=True)
     topics = Topics("rig.")
     with ExitStack() as parts:
@@ -269,13 +277,14 @@ def running_rig(folder: Path, brokers: int = 1, nodes: int = 1, longest_s: float
         cluster.wait_whole()
         KafkaLog(cluster.settings()).ensure_topics(topics.specs(PARTITIONS, nodes))
         sandbox = parts.enter_context(running_sandbox(folder))
-        env = {
+        settings = {
             "SANDBOX_URL": sandbox.url,
             "PAYMENT_GATEWAY_WEBHOOK_SECRETS": WEBHOOK_SECRET,
             "OUTSIDE_TIMEOUT_MS": "1000",
             "OUTBOX_DIR": str(folder / "outbox"),
+            **(env or {}),
         }
-        node = LedgerNode(folder, cluster.proxied_servers, topics, nodes, PARTITIONS, env=env)
+        node = LedgerNode(folder, cluster.proxied_servers, topics, nodes, PARTITIONS, env=settings)
         parts.callback(node.end)
         rig = Rig(cluster, proxy, sandbox, node, nodes, longest_s)
         rig.start()
