@@ -13,10 +13,10 @@ complete in one partition and missing in another is decided again there.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
-from ledger.errors import DecodeError, LogUnavailable
+from ledger.errors import DecodeError, LogUnavailable, NotAllowed
 from ledger.events import NO_HASH, OrderEvent, OrderRefusal
 from ledger.last_record import last_before
 from ledger.log import EventLog, OpenTransaction, Record, TopicPartition
@@ -35,6 +35,25 @@ class Advice(NamedTuple):
     end: End | None
     records: int
     why: str
+
+
+def open_transactions(
+    log: EventLog, topics: Topics, ledger_id: str, partitions: Iterable[TopicPartition]
+) -> list[OpenTransaction]:
+    """`EventLog.open_transactions`, if this user can see which of them hang.
+
+    Kafka names no id that a user may not describe. A live transaction of such an id looks like one that its coordinator has
+    forgotten, which hangs. Raises `NotAllowed` then, `LogError`.
+    """
+    transactions = log.open_transactions(partitions)
+    if nameless := [one for one in transactions if one.transactional_id is None]:
+        ids = [f"{ledger_id}-{writer}" for writer in range(log.partitions(topics.writers))]
+        if hidden := log.hidden_ids(ids):
+            raise NotAllowed(
+                f"whether the transaction in {nameless[0]} hangs cannot be seen: this user may not describe the transactional id "
+                f"{hidden[0]}; use the principal of `commands`, or grant Describe on the transactional ids {ledger_id}-*"
+            )
+    return transactions
 
 
 def why_not_to_end(one: OpenTransaction, now_ms: int) -> str:

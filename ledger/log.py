@@ -77,7 +77,8 @@ class NewRecord(NamedTuple):
 class OpenTransaction(NamedTuple):
     """A transaction with records in `partition` but no end there: nothing from `start_offset` on is committed.
 
-    `transactional_id` is None if no coordinator knows the producer any more. `state` is the coordinator's current state of that
+    `transactional_id` is None if no coordinator knows the producer any more, or this user may not describe the id
+    (`EventLog.hidden_ids`). `state` is the coordinator's current state of that
     id (`Ongoing`, `PrepareCommit`, `CompleteAbort`, ...; empty if it has none), `timeout_ms` the time after which it ends the
     transaction by itself. `known`: the coordinator's transaction is this one, so it will end it here. An unknown transaction
     hangs: only a marker from outside ends it.
@@ -293,6 +294,9 @@ class EventLog(Protocol):
 
         A hanging one was open both before and after its coordinator was asked about it.
         """
+
+    def hidden_ids(self, transactional_ids: Iterable[str], timeout_s: float = 10.0) -> list[str]:
+        """Those of these ids that this user may not describe: no transaction of theirs is `known`. Raises `LogError`."""
 
     def end_transaction(self, open_one: OpenTransaction, commit: bool, timeout_s: float = 10.0) -> None:
         """Write the marker that ends `open_one` in its partition; no effect if it has ended.

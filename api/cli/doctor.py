@@ -27,6 +27,7 @@ from commands.notifier.resuming import notifier_group
 from ledger.clock import now_ms
 from ledger.durability import weaknesses
 from ledger.errors import ConfigError, LedgerError
+from ledger.hanging import open_transactions
 from ledger.http_client import BlockingHttp, HttpClient, NoAnswer, url_of
 from ledger.kafka.settings import KafkaSettings
 from ledger.levels import LEVEL
@@ -156,7 +157,7 @@ def _transactions(event_log: EventLog, settings: Settings) -> Finding:
     t = settings.topics
     try:
         tps = [TopicPartition(topic, p) for topic in (t.events, t.refusals) for p in range(event_log.partitions(t.events))]
-        transactions = event_log.open_transactions(tps)
+        transactions = open_transactions(event_log, t, settings.ledger_id, tps)
     except LedgerError as exc:
         return Finding("transactions", "warning", f"unknown: {exc}", "see the log of `commands`")
     hanging = [one for one in transactions if not one.known]

@@ -114,7 +114,8 @@ def transactions_end(
 ) -> None:
     """Commit or abort a transaction that Kafka left open, so that its partition can continue. First says what it will do.
 
-    A transaction that its coordinator will still end is left alone. Needs ALTER on the cluster, as Kafka's own tool does.
+    A transaction that its coordinator will still end is left alone. Needs Alter on the cluster, as Kafka's own tool does, and
+    Describe on the transactional ids of the writers, as `commands` has.
     """
     if topic not in (None, "events", "refusals"):
         raise typer.BadParameter("choose events or refusals", param_hint="--topic")

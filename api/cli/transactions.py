@@ -17,7 +17,7 @@ from api.processes.wiring import open_log
 from api.settings import Settings
 from ledger.clock import now_ms
 from ledger.errors import LogUnavailable
-from ledger.hanging import Advice, End, advise, why_not_to_end
+from ledger.hanging import Advice, End, advise, open_transactions, why_not_to_end
 from ledger.kafka.settings import KafkaSettings
 from ledger.log import EventLog, OpenTransaction, TopicPartition
 from ledger.rfc3339 import format_ms
@@ -35,20 +35,27 @@ class Advised:
     advice: Advice | None  # None: it does not hang
 
 
-def find(event_log: EventLog, topics: Topics, partition: int | None = None, topic: TopicWord | None = None) -> list[Advised]:
-    """Open transactions in the topics that writers write to; `partition` and `topic` narrow the search. Raises `LogError`."""
+def find(
+    event_log: EventLog, topics: Topics, ledger_id: str, partition: int | None = None, topic: TopicWord | None = None
+) -> list[Advised]:
+    """Open transactions in the topics that writers write to; `partition` and `topic` narrow the search.
+
+    Raises `NotAllowed` if this user cannot see which of them hang, `LogError`.
+    """
     names = [topics.events, topics.refusals] if topic is None else [getattr(topics, topic)]
     count = event_log.partitions(topics.events)
     wanted = [TopicPartition(name, p) for name in names for p in range(count) if partition in (None, p)]
     return [
         Advised(one, None if one.known else advise(event_log, topics, one))
-        for one in sorted(event_log.open_transactions(wanted), key=lambda one: (one.partition, one.start_offset))
+        for one in sorted(
+            open_transactions(event_log, topics, ledger_id, wanted), key=lambda one: (one.partition, one.start_offset)
+        )
     ]
 
 
 def run_transactions(kafka: KafkaSettings, settings: Settings, as_json: bool, out: Screen) -> int:
     """Show every open transaction. Returns 1 if one hangs."""
-    transactions = find(patient(open_log(kafka, settings.topics)), settings.topics)
+    transactions = find(patient(open_log(kafka, settings.topics)), settings.topics, settings.ledger_id)
     hanging = [f for f in transactions if f.advice is not None]
     if as_json:
         write_json({"ok": not hanging, "transactions": [_row(f) for f in transactions]})
@@ -93,7 +100,7 @@ def run_end(kafka: KafkaSettings, settings: Settings, options: EndOptions, termi
     `ask(question)` returns the person's answer.
     """
     event_log = patient(open_log(kafka, settings.topics))
-    every = find(event_log, settings.topics, options.partition, options.topic)
+    every = find(event_log, settings.topics, settings.ledger_id, options.partition, options.topic)
     ended: list[tuple[Advised, End]] = []
     refused: list[tuple[Advised, str]] = []
     for f in every:

@@ -103,6 +103,10 @@ class _PatientLog:
         wanted = list(partitions)
         return self._ask(lambda: self._log.open_transactions(wanted, timeout_s))
 
+    def hidden_ids(self, transactional_ids: Iterable[str], timeout_s: float = 10.0) -> list[str]:
+        asked = list(transactional_ids)
+        return self._ask(lambda: self._log.hidden_ids(asked, timeout_s))
+
     def end_transaction(self, open_one: OpenTransaction, commit: bool, timeout_s: float = 10.0) -> None:
         self._ask(lambda: self._log.end_transaction(open_one, commit, timeout_s))  # without effect on one that has ended
 

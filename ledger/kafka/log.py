@@ -71,6 +71,11 @@ class KafkaLog:
 
         return transactions.open_transactions(self._settings, partitions, timeout_s)
 
+    def hidden_ids(self, transactional_ids: Iterable[str], timeout_s: float = 10.0) -> list[str]:
+        from ledger.kafka import transactions
+
+        return transactions.hidden_ids(self._settings, transactional_ids, timeout_s)
+
     def end_transaction(self, open_one: OpenTransaction, commit: bool, timeout_s: float = 10.0) -> None:
         from ledger.kafka import transactions
 

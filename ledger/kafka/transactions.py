@@ -133,6 +133,20 @@ def _described(client: Any, place: tuple[KafkaTopicPartition, int, int], produce
     )
 
 
+def hidden_ids(settings: KafkaSettings, transactional_ids: Iterable[str], timeout_s: float) -> list[str]:
+    """See `EventLog.hidden_ids`. `list_transactions` leaves such ids out without a word, `describe_transactions` does not."""
+    hidden = []
+    with asking_admin(settings, "describing transactional ids", timeout_s) as client:
+        for name in transactional_ids:
+            try:
+                client.describe_transactions([name])
+            except errors.TransactionalIdNotFoundError:
+                continue  # it was never used, or is forgotten
+            except errors.TransactionalIdAuthorizationFailedError:
+                hidden.append(name)
+    return hidden
+
+
 def end_transaction(settings: KafkaSettings, open_one: OpenTransaction, commit: bool, timeout_s: float) -> None:
     """See `EventLog.end_transaction`. Does what Kafka's own tool does for an abort, with the epochs of the partition."""
     tp = KafkaTopicPartition(*open_one.partition)

@@ -185,6 +185,10 @@ class MemoryLog:
         with self._state.reachable():
             return [self._state.describe(t, tp) for tp in partitions for t in self._state.partition(tp).open]
 
+    def hidden_ids(self, transactional_ids: Iterable[str], timeout_s: float = 10.0) -> list[str]:
+        with self._state.reachable():
+            return []  # there are no users
+
     def end_transaction(self, open_one: OpenTransaction, commit: bool, timeout_s: float = 10.0) -> None:
         with self._state.reachable():
             partition = self._state.partition(open_one.partition)

@@ -40,6 +40,7 @@ def test_a_log_without_open_transactions_lists_none(stage: Stage) -> None:
     stage.transact(*records(topic, 0, "a"), *records(topic, 1, "b"))
     assert stage.log.open_transactions([TopicPartition(topic, p) for p in range(2)]) == []
     assert stage.log.open_transactions([]) == []
+    assert stage.log.hidden_ids([stage.name("writer")]) == []
 
 
 def test_a_transaction_that_its_coordinator_will_end_is_known(stage: Stage) -> None:

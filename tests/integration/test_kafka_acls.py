@@ -29,8 +29,11 @@ from api.callers.auth import hash_token, new_token
 from api.callers.roles import ROLES
 from commands.sandbox.catalogue import order_body
 from ledger.broker.node import EmbeddedBroker
+from ledger.errors import NotAllowed
+from ledger.hanging import open_transactions
 from ledger.kafka.log import KafkaLog
 from ledger.kafka.settings import KafkaSettings
+from ledger.log import TopicPartition as Place
 from ledger.ports import free_port
 from ledger.topics import Topics
 from tests.support import acls, loopback
@@ -302,3 +305,36 @@ def test_no_user_may_do_what_is_for_another(cluster: Cluster, tmp_path: Path) ->
     for user, topic in FORBIDDEN_READS:
         with pytest.raises(PermissionError, match=r"authoriz|denied"):
             read_as(cluster, user, topic, "analytics" if user == "analytics" else "order-ledger-unused")
+
+
+def test_who_may_not_describe_a_writer_does_not_take_its_live_transaction_for_one_that_hangs(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    cluster.allow(acls.granted(acls.commands(tmp_path)))
+    admin = KafkaLog(KafkaSettings(_env_file=None, bootstrap_servers=cluster.broker.bootstrap_servers))
+    admin.ensure_topics(Topics().specs(1, 1))
+    producer = Producer(cluster.client_config("commands") | {"transactional.id": "order-ledger-0"})
+    producer.init_transactions(PATIENCE_S)
+    producer.begin_transaction()
+    producer.produce("order-events", b"live", partition=0)
+    assert producer.flush(PATIENCE_S) == 0
+    place = Place("order-events", 0)
+    (live,) = open_transactions(log_of(cluster, "commands"), Topics(), "order-ledger", [place])
+    assert (live.transactional_id, live.known) == ("order-ledger-0", True)
+    with pytest.raises(NotAllowed, match=r"order-events/0 .*Describe on the transactional ids order-ledger-\*"):
+        open_transactions(log_of(cluster, "serve"), Topics(), "order-ledger", [place])
+    producer.abort_transaction(PATIENCE_S)
+
+
+def log_of(cluster: Cluster, user: str) -> KafkaLog:
+    config = cluster.client_config(user)
+    return KafkaLog(
+        KafkaSettings(
+            _env_file=None,
+            bootstrap_servers=config["bootstrap.servers"],
+            security_protocol=config["security.protocol"],
+            sasl_mechanism=config["sasl.mechanism"],
+            sasl_username=user,
+            sasl_password=config["sasl.password"],
+        )
+    )

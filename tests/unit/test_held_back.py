@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from api.cli.transactions import find
 from commands.messages import OrderCommand
-from ledger.errors import Discard
-from ledger.hanging import advise, why_not_to_end
+from ledger.errors import Discard, NotAllowed
+from ledger.hanging import advise, open_transactions, why_not_to_end
 from ledger.log import NewRecord, OpenTransaction, TopicPartition
 from tests.support.one_log import PARTITIONS, TOPICS, KeptStore, Ledger, Running, assert_log_is_whole, cancel, place
 from tests.support.patience import PATIENCE_S
@@ -226,6 +227,22 @@ def test_a_transaction_that_its_coordinator_will_end_is_left_to_it(change: dict[
     said = why_not_to_end(one, now_ms)
     assert refused in said
     assert bool(said) == bool(refused)
+
+
+def test_who_may_not_describe_a_writer_cannot_see_whether_its_transaction_hangs(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To such a user, a live transaction looks like one that its coordinator has forgotten: no verb may end it."""
+    tp = TopicPartition(TOPICS.events, 0)
+    nameless = OpenTransaction(tp, 1, 0, 0, 0, 10**12, None, "", 0, False)
+    monkeypatch.setattr(ledger.log, "open_transactions", lambda wanted: [nameless])
+    assert open_transactions(ledger.log, TOPICS, "app", [tp]) == [nameless]  # every id is shown, and it is of none: it hangs
+    monkeypatch.setattr(ledger.log, "hidden_ids", lambda ids: [one for one in ids if one == "app-1"])
+    with pytest.raises(NotAllowed, match=r"order-events/0 .* transactional id app-1; .* grant Describe"):
+        find(ledger.log, TOPICS, "app")
+    named = nameless._replace(transactional_id="app-0")
+    monkeypatch.setattr(ledger.log, "open_transactions", lambda wanted: [named])
+    assert open_transactions(ledger.log, TOPICS, "app", [tp]) == [named]
 
 
 def test_a_store_of_another_log_is_a_hole_and_not_folded_again(ledger: Ledger) -> None:

@@ -29,6 +29,7 @@ QUESTIONS: dict[str, Callable[[EventLog], Any]] = {
     "offset_at": lambda log: log.offset_at(iter([TP]), 1),
     "unheld": lambda log: log.unheld(TOPICS.commands, "app"),
     "open_transactions": lambda log: log.open_transactions(iter([TP])),
+    "hidden_ids": lambda log: log.hidden_ids(iter(["w"])),
     "end_transaction": lambda log: log.end_transaction(OpenTransaction(TP, 0, 0, 0, 0, 0, "w", "Empty", 0, False), True),
     "progress": lambda log: log.progress("app", iter([TP])),
 }
