@@ -49,8 +49,8 @@ class AuditRecord(Struct, frozen=True, kw_only=True):
     `role` is empty.
 
     `audit_id` identifies a record that was written twice. `occurred_at` is by the clock of `node`, in ms since the epoch.
-    `reason` is the code of the problem of a refusal. `count` is the number of deleted contacts, of orders that were listed, or of
-    commands that were given up. `why` is the reason that a person gave.
+    `reason` is the code of the problem of a refusal. `count` is the number of deleted contacts, of commands that were given up,
+    of writers, or of partitions and copied events. `why` is the reason that a person gave.
     """
 
     audit_id: Id

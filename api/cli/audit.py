@@ -11,13 +11,33 @@ from api.cli.terminal import has_reader, write_line, write_text
 from api.processes.signals import stopper
 from api.processes.wiring import KafkaDoors
 from api.settings import Settings
-from ledger.audit import ACTIONS, GAP_ACCEPTANCE, AuditRecord
+from ledger.audit import (
+    ACTIONS,
+    CUSTOMER_ERASURE,
+    DONE,
+    GAP_ACCEPTANCE,
+    LOG_COPY,
+    REQUESTED,
+    WRITERS_CHANGE,
+    AuditRecord,
+)
 from ledger.errors import ConfigError, DecodeError
 from ledger.kafka.settings import KafkaSettings
 from ledger.log import Record
 from ledger.reading import committed
 from ledger.rfc3339 import format_ms
 from ledger.schemas.codec import audit_codec
+
+# The things that `count` counts.
+COUNTED = {
+    (CUSTOMER_ERASURE, DONE): "contacts",
+    (GAP_ACCEPTANCE, REQUESTED): "commands",
+    (GAP_ACCEPTANCE, DONE): "commands",
+    (WRITERS_CHANGE, REQUESTED): "writers",
+    (WRITERS_CHANGE, DONE): "writers",
+    (LOG_COPY, REQUESTED): "partitions",
+    (LOG_COPY, DONE): "events",
+}
 
 
 def run_audit(
@@ -76,12 +96,12 @@ def _members(entry: AuditRecord, record: Record) -> dict[str, Any]:
 
 
 def _line(entry: AuditRecord, place: str) -> str:
-    counted = "commands" if entry.action == GAP_ACCEPTANCE else "contacts"
+    counted = COUNTED.get((entry.action, entry.outcome), "")  # "": of a later program
     about = [
         entry.order_id,
         entry.customer_id,
         entry.reason,
-        None if entry.count is None else f"{entry.count} {counted}",
+        None if entry.count is None else f"{entry.count} {counted}".strip(),
         entry.why,
     ]
     return (
