@@ -85,7 +85,11 @@ def audit(
     follow: Annotated[bool, typer.Option("--follow/--no-follow", help="Wait for new records at the end.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Print who erased customers, resolved attention and read contacts, and when tokens changed. Contains no personal data."""
+    """Print what no event says: who saw contacts, searched by e-mail, erased customers or resolved attention.
+
+    Also who changed webhook endpoints, read their secrets or used a verb with `--why`, and when tokens changed. Contains no
+    personal data.
+    """
     from api.cli.audit import run_audit
     from api.settings import load_settings
 
