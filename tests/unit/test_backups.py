@@ -14,11 +14,8 @@ import pyrage
 import pytest
 
 from api.cli.archive import NotEmpty
-from api.cli.backup.age import identities_of, recipients_of
 from api.cli.backup.manifest import CONTACTS, HEADS, LEDGER, LOCK, MANIFEST, BackupError
-from api.cli.backup.running import run_backup_key
 from api.cli.backup.surroundings import settings_of
-from api.cli.terminal import Screen, Terminal
 from api.settings import Settings
 from ledger.contact_rows import TOO_OLD_MS
 from ledger.contacts import erased_key
@@ -265,13 +262,6 @@ def test_age_alone_reads_the_contacts(backed: BackedUp) -> None:
     row = json.loads(line)
     assert (base64.b64decode(row["key"]), row["offset"], row["at"]) == (key, 0, backed.clock_ms)
     assert contact_codec().decode(base64.b64decode(row["value"])).name == NAME
-
-
-def test_a_pair_of_keys_is_shown_and_fits(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_backup_key(Terminal(Screen(), Screen(stderr=True), True)) == 0
-    pair = json.loads(capsys.readouterr().out)
-    content = pyrage.encrypt(b"x", recipients_of(pair["recipient"]))
-    assert pyrage.decrypt(content, identities_of(pair["identity"])) == b"x"
 
 
 def test_signed_heads_are_those_of_verify(backed: BackedUp) -> None:

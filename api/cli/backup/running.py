@@ -13,7 +13,7 @@ import msgspec
 
 from api.cli.backup.age import identities_of, new_pair, recipients_of
 from api.cli.backup.making import Backup, Secrets
-from api.cli.backup.manifest import TOKENS, Increment, Manifest
+from api.cli.backup.manifest import SETTINGS, TOKENS, Increment, Manifest
 from api.cli.backup.proving import Proof, Proven, RestoreKeys
 from api.cli.backup.restoring import refuse_used, restore
 from api.cli.backup.surroundings import surroundings_of
@@ -151,8 +151,9 @@ def _show_restored(folder: Path, proven: Proven, options: RestoreOptions, out: S
     if fates["erased"] or fates["without_order"]:
         out.print(f"left out: {fates['erased']:,} contacts of erased people, {fates['without_order']:,} whose order is not there")
     if not options.check:
-        place = folder / f"{last.no:06}"
-        out.print(f"settings and tokens are in {place}. Next: `commands`, `serve`, `verify`; then back up to a new folder")
+        # files that did not change are in the folder of an earlier run
+        small = ", ".join(str(folder / last.parts[name].path) for name in (SETTINGS, TOKENS) if name in last.parts)
+        out.print(f"settings and tokens: {small}. Next: `commands`, `serve`, `verify`; then back up to a new folder")
 
 
 def _heads_in(path: Path, key: bytes) -> dict[int, Head]:
