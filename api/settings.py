@@ -94,9 +94,11 @@ class Settings(BaseSettings):
         description="writers that a `commands` follows besides its own, to take them over within seconds",
     )
     metrics_host: str = Field(
-        default="127.0.0.1", description="address of the health and metrics of `commands`, `sandbox` and the embedded broker"
+        default="127.0.0.1", description="address of the health and metrics of `commands` and `sandbox`; `up` chooses its own"
     )
-    metrics_port: int = Field(default=0, ge=0, le=65535, description="their port; 0: any free one, which `doctor` names")
+    metrics_port: int = Field(
+        default=0, ge=0, le=65535, description="their port; 0: any free one, named in `STATE_DIR/commands/status.json`"
+    )
     app_id: str = Field(
         default="order-ledger",
         pattern=r"^[A-Za-z0-9._-]{1,100}$",
