@@ -206,7 +206,7 @@ def not_this_log(flaw: str) -> NotThisLog:
     """The error, with the sentence that says what to do."""
     return NotThisLog(
         f"{flaw}: use the log from before (KAFKA_BOOTSTRAP_SERVERS, TOPIC_PREFIX), or restore it whole, or take this one as it "
-        "is with `order-ledger adopt-log`"
+        "is with `order-ledger adopt-log --why ...`"
     )
 
 

@@ -68,8 +68,8 @@ def run_freeze(kafka: KafkaSettings, settings: Settings, options: FreezeOptions,
         return 0
     acts.record(REFUSED, outcome)
     hint = (
-        ": its fold stopped at a record. With a program that can fold it, stop `commands` on each node, run `thaw --fold-again` "
-        "there and start it; `rebuild --accept-difference` does the same for `serve`"
+        ": its fold stopped at a record. With a program that can fold it, stop `commands` on each node, run `order-ledger thaw "
+        "ORDER --fold-again --why ...` there and start it; `rebuild --accept-difference` does the same for `serve`"
     )
     _say(terminal, options, False, outcome + (hint if outcome == Code.ORDER_FROZEN else ""))
     return 1

@@ -62,9 +62,11 @@ def inspect_node(node: Node, group: str, terminal: Terminal) -> int:
     if unfolded:
         terminal.out.print(f"partitions {listed(unfolded)}: not folded here, not examined for missing commands")
     if any(holder.verdict == "other" for holder in holders):
-        terminal.out.print("use the log from before, or restore it whole, or take this one as it is: order-ledger adopt-log")
+        terminal.out.print(
+            "use the log from before, or restore it whole, or take this one as it is: order-ledger adopt-log --why ..."
+        )
     if missing:
-        terminal.out.print("ask their senders what is missing, then: order-ledger accept-gap")
+        terminal.out.print("ask their senders what is missing, then: order-ledger accept-gap --why ...")
     return int(not ok)
 
 

@@ -24,7 +24,7 @@ def check_gap(event_log: EventLog, topics: Topics, meta: Meta, tp: TopicPartitio
     if not any(one.command_offset >= start and _is_there(event_log, tp, one) for one in elsewhere):
         raise Gap(
             f"commands {meta.dealt} to {start - 1} of {tp.topic}/{tp.partition} were deleted before they were decided: ask their "
-            "senders what is missing, then stop `commands` here, run `order-ledger accept-gap`, and start it again"
+            "senders what is missing, then stop `commands` here, run `order-ledger accept-gap --why ...`, and start it again"
             f"{_if_mirrored(event_log, topics, meta, tp.partition, start, elsewhere)}"
         )
 
