@@ -10,9 +10,9 @@ import typer
 from api.cli.options import (
     DEFAULT_DATA_DIR,
     MOVE,
+    AdminToken,
     AsJson,
     DataDir,
-    Token,
     Url,
     Why,
     Yes,
@@ -97,7 +97,7 @@ def import_orders(
     ],
     data_dir: DataDir = DEFAULT_DATA_DIR,
     url: Url = None,
-    token: Token = None,
+    token: AdminToken = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only check the file; needs no ledger.")] = False,
     as_json: AsJson = False,
 ) -> None:

@@ -36,6 +36,10 @@ Token = Annotated[
         envvar="LEDGER_TOKEN", help="Token of a reader or an admin; default: from the running `up`.", show_default=False
     ),
 ]
+AdminToken = Annotated[
+    str | None,
+    typer.Option("--token", envvar="LEDGER_TOKEN", help="Token of an admin; default: from the running `up`.", show_default=False),
+]
 
 
 def terminal(as_json: bool) -> Terminal:
