@@ -19,8 +19,8 @@ OrderId = Annotated[str, typer.Argument(help="The order's id.")]
 def inspect(data_dir: DataDir = DEFAULT_DATA_DIR, as_json: AsJson = False) -> None:
     """Compare every position that this node keeps with the log. Exits 1 if it is not the log from before. Changes nothing.
 
-    same: the log from before. mirrored: a copy, used as it is. moved: restored by `import-log`, folded again. other: refused.
-    What a running `serve` or `commands` has open is not compared: they do it themselves when they start.
+    same: the log from before. mirrored: a copy, used as it is. moved: restored by `restore` or `import-log`, folded again.
+    other: refused. What a running `serve` or `commands` has open is not compared: they do it themselves when they start.
     """
     from api.cli.inspection import run_inspect
 
@@ -76,7 +76,9 @@ def thaw(
     fold_again: Annotated[
         bool,
         typer.Option(
-            "--fold-again", help="Its fold stopped at a record: only fold its partition again, here, when `commands` starts."
+            "--fold-again",
+            help="For an order whose fold stopped at a record: forget the fold of its partition on this node; the next start of "
+            "`commands` folds it again.",
         ),
     ] = False,
     data_dir: DataDir = DEFAULT_DATA_DIR,
