@@ -113,7 +113,7 @@ def _show(report: RebuildReport, dry_run: bool, out: Screen) -> None:
     out.print(f"{report.generation} is now the current generation{kept}")
     messages = {
         "yes": "the running `serve` has switched to it",
-        "no": "the running `serve` has not switched to it: start the version of `serve` that built it, beside it or instead",
+        "no": "the running `serve` has not switched to it: start the version of `serve` that built it in its place",
         "nobody serves": "no `serve` is running here: the next one will use it",
     }
     out.print(messages[report.taken_over], style="yellow" if report.taken_over == "no" else None)
