@@ -146,7 +146,7 @@ def test_postgres_holds_what_the_ledger_answers_after_kills_of_flink(up: UpProce
     shown: dict[str, dict[str, Any]] = {}
 
     def followed() -> bool:
-        """Whether the two agree now. The reconciler may still be at work, so both are read until they do."""
+        """Whether the two agree now. The reconciler may not have finished, so both are read until they do."""
         shown.update(asyncio.run(read_all(up, orders)))
         kept = rows_of(postgres)
         return all(kept.get(order_id) == as_row(order) for order_id, order in shown.items())
