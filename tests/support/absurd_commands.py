@@ -12,7 +12,7 @@ import msgspec
 
 from commands.messages import OrderCommand, command_codec
 from ledger.contacts import Address, OrderContact, contact_key
-from ledger.log import NewRecord
+from ledger.log import MAX_RECORD_BYTES, NewRecord
 from ledger.partitioner import partition_for
 from ledger.schemas.codec import PREFIX_BYTES, contact_codec
 from ledger.schemas.versions import COMMANDS, versions_of
@@ -129,7 +129,7 @@ def feed(shop: AbsurdShop, commands: int, chance: random.Random, first: int) -> 
             astray = chance.random()
             partition = homes[order_id] if astray > 0.02 else chance.randrange(PARTITIONS)
             key = order_id.encode() if astray < 0.98 else chance.choice((None, b"", b"\xff", b"ord_other"))
-            if len(value) < 500_000:
+            if len(key or b"") + len(value) <= MAX_RECORD_BYTES:  # the broker takes no larger one
                 records.append(NewRecord(shop.topics.commands, partition, key, value))
             number_sent += 1
         last = []
