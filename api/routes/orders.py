@@ -236,14 +236,17 @@ async def _by_email(call: Call, query: AdminOrdersQuery, email: str) -> Response
 
 
 def _by_number(call: Call, query: OwnOrdersQuery, number: str) -> bytes:
-    """The page of at most one order."""
+    """The page of at most one order: with exactly this number, as an older service may have given it, or as people type it."""
     if query.model_fields_set - {"number", "limit"}:
         raise Problem("invalid-field", "Send `number` alone.", errors=[FieldError("/number", "excludes-others", "query")])
-    with suppress(ValueError):  # perhaps one of an older service, exactly as it was there
-        number = read_number(number)
-    order = call.ctx.queries.by_number(number)
-    rows = [row_shown(call, order)] if order is not None and may_see(call, order) else []
-    return to_json(OrderPageOut(rows, None))
+    numbers = [number]
+    with suppress(ValueError):
+        numbers.append(read_number(number))
+    for one in dict.fromkeys(numbers):
+        order = call.ctx.queries.by_number(one)
+        if order is not None and may_see(call, order):
+            return to_json(OrderPageOut([row_shown(call, order)], None))
+    return to_json(OrderPageOut([], None))
 
 
 def _page(call: Call, wanted: OrderFilter, limit: int, resume: dict[int, bytes] | None) -> Steps[bytes]:

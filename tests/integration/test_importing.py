@@ -14,8 +14,9 @@ from api.cli.verbs import app
 from commands.obligations import obligations
 from ledger.memory.log import MemoryLog
 from ledger.order import display
+from ledger.order_numbers import read_number
 from ledger.topics import Topics
-from tests.support.harness import RunningLedger, key, order_body, running_ledger
+from tests.support.harness import RunningLedger, key, order_body, placed, running_ledger
 
 
 @pytest.fixture
@@ -64,6 +65,30 @@ def test_an_imported_order_is_as_it_was_and_owes_nothing(ledger: RunningLedger) 
     assert other.status_code == 422
     mine = ledger.client("gateway", "c-9").get(f"/orders/{order['order_id']}")
     assert mine.json()["status"] == "delivered"
+
+
+def test_an_imported_number_that_reads_like_one_of_the_ledger_is_the_number_of_its_order(ledger: RunningLedger) -> None:
+    """Its last character happens to be the check character of the others."""
+    number = "2024000039"
+    assert read_number(number) != number
+    desk = ledger.client("admin")
+    order = desk.post("/imports", json=old_order(number=number)).json()
+    assert order["number"] == number
+    own = placed(ledger.client())
+    for client in (desk, ledger.client("reader"), ledger.client("gateway", "c-9")):
+        rows = client.get("/orders", params={"number": number}).json()["data"]
+        assert [row["order_id"] for row in rows] == [order["order_id"]]
+    typed = own["number"].lower().replace("-", " ")
+    rows = desk.get("/orders", params={"number": typed}).json()["data"]
+    assert [row["order_id"] for row in rows] == [own["order_id"]]
+
+
+def test_an_order_of_another_customer_with_exactly_this_number_hides_none_of_the_caller(ledger: RunningLedger) -> None:
+    own = placed(ledger.client())
+    typed = own["number"].replace("-", "")
+    assert ledger.client("admin").post("/imports", json=old_order(number=typed)).status_code == 201
+    rows = ledger.client().get("/orders", params={"number": typed}).json()["data"]
+    assert [row["order_id"] for row in rows] == [own["order_id"]]
 
 
 def test_an_imported_order_can_be_moved_along_but_its_money_is_elsewhere(ledger: RunningLedger) -> None:
