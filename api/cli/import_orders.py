@@ -1,6 +1,9 @@
 """The verb `import-orders`: sends a file with the orders of an older service, one JSON object a line, to the API.
 
 Safe to repeat: the API knows every order by its old id. A line that is refused does not stop the others; the report names it.
+
+Lines are sent several at a time, so the API alone would not notice that two of them have the same number: their orders may be in
+different partitions. So the verb refuses the second one itself. Nothing does that for two verbs at the same time.
 """
 
 from __future__ import annotations
@@ -43,6 +46,21 @@ class ImportOptions:
 
 
 @dataclass(slots=True)
+class Seen:
+    """The lines of a file that were read: by old id, and by number with the old id."""
+
+    by_old_id: dict[str, int] = field(default_factory=dict)
+    by_number: dict[str, tuple[int, str]] = field(default_factory=dict)
+
+    def line_with_number(self, line: int, body: ImportOrderBody) -> int | None:
+        """The earlier line with the number of this one, but another order; None if there is none."""
+        if body.number is None:
+            return None
+        first, old_id = self.by_number.setdefault(body.number, (line, body.old_id))
+        return None if old_id == body.old_id else first
+
+
+@dataclass(slots=True)
 class Report:
     """What became of the lines. `refused`: number of the line, code, sentence."""
 
@@ -68,7 +86,7 @@ def run_import_orders(options: ImportOptions, terminal: Terminal) -> int:
     ) as bar:
         task = bar.add_task("checking" if options.dry_run else "importing", total=total)
         if options.dry_run:
-            seen: dict[str, int] = {}
+            seen = Seen()
             for number, raw in _lines(options.file):
                 _check(number, raw, seen, report)
                 bar.advance(task)
@@ -89,7 +107,7 @@ def _lines(file: Path) -> Iterator[tuple[int, bytes]]:
         raise ConfigError(f"{file} cannot be read: {exc.strerror}") from None
 
 
-def _check(number: int, raw: bytes, seen: dict[str, int], report: Report) -> None:
+def _check(number: int, raw: bytes, seen: Seen, report: Report) -> None:
     """What the API would refuse of a line, whatever the ledger has."""
     try:
         body = validated(ImportOrderBody, parse(raw))
@@ -97,9 +115,11 @@ def _check(number: int, raw: bytes, seen: dict[str, int], report: Report) -> Non
     except Problem as exc:
         report.refuse(number, exc.slug, _where(exc))
         return
-    first = seen.setdefault(body.old_id, number)
+    first, first_with_number = seen.by_old_id.setdefault(body.old_id, number), seen.line_with_number(number, body)
     if first != number:
         report.refuse(number, "repeated-old-id", f"The old id is that of line {first}.")
+    elif first_with_number is not None:
+        _refuse_number(number, first_with_number, report)
     elif flaw := next(flaws(wanted.place), None):
         report.refuse(number, flaw.kind.replace("_", "-"), flaw.sentence)
     elif text := flaw_of_import(wanted, now_ms()):
@@ -108,19 +128,26 @@ def _check(number: int, raw: bytes, seen: dict[str, int], report: Report) -> Non
         report.counts["valid"] += 1
 
 
+def _refuse_number(number: int, first: int, report: Report) -> None:
+    report.refuse(number, "repeated-number", f"The number is that of line {first}, another order.")
+
+
 def _where(problem: Problem) -> str:
     places = ", ".join(f"{error.pointer or '/'} ({error.code})" for error in problem.errors[:3])
     return f"{problem.detail} {places}".strip()
 
 
 async def _import(options: ImportOptions, report: Report, advance: Any) -> None:
-    lines = _lines(options.file)
+    lines, seen = _lines(options.file), Seen()
     headers = {"Authorization": f"Bearer {options.token}", "Content-Type": "application/json", "Prefer": "wait=10"}
     async with HttpClient(options.url, headers=headers, connections=AT_ONCE) as client:
 
         async def work() -> None:
             for number, raw in lines:  # shared: each worker takes the next line
-                await _send(client, number, raw, report)
+                if (first := _line_with_number(number, raw, seen)) is None:
+                    await _send(client, number, raw, report)
+                else:
+                    _refuse_number(number, first, report)
                 advance()
 
         workers = [asyncio.create_task(work()) for _ in range(AT_ONCE)]
@@ -130,6 +157,14 @@ async def _import(options: ImportOptions, report: Report, advance: Any) -> None:
             for worker in workers:
                 worker.cancel()
             await asyncio.gather(*workers, return_exceptions=True)
+
+
+def _line_with_number(number: int, raw: bytes, seen: Seen) -> int | None:
+    """As `Seen` says it; None also for a line that the API will refuse as it is."""
+    try:
+        return seen.line_with_number(number, validated(ImportOrderBody, parse(raw)))
+    except Problem:
+        return None
 
 
 async def _send(client: HttpClient, number: int, raw: bytes, report: Report) -> None:

@@ -104,7 +104,7 @@ def import_orders(
     """Import the orders of an older service: with their times, status and numbers, and without anything to do for them.
 
     Repeat it as often as needed: an order is known by its old id. Refused lines are reported, with the reason, and do not stop
-    the others. Exits 1 if there are any.
+    the others. Exits 1 if there are any. Run one at a time: two could give the same number to two orders.
     """
     from api.cli.import_orders import ImportOptions, run_import_orders
 

@@ -103,7 +103,8 @@ IMPORT_ORDER = operation(
     "orders",
     "Record an order of an older service",
     "Staff only. The order keeps its times, its status and, if you send one, its number; the ledger owes nothing for it. "
-    "`old_id` is the key: a repetition gets the first answer. `order-ledger import-orders` sends a whole file.",
+    "`old_id` is the key: a repetition gets the first answer. Do not import two orders with one number at the same time: both "
+    "could keep it. `order-ledger import-orders` sends a whole file.",
     {201: success("The order.", responses.OrderOut, f"Location {ORDER_HEADERS}"), 202: PENDING},
     f"{COMMAND} duplicate-line unknown-line total-mismatch number-in-use",
     path="/imports",

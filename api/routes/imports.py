@@ -6,6 +6,7 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from api.call import Call
+from api.context import AppContext
 from api.contract import desk_operations as docs
 from api.contract.requests import ImportOrderBody
 from api.problems import FieldError, Problem, sentence
@@ -38,8 +39,8 @@ async def import_order(call: Call) -> Response:
         raise problem_of_flaw(flaw)
     if why := flaw_of_import(wanted, now_ms()):
         raise Problem("invalid-field", sentence(why), errors=[FieldError("/status", "impossible")])
-    if wanted.number is not None and (other := ctx.queries.by_number(wanted.number)) is not None and other.order_id != order_id:
-        raise Problem("number-in-use", members={"order_id": other.order_id})
+    if ctx.queries.outcome(ctx.partition_of(order_id), command_id) is None:  # a repetition gets its first answer
+        _refuse_number_in_use(ctx, wanted.number, order_id)
     command = OrderCommand(
         command_id=command_id,
         order_id=order_id,
@@ -53,6 +54,16 @@ async def import_order(call: Call) -> Response:
     if body.contact is not None:
         contact = contact_of(body.contact, body.customer_id, ctx.email_digest(body.contact.email))
     return await carry_out(call, command, created=True, contact=contact)
+
+
+def _refuse_number_in_use(ctx: AppContext, number: str | None, order_id: str) -> None:
+    """Raises `Problem` `number-in-use` if this node knows another order with this number.
+
+    Beyond that, the writer of a partition refuses numbers of its own orders. Two imports at the same time, in different
+    partitions, can still give one number to two orders: nothing in the ledger is locked for that.
+    """
+    if number is not None and (other := ctx.queries.by_number(number)) is not None and other.order_id != order_id:
+        raise Problem("number-in-use", members={"order_id": other.order_id})
 
 
 def import_of(body: ImportOrderBody, contact_digest: bytes) -> ImportOrder:

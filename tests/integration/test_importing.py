@@ -11,12 +11,15 @@ import pytest
 from typer.testing import CliRunner
 
 from api.cli.verbs import app
+from api.routes.imports import IMPORT
+from commands.idempotency import NEW_ORDER, command_id_of, order_id_of
 from commands.obligations import obligations
 from ledger.memory.log import MemoryLog
 from ledger.order import display
 from ledger.order_numbers import read_number
 from ledger.topics import Topics
-from tests.support.harness import RunningLedger, key, order_body, placed, running_ledger
+from tests.support.harness import RunningLedger, decided, deciding_again, key, order_body, placed, running_ledger
+from tests.support.patience import until
 
 
 @pytest.fixture
@@ -168,3 +171,53 @@ def test_the_verb_needs_an_admin(ledger: RunningLedger, tmp_path: Path) -> None:
     ran = CliRunner().invoke(app, ["import-orders", str(file), "--url", ledger.url, "--token", ledger.tokens["reader"]])
     assert ran.exit_code != 0
     assert ledger.count(ledger.topics.events) == before
+
+
+def in_different_partitions(ledger: RunningLedger) -> tuple[str, str]:
+    """Two old ids whose orders are in different partitions, so that no writer knows the numbers of both."""
+    places: dict[int, str] = {}
+    for n in range(100):
+        order_id = order_id_of(command_id_of("", "", IMPORT, NEW_ORDER, f"same-{n}"))
+        places.setdefault(ledger.context.partition_of(order_id), f"same-{n}")
+    first, second, *_ = places.values()
+    return first, second
+
+
+def test_of_two_lines_with_one_number_the_second_is_refused_and_both_are_named(ledger: RunningLedger, tmp_path: Path) -> None:
+    first, second = in_different_partitions(ledger)
+    file = write(tmp_path / "orders.jsonl", old_order(first, number="N-1"), old_order(second, number="N-1"))
+    address = ["--url", ledger.url, "--token", ledger.tokens["admin"]]
+    for options, counted in ((["--dry-run"], "valid"), (address, "imported"), (address, "imported before")):
+        ran = CliRunner().invoke(app, ["import-orders", str(file), "--json", *options])
+        report = json.loads(ran.stdout)
+        assert (ran.exit_code, report[counted], report["refused"][0]["line"]) == (1, 1, 2), options
+        assert report["refused"][0]["code"] == "repeated-number"
+        assert "line 1" in report["refused"][0]["detail"]
+    listed = ledger.client("admin").get("/orders", params={"customer_id": "c-9"}).json()["data"]
+    assert [row["number"] for row in listed] == ["N-1"]
+
+
+def test_two_lines_of_one_order_may_have_its_number(ledger: RunningLedger, tmp_path: Path) -> None:
+    """The second one is a repetition of the first one."""
+    file = write(tmp_path / "orders.jsonl", old_order(number="N-1"), old_order(number="N-1"))
+    ran = CliRunner().invoke(app, ["import-orders", str(file), "--json", "--url", ledger.url, "--token", ledger.tokens["admin"]])
+    report = json.loads(ran.stdout)
+    assert (ran.exit_code, report["refused"]) == (0, [])
+
+
+def test_an_accepted_import_is_answered_as_before_although_another_order_got_its_number_too(ledger: RunningLedger) -> None:
+    """Both were sent before either was decided, as by two verbs: neither writer knows the number of the other."""
+    bodies = [old_order(old_id, number="N-1") for old_id in in_different_partitions(ledger)]
+    desk = ledger.client("admin")
+    ledger.stop_deciding()
+    for body in bodies:
+        assert desk.post("/imports", json=body, headers={"Prefer": "respond-async"}).status_code == 202
+    with deciding_again(ledger):
+        until(lambda: len(desk.get("/orders", params={"customer_id": "c-9"}).json()["data"]) == 2)
+        again = [desk.post("/imports", json=body) for body in bodies]
+        assert [(answer.status_code, answer.headers.get("idempotency-replayed")) for answer in again] == [(201, "true")] * 2
+        third = desk.post("/imports", json=old_order("third", number="N-1"))
+        assert (third.status_code, third.json()["code"]) == (409, "number-in-use")
+        for body in bodies:
+            other = decided(desk, "/imports", body | {"customer_id": "c-10"})
+            assert (other.status_code, other.json()["code"]) == (422, "idempotency-key-reused")
