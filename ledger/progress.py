@@ -10,17 +10,15 @@ so a late claim of an old process replaces nobody else's. Of all claims about a 
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Iterable
 
 import msgspec
 import structlog
 from msgspec import Struct
 
-from ledger.errors import LogError, LogUnavailable
+from ledger.errors import LogError
 from ledger.log import Acked, EventLog, NewRecord, TopicPartition
-from ledger.reading import committed
+from ledger.reading import committed_within
 from ledger.topics import Topics
 
 ANSWER_S = 60.0
@@ -58,10 +56,9 @@ def read_claims(event_log: EventLog, topics: Topics, command_log: bytes) -> tupl
     tp = TopicPartition(topics.control, 0)
     start, end = event_log.starts([tp])[tp], event_log.ends([tp])[tp]
     claims: dict[bytes | None, Claim] = {}
-    deadline = time.monotonic() + ANSWER_S
     reader = event_log.reader("progress", eof=True, max_wait_ms=10)
     try:
-        for record in committed(reader, {tp: start}, {tp: end}, threading.Event(), lambda: time.monotonic() > deadline):
+        for record in committed_within(reader, {tp: start}, {tp: end}, ANSWER_S):
             if not (record.key or b"").startswith(KEY):
                 continue
             try:
@@ -70,8 +67,6 @@ def read_claims(event_log: EventLog, topics: Topics, command_log: bytes) -> tupl
                 log.error("unreadable claim of progress", offset=record.offset, why=str(exc))
     finally:
         reader.close()
-    if time.monotonic() > deadline:
-        raise LogUnavailable(f"no answer about {tp.topic} within {ANSWER_S:.0f} s")
     return tuple(claim for claim in claims.values() if claim.command_log == command_log.hex())
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
+from ledger.errors import LogUnavailable
 from ledger.log import NoLeader, Reader, Record, TopicPartition
 from ledger.log_identity import EndWatch
 
@@ -49,3 +51,20 @@ def committed(
             reached = reader.reached_end()
             left -= {tp for tp, end in reached.items() if end >= until[tp]}
             watch.check(reached, {tp: until[tp] for tp in left}, reader.silent_s())
+
+
+def committed_within(
+    reader: Reader, positions: Mapping[TopicPartition, int], until: Mapping[TopicPartition, int], timeout_s: float
+) -> Iterator[Record]:
+    """All records of `committed`. Raises `LogUnavailable` at the end of what arrived, if that takes longer than `timeout_s`."""
+    deadline, is_late = time.monotonic() + timeout_s, False
+
+    def enough() -> bool:
+        nonlocal is_late
+        is_late = time.monotonic() > deadline
+        return is_late
+
+    yield from committed(reader, positions, until, threading.Event(), enough)
+    if is_late:
+        topics = ", ".join(sorted({tp.topic for tp in until}))
+        raise LogUnavailable(f"{topics} could not be read within {timeout_s:.0f} s")

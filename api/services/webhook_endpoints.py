@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import TypeVar
@@ -19,7 +18,7 @@ from commands.webhooks.endpoints import EndpointsView
 from commands.webhooks.tries import Tried, decode_tried
 from ledger.errors import LogError, NotDurable
 from ledger.log import EventLog, Record, TopicPartition
-from ledger.reading import committed
+from ledger.reading import committed_within
 from ledger.topics import Topics
 from ledger.upgrades.control import Control
 
@@ -88,9 +87,8 @@ class WebhookEndpoints:
         start = max(first, end - MOST_TRIES)
         tries: list[tuple[int, Tried]] = []
         if start < end:
-            deadline = time.monotonic() + READ_S
             with closing(self._log.reader("deliveries", eof=True, max_wait_ms=10)) as reader:
-                records = committed(reader, {tp: start}, {tp: end}, threading.Event(), lambda: time.monotonic() > deadline)
+                records = committed_within(reader, {tp: start}, {tp: end}, READ_S)
                 tries = [(record.offset, tried) for record in records if (tried := _of(name, record)) is not None]
         tries.reverse()
         if len(tries) > limit:

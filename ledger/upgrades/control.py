@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Iterable
 from typing import Protocol, TypeVar
 
 from ledger.errors import LogError, LogUnavailable
 from ledger.log import Acked, EventLog, NewRecord, Record, Sender, TopicPartition
-from ledger.reading import committed
+from ledger.reading import committed_within
 from ledger.schemas.versions import SchemaVersion
 from ledger.topics import Topics
 from ledger.upgrades.records import View, node_key
@@ -59,15 +57,11 @@ class Control:
         start, end = self._log.starts([self.partition])[self.partition], self._log.ends([self.partition])[self.partition]
         if view.position >= end:
             return view
-        deadline = time.monotonic() + READ_S
         reader = self._log.reader("control", eof=True, max_wait_ms=10)
         try:
-            positions, until = {self.partition: max(view.position, start)}, {self.partition: end}
-            view.apply(committed(reader, positions, until, threading.Event(), lambda: time.monotonic() > deadline))
+            view.apply(committed_within(reader, {self.partition: max(view.position, start)}, {self.partition: end}, READ_S))
         finally:
             reader.close()
-        if time.monotonic() > deadline:
-            raise LogUnavailable(f"{self._topic} could not be read within {READ_S:.0f} s")
         view.position = max(view.position, end)  # compaction leaves gaps, also at the end
         return view
 

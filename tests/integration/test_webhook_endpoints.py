@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import time
+from typing import Any
+
+import msgspec
 import pytest
 from msgspec.structs import replace
 
+from api.services import webhook_endpoints
 from commands.webhooks.endpoints import EndpointsView, Health, encode, health_key
+from commands.webhooks.tries import Tried
 from ledger.clock import now_ms
+from ledger.log import NewRecord, Reader, Record
 from ledger.memory.log import MemoryLog
 from ledger.topics import Topics
 from tests.support.harness import RunningLedger, running_ledger
@@ -97,3 +104,60 @@ def test_got_is_what_it_says() -> None:
     got.headers["webhook-signature"] = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
     assert got.is_signed("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
     assert not got._replace(body=b"{}").is_signed("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+
+
+# ---- a log that does not answer in time -----------------------------------------------------------------------------
+
+
+class Halting:
+    """A reader that returns so many records, and then nothing."""
+
+    def __init__(self, reader: Reader, most: int) -> None:
+        self._reader, self._left = reader, most
+        self.assign, self.reached_end = reader.assign, reader.reached_end
+        self.silent_s, self.close = reader.silent_s, reader.close
+
+    def poll(self, max_records: int, timeout_s: float) -> list[Record]:
+        if not self._left:
+            time.sleep(timeout_s)
+            return []
+        records = self._reader.poll(min(max_records, self._left), timeout_s)
+        self._left -= len(records)
+        return records
+
+
+class SlowLog(MemoryLog):
+    """`most_tries`: readers of the delivery log halt after so many."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.most_tries: int | None = None
+
+    def reader(self, name: str, **options: Any) -> Any:
+        reader = super().reader(name, **options)
+        return Halting(reader, self.most_tries) if name == "deliveries" and self.most_tries is not None else reader
+
+
+def send_tries(ledger: RunningLedger, endpoint: str, count: int) -> None:
+    tries = [Tried(f"msg_{n}", "OrderPlaced", "ord_1", 0, n, now_ms(), 5, 1, "delivered", 200) for n in range(count)]
+    topic, key = ledger.topics.deliveries, endpoint.encode()
+    ledger.run(ledger.context.submissions.send_all([NewRecord(topic, 0, key, msgspec.json.encode(tried)) for tried in tries]))
+
+
+@pytest.mark.parametrize("most", [0, 5])
+def test_a_page_of_tries_that_was_not_read_in_time_is_not_answered_as_if_it_were_whole(
+    most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = SlowLog()
+    with running_ledger(log, Topics()) as ledger:
+        admin = ledger.client("admin")
+        assert admin.put("/webhook-endpoints/slow", json={"url": URL, "enabled": False}).status_code == 201
+        send_tries(ledger, "slow", 10)
+        log.most_tries = most
+        with monkeypatch.context() as patch:
+            patch.setattr(webhook_endpoints, "READ_S", 0.05)
+            answer = admin.get("/webhook-endpoints/slow/deliveries")
+        assert (answer.status_code, answer.json().get("code")) == (503, "ledger-unavailable"), answer.text
+        log.most_tries = None
+        tries = admin.get("/webhook-endpoints/slow/deliveries").json()["data"]
+        assert [row["message_id"] for row in tries] == [f"msg_{n}" for n in reversed(range(10))]

@@ -13,8 +13,9 @@ from api.processes.patient_log import patient
 from ledger.errors import LogUnavailable
 from ledger.log import NewRecord, TopicPartition
 from ledger.memory.log import MemoryLog
-from ledger.reading import committed
+from ledger.reading import committed, committed_within
 from ledger.topics import Topics
+from tests.support.patience import PATIENCE_S
 
 TOPICS = Topics()
 TP = TopicPartition(TOPICS.events, 0)
@@ -77,3 +78,13 @@ def test_a_log_without_news_is_not_silent(log: MemoryLog) -> None:
     for _ in range(5):
         assert reader.poll(10, 0.05) == []
     assert said == []
+
+
+def test_a_read_that_took_too_long_never_looks_like_a_whole_one(log: MemoryLog) -> None:
+    reader = log.reader("r", eof=True)
+    values = [record.value for record in committed_within(reader, {TP: 0}, {TP: 4}, PATIENCE_S)]
+    assert values == [b"0", b"1", b"2"]
+    log.away(True)
+    with pytest.raises(LogUnavailable, match=r"order-events could not be read within 0 s"):
+        list(committed_within(reader, {TP: 0}, {TP: 4}, 0.1))
+    reader.close()
