@@ -7,7 +7,6 @@ two nodes at the same moment, the last one stays.
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import TypeVar
@@ -32,7 +31,7 @@ class WebhookEndpoints:
     """Of one node, used on the event loop."""
 
     def __init__(self, log: EventLog, topics: Topics) -> None:
-        self._log, self._topics, self._view, self._lock = log, topics, EndpointsView(), threading.Lock()
+        self._log, self._topics, self._view, self._one_at_a_time = log, topics, EndpointsView(), asyncio.Lock()
 
     async def view(self) -> EndpointsView:
         """The endpoints as they are in the log now. Raises `NotDurable` if it does not answer."""
@@ -64,19 +63,20 @@ class WebhookEndpoints:
         return await self._asked(ask)
 
     async def _asked(self, question: Callable[[], T]) -> T:
-        try:
-            return await asyncio.to_thread(question)
-        except LogError as exc:
-            raise NotDurable(str(exc)) from exc
+        async with self._one_at_a_time:  # the next one waits here: a thread that waits would be one less for other work
+            try:
+                return await asyncio.to_thread(question)
+            except LogError as exc:
+                raise NotDurable(str(exc)) from exc
 
-    # ---- on a worker thread
+    # ---- on a worker thread, one at a time
 
     def _read(self) -> EndpointsView:
-        with self._lock, closing(Control(self._log, self._topics)) as control:
+        with closing(Control(self._log, self._topics)) as control:
             return control.read(self._view).copy()
 
     def _write(self, records: Sequence[tuple[bytes, bytes | None]]) -> EndpointsView:
-        with self._lock, closing(Control(self._log, self._topics)) as control:
+        with closing(Control(self._log, self._topics)) as control:
             control.write(records)
             return control.read(self._view).copy()
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
@@ -13,10 +17,11 @@ from api.services import webhook_endpoints
 from commands.webhooks.endpoints import EndpointsView, Health, encode, health_key
 from commands.webhooks.tries import Tried
 from ledger.clock import now_ms
-from ledger.log import NewRecord, Reader, Record
+from ledger.log import NewRecord, Reader, Record, TopicPartition
 from ledger.memory.log import MemoryLog
 from ledger.topics import Topics
 from tests.support.harness import RunningLedger, running_ledger
+from tests.support.patience import PATIENCE_S
 from tests.support.webhook_receiver import OK, Got
 
 URL = "https://a.example/hook"
@@ -127,15 +132,32 @@ class Halting:
 
 
 class SlowLog(MemoryLog):
-    """`most_tries`: readers of the delivery log halt after so many."""
+    """`most_tries`: readers of the delivery log halt after so many. `held`: who asks for `order-control` waits meanwhile."""
 
     def __init__(self) -> None:
         super().__init__()
         self.most_tries: int | None = None
+        self.asked, self._released = threading.Event(), threading.Event()
+        self._released.set()
 
     def reader(self, name: str, **options: Any) -> Any:
         reader = super().reader(name, **options)
         return Halting(reader, self.most_tries) if name == "deliveries" and self.most_tries is not None else reader
+
+    def starts(self, partitions: Iterable[TopicPartition], timeout_s: float = 5.0) -> dict[TopicPartition, int]:
+        tps = list(partitions)
+        if not self._released.is_set() and any(tp.topic == Topics().control for tp in tps):
+            self.asked.set()
+            assert self._released.wait(PATIENCE_S)
+        return super().starts(tps, timeout_s)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        self._released.clear()
+        try:
+            yield
+        finally:
+            self._released.set()
 
 
 def send_tries(ledger: RunningLedger, endpoint: str, count: int) -> None:
@@ -161,3 +183,15 @@ def test_a_page_of_tries_that_was_not_read_in_time_is_not_answered_as_if_it_were
         log.most_tries = None
         tries = admin.get("/webhook-endpoints/slow/deliveries").json()["data"]
         assert [row["message_id"] for row in tries] == [f"msg_{n}" for n in reversed(range(10))]
+
+
+def test_questions_that_wait_for_the_log_leave_the_threads_of_the_node_to_others() -> None:
+    log, more_than_threads = SlowLog(), 40
+    with running_ledger(log, Topics()) as ledger:
+        endpoints = ledger.context.webhook_endpoints
+        with log.held():
+            waiting = [asyncio.run_coroutine_threadsafe(endpoints.view(), ledger.loop) for _ in range(more_than_threads)]
+            assert log.asked.wait(PATIENCE_S)
+            assert ledger.run(asyncio.to_thread(lambda: "done")) == "done"
+            assert not any(one.done() for one in waiting)
+        assert all(one.result(PATIENCE_S).endpoints == {} for one in waiting)
