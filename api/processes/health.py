@@ -1,14 +1,18 @@
 """`/live`, `/ready` and `/metrics` of a process without HTTP of its own, on a port for operators.
 
-Nothing here is secret, and nothing can be changed. A port that is taken costs the process nothing but this.
+Nothing here is secret, and nothing can be changed. A port that is taken costs the process nothing but this. Whoever reaches it
+can take no more than `MOST_CONNECTIONS` threads, each for `REQUEST_S`.
 """
 
 from __future__ import annotations
 
 import json
 import socket
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
@@ -19,7 +23,8 @@ from prometheus_client.exposition import ThreadingWSGIServer
 from ledger.http_client import url_of
 from ledger.supervision import WorkerThread
 
-SILENT_S = 10.0  # a connection without a request is closed
+REQUEST_S = 10.0  # a connection is closed then, from whichever side it is slow
+MOST_CONNECTIONS = 32
 STOP_S = 5.0
 
 log = structlog.get_logger(__name__)
@@ -29,13 +34,55 @@ StartResponse = Callable[[str, list[tuple[str, str]]], object]
 
 
 class _Handler(WSGIRequestHandler):
-    timeout = SILENT_S
-
     def log_message(self, format: str, *args: object) -> None:
         """Log nothing: a scrape every few seconds says nothing."""
 
 
-class _Server6(ThreadingWSGIServer):
+class _Server(ThreadingWSGIServer):
+    """One thread for each connection, which has one request. The thread that accepts them closes those that take too long."""
+
+    def __init__(self, address: tuple[str, int], handler: type[WSGIRequestHandler]) -> None:
+        self._lock = threading.Lock()
+        self._ends_at: dict[socket.socket, float] = {}  # monotonic, of each open connection
+        super().__init__(address, handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self._lock:
+            is_full = len(self._ends_at) >= MOST_CONNECTIONS
+            if not is_full:
+                self._ends_at[request] = time.monotonic() + REQUEST_S
+        if is_full:
+            self.shutdown_request(request)  # whoever scrapes comes back
+        else:
+            super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        with self._lock:
+            self._ends_at.pop(request, None)
+        super().shutdown_request(request)
+
+    def service_actions(self) -> None:
+        """Twice a second, and after each connection."""
+        self._end(time.monotonic())
+
+    def server_close(self) -> None:
+        self._end(float("inf"))
+        super().server_close()
+
+    def _end(self, now: float) -> None:
+        """Shut down the connections that should have ended by now; their threads, which wait for them, then close them."""
+        with self._lock:  # or a thread could close one just now, and another file get its number
+            for request, ends_at in self._ends_at.items():
+                if ends_at <= now:
+                    with suppress(OSError):  # the other side has closed it
+                        request.shutdown(socket.SHUT_RDWR)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):  # otherwise the connection broke, which is not worth a line
+            log.error("a request about health or metrics failed", exc_info=True)
+
+
+class _Server6(_Server):
     """For an IPv6 address. `::` takes IPv4, too, where the system does so."""
 
     address_family = socket.AF_INET6
@@ -64,7 +111,7 @@ class HealthServer:
         """Listen and answer from now on. A port in use is logged."""
         host, port = self._address
         try:
-            self._server = make_server(host, port, self._answer, _Server6 if ":" in host else ThreadingWSGIServer, _Handler)
+            self._server = make_server(host, port, self._answer, _Server6 if ":" in host else _Server, _Handler)
         except OSError as exc:
             log.error("health and metrics are not served", process=self._name, port=port, why=exc.strerror or str(exc))
             return

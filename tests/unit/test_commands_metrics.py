@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from urllib.parse import urlsplit
 
+import httpx
 import pytest
 import structlog
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from api.processes import commands_metrics
+from api.processes import health as health_module
 from api.processes.commands_metrics import readiness, registry_of
 from api.processes.health import HealthServer
 from ledger.log_clock import LogClock
 from tests.support import loopback
 from tests.support.one_log import PARTITIONS, WRITERS, Ledger, Running, cancel, place, places
+from tests.support.patience import PATIENCE_S, until
 
 BOUNDED = {
     "outcome",
@@ -148,3 +152,74 @@ def test_health_is_served_on_an_ipv6_address(ledger: Ledger, running: Running, h
         assert loopback.get(f"{server.url.replace('[::]', '[::1]')}/live").json() == {"status": "live"}
     finally:
         server.stop()
+
+
+# ---- whoever reaches the port takes no more than is meant for it ---------------------------------------------------------
+
+
+@contextmanager
+def reachable() -> Iterator[tuple[HealthServer, Callable[[], socket.socket]]]:
+    """A server, and a function that connects to it."""
+    server = HealthServer("commands", "127.0.0.1", 0, CollectorRegistry(), lambda: (True, {}))
+    server.start()
+    address = urlsplit(server.url or "")
+    try:
+        with ExitStack() as open_until_then:
+            yield (
+                server,
+                lambda: open_until_then.enter_context(
+                    socket.create_connection((address.hostname, address.port), timeout=PATIENCE_S)
+                ),
+            )
+    finally:
+        server.stop()
+
+
+def answer(connection: socket.socket) -> bytes:
+    connection.sendall(b"GET /live HTTP/1.0\r\n\r\n")
+    return connection.recv(12)
+
+
+def is_live(server: HealthServer) -> bool:
+    try:
+        return loopback.get(f"{server.url}/live").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def test_a_connection_beyond_the_bound_is_closed_and_the_others_are_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health_module, "REQUEST_S", 10 * PATIENCE_S)
+    monkeypatch.setattr(health_module, "MOST_CONNECTIONS", 3)
+    with reachable() as (server, connect):
+        silent = [connect() for _ in range(3)]
+        assert connect().recv(1) == b""
+        assert [answer(connection) for connection in silent] == [b"HTTP/1.0 200"] * 3
+        until(lambda: is_live(server))
+
+
+def test_a_request_that_never_ends_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health_module, "REQUEST_S", 0.3)
+    with reachable() as (_, connect):
+        connection = connect()
+        connection.settimeout(0.02)
+        connection.sendall(b"GET /live HTTP/1.0\r\nA: ")
+
+        def is_ended() -> bool:
+            try:
+                connection.sendall(b"a")
+                return connection.recv(1) == b""
+            except TimeoutError:
+                return False
+            except OSError:
+                return True
+
+        until(is_ended)
+
+
+def test_a_stop_ends_open_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health_module, "REQUEST_S", 10 * PATIENCE_S)
+    with reachable() as (server, connect):
+        connection = connect()
+        until(lambda: is_live(server))  # so the first one is accepted, too
+        server.stop()
+        assert connection.recv(1) == b""
