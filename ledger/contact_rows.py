@@ -260,7 +260,7 @@ class KeptContacts:
         return _decode(raw).written_at if raw else None
 
     def is_erased(self, key: bytes) -> bool:
-        """Whether the contact with this key is permanently erased."""
+        """Whether the contact, or note, with this key is permanently erased."""
         return self.store.get(_ERASED + key) is not None
 
     def note(self, order_id: str, note_id: str) -> Note | None:
@@ -278,7 +278,7 @@ class KeptContacts:
         return sorted(notes, key=lambda row: (row[1].at, row[0]))
 
     def is_order_erased(self, order_id: str) -> bool:
-        """Whether a contact of this order is permanently erased."""
+        """Whether a contact of this order, or a note, is permanently erased."""
         return next(self.store.scan(_ERASED + order_id.encode() + b"/"), None) is not None
 
     def keys(self, after: bytes, most: int) -> Steps[list[bytes]]:

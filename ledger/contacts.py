@@ -4,7 +4,7 @@ Records of that topic, by key:
 
     order_id/contact_digest           the contact; a tombstone deletes it
     order_id/note-<id>                a note of the desk about the order
-    order_id/contact_digest/erased    the contact is permanently erased: one written later under its key is ignored
+    order_id/contact_digest/erased    the contact is permanently erased: one written later under its key is ignored; notes alike
     erasure:<customer_id>             an erasure of the customer, and its progress (`ledger.erasures`)
     barrier                           empty; a reader that has read it has read everything written before it
 """
@@ -85,10 +85,10 @@ def order_of(key: bytes) -> str:
 
 
 def erased_key(key: bytes) -> bytes:
-    """Key of the record that marks the contact with `key` as permanently erased."""
+    """Key of the record that marks the contact, or note, with `key` as permanently erased."""
     return key + _ERASED
 
 
 def erased_contact(key: bytes) -> bytes | None:
-    """The key of the contact if `key` is an erased key; else None."""
+    """The key of the contact or note if `key` is an erased key; else None."""
     return key.removesuffix(_ERASED) if key.endswith(_ERASED) else None

@@ -137,7 +137,7 @@ DELETE_NOTE = operation(
     "deleteNote",
     "orders",
     "Delete a note",
-    "Staff only. Permanent on every node within seconds.",
+    "Staff only. Permanent on every node within seconds; a retry of its `addNote` is `idempotency-key-reused`.",
     {204: {"description": "The note is gone."}},
     f"order-not-found order-frozen not-found {READ}",
     path=f"{ORDER_PATH}/notes/{examples.NOTE['note_id']}",

@@ -81,6 +81,31 @@ def test_a_note_can_be_deleted_and_an_erasure_deletes_all(ledger: RunningLedger)
     until(lambda: listed(ledger, path) == [])
 
 
+def with_canary(ledger: RunningLedger) -> int:
+    """How many records of contacts have it."""
+    return sum(CANARY.encode() in (record.value or b"") for record in ledger.records(ledger.topics.contacts))
+
+
+@pytest.mark.parametrize("gone_by", ["deletion", "erasure"])
+def test_a_retry_of_a_note_that_is_gone_does_not_bring_it_back(ledger: RunningLedger, gone_by: str) -> None:
+    path, headers, desk = notes_of(ledger), key(), ledger.client("admin")
+    note = added(ledger, path, CANARY, headers).json()
+    if gone_by == "deletion":
+        assert desk.delete(f"{path}/{note['note_id']}").status_code == 204
+    else:
+        ledger.client("operator").post("/customers/c-1/erasure", json={"force": True}, headers={"Prefer": "wait=10"})
+    until(lambda: listed(ledger, path) == [])
+    before = with_canary(ledger)
+    again = added(ledger, path, CANARY, headers)
+    assert (again.status_code, again.json()["code"]) == (422, "idempotency-key-reused")
+    assert again.json()["detail"] == "The note that was added with this key is deleted."
+    assert (listed(ledger, path), with_canary(ledger)) == ([], before)
+    assert added(ledger, path, "Another").status_code == 201
+    assert [row["text"] for row in listed(ledger, path)] == ["Another"]
+    order = ledger.client().get(path.removesuffix("/notes")).json()
+    assert (order["contact"] is not None) == (gone_by == "deletion"), "a deleted note costs the contact nothing"
+
+
 def test_a_sweep_keeps_the_notes_of_an_order_that_is_not_over(ledger: RunningLedger) -> None:
     path = notes_of(ledger)
     added(ledger, path, CANARY)
