@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
+from weakref import WeakValueDictionary
 
 from api.callers.auth import Token, Tokens
 from api.callers.limits import RateLimits
@@ -82,6 +84,7 @@ class AppContext:
         self.limits = RateLimits(self.settings)
         self.all_events = AllEvents(self.projector)
         self.webhook_endpoints = WebhookEndpoints(self.log, self.topics)
+        self._note_locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self.secrets = ClientSecrets()
         self.look_ups = LookUps(self.log, self.topics.commands)
         self.submissions = Submissions(
@@ -100,6 +103,10 @@ class AppContext:
         self.erasures = Erasures(
             self.log, self.topics, self.submissions, self.projector, self.queries, self.turns, node, self.audit
         )
+
+    def note_lock(self, order_id: str) -> asyncio.Lock:
+        """Of whoever adds a note to the order on this node, so that their number is bounded. Other nodes have their own."""
+        return self._note_locks.setdefault(order_id, asyncio.Lock())
 
     def accepts(self, token: Token) -> bool:
         """Whether an accepted token is still valid."""

@@ -41,18 +41,19 @@ async def add_note(call: Call) -> Response:
     ctx = call.ctx
     note_id = command_id_of(principal.name, "", ADD, order.order_id, key).removeprefix("cmd_")
     name = note_key(order.order_id, note_id)
-    contacts = ctx.projector.contacts
-    known = contacts.note(order.order_id, note_id)
-    if known is not None and known.text != body.text:
-        raise Problem("idempotency-key-reused")
-    if contacts.is_erased(name):
-        raise Problem("idempotency-key-reused", "The note that was added with this key is deleted.")
-    if known is None and len(contacts.notes(order.order_id)) >= MAX_NOTES:
-        raise Problem("limit-exceeded", f"An order has at most {MAX_NOTES} notes: delete one first.")
-    note = known or Note(body.text, principal.actor, now_ms())
-    if known is None:
-        value = contact_codec().encode(note_of(order.customer_id, note))
-        await ctx.submissions.keep([NewRecord(ctx.topics.contacts, partition, name, value)])
+    async with ctx.note_lock(order.order_id):
+        contacts = ctx.projector.contacts
+        known = contacts.note(order.order_id, note_id)
+        if known is not None and known.text != body.text:
+            raise Problem("idempotency-key-reused")
+        if contacts.is_erased(name):
+            raise Problem("idempotency-key-reused", "The note that was added with this key is deleted.")
+        if known is None and len(contacts.notes(order.order_id)) >= MAX_NOTES:
+            raise Problem("limit-exceeded", f"An order has at most {MAX_NOTES} notes: delete one first.")
+        note = known or Note(body.text, principal.actor, now_ms())
+        if known is None:
+            value = contact_codec().encode(note_of(order.customer_id, note))
+            await ctx.submissions.keep([NewRecord(ctx.topics.contacts, partition, name, value)])
     headers = {} if known is None else {"Idempotency-Replayed": "true"}
     return json_response(to_json(note_shown(note_id, note)), 201, headers)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -10,6 +13,7 @@ import pytest
 
 from api.processes.contact_expiry import UNNAMED_MS, sweep
 from ledger.clock import now_ms
+from ledger.log import Acked, NewRecord
 from ledger.memory.log import MemoryLog
 from ledger.topics import Topics
 from tests.support.harness import RunningLedger, key, order_body, running_ledger
@@ -124,6 +128,33 @@ def test_an_order_has_a_largest_number_of_notes(ledger: RunningLedger, monkeypat
     assert ledger.client("admin").delete(f"{path}/{notes[0]['note_id']}").status_code == 204
     assert added(ledger, path, f"{CANARY} 3").status_code == 201
     assert [row["text"] for row in listed(ledger, path)] == [f"{CANARY} {n}" for n in (1, 2, 3)]
+
+
+def test_notes_that_are_added_at_the_same_time_do_not_exceed_that_number(
+    ledger: RunningLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.routes.notes.MAX_NOTES", 1)
+    path, sending, released = notes_of(ledger), list[object](), threading.Event()
+    send_all = ledger.context.submissions.send_all
+
+    async def send_when_let(records: Sequence[NewRecord]) -> list[Acked]:
+        sending.append(records)
+        await asyncio.to_thread(released.wait)
+        return await send_all(records)
+
+    def both_came_as_far_as_they_may() -> bool:
+        waiting = "waiters:1" in repr(ledger.context.note_lock(path.split("/")[2]))
+        return len(sending) + waiting == 2
+
+    monkeypatch.setattr(ledger.context.submissions, "send_all", send_when_let)
+    with ThreadPoolExecutor(2) as pool:
+        answers = [pool.submit(added, ledger, path, f"{CANARY} {n}") for n in range(2)]
+        try:
+            until(both_came_as_far_as_they_may)
+        finally:
+            released.set()
+        assert sorted(answer.result().status_code for answer in answers) == [201, 422]
+    assert len(listed(ledger, path)) == 1
 
 
 @pytest.mark.parametrize("text", ["", "x" * 1001, "4111 1111 1111 1111"])
