@@ -11,7 +11,7 @@ from itertools import groupby
 from commands.notifier.message_port import MessageDoor
 from commands.processor.order_book import OrderBook
 from ledger.contact_rows import CONTACTS_STORE, KeptContacts
-from ledger.contacts import OrderContact, order_of
+from ledger.contacts import OrderContact, note_id_of, order_of
 from ledger.errors import LogError
 from ledger.log import EventLog, TopicPartition
 from ledger.store import Store
@@ -109,7 +109,8 @@ class FollowedContacts:
         records = self._reader.poll(CHUNK, timeout_s)
         for tp, group in groupby(records, lambda record: TopicPartition(record.topic, record.partition)):
             keys = self._contacts.fold(tp, list(group))
-            self._gone |= {order_of(key) for key in keys if self._contacts.contact(key) is None}
+            contact_keys = [key for key in keys if note_id_of(key) is None]  # a note can be deleted alone
+            self._gone |= {order_of(key) for key in contact_keys if self._contacts.contact(key) is None}
         for tp, at in self._reader.reached_end().items():  # compaction leaves gaps, even before the end
             self._contacts.reached(tp, at)
         return bool(records)

@@ -15,7 +15,7 @@ from commands.notifier.followed_contacts import FollowedContacts
 from commands.notifier.loop import GIVEN_UP
 from ledger import events as e
 from ledger.contact_rows import TOO_OLD_MS, KeptContacts
-from ledger.contacts import Address, OrderContact, contact_key
+from ledger.contacts import NOBODY, Address, Note, OrderContact, contact_key, erased_key, note_key, note_of
 from ledger.log import TopicPartition
 from ledger.memory.store import MemoryStore
 from ledger.schemas.codec import contact_codec
@@ -142,6 +142,22 @@ def test_messages_that_a_door_keeps_go_with_their_contact(post: Post, tmp_path: 
     (tmp_path / "another-1-email.eml").write_text("of another ledger")
     with running(post, doors=doors):
         until(lambda: files() == {"another-1-email.eml", "notes.txt"})
+
+
+def test_messages_that_a_door_keeps_stay_when_a_note_about_their_order_is_deleted(post: Post, tmp_path: Path) -> None:
+    def files() -> set[str]:
+        return {path.name for path in tmp_path.iterdir()}
+
+    note, nobody = note_key("ord_1", "n"), contact_codec().encode(NOBODY)
+    with running(post, doors={"email": EmlDoor(tmp_path, "shop@example.org")}):
+        post.placed("ord_1")
+        post.placed("ord_2")
+        until(lambda: files() == {"ord_1-1-email.eml", "ord_2-1-email.eml"})
+        post.write(note, contact_codec().encode(note_of("c-1", Note("Call back", "admin:desk", 1))), 0)
+        post.write(erased_key(note), nobody, 0)
+        post.write(note, None, 0)
+        post.erase("ord_2")
+        until(lambda: files() == {"ord_1-1-email.eml"})
 
 
 def test_messages_go_out_while_contacts_keep_arriving(post: Post, mails: MailServer, monkeypatch: pytest.MonkeyPatch) -> None:
