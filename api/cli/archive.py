@@ -20,6 +20,7 @@ from ledger.archive import EVENTS, REFUSALS, ArchiveReader, ArchiveWriter, Conte
 from ledger.clock import now_ms
 from ledger.errors import ConfigError, LedgerError, LogError
 from ledger.kafka.settings import KafkaSettings
+from ledger.levels import LEVEL
 from ledger.log import EventLog, NewRecord, Record, TopicPartition
 from ledger.order import Order
 from ledger.reading import committed
@@ -30,6 +31,7 @@ from ledger.schemas.versions import REFUSALS as REFUSAL_SCHEMAS
 from ledger.schemas.versions import SchemaVersion, schema_id, schema_versions, versions_of
 from ledger.topics import Topics
 from ledger.upgrades.control import Control, schemas_in
+from ledger.upgrades.membership import LedgerMoved, ProgramTooOld
 from ledger.upgrades.records import View, schema_record
 from ledger.walk import Head
 from projections import read_models
@@ -287,8 +289,9 @@ def _new_record(entry: Entry, topics: Topics) -> NewRecord:
 
 
 def refuse_filled(event_log: EventLog, topics: Topics, ledger_id: str, partitions: int, names: Iterable[str]) -> None:
-    """Raises `NotEmpty` if one of the topics `names` has a record, or the ledger another number of partitions; `ConfigError`
-    while a node runs on it. Then fences all writers: one that was ready on the empty topics must fold before it decides.
+    """Raises `NotEmpty` if one of the topics `names` has a record, or the ledger another number of partitions or was closed;
+    `ProgramTooOld` if it is at a later level than this program; `ConfigError` while a node runs on it. Then fences all writers:
+    one that was ready on the empty topics must fold before it decides.
     """
     existing = event_log.partitions(topics.events)
     if existing != partitions:
@@ -298,9 +301,23 @@ def refuse_filled(event_log: EventLog, topics: Topics, ledger_id: str, partition
         if end:
             raise NotEmpty(f"{tp.topic}/{tp.partition} is not empty: import only into a new ledger")
     with closing(Control(event_log, topics)) as control:
-        if running := control.read_now(View()).names_of_live():
-            raise ConfigError(f"nodes run on these topics already: stop {running}, and repeat this")
+        view = control.read_now(View())
+    refuse_closed(view, topics)
+    if running := view.names_of_live():
+        raise ConfigError(f"nodes run on these topics already: stop {running}, and repeat this")
     fence_writers(event_log, ledger_id, partitions)
+
+
+def refuse_closed(view: View, topics: Topics) -> None:
+    """Raises `NotEmpty`, `ProgramTooOld` if no program, or not this one, could start on what would be written to `topics`."""
+    if view.moved is not None:
+        advice = f"delete {topics.control}, too, or choose another prefix"
+        raise NotEmpty(f"{topics.control} is not empty: {LedgerMoved(view.moved)}; {advice}")
+    if view.level > LEVEL:
+        raise ProgramTooOld(
+            f"{topics.control} has feature level {view.level}, which this program does not read: take version {view.raised_by} "
+            f"or later, or delete {topics.control}, too"
+        )
 
 
 def write_entries(

@@ -22,7 +22,7 @@ from pathlib import Path
 import structlog
 
 from api.cli.acts import ActOptions, Acts, Ask, confirmed
-from api.cli.archive import BATCH, WRITER_S, Checker, NotEmpty, committed_records
+from api.cli.archive import BATCH, WRITER_S, Checker, NotEmpty, committed_records, refuse_closed
 from api.cli.screens import LogProgress
 from api.cli.terminal import Terminal, write_json
 from api.cli.writers import fence_writers, wait_until_unheld
@@ -204,8 +204,10 @@ class Copying:
 
     def _refuse_new_nodes(self) -> None:
         with closing(Control(self._log, self._new)) as control:
-            if names := control.read_now(View()).names_of_live():
-                raise ConfigError(f"nodes run on the new topics: {names}. Stop them, delete those topics, and repeat this")
+            view = control.read_now(View())
+        refuse_closed(view, self._new)
+        if names := view.names_of_live():
+            raise ConfigError(f"nodes run on the new topics: {names}. Stop them, delete those topics, and repeat this")
 
     def _prepare(self) -> None:
         count = self._target.partitions
@@ -219,9 +221,11 @@ class Copying:
     def _copy_control(self) -> None:
         """Schemas before the records that are written with them. Nodes and progress belong to the old topics."""
         with closing(Control(self._log, self._old)) as old, closing(Control(self._log, self._new)) as new:
-            view = old.read(View())
+            view, there = old.read(View()), new.read(View())
             records = [schema_record(schema) for schema in view.schemas.values()]
-            new.write([*records, (LEVEL_KEY, announcement(view.level, view.raised_by or program_version()))])
+            if view.level >= there.level:  # compaction keeps the last one, so a lower one would replace it
+                records.append((LEVEL_KEY, announcement(view.level, view.raised_by or program_version())))
+            new.write(records)
 
     # ---- events and refusals
 

@@ -30,7 +30,7 @@ from ledger.store import Store
 from ledger.topics import Topics
 from ledger.upgrades.control import Control
 from ledger.upgrades.membership import LedgerMoved, Membership, ProgramTooOld, finish
-from ledger.upgrades.records import LEVEL_KEY, LIVES_MS, View, announcement
+from ledger.upgrades.records import LEVEL_KEY, LIVES_MS, Moved, View, announcement, moved_records
 from tests.support.harness import PARTITIONS, Clock, RunningLedger, decided, key, order_body, running_ledger
 from tests.support.patience import PATIENCE_S
 
@@ -219,6 +219,18 @@ def test_a_prefix_with_records_is_not_written_to() -> None:
         ledger.stop_deciding()
         with pytest.raises(NotEmpty, match=r"new\.order-events/5"):
             copy(log, ledger)
+
+
+def test_a_prefix_that_was_closed_is_not_written_to() -> None:
+    log = MemoryLog()
+    log.ensure_topics(NEW.specs(MORE, 1))
+    with closing(Control(log, NEW)) as control:
+        control.write(moved_records(Moved("newer.", MORE), "0.2.0"))
+    with running_ledger(log, OLD) as ledger:
+        ledger.stop_deciding()
+        with pytest.raises(NotEmpty, match=r"new\.order-control is not empty: .* TOPIC_PREFIX=newer\."):
+            copy(log, ledger)
+    assert is_open(log)
 
 
 def test_a_copy_that_somebody_disturbed_is_not_proven() -> None:

@@ -16,17 +16,16 @@ from api.cli.backup.proving import Proof, Proven
 from api.settings import Settings
 from ledger.clock import now_ms
 from ledger.errors import ConfigError, LogError, LogUnavailable
-from ledger.levels import FIRST
 from ledger.log import Acked, EventLog, NewRecord, Sender
 from ledger.upgrades.control import Control
-from ledger.upgrades.records import LEVEL_KEY, announcement, schema_record
+from ledger.upgrades.records import LEVEL_KEY, View, announcement, schema_record
 
 BATCH = 500  # contacts that are under way together
 DURABLE_S = 60.0
 
 
 def refuse_used(event_log: EventLog, settings: Settings, partitions: int) -> None:
-    """Create the topics. Raises `NotEmpty` if one has records, `ConfigError`, `TopicMismatch`, `LogError`."""
+    """Create the topics. Raises `NotEmpty` if one has records, `ProgramTooOld`, `ConfigError`, `TopicMismatch`, `LogError`."""
     topics = settings.topics
     if settings.writers > partitions:
         raise ConfigError(f"WRITERS is {settings.writers}, the backup has {partitions} partitions: set it to at most that")
@@ -41,7 +40,7 @@ def restore(event_log: EventLog, settings: Settings, proof: Proof, proven: Prove
     topics, control, proof.is_writing = settings.topics, proven.control, True
     with closing(Control(event_log, topics)) as records:  # before what is written with them
         written = [schema_record(schema) for schema in control.later()]
-        if control.level > FIRST:
+        if control.level > records.read(View()).level:  # compaction keeps the last one, so a lower one would replace it
             written.append((LEVEL_KEY, announcement(control.level, control.raised_by)))
         records.write(written)
     entries = proof.entries(proven.manifest, "writing the ledger")
