@@ -139,7 +139,7 @@ class EndpointLoop:
             if self._changed.is_set():
                 self._changed.clear()
                 await self._write(bookmark)  # of partitions that another process may take now
-                await asyncio.to_thread(self._assign, bookmark, reader)
+                await self._assign(bookmark, reader)
             records: list[Record] = []
             if self._queues.partitions() and self._queues.has_room():
                 records = await asyncio.to_thread(reader.poll, CHUNK, POLL_S)
@@ -159,7 +159,8 @@ class EndpointLoop:
 
     # ---- positions
 
-    def _assign(self, bookmark: Bookmark, reader: Reader) -> None:
+    async def _assign(self, bookmark: Bookmark, reader: Reader) -> None:
+        """Deliver the events of the partitions that this process owns now. Only the log is asked in a thread."""
         with self._lock:
             wanted = set(self._owned)
         for partition in self._queues.partitions() - wanted:
@@ -167,14 +168,19 @@ class EndpointLoop:
             self._written.pop(partition, None)
         fresh = {p: TopicPartition(self._shared.topics.events, p) for p in sorted(wanted - self._queues.partitions())}
         if fresh:
-            self._resume(bookmark, fresh)
+            resumed = await asyncio.to_thread(self._resumed, bookmark, fresh)
+            for p, (position, place) in resumed.items():
+                self._written[p] = position, place
+                self._queues.begin(p, position, place)
+        positions = {TopicPartition(self._shared.topics.events, p): self._queues.position(p) for p in wanted}
         try:
-            reader.assign({TopicPartition(self._shared.topics.events, p): self._queues.position(p) for p in wanted})
+            await asyncio.to_thread(reader.assign, positions)
         except Hole as exc:
             log.error("webhook position is not in the log", endpoint=self.name, why=str(exc))
             raise
 
-    def _resume(self, bookmark: Bookmark, fresh: Mapping[int, TopicPartition]) -> None:
+    def _resumed(self, bookmark: Bookmark, fresh: Mapping[int, TopicPartition]) -> dict[int, tuple[int, Place]]:
+        """By partition, the position in this log at which its deliveries continue, and its place."""
         log_id = self._shared.log.topic_id(self._shared.topics.events)
         known, notes = bookmark.read(fresh.values()), bookmark.notes(fresh.values())
         places: dict[int, tuple[int, Place]] = {}
@@ -187,18 +193,18 @@ class EndpointLoop:
                 )
             places[p] = at, place
         marks = {fresh[p]: Mark(at, place.log_id, place.link) for p, (at, place) in places.items()}
-        resumed = resume_at(self._shared.log, self._shared.topics, log_id, marks)
+        marks = resume_at(self._shared.log, self._shared.topics, log_id, marks)
         starts = self._shared.log.starts(fresh.values())
+        resumed: dict[int, tuple[int, Place]] = {}
         for p, tp in fresh.items():
             at, place = places[p]
-            mark = resumed[tp]
+            mark = marks[tp]
             is_same = mark.position == at
             if not is_same:
                 log.error("webhook position is of another log", endpoint=self.name, partition=p, parked=len(place.parked))
             parked = place.parked if is_same else []
-            place = Place(log_id, mark.link, self.endpoint.started_at, parked)
-            self._written[p] = max(mark.position, starts[tp]), place
-            self._queues.begin(p, max(mark.position, starts[tp]), place)
+            resumed[p] = max(mark.position, starts[tp]), Place(log_id, mark.link, self.endpoint.started_at, parked)
+        return resumed
 
     async def _write(self, bookmark: Bookmark, all_of_them: bool = False) -> None:
         news = {p: safe for p, safe in self._queues.places().items() if all_of_them or safe != self._written.get(p)}
@@ -232,7 +238,7 @@ class EndpointLoop:
     def _dispatch(self) -> None:
         if self._stopping.is_set() or self.is_gone or self._is_ending:
             return
-        for delivery in list(self._queues.due(self._shared.clock_ms(), MAX_CONNECTIONS - len(self._tasks))):
+        for delivery in self._queues.due(self._shared.clock_ms(), MAX_CONNECTIONS - len(self._tasks)):
             task = asyncio.create_task(self._deliver(delivery))
             self._tasks.add(task)
             task.add_done_callback(self._finished)
@@ -241,8 +247,11 @@ class EndpointLoop:
         self._tasks.discard(task)
         if not task.cancelled() and (fault := task.exception()) is not None:
             self._fault = fault  # the loop ends with it, and starts again from the stored position
-        else:
+            return
+        try:
             self._dispatch()
+        except Exception as exc:  # asyncio would only log it, and what is busy would wait for ever
+            self._fault = exc
 
     async def _deliver(self, delivery: Delivery) -> None:
         """One try, and what follows from it. Whatever goes wrong costs this delivery alone."""

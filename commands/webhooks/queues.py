@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import base64
 from collections import deque
-from collections.abc import Iterator
+from itertools import islice
 
 import msgspec
 from msgspec import Struct
@@ -137,15 +137,12 @@ class Queues:
         """Whether more events should be read."""
         return self.queued < MAX_QUEUED and all(len(parked) < MAX_PARKED for parked in self._parked().values())
 
-    def due(self, now: int, most: int) -> Iterator[Delivery]:
+    def due(self, now: int, most: int) -> list[Delivery]:
         """At most `most` events that should be delivered now; the caller ends each with `done` or `failed`."""
-        for order_id, queue in self._orders.items():
-            if most <= 0:
-                return
-            if order_id not in self._busy and queue[0].next_at <= now:
-                self._busy.add(order_id)
-                most -= 1
-                yield queue[0]
+        free = (queue[0] for order_id, queue in self._orders.items() if order_id not in self._busy)
+        heads = list(islice((head for head in free if head.next_at <= now), max(0, most)))
+        self._busy.update(head.order_id for head in heads)  # all of them or, after an exception, none
+        return heads
 
     def done(self, delivery: Delivery) -> None:
         """It was delivered, or given up."""

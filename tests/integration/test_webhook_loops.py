@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
 from api.representations import webhook_body
-from commands.webhooks import door
+from commands.webhooks import delivering, door
 from commands.webhooks.delivering import EndpointLoop, WithEndpoints
 from commands.webhooks.door import MAX_CONNECTIONS
 from commands.webhooks.endpoints import Endpoint
+from commands.webhooks.queues import Queues
 from commands.webhooks.signing import digest_of, secret_of
 from commands.webhooks.tries import Tried
+from ledger.clock import now_ms
 from tests.support.changed_logs import send
 from tests.support.one_log import TOPICS, Ledger, place
 from tests.support.patience import PATIENCE_S, until
@@ -29,7 +36,7 @@ def ledger() -> Ledger:
     return ledger
 
 
-def loop_of(ledger: Ledger, url: str) -> tuple[EndpointLoop, list[Tried]]:
+def loop_of(ledger: Ledger, url: str, clock_ms: Callable[[], int] = now_ms) -> tuple[EndpointLoop, list[Tried]]:
     """The loop of an endpoint for three of the four partitions, and its tries."""
     tries: list[Tried] = []
     shared = WithEndpoints(
@@ -41,6 +48,7 @@ def loop_of(ledger: Ledger, url: str) -> tuple[EndpointLoop, list[Tried]]:
         compose=webhook_body,
         allow_private=True,
         on_tried=lambda name, tried: tries.append(tried),
+        clock_ms=clock_ms,
     )
     digest = digest_of(secret_of(HASH_KEY, "shop", "s1"))
     endpoint = Endpoint(url=url, created_at=1, enabled_at=1, salt="s1", digest=digest, start={}, started_at=1)
@@ -78,3 +86,51 @@ def test_a_url_that_cannot_be_used_fails_its_deliveries_and_says_so(ledger: Ledg
     finally:
         one.stop()
         one.join(PATIENCE_S)
+
+
+def test_what_is_owed_is_changed_only_where_deliveries_end(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the event loop, also when partitions are taken and given away: from another thread, that would lose orders."""
+    users: set[int] = set()
+
+    class Watched(Queues):
+        def __getattribute__(self, name: str) -> Any:
+            users.add(threading.get_ident())
+            return super().__getattribute__(name)
+
+    monkeypatch.setattr(delivering, "Queues", Watched)
+    receiver = Receiver()
+    one, tries = loop_of(ledger, receiver.url)
+    one.start()
+    try:
+        until(lambda: {tried.partition for tried in tries} == {0, 1, 2})
+        one.own({1, 2, 3})
+        until(lambda: 3 in {tried.partition for tried in tries})
+        assert users == {one._thread.ident}
+    finally:
+        one.stop()
+        one.join(PATIENCE_S)
+        receiver.close()
+
+
+def test_a_fault_after_a_delivery_restarts_the_loop_and_nothing_is_missed(ledger: Ledger) -> None:
+    """asyncio only logs what a callback raises."""
+    fine = threading.Event()
+
+    def clock_ms() -> int:
+        if not fine.is_set() and asyncio.current_task() is None:  # a delivery has ended, and the next ones should begin
+            fine.set()
+            raise RuntimeError("no time")
+        return now_ms()
+
+    receiver = Receiver()
+    one, _ = loop_of(ledger, receiver.url, clock_ms)
+    one.start()
+    try:
+        until(lambda: one._thread.restarts)
+        owed = {f"{event.order_id}/1" for event in ledger.events() if ledger.log.partition_for(event.order_id.encode(), 4) != 3}
+        until(lambda: set(receiver.ids()) >= owed)
+        assert one._thread.restarts == 1
+    finally:
+        one.stop()
+        one.join(PATIENCE_S)
+        receiver.close()

@@ -49,6 +49,17 @@ def test_no_more_are_due_than_there_is_room_for() -> None:
     assert due(queues, most=0) == []
 
 
+def test_what_is_due_is_known_as_a_whole_before_anything_else_happens() -> None:
+    """Whoever delivers the first of them may take events and give partitions away: none of the others may be lost by that."""
+    queues = begun()
+    queues.begin(1, 0, Place())
+    take(queues, (0, "a"), (1, "b"))
+    flying = iter(queues.due(0, 9))
+    assert next(flying).offset == 0
+    queues.take(delivery(0, "c", 1), True, LINK)
+    assert [one.offset for one in flying] == [1]
+
+
 def test_a_failure_lets_its_order_wait_and_no_other() -> None:
     queues = begun()
     take(queues, (0, "a"), (1, "b"))
