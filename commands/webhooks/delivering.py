@@ -12,6 +12,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
 
 import structlog
 from msgspec import Struct
@@ -114,22 +115,20 @@ class EndpointLoop:
         self._fault: BaseException | None = None
         self._is_ending = False
         self._door = WebhookDoor(self.endpoint.url, allow_private=self._shared.allow_private)
-        bookmark = await asyncio.to_thread(self._shared.log.bookmark, group_of(self._shared, self.name))
-        reader = self._shared.log.reader(f"webhook-{self.name}", max_wait_ms=100, headers=tracing.tracer() is not None)
-        try:
-            self._changed.set()
-            await self._deliver_for_ever(bookmark, reader)
-        finally:
-            self._is_ending = True
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
-            await self._door.close()
-            await asyncio.to_thread(self._release, bookmark, reader)
-
-    def _release(self, bookmark: Bookmark, reader: Reader) -> None:
-        reader.close()
-        bookmark.close()
+        with ExitStack() as opened:
+            bookmark = await asyncio.to_thread(self._shared.log.bookmark, group_of(self._shared, self.name))
+            opened.enter_context(closing(bookmark))
+            reader = self._shared.log.reader(f"webhook-{self.name}", max_wait_ms=100, headers=tracing.tracer() is not None)
+            opened.enter_context(closing(reader))
+            try:
+                self._changed.set()
+                await self._deliver_for_ever(bookmark, reader)
+            finally:
+                self._is_ending = True
+                for task in self._tasks:
+                    task.cancel()
+                await asyncio.gather(*self._tasks, return_exceptions=True)
+                await self._door.close()
 
     async def _deliver_for_ever(self, bookmark: Bookmark, reader: Reader) -> None:
         write_at, again_at = 0.0, time.monotonic() + NOTE_AGAIN_S

@@ -18,6 +18,8 @@ from commands.webhooks.queues import Queues
 from commands.webhooks.signing import digest_of, secret_of
 from commands.webhooks.tries import Tried
 from ledger.clock import now_ms
+from ledger.errors import LogUnavailable
+from ledger.log import Bookmark
 from tests.support.changed_logs import send
 from tests.support.one_log import TOPICS, Ledger, place
 from tests.support.patience import PATIENCE_S, until
@@ -134,3 +136,35 @@ def test_a_fault_after_a_delivery_restarts_the_loop_and_nothing_is_missed(ledger
         one.stop()
         one.join(PATIENCE_S)
         receiver.close()
+
+
+def test_a_loop_that_cannot_begin_leaves_nothing_open(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    make_bookmark, make_reader, refusals = ledger.log.bookmark, ledger.log.reader, [LogUnavailable("too many files are open")]
+
+    def bookmark(group: str) -> Bookmark:
+        one_more = make_bookmark(group)
+        close = one_more.close
+        opened.append(group)
+        monkeypatch.setattr(one_more, "close", lambda: (opened.remove(group), close()))
+        return one_more
+
+    def reader(*args: Any, **how: Any) -> Any:
+        if refusals:
+            raise refusals.pop()
+        assert len(opened) == 1, "the one of the try before is closed"
+        return make_reader(*args, **how)
+
+    monkeypatch.setattr(ledger.log, "bookmark", bookmark)
+    monkeypatch.setattr(ledger.log, "reader", reader)
+    receiver = Receiver()
+    one, tries = loop_of(ledger, receiver.url)
+    one.start()
+    try:
+        until(lambda: tries)
+        assert one._thread.restarts == 1
+    finally:
+        one.stop()
+        one.join(PATIENCE_S)
+        receiver.close()
+    assert opened == []
