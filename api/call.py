@@ -239,13 +239,18 @@ class Call(Request):
                 f"This node has folded partition {partition} only up to {self.ctx.projector.position(partition)}.",
             )
 
-    async def in_turns(self, steps: Steps[T]) -> T:
-        """The result of work that may be long, done in turns with other work. Raises what the work raises."""
+    async def in_turns(self, steps: Steps[T], wait_turn: bool = False) -> T:
+        """The result of work that may be long, done in turns with other work and charged to the caller. See `Turns.run`.
+
+        Raises what the work raises.
+        """
+        result, _ = await self.ctx.turns.run(steps, wait_turn, self._charge)
+        return result
+
+    def _charge(self, worked_s: float) -> None:
         exchange = self.exchange
-        result, worked_s = await exchange.ctx.turns.run(steps)
         if exchange.principal is not None:
             exchange.ctx.limits.charge(exchange.principal, exchange.customer, worked_s)
-        return result
 
     def query(self, model: type[Q]) -> Q:
         """The query as `model`. Raises `invalid-field`, `unknown-field`."""

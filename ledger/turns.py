@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Generic, TypeAlias, TypeVar
 
 T = TypeVar("T")
@@ -26,13 +26,16 @@ class Turns:
         self._short_s, self._turn_s = short_s, turn_s
         self._lane = asyncio.Lock()  # first come, first served
 
-    async def run(self, steps: Steps[T], wait_turn: bool = False) -> tuple[T, float]:
+    async def run(
+        self, steps: Steps[T], wait_turn: bool = False, worked: Callable[[float], object] = lambda seconds: None
+    ) -> tuple[T, float]:
         """Run all `steps`. Returns (result, seconds of the loop they took). Passes on their exceptions.
 
         `wait_turn` is for work that many begin at the same moment: it waits for its turn, however short it is. Nothing is awaited
-        between the last step and the return.
+        between the last step and the return. `worked(seconds)` is called after each turn, so also for work that fails or is
+        cancelled.
         """
-        work = _Work(steps)
+        work = _Work(steps, worked)
         try:
             done, loop = not wait_turn and work.go_on(self._short_s), asyncio.get_running_loop()
             while not done:
@@ -49,8 +52,8 @@ class Turns:
 
 
 class _Work(Generic[T]):
-    def __init__(self, steps: Steps[T]) -> None:
-        self._steps = steps
+    def __init__(self, steps: Steps[T], worked: Callable[[float], object]) -> None:
+        self._steps, self._worked = steps, worked
         self.result: T
         self.took_s = 0.0
 
@@ -63,11 +66,12 @@ class _Work(Generic[T]):
                 now = time.perf_counter()
             return False
         except StopIteration as done:
-            now = time.perf_counter()
             self.result = done.value
             return True
         finally:
-            self.took_s += now - began
+            worked_s = time.perf_counter() - began
+            self.took_s += worked_s
+            self._worked(worked_s)
 
 
 def in_one_go(steps: Steps[T]) -> T:

@@ -24,6 +24,7 @@ class Waiters:
         self._positions: dict[TopicPartition, list[tuple[int, Waiter]]] = {}
         self._orders: dict[str, list[Waiter]] = {}
         self._feeds: dict[str | None, list[Waiter]] = {}  # by customer; None: of all
+        self._pauses: dict[None, list[Waiter]] = {}
 
     # ---- outcomes
 
@@ -107,9 +108,13 @@ class Waiters:
 
     # ---- both
 
+    async def pause(self, timeout_s: float) -> None:
+        """Wait that long, or until `wake_streams`."""
+        await _next(self._pauses, None, timeout_s)
+
     def wake_streams(self) -> None:
-        """Wake all waiters for events, so that they check, for example, whether the process is stopping."""
-        for waiting in (*self._orders.values(), *self._feeds.values()):
+        """Wake all streams, so that they check, for example, whether the process is stopping."""
+        for waiting in (*self._orders.values(), *self._feeds.values(), *self._pauses.values()):
             for waiter in waiting:
                 _wake(waiter)
 

@@ -31,12 +31,15 @@ class Buckets:
 
     def take(self, name: str, per_s: float, tokens: float) -> float:
         """Take `tokens` if there is at least one. Returns 0, or the seconds until there is one; then nothing is taken."""
-        now = self._clock()
-        left = self._left(name, per_s, now)
-        if left < 1:
-            return (1 - left) / per_s
-        self._keep(name, per_s, left - tokens, now)
-        return 0.0
+        wait_s = self.wait_s(name, per_s)
+        if not wait_s:
+            self.charge(name, per_s, tokens)
+        return wait_s
+
+    def wait_s(self, name: str, per_s: float) -> float:
+        """The seconds until there is a token; 0 if there is one."""
+        left = self._left(name, per_s, self._clock())
+        return max(0.0, (1 - left) / per_s)
 
     def charge(self, name: str, per_s: float, tokens: float) -> None:
         """Take `tokens`, even if that overdraws the bucket."""
@@ -81,6 +84,11 @@ class RateLimits:
         self._principals.charge(principal.actor, self._rate(principal), tokens)
         if customer:
             self._customers.charge(customer, self._customer, tokens)
+
+    def wait_s(self, principal: Principal, customer: str) -> float:
+        """The seconds until more work may be done for them; 0: now. `customer` is empty for staff. Takes nothing."""
+        wait_s = self._principals.wait_s(principal.actor, self._rate(principal))
+        return max(wait_s, self._customers.wait_s(customer, self._customer)) if customer else wait_s
 
     def _rate(self, principal: Principal) -> float:
         return self._gateway if principal.role == "gateway" else self._staff

@@ -89,7 +89,7 @@ async def stream(call: Call, partition: int, order_id: str, after: int) -> Async
     yield KEEPALIVE_COMMENT  # tells the client immediately that the stream is open
     while not ctx.stopping and ctx.accepts(token):
         # One event may wake a thousand streams. Nothing is awaited between this and waiting for news, so none is missed.
-        (text, last), _ = await ctx.turns.run(_streamed(ctx, partition, order_id, after), wait_turn=True)
+        text, last = await call.in_turns(_streamed(ctx, partition, order_id, after), wait_turn=True)
         if last > after:
             after = last
             yield text

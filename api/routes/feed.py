@@ -24,6 +24,8 @@ from ledger.turns import Steps
 from projections.all_events import EventFilter
 from projections.queries import InvalidCursor
 
+LEAST_PAUSE_S = 1.0  # of a stream whose caller has nothing left: there may be hundreds of them
+
 
 def add_routes(router: APIRouter) -> None:
     """Register the route."""
@@ -65,25 +67,34 @@ def _page(ctx: AppContext, events: EventFilter, place: bytes, limit: int) -> Ste
 
 
 async def _stream(call: Call, events: EventFilter, place: bytes) -> AsyncIterator[bytes]:
-    """Events behind `place`, as they are folded. Ends after half an hour, at a stop, and when its token expires."""
+    """Events behind `place`, as they are folded. Ends after half an hour, at a stop, and when its token expires.
+
+    Its work is charged like that of a page. While nothing is left to the caller, it reads nothing.
+    """
     ctx, token = call.ctx, call.exchange.token
     assert token is not None
-    end_at = time.monotonic() + STREAM_S
-    known = place  # to the client
+    waiters, end_at = ctx.projector.waiters, time.monotonic() + STREAM_S
+    known, said_at = place, time.monotonic()  # to the client
     yield KEEPALIVE_COMMENT  # tells the client immediately that the stream is open
     while not ctx.stopping and ctx.accepts(token) and (left_s := end_at - time.monotonic()) > 0:
-        # Nothing is awaited between this and waiting for news, so none is missed.
-        try:
-            (text, place, at_end), _ = await ctx.turns.run(_streamed(ctx, events, place), wait_turn=True)
-        except InvalidCursor:  # the databases were switched to those of another log
-            return
-        if text:
-            known = place
-            yield text
-        elif not at_end or not await ctx.projector.waiters.feed_news(events.customer_id, min(COMMENT_S, left_s)):
+        if wait_s := ctx.limits.wait_s(token.principal, call.exchange.customer):
+            await waiters.pause(min(max(wait_s, LEAST_PAUSE_S), left_s, max(0.0, said_at + COMMENT_S - time.monotonic())))
+            if time.monotonic() < said_at + COMMENT_S:
+                continue
+            text = b""
+        else:
+            # Nothing is awaited between this and waiting for news, so none is missed.
+            try:
+                text, place, at_end = await call.in_turns(_streamed(ctx, events, place), wait_turn=True)
+            except InvalidCursor:  # the databases were switched to those of another log
+                return
+            if not text and at_end and await waiters.feed_news(events.customer_id, min(COMMENT_S, left_s)):
+                continue
+        if not text:
             # What the client does not want moves only its position, so that a resumed stream does not go through it again.
-            yield KEEPALIVE_COMMENT if place == known else b"id: %b\n\n" % signed_place(ctx, place).encode()
-            known = place
+            text = KEEPALIVE_COMMENT if place == known else b"id: %b\n\n" % signed_place(ctx, place).encode()
+        known, said_at = place, time.monotonic()
+        yield text
 
 
 def _streamed(ctx: AppContext, events: EventFilter, place: bytes) -> Steps[tuple[bytes, bytes, bool]]:

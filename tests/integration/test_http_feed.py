@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import threading
@@ -14,8 +15,11 @@ import httpx
 import msgspec
 import pytest
 
+from api.callers.auth import Principal
+from api.callers.limits import BURST_S, RateLimits
 from api.cursors import signed_place
 from api.routes import feed
+from api.settings import Settings
 from ledger.memory.log import MemoryLog
 from ledger.schemas.codec import event_codec
 from ledger.topics import Topics
@@ -284,3 +288,75 @@ def test_a_stop_ends_every_stream_of_the_feed() -> None:
         for stream in streams:
             stream.join(PATIENCE_S)
             assert not stream.is_alive()
+
+
+# ---- limits ---------------------------------------------------------------------------------------------------------
+
+
+class Limited:
+    """Fresh limits with a clock that the test moves: staff has ten requests a second."""
+
+    PER_S = 10
+    STAFF = Principal("admin", "admin")
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.limits = RateLimits(Settings(_env_file=None, limit_staff_per_second=self.PER_S), lambda: self.now)
+
+    def left(self) -> float:
+        """What is left to the admin."""
+        return self.limits._principals._left(self.STAFF.actor, self.PER_S, self.now)
+
+
+@pytest.fixture
+def limited(ledger: RunningLedger, monkeypatch: pytest.MonkeyPatch) -> Limited:
+    limited = Limited()
+    monkeypatch.setattr(ledger.context, "limits", limited.limits)
+    monkeypatch.setattr(feed, "COMMENT_S", 0.05)
+    return limited
+
+
+def test_a_stream_is_charged_for_what_it_reads_also_in_vain(ledger: RunningLedger, limited: Limited) -> None:
+    client, admin = ledger.client(), ledger.client("admin")
+    orders = [placed(client) for _ in range(20)]
+    full = limited.left()
+    assert full == Limited.PER_S * BURST_S
+    stream = Stream(admin, "?type=OrderDelivered")
+    stream.wait_until(lambda: any(m.keys() == {"id"} for m in stream.messages))
+    assert limited.left() < full - 1, "the request, and the work for it"
+    before = limited.left()
+    with admin.stream("GET", f"/orders/{orders[0]}/events", headers={"Accept": "text/event-stream"}) as answer:
+        assert any(line.startswith("data:") for line in answer.iter_lines())
+        assert limited.left() < before - 1
+
+
+def test_a_stream_reads_nothing_while_nothing_is_left_to_its_caller(ledger: RunningLedger, limited: Limited) -> None:
+    mine, admin, waiters = ledger.client(customer="feed-8"), ledger.client("admin"), ledger.context.projector.waiters
+    stream = Stream(admin, "?start=end&customer=feed-8")
+
+    async def overdraw() -> None:
+        while not waiters._feeds.get("feed-8"):  # noqa: ASYNC110  it waits for news now, and reads nothing
+            await asyncio.sleep(0.005)
+        limited.limits.charge(Limited.STAFF, "", 100.0)
+
+    ledger.run(overdraw())
+    order_id = placed(mine)
+    said = len(stream.messages)
+    stream.wait_until(lambda: len(stream.messages) >= said + 3)
+    assert stream.ids() == []
+    assert "comment" in stream.messages[-1], "the connection is kept alive"
+    limited.now += 100_000 / Limited.PER_S
+    stream.wait_until(stream.ids)
+    assert stream.ids() == [f"{order_id}/1"]
+
+
+def test_a_stream_without_anything_left_ends_at_a_stop() -> None:
+    with running_ledger(MemoryLog(), Topics()) as running:
+        limits = running.context.limits = Limited().limits
+        stream = Stream(running.client("admin"))
+        limits.charge(Limited.STAFF, "", 1_000.0)
+        placed(running.client())  # which wakes it
+        stream.wait_until(lambda: running.context.projector.waiters._pauses)
+        running.loop.call_soon_threadsafe(running.context.end_streams)
+        stream.join(PATIENCE_S)
+        assert not stream.is_alive()

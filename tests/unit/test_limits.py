@@ -124,3 +124,16 @@ def test_full_buckets_are_forgotten_and_overdrawn_ones_are_not(clock: Clock) -> 
         clock.now += 0.1
         assert buckets.take(f"d-{number}", 1.0, 1.0) == 0.0
     assert len(buckets) <= 1.1 * 10 * BURST_S + 2
+
+
+def test_work_waits_while_the_principal_or_the_customer_has_nothing_left(clock: Clock) -> None:
+    rate_limits = limits(clock)
+    assert rate_limits.wait_s(WEB, "c-1") == rate_limits.wait_s(DESK, "") == 0
+    rate_limits.charge(WEB, "c-1", 0.3)  # 200 more than the customer has
+    rate_limits.charge(DESK, "", 0.3)  # 100 more than staff has
+    assert rate_limits.wait_s(WEB, "c-1") == pytest.approx(20.1)
+    assert rate_limits.wait_s(WEB, "c-2") == rate_limits.wait_s(WEB, "") == 0
+    assert rate_limits.wait_s(DESK, "") == pytest.approx(5.05)
+    clock.now += 20.2
+    assert rate_limits.wait_s(WEB, "c-1") == rate_limits.wait_s(DESK, "") == 0
+    assert taken(lambda: rate_limits.take(DESK)) > 0, "nothing was taken by asking"

@@ -135,3 +135,32 @@ def test_without_a_loop_it_is_done_in_one_go() -> None:
     seen: list[str] = []
     assert in_one_go(counted(3, seen)) == 3
     assert len(seen) == 3
+
+
+def test_every_turn_is_reported_also_of_work_that_fails_or_is_abandoned() -> None:
+    def failing() -> Steps[None]:
+        yield
+        raise ValueError
+
+    def endless() -> Steps[None]:
+        while True:
+            yield
+
+    async def main() -> None:
+        turns, worked = every_step_a_turn(), list[float]()
+        _, took_s = await turns.run(counted(3, []), worked=worked.append)
+        assert sum(worked) == pytest.approx(took_s)
+        assert len(worked) >= 3
+        worked.clear()
+        with pytest.raises(ValueError):
+            await turns.run(failing(), worked=worked.append)
+        assert worked
+        worked.clear()
+        abandoned = asyncio.create_task(turns.run(endless(), worked=worked.append))
+        while not worked:  # noqa: ASYNC110  a turn is no event
+            await asyncio.sleep(0)
+        abandoned.cancel()
+        await asyncio.gather(abandoned, return_exceptions=True)
+        assert all(seconds > 0 for seconds in worked)
+
+    asyncio.run(main())
