@@ -130,12 +130,12 @@ class AppContext:
     def refuse_unfolded_contacts(self, partition: int | None = None) -> None:
         """Raises `Problem` `not-caught-up` while contacts of a partition (None: of any) may have been erased unnoticed.
 
-        That is from a start until their fold has reached the end. If the log is unreachable from the start on, nobody knows when
+        That is from a start until their fold has reached the end. If the log has not answered since the start, nobody knows when
         that will be: they are shown, and the answer says how old they may be.
         """
         status, partitions = self.status(), range(self.partitions) if partition is None else (partition,)
         folded = all(status.was_at_end(TopicPartition(self.topics.contacts, p)) for p in partitions)
-        if status.staleness_ms is None or ((status.begun or status.connecting) and not folded):
+        if status.staleness_ms is None or ((status.answered or status.connecting) and not folded):
             raise Problem("not-caught-up", "This node has not folded all contacts since its start: some may have been erased.")
 
     def partition_of(self, order_id: str) -> int:

@@ -185,6 +185,10 @@ class FoldApp(App):
         """The status of the fold. May be called from any thread."""
         return self.feed.status()
 
+    def note_answer(self) -> None:
+        """Note that the log has answered, before `begin`. From any thread."""
+        self.feed.answered = True
+
     def begin(self, known_current_at: float | None = None) -> None:
         """Start reading from the position of the folder, now that the log answers. On the event loop, if built with `wait`.
 

@@ -56,6 +56,7 @@ class FoldStatus:
     begun: bool  # the log has answered once, and reading has begun
     folding: bool  # the agent accepts chunks
     connected: bool  # the log answered in the last three seconds
+    answered: bool  # the log has answered once since the start, perhaps long before reading begins
     connecting: bool  # not begun, and started too recently to consider the log unreachable
     caught_up: bool  # the fold has reached the end of the log once since the start
     behind: int | None  # offsets from the fold to the end of the log, all partitions, at the last check; None: never checked
@@ -156,6 +157,7 @@ class Feed:
         if not wait:
             self.begun.set()
         self._opened_at: float | None = None
+        self.answered = not wait  # set by whoever asks the log before `begin`, from any thread
         self.check = Check()
         self.known_current_at: float | None = None  # like `check.current_at`, but from before the start
 
@@ -174,6 +176,7 @@ class Feed:
 
     def begin(self) -> None:
         """Read from the position of the folder, now or when the agent accepts chunks. On the event loop."""
+        self.answered = True
         self.begun.set()
         if self._epoch:
             self.reposition()
@@ -282,6 +285,7 @@ class Feed:
             led_at = fresh_at
         return FoldStatus(
             begun=begun,
+            answered=self.answered,
             folding=self._thread is not None and self._failure is None and not self._stopping,
             connected=connected,
             connecting=not begun and (self._opened_at is None or now - self._opened_at < SILENT_S),

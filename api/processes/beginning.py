@@ -2,10 +2,12 @@
 
     event loop                                     thread "beginning"
     /live, stale reads, 503 for everything else    waits for the cluster; creates topics, counts partitions
+    shows no contact until all are folded  ◄────── notes the first answer
                                                    if no read models were ever current: folds the log in bulk
     opens the result, begins to fold       ◄────── hands over
 
-So a node that starts while Kafka is unreachable answers what it can, and becomes ready by itself.
+So a node that starts while Kafka is unreachable answers what it can, and becomes ready by itself. From Kafka's first answer on,
+it shows no contact before it has folded all of them, however long the start takes: some may have been erased.
 """
 
 from __future__ import annotations
@@ -87,7 +89,7 @@ class Beginning:
 
     def _prepare(self) -> None:
         settings, stopping = self._settings, self._stopping
-        if not prepare_topics(self._log, settings, stopping, self._membership):
+        if not prepare_topics(self._log, settings, stopping, self._membership, self._app.note_answer):
             return
         partitions = until_answered(lambda: self._log.partitions(settings.topics.events), stopping, LogError)
         if partitions is None:

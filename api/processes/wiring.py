@@ -41,10 +41,16 @@ def open_log(kafka: KafkaSettings, topics: Topics) -> EventLog:
     return resolving(KafkaLog(kafka), topics)
 
 
-def prepare_topics(event_log: EventLog, settings: Settings, stopping: threading.Event, membership: Membership) -> bool:
+def prepare_topics(
+    event_log: EventLog,
+    settings: Settings,
+    stopping: threading.Event,
+    membership: Membership,
+    on_answer: Callable[[], object] = lambda: None,
+) -> bool:
     """Create missing topics, check existing ones, their replicas and the registry, join the other nodes.
 
-    Waits until the cluster answers.
+    Waits until the cluster answers; `on_answer` is called when it first does.
 
     Returns False if stopped meanwhile. Raises `TopicMismatch`, `ProgramTooOld`, `ConfigError`.
     """
@@ -52,6 +58,7 @@ def prepare_topics(event_log: EventLog, settings: Settings, stopping: threading.
     created = until_answered(lambda: event_log.ensure_topics(specs), stopping)
     if created is None:
         return False
+    on_answer()
     if created:
         log.info("topics created", topics=created)
     if settings.schema_registry_url:

@@ -238,7 +238,7 @@ def test_an_app_that_waits_reads_nothing_and_says_how_old_it_is_until_it_begins(
         async with folding(log, folder, tmp_path, wait=True, still_limit_s=1.0) as app:
             before = app.status()
             assert (before.begun, before.folding, before.connected, before.caught_up) == (False, False, False, False)
-            assert (before.connecting, before.staleness_ms, before.behind) == (True, None, None)
+            assert (before.connecting, before.staleness_ms, before.behind, before.answered) == (True, None, None, False)
             app.feed.known_current_at = time.monotonic() - 60
             await until_async(lambda: not app.status().connecting)
             later = app.status()
@@ -246,6 +246,9 @@ def test_an_app_that_waits_reads_nothing_and_says_how_old_it_is_until_it_begins(
             assert later.staleness_ms >= 60_000
             assert (later.connected, later.caught_up, app.feed.failure, folder.counts()) == (False, False, None, {})
             log.away(False)
+            assert not later.answered
+            app.note_answer()
+            assert (app.status().answered, app.status().begun) == (True, False)
             app.begin(time.monotonic() - 30)
             status = app.status()
             assert (status.begun, status.caught_up) == (True, False)

@@ -23,6 +23,7 @@ class AdjustableStatus:
     """The status of the fold that the API asks for. A test may set each part; `connected` and `staleness_ms` on Kafka only."""
 
     begun: bool = True
+    answered: bool = True
     folding: bool = True
     connected: bool = True
     connecting: bool = False
@@ -36,6 +37,7 @@ class AdjustableStatus:
     def __call__(self) -> FoldStatus:
         return FoldStatus(
             begun=self.begun,
+            answered=self.answered,
             folding=self.folding,
             connected=self.connected,
             connecting=self.connecting,
