@@ -233,7 +233,8 @@ class LiveNode:
     # ---- another generation
 
     async def _take_over(self, wanted: str) -> None:
-        log.info("switching to another generation", generation=wanted, instead_of=self._name)
+        before, live = self._name, self._projector.databases
+        log.info("switching to another generation", generation=wanted, instead_of=before)
         try:
             databases = await asyncio.to_thread(self._open, wanted)
         except OtherReadModels as exc:
@@ -242,10 +243,34 @@ class LiveNode:
                 "this version cannot read the new generation, start the version that built it", generation=wanted, why=str(exc)
             )
             return
+        try:
+            await self._switch_to(wanted, databases)
+        except LogError as exc:  # the broker is unreachable: the pointer is unchanged, so it is retried
+            await self._settle(wanted, live, databases)
+            log.warning("the switch to the other generation is delayed", why=str(exc))
+            await asyncio.sleep(RETRY_S)
+            return
+        except Exception:
+            await self._settle(wanted, live, databases)
+            raise
+        await self._settle(wanted, live, databases)
+        if self._name == wanted:
+            await asyncio.to_thread(self._announce)
+            log.info("switched to another generation", generation=wanted, before=before)
+            await asyncio.to_thread(self._put_aside, before)
+
+    async def _settle(self, wanted: str, before: Databases, after: Databases) -> None:
+        """Note which of the two are read now, and close the others: the next try could not open them."""
+        is_switched = self._projector.databases is after
+        self._name = wanted if is_switched else self._name
+        await asyncio.to_thread((before if is_switched else after).close)
+
+    async def _switch_to(self, wanted: str, databases: Databases) -> None:
+        """Read from `databases` instead of the current ones, unless they are of another log. Raises what opening a reader raises,
+        and folding what is missing."""
         if not await asyncio.to_thread(self._is_of_this_log, databases):
             self._refused = wanted
             log.error("the new generation was built from another log, staying with the old one", generation=wanted)
-            await asyncio.to_thread(databases.close)
             return
         bulk = BulkFold(self._log, databases, "take-over")
         try:
@@ -253,21 +278,11 @@ class LiveNode:
             async with self._held():
                 behind = {tp: at for tp, at in self._projector.positions().items() if databases.position(tp) < at}
                 await asyncio.to_thread(bulk.run, behind)
-                old = self._projector.take_over(databases)
+                self._projector.take_over(databases)
                 self._reposition()
             await Turns().run(self._projector.wake_outcomes())
-        except LogError as exc:  # the broker is unreachable: the pointer is unchanged, so it is retried
-            log.warning("the switch to the other generation is delayed", why=str(exc))
-            await asyncio.to_thread(databases.close)
-            await asyncio.sleep(RETRY_S)
-            return
         finally:
             await asyncio.to_thread(bulk.close)
-        before, self._name = self._name, wanted
-        await asyncio.to_thread(self._announce)
-        log.info("switched to another generation", generation=wanted, before=before)
-        await asyncio.to_thread(old.close)
-        await asyncio.to_thread(self._put_aside, before)
 
     def _is_of_this_log(self, databases: Databases) -> bool:
         """Whether `databases` are folded from the topics that this process reads; notes these beside positions without any."""

@@ -13,18 +13,21 @@ from typing import Any
 
 import pytest
 
-from ledger.errors import ConfigError
+from ledger.errors import ConfigError, StoreError
 from ledger.files import write_json
 from ledger.log import TopicPartition
 from ledger.memory.log import MemoryLog
 from ledger.memory.store import MemoryStore
 from ledger.schemas.codec import event_codec
+from ledger.supervision import keep_at
 from ledger.topics import Topics
 from projections import live
+from projections.bulk import BulkFold
 from projections.databases import Databases
 from projections.digests import CHECKPOINT_EVENTS
 from projections.generations import Generations
 from projections.live import LiveNode
+from projections.opening import open_generation, projections_of
 from projections.projector import Projector
 from projections.read_models import VERSION, read_history_value
 from tests.benchmarks.lives import decided_lives, read_back
@@ -131,6 +134,45 @@ def test_a_generation_of_another_log_is_not_taken_over(tmp_path: Path, monkeypat
     unknown = Databases(lambda name: MemoryStore(), TOPICS, [0], 1)  # built by an earlier version
     assert node.live._is_of_this_log(unknown)
     assert unknown.log_ids() == node.databases.log_ids()
+
+
+@pytest.mark.parametrize("place", ["run", "__init__", "close"])
+def test_a_switch_that_failed_is_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    """It leaves no database open that is not read, neither the new ones nor, afterwards, the old ones."""
+    monkeypatch.setattr(live, "TEND_EVERY_S", 0.01)
+    log, generations = MemoryLog(), projections_of(tmp_path)
+    log.ensure_topics(TOPICS.specs(2, 1))
+    before = generations.first()
+
+    def opened(name: str) -> Databases:
+        return open_generation(generations, name, TOPICS, 2)
+
+    projector = Projector(opened(before))
+    node = LiveNode(generations, before, projector, log, opened, asyncio.Lock, lambda: None)
+    faults, raised, work = [StoreError("the disk is full")], list[StoreError](), getattr(BulkFold, place)
+
+    def failing(self: BulkFold, *arguments: Any, **more: Any) -> Any:
+        answer = work(self, *arguments, **more) if place == "close" else None
+        if faults:
+            raised.append(faults.pop())  # with its traceback, which keeps what its frames have
+            raise raised[0]
+        return answer if place == "close" else work(self, *arguments, **more)
+
+    monkeypatch.setattr(BulkFold, place, failing)
+    generations.point(after := generations.create(), None)
+
+    async def main() -> None:
+        tending = asyncio.create_task(keep_at("verbs beside serve", node.tend_for_ever))
+        async with asyncio.timeout(PATIENCE_S):
+            while live.serving(tmp_path / "projections") != after or generations.folder(before).exists():  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        tending.cancel()
+
+    try:
+        asyncio.run(main())
+        assert raised
+    finally:
+        projector.close()
 
 
 def test_an_answer_says_of_which_log_it_is(tmp_path: Path) -> None:
