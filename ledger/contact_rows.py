@@ -88,13 +88,17 @@ class KeptContacts:
     """Contacts of all partitions of `topic` in `store`. Used by one thread at a time, except `purge`."""
 
     def __init__(self, store: Store, topic: str, partitions: int, clock: Callable[[], int] = now_ms) -> None:
-        """Continue from the content of `store`, or delete it if it cannot be trusted. Raises `StoreError`."""
+        """Continue from the content of `store`, or delete it if it cannot be trusted. Raises `StoreError`, and closes `store`."""
         self.store = store
         self._clock = clock
         self._codec = contact_codec()
         self._partitions = [TopicPartition(topic, p) for p in range(partitions)]
         self._late: list[bytes] = []
-        self._take_up()
+        try:
+            self._take_up()
+        except BaseException:
+            store.close()
+            raise
 
     def _take_up(self) -> None:
         version, current = self.store.get(_VERSION), self.store.get(_CURRENT)

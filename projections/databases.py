@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from typing import NamedTuple
 
 import msgspec
@@ -352,11 +353,12 @@ class Databases:
         self._write(store, tp, rows, records[-1])
 
     def close(self) -> None:
-        """Close all databases; may be called twice."""
-        for store in self.stores.values():
-            store.close()
-        if self.contacts is not None:
-            self.contacts.close()
+        """Close all databases, also if one of them cannot be closed; may be called twice. Raises `StoreError`."""
+        with ExitStack() as closing:
+            for store in self.stores.values():
+                closing.callback(store.close)
+            if self.contacts is not None:
+                closing.callback(self.contacts.close)
 
 
 def _moved(digest: Digest, change: int) -> bytes:

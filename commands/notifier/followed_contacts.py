@@ -47,7 +47,8 @@ class FollowedContacts:
     def open(self, closing: ExitStack) -> None:
         """Open the contacts of all partitions, even those of other processes: an erasure must reach every copy."""
         topic = self._topics.contacts
-        self._contacts = KeptContacts(self._open_store(CONTACTS_STORE), topic, self._log.partitions(topic), self._clock)
+        partitions = self._log.partitions(topic)  # may fail, and is asked again: nothing may be open then
+        self._contacts = KeptContacts(self._open_store(CONTACTS_STORE), topic, partitions, self._clock)
         closing.callback(self._contacts.close)
         self._reader = self._log.reader("notifier-contacts", eof=True, max_wait_ms=10)
         closing.callback(self._reader.close)
