@@ -28,12 +28,18 @@ export async function* messages(response, arrived = () => {}) {
         if (message.data.length) yield { id: message.id, event: message.event, data: message.data.join("\n") };
         message = { data: [] };
       } else if (!line.startsWith(":")) {
-        const [, name, text] = /^([^:]*):? ?(.*)$/.exec(line);
+        const [name, text] = fieldOf(line);
         if (name === "data") message.data.push(text);
         else if (name === "id" || name === "event") message[name] = text;
       }
     }
   }
+}
+
+/** [name, value] of a line, whatever characters its value has. */
+function fieldOf(line) {
+  const at = line.indexOf(":");
+  return at < 0 ? [line, ""] : [line.slice(0, at), line.slice(line[at + 1] === " " ? at + 2 : at + 1)];
 }
 
 function broken(error) {
@@ -59,7 +65,7 @@ export async function follow(path, { query, last, signal, heard, state }) {
       for await (const message of messages(response, line.arrived)) {
         wait = FIRST_MS;
         last = message.id ?? last;
-        heard(message);
+        receive(heard, message);
       }
     } catch (error) {
       if (signal.aborted) return;
@@ -71,6 +77,15 @@ export async function follow(path, { query, last, signal, heard, state }) {
     state("waiting");
     await pause(wait * (0.75 + Math.random() / 2), signal).catch(() => {});
     wait = Math.min(MOST_MS, wait * 2);
+  }
+}
+
+/** A message that the page cannot take costs no other one. */
+function receive(heard, message) {
+  try {
+    heard(message);
+  } catch (error) {
+    console.error(error);
   }
 }
 

@@ -1,7 +1,7 @@
 /** The text format of Prometheus, as `/metrics` answers it. Pure. */
 
-const LINE = /^([a-zA-Z_:][\w:]*)(?:\{(.*)\})? (\S+)$/;
-const LABEL = /([a-zA-Z_]\w*)="((?:[^"\\]|\\.)*)"/g;
+const LINE = /^([a-zA-Z_:][\w:]*)(?:\{(.*)\})? (\S+)$/s;
+const LABEL = /([a-zA-Z_]\w*)="((?:[^"\\]|\\.)*)"/gs;
 
 /** Samples by name: Map of name to [{labels, value}]. */
 export function samples(text) {
@@ -19,7 +19,7 @@ export function samples(text) {
 }
 
 function unescaped(text) {
-  return text.replace(/\\(.)/g, (_, char) => (char === "n" ? "\n" : char));
+  return text.replace(/\\(.)/gs, (_, char) => (char === "n" ? "\n" : char));
 }
 
 /** The value of a metric without labels; null if there is none. */

@@ -93,16 +93,18 @@ def test_what_changed_names_the_members_and_rows_that_did(page: Page) -> None:
 
 
 def test_metrics_are_read_as_prometheus_writes_them(page: Page) -> None:
-    text = '# HELP a b\na{x="1",y="q\\"\\n"} 2.5\na{x="2"} +Inf\nb 7\n\nnonsense\n'
+    text = '# HELP a b\na{x="1",y="q\\"\\n"} 2.5\na{x="2"} +Inf\nb 7\n\nnonsense\nc{x="\u2028"} 1\n'
     read = run(page, "metrics_text.js", "[...m.samples(v[0])]", text)
     assert read[1] == ["b", [{"labels": {}, "value": 7}]]
     assert read[0][1][0] == {"labels": {"x": "1", "y": 'q"\n'}, "value": 2.5}
     assert run(page, "metrics_text.js", "[...m.by(m.samples(v[0]), 'a', 'x').keys()]", text) == ["1", "2"]
+    assert run(page, "metrics_text.js", "[...m.by(m.samples(v[0]), 'c', 'x').keys()]", text) == ["\u2028"]
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 1000])
 def test_a_stream_is_read_whole_however_it_is_cut(page: Page, size: int) -> None:
-    text = ': ping\n\nevent: OrderPlaced\ndata: {"a":\ndata: "ä"}\nid: 1\n\nid: 2\ndata: x\n\ndata: unfinished'
+    text = ': ping\n\nevent: OrderPlaced\ndata: {"a":\ndata: "ä"}\nid: 1\n\nid: 2\ndata: x\n\n'
+    text += "data: a\u2028b:\u2029 c\nid:3\nretry\n\ndata:  d\ndata\n\ndata: unfinished"
     expression = """await (async () => {
         const bytes = new TextEncoder().encode(v[0]);
         const parts = Array.from({ length: Math.ceil(bytes.length / v[1]) }, (_, i) => bytes.slice(i * v[1], (i + 1) * v[1]));
@@ -114,6 +116,8 @@ def test_a_stream_is_read_whole_however_it_is_cut(page: Page, size: int) -> None
     assert run(page, "live.js", expression, text, size) == [
         {"id": "1", "event": "OrderPlaced", "data": '{"a":\n"ä"}'},
         {"id": "2", "event": None, "data": "x"},
+        {"id": "3", "event": None, "data": "a\u2028b:\u2029 c"},
+        {"id": None, "event": None, "data": " d\n"},
     ]
 
 
