@@ -53,9 +53,10 @@ function isOfNetwork(error) {
 
 /**
  * Follow a stream until `signal` aborts: `heard(message)` for each message, `state("live" | "waiting")` when that changes. `last` is
- * the id after which to begin; without it, `query` says where. Ends quietly for a problem that no retry mends (a token that expired, an order that is gone).
+ * the id after which to begin; without it, `query` says where. If the server no longer knows `last`, `lost()` is called, and the
+ * stream begins where `query` says. What no retry mends (a token that expired, an order that is gone) ends it, with `state("ended")`.
  */
-export async function follow(path, { query, last, signal, heard, state }) {
+export async function follow(path, { query, last, signal, heard, state, lost = () => {} }) {
   let wait = FIRST_MS;
   while (!signal.aborted) {
     const line = lineUntil(signal);
@@ -69,8 +70,14 @@ export async function follow(path, { query, last, signal, heard, state }) {
       }
     } catch (error) {
       if (signal.aborted) return;
-      if (!isOfNetwork(error) && error.name !== "AbortError") throw error;
-      if (error instanceof Problem && ![429, 502, 503, 504].includes(error.status)) return;
+      if (last && error instanceof Problem && error.code === "invalid-cursor") {
+        last = undefined;
+        lost();
+      } else if (!canBeRepeated(error)) {
+        if (!isOfNetwork(error)) console.error(error);
+        state("ended");
+        return;
+      }
     } finally {
       line.release();
     }
@@ -87,6 +94,11 @@ function receive(heard, message) {
   } catch (error) {
     console.error(error);
   }
+}
+
+function canBeRepeated(error) {
+  if (error instanceof Problem) return error.status === 429 || error.status >= 500;
+  return error instanceof NoAnswer || error.name === "AbortError";
 }
 
 /** A signal that aborts with `outer`, when the browser goes offline, and after `SILENT_MS` without `arrived()`. */
@@ -182,7 +194,11 @@ export function whenAsked(work, { after, signal, failed }) {
 
 /** A mark that says whether what is shown is current. Returns [element, state function]. */
 export function liveMark(element) {
-  const words = { live: "Live", waiting: "Not connected. What you see may be old." };
+  const words = {
+    live: "Live",
+    waiting: "Not connected. What you see may be old.",
+    ended: "Not live any more. Reload the page to see what is new.",
+  };
   return (state) => {
     element.className = `live ${state}`;
     element.textContent = words[state];

@@ -156,7 +156,13 @@ class OrderList {
       if (now === "live") ask(); // for what happened before the stream was there
     };
     const query = { start: "end", customer: wanted.customer_id };
-    await follow("events", { query, signal, heard: ask, state });
+    await follow("events", { query, signal, heard: ask, state, lost: () => this.startOver() });
+  }
+
+  /** The log is another one, as after a restore: nothing that was read before need be true. The next read fills the list. */
+  startOver() {
+    this.cursor = undefined;
+    this.clear();
   }
 
   async refresh(signal) {

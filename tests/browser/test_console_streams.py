@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support.patience import PATIENCE_S
 from tests.support.paying_shop import Shop
 
 if TYPE_CHECKING:
@@ -21,6 +24,7 @@ STREAMS = "**/events?start=end*"
 FOLLOW = """async v => {
     const m = await import('/console/live.js');
     const heard = [], states = [], ending = new AbortController();
+    let lost = 0;
     await m.follow("events", {
         query: { start: "end" },
         last: v[0],
@@ -31,8 +35,9 @@ FOLLOW = """async v => {
             if (message.data === "last") ending.abort();
         },
         state: (now) => states.push(now),
+        lost: () => (lost += 1),
     });
-    return { heard, states };
+    return { heard, states, lost };
 }"""
 
 
@@ -50,8 +55,21 @@ def stream(*data: str) -> Answer:
     return lambda route: route.fulfill(status=200, content_type="text/event-stream", body=body)
 
 
+def problem(status: int, code: str) -> Answer:
+    body = json.dumps({"type": f"/problems/{code}", "title": code, "status": status, "code": code})
+    return lambda route: route.fulfill(status=status, content_type="application/problem+json", body=body)
+
+
+def of_a_proxy(status: int) -> Answer:
+    return lambda route: route.fulfill(status=status, content_type="text/html", body="<h1>Sorry</h1>")
+
+
 def broken(route: Route) -> None:
     route.abort("connectionreset")
+
+
+def passed_on(route: Route) -> None:
+    route.continue_()
 
 
 def answered(page: Page, *answers: Answer) -> list[Request]:
@@ -64,6 +82,42 @@ def answered(page: Page, *answers: Answer) -> list[Request]:
 
     page.route(STREAMS, answer)
     return requests
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [problem(500, "internal-error"), problem(503, "not-caught-up"), problem(429, "too-many-requests"), of_a_proxy(520), broken],
+    ids=["500", "503", "429", "of a proxy", "broken"],
+)
+def test_a_fault_of_the_server_is_waited_out(page: Page, fault: Answer) -> None:
+    requests = answered(page, stream("first"), fault, fault, stream("last"))
+    followed = page.evaluate(FOLLOW, [None])
+    assert followed["heard"] == ["first", "last"]
+    assert followed["states"][:3] == ["live", "waiting", "waiting"]
+    assert "ended" not in followed["states"]
+    assert [request.headers.get("last-event-id") for request in requests] == [None, "1", "1", "1"]
+
+
+def test_a_place_that_the_server_no_longer_knows_is_dropped_and_the_stream_begins_at_the_end(page: Page) -> None:
+    """As after a restore of the log."""
+    requests = answered(page, problem(400, "invalid-cursor"), stream("last"))
+    followed = page.evaluate(FOLLOW, ["a place of the log before"])
+    assert (followed["heard"], followed["lost"]) == (["last"], 1)
+    assert [request.headers.get("last-event-id") for request in requests] == ["a place of the log before", None]
+    assert all("start=end" in request.url for request in requests)
+
+
+@pytest.mark.parametrize(("status", "code"), [(404, "order-not-found"), (403, "forbidden"), (400, "invalid-cursor")])
+def test_what_no_retry_mends_ends_the_stream_and_says_so(page: Page, status: int, code: str) -> None:
+    requests = answered(page, problem(status, code), stream("last"))
+    assert page.evaluate(FOLLOW, [None]) == {"heard": [], "states": ["ended"], "lost": 0}
+    assert len(requests) == 1
+    mark = """async () => {
+        const m = await import('/console/live.js'), element = document.createElement("span");
+        m.liveMark(element)("ended");
+        return [element.className, element.textContent];
+    }"""
+    assert page.evaluate(mark) == ["live ended", "Not live any more. Reload the page to see what is new."]
 
 
 def test_a_message_that_the_page_cannot_take_costs_no_other_one(page: Page) -> None:
@@ -84,3 +138,21 @@ def test_an_order_with_any_characters_and_those_after_it_come_to_every_desk(shop
         for order in (shop.place(lines=[line], adjustments=[]), shop.place(reference="after-separators")):
             expect(page.locator(f"tr[data-order={order['order_id']}]")).to_be_visible()
         expect(page.get_by_text("Live", exact=True)).to_be_visible()
+
+
+def test_the_list_of_orders_outlives_a_fault_and_another_log(shop: Shop, chromium: Browser) -> None:
+    from playwright.sync_api import expect
+
+    from tests.support.desk_browser import at_desk
+
+    with at_desk(chromium, shop.ledger.url) as desk:
+        requests = answered(desk.page, stream("{}"), problem(500, "internal-error"), problem(400, "invalid-cursor"), passed_on)
+        page = desk.sign_in(shop.ledger.tokens["admin"]).page
+        deadline = time.monotonic() + PATIENCE_S
+        while len(requests) < 4:
+            assert time.monotonic() < deadline, requests
+            page.wait_for_timeout(50)
+        expect(page.get_by_text("Live", exact=True)).to_be_visible()
+        order = shop.place(reference="after-all-that")
+        expect(page.locator(f"tr[data-order={order['order_id']}]")).to_be_visible()
+        assert [request.headers.get("last-event-id") for request in requests] == [None, "1", "1", None]
