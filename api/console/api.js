@@ -51,8 +51,28 @@ async function send(path, options) {
   }
 }
 
+/** The text of an answer. Raises `NoAnswer` if the connection ends before it does. */
+async function textOf(response) {
+  try {
+    return await response.text();
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new NoAnswer("The answer broke off.");
+  }
+}
+
+/** The JSON of an answer. Raises `NoAnswer` if it is cut off, or not from the ledger. */
+async function jsonOf(response) {
+  try {
+    return JSON.parse(await textOf(response));
+  } catch (error) {
+    if (!(error instanceof SyntaxError)) throw error;
+    throw new NoAnswer("The answer is not from the ledger; a proxy may have given it.");
+  }
+}
+
 async function problemOf(response) {
-  const text = await response.text();
+  const text = await textOf(response);
   let body;
   try {
     body = JSON.parse(text);
@@ -96,7 +116,7 @@ export async function read(path, { query, signal, accept = "application/json", o
     const response = await send(addressOf(path, query), { headers, signal });
     if (response.ok || (path === "ready" && response.status === 503)) {
       aged(Number(response.headers.get("Ledger-Staleness-Ms") ?? 0));
-      return { body: accept === "application/json" ? await response.json() : await response.text() };
+      return { body: await (accept === "application/json" ? jsonOf : textOf)(response) };
     }
     const problem = await problemOf(response);
     if (left === 1 || ![429, 503].includes(response.status)) throw problem;
@@ -131,7 +151,7 @@ export async function command(method, path, { orderId, body, key, version, waiti
     return decided(response.headers.get("Location"), orderId);
   }
   return {
-    order: response.status === 204 ? null : await response.json(),
+    order: response.status === 204 ? null : await jsonOf(response),
     outcome: response.headers.get("Ledger-Outcome") ?? "changed",
     replayed: response.headers.get("Idempotency-Replayed") === "true",
   };
@@ -155,7 +175,7 @@ async function decided(location, orderId) {
 export async function loginOffered() {
   const response = await send("console/config.json", { headers: { Accept: "application/json" } });
   if (!response.ok) throw await problemOf(response);
-  const { login } = await response.json();
+  const { login } = await jsonOf(response);
   return login?.authorization_endpoint && login?.token_endpoint ? login : null;
 }
 

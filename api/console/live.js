@@ -74,7 +74,7 @@ export async function follow(path, { query, last, signal, heard, state, lost = (
         last = undefined;
         lost();
       } else if (!canBeRepeated(error)) {
-        if (!isOfNetwork(error)) console.error(error);
+        report(error);
         state("ended");
         return;
       }
@@ -126,7 +126,7 @@ function lineUntil(outer) {
  * Call `work()` now, and again `every` ms after it ended, while the page is visible and until `signal` aborts. It waits longer after
  * each failure; `state` is as for `follow`, and `failed(error)` gets the first failure in a row.
  */
-export async function repeat(work, { every, signal, state = () => {}, failed = mustBeOfNetwork }) {
+export async function repeat(work, { every, signal, state = () => {}, failed = report }) {
   let wait = every;
   let failures = 0;
   while (!signal.aborted) {
@@ -148,8 +148,9 @@ export async function repeat(work, { every, signal, state = () => {}, failed = m
   }
 }
 
-function mustBeOfNetwork(error) {
-  if (!isOfNetwork(error)) throw error;
+/** What the network or the server did is nothing to report; anything else is a fault of the page. */
+function report(error) {
+  if (!isOfNetwork(error)) console.error(error);
 }
 
 function visible(signal) {

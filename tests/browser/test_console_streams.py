@@ -126,6 +126,33 @@ def test_a_message_that_the_page_cannot_take_costs_no_other_one(page: Page) -> N
         assert page.evaluate(FOLLOW, [None])["heard"] == ["first", "last"]
 
 
+@pytest.mark.parametrize("ask", ['read("orders")', 'command("POST", "orders", { orderId: "ord_x", body: {}, key: "k" })'])
+def test_an_answer_that_is_not_from_the_ledger_is_no_answer(page: Page, ask: str) -> None:
+    """So a command is sent again under its key."""
+    page.route("**/orders", of_a_proxy(200))
+    asked = f"""async () => {{
+        const m = await import('/console/api.js');
+        return m.{ask}.catch((error) => [error instanceof m.NoAnswer, error.message]);
+    }}"""
+    assert page.evaluate(asked) == [True, "The answer is not from the ledger; a proxy may have given it."]
+
+
+def test_what_is_read_again_and_again_outlives_any_fault(page: Page) -> None:
+    repeat = """async () => {
+        const m = await import('/console/live.js'), ending = new AbortController();
+        let calls = 0;
+        const work = async () => {
+            calls += 1;
+            if (calls === 1) throw new TypeError("not understood");
+            ending.abort();
+        };
+        await m.repeat(work, { every: 10, signal: ending.signal });
+        return calls;
+    }"""
+    with page.expect_console_message(lambda message: message.type == "error" and "not understood" in message.text):
+        assert page.evaluate(repeat) == 2
+
+
 def test_an_order_with_any_characters_and_those_after_it_come_to_every_desk(shop: Shop, chromium: Browser) -> None:
     from playwright.sync_api import expect
 
