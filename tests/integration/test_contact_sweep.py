@@ -127,7 +127,7 @@ def test_a_node_that_does_not_know_yet_that_an_ended_order_needs_a_person_keeps_
     assert ledger.client().post(f"/orders/{ended}/cancel", headers=key()).status_code == 200
     with another_node(ledger) as node:
         until(lambda: node.client("reader").get(f"/orders/{ended}").json().get("status") == "cancelled")
-        node.folding.clear()
+        node.folding.pause()
         raise_attention(ledger, ended, "att:x")
         monkeypatch.setattr(node.context, "status", AdjustableStatus(staleness_ms=60_000))
         with pytest.raises(NotCaughtUp):

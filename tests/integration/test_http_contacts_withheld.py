@@ -31,19 +31,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         yield world
 
 
-def test_a_node_that_never_was_at_the_end_of_the_log_shows_no_contact(world: World) -> None:
-    world.ledger.status.staleness_ms, before = None, world.ledger.status.staleness_ms
-    world.ledger.folding.clear()
-    try:
-        world.ledger.status.staleness_ms = None
+def test_a_node_that_never_was_at_the_end_of_the_log_shows_no_contact(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    with world.ledger.folding.paused(), monkeypatch.context() as unknown:
+        unknown.setattr(world.ledger.status, "staleness_ms", None)
         for role, status in (("gateway", 503), ("admin", 503), ("reader", 200)):
             with loopback.client(base_url=world.ledger.url, headers=world.client(role).headers) as client:
                 answer = client.get(f"/orders/{world.ids[OWN]}")
             assert answer.status_code == status, role
             assert "mark-" not in answer.text
-    finally:
-        world.ledger.status.staleness_ms = before
-        world.ledger.folding.set()
 
 
 @pytest.mark.parametrize(

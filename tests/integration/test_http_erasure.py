@@ -148,7 +148,7 @@ def test_a_retry_at_a_node_that_has_folded_neither_order_nor_erasure_leaves_noth
         retry = late.post("/orders", json=order_body(), headers=headers | {"Prefer": "respond-async"})
         assert retry.status_code == 202
         assert last_of_each(ledger)[order_id] != [None], "that node could not know"
-        node.folding.set()
+        node.folding.resume()
         until_placed(late, order_id)
         for each in (node, ledger):
             until(each.context.projector.contacts_late.is_set)

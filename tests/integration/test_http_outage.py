@@ -166,13 +166,13 @@ def test_a_node_without_read_models_says_what_it_waits_for_and_answers_nothing_a
 
 def test_a_command_the_broker_does_not_accept_is_503_and_its_retry_is_safe(log: MemoryLog, ledger: RunningLedger) -> None:
     client, headers = ledger.client(), key()
-    ledger.folding.clear()  # so that nothing has noticed yet
+    ledger.folding.pause()  # so that nothing has noticed yet
     log.away(True)
     answer = client.post("/orders", json=order_body(), headers=headers)
     assert (answer.status_code, answer.json()["code"]) == (503, "ledger-unavailable")
     assert answer.json()["command_id"].startswith("cmd_")
     log.away(False)
-    ledger.folding.set()
+    ledger.folding.resume()
     wait_for(ledger, connected=True)
     deadline = time.monotonic() + PATIENCE_S
     while (retried := client.post("/orders", json=order_body(), headers=headers)).status_code == 503:
@@ -263,7 +263,7 @@ def test_an_undecided_command_is_202_and_many_old_ones_mean_decisions_are_behind
 ) -> None:
     monkeypatch.setattr(submissions, "BEHIND_COMMANDS", 5)
     client, waiting = ledger.client(), {"Prefer": "wait=0"}
-    ledger.folding.clear()
+    ledger.folding.pause()
     places = [
         client.post("/orders", json=order_body(), headers=key_of(ledger, 2) | waiting).headers["location"] for _ in range(5)
     ]
@@ -278,7 +278,7 @@ def test_an_undecided_command_is_202_and_many_old_ones_mean_decisions_are_behind
     for other in (0, 1, 3):
         assert client.post("/orders", json=order_body(), headers=key_of(ledger, other) | waiting).status_code == 202
     assert client.get(places[0]).json()["state"] == "pending"
-    ledger.folding.set()
+    ledger.folding.resume()
     deadline = time.monotonic() + PATIENCE_S
     while client.post("/orders", json=order_body(), headers=key()).status_code != 201:
         assert time.monotonic() < deadline
@@ -291,7 +291,7 @@ def test_more_waiting_commands_than_there_is_room_for_are_429(ledger: RunningLed
     monkeypatch.setattr(submissions, "MAX_WAITING", 3)
     only_the_asked_for_wait(monkeypatch)
     client = ledger.client()
-    ledger.folding.clear()
+    ledger.folding.pause()
     waiting = [
         threading.Thread(
             target=client.post,
@@ -309,7 +309,7 @@ def test_more_waiting_commands_than_there_is_room_for_are_429(ledger: RunningLed
     answer = client.post("/orders", json=order_body(), headers=key())
     assert (answer.status_code, answer.json()["code"], answer.headers["retry-after"]) == (429, "too-many-requests", "1")
     assert client.get("/orders").status_code == 200
-    ledger.folding.set()
+    ledger.folding.resume()
     for thread in waiting:
         thread.join(PATIENCE_S)
     assert client.post("/orders", json=order_body(), headers=key()).status_code == 201

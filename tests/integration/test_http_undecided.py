@@ -10,14 +10,13 @@ import pytest
 from api import call
 from api import replies as outcomes
 from ledger.log import Reader
-from tests.support.harness import RunningLedger, key, order_body, placed
+from tests.support.harness import RunningLedger, decided, key, order_body, placed
 from tests.support.patience import PATIENCE_S
 
 
 def test_respond_async_answers_when_the_command_is_durable_and_names_its_location(ledger: RunningLedger) -> None:
     client, headers = ledger.client(), key()
-    ledger.folding.clear()
-    try:
+    with ledger.folding.paused():
         answer = client.post("/orders", json=order_body(), headers=headers | {"Prefer": "respond-async"})
         assert (answer.status_code, answer.headers["preference-applied"]) == (202, "respond-async")
         place = answer.headers["location"]
@@ -30,8 +29,6 @@ def test_respond_async_answers_when_the_command_is_durable_and_names_its_locatio
         partition, offset = place.split("at=")[1].split("-")
         for other in (f"{partition}-{int(offset) + 1000}", f"{(int(partition) + 1) % 4}-0"):
             assert client.get(f"{place.split('?')[0]}?at={other}").json()["code"] == "command-unknown"
-    finally:
-        ledger.folding.set()
     deadline = time.monotonic() + PATIENCE_S
     while (state := client.get(place).json())["state"] == "pending":
         assert time.monotonic() < deadline
@@ -51,15 +48,12 @@ def test_a_command_that_is_not_decided_in_time_is_202(
     for module, name in ((outcomes, "DEFAULT_WAIT_S"), (call, "MAX_WAIT_S")):
         monkeypatch.setattr(module, name, 2 * PATIENCE_S)  # any wait other than the requested one would take this long
     client, headers = ledger.client(), key()
-    ledger.folding.clear()
-    try:
+    with ledger.folding.paused():
         began = time.monotonic()
         answer = client.post("/orders", json=order_body(), headers=headers | {"Prefer": prefer})
         assert (answer.status_code, answer.headers["preference-applied"]) == (202, applied)
         assert int(prefer[-1]) - 0.05 < time.monotonic() - began < PATIENCE_S
-    finally:
-        ledger.folding.set()
-    assert client.post("/orders", json=order_body(), headers=headers).status_code == 201
+    assert decided(client, "/orders", order_body(), **headers).status_code == 201
 
 
 def test_a_wait_that_is_too_long_is_cut_as_the_answer_says_and_nonsense_is_ignored(ledger: RunningLedger) -> None:
@@ -91,8 +85,7 @@ def test_look_ups_of_another_nodes_commands_share_one_reader(ledger: RunningLedg
         return open_reader(name, **how)
 
     monkeypatch.setattr(ledger.log, "reader", counted)
-    ledger.folding.clear()
-    try:
+    with ledger.folding.paused():
         places = [
             client.post("/orders", json=order_body(), headers=key() | {"Prefer": "respond-async"}).headers["location"]
             for _ in range(12)
@@ -101,8 +94,6 @@ def test_look_ups_of_another_nodes_commands_share_one_reader(ledger: RunningLedg
         for place in places:
             assert client.get(place).json()["state"] == "pending"
         assert readers.count("command-look-up") <= 1  # none, if an earlier test opened it
-    finally:
-        ledger.folding.set()
 
 
 def test_a_refused_command_is_shown_as_refused_with_its_problem(ledger: RunningLedger) -> None:

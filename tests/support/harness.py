@@ -39,7 +39,7 @@ from tests.support import loopback
 from tests.support.described import check_described
 from tests.support.patience import PATIENCE_S
 from tests.support.sandboxed import WEBHOOK_SECRET, RunningSandbox
-from tests.support.serving import AdjustableStatus, Server
+from tests.support.serving import AdjustableStatus, FoldGate, Server
 
 HASH_KEY = "0123456789abcdef0123456789abcdef"
 ROLES: tuple[Role, ...] = ("gateway", "admin", "reader", "operator")
@@ -78,7 +78,7 @@ class Clock:
 
 @dataclass
 class RunningLedger:
-    """The parts of the ledger. Clearing `folding` pauses the fold; `stop_deciding` ends the processor."""
+    """The parts of the ledger. `folding` pauses the fold; `stop_deciding` ends the processor."""
 
     url: str
     log: EventLog
@@ -87,7 +87,7 @@ class RunningLedger:
     app: FastAPI
     tokens: dict[str, str]
     status: AdjustableStatus
-    folding: threading.Event
+    folding: FoldGate
     loop: asyncio.AbstractEventLoop
     stop_deciding: Callable[[], None]
     clients: list[httpx.Client] = field(default_factory=list)
@@ -327,9 +327,7 @@ def _serving(
     folding: bool = True,
 ) -> Iterator[RunningLedger]:
     """The application and its fold, until the block ends."""
-    server = Server(app, context, status)
-    if not folding:
-        server.folding.clear()
+    server = Server(app, context, status, paused=not folding)
     url = server.start()
     running = RunningLedger(
         url, context.log, context.topics, context, app, tokens, status, server.folding, server.loop, stop_deciding

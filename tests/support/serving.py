@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import uvicorn
@@ -55,12 +57,44 @@ class AdjustableStatus:
         )
 
 
-class Server:
-    """uvicorn and the fold, until `stop`. Clearing `folding` pauses the fold."""
+class FoldGate:
+    """Where the fold waits while a test has paused it. The fold calls `passed`, on its event loop; a test all others."""
 
-    def __init__(self, app: FastAPI, context: AppContext, status: AdjustableStatus) -> None:
-        self.folding = threading.Event()
-        self.folding.set()
+    def __init__(self, paused: bool = False) -> None:
+        self._open, self._parked = threading.Event(), threading.Event()
+        if not paused:
+            self._open.set()
+
+    def pause(self) -> None:
+        """Returns when the fold waits: from then on it applies nothing and sets no status."""
+        self._open.clear()
+        assert self._parked.wait(PATIENCE_S), "the fold does not come to its gate"
+
+    def resume(self) -> None:
+        self._open.set()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        self.pause()
+        try:
+            yield
+        finally:
+            self.resume()
+
+    async def passed(self) -> None:
+        """Wait while it is paused. The gate is open when this returns, and until the fold awaits something else."""
+        while not self._open.is_set():
+            self._parked.set()
+            await asyncio.to_thread(self._open.wait)
+            # Before the gate is checked again: it may have been closed while the loop was busy with something else.
+            self._parked.clear()
+
+
+class Server:
+    """uvicorn and the fold, until `stop`. `folding` pauses the fold."""
+
+    def __init__(self, app: FastAPI, context: AppContext, status: AdjustableStatus, paused: bool = False) -> None:
+        self.folding = FoldGate(paused)
         self._context, self._status = context, status
         config = uvicorn.Config(
             app,
@@ -87,7 +121,7 @@ class Server:
         return f"http://{host}:{port}"
 
     def stop(self) -> None:
-        self.folding.set()
+        self.folding.resume()
         self._server.should_exit = True
         self._thread.join(PATIENCE_S)
         assert not self._thread.is_alive()
@@ -115,7 +149,7 @@ class Server:
         try:
             while True:
                 records = await asyncio.to_thread(reader.poll, 500, 0.05)
-                await asyncio.to_thread(self.folding.wait)
+                await self.folding.passed()
                 self._context.projector.apply_chunk(records)
                 away_s = reader.silent_s()
                 if isinstance(self._context.log, MemoryLog):
