@@ -173,7 +173,7 @@ def test_personal_data_is_nowhere_after_an_erasure_and_a_clients_words_were_neve
         for wrong in ({"total_minor": 1}, {"currency": "XXX"}, {"unknown": 1}, {"lines": []}):
             refused = gateway.post("/orders", json=order_body(contact=words.contact()) | wrong, headers=key())
             assert refused.status_code == 422
-        reused = gateway.post("/orders", json=order_body(contact=words.contact(), reference="another"), headers=headers)
+        reused = decided(gateway, "/orders", order_body(contact=words.contact(), reference="another"), **headers)
         assert reused.json()["code"] == "idempotency-key-reused"
         for path in (f"/orders/{words('order')}", f"/{words('path')}", f"/commands/{words('command')}", "/orders"):
             sent = {"Request-Id": words("request id"), "Prefer": words("prefer"), "User-Agent": words("agent")}

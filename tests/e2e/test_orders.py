@@ -53,8 +53,7 @@ async def place_all(up: UpProcess) -> tuple[Gateway, set[str]]:
 def test_two_thousand_orders_with_retries_are_two_thousand_orders_each_readable_immediately(up: UpProcess) -> None:
     gateway, order_ids = asyncio.run(place_all(up))
     assert gateway.never == [], checker.describe(gateway.never)
-    # 202 is an honest answer while the processor starts, or on a busy machine; no other answer is.
-    assert set(gateway.seen) <= {"200", "201", "202"}, gateway.seen
+    assert gateway.unexpected() == [], gateway.seen
     assert len(order_ids) == ORDERS
     ledger = checker.read_settled_ledger(up.bootstrap_servers)
     assert ledger.problems == [], checker.describe(ledger.problems)
@@ -64,13 +63,13 @@ def test_two_thousand_orders_with_retries_are_two_thousand_orders_each_readable_
     print(f"{ORDERS} orders at 32 connections: POST to 201 p50 {p50:.0f} ms, p99 {p99:.0f} ms")
 
 
-async def cancel_together(up: UpProcess, number: int, client: httpx.AsyncClient) -> list[str]:
+async def cancel_together(gateway: Gateway, number: int) -> list[str]:
     """Four cancellations of one order, each in two equal requests at the same time, and all of them again afterwards."""
-    placed = await client.post("/orders", json=order_body(number), headers=headers(up, "hasty", f"hasty-{number}"))
+    placed = await gateway.final("POST", "/orders", "hasty", f"hasty-{number}", order_body(number))
     path = f"/orders/{placed.json()['order_id']}/cancel"
 
     async def cancel(key: str) -> httpx.Response:
-        return await client.post(path, json={}, headers=headers(up, "hasty", key))
+        return await gateway.final("POST", path, "hasty", key, {})
 
     keys = [f"cancel-{n}" for n in range(4) for _ in range(2)]
     first = await asyncio.gather(*(cancel(key) for key in keys))
@@ -83,10 +82,10 @@ async def cancel_together(up: UpProcess, number: int, client: httpx.AsyncClient)
 
 def test_of_four_simultaneous_cancellations_one_changes_the_order_and_all_show_it_cancelled(up: UpProcess) -> None:
     async def run() -> list[str]:
-        limits = httpx.Limits(max_connections=16)
-        async with loopback.async_client(base_url=up.url, timeout=httpx.Timeout(20.0, pool=None), limits=limits) as client:
-            results = await asyncio.gather(*(cancel_together(up, number, client) for number in range(60)))
-        return [line for lines in results for line in lines]
+        async with Gateway(up.url, up.token("gateway"), connections=16) as gateway:
+            results = await asyncio.gather(*(cancel_together(gateway, number) for number in range(60)))
+        assert gateway.unexpected() == [], gateway.seen
+        return [*gateway.never, *(line for lines in results for line in lines)]
 
     wrong = asyncio.run(run())
     assert wrong == [], checker.describe(wrong)
@@ -94,19 +93,18 @@ def test_of_four_simultaneous_cancellations_one_changes_the_order_and_all_show_i
 
 def test_two_customers_of_one_gateway_with_the_same_key_never_see_each_others_order(up: UpProcess) -> None:
     with loopback.client(base_url=up.url, timeout=PATIENCE_S) as client:
-        mine, other = (
-            client.post("/orders", json=order_body(1), headers=headers(up, customer, "the-same-key"))
-            for customer in ("ann", "bob")
-        )
+        mine = decided(client, "/orders", order_body(1), **headers(up, "ann", "the-same-key"))
+        first = client.post("/orders", json=order_body(1), headers=headers(up, "bob", "the-same-key"))
+        assert "Idempotency-Replayed" not in first.headers
+        other = decided(client, "/orders", order_body(1), **headers(up, "bob", "the-same-key"))
         assert (mine.status_code, other.status_code) == (201, 201)
         assert mine.json()["order_id"] != other.json()["order_id"]
-        assert "Idempotency-Replayed" not in other.headers
         missing = client.get("/orders/ord_aaaaaaaaaaaaaaaaaaaaaaaaaa", headers=headers(up, "ann"))
         for path in ("", "/events"):
             foreign = client.get(f"/orders/{other.json()['order_id']}{path}", headers=headers(up, "ann"))
             assert (foreign.status_code, foreign.json()["code"]) == (404, "order-not-found")
             assert foreign.json()["detail"] == missing.json()["detail"]
-        cancelled = client.post(f"/orders/{other.json()['order_id']}/cancel", json={}, headers=headers(up, "ann", "cancel"))
+        cancelled = decided(client, f"/orders/{other.json()['order_id']}/cancel", {}, **headers(up, "ann", "cancel"))
         assert (cancelled.status_code, cancelled.json()["code"]) == (404, "order-not-found")
         listed = client.get("/orders", headers=headers(up, "ann")).json()["data"]
         assert [order["order_id"] for order in listed] == [mine.json()["order_id"]]
@@ -141,6 +139,7 @@ def test_the_plain_consumer_finds_the_same_with_and_without_confluents_deseriali
         (tmp_path / "authlib.py").write_text("raise ImportError('as if it were not installed')")
         environment["PYTHONPATH"] = str(tmp_path)
     arguments = [sys.executable, plain_consumer.__file__, up.bootstrap_servers, "order-events", up.url]
+    before = checker.read_settled_ledger(up.bootstrap_servers)
     ran = subprocess.run(
         arguments, stdin=subprocess.DEVNULL, capture_output=True, env=environment, cwd=tmp_path, timeout=PATIENCE_S, check=False
     )
@@ -148,10 +147,15 @@ def test_the_plain_consumer_finds_the_same_with_and_without_confluents_deseriali
     report = json.loads(ran.stdout)
     assert report["decoder"].startswith("confluent_kafka" if registry_client else "fastavro")
     assert report["problems"] == []
-    ledger = checker.read_settled_ledger(up.bootstrap_servers)
-    assert report["events"] == len(ledger.events)
+    after = checker.read_settled_ledger(up.bootstrap_servers)
+    # The ledger may record an event at any time, such as stock that is reserved for an order of another test.
+    assert len(before.events) <= report["events"] <= len(after.events)
+    versions = {order_id: order["version"] for order_id, order in report["orders"].items()}
+    assert report["events"] == sum(versions.values())
+    assert all(versions[order_id] >= order.version for order_id, order in before.orders.items())
+    status_at = {(event.fields["order_id"], event.fields["version"]): event.fields["status"] for event in after.events}
     assert {order_id: order["status"] for order_id, order in report["orders"].items()} == {
-        order_id: order.status for order_id, order in ledger.orders.items()
+        order_id: status_at[order_id, version] for order_id, version in versions.items()
     }
 
 
@@ -177,11 +181,11 @@ def read_stream(client: httpx.Client, path: str, sent: dict[str, str], count: in
 
 def test_an_event_stream_resumes_where_its_client_left_it(up: UpProcess) -> None:
     with loopback.client(base_url=up.url, timeout=PATIENCE_S) as client:
-        placed = client.post("/orders", json=order_body(3), headers=headers(up, "watcher", "k")).json()
+        placed = decided(client, "/orders", order_body(3), **headers(up, "watcher", "k")).json()
         path = f"/orders/{placed['order_id']}"
         first = read_stream(client, f"{path}/events", headers(up, "watcher"), 1)
         assert [(e["id"], e["event"]) for e in first] == [("1", "OrderPlaced")]
-        assert client.post(f"{path}/cancel", json={}, headers=headers(up, "watcher", "c")).status_code == 200
+        assert decided(client, f"{path}/cancel", {}, **headers(up, "watcher", "c")).status_code == 200
         rows = client.get(f"{path}/events", headers=headers(up, "watcher")).json()["data"]
         resumed = read_stream(client, f"{path}/events", headers(up, "watcher") | {"Last-Event-ID": "1"}, len(rows) - 1)
         assert [(e["id"], e["event"]) for e in resumed] == [(str(row["version"]), row["type"]) for row in rows[1:]]
@@ -190,9 +194,12 @@ def test_an_event_stream_resumes_where_its_client_left_it(up: UpProcess) -> None
 
 def test_an_event_reaches_an_open_stream_as_it_happens(up: UpProcess) -> None:
     async def watch() -> list[str]:
-        async with loopback.async_client(base_url=up.url, timeout=PATIENCE_S) as client:
-            placed = (await client.post("/orders", json=order_body(4), headers=headers(up, "watcher", "live"))).json()
-            path = f"/orders/{placed['order_id']}"
+        async with (
+            Gateway(up.url, up.token("gateway")) as gateway,
+            loopback.async_client(base_url=up.url, timeout=PATIENCE_S) as client,
+        ):
+            placed = await gateway.final("POST", "/orders", "watcher", "live", order_body(4))
+            path = f"/orders/{placed.json()['order_id']}"
             sent = headers(up, "watcher") | {"Accept": "text/event-stream"}
             seen: list[str] = []
             async with client.stream("GET", f"{path}/events", headers=sent) as answer:
@@ -200,7 +207,7 @@ def test_an_event_reaches_an_open_stream_as_it_happens(up: UpProcess) -> None:
                     if line.startswith("event:"):
                         seen.append(line.removeprefix("event:").strip())
                         if len(seen) == 1:
-                            await client.post(f"{path}/cancel", json={}, headers=headers(up, "watcher", "live-cancel"))
+                            await gateway.final("POST", f"{path}/cancel", "watcher", "live-cancel", {})
                         elif seen[-1] == "OrderCancelled":
                             return seen
             return seen

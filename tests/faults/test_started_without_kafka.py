@@ -77,11 +77,26 @@ class Client:
 
     def place(self, key: str, number: int = 1) -> httpx.Response:
         """Repeat that until it is placed."""
-        deadline = time.monotonic() + PATIENCE_S
-        while (answer := self.post(key, number)).status_code != 201:
-            assert time.monotonic() < deadline, answer.text + self._ledger.tails()
-            time.sleep(0.1)
-        return answer
+        answers: list[httpx.Response] = []
+
+        def is_placed() -> bool:
+            answers.append(self.post(key, number))
+            return answers[-1].status_code == 201
+
+        until(is_placed, "not placed", self._ledger)
+        return answers[-1]
+
+    def cancel(self, path: str, key: str) -> dict[str, Any]:
+        """The order, once it is cancelled: `wait_ready` does not promise that the processor is back, too."""
+        answers: list[httpx.Response] = []
+
+        def is_cancelled() -> bool:
+            answers.append(self.ask("POST", f"{path}/cancel", body={}, Idempotency_Key=key, Prefer="wait=10"))
+            return answers[-1].status_code == 200
+
+        until(is_cancelled, "not cancelled", self._ledger)
+        order: dict[str, Any] = answers[-1].json()
+        return order
 
     def wait_live(self) -> None:
         until(self._is_live, "/live is not answered", self._ledger)
@@ -160,8 +175,7 @@ def test_serve_answers_from_its_databases_while_kafka_is_unreachable_and_recover
         assert (client.get(unknown).status_code, serve.ended(), serve.pid) == (200, None, pid)
         assert "Ledger-Staleness-Ms" not in client.get(path).headers
         assert client.place("new").json()["version"] == 1
-        cancelled = client.ask("POST", f"{path}/cancel", body={}, Idempotency_Key="cancel")
-        assert cancelled.json()["status"] == "cancelled"
+        assert client.cancel(path, "cancel")["status"] == "cancelled"
         assert (client.get("/ready").status_code, client.get("/ready").json()["status"]) == (200, "ready")
     assert [serve.stop(), commands.stop()] == [0, 0], ledger.tails()
     assert projection_differences(ledger.state_dir("one"), ledger.bootstrap, ledger.topics, ledger.partitions) == []

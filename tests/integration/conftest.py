@@ -10,11 +10,13 @@ from collections.abc import Iterator
 
 import pytest
 
+from api.services import submissions
 from ledger.kafka.log import KafkaLog
 from ledger.log import EventLog
 from ledger.memory.log import MemoryLog
 from ledger.topics import Topics
 from tests.support.harness import Clock, RunningLedger, running_ledger
+from tests.support.patience import PATIENCE_S
 from tests.support.paying_shop import Shop
 from tests.support.post import MailServer, Post
 from tests.support.sandboxed import RunningSandbox, running_sandbox
@@ -25,6 +27,12 @@ def ledger(request: pytest.FixtureRequest) -> Iterator[RunningLedger]:
     log: EventLog = MemoryLog() if request.param == "memory" else KafkaLog(request.getfixturevalue("kafka"))
     with running_ledger(log, Topics(f"ledger-{time.time_ns()}.")) as running:
         yield running
+
+
+@pytest.fixture
+def acks_without_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command becomes durable, however long Kafka takes for it on a busy machine."""
+    monkeypatch.setattr(submissions, "ACK_S", PATIENCE_S)
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,8 @@ from ledger.topics import DAY_MS, Topics
 from tests.support.harness import RunningLedger, another_node, deciding_again, key, order_body, running_ledger
 from tests.support.patience import PATIENCE_S, until
 
+pytestmark = pytest.mark.usefixtures("acks_without_hurry")
+
 
 def placed(client: httpx.Client) -> str:
     return str(client.post("/orders", json=order_body(), headers=key()).json()["order_id"])

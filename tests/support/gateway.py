@@ -18,6 +18,10 @@ from commands.sandbox.catalogue import order_body
 from tests.support import loopback
 from tests.support.patience import PATIENCE_S
 
+# Methods and codes of a 503 that is an honest answer on a busy machine: Kafka has not acknowledged the command within three
+# seconds, or decisions are far behind. Nothing happens to reads there.
+BUSY = frozenset({"POST ledger-unavailable", "POST decisions-behind"})
+
 
 class Acknowledged(NamedTuple):
     """A final 2xx: a promise of the order as of that version."""
@@ -42,6 +46,7 @@ class Gateway:
         self.acknowledged: list[Acknowledged] = []
         self.never: list[str] = []
         self.seen: Counter[str] = Counter()
+        self.unavailable: Counter[str] = Counter()  # each 503: its method and code
         self.retries = 0
         self.latencies_s: list[float] = []
 
@@ -68,9 +73,15 @@ class Gateway:
         self.seen[str(answer.status_code)] += 1
         if answer.status_code == 201:
             self.latencies_s.append(time.perf_counter() - began)
-        if answer.status_code >= 500 and answer.status_code != 503:
+        if answer.status_code == 503:
+            self.unavailable[f"{method} {answer.json()['code']}"] += 1
+        elif answer.status_code >= 500:
             self.never.append(f"{method} {path}: {answer.status_code} {answer.text}")
         return answer
+
+    def unexpected(self, *others: str) -> list[str]:
+        """Answers that processes which nothing disturbs do not give, however slow the machine; `others` are expected too."""
+        return sorted({*self.seen, *self.unavailable} - {"200", "201", "202", "503", *BUSY, *others})
 
     async def final(self, method: str, path: str, customer: str, key: str | None = None, body: Any = None) -> httpx.Response:
         """Repeat the request until its answer is final: not silence, 202, 429 or 503."""
