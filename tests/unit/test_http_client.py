@@ -17,6 +17,7 @@ from commands.reconciler.answers import Done, Unknown
 from commands.reconciler.stock_http import HttpStock
 from ledger.errors import ConfigError
 from ledger.http_client import BlockingHttp, HttpClient, NoAnswer, is_loopback, proxy_for, retry_after_s
+from tests.support.patience import PATIENCE_S
 
 VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
@@ -194,19 +195,21 @@ def test_an_answer_that_is_too_large_is_an_error_and_its_connection_is_closed() 
             with pytest.raises(NoAnswer, match="more than 10000 bytes") as caught:
                 await client.get("/")
             assert not caught.value.broken
-            await asyncio.wait_for(gone.wait(), 30)
+            await asyncio.wait_for(gone.wait(), PATIENCE_S)
 
     asyncio.run(main())
 
 
 def test_code_without_a_loop_makes_the_same_calls_with_one_limit_for_the_whole_call() -> None:
-    with threaded_service() as url, BlockingHttp(url, timeout_s=0.3) as http:
+    with threaded_service() as url, BlockingHttp(url, timeout_s=PATIENCE_S) as http:
         assert http.get("/").json() == {}
         assert http.request("POST", "/", body=b"{}").status == 200
+        http._timeout_s = 0.3
         with pytest.raises(NoAnswer, match=r"no answer in 0\.3 s"):
             http.get("/drip")
+        http._timeout_s = PATIENCE_S
         assert http.get("/").ok
-    with BlockingHttp("http://127.0.0.1:1", timeout_s=5) as http, pytest.raises(NoAnswer):
+    with BlockingHttp("http://127.0.0.1:1", timeout_s=PATIENCE_S) as http, pytest.raises(NoAnswer):
         http.get("/")
 
 
@@ -240,7 +243,7 @@ def threaded_service() -> Iterator[str]:
         yield address[0]
     finally:
         loop.call_soon_threadsafe(done.set)
-        thread.join(30)
+        thread.join(PATIENCE_S)
         loop.close()
 
 
@@ -286,9 +289,9 @@ def test_calls_that_end_in_the_middle_of_everything_leave_no_place_taken_and_no_
                 for call in calls[::7]:  # some callers give up on their own, at any moment
                     asyncio.get_running_loop().call_later(choice.uniform(0, 0.2), call.cancel)
                 ends |= {type(end).__name__ for end in await asyncio.gather(*calls, return_exceptions=True)}
-            assert ends == {"Done", "Unknown", "CancelledError"}
+            assert ends - {"Done"} == {"Unknown", "CancelledError"}  # on a slow machine, none may be done in time
             stalls = False
-            stock._timeout_s = 60.0  # from here on the question is whether there is a place at all, not how soon
+            stock._timeout_s = PATIENCE_S  # from here on the question is whether there is a place at all, not how soon
             after = await asyncio.gather(*(one(number) for number in range(200)))
             assert {type(end).__name__ for end in after} == {"Done"}
             connector = stock._client._session().connector
@@ -296,7 +299,7 @@ def test_calls_that_end_in_the_middle_of_everything_leave_no_place_taken_and_no_
             assert not connector._acquired
             assert not connector._waiters
             await stock.close()
-        deadline = asyncio.get_running_loop().time() + 30
+        deadline = asyncio.get_running_loop().time() + PATIENCE_S
         while open_sockets() > before - 1:  # the listening socket is closed too
             assert asyncio.get_running_loop().time() < deadline, (before, open_sockets())
             await asyncio.sleep(0.02)
