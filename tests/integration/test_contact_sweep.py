@@ -65,7 +65,7 @@ def has_contact(ledger: RunningLedger, order_id: str) -> bool:
 def test_a_contact_that_no_event_names_goes_after_a_day_and_not_before(ledger: RunningLedger) -> None:
     old = write_contact(ledger, "ord_old", now_ms() - DAY_MS)
     unreadable = write_contact(ledger, "ord_old2", now_ms() - DAY_MS, b"junk")
-    young = write_contact(ledger, "ord_young", now_ms() - DAY_MS + 60_000)
+    young = write_contact(ledger, "ord_young", now_ms() - DAY_MS + HOUR_MS)
     named = [placed(ledger, gone) for gone in ("ord_old", "ord_old2")]
     assert swept(ledger, now_ms()) == 2
     last = left_in_log(ledger)

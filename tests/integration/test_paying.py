@@ -131,12 +131,13 @@ def test_thirty_confirms_are_two_reads_and_a_message_is_followed_once(shop: Shop
     order = shop.place()
     payment = shop.open_payment(order)
     path = f"/orders/{order['order_id']}/payment"
-    before = len(shop.sandbox.calls("payments"))
+    before, began_at = len(shop.sandbox.calls("payments")), time.monotonic()
     with ThreadPoolExecutor(30) as customers:
         answers = list(customers.map(lambda _: shop.customer.post(path, json={"action": "confirm"}), range(30)))
     assert {(a.status_code, a.json()["state"]) for a in answers} == {(200, "open")}
     began = len(shop.sandbox.calls("payments")) - before
-    assert 1 <= began <= 6  # the first read, the one that the others share, and more on a machine that takes seconds for all this
+    # The first read, the one that the others share, and more on a machine that takes seconds for all this.
+    assert 1 <= began <= 2 + (time.monotonic() - began_at) / 2
     charge = {"object": "charge", "id": "ch_1", "payment_intent": payment["provider_ref"]}
     body = json.dumps({"id": "evt_repeated", "type": "charge.updated", "livemode": False, "data": {"object": charge}}).encode()
     before = len(shop.sandbox.calls("payments"))

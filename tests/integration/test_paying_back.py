@@ -202,14 +202,18 @@ def test_the_daily_sweep_finds_refunds_and_disputes_without_a_message(shop: Shop
 
 
 def test_an_order_that_nobody_pays_expires_and_gives_back_its_stock(tmp_path: Path) -> None:
+    clock = Clock()
     with (
         running_sandbox(tmp_path) as sandbox,
-        running_ledger(MemoryLog(), Topics("expiring."), sandbox=sandbox, payment_window_s=2) as ledger,
+        running_ledger(MemoryLog(clock), Topics("expiring."), sandbox=sandbox, payment_window_s=600, clock=clock) as ledger,
     ):
         shop = Shop(ledger, sandbox)
         unpaid, abandoned = shop.place(), shop.place()
         payment = shop.open_payment(abandoned)
         sandbox.pay(payment, THREE_D_SECURE)  # and the customer goes away
+        for order in (unpaid, abandoned):
+            shop.until_axes(order, stock="reserved")
+        shop.later(600_000)
         for order, state in ((unpaid, "unpaid"), (abandoned, "voided")):
             now = shop.until_axes(order, payment=state, stock="released")
             assert (now["status"], now["cancel_reason"]) == ("cancelled", "unpaid")
