@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from ledger.kafka.settings import KafkaSettings
 from ledger.ports import free_port
 from ledger.topics import Topics
 from tests.support import processes
-from tests.support.patience import PATIENCE_S
+from tests.support.patience import PATIENCE_S, until
 from tests.support.rebuilds import Traffic, rebuild, running
 
 pytestmark = pytest.mark.kafka
@@ -59,8 +58,7 @@ def verify(node: processes.LedgerNode, env: dict[str, str]) -> tuple[int, dict[s
 def test_a_planted_bug_is_named_and_fixed_beside_live_traffic(tmp_path: Path, kafka: KafkaSettings, topics: Topics) -> None:
     buggy, fixed = program(tmp_path, "buggy", BUG), program(tmp_path, "fixed", FIX)
     with running(tmp_path, kafka, topics, **buggy) as (node, serve), ExitStack() as ends, Traffic(node, connections=2) as traffic:
-        while not any(order.status == "cancelled" for order in traffic.gateway.acknowledged):
-            time.sleep(0.1)
+        until(lambda: any(order.status == "cancelled" for order in traffic.gateway.acknowledged))
 
         code, report = verify(node, {"PYTHONPATH": ""})
         assert (code, report["ok"], report["faults"]) == (1, False, 0)
@@ -87,10 +85,8 @@ def test_a_planted_bug_is_named_and_fixed_beside_live_traffic(tmp_path: Path, ka
         successor = ends.enter_context(Traffic(node, connections=2, first=100_000))
         traffic.__exit__()
         assert serve.stop() == 0
-        time.sleep(0.5)
+        until(lambda: successor.gateway.acknowledged)
         code, report = verify(node, fixed)
         assert (code, report["ok"], report["compared_with"]) == (0, True, "g000002"), report
-        while not successor.gateway.acknowledged:
-            time.sleep(0.1)
     traffic.check()
     successor.check()

@@ -9,6 +9,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from ledger.kafka.log import KafkaLog
@@ -17,10 +18,22 @@ from ledger.rocks_store import RocksStore
 from ledger.topics import Topics
 from tests.benchmarks.lives import write_lives
 from tests.support import processes
-from tests.support.patience import PATIENCE_S
+from tests.support.patience import PATIENCE_S, until
+from tests.support.pausing import resume
 from tests.support.rebuilds import Traffic, differences, rebuild, running, start_rebuild
 
 pytestmark = pytest.mark.kafka
+
+# Python imports `sitecustomize` before anything else: a rebuild that stops by SIGSTOP when it has begun to build.
+STOPS_ITSELF = """
+import os, signal
+from projections import rebuild
+load = rebuild.Rebuild._load
+def stop_and_load(self, folder):
+    os.kill(os.getpid(), signal.SIGSTOP)
+    load(self, folder)
+rebuild.Rebuild._load = stop_and_load
+"""
 
 
 def generations(node: processes.LedgerNode) -> list[str]:
@@ -32,7 +45,7 @@ def test_beside_live_orders_it_is_the_same_and_no_read_is_lost(tmp_path: Path, k
     write_lives(log, topics, 4, 8_000)
     with running(tmp_path, kafka, topics) as (node, serve):
         with Traffic(node) as traffic:
-            time.sleep(1)
+            until(lambda: traffic.reads > 0)
             first = rebuild(node, "--keep-old", "--jobs", "2")
             assert (first["equal"], first["taken_over"], first["generation"], first["kept"]) == (
                 True,
@@ -41,18 +54,16 @@ def test_beside_live_orders_it_is_the_same_and_no_read_is_lost(tmp_path: Path, k
                 "g000001",
             )
             assert first["compared_partitions"] == 4
-            time.sleep(0.5)
+            contacts = node.state_dir("one") / "projections" / "g000001" / "contacts"
+            until(lambda: not contacts.exists())  # `serve` removes them when it no longer has them open
             assert generations(node) == ["g000001", "g000002"]
-            assert not (node.state_dir("one") / "projections" / "g000001" / "contacts").exists()
             back = rebuild(node, "--back")
             assert (back["equal"], back["taken_over"], back["generation"], back["kept"]) == (True, "yes", "g000001", "g000002")
             last = rebuild(node)
             assert (last["equal"], last["taken_over"], last["kept"]) == (True, "yes", None)
-            time.sleep(1)
-            assert generations(node) == [last["generation"]]
+            until(lambda: generations(node) == [last["generation"]])
+            until(lambda: traffic.reads > 100 and len(traffic.gateway.acknowledged) > 20)
         traffic.check()
-        assert traffic.reads > 100
-        assert len(traffic.gateway.acknowledged) > 20
         assert serve.stop() == 0
         assert differences(node) == []
 
@@ -148,17 +159,20 @@ def test_a_build_begun_from_another_log_is_not_resumed(tmp_path: Path, kafka: Ka
 
 
 def test_a_second_rebuild_at_the_same_time_is_refused(tmp_path: Path, kafka: KafkaSettings, topics: Topics) -> None:
-    write_lives(KafkaLog(kafka), topics, 4, 20_000)
-    node = processes.LedgerNode(tmp_path, kafka.bootstrap_servers, topics)
+    write_lives(KafkaLog(kafka), topics, 4, 2_000)
+    (tmp_path / "sitecustomize.py").write_text(STOPS_ITSELF)
+    node = processes.LedgerNode(tmp_path, kafka.bootstrap_servers, topics, env={"PYTHONPATH": str(tmp_path)})
     first = start_rebuild(node)
-    lock = node.state_dir("one") / "projections" / "rebuild.lock"
-    while not lock.exists():
-        time.sleep(0.01)
-    time.sleep(0.3)
-    second = start_rebuild(node)
-    _, err = second.communicate(timeout=PATIENCE_S)
-    assert second.returncode == 1
-    assert "in_progress" in err
-    out, err = first.communicate(timeout=PATIENCE_S)
+    try:
+        until(lambda: psutil.Process(first.pid).status() in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE))
+        second = start_rebuild(node)
+        _, err = second.communicate(timeout=PATIENCE_S)
+        assert second.returncode == 1
+        assert "in_progress" in err
+        resume(first.pid)
+        out, err = first.communicate(timeout=PATIENCE_S)
+    finally:
+        first.kill()
+        first.communicate()
     assert first.returncode == 0, err
-    assert json.loads(out)["events"] == 20_000
+    assert json.loads(out)["events"] == 2_000
