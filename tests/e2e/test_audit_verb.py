@@ -100,7 +100,7 @@ def test_reads_while_kafka_is_frozen_are_on_record_although_serve_was_killed(up:
     try:
         with staff(up, "admin") as admin:
             assert admin.get(f"/orders/{order}").json()["contact"] is not None
-        until(waiting.exists, up)
+        until(lambda: waiting.exists() and waiting.read_text().endswith("\n"), up)
         (kept,) = [json.loads(line) for line in waiting.read_text().splitlines() if line]
         assert (kept["action"], kept["key"]) == ("contact_read", order)
         before = up.pid("serve")

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from api.cli.verbs import app
 from tests.support.patience import PATIENCE_S, until
 from tests.support.up_process import PROGRAM, UpProcess
+from tests.support.verbs import doctor
 
 
 def verbs(command: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
@@ -36,16 +37,8 @@ def run(*arguments: str, folder: Path, timeout_s: float = PATIENCE_S) -> subproc
     )
 
 
-def test_doctor_finds_nothing_wrong_with_a_healthy_ledger(up: UpProcess, tmp_path: Path) -> None:
-    report: dict[str, Any] = {}
-
-    def is_well() -> bool:
-        """Soon after a start, a process may still report what it is about to do."""
-        ran = run("doctor", "--data-dir", str(up.data), "--json", folder=tmp_path)
-        report.update(json.loads(ran.stdout))
-        return ran.returncode == 0
-
-    until(is_well)
+def test_doctor_finds_nothing_wrong_with_a_healthy_ledger(up: UpProcess) -> None:
+    report = doctor(up)
     assert report["ok"]
     assert [one for one in report["findings"] if one["verdict"] == "wrong"] == []
     assert {"Kafka", "topics", "commands", "writers", "API"} <= {one["subject"] for one in report["findings"]}

@@ -9,7 +9,7 @@ import pytest
 from ledger.levels import LEVEL
 from tests.support.patience import until
 from tests.support.up_process import UpProcess
-from tests.support.verbs import run
+from tests.support.verbs import doctor, run
 
 pytestmark = pytest.mark.kafka
 
@@ -30,7 +30,6 @@ def test_the_running_programs_and_the_level_in_use_are_shown(up: UpProcess) -> N
     assert f"Feature level {LEVEL} is in use" in text
     assert "Nothing is left to do." in text
     assert json.loads(run(up, "upgrade", "finish", "--json"))["level"] == LEVEL
-    findings = json.loads(run(up, "doctor", "--json"))["findings"]
-    (versions,) = [finding for finding in findings if finding["subject"] == "versions"]
+    (versions,) = [finding for finding in doctor(up)["findings"] if finding["subject"] == "versions"]
     assert versions["verdict"] == "ok"
     assert f"feature level {LEVEL} is in use" in versions["found"]
