@@ -17,6 +17,7 @@ from tests.support.folds import desk_differences
 from tests.support.patience import PATIENCE_S
 from tests.support.pausing import pause, resume
 from tests.support.processes import Child, LedgerNode
+from tests.support.standbys import wait_folded, with_metrics
 from tests.support.topic_load import TopicLoad, wait_answered
 
 pytestmark = [pytest.mark.kafka, pytest.mark.campaign, pytest.mark.timeout(900)]
@@ -69,7 +70,7 @@ def test_a_frozen_writer_is_replaced_and_commits_nothing_when_it_wakes(
     node = LedgerNode(tmp_path, kafka.bootstrap_servers, topics, writers, PARTITIONS)
     choice = random.Random(40)
     try:
-        children = [node.child("commands", name) for name in ("one", "two")]
+        children = [with_metrics(node.child("commands", name)) for name in ("one", "two")]
         for child in children:
             child.start()
         load = TopicLoad(log, topics, PARTITIONS, orders=4000, per_s=280, seed=8)
@@ -85,7 +86,7 @@ def test_a_frozen_writer_is_replaced_and_commits_nothing_when_it_wakes(
         ledger = wait_answered(kafka.bootstrap_servers, topics.prefix)
         assert ledger.problems == [], checker.describe(ledger.problems) + node.tails()
         assert [child.ended() for child in children] == [None, None], node.tails()
-        time.sleep(1.5)  # until the hot standby has folded the last batch
+        wait_folded(children, kafka.bootstrap_servers, log, topics, PARTITIONS)
         assert [child.stop() for child in children] == [0, 0], node.tails()
         for name in ("one", "two"):
             rows = desk_differences(node.state_dir(name), kafka.bootstrap_servers, log, topics, writers, PARTITIONS)

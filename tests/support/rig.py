@@ -32,6 +32,7 @@ from tests.support.pausing import pause, resume
 from tests.support.processes import TOKENS, Child, LedgerNode
 from tests.support.reading_shown import read_mails
 from tests.support.sandboxed import WEBHOOK_SECRET, RunningSandbox, running_sandbox
+from tests.support.standbys import with_metrics
 
 PARTITIONS = 4
 DISK_MB = 192
@@ -86,9 +87,8 @@ class Rig:
         self._excused: dict[str, tuple[int, float]] = {}  # process id, and until when (monotonic)
         self._limits: dict[str, tuple[int, tuple[int, int]]] = {}
         for number in range(1, nodes + 1):
-            commands, metrics = self._add("commands", number), free_port()
-            commands.env["METRICS_PORT"] = str(metrics)
-            self.metrics.append(f"127.0.0.1:{metrics}")
+            commands = with_metrics(self._add("commands", number))
+            self.metrics.append(f"127.0.0.1:{commands.env['METRICS_PORT']}")
             serve, port = self._add("serve", number), free_port()
             serve.env["PORT"] = str(port)
             self.urls.append(f"http://127.0.0.1:{port}")
@@ -97,6 +97,10 @@ class Rig:
         name = f"{verb}-{number}"
         self.processes[name] = self.node.child(verb, name)
         return self.processes[name]
+
+    def commands(self) -> list[Child]:
+        """Those of `processes`."""
+        return [child for child in self.processes.values() if child.verb == "commands"]
 
     @property
     def outbox(self) -> Path:

@@ -23,9 +23,9 @@ from tests.support.proof import lost
 from tests.support.reading_shown import read_shown
 from tests.support.rig import PARTITIONS, Rig
 from tests.support.rig_usage import Usage
+from tests.support.standbys import wait_folded
 
 WATCH_EVERY_S = 0.05
-STANDBY_S = 2.0  # a standby has folded the last batch by then
 
 Say = Callable[[str], None]
 
@@ -156,7 +156,11 @@ def _judge(rig: Rig, customers: BusyCustomers, report: Report, settle_s: float, 
         f"{order_id} was accepted and is not in the log" for order_id in customers.orders.keys() - ledger.orders.keys()
     ]
     report.breaks += [f"{one.name} ended by itself with {one.code}" for one in rig.ended if not one.excused]
-    time.sleep(STANDBY_S)
+    try:
+        log = KafkaLog(rig.cluster.settings())
+        wait_folded(rig.commands(), rig.cluster.bootstrap_servers, log, rig.node.topics, PARTITIONS)
+    except AssertionError:
+        report.breaks.append("a standby does not fold what was decided")
     for name, child in rig.processes.items():
         if (code := child.stop()) != 0:
             report.breaks.append(f"{name} stopped with {code}")
