@@ -45,7 +45,7 @@ def test_transactions_leave_gaps_in_the_offsets(stage: Stage) -> None:
     stage.transact(*records(topic, 0, "c"))
     tp = TopicPartition(topic, 0)
     assert [r.offset for r in stage.read_to_end({tp: 0})] == [0, 1, 3]
-    assert stage.log.ends([tp]) == {tp: 5}
+    assert stage.ends([tp]) == {tp: 5}
 
 
 def test_an_open_transaction_is_not_read_and_holds_back_later_records(stage: Stage) -> None:
@@ -57,8 +57,8 @@ def test_an_open_transaction_is_not_read_and_holds_back_later_records(stage: Sta
     assert values(stage.read_to_end({tps[0]: 0})) == ["before"]
     assert values(stage.read_to_end({tps[1]: 0})) == ["elsewhere"]
     assert values(stage.read_to_end({tps[0]: 0}, isolation="read_uncommitted")) == ["before", "open", "behind"]
-    assert stage.log.ends(tps) == {tps[0]: 2, tps[1]: 2}
-    assert stage.log.ends(tps, "read_uncommitted") == {tps[0]: 5, tps[1]: 2}
+    assert stage.ends(tps) == {tps[0]: 2, tps[1]: 2}
+    assert stage.ends(tps, "read_uncommitted") == {tps[0]: 5, tps[1]: 2}
 
 
 def test_a_successor_ends_the_open_transaction_and_its_records_are_never_read(stage: Stage) -> None:
@@ -68,7 +68,7 @@ def test_a_successor_ends_the_open_transaction_and_its_records_are_never_read(st
     successor = stage.log.writer(transactional_id)
     successor.start(PATIENCE_S)
     # final from here on: the fold of a take-over relies on it
-    assert stage.log.ends([tp]) == stage.log.ends([tp], "read_uncommitted") == {tp: 2}
+    assert stage.ends([tp]) == stage.ends([tp], "read_uncommitted") == {tp: 2}
     successor.transact(records(topic, 0, "whole"))
     successor.close()
     assert values(stage.read_to_end({tp: 0})) == ["whole"]
@@ -210,7 +210,7 @@ def test_a_topic_that_is_deleted_and_created_again_has_another_id_and_is_empty(s
     assert len(after) == 16
     assert after != before
     tp = TopicPartition(spec.name, 0)
-    assert stage.log.ends([tp]) == {tp: 0}
+    assert stage.ends([tp]) == {tp: 0}
 
 
 def test_a_topic_without_records_is_replaced_by_one_with_other_partitions(stage: Stage) -> None:

@@ -126,7 +126,7 @@ def test_a_sender_whose_producer_had_a_fatal_error_continues_with_another(kafka:
     assert sender.flush(PATIENCE_S) == 0
     sender.close()
     assert before == 100
-    assert log.ends([TopicPartition(topic, 0)]) == {TopicPartition(topic, 0): acks.acked[-1].offset + 1}
+    assert log.ends([TopicPartition(topic, 0)], timeout_s=PATIENCE_S) == {TopicPartition(topic, 0): acks.acked[-1].offset + 1}
 
 
 class EndedProducer:

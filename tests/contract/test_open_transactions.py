@@ -63,8 +63,8 @@ def test_a_transaction_that_nobody_ends_hangs_until_it_is_ended_from_outside(sta
     successor = stage.log.writer(transactional_id)
     successor.start(PATIENCE_S)  # ends the transactions that its coordinator knows, so not this one
     successor.close()
-    assert stage.log.ends([tp]) == {tp: 2}
-    assert stage.log.ends([tp], "read_uncommitted") == {tp: 4}
+    assert stage.ends([tp]) == {tp: 2}
+    assert stage.ends([tp], "read_uncommitted") == {tp: 4}
     assert values(stage, tp) == [b"before"]
 
     (hanging,) = stage.log.open_transactions([tp, TopicPartition(topic, 1)])
@@ -73,10 +73,10 @@ def test_a_transaction_that_nobody_ends_hangs_until_it_is_ended_from_outside(sta
 
     stage.log.end_transaction(hanging, commit)
     assert stage.log.open_transactions([tp]) == []
-    assert stage.log.ends([tp]) == stage.log.ends([tp], "read_uncommitted") == {tp: 5}
+    assert stage.ends([tp]) == stage.ends([tp], "read_uncommitted") == {tp: 5}
     assert values(stage, tp) == [b"before", *([b"lost", b"too"] if commit else [])]
     stage.log.end_transaction(hanging, not commit)  # it has already ended
-    assert stage.log.ends([tp], "read_uncommitted") == {tp: 5}
+    assert stage.ends([tp], "read_uncommitted") == {tp: 5}
 
     writer = stage.log.writer(transactional_id)
     writer.start(PATIENCE_S)
@@ -93,7 +93,7 @@ def test_two_hanging_transactions_are_ended_one_by_one(stage: Stage) -> None:
     hanging = {one.transactional_id: one for one in stage.log.open_transactions([tp])}
     assert set(hanging) == {first, second}
     stage.log.end_transaction(hanging[second], commit=True)
-    assert stage.log.ends([tp]) == {tp: 0}
+    assert stage.ends([tp]) == {tp: 0}
     stage.log.end_transaction(hanging[first], commit=False)
     assert values(stage, tp) == [b"b"]
 

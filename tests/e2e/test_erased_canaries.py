@@ -149,7 +149,7 @@ def compact_soon(up: UpProcess) -> None:
 def everything_in(up: UpProcess, topic: str) -> bytes:
     log = KafkaLog(KafkaSettings(_env_file=None, bootstrap_servers=up.bootstrap_servers))
     tps = [TopicPartition(topic, p) for p in range(log.partitions(topic))]
-    starts, ends = log.starts(tps), log.ends(tps, "read_uncommitted")
+    starts, ends = log.starts(tps, PATIENCE_S), log.ends(tps, "read_uncommitted", PATIENCE_S)
     reader, data = log.reader("canaries", isolation="read_uncommitted", eof=True, headers=True), b""
     try:
         reader.assign(starts)

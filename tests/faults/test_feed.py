@@ -100,7 +100,7 @@ def test_a_reader_misses_no_event_while_serve_is_killed(
         assert serve.stop() == 0
     places = [(row["partition"], row["offset"]) for row in reader.rows]
     assert len(places) == len(set(places)) == events
-    ends = log.ends([TopicPartition(topics.events, p) for p in range(PARTITIONS)])
+    ends = log.ends([TopicPartition(topics.events, p) for p in range(PARTITIONS)], timeout_s=PATIENCE_S)
     assert all(offset < ends[TopicPartition(topics.events, p)] for p, offset in places)
     last: dict[str, int] = {}
     for row in reader.rows:

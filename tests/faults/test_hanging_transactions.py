@@ -125,7 +125,7 @@ def test_it_is_named_affects_its_partition_alone_and_is_ended_by_the_verb(
     send(log, topics, {HUNG: lost})
     tp = TopicPartition(topics.events, HUNG)
     leave_hanging(kafka, f"{topics.prefix}ledger-0", [next_event(log, topics, lost)])
-    stable = log.ends([tp])[tp]
+    stable = log.ends([tp], timeout_s=PATIENCE_S)[tp]
     deciding.start()
     until(lambda: '"hanging_transaction"' in deciding.log_file.read_text(), node)
     named = next(line for line in deciding.log_file.read_text().splitlines() if '"code": "hanging_transaction"' in line)
@@ -137,7 +137,7 @@ def test_it_is_named_affects_its_partition_alone_and_is_ended_by_the_verb(
     send(log, topics, more)
     elsewhere = [TopicPartition(topics.events, p) for p in range(PARTITIONS) if p != HUNG]
     until(lambda: all(len(read(log, other)) == 2 for other in elsewhere), node)
-    assert log.ends([tp]) == {tp: stable}
+    assert log.ends([tp], timeout_s=PATIENCE_S) == {tp: stable}
 
     code, shown = verb(node, "transactions")
     assert code == 1
@@ -156,7 +156,7 @@ def test_it_is_named_affects_its_partition_alone_and_is_ended_by_the_verb(
         stdin=subprocess.DEVNULL,
         cwd=node.folder,
     )
-    assert (asked.returncode, log.ends([tp])) == (2, {tp: stable}), asked.stderr
+    assert (asked.returncode, log.ends([tp], timeout_s=PATIENCE_S)) == (2, {tp: stable}), asked.stderr
     assert (
         "The record in it cannot be read, and nothing later in this partition can be decided. It will be committed: "
         in asked.stdout

@@ -57,7 +57,7 @@ class Watch:
     def __init__(self, log: KafkaLog, topics: Topics) -> None:
         self._reader = log.reader("test-tombstones", eof=True)
         tps = [TopicPartition(topics.contacts, p) for p in range(PARTITIONS)]
-        self._reader.assign(log.ends(tps))
+        self._reader.assign(log.ends(tps, timeout_s=PATIENCE_S))
         self.gone: set[bytes | None] = set()
 
     def count(self) -> int:

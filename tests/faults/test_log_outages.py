@@ -163,13 +163,14 @@ def freeze(node: EmbeddedBroker, tail: Tail) -> None:
 def everything(log: KafkaLog, topic: str) -> list[Record]:
     """All committed records of `topic`, by a fresh reader."""
     tps = [TopicPartition(topic, p) for p in range(PARTITIONS)]
-    until(lambda: log.ends(tps) == log.ends(tps, "read_uncommitted"))  # the last markers have arrived
+    # The last markers have arrived.
+    until(lambda: log.ends(tps, timeout_s=PATIENCE_S) == log.ends(tps, "read_uncommitted", PATIENCE_S))
     reader = log.reader("fresh", eof=True)
     reader.assign(dict.fromkeys(tps, 0))
     records: list[Record] = []
     while len(reader.reached_end()) < PARTITIONS:
         records += reader.poll(1000, 1)
-    assert dict(reader.reached_end()) == log.ends(tps)
+    assert dict(reader.reached_end()) == log.ends(tps, timeout_s=PATIENCE_S)
     reader.close()
     return records
 

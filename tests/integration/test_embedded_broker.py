@@ -79,7 +79,9 @@ def new_topic(broker: EmbeddedBroker, **config: str) -> str:
 def produce(broker: EmbeddedBroker, topic: str, value: bytes) -> None:
     """One acknowledged record, in partition 0."""
     errors: list[object] = []
-    producer = Producer({"bootstrap.servers": broker.bootstrap_servers, "acks": "all", "message.timeout.ms": 3000})
+    producer = Producer(
+        {"bootstrap.servers": broker.bootstrap_servers, "acks": "all", "message.timeout.ms": int(PATIENCE_S * 1000)}
+    )
     producer.produce(topic, value, partition=0, on_delivery=lambda error, _: errors.append(error))
     assert producer.flush(PATIENCE_S) == 0
     assert errors == [None]
@@ -89,7 +91,7 @@ def read(broker: EmbeddedBroker, topic: str, count: int) -> list[bytes | None]:
     config = {"bootstrap.servers": broker.bootstrap_servers, "group.id": "reader", "isolation.level": "read_committed"}
     consumer = Consumer(config)
     consumer.assign([TopicPartition(topic, 0, 0)])
-    values = [message.value() for message in consumer.consume(count, 10)]
+    values = [message.value() for message in consumer.consume(count, PATIENCE_S)]
     consumer.close()
     return values
 

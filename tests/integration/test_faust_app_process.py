@@ -46,7 +46,7 @@ class Process:
         self.port = int(self.first_line) if self.first_line.strip().isdigit() else 0
 
     def get(self, path: str = "/") -> Any:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=PATIENCE_S) as answer:
             return json.load(answer)
 
     def end(self, number: int | None = None, timeout_s: float = PATIENCE_S) -> tuple[int, float]:

@@ -299,7 +299,7 @@ def test_no_user_may_do_what_is_for_another(cluster: Cluster, tmp_path: Path) ->
     log.ensure_topics(Topics().specs(1, 1))
     for user, topic in FORBIDDEN_WRITES:
         errors: list[KafkaError | None] = []
-        producer = Producer(cluster.client_config(user) | {"message.timeout.ms": 10_000})
+        producer = Producer(cluster.client_config(user) | {"message.timeout.ms": int(PATIENCE_S * 1000)})
         producer.produce(topic, b"forged", partition=0, on_delivery=lambda error, _: errors.append(error))  # noqa: B023
         producer.flush(PATIENCE_S)
         assert [error and error.code() for error in errors] == [KafkaError.TOPIC_AUTHORIZATION_FAILED], (user, topic)

@@ -33,7 +33,7 @@ def test_all_topics_of_a_ledger_are_created_and_then_accepted(kafka: KafkaSettin
     assert len({log.topic_id(spec.name) for spec in specs}) == len(specs)
     # every partition answers immediately: it has a leader
     tps = [TopicPartition(spec.name, p) for spec in specs for p in range(spec.partitions)]
-    assert log.ends(tps) == dict.fromkeys(tps, 0)
+    assert log.ends(tps, timeout_s=PATIENCE_S) == dict.fromkeys(tps, 0)
 
 
 @pytest.mark.parametrize(
@@ -101,4 +101,4 @@ def test_a_topic_that_cannot_be_created_is_a_named_error(kafka: KafkaSettings, t
 
 def test_no_broker_is_a_named_error_in_time() -> None:
     with pytest.raises(LogUnavailable, match=r"127\.0\.0\.1:1 .*refused"):
-        KafkaLog(KafkaSettings(bootstrap_servers="127.0.0.1:1")).ensure_topics([TopicSpec("t", 1)], timeout_s=1)
+        KafkaLog(KafkaSettings(bootstrap_servers="127.0.0.1:1")).ensure_topics([TopicSpec("t", 1)], timeout_s=5)

@@ -124,7 +124,7 @@ class Cluster:
     def missing(self) -> list[str]:
         """What a whole cluster does not lack: `topic-partition` without leader or replicas, or the cluster itself."""
         try:
-            seen = AdminClient({"bootstrap.servers": self.bootstrap_servers, "log_level": 0}).list_topics(timeout=5)
+            seen = AdminClient({"bootstrap.servers": self.bootstrap_servers, "log_level": 0}).list_topics(timeout=PATIENCE_S)
         except KafkaException as exc:
             return [str(exc)]
         if len(seen.brokers) < len(self.nodes):

@@ -115,12 +115,12 @@ class RunningLedger:
     def count(self, topic: str) -> int:
         """Number of offsets used in `topic`, transaction markers included."""
         tps = [TopicPartition(topic, p) for p in range(self.log.partitions(topic))]
-        return sum(self.log.ends(tps, "read_uncommitted").values())
+        return sum(self.log.ends(tps, "read_uncommitted", PATIENCE_S).values())
 
     def records(self, topic: str) -> list[Record]:
         """All committed records of `topic`."""
         tps = [TopicPartition(topic, p) for p in range(self.log.partitions(topic))]
-        starts, ends = self.log.starts(tps), self.log.ends(tps)
+        starts, ends = self.log.starts(tps, PATIENCE_S), self.log.ends(tps, timeout_s=PATIENCE_S)
         reader = self.log.reader("test-records", eof=True, headers=True)
         try:
             reader.assign(starts)

@@ -175,7 +175,8 @@ class Post:
         tp = TopicPartition(self.topics.events, 0)
         bookmark = self.log.bookmark(f"{self.topics.prefix}notifier")
         try:
-            return (bookmark.read([tp])[tp] or 0) >= self.log.ends([tp])[tp] - 1  # the last marker is not a record
+            end = self.log.ends([tp], timeout_s=PATIENCE_S)[tp]
+            return (bookmark.read([tp])[tp] or 0) >= end - 1  # the last marker is not a record
         finally:
             bookmark.close()
 
@@ -193,5 +194,5 @@ def running(post: Post, contacts: Store | None = None, doors: Mapping[str, Messa
     try:
         yield notifier
     finally:
-        notifier.stop(20)
+        notifier.stop(PATIENCE_S)
         assert not notifier._thread.is_alive()

@@ -157,10 +157,14 @@ class Stage:
             records += reader.poll(100, 0.5)
         return records
 
+    def ends(self, partitions: Iterable[TopicPartition], isolation: Isolation = "read_committed") -> dict[TopicPartition, int]:
+        """`EventLog.ends`, with the patience of a test."""
+        return self.log.ends(partitions, isolation, PATIENCE_S)
+
     def _wait_for_markers(self, partitions: Iterable[TopicPartition]) -> None:
         """A transaction has ended once its coordinator knows; its partitions get the marker a little later."""
         deadline = time.monotonic() + PATIENCE_S
-        while self.log.ends(partitions) != self.log.ends(partitions, "read_uncommitted"):
+        while self.ends(partitions) != self.ends(partitions, "read_uncommitted"):
             states = {one.state for one in self.log.open_transactions(partitions)}
             if states and not states & {"PrepareCommit", "PrepareAbort"}:
                 return  # the test left a transaction open
