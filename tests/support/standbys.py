@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable
+from functools import partial
 
 import httpx
 
@@ -39,7 +40,7 @@ def wait_folded(children: Iterable[Child], bootstrap: str, log: KafkaLog, topics
         return "ledger_commands_log_reachable 1.0" in text and all(behind[p] <= left[p] for p in behind)
 
     for child in children:
-        until(lambda child=child: has_folded(child))
+        until(partial(has_folded, child))
 
 
 def _behind_the_last_records(bootstrap: str, log: KafkaLog, topics: Topics, partitions: int) -> Counter[int]:
