@@ -12,7 +12,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import AsyncExitStack
 
 import structlog
 from msgspec import Struct
@@ -115,11 +115,11 @@ class EndpointLoop:
         self._fault: BaseException | None = None
         self._is_ending = False
         self._door = WebhookDoor(self.endpoint.url, allow_private=self._shared.allow_private)
-        with ExitStack() as opened:
+        async with AsyncExitStack() as opened:
             bookmark = await asyncio.to_thread(self._shared.log.bookmark, group_of(self._shared, self.name))
-            opened.enter_context(closing(bookmark))
+            opened.push_async_callback(asyncio.to_thread, bookmark.close)
             reader = self._shared.log.reader(f"webhook-{self.name}", max_wait_ms=100, headers=tracing.tracer() is not None)
-            opened.enter_context(closing(reader))
+            opened.push_async_callback(asyncio.to_thread, reader.close)
             try:
                 self._changed.set()
                 await self._deliver_for_ever(bookmark, reader)

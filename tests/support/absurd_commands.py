@@ -12,11 +12,11 @@ import msgspec
 
 from commands.messages import OrderCommand, command_codec
 from ledger.contacts import Address, OrderContact, contact_key
-from ledger.log import MAX_RECORD_BYTES, NewRecord
+from ledger.log import NewRecord
 from ledger.partitioner import partition_for
 from ledger.schemas.codec import PREFIX_BYTES, contact_codec
 from ledger.schemas.versions import COMMANDS, versions_of
-from ledger.topics import Topics
+from ledger.topics import MAX_RECORD_BYTES, Topics
 from tests.support.absurd_shop import PARTITIONS, AbsurdShop
 from tests.support.order_commands import WHOLE, order_command
 from tests.support.order_model import Command
