@@ -67,7 +67,7 @@ class BusyCustomers(Customers):
         async with AsyncExitStack() as open_clients:
 
             async def client(url: str, headers: dict[str, str], timeout_s: float = PATIENCE_S) -> httpx.AsyncClient:
-                opened = loopback.async_client(base_url=url, headers=headers, timeout=timeout_s)
+                opened = loopback.async_client(base_url=url, headers=headers, timeout=timeout_s, limits=loopback.EACH_ALONE)
                 return await open_clients.enter_async_context(opened)
 
             self._shops = [await client(url, {}, 15.0) for url in self._urls]

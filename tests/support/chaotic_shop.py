@@ -61,7 +61,7 @@ class Customers(threading.Thread):
         browser = {"Authorization": self._sandbox.browser.headers["Authorization"]}
         async with (
             loopback.async_client(base_url=self._node.url, headers=headers, timeout=15) as self._shop,
-            loopback.async_client(base_url=self._sandbox.url, headers=browser) as self._browser,
+            loopback.async_client(base_url=self._sandbox.url, headers=browser, limits=loopback.EACH_ALONE) as self._browser,
         ):
             left = iter(range(self._count))
 

@@ -19,6 +19,10 @@ NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 HERE: dict[str, Any] = {"verify": NO_TLS, "trust_env": False, "timeout": PATIENCE_S}
 
 
+# A connection for each call: on a busy machine, an idle one is closed by the server just when it is used again.
+EACH_ALONE = httpx.Limits(max_keepalive_connections=0)
+
+
 def client(**options: Any) -> httpx.Client:
     return httpx.Client(**HERE | options)
 

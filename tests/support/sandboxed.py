@@ -27,8 +27,10 @@ class RunningSandbox:
 
     def __init__(self, sandbox: Sandbox, url: str, database: Path) -> None:
         self.sandbox, self.url, self.database = sandbox, url, database
-        self.browser = loopback.client(base_url=url, headers={"Authorization": f"Bearer {PUBLISHABLE_KEY}"}, trust_env=False)
-        self.dashboard = loopback.client(base_url=url, headers={"Authorization": f"Bearer {SECRET_KEY}"}, trust_env=False)
+        self.browser, self.dashboard = (
+            loopback.client(base_url=url, headers={"Authorization": f"Bearer {key}"}, limits=loopback.EACH_ALONE)
+            for key in (PUBLISHABLE_KEY, SECRET_KEY)
+        )
 
     def pay(self, payment: dict[str, Any], card: str = VISA) -> str:
         """Confirm a payment (the body of `payOrder`) with a card, as Stripe.js does. Returns its status or the decline code."""
