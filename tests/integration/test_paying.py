@@ -16,7 +16,7 @@ import pytest
 
 from commands.reconciler.stripe_webhook import sign
 from commands.sandbox.cards import DECLINED, NO_FUNDS, THREE_D_SECURE
-from tests.support.harness import free_order_body, key
+from tests.support.harness import decided, free_order_body, key
 from tests.support.paying_shop import Shop
 from tests.support.sandboxed import WEBHOOK_SECRET
 from tests.support.serving import AdjustableStatus
@@ -105,10 +105,10 @@ def test_confirm_asks_the_provider_when_no_message_comes(shop: Shop) -> None:
     order = shop.place()
     payment = shop.open_payment(order)
     shop.sandbox.pay(payment, DECLINED)
-    answer = shop.customer.post(f"/orders/{order['order_id']}/payment", json={"action": "confirm"})
+    answer = decided(shop.customer, f"/orders/{order['order_id']}/payment", {"action": "confirm"})
     assert (answer.status_code, answer.json()["state"]) == (200, "declined")
     shop.sandbox.pay(payment)
-    answer = shop.customer.post(f"/orders/{order['order_id']}/payment", json={"action": "confirm"})
+    answer = decided(shop.customer, f"/orders/{order['order_id']}/payment", {"action": "confirm"})
     assert answer.json()["state"] in ("authorised", "captured")
     assert answer.json()["client_secret"] is None
     shop.until_status(order, "paid")
@@ -133,7 +133,7 @@ def test_thirty_confirms_are_two_reads_and_a_message_is_followed_once(shop: Shop
     path = f"/orders/{order['order_id']}/payment"
     before, began_at = len(shop.sandbox.calls("payments")), time.monotonic()
     with ThreadPoolExecutor(30) as customers:
-        answers = list(customers.map(lambda _: shop.customer.post(path, json={"action": "confirm"}), range(30)))
+        answers = list(customers.map(lambda _: decided(shop.customer, path, {"action": "confirm"}), range(30)))
     assert {(a.status_code, a.json()["state"]) for a in answers} == {(200, "open")}
     began = len(shop.sandbox.calls("payments")) - before
     # The first read, the one that the others share, and more on a machine that takes seconds for all this.

@@ -18,7 +18,7 @@ from ledger.log import TopicPartition
 from ledger.memory.log import MemoryLog
 from ledger.schemas.codec import refusal_codec
 from ledger.topics import Topics
-from tests.support.harness import PARTITIONS, RunningLedger, key, running_ledger
+from tests.support.harness import PARTITIONS, RunningLedger, decided, key, running_ledger
 from tests.support.patience import PATIENCE_S, until
 from tests.support.paying_shop import Shop
 from tests.support.sandboxed import running_sandbox
@@ -247,7 +247,7 @@ def test_lost_repeated_and_shuffled_messages_lead_to_the_same_events(shop: Shop)
     def confirmed(order: dict[str, Any], state: str) -> None:
         """The customer's page notifies the shop after each step, as often as needed, so that no step is skipped."""
         path, deadline = f"/orders/{order['order_id']}/payment", time.monotonic() + PATIENCE_S
-        while shop.customer.post(path, json={"action": "confirm"}).json()["state"] != state:
+        while decided(shop.customer, path, {"action": "confirm"}).json()["state"] != state:
             assert time.monotonic() < deadline
             time.sleep(0.02)
 
