@@ -32,7 +32,7 @@ def node(cluster: Cluster, topics: Topics, tmp_path: Path) -> Iterator[LedgerNod
 
 
 def test_every_topic_of_the_ledger_has_three_replicas_of_which_two_must_be_in_sync(cluster: Cluster, topics: Topics) -> None:
-    KafkaLog(cluster.settings()).ensure_topics(topics.specs(PARTITIONS, 1))
+    KafkaLog(cluster.settings()).ensure_topics(topics.specs(PARTITIONS, 1), PATIENCE_S)
     admin = AdminClient({"bootstrap.servers": cluster.bootstrap_servers})
     names = {spec.name for spec in topics.specs(PARTITIONS, 1)}
     seen = admin.list_topics(timeout=PATIENCE_S).topics
@@ -46,7 +46,7 @@ def test_every_topic_of_the_ledger_has_three_replicas_of_which_two_must_be_in_sy
 
 def test_brokers_that_are_killed_one_after_the_other_cost_no_command(cluster: Cluster, topics: Topics, node: LedgerNode) -> None:
     log = KafkaLog(cluster.settings())
-    log.ensure_topics(topics.specs(PARTITIONS, 1))
+    log.ensure_topics(topics.specs(PARTITIONS, 1), PATIENCE_S)
     processor = node.child("commands")
     processor.start()
     load = TopicLoad(log, topics, PARTITIONS, orders=300, per_s=150, seed=3)
@@ -115,7 +115,7 @@ def test_with_two_brokers_down_commands_are_refused_for_now_and_reads_are_marked
 @pytest.mark.timeout(3600)
 def test_ten_rolling_restarts_cost_no_command(cluster: Cluster, topics: Topics, node: LedgerNode) -> None:
     log = KafkaLog(cluster.settings())
-    log.ensure_topics(topics.specs(PARTITIONS, 1))
+    log.ensure_topics(topics.specs(PARTITIONS, 1), PATIENCE_S)
     processor = node.child("commands")
     processor.start()
     orders = 0

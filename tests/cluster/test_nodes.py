@@ -38,7 +38,7 @@ def node(cluster: Cluster, topics: Topics, tmp_path: Path) -> Iterator[LedgerNod
 
 def test_writers_move_when_nodes_are_killed_paused_added_and_replaced(cluster: Cluster, topics: Topics, node: LedgerNode) -> None:
     log = KafkaLog(cluster.settings())
-    log.ensure_topics(topics.specs(PARTITIONS, WRITERS))
+    log.ensure_topics(topics.specs(PARTITIONS, WRITERS), PATIENCE_S)
     first, second, third = (node.child("commands", name) for name in ("first", "second", "third"))
     first.start()
     second.start()
@@ -74,7 +74,7 @@ def test_writers_move_when_nodes_are_killed_paused_added_and_replaced(cluster: C
 
 
 def test_what_one_node_answered_is_read_on_another_by_its_position(cluster: Cluster, topics: Topics, node: LedgerNode) -> None:
-    KafkaLog(cluster.settings()).ensure_topics(topics.specs(PARTITIONS, WRITERS))
+    KafkaLog(cluster.settings()).ensure_topics(topics.specs(PARTITIONS, WRITERS), PATIENCE_S)
     node.child("commands").start()
     here, there = node.child("serve", "here"), node.child("serve", "there")
     there.env["PORT"] = str(port := free_port())
@@ -118,7 +118,7 @@ def placed(client: httpx.Client, number: int) -> httpx.Response:
 def test_a_partition_without_a_leader_stops_no_other(cluster: Cluster, topics: Topics, node: LedgerNode) -> None:
     log = KafkaLog(cluster.settings())
     lonely(cluster, topics, partition=0, broker=3)
-    log.ensure_topics(topics.specs(PARTITIONS, WRITERS))
+    log.ensure_topics(topics.specs(PARTITIONS, WRITERS), PATIENCE_S)
     for name in ("one", "two"):
         node.child("commands", name).start()
     node.child("serve").start()

@@ -194,7 +194,7 @@ def test_progress_is_committed_for_monitors_at_any_time_and_harms_nobody(stage: 
 def test_progress_that_arrives_after_a_later_one_is_overwritten(kafka: KafkaSettings, topics: Topics) -> None:
     """librdkafka retries a commit while the coordinator loads, and sends the next one meanwhile."""
     log, topic, commands = KafkaLog(kafka), f"{topics.prefix}writers", f"{topics.prefix}commands"
-    log.ensure_topics([TopicSpec(topic, 1), TopicSpec(commands, 1)])
+    log.ensure_topics([TopicSpec(topic, 1), TopicSpec(commands, 1)], PATIENCE_S)
     held, tp, group = set[int](), TopicPartition(commands, 0), f"{topics.prefix}group"
     member = log.lease(topic, group, "a", held.update, held.difference_update, held.difference_update)
     member.commit({tp: 7})
@@ -215,7 +215,7 @@ def test_a_group_that_cannot_be_joined_now_is_joined_later(
 ) -> None:
     """The lease that asked for it continues; it used to end `commands`."""
     log, topic = KafkaLog(kafka), f"{topics.prefix}writers"
-    log.ensure_topics([TopicSpec(topic, 2)])
+    log.ensure_topics([TopicSpec(topic, 2)], PATIENCE_S)
     held: set[int] = set()
     member = log.lease(topic, f"{topics.prefix}group", "a", held.update, held.difference_update, held.difference_update)
     until(lambda: member.poll(0.1) or held == {0, 1})

@@ -113,7 +113,7 @@ def test_a_sender_takes_a_bounded_number_of_records(stage: Stage) -> None:
 @pytest.mark.kafka
 def test_a_sender_whose_producer_had_a_fatal_error_continues_with_another(kafka: KafkaSettings, topics: Topics) -> None:
     log, topic = KafkaLog(kafka), f"{topics.prefix}topic"
-    log.ensure_topics([TopicSpec(topic, 1)])
+    log.ensure_topics([TopicSpec(topic, 1)], PATIENCE_S)
     sender, acks = log.sender("sender"), Acks()
     for n in range(100):
         sender.send(NewRecord(topic, 0, None, b"%d" % n), acks)
@@ -149,7 +149,7 @@ class EndedProducer:
 def test_a_record_sent_after_a_fatal_error_reaches_the_next_producer(kafka: KafkaSettings, topics: Topics) -> None:
     """Also from the answer to a record that the error failed: that used to raise inside it, which stopped the sender for good."""
     log, topic = KafkaLog(kafka), f"{topics.prefix}topic"
-    log.ensure_topics([TopicSpec(topic, 1)])
+    log.ensure_topics([TopicSpec(topic, 1)], PATIENCE_S)
     sender, acks = log.sender("sender"), Acks()
 
     def again(acked: Acked | None, error: LogError | None) -> None:
@@ -184,7 +184,7 @@ class FaultyProducer:
 def test_a_sender_whose_thread_had_an_error_still_answers(kafka: KafkaSettings, topics: Topics) -> None:
     """Its thread used to end, and no record ever got an answer."""
     log, topic = KafkaLog(kafka), f"{topics.prefix}topic"
-    log.ensure_topics([TopicSpec(topic, 1)])
+    log.ensure_topics([TopicSpec(topic, 1)], PATIENCE_S)
     sender, acks = log.sender(f"{topics.prefix}sender"), Acks()
     faulty = sender._client.producer = FaultyProducer(sender._client.producer, 2)  # type: ignore[assignment]
     until(lambda: faulty.faults == 0)

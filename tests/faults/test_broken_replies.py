@@ -77,7 +77,7 @@ def broken_promises(bootstrap: str, topic: str) -> list[str]:
 def decide_disturbed(folder: Path, kafka: Proxied, topics: Topics, chosen: Rules) -> str:
     """Commands through the proxy until every fate of `chosen` has happened. Returns figures."""
     log = KafkaLog(KafkaSettings(bootstrap_servers=kafka.direct))
-    log.ensure_topics(topics.specs(PARTITIONS, 1))
+    log.ensure_topics(topics.specs(PARTITIONS, 1), PATIENCE_S)
     through = KafkaLog(KafkaSettings(bootstrap_servers=kafka.through))
     node = LedgerNode(folder, kafka.through, topics, 1, PARTITIONS)
     processor = node.child("commands")
@@ -130,7 +130,7 @@ def _words(done: Counter[tuple[Api, Fate]]) -> str:
 def test_commands_keep_every_promise_where_a_naive_client_breaks_one(tmp_path: Path, topics: Topics) -> None:
     with proxied_broker(tmp_path) as kafka:
         log = KafkaLog(KafkaSettings(bootstrap_servers=kafka.direct))
-        log.ensure_topics([TopicSpec("naive", 1)])
+        log.ensure_topics([TopicSpec("naive", 1)], PATIENCE_S)
         kafka.proxy.obey(Rules(7, {Api.PRODUCE: Rule(0.02, most=1)}))
         produce_naively(kafka.through, "naive")
         assert kafka.proxy.tally.is_complete()

@@ -46,7 +46,7 @@ def kafka(broker: EmbeddedBroker) -> KafkaSettings:
 
 @pytest.fixture
 def node(tmp_path: Path, kafka: KafkaSettings, topics: Topics) -> Iterator[LedgerNode]:
-    KafkaLog(kafka).ensure_topics(topics.specs(PARTITIONS, 1))
+    KafkaLog(kafka).ensure_topics(topics.specs(PARTITIONS, 1), PATIENCE_S)
     created = LedgerNode(tmp_path, kafka.bootstrap_servers, topics, partitions=PARTITIONS)
     yield created
     created.end()

@@ -71,7 +71,7 @@ class Watch:
 
 def test_an_erasure_resumes_after_a_kill_and_its_progress_is_shown(tmp_path: Path, kafka: KafkaSettings, topics: Topics) -> None:
     log, node = KafkaLog(kafka), processes.LedgerNode(tmp_path, kafka.bootstrap_servers, topics)
-    log.ensure_topics(topics.specs(PARTITIONS, 1))
+    log.ensure_topics(topics.specs(PARTITIONS, 1), PATIENCE_S)
     keys = write_contacts(log, topics)
     serve = node.child("serve")
     watch = Watch(log, topics)

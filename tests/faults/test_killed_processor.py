@@ -12,6 +12,7 @@ from ledger.kafka.settings import KafkaSettings
 from ledger.topics import Topics
 from tests.support import checker
 from tests.support.folds import desk_differences
+from tests.support.patience import PATIENCE_S
 from tests.support.processes import Killer, LedgerNode
 from tests.support.topic_load import TopicLoad, wait_answered
 
@@ -21,7 +22,7 @@ PARTITIONS = 4
 
 def run_kills(folder: Path, kafka: KafkaSettings, topics: Topics, kills: int, orders: int, per_s: float, writers: int) -> None:
     log = KafkaLog(kafka)
-    log.ensure_topics(topics.specs(PARTITIONS, writers))
+    log.ensure_topics(topics.specs(PARTITIONS, writers), PATIENCE_S)
     node = LedgerNode(folder, kafka.bootstrap_servers, topics, writers, PARTITIONS)
     choice = random.Random(20)
     try:

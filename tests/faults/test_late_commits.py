@@ -100,7 +100,7 @@ def transact_with_the_writer(kafka: Proxied, topic: str) -> tuple[set[int], int]
 def test_a_late_commit_tears_a_transaction_of_a_trusting_producer_and_none_of_the_writer(tmp_path: Path) -> None:
     with proxied_broker(tmp_path) as kafka:
         log = KafkaLog(KafkaSettings(bootstrap_servers=kafka.direct))
-        log.ensure_topics([TopicSpec("trusting", PARTITIONS), TopicSpec("careful", PARTITIONS)])
+        log.ensure_topics([TopicSpec("trusting", PARTITIONS), TopicSpec("careful", PARTITIONS)], PATIENCE_S)
         kafka.proxy.obey(late(None, (0.3, 3.0)))
         trusting = transact_trusting(kafka, "trusting")
         kafka.proxy.obey(late(LATE))

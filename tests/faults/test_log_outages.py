@@ -177,7 +177,7 @@ def everything(log: KafkaLog, topic: str) -> list[Record]:
 
 def run(node: EmbeddedBroker, faults: list[str]) -> None:
     log = KafkaLog(KafkaSettings(bootstrap_servers=node.bootstrap_servers, client_id="faults"))
-    log.ensure_topics([TopicSpec(TRANSACTIONS, PARTITIONS), TopicSpec(SINGLES, PARTITIONS), TopicSpec(WRITERS, 2)])
+    log.ensure_topics([TopicSpec(TRANSACTIONS, PARTITIONS), TopicSpec(SINGLES, PARTITIONS), TopicSpec(WRITERS, 2)], PATIENCE_S)
     transactor, single, tail, leaser = Transactor(log), SingleSender(log), Tail(log), Leaser(log)
     actors: list[Actor] = [transactor, single, tail, leaser]
     for actor in actors:
@@ -253,7 +253,7 @@ def test_a_lease_fenced_by_its_own_ghost_takes_its_name_back_but_leaves_it_to_a_
     """After an outage as long as a session, a broker may know a member by its earlier identity or by the one it has since."""
     monkeypatch.setattr(lease, "OWN_GHOST_S", PATIENCE_S)
     log = KafkaLog(KafkaSettings(bootstrap_servers=node.bootstrap_servers, client_id="faults"))
-    log.ensure_topics([TopicSpec(WRITERS, 2), TopicSpec(SINGLES, PARTITIONS)])
+    log.ensure_topics([TopicSpec(WRITERS, 2), TopicSpec(SINGLES, PARTITIONS)], PATIENCE_S)
     leaser = Leaser(log)
 
     def somebody_joins_under_its_name() -> None:

@@ -15,6 +15,7 @@ from ledger.kafka.log import KafkaLog
 from ledger.kafka.settings import KafkaSettings
 from ledger.log import NewRecord
 from ledger.topics import Topics
+from tests.support.patience import PATIENCE_S
 from tests.support.processes import Child, LedgerNode
 from tests.support.topic_load import place, wait_answered
 
@@ -30,7 +31,7 @@ def start_dying(child: Child) -> None:
         child.process = subprocess.Popen(command, env=child.env, cwd=ROOT, stdout=out, stderr=out)
 
 
-def wait_ready(child: Child, writers: int, timeout_s: float = 120.0) -> None:
+def wait_ready(child: Child, writers: int, timeout_s: float = PATIENCE_S) -> None:
     """Wait until this process says that it is ready with this many writers."""
     deadline = time.monotonic() + timeout_s
     while not child.log_file.exists() or child.log_file.read_text().count('"writer ready"') < writers:
@@ -58,7 +59,7 @@ def place_everywhere(log: KafkaLog, topics: Topics, first: int) -> None:
 def lose_and_decide(folder: Path, kafka: KafkaSettings, topics: Topics) -> float:
     """One kill between releasing and rejoining. Returns the seconds from the restart until every partition has decided."""
     log = KafkaLog(kafka)
-    log.ensure_topics(topics.specs(PARTITIONS, WRITERS))
+    log.ensure_topics(topics.specs(PARTITIONS, WRITERS), PATIENCE_S)
     node = LedgerNode(folder, kafka.bootstrap_servers, topics, WRITERS, PARTITIONS)
     try:
         giver, taker = node.child("commands", "giver"), node.child("commands", "taker")
@@ -66,7 +67,7 @@ def lose_and_decide(folder: Path, kafka: KafkaSettings, topics: Topics) -> float
         wait_ready(giver, WRITERS)
         taker.start()
         assert giver.process is not None
-        assert giver.process.wait(120) == -signal.SIGKILL
+        assert giver.process.wait(PATIENCE_S) == -signal.SIGKILL
         time.sleep(1)  # this used to lose the writer: back a second later, well within the session time-out
         giver.start()
         place_everywhere(log, topics, 0)

@@ -136,7 +136,7 @@ def test_a_restored_log_is_folded_again_and_continues(node: LedgerNode, tmp_path
 def test_a_recreated_log_is_refused_until_it_is_adopted(node: LedgerNode, kafka: KafkaSettings) -> None:
     answers = run_beside(node, range(ORDERS))
     delete_topics(node)
-    KafkaLog(kafka).ensure_topics(node.topics.specs(node.partitions, node.writers))
+    KafkaLog(kafka).ensure_topics(node.topics.specs(node.partitions, node.writers), PATIENCE_S)
     assert_refused(node)
     assert "pass --yes" in verb(node, "adopt-log", "--why", "a test", code=2).stderr
     assert "--why" in verb(node, "adopt-log", "--why", " ", "--yes", code=1).stderr

@@ -66,7 +66,7 @@ def test_a_frozen_writer_is_replaced_and_commits_nothing_when_it_wakes(
     tmp_path: Path, kafka: KafkaSettings, topics: Topics, writers: int
 ) -> None:
     log = KafkaLog(kafka)
-    log.ensure_topics(topics.specs(PARTITIONS, writers))
+    log.ensure_topics(topics.specs(PARTITIONS, writers), PATIENCE_S)
     node = LedgerNode(tmp_path, kafka.bootstrap_servers, topics, writers, PARTITIONS)
     choice = random.Random(40)
     try:

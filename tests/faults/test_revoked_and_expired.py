@@ -71,7 +71,7 @@ class Ledger:
 
     def __init__(self, kafka: KafkaSettings, topics: Topics, partitions: int, writers: int) -> None:
         self.log, self.topics, self.partitions = KafkaLog(kafka), topics, partitions
-        self.log.ensure_topics(topics.specs(partitions, writers))
+        self.log.ensure_topics(topics.specs(partitions, writers), PATIENCE_S)
         self._admin = AdminClient(kafka.client_config())
         self._sender = self.log.sender("test")
 

@@ -32,7 +32,7 @@ def test_a_process_that_slept_through_the_change_ends_without_deciding(
     tmp_path: Path, kafka: KafkaSettings, topics: Topics
 ) -> None:
     log = KafkaLog(kafka)
-    log.ensure_topics(topics.specs(PARTITIONS, 2))
+    log.ensure_topics(topics.specs(PARTITIONS, 2), PATIENCE_S)
     before = LedgerNode(tmp_path, kafka.bootstrap_servers, topics, 2, PARTITIONS)
     after = LedgerNode(tmp_path, kafka.bootstrap_servers, topics, PARTITIONS, PARTITIONS)
     try:

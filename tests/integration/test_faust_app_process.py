@@ -138,7 +138,7 @@ def test_a_process_that_was_stopped_and_continued_resumes(tmp_path: Path) -> Non
 def test_kills_and_random_failures_fold_every_committed_record_once(tmp_path: Path, kafka: KafkaSettings, topics: Topics) -> None:
     log, total = KafkaLog(kafka), 20_000
     names = [topics.events, topics.refusals]
-    log.ensure_topics([TopicSpec(name, PARTITIONS) for name in names])
+    log.ensure_topics([TopicSpec(name, PARTITIONS) for name in names], PATIENCE_S)
     settings = {"bootstrap": kafka.bootstrap_servers, "topics": names}
     numbers = iter(range(total))
     codes: list[int] = []

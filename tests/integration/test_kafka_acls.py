@@ -296,7 +296,7 @@ FORBIDDEN_READS = [
 def test_no_user_may_do_what_is_for_another(cluster: Cluster, tmp_path: Path) -> None:
     cluster.allow(acls.granted(acls.commands(tmp_path)))
     log = KafkaLog(KafkaSettings(_env_file=None, bootstrap_servers=cluster.broker.bootstrap_servers))
-    log.ensure_topics(Topics().specs(1, 1))
+    log.ensure_topics(Topics().specs(1, 1), PATIENCE_S)
     for user, topic in FORBIDDEN_WRITES:
         errors: list[KafkaError | None] = []
         producer = Producer(cluster.client_config(user) | {"message.timeout.ms": int(PATIENCE_S * 1000)})

@@ -66,7 +66,7 @@ def test_a_topic_with_another_compression_is_read_by_plain_kafkajs(
     kafka: KafkaSettings, topics: Topics, registry: RunningLedger, tmp_path: Path
 ) -> None:
     bench, log = Workbench(tmp_path / "node"), KafkaLog(kafka)
-    log.ensure_topics(topics.specs(PARTITIONS, 1))
+    log.ensure_topics(topics.specs(PARTITIONS, 1), PATIENCE_S)
     entry = ConfigEntry("compression.type", "gzip", incremental_operation=AlterConfigOpType.SET)
     resource = ConfigResource(ConfigResource.Type.TOPIC, topics.events, incremental_configs=[entry])
     admin = AdminClient(kafka.client_config())

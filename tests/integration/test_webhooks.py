@@ -22,7 +22,7 @@ from ledger.memory.log import MemoryLog
 from ledger.ports import free_port
 from ledger.topics import Topics
 from tests.support.harness import Clock, RunningLedger, key, order_body, running_ledger
-from tests.support.patience import until
+from tests.support.patience import PATIENCE_S, until
 from tests.support.webhook_receiver import MANNERS, OK, Receiver
 
 _names = itertools.count(1)
@@ -35,7 +35,7 @@ def ledger(request: pytest.FixtureRequest) -> Iterator[RunningLedger]:
         assert running.companions is not None
         running.context.clock = running.companions.clock  # one clock for whoever enables and whoever disables
         yield running
-        webhooks_of(running).stop(30)
+        webhooks_of(running).stop(PATIENCE_S)
 
 
 @pytest.fixture(autouse=True)
@@ -340,7 +340,7 @@ def test_a_process_that_takes_over_continues_where_the_other_one_ended(ledger: R
     desk.cancel(first), desk.cancel(second)
     until(lambda: f"{second}/2" in receiver.ids() and desk.shown()["health"]["waiting"] == 1)
     before = webhooks_of(ledger)
-    before.stop(30)
+    before.stop(PATIENCE_S)
     after = Webhooks(before._shared, pytest.fail)
     after.own(sorted(before._owned))
     after.start()
@@ -354,7 +354,7 @@ def test_a_process_that_takes_over_continues_where_the_other_one_ended(ledger: R
         assert len(ids) == len(set(ids))
         assert in_order(ids)
     finally:
-        after.stop(30)
+        after.stop(PATIENCE_S)
         again = Webhooks(before._shared, pytest.fail)
         again.own(sorted(before._owned))
         again.start()

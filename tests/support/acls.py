@@ -8,6 +8,8 @@ import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.support.patience import PATIENCE_S
+
 OPERATIONS = Path(__file__).parents[2] / "OPERATIONS.md"
 _RESOURCES = {"--topic": "TOPIC", "--group": "GROUP", "--transactional-id": "TRANSACTIONAL_ID", "--cluster": "CLUSTER"}
 # as the broker's own log writes them
@@ -35,7 +37,7 @@ def commands(folder: Path) -> list[list[str]]:
     )
     tool.chmod(0o755)
     environment = os.environ | {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
-    done = subprocess.run(["bash", "-euc", block], env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(["bash", "-euc", block], env=environment, capture_output=True, text=True, timeout=PATIENCE_S)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     return [line.split("\0")[:-1] for line in noted.read_text().splitlines()]
 

@@ -154,7 +154,7 @@ def run_chaos(
 ) -> Counter[str]:
     """Returns how many orders ended in each status. `kind`: who buys."""
     log = KafkaLog(kafka)
-    log.ensure_topics(topics.specs(4, 1))
+    log.ensure_topics(topics.specs(4, 1), PATIENCE_S)
     choice = random.Random(3)
     with running_sandbox(folder) as sandbox:
         stock = _prepare(sandbox, orders, lost)

@@ -257,7 +257,7 @@ def running_ledger(
     test asks for it, or sends a token with an unknown one.
     """
     settings = _settings(topics, env, log_level, sandbox, payment_window_s, email_url, partitions)
-    log.ensure_topics(topics.specs(settings.partitions, settings.writers))
+    log.ensure_topics(topics.specs(settings.partitions, settings.writers), PATIENCE_S)
     clock = clock or Clock()
     # Tests of production's API run without the outside services, without which production refuses to start.
     outside = settings.model_copy(update={"app_env": "development"})

@@ -86,7 +86,7 @@ class Post:
 
     def __init__(self, log: EventLog, topics: Topics, url: str) -> None:
         self.log, self.topics, self.url = log, topics, url
-        log.ensure_topics(topics.specs(2, 1))
+        log.ensure_topics(topics.specs(2, 1), PATIENCE_S)
         self.orders = MemoryStore()
         self.folded: dict[str, Order] = {}
         self.failed: list[BaseException] = []

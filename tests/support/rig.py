@@ -279,7 +279,7 @@ def running_rig(
         parts.callback(cluster.stop)
         cluster.start()
         cluster.wait_whole()
-        KafkaLog(cluster.settings()).ensure_topics(topics.specs(PARTITIONS, nodes))
+        KafkaLog(cluster.settings()).ensure_topics(topics.specs(PARTITIONS, nodes), PATIENCE_S)
         sandbox = parts.enter_context(running_sandbox(folder))
         settings = {
             "SANDBOX_URL": sandbox.url,

@@ -23,6 +23,7 @@ from ledger.partitioner import partition_for
 from ledger.topics import Topics
 from tests.support.order_commands import PLACED_AT, WHOLE, order_command
 from tests.support.order_model import Command
+from tests.support.patience import PATIENCE_S
 
 TOPICS = Topics()
 
@@ -152,7 +153,7 @@ class Shop:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.reconciler.stop(60)
+        self.reconciler.stop(PATIENCE_S)
         self.sender.close()
 
     def partition_of(self, order_id: str) -> int:
@@ -169,7 +170,7 @@ class Shop:
         return [command_codec().decode(record.value) for record in records]
 
     def until(self, holds: Callable[[], object], step_ms: int = 0) -> None:
-        deadline = time.monotonic() + 40
+        deadline = time.monotonic() + PATIENCE_S
         while not holds():
             assert not self.fatal
             assert time.monotonic() < deadline

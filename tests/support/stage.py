@@ -96,7 +96,7 @@ class KafkaBackstage:
         while spec.name in admin.list_topics(timeout=PATIENCE_S).topics:
             assert time.monotonic() < deadline, f"{spec.name} is still there"
             time.sleep(0.05)
-        self.log.ensure_topics([spec])
+        self.log.ensure_topics([spec], PATIENCE_S)
 
 
 class Stage:
@@ -116,7 +116,7 @@ class Stage:
         name = self.name("topic")
         kept = {"retention.ms": "-1"}  # many tests write records with old timestamps
         spec = TopicSpec(name, partitions, kept | {key.replace("_", "."): value for key, value in settings.items()})
-        assert self.log.ensure_topics([spec]) == [name]
+        assert self.log.ensure_topics([spec], PATIENCE_S) == [name]
         return name
 
     def transact(self, *records: NewRecord) -> dict[TopicPartition, int]:
@@ -165,7 +165,7 @@ class Stage:
         """A transaction has ended once its coordinator knows; its partitions get the marker a little later."""
         deadline = time.monotonic() + PATIENCE_S
         while self.ends(partitions) != self.ends(partitions, "read_uncommitted"):
-            states = {one.state for one in self.log.open_transactions(partitions)}
+            states = {one.state for one in self.log.open_transactions(partitions, PATIENCE_S)}
             if states and not states & {"PrepareCommit", "PrepareAbort"}:
                 return  # the test left a transaction open
             assert time.monotonic() < deadline, states

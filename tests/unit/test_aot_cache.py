@@ -13,6 +13,7 @@ from filelock import FileLock
 from ledger.broker import aot_cache, aot_training
 from ledger.broker.jars import ensure_jars
 from ledger.broker.java import java_path
+from tests.support.patience import PATIENCE_S
 
 REFUSED = """\
 [0.004s][warning][aot] The AOT cache has been truncated.
@@ -77,7 +78,7 @@ def test_a_training_that_is_stopped_leaves_nothing_behind_and_a_second_one_gives
     before = set(psutil.process_iter())
     training = aot_cache.Training(target, tmp_path / "training.log", calm_s=0)
     training.tend()
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE_S
     while not any(str(tmp_path) in word for process in new_processes(before) for word in command(process) if "kafka" in word):
         assert time.monotonic() < deadline, (tmp_path / "training.log").read_text()
         time.sleep(0.05)

@@ -25,6 +25,7 @@ from ledger.schemas.versions import versions_of
 from ledger.topics import Topics
 from ledger.walk import Head
 from tests.benchmarks.lives import decided_lives, read_back
+from tests.support.patience import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 PARTITIONS = 2
@@ -98,7 +99,7 @@ def test_the_lines_of_the_readme_show_the_events(records: list[Record], path: Pa
     assert block is not None
     (tmp_path / "show.py").write_text(block[1].replace("ledger.avro", str(path)))
     command = [sys.executable, "-I", "show.py"]
-    shown = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False)
+    shown = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert shown.returncode == 0, shown.stderr
     events = [event_codec().decode(record.value) for record in records]
     assert shown.stdout.splitlines() == [

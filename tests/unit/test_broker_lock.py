@@ -21,6 +21,7 @@ from ledger.broker.jars import LOCK_FILE, Jar, JarCheck, JarLock, StartProgress,
 from ledger.broker.node import EmbeddedBroker
 from ledger.errors import BrokerError
 from ledger.schemas.data_files import data_file
+from tests.support.patience import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 
@@ -288,7 +289,7 @@ def test_two_processes_that_fill_one_cache_fetch_each_jar_once(repository: Repos
     )
     command = [sys.executable, "-c", program, str(tmp_path / "cache"), str(tmp_path / "lock.json")]
     fillers = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) for _ in range(3)]
-    assert [filler.communicate(timeout=60)[0].strip() for filler in fillers] == [b"12"] * 3
+    assert [filler.communicate(timeout=PATIENCE_S)[0].strip() for filler in fillers] == [b"12"] * 3
     assert sorted(repository.jar_requests()) == sorted(sorted_paths(repository, lock))
 
 

@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from ledger.owner_watch import OwnerWatch
+from tests.support.patience import PATIENCE_S
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="without effect there")
 
@@ -53,7 +54,7 @@ def test_a_ward_ends_when_its_owner_is_killed(does: str) -> None:
     assert not gone(pid)
     owner.kill()
     owner.communicate()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_S
     while not gone(pid):
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -86,5 +87,5 @@ def test_another_process_under_the_same_pid_is_left_alone(ward: subprocess.Popen
     watch = OwnerWatch(ward.pid, "a mark it does not carry")
     assert watch._process.stdin is not None
     watch._process.stdin.close()  # as when the owner dies
-    assert watch._process.wait(60) == 0
+    assert watch._process.wait(PATIENCE_S) == 0
     assert ward.poll() is None

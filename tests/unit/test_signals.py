@@ -38,7 +38,7 @@ def run(source: str, number: signal.Signals) -> tuple[int, str]:
         assert process.stdout is not None
         assert process.stdout.readline() == "up\n"
         process.send_signal(number)
-        said, _ = process.communicate(timeout=60)
+        said, _ = process.communicate(timeout=PATIENCE_S)
     finally:
         process.kill()
     return process.returncode, said
