@@ -136,7 +136,7 @@ def campaign(
         seconds,
         Counter(str(fault.kind) for fault in faults),
         {f"{api.name} {fate}": count for (api, fate), count in sorted(rig.replies.items())},
-        {"processes": len(rig.processes), "brokers": len(rig.cluster.nodes), **usage.figures(seconds)},
+        {"processes": len(rig.processes), "brokers": len(rig.cluster.nodes), "usage": usage.figures(seconds)},
     )
     _judge(rig, customers, report, settle_s, say)
     report.figures["whole_s"] = round(time.monotonic() - began, 1)
