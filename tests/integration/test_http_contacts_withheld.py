@@ -104,7 +104,7 @@ def test_from_the_first_answer_of_the_log_no_contact_is_shown_however_long_the_s
         order = placed(ledger.client())
         path = f"/orders/{order['order_id']}"
         until(lambda: node.client().get(path).status_code == 200)
-        node.folding.clear()  # a node that was down since
+        node.folding.pause()  # a node that was down since
         asked = (("gateway", path), ("admin", f"{path}/notes"), ("admin", "/orders?email=ada@example.org"))
 
         def statuses() -> tuple[int, ...]:
