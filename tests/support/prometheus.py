@@ -47,8 +47,8 @@ class Prometheus:
 
     def targets(self) -> dict[str, str]:
         """Address -> "up", "down" or "unknown"."""
-        found = self._client.get("/api/v1/targets").json()["data"]["activeTargets"]
-        return {target["labels"]["instance"]: target["health"] for target in found}
+        active = self._client.get("/api/v1/targets").json()["data"]["activeTargets"]
+        return {target["labels"]["instance"]: target["health"] for target in active}
 
     def is_ready(self) -> bool:
         try:
