@@ -8,7 +8,7 @@ from typing import Any
 
 from commands.processor import batches, claims, held_back, writer_loop
 from commands.reconciler import clients, performing
-from ledger import hanging, jitter, last_record, log_identity, progress
+from ledger import hanging, jitter, last_record, log_identity, reading
 from ledger.contact_rows import KeptContacts
 from ledger.schemas.codec import Codec
 from ledger.store import Store
@@ -24,7 +24,7 @@ TIMED: tuple[Any, ...] = (
     last_record,
     hanging,
     log_identity,
-    progress,
+    reading,
 )  # they import `time`, to wait and measure
 
 
