@@ -56,6 +56,11 @@ def read_all(ledger: Ledger) -> list[Record]:
     return [record for topic in FOLDED for record in ledger.records(topic)]
 
 
+def last_events(ledger: Ledger) -> dict[int, int]:
+    """The offset of the last event of each partition."""
+    return {record.partition: record.offset for record in ledger.records(TOPICS.events)}
+
+
 def mirrored(ledger: Ledger) -> None:
     for spec in TOPICS.specs(PARTITIONS, WRITERS):
         ledger.log.mirror(spec.name)
@@ -63,18 +68,17 @@ def mirrored(ledger: Ledger) -> None:
 
 def restored(ledger: Ledger) -> None:
     """As by `import-log`: events and refusals, byte for byte, at other offsets, and no commands."""
-    records = read_all(ledger)
-    for batch in (50, 1):  # they may have been decided in one such batch
+    records, before = read_all(ledger), last_events(ledger)
+    for batch in (1, 50):  # each may have been decided in a transaction of its own
         recreate_all(ledger.log)
         write_again(ledger.log, records, batch)
-        if [record.offset for record in read_all(ledger)] != [record.offset for record in records]:
+        if last_events(ledger) != before:
             return
 
 
 def restored_too_short(ledger: Ledger) -> None:
-    records = read_all(ledger)
+    records, last = read_all(ledger), last_events(ledger)
     recreate_all(ledger.log)
-    last = {r.partition: r.offset for r in records if r.topic == TOPICS.events}
     write_again(ledger.log, [r for r in records if r.topic != TOPICS.events or r.offset < last[r.partition]])
 
 

@@ -32,7 +32,7 @@ from ledger.upgrades.records import LEVEL_KEY, announcement, node_key, schema_re
 from projections.verify import HeadsError, read_heads
 from tests.support import later_schemas
 from tests.support.backed_up import EMAIL, HASH_KEY, IDENTITY, NAME, BackedUp, bytes_of, contacts_in, records_in, settings
-from tests.support.changed_logs import REFUSES, Change, mirrored, restored
+from tests.support.changed_logs import REFUSES, Change, last_events, mirrored, read_all, recreate_all, restored, write_again
 from tests.support.one_log import PARTITIONS, TOPICS
 
 
@@ -201,6 +201,18 @@ def test_another_log_is_refused_and_the_backup_stays_as_it_was(
         backed.backup()
     assert (error.value.code, "another folder" in str(error.value)) == ("other_ledger", True)
     assert backed.files() == before
+
+
+def test_a_log_restored_with_one_marker_less_is_refused_as_well(backed: BackedUp) -> None:
+    """Its last events are still before the positions of the backup, one offset earlier than the signed heads say."""
+    backed.orders("k", 2)  # the second transaction cancels one
+    backed.backup()
+    records, before = read_all(backed.before), last_events(backed.before)
+    recreate_all(backed.before.log)
+    write_again(backed.before.log, records)
+    assert last_events(backed.before) != before
+    with pytest.raises(BackupError, match="was restored since"):
+        backed.backup()
 
 
 @pytest.mark.parametrize("all_contacts", [False, True])

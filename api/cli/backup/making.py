@@ -191,9 +191,9 @@ class Backup:
         elif events_id == ids[topics.events]:  # not a mirror: whoever read all contacts again would delete those of the backup
             raise BackupError("other_ledger", f"{topics.contacts} was created again since: back up into another folder")
         for tp, one in sorted(judge(self._log, marks, ids, topics, self._stopping).items()):
-            if one.verdict in ("moved", "other"):
+            if one.at != one.mark.position:  # a mirror has every record at its offset, as signed heads have
                 where = f"{tp.topic}/{tp.partition} up to {one.mark.position}"
-                was = "was restored since" if one.verdict == "moved" else one.why
+                was = "was restored since" if one.at is not None else one.why
                 raise BackupError("other_ledger", f"the backup followed {where}, but this log {was}: back up into another folder")
 
     def _clear(self, manifest: Manifest | None) -> None:
