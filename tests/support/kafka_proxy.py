@@ -97,6 +97,10 @@ class Tally:
             for fate in rule.fates
         )
 
+    def pending(self) -> int:
+        """How many requests have a fate that has not happened yet."""
+        return sum(count for (_, fate), count in self.drawn.items() if fate is not Fate.PASS) - self.done.total()
+
 
 class Asked(NamedTuple):
     """A request without a reply yet."""
