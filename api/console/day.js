@@ -12,12 +12,13 @@ import { STATUSES } from "./words.js";
 const DAY_MS = 86_400_000;
 const DAYS = 14;
 const MOST_DAYS = 366;
+const EARLIEST = Date.parse("1970-01-01"); // of an order
 const SUMS = ["placed", "placed_minor", "cancelled", "shipped", "delivered", "captured_minor", "refunded_minor"];
 
 export function dayScreen(query, signal) {
   const today = dayOf(new Date());
-  const to = query.get("to") || today;
-  const from = query.get("from") || dayOf(new Date(Date.parse(to) - (DAYS - 1) * DAY_MS));
+  const to = knownDay(query.get("to")) ?? today;
+  const from = knownDay(query.get("from")) ?? dayOf(new Date(Date.parse(to) - (DAYS - 1) * DAY_MS));
   const content = h("div", { class: "stack" }, h("p", { class: "muted" }, "Reading…"));
   const chosen = (name) => (event) => {
     location.hash = addressOf("#/day", { from, to, [name]: event.target.value });
@@ -32,6 +33,12 @@ export function dayScreen(query, signal) {
   );
   readAll(from, to, content, signal);
   return h("div", { class: "screen" }, head, content);
+}
+
+/** A day as the API writes it; null for anything else, which an address typed by hand may contain. */
+function knownDay(text) {
+  const at = /^\d{4}-\d\d-\d\d$/.test(text ?? "") ? Date.parse(text) : NaN;
+  return at >= EARLIEST && dayOf(new Date(at)) === text ? text : null;
 }
 
 async function readAll(from, to, content, signal) {

@@ -22,7 +22,7 @@ export function orderScreen(id, signal) {
 
 class OrderScreen {
   constructor(id, signal) {
-    Object.assign(this, { id, signal, events: [], order: null, past: null });
+    Object.assign(this, { id, signal, events: [], order: null, past: null, asked: 0, shown: 0 });
     this.mark = h("span", { class: "live" });
     this.state = liveMark(this.mark);
     this.problems = h("div", null, h("p", { class: "muted" }, "Reading…"));
@@ -72,10 +72,12 @@ class OrderScreen {
     this.settling = setTimeout(() => this.refresh().catch((error) => this.fail(error)), SETTLE_MS);
   }
 
-  /** Read the order and all about it again, and show it. */
+  /** Read the order and all about it again, and show it, unless a read that began later is already shown. */
   async refresh() {
+    const turn = (this.asked += 1);
     const [order, outlook, refunds] = await Promise.all([this.part(""), this.part("/outlook"), this.part("/refunds")]);
-    Object.assign(this, { order, outlook, refunds });
+    if (turn < this.shown) return;
+    Object.assign(this, { order, outlook, refunds, shown: turn });
     this.slider.keep(order);
     this.render();
   }

@@ -222,6 +222,11 @@ def test_day_and_system_show_figures(shop: Shop, chromium: Browser) -> None:
         desk.go("#/day?from=2020-01-01&to=2020-01-03")
         expect(page.get_by_text("No orders on these days")).to_be_visible()
         desk.picture("day-none")
+        for typed in ("x", "2020-13-01", "2020-02-30", "99999-01-01"):
+            desk.go(f"#/day?from={typed}&to={typed}")
+            expect(page.get_by_role("heading", name="EUR", exact=True)).to_be_visible()
+            desk.go("#/day?from=2020-01-01&to=2020-01-03")
+            expect(page.get_by_text("No orders on these days")).to_be_visible()
         desk.go("#/system")
         expect(page.get_by_text("Ready", exact=True)).to_be_visible()
         expect(page.get_by_role("heading", name="Partitions")).to_be_visible()

@@ -11,10 +11,11 @@ from api.callers.auth import Principal, Token, hash_token, new_token
 from ledger.clock import now_ms
 from tests.support.desk_orders import paid
 from tests.support.harness import key
+from tests.support.patience import until
 from tests.support.paying_shop import Shop
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import APIResponse, Browser, Route
 
 pytestmark = pytest.mark.browser
 
@@ -45,6 +46,37 @@ def test_of_two_desks_at_one_order_the_second_sees_what_the_first_did(shop: Shop
         one.happened("Order cancelled")
         other.happened("Order cancelled")
     assert shop.read(order)["status"] == "cancelled"
+
+
+def test_an_answer_that_comes_too_late_does_not_replace_a_newer_one(shop: Shop, chromium: Browser) -> None:
+    from playwright.sync_api import expect
+
+    from tests.support.desk_browser import at_desk
+
+    order = paid(shop, reference="late-1")
+    held: list[tuple[Route, APIResponse]] = []
+
+    def hold(route: Route) -> None:
+        held.append((route, route.fetch())) if not held else route.continue_()
+
+    with at_desk(chromium, shop.ledger.url) as one, at_desk(chromium, shop.ledger.url) as other:
+        for desk in (one, other):
+            desk.sign_in(shop.ledger.tokens["admin"])
+            desk.open_order(order)
+        one.page.route(re.compile(f"/orders/{order['order_id']}$"), hold)
+        with one.page.expect_request(lambda request: request.url.endswith(f"/orders/{order['order_id']}")):
+            other.act("Start processing")
+        other.closed()
+        until(lambda: bool(held) or bool(one.page.wait_for_timeout(50)))  # Playwright calls `hold` while it waits
+        other.act("Cancel order")
+        other.closed()
+        cancelled = one.page.locator(".pill", has_text="cancelled").first
+        expect(cancelled).to_be_visible()
+        route, answer = held[0]
+        with one.page.expect_request_finished(lambda request: request == route.request):
+            route.fulfill(response=answer)
+        one.page.wait_for_timeout(300)  # shown by then, if ever
+        expect(cancelled).to_be_visible()
 
 
 def test_a_token_that_expires_asks_for_the_next_one_and_returns_to_the_order(shop: Shop, chromium: Browser) -> None:
