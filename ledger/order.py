@@ -307,7 +307,10 @@ def stock_of(o: Order, service: str) -> StockEntry | None:
 
 def is_cut(o: Order, service: str) -> bool:
     """Whether every unit of this service is cancelled."""
-    return all(count.cancelled >= line.quantity for line, count in zip(o.lines, o.counts, strict=True) if line.service == service)
+    for line, count in zip(o.lines, o.counts, strict=True):  # a loop: this is asked several times about each event
+        if count.cancelled < line.quantity and line.service == service:
+            return False
+    return True
 
 
 def submitted_minor(o: Order) -> int:
