@@ -257,6 +257,7 @@ class EventLog(Protocol):
     def replace_topic(self, spec: TopicSpec, timeout_s: float = 30.0) -> None:
         """Delete a topic without records, if it exists, and create it as `spec` says, with another id and no history.
 
+        What an operator set for that topic and `spec` does not mention stays as it was, such as `min.insync.replicas`.
         On return, every partition has a leader. Raises `LogError`, also if the topic has records.
         """
 

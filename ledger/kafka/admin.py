@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from confluent_kafka import (
@@ -21,7 +22,7 @@ from confluent_kafka import (
     TopicCollection,
 )
 from confluent_kafka import TopicPartition as KafkaTopicPartition
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec, TopicMetadata  # type: ignore[attr-defined]
+from confluent_kafka.admin import AdminClient, ConfigResource, ConfigSource, NewTopic, OffsetSpec, TopicMetadata  # type: ignore[attr-defined]
 
 from ledger.errors import LogError, LogUnavailable
 from ledger.kafka.connection import AWAY, ClientLog, client_config, from_exception, kafka_error
@@ -171,6 +172,7 @@ def replace_topic(settings: KafkaSettings, spec: TopicSpec, timeout_s: float) ->
             first, end = starts(settings, tps, timeout_s), ends(settings, tps, "read_uncommitted", timeout_s)
             if any(end[tp] > first[tp] for tp in tps):
                 raise LogError(f"topic {spec.name} has records: it is not replaced")
+            spec = replace(spec, settings=_own_settings(client, spec.name) | dict(spec.settings))
             _answer(
                 client.delete_topics([spec.name], operation_timeout=timeout_s, request_timeout=timeout_s)[spec.name], timeout_s
             )
@@ -180,6 +182,14 @@ def replace_topic(settings: KafkaSettings, spec: TopicSpec, timeout_s: float) ->
                 raise LogUnavailable(f"topic {spec.name} could not be created again within {timeout_s:.0f} s")
             time.sleep(0.05)
         _wait_for_leaders(client, [spec.name], deadline)
+
+
+def _own_settings(client: AdminClient, topic: str) -> dict[str, str]:
+    """The settings of a topic that are not those of the brokers, such as a `min.insync.replicas` that an operator set."""
+    resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
+    entries = _answer(client.describe_configs([resource], request_timeout=REQUEST_TIMEOUT_S)[resource])
+    own = ConfigSource.DYNAMIC_TOPIC_CONFIG.value
+    return {name: entry.value for name, entry in entries.items() if entry.source == own}
 
 
 def _create(client: AdminClient, missing: list[TopicSpec], replication_factor: int) -> list[str]:

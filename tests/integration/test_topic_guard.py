@@ -102,3 +102,14 @@ def test_a_topic_that_cannot_be_created_is_a_named_error(kafka: KafkaSettings, t
 def test_no_broker_is_a_named_error_in_time() -> None:
     with pytest.raises(LogUnavailable, match=r"127\.0\.0\.1:1 .*refused"):
         KafkaLog(KafkaSettings(bootstrap_servers="127.0.0.1:1")).ensure_topics([TopicSpec("t", 1)], timeout_s=5)
+
+
+def test_a_replaced_topic_keeps_what_an_operator_set_for_it(kafka: KafkaSettings, topics: Topics) -> None:
+    log, specs = KafkaLog(kafka), topics.specs(partitions=1, writers=1)
+    log.ensure_topics(specs)
+    change(kafka, topics.writers, "min.insync.replicas", "2")
+    log.replace_topic(next(spec for spec in topics.specs(1, 3) if spec.name == topics.writers))
+    assert log.partitions(topics.writers) == 3
+    (of_writers, *_) = log.durability([topics.writers])
+    assert of_writers.in_sync == 2
+    log.check_topics(topics.specs(1, 3))
