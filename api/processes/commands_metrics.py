@@ -155,7 +155,7 @@ class WriterMetrics(Collector):
             reachable.add_metric((), 0)
             yield reachable
             return
-        reachable.add_metric((), 1)
+        reachable.add_metric((), float(bool(loops)))  # without any, a start waits for the log
         yield reachable
         text = "Commands of an own partition that are not decided yet."
         yield _gauge("behind", text, "partition", _offsets_behind(decided, ends))

@@ -17,9 +17,10 @@ from api.processes import commands_metrics
 from api.processes import health as health_module
 from api.processes.commands_metrics import readiness, registry_of
 from api.processes.health import HealthServer
+from commands.processor.process import CommandsProcess
 from ledger.log_clock import LogClock
 from tests.support import loopback
-from tests.support.one_log import PARTITIONS, WRITERS, Ledger, Running, cancel, place, places
+from tests.support.one_log import PARTITIONS, TOPICS, WRITERS, KeptStore, Ledger, Running, cancel, place, places
 from tests.support.patience import PATIENCE_S, until
 
 BOUNDED = {
@@ -100,6 +101,13 @@ def test_a_process_is_ready_when_it_decides_for_each_of_its_writers(
     assert values(health)["ledger_commands_log_reachable", ()] == 0
     ledger.log.away(False)
     assert loopback.get(f"{health.url}/orders").status_code == 404
+
+
+def test_a_start_that_waits_for_the_log_does_not_say_that_it_is_reachable(ledger: Ledger) -> None:
+    ledger.log.away(True)
+    process = CommandsProcess(ledger.log, lambda _: KeptStore(), TOPICS, "app", "one")
+    registry = registry_of(process, ledger.log, LogClock(), lambda: None, lambda: None)
+    assert registry.get_sample_value("ledger_commands_log_reachable") == 0
 
 
 def test_a_standby_is_ready_when_it_has_folded_almost_everything(
