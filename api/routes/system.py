@@ -36,6 +36,9 @@ def add_routes(router: APIRouter) -> None:
 # ---- health ---------------------------------------------------------------------------------------------------------
 
 
+AWAY, NOT_FOLLOWED = "away", "not followed yet"
+
+
 async def live(call: Call) -> Response:
     """The event loop answers: nothing else would be cured by a restart."""
     return json_response(to_json(HealthOut("live", {})))
@@ -56,7 +59,7 @@ async def ready(call: Call) -> Response:
     reason = _not_ready(ctx, status)
     if reason:
         body = HealthOut("not_ready", checks, reason)
-    elif checks["log"] == "away":
+    elif checks["log"] in (AWAY, NOT_FOLLOWED):
         body = HealthOut("ready", checks, "log-unavailable", True, status.staleness_ms)
     else:
         body = HealthOut("ready", checks)
@@ -65,9 +68,16 @@ async def ready(call: Call) -> Response:
 
 def _log_check(status: FoldStatus) -> str:
     if not status.connected:
-        return "connecting" if status.connecting else "away"
+        if status.connecting:
+            return "connecting"
+        return NOT_FOLLOWED if _answers_a_start(status) else AWAY
     places = ", ".join(f"{tp.topic}/{tp.partition}" for tp in sorted(status.leaderless))
     return f"no leader: {places}" if places else "ok"
+
+
+def _answers_a_start(status: FoldStatus) -> bool:
+    """Whether the log has answered a start that still compares it with the databases, or folds all of it into new ones."""
+    return status.answered and not status.begun
 
 
 def _not_ready(ctx: AppContext, status: FoldStatus) -> NotReady | None:
@@ -117,7 +127,8 @@ def _gauges(ctx: AppContext) -> Iterable[tuple[str, str, str, dict[str, float]]]
     status = ctx.status()
     text = "Partitions of the ledger's topics that no broker leads."
     yield "ledger_log_partitions_without_leader", text, "", {"": len(status.leaderless)}
-    yield "ledger_fold_connected", "1 while the log answers, else 0.", "", {"": float(status.connected)}
+    answers = status.connected or _answers_a_start(status)
+    yield "ledger_fold_connected", "1 while the log answers, else 0.", "", {"": float(answers)}
     if status.behind is not None:
         yield "ledger_fold_behind", "Offsets between the fold and the end of the log.", "", {"": status.behind}
     if status.staleness_ms is not None:

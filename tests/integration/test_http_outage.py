@@ -96,12 +96,21 @@ def test_a_node_that_is_behind_marks_its_reads_and_erases_nothing(ledger: Runnin
         ({}, 200, None),
         ({"connected": False, "staleness_ms": 60_000}, 200, "log-unavailable"),
         (
-            {"connected": False, "begun": False, "folding": False, "caught_up": False, "staleness_ms": 60_000},
+            {"connected": False, "answered": False, "begun": False, "folding": False, "caught_up": False, "staleness_ms": 60_000},
             200,
             "log-unavailable",
         ),
         ({"connected": False, "caught_up": False, "staleness_ms": 60_000}, 200, "log-unavailable"),
-        ({"connected": False, "connecting": True, "begun": False, "folding": False, "caught_up": False}, 503, "connecting"),
+        (
+            {"connected": False, "answered": True, "begun": False, "folding": False, "caught_up": False, "staleness_ms": 60_000},
+            200,
+            "log-unavailable",
+        ),
+        (
+            {"connected": False, "answered": False, "connecting": True, "begun": False, "folding": False, "caught_up": False},
+            503,
+            "connecting",
+        ),
         ({"caught_up": False, "behind": 7, "staleness_ms": 60_000}, 503, "behind"),
         ({"folding": False}, 503, "fold-stopped"),
         ({"folding": False, "connected": False, "staleness_ms": 60_000}, 503, "fold-stopped"),
@@ -116,6 +125,11 @@ def test_ready_says_whether_and_why(
     stale = code == 200 and reason == "log-unavailable"
     assert (answer.json().get("stale"), answer.json().get("staleness_ms")) == ((True, 60_000) if stale else (None, None))
     assert answer.json()["status"] == ("ready" if code == 200 else "not_ready")
+    metrics = ledger.client("reader").get("/metrics").text
+    answers_a_start = not status.get("begun", True) and status.get("answered", True)
+    assert f"ledger_fold_connected {float(status.get('connected', True) or answers_a_start)}\n" in metrics
+    if answers_a_start:
+        assert answer.json()["checks"]["log"] == "not followed yet"
 
 
 def test_a_node_without_read_models_says_what_it_waits_for_and_answers_nothing_about_orders(ledger: RunningLedger) -> None:
