@@ -70,6 +70,8 @@ class Continuity:
     Keeps the last version of every order and the last link of every partition. Does not fold; uses only the envelope.
     """
 
+    NAMES = ("duplicates", "gaps", "chain breaks", "undecodable")
+
     def __init__(self) -> None:
         self._versions: dict[str, int] = {}
         self._links: dict[int, bytes] = {}
@@ -100,9 +102,12 @@ class Continuity:
             yield f"{place}: gap: {event.order_id} v{event.version} after v{before}"
         self._versions[event.order_id] = max(event.version, before or 0)
 
+    def as_json(self) -> dict[str, int]:
+        """How many events there are, and how many faults of each kind."""
+        return {"events": self.events} | {name.replace(" ", "_"): self.faults[name] for name in self.NAMES}
+
     def __str__(self) -> str:
-        names = ("duplicates", "gaps", "chain breaks", "undecodable")
-        return f"{self.events:,} events: " + ", ".join(f"{self.faults[name]} {name}" for name in names)
+        return f"{self.events:,} events: " + ", ".join(f"{self.faults[name]} {name}" for name in self.NAMES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,12 +146,17 @@ def run_tail(kafka: KafkaSettings, settings: Settings, options: TailOptions, ter
         for record in committed(reader, positions, None if options.follow else ends, stopping, lambda: not has_reader()):
             if options.check:
                 for line in continuity.check(record):
-                    terminal.out.print(line, style="red")
+                    if options.form == "json":
+                        write_line({"fault": line})
+                    else:
+                        terminal.out.print(line, style="red")
             else:
                 _show(record, options, terminal.out)
     finally:
         reader.close()
-    if options.check:
+    if options.check and options.form == "json":
+        write_line(continuity.as_json())
+    elif options.check:
         terminal.err.print(str(continuity))
     return int(bool(continuity.faults))
 

@@ -72,6 +72,9 @@ def test_tail_shows_the_requested_events_in_every_form(up: UpProcess, orders: li
     shown = run(up, "tail", "--from", orders[1].json()["placed_at"], "--no-follow", "--order", order_id)
     assert [line.split()[4] for line in shown.splitlines()] == [event["type"] for event in events]
     assert run(up, "tail", "--from", "beginning", "--no-follow", "--check") == ""
+    (checked,) = lines(run(up, "tail", "--from", "beginning", "--no-follow", "--check", "--json"))
+    assert checked.pop("events") >= len(events)
+    assert checked == {"duplicates": 0, "gaps": 0, "chain_breaks": 0, "undecodable": 0}
 
 
 def test_history_ends_at_the_given_version_and_diff_says_what_changed(up: UpProcess, orders: list[httpx.Response]) -> None:
