@@ -171,7 +171,15 @@ DRILLS: Mapping[str, Drill] = {
     "OrderLedgerOrdersFrozen": Drill({series("ledger_orders_frozen", "s1"): always(2)}),
     "OrderLedgerReadsStale": Drill({series("ledger_fold_staleness_seconds", "s1"): rising(60)}, SERVE_1),
     "OrderLedgerFoldBehind": Drill({series("ledger_fold_behind", "s1"): always(90_000)}, SERVE_1),
-    "OrderLedgerServerErrors": Drill({http("503"): rising(30)}),
+    # A small shop whose every order fails; probes and scrapes are answered.
+    "OrderLedgerServerErrors": Drill(
+        {
+            http("503"): rising(0.5),
+            http("201"): always(0),
+            http("200", "/live", "GET"): rising(20),
+            http("200", "/metrics", "GET"): rising(4),
+        }
+    ),
     "OrderLedgerUnexpectedError": Drill({http("500"): "_x60 1+0x29"}, {"method": "POST", "route": "/orders"}, minute=65),
     "OrderLedgerSlowReads": Drill(slow(*READ, method="GET", route="/orders/{order_id}")),
     "OrderLedgerEventLoopLag": Drill(slow(*LAG), {"instance": "s1"}),
