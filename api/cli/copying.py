@@ -199,7 +199,8 @@ class Copying:
         if places := self._changed(before):
             raise LateRecords(
                 f"the copy is complete up to its beginning, and the old ledger is closed, but a node wrote to it in the last "
-                f"seconds: {places}. These records are not in the copy: read them with `order-ledger tail`, and place them again"
+                f"seconds: {places}. These records are not in the copy: `order-ledger tail --from P-N --no-follow` shows those "
+                "of order-events; whoever sent the others repeats them to the new ledger"
             )
 
     def _refuse_new_nodes(self) -> None:
