@@ -76,15 +76,15 @@ const DIALOGS = {
   }),
   requestRefund: (action, order) => ({
     title: "Refund",
-    text: `At most ${money(action.amount_minor, order.currency)}. Give an amount, or units whose price is refunded, or both. The order continues.`,
+    text: `At most ${money(action.amount_minor, order.currency)}. ${action.lines ? "Give an amount, or units whose price is refunded, or both. " : ""}The order continues.`,
     fields: [
       text("amount", `Amount in ${order.currency}`, {
         inputmode: "decimal",
-        hint: `Such as ${typed(action.amount_minor, order.currency)}. Empty: the price of the units and, if chosen, of the shipping.`,
+        hint: `Such as ${typed(action.amount_minor, order.currency)}. Empty: the price of what is chosen below.`,
       }),
-      units("Units", action.lines, order, false),
+      ...(action.lines ? [units("Units", action.lines, order, false)] : []), // without units, money may be left: shipping, goodwill
       check("shipping", "Also the shipping"),
-      check("restock", "The units came back and can be sold again"),
+      ...(action.lines ? [check("restock", "The units came back and can be sold again")] : []),
       choice("reason", "Reason", REFUND_REASONS),
     ],
     submit: "Refund",
@@ -131,7 +131,7 @@ const DIALOGS = {
   }),
 };
 
-function refundOf({ amount, lines, shipping, restock, reason }, action, order) {
+function refundOf({ amount, lines = [], shipping, restock, reason }, action, order) {
   const body = { reason };
   if (amount) {
     body.amount_minor = minorOf(amount, order.currency);
@@ -176,8 +176,9 @@ export function deleteNoteButton(screen, note) {
       submit: "Delete note",
       danger: true,
       unversioned: true,
+      goneIsDone: true, // by an earlier try whose answer was lost, or by somebody else
       request: () => ({ method: "DELETE", path: `/notes/${note.note_id}` }),
       done: "Note deleted",
     });
-  return h("button", { type: "button", class: "button plain small", onclick: open }, "Delete…");
+  return h("button", { type: "button", class: "button plain small", "data-keep": `delete ${note.note_id}`, onclick: open }, "Delete…");
 }

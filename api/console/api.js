@@ -11,6 +11,8 @@ const ROOT = new URL("../", import.meta.url);
 const READ_TRIES = 4;
 const DECISION_S = 10; // `Prefer: wait`, the most that the API allows
 const PATIENCE_MS = 60_000; // with a command that was answered with 202
+const ANSWER_MS = 60_000; // the ledger answers within 10 s; after this the connection is gone, though nobody said so
+const OF_PROCESS = new Set(["ready", "metrics"]); // their answers say nothing about the age of what was read
 
 /** An answer that is a problem (RFC 9457). `body` has all of its members. */
 export class Problem extends Error {
@@ -25,11 +27,21 @@ export class NoAnswer extends Error {}
 
 let aged = () => {};
 const sentWith = new WeakMap(); // response -> token: a late answer to an earlier token says nothing about this one
-const positions = new Map(); // order id -> `Ledger-Position` after its last command: another node may be behind
+const positions = new Map(); // order id -> `Ledger-Position` after its last command or event: another node may be behind
 
 /** Call `listener(ms)` after each read: how old its answer may be. */
 export function whenRead(listener) {
   aged = listener;
+}
+
+/** An event was heard: what is read about `orderId` from now on includes it, whichever node answers. */
+export function heardOf(orderId, { partition, offset }) {
+  if (Number.isInteger(offset)) positions.set(orderId, `${partition}-${offset + 1}`);
+}
+
+/** The log is another one, or its place is unknown: nothing is waited for. */
+export function forgetPosition(orderId) {
+  positions.delete(orderId);
 }
 
 function headersFor(more) {
@@ -49,6 +61,11 @@ async function send(path, options) {
     if (error.name === "AbortError") throw error;
     throw new NoAnswer("The server does not answer.");
   }
+}
+
+/** A signal that aborts with `signal`, or when no answer can be expected any more. A timeout is no `AbortError`. */
+function inTime(signal) {
+  return AbortSignal.any([AbortSignal.timeout(ANSWER_MS), ...(signal ? [signal] : [])]);
 }
 
 /** The text of an answer. Raises `NoAnswer` if the connection ends before it does. */
@@ -113,12 +130,13 @@ export function addressOf(path, query = {}) {
 export async function read(path, { query, signal, accept = "application/json", orderId } = {}) {
   for (let left = READ_TRIES; ; left -= 1) {
     const headers = headersFor({ Accept: accept, "Ledger-Position": positions.get(orderId) });
-    const response = await send(addressOf(path, query), { headers, signal });
+    const response = await send(addressOf(path, query), { headers, signal: inTime(signal) });
     if (response.ok || (path === "ready" && response.status === 503)) {
-      aged(Number(response.headers.get("Ledger-Staleness-Ms") ?? 0));
+      if (!OF_PROCESS.has(path)) aged(Number(response.headers.get("Ledger-Staleness-Ms") ?? 0));
       return { body: await (accept === "application/json" ? jsonOf : textOf)(response) };
     }
     const problem = await problemOf(response);
+    if (problem.code === "not-caught-up" && left === 1) positions.delete(orderId); // the next try shows what this node has
     if (left === 1 || ![429, 503].includes(response.status)) throw problem;
     await pause(1000 * Math.min(10, Number(response.headers.get("Retry-After") ?? 1)), signal);
   }
@@ -132,7 +150,7 @@ export function newKey() {
 
 /**
  * Send a command about an order and wait for its outcome. Returns {order, outcome, replayed}; `outcome` is `changed` or
- * `unchanged`, `order` null after a 204 or for a note. `waiting()` is called when the command is durable, but not decided yet.
+ * `unchanged`, `order` null after a 204 or a 202. `waiting()` is called when the command is durable, but not decided yet.
  * Raises `Problem` (a refusal is one) and `NoAnswer`.
  */
 export async function command(method, path, { orderId, body, key, version, waiting = () => {} }) {
@@ -142,10 +160,11 @@ export async function command(method, path, { orderId, body, key, version, waiti
     "Content-Type": body === undefined ? null : "application/json",
     Prefer: `wait=${DECISION_S}`,
   });
-  const response = await send(path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
-  if (!response.ok) throw await problemOf(response);
-  const position = response.headers.get("Ledger-Position");
+  const sent = { method, headers, body: body === undefined ? undefined : JSON.stringify(body), signal: inTime() };
+  const response = await send(path, sent);
+  const position = response.headers.get("Ledger-Position"); // of a refusal as well: what it is about may be new
   if (position) positions.set(orderId, position);
+  if (!response.ok) throw await problemOf(response);
   if (response.status === 202) {
     waiting();
     return decided(response.headers.get("Location"), orderId);
@@ -162,10 +181,7 @@ async function decided(location, orderId) {
   while (Date.now() < until) {
     const { body } = await read(location.replace(/^\//, ""), { orderId });
     if (body.state === "refused") throw new Problem(body.problem.status, body.problem, null);
-    if (body.state === "accepted") {
-      const { body: order } = await read(`orders/${orderId}`, { query: { version: body.version }, orderId });
-      return { order, outcome: "changed", replayed: false };
-    }
+    if (body.state === "accepted") return { order: null, outcome: "changed", replayed: false }; // the page reads it anyway
     await pause(500);
   }
   throw new NoAnswer("The command is durable, but nothing has decided it for a minute.");

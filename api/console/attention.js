@@ -1,7 +1,7 @@
 /** What waits for a person, oldest first. `listOrders` has the newest order first, so all of its pages are read. */
 
 import { read } from "./api.js";
-import { empty, h, own, show } from "./dom.js";
+import { empty, h, own, show, showAgain } from "./dom.js";
 import { count, money, since } from "./format.js";
 import { liveMark, repeat } from "./live.js";
 import { pill } from "./order_table.js";
@@ -15,7 +15,7 @@ const LIVE_MS = 10_000;
 export function attentionScreen(query, signal) {
   const mark = h("span", { class: "live" });
   const content = h("div", null, h("p", { class: "muted" }, "Reading…"));
-  const refresh = async () => show(content, listed(await flags(signal, content)));
+  const refresh = async () => showAgain([content, listed(await flags(signal, content))]);
   repeat(refresh, { every: LIVE_MS, signal, state: liveMark(mark), failed: (error) => show(content, failure(error)) });
   const head = h("div", { class: "screen-head" }, h("h1", null, "Attention"), h("div", { class: "end" }, mark));
   const text = "Orders with a flag, the one that has waited longest first. Open one to see what happened and to resolve it.";
@@ -37,6 +37,11 @@ async function flags(signal) {
   return { rows, all: !cursor };
 }
 
+function linkTo(order, flag) {
+  const name = `${order.order_id} ${flag.code} ${flag.obligation_key}`;
+  return h("a", { class: "row-link mono", "data-keep": name, href: `#/orders/${order.order_id}` }, order.number);
+}
+
 function listed({ rows, all }) {
   if (!rows.length) return empty("Nothing waits for you", "The ledger raises a flag here when only a person can decide.");
   const heads = ["Waiting", "Order", "What", "Status", "Amount", "Customer"];
@@ -45,7 +50,7 @@ function listed({ rows, all }) {
       "tr",
       { class: "linked" },
       h("td", null, since(flag.since)),
-      h("td", null, h("a", { class: "row-link mono", href: `#/orders/${order.order_id}` }, order.number)),
+      h("td", null, linkTo(order, flag)),
       h("td", null, capital(said(flag.code))),
       h("td", null, pill(order.status)),
       h("td", { class: "right money" }, money(order.total_minor, order.currency)),

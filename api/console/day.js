@@ -20,11 +20,12 @@ export function dayScreen(query, signal) {
   const to = knownDay(query.get("to")) ?? today;
   const from = knownDay(query.get("from")) ?? dayOf(new Date(Date.parse(to) - (DAYS - 1) * DAY_MS));
   const content = h("div", { class: "stack" }, h("p", { class: "muted" }, "Reading…"));
-  const chosen = (name) => (event) => {
-    location.hash = addressOf("#/day", { from, to, [name]: event.target.value });
+  const chosen = (name) => ({ target }) => {
+    if (target.validity.valid) location.hash = addressOf("#/day", { from, to, [name]: target.value });
   };
+  const limits = { min: dayOf(new Date(EARLIEST)), max: today }; // also of what is half typed: the year 0002
   const field = (text, name, value) =>
-    h("label", { class: "field" }, h("span", null, text), h("input", { type: "date", value, max: today, onchange: chosen(name) }));
+    h("label", { class: "field" }, h("span", null, text), h("input", { type: "date", ...limits, "data-keep": name, value, onchange: chosen(name) }));
   const head = h(
     "div",
     { class: "screen-head" },

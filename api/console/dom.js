@@ -39,6 +39,23 @@ export function show(node, ...children) {
   append(node, children);
 }
 
+/**
+ * Replace all children of `nodes`, [[node, ...children], ...], with newer ones. The focus stays on the element with the same
+ * `data-keep`, in whichever node it is now, and boxes with one keep how far they are scrolled sideways.
+ */
+export function showAgain(...nodes) {
+  const named = () => nodes.flatMap(([node]) => [...node.querySelectorAll("[data-keep]")]);
+  const keeper = document.activeElement?.closest("[data-keep]");
+  const focused = keeper && nodes.some(([node]) => node.contains(keeper)) ? keeper.getAttribute("data-keep") : null;
+  const scrolled = new Map(named().map((one) => [one.getAttribute("data-keep"), one.scrollLeft]));
+  for (const [node, ...children] of nodes) show(node, ...children);
+  for (const one of named()) {
+    const name = one.getAttribute("data-keep");
+    if (scrolled.get(name)) one.scrollLeft = scrolled.get(name);
+    if (name === focused) one.focus({ preventScroll: true });
+  }
+}
+
 /** Text of a person or a shop, whose direction is its own: isolated from the text around it. */
 export function own(text) {
   return h("bdi", { dir: "auto" }, text);

@@ -6,11 +6,12 @@
 import { command, newKey, NoAnswer, Problem, read } from "./api.js";
 import { differences } from "./differences.js";
 import { h, own, show } from "./dom.js";
-import { failure, toast } from "./toasts.js";
+import { tokenOf } from "./session.js";
+import { failure, notice, toast } from "./toasts.js";
 import { eventWords, said } from "./words.js";
 import { changesOf } from "./versions.js";
 
-const UNDECIDED = [408, 429, 500, 502, 503, 504]; // nothing is recorded under the key: the same one is safe, and right
+const UNDECIDED = [408, 425, 429]; // as any 5xx, also of a proxy: the same key is safe, and right
 
 /**
  * Open the dialog of an action on the order of `screen`. `action`: {title, text, fields, submit, danger, request, done, version}.
@@ -68,6 +69,7 @@ class ActionDialog {
     const asked = JSON.stringify([wanted, version]);
     if (asked !== this.tried || this.key === null) this.key = newKey();
     this.tried = asked;
+    this.sentBy = tokenOf();
     this.busy(true);
     try {
       const { method, path, body } = wanted;
@@ -98,8 +100,15 @@ class ActionDialog {
   }
 
   fail(error) {
-    if (!document.body.contains(this.dialog)) return; // signed out meanwhile
-    const safe = error instanceof NoAnswer || (error instanceof Problem && UNDECIDED.includes(error.status));
+    if (this.action.goneIsDone && error instanceof Problem && error.code === "not-found") {
+      this.succeed({ order: null, outcome: "unchanged", replayed: false });
+      return;
+    }
+    const safe = isUndecided(error);
+    if (!document.body.contains(this.dialog)) {
+      if (this.sentBy === tokenOf()) sayAfterwards(this.action, error, safe);
+      return;
+    }
     if (!safe) this.key = null;
     if (error instanceof Problem && error.status === 412) this.conflict(error);
     else show(this.answer, failure(error), safe && h("p", { class: "small muted" }, "To send it again is safe: it happens once."));
@@ -140,6 +149,18 @@ class ActionDialog {
     this.submit.hidden = false;
     this.form.requestSubmit(this.submit);
   }
+}
+
+/** Whether nothing is recorded under the key yet, or nobody knows. */
+function isUndecided(error) {
+  if (error instanceof Problem) return error.status >= 500 || UNDECIDED.includes(error.status);
+  return error instanceof NoAnswer;
+}
+
+/** The dialog was closed while it was sending. */
+function sayAfterwards({ title }, error, isUnknown) {
+  if (isUnknown) notice(`${title}: whether it happened is unknown`, "The dialog was closed before the answer. Look at the order before you send it again.");
+  else notice(`${title}: ${error.message}`, error.detail ?? "");
 }
 
 // ---- fields: {name, element, value()}

@@ -1,8 +1,8 @@
 /** One order: what it is, what happened, what it owes, what can be done with it; as it is now, live, or as of an earlier version. */
 
-import { Problem, read } from "./api.js";
+import { heardOf, Problem, read } from "./api.js";
 import { actionBar } from "./actions.js";
-import { announce, h, own, show } from "./dom.js";
+import { announce, h, own, show, showAgain } from "./dom.js";
 import { money, time } from "./format.js";
 import { follow, liveMark } from "./live.js";
 import { contactPart, detailsPart, linesPart, notesPart, owesPart, parcelsPart, refundsPart } from "./order_parts.js";
@@ -62,6 +62,7 @@ class OrderScreen {
   add(event) {
     if (event.version <= (this.events.at(-1)?.version ?? 0)) return false;
     this.events.push(event);
+    heardOf(this.id, event);
     return true;
   }
 
@@ -111,19 +112,16 @@ class OrderScreen {
 
   render() {
     const order = this.past ?? this.order;
-    const focused = document.activeElement?.getAttribute("data-keep");
     const isNow = this.past === null;
     show(this.problems);
-    show(
-      this.above,
+    const above = [
       titleOf(order),
       isNow && attentionPart(this),
       isNow && order.frozen && frozenMessage(order.frozen),
       figures(order),
       isNow && actionBar(this),
-    );
-    show(
-      this.below,
+    ];
+    const below = [
       h("div", { class: "stack" }, linesPart(order), timelinePart(this.events, order), refundsPart(this.refunds, order)),
       h(
         "div",
@@ -134,12 +132,11 @@ class OrderScreen {
         isNow && this.notes && notesPart(this),
         detailsPart(order),
       ),
-    );
+    ];
+    showAgain([this.above, above], [this.below, below]);
     this.slider.element.hidden = false;
     this.slider.render();
     document.title = `${order.number} · Order Ledger`;
-    const lost = focused && document.activeElement === document.body;
-    if (lost) this.element.querySelector(`[data-keep="${focused}"]`)?.focus({ preventScroll: true });
   }
 }
 
@@ -165,7 +162,7 @@ function figures(order) {
     ["Total", h("span", { class: "money" }, money(order.total_minor, order.currency))],
     ["Captured", h("span", { class: "money" }, money(order.captured_minor, order.currency))],
     ["Refunded", h("span", { class: "money" }, money(order.refunded_minor, order.currency))],
-    ["Customer", h("a", { href: `#/orders?customer_id=${encodeURIComponent(order.customer_id)}` }, own(order.customer_id))],
+    ["Customer", h("a", { "data-keep": "customer", href: `#/orders?customer_id=${encodeURIComponent(order.customer_id)}` }, own(order.customer_id))],
     ["Placed", time(order.placed_at)],
   ];
   return h("dl", { class: "figures" }, rows.map(([name, value]) => h("div", null, h("dt", null, name), h("dd", null, value))));

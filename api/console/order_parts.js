@@ -45,7 +45,7 @@ export function linesPart(order) {
   const head = h("tr", null, heads.map((text, index) => h("th", { scope: "col", class: index ? "right" : "" }, text)));
   const foot = h("tbody", { class: "sums" }, sums.map(([name, minor]) => row(name, minor, "")), row("Total", order.total_minor, "total"));
   const caption = h("caption", { class: "hidden" }, "Articles of the order");
-  return part("Items", h("div", { class: "table-box", tabindex: "0" }, h("table", null, caption, h("thead", null, head), h("tbody", null, lines), foot)));
+  return part("Items", h("div", { class: "table-box", tabindex: "0", "data-keep": "items" }, h("table", null, caption, h("thead", null, head), h("tbody", null, lines), foot)));
 }
 
 /** Refunds as they are now; nothing if there are none. */

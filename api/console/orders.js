@@ -3,7 +3,7 @@
  * an e-mail address never is.
  */
 
-import { addressOf, ORDER_ID, read } from "./api.js";
+import { addressOf, forgetPosition, heardOf, ORDER_ID, read } from "./api.js";
 import { announce, empty, h, show } from "./dom.js";
 import { count } from "./format.js";
 import { follow, liveMark, repeat, whenAsked } from "./live.js";
@@ -13,6 +13,7 @@ import { capital, STATUSES } from "./words.js";
 
 const PAGE = 50;
 const SEARCHED_MS = 30_000; // a search by e-mail address is audited
+const LIST = "all orders"; // in the place of an order id: the list includes the last event that was heard
 const LEAST_MS = 1_000; // between two reads, however many events there are
 // What to find by: the parameter of `listOrders`. Alone: it excludes every filter.
 const FIND = { number: "Number", reference: "Reference", email: "E-mail address", customer_id: "Customer" };
@@ -84,8 +85,11 @@ function filters(wanted) {
     onchange: () => go({ ...cleared(wanted), attention: flag.checked ? "true" : "" }),
   });
   const dates = ["placed_from", "placed_to"].map((name) => {
-    const changed = (event) => go({ ...cleared(wanted), [name]: event.target.value ? boundary(event.target.value, name) : "" });
-    return h("input", { type: "date", "data-keep": name, value: localDay(wanted[name]), onchange: changed });
+    const changed = ({ target }) => {
+      if (target.validity.valid) go({ ...cleared(wanted), [name]: target.value ? boundary(target.value, name) : "" });
+    };
+    const limits = { min: "1970-01-01", max: "9999-12-30" }; // also of what is half typed: the year 0002
+    return h("input", { type: "date", ...limits, "data-keep": name, value: localDay(wanted[name]), onchange: changed });
   });
   return [
     h(
@@ -115,9 +119,9 @@ function boundary(day, name) {
 }
 
 function localDay(at) {
-  if (!at || Number.isNaN(Date.parse(at))) return "";
-  const date = new Date(at);
-  return new Date(date.getTime() - date.getTimezoneOffset() * 60_000).toISOString().slice(0, 10);
+  const date = new Date(at || NaN);
+  const local = new Date(date.getTime() - date.getTimezoneOffset() * 60_000);
+  return Number.isNaN(local.getTime()) ? "" : local.toISOString().slice(0, 10);
 }
 
 /**
@@ -156,17 +160,22 @@ class OrderList {
       if (now === "live") ask(); // for what happened before the stream was there
     };
     const query = { start: "end", customer: wanted.customer_id };
-    await follow("events", { query, signal, heard: ask, state, lost: () => this.startOver() });
+    const heard = (message) => {
+      heardOf(LIST, JSON.parse(message.data));
+      ask();
+    };
+    await follow("events", { query, signal, heard, state, lost: () => this.startOver() });
   }
 
   /** The log is another one, as after a restore: nothing that was read before need be true. The next read fills the list. */
   startOver() {
+    forgetPosition(LIST);
     this.cursor = undefined;
     this.clear();
   }
 
   async refresh(signal) {
-    const { body } = await read("orders", { query: { ...this.wanted, limit: PAGE }, signal });
+    const { body } = await read("orders", { query: { ...this.wanted, limit: PAGE }, signal, orderId: LIST });
     const first = this.cursor === undefined;
     const isGap = body.next_cursor && !body.data.some((order) => this.rows.has(order.order_id));
     if (isGap) this.clear();

@@ -21,7 +21,7 @@ export function attentionPart(screen) {
   const actions = screen.outlook.actions.filter((action) => action.operation === "resolveAttention");
   return screen.order.attention.map((flag) => {
     const action = actions.find((one) => one.obligation_key === flag.obligation_key && one.code === flag.code);
-    const resolve = action && h("button", { type: "button", class: "button", onclick: () => dialog(screen, flag) }, "Resolve…");
+    const resolve = action && resolveButton(screen, flag);
     return h(
       "div",
       { class: "message bad" },
@@ -33,16 +33,28 @@ export function attentionPart(screen) {
   });
 }
 
+function resolveButton(screen, flag) {
+  const name = `resolve ${flag.code} ${flag.obligation_key}`;
+  return h("button", { type: "button", class: "button", "data-keep": name, onclick: () => dialog(screen, flag) }, "Resolve…");
+}
+
+/** What `settled_elsewhere` counts as refunded if no amount is sent, in minor units; `resolve_attention` of the ledger decides it. */
+function countedWithoutAmount({ order, refunds }, flag) {
+  if (order.status !== "cancelled" && !flag.code.startsWith("refund_")) return 0;
+  const underWay = (refunds.data ?? []).filter((refund) => refund.state === "submitted");
+  return underWay.reduce((sum, refund) => sum + refund.amount_minor, refunds.owed_minor);
+}
+
 function dialog(screen, flag) {
   const { currency } = screen.order;
-  const owed = screen.refunds.owed_minor;
+  const owed = countedWithoutAmount(screen, flag);
   openAction(screen, {
     title: `Resolve: ${said(flag.code)}`,
     submit: "Resolve",
     fields: [
       choice("action", "What was done", { retry: "Nothing yet: try again", settled_elsewhere: "It was settled in another way" }),
       text("amount", `Amount that was refunded elsewhere, in ${currency}`, {
-        hint: `Only with “settled in another way”. Empty: everything still owed${owed ? ` (${typed(owed, currency)})` : ""}.`,
+        hint: `Only with “settled in another way”. Empty: ${owed ? `everything still to be refunded (${typed(owed, currency)})` : "no money"}.`,
         inputmode: "decimal",
       }),
       text("ticket", "Ticket", { hint: "Your own number for this. It stays in the log: no names.", maxlength: 64, pattern: "[A-Za-z0-9#_\\-]*" }),

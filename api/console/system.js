@@ -1,7 +1,7 @@
 /** The node that answers: health, partitions, commands, workers. From `/ready` and `/metrics`, which any role may read. */
 
 import { read } from "./api.js";
-import { h, show } from "./dom.js";
+import { h, show, showAgain } from "./dom.js";
 import { count, span } from "./format.js";
 import { liveMark, repeat } from "./live.js";
 import { by, samples, single } from "./metrics_text.js";
@@ -16,7 +16,7 @@ export function systemScreen(query, signal) {
   const content = h("div", { class: "stack" }, h("p", { class: "muted" }, "Reading…"));
   const refresh = async () => {
     const [ready, metrics] = await Promise.all([read("ready", { signal }), read("metrics", { accept: "text/plain", signal })]);
-    show(content, shown(ready.body, samples(metrics.body)));
+    showAgain([content, shown(ready.body, samples(metrics.body))]);
   };
   repeat(refresh, { every: LIVE_MS, signal, state: liveMark(mark), failed: (error) => show(content, failure(error)) });
   const head = h("div", { class: "screen-head" }, h("h1", null, "System"), h("div", { class: "end" }, mark));
@@ -85,7 +85,7 @@ function table(title, heads, rows) {
     h("h2", null, title),
     h(
       "div",
-      { class: "table-box", tabindex: "0" },
+      { class: "table-box", tabindex: "0", "data-keep": title },
       h("table", null, h("caption", { class: "hidden" }, title), h("thead", null, head), h("tbody", null, rows.map(cells))),
     ),
   );

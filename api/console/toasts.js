@@ -15,6 +15,13 @@ export function toast(text) {
   setTimeout(() => one.remove(), SHOWN_MS);
 }
 
+/** Say something that must not be missed: it stays until it is closed. */
+export function notice(strong, text) {
+  const close = h("button", { type: "button", class: "button plain small", onclick: () => one.remove() }, "Close");
+  const one = h("div", { class: "toast notice", role: "alert" }, h("strong", null, strong), h("span", null, own(text)), close);
+  document.querySelector(".toasts")?.append(one);
+}
+
 /** An error as a message that stays. `retry` is a function, or nothing. */
 export function failure(error, retry) {
   const { title, text, more } = wordsOf(error);

@@ -18,7 +18,7 @@ export class VersionSlider {
     this.range = h("input", { type: "range", min: 1, "aria-label": "Version", "data-keep": "version", oninput: moved });
     this.said = h("span", { class: "small" });
     this.changes = h("div", null);
-    this.back = h("button", { type: "button", class: "button", onclick: () => this.go(this.last()) }, "Back to now");
+    this.back = h("button", { type: "button", class: "button", onclick: () => this.leave() }, "Back to now");
     this.element = h(
       "section",
       { class: "card versions", "aria-label": "Versions" },
@@ -26,6 +26,12 @@ export class VersionSlider {
       this.said,
       this.changes,
     );
+  }
+
+  /** The button hides itself: the focus goes to the slider. */
+  leave() {
+    this.range.focus();
+    return this.go(this.last());
   }
 
   last() {
@@ -45,13 +51,15 @@ export class VersionSlider {
 
   /** Show a version. If the slider moved on meanwhile, the answer is not shown. */
   async go(version) {
-    this.at = version === this.last() ? null : version;
+    const at = version === this.last() ? null : version;
+    this.at = at;
+    if (at === null) this.screen.showPast(null); // before what changed is read
     try {
       const order = await this.versionOf(version);
       const before = version > 1 ? await this.versionOf(version - 1) : null;
-      if ((this.at ?? this.last()) !== version) return;
+      if (this.at !== at || (at === null && version !== this.last())) return;
       this.changed = { version, list: before ? differences(before, order) : null, currency: order.currency };
-      this.screen.showPast(this.at === null ? null : order);
+      this.screen.showPast(at === null ? null : order);
       announce(this.said.textContent);
     } catch (error) {
       if (!this.screen.signal.aborted) show(this.changes, failure(error, () => this.go(version)));
