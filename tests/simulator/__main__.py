@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
-from collections import Counter
 
 from tests.simulator.plans import plan_of
 from tests.simulator.planted import BUGS, planted
-from tests.simulator.running import failures, run_plan, shrunk
+from tests.simulator.running import failures, failures_of_processes, run_plan, shrunk
 
 
 def main() -> int:
@@ -18,6 +18,8 @@ def main() -> int:
     parser.add_argument("--shrink", action="store_true", help="leave out the steps that the failure does not need")
     parser.add_argument("--seeds", type=int, default=20_000, metavar="N", help="without a seed: run so many (%(default)s)")
     parser.add_argument("--first", type=int, default=0, metavar="SEED", help="and begin with this one")
+    cores = len(os.sched_getaffinity(0))
+    parser.add_argument("--jobs", type=int, default=cores, metavar="N", help="by so many processes (%(default)s); 1 with --bug")
     parser.add_argument("--bug", choices=sorted(BUGS), metavar="NAME", help=f"plant a bug: {', '.join(sorted(BUGS))}")
     options = parser.parse_args()
     if options.bug is not None:
@@ -27,7 +29,7 @@ def main() -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    return _replay(options.seed, options.shrink) if options.seed is not None else _campaign(options.first, options.seeds)
+    return _replay(options.seed, options.shrink) if options.seed is not None else _campaign(options)
 
 
 def _replay(seed: int, shrink: bool) -> int:
@@ -37,15 +39,17 @@ def _replay(seed: int, shrink: bool) -> int:
     return int(bool(problems))
 
 
-def _campaign(first: int, count: int) -> int:
-    began, failed = time.process_time(), 0
+def _campaign(options: argparse.Namespace) -> int:
+    began, failed, seeds = time.monotonic(), 0, range(options.first, options.first + options.seeds)
 
-    def progress(seed: int, _seen: Counter[str]) -> None:
-        done = seed - first + 1
-        if done % 1_000 == 0 or done == count:
-            print(f"{done} seeds, {failed} failed, {time.process_time() - began:.0f} s of CPU", file=sys.stderr, flush=True)
+    def progress(done: int) -> None:
+        if done % 1_000 == 0 or done == len(seeds):
+            print(f"{done} seeds, {failed} failed, {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
 
-    for failure in failures(range(first, first + count), progress):
+    # A planted bug is one of this process.
+    one = failures(seeds, lambda seed, _: progress(seed - seeds.start + 1))
+    several = failures_of_processes(seeds, options.jobs, lambda some, _: progress(some.stop - seeds.start))
+    for failure in one if options.bug is not None or options.jobs == 1 else several:
         failed += 1
         print(failure, flush=True)
     return int(bool(failed))

@@ -1,11 +1,13 @@
-"""Runs seeds, one after the other; replays one with its history; leaves out steps that a failure does not need."""
+"""Runs seeds, one after the other or by several processes; replays one; leaves out steps that a failure does not need."""
 
 from __future__ import annotations
 
 import gc
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from multiprocessing import get_context
 from typing import Any, NamedTuple
 
 import structlog
@@ -16,6 +18,7 @@ from tests.simulator.replacing import simulated
 from tests.simulator.simulation import Simulation
 
 COMMAND = "uv run python -m tests.simulator"
+CHUNK = 100  # seeds that a process runs before it reports
 
 
 class Failure(NamedTuple):
@@ -98,6 +101,22 @@ def failures(seeds: Iterable[int], progress: Callable[[int, Counter[str]], None]
             progress(seed, outcome.seen)
     finally:
         gc.set_threshold(*thresholds)
+
+
+def failures_of_processes(
+    seeds: range, jobs: int, progress: Callable[[range, Counter[str]], None] = lambda seeds, seen: None
+) -> Iterator[Failure]:
+    """The same, by `jobs` processes. `progress` receives some seeds together, and what happened in them."""
+    chunks = [seeds[first : first + CHUNK] for first in range(0, len(seeds), CHUNK)]
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        for chunk, (failed, seen) in zip(chunks, pool.map(_failures_of, chunks), strict=True):
+            yield from failed
+            progress(chunk, seen)
+
+
+def _failures_of(seeds: range) -> tuple[list[Failure], Counter[str]]:
+    seen: Counter[str] = Counter()
+    return list(failures(seeds, lambda seed, happened: seen.update(happened))), seen
 
 
 def shrunk(plan: Plan) -> Plan:

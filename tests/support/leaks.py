@@ -67,9 +67,10 @@ def threads() -> set[threading.Thread]:
 
 
 def ends_by_itself(pid: int) -> bool:
-    """Whether it is the broker's training, which runs in the background of its first start on a machine."""
+    """Whether it is the broker's training, in the background of a first start, or a process that multiprocessing ends itself."""
     try:
-        return "ledger.broker.aot_training" in psutil.Process(pid).cmdline()
+        command = " ".join(psutil.Process(pid).cmdline())
+        return "ledger.broker.aot_training" in command or "multiprocessing.resource_tracker" in command
     except psutil.Error:
         return True
 
