@@ -62,6 +62,7 @@ class _Resolver:
 class _ResolvingLog:
     def __init__(self, event_log: EventLog, topics: Topics) -> None:
         self._log, self._resolver = event_log, _Resolver(event_log, topics)
+        self.partition_for = event_log.partition_for  # asked several times for each request: not by `__getattr__`
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._log, name)
