@@ -28,3 +28,19 @@ def test_a_partition_that_no_broker_leads_is_unavailable_and_nothing_lasting() -
     """So a broker answers `list_offsets` while it has lost its session with the controller."""
     answer = KafkaException(KafkaError(KafkaError._NOENT, "Failed to query partition leaders: No leaders found"))
     assert isinstance(from_exception(answer, "reading offsets"), LogUnavailable)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        KafkaError.FENCED_LEADER_EPOCH,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.REPLICA_NOT_AVAILABLE,
+        KafkaError.NOT_CONTROLLER,
+    ],
+)
+def test_what_a_change_of_leaders_causes_passes(code: int) -> None:
+    """With the first of them, a `serve` ended that started while a broker of three came back."""
+    assert isinstance(from_exception(KafkaException(KafkaError(code)), "reading offsets"), LogUnavailable)
