@@ -51,6 +51,7 @@ SOME_CHECKS, SOME_ROWS = 20, 200  # in one turn, which takes about a millisecond
 CALL_S = 60.0  # ports have shorter time-outs of their own; this guards against one without
 # Webhooks can be lost, and a manual refund triggers no obligation: once a day, fetch what happened in the last three days.
 FIRST_SWEEP_S, SWEEP_EVERY_S, SWEEP_BACK_MS = 600.0, 86_400.0, 3 * 24 * HOUR_MS
+UNREAD_PAUSE_MS = 10_000
 LONGEST_SLEEP_S = 30.0  # a clock may be set meanwhile
 log = structlog.get_logger(__name__)
 
@@ -171,6 +172,8 @@ class Reconciler:
         self._stopping, self._wake = asyncio.Event(), asyncio.Event()
         self._bug: BaseException | None = None
         self._calls, self._slots = set(), {}  # drop those of an earlier loop
+        for one in (one for tries in self._tries.values() for one in tries.values()):
+            one.calling = False  # a call that was cancelled before it began could not say so
         self._schedule = Schedule(self._clock.monotonic_ms, self._clock.latest_ms)
         self._backlog, self._turns = Backlog(MAX_TASKS_PER_PORT), Backlog(1)
         self._clients = Clients(self._make_ports, self.done)
@@ -228,7 +231,8 @@ class Reconciler:
     def _asked(self, order_ids: Sequence[str]) -> None:
         """Restart the back-off of the failing obligations that a customer waits for."""
         for order_id in order_ids:
-            if (order := self._order(order_id)) is None:
+            _, order = self._read(order_id)
+            if order is None:
                 continue
             tries = self._tries.get(order_id, {})
             for key in tries.keys() & {o.key for o in self._owed(order) if o.kind in WAITED_FOR}:
@@ -248,7 +252,19 @@ class Reconciler:
                 return
 
     def _check(self, order_id: str) -> None:
-        self._check_order(order_id, self._order(order_id))
+        is_read, order = self._read(order_id)
+        if is_read:
+            self._check_order(order_id, order)
+
+    def _read(self, order_id: str) -> tuple[bool, Order | None]:
+        """Whether the order could be read, and it. A failure costs this order alone, which is checked again after a pause."""
+        try:
+            return True, self._order(order_id)
+        except Exception as exc:
+            self.done["order not read"] += 1
+            log.error("order could not be read", order_id=order_id, why=in_short(exc))
+            self._wake_if(self._schedule.after(order_id, self._clock.monotonic_ms() + UNREAD_PAUSE_MS))
+            return False, None
 
     def _check_order(self, order_id: str, order: Order | None) -> None:
         """Start the due obligations of one order, and schedule the others."""
@@ -306,7 +322,7 @@ class Reconciler:
         try:
             async with slots:
                 # Waiting took time: the order and its obligations may have changed, or the clock is known better.
-                order = self._order(order_id)
+                _, order = self._read(order_id)
                 current = next((o for o in self._owed(order) if o.key == obligation.key), None) if order else None
                 is_due = current is not None and not self._is_early(current, partition)
                 if order and current and is_due and len(self._places(current, partition)) <= len(places):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import structlog
 
@@ -43,7 +44,7 @@ class Reports:
                 log.warning("fact not reported", order_id=command.order_id, operation=command.operation, why=str(error))
             else:
                 self._clock.appended(acked.timestamp_ms, partition)
-            if not loop.is_closed():
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 loop.call_soon_threadsafe(settle, acked is not None)
 
         try:

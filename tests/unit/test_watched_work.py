@@ -11,7 +11,7 @@ import pytest
 
 from commands.reconciler.loop import Reconciler
 from ledger import supervision
-from ledger.errors import ConfigError
+from ledger.errors import ConfigError, StoreError
 from ledger.supervision import workers
 from tests.support.patience import PATIENCE_S, until
 from tests.support.sandboxed import running_sandbox
@@ -49,6 +49,42 @@ def test_a_reconciler_whose_loop_fails_restarts_and_meets_what_is_owed(monkeypat
         assert shop.reconciler.restarts == 3
         assert not shop.fatal
         assert all(stock.closed for stock in shop.stocks[:-1])
+
+
+def test_an_order_that_cannot_be_read_costs_no_other_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its neighbours were scheduled behind it, and a call that was cancelled before it began was never made again."""
+    monkeypatch.setattr("commands.reconciler.loop.UNREAD_PAUSE_MS", 50)
+    faults = [True]
+    read = Reconciler._order
+
+    def order(self: Reconciler, order_id: str) -> Any:
+        if order_id == "ord_2" and faults[0]:
+            raise StoreError("a page of the database is damaged")
+        return read(self, order_id)
+
+    monkeypatch.setattr(Reconciler, "_order", order)
+    orders = [f"ord_{n}" for n in range(1, 5)]
+    with Shop(orders, lambda order_id: RESERVED) as shop:
+        shop.until(lambda: {c.order_id for c in shop.sent() if c.record_stock} == set(orders) - {"ord_2"})
+        shop.until(lambda: shop.reconciler.done["order not read"] > 1, step_ms=100)
+        assert shop.reconciler.restarts == 0
+        faults[0] = False
+        shop.until(lambda: {c.order_id for c in shop.sent() if c.record_stock} == set(orders), step_ms=100)
+
+
+def test_calls_that_a_restart_cancelled_before_they_began_are_made_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    check, left = Reconciler._check, [2]
+
+    def fails_after_the_first(self: Reconciler, order_id: str) -> None:
+        check(self, order_id)
+        if left[0]:
+            left[0] -= 1
+            raise RuntimeError("a fault of the product")  # the call of this order has not begun
+
+    monkeypatch.setattr(Reconciler, "_check", fails_after_the_first)
+    with Shop(["ord_1", "ord_2", "ord_3"], lambda order_id: RESERVED) as shop:
+        shop.until(lambda: {c.order_id for c in shop.sent() if c.record_stock} == {"ord_1", "ord_2", "ord_3"})
+        assert shop.reconciler.restarts == 2
 
 
 def test_a_reconciler_that_gets_partitions_while_it_restarts_knows_them(monkeypatch: pytest.MonkeyPatch) -> None:
