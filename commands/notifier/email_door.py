@@ -10,8 +10,11 @@ from __future__ import annotations
 import os
 import re
 import smtplib
+import socket
 import ssl
+import threading
 from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import EmailPolicy
@@ -26,7 +29,8 @@ from commands.notifier.notices import EMAIL
 from ledger.errors import ConfigError
 from ledger.files import private_folder
 
-TIMEOUT_S = 15.0
+TIMEOUT_S = 15.0  # of connecting to one address, and of one line of an answer
+CALL_S = 60.0  # of a mail
 MAX_LINE = 76
 LONGEST_LINE = 998  # RFC 5322
 # Addresses that are valid without parsing; any other is parsed.
@@ -57,7 +61,7 @@ class SmtpDoor:
     def send(self, message: OutMessage) -> None:
         mail = as_mail(message, self._sender)
         try:
-            with self._connect() as server:
+            with self._connected() as server:
                 server.send_message(mail, to_addrs=[_recipient(message)])  # the library would remove quotes
         except smtplib.SMTPRecipientsRefused as exc:
             code = max((code for code, _ in exc.recipients.values()), default=500)
@@ -67,7 +71,7 @@ class SmtpDoor:
             again = exc.smtp_code < 500 or isinstance(exc, smtplib.SMTPAuthenticationError | smtplib.SMTPConnectError)
             raise NotSent(f"the server answered {exc.smtp_code}", again) from None
         except (OSError, smtplib.SMTPException) as exc:
-            raise NotSent(f"mail server unreachable: {type(exc).__name__}", again=True) from None
+            raise NotSent(f"mail server unreachable: {type(exc).__name__}", again=True, is_reached=False) from None
 
     def kept(self) -> Collection[str]:
         return ()
@@ -75,22 +79,38 @@ class SmtpDoor:
     def forget(self, order_ids: Collection[str]) -> None:
         """Does nothing: this door keeps no messages."""
 
-    def _connect(self) -> smtplib.SMTP:
+    @contextmanager
+    def _connected(self) -> Iterator[smtplib.SMTP]:
+        """A server for one mail, for `CALL_S` at most: the time-outs of the library are of one line of an answer."""
         if self._scheme == "smtps":
-            server: smtplib.SMTP = smtplib.SMTP_SSL(
-                self._host, self._port, timeout=TIMEOUT_S, context=ssl.create_default_context()
-            )
+            server: smtplib.SMTP = smtplib.SMTP_SSL(timeout=TIMEOUT_S, context=ssl.create_default_context())
         else:
-            server = smtplib.SMTP(self._host, self._port, timeout=TIMEOUT_S)
+            server = smtplib.SMTP(timeout=TIMEOUT_S)
+        server._host = self._host  # type: ignore[attr-defined]  # noqa: SLF001  for TLS; the library sets it only if it connects
+        too_long = threading.Timer(CALL_S, _cut, [server])
+        too_long.daemon = True
+        too_long.start()
         try:
+            code, _ = server.connect(self._host, self._port)
+            if code != 220:
+                raise smtplib.SMTPConnectError(code, "no greeting")
             if self._scheme == "smtp+starttls":
                 server.starttls(context=ssl.create_default_context())
             if self._user:
                 server.login(self._user, self._password)
-        except BaseException:
+            yield server
+            with suppress(OSError, smtplib.SMTPException):  # the mail is accepted, whatever the server says now
+                server.quit()
+        finally:
+            too_long.cancel()
             server.close()
-            raise
-        return server
+
+
+def _cut(server: smtplib.SMTP) -> None:
+    """End the connection, which another thread uses: there, the next read or write fails."""
+    if (connection := server.sock) is not None:
+        with suppress(OSError):  # it has ended
+            socket.socket.shutdown(connection, socket.SHUT_RDWR)  # that of TLS would take its state away from the other thread
 
 
 class EmlDoor:

@@ -45,11 +45,12 @@ from ledger.supervision import WorkerThread
 from ledger.topics import Topics
 
 MAX_AGE_MS = DAY_MS
-SENT, GIVEN_UP = "sent", "given_up"
+SENT, GIVEN_UP, TOO_OLD = "sent", "given_up", "too_old"
 TRY_FOR_S = 15 * 60.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
 MAX_PARKED = 1_000
 POLL_S = 0.2
+TURN_S = 1.0  # of sending, before it looks after everything else
 WRITE_EVERY_S = 0.25  # after a kill, messages sent since then are sent again
 CHUNK = 200
 
@@ -101,6 +102,8 @@ class Notifier:
         self._log_id = b""
         self._written: dict[TopicPartition, int] = {}
         self._parked: deque[Parked] = deque()
+        self._arrived: deque[Record] = deque()  # not announced yet
+        self._silent: dict[str, tuple[int, float]] = {}  # channel -> attempts without any answer, and until when to make no other
         self._thread = WorkerThread("notifier", self._run, on_fatal, again=True, stopping=self._stopping)
         self._lost_place = False
         self.fates: Counter[tuple[str, str]] = Counter()  # messages by channel and what became of them: `SENT`, `GIVEN_UP`
@@ -175,19 +178,20 @@ class Notifier:
             while not self._stopping.is_set():
                 if self._changed.is_set():
                     self._assign()
-                records: list[Record] = []
                 if not self._positions:
                     self._changed.wait(POLL_S)
-                elif len(self._parked) < MAX_PARKED:
-                    records = self._reader.poll(CHUNK, POLL_S)
-                else:
+                elif len(self._parked) >= MAX_PARKED:
                     self._stopping.wait(POLL_S)
+                elif not self._arrived:
+                    self._arrived.extend(self._reader.poll(CHUNK, POLL_S))
                 as_the_log = self._contacts.fold_arrived()
-                if records and not as_the_log:
+                if self._arrived and not as_the_log:
                     self._contacts.fold_to_end()
-                self._take(records)
-                if as_the_log or records:
-                    self._try_parked()
+                    as_the_log = True
+                until = time.monotonic() + TURN_S
+                self._take(until)
+                if as_the_log:
+                    self._try_parked(until)
                 self._contacts.purge()
                 if (now := time.monotonic()) >= write_at:
                     self._write_positions(again := now > note_again_at)
@@ -205,6 +209,7 @@ class Notifier:
             del self._positions[tp]
             self._written.pop(tp, None)
         self._parked = deque(p for p in self._parked if p.tp in wanted)
+        self._arrived.clear()  # they are read again
         if fresh := sorted(wanted - self._positions.keys()):
             self._resume(fresh)
         self._reader.assign(self._positions)
@@ -236,11 +241,14 @@ class Notifier:
         self._lost_place = False
         self._positions.clear()
         self._parked.clear()
+        self._arrived.clear()
 
     # ---- events
 
-    def _take(self, records: Sequence[Record]) -> None:
-        for record in records:
+    def _take(self, until: float) -> None:
+        """Announce what has arrived, until a time of `time.monotonic`: contacts and partitions must be looked after meanwhile."""
+        while self._arrived and len(self._parked) < MAX_PARKED:
+            record = self._arrived.popleft()
             tp = TopicPartition(record.topic, record.partition)
             if tp not in self._positions:
                 continue
@@ -257,12 +265,15 @@ class Notifier:
                 except Exception as exc:
                     self._give_up(event.order_id, event.version, "any", exc)
             self._positions[tp], self._links[tp] = record.offset + 1, link_of(record.value or b"")
-            if self._stopping.is_set():
+            if self._stopping.is_set() or time.monotonic() >= until:
                 return
 
     def _notify(self, tp: TopicPartition, offset: int, event: OrderEvent, trace: bytes | None) -> None:
         notice = notice_of(event)
-        if notice is None or event.occurred_at < self._clock.earliest_ms(tp.partition) - MAX_AGE_MS:
+        if notice is None:
+            return
+        if event.occurred_at < self._clock.earliest_ms(tp.partition) - MAX_AGE_MS:
+            self.fates["any", TOO_OLD] += 1
             return
         order = self._order(tp.partition, event)
         if order is None or completes_nothing(event, order):
@@ -275,7 +286,7 @@ class Notifier:
         for message in self._composer.messages_of(event, order, notice, contact, frozenset(self._doors)):
             waiting = any(p.order_id == event.order_id and p.message.channel == message.channel for p in self._parked)
             parked = Parked(tp, offset, event.prev_hash, event.order_id, event.version, key, message, now, now, trace)
-            if waiting or not self._send(parked):
+            if waiting or self._is_silent(parked) or not self._send(parked):
                 self._parked.append(parked)
 
     def _order(self, partition: int, event: OrderEvent) -> Order | None:
@@ -302,20 +313,31 @@ class Notifier:
             about = {"order_id": parked.order_id, "version": parked.version, "channel": parked.message.channel, "why": str(exc)}
             if exc.again and time.monotonic() - parked.since < TRY_FOR_S:
                 parked.next_at = time.monotonic() + min(FIRST_PAUSE_S * 2 ** (parked.tries - 1), LONGEST_PAUSE_S)
+                if not exc.is_reached:
+                    self._silence(parked.message.channel)
                 log.warning("message not sent yet", tries=parked.tries, **about)
                 return False
             self.fates[parked.message.channel, GIVEN_UP] += 1
             log.error("message given up", tries=parked.tries, **about)
             return True
         self.fates[parked.message.channel, SENT] += 1
+        self._silent.pop(parked.message.channel, None)
         return True
+
+    def _silence(self, channel: str) -> None:
+        tries, _ = self._silent.get(channel, (0, 0.0))
+        self._silent[channel] = tries + 1, time.monotonic() + min(FIRST_PAUSE_S * 2**tries, LONGEST_PAUSE_S)
+
+    def _is_silent(self, parked: Parked) -> bool:
+        """Whether nobody answered on this channel a moment ago: then one message after the other would wait for an answer."""
+        return time.monotonic() < self._silent.get(parked.message.channel, (0, 0.0))[1]
 
     def _give_up(self, order_id: str, version: int, channel: str, exc: Exception) -> None:
         """Drop the message after an unexpected error. The error text is not logged: it may contain an address."""
         self.fates[channel, GIVEN_UP] += 1
         log.error("message given up", order_id=order_id, version=version, channel=channel, why=in_short(exc))
 
-    def _try_parked(self) -> None:
+    def _try_parked(self, until: float) -> None:
         left: deque[Parked] = deque()
         waiting: set[tuple[str, str]] = set()
         for parked in self._parked:
@@ -323,7 +345,13 @@ class Notifier:
             if self._contacts.is_gone(parked.contact_key):
                 log.info("message dropped, its contact is erased", order_id=parked.order_id, version=parked.version)
                 continue
-            if place in waiting or time.monotonic() < parked.next_at or self._stopping.is_set() or not self._send(parked):
+            now = time.monotonic()
+            if self._is_silent(parked) and now - parked.since >= TRY_FOR_S:
+                nobody = TimeoutError("nobody answers on this channel")
+                self._give_up(parked.order_id, parked.version, parked.message.channel, nobody)
+                continue
+            later = place in waiting or now < parked.next_at or now > until or self._is_silent(parked)
+            if later or self._stopping.is_set() or not self._send(parked):
                 left.append(parked)
                 waiting.add(place)
         self._parked = left

@@ -16,13 +16,16 @@ FAILED_TEMPLATES = "failures of the shop's templates"  # among the counts of the
 
 
 class NotSent(LedgerError):
-    """The message was not accepted. `again`: a later attempt may succeed. The error does not name the recipient."""
+    """The message was not accepted. The error does not name the recipient.
+
+    `again`: a later attempt may succeed. `is_reached`: somebody answered; if not, other messages of the channel wait, too.
+    """
 
     code = "not_sent"
 
-    def __init__(self, why: str, again: bool) -> None:
+    def __init__(self, why: str, again: bool, is_reached: bool = True) -> None:
         super().__init__(why)
-        self.again = again
+        self.again, self.is_reached = again, is_reached
 
 
 class OutMessage(Struct, frozen=True):

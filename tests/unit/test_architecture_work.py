@@ -22,6 +22,7 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("api/cli/demo/plain_consumer.py", "Thread"): "imports nothing of the product; its last call reports whatever ended it",
     ("ledger/broker/aot_training.py", "Thread"): "whatever ends it ends the process, whose work is only a cache",
     ("projections/fail_stop.py", "Thread"): "the last second of a process that ends: log lines are flushed beside it",
+    ("commands/notifier/email_door.py", "Timer"): "cuts a connection; the caller's thread sees it, or has the answer already",
     ("projections/fail_stop.py", "Timer"): "ends the process even if something hangs",
     ("ledger/broker/fetching.py", "Thread"): "the caller waits for them and raises what one raises, unless the program is to end",
     ("ledger/broker/jars.py", "ThreadPoolExecutor"): "the caller waits for its futures, and raises what they raise",
