@@ -94,6 +94,7 @@ class Companions:
             allow_private=settings.webhooks_allow_private,
             on_tried=self.delivery_log.note,
             clock_ms=self.clock.machine_ms,
+            monotonic_ms=self.clock.monotonic_ms,
         )
         self.webhooks = Webhooks(shared, on_fatal)
         return [self.webhooks]

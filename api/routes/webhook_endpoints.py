@@ -27,7 +27,7 @@ from api.cursors import read_place
 from api.edge import json_response
 from api.problems import FieldError, Problem
 from api.representations import to_json
-from commands.webhooks.addresses import address_in, is_public
+from commands.webhooks.addresses import address_in, is_odd_number, is_public
 from commands.webhooks.endpoints import (
     GONE,
     MAX_ENDPOINTS,
@@ -212,8 +212,9 @@ def refuse_url(url: str, plain_allowed: bool, private_allowed: bool) -> None:
         raise Problem("invalid-field", text, errors=[FieldError("/url", "not-a-webhook-url")])
     address = address_in(match["host"])
     is_bracketed = match["host"].startswith("[")
-    if not 0 < int(match["port"] or 1) < 65_536 or (is_bracketed and (address is None or address.version != 6)):
-        text = "url must have a valid port and, in brackets, an IPv6 address."
+    is_invalid = is_odd_number(match["host"]) or (is_bracketed and (address is None or address.version != 6))
+    if is_invalid or not 0 < int(match["port"] or 1) < 65_536:
+        text = "url must have a valid port and a name, an IPv4 address of four parts or, in brackets, an IPv6 address."
         raise Problem("invalid-field", text, errors=[FieldError("/url", "not-a-webhook-url")])
     if not private_allowed and (is_loopback(match["host"]) or (address is not None and not is_public(address))):
         raise Problem("invalid-field", "url has an address that is not public.", errors=[FieldError("/url", "private-address")])

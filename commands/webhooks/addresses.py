@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from typing import TypeAlias
 
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
+_NUMBER_AT_END = re.compile(r"(?:^|\.)(?:[0-9]+|0[xX][0-9a-fA-F]*)\.?$")
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")  # RFC 6052: the last 32 bits are an IPv4 address
 # Global to `ipaddress`, and yet of whoever runs the network: protocol assignments, among them the metadata of Oracle's cloud, and
 # the host of each virtual machine of Azure.
@@ -19,6 +21,14 @@ def address_in(host: str) -> Address | None:
         return ipaddress.ip_address(host.strip("[]").partition("%")[0])
     except ValueError:
         return None
+
+
+def is_odd_number(host: str) -> bool:
+    """Whether `host` is a number that some resolvers take for an IPv4 address, such as `127.1` or `0x7f000001`.
+
+    It is what "ends in a number" (https://url.spec.whatwg.org/#ends-in-a-number-checker), except addresses of four parts.
+    """
+    return address_in(host) is None and _NUMBER_AT_END.search(host) is not None
 
 
 def is_public(address: Address) -> bool:

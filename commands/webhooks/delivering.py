@@ -25,7 +25,7 @@ from commands.webhooks.queues import Delivery, Place, Queues, note_of, place_of
 from commands.webhooks.signing import digest_of, headers, secret_of
 from commands.webhooks.tries import Tried
 from ledger import tracing
-from ledger.clock import now_ms
+from ledger.clock import monotonic_ms, now_ms
 from ledger.errors import ConfigError, DecodeError, Hole
 from ledger.events import OrderEvent
 from ledger.faults import in_short
@@ -57,6 +57,7 @@ class WithEndpoints(Struct, frozen=True):
     allow_private: bool
     on_tried: Callable[[str, Tried], None]
     clock_ms: Callable[[], int] = now_ms
+    monotonic_ms: Callable[[], int] = monotonic_ms
 
 
 def group_of(shared: WithEndpoints, name: str) -> str:
@@ -237,7 +238,7 @@ class EndpointLoop:
     def _dispatch(self) -> None:
         if self._stopping.is_set() or self.is_gone or self._is_ending:
             return
-        for delivery in self._queues.due(self._shared.clock_ms(), MAX_CONNECTIONS - len(self._tasks)):
+        for delivery in self._queues.due(self._shared.monotonic_ms(), MAX_CONNECTIONS - len(self._tasks)):
             task = asyncio.create_task(self._deliver(delivery))
             self._tasks.add(task)
             task.add_done_callback(self._finished)
@@ -273,7 +274,7 @@ class EndpointLoop:
             self._queues.done(delivery)
             self.health = replace(self.health, delivered=self.health.delivered + 1, succeeded_at=now, failing_since=0, error="")
         else:
-            abandoned = self._queues.failed(delivery, now, int(attempt.pause_s * 1000))
+            abandoned = self._queues.failed(delivery, now, self._shared.monotonic_ms(), int(attempt.pause_s * 1000))
             self.is_gone = self.is_gone or attempt.result == "gone"
             self.health = replace(
                 self.health,

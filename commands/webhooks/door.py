@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
-from commands.webhooks.addresses import address_in, is_public
+from commands.webhooks.addresses import address_in, is_odd_number, is_public
 from ledger.errors import ConfigError
 from ledger.http_client import HttpClient, NoAnswer, retry_after_s
 
@@ -67,7 +67,7 @@ class WebhookDoor:
 
     async def post(self, body: bytes, headers: Mapping[str, str], now_s: float) -> Attempt:
         """Deliver `body`. Raises nothing that the other side could cause."""
-        if self._client is None:
+        if self._client is None or is_odd_number(self._host):
             return Attempt("no_answer", detail="the URL cannot be used")
         literal = address_in(self._host)
         if literal is not None and not self._allow_private and not is_public(literal):

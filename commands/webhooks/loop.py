@@ -16,6 +16,7 @@ import structlog
 
 from commands.webhooks.delivering import EndpointLoop, WithEndpoints, group_of
 from commands.webhooks.endpoints import FAILING, GONE, EndpointsView, Health, Off, encode, health_key, is_hopeless, off_key
+from ledger.errors import LogError
 from ledger.log import NOTE_AGAIN_S, TopicPartition
 from ledger.order import Order
 from ledger.supervision import WorkerThread
@@ -145,10 +146,16 @@ class Webhooks:
         for name in self._view.endpoints if own else ():
             if name in self._loops:
                 continue
-            with closing(self._shared.log.bookmark(group_of(self._shared, name))) as bookmark:
-                known, notes = bookmark.read(own), bookmark.notes(own)
-                if kept := {tp: at for tp, at in known.items() if at is not None}:
-                    bookmark.write(kept, {tp: notes[tp] for tp in kept})
+            try:
+                self._keep_position(name, own)
+            except LogError as exc:  # the others are delivered to; it is written in an hour
+                log.warning("position of a disabled webhook endpoint not kept", endpoint=name, why=str(exc))
+
+    def _keep_position(self, name: str, own: Sequence[TopicPartition]) -> None:
+        with closing(self._shared.log.bookmark(group_of(self._shared, name))) as bookmark:
+            known, notes = bookmark.read(own), bookmark.notes(own)
+            if kept := {tp: at for tp, at in known.items() if at is not None}:
+                bookmark.write(kept, {tp: notes[tp] for tp in kept})
 
     def _publish(self, writer: Control) -> None:
         """Write what changed since the last time: health, and endpoints that are disabled from now on."""

@@ -1,4 +1,6 @@
-"""What one endpoint is still owed, and which position is safe to store. Pure: times are arguments, in ms since the epoch.
+"""What one endpoint is still owed, and which position is safe to store. Pure: times are arguments, in ms.
+
+Pauses are those of the monotonic clock; only since when a delivery fails is stored, and in ms since the epoch.
 
 Events of one order are delivered one after the other, in their order; one that failed lets only its order wait. A stored place
 is a position, and the events before it that are late, each the first of its order: those that failed and wait, and those that
@@ -21,6 +23,7 @@ from ledger.events import OrderEvent
 SECOND, MINUTE, HOUR = 1_000, 60_000, 3_600_000
 # After each failure: the schedule of Standard Webhooks, three days in all.
 PAUSES_MS = (5 * SECOND, 5 * MINUTE, 30 * MINUTE, 2 * HOUR, 5 * HOUR, 10 * HOUR, 14 * HOUR, 20 * HOUR, 24 * HOUR)
+FULL_PAUSE_MS = 5 * MINUTE  # the longest while nothing more is read
 MAX_QUEUED = 500  # events in memory
 MAX_PARKED = 100  # orders of one partition that wait for a retry: as many as fit into the note beside the position
 
@@ -36,6 +39,8 @@ class Delivery(Struct):
     value: bytes = b""
     failed_since: int = 0
     tries: int = 0
+    tried_at: int = 0  # of the monotonic clock, as the next ones
+    not_before: int = 0  # what the receiver asked for
     next_at: int = 0
     trace: bytes | None = None
 
@@ -137,10 +142,14 @@ class Queues:
         """Whether more events should be read."""
         return self.queued < MAX_QUEUED and all(len(parked) < MAX_PARKED for parked in self._parked().values())
 
-    def due(self, now: int, most: int) -> list[Delivery]:
-        """At most `most` events that should be delivered now; the caller ends each with `done` or `failed`."""
+    def due(self, monotonic: int, most: int) -> list[Delivery]:
+        """At most `most` events that should be delivered now; the caller ends each with `done` or `failed`.
+
+        While nothing more is read, long pauses are cut short: otherwise nobody notices that the receiver is well again.
+        """
+        is_full = not self.has_room()
         free = (queue[0] for order_id, queue in self._orders.items() if order_id not in self._busy)
-        heads = list(islice((head for head in free if head.next_at <= now), max(0, most)))
+        heads = list(islice((head for head in free if _next_at(head, is_full) <= monotonic), max(0, most)))
         self._busy.update(head.order_id for head in heads)  # all of them or, after an exception, none
         return heads
 
@@ -158,16 +167,20 @@ class Queues:
         elif delivery.tries:
             self._late.add(delivery.order_id)  # else the next one would lower the position that is stored
 
-    def failed(self, delivery: Delivery, now: int, at_least: int = 0) -> bool:
-        """It was not delivered: try again after a pause, of at least `at_least` ms. Returns whether it is given up instead."""
+    def failed(self, delivery: Delivery, now: int, monotonic: int, at_least: int = 0) -> bool:
+        """It was not delivered: try again after a pause, of at least `at_least` ms. Returns whether it is given up instead.
+
+        `now` is in ms since the epoch. If that clock was set back, the delivery has failed since now.
+        """
         delivery.tries += 1
-        delivery.failed_since = delivery.failed_since or now
+        delivery.failed_since = min(delivery.failed_since or now, now)
         if now - delivery.failed_since >= GIVE_UP_MS:
             self.done(delivery)
             return True
         pause = PAUSES_MS[min(delivery.tries, len(PAUSES_MS)) - 1]
-        last = delivery.failed_since + GIVE_UP_MS  # the last try is at the end of the time
-        delivery.next_at = max(now + SECOND, min(now + max(pause, at_least), last))
+        left = delivery.failed_since + GIVE_UP_MS - now  # the last try is at the end of the time
+        delivery.tried_at, delivery.not_before = monotonic, monotonic + min(at_least, left)
+        delivery.next_at = monotonic + max(SECOND, min(max(pause, at_least), left))
         queue = self._orders.get(delivery.order_id)
         if queue is not None and queue[0] is delivery:
             self._busy.discard(delivery.order_id)
@@ -202,3 +215,9 @@ class Queues:
             entries = [(one.offset, one.failed_since, one.tries) for one in waits[:MAX_PARKED]]
             safe[partition] = at, Place(part.place.log_id, link, part.place.started_at, entries)
         return safe
+
+
+def _next_at(head: Delivery, is_full: bool) -> int:
+    if not is_full or not head.tries:
+        return head.next_at
+    return min(head.next_at, max(head.tried_at + FULL_PAUSE_MS, head.not_before))

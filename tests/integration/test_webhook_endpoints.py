@@ -92,6 +92,9 @@ def test_production_delivers_to_public_addresses_and_by_https_alone() -> None:
         ):
             answer = admin.put("/webhook-endpoints/inside", json={"url": url})
             assert answer.json()["errors"][0]["code"] == "private-address", url
+        for host in ("2130706433", "127.1", "0x7f000001", "a.example.0x7f", "0", "127.0.0.1."):
+            answer = admin.put("/webhook-endpoints/odd", json={"url": f"https://{host}/"})
+            assert answer.json()["errors"][0]["code"] == "not-a-webhook-url", host
         answer = admin.put("/webhook-endpoints/plain", json={"url": "http://a.example/"})
         assert answer.json()["errors"][0]["code"] == "not-a-webhook-url"
         assert (

@@ -17,7 +17,7 @@ from commands.webhooks.endpoints import Endpoint
 from commands.webhooks.queues import Queues
 from commands.webhooks.signing import digest_of, secret_of
 from commands.webhooks.tries import Tried
-from ledger.clock import now_ms
+from ledger.clock import monotonic_ms
 from ledger.errors import LogUnavailable
 from ledger.log import Bookmark
 from tests.support.changed_logs import send
@@ -38,7 +38,7 @@ def ledger() -> Ledger:
     return ledger
 
 
-def loop_of(ledger: Ledger, url: str, clock_ms: Callable[[], int] = now_ms) -> tuple[EndpointLoop, list[Tried]]:
+def loop_of(ledger: Ledger, url: str, clock_ms: Callable[[], int] = monotonic_ms) -> tuple[EndpointLoop, list[Tried]]:
     """The loop of an endpoint for three of the four partitions, and its tries."""
     tries: list[Tried] = []
     shared = WithEndpoints(
@@ -50,7 +50,7 @@ def loop_of(ledger: Ledger, url: str, clock_ms: Callable[[], int] = now_ms) -> t
         compose=webhook_body,
         allow_private=True,
         on_tried=lambda name, tried: tries.append(tried),
-        clock_ms=clock_ms,
+        monotonic_ms=clock_ms,
     )
     digest = digest_of(secret_of(HASH_KEY, "shop", "s1"))
     endpoint = Endpoint(url=url, created_at=1, enabled_at=1, salt="s1", digest=digest, start={}, started_at=1)
@@ -122,7 +122,7 @@ def test_a_fault_after_a_delivery_restarts_the_loop_and_nothing_is_missed(ledger
         if not fine.is_set() and asyncio.current_task() is None:  # a delivery has ended, and the next ones should begin
             fine.set()
             raise RuntimeError("no time")
-        return now_ms()
+        return monotonic_ms()
 
     receiver = Receiver()
     one, _ = loop_of(ledger, receiver.url, clock_ms)

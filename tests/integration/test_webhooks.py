@@ -16,6 +16,7 @@ from commands.webhooks.delivering import group_of
 from commands.webhooks.endpoints import DISABLE_MS, GIVE_UP_MS
 from commands.webhooks.loop import Webhooks
 from ledger.durations import DAY_MS, MINUTE_MS
+from ledger.errors import LogError
 from ledger.kafka.log import KafkaLog
 from ledger.log import Bookmark, EventLog, TopicPartition
 from ledger.memory.log import MemoryLog
@@ -265,6 +266,27 @@ def test_the_position_of_a_disabled_endpoint_is_written_again_before_the_log_for
     desk.put(url=receiver.url, enabled=True)
     desk.place()
     until(lambda: len(receiver.ids()) == 2)
+
+
+def test_a_disabled_endpoint_whose_position_cannot_be_kept_costs_no_other_one(
+    ledger: RunningLedger, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk, broken = Desk(ledger, receiver.url), Desk(ledger, receiver.url, enabled=False)
+    webhooks, name = webhooks_of(ledger), broken.path.rpartition("/")[2]
+    until(lambda: name not in webhooks._loops)
+    group, make, refused = group_of(webhooks._shared, name), ledger.log.bookmark, list[str]()
+
+    def bookmark(name: str) -> Bookmark:
+        if name == group:
+            refused.append(name)
+            raise LogError("not authorised")
+        return make(name)
+
+    monkeypatch.setattr(ledger.log, "bookmark", bookmark)
+    webhooks._keep_positions()
+    assert refused == [group]
+    desk.place()
+    until(receiver.ids)
 
 
 def positions(ledger: RunningLedger, group: str) -> dict[TopicPartition, int | None]:

@@ -8,7 +8,18 @@ from collections import defaultdict
 import pytest
 
 from commands.webhooks.endpoints import GIVE_UP_MS
-from commands.webhooks.queues import MAX_PARKED, MAX_QUEUED, PAUSES_MS, SECOND, Delivery, Place, Queues, note_of, place_of
+from commands.webhooks.queues import (
+    FULL_PAUSE_MS,
+    MAX_PARKED,
+    MAX_QUEUED,
+    PAUSES_MS,
+    SECOND,
+    Delivery,
+    Place,
+    Queues,
+    note_of,
+    place_of,
+)
 
 LINK = b"l" * 32
 
@@ -64,7 +75,7 @@ def test_a_failure_lets_its_order_wait_and_no_other() -> None:
     queues = begun()
     take(queues, (0, "a"), (1, "b"))
     a, b = list(queues.due(1000, 99))
-    assert not queues.failed(a, 1000)
+    assert not queues.failed(a, 1000, 1000)
     queues.done(b)
     take(queues, (2, "a"), (3, "b"))
     assert due(queues, 1000 + PAUSES_MS[0] - 1) == [3]
@@ -77,7 +88,7 @@ def test_the_pauses_are_those_of_the_schedule_and_after_three_days_the_event_is_
     while True:
         (one,) = queues.due(now, 99)
         times.append(now)
-        if queues.failed(one, now + 1):
+        if queues.failed(one, now + 1, now + 1):
             break
         now = one.next_at
     assert times[1] == 1 + PAUSES_MS[0]
@@ -90,11 +101,38 @@ def test_a_receiver_can_ask_for_a_longer_pause_but_not_for_a_shorter_one() -> No
     queues = begun()
     take(queues, (0, "a"))
     (one,) = queues.due(0, 9)
-    queues.failed(one, 10, at_least=60_000)
+    queues.failed(one, 10, 10, at_least=60_000)
     assert one.next_at == 60_010
     (one,) = queues.due(60_010, 9)
-    queues.failed(one, 60_010, at_least=1)
+    queues.failed(one, 60_010, 60_010, at_least=1)
     assert one.next_at == 60_010 + PAUSES_MS[1]
+
+
+def test_a_clock_that_is_set_makes_no_pause_longer_or_shorter() -> None:
+    queues, day = begun(), 24 * 3_600 * SECOND
+    take(queues, (0, "a"))
+    (one,) = queues.due(0, 9)
+    queues.failed(one, 10 * day, 0)
+    assert due(queues, PAUSES_MS[0] - 1) == []
+    (one,) = queues.due(PAUSES_MS[0], 9)
+    queues.failed(one, 3 * day, PAUSES_MS[0])
+    assert (one.failed_since, one.next_at) == (3 * day, PAUSES_MS[0] + PAUSES_MS[1])
+
+
+def test_while_nothing_more_is_read_the_receiver_is_tried_every_five_minutes() -> None:
+    queues, now = begun(), 0
+    take(queues, *((n, f"o{n}") for n in range(MAX_PARKED)))
+    for _ in range(4):
+        for one in list(queues.due(now, 999)):
+            queues.failed(one, now, now)
+        now += PAUSES_MS[3]
+    last = now - PAUSES_MS[3]
+    assert not queues.has_room()
+    assert due(queues, last + FULL_PAUSE_MS - 1) == []
+    (first, *others) = queues.due(last + FULL_PAUSE_MS, 999)
+    assert len(others) == MAX_PARKED - 1
+    queues.done(first)
+    assert queues.has_room()
 
 
 def test_the_stored_position_is_behind_what_was_delivered_and_names_what_waits() -> None:
@@ -102,7 +140,7 @@ def test_the_stored_position_is_behind_what_was_delivered_and_names_what_waits()
     take(queues, (0, "a"), (1, "b"), (2, "a"), (3, "c"))
     a, b, c = list(queues.due(5, 99))
     assert queues.places() == {0: (0, Place(b"", b"p" * 32, 0, []))}
-    queues.failed(a, 5)
+    queues.failed(a, 5, 5)
     assert queues.places()[0] == (1, Place(b"", b"p" * 32, 0, [(0, 5, 1)]))
     queues.done(b), queues.done(c)
     assert queues.places()[0] == (4, Place(b"", LINK, 0, [(0, 5, 1)]))
@@ -132,13 +170,13 @@ def test_what_waited_behind_a_late_event_does_not_lower_the_position(is_abandone
     queues = begun(10)
     take(queues, (10, "a"), (20, "a"), *((n, f"o{n}") for n in range(21, 100)))
     late, *others = queues.due(5, 99)
-    assert not queues.failed(late, 5)
+    assert not queues.failed(late, 5, 5)
     for one in others:
         queues.done(one)
     assert queues.places()[0] == (100, Place(b"", LINK, 0, [(10, 5, 1)]))
     (late,) = queues.due(5 + GIVE_UP_MS, 99)
     if is_abandoned:
-        assert queues.failed(late, 5 + GIVE_UP_MS)
+        assert queues.failed(late, 5 + GIVE_UP_MS, 5 + GIVE_UP_MS)
     else:
         queues.done(late)
     at, place = queues.places()[0]
@@ -157,7 +195,7 @@ def test_more_waiting_orders_than_fit_into_the_note_lower_the_position() -> None
     queues = begun()
     take(queues, *((n, f"o{n}") for n in range(MAX_PARKED + 20)))
     for one in list(queues.due(9, 999)):
-        queues.failed(one, 9)
+        queues.failed(one, 9, 9)
     assert not queues.has_room()
     at, place = queues.places()[0]
     assert (at, len(place.parked)) == (MAX_PARKED, MAX_PARKED)
@@ -206,7 +244,7 @@ def test_whatever_fails_and_whenever_it_is_killed_every_event_is_delivered_in_it
                 take(queues, (offset, order_id))
         for one in list(queues.due(now, choice.randrange(8))):
             if choice.random() < 0.4:
-                assert not queues.failed(one, now)
+                assert not queues.failed(one, now, now)
             else:
                 got.append((one.offset, one.order_id))
                 queues.done(one)

@@ -10,7 +10,7 @@ import ipaddress
 import pytest
 from msgspec.structs import replace
 
-from commands.webhooks.addresses import address_in, is_public
+from commands.webhooks.addresses import address_in, is_odd_number, is_public
 from commands.webhooks.endpoints import (
     DISABLE_MS,
     FAILING,
@@ -94,7 +94,12 @@ def test_a_host_is_an_address_or_a_name() -> None:
     assert address_in("fe80::1%eth0") == ipaddress.ip_address("fe80::1")
     assert address_in("127.0.0.1") == ipaddress.ip_address("127.0.0.1")
     assert address_in("example.org") is None
-    assert address_in("2130706433") is None  # a name to the resolver, whose answer is checked
+    assert address_in("2130706433") is None
+    odd = ("2130706433", "127.1", "0x7f.1", "example.7", "1.2.3.4.5", "0X", "127.0.0.1.")
+    assert [host for host in odd if not is_odd_number(host)] == []
+    assert [
+        host for host in ("127.0.0.1", "[::1]", "example.org", "7.example", "0x7f.example", "a7") if is_odd_number(host)
+    ] == []
 
 
 # ---- records --------------------------------------------------------------------------------------------------------
