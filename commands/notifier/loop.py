@@ -188,10 +188,9 @@ class Notifier:
                 if self._arrived and not as_the_log:
                     self._contacts.fold_to_end()
                     as_the_log = True
-                until = time.monotonic() + TURN_S
-                self._take(until)
+                self._take(time.monotonic() + TURN_S)
                 if as_the_log:
-                    self._try_parked(until)
+                    self._try_parked(time.monotonic() + TURN_S)
                 self._contacts.purge()
                 if (now := time.monotonic()) >= write_at:
                     self._write_positions(again := now > note_again_at)
