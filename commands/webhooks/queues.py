@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 from collections import deque
+from functools import cache
 from itertools import islice
 
 import msgspec
@@ -147,9 +148,10 @@ class Queues:
 
         While nothing more is read, long pauses are cut short: otherwise nobody notices that the receiver is well again.
         """
-        is_full = not self.has_room()
+        is_full = cache(lambda: not self.has_room())  # it looks at every order: asked only about what waits
         free = (queue[0] for order_id, queue in self._orders.items() if order_id not in self._busy)
-        heads = list(islice((head for head in free if _next_at(head, is_full) <= monotonic), max(0, most)))
+        due = (h for h in free if h.next_at <= monotonic or (h.tries and _probe_at(h) <= monotonic and is_full()))
+        heads = list(islice(due, max(0, most)))
         self._busy.update(head.order_id for head in heads)  # all of them or, after an exception, none
         return heads
 
@@ -217,7 +219,5 @@ class Queues:
         return safe
 
 
-def _next_at(head: Delivery, is_full: bool) -> int:
-    if not is_full or not head.tries:
-        return head.next_at
-    return min(head.next_at, max(head.tried_at + FULL_PAUSE_MS, head.not_before))
+def _probe_at(head: Delivery) -> int:
+    return max(head.tried_at + FULL_PAUSE_MS, head.not_before)
