@@ -55,6 +55,8 @@ class WebhookDoor:
         self._client: HttpClient | None = None
         try:
             self._host = urlsplit(url).hostname or ""
+            if is_odd_number(self._host):
+                raise ValueError("a host that some resolvers take for another address")
             self._client = HttpClient(
                 url,
                 connections=MAX_CONNECTIONS,
@@ -67,7 +69,7 @@ class WebhookDoor:
 
     async def post(self, body: bytes, headers: Mapping[str, str], now_s: float) -> Attempt:
         """Deliver `body`. Raises nothing that the other side could cause."""
-        if self._client is None or is_odd_number(self._host):
+        if self._client is None:
             return Attempt("no_answer", detail="the URL cannot be used")
         literal = address_in(self._host)
         if literal is not None and not self._allow_private and not is_public(literal):
