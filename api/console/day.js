@@ -3,7 +3,7 @@
 import { addressOf, read } from "./api.js";
 import { bar, dailyBars } from "./charts.js";
 import { empty, h, show } from "./dom.js";
-import { count, day, dayOf, digits, money } from "./format.js";
+import { count, day, dayOf, digits, FIRST_DAY, money } from "./format.js";
 import { by, samples } from "./metrics_text.js";
 import { pill } from "./order_table.js";
 import { failure } from "./toasts.js";
@@ -12,7 +12,6 @@ import { STATUSES } from "./words.js";
 const DAY_MS = 86_400_000;
 const DAYS = 14;
 const MOST_DAYS = 366;
-const EARLIEST = Date.parse("1970-01-01"); // of an order
 const SUMS = ["placed", "placed_minor", "cancelled", "shipped", "delivered", "captured_minor", "refunded_minor"];
 
 export function dayScreen(query, signal) {
@@ -23,7 +22,7 @@ export function dayScreen(query, signal) {
   const chosen = (name) => ({ target }) => {
     if (target.validity.valid) location.hash = addressOf("#/day", { from, to, [name]: target.value });
   };
-  const limits = { min: dayOf(new Date(EARLIEST)), max: today }; // also of what is half typed: the year 0002
+  const limits = { min: FIRST_DAY, max: today }; // also of what is half typed: the year 0002
   const field = (text, name, value) =>
     h("label", { class: "field" }, h("span", null, text), h("input", { type: "date", ...limits, "data-keep": name, value, onchange: chosen(name) }));
   const head = h(
@@ -39,7 +38,7 @@ export function dayScreen(query, signal) {
 /** A day as the API writes it; null for anything else, which an address typed by hand may contain. */
 function knownDay(text) {
   const at = /^\d{4}-\d\d-\d\d$/.test(text ?? "") ? Date.parse(text) : NaN;
-  return at >= EARLIEST && dayOf(new Date(at)) === text ? text : null;
+  return at >= Date.parse(FIRST_DAY) && dayOf(new Date(at)) === text ? text : null;
 }
 
 async function readAll(from, to, content, signal) {

@@ -64,6 +64,8 @@ export function day(text) {
   return dayOnly.format(new Date(`${text}T00:00:00Z`));
 }
 
+export const FIRST_DAY = "1970-01-01"; // on which an order can have been placed
+
 /** The UTC day of a date, as the API writes it. */
 export function dayOf(date) {
   return date.toISOString().slice(0, 10);

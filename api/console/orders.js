@@ -5,7 +5,7 @@
 
 import { addressOf, forgetPosition, heardOf, ORDER_ID, read } from "./api.js";
 import { announce, empty, h, show } from "./dom.js";
-import { count } from "./format.js";
+import { count, FIRST_DAY } from "./format.js";
 import { follow, liveMark, repeat, whenAsked } from "./live.js";
 import { orderRow, orderTable } from "./order_table.js";
 import { failure } from "./toasts.js";
@@ -88,7 +88,7 @@ function filters(wanted) {
     const changed = ({ target }) => {
       if (target.validity.valid) go({ ...cleared(wanted), [name]: target.value ? boundary(target.value, name) : "" });
     };
-    const limits = { min: "1970-01-01", max: "9999-12-30" }; // also of what is half typed: the year 0002
+    const limits = { min: FIRST_DAY, max: "9999-12-30" }; // also of what is half typed: the year 0002
     return h("input", { type: "date", ...limits, "data-keep": name, value: localDay(wanted[name]), onchange: changed });
   });
   return [
