@@ -22,7 +22,7 @@ from tests.support.gateway import Gateway
 from tests.support.patience import PATIENCE_S, until
 from tests.support.pausing import pause, resume
 from tests.support.processes import TOKENS, Child, LedgerNode
-from tests.support.proof import check_reads, lost
+from tests.support.proof import check_reads, load_during, lost
 from tests.support.standbys import wait_folded, with_metrics
 from tests.support.topic_load import TopicLoad, wait_answered
 
@@ -78,30 +78,21 @@ class Striker:
 
 
 class Customers(threading.Thread):
-    """Sessions of customers at one `serve`, until `ending`."""
+    """Sessions of customers at one `serve`, until `ending` and a hundred more."""
 
-    def __init__(self, url: str, first: int, ending: threading.Event) -> None:
+    def __init__(self, node: LedgerNode, url: str, first: int, ending: threading.Event) -> None:
         super().__init__(name=f"customers {url}", daemon=True)
-        self._url, self._numbers, self._ending = url, itertools.count(first), ending
+        self._node, self._url, self._first, self._ending = node, url, first, ending
         self.gateway: Gateway | None = None
         self.orders = 0
         self.error: BaseException | None = None
 
     def run(self) -> None:
         try:
-            asyncio.run(self._work())
+            load = load_during(self._node, lambda: not self._ending.is_set(), self._first, self._url, SESSIONS, LONG_S)
+            self.gateway, self.orders = asyncio.run(load)
         except BaseException as exc:
             self.error = exc
-
-    async def _work(self) -> None:
-        async with Gateway(self._url, TOKENS["gateway"], SESSIONS, give_up_s=LONG_S) as self.gateway:
-
-            async def one_after_the_other() -> None:
-                while not self._ending.is_set():
-                    self.orders += 1
-                    await self.gateway.session(number := next(self._numbers), f"c-{number % 23}")  # type: ignore[union-attr]
-
-            await asyncio.gather(*(one_after_the_other() for _ in range(SESSIONS)))
 
 
 def run_strikes(cluster: Cluster, topics: Topics, folder: Path, strikes: dict[str, int], per_s: float) -> str:
@@ -121,7 +112,7 @@ def run_strikes(cluster: Cluster, topics: Topics, folder: Path, strikes: dict[st
             child.start()
         for url in urls:
             node.wait_ready(url=url)
-        customers = [Customers(url, 1_000_000 * n, ending) for n, url in enumerate(urls, 1)]
+        customers = [Customers(node, url, 1_000_000 * n, ending) for n, url in enumerate(urls, 1)]
 
         def send_on() -> None:
             while not ending.is_set():

@@ -19,12 +19,20 @@ AFTERWARDS_ORDERS = 100
 SESSIONS = 16
 
 
-async def load_during(node: LedgerNode, striking: Callable[[], bool], first: int = 1) -> tuple[Gateway, int]:
+async def load_during(
+    node: LedgerNode,
+    striking: Callable[[], bool],
+    first: int = 1,
+    url: str | None = None,
+    sessions: int = SESSIONS,
+    give_up_s: float = PATIENCE_S,
+) -> tuple[Gateway, int]:
     """Sessions while `striking()`, and a hundred more. Returns the gateway and the number of sessions.
 
-    `first`: number of the first session; loads that run beside each other need numbers of their own.
+    `first`: number of the first session; loads that run beside each other need numbers of their own. `url`: of another
+    `serve` than the node's. `sessions` run beside each other.
     """
-    async with Gateway(node.url, TOKENS["gateway"], connections=SESSIONS) as gateway:
+    async with Gateway(url or node.url, TOKENS["gateway"], sessions, give_up_s) as gateway:
         number, after = first - 1, AFTERWARDS_ORDERS
         running: set[asyncio.Task[None]] = set()
         while after:
@@ -32,7 +40,7 @@ async def load_during(node: LedgerNode, striking: Callable[[], bool], first: int
                 after -= 1
             number += 1
             running.add(asyncio.create_task(gateway.session(number, f"c-{number % 23}")))
-            if len(running) >= SESSIONS:
+            if len(running) >= sessions:
                 done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
                     task.result()
