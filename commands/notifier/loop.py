@@ -3,10 +3,10 @@
 Edge-triggered, unlike the reconciler: it reads the events in order, from a position of its own that is stored in the log.
 
     first start    begins at the end of the log; events older than a day are never announced
-    a message      is sent, then the position behind it is written, a few times a second: delivery is at least once, and a
-                   repeated message has the same key
+    a message      is sent, then the place behind it is written, a few times a second (`places`): delivery is at least once, and
+                   a repeated message has the same key
     a failure      that may be temporary is retried for a quarter of an hour, then given up with an error in the log. Meanwhile
-                   the position stays before it, and only messages of the same order wait
+                   only messages of the same order wait, and after a restart those that wait are sent, not what followed
     a contact      comes from a fold of all of `order-contacts` in a separate database, which must reach the end of the log before
                    anything is sent. If it is erased, nothing more is sent, and copies that a door has kept are deleted
     a template     of the shop that fails is replaced by the shipped one (`composing`)
@@ -26,7 +26,8 @@ from msgspec import Struct
 from commands.notifier.followed_contacts import FollowedContacts
 from commands.notifier.message_port import FAILED_TEMPLATES, MessageComposer, MessageDoor, NotSent, OutMessage
 from commands.notifier.notices import completes_nothing, notice_of
-from commands.notifier.resuming import mark_of, note_of, resume_at
+from commands.notifier.places import Progress, Stored, stored_of
+from commands.notifier.resuming import note_of, resume_at
 from commands.processor.order_book import OrderBook
 from ledger import tracing
 from ledger.contacts import contact_key
@@ -97,10 +98,8 @@ class Notifier:
         self._changed = threading.Event()
         self._stopping = threading.Event()
         self._contacts = FollowedContacts(event_log, topics, book_of, open_store, doors, self._stopping, clock.machine_ms)
-        self._positions: dict[TopicPartition, int] = {}
-        self._links: dict[TopicPartition, bytes] = {}  # of the records before them; empty: unknown
-        self._log_id = b""
-        self._written: dict[TopicPartition, int] = {}
+        self._places: dict[TopicPartition, Progress] = {}
+        self._written: dict[TopicPartition, Stored] = {}
         self._parked: deque[Parked] = deque()
         self._arrived: deque[Record] = deque()  # not announced yet
         self._silent: dict[str, tuple[int, float]] = {}  # channel -> attempts without any answer, and until when to make no other
@@ -178,7 +177,7 @@ class Notifier:
             while not self._stopping.is_set():
                 if self._changed.is_set():
                     self._assign()
-                if not self._positions:
+                if not self._places:
                     self._changed.wait(POLL_S)
                 elif len(self._parked) >= MAX_PARKED:
                     self._stopping.wait(POLL_S)
@@ -204,41 +203,42 @@ class Notifier:
         self._write_positions()  # of partitions that another process may take now
         with self._lock:
             wanted = {TopicPartition(self._topics.events, p) for p in self._owned}
-        for tp in self._positions.keys() - wanted:
-            del self._positions[tp]
+        for tp in self._places.keys() - wanted:
+            del self._places[tp]
             self._written.pop(tp, None)
         self._parked = deque(p for p in self._parked if p.tp in wanted)
         self._arrived.clear()  # they are read again
-        if fresh := sorted(wanted - self._positions.keys()):
+        if fresh := sorted(wanted - self._places.keys()):
             self._resume(fresh)
-        self._reader.assign(self._positions)
+        self._reader.assign({tp: place.position for tp, place in self._places.items()})
 
     def _resume(self, fresh: Sequence[TopicPartition]) -> None:
-        self._log_id = self._log.topic_id(self._topics.events)
+        log_id = self._log.topic_id(self._topics.events)
         known, notes = self._bookmark.read(fresh), self._bookmark.notes(fresh)
-        marks = {tp: mark_of(at, notes[tp]) for tp, at in known.items() if at is not None}
-        ends = self._log.ends([tp for tp in fresh if tp not in marks])
-        if ends:  # immediately: later events are announced, whenever the next start is
-            self._bookmark.write(ends, dict.fromkeys(ends, note_of(self._log_id, b"")))
-        places = {tp: Mark(end, self._log_id, b"") for tp, end in ends.items()}
-        places |= resume_at(self._log, self._topics, self._log_id, marks)
+        stored = {tp: stored_of(at, notes[tp]) for tp, at in known.items() if at is not None}
+        ends = self._log.ends(fresh)
+        places = {tp: Stored(Mark(end, log_id, b""), end) for tp, end in ends.items() if tp not in stored}
+        self._write(places)  # immediately: later events are announced, whenever the next start is
+        for tp, mark in resume_at(self._log, self._topics, log_id, {tp: one.mark for tp, one in stored.items()}).items():
+            # In another log, or in one that lost its end, it is unknown what was sent behind the position: all of it is.
+            is_same = stored[tp].mark.log_id == log_id and stored[tp].done <= ends[tp]
+            places[tp] = stored[tp] if is_same else Stored(mark._replace(log_id=log_id), mark.position)
+        # Immediately, too: at the next start, the end of another log would be a later one.
+        self._write({tp: place for tp, place in places.items() if tp in stored and place != stored[tp]})
         starts = self._log.starts(fresh)
         for tp, place in places.items():
-            self._positions[tp] = self._written[tp] = max(place.position, starts[tp])
-            self._links[tp] = place.link
-        moved = {tp: self._positions[tp] for tp, mark in marks.items() if places[tp] != mark}
-        if moved:  # immediately, too: compared again, another log may be announced from a later end
-            self._bookmark.write(moved, {tp: note_of(self._log_id, self._links[tp]) for tp in moved})
+            self._places[tp] = Progress(place, starts[tp])
+            self._written[tp] = place
 
     def _forget_positions(self) -> None:
-        ends = self._log.ends(self._positions)
+        ends = self._log.ends(self._places)
         bookmark = self._log.bookmark(self._group)
         try:
             bookmark.write(ends, dict.fromkeys(ends, note_of(self._log.topic_id(self._topics.events), b"")))
         finally:
             bookmark.close()
         self._lost_place = False
-        self._positions.clear()
+        self._places.clear()
         self._parked.clear()
         self._arrived.clear()
 
@@ -249,7 +249,10 @@ class Notifier:
         while self._arrived and len(self._parked) < MAX_PARKED:
             record = self._arrived.popleft()
             tp = TopicPartition(record.topic, record.partition)
-            if tp not in self._positions:
+            if (place := self._places.get(tp)) is None:
+                continue
+            if place.is_done(record.offset):
+                place.passed(record.offset, link_of(record.value or b""))
                 continue
             try:
                 event = self._codec.decode(record.value)
@@ -263,7 +266,7 @@ class Notifier:
                     raise  # a fault of the log or the disk, not of this event: it is read again
                 except Exception as exc:
                     self._give_up(event.order_id, event.version, "any", exc)
-            self._positions[tp], self._links[tp] = record.offset + 1, link_of(record.value or b"")
+            place.passed(record.offset, link_of(record.value or b""))
             if self._stopping.is_set() or time.monotonic() >= until:
                 return
 
@@ -282,7 +285,8 @@ class Notifier:
         if contact is None:
             return
         now = time.monotonic()
-        for message in self._composer.messages_of(event, order, notice, contact, frozenset(self._doors)):
+        channels = frozenset(channel for channel in self._doors if self._places[tp].owes(offset, channel))
+        for message in self._composer.messages_of(event, order, notice, contact, channels):
             waiting = any(p.order_id == event.order_id and p.message.channel == message.channel for p in self._parked)
             parked = Parked(tp, offset, event.prev_hash, event.order_id, event.version, key, message, now, now, trace)
             if waiting or self._is_silent(parked) or not self._send(parked):
@@ -356,12 +360,14 @@ class Notifier:
         self._parked = left
 
     def _write_positions(self, all_of_them: bool = False) -> None:
-        """Write the positions up to the first waiting message."""
-        safe, links = dict(self._positions), dict(self._links)
-        for parked in self._parked:
-            if parked.offset < safe[parked.tp]:
-                safe[parked.tp], links[parked.tp] = parked.offset, parked.link
-        news = {tp: at for tp, at in safe.items() if all_of_them or at > self._written[tp]}
+        """Write the places, with the messages that wait."""
+        parked: dict[TopicPartition, list[tuple[int, bytes, str]]] = {}
+        for one in self._parked:
+            parked.setdefault(one.tp, []).append((one.offset, one.link, one.message.channel))
+        places = {tp: place.stored(parked.get(tp, [])) for tp, place in self._places.items()}
+        self._write({tp: place for tp, place in places.items() if all_of_them or place != self._written[tp]})
+
+    def _write(self, news: Mapping[TopicPartition, Stored]) -> None:
         if news:
-            self._bookmark.write(news, {tp: note_of(self._log_id, links[tp]) for tp in news})
+            self._bookmark.write({tp: one.mark.position for tp, one in news.items()}, {tp: one.note() for tp, one in news.items()})
             self._written |= news

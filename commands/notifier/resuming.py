@@ -1,8 +1,8 @@
 """Where the notifier resumes, if the log is not the one of its positions (`ledger.log_identity`).
 
-Each position is stored in the log with a note: the id of the topic, and the link of the record before the position. A position of
-another topic holds if the same record is there; if that record is elsewhere in the topic (a restored log), it moves behind it.
-Otherwise it is worth nothing: whatever is in the log was announced, or never will be.
+Each position is stored in the log with a note: the id of the topic, the link of the record before it, and perhaps what waits
+behind it (`places`). A position of another topic holds if the same record is there; if that record is elsewhere in the topic (a
+restored log), it moves behind it. Otherwise it is worth nothing: whatever is in the log was announced, or never will be.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def note_of(log_id: bytes, link: bytes) -> str:
 
 def mark_of(position: int, note: str) -> Mark:
     """A position with its note. Without a readable one: as written by an earlier version."""
-    log_id, _, link = note.partition(" ")
+    log_id, link, *_ = [*note.split(" "), ""]
     try:
         return Mark(position, bytes.fromhex(log_id), bytes.fromhex(link))
     except ValueError:

@@ -187,6 +187,23 @@ def test_a_refused_recipient_is_given_up_and_a_busy_server_asked_again(post: Pos
     assert mails.subjects() == ["ord_3"]
 
 
+def test_a_restart_while_a_message_waits_repeats_no_other(post: Post, mails: MailServer) -> None:
+    mails.refuse = {"busy@example.org": "451 try later"}
+    with running(post) as notifier:
+        post.placed("ord_1", "busy@example.org")
+        post.placed("ord_2")
+        until(lambda: notifier.with_fate(SENT) == 1)
+    with running(post) as notifier:
+        post.placed("ord_3")
+        until(lambda: notifier.with_fate(SENT) == 1)
+        until(lambda: notifier.parked == 1)
+    mails.refuse.clear()
+    with running(post):
+        until(lambda: mails.subjects("busy@example.org") == ["ord_1"])
+        until(post.at_end)
+    assert mails.subjects() == ["ord_2", "ord_3"]
+
+
 @pytest.mark.parametrize("odd", ["<ada@example.org>", "ada@example..org", "ada@.example.org", "ada@example.org\u200b", "\ud7ff@"])
 def test_an_address_that_the_api_would_refuse_costs_its_message_and_is_not_repeated(
     post: Post, mails: MailServer, odd: str, capsys: pytest.CaptureFixture[str]

@@ -263,7 +263,7 @@ def everybody_is_notified(ledger: RunningLedger) -> bool:
     assert notifier is not None
     ends = ledger.log.ends([TopicPartition(ledger.topics.events, p) for p in range(PARTITIONS)])
     # At the end of each partition is the marker of a transaction.
-    return not notifier._parked and all(end - notifier._positions[tp] <= 1 for tp, end in ends.items())
+    return not notifier._parked and all(end - notifier._places[tp].position <= 1 for tp, end in ends.items())
 
 
 def test_a_reconciler_that_starts_with_an_empty_store_calls_nobody_about_settled_orders(tmp_path: Path) -> None:

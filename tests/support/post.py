@@ -190,7 +190,7 @@ class Post:
 def running(post: Post, contacts: Store | None = None, doors: Mapping[str, MessageDoor] | None = None) -> Iterator[Notifier]:
     """A notifier that has started to read, until the block ends."""
     notifier = post.notifier(contacts, doors)
-    until(lambda: notifier._positions)
+    until(lambda: notifier._places)
     try:
         yield notifier
     finally:
