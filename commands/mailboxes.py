@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from email_validator import EmailNotValidError, validate_email
 
 
+@lru_cache(1)  # a request's address is checked, and immediately afterwards its digest is built
 def mailbox(text: str) -> str:
     """`text` in the form that every mail server accepts: ASCII, xn-- domain, the local part quoted if necessary.
 

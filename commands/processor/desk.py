@@ -96,6 +96,7 @@ class Desk:
         self._prefix = b"%d/" % partition
         self._rows: dict[bytes, bytes | None] = {}
         self._folded: dict[str, Order] = {}
+        self._due: dict[str, int | None] = {}  # of those folded orders that a command changed last
         self._asked: set[str] = set()
         self._events, self._refusals = event_codec(), refusal_codec()
         raw = store.get(self._prefix + META)
@@ -147,7 +148,7 @@ class Desk:
     def _due_row(self, order: Order) -> bytes | None:
         """The row `w/`, built once per write, not per event."""
         try:
-            due = due_at(order)
+            due = self._due[order.order_id] if order.order_id in self._due else due_at(order)
         except Exception as exc:  # a bug triggered by this order: it must affect only this order
             log.error("obligations of order could not be derived", order_id=order.order_id, exc_info=True)
             self._freeze(order.order_id, self.meta.events - 1, f"obligations: {type(exc).__name__}", None)
@@ -158,10 +159,12 @@ class Desk:
         """Call this when `rows()` are in the store."""
         self._rows.clear()
         self._folded.clear()
+        self._due.clear()
 
     def _put_order(self, order: Order) -> None:
         self._rows[b"o/" + order.order_id.encode()] = _encode(order)
         self._folded[order.order_id] = order
+        self._due.pop(order.order_id, None)
 
     # ---- folding the log
 
@@ -346,8 +349,9 @@ class Desk:
         headers = self._headers.of(event, traceparent)
         new = NewRecord(self._topics.events, self.partition, record.key, value, event.occurred_at, headers)
         refuse_oversized(new)
-        due_at(after)  # if this raises, it must be here, where it affects one command, and not when the rows are built
+        due = due_at(after)  # if this raises, it must be here, where it affects one command, and not when the rows are built
         self._put_order(after)
+        self._due[after.order_id] = due
         self._note_event(event)
         self.meta = replace(self.meta, chain=link_of(value))
         return new
