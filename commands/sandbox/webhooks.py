@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 
 import structlog
 
@@ -51,7 +52,7 @@ class WebhookSender:
                         self._sending.add(row["id"])
                         task = asyncio.create_task(self._send(row["id"], row["body"].encode()))
                         self._tasks.add(task)
-                        task.add_done_callback(self._tasks.discard)
+                        task.add_done_callback(partial(self._ended, row["id"]))
                 await self._wake.wait()
                 self._wake.clear()
         finally:
@@ -60,6 +61,11 @@ class WebhookSender:
             await asyncio.gather(*self._tasks, return_exceptions=True)
             while self._clients:
                 await self._clients.popitem()[1].close()
+
+    def _ended(self, event_id: str, task: asyncio.Task[None]) -> None:
+        """Also of a task that was cancelled before it began."""
+        self._tasks.discard(task)
+        self._sending.discard(event_id)
 
     async def _send(self, event_id: str, body: bytes) -> None:
         """After a fault, the message stays in the table and is sent again later."""
@@ -71,8 +77,6 @@ class WebhookSender:
         except Exception as exc:
             log.error("message not sent", why=in_short(exc))
             asyncio.get_running_loop().call_later(LONGEST_PAUSE_S, self._wake.set)
-        finally:
-            self._sending.discard(event_id)
 
     async def _send_copy(self, body: bytes, delay_ms: int) -> None:
         await asyncio.sleep(delay_ms / 1000)
