@@ -369,5 +369,7 @@ class Notifier:
 
     def _write(self, news: Mapping[TopicPartition, Stored]) -> None:
         if news:
-            self._bookmark.write({tp: one.mark.position for tp, one in news.items()}, {tp: one.note() for tp, one in news.items()})
+            self._bookmark.write(
+                {tp: one.mark.position for tp, one in news.items()}, {tp: one.note() for tp, one in news.items()}
+            )
             self._written |= news

@@ -27,6 +27,7 @@ pytestmark = pytest.mark.kafka
 PARTITIONS = 4
 NAIVE = 300
 NAIVE_TIMEOUT_S = 1.0
+OF_EACH_FATE = 34  # three fates: a hundred disturbed replies of each kind of request
 QUIET_ROUNDS = 50  # of a hundred orders each, without a disturbed reply
 # A JoinGroup without a reply is given up only after `max.poll.interval.ms`, half a minute.
 COMES = (Fate.DELAY, Fate.DUPLICATE)
@@ -152,7 +153,7 @@ def test_commands_keep_every_promise_where_a_naive_client_breaks_one(tmp_path: P
 @pytest.mark.timeout(4 * 3600)
 def test_commands_keep_every_promise_after_a_hundred_disturbed_replies_of_each_kind(tmp_path: Path, topics: Topics) -> None:
     with proxied_broker(tmp_path) as kafka:
-        print(decide_disturbed(tmp_path, kafka, topics, rules(11, 100, 6.0, (*COMES, Fate.DROP))))
+        print(decide_disturbed(tmp_path, kafka, topics, rules(11, OF_EACH_FATE, 6.0, (*COMES, Fate.DROP))))
 
 
 @pytest.mark.campaign
