@@ -61,7 +61,15 @@ class HttpApp(FastAPI):
     """
 
     def __init__(self, ctx: AppContext) -> None:
-        super().__init__(title="Order Ledger", openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
+        super().__init__(
+            title="Order Ledger",
+            openapi_url=None,
+            docs_url=None,
+            redoc_url=None,
+            redirect_slashes=False,
+            # Spans are `ledger.tracing`'s. FastAPI would ask OpenTelemetry for its providers at every request.
+            telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
+        )
         self._ctx = ctx
         self.router.route_class = LedgerRoute
         self.router.default = no_such_path
