@@ -88,7 +88,7 @@ def _wait_shared(log: KafkaLog, topics: Topics, children: list[Child], folder: P
     deadline = time.monotonic() + PATIENCE_S
     wanted = WRITERS // len(children)
     while not all(child.log_file.read_text().count('"writer ready"') >= wanted for child in children) or log.unheld(
-        topics.writers, f"{topics.prefix}{topics.prefix}ledger"
+        topics.writers, f"{topics.prefix}ledger"
     ):
         if time.monotonic() > deadline:
             raise Incorrect(f"the writers were not shared in {PATIENCE_S:.0f} s, see {folder}")
