@@ -63,7 +63,7 @@ class Progress:
         self._log_id = stored.mark.log_id
         self.position, self.link = max(stored.mark.position, start), stored.mark.link
         self._done = max(stored.done, self.position)
-        self._waits = {one for one in stored.waits if one[0] >= self.position}
+        self._waits = frozenset(stored.waits)
 
     def owes(self, offset: int, channel: str) -> bool:
         """Whether the message on this channel about the event at `offset` was not sent before the start."""
@@ -76,13 +76,13 @@ class Progress:
     def passed(self, offset: int, link: bytes) -> None:
         """The record at `offset` is processed; `link` is its own."""
         self.position, self.link = offset + 1, link
-        self._waits = {one for one in self._waits if one[0] > offset} if self._waits else self._waits
 
     def stored(self, parked: Iterable[tuple[int, bytes, str]]) -> Stored:
         """What is safe to store while messages wait: (offset, link of the record before it, channel) of each."""
         places = [(self.position, self.link), *((offset, link) for offset, link, _ in parked)]
         at, link = min(places, key=lambda place: place[0])
-        waits = sorted({(offset, channel) for offset, _, channel in parked} | self._waits)
+        unread = {one for one in self._waits if one[0] >= self.position}
+        waits = sorted({(offset, channel) for offset, _, channel in parked} | unread)
         done = max(self.position, self._done)
         if len(waits) > MAX_NOTED:
             done = waits[MAX_NOTED][0]
